@@ -1,0 +1,392 @@
+"""The values that everything else speaks of: resources, apps, jobs, firings, tasks, offers.
+
+Amounts are integers in thousandths (1.5 cpus = 1500, 128 MB = 128000, 2 ports = 2000), the granularity to which
+Mesos itself rounds. Instants are integers: milliseconds since the Unix epoch. Values are frozen; the scheduler
+replaces them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import NamedTuple
+
+from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
+from jobcloud.errors import ConfigError
+
+# Separates the parts of a task id, as in Elastic-Job-Cloud.
+DELIMITER = "@-@"
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_SHARDS = 10_000
+MAX_TEXT = 65_536
+# Absurdity limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
+_MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
+
+
+class Resources(NamedTuple):
+    """Amounts in thousandths: cpus, megabytes of memory and disk, gpus, number of ports."""
+
+    cpus: int = 0
+    mem: int = 0
+    disk: int = 0
+    gpus: int = 0
+    ports: int = 0
+
+    def plus(self, other: Resources) -> Resources:
+        return Resources(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+DIMENSIONS = Resources._fields
+
+
+class JobKind(StrEnum):
+    """TRANSIENT jobs fire by cron and end; DAEMON jobs are resident and watch the clock themselves."""
+
+    TRANSIENT = "TRANSIENT"
+    DAEMON = "DAEMON"
+
+
+class JobType(StrEnum):
+    SIMPLE = "SIMPLE"
+    DATAFLOW = "DATAFLOW"
+    SCRIPT = "SCRIPT"
+
+
+class CatchUp(StrEnum):
+    """What becomes of firings that were due while no leader ran: none of them, or one for all."""
+
+    SKIP = "skip"
+    ONCE = "once"
+
+
+class Cause(StrEnum):
+    """Why a firing exists."""
+
+    CRON = "cron"
+    CATCH_UP = "catch_up"
+    TRIGGER = "trigger"
+    DAEMON = "daemon"
+
+
+class Execution(StrEnum):
+    """READY: the first attempt of a shard; FAILOVER: one that replaces an attempt that was lost."""
+
+    READY = "READY"
+    FAILOVER = "FAILOVER"
+
+
+class TaskState(StrEnum):
+    """The life of a task, in the order it normally goes. STORED: the intent is written, no update has come yet."""
+
+    STORED = "STORED"
+    STAGING = "STAGING"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    KILLING = "KILLING"
+    UNREACHABLE = "UNREACHABLE"
+
+
+class ShardState(StrEnum):
+    WAITING = "WAITING"
+    ACTIVE = "ACTIVE"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (ShardState.WAITING, ShardState.ACTIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """What an app is made from: where agents fetch it and the hash they verify before they unpack it."""
+
+    url: str
+    sha256: str
+    file: str = "package.zip"
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ConfigError(
+                f"{self.sha256[:80]!r} is no SHA-256", field="packageSha256", fix="give 64 lower-case hex digits"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A package and what its executor needs. Raises ConfigError naming the field (in its JSON spelling)."""
+
+    name: str
+    package: Package
+    bootstrap_script: str = ""
+    resources: Resources = Resources(cpus=1000, mem=128_000)
+    cache: bool = True
+    sampling: int = 0
+    idle_timeout_ms: int = 60_000
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name("appName", self.name)
+        check_resources(self.resources)
+        _check_range("eventTraceSamplingCount", self.sampling, 0, 1_000_000)
+        _check_range("idleTimeoutSeconds", self.idle_timeout_ms, 1_000, 86_400_000)
+        check_text("bootstrapScript", self.bootstrap_script)
+        check_text("description", self.description)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One schedulable thing of an app. Raises ConfigError naming the field (in its JSON spelling)."""
+
+    name: str
+    app: str
+    kind: JobKind
+    type: JobType
+    cron: str
+    shard_count: int
+    resources: Resources
+    job_class: str = ""
+    zone: str = "UTC"
+    dialect: Dialect = Dialect.QUARTZ
+    gap: Gap = Gap.RUN_AFTER
+    fold: Fold = Fold.AUTO
+    shard_parameters: str = ""
+    parameter: str = ""
+    failover: bool = False
+    misfire: bool = False
+    catch_up: CatchUp = CatchUp.SKIP
+    streaming: bool = False
+    script: str = ""
+    bean: str = ""
+    context: str = ""
+    priority: int = 0
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name("jobName", self.name)
+        check_name("appName", self.app)
+        _check_range("shardingTotalCount", self.shard_count, 1, MAX_SHARDS)
+        _check_range("priority", self.priority, -1000, 1000)
+        check_resources(self.resources, least=Resources(cpus=1, mem=1000))
+        for field, text in (("jobParameter", self.parameter), ("description", self.description)):
+            check_text(field, text)
+        self._check_type()
+        self.schedule()
+        parse_shard_parameters(self.shard_parameters, self.shard_count)
+
+    def _check_type(self) -> None:
+        if self.type is JobType.SCRIPT:
+            if not self.script.strip():
+                raise ConfigError("a SCRIPT job needs a command", field="scriptCommandLine", fix='e.g. "bin/report.sh"')
+            check_text("scriptCommandLine", self.script)
+        elif not self.job_class and not self.bean:
+            raise ConfigError("is missing", field="jobClass", fix='name the class as "package.module:Class"')
+        for field, text in (("jobClass", self.job_class), ("applicationContext", self.context)):
+            if text and not _CLASS.fullmatch(text):
+                raise ConfigError(f"{text[:80]!r} names no Python object", field=field, fix='use "package.module:Name"')
+        if self.bean and not self.context:
+            raise ConfigError("is needed to look up beanName", field="applicationContext", fix="or drop beanName")
+
+    def schedule(self) -> Schedule:
+        """The parsed cron expression. Raises ConfigError."""
+        try:
+            return Schedule.parse(self.cron, zone=self.zone, dialect=self.dialect, gap=self.gap, fold=self.fold)
+        except CronError as error:
+            raise ConfigError(str(error), field="cron") from error
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What is known of a job beside its configuration.
+
+    `considered_ms`: every firing due up to this instant has been queued or skipped.
+    `generation` grows with each change of the configuration that running work must not mix with.
+    """
+
+    considered_ms: int
+    generation: int = 1
+    disabled: bool = False
+    skipped: int = 0
+    skipped_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard of a firing. `attempt` counts the tasks launched for it; `task_id` is the last of them."""
+
+    state: ShardState = ShardState.WAITING
+    attempt: int = 0
+    execution: Execution = Execution.READY
+    not_before_ms: int = 0
+    task_id: str = ""
+    agent_id: str = ""
+    hostname: str = ""
+    started_ms: int = 0
+    ended_ms: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """One due instant of a job: its queue entry while shards wait, its record afterwards.
+
+    A DAEMON job has one firing a generation, which never ends by itself.
+    """
+
+    id: str
+    job: str
+    generation: int
+    cause: Cause
+    fire_ms: int
+    shards: tuple[Shard, ...]
+    ended_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One attempt of one shard, from its launch intent until its end is stored."""
+
+    id: str
+    firing_id: str
+    job: str
+    item: int
+    attempt: int
+    execution: Execution
+    agent_id: str
+    hostname: str
+    app: str
+    executor_id: str
+    resources: Resources
+    created_ms: int
+    state: TaskState = TaskState.STORED
+    started_ms: int = 0
+    kill_ms: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One entry of an offer's or task's resources.
+
+    `origin` is the rest of Mesos' Resource message (role, reservations, allocation) as canonical JSON, to be sent
+    back as it came; `ranges` holds concrete ports, inclusive.
+    """
+
+    name: str
+    amount: int
+    origin: str = "{}"
+    reserved: bool = False
+    ranges: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """An executor as launched on an agent: every task that joins it must name exactly this.
+
+    `spec` is the rest of Mesos' ExecutorInfo (name, command with URIs, data) as canonical JSON.
+    """
+
+    id: str
+    agent_id: str
+    app: str
+    shares: tuple[Share, ...]
+    spec: str
+    launched_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an agent has free. `address` is the agent's own `host:port`."""
+
+    id: str
+    agent_id: str
+    hostname: str
+    address: str
+    shares: tuple[Share, ...]
+    attributes: tuple[tuple[str, str], ...] = ()
+    unavailable_ms: int = 0
+
+
+def check_name(field: str, name: str) -> None:
+    """Names become parts of ids, paths and URLs. Raises ConfigError."""
+    if not _NAME.fullmatch(name) or DELIMITER in name:
+        raise ConfigError(
+            f"{name[:120]!r} is no valid name",
+            field=field,
+            fix="use 1 to 100 letters, digits, '_', '-' or '.', starting with a letter, digit or '_'",
+        )
+
+
+def check_text(field: str, text: str) -> None:
+    if len(text) > MAX_TEXT or "\0" in text:
+        raise ConfigError(f"is over {MAX_TEXT} characters or holds a NUL", field=field, fix="shorten it")
+
+
+# The JSON spelling of each dimension, in the order of Resources.
+RESOURCE_FIELDS = ("cpuCount", "memoryMB", "diskMB", "gpuCount", "portCount")
+
+
+def check_resources(resources: Resources, least: Resources = Resources()) -> None:  # noqa: B008 - frozen
+    for field, amount, low, high in zip(RESOURCE_FIELDS, resources, least, _MAX_AMOUNTS, strict=True):
+        if not low <= amount <= high:
+            raise ConfigError(
+                f"{amount / 1000:g} is out of range", field=field, fix=f"{low / 1000:g} to {high / 1000:g}"
+            )
+    for field, amount in (("gpuCount", resources.gpus), ("portCount", resources.ports)):
+        if amount % 1000:
+            raise ConfigError(f"{amount / 1000:g} is no whole number", field=field)
+
+
+def _check_range(field: str, number: int, low: int, high: int) -> None:
+    if not low <= number <= high:
+        raise ConfigError(f"{number} is out of range", field=field, fix=f"{low} to {high}")
+
+
+@cache
+def parse_shard_parameters(text: str, count: int) -> tuple[str, ...]:
+    """`0=a,1=b` → the parameter of each of `count` shards, "" where none is given.
+
+    Format: Elastic-Job's `shardingItemParameters`. Raises ConfigError naming the offending pair.
+    """
+    field = "shardingItemParameters"
+    check_text(field, text)
+    parameters = [""] * count
+    seen: set[int] = set()
+    for pair in text.split(",") if text.strip() else ():
+        key, sign, value = (part.strip() for part in pair.partition("="))
+        if not sign or not key.isascii() or not key.isdigit() or "=" in value:
+            raise ConfigError(f"{pair[:80]!r} is no item=value pair", field=field, fix='e.g. "0=Berlin,1=Paris"')
+        item = int(key[:9])
+        if item >= count or len(key) > 9:
+            raise ConfigError(f"item {key[:20]} is out of range", field=field, fix=f"items go from 0 to {count - 1}")
+        if item in seen:
+            raise ConfigError(f"item {item} is given twice", field=field)
+        seen.add(item)
+        parameters[item] = value
+    return tuple(parameters)
+
+
+class TaskName(NamedTuple):
+    """The parts of a task id, as in Elastic-Job-Cloud: job, item, execution type, agent, and what makes it unique."""
+
+    job: str
+    item: int
+    execution: Execution
+    agent_id: str
+    unique: str
+
+    def __str__(self) -> str:
+        return DELIMITER.join((self.job, str(self.item), self.execution, self.agent_id, self.unique))
+
+    @classmethod
+    def parse(cls, task_id: str) -> TaskName:
+        """Raises ValueError where `task_id` is not one of ours."""
+        job, item, execution, agent_id, unique = task_id.split(DELIMITER)
+        return cls(job, int(item), Execution(execution), agent_id, unique)
