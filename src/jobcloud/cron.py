@@ -1,0 +1,540 @@
+"""When a job fires: cron expressions in Quartz and Unix dialect, on the wall clock of a time zone.
+
+Who does what. Our part reads the text and refuses what it cannot mean: numbers, names, ranges (wrapping ones too),
+steps and lists become plain sets, Quartz weekdays (1 = SUN) become Sunday = 0, and the days that no set can say (`L`,
+`L-3`, `LW`, `15W`, `6L`, `FRI#2`) become a `SpecialDay`. croniter steps from one wall time to the next over those
+sets, the either-or of Unix day fields included; it is told of no zone, and of no special day. The zone, its gaps and
+folds are ours again. docs/cron.md states dialects and policy for users.
+
+Sources: org.quartz.CronExpression 2.3.2 (observed, see tests/data), crontab(5) of Vixie cron as Debian ships it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import calendar
+import copy
+import datetime
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from croniter import CroniterBadDateError, croniter
+
+MAX_LENGTH: Final = 256
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 2099
+
+_DAY: Final = 86_400
+_END: Final = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
+_MONTHS: Final = {name.upper(): number for number, name in enumerate(calendar.month_abbr) if name}
+_WEEKDAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_MACROS: Final = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+
+class CronError(ValueError):
+    """A cron expression or zone that cannot be used; the message names the field, the text and the fix."""
+
+
+class Dialect(enum.Enum):
+    """How the text is read: Quartz has seconds first and 1 = SUN, Unix five fields and 0 = SUN."""
+
+    QUARTZ = "quartz"
+    UNIX = "unix"
+
+
+class Gap(enum.Enum):
+    """What happens to a fixed time that the clock jumps over: it runs at the first instant after, or not at all."""
+
+    RUN_AFTER = "run_after"
+    SKIP = "skip"
+
+
+class Fold(enum.Enum):
+    """What happens when the clock shows a time twice: AUTO is once for fixed times, both for interval-like ones."""
+
+    AUTO = "auto"
+    ONCE = "once"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One field of an expression: its inclusive range, the greatest step, and the names of its values."""
+
+    name: str
+    low: int
+    high: int
+    step: int
+    names: dict[str, int]
+    wraps: bool
+
+
+_SECONDS: Final = _Field("seconds", 0, 59, 59, {}, True)
+_MINUTES: Final = _Field("minutes", 0, 59, 59, {}, True)
+_HOURS: Final = _Field("hours", 0, 23, 23, {}, True)
+_MONTH_DAYS: Final = _Field("day of month", 1, 31, 31, {}, True)
+_MONTH: Final = _Field("month", 1, 12, 12, _MONTHS, True)
+_QUARTZ_WEEKDAYS: Final = _Field("day of week", 1, 7, 7, {name: n + 1 for n, name in enumerate(_WEEKDAYS)}, True)
+_YEARS: Final = _Field("year", FIRST_YEAR, LAST_YEAR, LAST_YEAR - FIRST_YEAR, {}, False)
+_QUARTZ: Final = (_SECONDS, _MINUTES, _HOURS, _MONTH_DAYS, _MONTH, _QUARTZ_WEEKDAYS, _YEARS)
+_UNIX: Final = (
+    _Field("minutes", 0, 59, 59, {}, False),
+    _Field("hours", 0, 23, 23, {}, False),
+    _Field("day of month", 1, 31, 31, {}, False),
+    _Field("month", 1, 12, 12, _MONTHS, False),
+    _Field("day of week", 0, 7, 7, {name: n for n, name in enumerate(_WEEKDAYS)}, False),
+)
+
+
+class DayKind(enum.Enum):
+    """The days of a month that no set of numbers can say."""
+
+    LAST = "last"  # n days before the last one
+    LAST_WORKDAY = "last_workday"  # the workday nearest to that
+    NEAREST_WORKDAY = "nearest_workday"  # the workday nearest to day n, within the month
+    LAST_WEEKDAY = "last_weekday"  # the last Friday, say
+    NTH_WEEKDAY = "nth_weekday"  # the second Friday, say
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialDay:
+    """One day a month: `n` as its kind says, `weekday` 0 = Sunday where the kind has one."""
+
+    kind: DayKind
+    n: int = 0
+    weekday: int = 0
+
+    def day(self, year: int, month: int) -> int | None:
+        """The day of that month; None where it has none (no fifth Friday, no 31st)."""
+        first, length = calendar.monthrange(year, month)
+        if self.kind is DayKind.LAST_WEEKDAY:
+            return length - (first + length - self.weekday) % 7
+        if self.kind is DayKind.NTH_WEEKDAY:
+            day = 1 + (self.weekday - 1 - first) % 7 + 7 * (self.n - 1)
+            return day if day <= length else None
+        day = self.n if self.kind is DayKind.NEAREST_WORKDAY else length - self.n
+        if not 1 <= day <= length:
+            return None
+        return day if self.kind is DayKind.LAST else _nearest_workday(first, day, length)
+
+
+def _nearest_workday(first: int, day: int, length: int) -> int:
+    weekday = (first + day - 1) % 7
+    if weekday == 5:
+        return day - 1 if day > 1 else 3
+    if weekday == 6:
+        return day + 1 if day < length else day - 2
+    return day
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """A compiled expression: sorted sets; weekdays with 0 = Sunday; years None means every year."""
+
+    seconds: tuple[int, ...]
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
+    month_days: tuple[int, ...]
+    months: tuple[int, ...]
+    weekdays: tuple[int, ...]
+    years: tuple[int, ...] | None
+    either_day: bool
+    special: SpecialDay | None
+    interval: bool
+
+
+def _values(field: _Field, text: str) -> tuple[int, ...]:
+    """The values a field's text names, sorted."""
+    found: set[int] = set()
+    for item in text.split(","):
+        found.update(_item(field, item))
+    return tuple(sorted(found))
+
+
+def _item(field: _Field, item: str) -> Iterator[int]:
+    span, slash, step_text = item.partition("/")
+    step = _step(field, item, step_text) if slash else 1
+    if span == "*" or (not span and slash and field.wraps):
+        return iter(range(field.low, field.high + 1, step))
+    start_text, dash, stop_text = span.partition("-")
+    if slash and field.wraps and not start_text.isdigit():
+        raise _bad(field, item, "a step needs numbers, Quartz ignores one after names; write 2-6/2 for MON-FRI/2")
+    start = _number(field, item, start_text)
+    if not dash:
+        return iter(range(start, field.high + 1, step) if slash else (start,))
+    stop = _number(field, item, stop_text)
+    if stop >= start:
+        return iter(range(start, stop + 1, step))
+    if not field.wraps:
+        raise _bad(field, item, "the range runs backwards; put the smaller value first, or list both parts")
+    size = field.high - field.low + 1
+    return ((value - field.low) % size + field.low for value in range(start, stop + size + 1, step))
+
+
+def _step(field: _Field, item: str, text: str) -> int:
+    if not text.isdigit() or len(text) > 4 or not 1 <= int(text) <= field.step:
+        raise _bad(field, item, f"a step is a number from 1 to {field.step}, as in */2")
+    return int(text)
+
+
+def _number(field: _Field, item: str, text: str) -> int:
+    if text in field.names:
+        return field.names[text]
+    if text.isdigit() and len(text) <= 4 and field.low <= int(text) <= field.high:
+        return int(text)
+    names = f" or a name such as {next(iter(field.names))}" if field.names else ""
+    raise _bad(field, item, f"expected a number from {field.low} to {field.high}{names}")
+
+
+def _bad(field: _Field, text: str, fix: str) -> CronError:
+    return CronError(f"cron field {field.name}: {text!r} is not usable: {fix}")
+
+
+def _split(text: str, counts: tuple[int, ...], shape: str) -> list[str]:
+    if not isinstance(text, str):
+        raise CronError(f"cron expression: expected text, got {type(text).__name__}; write it in quotes")
+    if len(text) > MAX_LENGTH:
+        raise CronError(f"cron expression: {len(text)} characters, above {MAX_LENGTH}; split it into two jobs")
+    if not text.isascii():
+        raise CronError(f"cron expression: {text!r} holds characters beyond ASCII; use plain digits, names and signs")
+    fields = text.upper().replace("\t", " ").split(" ")
+    fields = [field for field in fields if field]
+    if len(fields) not in counts:
+        raise CronError(f"cron expression: {text!r} has {len(fields)} fields; write {shape}")
+    return fields
+
+
+def _quartz_rules(text: str) -> _Rules:
+    shape = "6 or 7: seconds minutes hours day-of-month month day-of-week [year], such as 0 0/5 * * * ?"
+    fields = _split(text, (6, 7), shape)
+    seconds, minutes, hours, days, months, weekdays = fields[:6]
+    if (days == "?") == (weekdays == "?"):
+        raise _bad(_MONTH_DAYS, f"{days} … {weekdays}", "exactly one of day of month and day of week must be ?")
+    special = _special_day(days) if weekdays == "?" else _special_weekday(weekdays)
+    plain_days = "*" if days == "?" or special else days
+    plain_weekdays = "7" if weekdays == "L" else "*" if weekdays == "?" or special else weekdays
+    return _Rules(
+        seconds=_values(_SECONDS, seconds),
+        minutes=_values(_MINUTES, minutes),
+        hours=_values(_HOURS, hours),
+        month_days=_values(_MONTH_DAYS, plain_days),
+        months=_values(_MONTH, months),
+        weekdays=tuple(day - 1 for day in _values(_QUARTZ_WEEKDAYS, plain_weekdays)),
+        years=_values(_YEARS, fields[6]) if len(fields) == 7 and fields[6] != "*" else None,
+        either_day=False,
+        special=special,
+        interval=any(sign in field for sign in "*/" for field in (minutes, hours)),
+    )
+
+
+def _special_day(text: str) -> SpecialDay | None:
+    """`L`, `LW`, `L-3`, `L-3W`, `15W` of the day-of-month field."""
+    if not ("L" in text or "W" in text):
+        return None
+    if text[:1] == "L":
+        workday = text.endswith("W")
+        offset = text[1:].removesuffix("W")
+        number = offset.removeprefix("-")
+        if offset and not (offset != number and number.isdigit() and len(number) <= 2 and int(number) <= 30):
+            raise _bad(_MONTH_DAYS, text, "write L, LW, L-3 or L-3W, 0 to 30 days before the last, nothing else")
+        return SpecialDay(DayKind.LAST_WORKDAY if workday else DayKind.LAST, n=int(number or 0))
+    if text.endswith("W"):
+        return SpecialDay(DayKind.NEAREST_WORKDAY, n=_number(_MONTH_DAYS, text, text[:-1]))
+    raise _bad(_MONTH_DAYS, text, "L and W stand alone, as in L, LW, L-3 or 15W; use a second job for the other days")
+
+
+def _special_weekday(text: str) -> SpecialDay | None:
+    """`6L`, `FRIL`, `6#2`, `FRI#2` of the day-of-week field; a lone `L` is plain Saturday."""
+    day, sign, nth = text.partition("#")
+    if sign:
+        if nth not in {"1", "2", "3", "4", "5"}:
+            raise _bad(_QUARTZ_WEEKDAYS, text, "after # comes one number from 1 to 5, and no list, as in FRI#2")
+        return SpecialDay(DayKind.NTH_WEEKDAY, int(nth), _number(_QUARTZ_WEEKDAYS, text, day) - 1)
+    if text.endswith("L") and text != "L":
+        return SpecialDay(DayKind.LAST_WEEKDAY, weekday=_number(_QUARTZ_WEEKDAYS, text, text[:-1]) - 1)
+    return None
+
+
+def _unix_rules(text: str) -> _Rules:
+    macro = text.strip().lower() if isinstance(text, str) else ""
+    if macro.startswith("@") and macro not in _MACROS:
+        raise CronError(f"cron expression: {text[:40]!r} is no macro; write one of {', '.join(_MACROS)}")
+    shape = "5: minutes hours day-of-month month day-of-week, such as */5 * * * *"
+    minutes, hours, days, months, weekdays = fields = _split(_MACROS.get(macro, text), (5,), shape)
+    for part, value in zip(_UNIX, fields, strict=True):
+        if not part.names and any(sign in value for sign in "?LW"):
+            raise _bad(part, value, "?, L and W belong to the quartz dialect; choose it, or write plain numbers")
+    return _Rules(
+        seconds=(0,),
+        minutes=_values(_UNIX[0], minutes),
+        hours=_values(_UNIX[1], hours),
+        month_days=_values(_UNIX[2], days),
+        months=_values(_UNIX[3], months),
+        weekdays=tuple(sorted({day % 7 for day in _values(_UNIX[4], weekdays)})),
+        years=None,
+        either_day=not (days.startswith("*") or weekdays.startswith("*")),
+        special=None,
+        interval=minutes.startswith("*") or hours.startswith("*"),
+    )
+
+
+def _engine(rules: _Rules) -> croniter:
+    """croniter over the sets alone: minutes hours days months weekdays seconds [years], in its own order."""
+    lists = [
+        _text(rules.minutes, 60),
+        _text(rules.hours, 24),
+        _text(rules.month_days, 0 if rules.either_day else 31),
+        _text(rules.months, 12),
+        _text(rules.weekdays, 0 if rules.either_day else 7),
+        _text(rules.seconds, 60),
+    ]
+    if rules.special:
+        lists[2:5] = "***"
+    elif rules.years is not None:
+        lists.append(_text(rules.years, 0))
+    return croniter(
+        " ".join(lists),
+        start_time=0.0,
+        day_or=rules.either_day,
+        max_years_between_matches=LAST_YEAR - FIRST_YEAR + 1,
+    )
+
+
+def _text(values: tuple[int, ...], size_of_all: int) -> str:
+    if len(values) == size_of_all:
+        return "*"
+    step = values[1] - values[0] if len(values) > 2 else 0
+    if step and values == tuple(range(values[0], values[-1] + 1, step)):
+        return f"{values[0]}-{values[-1]}/{step}"
+    return ",".join(map(str, values))
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """The instant (seconds) a zone's offset (seconds east) changes."""
+
+    at: int
+    before: int
+    after: int
+
+
+def _offset(zone: ZoneInfo, second: int) -> int:
+    offset = datetime.datetime.fromtimestamp(second, zone).utcoffset()
+    assert offset is not None, "a ZoneInfo knows its offset"
+    return offset.days * _DAY + offset.seconds
+
+
+@lru_cache(maxsize=8192)
+def _changes(zone: ZoneInfo, year: int) -> tuple[_Change, ...]:
+    """The changes from two days before a year's start (UTC) to its end."""
+    start = calendar.timegm((year, 1, 1, 0, 0, 0)) - 2 * _DAY
+    end = calendar.timegm((year + 1, 1, 1, 0, 0, 0))
+    found = []
+    before = _offset(zone, start)
+    for day in range(start, end, _DAY):
+        after = _offset(zone, day + _DAY)
+        if after != before:
+            at = bisect.bisect_left(range(day, day + _DAY), True, key=lambda t, old=before: _offset(zone, t) != old)  # type: ignore[misc]
+            found.append(_Change(day + at, before, after))
+            before = after
+    return tuple(found)
+
+
+def _year(second: int) -> int:
+    return datetime.datetime.fromtimestamp(second, datetime.UTC).year
+
+
+def _change_before(zone: ZoneInfo, second: int) -> _Change | None:
+    """The last change at or before an instant, if it is at most two days back: no fold is longer."""
+    recent = [change for change in _changes(zone, _year(second)) if second - 2 * _DAY < change.at <= second]
+    return recent[-1] if recent else None
+
+
+def _change_after(zone: ZoneInfo, second: int, until: int) -> _Change | None:
+    """The first change with second < at ≤ until."""
+    for year in range(_year(second), _year(until) + 1):
+        for change in _changes(zone, year):
+            if second < change.at <= until:
+                return change
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> ZoneInfo:
+    fix = "use a name of the tz database, such as UTC or Europe/Berlin"
+    if not isinstance(name, str) or not name.isascii() or len(name) > 64:
+        raise CronError(f"zone: {str(name)[:64]!r} is unknown; {fix}")
+    if name.startswith(("right/", "posix/")) or name in {"localtime", "posixrules", "Factory"}:
+        raise CronError(f"zone: {name!r} is not the same on every machine, or counts leap seconds; {fix}")
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        raise CronError(f"zone: {name!r} is unknown; {fix}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A cron expression in a zone: an unending, or ending, row of instants in strictly rising order.
+
+    Instants are milliseconds since the epoch, always whole seconds, in the years 1970 to 2099 (UTC): Quartz' range of
+    years and the search horizon. An expression that never comes due there is valid and has no firings.
+
+    A wall time that a gap jumps over fires at the first instant after it (`Gap.RUN_AFTER`; several of one gap fire
+    once), or never (`Gap.SKIP`). A wall time that comes twice in a fold fires the first time (`Fold.ONCE`) or both
+    times (`Fold.BOTH`). Interval-like expressions follow the clock as it is: nothing for a gap, and with `Fold.AUTO`
+    each time in a fold. Quartz: interval-like is one with `*` or `/` in minutes or hours. Unix: one whose minutes or
+    hours start with `*`, as in Vixie cron.
+    """
+
+    text: str
+    zone: str
+    dialect: Dialect
+    gap: Gap
+    fold: Fold
+    _rules: _Rules = field(repr=False)
+    _stepper: croniter = field(repr=False, compare=False)
+    _clock: ZoneInfo | None = field(repr=False, compare=False)
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        *,
+        zone: str = "UTC",
+        dialect: Dialect = Dialect.QUARTZ,
+        gap: Gap = Gap.RUN_AFTER,
+        fold: Fold = Fold.AUTO,
+    ) -> Schedule:
+        """The schedule an expression means.
+
+        Raises:
+            CronError: the expression or the zone is unusable; says which field, what text and what to write.
+        """
+        try:
+            return _parse(text, zone, dialect, gap, fold)
+        except TypeError:
+            raise CronError(
+                f"cron expression: expected text and a zone name, got {text!r:.40} and {zone!r:.40}"
+            ) from None
+
+    def next_after(self, after_ms: int) -> int | None:
+        """The first firing strictly after an instant; None when there is none until the end of 2099."""
+        first = max(after_ms // 1000 + 1, 0)
+        if first >= _END:
+            return None
+        fires = self._next_wall(first) if self._clock is None else self._next_in_zone(self._clock, first)
+        return None if fires is None or fires >= _END else fires * 1000
+
+    def between(self, after_ms: int, until_ms: int, limit: int) -> tuple[int, ...]:
+        """The first `limit` firings with after < firing ≤ until, ascending."""
+        found: list[int] = []
+        fires = self.next_after(after_ms)
+        while fires is not None and fires <= until_ms and len(found) < limit:
+            found.append(fires)
+            fires = self.next_after(fires)
+        return tuple(found)
+
+    def table(self) -> dict[str, Any]:
+        """The compiled form in JSON types, for `firetimes.FireTimes`; weekdays count from Sunday = 0."""
+        rules, special = self._rules, self._rules.special
+        return {
+            "version": 1,
+            "seconds": list(rules.seconds),
+            "minutes": list(rules.minutes),
+            "hours": list(rules.hours),
+            "months": list(rules.months),
+            "years": None if rules.years is None else list(rules.years),
+            "month_days": list(rules.month_days),
+            "weekdays": list(rules.weekdays),
+            "either_day": rules.either_day,
+            "special_day": special and {"kind": special.kind.value, "n": special.n, "weekday": special.weekday},
+            "zone": self.zone,
+            "run_after_gap": self._run_after_gap,
+            "repeat_in_fold": self._repeat_in_fold,
+        }
+
+    @property
+    def _run_after_gap(self) -> bool:
+        return self.gap is Gap.RUN_AFTER and not self._rules.interval
+
+    @property
+    def _repeat_in_fold(self) -> bool:
+        return self.fold is Fold.BOTH or (self.fold is Fold.AUTO and self._rules.interval)
+
+    def _next_in_zone(self, zone: ZoneInfo, first: int) -> int | None:
+        """The first instant ≥ first that fires, in seconds.
+
+        Between two changes of offset, instants and wall times differ by a constant; so it is one search in wall time
+        per stretch, beginning where the policy lets that stretch begin. `searched` remembers that no wall time between
+        it and `wall` matches: a stretch that begins within needs no new search.
+        """
+        offset, opened = _offset(zone, first), first
+        change = _change_before(zone, first)
+        searched = first + offset
+        if change:
+            opening = self._opening(change)
+            searched = opening if change.at == first else max(searched, opening)
+        wall = self._next_wall(searched)
+        while True:
+            fires = None if wall is None else max(wall - offset, opened)
+            change = _change_after(zone, opened, min(_END, searched - offset + 2 * _DAY if fires is None else fires))
+            if change is None:
+                return fires
+            offset, opened = change.after, change.at
+            opening = self._opening(change)
+            if opening < searched or (wall is not None and opening > wall):
+                searched, wall = opening, self._next_wall(opening)
+
+    def _opening(self, change: _Change) -> int:
+        """The first wall time that counts after a change of offset."""
+        gap = change.after > change.before
+        keep = self._run_after_gap if gap else not self._repeat_in_fold
+        return change.at + (change.before if keep else change.after)
+
+    def _next_wall(self, wall: int) -> int | None:
+        """The first matching wall time ≥ wall, as if it were seconds in UTC."""
+        special = self._rules.special
+        if special is None:
+            return self._step(wall)
+        for midnight in self._special_midnights(special, wall):
+            found = self._step(max(wall, midnight))
+            if found is not None and found < midnight + _DAY:
+                return found
+        return None
+
+    def _special_midnights(self, special: SpecialDay, wall: int) -> Iterator[int]:
+        """The starts of the special days, from the day of `wall` on."""
+        months, years = self._rules.months, self._rules.years
+        start = datetime.datetime.fromtimestamp(wall, datetime.UTC)
+        for year in range(start.year, LAST_YEAR + 1) if years is None else years:
+            for month in months:
+                day = special.day(year, month) if (year, month) >= (start.year, start.month) else None
+                if day is not None and (year, month, day) >= (start.year, start.month, start.day):
+                    yield calendar.timegm((year, month, day, 0, 0, 0))
+
+    def _step(self, wall: int) -> int | None:
+        # A copy, because croniter keeps its position inside, and a schedule is shared.
+        try:
+            found = int(copy.copy(self._stepper).get_next(float, start_time=float(wall - 1)))
+        except CroniterBadDateError:
+            return None
+        return found if found < _END + 2 * _DAY else None
+
+
+@lru_cache(maxsize=16384)
+def _parse(text: str, zone: str, dialect: Dialect, gap: Gap, fold: Fold) -> Schedule:
+    rules = _quartz_rules(text) if dialect is Dialect.QUARTZ else _unix_rules(text)
+    clock = None if zone == "UTC" else _zone(zone)
+    return Schedule(text, zone, dialect, gap, fold, rules, _engine(rules), clock)
