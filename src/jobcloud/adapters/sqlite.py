@@ -1,0 +1,195 @@
+"""State in one SQLite file: the embedded default.
+
+One row a record, the leader's epoch in a row of its own; each write is one transaction that also proves the epoch,
+so a second scheduler on the same file shuts the first one out instead of mixing with it. docs/state.md describes the
+file. Formats: https://www.sqlite.org/fileformat2.html (header), https://www.sqlite.org/wal.html.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobcloud.errors import Fenced, StoreError, StoreFull, StoreUnusable
+from jobcloud.messages import Kind
+from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = int.from_bytes(b"jobc")
+# Reading every page of a file this large takes under a second or two; a larger one is checked as it is loaded.
+_CHECKED_BYTES = 256 * 1024 * 1024
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE record (kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE TABLE leader (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL);
+INSERT INTO leader VALUES (1, 0);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""  # noqa: S608 - made of constants
+_PUT = "INSERT INTO record VALUES (?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value"
+_DELETE = "DELETE FROM record WHERE kind = ? AND key = ?"
+# An update that changes nothing is written all the same, so an empty batch proves that the disk takes writes.
+_PROVE_EPOCH = "UPDATE leader SET epoch = epoch WHERE epoch = ?"
+
+
+class SqliteStore:
+    """A `Store` in the file `path`, which is created with its directory where missing.
+
+    It may move between threads but serves one at a time. `busy_s` bounds the wait for another process' transaction.
+    Raises StoreUnusable for a file that is damaged, foreign or of a newer version, and leaves it as it is.
+    """
+
+    def __init__(self, path: Path, *, busy_s: float = 2.0) -> None:
+        self.path = path
+        with self._translated():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._check_header()
+            # Private from its first byte on: jobs' parameters may hold secrets.
+            path.touch(mode=0o600)
+            self._db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+        try:
+            with self._translated():
+                self._open()
+        except StoreError:
+            self._db.close()
+            raise
+
+    def acquire(self) -> int:
+        with self._transaction():
+            row = self._db.execute("UPDATE leader SET epoch = epoch + 1 RETURNING epoch").fetchone()
+            if row is None:
+                raise sqlite3.DatabaseError("the row that holds the leader's epoch is missing")
+        return int(row[0])
+
+    def load(self) -> StoredRecords:
+        stored = StoredRecords()
+        with self._translated():
+            for kind, key, value in self._db.execute("SELECT kind, key, value FROM record"):
+                if kind in _KINDS and isinstance(key, str) and isinstance(value, bytes):
+                    stored.records[_KINDS[kind]][key] = value
+                else:
+                    stored.faults.append(StoredFault(f"{kind}/{key}", _problem(kind)))
+        return stored
+
+    def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
+        with self._transaction():
+            if self._db.execute(_PROVE_EPOCH, (epoch,)).rowcount != 1:
+                raise Fenced(f"epoch {epoch} was superseded: another scheduler has taken over {self.path}")
+            last = {(write.kind.value, write.key): write.value for write in batch}
+            self._db.executemany(_PUT, ((*where, value) for where, value in last.items() if value is not None))
+            self._db.executemany(_DELETE, (where for where, value in last.items() if value is None))
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _check_header(self) -> None:
+        """Turn down foreign and newer files by their first 100 bytes, before SQLite could touch them."""
+        try:
+            with self.path.open("rb") as file:
+                header = file.read(100)
+        except FileNotFoundError:
+            return
+        if not header:
+            return
+        if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+            raise StoreUnusable(
+                f"{self.path} is no SQLite database or its beginning is damaged; it was left as it is. "
+                "Put a backup in its place, or move it away to start with an empty state"
+            )
+        self._check_version(*(int.from_bytes(header[start : start + 4]) for start in (60, 68)))
+
+    def _check_version(self, version: int, application: int) -> None:
+        if application not in (0, APPLICATION_ID):
+            raise StoreUnusable(f"{self.path} is the database of another program; choose another data directory")
+        if version > SCHEMA_VERSION:
+            raise StoreUnusable(
+                f"{self.path} was written by a newer jobcloud (format {version}, this one reads {SCHEMA_VERSION}); "
+                "it was left as it is. Run that newer version, or choose another data directory"
+            )
+
+    def _open(self) -> None:
+        version, application = (self._pragma(name) for name in ("user_version", "application_id"))
+        self._check_version(int(version), int(application))
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if tables and not tables >= {"record", "leader"}:
+            raise StoreUnusable(f"{self.path} is the database of another program; choose another data directory")
+        if self._pragma("journal_mode = WAL") != "wal":
+            raise StoreError(f"{self.path} lies on a file system that cannot share memory (WAL); use a local disk")
+        self._db.execute("PRAGMA synchronous = FULL")
+        if not tables:
+            self._create()
+        elif self.path.stat().st_size <= _CHECKED_BYTES:
+            self._check_pages()
+
+    def _create(self) -> None:
+        try:
+            self._db.executescript(_SCHEMA)
+        except sqlite3.OperationalError:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            # Another process may have created the tables since we looked.
+            if self._pragma("user_version") != SCHEMA_VERSION:
+                raise
+
+    def _check_pages(self) -> None:
+        if (finding := self._pragma("quick_check(1)")) != "ok":
+            raise sqlite3.DatabaseError(str(finding).strip())
+
+    def _pragma(self, text: str) -> str | int:
+        value: str | int = self._db.execute(f"PRAGMA {text}").fetchone()[0]
+        return value
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                # On some errors SQLite has rolled back by itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise _translate(self.path, error) from error
+        except (UnicodeError, OverflowError) as error:
+            raise StoreError(f"{self.path} cannot hold this record: {error}") from error
+
+
+def _problem(kind: object) -> str:
+    return "does not hold a JSON value" if kind in _KINDS else "is of a kind this version does not know"
+
+
+def _translate(path: Path, error: sqlite3.Error | OSError) -> StoreError:
+    # The low byte of an extended code is the primary one: https://www.sqlite.org/rescode.html
+    code = sqlite3.SQLITE_FULL if isinstance(error, OSError) and error.errno in _NO_ROOM else -1
+    match getattr(error, "sqlite_errorcode", code) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return StoreFull(f"no room left for {path}: free some space on its disk ({error})")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreError(f"{path} is locked by another process: end it, or wait until it is done ({error})")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return _damaged(path, error)
+        case 0xFF if type(error) is sqlite3.DatabaseError:
+            return _damaged(path, error)
+        case _:
+            return StoreError(f"{path} cannot be used: {error}")
+
+
+def _damaged(path: Path, error: Exception) -> StoreUnusable:
+    return StoreUnusable(
+        f"{path} is damaged ({error}); it was left as it is. Put a backup in its place, "
+        "or move it away to start with an empty state"
+    )

@@ -1,0 +1,68 @@
+"""Fixtures that many tests share: a fresh seed for random histories, and each store behind one face."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from jobcloud.adapters.memory import MemoryServer, MemoryStore
+from jobcloud.ports import Store
+
+settings.register_profile("jobcloud", derandomize=True, deadline=None, database=None)
+settings.load_profile("jobcloud")
+
+_FALLBACK_SEED = 20_260_101
+
+
+@cache
+def run_seed() -> int:
+    """JOBCLOUD_SEED, else taken from the commit's hash: each commit tries histories of its own, repeatably."""
+    if given := os.environ.get("JOBCLOUD_SEED"):
+        return int(given)
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return int(found.stdout[:8], 16) if found.returncode == 0 else _FALLBACK_SEED
+
+
+def pytest_report_header() -> str:
+    return f"jobcloud seed: {run_seed()} (set JOBCLOUD_SEED to repeat)"
+
+
+@pytest.fixture
+def seed() -> int:
+    return run_seed()
+
+
+OpenStore = Callable[[], Store]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+    """Opens the state of one test; called again, it is another scheduler on the same state."""
+    opened: list[Store] = []
+    server = MemoryServer()
+
+    def open_one() -> Store:
+        if request.param == "memory":
+            opened.append(MemoryStore(server))
+        else:
+            from jobcloud.adapters.sqlite import SqliteStore
+
+            opened.append(SqliteStore(tmp_path / "state" / "jobcloud.db"))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> Store:
+    return open_store()

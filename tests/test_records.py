@@ -1,0 +1,164 @@
+"""Stored records: there and back, damage, other versions."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobcloud.messages import Kind, Record
+from jobcloud.model import (
+    App,
+    CatchUp,
+    Cause,
+    Execution,
+    Executor,
+    Firing,
+    Job,
+    JobKind,
+    JobState,
+    JobType,
+    Package,
+    Resources,
+    Shard,
+    ShardState,
+    Share,
+    Task,
+    TaskState,
+)
+from jobcloud.ports import StoredFault, StoredRecords
+from jobcloud.server.records import Unreadable, decode, encode, restore
+
+APP = App("app", Package("http://host/p.zip", "a" * 64), resources=Resources(500, 64_000, 0, 0, 1000))
+JOB = Job(
+    "job",
+    "app",
+    JobKind.TRANSIENT,
+    JobType.SCRIPT,
+    "0/5 * * * * ?",
+    4,
+    Resources(100, 32_000),
+    script="bin/run.sh",
+    zone="Europe/Berlin",
+    catch_up=CatchUp.ONCE,
+)
+STATE = JobState(1_700_000_000_000, generation=3, disabled=True)
+FIRING = Firing("job@1", "job", 3, Cause.CRON, 1_700_000_000_000, (Shard(), Shard(ShardState.FINISHED, 2)))
+TASK = Task(
+    "t", "job@1", "job", 0, 1, Execution.FAILOVER, "agent", "host", "app", "exec", Resources(1), 5, TaskState.RUNNING
+)
+EXECUTOR = Executor("exec", "agent", "app", (Share("ports", 2000, ranges=((31000, 31001),)),), "{}", 7)
+SAMPLES: list[tuple[Kind, str, Record]] = [
+    (Kind.APP, "app", APP),
+    (Kind.JOB, "job", JOB),
+    (Kind.JOB_STATE, "job", STATE),
+    (Kind.DISABLED_APP, "app", True),
+    (Kind.FIRING, "job@1", FIRING),
+    (Kind.TASK, "t", TASK),
+    (Kind.EXECUTOR, "agent/exec", EXECUTOR),
+    (Kind.FRAMEWORK, "id", "b1c2-0001"),
+]
+
+
+def stored(*entries: tuple[Kind, str, bytes]) -> StoredRecords:
+    records = StoredRecords()
+    for kind, key, value in entries:
+        records.records[kind][key] = value
+    return records
+
+
+@pytest.mark.parametrize(("kind", "key", "record"), SAMPLES, ids=lambda part: str(part)[:20])
+def test_each_kind_comes_back_as_it_was(kind: Kind, key: str, record: Record) -> None:
+    assert decode(kind, key, encode(kind, record)) == record
+
+
+def test_every_kind_is_among_the_samples() -> None:
+    assert {kind for kind, _, _ in SAMPLES} == set(Kind)
+
+
+def test_a_value_is_json_that_names_its_format() -> None:
+    assert json.loads(encode(Kind.JOB_STATE, JobState(5))) == {
+        "v": 1,
+        "r": {"considered_ms": 5, "generation": 1, "disabled": False, "skipped": 0, "skipped_reason": ""},
+    }
+
+
+def test_everything_is_restored_by_its_key() -> None:
+    restored = restore(stored(*((kind, key, encode(kind, record)) for kind, key, record in SAMPLES)))
+    assert restored.apps == {"app": APP}
+    assert restored.jobs == {"job": JOB}
+    assert restored.job_states == {"job": STATE}
+    assert restored.disabled_apps == {"app"}
+    assert restored.firings == {"job@1": FIRING}
+    assert restored.tasks == {"t": TASK}
+    assert restored.executors == {"agent/exec": EXECUTOR}
+    assert restored.framework_id == "b1c2-0001"
+    assert restored.faults == []
+
+
+def test_fields_missing_in_an_older_record_take_their_defaults() -> None:
+    assert decode(Kind.JOB_STATE, "j", b'{"v":1,"r":{"considered_ms":5}}') == JobState(5)
+    assert decode(Kind.TASK, "t", encode(Kind.TASK, TASK).replace(b"[1,0,0,0,0]", b"[1,0]")) == TASK
+
+
+def test_fields_of_a_later_release_of_the_same_format_are_ignored() -> None:
+    assert decode(Kind.JOB_STATE, "j", b'{"v":1,"w":2,"r":{"considered_ms":5,"colour":"red"}}') == JobState(5)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (b"", "damaged"),
+        (b"{", "damaged"),
+        (b"null", "damaged"),
+        (b'{"v":1}', "damaged"),
+        (b'{"v":1,"r":null}', "damaged"),
+        (b'{"v":"1","r":{}}', "damaged"),
+        (b'{"v":1,"r":{"name":"job"}}', "missing required field"),
+        (b"\xff\xfe", "damaged"),
+        (b"[" * 100_000, "damaged"),
+        (b'{"v":2,"r":{}}', "format 2; this version reads format 1"),
+        (encode(Kind.JOB, JOB).replace(b'"shard_count":4', b'"shard_count":0'), "shardingTotalCount"),
+        (encode(Kind.JOB, JOB).replace(b"0/5 *", b"9/x *"), "cron"),
+        (encode(Kind.JOB, JOB).replace(b"Europe/Berlin", b"Europe/Nowhere"), "cron"),
+        (encode(Kind.JOB, JOB).replace(b'"TRANSIENT"', b'"SOMETIMES"'), "SOMETIMES"),
+        (encode(Kind.JOB, replace(JOB, name="other")), "holds the record of 'other'"),
+    ],
+)
+def test_a_damaged_or_newer_job_is_a_fault_by_path_and_stops_no_other(value: bytes, problem: str) -> None:
+    other = replace(JOB, name="good")
+    restored = restore(stored((Kind.JOB, "job", value), (Kind.JOB, "good", encode(Kind.JOB, other))))
+    assert restored.jobs == {"good": other}
+    assert [fault.path for fault in restored.faults] == ["job/job"]
+    assert problem in restored.faults[0].problem
+
+
+def test_what_the_store_itself_could_not_read_is_passed_on() -> None:
+    records = StoredRecords(faults=[StoredFault("quota/q", "unknown")])
+    assert restore(records).faults == [StoredFault("quota/q", "unknown")]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(SAMPLES), st.data())
+def test_no_damage_of_bytes_is_more_than_a_fault(sample: tuple[Kind, str, Record], data: st.DataObject) -> None:
+    kind, key, record = sample
+    value = bytearray(encode(kind, record))
+    for _ in range(data.draw(st.integers(1, 4))):
+        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
+    restored = restore(stored((kind, key, bytes(value))))
+    assert all(fault.path == f"{kind}/{key}" for fault in restored.faults)
+
+
+@given(st.sampled_from(list(Kind)), st.binary(max_size=60))
+def test_no_value_at_all_raises_anything_but_unreadable(kind: Kind, value: bytes) -> None:
+    with suppress(Unreadable):
+        decode(kind, "k", value)
+
+
+def test_a_record_of_another_kind_is_not_encoded() -> None:
+    with pytest.raises(TypeError, match="cannot be a Task"):
+        encode(Kind.JOB, TASK)

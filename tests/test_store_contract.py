@@ -1,0 +1,132 @@
+"""What every store promises; each test runs on each of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import OpenStore
+from jobcloud.errors import Fenced, StoreError
+from jobcloud.messages import Kind
+from jobcloud.ports import Store, StoredWrite
+
+JOB_A = StoredWrite(Kind.JOB, "a", b"1")
+
+
+def test_a_new_store_holds_nothing(store: Store) -> None:
+    stored = store.load()
+    assert stored.records == {kind: {} for kind in Kind}
+    assert stored.faults == []
+
+
+def test_each_acquire_raises_the_epoch(open_store: OpenStore) -> None:
+    assert [open_store().acquire() for _ in range(3)] == [1, 2, 3]
+
+
+def test_what_was_written_is_there_for_the_next_leader(open_store: OpenStore) -> None:
+    first = open_store()
+    epoch = first.acquire()
+    for kind in Kind:
+        first.write(epoch, [StoredWrite(kind, "key/with @-@ é", kind.encode())])
+    first.close()
+    assert open_store().load().records == {kind: {"key/with @-@ é": kind.encode()} for kind in Kind}
+
+
+def test_none_deletes_and_deleting_what_is_not_there_is_allowed(store: Store) -> None:
+    epoch = store.acquire()
+    store.write(epoch, [JOB_A])
+    store.write(epoch, [StoredWrite(Kind.JOB, "a", None), StoredWrite(Kind.JOB, "b", None)])
+    assert store.load().records[Kind.JOB] == {}
+
+
+@pytest.mark.parametrize("values", [(b"1", b"2"), (None, b"1"), (b"1", None), (b"1", None, b"2")])
+def test_the_last_write_of_a_key_in_a_batch_wins(store: Store, values: tuple[bytes | None, ...]) -> None:
+    store.write(store.acquire(), [StoredWrite(Kind.TASK, "t", value) for value in values])
+    assert store.load().records[Kind.TASK].get("t") == values[-1]
+
+
+def test_the_same_key_of_another_kind_is_another_record(store: Store) -> None:
+    store.write(store.acquire(), [JOB_A, StoredWrite(Kind.APP, "a", b"2")])
+    assert (store.load().records[Kind.JOB], store.load().records[Kind.APP]) == ({"a": b"1"}, {"a": b"2"})
+
+
+def test_an_old_leader_writes_nothing(open_store: OpenStore) -> None:
+    old, new = open_store(), open_store()
+    old_epoch = old.acquire()
+    old.write(old_epoch, [JOB_A])
+    new_epoch = new.acquire()
+    with pytest.raises(Fenced):
+        old.write(old_epoch, [StoredWrite(Kind.JOB, "a", b"old"), StoredWrite(Kind.JOB, "b", b"old")])
+    assert new.load().records[Kind.JOB] == {"a": b"1"}
+    new.write(new_epoch, [StoredWrite(Kind.JOB, "a", b"new")])
+    assert old.load().records[Kind.JOB] == {"a": b"new"}
+
+
+def test_an_empty_batch_tells_whether_the_epoch_is_still_ours(open_store: OpenStore) -> None:
+    old = open_store()
+    epoch = old.acquire()
+    old.write(epoch, [])
+    open_store().acquire()
+    with pytest.raises(Fenced):
+        old.write(epoch, [])
+
+
+@pytest.mark.parametrize("epoch", [0, 2, -1])
+def test_an_epoch_never_acquired_writes_nothing(store: Store, epoch: int) -> None:
+    store.acquire()
+    with pytest.raises(Fenced):
+        store.write(epoch, [JOB_A])
+    assert store.load().records[Kind.JOB] == {}
+
+
+def test_a_large_batch_and_a_large_value_fit(store: Store) -> None:
+    batch = [StoredWrite(Kind.TASK, f"t{number}", b"x" * 500) for number in range(10_000)]
+    store.write(store.acquire(), [*batch, StoredWrite(Kind.FIRING, "f", b"y" * 4_000_000)])
+    assert len(store.load().records[Kind.TASK]) == 10_000
+    assert len(store.load().records[Kind.FIRING]["f"]) == 4_000_000
+
+
+def test_closing_twice_is_allowed_and_then_nothing_works(store: Store) -> None:
+    epoch = store.acquire()
+    store.close()
+    store.close()
+    for use in (store.acquire, store.load, lambda: store.write(epoch, [JOB_A])):
+        with pytest.raises(StoreError):
+            use()
+
+
+_writes = st.builds(
+    StoredWrite,
+    st.sampled_from(list(Kind)),
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=5),
+    st.none() | st.binary(max_size=20),
+)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(_writes, max_size=6)), max_size=12))
+def test_any_series_of_batches_and_leaders_ends_in_what_the_current_ones_wrote(
+    open_store: OpenStore, steps: list[tuple[int, list[StoredWrite]]]
+) -> None:
+    leaders = [open_store() for _ in range(3)]
+    epochs = [leader.acquire() for leader in leaders]
+    leaders[2].write(epochs[2], _all_deleted(leaders[2]))
+    expected: dict[Kind, dict[str, bytes]] = {kind: {} for kind in Kind}
+    for number, batch in steps:
+        if number != 2:
+            with pytest.raises(Fenced):
+                leaders[number].write(epochs[number], batch)
+            continue
+        leaders[2].write(epochs[2], batch)
+        for write in batch:
+            expected[write.kind].pop(write.key, None)
+            if write.value is not None:
+                expected[write.kind][write.key] = write.value
+    assert leaders[0].load().records == expected
+    for leader in leaders:
+        leader.close()
+
+
+def _all_deleted(store: Store) -> list[StoredWrite]:
+    return [StoredWrite(kind, key, None) for kind, keys in store.load().records.items() for key in keys]
