@@ -1,0 +1,867 @@
+"""The compiled matcher: integer arrays in, integer arrays out, by the rules of docs/matcher.md.
+
+It knows slots, classes, keys and claims, and nothing of the world they stand for. Amounts are int64, because a disk of
+some terabytes in thousandths of a megabyte does not fit 32 bits, and integers, because three tenths must fit into 0.3.
+"""
+
+cimport cython
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+import numpy as np
+
+from jobcloud._match_types import (
+    MatchError,
+    MatchStateError,
+    Nearest,
+    Refusal,
+    State,
+    allowed_slots,
+    amounts,
+    class_numbers,
+    decode,
+    encode,
+    release_numbers,
+    whole,
+)
+from jobcloud import _match_types as limits
+
+cdef enum:
+    HOST_ABSENT = 0
+    HOST_ENABLED = 1
+    HOST_DISABLED = 2
+    CLASS_ABSENT = 0
+    CLASS_USABLE = 1
+    CLASS_REMOVED = 2
+    NONE = -1
+    UNTRIED = -2
+    INFEASIBLE = 2147483647  # INT32_MAX
+    WEIGHT_SHIFT = 32  # a host wholly free in one dimension scores 2**20 there
+    SHORTAGE_SHIFT = 33
+    BLOCK = 64  # hosts scored at a time: its scratch rows stay in the first-level cache
+
+cdef int64_t WEIGHT_ONE = <int64_t>1 << 52
+cdef int64_t SHORTAGE_ONE = <int64_t>1 << 53
+cdef int64_t WHOLE_SHORTAGE = <int64_t>1 << 20
+cdef int64_t MAX_CLAIMED = limits.MAX_CLAIMED
+cdef int64_t MAX_CLAIMS = limits.MAX_CLAIMS
+cdef uint32_t MAX_GENERATION = limits.MAX_GENERATION
+cdef int64_t INDEX_BITS = 0xFFFFFFFF
+
+
+cdef object grown(table, Py_ssize_t length, int axis):
+    """A copy of ``table`` that is ``length`` long on ``axis``, zeros at the end."""
+    array = np.asarray(table)
+    shape = list(array.shape)
+    shape[axis] = length
+    larger = np.zeros(shape, dtype=array.dtype)
+    larger[tuple(slice(n) for n in array.shape)] = array
+    return larger
+
+
+cdef inline void add_scores(
+    int n, int64_t asked, const int64_t* free, const int64_t* weight, uint64_t* score, int64_t* short_by
+) noexcept nogil:
+    """One dimension of the score; the sign bit of ``short_by`` stays set once any dimension falls short."""
+    cdef int i
+    cdef int64_t left
+    for i in range(n):
+        left = free[i] - asked
+        short_by[i] |= left
+        score[i] += (<uint64_t>left * <uint64_t>weight[i]) >> WEIGHT_SHIFT
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Matcher:
+    """Places task classes on hosts: first where the class's shared part is already paid, then by best fit.
+
+    ``dimensions``: how many resources a host has, 1..64; their order is the caller's. ``_match_py.py`` documents each
+    method, ``docs/matcher.md`` the rules. One thread uses a matcher at a time; ``match`` releases the GIL meanwhile.
+    """
+
+    cdef readonly int dimensions
+    cdef bint busy
+    # Counts whatever may let a class fit that was refused before; claims never do (docs/matcher.md, "What was refused").
+    cdef uint64_t loosened
+
+    cdef int hosts_end          # one past the highest slot in use
+    cdef int hosts_hint         # no slot below is absent
+    cdef int64_t[:, ::1] unclaimed  # [D, slots]
+    cdef int64_t[:, ::1] total
+    cdef int64_t[:, ::1] weight
+    cdef uint8_t[::1] host_status
+    cdef int32_t[::1] host_claims  # head of a linked list
+
+    cdef int classes_end
+    cdef int64_t[:, ::1] request  # [classes, D]
+    cdef int64_t[:, ::1] first    # request + shared part
+    cdef uint8_t[::1] class_status
+    cdef int32_t[::1] class_key   # row in the key tables
+    cdef int32_t[::1] class_mask  # row in the mask table
+    cdef int64_t[::1] class_claims
+    cdef uint64_t[::1] class_refused  # value of ``loosened`` when the class was last refused
+    cdef int emptied              # removed classes whose last claim has just ended
+
+    cdef dict key_rows
+    cdef int64_t[:, ::1] shared   # [keys, D]
+    cdef int64_t[::1] key_number
+    cdef int32_t[::1] key_classes
+    cdef int32_t[::1] key_hosts   # hosts on which it is paid
+    cdef int32_t[:, ::1] paid     # [keys, slots]: live claims with the key
+
+    cdef uint8_t[:, ::1] allowed  # [masks, slots]
+    cdef uint8_t[::1] mask_used
+
+    cdef int64_t claims_end
+    cdef int64_t claims_live
+    cdef int32_t free_claim       # head of a linked stack
+    cdef uint32_t[::1] generation
+    cdef int32_t[::1] claim_slot
+    cdef int32_t[::1] claim_class
+    cdef int32_t[::1] claim_next
+    cdef int32_t[::1] claim_before
+
+    def __init__(self, dimensions):
+        self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
+        self.loosened = 1
+        self.hosts_end = self.hosts_hint = self.classes_end = self.emptied = 0
+        self.unclaimed = np.zeros((self.dimensions, BLOCK), dtype=np.int64)
+        self.total = np.zeros((self.dimensions, BLOCK), dtype=np.int64)
+        self.weight = np.zeros((self.dimensions, BLOCK), dtype=np.int64)
+        self.host_status = np.zeros(BLOCK, dtype=np.uint8)
+        self.host_claims = np.full(BLOCK, NONE, dtype=np.int32)
+        self.request = np.zeros((8, self.dimensions), dtype=np.int64)
+        self.first = np.zeros((8, self.dimensions), dtype=np.int64)
+        self.class_status = np.zeros(8, dtype=np.uint8)
+        self.class_key = np.zeros(8, dtype=np.int32)
+        self.class_mask = np.zeros(8, dtype=np.int32)
+        self.class_claims = np.zeros(8, dtype=np.int64)
+        self.class_refused = np.zeros(8, dtype=np.uint64)
+        self.key_rows = {}
+        self.shared = np.zeros((4, self.dimensions), dtype=np.int64)
+        self.key_number = np.zeros(4, dtype=np.int64)
+        self.key_classes = np.zeros(4, dtype=np.int32)
+        self.key_hosts = np.zeros(4, dtype=np.int32)
+        self.paid = np.zeros((4, BLOCK), dtype=np.int32)
+        self.allowed = np.zeros((1, BLOCK), dtype=np.uint8)
+        self.mask_used = np.zeros(1, dtype=np.uint8)
+        self.claims_end = self.claims_live = 0
+        self.free_claim = NONE
+        self.generation = np.zeros(64, dtype=np.uint32)
+        self.claim_slot = np.zeros(64, dtype=np.int32)
+        self.claim_class = np.zeros(64, dtype=np.int32)
+        self.claim_next = np.zeros(64, dtype=np.int32)
+        self.claim_before = np.zeros(64, dtype=np.int32)
+
+    # ---- hosts
+
+    def add_host(self, capacity):
+        self._idle()
+        cdef const int64_t[::1] amount = amounts("capacity", capacity, self.dimensions)
+        cdef int slot = self.hosts_hint
+        while slot < self.hosts_end and self.host_status[slot] != HOST_ABSENT:
+            slot += 1
+        if slot >= limits.MAX_SLOTS:
+            raise MatchError(f"a matcher holds at most {limits.MAX_SLOTS} hosts; remove some first")
+        self._room_for_hosts(slot + 1)
+        self._set_capacity(slot, amount)
+        self.host_status[slot] = HOST_ENABLED
+        self.hosts_hint = slot + 1
+        self.hosts_end = max(self.hosts_end, slot + 1)
+        return slot
+
+    def set_host(self, slot, capacity):
+        cdef int at = self._host(slot)
+        cdef const int64_t[::1] amount = amounts("capacity", capacity, self.dimensions)
+        self._set_capacity(at, amount)
+
+    def remove_host(self, slot):
+        cdef int at = self._host(slot)
+        cdef int d
+        cdef Py_ssize_t i
+        gone = self._claims_on(at)
+        cdef const int64_t[::1] ids = gone
+        for i in range(ids.shape[0]):
+            self.end_claim(<int32_t>(ids[i] & INDEX_BITS))
+        self._drop_emptied()
+        self.host_status[at] = HOST_ABSENT
+        for d in range(self.dimensions):
+            self.unclaimed[d, at] = self.total[d, at] = self.weight[d, at] = 0
+        for i in range(self.allowed.shape[0]):
+            self.allowed[i, at] = 0
+        self.hosts_hint = min(self.hosts_hint, at)
+        while self.hosts_end > 0 and self.host_status[self.hosts_end - 1] == HOST_ABSENT:
+            self.hosts_end -= 1
+        return gone
+
+    def enable_host(self, slot, on):
+        cdef int at = self._host(slot)
+        if not isinstance(on, (bool, np.bool_)):
+            raise MatchError(f"on must be True or False, not {on!r:.60}")
+        self.host_status[at] = HOST_ENABLED if on else HOST_DISABLED
+        self.loosened += 1
+
+    def free(self, slot):
+        cdef int at = self._host(slot)
+        return np.asarray(self.unclaimed)[:, at].copy()
+
+    def capacity(self, slot):
+        cdef int at = self._host(slot)
+        return np.asarray(self.total)[:, at].copy()
+
+    # ---- classes
+
+    def add_class(self, request, *, shared_key=-1, shared=None, allowed=None):
+        self._idle()
+        cdef const int64_t[::1] amount = amounts("request", request, self.dimensions)
+        number = whole("shared_key", shared_key, -1, limits.MAX_KEY)
+        if shared is not None and number < 0:
+            raise MatchError("shared is given without a shared_key; name the key that these amounts belong to")
+        if shared is None:
+            shared_array = np.zeros(self.dimensions, dtype=np.int64)
+        else:
+            shared_array = amounts("shared", shared, self.dimensions)
+        mask = None if allowed is None else self._checked_mask(allowed)
+        self._check_key(number, shared_array)
+        cdef int cls = self._lowest_free_class()
+        self._put_class(cls, CLASS_USABLE, amount, number, shared_array, mask)
+        return cls
+
+    def set_allowed(self, cls, allowed):
+        cdef int at = self._class(cls)
+        mask = None if allowed is None else self._checked_mask(allowed)
+        if mask is None and self.class_mask[at] >= 0:
+            self.mask_used[self.class_mask[at]] = 0
+            self.class_mask[at] = NONE
+        elif mask is not None:
+            if self.class_mask[at] < 0:
+                self.class_mask[at] = self._take_mask()
+            self._write_mask(self.class_mask[at], mask)
+        self.loosened += 1
+
+    def remove_class(self, cls):
+        cdef int at = self._class(cls)
+        self.class_status[at] = CLASS_REMOVED
+        if self.class_claims[at] == 0:
+            self._drop_class(at)
+
+    # ---- the work
+
+    def match(self, classes, *, limit=-1):
+        self._idle()
+        wanted = class_numbers(classes)
+        cdef int64_t left = whole("limit", limit, -1, 2**63 - 1)
+        cdef const int64_t[::1] cls = wanted
+        cdef Py_ssize_t n = cls.shape[0]
+        cdef Py_ssize_t done = 0
+        self._check_classes(cls)
+        slots = np.full(n, UNTRIED, dtype=np.int32)
+        ids = np.full(n, NONE, dtype=np.int64)
+        cdef int32_t[::1] slots_out = slots
+        cdef int64_t[::1] ids_out = ids
+        if left < 0:
+            left = n
+        self.busy = True
+        try:
+            while True:
+                with nogil:
+                    done = self.place(cls, slots_out, ids_out, done, &left)
+                if done == n or left == 0:
+                    break
+                self._room_for_claim()
+        except MemoryError:
+            self._undo(ids[:done])
+            raise
+        finally:
+            self.busy = False
+        return slots, ids
+
+    def assign(self, cls, slot):
+        cdef int of = self._class(cls)
+        cdef int at = self._host(slot)
+        cdef const int64_t* need = self.need(of, at)
+        cdef int d
+        for d in range(self.dimensions):
+            if self.total[d, at] - self.unclaimed[d, at] + need[d] > MAX_CLAIMED:
+                raise MatchError(f"slot {at} cannot take the claim: more than {MAX_CLAIMED} would be claimed in dimension {d}")
+        self._room_for_claim()
+        return self.start_claim(of, at)
+
+    def release(self, release_ids):
+        self._idle()
+        cdef const int64_t[::1] ids = release_numbers(release_ids)
+        unknown = []
+        cdef Py_ssize_t i
+        for i in range(ids.shape[0]):
+            if self.is_live(ids[i]):
+                self.end_claim(<int32_t>(ids[i] & INDEX_BITS))
+            else:
+                unknown.append(ids[i])
+        self._drop_emptied()
+        return np.array(unknown, dtype=np.int64)
+
+    def refusal(self, cls):
+        cdef int of = self._class(cls)
+        cdef int h, d, failing, fewest = self.dimensions + 1
+        cdef int hosts = 0, disabled = 0, disallowed = 0, fitting = 0, nearest = NONE
+        cdef int64_t short_by, shortage, smallest = 0
+        cdef bint may, ever = False
+        lacking_array, best_array = np.zeros(self.dimensions, np.int64), np.zeros(self.dimensions, np.int64)
+        cdef int64_t[::1] lacking = lacking_array
+        cdef int64_t[::1] best = best_array
+        cdef const int64_t* need
+        for h in range(self.hosts_end):
+            if self.host_status[h] == HOST_ABSENT:
+                continue
+            hosts += 1
+            may = self.class_mask[of] < 0 or self.allowed[self.class_mask[of], h] != 0
+            ever = ever or (may and self.could_hold(of, h))
+            if self.host_status[h] == HOST_DISABLED:
+                disabled += 1
+                continue
+            if not may:
+                disallowed += 1
+                continue
+            need = self.need(of, h)
+            failing = 0
+            shortage = 0
+            for d in range(self.dimensions):
+                best[d] = max(best[d], self.unclaimed[d, h])
+                if self.unclaimed[d, h] < need[d]:
+                    failing += 1
+                    lacking[d] += 1
+                    short_by = need[d] - max(self.unclaimed[d, h], 0)
+                    if need[d] > 0:
+                        shortage += (short_by * (SHORTAGE_ONE // need[d])) >> SHORTAGE_SHIFT
+                    else:
+                        shortage += WHOLE_SHORTAGE
+            fitting += failing == 0
+            if failing < fewest or (failing == fewest and shortage < smallest):
+                fewest, smallest, nearest = failing, shortage, h
+        return Refusal(
+            hosts=hosts,
+            disabled=disabled,
+            disallowed=disallowed,
+            considered=hosts - disabled - disallowed,
+            fitting=fitting,
+            lacking=tuple(lacking_array.tolist()),
+            best=tuple(best_array.tolist()),
+            nearest=None if nearest < 0 else self._nearest(of, nearest),
+            could_ever_fit=ever,
+        )
+
+    def claims(self):
+        self._idle()
+        return self.claims_live
+
+    # ---- copies and checks
+
+    def snapshot(self):
+        self._idle()
+        return encode(self._state())
+
+    @classmethod
+    def restore(cls, data):
+        return from_state(decode(data))
+
+    def fork(self):
+        self._idle()
+        return from_state(self._state())
+
+    def check(self):
+        """Recompute every total from the claims; raises MatchStateError naming the first that differs."""
+        self._idle()
+        state = self._state()
+        cdef Matcher again = from_state(state)
+        cdef int h = self.hosts_end, c = self.classes_end, row, other, slot
+        _same("free amounts", np.asarray(self.unclaimed)[:, :h], np.asarray(again.unclaimed)[:, :h])
+        _same("weights", np.asarray(self.weight)[:, :h], np.asarray(again.weight)[:, :h])
+        _same("claims of a class", np.asarray(self.class_claims)[:c], np.asarray(again.class_claims)[:c])
+        if self.claims_live != again.claims_live:
+            raise MatchStateError(f"{self.claims_live} claims are counted, {again.claims_live} are listed")
+        if set(self.key_rows) != set(again.key_rows):
+            raise MatchStateError("the shared keys are not those of the classes")
+        for number, row in self.key_rows.items():
+            other = again.key_rows[number]
+            _same(f"payers of shared key {number}", np.asarray(self.paid)[row, :h], np.asarray(again.paid)[other, :h])
+            if self.key_hosts[row] != again.key_hosts[other] or self.key_classes[row] != again.key_classes[other]:
+                raise MatchStateError(f"shared key {number} miscounts its hosts or classes")
+        for slot in range(h):
+            if not np.array_equal(self._claims_on(slot), again._claims_on(slot)):
+                raise MatchStateError(f"slot {slot} lists other claims than it has")
+
+    # ---- the scan
+
+    cdef Py_ssize_t place(
+        self, const int64_t[::1] classes, int32_t[::1] slots, int64_t[::1] ids, Py_ssize_t start, int64_t* left
+    ) noexcept nogil:
+        """Place tasks from ``start`` on until all are done, the limit is used up or a claim needs more room."""
+        cdef Py_ssize_t i
+        cdef int cls, slot
+        for i in range(start, classes.shape[0]):
+            if left[0] == 0 or not self.has_room():
+                return i
+            cls = <int>classes[i]
+            slot = self.find(cls)
+            slots[i] = slot
+            if slot >= 0:
+                ids[i] = self.start_claim(cls, slot)
+                left[0] -= 1
+        return classes.shape[0]
+
+    cdef int find(self, int cls) noexcept nogil:
+        """The slot for one task of the class: among hosts that already pay its shared part, then among all; or NONE."""
+        cdef int key = self.class_key[cls]
+        cdef const uint8_t* allowed = NULL
+        cdef int slot = NONE
+        if self.class_refused[cls] == self.loosened:
+            return NONE
+        if self.class_mask[cls] >= 0:
+            allowed = &self.allowed[self.class_mask[cls], 0]
+        if key >= 0 and self.key_hosts[key] > 0:
+            slot = self.best(&self.request[cls, 0], allowed, &self.paid[key, 0])
+        if slot < 0:
+            # A host that pays already and had no room for the request has none for the request and the shared part.
+            slot = self.best(&self.first[cls, 0], allowed, NULL)
+        if slot < 0:
+            self.class_refused[cls] = self.loosened
+        return slot
+
+    cdef int best(self, const int64_t* need, const uint8_t* allowed, const int32_t* payers) noexcept nogil:
+        """The lowest-scored slot that has ``need`` free, the lowest slot among equals; NONE if there is none."""
+        cdef uint64_t score[BLOCK]
+        cdef int64_t short_by[BLOCK]
+        cdef uint64_t lowest = INFEASIBLE
+        cdef int slot = NONE
+        cdef int block, base, i, d, n
+        for block in range((self.hosts_end + BLOCK - 1) // BLOCK):
+            base = block * BLOCK
+            n = min(BLOCK, self.hosts_end - base)
+            if not self.eligible(base, n, allowed, payers, short_by):
+                continue
+            for i in range(n):
+                score[i] = 0
+            for d in range(self.dimensions):
+                add_scores(n, need[d], &self.unclaimed[d, base], &self.weight[d, base], score, short_by)
+            for i in range(n):
+                if short_by[i] >= 0 and score[i] < lowest:
+                    lowest = score[i]
+                    slot = base + i
+        return slot
+
+    cdef bint eligible(
+        self, int base, int n, const uint8_t* allowed, const int32_t* payers, int64_t* short_by
+    ) noexcept nogil:
+        """Mark with 0 the hosts of a block that the class may use at all, the others with -1; True if there is one."""
+        cdef int i
+        cdef int64_t found = NONE
+        for i in range(n):
+            short_by[i] = 0 if self.host_status[base + i] == HOST_ENABLED else NONE
+        if allowed != NULL:
+            for i in range(n):
+                short_by[i] |= 0 if allowed[base + i] != 0 else NONE
+        if payers != NULL:
+            for i in range(n):
+                short_by[i] |= 0 if payers[base + i] != 0 else NONE
+        for i in range(n):
+            found &= short_by[i]
+        return found == 0
+
+    # ---- claims
+
+    cdef const int64_t* need(self, int cls, int slot) noexcept nogil:
+        """What one task takes on the host: the request, and the shared part if nobody pays it there yet."""
+        cdef int key = self.class_key[cls]
+        if key >= 0 and self.paid[key, slot] == 0:
+            return &self.first[cls, 0]
+        return &self.request[cls, 0]
+
+    cdef bint has_room(self) noexcept nogil:
+        return self.free_claim >= 0 or self.claims_end < self.claim_slot.shape[0]
+
+    cdef int64_t start_claim(self, int cls, int slot) noexcept nogil:
+        """Claim without asking whether it fits; there must be room for one more. Returns the release id."""
+        cdef int key = self.class_key[cls]
+        cdef const int64_t* need = self.need(cls, slot)
+        cdef int32_t claim = self.free_claim
+        cdef int d
+        for d in range(self.dimensions):
+            self.unclaimed[d, slot] -= need[d]
+        if key >= 0:
+            self.key_hosts[key] += self.paid[key, slot] == 0
+            self.paid[key, slot] += 1
+        if claim >= 0:
+            self.free_claim = self.claim_next[claim]
+        else:
+            claim = <int32_t>self.claims_end
+            self.claims_end += 1
+            self.generation[claim] = 1
+        self.claim_slot[claim] = slot
+        self.claim_class[claim] = cls
+        self.link(claim, slot)
+        self.class_claims[cls] += 1
+        self.claims_live += 1
+        return self.release_id(claim)
+
+    cdef void end_claim(self, int32_t claim) noexcept nogil:
+        """Give back what a live claim holds; its id is never live again."""
+        cdef int slot = self.claim_slot[claim]
+        cdef int cls = self.claim_class[claim]
+        cdef int key = self.class_key[cls]
+        cdef const int64_t* held
+        cdef int d
+        if key >= 0:
+            self.paid[key, slot] -= 1
+            self.key_hosts[key] -= self.paid[key, slot] == 0
+        held = self.need(cls, slot)
+        for d in range(self.dimensions):
+            self.unclaimed[d, slot] += held[d]
+        self.unlink(claim, slot)
+        self.claim_slot[claim] = self.claim_class[claim] = NONE
+        self.generation[claim] += 1
+        if self.generation[claim] <= MAX_GENERATION:  # else the index is worn out and rests for good
+            self.claim_next[claim] = self.free_claim
+            self.free_claim = claim
+        self.class_claims[cls] -= 1
+        self.emptied += self.class_claims[cls] == 0 and self.class_status[cls] == CLASS_REMOVED
+        self.claims_live -= 1
+        self.loosened += 1
+
+    cdef void link(self, int32_t claim, int slot) noexcept nogil:
+        cdef int32_t head = self.host_claims[slot]
+        self.claim_next[claim] = head
+        self.claim_before[claim] = NONE
+        if head >= 0:
+            self.claim_before[head] = claim
+        self.host_claims[slot] = claim
+
+    cdef void unlink(self, int32_t claim, int slot) noexcept nogil:
+        cdef int32_t after = self.claim_next[claim]
+        cdef int32_t before = self.claim_before[claim]
+        if after >= 0:
+            self.claim_before[after] = before
+        if before >= 0:
+            self.claim_next[before] = after
+        else:
+            self.host_claims[slot] = after
+
+    cdef int64_t release_id(self, int32_t claim) noexcept nogil:
+        return (<int64_t>self.generation[claim] << 32) | claim
+
+    cdef bint is_live(self, int64_t number) noexcept nogil:
+        cdef int64_t claim = number & INDEX_BITS
+        return (
+            number > 0
+            and claim < self.claims_end
+            and self.claim_slot[claim] >= 0
+            and <int64_t>self.generation[claim] == number >> 32
+        )
+
+    cdef bint could_hold(self, int cls, int slot) noexcept nogil:
+        cdef int d
+        for d in range(self.dimensions):
+            if self.total[d, slot] < self.first[cls, d]:
+                return False
+        return True
+
+    # ---- with the GIL: checks, room, tables
+
+    cdef int _idle(self) except -1:
+        if self.busy:
+            raise MatchStateError("a match is running in another thread; one thread uses a matcher at a time")
+        return 0
+
+    cdef int _host(self, slot) except -1:
+        self._idle()
+        cdef int at = whole("slot", slot, 0, limits.MAX_SLOTS - 1)
+        if at >= self.hosts_end or self.host_status[at] == HOST_ABSENT:
+            raise MatchError(f"slot {at} holds no host; add_host says which slot a host got")
+        return at
+
+    cdef int _class(self, cls) except -1:
+        self._idle()
+        cdef int at = whole("cls", cls, 0, limits.MAX_CLASSES - 1)
+        if at >= self.classes_end or self.class_status[at] != CLASS_USABLE:
+            raise MatchError(f"class {at} is unknown or removed; add_class says which number a class got")
+        return at
+
+    cdef int _check_classes(self, const int64_t[::1] classes) except -1:
+        cdef Py_ssize_t i
+        cdef int64_t cls
+        for i in range(classes.shape[0]):
+            cls = classes[i]
+            if cls < 0 or cls >= self.classes_end or self.class_status[cls] != CLASS_USABLE:
+                raise MatchError(f"classes[{i}] is {cls}, an unknown or removed class; use the numbers add_class returned")
+        return 0
+
+    cdef int _check_key(self, number, shared) except -1:
+        row = self.key_rows.get(number)
+        if row is not None and not np.array_equal(np.asarray(self.shared)[row], shared):
+            raise MatchError(
+                f"shared_key {number} already has the shared amounts {np.asarray(self.shared)[row].tolist()}, not "
+                f"{shared.tolist()}; use another key for other amounts"
+            )
+        return 0
+
+    cdef object _checked_mask(self, allowed):
+        mask = allowed_slots(allowed)
+        present = np.asarray(self.host_status)[: self.hosts_end] != HOST_ABSENT
+        inside = min(len(mask), len(present))
+        bad = mask[inside:].nonzero()[0].tolist()
+        wrong = (mask[:inside].astype(bool) & ~present[:inside]).nonzero()[0].tolist() + [inside + i for i in bad[:1]]
+        if wrong:
+            raise MatchError(f"allowed[{wrong[0]}] is set, but slot {wrong[0]} holds no host; add the host first")
+        return mask[:inside]
+
+    cdef int _set_capacity(self, int slot, const int64_t[::1] amount) except -1:
+        cdef int d
+        for d in range(self.dimensions):
+            self.unclaimed[d, slot] += amount[d] - self.total[d, slot]
+            self.total[d, slot] = amount[d]
+            self.weight[d, slot] = WEIGHT_ONE // amount[d] if amount[d] > 0 else 0
+        self.loosened += 1
+        return 0
+
+    cdef int _room_for_hosts(self, Py_ssize_t count) except -1:
+        cdef Py_ssize_t old = self.host_status.shape[0]
+        if count <= old:
+            return 0
+        count = max(count, 2 * old)
+        self.unclaimed = grown(self.unclaimed, count, 1)
+        self.total = grown(self.total, count, 1)
+        self.weight = grown(self.weight, count, 1)
+        self.paid = grown(self.paid, count, 1)
+        self.allowed = grown(self.allowed, count, 1)
+        claims = grown(self.host_claims, count, 0)
+        claims[old:] = NONE
+        self.host_claims = claims
+        self.host_status = grown(self.host_status, count, 0)  # last: its length says how much room there is
+        return 0
+
+    cdef int _lowest_free_class(self) except -1:
+        cdef int cls = 0
+        while cls < self.classes_end and self.class_status[cls] != CLASS_ABSENT:
+            cls += 1
+        if cls >= limits.MAX_CLASSES:
+            raise MatchError(f"a matcher holds at most {limits.MAX_CLASSES} classes; remove some first")
+        return cls
+
+    cdef int _put_class(self, int cls, int status, const int64_t[::1] request, number, shared, mask) except -1:
+        """Write a class into its free row; everything was checked before."""
+        cdef int d
+        self._room_for_classes(cls + 1)
+        cdef int key = self._take_key(number, shared)
+        cdef int row = NONE if mask is None else self._take_mask()
+        for d in range(self.dimensions):
+            self.request[cls, d] = self.first[cls, d] = request[d]
+            if key >= 0:
+                self.first[cls, d] += self.shared[key, d]
+        self.class_status[cls] = status
+        self.class_key[cls] = key
+        self.class_mask[cls] = row
+        self.class_claims[cls] = 0
+        self.class_refused[cls] = 0
+        self.classes_end = max(self.classes_end, cls + 1)
+        if mask is not None:
+            self._write_mask(row, mask)
+        return 0
+
+    cdef int _room_for_classes(self, Py_ssize_t count) except -1:
+        cdef Py_ssize_t old = self.class_status.shape[0]
+        if count <= old:
+            return 0
+        count = max(count, 2 * old)
+        self.request = grown(self.request, count, 0)
+        self.first = grown(self.first, count, 0)
+        self.class_key = grown(self.class_key, count, 0)
+        self.class_mask = grown(self.class_mask, count, 0)
+        self.class_claims = grown(self.class_claims, count, 0)
+        self.class_refused = grown(self.class_refused, count, 0)
+        self.class_status = grown(self.class_status, count, 0)
+        return 0
+
+    cdef int _take_key(self, number, shared) except -2:
+        cdef int row
+        if number < 0:
+            return NONE
+        if number in self.key_rows:
+            row = self.key_rows[number]
+        else:
+            row = self._free_key_row()
+            np.asarray(self.shared)[row] = shared
+            self.key_number[row] = number
+            self.key_rows[number] = row
+        self.key_classes[row] += 1
+        return row
+
+    cdef int _free_key_row(self) except -1:
+        cdef int row
+        for row in range(self.key_classes.shape[0]):
+            if self.key_classes[row] == 0:
+                return row
+        row = <int>self.key_classes.shape[0]
+        self.shared = grown(self.shared, 2 * row, 0)
+        self.key_number = grown(self.key_number, 2 * row, 0)
+        self.key_hosts = grown(self.key_hosts, 2 * row, 0)
+        self.paid = grown(self.paid, 2 * row, 0)
+        self.key_classes = grown(self.key_classes, 2 * row, 0)
+        return row
+
+    cdef int _take_mask(self) except -1:
+        cdef int row = 0
+        while row < self.mask_used.shape[0] and self.mask_used[row]:
+            row += 1
+        if row == self.mask_used.shape[0]:
+            self.allowed = grown(self.allowed, 2 * row, 0)
+            self.mask_used = grown(self.mask_used, 2 * row, 0)
+        self.mask_used[row] = 1
+        return row
+
+    cdef int _write_mask(self, int row, mask) except -1:
+        table = np.asarray(self.allowed)
+        table[row] = 0
+        table[row, : len(mask)] = mask
+        return 0
+
+    cdef int _drop_class(self, int cls) except -1:
+        cdef int key = self.class_key[cls]
+        cdef int d
+        if key >= 0:
+            self.key_classes[key] -= 1
+            if self.key_classes[key] == 0:
+                del self.key_rows[self.key_number[key]]
+        if self.class_mask[cls] >= 0:
+            self.mask_used[self.class_mask[cls]] = 0
+        self.class_status[cls] = CLASS_ABSENT
+        while self.classes_end > 0 and self.class_status[self.classes_end - 1] == CLASS_ABSENT:
+            self.classes_end -= 1
+        return 0
+
+    cdef int _drop_emptied(self) except -1:
+        cdef int cls
+        if self.emptied == 0:
+            return 0
+        self.emptied = 0
+        for cls in range(self.classes_end - 1, -1, -1):
+            if self.class_status[cls] == CLASS_REMOVED and self.class_claims[cls] == 0:
+                self._drop_class(cls)
+        return 0
+
+    cdef int _room_for_claim(self) except -1:
+        if self.has_room():
+            return 0
+        if self.claims_end >= MAX_CLAIMS:
+            raise MemoryError(f"a matcher holds at most {MAX_CLAIMS} claims")
+        return self._room_for_claims(self.claims_end + 1)
+
+    cdef int _room_for_claims(self, int64_t count) except -1:
+        cdef int64_t old = self.claim_slot.shape[0]
+        if count <= old:
+            return 0
+        room = min(max(count, 2 * old), MAX_CLAIMS)
+        self.generation = grown(self.generation, room, 0)
+        self.claim_class = grown(self.claim_class, room, 0)
+        self.claim_next = grown(self.claim_next, room, 0)
+        self.claim_before = grown(self.claim_before, room, 0)
+        self.claim_slot = grown(self.claim_slot, room, 0)
+        return 0
+
+    cdef int _undo(self, ids) except -1:
+        for number in reversed(ids[ids >= 0].tolist()):
+            self.end_claim(<int32_t>(<int64_t>number & INDEX_BITS))
+        return 0
+
+    cdef object _claims_on(self, int slot):
+        """The release ids on a slot, ascending."""
+        cdef int32_t claim = self.host_claims[slot]
+        ids = []
+        while claim >= 0:
+            ids.append(self.release_id(claim))
+            claim = self.claim_next[claim]
+        return np.array(sorted(ids), dtype=np.int64)
+
+    cdef object _nearest(self, int cls, int slot):
+        cdef int key = self.class_key[cls]
+        cdef bint pays = key >= 0 and self.paid[key, slot] == 0
+        asked = np.asarray(self.first if pays else self.request)[cls]
+        available = np.asarray(self.unclaimed)[:, slot].clip(0)
+        return Nearest(slot=slot, asked=tuple(asked.tolist()), available=tuple(available.tolist()), pays_shared=pays)
+
+    cdef object _state(self):
+        h, c, n = self.hosts_end, self.classes_end, self.claims_end
+        status = np.asarray(self.class_status)[:c].astype(np.int64)
+        known = status != CLASS_ABSENT
+        keys = np.where(known, np.asarray(self.class_key)[:c], NONE)
+        masks = np.where(known, np.asarray(self.class_mask)[:c], NONE)
+        request = np.where(known[:, None], np.asarray(self.request)[:c], 0)
+        shared = np.where((keys >= 0)[:, None], np.asarray(self.shared)[keys], 0)
+        return State(
+            dimensions=self.dimensions,
+            host_status=np.asarray(self.host_status)[:h].astype(np.int64),
+            host_capacity=np.ascontiguousarray(np.asarray(self.total)[:, :h].T),
+            class_status=status,
+            class_key=np.where(keys >= 0, np.asarray(self.key_number)[keys], NONE),
+            class_masked=(masks >= 0).astype(np.int64),
+            class_request=request,
+            class_shared=shared,
+            class_allowed=np.asarray(self.allowed)[masks[masks >= 0], :h],
+            claim_generation=np.asarray(self.generation)[:n].astype(np.int64),
+            claim_class=np.asarray(self.claim_class)[:n].astype(np.int64),
+            claim_slot=np.asarray(self.claim_slot)[:n].astype(np.int64),
+            free_claims=self._free_stack(),
+        )
+
+    cdef object _free_stack(self):
+        cdef int32_t claim = self.free_claim
+        stack = []
+        while claim >= 0:
+            stack.append(claim)
+            claim = self.claim_next[claim]
+        return np.array(stack[::-1], dtype=np.int64)
+
+
+cdef Matcher from_state(state):
+    """A matcher in exactly that state; what is free follows from the claims."""
+    cdef Matcher new = Matcher(state.dimensions)
+    cdef int slot, cls
+    masks = iter(state.class_allowed)
+    new._room_for_hosts(len(state.host_status))
+    for slot in range(len(state.host_status)):
+        new._set_capacity(slot, state.host_capacity[slot])
+        new.host_status[slot] = state.host_status[slot]
+    new.hosts_end = len(state.host_status)
+    for cls in range(len(state.class_status)):
+        if state.class_status[cls] != CLASS_ABSENT:
+            mask = next(masks) if state.class_masked[cls] else None
+            key = int(state.class_key[cls])
+            new._put_class(cls, state.class_status[cls], state.class_request[cls], key, state.class_shared[cls], mask)
+    new._room_for_claims(len(state.claim_slot))
+    restore_claims(new, state.claim_generation, state.claim_class, state.claim_slot, state.free_claims)
+    return new
+
+
+cdef int restore_claims(
+    Matcher new,
+    const int64_t[::1] generation,
+    const int64_t[::1] classes,
+    const int64_t[::1] slots,
+    const int64_t[::1] unused,
+) except -1:
+    cdef Py_ssize_t i
+    for i in range(slots.shape[0]):
+        new.claims_end = i
+        if slots[i] >= 0:
+            new.start_claim(<int>classes[i], <int>slots[i])
+        else:
+            new.claim_slot[i] = new.claim_class[i] = NONE
+        new.generation[i] = <uint32_t>generation[i]
+    new.claims_end = slots.shape[0]
+    for i in range(unused.shape[0]):
+        new.claim_next[unused[i]] = new.free_claim
+        new.free_claim = <int32_t>unused[i]
+    return 0
+
+
+def _same(what, ours, theirs):
+    if not np.array_equal(ours, theirs):
+        raise MatchStateError(f"the {what} are not what the claims add up to")

@@ -1,0 +1,485 @@
+"""The matcher in plain Python ints and lists: what docs/matcher.md says, written to be read.
+
+The compiled one is held against this. It is slow on purpose: no index, no shortcut, every host is scored for every
+task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from jobcloud._match_types import (
+    CLASS_ABSENT,
+    CLASS_REMOVED,
+    CLASS_USABLE,
+    HOST_ABSENT,
+    HOST_DISABLED,
+    HOST_ENABLED,
+    MAX_CLAIMED,
+    MAX_CLAIMS,
+    MAX_CLASSES,
+    MAX_DIMENSIONS,
+    MAX_GENERATION,
+    MAX_KEY,
+    MAX_SLOTS,
+    REFUSED,
+    UNTRIED,
+    Int32Array,
+    Int64Array,
+    MaskArray,
+    MatchError,
+    MatchStateError,
+    Nearest,
+    Refusal,
+    State,
+    allowed_slots,
+    amounts,
+    class_numbers,
+    decode,
+    encode,
+    release_numbers,
+    whole,
+)
+
+_INT32_MAX: Final = 2**31 - 1
+
+
+@dataclass(slots=True)
+class _Host:
+    capacity: list[int]
+    used: list[int]
+    enabled: bool = True
+    payers: dict[int, int] = field(default_factory=dict)  # shared key -> live claims with it
+
+
+@dataclass(slots=True)
+class _Class:
+    request: list[int]
+    key: int
+    shared: list[int]
+    allowed: set[int] | None
+    claims: int = 0
+    removed: bool = False
+
+
+@dataclass(slots=True)
+class _Claim:
+    generation: int = 1
+    cls: int = -1
+    slot: int = -1  # -1: not live
+
+
+class Matcher:
+    """Places task classes on hosts: first where the class's shared part is already paid, then by best fit.
+
+    ``dimensions``: how many resources a host has, 1..64; their order is the caller's.
+
+    The score of a host for a class is the sum over the dimensions of ``(left * (2**52 // capacity)) >> 32``, where
+    left is what would remain free after the request and, if nobody pays it there yet, the shared part; a dimension of
+    capacity 0 adds nothing. Lower is better; a host where anything would be negative scores INT32_MAX and is never
+    taken. Hosts that already pay the class's shared part come before all others, and the lowest slot wins among
+    equals.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = whole("dimensions", dimensions, 1, MAX_DIMENSIONS)
+        self._hosts: dict[int, _Host] = {}
+        self._classes: dict[int, _Class] = {}
+        self._claims: list[_Claim] = []
+        self._unused: list[int] = []
+
+    # ---- hosts
+
+    def add_host(self, capacity: Int64Array) -> int:
+        """Add a host with ``capacity`` int64[D] and return its slot, the lowest free one."""
+        amount = amounts("capacity", capacity, self.dimensions).tolist()
+        slot = _lowest_absent(self._hosts)
+        if slot >= MAX_SLOTS:
+            raise MatchError(f"a matcher holds at most {MAX_SLOTS} hosts; remove some first")
+        self._hosts[slot] = _Host(amount, [0] * self.dimensions)
+        return slot
+
+    def set_host(self, slot: int, capacity: Int64Array) -> None:
+        """Change the capacity; it may drop below what is claimed, then nothing new fits until it is free again."""
+        host = self._host(slot)
+        host.capacity = amounts("capacity", capacity, self.dimensions).tolist()
+
+    def remove_host(self, slot: int) -> Int64Array:
+        """Forget the host, release the claims on it and return their ids, ascending."""
+        self._host(slot)
+        ids = self._claims_on(int(slot))
+        for number in ids:
+            self._end_claim(number)
+        del self._hosts[int(slot)]
+        for cls in self._classes.values():
+            if cls.allowed is not None:
+                cls.allowed.discard(int(slot))
+        return np.array(ids, dtype=np.int64)
+
+    def enable_host(self, slot: int, on: bool) -> None:
+        """A host that is off keeps its claims and gets no new ones from ``match``."""
+        host = self._host(slot)
+        if not isinstance(on, (bool, np.bool_)):
+            raise MatchError(f"on must be True or False, not {on!r:.60}")
+        host.enabled = bool(on)
+
+    def free(self, slot: int) -> Int64Array:
+        """Capacity less claims, int64[D]; negative where the capacity dropped below them."""
+        return np.array(_minus(self._host(slot).capacity, self._host(slot).used), dtype=np.int64)
+
+    def capacity(self, slot: int) -> Int64Array:
+        """The capacity, int64[D]."""
+        return np.array(self._host(slot).capacity, dtype=np.int64)
+
+    # ---- classes
+
+    def add_class(
+        self,
+        request: Int64Array,
+        *,
+        shared_key: int = -1,
+        shared: Int64Array | None = None,
+        allowed: MaskArray | None = None,
+    ) -> int:
+        """Add a class of equal tasks and return its number, the lowest free one.
+
+        ``request`` int64[D] is what each task takes; ``shared`` int64[D] is taken once per (``shared_key``, host)
+        while any live claim there carries the key; ``allowed`` bool[slots] says where the class may run (slots beyond
+        its end: no).
+        """
+        amount = amounts("request", request, self.dimensions).tolist()
+        key = whole("shared_key", shared_key, -1, MAX_KEY)
+        if shared is not None and key < 0:
+            raise MatchError("shared is given without a shared_key; name the key that these amounts belong to")
+        once = [0] * self.dimensions if shared is None else amounts("shared", shared, self.dimensions).tolist()
+        mask = None if allowed is None else self._checked_mask(allowed)
+        self._check_key(key, once)
+        number = _lowest_absent(self._classes)
+        if number >= MAX_CLASSES:
+            raise MatchError(f"a matcher holds at most {MAX_CLASSES} classes; remove some first")
+        self._classes[number] = _Class(amount, key, once, mask)
+        return number
+
+    def set_allowed(self, cls: int, allowed: MaskArray | None) -> None:
+        """Change where the class may run; live claims stay."""
+        known = self._class(cls)
+        known.allowed = None if allowed is None else self._checked_mask(allowed)
+
+    def remove_class(self, cls: int) -> None:
+        """The class is no longer matched; its live claims stay until released, and its number is taken until then."""
+        known = self._class(cls)
+        known.removed = True
+        if known.claims == 0:
+            del self._classes[int(cls)]
+
+    # ---- the work
+
+    def match(self, classes: Int64Array | Int32Array, *, limit: int = -1) -> tuple[Int32Array, Int64Array]:
+        """Place one task for each entry of ``classes`` int[n], in this order, at most ``limit`` of them (-1: no limit).
+
+        Returns slots int32[n] (REFUSED where none fits, UNTRIED once the limit was reached) and release ids int64[n]
+        (-1 where not placed). The claims are made at once.
+        """
+        wanted = class_numbers(classes).tolist()
+        left = whole("limit", limit, -1, 2**63 - 1)
+        for i, number in enumerate(wanted):
+            if number not in self._classes or self._classes[number].removed:
+                raise MatchError(
+                    f"classes[{i}] is {number}, an unknown or removed class; use the numbers add_class returned"
+                )
+        slots = [UNTRIED] * len(wanted)
+        ids = [-1] * len(wanted)
+        for i, number in enumerate(wanted):
+            if left == 0:
+                break
+            slots[i] = self._find(number)
+            if slots[i] != REFUSED:
+                ids[i] = self._start_claim(number, slots[i])
+                left -= 1
+        return np.array(slots, dtype=np.int32), np.array(ids, dtype=np.int64)
+
+    def assign(self, cls: int, slot: int) -> int:
+        """Claim for a task that already runs there and return the release id.
+
+        Whether it fits, or the host is enabled or allowed, is not asked: what runs, runs.
+        """
+        known, host = self._class(cls), self._host(slot)
+        for d, (used, need) in enumerate(zip(host.used, self._need(known, host), strict=True)):
+            if used + need > MAX_CLAIMED:
+                raise MatchError(
+                    f"slot {slot} cannot take the claim: more than {MAX_CLAIMED} would be claimed in dimension {d}"
+                )
+        return self._start_claim(int(cls), int(slot))
+
+    def release(self, release_ids: Int64Array) -> Int64Array:
+        """End the claims; returns the ids that were not live (unknown, already released, or twice in here)."""
+        unknown = []
+        for number in release_numbers(release_ids).tolist():
+            if self._is_live(number):
+                self._end_claim(number)
+            else:
+                unknown.append(number)
+        return np.array(unknown, dtype=np.int64)
+
+    def refusal(self, cls: int) -> Refusal:
+        """Why one more task of the class is not placed now."""
+        known = self._class(cls)
+        usable = {slot: host for slot, host in sorted(self._hosts.items()) if host.enabled}
+        considered = {slot: host for slot, host in usable.items() if _may_use(known, slot)}
+        missing = {slot: self._missing(known, host) for slot, host in considered.items()}
+        free = [_minus(host.capacity, host.used) for host in considered.values()]
+        needed = _plus(known.request, known.shared)
+        return Refusal(
+            hosts=len(self._hosts),
+            disabled=len(self._hosts) - len(usable),
+            disallowed=len(usable) - len(considered),
+            considered=len(considered),
+            fitting=sum(not short for short in missing.values()),
+            lacking=tuple(sum(d in short for short in missing.values()) for d in range(self.dimensions)),
+            best=tuple(max([0, *(amount[d] for amount in free)]) for d in range(self.dimensions)),
+            nearest=self._nearest(known, missing),
+            could_ever_fit=any(
+                _may_use(known, slot) and min(_minus(host.capacity, needed)) >= 0 for slot, host in self._hosts.items()
+            ),
+        )
+
+    def claims(self) -> int:
+        """How many claims are live."""
+        return sum(claim.slot >= 0 for claim in self._claims)
+
+    # ---- copies and checks
+
+    def snapshot(self) -> bytes:
+        """Everything, slots and ids included; ``restore`` gives a matcher that goes on exactly alike."""
+        return encode(self._state())
+
+    @classmethod
+    def restore(cls, data: bytes) -> Matcher:
+        """A matcher from a snapshot of either twin; raises MatchError when the snapshot is damaged."""
+        return cls._from_state(decode(data))
+
+    def fork(self) -> Matcher:
+        """An independent copy, for a dry run."""
+        return self._from_state(self._state())
+
+    def check(self) -> None:
+        """Recompute every total from the claims; raises MatchStateError naming the first that differs."""
+        again = self._from_state(self._state())
+        for slot, host in self._hosts.items():
+            if host != again._hosts[slot]:
+                raise MatchStateError(f"the amounts used on slot {slot} are not what the claims add up to")
+        for number, known in self._classes.items():
+            if known != again._classes[number]:
+                raise MatchStateError(f"the claims of class {number} are miscounted")
+
+    # ---- placing one task
+
+    def _find(self, number: int) -> int:
+        known = self._classes[number]
+        candidates = [
+            (known.key not in host.payers, self._score(known, host), slot)
+            for slot, host in self._hosts.items()
+            if host.enabled and _may_use(known, slot)
+        ]
+        fitting = [candidate for candidate in candidates if candidate[1] != _INT32_MAX]
+        return min(fitting)[2] if fitting else REFUSED
+
+    def _score(self, known: _Class, host: _Host) -> int:
+        left = _minus(_minus(host.capacity, host.used), self._need(known, host))
+        if min(left) < 0:
+            return _INT32_MAX
+        return sum(
+            (amount * (2**52 // capacity)) >> 32
+            for amount, capacity in zip(left, host.capacity, strict=True)
+            if capacity > 0
+        )
+
+    def _need(self, known: _Class, host: _Host) -> list[int]:
+        return known.request if known.key in host.payers else _plus(known.request, known.shared)
+
+    def _missing(self, known: _Class, host: _Host) -> dict[int, int]:
+        """Per dimension that falls short, the missing part of what is asked, as a fraction of 2**20."""
+        short = {}
+        available = _minus(host.capacity, host.used)
+        for d, (need, has) in enumerate(zip(self._need(known, host), available, strict=True)):
+            if has < need:
+                short[d] = ((need - max(has, 0)) * (2**53 // need)) >> 33 if need > 0 else 2**20
+        return short
+
+    def _nearest(self, known: _Class, missing: dict[int, dict[int, int]]) -> Nearest | None:
+        if not missing:
+            return None
+        slot = min(missing, key=lambda slot: (len(missing[slot]), sum(missing[slot].values()), slot))
+        host = self._hosts[slot]
+        return Nearest(
+            slot=slot,
+            asked=tuple(self._need(known, host)),
+            available=tuple(max(0, amount) for amount in _minus(host.capacity, host.used)),
+            pays_shared=known.key >= 0 and known.key not in host.payers,
+        )
+
+    # ---- claims
+
+    def _start_claim(self, number: int, slot: int) -> int:
+        known, host = self._classes[number], self._hosts[slot]
+        if not self._unused and len(self._claims) >= MAX_CLAIMS:
+            raise MemoryError(f"a matcher holds at most {MAX_CLAIMS} claims")
+        host.used = _plus(host.used, self._need(known, host))
+        if known.key >= 0:
+            host.payers[known.key] = host.payers.get(known.key, 0) + 1
+        if self._unused:
+            index = self._unused.pop()
+        else:
+            index = len(self._claims)
+            self._claims.append(_Claim())
+        self._claims[index].cls, self._claims[index].slot = number, slot
+        known.claims += 1
+        return self._release_id(index)
+
+    def _end_claim(self, release_id: int) -> None:
+        index = release_id & 0xFFFFFFFF
+        claim = self._claims[index]
+        known, host = self._classes[claim.cls], self._hosts[claim.slot]
+        if known.key >= 0:
+            host.payers[known.key] -= 1
+            if host.payers[known.key] == 0:
+                del host.payers[known.key]
+        host.used = _minus(host.used, self._need(known, host))
+        known.claims -= 1
+        if known.removed and known.claims == 0:
+            del self._classes[claim.cls]
+        claim.generation, claim.cls, claim.slot = claim.generation + 1, -1, -1
+        if claim.generation <= MAX_GENERATION:
+            self._unused.append(index)
+
+    def _release_id(self, index: int) -> int:
+        return self._claims[index].generation << 32 | index
+
+    def _is_live(self, release_id: int) -> bool:
+        index = release_id & 0xFFFFFFFF
+        return (
+            release_id > 0
+            and index < len(self._claims)
+            and self._claims[index].slot >= 0
+            and self._claims[index].generation == release_id >> 32
+        )
+
+    def _claims_on(self, slot: int) -> list[int]:
+        return sorted(self._release_id(index) for index, claim in enumerate(self._claims) if claim.slot == slot)
+
+    # ---- checks
+
+    def _host(self, slot: int) -> _Host:
+        at = whole("slot", slot, 0, MAX_SLOTS - 1)
+        if at not in self._hosts:
+            raise MatchError(f"slot {at} holds no host; add_host says which slot a host got")
+        return self._hosts[at]
+
+    def _class(self, cls: int) -> _Class:
+        at = whole("cls", cls, 0, MAX_CLASSES - 1)
+        if at not in self._classes or self._classes[at].removed:
+            raise MatchError(f"class {at} is unknown or removed; add_class says which number a class got")
+        return self._classes[at]
+
+    def _check_key(self, key: int, shared: list[int]) -> None:
+        for known in self._classes.values():
+            if key >= 0 and known.key == key and known.shared != shared:
+                raise MatchError(
+                    f"shared_key {key} already has the shared amounts {known.shared}, not {shared}; use "
+                    "another key for other amounts"
+                )
+
+    def _checked_mask(self, allowed: MaskArray) -> set[int]:
+        slots = np.flatnonzero(allowed_slots(allowed)).tolist()
+        for slot in slots:
+            if slot not in self._hosts:
+                raise MatchError(f"allowed[{slot}] is set, but slot {slot} holds no host; add the host first")
+        return set(slots)
+
+    # ---- state
+
+    def _state(self) -> State:
+        hosts = [self._hosts.get(slot) for slot in range(max(self._hosts, default=-1) + 1)]
+        classes = [self._classes.get(number) for number in range(max(self._classes, default=-1) + 1)]
+        nothing = [0] * self.dimensions
+        masks = [[slot in c.allowed for slot in range(len(hosts))] for c in classes if c and c.allowed is not None]
+        return State(
+            dimensions=self.dimensions,
+            host_status=_ints([_host_status(host) for host in hosts]),
+            host_capacity=_ints([host.capacity if host else nothing for host in hosts]).reshape(-1, self.dimensions),
+            class_status=_ints([_class_status(c) for c in classes]),
+            class_key=_ints([c.key if c else -1 for c in classes]),
+            class_masked=_ints([int(c is not None and c.allowed is not None) for c in classes]),
+            class_request=_ints([c.request if c else nothing for c in classes]).reshape(-1, self.dimensions),
+            class_shared=_ints([c.shared if c else nothing for c in classes]).reshape(-1, self.dimensions),
+            class_allowed=np.array(masks, dtype=np.uint8).reshape(len(masks), len(hosts)),
+            claim_generation=_ints([claim.generation for claim in self._claims]),
+            claim_class=_ints([claim.cls for claim in self._claims]),
+            claim_slot=_ints([claim.slot for claim in self._claims]),
+            free_claims=_ints(self._unused),
+        )
+
+    @classmethod
+    def _from_state(cls, state: State) -> Matcher:
+        new = cls(state.dimensions)
+        for slot, status in enumerate(state.host_status.tolist()):
+            if status != HOST_ABSENT:
+                capacity = state.host_capacity[slot].tolist()
+                new._hosts[slot] = _Host(capacity, [0] * state.dimensions, status == HOST_ENABLED)
+        masks = iter(state.class_allowed)
+        for number, status in enumerate(state.class_status.tolist()):
+            if status != CLASS_ABSENT:
+                new._classes[number] = _Class(
+                    state.class_request[number].tolist(),
+                    int(state.class_key[number]),
+                    state.class_shared[number].tolist(),
+                    set(np.flatnonzero(next(masks)).tolist()) if state.class_masked[number] else None,
+                    removed=status == CLASS_REMOVED,
+                )
+        columns = (state.claim_generation, state.claim_class, state.claim_slot)
+        for generation, number, slot in zip(*(column.tolist() for column in columns), strict=True):
+            if slot >= 0:
+                new._start_claim(number, slot)
+                new._claims[-1].generation = generation
+            else:
+                new._claims.append(_Claim(generation))
+        new._unused = state.free_claims.tolist()
+        return new
+
+
+def _may_use(known: _Class, slot: int) -> bool:
+    return known.allowed is None or slot in known.allowed
+
+
+def _host_status(host: _Host | None) -> int:
+    if host is None:
+        return HOST_ABSENT
+    return HOST_ENABLED if host.enabled else HOST_DISABLED
+
+
+def _class_status(known: _Class | None) -> int:
+    if known is None:
+        return CLASS_ABSENT
+    return CLASS_REMOVED if known.removed else CLASS_USABLE
+
+
+def _lowest_absent(taken: dict[int, _Host] | dict[int, _Class]) -> int:
+    number = 0
+    while number in taken:
+        number += 1
+    return number
+
+
+def _plus(one: list[int], other: list[int]) -> list[int]:
+    return [a + b for a, b in zip(one, other, strict=True)]
+
+
+def _minus(one: list[int], other: list[int]) -> list[int]:
+    return [a - b for a, b in zip(one, other, strict=True)]
+
+
+def _ints(values: list[int] | list[list[int]]) -> Int64Array:
+    return np.array(values, dtype=np.int64)

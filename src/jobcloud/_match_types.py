@@ -1,0 +1,301 @@
+"""What both matchers share: limits, results, errors, the checks on what callers hand in, and the snapshot format.
+
+Nothing here decides a placement; the rules stand in ``docs/matcher.md`` and are written down twice, in ``_match.pyx``
+and in ``_match_py.py``.
+"""
+
+from __future__ import annotations
+
+import operator
+import zlib
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64Array: TypeAlias = NDArray[np.int64]
+Int32Array: TypeAlias = NDArray[np.int32]
+MaskArray: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
+
+MAX_AMOUNT: Final = 2**52  # thousandths; with it every sum and product below stays inside int64
+MAX_CLAIMED: Final = (
+    2**60
+)  # thousandths claimed on one host and dimension, reachable only by claims without a fit check
+MAX_DIMENSIONS: Final = 64
+MAX_SLOTS: Final = 2**24
+MAX_CLASSES: Final = 2**24
+MAX_CLAIMS: Final = 2**31 - 1
+MAX_GENERATION: Final = 2**31 - 1
+MAX_KEY: Final = 2**63 - 1
+
+REFUSED: Final = -1  # the task fits no host that it may use
+UNTRIED: Final = -2  # the batch limit was reached before this task
+
+HOST_ABSENT, HOST_ENABLED, HOST_DISABLED = 0, 1, 2
+CLASS_ABSENT, CLASS_USABLE, CLASS_REMOVED = 0, 1, 2  # removed: no longer matched, but live claims still refer to it
+
+
+class MatchError(ValueError):
+    """An argument was refused; the text names it and the fix, and nothing has changed."""
+
+
+class MatchStateError(AssertionError):
+    """The matcher's own books do not balance, or two threads used it at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The host that comes closest to taking one task of a class.
+
+    ``asked`` holds the request plus, when ``pays_shared``, the shared part (thousandths per dimension); ``available``
+    is what the host has free, never below zero.
+    """
+
+    slot: int
+    asked: tuple[int, ...]
+    available: tuple[int, ...]
+    pays_shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one more task of a class is not placed now, counted over all hosts; amounts in thousandths per dimension.
+
+    ``hosts`` = ``disabled`` + ``disallowed`` + ``considered``; a disabled host is not counted as disallowed.
+    ``lacking[d]`` says how many considered hosts have too little of dimension d, ``best[d]`` the most that any of
+    them has free. ``fitting`` is 0 unless the class could be placed after all. ``could_ever_fit``: some host that the
+    class may use, disabled ones included, would take one task if nothing else were claimed on it.
+    """
+
+    hosts: int
+    disabled: int
+    disallowed: int
+    considered: int
+    fitting: int
+    lacking: tuple[int, ...]
+    best: tuple[int, ...]
+    nearest: Nearest | None
+    could_ever_fit: bool
+
+
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """``value`` as an int within [low, high]; bools, floats and text are refused."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise MatchError(f"{name} must be a whole number, not {type(value).__name__} {value!r:.60}") from None
+    if not low <= number <= high:
+        raise MatchError(f"{name} must be between {low} and {high}, not {number}")
+    return number
+
+
+def amounts(name: str, value: object, dimensions: int) -> Int64Array:
+    """``value`` as int64[dimensions] of thousandths in [0, MAX_AMOUNT]."""
+    array = _vector(name, value, ("int64",), "thousandths")
+    if array.shape[0] != dimensions:
+        raise MatchError(f"{name} must have one amount for each of the {dimensions} dimensions, not {array.shape[0]}")
+    bad = np.flatnonzero((array < 0) | (array > MAX_AMOUNT))
+    if bad.size:
+        where = int(bad[0])
+        raise MatchError(
+            f"{name}[{where}] is {array[where]}; an amount is between 0 and {MAX_AMOUNT} and counts thousandths"
+        )
+    return array
+
+
+def class_numbers(value: object) -> Int64Array:
+    """``value`` as int64[n]; int32 is widened."""
+    return _vector("classes", value, ("int64", "int32"), "class numbers").astype(np.int64, copy=False)
+
+
+def release_numbers(value: object) -> Int64Array:
+    """``value`` as int64[n]; any number is fine here, unknown ones are reported by the release."""
+    return _vector("release_ids", value, ("int64",), "release ids")
+
+
+def allowed_slots(value: object) -> NDArray[np.uint8]:
+    """``value`` as uint8[n], one entry a slot, 1 where the class may run."""
+    return np.asarray(_vector("allowed", value, ("bool", "uint8"), "slots") != 0, dtype=np.uint8)
+
+
+def _vector(name: str, value: object, dtypes: tuple[str, ...], of_what: str) -> NDArray[Any]:
+    wanted = f"{name} must be a one-dimensional, contiguous numpy array of {of_what} ({' or '.join(dtypes)})"
+    if not isinstance(value, np.ndarray):
+        raise MatchError(f"{wanted}, not {type(value).__name__}; use np.array(..., dtype=np.{_numpy_name(dtypes[0])})")
+    if not any(value.dtype == np.dtype(dtype) for dtype in dtypes):
+        raise MatchError(f"{wanted}, not {value.dtype}; use .astype(np.{_numpy_name(dtypes[0])})")
+    if value.ndim != 1:
+        raise MatchError(f"{wanted}, not of shape {value.shape}; use .reshape(-1)")
+    if not value.flags.c_contiguous or not value.flags.aligned:
+        raise MatchError(f"{wanted}; use np.ascontiguousarray(...)")
+    return value
+
+
+def _numpy_name(dtype: str) -> str:
+    return "bool_" if dtype == "bool" else dtype
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that a matcher remembers; H slots, C classes, M of them with a mask, N claim indices, D dimensions.
+
+    What is free is not stored: it follows from the capacities and the claims. Hosts and classes end at the highest
+    one in use.
+    """
+
+    dimensions: int
+    host_status: Int64Array  # [H]
+    host_capacity: Int64Array  # [H, D]
+    class_status: Int64Array  # [C]
+    class_key: Int64Array  # [C], -1 without
+    class_masked: Int64Array  # [C], 1 where a row of class_allowed belongs to it, in class order
+    class_request: Int64Array  # [C, D]
+    class_shared: Int64Array  # [C, D]
+    class_allowed: NDArray[np.uint8]  # [M, H]
+    claim_generation: Int64Array  # [N], of the live claim, or of the next one to use this index
+    claim_class: Int64Array  # [N], -1 when not live
+    claim_slot: Int64Array  # [N], -1 when not live
+    free_claims: Int64Array  # [F], indices to be used again, the last one first
+
+
+_MAGIC: Final = b"JCMATCH1"
+_HEADER_WORDS: Final = 6
+
+
+def encode(state: State) -> bytes:
+    """The snapshot: magic, header (D, H, C, M, N, F), the arrays of ``State`` in order, CRC-32; little-endian."""
+    header = (
+        state.dimensions,
+        len(state.host_status),
+        len(state.class_status),
+        len(state.class_allowed),
+        len(state.claim_slot),
+        len(state.free_claims),
+    )
+    body = [np.array(header, dtype="<i8").tobytes()]
+    for name, _ in _layout(*header):
+        array = getattr(state, name)
+        body.append(array.tobytes() if array.dtype == np.uint8 else array.astype("<i8").tobytes())
+    data = _MAGIC + b"".join(body)
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+def decode(data: object) -> State:
+    """The state in a snapshot, checked in full; raises MatchError when it is damaged or of another version."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise MatchError(f"a snapshot is bytes, not {type(data).__name__}")
+    data = bytes(data)
+    start = len(_MAGIC) + 8 * _HEADER_WORDS
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise MatchError("this is no snapshot of a matcher, or one of another version; take a new one")
+    if len(data) < start + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise MatchError("the snapshot is damaged (its checksum does not match); take an older one")
+    header = tuple(int(n) for n in np.frombuffer(data, "<i8", _HEADER_WORDS, len(_MAGIC)))
+    _check_header(header, len(data) - start - 4)
+    state = _read_arrays(data, start, header)
+    _check_state(state)
+    return state
+
+
+def _layout(d: int, h: int, c: int, m: int, n: int, f: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return (
+        ("host_status", (h,)),
+        ("host_capacity", (h, d)),
+        ("class_status", (c,)),
+        ("class_key", (c,)),
+        ("class_masked", (c,)),
+        ("class_request", (c, d)),
+        ("class_shared", (c, d)),
+        ("class_allowed", (m, h)),
+        ("claim_generation", (n,)),
+        ("claim_class", (n,)),
+        ("claim_slot", (n,)),
+        ("free_claims", (f,)),
+    )
+
+
+def _check_header(header: tuple[int, ...], size: int) -> None:
+    d, h, c, m, n, f = header
+    limits = (MAX_DIMENSIONS, MAX_SLOTS, MAX_CLASSES, c, MAX_CLAIMS, n)
+    within = d >= 1 and all(0 <= count <= limit for count, limit in zip(header, limits, strict=True))
+    if not within or size != 8 * (h + h * d + 3 * c + 2 * c * d + 3 * n + f) + m * h:
+        raise MatchError("the snapshot is damaged (its header does not fit its length); take an older one")
+
+
+def _read_arrays(data: bytes, offset: int, header: tuple[int, ...]) -> State:
+    arrays: dict[str, Any] = {}
+    for name, shape in _layout(*header):
+        dtype = np.dtype(np.uint8 if name == "class_allowed" else "<i8")
+        count = int(np.prod(shape))
+        array = np.frombuffer(data, dtype, count, offset).reshape(shape)
+        arrays[name] = array if dtype == np.uint8 else array.astype(np.int64)
+        offset += count * dtype.itemsize
+    return State(dimensions=header[0], **arrays)
+
+
+def _check_state(state: State) -> None:
+    present, usable = state.host_status != HOST_ABSENT, state.class_status != CLASS_ABSENT
+    _require(_within(state.host_status, 0, 2) and _within(state.class_status, 0, 2), "an unknown host or class status")
+    _require(not state.host_status.size or bool(present[-1]), "a gap at the end of the hosts")
+    _require(not state.class_status.size or bool(usable[-1]), "a gap at the end of the classes")
+    for table in (state.host_capacity, state.class_request, state.class_shared):
+        _require(_within(table, 0, MAX_AMOUNT), "an amount out of range")
+    _require(not state.host_capacity[~present].any(), "a capacity without a host")
+    absent = ~usable
+    _require(not (state.class_request[absent].any() or state.class_shared[absent].any()), "a request without a class")
+    _require(
+        bool(np.all(state.class_key[absent] == -1)) and not state.class_masked[absent].any(), "a key without a class"
+    )
+    _require(bool(np.all(state.class_key >= -1)), "a negative shared key")
+    _require(not state.class_shared[state.class_key < 0].any(), "a shared amount without a key")
+    _require(_one_shared_amount_a_key(state), "two shared amounts for one key")
+    _require(_within(state.class_masked, 0, 1), "an unknown mask mark")
+    _require(int(state.class_masked.sum()) == len(state.class_allowed), "a wrong number of masks")
+    _require(_within(state.class_allowed, 0, 1) and not state.class_allowed[:, ~present].any(), "a wrong mask")
+    _check_claims(state, present, usable)
+
+
+def _check_claims(state: State, present: NDArray[np.bool_], usable: NDArray[np.bool_]) -> None:
+    live = state.claim_slot >= 0
+    slots, classes = state.claim_slot[live], state.claim_class[live]
+    _require(_within(state.claim_slot, -1, len(present) - 1) and bool(present[slots].all()), "a claim without a host")
+    _require(_within(state.claim_class, -1, len(usable) - 1), "a claim without a class")
+    _require(bool(np.all((state.claim_class >= 0) == live)) and bool(usable[classes].all()), "a claim without a class")
+    counts = np.bincount(classes, minlength=len(usable))
+    _require(bool(np.all(counts[state.class_status == CLASS_REMOVED] > 0)), "a removed class without claims")
+    _require(_claimed_within_limit(state, slots, classes), "more claimed than can be counted")
+    _require(_within(state.claim_generation, 1, MAX_GENERATION + 1), "a generation out of range")
+    reusable = ~live & (state.claim_generation <= MAX_GENERATION)
+    _require(bool(np.all(state.claim_generation[live] <= MAX_GENERATION)), "a generation out of range")
+    _require(_within(state.free_claims, 0, len(live) - 1), "an unknown free claim")
+    _require(bool(np.array_equal(np.sort(state.free_claims), np.flatnonzero(reusable))), "a wrong list of free claims")
+
+
+def _claimed_within_limit(state: State, slots: Int64Array, classes: Int64Array) -> bool:
+    """Floats are near enough: this only keeps a forged snapshot from overflowing the sums."""
+    keys = state.class_key[classes]
+    _, payers = np.unique(np.stack((slots, keys)), axis=1, return_index=True)
+    for d in range(state.dimensions):
+        claimed = np.bincount(slots, weights=state.class_request[classes, d], minlength=1)
+        claimed += np.bincount(slots[payers], weights=state.class_shared[classes[payers], d], minlength=len(claimed))
+        if claimed.max() > MAX_CLAIMED * 1.001:
+            return False
+    return True
+
+
+def _one_shared_amount_a_key(state: State) -> bool:
+    known: dict[int, bytes] = {}
+    pairs = zip(state.class_key.tolist(), state.class_shared, strict=True)
+    return all(key < 0 or known.setdefault(key, shared.tobytes()) == shared.tobytes() for key, shared in pairs)
+
+
+def _within(array: NDArray[Any], low: int, high: int) -> bool:
+    return bool(np.all((array >= low) & (array <= high)))
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise MatchError(f"the snapshot contradicts itself ({what}); take an older one")

@@ -1,0 +1,39 @@
+"""Tasks × hosts → placements, and a refusal with numbers for the rest: the matcher as a library.
+
+``Matcher`` is the compiled one. ``PlainMatcher`` is its twin in plain Python with the same interface and, always, the
+same answers; it is chosen by whoever wires the program (``JOBCLOUD_PURE=1``), never silently in place of a broken
+build. The rules, the interface and an example stand in ``docs/matcher.md``.
+"""
+
+from typing import TypeAlias
+
+from jobcloud._match import Matcher as CompiledMatcher
+from jobcloud._match_py import Matcher as PlainMatcher
+from jobcloud._match_types import (
+    MAX_AMOUNT,
+    MAX_DIMENSIONS,
+    REFUSED,
+    UNTRIED,
+    MatchError,
+    MatchStateError,
+    Nearest,
+    Refusal,
+)
+
+Matcher = CompiledMatcher
+AnyMatcher: TypeAlias = CompiledMatcher | PlainMatcher
+
+__all__ = [
+    "MAX_AMOUNT",
+    "MAX_DIMENSIONS",
+    "REFUSED",
+    "UNTRIED",
+    "AnyMatcher",
+    "CompiledMatcher",
+    "MatchError",
+    "MatchStateError",
+    "Matcher",
+    "Nearest",
+    "PlainMatcher",
+    "Refusal",
+]
