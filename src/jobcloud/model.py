@@ -42,6 +42,8 @@ class Resources(NamedTuple):
 
 
 DIMENSIONS = Resources._fields
+NOTHING = Resources()
+DEFAULT_EXECUTOR = Resources(cpus=1000, mem=128_000)
 
 
 class JobKind(StrEnum):
@@ -126,7 +128,7 @@ class App:
     name: str
     package: Package
     bootstrap_script: str = ""
-    resources: Resources = Resources(cpus=1000, mem=128_000)
+    resources: Resources = DEFAULT_EXECUTOR
     cache: bool = True
     sampling: int = 0
     idle_timeout_ms: int = 60_000
@@ -137,8 +139,13 @@ class App:
         check_resources(self.resources)
         _check_range("eventTraceSamplingCount", self.sampling, 0, 1_000_000)
         _check_range("idleTimeoutSeconds", self.idle_timeout_ms, 1_000, 86_400_000)
-        check_text("bootstrapScript", self.bootstrap_script)
         check_text("description", self.description)
+        if self.bootstrap_script:
+            raise ConfigError(
+                "workers with a command of their own are not supported yet",
+                field="bootstrapScript",
+                fix="leave it out: the executor starts the app's worker itself",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,15 +226,21 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard of a firing. `attempt` counts the tasks launched for it; `task_id` is the last of them."""
+    """One shard of a firing.
+
+    `attempt` counts the tasks launched for it, `task_id` is the last of them; `failures` counts the attempts in a row
+    that the infrastructure lost.
+    """
 
     state: ShardState = ShardState.WAITING
     attempt: int = 0
+    failures: int = 0
     execution: Execution = Execution.READY
     not_before_ms: int = 0
     task_id: str = ""
     agent_id: str = ""
     hostname: str = ""
+    executor_id: str = ""
     started_ms: int = 0
     ended_ms: int = 0
     message: str = ""
@@ -333,7 +346,7 @@ def check_text(field: str, text: str) -> None:
 RESOURCE_FIELDS = ("cpuCount", "memoryMB", "diskMB", "gpuCount", "portCount")
 
 
-def check_resources(resources: Resources, least: Resources = Resources()) -> None:  # noqa: B008 - frozen
+def check_resources(resources: Resources, least: Resources = NOTHING) -> None:
     for field, amount, low, high in zip(RESOURCE_FIELDS, resources, least, _MAX_AMOUNTS, strict=True):
         if not low <= amount <= high:
             raise ConfigError(

@@ -1,0 +1,79 @@
+"""Refusals in words and numbers: why a job's shards wait, and whether waiting can help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jobcloud.match import Refusal
+from jobcloud.model import DIMENSIONS, Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason. `asked` and `available` are thousandths of `resource` on the agent that comes nearest."""
+
+    code: str
+    text: str
+    resource: str = ""
+    asked: int = 0
+    available: int = 0
+    hosts: int = 0
+    waiting_helps: bool = False
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The state of a job's oldest unfinished firing: shards that wait and run, firings behind it, and why."""
+
+    job: str
+    waiting: int
+    active: int
+    behind: int
+    reasons: tuple[Reason, ...]
+
+    @property
+    def headline(self) -> str:
+        return self.reasons[0].text if self.reasons else "it is about to be placed"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """An agent as people see it: what it offers now, and what our tasks and executors use there."""
+
+    id: str
+    hostname: str
+    address: str
+    attributes: tuple[tuple[str, str], ...]
+    offered: Resources
+    claimed: Resources
+    offers: int
+    executors: tuple[str, ...]
+    lost: bool
+
+
+def refusal_reasons(refusal: Refusal) -> Iterator[Reason]:
+    """One reason for each resource that is short anywhere, the scarcest first."""
+    if refusal.fitting or not refusal.considered:
+        return
+    nearest = refusal.nearest
+    lacking = sorted(zip(refusal.lacking, range(len(DIMENSIONS)), strict=True), reverse=True)
+    for hosts, dimension in lacking:
+        if not hosts:
+            continue
+        name = DIMENSIONS[dimension]
+        asked = nearest.asked[dimension] if nearest else 0
+        best = refusal.best[dimension]
+        yield Reason(
+            "short",
+            f"{hosts} of {refusal.considered} agents have too little {name}: asked {asked / 1000:g}, "
+            f"best available {best / 1000:g}",
+            name,
+            asked,
+            best,
+            hosts,
+            refusal.could_ever_fit,
+        )
+    if not refusal.could_ever_fit:
+        yield Reason("never", "no agent seen so far could take a shard even if it were empty")

@@ -1,0 +1,100 @@
+"""Placements become launches: the executor's description, the shares of each task, one ACCEPT an agent."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+
+from jobcloud.model import DELIMITER, App, Executor, Job, Package, Resources, Share, Task
+from jobcloud.offers import Pool, Request
+
+EXECUTOR_DATA_SCHEMA = 1
+PACKAGE_SCHEME = "package:sha256:"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """Where agents fetch things from, and the executor they run.
+
+    `base_url` is the artifact listener's; a thing with hash h and name n lies at `base_url/h/n`. `command` is the
+    shell line that verifies and starts the executor.
+    """
+
+    base_url: str
+    executor_sha256: str
+    executor_file: str
+    command: str
+
+    def package_url(self, package: Package) -> str:
+        if package.url.startswith(PACKAGE_SCHEME):
+            return f"{self.base_url}/{package.sha256}/{package.file}"
+        return package.url
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorPlan:
+    """The executor of one version of an app: the same on every agent."""
+
+    id: str
+    app: str
+    resources: Resources
+    spec: str
+
+    def request(self, job: Job) -> Request:
+        return Request(job.resources, self.id, self.resources)
+
+
+def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
+    """Describe the app's executor. Its id carries a hash of all it is made from, so that an update of the app never
+    meets a live executor that Mesos would find incompatible."""
+    data = {
+        "schema": EXECUTOR_DATA_SCHEMA,
+        "appName": app.name,
+        "package": {"file": app.package.file, "sha256": app.package.sha256},
+        "idleTimeoutSeconds": app.idle_timeout_ms / 1000,
+        "eventTraceSamplingCount": app.sampling,
+    }
+    command = {
+        "shell": True,
+        "value": artifacts.command,
+        "uris": [
+            _uri(
+                f"{artifacts.base_url}/{artifacts.executor_sha256}/{artifacts.executor_file}", artifacts.executor_file
+            ),
+            _uri(artifacts.package_url(app.package), app.package.file, cache=app.cache),
+        ],
+    }
+    made_from = _canonical([data, command, app.resources])
+    version = hashlib.sha256(made_from.encode()).hexdigest()[:12]
+    data["appVersion"] = version
+    spec = {
+        "name": f"jobcloud {app.name}",
+        "source": app.name,
+        "command": command,
+        "data": base64.b64encode(_canonical(data).encode()).decode(),
+    }
+    return ExecutorPlan(f"{app.name}{DELIMITER}{version}", app.name, app.resources, _canonical(spec))
+
+
+def task_shares(
+    pool: Pool, task: Task, executor: Executor | None, plan: ExecutorPlan, at: int
+) -> tuple[tuple[Share, ...], Executor]:
+    """Cut the task's shares, and those of its executor where none lives on the agent yet, from `pool`.
+
+    Returns the task's shares and the executor to name. Raises Short, nothing cut, where the pool holds less.
+    """
+    if executor is not None:
+        return pool.cut(task.resources), executor
+    pool.check(plan.resources.plus(task.resources))
+    executor = Executor(plan.id, task.agent_id, plan.app, pool.cut(plan.resources), plan.spec, at)
+    return pool.cut(task.resources), executor
+
+
+def _uri(url: str, file: str, *, cache: bool = True) -> dict[str, object]:
+    return {"value": url, "output_file": file, "extract": False, "executable": False, "cache": cache}
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

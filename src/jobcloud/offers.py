@@ -1,0 +1,323 @@
+"""What the agents have free and what is claimed of it: offers held, the matcher's hosts, claims and executors' holds.
+
+An agent's capacity, as the matcher sees it, is what its offers hold now plus what our own live claims use there.
+So a claim stays with its task for the task's whole life, and what a release frees can be used only once Mesos has
+offered it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from jobcloud.match import AnyMatcher, Refusal
+from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
+
+
+class Request(NamedTuple):
+    """What a task asks for: its own resources and, once an agent, those of the executor it shares."""
+
+    resources: Resources
+    executor_id: str
+    executor: Resources
+
+
+@dataclass(slots=True)
+class AgentEntry:
+    """One agent: where it is and which offers of it are held (id → offer, id → instant received)."""
+
+    id: str
+    slot: int
+    hostname: str = ""
+    address: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
+    offers: dict[str, Offer] = field(default_factory=dict)
+    offered: Resources = NOTHING
+    seen_ms: int = 0
+    lost: bool = False
+
+
+class Placement(NamedTuple):
+    """A request got room on an agent; the claim is made and has this release id."""
+
+    agent_id: str
+    release_id: int
+
+
+class Cluster:
+    """The agents known, the offers held, and every claim on them."""
+
+    def __init__(self, matcher: AnyMatcher) -> None:
+        self.matcher = matcher
+        self.agents: dict[str, AgentEntry] = {}
+        self._by_slot: dict[int, AgentEntry] = {}
+        self._agent_of_offer: dict[str, AgentEntry] = {}
+        #: offer id → instant received, oldest first
+        self._received: dict[str, int] = {}
+        self._classes: dict[Request, int] = {}
+        self._executor_keys: dict[str, int] = {}
+        #: task id → (agent, release id)
+        self._claims: dict[str, tuple[str, int]] = {}
+        #: (agent id, executor id) → release id
+        self._holds: dict[tuple[str, str], int] = {}
+
+    # ------------------------------------------------------------------------------------------------- offers
+
+    @property
+    def held(self) -> int:
+        """How many offers are held."""
+        return len(self._received)
+
+    def add_offer(self, offer: Offer, at: int) -> None:
+        entry = self._ensure(offer.agent_id)
+        entry.hostname, entry.address, entry.attributes = offer.hostname, offer.address, offer.attributes
+        entry.seen_ms, entry.lost = at, False
+        entry.offers[offer.id] = offer
+        self._agent_of_offer[offer.id] = entry
+        self._received[offer.id] = at
+        entry.offered = entry.offered.plus(amounts(offer.shares))
+        self._refresh(entry)
+
+    def drop_offer(self, offer_id: str) -> bool:
+        """Forget an offer that is no longer ours; whether it was held."""
+        entry = self._agent_of_offer.pop(offer_id, None)
+        if entry is None:
+            return False
+        self._received.pop(offer_id)
+        entry.offers.pop(offer_id)
+        self._recount(entry)
+        return True
+
+    def drop_all_offers(self) -> None:
+        """The master has changed or gone: no offer of before is valid."""
+        for offer_id in list(self._received):
+            self.drop_offer(offer_id)
+
+    def take_offers(self, agent_id: str) -> tuple[Offer, ...]:
+        """All offers of an agent, out of the book, to be used up by one ACCEPT."""
+        entry = self.agents[agent_id]
+        taken = tuple(entry.offers.values())
+        entry.offers.clear()
+        for offer in taken:
+            self._agent_of_offer.pop(offer.id)
+            self._received.pop(offer.id)
+        self._recount(entry)
+        return taken
+
+    def offers_received_before(self, instant: int) -> list[str]:
+        """Ids of offers held since before `instant`, oldest first."""
+        old = []
+        for offer_id, received in self._received.items():
+            if received >= instant:
+                break
+            old.append(offer_id)
+        return old
+
+    def oldest_offers(self, number: int) -> list[str]:
+        return list(self._received)[: max(number, 0)]
+
+    def oldest_received_ms(self) -> int | None:
+        return next(iter(self._received.values()), None)
+
+    def lose_agent(self, agent_id: str) -> None:
+        """The agent is out of reach: its offers are void; what is claimed there stays until its tasks are told of."""
+        entry = self.agents.get(agent_id)
+        if entry is None:
+            return
+        for offer_id in list(entry.offers):
+            self.drop_offer(offer_id)
+        entry.lost = True
+
+    def forget_idle_agents(self, unseen_since: int) -> None:
+        """Drop agents without offers and claims that are lost or have not been offered since `unseen_since`."""
+        busy = {agent for agent, _ in self._claims.values()} | {agent for agent, _ in self._holds}
+        for entry in list(self.agents.values()):
+            if not entry.offers and entry.id not in busy and (entry.lost or entry.seen_ms < unseen_since):
+                self.matcher.remove_host(entry.slot)
+                del self.agents[entry.id], self._by_slot[entry.slot]
+
+    # ------------------------------------------------------------------------------------------------- claims
+
+    def place(self, requests: Sequence[Request]) -> list[Placement | None]:
+        """Match requests, in order, to what is held. Each placement carries a claim that `settle` or `undo` ends."""
+        classes = np.fromiter((self._class_of(request) for request in requests), dtype=np.int64, count=len(requests))
+        slots, release_ids = self.matcher.match(classes)
+        return [
+            Placement(self._by_slot[slot].id, release_id) if slot >= 0 else None
+            for slot, release_id in zip(slots.tolist(), release_ids.tolist(), strict=True)
+        ]
+
+    def rehearse(self, requests: Sequence[Request]) -> list[str | None]:
+        """Where `place` would put the requests, as agent ids; nothing is claimed."""
+        classes = np.fromiter((self._class_of(request) for request in requests), dtype=np.int64, count=len(requests))
+        slots, _ = self.matcher.fork().match(classes)
+        return [self._by_slot[slot].id if slot >= 0 else None for slot in slots.tolist()]
+
+    def settle(self, task_id: str, placement: Placement) -> None:
+        """The placement is task `task_id`'s from now on."""
+        self._claims[task_id] = placement
+
+    def undo(self, placement: Placement) -> None:
+        """Give a placement up that no task was made of."""
+        self._release(*placement)
+
+    def claim(self, task_id: str, agent_id: str, request: Request) -> None:
+        """Account for a task that already runs."""
+        entry = self._ensure(agent_id)
+        self._claims[task_id] = (agent_id, self.matcher.assign(self._class_of(request), entry.slot))
+        self._refresh(entry)
+
+    def release(self, task_id: str) -> bool:
+        """End a task's claim, once; whether it had one."""
+        claim = self._claims.pop(task_id, None)
+        if claim is None:
+            return False
+        self._release(*claim)
+        return True
+
+    def hold(self, agent_id: str, executor_id: str, executor: Resources) -> None:
+        """Count an executor's resources for as long as it lives, whether or not it has tasks. Idempotent."""
+        if (agent_id, executor_id) in self._holds:
+            return
+        entry = self._ensure(agent_id)
+        request = Request(NOTHING, executor_id, executor)
+        self._holds[agent_id, executor_id] = self.matcher.assign(self._class_of(request), entry.slot)
+        self._refresh(entry)
+
+    def unhold(self, agent_id: str, executor_id: str) -> bool:
+        """The executor is gone; whether it was held."""
+        release_id = self._holds.pop((agent_id, executor_id), None)
+        if release_id is None:
+            return False
+        self._release(agent_id, release_id)
+        return True
+
+    def refusal(self, request: Request) -> Refusal:
+        """Why `request` finds no room now, in numbers over all agents."""
+        return self.matcher.refusal(self._class_of(request))
+
+    def prune_classes(self, wanted: Iterable[Request]) -> None:
+        """Drop the matcher's classes of requests that no job makes any more."""
+        keep = set(wanted)
+        for request in [request for request in self._classes if request not in keep]:
+            self.matcher.remove_class(self._classes.pop(request))
+
+    def claimed(self, entry: AgentEntry) -> Resources:
+        """What our live claims, executors included, use on an agent."""
+        return Resources(*(self.matcher.capacity(entry.slot) - self.matcher.free(entry.slot)).tolist())
+
+    def claim_count(self) -> tuple[int, int]:
+        """How many tasks and how many executors are accounted for."""
+        return len(self._claims), len(self._holds)
+
+    def validate(self) -> None:
+        """Check the books. Raises AssertionError."""
+        self.matcher.check()
+        assert self._received.keys() == self._agent_of_offer.keys(), "an offer is held by no agent"
+        for entry in self.agents.values():
+            held = amounts(share for offer in entry.offers.values() for share in offer.shares)
+            assert entry.offered == held, f"agent {entry.id} offers {held}, not {entry.offered}"
+            assert min(self.matcher.free(entry.slot)) >= 0, f"agent {entry.id} is over-committed"
+
+    # ----------------------------------------------------------------------------------------------- internal
+
+    def _ensure(self, agent_id: str) -> AgentEntry:
+        entry = self.agents.get(agent_id)
+        if entry is None:
+            slot = self.matcher.add_host(np.zeros(len(DIMENSIONS), dtype=np.int64))
+            entry = self.agents[agent_id] = self._by_slot[slot] = AgentEntry(agent_id, slot)
+        return entry
+
+    def _class_of(self, request: Request) -> int:
+        known = self._classes.get(request)
+        if known is None:
+            key = self._executor_keys.setdefault(request.executor_id, len(self._executor_keys))
+            known = self._classes[request] = self.matcher.add_class(
+                np.array(request.resources, dtype=np.int64),
+                shared_key=key,
+                shared=np.array(request.executor, dtype=np.int64),
+            )
+        return known
+
+    def _release(self, agent_id: str, release_id: int) -> None:
+        self.matcher.release(np.array([release_id], dtype=np.int64))
+        self._refresh(self.agents[agent_id])
+
+    def _recount(self, entry: AgentEntry) -> None:
+        entry.offered = amounts(share for offer in entry.offers.values() for share in offer.shares)
+        self._refresh(entry)
+
+    def _refresh(self, entry: AgentEntry) -> None:
+        used = self.matcher.capacity(entry.slot) - self.matcher.free(entry.slot)
+        self.matcher.set_host(entry.slot, np.array(entry.offered, dtype=np.int64) + used)
+
+
+def amounts(shares: Iterable[Share]) -> Resources:
+    """The sum of shares by dimension; names we do not schedule by are left out."""
+    totals = dict.fromkeys(DIMENSIONS, 0)
+    for share in shares:
+        if share.name in totals:
+            totals[share.name] += share.amount
+    return Resources(**totals)
+
+
+class Short(Exception):
+    """The offers at hand hold less than the books said."""
+
+
+class Pool:
+    """The shares of all offers of one agent, to be cut into those of tasks and executors. Reserved ones go first."""
+
+    def __init__(self, offers: Iterable[Offer]) -> None:
+        self._shares: dict[str, list[Share]] = {name: [] for name in DIMENSIONS}
+        for share in sorted((s for offer in offers for s in offer.shares), key=lambda s: not s.reserved):
+            if share.name in self._shares:
+                self._shares[share.name].append(share)
+
+    def check(self, wanted: Resources) -> None:
+        """Raises Short where the pool holds less than `wanted`."""
+        left = amounts(share for shares in self._shares.values() for share in shares)
+        short = [name for name, have, want in zip(DIMENSIONS, left, wanted, strict=True) if have < want]
+        if short:
+            raise Short(f"the agent's offers are short of {', '.join(short)}")
+
+    def cut(self, wanted: Resources) -> tuple[Share, ...]:
+        """Shares that add up to `wanted`. Raises Short, nothing cut, where the pool holds less."""
+        self.check(wanted)
+        cut: list[Share] = []
+        for name, amount in zip(DIMENSIONS, wanted, strict=True):
+            self._cut_one(name, amount, cut)
+        return tuple(cut)
+
+    def _cut_one(self, name: str, missing: int, cut: list[Share]) -> None:
+        shares = self._shares[name]
+        while missing > 0:
+            taken, rest = _split(shares.pop(0), missing)
+            cut.append(taken)
+            missing -= taken.amount
+            if rest is not None:
+                shares.insert(0, rest)
+
+
+def _split(share: Share, amount: int) -> tuple[Share, Share | None]:
+    """`share` cut into at most `amount` and the rest; ports by their concrete ranges, lowest first."""
+    if share.amount <= amount:
+        return share, None
+    if not share.ranges:
+        return _part(share, amount, ()), _part(share, share.amount - amount, ())
+    left, taken, rest = amount // 1000, [], []
+    for begin, end in share.ranges:
+        here = min(left, end - begin + 1)
+        if here:
+            taken.append((begin, begin + here - 1))
+        if here < end - begin + 1:
+            rest.append((begin + here, end))
+        left -= here
+    return _part(share, amount, tuple(taken)), _part(share, share.amount - amount, tuple(rest))
+
+
+def _part(share: Share, amount: int, ranges: tuple[tuple[int, int], ...]) -> Share:
+    return Share(share.name, amount, share.origin, share.reserved, ranges)

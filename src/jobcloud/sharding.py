@@ -1,0 +1,63 @@
+"""A firing becomes its shards, a shard's attempt becomes a payload: what is decided once an instant is due."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, Task, parse_shard_parameters
+
+PAYLOAD_SCHEMA = 1
+
+
+def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
+    """Stable over retries and leaders for cron firings, which a fire time names; unique for all others."""
+    if cause is Cause.CRON:
+        instant = datetime.fromtimestamp(fire_ms / 1000, UTC)
+        return f"{job}.{instant:%Y%m%dT%H%M%SZ}"
+    return f"{job}.{cause}-{unique}"
+
+
+def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str) -> Firing:
+    """All shards of `job`, waiting. The shard count is the one configured now and stays with the firing."""
+    return Firing(
+        id=firing_id(job.name, cause, fire_ms, unique),
+        job=job.name,
+        generation=state.generation,
+        cause=cause,
+        fire_ms=fire_ms,
+        shards=(Shard(),) * job.shard_count,
+    )
+
+
+def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
+    """What the executor gets to know about one attempt, as JSON. Format: docs/executor.md, "Task payload"."""
+    daemon = job.kind is JobKind.DAEMON
+    message = {
+        "schema": PAYLOAD_SCHEMA,
+        "runId": firing.id,
+        "attempt": task.attempt,
+        "fence": fence,
+        "fireTime": None if daemon else firing.fire_ms,
+        "executionType": task.execution,
+        "shardingContext": {
+            "jobName": job.name,
+            "taskId": task.id,
+            "shardingTotalCount": job.shard_count,
+            "jobParameter": job.parameter,
+            "shardingItem": task.item,
+            "shardingParameter": parse_shard_parameters(job.shard_parameters, job.shard_count)[task.item],
+        },
+        "job": {
+            "jobType": job.type,
+            "jobExecutionType": job.kind,
+            "jobClass": job.job_class,
+            "streamingProcess": job.streaming,
+            "scriptCommandLine": job.script,
+            "beanName": job.bean,
+            "applicationContext": job.context,
+            "misfire": job.misfire,
+            "timer": job.schedule().table() if daemon else None,
+        },
+    }
+    return json.dumps(message, separators=(",", ":")).encode()
