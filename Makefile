@@ -1,0 +1,60 @@
+# `make run` and `make test` are all a newcomer needs; both set up what they need first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py src/jobcloud/_match.pyx $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
+
+.PHONY: run test test-mesos lint types format build debug-test bench bench-gate cron-soak clean
+
+run: $(VENV)/.server
+	$(BIN)/jobcloud dev --demo $(ARGS)
+
+test: $(VENV)/.tests
+	$(BIN)/python -m pytest $(ARGS)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jobcloud needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.server: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server]'
+	touch $@
+
+$(VENV)/.tests: $(VENV)/.server
+	$(BIN)/python -m pip install -q --group dev
+	touch $@
+
+# The tests that need a real Apache Mesos: JOBCLOUD_TEST_MESOS names the command that starts one.
+test-mesos: $(VENV)/.tests
+	@test -n "$$JOBCLOUD_TEST_MESOS" || { echo "set JOBCLOUD_TEST_MESOS to a command that starts a Mesos cluster"; exit 2; }
+	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m mesos $(ARGS)
+
+lint: $(VENV)/.tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint src/jobcloud/_match.pyx
+
+types: $(VENV)/.tests
+	$(BIN)/mypy
+
+format: $(VENV)/.tests
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Built in a folder of its own, so that neither the checkout nor the editable install takes part.
+build: $(VENV)/.tests
+	rm -rf build/wheel && $(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
+
+# The matcher's suite on a build with bounds checks.
+debug-test: $(VENV)/.tests
+	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
+	$(BIN)/python -m pytest tests/test_match*.py; status=$$?; \
+	$(BIN)/python setup.py -q build_ext --inplace --force && exit $$status
+
+bench: $(VENV)/.tests
+	$(BIN)/python bench/bench_cycle.py
+	$(BIN)/python -m pytest bench/bench_match.py --benchmark-enable --benchmark-only
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/jobcloud.egg-info src/jobcloud/_match.c src/jobcloud/*.so
