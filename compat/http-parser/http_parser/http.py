@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Dict, List
-
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 HTTP_RESPONSE = 1
@@ -22,10 +20,10 @@ class HttpParser:
             raise ValueError("this stand-in parses responses only and decompresses nothing")
         self._parser = HttpResponseParser(self)
         self._failed = False
-        self._headers: Dict[str, str] = {}
+        self._headers: dict[str, str] = {}
         self._headers_complete = False
         self._message_complete = False
-        self._body: List[bytes] = []
+        self._body: list[bytes] = []
 
     def execute(self, data: bytes, length: int) -> int:
         """Parse the first `length` bytes; how many were parsed: all of them, or 0 where they are no HTTP."""
@@ -60,7 +58,7 @@ class HttpParser:
         """0 until the headers are complete."""
         return int(self._parser.get_status_code()) if self._headers_complete else 0
 
-    def get_headers(self) -> Dict[str, str]:
+    def get_headers(self) -> dict[str, str]:
         """Headers as sent; repeated ones are joined with a comma."""
         return dict(self._headers)
 

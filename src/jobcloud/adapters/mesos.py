@@ -1,0 +1,405 @@
+"""The Driver port on Mesos: our calls and events over pymesos' driver class, hardened (mesos_hardened).
+
+Threads: one follows the event stream, one makes the calls in order; with zk:// one looks for the leading master.
+Back-pressure: a receiver that blocks stops the reading, so events wait at the master; calls wait here, up to a bound
+beyond which they come back as SendFailed.
+"""
+
+# ruff: noqa: N802 - _Receiver has the method names that pymesos calls
+from __future__ import annotations
+
+import base64
+import getpass
+import logging
+import queue
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from jobcloud.adapters.mesos_hardened import Backoff, HardenedDriver
+from jobcloud.adapters.mesos_link import Address, CallFailed, Dialer, Session
+from jobcloud.adapters.mesos_wire import Json, ids, launch_operation, read_offer, read_status
+from jobcloud.errors import ConfigError, NotConnected
+from jobcloud.messages import (
+    Accept,
+    Acknowledge,
+    AgentLost,
+    Call,
+    Decline,
+    Disconnected,
+    Event,
+    ExecutorLost,
+    FrameworkRemoved,
+    Kill,
+    OfferRescinded,
+    OffersReceived,
+    Reconcile,
+    Resubscribe,
+    Revive,
+    SendFailed,
+    ShutdownExecutor,
+    StatusReceived,
+    Subscribed,
+    Suppress,
+)
+from jobcloud.model import Offer
+
+if TYPE_CHECKING:
+    from jobcloud.adapters.mesos_detector import MasterDetector
+
+_log = logging.getLogger("jobcloud.mesos")
+
+MAX_WAITING_CALLS = 100_000
+_STOP_S = 5.0
+_TEARDOWN_S = 20.0
+_CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """TLS to the master, which must prove its host name. Paths of PEM files; "" for the system's CAs, no client's."""
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MesosSettings:
+    """How to reach Mesos and who we are there.
+
+    `master` is HOST:PORT, several of those with commas between them, or zk://HOST:PORT,.../PATH; `zookeeper_auth` is
+    "user:password" for the latter. The other durations are for slow networks and for tests.
+    """
+
+    master: str
+    name: str = "jobcloud"
+    user: str = ""
+    roles: tuple[str, ...] = ("*",)
+    hostname: str = ""
+    webui_url: str = ""
+    principal: str = ""
+    secret: str = field(default="", repr=False)
+    failover_timeout_s: float = 604_800.0
+    checkpoint: bool = True
+    gpus: bool = True
+    tls: TlsSettings | None = None
+    zookeeper_auth: str = field(default="", repr=False)
+    missed_heartbeats: int = 5
+    answer_timeout_s: float = 15.0
+    backoff_first_s: float = 0.25
+    backoff_most_s: float = 15.0
+    refused_retry_s: float = 60.0
+
+
+@dataclass(slots=True)
+class _Teardown:
+    """A request to remove the framework, and what became of it."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _AcceptMaintenance:
+    inverse_offer_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+_Errand: TypeAlias = Call | Acknowledge | _Teardown | _AcceptMaintenance | _Stop
+
+
+class MesosDriver:
+    """See `jobcloud.ports.Driver`. Raises ConfigError naming the setting that is wrong."""
+
+    def __init__(self, settings: MesosSettings) -> None:
+        self._settings = settings
+        self._masters = _masters(settings.master)
+        dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s)
+        backoff = Backoff(settings.backoff_first_s, settings.backoff_most_s, settings.refused_retry_s)
+        self._driver = HardenedDriver(
+            _Receiver(self), _framework_info(settings), self._masters, dialer, backoff, settings.missed_heartbeats
+        )
+        self._deliver: Callable[[Event], None] = _nobody
+        self._errands: queue.SimpleQueue[tuple[_Errand, Session | None]] = queue.SimpleQueue()
+        self._caller = threading.Thread(target=self._run_errands, name="mesos-calls", daemon=True)
+        self._stopping = False
+        self._detector: MasterDetector | None = None
+
+    def start(self, deliver: Callable[[Event], None], framework_id: str) -> None:
+        self._deliver = deliver
+        if framework_id:
+            self._driver.framework_id = framework_id
+        self._caller.start()
+        self._driver.start()
+        if not self._masters:
+            self._detector = self._detect()
+
+    def _detect(self) -> MasterDetector:
+        # kazoo is needed for zk:// only.
+        from jobcloud.adapters.mesos_detector import MasterDetector, parse_zk_uri
+
+        settings = self._settings
+        by_name = settings.tls is not None
+        where = parse_zk_uri(settings.master)
+        detector = MasterDetector(where, settings.zookeeper_auth, self._master_found, by_name)
+        detector.start()
+        return detector
+
+    def _master_found(self, master: Address | None) -> None:
+        self._driver.change_master(str(master) if master else None)
+
+    def send(self, call: Call | Acknowledge) -> None:
+        self._queue(call)
+
+    def _queue(self, errand: _Errand) -> None:
+        self._errands.put((errand, self._driver.session))
+
+    def stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        deadline = time.monotonic() + _STOP_S
+        if self._detector is not None:
+            threading.Thread(target=self._detector.stop, name="mesos-detector-stop", daemon=True).start()
+        if self._caller.is_alive() and self._caller is not threading.current_thread():
+            self._queue(_Stop())
+            self._caller.join(_STOP_S * 0.6)
+        self._driver.stop()
+        self._driver.join(max(0.0, deadline - time.monotonic()))
+
+    def teardown(self) -> None:
+        request = _Teardown()
+        if not self._caller.is_alive():
+            raise NotConnected("the driver is not running")
+        self._queue(request)
+        if not request.done.wait(_TEARDOWN_S):
+            raise NotConnected(f"the master did not answer in {_TEARDOWN_S:g} s: the framework may or may not be gone")
+        if request.problem:
+            raise NotConnected(request.problem)
+
+    # Events.
+
+    def deliver(self, event: Event) -> None:
+        """Hand an event to the receiver, whose exceptions stop here; to nobody once we are stopping."""
+        if self._stopping:
+            return
+        try:
+            self._deliver(event)
+        except Exception:
+            _log.exception("the receiver failed at %s; going on", type(event).__name__)
+
+    # Calls: everything below runs on the thread that makes them.
+
+    def _run_errands(self) -> None:
+        while True:
+            errand, session = self._errands.get()
+            if isinstance(errand, _Stop):
+                return
+            try:
+                self._run_errand(errand, session)
+            except Exception:
+                _log.exception("error while handling %s; going on", type(errand).__name__)
+
+    def _run_errand(self, errand: _Errand, session: Session | None) -> None:
+        if isinstance(errand, Resubscribe):
+            self._driver.renew()
+            return
+        try:
+            if self._errands.qsize() > MAX_WAITING_CALLS:
+                raise CallFailed(f"more than {MAX_WAITING_CALLS} calls are waiting", certain=True)
+            with self._driver.calling(session):
+                self._make(errand)
+        except CallFailed as error:
+            self._failed(errand, error.reason, error.certain)
+        except NotConnected as error:
+            self._failed(errand, f"not connected: {error}", certain=True)
+        except Exception as error:
+            # Everything that can go wrong once bytes have left raises CallFailed.
+            _log.exception("%s could not be written down for Mesos", type(errand).__name__)
+            self._failed(errand, f"could not be encoded: {error!r}", certain=True)
+        else:
+            if isinstance(errand, _Teardown):
+                errand.done.set()
+
+    def _failed(self, errand: _Errand, reason: str, certain: bool) -> None:
+        if isinstance(errand, _Teardown):
+            errand.problem = reason
+            errand.done.set()
+        elif isinstance(errand, Acknowledge | _AcceptMaintenance | _Stop):
+            _log.info("%s dropped: %s", type(errand).__name__, reason)
+        else:
+            self.deliver(SendFailed(now_ms(), errand, reason, certain))
+
+    def _make(self, errand: _Errand) -> None:
+        driver = self._driver
+        match errand:
+            case Accept(agent_id, offer_ids, launches):
+                operation = launch_operation(launches, agent_id, driver.framework_id or "")
+                # What is left of the offers is wanted back at once.
+                driver.acceptOffers(ids(offer_ids), [operation], filters={"refuse_seconds": 0.0})
+            case Acknowledge(task_id, agent_id, uuid):
+                driver.acknowledgeStatusUpdate({**_task(task_id, agent_id), "uuid": uuid})
+            case Decline(offer_ids, refuse_ms):
+                driver.declineOffer(ids(offer_ids), filters={"refuse_seconds": refuse_ms / 1000})
+            case Kill(task_id, agent_id):
+                driver.killTask({"value": task_id}, {"value": agent_id} if agent_id else None)
+            case ShutdownExecutor(executor_id, agent_id):
+                driver.shutdownExecutor({"value": executor_id}, {"value": agent_id})
+            case Reconcile(tasks):
+                driver.reconcileTasks([_task(task_id, agent_id) for task_id, agent_id in tasks])
+            case Revive():
+                driver.reviveOffers()
+            case Suppress():
+                driver.suppressOffers()
+            case _AcceptMaintenance(inverse_offer_ids):
+                driver.acceptInverseOffers(ids(inverse_offer_ids))
+            case _Teardown():
+                driver.teardown()
+
+    def accept_maintenance(self, inverse_offer_ids: tuple[str, ...]) -> None:
+        self._queue(_AcceptMaintenance(inverse_offer_ids))
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return self._settings.roles
+
+
+class _Receiver:
+    """What pymesos' driver calls, with the names of `pymesos.Scheduler`: each method makes one of our events."""
+
+    def __init__(self, owner: MesosDriver) -> None:
+        self._owner = owner
+
+    def registered(self, driver: HardenedDriver, framework_id: Json, master: Json) -> None:
+        address = Address(master["hostname"], master["port"])
+        _log.info("subscribed at Mesos master %s as framework %s", address, framework_id["value"])
+        self._owner.deliver(Subscribed(now_ms(), framework_id["value"], str(address)))
+
+    def reregistered(self, driver: HardenedDriver, master: Json) -> None:
+        self.registered(driver, {"value": driver.framework_id}, master)
+
+    def disconnected(self, driver: HardenedDriver) -> None:
+        self._owner.deliver(Disconnected(now_ms(), driver.last_end))
+
+    def error(self, driver: HardenedDriver, message: str) -> None:
+        self._owner.deliver(FrameworkRemoved(now_ms(), message))
+
+    def resourceOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
+        read = (self._offer(offer) for offer in offers)
+        self._owner.deliver(OffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
+
+    def _offer(self, offer: Json) -> Offer | None:
+        try:
+            return read_offer(offer, self._owner.roles)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _log.error("an offer is not of Mesos' form and was left out: %r in %.500r", error, offer)
+            return None
+
+    def offerRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
+        self._owner.deliver(OfferRescinded(now_ms(), offer_id["value"]))
+
+    def inverseOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
+        self._owner.accept_maintenance(tuple(offer["id"]["value"] for offer in offers))
+
+    def inverseOfferRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
+        """Nothing was held back for it."""
+
+    def statusUpdate(self, driver: HardenedDriver, status: Json) -> None:
+        self._owner.deliver(StatusReceived(now_ms(), read_status(status)))
+
+    def operationStatusUpdate(self, driver: HardenedDriver, status: Json) -> None:
+        """We ask for no operations that have one."""
+
+    def frameworkMessage(self, driver: HardenedDriver, executor_id: Json, agent_id: Json, data: str) -> None:
+        """Our executor speaks by status updates, which are not lost."""
+
+    def slaveLost(self, driver: HardenedDriver, agent_id: Json) -> None:
+        self._owner.deliver(AgentLost(now_ms(), agent_id["value"]))
+
+    def executorLost(self, driver: HardenedDriver, executor_id: Json, agent_id: Json, status: int) -> None:
+        self._owner.deliver(ExecutorLost(now_ms(), agent_id["value"], executor_id["value"]))
+
+    def processHeartBeat(self, driver: HardenedDriver) -> None:
+        """The session watches them."""
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _nobody(event: Event) -> None:
+    """The receiver before `start`."""
+
+
+def _task(task_id: str, agent_id: str) -> Json:
+    task: Json = {"task_id": {"value": task_id}}
+    if agent_id:
+        task["agent_id"] = {"value": agent_id}
+    return task
+
+
+def _masters(text: str) -> tuple[Address, ...]:
+    """The masters to try in turn; none where ZooKeeper knows. Raises ConfigError."""
+    if text.startswith("zk://"):
+        from jobcloud.adapters.mesos_detector import parse_zk_uri
+
+        parse_zk_uri(text)
+        return ()
+    try:
+        if "/" in text:
+            raise ValueError(f"{text[:200]!r} is neither HOST:PORT nor zk://…")
+        return tuple(Address.parse(one.strip()) for one in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            str(error), field="mesos.master", fix="use HOST:PORT, a comma list, or zk://HOST:PORT,.../PATH"
+        ) from error
+
+
+def _framework_info(settings: MesosSettings) -> Json:
+    if not settings.roles or not all(settings.roles):
+        raise ConfigError("needs at least one role", field="mesos.roles", fix='"*" is the default one')
+    capabilities = [*_CAPABILITIES, *(["GPU_RESOURCES"] if settings.gpus else [])]
+    info: dict[str, Any] = {
+        "user": settings.user or getpass.getuser(),
+        "name": settings.name,
+        "roles": list(settings.roles),
+        "failover_timeout": float(settings.failover_timeout_s),
+        "checkpoint": settings.checkpoint,
+        "capabilities": [{"type": capability} for capability in capabilities],
+    }
+    optional = {"hostname": settings.hostname, "webui_url": settings.webui_url, "principal": settings.principal}
+    return info | {name: value for name, value in optional.items() if value}
+
+
+def _authorization(settings: MesosSettings) -> str:
+    if settings.secret and not settings.principal:
+        raise ConfigError("is missing beside the secret", field="mesos.principal")
+    if not settings.secret:
+        return ""
+    if ":" in settings.principal:
+        raise ConfigError("must not hold a colon, which ends it in HTTP", field="mesos.principal")
+    return "Basic " + base64.b64encode(f"{settings.principal}:{settings.secret}".encode()).decode()
+
+
+def _tls_context(tls: TlsSettings | None) -> ssl.SSLContext | None:
+    """Certificates and host names are always verified. Raises ConfigError."""
+    if tls is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file or None)
+    except OSError as error:
+        raise ConfigError(f"{tls.ca_file!r} cannot be used: {error}", field="mesos.tls.ca_file") from error
+    if tls.cert_file:
+        try:
+            context.load_cert_chain(tls.cert_file, tls.key_file or None)
+        except OSError as error:
+            raise ConfigError(f"{tls.cert_file!r} cannot be used: {error}", field="mesos.tls.cert_file") from error
+    return context

@@ -1,0 +1,222 @@
+"""Mesos' v1 JSON ↔ our values, nothing else: no connection, no clock, no state but caches.
+
+Source of the shapes: Mesos 1.11, `include/mesos/v1/mesos.proto` and `scheduler/scheduler.proto`, as protobuf's JSON
+mapping writes them (bytes in base64, enums by name, 64-bit integers as numbers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from jobcloud.errors import ConfigError
+from jobcloud.messages import Launch, Status
+from jobcloud.model import Executor, Offer, Share
+from jobcloud.wire import decode_data, encode_data
+
+Json = dict[str, Any]
+
+# Fields of a Resource that a Share carries itself; the rest goes into its origin.
+_OWN = ("name", "type", "scalar", "ranges")
+# Resources that may be taken back any time, that several hold, that keep data: plain tasks must not use them.
+_UNUSABLE = ("revocable", "shared", "provider_id")
+_UNUSABLE_DISK = ("persistence", "volume", "source")
+# Above this a double no longer holds thousandths exactly.
+_MAX_SCALAR = 2**53 / 1000
+_MAX_PORT = 65_535
+
+_canonical = msgspec.json.Encoder(order="deterministic")
+
+
+def dumps(message: object) -> bytes:
+    """JSON as it goes to Mesos."""
+    return msgspec.json.encode(message)
+
+
+def loads(record: bytes) -> Any:
+    """Raises ValueError where `record` is no JSON in UTF-8."""
+    return msgspec.json.decode(record)
+
+
+# ------------------------------------------------------------------------------------------------- from the master
+
+
+def read_offer(offer: Json, roles: tuple[str, ...]) -> Offer:
+    """One offer; of its resources those that a framework of `roles` may use for plain tasks.
+
+    Raises KeyError, TypeError, ValueError or AttributeError where it is not of Mesos' form.
+    """
+    hostname = offer.get("hostname", "")
+    shares = (read_share(resource, roles) for resource in offer.get("resources", ()))
+    return Offer(
+        id=offer["id"]["value"],
+        agent_id=offer["agent_id"]["value"],
+        hostname=hostname,
+        address=_agent_address(offer.get("url", {}).get("address", {}), hostname),
+        shares=tuple(share for share in shares if share is not None),
+        attributes=tuple(_attributes(offer.get("attributes", ()))),
+        unavailable_ms=offer.get("unavailability", {}).get("start", {}).get("nanoseconds", 0) // 1_000_000,
+    )
+
+
+def _agent_address(address: Json, hostname: str) -> str:
+    port = address.get("port")
+    host = address.get("hostname") or address.get("ip") or hostname
+    return f"{bracketed(host)}:{port}" if host and port else ""
+
+
+def bracketed(host: str) -> str:
+    """A host as URLs write it: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _attributes(attributes: Iterable[Json]) -> Iterable[tuple[str, str]]:
+    for attribute in attributes:
+        kind = attribute["type"].lower()
+        if kind == "text":
+            yield attribute["name"], attribute["text"]["value"]
+        elif kind == "scalar":
+            yield attribute["name"], f"{attribute['scalar']['value']:.15g}"
+        elif kind == "ranges":
+            ranges = attribute["ranges"].get("range", ())
+            yield attribute["name"], "[" + ", ".join(f"{one['begin']}-{one['end']}" for one in ranges) + "]"
+
+
+def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
+    """One entry of an offer's resources; None where it is not ours to use.
+
+    Amounts are rounded to thousandths, as Mesos does (its document "Attributes and Resources").
+    """
+    if any(field in resource for field in _UNUSABLE) or not _ours(resource, roles):
+        return None
+    if any(field in resource.get("disk", {}) for field in _UNUSABLE_DISK):
+        return None
+    kind = resource["type"]
+    ranges: tuple[tuple[int, int], ...] = ()
+    if kind == "SCALAR":
+        amount = thousandths(resource["scalar"]["value"])
+    elif kind == "RANGES":
+        ranges = tuple(_range(one) for one in resource["ranges"].get("range", ()))
+        amount = 1000 * sum(end - begin + 1 for begin, end in ranges)
+    else:
+        return None
+    rest = {field: value for field, value in resource.items() if field not in _OWN}
+    origin = _canonical.encode(rest).decode()
+    return Share(resource["name"], amount, origin, reserved=_reserved_to(resource) != "*", ranges=ranges)
+
+
+def thousandths(value: float) -> int:
+    """Raises ValueError where `value` is no amount."""
+    if not 0 <= value <= _MAX_SCALAR:
+        raise ValueError(f"{value} is no amount")
+    return round(value * 1000)
+
+
+def _range(one: Json) -> tuple[int, int]:
+    begin, end = one["begin"], one["end"]
+    if not (isinstance(begin, int) and isinstance(end, int) and 0 <= begin <= end <= _MAX_PORT):
+        raise ValueError(f"{begin!r}-{end!r} is no range of ports")
+    return begin, end
+
+
+def _reserved_to(resource: Json) -> str:
+    """The role a resource is reserved to, "*" for none; `reservations` is the newer spelling, its last entry rules."""
+    reservations = resource.get("reservations")
+    role: str = reservations[-1].get("role", "*") if reservations else resource.get("role", "*")
+    return role
+
+
+def _ours(resource: Json, roles: tuple[str, ...]) -> bool:
+    """Unreserved, or reserved to one of our roles or an ancestor of one, which Mesos lets its descendants use."""
+    reserved = _reserved_to(resource)
+    allocated = resource.get("allocation_info", {}).get("role")
+    if allocated is not None and allocated not in roles:
+        return False
+    return reserved == "*" or any(role == reserved or role.startswith(reserved + "/") for role in roles)
+
+
+def read_status(status: Json) -> Status:
+    """A TaskStatus. Raises KeyError or TypeError where it has no task or state.
+
+    Data that is no text in base64 comes as "".
+    """
+    return Status(
+        task_id=status["task_id"]["value"],
+        agent_id=status.get("agent_id", {}).get("value", ""),
+        state=status["state"],
+        uuid=status.get("uuid", ""),
+        reason=status.get("reason", ""),
+        source=status.get("source", ""),
+        message=status.get("message", ""),
+        data=_text(status.get("data", "")),
+    )
+
+
+def _text(data: str) -> str:
+    try:
+        return decode_data(data).decode()
+    except ValueError:
+        return ""
+
+
+# --------------------------------------------------------------------------------------------------- to the master
+
+
+def launch_operation(launches: Iterable[Launch], agent_id: str, framework_id: str) -> Json:
+    """One LAUNCH operation with a TaskInfo a launch. Raises ConfigError where an executor's spec is no JSON object."""
+    tasks = [_task_info(launch, agent_id, framework_id) for launch in launches]
+    return {"type": "LAUNCH", "launch": {"task_infos": tasks}}
+
+
+def _task_info(launch: Launch, agent_id: str, framework_id: str) -> Json:
+    return {
+        "name": launch.name,
+        "task_id": {"value": launch.task_id},
+        "agent_id": {"value": agent_id},
+        "resources": [_resource(share) for share in launch.shares],
+        "executor": _executor_info(launch.executor, framework_id),
+        "data": encode_data(launch.data),
+    }
+
+
+@lru_cache(maxsize=8192)
+def _resource(share: Share) -> msgspec.Raw:
+    resource: Json = {"name": share.name, **_object(share.origin, "the origin of a share")}
+    if share.ranges:
+        resource["type"] = "RANGES"
+        resource["ranges"] = {"range": [{"begin": begin, "end": end} for begin, end in share.ranges]}
+    else:
+        resource["type"] = "SCALAR"
+        resource["scalar"] = {"value": share.amount / 1000}
+    return msgspec.Raw(dumps(resource))
+
+
+@lru_cache(maxsize=4096)
+def _executor_info(executor: Executor, framework_id: str) -> msgspec.Raw:
+    """The ExecutorInfo; encoded once, as every task that joins an executor must name it the same, byte by byte."""
+    info = {
+        **_object(executor.spec, f"the spec of executor {executor.id}"),
+        "type": "CUSTOM",
+        "executor_id": {"value": executor.id},
+        "framework_id": {"value": framework_id},
+        "resources": [_resource(share) for share in executor.shares],
+    }
+    return msgspec.Raw(dumps(info))
+
+
+def _object(text: str, what: str) -> Mapping[str, Any]:
+    try:
+        value = loads(text.encode())
+    except ValueError as error:
+        raise ConfigError(f"is no JSON: {error}", field=what) from error
+    if not isinstance(value, dict):
+        raise ConfigError("is no JSON object", field=what)
+    return value
+
+
+def ids(values: Iterable[str]) -> list[Json]:
+    """Ids in Mesos' form."""
+    return [{"value": value} for value in values]
