@@ -1,0 +1,109 @@
+"""The API as one ASGI app: routes, errors as problem details, the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+import jobcloud
+from jobcloud.errors import Refused, StoreError
+from jobcloud.server.api import routes_config, routes_live
+from jobcloud.server.api.events import Notices
+from jobcloud.server.api.guard import Guard, check_bind
+from jobcloud.server.api.ports import LogReader, Loop
+from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
+from jobcloud.server.api.schema import AppConfig, JobConfig, ProblemView
+from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.packages import PackageStore
+
+PREFIX = "/api/v1"
+
+
+def create_api(
+    loop: Loop,
+    packages: PackageStore,
+    options: ApiOptions,
+    *,
+    notices: Notices | None = None,
+    read_log: LogReader | None = None,
+    teardown: Callable[[], None] | None = None,
+    more_routes: Iterable[APIRouter] = (),
+) -> FastAPI:
+    """The API. Everything passes the guard, `more_routes` (which bring their own prefix) too.
+
+    Raises ConfigError where it would be open to other machines without a token.
+    """
+    check_bind(options.host, options.access.token)
+    app = FastAPI(
+        title="jobcloud",
+        version=jobcloud.__version__,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        middleware=[Middleware(Guard, access=options.access)],
+        separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,
+    )
+    app.state.services = Services(loop, packages, options, notices or Notices(), read_log, teardown)
+    for router in (routes_config.router, routes_live.router):
+        app.include_router(router, prefix=PREFIX)
+    for extra in more_routes:
+        app.include_router(extra)
+    for kind in (Problem, Refused, StoreError, TimeoutError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _answer)
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
+    return app
+
+
+def _answer(request: Request, error: Exception) -> JSONResponse:
+    """Every error leaves as a problem document. What is a defect of ours is logged by the guard."""
+    if isinstance(error, RequestValidationError):
+        return invalid(_parameter_issues(error)).response()
+    if isinstance(error, HTTPException):
+        return from_status(error.status_code, str(error.detail)).response()
+    known = from_error(error)
+    return (known or Problem("internal", "The server failed to answer this; its log says why.")).response()
+
+
+def _parameter_issues(error: RequestValidationError) -> Iterable[Issue]:
+    for fault in error.errors():
+        name = ".".join(str(part) for part in fault["loc"][1:])[:200]
+        problem = "is no parameter here" if fault["type"] == "extra_forbidden" else str(fault["msg"])
+        yield Issue(name, problem, "leave it out" if fault["type"] == "extra_forbidden" else "")
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1, with the token and the problem documents that any operation may answer."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        _add_schemas(document["components"]["schemas"])
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        problem = {
+            "description": "A problem document (RFC 9457)",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}},
+        }
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+                operation["responses"]["default"] = problem
+                operation["security"] = [] if path == f"{PREFIX}/health" else [{"token": []}]
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _add_schemas(schemas: dict[str, Any]) -> None:
+    """The models that no route names in its signature."""
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for model in (AppConfig, JobConfig, ProblemView):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema

@@ -1,0 +1,132 @@
+"""Reading request bodies that may be hostile: bounded, strict JSON with exact numbers."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from fastapi import Request
+
+from jobcloud.server.api.problems import Problem
+
+MAX_JSON_BYTES = 1 << 20
+MAX_DEPTH = 32
+_MAX_NUMBER_LENGTH = 64
+
+
+async def read_json(request: Request) -> Any:
+    """The body as plain values; numbers with a point or an exponent as Decimal. Raises Problem."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise Problem("unsupported-media-type", f"Send application/json, not {kind[:80] or 'an unnamed type'!r}.")
+    return parse(await request.body())
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body, which must be a JSON object. Raises Problem."""
+    value = await read_json(request)
+    if not isinstance(value, dict):
+        raise Problem("malformed-json", f"The body must be a JSON object, not {json_type(value)}.")
+    return value
+
+
+def parse(body: bytes) -> Any:
+    """Strict JSON: UTF-8, no NaN or Infinity, no key twice, at most MAX_DEPTH deep. Raises Problem."""
+    _check_depth(body)
+    try:
+        value = json.loads(
+            body.decode(),
+            parse_float=_decimal,
+            parse_int=_integer,
+            parse_constant=_no_constant,
+            object_pairs_hook=_no_key_twice,
+        )
+        _check_text(value)
+        return value
+    except UnicodeDecodeError as error:
+        raise Problem("malformed-json", f"The body is not UTF-8 at byte {error.start}.") from None
+    except UnicodeEncodeError:
+        raise Problem("malformed-json", "The body holds half of a surrogate pair, which is no character.") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise Problem("malformed-json", f"{error.msg} at {where}." if body else "The body is empty.") from None
+
+
+def json_type(value: Any) -> str:
+    """What JSON calls the type of a value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float() | Decimal():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse deep nesting before the parser recurses into it; brackets inside strings do not count."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    depth, in_string, escaped = 0, False, False
+    for byte in body:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise Problem("malformed-json", f"The body is nested more than {MAX_DEPTH} deep.")
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _check_text(value: Any) -> None:
+    """JSON can spell halves of surrogate pairs, which nothing can store or send on. Raises UnicodeEncodeError."""
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            key.encode()
+            _check_text(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_text(item)
+
+
+def _decimal(text: str) -> Decimal:
+    number = Decimal(text) if len(text) <= _MAX_NUMBER_LENGTH else None
+    if number is None or abs(number.adjusted()) > 30:
+        raise Problem("malformed-json", f"The number {text[:20]}… is too long or out of any range.")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > 30:
+        raise Problem("malformed-json", f"The number {text[:20]}… is out of any range.")
+    return int(text)
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise Problem("malformed-json", f"{text} is no JSON number.")
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Problem("malformed-json", f"The key {key[:80]!r} stands twice in one object.")
+        found[key] = value
+    return found

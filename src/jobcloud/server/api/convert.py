@@ -1,0 +1,329 @@
+"""Between the JSON of an app or job and the core's values; all that is wrong with one is found in one pass."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from jobcloud.cron import CronError, Schedule
+from jobcloud.errors import ConfigError
+from jobcloud.model import RESOURCE_FIELDS, App, Job, Package, Resources
+from jobcloud.server.api.body import json_type
+from jobcloud.server.api.problems import Issue, invalid
+from jobcloud.server.api.schema import DEFAULT_HANDLERS, AppConfig, Config, JobConfig, JobProperties
+
+PACKAGE_SCHEME = "package:sha256:"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_MAX_URL = 2048
+
+# pydantic's names of types, as JSON's users say them.
+_TYPES = {
+    "int_type": "whole number",
+    "bool_type": "boolean",
+    "model_type": "object",
+    "dict_type": "object",
+    "enum_type": "string",
+}
+
+V = TypeVar("V")
+C = TypeVar("C", bound=Config)
+
+# What a wrong field is replaced by while the rest is checked. None of it is ever stored.
+_HARMLESS: dict[str, Any] = {
+    "appName": "a",
+    "jobName": "j",
+    "appURL": PACKAGE_SCHEME + "0" * 64,
+    "jobType": "SIMPLE",
+    "jobExecutionType": "TRANSIENT",
+    "jobClass": "m:C",
+    "cron": "0 0 0 * * ?",
+    "cronDialect": "quartz",
+    "shardingTotalCount": 10_000,
+    "scriptCommandLine": "true",
+    "applicationContext": "m:c",
+    "cpuCount": 1,
+    "memoryMB": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPolicy:
+    """Where packages may come from besides the package store.
+
+    `hosts` are names or globs (`*.example.org`) of http(s) servers; an address of loopback or link-local counts only
+    where it is listed as it stands, never through a glob.
+    """
+
+    hosts: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ("https", "http")
+
+
+def read_app(body: Mapping[str, Any], policy: UrlPolicy) -> App:
+    """Raises Problem that lists everything wrong with it."""
+    return _read(body, AppConfig, lambda config: _app(config, policy))
+
+
+def read_job(body: Mapping[str, Any]) -> Job:
+    """Raises Problem that lists everything wrong with it."""
+    return _read(body, JobConfig, _job)
+
+
+def app_config(app: App) -> AppConfig:
+    """The JSON of an app; registering it again changes nothing."""
+    return AppConfig.model_construct(
+        app_name=app.name,
+        app_url=app.package.url,
+        package_sha256=app.package.sha256,
+        bootstrap_script=app.bootstrap_script,
+        app_cache_enable=app.cache,
+        event_trace_sampling_count=app.sampling,
+        idle_timeout_seconds=app.idle_timeout_ms,
+        description=app.description,
+        **_amounts(app.resources),
+    )
+
+
+def job_config(job: Job) -> JobConfig:
+    """The JSON of a job; registering it again changes nothing."""
+    return JobConfig.model_construct(
+        job_name=job.name,
+        app_name=job.app,
+        job_class=job.job_class,
+        job_type=job.type,
+        job_execution_type=job.kind,
+        cron=job.cron,
+        sharding_total_count=job.shard_count,
+        sharding_item_parameters=job.shard_parameters,
+        job_parameter=job.parameter,
+        failover=job.failover,
+        misfire=job.misfire,
+        streaming_process=job.streaming,
+        script_command_line=job.script,
+        bean_name=job.bean or None,
+        application_context=job.context or None,
+        job_properties=JobProperties(),
+        description=job.description,
+        time_zone=job.zone,
+        cron_dialect=job.dialect,
+        dst_gap=job.gap,
+        dst_fold=job.fold,
+        catch_up=job.catch_up,
+        priority=job.priority,
+        **_amounts(job.resources),
+    )
+
+
+def _amounts(resources: Resources) -> dict[str, Any]:
+    names = ("cpu_count", "memory_mb", "disk_mb", "gpu_count", "port_count")
+    return dict(zip(names, resources, strict=True))
+
+
+def _resources(config: AppConfig | JobConfig) -> Resources:
+    return Resources(config.cpu_count, config.memory_mb, config.disk_mb, config.gpu_count, config.port_count)
+
+
+def _read(body: Mapping[str, Any], model: type[C], build: Callable[[C], V]) -> V:
+    """Check shape, then meaning; a field found wrong is replaced by something harmless and the check goes on."""
+    issues: dict[str, Issue] = {}
+    value = dict(body)
+    for _ in range(len(model.model_fields) + 2):
+        try:
+            built = build(model.model_validate(value))
+        except ValidationError as error:
+            found = list(_issues(error, model))
+        except ConfigError as error:
+            found = [Issue(fault.field, fault.problem, fault.fix) for fault in (error, *error.others)]
+        else:
+            if issues:
+                break
+            return built
+        fresh = [issue for issue in found if _top(issue.field) not in map(_top, issues)]
+        if not fresh:
+            break
+        issues.update((issue.field, issue) for issue in fresh)
+        _make_harmless(value, model, {_top(issue.field) for issue in fresh})
+    raise invalid(issues.values())
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _make_harmless(value: dict[str, Any], model: type[Config], names: Iterable[str]) -> None:
+    known = {info.alias or name for name, info in model.model_fields.items()}
+    for name in names:
+        value.pop(name, None)
+        if name in known and name in _HARMLESS:
+            value[name] = _HARMLESS[name]
+
+
+def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
+    for fault in error.errors(include_url=False, include_context=True):
+        path = [str(part) for part in fault["loc"]]
+        name = ".".join(path)[:200]
+        kind = fault["type"]
+        if kind == "extra_forbidden":
+            yield _unknown(name, path, JobProperties if path[0] == "jobProperties" and len(path) > 1 else model)
+        elif kind == "missing":
+            yield Issue(name, "is missing", _description(model, name))
+        elif kind == "enum":
+            yield Issue(name, f"{str(fault['input'])[:80]!r} is not known", f"use {fault['ctx']['expected']}")
+        elif kind.endswith("_type") and kind != "amount_type":
+            wanted = _TYPES.get(kind, kind.removesuffix("_type"))
+            article = "an" if wanted[0] in "aeiou" else "a"
+            yield Issue(name, f"must be {article} {wanted}, not {json_type(fault['input'])}", _description(model, name))
+        else:
+            yield Issue(name, fault["msg"])
+
+
+def _unknown(name: str, path: list[str], model: type[BaseModel]) -> Issue:
+    known = [info.alias or key for key, info in model.model_fields.items()]
+    lowered = {key.lower(): key for key in known}
+    near = difflib.get_close_matches(path[-1].lower(), lowered, n=1, cutoff=0.6)
+    fix = f"did you mean {lowered[near[0]]!r}?" if near else f"there are: {', '.join(known)}"
+    return Issue(name, "is no field here", fix)
+
+
+def _description(model: type[BaseModel], name: str) -> str:
+    for key, info in model.model_fields.items():
+        if (info.alias or key) == name:
+            return info.description or ""
+    return ""
+
+
+def _app(config: AppConfig, policy: UrlPolicy) -> App:
+    return App(
+        name=config.app_name,
+        package=_package(config, policy),
+        bootstrap_script=config.bootstrap_script,
+        resources=_resources(config),
+        cache=config.app_cache_enable,
+        sampling=config.event_trace_sampling_count,
+        idle_timeout_ms=config.idle_timeout_seconds,
+        description=config.description,
+    )
+
+
+def _package(config: AppConfig, policy: UrlPolicy) -> Package:
+    url, given = config.app_url, config.package_sha256
+    if url.startswith(PACKAGE_SCHEME):
+        sha256 = url.removeprefix(PACKAGE_SCHEME)
+        if not _SHA256.fullmatch(sha256):
+            raise ConfigError("names no SHA-256", field="appURL", fix="64 lower-case hex digits follow package:sha256:")
+        if given not in ("", sha256):
+            raise ConfigError("differs from the hash in appURL", field="packageSha256", fix="leave it out")
+        return Package(url, sha256)
+    parts = _check_url(url, policy)
+    if not given:
+        fix = "give the SHA-256 of the package, so that agents can verify what they fetch"
+        raise ConfigError("is missing", field="packageSha256", fix=fix)
+    return Package(url, given, _file(parts))
+
+
+def _file(parts: SplitResult) -> str:
+    """The last part of the URL's path: Mesos' fetcher names the file so."""
+    name = parts.path.rpartition("/")[2]
+    if not _FILE.fullmatch(name):
+        raise ConfigError("does not end in a plain file name", field="appURL", fix="such as …/app-1.2.zip")
+    return name
+
+
+def _check_url(url: str, policy: UrlPolicy) -> SplitResult:
+    """Raises ConfigError unless `url` is a plain one, of a scheme and host that are allowed."""
+    printable = url.isascii() and all("!" <= char <= "~" for char in url) and not set(url) & set("\"'\\<>`$;|")
+    if not url or len(url) > _MAX_URL or not printable:
+        raise ConfigError("is no plain URL", field="appURL", fix=f"{PACKAGE_SCHEME}<hex>, or an http(s) URL")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ConfigError("is no valid URL", field="appURL", fix="http(s)://host/path/app.zip") from None
+    if parts.scheme not in policy.schemes:
+        fix = f"upload the package (POST /api/v1/packages), or use {' or '.join(policy.schemes)}"
+        raise ConfigError(f"the scheme {parts.scheme[:40]!r} is not allowed", field="appURL", fix=fix)
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ConfigError("holds a user, a password or a fragment", field="appURL", fix="leave them out")
+    if not _host_allowed(host, policy.hosts):
+        fix = "upload the package (POST /api/v1/packages), or list the host in the server's package-hosts setting"
+        raise ConfigError(f"the host {host[:100]!r} is not allowed", field="appURL", fix=fix)
+    return parts
+
+
+def _host_allowed(host: str, allowed: Iterable[str]) -> bool:
+    listed = [name.lower() for name in allowed]
+    if not host:
+        return False
+    if host in listed:
+        return True
+    if _is_local(host):
+        return False
+    return any(fnmatchcase(host, pattern) for pattern in listed)
+
+
+def _is_local(host: str) -> bool:
+    """Whether a host is, or could be read as, an address that means another machine on each agent."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        # 2130706433, 0x7f.1 and 127.1 are addresses to the C library that fetches.
+        last = host.rstrip(".").rpartition(".")[2]
+        return host.rstrip(".").endswith("localhost") or last.isdigit() or last.startswith("0x")
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified or mapped.is_multicast)
+
+
+def _job(config: JobConfig) -> Job:
+    _check_handlers(config.job_properties)
+    _check_zone(config.time_zone)
+    return Job(
+        name=config.job_name,
+        app=config.app_name,
+        kind=config.job_execution_type,
+        type=config.job_type,
+        cron=config.cron,
+        shard_count=config.sharding_total_count,
+        resources=_resources(config),
+        job_class=config.job_class,
+        zone=config.time_zone,
+        dialect=config.cron_dialect,
+        gap=config.dst_gap,
+        fold=config.dst_fold,
+        shard_parameters=config.sharding_item_parameters,
+        parameter=config.job_parameter,
+        failover=config.failover,
+        misfire=config.misfire,
+        catch_up=config.catch_up,
+        streaming=config.streaming_process,
+        script=config.script_command_line,
+        bean=config.bean_name or "",
+        context=config.application_context or "",
+        priority=config.priority,
+        description=config.description,
+    )
+
+
+def _check_handlers(properties: JobProperties) -> None:
+    for name, known in DEFAULT_HANDLERS.items():
+        value = getattr(properties, name)
+        if value not in known:
+            problem = f"there is no handler {value[:100]!r}"
+            raise ConfigError(problem, field=f"jobProperties.{name}", fix='leave it out, or use "default"')
+
+
+def _check_zone(zone: str) -> None:
+    try:
+        Schedule.parse("0 0 0 * * ?", zone=zone)
+    except CronError as error:
+        raise ConfigError(str(error), field="timeZone") from error
+
+
+assert set(RESOURCE_FIELDS) <= {info.alias for info in JobConfig.model_fields.values()}

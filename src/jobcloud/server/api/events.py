@@ -1,0 +1,106 @@
+"""Notices of the scheduler as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+
+from jobcloud.messages import Publish
+from jobcloud.server.api.problems import Problem
+from jobcloud.server.api.schema import rfc3339
+
+_MOST_LISTENERS = 200
+_PING_SECONDS = 15.0
+
+
+class Notices:
+    """A sink that keeps the newest notices and wakes whoever listens. Publishing never blocks.
+
+    A listener that is too slow misses what the ring has dropped meanwhile; one that comes back with the id of the
+    last event it has seen goes on behind that, unless the server was started anew.
+    """
+
+    def __init__(self, size: int = 2000) -> None:
+        self._ring: deque[tuple[int, str]] = deque(maxlen=size)
+        self._numbers = itertools.count(1)
+        self._boot = secrets.token_hex(4)
+        self._lock = threading.Lock()
+        self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        self._closed = False
+
+    def publish(self, notice: object) -> None:
+        """Take one notice; what is no `Publish` is none of ours."""
+        if not isinstance(notice, Publish):
+            return
+        with self._lock:
+            self._ring.append((number := next(self._numbers), _event(f"{self._boot}-{number}", notice)))
+            self._wake()
+
+    def close(self) -> None:
+        """End every stream."""
+        with self._lock:
+            self._closed = True
+            self._wake()
+
+    def check_room(self) -> None:
+        """Raises Problem where too many listen already."""
+        if len(self._listeners) >= _MOST_LISTENERS:
+            raise Problem("too-many", f"{_MOST_LISTENERS} listen already.", headers={"Retry-After": "30"})
+
+    async def stream(self, last_id: str = "") -> AsyncIterator[str]:
+        """Events in text/event-stream format, until closed."""
+        wake = asyncio.Event()
+        with self._lock:
+            self._listeners[wake] = asyncio.get_running_loop()
+        try:
+            seen = self._start(last_id)
+            yield "retry: 2000\n\n"
+            while not self._closed:
+                wake.clear()
+                with self._lock:
+                    fresh = [(number, text) for number, text in self._ring if number > seen]
+                for seen, text in fresh:  # noqa: B007 - the last number seen is what counts
+                    yield text
+                if not fresh and not await _wait(wake):
+                    yield ": nothing new\n\n"
+        finally:
+            with self._lock:
+                del self._listeners[wake]
+
+    def _start(self, last_id: str) -> int:
+        boot, _, number = last_id.partition("-")
+        if boot == self._boot and number.isascii() and number.isdigit():
+            return int(number[:18])
+        return self._ring[-1][0] if self._ring and not last_id else 0
+
+    def _wake(self) -> None:
+        for event, loop in self._listeners.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+
+async def _wait(event: asyncio.Event) -> bool:
+    """Whether the event came before it was time for a sign of life."""
+    try:
+        async with asyncio.timeout(_PING_SECONDS):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _event(identifier: str, notice: Publish) -> str:
+    fields = {_camel(key): value for key, value in asdict(notice).items()}
+    fields["at"] = rfc3339(notice.at)
+    return f"id: {identifier}\nevent: {notice.topic.value}\ndata: {json.dumps(fields)}\n\n"
+
+
+def _camel(name: str) -> str:
+    first, *rest = {"job": "job_name", "firing_id": "run_id"}.get(name, name).split("_")
+    return first + "".join(part.capitalize() for part in rest)

@@ -1,0 +1,193 @@
+"""The gate in front of every route: host, token, origin, size and pace of bodies; and no defect leaves a trace outside.
+
+Why the Host is checked: a page of a hostile site can point its own name at 127.0.0.1 (DNS rebinding) and so reach a
+server that listens on loopback only. Why the Origin: a page can send a form to any address the browser can reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jobcloud.errors import ConfigError
+from jobcloud.server.api.body import MAX_JSON_BYTES
+from jobcloud.server.api.problems import Issue, Problem, from_error
+
+log = logging.getLogger(__name__)
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
+# What a reader may see without a token: whether the server is well, and how its API looks.
+OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
+UPLOAD_PATHS = frozenset({"/api/v1/packages"})
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may ask what. `token` "" lets everybody in who reaches the loopback address.
+
+    `hosts`: names the server goes by besides those of loopback. `origins`: of pages that may write, besides its own.
+    `body_seconds` bounds how long a body may take to arrive, `upload_seconds` that of a package.
+    """
+
+    token: str = ""
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    max_upload_bytes: int = 256 << 20
+    body_seconds: float = 15.0
+    upload_seconds: float = 600.0
+
+
+def check_bind(host: str, token: str) -> None:
+    """Raises ConfigError where the API would listen off loopback for everybody."""
+    if not token and not is_loopback(host):
+        raise ConfigError(
+            f"{host!r} is reachable from other machines, and no token is set", field="token", fix="set a token"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is loopback for certain; a name other than localhost could be anything."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class Guard:
+    """ASGI middleware around the whole API."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+        self._hosts = LOOPBACK_NAMES | {host.lower().strip("[]") for host in access.hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        answer = _Answer(send)
+        try:
+            body = self._admit(scope, receive)
+            await self._app(scope, body, answer)
+        except Exception as error:
+            problem = from_error(error)
+            if problem is None:
+                log.exception("a request failed: %s %s", scope["method"], scope["path"])
+                problem = Problem("internal", "The server failed to answer this; its log says why.")
+            if not answer.started:
+                await problem.response()(scope, receive, send)
+
+    def _admit(self, scope: Scope, receive: Receive) -> Receive:
+        """Check everything that needs no body; return the bounded way to read it. Raises Problem."""
+        self._check_host(_headers(scope, b"host"))
+        if scope["path"] not in OPEN_PATHS:
+            self._check_token(_headers(scope, b"authorization"))
+        if scope["method"] not in READS:
+            self._check_origin(_headers(scope, b"origin"), _headers(scope, b"host")[0])
+        upload = scope["path"] in UPLOAD_PATHS
+        limit = self._access.max_upload_bytes if upload else MAX_JSON_BYTES
+        _check_length(_headers(scope, b"content-length"), limit)
+        seconds = self._access.upload_seconds if upload else self._access.body_seconds
+        return _Body(receive, limit, seconds)
+
+    def _check_host(self, given: list[str]) -> None:
+        if len(given) != 1:
+            raise Problem("bad-request", "Send exactly one Host header.")
+        name = _host_name(given[0])
+        if name not in self._hosts:
+            fix = "use a loopback address, or add the name to the server's hosts setting"
+            raise Problem("misdirected", f"This server does not go by the name {name[:100]!r}: {fix}.")
+
+    def _check_token(self, given: list[str]) -> None:
+        if not self._access.token:
+            return
+        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        known = hmac.compare_digest(token.strip().encode(), self._access.token.encode())
+        if scheme.lower() != "bearer" or not known:
+            detail = "The token is not the right one." if given else "Send the header 'Authorization: Bearer <token>'."
+            raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="jobcloud"'})
+
+    def _check_origin(self, given: list[str], host: str) -> None:
+        for origin in given:
+            if origin not in self._access.origins and urlsplit(origin).netloc.lower() != host.lower():
+                fix = "add it to the server's origins setting if it is yours"
+                raise Problem("forbidden-origin", f"{origin[:100]!r} is not this server: {fix}.")
+
+
+class _Answer:
+    """Passes an answer on, and remembers whether it has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message.setdefault("headers", [])
+            message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+        await self._send(message)
+
+
+class _Body:
+    """Receives a body of at most `limit` bytes within `seconds`. Raises Problem."""
+
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+        self._receive = receive
+        self._left = limit
+        self._limit = limit
+        self._seconds = seconds
+        self._deadline: float | None = None
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        if self._deadline is None:
+            self._deadline = loop.time() + self._seconds
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise Problem("timeout", f"The body took longer than {self._seconds:g} s.") from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise _too_large(self._limit)
+        self._complete = not message.get("more_body", False)
+        return message
+
+
+def _check_length(given: Iterable[str], limit: int) -> None:
+    for length in given:
+        if not length.isascii() or not length.isdigit() or len(length) > 15:
+            raise Problem("bad-request", "The Content-Length is no number.", [Issue("Content-Length", "is no number")])
+        if int(length) > limit:
+            raise _too_large(limit)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem("too-large", f"The body is over {limit} bytes, the limit here.")
+
+
+def _headers(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _host_name(header: str) -> str:
+    """The name in a Host header, without its port, in lower case."""
+    name = header.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0]

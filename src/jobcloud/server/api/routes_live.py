@@ -1,0 +1,261 @@
+"""Tasks, runs, executors and the cluster: what is going on."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+import jobcloud
+from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
+from jobcloud.errors import ConfigError, NotFound
+from jobcloud.messages import KillTask
+from jobcloud.model import ShardState
+from jobcloud.server.api import views
+from jobcloud.server.api.body import read_object
+from jobcloud.server.api.ports import LogChunk, LogRequest
+from jobcloud.server.api.problems import Issue, Problem, invalid
+from jobcloud.server.api.schema import (
+    ClusterView,
+    ExecutorList,
+    FiringTimes,
+    Health,
+    LogView,
+    RunList,
+    RunState,
+    RunView,
+    TaskDetail,
+    TaskList,
+    TaskView,
+    TeardownView,
+)
+from jobcloud.server.api.services import Services, Use
+
+router = APIRouter()
+Body = Annotated[dict[str, Any], Depends(read_object)]
+
+_MOST_TAIL_BYTES = 1 << 20
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class _Page(_Strict):
+    limit: int = Field(100, ge=1, le=1000)
+    cursor: str = Field("", max_length=1000)
+
+
+class TaskQuery(_Page):
+    job: str = ""
+    app: str = ""
+    item: int | None = Field(None, ge=0)
+    state: str = Field("", description='a state such as RUNNING or FAILED, or "active" or "ended"')
+    prefix: str = Field("", description="how the task's id begins")
+
+
+class RunQuery(_Page):
+    job: str = ""
+    state: RunState | None = None
+
+
+class LogQuery(_Strict):
+    stream: Literal["stdout", "stderr"] = "stdout"
+    offset: int = Field(0, ge=0, lt=1 << 50)
+    limit: int = Field(65_536, ge=1, le=_MOST_TAIL_BYTES, description="bytes")
+    tail: int | None = Field(None, ge=1, le=10_000, description="lines from the end, instead of an offset")
+
+
+class CronQuery(_Strict):
+    cron: str = Field(max_length=1000)
+    zone: str = Field("UTC", max_length=100)
+    dialect: Dialect = Dialect.QUARTZ
+    gap: Gap = Gap.RUN_AFTER
+    fold: Fold = Fold.AUTO
+    after: int = Field(0, ge=0, lt=1 << 45, description="milliseconds since the Unix epoch; now where it is 0")
+    count: int = Field(5, ge=1, le=100)
+
+
+# ------------------------------------------------------------------------------------------------------------ tasks
+
+
+@router.get("/tasks", tags=["tasks"])
+def list_tasks(use: Use, query: Annotated[TaskQuery, Query()]) -> TaskList:
+    """The last attempt of each shard, of the newest firing first."""
+    snapshot = use.snapshot()
+    found = (view for view in views.task_views(snapshot, query.job) if _wanted(view, query))
+    items, cursor = views.page(found, lambda v: (-v.fired_at, v.run_id, v.item), query.cursor, query.limit)
+    return TaskList(items=items, next_cursor=cursor)
+
+
+@router.get("/tasks/{task_id}", tags=["tasks"])
+def show_task(use: Use, task_id: str) -> TaskDetail:
+    snapshot = use.snapshot()
+    view = views.find_task(snapshot, task_id)
+    story = use.loop.ask(lambda scheduler: scheduler.story(task_id))
+    return views.task_detail(view, snapshot.tasks.get(task_id), story)
+
+
+@router.post("/tasks/{task_id}/kill", status_code=202, tags=["tasks"])
+def kill_task(use: Use, task_id: str) -> TaskView:
+    """Ask for its end. A shard of a DAEMON job starts again; disable the job to stop it."""
+    view = views.find_task(use.snapshot(), task_id)
+    use.command(lambda at: KillTask(at, task_id))
+    return view
+
+
+@router.get("/tasks/{task_id}/logs", tags=["tasks"])
+def read_log(use: Use, task_id: str, query: Annotated[LogQuery, Query()]) -> LogView:
+    """What the task has written so far, read from its agent."""
+    if use.read_log is None:
+        raise Problem("unavailable", "This server has no way to read output from agents.")
+    if query.tail and query.offset:
+        raise invalid([Issue("tail", "cannot go with an offset", "drop one of the two")])
+    start, limit = (-_MOST_TAIL_BYTES, _MOST_TAIL_BYTES) if query.tail else (query.offset, query.limit)
+    chunk = use.read_log(_log_request(use, task_id, query.stream, start, limit))
+    if query.tail:
+        chunk = _last_lines(chunk, query.tail)
+    text, length = _decode(chunk.data)
+    return LogView(
+        task_id=task_id,
+        stream=query.stream,
+        offset=chunk.offset,
+        next_offset=chunk.offset + length,
+        size=chunk.size,
+        text=text,
+    )
+
+
+def _wanted(view: TaskView, query: TaskQuery) -> bool:
+    return (
+        query.app in ("", view.app_name)
+        and query.item in (None, view.item)
+        and query.state.lower() in ("", view.state.lower(), "active" if view.active else "ended")
+        and view.id.startswith(query.prefix)
+    )
+
+
+def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: int) -> LogRequest:
+    snapshot = use.snapshot()
+    task = views.find_task(snapshot, task_id)
+    candidates = [e.id for e in snapshot.executors if e.agent_id == task.agent_id and e.app == task.app_name]
+    executors = (task.executor_id,) if task.executor_id else tuple(reversed(candidates))
+    agents = {agent.id: agent.address for agent in use.agents()}
+    return LogRequest(
+        task_id=task_id,
+        agent_id=task.agent_id,
+        hostname=task.hostname,
+        address=agents.get(task.agent_id, ""),
+        framework_id=use.framework_id(),
+        executors=executors,
+        stream=stream,
+        offset=offset,
+        limit=limit,
+    )
+
+
+def _last_lines(chunk: LogChunk, count: int) -> LogChunk:
+    data = chunk.data
+    lines = data.splitlines(keepends=True)
+    kept = b"".join(lines[-count:])
+    return LogChunk(kept, chunk.offset + len(data) - len(kept), chunk.size)
+
+
+def _decode(data: bytes) -> tuple[str, int]:
+    """As text, without a character that is cut off at the end; and how many bytes that took."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data)
+    pending = decoder.getstate()[0]
+    return text, len(data) - len(pending)
+
+
+# ------------------------------------------------------------------------------------------------------------- runs
+
+
+@router.get("/runs", tags=["runs"])
+def list_runs(use: Use, query: Annotated[RunQuery, Query()]) -> RunList:
+    """Firings with their shards, the newest first."""
+    snapshot = use.snapshot()
+    runs = snapshot.runs_of.get(query.job, []) if query.job else snapshot.runs
+    found = (run for run in runs if query.state in (None, views.run_state(run)))
+    items, cursor = views.page(found, lambda run: (-run.fire_ms, run.id, 0), query.cursor, query.limit)
+    return RunList(items=[views.run_view(run) for run in items], next_cursor=cursor)
+
+
+@router.get("/runs/{run_id}", tags=["runs"])
+def show_run(use: Use, run_id: str) -> RunView:
+    run = use.snapshot().firings.get(run_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id[:200]}", field="runId", fix="`jobcloud runs` lists those there are")
+    return views.run_view(run)
+
+
+@router.get("/cron/next", tags=["runs"])
+def next_firings(use: Use, query: Annotated[CronQuery, Query()]) -> FiringTimes:
+    """When an expression would fire."""
+    try:
+        schedule = Schedule.parse(query.cron, zone=query.zone, dialect=query.dialect, gap=query.gap, fold=query.fold)
+    except CronError as error:
+        raise ConfigError(str(error), field="cron") from None
+    after = query.after or use.clock()
+    times = schedule.between(after, 1 << 45, query.count)
+    return FiringTimes(cron=query.cron, time_zone=query.zone, times=list(times))
+
+
+# ---------------------------------------------------------------------------------------------------------- cluster
+
+
+@router.get("/executors", tags=["cluster"])
+def list_executors(use: Use) -> ExecutorList:
+    return ExecutorList(items=views.executor_views(use.snapshot()))
+
+
+@router.get("/cluster", tags=["cluster"])
+def show_cluster(use: Use) -> ClusterView:
+    snapshot, agents = use.snapshot(), use.agents()
+    waiting = sum(
+        shard.state is ShardState.WAITING for run in snapshot.runs if not run.ended_ms for shard in run.shards
+    )
+    return ClusterView(
+        framework_id=use.framework_id(),
+        connected=use.connected(),
+        matcher=views.matcher_path(),
+        version=jobcloud.__version__,
+        agents=[views.agent_out(agent) for agent in sorted(agents, key=lambda agent: (agent.hostname, agent.id))],
+        apps=len(snapshot.apps),
+        jobs=len(snapshot.jobs),
+        active_tasks=len(snapshot.tasks),
+        waiting_shards=waiting,
+    )
+
+
+@router.post("/framework/teardown", status_code=202, tags=["cluster"])
+def tear_down(use: Use, body: Body) -> TeardownView:
+    """Remove the framework from Mesos: every task of it is killed. Takes `{"confirm": "<framework id>"}`."""
+    framework_id = use.framework_id()
+    if use.teardown is None or not framework_id:
+        raise Problem("unavailable", "There is no framework to tear down: the scheduler has not registered with Mesos.")
+    if body != {"confirm": framework_id}:
+        fix = f'send {{"confirm": "{framework_id}"}} if every task of it is to be killed'
+        raise invalid([Issue("confirm", "does not name this framework", fix)])
+    use.teardown()
+    return TeardownView(framework_id=framework_id)
+
+
+@router.get("/events", tags=["events"], response_class=StreamingResponse)
+async def stream_events(use: Use, last_event_id: Annotated[str, Header(max_length=100)] = "") -> Response:
+    """What happens, as server-sent events, from now on (or from the event named in Last-Event-ID)."""
+    use.notices.check_room()
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(use.notices.stream(last_event_id), media_type="text/event-stream", headers=headers)
+
+
+@router.get("/health", tags=["health"], responses={503: {"model": Health}})
+def show_health(use: Use, response: Response) -> Health:
+    """Whether the scheduler runs. The one resource that needs no token."""
+    well = use.loop.healthy()
+    response.status_code = 200 if well else 503
+    return Health(status="ok" if well else "failing", version=jobcloud.__version__)

@@ -1,0 +1,380 @@
+"""The JSON of the API as pydantic models: Elastic-Job-Cloud's field names for apps and jobs, and ours beside them.
+
+Configurations come in strictly: no unknown field, no wrong type, no number that is not exact. Amounts are thousandths
+inside and plain numbers outside; instants are milliseconds inside and RFC 3339 in UTC outside.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from jobcloud.cron import Dialect, Fold, Gap
+from jobcloud.model import CatchUp, JobKind, JobType
+from jobcloud.server.api.body import json_type
+
+# What Elastic-Job writes when nothing was chosen, in 2.1.5 and 3.0; the only handlers there are here.
+DEFAULT_HANDLERS = {
+    "job_exception_handler": (
+        "default",
+        "log",
+        "LOG",
+        "com.dangdang.ddframe.job.executor.handler.impl.DefaultJobExceptionHandler",
+    ),
+    "executor_service_handler": (
+        "default",
+        "CPU",
+        "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler",
+    ),
+}
+
+
+def to_thousandths(value: Any) -> int:
+    """A JSON number as exact thousandths."""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        raise PydanticCustomError("amount_type", "must be a number, not {given}", {"given": json_type(value)})
+    scaled = Decimal(value) * 1000
+    if scaled != scaled.to_integral_value():
+        raise PydanticCustomError("amount_digits", "has more than three decimals")
+    return int(scaled)
+
+
+def from_thousandths(amount: int) -> int | float:
+    whole, rest = divmod(amount, 1000)
+    return amount / 1000 if rest else whole
+
+
+def rfc3339(instant: int) -> str | None:
+    """An instant in milliseconds as text; None for 0, which stands for "not yet"."""
+    if not instant:
+        return None
+    moment = datetime.fromtimestamp(instant // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{instant % 1000:03d}Z"
+
+
+Amount = Annotated[
+    int,
+    BeforeValidator(to_thousandths),
+    PlainSerializer(from_thousandths),
+    WithJsonSchema({"type": "number", "minimum": 0, "multipleOf": 0.001}),
+]
+Count = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+Instant = Annotated[
+    int,
+    PlainSerializer(rfc3339),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
+]
+# Enums come as text; strict mode alone would ask for the enum itself.
+Lax = Field(strict=False)
+
+
+class Config(BaseModel):
+    """What a user writes. Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class AppConfig(Config):
+    """An app: a package of code and what its executor needs on each agent."""
+
+    app_name: str = Field(alias="appName", description="1 to 100 letters, digits, '_', '-' or '.'")
+    app_url: str = Field(
+        alias="appURL", description='"package:sha256:<hex>" of an uploaded package, or an http(s) URL that agents reach'
+    )
+    package_sha256: str = Field("", alias="packageSha256", description="needed with an http(s) URL; lower-case hex")
+    bootstrap_script: str = Field("", alias="bootstrapScript")
+    cpu_count: Amount = Field(1000, alias="cpuCount", description="cpus of the executor itself")
+    memory_mb: Amount = Field(128_000, alias="memoryMB")
+    disk_mb: Amount = Field(0, alias="diskMB")
+    gpu_count: Amount = Field(0, alias="gpuCount")
+    port_count: Amount = Field(0, alias="portCount")
+    app_cache_enable: bool = Field(True, alias="appCacheEnable", description="agents keep the package")
+    event_trace_sampling_count: Count = Field(0, alias="eventTraceSamplingCount")
+    idle_timeout_seconds: Amount = Field(
+        60_000, alias="idleTimeoutSeconds", description="an executor without work leaves after this"
+    )
+    description: str = ""
+
+
+class JobProperties(Config):
+    """Elastic-Job's handlers. Only their defaults exist here."""
+
+    job_exception_handler: str = "default"
+    executor_service_handler: str = "default"
+
+
+class JobConfig(Config):
+    """A job of an app: when it fires, into how many shards, and what each shard needs."""
+
+    job_name: str = Field(alias="jobName", description="1 to 100 letters, digits, '_', '-' or '.'")
+    app_name: str = Field(alias="appName")
+    job_class: str = Field("", alias="jobClass", description='"package.module:Class"; not for SCRIPT')
+    job_type: Annotated[JobType, Lax] = Field(alias="jobType")
+    job_execution_type: Annotated[JobKind, Lax] = Field(alias="jobExecutionType")
+    cron: str
+    sharding_total_count: Count = Field(alias="shardingTotalCount")
+    sharding_item_parameters: str = Field("", alias="shardingItemParameters", description='such as "0=Berlin,1=Paris"')
+    job_parameter: str = Field("", alias="jobParameter")
+    cpu_count: Amount = Field(alias="cpuCount", description="cpus of one shard")
+    memory_mb: Amount = Field(alias="memoryMB")
+    disk_mb: Amount = Field(0, alias="diskMB")
+    gpu_count: Amount = Field(0, alias="gpuCount")
+    port_count: Amount = Field(0, alias="portCount")
+    failover: bool = False
+    misfire: bool = False
+    streaming_process: bool = Field(False, alias="streamingProcess")
+    script_command_line: str = Field("", alias="scriptCommandLine")
+    bean_name: str | None = Field(None, alias="beanName")
+    application_context: str | None = Field(None, alias="applicationContext")
+    job_properties: JobProperties = Field(default_factory=JobProperties, alias="jobProperties")
+    description: str = ""
+    time_zone: str = Field("UTC", alias="timeZone", description="a name of the tz database")
+    cron_dialect: Annotated[Dialect, Lax] = Field(Dialect.QUARTZ, alias="cronDialect")
+    dst_gap: Annotated[Gap, Lax] = Field(Gap.RUN_AFTER, alias="dstGap")
+    dst_fold: Annotated[Fold, Lax] = Field(Fold.AUTO, alias="dstFold")
+    catch_up: Annotated[CatchUp, Lax] = Field(CatchUp.SKIP, alias="catchUp")
+    priority: Count = Field(0, description="-1000 to 1000, higher first")
+
+
+def json_name(name: str) -> str:
+    """A field's name in JSON: camel case, with Elastic-Job-Cloud's capitals."""
+    capitals = {"app_url": "appURL", "memory_mb": "memoryMB", "disk_mb": "diskMB"}
+    return capitals.get(name) or to_camel(name)
+
+
+class View(BaseModel):
+    """What the server answers."""
+
+    model_config = ConfigDict(alias_generator=json_name, populate_by_name=True)
+
+
+class Amounts(View):
+    cpu_count: Amount
+    memory_mb: Amount
+    disk_mb: Amount
+    gpu_count: Amount
+    port_count: Amount
+
+
+class Health(View):
+    status: Literal["ok", "failing"]
+    version: str
+
+
+class PackageView(View):
+    sha256: str
+    size: int = Field(description="bytes")
+    files: int
+    app_url: str = Field(description="what to write into an app's appURL")
+
+
+class StoredPackageView(View):
+    sha256: str
+    size: int = Field(description="bytes")
+    app_url: str
+    apps: list[str] = Field(description="the apps made from it")
+
+
+class PackageList(View):
+    items: list[StoredPackageView]
+
+
+class TeardownView(View):
+    framework_id: str
+
+
+class AppView(View):
+    app_name: str
+    enabled: bool
+    jobs: list[str]
+    config: AppConfig
+
+
+class JobView(View):
+    job_name: str
+    app_name: str
+    enabled: bool = Field(description="neither the job nor its app is disabled")
+    disabled: bool = Field(description="the job itself is disabled")
+    next_firing: Instant
+    waiting_shards: int
+    active_shards: int
+    last_run: RunSummary | None
+    skipped_firings: int
+    skipped_reason: str
+    config: JobConfig
+
+
+RunState = Literal["WAITING", "ACTIVE", "FINISHED", "FAILED", "KILLED", "CANCELLED"]
+
+
+class RunSummary(View):
+    id: str
+    job_name: str
+    cause: str
+    fired_at: Instant
+    ended_at: Instant
+    state: RunState
+
+
+class ShardView(View):
+    item: int
+    state: str
+    attempt: int
+    execution: str
+    task_id: str
+    agent_id: str
+    hostname: str
+    not_before: Instant
+    started_at: Instant
+    ended_at: Instant
+    message: str
+
+
+class RunView(RunSummary):
+    shards: list[ShardView]
+
+
+class TaskView(View):
+    id: str
+    job_name: str
+    app_name: str
+    run_id: str
+    item: int
+    attempt: int
+    execution: str
+    state: str
+    active: bool
+    agent_id: str
+    hostname: str
+    executor_id: str
+    fired_at: Instant
+    created_at: Instant
+    started_at: Instant
+    ended_at: Instant
+    message: str
+
+
+class StoryLine(View):
+    at: Instant
+    topic: str
+    text: str
+
+
+class TaskDetail(TaskView):
+    resources: Amounts | None
+    story: list[StoryLine]
+
+
+class LogView(View):
+    """`nextOffset` is where to go on; `text` is UTF-8 with a replacement character for what is not."""
+
+    task_id: str
+    stream: Literal["stdout", "stderr"]
+    offset: int
+    next_offset: int
+    size: int
+    text: str
+
+
+class ReasonView(View):
+    code: str
+    text: str
+    resource: str
+    asked: Amount
+    available: Amount
+    hosts: int
+    waiting_helps: bool
+
+
+class ExplanationView(View):
+    job_name: str
+    headline: str
+    waiting: int
+    active: int
+    behind: int = Field(description="firings that wait for the one explained")
+    next_firing: Instant
+    reasons: list[ReasonView]
+
+
+class AgentOut(View):
+    agent_id: str
+    hostname: str
+    address: str
+    attributes: dict[str, str]
+    offered: Amounts
+    claimed: Amounts
+    offers: int
+    executors: list[str]
+    lost: bool
+
+
+class ClusterView(View):
+    framework_id: str
+    connected: bool = Field(description="subscribed to a Mesos master")
+    matcher: Literal["compiled", "plain"]
+    version: str
+    agents: list[AgentOut]
+    apps: int
+    jobs: int
+    active_tasks: int
+    waiting_shards: int
+
+
+class ExecutorView(View):
+    id: str
+    agent_id: str
+    app_name: str
+    tasks: int
+    launched_at: Instant
+
+
+class FiringTimes(View):
+    cron: str
+    time_zone: str
+    times: list[Instant]
+
+
+class AppList(View):
+    items: list[AppView]
+
+
+class JobList(View):
+    items: list[JobView]
+
+
+class TaskList(View):
+    items: list[TaskView]
+    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
+
+
+class RunList(View):
+    items: list[RunView]
+    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
+
+
+class ExecutorList(View):
+    items: list[ExecutorView]
+
+
+class FieldIssue(View):
+    field: str
+    problem: str
+    fix: str
+
+
+class ProblemView(View):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldIssue]
+
+
+JobView.model_rebuild()

@@ -1,0 +1,88 @@
+"""What every route works with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from jobcloud.explain import AgentView, Explanation
+from jobcloud.messages import Command
+from jobcloud.server.api.convert import UrlPolicy
+from jobcloud.server.api.events import Notices
+from jobcloud.server.api.guard import Access
+from jobcloud.server.api.ports import LogReader, Loop
+from jobcloud.server.api.views import Snapshot, take
+from jobcloud.server.packages import PackageStore, referenced
+
+
+@dataclass(frozen=True, slots=True)
+class ApiOptions:
+    """How the API behaves. `host` is the address it will be bound to."""
+
+    host: str = "127.0.0.1"
+    access: Access = field(default_factory=Access)
+    urls: UrlPolicy = field(default_factory=UrlPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    loop: Loop
+    packages: PackageStore
+    options: ApiOptions
+    notices: Notices
+    read_log: LogReader | None = None
+    teardown: Callable[[], None] | None = None
+    clock: Callable[[], int] = lambda: int(time.time() * 1000)
+
+    def command(self, make: Callable[[int], Command]) -> int:
+        """Have the command carried out; return the instant it was given."""
+        given: list[int] = []
+
+        def at(instant: int) -> Command:
+            given.append(instant)
+            return make(instant)
+
+        self.loop.command(at)
+        return given[-1] if given else 0
+
+    def snapshot(self) -> Snapshot:
+        return self.loop.ask(take)
+
+    def agents(self) -> list[AgentView]:
+        return self.loop.ask(lambda scheduler: scheduler.agents())
+
+    def framework_id(self) -> str:
+        return self.loop.ask(lambda scheduler: scheduler.framework_id)
+
+    def connected(self) -> bool:
+        return self.loop.ask(lambda scheduler: scheduler.connected)
+
+    def explain(self, job: str) -> tuple[Explanation, int | None]:
+        """Why a job is, or is not, running; and when it is due next. Raises NotFound."""
+        now = self.clock()
+        return self.loop.ask(lambda scheduler: (scheduler.explain(job, now), scheduler.next_firing(job)))
+
+    def collect_packages(self) -> list[str]:
+        """Remove packages that nothing needs any more; `packages.guard` must be held."""
+        snapshot = self.snapshot()
+        apps = [app.package.sha256 for app in snapshot.apps.values()]
+        specs = [executor.spec for executor in snapshot.executors]
+        return self.packages.collect(referenced(apps, specs, self.packages.stored()))
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Use = Annotated[Services, Depends(_services)]
+
+
+def json_body(schema: type) -> dict[str, Any]:
+    """The OpenAPI description of a body that the route reads by itself (strictly; see body.py)."""
+    reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}

@@ -1,0 +1,321 @@
+"""What the API shows: views built outside the scheduler's thread, from the frozen values it hands over."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Literal, TypeAlias, TypeVar
+
+from jobcloud.errors import NotFound
+from jobcloud.explain import AgentView, Explanation
+from jobcloud.messages import Publish
+from jobcloud.model import App, Executor, Firing, Job, JobState, Resources, Shard, ShardState, Task
+from jobcloud.scheduler import Scheduler
+from jobcloud.server.api.convert import app_config, job_config
+from jobcloud.server.api.problems import Issue, invalid
+from jobcloud.server.api.schema import (
+    AgentOut,
+    Amounts,
+    AppView,
+    ExecutorView,
+    ExplanationView,
+    JobView,
+    ReasonView,
+    RunState,
+    RunSummary,
+    RunView,
+    ShardView,
+    StoryLine,
+    TaskDetail,
+    TaskView,
+)
+
+V = TypeVar("V")
+# Where something stands in a list that shows the newest first: minus its instant, its id, its item.
+Place: TypeAlias = tuple[int, str, int]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The scheduler's values at one moment."""
+
+    apps: Mapping[str, App]
+    jobs: Mapping[str, Job]
+    states: Mapping[str, JobState]
+    disabled_apps: frozenset[str]
+    firings: Mapping[str, Firing]
+    tasks: Mapping[str, Task]
+    executors: Sequence[Executor]
+    next_firings: Mapping[str, int]
+
+    @cached_property
+    def runs(self) -> list[Firing]:
+        """All firings, the newest first."""
+        return sorted(self.firings.values(), key=lambda firing: (-firing.fire_ms, firing.id))
+
+    @cached_property
+    def runs_of(self) -> Mapping[str, list[Firing]]:
+        """The firings of each job, the newest first."""
+        found: dict[str, list[Firing]] = defaultdict(list)
+        for firing in self.runs:
+            found[firing.job].append(firing)
+        return found
+
+    def app(self, name: str) -> App:
+        if name not in self.apps:
+            raise NotFound(f"there is no app {name[:100]}", field="appName", fix="`jobcloud app list` names them")
+        return self.apps[name]
+
+    def job(self, name: str) -> Job:
+        if name not in self.jobs:
+            raise NotFound(f"there is no job {name[:100]}", field="jobName", fix="`jobcloud job list` names them")
+        return self.jobs[name]
+
+
+def take(scheduler: Scheduler) -> Snapshot:
+    """Run by the scheduler's thread: it copies references, nothing else."""
+    due = {name: scheduler.next_firing(name) for name in scheduler.jobs}
+    return Snapshot(
+        dict(scheduler.apps),
+        dict(scheduler.jobs),
+        dict(scheduler.states),
+        frozenset(scheduler.disabled_apps),
+        dict(scheduler.firings),
+        dict(scheduler.tasks),
+        tuple(scheduler.executors.values()),
+        {name: instant for name, instant in due.items() if instant is not None},
+    )
+
+
+def matcher_path() -> Literal["compiled", "plain"]:
+    """Which of the matcher's twins is in use."""
+    return "plain" if os.environ.get("JOBCLOUD_PURE") == "1" else "compiled"
+
+
+def app_view(snapshot: Snapshot, name: str) -> AppView:
+    app = snapshot.app(name)
+    jobs = sorted(job.name for job in snapshot.jobs.values() if job.app == name)
+    return AppView(app_name=name, enabled=name not in snapshot.disabled_apps, jobs=jobs, config=app_config(app))
+
+
+def job_view(snapshot: Snapshot, name: str) -> JobView:
+    job, state = snapshot.job(name), snapshot.states[name]
+    runs = snapshot.runs_of.get(name, [])
+    shards = [shard.state for run in runs if not run.ended_ms for shard in run.shards]
+    return JobView(
+        job_name=name,
+        app_name=job.app,
+        enabled=not state.disabled and job.app not in snapshot.disabled_apps,
+        disabled=state.disabled,
+        next_firing=snapshot.next_firings.get(name, 0),
+        waiting_shards=shards.count(ShardState.WAITING),
+        active_shards=shards.count(ShardState.ACTIVE),
+        last_run=run_summary(runs[0]) if runs else None,
+        skipped_firings=state.skipped,
+        skipped_reason=state.skipped_reason,
+        config=job_config(job),
+    )
+
+
+def run_state(firing: Firing) -> RunState:
+    """The state of a firing as one word: that of its worst shard once it has ended."""
+    states = {shard.state for shard in firing.shards}
+    if not firing.ended_ms:
+        return "WAITING" if states == {ShardState.WAITING} else "ACTIVE"
+    for state, word in _WORST_FIRST:
+        if state in states:
+            return word
+    return "FINISHED"
+
+
+_WORST_FIRST: tuple[tuple[ShardState, RunState], ...] = (
+    (ShardState.FAILED, "FAILED"),
+    (ShardState.KILLED, "KILLED"),
+    (ShardState.CANCELLED, "CANCELLED"),
+)
+
+
+def run_summary(firing: Firing) -> RunSummary:
+    return RunSummary(
+        id=firing.id,
+        job_name=firing.job,
+        cause=firing.cause,
+        fired_at=firing.fire_ms,
+        ended_at=firing.ended_ms,
+        state=run_state(firing),
+    )
+
+
+def run_view(firing: Firing) -> RunView:
+    shards = [_shard_view(item, shard) for item, shard in enumerate(firing.shards)]
+    return RunView(
+        id=firing.id,
+        job_name=firing.job,
+        cause=firing.cause,
+        fired_at=firing.fire_ms,
+        ended_at=firing.ended_ms,
+        state=run_state(firing),
+        shards=shards,
+    )
+
+
+def _shard_view(item: int, shard: Shard) -> ShardView:
+    return ShardView(
+        item=item,
+        state=shard.state,
+        attempt=shard.attempt,
+        execution=shard.execution,
+        task_id=shard.task_id,
+        agent_id=shard.agent_id,
+        hostname=shard.hostname,
+        not_before=shard.not_before_ms,
+        started_at=shard.started_ms,
+        ended_at=shard.ended_ms,
+        message=shard.message,
+    )
+
+
+def task_views(snapshot: Snapshot, job: str = "") -> Iterator[TaskView]:
+    """The last attempt of every shard that had one, by firing, the newest firing first."""
+    runs = snapshot.runs_of.get(job, []) if job else snapshot.runs
+    for firing in runs:
+        for item, shard in enumerate(firing.shards):
+            if shard.task_id and (shard.task_id in snapshot.tasks or shard.state.ended):
+                yield _task_view(snapshot, firing, item, shard)
+
+
+def _task_view(snapshot: Snapshot, firing: Firing, item: int, shard: Shard) -> TaskView:
+    task = snapshot.tasks.get(shard.task_id)
+    job = snapshot.jobs.get(firing.job)
+    return TaskView(
+        id=shard.task_id,
+        job_name=firing.job,
+        app_name=task.app if task else job.app if job else "",
+        run_id=firing.id,
+        item=item,
+        attempt=task.attempt if task else shard.attempt,
+        execution=task.execution if task else shard.execution,
+        state=task.state if task else shard.state,
+        active=task is not None,
+        agent_id=task.agent_id if task else shard.agent_id,
+        hostname=task.hostname if task else shard.hostname,
+        executor_id=task.executor_id if task else "",
+        fired_at=firing.fire_ms,
+        created_at=task.created_ms if task else 0,
+        started_at=task.started_ms if task else shard.started_ms,
+        ended_at=0 if task else shard.ended_ms,
+        message=task.message if task else shard.message,
+    )
+
+
+def find_task(snapshot: Snapshot, task_id: str) -> TaskView:
+    """Raises NotFound."""
+    for view in task_views(snapshot, task_id.partition("@-@")[0]):
+        if view.id == task_id:
+            return view
+    raise NotFound(f"there is no task {task_id[:300]}", field="taskId", fix="`jobcloud tasks` lists those there are")
+
+
+def task_detail(view: TaskView, task: Task | None, story: Iterable[Publish]) -> TaskDetail:
+    resources = amounts(task.resources) if task else None
+    lines = [StoryLine(at=notice.at, topic=notice.topic, text=notice.text) for notice in story]
+    return TaskDetail(**dict(view), resources=resources, story=lines)
+
+
+def amounts(resources: Resources) -> Amounts:
+    return Amounts(
+        cpu_count=resources.cpus,
+        memory_mb=resources.mem,
+        disk_mb=resources.disk,
+        gpu_count=resources.gpus,
+        port_count=resources.ports,
+    )
+
+
+def explanation_view(explanation: Explanation, next_firing: int | None) -> ExplanationView:
+    reasons = [
+        ReasonView(
+            code=reason.code,
+            text=reason.text,
+            resource=reason.resource,
+            asked=reason.asked,
+            available=reason.available,
+            hosts=reason.hosts,
+            waiting_helps=reason.waiting_helps,
+        )
+        for reason in explanation.reasons
+    ]
+    return ExplanationView(
+        job_name=explanation.job,
+        headline=explanation.headline,
+        waiting=explanation.waiting,
+        active=explanation.active,
+        behind=explanation.behind,
+        next_firing=next_firing or 0,
+        reasons=reasons,
+    )
+
+
+def agent_out(agent: AgentView) -> AgentOut:
+    return AgentOut(
+        agent_id=agent.id,
+        hostname=agent.hostname,
+        address=agent.address,
+        attributes=dict(agent.attributes),
+        offered=amounts(agent.offered),
+        claimed=amounts(agent.claimed),
+        offers=agent.offers,
+        executors=list(agent.executors),
+        lost=agent.lost,
+    )
+
+
+def executor_views(snapshot: Snapshot) -> list[ExecutorView]:
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for task in snapshot.tasks.values():
+        counts[task.agent_id, task.executor_id] += 1
+    return [
+        ExecutorView(
+            id=executor.id,
+            agent_id=executor.agent_id,
+            app_name=executor.app,
+            tasks=counts[executor.agent_id, executor.id],
+            launched_at=executor.launched_ms,
+        )
+        for executor in sorted(snapshot.executors, key=lambda e: (e.app, e.agent_id, e.id))
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ paging
+
+
+def page(items: Iterable[V], place: Callable[[V], Place], cursor: str, limit: int) -> tuple[list[V], str]:
+    """The items behind the cursor, at most `limit`, and the cursor behind those; `items` rise by `place`.
+
+    A cursor names a place, not a number: items that come or go meanwhile neither repeat nor hide others.
+    """
+    behind = _decode(cursor) if cursor else None
+    rest = (item for item in items if behind is None or place(item) > behind)
+    found = list(islice(rest, limit + 1))
+    return found[:limit], _encode(place(found[limit - 1])) if len(found) > limit else ""
+
+
+def _encode(place: Place) -> str:
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+
+
+def _decode(cursor: str) -> Place:
+    """Raises Problem."""
+    try:
+        instant, name, item = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        if type(instant) is int and type(name) is str and type(item) is int:
+            return instant, name, item
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise invalid([Issue("cursor", "is none of ours", "pass nextCursor of the page before")])

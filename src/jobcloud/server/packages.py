@@ -1,0 +1,189 @@
+"""App packages on disk, by the hash of their content.
+
+Layout: `<root>/<sha256>/package.<format>`; an upload grows in `<root>/.incoming/` and moves to its place complete,
+inspected and synced, or not at all. A package that is there never changes, so readers need no lock. Those that no app
+and no executor refers to go away once they are old enough not to be an upload on its way to being registered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from types import TracebackType
+
+from jobcloud.errors import ConfigError, StoreError, StoreFull
+from jobcloud.executor.package import PackageError, PackageInfo, inspect
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FILES = re.compile(r"package\.(zip|tar)")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPackage:
+    """`size` in bytes; `files` counts what is in it; `file` is the name agents fetch it by."""
+
+    sha256: str
+    size: int
+    files: int
+    file: str
+
+
+class PackageStore:
+    """Raises ConfigError (field `package`) for what is no package, StoreError where the disk fails."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_bytes: int = 256 << 20,
+        grace_seconds: float = 3600.0,
+        check: Callable[[Path], PackageInfo] = inspect,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.max_bytes = max_bytes
+        # Held while an app is registered or removed, and while collecting: a package that is being referred to stays.
+        self.guard = threading.Lock()
+        self._root = root
+        self._incoming = root / ".incoming"
+        self._grace = grace_seconds
+        self._check = check
+        self._clock = clock
+        # What an earlier process left half received is of no use to anybody.
+        with _disk():
+            shutil.rmtree(self._incoming, ignore_errors=True)
+            self._incoming.mkdir(parents=True)
+
+    def receive(self) -> Upload:
+        """Begin an upload: write its chunks, then commit it, all within a `with` block."""
+        return Upload(self)
+
+    def find(self, sha256: str) -> Path | None:
+        """Where a package lies; None where there is no such package."""
+        if not _SHA256.fullmatch(sha256):
+            return None
+        with contextlib.suppress(OSError):
+            for path in (self._root / sha256).iterdir():
+                if _FILES.fullmatch(path.name):
+                    return path
+        return None
+
+    def stored(self) -> list[str]:
+        """The hashes of all packages."""
+        with _disk():
+            return sorted(path.name for path in self._root.iterdir() if self.find(path.name))
+
+    def collect(self, referenced: Iterable[str]) -> list[str]:
+        """Remove the packages that are old enough and not among `referenced`; return their hashes."""
+        keep = set(referenced)
+        oldest = self._clock() - self._grace
+        gone = []
+        for sha256 in self.stored():
+            path = self.find(sha256)
+            with contextlib.suppress(OSError):
+                if path and sha256 not in keep and path.stat().st_mtime < oldest:
+                    shutil.rmtree(path.parent)
+                    gone.append(sha256)
+        return gone
+
+    def adopt(self, incoming: Path) -> StoredPackage:
+        """Inspect a complete upload and move it to its place. Called by Upload."""
+        try:
+            info = self._check(incoming)
+        except PackageError as error:
+            raise ConfigError(str(error), field="package", fix="pack the app again as zip, tar or tar.gz") from error
+        file = f"package.{info.format}"
+        with _disk():
+            place = self._root / info.sha256
+            place.mkdir(exist_ok=True)
+            # Replacing a package by itself is harmless, and makes it young again.
+            os.utime(incoming, (self._clock(), self._clock()))
+            incoming.chmod(0o644)
+            incoming.replace(place / file)
+            for directory in (place, self._root):
+                _sync(directory)
+        return StoredPackage(info.sha256, info.packed_bytes, len(info.names), file)
+
+    def incoming(self) -> tuple[int, Path]:
+        """A new file to upload into: its descriptor and path. Called by Upload."""
+        with _disk():
+            descriptor, name = tempfile.mkstemp(dir=self._incoming)
+            return descriptor, Path(name)
+
+
+class Upload:
+    """One package on its way in. Leaving the `with` block without commit() drops it."""
+
+    def __init__(self, store: PackageStore) -> None:
+        self._store = store
+        self._size = 0
+        self._hash = hashlib.sha256()
+        descriptor, self._path = store.incoming()
+        self._file = os.fdopen(descriptor, "wb")
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def write(self, chunk: bytes) -> None:
+        """Raises ConfigError over the size limit, StoreError where it cannot be written."""
+        self._size += len(chunk)
+        if self._size > self._store.max_bytes:
+            problem = f"is over {self._store.max_bytes} bytes"
+            raise ConfigError(problem, field="package", fix="leave out what the app does not need to run")
+        self._hash.update(chunk)
+        with _disk():
+            self._file.write(chunk)
+
+    def commit(self, expected_sha256: str = "") -> StoredPackage:
+        """Accept what was written. Raises ConfigError where it is no package, or not the expected one."""
+        found = self._hash.hexdigest()
+        if expected_sha256 and expected_sha256 != found:
+            raise ConfigError(f"hashes to {found}: not what was sent", field="package", fix="upload it again")
+        if not self._size:
+            raise ConfigError("is empty", field="package", fix="send the archive as the body of the request")
+        with _disk():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        return self._store.adopt(self._path)
+
+
+def referenced(packages: Iterable[str], specs: Iterable[str], stored: Iterable[str]) -> set[str]:
+    """The hashes that must stay: those of registered apps, and those that the ExecutorInfo of a live executor names."""
+    texts = tuple(specs)
+    return set(packages) | {sha256 for sha256 in stored if any(sha256 in text for text in texts)}
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    """What the disk refuses, in the words of the error tree."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (ENOSPC, EDQUOT):
+            raise StoreFull("no room for the package") from error
+        raise StoreError(f"cannot store packages: {error.strerror or error}") from error

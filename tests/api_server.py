@@ -1,0 +1,133 @@
+"""A scheduler without a cluster behind a loop without a thread, for tests of what talks to the API."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvicorn
+from fastapi import FastAPI
+
+from jobcloud.launch import Artifacts
+from jobcloud.messages import Accept, Command, Effect, Event, OffersReceived, Status, StatusReceived, Subscribed, Tick
+from jobcloud.model import Offer, Share
+from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.server.api import ApiOptions, Notices, create_api
+from jobcloud.server.packages import PackageStore
+
+T = TypeVar("T")
+
+START = 1_700_000_000_000
+ARTIFACTS = Artifacts("http://artifacts.test", "e" * 64, "executor.zip", "true")
+
+
+class FakeLoop:
+    """Carries commands out at once, on the caller's thread; its clock moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.scheduler = Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=self.now)
+        self.effects: list[Effect] = []
+        self.well = True
+        self.failure: Exception | None = None
+        self._lock = threading.RLock()
+        self._uuids = itertools.count()
+
+    def command(self, make: Callable[[int], Command], timeout: float = 10) -> None:
+        self.feed(make(self.now))
+
+    def ask(self, fn: Callable[[Scheduler], T], timeout: float = 5) -> T:
+        with self._lock:
+            return fn(self.scheduler)
+
+    def healthy(self) -> bool:
+        return self.well
+
+    def feed(self, event: Event) -> list[Effect]:
+        with self._lock:
+            if self.failure:
+                raise self.failure
+            done = self.scheduler.handle(event)
+            self.effects += done
+            return done
+
+    def subscribe(self) -> None:
+        self.feed(Subscribed(self.now, "framework-1"))
+
+    def offer(self, agent: str = "agent-1", cpus: int = 8000, mem: int = 8_000_000) -> None:
+        shares = (Share("cpus", cpus), Share("mem", mem), Share("disk", mem))
+        offer = Offer(f"offer-{next(self._uuids)}", agent, f"{agent}.test", f"{agent}.test:5051", shares)
+        self.feed(OffersReceived(self.now, (offer,)))
+
+    def tick(self, later_ms: int = 0) -> list[str]:
+        """Let time pass; returns the ids of the tasks launched."""
+        self.now += later_ms
+        done = self.feed(Tick(self.now))
+        return [launch.task_id for effect in done if isinstance(effect, Accept) for launch in effect.launches]
+
+    def update(self, task_id: str, state: str, message: str = "") -> None:
+        agent = self.scheduler.tasks[task_id].agent_id
+        status = Status(task_id, agent, state, uuid=f"uuid-{next(self._uuids)}", message=message)
+        self.feed(StatusReceived(self.now, status))
+
+
+def package_bytes(files: dict[str, str] | None = None) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, text in (files or {"hello.py": "print('hello')\n"}).items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return out.getvalue()
+
+
+def make_api(tmp_path: Path, loop: FakeLoop | None = None, **extra: Any) -> FastAPI:
+    options = extra.pop("options", ApiOptions())
+    packages = extra.pop("packages", None) or PackageStore(tmp_path / "packages")
+    return create_api(loop or FakeLoop(), packages, options, notices=extra.pop("notices", Notices()), **extra)
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """The app on a free loopback port; stopped again."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    started = threading.Event()
+    startup = server.startup
+
+    async def signalled(*args: Any, **kwargs: Any) -> None:
+        await startup(*args, **kwargs)
+        started.set()
+
+    server.startup = signalled  # type: ignore[method-assign]
+    thread.start()
+    try:
+        assert started.wait(10), "uvicorn did not start"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive(), "uvicorn did not stop"
+
+
+def app_body(sha256: str, name: str = "demo", **changes: Any) -> dict[str, Any]:
+    return {"appName": name, "appURL": f"package:sha256:{sha256}", "cpuCount": 0.5, "memoryMB": 64} | changes
+
+
+def job_body(name: str = "hello", app: str = "demo", **changes: Any) -> dict[str, Any]:
+    return {
+        "jobName": name,
+        "appName": app,
+        "jobClass": "hello:Hello",
+        "jobType": "SIMPLE",
+        "jobExecutionType": "TRANSIENT",
+        "cron": "0/5 * * * * ?",
+        "shardingTotalCount": 2,
+        "cpuCount": 0.1,
+        "memoryMB": 32,
+    } | changes
