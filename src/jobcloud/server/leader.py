@@ -1,0 +1,338 @@
+"""What a leader does with a batch of events: let the core decide, then store, send, acknowledge, tell. In that order.
+
+No threads and no waiting in here: `loop` drives it with a thread, a simulation with a virtual clock. A Leader decides
+nothing about jobs; it keeps the promise that what left the process was stored before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+import structlog
+
+from jobcloud.errors import JobcloudError, Refused, StoreError, Unavailable
+from jobcloud.messages import (
+    RANK,
+    Acknowledge,
+    Call,
+    Command,
+    Disconnected,
+    Effect,
+    Event,
+    FrameworkRemoved,
+    Publish,
+    Save,
+    SendFailed,
+    Subscribed,
+    Tick,
+    Write,
+)
+from jobcloud.ports import Driver, Store, StoredFault, StoredWrite
+from jobcloud.server import records
+from jobcloud.server.records import Restored
+
+log = structlog.get_logger(__name__)
+
+# An event that made the core fail this often is dropped.
+_TRIES = 2
+_REMEMBERED_FAILURES = 1_000
+
+
+class Core(Protocol):
+    """The scheduler as the shell sees it."""
+
+    def handle(self, event: Event) -> list[Effect]:
+        """Decide. Raises Refused, with nothing changed, for a command that it turns down."""
+
+    def next_wake(self, at: int) -> int | None:
+        """The next instant, later than the last Tick, at which a Tick is wanted."""
+
+
+CoreT = TypeVar("CoreT", bound=Core)
+Restore: TypeAlias = Callable[[Restored, int, int], CoreT]
+"""(what is stored, epoch, now in ms) → a core that goes on from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """An event; one of the driver's carries the session it belongs to, and is void in any other."""
+
+    event: Event
+    session: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A command in the making (given its instant) and who waits for it."""
+
+    make: Callable[[int], Command]
+    reply: Future[None]
+
+
+Item: TypeAlias = Arrived | Order
+
+
+class CoreFailed(JobcloudError):
+    """The core raised something other than Refused: its state cannot be trusted and must be loaded again."""
+
+    def __init__(self, event: Event, error: Exception) -> None:
+        super().__init__(f"{type(event).__name__} made the scheduler fail: {type(error).__name__}: {error}")
+        self.event = event
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What came of the events of one turn."""
+
+    effects: list[Effect] = field(default_factory=list)
+    replies: list[Future[None]] = field(default_factory=list)
+    # A new session: see to it that we still lead, even if there is nothing to store.
+    prove_epoch: bool = False
+
+    def answer(self, error: Exception | None = None) -> None:
+        for reply in self.replies:
+            if error is None:
+                reply.set_result(None)
+            else:
+                reply.set_exception(error)
+
+
+def merge(writes: Iterable[Write]) -> list[Write]:
+    """The last write of each record: what is left of a series that becomes durable at once."""
+    return list({(write.kind, write.key): write for write in writes}.values())
+
+
+class Leader(Generic[CoreT]):
+    """acquire → reload → connect → process* → disconnect; after a StoreError or CoreFailed: disconnect, reload,
+    connect. Fenced ends it for good.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        driver: Driver,
+        restore: Restore[CoreT],
+        tell: Callable[[Publish], None],
+        *,
+        now_ms: Callable[[], int],
+        tick_ms: int = 1_000,
+    ) -> None:
+        self._store = store
+        self._driver = driver
+        self._restore = restore
+        self._tell = tell
+        self._now_ms = now_ms
+        self._tick_ms = tick_ms
+        self._framework_id = ""
+        self._failures: dict[Event, int] = {}
+        self._deliver: Callable[[Event], None] = lambda event: None
+        self._ticked_ms = 0
+        self.core: CoreT
+        self.epoch = 0
+        self.session = 0
+        self.connected = False
+        self.faults: tuple[StoredFault, ...] = ()
+        self.written_ms = 0
+        self.late_ms = 0
+
+    def acquire(self) -> None:
+        """Become the leader. Raises StoreError."""
+        self.epoch = self._store.acquire()
+
+    def reload(self) -> None:
+        """Start over from what is stored, as the leader that we must still be. Raises StoreError."""
+        restored = records.restore(self._store.load())
+        # Who would subscribe as a former leader would cut off the present one.
+        self._store.write(self.epoch, ())
+        self.core = self._restore(restored, self.epoch, self._now_ms())
+        self._ticked_ms = 0
+        # An id that could not be stored is used again all the same, lest each attempt leave a framework behind.
+        self._framework_id = restored.framework_id or self._framework_id
+        self.faults = tuple(restored.faults)
+        for fault in self.faults:
+            log.error("stored record unreadable, left as it is", path=fault.path, problem=fault.problem)
+
+    def connect(self, deliver: Callable[[int, Event], None]) -> None:
+        """Subscribe; `deliver` takes (session, event) on any thread."""
+        self.session += 1
+        self._deliver = partial(deliver, self.session)
+        self._driver.start(self._deliver, self._framework_id)
+
+    def disconnect(self) -> None:
+        """Leave the master; what it still sends belongs to no session any more."""
+        self.session += 1
+        self.connected = False
+        try:
+            self._driver.stop()
+        except Exception:
+            log.exception("driver failed to stop")
+
+    def process(self, items: Sequence[Item]) -> None:
+        """Handle `items` and perform what comes of them; a Tick joins them when one is due.
+
+        On CoreFailed everything before the event that failed has been performed, nothing after it has. On a
+        StoreError nothing has been performed. Whoever waits for an order has got an answer in each case.
+        """
+        batch = _Batch()
+        try:
+            for index, item in enumerate(items):  # noqa: B007 - the rest is refused below
+                self._decide(item, batch)
+            self._tick_if_due(batch)
+        except CoreFailed as error:
+            refuse(items[index + 1 :] if items else (), "the scheduler is starting over after an internal error")
+            log.exception("event failed", stimulus=repr(error.event)[:4_000])
+            self._perform(batch)
+            raise
+        self._perform(batch)
+
+    def wake_ms(self) -> int:
+        """How long from now until `process` should be called at the latest, items or not."""
+        now = self._now_ms()
+        return max(0, self._due(now) - now)
+
+    def _due(self, now: int) -> int:
+        """When the next Tick is due. A core that asks for an instant gone by gets it, but not without end."""
+        if now < self._ticked_ms:  # the clock was set back
+            return now
+        wake = self.core.next_wake(now)
+        latest = self._ticked_ms + self._tick_ms
+        return latest if wake is None else min(latest, max(wake, self._ticked_ms + 1))
+
+    def _tick_if_due(self, batch: _Batch) -> None:
+        now = self._now_ms()
+        tick = Tick(now)
+        try:
+            due = self._due(now)
+        except Exception as error:
+            raise CoreFailed(tick, error) from error
+        if due <= now:
+            self.late_ms = now - due if self._ticked_ms else 0
+            self._ticked_ms = now
+            self._handle(tick, batch)
+
+    def _decide(self, item: Item, batch: _Batch) -> None:
+        match item:
+            case Order():
+                self._decide_order(item, batch)
+            case Arrived(event, None | self.session):
+                self._decide_event(event, batch)
+
+    def _decide_order(self, order: Order, batch: _Batch) -> None:
+        if not order.reply.set_running_or_notify_cancel():
+            return
+        try:
+            command = order.make(self._now_ms())
+        except Exception as error:
+            order.reply.set_exception(error)
+            return
+        try:
+            if self._is_poison(command):
+                raise Refused("this command has made the scheduler fail before", fix="see the log; report the defect")
+            self._handle(command, batch)
+        except Refused as error:
+            order.reply.set_exception(error)
+        except CoreFailed as error:
+            order.reply.set_exception(error)
+            raise
+        else:
+            batch.replies.append(order.reply)
+
+    def _decide_event(self, event: Event, batch: _Batch) -> None:
+        if self._is_poison(event):
+            log.error("event dropped: it has made the scheduler fail before", stimulus=repr(event)[:4_000])
+            return
+        match event:
+            case Subscribed():
+                self.connected = batch.prove_epoch = True
+                self._framework_id = event.framework_id
+            case Disconnected():
+                self.connected = False
+            case FrameworkRemoved():
+                self.connected = False
+                self._framework_id = ""
+        try:
+            self._handle(event, batch)
+        except Refused as error:
+            log.warning("event refused", stimulus=repr(event)[:4_000], problem=str(error))
+
+    def _handle(self, event: Event, batch: _Batch) -> None:
+        """Raises Refused, or CoreFailed for anything else that the core raises; then `batch` is unchanged."""
+        try:
+            effects = sorted(self.core.handle(event), key=_rank)
+        except Refused:
+            raise
+        except Exception as error:
+            self._remember(event)
+            raise CoreFailed(event, error) from error
+        batch.effects.extend(effects)
+
+    def _is_poison(self, event: Event) -> bool:
+        return bool(self._failures) and self._failures.get(replace(event, at=0), 0) >= _TRIES
+
+    def _remember(self, event: Event) -> None:
+        """Ticks are not counted: time goes on whatever happens."""
+        if isinstance(event, Tick):
+            return
+        if len(self._failures) >= _REMEMBERED_FAILURES:
+            self._failures.clear()
+        same = replace(event, at=0)
+        self._failures[same] = self._failures.get(same, 0) + 1
+
+    def _perform(self, batch: _Batch) -> None:
+        try:
+            self._save(batch)
+        except StoreError as error:
+            batch.answer(
+                Unavailable(f"it is not certain that this was stored ({error})", fix="look, then try again if need be")
+            )
+            raise
+        for effect in sorted(batch.effects, key=_rank):
+            match effect:
+                case Save():
+                    continue
+                case Publish():
+                    self._tell(effect)
+                case _:
+                    self._send(effect)
+        batch.answer()
+
+    def _save(self, batch: _Batch) -> None:
+        writes = merge(write for effect in batch.effects if isinstance(effect, Save) for write in effect.writes)
+        if not writes and not batch.prove_epoch:
+            return
+        try:
+            self._store.write(self.epoch, [_encoded(write) for write in writes])
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(f"{type(error).__name__}: {error}") from error
+        self.written_ms = self._now_ms()
+
+    def _send(self, effect: Call | Acknowledge) -> None:
+        """A driver never raises; if it does, nobody knows whether the call left, and the core learns just that."""
+        try:
+            self._driver.send(effect)
+        except Exception as error:
+            log.exception("driver failed to take a call")
+            if not isinstance(effect, Acknowledge):
+                self._deliver(SendFailed(self._now_ms(), effect, str(error), certain=False))
+
+
+def refuse(items: Iterable[Item], problem: str) -> None:
+    """Answer every order among `items` that it was not carried out."""
+    for item in items:
+        if isinstance(item, Order) and item.reply.set_running_or_notify_cancel():
+            item.reply.set_exception(Unavailable(problem, fix="try again in some seconds"))
+
+
+def _rank(effect: Effect) -> int:
+    return RANK[type(effect)]
+
+
+def _encoded(write: Write) -> StoredWrite:
+    value = None if write.record is None else records.encode(write.kind, write.record)
+    return StoredWrite(write.kind, write.key, value)
