@@ -1,0 +1,254 @@
+"""`python -m jobcloud.dev.cluster`: a master and N agents on this machine, in one process; and a handle on such a process.
+
+The process prints one line `ready master=127.0.0.1:PORT agents=N`, ends on SIGTERM and SIGINT (and with its parent, if
+that is asked for) and leaves no process behind, however it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .agent import AgentSettings
+from .master import MasterSettings
+from .resources import ResourceError, Resources, parse
+from .shell import Shell, new_salt
+
+DEFAULT_RESOURCES = "cpus:4;mem:4096;disk:10000;ports:[31000-31999]"
+_START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+
+
+class ClusterError(Exception):
+    """The dev cluster did not start, or a knob was refused; the text is what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    agents: int
+    port: int
+    data: Path | None
+    resources: Resources
+    attributes: tuple[dict[str, Any], ...]
+    parent_pid: int | None
+    master: MasterSettings
+    registration_timeout_ms: int
+    shutdown_grace_ms: int
+
+
+# ---- the process -----------------------------------------------------------------------------------------------
+
+
+def _options(argv: list[str]) -> ClusterOptions:
+    parser = argparse.ArgumentParser(prog="jobcloud.dev.cluster", description="A small Mesos for laptops and tests.")
+    add = parser.add_argument
+    add("--agents", type=int, default=1, help="how many (%(default)s)")
+    add("--port", type=int, default=5050, help="of the master; 0: any free one; agents take free ones (%(default)s)")
+    add("--data", type=Path, help="directory for sandboxes and the agents' ids; a temporary one otherwise")
+    add("--resources", default=DEFAULT_RESOURCES, help="of each agent (%(default)s)")
+    add("--attributes", action="append", default=[], help="of each agent: key:value, several by ; (may be repeated)")
+    add("--parent-pid", type=int, help="end when this process is not the parent any more")
+    add("--heartbeat-ms", type=int, default=15_000)
+    add("--allocation-interval-ms", type=int, default=1_000)
+    add("--offer-timeout-ms", type=int, help="rescind offers that are not answered for so long")
+    add("--executor-registration-timeout-ms", type=int, default=60_000)
+    add("--executor-shutdown-grace-ms", type=int, default=5_000)
+    asked = parser.parse_args(argv)
+    if asked.agents < 0 or not 0 <= asked.port < 65536:
+        parser.error("--agents is at least 0, --port from 0 to 65535")
+    for name in ("heartbeat_ms", "allocation_interval_ms", "executor_registration_timeout_ms"):
+        if getattr(asked, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} is at least 1")
+    try:
+        resources, attributes = parse(asked.resources), _attributes(";".join(asked.attributes))
+    except ResourceError as refused:
+        parser.error(str(refused))
+    master = MasterSettings(
+        heartbeat_ms=asked.heartbeat_ms,
+        allocation_interval_ms=asked.allocation_interval_ms,
+        offer_timeout_ms=asked.offer_timeout_ms,
+    )
+    return ClusterOptions(
+        asked.agents,
+        asked.port,
+        asked.data,
+        resources,
+        attributes,
+        asked.parent_pid,
+        master,
+        asked.executor_registration_timeout_ms,
+        asked.executor_shutdown_grace_ms,
+    )
+
+
+def _attributes(text: str) -> tuple[dict[str, Any], ...]:
+    """`rack:a;zone:b;weight:2.5` as Mesos reads it: a number is a scalar, everything else a text."""
+    made: list[dict[str, Any]] = []
+    for part in filter(str.strip, text.split(";")):
+        name, colon, value = (one.strip() for one in part.partition(":"))
+        if not (name and colon and value):
+            raise ResourceError(f"attributes: {part!r} is not `key:value`")
+        try:
+            made.append({"name": name, "type": "SCALAR", "scalar": {"value": float(value)}})
+        except ValueError:
+            made.append({"name": name, "type": "TEXT", "text": {"value": value}})
+    return tuple(made)
+
+
+class _Memory:
+    """What outlives the process in `--data`: the cluster's name and its agents' ids."""
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / "cluster.json"
+        self.name = f"{new_salt():016x}"
+        self.agent_ids: list[str] = []
+        self.runs = 0
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                kept = json.loads(self._path.read_text())
+                self.name, self.agent_ids, self.runs = (
+                    str(kept["name"]),
+                    [str(one) for one in kept["agents"]],
+                    int(kept["runs"]),
+                )
+            except (ValueError, KeyError, TypeError):
+                raise ClusterError(f"{self._path} is damaged: remove it to begin with new agents") from None
+
+    def save(self, agent_ids: list[str]) -> None:
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps({"name": self.name, "agents": agent_ids, "runs": self.runs + 1}))
+        fresh.replace(self._path)
+
+
+async def _run(options: ClusterOptions, data: Path) -> None:
+    memory = _Memory(data)
+    run = f"{memory.name}-{memory.runs}"
+    from dataclasses import replace
+
+    shell = Shell(replace(options.master, master_id=run), data)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        port = await shell.start_master(options.port)
+        known = memory.agent_ids[: options.agents]
+        shell.master.expect_agents(known, shell.now())
+        for number in range(options.agents):
+            settings = AgentSettings(
+                hostname=f"agent{number + 1}.localhost",
+                resources=options.resources,
+                attributes=options.attributes,
+                agent_id=known[number] if number < len(known) else "",
+                salt=new_salt(),
+                registration_timeout_ms=options.registration_timeout_ms,
+                shutdown_grace_ms=options.shutdown_grace_ms,
+            )
+            await shell.start_agent(settings, f"agent{number + 1}")
+        memory.save([host.agent.agent_id for host in shell.hosts.values()])
+        print(f"ready master=127.0.0.1:{port} agents={options.agents}", flush=True)
+        await _until(stop, options.parent_pid)
+    finally:
+        await shell.stop()
+
+
+async def _until(stop: asyncio.Event, parent_pid: int | None) -> None:
+    while not stop.is_set() and parent_pid in (None, os.getppid()):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.5 if parent_pid else None)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _options(sys.argv[1:] if argv is None else argv)
+    try:
+        if options.data is not None:
+            options.data.mkdir(parents=True, exist_ok=True)
+            asyncio.run(_run(options, options.data.resolve()))
+        else:
+            with tempfile.TemporaryDirectory(prefix="jobcloud-dev-", ignore_cleanup_errors=True) as folder:
+                asyncio.run(_run(options, Path(folder).resolve()))
+    except (OSError, ClusterError) as failure:
+        print(f"jobcloud.dev.cluster: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+# ---- a handle on it --------------------------------------------------------------------------------------------
+
+
+class DevCluster:
+    """`with DevCluster(agents=2) as cluster:` a dev cluster in a process of its own; `cluster.master` is "host:port".
+
+    `options` become flags (`allocation_interval_ms=50` → `--allocation-interval-ms 50`). Raises ClusterError.
+    """
+
+    def __init__(self, agents: int = 1, port: int = 0, **options: Any) -> None:
+        self.agents = agents
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+        self._argv = [sys.executable, "-m", __spec__.name, f"--agents={agents}", f"--port={port}", *flags]
+        self.master = ""
+        self.process: subprocess.Popen[str]
+
+    def __enter__(self) -> DevCluster:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        argv = [*self._argv, f"--parent-pid={os.getpid()}"]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], _START_SECONDS)
+        line = self.process.stdout.readline() if ready else ""
+        if not line.startswith("ready "):
+            self.stop()
+            raise ClusterError(f"the dev cluster did not start: {line.strip() or 'it said nothing'}")
+        self.master = line.split()[1].removeprefix("master=")
+
+    def stop(self) -> int:
+        """SIGTERM, then wait; gives the exit code."""
+        self.process.terminate()
+        try:
+            code = self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return code
+
+    def control(self, knob: str, **fields: Any) -> dict[str, Any]:
+        """Turn a fault knob (docs/dev-cluster.md). Raises ClusterError with what it refused."""
+        host, _, port = self.master.partition(":")
+        link = http.client.HTTPConnection(host, int(port), timeout=_STOP_SECONDS)
+        try:
+            link.request(
+                "POST", "/dev/control", json.dumps({"knob": knob, **fields}), {"Content-Type": "application/json"}
+            )
+            answer = link.getresponse()
+            body: dict[str, Any] = json.loads(answer.read())
+        finally:
+            link.close()
+        if answer.status != 200:
+            raise ClusterError(str(body.get("error", body)))
+        return body
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,946 @@
+"""A Mesos master as a state machine: calls and time in, replies and events out. It touches nothing.
+
+`handle` takes one input and gives effects in the order in which they happen; `next_at` says when the next Tick is due.
+What it does not know it refuses clearly: operations other than LAUNCH, dynamic reservations, quota, weights,
+authentication. Source of every behaviour: src/master/{master,http}.cpp of Mesos 1.11.0, judged by the contract suite.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..wire import decode_data
+from .allocator import Allocator, refuse_ms
+from .protocol import (
+    TERMINAL,
+    AcknowledgeUpdate,
+    AgentTimedOut,
+    Call,
+    Close,
+    DropTasks,
+    Effect,
+    ExecutorExited,
+    FrameworkUpdated,
+    FromAgent,
+    Json,
+    KillTask,
+    LinkLost,
+    MessageToExecutor,
+    MessageToFramework,
+    Operate,
+    RegisterAgent,
+    Registered,
+    Reply,
+    RescindOffer,
+    RunTask,
+    Send,
+    ShutdownAgent,
+    ShutdownExecutor,
+    ShutdownFramework,
+    StreamLost,
+    Subscribed,
+    TaskReport,
+    Tick,
+    ToAgent,
+    ToAgentMessage,
+    UpdateStatus,
+)
+from .registry import Agent, Executor, Framework, Offer, Task, status
+from .resources import NOTHING, Resources, from_wire
+from .schema import OPERATOR_CALL, SCHEDULER_CALL, SCHEDULER_CALLS, CallError
+from .validation import bad_failover_timeout, bad_framework, bad_offers, bad_role, task_needs
+from .views import MasterView
+
+UUID_BYTES = 16
+MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut | RescindOffer | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class MasterSettings:
+    """Times in milliseconds; the defaults are those of a Mesos master's flags."""
+
+    master_id: str = "dev"
+    hostname: str = "127.0.0.1"
+    port: int = 5050
+    heartbeat_ms: int = 15_000
+    allocation_interval_ms: int = 1_000
+    offer_timeout_ms: int | None = None
+    agent_reregister_timeout_ms: int = 600_000
+
+
+class Master:
+    def __init__(self, settings: MasterSettings, at_ms: int = 0) -> None:
+        self.settings = settings
+        self.started_at = at_ms
+        self.frameworks: dict[str, Framework] = {}
+        self.removed_frameworks: dict[str, Framework] = {}
+        self.agents: dict[str, Agent] = {}
+        self.unreachable: dict[str, int] = {}  # agent id → since when
+        self.gone: dict[str, int] = {}
+        self.recovering: set[str] = set()  # agents of before a restart that have not come back yet
+        self.offers: dict[str, Offer] = {}
+        self.allocator = Allocator(settings.allocation_interval_ms)
+        self._streams: dict[str, str] = {}  # stream id → framework id
+        self._links: dict[str, str] = {}  # link → agent id
+        self._counts = {"framework": 0, "offer": 0, "agent": 0, "stream": 0}
+        self._timers: list[tuple[int, int, str, str]] = []  # (due, sequence, kind, key)
+        self._sequence = 0
+        self._allocation_due = False
+        self._allocate_now = False
+        self._effects: list[Effect] = []
+        self._at = at_ms
+
+    def expect_agents(self, agent_ids: Iterable[str], at_ms: int) -> None:
+        """After a restart: these agents were registered; until each is back, unknown tasks may be theirs."""
+        for agent_id in agent_ids:
+            self.recovering.add(agent_id)
+            number = agent_id.rpartition("-S")[2]
+            if number.isdigit():
+                self._counts["agent"] = max(self._counts["agent"], int(number) + 1)
+            self._timer(at_ms + self.settings.agent_reregister_timeout_ms, "recovering", agent_id)
+
+    # ---- in and out ------------------------------------------------------------------------------------------
+
+    def handle(self, event: MasterInput, at_ms: int) -> list[Effect]:
+        """Take one input; the effects are in the order in which they are to be performed."""
+        self._at = at_ms
+        _HANDLERS[type(event)](self, event)
+        if self._allocate_now:
+            self._allocate_now = False
+            self._allocate()
+        if not self._allocation_due and self.allocator.waiting:
+            self._allocation_due = True
+            self._timer(at_ms + self.settings.allocation_interval_ms, "allocate", "")
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_at(self) -> int | None:
+        """When the next Tick is due, if anything waits for time."""
+        return self._timers[0][0] if self._timers else None
+
+    def view(self) -> MasterView:
+        return MasterView(self)
+
+    def _timer(self, due: int, kind: str, key: str) -> None:
+        self._sequence += 1
+        heapq.heappush(self._timers, (due, self._sequence, kind, key))
+
+    def _number(self, what: str) -> int:
+        number = self._counts[what]
+        self._counts[what] += 1
+        return number
+
+    def _send(self, framework: Framework, event: Json) -> None:
+        if framework.stream_id:
+            self._effects.append(Send(framework.stream_id, event))
+
+    def _tell(self, agent: Agent, message: ToAgentMessage) -> None:
+        if agent.connected:
+            self._effects.append(ToAgent(agent.link, message))
+
+    def _on_tick(self, _: Tick) -> None:
+        while self._timers and self._timers[0][0] <= self._at:
+            _, _, kind, key = heapq.heappop(self._timers)
+            _TIMERS[kind](self, key)
+
+    # ---- calls of schedulers ---------------------------------------------------------------------------------
+
+    def _on_call(self, event: Call) -> None:
+        try:
+            kind, call = _checked(event.body)
+        except CallError as refused:
+            self._effects.append(Reply(400, str(refused)))
+            return
+        if kind == "SUBSCRIBE":
+            if event.stream_id is not None:
+                self._effects.append(Reply(400, "Subscribe calls should not include the 'Mesos-Stream-Id' header"))
+            else:
+                self._subscribe(call["subscribe"])
+            return
+        refusal = self._refusal(call, event.stream_id)
+        if refusal is not None:
+            self._effects.append(refusal)
+            return
+        self._effects.append(Reply(202))
+        _CALLS[kind](self, self.frameworks[call["framework_id"]["value"]], call.get(kind.lower()) or {})
+
+    def _refusal(self, call: Json, stream_id: str | None) -> Reply | None:
+        framework = self.frameworks.get(call["framework_id"]["value"])
+        if framework is None:
+            return Reply(400, "Framework cannot be found")
+        if not framework.connected:
+            return Reply(403, "Framework is not subscribed")
+        if stream_id is None:
+            return Reply(400, "All non-subscribe calls should include the 'Mesos-Stream-Id' header")
+        if stream_id != framework.stream_id:
+            return Reply(
+                400,
+                f"The stream ID '{stream_id}' included in this request didn't match the stream ID currently"
+                f" associated with framework ID {framework.id}",
+            )
+        return None
+
+    def _subscribe(self, subscribe: Json) -> None:
+        stream_id = f"{self.settings.master_id}-{self.started_at:x}-{self._number('stream')}"
+        self._effects.append(Subscribed(stream_id))
+        info = {key: value for key, value in subscribe["framework_info"].items() if value is not None}
+        suppressed = subscribe.get("suppressed_roles") or []
+        given = (info.get("id") or {}).get("value", "")
+        error = bad_framework(info, suppressed)
+        if not error and given in self.removed_frameworks:
+            error = "Framework has been removed"
+        framework = self.frameworks.get(given)
+        error = error or bad_failover_timeout(info) or self._changed_principal(framework, info)
+        if error:
+            self._effects += [Send(stream_id, _error(error)), Close(stream_id)]
+            return
+        if framework is None:
+            framework = self._new_framework(info, given)
+        else:
+            # The two fields that a framework cannot change; Mesos keeps the old values and says nothing (MESOS-703).
+            info["user"] = framework.info["user"]
+            info["checkpoint"] = framework.info.get("checkpoint", False)
+        self._connect(framework, info, stream_id, suppressed)
+
+    def _changed_principal(self, framework: Framework | None, info: Json) -> str:
+        if framework is not None and framework.info.get("principal") != info.get("principal"):
+            return "Changing framework's principal is not allowed."
+        return ""
+
+    def _new_framework(self, info: Json, given: str) -> Framework:
+        framework_id = given or f"{self.settings.master_id}-{self._number('framework'):04d}"
+        info["id"] = {"value": framework_id}
+        framework = self.frameworks[framework_id] = Framework(info, self._at)
+        return framework
+
+    def _connect(self, framework: Framework, info: Json, stream_id: str, suppressed: list[str]) -> None:
+        known = framework.reregistered_at or framework.recovered
+        if framework.connected:
+            self._effects += [
+                Send(framework.stream_id, _error("Framework failed over")),
+                Close(framework.stream_id),
+            ]
+            del self._streams[framework.stream_id]
+        for offer in list(framework.offers.values()):
+            self._remove_offer(offer)
+        framework.info, framework.stream_id, framework.recovered = info, stream_id, False
+        framework.reregistered_at, framework.fails_over_at = self._at, None
+        self._streams[stream_id] = framework.id
+        self.allocator.add_client(framework.id, framework.roles, suppressed, framework.can("GPU_RESOURCES"))
+        self._allocate_now = True
+        self._send(framework, self._subscribed(framework))
+        self._beat(stream_id)
+        if known:
+            for agent in self.agents.values():
+                self._tell(agent, FrameworkUpdated(info))
+
+    def _subscribed(self, framework: Framework) -> Json:
+        return {
+            "type": "SUBSCRIBED",
+            "subscribed": {
+                "framework_id": framework.info["id"],
+                "heartbeat_interval_seconds": self.settings.heartbeat_ms / 1000,
+                "master_info": self.view().master_info(),
+            },
+        }
+
+    def _beat(self, stream_id: str) -> None:
+        if stream_id in self._streams:
+            self._effects.append(Send(stream_id, {"type": "HEARTBEAT"}))
+            self._timer(self._at + self.settings.heartbeat_ms, "beat", stream_id)
+
+    def _on_stream_lost(self, event: StreamLost) -> None:
+        framework_id = self._streams.pop(event.stream_id, "")
+        if not framework_id:
+            return
+        framework = self.frameworks[framework_id]
+        framework.stream_id = ""
+        for offer in list(framework.offers.values()):
+            self._remove_offer(offer)
+        self.allocator.deactivate_client(framework_id)
+        framework.fails_over_at = self._at + int(framework.info.get("failover_timeout", 0) * 1000)
+        self._timer(framework.fails_over_at, "failover", framework_id)
+
+    def _failover_timeout(self, framework_id: str) -> None:
+        framework = self.frameworks.get(framework_id)
+        if framework is not None and framework.fails_over_at is not None and framework.fails_over_at <= self._at:
+            self._remove_framework(framework)
+
+    def _remove_framework(self, framework: Framework) -> None:
+        """Its tasks end without a word, its executors are shut down, its id is refused from now on."""
+        for offer in list(framework.offers.values()):
+            self._remove_offer(offer)
+        for agent in self.agents.values():
+            self._tell(agent, ShutdownFramework(framework.id))
+        text = f"Framework {framework.id} removed"
+        for task in [*framework.tasks.values(), *framework.unreachable.values()]:
+            self._settle(task, self._status(task, "TASK_KILLED", text, "REASON_FRAMEWORK_REMOVED"))
+            self._forget(framework, task)
+        for agent in self.agents.values():
+            for key in [key for key in agent.executors if key[0] == framework.id]:
+                self._remove_executor(agent, key)
+        if framework.connected:
+            self._effects.append(Close(framework.stream_id))
+            del self._streams[framework.stream_id]
+            framework.stream_id = ""
+        del self.frameworks[framework.id]
+        if framework.id in self.allocator.clients:
+            self.allocator.remove_client(framework.id)
+        self.removed_frameworks[framework.id] = framework
+
+    def _teardown(self, framework: Framework, _: Json) -> None:
+        self._remove_framework(framework)
+
+    def _accept(self, framework: Framework, accept: Json) -> None:
+        offer_ids = [one["value"] for one in accept.get("offer_ids") or []]
+        operations = accept.get("operations") or []
+        if error := bad_offers(offer_ids, self.offers, framework):
+            for offer_id in offer_ids:
+                if offer_id in self.offers:
+                    self._remove_offer(self.offers[offer_id])
+            state = "TASK_DROPPED" if framework.partition_aware else "TASK_LOST"
+            text = f"Task launched with invalid offers: {error}"
+            for task in _tasks_of(operations):
+                self._refuse_task(framework, task, state, text, "REASON_INVALID_OFFERS")
+            return
+        offers = [self.offers[offer_id] for offer_id in offer_ids]
+        agent, role = self.agents[offers[0].agent_id], offers[0].role
+        left = NOTHING
+        for offer in offers:
+            left = left + offer.resources
+            self._withdraw(offer)
+        for operation in operations:
+            left = self._perform(framework, agent, role, operation, left)
+        self.allocator.recover(agent.agent_id, framework.id, role, left, refuse_ms(accept.get("filters")), self._at)
+
+    def _perform(self, framework: Framework, agent: Agent, role: str, operation: Json, left: Resources) -> Resources:
+        """One operation of an ACCEPT; what is left of the offers after it."""
+        if operation.get("type") == "LAUNCH":
+            for task in (operation.get("launch") or {}).get("task_infos") or []:
+                left = self._launch(framework, agent, role, task, left)
+            return left
+        text = f"The dev cluster performs LAUNCH alone, not {operation.get('type')}"
+        for task in _tasks_of([operation]):
+            self._refuse_task(framework, task, "TASK_ERROR", text, "REASON_TASK_INVALID")
+        if operation.get("id") is not None:
+            self._send(framework, _operation_error(operation, text, agent))
+        return left
+
+    def _launch(self, framework: Framework, agent: Agent, role: str, task: Json, left: Resources) -> Resources:
+        executor_info = task.get("executor")
+        if executor_info is not None and executor_info.get("framework_id") is None:
+            executor_info = {**executor_info, "framework_id": framework.info["id"]}
+            task = {**task, "executor": executor_info}
+        own, extra, error = task_needs(task, role, framework, agent)
+        if not error and not left.contains(own + extra):
+            error = f"Total resources {own + extra} required by task and its executor is more than available {left}"
+        if error:
+            self._refuse_task(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
+            return left
+        task = _allocated(task, role)
+        executor_id = task["executor"]["executor_id"]["value"]
+        key = (framework.id, executor_id)
+        if key not in agent.executors:
+            agent.executors[key] = Executor(task["executor"], role, extra)
+        self._add_task(
+            framework, Task(framework.id, task["task_id"]["value"], agent.agent_id, executor_id, role, own, task)
+        )
+        self._tell(agent, RunTask(framework.info, task))
+        return left - (own + extra)
+
+    def _add_task(self, framework: Framework, task: Task) -> None:
+        framework.tasks[task.task_id] = task
+        self.agents[task.agent_id].tasks[(framework.id, task.task_id)] = task
+
+    def _refuse_task(self, framework: Framework, task: Json, state: str, text: str, reason: str) -> None:
+        made = status(task["task_id"]["value"], task["agent_id"]["value"], state, text, reason, self._at)
+        self._send(framework, _update(made))
+
+    def _decline(self, framework: Framework, decline: Json) -> None:
+        hidden = refuse_ms(decline.get("filters"))
+        for one in decline.get("offer_ids") or []:
+            offer = framework.offers.get(one["value"])
+            if offer is not None:
+                self._remove_offer(offer, refuse=hidden)
+
+    def _suppress(self, framework: Framework, suppress: Json) -> None:
+        roles = suppress.get("roles") or []
+        if not self._foreign(framework, roles):
+            self.allocator.suppress(framework.id, roles)
+
+    def _revive(self, framework: Framework, revive: Json) -> None:
+        roles = revive.get("roles") or []
+        if not self._foreign(framework, roles):
+            self.allocator.revive(framework.id, roles)
+            self._allocate_now = True
+
+    def _foreign(self, framework: Framework, roles: list[str]) -> bool:
+        return any(bad_role(role) or role not in framework.roles for role in roles)
+
+    def _kill(self, framework: Framework, kill: Json) -> None:
+        task_id, agent_id = kill["task_id"]["value"], (kill.get("agent_id") or {}).get("value", "")
+        task = framework.tasks.get(task_id)
+        if task is None:
+            self._reconcile_one(framework, task_id, agent_id)
+        elif agent_id in ("", task.agent_id):
+            agent = self.agents[task.agent_id]
+            agent.killed.add((framework.id, task_id))
+            self._tell(agent, KillTask(framework.id, task_id, kill.get("kill_policy")))
+
+    def _shutdown(self, framework: Framework, shutdown: Json) -> None:
+        agent = self.agents.get(shutdown["agent_id"]["value"])
+        if agent is not None:
+            self._tell(agent, ShutdownExecutor(framework.id, shutdown["executor_id"]["value"]))
+
+    def _acknowledge(self, framework: Framework, acknowledge: Json) -> None:
+        agent = self.agents.get(acknowledge["agent_id"]["value"])
+        if agent is None or not agent.connected:
+            return
+        task_id, uuid = acknowledge["task_id"]["value"], acknowledge["uuid"]
+        task = agent.tasks.get((framework.id, task_id))
+        if task is not None:
+            if not task.update_state:
+                return
+            if task.update_state in TERMINAL and task.update_uuid == uuid:
+                self._forget(framework, task)
+        self._tell(agent, AcknowledgeUpdate(framework.id, task_id, uuid))
+
+    def _reconcile(self, framework: Framework, reconcile: Json) -> None:
+        asked = reconcile.get("tasks") or []
+        for one in asked:
+            self._reconcile_one(framework, one["task_id"]["value"], (one.get("agent_id") or {}).get("value", ""))
+        if not asked:
+            for task in framework.tasks.values():
+                self._send_latest(framework, task)
+
+    def _reconcile_one(self, framework: Framework, task_id: str, agent_id: str) -> None:
+        task = framework.tasks.get(task_id)
+        if task is not None:
+            self._send_latest(framework, task)
+            return
+        if agent_id in self.recovering or (not agent_id and self.recovering):
+            return  # it may be there: no answer before that agent is back or given up
+        more: Json = {}
+        if agent_id in self.agents:
+            state, text = "TASK_GONE", "Task is unknown to the agent"
+        elif agent_id in self.unreachable:
+            state, text = "TASK_UNREACHABLE", "Task is unreachable"
+            more["unreachable_time"] = {"nanoseconds": self.unreachable[agent_id] * 1_000_000}
+        elif agent_id in self.gone:
+            state, text = "TASK_GONE_BY_OPERATOR", "Task is gone"
+        else:
+            state, text = "TASK_UNKNOWN", "Task is unknown"
+        if not framework.partition_aware:
+            state = "TASK_LOST"
+        text = f"Reconciliation: {text}"
+        self._send(
+            framework, _update(status(task_id, agent_id, state, text, "REASON_RECONCILIATION", self._at, **more))
+        )
+
+    def _send_latest(self, framework: Framework, task: Task) -> None:
+        state = task.update_state or task.state
+        made = self._status(task, state, "Reconciliation: Latest task state", "REASON_RECONCILIATION")
+        if task.statuses:
+            made.update({k: task.statuses[-1][k] for k in ("container_status", "healthy") if k in task.statuses[-1]})
+        self._send(framework, _update(made))
+
+    def _message(self, framework: Framework, message: Json) -> None:
+        agent = self.agents.get(message["agent_id"]["value"])
+        if agent is not None:
+            self._tell(agent, MessageToExecutor(framework.id, message["executor_id"]["value"], message["data"]))
+
+    def _update_framework(self, framework: Framework, update: Json) -> None:
+        info = {**update["framework_info"], "user": framework.info["user"]}
+        framework.info = info
+        suppressed = update.get("suppressed_roles") or []
+        self.allocator.add_client(framework.id, framework.roles, suppressed, framework.can("GPU_RESOURCES"))
+        for offer in list(framework.offers.values()):
+            if offer.role not in framework.roles:
+                self._rescind(offer)
+        self._allocate_now = True
+        for agent in self.agents.values():
+            self._tell(agent, FrameworkUpdated(info))
+
+    def _ignore(self, framework: Framework, call: Json) -> None:
+        """Taken and without effect here: REQUEST, as Mesos' own allocator does, and what no inverse offer led to."""
+
+    # ---- offers ----------------------------------------------------------------------------------------------
+
+    def _allocate_in_turn(self, _: str) -> None:
+        self._allocation_due = False
+        self._allocate()
+
+    def _allocate(self) -> None:
+        made: dict[str, list[Offer]] = {}
+        for agent_id, framework_id, role, resources in self.allocator.allocate(self._at):
+            made.setdefault(framework_id, []).append(self._new_offer(agent_id, framework_id, role, resources))
+        for framework_id, offers in made.items():
+            framework = self.frameworks[framework_id]
+            shown = [self.view().offer(offer, framework) for offer in offers]
+            self._send(framework, {"type": "OFFERS", "offers": {"offers": shown}})
+
+    def _new_offer(self, agent_id: str, framework_id: str, role: str, resources: Resources) -> Offer:
+        offer_id = f"{self.settings.master_id}-O{self._number('offer')}"
+        expires_at = None
+        if self.settings.offer_timeout_ms is not None:
+            expires_at = self._at + self.settings.offer_timeout_ms
+            self._timer(expires_at, "offer", offer_id)
+        offer = Offer(offer_id, framework_id, agent_id, role, resources, expires_at)
+        self.offers[offer_id] = self.frameworks[framework_id].offers[offer_id] = offer
+        self.agents[agent_id].offers[offer_id] = offer
+        return offer
+
+    def _withdraw(self, offer: Offer) -> None:
+        """Forget an offer; its resources stay taken."""
+        del self.offers[offer.offer_id]
+        del self.frameworks[offer.framework_id].offers[offer.offer_id]
+        del self.agents[offer.agent_id].offers[offer.offer_id]
+
+    def _remove_offer(self, offer: Offer, refuse: int = 0) -> None:
+        self._withdraw(offer)
+        self.allocator.recover(offer.agent_id, offer.framework_id, offer.role, offer.resources, refuse, self._at)
+
+    def _rescind(self, offer: Offer) -> None:
+        self._remove_offer(offer)
+        event = {"type": "RESCIND", "rescind": {"offer_id": {"value": offer.offer_id}}}
+        self._send(self.frameworks[offer.framework_id], event)
+
+    def _offer_timeout(self, offer_id: str) -> None:
+        if offer_id in self.offers:
+            self._rescind(self.offers[offer_id])
+
+    def _on_rescind(self, event: RescindOffer) -> None:
+        self._offer_timeout(event.offer_id)
+
+    # ---- agents ----------------------------------------------------------------------------------------------
+
+    def _on_agent(self, event: FromAgent) -> None:
+        message = event.message
+        if isinstance(message, RegisterAgent):
+            self._register(event.link, message)
+            return
+        agent = self.agents.get(self._links.get(event.link, ""))
+        if agent is None:
+            return
+        if isinstance(message, UpdateStatus):
+            self._take_update(agent, message)
+        elif isinstance(message, ExecutorExited):
+            self._executor_exited(agent, message)
+        else:
+            self._message_up(agent, message)
+
+    def _register(self, link: str, message: RegisterAgent) -> None:
+        agent_id = message.agent_id
+        if agent_id in self.gone:
+            self._effects.append(ToAgent(link, ShutdownAgent("Agent has been marked gone")))
+            return
+        if not agent_id:
+            agent_id = f"{self.settings.master_id}-S{self._number('agent')}"
+        was_unreachable = self.unreachable.pop(agent_id, None) is not None
+        self.recovering.discard(agent_id)
+        agent = self.agents.get(agent_id)
+        if agent is None:
+            agent = self.agents[agent_id] = Agent(
+                agent_id, link, message.hostname, message.port, message.resources, message.attributes, self._at
+            )
+            self._links[link] = agent_id
+            self._effects.append(ToAgent(link, Registered(agent_id)))
+            self._recover(agent, message, was_unreachable)
+            self.allocator.add_host(agent_id, agent.total, agent.total - agent.used())
+        else:
+            self._links.pop(agent.link, None)
+            self._links[link] = agent_id
+            agent.link, agent.connected, agent.times_out_at = link, True, None
+            self._effects.append(ToAgent(link, Registered(agent_id)))
+            self._compare(agent, message)
+            self.allocator.activate_host(agent_id, True)
+        self._allocate_now = True
+
+    def _recover(self, agent: Agent, message: RegisterAgent, was_unreachable: bool) -> None:
+        """Take over what runs on an agent that this master did not have (any more)."""
+        infos = {info["id"]["value"]: info for info in message.frameworks}
+        torn_down = {one for one in infos if one in self.removed_frameworks}
+        for framework_id in torn_down:
+            self._tell(agent, ShutdownFramework(framework_id))
+        for report in message.executors:
+            if report.framework_id not in torn_down:
+                self._recovered_framework(infos[report.framework_id])
+                self._recover_executor(agent, report.framework_id, report.executor)
+        for task in message.tasks:
+            if task.framework_id not in torn_down:
+                framework = self._recovered_framework(infos[task.framework_id])
+                self._recover_task(agent, framework, task, was_unreachable)
+        for framework_id in infos:
+            if framework_id in self.frameworks and self.frameworks[framework_id].connected:
+                self._tell(agent, FrameworkUpdated(self.frameworks[framework_id].info))
+
+    def _recovered_framework(self, info: Json) -> Framework:
+        framework = self.frameworks.get(info["id"]["value"])
+        if framework is None:
+            framework = self.frameworks[info["id"]["value"]] = Framework(info, self._at, recovered=True)
+            self.allocator.add_client(framework.id, framework.roles, (), framework.can("GPU_RESOURCES"))
+            self.allocator.deactivate_client(framework.id)
+        return framework
+
+    def _recover_executor(self, agent: Agent, framework_id: str, info: Json) -> None:
+        resources = info.get("resources") or []
+        role = next((one["allocation_info"]["role"] for one in resources if "allocation_info" in one), "*")
+        agent.executors[(framework_id, info["executor_id"]["value"])] = executor = Executor(
+            info, role, from_wire(resources)
+        )
+        self.allocator.charge(framework_id, role, executor.resources)
+
+    def _recover_task(self, agent: Agent, framework: Framework, report: TaskReport, was_unreachable: bool) -> None:
+        task_id = report.task["task_id"]["value"]
+        framework.unreachable.pop(task_id, None)
+        role = next((r["allocation_info"]["role"] for r in report.task["resources"] if "allocation_info" in r), "*")
+        resources = from_wire(report.task["resources"])
+        task = Task(
+            framework.id, task_id, agent.agent_id, report.executor_id, role, resources, report.task, report.state
+        )
+        task.statuses = list(report.statuses)
+        task.update_state, task.update_uuid = report.update_state, report.update_uuid
+        self._add_task(framework, task)
+        if not task.terminal:
+            self.allocator.charge(framework.id, role, resources)
+        if was_unreachable and not framework.partition_aware:
+            self._tell(agent, KillTask(framework.id, task_id))
+
+    def _compare(self, agent: Agent, message: RegisterAgent) -> None:
+        """A known agent is back: tasks and executors that it has not got any more are accounted for."""
+        reported = {(task.framework_id, task.task["task_id"]["value"]) for task in message.tasks}
+        dropped: dict[str, list[str]] = {}
+        for key in agent.tasks:
+            if key not in reported:
+                dropped.setdefault(key[0], []).append(key[1])
+        for framework_id, task_ids in dropped.items():
+            self._tell(agent, DropTasks(framework_id, tuple(task_ids)))
+        executors = {(one.framework_id, one.executor["executor_id"]["value"]) for one in message.executors}
+        for gone in [key for key in agent.executors if key not in executors]:
+            self._remove_executor(agent, gone)
+        for framework_id, task_id in agent.killed & reported:
+            self._tell(agent, KillTask(framework_id, task_id))
+        for info in message.frameworks:
+            framework = self.frameworks.get(info["id"]["value"])
+            if framework is None:
+                self._tell(agent, ShutdownFramework(info["id"]["value"]))
+            elif framework.connected:
+                self._tell(agent, FrameworkUpdated(framework.info))
+
+    def _on_link_lost(self, event: LinkLost) -> None:
+        agent = self.agents.get(self._links.get(event.link, ""))
+        if agent is None or not agent.connected:
+            return
+        for offer in list(agent.offers.values()):
+            self._rescind(offer)
+        agent.connected = False
+        self.allocator.activate_host(agent.agent_id, False)
+        for framework_id in {key[0] for key in (*agent.tasks, *agent.executors)}:
+            framework = self.frameworks[framework_id]
+            if not framework.info.get("checkpoint", False):
+                self._drop_framework(agent, framework)
+        agent.times_out_at = self._at + self.settings.agent_reregister_timeout_ms
+        self._timer(agent.times_out_at, "agent", agent.agent_id)
+
+    def _drop_framework(self, agent: Agent, framework: Framework) -> None:
+        """An agent that broke off ends what frameworks without checkpointing have there."""
+        for task in [task for key, task in agent.tasks.items() if key[0] == framework.id]:
+            state = "TASK_GONE" if framework.partition_aware else "TASK_LOST"
+            text = f"Agent {agent.hostname} disconnected"
+            self._end_task(framework, task, self._status(task, state, text, "REASON_AGENT_DISCONNECTED"))
+        for key in [key for key in agent.executors if key[0] == framework.id]:
+            self._remove_executor(agent, key)
+
+    def _agent_timeout(self, agent_id: str) -> None:
+        agent = self.agents.get(agent_id)
+        if agent is not None and agent.times_out_at is not None and agent.times_out_at <= self._at:
+            self._mark_unreachable(agent, "agent did not reregister within the timeout")
+
+    def _on_agent_timed_out(self, event: AgentTimedOut) -> None:
+        if event.agent_id in self.agents:
+            self._mark_unreachable(self.agents[event.agent_id], "health check timed out")
+
+    def _recovery_timeout(self, agent_id: str) -> None:
+        if agent_id in self.recovering:
+            self.recovering.discard(agent_id)
+            self.unreachable[agent_id] = self._at
+
+    def _mark_unreachable(self, agent: Agent, cause: str) -> None:
+        self.unreachable[agent.agent_id] = self._at
+        self._remove_agent(agent, f"Agent {agent.hostname} marked unreachable: {cause}", gone=False)
+
+    def _mark_gone(self, agent_id: str) -> None:
+        text = "Agent has been marked gone"
+        self.gone[agent_id] = self._at
+        self.recovering.discard(agent_id)
+        agent = self.agents.get(agent_id)
+        if agent is not None:
+            self._tell(agent, ShutdownAgent(text))
+            self._remove_agent(agent, text, gone=True)
+            return
+        self.unreachable.pop(agent_id, None)
+        for framework in self.frameworks.values():
+            for task in [task for task in framework.unreachable.values() if task.agent_id == agent_id]:
+                self._end_task(framework, task, self._removal(framework, task, text, gone=True))
+
+    def _remove_agent(self, agent: Agent, text: str, gone: bool) -> None:
+        """Updates for its tasks, rescinded offers, then FAILURE to everyone: Mesos' own order."""
+        self.allocator.remove_host(agent.agent_id)
+        for task in list(agent.tasks.values()):
+            framework = self.frameworks[task.framework_id]
+            made = self._removal(framework, task, text, gone)
+            if gone and framework.partition_aware:
+                self._end_task(framework, task, made)
+            else:
+                self._lose_task(framework, task, made)
+        for key in list(agent.executors):
+            self._remove_executor(agent, key)
+        for offer in list(agent.offers.values()):
+            self._rescind(offer)
+        del self.agents[agent.agent_id]
+        self._links.pop(agent.link, None)
+        for framework in self.frameworks.values():
+            self._send(framework, {"type": "FAILURE", "failure": {"agent_id": {"value": agent.agent_id}}})
+
+    def _removal(self, framework: Framework, task: Task, text: str, gone: bool) -> Json:
+        reason = "REASON_AGENT_REMOVED"
+        state = "TASK_UNREACHABLE"
+        if not framework.partition_aware:
+            state = "TASK_LOST"
+        elif gone:
+            state, reason = "TASK_GONE_BY_OPERATOR", "REASON_AGENT_REMOVED_BY_OPERATOR"
+        made = self._status(task, state, text, reason)
+        if not gone:
+            made["unreachable_time"] = {"nanoseconds": self._at * 1_000_000}
+        return made
+
+    def _end_task(self, framework: Framework, task: Task, made: Json) -> None:
+        self._settle(task, made)
+        self._forget(framework, task)
+        self._send(framework, _update(made))
+
+    def _lose_task(self, framework: Framework, task: Task, made: Json) -> None:
+        """Like its end, but it may come back with its agent."""
+        self._settle(task, made)
+        self._forget(framework, task, completed=False)
+        framework.unreachable[task.task_id] = task
+        self._send(framework, _update(made))
+
+    def _settle(self, task: Task, made: Json, latest: str = "") -> None:
+        """Give a task its new state; what it used is free once, when it first ends or becomes unreachable."""
+        state = latest or made["state"]
+        ended = task.terminal or task.state == "TASK_UNREACHABLE"
+        if not task.terminal:
+            task.state = state
+        if not ended and (state in TERMINAL or state == "TASK_UNREACHABLE"):
+            self.allocator.recover(task.agent_id, task.framework_id, task.role, task.resources)
+        if task.statuses and task.statuses[-1]["state"] == made["state"]:
+            task.statuses.pop()
+        task.statuses.append({key: value for key, value in made.items() if key != "data"})
+
+    def _forget(self, framework: Framework, task: Task, completed: bool = True) -> None:
+        framework.tasks.pop(task.task_id, None)
+        framework.unreachable.pop(task.task_id, None)
+        key = (framework.id, task.task_id)
+        if task.agent_id in self.agents:
+            self.agents[task.agent_id].tasks.pop(key, None)
+            self.agents[task.agent_id].killed.discard(key)
+        if completed:
+            framework.completed.append(task)
+
+    def _take_update(self, agent: Agent, update: UpdateStatus) -> None:
+        framework = self.frameworks.get(update.framework_id)
+        made = update.status
+        task = agent.tasks.get((update.framework_id, made["task_id"]["value"]))
+        if framework is not None and framework.connected:
+            if task is not None:
+                task.update_state, task.update_uuid = made["state"], made["uuid"]
+            self._send(framework, _update(made))
+        if task is not None:
+            self._settle(task, made, update.latest_state)
+
+    def _executor_exited(self, agent: Agent, exited: ExecutorExited) -> None:
+        key = (exited.framework_id, exited.executor_id)
+        if key not in agent.executors:
+            return
+        self._remove_executor(agent, key)
+        framework = self.frameworks.get(exited.framework_id)
+        if framework is not None:
+            failure = {
+                "agent_id": {"value": agent.agent_id},
+                "executor_id": {"value": exited.executor_id},
+                "status": exited.status,
+            }
+            self._send(framework, {"type": "FAILURE", "failure": failure})
+
+    def _remove_executor(self, agent: Agent, key: tuple[str, str]) -> None:
+        executor = agent.executors.pop(key)
+        self.allocator.recover(agent.agent_id, key[0], executor.role, executor.resources)
+
+    def _message_up(self, agent: Agent, message: MessageToFramework) -> None:
+        framework = self.frameworks.get(message.framework_id)
+        if framework is not None:
+            body = {
+                "agent_id": {"value": agent.agent_id},
+                "executor_id": {"value": message.executor_id},
+                "data": message.data,
+            }
+            self._send(framework, {"type": "MESSAGE", "message": body})
+
+    def _status(self, task: Task, state: str, text: str, reason: str) -> Json:
+        more = {"executor_id": {"value": task.executor_id}} if task.executor_id else {}
+        return status(task.task_id, task.agent_id, state, text, reason, self._at, **more)
+
+    # ---- operators -------------------------------------------------------------------------------------------
+
+    def _on_operate(self, event: Operate) -> None:
+        try:
+            OPERATOR_CALL(event.body, "")
+        except CallError as refused:
+            text = f"Failed to convert JSON into Call protobuf: {refused}"
+            self._effects.append(Reply(400, text))
+            return
+        kind = event.body.get("type")
+        if kind == "MARK_AGENT_GONE":
+            self._operate_gone(event.body)
+        elif kind == "TEARDOWN":
+            self._operate_teardown(event.body)
+        else:
+            answer = self.view().answer(kind)
+            if answer is None:
+                self._effects.append(Reply(501, f"The dev cluster does not know the operator call {kind!r}"))
+            else:
+                self._effects.append(Reply(200, answer))
+
+    def _operate_gone(self, call: Json) -> None:
+        agent_id = ((call.get("mark_agent_gone") or {}).get("agent_id") or {}).get("value")
+        if agent_id is None:
+            self._effects.append(
+                Reply(400, "Failed to validate master::Call: Expecting 'mark_agent_gone' to be present")
+            )
+        elif agent_id in self.gone:
+            self._effects.append(Reply(200))
+        elif agent_id in self.agents or agent_id in self.unreachable or agent_id in self.recovering:
+            self._effects.append(Reply(200))
+            self._mark_gone(agent_id)
+        else:
+            self._effects.append(Reply(404, "Agent not found"))
+
+    def _operate_teardown(self, call: Json) -> None:
+        framework_id = ((call.get("teardown") or {}).get("framework_id") or {}).get("value")
+        if framework_id is None:
+            self._effects.append(Reply(400, "Failed to validate master::Call: Expecting 'teardown' to be present"))
+        elif framework_id not in self.frameworks:
+            self._effects.append(Reply(400, f"No framework found with ID {framework_id}"))
+        else:
+            self._effects.append(Reply(200))
+            self._remove_framework(self.frameworks[framework_id])
+
+
+def _checked(body: Any) -> tuple[str, Json]:
+    """The kind of a scheduler call, and the call, if it is one."""
+    try:
+        SCHEDULER_CALL(body, "")
+    except CallError as refused:
+        raise CallError(f"Failed to convert JSON into Call protobuf: {refused}") from None
+    invalid = "Failed to validate scheduler::Call: "
+    kind = body.get("type")
+    if kind not in SCHEDULER_CALLS:
+        raise CallError(f"{invalid}Expecting 'type' to be present")
+    owner = (body.get("framework_id") or {}).get("value")
+    part = body.get(kind.lower())
+    if part is None and kind not in ("TEARDOWN", "REVIVE", "SUPPRESS"):
+        if kind != "SUBSCRIBE" and owner is None:
+            raise CallError(f"{invalid}Expecting 'framework_id' to be present")
+        raise CallError(f"{invalid}Expecting '{kind.lower()}' to be present")
+    if kind == "SUBSCRIBE":
+        if ((part["framework_info"].get("id") or {}).get("value", "")) != (owner or ""):
+            raise CallError(f"{invalid}'framework_id' differs from 'subscribe.framework_info.id'")
+    elif owner is None:
+        raise CallError(f"{invalid}Expecting 'framework_id' to be present")
+    if kind == "ACKNOWLEDGE" and len(decode_data(part["uuid"])) != UUID_BYTES:
+        raise CallError(f"{invalid}Not a valid UUID")
+    if kind == "UPDATE_FRAMEWORK" and ((part["framework_info"].get("id") or {}).get("value", "")) != owner:
+        raise CallError(f"{invalid}'framework_id' differs from 'update_framework.framework_info.id'")
+    return kind, body
+
+
+def _tasks_of(operations: list[Json]) -> list[Json]:
+    found: list[Json] = []
+    for operation in operations:
+        found += (operation.get("launch") or {}).get("task_infos") or []
+        found += ((operation.get("launch_group") or {}).get("task_group") or {}).get("tasks") or []
+    return found
+
+
+def _allocated(task: Json, role: str) -> Json:
+    """The task with the role its resources are allocated to written into each of them, as agents see it."""
+
+    def mark(resources: list[Json]) -> list[Json]:
+        return [{**one, "allocation_info": {"role": role}} for one in resources]
+
+    executor = task["executor"]
+    return {
+        **task,
+        "resources": mark(task["resources"]),
+        "executor": {**executor, "resources": mark(executor.get("resources") or [])},
+    }
+
+
+def _update(made: Json) -> Json:
+    return {"type": "UPDATE", "update": {"status": made}}
+
+
+def _error(text: str) -> Json:
+    return {"type": "ERROR", "error": {"message": text}}
+
+
+def _operation_error(operation: Json, text: str, agent: Agent) -> Json:
+    made = {
+        "operation_id": operation["id"],
+        "state": "OPERATION_ERROR",
+        "message": text,
+        "agent_id": {"value": agent.agent_id},
+    }
+    return {"type": "UPDATE_OPERATION_STATUS", "update_operation_status": {"status": made}}
+
+
+_HANDLERS: dict[type, Callable[[Master, Any], None]] = {
+    Call: Master._on_call,
+    Operate: Master._on_operate,
+    StreamLost: Master._on_stream_lost,
+    LinkLost: Master._on_link_lost,
+    FromAgent: Master._on_agent,
+    AgentTimedOut: Master._on_agent_timed_out,
+    RescindOffer: Master._on_rescind,
+    Tick: Master._on_tick,
+}
+_TIMERS: dict[str, Callable[[Master, str], None]] = {
+    "beat": Master._beat,
+    "allocate": Master._allocate_in_turn,
+    "offer": Master._offer_timeout,
+    "failover": Master._failover_timeout,
+    "agent": Master._agent_timeout,
+    "recovering": Master._recovery_timeout,
+}
+_CALLS: dict[str, Callable[[Master, Framework, Json], None]] = {
+    "TEARDOWN": Master._teardown,
+    "ACCEPT": Master._accept,
+    "DECLINE": Master._decline,
+    "REVIVE": Master._revive,
+    "SUPPRESS": Master._suppress,
+    "KILL": Master._kill,
+    "SHUTDOWN": Master._shutdown,
+    "ACKNOWLEDGE": Master._acknowledge,
+    "RECONCILE": Master._reconcile,
+    "MESSAGE": Master._message,
+    "REQUEST": Master._ignore,
+    "ACCEPT_INVERSE_OFFERS": Master._ignore,
+    "DECLINE_INVERSE_OFFERS": Master._ignore,
+    "UPDATE_FRAMEWORK": Master._update_framework,
+    "RECONCILE_OPERATIONS": Master._ignore,
+    "ACKNOWLEDGE_OPERATION_STATUS": Master._ignore,
+}

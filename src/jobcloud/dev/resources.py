@@ -1,0 +1,251 @@
+"""Amounts of an agent's resources, by name and reservation: what is offered, asked for, used and left.
+
+Scalars are int thousandths (Mesos' own precision: documentation "Mesos Attributes & Resources"), ranges are sorted,
+disjoint and inclusive. A key is (name, role it is reserved to); "*" stands for no reservation. Static reservations
+alone are known here; the role something is *allocated* to is the offer's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+UNRESERVED = "*"
+Key = tuple[str, str]
+Spans = tuple[tuple[int, int], ...]
+Wire = list[dict[str, Any]]
+
+_ENTRY = re.compile(r"\s*([^\s:()]+)(?:\(([^\s()]+)\))?\s*:\s*(\S.*?)\s*$")
+_SPAN = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*$")
+_MAX_SCALAR = 10**15
+
+
+class ResourceError(ValueError):
+    """Resources that Mesos would refuse; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    scalars: Mapping[Key, int] = field(default_factory=dict)
+    ranges: Mapping[Key, Spans] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.scalars or self.ranges)
+
+    def __add__(self, other: Resources) -> Resources:
+        scalars = dict(self.scalars)
+        for key, amount in other.scalars.items():
+            scalars[key] = scalars.get(key, 0) + amount
+        if not other.ranges:
+            return Resources(scalars, self.ranges)
+        ranges = dict(self.ranges)
+        for key, spans in other.ranges.items():
+            ranges[key] = _united((*ranges.get(key, ()), *spans))
+        return Resources(scalars, ranges)
+
+    def __sub__(self, other: Resources) -> Resources:
+        """What is left without `other`, which must be contained; empty entries are dropped."""
+        scalars = dict(self.scalars)
+        for key, amount in other.scalars.items():
+            left = scalars[key] - amount
+            if left:
+                scalars[key] = left
+            else:
+                del scalars[key]
+        if not other.ranges:
+            return Resources(scalars, self.ranges)
+        ranges = dict(self.ranges)
+        for key, spans in other.ranges.items():
+            if rest := _without(ranges[key], spans):
+                ranges[key] = rest
+            else:
+                del ranges[key]
+        return Resources(scalars, ranges)
+
+    def contains(self, other: Resources) -> bool:
+        for key, amount in other.scalars.items():
+            if self.scalars.get(key, 0) < amount:
+                return False
+        return all(_covers(self.ranges.get(key, ()), spans) for key, spans in other.ranges.items())
+
+    def usable_by(self, role: str) -> Resources:
+        """What may be offered to `role`: the unreserved part and what is reserved to it or to a role above it."""
+        if all(reserved == UNRESERVED for _, reserved in (*self.scalars, *self.ranges)):
+            return self
+        fits = {key for key in (*self.scalars, *self.ranges) if _may_use(role, key[1])}
+        return Resources(
+            {k: v for k, v in self.scalars.items() if k in fits}, {k: v for k, v in self.ranges.items() if k in fits}
+        )
+
+    def overlaps(self, other: Resources) -> bool:
+        """Whether a port (or other range) is in both."""
+        return any(
+            _without(self.ranges[k], spans) != self.ranges[k] for k, spans in other.ranges.items() if k in self.ranges
+        )
+
+    def amount(self, name: str) -> int:
+        """All of a scalar, reserved or not, in thousandths."""
+        return sum(amount for (other, _), amount in self.scalars.items() if other == name)
+
+    def to_wire(self, allocated_to: str = "", with_role: bool = False) -> Wire:
+        """As `Resource` messages; `with_role` in the older format, for frameworks without RESERVATION_REFINEMENT."""
+        wire: Wire = []
+        for key, spans in self.ranges.items():
+            value = {"range": [{"begin": begin, "end": end} for begin, end in spans]}
+            wire.append(_entry(key, {"type": "RANGES", "ranges": value}, allocated_to, with_role))
+        for key, amount in self.scalars.items():
+            wire.append(_entry(key, {"type": "SCALAR", "scalar": {"value": amount / 1000}}, allocated_to, with_role))
+        return wire
+
+    def __str__(self) -> str:
+        """As Mesos writes them into its messages, near enough to be read."""
+        parts = [f"{n}{_shown(r)}:{amount / 1000:g}" for (n, r), amount in self.scalars.items()]
+        parts += [f"{n}{_shown(r)}:[{', '.join(f'{a}-{b}' for a, b in s)}]" for (n, r), s in self.ranges.items()]
+        return "; ".join(parts) or "{}"
+
+
+NOTHING = Resources()
+
+
+def _shown(reserved: str) -> str:
+    return "" if reserved == UNRESERVED else f"(reservations: [(STATIC,{reserved})])"
+
+
+def _may_use(role: str, reserved: str) -> bool:
+    return reserved in (UNRESERVED, role) or role.startswith(reserved + "/")
+
+
+def _entry(key: Key, value: dict[str, Any], allocated_to: str, with_role: bool) -> dict[str, Any]:
+    name, reserved = key
+    entry = {"name": name, **value}
+    if with_role:
+        entry["role"] = reserved
+    elif reserved != UNRESERVED:
+        entry["reservations"] = [{"type": "STATIC", "role": reserved}]
+    if allocated_to:
+        entry["allocation_info"] = {"role": allocated_to}
+    return entry
+
+
+def _united(spans: Iterable[tuple[int, int]]) -> Spans:
+    merged: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if merged and begin <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((begin, end))
+    return tuple(merged)
+
+
+def _without(spans: Spans, taken: Spans) -> Spans:
+    left = list(spans)
+    for low, high in taken:
+        left = [
+            piece
+            for begin, end in left
+            for piece in ((begin, min(end, low - 1)), (max(begin, high + 1), end))
+            if piece[0] <= piece[1]
+        ]
+    return tuple(left)
+
+
+def _covers(spans: Spans, wanted: Spans) -> bool:
+    return all(any(begin <= low and high <= end for begin, end in spans) for low, high in wanted)
+
+
+def from_wire(wire: Wire, role: str = "") -> Resources:
+    """`Resource` messages as amounts; entries of one key are added up.
+
+    With `role`, entries allocated to any other role are refused. Raises ResourceError in Mesos' words.
+    """
+    scalars: dict[Key, int] = {}
+    ranges: dict[Key, Spans] = {}
+    for entry in wire:
+        key = (_name(entry), _reservation(entry))
+        allocated = entry.get("allocation_info", {}).get("role", role)
+        if role and allocated != role:
+            raise ResourceError("The resources have multiple allocation roles or one that was not offered")
+        if entry.get("type") == "SCALAR":
+            scalars[key] = scalars.get(key, 0) + _scalar(entry)
+        elif entry.get("type") == "RANGES":
+            ranges[key] = _united((*ranges.get(key, ()), *_spans(entry)))
+        else:
+            raise ResourceError(f"Unsupported resource type {entry.get('type')!r} of '{key[0]}'")
+    return Resources({k: v for k, v in scalars.items() if v}, {k: v for k, v in ranges.items() if v})
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    name = entry.get("name")
+    if not isinstance(name, str) or not name:
+        raise ResourceError("Empty resource name")
+    return name
+
+
+def _reservation(entry: Mapping[str, Any]) -> str:
+    for word in ("reservation", "disk", "revocable", "shared", "provider_id"):
+        if entry.get(word) is not None:
+            raise ResourceError(f"Resource '{entry['name']}': '{word}' is not known to the dev cluster")
+    stack = entry.get("reservations") or []
+    if stack and stack[-1].get("type") == "STATIC":
+        return str(stack[-1]["role"])
+    if stack:
+        raise ResourceError(f"Resource '{entry['name']}': dynamic reservations are not known to the dev cluster")
+    return str(entry.get("role", UNRESERVED))
+
+
+def _scalar(entry: Mapping[str, Any]) -> int:
+    if "scalar" not in entry or "ranges" in entry:
+        raise ResourceError("Invalid scalar resource")
+    value = entry["scalar"]["value"]
+    if not 0 <= value <= _MAX_SCALAR:
+        raise ResourceError("Invalid scalar resource: value < 0" if value < 0 else "Invalid scalar resource: too large")
+    return round(value * 1000)
+
+
+def _spans(entry: Mapping[str, Any]) -> Spans:
+    if "ranges" not in entry or "scalar" in entry:
+        raise ResourceError("Invalid ranges resource")
+    spans = [(one["begin"], one["end"]) for one in entry["ranges"].get("range", [])]
+    for begin, end in spans:
+        if begin > end:
+            raise ResourceError("Invalid ranges resource: begin > end")
+    if sum(end - begin + 1 for begin, end in spans) != sum(end - begin + 1 for begin, end in _united(spans)):
+        raise ResourceError("Invalid ranges resource: overlapping ranges")
+    return tuple(spans)
+
+
+def parse(text: str) -> Resources:
+    """An agent's `--resources`: `cpus:4;cpus(role):2;mem:4096;ports:[31000-31999,32000-32100]`.
+
+    Raises ResourceError naming the part that cannot be read.
+    """
+    scalars: dict[Key, int] = {}
+    ranges: dict[Key, Spans] = {}
+    for part in filter(str.strip, text.split(";")):
+        if not (found := _ENTRY.match(part)):
+            raise ResourceError(f"resources: {part!r} is not `name:value` or `name(role):value`")
+        key, value = (found[1], found[2] or UNRESERVED), found[3]
+        if value.startswith("[") and value.endswith("]"):
+            ranges[key] = _united((*ranges.get(key, ()), *(_parsed_span(one, part) for one in value[1:-1].split(","))))
+        else:
+            scalars[key] = scalars.get(key, 0) + _parsed_scalar(value, part)
+    return Resources({k: v for k, v in scalars.items() if v}, ranges)
+
+
+def _parsed_span(text: str, part: str) -> tuple[int, int]:
+    found = _SPAN.match(text)
+    if not found or int(found[1]) > int(found[2]):
+        raise ResourceError(f"resources: {part!r}: a range is `[low-high]`")
+    return int(found[1]), int(found[2])
+
+
+def _parsed_scalar(value: str, part: str) -> int:
+    try:
+        amount = float(value)
+    except ValueError:
+        amount = -1
+    if not 0 <= amount <= _MAX_SCALAR:
+        raise ResourceError(f"resources: {part!r}: a value is a number of at least 0 or a range `[low-high]`")
+    return round(amount * 1000)

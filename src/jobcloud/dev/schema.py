@@ -1,0 +1,273 @@
+"""Which JSON is a v1 call: the fields of Mesos' protobuf messages that the dev cluster reads, and their types.
+
+As in Mesos, unknown fields are skipped, a wrong type or a missing required field refuses the whole call.
+Source: include/mesos/v1/{mesos,scheduler/scheduler,executor/executor,master/master}.proto of Mesos 1.11.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..wire import decode_data
+
+
+class CallError(ValueError):
+    """A call that is not one; the text names the field."""
+
+
+Check = Callable[[Any, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message: its fields, and which of them have to be there."""
+
+    fields: Mapping[str, Check]
+    required: tuple[str, ...] = ()
+
+    def __call__(self, value: Any, path: str) -> None:
+        if not isinstance(value, dict):
+            raise CallError(f"{path or 'the call'}: expecting a JSON object")
+        for name, inner in value.items():
+            check = self.fields.get(name)
+            if check is not None and inner is not None:
+                check(inner, f"{path}.{name}" if path else name)
+        for name in self.required:
+            if value.get(name) is None:
+                raise CallError(f"Missing required fields: {f'{path}.{name}' if path else name}")
+
+
+def text(value: Any, path: str) -> None:
+    if not isinstance(value, str):
+        raise CallError(f"{path}: expecting a string")
+
+
+def flag(value: Any, path: str) -> None:
+    if not isinstance(value, bool):
+        raise CallError(f"{path}: expecting a boolean")
+
+
+def whole(value: Any, path: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**64:
+        raise CallError(f"{path}: expecting a whole number")
+
+
+def number(value: Any, path: str) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value or abs(value) > 1e300:
+        raise CallError(f"{path}: expecting a number")
+
+
+def data(value: Any, path: str) -> None:
+    text(value, path)
+    try:
+        decode_data(value)
+    except ValueError:
+        raise CallError(f"{path}: expecting base64") from None
+
+
+def one_of(*names: str) -> Check:
+    def check(value: Any, path: str) -> None:
+        if value not in names:
+            raise CallError(f"{path}: {value!r} is not one of its values")
+
+    return check
+
+
+def listed(inner: Check) -> Check:
+    def check(value: Any, path: str) -> None:
+        if not isinstance(value, list):
+            raise CallError(f"{path}: expecting a JSON array")
+        for index, item in enumerate(value):
+            inner(item, f"{path}[{index}]")
+
+    return check
+
+
+TASK_STATES = (
+    "TASK_STAGING",
+    "TASK_STARTING",
+    "TASK_RUNNING",
+    "TASK_KILLING",
+    "TASK_FINISHED",
+    "TASK_FAILED",
+    "TASK_KILLED",
+    "TASK_ERROR",
+    "TASK_LOST",
+    "TASK_DROPPED",
+    "TASK_UNREACHABLE",
+    "TASK_GONE",
+    "TASK_GONE_BY_OPERATOR",
+    "TASK_UNKNOWN",
+)
+
+ID = Message({"value": text}, ("value",))
+DURATION = Message({"nanoseconds": whole}, ("nanoseconds",))
+KILL_POLICY = Message({"grace_period": DURATION})
+LABELS = Message({"labels": listed(Message({"key": text, "value": text}, ("key",)))})
+RESOURCE = Message(
+    {
+        "name": text,
+        "type": one_of("SCALAR", "RANGES", "SET", "TEXT"),
+        "scalar": Message({"value": number}, ("value",)),
+        "ranges": Message({"range": listed(Message({"begin": whole, "end": whole}, ("begin", "end")))}),
+        "set": Message({"item": listed(text)}),
+        "role": text,
+        "allocation_info": Message({"role": text}),
+        "reservations": listed(Message({"type": one_of("STATIC", "DYNAMIC"), "role": text, "principal": text})),
+    },
+    ("name", "type"),
+)
+COMMAND = Message(
+    {
+        "uris": listed(
+            Message(
+                {"value": text, "executable": flag, "extract": flag, "cache": flag, "output_file": text}, ("value",)
+            )
+        ),
+        "environment": Message(
+            {
+                "variables": listed(
+                    Message({"name": text, "value": text, "type": one_of("VALUE", "SECRET", "UNKNOWN")}, ("name",))
+                )
+            }
+        ),
+        "shell": flag,
+        "value": text,
+        "arguments": listed(text),
+        "user": text,
+    }
+)
+EXECUTOR = Message(
+    {
+        "type": one_of("UNKNOWN", "DEFAULT", "CUSTOM"),
+        "executor_id": ID,
+        "framework_id": ID,
+        "command": COMMAND,
+        "resources": listed(RESOURCE),
+        "name": text,
+        "source": text,
+        "data": data,
+        "shutdown_grace_period": DURATION,
+        "labels": LABELS,
+    },
+    ("executor_id",),
+)
+TASK = Message(
+    {
+        "name": text,
+        "task_id": ID,
+        "agent_id": ID,
+        "resources": listed(RESOURCE),
+        "executor": EXECUTOR,
+        "command": COMMAND,
+        "kill_policy": KILL_POLICY,
+        "data": data,
+        "labels": LABELS,
+        "max_completion_time": DURATION,
+    },
+    ("name", "task_id", "agent_id"),
+)
+STATUS = Message(
+    {
+        "task_id": ID,
+        "state": one_of(*TASK_STATES),
+        "message": text,
+        "source": one_of("SOURCE_MASTER", "SOURCE_AGENT", "SOURCE_EXECUTOR"),
+        "reason": text,
+        "data": data,
+        "agent_id": ID,
+        "executor_id": ID,
+        "timestamp": number,
+        "uuid": data,
+        "healthy": flag,
+        "labels": LABELS,
+    },
+    ("task_id", "state"),
+)
+FRAMEWORK = Message(
+    {
+        "user": text,
+        "name": text,
+        "id": ID,
+        "failover_timeout": number,
+        "checkpoint": flag,
+        "role": text,
+        "roles": listed(text),
+        "hostname": text,
+        "principal": text,
+        "webui_url": text,
+        "capabilities": listed(Message({"type": text})),
+        "labels": LABELS,
+    },
+    ("user", "name"),
+)
+FILTERS = Message({"refuse_seconds": number})
+OPERATION = Message(
+    {
+        "type": one_of(
+            "UNKNOWN",
+            "LAUNCH",
+            "LAUNCH_GROUP",
+            "RESERVE",
+            "UNRESERVE",
+            "CREATE",
+            "DESTROY",
+            "GROW_VOLUME",
+            "SHRINK_VOLUME",
+            "CREATE_DISK",
+            "DESTROY_DISK",
+        ),
+        "id": ID,
+        "launch": Message({"task_infos": listed(TASK)}),
+        "launch_group": Message({"task_group": Message({"tasks": listed(TASK)})}),
+    }
+)
+OFFER_IDS = listed(ID)
+INVERSE = Message({"inverse_offer_ids": OFFER_IDS, "filters": FILTERS})
+SCHEDULER_CALLS: dict[str, Check] = {
+    "SUBSCRIBE": Message({"framework_info": FRAMEWORK, "suppressed_roles": listed(text)}, ("framework_info",)),
+    "ACCEPT": Message({"offer_ids": OFFER_IDS, "operations": listed(OPERATION), "filters": FILTERS}),
+    "DECLINE": Message({"offer_ids": OFFER_IDS, "filters": FILTERS}),
+    "ACCEPT_INVERSE_OFFERS": INVERSE,
+    "DECLINE_INVERSE_OFFERS": INVERSE,
+    "REVIVE": Message({"role": text, "roles": listed(text)}),
+    "SUPPRESS": Message({"role": text, "roles": listed(text)}),
+    "KILL": Message({"task_id": ID, "agent_id": ID, "kill_policy": KILL_POLICY}, ("task_id",)),
+    "SHUTDOWN": Message({"executor_id": ID, "agent_id": ID}, ("executor_id", "agent_id")),
+    "ACKNOWLEDGE": Message({"agent_id": ID, "task_id": ID, "uuid": data}, ("agent_id", "task_id", "uuid")),
+    "RECONCILE": Message({"tasks": listed(Message({"task_id": ID, "agent_id": ID}, ("task_id",)))}),
+    "MESSAGE": Message({"agent_id": ID, "executor_id": ID, "data": data}, ("agent_id", "executor_id", "data")),
+    "REQUEST": Message({"requests": listed(Message({"agent_id": ID, "resources": listed(RESOURCE)}))}),
+    "UPDATE_FRAMEWORK": Message({"framework_info": FRAMEWORK, "suppressed_roles": listed(text)}, ("framework_info",)),
+    "TEARDOWN": Message({}),
+    "RECONCILE_OPERATIONS": Message({}),
+    "ACKNOWLEDGE_OPERATION_STATUS": Message({}),
+}
+SCHEDULER_CALL = Message(
+    {"type": text, "framework_id": ID, **{kind.lower(): check for kind, check in SCHEDULER_CALLS.items()}}
+)
+EXECUTOR_CALL = Message(
+    {
+        "type": text,
+        "framework_id": ID,
+        "executor_id": ID,
+        "subscribe": Message(
+            {
+                "unacknowledged_tasks": listed(TASK),
+                "unacknowledged_updates": listed(Message({"status": STATUS}, ("status",))),
+            }
+        ),
+        "update": Message({"status": STATUS}, ("status",)),
+        "message": Message({"data": data}, ("data",)),
+    },
+    ("framework_id", "executor_id"),
+)
+OPERATOR_CALL = Message(
+    {
+        "type": text,
+        "mark_agent_gone": Message({"agent_id": ID}, ("agent_id",)),
+        "teardown": Message({"framework_id": ID}, ("framework_id",)),
+    }
+)

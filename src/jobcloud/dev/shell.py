@@ -1,0 +1,461 @@
+"""The dev cluster's shell: one event loop that carries calls, events, time and processes to and from the pure machines.
+
+It decides nothing. The faults that tests ask for are made here, between the machines and the world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .agent import Agent, AgentInput, AgentSettings
+from .http import Connection, Request, serve
+from .knobs import Faults, Knobs
+from .master import Master, MasterInput, MasterSettings
+from .protocol import (
+    AgentTimedOut,
+    Call,
+    Close,
+    Effect,
+    EndAgent,
+    ExecutorEnded,
+    ExecutorStarted,
+    FromAgent,
+    FromMaster,
+    Json,
+    KillExecutor,
+    LinkLost,
+    LinkMade,
+    Operate,
+    Reply,
+    Send,
+    StartExecutor,
+    StreamLost,
+    Subscribed,
+    Tick,
+    ToAgent,
+    ToMaster,
+)
+from .resources import Resources
+from .sandbox import LaunchError, Machine, kill_all, prepare, start_process
+from .virtual import VirtualExecutors
+
+JSON = "application/json"
+_FAILED_TO_START = 256  # wait status of an exit with 1
+
+
+@dataclass(slots=True)
+class Host:
+    """An agent: its machine, its place on this computer, its link to the master."""
+
+    agent: Agent
+    machine: Machine
+    link: str
+    linked: bool = True
+    timer: asyncio.TimerHandle | None = None
+    server: asyncio.Server | None = None
+    virtual: VirtualExecutors | None = None
+
+
+@dataclass(slots=True)
+class Process:
+    host: Host
+    sandbox: Path
+    popen: subprocess.Popen[bytes]
+    pidfd: int
+
+
+class Shell:
+    """One master, its agents, their processes. Call its methods from the loop's thread, which must be the main one."""
+
+    def __init__(self, settings: MasterSettings, work_dir: Path) -> None:
+        self.settings = settings
+        self.work_dir = work_dir
+        self.clock_offset_ms = 0
+        self.master = Master(settings, self.now())
+        self.hosts: dict[str, Host] = {}  # by link
+        self.faults = Faults()
+        self.on_agents_changed: Callable[[], None] = lambda: None
+        self._loop = asyncio.get_running_loop()
+        self._streams: dict[str, tuple[Connection, Host | None]] = {}
+        self._queue: deque[tuple[Host | None, Any]] = deque()
+        self._busy = False
+        self._master_timer: asyncio.TimerHandle | None = None
+        self._master_server: asyncio.Server | None = None
+        self._processes: dict[str, Process] = {}
+        self._doomed: set[str] = set()  # containers to kill as soon as they have started
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.knobs = Knobs(self)
+
+    def now(self) -> int:
+        return int(time.time() * 1000) + self.clock_offset_ms
+
+    # ---- start and stop --------------------------------------------------------------------------------------
+
+    async def start_master(self, port: int) -> int:
+        """Listen; gives the port. Raises OSError."""
+        self._master_server, taken = await serve(self._serve_master, port)
+        self.settings = replace(self.settings, port=taken)
+        self.master = Master(self.settings, self.now())
+        return taken
+
+    async def start_agent(self, settings: AgentSettings, name: str, port: int = 0) -> Host:
+        """An agent with processes, at a port of its own; it registers at once. Raises OSError."""
+        work_dir = self.work_dir / "agents" / name
+        work_dir.mkdir(parents=True, exist_ok=True)
+        holder: list[Host] = []
+
+        async def handle(request: Request, connection: Connection) -> None:
+            await self._serve_agent(holder[0], request, connection)
+
+        server, taken = await serve(handle, port)
+        agent = Agent(replace(settings, port=taken))
+        machine = Machine(work_dir, taken, f"{settings.shutdown_grace_ms // 1000}secs")
+        host = Host(agent, machine, name, server=server)
+        holder.append(host)
+        self._add_host(host)
+        return host
+
+    def start_virtual_agent(self, settings: AgentSettings, name: str, run_ms: int) -> Host:
+        """An agent without processes or port: its tasks run for `run_ms` and finish."""
+        host = Host(Agent(settings), Machine(self.work_dir, 0), name, virtual=VirtualExecutors(run_ms))
+        self._add_host(host)
+        return host
+
+    def _add_host(self, host: Host) -> None:
+        self.hosts[host.link] = host
+        self.post(host, LinkMade())
+
+    async def stop(self) -> None:
+        """Nothing listens, nothing runs."""
+        for server in [self._master_server, *(host.server for host in self.hosts.values())]:
+            if server is not None:
+                server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        for connection, _ in list(self._streams.values()):
+            connection.abort()
+        self._streams.clear()
+        for process in list(self._processes.values()):
+            self._loop.remove_reader(process.pidfd)
+            os.close(process.pidfd)
+            kill_all(process.sandbox, process.popen.pid)
+            process.popen.wait()
+        kill_all(self.work_dir / "agents")
+        self._processes.clear()
+
+    # ---- inputs and effects ----------------------------------------------------------------------------------
+
+    def post(self, target: Host | None, event: Any, caller: Connection | None = None) -> None:
+        """Give one input to an agent's machine (or to the master's, without a host) and perform what comes of it.
+
+        A caller is answered before this returns, unless another input is being handled just now.
+        """
+        self._queue.append((target, (event, caller)))
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._queue:
+                host, (event, caller) = self._queue.popleft()
+                self._step(host, event, caller)
+        finally:
+            self._busy = False
+
+    def _step(self, host: Host | None, event: Any, caller: Connection | None) -> None:
+        effects = self._handled(host, event)
+        for effect in effects:
+            self._perform(host, effect, caller)
+        self._rearm(host)
+
+    def _handled(self, host: Host | None, event: Any) -> list[Effect]:
+        if host is None:
+            master_event: MasterInput = event
+            return self.master.handle(master_event, self.now())
+        agent_event: AgentInput = event
+        return host.agent.handle(agent_event, self.now())
+
+    def _perform(self, host: Host | None, effect: Effect, caller: Connection | None) -> None:
+        if isinstance(effect, Send):
+            self._send(effect)
+        elif isinstance(effect, ToAgent):
+            target = self.hosts.get(effect.link)
+            if target is not None and target.linked:
+                self.post(target, FromMaster(effect.message))
+        elif isinstance(effect, ToMaster) and host is not None:
+            if host.linked:
+                self.post(None, FromAgent(host.link, effect.message))
+                self.on_agents_changed()
+        elif isinstance(effect, Reply) and caller is not None:
+            caller.answer(effect.status, effect.body)
+        elif isinstance(effect, Subscribed):
+            self._open(host, effect, caller)
+        elif isinstance(effect, Close):
+            connection, _ = self._streams.pop(effect.stream_id, (None, None))
+            if connection is not None:
+                connection.finish()
+        elif host is not None:
+            self._perform_on_host(host, effect)
+
+    def _perform_on_host(self, host: Host, effect: Effect) -> None:
+        if isinstance(effect, EndAgent):
+            self._end_agent(host)
+        elif host.virtual is not None:
+            for delay_ms, event in host.virtual.take(effect):
+                self._loop.call_later(delay_ms / 1000, self.post, host, event)
+        elif isinstance(effect, StartExecutor):
+            self._spawn(self._start_executor(host, effect))
+        elif isinstance(effect, KillExecutor):
+            self._kill_executor(effect.container_id)
+
+    def _rearm(self, host: Host | None) -> None:
+        """Set the machine's alarm to when it next wants the time."""
+        machine = self.master if host is None else host.agent
+        old = self._master_timer if host is None else host.timer
+        if old is not None:
+            old.cancel()
+        due = machine.next_at()
+        timer = None
+        if due is not None:
+            timer = self._loop.call_later(max(0, due - self.now()) / 1000, self.post, host, Tick())
+        if host is None:
+            self._master_timer = timer
+        else:
+            host.timer = timer
+
+    def advance_clock(self, ms: int) -> None:
+        self.clock_offset_ms += ms
+        for host in [None, *self.hosts.values()]:
+            self.post(host, Tick())
+
+    # ---- streams ---------------------------------------------------------------------------------------------
+
+    def _open(self, host: Host | None, effect: Subscribed, caller: Connection | None) -> None:
+        if host is not None and host.virtual is not None:
+            return
+        assert caller is not None, "a SUBSCRIBE has a caller"
+        stream_id = effect.stream_id
+        caller.start_stream(stream_id if host is None else "", lambda: self._ended(stream_id, host))
+        self._streams[stream_id] = (caller, host)
+
+    def _ended(self, stream_id: str, host: Host | None) -> None:
+        if self._streams.pop(stream_id, None) is not None:
+            self.post(host, StreamLost(stream_id))
+
+    def _send(self, effect: Send) -> None:
+        found = self._streams.get(effect.stream_id)
+        if found is None:
+            host = next(
+                (one for one in self.hosts.values() if one.virtual is not None and one.virtual.owns(effect)), None
+            )
+            if host is not None and host.virtual is not None:
+                for delay_ms, event in host.virtual.take(effect):
+                    self._loop.call_later(delay_ms / 1000, self.post, host, event)
+            return
+        connection, host = found
+        if host is not None:
+            connection.event(effect.event)
+            return
+        for delay_ms, event in self.faults.apply(effect.event):
+            if delay_ms:
+                self._loop.call_later(delay_ms / 1000, self._send_late, effect.stream_id, event)
+            else:
+                connection.event(event)
+
+    def _send_late(self, stream_id: str, event: Json) -> None:
+        if stream_id in self._streams:
+            self._streams[stream_id][0].event(event)
+
+    def scheduler_streams(self, framework_id: str = "") -> list[tuple[str, Connection]]:
+        """The open streams of schedulers (of one framework, if it is named)."""
+        wanted = {
+            framework.stream_id
+            for framework in self.master.frameworks.values()
+            if framework_id in ("", framework.id) and framework.stream_id
+        }
+        return [(stream_id, self._streams[stream_id][0]) for stream_id in wanted if stream_id in self._streams]
+
+    def executor_streams(self, host: Host) -> list[tuple[str, Connection]]:
+        return [(stream_id, one[0]) for stream_id, one in self._streams.items() if one[1] is host]
+
+    # ---- executors -------------------------------------------------------------------------------------------
+
+    async def _start_executor(self, host: Host, start: StartExecutor) -> None:
+        sandbox = host.machine.sandbox(start)
+        try:
+            await asyncio.to_thread(prepare, host.machine, start)
+            if start.container_id in self._doomed:
+                self._doomed.discard(start.container_id)
+                self.post(host, ExecutorEnded(start.container_id, 9))
+                return
+            popen = start_process(host.machine, start, sandbox)
+        except (LaunchError, OSError) as failure:
+            self.post(host, ExecutorEnded(start.container_id, _FAILED_TO_START, str(failure)))
+            return
+        process = Process(host, sandbox, popen, os.pidfd_open(popen.pid))
+        self._processes[start.container_id] = process
+        self._loop.add_reader(process.pidfd, self._reap, start.container_id)
+        self.post(host, ExecutorStarted(start.container_id, popen.pid))
+
+    def _reap(self, container_id: str) -> None:
+        process = self._processes.pop(container_id)
+        self._loop.remove_reader(process.pidfd)
+        os.close(process.pidfd)
+        code = process.popen.wait()
+        kill_all(process.sandbox, process.popen.pid)
+        self.post(process.host, ExecutorEnded(container_id, -code if code < 0 else code << 8))
+
+    def _kill_executor(self, container_id: str) -> None:
+        process = self._processes.get(container_id)
+        if process is None:
+            self._doomed.add(container_id)
+        else:
+            kill_all(process.sandbox, process.popen.pid)
+
+    def kill_executors(self, framework_id: str, executor_id: str) -> int:
+        """SIGKILL to the leaders of these executors, as a crash would end them; how many there were."""
+        killed = 0
+        for process in self._processes.values():
+            executor = process.host.agent.executor_of(process.sandbox.name)
+            if executor is not None and framework_id in ("", executor[0]) and executor_id in ("", executor[1]):
+                process.popen.kill()
+                killed += 1
+        return killed
+
+    def add_virtual_agents(self, count: int, resources: Resources, run_ms: int) -> None:
+        for _ in range(count):
+            name = f"virtual{len(self.hosts) + 1}"
+            settings = AgentSettings(f"{name}.localhost", 0, resources, salt=new_salt())
+            self.start_virtual_agent(settings, name, run_ms)
+
+    def _end_agent(self, host: Host) -> None:
+        if host.server is not None:
+            host.server.close()
+        if host.timer is not None:
+            host.timer.cancel()
+        self.hosts.pop(host.link, None)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- links and masters -----------------------------------------------------------------------------------
+
+    def cut_link(self, host: Host, timed_out: bool) -> None:
+        """Master and agent cannot reach each other; with `timed_out` the master has given it up already."""
+        host.linked = False
+        self.post(None, LinkLost(host.link))
+        self.post(host, LinkLost(host.link))
+        if timed_out:
+            self.post(None, AgentTimedOut(host.agent.agent_id))
+
+    def restore_link(self, host: Host) -> None:
+        host.linked = True
+        self.post(host, LinkMade())
+
+    def restart_master(self, agents_back: bool) -> None:
+        """A new master without any memory but the agents' ids; every stream and link breaks."""
+        known = [host.agent.agent_id for host in self.hosts.values()]
+        for stream_id, connection in self.scheduler_streams():
+            del self._streams[stream_id]
+            connection.abort()
+        for host in self.hosts.values():
+            self.post(host, LinkLost(host.link))
+        self.settings = replace(self.settings, master_id=f"{self.settings.master_id.partition('.')[0]}.{self.now():x}")
+        self.master = Master(self.settings, self.now())
+        self.master.expect_agents(known, self.now())
+        self._rearm(None)
+        for host in self.hosts.values():
+            host.linked = agents_back
+            if agents_back:
+                self.post(host, LinkMade())
+
+    # ---- HTTP ------------------------------------------------------------------------------------------------
+
+    async def _serve_master(self, request: Request, connection: Connection) -> None:
+        path = request.path.removeprefix("/master") or "/"
+        if path == "/api/v1/scheduler":
+            self._api(None, request, connection, Call)
+        elif path == "/api/v1":
+            self._api(None, request, connection, Operate)
+        elif path in ("/state", "/state.json"):
+            connection.answer(200, self.master.view().state())
+        elif path == "/health":
+            connection.answer(200)
+        elif path == "/dev/control" and request.method == "POST":
+            status, body = await self.knobs.turn(request.body)
+            connection.answer(status, body)
+        else:
+            connection.answer(404)
+
+    async def _serve_agent(self, host: Host, request: Request, connection: Connection) -> None:
+        path = request.path.removeprefix("/slave(1)") or "/"
+        if path == "/api/v1/executor":
+            self._api(host, request, connection, Call)
+        elif path == "/health":
+            connection.answer(200)
+        elif path in ("/files/read", "/files/browse"):
+            status, body = await asyncio.to_thread(self._files(host, path), request.query)
+            connection.answer(status, body, JSON)
+        else:
+            connection.answer(404)
+
+    def _files(self, host: Host, path: str) -> Callable[[dict[str, str]], tuple[int, str]]:
+        from .files import browse, read
+
+        root = host.machine.work_dir / "slaves"
+        if path == "/files/read":
+            return lambda query: read(root, query)
+        return lambda query: browse(root, query)
+
+    def _api(
+        self, host: Host | None, request: Request, connection: Connection, kind: type[Call] | type[Operate]
+    ) -> None:
+        refusal = self._refusal(request)
+        if refusal is not None:
+            connection.answer(*refusal)
+            return
+        if host is None and (fault := self.faults.next_status()):
+            connection.answer(fault, "A fault that a test asked for")
+            return
+        try:
+            body = json.loads(request.body)
+        except (ValueError, RecursionError) as failure:
+            connection.answer(400, f"Failed to parse body into JSON: {failure}")
+            return
+        if isinstance(body, dict) and body.get("type") == "SUBSCRIBE" and not _accepts_json(request):
+            connection.answer(406, "Expecting 'Accept' to allow 'application/x-protobuf' or 'application/json'")
+        elif kind is Operate:
+            self.post(host, Operate(body), connection)
+        else:
+            self.post(host, Call(body, request.headers.get("mesos-stream-id")), connection)
+
+    @staticmethod
+    def _refusal(request: Request) -> tuple[int, str] | None:
+        if request.method != "POST":
+            return 405, f"Expecting one of {{ 'POST' }}, but received '{request.method}'"
+        content_type = request.headers.get("content-type")
+        if content_type is None:
+            return 400, "Expecting 'Content-Type' to be present"
+        if content_type != JSON:
+            return 415, "Expecting 'Content-Type' of application/json or application/x-protobuf"
+        return None
+
+
+def _accepts_json(request: Request) -> bool:
+    accept = request.headers.get("accept", "*/*")
+    return any(one.split(";")[0].strip() in (JSON, "application/*", "*/*") for one in accept.split(","))
+
+
+def new_salt() -> int:
+    """A salt that no other agent of this machine has had."""
+    return int.from_bytes(os.urandom(8), "big")

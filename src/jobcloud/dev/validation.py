@@ -1,0 +1,220 @@
+"""Why a framework, an offer list or a task is refused: the checks of Mesos' master, in its order and its words.
+
+Source: src/master/validation.cpp and src/common/validation.cpp of Mesos 1.11.0; every function gives the error or "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .protocol import Json
+from .registry import Agent, Framework, Offer, can, roles_of
+from .resources import NOTHING, ResourceError, Resources, from_wire
+
+_MAX_ID = 255  # NAME_MAX: ids become names of directories
+
+
+def bad_id(value: str) -> str:
+    if not value:
+        return "ID must not be empty"
+    if len(value.encode()) > _MAX_ID:
+        return f"ID must not be greater than {_MAX_ID} characters"
+    if value in (".", ".."):
+        return f"'{value}' is disallowed"
+    if any(ord(c) < 32 or c in "/\\\x7f" for c in value):
+        return f"'{value}' contains invalid characters"
+    return ""
+
+
+def bad_role(role: str) -> str:
+    if role == "*":
+        return ""
+    if not role:
+        return "Empty role name is invalid"
+    if role.startswith("/") or role.endswith("/") or "//" in role:
+        return f"Role '{role}' cannot start or end with a slash, or contain two in a row"
+    for part in role.split("/"):
+        if part in (".", "..", "*") or part.startswith("-"):
+            return f"Role '{role}' contains an invalid component '{part}'"
+        if any(c.isspace() or c == "\x7f" or c == "\b" for c in part):
+            return f"Role component '{part}' is invalid because it contains backspace or whitespace"
+    return ""
+
+
+def bad_framework(info: Json, suppressed: list[str]) -> str:
+    multi_role = can(info, "MULTI_ROLE")
+    if multi_role and info.get("role") is not None:
+        return "'FrameworkInfo.role' must not be set when the framework is MULTI_ROLE capable"
+    if not multi_role and info.get("roles"):
+        return "'FrameworkInfo.roles' must not be set when the framework is not MULTI_ROLE capable"
+    roles = roles_of(info)
+    if len(set(roles)) < len(roles):
+        twice = ", ".join(sorted({role for role in roles if roles.count(role) > 1}))
+        return f"'FrameworkInfo.roles' contains duplicate items: {{ {twice} }}"
+    for role in roles:
+        if error := bad_role(role):
+            where = (
+                "'FrameworkInfo.roles' contains invalid role"
+                if multi_role
+                else "'FrameworkInfo.role' is not a valid role"
+            )
+            return f"{where}: {error}"
+    given = info.get("id", {}).get("value", "")
+    if given and (error := bad_id(given)):
+        return error
+    for role in suppressed:
+        if role not in roles:
+            return f"Suppressed role '{role}' is not contained in the list of roles"
+    return ""
+
+
+def bad_failover_timeout(info: Json) -> str:
+    seconds = info.get("failover_timeout", 0.0)
+    if not -9.2e9 < seconds < 9.2e9:
+        return f"The framework failover_timeout ({seconds}) is invalid"
+    return ""
+
+
+def bad_offers(offer_ids: list[str], offers: Mapping[str, Offer], framework: Framework) -> str:
+    if not offer_ids:
+        return "No offers specified"
+    seen: set[str] = set()
+    for one in offer_ids:
+        if one in seen:
+            return f"Duplicate offer {one} in offer list"
+        seen.add(one)
+    for one in offer_ids:
+        if one not in offers:
+            return f"Offer {one} is no longer valid"
+    first = offers[offer_ids[0]]
+    for one in offer_ids:
+        if offers[one].framework_id != framework.id:
+            return (
+                f"Offer {one} has invalid framework {offers[one].framework_id}"
+                f" while framework {framework.id} is expected"
+            )
+    for one in offer_ids:
+        if offers[one].role != first.role:
+            return (
+                "Aggregated offers must be allocated to the same role."
+                f" Offer {one} uses role '{offers[one].role} but another is using role '{first.role}"
+            )
+    for one in offer_ids:
+        if offers[one].agent_id != first.agent_id:
+            return (
+                "Aggregated offers must belong to one single agent."
+                f" Offer {one} uses agent {offers[one].agent_id} and agent {first.agent_id}"
+            )
+    return ""
+
+
+def bad_command(command: Json) -> str:
+    for uri in command.get("uris", ()):
+        name = uri.get("output_file")
+        if name is not None and (name.startswith("/") or ".." in name.split("/")):
+            return f"Invalid 'output_file' path '{name}': it leads out of the sandbox"
+    for variable in command.get("environment", {}).get("variables", ()):
+        if variable.get("type", "VALUE") == "VALUE" and variable.get("value") is None:
+            return f"Environment variable '{variable['name']}' of type 'VALUE' must have a value set"
+    return ""
+
+
+def _negative(holder: Json | None, name: str) -> bool:
+    return bool(((holder or {}).get(name) or {}).get("nanoseconds", 0) < 0)
+
+
+def _bad_task(task: Json, framework: Framework, agent: Agent) -> str:
+    task_id = task["task_id"]["value"]
+    if error := bad_id(task_id):
+        return error
+    if task_id in framework.tasks:
+        return f"Task has duplicate ID: {task_id}"
+    if task_id in framework.unreachable:
+        return f"Task reuses the ID of an unreachable task: {task_id}"
+    wanted = task["agent_id"]["value"]
+    if wanted != agent.agent_id:
+        return f"Task uses invalid agent {wanted} while agent {agent.agent_id} is expected"
+    if _negative(task.get("kill_policy"), "grace_period"):
+        return "Task's 'kill_policy.grace_period' must be non-negative"
+    if _negative(task, "max_completion_time"):
+        return "Task's `max_completion_time` must be non-negative"
+    if not task.get("resources"):
+        return "Task uses no resources"
+    if error := bad_command(task.get("command") or {}):
+        return f"Task's `CommandInfo` is invalid: {error}"
+    return ""
+
+
+def _bad_executor(executor: Json, framework: Framework, agent: Agent) -> str:
+    if executor.get("type") == "UNKNOWN":
+        return "Unknown executor type"
+    executor_id = executor["executor_id"]["value"]
+    if error := bad_id(executor_id):
+        return error
+    if _negative(executor, "shutdown_grace_period"):
+        return "ExecutorInfo's 'shutdown_grace_period' must be non-negative"
+    if error := bad_command(executor.get("command") or {}):
+        return f"Executor's `CommandInfo` is invalid: {error}"
+    owner = (executor.get("framework_id") or {}).get("value")
+    if owner != framework.id:
+        return f"ExecutorInfo has an invalid FrameworkID (Actual: {owner} vs Expected: {framework.id})"
+    known = agent.executors.get((framework.id, executor_id))
+    if known is not None and not same_executor(known.info, executor):
+        return (
+            "ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID.\n"
+            f"------------------------------------------------------------\nExisting ExecutorInfo:\n{known.info}\n"
+            f"------------------------------------------------------------\nExecutorInfo:\n{executor}\n"
+            "------------------------------------------------------------\n"
+        )
+    if executor.get("type", "CUSTOM") != "CUSTOM":
+        return "'ExecutorInfo.type' must be 'CUSTOM'"
+    if executor.get("command") is None:
+        return "'ExecutorInfo.command' must be set"
+    return ""
+
+
+def same_executor(one: Json, other: Json) -> bool:
+    """Equal as messages: entries in another order and defaults left out do not count."""
+    return _comparable(one) == _comparable(other)
+
+
+def _comparable(executor: Json) -> Json:
+    shown = {key: value for key, value in executor.items() if value is not None}
+    shown["resources"] = from_wire(executor.get("resources") or [])
+    shown.setdefault("type", "CUSTOM")
+    command = {k: v for k, v in (executor.get("command") or {}).items() if v is not None}
+    command.setdefault("shell", True)
+    shown["command"] = command
+    return shown
+
+
+def task_needs(task: Json, role: str, framework: Framework, agent: Agent) -> tuple[Resources, Resources, str]:
+    """What the task and (if it is not there yet) its executor take, and the error if it must not be launched."""
+    if error := _bad_task(task, framework, agent):
+        return NOTHING, NOTHING, error
+    try:
+        own = from_wire(task["resources"], role)
+        executor = task.get("executor")
+        if (executor is None) == (task.get("command") is None):
+            error = "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
+            return NOTHING, NOTHING, error
+        if executor is None:
+            return (
+                NOTHING,
+                NOTHING,
+                "Tasks with a command of their own need mesos-executor; name an ExecutorInfo instead",
+            )
+        extra = from_wire(executor.get("resources") or [], role)
+        if error := _bad_executor(executor, framework, agent):
+            return NOTHING, NOTHING, error
+    except ResourceError as refused:
+        return NOTHING, NOTHING, f"Task uses invalid resources: {refused}"
+    if own.overlaps(extra):
+        return (
+            NOTHING,
+            NOTHING,
+            f"There are overlapping resources in the task resources {own} and executor resources {extra}",
+        )
+    if (framework.id, executor["executor_id"]["value"]) in agent.executors:
+        extra = NOTHING
+    return own, extra, ""

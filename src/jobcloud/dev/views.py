@@ -1,0 +1,299 @@
+"""What the dev master shows of itself: /state, the operator API's answers, and offers as frameworks see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .protocol import Json
+from .registry import Agent, Executor, Framework, Offer, Task
+from .resources import NOTHING, Resources
+
+if TYPE_CHECKING:
+    from .master import Master
+
+LOOPBACK = 0x0100007F  # 127.0.0.1 as MasterInfo has it: in network order, read as a little-endian number
+VERSION = "1.11.0"  # of the API that is spoken here
+
+
+class MasterView:
+    def __init__(self, master: Master) -> None:
+        self._master = master
+
+    # ---- v1 --------------------------------------------------------------------------------------------------
+
+    def master_info(self) -> Json:
+        settings = self._master.settings
+        return {
+            "id": settings.master_id,
+            "ip": LOOPBACK,
+            "port": settings.port,
+            "pid": f"master@127.0.0.1:{settings.port}",
+            "hostname": settings.hostname,
+            "version": VERSION,
+            "address": {"hostname": settings.hostname, "ip": "127.0.0.1", "port": settings.port},
+            "capabilities": [{"type": "AGENT_UPDATE"}],
+        }
+
+    def offer(self, offer: Offer, framework: Framework) -> Json:
+        agent = self._master.agents[offer.agent_id]
+        with_role = not framework.can("RESERVATION_REFINEMENT")
+        shown: Json = {
+            "id": {"value": offer.offer_id},
+            "framework_id": {"value": offer.framework_id},
+            "agent_id": {"value": offer.agent_id},
+            "hostname": agent.hostname,
+            "url": {
+                "scheme": "http",
+                "address": {"hostname": agent.hostname, "ip": "127.0.0.1", "port": agent.port},
+                "path": "/slave(1)",
+            },
+            "resources": offer.resources.to_wire(offer.role, with_role),
+            "allocation_info": {"role": offer.role},
+        }
+        if agent.attributes:
+            shown["attributes"] = list(agent.attributes)
+        executors = [executor_id for framework_id, executor_id in agent.executors if framework_id == framework.id]
+        if executors:
+            shown["executor_ids"] = [{"value": executor_id} for executor_id in executors]
+        return shown
+
+    def answer(self, kind: Any) -> Json | None:
+        """The response to a read-only call of the operator API; None if it is not known here."""
+        make = {
+            "GET_HEALTH": lambda: {"get_health": {"healthy": True}},
+            "GET_VERSION": lambda: {"get_version": {"version_info": {"version": VERSION}}},
+            "GET_MASTER": lambda: {"get_master": {"master_info": self.master_info()}},
+            "GET_AGENTS": lambda: {"get_agents": self._get_agents()},
+            "GET_FRAMEWORKS": lambda: {"get_frameworks": self._get_frameworks()},
+            "GET_TASKS": lambda: {"get_tasks": self._get_tasks()},
+            "GET_EXECUTORS": lambda: {"get_executors": self._get_executors()},
+            "GET_STATE": lambda: {
+                "get_state": {
+                    "get_tasks": self._get_tasks(),
+                    "get_executors": self._get_executors(),
+                    "get_frameworks": self._get_frameworks(),
+                    "get_agents": self._get_agents(),
+                }
+            },
+        }.get(kind)
+        return None if make is None else {"type": kind, **make()}
+
+    def _get_agents(self) -> Json:
+        return {"agents": [self._agent(agent) for agent in self._master.agents.values()]}
+
+    def _agent(self, agent: Agent) -> Json:
+        offered = _sum(offer.resources for offer in agent.offers.values())
+        return {
+            "agent_info": {
+                "hostname": agent.hostname,
+                "port": agent.port,
+                "resources": agent.total.to_wire(),
+                "attributes": list(agent.attributes),
+                "id": {"value": agent.agent_id},
+            },
+            "active": agent.connected,
+            "version": VERSION,
+            "pid": f"slave(1)@127.0.0.1:{agent.port}",
+            "registered_time": {"nanoseconds": agent.registered_at * 1_000_000},
+            "total_resources": agent.total.to_wire(),
+            "allocated_resources": agent.used().to_wire(),
+            "offered_resources": offered.to_wire(),
+        }
+
+    def _get_frameworks(self) -> Json:
+        master = self._master
+        return {
+            "frameworks": [self._framework(one) for one in master.frameworks.values()],
+            "completed_frameworks": [self._framework(one) for one in master.removed_frameworks.values()],
+        }
+
+    def _framework(self, framework: Framework) -> Json:
+        shown: Json = {
+            "framework_info": framework.info,
+            "active": framework.connected,
+            "connected": framework.connected,
+            "recovered": framework.recovered,
+            "registered_time": {"nanoseconds": framework.registered_at * 1_000_000},
+            "reregistered_time": {"nanoseconds": framework.reregistered_at * 1_000_000},
+        }
+        if framework.offers:
+            shown["offers"] = [self.offer(one, framework) for one in framework.offers.values()]
+        return shown
+
+    def _get_tasks(self) -> Json:
+        shown: dict[str, list[Json]] = {"tasks": [], "unreachable_tasks": [], "completed_tasks": []}
+        for framework in self._master.frameworks.values():
+            shown["tasks"] += [_task(one) for one in framework.tasks.values()]
+            shown["unreachable_tasks"] += [_task(one) for one in framework.unreachable.values()]
+            shown["completed_tasks"] += [_task(one) for one in framework.completed]
+        for framework in self._master.removed_frameworks.values():
+            shown["completed_tasks"] += [_task(one) for one in framework.completed]
+        return shown
+
+    def _get_executors(self) -> Json:
+        return {
+            "executors": [
+                {"executor_info": executor.info, "agent_id": {"value": agent.agent_id}}
+                for agent in self._master.agents.values()
+                for executor in agent.executors.values()
+            ]
+        }
+
+    # ---- /state ----------------------------------------------------------------------------------------------
+
+    def state(self) -> Json:
+        master, settings = self._master, self._master.settings
+        pid = f"master@127.0.0.1:{settings.port}"
+        return {
+            "version": VERSION,
+            "id": settings.master_id,
+            "pid": pid,
+            "hostname": settings.hostname,
+            "start_time": master.started_at / 1000,
+            "elected_time": master.started_at / 1000,
+            "leader": pid,
+            "leader_info": {"id": settings.master_id, "pid": pid, "port": settings.port, "hostname": settings.hostname},
+            "activated_slaves": float(sum(agent.connected for agent in master.agents.values())),
+            "deactivated_slaves": float(sum(not agent.connected for agent in master.agents.values())),
+            "unreachable_slaves": float(len(master.unreachable)),
+            "slaves": [self._slave(agent) for agent in master.agents.values()],
+            "recovered_slaves": [{"id": agent_id} for agent_id in sorted(master.recovering)],
+            "frameworks": [self._state_framework(one) for one in master.frameworks.values()],
+            "completed_frameworks": [self._state_framework(one) for one in master.removed_frameworks.values()],
+            "unregistered_frameworks": [],
+        }
+
+    def _slave(self, agent: Agent) -> Json:
+        return {
+            "id": agent.agent_id,
+            "hostname": agent.hostname,
+            "port": agent.port,
+            "pid": f"slave(1)@127.0.0.1:{agent.port}",
+            "attributes": {one["name"]: _attribute(one) for one in agent.attributes},
+            "registered_time": agent.registered_at / 1000,
+            "resources": _summary(agent.total),
+            "used_resources": _summary(agent.used()),
+            "offered_resources": _summary(_sum(offer.resources for offer in agent.offers.values())),
+            "active": agent.connected,
+            "deactivated": False,
+            "version": VERSION,
+        }
+
+    def _state_framework(self, framework: Framework) -> Json:
+        info = framework.info
+        used = _sum(task.resources for task in framework.tasks.values() if not task.terminal)
+        offered = _sum(offer.resources for offer in framework.offers.values())
+        executors = [
+            (agent, executor)
+            for agent in self._master.agents.values()
+            for key, executor in agent.executors.items()
+            if key[0] == framework.id
+        ]
+        used = used + _sum(executor.resources for _, executor in executors)
+        return {
+            "id": framework.id,
+            "name": info["name"],
+            "user": info["user"],
+            "failover_timeout": info.get("failover_timeout", 0.0),
+            "checkpoint": info.get("checkpoint", False),
+            "hostname": info.get("hostname", ""),
+            "webui_url": info.get("webui_url", ""),
+            "roles": list(framework.roles),
+            "capabilities": [one["type"] for one in info.get("capabilities", ()) if "type" in one],
+            "active": framework.connected,
+            "connected": framework.connected,
+            "recovered": framework.recovered,
+            "registered_time": framework.registered_at / 1000,
+            "used_resources": _summary(used),
+            "offered_resources": _summary(offered),
+            "resources": _summary(used + offered),
+            "tasks": [_state_task(one) for one in framework.tasks.values()],
+            "unreachable_tasks": [_state_task(one) for one in framework.unreachable.values()],
+            "completed_tasks": [_state_task(one) for one in framework.completed],
+            "executors": [_state_executor(framework, agent, executor) for agent, executor in executors],
+            "offers": [
+                {
+                    "id": one.offer_id,
+                    "framework_id": framework.id,
+                    "slave_id": one.agent_id,
+                    "allocation_info": {"role": one.role},
+                    "resources": _summary(one.resources),
+                }
+                for one in framework.offers.values()
+            ],
+        }
+
+
+def _sum(many: Any) -> Resources:
+    total = NOTHING
+    for one in many:
+        total = total + one
+    return total
+
+
+def _summary(resources: Resources) -> Json:
+    shown: Json = {"disk": 0.0, "mem": 0.0, "gpus": 0.0, "cpus": 0.0}
+    for (name, _), amount in resources.scalars.items():
+        shown[name] = shown.get(name, 0.0) + amount / 1000
+    for (name, _), spans in resources.ranges.items():
+        shown[name] = f"[{', '.join(f'{begin}-{end}' for begin, end in spans)}]"
+    return shown
+
+
+def _attribute(attribute: Json) -> Any:
+    return attribute["scalar"]["value"] if "scalar" in attribute else attribute["text"]["value"]
+
+
+def _task(task: Task) -> Json:
+    shown: Json = {
+        "name": task.info.get("name", ""),
+        "task_id": {"value": task.task_id},
+        "framework_id": {"value": task.framework_id},
+        "executor_id": {"value": task.executor_id},
+        "agent_id": {"value": task.agent_id},
+        "state": task.state,
+        "resources": task.resources.to_wire(task.role),
+        "statuses": [{k: v for k, v in one.items() if k not in ("timestamp", "message")} for one in task.statuses],
+    }
+    if task.update_state:
+        shown["status_update_state"], shown["status_update_uuid"] = task.update_state, task.update_uuid
+    if "labels" in task.info:
+        shown["labels"] = task.info["labels"]
+    return shown
+
+
+def _state_task(task: Task) -> Json:
+    return {
+        "id": task.task_id,
+        "name": task.info.get("name", ""),
+        "framework_id": task.framework_id,
+        "executor_id": task.executor_id,
+        "slave_id": task.agent_id,
+        "state": task.state,
+        "role": task.role,
+        "resources": _summary(task.resources),
+        "labels": (task.info.get("labels") or {}).get("labels", []),
+        "statuses": [
+            {k: one[k] for k in ("state", "timestamp", "container_status", "healthy") if k in one}
+            for one in task.statuses
+        ],
+    }
+
+
+def _state_executor(framework: Framework, agent: Agent, executor: Executor) -> Json:
+    info = executor.info
+    command = info.get("command") or {}
+    return {
+        "executor_id": info["executor_id"]["value"],
+        "name": info.get("name", ""),
+        "framework_id": framework.id,
+        "slave_id": agent.agent_id,
+        "type": info.get("type", "CUSTOM"),
+        "role": executor.role,
+        "resources": _summary(executor.resources),
+        "command": {
+            "value": command.get("value", ""),
+            "argv": command.get("arguments", []),
+            "uris": command.get("uris", []),
+        },
+    }

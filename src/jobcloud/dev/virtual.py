@@ -1,0 +1,64 @@
+"""Executors that are no processes: they subscribe, run every task for a while, and say that it finished. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..wire import encode_data
+from .protocol import Call, Effect, ExecutorEnded, ExecutorStarted, Json, KillExecutor, Send, StartExecutor, Subscribed
+
+Later = list[tuple[int, Call | ExecutorStarted | ExecutorEnded]]
+
+
+@dataclass(slots=True)
+class _Executor:
+    container_id: str
+    call: Json  # what every call of it starts from
+
+
+@dataclass(slots=True)
+class VirtualExecutors:
+    """The executors of one agent; `take` turns its effects into what comes back, each after so many milliseconds."""
+
+    run_ms: int
+    _executors: dict[str, _Executor] = field(default_factory=dict)  # by container, later by stream
+    _waiting: list[_Executor] = field(default_factory=list)  # those whose SUBSCRIBE is being answered
+    _ids: int = 0
+
+    def owns(self, send: Send) -> bool:
+        return send.stream_id in self._executors
+
+    def take(self, effect: Effect) -> Later:
+        if isinstance(effect, StartExecutor):
+            return self._start(effect)
+        if isinstance(effect, Subscribed):
+            self._executors[effect.stream_id] = self._waiting.pop(0)
+        elif isinstance(effect, KillExecutor):
+            return [(0, ExecutorEnded(effect.container_id, 9))]
+        elif isinstance(effect, Send) and effect.stream_id in self._executors:
+            return self._event(self._executors[effect.stream_id], effect.event)
+        return []
+
+    def _start(self, start: StartExecutor) -> Later:
+        call: Json = {"framework_id": {"value": start.framework_id}, "executor_id": start.executor["executor_id"]}
+        self._waiting.append(_Executor(start.container_id, call))
+        subscribe = Call({**call, "type": "SUBSCRIBE", "subscribe": {}})
+        return [(0, ExecutorStarted(start.container_id, 0)), (0, subscribe)]
+
+    def _event(self, executor: _Executor, event: Json) -> Later:
+        kind = event["type"]
+        if kind == "LAUNCH":
+            task_id = event["launch"]["task"]["task_id"]
+            running = self._update(executor, task_id, "TASK_RUNNING")
+            return [(0, running), (self.run_ms, self._update(executor, task_id, "TASK_FINISHED"))]
+        if kind == "KILL":
+            return [(0, self._update(executor, event["kill"]["task_id"], "TASK_KILLED"))]
+        if kind == "SHUTDOWN":
+            return [(0, ExecutorEnded(executor.container_id, 0))]
+        return []
+
+    def _update(self, executor: _Executor, task_id: Json, state: str) -> Call:
+        self._ids += 1
+        uuid = encode_data(b"virtual:" + self._ids.to_bytes(8, "big"))
+        status = {"task_id": task_id, "state": state, "source": "SOURCE_EXECUTOR", "uuid": uuid}
+        return Call({**executor.call, "type": "UPDATE", "update": {"status": status}})
