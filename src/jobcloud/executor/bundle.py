@@ -1,0 +1,80 @@
+"""The executor as one zip file, and the command line that starts it on an agent. Runs where the scheduler runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import zipfile
+from typing import Iterator, Tuple
+
+FILE_NAME = "jobcloud-executor.zip"
+_TOP_LEVEL = ("__init__.py", "firetimes.py", "job.py", "wire.py")
+_SERVER_SIDE = ("bundle.py",)
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MAIN = b"""\
+import sys
+
+from jobcloud.executor.__main__ import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+# Python 2 must be able to read it as far as the version check.
+_CHECK = """\
+import sys
+if sys.version_info < (3, 9):
+    sys.exit("jobcloud: this agent has Python %d.%d as python3; the executor needs 3.9 or newer" % sys.version_info[:2])
+import hashlib
+name, wanted = sys.argv[1:]
+try:
+    found = hashlib.sha256(open(name, "rb").read()).hexdigest()
+except OSError as error:
+    sys.exit("jobcloud: the executor was not fetched: %s" % error)
+if found != wanted:
+    sys.exit("jobcloud: %s has sha256 %s, expected %s; it was altered on its way" % (name, found, wanted))
+"""
+
+
+def build() -> bytes:
+    """The zip. The same sources give the same bytes: names sorted, times fixed, nothing compressed."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted(_members()):
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.create_system = 3
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, content)
+    return out.getvalue()
+
+
+def command(sha256: str, file: str = FILE_NAME) -> str:
+    """The `sh` line for an ExecutorInfo's command, for a sandbox into which the zip was fetched as `file`.
+
+    It ends with 127 where there is no python3, with 1 where that is too old or the zip is not the one that hashes to
+    `sha256`, each with a sentence on stderr.
+    """
+    name = shlex.quote(file)
+    missing = (
+        "echo 'jobcloud: this agent has no python3 in its PATH; the executor needs CPython 3.9 or newer' >&2; exit 127"
+    )
+    return (
+        f"command -v python3 >/dev/null 2>&1 || {{ {missing}; }}; "
+        f"python3 -c {shlex.quote(_CHECK)} {name} {shlex.quote(sha256)} || exit 1; "
+        f"exec python3 -I {name}"
+    )
+
+
+def _members() -> Iterator[Tuple[str, bytes]]:
+    yield "__main__.py", _MAIN
+    here = os.path.dirname(os.path.abspath(__file__))
+    for name in _TOP_LEVEL:
+        yield f"jobcloud/{name}", _content(os.path.join(os.path.dirname(here), name))
+    for name in os.listdir(here):
+        if name.endswith(".py") and name not in _SERVER_SIDE:
+            yield f"jobcloud/executor/{name}", _content(os.path.join(here, name))
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()

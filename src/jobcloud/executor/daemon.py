@@ -1,0 +1,467 @@
+"""The executor daemon: tasks of one app version on one agent, from LAUNCH to the one terminal update each.
+
+User code never runs in this process. Everything is decided in the loop's thread; docs/executor.md tells the story.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import uuid as uuids
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from jobcloud.executor import package
+from jobcloud.executor.agent_api import AgentLink, Call, Listener
+from jobcloud.executor.ledger import Ledger
+from jobcloud.executor.loop import Loop, Timer, log
+from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed
+from jobcloud.executor.output import Pump, TaskFolders
+from jobcloud.executor.payload import AppPayload, PayloadError, TaskPayload, read_app, read_task
+from jobcloud.executor.processes import Children, become_subreaper
+from jobcloud.executor.resident import Resident, resident
+from jobcloud.executor.runs import LOADING, Run, Runner
+from jobcloud.executor.scripts import Scripts
+from jobcloud.executor.settings import Settings
+from jobcloud.executor.workers import Workers
+from jobcloud.wire import encode_data
+
+DEFAULT_KILL_GRACE_S = 5.0
+# How long the first task may take to come, whatever the idle time: it is on its way.
+_FIRST_TASK_WITHIN_S = 60.0
+_RESEND_REFUSED_S = 1.0
+_RESEND_UNACKNOWLEDGED_S = 30.0
+_LEAVE_WITHIN_S = 5.0
+# Wall clocks jump: a resident job's wait is looked at again this often.
+_LONGEST_WAIT_S = 5.0
+_NEVER_SUBSCRIBED_EXIT, _AGENT_GONE_EXIT, _REFUSED_EXIT = 3, 4, 5
+
+
+@dataclass(eq=False)
+class _Task:
+    task_id: str
+    payload: TaskPayload
+    grace_s: float
+    run: Optional[Run] = None
+    resident: Optional[Resident] = None
+    timer: Optional[Timer] = None
+    killing: Optional[Cause] = None
+    started_at: int = 0
+
+
+class Executor(Listener):
+    """Every method runs in the loop."""
+
+    def __init__(self, settings: Settings, loop: Loop) -> None:
+        self._settings, self._loop = settings, loop
+        self._ledger = Ledger()
+        self._link = AgentLink(settings, self, loop.post)
+        self._children = Children(loop.post)
+        self._pump = Pump(loop.post)
+        self._folders = TaskFolders(os.path.join(settings.sandbox, "tasks"))
+        self._directory = os.path.join(settings.sandbox, "app")
+        self._tasks: Dict[str, _Task] = {}
+        self._app: Optional[AppPayload] = None
+        self._app_error = ""
+        self._runners: Dict[bool, Runner] = {}
+        self._workers: Optional[Workers] = None
+        self._preparing = False
+        self._connected = False
+        self._told: Mapping[str, Any] = {}
+        self._resends: Dict[str, Timer] = {}
+        self._last_refusal = ""
+        self._patience: Optional[Timer] = None
+        self._idle: Optional[Timer] = None
+        self._had_work = False
+        self._leaving: Optional[Callable[[], None]] = None
+        self._actions: Mapping[str, Callable[[Dict[str, Any]], None]] = {
+            "SUBSCRIBED": self._on_subscribed,
+            "LAUNCH": self._on_launch,
+            "LAUNCH_GROUP": self._on_launch_group,
+            "KILL": self._on_kill,
+            "ACKNOWLEDGED": self._on_acknowledged,
+            "SHUTDOWN": lambda _: self.shutdown("the agent asked for it", 0),
+            "ERROR": lambda event: self.shutdown(
+                f"the agent refuses this executor: {event.get('error')}", _REFUSED_EXIT
+            ),
+            "MESSAGE": lambda _: log("a framework message is ignored; this executor knows none"),
+            "HEARTBEAT": lambda _: None,
+        }
+
+    def start(self) -> None:
+        self._link.start()
+        self._patience = self._loop.later(
+            self._settings.recovery_timeout_s,
+            lambda: self.shutdown("the agent never let it subscribe", _NEVER_SUBSCRIBED_EXIT),
+        )
+
+    def end_processes(self) -> None:
+        """Nothing this executor started is left."""
+        self._children.kill_all()
+
+    # The agent
+
+    def subscribe_call(self, connection: int) -> Call:
+        self._told = self._ledger.unacknowledged_updates()
+        updates = [{"status": status} for status in self._told.values()]
+        tasks = self._ledger.unacknowledged_tasks()
+        return self._call("SUBSCRIBE", {"unacknowledged_tasks": tasks, "unacknowledged_updates": updates})
+
+    def on_event(self, connection: int, event: Dict[str, Any]) -> None:
+        action = self._actions.get(event["type"])
+        if action is None:
+            log(f"an event of type {event['type']!r:.80} is ignored")
+            return
+        try:
+            action(event)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            log(f"a {event['type']} event that this executor cannot read is ignored: {type(error).__name__}: {error}")
+
+    def on_disconnected(self, connection: int, reason: str) -> None:
+        if not self._connected:
+            if reason != self._last_refusal:
+                log(f"cannot subscribe: {reason}")
+            self._last_refusal = reason
+            return
+        self._connected = False
+        log(f"disconnected from the agent: {reason}")
+        if not self._settings.checkpoint:
+            # Without checkpoints the agent that comes back knows nothing of this executor.
+            self.shutdown("the agent is gone and the framework does not checkpoint", _AGENT_GONE_EXIT)
+            return
+        self._patience = self._loop.later(
+            self._settings.recovery_timeout_s,
+            lambda: self.shutdown("the agent did not come back in time", _AGENT_GONE_EXIT),
+        )
+
+    def on_sent(self, uuid: str, refusal: str) -> None:
+        if refusal and refusal != self._last_refusal:
+            log(f"the agent did not take an update: {refusal}")
+        self._last_refusal = refusal
+        if self._ledger.waiting(uuid):
+            self._resend_later(uuid, _RESEND_REFUSED_S if refusal else _RESEND_UNACKNOWLEDGED_S)
+
+    def _on_subscribed(self, event: Dict[str, Any]) -> None:
+        self._connected = True
+        self._last_refusal = ""
+        if self._patience is not None:
+            self._patience.cancel()
+        if self._app is None and not self._app_error:
+            self._read_app(event["subscribed"]["executor_info"].get("data"))
+        for uuid in self._ledger.unacknowledged_updates():
+            if uuid not in self._told:
+                self._resend(uuid)
+        self._look_idle()
+
+    def _read_app(self, data: Optional[str]) -> None:
+        try:
+            self._app = read_app(data)
+        except PayloadError as error:
+            self._app_error = f"ExecutorInfo.data: {error}"
+            log(self._app_error)
+
+    def _on_acknowledged(self, event: Dict[str, Any]) -> None:
+        acknowledged = event["acknowledged"]
+        uuid = acknowledged["uuid"]
+        self._ledger.acknowledge(acknowledged["task_id"]["value"], uuid)
+        if uuid in self._resends:
+            self._resends.pop(uuid).cancel()
+        self._look_idle()
+
+    def _call(self, kind: str, body: Mapping[str, Any]) -> Call:
+        ids = {
+            "executor_id": {"value": self._settings.executor_id},
+            "framework_id": {"value": self._settings.framework_id},
+        }
+        return {"type": kind, **ids, kind.lower(): body}
+
+    def _update(self, task_id: str, state: str, message: str = "", data: bytes = b"") -> None:
+        uuid = encode_data(uuids.uuid4().bytes)
+        status: Dict[str, Any] = {
+            "task_id": {"value": task_id},
+            "executor_id": {"value": self._settings.executor_id},
+            "state": state,
+            "source": "SOURCE_EXECUTOR",
+            "uuid": uuid,
+            "timestamp": time.time(),
+        }
+        if message:
+            # What is no Unicode (file names, output) must not make the whole update unreadable.
+            status["message"] = message.encode("utf-8", "replace").decode()
+        if data:
+            status["data"] = encode_data(data)
+        if self._ledger.record(task_id, uuid, status) and self._connected:
+            self._resend(uuid)
+
+    def _resend(self, uuid: str) -> None:
+        status = self._ledger.unacknowledged(uuid)
+        if status is not None and self._connected:
+            self._link.send(uuid, self._call("UPDATE", {"status": status}))
+
+    def _resend_later(self, uuid: str, seconds: float) -> None:
+        if uuid in self._resends:
+            self._resends[uuid].cancel()
+        self._resends[uuid] = self._loop.later(seconds, lambda: self._resend(uuid))
+
+    # Tasks
+
+    def _on_launch(self, event: Dict[str, Any]) -> None:
+        self._launch(event["launch"]["task"])
+
+    def _on_launch_group(self, event: Dict[str, Any]) -> None:
+        for info in event["launch_group"]["task_group"]["tasks"]:
+            if self._ledger.launch(info["task_id"]["value"], info):
+                self._end(
+                    info["task_id"]["value"], _error("task groups are not what this executor runs; launch single tasks")
+                )
+
+    def _launch(self, info: Dict[str, Any]) -> None:
+        task_id = info["task_id"]["value"]
+        if not self._ledger.launch(task_id, info):
+            log(f"a second LAUNCH of {task_id} is ignored")
+            return
+        self._had_work = True
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._leaving is not None:
+            self._end(task_id, failed(Cause.EXECUTOR_SHUTDOWN, "the executor is leaving"))
+            return
+        if self._app_error:
+            self._end(task_id, _error(self._app_error))
+            return
+        try:
+            task = _Task(task_id, read_task(info.get("data")), _grace(info, DEFAULT_KILL_GRACE_S))
+            self._tasks[task_id] = task
+            self._prepare_then_begin(task)
+        except PayloadError as error:
+            self._end(task_id, _error(f"TaskInfo.data: {error}"))
+
+    def _prepare_then_begin(self, task: _Task) -> None:
+        if task.payload.resident:
+            task.resident = self._resident(task.payload)
+        if self._runners:
+            self._begin(task)
+        elif not self._preparing:
+            self._preparing = True
+            threading.Thread(target=self._unpack, name="unpack", daemon=True).start()
+
+    def _resident(self, payload: TaskPayload) -> Resident:
+        assert self._app is not None
+        try:
+            return resident(payload.timer or {}, payload.misfire, self._app.sampling_count, _now_ms())
+        except Exception as error:
+            raise PayloadError(f"'timer' in job is no table of firings: {type(error).__name__}: {error}") from error
+
+    def _unpack(self) -> None:
+        """In a thread of its own: a large package must not hold up kills and acknowledgements."""
+        assert self._app is not None
+        refusal = ""
+        try:
+            if self._app.package is None:
+                os.makedirs(self._directory, exist_ok=True)
+            else:
+                archive = os.path.join(self._settings.sandbox, self._app.package.file)
+                package.verify(archive, self._app.package.sha256)
+                package.unpack(archive, self._directory, self._app.limits)
+        except package.PackageError as error:
+            refusal = f"the app package cannot be used: {error}"
+        except Exception as error:
+            refusal = f"the app package cannot be used: {type(error).__name__}: {error}"
+        self._loop.post(self._on_unpacked, refusal)
+
+    def _on_unpacked(self, refusal: str) -> None:
+        assert self._app is not None
+        self._preparing = False
+        waiting = list(self._tasks.values())
+        if refusal:
+            log(refusal)
+            for task in waiting:
+                self._end(task.task_id, failed(Cause.PACKAGE, refusal))
+            return
+        env = {name: value for name, value in os.environ.items() if name != "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"}
+        common = (self._loop, self._children, self._pump, self._folders)
+        self._workers = Workers(*common, self._app, self._directory, env)
+        self._runners = {True: Scripts(*common, self._directory, env), False: self._workers}
+        for task in waiting:
+            self._begin(task)
+
+    def _begin(self, task: _Task) -> None:
+        """A transient task runs, a resident one is loaded first."""
+        number = LOADING if task.resident is not None else 1
+        self._start_run(task, number, task.payload.facts())
+
+    def _start_run(self, task: _Task, number: int, facts: Dict[str, Any]) -> None:
+        task.run = Run(task.task_id, number, task.payload, facts, self._on_run_started, self._on_run_ended)
+        self._runner(task).start(task.run)
+
+    def _runner(self, task: _Task) -> Runner:
+        return self._runners[task.payload.script is not None]
+
+    def _on_run_started(self, run: Run) -> None:
+        task = self._tasks[run.task_id]
+        if task.resident is None:
+            self._update(task.task_id, "TASK_RUNNING")
+
+    def _on_run_ended(self, run: Run, outcome: Outcome) -> None:
+        task = self._tasks[run.task_id]
+        task.run = None
+        if task.killing is not None and outcome.state is State.KILLED:
+            self._end(task.task_id, killed(task.killing, outcome.message, outcome.exit_code))
+        elif task.resident is None:
+            self._end(task.task_id, outcome)
+        else:
+            self._resident_run_ended(task, task.resident, run, outcome)
+
+    def _on_kill(self, event: Dict[str, Any]) -> None:
+        kill = event["kill"]
+        task = self._tasks.get(kill["task_id"]["value"])
+        if task is None:
+            log(f"a KILL of {kill['task_id']['value']}, which is not alive here, is ignored")
+            return
+        self._kill(task, Cause.KILLED, _grace(kill, task.grace_s))
+
+    def _kill(self, task: _Task, cause: Cause, grace_s: float) -> None:
+        task.killing = task.killing or cause
+        if task.run is None:
+            self._end(task.task_id, killed(task.killing))
+        else:
+            self._runner(task).kill(task.run, grace_s)
+
+    def _end(self, task_id: str, outcome: Outcome) -> None:
+        task = self._tasks.pop(task_id, None)
+        self._update(task_id, outcome.state.value, outcome.message, outcome.data())
+        self._folders.ended(task_id)
+        if task is not None:
+            if task.timer is not None:
+                task.timer.cancel()
+            if task.payload.resident and self._runners:
+                self._runner(task).forget(task_id)
+        self._look_idle()
+
+    # Resident tasks
+
+    def _resident_run_ended(self, task: _Task, plan: Resident, run: Run, outcome: Outcome) -> None:
+        if run.number != LOADING:
+            self._report_end(task, plan, outcome)
+            plan.end(_now_ms())
+        if task.killing is not None:
+            self._end(task.task_id, killed(task.killing))
+        elif outcome.cause is Cause.WORKER_LOST or (run.number == LOADING and outcome.state is not State.FINISHED):
+            self._end(task.task_id, outcome)
+        else:
+            if run.number == LOADING:
+                self._update(task.task_id, "TASK_RUNNING")
+            self._await_firing(task, plan)
+
+    def _await_firing(self, task: _Task, plan: Resident) -> None:
+        if plan.due is None:
+            self._end(task.task_id, Outcome(State.FINISHED, message="the job's cron has no firing any more"))
+            return
+        wait_s = plan.wait_ms(_now_ms()) / 1000
+        if wait_s > 0:
+            task.timer = self._loop.later(min(wait_s, _LONGEST_WAIT_S), lambda: self._await_firing(task, plan))
+        elif plan.begin(_now_ms()):
+            self._start_firing(task, plan)
+        else:
+            self._await_firing(task, plan)
+
+    def _start_firing(self, task: _Task, plan: Resident) -> None:
+        task.started_at = _now_ms()
+        if plan.reported:
+            self._report(task.task_id, "BEGIN", {"run": plan.runs, "startedAt": task.started_at})
+        self._start_run(task, plan.runs, task.payload.facts(plan.fire_time))
+
+    def _report_end(self, task: _Task, plan: Resident, outcome: Outcome) -> None:
+        """A failure is reported whatever the sampling says."""
+        success = outcome.state is State.FINISHED
+        if success and not plan.reported:
+            return
+        facts: Dict[str, Any] = {
+            "run": plan.runs,
+            "startedAt": task.started_at,
+            "endedAt": _now_ms(),
+            "success": success,
+        }
+        if not success:
+            facts.update(error=outcome.message, cause=outcome.cause.value if outcome.cause else None)
+        self._report(task.task_id, "COMPLETE", facts)
+
+    def _report(self, task_id: str, message: str, facts: Mapping[str, Any]) -> None:
+        self._update(
+            task_id, "TASK_RUNNING", message, json.dumps({"schema": 1, **facts}, separators=(",", ":")).encode()
+        )
+
+    # The end
+
+    def shutdown(self, reason: str, exit_code: int) -> None:
+        """End every task within the agent's grace time, hand in their last updates, leave."""
+        if self._leaving is not None:
+            return
+        log(f"shutting down: {reason}")
+        grace_s = self._settings.shutdown_grace_s
+        self._leave_when_settled(exit_code)
+        for task in list(self._tasks.values()):
+            self._kill(task, Cause.EXECUTOR_SHUTDOWN, min(task.grace_s, grace_s * 0.5))
+        # The agent kills the whole container at the end of the grace time; leaving by oneself is cleaner.
+        self._loop.later(grace_s * 0.9, lambda: self._loop.stop(exit_code))
+        self._look_idle()
+
+    def _leave_when_settled(self, exit_code: int) -> None:
+        def leave() -> None:
+            if self._workers is None:
+                self._loop.stop(exit_code)
+            else:
+                self._workers.stop(_LEAVE_WITHIN_S, lambda: self._loop.stop(exit_code))
+
+        self._leaving = leave
+
+    def _look_idle(self) -> None:
+        if not self._ledger.settled:
+            return
+        if self._leaving is not None:
+            self._leaving()
+            return
+        if self._idle is not None:
+            self._idle.cancel()
+        idle_s = self._app.idle_timeout_s if self._app is not None else DEFAULT_KILL_GRACE_S
+        if idle_s is not None:
+            wait_s = idle_s if self._had_work else max(idle_s, _FIRST_TASK_WITHIN_S)
+            self._idle = self._loop.later(wait_s, self._leave_if_idle)
+
+    def _leave_if_idle(self) -> None:
+        if self._ledger.settled and self._leaving is None:
+            self._leave_when_settled(0)
+            self._look_idle()
+
+
+def _error(message: str) -> Outcome:
+    return Outcome(State.ERROR, Cause.PAYLOAD, cut(message))
+
+
+def _grace(holder: Mapping[str, Any], default_s: float) -> float:
+    """A TaskInfo's or KILL's kill_policy, in seconds."""
+    period = (holder.get("kill_policy") or {}).get("grace_period") or {}
+    nanoseconds = period.get("nanoseconds")
+    return max(0.0, float(nanoseconds) / 1e9) if nanoseconds is not None else default_s
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def serve(settings: Settings) -> int:
+    """Run the executor; its exit code. Belongs in a process's main thread."""
+    become_subreaper()
+    loop = Loop()
+    executor = Executor(settings, loop)
+    names: List[signal.Signals] = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    for number in names:
+        signal.signal(number, lambda *_: loop.post(executor.shutdown, "a signal asked for it", 0))
+    executor.start()
+    try:
+        return loop.run()
+    finally:
+        executor.end_processes()

@@ -1,0 +1,122 @@
+"""From a job's configuration to the object that runs: classes by name, beans from contexts that are built once."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import threading
+from typing import Any, Dict, Mapping, Tuple
+
+from jobcloud.executor.outcomes import Cause, cut, describe
+from jobcloud.job import DataflowJob, Job, SimpleJob
+
+
+class LoadError(Exception):
+    """The job cannot be had; `cause` says which part failed, the text which name and what to do."""
+
+    def __init__(self, cause: Cause, text: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
+class Contexts:
+    """The app's contexts, each built by the first shard that asks and kept until the worker leaves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: Dict[str, Any] = {}
+        self._built: Dict[str, Mapping[str, Any]] = {}
+        self._exits = contextlib.ExitStack()
+
+    def bean(self, context: str, name: str) -> Any:
+        """Raises LoadError. A context that could not be built is tried again by the next shard."""
+        with self._lock:
+            lock = self._locks.setdefault(context, threading.Lock())
+        with lock:
+            if context not in self._built:
+                self._built[context] = self._build(context)
+        beans = self._built[context]
+        try:
+            return beans[name]
+        except KeyError:
+            known = cut(", ".join(sorted(map(str, beans))), 500)
+            raise LoadError(
+                Cause.CONTEXT, f"beanName {name!r}: applicationContext {context!r} has only {known or 'nothing'}"
+            ) from None
+
+    def close(self) -> None:
+        self._exits.close()
+
+    def _build(self, context: str) -> Mapping[str, Any]:
+        factory = named(context, "applicationContext")
+        try:
+            built = factory()
+            if hasattr(built, "__enter__") and hasattr(built, "__exit__"):
+                built = self._exits.enter_context(built)
+        except BaseException as error:
+            raise LoadError(
+                Cause.CONTEXT, f"applicationContext {context!r} cannot be built: {describe(error)}"
+            ) from error
+        if not isinstance(built, Mapping):
+            raise LoadError(
+                Cause.CONTEXT,
+                f"applicationContext {context!r} gave {type(built).__name__}, must give a mapping of beans by name",
+            )
+        return built
+
+
+def load_job(job: Mapping[str, Any], contexts: Contexts) -> Job:
+    """Raises LoadError. As in Elastic-Job, a bean needs beanName and applicationContext both; else jobClass is made."""
+    context, bean = job.get("applicationContext") or "", job.get("beanName") or ""
+    if context and bean:
+        return _checked(_made(contexts.bean(context, bean), f"beanName {bean!r}"), job, f"beanName {bean!r}")
+    what = f"jobClass {job['jobClass']!r}"
+    return _checked(_made(named(job["jobClass"], "jobClass"), what), job, what)
+
+
+def named(path: str, field: str) -> Any:
+    """What `package.module:Name` or `package.module.Name` names. Raises LoadError."""
+    what = f"{field} {path!r}"
+    module, name = _split(path, what)
+    try:
+        found = importlib.import_module(module)
+    except BaseException as error:
+        raise LoadError(Cause.IMPORT, f"{what} cannot be imported: {describe(error)}") from error
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise LoadError(
+                Cause.IMPORT, f"{what}: there is no {part!r} in {getattr(found, '__name__', module)!r}"
+            ) from None
+    return found
+
+
+def _split(path: str, what: str) -> Tuple[str, str]:
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    if not module or not name or not all(part.isidentifier() for part in (module + "." + name).split(".")):
+        raise LoadError(Cause.IMPORT, f"{what} names nothing in a module; write package.module:Name")
+    return module, name
+
+
+def _made(found: Any, what: str) -> Any:
+    if not inspect.isclass(found):
+        return found
+    try:
+        return found()
+    except BaseException as error:
+        raise LoadError(Cause.IMPORT, f"{what} cannot be made: {describe(error)}") from error
+
+
+def _checked(made: Any, job: Mapping[str, Any], what: str) -> Job:
+    wanted = DataflowJob if job["jobType"] == "DATAFLOW" else SimpleJob
+    function = inspect.isroutine(made) and wanted is SimpleJob
+    if not isinstance(made, wanted) and not function:
+        raise LoadError(
+            Cause.IMPORT,
+            f"{what} is a {type(made).__name__}, a {job['jobType']} job must be a jobcloud.job.{wanted.__name__}",
+        )
+    if inspect.iscoroutinefunction(made if function else getattr(made, "execute", None)):
+        raise LoadError(Cause.IMPORT, f"{what} is async, which this executor does not run; call asyncio.run() in it")
+    return made  # type: ignore[no-any-return]

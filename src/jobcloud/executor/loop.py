@@ -1,0 +1,81 @@
+"""The daemon's one thread of decisions: others post to it, timers fire in it, an error in one step ends nothing."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import queue
+import sys
+import time
+import traceback
+from typing import Any, Callable, List, Optional, Tuple
+
+
+def log(text: str) -> None:
+    """One line on stderr, which the agent keeps in the sandbox. A full disk must not end the daemon."""
+    try:
+        sys.stderr.write(time.strftime("%Y-%m-%dT%H:%M:%S ") + text + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+
+
+class Timer:
+    """A call to come; cancel() is harmless at any time."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call: Optional[Callable[[], None]] = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+class Loop:
+    """post() may be called from any thread, later() and stop() only from steps of the loop."""
+
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[Tuple[Callable[..., Any], Tuple[Any, ...]]] = queue.SimpleQueue()
+        self._timers: List[Tuple[float, int, Timer]] = []
+        self._numbers = itertools.count()
+        self._exit_code: Optional[int] = None
+
+    def post(self, step: Callable[..., Any], *args: Any) -> None:
+        self._inbox.put((step, args))
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        timer = Timer(call)
+        heapq.heappush(self._timers, (time.monotonic() + max(0.0, seconds), next(self._numbers), timer))
+        return timer
+
+    def stop(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+
+    def run(self) -> int:
+        """Until stop(); its exit code."""
+        while self._exit_code is None:
+            try:
+                step, args = self._inbox.get(timeout=self._patience())
+            except queue.Empty:
+                self._fire_timers()
+                continue
+            self._do(step, *args)
+            self._fire_timers()
+        return self._exit_code
+
+    def _patience(self) -> Optional[float]:
+        while self._timers and self._timers[0][2].call is None:
+            heapq.heappop(self._timers)
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+
+    def _fire_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            call = heapq.heappop(self._timers)[2].call
+            if call is not None:
+                self._do(call)
+
+    def _do(self, step: Callable[..., Any], *args: Any) -> None:
+        try:
+            step(*args)
+        except Exception:
+            log("an error in the executor itself; it goes on:\n" + traceback.format_exc())

@@ -1,0 +1,88 @@
+"""How a run ended, in the words that go to the scheduler."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Dict, Optional
+
+MESSAGE_CHARS = 4000
+RESULT_BYTES = 4000
+_OURS = ("jobcloud.", "importlib", "_frozen_importlib")
+
+
+class State(str, Enum):
+    """The terminal Mesos task states an executor of ours reports."""
+
+    FINISHED = "TASK_FINISHED"
+    FAILED = "TASK_FAILED"
+    KILLED = "TASK_KILLED"
+    ERROR = "TASK_ERROR"
+
+
+class Cause(str, Enum):
+    """Why a run did not end well, for machines; the message says it to people."""
+
+    EXCEPTION = "exception"  # the job raised
+    EXIT_CODE = "exit_code"  # the script, or sys.exit() in a job, ended with another code than 0
+    SIGNAL = "signal"  # a signal nobody here sent ended the script
+    IMPORT = "import"  # jobClass cannot be loaded or is no job
+    CONTEXT = "context"  # applicationContext cannot be built or lacks the bean
+    COMMAND = "command"  # scriptCommandLine names nothing that can be started
+    PACKAGE = "package"  # the app package is missing, altered or unsafe
+    PAYLOAD = "payload"  # the task's or executor's data is not what this executor understands
+    WORKER_LOST = "worker_lost"  # the process the shard shared with others died; not this shard's fault, perhaps
+    KILLED = "killed"  # the scheduler asked for it
+    EXECUTOR_SHUTDOWN = "executor_shutdown"  # the executor left while the task was alive
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one run. `result` is a small JSON value or None."""
+
+    state: State
+    cause: Optional[Cause] = None
+    message: str = ""
+    exit_code: Optional[int] = None
+    result: Any = None
+
+    def data(self) -> bytes:
+        """The machine-readable half of a terminal status update."""
+        fields: Dict[str, Any] = {"schema": 1, "cause": self.cause.value if self.cause else None}
+        if self.exit_code is not None:
+            fields["exitCode"] = self.exit_code
+        if self.result is not None:
+            fields["result"] = self.result
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def failed(cause: Cause, message: str, exit_code: Optional[int] = None) -> Outcome:
+    return Outcome(State.FAILED, cause, cut(message), exit_code)
+
+
+def killed(cause: Cause = Cause.KILLED, message: str = "", exit_code: Optional[int] = None) -> Outcome:
+    return Outcome(State.KILLED, cause, cut(message), exit_code)
+
+
+def cut(text: str, limit: int = MESSAGE_CHARS) -> str:
+    """`text` in at most `limit` characters: the middle goes, for beginning and end say most."""
+    if len(text) <= limit:
+        return text
+    gap = f"\n… {len(text) - limit} characters left out …\n"
+    head = limit // 2
+    return text[:head] + gap + text[len(text) - (limit - head - len(gap)) :]
+
+
+def describe(error: BaseException) -> str:
+    """The exception's last line first, then its traceback from the first frame that is not ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+        trace = trace.tb_next
+    head = "".join(traceback.format_exception_only(type(error), error)).strip()
+    if trace is None:
+        return cut(head)
+    return cut(
+        cut(head, MESSAGE_CHARS // 4) + "\n\n" + "".join(traceback.format_exception(type(error), error, trace)).strip()
+    )

@@ -1,0 +1,169 @@
+"""Where the output of tasks goes: bounded files in folders of their own, whatever and however much a job prints."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import selectors
+import shutil
+import threading
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Optional, Tuple
+
+LOG_BYTES = 10 << 20
+TAIL_BYTES = 2000
+# Folders of ended tasks that are kept, so that neither their number nor their size grows with the executor's age.
+KEPT_FOLDERS = 500
+KEPT_BYTES = 1 << 30
+_MAX_FOLDER_NAME = 200
+_UNSAFE = re.compile(r"[^A-Za-z0-9._@=-]|^\.")
+
+
+def task_folder(task_id: str) -> str:
+    """The folder's name below `tasks/`: the id itself if harmless, else percent-encoded and cut with a hash."""
+    name = _UNSAFE.sub(
+        lambda match: "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "replace")), task_id
+    )
+    if len(name) <= _MAX_FOLDER_NAME:
+        return name
+    return name[: _MAX_FOLDER_NAME - 17] + "-" + hashlib.sha256(task_id.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+class RotatingLog:
+    """A file and its predecessor `.1`, each of at most `limit` bytes; made with the first byte. Any thread may write.
+
+    What cannot be written is dropped: a full disk is no reason for a job to fail in a print().
+    """
+
+    def __init__(self, path: str, limit: int = LOG_BYTES) -> None:
+        self._path, self._limit = path, limit
+        self._lock = threading.Lock()
+        self._descriptor: Optional[int] = None
+        self._size = 0
+        self._tail = b""
+
+    def write(self, data: bytes) -> None:
+        with self._lock:
+            self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+            try:
+                while data:
+                    data = data[self._write_some(data) :]
+            except OSError:
+                return
+
+    def tail(self) -> str:
+        """The last of what was written, as text."""
+        return self._tail.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def _write_some(self, data: bytes) -> int:
+        if self._descriptor is not None and self._size >= self._limit:
+            os.close(self._descriptor)
+            self._descriptor = None
+            os.replace(self._path, self._path + ".1")
+        if self._descriptor is None:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._size = os.fstat(self._descriptor).st_size
+        written = os.write(self._descriptor, data[: max(1, self._limit - self._size)])
+        self._size += written
+        return written
+
+
+class TaskFolders:
+    """The folders of ended tasks, the oldest removed first."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._ended: Deque[Tuple[str, int]] = deque()
+        self._bytes = 0
+
+    def path(self, task_id: str) -> str:
+        return os.path.join(self.root, task_folder(task_id))
+
+    def ended(self, task_id: str) -> None:
+        path = self.path(task_id)
+        try:
+            size = sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path))
+        except OSError:
+            return
+        self._ended.append((path, size))
+        self._bytes += size
+        while len(self._ended) > KEPT_FOLDERS or self._bytes > KEPT_BYTES:
+            oldest, size = self._ended.popleft()
+            self._bytes -= size
+            shutil.rmtree(oldest, ignore_errors=True)
+
+
+class Pump:
+    """One thread that carries what processes write into pipes to their logs, as fast as they write."""
+
+    def __init__(self, post: Callable[..., None]) -> None:
+        self._post = post
+        self._selector = selectors.DefaultSelector()
+        self._orders: Deque[Callable[[], None]] = deque()
+        self._wake_read, self._wake_write = os.pipe()
+        self._logs: Dict[int, RotatingLog] = {}
+        os.set_blocking(self._wake_read, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        threading.Thread(target=self._run, name="pump", daemon=True).start()
+
+    def attach(self, log: RotatingLog) -> Tuple[int, int]:
+        """(the pipe's end to write to, the ticket for `finish`)."""
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        self._order(lambda: self._open(read, log))
+        return write, read
+
+    def finish(self, tickets: Tuple[int, ...], then: Callable[..., None], *args: Any) -> None:
+        """Carry what is in the pipes, close them though someone may hold their other ends, then post `then`."""
+        self._order(lambda: self._finish(tickets, then, args))
+
+    def _order(self, order: Callable[[], None]) -> None:
+        self._orders.append(order)
+        os.write(self._wake_write, b"!")
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.fd == self._wake_read:
+                    os.read(self._wake_read, 4096)
+                else:
+                    self._carry(key.fd)
+            while self._orders:
+                self._orders.popleft()()
+
+    def _open(self, read: int, log: RotatingLog) -> None:
+        self._logs[read] = log
+        self._selector.register(read, selectors.EVENT_READ)
+
+    def _carry(self, read: int) -> bool:
+        """Whether there may be more."""
+        try:
+            data = os.read(read, 1 << 16)
+        except BlockingIOError:
+            return False
+        if data:
+            self._logs[read].write(data)
+            return True
+        if read in self._selector.get_map():
+            self._selector.unregister(read)
+        return False
+
+    def _finish(self, tickets: Tuple[int, ...], then: Callable[..., None], args: Tuple[Any, ...]) -> None:
+        for read in tickets:
+            # A process that escaped may go on writing: what one pipe holds is enough.
+            for _ in range(64):
+                if not self._carry(read):
+                    break
+            if read in self._selector.get_map():
+                self._selector.unregister(read)
+            os.close(read)
+            self._logs.pop(read).close()
+        self._post(then, *args)

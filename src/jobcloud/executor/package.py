@@ -1,0 +1,418 @@
+"""App packages: is this archive one, is it safe, and how it gets into a directory.
+
+The scheduler inspects what is uploaded, the executor checks the hash and unpacks. Both take every archive as hostile:
+nothing leaves the directory, nothing but files, directories and links among them is made, and counts, sizes and the
+ratio of unpacking are bounded before anything is written. Standard library only, CPython >= 3.9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+import posixpath
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import IO, Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Union
+
+Source = Union[str, "os.PathLike[str]", bytes]
+
+_CHUNK = 1 << 16
+_MAX_NAME_BYTES = 1024
+_MAX_LINK_STEPS = 40
+# Archives of text compress 10:1, sparse data 50:1; only bombs reach this. Small ones may compress as they like.
+_RATIO_FREE_BYTES = 64 << 20
+# What the readers raise on archives that are cut off, altered or only look like one.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    IndexError,
+)
+
+
+class PackageError(Exception):
+    """The package cannot be used; the text names the entry and the fix."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`files` counts entries of every kind, `bytes` the unpacked size, `ratio` unpacked to packed size."""
+
+    files: int = 10_000
+    bytes: int = 1 << 30
+    ratio: int = 200
+
+
+@dataclass(frozen=True)
+class PackageInfo:
+    """What is in a package: `format` is "zip" or "tar", `names` the paths of its files and links."""
+
+    format: str
+    sha256: str
+    packed_bytes: int
+    unpacked_bytes: int
+    names: FrozenSet[str] = field(repr=False)
+
+
+class _Kind(Enum):
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symbolic link"
+    HARDLINK = "hard link"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    kind: _Kind
+    size: int = 0
+    executable: bool = False
+    target: str = ""
+    open: Optional[Callable[[], Any]] = None
+
+
+def inspect(source: Source, limits: Limits = Limits()) -> PackageInfo:
+    """Read the whole package without writing anything. Raises PackageError."""
+    with _opened(source) as file:
+        survey = _Survey(limits, _size(file))
+        kind = _format(file)
+        for entry in _entries(file, kind):
+            survey.add(entry)
+            if entry.open is not None:
+                _drain(entry, survey.ignore)
+        survey.check_links()
+        return PackageInfo(kind, _sha256(file), _size(file), survey.unpacked, frozenset(survey.leaves()))
+
+
+def verify(source: Source, sha256: str) -> None:
+    """Raises PackageError where the bytes are not those that hash to `sha256` (lower-case hex)."""
+    with _opened(source) as file:
+        found = _sha256(file)
+    if found != sha256:
+        raise PackageError(
+            f"the package's sha256 is {found}, expected {sha256}: altered on its way or at its source; upload it again"
+        )
+
+
+def unpack(source: Source, into: Union[str, "os.PathLike[str]"], limits: Limits = Limits()) -> None:
+    """Unpack into the new directory `into`; it appears complete or not at all. Raises PackageError."""
+    final = os.fspath(into)
+    partial = final + ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        os.mkdir(partial, 0o755)
+        with _opened(source) as file:
+            _unpack_entries(file, partial, limits)
+        os.rename(partial, final)
+    except OSError as error:
+        raise PackageError(f"cannot unpack into {final}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unpack_entries(file: IO[bytes], root: str, limits: Limits) -> None:
+    survey = _Survey(limits, _size(file))
+    for entry in _entries(file, _format(file)):
+        survey.add(entry)
+        path = os.path.join(root, entry.name)
+        if entry.kind is _Kind.DIRECTORY:
+            os.makedirs(path, 0o755, exist_ok=True)
+            continue
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        if entry.kind is _Kind.FILE:
+            _write(entry, path)
+        elif entry.kind is _Kind.HARDLINK:
+            os.link(os.path.join(root, entry.target), path)
+    survey.check_links()
+    # Made last, so that no file of the archive was written through one.
+    for name, target in survey.links.items():
+        os.symlink(target, os.path.join(root, name))
+
+
+def _write(entry: _Entry, path: str) -> None:
+    descriptor = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755 if entry.executable else 0o644
+    )
+    with os.fdopen(descriptor, "wb") as out:
+        _drain(entry, out.write)
+
+
+def _drain(entry: _Entry, sink: Callable[[bytes], object]) -> None:
+    assert entry.open is not None
+    try:
+        with entry.open() as data:
+            while True:
+                chunk = data.read(_CHUNK)
+                if not chunk:
+                    return
+                sink(chunk)
+    except _DAMAGE as error:
+        # An errno belongs to the disk written to, everything else to the archive.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise PackageError(f"'{entry.name}' in the package is damaged ({error}): pack it again") from error
+
+
+class _Survey:
+    """What was seen so far, and the refusal of everything that must not be."""
+
+    def __init__(self, limits: Limits, packed: int) -> None:
+        self._limits, self._packed = limits, packed
+        self._kinds: Dict[str, _Kind] = {}
+        self._count = 0
+        self.unpacked = 0
+        self.links: Dict[str, str] = {}
+
+    def ignore(self, _: bytes) -> None:
+        pass
+
+    def leaves(self) -> List[str]:
+        return [name for name, kind in self._kinds.items() if kind is not _Kind.DIRECTORY]
+
+    def add(self, entry: _Entry) -> None:
+        self._measure(entry)
+        if entry.kind is _Kind.DIRECTORY and self._kinds.get(entry.name) is _Kind.DIRECTORY:
+            return
+        if entry.name in self._kinds:
+            raise PackageError(f"'{entry.name}' is in the package twice: pack it again from a directory")
+        self._add_parents(entry.name)
+        self._kinds[entry.name] = entry.kind
+        if entry.kind is _Kind.HARDLINK and self._kinds.get(entry.target) is not _Kind.FILE:
+            raise PackageError(
+                f"'{entry.name}' is a hard link to '{entry.target}', no file before it in the package: pack a copy"
+            )
+        if entry.kind is _Kind.SYMLINK:
+            self.links[entry.name] = entry.target
+
+    def _measure(self, entry: _Entry) -> None:
+        self._count += 1
+        self.unpacked += entry.size
+        limits = self._limits
+        if self._count > limits.files:
+            raise PackageError(
+                f"the package has more than {limits.files} entries: leave out what the app does not need"
+            )
+        if self.unpacked > limits.bytes:
+            raise PackageError(
+                f"at '{entry.name}' the package is over {limits.bytes} bytes unpacked: leave out what is not needed"
+            )
+        if self.unpacked > max(_RATIO_FREE_BYTES, self._packed * limits.ratio):
+            raise PackageError(
+                f"at '{entry.name}' the package unpacks to over {limits.ratio} times its size: it looks like a bomb"
+            )
+
+    def _add_parents(self, name: str) -> None:
+        parent = posixpath.dirname(name)
+        while parent:
+            known = self._kinds.setdefault(parent, _Kind.DIRECTORY)
+            if known is not _Kind.DIRECTORY:
+                raise PackageError(
+                    f"'{name}' lies below '{parent}', which is a {known.value}: pack it again from a directory"
+                )
+            parent = posixpath.dirname(parent)
+
+    def check_links(self) -> None:
+        for name in self.links:
+            self._resolve(name)
+
+    def _resolve(self, name: str) -> None:
+        """Follow a link as the kernel would, with the archive as the whole world."""
+        todo = name.split("/")[::-1]
+        at: List[str] = []
+        steps = 0
+        while todo:
+            part = todo.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                if not at:
+                    raise PackageError(f"'{name}' links to '{self.links[name]}', outside the package: pack a copy")
+                at.pop()
+                continue
+            at.append(part)
+            target = self.links.get("/".join(at))
+            if target is None:
+                continue
+            steps += 1
+            if target.startswith("/") or steps > _MAX_LINK_STEPS:
+                raise PackageError(
+                    f"'{name}' links to '{self.links[name]}', which is absolute or leads in circles: pack a copy"
+                )
+            at.pop()
+            todo.extend(target.split("/")[::-1])
+
+
+def _format(file: IO[bytes]) -> str:
+    """What the bytes say; names and suffixes prove nothing."""
+    file.seek(0)
+    head = file.read(512)
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return "zip"
+    if head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head[:6] == b"\xfd7zXZ\0" or head[257:262] == b"ustar":
+        return "tar"
+    raise PackageError(
+        "the package is no zip, tar or compressed tar archive: pack the app's directory with `jobcloud app add DIR`"
+    )
+
+
+def _entries(file: IO[bytes], kind: str) -> Iterator[_Entry]:
+    file.seek(0)
+    try:
+        yield from _zip_entries(file) if kind == "zip" else _tar_entries(file)
+    except PackageError:
+        raise
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise PackageError(f"the package is a damaged {kind} archive ({error}): pack it again") from error
+
+
+def _zip_entries(file: IO[bytes]) -> Iterator[_Entry]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            name = _safe_name(info.orig_filename)
+            mode = info.external_attr >> 16
+            if info.flag_bits & 0x1:
+                raise PackageError(f"'{name}' in the package is encrypted: pack it without a password")
+            if info.is_dir():
+                if name:
+                    yield _Entry(name, _Kind.DIRECTORY)
+            elif stat.S_ISLNK(mode):
+                yield _Entry(
+                    name, _Kind.SYMLINK, target=_link_target(name, archive.open(info).read(_MAX_NAME_BYTES + 1))
+                )
+            elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                raise PackageError(f"'{name}' in the package is a device or the like: leave it out")
+            else:
+                yield _Entry(
+                    name, _Kind.FILE, info.file_size, bool(mode & 0o111), open=functools.partial(archive.open, info)
+                )
+
+
+def _tar_entries(file: IO[bytes]) -> Iterator[_Entry]:
+    with tarfile.open(fileobj=_Frugal(_decompressed(file)), mode="r:", encoding="utf-8") as archive:  # type: ignore[call-overload]
+        for member in archive:
+            name = _safe_name(member.name)
+            if member.isdir():
+                if name:
+                    yield _Entry(name, _Kind.DIRECTORY)
+            elif member.issym():
+                yield _Entry(name, _Kind.SYMLINK, target=_link_target(name, member.linkname.encode()))
+            elif member.islnk():
+                yield _Entry(name, _Kind.HARDLINK, target=_safe_name(member.linkname))
+            elif member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+                yield _Entry(
+                    name,
+                    _Kind.FILE,
+                    member.size,
+                    bool(member.mode & 0o111),
+                    open=functools.partial(archive.extractfile, member),
+                )
+            else:
+                raise PackageError(f"'{name}' in the package is a device, a sparse file or the like: leave it out")
+
+
+def _decompressed(file: IO[bytes]) -> Any:
+    head = file.read(6)
+    file.seek(0)
+    if head[:2] == b"\x1f\x8b":
+        import gzip
+
+        return gzip.GzipFile(fileobj=file)
+    if head[:3] == b"BZh":
+        import bz2
+
+        return bz2.BZ2File(file)
+    if head == b"\xfd7zXZ\0":
+        import lzma
+
+        return lzma.LZMAFile(file)
+    return file
+
+
+class _Frugal:
+    """A reader for tarfile, which reads an extended header of any announced size into memory in one go."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        if size > 1 << 20:
+            raise PackageError("the package has a tar header of more than 1 MiB: pack it again")
+        data: bytes = self._file.read(size)
+        return data
+
+    def seek(self, position: int) -> int:
+        return self._file.seek(position)  # type: ignore[no-any-return]
+
+    def tell(self) -> int:
+        return self._file.tell()  # type: ignore[no-any-return]
+
+
+def _safe_name(name: str) -> str:
+    """The entry's normal path, "" for the root itself."""
+    shown = f"'{name[:200]}' in the package"
+    if name.startswith("/") or ".." in name.split("/"):
+        raise PackageError(f"{shown} would escape its directory: use paths relative to the app's directory")
+    if "\\" in name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        raise PackageError(
+            f"{shown!r} has a backslash or a control character in its name: rename it, or pack it on Unix"
+        )
+    normal = posixpath.normpath(name) if name else ""
+    if len(_encoded(normal, shown)) > _MAX_NAME_BYTES or any(len(part.encode()) > 255 for part in normal.split("/")):
+        raise PackageError(f"{shown} has too long a name: rename it")
+    return "" if normal == "." else normal
+
+
+def _encoded(name: str, shown: str) -> bytes:
+    try:
+        return name.encode()
+    except UnicodeEncodeError as error:
+        raise PackageError(f"{shown!r} has a name that is not UTF-8: rename it") from error
+
+
+def _link_target(name: str, target: bytes) -> str:
+    if not target or len(target) > _MAX_NAME_BYTES or b"\0" in target:
+        raise PackageError(f"'{name}' in the package is a link to nothing sensible: pack a copy")
+    try:
+        return target.decode()
+    except UnicodeDecodeError as error:
+        raise PackageError(f"'{name}' in the package links to a name that is not UTF-8: pack a copy") from error
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[IO[bytes]]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    try:
+        file = open(source, "rb")  # noqa: SIM115 - closed below; an error while reading is not an error of opening
+    except OSError as error:
+        raise PackageError(f"cannot read the package {os.fspath(source)}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _size(file: IO[bytes]) -> int:
+    return file.seek(0, os.SEEK_END)
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    for chunk in iter(lambda: file.read(_CHUNK), b""):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,188 @@
+"""What the scheduler writes into TaskInfo.data and ExecutorInfo.data, read and checked; docs/executor.md lists it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, Union
+
+from jobcloud.executor.package import Limits
+from jobcloud.job import ShardingContext
+from jobcloud.wire import decode_data
+
+SCHEMA = 1
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class PayloadError(Exception):
+    """The data is not what this executor understands; the text names the field."""
+
+
+@dataclass(frozen=True)
+class PackageRef:
+    """The fetched file, a plain name in the sandbox, and what its bytes must hash to (lower-case hex)."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class AppPayload:
+    """ExecutorInfo.data. `idle_timeout_s` None: never leave for want of work."""
+
+    app_name: str
+    app_version: str
+    package: Optional[PackageRef]
+    idle_timeout_s: Optional[float]
+    sampling_count: int
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class TaskPayload:
+    """TaskInfo.data: the shard to run and the job it is of."""
+
+    context: Mapping[str, Any]
+    run_id: str
+    attempt: int
+    fence: int
+    fire_time_ms: Optional[int]
+    job: Mapping[str, Any]
+    resident: bool
+    misfire: bool
+    timer: Optional[Mapping[str, Any]]
+    script: Optional[Tuple[str, ...]]
+
+    def facts(self, fire_time_ms: Optional[int] = None) -> Dict[str, Any]:
+        """What a job learns beside the six fields. Each firing of a resident job is a run of its own."""
+        if fire_time_ms is None:
+            return {"runId": self.run_id, "attempt": self.attempt, "fence": self.fence, "fireTime": self.fire_time_ms}
+        run_id = f"{self.run_id}#{fire_time_ms}"
+        return {"runId": run_id, "attempt": self.attempt, "fence": self.fence, "fireTime": fire_time_ms}
+
+
+def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **more: Any) -> ShardingContext:
+    """A job's context from a task payload's two halves."""
+    return ShardingContext.from_dict(
+        context,
+        run_id=facts["runId"],
+        attempt=facts["attempt"],
+        fence=facts["fence"],
+        fire_time_ms=facts["fireTime"],
+        **more,
+    )
+
+
+def read_app(data: Optional[str]) -> AppPayload:
+    """ExecutorInfo.data (base64 text). Raises PayloadError."""
+    fields = _Fields(_object(data, "the executor's data"), "the executor's data")
+    package = fields.optional("package", dict, None)
+    limits = _Fields(fields.optional("limits", dict, None) or {}, "limits")
+    default = Limits()
+    idle = fields.optional("idleTimeoutSeconds", (int, float), None)
+    if idle is not None and idle < 0:
+        raise PayloadError(f"idleTimeoutSeconds is {idle}, must not be below 0")
+    return AppPayload(
+        app_name=fields.required("appName", str),
+        app_version=fields.required("appVersion", str),
+        package=None if package is None else _package(_Fields(package, "package")),
+        idle_timeout_s=idle,
+        sampling_count=fields.optional("eventTraceSamplingCount", int, 0),
+        limits=Limits(limits.optional("files", int, default.files), limits.optional("bytes", int, default.bytes)),
+    )
+
+
+def read_task(data: Optional[str]) -> TaskPayload:
+    """TaskInfo.data (base64 text). Raises PayloadError."""
+    fields = _Fields(_object(data, "the task's data"), "the task's data")
+    job = fields.required("job", dict)
+    kind = _Fields(job, "job")
+    job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT"))
+    resident = kind.one_of("jobExecutionType", ("TRANSIENT", "DAEMON")) == "DAEMON"
+    timer = kind.optional("timer", dict, None)
+    if resident and timer is None:
+        raise PayloadError("a DAEMON job needs 'timer' in job")
+    if job_type != "SCRIPT":
+        kind.required("jobClass", str)
+    return TaskPayload(
+        context=_context(fields.required("shardingContext", dict)),
+        run_id=fields.required("runId", str),
+        attempt=fields.required("attempt", int),
+        fence=fields.required("fence", int),
+        fire_time_ms=fields.optional("fireTime", int, None),
+        job=job,
+        resident=resident,
+        misfire=kind.optional("misfire", bool, False),
+        timer=timer,
+        script=tuple(_command(kind.required("scriptCommandLine", str))) if job_type == "SCRIPT" else None,
+    )
+
+
+_Types = Union[Type[Any], Tuple[Type[Any], ...]]
+
+
+class _Fields:
+    def __init__(self, fields: Mapping[str, Any], where: str) -> None:
+        self._fields, self._where = fields, where
+
+    def required(self, name: str, types: _Types) -> Any:
+        if name not in self._fields:
+            raise PayloadError(f"{self._where} lacks '{name}'")
+        value = self._fields[name]
+        if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+            raise PayloadError(f"'{name}' in {self._where} is {value!r:.80}, of the wrong type")
+        return value
+
+    def optional(self, name: str, types: _Types, default: Any) -> Any:
+        return default if self._fields.get(name) is None else self.required(name, types)
+
+    def one_of(self, name: str, words: Tuple[str, ...]) -> str:
+        word: str = self.required(name, str)
+        if word not in words:
+            raise PayloadError(f"'{name}' in {self._where} is {word!r:.80}, this executor knows {', '.join(words)}")
+        return word
+
+
+def _object(data: Optional[str], what: str) -> Mapping[str, Any]:
+    if not isinstance(data, str):
+        raise PayloadError(f"{what} is missing")
+    try:
+        fields = json.loads(decode_data(data).decode())
+    except (ValueError, RecursionError) as error:
+        raise PayloadError(f"{what} is no JSON in base64: {error}") from error
+    schema = fields.get("schema") if isinstance(fields, dict) else None
+    if schema != SCHEMA:
+        raise PayloadError(
+            f"{what} has schema {schema!r:.80}, this executor understands {SCHEMA}; executor and scheduler must match"
+        )
+    return fields  # type: ignore[no-any-return]
+
+
+def _context(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    context = _Fields(fields, "shardingContext")
+    texts = {name: context.required(name, str) for name in ("jobName", "taskId")}
+    numbers = {name: context.required(name, int) for name in ("shardingTotalCount", "shardingItem")}
+    parameters = {name: context.optional(name, str, "") for name in ("jobParameter", "shardingParameter")}
+    return {**texts, **numbers, **parameters}
+
+
+def _package(fields: _Fields) -> PackageRef:
+    file, sha256 = fields.required("file", str), fields.required("sha256", str).lower()
+    if not _PLAIN_NAME.fullmatch(file):
+        raise PayloadError(f"'file' in package is {file!r:.80}, must be a plain file name")
+    if not _SHA256.fullmatch(sha256):
+        raise PayloadError(f"'sha256' in package is {sha256!r:.80}, must be 64 hex digits")
+    return PackageRef(file, sha256)
+
+
+def _command(line: str) -> List[str]:
+    try:
+        argv = shlex.split(line)
+    except ValueError as error:
+        raise PayloadError(f"scriptCommandLine {line!r:.200} cannot be split into words: {error}") from error
+    if not argv or any("\0" in word for word in argv):
+        raise PayloadError("scriptCommandLine is empty or holds a NUL; give the command to run")
+    return argv

@@ -1,0 +1,229 @@
+"""Starting processes so that they can be ended with everything they started.
+
+Every child leads a session of its own and carries a mark in its environment. The daemon is a subreaper: descendants
+that left their session come to it when their parents die, and are found by the mark. When the daemon itself is killed,
+the kernel kills its children (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+import time
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from jobcloud.executor.loop import log
+
+MARK = "JOBCLOUD_PROCESS"
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_SWEEPS = 50
+
+try:
+    _prctl: Optional[Callable[..., int]] = ctypes.CDLL(None, use_errno=True).prctl
+except (OSError, AttributeError):
+    _prctl = None
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants come to this process from now on; without the means for it they go to init as ever."""
+    if _prctl is None or _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        log("cannot become a subreaper; processes that leave their session may survive their task")
+
+
+def _die_with_parent() -> None:
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Child:
+    """A process that was started here, leader of its own session and process group."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", mark: str, on_exit: Callable[[int], None]) -> None:
+        self.pid = process.pid
+        self.mark = mark
+        self.on_exit = on_exit
+        self.process = process
+
+
+class Children:
+    """All processes started here.
+
+    Exactly one thread may call `spawn`, and it must live as long as the children: PR_SET_PDEATHSIG is about threads.
+    `on_exit` gets the exit code, or minus the signal, by way of `post`, once the whole process group is dead.
+    """
+
+    def __init__(self, post: Callable[..., None]) -> None:
+        self._post = post
+        self._lock = threading.Lock()
+        self._children: Dict[int, Child] = {}
+        self._started = threading.Event()
+        self._marks = 0
+        threading.Thread(target=self._reap, name="reaper", daemon=True).start()
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        stdout: int,
+        stderr: int,
+        on_exit: Callable[[int], None],
+        pass_fds: Sequence[int] = (),
+    ) -> Child:
+        """Raises OSError where the program cannot be started."""
+        self._marks += 1
+        mark = f"{os.getpid()}.{self._marks}"
+        # The reaper must not meet a child that is not in the table yet.
+        with self._lock:
+            process = subprocess.Popen(
+                argv,
+                cwd=cwd,
+                env={**env, MARK: mark},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=pass_fds,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call; nothing in it takes a lock
+            )
+            child = Child(process, mark, on_exit)
+            self._children[child.pid] = child
+        self._started.set()
+        return child
+
+    def signal_group(self, child: Child, number: int) -> None:
+        """To the child's process group, while the child is not reaped: only until then the number is surely its own."""
+        with self._lock:
+            if child.pid in self._children:
+                _killpg(child.pid, number)
+
+    def kill_all(self) -> None:
+        """SIGKILL to everything that descends from here and still comes to light, strays included."""
+        for _ in range(_SWEEPS):
+            with self._lock:
+                for pid in self._children:
+                    _killpg(pid, signal.SIGKILL)
+                left = [pid for pid in _own_children() if _alive(pid)]
+                for pid in left:
+                    _kill(pid)
+            if not left:
+                return
+            time.sleep(0.01)
+
+    def _reap(self) -> None:
+        while True:
+            self._started.clear()
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                self._started.wait()
+                continue
+            if ended is not None:
+                self._bury(ended.si_pid)
+
+    def _bury(self, pid: int) -> None:
+        with self._lock:
+            child = self._children.get(pid)
+            if child is None:
+                os.waitpid(pid, 0)
+                return
+            # Before the pid is free for others: what the leader left in its group must not outlive it.
+            _killpg(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            del self._children[pid]
+        self._sweep(child.mark)
+        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        child.process.returncode = code  # Popen must not wait for a pid that is no longer its
+        self._post(child.on_exit, code)
+
+    def _sweep(self, mark: str) -> None:
+        """Kill what left the group but not the family; each death may bring its children here."""
+        for _ in range(_SWEEPS):
+            strays = [pid for pid in _own_children() if pid not in self._children and _marked(pid, mark)]
+            if not strays:
+                return
+            for pid in strays:
+                _kill(pid)
+            self._collect()
+            time.sleep(0.002)
+
+    def _collect(self) -> None:
+        for pid in _own_children():
+            with self._lock:
+                if pid not in self._children and not _alive(pid):
+                    try:
+                        os.waitpid(pid, os.WNOHANG)
+                    except ChildProcessError:
+                        continue
+
+
+def _killpg(pid: int, number: int) -> None:
+    if pid <= 1 or pid == os.getpgrp():
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _own_children() -> List[int]:
+    """The pids of this process's children, dead ones that were not reaped included."""
+    try:
+        return [
+            int(pid)
+            for thread in os.listdir("/proc/self/task")
+            for pid in _read(f"/proc/self/task/{thread}/children").split()
+        ]
+    except FileNotFoundError:
+        # A kernel without CONFIG_PROC_CHILDREN: ask every process for its parent.
+        return [pid for pid, parent in _parents() if parent == os.getpid()]
+
+
+def _parents() -> Iterator[Tuple[int, int]]:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            fields = _stat(int(name))
+            if fields:
+                yield int(name), int(fields[1])
+
+
+def _stat(pid: int) -> List[bytes]:
+    """The fields of /proc/PID/stat from the state on: the name before them may hold anything."""
+    try:
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _alive(pid: int) -> bool:
+    return _stat(pid)[:1] not in ([], [b"Z"], [b"X"])
+
+
+def _marked(pid: int, mark: str) -> bool:
+    try:
+        return f"{MARK}={mark}".encode() in _read(f"/proc/{pid}/environ").split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def describe_exit(code: int) -> str:
+    """An exit code as people say it."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"signal {-code}"

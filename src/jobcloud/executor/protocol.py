@@ -1,0 +1,92 @@
+"""The line protocol between the executor daemon and an app worker. docs/executor.md describes it for other languages.
+
+JSON objects, one a line, UTF-8, over two pipes whose descriptors the worker gets as its last two arguments. Each side
+checks the shape of what it reads; what breaks the protocol ends the worker, never the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Mapping, Tuple
+
+VERSION = 1
+MAX_LINE_BYTES = 1 << 20
+
+Message = Dict[str, Any]
+Shape = Mapping[str, Tuple[type, ...]]
+
+_TEXT, _NUMBER, _OBJECT = (str,), (int,), (dict,)
+_ANY = (object,)
+
+# By message type: its fields. Fields not named here are allowed and ignored, so that either side may know more.
+TO_WORKER: Mapping[str, Shape] = {
+    "hello": {"protocol": _NUMBER, "appName": _TEXT, "appVersion": _TEXT, "directory": _TEXT, "tasks": _TEXT},
+    "load": {"task": _TEXT, "run": _NUMBER, "job": _OBJECT, "context": _OBJECT, "facts": _OBJECT},
+    "run": {"task": _TEXT, "run": _NUMBER, "job": _OBJECT, "context": _OBJECT, "facts": _OBJECT},
+    "cancel": {"task": _TEXT},
+    "forget": {"task": _TEXT},
+    "stop": {},
+}
+FROM_WORKER: Mapping[str, Shape] = {
+    "ready": {"protocol": _NUMBER},
+    "started": {"task": _TEXT, "run": _NUMBER},
+    "ended": {
+        "task": _TEXT,
+        "run": _NUMBER,
+        "state": _TEXT,
+        "cause": (str, type(None)),
+        "message": _TEXT,
+        "exitCode": (int, type(None)),
+        "result": _ANY,
+    },
+}
+
+
+class ProtocolError(Exception):
+    """The other side said something that is not in the protocol."""
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """One message as a line. Raises ProtocolError where it is longer than a line may be."""
+    line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    if len(line) > MAX_LINE_BYTES:
+        raise ProtocolError(
+            f"a {message.get('type')} message of {len(line)} bytes is over the limit of {MAX_LINE_BYTES}"
+        )
+    return line
+
+
+def decode(line: bytes, shapes: Mapping[str, Shape]) -> Message:
+    """The message in `line`. Raises ProtocolError where it is none of `shapes`."""
+    try:
+        message: Any = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"no JSON: {_shown(line)}") from error
+    kind = message.get("type") if isinstance(message, dict) else None
+    shape = shapes.get(kind) if isinstance(kind, str) else None
+    if shape is None:
+        raise ProtocolError(f"no message known here: {_shown(line)}")
+    for name, types in shape.items():
+        value = message.get(name)
+        if not isinstance(value, types) or (isinstance(value, bool) and types is _NUMBER):
+            raise ProtocolError(f"'{name}' is missing or wrong in {_shown(line)}")
+    return message  # type: ignore[no-any-return]
+
+
+class LineReader:
+    """Cuts a byte stream into messages, whatever the sizes of the pieces it comes in."""
+
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        self._shapes = shapes
+        self._rest = b""
+
+    def feed(self, data: bytes) -> List[Message]:
+        """The messages that `data` completes. Raises ProtocolError; nothing read after that can be trusted."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES or any(len(line) >= MAX_LINE_BYTES for line in lines):
+            raise ProtocolError(f"a line is over the limit of {MAX_LINE_BYTES} bytes")
+        return [decode(line, self._shapes) for line in lines]
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:80]) + ("…" if len(line) > 80 else "")

@@ -1,0 +1,127 @@
+"""SCRIPT jobs: a process of their own for each run, never a shell between."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from typing import Dict, List, Mapping, Optional, Tuple
+
+from jobcloud.executor.loop import Loop, Timer
+from jobcloud.executor.outcomes import Cause, Outcome, State, failed, killed
+from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
+from jobcloud.executor.payload import sharding_context
+from jobcloud.executor.processes import Child, Children, describe_exit
+from jobcloud.executor.runs import LOADING, Run
+from jobcloud.job import ShardingContext
+
+
+@dataclass(eq=False)
+class _Script:
+    child: Child
+    tickets: Tuple[int, int]
+    errors: RotatingLog
+    timer: Optional[Timer] = None
+
+
+class Scripts:
+    """A Runner for SCRIPT jobs."""
+
+    def __init__(
+        self, loop: Loop, children: Children, pump: Pump, folders: TaskFolders, directory: str, env: Mapping[str, str]
+    ) -> None:
+        self._loop, self._children, self._pump, self._folders = loop, children, pump, folders
+        self._directory, self._env = directory, env
+        self._running: Dict[Run, _Script] = {}
+
+    def start(self, run: Run) -> None:
+        if run.number == LOADING:
+            run.on_ended(run, Outcome(State.FINISHED))
+            return
+        context = sharding_context(run.payload.context, run.facts)
+        argv = [*(run.payload.script or ()), context.to_json()]
+        folder = self._folders.path(run.task_id)
+        output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
+        (stdout, out_ticket), (stderr, err_ticket) = self._pump.attach(output), self._pump.attach(errors)
+        try:
+            child = self._children.spawn(
+                argv,
+                cwd=self._directory,
+                env={**self._env, **environment(context)},
+                stdout=stdout,
+                stderr=stderr,
+                on_exit=lambda code: self._on_exit(run, code),
+            )
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self._pump.finish(
+                (out_ticket, err_ticket), run.on_ended, run, failed(Cause.COMMAND, self._why_not(argv, error))
+            )
+            return
+        finally:
+            os.close(stdout)
+            os.close(stderr)
+        self._running[run] = _Script(child, (out_ticket, err_ticket), errors)
+        run.on_started(run)
+
+    def kill(self, run: Run, grace_s: float) -> None:
+        script = self._running.get(run)
+        if script is None:
+            return
+        if not run.cancelled:
+            run.cancelled = True
+            self._children.signal_group(script.child, signal.SIGTERM)
+        if script.timer is not None:
+            script.timer.cancel()
+        script.timer = self._loop.later(grace_s, lambda: self._children.signal_group(script.child, signal.SIGKILL))
+
+    def forget(self, task_id: str) -> None:
+        """Nothing is kept of a script between its runs."""
+
+    def _on_exit(self, run: Run, code: int) -> None:
+        script = self._running[run]
+        self._pump.finish(script.tickets, self._on_output_closed, run, code)
+
+    def _on_output_closed(self, run: Run, code: int) -> None:
+        script = self._running.pop(run)
+        if script.timer is not None:
+            script.timer.cancel()
+        run.on_ended(run, _outcome(run, code, script.errors.tail()))
+
+    def _why_not(self, argv: List[str], error: Exception) -> str:
+        reason = getattr(error, "strerror", None) or str(error)
+        text = f"cannot start {argv[0]!r}: {reason}"
+        if isinstance(error, PermissionError):
+            return text + "; is it executable in the package?"
+        if isinstance(error, FileNotFoundError) and "/" not in argv[0] and not shutil.which(argv[0]):
+            inside = os.path.exists(os.path.join(self._directory, argv[0]))
+            return text + (
+                f"; in the package, so write './{argv[0]}'" if inside else "; neither in PATH nor in the package"
+            )
+        return text
+
+
+def environment(context: ShardingContext) -> Dict[str, str]:
+    """The facts of a shard as a script finds them."""
+    return {
+        "JOBCLOUD_RUN_ID": context.run_id,
+        "JOBCLOUD_ATTEMPT": str(context.attempt),
+        "JOBCLOUD_FENCE": str(context.fence),
+        "JOBCLOUD_FIRE_TIME": "" if context.fire_time_ms is None else str(context.fire_time_ms),
+        "JOBCLOUD_JOB_NAME": context.job_name,
+        "JOBCLOUD_JOB_PARAMETER": context.job_parameter,
+        "JOBCLOUD_SHARDING_ITEM": str(context.sharding_item),
+        "JOBCLOUD_SHARDING_TOTAL_COUNT": str(context.sharding_total_count),
+        "JOBCLOUD_SHARDING_PARAMETER": context.sharding_parameter,
+        "JOBCLOUD_TASK_ID": context.task_id,
+    }
+
+
+def _outcome(run: Run, code: int, errors: str) -> Outcome:
+    if run.cancelled:
+        return killed(message=f"the script ended with {describe_exit(code)} after it was asked to stop", exit_code=code)
+    if code == 0:
+        return Outcome(State.FINISHED, exit_code=0)
+    text = describe_exit(code) + (f"\n\n{errors.strip()}" if errors.strip() else "")
+    return failed(Cause.EXIT_CODE if code > 0 else Cause.SIGNAL, text, code)

@@ -1,0 +1,258 @@
+"""The app worker: the one process that runs an app's SIMPLE and DATAFLOW shards, each in a thread of its own.
+
+It is told what to do in lines (protocol.py) and answers in lines. Output goes to the log of the shard whose thread
+printed it; what has no such thread goes to the worker's own.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import faulthandler
+import io
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+
+from jobcloud.executor import protocol
+from jobcloud.executor.loading import Contexts, LoadError, load_job
+from jobcloud.executor.outcomes import RESULT_BYTES, Cause, cut, describe
+from jobcloud.executor.output import RotatingLog, TaskFolders
+from jobcloud.executor.payload import sharding_context
+from jobcloud.job import Job, JobCancelled, perform
+
+_Logs = Tuple[RotatingLog, RotatingLog]
+_logs: "contextvars.ContextVar[Optional[_Logs]]" = contextvars.ContextVar("jobcloud_logs", default=None)
+
+# state, cause, message, exit code, result
+_End = Tuple[str, Optional[Cause], str, Optional[int], Any]
+
+
+@dataclass(eq=False)
+class _Shard:
+    run: int
+    cancel: threading.Event = field(default_factory=threading.Event)
+    noticed: bool = False
+
+    def is_cancelled(self) -> bool:
+        """What a job's `ctx.cancelled` asks. Whether it ever learned of the kill decides how its return is read."""
+        self.noticed = self.noticed or self.cancel.is_set()
+        return self.noticed
+
+
+class Worker:
+    """Orders come in by `run`, in the main thread; shards answer from theirs."""
+
+    def __init__(self, orders: int, answers: int) -> None:
+        self._orders, self._answers = orders, answers
+        self._write_lock = threading.Lock()
+        self._shards: Dict[str, _Shard] = {}
+        self._kept: Dict[str, Job] = {}
+        self._contexts = Contexts()
+        self._folders = TaskFolders("")
+
+    def run(self) -> int:
+        """Until told to stop, or until the daemon is gone."""
+        reader = protocol.LineReader(protocol.TO_WORKER)
+        while True:
+            data = os.read(self._orders, 1 << 16)
+            if not data:
+                return 1
+            for message in reader.feed(data):
+                if message["type"] == "stop":
+                    self._contexts.close()
+                    return 0
+                self._obey(message)
+
+    def _obey(self, message: protocol.Message) -> None:
+        kind = message["type"]
+        if kind == "hello":
+            self._settle(message)
+        elif kind in ("run", "load"):
+            shard = _Shard(message["run"])
+            self._shards[message["task"]] = shard
+            threading.Thread(target=self._run_shard, args=(message, shard), name=message["task"], daemon=True).start()
+        elif kind == "cancel":
+            if message["task"] in self._shards:
+                self._shards[message["task"]].cancel.set()
+        else:
+            self._kept.pop(message["task"], None)
+
+    def _settle(self, hello: protocol.Message) -> None:
+        if hello["protocol"] != protocol.VERSION:
+            raise protocol.ProtocolError(f"the daemon speaks protocol {hello['protocol']}, not {protocol.VERSION}")
+        self._folders = TaskFolders(hello["tasks"])
+        os.chdir(hello["directory"])
+        sys.path.insert(0, hello["directory"])
+        self._say({"type": "ready", "protocol": protocol.VERSION})
+
+    def _say(self, message: protocol.Message) -> None:
+        line = protocol.encode(message)
+        with self._write_lock:
+            while line:
+                line = line[os.write(self._answers, line) :]
+
+    def _run_shard(self, message: protocol.Message, shard: _Shard) -> None:
+        task = message["task"]
+        folder = self._folders.path(task)
+        logs = RotatingLog(os.path.join(folder, "stdout")), RotatingLog(os.path.join(folder, "stderr"))
+        _logs.set(logs)
+        self._say({"type": "started", "task": task, "run": shard.run})
+        try:
+            state, cause, text, exit_code, result = self._outcome(message, shard)
+        except BaseException as error:
+            state, cause, text, exit_code, result = _failure(error)
+        for file in logs:
+            file.close()
+        self._shards.pop(task, None)
+        end = {
+            "state": state,
+            "cause": cause.value if cause else None,
+            "message": text,
+            "exitCode": exit_code,
+            "result": result,
+        }
+        self._say({"type": "ended", "task": task, "run": shard.run, **end})
+
+    def _outcome(self, message: protocol.Message, shard: _Shard) -> _End:
+        try:
+            job = self._job(message)
+            if message["type"] == "load":
+                return "finished", None, "", None, None
+            context = sharding_context(
+                message["context"],
+                message["facts"],
+                logger=logging.getLogger("jobcloud.job." + message["context"]["jobName"]),
+                is_cancelled=shard.is_cancelled,
+            )
+            result, note = _small(perform(job, context, streaming=bool(message["job"].get("streamingProcess"))))
+        except LoadError as error:
+            return "failed", error.cause, cut(str(error)), None, None
+        except BaseException as error:
+            traceback.print_exc()
+            if shard.noticed:
+                return "killed", Cause.KILLED, describe(error), None, None
+            return _failure(error)
+        if shard.noticed:
+            return "killed", Cause.KILLED, "the job returned after it was asked to stop", None, None
+        return "finished", None, note, None, result
+
+    def _job(self, message: protocol.Message) -> Job:
+        task = message["task"]
+        if task in self._kept:
+            return self._kept[task]
+        job = load_job(message["job"], self._contexts)
+        if message.get("keep"):
+            self._kept[task] = job
+        return job
+
+
+def _failure(error: BaseException) -> _End:
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if code == 0:
+            return "finished", None, "", None, None
+        return "failed", Cause.EXIT_CODE, describe(error), code, None
+    if isinstance(error, JobCancelled):
+        return (
+            "failed",
+            Cause.EXCEPTION,
+            "the job raised JobCancelled though nobody cancelled it: " + describe(error),
+            None,
+            None,
+        )
+    return "failed", Cause.EXCEPTION, describe(error), None, None
+
+
+def _small(result: Any) -> Tuple[Any, str]:
+    """(the result as it can be kept, a note where it cannot)."""
+    if result is None:
+        return None, ""
+    if isinstance(result, (str, bytes)) and len(result) > RESULT_BYTES:
+        return None, f"the result was dropped: more than {RESULT_BYTES} bytes"
+    try:
+        size = 0
+        for piece in json.JSONEncoder(allow_nan=False).iterencode(result):
+            size += len(piece)
+            if size > RESULT_BYTES:
+                return None, f"the result was dropped: more than {RESULT_BYTES} bytes of JSON"
+    except Exception as error:
+        return None, f"the result was dropped: no JSON: {cut(str(error), 200)}"
+    return result, ""
+
+
+class _ShardBytes(io.BufferedIOBase):
+    """Binary output that goes where the thread's shard logs, else to the descriptor the worker was started with."""
+
+    def __init__(self, descriptor: int, which: int) -> None:
+        self._descriptor, self._which = descriptor, which
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        raw = bytes(data)
+        logs = _logs.get()
+        if logs is not None:
+            logs[self._which].write(raw)
+        else:
+            self._write_own(raw)
+        return len(raw)
+
+    def _write_own(self, raw: bytes) -> None:
+        try:
+            while raw:
+                raw = raw[os.write(self._descriptor, raw) :]
+        except OSError:
+            return
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        """One shard must not close what all share."""
+
+
+class _ShardText(io.TextIOBase):
+    """sys.stdout and sys.stderr of the worker."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, descriptor: int, which: int) -> None:
+        self.buffer = _ShardBytes(descriptor, which)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.buffer.write(text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def fileno(self) -> int:
+        return self.buffer.fileno()
+
+    def close(self) -> None:
+        """One shard must not close what all share."""
+
+
+def _take_over_output() -> None:
+    faulthandler.enable()
+    sys.stdout = _ShardText(1, 0)
+    sys.stderr = _ShardText(2, 1)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """The last two arguments are the descriptors to read orders from and to write answers to."""
+    orders, answers = (int(text) for text in (sys.argv if argv is None else argv)[-2:])
+    for descriptor in (orders, answers):
+        os.set_inheritable(descriptor, False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _take_over_output()
+    sys.exit(Worker(orders, answers).run())

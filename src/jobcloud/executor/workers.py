@@ -1,0 +1,303 @@
+"""The daemon's side of app workers: started when first needed, spoken to by lines, replaced when they die or must.
+
+The shards of an app share one worker. A shard is killed by asking it; where it does not listen, its worker is retired:
+it gets no new shards, and is ended when only such shards are left in it, at the latest after the grace time once more.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
+
+from jobcloud.executor import protocol
+from jobcloud.executor.loop import Loop, Timer, log
+from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed
+from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
+from jobcloud.executor.payload import AppPayload
+from jobcloud.executor.processes import Child, Children, describe_exit
+from jobcloud.executor.runs import LOADING, Run
+
+READY_WITHIN_S = 60.0
+# How long a dead worker's pipe may stay open in the hands of a process that got away from it.
+_LAST_WORDS_S = 2.0
+_STATES = {"finished": State.FINISHED, "failed": State.FAILED, "killed": State.KILLED}
+
+
+def python_worker() -> List[str]:
+    """The command of the worker that comes with the executor, on the daemon's own interpreter.
+
+    The current directory is taken off the path before anything is imported: a file `json.py` in it must do no harm.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:1] = [{root!r}]; from jobcloud.executor.worker import main; main()",
+    ]
+
+
+class _Worker:
+    """One worker process and the runs in it. `ending` fills up with "exit", "silence" and "output"; then it is gone."""
+
+    def __init__(self, log_lines: RotatingLog) -> None:
+        self.runs: Dict[str, Run] = {}
+        self.ready = False
+        self.retired = False
+        self.reason = ""
+        self.broken = False
+        self.exit_code = 0
+        self.ending: Set[str] = set()
+        self.errors = log_lines
+        self.outbox: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
+        self.tickets: Tuple[int, int] = (-1, -1)
+        self.child: Optional[Child] = None
+
+
+class Workers:
+    """A Runner for SIMPLE and DATAFLOW jobs."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        pump: Pump,
+        folders: TaskFolders,
+        app: AppPayload,
+        directory: str,
+        env: Mapping[str, str],
+    ) -> None:
+        self._loop, self._children, self._pump, self._folders = loop, children, pump, folders
+        self._app, self._directory, self._env = app, directory, env
+        self._command = python_worker()
+        self._output, self._errors = (
+            RotatingLog(os.path.join(os.path.dirname(folders.root), "worker", name)) for name in ("stdout", "stderr")
+        )
+        self._current: Optional[_Worker] = None
+        self._all: Set[_Worker] = set()
+        self._home: Dict[Run, _Worker] = {}
+        self._timers: Dict[Run, Timer] = {}
+        self._when_gone: Optional[Callable[[], None]] = None
+
+    def start(self, run: Run) -> None:
+        payload = run.payload
+        kind = "load" if run.number == LOADING else "run"
+        message = {
+            "type": kind,
+            "task": run.task_id,
+            "run": run.number,
+            "job": payload.job,
+            "context": payload.context,
+            "facts": run.facts,
+        }
+        try:
+            line = protocol.encode({**message, "keep": payload.resident})
+            worker = self._current or self._start_worker()
+        except protocol.ProtocolError as error:
+            run.on_ended(run, failed(Cause.PAYLOAD, f"the task's data is too large: {error}"))
+            return
+        except (OSError, subprocess.SubprocessError) as error:
+            run.on_ended(run, failed(Cause.WORKER_LOST, f"cannot start a worker: {error}"))
+            return
+        worker.runs[run.task_id] = run
+        self._home[run] = worker
+        worker.outbox.put(line)
+
+    def kill(self, run: Run, grace_s: float) -> None:
+        worker = self._home.get(run)
+        if worker is None:
+            return
+        if not run.cancelled:
+            run.cancelled = True
+            self._say(worker, {"type": "cancel", "task": run.task_id})
+        if run in self._timers:
+            self._timers.pop(run).cancel()
+        self._timers[run] = self._loop.later(grace_s, lambda: self._lose_patience(worker, grace_s))
+
+    def forget(self, task_id: str) -> None:
+        for worker in self._all:
+            self._say(worker, {"type": "forget", "task": task_id})
+
+    def stop(self, patience_s: float, when_gone: Callable[[], None]) -> None:
+        """Let the workers close their contexts and leave; calls back once none is left."""
+        self._when_gone = when_gone
+        self._current = None
+        if not self._all:
+            when_gone()
+        for worker in list(self._all):
+            self._say(worker, {"type": "stop"})
+            self._loop.later(patience_s, lambda worker=worker: self._kill_worker(worker, "it did not leave in time"))  # type: ignore[misc]
+
+    def _start_worker(self) -> _Worker:
+        worker = _Worker(self._errors)
+        (stdout, out_ticket), (stderr, err_ticket) = self._pump.attach(self._output), self._pump.attach(self._errors)
+        orders_read, orders_write = os.pipe()
+        answers_read, answers_write = os.pipe()
+        given_away = (stdout, stderr, orders_read, answers_write)
+        try:
+            worker.child = self._children.spawn(
+                [*self._command, str(orders_read), str(answers_write)],
+                cwd=self._directory,
+                env=self._env,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=(orders_read, answers_write),
+                on_exit=lambda code: self._on_exit(worker, code),
+            )
+        except (OSError, subprocess.SubprocessError):
+            os.close(orders_write)
+            os.close(answers_read)
+            self._pump.finish((out_ticket, err_ticket), lambda: None)
+            raise
+        finally:
+            for descriptor in given_away:
+                os.close(descriptor)
+        worker.tickets = (out_ticket, err_ticket)
+        self._all.add(worker)
+        self._current = worker
+        threading.Thread(
+            target=_write_lines, args=(orders_write, worker.outbox), name="worker-orders", daemon=True
+        ).start()
+        threading.Thread(
+            target=self._read_lines, args=(worker, answers_read), name="worker-answers", daemon=True
+        ).start()
+        app = self._app
+        hello = {"type": "hello", "protocol": protocol.VERSION, "appName": app.app_name, "appVersion": app.app_version}
+        self._say(worker, {**hello, "directory": self._directory, "tasks": self._folders.root})
+        self._loop.later(
+            READY_WITHIN_S, lambda: None if worker.ready else self._kill_worker(worker, "it was not ready in time")
+        )
+        return worker
+
+    def _say(self, worker: _Worker, message: protocol.Message) -> None:
+        worker.outbox.put(protocol.encode(message))
+
+    def _read_lines(self, worker: _Worker, descriptor: int) -> None:
+        reader = protocol.LineReader(protocol.FROM_WORKER)
+        try:
+            while True:
+                data = os.read(descriptor, 1 << 16)
+                if not data:
+                    break
+                for message in reader.feed(data):
+                    self._loop.post(self._on_message, worker, message)
+        except protocol.ProtocolError as error:
+            self._loop.post(self._break, worker, str(error))
+        finally:
+            os.close(descriptor)
+            self._loop.post(self._on_ending, worker, "silence")
+
+    def _on_message(self, worker: _Worker, message: protocol.Message) -> None:
+        if worker.broken:
+            return
+        if message["type"] == "ready":
+            if message["protocol"] != protocol.VERSION:
+                self._break(worker, f"it speaks protocol {message['protocol']}, not {protocol.VERSION}")
+            worker.ready = True
+            return
+        run = worker.runs.get(message["task"])
+        if run is None or run.number != message["run"]:
+            self._break(worker, f"'{message['type']}' for what does not run in it")
+        elif message["type"] == "started":
+            run.on_started(run)
+        else:
+            self._on_ended(worker, run, message)
+
+    def _on_ended(self, worker: _Worker, run: Run, message: protocol.Message) -> None:
+        try:
+            cause = None if message["cause"] is None else Cause(message["cause"])
+            outcome = Outcome(
+                _STATES[message["state"]], cause, cut(message["message"]), message["exitCode"], message["result"]
+            )
+        except (KeyError, ValueError):
+            self._break(worker, "an end with a state or cause that does not exist")
+            return
+        self._take_out(worker, run, outcome)
+        self._end_if_done(worker)
+
+    def _take_out(self, worker: _Worker, run: Run, outcome: Outcome) -> None:
+        del worker.runs[run.task_id]
+        del self._home[run]
+        if run in self._timers:
+            self._timers.pop(run).cancel()
+        run.on_ended(run, outcome)
+
+    def _lose_patience(self, worker: _Worker, grace_s: float) -> None:
+        if not worker.retired:
+            worker.retired = True
+            if self._current is worker:
+                self._current = None
+            self._loop.later(grace_s, lambda: self._kill_worker(worker, "a shard in it did not end when it was killed"))
+        self._end_if_done(worker)
+
+    def _end_if_done(self, worker: _Worker) -> None:
+        if worker.retired and all(run.cancelled for run in worker.runs.values()):
+            self._kill_worker(worker, "a shard in it did not end when it was killed")
+
+    def _break(self, worker: _Worker, reason: str) -> None:
+        worker.broken = True
+        self._kill_worker(worker, f"it broke the protocol: {reason}")
+
+    def _kill_worker(self, worker: _Worker, reason: str) -> None:
+        if worker not in self._all or worker.reason:
+            return
+        worker.reason = reason
+        if self._current is worker:
+            self._current = None
+        if worker.child is not None:
+            self._children.signal_group(worker.child, signal.SIGKILL)
+
+    def _on_exit(self, worker: _Worker, code: int) -> None:
+        worker.exit_code = code
+        if self._current is worker:
+            self._current = None
+        worker.outbox.put(None)
+        self._pump.finish(worker.tickets, self._on_ending, worker, "output")
+        self._loop.later(_LAST_WORDS_S, lambda: self._on_ending(worker, "silence"))
+        self._on_ending(worker, "exit")
+
+    def _on_ending(self, worker: _Worker, what: str) -> None:
+        """What it said before it died still counts: it is gone when all three have come."""
+        worker.ending.add(what)
+        if what == "silence" and "exit" not in worker.ending:
+            # It closed its pipe and lives on: nobody will hear of its shards again.
+            self._loop.later(_LAST_WORDS_S, lambda: self._kill_worker(worker, "it closed its pipe"))
+        if len(worker.ending) == 3 and worker in self._all:
+            self._all.discard(worker)
+            self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        how = worker.reason or f"it ended with {describe_exit(worker.exit_code)}"
+        others = len(worker.runs) - 1
+        if not worker.retired and worker.runs:
+            log(f"lost a worker with {len(worker.runs)} shards: {how}")
+        text = f"the worker process that ran this shard{f' and {others} others' if others > 0 else ''} was lost: {how}"
+        tail = worker.errors.tail().strip() if worker.exit_code < 0 and not worker.reason else ""
+        for run in list(worker.runs.values()):
+            lost = failed(Cause.WORKER_LOST, text + (f"\n\n{tail}" if tail else ""))
+            self._take_out(
+                worker,
+                run,
+                killed(message="the shard did not stop by itself; its worker was ended") if run.cancelled else lost,
+            )
+        if self._when_gone is not None and not self._all:
+            self._when_gone()
+
+
+def _write_lines(descriptor: int, outbox: "queue.SimpleQueue[Any]") -> None:
+    """Blocking in a thread of its own: a worker that does not read must not hold up the daemon."""
+    try:
+        while True:
+            line = outbox.get()
+            if line is None:
+                return
+            while line:
+                line = line[os.write(descriptor, line) :]
+    except OSError:
+        return  # it is dying; its exit tells the rest
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,161 @@
+"""What job authors import: the job types and the context a shard runs with.
+
+Importing it loads nothing but a few standard modules. It runs on agents: standard library only, CPython >= 3.9.
+
+    from jobcloud.job import ShardingContext, SimpleJob
+
+    class Settle(SimpleJob):
+        def execute(self, ctx: ShardingContext) -> None:
+            ctx.logger.info("settling part %d of %d", ctx.sharding_item, ctx.sharding_total_count)
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Protocol, Sequence, Union
+
+
+class JobLogger(Protocol):
+    """The part of `logging.Logger` that jobs can rely on."""
+
+    def debug(self, msg: object, *args: object) -> None: ...
+    def info(self, msg: object, *args: object) -> None: ...
+    def warning(self, msg: object, *args: object) -> None: ...
+    def error(self, msg: object, *args: object) -> None: ...
+    def exception(self, msg: object, *args: object) -> None: ...
+
+
+class _SilentLogger:
+    def debug(self, msg: object, *args: object) -> None:
+        pass
+
+    info = warning = error = exception = debug
+
+
+class JobCancelled(Exception):
+    """Raised at a safe point of a job that was asked to stop; letting it pass ends the shard as KILLED."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class ShardingContext:
+    """One shard's share of a firing.
+
+    The first six fields are Elastic-Job's. `run_id` is the same for every attempt at this shard of this firing,
+    `attempt` counts from 1, and `fence` only ever grows: a job that writes `fence` along with its results and refuses
+    smaller ones has its effects once, whatever is retried. `fire_time_ms` is the instant the firing was due, in
+    milliseconds since the Unix epoch, None for one triggered by hand.
+    """
+
+    job_name: str = ""
+    task_id: str = ""
+    sharding_total_count: int = 1
+    job_parameter: str = ""
+    sharding_item: int = 0
+    sharding_parameter: str = ""
+    run_id: str = ""
+    attempt: int = 1
+    fence: int = 0
+    fire_time_ms: Optional[int] = None
+    logger: JobLogger = field(default_factory=_SilentLogger, repr=False, compare=False)
+    is_cancelled: Callable[[], bool] = field(default=_never, repr=False, compare=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this shard was asked to stop. Long jobs look at it now and then, clean up and return."""
+        return self.is_cancelled()
+
+    def raise_if_cancelled(self) -> None:
+        """A safe point: raises JobCancelled once the shard was asked to stop."""
+        if self.cancelled:
+            raise JobCancelled(f"shard {self.sharding_item} of {self.job_name} was asked to stop")
+
+    def as_dict(self) -> Dict[str, Any]:
+        """The six fields by Elastic-Job's names."""
+        return {
+            "jobName": self.job_name,
+            "taskId": self.task_id,
+            "shardingTotalCount": self.sharding_total_count,
+            "jobParameter": self.job_parameter,
+            "shardingItem": self.sharding_item,
+            "shardingParameter": self.sharding_parameter,
+        }
+
+    def to_json(self) -> str:
+        """The six fields as JSON text: what a SCRIPT job gets as its last argument."""
+        return json.dumps(self.as_dict(), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], **more: Any) -> ShardingContext:
+        """The inverse of `as_dict`; `more` are fields by their Python names."""
+        return cls(
+            job_name=fields["jobName"],
+            task_id=fields["taskId"],
+            sharding_total_count=fields["shardingTotalCount"],
+            job_parameter=fields["jobParameter"],
+            sharding_item=fields["shardingItem"],
+            sharding_parameter=fields["shardingParameter"],
+            **more,
+        )
+
+
+class SimpleJob(abc.ABC):
+    """One call per shard and firing."""
+
+    @abc.abstractmethod
+    def execute(self, ctx: ShardingContext) -> Any:
+        """Do the work. Returning is success, an exception is failure; a small JSON value returned is kept as result."""
+
+
+class DataflowJob(abc.ABC):
+    """Fetch, then process what was fetched; with `streamingProcess`, again and again until nothing is fetched."""
+
+    @abc.abstractmethod
+    def fetch_data(self, ctx: ShardingContext) -> Optional[Iterable[Any]]:
+        """The next items of this shard; None or nothing ends the run."""
+
+    @abc.abstractmethod
+    def process_data(self, ctx: ShardingContext, data: Sequence[Any]) -> Any:
+        """Work on what `fetch_data` returned, which is never empty here."""
+
+
+Job = Union[SimpleJob, DataflowJob, Callable[[ShardingContext], Any]]
+
+
+def perform(job: Job, ctx: ShardingContext, *, streaming: bool = False) -> Any:
+    """Run one shard in the calling thread and return the job's result (None for a dataflow job).
+
+    Raises whatever the job raises, JobCancelled between two rounds of a streaming job that was asked to stop, and
+    TypeError where `job` is none.
+    """
+    if isinstance(job, SimpleJob):
+        return job.execute(ctx)
+    if isinstance(job, DataflowJob):
+        return _perform_dataflow(job, ctx, streaming)
+    if callable(job):
+        return job(ctx)
+    raise TypeError(f"{job!r} is no job: make it a SimpleJob, a DataflowJob or a function of one argument")
+
+
+def _perform_dataflow(job: DataflowJob, ctx: ShardingContext, streaming: bool) -> None:
+    while True:
+        data = _fetched(job.fetch_data(ctx))
+        if data is None:
+            return
+        job.process_data(ctx, data)
+        if not streaming:
+            return
+        ctx.raise_if_cancelled()
+
+
+def _fetched(data: Optional[Iterable[Any]]) -> Any:
+    """`data`, listed where it has no length; None where it is empty (not asked by truth: an array may have none)."""
+    if data is None:
+        return None
+    sized: Any = data if hasattr(data, "__len__") else list(data)
+    return sized if len(sized) else None

@@ -1,0 +1,360 @@
+"""A scripted agent, and the executor daemon as a process against it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from jobcloud.executor import bundle
+from jobcloud.wire import decode_data, encode_data, frame_json
+
+DEADLINE_S = 30.0
+TERMINAL = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"}
+
+
+def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """The first true answer; fails the test where none comes in time."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        if answer := condition():
+            return answer
+        time.sleep(0.01)
+    raise AssertionError(f"not within {deadline_s} s: {what}")
+
+
+def interpreters() -> list[str]:
+    """The interpreter that runs the tests and, where there is one, the oldest that agents may have."""
+    found = [shutil.which("python3.9"), *map(str, Path.home().glob(".pyenv/versions/3.9.*/bin/python3"))]
+    return [sys.executable, *[path for path in found if path and _is_python(path)][:1]]
+
+
+@cache
+def _is_python(path: str) -> bool:
+    """A pyenv shim is there even if the version behind it is not."""
+    return subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+def zip_of(files: Mapping[str, str]) -> bytes:
+    """An app package. Files that start with #! are executable."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (0o100755 if content.startswith("#!") else 0o100644) << 16
+            archive.writestr(info, content)
+    return out.getvalue()
+
+
+def json_data(fields: Mapping[str, Any]) -> str:
+    return encode_data(json.dumps(fields).encode())
+
+
+def app_payload(package: bytes | None, **changes: Any) -> dict[str, Any]:
+    """ExecutorInfo.data before encoding."""
+    reference = {"file": "package.zip", "sha256": hashlib.sha256(package).hexdigest()} if package is not None else None
+    payload = {
+        "schema": 1,
+        "appName": "shop",
+        "appVersion": "v1",
+        "package": reference,
+        "idleTimeoutSeconds": 600,
+        "eventTraceSamplingCount": 0,
+        "limits": {"files": 1000, "bytes": 50_000_000},
+    }
+    return {**payload, **changes}
+
+
+def task_payload(task_id: str, *, item: int = 0, parameter: str = "", **job: Any) -> dict[str, Any]:
+    """TaskInfo.data before encoding; `job` overrides fields of the job."""
+    defaults = {
+        "jobType": "SIMPLE",
+        "jobExecutionType": "TRANSIENT",
+        "jobClass": "",
+        "streamingProcess": False,
+        "scriptCommandLine": "",
+        "beanName": "",
+        "applicationContext": "",
+        "misfire": False,
+        "timer": None,
+    }
+    return {
+        "schema": 1,
+        "runId": "run-" + task_id,
+        "attempt": 2,
+        "fence": 7,
+        "fireTime": 1_700_000_000_000,
+        "executionType": "READY",
+        "shardingContext": {
+            "jobName": "settle",
+            "taskId": task_id,
+            "shardingTotalCount": 4,
+            "jobParameter": "all",
+            "shardingItem": item,
+            "shardingParameter": parameter,
+        },
+        "job": {**defaults, **job},
+    }
+
+
+class FakeAgent:
+    """An agent that a test drives by hand: it acknowledges updates unless told otherwise, and notes all it is told."""
+
+    def __init__(self, executor_data: Mapping[str, Any] | str | None) -> None:
+        self.executor_data = executor_data
+        self.calls: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.acknowledge = True
+        self.answer_subscribe = 200
+        self.answer_update = 202
+        self.first_word: bytes | None = None
+        self._streams: list[Any] = []
+        self._condition = threading.Condition()
+        self._port = 0
+        self._server: ThreadingHTTPServer | None = None
+        self.up()
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def up(self) -> None:
+        """Listen, after down() on the same port again."""
+        agent = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                assert self.path == "/api/v1/executor"
+                agent._on_call(self, body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass
+
+        self._server = Server(("127.0.0.1", self._port), Handler)
+        self._port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def down(self) -> None:
+        """As an agent that is killed: nothing answers, the stream breaks."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+        self.drop_stream()
+
+    def drop_stream(self) -> None:
+        with self._condition:
+            streams, self._streams = self._streams, []
+        for handler in streams:
+            handler.done.set()
+            handler.connection.close()
+
+    def _on_call(self, handler: Any, body: dict[str, Any]) -> None:
+        subscribes = body["type"] == "SUBSCRIBE"
+        status = self.answer_subscribe if subscribes else self.answer_update
+        with self._condition:
+            self.calls.append(body)
+            self.headers.append(dict(handler.headers))
+        if subscribes and status == 200:
+            self._stream(handler, body)
+            return
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        if status == 202 and self.acknowledge:
+            self.acknowledge_update(body)
+
+    def _stream(self, handler: Any, body: dict[str, Any]) -> None:
+        handler.done = threading.Event()
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        data = self.executor_data
+        info = {"executor_id": body["executor_id"]}
+        if data is not None:
+            info["data"] = data if isinstance(data, str) else json_data(data)
+        event = {"type": "SUBSCRIBED", "subscribed": {"executor_info": info, "framework_info": {}, "agent_info": {}}}
+        with self._condition:
+            self._write(handler, frame_json(event) if self.first_word is None else self.first_word)
+            self._streams.append(handler)
+        if self.acknowledge:
+            for update in body["subscribe"]["unacknowledged_updates"]:
+                self.acknowledge_update({"update": update})
+        handler.done.wait()
+        handler.close_connection = True
+
+    @staticmethod
+    def _write(handler: Any, record: bytes) -> None:
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(record), record))
+        handler.wfile.flush()
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        wait_until(lambda: self._streams, "the executor subscribed")
+        with self._condition:
+            self._write(self._streams[-1], frame_json(event))
+
+    def acknowledge_update(self, call: Mapping[str, Any]) -> None:
+        status = call["update"]["status"]
+        acknowledged = {"task_id": status["task_id"], "uuid": status["uuid"]}
+        self.send({"type": "ACKNOWLEDGED", "acknowledged": acknowledged})
+
+    def launch(self, task_id: str, payload: Mapping[str, Any] | str | None = None, **job: Any) -> str:
+        info: dict[str, Any] = {"task_id": {"value": task_id}, "name": task_id, "agent_id": {"value": "S0"}}
+        if payload is None:
+            payload = task_payload(task_id, **job)
+        info["data"] = payload if isinstance(payload, str) else json_data(payload)
+        self.send({"type": "LAUNCH", "launch": {"task": info}})
+        return task_id
+
+    def kill(self, task_id: str, grace_s: float | None = None) -> None:
+        kill: dict[str, Any] = {"task_id": {"value": task_id}}
+        if grace_s is not None:
+            kill["kill_policy"] = {"grace_period": {"nanoseconds": int(grace_s * 1e9)}}
+        self.send({"type": "KILL", "kill": kill})
+
+    def subscriptions(self) -> list[dict[str, Any]]:
+        return [call["subscribe"] for call in list(self.calls) if call["type"] == "SUBSCRIBE"]
+
+    def statuses(self, task_id: str) -> list[dict[str, Any]]:
+        """Every status of the task, each uuid once, in the order told (re-subscriptions included)."""
+        told: dict[str, dict[str, Any]] = {}
+        for call in list(self.calls):
+            updates = call["subscribe"]["unacknowledged_updates"] if call["type"] == "SUBSCRIBE" else [call["update"]]
+            for update in updates:
+                if update["status"]["task_id"]["value"] == task_id:
+                    told.setdefault(update["status"]["uuid"], update["status"])
+        return list(told.values())
+
+    def states(self, task_id: str) -> list[str]:
+        return [status["state"] for status in self.statuses(task_id)]
+
+    def state(self, task_id: str, state: str) -> dict[str, Any]:
+        """Wait for the task's (first) status of that state."""
+
+        def found() -> dict[str, Any] | None:
+            return next((status for status in self.statuses(task_id) if status["state"] == state), None)
+
+        return wait_until(found, f"{task_id} is {state}")
+
+    def end(self, task_id: str, deadline_s: float = DEADLINE_S) -> Ended:
+        """Wait for the task's terminal status."""
+        end = wait_until(
+            lambda: next((status for status in self.statuses(task_id) if status["state"] in TERMINAL), None),
+            f"{task_id} ends",
+            deadline_s,
+        )
+        return Ended(end)
+
+    def reports(self, task_id: str, message: str) -> list[dict[str, Any]]:
+        return [data_of(status) for status in self.statuses(task_id) if status.get("message") == message]
+
+
+def data_of(status: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(decode_data(status["data"]))
+
+
+class Ended:
+    """A terminal status, read."""
+
+    def __init__(self, status: Mapping[str, Any]) -> None:
+        self.state: str = status["state"]
+        self.message: str = status.get("message", "")
+        self.data = data_of(status)
+
+    @property
+    def cause(self) -> str | None:
+        return self.data["cause"]
+
+    def __repr__(self) -> str:
+        return f"{self.state} {self.data} {self.message}"
+
+
+class ExecutorProcess:
+    """The daemon, started from the zip as an agent would."""
+
+    def __init__(self, agent: FakeAgent, sandbox: Path, package: bytes | None, python: str, **environment: str) -> None:
+        self.sandbox = sandbox
+        sandbox.mkdir(exist_ok=True)
+        if package is not None:
+            (sandbox / "package.zip").write_bytes(package)
+        (sandbox / bundle.FILE_NAME).write_bytes(bundle.build())
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(sandbox),
+            "MESOS_AGENT_ENDPOINT": agent.endpoint,
+            "MESOS_FRAMEWORK_ID": "F1",
+            "MESOS_EXECUTOR_ID": "shop@v1",
+            "MESOS_SANDBOX": str(sandbox),
+            "MESOS_CHECKPOINT": "1",
+            "MESOS_RECOVERY_TIMEOUT": "15mins",
+            "MESOS_SUBSCRIPTION_BACKOFF_MAX": "50ms",
+            "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": "5secs",
+            **environment,
+        }
+        with (sandbox / "stderr").open("wb") as errors:
+            self.process = subprocess.Popen(
+                [python, "-I", bundle.FILE_NAME],
+                cwd=sandbox,
+                env={name: value for name, value in self.environment.items() if value},
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> int:
+        return self.process.wait(deadline_s)
+
+    def log(self) -> str:
+        return (self.sandbox / "stderr").read_text()
+
+    def output(self, task_id: str, name: str = "stdout") -> str:
+        path = self.sandbox / "tasks" / task_id / name
+        return path.read_text() if path.exists() else ""
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def living(marker: str) -> list[int]:
+    """The processes whose command line holds `marker`."""
+    return [pid for pid, words in _command_lines() if marker.encode() in words]
+
+
+def _command_lines() -> Iterator[tuple[int, bytes]]:
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                yield int(name), Path("/proc", name, "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
