@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.adapters.sqlite import SqliteStore
-from jobcloud.errors import Conflict, Fenced, Refused, StoreError, StoreUnusable, Unavailable
+from jobcloud.errors import Conflict, Fenced, NotConnected, Refused, StoreError, StoreUnusable, Unavailable
 from jobcloud.messages import (
     Acknowledge,
     Call,
@@ -142,10 +142,14 @@ class RecordingStore:
 
 
 class RecordingDriver:
+    """As the real one, it cannot be started again once it was stopped."""
+
     def __init__(self, world: World) -> None:
         self._world = world
+        self._stopped = False
 
     def start(self, deliver: Callable[[Event], None], framework_id: str) -> None:
+        assert not self._stopped
         self._world.drivers.append((deliver, framework_id))
 
     def send(self, call: Call | Acknowledge) -> None:
@@ -154,10 +158,11 @@ class RecordingDriver:
         self._world.done.append(call)
 
     def stop(self) -> None:
+        self._stopped = True
         self._world.done.append("disconnected")
 
     def teardown(self) -> None:
-        raise AssertionError("nobody asked for it")
+        self._world.done.append("torn down")
 
 
 @pytest.fixture
@@ -168,7 +173,11 @@ def world() -> World:
 @pytest.fixture
 def leader(world: World) -> Leader[FakeCore]:
     made: Leader[FakeCore] = Leader(
-        RecordingStore(world), RecordingDriver(world), world.restore, world.done.append, now_ms=lambda: world.now
+        RecordingStore(world),
+        lambda: RecordingDriver(world),
+        world.restore,
+        world.done.append,
+        now_ms=lambda: world.now,
     )
     made.acquire()
     made.reload()
@@ -458,7 +467,7 @@ PACE = Pace(retry_first_ms=1, retry_most_ms=5, tick_ms=20)
 
 @contextmanager
 def running(world: World, *, pace: Pace = PACE, sinks: tuple[Any, ...] = ()) -> Iterator[Loop[FakeCore]]:
-    loop: Loop[FakeCore] = Loop(RecordingStore(world), RecordingDriver(world), sinks, world.restore, pace=pace)
+    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), sinks, world.restore, pace=pace)
     loop.start()
     try:
         yield loop
@@ -560,7 +569,7 @@ def test_an_update_that_always_fails_costs_two_recoveries_and_then_nothing(world
 
 def test_a_start_that_fails_raises_what_prevented_it(world: World) -> None:
     world.fail_load = [StoreUnusable("damaged")]
-    loop: Loop[FakeCore] = Loop(RecordingStore(world), RecordingDriver(world), (), world.restore)
+    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), (), world.restore)
     with pytest.raises(StoreUnusable, match="damaged"):
         loop.start()
     assert loop.wait(10)
@@ -584,6 +593,14 @@ def test_it_is_healthy_while_it_leads_and_is_subscribed(world: World) -> None:
         world.deliver(Disconnected(NOW))
         eventually(lambda: not loop.healthy())
     assert not loop.healthy()
+
+
+def test_only_an_explicit_teardown_ends_the_framework(world: World) -> None:
+    with running(world) as loop:
+        loop.teardown()
+    assert world.done == ["torn down", "disconnected", "closed"]
+    with pytest.raises(NotConnected):
+        loop.teardown()
 
 
 def test_ticks_come_by_themselves(world: World) -> None:
@@ -650,7 +667,9 @@ def test_damaged_records_show_in_the_health_and_stop_nothing(world: World) -> No
 
 def test_it_runs_on_the_real_file(world: World, tmp_path: Path) -> None:
     for expected in (set(), {"j"}):
-        loop: Loop[FakeCore] = Loop(SqliteStore(tmp_path / "db"), RecordingDriver(world), (), world.restore, pace=PACE)
+        loop: Loop[FakeCore] = Loop(
+            SqliteStore(tmp_path / "db"), lambda: RecordingDriver(world), (), world.restore, pace=PACE
+        )
         loop.start()
         assert set(world.cores[-1].restored.job_states) == expected
         loop.command(lambda at: SetJobEnabled(at, "j", True))

@@ -114,7 +114,7 @@ class Leader(Generic[CoreT]):
     def __init__(
         self,
         store: Store,
-        driver: Driver,
+        make_driver: Callable[[], Driver],
         restore: Restore[CoreT],
         tell: Callable[[Publish], None],
         *,
@@ -122,7 +122,8 @@ class Leader(Generic[CoreT]):
         tick_ms: int = 1_000,
     ) -> None:
         self._store = store
-        self._driver = driver
+        self._make_driver = make_driver
+        self.driver: Driver | None = None
         self._restore = restore
         self._tell = tell
         self._now_ms = now_ms
@@ -157,17 +158,20 @@ class Leader(Generic[CoreT]):
             log.error("stored record unreadable, left as it is", path=fault.path, problem=fault.problem)
 
     def connect(self, deliver: Callable[[int, Event], None]) -> None:
-        """Subscribe; `deliver` takes (session, event) on any thread."""
+        """Subscribe, with a driver of this session's own; `deliver` takes (session, event) on any thread."""
         self.session += 1
         self._deliver = partial(deliver, self.session)
-        self._driver.start(self._deliver, self._framework_id)
+        self.driver = self._make_driver()
+        self.driver.start(self._deliver, self._framework_id)
 
     def disconnect(self) -> None:
         """Leave the master; what it still sends belongs to no session any more."""
         self.session += 1
         self.connected = False
+        driver, self.driver = self.driver, None
         try:
-            self._driver.stop()
+            if driver is not None:
+                driver.stop()
         except Exception:
             log.exception("driver failed to stop")
 
@@ -314,8 +318,9 @@ class Leader(Generic[CoreT]):
 
     def _send(self, effect: Call | Acknowledge) -> None:
         """A driver never raises; if it does, nobody knows whether the call left, and the core learns just that."""
+        assert self.driver is not None, "effects are performed between connect and disconnect"
         try:
-            self._driver.send(effect)
+            self.driver.send(effect)
         except Exception as error:
             log.exception("driver failed to take a call")
             if not isinstance(effect, Acknowledge):

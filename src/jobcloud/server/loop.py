@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from jobcloud import messages
-from jobcloud.errors import Fenced, Unavailable
+from jobcloud.errors import Fenced, NotConnected, Unavailable
 from jobcloud.ports import Driver, Sink, Store, StoredFault
 from jobcloud.server.leader import Arrived, CoreT, Item, Leader, Order, Restore, refuse
 
@@ -78,13 +78,14 @@ class _Question:
 class Loop(Generic[CoreT]):
     """start → (deliver | command | ask | health)* → stop. Every method may be called from any thread.
 
-    It owns `store` and `driver` and closes both at its end. `now_ms` is the wall clock, `monotonic` counts seconds.
+    It owns `store` and the drivers that `make_driver` makes, one for each session with the master, and closes them.
+    `now_ms` is the wall clock, `monotonic` counts seconds.
     """
 
     def __init__(
         self,
         store: Store,
-        driver: Driver,
+        make_driver: Callable[[], Driver],
         sinks: Iterable[Sink],
         restore: Restore[CoreT],
         *,
@@ -93,12 +94,13 @@ class Loop(Generic[CoreT]):
         pace: Pace = Pace(),
     ) -> None:
         self._store = store
-        self._driver = driver
         self._sinks = tuple(sinks)
         self._failed_sinks: set[int] = set()
         self._monotonic = monotonic
         self._pace = pace
-        self._leader: Leader[CoreT] = Leader(store, driver, restore, self._tell, now_ms=now_ms, tick_ms=pace.tick_ms)
+        self._leader: Leader[CoreT] = Leader(
+            store, make_driver, restore, self._tell, now_ms=now_ms, tick_ms=pace.tick_ms
+        )
         self._inbox: deque[Item | _Question] = deque()
         self._changed = Condition()
         self._stopping = Event()
@@ -146,6 +148,13 @@ class Loop(Generic[CoreT]):
         reply: Future[T] = Future()
         self._submit(_Question(fn, reply))
         return self._result(reply, timeout)
+
+    def teardown(self) -> None:
+        """Remove the framework from Mesos, which ends every task of it. Raises NotConnected."""
+        driver = self._leader.driver
+        if driver is None:
+            raise NotConnected("there is no session with a master now")
+        driver.teardown()
 
     def subscribe(self, sink: Sink) -> Callable[[], None]:
         """Publish to `sink` as well, until the function returned is called."""
