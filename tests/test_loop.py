@@ -62,7 +62,8 @@ class World:
     fail_load: list[Exception] = field(default_factory=list)
     fail_send: list[Exception] = field(default_factory=list)
     fail_handle: Callable[[Event], bool] = lambda event: False
-    wake: int | None = None
+    wakes: list[int] = field(default_factory=list)
+    stuck: bool = False
     cores: list[FakeCore] = field(default_factory=list)
     drivers: list[tuple[Callable[[Event], None], str]] = field(default_factory=list)
 
@@ -107,11 +108,14 @@ class FakeCore:
                 return [Revive()]
             case SetAppEnabled():
                 return ["no effect at all"]  # type: ignore[list-item]
-            case _:
-                return []
+            case Tick(at):
+                self.world.wakes = [wake for wake in self.world.wakes if wake > at]
+        return []
 
     def next_wake(self, at: int) -> int | None:
-        return self.world.wake
+        if self.world.stuck:
+            return 0
+        return max(at, min(self.world.wakes)) if self.world.wakes else None
 
 
 class RecordingStore:
@@ -415,30 +419,28 @@ def test_a_framework_id_that_could_not_be_stored_is_used_again_until_mesos_refus
 
 
 def test_ticks_come_every_second_and_at_the_instant_wanted(leader: Leader[FakeCore], world: World) -> None:
-    world.wake = NOW + 250
+    world.wakes = [NOW + 250]
+    leader.process([])
     ticks = []
     while world.now < NOW + 3_000:
-        wait = leader.wake_ms()
-        world.now += wait
+        world.now += leader.wake_ms()
         leader.process([])
         ticks.append(world.now - NOW)
-        if world.now >= NOW + 250:
-            world.wake = None
     assert ticks == [250, 1_250, 2_250, 3_250]
 
 
 def test_a_core_that_wants_the_past_does_not_spin(leader: Leader[FakeCore], world: World) -> None:
-    world.wake = 5
+    world.stuck = True
     leader.process([])
     assert leader.wake_ms() == 1
 
 
 def test_lateness_is_what_lies_between_the_instant_wanted_and_the_tick(leader: Leader[FakeCore], world: World) -> None:
-    world.wake = NOW + 100
+    world.wakes = [NOW + 100]
+    leader.process([])
     world.now = NOW + 130
     leader.process([])
     assert leader.late_ms == 30
-    world.wake = None
     world.now += 1_000
     leader.process([])
     assert leader.late_ms == 0
@@ -453,7 +455,7 @@ def test_a_clock_set_back_stops_no_ticks(leader: Leader[FakeCore], world: World)
 
 
 def test_a_due_tick_shares_the_write_of_the_events_before_it(leader: Leader[FakeCore], world: World) -> None:
-    world.wake = NOW + 1
+    world.wakes = [NOW + 1]
     world.now = NOW + 1
     leader.process([Arrived(status("a"))])
     assert ranks(world.cores[-1].handled[-2:]) == [StatusReceived, Tick]

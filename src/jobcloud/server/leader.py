@@ -132,6 +132,7 @@ class Leader(Generic[CoreT]):
         self._failures: dict[Event, int] = {}
         self._deliver: Callable[[Event], None] = lambda event: None
         self._ticked_ms = 0
+        self._planned_ms = 0
         self.core: CoreT
         self.epoch = 0
         self.session = 0
@@ -150,7 +151,7 @@ class Leader(Generic[CoreT]):
         # Who would subscribe as a former leader would cut off the present one.
         self._store.write(self.epoch, ())
         self.core = self._restore(restored, self.epoch, self._now_ms())
-        self._ticked_ms = 0
+        self._ticked_ms, self._planned_ms = 0, self._now_ms()
         # An id that could not be stored is used again all the same, lest each attempt leave a framework behind.
         self._framework_id = restored.framework_id or self._framework_id
         self.faults = tuple(restored.faults)
@@ -192,15 +193,17 @@ class Leader(Generic[CoreT]):
             self._perform(batch)
             raise
         self._perform(batch)
+        self._planned_ms = self._due(self._now_ms())
 
     def wake_ms(self) -> int:
         """How long from now until `process` should be called at the latest, items or not."""
         now = self._now_ms()
-        return max(0, self._due(now) - now)
+        # After the clock was set back the plan says nothing.
+        return 0 if now < self._ticked_ms else max(0, self._planned_ms - now)
 
     def _due(self, now: int) -> int:
         """When the next Tick is due. A core that asks for an instant gone by gets it, but not without end."""
-        if now < self._ticked_ms:  # the clock was set back
+        if now < self._ticked_ms:
             return now
         wake = self.core.next_wake(now)
         latest = self._ticked_ms + self._tick_ms
@@ -210,13 +213,13 @@ class Leader(Generic[CoreT]):
         now = self._now_ms()
         tick = Tick(now)
         try:
-            due = self._due(now)
+            if self._due(now) > now:
+                return
         except Exception as error:
             raise CoreFailed(tick, error) from error
-        if due <= now:
-            self.late_ms = now - due if self._ticked_ms else 0
-            self._ticked_ms = now
-            self._handle(tick, batch)
+        self.late_ms = max(0, now - self._planned_ms)
+        self._ticked_ms = now
+        self._handle(tick, batch)
 
     def _decide(self, item: Item, batch: _Batch) -> None:
         match item:
