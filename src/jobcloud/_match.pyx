@@ -35,11 +35,10 @@ cdef enum:
     NONE = -1
     UNTRIED = -2
     INFEASIBLE = 2147483647  # INT32_MAX
-    WEIGHT_SHIFT = 32  # a host wholly free in one dimension scores 2**20 there
     SHORTAGE_SHIFT = 33
-    BLOCK = 64  # hosts scored at a time: its scratch rows stay in the first-level cache
+    FIRST_HOSTS = 64  # room to begin with
 
-cdef int64_t WEIGHT_ONE = <int64_t>1 << 52
+cdef int64_t WEIGHT_ONE = <int64_t>1 << 52  # >> 32: a host wholly free in one dimension scores 2**20
 cdef int64_t SHORTAGE_ONE = <int64_t>1 << 53
 cdef int64_t WHOLE_SHORTAGE = <int64_t>1 << 20
 cdef int64_t MAX_CLAIMED = limits.MAX_CLAIMED
@@ -58,16 +57,66 @@ cdef object grown(table, Py_ssize_t length, int axis):
     return larger
 
 
-cdef inline void add_scores(
-    int n, int64_t asked, const int64_t* free, const int64_t* weight, uint64_t* score, int64_t* short_by
-) noexcept nogil:
-    """One dimension of the score; the sign bit of ``short_by`` stays set once any dimension falls short."""
-    cdef int i
-    cdef int64_t left
-    for i in range(n):
-        left = free[i] - asked
-        short_by[i] |= left
-        score[i] += (<uint64_t>left * <uint64_t>weight[i]) >> WEIGHT_SHIFT
+cdef extern from *:
+    """
+    /* In C for one attribute that Cython cannot write: the loop is compiled for several vector widths, and the widest
+       that the machine has is chosen when the module is loaded. Integers give the same answer on each. */
+    #if defined(__x86_64__) && defined(__GLIBC__) && __GNUC__ >= 12 && !defined(__clang__)
+    #define JOBCLOUD_WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+    #else
+    #define JOBCLOUD_WIDEST
+    #endif
+
+    enum { JOBCLOUD_BLOCK = 64 };  /* hosts scored at a time: the scratch rows stay in the first-level cache */
+
+    /* The lowest of `lowest` and the scores of the n hosts from `base` on; *at is its slot, kept if none is lower.
+       Tables are [dimensions][stride]; a host counts if its status is 1 and its entry in each given mask is not 0. */
+    JOBCLOUD_WIDEST
+    static uint64_t lowest_in_block(int base, int n, int dimensions, size_t stride, const int64_t *need,
+                                    const int64_t *unclaimed, const int64_t *weight, const uint8_t *status,
+                                    const uint8_t *allowed, const int32_t *payers, uint64_t lowest, int *at)
+    {
+        uint64_t score[JOBCLOUD_BLOCK], found = lowest;
+        int64_t short_by[JOBCLOUD_BLOCK];  /* the sign bit stays set once any dimension falls short */
+        int64_t usable = 0;
+        unclaimed += base, weight += base, status += base;
+        allowed = allowed ? allowed + base : allowed;
+        payers = payers ? payers + base : payers;
+        for (int i = 0; i < n; i++) {
+            score[i] = 0;
+            short_by[i] = -(int64_t)(status[i] != 1);
+        }
+        if (allowed)
+            for (int i = 0; i < n; i++)
+                short_by[i] |= -(int64_t)(allowed[i] == 0);
+        if (payers)
+            for (int i = 0; i < n; i++)
+                short_by[i] |= -(int64_t)(payers[i] == 0);
+        for (int i = 0; i < n; i++)
+            usable |= ~short_by[i];
+        if (!usable)
+            return lowest;
+        for (int d = 0; d < dimensions; d++, unclaimed += stride, weight += stride)
+            for (int i = 0; i < n; i++) {
+                int64_t left = unclaimed[i] - need[d];
+                short_by[i] |= left;
+                score[i] += ((uint64_t)left * (uint64_t)weight[i]) >> 32;
+            }
+        for (int i = 0; i < n; i++) {
+            score[i] = short_by[i] < 0 ? UINT64_MAX : score[i];
+            found = score[i] < found ? score[i] : found;
+        }
+        if (found < lowest)
+            for (*at = base; score[*at - base] != found; ++*at);
+        return found;
+    }
+    """
+    enum: JOBCLOUD_BLOCK
+    uint64_t lowest_in_block(
+        int base, int n, int dimensions, size_t stride, const int64_t* need, const int64_t* unclaimed,
+        const int64_t* weight, const uint8_t* status, const uint8_t* allowed, const int32_t* payers,
+        uint64_t lowest, int* at
+    ) noexcept nogil
 
 
 @cython.final
@@ -81,7 +130,7 @@ cdef class Matcher:
 
     cdef readonly int dimensions
     cdef bint busy
-    # Counts whatever may let a class fit that was refused before; claims never do (docs/matcher.md, "What was refused").
+    # Counts what may let a class fit that was refused before; claims never do (docs/matcher.md, "What was refused").
     cdef uint64_t loosened
 
     cdef int hosts_end          # one past the highest slot in use
@@ -125,11 +174,11 @@ cdef class Matcher:
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
         self.loosened = 1
         self.hosts_end = self.hosts_hint = self.classes_end = self.emptied = 0
-        self.unclaimed = np.zeros((self.dimensions, BLOCK), dtype=np.int64)
-        self.total = np.zeros((self.dimensions, BLOCK), dtype=np.int64)
-        self.weight = np.zeros((self.dimensions, BLOCK), dtype=np.int64)
-        self.host_status = np.zeros(BLOCK, dtype=np.uint8)
-        self.host_claims = np.full(BLOCK, NONE, dtype=np.int32)
+        self.unclaimed = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
+        self.total = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
+        self.weight = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
+        self.host_status = np.zeros(FIRST_HOSTS, dtype=np.uint8)
+        self.host_claims = np.full(FIRST_HOSTS, NONE, dtype=np.int32)
         self.request = np.zeros((8, self.dimensions), dtype=np.int64)
         self.first = np.zeros((8, self.dimensions), dtype=np.int64)
         self.class_status = np.zeros(8, dtype=np.uint8)
@@ -142,8 +191,8 @@ cdef class Matcher:
         self.key_number = np.zeros(4, dtype=np.int64)
         self.key_classes = np.zeros(4, dtype=np.int32)
         self.key_hosts = np.zeros(4, dtype=np.int32)
-        self.paid = np.zeros((4, BLOCK), dtype=np.int32)
-        self.allowed = np.zeros((1, BLOCK), dtype=np.uint8)
+        self.paid = np.zeros((4, FIRST_HOSTS), dtype=np.int32)
+        self.allowed = np.zeros((1, FIRST_HOSTS), dtype=np.uint8)
         self.mask_used = np.zeros(1, dtype=np.uint8)
         self.claims_end = self.claims_live = 0
         self.free_claim = NONE
@@ -283,7 +332,9 @@ cdef class Matcher:
         cdef int d
         for d in range(self.dimensions):
             if self.total[d, at] - self.unclaimed[d, at] + need[d] > MAX_CLAIMED:
-                raise MatchError(f"slot {at} cannot take the claim: more than {MAX_CLAIMED} would be claimed in dimension {d}")
+                raise MatchError(
+                    f"slot {at} cannot take the claim: more than {MAX_CLAIMED} would be claimed in dimension {d}"
+                )
         self._room_for_claim()
         return self.start_claim(of, at)
 
@@ -429,43 +480,17 @@ cdef class Matcher:
 
     cdef int best(self, const int64_t* need, const uint8_t* allowed, const int32_t* payers) noexcept nogil:
         """The lowest-scored slot that has ``need`` free, the lowest slot among equals; NONE if there is none."""
-        cdef uint64_t score[BLOCK]
-        cdef int64_t short_by[BLOCK]
         cdef uint64_t lowest = INFEASIBLE
+        cdef size_t stride = self.unclaimed.shape[1]
         cdef int slot = NONE
-        cdef int block, base, i, d, n
-        for block in range((self.hosts_end + BLOCK - 1) // BLOCK):
-            base = block * BLOCK
-            n = min(BLOCK, self.hosts_end - base)
-            if not self.eligible(base, n, allowed, payers, short_by):
-                continue
-            for i in range(n):
-                score[i] = 0
-            for d in range(self.dimensions):
-                add_scores(n, need[d], &self.unclaimed[d, base], &self.weight[d, base], score, short_by)
-            for i in range(n):
-                if short_by[i] >= 0 and score[i] < lowest:
-                    lowest = score[i]
-                    slot = base + i
+        cdef int block, base
+        for block in range((self.hosts_end + JOBCLOUD_BLOCK - 1) // JOBCLOUD_BLOCK):
+            base = block * JOBCLOUD_BLOCK
+            lowest = lowest_in_block(
+                base, min(JOBCLOUD_BLOCK, self.hosts_end - base), self.dimensions, stride, need,
+                &self.unclaimed[0, 0], &self.weight[0, 0], &self.host_status[0], allowed, payers, lowest, &slot,
+            )
         return slot
-
-    cdef bint eligible(
-        self, int base, int n, const uint8_t* allowed, const int32_t* payers, int64_t* short_by
-    ) noexcept nogil:
-        """Mark with 0 the hosts of a block that the class may use at all, the others with -1; True if there is one."""
-        cdef int i
-        cdef int64_t found = NONE
-        for i in range(n):
-            short_by[i] = 0 if self.host_status[base + i] == HOST_ENABLED else NONE
-        if allowed != NULL:
-            for i in range(n):
-                short_by[i] |= 0 if allowed[base + i] != 0 else NONE
-        if payers != NULL:
-            for i in range(n):
-                short_by[i] |= 0 if payers[base + i] != 0 else NONE
-        for i in range(n):
-            found &= short_by[i]
-        return found == 0
 
     # ---- claims
 
@@ -591,7 +616,9 @@ cdef class Matcher:
         for i in range(classes.shape[0]):
             cls = classes[i]
             if cls < 0 or cls >= self.classes_end or self.class_status[cls] != CLASS_USABLE:
-                raise MatchError(f"classes[{i}] is {cls}, an unknown or removed class; use the numbers add_class returned")
+                raise MatchError(
+                    f"classes[{i}] is {cls}, an unknown or removed class; use the numbers add_class returned"
+                )
         return 0
 
     cdef int _check_key(self, number, shared) except -1:
@@ -725,7 +752,6 @@ cdef class Matcher:
 
     cdef int _drop_class(self, int cls) except -1:
         cdef int key = self.class_key[cls]
-        cdef int d
         if key >= 0:
             self.key_classes[key] -= 1
             if self.key_classes[key] == 0:

@@ -122,16 +122,18 @@ def allowed_slots(value: object) -> NDArray[np.uint8]:
 
 
 def _vector(name: str, value: object, dtypes: tuple[str, ...], of_what: str) -> NDArray[Any]:
-    wanted = f"{name} must be a one-dimensional, contiguous numpy array of {of_what} ({' or '.join(dtypes)})"
     if not isinstance(value, np.ndarray):
-        raise MatchError(f"{wanted}, not {type(value).__name__}; use np.array(..., dtype=np.{_numpy_name(dtypes[0])})")
-    if not any(value.dtype == np.dtype(dtype) for dtype in dtypes):
-        raise MatchError(f"{wanted}, not {value.dtype}; use .astype(np.{_numpy_name(dtypes[0])})")
-    if value.ndim != 1:
-        raise MatchError(f"{wanted}, not of shape {value.shape}; use .reshape(-1)")
-    if not value.flags.c_contiguous or not value.flags.aligned:
-        raise MatchError(f"{wanted}; use np.ascontiguousarray(...)")
-    return value
+        fault = f"not {type(value).__name__}; use np.array(..., dtype=np.{_numpy_name(dtypes[0])})"
+    elif not any(value.dtype == dtype for dtype in dtypes):
+        fault = f"not {value.dtype}; use .astype(np.{_numpy_name(dtypes[0])})"
+    elif value.ndim != 1:
+        fault = f"not of shape {value.shape}; use .reshape(-1)"
+    elif not value.flags.c_contiguous or not value.flags.aligned:
+        fault = "not a view with gaps; use np.ascontiguousarray(...)"
+    else:
+        return value
+    wanted = f"a one-dimensional, contiguous numpy array of {of_what} ({' or '.join(dtypes)})"
+    raise MatchError(f"{name} must be {wanted}, {fault}")
 
 
 def _numpy_name(dtype: str) -> str:

@@ -1,0 +1,111 @@
+"""The compiled matcher beside its plain twin and beside the scan a careful numpy user would write.
+
+    pytest bench/bench_match.py --benchmark-enable --benchmark-group-by=group
+
+One group a workload, so the ratios come from one run on one machine. Each contestant places the same tasks on a fresh
+matcher in every round; that all give the same placements is checked before anything is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from bench import workloads
+from numpy.typing import NDArray
+
+from jobcloud.match import REFUSED, CompiledMatcher, PlainMatcher
+
+Slots = NDArray[np.int32]
+Placer = Callable[[NDArray[np.int64]], Slots]
+
+SIZES = [(10, 8), (100, 8), (100, 151), (1_000, 8), (10_000, 8)]
+
+
+class NumpyScan:
+    """Best fit over D x H int64 arrays: a mask of what fits, the same integer score, the first lowest."""
+
+    def __init__(self, workload: workloads.Workload) -> None:
+        self.free = np.ascontiguousarray(workload.hosts.T)
+        self.weight = np.where(self.free > 0, 2**52 // np.maximum(self.free, 1), 0)
+        self.requests = workload.requests
+
+    def place(self, tasks: NDArray[np.int64]) -> Slots:
+        return np.array([self._place_one(self.requests[cls]) for cls in tasks], dtype=np.int32)
+
+    def _place_one(self, request: NDArray[np.int64]) -> int:
+        left = self.free - request[:, None]
+        score = ((left * self.weight) >> 32).sum(axis=0)
+        score[(left < 0).any(axis=0)] = 2**31 - 1
+        slot = int(score.argmin())
+        if score[slot] == 2**31 - 1:
+            return REFUSED
+        self.free[:, slot] -= request
+        return slot
+
+
+def placer(contestant: str, workload: workloads.Workload) -> Placer:
+    if contestant == "numpy":
+        return NumpyScan(workload).place
+    matcher: Any = workloads.load(CompiledMatcher if contestant == "compiled" else PlainMatcher, workload)
+    return lambda tasks: matcher.match(tasks)[0]
+
+
+def checked_tasks(workload: workloads.Workload, evaluations: int) -> NDArray[np.int64]:
+    """Tasks enough for so many (task, host) pairs; all three must place the first of them alike."""
+    hosts = len(workload.hosts)
+    few = workload.tasks[: max(20, 200_000 // hosts)]
+    answers = [placer(contestant, workload)(few).tolist() for contestant in ("compiled", "numpy", "plain")]
+    assert answers[0] == answers[1] == answers[2]
+    return workload.tasks[: max(20, evaluations // hosts)]
+
+
+def time_placements(
+    benchmark: Any, group: str, contestant: str, workload: workloads.Workload, evaluations: int
+) -> None:
+    tasks = checked_tasks(workload, evaluations)
+    benchmark.group = f"{group}: {workload.name}, {len(tasks)} tasks"
+    slots = benchmark.pedantic(
+        lambda place: place(tasks), setup=lambda: ((placer(contestant, workload),), {}), rounds=3, iterations=1
+    )
+    placed = int((slots >= 0).sum())
+    if benchmark.stats is not None:
+        benchmark.extra_info |= {
+            "placed": placed,
+            "ns_per_placement": round(benchmark.stats.stats.median / placed * 1e9),
+        }
+
+
+@pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]}-hosts-{size[1]}-classes")
+def workload(request: pytest.FixtureRequest) -> workloads.Workload:
+    return workloads.mixed(*request.param)
+
+
+@pytest.mark.parametrize("contestant", ["compiled", "numpy"])
+def test_beside_a_numpy_scan(benchmark: Any, contestant: str, workload: workloads.Workload) -> None:
+    time_placements(benchmark, "numpy scan", contestant, workload, 20_000_000)
+
+
+@pytest.mark.parametrize("contestant", ["compiled", "plain"])
+def test_beside_the_twin(benchmark: Any, contestant: str, workload: workloads.Workload) -> None:
+    time_placements(benchmark, "plain twin", contestant, workload, 200_000)
+
+
+def test_churn(benchmark: Any) -> None:
+    """1,000 hosts with 20 apps on them; in each round 500 tasks end and 500 start."""
+    workload = workloads.mixed(1_000, 151, apps=20)
+    matcher = workloads.load(CompiledMatcher, workload)
+    _, ids = matcher.match(workload.tasks)
+    live = ids[ids >= 0]
+    benchmark.group = "churn"
+
+    def one_round() -> None:
+        nonlocal live
+        matcher.release(live[:500])
+        _, started = matcher.match(workload.tasks[:500])
+        live = np.concatenate((live[500:], started[started >= 0]))
+
+    benchmark.pedantic(one_round, rounds=20, iterations=1)
+    matcher.check()

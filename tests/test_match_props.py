@@ -1,0 +1,280 @@
+"""Random histories: the compiled matcher and its twin agree in everything, and neither breaks a promise."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from bench import workloads
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from numpy.typing import NDArray
+
+from jobcloud.match import REFUSED, CompiledMatcher, MatchError, PlainMatcher
+
+PLACEMENTS_WANTED = 50_000
+
+
+def array(*numbers: int) -> NDArray[np.int64]:
+    return np.array(numbers, dtype=np.int64)
+
+
+class Pair:
+    """Both matchers under the same calls: every answer is compared, and each match held against the promises."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self.compiled: Any = CompiledMatcher(dimensions)
+        self.plain: Any = PlainMatcher(dimensions)
+        self.slots: set[int] = set()
+        self.classes: set[int] = set()
+        self.live: dict[int, int] = {}  # release id -> slot
+        self.ended: list[int] = []
+        self.placed = 0
+
+    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
+        answers = [self._answer(getattr(m, name), arguments, named) for m in (self.compiled, self.plain)]
+        assert _plain(answers[0]) == _plain(answers[1]), (name, arguments, named)
+        return answers[0]
+
+    def _answer(self, method: Callable[..., Any], arguments: Any, named: Any) -> Any:
+        try:
+            return method(*arguments, **named)
+        except MatchError as error:
+            return error
+
+    def add_host(self, capacity: NDArray[np.int64]) -> None:
+        self.slots.add(self.call("add_host", capacity))
+
+    def remove_host(self, slot: int) -> None:
+        gone = self.call("remove_host", slot).tolist()
+        assert gone == sorted(number for number, at in self.live.items() if at == slot)
+        self.slots.remove(slot)
+        self._end(gone)
+
+    def add_class(self, request: NDArray[np.int64], **named: Any) -> None:
+        number = self.call("add_class", request, **named)
+        if not isinstance(number, MatchError):
+            self.classes.add(number)
+
+    def remove_class(self, cls: int) -> None:
+        self.call("remove_class", cls)
+        self.classes.remove(cls)
+
+    def match(self, classes: list[int], limit: int) -> None:
+        slots, ids = (answer.tolist() for answer in self.call("match", array(*classes), limit=limit))
+        placed = [(slot, number) for slot, number in zip(slots, ids, strict=True) if slot >= 0]
+        assert limit < 0 or len(placed) <= limit
+        for slot, number in placed:
+            assert number not in self.live
+            assert number not in self.ended[-100:]
+            self.live[number] = slot
+        for slot in {slot for slot, _ in placed}:
+            assert self.compiled.free(slot).min() >= 0
+        for cls in {cls for cls, slot in zip(classes, slots, strict=True) if slot == REFUSED}:
+            assert self.call("refusal", cls).fitting == 0
+        self.placed += len(placed)
+
+    def assign(self, cls: int, slot: int) -> None:
+        number = self.call("assign", cls, slot)
+        if not isinstance(number, MatchError):
+            self.live[number] = slot
+
+    def release(self, numbers: list[int]) -> None:
+        unknown = self.call("release", array(*numbers)).tolist()
+        repeated = [number for number, times in Counter(numbers).items() for _ in range(times - 1)]
+        assert Counter(unknown) == Counter(n for n in set(numbers) if n not in self.live) + Counter(repeated)
+        self._end([number for number in set(numbers) if number in self.live])
+
+    def _end(self, numbers: list[int]) -> None:
+        for number in numbers:
+            del self.live[number]
+        self.ended.extend(numbers)
+
+    def compare(self) -> None:
+        self.compiled.check()
+        self.plain.check()
+        assert self.compiled.snapshot() == self.plain.snapshot()
+        assert self.call("claims") == len(self.live)
+        for slot in self.slots:
+            self.call("free", slot)
+            self.call("capacity", slot)
+
+    def reopen(self) -> None:
+        """Each goes on from the other's snapshot."""
+        data = self.compiled.snapshot()
+        self.compiled, self.plain = CompiledMatcher.restore(self.plain.snapshot()), PlainMatcher.restore(data)
+        self.compare()
+
+    def fork(self) -> None:
+        self.compiled, self.plain = self.compiled.fork(), self.plain.fork()
+
+
+def _plain(answer: Any) -> Any:
+    if isinstance(answer, tuple):
+        return tuple(_plain(part) for part in answer)
+    if isinstance(answer, np.ndarray):
+        return answer.dtype, answer.tolist()
+    return str(answer) if isinstance(answer, MatchError) else answer
+
+
+AMOUNTS = st.sampled_from([0, 1, 300, 500, 1_000, 1_500, 4_000])
+CAPACITIES = st.sampled_from([0, 500, 1_000, 4_000, 7_001, 16_000])
+
+
+class Histories(RuleBasedStateMachine):
+    """Whatever the order of calls, both answer alike."""
+
+    @initialize(dimensions=st.integers(1, 3))
+    def start(self, dimensions: int) -> None:
+        self.pair = Pair(dimensions)
+        self.shared: dict[int, NDArray[np.int64]] = {}
+
+    def vector(self, data: st.DataObject, of: st.SearchStrategy[int]) -> NDArray[np.int64]:
+        return array(*data.draw(st.lists(of, min_size=self.pair.dimensions, max_size=self.pair.dimensions)))
+
+    def some(self, data: st.DataObject, numbers: set[int]) -> int:
+        return data.draw(st.sampled_from(sorted(numbers)))
+
+    @rule(data=st.data())
+    def add_host(self, data: st.DataObject) -> None:
+        self.pair.add_host(self.vector(data, CAPACITIES))
+
+    @precondition(lambda self: self.pair.slots)
+    @rule(data=st.data())
+    def set_host(self, data: st.DataObject) -> None:
+        self.pair.call("set_host", self.some(data, self.pair.slots), self.vector(data, CAPACITIES))
+
+    @precondition(lambda self: len(self.pair.slots) > 2)
+    @rule(data=st.data())
+    def remove_host(self, data: st.DataObject) -> None:
+        self.pair.remove_host(self.some(data, self.pair.slots))
+
+    @precondition(lambda self: self.pair.slots)
+    @rule(data=st.data(), on=st.booleans())
+    def enable_host(self, data: st.DataObject, on: bool) -> None:
+        self.pair.call("enable_host", self.some(data, self.pair.slots), on)
+
+    @rule(data=st.data(), key=st.sampled_from([-1, 0, 7]), masked=st.booleans(), odd=st.booleans())
+    def add_class(self, data: st.DataObject, key: int, masked: bool, odd: bool) -> None:
+        named: dict[str, Any] = {"shared_key": key}
+        if key >= 0:
+            usual = self.shared.setdefault(key, self.vector(data, AMOUNTS))
+            named["shared"] = usual + 1 if odd else usual
+        if masked:
+            named["allowed"] = self.mask(data)
+        self.pair.add_class(self.vector(data, AMOUNTS), **named)
+
+    def mask(self, data: st.DataObject) -> NDArray[np.bool_]:
+        return np.array(data.draw(st.lists(st.booleans(), max_size=max(self.pair.slots, default=-1) + 1)), dtype=bool)
+
+    @precondition(lambda self: self.pair.classes)
+    @rule(data=st.data(), masked=st.booleans())
+    def set_allowed(self, data: st.DataObject, masked: bool) -> None:
+        self.pair.call("set_allowed", self.some(data, self.pair.classes), self.mask(data) if masked else None)
+
+    @precondition(lambda self: len(self.pair.classes) > 2)
+    @rule(data=st.data())
+    def remove_class(self, data: st.DataObject) -> None:
+        self.pair.remove_class(self.some(data, self.pair.classes))
+
+    @precondition(lambda self: self.pair.classes)
+    @rule(data=st.data(), limit=st.sampled_from([-1, -1, 0, 2]))
+    def match(self, data: st.DataObject, limit: int) -> None:
+        self.pair.match(data.draw(st.lists(st.sampled_from(sorted(self.pair.classes)), max_size=12)), limit)
+
+    @precondition(lambda self: self.pair.classes and self.pair.slots)
+    @rule(data=st.data())
+    def assign(self, data: st.DataObject) -> None:
+        self.pair.assign(self.some(data, self.pair.classes), self.some(data, self.pair.slots))
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        known = sorted(self.pair.live) + self.pair.ended[-5:] + [0, -1, 1 << 32, 2**63 - 1]
+        self.pair.release(data.draw(st.lists(st.sampled_from(known), max_size=6)))
+
+    @precondition(lambda self: self.pair.classes)
+    @rule(data=st.data())
+    def refusal(self, data: st.DataObject) -> None:
+        self.pair.call("refusal", self.some(data, self.pair.classes))
+
+    @rule()
+    def reopen(self) -> None:
+        self.pair.reopen()
+
+    @rule()
+    def fork(self) -> None:
+        self.pair.fork()
+
+    @invariant()
+    def they_agree(self) -> None:
+        self.pair.compare()
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=150, stateful_step_count=40, derandomize=True, deadline=None)
+
+
+def test_fifty_thousand_random_placements_are_the_same_in_both(seed: int) -> None:
+    chance, placed, history = random.Random(seed), 0, 0
+    while placed < PLACEMENTS_WANTED:
+        history += 1
+        pair = random_cluster(chance)
+        for step in range(120):
+            random_step(pair, chance)
+            if step % 20 == 0:
+                pair.compare()
+            if step % 50 == 49:
+                pair.reopen()
+        pair.compare()
+        placed += pair.placed
+    assert history > 20
+
+
+def random_cluster(chance: random.Random) -> Pair:
+    pair = Pair(chance.choice((1, 2, 4)))
+    sizes = chance.sample((800, 1_000, 4_000, 16_000, 30_000, 32_000), 3)
+    for _ in range(chance.choice((1, 5, 12))):
+        pair.add_host(array(*(chance.choice(sizes) for _ in range(pair.dimensions))))
+    shared = {key: array(*(chance.choice((0, 100, 1_000)) for _ in range(pair.dimensions))) for key in range(3)}
+    for _ in range(chance.choice((2, 8))):
+        key = chance.choice((-1, 0, 1, 2))
+        request = array(*(chance.choice((0, 1, 100, 250, 700)) for _ in range(pair.dimensions)))
+        allowed = [chance.random() < 0.7 for _ in pair.slots] if chance.random() < 0.3 else None
+        mask = None if allowed is None else np.array(allowed)
+        pair.add_class(request, shared_key=key, shared=shared.get(key), allowed=mask)
+    return pair
+
+
+def random_step(pair: Pair, chance: random.Random) -> None:
+    step = chance.random()
+    slot = chance.choice(sorted(pair.slots))
+    cls = chance.choice(sorted(pair.classes))
+    if step < 0.4:
+        pair.match(chance.choices(sorted(pair.classes), k=chance.choice((1, 5, 40))), chance.choice((-1, -1, 10)))
+    elif step < 0.65:
+        numbers = chance.sample(sorted(pair.live), len(pair.live) // chance.choice((1, 2, 4)))
+        pair.release(numbers + chance.choices([0, *pair.ended[-9:]], k=2))
+    elif step < 0.75:
+        pair.call("set_host", slot, pair.compiled.capacity(slot) * chance.randrange(5) // 2)
+    elif step < 0.8:
+        pair.call("enable_host", slot, chance.random() < 0.7)
+    elif step < 0.87:
+        pair.assign(cls, slot)
+    elif step < 0.9:
+        pair.remove_host(slot)
+        pair.add_host(array(*(chance.choice((1_000, 16_000)) for _ in range(pair.dimensions))))
+    else:
+        pair.call("refusal", cls)
+
+
+def test_the_named_workloads_are_placed_alike() -> None:
+    for workload in (workloads.mixed(10, 8), workloads.mixed(100, 151, apps=20)):
+        tasks = workload.tasks[:1_500]
+        compiled, plain = (workloads.load(kind, workload) for kind in (CompiledMatcher, PlainMatcher))
+        assert _plain(compiled.match(tasks)) == _plain(plain.match(tasks))
+        assert compiled.snapshot() == plain.snapshot()
