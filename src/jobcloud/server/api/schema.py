@@ -57,12 +57,13 @@ def rfc3339(instant: int) -> str | None:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{instant % 1000:03d}Z"
 
 
-Amount = Annotated[
+# A quantity going out; one coming in besides.
+Quantity = Annotated[
     int,
-    BeforeValidator(to_thousandths),
     PlainSerializer(from_thousandths),
     WithJsonSchema({"type": "number", "minimum": 0, "multipleOf": 0.001}),
 ]
+Amount = Annotated[Quantity, BeforeValidator(to_thousandths)]
 Count = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Instant = Annotated[
     int,
@@ -154,11 +155,11 @@ class View(BaseModel):
 
 
 class Amounts(View):
-    cpu_count: Amount
-    memory_mb: Amount
-    disk_mb: Amount
-    gpu_count: Amount
-    port_count: Amount
+    cpu_count: Quantity
+    memory_mb: Quantity
+    disk_mb: Quantity
+    gpu_count: Quantity
+    port_count: Quantity
 
 
 class Health(View):
@@ -285,8 +286,8 @@ class ReasonView(View):
     code: str
     text: str
     resource: str
-    asked: Amount
-    available: Amount
+    asked: Quantity
+    available: Quantity
     hosts: int
     waiting_helps: bool
 

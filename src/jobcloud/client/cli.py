@@ -1,0 +1,569 @@
+"""`jobcloud`: the command line. A thin client of the REST API; docs/cli.md lists commands and exit codes.
+
+What a command needs is imported when it runs, so that `--help` and completion are quick, and the client works where
+the server's libraries are not installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import jobcloud
+from jobcloud.errors import ConfigError, JobcloudError, NotFound
+
+if TYPE_CHECKING:
+    from jobcloud.client.http import ApiError, Client, Json
+
+
+class Exit(IntEnum):
+    """What the exit code says."""
+
+    OK = 0
+    REFUSED = 1
+    USAGE = 2
+    NOT_REACHABLE = 3
+    NOT_FOUND = 4
+    NOT_ALLOWED = 5
+    SERVER_FAILED = 6
+
+
+class Dialect(StrEnum):
+    QUARTZ = "quartz"
+    UNIX = "unix"
+
+
+cli = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="A private job cloud: sharded jobs on a shared cluster."
+)
+app_commands = typer.Typer(no_args_is_help=True, help="Apps: packages of code and what their executors need.")
+job_commands = typer.Typer(no_args_is_help=True, help="Jobs: when they fire, into how many shards.")
+framework_commands = typer.Typer(no_args_is_help=True, help="The framework as Mesos knows it.")
+cli.add_typer(app_commands, name="app")
+cli.add_typer(job_commands, name="job")
+cli.add_typer(framework_commands, name="framework")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, the newest first.")]
+
+# Where the server is, from the options before the command.
+_server: dict[str, str] = {"server": "", "token": ""}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        cli(args=arguments, prog_name="jobcloud")
+    except JobcloudError as error:
+        sys.exit(_report(error, as_json="--json" in arguments))
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing may be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.OK)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        pure = os.environ.get("JOBCLOUD_PURE") == "1"
+        built = importlib.util.find_spec("jobcloud._match") is not None
+        typer.echo(
+            f"jobcloud {jobcloud.__version__} (matcher: {'plain' if pure else 'compiled' if built else 'not built'})"
+        )
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    server: Annotated[str, typer.Option(envvar="JOBCLOUD_SERVER", help="URL of the server.")] = "",
+    token: Annotated[
+        str, typer.Option(envvar="JOBCLOUD_TOKEN", show_envvar=True, help="Better set in the environment.")
+    ] = "",
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version)] = False,
+) -> None:
+    _server.update(server=server, token=token)
+
+
+# ------------------------------------------------------------------------------------------------------------- apps
+
+
+@app_commands.command("add")
+def app_add(
+    path: Annotated[Path, typer.Argument(exists=True, help="The app's directory, or its zip or tar archive.")],
+    name: Annotated[str, typer.Option(help="The app's name; else the manifest's, else the directory's.")] = "",
+    jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Register the manifest's jobs too.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Pack an app, upload it and register it with its jobs. Repeated, it updates what has changed."""
+    from jobcloud.client import render
+    from jobcloud.client.pack import read_manifest
+
+    manifest = read_manifest(path)
+    config = dict(manifest.app)
+    config["appName"] = name or config.get("appName") or re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", path.resolve().name)
+    with _client() as client:
+        if "appURL" not in config:
+            config["appURL"] = f"package:sha256:{_upload(client, path)}"
+        registered, new = client.put_app(config)
+        done = [client.put_job({**job, "appName": config["appName"]}) for job in manifest.jobs if jobs]
+    if as_json:
+        render.show_json({"app": registered, "jobs": [job for job, _ in done]})
+        return
+    render.say(f"app {registered['appName']} is {'registered' if new else 'up to date'}", "bold")
+    for job, new in done:
+        next_firing = render.moment(job["nextFiring"])
+        render.say(f"  job {job['jobName']} is {'registered' if new else 'up to date'}, next firing {next_firing}")
+
+
+@app_commands.command("list")
+def app_list(as_json: AsJson = False) -> None:
+    """All apps."""
+    with _client() as client:
+        _show("apps", client.apps(), as_json)
+
+
+@app_commands.command("show")
+def app_show(app: str, as_json: AsJson = False) -> None:
+    """One app with its configuration."""
+    with _client() as client:
+        _show("app", client.app(app), as_json)
+
+
+@app_commands.command("remove")
+def app_remove(app: str, jobs: Annotated[bool, typer.Option("--jobs", help="Its jobs too.")] = False) -> None:
+    """Remove an app."""
+    with _client() as client:
+        client.remove_app(app, jobs=jobs)
+
+
+@app_commands.command("enable")
+def app_enable(app: str, as_json: AsJson = False) -> None:
+    """Let the app's jobs fire again."""
+    with _client() as client:
+        _show("app", client.switch_app(app, enabled=True), as_json)
+
+
+@app_commands.command("disable")
+def app_disable(app: str, as_json: AsJson = False) -> None:
+    """Stop the app's jobs and let none of them fire."""
+    with _client() as client:
+        _show("app", client.switch_app(app, enabled=False), as_json)
+
+
+def _upload(client: Client, path: Path) -> str:
+    """The hash of the app's package, which the server has afterwards."""
+    import tempfile
+
+    from jobcloud.client.pack import pack, sha256_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        archive = path
+        if path.is_dir():
+            archive = Path(folder) / "package.zip"
+            pack(path, archive)
+        sha256 = sha256_of(archive)
+        if not client.has_package(sha256):
+            client.upload(archive, sha256)
+        return sha256
+
+
+# ------------------------------------------------------------------------------------------------------------- jobs
+
+JobFile = Annotated[str, typer.Argument(metavar="[FILE|-]", help="JSON of one job, or of a list of them.")]
+Fields = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field by its JSON name; may be repeated.")
+]
+
+
+@job_commands.command("add")
+def job_add(file: JobFile = "", fields: Fields = None, as_json: AsJson = False) -> None:
+    """Register jobs from JSON, from --set fields, or both. See docs/job-configuration.md."""
+    from jobcloud.client import render
+
+    if not file and not fields:
+        raise ConfigError("there is no job to add", field="FILE", fix="name a JSON file, or give --set jobName=… etc.")
+    configs = _read_jobs(file) if file else [{}]
+    with _client() as client:
+        added = [client.create_job(config | _assignments(fields)) for config in configs]
+    if as_json:
+        render.show_json(added if len(added) > 1 else added[0])
+    else:
+        render.jobs(added)
+
+
+@job_commands.command("update")
+def job_update(job: str, file: JobFile = "", fields: Fields = None, as_json: AsJson = False) -> None:
+    """Replace a job's configuration by FILE's, or change single fields of it."""
+    with _client() as client:
+        config = _read_jobs(file)[0] if file else client.job(job)["config"]
+        _show("job", client.update_job(job, config | _assignments(fields)), as_json)
+
+
+@job_commands.command("list")
+def job_list(app: Annotated[str, typer.Option(help="Only this app's.")] = "", as_json: AsJson = False) -> None:
+    """All jobs."""
+    with _client() as client:
+        _show("jobs", client.jobs(app), as_json)
+
+
+@job_commands.command("show")
+def job_show(job: str, as_json: AsJson = False) -> None:
+    """One job with its configuration."""
+    with _client() as client:
+        _show("job", client.job(job), as_json)
+
+
+@job_commands.command("remove")
+def job_remove(job: str) -> None:
+    """Remove a job; what runs of it is killed."""
+    with _client() as client:
+        client.remove_job(job)
+
+
+@job_commands.command("trigger")
+def job_trigger(job: str, as_json: AsJson = False) -> None:
+    """Fire a job now."""
+    from jobcloud.client import render
+
+    with _client() as client:
+        run = client.trigger(job)
+    if as_json:
+        render.show_json(run)
+    else:
+        render.say(f"run {run['id']} is {run['state']}")
+
+
+@job_commands.command("enable")
+def job_enable(job: str, as_json: AsJson = False) -> None:
+    """Let a job fire again."""
+    with _client() as client:
+        _show("job", client.switch_job(job, enabled=True), as_json)
+
+
+@job_commands.command("disable")
+def job_disable(job: str, as_json: AsJson = False) -> None:
+    """Stop a job and let it not fire."""
+    with _client() as client:
+        _show("job", client.switch_job(job, enabled=False), as_json)
+
+
+def _read_jobs(file: str) -> list[Json]:
+    """Raises ConfigError."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
+        found = json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", field="FILE") from error
+    except ValueError as error:
+        raise ConfigError(f"{file} is no JSON: {error}", field="FILE") from error
+    jobs = found if isinstance(found, list) else [found]
+    if not jobs or not all(isinstance(job, dict) for job in jobs):
+        raise ConfigError(f"{file} holds no job", field="FILE", fix='write {"jobName": …, …}, or a list of such')
+    return jobs
+
+
+def _assignments(fields: list[str] | None) -> Json:
+    """`cpuCount=0.5` → a number where it reads as JSON, text otherwise. Raises ConfigError."""
+    found: Json = {}
+    for field in fields or ():
+        name, sign, text = field.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"{field!r} is no FIELD=VALUE", field="--set", fix="such as --set cpuCount=0.5")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- what happens
+
+
+@cli.command("tasks")
+def list_tasks(
+    job: Annotated[str, typer.Option(help="Only this job's.")] = "",
+    state: Annotated[str, typer.Option(help="A state such as RUNNING, or 'active', 'ended'.")] = "",
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """The newest tasks: one a shard and attempt."""
+    with _client() as client:
+        _show("tasks", client.tasks(limit, job=job, state=state), as_json)
+
+
+@cli.command("runs")
+def list_runs(job: Annotated[str, typer.Argument()] = "", limit: Limit = 20, as_json: AsJson = False) -> None:
+    """The newest firings and how they ended."""
+    with _client() as client:
+        if job:
+            client.job(job)  # says so where there is no such job
+        _show("runs", client.runs(limit, job=job), as_json)
+
+
+@cli.command("explain")
+def explain(job: str, as_json: AsJson = False) -> None:
+    """Why a job is, or is not, running: what it lacks, asked and best available."""
+    with _client() as client:
+        _show("explanation", client.explain(job), as_json)
+
+
+@cli.command("cluster")
+def show_cluster(as_json: AsJson = False) -> None:
+    """The agents, what they offer and what our tasks use."""
+    with _client() as client:
+        _show("cluster", client.cluster(), as_json)
+
+
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's id or how it begins, JOB/SHARD, or JOB.")]
+
+
+@cli.command("logs")
+def show_log(
+    task: TaskName,
+    stderr: Annotated[bool, typer.Option("--stderr", help="What it wrote there, not to standard output.")] = False,
+    tail: Annotated[int, typer.Option(min=0, max=10_000, help="Only the last lines.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a task has written."""
+    from jobcloud.client import render
+
+    stream = "stderr" if stderr else "stdout"
+    with _client() as client:
+        task_id = _find_task(client, task)["id"]
+        pieces = _read_log(client, task_id, stream, tail, follow=follow)
+        if as_json:
+            render.show_json({"taskId": task_id, "stream": stream, "text": "".join(pieces)})
+            return
+        for text in pieces:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+@cli.command("kill")
+def kill_task(task: TaskName, as_json: AsJson = False) -> None:
+    """End one task. A resident job's shard starts again: disable the job to stop it."""
+    from jobcloud.client import render
+
+    with _client() as client:
+        killed = client.kill(_find_task(client, task)["id"])
+    if as_json:
+        render.show_json(killed)
+    else:
+        render.say(f"{killed['id']} is asked to end")
+
+
+@cli.command("next")
+def next_firings(
+    cron: Annotated[str, typer.Argument(help="Such as '0 0/5 * * * ?'.")],
+    zone: Annotated[str, typer.Option(help="A name of the tz database.")] = "UTC",
+    dialect: Dialect = Dialect.QUARTZ,
+    count: Annotated[int, typer.Option(min=1, max=1000)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """When a cron expression fires. Computed here: no server is asked."""
+    from datetime import UTC, datetime
+    from zoneinfo import ZoneInfo
+
+    from jobcloud import cron as crons
+    from jobcloud.client import render
+
+    try:
+        schedule = crons.Schedule.parse(cron, zone=zone, dialect=crons.Dialect(dialect.value))
+    except crons.CronError as error:
+        raise ConfigError(str(error), field="CRON") from error
+    instants = schedule.between(time.time_ns() // 1_000_000, 1 << 45, count)
+    moments = [datetime.fromtimestamp(instant / 1000, UTC) for instant in instants]
+    if as_json:
+        times = [f"{moment:%Y-%m-%dT%H:%M:%S.000Z}" for moment in moments]
+        render.show_json({"cron": cron, "timeZone": zone, "times": times})
+        return
+    now = datetime.now(UTC)
+    rows = [
+        (f"{m.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M:%S %Z}", render.age((now - m).total_seconds()))
+        for m in moments
+    ]
+    render.show_table(("FIRES", ""), rows, "never, until the end of 2099")
+
+
+def _find_task(client: Client, text: str) -> Json:
+    """The task meant: by id, by JOB/SHARD (the newest of it), by JOB (the newest), by how its id begins."""
+    job, _, item = text.partition("/")
+    if item.isascii() and item.isdigit():
+        found = client.tasks(1, job=job, item=int(item))
+    elif exact := client.tasks(1, job=text):
+        found = exact
+    else:
+        found = client.tasks(21, prefix=text)
+        whole = [task for task in found if task["id"] == text]
+        if len(found) > 1 and not whole:
+            names = "\n  ".join(task["id"] for task in found[:20])
+            raise ConfigError(f"{text!r} fits {len(found)} tasks", field="TASK", fix=f"write more of one:\n  {names}")
+        found = whole or found
+    if not found:
+        raise NotFound(f"there is no task {text!r}", field="TASK", fix="`jobcloud tasks` lists those there are")
+    return found[0]
+
+
+def _read_log(client: Client, task_id: str, stream: str, tail: int, *, follow: bool) -> Iterator[str]:
+    where = {"tail": tail} if tail else {"offset": 0}
+    while True:
+        ended = follow and not client.task(task_id)["active"]
+        piece = client.log(task_id, stream, **where)
+        yield piece["text"]
+        where = {"offset": piece["nextOffset"]}
+        if piece["text"] and piece["nextOffset"] < piece["size"]:
+            continue
+        if not follow or ended:
+            return
+        time.sleep(1)
+
+
+# ------------------------------------------------------------------------------------------------------ the server
+
+
+@framework_commands.command("teardown")
+def tear_down(
+    confirm: Annotated[str, typer.Option(help="The framework's id, instead of being asked for it.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Remove the framework from Mesos: every task of it is KILLED. Nothing else ever does that."""
+    from jobcloud.client import render
+
+    with _client() as client:
+        framework_id = client.cluster()["frameworkId"]
+        if not confirm and framework_id and sys.stdin.isatty():
+            confirm = typer.prompt(f"Every task of framework {framework_id} will be killed. Type its id to go on")
+        done = client.tear_down(confirm)
+    if as_json:
+        render.show_json(done)
+    else:
+        render.say(f"framework {done['frameworkId']} is torn down")
+
+
+@cli.command("scheduler")
+def run_scheduler(
+    mesos: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT|zk://…", help="The master, or where to find it.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Directory of the state; in memory otherwise.")] = None,
+    config: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="TOML file of settings.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the API.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port of the API.")] = None,
+    role: Annotated[str | None, typer.Option(help="Mesos role.")] = None,
+    principal: Annotated[str | None, typer.Option(help="Mesos principal.")] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="The principal's secret.")
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(exists=True, help="Certificates that the master's is checked by.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(exists=True, help="Our certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(exists=True, help="Its key.")] = None,
+) -> None:
+    """Run the scheduler on a Mesos cluster."""
+    from jobcloud.client.options import SchedulerOptions
+
+    options = SchedulerOptions(mesos, data, config, host, port, role, principal, secret_file, tls_ca, tls_cert, tls_key)
+    raise typer.Exit(_server_part("jobcloud.server.wiring").run_scheduler(options) or Exit.OK)
+
+
+@cli.command("dev")
+def run_dev(
+    demo: Annotated[bool, typer.Option("--demo", help="Register the demo app.")] = False,
+    agents: Annotated[int, typer.Option(min=1, max=1000, help="How many agents.")] = 2,
+    data: Annotated[Path | None, typer.Option(help="Directory of the state; in memory otherwise.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the API.")] = 8899,
+) -> None:
+    """Run a whole cluster on this machine: master, agents, scheduler."""
+    from jobcloud.client.options import DevOptions
+
+    options = DevOptions(demo, agents, data, port)
+    raise typer.Exit(_server_part("jobcloud.dev.supervisor").run_dev(options) or Exit.OK)
+
+
+def _server_part(module: str) -> Any:
+    """Raises ConfigError where the server's libraries are not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "jobcloud":
+            raise
+        problem = f"the server is not installed here ({error.name} is missing)"
+        raise ConfigError(problem, field="", fix="pip install ./compat/http-parser '.[server]'") from error
+
+
+# --------------------------------------------------------------------------------------------------------- plumbing
+
+
+@contextmanager
+def _client() -> Iterator[Client]:
+    from jobcloud.client import context
+    from jobcloud.client.http import Client
+
+    found = context.find(_server["server"], _server["token"])
+    with Client(found.url, found.token) as client:
+        yield client
+
+
+def _show(what: str, value: object, as_json: bool) -> None:
+    from jobcloud.client import render
+
+    if as_json:
+        render.show_json(value)
+    else:
+        getattr(render, what)(value)
+
+
+def _report(error: JobcloudError, *, as_json: bool) -> Exit:
+    """Say what went wrong; returns the exit code that stands for it."""
+    from jobcloud.client import render
+    from jobcloud.client.http import ApiError, NotReachable
+
+    if isinstance(error, ApiError):
+        if as_json:
+            sys.stderr.write(json.dumps(error.problem) + "\n")
+        else:
+            render.complain(_refusal(error))
+        return _exit_code(error.status)
+    hint = (
+        "; is it running? (`jobcloud dev` starts one; --server names another)"
+        if isinstance(error, NotReachable)
+        else ""
+    )
+    render.complain(f"{error}{hint}")
+    if isinstance(error, NotReachable):
+        return Exit.NOT_REACHABLE
+    return Exit.NOT_FOUND if isinstance(error, NotFound) else Exit.USAGE
+
+
+def _refusal(error: ApiError) -> str:
+    if error.status == 401:
+        return f"{error} Set JOBCLOUD_TOKEN, or give --token."
+    if len(error.errors) < 2:
+        return str(error)
+    lines = [
+        f"\n  {issue.get('field')}: {issue.get('problem')}" + (f" ({issue['fix']})" if issue.get("fix") else "")
+        for issue in error.errors
+    ]
+    return f"{len(lines)} things are wrong:" + "".join(lines)
+
+
+def _exit_code(status: int) -> Exit:
+    if status in (401, 403, 421):
+        return Exit.NOT_ALLOWED
+    if status == 404:
+        return Exit.NOT_FOUND
+    return Exit.SERVER_FAILED if status >= 500 else Exit.REFUSED

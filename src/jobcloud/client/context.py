@@ -1,0 +1,99 @@
+"""Where a server on this machine leaves its address and token, so that the client needs neither spelled out.
+
+One file a server: `${XDG_RUNTIME_DIR, else ~/.cache}/jobcloud/<port>.json`, readable by its owner alone, holding
+`{"url": …, "token": …, "pid": …}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+DEFAULT_URL = "http://127.0.0.1:8899"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A server and the token it takes. `pid` is the server's process, 0 where it is not known."""
+
+    url: str
+    token: str = ""
+    pid: int = 0
+
+
+def directory(environ: Mapping[str, str] | None = None) -> Path:
+    env = os.environ if environ is None else environ
+    base = env.get("XDG_RUNTIME_DIR") or str(Path(env.get("HOME") or "~").expanduser() / ".cache")
+    return Path(base) / "jobcloud"
+
+
+def write(context: Context, environ: Mapping[str, str] | None = None) -> Path:
+    """Leave `context` for clients of the same user; returns the file, for `remove` at the end."""
+    folder = directory(environ)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, name = tempfile.mkstemp(dir=folder)  # made with mode 0600
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(asdict(context), file)
+    path = folder / f"{urlsplit(context.url).port or 80}.json"
+    Path(name).replace(path)
+    return path
+
+
+def remove(path: Path, pid: int) -> None:
+    """Take the file away, unless another server has written it anew meanwhile."""
+    found = _read(path)
+    if found is not None and found.pid == pid:
+        path.unlink(missing_ok=True)
+
+
+def find(server: str = "", token: str = "", environ: Mapping[str, str] | None = None) -> Context:
+    """The server to talk to: what is given, else JOBCLOUD_SERVER and JOBCLOUD_TOKEN, else one that runs here.
+
+    A token found in a file goes to that file's server only.
+    """
+    env = os.environ if environ is None else environ
+    server = server or env.get("JOBCLOUD_SERVER", "")
+    token = token or env.get("JOBCLOUD_TOKEN", "")
+    local = _local(directory(env))
+    if server:
+        known = next((c.token for c in local if c.url.rstrip("/") == server.rstrip("/")), "")
+        return Context(server, token or known)
+    chosen = next((c for c in local if c.url == DEFAULT_URL), local[0] if local else Context(DEFAULT_URL))
+    return Context(chosen.url, token or chosen.token, chosen.pid)
+
+
+def _local(folder: Path) -> list[Context]:
+    """The servers that run on this machine, the one started last first."""
+    with contextlib.suppress(OSError):
+        files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        return [context for path in files if (context := _read(path)) and _runs(context.pid)]
+    return []
+
+
+def _read(path: Path) -> Context | None:
+    """None for a file that is not ours, that others can read, or that holds something else."""
+    try:
+        status = path.stat()
+        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            return None
+        found = json.loads(path.read_text())
+        return Context(str(found["url"]), str(found["token"]), int(found["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,248 @@
+"""A thin typed client of the REST API. Results are the API's JSON as it comes (docs/api.md)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from jobcloud.errors import JobcloudError
+
+Json: TypeAlias = dict[str, Any]
+
+_PAGE = 500
+
+
+class ApiError(JobcloudError):
+    """The server said no. `problem` is its RFC 9457 document, or what could be made of its answer."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status = status
+        self.problem = dict(problem)
+        super().__init__(str(problem.get("detail") or problem.get("title") or f"status {status}"))
+
+    @property
+    def errors(self) -> list[Json]:
+        found = self.problem.get("errors")
+        return [issue for issue in found if isinstance(issue, dict)] if isinstance(found, list) else []
+
+
+class NotReachable(JobcloudError):
+    """No server answered at this address."""
+
+
+class Client:
+    """Use as a context manager. Every method raises ApiError or NotReachable."""
+
+    def __init__(
+        self, url: str, token: str = "", *, timeout: float = 30.0, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # A proxy of the environment is none for loopback, and would be handed the token.
+        self._http = httpx.Client(
+            base_url=f"{self.url}/api/v1/",
+            headers=headers,
+            timeout=timeout,
+            transport=transport,
+            trust_env=not _is_loopback(self.url),
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    # ------------------------------------------------------------------------------------------------------- apps
+
+    def apps(self) -> list[Json]:
+        return self._items("apps")
+
+    def app(self, name: str) -> Json:
+        return self._json("GET", f"apps/{_part(name)}")
+
+    def put_app(self, config: Json) -> tuple[Json, bool]:
+        """Register the app or replace it; and whether it is new."""
+        return self._put("apps", str(config.get("appName", "")), config)
+
+    def remove_app(self, name: str, *, jobs: bool = False) -> None:
+        self._send("DELETE", f"apps/{_part(name)}", params={"jobs": str(jobs).lower()})
+
+    def switch_app(self, name: str, *, enabled: bool) -> Json:
+        return self._json("POST", f"apps/{_part(name)}/{_switch(enabled)}")
+
+    def has_package(self, sha256: str) -> bool:
+        try:
+            self._json("GET", f"packages/{_part(sha256)}")
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def upload(self, package: Path, sha256: str = "") -> Json:
+        """Upload an archive; `sha256` makes sure that it arrives as it is."""
+        with package.open("rb") as file:
+            response = self._send(
+                "POST",
+                "packages",
+                params={"sha256": sha256},
+                content=iter(lambda: file.read(1 << 16), b""),
+                headers={"Content-Type": "application/octet-stream"},
+                timeout=600.0,
+            )
+        return _object(response)
+
+    # ------------------------------------------------------------------------------------------------------- jobs
+
+    def jobs(self, app: str = "") -> list[Json]:
+        return self._items("jobs", app=app)
+
+    def job(self, name: str) -> Json:
+        return self._json("GET", f"jobs/{_part(name)}")
+
+    def create_job(self, config: Json) -> Json:
+        return self._json("POST", "jobs", json=config)
+
+    def update_job(self, name: str, config: Json) -> Json:
+        return self._json("PUT", f"jobs/{_part(name)}", json=config)
+
+    def put_job(self, config: Json) -> tuple[Json, bool]:
+        """Register the job or replace it; and whether it is new."""
+        return self._put("jobs", str(config.get("jobName", "")), config)
+
+    def remove_job(self, name: str) -> None:
+        self._send("DELETE", f"jobs/{_part(name)}")
+
+    def switch_job(self, name: str, *, enabled: bool) -> Json:
+        return self._json("POST", f"jobs/{_part(name)}/{_switch(enabled)}")
+
+    def trigger(self, job: str) -> Json:
+        return self._json("POST", f"jobs/{_part(job)}/trigger")
+
+    def explain(self, job: str) -> Json:
+        return self._json("GET", f"jobs/{_part(job)}/explain")
+
+    # ------------------------------------------------------------------------------------------------------- live
+
+    def tasks(self, limit: int = 100, **filters: str | int) -> list[Json]:
+        """The newest tasks. Filters: job, app, item, state, prefix."""
+        return self._pages("tasks", limit, filters)
+
+    def task(self, task_id: str) -> Json:
+        return self._json("GET", f"tasks/{_part(task_id)}")
+
+    def kill(self, task_id: str) -> Json:
+        return self._json("POST", f"tasks/{_part(task_id)}/kill")
+
+    def log(self, task_id: str, stream: str = "stdout", **where: int) -> Json:
+        """A piece of a task's output. `where`: offset, limit (bytes) or tail (lines)."""
+        return self._json("GET", f"tasks/{_part(task_id)}/logs", params={"stream": stream, **where})
+
+    def runs(self, limit: int = 100, **filters: str) -> list[Json]:
+        """The newest firings. Filters: job, state."""
+        return self._pages("runs", limit, filters)
+
+    def run(self, run_id: str) -> Json:
+        return self._json("GET", f"runs/{_part(run_id)}")
+
+    def executors(self) -> list[Json]:
+        return self._items("executors")
+
+    def cluster(self) -> Json:
+        return self._json("GET", "cluster")
+
+    def health(self) -> Json:
+        return self._json("GET", "health")
+
+    def tear_down(self, framework_id: str) -> Json:
+        return self._json("POST", "framework/teardown", json={"confirm": framework_id})
+
+    # -------------------------------------------------------------------------------------------------------- wire
+
+    def _put(self, kind: str, name: str, config: Json) -> tuple[Json, bool]:
+        """Creating comes first: where the thing exists the server says so, and only then it is replaced."""
+        try:
+            return self._json("POST", kind, json=config), True
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            refusal = error
+        try:
+            return self._json("PUT", f"{kind}/{_part(name)}", json=config), False
+        except ApiError as error:
+            raise (refusal if error.status == 404 else error) from None
+
+    def _items(self, path: str, **params: str) -> list[Json]:
+        return list(self._json("GET", path, params={k: v for k, v in params.items() if v})["items"])
+
+    def _pages(self, path: str, limit: int, filters: Mapping[str, str | int]) -> list[Json]:
+        params: dict[str, str | int] = {key: value for key, value in filters.items() if value != ""}
+        found: list[Json] = []
+        for page in self._each_page(path, params, limit):
+            found += page
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    def _each_page(self, path: str, params: dict[str, str | int], limit: int) -> Iterator[list[Json]]:
+        cursor = ""
+        while True:
+            page = self._json("GET", path, params={**params, "limit": min(limit, _PAGE), "cursor": cursor})
+            yield page["items"]
+            cursor = page["nextCursor"]
+            if not cursor:
+                return
+
+    def _json(self, method: str, path: str, **options: Any) -> Json:
+        return _object(self._send(method, path, **options))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
+            raise NotReachable(f"no server answers at {self.url}: {error or type(error).__name__}") from error
+        if not response.is_success:
+            raise ApiError(response.status_code, _problem(response))
+        return response
+
+
+def _object(response: httpx.Response) -> Json:
+    try:
+        found = response.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ApiError(response.status_code, {"detail": "what answers there is no jobcloud server"})
+    return found
+
+
+def _problem(response: httpx.Response) -> Json:
+    if response.headers.get("content-type", "").startswith("application/problem+json"):
+        return _object(response)
+    return {"detail": f"status {response.status_code} {response.reason_phrase}, not from a jobcloud server"}
+
+
+def _part(name: str) -> str:
+    """A name as one part of a path; `.` and `..` would be resolved away."""
+    return {".": "%2E", "..": "%2E%2E"}.get(name) or quote(name, safe="@")
+
+
+def _switch(enabled: bool) -> str:
+    return "enable" if enabled else "disable"
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

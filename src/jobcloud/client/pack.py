@@ -1,0 +1,125 @@
+"""An app's directory becomes a package, always the same one for the same content; and what its manifest says.
+
+The manifest `jobcloud.toml` stands in the app's directory and uses the field names of the API:
+
+    [app]
+    name = "reports"
+    cpuCount = 0.5
+
+    [[jobs]]
+    jobName = "nightly"
+    ...
+
+It does not go into the package: changing a job's cron makes no new version of the app.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobcloud.errors import ConfigError
+
+MANIFEST = "jobcloud.toml"
+SKIPPED_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".mypy_cache", ".pytest_cache"})
+SKIPPED_SUFFIXES = (".pyc", ".pyo", ".swp")
+_MAX_MANIFEST = 1 << 20
+# The earliest instant a zip can name: the packing time is nobody's business and would change the hash.
+_NO_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a manifest holds: fields of the app (with `appName`), and the jobs, each with its `appName`."""
+
+    app: dict[str, Any] = field(default_factory=dict)
+    jobs: tuple[dict[str, Any], ...] = ()
+
+
+def pack(directory: Path, out: Path) -> str:
+    """Write the zip of a directory; returns its SHA-256. Raises ConfigError for what a package cannot hold."""
+    files = sorted(_files(directory, directory))
+    if not files:
+        raise ConfigError(f"there is nothing in {directory}", field="package", fix="name the directory with the code")
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name, path in files:
+            entry = zipfile.ZipInfo(name, _NO_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (0o100755 if os.access(path, os.X_OK) else 0o100644) << 16
+            entry.file_size = path.stat().st_size
+            with path.open("rb") as source, archive.open(entry, "w") as target:
+                while chunk := source.read(1 << 16):
+                    target.write(chunk)
+    return sha256_of(out)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(app: Path) -> Manifest:
+    """The manifest of an app's directory or archive, empty where it has none. Raises ConfigError."""
+    text = _manifest_text(app)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is no TOML: {error}", field=MANIFEST) from error
+    unknown = sorted(set(document) - {"app", "jobs"})
+    if unknown:
+        raise ConfigError(f"{unknown[0]!r} is no section", field=MANIFEST, fix="there are [app] and [[jobs]]")
+    table, jobs = document.get("app", {}), document.get("jobs", [])
+    if not isinstance(table, dict) or not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+        raise ConfigError("is laid out wrongly", field=MANIFEST, fix="write [app] once, and [[jobs]] for each job")
+    fields = dict(table)
+    if "name" in fields:
+        fields.setdefault("appName", fields.pop("name"))
+    return Manifest(fields, tuple(jobs))
+
+
+def _files(root: Path, folder: Path) -> Iterator[tuple[str, Path]]:
+    for entry in os.scandir(folder):
+        path = Path(entry.path)
+        name = path.relative_to(root).as_posix()
+        if entry.name in SKIPPED_FOLDERS or entry.name.endswith(SKIPPED_SUFFIXES) or name == MANIFEST:
+            continue
+        if entry.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+            raise ConfigError(
+                f"{name} links out of the app", field="package", fix="copy what it points to into the app"
+            )
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(root, path)
+        elif entry.is_file():
+            yield name, path
+        else:
+            raise ConfigError(f"{name} is no file", field="package", fix="take it out of the app's directory")
+
+
+def _manifest_text(app: Path) -> str:
+    try:
+        if app.is_dir():
+            path = app / MANIFEST
+            return path.read_text() if path.exists() else ""
+        return _from_archive(app).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", field=MANIFEST) from error
+
+
+def _from_archive(archive: Path) -> bytes:
+    """The manifest at the top of an archive; whether the archive is sound is the server's to find out."""
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened, opened.open(MANIFEST) as file:
+                return file.read(_MAX_MANIFEST)
+        with tarfile.open(archive) as tar:
+            member = tar.extractfile(MANIFEST)
+            return member.read(_MAX_MANIFEST) if member else b""
+    except (KeyError, zipfile.BadZipFile, tarfile.TarError, EOFError):
+        return b""

@@ -1,0 +1,253 @@
+"""What people see: tables, ages and local times. Text from the server is shown as text, never as markup or as codes
+for the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Json: TypeAlias = dict[str, Any]
+
+_WIDE = 10_000
+_COLOURS = {
+    "FINISHED": "green",
+    "RUNNING": "cyan",
+    "ACTIVE": "cyan",
+    "WAITING": "yellow",
+    "STAGING": "yellow",
+    "STARTING": "yellow",
+    "STORED": "yellow",
+    "KILLING": "magenta",
+    "KILLED": "magenta",
+    "CANCELLED": "magenta",
+    "FAILED": "red",
+    "UNREACHABLE": "red",
+    "disabled": "red",
+    "enabled": "green",
+}
+
+
+def console(*, error: bool = False) -> Console:
+    """Written to a file or a pipe, nothing is cut off to fit a screen."""
+    stream = sys.stderr if error else sys.stdout
+    return Console(
+        file=stream, highlight=False, soft_wrap=not stream.isatty(), width=None if stream.isatty() else _WIDE
+    )
+
+
+def show_json(value: object) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing: str) -> None:
+    """Columns whose title ends in "#" hold numbers. `nothing` is said instead of an empty table."""
+    lines = [[clean(cell) for cell in row] for row in rows]
+    if not lines:
+        console().print(Text(nothing, "dim"))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title.rstrip("#"), justify="right" if title.endswith("#") else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(cell, _COLOURS.get(cell, "")) for cell in line))
+    console().print(table)
+
+
+def show_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """One thing: a line for each field that says something."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        if value not in ("", None, []):
+            table.add_row(name, Text(clean(value), _COLOURS.get(clean(value), "")))
+    console().print(table)
+
+
+def say(text: str, style: str = "") -> None:
+    console().print(Text(clean(text), style))
+
+
+def complain(text: str) -> None:
+    """An error, to standard error."""
+    console(error=True).print(Text.assemble(("error: ", "bold red"), clean(text)))
+
+
+def clean(value: object) -> str:
+    """As text without control characters: a job's message must not steer the terminal."""
+    text = {None: "-", True: "yes", False: "no"}.get(value) if isinstance(value, bool | None) else str(value)
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text or "")
+
+
+def moment(instant: str | None, now: datetime | None = None) -> str:
+    """An instant in local time, and how long ago or ahead that is."""
+    if not instant:
+        return "-"
+    then = datetime.fromisoformat(instant)
+    now = now or datetime.now(UTC)
+    local, today = then.astimezone(), now.astimezone()
+    form = "%H:%M:%S" if local.date() == today.date() else "%Y-%m-%d %H:%M:%S"
+    return f"{local:{form}} ({age((now - then).total_seconds())})"
+
+
+def age(seconds: float) -> str:
+    """12 → "12s ago"; -90 → "in 1m30s"."""
+    size = abs(round(seconds))
+    for unit, length, next_unit, next_length in (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if size >= length:
+            rest = size % length // next_length
+            text = f"{size // length}{unit}" + (f"{rest}{next_unit}" if rest else "")
+            break
+    else:
+        text = f"{size}s"
+    return f"{text} ago" if seconds >= 0 else f"in {text}"
+
+
+# ------------------------------------------------------------------------------------------------------- the tables
+
+
+def apps(items: Iterable[Json]) -> None:
+    rows = (
+        (
+            a["appName"],
+            _enabled(a),
+            len(a["jobs"]),
+            a["config"]["cpuCount"],
+            a["config"]["memoryMB"],
+            a["config"]["appURL"],
+        )
+        for a in items
+    )
+    show_table(("APP", "STATE", "JOBS#", "CPUS#", "MEM MB#", "PACKAGE"), rows, "no apps yet: jobcloud app add DIR")
+
+
+def jobs(items: Iterable[Json]) -> None:
+    rows = (
+        (
+            j["jobName"],
+            j["appName"],
+            j["config"]["jobExecutionType"],
+            j["config"]["cron"],
+            j["config"]["shardingTotalCount"],
+            _enabled(j),
+            f"{j['activeShards']}/{j['waitingShards']}",
+            (j["lastRun"] or {}).get("state", "-"),
+            moment(j["nextFiring"]),
+        )
+        for j in items
+    )
+    titles = ("JOB", "APP", "KIND", "CRON", "SHARDS#", "STATE", "ACTIVE/WAITING", "LAST RUN", "NEXT")
+    show_table(titles, rows, "no jobs yet: jobcloud job add FILE.json")
+
+
+def job(item: Json) -> None:
+    run = item["lastRun"]
+    show_fields(
+        [
+            ("job", item["jobName"]),
+            ("app", item["appName"]),
+            ("state", _enabled(item)),
+            ("next firing", moment(item["nextFiring"])),
+            ("shards", f"{item['activeShards']} active, {item['waitingShards']} waiting"),
+            ("last run", f"{run['id']} {run['state']} {moment(run['firedAt'])}" if run else "never"),
+            ("skipped", f"{item['skippedFirings']}: {item['skippedReason']}" if item["skippedFirings"] else ""),
+            *((name, value) for name, value in item["config"].items() if name not in ("jobName", "appName")),
+        ]
+    )
+
+
+def app(item: Json) -> None:
+    show_fields(
+        [
+            ("app", item["appName"]),
+            ("state", _enabled(item)),
+            ("jobs", ", ".join(item["jobs"])),
+            *((name, value) for name, value in item["config"].items() if name != "appName"),
+        ]
+    )
+
+
+def tasks(items: Iterable[Json]) -> None:
+    rows = (
+        (
+            f"{t['jobName']}/{t['item']}",
+            t["state"],
+            t["attempt"],
+            t["hostname"],
+            moment(t["startedAt"] or t["createdAt"]),
+            moment(t["endedAt"]),
+            t["message"][:200],
+            t["id"],
+        )
+        for t in items
+    )
+    titles = ("JOB/SHARD", "STATE", "ATTEMPT#", "HOST", "STARTED", "ENDED", "MESSAGE", "TASK")
+    show_table(titles, rows, "no tasks: nothing has been launched yet")
+
+
+def runs(items: Iterable[Json]) -> None:
+    rows = (
+        (r["id"], r["cause"], r["state"], _shards(r["shards"]), moment(r["firedAt"]), moment(r["endedAt"]))
+        for r in items
+    )
+    show_table(("RUN", "CAUSE", "STATE", "SHARDS", "FIRED", "ENDED"), rows, "no runs: nothing has fired yet")
+
+
+def explanation(item: Json) -> None:
+    if not item["waiting"] and not item["active"]:
+        say(f"{item['jobName']}: nothing waits, nothing runs; next firing {moment(item['nextFiring'])}")
+    else:
+        say(f"{item['jobName']}: {item['active']} active, {item['waiting']} waiting, {item['behind']} firings behind")
+    for reason in item["reasons"]:
+        say(f"  • {reason['text']}")
+        if item["waiting"] and not reason["waitingHelps"]:
+            say("    waiting will not help", "yellow")
+
+
+def cluster(item: Json) -> None:
+    show_fields(
+        [
+            ("framework", item["frameworkId"] or "not registered yet"),
+            ("connected", item["connected"]),
+            ("matcher", item["matcher"]),
+            ("apps", item["apps"]),
+            ("jobs", item["jobs"]),
+            ("active tasks", item["activeTasks"]),
+            ("waiting shards", item["waitingShards"]),
+        ]
+    )
+    rows = (
+        (
+            a["hostname"],
+            a["agentId"],
+            _amounts(a["offered"]),
+            _amounts(a["claimed"]),
+            a["offers"],
+            len(a["executors"]),
+            "lost" if a["lost"] else "",
+        )
+        for a in item["agents"]
+    )
+    show_table(("HOST", "AGENT", "OFFERED", "CLAIMED", "OFFERS#", "EXECUTORS#", ""), rows, "no agents seen yet")
+
+
+def _enabled(item: Json) -> str:
+    return "enabled" if item["enabled"] else "disabled"
+
+
+def _shards(shards: Sequence[Json]) -> str:
+    states = [shard["state"] for shard in shards]
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _amounts(amounts: Json) -> str:
+    return f"{amounts['cpuCount']:g} cpus, {amounts['memoryMB']:g} MB"
