@@ -3,9 +3,9 @@
     python tests/oracles/record_quartz.py /usr/share/java/quartz2.jar:/usr/share/java/slf4j-api.jar
 
 The class path is that of Debian's libquartz2-java (Quartz 2.3.2), with a JDK 17. Each line of the table is
-"expression TAB zone TAB start TAB steps": the seconds from the start to the first firing, from there to the next, and so
-on; END at the end when Quartz gives no further one before 2100, BROKEN when it throws; or REFUSED. Zones with summer time are recorded in the
-past, where no later tz database changes them.
+"expression TAB zone TAB start TAB steps": the seconds from the start to the first firing, from there to the next, and
+so on; END where Quartz gives no further one before 2100, BROKEN where it throws, REFUSED where it does not accept the
+expression. Zones with summer time are recorded in the past, where no later tz database changes them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,421 @@
+"""cron.py and firetimes.py against judges that share no code with them.
+
+The judges: a slow stepper written here, which walks the real clock minute by minute; Quartz itself, recorded in
+data/quartz_firings.tsv; and cronsim for the Unix dialect. JOBCLOUD_CRON_TRIPLES sets how many (expression, zone, start)
+triples are tried, JOBCLOUD_SEED makes other ones.
+"""
+
+from __future__ import annotations
+
+import bisect
+import calendar
+import datetime
+import functools
+import os
+import pathlib
+import random
+import zoneinfo
+from collections.abc import Iterator
+
+from cronsim import CronSim
+
+from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
+from jobcloud.firetimes import FireTimes
+
+TRIPLES = int(os.environ.get("JOBCLOUD_CRON_TRIPLES", "100000"))
+SEED = os.environ.get("JOBCLOUD_SEED", "2026")
+STARTS = 100  # of one expression in one zone
+AGENT_STARTS = 4  # of these, how many the agent's stepper is asked too
+ODD_ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Sao_Paulo",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "America/St_Johns",
+    "Africa/Casablanca",
+    "Asia/Kolkata",
+    "America/Havana",
+    "Antarctica/Troll",
+    "Asia/Gaza",
+    "Europe/Dublin",
+    "Pacific/Kwajalein",
+]
+# Refused, as not the same everywhere or counting leap seconds.
+NO_ZONES = ("posix/", "right/", "localtime", "posixrules", "Factory")
+ALL_ZONES = sorted(zone for zone in zoneinfo.available_timezones() if not zone.startswith(NO_ZONES))
+MINUTE, DAY = 60, 86_400
+MONTHS = {name.upper(): number for number, name in enumerate(calendar.month_abbr) if name}
+WEEKDAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
+
+
+def local(instant: int, zone: str) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(instant, zoneinfo.ZoneInfo(zone))
+
+
+# The slow stepper: every value is asked, one by one, whether the text of its field names it.
+
+
+def names(word: str, first_weekday: int) -> int:
+    if word in WEEKDAYS:
+        return WEEKDAYS.index(word) + first_weekday
+    return MONTHS[word] if word in MONTHS else int(word)
+
+
+@functools.lru_cache(maxsize=100_000)
+def says(text: str, value: int, low: int, high: int, first_weekday: int = 1) -> bool:
+    """Whether a field's text names a value, walking each item upwards from its start, and round where it wraps."""
+    for item in text.split(","):
+        span, _, step = item.partition("/")
+        start, _, stop = span.partition("-")
+        if start in ("*", "?", ""):
+            start, stop = str(low), str(high)
+        first = names(start, first_weekday)
+        last = names(stop, first_weekday) if stop else high if step else first
+        distance = (last - first) % (high - low + 1)
+        if any(
+            low + (first - low + walked) % (high - low + 1) == value
+            for walked in range(0, distance + 1, int(step or 1))
+        ):
+            return True
+    return False
+
+
+def last_of_month(day: datetime.date) -> datetime.date:
+    while (day + datetime.timedelta(1)).month == day.month:
+        day += datetime.timedelta(1)
+    return day
+
+
+def is_nearest_workday(day: datetime.date, target: datetime.date) -> bool:
+    same_month = [target + datetime.timedelta(shift) for shift in range(-2, 3)]
+    workdays = [near for near in same_month if near.month == target.month and near.weekday() < 5]
+    return day == min(workdays, key=lambda near: (abs(near - target), near))
+
+
+def says_day(text: str, day: datetime.date) -> bool:
+    """The day-of-month field of Quartz."""
+    if text[0] != "L" and text[-1] != "W":
+        return says(text, day.day, 1, 31)
+    try:
+        target = day.replace(day=int(text[:-1])) if text[0] != "L" else last_of_month(day)
+    except ValueError:
+        return False
+    target -= datetime.timedelta(int(text.strip("LW").lstrip("-") or 0) if text[0] == "L" else 0)
+    if target.month != day.month:
+        return False
+    return is_nearest_workday(day, target) if text[-1] == "W" else day == target
+
+
+def says_weekday(text: str, day: datetime.date) -> bool:
+    """The day-of-week field of Quartz, 1 = SUN."""
+    weekday = day.isoweekday() % 7 + 1
+    if text == "L":
+        return weekday == 7
+    if text[-1] == "L":
+        return weekday == names(text[:-1], 1) and (day + datetime.timedelta(7)).month != day.month
+    if "#" in text:
+        name, nth = text.split("#")
+        return weekday == names(name, 1) and (day.day + 6) // 7 == int(nth)
+    return says(text, weekday, 1, 7)
+
+
+class SlowStepper:
+    """One expression in one zone, judged minute by minute."""
+
+    def __init__(self, text: str, zone: str, dialect: Dialect, gap: Gap, fold: Fold) -> None:
+        self.dialect, self.zone = dialect, zoneinfo.ZoneInfo(zone)
+        fields = text.upper().split()
+        self.unix = dialect is Dialect.UNIX
+        if self.unix:
+            fields = ["0", *fields]
+        self.second, self.minute, self.hour, self.day, self.month, self.weekday = fields[:6]
+        self.year = fields[6] if len(fields) > 6 else "*"
+        if self.unix:
+            interval = self.minute[0] == "*" or self.hour[0] == "*"
+        else:
+            interval = bool({"*", "/"} & set(self.minute + self.hour))
+        self.make_up = gap is Gap.RUN_AFTER and not interval
+        self.repeat = fold is Fold.BOTH or (fold is Fold.AUTO and interval)
+        self.matching_day = functools.lru_cache(maxsize=4096)(self.matches_day)
+
+    def matches_day(self, day: datetime.date) -> bool:
+        if not says(self.month, day.month, 1, 12) or not says(self.year, day.year, 1970, 2099):
+            return False
+        if not self.unix:
+            return says_day(self.day, day) and says_weekday(self.weekday, day)
+        of_month = says(self.day, day.day, 1, 31)
+        of_week = any(
+            says(self.weekday, day.isoweekday() % 7 + week, 0, 7, 0)
+            for week in (0, 7)
+            if day.isoweekday() % 7 + week < 8
+        )
+        starred = self.day[0] == "*" or self.weekday[0] == "*"
+        return of_month and of_week if starred else of_month or of_week
+
+    def matches(self, wall: datetime.datetime) -> bool:
+        return (
+            says(self.minute, wall.minute, 0, 59)
+            and says(self.hour, wall.hour, 0, 23)
+            and self.matching_day(wall.date())
+        )
+
+    def local(self, instant: int) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(instant, self.zone)
+
+    def firings(self, start: int, end: int, days: int) -> tuple[list[int], int]:
+        """Every firing from start on, and the instant up to which that is all: enough days matched, or the end."""
+        found: list[int] = []
+        instant = start
+        while instant < end and days:
+            today, tomorrow = self.local(instant - DAY // 2).date(), self.local(instant + DAY + DAY // 2).date()
+            span = range((tomorrow - today).days + 1)
+            if any(self.matching_day(today + datetime.timedelta(later)) for later in span):
+                for minute in range(instant, instant + DAY, MINUTE):
+                    found.extend(self.firings_of(minute))
+                days -= 1
+            instant += DAY
+        return found, instant
+
+    def firings_of(self, minute: int) -> Iterator[int]:
+        wall, before = self.local(minute), self.local(minute - MINUTE)
+        jump = round((wall.utcoffset() - before.utcoffset()) / datetime.timedelta(minutes=1))
+        if self.make_up and jump > 0:
+            skipped = (wall.replace(tzinfo=None) - datetime.timedelta(minutes=back) for back in range(1, jump + 1))
+            if any(map(self.matches, skipped)):
+                yield minute
+                if self.matches(wall) and says(self.second, 0, 0, 59):
+                    yield from (minute + second for second in range(1, 60) if says(self.second, second, 0, 59))
+                    return
+        if self.matches(wall) and (self.repeat or not wall.fold):
+            yield from (minute + second for second in range(60) if says(self.second, second, 0, 59))
+
+
+# Making triples.
+
+
+def field(dice: random.Random, low: int, high: int, *, wraps: bool) -> str:
+    first, second = dice.randint(low, high), dice.randint(low, high)
+    if not wraps:
+        first, second = sorted((first, second))
+        # cronsim reads 2-2/3 as 2/3; crontab(5) has it as 2 alone, and so have we.
+        second += first == second < high
+        first -= first == second
+    step = dice.randint(1, min(high, 7 if high < 10 else 23))
+    choices = ["*", str(first), f"{first}-{second}", f"{first}-{second}/{step}", f"*/{step}", f"{first},{second}"]
+    return dice.choice([*choices, f"{first}/{step}"]) if low < 1000 else dice.choice(["*", str(first)])
+
+
+def quartz_expression(dice: random.Random) -> str:
+    day, weekday = field(dice, 1, 31, wraps=True), "?"
+    kind = dice.random()
+    if kind < 0.2:
+        n = dice.randint(0, 30)
+        day = dice.choice(["L", "LW", f"L-{n}", f"L-{n}W", f"{n + 1}W"])
+    elif kind < 0.6:
+        named = dice.choice([str(dice.randint(1, 7)), dice.choice(WEEKDAYS)])
+        day = "?"
+        weekday = dice.choice(
+            [
+                field(dice, 1, 7, wraps=True),
+                "L",
+                f"{named}L",
+                f"{named}#{dice.randint(1, 5)}",
+                "FRI-MON",
+                "mon-fri",
+                named,
+            ]
+        )
+    second = dice.choice(["0", "0", "0/30", field(dice, 0, 59, wraps=True)])
+    hour = dice.choice([field(dice, 0, 23, wraps=True), "*", "0", "1", "2", "3", "1,2", "23-3", "0/2"])
+    month = dice.choice(["*", "*", field(dice, 1, 12, wraps=True), "NOV-MAR"])
+    year = dice.choice(["", "", "", " *", " 1990-2030", " 2000/2"])
+    return f"{second} {field(dice, 0, 59, wraps=True)} {hour} {day} {month} {weekday}{year}"
+
+
+def unix_expression(dice: random.Random) -> str:
+    hour = dice.choice([field(dice, 0, 23, wraps=False), "*", "0", "1", "2", "3", "1,2", "*/2"])
+    day, month = (field(dice, low, high, wraps=False) for low, high in ((1, 31), (1, 12)))
+    weekday = dice.choice([field(dice, 0, 7, wraps=False), "*", "mon-fri", "SUN", "FRI"])
+    return f"{field(dice, 0, 59, wraps=False)} {hour} {dice.choice(['*', day])} {dice.choice(['*', month])} {weekday}"
+
+
+def change_near(dice: random.Random, zone: str) -> int:
+    """An instant within two days before a change of the zone's clock, or anywhere if it has none that year."""
+    start = dice.randrange(3 * 366 * DAY, 67 * 365 * DAY)
+    for day in range(start, start + 366 * DAY, DAY):
+        if local(day, zone).utcoffset() != local(day + DAY, zone).utcoffset():
+            return day - dice.randrange(DAY)
+    return start
+
+
+def pairs(dice: random.Random) -> Iterator[tuple[str, str, int]]:
+    """Zones and beginnings, half of them where the clock is about to change, for as many triples as are asked for."""
+    while True:
+        zone = dice.choice(ODD_ZONES) if dice.random() < 0.6 else dice.choice(ALL_ZONES)
+        begin = change_near(dice, zone) if dice.random() < 0.6 else dice.randrange(3 * 366 * DAY, 67 * 365 * DAY)
+        yield zone, begin - begin % MINUTE
+
+
+def starts(dice: random.Random, begin: int, firings: list[int], end: int) -> list[int]:
+    """Instants in milliseconds, some at or just beside a firing."""
+    chosen = [dice.randrange(begin * 1000, end * 1000) for _ in range(STARTS // 2)]
+    for _ in range(STARTS - len(chosen)):
+        near = dice.choice(firings) if firings else dice.randrange(begin, end)
+        chosen.append(max(near * 1000 + dice.choice([0, -1, 1, -1000, 999]), begin * 1000))
+    return chosen
+
+
+def expected_next(firings: list[int], start_ms: int) -> int | None:
+    index = bisect.bisect_right(firings, start_ms // 1000)
+    return firings[index] * 1000 if index < len(firings) else None
+
+
+def judged(dice: random.Random, text: str, zone: str, begin: int, dialect: Dialect) -> tuple[Schedule, list[int]]:
+    """Compares one pair with the slow stepper at many starts, the agent's stepper at some; gives the starts."""
+    gap, fold = dice.choice(list(Gap)), dice.choice(list(Fold))
+    schedule = Schedule.parse(text, zone=zone, dialect=dialect, gap=gap, fold=fold)
+    agent = FireTimes(schedule.table())
+    firings, end = SlowStepper(text, zone, dialect, gap, fold).firings(begin, begin + 400 * DAY, days=4)
+    chosen = starts(dice, begin, firings, end)
+    for index, start in enumerate(chosen):
+        expected, answer = expected_next(firings, start), schedule.next_after(start)
+        beyond = expected is None and (answer is None or answer >= end * 1000)
+        assert beyond or answer == expected, (text, zone, dialect, gap, fold, start)
+        if index < AGENT_STARTS:
+            assert agent.next_after(start) == answer, (text, zone, dialect, gap, fold, start)
+    return schedule, chosen
+
+
+def test_quartz_expressions_fire_when_the_slow_stepper_says():
+    dice = random.Random(f"quartz {SEED}")
+    print(f"JOBCLOUD_SEED={SEED}")
+    for _, (zone, begin) in zip(range(TRIPLES * 6 // 10 // STARTS), pairs(dice), strict=False):
+        judged(dice, quartz_expression(dice), zone, begin, Dialect.QUARTZ)
+
+
+def test_unix_expressions_fire_when_the_slow_stepper_says():
+    dice = random.Random(f"unix {SEED}")
+    print(f"JOBCLOUD_SEED={SEED}")
+    for _, (zone, begin) in zip(range(TRIPLES * 2 // 10 // STARTS), pairs(dice), strict=False):
+        judged(dice, unix_expression(dice), zone, begin, Dialect.UNIX)
+
+
+# Quartz itself.
+
+TABLE = pathlib.Path(__file__).parent / "data" / "quartz_firings.tsv"
+RECORDED = [line.split("\t") for line in TABLE.read_text(encoding="ascii").splitlines()]
+# Quartz accepts these, and computes something no one can have meant, or fails then. We refuse.
+ONLY_QUARTZ_ACCEPTS = {
+    "0 L * * * ?": "an L where there is no last: Quartz throws when asked for a firing",
+    "0 0 0 * L ?": "the same in the month",
+    "0 0 0 1 1 ? 20x0": "Quartz reads year 20 and drops the rest",
+}
+ONLY_WE_ACCEPT = {"0 0 0 ? * 2-FRI": "a range from a number to a name is clear; Quartz cannot parse it"}
+# Quartz takes the 31st of a month of 30 days for the 1st of the next one, and if that is a Saturday, fires on the 30th.
+FALSE_31W = {("0 0 0 31W * ?", "2027-04-30"), ("0 0 0 31W * ?", "2028-06-30")}
+# The clock went from 00:01 to 01:01, and Quartz loses what is due in the rest of that hour, though it exists.
+LOST = {
+    ("America/St_Johns", "0 30 1 * * ?", "2006-04-02 01:30"),
+    ("America/St_Johns", "0 5,35 1,2 * * ?", "2006-04-02 01:05"),
+    ("America/St_Johns", "0 5,35 1,2 * * ?", "2006-04-02 01:35"),
+    ("America/St_Johns", "0 45 1 ? * SUN", "2006-04-02 01:45"),
+}
+
+
+def recorded_firings(start: int, steps: str) -> tuple[list[int], bool]:
+    """The instants of a line, in seconds, and whether these were the last."""
+    words = steps.split()
+    distances = [int(word) for word in words if word != "END"]
+    return [start + sum(distances[: index + 1]) for index in range(len(distances))], words[-1:] == ["END"]
+
+
+def ours(schedule: Schedule, start: int, recorded: list[int], ended: bool) -> list[int]:
+    until = 4_102_444_800 if ended else recorded[-1]
+    return [firing // 1000 for firing in schedule.between(start * 1000, until * 1000, 1000)]
+
+
+def comes_again(instant: int, zone: str) -> bool:
+    """Whether the clock will show the wall time of this instant once more."""
+    wall = local(instant, zone)
+    return wall.fold == 0 and wall.replace(fold=1).timestamp() != instant
+
+
+def ends_a_gap(instant: int, zone: str) -> bool:
+    return local(instant, zone).utcoffset() > local(instant - 1, zone).utcoffset()
+
+
+def answered() -> Iterator[tuple[str, str, int, list[int], bool]]:
+    for text, zone, start, steps in RECORDED:
+        if steps not in ("REFUSED", "BROKEN") and text not in ONLY_QUARTZ_ACCEPTS:
+            yield text, zone, int(start), *recorded_firings(int(start), steps)
+
+
+def test_we_refuse_what_quartz_refuses_and_nothing_else():
+    for text, _, _, steps in RECORDED:
+        refused_by_quartz = steps == "REFUSED"
+        try:
+            Schedule.parse(text)
+        except CronError:
+            assert refused_by_quartz or text in ONLY_QUARTZ_ACCEPTS, text
+        else:
+            assert not refused_by_quartz or text in ONLY_WE_ACCEPT, text
+
+
+def is_lost(text: str, instant: int, zone: str) -> bool:
+    return (zone, text, f"{local(instant, zone):%Y-%m-%d %H:%M}") in LOST
+
+
+def test_without_its_clock_policy_every_firing_is_that_of_quartz():
+    # Quartz skips what falls in a gap, and of two equal wall times takes the second, for every kind of expression.
+    compared = 0
+    for text, zone, start, recorded, ended in answered():
+        schedule = Schedule.parse(text, zone=zone, gap=Gap.SKIP, fold=Fold.BOTH)
+        every = ours(schedule, start, recorded, ended)
+        firings = [firing for firing in every if not comes_again(firing, zone) and not is_lost(text, firing, zone)]
+        true = [firing for firing in recorded if (text, f"{local(firing, zone):%Y-%m-%d}") not in FALSE_31W]
+        assert firings == true, (text, zone, start)
+        compared += len(firings)
+    assert compared > 20_000
+
+
+def test_our_default_differs_from_quartz_only_at_changes_of_the_clock():
+    made_up_for = first_of_two = second_of_two = 0
+    for text, zone, start, recorded, ended in answered():
+        firings = ours(Schedule.parse(text, zone=zone), start, recorded, ended)
+        for firing in set(firings) - set(recorded):
+            assert comes_again(firing, zone) or ends_a_gap(firing, zone) or is_lost(text, firing, zone), (
+                text,
+                zone,
+                firing,
+            )
+            made_up_for += ends_a_gap(firing, zone)
+            first_of_two += comes_again(firing, zone)
+        for firing in set(recorded) - set(firings):
+            again = local(firing, zone).fold == 1  # of two equal wall times we took the first
+            assert again or (text, f"{local(firing, zone):%Y-%m-%d}") in FALSE_31W, (text, zone, firing)
+            second_of_two += again
+    assert made_up_for > 20
+    assert first_of_two > second_of_two > 10, "fixed times fire the first time, interval-like ones both times"
+
+
+# cronsim, the Unix dialect.
+
+
+def cronsim_next(text: str, zone: str, start_ms: int) -> int | None:
+    start = datetime.datetime.fromtimestamp(start_ms // 1000, zoneinfo.ZoneInfo(zone))
+    try:
+        return round(next(CronSim(text, start)).timestamp()) * 1000
+    except StopIteration:
+        return None
+
+
+def test_unix_expressions_fire_when_cronsim_says():
+    dice = random.Random(f"cronsim {SEED}")
+    print(f"JOBCLOUD_SEED={SEED}")
+    for _, (zone, begin) in zip(range(TRIPLES * 2 // 10 // STARTS), pairs(dice), strict=False):
+        text = unix_expression(dice)
+        schedule = Schedule.parse(text, zone=zone, dialect=Dialect.UNIX)
+        for start in starts(dice, begin, [], begin + 4 * DAY):
+            assert schedule.next_after(start) == cronsim_next(text, zone, start), (text, zone, start)
