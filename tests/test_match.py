@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import tracemalloc
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +14,9 @@ import pytest
 from bench import workloads
 from numpy.typing import NDArray
 
-from jobcloud import match
+from jobcloud import _match, match
 from jobcloud._match_types import MAX_GENERATION, State, decode, encode
-from jobcloud.match import REFUSED, UNTRIED, CompiledMatcher, MatchError, PlainMatcher
+from jobcloud.match import REFUSED, UNTRIED, CompiledMatcher, MatchError, MatchStateError, PlainMatcher
 
 NO_IDS = np.array([], dtype=np.int64)
 
@@ -44,8 +48,30 @@ def claim_one(matcher: Any, cls: int) -> int:
 def test_the_matcher_in_use_is_the_compiled_one() -> None:
     assert match.Matcher is CompiledMatcher
     assert CompiledMatcher.__module__ == "jobcloud._match"
-    assert "_match." in str(__import__("jobcloud._match")._match.__file__)
-    assert not str(__import__("jobcloud._match")._match.__file__).endswith(".py")
+    assert _match.__file__.endswith(tuple(EXTENSION_SUFFIXES))
+
+
+def test_the_example_in_the_documentation_runs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "matcher.md").read_text()
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert example is not None
+    exec(compile(example.group(1), "docs/matcher.md", "exec"), {})
+
+
+def test_a_match_lets_other_threads_run_and_refuses_a_second_user() -> None:
+    workload = workloads.mixed(10_000, 8)
+    matcher = workloads.load(CompiledMatcher, workload)
+    thread = threading.Thread(target=matcher.match, args=(workload.tasks[:10_000],))
+    refused = 0
+    thread.start()
+    while thread.is_alive():
+        try:
+            matcher.claims()
+        except MatchStateError:
+            refused += 1
+    thread.join()
+    assert refused > 0
+    matcher.check()
 
 
 # ---- placing

@@ -160,7 +160,7 @@ class State:
     claim_generation: Int64Array  # [N], of the live claim, or of the next one to use this index
     claim_class: Int64Array  # [N], -1 when not live
     claim_slot: Int64Array  # [N], -1 when not live
-    free_claims: Int64Array  # [F], indices to be used again, the last one first
+    free_claims: Int64Array  # [F], indices to be used again, from the end
 
 
 _MAGIC: Final = b"JCMATCH1"
