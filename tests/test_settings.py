@@ -50,7 +50,7 @@ def test_without_anything_given_it_listens_on_loopback_and_keeps_state_in_memory
     assert (settings.http.host, settings.http.port, settings.data) == ("127.0.0.1", 8899, None)
     assert settings.scheduling.offer_hold == timedelta(seconds=5)
     assert settings.scheduling.history == 50
-    assert settings.packages.max_size == 256 * 1024 * 1024
+    assert settings.packages.max_bytes == 256 * 1024 * 1024
 
 
 def test_flags_overrule_the_environment_which_overrules_the_file(
@@ -69,16 +69,16 @@ def test_every_key_can_be_set_by_its_environment_variable(monkeypatch: pytest.Mo
     monkeypatch.setenv("JOBCLOUD_PURE_MATCHER", "true")
     monkeypatch.setenv("JOBCLOUD_MESOS_ROLES", "batch, spare")
     monkeypatch.setenv("JOBCLOUD_MESOS_FAILOVER_TIMEOUT", "2w")
-    monkeypatch.setenv("JOBCLOUD_PACKAGES_MAX_SIZE", "1GiB")
-    monkeypatch.setenv("JOBCLOUD_PACKAGES_ALLOW_SCHEMES", "https")
+    monkeypatch.setenv("JOBCLOUD_PACKAGES_MAX_BYTES", "1GiB")
+    monkeypatch.setenv("JOBCLOUD_PACKAGES_SCHEMES", "https")
     monkeypatch.setenv("JOBCLOUD_LOG_FORMAT", "json")
     settings = load()
     assert settings.data == Path("/var/lib/jobcloud")
     assert settings.pure_matcher
     assert settings.mesos.roles == ("batch", "spare")
     assert settings.mesos.failover_timeout == timedelta(weeks=2)
-    assert settings.packages.max_size == 1 << 30
-    assert settings.packages.allow_schemes == ("https",)
+    assert settings.packages.max_bytes == 1 << 30
+    assert settings.packages.schemes == ("https",)
     assert settings.log.format == "json"
 
 
@@ -131,9 +131,9 @@ def test_what_is_no_duration_in_range_is_refused(value: object) -> None:
 def test_off_loopback_it_needs_a_token(token: Path) -> None:
     for host in ("0.0.0.0", "10.0.0.7", "::", "scheduler.example.org"):
         assert "set http.token_file" in refused(http__host=host)["http.host"]
-        assert load(flags={"http.host": host, "http.token_file": token}).http.token() == "s3cret-of-the-api"
+        assert load(flags={"http.host": host, "http.token_file": token}).http.token == "s3cret-of-the-api"
     for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
-        assert load(flags={"http.host": host}).http.token() == ""
+        assert load(flags={"http.host": host}).http.token == ""
 
 
 def test_a_secret_that_everybody_may_read_is_refused_with_the_command_that_helps(token: Path) -> None:
@@ -178,11 +178,11 @@ def test_a_password_in_the_address_of_zookeeper_is_refused() -> None:
 def test_settings_that_need_each_other_say_so(token: Path) -> None:
     assert "set both" in refused(mesos__principal="p")["mesos.principal"]
     assert "set both" in refused(mesos__secret_file=token)["mesos.principal"]
-    assert load(flags={"mesos.principal": "p", "mesos.secret_file": token}).mesos.secret() == "s3cret-of-the-api"
+    assert load(flags={"mesos.principal": "p", "mesos.secret_file": token}).mesos.secret == "s3cret-of-the-api"
     assert "set mesos.tls to true" in refused(mesos__tls_ca_file=token)["mesos.tls"]
     assert "tls_key_file" in refused(mesos__tls=True, mesos__tls_cert_file=token)["mesos.tls_cert_file"]
-    assert "agents reach" in refused(artifacts__host="0.0.0.0")["artifacts.advertised_host"]
-    assert load(flags={"artifacts.host": "0.0.0.0", "artifacts.advertised_host": "s1"}).artifacts.advertised == "s1"
+    assert "agents reach" in refused(artifacts__host="0.0.0.0")["artifacts.advertise"]
+    assert load(flags={"artifacts.host": "0.0.0.0", "artifacts.advertise": "s1"}).artifacts.advertise == "s1"
 
 
 def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:

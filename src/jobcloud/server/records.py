@@ -17,6 +17,7 @@ from jobcloud.errors import Refused
 from jobcloud.messages import Kind, Record
 from jobcloud.model import App, Executor, Firing, Job, JobState, Task
 from jobcloud.ports import StoredFault, StoredRecords
+from jobcloud.scheduler import Stored
 
 VERSION = 1
 FRAMEWORK_KEY = "id"
@@ -39,17 +40,9 @@ class _Envelope(msgspec.Struct):
 
 
 @dataclass(slots=True)
-class Restored:
-    """What a leader starts from, by the keys of `Kind`; `faults` names the records that could not be read."""
+class Restored(Stored):
+    """What a leader starts from; `faults` names the records that could not be read."""
 
-    apps: dict[str, App] = field(default_factory=dict)
-    jobs: dict[str, Job] = field(default_factory=dict)
-    job_states: dict[str, JobState] = field(default_factory=dict)
-    disabled_apps: set[str] = field(default_factory=set)
-    firings: dict[str, Firing] = field(default_factory=dict)
-    tasks: dict[str, Task] = field(default_factory=dict)
-    executors: dict[str, Executor] = field(default_factory=dict)
-    framework_id: str = ""
     faults: list[StoredFault] = field(default_factory=list)
 
 

@@ -145,9 +145,11 @@ class Mesos(_Section):
             )
         return self
 
+    @property
     def secret(self) -> str:
         return read_secret(self.secret_file) if self.secret_file else ""
 
+    @property
     def zookeeper_auth(self) -> str:
         return read_secret(self.zookeeper_auth_file) if self.zookeeper_auth_file else ""
 
@@ -158,7 +160,7 @@ class Http(_Section):
     host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
     port: Port = Field(default=8899, description="a port, 0 for any free one")
     token_file: SecretFile | None = Field(default=None, description="a file that holds the token callers must show")
-    names: Words = Field(default=(), description="host names the API goes by besides those of loopback")
+    hosts: Words = Field(default=(), description="host names the API goes by besides those of loopback")
     origins: Words = Field(default=(), description="origins of web pages that may write, e.g. https://ops.example.org")
 
     @check(mode="after")
@@ -171,6 +173,7 @@ class Http(_Section):
             )
         return self
 
+    @property
     def token(self) -> str:
         return read_secret(self.token_file) if self.token_file else ""
 
@@ -180,23 +183,17 @@ class ArtifactServer(_Section):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
     port: Port = Field(default=8898, description="a port, 0 for any free one")
-    advertised_host: str = Field(
-        default="", description="the name by which agents reach this machine; empty: artifacts.host"
-    )
+    advertise: str = Field(default="", description="the name by which agents reach this machine; empty: artifacts.host")
 
     @check(mode="after")
     def _reachable(self) -> ArtifactServer:
-        if not self.advertised_host and self.host in ("0.0.0.0", "::", "[::]"):  # noqa: S104 - compared, not bound
+        if not self.advertise and self.host in ("0.0.0.0", "::", "[::]"):  # noqa: S104 - compared, not bound
             raise _wrong(
                 "is needed where artifacts.host is every address",
-                "set artifacts.advertised_host to the name by which agents reach this machine",
-                key="advertised_host",
+                "set artifacts.advertise to the name by which agents reach this machine",
+                key="advertise",
             )
         return self
-
-    @property
-    def advertised(self) -> str:
-        return self.advertised_host or self.host
 
 
 class Scheduling(_Section):
@@ -222,11 +219,11 @@ class Scheduling(_Section):
 class Packages(_Section):
     """What app packages may be, and where else than from here agents may fetch them."""
 
-    max_size: ByteSize = Field(
+    max_bytes: ByteSize = Field(
         default=ByteSize(256 << 20), ge=1_024, le=1 << 40, description="the largest upload, e.g. 256MiB"
     )
-    allow_hosts: Words = Field(default=(), description='servers that appURL may name, e.g. "files.example.org,*.intra"')
-    allow_schemes: Annotated[tuple[Literal["http", "https"], ...], BeforeValidator(_words)] = Field(
+    hosts: Words = Field(default=(), description='servers that appURL may name, e.g. "files.example.org,*.intra"')
+    schemes: Annotated[tuple[Literal["http", "https"], ...], BeforeValidator(_words)] = Field(
         default=("https", "http"), description='"https", "http" or both'
     )
 
