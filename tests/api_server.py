@@ -8,6 +8,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,12 @@ T = TypeVar("T")
 
 START = 1_700_000_000_000
 ARTIFACTS = Artifacts("http://artifacts.test", "e" * 64, "executor.zip", "true")
+
+
+@dataclass(frozen=True)
+class Health:
+    leading: bool
+    connected: bool
 
 
 class FakeLoop:
@@ -46,8 +53,8 @@ class FakeLoop:
         with self._lock:
             return fn(self.scheduler)
 
-    def healthy(self) -> bool:
-        return self.well
+    def health(self) -> Health:
+        return Health(leading=self.well, connected=self.scheduler.connected)
 
     def feed(self, event: Event) -> list[Effect]:
         with self._lock:

@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -108,23 +107,17 @@ def app_add(
 ) -> None:
     """Pack an app, upload it and register it with its jobs. Repeated, it updates what has changed."""
     from jobcloud.client import render
-    from jobcloud.client.pack import read_manifest
+    from jobcloud.client.apps import add_app
 
-    manifest = read_manifest(path)
-    config = dict(manifest.app)
-    config["appName"] = name or config.get("appName") or re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", path.resolve().name)
     with _client() as client:
-        if "appURL" not in config:
-            config["appURL"] = f"package:sha256:{_upload(client, path)}"
-        registered, new = client.put_app(config)
-        done = [client.put_job({**job, "appName": config["appName"]}) for job in manifest.jobs if jobs]
+        added = add_app(client, path, name=name, jobs=jobs)
     if as_json:
-        render.show_json({"app": registered, "jobs": [job for job, _ in done]})
+        render.show_json({"app": added.app, "jobs": list(added.jobs)})
         return
-    render.say(f"app {registered['appName']} is {'registered' if new else 'up to date'}", "bold")
-    for job, new in done:
-        next_firing = render.moment(job["nextFiring"])
-        render.say(f"  job {job['jobName']} is {'registered' if new else 'up to date'}, next firing {next_firing}")
+    names = [("app " + added.app["appName"], ""), *(("job " + job["jobName"], job["nextFiring"]) for job in added.jobs)]
+    for title, due in names:
+        state = "registered" if title in added.new else "up to date"
+        render.say(f"{title} is {state}" + (f", next firing {render.moment(due)}" if due else ""))
 
 
 @app_commands.command("list")
@@ -160,23 +153,6 @@ def app_disable(app: str, as_json: AsJson = False) -> None:
     """Stop the app's jobs and let none of them fire."""
     with _client() as client:
         _show("app", client.switch_app(app, enabled=False), as_json)
-
-
-def _upload(client: Client, path: Path) -> str:
-    """The hash of the app's package, which the server has afterwards."""
-    import tempfile
-
-    from jobcloud.client.pack import pack, sha256_of
-
-    with tempfile.TemporaryDirectory() as folder:
-        archive = path
-        if path.is_dir():
-            archive = Path(folder) / "package.zip"
-            pack(path, archive)
-        sha256 = sha256_of(archive)
-        if not client.has_package(sha256):
-            client.upload(archive, sha256)
-        return sha256
 
 
 # ------------------------------------------------------------------------------------------------------------- jobs
@@ -459,25 +435,40 @@ def run_scheduler(
         str | None, typer.Option(metavar="HOST:PORT|zk://…", help="The master, or where to find it.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Directory of the state; in memory otherwise.")] = None,
-    config: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="TOML file of settings.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     host: Annotated[str | None, typer.Option(help="Address of the API.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port of the API.")] = None,
-    role: Annotated[str | None, typer.Option(help="Mesos role.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File that holds the API's token.")] = None,
+    artifact_host: Annotated[str | None, typer.Option(help="Address that agents fetch packages from.")] = None,
+    artifact_port: Annotated[int | None, typer.Option(help="Its port.")] = None,
+    role: Annotated[str | None, typer.Option(help="Mesos role; several with commas.")] = None,
     principal: Annotated[str | None, typer.Option(help="Mesos principal.")] = None,
-    secret_file: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="The principal's secret.")
-    ] = None,
-    tls_ca: Annotated[
-        Path | None, typer.Option(exists=True, help="Certificates that the master's is checked by.")
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(exists=True, help="Our certificate.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(exists=True, help="Its key.")] = None,
+    secret_file: Annotated[Path | None, typer.Option(help="File that holds the principal's secret.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Certificates that the master's is checked by.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Our certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
 ) -> None:
-    """Run the scheduler on a Mesos cluster."""
-    from jobcloud.client.options import SchedulerOptions
-
-    options = SchedulerOptions(mesos, data, config, host, port, role, principal, secret_file, tls_ca, tls_cert, tls_key)
-    raise typer.Exit(_server_part("jobcloud.server.wiring").run_scheduler(options) or Exit.OK)
+    """Run the scheduler on a Mesos cluster. Settings come from --config, JOBCLOUD_* and these options."""
+    settings = _server_part("jobcloud.server.settings").load(
+        config,
+        {
+            "data": data,
+            "http.host": host,
+            "http.port": port,
+            "http.token_file": token_file,
+            "artifacts.host": artifact_host,
+            "artifacts.port": artifact_port,
+            "mesos.master": mesos,
+            "mesos.roles": role,
+            "mesos.principal": principal,
+            "mesos.secret_file": secret_file,
+            "mesos.tls": True if tls_ca or tls_cert or tls_key else None,
+            "mesos.tls_ca_file": tls_ca,
+            "mesos.tls_cert_file": tls_cert,
+            "mesos.tls_key_file": tls_key,
+        },
+    )
+    raise typer.Exit(_server_part("jobcloud.server.wiring").run_scheduler(settings))
 
 
 @cli.command("dev")
@@ -488,10 +479,8 @@ def run_dev(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the API.")] = 8899,
 ) -> None:
     """Run a whole cluster on this machine: master, agents, scheduler."""
-    from jobcloud.client.options import DevOptions
-
-    options = DevOptions(demo, agents, data, port)
-    raise typer.Exit(_server_part("jobcloud.dev.supervisor").run_dev(options) or Exit.OK)
+    supervisor = _server_part("jobcloud.dev.supervisor")
+    raise typer.Exit(supervisor.run_dev(supervisor.DevOptions(demo, agents, data, port)))
 
 
 def _server_part(module: str) -> Any:
@@ -532,20 +521,17 @@ def _report(error: JobcloudError, *, as_json: bool) -> Exit:
     from jobcloud.client import render
     from jobcloud.client.http import ApiError, NotReachable
 
+    if isinstance(error, NotReachable):
+        render.complain(f"{error}; is it running? (`jobcloud dev` starts one; --server names another)")
+        return Exit.NOT_REACHABLE
     if isinstance(error, ApiError):
         if as_json:
             sys.stderr.write(json.dumps(error.problem) + "\n")
         else:
             render.complain(_refusal(error))
         return _exit_code(error.status)
-    hint = (
-        "; is it running? (`jobcloud dev` starts one; --server names another)"
-        if isinstance(error, NotReachable)
-        else ""
-    )
-    render.complain(f"{error}{hint}")
-    if isinstance(error, NotReachable):
-        return Exit.NOT_REACHABLE
+    for fault in (error, *getattr(error, "others", ())):
+        render.complain(str(fault))
     return Exit.NOT_FOUND if isinstance(error, NotFound) else Exit.USAGE
 
 

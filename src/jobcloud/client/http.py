@@ -32,12 +32,15 @@ class ApiError(JobcloudError):
         return [issue for issue in found if isinstance(issue, dict)] if isinstance(found, list) else []
 
 
-class NotReachable(JobcloudError):
+class NotReachable(ApiError):
     """No server answered at this address."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(0, {"detail": f"no server answers at {url}: {reason}"})
 
 
 class Client:
-    """Use as a context manager. Every method raises ApiError or NotReachable."""
+    """Use as a context manager. Every method raises ApiError, or its NotReachable."""
 
     def __init__(
         self, url: str, token: str = "", *, timeout: float = 30.0, transport: httpx.BaseTransport | None = None
@@ -161,7 +164,8 @@ class Client:
         return self._json("GET", "cluster")
 
     def health(self) -> Json:
-        return self._json("GET", "health")
+        """`{status, leading, connected, version}`, of a server that is not well too."""
+        return _object(self._send("GET", "health", accept=(503,)))
 
     def tear_down(self, framework_id: str) -> Json:
         return self._json("POST", "framework/teardown", json={"confirm": framework_id})
@@ -205,12 +209,12 @@ class Client:
     def _json(self, method: str, path: str, **options: Any) -> Json:
         return _object(self._send(method, path, **options))
 
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **options)
         except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
-            raise NotReachable(f"no server answers at {self.url}: {error or type(error).__name__}") from error
-        if not response.is_success:
+            raise NotReachable(self.url, str(error) or type(error).__name__) from error
+        if not response.is_success and response.status_code not in accept:
             raise ApiError(response.status_code, _problem(response))
         return response
 

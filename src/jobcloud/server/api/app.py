@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 import jobcloud
-from jobcloud.errors import Refused, StoreError
+from jobcloud.errors import JobcloudError
 from jobcloud.server.api import routes_config, routes_live
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.guard import Guard, check_bind
@@ -57,7 +57,7 @@ def create_api(
         app.include_router(router, prefix=PREFIX)
     for extra in more_routes:
         app.include_router(extra)
-    for kind in (Problem, Refused, StoreError, TimeoutError, HTTPException, RequestValidationError, Exception):
+    for kind in (Problem, JobcloudError, TimeoutError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app

@@ -12,6 +12,13 @@ from jobcloud.scheduler import Scheduler
 T = TypeVar("T")
 
 
+class Health(Protocol):
+    @property
+    def leading(self) -> bool: ...
+    @property
+    def connected(self) -> bool: ...
+
+
 class Loop(Protocol):
     """The one thread that owns the scheduler."""
 
@@ -24,7 +31,7 @@ class Loop(Protocol):
     def ask(self, fn: Callable[[Scheduler], T], timeout: float = 5) -> T:
         """What `fn` returns when run on the scheduler between two events. Raises TimeoutError."""
 
-    def healthy(self) -> bool: ...
+    def health(self) -> Health: ...
 
 
 @dataclass(frozen=True, slots=True)

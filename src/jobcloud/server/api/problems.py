@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from jobcloud.errors import ConfigError, Conflict, NotFound, Refused, StoreError, StoreFull, Unavailable
+from jobcloud.errors import ConfigError, Conflict, NotConnected, NotFound, Refused, StoreError, StoreFull, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:jobcloud:problem:"
@@ -96,6 +96,8 @@ def from_error(error: Exception) -> Problem | None:
         return from_refused(error)
     if isinstance(error, StoreFull):
         return Problem("storage-full", "There is no room left where the state is stored; nothing was changed.")
+    if isinstance(error, NotConnected):
+        return Problem("unavailable", "There is no Mesos master to hand this to at the moment.")
     if isinstance(error, StoreError):
         return Problem("unavailable", "The state cannot be read or written at the moment.")
     if isinstance(error, TimeoutError):

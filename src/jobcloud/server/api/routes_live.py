@@ -221,7 +221,7 @@ def show_cluster(use: Use) -> ClusterView:
     )
     return ClusterView(
         framework_id=use.framework_id(),
-        connected=use.connected(),
+        connected=use.loop.health().connected,
         matcher=views.matcher_path(),
         version=jobcloud.__version__,
         agents=[views.agent_out(agent) for agent in sorted(agents, key=lambda agent: (agent.hostname, agent.id))],
@@ -254,8 +254,14 @@ async def stream_events(use: Use, last_event_id: Annotated[str, Header(max_lengt
 
 
 @router.get("/health", tags=["health"], responses={503: {"model": Health}})
-def show_health(use: Use, response: Response) -> Health:
+async def show_health(use: Use, response: Response) -> Health:
     """Whether the scheduler runs. The one resource that needs no token."""
-    well = use.loop.healthy()
+    health = use.loop.health()
+    well = health.leading and health.connected
     response.status_code = 200 if well else 503
-    return Health(status="ok" if well else "failing", version=jobcloud.__version__)
+    return Health(
+        status="ok" if well else "failing",
+        leading=health.leading,
+        connected=health.connected,
+        version=jobcloud.__version__,
+    )

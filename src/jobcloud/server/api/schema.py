@@ -164,6 +164,8 @@ class Amounts(View):
 
 class Health(View):
     status: Literal["ok", "failing"]
+    leading: bool
+    connected: bool = Field(description="subscribed to a Mesos master")
     version: str
 
 

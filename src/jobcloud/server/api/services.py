@@ -58,9 +58,6 @@ class Services:
     def framework_id(self) -> str:
         return self.loop.ask(lambda scheduler: scheduler.framework_id)
 
-    def connected(self) -> bool:
-        return self.loop.ask(lambda scheduler: scheduler.connected)
-
     def explain(self, job: str) -> tuple[Explanation, int | None]:
         """Why a job is, or is not, running; and when it is due next. Raises NotFound."""
         now = self.clock()

@@ -1,0 +1,65 @@
+"""Registering an app with its jobs, as `jobcloud app add` does."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobcloud.client.http import Client, Json
+from jobcloud.client.pack import pack, read_manifest, sha256_of
+
+_ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.\w+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """The app and jobs as the server shows them now; `new` holds the names of those that it did not know before."""
+
+    app: Json
+    jobs: tuple[Json, ...]
+    new: frozenset[str]
+
+
+def add_app(
+    client: Client,
+    path: Path,
+    *,
+    name: str = "",
+    jobs: bool = True,
+    job_fields: Mapping[str, Any] | None = None,
+) -> Added:
+    """Pack the directory (or take the archive) at `path`, upload it, register or replace the app and its jobs.
+
+    Everything else comes from the manifest; `job_fields` overrule it in every job. Repeated, it changes nothing that
+    is the same. Raises ConfigError for a bad manifest or directory, ApiError for what the server refuses.
+    """
+    manifest = read_manifest(path)
+    config = dict(manifest.app)
+    config["appName"] = name or config.get("appName") or _ARCHIVE.sub("", path.resolve().name)
+    if "appURL" not in config:
+        config["appURL"] = f"package:sha256:{_upload(client, path)}"
+    app, app_is_new = client.put_app(config)
+    new = {"app " + app["appName"]} if app_is_new else set()
+    done = []
+    for job in manifest.jobs if jobs else ():
+        registered, job_is_new = client.put_job({**job, **(job_fields or {}), "appName": config["appName"]})
+        done.append(registered)
+        new |= {"job " + registered["jobName"]} if job_is_new else set()
+    return Added(app, tuple(done), frozenset(new))
+
+
+def _upload(client: Client, path: Path) -> str:
+    """The hash of the app's package, which the server has afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = path
+        if path.is_dir():
+            archive = Path(folder) / "package.zip"
+            pack(path, archive)
+        sha256 = sha256_of(archive)
+        if not client.has_package(sha256):
+            client.upload(archive, sha256)
+        return sha256
