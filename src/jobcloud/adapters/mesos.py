@@ -224,7 +224,7 @@ class MesosDriver:
         except Exception as error:
             # Everything that can go wrong once bytes have left raises CallFailed.
             _log.exception("%s could not be written down for Mesos", type(errand).__name__)
-            self._failed(errand, f"could not be encoded: {error!r}", certain=True)
+            self._failed(errand, f"could not be written down: {str(error) or repr(error)}", certain=True)
         else:
             if isinstance(errand, _Teardown):
                 errand.done.set()

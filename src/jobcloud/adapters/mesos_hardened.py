@@ -95,12 +95,11 @@ class Backoff:
 
     def next(self, end: End) -> float:
         """Seconds."""
+        doubled = self._first_s * 2 ** min(self._failures, 30)
         self._failures += 1
         if end is End.REDIRECTED and self._failures == 1:
             return 0.0
-        most = (
-            self._refused_s if end is End.REFUSED else min(self._most_s, self._first_s * 2 ** min(self._failures, 30))
-        )
+        most = self._refused_s if end is End.REFUSED else min(self._most_s, doubled)
         return most * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 

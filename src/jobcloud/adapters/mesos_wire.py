@@ -184,7 +184,7 @@ def _task_info(launch: Launch, agent_id: str, framework_id: str) -> Json:
 
 @lru_cache(maxsize=8192)
 def _resource(share: Share) -> msgspec.Raw:
-    resource: Json = {"name": share.name, **_object(share.origin, "the origin of a share")}
+    resource: Json = {**_object(share.origin, "the origin of a share"), "name": share.name}
     if share.ranges:
         resource["type"] = "RANGES"
         resource["ranges"] = {"range": [{"begin": begin, "end": end} for begin, end in share.ranges]}
