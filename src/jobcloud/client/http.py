@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -166,6 +167,21 @@ class Client:
     def health(self) -> Json:
         """`{status, leading, connected, version}`, of a server that is not well too."""
         return _object(self._send("GET", "health", accept=(503,)))
+
+    def events(self) -> Iterator[Json]:
+        """Notices as they happen, until the server goes away."""
+        # The server says something every 15 s, if only that there is nothing new.
+        timeout = httpx.Timeout(10.0, read=60.0)
+        try:
+            with self._http.stream("GET", "events", timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    raise ApiError(response.status_code, _problem(response))
+                for line in response.iter_lines():
+                    if line.startswith("data: "):
+                        yield json.loads(line.removeprefix("data: "))
+        except httpx.TransportError as error:
+            raise NotReachable(self.url, str(error) or type(error).__name__) from error
 
     def tear_down(self, framework_id: str) -> Json:
         return self._json("POST", "framework/teardown", json={"confirm": framework_id})

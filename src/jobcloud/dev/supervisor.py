@@ -1,0 +1,234 @@
+"""`jobcloud dev`: one process tree with a dev cluster, a scheduler and, with --demo, the demo app.
+
+This process is the root: it starts the others, starts again what dies, tells what happens, and ends them all. They are
+the same programs as in production; nothing in them knows that it is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+import jobcloud
+from jobcloud.client.apps import add_app
+from jobcloud.client.http import ApiError, Client, NotReachable
+from jobcloud.dev.view import View, banner
+
+_START_S = 20.0
+_STOP_S = 4.0
+_CALM_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """What `jobcloud dev` was asked for. Without `data` everything goes with the process."""
+
+    demo: bool = False
+    agents: int = 2
+    data: Path | None = None
+    port: int = 8899
+
+
+class Stopped(Exception):
+    """A signal has asked for the end."""
+
+
+class StartFailed(Exception):
+    """A part did not come up; the text says which and why."""
+
+
+def run_dev(options: DevOptions) -> int:
+    """Run until SIGINT or SIGTERM; the exit code."""
+    console = Console(highlight=False)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    with contextlib.ExitStack() as stack:
+        data = options.data or Path(stack.enter_context(_temporary()))
+        try:
+            _Tree(options, data.absolute(), console).run()
+        except StartFailed as error:
+            console.print(f"[red]{error}[/]")
+            return 1
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # A second signal must not interrupt the clean-up that the first one has begun.
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
+    raise Stopped
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[str]:
+    """A folder that goes with us; those of roots that were killed go now."""
+    base = Path(tempfile.gettempdir())
+    for left in base.glob("jobcloud-dev.*"):
+        with contextlib.suppress(ValueError, OSError):
+            if not Path(f"/proc/{int(left.name.split('.')[1])}").exists() and left.owner() == base.owner():
+                shutil.rmtree(left, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=f"jobcloud-dev.{os.getpid()}.")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Tree:
+    """The processes and their files below `data`."""
+
+    def __init__(self, options: DevOptions, data: Path, console: Console) -> None:
+        self._options = options
+        self._data = data
+        self._console = console
+        self._url = f"http://127.0.0.1:{options.port}"
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._started: dict[str, float] = {}
+
+    def run(self) -> None:
+        try:
+            self._prepare()
+            self._start("cluster")
+            self._start("scheduler")
+            self._wait_until_healthy()
+            view = View(self._console)
+            follower = threading.Thread(target=view.follow, args=(self._client(),), daemon=True)
+            follower.start()
+            if self._options.demo:
+                self._register_demo()
+            self._console.print(banner(self._url, self._data if self._options.data else None, self._options.demo))
+            self._supervise()
+        except Stopped:
+            self._console.print("stopping")
+        finally:
+            self._end()
+
+    def _prepare(self) -> None:
+        self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock()
+        self._token = _token(self._data / "token")
+        self._master_port, self._artifact_port = _free_port(), _free_port()
+
+    def _lock(self) -> None:
+        """One root a data directory: two schedulers on one file would fence each other in turn."""
+        self._lock_file = open(self._data / "dev.lock", "a")  # noqa: SIM115 - held for as long as we live
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartFailed(
+                f"{self._data} is in use by another `jobcloud dev`: end that one, or use --data"
+            ) from None
+
+    def _start(self, name: str) -> None:
+        log = open(self._data / f"{name}.log", "ab")  # noqa: SIM115 - closed below
+        with log:
+            self._children[name] = subprocess.Popen(
+                [sys.executable, "-m", "jobcloud.dev.leash", str(os.getpid()), *self._command(name)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C goes to the terminal's foreground group: the root alone decides the order of the end.
+                process_group=0,
+            )
+        self._started[name] = time.monotonic()
+
+    def _command(self, name: str) -> list[str]:
+        if name == "cluster":
+            return [
+                sys.executable, "-m", "jobcloud.dev.cluster", f"--agents={self._options.agents}",
+                f"--port={self._master_port}", f"--data={self._data / 'cluster'}",
+            ]  # fmt: skip
+        return [
+            sys.executable, "-m", "jobcloud", "scheduler", "--mesos", f"127.0.0.1:{self._master_port}",
+            "--data", str(self._data), "--port", str(self._options.port),
+            "--token-file", str(self._data / "token"), "--artifact-port", str(self._artifact_port),
+        ]  # fmt: skip
+
+    def _client(self) -> Client:
+        return Client(self._url, self._token)
+
+    def _wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            for name, child in self._children.items():
+                if child.poll() is not None:
+                    raise StartFailed(
+                        f"the {name} ended at its start; the end of {self._data / name}.log:\n" + self._tail(name)
+                    )
+            with contextlib.suppress(ApiError, NotReachable):
+                if self._client().health().get("leading"):
+                    return
+            time.sleep(0.05)
+        raise StartFailed(
+            f"the scheduler was not healthy after {_START_S:g} s; the end of its log:\n" + self._tail("scheduler")
+        )
+
+    def _register_demo(self) -> None:
+        """The same as `jobcloud app add examples/demo`, its output kept beside our other files."""
+        folder = Path(jobcloud.__file__).parents[2] / "examples" / "demo"
+        if not folder.is_dir():
+            raise StartFailed(f"the demo app comes with the source code; there is no {folder}")
+        add_app(self._client(), folder, job_fields={"jobParameter": str(self._data / "demo-output")})
+
+    def _supervise(self) -> None:
+        while True:
+            time.sleep(0.2)
+            for name, child in list(self._children.items()):
+                if child.poll() is not None:
+                    self._console.print(f"[yellow]the {name} ended with {child.returncode}: starting it again[/]")
+                    if time.monotonic() - self._started[name] < _CALM_S:
+                        time.sleep(1.0)
+                    self._start(name)
+
+    def _end(self) -> None:
+        """The scheduler first, so that it does not take the end of the cluster for a failure; then everything."""
+        deadline = time.monotonic() + _STOP_S
+        for name in ("scheduler", "cluster"):
+            child = self._children.get(name)
+            if child is None:
+                continue
+            child.terminate()
+            try:
+                child.wait(max(0.1, deadline - time.monotonic() - (1.5 if name == "scheduler" else 0)))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    def _tail(self, name: str) -> str:
+        with contextlib.suppress(OSError):
+            return "\n".join((self._data / f"{name}.log").read_text(errors="replace").splitlines()[-15:])
+        return ""
+
+
+def _token(path: Path) -> str:
+    """The token in a private file, minted on first use."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text().strip()
+    token = secrets.token_urlsafe(24)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(token)
+    return token
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

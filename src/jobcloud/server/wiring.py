@@ -1,0 +1,228 @@
+"""Options → settings → adapters → scheduler → loop → listeners: the only file that knows them all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from jobcloud.adapters.memory import MemoryStore
+from jobcloud.adapters.mesos import MesosDriver, MesosSettings, TlsSettings
+from jobcloud.adapters.sandbox import read_output
+from jobcloud.adapters.sqlite import SqliteStore
+from jobcloud.client import context
+from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, Unavailable
+from jobcloud.executor import bundle
+from jobcloud.launch import Artifacts
+from jobcloud.match import CompiledMatcher, PlainMatcher
+from jobcloud.scheduler import Policy, Scheduler
+from jobcloud.server import logs
+from jobcloud.server.api import (
+    Access,
+    ApiOptions,
+    LogChunk,
+    LogRequest,
+    Notices,
+    UrlPolicy,
+    create_api,
+    create_artifacts,
+)
+from jobcloud.server.loop import Loop, Pace
+from jobcloud.server.packages import PackageStore
+from jobcloud.server.settings import Settings, milliseconds
+
+log = structlog.get_logger(__name__)
+
+_STOP_S = 8.0
+
+
+def run_scheduler(wanted: Settings) -> int:
+    """Run until SIGINT or SIGTERM, which leave the tasks running. The exit code: 1 where it had to step down.
+
+    Raises ConfigError for settings that are wrong, StoreError for state that cannot be used.
+    """
+    if not wanted.mesos.master:
+        raise ConfigError("is not set", field="mesos.master", fix="--mesos HOST:PORT or zk://HOST:PORT/PATH")
+    logs.configure(wanted.log.format, wanted.log.level)
+    stop = _on_signals()
+    with contextlib.ExitStack() as stack:
+        # Packages need files even where the state is in memory.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jobcloud.")) if wanted.data is None else ""
+        return _Process(wanted, wanted.data or Path(folder)).run(stop)
+
+
+def _on_signals() -> threading.Event:
+    """Set by the first SIGINT or SIGTERM; further ones do not interrupt the orderly end."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+class _Process:
+    """The parts of one scheduler process, started in order and ended in the opposite one."""
+
+    def __init__(self, wanted: Settings, data: Path) -> None:
+        self._settings = wanted
+        self._data = data
+        self._token = wanted.http.token or secrets.token_urlsafe(24)
+        self._notices = Notices()
+
+    def run(self, stop: threading.Event) -> int:
+        with contextlib.ExitStack() as stack:
+            api_socket = stack.enter_context(_listen(self._settings.http.host, self._settings.http.port, "http.port"))
+            artifacts = self._settings.artifacts
+            artifact_socket = stack.enter_context(_listen(artifacts.host, artifacts.port, "artifacts.port"))
+            zip_sha256, zip_path = _executor_zip(self._data)
+            packages = PackageStore(self._data / "packages", max_bytes=self._settings.packages.max_bytes)
+            listener = _Listener(create_artifacts(packages, (zip_sha256, zip_path)), artifact_socket)
+            stack.callback(listener.stop)
+            base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
+            policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
+            loop = self._loop(policy)
+            stack.callback(loop.stop, _STOP_S)
+            api = _Listener(self._api(loop, packages), api_socket)
+            stack.callback(api.stop)
+            stack.callback(self._notices.close)
+            loop.start()
+            stack.enter_context(self._context(_url(self._settings.http.host, api_socket)))
+            return self._wait(loop, stop)
+
+    def _loop(self, policy: Policy) -> Loop[Scheduler]:
+        store = SqliteStore(self._data / "jobcloud.db") if self._settings.data else MemoryStore()
+        mesos = _mesos(self._settings)
+        matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
+        return Loop(
+            store,
+            lambda: MesosDriver(mesos),
+            [self._notices, logs.LogSink()],
+            lambda stored, epoch, at: Scheduler(policy, stored, epoch, at, matcher),
+            pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
+        )
+
+    def _api(self, loop: Loop[Scheduler], packages: PackageStore) -> ASGIApp:
+        http, limits = self._settings.http, self._settings.packages
+        options = ApiOptions(
+            host=http.host,
+            access=Access(self._token, http.hosts, http.origins, max_upload_bytes=limits.max_bytes),
+            urls=UrlPolicy(limits.hosts, limits.schemes),
+        )
+        return create_api(loop, packages, options, notices=self._notices, read_log=_read_log, teardown=loop.teardown)
+
+    @contextlib.contextmanager
+    def _context(self, url: str) -> Iterator[None]:
+        """Leave address and token for clients of the same user, for as long as we run."""
+        path = context.write(context.Context(url, self._token, os.getpid()))
+        log.info("listening", url=url)
+        try:
+            yield
+        finally:
+            context.remove(path, os.getpid())
+
+    def _wait(self, loop: Loop[Scheduler], stop: threading.Event) -> int:
+        while not stop.wait(0.2):
+            if loop.wait(0):
+                print(f"jobcloud: stepped down: {loop.failure}", file=sys.stderr)
+                return 1
+        return 0
+
+
+class _Listener:
+    """An ASGI app on a listening socket, in a thread of its own."""
+
+    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, server_header=False
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(_STOP_S)
+
+
+def _listen(host: str, port: int, key: str) -> socket.socket:
+    """Raises ConfigError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=512)
+    except OSError as error:
+        problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
+        raise ConfigError(problem, field=key, fix="end what listens there, or choose another port") from error
+
+
+def _url(host: str, listening: socket.socket) -> str:
+    name = f"[{host.strip('[]')}]" if ":" in host else host
+    return f"http://{name}:{listening.getsockname()[1]}"
+
+
+def _executor_zip(data: Path) -> tuple[str, Path]:
+    """Hash and path of the executor's zip, built from the code we run and written where the listener serves it."""
+    content = bundle.build()
+    path = data / bundle.FILE_NAME
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.with_suffix(".new").write_bytes(content)
+        path.with_suffix(".new").replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    return hashlib.sha256(content).hexdigest(), path
+
+
+def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
+    numbers = wanted.scheduling
+    return Policy(
+        artifacts,
+        offer_hold_ms=milliseconds(numbers.offer_hold),
+        decline_refuse_ms=milliseconds(numbers.decline_refuse),
+        misfire_threshold_ms=milliseconds(numbers.misfire_threshold),
+        reconcile_interval_ms=milliseconds(numbers.reconcile_interval),
+        history=numbers.history,
+    )
+
+
+def _mesos(wanted: Settings) -> MesosSettings:
+    mesos = wanted.mesos
+    tls = TlsSettings(*(str(path or "") for path in (mesos.tls_ca_file, mesos.tls_cert_file, mesos.tls_key_file)))
+    return MesosSettings(
+        mesos.master,
+        user=mesos.user,
+        roles=mesos.roles,
+        principal=mesos.principal,
+        secret=mesos.secret,
+        failover_timeout_s=mesos.failover_timeout.total_seconds(),
+        tls=tls if mesos.tls else None,
+        zookeeper_auth=mesos.zookeeper_auth,
+    )
+
+
+def _read_log(wanted: LogRequest) -> LogChunk:
+    """Ask the agent, executor by executor, for a task's output."""
+    if not wanted.address:
+        raise Unavailable("the address of the task's agent is not known now", fix="try again when it makes an offer")
+    missing: Refused = NotFound("there is no such output", field="taskId")
+    for executor_id in wanted.executors:
+        try:
+            return LogChunk(
+                *read_output(
+                    wanted.address, wanted.framework_id, executor_id, wanted.task_id, wanted.stream, wanted.offset,
+                    wanted.limit,
+                )
+            )  # fmt: skip
+        except NotFound as error:
+            missing = error
+    raise missing
