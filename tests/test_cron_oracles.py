@@ -403,10 +403,36 @@ def test_our_default_differs_from_quartz_only_at_changes_of_the_clock():
 # cronsim, the Unix dialect.
 
 
+def is_beyond_cronsim(change: int, zone: str) -> bool:
+    """Whether a change of the clock is one of those that cronsim 2.8 gets wrong, or never returns from.
+
+    It steps in whole real hours and to midnights, whether these exist or not: half-hour changes (Lord Howe), changes at
+    00:01 (St. John's), and gaps at midnight (Havana, São Paulo).
+    """
+    before, after = local(change - 1, zone), local(change, zone)
+    return after.minute != 0 or (before + datetime.timedelta(seconds=1)).minute != 0 or before.date() != after.date()
+
+
+@functools.lru_cache(maxsize=100_000)
+def change_within(hour: int, zone: str) -> int | None:
+    """The instant within an hour, minute by minute, at which the zone's offset changes."""
+    for minute in range(hour, hour + 3600, MINUTE):
+        if local(minute, zone).utcoffset() != local(minute - MINUTE, zone).utcoffset():
+            return minute
+    return None
+
+
+@functools.lru_cache(maxsize=100_000)
+def day_is_beyond_cronsim(day: int, zone: str) -> bool:
+    if local(day - MINUTE, zone).utcoffset() == local(day + DAY, zone).utcoffset():
+        return False
+    changes = (change_within(hour, zone) for hour in range(day, day + DAY, 3600))
+    return any(change is not None and is_beyond_cronsim(change, zone) for change in changes)
+
+
 def cronsim_next(text: str, zone: str, start_ms: int) -> int | None:
-    start = datetime.datetime.fromtimestamp(start_ms // 1000, zoneinfo.ZoneInfo(zone))
     try:
-        return round(next(CronSim(text, start)).timestamp()) * 1000
+        return round(next(CronSim(text, local(start_ms // 1000, zone))).timestamp()) * 1000
     except StopIteration:
         return None
 
@@ -414,8 +440,17 @@ def cronsim_next(text: str, zone: str, start_ms: int) -> int | None:
 def test_unix_expressions_fire_when_cronsim_says():
     dice = random.Random(f"cronsim {SEED}")
     print(f"JOBCLOUD_SEED={SEED}")
-    for _, (zone, begin) in zip(range(TRIPLES * 2 // 10 // STARTS), pairs(dice), strict=False):
+    wanted, compared = TRIPLES * 2 // 10, 0
+    for zone, begin in pairs(dice):
         text = unix_expression(dice)
         schedule = Schedule.parse(text, zone=zone, dialect=Dialect.UNIX)
         for start in starts(dice, begin, [], begin + 4 * DAY):
-            assert schedule.next_after(start) == cronsim_next(text, zone, start), (text, zone, start)
+            answer = schedule.next_after(start)
+            days = range(start // 1000 // DAY * DAY, (answer or start) // 1000 + DAY, DAY)
+            # Asked in the second of two equal hours, cronsim forgets which one and answers with a time that has passed.
+            if local(start // 1000, zone).fold or any(day_is_beyond_cronsim(day, zone) for day in days):
+                continue
+            assert answer == cronsim_next(text, zone, start), (text, zone, start)
+            compared += 1
+        if compared >= wanted:
+            return

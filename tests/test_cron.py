@@ -1,0 +1,339 @@
+"""Cron expressions by example: what they mean, what is refused, and what the clock does to them."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import sys
+import time
+import zoneinfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
+
+
+def at(text: str, zone: str = "UTC") -> int:
+    """The instant of an ISO date and time; one with an offset keeps it."""
+    moment = datetime.datetime.fromisoformat(text)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=zoneinfo.ZoneInfo(zone))).timestamp() * 1000)
+
+
+def local(instant: int, zone: str) -> str:
+    return f"{datetime.datetime.fromtimestamp(instant / 1000, zoneinfo.ZoneInfo(zone)):%Y-%m-%d %H:%M:%S%z}"
+
+
+def firings(schedule: Schedule, start: str, count: int) -> list[str]:
+    found = schedule.between(at(start, schedule.zone), at("2099-12-31"), count)
+    return [local(instant, schedule.zone) for instant in found]
+
+
+def days(text: str, start: str = "2026-03-28", count: int = 4, **options: Dialect) -> list[str]:
+    return [firing[:10] for firing in firings(Schedule.parse(text, **options), start, count)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0 0 12 ? * 1", ["2026-03-29", "2026-04-05", "2026-04-12", "2026-04-19"]),  # Sunday
+        ("0 0 12 ? * 2", ["2026-03-30", "2026-04-06", "2026-04-13", "2026-04-20"]),  # Monday
+        ("0 0 12 ? * L", ["2026-03-28", "2026-04-04", "2026-04-11", "2026-04-18"]),  # Saturday
+        ("0 0 12 ? * FRI-MON", ["2026-03-28", "2026-03-29", "2026-03-30", "2026-04-03"]),
+        ("0 0 12 ? * 6L", ["2026-04-24", "2026-05-29", "2026-06-26", "2026-07-31"]),
+        ("0 0 12 ? * fril", ["2026-04-24", "2026-05-29", "2026-06-26", "2026-07-31"]),
+        ("0 0 12 ? * FRI#2", ["2026-04-10", "2026-05-08", "2026-06-12", "2026-07-10"]),
+        ("0 0 12 ? * 6#5", ["2026-05-29", "2026-07-31", "2026-10-30", "2027-01-29"]),
+        ("0 0 12 L * ?", ["2026-03-31", "2026-04-30", "2026-05-31", "2026-06-30"]),
+        ("0 0 12 L-3 * ?", ["2026-03-28", "2026-04-27", "2026-05-28", "2026-06-27"]),
+        ("0 0 12 LW * ?", ["2026-03-31", "2026-04-30", "2026-05-29", "2026-06-30"]),
+        ("0 0 12 L-3W * ?", ["2026-04-27", "2026-05-28", "2026-06-26", "2026-07-28"]),
+        ("0 0 12 15W * ?", ["2026-04-15", "2026-05-15", "2026-06-15", "2026-07-15"]),
+        ("0 0 12 1W * ?", ["2026-04-01", "2026-05-01", "2026-06-01", "2026-07-01"]),
+        ("0 0 12 1W 8 ?", ["2026-08-03", "2027-08-02", "2028-08-01", "2029-08-01"]),
+        ("0 0 12 31W * ?", ["2026-03-31", "2026-05-29", "2026-07-31", "2026-08-31"]),
+        ("0 0 12 28-2 * ?", ["2026-03-28", "2026-03-29", "2026-03-30", "2026-03-31"]),
+        ("0 0 12 1 NOV-FEB/2 ?", None),
+        ("0 0 12 1 11-2/2 ?", ["2026-11-01", "2027-01-01", "2027-11-01", "2028-01-01"]),
+        ("0 0 12 29 2 ?", ["2028-02-29", "2032-02-29", "2036-02-29", "2040-02-29"]),
+        ("0 0 12 1 1 ? 2099", ["2099-01-01"]),
+        ("0 0 12 1 1 ? 2027/10", ["2027-01-01", "2037-01-01", "2047-01-01", "2057-01-01"]),
+        ("0 0 12 30 2 ?", []),
+        ("0 0 12 1 1 ? 2020", []),
+    ],
+)
+def test_days_of_the_quartz_dialect(text, expected):
+    if expected is None:
+        with pytest.raises(CronError, match="write 2-6/2"):
+            Schedule.parse(text)
+    else:
+        assert days(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5/15 * * * * ?", ["00:00:05", "00:00:20", "00:00:35", "00:00:50", "00:01:05"]),
+        ("50-10/10 0 0 * * ?", ["00:00:10", "00:00:50", "00:00:00", "00:00:10", "00:00:50"]),
+        ("0 59/15 * * * ?", ["00:59:00", "01:59:00", "02:59:00", "03:59:00", "04:59:00"]),
+        ("0 5-5 * * * ?", ["00:05:00", "01:05:00", "02:05:00", "03:05:00", "04:05:00"]),
+        ("0 0 22-2 * * ?", ["01:00:00", "02:00:00", "22:00:00", "23:00:00", "00:00:00"]),
+        ("0 /20 * * * ?", ["00:20:00", "00:40:00", "01:00:00", "01:20:00", "01:40:00"]),
+    ],
+)
+def test_times_of_the_quartz_dialect(text, expected):
+    assert [firing[11:19] for firing in firings(Schedule.parse(text), "2026-03-28", 5)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0 12 13 * FRI", ["2026-04-03", "2026-04-10", "2026-04-13", "2026-04-17"]),  # either
+        ("0 12 */2 * FRI", ["2026-04-03", "2026-04-17", "2026-05-01", "2026-05-15"]),  # both, for the star
+        ("0 12 1-31 * FRI", ["2026-03-28", "2026-03-29", "2026-03-30", "2026-03-31"]),  # either, though all days
+        ("0 12 * * 7", ["2026-03-29", "2026-04-05", "2026-04-12", "2026-04-19"]),
+        ("0 12 * * 0", ["2026-03-29", "2026-04-05", "2026-04-12", "2026-04-19"]),
+        ("@monthly", ["2026-04-01", "2026-05-01", "2026-06-01", "2026-07-01"]),
+        ("@Weekly", ["2026-03-29", "2026-04-05", "2026-04-12", "2026-04-19"]),
+    ],
+)
+def test_days_of_the_unix_dialect(text, expected):
+    assert days(text, dialect=Dialect.UNIX) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "0 fields; write 6 or 7"),
+        ("* * * * *", "5 fields; write 6 or 7"),
+        ("* * * * * ? * *", "8 fields; write 6 or 7"),
+        ("* * * * * *", "day of month: .* must be ?"),
+        ("* * * ? * ?", "day of month: .* must be ?"),
+        ("0 0 0 13 * FRI", "day of month: .* must be ?"),
+        ("60 * * * * ?", "seconds: '60' .* from 0 to 59"),
+        ("* 0/0 * * * ?", "minutes: '0/0' .* from 1 to 59"),
+        ("* * 24 * * ?", "hours: '24' .* from 0 to 23"),
+        ("* * x * * ?", "hours: 'X' .* from 0 to 23"),
+        ("* * ? * * ?", "hours: '[?]' .* from 0 to 23"),
+        ("* * 1,,2 * * ?", "hours: '' .* from 0 to 23"),
+        ("* * 1-2-3 * * ?", "hours: '1-2-3' .* from 0 to 23"),
+        ("* * 1/2/3 * * ?", "hours: '1/2/3' .* a step"),
+        ("* * -1 * * ?", "hours: '-1' .* from 0 to 23"),
+        ("* * * 0 * ?", "day of month: '0' .* from 1 to 31"),
+        ("* * * L-31 * ?", "day of month: 'L-31' .* 0 to 30 days"),
+        ("* * * L3 * ?", "day of month: 'L3' .* write L, LW"),
+        ("* * * L,15 * ?", "day of month: 'L,15' .* write L, LW"),
+        ("* * * 15W,1W * ?", "day of month: '15W,1W' .* from 1 to 31"),
+        ("* * * 1,L * ?", "day of month: '1,L' .* stand alone"),
+        ("* * * 32W * ?", "day of month: '32W' .* from 1 to 31"),
+        ("* * * 1 13 ?", "month: '13' .* a name such as JAN"),
+        ("* * * 1 JANUARY ?", "month: 'JANUARY' .* a name such as JAN"),
+        ("* * * ? * 0", "day of week: '0' .* from 1 to 7 or a name such as SUN"),
+        ("* * * ? * FRI#6", "day of week: 'FRI#6' .* from 1 to 5"),
+        ("* * * ? * FRI#2,MON#1", "day of week: .* no list"),
+        ("* * * ? * 2,6L", "day of week: '2,6L' .* from 1 to 7"),
+        ("* * * ? * MON-FRI/2", "day of week: 'MON-FRI/2' .* write 2-6/2"),
+        ("0 0 0 1 1 ? 1969", "year: '1969' .* from 1970 to 2099"),
+        ("0 0 0 1 1 ? 2030-2020", "year: .* runs backwards"),
+        ("* * * * * ?\n", "day of month: .* must be ?"),
+        ("٣ * * * * ?", "beyond ASCII"),
+        ("0," * 200 + "0 * * * * ?", "above 256"),
+    ],
+)
+def test_an_unusable_expression_is_refused_with_field_text_and_fix(text, said):
+    with pytest.raises(CronError, match=said):
+        Schedule.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0 0 * * * ?", "6 fields; write 5"),
+        ("0 0 L * *", "day of month: 'L' .* quartz dialect"),
+        ("0 0 ? * *", "day of month: '[?]' .* quartz dialect"),
+        ("22-2 * * * *", "minutes: '22-2' .* runs backwards"),
+        ("* * * * 8", "day of week: '8' .* from 0 to 7"),
+        ("/5 * * * *", "minutes: '/5' .* from 0 to 59"),
+        ("@reboot", "no macro; write one of @yearly"),
+    ],
+)
+def test_the_unix_dialect_refuses_what_is_not_its_own(text, said):
+    with pytest.raises(CronError, match=said):
+        Schedule.parse(text, dialect=Dialect.UNIX)
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [
+        "",
+        "Mars/Olympus",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "America",
+        "UTC\0",
+        "Ä",
+        "x" * 300,
+        "right/UTC",
+        "localtime",
+    ],
+)
+def test_an_unknown_zone_is_refused_with_its_name(zone):
+    with pytest.raises(CronError, match=r"zone: .* use a name of the tz database"):
+        Schedule.parse("* * * * * ?", zone=zone)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone"), [(None, "UTC"), (5, "UTC"), ([], "UTC"), ("* * * * * ?", None), ("* * * * * ?", [])]
+)
+def test_anything_but_text_is_refused(text, zone):
+    for dialect in Dialect:
+        with pytest.raises(CronError):
+            Schedule.parse(text, zone=zone, dialect=dialect)
+
+
+FIELD = st.text(alphabet="0123456789*/-,?LW#FRI", min_size=1, max_size=6)
+
+
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+@given(
+    text=st.one_of(
+        st.text(max_size=300),
+        st.text(alphabet="0123456789*/-,?LW# \tMONFRIJAN@", max_size=60),
+        st.lists(st.text(alphabet="0123456789*/-,?LW#FRI", min_size=1, max_size=6), min_size=5, max_size=7).map(
+            " ".join
+        ),
+    ),
+    zone=st.one_of(st.just("UTC"), st.just("America/Havana"), st.text(max_size=20)),
+    dialect=st.sampled_from(Dialect),
+)
+def test_any_text_gives_a_schedule_or_a_cron_error(text, zone, dialect):
+    try:
+        schedule = Schedule.parse(text, zone=zone, dialect=dialect)
+    except CronError:
+        return
+    firing = schedule.next_after(at("2026-03-28"))
+    assert firing is None or firing > at("2026-03-28")
+
+
+def test_a_fixed_time_in_a_gap_runs_at_the_first_instant_after_or_is_skipped():
+    texts = "0 30 2 * * ?", "0 0,15,30 2 * * ?", "0 30 2,3 * * ?", "0 0 2,3 * * ?"
+    after = [Schedule.parse(text, zone="Europe/Berlin") for text in texts]
+    skip = [Schedule.parse(text, zone="Europe/Berlin", gap=Gap.SKIP) for text in texts]
+    assert [firings(schedule, "2026-03-29", 2)[0][11:16] for schedule in after] == ["03:00"] * 4
+    assert [firings(schedule, "2026-03-29", 2)[1][5:16] for schedule in after] == [
+        "03-30 02:30",
+        "03-30 02:00",
+        "03-29 03:30",
+        "03-30 02:00",
+    ]
+    assert [firings(schedule, "2026-03-29", 1)[0][5:16] for schedule in skip] == [
+        "03-30 02:30",
+        "03-30 02:00",
+        "03-29 03:30",
+        "03-29 03:00",
+    ]
+
+
+def test_an_interval_follows_the_clock_through_a_gap():
+    schedule = Schedule.parse("0 0/30 * * * ?", zone="Europe/Berlin")
+    assert [firing[11:16] for firing in firings(schedule, "2026-03-29T01:15", 3)] == ["01:30", "03:00", "03:30"]
+    assert firings(Schedule.parse("0 0/30 2 * * ?", zone="Europe/Berlin"), "2026-03-29", 1) == [
+        "2026-03-30 02:00:00+0200"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fold", "expected"),
+    [
+        ("0 30 2 * * ?", Fold.AUTO, ["02:30+0200"]),
+        ("0 30 2 * * ?", Fold.ONCE, ["02:30+0200"]),
+        ("0 30 2 * * ?", Fold.BOTH, ["02:30+0200", "02:30+0100"]),
+        ("0 0/30 2 * * ?", Fold.AUTO, ["02:00+0200", "02:30+0200", "02:00+0100", "02:30+0100"]),
+        ("0 0/30 2 * * ?", Fold.ONCE, ["02:00+0200", "02:30+0200"]),
+        ("0 0 * * * ?", Fold.ONCE, ["02:00+0200"]),
+    ],
+)
+def test_a_time_shown_twice_fires_once_or_both_times(text, fold, expected):
+    schedule = Schedule.parse(text, zone="Europe/Berlin", fold=fold)
+    found = schedule.between(at("2026-10-25T01:59:59+02:00"), at("2026-10-25T02:59:59+01:00"), 100)
+    assert [
+        local(instant, "Europe/Berlin")[11:16] + local(instant, "Europe/Berlin")[19:] for instant in found
+    ] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "start", "expected"),
+    [
+        ("0 15 2 * * ?", "Australia/Lord_Howe", "2021-10-02T12:00", "2021-10-03 02:30:00+1100"),  # half an hour
+        ("0 45 1 * * ?", "Australia/Lord_Howe", "2021-04-03T12:00", "2021-04-04 01:45:00+1100"),
+        ("0 0 12 * * ?", "Pacific/Apia", "2011-12-29T13:00", "2011-12-31 00:00:00+1400"),  # a whole day left out
+        ("0 0 0 * * ?", "America/Sao_Paulo", "2018-11-03T12:00", "2018-11-04 01:00:00-0200"),  # no midnight
+        ("0 30 23 * * ?", "America/Sao_Paulo", "2018-02-17T12:00", "2018-02-17 23:30:00-0200"),
+        ("0 30 2 * * ?", "America/New_York", "2022-03-12T12:00", "2022-03-13 03:00:00-0400"),
+        ("0 30 0 * * ?", "America/St_Johns", "2006-04-01T12:00", "2006-04-02 01:01:00-0230"),
+        ("0 0 9 * * ?", "Asia/Kolkata", "2026-03-28", "2026-03-28 09:00:00+0530"),
+    ],
+)
+def test_clocks_of_the_world(text, zone, start, expected):
+    assert firings(Schedule.parse(text, zone=zone), start, 1) == [expected]
+
+
+def test_a_gap_makes_up_only_for_days_that_are_due():
+    sundays = Schedule.parse("0 30 2 ? * SUN", zone="Europe/Berlin")
+    mondays = Schedule.parse("0 30 2 ? * MON", zone="Europe/Berlin")
+    assert firings(sundays, "2026-03-28", 1) == ["2026-03-29 03:00:00+0200"]
+    assert firings(mondays, "2026-03-28", 1) == ["2026-03-30 02:30:00+0200"]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(
+    text=st.sampled_from(["0 0/20 * * * ?", "0 30 1,2 * * ?", "0 15 2 L * ?", "*/30 59 1 * * ?", "0 0 0 ? 3,10 1L"]),
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/Havana", "Australia/Lord_Howe"]),
+    gap=st.sampled_from(Gap),
+    fold=st.sampled_from(Fold),
+    start=st.one_of(
+        st.integers(at("2026-03-28"), at("2026-03-30")),
+        st.integers(at("2026-10-24"), at("2026-10-26")),
+        st.integers(0, 10**12),
+    ),
+)
+def test_firings_rise_strictly_and_between_is_next_after_repeated(text, zone, gap, fold, start):
+    schedule = Schedule.parse(text, zone=zone, gap=gap, fold=fold)
+    one_by_one = list(
+        itertools.islice(itertools.accumulate(range(13), lambda last, _: schedule.next_after(last), initial=start), 13)
+    )
+    assert all(earlier < later for earlier, later in itertools.pairwise(one_by_one))
+    assert list(schedule.between(start, one_by_one[-1], 100)) == one_by_one[1:]
+    assert schedule.between(start, one_by_one[-1] - 1, 100) == tuple(one_by_one[1:-1])
+    assert schedule.between(start, one_by_one[-1], 3) == tuple(one_by_one[1:4])
+    assert schedule.between(start, start, 5) == ()
+
+
+def test_a_firing_is_strictly_after_to_the_millisecond():
+    schedule = Schedule.parse("0 0 * * * ?")
+    noon = at("2026-03-28T12:00")
+    assert [schedule.next_after(noon + shift) - noon for shift in (-1001, -1, 0, 1)] == [0, 0, 3_600_000, 3_600_000]
+
+
+def test_instants_outside_the_horizon_are_answered():
+    daily = Schedule.parse("0 0 0 * * ?", zone="Asia/Tokyo")
+    assert daily.next_after(-(10**18)) == at("1970-01-02T00:00", "Asia/Tokyo")
+    assert daily.next_after(at("2100-01-01")) is None
+    assert daily.next_after(10**18) is None
+    assert Schedule.parse("59 59 23 31 12 ? 2099", zone="America/New_York").next_after(at("2099-12-31T12:00")) is None
+    assert Schedule.parse("59 59 23 31 12 ? 2099").next_after(at("2099-12-31T12:00")) == at("2099-12-31T23:59:59")
+
+
+def test_equal_expressions_share_one_parsed_schedule():
+    assert Schedule.parse("0 0 12 * * ?") is Schedule.parse("0 0 12 * * ?")
+    assert Schedule.parse("0 0 12 * * ?") != Schedule.parse("0 0 12 * * ?", zone="Asia/Tokyo")
+
+
+def test_the_clock_of_this_machine_is_never_read(monkeypatch):
+    def refuse() -> float:
+        raise AssertionError("read the clock")
+
+    monkeypatch.setattr(time, "time", refuse)
+    monkeypatch.setattr(sys.modules["croniter.croniter"], "time", refuse)
+    assert Schedule.parse("0 7 12 * * ?", zone="Europe/Berlin").next_after(at("2026-03-28"))
