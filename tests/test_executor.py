@@ -1,87 +1,15 @@
-"""The executor daemon as a process against a scripted agent: what it runs, what it reports, what it survives."""
+"""What the executor daemon runs and reports, as a process against a scripted agent."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from executor_kit import ExecutorProcess, FakeAgent, app_payload, interpreters, wait_until, zip_of
+from executor_kit import PACKAGE, FakeAgent, Start, app_payload, wait_until
 
-FILES = {
-    "shop/__init__.py": "",
-    "shop/jobs.py": """\
-import os, sys, time
-from jobcloud.job import SimpleJob, DataflowJob
-
-class Settle(SimpleJob):
-    def execute(self, ctx):
-        print("settling", ctx.sharding_item, ctx.sharding_parameter)
-        print("to stderr", file=sys.stderr)
-        ctx.logger.info("logged %s", ctx.run_id)
-        return {"item": ctx.sharding_item, "run": ctx.run_id, "attempt": ctx.attempt, "fence": ctx.fence,
-                "fire": ctx.fire_time_ms, "pid": os.getpid(), "cwd": os.getcwd()}
-
-class Raises(SimpleJob):
-    def execute(self, ctx):
-        raise ValueError("no stock")
-
-def plain(ctx):
-    return ctx.job_parameter
-
-def wait_for_kill(ctx):
-    print("waiting")
-    while not ctx.cancelled:
-        time.sleep(0.01)
-
-def never_returns(ctx):
-    while True:
-        time.sleep(0.01)
-
-def dies(ctx):
-    os._exit(9)
-""",
-    "bin/run.py": """\
-#!/usr/bin/env python3
-import json, os, sys
-facts = {name: value for name, value in os.environ.items() if name.startswith("JOBCLOUD_")}
-print(json.dumps({"argv": sys.argv[1:], "facts": facts, "cwd": os.getcwd(), "group": os.getpgrp() == os.getpid()}))
-print("a word on stderr", file=sys.stderr)
-sys.exit(int(json.loads(sys.argv[-1])["shardingItem"]))
-""",
-}
-PACKAGE = zip_of(FILES)
-
-Start = Callable[..., ExecutorProcess]
-
-
-@pytest.fixture(params=interpreters(), ids=lambda path: "oldest" if "3.9" in path else "own", scope="session")
-def python(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def agent() -> Iterator[FakeAgent]:
-    agent = FakeAgent(app_payload(PACKAGE))
-    yield agent
-    agent.down()
-
-
-@pytest.fixture
-def start(agent: FakeAgent, tmp_path: Path) -> Iterator[Start]:
-    started: list[ExecutorProcess] = []
-
-    def begin(package: bytes | None = PACKAGE, python: str = interpreters()[0], **environment: str) -> ExecutorProcess:
-        executor = ExecutorProcess(agent, tmp_path / f"sandbox{len(started)}", package, python, **environment)
-        started.append(executor)
-        return executor
-
-    yield begin
-    for executor in started:
-        executor.stop()
+pytest_plugins = ["executor_kit.fixtures"]
 
 
 def test_a_simple_job_runs_and_its_result_comes_back(agent: FakeAgent, start: Start, python: str) -> None:
@@ -176,3 +104,267 @@ def test_a_cooperative_shard_is_killed_and_its_siblings_go_on(agent: FakeAgent, 
     agent.kill("good")
     assert agent.end("good").state == "TASK_KILLED"
     assert agent.states("sibling") == ["TASK_RUNNING"]
+
+
+@pytest.mark.parametrize(
+    ("job_class", "says"),
+    [
+        ("nowhere.jobs:Settle", "No module named 'nowhere'"),
+        ("broken:Anything", "No module named 'no_such_module'"),
+        ("shop.jobs:Missing", "there is no 'Missing' in 'shop.jobs'"),
+        ("shop.jobs:NotAJob", "must be a jobcloud.job.SimpleJob"),
+        ("shop.jobs:Unmakeable", "RuntimeError: no connection"),
+        ("shop.jobs:asynchronous", "async"),
+        ("nodots", "write package.module:Name"),
+        ("", "write package.module:Name"),
+    ],
+)
+def test_a_class_that_is_no_job_is_named_with_the_reason(
+    agent: FakeAgent, start: Start, job_class: str, says: str
+) -> None:
+    start()
+    agent.launch("t1", jobClass=job_class)
+    end = agent.end("t1")
+    assert (end.state, end.cause) == ("TASK_FAILED", "import")
+    assert repr(job_class) in end.message
+    assert says in end.message
+
+
+def test_an_exit_in_a_job_is_its_outcome(agent: FakeAgent, start: Start) -> None:
+    start()
+    agent.launch("zero", item=0, jobClass="shop.jobs:exits")
+    agent.launch("three", item=3, jobClass="shop.jobs:exits")
+    assert agent.end("zero").state == "TASK_FINISHED"
+    three = agent.end("three")
+    assert (three.state, three.cause, three.data["exitCode"]) == ("TASK_FAILED", "exit_code", 3)
+
+
+def test_a_context_is_built_once_and_its_beans_are_reused(agent: FakeAgent, start: Start) -> None:
+    start()
+    bean = {"applicationContext": "shop.jobs:context", "beanName": "settle", "jobClass": "shop.jobs:Bean"}
+    for number in (1, 2, 3):
+        agent.launch(f"t{number}", **bean)
+        assert agent.end(f"t{number}").data["result"] == [1, number]
+
+
+def test_a_context_that_is_a_context_manager_is_closed_when_the_executor_leaves(agent: FakeAgent, start: Start) -> None:
+    agent.executor_data = app_payload(PACKAGE, idleTimeoutSeconds=0.1)
+    executor = start()
+    agent.launch("t1", applicationContext="shop.jobs:Pool", beanName="settle")
+    assert agent.end("t1").state == "TASK_FINISHED"
+    assert executor.wait() == 0
+    assert (executor.sandbox / "app" / "closed").exists()
+
+
+@pytest.mark.parametrize(
+    ("context", "bean", "says"),
+    [
+        ("shop.jobs:broken_context", "settle", "RuntimeError: no database"),
+        ("shop.jobs:context", "other", "has only settle"),
+        ("shop.jobs:works_on", "settle", "cannot be built"),
+    ],
+)
+def test_a_context_that_cannot_be_had_is_named_with_the_reason(
+    agent: FakeAgent, start: Start, context: str, bean: str, says: str
+) -> None:
+    start()
+    agent.launch("t1", applicationContext=context, beanName=bean)
+    end = agent.end("t1")
+    assert (end.state, end.cause) == ("TASK_FAILED", "context")
+    assert says in end.message
+
+
+def test_a_dataflow_job_runs_once_or_until_nothing_is_fetched(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("once", jobType="DATAFLOW", jobClass="shop.jobs:Flow")
+    agent.launch("stream", jobType="DATAFLOW", jobClass="shop.jobs:Flow", streamingProcess=True)
+    assert agent.end("once").state == agent.end("stream").state == "TASK_FINISHED"
+    assert executor.output("once") == "[1, 2]\n"
+    assert executor.output("stream") == "[1, 2]\n[3]\n"
+
+
+def test_what_a_job_prints_is_bounded_and_harms_nobody(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("much", jobClass="shop.jobs:prints_much")
+    assert agent.end("much").state == "TASK_FINISHED"
+    sizes = [file.stat().st_size for file in (executor.sandbox / "tasks" / "much").iterdir()]
+    assert max(sizes) <= 10 << 20
+    assert sum(sizes) < 25 << 20
+
+
+def test_a_job_that_closes_its_output_closes_nobody_elses(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("t1", jobClass="shop.jobs:closes_output")
+    assert agent.end("t1").state == "TASK_FINISHED"
+    assert executor.output("t1") == "still here\n"
+    agent.launch("t2", item=1, jobClass="shop.jobs:Settle")
+    assert agent.end("t2").state == "TASK_FINISHED"
+    assert executor.output("t2") == "settling 1 \n"
+
+
+@pytest.mark.parametrize(
+    ("job", "says"),
+    [
+        ("talks_nonsense", "broke the protocol: no JSON"),
+        ("segfaults", "SIGSEGV"),
+    ],
+)
+def test_a_worker_that_fails_the_daemon_is_lost_and_replaced(
+    agent: FakeAgent, start: Start, job: str, says: str
+) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:" + job)
+    end = agent.end("t1")
+    assert (end.state, end.cause) == ("TASK_FAILED", "worker_lost")
+    assert says in end.message
+    agent.launch("t2", jobClass="shop.jobs:works_on")
+    assert agent.end("t2").state == "TASK_FINISHED"
+
+
+def test_a_worker_that_answers_twice_ends_its_task_once(agent: FakeAgent, start: Start) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:answers_twice")
+    assert agent.end("t1").data["result"] == 1
+    agent.launch("t2", jobClass="shop.jobs:works_on")
+    agent.end("t2")
+    assert agent.states("t1") == ["TASK_RUNNING", "TASK_FINISHED"]
+
+
+def test_a_child_forked_by_a_job_does_not_speak_for_it(agent: FakeAgent, start: Start) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:forks")
+    assert agent.end("t1").data["result"] == "parent"
+
+
+@pytest.mark.parametrize("job", ["big_result", "odd_result"])
+def test_a_result_that_cannot_be_kept_is_dropped_and_said(agent: FakeAgent, start: Start, job: str) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:" + job)
+    end = agent.end("t1")
+    assert end.state == "TASK_FINISHED"
+    assert "result" not in end.data
+    assert "the result was dropped" in end.message
+
+
+@pytest.mark.parametrize("job", ["not_utf8", "huge_error"])
+def test_any_error_text_fits_into_an_update(agent: FakeAgent, start: Start, job: str) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:" + job)
+    end = agent.end("t1")
+    assert (end.state, end.cause) == ("TASK_FAILED", "exception")
+    assert end.message.startswith("ValueError")
+    assert len(end.message) <= 4000
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("run.py", "neither in PATH nor in the package"),
+        ("bin/run.py", "No such file"),
+        ("./shop/jobs.py", "is it executable in the package?"),
+    ],
+)
+def test_a_script_that_cannot_start_says_why(agent: FakeAgent, start: Start, command: str, says: str) -> None:
+    executor = start()
+    agent.launch("first", jobType="SCRIPT", scriptCommandLine="true")
+    assert agent.end("first").state == "TASK_FINISHED"
+    (executor.sandbox / "app" / "bin" / "run.py").unlink()
+    agent.launch("s1", jobType="SCRIPT", scriptCommandLine=command)
+    end = agent.end("s1")
+    assert (end.state, end.cause) == ("TASK_FAILED", "command")
+    assert says in end.message
+
+
+@pytest.mark.parametrize("command", ["", "'unbalanced"])
+def test_a_command_line_that_is_none_is_refused(agent: FakeAgent, start: Start, command: str) -> None:
+    start()
+    agent.launch("s1", jobType="SCRIPT", scriptCommandLine=command)
+    end = agent.end("s1")
+    assert (end.state, end.cause) == ("TASK_ERROR", "payload")
+    assert "scriptCommandLine" in end.message
+
+
+@pytest.mark.parametrize("payload", ["", "%%%", "bm8ganNvbg==", "eyJzY2hlbWEiOjk5fQ=="])
+def test_task_data_of_another_kind_or_schema_is_refused_in_words(agent: FakeAgent, start: Start, payload: str) -> None:
+    start()
+    agent.launch("t1", payload)
+    end = agent.end("t1")
+    assert (end.state, end.cause) == ("TASK_ERROR", "payload")
+    assert "TaskInfo.data" in end.message
+
+
+def test_executor_data_of_another_schema_fails_each_task_in_words(agent: FakeAgent, start: Start) -> None:
+    agent.executor_data = app_payload(PACKAGE, schema=2)
+    start()
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    end = agent.end("t1")
+    assert (end.state, end.cause) == ("TASK_ERROR", "payload")
+    assert "schema 2" in end.message
+
+
+def test_a_package_that_was_altered_fails_each_task_before_anything_is_unpacked(agent: FakeAgent, start: Start) -> None:
+    executor = start(package=PACKAGE + b"x")
+    for task in ("t1", "t2"):
+        agent.launch(task, jobClass="shop.jobs:works_on")
+        end = agent.end(task)
+        assert (end.state, end.cause) == ("TASK_FAILED", "package")
+        assert "sha256" in end.message
+    assert not (executor.sandbox / "app").exists()
+
+
+EVERY_SECOND = {
+    "version": 1,
+    "seconds": list(range(60)),
+    "minutes": list(range(60)),
+    "hours": list(range(24)),
+    "months": list(range(1, 13)),
+    "month_days": list(range(1, 32)),
+    "weekdays": list(range(7)),
+    "years": None,
+    "either_day": False,
+    "special_day": None,
+    "zone": "UTC",
+    "run_after_gap": True,
+    "repeat_in_fold": True,
+}
+
+
+def test_a_resident_job_fires_by_itself_keeps_its_object_and_survives_a_failure(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("d", jobExecutionType="DAEMON", jobClass="shop.jobs:Counts", timer=EVERY_SECOND)
+    reports = wait_until(lambda: agent.reports("d", "COMPLETE")[2:] and agent.reports("d", "COMPLETE"), "three runs")
+    assert [(report["run"], report["success"]) for report in reports[:3]] == [(1, True), (2, False), (3, True)]
+    assert reports[1]["error"].startswith("ValueError: the second fails")
+    assert [report["run"] for report in agent.reports("d", "BEGIN")][:3] == [1, 2, 3]
+    lines = executor.output("d").splitlines()
+    assert [line.split()[0] for line in lines][:3] == ["1", "2", "3"]
+    assert len({line.split()[1] for line in lines}) == len(lines)
+    agent.kill("d")
+    assert agent.end("d").state == "TASK_KILLED"
+
+
+def test_a_resident_script_fires_and_is_sampled_but_failures_are_always_told(agent: FakeAgent, start: Start) -> None:
+    agent.executor_data = app_payload(PACKAGE, eventTraceSamplingCount=1000)
+    start()
+    script = {"jobType": "SCRIPT", "jobExecutionType": "DAEMON", "timer": EVERY_SECOND}
+    agent.launch("good", scriptCommandLine="true", **script)
+    agent.launch("bad", scriptCommandLine="false", **script)
+    report = wait_until(lambda: agent.reports("bad", "COMPLETE"), "the failure is told")[0]
+    assert (report["success"], report["error"]) == (False, "exit code 1")
+    assert agent.reports("good", "COMPLETE") == []
+
+
+def test_a_resident_job_that_cannot_be_loaded_fails_at_once(agent: FakeAgent, start: Start) -> None:
+    start()
+    agent.launch("d", jobExecutionType="DAEMON", jobClass="shop.jobs:Missing", timer=EVERY_SECOND)
+    end = agent.end("d")
+    assert (end.state, end.cause) == ("TASK_FAILED", "import")
+
+
+@pytest.mark.parametrize("timer", [None, {"version": 1}, {"version": 2}])
+def test_a_resident_job_without_a_table_of_firings_is_refused(agent: FakeAgent, start: Start, timer: Any) -> None:
+    start()
+    agent.launch("d", jobExecutionType="DAEMON", jobClass="shop.jobs:Counts", timer=timer)
+    end = agent.end("d")
+    assert (end.state, end.cause) == ("TASK_ERROR", "payload")
+    assert "'timer'" in end.message

@@ -59,6 +59,16 @@ def zip_of(files: Mapping[str, str]) -> bytes:
     return out.getvalue()
 
 
+def app_files() -> dict[str, str]:
+    """The app that the executor's tests run: by path in the package."""
+    root = Path(__file__).parent / "app"
+    files = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(root)): path.read_text() for path in files}
+
+
+PACKAGE = zip_of(app_files())
+
+
 def json_data(fields: Mapping[str, Any]) -> str:
     return encode_data(json.dumps(fields).encode())
 
@@ -166,8 +176,10 @@ class FakeAgent:
         self.drop_stream()
 
     def drop_stream(self) -> None:
+        """The streams break; what subscribes from now on begins with a proper word."""
         with self._condition:
             streams, self._streams = self._streams, []
+            self.first_word = None
         for handler in streams:
             handler.done.set()
             handler.connection.close()
@@ -296,7 +308,8 @@ class Ended:
 class ExecutorProcess:
     """The daemon, started from the zip as an agent would."""
 
-    def __init__(self, agent: FakeAgent, sandbox: Path, package: bytes | None, python: str, **environment: str) -> None:
+    def __init__(self, agent: FakeAgent, sandbox: Path, package: bytes | None, python: str, **environment: Any) -> None:
+        group: int = environment.pop("process_group", 0)
         self.sandbox = sandbox
         sandbox.mkdir(exist_ok=True)
         if package is not None:
@@ -323,7 +336,7 @@ class ExecutorProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                start_new_session=True,
+                process_group=group,
             )
 
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
@@ -344,6 +357,9 @@ class ExecutorProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+Start = Callable[..., ExecutorProcess]
 
 
 def living(marker: str) -> list[int]:

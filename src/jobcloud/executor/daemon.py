@@ -21,7 +21,7 @@ from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed
 from jobcloud.executor.output import Pump, TaskFolders
 from jobcloud.executor.payload import AppPayload, PayloadError, TaskPayload, read_app, read_task
-from jobcloud.executor.processes import Children, become_subreaper
+from jobcloud.executor.processes import Children, become_subreaper, start_warden
 from jobcloud.executor.resident import Resident, resident
 from jobcloud.executor.runs import LOADING, Run, Runner
 from jobcloud.executor.scripts import Scripts
@@ -55,11 +55,10 @@ class _Task:
 class Executor(Listener):
     """Every method runs in the loop."""
 
-    def __init__(self, settings: Settings, loop: Loop) -> None:
-        self._settings, self._loop = settings, loop
+    def __init__(self, settings: Settings, loop: Loop, children: Children) -> None:
+        self._settings, self._loop, self._children = settings, loop, children
         self._ledger = Ledger()
         self._link = AgentLink(settings, self, loop.post)
-        self._children = Children(loop.post)
         self._pump = Pump(loop.post)
         self._folders = TaskFolders(os.path.join(settings.sandbox, "tasks"))
         self._directory = os.path.join(settings.sandbox, "app")
@@ -455,8 +454,10 @@ def _now_ms() -> int:
 def serve(settings: Settings) -> int:
     """Run the executor; its exit code. Belongs in a process's main thread."""
     become_subreaper()
+    family = uuids.uuid4().hex
+    warden = start_warden(family)
     loop = Loop()
-    executor = Executor(settings, loop)
+    executor = Executor(settings, loop, Children(loop.post, family, warden))
     names: List[signal.Signals] = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     for number in names:
         signal.signal(number, lambda *_: loop.post(executor.shutdown, "a signal asked for it", 0))

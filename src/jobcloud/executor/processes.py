@@ -2,7 +2,7 @@
 
 Every child leads a session of its own and carries a mark in its environment. The daemon is a subreaper: descendants
 that left their session come to it when their parents die, and are found by the mark. When the daemon itself is killed,
-the kernel kills its children (PR_SET_PDEATHSIG).
+the kernel kills its children (PR_SET_PDEATHSIG), and a warden, a fork of the daemon that does nothing else, theirs.
 """
 
 from __future__ import annotations
@@ -39,6 +39,40 @@ def _die_with_parent() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def start_warden(family: str) -> int:
+    """Fork the process that outlives this one by a moment and kills what bears the family's marks; its pid.
+
+    To be called before there are threads. It notices the end by the pipe that only this process holds open.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _guard(read, write, family)
+        finally:
+            os._exit(0)
+    os.close(read)
+    return pid
+
+
+def _guard(read: int, write: int, family: str) -> None:
+    os.close(write)
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    os.read(read, 1)
+    for _ in range(_SWEEPS):
+        left = [pid for pid, _ in _parents() if _marked(pid, family + ".")]
+        if not left:
+            return
+        for pid in left:
+            _kill(pid)
+        time.sleep(0.01)
+
+
 class Child:
     """A process that was started here, leader of its own session and process group."""
 
@@ -56,8 +90,8 @@ class Children:
     `on_exit` gets the exit code, or minus the signal, by way of `post`, once the whole process group is dead.
     """
 
-    def __init__(self, post: Callable[..., None]) -> None:
-        self._post = post
+    def __init__(self, post: Callable[..., None], family: str, warden: int) -> None:
+        self._post, self._family, self._warden = post, family, warden
         self._lock = threading.Lock()
         self._children: Dict[int, Child] = {}
         self._started = threading.Event()
@@ -77,7 +111,7 @@ class Children:
     ) -> Child:
         """Raises OSError where the program cannot be started."""
         self._marks += 1
-        mark = f"{os.getpid()}.{self._marks}"
+        mark = f"{self._family}.{self._marks}."
         # The reaper must not meet a child that is not in the table yet.
         with self._lock:
             process = subprocess.Popen(
@@ -108,7 +142,7 @@ class Children:
             with self._lock:
                 for pid in self._children:
                     _killpg(pid, signal.SIGKILL)
-                left = [pid for pid in _own_children() if _alive(pid)]
+                left = [pid for pid in _own_children() if pid != self._warden and _alive(pid)]
                 for pid in left:
                     _kill(pid)
             if not left:
@@ -208,8 +242,10 @@ def _alive(pid: int) -> bool:
 
 
 def _marked(pid: int, mark: str) -> bool:
+    """Whether its environment holds a mark that starts so. A zombie has none."""
+    sought = f"{MARK}={mark}".encode()
     try:
-        return f"{MARK}={mark}".encode() in _read(f"/proc/{pid}/environ").split(b"\0")
+        return any(entry.startswith(sought) for entry in _read(f"/proc/{pid}/environ").split(b"\0"))
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
 

@@ -50,6 +50,7 @@ class Worker:
 
     def __init__(self, orders: int, answers: int) -> None:
         self._orders, self._answers = orders, answers
+        self._pid = os.getpid()
         self._write_lock = threading.Lock()
         self._shards: Dict[str, _Shard] = {}
         self._kept: Dict[str, Job] = {}
@@ -107,6 +108,9 @@ class Worker:
             state, cause, text, exit_code, result = self._outcome(message, shard)
         except BaseException as error:
             state, cause, text, exit_code, result = _failure(error)
+        if os.getpid() != self._pid:
+            # A child that the job forked and let run out of it: only its parent speaks for the shard.
+            os._exit(exit_code or int(state != "finished"))
         for file in logs:
             file.close()
         self._shards.pop(task, None)
@@ -236,6 +240,9 @@ class _ShardText(io.TextIOBase):
 
     def fileno(self) -> int:
         return self.buffer.fileno()
+
+    def reconfigure(self, **_: Any) -> None:
+        """What jobs ask for here, UTF-8 and no buffering, they have."""
 
     def close(self) -> None:
         """One shard must not close what all share."""

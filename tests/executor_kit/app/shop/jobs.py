@@ -1,0 +1,206 @@
+import json
+import os
+import sys
+import time
+
+from jobcloud.job import DataflowJob, SimpleJob
+
+
+class Settle(SimpleJob):
+    def execute(self, ctx):
+        print("settling", ctx.sharding_item, ctx.sharding_parameter)
+        print("to stderr", file=sys.stderr)
+        ctx.logger.info("logged %s", ctx.run_id)
+        return {
+            "item": ctx.sharding_item,
+            "run": ctx.run_id,
+            "attempt": ctx.attempt,
+            "fence": ctx.fence,
+            "fire": ctx.fire_time_ms,
+            "pid": os.getpid(),
+            "cwd": os.getcwd(),
+        }
+
+
+class Raises(SimpleJob):
+    def execute(self, ctx):
+        raise ValueError("no stock")
+
+
+def plain(ctx):
+    return ctx.job_parameter
+
+
+def wait_for_kill(ctx):
+    print("waiting")
+    while not ctx.cancelled:
+        time.sleep(0.01)
+
+
+def never_returns(ctx):
+    while True:
+        time.sleep(0.01)
+
+
+def dies(ctx):
+    os._exit(9)
+
+
+class NotAJob:
+    pass
+
+
+class Unmakeable(SimpleJob):
+    def __init__(self):
+        raise RuntimeError("no connection")
+
+    def execute(self, ctx):
+        pass
+
+
+def exits(ctx):
+    sys.exit(int(ctx.sharding_item))
+
+
+def works_on(ctx):
+    return "done"
+
+
+def prints_much(ctx):
+    for _ in range(300):
+        print("x" * 100_000)
+
+
+def closes_output(ctx):
+    sys.stdout.close()
+    sys.stderr.close()
+    os.chdir("/")
+    print("still here")
+
+
+def talks_nonsense(ctx):
+    os.write(int(sys.argv[-1]), b"nonsense\n")
+    time.sleep(60)
+
+
+def answers_twice(ctx):
+    end = {"type": "ended", "task": ctx.task_id, "run": 1, "state": "finished"}
+    line = json.dumps({**end, "cause": None, "message": "", "exitCode": None, "result": 1}).encode() + b"\n"
+    os.write(int(sys.argv[-1]), line + line)
+    time.sleep(60)
+
+
+def segfaults(ctx):
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def big_result(ctx):
+    return "y" * 10_000_000
+
+
+def odd_result(ctx):
+    return {1, 2}
+
+
+def not_utf8(ctx):
+    sys.stdout.buffer.write(b"\xff\xfe")
+    raise ValueError("\udcff \x00")
+
+
+def huge_error(ctx):
+    raise ValueError("z" * 1_000_000)
+
+
+def environment(ctx):
+    return sorted(name for name in os.environ if name.startswith("MESOS_EXECUTOR_AUTH"))
+
+
+def forks(ctx):
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(0)
+    os.waitpid(pid, 0)
+    return "parent"
+
+
+def leaves_children(ctx):
+    import subprocess
+
+    subprocess.Popen(["sleep", ctx.sharding_parameter], start_new_session=True)
+    while not ctx.cancelled:
+        time.sleep(0.01)
+
+
+class Bean(SimpleJob):
+    def __init__(self, built):
+        self.built = built
+        self.runs = 0
+
+    def execute(self, ctx):
+        self.runs += 1
+        return [self.built, self.runs]
+
+
+built = 0
+
+
+def context():
+    global built
+    built += 1
+    return {"settle": Bean(built)}
+
+
+class Pool:
+    def __enter__(self):
+        open("opened", "w").close()
+        return {"settle": Bean(0)}
+
+    def __exit__(self, *_):
+        open("closed", "w").close()
+
+
+def broken_context():
+    raise RuntimeError("no database")
+
+
+class Flow(DataflowJob):
+    def __init__(self):
+        self.left = [[1, 2], [3], []]
+        self.seen = []
+
+    def fetch_data(self, ctx):
+        return self.left.pop(0)
+
+    def process_data(self, ctx, data):
+        print(data)
+
+
+class Endless(DataflowJob):
+    def fetch_data(self, ctx):
+        return [1]
+
+    def process_data(self, ctx, data):
+        time.sleep(0.01)
+        print("round")
+
+
+class Counts(SimpleJob):
+    def __init__(self):
+        self.runs = 0
+
+    def execute(self, ctx):
+        self.runs += 1
+        print(self.runs, ctx.run_id)
+        if self.runs == 2:
+            raise ValueError("the second fails")
+
+
+async def asynchronous(ctx):
+    pass
+
+
+def until_file(ctx):
+    while not os.path.exists(ctx.sharding_parameter):
+        time.sleep(0.01)

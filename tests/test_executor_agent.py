@@ -1,0 +1,293 @@
+"""The executor and its agent: restarts, lost connections and answers. E1 to E7 are what pymesos' executor driver gets
+wrong; each is a test by that name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from executor_kit import PACKAGE, FakeAgent, Start, app_payload, living, task_payload, wait_until
+from jobcloud.executor import bundle
+from jobcloud.wire import frame
+
+pytest_plugins = ["executor_kit.fixtures"]
+
+WAIT = "shop.jobs:wait_for_kill"
+
+
+def test_e1_an_update_without_acknowledgement_is_told_again_when_the_agent_is_back(
+    agent: FakeAgent, start: Start
+) -> None:
+    start()
+    agent.acknowledge = False
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    end = agent.end("t1")
+    agent.down()
+    agent.up()
+    told = wait_until(lambda: agent.subscriptions()[1:], "it subscribed again")[0]
+    assert [task["task_id"]["value"] for task in told["unacknowledged_tasks"]] == ["t1"]
+    states = [update["status"]["state"] for update in told["unacknowledged_updates"]]
+    assert states == ["TASK_RUNNING", "TASK_FINISHED"]
+    assert agent.end("t1").data == end.data
+    assert len(agent.statuses("t1")) == 2
+
+
+def test_e1_what_was_acknowledged_is_not_told_again(agent: FakeAgent, start: Start) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    agent.end("t1")
+    agent.launch("t2", jobClass=WAIT)
+    agent.state("t2", "TASK_RUNNING")
+
+    def told_nothing() -> bool:
+        """The acknowledgements may still be under way when the stream breaks; then they are, rightly, told again."""
+        agent.drop_stream()
+        known = len(agent.subscriptions())
+        told = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
+        return told == {"unacknowledged_tasks": [], "unacknowledged_updates": []}
+
+    wait_until(told_nothing, "all is acknowledged")
+
+
+def test_e2_what_happens_while_the_agent_is_away_is_told_when_it_is_back(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("t1", jobType="SCRIPT", scriptCommandLine="sh -c 'until test -e go; do sleep 0.02; done'")
+    agent.state("t1", "TASK_RUNNING")
+    agent.down()
+    (executor.sandbox / "app" / "go").touch()
+    wait_until(lambda: not living("until test -e go"), "the script ended")
+    agent.up()
+    assert agent.end("t1").state == "TASK_FINISHED"
+    assert agent.states("t1") == ["TASK_RUNNING", "TASK_FINISHED"]
+
+
+def test_e3_without_checkpointing_the_executor_leaves_when_the_agent_does(agent: FakeAgent, start: Start) -> None:
+    executor = start(MESOS_CHECKPOINT="0", MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="1secs")
+    agent.launch("t1", jobClass=WAIT)
+    agent.state("t1", "TASK_RUNNING")
+    agent.down()
+    assert executor.wait() == 4
+    assert not living(str(executor.sandbox))
+
+
+def test_e3_with_checkpointing_a_task_outlives_an_agent_restart(agent: FakeAgent, start: Start) -> None:
+    start(MESOS_CHECKPOINT="1")
+    agent.launch("t1", jobClass=WAIT)
+    agent.state("t1", "TASK_RUNNING")
+    agent.down()
+    agent.up()
+    agent.kill("t1")
+    assert agent.end("t1").state == "TASK_KILLED"
+
+
+def test_e4_the_agents_token_goes_with_each_call_and_to_no_job(agent: FakeAgent, start: Start) -> None:
+    start(MESOS_EXECUTOR_AUTHENTICATION_TOKEN="a.b.c")
+    agent.launch("t1", jobClass="shop.jobs:environment")
+    assert agent.end("t1").data["result"] == []
+    assert {headers["Authorization"] for headers in agent.headers} == {"Bearer a.b.c"}
+
+
+def test_e5_the_executor_gives_up_when_the_recovery_timeout_is_over(agent: FakeAgent, start: Start) -> None:
+    timeouts = {"MESOS_RECOVERY_TIMEOUT": "500ms", "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": "1secs"}
+    executor = start(**timeouts)
+    agent.launch("t1", jobClass=WAIT)
+    agent.state("t1", "TASK_RUNNING")
+    agent.down()
+    assert executor.wait() == 4
+    assert "did not come back" in executor.log()
+
+
+def test_e5_a_refusing_agent_is_asked_again_and_again_but_in_no_hurry(agent: FakeAgent, start: Start) -> None:
+    agent.answer_subscribe = 503
+    began = time.monotonic()
+    executor = start(MESOS_RECOVERY_TIMEOUT="1secs", MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="100ms")
+    assert executor.wait() == 3
+    # The back-off is 12 ms at least; a busy loop would ask some thousand times.
+    assert 3 <= len(agent.subscriptions()) <= 3 + (time.monotonic() - began) / 0.0125
+
+
+def test_e6_a_second_launch_of_a_living_task_changes_nothing(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    for _ in range(2):
+        agent.launch("t1", jobClass=WAIT)
+    agent.launch("t2", jobClass="shop.jobs:works_on")
+    assert agent.end("t2").state == "TASK_FINISHED"
+    agent.kill("t1")
+    assert agent.end("t1").state == "TASK_KILLED"
+    assert agent.states("t1") == ["TASK_RUNNING", "TASK_KILLED"]
+    assert executor.output("t1") == "waiting\n"
+
+
+def test_e6_a_launch_of_a_task_that_ended_starts_nothing(agent: FakeAgent, start: Start) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    agent.end("t1")
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    agent.launch("t2", jobClass="shop.jobs:works_on")
+    agent.end("t2")
+    assert agent.states("t1") == ["TASK_RUNNING", "TASK_FINISHED"]
+
+
+def test_e7_others_in_the_executors_process_group_live_on(agent: FakeAgent, start: Start) -> None:
+    neighbour = subprocess.Popen(["sleep", "600"], process_group=0)
+    try:
+        executor = start(process_group=neighbour.pid)
+        agent.launch("t1", jobClass="shop.jobs:never_returns")
+        agent.state("t1", "TASK_RUNNING")
+        agent.send({"type": "SHUTDOWN"})
+        assert executor.wait() == 0
+        assert neighbour.poll() is None
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
+def test_shutdown_ends_every_task_with_one_last_update(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("good", jobClass=WAIT)
+    agent.launch("stubborn", jobClass="shop.jobs:never_returns")
+    agent.launch("script", jobType="SCRIPT", scriptCommandLine="sh -c 'sleep 600'")
+    for task in ("good", "stubborn", "script"):
+        agent.state(task, "TASK_RUNNING")
+    agent.send({"type": "SHUTDOWN"})
+    assert executor.wait() == 0
+    for task in ("good", "stubborn", "script"):
+        end = agent.end(task)
+        assert (end.state, end.cause) == ("TASK_KILLED", "executor_shutdown"), end
+        assert len(agent.states(task)) == 2
+    assert not living(str(executor.sandbox))
+
+
+def test_sigterm_is_a_shutdown(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("t1", jobClass=WAIT)
+    agent.state("t1", "TASK_RUNNING")
+    executor.process.send_signal(signal.SIGTERM)
+    assert executor.wait() == 0
+    assert agent.end("t1").state == "TASK_KILLED"
+
+
+@pytest.mark.parametrize("word", [b"rubbish without a length\n", frame(b"no json"), frame(b"[]"), b"99999999999\n"])
+def test_an_agent_that_sends_garbage_is_left_and_asked_again(agent: FakeAgent, start: Start, word: bytes) -> None:
+    agent.first_word = word
+    start()
+    wait_until(lambda: len(agent.subscriptions()) >= 3, "it keeps asking")
+    agent.drop_stream()
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    assert agent.end("t1").state == "TASK_FINISHED"
+
+
+def test_events_it_cannot_read_are_skipped(agent: FakeAgent, start: Start) -> None:
+    start()
+    for event in (
+        {"type": "NEW_IN_THE_FUTURE"},
+        {"type": "HEARTBEAT"},
+        {"type": "MESSAGE", "message": {"data": "eA=="}},
+        {"type": "LAUNCH"},
+        {"type": "LAUNCH", "launch": {"task": 7}},
+        {"type": "KILL", "kill": {"task_id": {"value": "never heard of"}}},
+        {"type": "ACKNOWLEDGED", "acknowledged": {"task_id": {"value": "x"}, "uuid": "never sent"}},
+    ):
+        agent.send(event)
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    assert agent.end("t1").state == "TASK_FINISHED"
+
+
+def test_a_refused_update_is_sent_until_it_is_taken(agent: FakeAgent, start: Start) -> None:
+    agent.answer_update = 503
+    start()
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    agent.end("t1")
+    calls = len(agent.calls)
+    wait_until(lambda: len(agent.calls) > calls, "it is sent again")
+    agent.answer_update = 202
+    agent.executor_data = None
+    wait_until(lambda: not _owes(agent), "everything is taken")
+    assert agent.states("t1") == ["TASK_RUNNING", "TASK_FINISHED"]
+
+
+def _owes(agent: FakeAgent) -> bool:
+    agent.drop_stream()
+    known = len(agent.subscriptions())
+    told = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
+    return bool(told["unacknowledged_updates"])
+
+
+def test_a_task_group_is_refused_in_words(agent: FakeAgent, start: Start) -> None:
+    start()
+    task = {"task_id": {"value": "g1"}, "name": "g1", "agent_id": {"value": "S0"}}
+    agent.send({"type": "LAUNCH_GROUP", "launch_group": {"task_group": {"tasks": [task]}}})
+    end = agent.end("g1")
+    assert (end.state, end.cause) == ("TASK_ERROR", "payload")
+
+
+def test_kills_that_race_with_the_end_give_one_end_each(agent: FakeAgent, start: Start) -> None:
+    start()
+    tasks = [f"t{number}" for number in range(60)]
+    for number, task in enumerate(tasks):
+        script = {"jobType": "SCRIPT", "scriptCommandLine": "true"}
+        agent.launch(task, **(script if number % 3 == 0 else {"jobClass": "shop.jobs:works_on"}))
+        if number % 2:
+            agent.kill(task)
+    for task in tasks:
+        agent.end(task)
+    agent.launch("last", jobClass="shop.jobs:works_on")
+    agent.end("last")
+    for task in tasks:
+        states = agent.states(task)
+        assert len([state for state in states if state != "TASK_RUNNING"]) == 1, states
+        assert states[-1] in ("TASK_FINISHED", "TASK_KILLED")
+
+
+def test_nothing_survives_a_daemon_that_is_killed(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    marker = f"86399.{os.getpid()}"
+    agent.launch("t1", jobClass="shop.jobs:never_returns")
+    agent.launch("t2", jobType="SCRIPT", scriptCommandLine=f"sh -c 'setsid sleep {marker}; true'")
+    for task in ("t1", "t2"):
+        agent.state(task, "TASK_RUNNING")
+    wait_until(lambda: living(f"sleep\0{marker}"), "the script and its child run")
+    assert living(str(executor.sandbox))
+    executor.process.kill()
+    executor.wait()
+    wait_until(lambda: not living(str(executor.sandbox)) and not living(marker), "all are gone")
+
+
+def test_the_command_line_of_the_bundle_checks_what_it_starts(tmp_path: os.PathLike[str]) -> None:
+    zip_file = os.path.join(tmp_path, bundle.FILE_NAME)
+    with open(zip_file, "wb") as file:
+        file.write(bundle.build())
+
+    def run(sha256: str, path: str) -> subprocess.CompletedProcess[str]:
+        line = bundle.command(sha256)
+        environment = {"PATH": path}
+        return subprocess.run(
+            ["/bin/sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    right = hashlib.sha256(bundle.build()).hexdigest()
+    started = run(right, os.environ["PATH"])
+    assert started.returncode == 2
+    assert "MESOS_AGENT_ENDPOINT is not set" in started.stderr
+    altered = run("0" * 64, os.environ["PATH"])
+    assert altered.returncode == 1
+    assert "altered" in altered.stderr
+    nowhere = run(right, "/nowhere")
+    assert nowhere.returncode == 127
+    assert "no python3" in nowhere.stderr
+
+
+def test_an_empty_payload_is_no_reason_to_die(agent: FakeAgent, start: Start) -> None:
+    agent.executor_data = app_payload(PACKAGE)
+    start()
+    agent.send({"type": "LAUNCH", "launch": {"task": {"task_id": {"value": "t0"}}}})
+    assert agent.end("t0").state == "TASK_ERROR"
+    payload = task_payload("t1", jobClass="shop.jobs:works_on")
+    del payload["shardingContext"]["jobName"]
+    agent.launch("t1", payload)
+    assert "shardingContext lacks 'jobName'" in agent.end("t1").message

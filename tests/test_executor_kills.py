@@ -1,0 +1,117 @@
+"""Kills that kill, and what they leave alone."""
+
+from __future__ import annotations
+
+from executor_kit import FakeAgent, Start, living, wait_until
+
+pytest_plugins = ["executor_kit.fixtures"]
+
+WAIT = "shop.jobs:wait_for_kill"
+
+
+def test_a_cooperative_shard_is_killed_and_its_siblings_never_notice(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("good", jobClass=WAIT)
+    agent.launch("sibling", jobClass=WAIT)
+    wait_until(lambda: executor.output("good") and executor.output("sibling"), "both run")
+    agent.kill("good")
+    end = agent.end("good")
+    assert (end.state, end.cause) == ("TASK_KILLED", "killed")
+    agent.launch("next", jobClass="shop.jobs:plain")
+    assert agent.end("next").state == "TASK_FINISHED"
+    assert agent.states("sibling") == ["TASK_RUNNING"]
+
+
+def test_a_streaming_job_stops_between_two_rounds(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("t1", jobType="DATAFLOW", jobClass="shop.jobs:Endless", streamingProcess=True)
+    wait_until(lambda: executor.output("t1"), "it runs")
+    agent.kill("t1", grace_s=60)
+    end = agent.end("t1")
+    assert end.state == "TASK_KILLED"
+    assert "asked to stop" in end.message
+
+
+def test_a_shard_that_does_not_listen_costs_its_worker_but_not_the_siblings_that_finish(
+    agent: FakeAgent, start: Start
+) -> None:
+    executor = start()
+    agent.launch("stubborn", jobClass="shop.jobs:never_returns")
+    agent.launch("sibling", jobClass="shop.jobs:until_file", parameter="go")
+    for task in ("stubborn", "sibling"):
+        agent.state(task, "TASK_RUNNING")
+    agent.launch("before", jobClass="shop.jobs:Settle")
+    agent.kill("stubborn", grace_s=1)
+
+    def another_worker() -> bool:
+        another_worker.count += 1
+        agent.launch(f"after{another_worker.count}", jobClass="shop.jobs:Settle")
+        pid = agent.end(f"after{another_worker.count}").data["result"]["pid"]
+        return pid != agent.end("before").data["result"]["pid"]
+
+    another_worker.count = 0
+    wait_until(another_worker, "new shards go to a new worker")
+    (executor.sandbox / "app" / "go").touch()
+    assert agent.end("stubborn").state == "TASK_KILLED"
+    assert agent.end("sibling").state == "TASK_FINISHED"
+    assert agent.states("stubborn") == ["TASK_RUNNING", "TASK_KILLED"]
+
+
+def test_siblings_that_do_not_finish_in_the_grace_time_are_lost_with_the_worker(agent: FakeAgent, start: Start) -> None:
+    start()
+    agent.launch("stubborn", jobClass="shop.jobs:never_returns")
+    agent.launch("sibling", jobClass="shop.jobs:never_returns")
+    for task in ("stubborn", "sibling"):
+        agent.state(task, "TASK_RUNNING")
+    agent.kill("stubborn", grace_s=0.2)
+    assert agent.end("stubborn").state == "TASK_KILLED"
+    sibling = agent.end("sibling")
+    assert (sibling.state, sibling.cause) == ("TASK_FAILED", "worker_lost")
+
+
+def test_a_script_is_asked_first(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("s1", jobType="SCRIPT", scriptCommandLine="bin/polite.sh")
+    wait_until(lambda: executor.output("s1"), "it is ready")
+    agent.kill("s1", grace_s=600)
+    end = agent.end("s1")
+    assert (end.state, end.data["exitCode"]) == ("TASK_KILLED", 0)
+    assert executor.output("s1") == "ready\nbye\n"
+
+
+def test_a_script_that_ignores_sigterm_is_killed_with_all_it_started(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("s1", parameter="86397", jobType="SCRIPT", scriptCommandLine="bin/stubborn.sh")
+    wait_until(lambda: executor.output("s1") and living("86397"), "it is ready")
+    agent.kill("s1", grace_s=0.1)
+    end = agent.end("s1")
+    assert (end.state, end.data["exitCode"]) == ("TASK_KILLED", -9)
+    assert not living("86397")
+
+
+def test_what_a_script_leaves_behind_ends_with_it(agent: FakeAgent, start: Start) -> None:
+    start()
+    command = "sh -c 'sleep 86398 & setsid sleep 86398 & true'"
+    agent.launch("s1", jobType="SCRIPT", scriptCommandLine=command)
+    assert agent.end("s1").state == "TASK_FINISHED"
+    assert not living("86398")
+
+
+def test_what_a_worker_leaves_behind_ends_with_it(agent: FakeAgent, start: Start) -> None:
+    start()
+    agent.launch("t1", parameter="86396", jobClass="shop.jobs:leaves_children")
+    wait_until(lambda: living("86396"), "its child runs")
+    agent.launch("t2", jobClass="shop.jobs:dies")
+    assert agent.end("t1").cause == "worker_lost"
+    assert not living("86396")
+
+
+def test_a_task_that_is_killed_before_its_package_is_there_never_starts(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("t1", jobClass="shop.jobs:wait_for_kill")
+    agent.kill("t1")
+    assert agent.end("t1").state == "TASK_KILLED"
+    assert len(agent.states("t1")) <= 2
+    agent.launch("t2", jobClass="shop.jobs:works_on")
+    assert agent.end("t2").state == "TASK_FINISHED"
+    assert executor.process.poll() is None
