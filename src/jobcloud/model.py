@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
@@ -24,6 +24,7 @@ _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_SHARDS = 10_000
 MAX_TEXT = 65_536
+MAX_IDLE_TIMEOUT_MS = 86_400_000
 # Absurdity limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
 
@@ -138,7 +139,7 @@ class App:
         check_name("appName", self.name)
         check_resources(self.resources)
         _check_range("eventTraceSamplingCount", self.sampling, 0, 1_000_000)
-        _check_range("idleTimeoutSeconds", self.idle_timeout_ms, 1_000, 86_400_000)
+        _check_range("idleTimeoutSeconds", self.idle_timeout_ms, 1_000, MAX_IDLE_TIMEOUT_MS)
         check_text("description", self.description)
         if self.bootstrap_script:
             raise ConfigError(
@@ -362,7 +363,7 @@ def _check_range(field: str, number: int, low: int, high: int) -> None:
         raise ConfigError(f"{number} is out of range", field=field, fix=f"{low} to {high}")
 
 
-@cache
+@lru_cache(maxsize=1024)
 def parse_shard_parameters(text: str, count: int) -> tuple[str, ...]:
     """`0=a,1=b` → the parameter of each of `count` shards, "" where none is given.
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobcloud.match import AnyMatcher, Refusal
+from jobcloud.match import MAX_AMOUNT, UNTRIED, AnyMatcher, Refusal
 from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
 
 
@@ -55,14 +55,16 @@ class Cluster:
         self.agents: dict[str, AgentEntry] = {}
         self._by_slot: dict[int, AgentEntry] = {}
         self._agent_of_offer: dict[str, AgentEntry] = {}
-        #: offer id → instant received, oldest first
+        #: offer id → instant received, in the order of receipt
         self._received: dict[str, int] = {}
         self._classes: dict[Request, int] = {}
-        self._executor_keys: dict[str, int] = {}
+        #: what tells executors apart for the matcher → its shared key; numbers are never used again
+        self._executor_keys: dict[tuple[str, Resources], int] = {}
+        self._keys_made = 0
         #: task id → (agent, release id)
         self._claims: dict[str, tuple[str, int]] = {}
-        #: (agent id, executor id) → release id
-        self._holds: dict[tuple[str, str], int] = {}
+        #: (agent id, executor id) → what it holds and its release id
+        self._holds: dict[tuple[str, str], tuple[Resources, int]] = {}
 
     # ------------------------------------------------------------------------------------------------- offers
 
@@ -72,6 +74,7 @@ class Cluster:
         return len(self._received)
 
     def add_offer(self, offer: Offer, at: int) -> None:
+        self.drop_offer(offer.id)
         entry = self._ensure(offer.agent_id)
         entry.hostname, entry.address, entry.attributes = offer.hostname, offer.address, offer.attributes
         entry.seen_ms, entry.lost = at, False
@@ -119,6 +122,10 @@ class Cluster:
     def oldest_offers(self, number: int) -> list[str]:
         return list(self._received)[: max(number, 0)]
 
+    def age_offers_from(self, at: int) -> None:
+        """The clock was set back: no offer can have been received later than now."""
+        self._received = {offer_id: min(received, at) for offer_id, received in self._received.items()}
+
     def oldest_received_ms(self) -> int | None:
         return next(iter(self._received.values()), None)
 
@@ -141,13 +148,17 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------------- claims
 
-    def place(self, requests: Sequence[Request]) -> list[Placement | None]:
-        """Match requests, in order, to what is held. Each placement carries a claim that `settle` or `undo` ends."""
+    def place(self, requests: Sequence[Request], limit: int) -> list[Placement | None]:
+        """Match requests, in order, to what is held. Each placement carries a claim that `settle` or `undo` ends.
+
+        The answer ends early where `limit` placements were made: the requests beyond it were not tried.
+        """
         classes = np.fromiter((self._class_of(request) for request in requests), dtype=np.int64, count=len(requests))
-        slots, release_ids = self.matcher.match(classes)
+        slots, release_ids = self.matcher.match(classes, limit=limit)
         return [
             Placement(self._by_slot[slot].id, release_id) if slot >= 0 else None
             for slot, release_id in zip(slots.tolist(), release_ids.tolist(), strict=True)
+            if slot != UNTRIED
         ]
 
     def rehearse(self, requests: Sequence[Request]) -> list[str | None]:
@@ -184,15 +195,15 @@ class Cluster:
             return
         entry = self._ensure(agent_id)
         request = Request(NOTHING, executor_id, executor)
-        self._holds[agent_id, executor_id] = self.matcher.assign(self._class_of(request), entry.slot)
+        self._holds[agent_id, executor_id] = executor, self.matcher.assign(self._class_of(request), entry.slot)
         self._refresh(entry)
 
     def unhold(self, agent_id: str, executor_id: str) -> bool:
         """The executor is gone; whether it was held."""
-        release_id = self._holds.pop((agent_id, executor_id), None)
-        if release_id is None:
+        held = self._holds.pop((agent_id, executor_id), None)
+        if held is None:
             return False
-        self._release(agent_id, release_id)
+        self._release(agent_id, held[1])
         return True
 
     def refusal(self, request: Request) -> Refusal:
@@ -204,6 +215,9 @@ class Cluster:
         keep = set(wanted)
         for request in [request for request in self._classes if request not in keep]:
             self.matcher.remove_class(self._classes.pop(request))
+        used = {(request.executor_id, request.executor) for request in keep}
+        used |= {(executor_id, executor) for (_, executor_id), (executor, _) in self._holds.items()}
+        self._executor_keys = {pair: key for pair, key in self._executor_keys.items() if pair in used}
 
     def claimed(self, entry: AgentEntry) -> Resources:
         """What our live claims, executors included, use on an agent."""
@@ -234,7 +248,10 @@ class Cluster:
     def _class_of(self, request: Request) -> int:
         known = self._classes.get(request)
         if known is None:
-            key = self._executor_keys.setdefault(request.executor_id, len(self._executor_keys))
+            key = self._executor_keys.get((request.executor_id, request.executor))
+            if key is None:
+                key = self._executor_keys[request.executor_id, request.executor] = self._keys_made
+                self._keys_made += 1
             known = self._classes[request] = self.matcher.add_class(
                 np.array(request.resources, dtype=np.int64),
                 shared_key=key,
@@ -252,7 +269,8 @@ class Cluster:
 
     def _refresh(self, entry: AgentEntry) -> None:
         used = self.matcher.capacity(entry.slot) - self.matcher.free(entry.slot)
-        self.matcher.set_host(entry.slot, np.array(entry.offered, dtype=np.int64) + used)
+        capacity = np.array(entry.offered, dtype=np.int64) + used
+        self.matcher.set_host(entry.slot, np.minimum(capacity, MAX_AMOUNT))
 
 
 def amounts(shares: Iterable[Share]) -> Resources:

@@ -6,10 +6,12 @@ attempt before first attempts, then priority, then age.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from jobcloud.model import Execution, Firing, ShardState
+from jobcloud.model import Execution, Firing, Shard, ShardState
 
 
 class Entry(NamedTuple):
@@ -19,75 +21,124 @@ class Entry(NamedTuple):
     item: int
 
 
+@dataclass(slots=True)
+class _Open:
+    """A firing that has not ended: its age rank, the shards of it that wait, and how many have not ended."""
+
+    age: int
+    firing: Firing
+    waiting: dict[int, Shard]
+    unended: int
+
+
 class Queue:
-    """The firings that have not ended, by job and age."""
+    """The firings that have not ended, by job and age. One change costs what it changes, however wide the firing."""
 
     def __init__(self) -> None:
-        #: firing id → its age rank and itself
-        self._firings: dict[str, tuple[int, Firing]] = {}
+        self._open: dict[str, _Open] = {}
         #: job → ids of its unfinished firings, oldest first
         self._by_job: dict[str, list[str]] = {}
-        #: firings with a waiting shard → the first instant at which one of them may start
-        self._waiting: dict[str, int] = {}
+        #: ids of firings with a waiting shard
+        self._waiting: dict[str, None] = {}
+        #: the ends of back-offs, a heap; some may be of shards that no longer wait
+        self._back_offs: list[int] = []
         self._added = 0
 
-    def put(self, firing: Firing) -> None:
-        """Add a firing, replace its former version, or drop it where it has ended."""
-        if firing.ended_ms:
-            self._drop(firing)
-            return
-        if firing.id in self._firings:
-            age = self._firings[firing.id][0]
-        else:
-            age = self._added = self._added + 1
-            self._by_job.setdefault(firing.job, []).append(firing.id)
-        self._firings[firing.id] = age, firing
-        starts = [shard.not_before_ms for shard in firing.shards if shard.state is ShardState.WAITING]
-        if starts:
-            self._waiting[firing.id] = min(starts)
+    def add(self, firing: Firing) -> None:
+        """Take in a firing that has not ended."""
+        waiting = {i: shard for i, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
+        unended = sum(not shard.state.ended for shard in firing.shards)
+        self._added += 1
+        self._by_job.setdefault(firing.job, []).append(firing.id)
+        self._open[firing.id] = _Open(self._added, firing, waiting, unended)
+        for shard in waiting.values():
+            self._note_back_off(shard)
+        if waiting:
+            self._waiting[firing.id] = None
+
+    def change(self, firing: Firing, shards: Mapping[int, Shard]) -> bool:
+        """`firing` is its new version, in which `shards` are others than before; whether it has not ended.
+
+        One that has ended leaves the queue.
+        """
+        entry = self._open[firing.id]
+        for item, shard in shards.items():
+            entry.unended -= shard.state.ended - entry.firing.shards[item].state.ended
+            if shard.state is ShardState.WAITING:
+                entry.waiting[item] = shard
+                self._note_back_off(shard)
+            else:
+                entry.waiting.pop(item, None)
+        entry.firing = firing
+        if entry.waiting:
+            self._waiting[firing.id] = None
         else:
             self._waiting.pop(firing.id, None)
+        if not entry.unended:
+            self._drop(firing)
+        return entry.unended > 0
 
     def unfinished(self, job: str) -> list[Firing]:
         """The job's firings that have not ended, oldest first."""
-        return [self._firings[firing_id][1] for firing_id in self._by_job.get(job, ())]
+        return [self._open[firing_id].firing for firing_id in self._by_job.get(job, ())]
 
     def eligible(self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]) -> list[Entry]:
         """The shards that may start at `at`, of jobs that are `allowed`, in the order they should."""
         found: list[tuple[bool, int, int, Entry]] = []
-        for age, firing in self._startable(at, allowed):
-            weight = -priority(firing.job)
-            for item, shard in enumerate(firing.shards):
-                if shard.state is ShardState.WAITING and shard.not_before_ms <= at:
-                    found.append((shard.execution is Execution.READY, weight, age, Entry(firing.id, item)))
+        for entry in self._startable(allowed):
+            weight = -priority(entry.firing.job)
+            for item, shard in entry.waiting.items():
+                if shard.not_before_ms <= at:
+                    first = shard.execution is Execution.READY
+                    found.append((first, weight, entry.age, Entry(entry.firing.id, item)))
         found.sort()
-        return [entry for _, _, _, entry in found]
+        return [place for _, _, _, place in found]
 
     def any_eligible(self, at: int, allowed: Callable[[str], bool]) -> bool:
         """Whether some shard may start at `at`."""
-        return next(self._startable(at, allowed), None) is not None
+        startable = self._startable(allowed)
+        return any(shard.not_before_ms <= at for entry in startable for shard in entry.waiting.values())
 
-    def next_wake(self, at: int) -> int | None:
-        """The first instant after `at` at which a back-off ends."""
-        return min((start for start in self._waiting.values() if start > at), default=None)
+    def next_wake(self) -> int | None:
+        """The instant at which the next back-off ends; it may be of a shard that no longer waits."""
+        return self._back_offs[0] if self._back_offs else None
 
-    def _startable(self, at: int, allowed: Callable[[str], bool]) -> Iterator[tuple[int, Firing]]:
-        for firing_id, start in self._waiting.items():
-            age, firing = self._firings[firing_id]
-            if start <= at and self._by_job[firing.job][0] == firing_id and allowed(firing.job):
-                yield age, firing
+    def ripen(self, at: int) -> bool:
+        """Whether a back-off has ended since this was last asked."""
+        ended = False
+        while self._back_offs and self._back_offs[0] <= at:
+            heapq.heappop(self._back_offs)
+            ended = True
+        return ended
+
+    def backing_off(self, beyond: int) -> list[tuple[str, int, Shard]]:
+        """(firing, item, shard) of what may not start until after the instant `beyond`."""
+        return [
+            (firing_id, item, shard)
+            for firing_id in self._waiting
+            for item, shard in self._open[firing_id].waiting.items()
+            if shard.not_before_ms > beyond
+        ]
+
+    def _note_back_off(self, shard: Shard) -> None:
+        if shard.not_before_ms:
+            heapq.heappush(self._back_offs, shard.not_before_ms)
+
+    def _startable(self, allowed: Callable[[str], bool]) -> Iterator[_Open]:
+        for firing_id in self._waiting:
+            entry = self._open[firing_id]
+            if self._by_job[entry.firing.job][0] == firing_id and allowed(entry.firing.job):
+                yield entry
 
     def _drop(self, firing: Firing) -> None:
-        if self._firings.pop(firing.id, None) is None:
-            return
-        self._waiting.pop(firing.id, None)
+        del self._open[firing.id]
         ids = self._by_job[firing.job]
         ids.remove(firing.id)
         if not ids:
             del self._by_job[firing.job]
 
     def __len__(self) -> int:
-        return len(self._firings)
+        return len(self._open)
 
     def __contains__(self, firing_id: str) -> bool:
-        return firing_id in self._firings
+        return firing_id in self._open

@@ -11,10 +11,10 @@ import heapq
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ParamSpec, TypeVar
 
-from jobcloud import launch, ready, release, sharding, status
+from jobcloud import launch, ready, release, repair, sharding, status
 from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.explain import AgentView, Explanation, Reason, refusal_reasons
@@ -63,6 +63,7 @@ from jobcloud.messages import (
 from jobcloud.model import (
     DELIMITER,
     DIMENSIONS,
+    MAX_IDLE_TIMEOUT_MS,
     App,
     CatchUp,
     Cause,
@@ -73,11 +74,14 @@ from jobcloud.model import (
     JobState,
     Shard,
     ShardState,
+    Share,
     Task,
     TaskName,
     TaskState,
 )
 from jobcloud.offers import Cluster, Placement, Pool, Request, Short, amounts
+from jobcloud.repair import Stored as Stored
+from jobcloud.repair import differences, executor_key, mend
 from jobcloud.status import End
 
 
@@ -106,20 +110,7 @@ class Policy:
     #: shards matched in one round
     round_limit: int = 20_000
     agent_memory_ms: int = 86_400_000
-
-
-@dataclass(slots=True)
-class Stored:
-    """What a leader loads before it starts."""
-
-    apps: dict[str, App] = field(default_factory=dict)
-    jobs: dict[str, Job] = field(default_factory=dict)
-    job_states: dict[str, JobState] = field(default_factory=dict)
-    disabled_apps: set[str] = field(default_factory=set)
-    firings: dict[str, Firing] = field(default_factory=dict)
-    tasks: dict[str, Task] = field(default_factory=dict)
-    executors: dict[str, Executor] = field(default_factory=dict)
-    framework_id: str = ""
+    sweep_ms: int = 60_000
 
 
 P = ParamSpec("P")
@@ -136,14 +127,15 @@ class Scheduler:
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: type[AnyMatcher] = Matcher):
         self.policy = policy
         self.epoch = epoch
-        self.apps = dict(stored.apps)
-        self.jobs = dict(stored.jobs)
-        self.states = dict(stored.job_states)
-        self.disabled_apps = set(stored.disabled_apps)
-        self.firings = dict(stored.firings)
-        self.tasks = dict(stored.tasks)
-        self.executors = dict(stored.executors)
-        self.framework_id = stored.framework_id
+        whole = mend(stored, at)
+        self.apps = whole.apps
+        self.jobs = whole.jobs
+        self.states = whole.job_states
+        self.disabled_apps = whole.disabled_apps
+        self.firings = whole.firings
+        self.tasks = whole.tasks
+        self.executors = whole.executors
+        self.framework_id = whole.framework_id
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
         self.queue = ready.Queue()
@@ -151,7 +143,7 @@ class Scheduler:
         self.faults: dict[str, str] = {}
         #: job → what the last round found it short of
         self._refusals: dict[str, tuple[Reason, ...]] = {}
-        self._sequence = 0
+        self._sequence = repair.numbers_used(stored, epoch)
         self._plans: dict[str, ExecutorPlan] = {}
         #: job → ids of its ended firings, oldest first
         self._history: dict[str, deque[str]] = {}
@@ -168,12 +160,19 @@ class Scheduler:
         #: executor key → its live tasks; keys of executors that are gone, their last tasks not yet
         self._load: Counter[str] = Counter()
         self._gone: set[str] = set()
+        #: key of each executor without tasks → since when; it leaves by itself after its idle time
+        self._idle: dict[str, int] = {}
+        self._sweep_at = 0
         self._suppressed = False
         self._filtered_until = 0
+        self._ticked = at
         self._round_wanted = True
         self._new_work = True
         self._story: deque[Publish] = deque(maxlen=20_000)
-        self._dirty: dict[tuple[Kind, str], Record | None] = {}
+        # What had to be mended is written with the first event's effects.
+        self._dirty: dict[tuple[Kind, str], Record | None] = {
+            (kind, key): record for kind, key, record in differences(stored, whole)
+        }
         self._out: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             Tick: self._on_tick,
@@ -209,7 +208,7 @@ class Scheduler:
 
     def next_wake(self, at: int) -> int | None:
         """The next instant at which a Tick has something to do; `at` itself where it has now."""
-        if self._round_wanted and self.cluster.held and len(self.queue):
+        if self.connected and len(self.queue) and (self._can_round() or self._can_revive(at)):
             return at
         wakes = [self._timers[0][0]] if self._timers else []
         if self.connected:
@@ -218,7 +217,7 @@ class Scheduler:
             wakes.append(self._reconcile_at)
         if (oldest := self.cluster.oldest_received_ms()) is not None:
             wakes.append(oldest + self.policy.offer_hold_ms + 1)
-        if (backoff := self.queue.next_wake(at)) is not None:
+        if (backoff := self.queue.next_wake()) is not None:
             wakes.append(backoff)
         return max(at, min(wakes)) if wakes else None
 
@@ -267,7 +266,7 @@ class Scheduler:
 
     def plan(self, at: int) -> list[tuple[str, int, str | None]]:
         """A dry run of the next round: (firing, item, agent or None) of every shard that may start. Claims nothing."""
-        entries = self._eligible(at)
+        entries = [e for e in self._eligible(at) if self.jobs[self.firings[e.firing_id].job].app in self.apps]
         placements = self.cluster.rehearse([self._request(self.jobs[self.firings[e.firing_id].job]) for e in entries])
         return [(e.firing_id, e.item, agent) for e, agent in zip(entries, placements, strict=True)]
 
@@ -301,6 +300,9 @@ class Scheduler:
         loads = Counter(executor_key(task.agent_id, task.executor_id) for task in self.tasks.values())
         assert loads == self._load, f"tasks per executor are {loads}, not {self._load}"
         assert self._gone <= self.executors.keys(), "an executor is gone twice"
+        assert self._idle.keys() == self.executors.keys() - loads.keys(), (
+            "an executor is idle with tasks, or the reverse"
+        )
         assert holds == len(self.executors), f"{holds} holds for {len(self.executors)} executors"
         self.cluster.validate()
 
@@ -308,11 +310,28 @@ class Scheduler:
 
     def _on_tick(self, event: Tick) -> None:
         at = event.at
+        if at < self._ticked:
+            self._clock_was_set_back(at)
+        self._ticked = at
         self._fire_due(at)
+        if self.queue.ripen(at):
+            self._work()
         self._ask_again(at)
         self._give_back(at)
         self._round(at)
         self._rest(at)
+        self._sweep(at)
+
+    def _clock_was_set_back(self, at: int) -> None:
+        """Waits are counted from now; firings stay as they are: none is due twice."""
+        for timed in (self._kills, self._silent):
+            timed.update(dict.fromkeys(timed, at))
+        self._reconcile_at = min(self._reconcile_at, at + self.policy.reconcile_most_ms)
+        self._filtered_until = min(self._filtered_until, at + self.policy.decline_refuse_ms)
+        self.cluster.age_offers_from(at)
+        for firing_id, item, shard in self.queue.backing_off(at + release.BACKOFF_MOST_MS):
+            self._put_shards(firing_id, {item: replace(shard, not_before_ms=at)}, at)
+        self._work()
 
     def _fire_due(self, at: int) -> None:
         while self._timers and self._timers[0][0] <= at:
@@ -351,8 +370,7 @@ class Scheduler:
         firing = sharding.make_firing(job, self.states[job.name], cause, fire_ms, self._unique())
         if firing.id in self.firings:
             return  # fired under another generation or before a crash: never twice for one instant
-        self._put_firing(firing)
-        self._work()
+        self._add_firing(firing)
         self._publish(at, Topic.FIRED, f"{len(firing.shards)} shards are due", job=job.name, firing_id=firing.id)
 
     def _skip(self, job: Job, fire_ms: int, at: int, why: str) -> None:
@@ -421,13 +439,17 @@ class Scheduler:
         self.framework_id = ""
         self._dirty[Kind.FRAMEWORK, "id"] = None
         for task in list(self.tasks.values()):
-            self._end(task, End.LOST, f"Mesos removed the framework: {event.reason}", event.at)
+            lost = status.TABLE[task.state, "TASK_LOST"]
+            assert isinstance(lost, End)
+            self._end(task, lost, f"Mesos removed the framework: {event.reason}", event.at)
         for executor in list(self.executors.values()):
             self._forget_executor(executor)
         self._out.append(Resubscribe())
         self._publish(event.at, Topic.CLUSTER, f"Mesos removed the framework: {event.reason}")
 
     def _on_offers(self, event: OffersReceived) -> None:
+        if not self.connected:
+            return  # of a session that is over: void
         for offer in event.offers:
             self.cluster.add_offer(offer, event.at)
         self._round_wanted = True
@@ -446,19 +468,42 @@ class Scheduler:
         self._out.append(Decline(tuple(spare), self.policy.decline_refuse_ms))
         self._filtered_until = at + self.policy.decline_refuse_ms
 
+    def _can_round(self) -> bool:
+        return self._round_wanted and self.cluster.held > 0
+
+    def _can_revive(self, at: int) -> bool:
+        return self._new_work and (self._suppressed or self._filtered_until > at)
+
     def _rest(self, at: int) -> None:
         """With nothing to place and no offer held ask for none; ask again as soon as there is new work."""
         if not self.connected:
             return
         waiting = self.queue.any_eligible(at, self._launchable)
-        if waiting and self._new_work and (self._suppressed or self._filtered_until > at):
+        if waiting and self._can_revive(at):
             self._suppressed, self._filtered_until = False, 0
             self._out.append(Revive())
         elif not waiting and not self.cluster.held and not self._suppressed:
             self._suppressed = True
             self._out.append(Suppress())
         self._new_work = False
+
+    def _sweep(self, at: int) -> None:
+        """Once in a while drop what is no longer of use, so that memory does not grow with time."""
+        if self._sweep_at - self.policy.sweep_ms <= at < self._sweep_at:
+            return
+        self._sweep_at = at + self.policy.sweep_ms
+        for key, since in list(self._idle.items()):
+            if at - since > self._longest_idle_ms(self.executors[key]):
+                self._forget_executor(self.executors[key])  # nobody tells reliably that it has left
         self.cluster.forget_idle_agents(at - self.policy.agent_memory_ms)
+        self.cluster.prune_classes(self._requests_in_use())
+        self._timers = [(due, job) for job, due in self._due.items()]
+        heapq.heapify(self._timers)
+
+    def _longest_idle_ms(self, executor: Executor) -> int:
+        app = self.apps.get(executor.app)
+        current = app is not None and self._plan_of(app.name).id == executor.id
+        return (app.idle_timeout_ms if app is not None and current else MAX_IDLE_TIMEOUT_MS) + self.policy.sweep_ms
 
     def _on_agent_lost(self, event: AgentLost) -> None:
         self.cluster.lose_agent(event.agent_id)
@@ -485,23 +530,27 @@ class Scheduler:
 
     def _round(self, at: int) -> None:
         """Match the shards that may start to the offers held, and launch those that found room."""
-        if not self._round_wanted or not self.connected or not self.cluster.held:
+        if not self.connected or not self._can_round():
             return
         self._round_wanted = False
-        entries = [entry for entry in self._eligible(at)[: self.policy.round_limit] if self._planned(entry, at)]
+        entries, requests = self._requested(at)
         if not entries:
             return
-        requests = [self._request(self.jobs[self.firings[entry.firing_id].job]) for entry in entries]
         placed: dict[str, list[tuple[ready.Entry, Placement]]] = {}
         refused: dict[str, Request] = {}
-        for entry, request, placement in zip(entries, requests, self.cluster.place(requests), strict=True):
+        placements = self.cluster.place(requests, self.policy.round_limit)
+        for entry, request, placement in zip(entries, requests, placements, strict=False):
             if placement is None:
                 refused[self.firings[entry.firing_id].job] = request
             else:
                 placed.setdefault(placement.agent_id, []).append((entry, placement))
+        self._round_wanted = len(placements) < len(entries)
         self._note_refusals(refused, at)
+        changes: dict[str, dict[int, Shard]] = {}
         for agent_id, choices in placed.items():
-            self._launch_on(agent_id, choices, at)
+            self._launch_on(agent_id, choices, changes, at)
+        for firing_id, shards in changes.items():
+            self._put_shards(firing_id, shards, at)
 
     def _note_refusals(self, refused: dict[str, Request], at: int) -> None:
         """Remember, for people, what the jobs that found no room were short of."""
@@ -514,32 +563,53 @@ class Scheduler:
             if job not in before and reasons[request]:
                 self._publish(at, Topic.REFUSED, reasons[request][0].text, job=job)
 
-    def _planned(self, entry: ready.Entry, at: int) -> bool:
-        """Whether the job of `entry` can be described for launch; a fault in it stops that job alone."""
-        job = self.firings[entry.firing_id].job
-        self._contained(job, at, self._request, self.jobs[job])
-        return job not in self.faults
+    def _requested(self, at: int) -> tuple[list[ready.Entry], list[Request]]:
+        """The shards that may start, and what each asks for; a fault in describing it stops that job alone."""
+        of_firing: dict[str, Request | None] = {}
+        entries, requests = [], []
+        for entry in self._eligible(at):
+            if entry.firing_id not in of_firing:
+                job = self.firings[entry.firing_id].job
+                of_firing[entry.firing_id] = self._contained(job, at, self._request, self.jobs[job])
+            request = of_firing[entry.firing_id]
+            if request is not None:
+                entries.append(entry)
+                requests.append(request)
+        return entries, requests
 
-    def _launch_on(self, agent_id: str, choices: list[tuple[ready.Entry, Placement]], at: int) -> None:
+    def _launch_on(
+        self,
+        agent_id: str,
+        choices: list[tuple[ready.Entry, Placement]],
+        changes: dict[str, dict[int, Shard]],
+        at: int,
+    ) -> None:
+        """One ACCEPT, or nothing, for an agent; `changes` collects the shards by firing, to be put at once."""
         entry = self.cluster.agents[agent_id]
         offers = self.cluster.take_offers(agent_id)
         pool = Pool(offers)
         launches: list[Launch] = []
         for choice, placement in choices:
             firing = self.firings[choice.firing_id]
-            job = firing.job
-            launched = self._contained(job, at, self._launch, firing, choice.item, placement, pool, entry.hostname, at)
-            if launched is None:
+            made = self._contained(
+                firing.job, at, self._launch, firing, choice.item, placement, pool, entry.hostname, at
+            )
+            if made is None or made[0] is None:
                 self.cluster.undo(placement)
             else:
-                launches.append(launched)
+                launches.append(made[0])
+            if made is not None:
+                changes.setdefault(firing.id, {})[choice.item] = made[1]
         offer_ids = tuple(offer.id for offer in offers)
         self._out.append(Accept(agent_id, offer_ids, tuple(launches)) if launches else Decline(offer_ids, 0))
 
     def _launch(
         self, firing: Firing, item: int, placement: Placement, pool: Pool, hostname: str, at: int
-    ) -> Launch | None:
-        """Make the task of one placed shard: cut its resources, write its intent, account for its executor."""
+    ) -> tuple[Launch | None, Shard]:
+        """Make the task of one placed shard: cut its resources, write its intent, account for its executor.
+
+        Returns the launch and the shard as it goes on; no launch where the offers turn out to be short.
+        """
         job, shard = self.jobs[firing.job], firing.shards[item]
         plan = self._plan_of(job.app)
         task = Task(
@@ -553,29 +623,23 @@ class Scheduler:
         try:
             shares, executor = launch.task_shares(pool, task, self.executors.get(key), plan, at)
         except Short as short:
-            self._postpone(firing.id, item, str(short), at)
-            return None
+            failures = shard.failures + 1
+            wait = release.backoff_ms(failures)
+            return None, replace(shard, failures=failures, not_before_ms=at + wait, message=str(short))
         if key not in self.executors:
             self.executors[key] = executor
             self._dirty[Kind.EXECUTOR, key] = executor
             self.cluster.hold(task.agent_id, plan.id, plan.resources)
         self.cluster.settle(task.id, placement)
         self._load[key] += 1
+        self._idle.pop(key, None)
         self._put_task(task)
         self._silent[task.id] = at + self.policy.launch_answer_ms
-        self._put_shard(firing.id, item, replace(
+        self._tell(at, Topic.LAUNCHED, task, f"placed on {hostname}")
+        return Launch(task.id, f"{job.name}{DELIMITER}{item}", shares, executor, data), replace(
             shard, state=ShardState.ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
             hostname=hostname, executor_id=plan.id, not_before_ms=0, message="",
-        ), at)  # fmt: skip
-        self._tell(at, Topic.LAUNCHED, task, f"placed on {hostname}")
-        return Launch(task.id, f"{job.name}{DELIMITER}{item}", shares, executor, data)
-
-    def _postpone(self, firing_id: str, item: int, why: str, at: int) -> None:
-        shard = self.firings[firing_id].shards[item]
-        failures = shard.failures + 1
-        not_before_ms = at + release.backoff_ms(failures)
-        shard = replace(shard, failures=failures, not_before_ms=not_before_ms, message=why)
-        self._put_shard(firing_id, item, shard, at)
+        )  # fmt: skip
 
     def _on_send_failed(self, event: SendFailed) -> None:
         """What certainly never left is taken back at once; what may have arrived is asked about."""
@@ -587,8 +651,10 @@ class Scheduler:
                     self._end(task, End.NOT_STARTED, f"the launch was not sent: {event.reason}", event.at)
                 elif task is not None:
                     self._silent[task.id] = event.at
+            if self.connected:  # whatever became of the call, its offers are not needed
+                self._out.append(Decline(call.offer_ids, 0))
         elif isinstance(call, Suppress | Revive):
-            self._suppressed, self._new_work = False, True
+            self._suppressed, self._new_work = isinstance(call, Revive), True
         self._publish(event.at, Topic.FAULT, f"{type(call).__name__} failed: {event.reason}")
 
     # ------------------------------------------------------------------------------------------------- status
@@ -624,7 +690,7 @@ class Scheduler:
             self._put_task(replace(task, state=state, started_ms=started, message=update.message[:1_000]))
         if started != task.started_ms:
             shard = self.firings[task.firing_id].shards[task.item]
-            self._put_shard(task.firing_id, task.item, replace(shard, started_ms=started), at)
+            self._put_shards(task.firing_id, {task.item: replace(shard, started_ms=started)}, at)
         if state is not task.state or update.message:
             self._tell(at, Topic.RUNNING, task, update.message or f"is {state}", state)
 
@@ -639,6 +705,7 @@ class Scheduler:
         self._load[key] -= 1
         if not self._load[key]:
             del self._load[key]
+            self._idle[key] = at
         firing = self.firings[task.firing_id]
         job = self.jobs.get(task.job)
         shard = release.after(
@@ -649,7 +716,7 @@ class Scheduler:
             most_failures=self.policy.most_failures,
         )  # fmt: skip
         self._tell(at, Topic.ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
-        self._put_shard(firing.id, task.item, shard, at)
+        self._put_shards(firing.id, {task.item: shard}, at)
         self._drop_if_deserted(self.executors[key])
         self._work()
 
@@ -661,6 +728,9 @@ class Scheduler:
 
     def _send_kill(self, task: Task, at: int) -> None:
         """Ask for a task's end, and again until it is seen: Mesos delivers a kill at most once."""
+        if not self.connected:
+            self._kills[task.id] = at
+            return
         self._kills[task.id] = at + self.policy.kill_again_ms
         self._out.append(Kill(task.id, task.agent_id))
 
@@ -679,6 +749,7 @@ class Scheduler:
         key = executor_key(executor.agent_id, executor.id)
         del self.executors[key]
         self._gone.discard(key)
+        self._idle.pop(key, None)
         self._dirty[Kind.EXECUTOR, key] = None
 
     # ----------------------------------------------------------------------------------------------- commands
@@ -692,15 +763,14 @@ class Scheduler:
         if app == known:
             return
         plan = launch.plan_executor(app, self.policy.artifacts)
-        before = self._plans.get(app.name)
+        renewed = known is not None and plan.id != self._plan_of(app.name).id
         self.apps[app.name] = app
         self._dirty[Kind.APP, app.name] = app
         self._plans[app.name] = plan
-        if before is not None and plan.id != before.id:
-            for job in self._jobs_of(app.name):
-                self.faults.pop(job.name, None)
-                if job.kind is JobKind.DAEMON:
-                    self._renew(job, event.at)
+        for job in self._jobs_of(app.name):
+            self.faults.pop(job.name, None)
+            if renewed and job.kind is JobKind.DAEMON:
+                self._renew(job, event.at)
         self._publish(event.at, Topic.CONFIG, f"app {app.name} is {'updated' if known else 'registered'}")
         self._work()
 
@@ -740,6 +810,8 @@ class Scheduler:
             raise NotFound(f"there is no app {job.app}", field="appName", fix="register the app first")
         if job == known:
             return
+        if known is not None and self._due.get(job.name, event.at + 1) <= event.at:
+            self._contained(job.name, event.at, self._fire, known, self._due[job.name], event.at)
         self.jobs[job.name] = job
         self._dirty[Kind.JOB, job.name] = job
         self.faults.pop(job.name, None)
@@ -751,8 +823,9 @@ class Scheduler:
             self._ensure_daemon(job, event.at)
         elif not same_work(known, job):
             self._renew(job, event.at)
-        self._schedule(job, event.at)
-        self.cluster.prune_classes(self._requests_in_use())
+        # Under the new times nothing was due before now, nor is it for a leader that comes later.
+        self._set_state(job.name, considered_ms=max(event.at, self.states[job.name].considered_ms))
+        self._schedule(job, self.states[job.name].considered_ms)
         self._publish(event.at, Topic.CONFIG, f"job {job.name} is {'updated' if known else 'registered'}", job=job.name)
 
     def _on_remove_job(self, event: RemoveJob) -> None:
@@ -792,14 +865,14 @@ class Scheduler:
             self._kill(task, event.at)
 
     def _remove_job(self, job: Job, at: int) -> None:
-        self._cancel(job.name, at, "the job was removed")
+        # First of all: what a resident job loses it would otherwise start again.
         del self.jobs[job.name], self.states[job.name]
+        self._cancel(job.name, at, "the job was removed")
         self._dirty[Kind.JOB, job.name] = None
         self._dirty[Kind.JOB_STATE, job.name] = None
         self._due.pop(job.name, None)
         self.faults.pop(job.name, None)
         self._prune_history(job.name)
-        self.cluster.prune_classes(self._requests_in_use())
         self._publish(at, Topic.CONFIG, f"job {job.name} is removed", job=job.name)
 
     def _apply_enabled(self, job: Job, at: int) -> None:
@@ -821,38 +894,47 @@ class Scheduler:
     def _cancel(self, job: str, at: int, why: str) -> None:
         """End the job's unfinished firings: shards that wait at once, running ones by a kill."""
         for firing in self.queue.unfinished(job):
-            for item, shard in enumerate(firing.shards):
-                if shard.state is ShardState.WAITING:
-                    self._put_shard(firing.id, item, replace(
-                        shard, state=ShardState.CANCELLED, ended_ms=at, message=why), at)  # fmt: skip
-                elif shard.state is ShardState.ACTIVE:
-                    self._kill(self.tasks[shard.task_id], at)
+            self._cancel_firing(firing, at, why)
+
+    def _cancel_firing(self, firing: Firing, at: int, why: str) -> None:
+        for shard in firing.shards:
+            if shard.state is ShardState.ACTIVE:
+                self._kill(self.tasks[shard.task_id], at)
+        waiting = {item: shard for item, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
+        if waiting:
+            self._put_shards(firing.id, {
+                item: replace(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
+                for item, shard in waiting.items()
+            }, at)  # fmt: skip
 
     def _ensure_daemon(self, job: Job, at: int) -> None:
         """A resident job has one firing, which waits for nothing but the end of an older one."""
         if job.kind is not JobKind.DAEMON or not self._enabled(job.name) or self.queue.unfinished(job.name):
             return
-        self._put_firing(sharding.make_firing(job, self.states[job.name], Cause.DAEMON, at, self._unique()))
-        self._work()
+        self._add_firing(sharding.make_firing(job, self.states[job.name], Cause.DAEMON, at, self._unique()))
 
     # ------------------------------------------------------------------------------------------------ records
 
-    def _put_firing(self, firing: Firing) -> None:
-        self.firings[firing.id] = firing
-        self.queue.put(firing)
-        self._dirty[Kind.FIRING, firing.id] = firing
+    def _add_firing(self, firing: Firing) -> None:
+        self.firings[firing.id] = self._dirty[Kind.FIRING, firing.id] = firing
+        self.queue.add(firing)
+        self._work()
 
     def _put_task(self, task: Task) -> None:
         self.tasks[task.id] = task
         self._dirty[Kind.TASK, task.id] = task
 
-    def _put_shard(self, firing_id: str, item: int, shard: Shard, at: int) -> None:
-        """Replace one shard; a firing whose shards have all ended has ended with it."""
+    def _put_shards(self, firing_id: str, changes: dict[int, Shard], at: int) -> None:
+        """Replace some shards; a firing whose shards have all ended has ended with them."""
         firing = self.firings[firing_id]
-        shards = (*firing.shards[:item], shard, *firing.shards[item + 1 :])
-        ended = shard.state.ended and all(s.state.ended for s in shards)
-        self._put_firing(replace(firing, shards=shards, ended_ms=at if ended else 0))
-        if ended:
+        shards = list(firing.shards)
+        for item, shard in changes.items():
+            shards[item] = shard
+        changed = replace(firing, shards=tuple(shards))
+        if self.queue.change(changed, changes):
+            self.firings[firing_id] = self._dirty[Kind.FIRING, firing_id] = changed
+        else:
+            self.firings[firing_id] = self._dirty[Kind.FIRING, firing_id] = replace(changed, ended_ms=at)
             self._done(self.firings[firing_id], at)
 
     def _done(self, firing: Firing, at: int) -> None:
@@ -991,56 +1073,46 @@ class Scheduler:
 
     def _restore(self, at: int) -> None:
         """Take up stored state: queue and timers from it, claims for every task that may live."""
-        for name in [name for name in self.states if name not in self.jobs]:
-            del self.states[name]
-        for name in self.jobs:
-            self.states.setdefault(name, JobState(considered_ms=at))
-        for firing in sorted(self.firings.values(), key=lambda f: (f.ended_ms, f.fire_ms, f.id)):
+        for firing in sorted(self.firings.values(), key=_age):
             if firing.ended_ms:
                 self._history.setdefault(firing.job, deque()).append(firing.id)
-            self.queue.put(firing)
-        self._repair(at)
+            else:
+                self.queue.add(firing)
+        for key, executor in self.executors.items():
+            self._restore_executor(key, executor, at)
         for task in self.tasks.values():
             key = executor_key(task.agent_id, task.executor_id)
-            request = Request(task.resources, task.executor_id, amounts(self.executors[key].shares))
-            self.cluster.hold(task.agent_id, task.executor_id, request.executor)
-            self.cluster.claim(task.id, task.agent_id, request)
+            executor_need = amounts(self.executors[key].shares)
+            self.cluster.claim(task.id, task.agent_id, Request(task.resources, task.executor_id, executor_need))
             self._load[key] += 1
+            self._idle.pop(key, None)
             if task.kill_ms:
                 self._kills[task.id] = at
-        # One without tasks may or may not live still: its resources are counted anew with the next launch.
-        for executor in [e for key, e in self.executors.items() if not self._load.get(key)]:
-            self._forget_executor(executor)
+        for firing in [firing for firing in self.firings.values() if not firing.ended_ms]:
+            if firing.job not in self.jobs or firing.generation != self.states[firing.job].generation:
+                self._cancel_firing(firing, at, repair.MESSAGE)
+        for name in self._history.keys() - self.jobs.keys():
+            self._prune_history(name)
         for job in list(self.jobs.values()):
             self._contained(job.name, at, self._schedule, job, self.states[job.name].considered_ms)
             self._contained(job.name, at, self._ensure_daemon, job, at)
-        # What repair has changed is written with the first event's effects.
 
-    def _repair(self, at: int) -> None:
-        """Make whole what damaged records tore apart: a task without its firing, a shard without its task."""
-        for task in list(self.tasks.values()):
-            firing = self.firings.get(task.firing_id)
-            shard = firing.shards[task.item] if firing is not None and task.item < len(firing.shards) else None
-            known = executor_key(task.agent_id, task.executor_id) in self.executors
-            if not known or shard is None or shard.task_id != task.id or shard.state is not ShardState.ACTIVE:
-                del self.tasks[task.id]
-                self._dirty[Kind.TASK, task.id] = None
-        for firing in list(self.firings.values()):
-            for item, shard in enumerate(firing.shards):
-                if shard.state is ShardState.ACTIVE and shard.task_id not in self.tasks:
-                    message = "its task's record was lost or damaged"
-                    wanted = self._enabled(firing.job) and self._wanted(firing)
-                    self._put_shard(firing.id, item, release.after(
-                        shard, End.LOST, at, message, wanted=wanted, daemon=firing.cause is Cause.DAEMON,
-                        failover=wanted and self.jobs[firing.job].failover, most_failures=self.policy.most_failures,
-                    ), at)  # fmt: skip
-        for job in {firing.job for firing in self.firings.values()} - self.jobs.keys():
-            self._cancel(job, at, "the job's configuration was lost or damaged")
-            self._prune_history(job)
+    def _restore_executor(self, key: str, executor: Executor, at: int) -> None:
+        """It may live still, with or without tasks; one without a record of its own is described from its app."""
+        if executor.spec == repair.NO_SPEC:
+            plan = self._contained("", at, self._plan_of, executor.app) if executor.app in self.apps else None
+            if plan is not None and plan.id == executor.id:
+                shares = tuple(Share(name, n) for name, n in zip(DIMENSIONS, plan.resources, strict=True) if n)
+                executor = replace(executor, spec=plan.spec, shares=shares)
+                self.executors[key] = self._dirty[Kind.EXECUTOR, key] = executor
+        self.cluster.hold(executor.agent_id, executor.id, amounts(executor.shares))
+        self._idle[key] = at
 
 
-def executor_key(agent_id: str, executor_id: str) -> str:
-    return f"{agent_id}/{executor_id}"
+def _age(firing: Firing) -> tuple[int, bool, int, int, str]:
+    """Sorts firings as they came; whatever the clocks said, the one that runs was the first."""
+    runs = any(shard.state is ShardState.ACTIVE for shard in firing.shards)
+    return firing.ended_ms, not runs, firing.generation, firing.fire_ms, firing.id
 
 
 def latest(schedule: Schedule, first: int, until: int) -> int:

@@ -1,0 +1,372 @@
+"""Random histories: a scheduler, its store and a small Mesos, with everything going wrong that can.
+
+After every event the scheduler's own invariants hold, and so does what the simulated Mesos sees: no agent
+over-committed, no shard running twice. What was recorded replays to the same effects, and once the faults stop all
+that is due ends. `JOBCLOUD_SEED` repeats a run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from core_world import ARTIFACTS, START, CountingMatcher, Mesos, apply, copy_of, make_app, make_job, of, send_all
+from jobcloud.errors import Refused
+from jobcloud.messages import (
+    RANK,
+    Acknowledge,
+    Disconnected,
+    Effect,
+    Event,
+    FrameworkRemoved,
+    KillTask,
+    Kind,
+    PutApp,
+    PutJob,
+    RemoveApp,
+    RemoveJob,
+    Resubscribe,
+    Save,
+    SetAppEnabled,
+    SetJobEnabled,
+    StatusReceived,
+    Tick,
+    Trigger,
+    Write,
+)
+from jobcloud.model import CatchUp, Job, JobKind, JobType, Resources
+from jobcloud.scheduler import Policy, Scheduler, Stored
+
+POLICY = Policy(ARTIFACTS, history=5, most_waiting=5, reconcile_interval_ms=60_000)
+EXECUTOR = Resources(500, 128_000)
+EVENTS_EACH = 700
+HISTORIES = 32
+AGENTS = {
+    "a1": Resources(6000, 4_096_000),
+    "a2": Resources(4000, 2_048_000, ports=4000),
+    "a3": Resources(3000, 9_000_000),
+}
+
+
+class World:
+    """One history. `log` keeps the last events for whoever has to read a failure."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.dice = random.Random(seed)
+        self.mesos = Mesos(self.dice, AGENTS)
+        self.at = START + self.dice.randrange(86_400_000)
+        self.stored = Stored()
+        self.epoch = 0
+        self.log: deque[Event | str] = deque(maxlen=25)
+        self.events = 0
+        self.received: Counter[str] = Counter()
+        self.records: list[tuple[Stored, int, int, list[tuple[Event, list[Effect] | None]]]] = []
+        self.faults = True
+        self.start_leader()
+
+    # ---------------------------------------------------------------------------------------------- the shell
+
+    def start_leader(self, same_epoch: bool = False) -> None:
+        """A new leader begins from what is stored; the connection of the old one is gone."""
+        self.epoch += not same_epoch
+        self.mesos.drop_connection()
+        started = copy_of(self.stored)
+        self.scheduler = Scheduler(POLICY, copy_of(self.stored), self.epoch, self.at, CountingMatcher)  # type: ignore[arg-type]
+        self.records.append((started, self.epoch, self.at, []))
+        self.log.append(f"--- leader {self.epoch} at {self.at}")
+        self.scheduler.validate()
+        self.mesos.subscribe(self.stored.framework_id)
+
+    def handle(self, event: Event) -> None:
+        """What the loop does with one event, with a crash at any point in between."""
+        event = replace(event, at=self.at)
+        self.events += 1
+        self.log.append(event)
+        try:
+            effects: list[Effect] | None = self.scheduler.handle(event)
+        except Refused:
+            effects = None
+        self.records[-1][3].append((event, effects))
+        self.scheduler.validate()
+        effects = effects or []
+        self.check_order(event, effects)
+        crash_after = self.dice.randrange(len(effects) + 1) if self.faults and self.dice.random() < 0.01 else None
+        for number, effect in enumerate(effects):
+            if number == crash_after:
+                break
+            self.perform(effect)
+        self.mesos.check()
+        if crash_after is not None:
+            self.start_leader(same_epoch=self.dice.random() < 0.3)
+
+    def perform(self, effect: Effect) -> None:
+        if isinstance(effect, Save):
+            self.check_writes(effect)
+            apply(self.stored, effect.writes)
+        for call in send_all([effect]):
+            failed = self.mesos.send(call)
+            if failed is not None:
+                self.mesos.events.append(lambda at, failed=failed: failed)  # type: ignore[misc]
+            if isinstance(call, Resubscribe):
+                self.mesos.subscribe("")
+
+    def check_order(self, event: Event, effects: list[Effect]) -> None:
+        ranks = [RANK[type(effect)] for effect in effects]
+        assert ranks == sorted(ranks), "effects are out of order"
+        assert len(of(Save, effects)) <= 1, "one event, one atomic write"
+        acknowledged = [effect.uuid for effect in of(Acknowledge, effects)]
+        due = [event.status.uuid] if isinstance(event, StatusReceived) and event.status.uuid else []
+        assert acknowledged == due, f"acknowledged {acknowledged}, received {due}"
+
+    def check_writes(self, save: Save) -> None:
+        """No queue entry is lost: a firing is deleted only after its end was stored."""
+        for write in save.writes:
+            if write.kind is Kind.FIRING and write.record is None:
+                before = self.stored.firings.get(write.key)
+                assert before is None or all(self.ends(write, save, shard) for shard in before.shards), (
+                    f"{write.key} is lost: {before}"
+                )
+
+    def ends(self, write: Write, save: Save, shard: object) -> bool:
+        """Whether a shard of a deleted firing had ended, or was ended by this very event."""
+        ended = getattr(shard, "state").ended  # noqa: B009
+        live_task = getattr(shard, "task_id") in self.stored.tasks  # noqa: B009
+        deleted = any(w.kind is Kind.TASK and w.key == getattr(shard, "task_id") and not w.record for w in save.writes)  # noqa: B009
+        return ended or not live_task or deleted
+
+    # ------------------------------------------------------------------------------------------------ what happens
+
+    def deliver(self) -> None:
+        events = self.mesos.events
+        if not events:
+            return self.tick()
+        number = 0 if self.dice.random() < 0.7 or not self.faults else self.dice.randrange(min(len(events), 6))
+        if self.faults and isinstance(make := events[number](self.at), StatusReceived):
+            if self.dice.random() < 0.05:
+                events.pop(number)  # lost: the agent sends it again
+                return None
+            if self.dice.random() < 0.05:
+                return self.handle(make)  # doubled
+        return self.handle(events.pop(number)(self.at))
+
+    def tick(self) -> None:
+        self.at += self.dice.choice((0, 0, 1, 50, 1000, 1000, 5000))
+        if self.faults and self.dice.random() < 0.02:
+            self.at += self.dice.choice((-3_600_000, -2_000, 60_000, 3_600_000))
+        self.handle(Tick(self.at))
+        for _ in range(5):
+            wake = self.scheduler.next_wake(self.at)
+            assert wake is None or wake >= self.at
+            if wake != self.at:
+                return
+            self.handle(Tick(self.at))
+        raise AssertionError("it asks for ticks without end")
+
+    def run_something(self) -> None:
+        """A task moves on."""
+        live = [task for task in self.mesos.live() if self.mesos.agents[task.agent].reachable]
+        if not live:
+            return self.deliver()
+        task = self.dice.choice(live)
+        match task.state:
+            case "TASK_STAGING":
+                self.mesos.move(task, self.dice.choice(("TASK_STARTING", "TASK_RUNNING", "TASK_RUNNING")))
+            case "TASK_STARTING":
+                self.mesos.move(task, "TASK_RUNNING")
+            case _ if not self.faults:
+                self.mesos.move(task, "TASK_FINISHED")
+            case _:
+                state = self.dice.choice(
+                    ("TASK_FINISHED",) * 5 + ("TASK_FAILED", "TASK_RUNNING", "TASK_KILLING", "TASK_NEW")
+                )
+                self.mesos.move(task, state, data=self.dice.choice(("", '{"cause":"worker_lost"}', "{", "[]")))
+        return None
+
+    def resend(self) -> None:
+        waiting = [task for task in self.mesos.tasks.values() if task.updates]
+        if waiting:
+            self.mesos.send_update(self.dice.choice(waiting), any_of_them=self.faults)
+
+    def misfortune(self) -> None:
+        mesos, dice = self.mesos, self.dice
+        name = dice.choice(list(mesos.agents))
+        agent = mesos.agents[name]
+        match dice.randrange(10):
+            case 0 if mesos.offers:
+                mesos.rescind(dice.choice(list(mesos.offers)))
+            case 1:
+                if agent.reachable:
+                    mesos.lose_agent(name)
+                else:
+                    mesos.return_agent(name)
+            case 2 if dice.random() < 0.3 and not agent.gone:
+                mesos.declare_gone(name)
+            case 3 | 4 if agent.executors and agent.reachable:
+                mesos.end_executor(name, dice.choice(list(agent.executors)), tell=dice.random() < 0.7)
+            case 5 if mesos.subscribed:
+                failed = mesos.drop_connection()
+                self.handle(Disconnected(self.at, "lost"))
+                for event in failed:
+                    self.handle(event)
+            case 6 if dice.random() < 0.1 and mesos.subscribed:
+                mesos.remove_framework()
+                self.handle(FrameworkRemoved(self.at, "removed"))
+            case 7 if dice.random() < 0.3:
+                self.start_leader(same_epoch=dice.random() < 0.3)
+            case 8:
+                task_id = dice.choice(("", "a@-@b", "ghost@-@0@-@READY@-@a1@-@9-9", *mesos.tasks))
+                status = make_status_of(
+                    task_id,
+                    dice.choice(("TASK_RUNNING", "TASK_LOST", "TASK_STAGING"))
+                    if task_id not in mesos.tasks
+                    else mesos.tasks[task_id].state,
+                )
+                self.handle(StatusReceived(self.at, status))
+            case _:
+                self.resend()
+
+    def reconnect(self) -> None:
+        if not self.mesos.subscribed:
+            self.mesos.subscribe(self.stored.framework_id)
+
+    def command(self) -> None:
+        dice, at = self.dice, self.at
+        app, job = dice.choice(("shop", "bank")), self.random_job()
+        self.handle(dice.choice((
+            lambda: PutApp(at, make_app(app, dice.randrange(1, 4), resources=EXECUTOR), dice.random() < 0.5),
+            lambda: PutJob(at, job, replace=False),
+            lambda: PutJob(at, job, replace=False),
+            lambda: PutJob(at, job, replace=True),
+            lambda: SetJobEnabled(at, job.name, dice.random() < 0.6),
+            lambda: SetAppEnabled(at, app, dice.random() < 0.8),
+            lambda: Trigger(at, job.name),
+            lambda: Trigger(at, job.name),
+            lambda: RemoveJob(at, job.name),
+            lambda: RemoveApp(at, app, jobs=dice.random() < 0.3),
+            lambda: KillTask(at, dice.choice(["x", *self.scheduler.tasks])),
+        ))())  # fmt: skip
+
+    def random_job(self) -> Job:
+        dice = self.dice
+        return make_job(
+            dice.choice(("j1", "j2", "j3", "j4", "j5")),
+            app=dice.choice(("shop", "bank")),
+            kind=dice.choice((JobKind.TRANSIENT, JobKind.TRANSIENT, JobKind.DAEMON)),
+            type=JobType.SIMPLE,
+            cron=dice.choice(("0/10 * * * * ?", "0 * * * * ?", "0 0/5 * * * ?", "0 0 0 1 1 ? 2099")),
+            zone=dice.choice(("UTC", "Europe/Berlin")),
+            shard_count=dice.choice((1, 2, 3, 6)),
+            resources=dice.choice(
+                (Resources(500, 64_000), Resources(1000, 128_000), Resources(2000, 512_000, ports=1000))
+            ),
+            failover=dice.random() < 0.6,
+            misfire=dice.random() < 0.5,
+            catch_up=dice.choice((CatchUp.SKIP, CatchUp.ONCE)),
+            priority=dice.choice((0, 0, 5)),
+        )
+
+    def step(self) -> None:
+        chance: list[tuple[Callable[[], None], int]] = [
+            (self.deliver, 30), (self.tick, 14), (self.run_something, 18), (self.mesos.perform_one, 22),
+            (self.mesos.offer_all, 8), (self.resend, 4), (self.misfortune, 6), (self.reconnect, 4), (self.command, 7),
+        ]  # fmt: skip
+        doers, weights = zip(*chance, strict=True)
+        self.dice.choices(doers, weights)[0]()
+
+    # ----------------------------------------------------------------------------------------------- at the end
+
+    def heal(self) -> None:
+        """The faults stop: agents return, the connection stands, everything sent arrives; five minutes pass."""
+        self.faults = False
+        for name, agent in self.mesos.agents.items():
+            if not agent.reachable:
+                self.mesos.return_agent(name)
+        self.reconnect()
+        for _ in range(400):
+            self.at += 1_000
+            self.handle(Tick(self.at))
+            self.mesos.offer_all()
+            for task in list(self.mesos.tasks.values()):
+                if not task.ended and task.id in self.scheduler.tasks:
+                    self.advance(task)
+                self.mesos.send_update(task)
+            while self.mesos.events or self.mesos.calls:
+                while self.mesos.events:
+                    self.deliver()
+                while self.mesos.calls:
+                    self.mesos.perform_one()
+
+    def advance(self, task) -> None:  # type: ignore[no-untyped-def]
+        daemon = self.scheduler.firings[self.scheduler.tasks[task.id].firing_id].cause == "daemon"
+        if task.state != "TASK_RUNNING":
+            self.mesos.move(task, "TASK_RUNNING")
+        elif not daemon:
+            self.mesos.move(task, "TASK_FINISHED")
+
+    def check_live(self) -> None:
+        """What was due has ended, residents run, and scheduler and agents agree."""
+        scheduler = self.scheduler
+        believed = set(scheduler.tasks)
+        assert {task.id for task in self.mesos.live()} == believed
+        for firing in scheduler.firings.values():
+            job = scheduler.jobs.get(firing.job)
+            if firing.ended_ms or job is None or self.has_no_room(firing.job):
+                continue
+            if firing.cause == "daemon":
+                assert all(shard.state == "ACTIVE" for shard in firing.shards), firing
+            else:
+                assert firing.fire_ms > self.at - 100_000, (
+                    f"{firing} has not ended: {scheduler.explain(firing.job, self.at)}"
+                )
+        for job in scheduler.jobs.values():
+            if job.kind is JobKind.DAEMON and scheduler._enabled(job.name):
+                assert scheduler.queue.unfinished(job.name), f"{job.name} has no resident"
+
+    def has_no_room(self, job: str) -> bool:
+        """The cluster may be too small for all residents, and no app may be there to run a job."""
+        codes = {reason.code for reason in self.scheduler.explain(job, self.at).reasons}
+        return bool(codes & {"short", "never", "fault"})
+
+    def check_replay(self) -> None:
+        """The recorded events give the same effects."""
+        for stored, epoch, at, events in self.records:
+            again = Scheduler(POLICY, stored, epoch, at)
+            for event, effects in events:
+                try:
+                    assert again.handle(event) == effects, f"{event} has other effects"
+                except Refused:
+                    assert effects is None
+
+
+def make_status_of(task_id: str, state: str):  # type: ignore[no-untyped-def]
+    from jobcloud.messages import Status
+
+    return Status(task_id, "a1", state)
+
+
+def play(seed: int, events: int) -> World:
+    world = World(seed)
+    try:
+        for version, app in enumerate(("shop", "bank"), 1):
+            world.handle(PutApp(world.at, make_app(app, version, resources=EXECUTOR)))
+        while world.events < events:
+            world.step()
+        world.heal()
+        world.check_live()
+        world.check_replay()
+    except Exception as error:
+        story = "\n".join(map(repr, world.log))
+        raise AssertionError(
+            f"history {seed}, event {world.events}: {type(error).__name__}: {error}\n{story}"
+        ) from error
+    return world
+
+
+@pytest.mark.parametrize("number", range(HISTORIES))
+def test_any_history_keeps_every_promise(number: int, seed: int) -> None:
+    assert play(seed + number, EVENTS_EACH).events >= EVENTS_EACH
