@@ -552,6 +552,7 @@ def test_a_fenced_leader_stops_everything_and_says_so(world: World) -> None:
         assert loop.wait(10)
         assert isinstance(loop.failure, Fenced)
         assert loop.health().phase is Phase.FENCED
+        assert loop.health().recoveries == 0
         assert world.done == ["disconnected", "closed"]
         with pytest.raises(Unavailable, match="superseded"):
             loop.command(lambda at: SetJobEnabled(at, "j", True))
@@ -623,6 +624,42 @@ def test_a_command_not_reached_in_time_is_certainly_not_carried_out(world: World
         blocking.result(10)
         loop.ask(lambda core: None)
         assert ("j",) not in world.done
+
+
+def test_who_waits_behind_a_failed_write_is_told_at_once(world: World) -> None:
+    with running(world, pace=Pace(batch_limit=1, retry_first_ms=1)) as loop, ThreadPoolExecutor(3) as pool:
+        busy: Future[None] = Future()
+        entered: Future[None] = Future()
+        blocking = pool.submit(loop.ask, lambda core: (entered.set_result(None), busy.result(10)))
+        entered.result(10)
+        world.fail_before = [StoreError("disk")]
+        waiting = []
+        for name in ("first", "second"):
+            waiting.append(pool.submit(loop.command, lambda at, name=name: SetJobEnabled(at, name, True)))
+            eventually(lambda: loop.health().waiting == len(waiting))
+        busy.set_result(None)
+        blocking.result(10)
+        for each in waiting:
+            with pytest.raises(Unavailable):
+                each.result(10)
+    assert world.count(tuple) == 0
+
+
+def test_a_lone_event_waits_for_nobody(world: World) -> None:
+    with running(world, pace=Pace(coalesce_ms=60_000)):
+        world.deliver(status("a"))
+        eventually(lambda: world.count(Acknowledge) == 1)
+
+
+def test_events_that_follow_closely_share_a_write(world: World) -> None:
+    with running(world, pace=Pace(coalesce_ms=1_000)):
+        for name in "abcdef":
+            world.deliver(status(name))
+            if name == "a":
+                eventually(lambda: world.count(Acknowledge) == 1)
+            time.sleep(0.003)
+        eventually(lambda: world.count(Acknowledge) == 6)
+    assert [entry for entry in world.done if isinstance(entry, tuple)] == [("a",), ("b", "c", "d", "e", "f")]
 
 
 def test_many_events_share_few_writes_and_none_is_lost(world: World) -> None:

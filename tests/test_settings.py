@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -213,3 +214,9 @@ def test_no_flag_at_all_raises_anything_but_a_config_error(flags: dict[str, obje
 
 def test_every_setting_says_what_to_give() -> None:
     assert [key for key, description, _ in keys() if not description] == []
+
+
+def test_the_document_lists_every_setting_and_no_other() -> None:
+    document = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+    listed = re.findall(r"^\| `([a-z_.]+)` \|", document, re.MULTILINE)
+    assert listed == [key for key, _, _ in keys()]

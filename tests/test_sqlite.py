@@ -255,7 +255,8 @@ def test_after_kill_9_every_reported_batch_is_there_and_no_batch_by_half(path: P
         assert reported <= values.pop() <= reported + 1
 
 
-def test_a_second_process_on_the_same_file_shuts_the_first_one_out(path: Path) -> None:
+@pytest.mark.parametrize("_", range(3))
+def test_a_second_process_on_the_same_file_shuts_the_first_one_out(path: Path, _: int) -> None:
     writer = subprocess.Popen(
         [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -104,7 +104,7 @@ _writes = st.builds(
 )
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 2), st.lists(_writes, max_size=6)), max_size=12))
 def test_any_series_of_batches_and_leaders_ends_in_what_the_current_ones_wrote(
     open_store: OpenStore, steps: list[tuple[int, list[StoredWrite]]]

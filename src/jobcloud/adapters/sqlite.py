@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ SCHEMA_VERSION = 1
 APPLICATION_ID = int.from_bytes(b"jobc")
 # Reading every page of a file this large takes under a second or two; a larger one is checked as it is loaded.
 _CHECKED_BYTES = 256 * 1024 * 1024
+# How long a new leader tries to get a word in.
+_TAKEOVER_S = 10.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
 
@@ -39,6 +42,10 @@ _DELETE = "DELETE FROM record WHERE kind = ? AND key = ?"
 _PROVE_EPOCH = "UPDATE leader SET epoch = epoch WHERE epoch = ?"
 
 
+class _Busy(StoreError):
+    """Another process holds the file."""
+
+
 class SqliteStore:
     """A `Store` in the file `path`, which is created with its directory where missing.
 
@@ -53,6 +60,7 @@ class SqliteStore:
             self._check_header()
             # Private from its first byte on: jobs' parameters may hold secrets.
             path.touch(mode=0o600)
+            self._busy_s = busy_s
             self._db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
         try:
             with self._translated():
@@ -62,7 +70,18 @@ class SqliteStore:
             raise
 
     def acquire(self) -> int:
-        with self._transaction():
+        # A leader under load leaves gaps so short that SQLite's own waiting, 100 ms apart, may miss all of them.
+        deadline = time.monotonic() + _TAKEOVER_S
+        while True:
+            try:
+                return self._raise_epoch()
+            except _Busy:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.001)
+
+    def _raise_epoch(self) -> int:
+        with self._transaction(wait_s=0.0):
             row = self._db.execute("UPDATE leader SET epoch = epoch + 1 RETURNING epoch").fetchone()
             if row is None:
                 raise sqlite3.DatabaseError("the row that holds the leader's epoch is missing")
@@ -147,8 +166,9 @@ class SqliteStore:
         return value
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, wait_s: float | None = None) -> Iterator[None]:
         with self._translated():
+            self._pragma(f"busy_timeout = {int((self._busy_s if wait_s is None else wait_s) * 1_000)}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -179,7 +199,7 @@ def _translate(path: Path, error: sqlite3.Error | OSError) -> StoreError:
         case sqlite3.SQLITE_FULL:
             return StoreFull(f"no room left for {path}: free some space on its disk ({error})")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return StoreError(f"{path} is locked by another process: end it, or wait until it is done ({error})")
+            return _Busy(f"{path} is locked by another process: end it, or wait until it is done ({error})")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return _damaged(path, error)
         case 0xFF if type(error) is sqlite3.DatabaseError:

@@ -281,9 +281,6 @@ class Leader(Generic[CoreT]):
         return bool(self._failures) and self._failures.get(replace(event, at=0), 0) >= _TRIES
 
     def _remember(self, event: Event) -> None:
-        """Ticks are not counted: time goes on whatever happens."""
-        if isinstance(event, Tick):
-            return
         if len(self._failures) >= _REMEMBERED_FAILURES:
             self._failures.clear()
         same = replace(event, at=0)

@@ -107,8 +107,8 @@ class Loop(Generic[CoreT]):
         self._phase = Phase.STARTING
         self._problem = ""
         self._started: Future[None] = Future()
-        self._seen = self._turned = monotonic()
-        self._recovered = float("-inf")
+        self._seen = monotonic()
+        self._turned = self._recovered = float("-inf")
         self._recoveries = self._streak = 0
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
         self.failure: BaseException | None = None
