@@ -1000,6 +1000,17 @@ def test_events_before_subscribed_are_not_taken(master: FakeMaster) -> None:
         assert running.wait(StatusReceived).status.task_id == "late"
 
 
+@pytest.mark.parametrize("heartbeat_s", [0, -1, 1e12, 0.0, None])
+def test_p04_an_absurd_heartbeat_interval_is_not_believed(heartbeat_s: float | None) -> None:
+    with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=heartbeat_s))) as master:
+        with Running(master.address) as running:
+            master.stream().send(update())
+            running.wait(StatusReceived)
+            session = running.driver._driver.session
+            assert session is not None
+            assert 75 <= session.patience_s <= 5 * 3600
+
+
 @pytest.mark.parametrize("info", [{}, {"framework_id": {}}, None, 5])
 def test_a_subscribed_event_that_cannot_be_understood_is_no_subscription(info: object) -> None:
     def begin(stream: Stream) -> None:

@@ -368,7 +368,7 @@ def _framework_info(settings: MesosSettings) -> Json:
         raise ConfigError("needs at least one role", field="mesos.roles", fix='"*" is the default one')
     capabilities = [*_CAPABILITIES, *(["GPU_RESOURCES"] if settings.gpus else [])]
     info: dict[str, Any] = {
-        "user": settings.user or getpass.getuser(),
+        "user": settings.user or _own_user(),
         "name": settings.name,
         "roles": list(settings.roles),
         "failover_timeout": float(settings.failover_timeout_s),
@@ -377,6 +377,13 @@ def _framework_info(settings: MesosSettings) -> Json:
     }
     optional = {"hostname": settings.hostname, "webui_url": settings.webui_url, "principal": settings.principal}
     return info | {name: value for name, value in optional.items() if value}
+
+
+def _own_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise ConfigError("is needed, as this process has no user name", field="mesos.user") from error
 
 
 def _authorization(settings: MesosSettings) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from jobcloud.adapters.mesos_link import Address, Dialer, Session
 from jobcloud.adapters.mesos_wire import Json, dumps, loads
 from jobcloud.errors import NotConnected
+from jobcloud.wire import FramingError
 
 
 @contextmanager
@@ -71,8 +72,15 @@ _REMOVED = ("framework has been removed", "completed framework")
 # … and to a scheduler that another one with the same id has replaced. Coming back at once would oust that one in turn.
 _REPLACED = "framework failed over"
 _HEARTBEAT_S = 15.0
+_LONGEST_HEARTBEAT_S = 3600.0
 # A session that held so long was a good one: after it, the first attempt comes at once again.
 _GOOD_SESSION_S = 30.0
+
+
+def _heartbeat_s(info: Json) -> float:
+    """The interval between heartbeats that a SUBSCRIBED event announces, within reason."""
+    announced = float(info.get("heartbeat_interval_seconds", _HEARTBEAT_S))
+    return min(announced, _LONGEST_HEARTBEAT_S) if announced > 0 else _HEARTBEAT_S
 
 
 class End(Enum):
@@ -170,12 +178,12 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
 
     def _run(self) -> None:
         while self._started:
-            address = self._next_master()
-            if address is None:
+            session = self._next_session()
+            if session is None:
                 self._pause(None)
                 continue
             began = time.monotonic()
-            end = self._follow(address)
+            end = self._follow(session)
             if time.monotonic() - began >= _GOOD_SESSION_S:
                 self._backoff_policy.reset()
             if self._started and not self._barred:
@@ -186,43 +194,46 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._wake.wait(seconds)
         self._wake.clear()
 
+    def _next_session(self) -> Session | None:
+        """The next attempt, if there may be one and a master is known.
+
+        Chosen and noted in one step: whoever changes the master or the framework id finds either the old choice, to
+        end it, or none.
+        """
+        with self._lock:
+            address = None if self._barred or not self._started else self._next_master()
+            self._master = str(address) if address else None
+            self._attempt = Session(address, self._dialer) if address else None
+            return self._attempt
+
     def _next_master(self) -> Address | None:
         """Where to try next: where we were sent, else the one detected, else the configured ones in turn."""
-        with self._lock:
-            if self._barred:
-                return None
-            address, self._redirect = self._redirect, None
-            if address is None and self._masters:
-                address = self._masters[self._turn % len(self._masters)]
-                self._turn += 1
-            elif address is None and self._new_master:
-                address = Address.parse(self._new_master)
-            self._master = str(address) if address else None
-            return address
+        address, self._redirect = self._redirect, None
+        if address is None and self._masters:
+            address = self._masters[self._turn % len(self._masters)]
+            self._turn += 1
+        elif address is None and self._new_master:
+            address = Address.parse(self._new_master)
+        return address
 
-    def _follow(self, address: Address) -> End:
+    def _follow(self, session: Session) -> End:
         """One attempt at a subscription, and its events as long as it lasts. Whatever goes wrong ends here."""
-        session = Session(address, self._dialer)
-        with self._lock:
-            self._attempt = session
-            subscribe = self.gen_request()
         end = End.LOST
         try:
-            if self._started and not self._barred:
-                end = self._subscribe(session, subscribe)
-        except (OSError, http.client.HTTPException, NotConnected) as error:
+            end = self._subscribe(session)
+        except (OSError, http.client.HTTPException, NotConnected, FramingError, ValueError) as error:
             session.end(str(error) or repr(error))
         except Exception as error:
-            _log.exception("the connection to Mesos master %s failed in an unforeseen way", address)
+            _log.exception("the connection to Mesos master %s failed in an unforeseen way", session.address)
             session.end(repr(error))
         session.end("the master closed the event stream")
         session.close()
         self._leave(session)
         return End.REFUSED if self._replaced else end
 
-    def _subscribe(self, session: Session, subscribe: bytes) -> End:
+    def _subscribe(self, session: Session) -> End:
         self._replaced = False
-        status = session.open(subscribe)
+        status = session.open(self.gen_request())
         if status == http.client.OK:
             for record in session.records():
                 if session.ended:
@@ -275,9 +286,10 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
 
     def gen_request(self) -> bytes:
         """The SUBSCRIBE call's body."""
-        call: Json = {"type": "SUBSCRIBE", "subscribe": {"framework_info": self.framework}}
-        if self.framework_id:
-            call["framework_id"] = {"value": self.framework_id}
+        info = self.framework
+        call: Json = {"type": "SUBSCRIBE", "subscribe": {"framework_info": info}}
+        if "id" in info:
+            call["framework_id"] = info["id"]
         return dumps(call)
 
     def renew(self) -> None:
@@ -329,8 +341,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             known = self.framework_id is not None
             self.framework_id = framework_id
             self.stream_id = session.stream_id
-            interval = float(info.get("heartbeat_interval_seconds", _HEARTBEAT_S))
-            session.patience_s = max(interval, 0.01) * self._missed_heartbeats
+            session.patience_s = _heartbeat_s(info) * self._missed_heartbeats
             session.subscribed = True
         master = {**info.get("master_info", {}), "hostname": session.address.host, "port": session.address.port}
         if known:
