@@ -68,7 +68,7 @@ def _answer(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RequestValidationError):
         return invalid(_parameter_issues(error)).response()
     if isinstance(error, HTTPException):
-        return from_status(error.status_code, str(error.detail)).response()
+        return from_status(error.status_code, str(error.detail), error.headers).response()
     known = from_error(error)
     return (known or Problem("internal", "The server failed to answer this; its log says why.")).response()
 

@@ -27,6 +27,8 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 # What a reader may see without a token: whether the server is well, and how its API looks.
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
+# The rest of a body that is not read to its end would stand before the next request.
+_HANG_UP = {"Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,8 @@ class _Body:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            raise Problem("timeout", f"The body took longer than {self._seconds:g} s.") from None
+            detail = f"The body took longer than {self._seconds:g} s."
+            raise Problem("timeout", detail, headers=_HANG_UP) from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise _too_large(self._limit)
@@ -178,7 +181,7 @@ def _check_length(given: Iterable[str], limit: int) -> None:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem("too-large", f"The body is over {limit} bytes, the limit here.")
+    return Problem("too-large", f"The body is over {limit} bytes, the limit here.", headers=_HANG_UP)
 
 
 def _headers(scope: Scope, name: bytes) -> list[str]:

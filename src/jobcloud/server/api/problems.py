@@ -115,9 +115,9 @@ def invalid(issues: Iterable[Issue]) -> Problem:
     return Problem("invalid", f"{where}{first.problem}{f' ({first.fix})' if first.fix else ''}{more}", found)
 
 
-def from_status(status: int, detail: str) -> Problem:
+def from_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Problem:
     """The problem for a status that the web framework chose."""
     for slug, (code, title) in SLUGS.items():
         if code == status and slug != "malformed-json":
-            return Problem(slug, title if detail in ("", HTTPStatus(status).phrase) else detail)
-    return Problem("bad-request" if status < 500 else "internal", detail)
+            return Problem(slug, title if detail in ("", HTTPStatus(status).phrase) else detail, headers=headers)
+    return Problem("bad-request" if status < 500 else "internal", detail, headers=headers)

@@ -259,6 +259,7 @@ class TaskView(View):
     created_at: Instant
     started_at: Instant
     ended_at: Instant
+    kill_asked_at: Instant
     message: str
 
 

@@ -210,6 +210,7 @@ def _task_view(snapshot: Snapshot, firing: Firing, item: int, shard: Shard) -> T
         created_at=task.created_ms if task else 0,
         started_at=task.started_ms if task else shard.started_ms,
         ended_at=0 if task else shard.ended_ms,
+        kill_asked_at=task.kill_ms if task else 0,
         message=task.message if task else shard.message,
     )
 

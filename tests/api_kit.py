@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import io
 import itertools
 import threading
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import uvicorn
 from fastapi import FastAPI
 
@@ -138,3 +141,28 @@ def job_body(name: str = "hello", app: str = "demo", **changes: Any) -> dict[str
         "cpuCount": 0.1,
         "memoryMB": 32,
     } | changes
+
+
+# One event loop for all calls: making one costs more than most calls do.
+_RUNNER = asyncio.Runner()
+atexit.register(_RUNNER.close)
+
+
+class InProcess(httpx.BaseTransport):
+    """Calls an ASGI app without a socket. With `strict` a defect of the app fails the test instead of being a 500."""
+
+    def __init__(self, app: Any, *, strict: bool = True) -> None:
+        self._transport = httpx.ASGITransport(app, raise_app_exceptions=strict)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return _RUNNER.run(self._call(request))
+
+    async def _call(self, request: httpx.Request) -> httpx.Response:
+        asked = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
+        answer = await self._transport.handle_async_request(asked)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+
+def client_of(app: Any, token: str = "", *, strict: bool = True, url: str = "http://127.0.0.1/api/v1") -> httpx.Client:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.Client(transport=InProcess(app, strict=strict), base_url=url, headers=headers)
