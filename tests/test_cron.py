@@ -279,6 +279,19 @@ def test_clocks_of_the_world(text, zone, start, expected):
     assert firings(Schedule.parse(text, zone=zone), start, 1) == [expected]
 
 
+def test_the_instant_after_a_gap_is_found_from_the_last_one_before_it():
+    schedule = Schedule.parse("0 30 2 * * ?", zone="Europe/Berlin")
+    after = at("2026-03-29T03:00", "Europe/Berlin")
+    assert [schedule.next_after(after - back) for back in (1, 1000, 1001)] == [after] * 3
+    assert schedule.next_after(after) == at("2026-03-30T02:30", "Europe/Berlin")
+
+
+def test_the_last_firing_of_all_comes_again_in_a_fold():
+    schedule = Schedule.parse("0 30 2 25 10 ? 2026", zone="Europe/Berlin", fold=Fold.BOTH)
+    first, second = at("2026-10-25T02:30+02:00"), at("2026-10-25T02:30+01:00")
+    assert schedule.between(at("2026-01-01"), at("2099-12-31"), 9) == (first, second)
+
+
 def test_a_gap_makes_up_only_for_days_that_are_due():
     sundays = Schedule.parse("0 30 2 ? * SUN", zone="Europe/Berlin")
     mondays = Schedule.parse("0 30 2 ? * MON", zone="Europe/Berlin")
