@@ -303,7 +303,8 @@ def _zip_entries(file: IO[bytes]) -> Iterator[_Entry]:
 
 
 def _tar_entries(file: IO[bytes]) -> Iterator[_Entry]:
-    with tarfile.open(fileobj=_Frugal(_decompressed(file)), mode="r:", encoding="utf-8") as archive:  # type: ignore[call-overload]
+    stream = _Frugal(_decompressed(file))
+    with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive:  # type: ignore[call-overload]
         for member in archive:
             name = _safe_name(member.name)
             if member.isdir():
@@ -323,6 +324,10 @@ def _tar_entries(file: IO[bytes]) -> Iterator[_Entry]:
                 )
             else:
                 raise PackageError(f"'{name}' in the package is a device, a sparse file or the like: leave it out")
+        # tarfile takes a header that is cut off or altered for the end of the archive; the end is a block of zeros.
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise PackageError("the package is a damaged tar archive (it ends too early): pack it again")
 
 
 def _decompressed(file: IO[bytes]) -> Any:

@@ -1,0 +1,119 @@
+"""The job API that authors import."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobcloud
+from jobcloud.job import DataflowJob, JobCancelled, ShardingContext, SimpleJob, perform
+
+ROOT = Path(jobcloud.__file__).parent
+
+
+class Flow(DataflowJob):
+    def __init__(self, *rounds: Any) -> None:
+        self.rounds = list(rounds)
+        self.seen: list[Any] = []
+
+    def fetch_data(self, ctx: ShardingContext) -> Any:
+        return self.rounds.pop(0)
+
+    def process_data(self, ctx: ShardingContext, data: Any) -> None:
+        self.seen.append(data)
+
+
+class Truthless(list[int]):
+    """As a numpy array of several elements."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+
+def test_the_context_is_six_fields_by_elastic_jobs_names() -> None:
+    ctx = ShardingContext("settle", "t1", 4, "ä", 2, "south", run_id="r", attempt=3, fence=9)
+    fields = {
+        "jobName": "settle",
+        "taskId": "t1",
+        "shardingTotalCount": 4,
+        "jobParameter": "ä",
+        "shardingItem": 2,
+        "shardingParameter": "south",
+    }
+    assert json.loads(ctx.to_json()) == fields
+    assert ShardingContext.from_dict(fields, run_id="r", attempt=3, fence=9) == ctx
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ctx.sharding_item = 3  # type: ignore[misc]
+
+
+def test_a_context_made_in_a_users_test_logs_to_nobody_and_is_not_cancelled() -> None:
+    ctx = ShardingContext(job_name="settle")
+    ctx.logger.info("hello %s", "you")
+    assert not ctx.cancelled
+    ctx.raise_if_cancelled()
+
+
+def test_a_simple_job_and_a_function_give_their_result() -> None:
+    class Simple(SimpleJob):
+        def execute(self, ctx: ShardingContext) -> int:
+            return ctx.sharding_item
+
+    ctx = ShardingContext(sharding_item=5)
+    assert perform(Simple(), ctx) == 5
+    assert perform(lambda ctx: ctx.sharding_item + 1, ctx) == 6
+    with pytest.raises(TypeError, match="is no job"):
+        perform("Simple", ctx)  # type: ignore[arg-type]
+
+
+def test_a_one_off_dataflow_fetches_once_and_processes_what_there_is() -> None:
+    flow = Flow([1], [2])
+    perform(flow, ShardingContext())
+    assert (flow.seen, flow.rounds) == ([[1]], [[2]])
+
+
+@pytest.mark.parametrize("nothing", [None, [], (), Truthless(), iter(())])
+def test_a_streaming_dataflow_ends_when_nothing_is_fetched(nothing: Any) -> None:
+    flow = Flow([1], Truthless([2, 3]), iter([4]), nothing)
+    perform(flow, ShardingContext(), streaming=True)
+    assert flow.seen == [[1], [2, 3], [4]]
+
+
+def test_a_streaming_dataflow_stops_between_rounds_when_it_is_cancelled() -> None:
+    flow = Flow([1], [2], [3])
+    ctx = ShardingContext(is_cancelled=lambda: len(flow.seen) == 2)
+    with pytest.raises(JobCancelled):
+        perform(flow, ctx, streaming=True)
+    assert flow.seen == [[1], [2]]
+
+
+AGENT_SIDE = [ROOT / name for name in ("__init__.py", "wire.py", "job.py", "firetimes.py")]
+AGENT_SIDE += sorted((ROOT / "executor").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", AGENT_SIDE, ids=lambda path: path.name)
+def test_what_runs_on_agents_is_python_3_9_and_standard_library(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 9))
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            assert name.split(".")[0] in {*sys.stdlib_module_names, "jobcloud"}, f"{path.name} imports {name}"
+            if name.startswith("jobcloud."):
+                path_named = ROOT.joinpath(*name.split(".")[1:])
+                assert {path_named.with_suffix(".py"), path_named / "__init__.py"} & set(AGENT_SIDE), name
+
+
+def test_importing_the_job_api_is_light() -> None:
+    script = "import sys; before = set(sys.modules); import jobcloud.job; print(*set(sys.modules) - before)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in result.stdout.split()}
+    assert not loaded & {"numpy", "httpx", "typer", "logging", "threading", "socket", "asyncio"}
+    assert {name for name in result.stdout.split() if name.startswith("jobcloud")} == {"jobcloud", "jobcloud.job"}
