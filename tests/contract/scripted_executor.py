@@ -94,7 +94,10 @@ def handle(event):
     if kind == "SHUTDOWN" and not deaf:
         sys.stdout.flush()
         os._exit(0)
-    return any([obey(command) for command in commands])
+    again = False
+    for command in commands:
+        again = obey(command) or again
+    return again
 
 
 def records(reply):
@@ -117,7 +120,7 @@ def follow():
         }
     )
     if reply.status != 200:
-        sys.exit("SUBSCRIBE was refused with %d: %s" % (reply.status, reply.read().decode()))
+        sys.exit(f"SUBSCRIBE was refused with {reply.status}: {reply.read().decode()}")
     again = any(handle(event) for event in records(reply))
     link.close()
     return again

@@ -55,10 +55,9 @@ from .protocol import (
 )
 from .registry import can
 from .resources import Resources
-from .schema import EXECUTOR_CALL, CallError
+from .schema import EXECUTOR_CALL, CallError, is_uuid, uuid_of
 
 AgentInput = Call | FromMaster | StreamLost | LinkLost | LinkMade | ExecutorStarted | ExecutorEnded | Tick
-_UUID_BYTES = 16
 Key = tuple[str, str]
 
 
@@ -176,12 +175,12 @@ class Agent:
 
     def _on_tick(self, _: Tick) -> None:
         while self._timers and self._timers[0][0] <= self._at:
-            _, _, kind, key = heapq.heappop(self._timers)
-            _TIMERS[kind](self, key)
+            *_due, kind, key = heapq.heappop(self._timers)
+            _TIMERS[str(kind)](self, key)
 
     def _new_id(self) -> bytes:
         self._ids += 1
-        return self.settings.salt.to_bytes(8, "big") + self._ids.to_bytes(8, "big")
+        return uuid_of(self.settings.salt, self._ids)
 
     def _new_uuid(self) -> str:
         text = self._new_id().hex()
@@ -205,14 +204,11 @@ class Agent:
     def registration(self) -> RegisterAgent:
         """Who this agent is and all that runs here."""
         settings = self.settings
-        tasks = []
+        tasks: list[TaskReport] = []
         for executor in self.executors.values():
-            if executor.framework_id in self.terminating:
-                continue
-            for task in executor.tasks.values():
-                tasks.append(self._report(executor, task.info, task.state, task.statuses))
-            for info in executor.queued.values():
-                tasks.append(self._report(executor, info, "TASK_STAGING", []))
+            if executor.framework_id not in self.terminating:
+                tasks += [self._report(executor, one.info, one.state, one.statuses) for one in executor.tasks.values()]
+                tasks += [self._report(executor, info, "TASK_STAGING", []) for info in executor.queued.values()]
         executors = tuple(
             ExecutorReport(one.framework_id, one.info)
             for one in self.executors.values()
@@ -577,9 +573,9 @@ class Agent:
             self._streams.pop(executor.stream_id, None)
             executor.stream_id = ""
         terminating = executor.framework_id in self.terminating
+        self._up(ExecutorExited(executor.framework_id, executor.executor_id, event.status))
         if not terminating:
             self._fail_tasks(executor, event)
-        self._up(ExecutorExited(executor.framework_id, executor.executor_id, event.status))
         if terminating or executor.idle:
             self._remove(executor)
 
@@ -587,9 +583,7 @@ class Agent:
         reason, text = executor.cause
         if event.failure:
             reason, text = "REASON_CONTAINER_LAUNCH_FAILED", event.failure
-        elif reason:
-            text = f"{text}; {_waited(event.status)}" if text else _waited(event.status)
-        else:
+        elif not reason:
             reason, text = "REASON_EXECUTOR_TERMINATED", "Executor terminated"
         alive = [task_id for task_id, task in executor.tasks.items() if task.state not in TERMINAL]
         for task_id in [*alive, *executor.queued]:
@@ -633,7 +627,7 @@ def _bad_update(call: Json) -> str:
     of = f"from executor {executor_id} of framework {call['framework_id']['value']}"
     if status.get("uuid") is None:
         return "Expecting 'uuid' to be present"
-    if len(decode_data(status["uuid"])) != _UUID_BYTES:
+    if not is_uuid(decode_data(status["uuid"])):
         return "Not a valid UUID"
     named = (status.get("executor_id") or {}).get("value", executor_id)
     if named != executor_id:
@@ -643,12 +637,6 @@ def _bad_update(call: Json) -> str:
     if status["state"] == "TASK_STAGING":
         return f"Received TASK_STAGING {of} which is not allowed"
     return ""
-
-
-def _waited(status: int) -> str:
-    if status & 0x7F:
-        return f"Command terminated with signal {status & 0x7F}"
-    return f"Command exited with status {status >> 8}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`python -m jobcloud.dev.cluster`: a master and N agents on this machine, in one process; and a handle on such a process.
+"""`python -m jobcloud.dev.cluster`: a master and N agents on this machine, in one process; and a handle on it.
 
 The process prints one line `ready master=127.0.0.1:PORT agents=N`, ends on SIGTERM and SIGINT (and with its parent, if
 that is asked for) and leaves no process behind, however it ends.
@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -136,12 +136,11 @@ class _Memory:
 async def _run(options: ClusterOptions, data: Path) -> None:
     memory = _Memory(data)
     run = f"{memory.name}-{memory.runs}"
-    from dataclasses import replace
 
     shell = Shell(replace(options.master, master_id=run), data)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(ending, stop.set)
     try:
         port = await shell.start_master(options.port)
         known = memory.agent_ids[: options.agents]

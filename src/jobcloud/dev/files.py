@@ -1,4 +1,4 @@
-"""`/files/read` and `/files/browse` of an agent: the sandboxes below its work directory, by path or by Mesos' virtual one."""
+"""`/files/read` and `/files/browse` of an agent: its sandboxes, by path or by Mesos' virtual path."""
 
 from __future__ import annotations
 

@@ -50,11 +50,10 @@ from .protocol import (
 )
 from .registry import Agent, Executor, Framework, Offer, Task, status
 from .resources import NOTHING, Resources, from_wire
-from .schema import OPERATOR_CALL, SCHEDULER_CALL, SCHEDULER_CALLS, CallError
-from .validation import bad_failover_timeout, bad_framework, bad_offers, bad_role, task_needs
+from .schema import OPERATOR_CALL, SCHEDULER_CALL, SCHEDULER_CALLS, CallError, is_uuid
+from .validation import bad_failover_timeout, bad_framework, bad_offers, bad_resources, bad_role, task_needs
 from .views import MasterView
 
-UUID_BYTES = 16
 MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut | RescindOffer | Tick
 
 
@@ -143,8 +142,8 @@ class Master:
 
     def _on_tick(self, _: Tick) -> None:
         while self._timers and self._timers[0][0] <= self._at:
-            _, _, kind, key = heapq.heappop(self._timers)
-            _TIMERS[kind](self, key)
+            *_due, kind, key = heapq.heappop(self._timers)
+            _TIMERS[str(kind)](self, str(key))
 
     # ---- calls of schedulers ---------------------------------------------------------------------------------
 
@@ -186,7 +185,8 @@ class Master:
     def _subscribe(self, subscribe: Json) -> None:
         stream_id = f"{self.settings.master_id}-{self.started_at:x}-{self._number('stream')}"
         self._effects.append(Subscribed(stream_id))
-        info = {key: value for key, value in subscribe["framework_info"].items() if value is not None}
+        info: Json = {"failover_timeout": 0.0, "checkpoint": False}
+        info.update({key: value for key, value in subscribe["framework_info"].items() if value is not None})
         suppressed = subscribe.get("suppressed_roles") or []
         given = (info.get("id") or {}).get("value", "")
         error = bad_framework(info, suppressed)
@@ -319,7 +319,12 @@ class Master:
     def _perform(self, framework: Framework, agent: Agent, role: str, operation: Json, left: Resources) -> Resources:
         """One operation of an ACCEPT; what is left of the offers after it."""
         if operation.get("type") == "LAUNCH":
-            for task in (operation.get("launch") or {}).get("task_infos") or []:
+            tasks = (operation.get("launch") or {}).get("task_infos") or []
+            if error := bad_resources(tasks):  # spoils the whole operation
+                for task in tasks:
+                    self._refuse_task(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
+                return left
+            for task in tasks:
                 left = self._launch(framework, agent, role, task, left)
             return left
         text = f"The dev cluster performs LAUNCH alone, not {operation.get('type')}"
@@ -340,7 +345,7 @@ class Master:
         if error:
             self._refuse_task(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
             return left
-        task = _allocated(task, role)
+        task = _as_told(task, role)
         executor_id = task["executor"]["executor_id"]["value"]
         key = (framework.id, executor_id)
         if key not in agent.executors:
@@ -810,10 +815,8 @@ class Master:
             self._operate_teardown(event.body)
         else:
             answer = self.view().answer(kind)
-            if answer is None:
-                self._effects.append(Reply(501, f"The dev cluster does not know the operator call {kind!r}"))
-            else:
-                self._effects.append(Reply(200, answer))
+            unknown = Reply(400, f"The dev cluster does not know the operator call {kind!r}")
+            self._effects.append(unknown if answer is None else Reply(200, answer))
 
     def _operate_gone(self, call: Json) -> None:
         agent_id = ((call.get("mark_agent_gone") or {}).get("agent_id") or {}).get("value")
@@ -861,7 +864,7 @@ def _checked(body: Any) -> tuple[str, Json]:
             raise CallError(f"{invalid}'framework_id' differs from 'subscribe.framework_info.id'")
     elif owner is None:
         raise CallError(f"{invalid}Expecting 'framework_id' to be present")
-    if kind == "ACKNOWLEDGE" and len(decode_data(part["uuid"])) != UUID_BYTES:
+    if kind == "ACKNOWLEDGE" and not is_uuid(decode_data(part["uuid"])):
         raise CallError(f"{invalid}Not a valid UUID")
     if kind == "UPDATE_FRAMEWORK" and ((part["framework_info"].get("id") or {}).get("value", "")) != owner:
         raise CallError(f"{invalid}'framework_id' differs from 'update_framework.framework_info.id'")
@@ -876,18 +879,18 @@ def _tasks_of(operations: list[Json]) -> list[Json]:
     return found
 
 
-def _allocated(task: Json, role: str) -> Json:
-    """The task with the role its resources are allocated to written into each of them, as agents see it."""
+def _as_told(task: Json, role: str) -> Json:
+    """The task as agents and executors see it: its resources with the role they go to, Mesos' defaults filled in."""
 
     def mark(resources: list[Json]) -> list[Json]:
         return [{**one, "allocation_info": {"role": role}} for one in resources]
 
-    executor = task["executor"]
-    return {
-        **task,
-        "resources": mark(task["resources"]),
-        "executor": {**executor, "resources": mark(executor.get("resources") or [])},
-    }
+    executor = {"type": "CUSTOM", **task["executor"]}
+    command = {"shell": True, **executor["command"]}
+    if command.get("uris"):
+        command["uris"] = [{"extract": True, **uri} for uri in command["uris"]]
+    executor.update(command=command, resources=mark(executor.get("resources") or []))
+    return {**task, "resources": mark(task["resources"]), "executor": executor}
 
 
 def _update(made: Json) -> Json:

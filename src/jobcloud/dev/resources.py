@@ -163,17 +163,24 @@ def from_wire(wire: Wire, role: str = "") -> Resources:
     scalars: dict[Key, int] = {}
     ranges: dict[Key, Spans] = {}
     for entry in wire:
-        key = (_name(entry), _reservation(entry))
-        allocated = entry.get("allocation_info", {}).get("role", role)
-        if role and allocated != role:
+        try:
+            key = (_name(entry), _reservation(entry))
+            if entry.get("type") == "SCALAR":
+                scalars[key] = scalars.get(key, 0) + _scalar(entry)
+            elif entry.get("type") == "RANGES":
+                ranges[key] = _united((*ranges.get(key, ()), *_spans(entry)))
+            else:
+                raise ResourceError("Unsupported resource type")
+        except ResourceError as refused:
+            raise ResourceError(f"Resource '{_text(entry)}' is invalid: {refused}") from None
+        if role and (entry.get("allocation_info") or {}).get("role", role) != role:
             raise ResourceError("The resources have multiple allocation roles or one that was not offered")
-        if entry.get("type") == "SCALAR":
-            scalars[key] = scalars.get(key, 0) + _scalar(entry)
-        elif entry.get("type") == "RANGES":
-            ranges[key] = _united((*ranges.get(key, ()), *_spans(entry)))
-        else:
-            raise ResourceError(f"Unsupported resource type {entry.get('type')!r} of '{key[0]}'")
     return Resources({k: v for k, v in scalars.items() if v}, {k: v for k, v in ranges.items() if v})
+
+
+def _text(entry: Mapping[str, Any]) -> str:
+    value = (entry.get("scalar") or {}).get("value", "")
+    return f"{entry.get('name')}:{value:g}" if value != "" else str(entry.get("name"))
 
 
 def _name(entry: Mapping[str, Any]) -> str:
@@ -186,26 +193,29 @@ def _name(entry: Mapping[str, Any]) -> str:
 def _reservation(entry: Mapping[str, Any]) -> str:
     for word in ("reservation", "disk", "revocable", "shared", "provider_id"):
         if entry.get(word) is not None:
-            raise ResourceError(f"Resource '{entry['name']}': '{word}' is not known to the dev cluster")
+            raise ResourceError(f"'{word}' is not known to the dev cluster")
     stack = entry.get("reservations") or []
     if stack and stack[-1].get("type") == "STATIC":
         return str(stack[-1]["role"])
     if stack:
-        raise ResourceError(f"Resource '{entry['name']}': dynamic reservations are not known to the dev cluster")
+        raise ResourceError("dynamic reservations are not known to the dev cluster")
     return str(entry.get("role", UNRESERVED))
 
 
 def _scalar(entry: Mapping[str, Any]) -> int:
-    if "scalar" not in entry or "ranges" in entry:
+    if entry.get("scalar") is None or entry.get("ranges") is not None:
         raise ResourceError("Invalid scalar resource")
     value = entry["scalar"]["value"]
-    if not 0 <= value <= _MAX_SCALAR:
-        raise ResourceError("Invalid scalar resource: value < 0" if value < 0 else "Invalid scalar resource: too large")
-    return round(value * 1000)
+    if value > _MAX_SCALAR:
+        raise ResourceError("Invalid scalar resource: too large")
+    amount: int = round(value * 1000)
+    if value != 0 and amount <= 0:
+        raise ResourceError("Invalid scalar resource: value <= 0")
+    return amount
 
 
 def _spans(entry: Mapping[str, Any]) -> Spans:
-    if "ranges" not in entry or "scalar" in entry:
+    if entry.get("ranges") is None or entry.get("scalar") is not None:
         raise ResourceError("Invalid ranges resource")
     spans = [(one["begin"], one["end"]) for one in entry["ranges"].get("range", [])]
     for begin, end in spans:

@@ -53,7 +53,7 @@ class Machine:
     shutdown_grace: str = "5secs"
 
     def sandbox(self, start: StartExecutor) -> Path:
-        executor_id = start.executor["executor_id"]["value"]
+        executor_id = str(start.executor["executor_id"]["value"])
         executor = self.executors(start.agent_id, start.framework_id) / executor_id
         return executor / "runs" / start.container_id
 
@@ -62,7 +62,7 @@ class Machine:
 
 
 def prepare(machine: Machine, start: StartExecutor) -> Path:
-    """A new sandbox with everything the command wants fetched. Slow: runs beside the main thread. Raises LaunchError."""
+    """A new sandbox with everything the command wants fetched. Slow: not for the main thread. Raises LaunchError."""
     sandbox = machine.sandbox(start)
     sandbox.mkdir(parents=True)
     latest = sandbox.parent / "latest"

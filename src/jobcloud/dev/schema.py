@@ -85,6 +85,17 @@ def listed(inner: Check) -> Check:
     return check
 
 
+def is_uuid(value: bytes) -> bool:
+    """Whether Mesos takes these bytes as a UUID: sixteen of them, and one of the versions it knows (1 to 5)."""
+    return len(value) == 16 and 1 <= value[6] >> 4 <= 5
+
+
+def uuid_of(high: int, low: int) -> bytes:
+    """A UUID of version 4 made from two numbers, of which 60 and 62 bits are used."""
+    first = (high & 0xFFFF_FFFF_FFFF) << 16 | 0x4000 | (high >> 48 & 0xFFF)
+    return first.to_bytes(8, "big") + (1 << 63 | low & (1 << 62) - 1).to_bytes(8, "big")
+
+
 TASK_STATES = (
     "TASK_STAGING",
     "TASK_STARTING",

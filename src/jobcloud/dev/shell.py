@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .agent import Agent, AgentInput, AgentSettings
+from .files import browse, read
 from .http import Connection, Request, serve
 from .knobs import Faults, Knobs
 from .master import Master, MasterInput, MasterSettings
@@ -49,7 +50,7 @@ from .sandbox import LaunchError, Machine, kill_all, prepare, start_process
 from .virtual import VirtualExecutors
 
 JSON = "application/json"
-_FAILED_TO_START = 256  # wait status of an exit with 1
+_FAILED_TO_START = 9  # what Mesos says of a container that it destroyed before the executor ran
 
 
 @dataclass(slots=True)
@@ -184,7 +185,9 @@ class Shell:
         return host.agent.handle(agent_event, self.now())
 
     def _perform(self, host: Host | None, effect: Effect, caller: Connection | None) -> None:
-        if isinstance(effect, Send):
+        if host is not None and host.virtual is not None and isinstance(effect, (Send, Subscribed)):
+            self._perform_on_host(host, effect)
+        elif isinstance(effect, Send):
             self._send(effect)
         elif isinstance(effect, ToAgent):
             target = self.hosts.get(effect.link)
@@ -239,8 +242,6 @@ class Shell:
     # ---- streams ---------------------------------------------------------------------------------------------
 
     def _open(self, host: Host | None, effect: Subscribed, caller: Connection | None) -> None:
-        if host is not None and host.virtual is not None:
-            return
         assert caller is not None, "a SUBSCRIBE has a caller"
         stream_id = effect.stream_id
         caller.start_stream(stream_id if host is None else "", lambda: self._ended(stream_id, host))
@@ -253,12 +254,6 @@ class Shell:
     def _send(self, effect: Send) -> None:
         found = self._streams.get(effect.stream_id)
         if found is None:
-            host = next(
-                (one for one in self.hosts.values() if one.virtual is not None and one.virtual.owns(effect)), None
-            )
-            if host is not None and host.virtual is not None:
-                for delay_ms, event in host.virtual.take(effect):
-                    self._loop.call_later(delay_ms / 1000, self.post, host, event)
             return
         connection, host = found
         if host is not None:
@@ -410,7 +405,6 @@ class Shell:
             connection.answer(404)
 
     def _files(self, host: Host, path: str) -> Callable[[dict[str, str]], tuple[int, str]]:
-        from .files import browse, read
 
         root = host.machine.work_dir / "slaves"
         if path == "/files/read":

@@ -109,13 +109,20 @@ def bad_offers(offer_ids: list[str], offers: Mapping[str, Offer], framework: Fra
 
 
 def bad_command(command: Json) -> str:
-    for uri in command.get("uris", ()):
-        name = uri.get("output_file")
-        if name is not None and (name.startswith("/") or ".." in name.split("/")):
-            return f"Invalid 'output_file' path '{name}': it leads out of the sandbox"
     for variable in command.get("environment", {}).get("variables", ()):
         if variable.get("type", "VALUE") == "VALUE" and variable.get("value") is None:
             return f"Environment variable '{variable['name']}' of type 'VALUE' must have a value set"
+    return ""
+
+
+def bad_resources(tasks: list[Json]) -> str:
+    """What is wrong with the resources of any of these tasks or of their executors."""
+    try:
+        for task in tasks:
+            from_wire(task.get("resources") or [])
+            from_wire((task.get("executor") or {}).get("resources") or [])
+    except ResourceError as refused:
+        return str(refused)
     return ""
 
 

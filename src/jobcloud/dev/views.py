@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .protocol import Json
@@ -59,24 +60,25 @@ class MasterView:
 
     def answer(self, kind: Any) -> Json | None:
         """The response to a read-only call of the operator API; None if it is not known here."""
-        make = {
-            "GET_HEALTH": lambda: {"get_health": {"healthy": True}},
-            "GET_VERSION": lambda: {"get_version": {"version_info": {"version": VERSION}}},
-            "GET_MASTER": lambda: {"get_master": {"master_info": self.master_info()}},
-            "GET_AGENTS": lambda: {"get_agents": self._get_agents()},
-            "GET_FRAMEWORKS": lambda: {"get_frameworks": self._get_frameworks()},
-            "GET_TASKS": lambda: {"get_tasks": self._get_tasks()},
-            "GET_EXECUTORS": lambda: {"get_executors": self._get_executors()},
-            "GET_STATE": lambda: {
-                "get_state": {
-                    "get_tasks": self._get_tasks(),
-                    "get_executors": self._get_executors(),
-                    "get_frameworks": self._get_frameworks(),
-                    "get_agents": self._get_agents(),
-                }
-            },
-        }.get(kind)
-        return None if make is None else {"type": kind, **make()}
+        make: dict[Any, Callable[[], Json]] = {
+            "GET_HEALTH": lambda: {"healthy": True},
+            "GET_VERSION": lambda: {"version_info": {"version": VERSION}},
+            "GET_MASTER": lambda: {"master_info": self.master_info()},
+            "GET_AGENTS": self._get_agents,
+            "GET_FRAMEWORKS": self._get_frameworks,
+            "GET_TASKS": self._get_tasks,
+            "GET_EXECUTORS": self._get_executors,
+            "GET_STATE": self._get_state,
+        }
+        return {"type": kind, kind.lower(): make[kind]()} if kind in make else None
+
+    def _get_state(self) -> Json:
+        return {
+            "get_tasks": self._get_tasks(),
+            "get_executors": self._get_executors(),
+            "get_frameworks": self._get_frameworks(),
+            "get_agents": self._get_agents(),
+        }
 
     def _get_agents(self) -> Json:
         return {"agents": [self._agent(agent) for agent in self._master.agents.values()]}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..wire import encode_data
 from .protocol import Call, Effect, ExecutorEnded, ExecutorStarted, Json, KillExecutor, Send, StartExecutor, Subscribed
+from .schema import uuid_of
 
 Later = list[tuple[int, Call | ExecutorStarted | ExecutorEnded]]
 
@@ -24,9 +25,6 @@ class VirtualExecutors:
     _executors: dict[str, _Executor] = field(default_factory=dict)  # by container, later by stream
     _waiting: list[_Executor] = field(default_factory=list)  # those whose SUBSCRIBE is being answered
     _ids: int = 0
-
-    def owns(self, send: Send) -> bool:
-        return send.stream_id in self._executors
 
     def take(self, effect: Effect) -> Later:
         if isinstance(effect, StartExecutor):
@@ -59,6 +57,6 @@ class VirtualExecutors:
 
     def _update(self, executor: _Executor, task_id: Json, state: str) -> Call:
         self._ids += 1
-        uuid = encode_data(b"virtual:" + self._ids.to_bytes(8, "big"))
+        uuid = encode_data(uuid_of(0, self._ids))
         status = {"task_id": task_id, "state": state, "source": "SOURCE_EXECUTOR", "uuid": uuid}
         return Call({**executor.call, "type": "UPDATE", "update": {"status": status}})
