@@ -1,0 +1,259 @@
+"""The executor's pure parts and its files: ledger, firings of resident jobs, settings, logs, bundle."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobcloud.executor import bundle, output
+from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger
+from jobcloud.executor.outcomes import MESSAGE_CHARS, cut
+from jobcloud.executor.output import RotatingLog, TaskFolders, task_folder
+from jobcloud.executor.resident import LATE_MS, Resident
+from jobcloud.executor.settings import SettingsError, read_settings
+
+STATES = ["TASK_RUNNING", *sorted(TERMINAL)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["launch", "record", "acknowledge"]), st.integers(0, 3), st.sampled_from(STATES))
+    )
+)
+def test_whatever_comes_each_task_is_launched_and_ended_once_and_nothing_is_forgotten(
+    steps: list[tuple[str, int, str]],
+) -> None:
+    ledger = Ledger()
+    launched: list[str] = []
+    recorded: dict[str, tuple[str, str]] = {}
+    acknowledged: set[str] = set()
+    for number, (step, task, state) in enumerate(steps):
+        task_id, uuid = f"t{task}", f"u{number}"
+        if step == "launch" and ledger.launch(task_id, {"id": task_id}):
+            launched.append(task_id)
+        elif step == "record" and ledger.record(task_id, uuid, {"state": state}):
+            recorded[uuid] = task_id, state
+        elif step == "acknowledge" and (waiting := ledger.unacknowledged_updates()):
+            uuid = next(iter(waiting))
+            assert ledger.acknowledge(recorded[uuid][0], uuid)
+            assert not ledger.acknowledge(recorded[uuid][0], uuid)
+            acknowledged.add(uuid)
+    assert len(launched) == len(set(launched))
+    ends = [task_id for task_id, state in recorded.values() if state in TERMINAL]
+    assert len(ends) == len(set(ends))
+    assert set(ledger.unacknowledged_updates()) == set(recorded) - acknowledged
+    heard_of = {recorded[uuid][0] for uuid in acknowledged}
+    assert [info["id"] for info in ledger.unacknowledged_tasks()] == [t for t in launched if t not in heard_of]
+    assert ledger.live == len(launched) - len(ends)
+    assert ledger.settled == (ledger.live == 0 and set(recorded) == acknowledged)
+
+
+def test_reports_are_bounded_while_nobody_takes_them_but_the_end_is_always_kept() -> None:
+    ledger = Ledger()
+    ledger.launch("d", {})
+    kept = [ledger.record("d", f"u{number}", {"state": "TASK_RUNNING"}) for number in range(MAX_WAITING_REPORTS + 1)]
+    assert kept == [True] * MAX_WAITING_REPORTS + [False]
+    assert ledger.record("d", "end", {"state": "TASK_KILLED"})
+
+
+class Every:
+    """Fires at each multiple of `step` until `last`."""
+
+    def __init__(self, step: int, last: int = 10**12) -> None:
+        self.step, self.last = step, last
+
+    def next_after(self, after_ms: int) -> int | None:
+        due = (after_ms // self.step + 1) * self.step
+        return due if due <= self.last else None
+
+
+def _run(plan: Resident, begin: int, end: int) -> int | None:
+    assert plan.begin(begin)
+    plan.end(end)
+    return plan.due
+
+
+def test_missed_firings_are_skipped() -> None:
+    plan = Resident(Every(1000), misfire=False, sampling=0, now_ms=500)
+    assert plan.due == 1000
+    assert _run(plan, 1000, 1100) == 2000
+    assert _run(plan, 2000, 5400) == 6000
+
+
+def test_missed_firings_are_made_up_for_by_one_run() -> None:
+    plan = Resident(Every(1000), misfire=True, sampling=0, now_ms=500)
+    assert _run(plan, 1000, 4400) == 2000
+    assert plan.wait_ms(4400) == 0
+    assert _run(plan, 4400, 4500) == 5000
+    assert _run(plan, 5000, 5900) == 6000
+
+
+def test_a_run_that_comes_much_too_late_is_a_missed_one() -> None:
+    for misfire in (False, True):
+        plan = Resident(Every(10_000), misfire, sampling=0, now_ms=0)
+        assert plan.begin(10_000 + LATE_MS + 1) is misfire
+        if not misfire:
+            assert plan.due == 20_000
+
+
+def test_a_table_that_ends_ends() -> None:
+    plan = Resident(Every(1000, last=2000), misfire=True, sampling=0, now_ms=0)
+    assert _run(plan, 1000, 1001) == 2000
+    assert _run(plan, 2000, 9000) is None
+
+
+@pytest.mark.parametrize(("sampling", "reported"), [(0, [1, 2, 3, 4, 5, 6]), (1, [1, 2, 3, 4, 5, 6]), (3, [3, 6])])
+def test_every_nth_run_is_reported(sampling: int, reported: list[int]) -> None:
+    plan = Resident(Every(1000), misfire=False, sampling=sampling, now_ms=0)
+    seen = []
+    while plan.runs < 6:
+        assert plan.due is not None
+        _run(plan, plan.due, plan.due + 1)
+        if plan.reported:
+            seen.append(plan.runs)
+    assert seen == reported
+
+
+@given(st.booleans(), st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 9000)), max_size=30))
+def test_runs_never_overlap_and_never_repeat_a_firing(misfire: bool, delays: list[tuple[int, int]]) -> None:
+    plan, now, fired = Resident(Every(1000), misfire, sampling=0, now_ms=0), 0, []
+    for late, took in delays:
+        assert plan.due is not None
+        now = max(now, plan.due) + late
+        if plan.begin(now):
+            fired.append(plan.fire_time)
+            now += took
+            plan.end(now)
+    assert fired == sorted(set(fired))
+
+
+ENVIRONMENT = {"MESOS_AGENT_ENDPOINT": "10.0.0.7:5051", "MESOS_FRAMEWORK_ID": "F", "MESOS_EXECUTOR_ID": "E"}
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", False), ("1", True), ("", False)])
+def test_the_agent_sets_checkpoint_to_0_or_1_and_0_is_no(text: str, value: bool) -> None:
+    assert read_settings({**ENVIRONMENT, "MESOS_CHECKPOINT": text}).checkpoint is value
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("15mins", 900), ("2secs", 2), ("1.5hrs", 5400), ("500ms", 0.5), ("1days", 86400)]
+)
+def test_durations_are_read_as_mesos_writes_them(text: str, seconds: float) -> None:
+    assert read_settings({**ENVIRONMENT, "MESOS_RECOVERY_TIMEOUT": text}).recovery_timeout_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MESOS_AGENT_ENDPOINT", ""),
+        ("MESOS_AGENT_ENDPOINT", "host"),
+        ("MESOS_AGENT_ENDPOINT", "host:99999"),
+        ("MESOS_FRAMEWORK_ID", ""),
+        ("MESOS_EXECUTOR_ID", ""),
+        ("MESOS_RECOVERY_TIMEOUT", "soon"),
+        ("MESOS_SUBSCRIPTION_BACKOFF_MAX", "2 s"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        read_settings({**ENVIRONMENT, name: value})
+
+
+def test_the_token_is_in_no_representation() -> None:
+    settings = read_settings({**ENVIRONMENT, "MESOS_EXECUTOR_AUTHENTICATION_TOKEN": "s3cret"})
+    assert "s3cret" not in repr(settings)
+
+
+@given(st.lists(st.binary(max_size=50), max_size=30))
+def test_a_log_keeps_the_last_of_what_was_written_within_its_bounds(pieces: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "new", "stdout")
+        log = RotatingLog(str(path), limit=64)
+        for piece in pieces:
+            log.write(piece)
+        log.close()
+        files = [path.with_name("stdout.1"), path]
+        kept = b"".join(file.read_bytes() for file in files if file.exists())
+        assert all(file.stat().st_size <= 64 for file in files if file.exists())
+    everything = b"".join(pieces)
+    assert everything.endswith(kept)
+    assert len(kept) >= min(len(everything), 64)
+
+
+def test_a_log_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    log = RotatingLog(str(tmp_path / "file" / "stdout"))
+    log.write(b"lost")
+    assert log.tail() == "lost"
+
+
+@given(st.text(min_size=1, max_size=400), st.text(min_size=1, max_size=400))
+def test_every_task_id_has_a_folder_of_its_own_that_is_a_plain_name(one: str, other: str) -> None:
+    names = [task_folder(one), task_folder(other)]
+    assert (names[0] == names[1]) == (one == other)
+    for name in names:
+        assert 0 < len(name.encode()) <= 255
+        assert "/" not in name
+        assert not name.startswith(".")
+
+
+def test_an_ordinary_task_id_is_its_own_folder() -> None:
+    task_id = "settle@-@0@-@READY@-@S1@-@4f6d-1"
+    assert task_folder(task_id) == task_id
+
+
+def test_old_folders_of_ended_tasks_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "KEPT_FOLDERS", 3)
+    folders = TaskFolders(str(tmp_path))
+    for number in range(5):
+        log = RotatingLog(os.path.join(folders.path(f"t{number}"), "stdout"))
+        log.write(b"x" * 10)
+        log.close()
+        folders.ended(f"t{number}")
+    assert sorted(os.listdir(tmp_path)) == ["t2", "t3", "t4"]
+    monkeypatch.setattr(output, "KEPT_BYTES", 15)
+    folders.ended("never printed")
+    RotatingLog(os.path.join(folders.path("t5"), "stdout")).write(b"x" * 10)
+    folders.ended("t5")
+    assert os.listdir(tmp_path) == ["t5"]
+
+
+@given(st.text(max_size=300), st.integers(60, 120))
+def test_a_cut_text_fits_and_keeps_both_ends(text: str, limit: int) -> None:
+    short = cut(text, limit)
+    assert len(short) <= limit
+    assert text[:20] == short[:20]
+    assert text[-5:] == short[-5:]
+    assert len(cut("x" * 10_000)) == MESSAGE_CHARS
+
+
+def test_the_bundle_is_the_same_every_time_and_holds_only_what_agents_need() -> None:
+    first = bundle.build()
+    names = zipfile.ZipFile(io.BytesIO(first)).namelist()
+    assert names == sorted(names)
+    assert {"__main__.py", "jobcloud/__init__.py", "jobcloud/job.py", "jobcloud/executor/daemon.py"} <= set(names)
+    assert "jobcloud/executor/bundle.py" not in names
+    script = "import sys; from jobcloud.executor import bundle; sys.stdout.buffer.write(bundle.build())"
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    second = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=True).stdout
+    assert second == first
+
+
+def test_the_bundle_loads_nothing_of_the_server(tmp_path: Path) -> None:
+    zip_file = tmp_path / bundle.FILE_NAME
+    zip_file.write_bytes(bundle.build())
+    script = (
+        f"import sys; sys.path[:0] = [{str(zip_file)!r}]; import jobcloud.executor.daemon, jobcloud.executor.worker;"
+        "print(*{name.split('.')[0] for name in sys.modules} & {'numpy', 'pydantic', 'httpx', 'typer', 'croniter'})"
+    )
+    loaded = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "\n"

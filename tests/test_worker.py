@@ -1,0 +1,229 @@
+"""The line protocol, from the daemon's place: any worker implementation has to pass this, whatever its language."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from executor_kit import app_files, task_payload
+from jobcloud.executor import protocol
+from jobcloud.executor.workers import python_worker
+
+
+class WorkerProcess:
+    """A worker that has been greeted, in an app directory of its own."""
+
+    def __init__(self, command: list[str], sandbox: Path) -> None:
+        self.sandbox = sandbox
+        app = sandbox / "app"
+        for name, content in app_files().items():
+            (app / name).parent.mkdir(parents=True, exist_ok=True)
+            (app / name).write_text(content)
+        orders_read, self.orders = os.pipe()
+        self.answers, answers_write = os.pipe()
+        with (sandbox / "worker.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, str(orders_read), str(answers_write)],
+                cwd=app,
+                pass_fds=(orders_read, answers_write),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        os.close(orders_read)
+        os.close(answers_write)
+        self._reader = protocol.LineReader(protocol.FROM_WORKER)
+        self._heard: list[dict[str, Any]] = []
+        hello = {"type": "hello", "protocol": 1, "appName": "shop", "appVersion": "v1"}
+        self.say({**hello, "directory": str(app), "tasks": str(sandbox / "tasks"), "unknownField": [1]})
+
+    def say(self, message: dict[str, Any]) -> None:
+        os.write(self.orders, protocol.encode(message))
+
+    def run(self, task_id: str, kind: str = "run", number: int = 1, keep: bool = False, **job: Any) -> None:
+        payload = task_payload(task_id, **job)
+        facts = {name: payload[name] for name in ("runId", "attempt", "fence", "fireTime")}
+        message = {"type": kind, "task": task_id, "run": number, "keep": keep, "facts": facts}
+        self.say({**message, "job": payload["job"], "context": payload["shardingContext"]})
+
+    def hear(self, kind: str, task: str | None = None) -> dict[str, Any]:
+        """The next message of that kind (and task); others are kept."""
+        while True:
+            for message in self._heard:
+                if message["type"] == kind and task in (None, message.get("task")):
+                    self._heard.remove(message)
+                    return message
+            data = os.read(self.answers, 65536)
+            assert data, (self.sandbox / "worker.log").read_text()
+            self._heard.extend(self._reader.feed(data))
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.orders)
+        os.close(self.answers)
+
+
+@pytest.fixture(params=[python_worker()], ids=["python"])
+def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(request.param, tmp_path)
+    yield worker
+    worker.close()
+
+
+def test_a_worker_says_that_it_is_ready_and_leaves_when_told(worker: WorkerProcess) -> None:
+    assert worker.hear("ready")["protocol"] == protocol.VERSION
+    worker.say({"type": "stop"})
+    assert worker.process.wait(30) == 0
+
+
+def test_a_worker_whose_daemon_is_gone_leaves(worker: WorkerProcess) -> None:
+    worker.hear("ready")
+    os.close(worker.orders)
+    assert worker.process.wait(30) != 0
+    worker.orders = os.open(os.devnull, os.O_WRONLY)
+
+
+def test_a_run_is_started_and_ended_once_with_its_result(worker: WorkerProcess) -> None:
+    worker.run("t1", jobClass="shop.jobs:works_on")
+    assert worker.hear("started")["task"] == "t1"
+    end = worker.hear("ended")
+    assert (end["task"], end["run"], end["state"], end["result"]) == ("t1", 1, "finished", "done")
+
+
+def test_runs_go_on_beside_each_other_and_a_cancel_is_for_one(worker: WorkerProcess) -> None:
+    for task in ("a", "b"):
+        worker.run(task, jobClass="shop.jobs:wait_for_kill")
+    for task in ("a", "b"):
+        worker.hear("started", task)
+    worker.say({"type": "cancel", "task": "b"})
+    assert worker.hear("ended")["task"] == "b"
+    worker.run("c", jobClass="shop.jobs:works_on")
+    assert worker.hear("ended")["task"] == "c"
+    worker.say({"type": "cancel", "task": "a"})
+    end = worker.hear("ended")
+    assert (end["task"], end["state"], end["cause"]) == ("a", "killed", "killed")
+
+
+def test_a_cancel_or_forget_of_nothing_is_nothing(worker: WorkerProcess) -> None:
+    worker.say({"type": "cancel", "task": "nobody"})
+    worker.say({"type": "forget", "task": "nobody"})
+    worker.run("t1", jobClass="shop.jobs:works_on")
+    assert worker.hear("ended")["state"] == "finished"
+
+
+def test_a_job_that_finished_without_noticing_the_cancel_has_finished(worker: WorkerProcess) -> None:
+    worker.run("t1", jobClass="shop.jobs:until_file", parameter="go")
+    worker.hear("started")
+    worker.say({"type": "cancel", "task": "t1"})
+    (worker.sandbox / "app" / "go").touch()
+    assert worker.hear("ended")["state"] == "finished"
+
+
+def test_a_kept_job_is_loaded_once_and_forgotten_when_told(worker: WorkerProcess) -> None:
+    job = {"jobClass": "shop.jobs:Counts", "keep": True}
+    worker.run("d", "load", 0, **job)
+    assert worker.hear("ended")["run"] == 0
+    for number in (1, 2):
+        worker.run("d", number=number, **job)
+        assert worker.hear("ended")["state"] == ("finished", "failed")[number - 1]
+    worker.say({"type": "forget", "task": "d"})
+    worker.run("d", number=3, **job)
+    assert worker.hear("ended")["state"] == "finished"
+    lines = (worker.sandbox / "tasks" / "d" / "stdout").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("job", "cause"),
+    [
+        ({"jobClass": "shop.jobs:Raises"}, "exception"),
+        ({"jobClass": "shop.jobs:Missing"}, "import"),
+        ({"jobClass": "shop.jobs:exits", "item": 3}, "exit_code"),
+        ({"jobType": "DATAFLOW", "jobClass": "shop.jobs:Settle"}, "import"),
+        ({"applicationContext": "shop.jobs:broken_context", "beanName": "settle"}, "context"),
+    ],
+)
+def test_every_failure_has_its_cause_and_leaves_the_worker_well(
+    worker: WorkerProcess, job: dict[str, Any], cause: str
+) -> None:
+    worker.run("t1", **job)
+    end = worker.hear("ended")
+    assert (end["state"], end["cause"]) == ("failed", cause)
+    assert end["message"]
+    worker.run("t2", jobClass="shop.jobs:works_on")
+    assert worker.hear("ended")["state"] == "finished"
+
+
+def test_output_goes_to_the_shard_that_printed_it(worker: WorkerProcess) -> None:
+    tasks = [f"t{number}" for number in range(8)]
+    for number, task in enumerate(tasks):
+        worker.run(task, jobClass="shop.jobs:Settle", item=number, parameter="p" * number)
+    for task in tasks:
+        worker.hear("ended", task)
+    for number, task in enumerate(tasks):
+        printed = (worker.sandbox / "tasks" / task / "stdout").read_text()
+        assert printed == f"settling {number} {'p' * number}\n"
+
+
+def test_a_file_in_the_app_named_like_a_standard_module_harms_nobody(worker: WorkerProcess) -> None:
+    # The worker has its own modules loaded; only the app's imports meet the app's files.
+    worker.hear("ready")
+    (worker.sandbox / "app" / "json.py").write_text("raise RuntimeError('not yours')\n")
+    worker.run("t1", jobClass="shop.jobs:works_on")
+    assert worker.hear("ended")["state"] == "finished"
+
+
+def test_orders_that_are_none_end_the_worker(worker: WorkerProcess) -> None:
+    worker.hear("ready")
+    os.write(worker.orders, b"nonsense\n")
+    assert worker.process.wait(30) != 0
+
+
+@given(st.lists(st.text(max_size=40), max_size=6), st.integers(1, 7))
+def test_messages_come_out_as_they_went_in_whatever_the_pieces(tasks: list[str], size: int) -> None:
+    messages = [{"type": "cancel", "task": task} for task in tasks]
+    stream = b"".join(map(protocol.encode, messages))
+    reader = protocol.LineReader(protocol.TO_WORKER)
+    heard = [message for at in range(0, len(stream), size) for message in reader.feed(stream[at : at + size])]
+    assert heard == messages
+
+
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_message_are_a_protocol_error(line: bytes) -> None:
+    with pytest.raises(protocol.ProtocolError):
+        protocol.LineReader(protocol.FROM_WORKER).feed(line + b"\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type":"ready"}',
+        b'{"type":"ready","protocol":true}',
+        b'{"type":"started","task":1,"run":1}',
+        b'{"type":["started"]}',
+        b'{"type":"cancel","task":"x"}',
+        b"[" * 100_000,
+    ],
+)
+def test_messages_of_the_wrong_shape_are_a_protocol_error(line: bytes) -> None:
+    with pytest.raises(protocol.ProtocolError):
+        protocol.decode(line, protocol.FROM_WORKER)
+
+
+def test_a_line_without_end_is_a_protocol_error() -> None:
+    reader = protocol.LineReader(protocol.FROM_WORKER)
+    for _ in range(10):
+        assert reader.feed(b"x" * 100_000) == []
+    with pytest.raises(protocol.ProtocolError, match="over the limit"):
+        reader.feed(b"x" * 100_000)
+    with pytest.raises(protocol.ProtocolError, match="over the limit"):
+        protocol.encode({"type": "cancel", "task": "x" * protocol.MAX_LINE_BYTES})
