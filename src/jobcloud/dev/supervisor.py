@@ -97,7 +97,8 @@ class _Tree:
         self._options = options
         self._data = data
         self._console = console
-        self._url = f"http://127.0.0.1:{options.port}"
+        self._port = options.port or _free_port()
+        self._url = f"http://127.0.0.1:{self._port}"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
 
@@ -156,7 +157,7 @@ class _Tree:
             ]  # fmt: skip
         return [
             sys.executable, "-m", "jobcloud", "scheduler", "--mesos", f"127.0.0.1:{self._master_port}",
-            "--data", str(self._data), "--port", str(self._options.port),
+            "--data", str(self._data), "--port", str(self._port),
             "--token-file", str(self._data / "token"), "--artifact-port", str(self._artifact_port),
         ]  # fmt: skip
 

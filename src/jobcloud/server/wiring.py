@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -93,7 +93,13 @@ class _Process:
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
             loop = self._loop(policy)
             stack.callback(loop.stop, _STOP_S)
-            api = _Listener(self._api(loop, packages), api_socket)
+
+            def teardown() -> None:
+                """Nothing is left to do for a framework without tasks: end, and let the next start take a new id."""
+                loop.teardown()
+                stop.set()
+
+            api = _Listener(self._api(loop, packages, teardown), api_socket)
             stack.callback(api.stop)
             stack.callback(self._notices.close)
             loop.start()
@@ -112,14 +118,14 @@ class _Process:
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
         )
 
-    def _api(self, loop: Loop[Scheduler], packages: PackageStore) -> ASGIApp:
+    def _api(self, loop: Loop[Scheduler], packages: PackageStore, teardown: Callable[[], None]) -> ASGIApp:
         http, limits = self._settings.http, self._settings.packages
         options = ApiOptions(
             host=http.host,
             access=Access(self._token, http.hosts, http.origins, max_upload_bytes=limits.max_bytes),
             urls=UrlPolicy(limits.hosts, limits.schemes),
         )
-        return create_api(loop, packages, options, notices=self._notices, read_log=_read_log, teardown=loop.teardown)
+        return create_api(loop, packages, options, notices=self._notices, read_log=_read_log, teardown=teardown)
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:

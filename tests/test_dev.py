@@ -1,0 +1,101 @@
+"""`jobcloud dev --demo` as a newcomer has it: it runs, survives kills, goes on, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whole import Product, attempts, executors_of, processes_with, until
+
+pytestmark = pytest.mark.dev_cluster
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Product]:
+    product = Product(tmp_path)
+    yield product
+    product.end()
+    until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
+
+
+def start(dev: Product) -> int:
+    root = dev.start("dev", "--demo", "--data", str(dev.data), "--port", str(dev.port))
+    until(dev.healthy, "a healthy server")
+    return root.pid
+
+
+def scheduler_of(dev: Product) -> int:
+    """The scheduler's process, which is a child of the root."""
+    found = [
+        pid
+        for pid in processes_with(str(dev.data))
+        if b"scheduler" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def finished(dev: Product, number: int) -> None:
+    until(lambda: len(dev.runs("sales")) >= number, f"{number} finished firings")
+
+
+def end(dev: Product, root: int, number: int = signal.SIGTERM) -> int:
+    os.kill(root, number)
+    begun = time.monotonic()
+    process = dev._processes[-1]
+    code = process.wait(15)
+    until(lambda: not processes_with(str(dev.data)), "every process to end", max(0.1, 5 - (time.monotonic() - begun)))
+    return code
+
+
+def test_the_demo_fires_runs_its_shards_and_leaves_no_process_at_the_end(dev: Product) -> None:
+    root = start(dev)
+    finished(dev, 1)
+    run = dev.runs("sales")[-1]
+    assert len(dev.json("runs", "sales")) >= 1
+    assert run["jobName"] == "sales"
+    until((dev.data / "demo-output" / "stock.txt").exists, "the script's output")
+    until((dev.data / "demo-output" / "pulse.jsonl").exists, "the resident job's output")
+    assert "north" in dev.run("logs", "sales/0")
+    assert end(dev, root, signal.SIGINT) == 0
+    assert set(attempts(dev.data / "demo-output").values()) == {1}
+
+
+def test_a_killed_scheduler_is_started_again_and_the_live_executors_go_on(dev: Product) -> None:
+    root = start(dev)
+    finished(dev, 1)
+    executors = until(lambda: executors_of(dev.data), "an executor")
+    first = scheduler_of(dev)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: dev.healthy() and scheduler_of(dev) != first, "a new scheduler")
+    before = len(dev.runs("sales"))
+    finished(dev, before + 2)
+    assert executors_of(dev.data) == executors
+    assert end(dev, root) == 0
+    assert set(attempts(dev.data / "demo-output").values()) == {1}
+
+
+def test_a_killed_root_takes_all_with_it_and_the_next_start_goes_on(dev: Product) -> None:
+    root = start(dev)
+    finished(dev, 1)
+    os.kill(root, signal.SIGKILL)
+    until(lambda: not processes_with(str(dev.data)), "the whole tree to end", 5)
+    root = start(dev)
+    ran = {run["runId"] for run in dev.runs("sales")}
+    assert ran, "the history is still there"
+    until(lambda: {run["runId"] for run in dev.runs("sales")} - ran, "a further firing")
+    pulse = dev.data / "demo-output" / "pulse.jsonl"
+    size = pulse.stat().st_size if pulse.exists() else 0
+    until(lambda: pulse.exists() and pulse.stat().st_size > size, "the resident job to run again")
+    assert end(dev, root) == 0
+    assert set(attempts(dev.data / "demo-output").values()) == {1}
+
+
+def test_a_second_root_on_the_same_data_is_refused(dev: Product) -> None:
+    start(dev)
+    assert "in use" in dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)
