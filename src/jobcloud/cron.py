@@ -169,8 +169,9 @@ def _item(field: _Field, item: str) -> Iterator[int]:
     if span == "*" or (not span and slash and field.wraps):
         return iter(range(field.low, field.high + 1, step))
     start_text, dash, stop_text = span.partition("-")
-    if slash and field.wraps and not start_text.isdigit():
-        raise _bad(field, item, "a step needs numbers, Quartz ignores one after names; write 2-6/2 for MON-FRI/2")
+    if slash and field.wraps and not field.names.keys().isdisjoint((start_text, stop_text)):
+        example = "2-6/2 for MON-FRI/2" if "MON" in field.names else "1-6/2 for JAN-JUN/2"
+        raise _bad(field, item, f"a step needs numbers, Quartz ignores one after names; write {example}")
     start = _number(field, item, start_text)
     if not dash:
         return iter(range(start, field.high + 1, step) if slash else (start,))
