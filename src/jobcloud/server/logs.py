@@ -30,7 +30,11 @@ assert set(_LEVELS) == set(Topic), "every topic needs a level"
 def configure(form: Literal["text", "json"], level: str) -> None:
     """Set up structlog for this process. `level` is a name of the logging module, in any case."""
     renderer: structlog.typing.Processor
-    renderer = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
     tracebacks = [structlog.processors.format_exc_info] if form == "json" else []
     structlog.configure(
         processors=[
