@@ -172,7 +172,7 @@ def test_an_offer_tells_host_address_attributes_and_maintenance() -> None:
         ),
         OURS,
     )
-    assert (read.id, read.agent_id, read.hostname, read.address) == ("o", "a", "host", "h.example:5051")
+    assert (read.id, read.agent_id, read.hostname, read.address) == ("o", "a", "host", "10.0.0.1:5051")
     assert read.attributes == (("rack", "r1"), ("level", "2"), ("speed", "2.5"), ("slots", "[1-3]"))
     assert read.unavailable_ms == 1_700_000_000_123
 

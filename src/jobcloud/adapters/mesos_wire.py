@@ -64,7 +64,8 @@ def read_offer(offer: Json, roles: tuple[str, ...]) -> Offer:
 
 def _agent_address(address: Json, hostname: str) -> str:
     port = address.get("port")
-    host = address.get("hostname") or address.get("ip") or hostname
+    # The name an agent goes by need not be known to our resolver.
+    host = address.get("ip") or address.get("hostname") or hostname
     return f"{bracketed(host)}:{port}" if host and port else ""
 
 
