@@ -440,6 +440,16 @@ def test_p01_an_exception_in_the_receiver_tears_nothing_down(master: FakeMaster,
     assert master.kinds == ["REVIVE"]
 
 
+def test_p01_an_exception_at_a_failed_call_ends_no_further_call(master: FakeMaster) -> None:
+    master.on_call = lambda stream: stream.answer("400 Bad Request")
+    with Running(master.address, Receiver(SendFailed)) as running:
+        running.wait(Subscribed)
+        running.driver.send(Revive())
+        running.driver.send(Suppress())
+        running.wait(SendFailed, 2)
+    assert master.kinds == ["REVIVE", "SUPPRESS"]
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -710,10 +720,10 @@ def test_p11_capabilities_and_failover_timeout_are_what_we_say(master: FakeMaste
     assert all((info["failover_timeout"], info["checkpoint"]) == (604_800.0, True) for info in infos)
 
 
-@pytest.mark.parametrize("version", ["1.12.0-rc1", "", "banana", 5, None])
-def test_p12_the_masters_version_may_be_anything(version: object) -> None:
+@pytest.mark.parametrize("info", [*({"version": one} for one in ("1.12.0-rc1", "", "banana", 5, None)), {}, 5, None])
+def test_p12_the_masters_version_may_be_anything(info: object) -> None:
     event = subscribed()
-    event["subscribed"]["master_info"]["version"] = version
+    event["subscribed"]["master_info"] = info
     with FakeMaster(on_subscribe=subscribe_with(event)) as master:
         with Running(master.address) as running:
             master.stream().send(offers(offer()))
@@ -1011,7 +1021,7 @@ def test_p04_an_absurd_heartbeat_interval_is_not_believed(heartbeat_s: float | N
             assert 75 <= session.patience_s <= 5 * 3600
 
 
-@pytest.mark.parametrize("info", [{}, {"framework_id": {}}, None, 5])
+@pytest.mark.parametrize("info", [{}, {"framework_id": {}}, {"framework_id": {"value": 7}}, None, 5])
 def test_a_subscribed_event_that_cannot_be_understood_is_no_subscription(info: object) -> None:
     def begin(stream: Stream) -> None:
         if stream.number:

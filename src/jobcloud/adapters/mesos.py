@@ -188,13 +188,9 @@ class MesosDriver:
     # Events.
 
     def deliver(self, event: Event) -> None:
-        """Hand an event to the receiver, whose exceptions stop here; to nobody once we are stopping."""
-        if self._stopping:
-            return
-        try:
+        """Hand an event to the receiver; to nobody once we are stopping. Both threads that call it go on if it fails."""
+        if not self._stopping:
             self._deliver(event)
-        except Exception:
-            _log.exception("the receiver failed at %s; going on", type(event).__name__)
 
     # Calls: everything below runs on the thread that makes them.
 

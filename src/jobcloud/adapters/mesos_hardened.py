@@ -334,6 +334,8 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
 
     def on_subscribed(self, info: Json) -> None:
         framework_id = info["framework_id"]["value"]
+        if not isinstance(framework_id, str) or not framework_id:
+            raise ValueError(f"{framework_id!r} is no framework id")
         with self._lock:
             session = self._attempt
             if session is None or session.ended:
@@ -343,7 +345,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             self.stream_id = session.stream_id
             session.patience_s = _heartbeat_s(info) * self._missed_heartbeats
             session.subscribed = True
-        master = {**info.get("master_info", {}), "hostname": session.address.host, "port": session.address.port}
+        master = {"hostname": session.address.host, "port": session.address.port}
         if known:
             self.sched.reregistered(self, master)
         else:

@@ -27,6 +27,7 @@ _PIECE = 1 << 18
 # So much of one large record counts as a sign of life; less does not, or a stream out of step would never be noticed.
 _LIVELY = 1 << 20
 _MAX_BODY = 1 << 16
+_MAX_REASON = 1000
 # How long a call that is under way when the stream ends may still wait for its answer.
 _LAST_ANSWER_S = 1.0
 
@@ -198,7 +199,7 @@ class Session:
 
     def body(self) -> str:
         """Why the answer is not what it should be."""
-        return self._response.read(_MAX_BODY).decode(errors="replace").strip()
+        return self._response.read(_MAX_BODY).decode(errors="replace").strip()[:_MAX_REASON]
 
     def records(self) -> Iterator[bytes]:
         """The records of the stream until it ends.
@@ -253,7 +254,7 @@ def _check(status: int, body: bytes) -> None:
         return
     # 307 and 503 come from a master that does not lead (any more) and has not looked at the call.
     certain = status < 500 or status == http.client.SERVICE_UNAVAILABLE
-    raise CallFailed(f"HTTP {status}: {body.decode(errors='replace').strip()}", certain=certain)
+    raise CallFailed(f"HTTP {status}: {body.decode(errors='replace').strip()[:_MAX_REASON]}", certain=certain)
 
 
 def _readable(one: socket.socket) -> bool:
