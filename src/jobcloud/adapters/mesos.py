@@ -188,7 +188,7 @@ class MesosDriver:
     # Events.
 
     def deliver(self, event: Event) -> None:
-        """Hand an event to the receiver; to nobody once we are stopping. Both threads that call it go on if it fails."""
+        """Hand an event to the receiver, unless we are stopping. The threads that call this go on if it fails."""
         if not self._stopping:
             self._deliver(event)
 
