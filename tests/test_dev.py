@@ -86,9 +86,9 @@ def test_a_killed_root_takes_all_with_it_and_the_next_start_goes_on(dev: Product
     os.kill(root, signal.SIGKILL)
     until(lambda: not processes_with(str(dev.data)), "the whole tree to end", 5)
     root = start(dev)
-    ran = {run["runId"] for run in dev.runs("sales")}
+    ran = {run["id"] for run in dev.runs("sales")}
     assert ran, "the history is still there"
-    until(lambda: {run["runId"] for run in dev.runs("sales")} - ran, "a further firing")
+    until(lambda: {run["id"] for run in dev.runs("sales")} - ran, "a further firing")
     pulse = dev.data / "demo-output" / "pulse.jsonl"
     size = pulse.stat().st_size if pulse.exists() else 0
     until(lambda: pulse.exists() and pulse.stat().st_size > size, "the resident job to run again")

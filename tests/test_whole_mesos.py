@@ -82,12 +82,8 @@ def test_the_demo_runs_on_mesos_and_survives_kill_stop_and_teardown(
     framework_id = product.json("cluster")["frameworkId"]
 
     # Mesos and jobcloud agree about every task that ended.
-    tasks = {
-        task["taskId"]
-        for run in product.runs("sales")
-        for task in product.json("tasks")
-        if task["runId"] == run["runId"]
-    }
+    ended = {run["id"] for run in product.runs("sales")}
+    tasks = {task["id"] for task in product.json("tasks") if task["runId"] in ended}
     completed = {task["id"]: task["state"] for task in framework(master, framework_id)["completed_tasks"]}
     assert tasks
     assert {completed[task] for task in tasks} == {"TASK_FINISHED"}
