@@ -85,19 +85,18 @@ def read_manifest(app: Path) -> Manifest:
 
 
 def _files(root: Path, folder: Path) -> Iterator[tuple[str, Path]]:
-    for entry in os.scandir(folder):
-        path = Path(entry.path)
+    for path in list(folder.iterdir()):
         name = path.relative_to(root).as_posix()
-        if entry.name in SKIPPED_FOLDERS or entry.name.endswith(SKIPPED_SUFFIXES) or name == MANIFEST:
+        if path.name in SKIPPED_FOLDERS or path.name.endswith(SKIPPED_SUFFIXES) or name == MANIFEST:
             continue
-        if entry.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             raise ConfigError(
                 f"{name} links out of the app", field="package", fix="copy what it points to into the app"
             )
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(root, path)
-        elif entry.is_file():
+        if path.is_file():
             yield name, path
+        elif path.is_dir() and not path.is_symlink():
+            yield from _files(root, path)
         else:
             raise ConfigError(f"{name} is no file", field="package", fix="take it out of the app's directory")
 

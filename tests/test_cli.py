@@ -1,0 +1,510 @@
+"""The command line against a live server: what it prints, and what its exit codes say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api_kit import START, FakeLoop, job_body, make_api, serving
+from jobcloud.client import cli, context, render
+from jobcloud.client.context import Context
+from jobcloud.server.api import Access, ApiOptions, LogChunk, LogRequest
+
+TOKEN = "t0ken"
+MANIFEST = """
+[app]
+name = "demo"
+cpuCount = 0.5
+memoryMB = 64
+
+[[jobs]]
+jobName = "hello"
+jobClass = "hello:Hello"
+jobType = "SIMPLE"
+jobExecutionType = "TRANSIENT"
+cron = "0/5 * * * * ?"
+shardingTotalCount = 2
+cpuCount = 0.1
+memoryMB = 32
+"""
+LOG = b"".join(b"line %d\n" % number for number in range(20_000))
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Result]
+
+
+def read_log(request: LogRequest) -> LogChunk:
+    data = LOG if request.stream == "stdout" else b""
+    offset = request.offset if request.offset >= 0 else max(0, len(data) + request.offset)
+    return LogChunk(data[offset : offset + request.limit], offset, len(data))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeLoop, str, list[str]]]:
+    """(its loop, its URL, what was torn down)"""
+    loop, torn = FakeLoop(), list[str]()
+    options = ApiOptions(access=Access(token=TOKEN))
+    api = make_api(
+        tmp_path_factory.mktemp("cli"), loop, options=options, read_log=read_log, teardown=lambda: torn.append("down")
+    )
+    with serving(api) as url:
+        yield loop, url, torn
+
+
+@pytest.fixture
+def loop(server: tuple[FakeLoop, str, list[str]]) -> FakeLoop:
+    """The server's loop with an empty scheduler."""
+    fresh, loop = FakeLoop(), server[0]
+    loop.scheduler, loop.now, loop.failure = fresh.scheduler, START, None
+    loop.subscribe()
+    return loop
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place without traces of other servers."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    for name in ("JOBCLOUD_SERVER", "JOBCLOUD_TOKEN", "JOBCLOUD_PURE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def run(
+    server: tuple[FakeLoop, str, list[str]],
+    loop: FakeLoop,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Runs a command line with the server and its token in the environment."""
+    monkeypatch.setenv("JOBCLOUD_SERVER", server[1])
+    monkeypatch.setenv("JOBCLOUD_TOKEN", TOKEN)
+
+    def run(*arguments: str) -> Result:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        printed = capsys.readouterr()
+        return Result(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "hello.py").write_text("class Hello: ...\n")
+    (folder / "jobcloud.toml").write_text(MANIFEST)
+    return folder
+
+
+def launch(loop: FakeLoop) -> list[str]:
+    loop.tick(6000)
+    loop.offer()
+    return loop.tick()
+
+
+# ------------------------------------------------------------------------------------------------------ apps and jobs
+
+
+def test_adding_an_app_registers_it_with_its_jobs_and_again_changes_nothing(
+    run: Run, loop: FakeLoop, app: Path
+) -> None:
+    first = run("app", "add", str(app))
+    assert (first.code, first.err) == (0, "")
+    assert "app demo is registered" in first.out
+    assert "job hello is registered, next firing" in first.out
+    assert loop.scheduler.jobs["hello"].resources.cpus == 100
+    loop.effects.clear()
+    again = run("app", "add", str(app), "--json")
+    assert again.json["app"]["appName"] == "demo"
+    assert [job["jobName"] for job in again.json["jobs"]] == ["hello"]
+    assert loop.effects == []
+    (app / "jobcloud.toml").write_text(MANIFEST.replace("cpuCount = 0.1", "cpuCount = 0.25"))
+    version = loop.scheduler.apps["demo"].package
+    assert run("app", "add", str(app)).code == 0
+    assert loop.scheduler.jobs["hello"].resources.cpus == 250
+    assert loop.scheduler.apps["demo"].package == version, "a job's change makes no new version of the app"
+
+
+def test_an_app_can_be_added_under_another_name_without_its_jobs(run: Run, loop: FakeLoop, app: Path) -> None:
+    assert run("app", "add", str(app), "--name", "other", "--no-jobs").code == 0
+    assert set(loop.scheduler.apps) == {"other"}
+    assert not loop.scheduler.jobs
+
+
+def test_an_archive_is_named_after_its_file(run: Run, loop: FakeLoop, app: Path, tmp_path: Path) -> None:
+    from jobcloud.client.pack import pack
+
+    pack(app, tmp_path / "report-1.2.zip")
+    assert run("app", "add", str(tmp_path / "report-1.2.zip")).code == 0
+    assert set(loop.scheduler.apps) == {"report-1.2"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "says"),
+    [
+        ("[app", "no TOML"),
+        ("[apps]", "there are [app] and [[jobs]]"),
+        ("[[app]]", "laid out wrongly"),
+        ("[jobs]", "laid out wrongly"),
+    ],
+)
+def test_a_bad_manifest_is_a_usage_error_and_registers_nothing(
+    run: Run, loop: FakeLoop, app: Path, manifest: str, says: str
+) -> None:
+    (app / "jobcloud.toml").write_text(manifest)
+    result = run("app", "add", str(app))
+    assert result.code == 2
+    assert says in result.err
+    assert not loop.scheduler.apps
+
+
+def test_apps_are_listed_shown_switched_and_removed(run: Run, loop: FakeLoop, app: Path) -> None:
+    assert "no apps yet" in run("app", "list").out
+    run("app", "add", str(app))
+    assert re.search(r"demo +enabled +1 +0.5 +64", run("app", "list").out)
+    assert run("app", "list", "--json").json[0]["config"]["cpuCount"] == 0.5
+    assert "appURL" in run("app", "show", "demo").out
+    assert run("app", "disable", "demo", "--json").json["enabled"] is False
+    assert run("app", "enable", "demo", "--json").json["enabled"] is True
+    refused = run("app", "remove", "demo")
+    assert (refused.code, refused.out) == (1, "")
+    assert run("app", "remove", "demo", "--jobs").code == 0
+    assert run("app", "show", "demo").code == 4
+
+
+def test_jobs_are_added_from_a_file_from_stdin_and_from_fields(
+    run: Run, loop: FakeLoop, app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("app", "add", str(app), "--no-jobs")
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps([job_body("a"), job_body("b")]))
+    assert [job["jobName"] for job in run("job", "add", str(file), "--json").json] == ["a", "b"]
+    monkeypatch.setattr("sys.stdin", __import__("io").StringIO(json.dumps(job_body("c"))))
+    assert run("job", "add", "-", "--set", "cpuCount=0.125", "--set", "description=see below").code == 0
+    assert (loop.scheduler.jobs["c"].resources.cpus, loop.scheduler.jobs["c"].description) == (125, "see below")
+    fields = [f"--set={key}={value}" for key, value in job_body("d").items()]
+    assert run("job", "add", *fields).code == 0
+    assert run("job", "add", *fields).code == 1, "it exists"
+    assert [job["jobName"] for job in run("job", "list", "--json").json] == ["a", "b", "c", "d"]
+
+
+def test_a_job_is_changed_field_by_field_or_as_a_whole(run: Run, loop: FakeLoop, app: Path, tmp_path: Path) -> None:
+    run("app", "add", str(app))
+    assert run("job", "update", "hello", "--set", "cron=0 0 8 ? * MON-FRI").code == 0
+    assert loop.scheduler.jobs["hello"].cron == "0 0 8 ? * MON-FRI"
+    assert loop.scheduler.jobs["hello"].resources.cpus == 100
+    (tmp_path / "job.json").write_text(json.dumps(job_body(cpuCount=0.3)))
+    assert run("job", "update", "hello", str(tmp_path / "job.json")).code == 0
+    assert loop.scheduler.jobs["hello"].resources.cpus == 300
+
+
+def test_everything_wrong_with_a_job_is_printed_with_its_fix(run: Run, app: Path) -> None:
+    run("app", "add", str(app), "--no-jobs")
+    result = run("job", "add", "--set", "jobNam=x", "--set", "cron=bad")
+    assert result.code == 1
+    assert re.search(r"\d+ things are wrong", result.err)
+    assert "did you mean 'jobName'?" in result.err
+    as_json = run("job", "add", "--set", "jobNam=x", "--json")
+    assert json.loads(as_json.err)["type"] == "urn:jobcloud:problem:invalid"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("job", "add"),
+        ("job", "add", "/no/such/file"),
+        ("job", "add", "--set", "novalue"),
+        ("job", "add", __file__),
+        ("app", "add", "/no/such/folder"),
+        ("tasks", "--limit", "0"),
+        ("frobnicate",),
+        ("next", "bad"),
+        ("next", "0 0 0 * * ?", "--zone", "No/Where"),
+        ("scheduler", "--port", "99999"),
+        ("dev", "--agents", "0"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_prints_nothing_to_stdout(run: Run, arguments: tuple[str, ...]) -> None:
+    if arguments[0] == "scheduler":
+        pytest.importorskip("pydantic_settings")
+    result = run(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err
+
+
+def test_jobs_are_triggered_switched_shown_and_removed(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    assert "is WAITING" in run("job", "trigger", "hello").out
+    assert run("job", "trigger", "hello", "--json").json["cause"] == "trigger"
+    assert run("job", "disable", "hello", "--json").json["disabled"] is True
+    assert run("job", "trigger", "hello").code == 1
+    assert run("job", "enable", "hello", "--json").json["disabled"] is False
+    assert "0/5 * * * * ?" in run("job", "show", "hello").out
+    assert run("job", "remove", "hello").code == 0
+    assert run("job", "show", "hello").code == 4
+
+
+# ----------------------------------------------------------------------------------------------------- what happens
+
+
+def test_tasks_runs_and_the_cluster_are_shown(run: Run, loop: FakeLoop, app: Path) -> None:
+    assert "nothing has been launched" in run("tasks").out
+    run("app", "add", str(app))
+    first, second = launch(loop)
+    loop.update(first, "TASK_RUNNING")
+    loop.update(second, "TASK_FAILED", "\x1b[31mred\x07")
+    table = run("tasks")
+    assert re.search(r"hello/0 +RUNNING +1 +agent-1.test", table.out)
+    assert first in table.out
+    assert "\x1b" not in table.out, "a job's message does not steer the terminal"
+    assert [task["id"] for task in run("tasks", "--state", "active", "--json").json] == [first]
+    assert re.search(r"cron +ACTIVE +1 ACTIVE, 1 FAILED", run("runs", "hello").out)
+    assert run("runs", "--json", "--limit", "1").json[0]["shards"][1]["state"] == "FAILED"
+    assert run("runs", "nope").code == 4
+    assert "1 active, 0 waiting" in run("explain", "hello").out
+    assert re.search(r"agent-1.test +agent-1 ", run("cluster").out)
+    assert run("cluster", "--json").json["frameworkId"] == "framework-1"
+
+
+def test_an_explanation_says_what_is_short(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    run("job", "update", "hello", "--set", "cpuCount=100")
+    assert launch(loop) == []
+    said = run("explain", "hello").out
+    assert "0 active, 2 waiting" in said
+    assert "too little cpus" in said
+    assert run("explain", "hello", "--json").json["reasons"][0]["available"] == 8
+
+
+@pytest.mark.parametrize("name", ["{0}", "hello/0", "{0:.12}"])
+def test_a_tasks_output_is_found_by_id_by_shard_and_by_prefix(run: Run, loop: FakeLoop, app: Path, name: str) -> None:
+    run("app", "add", str(app))
+    task = launch(loop)[0]
+    result = run("logs", name.format(task))
+    assert (result.code, result.out) == (0, LOG.decode()), "all of it, in order, over many pieces"
+
+
+def test_output_can_be_cut_and_followed(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    first, second = launch(loop)
+    assert run("logs", "hello", "--tail", "2").out == "line 19998\nline 19999\n"
+    assert run("logs", "hello", "--tail", "1", "--json").json == {
+        "taskId": first, "stream": "stdout", "text": "line 19999\n",
+    }  # fmt: skip
+    assert run("logs", "hello", "--stderr").out == ""
+    loop.update(second, "TASK_FINISHED")
+    assert run("logs", second, "--follow", "--tail", "1").out == "line 19999\n"
+    ambiguous = run("logs", "hel")
+    assert ambiguous.code == 2
+    assert second in ambiguous.err
+    assert run("logs", "nope").code == run("logs", "hello/7").code == 4
+
+
+def test_a_task_can_be_killed(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    task = launch(loop)[1]
+    loop.update(task, "TASK_RUNNING")
+    assert "asked to end" in run("kill", "hello/1").out
+    assert loop.scheduler.tasks[task].kill_ms
+
+
+def test_next_firings_need_no_server(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["next", "0 0 8 ? * MON-FRI", "--zone", "Europe/Berlin"],
+        ["next", "0 8 * * 1-5", "--dialect", "unix"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*arguments, "--count", "3", "--json"])
+        assert not ended.value.code
+        assert len(json.loads(capsys.readouterr().out)["times"]) == 3
+
+
+def test_a_teardown_needs_the_frameworks_id(run: Run, server: tuple[FakeLoop, str, list[str]]) -> None:
+    torn = server[2]
+    assert run("framework", "teardown").code == run("framework", "teardown", "--confirm", "x").code == 1
+    assert torn == []
+    assert "framework-1 is torn down" in run("framework", "teardown", "--confirm", "framework-1").out
+    assert torn.pop() == "down"
+
+
+# -------------------------------------------------------------------------------------------------------- exit codes
+
+
+def test_exit_codes_tell_what_kind_of_trouble_it_is(
+    run: Run, loop: FakeLoop, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    assert run("job", "show", "nope").code == 4
+    loop.failure = TimeoutError()
+    assert run("job", "remove", "nope").code == 6
+    monkeypatch.setenv("JOBCLOUD_TOKEN", "wrong")
+    denied = run("tasks")
+    assert denied.code == 5
+    assert "JOBCLOUD_TOKEN" in denied.err
+    gone = run("--server", f"http://127.0.0.1:{free_port}", "tasks")
+    assert gone.code == 3
+    assert "jobcloud dev" in gone.err
+    assert run("--server", "nonsense", "tasks").code == 3
+
+
+def test_something_else_that_answers_is_told_from_a_jobcloud_server(run: Run) -> None:
+    async def other(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+        await send({"type": "http.response.body", "body": b"<html>"})
+
+    with serving(other) as url:
+        result = run("--server", url, "tasks")
+    assert result.code == 1
+    assert "no jobcloud server" in result.err
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# ------------------------------------------------------------------------------------------------ finding the server
+
+
+def test_a_server_on_this_machine_is_found_by_the_file_it_leaves(home: Path) -> None:
+    assert context.find() == Context("http://127.0.0.1:8899")
+    path = context.write(Context("http://127.0.0.1:4711", "s3cret", os.getpid()))
+    assert path == home / "run" / "jobcloud" / "4711.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert context.find() == Context("http://127.0.0.1:4711", "s3cret", os.getpid())
+    context.write(Context("http://127.0.0.1:8899", "other", os.getpid()))
+    assert context.find().token == "other", "the default port comes first"
+    assert context.find("http://127.0.0.1:4711/").token == "s3cret"
+    assert context.find("http://elsewhere.test").token == "", "a token goes to its own server only"
+    assert context.find("http://elsewhere.test", "mine").token == "mine"
+    context.remove(path, pid=1)
+    assert path.exists(), "another server's file stays"
+    context.remove(path, os.getpid())
+    assert not path.exists()
+
+
+def test_files_that_others_can_read_or_whose_server_is_gone_are_passed_over(home: Path) -> None:
+    path = context.write(Context("http://127.0.0.1:4711", "s3cret", os.getpid()))
+    path.chmod(0o644)
+    assert context.find().token == ""
+    path.chmod(0o600)
+    path.write_text("[]")
+    assert context.find().token == ""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    context.write(Context("http://127.0.0.1:4711", "s3cret", ended.pid))
+    assert context.find().token == ""
+
+
+def test_the_environment_comes_before_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context.write(Context("http://127.0.0.1:8899", "file", os.getpid()))
+    monkeypatch.setenv("JOBCLOUD_SERVER", "http://elsewhere.test")
+    monkeypatch.setenv("JOBCLOUD_TOKEN", "env")
+    assert context.find() == Context("http://elsewhere.test", "env")
+
+
+# ------------------------------------------------------------------------------------------------------- as a process
+
+# Stands for an install without the server's extra.
+BARE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"fastapi", "starlette", "pydantic_settings", "uvicorn", "msgspec",
+                                      "structlog", "kazoo", "pymesos", "prometheus_client"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from jobcloud.client.cli import main
+main()
+"""
+
+
+def process(*arguments: str, code: str = "from jobcloud.client.cli import main; main()", **environ: str) -> Result:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environ},
+    )  # fmt: skip
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def test_the_client_works_without_the_servers_libraries(
+    server: tuple[FakeLoop, str, list[str]], loop: FakeLoop, app: Path
+) -> None:
+    where = {"JOBCLOUD_SERVER": server[1], "JOBCLOUD_TOKEN": TOKEN}
+    assert process("app", "add", str(app), code=BARE, **where).code == 0
+    assert process("job", "list", "--json", code=BARE, **where).json[0]["jobName"] == "hello"
+    assert process("next", "0 0 0 * * ?", code=BARE).code == 0
+    for command in ("scheduler", "dev"):
+        result = process(command, code=BARE)
+        assert result.code == 2
+        assert "pip install" in result.err
+
+
+def test_the_version_says_which_matcher_is_in_use() -> None:
+    assert re.fullmatch(r"jobcloud \d+\.\d+\.\d+ \(matcher: (compiled|not built)\)\n", process("--version").out)
+    assert "(matcher: plain)" in process("--version", JOBCLOUD_PURE="1").out
+
+
+def test_help_loads_neither_the_client_nor_the_server() -> None:
+    code = (
+        "import sys\n"
+        "from jobcloud.client.cli import main\n"
+        "try: main()\n"
+        "finally: print([m for m in ('httpx', 'pydantic', 'fastapi', 'numpy', 'croniter') if m in sys.modules])"
+    )
+    result = process("--help", code=code)
+    assert result.code == 0
+    assert result.out.rstrip().endswith("[]")
+
+
+def test_a_reader_that_closes_the_pipe_early_is_no_error(
+    server: tuple[FakeLoop, str, list[str]], loop: FakeLoop, app: Path
+) -> None:
+    where = {"JOBCLOUD_SERVER": server[1], "JOBCLOUD_TOKEN": TOKEN}
+    process("app", "add", str(app), **where)
+    launch(loop)
+    command = f"{sys.executable} -c 'from jobcloud.client.cli import main; main()' logs hello | head -n 1"
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, env={**os.environ, **where}, check=True
+    )
+    assert (done.stdout, done.stderr) == ("line 0\n", "")
+
+
+# ---------------------------------------------------------------------------------------------------------- rendering
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s ago"), (12.4, "12s ago"), (59.7, "1m ago"), (90, "1m30s ago"), (-90, "in 1m30s"), (3600, "1h ago"),
+        (7260, "2h1m ago"), (86_400, "1d ago"), (90_000, "1d1h ago"), (-5, "in 5s"),
+    ],
+)  # fmt: skip
+def test_ages_are_short(seconds: float, text: str) -> None:
+    assert render.age(seconds) == text
