@@ -37,8 +37,10 @@ def test_p15_everything_goes_over_tls(authority: Any, tmp_path: Path) -> None:
     with FakeMaster(tls=server(authority)) as master:
         with Running(master.address, tls=trusting(authority, tmp_path)) as running:
             running.wait(Subscribed)
-            running.driver.send(Revive())
-            master.call()
+            for _ in range(5):
+                running.driver.send(Revive())
+            master.call(4)
+            assert len({id(one.connection) for one in master.calls}) == 1
             # Larger than a TLS record, in pieces.
             master.stream().send(offers(*(offer(number) for number in range(200))))
             assert len(running.wait(OffersReceived).offers) == 200
