@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from executor_kit import PACKAGE, FakeAgent, Start, app_payload, living, task_payload, wait_until
+from executor_kit import PACKAGE, FakeAgent, Start, app_payload, living_in, task_payload, wait_until
 from jobcloud.executor import bundle
 from jobcloud.wire import frame
 
@@ -60,7 +60,7 @@ def test_e2_what_happens_while_the_agent_is_away_is_told_when_it_is_back(agent: 
     agent.state("t1", "TASK_RUNNING")
     agent.down()
     (executor.sandbox / "app" / "go").touch()
-    wait_until(lambda: not living("until test -e go"), "the script ended")
+    wait_until(lambda: not living_in(executor.sandbox / "app"), "the script ended")
     agent.up()
     assert agent.end("t1").state == "TASK_FINISHED"
     assert agent.states("t1") == ["TASK_RUNNING", "TASK_FINISHED"]
@@ -72,7 +72,7 @@ def test_e3_without_checkpointing_the_executor_leaves_when_the_agent_does(agent:
     agent.state("t1", "TASK_RUNNING")
     agent.down()
     assert executor.wait() == 4
-    assert not living(str(executor.sandbox))
+    assert not living_in(executor.sandbox / "app")
 
 
 def test_e3_with_checkpointing_a_task_outlives_an_agent_restart(agent: FakeAgent, start: Start) -> None:
@@ -160,7 +160,7 @@ def test_shutdown_ends_every_task_with_one_last_update(agent: FakeAgent, start: 
         end = agent.end(task)
         assert (end.state, end.cause) == ("TASK_KILLED", "executor_shutdown"), end
         assert len(agent.states(task)) == 2
-    assert not living(str(executor.sandbox))
+    assert not living_in(executor.sandbox / "app")
 
 
 def test_sigterm_is_a_shutdown(agent: FakeAgent, start: Start) -> None:
@@ -246,16 +246,14 @@ def test_kills_that_race_with_the_end_give_one_end_each(agent: FakeAgent, start:
 
 def test_nothing_survives_a_daemon_that_is_killed(agent: FakeAgent, start: Start) -> None:
     executor = start()
-    marker = f"86399.{os.getpid()}"
     agent.launch("t1", jobClass="shop.jobs:never_returns")
-    agent.launch("t2", jobType="SCRIPT", scriptCommandLine=f"sh -c 'setsid sleep {marker}; true'")
+    agent.launch("t2", jobType="SCRIPT", scriptCommandLine="sh -c 'setsid sleep 600; true'")
     for task in ("t1", "t2"):
         agent.state(task, "TASK_RUNNING")
-    wait_until(lambda: living(f"sleep\0{marker}"), "the script and its child run")
-    assert living(str(executor.sandbox))
+    wait_until(lambda: len(living_in(executor.sandbox / "app")) == 3, "worker, script and its child run")
     executor.process.kill()
     executor.wait()
-    wait_until(lambda: not living(str(executor.sandbox)) and not living(marker), "all are gone")
+    wait_until(lambda: not living_in(executor.sandbox), "all are gone")
 
 
 def test_the_command_line_of_the_bundle_checks_what_it_starts(tmp_path: os.PathLike[str]) -> None:

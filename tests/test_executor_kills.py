@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from executor_kit import FakeAgent, Start, living, wait_until
+from executor_kit import FakeAgent, Start, living_in, wait_until
 
 pytest_plugins = ["executor_kit.fixtures"]
 
@@ -81,29 +81,29 @@ def test_a_script_is_asked_first(agent: FakeAgent, start: Start) -> None:
 
 def test_a_script_that_ignores_sigterm_is_killed_with_all_it_started(agent: FakeAgent, start: Start) -> None:
     executor = start()
-    agent.launch("s1", parameter="86397", jobType="SCRIPT", scriptCommandLine="bin/stubborn.sh")
-    wait_until(lambda: executor.output("s1") and living("86397"), "it is ready")
+    agent.launch("s1", parameter="600", jobType="SCRIPT", scriptCommandLine="bin/stubborn.sh")
+    wait_until(lambda: executor.output("s1") and len(living_in(executor.sandbox / "app")) >= 2, "it is ready")
     agent.kill("s1", grace_s=0.1)
     end = agent.end("s1")
     assert (end.state, end.data["exitCode"]) == ("TASK_KILLED", -9)
-    assert not living("86397")
+    assert not living_in(executor.sandbox / "app")
 
 
 def test_what_a_script_leaves_behind_ends_with_it(agent: FakeAgent, start: Start) -> None:
-    start()
-    command = "sh -c 'sleep 86398 & setsid sleep 86398 & true'"
+    executor = start()
+    command = "sh -c 'sleep 600 & setsid sleep 600 & true'"
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine=command)
     assert agent.end("s1").state == "TASK_FINISHED"
-    assert not living("86398")
+    assert not living_in(executor.sandbox / "app")
 
 
 def test_what_a_worker_leaves_behind_ends_with_it(agent: FakeAgent, start: Start) -> None:
-    start()
-    agent.launch("t1", parameter="86396", jobClass="shop.jobs:leaves_children")
-    wait_until(lambda: living("86396"), "its child runs")
+    executor = start()
+    agent.launch("t1", parameter="600", jobClass="shop.jobs:leaves_children")
+    wait_until(lambda: len(living_in(executor.sandbox / "app")) == 2, "its child runs")
     agent.launch("t2", jobClass="shop.jobs:dies")
     assert agent.end("t1").cause == "worker_lost"
-    assert not living("86396")
+    assert not living_in(executor.sandbox / "app")
 
 
 def test_a_task_that_is_killed_before_its_package_is_there_never_starts(agent: FakeAgent, start: Start) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from executor_kit import TERMINAL, Ended, app_payload, data_of, json_data, living, task_payload, wait_until, zip_of
+from executor_kit import TERMINAL, Ended, app_payload, data_of, json_data, living_in, task_payload, wait_until, zip_of
 from jobcloud.executor import bundle
 from jobcloud.wire import RecordReader
 
@@ -147,8 +147,12 @@ def _resources(cpus: float, mem: float) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    work = tmp_path_factory.mktemp("mesos")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mesos")
+
+
+@pytest.fixture(scope="module")
+def master(work: Path) -> Iterator[str]:
     command = [*shlex.split(os.environ["JOBCLOUD_TEST_MESOS"]), "up", "--port", "0", "--work-dir", str(work)]
     cluster = subprocess.Popen([*command, "--agents", "1"], stdout=subprocess.PIPE, text=True)
     assert cluster.stdout is not None
@@ -221,7 +225,9 @@ def test_a_resident_task_reports_its_runs(framework: Framework) -> None:
     assert framework.end("d").state == "TASK_KILLED"
 
 
-def test_an_executor_without_work_leaves_and_nothing_of_it_is_left(framework: Framework) -> None:
+def test_an_executor_without_work_leaves_and_nothing_of_it_is_left(framework: Framework, work: Path) -> None:
     framework.launch({"a": {"jobClass": "jobs:where"}}, idle_s=0.5)
+    sandboxes = [path.parent for path in work.rglob(bundle.FILE_NAME)]
+    assert sandboxes
     assert framework.end("a").state == "TASK_FINISHED"
-    wait_until(lambda: not living(bundle.FILE_NAME), "the executor left", 60)
+    wait_until(lambda: not any(living_in(sandbox.resolve()) for sandbox in sandboxes), "the executor left", 60)

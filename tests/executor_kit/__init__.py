@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -325,7 +326,7 @@ class ExecutorProcess:
             "MESOS_CHECKPOINT": "1",
             "MESOS_RECOVERY_TIMEOUT": "15mins",
             "MESOS_SUBSCRIPTION_BACKOFF_MAX": "50ms",
-            "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": "5secs",
+            "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": "2secs",
             **environment,
         }
         with (sandbox / "stderr").open("wb") as errors:
@@ -362,15 +363,13 @@ class ExecutorProcess:
 Start = Callable[..., ExecutorProcess]
 
 
-def living(marker: str) -> list[int]:
-    """The processes whose command line holds `marker`."""
-    return [pid for pid, words in _command_lines() if marker.encode() in words]
-
-
-def _command_lines() -> Iterator[tuple[int, bytes]]:
+def living_in(directory: Path) -> list[int]:
+    """The processes that work in the directory or below it."""
+    found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                yield int(name), Path("/proc", name, "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+            with contextlib.suppress(OSError):
+                where = Path(os.readlink(f"/proc/{name}/cwd"))
+                if where == directory or directory in where.parents:
+                    found.append(int(name))
+    return found
