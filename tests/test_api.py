@@ -430,6 +430,11 @@ def test_logs_come_from_the_agent_in_pieces(loop: FakeLoop, tmp_path: Path) -> N
     assert tail["text"] == "line 98 ä\nline 99 ä\n"
     assert (asked[-1].stream, asked[-1].agent_id, asked[-1].address) == ("stderr", "agent-1", "agent-1.test:5051")
     assert asked[-1].executors == (loop.scheduler.tasks[task_id].executor_id,)
+    executor = loop.scheduler.tasks[task_id].executor_id
+    loop.update(task_id, "TASK_FINISHED")
+    loop.scheduler.executors.clear()
+    assert api.get(f"tasks/{task_id}/logs").status_code == 200
+    assert asked[-1].executors == (executor,), "an executor that has left is still known by its app"
     assert issues(api.get(f"tasks/{task_id}/logs", params={"tail": 2, "offset": 1}))
     assert api.get("tasks/nope/logs").status_code == 404
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import jobcloud
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
+from jobcloud.launch import plan_executor
 from jobcloud.messages import KillTask
 from jobcloud.model import ShardState
 from jobcloud.server.api import views
@@ -141,8 +142,7 @@ def _wanted(view: TaskView, query: TaskQuery) -> bool:
 def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: int) -> LogRequest:
     snapshot = use.snapshot()
     task = views.find_task(snapshot, task_id)
-    candidates = [e.id for e in snapshot.executors if e.agent_id == task.agent_id and e.app == task.app_name]
-    executors = (task.executor_id,) if task.executor_id else tuple(reversed(candidates))
+    executors = (task.executor_id,) if task.executor_id else _executors_of(use, snapshot, task)
     agents = {agent.id: agent.address for agent in use.agents()}
     return LogRequest(
         task_id=task_id,
@@ -155,6 +155,16 @@ def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: i
         offset=offset,
         limit=limit,
     )
+
+
+def _executors_of(use: Services, snapshot: views.Snapshot, task: TaskView) -> tuple[str, ...]:
+    """Executors that may have run a task that has ended: those of its app there, and the one of the app as it is now,
+    which may have left but whose sandbox stays for a while."""
+    there = [e.id for e in snapshot.executors if e.agent_id == task.agent_id and e.app == task.app_name]
+    app = snapshot.apps.get(task.app_name)
+    if app is not None:
+        there.append(plan_executor(app, use.loop.ask(lambda scheduler: scheduler.policy.artifacts)).id)
+    return tuple(dict.fromkeys(reversed(there)))
 
 
 def _last_lines(chunk: LogChunk, count: int) -> LogChunk:
