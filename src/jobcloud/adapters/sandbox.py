@@ -22,25 +22,26 @@ def read_output(
     """
     path = f"/frameworks/{framework_id}/executors/{executor_id}/runs/latest/tasks/{task_folder(task_id)}/{stream}"
     with httpx.Client(base_url=f"http://{address}", timeout=_TIMEOUT_S, trust_env=False) as agent:
-        size = int(_read(agent, path, -1, -1)["offset"])
+        _, size = _read(agent, path, -1, -1)
         start = min(offset, size) if offset >= 0 else max(0, size + offset)
         data = b""
         while start + len(data) < size and len(data) < limit:
-            piece = str(_read(agent, path, start + len(data), limit - len(data))["data"]).encode()
+            piece, _ = _read(agent, path, start + len(data), limit - len(data))
             if not piece:
                 break
             data += piece
         return data, start, size
 
 
-def _read(agent: httpx.Client, path: str, offset: int, length: int) -> dict[str, object]:
+def _read(agent: httpx.Client, path: str, offset: int, length: int) -> tuple[bytes, int]:
+    """(data, offset) as the agent answers; for an offset of -1 no data and the size."""
     try:
         answer = agent.get("/files/read", params={"path": path, "offset": offset, "length": length})
-    except httpx.HTTPError as error:
-        raise Unavailable(f"the agent at {agent.base_url} does not answer: {error}", fix="try again later") from error
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        raise NotFound("there is no such output: nothing was printed, or the agent has removed it", field="taskId")
-    if answer.status_code != httpx.codes.OK:
-        raise Unavailable(f"the agent at {agent.base_url} answers {answer.status_code}", fix="look at the agent's log")
-    found: dict[str, object] = answer.json()
-    return found
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise NotFound("there is no such output: nothing was printed, or the agent has removed it", field="taskId")
+        answer.raise_for_status()
+        found = answer.json()
+        return str(found["data"]).encode(), int(found["offset"])
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        problem = f"the agent at {agent.base_url} does not answer as it should: {error}"
+        raise Unavailable(problem, fix="look at the agent, try again later") from error
