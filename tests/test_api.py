@@ -439,6 +439,22 @@ def test_logs_come_from_the_agent_in_pieces(loop: FakeLoop, tmp_path: Path) -> N
     assert api.get("tasks/nope/logs").status_code == 404
 
 
+def test_a_task_that_has_written_nothing_has_empty_logs_while_it_runs(loop: FakeLoop, tmp_path: Path) -> None:
+    def read(request: LogRequest) -> LogChunk:
+        raise NotFound("there is no such output", field="taskId")
+
+    api = client_of(make_api(tmp_path, loop, read_log=read))
+    sha256 = api.post("packages", content=package_bytes()).json()["sha256"]
+    api.post("apps", json=app_body(sha256))
+    api.post("jobs", json=job_body())
+    loop.tick(6000)
+    loop.offer()
+    task_id = loop.tick()[0]
+    assert api.get(f"tasks/{task_id}/logs").json()["text"] == ""
+    loop.update(task_id, "TASK_FINISHED")
+    assert "no such output" in issues(api.get(f"tasks/{task_id}/logs"), "not-found")["taskId"]
+
+
 def test_an_explanation_gives_numbers(api: Client, loop: FakeLoop, demo: str) -> None:
     api.post("jobs", json=job_body(cpuCount=64))
     loop.tick(6000)

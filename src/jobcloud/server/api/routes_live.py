@@ -116,7 +116,14 @@ def read_log(use: Use, task_id: str, query: Annotated[LogQuery, Query()]) -> Log
     if query.tail and query.offset:
         raise invalid([Issue("tail", "cannot go with an offset", "drop one of the two")])
     start, limit = (-_MOST_TAIL_BYTES, _MOST_TAIL_BYTES) if query.tail else (query.offset, query.limit)
-    chunk = use.read_log(_log_request(use, task_id, query.stream, start, limit))
+    request, active = _log_request(use, task_id, query.stream, start, limit)
+    try:
+        chunk = use.read_log(request)
+    except NotFound:
+        if not active:
+            raise
+        # Files are made with the first byte: nothing has been written yet.
+        chunk = LogChunk(b"", 0, 0)
     if query.tail:
         chunk = _last_lines(chunk, query.tail)
     text, length = _decode(chunk.data)
@@ -139,12 +146,13 @@ def _wanted(view: TaskView, query: TaskQuery) -> bool:
     )
 
 
-def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: int) -> LogRequest:
+def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: int) -> tuple[LogRequest, bool]:
+    """What to ask for, and whether the task still runs."""
     snapshot = use.snapshot()
     task = views.find_task(snapshot, task_id)
     executors = (task.executor_id,) if task.executor_id else _executors_of(use, snapshot, task)
     agents = {agent.id: agent.address for agent in use.agents()}
-    return LogRequest(
+    request = LogRequest(
         task_id=task_id,
         agent_id=task.agent_id,
         hostname=task.hostname,
@@ -155,6 +163,7 @@ def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: i
         offset=offset,
         limit=limit,
     )
+    return request, task.active
 
 
 def _executors_of(use: Services, snapshot: views.Snapshot, task: TaskView) -> tuple[str, ...]:
