@@ -690,7 +690,7 @@ class Scheduler:
             self._put_task(replace(task, state=state, started_ms=started, message=update.message[:1_000]))
         if started != task.started_ms:
             shard = self.firings[task.firing_id].shards[task.item]
-            self._put_shards(task.firing_id, {task.item: replace(shard, started_ms=started)}, at)
+            self._put_shards(task.firing_id, {task.item: replace(shard, started_ms=started)}, at, store=False)
         if state is not task.state or update.message:
             self._tell(at, Topic.RUNNING, task, update.message or f"is {state}", state)
 
@@ -924,18 +924,23 @@ class Scheduler:
         self.tasks[task.id] = task
         self._dirty[Kind.TASK, task.id] = task
 
-    def _put_shards(self, firing_id: str, changes: dict[int, Shard], at: int) -> None:
-        """Replace some shards; a firing whose shards have all ended has ended with them."""
-        firing = self.firings[firing_id]
-        shards = list(firing.shards)
+    def _put_shards(self, firing_id: str, changes: dict[int, Shard], at: int, *, store: bool = True) -> None:
+        """Replace some shards; a firing whose shards have all ended has ended with them.
+
+        Without `store` the change is one that the tasks' records hold as well.
+        """
+        old = self.firings[firing_id]
+        shards = list(old.shards)
         for item, shard in changes.items():
             shards[item] = shard
-        changed = replace(firing, shards=tuple(shards))
-        if self.queue.change(changed, changes):
-            self.firings[firing_id] = self._dirty[Kind.FIRING, firing_id] = changed
-        else:
-            self.firings[firing_id] = self._dirty[Kind.FIRING, firing_id] = replace(changed, ended_ms=at)
-            self._done(self.firings[firing_id], at)
+        firing = Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards))
+        if not self.queue.change(firing, changes):
+            firing = replace(firing, ended_ms=at)
+        self.firings[firing_id] = firing
+        if store:
+            self._dirty[Kind.FIRING, firing_id] = firing
+        if firing.ended_ms:
+            self._done(firing, at)
 
     def _done(self, firing: Firing, at: int) -> None:
         counts = {state: sum(s.state is state for s in firing.shards) for state in ShardState if state.ended}
@@ -1149,7 +1154,7 @@ def cause_of(data: str) -> str:
 
 def describe(update: Status) -> str:
     """One text from what an update says of an end."""
-    if update.state == "TASK_FINISHED":
+    if update.message and not update.reason:
         return update.message[:4_000]
-    parts = (update.state.removeprefix("TASK_"), update.reason, update.message)
-    return ": ".join(part for part in parts if part)[:4_000]
+    found = ": ".join(part for part in (update.reason, update.message) if part)
+    return found[:4_000] if found or update.state == "TASK_FINISHED" else update.state

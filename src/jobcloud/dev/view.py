@@ -62,7 +62,7 @@ class View:
 
     def _on_ended(self, notice: dict[str, Any], at: datetime) -> None:
         if notice["state"] != "FINISHED":
-            what = f"shard {notice['item']} {notice['state']}: {notice['text']}"
+            what = f"shard {notice['item']} {notice['state']}: {notice['text'].partition(chr(10))[0]}"
             self._line(at, notice["jobName"], Text(what, style="red"), notice["hostname"])
 
     def _on_done(self, notice: dict[str, Any], at: datetime) -> None:
