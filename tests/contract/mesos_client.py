@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jobcloud.wire import RecordReader, decode_data, encode_data, frame_json
+from jobcloud.wire import FramingError, RecordReader, decode_data, encode_data, frame_json
 
 JSON = "application/json"
 Event = dict[str, Any]
@@ -72,7 +72,7 @@ class Stream:
                 with self._changed:
                     self.events += [json.loads(record) for record in records.feed(piece)]
                     self._changed.notify_all()
-        except (OSError, ValueError, http.client.HTTPException):
+        except (OSError, ValueError, FramingError, http.client.HTTPException):
             pass
         with self._changed:
             self.ended = True

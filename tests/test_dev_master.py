@@ -1,0 +1,638 @@
+"""The dev master as a pure machine: what no local Mesos can be brought to do, and what must always hold."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobcloud.dev.master import Master, MasterSettings
+from jobcloud.dev.protocol import (
+    AcknowledgeUpdate,
+    AgentTimedOut,
+    Call,
+    Close,
+    DropTasks,
+    ExecutorExited,
+    FrameworkUpdated,
+    FromAgent,
+    KillTask,
+    LinkLost,
+    Operate,
+    RegisterAgent,
+    Reply,
+    RescindOffer,
+    RunTask,
+    Send,
+    ShutdownAgent,
+    ShutdownFramework,
+    StreamLost,
+    Subscribed,
+    TaskReport,
+    Tick,
+    ToAgent,
+    UpdateStatus,
+)
+from jobcloud.dev.resources import NOTHING, Resources, parse
+from jobcloud.dev.schema import uuid_of
+from jobcloud.wire import encode_data
+
+AGENT = parse("cpus:4;mem:4096;ports:[31000-31009]")
+UUIDS = (encode_data(uuid_of(1, number)) for number in itertools.count())
+
+
+class World:
+    """A master, with what tests say to it and hear from it."""
+
+    def __init__(self, **more: Any) -> None:
+        self.at = 1_000_000
+        self.master = Master(MasterSettings(**more), self.at)
+        self.sent: list[dict[str, Any]] = []
+        self.told: list[Any] = []
+        self.closed: list[str] = []
+
+    def do(self, event: Any) -> list[Any]:
+        effects = self.master.handle(event, self.at)
+        for effect in effects:
+            if isinstance(effect, Send):
+                self.sent.append(effect.event)
+            elif isinstance(effect, ToAgent):
+                self.told.append(effect.message)
+            elif isinstance(effect, Close):
+                self.closed.append(effect.stream_id)
+        self.check()
+        return effects
+
+    def check(self) -> None:
+        """Every amount of every agent is free, offered or used, exactly once."""
+        allocator = self.master.allocator
+        for agent_id, agent in self.master.agents.items():
+            total = allocator.hosts[agent_id].free + agent.used()
+            for offer in agent.offers.values():
+                total = total + offer.resources
+            assert total.scalars == agent.total.scalars
+            assert total.ranges == agent.total.ranges
+        for framework_id, client in allocator.clients.items():
+            counted = {n: a for counts in client.allocated.values() for n, a in counts.items() if a}
+            assert counted == self.charged(framework_id)
+
+    def charged(self, framework_id: str) -> dict[str, int]:
+        framework, total = self.master.frameworks[framework_id], NOTHING
+        for offer in framework.offers.values():
+            total = total + offer.resources
+        for agent in self.master.agents.values():
+            for (owner, _), executor in agent.executors.items():
+                total = total + (executor.resources if owner == framework_id else NOTHING)
+        for task in framework.tasks.values():
+            total = total + (NOTHING if task.terminal else task.resources)
+        return {name: amount for (name, _), amount in total.scalars.items() if amount}
+
+    def wait(self, ms: int) -> None:
+        """Time passes, with every alarm in its turn."""
+        end = self.at + ms
+        while (due := self.master.next_at()) is not None and due <= end:
+            self.at = max(self.at, due)
+            self.do(Tick())
+        self.at = end
+
+    def agent(self, link: str = "a", agent_id: str = "", resources: Resources = AGENT, **more: Any) -> str:
+        self.do(FromAgent(link, RegisterAgent(agent_id, f"{link}.host", 1, resources, **more)))
+        return agent_id or next(one.agent_id for one in self.master.agents.values() if one.link == link)
+
+    def framework(self, *capabilities: str, **info: Any) -> Framework:
+        return Framework(self, capabilities or ("PARTITION_AWARE",), info)
+
+    def of(self, kind: str) -> list[Any]:
+        """The bodies of all events of a kind; they are forgotten."""
+        found = [event.get(kind.lower()) for event in self.sent if event["type"] == kind]
+        self.sent = [event for event in self.sent if event["type"] != kind]
+        return found
+
+    def statuses(self) -> list[tuple[str, str, str]]:
+        return [
+            (one["status"]["task_id"]["value"], one["status"]["state"], one["status"].get("reason", ""))
+            for one in self.of("UPDATE")
+        ]
+
+    def offers(self) -> list[Any]:
+        return [offer for body in self.of("OFFERS") for offer in body["offers"]]
+
+    def update(self, framework_id: str, task_id: str, state: str, link: str = "a", latest: str = "") -> str:
+        uuid = next(UUIDS)
+        status = {"task_id": {"value": task_id}, "state": state, "uuid": uuid}
+        self.do(FromAgent(link, UpdateStatus(framework_id, status, latest or state)))
+        return uuid
+
+
+class Framework:
+    def __init__(self, world: World, capabilities: tuple[str, ...], info: dict[str, Any]) -> None:
+        self.world = world
+        kinds = [{"type": one} for one in ("MULTI_ROLE", *capabilities)]
+        self.info = {"user": "u", "name": "n", "capabilities": kinds, "roles": ["*"], "failover_timeout": 60.0, **info}
+        self.stream_id = ""
+        self.subscribe()
+
+    def subscribe(self) -> list[Any]:
+        call: dict[str, Any] = {"type": "SUBSCRIBE", "subscribe": {"framework_info": self.info}}
+        if "id" in self.info:
+            call["framework_id"] = self.info["id"]
+        effects = self.world.do(Call(call))
+        self.stream_id = effects[0].stream_id
+        if effects[1].event["type"] == "SUBSCRIBED":
+            self.info["id"] = effects[1].event["subscribed"]["framework_id"]
+        return effects
+
+    @property
+    def id(self) -> str:
+        return str(self.info["id"]["value"])
+
+    def call(self, kind: str, body: Any = None) -> Any:
+        call = {"type": kind, "framework_id": self.info["id"]}
+        if body is not None:
+            call[kind.lower()] = body
+        return self.world.do(Call(call, self.stream_id))[0]
+
+    def task(self, name: str, agent_id: str, cpus: float = 1, executor: str = "e") -> dict[str, Any]:
+        one = {"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}}
+        own = {"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.1}}
+        info = {"executor_id": {"value": executor}, "command": {"value": "x"}, "resources": [own]}
+        return {
+            "name": name,
+            "task_id": {"value": name},
+            "agent_id": {"value": agent_id},
+            "resources": [one],
+            "executor": info,
+        }
+
+    def launch(self, *names: str, offer: Any = None, cpus: float = 1) -> None:
+        offer = offer or self.world.offers()[0]
+        tasks = [self.task(name, offer["agent_id"]["value"], cpus) for name in names]
+        operation = {"type": "LAUNCH", "launch": {"task_infos": tasks}}
+        accept = {"offer_ids": [offer["id"]], "operations": [operation]}
+        assert self.call("ACCEPT", accept) == Reply(202)
+
+    def acknowledge(self, task_id: str, agent_id: str, uuid: str) -> None:
+        self.call("ACKNOWLEDGE", {"task_id": {"value": task_id}, "agent_id": {"value": agent_id}, "uuid": uuid})
+
+    def reconcile(self, *tasks: tuple[str, str]) -> list[tuple[str, str, str]]:
+        asked = [{"task_id": {"value": t}, **({"agent_id": {"value": a}} if a else {})} for t, a in tasks]
+        self.call("RECONCILE", {"tasks": asked})
+        return self.world.statuses()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# ---- an agent that goes ----------------------------------------------------------------------------------------
+
+
+def test_a_lost_agents_tasks_are_unreachable_and_its_offers_rescinded(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework()
+    framework.launch("t")
+    world.wait(10_000)
+    assert len(world.offers()) == 1
+    world.do(AgentTimedOut(agent_id))
+    assert world.statuses() == [("t", "TASK_UNREACHABLE", "REASON_AGENT_REMOVED")]
+    assert len(world.of("RESCIND")) == 1
+    assert world.of("FAILURE") == [{"agent_id": {"value": agent_id}}]
+    assert framework.reconcile(("t", agent_id)) == [("t", "TASK_UNREACHABLE", "REASON_RECONCILIATION")]
+    assert framework.reconcile(("t", "")) == [("t", "TASK_UNKNOWN", "REASON_RECONCILIATION")]
+
+
+def test_a_framework_unaware_of_partitions_loses_its_tasks(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework("GPU_RESOURCES")
+    framework.launch("t")
+    world.do(AgentTimedOut(agent_id))
+    assert world.statuses() == [("t", "TASK_LOST", "REASON_AGENT_REMOVED")]
+
+
+def test_a_lost_agent_comes_back_with_its_tasks(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework(checkpoint=True)
+    framework.launch("t")
+    task = next(one.task for one in world.told if isinstance(one, RunTask))
+    world.do(AgentTimedOut(agent_id))
+    world.statuses()
+    report = TaskReport(framework.id, task, "e", "TASK_RUNNING", ())
+    world.agent("a", agent_id, tasks=(report,), frameworks=(framework.info,))
+    assert framework.reconcile(("t", agent_id)) == [("t", "TASK_RUNNING", "REASON_RECONCILIATION")]
+    assert not any(isinstance(one, KillTask) for one in world.told)
+
+
+def test_what_a_returning_agent_has_of_an_unaware_framework_is_killed(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework("GPU_RESOURCES", checkpoint=True)
+    framework.launch("t")
+    task = next(one.task for one in world.told if isinstance(one, RunTask))
+    world.do(AgentTimedOut(agent_id))
+    report = TaskReport(framework.id, task, "e", "TASK_RUNNING", ())
+    world.agent("a", agent_id, tasks=(report,), frameworks=(framework.info,))
+    assert KillTask(framework.id, "t") in world.told
+
+
+def test_a_link_that_breaks_rescinds_offers_and_waits_for_the_agent(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework(checkpoint=True)
+    framework.launch("t")
+    task = next(one.task for one in world.told if isinstance(one, RunTask))
+    world.wait(10_000)
+    world.do(LinkLost("a"))
+    assert len(world.of("RESCIND")) == 1
+    assert world.statuses() == []
+    framework.call("KILL", {"task_id": {"value": "t"}})
+    report = TaskReport(framework.id, task, "e", "TASK_RUNNING", ())
+    world.agent("b", agent_id, tasks=(report,), frameworks=(framework.info,))
+    assert KillTask(framework.id, "t") in world.told  # said again, now that it can be heard
+    world.update(framework.id, "t", "TASK_KILLED", "b")
+    assert world.statuses() == [("t", "TASK_KILLED", "")]
+
+
+def test_an_agent_that_stays_away_is_given_up(world: World) -> None:
+    world.agent()
+    framework = world.framework(checkpoint=True)
+    framework.launch("t")
+    world.do(LinkLost("a"))
+    world.wait(599_000)
+    assert world.statuses() == []
+    world.wait(2_000)
+    assert world.statuses() == [("t", "TASK_UNREACHABLE", "REASON_AGENT_REMOVED")]
+
+
+def test_without_checkpointing_a_broken_link_ends_the_tasks(world: World) -> None:
+    world.agent()
+    framework = world.framework()
+    framework.launch("t")
+    world.do(LinkLost("a"))
+    assert world.statuses() == [("t", "TASK_GONE", "REASON_AGENT_DISCONNECTED")]
+
+
+def test_a_returning_agent_answers_for_tasks_it_never_got(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework(checkpoint=True)
+    framework.launch("t")
+    world.do(LinkLost("a"))
+    world.agent("a", agent_id, frameworks=(framework.info,))
+    assert DropTasks(framework.id, ("t",)) in world.told
+
+
+def test_an_agent_marked_gone_is_told_to_end_and_never_let_back(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework()
+    framework.launch("t")
+    gone = Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}})
+    assert world.do(gone)[0] == Reply(200)
+    assert ShutdownAgent("Agent has been marked gone") in world.told
+    assert world.statuses() == [("t", "TASK_GONE_BY_OPERATOR", "REASON_AGENT_REMOVED_BY_OPERATOR")]
+    world.told.clear()
+    world.do(FromAgent("a", RegisterAgent(agent_id, "h", 1, AGENT)))
+    assert world.told == [ShutdownAgent("Agent has been marked gone")]
+
+
+def test_an_unreachable_agent_can_be_marked_gone(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework()
+    framework.launch("t")
+    world.do(AgentTimedOut(agent_id))
+    world.statuses()
+    world.do(Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}}))
+    assert world.statuses() == [("t", "TASK_GONE_BY_OPERATOR", "REASON_AGENT_REMOVED_BY_OPERATOR")]
+    assert framework.reconcile(("t", agent_id)) == [("t", "TASK_GONE_BY_OPERATOR", "REASON_RECONCILIATION")]
+
+
+# ---- a master that forgot --------------------------------------------------------------------------------------
+
+
+def test_reconciliation_is_silent_while_agents_may_come_back(world: World) -> None:
+    world.master.expect_agents(["dev-S7"], world.at)
+    framework = world.framework(id={"value": "old"})
+    assert framework.reconcile(("t", "dev-S7"), ("u", "")) == []
+    assert framework.reconcile(("v", "elsewhere")) == [("v", "TASK_UNKNOWN", "REASON_RECONCILIATION")]
+    world.agent("a", "dev-S7")
+    assert framework.reconcile(("t", "dev-S7"), ("u", "")) == [
+        ("t", "TASK_GONE", "REASON_RECONCILIATION"),
+        ("u", "TASK_UNKNOWN", "REASON_RECONCILIATION"),
+    ]
+
+
+def test_an_agent_that_does_not_come_back_after_a_restart_is_unreachable(world: World) -> None:
+    world.master.expect_agents(["dev-S7"], world.at)
+    framework = world.framework(id={"value": "old"})
+    world.wait(600_001)
+    assert framework.reconcile(("t", "dev-S7")) == [("t", "TASK_UNREACHABLE", "REASON_RECONCILIATION")]
+
+
+def test_a_new_agent_never_gets_the_id_of_one_that_is_awaited(world: World) -> None:
+    world.master.expect_agents(["dev-S7"], world.at)
+    assert world.agent("b") == "dev-S8"
+
+
+def test_a_framework_is_known_from_its_agents_before_it_subscribes(world: World) -> None:
+    old = World()
+    old.agent()
+    owner = old.framework(checkpoint=True)
+    owner.launch("t")
+    task = next(one.task for one in old.told if isinstance(one, RunTask))
+    report = TaskReport(owner.id, task, "e", "TASK_RUNNING", ({"state": "TASK_RUNNING"},), "TASK_RUNNING", next(UUIDS))
+    agent_id = world.agent("a", "dev-S0", tasks=(report,), frameworks=(owner.info,))
+    assert world.master.frameworks[owner.id].recovered
+    assert world.offers() == []
+    back = world.framework(id=owner.info["id"], checkpoint=True)
+    assert back.reconcile() == [("t", "TASK_RUNNING", "REASON_RECONCILIATION")]
+    uuid = world.update(owner.id, "t", "TASK_FINISHED")
+    assert world.statuses() == [("t", "TASK_FINISHED", "")]
+    back.acknowledge("t", agent_id, uuid)
+    assert AcknowledgeUpdate(owner.id, "t", uuid) in world.told
+    assert back.reconcile() == []
+
+
+def test_an_agent_that_still_has_a_removed_framework_is_told_to_end_it(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework(checkpoint=True)
+    framework.launch("t")
+    world.do(LinkLost("a"))
+    framework.call("TEARDOWN")
+    world.told.clear()
+    world.agent("a", agent_id, frameworks=(framework.info,))
+    assert ShutdownFramework(framework.id) in world.told
+
+
+# ---- frameworks ------------------------------------------------------------------------------------------------
+
+
+def test_a_framework_that_stays_away_is_removed_after_its_failover_time(world: World) -> None:
+    world.agent()
+    framework = world.framework()
+    framework.launch("t")
+    world.do(StreamLost(framework.stream_id))
+    world.wait(59_000)
+    assert framework.id in world.master.frameworks
+    world.wait(2_000)
+    assert framework.id not in world.master.frameworks
+    assert ShutdownFramework(framework.id) in world.told
+    effects = framework.subscribe()
+    assert effects[1].event["error"]["message"] == "Framework has been removed"
+    assert isinstance(effects[2], Close)
+
+
+def test_a_framework_that_comes_back_in_time_stays(world: World) -> None:
+    framework = world.framework()
+    world.do(StreamLost(framework.stream_id))
+    world.wait(30_000)
+    framework.subscribe()
+    world.wait(120_000)
+    assert framework.id in world.master.frameworks
+
+
+def test_heartbeats_come_at_once_and_then_at_their_interval(world: World) -> None:
+    world.framework()
+    assert len(world.of("HEARTBEAT")) == 1
+    world.wait(45_000)
+    assert len(world.of("HEARTBEAT")) == 3
+
+
+def test_a_new_subscription_ends_the_old_streams_heartbeat(world: World) -> None:
+    framework = world.framework()
+    framework.subscribe()
+    world.of("HEARTBEAT")
+    world.wait(15_000)
+    assert len(world.of("HEARTBEAT")) == 1
+
+
+def test_agents_hear_of_a_framework_that_changed(world: World) -> None:
+    world.agent()
+    framework = world.framework()
+    framework.info["name"] = "renamed"
+    framework.subscribe()
+    assert [one.framework["name"] for one in world.told if isinstance(one, FrameworkUpdated)] == ["renamed"]
+
+
+def test_updates_for_an_absent_scheduler_are_left_to_the_agents_retry(world: World) -> None:
+    world.agent()
+    framework = world.framework()
+    framework.launch("t")
+    world.do(StreamLost(framework.stream_id))
+    world.update(framework.id, "t", "TASK_RUNNING")
+    assert world.statuses() == []
+    framework.subscribe()
+    assert framework.reconcile() == [("t", "TASK_RUNNING", "REASON_RECONCILIATION")]
+
+
+def test_operations_other_than_launch_are_refused_clearly(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework()
+    offer = world.offers()[0]
+    group = {"type": "LAUNCH_GROUP", "launch_group": {"task_group": {"tasks": [framework.task("t", agent_id)]}}}
+    reserve = {"type": "RESERVE", "id": {"value": "r"}}
+    framework.call("ACCEPT", {"offer_ids": [offer["id"]], "operations": [group, reserve]})
+    assert world.statuses() == [("t", "TASK_ERROR", "REASON_TASK_INVALID")]
+    assert world.of("UPDATE_OPERATION_STATUS")[0]["status"]["state"] == "OPERATION_ERROR"
+
+
+# ---- offers ----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_task_used_is_free_when_it_ends_not_when_that_is_acknowledged(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework()
+    framework.launch("t", cpus=3.9)
+    world.wait(6_000)
+    world.offers()
+    world.update(framework.id, "t", "TASK_RUNNING", latest="TASK_FINISHED")
+    world.wait(1_000)
+    assert [one["resources"][0]["scalar"]["value"] for one in world.offers()] == [3.9]
+    assert "t" in world.master.frameworks[framework.id].tasks
+    uuid = world.update(framework.id, "t", "TASK_FINISHED")
+    framework.acknowledge("t", agent_id, uuid)
+    assert "t" not in world.master.frameworks[framework.id].tasks
+
+
+def test_an_executor_that_exits_frees_its_share(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework()
+    framework.launch("t")
+    uuid = world.update(framework.id, "t", "TASK_FINISHED")
+    framework.acknowledge("t", agent_id, uuid)
+    world.do(FromAgent("a", ExecutorExited(framework.id, "e", 256)))
+    failure = {"agent_id": {"value": agent_id}, "executor_id": {"value": "e"}, "status": 256}
+    assert world.of("FAILURE") == [failure]
+    assert world.master.agents[agent_id].used() == NOTHING
+
+
+def test_each_framework_gets_its_share_of_the_agents(world: World) -> None:
+    first = world.framework()
+    for number in range(8):
+        world.agent(f"a{number}")
+    held = world.offers()
+    second = world.framework()
+    first.call("DECLINE", {"offer_ids": [one["id"] for one in held], "filters": {"refuse_seconds": 0}})
+    world.wait(1_000)
+    shares = [one["framework_id"]["value"] for one in world.offers()]
+    assert (shares.count(first.id), shares.count(second.id)) == (4, 4)
+
+
+def test_reserved_resources_go_to_their_role_alone() -> None:
+    world = World()
+    world.agent(resources=parse("cpus(batch):2;cpus:1;mem:64"))
+    other = world.framework(roles=["other"])
+    assert [one["scalar"]["value"] for one in world.offers()[0]["resources"] if one["name"] == "cpus"] == [1.0]
+    batch = world.framework(roles=["batch"])
+    world.wait(1_000)
+    offer = next(one for one in world.offers() if one["framework_id"]["value"] == batch.id)
+    assert [(one["role"], one["scalar"]["value"]) for one in offer["resources"]] == [("batch", 2.0)]
+    assert other.id != batch.id
+
+
+def test_a_host_with_gpus_is_kept_for_those_who_know_them(world: World) -> None:
+    world.agent(resources=parse("cpus:1;mem:64;gpus:1"))
+    world.framework()
+    assert world.offers() == []
+    world.framework("GPU_RESOURCES")
+    assert len(world.offers()) == 1
+
+
+def test_a_filter_hides_what_was_refused_and_less_but_not_more(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework()
+    framework.launch("t")
+    world.wait(6_000)
+    rest = world.offers()[0]
+    framework.call("DECLINE", {"offer_ids": [rest["id"]], "filters": {"refuse_seconds": 600}})
+    world.wait(10_000)
+    assert world.offers() == []
+    world.update(framework.id, "t", "TASK_FINISHED")
+    world.wait(1_000)
+    assert [one["agent_id"]["value"] for one in world.offers()] == [agent_id]
+
+
+def test_offers_time_out_if_the_master_is_told_so() -> None:
+    world = World(offer_timeout_ms=3_000)
+    world.agent()
+    world.framework()
+    first = world.offers()[0]
+    world.wait(3_000)
+    assert world.of("RESCIND") == [{"offer_id": first["id"]}]
+    world.wait(1_000)
+    assert len(world.offers()) == 1
+
+
+def test_ports_are_offered_in_what_is_left_of_their_ranges(world: World) -> None:
+    agent_id = world.agent()
+    framework = world.framework()
+    offer = world.offers()[0]
+    task = framework.task("t", agent_id)
+    task["resources"].append({"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": 31003, "end": 31004}]}})
+    operation = {"type": "LAUNCH", "launch": {"task_infos": [task]}}
+    framework.call("ACCEPT", {"offer_ids": [offer["id"]], "operations": [operation], "filters": {"refuse_seconds": 0}})
+    world.wait(1_000)
+    ports = next(one for one in world.offers()[0]["resources"] if one["name"] == "ports")
+    assert ports["ranges"]["range"] == [{"begin": 31000, "end": 31002}, {"begin": 31005, "end": 31009}]
+
+
+# ---- hostile calls ---------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "type",
+                    "framework_id",
+                    "value",
+                    "accept",
+                    "offer_ids",
+                    "operations",
+                    "launch",
+                    "task_infos",
+                    "resources",
+                    "subscribe",
+                    "framework_info",
+                    "filters",
+                    "reconcile",
+                    "tasks",
+                    "kill",
+                    "task_id",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(JSON, st.sampled_from(["SUBSCRIBE", "ACCEPT", "DECLINE", "KILL", "RECONCILE", "ACKNOWLEDGE", "MESSAGE"]))
+def test_no_body_of_a_call_breaks_the_master(body: Any, kind: str) -> None:
+    world = World()
+    world.agent()
+    framework = world.framework()
+    for call in (
+        body,
+        {"type": kind, "framework_id": framework.info["id"], kind.lower(): body},
+        {"type": kind, kind.lower(): body},
+    ):
+        effects = world.do(Call(call, framework.stream_id if kind != "SUBSCRIBE" else None))
+        assert isinstance(effects[0], (Reply, Subscribed))
+        world.do(Operate(call))
+
+
+# ---- any order -------------------------------------------------------------------------------------------------
+
+MOVES = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60)
+
+
+@settings(max_examples=120, derandomize=True, deadline=None)
+@given(MOVES)
+def test_amounts_add_up_after_any_events(moves: list[tuple[int, int]]) -> None:
+    world = World()
+    frameworks = [world.framework(checkpoint=True), world.framework("GPU_RESOURCES")]
+    links = ["a", "b", "c"]
+    known = {link: world.agent(link) for link in links}
+    count = itertools.count()
+    for move, number in moves:
+        framework, link = frameworks[number % 2], links[number % 3]
+        mine = [one for one in world.master.offers.values() if one.framework_id == framework.id]
+        tasks = list(world.master.frameworks[framework.id].tasks.values())
+        if move in (0, 1, 2) and mine:
+            offer = mine[number % len(mine)]
+            shown = {"id": {"value": offer.offer_id}, "agent_id": {"value": offer.agent_id}}
+            framework.launch(*(f"t{next(count)}" for _ in range(1 + number % 4)), offer=shown)
+        elif move in (3, 4) and tasks:
+            task = tasks[number % len(tasks)]
+            state = ("TASK_RUNNING", "TASK_FINISHED")[move - 3]
+            at = world.master.agents[task.agent_id]
+            uuid = world.update(framework.id, task.task_id, state, at.link)
+            if number % 2:
+                framework.acknowledge(task.task_id, task.agent_id, uuid)
+        elif move == 5 and mine:
+            refuse = {"refuse_seconds": number}
+            framework.call("DECLINE", {"offer_ids": [{"value": one.offer_id} for one in mine], "filters": refuse})
+        elif move == 6:
+            world.do(LinkLost(link))
+        elif move == 7:
+            world.do(AgentTimedOut(known[link]))
+        elif move == 8:
+            agent = world.master.agents.get(known[link])
+            reports = [
+                TaskReport(one.framework_id, one.info, one.executor_id, one.state, ())
+                for one in (agent.tasks.values() if agent else [])
+            ]
+            infos = tuple(one.info for one in frameworks)
+            world.agent(link, known[link], tasks=tuple(reports), frameworks=infos)
+        elif move == 9:
+            framework.subscribe()
+        elif move == 10 and world.master.offers:
+            world.do(RescindOffer(next(iter(world.master.offers))))
+        elif move == 11:
+            world.do(FromAgent(link, ExecutorExited(framework.id, "e", 0)))
+        world.wait(number * 300)
