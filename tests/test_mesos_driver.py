@@ -517,7 +517,9 @@ def test_p03_no_end_of_an_attempt_leads_to_a_busy_loop(behaviour: Any) -> None:
             # 0.05, 0.1, 0.2, 0.4 s at least: what a busy loop does in that time is hundreds.
             assert time.monotonic() - began > 0.1
         assert len(master.streams) <= 6
-        assert len(running.receiver.all(Disconnected)) == len(running.receiver.all(Subscribed))
+        subscriptions = len(running.receiver.all(Subscribed))
+        # The last one may have been cut off by the stop.
+        assert len(running.receiver.all(Disconnected)) in (subscriptions, max(subscriptions - 1, 0))
 
 
 def test_p03_waits_double_up_to_fifteen_seconds_with_jitter() -> None:
