@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from core_world import CountingMatcher, make_offer
 
+from core_world import CountingMatcher, make_offer
 from jobcloud.match import MAX_AMOUNT
 from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
 from jobcloud.offers import Cluster, Pool, Request, Short, amounts

@@ -10,8 +10,8 @@ import sys
 from dataclasses import replace
 
 import pytest
-from core_world import NEVER, START, Desk, make_app, make_job, make_offer, make_status, of
 
+from core_world import NEVER, START, Desk, make_app, make_job, make_offer, make_status, of
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
     Accept,

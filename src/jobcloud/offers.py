@@ -54,6 +54,8 @@ class Cluster:
         self.matcher = matcher
         self.agents: dict[str, AgentEntry] = {}
         self._by_slot: dict[int, AgentEntry] = {}
+        #: slots whose capacity in the matcher is out of date
+        self._stale: dict[int, AgentEntry] = {}
         self._agent_of_offer: dict[str, AgentEntry] = {}
         #: offer id → instant received, in the order of receipt
         self._received: dict[str, int] = {}
@@ -82,7 +84,7 @@ class Cluster:
         self._agent_of_offer[offer.id] = entry
         self._received[offer.id] = at
         entry.offered = entry.offered.plus(amounts(offer.shares))
-        self._refresh(entry)
+        self._stale[entry.slot] = entry
 
     def drop_offer(self, offer_id: str) -> bool:
         """Forget an offer that is no longer ours; whether it was held."""
@@ -143,6 +145,7 @@ class Cluster:
         busy = {agent for agent, _ in self._claims.values()} | {agent for agent, _ in self._holds}
         for entry in list(self.agents.values()):
             if not entry.offers and entry.id not in busy and (entry.lost or entry.seen_ms < unseen_since):
+                self._stale.pop(entry.slot, None)
                 self.matcher.remove_host(entry.slot)
                 del self.agents[entry.id], self._by_slot[entry.slot]
 
@@ -154,6 +157,7 @@ class Cluster:
         The answer ends early where `limit` placements were made: the requests beyond it were not tried.
         """
         classes = np.fromiter((self._class_of(request) for request in requests), dtype=np.int64, count=len(requests))
+        self._refresh()
         slots, release_ids = self.matcher.match(classes, limit=limit)
         return [
             Placement(self._by_slot[slot].id, release_id) if slot >= 0 else None
@@ -164,6 +168,7 @@ class Cluster:
     def rehearse(self, requests: Sequence[Request]) -> list[str | None]:
         """Where `place` would put the requests, as agent ids; nothing is claimed."""
         classes = np.fromiter((self._class_of(request) for request in requests), dtype=np.int64, count=len(requests))
+        self._refresh()
         slots, _ = self.matcher.fork().match(classes)
         return [self._by_slot[slot].id if slot >= 0 else None for slot in slots.tolist()]
 
@@ -179,7 +184,7 @@ class Cluster:
         """Account for a task that already runs."""
         entry = self._ensure(agent_id)
         self._claims[task_id] = (agent_id, self.matcher.assign(self._class_of(request), entry.slot))
-        self._refresh(entry)
+        self._stale[entry.slot] = entry
 
     def release(self, task_id: str) -> bool:
         """End a task's claim, once; whether it had one."""
@@ -196,7 +201,7 @@ class Cluster:
         entry = self._ensure(agent_id)
         request = Request(NOTHING, executor_id, executor)
         self._holds[agent_id, executor_id] = executor, self.matcher.assign(self._class_of(request), entry.slot)
-        self._refresh(entry)
+        self._stale[entry.slot] = entry
 
     def unhold(self, agent_id: str, executor_id: str) -> bool:
         """The executor is gone; whether it was held."""
@@ -208,6 +213,7 @@ class Cluster:
 
     def refusal(self, request: Request) -> Refusal:
         """Why `request` finds no room now, in numbers over all agents."""
+        self._refresh()
         return self.matcher.refusal(self._class_of(request))
 
     def prune_classes(self, wanted: Iterable[Request]) -> None:
@@ -229,6 +235,7 @@ class Cluster:
 
     def validate(self) -> None:
         """Check the books. Raises AssertionError."""
+        self._refresh()
         self.matcher.check()
         assert self._received.keys() == self._agent_of_offer.keys(), "an offer is held by no agent"
         for entry in self.agents.values():
@@ -261,16 +268,20 @@ class Cluster:
 
     def _release(self, agent_id: str, release_id: int) -> None:
         self.matcher.release(np.array([release_id], dtype=np.int64))
-        self._refresh(self.agents[agent_id])
+        entry = self.agents[agent_id]
+        self._stale[entry.slot] = entry
 
     def _recount(self, entry: AgentEntry) -> None:
         entry.offered = amounts(share for offer in entry.offers.values() for share in offer.shares)
-        self._refresh(entry)
+        self._stale[entry.slot] = entry
 
-    def _refresh(self, entry: AgentEntry) -> None:
-        used = self.matcher.capacity(entry.slot) - self.matcher.free(entry.slot)
-        capacity = np.array(entry.offered, dtype=np.int64) + used
-        self.matcher.set_host(entry.slot, np.minimum(capacity, MAX_AMOUNT))
+    def _refresh(self) -> None:
+        """Tell the matcher what has changed on agents since it last was asked."""
+        for entry in self._stale.values():
+            used = self.matcher.capacity(entry.slot) - self.matcher.free(entry.slot)
+            capacity = np.array(entry.offered, dtype=np.int64) + used
+            self.matcher.set_host(entry.slot, np.minimum(capacity, MAX_AMOUNT))
+        self._stale.clear()
 
 
 def amounts(shares: Iterable[Share]) -> Resources:

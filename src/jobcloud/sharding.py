@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, Task, parse_shard_parameters
 
 PAYLOAD_SCHEMA = 1
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
@@ -32,23 +34,32 @@ def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: s
 
 def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     """What the executor gets to know about one attempt, as JSON. Format: docs/executor.md, "Task payload"."""
-    daemon = job.kind is JobKind.DAEMON
-    message = {
-        "schema": PAYLOAD_SCHEMA,
-        "runId": firing.id,
-        "attempt": task.attempt,
-        "fence": fence,
-        "fireTime": None if daemon else firing.fire_ms,
-        "executionType": task.execution,
-        "shardingContext": {
-            "jobName": job.name,
-            "taskId": task.id,
-            "shardingTotalCount": job.shard_count,
-            "jobParameter": job.parameter,
-            "shardingItem": task.item,
-            "shardingParameter": parse_shard_parameters(job.shard_parameters, job.shard_count)[task.item],
-        },
-        "job": {
+    attempt = _encode(
+        {
+            "schema": PAYLOAD_SCHEMA,
+            "runId": firing.id,
+            "attempt": task.attempt,
+            "fence": fence,
+            "fireTime": None if job.kind is JobKind.DAEMON else firing.fire_ms,
+            "executionType": task.execution,
+            "shardingContext": {
+                "jobName": job.name,
+                "taskId": task.id,
+                "shardingTotalCount": job.shard_count,
+                "jobParameter": job.parameter,
+                "shardingItem": task.item,
+                "shardingParameter": parse_shard_parameters(job.shard_parameters, job.shard_count)[task.item],
+            },
+        }
+    )
+    return f'{attempt[:-1]},"job":{_describe(job)}}}'.encode()
+
+
+@lru_cache(maxsize=4096)
+def _describe(job: Job) -> str:
+    """The part of a payload that all attempts of a job share."""
+    return _encode(
+        {
             "jobType": job.type,
             "jobExecutionType": job.kind,
             "jobClass": job.job_class,
@@ -57,7 +68,6 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
             "beanName": job.bean,
             "applicationContext": job.context,
             "misfire": job.misfire,
-            "timer": job.schedule().table() if daemon else None,
-        },
-    }
-    return json.dumps(message, separators=(",", ":")).encode()
+            "timer": job.schedule().table() if job.kind is JobKind.DAEMON else None,
+        }
+    )

@@ -1,0 +1,284 @@
+"""How fast the core decides: from "due, or offer arrived" to the ACCEPT ready for the wire, and launches a second.
+
+`python bench/bench_cycle.py [--json] [--quick]`. Nothing runs on agents here; statuses come at once.
+
+cycle   one Tick (a firing is due) or one OffersReceived and its Tick, with all calls and records encoded and a store in
+        memory; 1,000 jobs of 4 shards on 100 agents, 4,000 tasks running.
+launch  everything from trigger to acknowledged TASK_FINISHED with the SQLite store, synchronous as in production;
+        events that wait are taken together and share one write, as the loop does.
+growth  100,000 launches, a third of which fail: the books hold as much at the end as at the beginning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobcloud.adapters import mesos_wire
+from jobcloud.adapters.memory import MemoryServer, MemoryStore
+from jobcloud.launch import Artifacts
+from jobcloud.messages import (
+    Accept,
+    Acknowledge,
+    Effect,
+    Launch,
+    OffersReceived,
+    PutApp,
+    PutJob,
+    Save,
+    Status,
+    StatusReceived,
+    Subscribed,
+    Tick,
+    Trigger,
+)
+from jobcloud.model import App, Job, JobKind, JobType, Offer, Package, Resources, Share
+from jobcloud.ports import Store, StoredWrite
+from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.server import records
+
+START = 1_767_225_600_000
+SECOND = 1000
+POLICY = Policy(Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec python3 executor.zip"))
+
+
+class Shell:
+    """What surrounds the core in production, without its thread: records to a store, calls to their JSON."""
+
+    def __init__(self, store: Store, policy: Policy = POLICY) -> None:
+        self.store = store
+        self.epoch = store.acquire()
+        self.at = START
+        self.sent_bytes = 0
+        self.scheduler = Scheduler(policy, Stored(), self.epoch, self.at)
+        self._offers = 0
+        self.do(Subscribed(self.at, "framework-1"))
+
+    def do(self, *events: Any) -> list[Effect]:
+        """Handle a batch, store it in one write, encode what is to be sent."""
+        effects = [effect for event in events for effect in self.scheduler.handle(event)]
+        last = {(w.kind, w.key): w.record for effect in effects if isinstance(effect, Save) for w in effect.writes}
+        if last:
+            self.store.write(self.epoch, [
+                StoredWrite(kind, key, None if record is None else records.encode(kind, record))
+                for (kind, key), record in last.items()
+            ])  # fmt: skip
+        for effect in effects:
+            if isinstance(effect, Accept | Acknowledge):
+                self.sent_bytes += len(encode_call(effect))
+        return effects
+
+    def offers(self, agents: Iterable[str], cpus: int, mem: int) -> OffersReceived:
+        made = []
+        for agent in agents:
+            self._offers += 1
+            shares = (Share("cpus", cpus * 1000), Share("mem", mem * 1000))
+            made.append(Offer(f"offer-{self._offers}", agent, f"host-{agent}", "10.0.0.1:5051", shares))
+        return OffersReceived(self.at, tuple(made))
+
+
+def encode_call(call: Accept | Acknowledge) -> bytes:
+    """The call as Mesos' v1 scheduler API takes it, by the driver's own encoder."""
+    if isinstance(call, Acknowledge):
+        agent_id, task_id = {"value": call.agent_id}, {"value": call.task_id}
+        acknowledge = {"agent_id": agent_id, "task_id": task_id, "uuid": call.uuid}
+        return mesos_wire.dumps({"type": "ACKNOWLEDGE", "acknowledge": acknowledge})
+    accept = {
+        "offer_ids": mesos_wire.ids(call.offer_ids),
+        "operations": [mesos_wire.launch_operation(call.launches, call.agent_id, "framework-1")],
+        "filters": {"refuse_seconds": 0.0},
+    }
+    return mesos_wire.dumps({"type": "ACCEPT", "accept": accept})
+
+
+def status_of(at: int, one: Launch | str, state: str, uuid: str = "u") -> StatusReceived:
+    task_id = one if isinstance(one, str) else one.task_id
+    return StatusReceived(at, Status(task_id, task_id.split("@-@")[3], state, uuid))
+
+
+def launches(effects: Iterable[Effect]) -> list[Launch]:
+    return [one for effect in effects if isinstance(effect, Accept) for one in effect.launches]
+
+
+def job(name: str, app: str, shards: int, cron: str = "0 0 0 1 1 ? 2099") -> Job:
+    return Job(name, app, JobKind.TRANSIENT, JobType.SIMPLE, cron, shards, Resources(100, 32_000), "shop.jobs:Report")
+
+
+def fill(shell: Shell, jobs: int, apps: int = 10, shards: int = 4, fires: Callable[[int], str] | None = None) -> None:
+    for number in range(apps):
+        shell.do(PutApp(shell.at, App(f"app{number}", Package("package:sha256:", f"{number:064x}"))))
+    for number in range(jobs):
+        cron = fires(number) if fires else "0 0 0 1 1 ? 2099"
+        shell.do(PutJob(shell.at, job(f"job{number}", f"app{number % apps}", shards, cron)))
+
+
+class Taken(NamedTuple):
+    """Seconds by the clock on the wall, and of our own: they part where the machine is busy with something else."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Taken:
+        return cls(time.perf_counter(), time.process_time())
+
+    @classmethod
+    def since(cls, began: Taken) -> Taken:
+        now = cls.now()
+        return cls(now.wall - began.wall, now.cpu - began.cpu)
+
+
+def percentiles(name: str, times: list[Taken]) -> dict[str, float]:
+    found = {}
+    for which, share in (("p50", 0.5), ("p99", 0.99)):
+        for clock in Taken._fields:
+            ordered = sorted(getattr(taken, clock) for taken in times)
+            value = ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+            found[f"{name}_{which}_{clock}_ms"] = round(value * 1000, 3)
+    return found
+
+
+def bench_cycle(rounds: int) -> dict[str, Any]:
+    """1,000 jobs, each fires once in 250 s: four are due each second, 16 tasks end and 16 start; 4,000 run."""
+    shell = Shell(MemoryStore(MemoryServer()))
+    agents = [f"agent-{number}" for number in range(100)]
+    fill(shell, 1_000, fires=lambda n: f"{n % 60} {n % 4}/5 * * * ?")
+    for number in range(1_000):
+        shell.do(Trigger(shell.at, f"job{number}"))
+    shell.do(shell.offers(agents, 64, 262_144))
+    running = launches(shell.do(Tick(shell.at)))
+    assert len(running) == 4_000, f"placed {len(running)} of 4,000"
+    shell.do(*(status_of(shell.at, one, "TASK_RUNNING") for one in running))
+    dice = random.Random(1)
+    due_times: list[Taken] = []
+    offer_times: list[Taken] = []
+    placed = 0
+    for _ in range(rounds):
+        # a firing is due while offers are held: one Tick from the instant to the ACCEPT
+        four = [running.pop(0) for _ in range(4)]
+        shell.do(*(status_of(shell.at, one, "TASK_FINISHED") for one in four))
+        shell.do(shell.offers(dice.sample(agents, 20), 8, 16_384))
+        shell.do(Tick(shell.at))
+        name = four[0].task_id.partition("@-@")[0]
+        shell.do(Trigger(shell.at, name))
+        shell.at += 1
+        began = Taken.now()
+        made = launches(shell.do(Tick(shell.at)))
+        due_times.append(Taken.since(began))
+        placed += len(made)
+        running += made
+        shell.do(*(status_of(shell.at, one, "TASK_RUNNING") for one in made))
+        # work waits and an offer arrives: OffersReceived, Tick, ACCEPT
+        four = [running.pop(0) for _ in range(4)]
+        shell.do(*(status_of(shell.at, one, "TASK_FINISHED") for one in four))
+        shell.at += POLICY.offer_hold_ms + 1
+        shell.do(Tick(shell.at))
+        shell.do(Trigger(shell.at, four[0].task_id.partition("@-@")[0]))
+        shell.do(Tick(shell.at))
+        event = shell.offers(dice.sample(agents, 2), 8, 16_384)
+        began = Taken.now()
+        made = launches(shell.do(event) + shell.do(Tick(shell.at)))
+        offer_times.append(Taken.since(began))
+        placed += len(made)
+        running += made
+        shell.do(*(status_of(shell.at, one, "TASK_RUNNING") for one in made))
+    assert placed >= rounds * 8, f"placed {placed}, expected at least {rounds * 8}"
+    shell.scheduler.validate()
+    times = percentiles("due", due_times) | percentiles("offer", offer_times)
+    return {**times, "launches": placed, "running": len(running)}
+
+
+def churn(shell: Shell, wanted: int, batch_jobs: int, shards: int, failing: bool = False) -> int:
+    """Trigger, launch, run, end: two writes for a batch, ends together with the next launches. Returns the launches."""
+    agents = [f"agent-{number}" for number in range(100)]
+    done = fresh = 0
+    waiting: list[Any] = []
+    while done < wanted:
+        shell.at += SECOND
+        names = [f"job{(fresh + number) % 1_000}" for number in range(batch_jobs)]
+        fresh += batch_jobs
+        batch = [*waiting, *(Trigger(shell.at, name) for name in names)]
+        made = launches(shell.do(*batch, shell.offers(agents, 32, 65_536), Tick(shell.at)))
+        assert len(made) == batch_jobs * shards, f"placed {len(made)} of {batch_jobs * shards}"
+        done += len(made)
+        ends = ["TASK_FINISHED", "TASK_FINISHED", "TASK_FAILED" if failing else "TASK_FINISHED"]
+        shell.do(*(status_of(shell.at, one, "TASK_RUNNING") for one in made))
+        waiting = [status_of(shell.at, one, ends[number % 3]) for number, one in enumerate(made)]
+    shell.do(*waiting)
+    return done
+
+
+def bench_launches(wanted: int) -> dict[str, Any]:
+    from jobcloud.adapters.sqlite import SqliteStore
+
+    with tempfile.TemporaryDirectory() as folder:
+        shell = Shell(SqliteStore(Path(folder) / "state" / "jobcloud.db"))
+        fill(shell, 1_000)
+        churn(shell, 4_000, 250, 4)
+        began = Taken.now()
+        done = churn(shell, wanted, 250, 4)
+        taken = Taken.since(began)
+        assert not shell.scheduler.tasks, "tasks are left over"
+        shell.scheduler.validate()
+        shell.store.close()
+    rates = {"per_second": round(done / taken.wall), "per_cpu_second": round(done / taken.cpu)}
+    return {"launches": done, "seconds": round(taken.wall, 2), **rates}
+
+
+def sizes(scheduler: Scheduler) -> dict[str, int]:
+    owners = (scheduler, scheduler.cluster, scheduler.queue)
+    found = {
+        f"{type(owner).__name__}.{name}": len(value)
+        for owner in owners
+        for name, value in vars(owner).items()
+        if isinstance(value, dict | list | set)
+    }
+    return found | {"snapshot": len(scheduler.cluster.matcher.snapshot())}
+
+
+def bench_growth(wanted: int) -> dict[str, Any]:
+    shell = Shell(MemoryStore(MemoryServer()), Policy(POLICY.artifacts, history=2))
+    fill(shell, 1_000)
+    churn(shell, 16_000, 250, 4, failing=True)
+    before = sizes(shell.scheduler)
+    done = churn(shell, wanted, 250, 4, failing=True)
+    after = sizes(shell.scheduler)
+    grown = {name: (before[name], size) for name, size in after.items() if size > before[name]}
+    assert not grown, f"grown over {done} launches: {grown}"
+    return {"launches": done, "grown": grown}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="machine-readable results")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work")
+    given = parser.parse_args()
+    scale = 10 if given.quick else 1
+    results = {
+        "cycle": bench_cycle(1_000 // scale),
+        "launch": bench_launches(40_000 // scale),
+        "growth": bench_growth(100_000 // scale),
+    }
+    if given.json:
+        print(json.dumps(results))
+        return 0
+    cycle, launch = results["cycle"], results["launch"]
+    for name in ("due", "offer"):
+        wall, cpu = ([cycle[f"{name}_{which}_{clock}_ms"] for which in ("p50", "p99")] for clock in Taken._fields)
+        print(f"{name} to ACCEPT: p50 {wall[0]} ms, p99 {wall[1]} ms (cpu {cpu[0]} and {cpu[1]}; aim 2 and 10)")
+    print(
+        f"{launch['per_second']:,} launches a second with SQLite, {launch['per_cpu_second']:,} a cpu second (aim 5,000)"
+    )
+    print(f"nothing grew over {results['growth']['launches']:,} launches")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
