@@ -8,10 +8,22 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from executor_kit import PACKAGE, FakeAgent, Start, app_payload, living_in, task_payload, wait_until
+from executor_kit import (
+    PACKAGE,
+    ExecutorProcess,
+    FakeAgent,
+    Start,
+    app_payload,
+    interpreters,
+    json_data,
+    living_in,
+    task_payload,
+    wait_until,
+)
 from jobcloud.executor import bundle
 from jobcloud.wire import frame
 
@@ -66,6 +78,20 @@ def test_e2_what_happens_while_the_agent_is_away_is_told_when_it_is_back(agent: 
     assert agent.states("t1") == ["TASK_RUNNING", "TASK_FINISHED"]
 
 
+def test_e2_what_happens_while_it_subscribes_is_told_once_it_has(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("t1", jobType="SCRIPT", scriptCommandLine="sh -c 'until test -e go; do sleep 0.02; done'")
+    agent.state("t1", "TASK_RUNNING")
+    agent.may_answer_subscribe.clear()
+    agent.drop_stream()
+    wait_until(lambda: agent.subscriptions()[1:], "it subscribes again")
+    (executor.sandbox / "app" / "go").touch()
+    wait_until(lambda: not living_in(executor.sandbox / "app"), "the script ended")
+    agent.may_answer_subscribe.set()
+    assert agent.end("t1").state == "TASK_FINISHED"
+    assert len(agent.subscriptions()) == 2
+
+
 def test_e3_without_checkpointing_the_executor_leaves_when_the_agent_does(agent: FakeAgent, start: Start) -> None:
     executor = start(MESOS_CHECKPOINT="0", MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="1secs")
     agent.launch("t1", jobClass=WAIT)
@@ -109,6 +135,19 @@ def test_e5_a_refusing_agent_is_asked_again_and_again_but_in_no_hurry(agent: Fak
     assert executor.wait() == 3
     # The back-off is 12 ms at least; a busy loop would ask some thousand times.
     assert 3 <= len(agent.subscriptions()) <= 3 + (time.monotonic() - began) / 0.0125
+
+
+def test_e5_an_agent_that_offers_a_socket_file_is_talked_to_there(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    agent = FakeAgent(app_payload(PACKAGE), socket_path=path)
+    python = interpreters()[0]
+    executor = ExecutorProcess(agent, tmp_path / "box", PACKAGE, python, MESOS_DOMAIN_SOCKET=str(path))
+    try:
+        agent.launch("t1", jobClass="shop.jobs:works_on")
+        assert agent.end("t1").state == "TASK_FINISHED"
+    finally:
+        executor.stop()
+        agent.down()
 
 
 def test_e6_a_second_launch_of_a_living_task_changes_nothing(agent: FakeAgent, start: Start) -> None:
@@ -256,7 +295,7 @@ def test_nothing_survives_a_daemon_that_is_killed(agent: FakeAgent, start: Start
     wait_until(lambda: not living_in(executor.sandbox), "all are gone")
 
 
-def test_the_command_line_of_the_bundle_checks_what_it_starts(tmp_path: os.PathLike[str]) -> None:
+def test_the_command_line_of_the_bundle_checks_what_it_starts(tmp_path: Path) -> None:
     zip_file = os.path.join(tmp_path, bundle.FILE_NAME)
     with open(zip_file, "wb") as file:
         file.write(bundle.build())
@@ -278,6 +317,17 @@ def test_the_command_line_of_the_bundle_checks_what_it_starts(tmp_path: os.PathL
     nowhere = run(right, "/nowhere")
     assert nowhere.returncode == 127
     assert "no python3" in nowhere.stderr
+
+
+@pytest.mark.parametrize("policy", [7, {"grace_period": 7}, {"grace_period": {"nanoseconds": "soon"}}])
+def test_a_task_that_cannot_be_begun_ends_and_others_go_on(agent: FakeAgent, start: Start, policy: object) -> None:
+    start()
+    info = {"task_id": {"value": "odd"}, "data": json_data(task_payload("odd", jobClass="shop.jobs:works_on"))}
+    agent.send({"type": "LAUNCH", "launch": {"task": {**info, "kill_policy": policy}}})
+    end = agent.end("odd")
+    assert (end.state, end.cause) == ("TASK_FAILED", "executor_error")
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    assert agent.end("t1").state == "TASK_FINISHED"
 
 
 def test_an_empty_payload_is_no_reason_to_die(agent: FakeAgent, start: Start) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socketserver
 import subprocess
 import sys
 import threading
@@ -124,7 +125,8 @@ def task_payload(task_id: str, *, item: int = 0, parameter: str = "", **job: Any
 class FakeAgent:
     """An agent that a test drives by hand: it acknowledges updates unless told otherwise, and notes all it is told."""
 
-    def __init__(self, executor_data: Mapping[str, Any] | str | None) -> None:
+    def __init__(self, executor_data: Mapping[str, Any] | str | None, socket_path: Path | None = None) -> None:
+        self._socket_path = socket_path
         self.executor_data = executor_data
         self.calls: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -132,15 +134,17 @@ class FakeAgent:
         self.answer_subscribe = 200
         self.answer_update = 202
         self.first_word: bytes | None = None
+        self.may_answer_subscribe = threading.Event()
+        self.may_answer_subscribe.set()
         self._streams: list[Any] = []
         self._condition = threading.Condition()
         self._port = 0
-        self._server: ThreadingHTTPServer | None = None
+        self._server: socketserver.BaseServer | None = None
         self.up()
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self._port}"
+        return f"127.0.0.1:{self._port or 1}"
 
     def up(self) -> None:
         """Listen, after down() on the same port again."""
@@ -164,8 +168,12 @@ class FakeAgent:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass
 
-        self._server = Server(("127.0.0.1", self._port), Handler)
-        self._port = self._server.server_address[1]
+        if self._socket_path is None:
+            self._server = Server(("127.0.0.1", self._port), Handler)
+            self._port = self._server.server_address[1]
+        else:
+            self._server = socketserver.ThreadingUnixStreamServer(str(self._socket_path), Handler)
+            self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def down(self) -> None:
@@ -202,6 +210,7 @@ class FakeAgent:
 
     def _stream(self, handler: Any, body: dict[str, Any]) -> None:
         handler.done = threading.Event()
+        self.may_answer_subscribe.wait(DEADLINE_S)
         handler.send_response(200)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Transfer-Encoding", "chunked")

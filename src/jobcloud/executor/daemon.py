@@ -5,11 +5,13 @@ User code never runs in this process. Everything is decided in the loop's thread
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import threading
 import time
+import traceback
 import uuid as uuids
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional
@@ -18,7 +20,7 @@ from jobcloud.executor import package
 from jobcloud.executor.agent_api import AgentLink, Call, Listener
 from jobcloud.executor.ledger import Ledger
 from jobcloud.executor.loop import Loop, Timer, log
-from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed
+from jobcloud.executor.outcomes import Cause, Outcome, State, cut, describe, failed, killed
 from jobcloud.executor.output import Pump, TaskFolders
 from jobcloud.executor.payload import AppPayload, PayloadError, TaskPayload, read_app, read_task
 from jobcloud.executor.processes import Children, become_subreaper, start_warden
@@ -231,12 +233,22 @@ class Executor(Listener):
         if self._app_error:
             self._end(task_id, _error(self._app_error))
             return
+        self._contain(task_id, lambda: self._accept(task_id, info))
+
+    def _contain(self, task_id: str, step: Callable[[], None]) -> None:
+        """Whatever goes wrong in beginning a task ends that task, and no other."""
         try:
-            task = _Task(task_id, read_task(info.get("data")), _grace(info, DEFAULT_KILL_GRACE_S))
-            self._tasks[task_id] = task
-            self._prepare_then_begin(task)
+            step()
         except PayloadError as error:
             self._end(task_id, _error(f"TaskInfo.data: {error}"))
+        except Exception as error:
+            log(f"cannot begin {task_id}:\n" + traceback.format_exc())
+            self._end(task_id, failed(Cause.EXECUTOR_ERROR, describe(error)))
+
+    def _accept(self, task_id: str, info: Mapping[str, Any]) -> None:
+        task = _Task(task_id, read_task(info.get("data")), _grace(info, DEFAULT_KILL_GRACE_S))
+        self._tasks[task_id] = task
+        self._prepare_then_begin(task)
 
     def _prepare_then_begin(self, task: _Task) -> None:
         if task.payload.resident:
@@ -285,7 +297,7 @@ class Executor(Listener):
         self._workers = Workers(*common, self._app, self._directory, env)
         self._runners = {True: Scripts(*common, self._directory, env), False: self._workers}
         for task in waiting:
-            self._begin(task)
+            self._contain(task.task_id, functools.partial(self._begin, task))
 
     def _begin(self, task: _Task) -> None:
         """A transient task runs, a resident one is loaded first."""
@@ -300,12 +312,14 @@ class Executor(Listener):
         return self._runners[task.payload.script is not None]
 
     def _on_run_started(self, run: Run) -> None:
-        task = self._tasks[run.task_id]
-        if task.resident is None:
+        task = self._tasks.get(run.task_id)
+        if task is not None and task.resident is None:
             self._update(task.task_id, "TASK_RUNNING")
 
     def _on_run_ended(self, run: Run, outcome: Outcome) -> None:
-        task = self._tasks[run.task_id]
+        task = self._tasks.get(run.task_id)
+        if task is None:
+            return
         task.run = None
         if task.killing is not None and outcome.state is State.KILLED:
             self._end(task.task_id, killed(task.killing, outcome.message, outcome.exit_code))

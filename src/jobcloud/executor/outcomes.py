@@ -36,6 +36,7 @@ class Cause(str, Enum):
     WORKER_LOST = "worker_lost"  # the process the shard shared with others died; not this shard's fault, perhaps
     KILLED = "killed"  # the scheduler asked for it
     EXECUTOR_SHUTDOWN = "executor_shutdown"  # the executor left while the task was alive
+    EXECUTOR_ERROR = "executor_error"  # a mistake in the executor itself
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,11 @@ import re
 import selectors
 import shutil
 import threading
+import traceback
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Optional, Tuple
+
+from jobcloud.executor.loop import log
 
 LOG_BYTES = 10 << 20
 TAIL_BYTES = 2000
@@ -114,11 +117,11 @@ class Pump:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         threading.Thread(target=self._run, name="pump", daemon=True).start()
 
-    def attach(self, log: RotatingLog) -> Tuple[int, int]:
+    def attach(self, file: RotatingLog) -> Tuple[int, int]:
         """(the pipe's end to write to, the ticket for `finish`)."""
         read, write = os.pipe()
         os.set_blocking(read, False)
-        self._order(lambda: self._open(read, log))
+        self._order(lambda: self._open(read, file))
         return write, read
 
     def finish(self, tickets: Tuple[int, ...], then: Callable[..., None], *args: Any) -> None:
@@ -131,16 +134,23 @@ class Pump:
 
     def _run(self) -> None:
         while True:
-            for key, _ in self._selector.select():
-                if key.fd == self._wake_read:
-                    os.read(self._wake_read, 4096)
-                else:
-                    self._carry(key.fd)
-            while self._orders:
-                self._orders.popleft()()
+            try:
+                self._step()
+            except Exception:
+                # One log less, but never a pump that stands still: every script would block on its full pipe.
+                log("an error in the pump of task output; it goes on:\n" + traceback.format_exc())
 
-    def _open(self, read: int, log: RotatingLog) -> None:
-        self._logs[read] = log
+    def _step(self) -> None:
+        for key, _ in self._selector.select():
+            if key.fd == self._wake_read:
+                os.read(self._wake_read, 4096)
+            else:
+                self._carry(key.fd)
+        while self._orders:
+            self._orders.popleft()()
+
+    def _open(self, read: int, file: RotatingLog) -> None:
+        self._logs[read] = file
         self._selector.register(read, selectors.EVENT_READ)
 
     def _carry(self, read: int) -> bool:

@@ -170,7 +170,10 @@ class Children:
             _killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             del self._children[pid]
-        self._sweep(child.mark)
+        try:
+            self._sweep(child.mark)
+        except OSError as error:
+            log(f"cannot look for what a process left behind: {error}")
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         child.process.returncode = code  # Popen must not wait for a pid that is no longer its
         self._post(child.on_exit, code)
@@ -210,15 +213,14 @@ def _kill(pid: int) -> None:
 
 def _own_children() -> List[int]:
     """The pids of this process's children, dead ones that were not reaped included."""
-    try:
-        return [
-            int(pid)
-            for thread in os.listdir("/proc/self/task")
-            for pid in _read(f"/proc/self/task/{thread}/children").split()
-        ]
-    except FileNotFoundError:
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         # A kernel without CONFIG_PROC_CHILDREN: ask every process for its parent.
         return [pid for pid, parent in _parents() if parent == os.getpid()]
+    found: List[int] = []
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that just ended
+            found.extend(map(int, _read(f"/proc/self/task/{thread}/children").split()))
+    return found
 
 
 def _parents() -> Iterator[Tuple[int, int]]:
