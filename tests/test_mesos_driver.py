@@ -23,7 +23,7 @@ pytest.importorskip("jobcloud.adapters.mesos", reason="the extra [server] with c
 from jobcloud.adapters import mesos
 from jobcloud.adapters.mesos import MesosDriver, MesosSettings
 from jobcloud.adapters.mesos_hardened import Backoff, End
-from jobcloud.adapters.mesos_link import Address
+from jobcloud.adapters.mesos_link import Address, Dialer, Session
 from jobcloud.errors import ConfigError, NotConnected
 from jobcloud.messages import (
     Accept,
@@ -1034,6 +1034,16 @@ def test_a_subscribed_event_that_cannot_be_understood_is_no_subscription(info: o
     with FakeMaster(on_subscribe=begin) as master, Running(master.address) as running:
         running.wait(Subscribed)
         assert len(master.streams) == 2
+
+
+def test_a_subscribed_event_that_comes_after_its_session_was_given_up_is_void() -> None:
+    driver = MesosDriver(settings("127.0.0.1:1"))._driver
+    driver._attempt = Session(Address("127.0.0.1", 1), Dialer())
+    driver.framework_id = "old"
+    driver.renew()
+    driver.on_subscribed(subscribed("old")["subscribed"])
+    assert driver.framework_id is None
+    assert driver.session is None
 
 
 def test_a_second_subscribed_event_is_told_too(master: FakeMaster) -> None:

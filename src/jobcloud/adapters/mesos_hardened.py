@@ -402,17 +402,17 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
     @property
     def connected(self) -> bool:
         """True, or raises NotConnected: where this is False, pymesos' calls do nothing and do not say so."""
-        session = self._calling
-        if session is None or session.ended:
-            raise NotConnected(session.end_reason if session else "no subscription")
+        self._session_of_call()
         return True
+
+    def _session_of_call(self) -> Session:
+        if self._calling is None:
+            raise NotConnected("no subscription")
+        return self._calling
 
     def _send(self, body: Json, path: str = "", method: str = "POST", headers: object = None) -> Json:
         """The end of every call of pymesos. Raises CallFailed or NotConnected."""
-        session = self._calling
-        if session is None:
-            raise NotConnected("no subscription")
-        session.post(dumps(body))
+        self._session_of_call().post(dumps(body))
         return {}
 
     def _close(self) -> None:
