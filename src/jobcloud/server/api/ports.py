@@ -38,8 +38,7 @@ class Loop(Protocol):
 class LogRequest:
     """A piece of one task's output, on an agent at `address` ("" where it is not known any more).
 
-    `executors`: ids of the executors that may have run it, the likeliest first. An `offset` below 0 counts from the
-    end.
+    `executors`: ids of the executors that may have run it. An `offset` below 0 counts from the end.
     """
 
     task_id: str

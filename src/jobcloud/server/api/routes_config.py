@@ -162,7 +162,8 @@ def _stored_view(use: Services, sha256: str, apps: list[App]) -> StoredPackageVi
 def list_jobs(use: Use, app: Annotated[str, Query(description="only those of this app")] = "") -> JobList:
     snapshot = use.snapshot()
     names = sorted(job.name for job in snapshot.jobs.values() if app in ("", job.app))
-    return JobList(items=[views.job_view(snapshot, name) for name in names])
+    runs = snapshot.runs_by_job()
+    return JobList(items=[views.job_view(snapshot, name, runs.get(name, ())) for name in names])
 
 
 @router.post("/jobs", status_code=201, tags=["jobs"], openapi_extra=json_body(JobConfig))
@@ -195,7 +196,7 @@ def remove_job(use: Use, job: str) -> None:
 def trigger_job(use: Use, job: str) -> RunSummary:
     """Fire a TRANSIENT job now; the answer is the run that this made."""
     at = use.command(lambda at: Trigger(at, job))
-    made = [run for run in use.snapshot().runs_of.get(job, []) if run.cause is Cause.TRIGGER and run.fire_ms == at]
+    made = [run for run in use.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.fire_ms == at]
     if not made:
         raise Problem("unavailable", f"Job {job} was triggered, but the run it made is gone already.")
     return views.run_summary(made[0])

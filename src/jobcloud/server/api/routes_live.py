@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 import jobcloud
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
-from jobcloud.launch import plan_executor
 from jobcloud.messages import KillTask
-from jobcloud.model import ShardState
+from jobcloud.model import ShardState, TaskState
 from jobcloud.server.api import views
 from jobcloud.server.api.body import read_object
 from jobcloud.server.api.ports import LogChunk, LogRequest
@@ -87,9 +86,10 @@ class CronQuery(_Strict):
 def list_tasks(use: Use, query: Annotated[TaskQuery, Query()]) -> TaskList:
     """The last attempt of each shard, of the newest firing first."""
     snapshot = use.snapshot()
-    found = (view for view in views.task_views(snapshot, query.job) if _wanted(view, query))
-    items, cursor = views.page(found, lambda v: (-v.fired_at, v.run_id, v.item), query.cursor, query.limit)
-    return TaskList(items=items, next_cursor=cursor)
+    active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
+    found = (a for a in views.attempts(snapshot, query.job, active=active) if _wanted(a, query))
+    items, cursor = views.page(found, lambda attempt: attempt.place, query.cursor, query.limit)
+    return TaskList(items=[views.task_view(attempt) for attempt in items], next_cursor=cursor)
 
 
 @router.get("/tasks/{task_id}", tags=["tasks"])
@@ -137,12 +137,12 @@ def read_log(use: Use, task_id: str, query: Annotated[LogQuery, Query()]) -> Log
     )
 
 
-def _wanted(view: TaskView, query: TaskQuery) -> bool:
+def _wanted(attempt: views.Attempt, query: TaskQuery) -> bool:
     return (
-        query.app in ("", view.app_name)
-        and query.item in (None, view.item)
-        and query.state.lower() in ("", view.state.lower(), "active" if view.active else "ended")
-        and view.id.startswith(query.prefix)
+        query.app in ("", attempt.app)
+        and query.item in (None, attempt.item)
+        and query.state.lower() in ("", attempt.state.lower(), "active" if attempt.task else "ended")
+        and attempt.id.startswith(query.prefix)
     )
 
 
@@ -150,7 +150,6 @@ def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: i
     """What to ask for, and whether the task still runs."""
     snapshot = use.snapshot()
     task = views.find_task(snapshot, task_id)
-    executors = (task.executor_id,) if task.executor_id else _executors_of(use, snapshot, task)
     agents = {agent.id: agent.address for agent in use.agents()}
     request = LogRequest(
         task_id=task_id,
@@ -158,22 +157,12 @@ def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: i
         hostname=task.hostname,
         address=agents.get(task.agent_id, ""),
         framework_id=use.framework_id(),
-        executors=executors,
+        executors=(task.executor_id,),
         stream=stream,
         offset=offset,
         limit=limit,
     )
     return request, task.active
-
-
-def _executors_of(use: Services, snapshot: views.Snapshot, task: TaskView) -> tuple[str, ...]:
-    """Executors that may have run a task that has ended: those of its app there, and the one of the app as it is now,
-    which may have left but whose sandbox stays for a while."""
-    there = [e.id for e in snapshot.executors if e.agent_id == task.agent_id and e.app == task.app_name]
-    app = snapshot.apps.get(task.app_name)
-    if app is not None:
-        there.append(plan_executor(app, use.loop.ask(lambda scheduler: scheduler.policy.artifacts)).id)
-    return tuple(dict.fromkeys(reversed(there)))
 
 
 def _last_lines(chunk: LogChunk, count: int) -> LogChunk:
@@ -198,8 +187,7 @@ def _decode(data: bytes) -> tuple[str, int]:
 def list_runs(use: Use, query: Annotated[RunQuery, Query()]) -> RunList:
     """Firings with their shards, the newest first."""
     snapshot = use.snapshot()
-    runs = snapshot.runs_of.get(query.job, []) if query.job else snapshot.runs
-    found = (run for run in runs if query.state in (None, views.run_state(run)))
+    found = (run for run in snapshot.runs(query.job) if query.state in (None, views.run_state(run)))
     items, cursor = views.page(found, lambda run: (-run.fire_ms, run.id, 0), query.cursor, query.limit)
     return RunList(items=[views.run_view(run) for run in items], next_cursor=cursor)
 
@@ -236,7 +224,10 @@ def list_executors(use: Use) -> ExecutorList:
 def show_cluster(use: Use) -> ClusterView:
     snapshot, agents = use.snapshot(), use.agents()
     waiting = sum(
-        shard.state is ShardState.WAITING for run in snapshot.runs if not run.ended_ms for shard in run.shards
+        shard.state is ShardState.WAITING
+        for run in snapshot.firings.values()
+        if not run.ended_ms
+        for shard in run.shards
     )
     return ClusterView(
         framework_id=use.framework_id(),

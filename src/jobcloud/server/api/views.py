@@ -8,14 +8,13 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from jobcloud.errors import NotFound
 from jobcloud.explain import AgentView, Explanation
 from jobcloud.messages import Publish
-from jobcloud.model import App, Executor, Firing, Job, JobState, Resources, Shard, ShardState, Task
+from jobcloud.model import DELIMITER, App, Executor, Firing, Job, JobState, Resources, Shard, ShardState, Task
 from jobcloud.scheduler import Scheduler
 from jobcloud.server.api.convert import app_config, job_config
 from jobcloud.server.api.problems import Issue, invalid
@@ -54,16 +53,15 @@ class Snapshot:
     executors: Sequence[Executor]
     next_firings: Mapping[str, int]
 
-    @cached_property
-    def runs(self) -> list[Firing]:
-        """All firings, the newest first."""
-        return sorted(self.firings.values(), key=lambda firing: (-firing.fire_ms, firing.id))
+    def runs(self, job: str = "") -> list[Firing]:
+        """The firings of a job, or all, the newest first."""
+        found = (firing for firing in self.firings.values() if job in ("", firing.job))
+        return sorted(found, key=lambda firing: (-firing.fire_ms, firing.id))
 
-    @cached_property
-    def runs_of(self) -> Mapping[str, list[Firing]]:
+    def runs_by_job(self) -> Mapping[str, list[Firing]]:
         """The firings of each job, the newest first."""
         found: dict[str, list[Firing]] = defaultdict(list)
-        for firing in self.runs:
+        for firing in self.runs():
             found[firing.job].append(firing)
         return found
 
@@ -104,9 +102,10 @@ def app_view(snapshot: Snapshot, name: str) -> AppView:
     return AppView(app_name=name, enabled=name not in snapshot.disabled_apps, jobs=jobs, config=app_config(app))
 
 
-def job_view(snapshot: Snapshot, name: str) -> JobView:
+def job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing] | None = None) -> JobView:
+    """`runs` are the job's, the newest first, where they are known already."""
     job, state = snapshot.job(name), snapshot.states[name]
-    runs = snapshot.runs_of.get(name, [])
+    runs = snapshot.runs(name) if runs is None else runs
     shards = [shard.state for run in runs if not run.ended_ms for shard in run.shards]
     return JobView(
         job_name=name,
@@ -181,31 +180,55 @@ def _shard_view(item: int, shard: Shard) -> ShardView:
     )
 
 
-def task_views(snapshot: Snapshot, job: str = "") -> Iterator[TaskView]:
-    """The last attempt of every shard that had one, by firing, the newest firing first."""
-    runs = snapshot.runs_of.get(job, []) if job else snapshot.runs
-    for firing in runs:
+class Attempt(NamedTuple):
+    """The last attempt of a shard; `task` is None once it has ended."""
+
+    firing: Firing
+    item: int
+    shard: Shard
+    task: Task | None
+    app: str
+
+    @property
+    def id(self) -> str:
+        return self.shard.task_id
+
+    @property
+    def state(self) -> str:
+        return self.task.state if self.task else self.shard.state
+
+    @property
+    def place(self) -> Place:
+        return -self.firing.fire_ms, self.firing.id, self.item
+
+
+def attempts(snapshot: Snapshot, job: str = "", *, active: bool = False) -> Iterator[Attempt]:
+    """The last attempt of every shard that had one, by firing, the newest firing first; `active`: those that run."""
+    for firing in snapshot.runs(job):
+        if active and firing.ended_ms:
+            continue
+        known = snapshot.jobs.get(firing.job)
         for item, shard in enumerate(firing.shards):
-            if shard.task_id and (shard.task_id in snapshot.tasks or shard.state.ended):
-                yield _task_view(snapshot, firing, item, shard)
+            task = snapshot.tasks.get(shard.task_id)
+            if task or (shard.task_id and shard.state.ended and not active):
+                yield Attempt(firing, item, shard, task, task.app if task else known.app if known else "")
 
 
-def _task_view(snapshot: Snapshot, firing: Firing, item: int, shard: Shard) -> TaskView:
-    task = snapshot.tasks.get(shard.task_id)
-    job = snapshot.jobs.get(firing.job)
+def task_view(attempt: Attempt) -> TaskView:
+    firing, item, shard, task, app = attempt
     return TaskView(
         id=shard.task_id,
         job_name=firing.job,
-        app_name=task.app if task else job.app if job else "",
+        app_name=app,
         run_id=firing.id,
         item=item,
         attempt=task.attempt if task else shard.attempt,
         execution=task.execution if task else shard.execution,
-        state=task.state if task else shard.state,
+        state=attempt.state,
         active=task is not None,
         agent_id=task.agent_id if task else shard.agent_id,
         hostname=task.hostname if task else shard.hostname,
-        executor_id=task.executor_id if task else "",
+        executor_id=task.executor_id if task else shard.executor_id,
         fired_at=firing.fire_ms,
         created_at=task.created_ms if task else 0,
         started_at=task.started_ms if task else shard.started_ms,
@@ -217,9 +240,9 @@ def _task_view(snapshot: Snapshot, firing: Firing, item: int, shard: Shard) -> T
 
 def find_task(snapshot: Snapshot, task_id: str) -> TaskView:
     """Raises NotFound."""
-    for view in task_views(snapshot, task_id.partition("@-@")[0]):
-        if view.id == task_id:
-            return view
+    for attempt in attempts(snapshot, task_id.partition(DELIMITER)[0]):
+        if attempt.id == task_id:
+            return task_view(attempt)
     raise NotFound(f"there is no task {task_id[:300]}", field="taskId", fix="`jobcloud tasks` lists those there are")
 
 
