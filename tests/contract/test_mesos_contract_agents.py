@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mesos_client import Framework, post
+from mesos_client import Cluster, Framework, post
 from test_mesos_contract import executor, launch, say, shown, task
-
-from conftest import Cluster
 
 Frameworks = Callable[..., Framework]
 

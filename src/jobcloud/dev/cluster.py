@@ -25,6 +25,7 @@ from typing import Any
 from .agent import AgentSettings
 from .master import MasterSettings
 from .resources import ResourceError, Resources, parse
+from .sandbox import Warden
 from .shell import Shell, new_salt
 
 DEFAULT_RESOURCES = "cpus:4;mem:4096;disk:10000;ports:[31000-31999]"
@@ -172,12 +173,16 @@ async def _until(stop: asyncio.Event, parent_pid: int | None) -> None:
 def main(argv: list[str] | None = None) -> int:
     options = _options(sys.argv[1:] if argv is None else argv)
     try:
-        if options.data is not None:
-            options.data.mkdir(parents=True, exist_ok=True)
-            asyncio.run(_run(options, options.data.resolve()))
-        else:
-            with tempfile.TemporaryDirectory(prefix="jobcloud-dev-", ignore_cleanup_errors=True) as folder:
-                asyncio.run(_run(options, Path(folder).resolve()))
+        data, temporary = options.data, None
+        if data is None:
+            data = temporary = Path(tempfile.mkdtemp(prefix="jobcloud-dev-"))
+        data.mkdir(parents=True, exist_ok=True)
+        data = data.resolve()
+        warden = Warden(data / "agents", temporary)
+        try:
+            asyncio.run(_run(options, data))
+        finally:
+            warden.dismiss()
     except (OSError, ClusterError) as failure:
         print(f"jobcloud.dev.cluster: {failure}", file=sys.stderr)
         return 1

@@ -51,7 +51,15 @@ from .protocol import (
 from .registry import Agent, Executor, Framework, Offer, Task, status
 from .resources import NOTHING, Resources, from_wire
 from .schema import OPERATOR_CALL, SCHEDULER_CALL, SCHEDULER_CALLS, CallError, is_uuid
-from .validation import bad_failover_timeout, bad_framework, bad_offers, bad_resources, bad_role, task_needs
+from .validation import (
+    bad_failover_timeout,
+    bad_framework,
+    bad_offers,
+    bad_resources,
+    bad_role,
+    changed_for_good,
+    task_needs,
+)
 from .views import MasterView
 
 MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut | RescindOffer | Tick
@@ -163,8 +171,12 @@ class Master:
         if refusal is not None:
             self._effects.append(refusal)
             return
+        framework = self.frameworks[call["framework_id"]["value"]]
+        if kind == "UPDATE_FRAMEWORK":  # the one call whose answer says what came of it
+            self._update_framework(framework, call["update_framework"])
+            return
         self._effects.append(Reply(202))
-        _CALLS[kind](self, self.frameworks[call["framework_id"]["value"]], call.get(kind.lower()) or {})
+        _CALLS[kind](self, framework, call.get(kind.lower()) or {})
 
     def _refusal(self, call: Json, stream_id: str | None) -> Reply | None:
         framework = self.frameworks.get(call["framework_id"]["value"])
@@ -458,9 +470,16 @@ class Master:
             self._tell(agent, MessageToExecutor(framework.id, message["executor_id"]["value"], message["data"]))
 
     def _update_framework(self, framework: Framework, update: Json) -> None:
-        info = {**update["framework_info"], "user": framework.info["user"]}
-        framework.info = info
+        info: Json = {"failover_timeout": 0.0, "checkpoint": False}
+        info.update({key: value for key, value in update["framework_info"].items() if value is not None})
         suppressed = update.get("suppressed_roles") or []
+        error = bad_framework(info, suppressed) or bad_failover_timeout(info)
+        error = error or self._changed_principal(framework, info) or changed_for_good(framework.info, info)
+        if error:
+            self._effects.append(Reply(400, f"'FrameworkInfo' is not valid: {error}"))
+            return
+        self._effects.append(Reply(200))
+        framework.info = info
         self.allocator.add_client(framework.id, framework.roles, suppressed, framework.can("GPU_RESOURCES"))
         for offer in list(framework.offers.values()):
             if offer.role not in framework.roles:
@@ -544,8 +563,10 @@ class Master:
             return
         if not agent_id:
             agent_id = f"{self.settings.master_id}-S{self._number('agent')}"
-        was_unreachable = self.unreachable.pop(agent_id, None) is not None
+        told = "" if agent_id in self.recovering else "Unknown agent reregistered"
         self.recovering.discard(agent_id)
+        if self.unreachable.pop(agent_id, None) is not None:
+            told = "Unreachable agent re-reregistered"  # sic
         agent = self.agents.get(agent_id)
         if agent is None:
             agent = self.agents[agent_id] = Agent(
@@ -553,7 +574,7 @@ class Master:
             )
             self._links[link] = agent_id
             self._effects.append(ToAgent(link, Registered(agent_id)))
-            self._recover(agent, message, was_unreachable)
+            self._recover(agent, message, told)
             self.allocator.add_host(agent_id, agent.total, agent.total - agent.used())
         else:
             self._links.pop(agent.link, None)
@@ -564,8 +585,11 @@ class Master:
             self.allocator.activate_host(agent_id, True)
         self._allocate_now = True
 
-    def _recover(self, agent: Agent, message: RegisterAgent, was_unreachable: bool) -> None:
-        """Take over what runs on an agent that this master did not have (any more)."""
+    def _recover(self, agent: Agent, message: RegisterAgent, told: str) -> None:
+        """Take over what runs on an agent that this master did not have (any more).
+
+        Frameworks are `told` of each task, unless the master was restarted and they have to ask.
+        """
         infos = {info["id"]["value"]: info for info in message.frameworks}
         torn_down = {one for one in infos if one in self.removed_frameworks}
         for framework_id in torn_down:
@@ -577,7 +601,10 @@ class Master:
         for task in message.tasks:
             if task.framework_id not in torn_down:
                 framework = self._recovered_framework(infos[task.framework_id])
-                self._recover_task(agent, framework, task, was_unreachable)
+                recovered = self._recover_task(agent, framework, task)
+                if told:
+                    made = self._status(recovered, recovered.state, told, "REASON_AGENT_REREGISTERED")
+                    self._send(framework, _update(made))
         for framework_id in infos:
             if framework_id in self.frameworks and self.frameworks[framework_id].connected:
                 self._tell(agent, FrameworkUpdated(self.frameworks[framework_id].info))
@@ -598,7 +625,7 @@ class Master:
         )
         self.allocator.charge(framework_id, role, executor.resources)
 
-    def _recover_task(self, agent: Agent, framework: Framework, report: TaskReport, was_unreachable: bool) -> None:
+    def _recover_task(self, agent: Agent, framework: Framework, report: TaskReport) -> Task:
         task_id = report.task["task_id"]["value"]
         framework.unreachable.pop(task_id, None)
         role = next((r["allocation_info"]["role"] for r in report.task["resources"] if "allocation_info" in r), "*")
@@ -611,8 +638,7 @@ class Master:
         self._add_task(framework, task)
         if not task.terminal:
             self.allocator.charge(framework.id, role, resources)
-        if was_unreachable and not framework.partition_aware:
-            self._tell(agent, KillTask(framework.id, task_id))
+        return task
 
     def _compare(self, agent: Agent, message: RegisterAgent) -> None:
         """A known agent is back: tasks and executors that it has not got any more are accounted for."""
@@ -653,16 +679,16 @@ class Master:
     def _drop_framework(self, agent: Agent, framework: Framework) -> None:
         """An agent that broke off ends what frameworks without checkpointing have there."""
         for task in [task for key, task in agent.tasks.items() if key[0] == framework.id]:
-            state = "TASK_GONE" if framework.partition_aware else "TASK_LOST"
             text = f"Agent {agent.hostname} disconnected"
-            self._end_task(framework, task, self._status(task, state, text, "REASON_AGENT_DISCONNECTED"))
+            self._end_task(framework, task, self._status(task, "TASK_LOST", text, "REASON_AGENT_DISCONNECTED"))
         for key in [key for key in agent.executors if key[0] == framework.id]:
             self._remove_executor(agent, key)
 
     def _agent_timeout(self, agent_id: str) -> None:
         agent = self.agents.get(agent_id)
         if agent is not None and agent.times_out_at is not None and agent.times_out_at <= self._at:
-            self._mark_unreachable(agent, "agent did not reregister within the timeout")
+            seconds = self.settings.agent_reregister_timeout_ms // 1000
+            self._mark_unreachable(agent, f"agent did not reregister within {seconds}secs after disconnecting")
 
     def _on_agent_timed_out(self, event: AgentTimedOut) -> None:
         if event.agent_id in self.agents:
@@ -672,10 +698,11 @@ class Master:
         if agent_id in self.recovering:
             self.recovering.discard(agent_id)
             self.unreachable[agent_id] = self._at
+            self._tell_of_lost_agent(agent_id)
 
     def _mark_unreachable(self, agent: Agent, cause: str) -> None:
         self.unreachable[agent.agent_id] = self._at
-        self._remove_agent(agent, f"Agent {agent.hostname} marked unreachable: {cause}", gone=False)
+        self._remove_agent(agent, cause, gone=False)
 
     def _mark_gone(self, agent_id: str) -> None:
         text = "Agent has been marked gone"
@@ -707,8 +734,11 @@ class Master:
             self._rescind(offer)
         del self.agents[agent.agent_id]
         self._links.pop(agent.link, None)
+        self._tell_of_lost_agent(agent.agent_id)
+
+    def _tell_of_lost_agent(self, agent_id: str) -> None:
         for framework in self.frameworks.values():
-            self._send(framework, {"type": "FAILURE", "failure": {"agent_id": {"value": agent.agent_id}}})
+            self._send(framework, {"type": "FAILURE", "failure": {"agent_id": {"value": agent_id}}})
 
     def _removal(self, framework: Framework, task: Task, text: str, gone: bool) -> Json:
         reason = "REASON_AGENT_REMOVED"
@@ -943,7 +973,6 @@ _CALLS: dict[str, Callable[[Master, Framework, Json], None]] = {
     "REQUEST": Master._ignore,
     "ACCEPT_INVERSE_OFFERS": Master._ignore,
     "DECLINE_INVERSE_OFFERS": Master._ignore,
-    "UPDATE_FRAMEWORK": Master._update_framework,
     "RECONCILE_OPERATIONS": Master._ignore,
     "ACKNOWLEDGE_OPERATION_STATUS": Master._ignore,
 }

@@ -2,7 +2,8 @@
 
 Every executor leads a session of its own and is killed with everything it started when it or the cluster ends: it gets
 SIGKILL when the cluster's process dies however that happens (PR_SET_PDEATHSIG, which belongs to the thread that forks,
-so executors are started by the main thread only), and what it left running is found by the sandbox in its environment.
+so executors are started by the main thread only), and what it left running is found by the sandbox in its environment,
+by the cluster's process or, if that one was killed, by its warden.
 """
 
 from __future__ import annotations
@@ -200,6 +201,41 @@ def kill_all(sandbox: Path, leader: int = 0) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
+
+
+class Warden:
+    """A process that outlives the cluster's by a moment, to kill what that one left if it was killed itself.
+
+    It waits for the end of a pipe that the cluster's process holds and nobody else, then kills everything that was
+    started below `root` and, if it is to, removes `temporary`. Make it before there are threads or an event loop.
+    """
+
+    def __init__(self, root: Path, temporary: Path | None) -> None:
+        watched, self._held = os.pipe()
+        self._pid = os.fork()
+        if self._pid:
+            os.close(watched)
+            return
+        try:
+            self._watch(watched, root, temporary)
+        finally:
+            os._exit(0)
+
+    def _watch(self, watched: int, root: Path, temporary: Path | None) -> None:
+        os.setsid()  # no signal meant for the cluster's terminal or group
+        os.close(self._held)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):  # who reads the cluster's output must see its end
+            os.dup2(nothing, number)
+        os.read(watched, 1)
+        kill_all(root)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def dismiss(self) -> None:
+        """The cluster has ended in order."""
+        os.close(self._held)
+        os.waitpid(self._pid, 0)
 
 
 def _processes_of(sandbox: Path) -> Iterator[int]:

@@ -68,6 +68,17 @@ def bad_framework(info: Json, suppressed: list[str]) -> str:
     return ""
 
 
+def changed_for_good(old: Json, new: Json) -> str:
+    """A field that a framework cannot change while it lives."""
+    for name in ("user", "checkpoint"):
+        if old.get(name) != new.get(name):
+            return (
+                f"Updating 'FrameworkInfo.{name}' is unsupported;"
+                f" attempted to update from '{old.get(name)}' to '{new.get(name)}'"
+            )
+    return ""
+
+
 def bad_failover_timeout(info: Json) -> str:
     seconds = info.get("failover_timeout", 0.0)
     if not -9.2e9 < seconds < 9.2e9:
