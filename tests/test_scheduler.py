@@ -1,0 +1,693 @@
+"""The scheduler by examples: what happened before, an event, and what is to be done then."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from core_world import ARTIFACTS, START, Desk, make_app, make_job, make_offer, make_status, of, payload_of
+from jobcloud.cron import Schedule
+from jobcloud.errors import Conflict, NotFound, Refused
+from jobcloud.messages import (
+    Accept,
+    Acknowledge,
+    AgentLost,
+    Decline,
+    Disconnected,
+    Event,
+    ExecutorLost,
+    FrameworkRemoved,
+    Kill,
+    KillTask,
+    Kind,
+    OffersReceived,
+    Publish,
+    PutApp,
+    PutJob,
+    Reconcile,
+    RemoveApp,
+    RemoveJob,
+    Resubscribe,
+    Revive,
+    Save,
+    SendFailed,
+    SetAppEnabled,
+    SetJobEnabled,
+    ShutdownExecutor,
+    StatusReceived,
+    Subscribed,
+    Suppress,
+    Tick,
+    Topic,
+    Trigger,
+)
+from jobcloud.model import CatchUp, Cause, Execution, JobKind, Resources, ShardState, TaskState
+from jobcloud.scheduler import Policy
+
+SECONDLY = "* * * * * ?"
+MINUTELY = "0 * * * * ?"
+WIDE = Resources(1000, 128_000)
+
+
+def desk_with_task(**fields: Any) -> tuple[Desk, str]:
+    """A desk on which one shard of `report` runs, and its task id."""
+    desk = Desk(make_app(), make_job(**fields))
+    if fields.get("kind") is not JobKind.DAEMON:
+        desk.do(Trigger(desk.at, "report"))
+    (launched,) = desk.launched(desk.offer(make_offer("o1")))
+    desk.status(launched.task_id, "TASK_RUNNING")
+    return desk, launched.task_id
+
+
+# ------------------------------------------------------------------------------------------------ the main path
+
+
+def test_a_job_from_its_registration_to_its_end() -> None:
+    desk = Desk(make_app(), make_job(cron=MINUTELY, shard_count=2, shard_parameters="0=a,1=b", parameter="p"))
+    desk.do(OffersReceived(desk.at, (make_offer("o1"),)))
+    desk.at = START + 60_000
+    desk.do(OffersReceived(desk.at, (make_offer("o2", "a2"),)))
+    effects = desk.tick()
+    assert [notice.topic for notice in of(Publish, effects)] == [Topic.FIRED, Topic.LAUNCHED, Topic.LAUNCHED]
+    launches = desk.launched()
+    assert [payload_of(one)["shardingContext"]["shardingParameter"] for one in launches] == ["a", "b"]
+    assert payload_of(launches[0])["fireTime"] == START + 60_000
+    assert payload_of(launches[0])["runId"] == "report.20260101T000100Z"
+    assert payload_of(launches[1])["fence"] > payload_of(launches[0])["fence"] > 0
+    for one in launches:
+        desk.status(one.task_id, "TASK_RUNNING")
+    assert all(task.state is TaskState.RUNNING for task in desk.stored.tasks.values())
+    for one in launches:
+        desk.status(one.task_id, "TASK_FINISHED", message="done")
+    assert [notice.topic for notice in of(Publish, desk.last)] == [Topic.ENDED, Topic.DONE]
+    (firing,) = desk.stored.firings.values()
+    assert {shard.state for shard in firing.shards} == {ShardState.FINISHED}
+    assert firing.ended_ms == desk.at
+    assert desk.stored.tasks == {}
+    assert [notice.topic for notice in desk.scheduler.story(launches[0].task_id)] == ["launched", "running", "ended"]
+
+
+def test_each_agent_gets_one_accept_with_all_its_offers() -> None:
+    desk = Desk(make_app(), make_job(shard_count=9))
+    desk.do(Trigger(desk.at, "report"))
+    offers = [make_offer(f"{agent}-{n}", agent, cpus=3, mem=1024) for agent in ("a1", "a2") for n in range(2)]
+    accepts = of(Accept, desk.offer(*offers))
+    assert {(accept.agent_id, accept.offer_ids) for accept in accepts} == {
+        ("a1", ("a1-0", "a1-1")), ("a2", ("a2-0", "a2-1"))}  # fmt: skip
+    assert sum(len(accept.launches) for accept in accepts) == 9
+
+
+def test_a_dry_run_names_what_the_next_round_does_and_claims_nothing() -> None:
+    desk = Desk(make_app(), make_job(shard_count=3, resources=Resources(3000, 128_000)))
+    desk.do(Trigger(desk.at, "report"))
+    desk.do(OffersReceived(desk.at, (make_offer("o1", cpus=7),)))
+    plan = desk.scheduler.plan(desk.at)
+    assert [agent for _, _, agent in plan] == ["a1", "a1", None]
+    assert desk.scheduler.cluster.claim_count() == (0, 0)
+    desk.tick()
+    assert [task.item for task in desk.scheduler.tasks.values()] == [item for _, item, agent in plan if agent]
+
+
+def test_jobs_of_higher_priority_are_placed_first() -> None:
+    desk = Desk(make_app(), make_job("low", priority=-1), make_job("mid"), make_job("high", priority=7))
+    for name in ("low", "mid", "high"):
+        desk.do(Trigger(desk.at, name))
+    launched = desk.launched(desk.offer(make_offer("o1", cpus=3)))
+    assert [one.task_id.partition("@")[0] for one in launched] == ["high", "mid"]
+
+
+def test_work_that_cannot_be_placed_keeps_nothing_else_from_it() -> None:
+    desk = Desk(make_app(), *(make_job(f"wide{n}", shard_count=50, resources=Resources(9_000, 1000)) for n in range(3)),
+                make_job("small"))  # fmt: skip
+    desk.scheduler.policy = replace(desk.scheduler.policy, round_limit=10)
+    for name in ("wide0", "wide1", "wide2", "small"):
+        desk.do(Trigger(desk.at, name))
+    assert [one.task_id.partition("@")[0] for one in desk.launched(desk.offer(make_offer("o1")))] == ["small"]
+
+
+def test_a_round_that_reaches_its_limit_goes_on_with_the_next_tick() -> None:
+    desk = Desk(make_app(), make_job(shard_count=30, resources=Resources(100, 1000)))
+    desk.scheduler.policy = replace(desk.scheduler.policy, round_limit=20)
+    desk.do(Trigger(desk.at, "report"))
+    desk.do(OffersReceived(desk.at, (make_offer("o1", "a1"), make_offer("o2", "a2", cpus=2))))
+    assert len(desk.launched(desk.tick())) == 20
+    desk.offer(make_offer("o3", "a3"))
+    assert len(desk.running()) == 30
+
+
+# ------------------------------------------------------------------------------------------------------- firing
+
+
+def test_without_misfire_a_firing_is_skipped_while_the_one_before_runs() -> None:
+    desk = Desk(make_app(), make_job(cron=SECONDLY))
+    for _ in range(4):
+        desk.tick(1000)
+    assert len(desk.firings()) == 1
+    assert desk.stored.job_states["report"].skipped == 3
+    assert of(Publish, desk.last)[-1].topic is Topic.SKIPPED
+
+
+def test_with_misfire_firings_wait_for_each_other_up_to_a_limit() -> None:
+    desk = Desk(make_app(), make_job(cron=SECONDLY, misfire=True), policy=Policy(ARTIFACTS, most_waiting=3))
+    for _ in range(6):
+        desk.tick(1000)
+    assert len(desk.firings()) == 3
+    assert "3 firings wait already" in desk.stored.job_states["report"].skipped_reason
+    assert len(desk.launched(desk.offer())) == 1
+    with pytest.raises(Conflict, match="wait already"):
+        desk.do(Trigger(desk.at, "report"))
+
+
+@pytest.mark.parametrize("catch_up", CatchUp)
+def test_a_long_absence_costs_little_and_is_made_up_for_by_policy(
+    catch_up: CatchUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(make_app(), make_job(cron=SECONDLY, catch_up=catch_up, misfire=True))
+    desk.at += 3 * 365 * 86_400_000 + 500
+    asked = []
+    next_after = Schedule.next_after
+    monkeypatch.setattr(Schedule, "next_after", lambda self, at: (asked.append(at), next_after(self, at))[1])
+    desk.restart()
+    desk.tick()
+    assert len(asked) < 100
+    late = [firing for firing in desk.firings() if firing.cause is Cause.CATCH_UP]
+    assert len(late) == (catch_up is CatchUp.ONCE)
+    on_time = [firing.fire_ms for firing in desk.firings() if firing.cause is Cause.CRON]
+    assert on_time == [desk.at // 1000 * 1000 - 1000 * n for n in (4, 3, 2, 1, 0)]
+    if late:
+        assert late[0].fire_ms == on_time[0] - 1000
+    else:
+        assert desk.stored.job_states["report"].skipped == 1
+    known = len(desk.firings())
+    desk.restart()
+    desk.tick()
+    assert len(desk.firings()) == known, "made up for twice"
+
+
+def test_a_restart_fires_nothing_twice() -> None:
+    desk = Desk(make_app(), make_job(cron=SECONDLY, misfire=True, catch_up=CatchUp.ONCE))
+    for _ in range(3):
+        desk.tick(1000)
+        desk.restart()
+        desk.tick()
+    assert [firing.fire_ms for firing in desk.firings()] == [START + 1000, START + 2000, START + 3000]
+
+
+def test_a_clock_set_back_fires_nothing_twice_and_delays_nothing_but_firings() -> None:
+    desk = Desk(make_app(), make_job(cron=SECONDLY, misfire=True), make_job("other", failover=True))
+    desk.tick(1000)
+    desk.do(Trigger(desk.at, "other"))
+    for one in desk.launched(desk.offer(make_offer("o1"))):
+        desk.status(one.task_id, "TASK_RUNNING")
+        desk.status(one.task_id, "TASK_LOST")
+    assert len(desk.firings()) == 1
+    desk.do(OffersReceived(desk.at, (make_offer("o2", "a2", cpus=1),)))
+    fired = [firing.fire_ms for firing in desk.firings()]
+    desk.at -= 3_600_000
+    desk.settle(10_000)
+    assert [firing.fire_ms for firing in desk.firings()] == fired
+    assert desk.scheduler.cluster.held == 0, "the offer was given back in time"
+    assert "other" in {one.task_id.partition("@")[0] for one in desk.launched(desk.offer(make_offer("o3")))}
+    desk.at = START + 2000
+    desk.tick()
+    assert [firing.fire_ms for firing in desk.firings()] == [START + 1000, START + 2000]
+
+
+def test_an_update_loses_no_firing_that_is_due_at_that_instant() -> None:
+    desk = Desk(make_app(), make_job(cron=MINUTELY))
+    desk.at = START + 60_000
+    desk.do(PutJob(desk.at, make_job(cron=MINUTELY, description="new"), replace=True))
+    assert [firing.fire_ms for firing in desk.firings()] == [START + 60_000]
+    assert desk.scheduler.next_firing("report") == START + 120_000
+
+
+def test_a_new_cron_is_not_made_up_for_from_the_time_before_it() -> None:
+    desk = Desk(make_app(), make_job(catch_up=CatchUp.ONCE))
+    desk.at += 86_400_000
+    desk.do(PutJob(desk.at, make_job(cron=MINUTELY, catch_up=CatchUp.ONCE), replace=True))
+    desk.restart()
+    desk.tick()
+    assert desk.firings() == []
+
+
+def test_disabling_stops_firing_and_enabling_starts_it_without_making_up() -> None:
+    desk = Desk(make_app(), make_job(cron=MINUTELY, catch_up=CatchUp.ONCE))
+    desk.do(SetAppEnabled(desk.at, "shop", enabled=False))
+    desk.do(SetJobEnabled(desk.at, "report", enabled=False))
+    desk.settle(3_600_000)
+    desk.do(SetAppEnabled(desk.at, "shop", enabled=True))
+    assert desk.scheduler.next_firing("report") is None
+    desk.do(SetJobEnabled(desk.at, "report", enabled=True))
+    assert desk.scheduler.next_firing("report") == desk.at + 60_000
+    desk.restart()
+    desk.settle(30_000)
+    assert desk.firings() == []
+
+
+# ---------------------------------------------------------------------------------------------- residents, failures
+
+
+def test_a_resident_job_starts_at_once_and_always_comes_back_later_and_later() -> None:
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
+    starts = []
+    for number in range(15):
+        (one,) = desk.launched(desk.offer(make_offer(f"o{number}")))
+        starts.append(desk.at)
+        desk.status(one.task_id, ("TASK_FAILED", "TASK_FINISHED", "TASK_LOST", "TASK_KILLED", "TASK_ERROR")[number % 5])
+        assert desk.launched(desk.offer(make_offer(f"p{number}"))) == []
+        desk.at += 60_000 if number > 6 else 1000 << number
+    assert [b - a for a, b in pairwise(starts)][:7] == [1000 << number for number in range(7)]
+
+
+def test_a_failing_resident_does_not_start_faster_than_its_back_off() -> None:
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
+    started = 0
+    for number in range(600):
+        for one in desk.launched(desk.offer(make_offer(f"o{number}"))):
+            started += 1
+            desk.status(one.task_id, "TASK_FAILED")
+        desk.at += 1000
+    assert started == 6 + (600 - 63) // 60 + 1  # at 0, 1, 3, 7, 15, 31 and 63 s, then each minute
+
+
+def test_a_shard_whose_back_off_ends_is_started_though_nothing_else_happens() -> None:
+    desk, task_id = desk_with_task(failover=True)
+    desk.settle(60_000)  # idle: offers are suppressed
+    desk.status(task_id, "TASK_LOST")
+    effects = desk.settle(999)
+    assert of(Revive, effects) == []
+    desk.settle(1)
+    assert of(Revive, desk.last)
+    (again,) = desk.launched(desk.offer())
+    assert "@-@FAILOVER@-@" in again.task_id
+    assert payload_of(again)["attempt"] == 2
+
+
+def test_each_shard_of_a_firing_is_woken_by_its_own_back_off() -> None:
+    desk = Desk(make_app(), make_job(shard_count=2, failover=True))
+    desk.do(Trigger(desk.at, "report"))
+    first, second = desk.launched(desk.offer(make_offer("o1")))
+    desk.status(first.task_id, "TASK_DROPPED")
+    desk.at += 500
+    desk.status(second.task_id, "TASK_DROPPED")
+    desk.do(OffersReceived(desk.at, (make_offer("o2", "a1"),)))
+    assert len(desk.launched(desk.settle(600))) == 1
+    desk.do(OffersReceived(desk.at, (make_offer("o3", "a2"),)))
+    desk.settle(400)
+    assert len(desk.running()) == 2
+
+
+def test_an_attempt_that_never_ran_is_repeated_and_one_that_ran_only_with_failover() -> None:
+    for failover, running, again in ((False, False, True), (False, True, False), (True, True, True)):
+        desk = Desk(make_app(), make_job(failover=failover))
+        desk.do(Trigger(desk.at, "report"))
+        (one,) = desk.launched(desk.offer(make_offer("o1")))
+        if running:
+            desk.status(one.task_id, "TASK_RUNNING")
+        desk.status(one.task_id, "TASK_LOST")
+        assert (desk.firings()[0].shards[0].state is ShardState.WAITING) == again
+        expected = Execution.FAILOVER if running and again else Execution.READY
+        assert desk.firings()[0].shards[0].execution is expected
+
+
+def test_an_unreachable_task_keeps_its_shard_until_it_is_gone_or_back() -> None:
+    desk, task_id = desk_with_task(failover=True)
+    desk.do(AgentLost(desk.at, "a1"))
+    desk.status(task_id, "TASK_UNREACHABLE")
+    desk.at += 600_000
+    assert desk.launched(desk.offer(make_offer("o2", "a2"))) == []
+    desk.status(task_id, "TASK_RUNNING")
+    assert desk.scheduler.tasks[task_id].state is TaskState.RUNNING
+    desk.status(task_id, "TASK_GONE_BY_OPERATOR")
+    desk.at += 1000
+    assert len(desk.launched(desk.offer(make_offer("o3", "a2")))) == 1
+
+
+# ------------------------------------------------------------------------------------------------- Mesos and calls
+
+
+def test_a_launch_that_was_not_sent_is_taken_back_and_its_offers_are_returned() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.do(Trigger(desk.at, "report"))
+    (accept,) = of(Accept, desk.offer(make_offer("o1")))
+    desk.do(SendFailed(desk.at, accept, "400", certain=True))
+    assert of(Decline, desk.last)[0].offer_ids == ("o1",)
+    assert desk.running() == []
+    desk.at += 1000
+    assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
+
+
+def test_a_launch_in_doubt_is_asked_about_and_not_repeated() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.do(Trigger(desk.at, "report"))
+    (accept,) = of(Accept, desk.offer(make_offer("o1")))
+    desk.do(SendFailed(desk.at, accept, "reset", certain=False))
+    asked = of(Reconcile, desk.settle())
+    assert asked == [Reconcile(((accept.launches[0].task_id, "a1"),))]
+    assert desk.launched(desk.offer(make_offer("o2"))) == []
+    desk.status(accept.launches[0].task_id, "TASK_GONE")
+    desk.at += 1000
+    assert len(desk.launched(desk.offer(make_offer("o3")))) == 1
+
+
+def test_a_launch_without_an_answer_is_asked_about_again_and_again() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.do(Trigger(desk.at, "report"))
+    (one,) = desk.launched(desk.offer(make_offer("o1")))
+    effects = desk.settle(30_000)
+    assert [ask.tasks for ask in of(Reconcile, effects)] == [((one.task_id, "a1"),)] * 3
+    desk.status(one.task_id, "TASK_STAGING")
+    assert of(Reconcile, desk.settle(30_000)) == []
+
+
+@pytest.mark.parametrize("call", [Revive(), Suppress()])
+def test_after_a_failed_revive_or_suppress_offers_are_asked_for_again(call: Revive | Suppress) -> None:
+    desk = Desk(make_app(), make_job())
+    desk.settle(10_000)
+    assert of(Suppress, desk.all)
+    desk.do(Trigger(desk.at, "report"))
+    assert of(Revive, desk.settle())
+    desk.do(SendFailed(desk.at, call, "lost", certain=True))
+    found = of(Revive, desk.settle())
+    assert len(found) == isinstance(call, Revive)
+
+
+def test_a_new_leader_asks_about_every_task_until_it_is_answered() -> None:
+    desk, task_id = desk_with_task()
+    desk.restart()
+    assert of(Reconcile, desk.last) == [Reconcile(((task_id, "a1"),))]
+    started, asked = desk.at, []
+    for _ in range(4):
+        assert of(Reconcile, wait_for(desk, Reconcile)) == [Reconcile(((task_id, "a1"),))]
+        asked.append(desk.at - started)
+    assert asked == [1000, 3000, 7000, 15_000]
+    desk.status(task_id, "TASK_RUNNING", uuid="")
+    assert of(Acknowledge, desk.last) == []
+    assert of(Reconcile, wait_for(desk, Reconcile)) == [Reconcile()], "then about what it does not know"
+    assert desk.running() == [task_id]
+
+
+def wait_for(desk: Desk, kind: type) -> list[Any]:
+    for _ in range(1_000):
+        wake = desk.scheduler.next_wake(desk.at)
+        assert wake is not None
+        desk.at = max(wake, desk.at)
+        effects = desk.tick()
+        if of(kind, effects):
+            return effects
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def test_a_kill_is_repeated_until_the_end_is_seen_also_by_the_next_leader() -> None:
+    desk, task_id = desk_with_task()
+    desk.do(KillTask(desk.at, task_id))
+    assert of(Kill, desk.last) == [Kill(task_id, "a1")]
+    assert of(Kill, desk.settle(25_000)) == [Kill(task_id, "a1")] * 2
+    desk.restart()
+    assert of(Kill, desk.settle()) == [Kill(task_id, "a1")]
+    desk.status(task_id, "TASK_LOST")
+    assert desk.firings()[0].shards[0].state is ShardState.FAILED
+    assert of(Kill, desk.settle(60_000)) == []
+    with pytest.raises(NotFound):
+        desk.do(KillTask(desk.at, task_id))
+
+
+def test_a_killed_task_of_a_resident_comes_back() -> None:
+    desk, task_id = desk_with_task(kind=JobKind.DAEMON)
+    desk.do(KillTask(desk.at, task_id))
+    desk.status(task_id, "TASK_KILLED")
+    desk.at += 1000
+    assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
+
+
+def test_a_task_nobody_knows_is_ended_and_a_late_end_of_one_is_not() -> None:
+    desk = Desk(make_app(), make_job())
+    stranger = "ghost@-@0@-@READY@-@a1@-@9-9"
+    assert of(Kill, desk.status(stranger, "TASK_RUNNING")) == [Kill(stranger, "a1")]
+    assert of(Kill, desk.status(stranger, "TASK_FINISHED")) == []
+    assert of(Acknowledge, desk.last)
+
+
+def test_updates_doubled_late_or_out_of_order_change_nothing() -> None:
+    desk, task_id = desk_with_task()
+    before = copy.copy(desk.stored.tasks)
+    for state in ("TASK_STAGING", "TASK_STARTING", "TASK_RUNNING"):
+        desk.status(task_id, state)
+    assert desk.stored.tasks == before
+    desk.status(task_id, "TASK_FINISHED")
+    firings = copy.copy(desk.stored.firings)
+    for state in ("TASK_FINISHED", "TASK_FAILED", "TASK_LOST"):
+        assert len(of(Acknowledge, desk.status(task_id, state))) == 1
+    assert (desk.stored.firings, desk.stored.tasks) == (firings, {})
+
+
+def test_a_removed_framework_starts_over_with_what_is_needed() -> None:
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON), make_job("once"))
+    desk.do(Trigger(desk.at, "once"))
+    assert len(desk.launched(desk.offer(make_offer("o1")))) == 2
+    effects = desk.do(FrameworkRemoved(desk.at, "gone"))
+    assert of(Resubscribe, effects)
+    assert desk.stored.framework_id == ""
+    desk.do(Subscribed(desk.at, "framework-2"))
+    assert desk.stored.framework_id == "framework-2"
+    desk.at += 1000
+    assert len(desk.launched(desk.offer(make_offer("o2")))) == 2
+
+
+def test_an_executor_is_forgotten_once_it_is_gone_and_empty() -> None:
+    desk, task_id = desk_with_task()
+    (executor,) = desk.scheduler.executors.values()
+    desk.do(ExecutorLost(desk.at, "a1", executor.id))
+    assert len(desk.scheduler.executors) == 1, "the update of its task is on the way"
+    desk.status(task_id, "TASK_FAILED", reason="REASON_EXECUTOR_TERMINATED")
+    assert desk.scheduler.executors == desk.stored.executors == {}
+    desk.do(ExecutorLost(desk.at, "a1", executor.id))
+
+
+def test_an_executor_that_left_unnoticed_is_forgotten_after_its_idle_time() -> None:
+    desk, task_id = desk_with_task()
+    desk.status(task_id, "TASK_FINISHED")
+    desk.restart()
+    assert len(desk.scheduler.executors) == 1, "it may live on"
+    desk.tick(60_000)
+    desk.tick(60_001)
+    assert desk.scheduler.executors == desk.stored.executors == {}
+
+
+def test_executors_of_a_removed_app_are_ended() -> None:
+    desk, task_id = desk_with_task()
+    desk.status(task_id, "TASK_FINISHED")
+    desk.do(RemoveApp(desk.at, "shop", jobs=True))
+    assert [call.agent_id for call in of(ShutdownExecutor, desk.last)] == ["a1"]
+
+
+# -------------------------------------------------------------------------------------- commands, leaders, repair
+
+
+def test_a_leader_that_starts_over_in_its_epoch_makes_no_id_twice() -> None:
+    desk = Desk(make_app(), make_job(misfire=True))
+    seen: list[str] = []
+    fences = []
+    for number in range(6):
+        desk.do(Trigger(desk.at, "report"))
+        (one,) = desk.launched(desk.offer(make_offer(f"o{number}")))
+        seen += [one.task_id, desk.scheduler.tasks[one.task_id].firing_id]
+        fences.append(payload_of(one)["fence"])
+        desk.status(one.task_id, "TASK_FINISHED")
+        desk.restart(same_epoch=number % 2 == 0)
+    assert len(set(seen)) == 12
+    assert fences == sorted(set(fences))
+
+
+REFUSED: list[tuple[Callable[[int], Event], type[Refused]]] = [
+    (lambda at: PutApp(at, make_app()), Conflict),
+    (lambda at: PutApp(at, make_app("new"), replace=True), NotFound),
+    (lambda at: PutJob(at, make_job()), Conflict),
+    (lambda at: PutJob(at, make_job("new"), replace=True), NotFound),
+    (lambda at: PutJob(at, make_job("new", app="none")), NotFound),
+    (lambda at: RemoveApp(at, "none"), NotFound),
+    (lambda at: RemoveApp(at, "shop"), Conflict),
+    (lambda at: RemoveJob(at, "none"), NotFound),
+    (lambda at: SetAppEnabled(at, "none", enabled=True), NotFound),
+    (lambda at: SetJobEnabled(at, "none", enabled=True), NotFound),
+    (lambda at: Trigger(at, "none"), NotFound),
+    (lambda at: KillTask(at, "none"), NotFound),
+]
+
+
+@pytest.mark.parametrize(("command", "error"), REFUSED)
+def test_a_refused_command_changes_nothing_and_names_field_and_fix(
+    command: Callable[[int], Event], error: type[Refused]
+) -> None:
+    desk, _ = desk_with_task(cron=MINUTELY)
+    scheduler = desk.scheduler
+    watched = ("apps", "jobs", "states", "firings", "tasks", "executors", "_timers", "_due", "_dirty", "_out", "_kills")
+    before = {name: copy.copy(getattr(scheduler, name)) for name in watched}
+    with pytest.raises(error) as found:
+        desk.do(command(desk.at))
+    assert found.value.field
+    assert found.value.fix
+    assert {name: getattr(scheduler, name) for name in watched} == before
+
+
+@pytest.mark.parametrize("kind", JobKind)
+@pytest.mark.parametrize("lost", ["firings", "tasks", "executors", "jobs", "apps", "job_states", "all but the task"])
+def test_a_lost_record_stops_no_leader_and_starts_nothing_beside_what_lives(kind: JobKind, lost: str) -> None:
+    desk, task_id = desk_with_task(kind=kind, failover=True)
+    for name in ("firings", "executors", "jobs", "apps") if lost == "all but the task" else (lost,):
+        getattr(desk.stored, name).clear()
+    if lost == "apps":
+        desk.stored.disabled_apps.add("shop")
+    desk.restart()
+    desk.settle(5_000)
+    assert desk.launched(desk.offer(make_offer("o2"))) == []
+    assert desk.running() == [task_id]
+    desk.status(task_id, "TASK_FINISHED")
+    desk.offer(make_offer("o3"))
+    desk.do(PutApp(desk.at, make_app(version=2), replace="shop" in desk.scheduler.apps))
+    desk.do(PutJob(desk.at, make_job(kind=kind, description="new"), replace="report" in desk.scheduler.jobs))
+    if lost == "apps":
+        desk.do(SetAppEnabled(desk.at, "shop", enabled=True))
+    if kind is JobKind.TRANSIENT:
+        desk.do(Trigger(desk.at, "report"))
+    desk.at += 60_000
+    desk.offer(make_offer("o4"))
+    assert len(desk.running()) == 1
+    desk.restart()
+    assert len(desk.running()) == 1
+
+
+def test_a_job_without_its_app_is_a_fault_of_that_job_alone_and_heals_with_the_app() -> None:
+    desk = Desk(make_app(), make_app("bank", 2), make_job(), make_job("other", app="bank"))
+    for name in ("report", "other"):
+        desk.do(Trigger(desk.at, name))
+    del desk.stored.apps["shop"]
+    desk.restart()
+    assert [firing for firing, _, _ in desk.scheduler.plan(desk.at)] == [desk.firings("other")[0].id]
+    assert len(desk.launched(desk.offer(make_offer("o1")))) == 1
+    assert "there is no app shop" in desk.scheduler.explain("report", desk.at).headline
+    desk.do(PutApp(desk.at, make_app()))
+    assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
+
+
+def test_a_running_firing_stays_ahead_of_a_later_one_across_leaders_and_clocks() -> None:
+    desk, task_id = desk_with_task(misfire=True)
+    desk.at -= 7_200_000
+    desk.do(Trigger(desk.at, "report"))
+    desk.restart()
+    assert desk.launched(desk.offer(make_offer("o2"))) == []
+    desk.status(task_id, "TASK_FINISHED")
+    assert len(desk.launched(desk.offer(make_offer("o3")))) == 1
+
+
+def test_ended_firings_are_kept_up_to_a_limit() -> None:
+    desk = Desk(make_app(), make_job(), policy=Policy(ARTIFACTS, history=3))
+    for number in range(6):
+        desk.do(Trigger(desk.at, "report"))
+        (one,) = desk.launched(desk.offer(make_offer(f"o{number}")))
+        desk.status(one.task_id, "TASK_FINISHED")
+    assert len(desk.firings()) == len(desk.stored.firings) == 3
+
+
+# ------------------------------------------------------------------------------------------------------ rest, wakes
+
+
+def test_it_comes_to_rest_in_every_state() -> None:
+    """`settle` fails where a tick at the wanted instant leaves the same wish behind."""
+    desk = Desk(make_app(), make_job(cron=MINUTELY, shard_count=3, failover=True), make_job("d", kind=JobKind.DAEMON))
+    events: list[Callable[[], object]] = [
+        lambda: desk.do(Trigger(desk.at, "report")),
+        lambda: desk.do(OffersReceived(desk.at, (make_offer(f"x{desk.at}", cpus=1),))),
+        lambda: desk.do(Disconnected(desk.at)),
+        lambda: desk.do(Trigger(desk.at, "report")),
+        lambda: desk.do(OffersReceived(desk.at, (make_offer(f"y{desk.at}"),))),
+        lambda: desk.do(Subscribed(desk.at, "framework-1")),
+        lambda: desk.do(SetJobEnabled(desk.at, "report", enabled=False)),
+        lambda: desk.do(OffersReceived(desk.at, (make_offer(f"z{desk.at}"),))),
+        lambda: desk.do(SendFailed(desk.at, Revive(), "x", certain=True)),
+        lambda: desk.do(AgentLost(desk.at, "a1")),
+        lambda: desk.do(FrameworkRemoved(desk.at, "x")),
+        lambda: desk.do(Subscribed(desk.at, "framework-2")),
+        lambda: desk.do(RemoveApp(desk.at, "shop", jobs=True)),
+    ]
+    for event in events:
+        event()
+        desk.settle(130_000)
+
+
+def test_an_idle_scheduler_wants_a_tick_for_its_reconciliation_only() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.settle(60_000)
+    wake = desk.scheduler.next_wake(desk.at)
+    assert wake is not None
+    assert wake - START == POLICY_INTERVAL
+    desk.do(Disconnected(desk.at))
+    assert desk.scheduler.next_wake(desk.at) == desk.scheduler.next_firing("report")
+
+
+POLICY_INTERVAL = Policy(ARTIFACTS).reconcile_interval_ms
+
+
+def test_a_wide_round_writes_its_firing_once_and_touches_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)))
+    desk.do(Trigger(desk.at, "report"))
+    changed = []
+    change = desk.scheduler.queue.change
+    monkeypatch.setattr(desk.scheduler.queue, "change", lambda *given: (changed.append(1), change(*given))[1])
+    effects = desk.scheduler.handle(OffersReceived(desk.at, (make_offer("o1", cpus=64, mem=100_000),)))
+    effects += desk.scheduler.handle(Tick(desk.at))
+    assert len(desk.launched(effects)) == 5_000
+    assert len(changed) == 1
+    (save,) = of(Save, effects)
+    assert [write.kind for write in save.writes].count(Kind.FIRING) == 1
+    desk.scheduler.handle(RemoveJob(desk.at, "report"))
+    assert len(changed) == 1, "nothing waits: there is nothing to cancel but tasks to end"
+
+
+# -------------------------------------------------------------------------------------------------------- reading
+
+
+def test_explanations_name_what_is_missing() -> None:
+    desk = Desk(make_app(), make_job(resources=Resources(4000, 128_000)), subscribed=False)
+
+    def codes() -> list[str]:
+        return [reason.code for reason in desk.scheduler.explain("report", desk.at).reasons]
+
+    assert codes() == ["not_due"]
+    desk.do(Trigger(desk.at, "report"))
+    assert codes() == ["disconnected"]
+    desk.do(Subscribed(desk.at, "framework-1"))
+    assert codes() == ["no_offers"]
+    desk.offer(make_offer("o1", cpus=3))
+    assert codes() == ["short", "never"]
+    (short, _) = desk.scheduler.explain("report", desk.at).reasons
+    assert (short.resource, short.asked, short.available, short.hosts) == ("cpus", 5000, 3000, 1)
+    (one,) = desk.launched(desk.offer(make_offer("o2", "a2")))
+    assert codes() == ["running"]
+    desk.status(one.task_id, "TASK_DROPPED", message="no room")
+    assert "back_off" in codes()
+    desk.do(SetJobEnabled(desk.at, "report", enabled=False))
+    desk.do(SetAppEnabled(desk.at, "shop", enabled=False))
+    assert codes()[:2] == ["app_disabled", "job_disabled"]
+    with pytest.raises(NotFound):
+        desk.scheduler.explain("none", desk.at)
+
+
+def test_agents_are_shown_with_what_they_offer_and_what_we_use() -> None:
+    desk, _ = desk_with_task()
+    desk.offer(make_offer("o2", "a1", cpus=6), make_offer("o3", "a2"))
+    first, second = desk.scheduler.agents()
+    assert (first.id, first.offered.cpus, first.claimed.cpus, len(first.executors)) == ("a1", 6000, 2000, 1)
+    assert (second.id, second.claimed.cpus, second.executors, second.lost) == ("a2", 0, (), False)
+    desk.do(AgentLost(desk.at, "a1"))
+    assert desk.scheduler.agents()[0].lost
+
+
+def test_the_status_helper_names_the_agent() -> None:
+    assert make_status("a@-@0@-@READY@-@s1@-@1", "TASK_RUNNING").agent_id == "s1"
+    assert StatusReceived(0, make_status("a@-@0@-@READY@-@s1@-@1", "X")).status.uuid == ""
