@@ -151,3 +151,18 @@ def test_replacing_and_removing_an_app_collects_its_old_package(tmp_path: Path) 
     assert store.stored() == [new]
     assert api.delete("apps/demo").status_code == 204
     assert store.stored() == []
+
+
+def test_an_upload_collects_what_was_uploaded_earlier_and_never_registered(tmp_path: Path) -> None:
+    now = [0.0]
+    store = PackageStore(tmp_path / "p", grace_seconds=10, clock=lambda: now[0])
+    loop = FakeLoop()
+    api = client_of(make_api(tmp_path, loop, packages=store))
+    api.post("packages", content=package_bytes({"forgotten.py": ""}))
+    now[0] = 100
+    fresh = api.post("packages", content=package_bytes({"fresh.py": ""})).json()["sha256"]
+    assert store.stored() == [fresh]
+    now[0], loop.ask = 200, lambda fn, timeout=5: (_ for _ in ()).throw(TimeoutError())  # type: ignore[method-assign]
+    again = api.post("packages", content=package_bytes({"again.py": ""}))
+    assert again.status_code == 201, "what cannot be collected now is no reason to refuse"
+    assert len(store.stored()) == 2

@@ -30,6 +30,7 @@ from jobcloud.server.api.schema import (
     StoredPackageView,
 )
 from jobcloud.server.api.services import Services, Use, json_body
+from jobcloud.server.packages import StoredPackage, Upload
 
 router = APIRouter()
 Body = Annotated[dict[str, Any], Depends(read_object)]
@@ -141,10 +142,18 @@ async def upload_package(
         with use.packages.receive() as upload:
             async for chunk in request.stream():
                 upload.write(chunk)
-            stored = await run_in_threadpool(upload.commit, sha256)
+            stored = await run_in_threadpool(_accept, use, upload, sha256)
     response.headers["Location"] = f"/api/v1/packages/{stored.sha256}"
     url = PACKAGE_SCHEME + stored.sha256
     return PackageView(sha256=stored.sha256, size=stored.size, files=stored.files, app_url=url)
+
+
+def _accept(use: Services, upload: Upload, sha256: str) -> StoredPackage:
+    """The moment when the store grows is the one to look for what was uploaded earlier and never registered."""
+    stored = upload.commit(sha256)
+    with use.packages.guard:
+        use.collect_packages()
+    return stored
 
 
 def _stored_view(use: Services, sha256: str, apps: list[App]) -> StoredPackageView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from jobcloud.errors import JobcloudError
 from jobcloud.explain import AgentView, Explanation
 from jobcloud.messages import Command
 from jobcloud.server.api.convert import UrlPolicy
@@ -17,6 +19,8 @@ from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.views import Snapshot, take
 from jobcloud.server.packages import PackageStore, referenced
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,18 @@ class Services:
         now = self.clock()
         return self.loop.ask(lambda scheduler: (scheduler.explain(job, now), scheduler.next_firing(job)))
 
-    def collect_packages(self) -> list[str]:
-        """Remove packages that nothing needs any more; `packages.guard` must be held."""
-        snapshot = self.snapshot()
-        apps = [app.package.sha256 for app in snapshot.apps.values()]
-        specs = [executor.spec for executor in snapshot.executors]
-        return self.packages.collect(referenced(apps, specs, self.packages.stored()))
+    def collect_packages(self) -> None:
+        """Remove packages that nothing needs any more; `packages.guard` must be held.
+
+        It comes after a change that has succeeded, and what it cannot do now it does after the next one.
+        """
+        try:
+            snapshot = self.snapshot()
+            apps = [app.package.sha256 for app in snapshot.apps.values()]
+            specs = [executor.spec for executor in snapshot.executors]
+            self.packages.collect(referenced(apps, specs, self.packages.stored()))
+        except (JobcloudError, TimeoutError) as error:
+            log.warning("packages were not collected: %s", error)
 
 
 def _services(request: Request) -> Services:
