@@ -9,11 +9,20 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.ports import Store
 
+# As in production: by default structlog would spend half a second on each traceback, with every variable in it.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.processors.KeyValueRenderer(),
+    ]
+)
 settings.register_profile("jobcloud", derandomize=True, deadline=None, database=None)
 settings.load_profile("jobcloud")
 

@@ -129,6 +129,7 @@ class Leader(Generic[CoreT]):
         self._now_ms = now_ms
         self._tick_ms = tick_ms
         self._framework_id = ""
+        self._led = False
         self._failures: dict[Event, int] = {}
         self._deliver: Callable[[Event], None] = lambda event: None
         self._ticked_ms = 0
@@ -150,6 +151,10 @@ class Leader(Generic[CoreT]):
         restored = records.restore(self._store.load())
         # Who would subscribe as a former leader would cut off the present one.
         self._store.write(self.epoch, ())
+        if self._led:
+            # A core makes ids from its epoch and a count that begins anew: a further core needs a further epoch.
+            self.epoch = self._store.acquire()
+        self._led = True
         self.core = self._restore(restored, self.epoch, self._now_ms())
         self._ticked_ms, self._planned_ms = 0, self._now_ms()
         # An id that could not be stored is used again all the same, lest each attempt leave a framework behind.
