@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import OpenStore
 from jobcloud.errors import Fenced, StoreError
 from jobcloud.messages import Kind
 from jobcloud.ports import Store, StoredWrite
+
+OpenStore = Callable[[], Store]
 
 JOB_A = StoredWrite(Kind.JOB, "a", b"1")
 
