@@ -275,6 +275,16 @@ def test_a_script_that_cannot_start_says_why(agent: FakeAgent, start: Start, com
     assert says in end.message
 
 
+def test_scripts_that_cannot_start_leave_the_next_ones_alone(agent: FakeAgent, start: Start) -> None:
+    start()
+    for number in range(30):
+        agent.launch(f"bad{number}", jobType="SCRIPT", scriptCommandLine="./no/such/program")
+        agent.launch(f"good{number}", jobType="SCRIPT", scriptCommandLine="true")
+    for number in range(30):
+        assert agent.end(f"bad{number}").cause == "command"
+        assert agent.end(f"good{number}").state == "TASK_FINISHED"
+
+
 @pytest.mark.parametrize("command", ["", "'unbalanced"])
 def test_a_command_line_that_is_none_is_refused(agent: FakeAgent, start: Start, command: str) -> None:
     start()

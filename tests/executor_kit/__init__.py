@@ -39,9 +39,11 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
 
 
 def interpreters() -> list[str]:
-    """The interpreter that runs the tests and, where there is one, the oldest that agents may have."""
+    """The interpreter that most tests start executors with (JOBCLOUD_TEST_PYTHON, else the one that runs the tests)
+    and, where there is one, the oldest that agents may have."""
     found = [shutil.which("python3.9"), *map(str, Path.home().glob(".pyenv/versions/3.9.*/bin/python3"))]
-    return [sys.executable, *[path for path in found if path and _is_python(path)][:1]]
+    own = os.environ.get("JOBCLOUD_TEST_PYTHON") or sys.executable
+    return [own, *[path for path in found if path and _is_python(path)][:1]]
 
 
 @cache

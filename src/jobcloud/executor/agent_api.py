@@ -17,7 +17,7 @@ import time
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from jobcloud.executor.settings import Settings
-from jobcloud.wire import FramingError, RecordReader
+from jobcloud.wire import RecordReader
 
 Call = Mapping[str, Any]
 
@@ -71,7 +71,8 @@ class AgentLink:
             try:
                 self._subscribe(connection)
                 reason = "the agent closed the stream"
-            except (OSError, http.client.HTTPException, AgentError, FramingError) as error:
+            except Exception as error:
+                # Whatever the agent did: without this thread the executor is deaf.
                 reason = f"{type(error).__name__}: {error}"
             self._post(self._listener.on_disconnected, connection, reason)
             # A stream that lived a while says the agent is well; one that ends at once must not be asked in a hurry.
@@ -117,7 +118,7 @@ class AgentLink:
                 if answer.will_close:
                     server.close()
                     server = None
-            except (OSError, http.client.HTTPException) as error:
+            except Exception as error:
                 refusal = f"{type(error).__name__}: {error}"
                 if server is not None:
                     server.close()

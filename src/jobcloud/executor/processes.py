@@ -164,7 +164,9 @@ class Children:
         with self._lock:
             child = self._children.get(pid)
             if child is None:
-                os.waitpid(pid, 0)
+                # A stray, or a program that could not be started: Popen has waited for that one itself.
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
                 return
             # Before the pid is free for others: what the leader left in its group must not outlive it.
             _killpg(pid, signal.SIGKILL)
