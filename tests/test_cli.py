@@ -181,6 +181,15 @@ def test_a_bad_manifest_is_a_usage_error_and_registers_nothing(
     assert not loop.scheduler.apps
 
 
+@pytest.mark.parametrize("value", ["1979-05-27", "nan", "inf"])
+def test_values_that_json_cannot_say_are_a_usage_error(run: Run, app: Path, value: str) -> None:
+    (app / "jobcloud.toml").write_text(f"[app]\ndescription = {value}\n")
+    result = run("app", "add", str(app))
+    assert result.code == 2
+    assert "JSON cannot say" in result.err
+    assert run("job", "add", "--set", "cpuCount=NaN").code == 2
+
+
 def test_apps_are_listed_shown_switched_and_removed(run: Run, loop: FakeLoop, app: Path) -> None:
     assert "no apps yet" in run("app", "list").out
     run("app", "add", str(app))

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from jobcloud.errors import JobcloudError
+from jobcloud.errors import ConfigError, JobcloudError
 
 Json: TypeAlias = dict[str, Any]
 
@@ -226,6 +226,8 @@ class Client:
         return _object(self._send(method, path, **options))
 
     def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **options: Any) -> httpx.Response:
+        if "json" in options:
+            options |= {"content": _encode(options.pop("json")), "headers": {"Content-Type": "application/json"}}
         try:
             response = self._http.request(method, path, **options)
         except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
@@ -233,6 +235,15 @@ class Client:
         if not response.is_success and response.status_code not in accept:
             raise ApiError(response.status_code, _problem(response))
         return response
+
+
+def _encode(config: Json) -> bytes:
+    """Raises ConfigError for what JSON cannot say: dates and NaN, which TOML and Python's JSON can."""
+    try:
+        return json.dumps(config, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = f"holds something that JSON cannot say: {error}"
+        raise ConfigError(problem, field="configuration", fix="use texts, numbers and booleans") from error
 
 
 def _object(response: httpx.Response) -> Json:
