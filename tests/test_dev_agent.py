@@ -190,6 +190,8 @@ def test_an_update_sent_twice_counts_once(running: World) -> None:
         running.call("UPDATE", {"status": status})
     assert len(running.updates()) == 1
     assert running.kinds() == ["ACKNOWLEDGED", "ACKNOWLEDGED"]
+    running.acknowledge(status["uuid"])
+    assert running.updates() == []
 
 
 def test_updates_are_kept_while_there_is_no_master(running: World) -> None:

@@ -110,6 +110,21 @@ def test_executors_end_with_a_cluster_that_is_killed(tmp_path: Path) -> None:
     cluster.stop()
 
 
+def test_an_executor_ends_with_its_cluster_even_without_a_warden(tmp_path: Path) -> None:
+    cluster = DevCluster(agents=1, data=tmp_path, allocation_interval_ms=50)
+    cluster.start()
+    pid = cluster.process.pid
+    (warden,) = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    framework = Framework(cluster.master, "PARTITION_AWARE").subscribe()
+    launch(framework)
+    os.kill(warden, signal.SIGKILL)
+    cluster.process.kill()
+    until(lambda: not children_of_sandboxes(tmp_path), "the executor's end")
+    framework.stream.wait_end()
+    framework.stream.close()
+    cluster.stop()
+
+
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, os\n"

@@ -1053,6 +1053,11 @@ def test_the_state_shows_frameworks_tasks_and_agents(cluster: Cluster, framework
         agent = next(one for one in state["slaves"] if one["id"] == offer["agent_id"]["value"])
         assert agent["used_resources"]["cpus"] == pytest.approx(0.6)
         assert agent["resources"]["ports"] == "[31000-31999]"
+    slaves = request(cluster.master, "GET", "/slaves").json()["slaves"]
+    assert {one["id"] for one in slaves} == {one["id"] for one in state["slaves"]}
+    for address in (cluster.master, cluster.agent(offer["agent_id"]["value"])):
+        assert request(address, "GET", "/version").json()["version"].startswith("1.11.")
+        assert request(address, "GET", "/nothing").status == 404
     assert request(cluster.master, "GET", "/health").status == 200
     assert request(cluster.agent(offer["agent_id"]["value"]), "GET", "/health").status == 200
 

@@ -47,6 +47,7 @@ from .protocol import (
 )
 from .resources import Resources
 from .sandbox import LaunchError, Machine, kill_all, prepare, start_process
+from .views import VERSION
 from .virtual import VirtualExecutors
 
 JSON = "application/json"
@@ -382,25 +383,33 @@ class Shell:
             self._api(None, request, connection, Call)
         elif path == "/api/v1":
             self._api(None, request, connection, Operate)
-        elif path in ("/state", "/state.json"):
+        elif path == "/state":
             connection.answer(200, self.master.view().state())
-        elif path == "/health":
-            connection.answer(200)
+        elif path == "/slaves":
+            connection.answer(200, {"slaves": self.master.view().state()["slaves"]})
         elif path == "/dev/control" and request.method == "POST":
             status, body = await self.knobs.turn(request.body)
             connection.answer(status, body)
         else:
-            connection.answer(404)
+            self._serve_any(path, connection)
 
     async def _serve_agent(self, host: Host, request: Request, connection: Connection) -> None:
         path = request.path.removeprefix("/slave(1)") or "/"
         if path == "/api/v1/executor":
             self._api(host, request, connection, Call)
-        elif path == "/health":
-            connection.answer(200)
         elif path in ("/files/read", "/files/browse"):
             status, body = await asyncio.to_thread(self._files(host, path), request.query)
             connection.answer(status, body, JSON)
+        else:
+            self._serve_any(path, connection)
+
+    @staticmethod
+    def _serve_any(path: str, connection: Connection) -> None:
+        """What master and agents answer alike."""
+        if path == "/health":
+            connection.answer(200)
+        elif path == "/version":
+            connection.answer(200, {"version": VERSION})
         else:
             connection.answer(404)
 
