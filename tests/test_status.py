@@ -10,21 +10,9 @@ from jobcloud.model import TaskState
 from jobcloud.status import OTHER, TABLE, End, step
 
 UPDATES = [
-    "TASK_STAGING",
-    "TASK_STARTING",
-    "TASK_RUNNING",
-    "TASK_KILLING",
-    "TASK_UNREACHABLE",
-    "TASK_FINISHED",
-    "TASK_FAILED",
-    "TASK_KILLED",
-    "TASK_ERROR",
-    "TASK_LOST",
-    "TASK_DROPPED",
-    "TASK_GONE",
-    "TASK_GONE_BY_OPERATOR",
-    "TASK_UNKNOWN",
-]
+    "TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_UNREACHABLE", "TASK_FINISHED", "TASK_FAILED",
+    "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN",
+]  # fmt: skip
 # How far a task has come; an update of something earlier is late news and changes nothing.
 PROGRESS = [TaskState.STORED, TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING]
 BEFORE_IT_RAN = (TaskState.STORED, TaskState.STAGING)

@@ -1,0 +1,89 @@
+"""What goes into an ACCEPT: the executor's description and identity, and the shares of tasks and executors."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core_world import ARTIFACTS, make_app, make_offer
+from jobcloud.launch import plan_executor, task_shares
+from jobcloud.model import App, Execution, Executor, Package, Resources, Task
+from jobcloud.offers import Pool, Short, amounts
+
+
+def spec_of(app: App) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(plan_executor(app, ARTIFACTS).spec)
+    return found
+
+
+def make_task(**fields: Any) -> Task:
+    given = {"resources": Resources(1000, 128_000)} | fields
+    return Task("t", "f", "report", 0, 1, Execution.READY, "a1", "h", "shop", "e", created_ms=7, **given)
+
+
+CHANGES = [
+    {"package": Package("package:sha256:", "f" * 64)},
+    {"package": Package("package:sha256:", f"{1:064x}", file="other.zip")},
+    {"package": Package("http://elsewhere/x.zip", f"{1:064x}")},
+    {"resources": Resources(2000, 128_000)},
+    {"cache": False},
+    {"sampling": 5},
+    {"idle_timeout_ms": 5_000},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_the_executor_is_made_of_changes_its_id(change: dict[str, Any]) -> None:
+    assert plan_executor(replace(make_app(), **change), ARTIFACTS).id != plan_executor(make_app(), ARTIFACTS).id
+
+
+@pytest.mark.parametrize("field", ["base_url", "executor_sha256", "executor_file", "command"])
+def test_another_executor_program_is_another_executor(field: str) -> None:
+    other = replace(ARTIFACTS, **{field: "x" * 64})
+    assert plan_executor(make_app(), other).id != plan_executor(make_app(), ARTIFACTS).id
+
+
+def test_a_description_alone_changes_nothing() -> None:
+    assert plan_executor(make_app(description="new"), ARTIFACTS) == plan_executor(make_app(), ARTIFACTS)
+
+
+def test_nothing_is_unpacked_by_the_fetcher_and_the_hash_goes_along() -> None:
+    spec = spec_of(make_app())
+    assert [(uri["extract"], uri["executable"]) for uri in spec["command"]["uris"]] == [(False, False)] * 2
+    data = json.loads(base64.b64decode(spec["data"]))
+    assert data["package"] == {"file": "package.zip", "sha256": f"{1:064x}"}
+    assert plan_executor(make_app(), ARTIFACTS).id.endswith(data["appVersion"])
+
+
+def test_our_own_packages_come_from_our_own_listener_by_hash() -> None:
+    own, foreign = (
+        spec_of(replace(make_app(), package=package))["command"]["uris"][1]["value"]
+        for package in (Package("package:sha256:", "a" * 64, "p.zip"), Package("https://cdn/x.tgz", "a" * 64))
+    )
+    assert own == f"http://artifacts/{'a' * 64}/p.zip"
+    assert foreign == "https://cdn/x.tgz"
+
+
+def test_the_first_task_on_an_agent_pays_for_the_executor_and_the_next_joins_it() -> None:
+    plan = plan_executor(make_app(), ARTIFACTS)
+    pool = Pool([make_offer("o1", cpus=3, mem=384)])
+    shares, executor = task_shares(pool, make_task(), None, plan, 7)
+    assert (amounts(shares), amounts(executor.shares)) == (Resources(1000, 128_000), plan.resources)
+    assert executor == Executor(plan.id, "a1", "shop", executor.shares, plan.spec, 7)
+    again, same = task_shares(pool, make_task(), executor, plan, 8)
+    assert same is executor
+    assert amounts(again) == Resources(1000, 128_000)
+    with pytest.raises(Short, match="cpus, mem"):
+        task_shares(pool, make_task(), executor, plan, 9)
+
+
+def test_a_pool_that_is_short_is_left_as_it_was() -> None:
+    pool = Pool([make_offer("o1", cpus=1, mem=128)])
+    plan = plan_executor(make_app(), ARTIFACTS)
+    with pytest.raises(Short):
+        task_shares(pool, make_task(), None, plan, 7)
+    assert amounts(pool.cut(Resources(1000, 128_000))) == Resources(1000, 128_000)

@@ -1,0 +1,168 @@
+"""Who may import whom, read from the syntax trees: files at the top decide, folders touch the world."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import jobcloud
+
+ROOT = Path(jobcloud.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# What runs on agents: the standard library alone, of CPython 3.9.
+ON_AGENTS = [*(ROOT / "executor").rglob("*.py"), *(ROOT / f"{name}.py" for name in ("job", "wire", "firetimes"))]
+NOT_DECIDING = {"__init__", "__main__", "job", "wire", "firetimes"}
+DECIDING = [path for path in sorted(ROOT.glob("*.py")) if path.stem not in NOT_DECIDING]
+
+QUIET = {
+    "__future__", "base64", "bisect", "calendar", "collections", "copy", "dataclasses", "datetime", "enum", "functools",
+    "hashlib", "heapq", "itertools", "json", "math", "operator", "re", "typing", "zlib", "zoneinfo",
+}  # fmt: skip
+MAY_USE_NUMPY = {"_match_py", "_match_types", "match", "offers"}
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The full names of all modules that a file imports, wherever in it."""
+    package = ("jobcloud", *path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(filter(None, (above, node.module)))
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names if is_module(f"{base}.{alias.name}"))
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.parent / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def within(path: Path, *folders: str) -> set[str]:
+    """What a file imports from some folders of the package."""
+    prefixes = tuple(f"jobcloud.{folder}" for folder in folders)
+    return {name for name in imports(path) if name in prefixes or name.startswith(tuple(p + "." for p in prefixes))}
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+FOLDERS = tuple(path.name for path in ROOT.iterdir() if (path / "__init__.py").exists())
+
+
+@pytest.mark.parametrize("path", DECIDING, ids=named)
+def test_what_decides_touches_nothing(path: Path) -> None:
+    libraries = {"numpy"} if path.stem in MAY_USE_NUMPY else {"croniter"} if path.stem == "cron" else set()
+    foreign = {top(name) for name in imports(path)} - QUIET - libraries - {"jobcloud"}
+    assert not foreign, f"{path.name} imports {foreign}"
+    assert not within(path, *FOLDERS), f"{path.name} imports from a folder that touches the world"
+
+
+@pytest.mark.parametrize("path", DECIDING, ids=named)
+def test_what_decides_asks_no_clock_and_no_dice_and_opens_nothing(path: Path) -> None:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"now", "utcnow", "today", "urandom"}, f"{path.name}:{node.lineno}: {node.attr}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"open", "print", "input", "exec", "eval", "__import__"}, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", ON_AGENTS, ids=named)
+def test_what_runs_on_agents_needs_nothing_but_a_python_3_9(path: Path) -> None:
+    foreign = {top(name) for name in imports(path)} - sys.stdlib_module_names - {"jobcloud"}
+    assert not foreign, f"{named(path)} imports {foreign}"
+    own = {name for name in imports(path) if name.startswith("jobcloud.")}
+    allowed = ("jobcloud.executor", "jobcloud.job", "jobcloud.wire", "jobcloud.firetimes")
+    assert {name for name in own if not name.startswith(allowed)} == set()
+    tree = ast.parse(path.read_text(), str(path), feature_version=(3, 9))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword):
+            assert node.arg not in {"slots", "kw_only"}, f"line {node.value.lineno}: dataclasses of 3.9 know no such"
+        if isinstance(node, ast.Call):
+            strict = any(keyword.arg == "strict" for keyword in node.keywords)
+            assert not (isinstance(node.func, ast.Name) and strict), f"line {node.lineno}: zip of 3.9 knows no strict"
+
+
+def technology(path: Path) -> str:
+    """`mesos_wire.py` is part of `mesos.py`."""
+    return path.stem.partition("_")[0]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "adapters").glob("*.py")), ids=named)
+def test_an_adapter_knows_neither_the_server_nor_another_technology(path: Path) -> None:
+    assert not within(path, "server", "client", "dev", "planning")
+    others = {name.split(".")[2] for name in within(path, "adapters") if name.count(".") >= 2}
+    assert {other for other in others if technology(Path(other)) != technology(path)} == set()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "client").rglob("*.py")), ids=named)
+def test_the_client_knows_no_code_of_the_server(path: Path) -> None:
+    assert not within(path, "server", "adapters", "dev", "executor")
+    assert not {top(name) for name in imports(path)} & {"fastapi", "uvicorn", "pymesos", "kazoo", "pydantic"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_pymesos_stays_in_its_adapter(path: Path) -> None:
+    if not (path.parent.name == "adapters" and technology(path) == "mesos"):
+        assert not {top(name) for name in imports(path)} & {"pymesos", "http_parser", "addict"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_the_product_knows_no_dev_cluster(path: Path) -> None:
+    if path.parent.name != "dev":
+        assert not within(path, "dev")
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The modules that a fresh interpreter holds after a statement, those it began with left out."""
+    code = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name for name in found.stdout.split() if not name.startswith("__")}
+
+
+def test_importing_jobcloud_loads_nothing_else() -> None:
+    assert loaded_by("import jobcloud") == {"jobcloud"}
+
+
+def test_the_core_needs_no_library_of_the_server() -> None:
+    libraries = {top(name) for name in loaded_by("import jobcloud.scheduler")}
+    assert not libraries & {
+        "msgspec",
+        "pydantic",
+        "fastapi",
+        "httpx",
+        "typer",
+        "structlog",
+        "pymesos",
+        "kazoo",
+        "sqlite3",
+    }
+
+
+def test_the_rule_sees_what_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that reads trees may read past them: here it is shown what it must find."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path / "jobcloud")
+    inner = tmp_path / "jobcloud" / "server"
+    inner.mkdir(parents=True)
+    (inner / "api.py").touch()
+    path = tmp_path / "jobcloud" / "model.py"
+    path.write_text("import os.path\nfrom jobcloud import server\nfrom .server import api\ndef f():\n    import time\n")
+    found = set(imports(path))
+    assert {"os.path", "jobcloud.server", "jobcloud.server.api", "time"} <= found
+    assert within(path, "server") == {"jobcloud.server", "jobcloud.server.api"}
