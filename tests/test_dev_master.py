@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,7 @@ class World:
             assert total.scalars == agent.total.scalars
             assert total.ranges == agent.total.ranges
         for framework_id, client in allocator.clients.items():
-            counted = {n: a for counts in client.allocated.values() for n, a in counts.items() if a}
+            counted = sum((Counter(counts) for counts in client.allocated.values()), Counter())
             assert counted == self.charged(framework_id)
 
     def charged(self, framework_id: str) -> dict[str, int]:
@@ -604,6 +606,70 @@ def test_no_body_of_a_call_breaks_the_master(body: Any, kind: str) -> None:
         effects = world.do(Call(call, framework.stream_id if kind != "SUBSCRIBE" else None))
         assert isinstance(effects[0], (Reply, Subscribed))
         world.do(Operate(call))
+
+
+def paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where there is something in a JSON value."""
+    found = [above] if above else []
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        found += paths(inner, (*above, key))
+    return found
+
+
+def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
+    made = json.loads(json.dumps(value))
+    at = made
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = by
+    return made
+
+
+JUNK = [None, "", "x", -1, 0, 10**30, 1e308, True, [], {}, [None], {"value": None}, {"value": 7}, "\u0000", [[]]]
+
+
+def test_no_spoilt_field_of_a_call_breaks_the_master() -> None:
+    world = World()
+    agent_id = world.agent(resources=parse("cpus:4000;mem:4096000;ports:[31000-31999]"))
+    framework = world.framework()
+    offer = world.offers()[0]
+    task = framework.task("t", agent_id)
+    ports = {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": 1, "end": 2}]}, "role": "*"}
+    task["resources"].append({**ports, "allocation_info": {"role": "*"}, "reservations": []})
+    task.update(kill_policy={"grace_period": {"nanoseconds": 1}}, data="AAAA", labels={"labels": [{"key": "a"}]})
+    variables = {"variables": [{"name": "A", "value": "1", "type": "VALUE"}]}
+    uris = [{"value": "/x", "extract": True, "output_file": "y"}]
+    task["executor"]["command"].update(uris=uris, environment=variables, shell=True, arguments=["a"])
+    task["executor"].update(shutdown_grace_period={"nanoseconds": 1}, framework_id=framework.info["id"], type="CUSTOM")
+    launch = {"type": "LAUNCH", "launch": {"task_infos": [task]}}
+    accept = {"offer_ids": [offer["id"]], "operations": [launch], "filters": {"refuse_seconds": 0}}
+    uuid = next(UUIDS)
+    one = {"task_id": {"value": "t"}, "agent_id": {"value": agent_id}}
+    calls = {
+        "ACCEPT": accept,
+        "DECLINE": {"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 1}},
+        "RECONCILE": {"tasks": [one]},
+        "ACKNOWLEDGE": {**one, "uuid": uuid},
+        "KILL": {**one, "kill_policy": {"grace_period": {"nanoseconds": 1}}},
+        "MESSAGE": {"agent_id": one["agent_id"], "executor_id": {"value": "e"}, "data": "AAAA"},
+        "REVIVE": {"roles": ["*"]},
+        "UPDATE_FRAMEWORK": {"framework_info": framework.info, "suppressed_roles": []},
+        "SUBSCRIBE": {"framework_info": {**framework.info, "id": None, "principal": "p"}, "suppressed_roles": []},
+    }
+    for kind, body in calls.items():
+        call = {"type": kind, kind.lower(): body}
+        if kind != "SUBSCRIBE":
+            call["framework_id"] = framework.info["id"]
+        for path in paths(call):
+            for junk in JUNK:
+                if kind == "ACCEPT":  # each with an offer and a task id that are good
+                    world.wait(1_000)
+                    offer = [offer, *world.offers()][-1]
+                    accept["offer_ids"], task["task_id"] = [offer["id"]], {"value": f"t{len(world.told)}"}
+                spoilt = replaced(call, path, junk)
+                stream = None if kind == "SUBSCRIBE" else framework.stream_id
+                assert isinstance(world.do(Call(spoilt, stream))[0], (Reply, Subscribed))
+        world.sent.clear()
 
 
 # ---- any order -------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ from .validation import (
 )
 from .views import MasterView
 
+_COMPLETED_FRAMEWORKS = 50  # --max_completed_frameworks: of these Mesos knows that they were removed
 MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut | RescindOffer | Tick
 
 
@@ -302,6 +303,8 @@ class Master:
         if framework.id in self.allocator.clients:
             self.allocator.remove_client(framework.id)
         self.removed_frameworks[framework.id] = framework
+        if len(self.removed_frameworks) > _COMPLETED_FRAMEWORKS:
+            del self.removed_frameworks[next(iter(self.removed_frameworks))]
 
     def _teardown(self, framework: Framework, _: Json) -> None:
         self._remove_framework(framework)

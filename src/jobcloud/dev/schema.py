@@ -22,7 +22,10 @@ Check = Callable[[Any, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message: its fields, and which of them have to be there."""
+    """A message: its fields, and which of them have to be there.
+
+    Checking one drops its nulls, which for Mesos are fields that were left out.
+    """
 
     fields: Mapping[str, Check]
     required: tuple[str, ...] = ()
@@ -30,12 +33,17 @@ class Message:
     def __call__(self, value: Any, path: str) -> None:
         if not isinstance(value, dict):
             raise CallError(f"{path or 'the call'}: expecting a JSON object")
+        nulls = []
         for name, inner in value.items():
             check = self.fields.get(name)
-            if check is not None and inner is not None:
+            if inner is None:
+                nulls.append(name)
+            elif check is not None:
                 check(inner, f"{path}.{name}" if path else name)
+        for name in nulls:
+            del value[name]
         for name in self.required:
-            if value.get(name) is None:
+            if name not in value:
                 raise CallError(f"Missing required fields: {f'{path}.{name}' if path else name}")
 
 
@@ -52,6 +60,12 @@ def flag(value: Any, path: str) -> None:
 def whole(value: Any, path: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**64:
         raise CallError(f"{path}: expecting a whole number")
+
+
+def natural(value: Any, path: str) -> None:
+    whole(value, path)
+    if value < 0:
+        raise CallError(f"{path}: expecting a number of at least 0")
 
 
 def number(value: Any, path: str) -> None:
@@ -122,7 +136,7 @@ RESOURCE = Message(
         "name": text,
         "type": one_of("SCALAR", "RANGES", "SET", "TEXT"),
         "scalar": Message({"value": number}, ("value",)),
-        "ranges": Message({"range": listed(Message({"begin": whole, "end": whole}, ("begin", "end")))}),
+        "ranges": Message({"range": listed(Message({"begin": natural, "end": natural}, ("begin", "end")))}),
         "set": Message({"item": listed(text)}),
         "role": text,
         "allocation_info": Message({"role": text}),

@@ -85,7 +85,6 @@ class Shell:
         self.master = Master(settings, self.now())
         self.hosts: dict[str, Host] = {}  # by link
         self.faults = Faults()
-        self.on_agents_changed: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, tuple[Connection, Host | None]] = {}
         self._queue: deque[tuple[Host | None, Any]] = deque()
@@ -197,7 +196,6 @@ class Shell:
         elif isinstance(effect, ToMaster) and host is not None:
             if host.linked:
                 self.post(None, FromAgent(host.link, effect.message))
-                self.on_agents_changed()
         elif isinstance(effect, Reply) and caller is not None:
             caller.answer(effect.status, effect.body)
         elif isinstance(effect, Subscribed):
