@@ -153,7 +153,9 @@ class Executor(Listener):
         if self._app is None and not self._app_error:
             self._read_app(event["subscribed"]["executor_info"].get("data"))
         for uuid in self._ledger.unacknowledged_updates():
-            if uuid not in self._told:
+            if uuid in self._told:
+                self._resend_later(uuid, _RESEND_UNACKNOWLEDGED_S)
+            else:
                 self._resend(uuid)
         self._look_idle()
 

@@ -134,10 +134,26 @@ class Workers:
 
     def _start_worker(self) -> _Worker:
         worker = _Worker(self._errors)
-        (stdout, out_ticket), (stderr, err_ticket) = self._pump.attach(self._output), self._pump.attach(self._errors)
+        orders, answers = self._spawn(worker)
+        self._all.add(worker)
+        self._current = worker
+        for target, args in ((_write_lines, (orders, worker.outbox)), (self._read_lines, (worker, answers))):
+            threading.Thread(target=target, args=args, name="worker-lines", daemon=True).start()
+        app = self._app
+        hello = {"type": "hello", "protocol": protocol.VERSION, "appName": app.app_name, "appVersion": app.app_version}
+        self._say(worker, {**hello, "directory": self._directory, "tasks": self._folders.root})
+        self._loop.later(
+            READY_WITHIN_S, lambda: None if worker.ready else self._kill_worker(worker, "it was not ready in time")
+        )
+        return worker
+
+    def _spawn(self, worker: _Worker) -> Tuple[int, int]:
+        """Our ends of the pipes: (orders, answers). Raises OSError or SubprocessError."""
+        stdout, out_ticket = self._pump.attach(self._output)
+        stderr, err_ticket = self._pump.attach(self._errors)
+        worker.tickets = (out_ticket, err_ticket)
         orders_read, orders_write = os.pipe()
         answers_read, answers_write = os.pipe()
-        given_away = (stdout, stderr, orders_read, answers_write)
         try:
             worker.child = self._children.spawn(
                 [*self._command, str(orders_read), str(answers_write)],
@@ -151,27 +167,12 @@ class Workers:
         except (OSError, subprocess.SubprocessError):
             os.close(orders_write)
             os.close(answers_read)
-            self._pump.finish((out_ticket, err_ticket), lambda: None)
+            self._pump.finish(worker.tickets, lambda: None)
             raise
         finally:
-            for descriptor in given_away:
-                os.close(descriptor)
-        worker.tickets = (out_ticket, err_ticket)
-        self._all.add(worker)
-        self._current = worker
-        threading.Thread(
-            target=_write_lines, args=(orders_write, worker.outbox), name="worker-orders", daemon=True
-        ).start()
-        threading.Thread(
-            target=self._read_lines, args=(worker, answers_read), name="worker-answers", daemon=True
-        ).start()
-        app = self._app
-        hello = {"type": "hello", "protocol": protocol.VERSION, "appName": app.app_name, "appVersion": app.app_version}
-        self._say(worker, {**hello, "directory": self._directory, "tasks": self._folders.root})
-        self._loop.later(
-            READY_WITHIN_S, lambda: None if worker.ready else self._kill_worker(worker, "it was not ready in time")
-        )
-        return worker
+            for given_away in (stdout, stderr, orders_read, answers_write):
+                os.close(given_away)
+        return orders_write, answers_read
 
     def _say(self, worker: _Worker, message: protocol.Message) -> None:
         worker.outbox.put(protocol.encode(message))
