@@ -19,6 +19,7 @@ from jobcloud.errors import Refused
 from jobcloud.messages import (
     RANK,
     Acknowledge,
+    Command,
     Disconnected,
     Effect,
     Event,
@@ -44,19 +45,18 @@ from jobcloud.scheduler import Policy, Scheduler, Stored
 POLICY = Policy(ARTIFACTS, history=5, most_waiting=5, reconcile_interval_ms=60_000)
 EXECUTOR = Resources(500, 128_000)
 EVENTS_EACH = 700
-HISTORIES = 32
+HISTORIES = 30
 AGENTS = {
-    "a1": Resources(6000, 4_096_000),
-    "a2": Resources(4000, 2_048_000, ports=4000),
-    "a3": Resources(3000, 9_000_000),
+    "a1": Resources(9000, 4_096_000),
+    "a2": Resources(6000, 2_048_000, ports=6000),
+    "a3": Resources(4000, 9_000_000),
 }
 
 
 class World:
     """One history. `log` keeps the last events for whoever has to read a failure."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, faults: bool = True) -> None:
         self.dice = random.Random(seed)
         self.mesos = Mesos(self.dice, AGENTS)
         self.at = START + self.dice.randrange(86_400_000)
@@ -64,9 +64,9 @@ class World:
         self.epoch = 0
         self.log: deque[Event | str] = deque(maxlen=25)
         self.events = 0
-        self.received: Counter[str] = Counter()
+        self.met: Counter[type] = Counter()
         self.records: list[tuple[Stored, int, int, list[tuple[Event, list[Effect] | None]]]] = []
-        self.faults = True
+        self.faults = faults
         self.start_leader()
 
     # ---------------------------------------------------------------------------------------------- the shell
@@ -95,6 +95,7 @@ class World:
         self.scheduler.validate()
         effects = effects or []
         self.check_order(event, effects)
+        self.met.update(map(type, (event, *effects)))
         crash_after = self.dice.randrange(len(effects) + 1) if self.faults and self.dice.random() < 0.01 else None
         for number, effect in enumerate(effects):
             if number == crash_after:
@@ -237,19 +238,18 @@ class World:
     def command(self) -> None:
         dice, at = self.dice, self.at
         app, job = dice.choice(("shop", "bank")), self.random_job()
-        self.handle(dice.choice((
-            lambda: PutApp(at, make_app(app, dice.randrange(1, 4), resources=EXECUTOR), dice.random() < 0.5),
-            lambda: PutJob(at, job, replace=False),
-            lambda: PutJob(at, job, replace=False),
-            lambda: PutJob(at, job, replace=True),
-            lambda: SetJobEnabled(at, job.name, dice.random() < 0.6),
-            lambda: SetAppEnabled(at, app, dice.random() < 0.8),
-            lambda: Trigger(at, job.name),
-            lambda: Trigger(at, job.name),
-            lambda: RemoveJob(at, job.name),
-            lambda: RemoveApp(at, app, jobs=dice.random() < 0.3),
-            lambda: KillTask(at, dice.choice(["x", *self.scheduler.tasks])),
-        ))())  # fmt: skip
+        commands: list[tuple[Command, float]] = [
+            (PutApp(at, make_app(app, dice.randrange(1, 4), resources=EXECUTOR), replace=dice.random() < 0.3), 2),
+            (PutJob(at, job), 5),
+            (PutJob(at, job, replace=True), 2),
+            (SetJobEnabled(at, job.name, dice.random() < 0.7), 1.5),
+            (SetAppEnabled(at, app, dice.random() < 0.8), 0.7),
+            (Trigger(at, job.name), 6),
+            (RemoveJob(at, job.name), 0.7),
+            (RemoveApp(at, app, jobs=dice.random() < 0.3), 0.5),
+            (KillTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
+        ]
+        self.handle(dice.choices([one for one, _ in commands], [weight for _, weight in commands])[0])
 
     def random_job(self) -> Job:
         dice = self.dice
@@ -272,8 +272,9 @@ class World:
 
     def step(self) -> None:
         chance: list[tuple[Callable[[], None], int]] = [
-            (self.deliver, 30), (self.tick, 14), (self.run_something, 18), (self.mesos.perform_one, 22),
-            (self.mesos.offer_all, 8), (self.resend, 4), (self.misfortune, 6), (self.reconnect, 4), (self.command, 7),
+            (self.deliver, 40), (self.tick, 12), (self.run_something, 18), (self.mesos.perform_one, 36),
+            (self.mesos.offer_all, 8), (self.resend, 6), (self.misfortune, 6 * self.faults), (self.reconnect, 4),
+            (self.command, 7),
         ]  # fmt: skip
         doers, weights = zip(*chance, strict=True)
         self.dice.choices(doers, weights)[0]()
@@ -349,8 +350,9 @@ def make_status_of(task_id: str, state: str):  # type: ignore[no-untyped-def]
     return Status(task_id, "a1", state)
 
 
-def play(seed: int, events: int) -> World:
-    world = World(seed)
+def play(seed: int, events: int, faults: bool = True) -> World:
+    """One history from a seed. Raises AssertionError with the seed and the last events."""
+    world = World(seed, faults)
     try:
         for version, app in enumerate(("shop", "bank"), 1):
             world.handle(PutApp(world.at, make_app(app, version, resources=EXECUTOR)))
@@ -370,3 +372,18 @@ def play(seed: int, events: int) -> World:
 @pytest.mark.parametrize("number", range(HISTORIES))
 def test_any_history_keeps_every_promise(number: int, seed: int) -> None:
     assert play(seed + number, EVENTS_EACH).events >= EVENTS_EACH
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_without_faults_mesos_refuses_no_launch(number: int, seed: int) -> None:
+    world = play(seed + number, EVENTS_EACH, faults=False)
+    assert world.mesos.unexpected == []
+    assert len(world.mesos.tasks) > 20
+
+
+def test_the_histories_meet_every_event_and_every_effect(seed: int) -> None:
+    met: Counter[type] = Counter()
+    for number in range(6):
+        met += play(seed + number, EVENTS_EACH).met
+    missed = {*Event.__args__, *Effect.__args__} - met.keys()
+    assert not missed, f"never met: {missed}"
