@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -147,6 +148,30 @@ def test_e5_an_agent_that_offers_a_socket_file_is_talked_to_there(tmp_path: Path
         assert agent.end("t1").state == "TASK_FINISHED"
     finally:
         executor.stop()
+        agent.down()
+
+
+def test_an_agent_with_tls_is_talked_to_if_its_certificate_is_good(tmp_path: Path) -> None:
+    authority = pytest.importorskip("trustme").CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    agent = FakeAgent(app_payload(PACKAGE), tls=context)
+    python, tls = interpreters()[0], {"MESOS_SSL_ENABLED": "true"}
+    trusting = ExecutorProcess(agent, tmp_path / "a", PACKAGE, python, SSL_CERT_FILE=str(tmp_path / "ca.pem"), **tls)
+    try:
+        agent.launch("t1", jobClass="shop.jobs:works_on")
+        assert agent.end("t1").state == "TASK_FINISHED"
+        trusting.stop()
+        told = len(agent.calls)
+        wary = ExecutorProcess(agent, tmp_path / "b", PACKAGE, python, **tls)
+        try:
+            wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in wary.log(), "it refuses the certificate")
+            assert len(agent.calls) == told
+        finally:
+            wary.stop()
+    finally:
+        trusting.stop()
         agent.down()
 
 

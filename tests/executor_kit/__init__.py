@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socketserver
+import ssl
 import subprocess
 import sys
 import threading
@@ -127,8 +128,13 @@ def task_payload(task_id: str, *, item: int = 0, parameter: str = "", **job: Any
 class FakeAgent:
     """An agent that a test drives by hand: it acknowledges updates unless told otherwise, and notes all it is told."""
 
-    def __init__(self, executor_data: Mapping[str, Any] | str | None, socket_path: Path | None = None) -> None:
-        self._socket_path = socket_path
+    def __init__(
+        self,
+        executor_data: Mapping[str, Any] | str | None,
+        socket_path: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._socket_path, self._tls = socket_path, tls
         self.executor_data = executor_data
         self.calls: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -173,6 +179,8 @@ class FakeAgent:
         if self._socket_path is None:
             self._server = Server(("127.0.0.1", self._port), Handler)
             self._port = self._server.server_address[1]
+            if self._tls is not None:
+                self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         else:
             self._server = socketserver.ThreadingUnixStreamServer(str(self._socket_path), Handler)
             self._server.daemon_threads = True
