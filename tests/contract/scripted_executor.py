@@ -1,8 +1,9 @@
 """A Mesos v1 executor that does what it is told: by the data of its tasks and by messages of its scheduler.
 
 Commands: {"update": TASK, "state": STATE, ...} · {"exit": CODE} · {"signal": NUMBER} · {"environment": true} ·
-{"resubscribe": true} (a new stream with everything unacknowledged) · {"deaf": true} (ignore SHUTDOWN and SIGTERM).
-It tells its scheduler of every event it gets, heartbeats left out. Standard library only.
+{"resubscribe": true} (a new stream with everything unacknowledged; "forgetful": as if it had never got its tasks) ·
+{"deaf": true} (ignore SHUTDOWN and SIGTERM). It tells its scheduler of every event it gets, heartbeats left out.
+Standard library only.
 """
 
 import base64
@@ -69,6 +70,8 @@ def obey(command):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         say("deaf")
     elif "resubscribe" in command:
+        if command["resubscribe"] == "forgetful":
+            unacknowledged_tasks.clear()
         return True
     return False
 
