@@ -44,6 +44,22 @@ def pytest_report_header() -> str:
     return f"jobcloud seed: {run_seed()} (set JOBCLOUD_SEED to repeat)"
 
 
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(report.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With JOBCLOUD_TEST_NO_SKIP=1, as CI has it where the real servers are, a test skipped is a test failed."""
+    if _skipped and os.environ.get("JOBCLOUD_TEST_NO_SKIP") == "1":
+        print(f"\n{len(_skipped)} tests were skipped where none may be: {', '.join(_skipped[:5])} …")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture
 def seed() -> int:
     return run_seed()
