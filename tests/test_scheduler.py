@@ -417,6 +417,23 @@ def test_a_kill_is_repeated_until_the_end_is_seen_also_by_the_next_leader() -> N
         desk.do(KillTask(desk.at, task_id))
 
 
+def test_a_killed_task_stays_ended_also_where_its_job_fails_over() -> None:
+    desk, task_id = desk_with_task(failover=True)
+    desk.do(KillTask(desk.at, task_id))
+    desk.status(task_id, "TASK_KILLED")
+    assert desk.firings()[0].shards[0].state is ShardState.KILLED
+    assert desk.firings()[0].ended_ms == desk.at
+
+
+def test_without_a_connection_no_offer_is_held_and_nothing_is_wanted() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.do(OffersReceived(desk.at, (make_offer("o1"),)))
+    desk.do(Disconnected(desk.at))
+    desk.do(Trigger(desk.at, "report"))
+    assert desk.scheduler.cluster.held == 0
+    assert desk.settle(600_000) == of(Publish, desk.last)
+
+
 def test_a_killed_task_of_a_resident_comes_back() -> None:
     desk, task_id = desk_with_task(kind=JobKind.DAEMON)
     desk.do(KillTask(desk.at, task_id))

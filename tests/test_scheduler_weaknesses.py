@@ -283,6 +283,16 @@ def test_b25_what_is_due_is_launched_at_that_very_instant() -> None:
     assert len(desk.launched(desk.tick())) == 1
 
 
+def test_b25_an_offer_held_to_the_last_is_used_before_it_would_be_given_back() -> None:
+    desk = Desk(make_app(), make_job(cron="0/10 * * * * ?"))
+    due = desk.scheduler.next_firing("report")
+    assert due is not None
+    desk.at = due - desk.policy.offer_hold_ms - 1
+    desk.do(OffersReceived(desk.at, (make_offer("o1"),)))
+    desk.at = due
+    assert len(desk.launched(desk.tick())) == 1
+
+
 def test_b25_several_runs_need_no_round_in_between() -> None:
     desk = Desk(make_app(), *(make_job(f"j{number}", cron="* * * * * ?") for number in range(20)))
     desk.do(OffersReceived(desk.at, (make_offer("o1", cpus=40),)))

@@ -229,24 +229,23 @@ class Scheduler:
 
     def agents(self) -> list[AgentView]:
         """The agents known, with what they offer and what we use there."""
-        views = []
-        for entry in self.cluster.agents.values():
-            executors = tuple(e.id for e in self.executors.values() if e.agent_id == entry.id)
-            claimed = self.cluster.claimed(entry)
-            views.append(
-                AgentView(
-                    entry.id,
-                    entry.hostname,
-                    entry.address,
-                    entry.attributes,
-                    entry.offered,
-                    claimed,
-                    len(entry.offers),
-                    executors,
-                    entry.lost,
-                )
+        executors: dict[str, list[str]] = {}
+        for executor in self.executors.values():
+            executors.setdefault(executor.agent_id, []).append(executor.id)
+        return [
+            AgentView(
+                entry.id,
+                entry.hostname,
+                entry.address,
+                entry.attributes,
+                entry.offered,
+                self.cluster.claimed(entry),
+                len(entry.offers),
+                tuple(executors.get(entry.id, ())),
+                entry.lost,
             )
-        return views
+            for entry in self.cluster.agents.values()
+        ]
 
     def story(self, task_id: str) -> list[Publish]:
         """What is remembered of one task, oldest first."""
@@ -317,8 +316,8 @@ class Scheduler:
         if self.queue.ripen(at):
             self._work()
         self._ask_again(at)
+        self._round(at)  # before anything is given back: what is due now may need it
         self._give_back(at)
-        self._round(at)
         self._rest(at)
         self._sweep(at)
 
@@ -655,6 +654,8 @@ class Scheduler:
                 self._out.append(Decline(call.offer_ids, 0))
         elif isinstance(call, Suppress | Revive):
             self._suppressed, self._new_work = isinstance(call, Revive), True
+        elif isinstance(call, Reconcile):
+            self._reconcile_at = min(self._reconcile_at, event.at + self.policy.reconcile_first_ms)
         self._publish(event.at, Topic.FAULT, f"{type(call).__name__} failed: {event.reason}")
 
     # ------------------------------------------------------------------------------------------------- status
@@ -1105,7 +1106,7 @@ class Scheduler:
     def _restore_executor(self, key: str, executor: Executor, at: int) -> None:
         """It may live still, with or without tasks; one without a record of its own is described from its app."""
         if executor.spec == repair.NO_SPEC:
-            plan = self._contained("", at, self._plan_of, executor.app) if executor.app in self.apps else None
+            plan = self._plan_of(executor.app) if executor.app in self.apps else None
             if plan is not None and plan.id == executor.id:
                 shares = tuple(Share(name, n) for name, n in zip(DIMENSIONS, plan.resources, strict=True) if n)
                 executor = replace(executor, spec=plan.spec, shares=shares)
