@@ -5,8 +5,8 @@ shares no code with `jobcloud.cron`, whose `Schedule.table()` gives the table an
 where the two disagree one of them is wrong, and the tests compare them.
 
 The table, in JSON types: `version` 1; `seconds`, `minutes`, `hours`, `months`, `month_days`, `weekdays` (0 = Sunday)
-and `years` (null: every year) as rising lists of whole numbers; `either_day`, true when a day needs to be in only one of
-`month_days` and `weekdays`; `special_day`, null or an object of `kind` (last, last_workday, nearest_workday,
+and `years` (null: every year) as rising lists of whole numbers; `either_day`, true when a day needs to be in only one
+of `month_days` and `weekdays`; `special_day`, null or an object of `kind` (last, last_workday, nearest_workday,
 last_weekday, nth_weekday), `n` and `weekday`, which then replaces both; `zone`; `run_after_gap`: a wall time that the
 clock jumps over fires at the first instant after; `repeat_in_fold`: a wall time that comes twice fires twice.
 """
