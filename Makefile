@@ -52,6 +52,10 @@ debug-test: $(VENV)/.tests
 	$(BIN)/python -m pytest tests/test_match*.py; status=$$?; \
 	$(BIN)/python setup.py -q build_ext --inplace --force && exit $$status
 
+# A million (expression, zone, start) triples against the oracles; some ten minutes.
+cron-soak: $(VENV)/.tests
+	JOBCLOUD_CRON_TRIPLES=1000000 $(BIN)/python -m pytest -q -o timeout=0 tests/test_cron_oracles.py
+
 bench: $(VENV)/.tests
 	$(BIN)/python bench/bench_cycle.py
 	$(BIN)/python -m pytest bench/bench_match.py --benchmark-enable --benchmark-only
