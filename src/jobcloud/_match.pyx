@@ -6,6 +6,8 @@ some terabytes in thousandths of a megabyte does not fit 32 bits, and integers, 
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memset
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from jobcloud._match_types import (
     class_numbers,
     decode,
     encode,
+    engine_name,
     release_numbers,
     whole,
 )
@@ -34,9 +37,14 @@ cdef enum:
     CLASS_REMOVED = 2
     NONE = -1
     UNTRIED = -2
-    INFEASIBLE = 2147483647  # INT32_MAX
     SHORTAGE_SHIFT = 33
     FIRST_HOSTS = 64  # room to begin with
+    UNKNOWN = -2  # a table's best host has become worse: look at the minima
+    # What decides between the table of a class and a scan; each only trades time for time, never answers.
+    FEWEST_HOSTS = 32  # below, one scan costs what looking into a table costs
+    ASKS_BEFORE_TABLE = 2  # a class asked for once or twice is not worth one
+    HOSTS_A_REPLAY = 16  # re-scoring one host alone costs as much as scoring so many in a pass
+    LONGEST_WAIT = 6  # a table that never catches up is left alone for up to 2**6 - 2 scans
 
 cdef int64_t WEIGHT_ONE = <int64_t>1 << 52  # >> 32: a host wholly free in one dimension scores 2**20
 cdef int64_t SHORTAGE_ONE = <int64_t>1 << 53
@@ -59,64 +67,268 @@ cdef object grown(table, Py_ssize_t length, int axis):
 
 cdef extern from *:
     """
-    /* In C for one attribute that Cython cannot write: the loop is compiled for several vector widths, and the widest
-       that the machine has is chosen when the module is loaded. Integers give the same answer on each. */
+    #include <stdint.h>
+    #include <stddef.h>
+
+    /* In C for one attribute that Cython cannot write: the loops are compiled for several vector widths, and the
+       widest that the machine has is chosen when the module is loaded. Integers give the same answer on each. */
     #if defined(__x86_64__) && defined(__GLIBC__) && __GNUC__ >= 12 && !defined(__clang__)
     #define JOBCLOUD_WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+    static const char *jobcloud_vector_path(void)
+    {
+        __builtin_cpu_init();
+        return __builtin_cpu_supports("x86-64-v4") ? "x86-64-v4 (AVX-512)"
+             : __builtin_cpu_supports("x86-64-v3") ? "x86-64-v3 (AVX2)" : "x86-64 (SSE2)";
+    }
     #else
     #define JOBCLOUD_WIDEST
+    static const char *jobcloud_vector_path(void) { return "the compiler's baseline"; }
     #endif
 
-    enum { JOBCLOUD_BLOCK = 64 };  /* hosts scored at a time: the scratch rows stay in the first-level cache */
+    enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_PAYS = 1 << 30 };
 
-    /* The lowest of `lowest` and the scores of the n hosts from `base` on; *at is its slot, kept if none is lower.
-       Tables are [dimensions][stride]; a host counts if its status is 1 and its entry in each given mask is not 0. */
+    /* One class and the hosts as its score sees them. Tables are [dimensions][stride], rows [slots][2 * dimensions]
+       with the same unclaimed amounts and weights side by side, for looking at one host. `payers` is NULL without a
+       key; a host without payers needs `first` and comes after all that have some. */
+    typedef struct {
+        int dimensions;
+        size_t stride;
+        const int64_t *request, *first, *unclaimed, *weight, *rows;
+        const uint8_t *status, *allowed;
+        const int32_t *payers;
+    } jobcloud_view;
+
+    /* Scores of the n hosts from `base` on into out[0..63], infeasible beyond n; returns the lowest. */
     JOBCLOUD_WIDEST
-    static uint64_t lowest_in_block(int base, int n, int dimensions, size_t stride, const int64_t *need,
-                                    const int64_t *unclaimed, const int64_t *weight, const uint8_t *status,
-                                    const uint8_t *allowed, const int32_t *payers, uint64_t lowest, int *at)
+    static int32_t jobcloud_score_block(const jobcloud_view *view, int base, int n, int32_t *out)
     {
-        uint64_t score[JOBCLOUD_BLOCK], found = lowest;
+        uint64_t score[JOBCLOUD_BLOCK];
         int64_t short_by[JOBCLOUD_BLOCK];  /* the sign bit stays set once any dimension falls short */
         int64_t usable = 0;
-        unclaimed += base, weight += base, status += base;
-        allowed = allowed ? allowed + base : allowed;
-        payers = payers ? payers + base : payers;
+        int32_t lowest = JOBCLOUD_INFEASIBLE;
+        const int64_t *unclaimed = view->unclaimed + base, *weight = view->weight + base;
+        const uint8_t *status = view->status + base;
         for (int i = 0; i < n; i++) {
             score[i] = 0;
             short_by[i] = -(int64_t)(status[i] != 1);
         }
-        if (allowed)
+        if (view->allowed)
             for (int i = 0; i < n; i++)
-                short_by[i] |= -(int64_t)(allowed[i] == 0);
-        if (payers)
-            for (int i = 0; i < n; i++)
-                short_by[i] |= -(int64_t)(payers[i] == 0);
+                short_by[i] |= -(int64_t)(view->allowed[base + i] == 0);
         for (int i = 0; i < n; i++)
             usable |= ~short_by[i];
-        if (!usable)
-            return lowest;
-        for (int d = 0; d < dimensions; d++, unclaimed += stride, weight += stride)
-            for (int i = 0; i < n; i++) {
-                int64_t left = unclaimed[i] - need[d];
-                short_by[i] |= left;
-                score[i] += ((uint64_t)left * (uint64_t)weight[i]) >> 32;
+        if (usable && view->payers) {
+            const int32_t *payers = view->payers + base;
+            for (int i = 0; i < n; i++)
+                score[i] = payers[i] == 0 ? JOBCLOUD_PAYS : 0;
+            for (int d = 0; d < view->dimensions; d++, unclaimed += view->stride, weight += view->stride) {
+                int64_t request = view->request[d], first = view->first[d];
+                for (int i = 0; i < n; i++) {
+                    int64_t left = unclaimed[i] - (payers[i] == 0 ? first : request);
+                    short_by[i] |= left;
+                    score[i] += ((uint64_t)left * (uint64_t)weight[i]) >> 32;
+                }
             }
-        for (int i = 0; i < n; i++) {
-            score[i] = short_by[i] < 0 ? UINT64_MAX : score[i];
-            found = score[i] < found ? score[i] : found;
+        } else if (usable) {
+            for (int d = 0; d < view->dimensions; d++, unclaimed += view->stride, weight += view->stride) {
+                int64_t request = view->request[d];
+                for (int i = 0; i < n; i++) {
+                    int64_t left = unclaimed[i] - request;
+                    short_by[i] |= left;
+                    score[i] += ((uint64_t)left * (uint64_t)weight[i]) >> 32;
+                }
+            }
         }
-        if (found < lowest)
-            for (*at = base; score[*at - base] != found; ++*at);
-        return found;
+        for (int i = 0; i < n; i++)
+            out[i] = short_by[i] < 0 ? JOBCLOUD_INFEASIBLE : (int32_t)score[i];
+        for (int i = n; i < JOBCLOUD_BLOCK; i++)
+            out[i] = JOBCLOUD_INFEASIBLE;
+        for (int i = 0; i < JOBCLOUD_BLOCK; i++)
+            lowest = out[i] < lowest ? out[i] : lowest;
+        return lowest;
+    }
+
+    /* The same for one host. */
+    static inline int32_t jobcloud_score_one(const jobcloud_view *view, int host)
+    {
+        const int64_t *row = view->rows + (size_t)host * 2 * view->dimensions, *weight = row + view->dimensions;
+        const int64_t *need = view->request;
+        uint64_t score = 0;
+        int64_t short_by = 0;
+        if (view->status[host] != 1 || (view->allowed && !view->allowed[host]))
+            return JOBCLOUD_INFEASIBLE;
+        if (view->payers && view->payers[host] == 0) {
+            need = view->first;
+            score = JOBCLOUD_PAYS;
+        }
+        for (int d = 0; d < view->dimensions; d++) {
+            int64_t left = row[d] - need[d];
+            short_by |= left;
+            score += ((uint64_t)left * (uint64_t)weight[d]) >> 32;
+        }
+        return short_by < 0 ? JOBCLOUD_INFEASIBLE : (int32_t)score;
+    }
+
+    JOBCLOUD_WIDEST
+    static int32_t jobcloud_lowest(const int32_t *of)
+    {
+        int32_t lowest = JOBCLOUD_INFEASIBLE;
+        for (int i = 0; i < JOBCLOUD_BLOCK; i++)
+            lowest = of[i] < lowest ? of[i] : lowest;
+        return lowest;
+    }
+
+    JOBCLOUD_WIDEST
+    static int jobcloud_where(const int32_t *of, int32_t value)
+    {
+        int32_t at = JOBCLOUD_BLOCK;
+        for (int i = 0; i < JOBCLOUD_BLOCK; i++) {
+            int32_t here = of[i] == value ? i : JOBCLOUD_BLOCK;
+            at = here < at ? here : at;
+        }
+        return at;
+    }
+
+    /* The scores of one class: of each host, the minima of 64 hosts and the minima of 64 of those. */
+    typedef struct {
+        int32_t *score, *block, *top;  /* one piece of memory; NULL: no table */
+        int32_t blocks, tops;
+        int32_t best, best_score;      /* UNKNOWN: to be looked up in the minima */
+        int32_t asks, misses, wait;
+        uint64_t seen;                 /* the change up to which the scores are right */
+    } jobcloud_table;
+
+    /* Hosts in a list by their last change, the latest first; changed is 0 for one that is not in it. */
+    typedef struct {
+        uint64_t changed;
+        int32_t newer, older;
+    } jobcloud_change;
+
+    static inline int32_t *jobcloud_minima_of(const jobcloud_table *table, int top)
+    {
+        return table->block + (size_t)top * JOBCLOUD_BLOCK;
+    }
+
+    static void jobcloud_put(jobcloud_table *table, int host, int32_t score)
+    {
+        int block = host / JOBCLOUD_BLOCK, top = block / JOBCLOUD_BLOCK;
+        int32_t before = table->score[host], lowest = table->block[block], was = lowest;
+        table->score[host] = score;
+        if (score < lowest)
+            lowest = score;
+        else if (before == lowest && score > before)
+            lowest = jobcloud_lowest(table->score + (size_t)block * JOBCLOUD_BLOCK);
+        if (lowest == was)
+            return;
+        table->block[block] = lowest;
+        if (lowest < table->top[top])
+            table->top[top] = lowest;
+        else if (was == table->top[top])
+            table->top[top] = jobcloud_lowest(jobcloud_minima_of(table, top));
+    }
+
+    static void jobcloud_rebuild(jobcloud_table *table, const jobcloud_view *view, int hosts)
+    {
+        for (int block = 0; block < table->blocks; block++) {
+            int base = block * JOBCLOUD_BLOCK, n = hosts - base;
+            n = n < 0 ? 0 : n > JOBCLOUD_BLOCK ? JOBCLOUD_BLOCK : n;
+            table->block[block] = jobcloud_score_block(view, base, n, table->score + base);
+        }
+        for (int block = table->blocks; block < table->tops * JOBCLOUD_BLOCK; block++)
+            table->block[block] = JOBCLOUD_INFEASIBLE;
+        for (int top = 0; top < table->tops; top++)
+            table->top[top] = jobcloud_lowest(jobcloud_minima_of(table, top));
+        table->best = -2;
+    }
+
+    /* Score anew what changed since the table was right, `most` hosts at most; how many, or -1 if there are more. */
+    static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const jobcloud_change *changes,
+                               int newest, int most)
+    {
+        int done = 0;
+        for (int host = newest; host >= 0 && changes[host].changed > table->seen; host = changes[host].older) {
+            int32_t score;
+            if (done == most)
+                return -1;
+            done++;
+            score = jobcloud_score_one(view, host);
+            if (score == table->score[host])
+                continue;
+            jobcloud_put(table, host, score);
+            if (table->best == -2)
+                continue;
+            if (score < table->best_score || (score == table->best_score && host < table->best)) {
+                table->best = host;
+                table->best_score = score;
+            } else if (host == table->best && score > table->best_score)
+                table->best = -2;
+        }
+        return done;
+    }
+
+    static int jobcloud_best(jobcloud_table *table)
+    {
+        if (table->best == -2) {
+            int32_t lowest = JOBCLOUD_INFEASIBLE;
+            int top = 0, block;
+            for (int i = 0; i < table->tops; i++)
+                if (table->top[i] < lowest) {
+                    lowest = table->top[i];
+                    top = i;
+                }
+            table->best = -1;
+            table->best_score = lowest;
+            if (lowest != JOBCLOUD_INFEASIBLE) {
+                block = top * JOBCLOUD_BLOCK + jobcloud_where(jobcloud_minima_of(table, top), lowest);
+                table->best = block * JOBCLOUD_BLOCK
+                            + jobcloud_where(table->score + (size_t)block * JOBCLOUD_BLOCK, lowest);
+            }
+        }
+        return table->best;
     }
     """
-    enum: JOBCLOUD_BLOCK
-    uint64_t lowest_in_block(
-        int base, int n, int dimensions, size_t stride, const int64_t* need, const int64_t* unclaimed,
-        const int64_t* weight, const uint8_t* status, const uint8_t* allowed, const int32_t* payers,
-        uint64_t lowest, int* at
-    ) noexcept nogil
+    const char* jobcloud_vector_path() nogil
+    enum:
+        JOBCLOUD_BLOCK
+        JOBCLOUD_INFEASIBLE
+    ctypedef struct View "jobcloud_view":
+        int dimensions
+        size_t stride
+        const int64_t* request
+        const int64_t* first
+        const int64_t* unclaimed
+        const int64_t* weight
+        const int64_t* rows
+        const uint8_t* status
+        const uint8_t* allowed
+        const int32_t* payers
+    ctypedef struct Table "jobcloud_table":
+        int32_t* score
+        int32_t* block
+        int32_t* top
+        int32_t blocks
+        int32_t tops
+        int32_t best
+        int32_t best_score
+        int32_t asks
+        int32_t misses
+        int32_t wait
+        uint64_t seen
+    ctypedef struct Change "jobcloud_change":
+        uint64_t changed
+        int32_t newer
+        int32_t older
+    int32_t jobcloud_score_block(const View* view, int base, int n, int32_t* out) noexcept nogil
+    int32_t jobcloud_score_one(const View* view, int host) noexcept nogil
+    int jobcloud_where(const int32_t* of, int32_t value) noexcept nogil
+    void jobcloud_rebuild(Table* table, const View* view, int hosts) noexcept nogil
+    int jobcloud_replay(Table* table, const View* view, const Change* changes, int newest, int most) noexcept nogil
+    int jobcloud_best(Table* table) noexcept nogil
+
+
+def vector_path():
+    """Which vector code the scans run on this machine."""
+    return jobcloud_vector_path().decode()
 
 
 @cython.final
@@ -124,11 +336,16 @@ cdef extern from *:
 cdef class Matcher:
     """Places task classes on hosts: first where the class's shared part is already paid, then by best fit.
 
-    ``dimensions``: how many resources a host has, 1..64; their order is the caller's. ``_match_py.py`` documents each
-    method, ``docs/matcher.md`` the rules. One thread uses a matcher at a time; ``match`` releases the GIL meanwhile.
+    ``dimensions``: how many resources a host has, 1..64; their order is the caller's. ``engine``: "index" keeps the
+    scores of each class and re-scores the hosts that changed, "scan" scores all hosts for each task; the answers are
+    the same. ``_match_py.py`` documents each method, ``docs/matcher.md`` the rules. One thread uses a matcher at a
+    time; ``match`` releases the GIL meanwhile.
     """
 
     cdef readonly int dimensions
+    cdef readonly str engine
+    cdef readonly int64_t evaluations  # scores computed so far
+    cdef bint indexed
     cdef bint busy
     # Counts what may let a class fit that was refused before; claims never do (docs/matcher.md, "What was refused").
     cdef uint64_t loosened
@@ -138,8 +355,14 @@ cdef class Matcher:
     cdef int64_t[:, ::1] unclaimed  # [D, slots]
     cdef int64_t[:, ::1] total
     cdef int64_t[:, ::1] weight
+    cdef int64_t[:, ::1] rows       # [slots, 2 D]: unclaimed and weight once more, of one host side by side
     cdef uint8_t[::1] host_status
     cdef int32_t[::1] host_claims  # head of a linked list
+
+    cdef Change* changes        # [slots]
+    cdef Py_ssize_t changes_room
+    cdef uint64_t changed       # how many changes of hosts there were
+    cdef int newest             # the host that changed last
 
     cdef int classes_end
     cdef int64_t[:, ::1] request  # [classes, D]
@@ -149,13 +372,14 @@ cdef class Matcher:
     cdef int32_t[::1] class_mask  # row in the mask table
     cdef int64_t[::1] class_claims
     cdef uint64_t[::1] class_refused  # value of ``loosened`` when the class was last refused
+    cdef Table* tables          # [classes]
+    cdef Py_ssize_t tables_room
     cdef int emptied              # removed classes whose last claim has just ended
 
     cdef dict key_rows
     cdef int64_t[:, ::1] shared   # [keys, D]
     cdef int64_t[::1] key_number
     cdef int32_t[::1] key_classes
-    cdef int32_t[::1] key_hosts   # hosts on which it is paid
     cdef int32_t[:, ::1] paid     # [keys, slots]: live claims with the key
 
     cdef uint8_t[:, ::1] allowed  # [masks, slots]
@@ -170,13 +394,33 @@ cdef class Matcher:
     cdef int32_t[::1] claim_next
     cdef int32_t[::1] claim_before
 
-    def __init__(self, dimensions):
+    def __cinit__(self):
+        self.changes = NULL
+        self.tables = NULL
+        self.changes_room = self.tables_room = 0
+
+    def __dealloc__(self):
+        cdef Py_ssize_t cls
+        for cls in range(self.tables_room):
+            free(self.tables[cls].score)
+        free(self.tables)
+        free(self.changes)
+
+    def __init__(self, dimensions, *, engine="index"):
+        if self.changes_room:
+            raise MatchStateError("a matcher is set up once")
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
+        self.engine = engine_name(engine)
+        self.indexed = self.engine == "index"
+        self.newest = NONE
+        self.grow_changes(FIRST_HOSTS)
+        self.grow_tables(8)
         self.loosened = 1
         self.hosts_end = self.hosts_hint = self.classes_end = self.emptied = 0
         self.unclaimed = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
         self.total = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
         self.weight = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
+        self.rows = np.zeros((FIRST_HOSTS, 2 * self.dimensions), dtype=np.int64)
         self.host_status = np.zeros(FIRST_HOSTS, dtype=np.uint8)
         self.host_claims = np.full(FIRST_HOSTS, NONE, dtype=np.int32)
         self.request = np.zeros((8, self.dimensions), dtype=np.int64)
@@ -190,7 +434,6 @@ cdef class Matcher:
         self.shared = np.zeros((4, self.dimensions), dtype=np.int64)
         self.key_number = np.zeros(4, dtype=np.int64)
         self.key_classes = np.zeros(4, dtype=np.int32)
-        self.key_hosts = np.zeros(4, dtype=np.int32)
         self.paid = np.zeros((4, FIRST_HOSTS), dtype=np.int32)
         self.allowed = np.zeros((1, FIRST_HOSTS), dtype=np.uint8)
         self.mask_used = np.zeros(1, dtype=np.uint8)
@@ -236,8 +479,10 @@ cdef class Matcher:
         self.host_status[at] = HOST_ABSENT
         for d in range(self.dimensions):
             self.unclaimed[d, at] = self.total[d, at] = self.weight[d, at] = 0
+            self.rows[at, d] = self.rows[at, self.dimensions + d] = 0
         for i in range(self.allowed.shape[0]):
             self.allowed[i, at] = 0
+        self.touch(at)
         self.hosts_hint = min(self.hosts_hint, at)
         while self.hosts_end > 0 and self.host_status[self.hosts_end - 1] == HOST_ABSENT:
             self.hosts_end -= 1
@@ -248,6 +493,7 @@ cdef class Matcher:
         if not isinstance(on, (bool, np.bool_)):
             raise MatchError(f"on must be True or False, not {on!r:.60}")
         self.host_status[at] = HOST_ENABLED if on else HOST_DISABLED
+        self.touch(at)
         self.loosened += 1
 
     def free(self, slot):
@@ -286,11 +532,13 @@ cdef class Matcher:
             if self.class_mask[at] < 0:
                 self.class_mask[at] = self._take_mask()
             self._write_mask(self.class_mask[at], mask)
+        self.drop_table(at)
         self.loosened += 1
 
     def remove_class(self, cls):
         cdef int at = self._class(cls)
         self.class_status[at] = CLASS_REMOVED
+        self.drop_table(at)
         if self.class_claims[at] == 0:
             self._drop_class(at)
 
@@ -405,6 +653,26 @@ cdef class Matcher:
         self._idle()
         return self.claims_live
 
+    def memory(self):
+        """Bytes by what they are for: hosts, classes (masks and shared keys too), claims, index."""
+        self._idle()
+        cdef int cls
+        index = self.changes_room * sizeof(Change) + self.tables_room * sizeof(Table) + np.asarray(self.rows).nbytes
+        for cls in range(self.classes_end):
+            if self.tables[cls].blocks > 0:
+                table = self.tables[cls].blocks * JOBCLOUD_BLOCK + self.tables[cls].tops * (JOBCLOUD_BLOCK + 1)
+                index += table * sizeof(int32_t)
+        parts = {
+            "hosts": [self.unclaimed, self.total, self.weight, self.host_status, self.host_claims],
+            "classes": [
+                self.request, self.first, self.class_status, self.class_key, self.class_mask, self.class_claims,
+                self.class_refused, self.shared, self.key_number, self.key_classes, self.paid, self.allowed,
+            ],
+            "claims": [self.generation, self.claim_slot, self.claim_class, self.claim_next, self.claim_before],
+        }
+        sizes = {name: sum(np.asarray(array).nbytes for array in arrays) for name, arrays in parts.items()}
+        return sizes | {"index": int(index)}
+
     # ---- copies and checks
 
     def snapshot(self):
@@ -412,18 +680,18 @@ cdef class Matcher:
         return encode(self._state())
 
     @classmethod
-    def restore(cls, data):
-        return from_state(decode(data))
+    def restore(cls, data, *, engine="index"):
+        return from_state(decode(data), engine)
 
     def fork(self):
         self._idle()
-        return from_state(self._state())
+        return from_state(self._state(), self.engine)
 
     def check(self):
         """Recompute every total from the claims; raises MatchStateError naming the first that differs."""
         self._idle()
         state = self._state()
-        cdef Matcher again = from_state(state)
+        cdef Matcher again = from_state(state, "scan")
         cdef int h = self.hosts_end, c = self.classes_end, row, other, slot
         _same("free amounts", np.asarray(self.unclaimed)[:, :h], np.asarray(again.unclaimed)[:, :h])
         _same("weights", np.asarray(self.weight)[:, :h], np.asarray(again.weight)[:, :h])
@@ -435,13 +703,33 @@ cdef class Matcher:
         for number, row in self.key_rows.items():
             other = again.key_rows[number]
             _same(f"payers of shared key {number}", np.asarray(self.paid)[row, :h], np.asarray(again.paid)[other, :h])
-            if self.key_hosts[row] != again.key_hosts[other] or self.key_classes[row] != again.key_classes[other]:
-                raise MatchStateError(f"shared key {number} miscounts its hosts or classes")
+            if self.key_classes[row] != again.key_classes[other]:
+                raise MatchStateError(f"shared key {number} miscounts its classes")
         for slot in range(h):
             if not np.array_equal(self._claims_on(slot), again._claims_on(slot)):
                 raise MatchStateError(f"slot {slot} lists other claims than it has")
+        _same("rows", np.asarray(self.rows)[:h], np.concatenate((self.unclaimed[:, :h], self.weight[:, :h])).T)
+        for row in range(c):
+            if self.tables[row].blocks > 0:
+                self._check_table(row)
 
-    # ---- the scan
+    cdef int _check_table(self, int cls) except -1:
+        """The scores of all hosts that did not change since, and all minima, are what a rebuild would find."""
+        cdef Table* table = &self.tables[cls]
+        cdef View view
+        cdef int at
+        self.look(cls, &view)
+        for at in range(min(self.hosts_end, table.blocks * JOBCLOUD_BLOCK)):
+            if self.changes[at].changed <= table.seen and table.score[at] != jobcloud_score_one(&view, at):
+                raise MatchStateError(f"class {cls} has a wrong score for slot {at}")
+        scores = np.asarray(<int32_t[: table.blocks * JOBCLOUD_BLOCK]>table.score).reshape(-1, JOBCLOUD_BLOCK)
+        minima = np.asarray(<int32_t[: table.tops * JOBCLOUD_BLOCK]>table.block)
+        _same(f"minima of class {cls}", minima[: table.blocks], scores.min(axis=1))
+        tops = minima.reshape(-1, JOBCLOUD_BLOCK).min(axis=1)
+        _same(f"topmost minima of class {cls}", np.asarray(<int32_t[: table.tops]>table.top), tops)
+        return 0
+
+    # ---- placing
 
     cdef Py_ssize_t place(
         self, const int64_t[::1] classes, int32_t[::1] slots, int64_t[::1] ids, Py_ssize_t start, int64_t* left
@@ -461,36 +749,112 @@ cdef class Matcher:
         return classes.shape[0]
 
     cdef int find(self, int cls) noexcept nogil:
-        """The slot for one task of the class: among hosts that already pay its shared part, then among all; or NONE."""
-        cdef int key = self.class_key[cls]
-        cdef const uint8_t* allowed = NULL
-        cdef int slot = NONE
+        """The slot for one task of the class, the lowest among those with the lowest score; or NONE."""
+        cdef View view
+        cdef int slot
         if self.class_refused[cls] == self.loosened:
             return NONE
-        if self.class_mask[cls] >= 0:
-            allowed = &self.allowed[self.class_mask[cls], 0]
-        if key >= 0 and self.key_hosts[key] > 0:
-            slot = self.best(&self.request[cls, 0], allowed, &self.paid[key, 0])
-        if slot < 0:
-            # A host that pays already and had no room for the request has none for the request and the shared part.
-            slot = self.best(&self.first[cls, 0], allowed, NULL)
+        self.look(cls, &view)
+        if self.up_to_date(cls, &view):
+            slot = jobcloud_best(&self.tables[cls])
+        else:
+            slot = self.scan(&view)
         if slot < 0:
             self.class_refused[cls] = self.loosened
         return slot
 
-    cdef int best(self, const int64_t* need, const uint8_t* allowed, const int32_t* payers) noexcept nogil:
-        """The lowest-scored slot that has ``need`` free, the lowest slot among equals; NONE if there is none."""
-        cdef uint64_t lowest = INFEASIBLE
-        cdef size_t stride = self.unclaimed.shape[1]
-        cdef int slot = NONE
-        cdef int block, base
-        for block in range((self.hosts_end + JOBCLOUD_BLOCK - 1) // JOBCLOUD_BLOCK):
-            base = block * JOBCLOUD_BLOCK
-            lowest = lowest_in_block(
-                base, min(JOBCLOUD_BLOCK, self.hosts_end - base), self.dimensions, stride, need,
-                &self.unclaimed[0, 0], &self.weight[0, 0], &self.host_status[0], allowed, payers, lowest, &slot,
-            )
+    cdef void look(self, int cls, View* view) noexcept nogil:
+        cdef int key = self.class_key[cls]
+        cdef int mask = self.class_mask[cls]
+        view.dimensions = self.dimensions
+        view.stride = self.unclaimed.shape[1]
+        view.request = &self.request[cls, 0]
+        view.first = &self.first[cls, 0]
+        view.unclaimed = &self.unclaimed[0, 0]
+        view.weight = &self.weight[0, 0]
+        view.rows = &self.rows[0, 0]
+        view.status = &self.host_status[0]
+        view.allowed = &self.allowed[mask, 0] if mask >= 0 else NULL
+        view.payers = &self.paid[key, 0] if key >= 0 else NULL
+
+    cdef int scan(self, const View* view) noexcept nogil:
+        cdef int32_t scores[JOBCLOUD_BLOCK]
+        cdef int32_t here, lowest = JOBCLOUD_INFEASIBLE
+        cdef int base = 0, slot = NONE
+        while base < self.hosts_end:
+            here = jobcloud_score_block(view, base, min(JOBCLOUD_BLOCK, self.hosts_end - base), scores)
+            if here < lowest:
+                lowest = here
+                slot = base + jobcloud_where(scores, here)
+            base += JOBCLOUD_BLOCK
+        self.evaluations += self.hosts_end
         return slot
+
+    # ---- the index: scores kept for each class, brought up to date when the class is asked for
+
+    cdef bint up_to_date(self, int cls, const View* view) noexcept nogil:
+        """Bring the table of the class up to date where that is cheaper than a scan; whether it was."""
+        cdef Table* table = &self.tables[cls]
+        cdef int replayed
+        if not self.indexed or self.hosts_end < FEWEST_HOSTS:
+            return False
+        if table.asks < ASKS_BEFORE_TABLE:
+            table.asks += 1
+            return False
+        if table.wait > 0:
+            table.wait -= 1
+            return False
+        if table.blocks * JOBCLOUD_BLOCK >= self.hosts_end:
+            replayed = jobcloud_replay(table, view, self.changes, self.newest, 1 + self.hosts_end // HOSTS_A_REPLAY)
+            if replayed >= 0:
+                self.evaluations += replayed
+                table.misses = 0
+                table.seen = self.changed
+                return True
+            self.evaluations += 1 + self.hosts_end // HOSTS_A_REPLAY
+            table.misses = min(table.misses + 1, LONGEST_WAIT)
+            table.wait = (1 << table.misses) - 2
+        elif not self.make_table(table):
+            return False
+        jobcloud_rebuild(table, view, self.hosts_end)
+        self.evaluations += self.hosts_end
+        table.seen = self.changed
+        return True
+
+    cdef bint make_table(self, Table* table) noexcept nogil:
+        """Memory for the scores of all hosts there are; False when there is none, which only costs time."""
+        cdef int blocks = (self.hosts_end + JOBCLOUD_BLOCK - 1) // JOBCLOUD_BLOCK
+        cdef int tops = (blocks + JOBCLOUD_BLOCK - 1) // JOBCLOUD_BLOCK
+        cdef size_t words = <size_t>blocks * JOBCLOUD_BLOCK + <size_t>tops * JOBCLOUD_BLOCK + tops
+        free(table.score)
+        table.score = <int32_t*>malloc(words * sizeof(int32_t))
+        table.blocks = blocks if table.score != NULL else 0
+        if table.score == NULL:
+            return False
+        table.block = table.score + <size_t>blocks * JOBCLOUD_BLOCK
+        table.top = table.block + <size_t>tops * JOBCLOUD_BLOCK
+        table.tops = tops
+        return True
+
+    cdef void drop_table(self, int cls) noexcept nogil:
+        free(self.tables[cls].score)
+        memset(&self.tables[cls], 0, sizeof(Table))
+
+    cdef void touch(self, int slot) noexcept nogil:
+        """The host changed: to the front of the list, so that each host is in it once, however often it changes."""
+        cdef Change* here = &self.changes[slot]
+        self.changed += 1
+        if self.newest != slot:
+            if here.changed > 0:
+                self.changes[here.newer].older = here.older
+                if here.older >= 0:
+                    self.changes[here.older].newer = here.newer
+            here.older = self.newest
+            here.newer = NONE
+            if self.newest >= 0:
+                self.changes[self.newest].newer = slot
+            self.newest = slot
+        here.changed = self.changed
 
     # ---- claims
 
@@ -512,9 +876,10 @@ cdef class Matcher:
         cdef int d
         for d in range(self.dimensions):
             self.unclaimed[d, slot] -= need[d]
+            self.rows[slot, d] -= need[d]
         if key >= 0:
-            self.key_hosts[key] += self.paid[key, slot] == 0
             self.paid[key, slot] += 1
+        self.touch(slot)
         if claim >= 0:
             self.free_claim = self.claim_next[claim]
         else:
@@ -537,10 +902,11 @@ cdef class Matcher:
         cdef int d
         if key >= 0:
             self.paid[key, slot] -= 1
-            self.key_hosts[key] -= self.paid[key, slot] == 0
         held = self.need(cls, slot)
         for d in range(self.dimensions):
             self.unclaimed[d, slot] += held[d]
+            self.rows[slot, d] += held[d]
+        self.touch(slot)
         self.unlink(claim, slot)
         self.claim_slot[claim] = self.claim_class[claim] = NONE
         self.generation[claim] += 1
@@ -646,6 +1012,9 @@ cdef class Matcher:
             self.unclaimed[d, slot] += amount[d] - self.total[d, slot]
             self.total[d, slot] = amount[d]
             self.weight[d, slot] = WEIGHT_ONE // amount[d] if amount[d] > 0 else 0
+            self.rows[slot, d] = self.unclaimed[d, slot]
+            self.rows[slot, self.dimensions + d] = self.weight[d, slot]
+        self.touch(slot)
         self.loosened += 1
         return 0
 
@@ -653,7 +1022,10 @@ cdef class Matcher:
         cdef Py_ssize_t old = self.host_status.shape[0]
         if count <= old:
             return 0
-        count = max(count, 2 * old)
+        # An odd number of blocks: with a power of two all dimensions of a host would fall into one set of the cache.
+        count = (max(count, 2 * old) // JOBCLOUD_BLOCK | 1) * JOBCLOUD_BLOCK
+        self.grow_changes(count)
+        self.rows = grown(self.rows, count, 0)
         self.unclaimed = grown(self.unclaimed, count, 1)
         self.total = grown(self.total, count, 1)
         self.weight = grown(self.weight, count, 1)
@@ -663,6 +1035,24 @@ cdef class Matcher:
         claims[old:] = NONE
         self.host_claims = claims
         self.host_status = grown(self.host_status, count, 0)  # last: its length says how much room there is
+        return 0
+
+    cdef int grow_changes(self, Py_ssize_t count) except -1:
+        cdef void* larger = realloc(self.changes, count * sizeof(Change))
+        if larger == NULL:
+            raise MemoryError(f"no memory for {count} hosts")
+        self.changes = <Change*>larger
+        memset(&self.changes[self.changes_room], 0, (count - self.changes_room) * sizeof(Change))
+        self.changes_room = count
+        return 0
+
+    cdef int grow_tables(self, Py_ssize_t count) except -1:
+        cdef void* larger = realloc(self.tables, count * sizeof(Table))
+        if larger == NULL:
+            raise MemoryError(f"no memory for {count} classes")
+        self.tables = <Table*>larger
+        memset(&self.tables[self.tables_room], 0, (count - self.tables_room) * sizeof(Table))
+        self.tables_room = count
         return 0
 
     cdef int _lowest_free_class(self) except -1:
@@ -698,6 +1088,7 @@ cdef class Matcher:
         if count <= old:
             return 0
         count = max(count, 2 * old)
+        self.grow_tables(count)
         self.request = grown(self.request, count, 0)
         self.first = grown(self.first, count, 0)
         self.class_key = grown(self.class_key, count, 0)
@@ -729,7 +1120,6 @@ cdef class Matcher:
         row = <int>self.key_classes.shape[0]
         self.shared = grown(self.shared, 2 * row, 0)
         self.key_number = grown(self.key_number, 2 * row, 0)
-        self.key_hosts = grown(self.key_hosts, 2 * row, 0)
         self.paid = grown(self.paid, 2 * row, 0)
         self.key_classes = grown(self.key_classes, 2 * row, 0)
         return row
@@ -759,6 +1149,7 @@ cdef class Matcher:
         if self.class_mask[cls] >= 0:
             self.mask_used[self.class_mask[cls]] = 0
         self.class_status[cls] = CLASS_ABSENT
+        self.drop_table(cls)
         while self.classes_end > 0 and self.class_status[self.classes_end - 1] == CLASS_ABSENT:
             self.classes_end -= 1
         return 0
@@ -846,9 +1237,9 @@ cdef class Matcher:
         return np.array(stack[::-1], dtype=np.int64)
 
 
-cdef Matcher from_state(state):
+cdef Matcher from_state(state, engine):
     """A matcher in exactly that state; what is free follows from the claims."""
-    cdef Matcher new = Matcher(state.dimensions)
+    cdef Matcher new = Matcher(state.dimensions, engine=engine)
     cdef int slot, cls
     masks = iter(state.class_allowed)
     new._room_for_hosts(len(state.host_status))

@@ -40,6 +40,7 @@ from jobcloud._match_types import (
     class_numbers,
     decode,
     encode,
+    engine_name,
     release_numbers,
     whole,
 )
@@ -82,10 +83,13 @@ class Matcher:
     capacity 0 adds nothing. Lower is better; a host where anything would be negative scores INT32_MAX and is never
     taken. Hosts that already pay the class's shared part come before all others, and the lowest slot wins among
     equals.
+
+    ``engine`` is for the compiled matcher ("index" or "scan", the same answers); here it is checked and kept.
     """
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, *, engine: str = "index") -> None:
         self.dimensions = whole("dimensions", dimensions, 1, MAX_DIMENSIONS)
+        self.engine = engine_name(engine)
         self._hosts: dict[int, _Host] = {}
         self._classes: dict[int, _Class] = {}
         self._claims: list[_Claim] = []
@@ -257,17 +261,17 @@ class Matcher:
         return encode(self._state())
 
     @classmethod
-    def restore(cls, data: bytes) -> Matcher:
+    def restore(cls, data: bytes, *, engine: str = "index") -> Matcher:
         """A matcher from a snapshot of either twin; raises MatchError when the snapshot is damaged."""
-        return cls._from_state(decode(data))
+        return cls._from_state(decode(data), engine)
 
     def fork(self) -> Matcher:
         """An independent copy, for a dry run."""
-        return self._from_state(self._state())
+        return self._from_state(self._state(), self.engine)
 
     def check(self) -> None:
         """Recompute every total from the claims; raises MatchStateError naming the first that differs."""
-        again = self._from_state(self._state())
+        again = self._from_state(self._state(), self.engine)
         for slot, host in self._hosts.items():
             if host != again._hosts[slot]:
                 raise MatchStateError(f"the amounts used on slot {slot} are not what the claims add up to")
@@ -423,8 +427,8 @@ class Matcher:
         )
 
     @classmethod
-    def _from_state(cls, state: State) -> Matcher:
-        new = cls(state.dimensions)
+    def _from_state(cls, state: State, engine: str) -> Matcher:
+        new = cls(state.dimensions, engine=engine)
         for slot, status in enumerate(state.host_status.tolist()):
             if status != HOST_ABSENT:
                 capacity = state.host_capacity[slot].tolist()

@@ -29,6 +29,8 @@ MAX_CLAIMS: Final = 2**31 - 1
 MAX_GENERATION: Final = 2**31 - 1
 MAX_KEY: Final = 2**63 - 1
 
+ENGINES: Final = ("index", "scan")  # how the compiled matcher looks for a host; the answers are the same
+
 REFUSED: Final = -1  # the task fits no host that it may use
 UNTRIED: Final = -2  # the batch limit was reached before this task
 
@@ -90,6 +92,13 @@ def whole(name: str, value: object, low: int, high: int) -> int:
     if not low <= number <= high:
         raise MatchError(f"{name} must be between {low} and {high}, not {number}")
     return number
+
+
+def engine_name(value: object) -> str:
+    """``value``, one of the names of ``ENGINES``."""
+    if not isinstance(value, str) or value not in ENGINES:
+        raise MatchError(f"engine must be one of {', '.join(ENGINES)}, not {value!r:.60}")
+    return value
 
 
 def amounts(name: str, value: object, dimensions: int) -> Int64Array:

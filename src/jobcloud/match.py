@@ -8,8 +8,10 @@ build. The rules, the interface and an example stand in ``docs/matcher.md``.
 from typing import TypeAlias
 
 from jobcloud._match import Matcher as CompiledMatcher
+from jobcloud._match import vector_path
 from jobcloud._match_py import Matcher as PlainMatcher
 from jobcloud._match_types import (
+    ENGINES,
     MAX_AMOUNT,
     MAX_DIMENSIONS,
     REFUSED,
@@ -24,6 +26,7 @@ Matcher = CompiledMatcher
 AnyMatcher: TypeAlias = CompiledMatcher | PlainMatcher
 
 __all__ = [
+    "ENGINES",
     "MAX_AMOUNT",
     "MAX_DIMENSIONS",
     "REFUSED",
@@ -36,4 +39,5 @@ __all__ = [
     "Nearest",
     "PlainMatcher",
     "Refusal",
+    "vector_path",
 ]
