@@ -14,51 +14,33 @@ from typing import Any
 import numpy as np
 import pytest
 from bench import workloads
+from bench.numpy_scan import NumpyScan
 from numpy.typing import NDArray
 
-from jobcloud.match import REFUSED, CompiledMatcher, PlainMatcher
+from jobcloud.match import CompiledMatcher, PlainMatcher
 
 Slots = NDArray[np.int32]
 Placer = Callable[[NDArray[np.int64]], Slots]
 
-SIZES = [(10, 8), (100, 8), (100, 151), (1_000, 8), (10_000, 8)]
-
-
-class NumpyScan:
-    """Best fit over D x H int64 arrays: a mask of what fits, the same integer score, the first lowest."""
-
-    def __init__(self, workload: workloads.Workload) -> None:
-        self.free = np.ascontiguousarray(workload.hosts.T)
-        self.weight = np.where(self.free > 0, 2**52 // np.maximum(self.free, 1), 0)
-        self.requests = workload.requests
-
-    def place(self, tasks: NDArray[np.int64]) -> Slots:
-        return np.array([self._place_one(self.requests[cls]) for cls in tasks], dtype=np.int32)
-
-    def _place_one(self, request: NDArray[np.int64]) -> int:
-        left = self.free - request[:, None]
-        score = ((left * self.weight) >> 32).sum(axis=0)
-        score[(left < 0).any(axis=0)] = 2**31 - 1
-        slot = int(score.argmin())
-        if score[slot] == 2**31 - 1:
-            return REFUSED
-        self.free[:, slot] -= request
-        return slot
+SIZES = [(10, 8), (100, 8), (100, 151), (1_000, 8), (1_000, 151), (10_000, 8)]
 
 
 def placer(contestant: str, workload: workloads.Workload) -> Placer:
     if contestant == "numpy":
         return NumpyScan(workload).place
-    matcher: Any = workloads.load(CompiledMatcher if contestant == "compiled" else PlainMatcher, workload)
+    if contestant == "plain":
+        matcher: Any = workloads.load(PlainMatcher, workload)
+    else:
+        matcher = workloads.load(CompiledMatcher, workload, engine=contestant)
     return lambda tasks: matcher.match(tasks)[0]
 
 
 def checked_tasks(workload: workloads.Workload, evaluations: int) -> NDArray[np.int64]:
-    """Tasks enough for so many (task, host) pairs; all three must place the first of them alike."""
+    """Tasks enough for so many (task, host) pairs; all must place the first of them alike."""
     hosts = len(workload.hosts)
     few = workload.tasks[: max(20, 200_000 // hosts)]
-    answers = [placer(contestant, workload)(few).tolist() for contestant in ("compiled", "numpy", "plain")]
-    assert answers[0] == answers[1] == answers[2]
+    answers = [placer(contestant, workload)(few).tolist() for contestant in ("index", "scan", "numpy", "plain")]
+    assert answers[0] == answers[1] == answers[2] == answers[3]
     return workload.tasks[: max(20, evaluations // hosts)]
 
 
@@ -83,12 +65,12 @@ def workload(request: pytest.FixtureRequest) -> workloads.Workload:
     return workloads.mixed(*request.param)
 
 
-@pytest.mark.parametrize("contestant", ["compiled", "numpy"])
-def test_beside_a_numpy_scan(benchmark: Any, contestant: str, workload: workloads.Workload) -> None:
-    time_placements(benchmark, "numpy scan", contestant, workload, 20_000_000)
+@pytest.mark.parametrize("contestant", ["index", "scan", "numpy"])
+def test_beside_two_scans(benchmark: Any, contestant: str, workload: workloads.Workload) -> None:
+    time_placements(benchmark, "scans", contestant, workload, 20_000_000)
 
 
-@pytest.mark.parametrize("contestant", ["compiled", "plain"])
+@pytest.mark.parametrize("contestant", ["index", "plain"])
 def test_beside_the_twin(benchmark: Any, contestant: str, workload: workloads.Workload) -> None:
     time_placements(benchmark, "plain twin", contestant, workload, 200_000)
 

@@ -51,6 +51,23 @@ def mixed(hosts: int, classes: int, *, apps: int = 0, seed: int = 1) -> Workload
     )
 
 
+def of_one_task_each(workload: Workload) -> Workload:
+    """The same hosts and as many tasks, but no two of one shape: each is a class of its own."""
+    chance = random.Random(f"one each/{workload.name}")
+    count = len(workload.tasks)
+    requests = _thousandths(
+        [(chance.randrange(100, 5_000) / 1_000, chance.randrange(64, 9_000), 100, 0) for _ in range(count)]
+    )
+    return Workload(
+        name=f"{workload.name}, one task each",
+        hosts=workload.hosts,
+        requests=requests,
+        tasks=np.arange(count, dtype=np.int64),
+        keys=(-1,) * count,
+        shared=workload.shared,
+    )
+
+
 def two_apps(cpus: int, mem_units: int) -> Workload:
     """Elastic-Job-Cloud's own case: 20 tasks of 1 cpu and 128 MB of two apps in turn, each executor as large."""
     one = (1, 128, 0, 0)
@@ -64,9 +81,9 @@ def two_apps(cpus: int, mem_units: int) -> Workload:
     )
 
 
-def load(matcher_type: Any, workload: Workload) -> Any:
+def load(matcher_type: Any, workload: Workload, **options: Any) -> Any:
     """A matcher of ``matcher_type`` with the workload's hosts and classes, whose numbers are their indices."""
-    matcher = matcher_type(workload.hosts.shape[1])
+    matcher = matcher_type(workload.hosts.shape[1], **options)
     for capacity in workload.hosts:
         matcher.add_host(capacity)
     for request, key in zip(workload.requests, workload.keys, strict=True):

@@ -60,7 +60,7 @@ def test_the_example_in_the_documentation_runs() -> None:
 
 def test_a_match_lets_other_threads_run_and_refuses_a_second_user() -> None:
     workload = workloads.mixed(10_000, 8)
-    matcher = workloads.load(CompiledMatcher, workload)
+    matcher = workloads.load(CompiledMatcher, workload, engine="scan")
     thread = threading.Thread(target=matcher.match, args=(workload.tasks[:10_000],))
     refused = 0
     thread.start()

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numpy.typing import NDArray
 
-from jobcloud.match import REFUSED, CompiledMatcher, MatchError, PlainMatcher
+from jobcloud.match import ENGINES, REFUSED, CompiledMatcher, MatchError, PlainMatcher
 
-PLACEMENTS_WANTED = 50_000
+PLACEMENTS_WANTED = 200_000
 
 
 def array(*numbers: int) -> NDArray[np.int64]:
@@ -24,11 +24,15 @@ def array(*numbers: int) -> NDArray[np.int64]:
 
 
 class Pair:
-    """Both matchers under the same calls: every answer is compared, and each match held against the promises."""
+    """Both matchers under the same calls: every answer is compared, and each match held against the promises.
+
+    The compiled one is there with each engine.
+    """
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
-        self.compiled: Any = CompiledMatcher(dimensions)
+        self.compiled: Any = CompiledMatcher(dimensions, engine="tables")
+        self.scanning: Any = CompiledMatcher(dimensions, engine="scan")
         self.plain: Any = PlainMatcher(dimensions)
         self.slots: set[int] = set()
         self.classes: set[int] = set()
@@ -37,8 +41,9 @@ class Pair:
         self.placed = 0
 
     def call(self, name: str, *arguments: Any, **named: Any) -> Any:
-        answers = [self._answer(getattr(m, name), arguments, named) for m in (self.compiled, self.plain)]
-        assert _plain(answers[0]) == _plain(answers[1]), (name, arguments, named)
+        matchers = (self.compiled, self.scanning, self.plain)
+        answers = [self._answer(getattr(matcher, name), arguments, named) for matcher in matchers]
+        assert _plain(answers[0]) == _plain(answers[1]) == _plain(answers[2]), (name, arguments, named)
         return answers[0]
 
     def _answer(self, method: Callable[..., Any], arguments: Any, named: Any) -> Any:
@@ -98,7 +103,7 @@ class Pair:
     def compare(self) -> None:
         self.compiled.check()
         self.plain.check()
-        assert self.compiled.snapshot() == self.plain.snapshot()
+        assert self.compiled.snapshot() == self.scanning.snapshot() == self.plain.snapshot()
         assert self.call("claims") == len(self.live)
         for slot in self.slots:
             self.call("free", slot)
@@ -107,11 +112,12 @@ class Pair:
     def reopen(self) -> None:
         """Each goes on from the other's snapshot."""
         data = self.compiled.snapshot()
-        self.compiled, self.plain = CompiledMatcher.restore(self.plain.snapshot()), PlainMatcher.restore(data)
+        self.compiled = CompiledMatcher.restore(self.plain.snapshot(), engine="tables")
+        self.scanning, self.plain = CompiledMatcher.restore(data, engine="scan"), PlainMatcher.restore(data)
         self.compare()
 
     def fork(self) -> None:
-        self.compiled, self.plain = self.compiled.fork(), self.plain.fork()
+        self.compiled, self.scanning, self.plain = self.compiled.fork(), self.scanning.fork(), self.plain.fork()
 
 
 def _plain(answer: Any) -> Any:
@@ -219,7 +225,7 @@ TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=150, stateful_step_count=40, derandomize=True, deadline=None)
 
 
-def test_fifty_thousand_random_placements_are_the_same_in_both(seed: int) -> None:
+def test_two_hundred_thousand_random_placements_are_the_same_in_both(seed: int) -> None:
     chance, placed, history = random.Random(seed), 0, 0
     while placed < PLACEMENTS_WANTED:
         history += 1
@@ -278,3 +284,38 @@ def test_the_named_workloads_are_placed_alike() -> None:
         compiled, plain = (workloads.load(kind, workload) for kind in (CompiledMatcher, PlainMatcher))
         assert _plain(compiled.match(tasks)) == _plain(plain.match(tasks))
         assert compiled.snapshot() == plain.snapshot()
+
+
+def test_the_engines_agree_on_clusters_with_all_three_levels_of_minima(seed: int) -> None:
+    chance = random.Random(seed)
+    workload = workloads.mixed(9_000, 40, apps=7, seed=seed)
+    engines = [workloads.load(CompiledMatcher, workload, engine=engine) for engine in ENGINES]
+    live: list[int] = []
+    for _ in range(60):
+        slot, on = chance.randrange(9_000), chance.random() < 0.5
+        tasks = np.array(chance.choices(range(40), k=chance.choice((1, 300, 3_000))))
+        ended = array(*chance.sample(live, len(live) // 3))
+        answers = []
+        for matcher in engines:
+            matcher.enable_host(slot, on)
+            matcher.set_host(chance_slot := (slot * 7) % 9_000, matcher.capacity(chance_slot) // 2)
+            answers.append((*(part.tolist() for part in matcher.match(tasks)), matcher.release(ended).tolist()))
+        assert answers[0] == answers[1] == answers[2]
+        live = [number for number in {*live, *answers[0][1]} - set(ended.tolist()) if number >= 0]
+    for matcher in engines:
+        matcher.check()
+    assert len({matcher.snapshot() for matcher in engines}) == 1
+    assert engines[0].evaluations < engines[1].evaluations
+
+
+def test_the_twin_places_a_few_thousand_tasks_on_150_hosts_as_the_index_does(seed: int) -> None:
+    workload = workloads.mixed(150, 12, apps=3, seed=seed)
+    compiled, plain = (workloads.load(kind, workload) for kind in (CompiledMatcher, PlainMatcher))
+    for start in range(0, 3_000, 500):
+        answers = [matcher.match(workload.tasks[start : start + 500]) for matcher in (compiled, plain)]
+        assert _plain(answers[0]) == _plain(answers[1])
+        ended = answers[0][1][::3].copy()
+        assert _plain(compiled.release(ended)) == _plain(plain.release(ended))
+    compiled.check()
+    assert compiled.memory()["index"] > 0
+    assert compiled.snapshot() == plain.snapshot()

@@ -3,6 +3,7 @@ from typing import final
 from jobcloud._match_types import Int32Array, Int64Array, MaskArray, Refusal
 
 def vector_path() -> str: ...
+
 @final
 class Matcher:
     @property

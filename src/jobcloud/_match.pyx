@@ -44,7 +44,9 @@ cdef enum:
     FEWEST_HOSTS = 32  # below, one scan costs what looking into a table costs
     ASKS_BEFORE_TABLE = 2  # a class asked for once or twice is not worth one
     HOSTS_A_REPLAY = 16  # re-scoring one host alone costs as much as scoring so many in a pass
+    CHANGES_A_HOST = 4  # between two asks; the tasks of a batch tend to fill one host after the other
     LONGEST_WAIT = 6  # a table that never catches up is left alone for up to 2**6 - 2 scans
+    IDLE_CHANGES = 16  # a host: a table not asked for meanwhile is dropped
 
 cdef int64_t WEIGHT_ONE = <int64_t>1 << 52  # >> 32: a host wholly free in one dimension scores 2**20
 cdef int64_t SHORTAGE_ONE = <int64_t>1 << 53
@@ -53,6 +55,7 @@ cdef int64_t MAX_CLAIMED = limits.MAX_CLAIMED
 cdef int64_t MAX_CLAIMS = limits.MAX_CLAIMS
 cdef uint32_t MAX_GENERATION = limits.MAX_GENERATION
 cdef int64_t INDEX_BITS = 0xFFFFFFFF
+cdef int64_t MOST_TABLE_BYTES = <int64_t>1 << 30  # classes beyond are scanned for
 
 
 cdef object grown(table, Py_ssize_t length, int axis):
@@ -337,8 +340,8 @@ cdef class Matcher:
     """Places task classes on hosts: first where the class's shared part is already paid, then by best fit.
 
     ``dimensions``: how many resources a host has, 1..64; their order is the caller's. ``engine``: "index" keeps the
-    scores of each class and re-scores the hosts that changed, "scan" scores all hosts for each task; the answers are
-    the same. ``_match_py.py`` documents each method, ``docs/matcher.md`` the rules. One thread uses a matcher at a
+    scores of each class and re-scores the hosts that changed, "scan" scores all hosts for each task, "tables"
+    is the index without regard to what pays, for tests; the answers are the same. ``_match_py.py`` documents each method, ``docs/matcher.md`` the rules. One thread uses a matcher at a
     time; ``match`` releases the GIL meanwhile.
     """
 
@@ -346,6 +349,7 @@ cdef class Matcher:
     cdef readonly str engine
     cdef readonly int64_t evaluations  # scores computed so far
     cdef bint indexed
+    cdef bint eager  # the tables are used even where they do not pay
     cdef bint busy
     # Counts what may let a class fit that was refused before; claims never do (docs/matcher.md, "What was refused").
     cdef uint64_t loosened
@@ -374,6 +378,8 @@ cdef class Matcher:
     cdef uint64_t[::1] class_refused  # value of ``loosened`` when the class was last refused
     cdef Table* tables          # [classes]
     cdef Py_ssize_t tables_room
+    cdef int64_t table_bytes
+    cdef uint64_t swept         # the change at which idle tables were dropped last
     cdef int emptied              # removed classes whose last claim has just ended
 
     cdef dict key_rows
@@ -411,7 +417,8 @@ cdef class Matcher:
             raise MatchStateError("a matcher is set up once")
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
         self.engine = engine_name(engine)
-        self.indexed = self.engine == "index"
+        self.eager = self.engine == "tables"
+        self.indexed = self.eager or self.engine == "index"
         self.newest = NONE
         self.grow_changes(FIRST_HOSTS)
         self.grow_tables(8)
@@ -558,6 +565,7 @@ cdef class Matcher:
         cdef int64_t[::1] ids_out = ids
         if left < 0:
             left = n
+        self.drop_idle_tables()
         self.busy = True
         try:
             while True:
@@ -654,16 +662,10 @@ cdef class Matcher:
         return self.claims_live
 
     def memory(self):
-        """Bytes by what they are for: hosts, classes (masks and shared keys too), claims, index."""
+        """Bytes by what they are for: hosts, classes (masks and shared keys too), claims, index (the tables)."""
         self._idle()
-        cdef int cls
-        index = self.changes_room * sizeof(Change) + self.tables_room * sizeof(Table) + np.asarray(self.rows).nbytes
-        for cls in range(self.classes_end):
-            if self.tables[cls].blocks > 0:
-                table = self.tables[cls].blocks * JOBCLOUD_BLOCK + self.tables[cls].tops * (JOBCLOUD_BLOCK + 1)
-                index += table * sizeof(int32_t)
         parts = {
-            "hosts": [self.unclaimed, self.total, self.weight, self.host_status, self.host_claims],
+            "hosts": [self.unclaimed, self.total, self.weight, self.rows, self.host_status, self.host_claims],
             "classes": [
                 self.request, self.first, self.class_status, self.class_key, self.class_mask, self.class_claims,
                 self.class_refused, self.shared, self.key_number, self.key_classes, self.paid, self.allowed,
@@ -671,7 +673,9 @@ cdef class Matcher:
             "claims": [self.generation, self.claim_slot, self.claim_class, self.claim_next, self.claim_before],
         }
         sizes = {name: sum(np.asarray(array).nbytes for array in arrays) for name, arrays in parts.items()}
-        return sizes | {"index": int(index)}
+        sizes["hosts"] += self.changes_room * sizeof(Change)
+        sizes["classes"] += self.tables_room * sizeof(Table)
+        return sizes | {"index": self.table_bytes}
 
     # ---- copies and checks
 
@@ -726,7 +730,7 @@ cdef class Matcher:
         minima = np.asarray(<int32_t[: table.tops * JOBCLOUD_BLOCK]>table.block)
         _same(f"minima of class {cls}", minima[: table.blocks], scores.min(axis=1))
         tops = minima.reshape(-1, JOBCLOUD_BLOCK).min(axis=1)
-        _same(f"topmost minima of class {cls}", np.asarray(<int32_t[: table.tops]>table.top), tops)
+        _same(f"highest minima of class {cls}", np.asarray(<int32_t[: table.tops]>table.top), tops)
         return 0
 
     # ---- placing
@@ -796,22 +800,21 @@ cdef class Matcher:
         """Bring the table of the class up to date where that is cheaper than a scan; whether it was."""
         cdef Table* table = &self.tables[cls]
         cdef int replayed
-        if not self.indexed or self.hosts_end < FEWEST_HOSTS:
+        cdef int most = 1 + self.hosts_end // HOSTS_A_REPLAY
+        if not self.eager and (not self.indexed or self.hosts_end < FEWEST_HOSTS):
             return False
-        if table.asks < ASKS_BEFORE_TABLE:
-            table.asks += 1
+        if table.blocks == 0 and not self.worth_a_table(table, most):
             return False
-        if table.wait > 0:
+        if table.wait > 0 and not self.eager:
             table.wait -= 1
             return False
         if table.blocks * JOBCLOUD_BLOCK >= self.hosts_end:
-            replayed = jobcloud_replay(table, view, self.changes, self.newest, 1 + self.hosts_end // HOSTS_A_REPLAY)
+            replayed = jobcloud_replay(table, view, self.changes, self.newest, most)
+            self.evaluations += replayed if replayed >= 0 else most
             if replayed >= 0:
-                self.evaluations += replayed
                 table.misses = 0
                 table.seen = self.changed
                 return True
-            self.evaluations += 1 + self.hosts_end // HOSTS_A_REPLAY
             table.misses = min(table.misses + 1, LONGEST_WAIT)
             table.wait = (1 << table.misses) - 2
         elif not self.make_table(table):
@@ -821,24 +824,53 @@ cdef class Matcher:
         table.seen = self.changed
         return True
 
+    cdef bint worth_a_table(self, Table* table, int most) noexcept nogil:
+        """Whether the class is asked for so often that a table could be brought up to date in time."""
+        cdef uint64_t since = self.changed - table.seen
+        if self.eager:
+            return self.hosts_end > 0
+        table.seen = self.changed
+        table.asks = min(table.asks + 1, ASKS_BEFORE_TABLE + 1)
+        return table.asks > ASKS_BEFORE_TABLE and since <= <uint64_t>CHANGES_A_HOST * most
+
     cdef bint make_table(self, Table* table) noexcept nogil:
         """Memory for the scores of all hosts there are; False when there is none, which only costs time."""
         cdef int blocks = (self.hosts_end + JOBCLOUD_BLOCK - 1) // JOBCLOUD_BLOCK
         cdef int tops = (blocks + JOBCLOUD_BLOCK - 1) // JOBCLOUD_BLOCK
         cdef size_t words = <size_t>blocks * JOBCLOUD_BLOCK + <size_t>tops * JOBCLOUD_BLOCK + tops
-        free(table.score)
+        self.free_table(table)
+        if self.table_bytes + <int64_t>(words * sizeof(int32_t)) > MOST_TABLE_BYTES:
+            return False
         table.score = <int32_t*>malloc(words * sizeof(int32_t))
-        table.blocks = blocks if table.score != NULL else 0
         if table.score == NULL:
             return False
+        self.table_bytes += words * sizeof(int32_t)
+        table.blocks = blocks
         table.block = table.score + <size_t>blocks * JOBCLOUD_BLOCK
         table.top = table.block + <size_t>tops * JOBCLOUD_BLOCK
         table.tops = tops
         return True
 
+    cdef void free_table(self, Table* table) noexcept nogil:
+        cdef size_t words = <size_t>table.blocks * JOBCLOUD_BLOCK + <size_t>table.tops * (JOBCLOUD_BLOCK + 1)
+        self.table_bytes -= words * sizeof(int32_t)
+        free(table.score)
+        table.score = NULL
+        table.blocks = table.tops = 0
+
     cdef void drop_table(self, int cls) noexcept nogil:
-        free(self.tables[cls].score)
+        self.free_table(&self.tables[cls])
         memset(&self.tables[cls], 0, sizeof(Table))
+
+    cdef void drop_idle_tables(self) noexcept nogil:
+        """Give back the tables of classes that nobody asked for during many changes."""
+        cdef int cls
+        if self.changed - self.swept < IDLE_CHANGES * <uint64_t>self.hosts_end + 4096:
+            return
+        for cls in range(self.classes_end):
+            if self.tables[cls].blocks > 0 and self.tables[cls].seen <= self.swept:
+                self.drop_table(cls)
+        self.swept = self.changed
 
     cdef void touch(self, int slot) noexcept nogil:
         """The host changed: to the front of the list, so that each host is in it once, however often it changes."""
@@ -1023,7 +1055,7 @@ cdef class Matcher:
         if count <= old:
             return 0
         # An odd number of blocks: with a power of two all dimensions of a host would fall into one set of the cache.
-        count = (max(count, 2 * old) // JOBCLOUD_BLOCK | 1) * JOBCLOUD_BLOCK
+        count = ((max(count, 2 * old) - 1) // JOBCLOUD_BLOCK + 1 | 1) * JOBCLOUD_BLOCK
         self.grow_changes(count)
         self.rows = grown(self.rows, count, 0)
         self.unclaimed = grown(self.unclaimed, count, 1)

@@ -84,7 +84,7 @@ class Matcher:
     taken. Hosts that already pay the class's shared part come before all others, and the lowest slot wins among
     equals.
 
-    ``engine`` is for the compiled matcher ("index" or "scan", the same answers); here it is checked and kept.
+    ``engine`` is for the compiled matcher, whose answers are the same with each; here it is checked and kept.
     """
 
     def __init__(self, dimensions: int, *, engine: str = "index") -> None:

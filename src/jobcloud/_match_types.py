@@ -29,7 +29,7 @@ MAX_CLAIMS: Final = 2**31 - 1
 MAX_GENERATION: Final = 2**31 - 1
 MAX_KEY: Final = 2**63 - 1
 
-ENGINES: Final = ("index", "scan")  # how the compiled matcher looks for a host; the answers are the same
+ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher looks for a host; the answers are the same
 
 REFUSED: Final = -1  # the task fits no host that it may use
 UNTRIED: Final = -2  # the batch limit was reached before this task

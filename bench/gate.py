@@ -1,0 +1,234 @@
+"""The matcher's speed, as ratios of one run, and its work, counted: fails where either got worse.
+
+    python bench/gate.py [--quick] [--json]
+
+For each workload the index places all tasks, the plain scan and the numpy scan as many as fit a time limit; that they
+pick the same hosts is checked first. Times are the fastest of several interleaved runs. The floors are far below what
+an idle machine shows, so that only a real loss fails. How many scores are computed is the same on every machine, so
+the counts are held exactly; write down a smaller one when the matcher has learned to do with less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import workloads
+from bench.numpy_scan import NumpyScan
+from jobcloud.match import CompiledMatcher, vector_path
+
+SCAN_WORK = 60_000_000  # hosts x tasks for the plain scan
+NUMPY_WORK = 4_000_000
+ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A workload; ``floor``: the least ratio to the plain scan; ``evaluations``: scores computed for all its tasks."""
+
+    hosts: int
+    classes: int
+    floor: float
+    evaluations: int
+
+
+CASES = (
+    Case(10, 8, 0.75, 0),
+    Case(10, 151, 0.75, 0),
+    Case(100, 8, 1.0, 0),
+    Case(100, 151, 0.75, 0),
+    Case(1_000, 8, 2.0, 0),
+    Case(1_000, 151, 1.0, 0),
+    Case(1_000, 10_000, 0.75, 0),  # every task a class of its own
+    Case(10_000, 8, 15.0, 0),
+    Case(10_000, 151, 4.0, 0),
+    Case(100_000, 8, 80.0, 0),
+    Case(100_000, 151, 30.0, 0),
+)
+QUICK = 10_000  # hosts
+EXPONENT = 0.25  # of the cost per placement, from 1,000 to 100,000 hosts with 8 classes
+EXPONENT_MARGIN = 0.15
+RELEASE_NS = 500
+CHURN_MS = 1.0
+MARGIN = 2.0  # on the few absolute times, for a busy machine
+CLAIM_BYTES = 64
+TABLE_BYTES = 4.5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one case showed; ns per placement, refusals apart."""
+
+    hosts: int
+    classes: int
+    tasks: int
+    placed: int
+    index_ns: float
+    scan_ns: float
+    numpy_ns: float
+    times_scan: float
+    times_numpy: float
+    evaluations: int
+    table_bytes_per_host: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help=f"no workload of more than {QUICK} hosts")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    faults: list[str] = []
+    rows = []
+    if not arguments.json:
+        print(f"vector code: {vector_path()}")
+        print("  hosts classes  placed of  tasks   index ns    scan ns    numpy ns   x scan  x numpy  scores/placed")
+    for case in CASES:
+        if arguments.quick and case.hosts > QUICK:
+            continue
+        rows.append(row := measure(case))
+        faults += judge(case, row)
+        if not arguments.json:
+            print(_line(row))
+    figures = life_cycle()
+    faults += judge_life_cycle(figures) + judge_growth(rows)
+    if arguments.json:
+        print(json.dumps({"path": vector_path(), "rows": [asdict(r) for r in rows], "faults": faults} | figures))
+    else:
+        print(*(f"{name}: {value:.3f}" for name, value in figures.items()), sep="\n")
+        print(*(f"LOST: {fault}" for fault in faults), sep="\n")
+    return 1 if faults else 0
+
+
+def measure(case: Case) -> Row:
+    workload = _workload(case)
+    samples = {name: max(20, work // case.hosts) for name, work in (("scan", SCAN_WORK), ("numpy", NUMPY_WORK))}
+    tasks = {name: workload.tasks[:length] for name, length in samples.items()} | {"index": workload.tasks}
+    makers: dict[str, Callable[[], Any]] = {
+        "index": lambda: workloads.load(CompiledMatcher, workload).match,
+        "scan": lambda: workloads.load(CompiledMatcher, workload, engine="scan").match,
+        "numpy": lambda: NumpyScan(workload).place,
+    }
+    slots = {name: _slots(make()(tasks[name])) for name, make in makers.items()}
+    for name, length in samples.items():
+        assert np.array_equal(slots["index"][:length], slots[name]), f"{name} picks other hosts than the index"
+    best = _fastest(makers, tasks)
+    ns = {name: best[name] / max(1, int((slots[name] >= 0).sum())) * 1e9 for name in makers}
+    matcher = workloads.load(CompiledMatcher, workload)
+    matcher.match(workload.tasks)
+    tables = max(1, min(case.classes, len(workload.tasks)))
+    return Row(
+        hosts=case.hosts,
+        classes=case.classes,
+        tasks=len(workload.tasks),
+        placed=int((slots["index"] >= 0).sum()),
+        index_ns=ns["index"],
+        scan_ns=ns["scan"],
+        numpy_ns=ns["numpy"],
+        times_scan=ns["scan"] / ns["index"],
+        times_numpy=ns["numpy"] / ns["index"],
+        evaluations=matcher.evaluations,
+        table_bytes_per_host=matcher.memory()["index"] / tables / case.hosts,
+    )
+
+
+def _fastest(makers: dict[str, Callable[[], Any]], tasks: dict[str, Any]) -> dict[str, float]:
+    best = dict.fromkeys(makers, float("inf"))
+    for turn in range(ROUNDS):
+        for name, make in makers.items():
+            if turn > 1 and best[name] > 1:
+                continue
+            place = make()
+            start = time.perf_counter()
+            place(tasks[name])
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def _slots(answer: Any) -> Any:
+    return answer[0] if isinstance(answer, tuple) else answer
+
+
+def _workload(case: Case) -> workloads.Workload:
+    workload = workloads.mixed(case.hosts, case.classes)
+    if case.classes < len(workload.tasks):
+        return workload
+    return workloads.of_one_task_each(workload)
+
+
+def judge(case: Case, row: Row) -> list[str]:
+    what = f"{case.hosts} hosts, {case.classes} classes"
+    faults = []
+    if row.times_scan < case.floor:
+        faults.append(f"{what}: {row.times_scan:.2f} times the plain scan, not {case.floor}")
+    if row.evaluations > case.evaluations:
+        faults.append(f"{what}: {row.evaluations} scores computed, not {case.evaluations}")
+    if case.hosts >= 1_000 and row.table_bytes_per_host > TABLE_BYTES:
+        faults.append(f"{what}: {row.table_bytes_per_host:.2f} bytes of index per host and class, not {TABLE_BYTES}")
+    return faults
+
+
+def judge_growth(rows: list[Row]) -> list[str]:
+    ns = {row.hosts: row.index_ns for row in rows if row.classes == 8}
+    if 100_000 not in ns:
+        return []
+    exponent = float(np.log(ns[100_000] / ns[1_000]) / np.log(100))
+    if exponent > EXPONENT + EXPONENT_MARGIN:
+        return [f"the cost per placement grows with exponent {exponent:.2f}, not {EXPONENT}"]
+    return []
+
+
+def life_cycle() -> dict[str, float]:
+    """Releases and steady churn: 1,000 hosts, 500 tasks end and 500 start in each round."""
+    workload = workloads.mixed(1_000, 151, apps=20)
+    matcher = workloads.load(CompiledMatcher, workload)
+    _, ids = matcher.match(workload.tasks)
+    live = ids[ids >= 0]
+    shuffled = np.random.default_rng(1).permutation(live)
+    rounds = []
+    for start in range(0, 15_000, 500):
+        ended = shuffled[:500]
+        begin = time.perf_counter()
+        matcher.release(ended)
+        _, started = matcher.match(workload.tasks[start % 9_000 : start % 9_000 + 500])
+        rounds.append(time.perf_counter() - begin)
+        shuffled = np.random.default_rng(start).permutation(np.concatenate((shuffled[500:], started[started >= 0])))
+    matcher.check()
+    memory = matcher.memory()["claims"] / len(shuffled)
+    begin = time.perf_counter()
+    matcher.release(shuffled)
+    release = (time.perf_counter() - begin) / len(shuffled)
+    return {
+        "churn_ms_per_round": float(np.median(rounds)) * 1e3,
+        "release_ns": release * 1e9,
+        "claim_bytes": memory,
+    }
+
+
+def judge_life_cycle(figures: dict[str, float]) -> list[str]:
+    limits = {
+        "churn_ms_per_round": MARGIN * CHURN_MS,
+        "release_ns": MARGIN * RELEASE_NS,
+        "claim_bytes": CLAIM_BYTES,
+    }
+    return [f"{name} is {figures[name]:.2f}, not {most}" for name, most in limits.items() if figures[name] > most]
+
+
+def _line(row: Row) -> str:
+    return (
+        f"{row.hosts:7d} {row.classes:7d} {row.placed:7d} {row.tasks:9d} {row.index_ns:10.0f} {row.scan_ns:10.0f} "
+        f"{row.numpy_ns:11.0f} {row.times_scan:8.1f} {row.times_numpy:8.0f} {row.evaluations / row.placed:14.2f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
