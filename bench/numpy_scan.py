@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from bench import workloads
 from numpy.typing import NDArray
 
-from bench import workloads
 from jobcloud.match import REFUSED
 
 

@@ -42,7 +42,7 @@ cdef enum:
     UNKNOWN = -2  # a table's best host has become worse: look at the minima
     # What decides between the table of a class and a scan; each only trades time for time, never answers.
     FEWEST_HOSTS = 32  # below, one scan costs what looking into a table costs
-    ASKS_BEFORE_TABLE = 2  # a class asked for once or twice is not worth one
+    ASKS_BEFORE_TABLE = 2  # as often in a row a class must come back soon enough to be worth one
     HOSTS_A_REPLAY = 16  # re-scoring one host alone costs as much as scoring so many in a pass
     CHANGES_A_HOST = 4  # between two asks; the tasks of a batch tend to fill one host after the other
     LONGEST_WAIT = 6  # a table that never catches up is left alone for up to 2**6 - 2 scans
@@ -830,8 +830,8 @@ cdef class Matcher:
         if self.eager:
             return self.hosts_end > 0
         table.seen = self.changed
-        table.asks = min(table.asks + 1, ASKS_BEFORE_TABLE + 1)
-        return table.asks > ASKS_BEFORE_TABLE and since <= <uint64_t>CHANGES_A_HOST * most
+        table.asks = table.asks + 1 if since <= <uint64_t>CHANGES_A_HOST * most else 0
+        return table.asks > ASKS_BEFORE_TABLE
 
     cdef bint make_table(self, Table* table) noexcept nogil:
         """Memory for the scores of all hosts there are; False when there is none, which only costs time."""
