@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numpy.typing import NDArray
 
-from jobcloud.match import ENGINES, REFUSED, CompiledMatcher, MatchError, PlainMatcher
+from jobcloud.match import ENGINES, FITNESS, REFUSED, CompiledMatcher, MatchError, PlainMatcher
 
 PLACEMENTS_WANTED = 200_000
 
@@ -29,11 +29,11 @@ class Pair:
     The compiled one is there with each engine.
     """
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, fitness: Any = "pack") -> None:
         self.dimensions = dimensions
-        self.compiled: Any = CompiledMatcher(dimensions, engine="tables")
-        self.scanning: Any = CompiledMatcher(dimensions, engine="scan")
-        self.plain: Any = PlainMatcher(dimensions)
+        self.compiled: Any = CompiledMatcher(dimensions, engine="tables", fitness=fitness)
+        self.scanning: Any = CompiledMatcher(dimensions, engine="scan", fitness=fitness)
+        self.plain: Any = PlainMatcher(dimensions, fitness=fitness)
         self.slots: set[int] = set()
         self.classes: set[int] = set()
         self.live: dict[int, int] = {}  # release id -> slot
@@ -128,6 +128,7 @@ def _plain(answer: Any) -> Any:
     return str(answer) if isinstance(answer, MatchError) else answer
 
 
+RULES: list[Any] = ["pack", *FITNESS, "first", {"align": 700, "pack": 300, "strand": 24}, {"dot": 4_096}]
 AMOUNTS = st.sampled_from([0, 1, 300, 500, 1_000, 1_500, 4_000])
 CAPACITIES = st.sampled_from([0, 500, 1_000, 4_000, 7_001, 16_000])
 
@@ -135,9 +136,9 @@ CAPACITIES = st.sampled_from([0, 500, 1_000, 4_000, 7_001, 16_000])
 class Histories(RuleBasedStateMachine):
     """Whatever the order of calls, both answer alike."""
 
-    @initialize(dimensions=st.integers(1, 3))
-    def start(self, dimensions: int) -> None:
-        self.pair = Pair(dimensions)
+    @initialize(dimensions=st.integers(1, 3), fitness=st.sampled_from(RULES))
+    def start(self, dimensions: int, fitness: Any) -> None:
+        self.pair = Pair(dimensions, fitness)
         self.shared: dict[int, NDArray[np.int64]] = {}
 
     def vector(self, data: st.DataObject, of: st.SearchStrategy[int]) -> NDArray[np.int64]:
@@ -242,7 +243,7 @@ def test_two_hundred_thousand_random_placements_are_the_same_in_both(seed: int) 
 
 
 def random_cluster(chance: random.Random) -> Pair:
-    pair = Pair(chance.choice((1, 2, 4)))
+    pair = Pair(chance.choice((1, 2, 4)), chance.choice(RULES))
     sizes = chance.sample((800, 1_000, 4_000, 16_000, 30_000, 32_000), 3)
     for _ in range(chance.choice((1, 5, 12))):
         pair.add_host(array(*(chance.choice(sizes) for _ in range(pair.dimensions))))

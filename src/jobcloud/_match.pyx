@@ -23,6 +23,7 @@ from jobcloud._match_types import (
     decode,
     encode,
     engine_name,
+    fitness_weights,
     release_numbers,
     whole,
 )
@@ -92,14 +93,58 @@ cdef extern from *:
 
     /* One class and the hosts as its score sees them. Tables are [dimensions][stride], rows [slots][2 * dimensions]
        with the same unclaimed amounts and weights side by side, for looking at one host. `payers` is NULL without a
-       key; a host without payers needs `first` and comes after all that have some. */
+       key; a host without payers needs `first` and comes after all that have some. `fitness` holds the weights of the
+       parts of the score; NULL: it is "pack" alone, for which there are vector loops. */
     typedef struct {
         int dimensions;
         size_t stride;
         const int64_t *request, *first, *unclaimed, *weight, *rows;
         const uint8_t *status, *allowed;
         const int32_t *payers;
+        const int64_t *fitness;
     } jobcloud_view;
+
+    enum { PACK, CONVEX, L2, SPREAD, STRAND, DOT, ALIGN };
+
+    /* The score of a host on which the need fits, from its parts. All shares are in parts of 2^20 of the capacity. */
+    static uint64_t jobcloud_mixed(const jobcloud_view *view, const int64_t *unclaimed, const int64_t *weight,
+                                   const int64_t *need)
+    {
+        const uint64_t whole = (uint64_t)1 << 20;
+        const int64_t *fitness = view->fitness;
+        uint64_t pack = 0, convex = 0, l2 = 0, dot = 0, least = whole, dimensions = 0, sum;
+        uint64_t had_squared = 0, asked_squared = 0, product = 0;
+        for (int d = 0; d < view->dimensions; d++) {
+            uint64_t per = (uint64_t)weight[d], left, had, asked;
+            if (per == 0)
+                continue;
+            left = ((uint64_t)(unclaimed[d] - need[d]) * per) >> 32;
+            had = ((uint64_t)unclaimed[d] * per) >> 32;
+            asked = ((uint64_t)need[d] * per) >> 32;
+            dimensions++;
+            pack += left;
+            l2 += left * left >> 20;
+            convex += left + (left * left >> 20) + (left * left * left >> 40);
+            least = left < least ? left : least;
+            dot += whole - (had * asked >> 20);
+            product += had * asked;
+            had_squared += had * had;
+            asked_squared += asked * asked;
+        }
+        if (dimensions == 0)
+            least = 0;
+        sum = fitness[PACK] * pack + fitness[CONVEX] * (convex / 3) + fitness[L2] * l2
+            + fitness[SPREAD] * (dimensions * whole - pack) + fitness[STRAND] * (pack - dimensions * least)
+            + fitness[DOT] * dot;
+        if (fitness[ALIGN]) {
+            unsigned __int128 squares = (unsigned __int128)had_squared * asked_squared;
+            unsigned __int128 cosine = squares ? (((unsigned __int128)product * product) << 20) / squares : 0;
+            sum += fitness[ALIGN] * (whole - (uint64_t)cosine);
+        }
+        return sum >> 10;
+    }
+
+    static inline int32_t jobcloud_score_one(const jobcloud_view *view, int host);
 
     /* Scores of the n hosts from `base` on into out[0..63], infeasible beyond n; returns the lowest. */
     JOBCLOUD_WIDEST
@@ -111,6 +156,13 @@ cdef extern from *:
         int32_t lowest = JOBCLOUD_INFEASIBLE;
         const int64_t *unclaimed = view->unclaimed + base, *weight = view->weight + base;
         const uint8_t *status = view->status + base;
+        if (view->fitness) {
+            for (int i = 0; i < JOBCLOUD_BLOCK; i++) {
+                out[i] = i < n ? jobcloud_score_one(view, base + i) : JOBCLOUD_INFEASIBLE;
+                lowest = out[i] < lowest ? out[i] : lowest;
+            }
+            return lowest;
+        }
         for (int i = 0; i < n; i++) {
             score[i] = 0;
             short_by[i] = -(int64_t)(status[i] != 1);
@@ -163,6 +215,11 @@ cdef extern from *:
         if (view->payers && view->payers[host] == 0) {
             need = view->first;
             score = JOBCLOUD_PAYS;
+        }
+        if (view->fitness) {
+            for (int d = 0; d < view->dimensions; d++)
+                short_by |= row[d] - need[d];
+            return short_by < 0 ? JOBCLOUD_INFEASIBLE : (int32_t)(score + jobcloud_mixed(view, row, weight, need));
         }
         for (int d = 0; d < view->dimensions; d++) {
             int64_t left = row[d] - need[d];
@@ -305,6 +362,7 @@ cdef extern from *:
         const uint8_t* status
         const uint8_t* allowed
         const int32_t* payers
+        const int64_t* fitness
     ctypedef struct Table "jobcloud_table":
         int32_t* score
         int32_t* block
@@ -349,6 +407,8 @@ cdef class Matcher:
     cdef readonly str engine
     cdef readonly int64_t evaluations  # scores computed so far
     cdef bint indexed
+    cdef int64_t[::1] weights  # of the parts of the score, in the order of FITNESS
+    cdef bint plain_pack
     cdef bint eager  # the tables are used even where they do not pay
     cdef bint busy
     # Counts what may let a class fit that was refused before; claims never do (docs/matcher.md, "What was refused").
@@ -412,12 +472,14 @@ cdef class Matcher:
         free(self.tables)
         free(self.changes)
 
-    def __init__(self, dimensions, *, engine="index"):
+    def __init__(self, dimensions, *, engine="index", fitness="pack"):
         if self.changes_room:
             raise MatchStateError("a matcher is set up once")
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
         self.engine = engine_name(engine)
         self.eager = self.engine == "tables"
+        self.weights = np.array(fitness_weights(fitness), dtype=np.int64)
+        self.plain_pack = self.fitness == {"pack": limits.WHOLE_WEIGHT}
         self.indexed = self.eager or self.engine == "index"
         self.newest = NONE
         self.grow_changes(FIRST_HOSTS)
@@ -451,6 +513,10 @@ cdef class Matcher:
         self.claim_class = np.zeros(64, dtype=np.int32)
         self.claim_next = np.zeros(64, dtype=np.int32)
         self.claim_before = np.zeros(64, dtype=np.int32)
+
+    @property
+    def fitness(self):
+        return {name: weight for name, weight in zip(limits.FITNESS, np.asarray(self.weights).tolist()) if weight}
 
     # ---- hosts
 
@@ -780,6 +846,7 @@ cdef class Matcher:
         view.status = &self.host_status[0]
         view.allowed = &self.allowed[mask, 0] if mask >= 0 else NULL
         view.payers = &self.paid[key, 0] if key >= 0 else NULL
+        view.fitness = NULL if self.plain_pack else &self.weights[0]
 
     cdef int scan(self, const View* view) noexcept nogil:
         cdef int32_t scores[JOBCLOUD_BLOCK]
@@ -1246,6 +1313,7 @@ cdef class Matcher:
         shared = np.where((keys >= 0)[:, None], np.asarray(self.shared)[keys], 0)
         return State(
             dimensions=self.dimensions,
+            fitness=np.array(self.weights),
             host_status=np.asarray(self.host_status)[:h].astype(np.int64),
             host_capacity=np.ascontiguousarray(np.asarray(self.total)[:, :h].T),
             class_status=status,
@@ -1271,7 +1339,8 @@ cdef class Matcher:
 
 cdef Matcher from_state(state, engine):
     """A matcher in exactly that state; what is free follows from the claims."""
-    cdef Matcher new = Matcher(state.dimensions, engine=engine)
+    fitness = dict(zip(limits.FITNESS, state.fitness.tolist()))
+    cdef Matcher new = Matcher(state.dimensions, engine=engine, fitness=fitness)
     cdef int slot, cls
     masks = iter(state.class_allowed)
     new._room_for_hosts(len(state.host_status))

@@ -15,6 +15,7 @@ from jobcloud._match_types import (
     CLASS_ABSENT,
     CLASS_REMOVED,
     CLASS_USABLE,
+    FITNESS,
     HOST_ABSENT,
     HOST_DISABLED,
     HOST_ENABLED,
@@ -27,6 +28,7 @@ from jobcloud._match_types import (
     MAX_SLOTS,
     REFUSED,
     UNTRIED,
+    Fitness,
     Int32Array,
     Int64Array,
     MaskArray,
@@ -41,6 +43,7 @@ from jobcloud._match_types import (
     decode,
     encode,
     engine_name,
+    fitness_weights,
     release_numbers,
     whole,
 )
@@ -78,22 +81,26 @@ class Matcher:
 
     ``dimensions``: how many resources a host has, 1..64; their order is the caller's.
 
-    The score of a host for a class is the sum over the dimensions of ``(left * (2**52 // capacity)) >> 32``, where
-    left is what would remain free after the request and, if nobody pays it there yet, the shared part; a dimension of
-    capacity 0 adds nothing. Lower is better; a host where anything would be negative scores INT32_MAX and is never
-    taken. Hosts that already pay the class's shared part come before all others, and the lowest slot wins among
-    equals.
+    ``fitness``: what makes a host good, by name or as weights in 1024ths (docs/matcher.md, "Fitness"). Lower scores are
+    better; a host where anything would be negative scores INT32_MAX and is never taken. Hosts that already pay the
+    class's shared part come before all others, and the lowest slot wins among equals.
 
     ``engine`` is for the compiled matcher, whose answers are the same with each; here it is checked and kept.
     """
 
-    def __init__(self, dimensions: int, *, engine: str = "index") -> None:
+    def __init__(self, dimensions: int, *, engine: str = "index", fitness: Fitness = "pack") -> None:
         self.dimensions = whole("dimensions", dimensions, 1, MAX_DIMENSIONS)
         self.engine = engine_name(engine)
+        self._weights = dict(zip(FITNESS, fitness_weights(fitness), strict=True))
         self._hosts: dict[int, _Host] = {}
         self._classes: dict[int, _Class] = {}
         self._claims: list[_Claim] = []
         self._unused: list[int] = []
+
+    @property
+    def fitness(self) -> dict[str, int]:
+        """The parts of the score with their weights in 1024ths; empty: the first host that fits."""
+        return {name: weight for name, weight in self._weights.items() if weight}
 
     # ---- hosts
 
@@ -292,14 +299,11 @@ class Matcher:
         return min(fitting)[2] if fitting else REFUSED
 
     def _score(self, known: _Class, host: _Host) -> int:
-        left = _minus(_minus(host.capacity, host.used), self._need(known, host))
-        if min(left) < 0:
+        free, need = _minus(host.capacity, host.used), self._need(known, host)
+        if min(_minus(free, need)) < 0:
             return _INT32_MAX
-        return sum(
-            (amount * (2**52 // capacity)) >> 32
-            for amount, capacity in zip(left, host.capacity, strict=True)
-            if capacity > 0
-        )
+        parts = _parts(free, need, host.capacity)
+        return sum(weight * parts[name] for name, weight in self._weights.items()) >> 10
 
     def _need(self, known: _Class, host: _Host) -> list[int]:
         return known.request if known.key in host.payers else _plus(known.request, known.shared)
@@ -412,6 +416,7 @@ class Matcher:
         masks = [[slot in c.allowed for slot in range(len(hosts))] for c in classes if c and c.allowed is not None]
         return State(
             dimensions=self.dimensions,
+            fitness=_ints(list(self._weights.values())),
             host_status=_ints([_host_status(host) for host in hosts]),
             host_capacity=_ints([host.capacity if host else nothing for host in hosts]).reshape(-1, self.dimensions),
             class_status=_ints([_class_status(c) for c in classes]),
@@ -428,7 +433,8 @@ class Matcher:
 
     @classmethod
     def _from_state(cls, state: State, engine: str) -> Matcher:
-        new = cls(state.dimensions, engine=engine)
+        fitness = dict(zip(FITNESS, state.fitness.tolist(), strict=True))
+        new = cls(state.dimensions, engine=engine, fitness=fitness)
         for slot, status in enumerate(state.host_status.tolist()):
             if status != HOST_ABSENT:
                 capacity = state.host_capacity[slot].tolist()
@@ -452,6 +458,26 @@ class Matcher:
                 new._claims.append(_Claim(generation))
         new._unused = state.free_claims.tolist()
         return new
+
+
+def _parts(free: list[int], need: list[int], capacity: list[int]) -> dict[str, int]:
+    """What the score is made of, from amounts in parts of 2**20 of the capacity; dimensions without one are out."""
+    some = [d for d, amount in enumerate(capacity) if amount > 0]
+    per = {d: 2**52 // capacity[d] for d in some}
+    had = [free[d] * per[d] >> 32 for d in some]
+    asked = [need[d] * per[d] >> 32 for d in some]
+    left = [(free[d] - need[d]) * per[d] >> 32 for d in some]
+    squares = sum(f * f for f in had) * sum(n * n for n in asked)
+    product = sum(f * n for f, n in zip(had, asked, strict=True))
+    return {
+        "pack": sum(left),
+        "convex": sum(f + (f * f >> 20) + (f * f * f >> 40) for f in left) // 3,
+        "l2": sum(f * f >> 20 for f in left),
+        "spread": sum(2**20 - f for f in left),
+        "strand": sum(left) - len(left) * min(left, default=0),
+        "dot": sum(2**20 - (f * n >> 20) for f, n in zip(had, asked, strict=True)),
+        "align": 2**20 - (product * product * 2**20 // squares if squares else 0),
+    }
 
 
 def _may_use(known: _Class, slot: int) -> bool:

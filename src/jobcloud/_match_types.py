@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -30,6 +31,12 @@ MAX_GENERATION: Final = 2**31 - 1
 MAX_KEY: Final = 2**63 - 1
 
 ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher looks for a host; the answers are the same
+
+# What a score is made of (docs/matcher.md, "Fitness"), and the name for none of it: the lowest slot that fits.
+FITNESS: Final = ("pack", "convex", "l2", "spread", "strand", "dot", "align")
+FIRST: Final = "first"
+WHOLE_WEIGHT: Final = 1024
+MAX_WEIGHTS: Final = 4 * WHOLE_WEIGHT  # together; with it every score stays below 2**30
 
 REFUSED: Final = -1  # the task fits no host that it may use
 UNTRIED: Final = -2  # the batch limit was reached before this task
@@ -101,6 +108,25 @@ def engine_name(value: object) -> str:
     return value
 
 
+Fitness: TypeAlias = str | Mapping[str, int]
+
+
+def fitness_weights(value: object) -> tuple[int, ...]:
+    """The weight of each part in ``FITNESS``, from one name or from a mapping of names to 1024ths."""
+    if isinstance(value, str):
+        value = {value: WHOLE_WEIGHT}
+    if not isinstance(value, Mapping):
+        raise MatchError(f"fitness must be a name or a mapping of names to weights, not {type(value).__name__}")
+    for name in value:
+        if name not in (*FITNESS, FIRST):
+            raise MatchError(f"fitness must be one of {', '.join((*FITNESS, FIRST))}, not {name!r:.60}")
+    given = {name: whole(f"fitness[{name!r}]", weight, 0, MAX_WEIGHTS) for name, weight in value.items()}
+    weights = tuple(given.get(name, 0) for name in FITNESS)
+    if sum(weights) > MAX_WEIGHTS:
+        raise MatchError(f"the weights of fitness add up to {sum(weights)}; they may add up to {MAX_WEIGHTS}")
+    return weights
+
+
 def amounts(name: str, value: object, dimensions: int) -> Int64Array:
     """``value`` as int64[dimensions] of thousandths in [0, MAX_AMOUNT]."""
     array = _vector(name, value, ("int64",), "thousandths")
@@ -158,6 +184,7 @@ class State:
     """
 
     dimensions: int
+    fitness: Int64Array  # [7], the weights in the order of FITNESS
     host_status: Int64Array  # [H]
     host_capacity: Int64Array  # [H, D]
     class_status: Int64Array  # [C]
@@ -172,7 +199,7 @@ class State:
     free_claims: Int64Array  # [F], indices to be used again, from the end
 
 
-_MAGIC: Final = b"JCMATCH1"
+_MAGIC: Final = b"JCMATCH2"
 _HEADER_WORDS: Final = 6
 
 
@@ -213,6 +240,7 @@ def decode(data: object) -> State:
 
 def _layout(d: int, h: int, c: int, m: int, n: int, f: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return (
+        ("fitness", (len(FITNESS),)),
         ("host_status", (h,)),
         ("host_capacity", (h, d)),
         ("class_status", (c,)),
@@ -232,7 +260,7 @@ def _check_header(header: tuple[int, ...], size: int) -> None:
     d, h, c, m, n, f = header
     limits = (MAX_DIMENSIONS, MAX_SLOTS, MAX_CLASSES, c, MAX_CLAIMS, n)
     within = d >= 1 and all(0 <= count <= limit for count, limit in zip(header, limits, strict=True))
-    if not within or size != 8 * (h + h * d + 3 * c + 2 * c * d + 3 * n + f) + m * h:
+    if not within or size != 8 * (len(FITNESS) + h + h * d + 3 * c + 2 * c * d + 3 * n + f) + m * h:
         raise MatchError("the snapshot is damaged (its header does not fit its length); take an older one")
 
 
@@ -249,6 +277,8 @@ def _read_arrays(data: bytes, offset: int, header: tuple[int, ...]) -> State:
 
 def _check_state(state: State) -> None:
     present, usable = state.host_status != HOST_ABSENT, state.class_status != CLASS_ABSENT
+    weights = state.fitness
+    _require(_within(weights, 0, MAX_WEIGHTS) and int(weights.sum()) <= MAX_WEIGHTS, "an unknown fitness")
     _require(_within(state.host_status, 0, 2) and _within(state.class_status, 0, 2), "an unknown host or class status")
     _require(not state.host_status.size or bool(present[-1]), "a gap at the end of the hosts")
     _require(not state.class_status.size or bool(usable[-1]), "a gap at the end of the classes")

@@ -12,6 +12,7 @@ from jobcloud._match import vector_path
 from jobcloud._match_py import Matcher as PlainMatcher
 from jobcloud._match_types import (
     ENGINES,
+    FITNESS,
     MAX_AMOUNT,
     MAX_DIMENSIONS,
     REFUSED,
@@ -27,6 +28,7 @@ AnyMatcher: TypeAlias = CompiledMatcher | PlainMatcher
 
 __all__ = [
     "ENGINES",
+    "FITNESS",
     "MAX_AMOUNT",
     "MAX_DIMENSIONS",
     "REFUSED",
