@@ -545,6 +545,9 @@ def test_a_damaged_snapshot_is_refused_whatever_byte_is_wrong(impl: Any) -> None
         ("claim_generation", ids(0)),
         ("free_claims", ids(0)),
         ("class_key", ids(4, -2)),
+        ("class_group", ids(-2, -1)),
+        ("class_most", ids(0, 3)),
+        ("fitness", ids(0, 0, 0, 0, 0, 0, 5_000)),
         ("class_allowed", np.array([[1, 2]], dtype=np.uint8)),
     ],
 )

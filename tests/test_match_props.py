@@ -84,6 +84,16 @@ class Pair:
             assert self.call("refusal", cls).fitting == 0
         self.placed += len(placed)
 
+    def match_gang(self, classes: list[int], least: int) -> None:
+        before = self.compiled.snapshot()
+        slots, ids = (answer.tolist() for answer in self.call("match_gang", array(*classes), least=least))
+        placed = {number: slot for slot, number in zip(slots, ids, strict=True) if slot >= 0}
+        assert not placed or len(placed) >= (least if least >= 0 else len(classes))
+        if not placed:
+            assert self.compiled.snapshot() == self.plain.snapshot() == before
+        self.live |= placed
+        self.placed += len(placed)
+
     def assign(self, cls: int, slot: int) -> None:
         number = self.call("assign", cls, slot)
         if not isinstance(number, MatchError):
@@ -168,7 +178,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule(data=st.data(), key=st.sampled_from([-1, 0, 7]), masked=st.booleans(), odd=st.booleans())
     def add_class(self, data: st.DataObject, key: int, masked: bool, odd: bool) -> None:
-        named: dict[str, Any] = {"shared_key": key}
+        named: dict[str, Any] = {"shared_key": key, "group": data.draw(st.sampled_from([-1, 2, 5]))}
+        named["most_per_host"] = data.draw(st.sampled_from([0, 0, 1, 2]))
         if key >= 0:
             usual = self.shared.setdefault(key, self.vector(data, AMOUNTS))
             named["shared"] = usual + 1 if odd else usual
@@ -193,6 +204,12 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data(), limit=st.sampled_from([-1, -1, 0, 2]))
     def match(self, data: st.DataObject, limit: int) -> None:
         self.pair.match(data.draw(st.lists(st.sampled_from(sorted(self.pair.classes)), max_size=12)), limit)
+
+    @precondition(lambda self: self.pair.classes)
+    @rule(data=st.data(), least=st.sampled_from([-1, -1, 0, 1]))
+    def match_gang(self, data: st.DataObject, least: int) -> None:
+        gang = data.draw(st.lists(st.sampled_from(sorted(self.pair.classes)), min_size=1, max_size=8))
+        self.pair.match_gang(gang, least)
 
     @precondition(lambda self: self.pair.classes and self.pair.slots)
     @rule(data=st.data())
@@ -253,7 +270,9 @@ def random_cluster(chance: random.Random) -> Pair:
         request = array(*(chance.choice((0, 1, 100, 250, 700)) for _ in range(pair.dimensions)))
         allowed = [chance.random() < 0.7 for _ in pair.slots] if chance.random() < 0.3 else None
         mask = None if allowed is None else np.array(allowed)
-        pair.add_class(request, shared_key=key, shared=shared.get(key), allowed=mask)
+        limited = {"group": chance.randrange(3), "most_per_host": chance.choice((0, 3, 6))}
+        named: dict[str, Any] = limited if chance.random() < 0.3 else {}
+        pair.add_class(request, shared_key=key, shared=shared.get(key), allowed=mask, **named)
     return pair
 
 
@@ -263,6 +282,8 @@ def random_step(pair: Pair, chance: random.Random) -> None:
     cls = chance.choice(sorted(pair.classes))
     if step < 0.4:
         pair.match(chance.choices(sorted(pair.classes), k=chance.choice((1, 5, 40))), chance.choice((-1, -1, 10)))
+    elif step < 0.42:
+        pair.match_gang(chance.choices(sorted(pair.classes), k=chance.choice((2, 9))), chance.choice((-1, -1, 2)))
     elif step < 0.65:
         numbers = chance.sample(sorted(pair.live), len(pair.live) // chance.choice((1, 2, 4)))
         pair.release(numbers + chance.choices([0, *pair.ended[-9:]], k=2))

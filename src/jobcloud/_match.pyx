@@ -24,6 +24,7 @@ from jobcloud._match_types import (
     encode,
     engine_name,
     fitness_weights,
+    group_limit,
     release_numbers,
     whole,
 )
@@ -102,6 +103,8 @@ cdef extern from *:
         const uint8_t *status, *allowed;
         const int32_t *payers;
         const int64_t *fitness;
+        const int32_t *grouped;  /* claims of the class's group on each host; NULL: they do not matter */
+        int32_t most;
     } jobcloud_view;
 
     enum { PACK, CONVEX, L2, SPREAD, STRAND, DOT, ALIGN };
@@ -170,6 +173,9 @@ cdef extern from *:
         if (view->allowed)
             for (int i = 0; i < n; i++)
                 short_by[i] |= -(int64_t)(view->allowed[base + i] == 0);
+        if (view->grouped)
+            for (int i = 0; i < n; i++)
+                short_by[i] |= -(int64_t)(view->grouped[base + i] >= view->most);
         for (int i = 0; i < n; i++)
             usable |= ~short_by[i];
         if (usable && view->payers) {
@@ -211,6 +217,8 @@ cdef extern from *:
         uint64_t score = 0;
         int64_t short_by = 0;
         if (view->status[host] != 1 || (view->allowed && !view->allowed[host]))
+            return JOBCLOUD_INFEASIBLE;
+        if (view->grouped && view->grouped[host] >= view->most)
             return JOBCLOUD_INFEASIBLE;
         if (view->payers && view->payers[host] == 0) {
             need = view->first;
@@ -363,6 +371,8 @@ cdef extern from *:
         const uint8_t* allowed
         const int32_t* payers
         const int64_t* fitness
+        const int32_t* grouped
+        int32_t most
     ctypedef struct Table "jobcloud_table":
         int32_t* score
         int32_t* block
@@ -434,6 +444,8 @@ cdef class Matcher:
     cdef uint8_t[::1] class_status
     cdef int32_t[::1] class_key   # row in the key tables
     cdef int32_t[::1] class_mask  # row in the mask table
+    cdef int32_t[::1] class_group  # row in the group table
+    cdef int32_t[::1] class_most   # claims of the group that the class bears on a host, itself included; 0: any
     cdef int64_t[::1] class_claims
     cdef uint64_t[::1] class_refused  # value of ``loosened`` when the class was last refused
     cdef Table* tables          # [classes]
@@ -447,6 +459,11 @@ cdef class Matcher:
     cdef int64_t[::1] key_number
     cdef int32_t[::1] key_classes
     cdef int32_t[:, ::1] paid     # [keys, slots]: live claims with the key
+
+    cdef dict group_rows
+    cdef int64_t[::1] group_number
+    cdef int32_t[::1] group_classes
+    cdef int32_t[:, ::1] grouped  # [groups, slots]: live claims of the group
 
     cdef uint8_t[:, ::1] allowed  # [masks, slots]
     cdef uint8_t[::1] mask_used
@@ -497,6 +514,8 @@ cdef class Matcher:
         self.class_status = np.zeros(8, dtype=np.uint8)
         self.class_key = np.zeros(8, dtype=np.int32)
         self.class_mask = np.zeros(8, dtype=np.int32)
+        self.class_group = np.zeros(8, dtype=np.int32)
+        self.class_most = np.zeros(8, dtype=np.int32)
         self.class_claims = np.zeros(8, dtype=np.int64)
         self.class_refused = np.zeros(8, dtype=np.uint64)
         self.key_rows = {}
@@ -504,6 +523,10 @@ cdef class Matcher:
         self.key_number = np.zeros(4, dtype=np.int64)
         self.key_classes = np.zeros(4, dtype=np.int32)
         self.paid = np.zeros((4, FIRST_HOSTS), dtype=np.int32)
+        self.group_rows = {}
+        self.group_number = np.zeros(4, dtype=np.int64)
+        self.group_classes = np.zeros(4, dtype=np.int32)
+        self.grouped = np.zeros((4, FIRST_HOSTS), dtype=np.int32)
         self.allowed = np.zeros((1, FIRST_HOSTS), dtype=np.uint8)
         self.mask_used = np.zeros(1, dtype=np.uint8)
         self.claims_end = self.claims_live = 0
@@ -579,7 +602,7 @@ cdef class Matcher:
 
     # ---- classes
 
-    def add_class(self, request, *, shared_key=-1, shared=None, allowed=None):
+    def add_class(self, request, *, shared_key=-1, shared=None, allowed=None, group=-1, most_per_host=0):
         self._idle()
         cdef const int64_t[::1] amount = amounts("request", request, self.dimensions)
         number = whole("shared_key", shared_key, -1, limits.MAX_KEY)
@@ -591,8 +614,9 @@ cdef class Matcher:
             shared_array = amounts("shared", shared, self.dimensions)
         mask = None if allowed is None else self._checked_mask(allowed)
         self._check_key(number, shared_array)
+        of_group = group_limit(group, most_per_host)
         cdef int cls = self._lowest_free_class()
-        self._put_class(cls, CLASS_USABLE, amount, number, shared_array, mask)
+        self._put_class(cls, CLASS_USABLE, amount, number, shared_array, mask, of_group)
         return cls
 
     def set_allowed(self, cls, allowed):
@@ -624,6 +648,7 @@ cdef class Matcher:
         cdef const int64_t[::1] cls = wanted
         cdef Py_ssize_t n = cls.shape[0]
         cdef Py_ssize_t done = 0
+        cdef int64_t first_new = self.claims_end
         self._check_classes(cls)
         slots = np.full(n, UNTRIED, dtype=np.int32)
         ids = np.full(n, NONE, dtype=np.int64)
@@ -641,10 +666,21 @@ cdef class Matcher:
                     break
                 self._room_for_claim()
         except MemoryError:
-            self._undo(ids[:done])
+            self._undo(ids[:done], first_new)
             raise
         finally:
             self.busy = False
+        return slots, ids
+
+    def match_gang(self, classes, *, least=-1):
+        wanted = class_numbers(classes)
+        cdef int64_t needed = whole("least", least, -1, len(wanted))
+        cdef int64_t first_new = self.claims_end
+        slots, ids = self.match(wanted)
+        if (slots >= 0).sum() < (needed if needed >= 0 else len(wanted)):
+            self._undo(ids, first_new)
+            slots[slots >= 0] = UNTRIED
+            ids[:] = NONE
         return slots, ids
 
     def assign(self, cls, slot):
@@ -676,7 +712,7 @@ cdef class Matcher:
     def refusal(self, cls):
         cdef int of = self._class(cls)
         cdef int h, d, failing, fewest = self.dimensions + 1
-        cdef int hosts = 0, disabled = 0, disallowed = 0, fitting = 0, nearest = NONE
+        cdef int hosts = 0, disabled = 0, disallowed = 0, crowded = 0, fitting = 0, nearest = NONE
         cdef int64_t short_by, shortage, smallest = 0
         cdef bint may, ever = False
         lacking_array, best_array = np.zeros(self.dimensions, np.int64), np.zeros(self.dimensions, np.int64)
@@ -694,6 +730,9 @@ cdef class Matcher:
                 continue
             if not may:
                 disallowed += 1
+                continue
+            if self.class_most[of] > 0 and self.grouped[self.class_group[of], h] >= self.class_most[of]:
+                crowded += 1
                 continue
             need = self.need(of, h)
             failing = 0
@@ -715,7 +754,8 @@ cdef class Matcher:
             hosts=hosts,
             disabled=disabled,
             disallowed=disallowed,
-            considered=hosts - disabled - disallowed,
+            crowded=crowded,
+            considered=hosts - disabled - disallowed - crowded,
             fitting=fitting,
             lacking=tuple(lacking_array.tolist()),
             best=tuple(best_array.tolist()),
@@ -734,7 +774,8 @@ cdef class Matcher:
             "hosts": [self.unclaimed, self.total, self.weight, self.rows, self.host_status, self.host_claims],
             "classes": [
                 self.request, self.first, self.class_status, self.class_key, self.class_mask, self.class_claims,
-                self.class_refused, self.shared, self.key_number, self.key_classes, self.paid, self.allowed,
+                self.class_refused, self.class_group, self.class_most, self.shared, self.key_number, self.key_classes,
+                self.paid, self.group_number, self.group_classes, self.grouped, self.allowed,
             ],
             "claims": [self.generation, self.claim_slot, self.claim_class, self.claim_next, self.claim_before],
         }
@@ -775,6 +816,13 @@ cdef class Matcher:
             _same(f"payers of shared key {number}", np.asarray(self.paid)[row, :h], np.asarray(again.paid)[other, :h])
             if self.key_classes[row] != again.key_classes[other]:
                 raise MatchStateError(f"shared key {number} miscounts its classes")
+        if set(self.group_rows) != set(again.group_rows):
+            raise MatchStateError("the groups are not those of the classes")
+        for number, row in self.group_rows.items():
+            other = again.group_rows[number]
+            _same(f"counts of group {number}", np.asarray(self.grouped)[row, :h], np.asarray(again.grouped)[other, :h])
+            if self.group_classes[row] != again.group_classes[other]:
+                raise MatchStateError(f"group {number} miscounts its classes")
         for slot in range(h):
             if not np.array_equal(self._claims_on(slot), again._claims_on(slot)):
                 raise MatchStateError(f"slot {slot} lists other claims than it has")
@@ -846,6 +894,8 @@ cdef class Matcher:
         view.status = &self.host_status[0]
         view.allowed = &self.allowed[mask, 0] if mask >= 0 else NULL
         view.payers = &self.paid[key, 0] if key >= 0 else NULL
+        view.grouped = &self.grouped[self.class_group[cls], 0] if self.class_most[cls] > 0 else NULL
+        view.most = self.class_most[cls]
         view.fitness = NULL if self.plain_pack else &self.weights[0]
 
     cdef int scan(self, const View* view) noexcept nogil:
@@ -978,6 +1028,8 @@ cdef class Matcher:
             self.rows[slot, d] -= need[d]
         if key >= 0:
             self.paid[key, slot] += 1
+        if self.class_group[cls] >= 0:
+            self.grouped[self.class_group[cls], slot] += 1
         self.touch(slot)
         if claim >= 0:
             self.free_claim = self.claim_next[claim]
@@ -994,6 +1046,22 @@ cdef class Matcher:
 
     cdef void end_claim(self, int32_t claim) noexcept nogil:
         """Give back what a live claim holds; its id is never live again."""
+        self.give_back(claim)
+        self.generation[claim] += 1
+        if self.generation[claim] <= MAX_GENERATION:  # else the index is worn out and rests for good
+            self.claim_next[claim] = self.free_claim
+            self.free_claim = claim
+
+    cdef void take_back(self, int32_t claim, int64_t first_new) noexcept nogil:
+        """Undo the start of the latest claim, as if it had never been; indices from ``first_new`` on were new."""
+        self.give_back(claim)
+        if claim >= first_new:
+            self.claims_end -= 1
+        else:
+            self.claim_next[claim] = self.free_claim
+            self.free_claim = claim
+
+    cdef void give_back(self, int32_t claim) noexcept nogil:
         cdef int slot = self.claim_slot[claim]
         cdef int cls = self.claim_class[claim]
         cdef int key = self.class_key[cls]
@@ -1008,10 +1076,8 @@ cdef class Matcher:
         self.touch(slot)
         self.unlink(claim, slot)
         self.claim_slot[claim] = self.claim_class[claim] = NONE
-        self.generation[claim] += 1
-        if self.generation[claim] <= MAX_GENERATION:  # else the index is worn out and rests for good
-            self.claim_next[claim] = self.free_claim
-            self.free_claim = claim
+        if self.class_group[cls] >= 0:
+            self.grouped[self.class_group[cls], slot] -= 1
         self.class_claims[cls] -= 1
         self.emptied += self.class_claims[cls] == 0 and self.class_status[cls] == CLASS_REMOVED
         self.claims_live -= 1
@@ -1129,6 +1195,7 @@ cdef class Matcher:
         self.total = grown(self.total, count, 1)
         self.weight = grown(self.weight, count, 1)
         self.paid = grown(self.paid, count, 1)
+        self.grouped = grown(self.grouped, count, 1)
         self.allowed = grown(self.allowed, count, 1)
         claims = grown(self.host_claims, count, 0)
         claims[old:] = NONE
@@ -1162,7 +1229,7 @@ cdef class Matcher:
             raise MatchError(f"a matcher holds at most {limits.MAX_CLASSES} classes; remove some first")
         return cls
 
-    cdef int _put_class(self, int cls, int status, const int64_t[::1] request, number, shared, mask) except -1:
+    cdef int _put_class(self, int cls, int status, const int64_t[::1] request, number, shared, mask, group) except -1:
         """Write a class into its free row; everything was checked before."""
         cdef int d
         self._room_for_classes(cls + 1)
@@ -1174,6 +1241,8 @@ cdef class Matcher:
                 self.first[cls, d] += self.shared[key, d]
         self.class_status[cls] = status
         self.class_key[cls] = key
+        self.class_group[cls] = self._take_group(group[0])
+        self.class_most[cls] = group[1]
         self.class_mask[cls] = row
         self.class_claims[cls] = 0
         self.class_refused[cls] = 0
@@ -1192,6 +1261,8 @@ cdef class Matcher:
         self.first = grown(self.first, count, 0)
         self.class_key = grown(self.class_key, count, 0)
         self.class_mask = grown(self.class_mask, count, 0)
+        self.class_group = grown(self.class_group, count, 0)
+        self.class_most = grown(self.class_most, count, 0)
         self.class_claims = grown(self.class_claims, count, 0)
         self.class_refused = grown(self.class_refused, count, 0)
         self.class_status = grown(self.class_status, count, 0)
@@ -1223,6 +1294,24 @@ cdef class Matcher:
         self.key_classes = grown(self.key_classes, 2 * row, 0)
         return row
 
+    cdef int _take_group(self, number) except -2:
+        cdef int row = 0
+        if number < 0:
+            return NONE
+        if number in self.group_rows:
+            row = self.group_rows[number]
+        else:
+            while row < self.group_classes.shape[0] and self.group_classes[row] > 0:
+                row += 1
+            if row == self.group_classes.shape[0]:
+                self.group_number = grown(self.group_number, 2 * row, 0)
+                self.grouped = grown(self.grouped, 2 * row, 0)
+                self.group_classes = grown(self.group_classes, 2 * row, 0)
+            self.group_number[row] = number
+            self.group_rows[number] = row
+        self.group_classes[row] += 1
+        return row
+
     cdef int _take_mask(self) except -1:
         cdef int row = 0
         while row < self.mask_used.shape[0] and self.mask_used[row]:
@@ -1245,6 +1334,10 @@ cdef class Matcher:
             self.key_classes[key] -= 1
             if self.key_classes[key] == 0:
                 del self.key_rows[self.key_number[key]]
+        if self.class_group[cls] >= 0:
+            self.group_classes[self.class_group[cls]] -= 1
+            if self.group_classes[self.class_group[cls]] == 0:
+                del self.group_rows[self.group_number[self.class_group[cls]]]
         if self.class_mask[cls] >= 0:
             self.mask_used[self.class_mask[cls]] = 0
         self.class_status[cls] = CLASS_ABSENT
@@ -1282,9 +1375,9 @@ cdef class Matcher:
         self.claim_slot = grown(self.claim_slot, room, 0)
         return 0
 
-    cdef int _undo(self, ids) except -1:
+    cdef int _undo(self, ids, int64_t first_new) except -1:
         for number in reversed(ids[ids >= 0].tolist()):
-            self.end_claim(<int32_t>(<int64_t>number & INDEX_BITS))
+            self.take_back(<int32_t>(<int64_t>number & INDEX_BITS), first_new)
         return 0
 
     cdef object _claims_on(self, int slot):
@@ -1309,6 +1402,7 @@ cdef class Matcher:
         known = status != CLASS_ABSENT
         keys = np.where(known, np.asarray(self.class_key)[:c], NONE)
         masks = np.where(known, np.asarray(self.class_mask)[:c], NONE)
+        groups = np.where(known, np.asarray(self.class_group)[:c], NONE)
         request = np.where(known[:, None], np.asarray(self.request)[:c], 0)
         shared = np.where((keys >= 0)[:, None], np.asarray(self.shared)[keys], 0)
         return State(
@@ -1318,6 +1412,8 @@ cdef class Matcher:
             host_capacity=np.ascontiguousarray(np.asarray(self.total)[:, :h].T),
             class_status=status,
             class_key=np.where(keys >= 0, np.asarray(self.key_number)[keys], NONE),
+            class_group=np.where(groups >= 0, np.asarray(self.group_number)[groups], NONE),
+            class_most=np.where(known, np.asarray(self.class_most)[:c], 0).astype(np.int64),
             class_masked=(masks >= 0).astype(np.int64),
             class_request=request,
             class_shared=shared,
@@ -1352,7 +1448,10 @@ cdef Matcher from_state(state, engine):
         if state.class_status[cls] != CLASS_ABSENT:
             mask = next(masks) if state.class_masked[cls] else None
             key = int(state.class_key[cls])
-            new._put_class(cls, state.class_status[cls], state.class_request[cls], key, state.class_shared[cls], mask)
+            new._put_class(
+                cls, state.class_status[cls], state.class_request[cls], key, state.class_shared[cls], mask,
+                (int(state.class_group[cls]), int(state.class_most[cls])),
+            )
     new._room_for_claims(len(state.claim_slot))
     restore_claims(new, state.claim_generation, state.claim_class, state.claim_slot, state.free_claims)
     return new

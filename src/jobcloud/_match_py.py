@@ -6,6 +6,7 @@ task.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -44,6 +45,7 @@ from jobcloud._match_types import (
     encode,
     engine_name,
     fitness_weights,
+    group_limit,
     release_numbers,
     whole,
 )
@@ -57,6 +59,7 @@ class _Host:
     used: list[int]
     enabled: bool = True
     payers: dict[int, int] = field(default_factory=dict)  # shared key -> live claims with it
+    groups: dict[int, int] = field(default_factory=dict)  # group -> live claims with it
 
 
 @dataclass(slots=True)
@@ -65,6 +68,8 @@ class _Class:
     key: int
     shared: list[int]
     allowed: set[int] | None
+    group: int = -1
+    most: int = 0
     claims: int = 0
     removed: bool = False
 
@@ -154,12 +159,15 @@ class Matcher:
         shared_key: int = -1,
         shared: Int64Array | None = None,
         allowed: MaskArray | None = None,
+        group: int = -1,
+        most_per_host: int = 0,
     ) -> int:
         """Add a class of equal tasks and return its number, the lowest free one.
 
         ``request`` int64[D] is what each task takes; ``shared`` int64[D] is taken once per (``shared_key``, host)
         while any live claim there carries the key; ``allowed`` bool[slots] says where the class may run (slots beyond
-        its end: no).
+        its end: no). With ``most_per_host`` a host takes a task of the class only as long as it has fewer claims than
+        that of classes with the same ``group``.
         """
         amount = amounts("request", request, self.dimensions).tolist()
         key = whole("shared_key", shared_key, -1, MAX_KEY)
@@ -168,10 +176,11 @@ class Matcher:
         once = [0] * self.dimensions if shared is None else amounts("shared", shared, self.dimensions).tolist()
         mask = None if allowed is None else self._checked_mask(allowed)
         self._check_key(key, once)
+        of_group, most = group_limit(group, most_per_host)
         number = _lowest_absent(self._classes)
         if number >= MAX_CLASSES:
             raise MatchError(f"a matcher holds at most {MAX_CLASSES} classes; remove some first")
-        self._classes[number] = _Class(amount, key, once, mask)
+        self._classes[number] = _Class(amount, key, once, mask, of_group, most)
         return number
 
     def set_allowed(self, cls: int, allowed: MaskArray | None) -> None:
@@ -212,6 +221,22 @@ class Matcher:
                 left -= 1
         return np.array(slots, dtype=np.int32), np.array(ids, dtype=np.int64)
 
+    def match_gang(self, classes: Int64Array | Int32Array, *, least: int = -1) -> tuple[Int32Array, Int64Array]:
+        """Place one task for each entry of ``classes``, or, if fewer than ``least`` (-1: all) find room, none.
+
+        Returns what ``match`` returns. If none is placed, all is as if the call had never been made, the ids that
+        claims will get included, and a slot is REFUSED or, of a task given up for the others, UNTRIED.
+        """
+        wanted = class_numbers(classes)
+        needed = len(wanted) if (few := whole("least", least, -1, len(wanted))) < 0 else few
+        before = copy.deepcopy((self._hosts, self._classes, self._claims, self._unused))
+        slots, ids = self.match(wanted)
+        if int((slots >= 0).sum()) < needed:
+            self._hosts, self._classes, self._claims, self._unused = before
+            slots[slots >= 0] = UNTRIED
+            ids[:] = -1
+        return slots, ids
+
     def assign(self, cls: int, slot: int) -> int:
         """Claim for a task that already runs there and return the release id.
 
@@ -239,14 +264,16 @@ class Matcher:
         """Why one more task of the class is not placed now."""
         known = self._class(cls)
         usable = {slot: host for slot, host in sorted(self._hosts.items()) if host.enabled}
-        considered = {slot: host for slot, host in usable.items() if _may_use(known, slot)}
+        allowed = {slot: host for slot, host in usable.items() if _may_use(known, slot)}
+        considered = {slot: host for slot, host in allowed.items() if not _is_crowded(known, host)}
         missing = {slot: self._missing(known, host) for slot, host in considered.items()}
         free = [_minus(host.capacity, host.used) for host in considered.values()]
         needed = _plus(known.request, known.shared)
         return Refusal(
             hosts=len(self._hosts),
             disabled=len(self._hosts) - len(usable),
-            disallowed=len(usable) - len(considered),
+            disallowed=len(usable) - len(allowed),
+            crowded=len(allowed) - len(considered),
             considered=len(considered),
             fitting=sum(not short for short in missing.values()),
             lacking=tuple(sum(d in short for short in missing.values()) for d in range(self.dimensions)),
@@ -293,7 +320,7 @@ class Matcher:
         candidates = [
             (known.key not in host.payers, self._score(known, host), slot)
             for slot, host in self._hosts.items()
-            if host.enabled and _may_use(known, slot)
+            if host.enabled and _may_use(known, slot) and not _is_crowded(known, host)
         ]
         fitting = [candidate for candidate in candidates if candidate[1] != _INT32_MAX]
         return min(fitting)[2] if fitting else REFUSED
@@ -338,6 +365,8 @@ class Matcher:
         host.used = _plus(host.used, self._need(known, host))
         if known.key >= 0:
             host.payers[known.key] = host.payers.get(known.key, 0) + 1
+        if known.group >= 0:
+            host.groups[known.group] = host.groups.get(known.group, 0) + 1
         if self._unused:
             index = self._unused.pop()
         else:
@@ -356,6 +385,10 @@ class Matcher:
             if host.payers[known.key] == 0:
                 del host.payers[known.key]
         host.used = _minus(host.used, self._need(known, host))
+        if known.group >= 0:
+            host.groups[known.group] -= 1
+            if host.groups[known.group] == 0:
+                del host.groups[known.group]
         known.claims -= 1
         if known.removed and known.claims == 0:
             del self._classes[claim.cls]
@@ -421,6 +454,8 @@ class Matcher:
             host_capacity=_ints([host.capacity if host else nothing for host in hosts]).reshape(-1, self.dimensions),
             class_status=_ints([_class_status(c) for c in classes]),
             class_key=_ints([c.key if c else -1 for c in classes]),
+            class_group=_ints([c.group if c else -1 for c in classes]),
+            class_most=_ints([c.most if c else 0 for c in classes]),
             class_masked=_ints([int(c is not None and c.allowed is not None) for c in classes]),
             class_request=_ints([c.request if c else nothing for c in classes]).reshape(-1, self.dimensions),
             class_shared=_ints([c.shared if c else nothing for c in classes]).reshape(-1, self.dimensions),
@@ -447,6 +482,8 @@ class Matcher:
                     int(state.class_key[number]),
                     state.class_shared[number].tolist(),
                     set(np.flatnonzero(next(masks)).tolist()) if state.class_masked[number] else None,
+                    int(state.class_group[number]),
+                    int(state.class_most[number]),
                     removed=status == CLASS_REMOVED,
                 )
         columns = (state.claim_generation, state.claim_class, state.claim_slot)
@@ -482,6 +519,10 @@ def _parts(free: list[int], need: list[int], capacity: list[int]) -> dict[str, i
 
 def _may_use(known: _Class, slot: int) -> bool:
     return known.allowed is None or slot in known.allowed
+
+
+def _is_crowded(known: _Class, host: _Host) -> bool:
+    return known.most > 0 and host.groups.get(known.group, 0) >= known.most
 
 
 def _host_status(host: _Host | None) -> int:

@@ -71,7 +71,8 @@ class Nearest:
 class Refusal:
     """Why one more task of a class is not placed now, counted over all hosts; amounts in thousandths per dimension.
 
-    ``hosts`` = ``disabled`` + ``disallowed`` + ``considered``; a disabled host is not counted as disallowed.
+    ``hosts`` = ``disabled`` + ``disallowed`` + ``crowded`` + ``considered``; a host counts for the first that is true of
+    it. ``crowded``: the class's group has as many claims there as the class bears.
     ``lacking[d]`` says how many considered hosts have too little of dimension d, ``best[d]`` the most that any of
     them has free. ``fitting`` is 0 unless the class could be placed after all. ``could_ever_fit``: some host that the
     class may use, disabled ones included, would take one task if nothing else were claimed on it.
@@ -86,6 +87,7 @@ class Refusal:
     best: tuple[int, ...]
     nearest: Nearest | None
     could_ever_fit: bool
+    crowded: int = 0
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:
@@ -151,6 +153,15 @@ def release_numbers(value: object) -> Int64Array:
     return _vector("release_ids", value, ("int64",), "release ids")
 
 
+def group_limit(group: object, most: object) -> tuple[int, int]:
+    """The group's number or -1, and how many claims of it a host may have, 0 for any number."""
+    number = whole("group", group, -1, MAX_KEY)
+    limit = whole("most_per_host", most, 0, MAX_CLAIMS)
+    if limit and number < 0:
+        raise MatchError("most_per_host is given without a group; name the group whose claims count")
+    return number, limit
+
+
 def allowed_slots(value: object) -> NDArray[np.uint8]:
     """``value`` as uint8[n], one entry a slot, 1 where the class may run."""
     return np.asarray(_vector("allowed", value, ("bool", "uint8"), "slots") != 0, dtype=np.uint8)
@@ -189,6 +200,8 @@ class State:
     host_capacity: Int64Array  # [H, D]
     class_status: Int64Array  # [C]
     class_key: Int64Array  # [C], -1 without
+    class_group: Int64Array  # [C], -1 without
+    class_most: Int64Array  # [C], claims of the group on a host that the class bears, itself included; 0: any number
     class_masked: Int64Array  # [C], 1 where a row of class_allowed belongs to it, in class order
     class_request: Int64Array  # [C, D]
     class_shared: Int64Array  # [C, D]
@@ -245,6 +258,8 @@ def _layout(d: int, h: int, c: int, m: int, n: int, f: int) -> tuple[tuple[str, 
         ("host_capacity", (h, d)),
         ("class_status", (c,)),
         ("class_key", (c,)),
+        ("class_group", (c,)),
+        ("class_most", (c,)),
         ("class_masked", (c,)),
         ("class_request", (c, d)),
         ("class_shared", (c, d)),
@@ -260,7 +275,7 @@ def _check_header(header: tuple[int, ...], size: int) -> None:
     d, h, c, m, n, f = header
     limits = (MAX_DIMENSIONS, MAX_SLOTS, MAX_CLASSES, c, MAX_CLAIMS, n)
     within = d >= 1 and all(0 <= count <= limit for count, limit in zip(header, limits, strict=True))
-    if not within or size != 8 * (len(FITNESS) + h + h * d + 3 * c + 2 * c * d + 3 * n + f) + m * h:
+    if not within or size != 8 * (len(FITNESS) + h + h * d + 5 * c + 2 * c * d + 3 * n + f) + m * h:
         raise MatchError("the snapshot is damaged (its header does not fit its length); take an older one")
 
 
@@ -293,6 +308,9 @@ def _check_state(state: State) -> None:
     _require(bool(np.all(state.class_key >= -1)), "a negative shared key")
     _require(not state.class_shared[state.class_key < 0].any(), "a shared amount without a key")
     _require(_one_shared_amount_a_key(state), "two shared amounts for one key")
+    _require(bool(np.all(state.class_group >= -1)) and _within(state.class_most, 0, MAX_CLAIMS), "a wrong group")
+    _require(not (state.class_most[state.class_group < 0].any()), "a limit without a group")
+    _require(bool(np.all(state.class_group[absent] == -1)), "a group without a class")
     _require(_within(state.class_masked, 0, 1), "an unknown mask mark")
     _require(int(state.class_masked.sum()) == len(state.class_allowed), "a wrong number of masks")
     _require(_within(state.class_allowed, 0, 1) and not state.class_allowed[:, ~present].any(), "a wrong mask")

@@ -1,0 +1,177 @@
+"""Fitness by name, gangs and limits per host, each on a case small enough to see through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from jobcloud.match import FITNESS, REFUSED, UNTRIED, CompiledMatcher, MatchError, PlainMatcher
+
+
+@pytest.fixture(params=[CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def impl(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def units(*whole: float) -> NDArray[np.int64]:
+    return np.array([round(1_000 * amount) for amount in whole], dtype=np.int64)
+
+
+def chosen(impl: Any, fitness: Any, hosts: list[tuple[int, ...]], task: tuple[int, ...], free: Any = None) -> int:
+    """The slot that one task gets; ``free``: what is left of each host before, if not all."""
+    matcher = impl(len(task), fitness=fitness)
+    for capacity, left in zip(hosts, free or hosts, strict=True):
+        slot = matcher.add_host(units(*capacity))
+        matcher.assign(matcher.add_class(units(*capacity) - units(*left)), slot)
+    slots, _ = matcher.match(np.array([matcher.add_class(units(*task))]))
+    matcher.check()
+    return int(slots[0])
+
+
+@pytest.mark.parametrize(
+    ("fitness", "hosts", "free", "slot"),
+    [
+        ("pack", [(10, 10), (10, 10)], [(9, 9), (5, 5)], 1),
+        ("spread", [(10, 10), (10, 10)], [(5, 5), (9, 9)], 1),
+        ("first", [(10, 10), (10, 10)], [(9, 9), (5, 5)], 0),
+        # pack sees the same leftovers, the others the large one in one dimension
+        ("pack", [(10, 10), (10, 10)], [(9, 1), (5, 5)], 0),
+        ("convex", [(10, 10), (10, 10)], [(9, 1), (5, 5)], 1),
+        ("l2", [(10, 10), (10, 10)], [(9, 1), (5, 5)], 1),
+        ("strand", [(10, 10), (10, 10)], [(9, 1), (8, 8)], 1),
+        ("dot", [(10, 10), (10, 10)], [(5, 5), (8, 8)], 1),
+        ("align", [(10, 10), (10, 10)], [(9, 2), (4, 4)], 1),
+        ({"align": 1_000, "pack": 24}, [(10, 10), (10, 10)], [(9, 9), (4, 4)], 1),
+    ],
+)
+def test_each_rule_prefers_what_it_is_named_for(impl: Any, fitness: Any, hosts: Any, free: Any, slot: int) -> None:
+    assert chosen(impl, fitness, hosts, (1, 1), free) == slot
+
+
+@pytest.mark.parametrize("fitness", [*FITNESS, "first"])
+def test_no_rule_refuses_a_task_that_fills_a_host_or_asks_for_nothing(impl: Any, fitness: str) -> None:
+    assert chosen(impl, fitness, [(4, 0)], (4, 0)) == 0
+    assert chosen(impl, fitness, [(4, 4)], (0, 0)) == 0
+    assert chosen(impl, fitness, [(4, 4)], (5, 0)) == REFUSED
+
+
+@pytest.mark.parametrize("fitness", [*FITNESS, dict.fromkeys(FITNESS, 585)])
+def test_no_score_overflows_at_the_largest_amounts(impl: Any, fitness: Any) -> None:
+    matcher = impl(64, fitness=fitness)
+    for _ in range(2):
+        matcher.add_host(np.full(64, 2**52))
+    small, large = matcher.add_class(np.full(64, 1)), matcher.add_class(np.full(64, 2**52))
+    slots, _ = matcher.match(np.array([small, large, large]))
+    assert sorted(slots.tolist()) == [REFUSED, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("fitness", "words"),
+    [
+        ("best", "one of pack, convex"),
+        (None, "a name or a mapping"),
+        ({"pack": -1}, r"fitness\['pack'\] must be between"),
+        ({"pack": 1.5}, "a whole number"),
+        ({"pack": 4_000, "dot": 97}, "add up to 4097"),
+    ],
+)
+def test_an_unknown_fitness_is_refused(impl: Any, fitness: Any, words: str) -> None:
+    with pytest.raises(MatchError, match=words):
+        impl(2, fitness=fitness)
+
+
+def test_an_unknown_engine_is_refused(impl: Any) -> None:
+    with pytest.raises(MatchError, match="engine must be one of index, scan"):
+        impl(2, engine="magic")
+
+
+def test_a_copy_keeps_the_fitness(impl: Any) -> None:
+    matcher = impl(1, fitness={"align": 500, "first": 7, "pack": 12})
+    assert matcher.fitness == matcher.fork().fitness == {"align": 500, "pack": 12}
+    assert impl.restore(matcher.snapshot()).fitness == {"align": 500, "pack": 12}
+
+
+def test_a_gang_is_placed_whole_or_leaves_no_trace(impl: Any) -> None:
+    matcher = impl(1)
+    matcher.add_host(units(4))
+    one, three = matcher.add_class(units(1)), matcher.add_class(units(3), shared_key=1, shared=units(0.5))
+    _, before = matcher.match(np.array([one, one]))
+    matcher.release(before[:1])
+    snapshot = matcher.snapshot()
+    slots, ids = matcher.match_gang(np.array([one, one, three]))
+    assert slots.tolist() == [UNTRIED, UNTRIED, REFUSED]
+    assert ids.tolist() == [-1, -1, -1]
+    assert matcher.snapshot() == snapshot
+    assert matcher.match_gang(np.array([one, one]))[0].tolist() == [0, 0]
+    matcher.check()
+
+
+def test_a_class_that_a_gang_left_no_room_is_placed_once_the_gang_is_given_up(impl: Any) -> None:
+    matcher = impl(1)
+    for _ in range(100):
+        matcher.add_host(units(2))
+    one = matcher.add_class(units(2))
+    assert (matcher.match_gang(np.array([one] * 101))[0] < 0).all()
+    assert (matcher.match_gang(np.array([one] * 100))[0] >= 0).all()
+
+
+def test_a_gang_may_be_placed_in_part(impl: Any) -> None:
+    matcher = impl(1)
+    matcher.add_host(units(2))
+    one = matcher.add_class(units(1))
+    assert matcher.match_gang(np.array([one] * 3), least=2)[0].tolist() == [0, 0, REFUSED]
+    assert matcher.match_gang(np.array([one] * 3), least=1)[0].tolist() == [REFUSED] * 3
+    with pytest.raises(MatchError, match="least must be between -1 and 1"):
+        matcher.match_gang(np.array([one]), least=2)
+
+
+def test_an_empty_gang_is_placed(impl: Any) -> None:
+    assert impl(1).match_gang(np.array([], dtype=np.int64))[0].tolist() == []
+
+
+def test_a_host_takes_at_most_so_many_of_a_group(impl: Any) -> None:
+    matcher = impl(1)
+    for _ in range(2):
+        matcher.add_host(units(10))
+    single = matcher.add_class(units(1), group=3, most_per_host=1)
+    pair = matcher.add_class(units(1), group=3, most_per_host=2)
+    slots, ids = matcher.match(np.array([single, single, single, pair, pair, pair]))
+    assert slots.tolist() == [0, 1, REFUSED, 0, 1, REFUSED]
+    why = matcher.refusal(single)
+    assert (why.hosts, why.crowded, why.considered, why.could_ever_fit) == (2, 2, 0, True)
+    matcher.release(ids[[0, 3]])
+    assert matcher.match(np.array([single]))[0].tolist() == [0]
+    matcher.check()
+
+
+def test_what_runs_already_counts_for_its_group_whatever_the_limit(impl: Any) -> None:
+    matcher = impl(1)
+    matcher.add_host(units(10))
+    single = matcher.add_class(units(1), group=0, most_per_host=1)
+    ids = np.array([matcher.assign(single, 0) for _ in range(3)])
+    matcher.release(ids[:2])
+    assert matcher.match(np.array([single]))[0].tolist() == [REFUSED]
+    matcher.release(ids[2:])
+    assert matcher.match(np.array([single]))[0].tolist() == [0]
+
+
+def test_a_limit_per_host_needs_a_group(impl: Any) -> None:
+    with pytest.raises(MatchError, match="name the group"):
+        impl(1).add_class(units(1), most_per_host=1)
+
+
+def test_many_groups_come_and_go(impl: Any) -> None:
+    matcher = impl(1)
+    matcher.add_host(units(1_000))
+    for turn in range(3):
+        classes = [matcher.add_class(units(1), group=turn * 100 + i, most_per_host=1) for i in range(20)]
+        slots, ids = matcher.match(np.array(classes * 2))
+        assert slots.tolist() == [0] * 20 + [REFUSED] * 20
+        matcher.check()
+        for cls in classes:
+            matcher.remove_class(cls)
+        matcher.release(ids[ids >= 0])
+        matcher.check()
