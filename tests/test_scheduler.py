@@ -579,6 +579,16 @@ def test_a_lost_record_stops_no_leader_and_starts_nothing_beside_what_lives(kind
     assert len(desk.running()) == 1
 
 
+def test_a_new_leader_of_sound_records_writes_nothing_and_knows_since_when_tasks_run() -> None:
+    desk, _ = desk_with_task(shard_count=1)
+    desk.at += 5_000
+    before = desk.firings()
+    assert before[0].shards[0].started_ms == START
+    desk.restart()
+    assert desk.firings() == before
+    assert of(Save, desk.last) == []
+
+
 def test_a_job_without_its_app_is_a_fault_of_that_job_alone_and_heals_with_the_app() -> None:
     desk = Desk(make_app(), make_app("bank", 2), make_job(), make_job("other", app="bank"))
     for name in ("report", "other"):

@@ -7,10 +7,15 @@ that is due ends. `JOBCLOUD_SEED` repeats a run.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
+import subprocess
+import sys
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -402,6 +407,28 @@ def test_without_faults_mesos_refuses_no_launch(seed: int) -> None:
     worlds = [play(seed + number, EVENTS_EACH, faults=False) for number in range(4)]
     assert [refused for world in worlds for refused in world.mesos.unexpected] == []
     assert sum(len(world.mesos.tasks) for world in worlds) > 50
+
+
+def digest(world: World) -> str:
+    told = repr([events for _, _, _, events in world.records])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def test_another_process_decides_the_same(seed: int) -> None:
+    """Nothing depends on the order in which a set or a hash happens to put things."""
+    code = f"import test_scheduler_props as t; print(t.digest(t.play({seed}, 300, damage=True)))"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONHASHSEED": number},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for number in ("1", "2")
+    }
+    assert len(told) == 1
 
 
 def test_the_histories_meet_every_event_and_every_effect(seed: int) -> None:
