@@ -632,6 +632,7 @@ class Scheduler:
         self.cluster.settle(task.id, placement)
         self._load[key] += 1
         self._idle.pop(key, None)
+        self._gone.discard(key)  # Mesos starts it again with this task
         self._put_task(task)
         self._silent[task.id] = at + self.policy.launch_answer_ms
         self._tell(at, Topic.LAUNCHED, task, f"placed on {hostname}")
