@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core_world import ARTIFACTS, START, Desk, make_app, make_job, make_offer, make_status, of, payload_of
+from core_world import ARTIFACTS, START, Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound, Refused
 from jobcloud.messages import (
@@ -39,7 +39,6 @@ from jobcloud.messages import (
     SetAppEnabled,
     SetJobEnabled,
     ShutdownExecutor,
-    StatusReceived,
     Subscribed,
     Suppress,
     Tick,
@@ -713,8 +712,3 @@ def test_agents_are_shown_with_what_they_offer_and_what_we_use() -> None:
     assert (second.id, second.claimed.cpus, second.executors, second.lost) == ("a2", 0, (), False)
     desk.do(AgentLost(desk.at, "a1"))
     assert desk.scheduler.agents()[0].lost
-
-
-def test_the_status_helper_names_the_agent() -> None:
-    assert make_status("a@-@0@-@READY@-@s1@-@1", "TASK_RUNNING").agent_id == "s1"
-    assert StatusReceived(0, make_status("a@-@0@-@READY@-@s1@-@1", "X")).status.uuid == ""

@@ -303,13 +303,13 @@ class World:
     # ----------------------------------------------------------------------------------------------- at the end
 
     def heal(self) -> None:
-        """The faults stop: agents return, the connection stands, everything sent arrives; five minutes pass."""
+        """The faults stop: agents return, the connection stands, everything sent arrives; four minutes pass."""
         self.faults = False
         for name, agent in self.mesos.agents.items():
             if not agent.reachable:
                 self.mesos.return_agent(name)
         self.reconnect()
-        for _ in range(400):
+        for _ in range(250):
             self.at += 1_000
             self.handle(Tick(self.at))
             self.mesos.offer_all()
