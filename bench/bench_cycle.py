@@ -29,6 +29,7 @@ from jobcloud.messages import (
     Acknowledge,
     Effect,
     Launch,
+    OfferRescinded,
     OffersReceived,
     PutApp,
     PutJob,
@@ -146,53 +147,56 @@ def percentiles(name: str, times: list[Taken]) -> dict[str, float]:
 
 
 def bench_cycle(rounds: int) -> dict[str, Any]:
-    """1,000 jobs, each fires once in 250 s: four are due each second, 16 tasks end and 16 start; 4,000 run."""
+    """1,000 jobs, each fires once an hour, one a second: `due` times that Tick. Half an hour apart from it another
+    one waits for room: `offer` times OffersReceived and its Tick. Each launches 4 tasks beside 3,996."""
     shell = Shell(MemoryStore(MemoryServer()))
     agents = [f"agent-{number}" for number in range(100)]
-    fill(shell, 1_000, fires=lambda n: f"{n % 60} {n % 4}/5 * * * ?")
+    fill(shell, 1_000, fires=lambda n: f"{n % 60} {n // 60} * * * ?")
     for number in range(1_000):
         shell.do(Trigger(shell.at, f"job{number}"))
     shell.do(shell.offers(agents, 64, 262_144))
-    running = launches(shell.do(Tick(shell.at)))
-    assert len(running) == 4_000, f"placed {len(running)} of 4,000"
-    shell.do(*(status_of(shell.at, one, "TASK_RUNNING") for one in running))
+    running: dict[str, list[Launch]] = {}
+    run(shell, running, launches(shell.do(Tick(shell.at))))
+    assert sum(map(len, running.values())) == 4_000, "4,000 tasks were to run"
     dice = random.Random(1)
     due_times: list[Taken] = []
     offer_times: list[Taken] = []
-    placed = 0
-    for _ in range(rounds):
-        # a firing is due while offers are held: one Tick from the instant to the ACCEPT
-        four = [running.pop(0) for _ in range(4)]
-        shell.do(*(status_of(shell.at, one, "TASK_FINISHED") for one in four))
+    for number in range(1, rounds):
+        shell.at = START + number * SECOND - 1
+        finish(shell, running, f"job{number}")
         shell.do(shell.offers(dice.sample(agents, 20), 8, 16_384))
         shell.do(Tick(shell.at))
-        name = four[0].task_id.partition("@-@")[0]
-        shell.do(Trigger(shell.at, name))
         shell.at += 1
         began = Taken.now()
         made = launches(shell.do(Tick(shell.at)))
         due_times.append(Taken.since(began))
-        placed += len(made)
-        running += made
-        shell.do(*(status_of(shell.at, one, "TASK_RUNNING") for one in made))
-        # work waits and an offer arrives: OffersReceived, Tick, ACCEPT
-        four = [running.pop(0) for _ in range(4)]
-        shell.do(*(status_of(shell.at, one, "TASK_FINISHED") for one in four))
-        shell.at += POLICY.offer_hold_ms + 1
-        shell.do(Tick(shell.at))
-        shell.do(Trigger(shell.at, four[0].task_id.partition("@-@")[0]))
+        assert len(made) == 4, f"{len(made)} were launched when due"
+        run(shell, running, made)
+        held = [offer_id for entry in shell.scheduler.cluster.agents.values() for offer_id in entry.offers]
+        shell.do(*(OfferRescinded(shell.at, offer_id) for offer_id in held))
+        other = f"job{(number + 500) % 1_000}"
+        finish(shell, running, other)
+        shell.do(Trigger(shell.at, other))
         shell.do(Tick(shell.at))
         event = shell.offers(dice.sample(agents, 2), 8, 16_384)
         began = Taken.now()
         made = launches(shell.do(event) + shell.do(Tick(shell.at)))
         offer_times.append(Taken.since(began))
-        placed += len(made)
-        running += made
-        shell.do(*(status_of(shell.at, one, "TASK_RUNNING") for one in made))
-    assert placed >= rounds * 8, f"placed {placed}, expected at least {rounds * 8}"
+        assert len(made) == 4, f"{len(made)} were launched when offered"
+        run(shell, running, made)
     shell.scheduler.validate()
     times = percentiles("due", due_times) | percentiles("offer", offer_times)
-    return {**times, "launches": placed, "running": len(running)}
+    return {**times, "launches": 8 * len(due_times), "running": sum(map(len, running.values()))}
+
+
+def run(shell: Shell, running: dict[str, list[Launch]], made: list[Launch]) -> None:
+    for one in made:
+        running.setdefault(one.task_id.partition("@-@")[0], []).append(one)
+    shell.do(*(status_of(shell.at, one, "TASK_RUNNING") for one in made))
+
+
+def finish(shell: Shell, running: dict[str, list[Launch]], job: str) -> None:
+    shell.do(*(status_of(shell.at, one, "TASK_FINISHED") for one in running.pop(job)))
 
 
 def churn(shell: Shell, wanted: int, batch_jobs: int, shards: int, failing: bool = False) -> int:

@@ -298,9 +298,6 @@ class Mesos:
 
     def drop_connection(self) -> list[SendFailed]:
         """The stream ends. Calls on their way arrive, get lost, or nobody knows; what is said of each is returned."""
-        self.subscribed = False
-        self.events.clear()
-        self.offers.clear()
         failed = []
         for call in self.calls:
             certain = self.dice.random() < 0.5
@@ -308,7 +305,10 @@ class Mesos:
                 self._perform(call)
             if not isinstance(call, Acknowledge):
                 failed.append(SendFailed(0, call, "connection lost", certain))
+        self.subscribed = False
         self.calls.clear()
+        self.events.clear()
+        self.offers.clear()
         return failed
 
     def remove_framework(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core_world import ARTIFACTS, START, Desk, make_app, make_job, make_offer, make_status, of, payload_of
+from core_world import ARTIFACTS, START, Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound, Refused
 from jobcloud.messages import (
@@ -39,7 +39,6 @@ from jobcloud.messages import (
     SetAppEnabled,
     SetJobEnabled,
     ShutdownExecutor,
-    StatusReceived,
     Subscribed,
     Suppress,
     Tick,
@@ -579,6 +578,16 @@ def test_a_lost_record_stops_no_leader_and_starts_nothing_beside_what_lives(kind
     assert len(desk.running()) == 1
 
 
+def test_a_new_leader_of_sound_records_writes_nothing_and_knows_since_when_tasks_run() -> None:
+    desk, _ = desk_with_task(shard_count=1)
+    desk.at += 5_000
+    before = desk.firings()
+    assert before[0].shards[0].started_ms == START
+    desk.restart()
+    assert desk.firings() == before
+    assert of(Save, desk.last) == []
+
+
 def test_a_job_without_its_app_is_a_fault_of_that_job_alone_and_heals_with_the_app() -> None:
     desk = Desk(make_app(), make_app("bank", 2), make_job(), make_job("other", app="bank"))
     for name in ("report", "other"):
@@ -703,8 +712,3 @@ def test_agents_are_shown_with_what_they_offer_and_what_we_use() -> None:
     assert (second.id, second.claimed.cpus, second.executors, second.lost) == ("a2", 0, (), False)
     desk.do(AgentLost(desk.at, "a1"))
     assert desk.scheduler.agents()[0].lost
-
-
-def test_the_status_helper_names_the_agent() -> None:
-    assert make_status("a@-@0@-@READY@-@s1@-@1", "TASK_RUNNING").agent_id == "s1"
-    assert StatusReceived(0, make_status("a@-@0@-@READY@-@s1@-@1", "X")).status.uuid == ""

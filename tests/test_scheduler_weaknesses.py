@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from core_world import NEVER, START, Desk, make_app, make_job, make_offer, make_status, of
+from jobcloud.cron import Schedule
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
     Accept,
@@ -69,6 +70,27 @@ def test_b02_a_bad_cron_is_refused_and_one_without_a_future_is_harmless() -> Non
     desk.tick(1000)
     assert [firing.job for firing in desk.scheduler.firings.values()] == ["good"]
     assert "no firing is due, now or later" in desk.scheduler.explain("past", desk.at).headline
+
+
+def test_b02_a_cron_that_fails_late_stops_no_other_job_and_no_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(make_app(), make_job("bad", cron="0/2 * * * * ?"), make_job("good", cron="* * * * * ?", misfire=True))
+    next_after = Schedule.next_after
+
+    def failing(self: Schedule, at: int) -> int | None:
+        if self.text.startswith("0/2"):
+            raise RuntimeError("no calendar")
+        return next_after(self, at)
+
+    monkeypatch.setattr(Schedule, "next_after", failing)
+    desk.tick(2000)
+    assert "no calendar" in desk.scheduler.faults["bad"]
+    desk.restart()
+    desk.tick(2000)
+    assert [firing.fire_ms - START for firing in desk.firings("good")] == [1000, 2000, 3000, 4000]
+    monkeypatch.undo()
+    desk.do(PutJob(desk.at, make_job("bad", cron="0/2 * * * * ?", description="new"), replace=True))
+    desk.tick(2000)
+    assert len(desk.firings("bad")) >= 1
 
 
 @pytest.mark.parametrize("state", ["TASK_STARTING", "TASK_KILLING", "TASK_UNREACHABLE", "TASK_OF_A_LATER_MESOS", ""])

@@ -38,8 +38,8 @@ class Queue:
         self._open: dict[str, _Open] = {}
         #: job → ids of its unfinished firings, oldest first
         self._by_job: dict[str, list[str]] = {}
-        #: ids of firings with a waiting shard
-        self._waiting: dict[str, None] = {}
+        #: ids of firings that are the oldest of their job and have a waiting shard
+        self._startable: dict[str, None] = {}
         #: the ends of back-offs, a heap; some may be of shards that no longer wait
         self._back_offs: list[int] = []
         self._added = 0
@@ -53,8 +53,7 @@ class Queue:
         self._open[firing.id] = _Open(self._added, firing, waiting, unended)
         for shard in waiting.values():
             self._note_back_off(shard)
-        if waiting:
-            self._waiting[firing.id] = None
+        self._consider(firing.job)
 
     def change(self, firing: Firing, shards: Mapping[int, Shard]) -> bool:
         """`firing` is its new version, in which `shards` are others than before; whether it has not ended.
@@ -70,12 +69,11 @@ class Queue:
             else:
                 entry.waiting.pop(item, None)
         entry.firing = firing
-        if entry.waiting:
-            self._waiting[firing.id] = None
-        else:
-            self._waiting.pop(firing.id, None)
+        if not entry.waiting:
+            self._startable.pop(firing.id, None)
         if not entry.unended:
             self._drop(firing)
+        self._consider(firing.job)
         return entry.unended > 0
 
     def unfinished(self, job: str) -> list[Firing]:
@@ -85,7 +83,7 @@ class Queue:
     def eligible(self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]) -> list[Entry]:
         """The shards that may start at `at`, of jobs that are `allowed`, in the order they should."""
         found: list[tuple[bool, int, int, Entry]] = []
-        for entry in self._startable(allowed):
+        for entry in self._allowed(allowed):
             weight = -priority(entry.firing.job)
             for item, shard in entry.waiting.items():
                 if shard.not_before_ms <= at:
@@ -96,8 +94,8 @@ class Queue:
 
     def any_eligible(self, at: int, allowed: Callable[[str], bool]) -> bool:
         """Whether some shard may start at `at`."""
-        startable = self._startable(allowed)
-        return any(shard.not_before_ms <= at for entry in startable for shard in entry.waiting.values())
+        found = self._allowed(allowed)
+        return any(shard.not_before_ms <= at for entry in found for shard in entry.waiting.values())
 
     def next_wake(self) -> int | None:
         """The instant at which the next back-off ends; it may be of a shard that no longer waits."""
@@ -115,8 +113,8 @@ class Queue:
         """(firing, item, shard) of what may not start until after the instant `beyond`."""
         return [
             (firing_id, item, shard)
-            for firing_id in self._waiting
-            for item, shard in self._open[firing_id].waiting.items()
+            for firing_id, entry in self._open.items()
+            for item, shard in entry.waiting.items()
             if shard.not_before_ms > beyond
         ]
 
@@ -124,10 +122,16 @@ class Queue:
         if shard.not_before_ms:
             heapq.heappush(self._back_offs, shard.not_before_ms)
 
-    def _startable(self, allowed: Callable[[str], bool]) -> Iterator[_Open]:
-        for firing_id in self._waiting:
+    def _consider(self, job: str) -> None:
+        """The job's oldest firing may start its shards, if any wait."""
+        oldest = self._by_job.get(job, ("",))[0]
+        if oldest and self._open[oldest].waiting:
+            self._startable[oldest] = None
+
+    def _allowed(self, allowed: Callable[[str], bool]) -> Iterator[_Open]:
+        for firing_id in self._startable:
             entry = self._open[firing_id]
-            if self._by_job[entry.firing.job][0] == firing_id and allowed(entry.firing.job):
+            if allowed(entry.firing.job):
                 yield entry
 
     def _drop(self, firing: Firing) -> None:

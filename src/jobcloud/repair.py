@@ -7,7 +7,7 @@ missing, a stand-in takes its place until Mesos has said what became of the task
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from jobcloud.messages import Kind, Record
@@ -73,6 +73,16 @@ def mend(stored: Stored, at: int) -> Stored:
     return whole
 
 
+def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[str, Firing]:
+    """The firings with what only the records of their tasks tell: since when each shard runs."""
+    shards: dict[str, list[Shard]] = {}
+    for task in tasks:
+        if task.started_ms:
+            of_firing = shards.setdefault(task.firing_id, list(firings[task.firing_id].shards))
+            of_firing[task.item] = replace(of_firing[task.item], started_ms=task.started_ms)
+    return {**firings, **{name: replace(firings[name], shards=tuple(found)) for name, found in shards.items()}}
+
+
 def _state(whole: Stored, job: str, at: int) -> JobState:
     generation = max((firing.generation for firing in whole.firings.values() if firing.job == job), default=1)
     return JobState(considered_ms=at, generation=generation)
@@ -100,6 +110,8 @@ def _give_firing(whole: Stored, task: Task) -> None:
     shards = list(firing.shards)
     shards += [Shard(ShardState.CANCELLED, message=MESSAGE)] * (task.item + 1 - len(shards))
     shard = shards[task.item]
+    if shard.state is ShardState.ACTIVE and shard.task_id == task.id:
+        return
     if shard.state is ShardState.ACTIVE and shard.task_id != task.id and shard.task_id in whole.tasks:
         del whole.tasks[task.id]
         return

@@ -81,7 +81,7 @@ from jobcloud.model import (
 )
 from jobcloud.offers import Cluster, Placement, Pool, Request, Short, amounts
 from jobcloud.repair import Stored as Stored
-from jobcloud.repair import differences, executor_key, mend
+from jobcloud.repair import differences, executor_key, mend, with_starts
 from jobcloud.status import End
 
 
@@ -132,7 +132,7 @@ class Scheduler:
         self.jobs = whole.jobs
         self.states = whole.job_states
         self.disabled_apps = whole.disabled_apps
-        self.firings = whole.firings
+        self.firings = with_starts(whole.firings, whole.tasks.values())
         self.tasks = whole.tasks
         self.executors = whole.executors
         self.framework_id = whole.framework_id
@@ -632,6 +632,7 @@ class Scheduler:
         self.cluster.settle(task.id, placement)
         self._load[key] += 1
         self._idle.pop(key, None)
+        self._gone.discard(key)  # Mesos starts it again with this task
         self._put_task(task)
         self._silent[task.id] = at + self.policy.launch_answer_ms
         self._tell(at, Topic.LAUNCHED, task, f"placed on {hostname}")
@@ -1097,7 +1098,7 @@ class Scheduler:
         for firing in [firing for firing in self.firings.values() if not firing.ended_ms]:
             if firing.job not in self.jobs or firing.generation != self.states[firing.job].generation:
                 self._cancel_firing(firing, at, repair.MESSAGE)
-        for name in self._history.keys() - self.jobs.keys():
+        for name in sorted(self._history.keys() - self.jobs.keys()):
             self._prune_history(name)
         for job in list(self.jobs.values()):
             self._contained(job.name, at, self._schedule, job, self.states[job.name].considered_ms)
