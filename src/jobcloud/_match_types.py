@@ -71,8 +71,8 @@ class Nearest:
 class Refusal:
     """Why one more task of a class is not placed now, counted over all hosts; amounts in thousandths per dimension.
 
-    ``hosts`` = ``disabled`` + ``disallowed`` + ``crowded`` + ``considered``; a host counts for the first that is true of
-    it. ``crowded``: the class's group has as many claims there as the class bears.
+    ``hosts`` = ``disabled`` + ``disallowed`` + ``crowded`` + ``considered``; a host counts for the first that is true.
+    ``crowded``: the class's group has as many claims there as the class bears.
     ``lacking[d]`` says how many considered hosts have too little of dimension d, ``best[d]`` the most that any of
     them has free. ``fitting`` is 0 unless the class could be placed after all. ``could_ever_fit``: some host that the
     class may use, disabled ones included, would take one task if nothing else were claimed on it.
