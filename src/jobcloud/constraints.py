@@ -1,0 +1,121 @@
+"""Where a task may run, as text about host attributes → a mask over the matcher's slots.
+
+A mask is made once per class and costs a placement nothing; limits per host and group are the matcher's own
+(``Matcher.add_class``). The texts are described in ``docs/matcher.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: The attribute that every host has: its name.
+HOST: Final = "host"
+
+
+class ConstraintError(ValueError):
+    """A constraint is not understood; the text says what would be."""
+
+
+class Op(Enum):
+    """How an attribute is compared; the values are what one writes."""
+
+    EQUALS = "=="
+    DIFFERS = "!="
+    IN = "in"
+    NOT_IN = "not in"
+    LIKE = "~"
+    UNLIKE = "!~"
+    AT_LEAST = ">="
+    AT_MOST = "<="
+    MORE = ">"
+    LESS = "<"
+
+
+#: These hold for a host without the attribute; all others do not.
+_NEGATED: Final = {Op.DIFFERS: Op.EQUALS, Op.NOT_IN: Op.IN, Op.UNLIKE: Op.LIKE}
+_NUMERIC: Final = {Op.AT_LEAST, Op.AT_MOST, Op.MORE, Op.LESS}
+_FORM: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(==|!=|!~|>=|<=|>|<|~|\bnot\s+in\b|\bin\b)\s*(.*?)\s*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """``attribute`` compared by ``op`` with ``values``: one text, or several for IN and NOT_IN.
+
+    LIKE takes a glob (``*``, ``?``, ``[…]``), in which case counts. The four orders compare decimal numbers; an
+    attribute that is none does not hold.
+    """
+
+    attribute: str
+    op: Op
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not all(self.values) or not self.values:
+            raise ConstraintError(f"{self.attribute} {self.op.value} needs a value after it")
+        if self.op in _NUMERIC and _number(self.values[0]) is None:
+            raise ConstraintError(f"{self.attribute} {self.op.value} needs a number, not {self.values[0]!r:.60}")
+
+    def holds(self, attributes: Mapping[str, str]) -> bool:
+        """Whether a host with these attributes will do."""
+        value = attributes.get(self.attribute)
+        if self.op in _NEGATED:
+            return value is None or not self._compares(_NEGATED[self.op], value)
+        return value is not None and self._compares(self.op, value)
+
+    def _compares(self, op: Op, value: str) -> bool:
+        if op is Op.LIKE:
+            return fnmatchcase(value, self.values[0])
+        if op in _NUMERIC:
+            return _ordered(op, _number(value), _number(self.values[0]))
+        return value in self.values
+
+
+def parse(text: str) -> Constraint:
+    """The constraint in ``text``: ``zone == a``, ``zone in a, b``, ``host !~ db-*``, ``cores >= 16``.
+
+    Raises ConstraintError.
+    """
+    found = _FORM.fullmatch(text)
+    if not found:
+        operators = ", ".join(op.value for op in Op)
+        raise ConstraintError(f"{text!r:.80} is no constraint; write an attribute, one of {operators}, and a value")
+    op = Op(" ".join(found[2].split()))
+    several = op in (Op.IN, Op.NOT_IN)
+    values = tuple(part.strip() for part in found[3].split(",")) if several else (found[3],)
+    return Constraint(found[1], op, values)
+
+
+def mask(constraints: Iterable[Constraint], hosts: Sequence[Mapping[str, str] | None]) -> NDArray[np.bool_]:
+    """bool[len(hosts)] for ``add_class(allowed=…)`` and ``set_allowed``: where all of them hold.
+
+    ``hosts[slot]`` are the attributes of the host in that slot, its name under ``HOST``; None where there is none.
+    """
+    wanted = tuple(constraints)
+    return np.array([h is not None and all(c.holds(h) for c in wanted) for h in hosts], dtype=np.bool_)
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _ordered(op: Op, left: Decimal | None, right: Decimal | None) -> bool:
+    if left is None or right is None:
+        return False
+    if op is Op.AT_LEAST:
+        return left >= right
+    if op is Op.AT_MOST:
+        return left <= right
+    return left > right if op is Op.MORE else left < right

@@ -1,0 +1,74 @@
+"""Constraints on attributes as text, and what the matcher makes of their masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobcloud.constraints import Constraint, ConstraintError, Op, mask, parse
+from jobcloud.match import REFUSED, Matcher
+
+HOST = {"host": "web-1", "zone": "a", "cores": "16", "rack": "r 7"}
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("zone == a", True),
+        ("zone==b", False),
+        ("zone != b", True),
+        ("zone != a", False),
+        ("zone in b, a", True),
+        ("zone in b,c", False),
+        ("zone not  in b, c", True),
+        ("zone not in a", False),
+        ("host ~ web-*", True),
+        ("host ~ WEB-*", False),
+        ("host !~ web-?", False),
+        ("host !~ db-*", True),
+        ("rack == r 7", True),
+        ("cores >= 16", True),
+        ("cores > 16.0", False),
+        ("cores <= 16.000", True),
+        ("cores < 1e2", True),
+        ("zone >= 1", False),
+        # a host without the attribute
+        ("gpu == a100", False),
+        ("gpu in a100", False),
+        ("gpu ~ *", False),
+        ("gpu < 1", False),
+        ("gpu != a100", True),
+        ("gpu not in a100", True),
+        ("gpu !~ a*", True),
+    ],
+)
+def test_a_constraint_holds_or_not(text: str, holds: bool) -> None:
+    assert parse(text).holds(HOST) is holds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "zone", "zone ==", "zone in", "zone in a,,b", "== a", "zone = a", "cores >= many", "x > nan"]
+)
+def test_what_is_no_constraint_is_refused_with_a_hint(text: str) -> None:
+    with pytest.raises(ConstraintError, match=r"write an attribute|needs a (value|number)"):
+        parse(text)
+
+
+def test_an_attribute_may_be_named_like_an_operator() -> None:
+    assert parse("inside in yes") == Constraint("inside", Op.IN, ("yes",))
+    assert parse("not == in") == Constraint("not", Op.EQUALS, ("in",))
+
+
+def test_a_mask_lets_a_class_run_where_all_constraints_hold() -> None:
+    hosts: list[Any] = [HOST, None, {"host": "web-2", "zone": "b"}, {"host": "db-1", "zone": "a"}]
+    wanted = [parse("zone == a"), parse("host ~ web-*")]
+    assert mask(wanted, hosts).tolist() == [True, False, False, False]
+    assert mask([], hosts).tolist() == [True, False, True, True]
+    matcher = Matcher(1)
+    for _ in hosts:
+        matcher.add_host(np.array([1_000]))
+    picky = matcher.add_class(np.array([1_000]), allowed=mask([parse("zone in a")], hosts))
+    assert matcher.match(np.array([picky] * 3))[0].tolist() == [0, 3, REFUSED]
+    assert matcher.refusal(picky).disallowed == 2
