@@ -51,11 +51,12 @@ def test_the_matcher_in_use_is_the_compiled_one() -> None:
     assert _match.__file__.endswith(tuple(EXTENSION_SUFFIXES))
 
 
-def test_the_example_in_the_documentation_runs() -> None:
+def test_the_examples_in_the_documentation_run() -> None:
     text = (Path(__file__).parent.parent / "docs" / "matcher.md").read_text()
-    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert example is not None
-    exec(compile(example.group(1), "docs/matcher.md", "exec"), {})
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        exec(compile(example, "docs/matcher.md", "exec"), {})
 
 
 def test_a_match_lets_other_threads_run_and_refuses_a_second_user() -> None:
