@@ -33,7 +33,7 @@ test-mesos: $(VENV)/.tests
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src/jobcloud/_match.pyx
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/jobcloud/_match.pyx
 
 types: $(VENV)/.tests
 	$(BIN)/mypy
