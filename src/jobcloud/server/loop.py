@@ -19,11 +19,14 @@ import structlog
 
 from jobcloud import messages
 from jobcloud.errors import Fenced, NotConnected, Unavailable
-from jobcloud.ports import Driver, Sink, Store, StoredFault
+from jobcloud.ports import Driver, Leadership, Sink, Store, StoredFault
 from jobcloud.server.leader import Arrived, CoreT, Item, Leader, Order, Restore, refuse
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+# How often a leadership in doubt is looked at.
+_DOUBT_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,9 @@ class Pace:
 
 class Phase(StrEnum):
     STARTING = "starting"
+    STANDBY = "standby"
     LEADING = "leading"
+    SUSPENDED = "suspended"
     RECOVERING = "recovering"
     FENCED = "fenced"
     FAILED = "failed"
@@ -76,9 +81,10 @@ class _Question:
 
 
 class Loop(Generic[CoreT]):
-    """start → (deliver | command | ask | health)* → stop. Every method may be called from any thread.
+    """[stand_by* →] start → (deliver | command | ask | health)* → stop. Every method may be called from any thread.
 
     It owns `store` and the drivers that `make_driver` makes, one for each session with the master, and closes them.
+    With `leadership` it does nothing while that is in doubt, and ends once it is lost.
     `now_ms` is the wall clock, `monotonic` counts seconds.
     """
 
@@ -92,6 +98,7 @@ class Loop(Generic[CoreT]):
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
         pace: Pace = Pace(),
+        leadership: Leadership | None = None,
     ) -> None:
         self._store = store
         self._sinks = tuple(sinks)
@@ -99,8 +106,9 @@ class Loop(Generic[CoreT]):
         self._monotonic = monotonic
         self._pace = pace
         self._leader: Leader[CoreT] = Leader(
-            store, make_driver, restore, self._tell, now_ms=now_ms, tick_ms=pace.tick_ms
+            store, make_driver, restore, self._tell, now_ms=now_ms, tick_ms=pace.tick_ms, may_send=self._entitled
         )
+        self._leadership = leadership
         self._inbox: deque[Item | _Question] = deque()
         self._changed = Condition()
         self._stopping = Event()
@@ -113,6 +121,10 @@ class Loop(Generic[CoreT]):
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
         self.failure: BaseException | None = None
 
+    def stand_by(self, problem: str) -> None:
+        """Before `start`: say to callers why there is no leader here, and where one is."""
+        self._phase, self._problem = Phase.STANDBY, problem
+
     def start(self) -> None:
         """Lead: raise the epoch, load, subscribe. Raises StoreError and whatever else prevents it."""
         self._thread.start()
@@ -121,6 +133,9 @@ class Loop(Generic[CoreT]):
     def stop(self, timeout: float = 10.0) -> bool:
         """Leave the master (tasks run on) and close the store. False where that took longer than `timeout` s."""
         self._stopping.set()
+        if self._thread.ident is None:
+            self._store.close()
+            return True
         with self._changed:
             self._changed.notify_all()
         return self.wait(timeout)
@@ -257,10 +272,31 @@ class Loop(Generic[CoreT]):
                     break
                 self._changed.wait(pause / 1_000)
         self._coalesce()
+        self._await_leadership()
         with self._changed:
             taken = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._pace.batch_limit))]
         questions = [item for item in taken if isinstance(item, _Question)]
         return [item for item in taken if not isinstance(item, _Question)], questions
+
+    def _entitled(self) -> bool:
+        return self._leadership is None or self._leadership.holds()
+
+    def _await_leadership(self) -> None:
+        """Stand still while it is in doubt whether we lead; what arrives waits. Raises Fenced once it is lost."""
+        if self._entitled():
+            return
+        log.warning("standing still: the leadership is in doubt")
+        with self._changed:
+            self._phase, self._problem = Phase.SUSPENDED, "the leadership is in doubt"
+        while not self._entitled() and not self._stopping.wait(_DOUBT_S):
+            self._seen = self._monotonic()
+            self._check_leadership()
+        self._check_leadership()
+        self._enter(Phase.LEADING)
+
+    def _check_leadership(self) -> None:
+        if self._leadership is not None and self._leadership.lost:
+            raise Fenced(f"the leadership was lost: {self._leadership.lost}")
 
     def _coalesce(self) -> None:
         """Let events that follow close upon each other gather; the first after a quiet moment waits for nobody."""
@@ -287,6 +323,7 @@ class Loop(Generic[CoreT]):
         self._leader.disconnect()
         while not self._stopping.wait(self._delay()):
             self._seen = self._monotonic()
+            self._check_leadership()
             try:
                 self._leader.reload()
                 self._leader.connect(self._arrive)
