@@ -72,11 +72,13 @@ class ZooKeeperElection:
         return False
 
     def holds(self) -> bool:
+        if self._resigned or self._session.closed:
+            return False
         if not self._lost and self._session.losses != self._losses:
             self._lose("the session with ZooKeeper was lost")
         if not self._lost and self._monotonic() - self._answered > self._session.timeout_s * _TRUST:
             self._lose(f"ZooKeeper has not answered for {self._session.timeout_s * _TRUST:.1f} s")
-        return not self._lost and not self._resigned and self._session.connected
+        return not self._lost and self._session.connected
 
     @property
     def lost(self) -> str:
@@ -131,7 +133,7 @@ class ZooKeeperElection:
     def _watch(self) -> None:
         """Ask after our own node, again and again, for as long as we lead."""
         pause = threading.Event()
-        while not self._lost and not self._resigned:
+        while not (self._lost or self._resigned or self._session.closed):
             asked, limit = self._monotonic(), self._session.timeout_s * _TRUST
             try:
                 if self._session.ask(lambda client: client.exists_async(self._own), limit) is None:
@@ -139,6 +141,8 @@ class ZooKeeperElection:
                 else:
                     self._answered = max(self._answered, asked)
             except (StoreError, zk.KazooException) as error:
+                if self._session.closed:
+                    return
                 _log.warning("no sign of ZooKeeper: %s", error)
             self.holds()
             pause.wait(self._session.timeout_s / _HEARTBEATS)

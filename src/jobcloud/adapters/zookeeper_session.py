@@ -23,6 +23,9 @@ from kazoo.security import OPEN_ACL_UNSAFE, Permissions, make_digest_acl
 from jobcloud.errors import ConfigError, StoreError, StoreFull, StoreUnusable
 
 _log = logging.getLogger("jobcloud.zookeeper")
+# It reports each of its attempts to connect, some a second; what comes of them is said here.
+_kazoo_log = logging.getLogger("jobcloud.zookeeper.kazoo")
+_kazoo_log.setLevel(logging.ERROR)
 # Requests that lost their way: they may have taken effect, or may yet.
 _UNKNOWN = (
     zk.ConnectionLoss,
@@ -85,7 +88,7 @@ class ZooKeeperSession:
             auth_data=[("digest", wanted.auth)] if wanted.auth else None,
             default_acl=self._acl,
             connection_retry=KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_delay=0.5),
-            logger=logging.getLogger("jobcloud.zookeeper.kazoo"),
+            logger=_kazoo_log,
             **_tls_options(wanted.tls),
         )
         self._note_timeout()
@@ -101,6 +104,10 @@ class ZooKeeperSession:
     def connected(self) -> bool:
         """Whether the servers were in reach a moment ago; False from the first doubt on."""
         return self._connected.is_set()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     @property
     def losses(self) -> int:
@@ -190,6 +197,8 @@ class ZooKeeperSession:
 
     def _changed(self, state: str) -> None:
         # On kazoo's thread, which must not be kept; it must get None back.
+        if not self._closed:
+            _log.info("the connection to ZooKeeper at %s is %s", self.hosts, state)
         if state == KazooState.LOST:
             self._lost += 1
         if state == KazooState.CONNECTED:
