@@ -72,7 +72,7 @@ class ZooKeeperElection:
         return False
 
     def holds(self) -> bool:
-        if self._resigned or self._session.closed:
+        if self._over():
             return False
         if not self._lost and self._session.losses != self._losses:
             self._lose("the session with ZooKeeper was lost")
@@ -133,7 +133,7 @@ class ZooKeeperElection:
     def _watch(self) -> None:
         """Ask after our own node, again and again, for as long as we lead."""
         pause = threading.Event()
-        while not (self._lost or self._resigned or self._session.closed):
+        while not (self._lost or self._over()):
             asked, limit = self._monotonic(), self._session.timeout_s * _TRUST
             try:
                 if self._session.ask(lambda client: client.exists_async(self._own), limit) is None:
@@ -141,11 +141,14 @@ class ZooKeeperElection:
                 else:
                     self._answered = max(self._answered, asked)
             except (StoreError, zk.KazooException) as error:
-                if self._session.closed:
+                if self._over():
                     return
                 _log.warning("no sign of ZooKeeper: %s", error)
             self.holds()
             pause.wait(self._session.timeout_s / _HEARTBEATS)
+
+    def _over(self) -> bool:
+        return self._resigned or self._session.closed
 
     def _lose(self, why: str) -> None:
         self._lost = self._lost or why
