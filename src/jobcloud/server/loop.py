@@ -179,14 +179,15 @@ class Loop(Generic[CoreT]):
 
     def healthy(self) -> bool:
         """Leading, and subscribed at a master."""
-        return self._phase is Phase.LEADING and self._leader.connected
+        return self._standing()[0] is Phase.LEADING and self._leader.connected
 
     def health(self) -> Health:
         """How things stand, without waiting for the thread."""
         leader = self._leader
+        phase, problem = self._standing()
         return Health(
-            phase=self._phase,
-            problem=self._problem,
+            phase=phase,
+            problem=problem,
             connected=leader.connected,
             epoch=leader.epoch,
             written_ms=leader.written_ms,
@@ -207,8 +208,9 @@ class Loop(Generic[CoreT]):
     def _submit(self, item: Order | _Question) -> None:
         assert current_thread() is not self._thread, "the loop's own thread cannot wait for itself"
         with self._changed:
-            if self._phase is not Phase.LEADING:
-                raise Unavailable(f"no leader here: {self._problem or self._phase}", fix="try again in some seconds")
+            phase, problem = self._standing()
+            if phase is not Phase.LEADING:
+                raise Unavailable(f"no leader here: {problem or phase}", fix="try again in some seconds")
             self._put(item)
 
     def _result(self, reply: Future[T], timeout: float) -> T:
@@ -253,7 +255,10 @@ class Loop(Generic[CoreT]):
     def _serve(self) -> None:
         """One turn; what goes wrong in it is answered by starting over."""
         try:
-            items, questions = self._gather()
+            self._await_work()
+            if not self._await_leadership():
+                return
+            items, questions = self._take()
             self._leader.process(items)
             for question in questions:
                 self._answer(question)
@@ -264,7 +269,7 @@ class Loop(Generic[CoreT]):
         finally:
             self._seen = self._monotonic()
 
-    def _gather(self) -> tuple[list[Item], list[_Question]]:
+    def _await_work(self) -> None:
         with self._changed:
             while not self._inbox and not self._stopping.is_set():
                 self._seen = self._monotonic()
@@ -272,27 +277,35 @@ class Loop(Generic[CoreT]):
                     break
                 self._changed.wait(pause / 1_000)
         self._coalesce()
-        self._await_leadership()
+
+    def _take(self) -> tuple[list[Item], list[_Question]]:
         with self._changed:
             taken = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._pace.batch_limit))]
         questions = [item for item in taken if isinstance(item, _Question)]
         return [item for item in taken if not isinstance(item, _Question)], questions
 
+    def _standing(self) -> tuple[Phase, str]:
+        """Phase and problem as of now: doubt counts from its first instant, not from when the thread learns of it."""
+        if self._phase is Phase.LEADING and not self._entitled():
+            return Phase.SUSPENDED, "the leadership is in doubt"
+        return self._phase, self._problem
+
     def _entitled(self) -> bool:
         return self._leadership is None or self._leadership.holds()
 
-    def _await_leadership(self) -> None:
-        """Stand still while it is in doubt whether we lead; what arrives waits. Raises Fenced once it is lost."""
+    def _await_leadership(self) -> bool:
+        """Stand still while it is in doubt whether we lead; what arrives waits. False where we are to stop meanwhile.
+
+        Raises Fenced once it is lost.
+        """
         if self._entitled():
-            return
+            return True
         log.warning("standing still: the leadership is in doubt")
-        with self._changed:
-            self._phase, self._problem = Phase.SUSPENDED, "the leadership is in doubt"
         while not self._entitled() and not self._stopping.wait(_DOUBT_S):
             self._seen = self._monotonic()
             self._check_leadership()
         self._check_leadership()
-        self._enter(Phase.LEADING)
+        return self._entitled()
 
     def _check_leadership(self) -> None:
         if self._leadership is not None and self._leadership.lost:
