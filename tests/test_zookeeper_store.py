@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from kazoo.security import make_digest_acl
 import zookeeper_kit
 from jobcloud.adapters import zookeeper_journal
 from jobcloud.adapters.zookeeper import ZooKeeperStore
-from jobcloud.adapters.zookeeper_session import NoAnswer, ZooKeeperSession, ZooKeeperSettings
+from jobcloud.adapters.zookeeper_session import NoAnswer, ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
 from jobcloud.errors import ConfigError, Fenced, RecordTooLarge, StoreError, StoreUnusable
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredRecords, StoredWrite
@@ -275,7 +276,7 @@ def test_a_request_that_comes_late_changes_nothing_any_more(tree: Tree) -> None:
     assert (found[Kind.TASK], found[Kind.JOB]) == ({"t": b"new"}, {"j": b"new"})
 
 
-def test_no_call_waits_without_end(tmp_path: Any) -> None:
+def test_no_call_waits_without_end(tmp_path: Path) -> None:
     with zookeeper_kit.running(tmp_path) as (server,):
         store = ZooKeeperStore(zookeeper_kit.connect(server.address, "a", 1.0))
         epoch = store.acquire()
@@ -439,6 +440,40 @@ def test_a_tree_that_everyone_may_change_is_refused_unless_asked_for(tree: Tree)
     with pytest.raises(StoreUnusable, match="can be changed by anyone"):
         tree.open(auth="me:secret").acquire()
     assert tree.open(auth="me:secret", open_tree=True).acquire() == 2
+
+
+def test_over_tls_both_sides_are_checked(tmp_path: Path) -> None:
+    trustme = pytest.importorskip("trustme")
+    authority, stranger = trustme.CA(), trustme.CA()
+    files = {"server": authority.issue_cert("127.0.0.1"), "client": authority.issue_cert("client@example.org")}
+    for name, certificate in files.items():
+        certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / f"{name}.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    stranger.cert_pem.write_to_path(tmp_path / "stranger.pem")
+    port = zookeeper_kit.free_ports(1)[0]
+    lines = (
+        "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory", f"secureClientPort={port}",
+        "secureClientPortAddress=127.0.0.1", "ssl.keyStore.type=PEM", "ssl.trustStore.type=PEM",
+        f"ssl.keyStore.location={tmp_path / 'server.pem'}", f"ssl.trustStore.location={tmp_path / 'ca.pem'}",
+        "ssl.clientAuth=need",
+    )  # fmt: skip
+
+    def attempt(hosts: str, **files: str) -> int:
+        tls = ZooKeeperTls(**{name: str(tmp_path / file) for name, file in files.items()})
+        store = ZooKeeperStore(ZooKeeperSession(ZooKeeperSettings(hosts, session_timeout_s=5.0, tls=tls)))
+        try:
+            return store.acquire()
+        finally:
+            store.close()
+
+    mine = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.pem"}
+    with zookeeper_kit.running(tmp_path / "zookeeper", more=lines):
+        assert attempt(f"127.0.0.1:{port}", **mine) == 1
+        for wrong in ({**mine, "ca_file": "stranger.pem"}, {"ca_file": "ca.pem"}):
+            with pytest.raises(NoAnswer):
+                attempt(f"127.0.0.1:{port}", **wrong)
+        with pytest.raises(NoAnswer):
+            attempt(f"localhost:{port}", **mine)
 
 
 def test_credentials_in_the_address_are_refused_and_not_repeated() -> None:

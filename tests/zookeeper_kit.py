@@ -40,7 +40,9 @@ def need() -> None:
 class Server:
     """One server, of an ensemble where `peers` name the others."""
 
-    def __init__(self, folder: Path, port: int, number: int = 1, peers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, port: int, number: int = 1, peers: tuple[str, ...] = (), more: tuple[str, ...] = ()
+    ) -> None:
         self.folder, self.port = folder, port
         (folder / "data").mkdir(parents=True)
         (folder / "data" / "myid").write_text(f"{number}\n")
@@ -48,7 +50,7 @@ class Server:
             f"tickTime={_TICK_MS}", "initLimit=50", "syncLimit=25", f"dataDir={folder / 'data'}",
             f"clientPort={port}", "clientPortAddress=127.0.0.1", "admin.enableServer=false",
             f"minSessionTimeout={2 * _TICK_MS}", "maxSessionTimeout=60000", "maxClientCnxns=0",
-            "4lw.commands.whitelist=srvr,mntr", *peers,
+            "4lw.commands.whitelist=srvr,mntr", *peers, *more,
         )  # fmt: skip
         (folder / "zoo.cfg").write_text("\n".join(lines) + "\n")
         self.process: subprocess.Popen[bytes] | None = None
@@ -107,8 +109,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running(folder: Path, count: int = 1) -> Iterator[list[Server]]:
-    """A server, or an ensemble of `count`; ended with the block."""
+def running(folder: Path, count: int = 1, more: tuple[str, ...] = ()) -> Iterator[list[Server]]:
+    """A server, or an ensemble of `count`, with `more` lines of configuration; ended with the block."""
     need()
     ports = free_ports(3 * count)
     peers = tuple(
@@ -116,7 +118,7 @@ def running(folder: Path, count: int = 1) -> Iterator[list[Server]]:
         for number in range(count)
     )
     servers = [
-        Server(folder / f"server{number + 1}", ports[number], number + 1, peers if count > 1 else ())
+        Server(folder / f"server{number + 1}", ports[number], number + 1, peers if count > 1 else (), more)
         for number in range(count)
     ]
     try:
