@@ -17,7 +17,10 @@ import pytest
 from jobcloud.adapters.zookeeper_session import ZooKeeperSession, ZooKeeperSettings
 
 _JARS = Path("/usr/share/java")
-_CLASS_PATH = ":".join(str(_JARS / jar) for jar in ("zookeeper.jar", "slf4j-simple.jar"))
+# The package leaves out a part of netty that TLS needs.
+_CLASS_PATH = ":".join(
+    str(_JARS / jar) for jar in ("zookeeper.jar", "slf4j-simple.jar", "netty-codec.jar", "netty-resolver.jar")
+)
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 # Short, so that sessions of one second are granted.
 _TICK_MS = 200
@@ -78,7 +81,7 @@ class Server:
         return ""
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 30
         while not self.mode():
             assert self.process is not None
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2_000:]
