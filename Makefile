@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py src/jobcloud/_match.pyx $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos lint types format build debug-test bench bench-gate cron-soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-gate cron-soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -30,10 +30,14 @@ test-mesos: $(VENV)/.tests
 	@test -n "$$JOBCLOUD_TEST_MESOS" || { echo "set JOBCLOUD_TEST_MESOS to a command that starts a Mesos cluster"; exit 2; }
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m mesos $(ARGS)
 
+# The tests that need a real ZooKeeper: apt-get install zookeeper.
+test-zookeeper: $(VENV)/.tests
+	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m zookeeper $(ARGS)
+
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src/jobcloud/_match.pyx
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/jobcloud/_match.pyx
 
 types: $(VENV)/.tests
 	$(BIN)/mypy

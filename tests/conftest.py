@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -68,15 +69,47 @@ def seed() -> int:
 OpenStore = Callable[[], Store]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def zookeeper_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one real ZooKeeper server; tests take namespaces of their own."""
+    import zookeeper_kit
+
+    with zookeeper_kit.running(tmp_path_factory.mktemp("zookeeper")) as servers:
+        yield zookeeper_kit.hosts(servers)
+
+
+@pytest.fixture(scope="session")
+def ensemble_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The addresses of three real ZooKeeper servers, for tests that leave them alone."""
+    import zookeeper_kit
+
+    with zookeeper_kit.running(tmp_path_factory.mktemp("ensemble"), 3) as servers:
+        yield zookeeper_kit.hosts(servers)
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("zookeeper_hosts", marks=pytest.mark.zookeeper),
+        pytest.param("ensemble_hosts", marks=pytest.mark.zookeeper),
+    ]
+)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens the state of one test; called again, it is another scheduler on the same state."""
     opened: list[Store] = []
     server = MemoryServer()
+    where = request.getfixturevalue(request.param) if request.param.endswith("_hosts") else ""
+    namespace = f"test/{uuid.uuid4().hex}"
 
     def open_one() -> Store:
         if request.param == "memory":
             opened.append(MemoryStore(server))
+        elif where:
+            import zookeeper_kit
+            from jobcloud.adapters.zookeeper import ZooKeeperStore
+
+            opened.append(ZooKeeperStore(zookeeper_kit.connect(where, namespace)))
         else:
             from jobcloud.adapters.sqlite import SqliteStore
 

@@ -1,6 +1,6 @@
 """Finding the leading master in ZooKeeper (p18), against a scripted stand-in for kazoo's client.
 
-The stand-in keeps nodes and one-shot watches; what kazoo does with a real server is kazoo's to test.
+The stand-in keeps nodes and one-shot watches; the last test does without it.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("jobcloud.adapters.mesos", reason="the extra [server] with compat/http-parser is not installed")
 
+from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionLoss, NoNodeError
 
 from jobcloud.adapters import mesos_detector
@@ -257,3 +259,38 @@ def test_p18_the_driver_follows_the_leader(zookeeper: ZooKeeper) -> None:
         zookeeper.put("/mesos/json.info_0000000002", info("127.0.0.1", one.port))
         assert running.wait(Subscribed, 3).master == one.address
     until(lambda: zookeeper.clients[0].stopped)
+
+
+# ----------------------------------------------------------------------------------------------- on a real ZooKeeper
+
+
+@pytest.mark.zookeeper
+def test_p18_the_driver_follows_the_leader_on_a_real_zookeeper(tmp_path: Path) -> None:
+    import zookeeper_kit
+
+    with zookeeper_kit.running(tmp_path) as (server,), FakeMaster() as one, FakeMaster() as other:
+        masters = KazooClient(server.address)
+        masters.start(10)
+
+        def stand(master: FakeMaster) -> str:
+            data = json.dumps(info("127.0.0.1", master.port)).encode()
+            made: str = masters.create("/mesos/json.info_", data, ephemeral=True, sequence=True, makepath=True)
+            return made
+
+        with Running(f"zk://{server.address}/mesos") as running:
+            first = stand(one)
+            assert running.wait(Subscribed).master == one.address
+            stand(other)
+            masters.create("/mesos/log_replicas", b"")
+            masters.delete(first)
+            assert running.wait(Subscribed, 2).master == other.address
+            # ZooKeeper out of reach: the last master stands. Once back, changes are followed again.
+            server.kill()
+            server.start()
+            server.wait()
+            assert other.stream().call["framework_id"] == {"value": "framework-1"}
+            masters.retry(masters.delete, "/mesos/json.info_0000000001")
+            stand(one)
+            assert running.wait(Subscribed, 3).master == one.address
+        masters.stop()
+        masters.close()

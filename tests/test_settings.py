@@ -176,6 +176,32 @@ def test_a_password_in_the_address_of_zookeeper_is_refused() -> None:
     assert "mesos.zookeeper_auth_file" in refused(mesos__master="zk://u:p@a:2181/mesos")["mesos.master"]
 
 
+def test_zookeeper_keeps_state_that_others_must_not_change(token: Path, tmp_path: Path) -> None:
+    token.write_text("me:secret")
+    remote = {"zookeeper.hosts": "zk1:2181,zk2:2181", "data": tmp_path}
+    assert (
+        "open_tree"
+        in refused(**{key.replace(".", "__"): value for key, value in remote.items()})["zookeeper.auth_file"]
+    )
+    assert load(flags={**remote, "zookeeper.auth_file": token}).zookeeper.auth == "me:secret"
+    assert load(flags={**remote, "zookeeper.open_tree": True}).zookeeper.auth == ""
+    assert load(flags={**remote, "zookeeper.hosts": "127.0.0.1:2181,[::1]:2181"}).zookeeper.hosts
+    assert "auth_file" in refused(zookeeper__hosts="me:secret@zk1:2181", data=tmp_path)["zookeeper.hosts"]
+    assert "directory" in refused(zookeeper__hosts="127.0.0.1:2181")["data"]
+    token.write_text("nobody")
+    assert "USER:PASSWORD" in refused(zookeeper__auth_file=token)["zookeeper.auth_file"]
+
+
+@pytest.mark.parametrize("hosts", ["zk1", "zk1:2181/jobcloud", "zk://zk1:2181", "zk1:2181,,zk2:2181", "zk1: 2181"])
+def test_what_names_no_zookeeper_is_refused(hosts: str, tmp_path: Path) -> None:
+    assert set(refused(zookeeper__hosts=hosts, data=tmp_path)) == {"zookeeper.hosts"}
+
+
+@pytest.mark.parametrize("namespace", ["", "/", "a//b", "zookeeper", "zookeeper/x", "a b", "../a", "a/"])
+def test_what_is_no_namespace_is_refused(namespace: str) -> None:
+    assert set(refused(zookeeper__namespace=namespace)) == {"zookeeper.namespace"}
+
+
 def test_settings_that_need_each_other_say_so(token: Path) -> None:
     assert "set both" in refused(mesos__principal="p")["mesos.principal"]
     assert "set both" in refused(mesos__secret_file=token)["mesos.principal"]

@@ -10,6 +10,7 @@ JobcloudError
 ├── StoreError         the state could not be read or written
 │   ├── Fenced         another leader has raised the epoch: this one must stop
 │   ├── StoreFull      the disk or quota is full
+│   ├── RecordTooLarge a record is larger than the store takes
 │   └── StoreUnusable  damaged, or written by a newer version
 └── NotConnected       a call could not be handed to Mesos
 """
@@ -72,6 +73,10 @@ class Fenced(StoreError):
 
 class StoreFull(StoreError):
     """No room; nothing was written, what was stored before is intact."""
+
+
+class RecordTooLarge(StoreError):
+    """A record is larger than the store takes; nothing was written, and trying again would not help."""
 
 
 class StoreUnusable(StoreError):

@@ -9,6 +9,12 @@ from typing import Protocol
 from jobcloud.messages import Acknowledge, Call, Event, Kind
 
 
+class Flag(Protocol):
+    """What of threading.Event is asked here."""
+
+    def is_set(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class StoredWrite:
     """Put (or with `value` None delete) one record, encoded."""
@@ -55,6 +61,26 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release what is held. Idempotent."""
+
+
+class Leadership(Protocol):
+    """The right to be the one scheduler that acts; several may wait for it.
+
+    wait → holds* → resign. Once lost it does not come back: the process ends, and starts again as a candidate.
+    """
+
+    def wait(self, stop: Flag, tell: Callable[[str], None]) -> bool:
+        """Until we lead: True; or `stop` is set: False. `tell` hears who leads meanwhile, at every change."""
+
+    def holds(self) -> bool:
+        """Whether we may act at this instant. False also while that is in doubt; never waits."""
+
+    @property
+    def lost(self) -> str:
+        """Why the leadership is gone for good; "" while it is not."""
+
+    def resign(self) -> None:
+        """Let the next one lead at once. Nothing may be stored or sent afterwards. Idempotent."""
 
 
 class Driver(Protocol):

@@ -435,6 +435,9 @@ def run_scheduler(
         str | None, typer.Option(metavar="HOST:PORT|zk://…", help="The master, or where to find it.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Directory of the state; in memory otherwise.")] = None,
+    zookeeper: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT,…", help="Keep the state there; only one of several leads.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     host: Annotated[str | None, typer.Option(help="Address of the API.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
@@ -459,6 +462,7 @@ def run_scheduler(
             "artifacts.host": artifact_host,
             "artifacts.port": artifact_port,
             "mesos.master": mesos,
+            "zookeeper.hosts": zookeeper,
             "mesos.roles": role,
             "mesos.principal": principal,
             "mesos.secret_file": secret_file,

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import structlog
 
-from jobcloud.errors import JobcloudError, Refused, StoreError, Unavailable
+from jobcloud.errors import JobcloudError, RecordTooLarge, Refused, StoreError, Unavailable
 from jobcloud.messages import (
     RANK,
     Acknowledge,
@@ -120,6 +120,7 @@ class Leader(Generic[CoreT]):
         *,
         now_ms: Callable[[], int],
         tick_ms: int = 1_000,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._make_driver = make_driver
@@ -128,6 +129,7 @@ class Leader(Generic[CoreT]):
         self._tell = tell
         self._now_ms = now_ms
         self._tick_ms = tick_ms
+        self._may_send = may_send
         self._framework_id = ""
         self._led = False
         self._failures: dict[Event, int] = {}
@@ -294,6 +296,10 @@ class Leader(Generic[CoreT]):
     def _perform(self, batch: _Batch) -> None:
         try:
             self._save(batch)
+            self._check_standing(batch)
+        except RecordTooLarge as error:
+            batch.answer(Refused(str(error), fix="make it smaller"))
+            raise
         except StoreError as error:
             batch.answer(
                 Unavailable(f"it is not certain that this was stored ({error})", fix="look, then try again if need be")
@@ -320,6 +326,11 @@ class Leader(Generic[CoreT]):
         except Exception as error:
             raise StoreError(f"{type(error).__name__}: {error}") from error
         self.written_ms = self._now_ms()
+
+    def _check_standing(self, batch: _Batch) -> None:
+        """A process may stand still between any two lines, and find another leader in its place."""
+        if not self._may_send() and any(not isinstance(effect, Save | Publish) for effect in batch.effects):
+            raise StoreError("whether this scheduler still leads is in doubt")
 
     def _send(self, effect: Call | Acknowledge) -> None:
         """A driver never raises; if it does, nobody knows whether the call left, and the core learns just that."""

@@ -19,11 +19,14 @@ import structlog
 
 from jobcloud import messages
 from jobcloud.errors import Fenced, NotConnected, Unavailable
-from jobcloud.ports import Driver, Sink, Store, StoredFault
+from jobcloud.ports import Driver, Leadership, Sink, Store, StoredFault
 from jobcloud.server.leader import Arrived, CoreT, Item, Leader, Order, Restore, refuse
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+# How often a leadership in doubt is looked at.
+_DOUBT_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,9 @@ class Pace:
 
 class Phase(StrEnum):
     STARTING = "starting"
+    STANDBY = "standby"
     LEADING = "leading"
+    SUSPENDED = "suspended"
     RECOVERING = "recovering"
     FENCED = "fenced"
     FAILED = "failed"
@@ -76,9 +81,10 @@ class _Question:
 
 
 class Loop(Generic[CoreT]):
-    """start → (deliver | command | ask | health)* → stop. Every method may be called from any thread.
+    """[stand_by* →] start → (deliver | command | ask | health)* → stop. Every method may be called from any thread.
 
     It owns `store` and the drivers that `make_driver` makes, one for each session with the master, and closes them.
+    With `leadership` it does nothing while that is in doubt, and ends once it is lost.
     `now_ms` is the wall clock, `monotonic` counts seconds.
     """
 
@@ -92,6 +98,7 @@ class Loop(Generic[CoreT]):
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
         pace: Pace = Pace(),
+        leadership: Leadership | None = None,
     ) -> None:
         self._store = store
         self._sinks = tuple(sinks)
@@ -99,8 +106,9 @@ class Loop(Generic[CoreT]):
         self._monotonic = monotonic
         self._pace = pace
         self._leader: Leader[CoreT] = Leader(
-            store, make_driver, restore, self._tell, now_ms=now_ms, tick_ms=pace.tick_ms
+            store, make_driver, restore, self._tell, now_ms=now_ms, tick_ms=pace.tick_ms, may_send=self._entitled
         )
+        self._leadership = leadership
         self._inbox: deque[Item | _Question] = deque()
         self._changed = Condition()
         self._stopping = Event()
@@ -113,6 +121,10 @@ class Loop(Generic[CoreT]):
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
         self.failure: BaseException | None = None
 
+    def stand_by(self, problem: str) -> None:
+        """Before `start`: say to callers why there is no leader here, and where one is."""
+        self._phase, self._problem = Phase.STANDBY, problem
+
     def start(self) -> None:
         """Lead: raise the epoch, load, subscribe. Raises StoreError and whatever else prevents it."""
         self._thread.start()
@@ -121,6 +133,9 @@ class Loop(Generic[CoreT]):
     def stop(self, timeout: float = 10.0) -> bool:
         """Leave the master (tasks run on) and close the store. False where that took longer than `timeout` s."""
         self._stopping.set()
+        if self._thread.ident is None:
+            self._store.close()
+            return True
         with self._changed:
             self._changed.notify_all()
         return self.wait(timeout)
@@ -164,14 +179,15 @@ class Loop(Generic[CoreT]):
 
     def healthy(self) -> bool:
         """Leading, and subscribed at a master."""
-        return self._phase is Phase.LEADING and self._leader.connected
+        return self._standing()[0] is Phase.LEADING and self._leader.connected
 
     def health(self) -> Health:
         """How things stand, without waiting for the thread."""
         leader = self._leader
+        phase, problem = self._standing()
         return Health(
-            phase=self._phase,
-            problem=self._problem,
+            phase=phase,
+            problem=problem,
             connected=leader.connected,
             epoch=leader.epoch,
             written_ms=leader.written_ms,
@@ -192,8 +208,9 @@ class Loop(Generic[CoreT]):
     def _submit(self, item: Order | _Question) -> None:
         assert current_thread() is not self._thread, "the loop's own thread cannot wait for itself"
         with self._changed:
-            if self._phase is not Phase.LEADING:
-                raise Unavailable(f"no leader here: {self._problem or self._phase}", fix="try again in some seconds")
+            phase, problem = self._standing()
+            if phase is not Phase.LEADING:
+                raise Unavailable(f"no leader here: {problem or phase}", fix="try again in some seconds")
             self._put(item)
 
     def _result(self, reply: Future[T], timeout: float) -> T:
@@ -238,7 +255,10 @@ class Loop(Generic[CoreT]):
     def _serve(self) -> None:
         """One turn; what goes wrong in it is answered by starting over."""
         try:
-            items, questions = self._gather()
+            self._await_work()
+            if not self._await_leadership():
+                return
+            items, questions = self._take()
             self._leader.process(items)
             for question in questions:
                 self._answer(question)
@@ -249,7 +269,7 @@ class Loop(Generic[CoreT]):
         finally:
             self._seen = self._monotonic()
 
-    def _gather(self) -> tuple[list[Item], list[_Question]]:
+    def _await_work(self) -> None:
         with self._changed:
             while not self._inbox and not self._stopping.is_set():
                 self._seen = self._monotonic()
@@ -257,10 +277,39 @@ class Loop(Generic[CoreT]):
                     break
                 self._changed.wait(pause / 1_000)
         self._coalesce()
+
+    def _take(self) -> tuple[list[Item], list[_Question]]:
         with self._changed:
             taken = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._pace.batch_limit))]
         questions = [item for item in taken if isinstance(item, _Question)]
         return [item for item in taken if not isinstance(item, _Question)], questions
+
+    def _standing(self) -> tuple[Phase, str]:
+        """Phase and problem as of now: doubt counts from its first instant, not from when the thread learns of it."""
+        if self._phase is Phase.LEADING and not self._entitled():
+            return Phase.SUSPENDED, "the leadership is in doubt"
+        return self._phase, self._problem
+
+    def _entitled(self) -> bool:
+        return self._leadership is None or self._leadership.holds()
+
+    def _await_leadership(self) -> bool:
+        """Stand still while it is in doubt whether we lead; what arrives waits. False where we are to stop meanwhile.
+
+        Raises Fenced once it is lost.
+        """
+        if self._entitled():
+            return True
+        log.warning("standing still: the leadership is in doubt")
+        while not self._entitled() and not self._stopping.wait(_DOUBT_S):
+            self._seen = self._monotonic()
+            self._check_leadership()
+        self._check_leadership()
+        return self._entitled()
+
+    def _check_leadership(self) -> None:
+        if self._leadership is not None and self._leadership.lost:
+            raise Fenced(f"the leadership was lost: {self._leadership.lost}")
 
     def _coalesce(self) -> None:
         """Let events that follow close upon each other gather; the first after a quiet moment waits for nobody."""
@@ -287,6 +336,7 @@ class Loop(Generic[CoreT]):
         self._leader.disconnect()
         while not self._stopping.wait(self._delay()):
             self._seen = self._monotonic()
+            self._check_leadership()
             try:
                 self._leader.reload()
                 self._leader.connect(self._arrive)

@@ -29,6 +29,8 @@ _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w"
 _DURATION = re.compile(r"(?:\d{1,12}(?:\.\d{1,9})?(?:ms|[smhdw]))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
 _MASTER = re.compile(r"(zk://[^\s/]+(/[^\s]*)?|[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*)")
+_SERVERS = re.compile(r"[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,100}(/[A-Za-z0-9_-]{1,100}){0,9}")
 _MAX_SECRET = 4_096
 # What `load` has read, for the sources of the Settings it makes.
 _file_content: ContextVar[dict[str, Any]] = ContextVar("_file_content", default={})  # noqa: B039 - never changed
@@ -154,6 +156,61 @@ class Mesos(_Section):
         return read_secret(self.zookeeper_auth_file) if self.zookeeper_auth_file else ""
 
 
+class ZooKeeper(_Section):
+    """Where schedulers that stand by for each other keep their state, and elect who leads."""
+
+    hosts: str = Field(default="", description="HOST:PORT, several with commas between them; empty: no ZooKeeper")
+    namespace: str = Field(default="jobcloud", description="the node that everything lies below, e.g. jobcloud")
+    auth_file: SecretFile | None = Field(default=None, description="a file that holds user:password (digest)")
+    open_tree: bool = Field(
+        default=False, description="true to keep the state where everyone who reaches ZooKeeper may change it"
+    )
+    session_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=1))] = Field(
+        default=timedelta(seconds=10), description="how long a silent leader is waited for, 1s to 1m"
+    )
+    tls: bool = Field(default=False, description="true to speak TLS to ZooKeeper")
+    tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
+    tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
+    tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with its key")
+
+    @check(mode="after")
+    def _usable(self) -> ZooKeeper:
+        if "@" in self.hosts:
+            raise _wrong("holds a password", "move it to the file of zookeeper.auth_file", key="hosts")
+        if self.hosts and not _SERVERS.fullmatch(self.hosts):
+            raise _wrong(f"{self.hosts[:80]!r} names no servers", "HOST:PORT,HOST:PORT", key="hosts")
+        if not _NAMESPACE.fullmatch(self.namespace) or self.namespace.split("/")[0] == "zookeeper":
+            raise _wrong(
+                f"{self.namespace[:80]!r} is no place for the state",
+                "names of letters, digits, - and _, with / between them",
+                key="namespace",
+            )
+        if self.auth_file and not re.fullmatch(r"[^:]+:.+", read_secret(self.auth_file)):
+            raise _wrong("holds no user:password", "one line, USER:PASSWORD", key="auth_file")
+        return self
+
+    @check(mode="after")
+    def _guarded(self) -> ZooKeeper:
+        local = all(is_loopback(host.rpartition(":")[0]) for host in self.hosts.split(","))
+        if self.hosts and not local and not self.auth_file and not self.open_tree:
+            raise _wrong(
+                "is needed: whoever can write to the state decides what runs on the agents",
+                "name a file that holds user:password, or set zookeeper.open_tree to true",
+                key="auth_file",
+            )
+        if (self.tls_ca_file or self.tls_cert_file or self.tls_key_file) and not self.tls:
+            raise _wrong("is off though its files are set", "set zookeeper.tls to true", key="tls")
+        if bool(self.tls_cert_file) != bool(self.tls_key_file):
+            raise _wrong(
+                "is of no use alone", "set both zookeeper.tls_cert_file and zookeeper.tls_key_file", key="tls_cert_file"
+            )
+        return self
+
+    @property
+    def auth(self) -> str:
+        return read_secret(self.auth_file) if self.auth_file else ""
+
+
 class Http(_Section):
     """The REST API and console."""
 
@@ -250,11 +307,22 @@ class Settings(BaseSettings):
     data: Path | None = Field(default=None, description="the directory that keeps the state; empty: in memory")
     pure_matcher: bool = Field(default=False, description="true to place with the plain Python matcher")
     mesos: Mesos = Mesos()
+    zookeeper: ZooKeeper = ZooKeeper()
     http: Http = Http()
     artifacts: ArtifactServer = ArtifactServer()
     scheduling: Scheduling = Scheduling()
     packages: Packages = Packages()
     log: Log = Log()
+
+    @check(mode="after")
+    def _lasting(self) -> Settings:
+        if self.zookeeper.hosts and self.data is None:
+            raise _wrong(
+                "is needed with zookeeper.hosts: the state outlives this process, so its packages must",
+                "a directory that every scheduler shares, or at least keeps",
+                key="data",
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

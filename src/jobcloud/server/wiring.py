@@ -22,11 +22,15 @@ from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos import MesosDriver, MesosSettings, TlsSettings
 from jobcloud.adapters.sandbox import read_output
 from jobcloud.adapters.sqlite import SqliteStore
+from jobcloud.adapters.zookeeper import ZooKeeperStore
+from jobcloud.adapters.zookeeper_election import ZooKeeperElection
+from jobcloud.adapters.zookeeper_session import ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
 from jobcloud.client import context
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, Unavailable
 from jobcloud.executor import bundle
 from jobcloud.launch import Artifacts
 from jobcloud.match import CompiledMatcher, PlainMatcher
+from jobcloud.ports import Leadership, Store
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.server import logs
 from jobcloud.server.api import (
@@ -41,7 +45,7 @@ from jobcloud.server.api import (
 )
 from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.packages import PackageStore
-from jobcloud.server.settings import Settings, milliseconds
+from jobcloud.server.settings import Settings, ZooKeeper, milliseconds
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +95,9 @@ class _Process:
             stack.callback(listener.stop)
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
-            loop = self._loop(policy)
+            api_url = _url(self._settings.http.host, api_socket)
+            store, leadership = self._state(api_url)
+            loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
 
             def teardown() -> None:
@@ -102,12 +108,25 @@ class _Process:
             api = _Listener(self._api(loop, packages, teardown), api_socket)
             stack.callback(api.stop)
             stack.callback(self._notices.close)
+            if leadership is not None:
+                loop.stand_by("not elected yet")
+                log.info("listening", url=api_url)
+                if not leadership.wait(stop, loop.stand_by):
+                    return 0
+                # Before anything that takes its time: the next one waits for it.
+                stack.callback(loop.stop, _STOP_S)
             loop.start()
-            stack.enter_context(self._context(_url(self._settings.http.host, api_socket)))
-            return self._wait(loop, stop)
+            stack.enter_context(self._context(api_url))
+            return self._wait(loop, leadership, stop)
 
-    def _loop(self, policy: Policy) -> Loop[Scheduler]:
-        store = SqliteStore(self._data / "jobcloud.db") if self._settings.data else MemoryStore()
+    def _state(self, address: str) -> tuple[Store, Leadership | None]:
+        wanted = self._settings.zookeeper
+        if not wanted.hosts:
+            return SqliteStore(self._data / "jobcloud.db") if self._settings.data else MemoryStore(), None
+        session = ZooKeeperSession(_zookeeper(wanted))
+        return ZooKeeperStore(session, name=address), ZooKeeperElection(session, address)
+
+    def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
         mesos = _mesos(self._settings)
         matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
         return Loop(
@@ -116,6 +135,7 @@ class _Process:
             [self._notices, logs.LogSink()],
             lambda stored, epoch, at: Scheduler(policy, stored, epoch, at, matcher),
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
+            leadership=leadership,
         )
 
     def _api(self, loop: Loop[Scheduler], packages: PackageStore, teardown: Callable[[], None]) -> ASGIApp:
@@ -137,12 +157,21 @@ class _Process:
         finally:
             context.remove(path, os.getpid())
 
-    def _wait(self, loop: Loop[Scheduler], stop: threading.Event) -> int:
+    def _wait(self, loop: Loop[Scheduler], leadership: Leadership | None, stop: threading.Event) -> int:
         while not stop.wait(0.2):
-            if loop.wait(0):
-                print(f"jobcloud: stepped down: {loop.failure}", file=sys.stderr)
+            lost = leadership.lost if leadership is not None else ""
+            if loop.wait(0) or lost:
+                print(f"jobcloud: stepped down: {loop.failure or lost}", file=sys.stderr)
+                _end_soon()
                 return 1
         return 0
+
+
+def _end_soon() -> None:
+    """Whoever leads no more must not linger, whatever its threads wait for."""
+    timer = threading.Timer(2 * _STOP_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 class _Listener:
@@ -198,6 +227,18 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
         misfire_threshold_ms=milliseconds(numbers.misfire_threshold),
         reconcile_interval_ms=milliseconds(numbers.reconcile_interval),
         history=numbers.history,
+    )
+
+
+def _zookeeper(wanted: ZooKeeper) -> ZooKeeperSettings:
+    tls = ZooKeeperTls(*(str(path or "") for path in (wanted.tls_ca_file, wanted.tls_cert_file, wanted.tls_key_file)))
+    return ZooKeeperSettings(
+        wanted.hosts,
+        wanted.namespace,
+        auth=wanted.auth,
+        session_timeout_s=wanted.session_timeout.total_seconds(),
+        open_tree=wanted.open_tree,
+        tls=tls if wanted.tls else None,
     )
 
 

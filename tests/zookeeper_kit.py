@@ -1,0 +1,143 @@
+"""Real ZooKeeper servers for tests: Debian's package, in processes of our own on free loopback ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from jobcloud.adapters.zookeeper_session import ZooKeeperSession, ZooKeeperSettings
+
+_JARS = Path("/usr/share/java")
+# The package leaves out a part of netty that TLS needs.
+_CLASS_PATH = ":".join(
+    str(_JARS / jar) for jar in ("zookeeper.jar", "slf4j-simple.jar", "netty-codec.jar", "netty-resolver.jar")
+)
+_MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+# Short, so that sessions of one second are granted.
+_TICK_MS = 200
+
+
+def missing() -> str:
+    """Why there is no ZooKeeper to test on, or ""."""
+    if not shutil.which("java"):
+        return "needs a Java: apt-get install zookeeper"
+    return "" if (_JARS / "zookeeper.jar").exists() else "needs ZooKeeper: apt-get install zookeeper"
+
+
+def need() -> None:
+    if problem := missing():
+        if os.environ.get("JOBCLOUD_TEST_NO_SKIP") == "1":
+            pytest.fail(problem)
+        pytest.skip(problem)
+
+
+class Server:
+    """One server, of an ensemble where `peers` name the others."""
+
+    def __init__(
+        self, folder: Path, port: int, number: int = 1, peers: tuple[str, ...] = (), more: tuple[str, ...] = ()
+    ) -> None:
+        self.folder, self.port = folder, port
+        (folder / "data").mkdir(parents=True)
+        (folder / "data" / "myid").write_text(f"{number}\n")
+        lines = (
+            f"tickTime={_TICK_MS}", "initLimit=50", "syncLimit=25", f"dataDir={folder / 'data'}",
+            f"clientPort={port}", "clientPortAddress=127.0.0.1", "admin.enableServer=false",
+            f"minSessionTimeout={2 * _TICK_MS}", "maxSessionTimeout=60000", "maxClientCnxns=0",
+            "4lw.commands.whitelist=srvr,mntr", *peers, *more,
+        )  # fmt: skip
+        (folder / "zoo.cfg").write_text("\n".join(lines) + "\n")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        argv = ["java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", _CLASS_PATH, _MAIN]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([*argv, str(self.folder / "zoo.cfg")], stdout=log, stderr=log)
+
+    def mode(self) -> str:
+        """standalone, leader or follower; "" while it does not serve."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 2) as connection:
+            connection.settimeout(2)
+            connection.sendall(b"srvr")
+            answer = b""
+            while piece := connection.recv(4_096):
+                answer += piece
+            for line in answer.decode().splitlines():
+                if line.startswith("Mode: "):
+                    return line.removeprefix("Mode: ")
+        return ""
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 30
+        while not self.mode():
+            assert self.process is not None
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2_000:]
+            assert time.monotonic() < deadline, "ZooKeeper does not come up"
+            time.sleep(0.05)
+
+    def pause(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@contextmanager
+def running(folder: Path, count: int = 1, more: tuple[str, ...] = ()) -> Iterator[list[Server]]:
+    """A server, or an ensemble of `count`, with `more` lines of configuration; ended with the block."""
+    need()
+    ports = free_ports(3 * count)
+    peers = tuple(
+        f"server.{number + 1}=127.0.0.1:{ports[count + 2 * number]}:{ports[count + 2 * number + 1]}"
+        for number in range(count)
+    )
+    servers = [
+        Server(folder / f"server{number + 1}", ports[number], number + 1, peers if count > 1 else (), more)
+        for number in range(count)
+    ]
+    try:
+        for server in servers:
+            server.start()
+        for server in servers:
+            server.wait()
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def hosts(servers: list[Server]) -> str:
+    return ",".join(server.address for server in servers)
+
+
+def connect(where: str, namespace: str, timeout_s: float = 10.0, auth: str = "") -> ZooKeeperSession:
+    return ZooKeeperSession(ZooKeeperSettings(where, namespace, auth=auth, session_timeout_s=timeout_s))
