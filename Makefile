@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py src/jobcloud/_match.pyx $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-gate cron-soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-gate match-soak cron-soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -63,6 +63,14 @@ cron-soak: $(VENV)/.tests
 bench: $(VENV)/.tests
 	$(BIN)/python bench/bench_cycle.py
 	$(BIN)/python -m pytest bench/bench_match.py --benchmark-enable --benchmark-only
+
+# The matcher's ratios to its yardsticks and the scores it computes: fails where either got worse.
+bench-gate: $(VENV)/.tests
+	$(BIN)/python bench/gate.py $(ARGS)
+
+# Ten million random placements, the compiled matcher beside its twin; takes hours.
+match-soak: $(VENV)/.tests
+	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/test_match_props.py -k random_placements -o timeout=0
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/jobcloud.egg-info src/jobcloud/_match.c src/jobcloud/*.so

@@ -405,12 +405,12 @@ def vector_path():
 @cython.final
 @cython.auto_pickle(False)
 cdef class Matcher:
-    """Places task classes on hosts: first where the class's shared part is already paid, then by best fit.
+    """Places task classes on hosts: first where the class's shared part is already paid, then by fitness.
 
     ``dimensions``: how many resources a host has, 1..64; their order is the caller's. ``engine``: "index" keeps the
-    scores of each class and re-scores the hosts that changed, "scan" scores all hosts for each task, "tables"
-    is the index without regard to what pays, for tests; the answers are the same. ``_match_py.py`` documents each method, ``docs/matcher.md`` the rules. One thread uses a matcher at a
-    time; ``match`` releases the GIL meanwhile.
+    scores of each class and re-scores the hosts that changed, "scan" scores all hosts for each task, "tables" is the
+    index without regard to what pays, for tests; the answers are the same. ``_match_py.py`` documents each method,
+    ``docs/matcher.md`` the rules. One thread uses a matcher at a time; ``match`` releases the GIL meanwhile.
     """
 
     cdef readonly int dimensions

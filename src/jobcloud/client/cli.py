@@ -76,12 +76,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        pure = os.environ.get("JOBCLOUD_PURE") == "1"
-        built = importlib.util.find_spec("jobcloud._match") is not None
-        typer.echo(
-            f"jobcloud {jobcloud.__version__} (matcher: {'plain' if pure else 'compiled' if built else 'not built'})"
-        )
+        typer.echo(f"jobcloud {jobcloud.__version__} (matcher: {_matcher()})")
         raise typer.Exit
+
+
+def _matcher() -> str:
+    if os.environ.get("JOBCLOUD_PURE") == "1":
+        return "plain"
+    if importlib.util.find_spec("jobcloud._match") is None:
+        return "not built"
+    from jobcloud.match import vector_path
+
+    return f"compiled, {vector_path()}"
 
 
 @cli.callback()
