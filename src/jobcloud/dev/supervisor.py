@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
+from rich.text import Text
 
 import jobcloud
 from jobcloud.client.apps import add_app
@@ -56,14 +57,16 @@ class StartFailed(Exception):
 def run_dev(options: DevOptions) -> int:
     """Run until SIGINT or SIGTERM; the exit code."""
     console = Console(highlight=False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(Stopped))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _stop)
         data = options.data or Path(stack.enter_context(_temporary()))
         try:
             _Tree(options, data.absolute(), console).run()
         except StartFailed as error:
-            console.print(f"[red]{error}[/]")
+            # What a log holds is no markup: Rich would swallow its "[warning]".
+            console.print(Text(str(error), "red"))
             return 1
     return 0
 
@@ -101,6 +104,7 @@ class _Tree:
         self._url = f"http://127.0.0.1:{self._port}"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
+        self._log_begin: dict[str, int] = {}
 
     def run(self) -> None:
         try:
@@ -116,15 +120,34 @@ class _Tree:
             self._console.print(banner(self._url, self._data if self._options.data else None, self._options.demo))
             self._supervise()
         except Stopped:
-            self._console.print("stopping")
+            # The terminal may be gone, and the end must come all the same.
+            with contextlib.suppress(OSError):
+                self._console.print("stopping")
         finally:
             self._end()
 
     def _prepare(self) -> None:
-        self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock()
-        self._token = _token(self._data / "token")
+        """Raises StartFailed."""
+        self._claim_port()
+        try:
+            self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock()
+            self._token = _token(self._data / "token")
+        except OSError as error:
+            raise StartFailed(
+                f"{self._data} cannot be used as --data: {error.strerror or error}; name a directory you may write to"
+            ) from error
         self._master_port, self._artifact_port = _free_port(), _free_port()
+
+    def _claim_port(self) -> None:
+        """Whatever else answers there would be taken for our scheduler, healthy at once."""
+        try:
+            socket.create_server(("127.0.0.1", self._port)).close()
+        except OSError as error:
+            raise StartFailed(
+                f"port {self._port} cannot be had: {error.strerror or error}; end what listens there"
+                " (another `jobcloud dev`?), or choose one with --port"
+            ) from error
 
     def _lock(self) -> None:
         """One root a data directory: two schedulers on one file would fence each other in turn."""
@@ -137,8 +160,8 @@ class _Tree:
             ) from None
 
     def _start(self, name: str) -> None:
-        log = open(self._data / f"{name}.log", "ab")  # noqa: SIM115 - closed below
-        with log:
+        with open(self._data / f"{name}.log", "ab") as log:
+            self._log_begin[name] = log.tell()
             self._children[name] = subprocess.Popen(
                 [sys.executable, "-m", "jobcloud.dev.leash", str(os.getpid()), *self._command(name)],
                 stdin=subprocess.DEVNULL,
@@ -212,8 +235,10 @@ class _Tree:
                 child.wait()
 
     def _tail(self, name: str) -> str:
-        with contextlib.suppress(OSError):
-            return "\n".join((self._data / f"{name}.log").read_text(errors="replace").splitlines()[-15:])
+        """The last lines that it has logged since it was started."""
+        with contextlib.suppress(OSError), open(self._data / f"{name}.log", "rb") as log:
+            log.seek(self._log_begin[name])
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-15:])
         return ""
 
 
