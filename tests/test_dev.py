@@ -122,7 +122,7 @@ def test_state_that_cannot_be_used_ends_the_start_with_the_reason(dev: Product) 
 @pytest.mark.parametrize("wait_s", [0.5, 1.0, 1.5, 2.0, 3.0])
 def test_a_signal_during_the_start_ends_everything(dev: Product, wait_s: float) -> None:
     root = dev.start("dev", "--demo", "--data", str(dev.data), "--port", str(dev.port))
-    until(lambda: (dev.data / "dev.lock").exists(), "the root to begin")
+    until((dev.data / "dev.lock").exists, "the root to begin")
     time.sleep(wait_s - 0.5)  # wherever it is by now
     assert end(dev, root.pid) == 0
 
