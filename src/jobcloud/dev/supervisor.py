@@ -1,7 +1,8 @@
 """`jobcloud dev`: one process tree with a dev cluster, a scheduler and, with --demo, the demo app.
 
 This process is the root: it starts the others, starts again what dies, tells what happens, and ends them all. They are
-the same programs as in production; nothing in them knows that it is here.
+the same programs as in production; nothing in them knows that it is here. The client is imported once they are started:
+the time that takes is theirs to start in.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 import jobcloud
-from jobcloud.client.apps import add_app
-from jobcloud.client.http import ApiError, Client, NotReachable
-from jobcloud.dev.view import View, banner
+
+if TYPE_CHECKING:
+    from jobcloud.client.http import Client
 
 _START_S = 20.0
 _STOP_S = 4.0
@@ -111,6 +113,8 @@ class _Tree:
             self._prepare()
             self._start("cluster")
             self._start("scheduler")
+            from jobcloud.dev.view import View, banner
+
             self._wait_until_healthy()
             view = View(self._console)
             follower = threading.Thread(target=view.follow, args=(self._client(),), daemon=True)
@@ -185,9 +189,13 @@ class _Tree:
         ]  # fmt: skip
 
     def _client(self) -> Client:
+        from jobcloud.client.http import Client
+
         return Client(self._url, self._token)
 
     def _wait_until_healthy(self) -> None:
+        from jobcloud.client.http import ApiError, NotReachable
+
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             for name, child in self._children.items():
@@ -205,6 +213,8 @@ class _Tree:
 
     def _register_demo(self) -> None:
         """The same as `jobcloud app add examples/demo`, its output kept beside our other files."""
+        from jobcloud.client.apps import add_app
+
         folder = Path(jobcloud.__file__).parents[2] / "examples" / "demo"
         if not folder.is_dir():
             raise StartFailed(f"the demo app comes with the source code; there is no {folder}")
