@@ -97,7 +97,7 @@ def test_a_killed_root_takes_all_with_it_and_the_next_start_goes_on(dev: Product
 
 
 def test_a_port_that_another_server_has_is_refused_and_not_taken_for_ours(dev: Product) -> None:
-    dev.start("dev", "--port", str(dev.port))
+    dev.start("dev", "--data", str(dev.data), "--port", str(dev.port))
     until(dev.healthy, "a healthy server")
     assert "--port" in dev.run("dev", "--demo", "--port", str(dev.port), code=1)
 
