@@ -378,6 +378,60 @@ def test_exit_codes_tell_what_kind_of_trouble_it_is(
     assert run("--server", "nonsense", "tasks").code == 3
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("logs", "nope"), 4),
+        (("job", "show", "a/b"), 4),
+        (("job", "remove", ""), 4),
+        (("job", "list", "--app", "nope"), 4),
+        (("tasks", "--job", "nope"), 4),
+        (("tasks", "--state", "NOPE"), 1),
+        (("job", "add"), 2),
+        (("job", "update", "nope"), 2),
+        (("next", "x"), 2),
+        (("--server", "http://127.0.0.1:1", "tasks"), 3),
+        (("--server", "http://[::", "tasks"), 2),
+        (("--token", "gr\u00fcn", "tasks"), 2),
+        (("--token", "a\nb: c", "tasks"), 2),
+    ],
+)
+def test_with_json_every_error_is_a_problem_document(run: Run, loop: FakeLoop, arguments: list[str], code: int) -> None:
+    result = run(*arguments, "--json")
+    assert (result.code, result.out) == (code, "")
+    problem = json.loads(result.err)
+    assert problem["detail"]
+    assert {"type", "title", "errors"} <= problem.keys() or code == 3
+    plain = run(*arguments)
+    assert plain.code == code
+    assert plain.err.startswith("error: ")
+
+
+@pytest.mark.parametrize("command", ["logs", "kill"])
+@pytest.mark.parametrize("name", ["", "/0"])
+def test_an_empty_name_means_no_task_rather_than_the_newest_of_all(run: Run, command: str, name: str) -> None:
+    result = run(command, name)
+    assert result.code == 2
+    assert "names no task" in result.err
+
+
+def test_json_too_deep_and_too_many_jobs_are_refused_here(run: Run, home: Path) -> None:
+    deep = home / "deep.json"
+    deep.write_text("[" * 100_000)
+    assert run("job", "add", str(deep)).code == 2
+    two = home / "two.json"
+    two.write_text(json.dumps([job_body("one"), job_body("two")]))
+    result = run("job", "update", "one", str(two))
+    assert result.code == 2
+    assert "holds 2 jobs" in result.err
+
+
+def test_what_is_removed_is_told(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    assert run("job", "remove", "hello", "--json").json == {"jobName": "hello", "removed": True}
+    assert "app demo is removed" in run("app", "remove", "demo").out
+
+
 def test_something_else_that_answers_is_told_from_a_jobcloud_server(run: Run) -> None:
     async def other(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})

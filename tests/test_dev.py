@@ -96,6 +96,37 @@ def test_a_killed_root_takes_all_with_it_and_the_next_start_goes_on(dev: Product
     assert set(attempts(dev.data / "demo-output").values()) == {1}
 
 
+def test_a_port_that_another_server_has_is_refused_and_not_taken_for_ours(dev: Product) -> None:
+    dev.start("dev", "--data", str(dev.data), "--port", str(dev.port))
+    until(dev.healthy, "a healthy server")
+    assert "--port" in dev.run("dev", "--demo", "--port", str(dev.port), code=1)
+
+
+def test_a_data_directory_that_cannot_be_used_is_named(dev: Product) -> None:
+    (dev.folder / "file").touch()
+    refusal = dev.run("dev", "--data", str(dev.folder / "file"), "--port", "0", code=1)
+    assert "cannot be used as --data" in refusal.replace("\n", " ")
+    assert "Traceback" not in refusal
+
+
+def test_state_that_cannot_be_used_ends_the_start_with_the_reason(dev: Product) -> None:
+    dev.data.mkdir()
+    (dev.data / "jobcloud.db").write_bytes(b"no database" * 1000)
+    (dev.data / "scheduler.log").write_text("of an earlier start\n")
+    refusal = dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)
+    assert "[info" in refusal, "a log is shown as it is"
+    assert "it was left as it is" in refusal.replace("\n", " ")
+    assert "earlier start" not in refusal
+
+
+@pytest.mark.parametrize("wait_s", [0.5, 1.5, 2.5])
+def test_a_signal_during_the_start_ends_everything(dev: Product, wait_s: float) -> None:
+    root = dev.start("dev", "--demo", "--data", str(dev.data), "--port", str(dev.port))
+    until((dev.data / "dev.lock").exists, "the root to begin")
+    time.sleep(wait_s - 0.5)  # wherever it is by now
+    assert end(dev, root.pid) == 0
+
+
 def test_a_second_root_on_the_same_data_is_refused(dev: Product) -> None:
     start(dev)
     assert "in use" in dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)

@@ -1,14 +1,19 @@
 """Task output, read from the agent that ran the task, through Mesos' files endpoint.
 
+The HTTP client is imported with the first output that is asked for: the scheduler starts without it.
+
 Source: Mesos documentation, "Sandbox" (virtual paths of executors' sandboxes) and the agent endpoint `/files/read`.
 """
 
 from __future__ import annotations
 
-import httpx
+from typing import TYPE_CHECKING
 
 from jobcloud.errors import NotFound, Unavailable
 from jobcloud.executor.output import task_folder
+
+if TYPE_CHECKING:
+    import httpx
 
 _TIMEOUT_S = 5.0
 
@@ -20,6 +25,8 @@ def read_output(
 
     `offset` < 0 counts from the end. Raises NotFound, Unavailable.
     """
+    import httpx
+
     path = f"/frameworks/{framework_id}/executors/{executor_id}/runs/latest/tasks/{task_folder(task_id)}/{stream}"
     with httpx.Client(base_url=f"http://{address}", timeout=_TIMEOUT_S, trust_env=False) as agent:
         _, size = _read(agent, path, -1, -1)
@@ -35,6 +42,8 @@ def read_output(
 
 def _read(agent: httpx.Client, path: str, offset: int, length: int) -> tuple[bytes, int]:
     """(data, offset) as the agent answers; for an offset of -1 no data and the size."""
+    import httpx
+
     try:
         answer = agent.get("/files/read", params={"path": path, "offset": offset, "length": length})
         if answer.status_code == httpx.codes.NOT_FOUND:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import jobcloud
-from jobcloud.errors import ConfigError, JobcloudError, NotFound
+from jobcloud.errors import ConfigError, JobcloudError, NotFound, Refused
 
 if TYPE_CHECKING:
     from jobcloud.client.http import ApiError, Client, Json
@@ -141,10 +141,13 @@ def app_show(app: str, as_json: AsJson = False) -> None:
 
 
 @app_commands.command("remove")
-def app_remove(app: str, jobs: Annotated[bool, typer.Option("--jobs", help="Its jobs too.")] = False) -> None:
+def app_remove(
+    app: str, jobs: Annotated[bool, typer.Option("--jobs", help="Its jobs too.")] = False, as_json: AsJson = False
+) -> None:
     """Remove an app."""
     with _client() as client:
         client.remove_app(app, jobs=jobs)
+    _say_removed("app", app, as_json)
 
 
 @app_commands.command("enable")
@@ -188,8 +191,13 @@ def job_add(file: JobFile = "", fields: Fields = None, as_json: AsJson = False) 
 @job_commands.command("update")
 def job_update(job: str, file: JobFile = "", fields: Fields = None, as_json: AsJson = False) -> None:
     """Replace a job's configuration by FILE's, or change single fields of it."""
+    if not file and not fields:
+        raise ConfigError("there is nothing to change", field="FILE", fix="name a JSON file, or give --set FIELD=VALUE")
+    configs = _read_jobs(file) if file else []
+    if len(configs) > 1:
+        raise ConfigError(f"{file} holds {len(configs)} jobs", field="FILE", fix="one job is updated at a time")
     with _client() as client:
-        config = _read_jobs(file)[0] if file else client.job(job)["config"]
+        config = configs[0] if configs else client.job(job)["config"]
         _show("job", client.update_job(job, config | _assignments(fields)), as_json)
 
 
@@ -197,6 +205,8 @@ def job_update(job: str, file: JobFile = "", fields: Fields = None, as_json: AsJ
 def job_list(app: Annotated[str, typer.Option(help="Only this app's.")] = "", as_json: AsJson = False) -> None:
     """All jobs."""
     with _client() as client:
+        if app:
+            client.app(app)  # says so where there is no such app
         _show("jobs", client.jobs(app), as_json)
 
 
@@ -208,10 +218,11 @@ def job_show(job: str, as_json: AsJson = False) -> None:
 
 
 @job_commands.command("remove")
-def job_remove(job: str) -> None:
+def job_remove(job: str, as_json: AsJson = False) -> None:
     """Remove a job; what runs of it is killed."""
     with _client() as client:
         client.remove_job(job)
+    _say_removed("job", job, as_json)
 
 
 @job_commands.command("trigger")
@@ -248,7 +259,7 @@ def _read_jobs(file: str) -> list[Json]:
         found = json.loads(text)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}", field="FILE") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is no JSON: {error}", field="FILE") from error
     jobs = found if isinstance(found, list) else [found]
     if not jobs or not all(isinstance(job, dict) for job in jobs):
@@ -265,7 +276,7 @@ def _assignments(fields: list[str] | None) -> Json:
             raise ConfigError(f"{field!r} is no FIELD=VALUE", field="--set", fix="such as --set cpuCount=0.5")
         try:
             found[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = text
     return found
 
@@ -282,6 +293,8 @@ def list_tasks(
 ) -> None:
     """The newest tasks: one a shard and attempt."""
     with _client() as client:
+        if job:
+            client.job(job)
         _show("tasks", client.tasks(limit, job=job, state=state), as_json)
 
 
@@ -383,6 +396,9 @@ def next_firings(
 def _find_task(client: Client, text: str) -> Json:
     """The task meant: by id, by JOB/SHARD (the newest of it), by JOB (the newest), by how its id begins."""
     job, _, item = text.partition("/")
+    if not job:
+        # An unset variable of a script must not end the newest task of whatever job.
+        raise ConfigError(f"{text!r} names no task", field="TASK", fix="an id or how it begins, JOB/SHARD, or JOB")
     if item.isascii() and item.isdigit():
         found = client.tasks(1, job=job, item=int(item))
     elif exact := client.tasks(1, job=text):
@@ -528,23 +544,47 @@ def _show(what: str, value: object, as_json: bool) -> None:
         getattr(render, what)(value)
 
 
+def _say_removed(what: str, name: str, as_json: bool) -> None:
+    from jobcloud.client import render
+
+    if as_json:
+        render.show_json({f"{what}Name": name, "removed": True})
+    else:
+        render.say(f"{what} {name} is removed")
+
+
 def _report(error: JobcloudError, *, as_json: bool) -> Exit:
     """Say what went wrong; returns the exit code that stands for it."""
     from jobcloud.client import render
     from jobcloud.client.http import ApiError, NotReachable
 
-    if isinstance(error, NotReachable):
+    if as_json:
+        sys.stderr.write(json.dumps(_problem(error)) + "\n")
+    elif isinstance(error, NotReachable):
         render.complain(f"{error}; is it running? (`jobcloud dev` starts one; --server names another)")
+    elif isinstance(error, ApiError):
+        render.complain(_refusal(error))
+    else:
+        for fault in (error, *getattr(error, "others", ())):
+            render.complain(str(fault))
+    if isinstance(error, NotReachable):
         return Exit.NOT_REACHABLE
     if isinstance(error, ApiError):
-        if as_json:
-            sys.stderr.write(json.dumps(error.problem) + "\n")
-        else:
-            render.complain(_refusal(error))
         return _exit_code(error.status)
-    for fault in (error, *getattr(error, "others", ())):
-        render.complain(str(fault))
-    return Exit.NOT_FOUND if isinstance(error, NotFound) else Exit.USAGE
+    if isinstance(error, NotFound):
+        return Exit.NOT_FOUND
+    return Exit.USAGE if isinstance(error, Refused) else Exit.SERVER_FAILED
+
+
+def _problem(error: JobcloudError) -> Json:
+    """The problem document of the API, or one of the same form for what went wrong here, which has no status."""
+    from jobcloud.client.http import ApiError, NotReachable
+
+    if isinstance(error, ApiError) and not isinstance(error, NotReachable):
+        return error.problem
+    faults = [fault for fault in (error, *getattr(error, "others", ())) if isinstance(fault, Refused)]
+    issues = [{"field": fault.field, "problem": fault.problem, "fix": fault.fix} for fault in faults]
+    return {"type": "about:blank", "title": "It was not done", "detail": str(error), "errors": issues}
 
 
 def _refusal(error: ApiError) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from jobcloud.errors import ConfigError, JobcloudError
+from jobcloud.errors import ConfigError, JobcloudError, NotFound
 
 Json: TypeAlias = dict[str, Any]
 
@@ -41,21 +41,27 @@ class NotReachable(ApiError):
 
 
 class Client:
-    """Use as a context manager. Every method raises ApiError, or its NotReachable."""
+    """Use as a context manager. Every method raises ApiError, or its NotReachable; NotFound for what is no name.
+
+    Raises ConfigError for a URL or token that none can be.
+    """
 
     def __init__(
         self, url: str, token: str = "", *, timeout: float = 30.0, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {_checked_token(token)}"} if token else {}
         # A proxy of the environment is none for loopback, and would be handed the token.
-        self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1/",
-            headers=headers,
-            timeout=timeout,
-            transport=transport,
-            trust_env=not _is_loopback(self.url),
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=f"{self.url}/api/v1/",
+                headers=headers,
+                timeout=timeout,
+                transport=transport,
+                trust_env=not _is_loopback(self.url),
+            )
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"{url!r} is no URL: {error}", field="--server", fix="http://HOST:PORT") from error
 
     def __enter__(self) -> Client:
         return self
@@ -263,8 +269,18 @@ def _problem(response: httpx.Response) -> Json:
 
 
 def _part(name: str) -> str:
-    """A name as one part of a path; `.` and `..` would be resolved away."""
+    """A name as one part of a path; `.` and `..` would be resolved away. Raises NotFound for what is no name."""
+    if not name or "/" in name:
+        raise NotFound(f"there is no {name!r}", fix="names are not empty and hold no '/'")
     return {".": "%2E", "..": "%2E%2E"}.get(name) or quote(name, safe="@")
+
+
+def _checked_token(token: str) -> str:
+    """As it can go into a header. Raises ConfigError, without repeating it."""
+    if not (token.isascii() and token.isprintable()):
+        problem = "holds characters that no token has"
+        raise ConfigError(problem, field="--token", fix="copy it again; JOBCLOUD_TOKEN holds the text of the file")
+    return token
 
 
 def _switch(enabled: bool) -> str:

@@ -1,7 +1,8 @@
 """`jobcloud dev`: one process tree with a dev cluster, a scheduler and, with --demo, the demo app.
 
 This process is the root: it starts the others, starts again what dies, tells what happens, and ends them all. They are
-the same programs as in production; nothing in them knows that it is here.
+the same programs as in production; nothing in them knows that it is here. The client is imported once they are started:
+the time that takes is theirs to start in.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 import jobcloud
-from jobcloud.client.apps import add_app
-from jobcloud.client.http import ApiError, Client, NotReachable
-from jobcloud.dev.view import View, banner
+
+if TYPE_CHECKING:
+    from jobcloud.client.http import Client
 
 _START_S = 20.0
 _STOP_S = 4.0
@@ -56,14 +59,16 @@ class StartFailed(Exception):
 def run_dev(options: DevOptions) -> int:
     """Run until SIGINT or SIGTERM; the exit code."""
     console = Console(highlight=False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(Stopped))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _stop)
         data = options.data or Path(stack.enter_context(_temporary()))
         try:
             _Tree(options, data.absolute(), console).run()
         except StartFailed as error:
-            console.print(f"[red]{error}[/]")
+            # What a log holds is no markup: Rich would swallow its "[warning]".
+            console.print(Text(str(error), "red"))
             return 1
     return 0
 
@@ -101,12 +106,15 @@ class _Tree:
         self._url = f"http://127.0.0.1:{self._port}"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
+        self._log_begin: dict[str, int] = {}
 
     def run(self) -> None:
         try:
             self._prepare()
             self._start("cluster")
             self._start("scheduler")
+            from jobcloud.dev.view import View, banner
+
             self._wait_until_healthy()
             view = View(self._console)
             follower = threading.Thread(target=view.follow, args=(self._client(),), daemon=True)
@@ -116,15 +124,34 @@ class _Tree:
             self._console.print(banner(self._url, self._data if self._options.data else None, self._options.demo))
             self._supervise()
         except Stopped:
-            self._console.print("stopping")
+            # The terminal may be gone, and the end must come all the same.
+            with contextlib.suppress(OSError):
+                self._console.print("stopping")
         finally:
             self._end()
 
     def _prepare(self) -> None:
-        self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock()
-        self._token = _token(self._data / "token")
+        """Raises StartFailed."""
+        self._claim_port()
+        try:
+            self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock()
+            self._token = _token(self._data / "token")
+        except OSError as error:
+            raise StartFailed(
+                f"{self._data} cannot be used as --data: {error.strerror or error}; name a directory you may write to"
+            ) from error
         self._master_port, self._artifact_port = _free_port(), _free_port()
+
+    def _claim_port(self) -> None:
+        """Whatever else answers there would be taken for our scheduler, healthy at once."""
+        try:
+            socket.create_server(("127.0.0.1", self._port)).close()
+        except OSError as error:
+            raise StartFailed(
+                f"port {self._port} cannot be had: {error.strerror or error}; end what listens there"
+                " (another `jobcloud dev`?), or choose one with --port"
+            ) from error
 
     def _lock(self) -> None:
         """One root a data directory: two schedulers on one file would fence each other in turn."""
@@ -137,8 +164,8 @@ class _Tree:
             ) from None
 
     def _start(self, name: str) -> None:
-        log = open(self._data / f"{name}.log", "ab")  # noqa: SIM115 - closed below
-        with log:
+        with open(self._data / f"{name}.log", "ab") as log:
+            self._log_begin[name] = log.tell()
             self._children[name] = subprocess.Popen(
                 [sys.executable, "-m", "jobcloud.dev.leash", str(os.getpid()), *self._command(name)],
                 stdin=subprocess.DEVNULL,
@@ -162,9 +189,13 @@ class _Tree:
         ]  # fmt: skip
 
     def _client(self) -> Client:
+        from jobcloud.client.http import Client
+
         return Client(self._url, self._token)
 
     def _wait_until_healthy(self) -> None:
+        from jobcloud.client.http import ApiError, NotReachable
+
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             for name, child in self._children.items():
@@ -182,6 +213,8 @@ class _Tree:
 
     def _register_demo(self) -> None:
         """The same as `jobcloud app add examples/demo`, its output kept beside our other files."""
+        from jobcloud.client.apps import add_app
+
         folder = Path(jobcloud.__file__).parents[2] / "examples" / "demo"
         if not folder.is_dir():
             raise StartFailed(f"the demo app comes with the source code; there is no {folder}")
@@ -212,8 +245,10 @@ class _Tree:
                 child.wait()
 
     def _tail(self, name: str) -> str:
-        with contextlib.suppress(OSError):
-            return "\n".join((self._data / f"{name}.log").read_text(errors="replace").splitlines()[-15:])
+        """The last lines that it has logged since it was started."""
+        with contextlib.suppress(OSError), open(self._data / f"{name}.log", "rb") as log:
+            log.seek(self._log_begin[name])
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-15:])
         return ""
 
 

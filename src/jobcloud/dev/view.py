@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobcloud.client.http import ApiError, Client, NotReachable
+from jobcloud.client.render import clean
 
 _AGAIN_S = 0.5
 _STYLES = {"FINISHED": "green", "FAILED": "bold red", "KILLED": "yellow", "CANCELLED": "yellow"}
@@ -89,6 +90,8 @@ class View:
         self._line(at, "config", Text(notice["text"], style="dim"), "")
 
     def _line(self, at: datetime, who: str, what: Text, where: str) -> None:
+        # What jobs say is theirs to choose; Rich would hand its escape sequences to the terminal.
+        what.plain, where = clean(what.plain), clean(where)
         line = Text.assemble((f"{at:%H:%M:%S} ", "dim"), (f"{who:<12.24} ", "bold"), what)
         if where:
             line.append(f"   {where.removesuffix('.localhost')}", style="blue")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from dataclasses import asdict
-from typing import Literal
+from typing import Literal, TextIO, cast
 
 import structlog
 
@@ -46,7 +47,7 @@ def configure(form: Literal["text", "json"], level: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     # What the libraries and the adapters say by the standard module goes the same way.
@@ -55,6 +56,23 @@ def configure(form: Literal["text", "json"], level: str) -> None:
     logging.basicConfig(level=number, handlers=[handler], force=True)
     for chatty in ("httpx", "httpcore", "kazoo"):
         logging.getLogger(chatty).setLevel(max(number, logging.WARNING))
+
+
+class _Lossy:
+    """A stream that does without what cannot be written: a log on a full disk must not end who logs, as the handlers
+    of the standard module know too."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 class LogSink:

@@ -40,6 +40,9 @@ Body = Annotated[dict[str, Any], Depends(read_object)]
 _MOST_TAIL_BYTES = 1 << 20
 
 
+_TASK_STATES = ("", "active", "ended", *dict.fromkeys(state.lower() for state in (*TaskState, *ShardState)))
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -85,6 +88,10 @@ class CronQuery(_Strict):
 @router.get("/tasks", tags=["tasks"])
 def list_tasks(use: Use, query: Annotated[TaskQuery, Query()]) -> TaskList:
     """The last attempt of each shard, of the newest firing first."""
+    if query.state.lower() not in _TASK_STATES:
+        raise invalid(
+            [Issue("state", f"{query.state!r} is no state of tasks", "there are: " + ", ".join(_TASK_STATES))]
+        )
     snapshot = use.snapshot()
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
     found = (a for a in views.attempts(snapshot, query.job, active=active) if _wanted(a, query))
