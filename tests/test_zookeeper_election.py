@@ -20,7 +20,7 @@ import zookeeper_kit
 from jobcloud.adapters.zookeeper import ZooKeeperStore
 from jobcloud.adapters.zookeeper_election import ZooKeeperElection
 from jobcloud.adapters.zookeeper_session import NoAnswer
-from jobcloud.errors import Fenced
+from jobcloud.errors import Fenced, StoreUnusable
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredWrite
 from mesos_kit import until
@@ -35,8 +35,8 @@ class Candidate:
 
     def __init__(self, hosts: str, namespace: str, name: str, timeout_s: float = 1.0) -> None:
         self.session = zookeeper_kit.connect(hosts, namespace, timeout_s)
-        self.store = ZooKeeperStore(self.session, name=name)
         self.election = ZooKeeperElection(self.session, name)
+        self.store = ZooKeeperStore(self.session, name=name, candidate=lambda: self.election.node)
         self.heard: list[str] = []
         self.stop = threading.Event()
         self.epoch = 0
@@ -139,6 +139,36 @@ def test_an_expired_session_ends_the_leadership_for_good_and_its_writes_are_fenc
     with pytest.raises(Fenced):
         first.store.write(first.epoch, [StoredWrite(Kind.TASK, "t", None)])
     assert second.store.load().records[Kind.TASK] == {"t": b"{}"}
+
+
+def test_a_lost_session_counts_from_its_first_instant_whatever_came_after(join: Join) -> None:
+    first = join("a")
+    until(first.leads)
+    first.session._changed("LOST")
+    first.session._changed("CONNECTED")
+    assert not first.election.holds()
+    assert "session" in first.election.lost
+
+
+def test_who_stood_still_after_the_election_does_not_push_aside_who_followed(join: Join, namespace: str) -> None:
+    first = join("a")
+    until(first.leads)
+    second = join("b")
+    until(second.waits)
+    expire(first)
+    until(second.leads)
+    until(lambda: first.session.connected)
+    with pytest.raises(Fenced, match="is gone"):
+        first.store.acquire()
+    second.store.write(second.epoch, WRITE)
+
+
+def test_waiting_ends_where_it_would_not_help(zookeeper_hosts: str, join: Join, namespace: str) -> None:
+    until(join("a").leads)
+    session = zookeeper_kit.connect(zookeeper_hosts, namespace, auth="me:secret")
+    with pytest.raises(StoreUnusable, match="can be changed by anyone"):
+        ZooKeeperElection(session, "b").wait(threading.Event(), lambda problem: None)
+    session.close()
 
 
 def test_a_node_removed_from_the_election_ends_the_leadership(join: Join) -> None:

@@ -70,7 +70,10 @@ class Leadership(Protocol):
     """
 
     def wait(self, stop: Flag, tell: Callable[[str], None]) -> bool:
-        """Until we lead: True; or `stop` is set: False. `tell` hears who leads meanwhile, at every change."""
+        """Until we lead: True; or `stop` is set: False. `tell` hears who leads meanwhile, at every change.
+
+        Raises StoreUnusable where waiting would not help.
+        """
 
     def holds(self) -> bool:
         """Whether we may act at this instant. False also while that is in doubt; never waits."""

@@ -12,6 +12,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from jobcloud import launch, ready, release, repair, sharding, status
@@ -375,7 +376,8 @@ class Scheduler:
     def _skip(self, job: Job, fire_ms: int, at: int, why: str) -> None:
         state = self.states[job.name]
         self._set_state(job.name, skipped=state.skipped + 1, skipped_reason=why)
-        self._publish(at, Topic.SKIPPED, f"the firing of {fire_ms} is skipped: {why}", job=job.name)
+        due = datetime.fromtimestamp(fire_ms / 1000, UTC)
+        self._publish(at, Topic.SKIPPED, f"the firing of {due:%Y-%m-%d %H:%M:%S} UTC is skipped: {why}", job=job.name)
 
     def _schedule(self, job: Job, after: int) -> None:
         """Set the job's timer to its first firing after an instant. DAEMON jobs watch the clock themselves."""

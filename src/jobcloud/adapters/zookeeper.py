@@ -28,7 +28,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -109,12 +109,14 @@ class _Image:
 class ZooKeeperStore:
     """A `Store` in the namespace of `session`, which it owns. It serves one thread at a time.
 
-    `name` tells people who raised the epoch. `requests` counts those that changed something.
+    `name` tells people who raised the epoch. `candidate` gives the path of a node that must be there for that, lest a
+    process that stood still push aside who has followed it. `requests` counts those that changed something.
     """
 
-    def __init__(self, session: ZooKeeperSession, *, name: str = "") -> None:
+    def __init__(self, session: ZooKeeperSession, *, name: str = "", candidate: Callable[[], str] = str) -> None:
         self._session = session
         self._name = name
+        self._candidate = candidate
         self._image: _Image | None = None
         self._closed = False
         self.requests = 0
@@ -134,12 +136,29 @@ class ZooKeeperStore:
                 found, stat = self._session.ask(lambda client: client.get_async(path))
                 if token.encode() in found:
                     return int(stat.version)
-                self._session.ask(_setting(path, data, stat.version))
+                self._set_epoch(data, stat.version)
                 self.requests += 1
             except (zk.BadVersionError, NoAnswer) as error:
                 # Somebody else was quicker, or nobody knows whether we were: look again.
                 if time.monotonic() > deadline:
                     raise StoreError(f"the epoch could not be raised: {error}") from error
+
+    def _set_epoch(self, data: bytes, version: int) -> None:
+        """Raises BadVersionError, NoAnswer, Fenced."""
+        candidate = self._candidate()
+
+        def request(client: KazooClient) -> Any:
+            transaction = client.transaction()
+            transaction.set_data(self._session.path(_EPOCH), data, version)
+            if candidate:
+                transaction.check(candidate, -1)
+            return transaction.commit_async()
+
+        problem = failed(self._session.ask(request))
+        if problem is not None and problem[0] == 1:
+            raise Fenced(f"{candidate} in ZooKeeper is gone: another scheduler may lead")
+        if problem is not None:
+            raise problem[1]
 
     def load(self) -> StoredRecords:
         with self._translated():
@@ -554,10 +573,6 @@ def _put(stored: StoredRecords, kind: str, key: str, value: bytes | None) -> Non
         stored.records[_KINDS[kind]].pop(key, None)
     else:
         stored.records[_KINDS[kind]][key] = value
-
-
-def _setting(path: str, data: bytes, version: int) -> Request:
-    return lambda client: client.set_async(path, data, version)
 
 
 def _reading(path: str) -> Request:

@@ -21,7 +21,7 @@ from typing import Any
 from kazoo import exceptions as zk
 
 from jobcloud.adapters.zookeeper_session import ZooKeeperSession
-from jobcloud.errors import StoreError
+from jobcloud.errors import StoreError, StoreUnusable
 from jobcloud.ports import Flag
 
 _log = logging.getLogger("jobcloud.zookeeper")
@@ -54,12 +54,19 @@ class ZooKeeperElection:
         self._resigned = False
         session.listen(self._changed.set)
 
+    @property
+    def node(self) -> str:
+        """The path of our node, which is there for as long as we may lead; "" before we did."""
+        return self._own
+
     def wait(self, stop: Flag, tell: Callable[[str], None]) -> bool:
         told = None
         while not stop.is_set():
             self._changed.clear()
             try:
                 found = self._look()
+            except StoreUnusable:
+                raise
             except (StoreError, zk.KazooException) as error:
                 found = f"waiting for ZooKeeper: {error}"
             if found is None:

@@ -37,6 +37,7 @@ _UNKNOWN = (
     KazooTimeoutError,
 )
 _OUTSTANDING = 64
+_CLOSE_S = 3.0
 
 Request: TypeAlias = Callable[[KazooClient], Any]
 """Starts one request and gives the object whose `get` waits for the answer."""
@@ -153,10 +154,21 @@ class ZooKeeperSession:
 
     def close(self) -> None:
         """End the session: its ephemeral nodes vanish at once. Idempotent."""
+        if self._closed:
+            return
         self._closed = True
         self._connected.clear()
-        self._client.stop()
-        self._client.close()
+        # kazoo waits for servers that do not answer, longer than we should.
+        closing = threading.Thread(target=self._close_client, name="zookeeper-close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
+
+    def _close_client(self) -> None:
+        try:
+            self._client.stop()
+            self._client.close()
+        except Exception:
+            _log.info("the session with ZooKeeper ends by its time limit", exc_info=True)
 
     def _answer(self, pending: Any, limit_s: float) -> Any:
         try:

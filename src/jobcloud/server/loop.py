@@ -245,6 +245,7 @@ class Loop(Generic[CoreT]):
             self._end(Phase.STOPPED, None)
 
     def _begin(self) -> None:
+        self._check_leadership()
         self._leader.acquire()
         self._leader.reload()
         self._leader.connect(self._arrive)

@@ -124,7 +124,8 @@ class _Process:
         if not wanted.hosts:
             return SqliteStore(self._data / "jobcloud.db") if self._settings.data else MemoryStore(), None
         session = ZooKeeperSession(_zookeeper(wanted))
-        return ZooKeeperStore(session, name=address), ZooKeeperElection(session, address)
+        election = ZooKeeperElection(session, address)
+        return ZooKeeperStore(session, name=address, candidate=lambda: election.node), election
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
         mesos = _mesos(self._settings)
