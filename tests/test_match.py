@@ -548,6 +548,8 @@ def test_a_damaged_snapshot_is_refused_whatever_byte_is_wrong(impl: Any) -> None
         ("class_key", ids(4, -2)),
         ("class_group", ids(-2, -1)),
         ("class_most", ids(0, 3)),
+        ("limited_group", ids(-1)),
+        ("group_limit", np.array([[-1]])),
         ("fitness", ids(0, 0, 0, 0, 0, 0, 5_000)),
         ("class_allowed", np.array([[1, 2]], dtype=np.uint8)),
     ],
@@ -558,6 +560,7 @@ def test_a_snapshot_that_contradicts_itself_is_refused(impl: Any, name: str, val
     matcher.add_host(units(5))
     matcher.add_class(units(1), shared_key=4, shared=units(1), allowed=np.array([True, True]))
     matcher.add_class(units(1), shared_key=4, shared=units(1))
+    matcher.set_group_limit(4, units(9))
     claim_one(matcher, 0)
     state = decode(matcher.snapshot())
     fields = {field: getattr(state, field) for field in State.__slots__} | {name: value}

@@ -1,8 +1,8 @@
 """Scenarios of the tests of Netflix' Fenzo, where the matcher has the feature; each test names the scenario.
 
-B: basics, P and S: packing and spreading, C: constraints; "defect": something that Fenzo gets wrong. cpus, memory in
-MB, network and ports are dimensions; a host has 10 ports unless said otherwise. What has no counterpart here, and why,
-stands in docs/matcher.md.
+B: basics, P and S: packing and spreading, C: constraints, R: limits of groups; "defect": something that Fenzo gets
+wrong. cpus, memory in MB, network and ports are dimensions; a host has 10 ports unless said otherwise. What has no
+counterpart here, and why, stands in docs/matcher.md.
 """
 
 from __future__ import annotations
@@ -132,6 +132,30 @@ def test_c7_unique_host_spreads_what_otherwise_shares_one(impl: Any) -> None:
     task = amounts(1, 1_000, 1)
     assert len(set(cluster.run(*[task] * 5))) == 1
     assert sorted(cluster.run(*[task] * 5, group=1, most_per_host=1)) == list(range(5))
+
+
+def test_r1_and_r2_a_group_is_held_to_its_limit_and_others_are_not(impl: Any) -> None:
+    cluster, task = Cluster(impl, *[amounts(4, 4_000, 10)] * 10), amounts(1, 10)
+    assert REFUSED not in cluster.run(*[task] * 20, group=2)
+    cluster.matcher.set_group_limit(1, amounts(4, 4_000))
+    assert cluster.run(*[amounts(1, 1_000)] * 5, group=1)[3:] != [REFUSED] * 2
+    assert cluster.matcher.refusal(cluster.matcher.add_class(task, group=1)).over_limit
+
+
+def test_r5_and_r7_a_limit_raised_or_set_late_holds_from_the_next_run_on(impl: Any) -> None:
+    cluster, task = Cluster(impl, *[amounts(4, 4_000, 10)] * 2), amounts(1, 1_000)
+    assert cluster.run(task, group=1) == [0]
+    cluster.matcher.set_group_limit(1, amounts(1, 1_000))
+    assert cluster.run(task, group=1) == [REFUSED]
+    cluster.matcher.set_group_limit(1, amounts(2, 2_000))
+    assert cluster.run(task, task, group=1) == [0, REFUSED]
+
+
+def test_defect_9_a_limit_of_nothing_refuses_every_task_with_a_record(impl: Any) -> None:
+    cluster = Cluster(impl, HOST_4)
+    cluster.matcher.set_group_limit(1, amounts(0))
+    assert cluster.run(*[amounts(1)] * 3, group=1) == [REFUSED] * 3
+    assert cluster.matcher.refusal(0).over_limit
 
 
 ZONES = [{HOST: name, "zone": f"zone-{name}"} for name in "ABC"]

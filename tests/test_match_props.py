@@ -82,7 +82,8 @@ class Pair:
         for slot in {slot for slot, _ in placed}:
             assert self.compiled.free(slot).min() >= 0
         for cls in {cls for cls, slot in zip(classes, slots, strict=True) if slot == REFUSED}:
-            assert self.call("refusal", cls).fitting == 0
+            why = self.call("refusal", cls)
+            assert why.fitting == 0 or why.over_limit
         self.placed += len(placed)
 
     def match_gang(self, classes: list[int], least: int) -> None:
@@ -196,6 +197,10 @@ class Histories(RuleBasedStateMachine):
     def set_allowed(self, data: st.DataObject, masked: bool) -> None:
         self.pair.call("set_allowed", self.some(data, self.pair.classes), self.mask(data) if masked else None)
 
+    @rule(data=st.data(), group=st.sampled_from([2, 5, 8]), lifted=st.booleans())
+    def set_group_limit(self, data: st.DataObject, group: int, lifted: bool) -> None:
+        self.pair.call("set_group_limit", group, None if lifted else self.vector(data, CAPACITIES))
+
     @precondition(lambda self: len(self.pair.classes) > 2)
     @rule(data=st.data())
     def remove_class(self, data: st.DataObject) -> None:
@@ -292,6 +297,9 @@ def random_step(pair: Pair, chance: random.Random) -> None:
         pair.call("set_host", slot, pair.compiled.capacity(slot) * chance.randrange(5) // 2)
     elif step < 0.8:
         pair.call("enable_host", slot, chance.random() < 0.7)
+    elif step < 0.82:
+        limit = array(*chance.choices((2_000, 9_000, 40_000), k=pair.dimensions))
+        pair.call("set_group_limit", chance.randrange(3), limit if chance.random() < 0.5 else None)
     elif step < 0.87:
         pair.assign(cls, slot)
     elif step < 0.9:

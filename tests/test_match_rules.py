@@ -175,3 +175,51 @@ def test_many_groups_come_and_go(impl: Any) -> None:
             matcher.remove_class(cls)
         matcher.release(ids[ids >= 0])
         matcher.check()
+
+
+def test_a_group_stays_within_its_limit(impl: Any) -> None:
+    matcher = impl(2)
+    for _ in range(2):
+        matcher.add_host(units(4, 4))
+    matcher.set_group_limit(7, units(3, 4))
+    one = matcher.add_class(units(1, 1), group=7, shared_key=1, shared=units(0.5, 0))
+    two = matcher.add_class(units(2, 0), group=7)
+    free = matcher.add_class(units(1, 1))
+    slots, ids = matcher.match(np.array([one, one, two, one, one, free]))
+    assert [slot >= 0 for slot in slots.tolist()] == [True, True, False, True, False, True]
+    why = matcher.refusal(one)
+    assert why.over_limit
+    assert why.fitting > 0
+    matcher.release(ids[:1])
+    assert not matcher.refusal(one).over_limit
+    assert matcher.match(np.array([one]))[0][0] >= 0
+    matcher.check()
+
+
+def test_a_limit_may_fall_below_what_runs_and_be_lifted(impl: Any) -> None:
+    matcher = impl(1)
+    matcher.add_host(units(10))
+    one = matcher.add_class(units(1), group=0)
+    matcher.match(np.array([one] * 3))
+    matcher.set_group_limit(0, units(1))
+    assert matcher.match(np.array([one]))[0].tolist() == [REFUSED]
+    assert impl.restore(matcher.snapshot()).match(np.array([one]))[0].tolist() == [REFUSED]
+    matcher.set_group_limit(0, None)
+    matcher.set_group_limit(0, None)
+    assert matcher.match(np.array([one]))[0].tolist() == [0]
+    matcher.check()
+
+
+def test_a_limit_outlives_the_classes_of_its_group(impl: Any) -> None:
+    matcher = impl(1)
+    matcher.add_host(units(10))
+    matcher.set_group_limit(0, units(1))
+    matcher.remove_class(matcher.add_class(units(1), group=0))
+    assert matcher.match(np.array([matcher.add_class(units(2), group=0)]))[0].tolist() == [REFUSED]
+    matcher.check()
+
+
+@pytest.mark.parametrize("arguments", [(-1, units(1)), (0.5, units(1)), (0, units(1, 1)), (0, -units(1)), (0, [1])])
+def test_a_wrong_limit_is_refused(impl: Any, arguments: Any) -> None:
+    with pytest.raises(MatchError, match=r"group|limit"):
+        impl(1).set_group_limit(*arguments)

@@ -54,6 +54,7 @@ cdef int64_t WEIGHT_ONE = <int64_t>1 << 52  # >> 32: a host wholly free in one d
 cdef int64_t SHORTAGE_ONE = <int64_t>1 << 53
 cdef int64_t WHOLE_SHORTAGE = <int64_t>1 << 20
 cdef int64_t MAX_CLAIMED = limits.MAX_CLAIMED
+cdef int64_t MAX_GROUP_CLAIMED = limits.MAX_GROUP_CLAIMED
 cdef int64_t MAX_CLAIMS = limits.MAX_CLAIMS
 cdef uint32_t MAX_GENERATION = limits.MAX_GENERATION
 cdef int64_t INDEX_BITS = 0xFFFFFFFF
@@ -462,7 +463,10 @@ cdef class Matcher:
 
     cdef dict group_rows
     cdef int64_t[::1] group_number
-    cdef int32_t[::1] group_classes
+    cdef int32_t[::1] group_classes  # and one more if it has a limit
+    cdef uint8_t[::1] group_limited
+    cdef int64_t[:, ::1] group_limit  # [groups, D]
+    cdef int64_t[:, ::1] group_used
     cdef int32_t[:, ::1] grouped  # [groups, slots]: live claims of the group
 
     cdef uint8_t[:, ::1] allowed  # [masks, slots]
@@ -526,6 +530,9 @@ cdef class Matcher:
         self.group_rows = {}
         self.group_number = np.zeros(4, dtype=np.int64)
         self.group_classes = np.zeros(4, dtype=np.int32)
+        self.group_limited = np.zeros(4, dtype=np.uint8)
+        self.group_limit = np.zeros((4, self.dimensions), dtype=np.int64)
+        self.group_used = np.zeros((4, self.dimensions), dtype=np.int64)
         self.grouped = np.zeros((4, FIRST_HOSTS), dtype=np.int32)
         self.allowed = np.zeros((1, FIRST_HOSTS), dtype=np.uint8)
         self.mask_used = np.zeros(1, dtype=np.uint8)
@@ -632,6 +639,25 @@ cdef class Matcher:
         self.drop_table(at)
         self.loosened += 1
 
+    def set_group_limit(self, group, limit):
+        self._idle()
+        number = whole("group", group, 0, limits.MAX_KEY)
+        amount = None if limit is None else amounts("limit", limit, self.dimensions)
+        cdef int row = self.group_rows.get(number, NONE)
+        if amount is None:
+            if row >= 0 and self.group_limited[row]:
+                np.asarray(self.group_limit)[row] = MAX_GROUP_CLAIMED
+                self.group_limited[row] = 0
+                self._leave_group(row)
+        else:
+            if row < 0 or not self.group_limited[row]:
+                if np.asarray(self.group_limited).sum() >= limits.MAX_CLASSES:
+                    raise MatchError(f"a matcher holds at most {limits.MAX_CLASSES} group limits; lift some first")
+                row = self._take_group(number)
+                self.group_limited[row] = 1
+            np.asarray(self.group_limit)[row] = amount
+        self.loosened += 1
+
     def remove_class(self, cls):
         cdef int at = self._class(cls)
         self.class_status[at] = CLASS_REMOVED
@@ -693,6 +719,9 @@ cdef class Matcher:
                 raise MatchError(
                     f"slot {at} cannot take the claim: more than {MAX_CLAIMED} would be claimed in dimension {d}"
                 )
+        if self.over_limit(of, True):
+            number = self.group_number[self.class_group[of]]
+            raise MatchError(f"group {number} cannot take the claim: it would claim more than {MAX_GROUP_CLAIMED}")
         self._room_for_claim()
         return self.start_claim(of, at)
 
@@ -755,6 +784,7 @@ cdef class Matcher:
             disabled=disabled,
             disallowed=disallowed,
             crowded=crowded,
+            over_limit=self.over_limit(of, False),
             considered=hosts - disabled - disallowed - crowded,
             fitting=fitting,
             lacking=tuple(lacking_array.tolist()),
@@ -775,7 +805,8 @@ cdef class Matcher:
             "classes": [
                 self.request, self.first, self.class_status, self.class_key, self.class_mask, self.class_claims,
                 self.class_refused, self.class_group, self.class_most, self.shared, self.key_number, self.key_classes,
-                self.paid, self.group_number, self.group_classes, self.grouped, self.allowed,
+                self.paid, self.group_number, self.group_classes, self.group_limited, self.group_limit,
+                self.group_used, self.grouped, self.allowed,
             ],
             "claims": [self.generation, self.claim_slot, self.claim_class, self.claim_next, self.claim_before],
         }
@@ -821,6 +852,8 @@ cdef class Matcher:
         for number, row in self.group_rows.items():
             other = again.group_rows[number]
             _same(f"counts of group {number}", np.asarray(self.grouped)[row, :h], np.asarray(again.grouped)[other, :h])
+            _same(f"amounts of group {number}", self.group_used[row], again.group_used[other])
+            _same(f"limit of group {number}", self.group_limit[row], again.group_limit[other])
             if self.group_classes[row] != again.group_classes[other]:
                 raise MatchStateError(f"group {number} miscounts its classes")
         for slot in range(h):
@@ -872,6 +905,9 @@ cdef class Matcher:
         cdef int slot
         if self.class_refused[cls] == self.loosened:
             return NONE
+        if self.over_limit(cls, False):
+            self.class_refused[cls] = self.loosened
+            return NONE
         self.look(cls, &view)
         if self.up_to_date(cls, &view):
             slot = jobcloud_best(&self.tables[cls])
@@ -880,6 +916,19 @@ cdef class Matcher:
         if slot < 0:
             self.class_refused[cls] = self.loosened
         return slot
+
+    cdef bint over_limit(self, int cls, bint any_limit) noexcept nogil:
+        """Whether one more claim takes the class's group over its limit, or over any that there could be."""
+        cdef int group = self.class_group[cls]
+        cdef int d
+        cdef int64_t most
+        if group < 0:
+            return False
+        for d in range(self.dimensions):
+            most = MAX_GROUP_CLAIMED if any_limit else self.group_limit[group, d]
+            if self.request[cls, d] > most - self.group_used[group, d]:
+                return True
+        return False
 
     cdef void look(self, int cls, View* view) noexcept nogil:
         cdef int key = self.class_key[cls]
@@ -1030,6 +1079,8 @@ cdef class Matcher:
             self.paid[key, slot] += 1
         if self.class_group[cls] >= 0:
             self.grouped[self.class_group[cls], slot] += 1
+            for d in range(self.dimensions):
+                self.group_used[self.class_group[cls], d] += self.request[cls, d]
         self.touch(slot)
         if claim >= 0:
             self.free_claim = self.claim_next[claim]
@@ -1078,6 +1129,8 @@ cdef class Matcher:
         self.claim_slot[claim] = self.claim_class[claim] = NONE
         if self.class_group[cls] >= 0:
             self.grouped[self.class_group[cls], slot] -= 1
+            for d in range(self.dimensions):
+                self.group_used[self.class_group[cls], d] -= self.request[cls, d]
         self.class_claims[cls] -= 1
         self.emptied += self.class_claims[cls] == 0 and self.class_status[cls] == CLASS_REMOVED
         self.claims_live -= 1
@@ -1306,11 +1359,21 @@ cdef class Matcher:
             if row == self.group_classes.shape[0]:
                 self.group_number = grown(self.group_number, 2 * row, 0)
                 self.grouped = grown(self.grouped, 2 * row, 0)
+                self.group_limited = grown(self.group_limited, 2 * row, 0)
+                self.group_limit = grown(self.group_limit, 2 * row, 0)
+                self.group_used = grown(self.group_used, 2 * row, 0)
                 self.group_classes = grown(self.group_classes, 2 * row, 0)
+            np.asarray(self.group_limit)[row] = MAX_GROUP_CLAIMED
             self.group_number[row] = number
             self.group_rows[number] = row
         self.group_classes[row] += 1
         return row
+
+    cdef int _leave_group(self, int row) except -1:
+        self.group_classes[row] -= 1
+        if self.group_classes[row] == 0:
+            del self.group_rows[self.group_number[row]]
+        return 0
 
     cdef int _take_mask(self) except -1:
         cdef int row = 0
@@ -1335,9 +1398,7 @@ cdef class Matcher:
             if self.key_classes[key] == 0:
                 del self.key_rows[self.key_number[key]]
         if self.class_group[cls] >= 0:
-            self.group_classes[self.class_group[cls]] -= 1
-            if self.group_classes[self.class_group[cls]] == 0:
-                del self.group_rows[self.group_number[self.class_group[cls]]]
+            self._leave_group(self.class_group[cls])
         if self.class_mask[cls] >= 0:
             self.mask_used[self.class_mask[cls]] = 0
         self.class_status[cls] = CLASS_ABSENT
@@ -1405,6 +1466,7 @@ cdef class Matcher:
         groups = np.where(known, np.asarray(self.class_group)[:c], NONE)
         request = np.where(known[:, None], np.asarray(self.request)[:c], 0)
         shared = np.where((keys >= 0)[:, None], np.asarray(self.shared)[keys], 0)
+        limited = sorted(number for number, row in self.group_rows.items() if self.group_limited[row])
         return State(
             dimensions=self.dimensions,
             fitness=np.array(self.weights),
@@ -1422,6 +1484,8 @@ cdef class Matcher:
             claim_class=np.asarray(self.claim_class)[:n].astype(np.int64),
             claim_slot=np.asarray(self.claim_slot)[:n].astype(np.int64),
             free_claims=self._free_stack(),
+            limited_group=np.array(limited, dtype=np.int64),
+            group_limit=np.asarray(self.group_limit)[[self.group_rows[number] for number in limited]],
         )
 
     cdef object _free_stack(self):
@@ -1452,6 +1516,8 @@ cdef Matcher from_state(state, engine):
                 cls, state.class_status[cls], state.class_request[cls], key, state.class_shared[cls], mask,
                 (int(state.class_group[cls]), int(state.class_most[cls])),
             )
+    for number, limit in zip(state.limited_group.tolist(), state.group_limit):
+        new.set_group_limit(number, limit)
     new._room_for_claims(len(state.claim_slot))
     restore_claims(new, state.claim_generation, state.claim_class, state.claim_slot, state.free_claims)
     return new

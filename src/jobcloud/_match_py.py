@@ -25,6 +25,7 @@ from jobcloud._match_types import (
     MAX_CLASSES,
     MAX_DIMENSIONS,
     MAX_GENERATION,
+    MAX_GROUP_CLAIMED,
     MAX_KEY,
     MAX_SLOTS,
     REFUSED,
@@ -96,16 +97,18 @@ class Matcher:
     def __init__(self, dimensions: int, *, engine: str = "index", fitness: Fitness = "pack") -> None:
         self.dimensions = whole("dimensions", dimensions, 1, MAX_DIMENSIONS)
         self.engine = engine_name(engine)
-        self._weights = dict(zip(FITNESS, fitness_weights(fitness), strict=True))
+        weights = zip(FITNESS, fitness_weights(fitness), strict=True)
+        self._weights = {name: weight for name, weight in weights if weight}
         self._hosts: dict[int, _Host] = {}
         self._classes: dict[int, _Class] = {}
         self._claims: list[_Claim] = []
         self._unused: list[int] = []
+        self._limits: dict[int, list[int]] = {}
 
     @property
     def fitness(self) -> dict[str, int]:
         """The parts of the score with their weights in 1024ths; empty: the first host that fits."""
-        return {name: weight for name, weight in self._weights.items() if weight}
+        return dict(self._weights)
 
     # ---- hosts
 
@@ -188,6 +191,20 @@ class Matcher:
         known = self._class(cls)
         known.allowed = None if allowed is None else self._checked_mask(allowed)
 
+    def set_group_limit(self, group: int, limit: Int64Array | None) -> None:
+        """``match`` keeps the requests of all live claims of the group within ``limit`` int64[D]; None: no limit.
+
+        Shared parts do not count, and what was claimed before stays.
+        """
+        number = whole("group", group, 0, MAX_KEY)
+        amount = None if limit is None else amounts("limit", limit, self.dimensions).tolist()
+        if amount is None:
+            self._limits.pop(number, None)
+        elif number not in self._limits and len(self._limits) >= MAX_CLASSES:
+            raise MatchError(f"a matcher holds at most {MAX_CLASSES} group limits; lift some first")
+        else:
+            self._limits[number] = amount
+
     def remove_class(self, cls: int) -> None:
         """The class is no longer matched; its live claims stay until released, and its number is taken until then."""
         known = self._class(cls)
@@ -248,6 +265,8 @@ class Matcher:
                 raise MatchError(
                     f"slot {slot} cannot take the claim: more than {MAX_CLAIMED} would be claimed in dimension {d}"
                 )
+        if self._is_over(known, [MAX_GROUP_CLAIMED] * self.dimensions):
+            raise MatchError(f"group {known.group} cannot take the claim: it would claim more than {MAX_GROUP_CLAIMED}")
         return self._start_claim(int(cls), int(slot))
 
     def release(self, release_ids: Int64Array) -> Int64Array:
@@ -273,6 +292,7 @@ class Matcher:
             hosts=len(self._hosts),
             disabled=len(self._hosts) - len(usable),
             disallowed=len(usable) - len(allowed),
+            over_limit=self._is_over(known, self._limit(known)),
             crowded=len(allowed) - len(considered),
             considered=len(considered),
             fitting=sum(not short for short in missing.values()),
@@ -317,6 +337,8 @@ class Matcher:
 
     def _find(self, number: int) -> int:
         known = self._classes[number]
+        if self._is_over(known, self._limit(known)):
+            return REFUSED
         candidates = [
             (known.key not in host.payers, self._score(known, host), slot)
             for slot, host in self._hosts.items()
@@ -329,8 +351,22 @@ class Matcher:
         free, need = _minus(host.capacity, host.used), self._need(known, host)
         if min(_minus(free, need)) < 0:
             return _INT32_MAX
-        parts = _parts(free, need, host.capacity)
-        return sum(weight * parts[name] for name, weight in self._weights.items()) >> 10
+        per = [(2**52 // amount, d) for d, amount in enumerate(host.capacity) if amount > 0]
+        had = [free[d] * one >> 32 for one, d in per]
+        asked = [need[d] * one >> 32 for one, d in per]
+        left = [(free[d] - need[d]) * one >> 32 for one, d in per]
+        return sum(weight * _part(name, had, asked, left) for name, weight in self._weights.items()) >> 10
+
+    def _limit(self, known: _Class) -> list[int]:
+        return self._limits.get(known.group, [MAX_GROUP_CLAIMED] * self.dimensions)
+
+    def _is_over(self, known: _Class, limit: list[int]) -> bool:
+        """Whether one more claim of the class takes its group over the limit."""
+        if known.group < 0:
+            return False
+        members = [member for member in self._classes.values() if member.group == known.group]
+        used = [sum(member.claims * member.request[d] for member in members) for d in range(self.dimensions)]
+        return any(amount > most for amount, most in zip(_plus(used, known.request), limit, strict=True))
 
     def _need(self, known: _Class, host: _Host) -> list[int]:
         return known.request if known.key in host.payers else _plus(known.request, known.shared)
@@ -449,7 +485,7 @@ class Matcher:
         masks = [[slot in c.allowed for slot in range(len(hosts))] for c in classes if c and c.allowed is not None]
         return State(
             dimensions=self.dimensions,
-            fitness=_ints(list(self._weights.values())),
+            fitness=_ints([self._weights.get(name, 0) for name in FITNESS]),
             host_status=_ints([_host_status(host) for host in hosts]),
             host_capacity=_ints([host.capacity if host else nothing for host in hosts]).reshape(-1, self.dimensions),
             class_status=_ints([_class_status(c) for c in classes]),
@@ -464,6 +500,8 @@ class Matcher:
             claim_class=_ints([claim.cls for claim in self._claims]),
             claim_slot=_ints([claim.slot for claim in self._claims]),
             free_claims=_ints(self._unused),
+            limited_group=_ints(sorted(self._limits)),
+            group_limit=_ints([self._limits[group] for group in sorted(self._limits)]).reshape(-1, self.dimensions),
         )
 
     @classmethod
@@ -486,6 +524,8 @@ class Matcher:
                     int(state.class_most[number]),
                     removed=status == CLASS_REMOVED,
                 )
+        limits = zip(state.limited_group.tolist(), state.group_limit.tolist(), strict=True)
+        new._limits = dict(limits)
         columns = (state.claim_generation, state.claim_class, state.claim_slot)
         for generation, number, slot in zip(*(column.tolist() for column in columns), strict=True):
             if slot >= 0:
@@ -497,24 +537,23 @@ class Matcher:
         return new
 
 
-def _parts(free: list[int], need: list[int], capacity: list[int]) -> dict[str, int]:
-    """What the score is made of, from amounts in parts of 2**20 of the capacity; dimensions without one are out."""
-    some = [d for d, amount in enumerate(capacity) if amount > 0]
-    per = {d: 2**52 // capacity[d] for d in some}
-    had = [free[d] * per[d] >> 32 for d in some]
-    asked = [need[d] * per[d] >> 32 for d in some]
-    left = [(free[d] - need[d]) * per[d] >> 32 for d in some]
-    squares = sum(f * f for f in had) * sum(n * n for n in asked)
+def _part(name: str, had: list[int], asked: list[int], left: list[int]) -> int:
+    """One part of a score, from amounts in parts of 2**20 of the capacity; dimensions without one are out."""
+    if name == "pack":
+        return sum(left)
+    if name == "convex":
+        return sum(f + (f * f >> 20) + (f * f * f >> 40) for f in left) // 3
+    if name == "l2":
+        return sum(f * f >> 20 for f in left)
+    if name == "spread":
+        return sum(2**20 - f for f in left)
+    if name == "strand":
+        return sum(left) - len(left) * min(left, default=0)
+    if name == "dot":
+        return sum(2**20 - (f * n >> 20) for f, n in zip(had, asked, strict=True))
     product = sum(f * n for f, n in zip(had, asked, strict=True))
-    return {
-        "pack": sum(left),
-        "convex": sum(f + (f * f >> 20) + (f * f * f >> 40) for f in left) // 3,
-        "l2": sum(f * f >> 20 for f in left),
-        "spread": sum(2**20 - f for f in left),
-        "strand": sum(left) - len(left) * min(left, default=0),
-        "dot": sum(2**20 - (f * n >> 20) for f, n in zip(had, asked, strict=True)),
-        "align": 2**20 - (product * product * 2**20 // squares if squares else 0),
-    }
+    squares = sum(f * f for f in had) * sum(n * n for n in asked)
+    return 2**20 - (product * product * 2**20 // squares if squares else 0)
 
 
 def _may_use(known: _Class, slot: int) -> bool:

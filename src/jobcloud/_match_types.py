@@ -23,6 +23,7 @@ MAX_AMOUNT: Final = 2**52  # thousandths; with it every sum and product below st
 MAX_CLAIMED: Final = (
     2**60
 )  # thousandths claimed on one host and dimension, reachable only by claims without a fit check
+MAX_GROUP_CLAIMED: Final = 2**62  # thousandths claimed by one group in a dimension; the limit where none is set
 MAX_DIMENSIONS: Final = 64
 MAX_SLOTS: Final = 2**24
 MAX_CLASSES: Final = 2**24
@@ -72,7 +73,8 @@ class Refusal:
     """Why one more task of a class is not placed now, counted over all hosts; amounts in thousandths per dimension.
 
     ``hosts`` = ``disabled`` + ``disallowed`` + ``crowded`` + ``considered``; a host counts for the first that is true.
-    ``crowded``: the class's group has as many claims there as the class bears.
+    ``crowded``: the class's group has as many claims there as the class bears. ``over_limit``: one more task would
+    take the group over its limit, wherever it ran; ``fitting`` may then be above 0.
     ``lacking[d]`` says how many considered hosts have too little of dimension d, ``best[d]`` the most that any of
     them has free. ``fitting`` is 0 unless the class could be placed after all. ``could_ever_fit``: some host that the
     class may use, disabled ones included, would take one task if nothing else were claimed on it.
@@ -88,6 +90,7 @@ class Refusal:
     nearest: Nearest | None
     could_ever_fit: bool
     crowded: int = 0
+    over_limit: bool = False
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:
@@ -210,14 +213,16 @@ class State:
     claim_class: Int64Array  # [N], -1 when not live
     claim_slot: Int64Array  # [N], -1 when not live
     free_claims: Int64Array  # [F], indices to be used again, from the end
+    limited_group: Int64Array  # [L], ascending
+    group_limit: Int64Array  # [L, D]
 
 
 _MAGIC: Final = b"JCMATCH2"
-_HEADER_WORDS: Final = 6
+_HEADER_WORDS: Final = 7
 
 
 def encode(state: State) -> bytes:
-    """The snapshot: magic, header (D, H, C, M, N, F), the arrays of ``State`` in order, CRC-32; little-endian."""
+    """The snapshot: magic, header (D, H, C, M, N, F, L), the arrays of ``State`` in order, CRC-32; little-endian."""
     header = (
         state.dimensions,
         len(state.host_status),
@@ -225,6 +230,7 @@ def encode(state: State) -> bytes:
         len(state.class_allowed),
         len(state.claim_slot),
         len(state.free_claims),
+        len(state.limited_group),
     )
     body = [np.array(header, dtype="<i8").tobytes()]
     for name, _ in _layout(*header):
@@ -251,7 +257,7 @@ def decode(data: object) -> State:
     return state
 
 
-def _layout(d: int, h: int, c: int, m: int, n: int, f: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _layout(d: int, h: int, c: int, m: int, n: int, f: int, g: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return (
         ("fitness", (len(FITNESS),)),
         ("host_status", (h,)),
@@ -268,14 +274,16 @@ def _layout(d: int, h: int, c: int, m: int, n: int, f: int) -> tuple[tuple[str, 
         ("claim_class", (n,)),
         ("claim_slot", (n,)),
         ("free_claims", (f,)),
+        ("limited_group", (g,)),
+        ("group_limit", (g, d)),
     )
 
 
 def _check_header(header: tuple[int, ...], size: int) -> None:
-    d, h, c, m, n, f = header
-    limits = (MAX_DIMENSIONS, MAX_SLOTS, MAX_CLASSES, c, MAX_CLAIMS, n)
+    d, h, c, m, n, f, g = header
+    limits = (MAX_DIMENSIONS, MAX_SLOTS, MAX_CLASSES, c, MAX_CLAIMS, n, MAX_CLASSES)
     within = d >= 1 and all(0 <= count <= limit for count, limit in zip(header, limits, strict=True))
-    if not within or size != 8 * (len(FITNESS) + h + h * d + 5 * c + 2 * c * d + 3 * n + f) + m * h:
+    if not within or size != 8 * (len(FITNESS) + h + h * d + 5 * c + 2 * c * d + 3 * n + f + g + g * d) + m * h:
         raise MatchError("the snapshot is damaged (its header does not fit its length); take an older one")
 
 
@@ -297,7 +305,7 @@ def _check_state(state: State) -> None:
     _require(_within(state.host_status, 0, 2) and _within(state.class_status, 0, 2), "an unknown host or class status")
     _require(not state.host_status.size or bool(present[-1]), "a gap at the end of the hosts")
     _require(not state.class_status.size or bool(usable[-1]), "a gap at the end of the classes")
-    for table in (state.host_capacity, state.class_request, state.class_shared):
+    for table in (state.host_capacity, state.class_request, state.class_shared, state.group_limit):
         _require(_within(table, 0, MAX_AMOUNT), "an amount out of range")
     _require(not state.host_capacity[~present].any(), "a capacity without a host")
     absent = ~usable
@@ -314,6 +322,8 @@ def _check_state(state: State) -> None:
     _require(_within(state.class_masked, 0, 1), "an unknown mask mark")
     _require(int(state.class_masked.sum()) == len(state.class_allowed), "a wrong number of masks")
     _require(_within(state.class_allowed, 0, 1) and not state.class_allowed[:, ~present].any(), "a wrong mask")
+    limited = state.limited_group
+    _require(bool(np.all(limited >= 0) and np.all(limited[1:] > limited[:-1])), "a wrong list of limited groups")
     _check_claims(state, present, usable)
 
 
@@ -341,6 +351,9 @@ def _claimed_within_limit(state: State, slots: Int64Array, classes: Int64Array) 
         claimed = np.bincount(slots, weights=state.class_request[classes, d], minlength=1)
         claimed += np.bincount(slots[payers], weights=state.class_shared[classes[payers], d], minlength=len(claimed))
         if claimed.max() > MAX_CLAIMED * 1.001:
+            return False
+        _, members = np.unique(state.class_group[classes], return_inverse=True)
+        if np.bincount(members, weights=state.class_request[classes, d], minlength=1).max() > MAX_GROUP_CLAIMED:
             return False
     return True
 
