@@ -88,6 +88,7 @@ def test_an_app_made_from_an_uploaded_package_is_shown_with_all_its_fields(api: 
         "appCacheEnable": True,
         "eventTraceSamplingCount": 0,
         "idleTimeoutSeconds": 1.5,
+        "maxParallel": 0,
         "description": "",
     }
 

@@ -22,7 +22,7 @@ DECIDING = [path for path in sorted(ROOT.glob("*.py")) if path.stem not in NOT_D
 
 QUIET = {
     "__future__", "base64", "bisect", "calendar", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fnmatch",
-    "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re", "typing", "zlib", "zoneinfo",
+    "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re", "shlex", "typing", "zlib", "zoneinfo",
 }  # fmt: skip
 MAY_USE_NUMPY = {"constraints", "_match_py", "_match_types", "match", "offers"}
 

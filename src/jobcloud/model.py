@@ -8,6 +8,7 @@ replaces them.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -25,6 +26,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_SHARDS = 10_000
 MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
+MAX_RUN_MS = 30 * 86_400_000
 # Absurdity limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
 
@@ -58,6 +60,13 @@ class JobType(StrEnum):
     SIMPLE = "SIMPLE"
     DATAFLOW = "DATAFLOW"
     SCRIPT = "SCRIPT"
+
+
+class Isolation(StrEnum):
+    """Whether the shards of an app on an agent share one worker process, or each has one of its own."""
+
+    SHARED = "shared"
+    PROCESS = "process"
 
 
 class CatchUp(StrEnum):
@@ -124,7 +133,11 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A package and what its executor needs. Raises ConfigError naming the field (in its JSON spelling)."""
+    """A package and what its executor needs. Raises ConfigError naming the field (in its JSON spelling).
+
+    `bootstrap_script` is the command of a worker that the package brings along. `max_parallel`: how many shards run in
+    one worker at once, 0 for any number.
+    """
 
     name: str
     package: Package
@@ -134,24 +147,24 @@ class App:
     sampling: int = 0
     idle_timeout_ms: int = 60_000
     description: str = ""
+    max_parallel: int = 0
 
     def __post_init__(self) -> None:
         check_name("appName", self.name)
         check_resources(self.resources)
         _check_range("eventTraceSamplingCount", self.sampling, 0, 1_000_000)
         _check_range("idleTimeoutSeconds", self.idle_timeout_ms, 1_000, MAX_IDLE_TIMEOUT_MS)
+        _check_range("maxParallel", self.max_parallel, 0, 10_000)
         check_text("description", self.description)
-        if self.bootstrap_script:
-            raise ConfigError(
-                "workers with a command of their own are not supported yet",
-                field="bootstrapScript",
-                fix="leave it out: the executor starts the app's worker itself",
-            )
+        _check_command("bootstrapScript", self.bootstrap_script)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One schedulable thing of an app. Raises ConfigError naming the field (in its JSON spelling)."""
+    """One schedulable thing of an app. Raises ConfigError naming the field (in its JSON spelling).
+
+    `timeout_ms` is for one run; `memory_limit_mb`, `cpu_limit_s`, `open_files_limit` for each process of one; 0: none.
+    """
 
     name: str
     app: str
@@ -176,6 +189,11 @@ class Job:
     context: str = ""
     priority: int = 0
     description: str = ""
+    isolation: Isolation = Isolation.SHARED
+    timeout_ms: int = 0
+    memory_limit_mb: int = 0
+    cpu_limit_s: int = 0
+    open_files_limit: int = 0
 
     def __post_init__(self) -> None:
         check_name("jobName", self.name)
@@ -186,6 +204,7 @@ class Job:
         for field, text in (("jobParameter", self.parameter), ("description", self.description)):
             check_text(field, text)
         self._check_type()
+        self._check_limits()
         self.schedule()
         parse_shard_parameters(self.shard_parameters, self.shard_count)
 
@@ -201,6 +220,20 @@ class Job:
                 raise ConfigError(f"{text[:80]!r} names no Python object", field=field, fix='use "package.module:Name"')
         if self.bean and not self.context:
             raise ConfigError("is needed to look up beanName", field="applicationContext", fix="or drop beanName")
+
+    def _check_limits(self) -> None:
+        _check_range("timeoutSeconds", self.timeout_ms, 0, MAX_RUN_MS)
+        limits = (
+            ("memoryLimitMB", self.memory_limit_mb, 64 << 20),
+            ("cpuLimitSeconds", self.cpu_limit_s, 30 * 86_400),
+            ("openFilesLimit", self.open_files_limit, 1 << 20),
+        )
+        for field, limit, most in limits:
+            _check_range(field, limit, 0, most)
+            if limit and self.isolation is Isolation.SHARED and self.type is not JobType.SCRIPT:
+                raise ConfigError(
+                    "would limit all shards of the worker together", field=field, fix='needs isolation "process"'
+                )
 
     def schedule(self) -> Schedule:
         """The parsed cron expression. Raises ConfigError."""
@@ -341,6 +374,14 @@ def check_name(field: str, name: str) -> None:
 def check_text(field: str, text: str) -> None:
     if len(text) > MAX_TEXT or "\0" in text:
         raise ConfigError(f"is over {MAX_TEXT} characters or holds a NUL", field=field, fix="shorten it")
+
+
+def _check_command(field: str, line: str) -> None:
+    check_text(field, line)
+    try:
+        shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(f"cannot be split into words: {error}", field=field, fix="close the quotes") from error
 
 
 # The JSON spelling of each dimension, in the order of Resources.

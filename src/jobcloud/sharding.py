@@ -68,6 +68,11 @@ def _describe(job: Job) -> str:
             "beanName": job.bean,
             "applicationContext": job.context,
             "misfire": job.misfire,
+            "isolation": job.isolation,
+            "timeoutSeconds": job.timeout_ms / 1000,
+            "memoryLimitMB": job.memory_limit_mb,
+            "cpuLimitSeconds": job.cpu_limit_s,
+            "openFilesLimit": job.open_files_limit,
             "timer": job.schedule().table() if job.kind is JobKind.DAEMON else None,
         }
     )

@@ -254,8 +254,15 @@ class FakeAgent:
         acknowledged = {"task_id": status["task_id"], "uuid": status["uuid"]}
         self.send({"type": "ACKNOWLEDGED", "acknowledged": acknowledged})
 
-    def launch(self, task_id: str, payload: Mapping[str, Any] | str | None = None, **job: Any) -> str:
-        info: dict[str, Any] = {"task_id": {"value": task_id}, "name": task_id, "agent_id": {"value": "S0"}}
+    def launch(
+        self,
+        task_id: str,
+        payload: Mapping[str, Any] | str | None = None,
+        info: Mapping[str, Any] | None = None,
+        **job: Any,
+    ) -> str:
+        """Launch a task of that payload, or of one with these fields of the job; `info` are more fields of TaskInfo."""
+        info = {**(info or {}), "task_id": {"value": task_id}, "name": task_id, "agent_id": {"value": "S0"}}
         if payload is None:
             payload = task_payload(task_id, **job)
         info["data"] = payload if isinstance(payload, str) else json_data(payload)

@@ -52,6 +52,7 @@ class Scripts:
                 env={**self._env, **environment(context)},
                 stdout=stdout,
                 stderr=stderr,
+                limits=run.payload.rlimits,
                 on_exit=lambda code: self._on_exit(run, code),
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:

@@ -55,7 +55,7 @@ class Worker:
         self._shards: Dict[str, _Shard] = {}
         self._kept: Dict[str, Job] = {}
         self._contexts = Contexts()
-        self._folders = TaskFolders("")
+        self._folders: Optional[TaskFolders] = None
 
     def run(self) -> int:
         """Until told to stop, or until the daemon is gone."""
@@ -87,7 +87,8 @@ class Worker:
     def _settle(self, hello: protocol.Message) -> None:
         if hello["protocol"] != protocol.VERSION:
             raise protocol.ProtocolError(f"the daemon speaks protocol {hello['protocol']}, not {protocol.VERSION}")
-        self._folders = TaskFolders(hello["tasks"])
+        # Without a folder this process is one shard's alone: its output goes where the process's goes.
+        self._folders = TaskFolders(hello["tasks"]) if hello["tasks"] else None
         os.chdir(hello["directory"])
         sys.path.insert(0, hello["directory"])
         self._say({"type": "ready", "protocol": protocol.VERSION})
@@ -100,8 +101,7 @@ class Worker:
 
     def _run_shard(self, message: protocol.Message, shard: _Shard) -> None:
         task = message["task"]
-        folder = self._folders.path(task)
-        logs = RotatingLog(os.path.join(folder, "stdout")), RotatingLog(os.path.join(folder, "stderr"))
+        logs = self._shard_logs(task)
         _logs.set(logs)
         self._say({"type": "started", "task": task, "run": shard.run})
         try:
@@ -111,7 +111,7 @@ class Worker:
         if os.getpid() != self._pid:
             # A child that the job forked and let run out of it: only its parent speaks for the shard.
             os._exit(exit_code or int(state != "finished"))
-        for file in logs:
+        for file in logs or ():
             file.close()
         self._shards.pop(task, None)
         end = {
@@ -122,6 +122,12 @@ class Worker:
             "result": result,
         }
         self._say({"type": "ended", "task": task, "run": shard.run, **end})
+
+    def _shard_logs(self, task: str) -> Optional[_Logs]:
+        if self._folders is None:
+            return None
+        folder = self._folders.path(task)
+        return RotatingLog(os.path.join(folder, "stdout")), RotatingLog(os.path.join(folder, "stderr"))
 
     def _outcome(self, message: protocol.Message, shard: _Shard) -> _End:
         try:

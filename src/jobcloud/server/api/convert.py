@@ -88,6 +88,7 @@ def app_config(app: App) -> AppConfig:
         event_trace_sampling_count=app.sampling,
         idle_timeout_seconds=app.idle_timeout_ms,
         description=app.description,
+        max_parallel=app.max_parallel,
         **_amounts(app.resources),
     )
 
@@ -118,6 +119,11 @@ def job_config(job: Job) -> JobConfig:
         dst_fold=job.fold,
         catch_up=job.catch_up,
         priority=job.priority,
+        isolation=job.isolation,
+        timeout_seconds=job.timeout_ms,
+        memory_limit_mb=job.memory_limit_mb,
+        cpu_limit_seconds=job.cpu_limit_s,
+        open_files_limit=job.open_files_limit,
         **_amounts(job.resources),
     )
 
@@ -210,6 +216,7 @@ def _app(config: AppConfig, policy: UrlPolicy) -> App:
         sampling=config.event_trace_sampling_count,
         idle_timeout_ms=config.idle_timeout_seconds,
         description=config.description,
+        max_parallel=config.max_parallel,
     )
 
 
@@ -308,6 +315,11 @@ def _job(config: JobConfig) -> Job:
         context=config.application_context or "",
         priority=config.priority,
         description=config.description,
+        isolation=config.isolation,
+        timeout_ms=config.timeout_seconds,
+        memory_limit_mb=config.memory_limit_mb,
+        cpu_limit_s=config.cpu_limit_seconds,
+        open_files_limit=config.open_files_limit,
     )
 
 

@@ -204,3 +204,39 @@ async def asynchronous(ctx):
 def until_file(ctx):
     while not os.path.exists(ctx.sharding_parameter):
         time.sleep(0.01)
+
+
+def takes_memory(ctx):
+    return len(bytearray(int(ctx.sharding_parameter) << 20))
+
+
+def burns_cpu(ctx):
+    while True:
+        pass
+
+
+def opens_files(ctx):
+    files = []
+    while True:
+        files.append(os.open(os.devnull, os.O_RDONLY))
+
+
+def child_prints(ctx):
+    import subprocess
+
+    subprocess.run(["echo", "from a child"], check=True)
+    print("from the job")
+
+
+def ends_well(ctx):
+    os._exit(0)
+
+
+def changes_process(ctx):
+    os.chdir("/")
+    os.environ["CHANGED"] = "1"
+    return os.getpid()
+
+
+def sees_process(ctx):
+    return [os.getcwd(), os.environ.get("CHANGED"), os.getpid()]
