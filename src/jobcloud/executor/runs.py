@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Protocol
+from typing import Any, Callable, Dict, Optional, Protocol
 
 from jobcloud.executor.outcomes import Outcome
 from jobcloud.executor.payload import TaskPayload
@@ -26,6 +26,7 @@ class Run:
     on_started: Callable[[Run], None]
     on_ended: Callable[[Run, Outcome], None]
     on_waiting: Callable[[Run], None]
+    on_progress: Callable[[Run, float, Optional[float]], None]
     cancelled: bool = False
 
 

@@ -246,6 +246,8 @@ class Workers:
             self._break(worker, f"'{message['type']}' for what does not run in it")
         elif message["type"] == "started":
             run.on_started(run)
+        elif message["type"] == "progress":
+            run.on_progress(run, message["done"], message["total"])
         else:
             self._on_ended(worker, run, message)
 

@@ -1,6 +1,8 @@
+import asyncio
 import json
 import os
 import sys
+import threading
 import time
 
 from jobcloud.job import DataflowJob, SimpleJob
@@ -198,7 +200,41 @@ class Counts(SimpleJob):
 
 
 async def asynchronous(ctx):
-    pass
+    print("before")
+    await asyncio.sleep(0)
+    print("after")
+    if ctx.sharding_parameter:
+        sys.exit(int(ctx.sharding_parameter))
+    return threading.get_ident()
+
+
+async def waits_asynchronously(ctx):
+    print("waiting")
+    await asyncio.sleep(600)
+
+
+class AsynchronousFlow(DataflowJob):
+    def __init__(self):
+        self.left = [[1, 2], [3], []]
+
+    async def fetch_data(self, ctx):
+        return self.left.pop(0)
+
+    async def process_data(self, ctx, data):
+        await asyncio.sleep(0)
+        print(data)
+
+
+def progresses(ctx):
+    for done in range(1, 1000):
+        ctx.progress(done, 1000)
+    while not ctx.cancelled:
+        ctx.progress(1000)
+        time.sleep(0.01)
+
+
+def wrong_progress(ctx):
+    ctx.progress(-1)
 
 
 def until_file(ctx):
