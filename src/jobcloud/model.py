@@ -22,10 +22,13 @@ DELIMITER = "@-@"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+_URI = re.compile(r"https?://[!-~]{1,2040}")
+_CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_SHARDS = 10_000
 MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
+MAX_HTTP_DATA = 16_384
 MAX_RUN_MS = 30 * 86_400_000
 # Absurdity limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
@@ -60,6 +63,16 @@ class JobType(StrEnum):
     SIMPLE = "SIMPLE"
     DATAFLOW = "DATAFLOW"
     SCRIPT = "SCRIPT"
+    HTTP = "HTTP"
+
+
+class HttpMethod(StrEnum):
+    GET = "GET"
+    POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+    HEAD = "HEAD"
 
 
 class Isolation(StrEnum):
@@ -67,6 +80,10 @@ class Isolation(StrEnum):
 
     SHARED = "shared"
     PROCESS = "process"
+
+
+# Their runs are processes of their own anyway.
+_OWN_PROCESS = frozenset({JobType.SCRIPT, JobType.HTTP})
 
 
 class CatchUp(StrEnum):
@@ -194,6 +211,12 @@ class Job:
     memory_limit_mb: int = 0
     cpu_limit_s: int = 0
     open_files_limit: int = 0
+    http_uri: str = ""
+    http_method: HttpMethod = HttpMethod.GET
+    http_data: str = ""
+    http_content_type: str = "application/json"
+    http_connect_timeout_ms: int = 3000
+    http_read_timeout_ms: int = 5000
 
     def __post_init__(self) -> None:
         check_name("jobName", self.name)
@@ -213,6 +236,8 @@ class Job:
             if not self.script.strip():
                 raise ConfigError("a SCRIPT job needs a command", field="scriptCommandLine", fix='e.g. "bin/report.sh"')
             check_text("scriptCommandLine", self.script)
+        elif self.type is JobType.HTTP:
+            self._check_http()
         elif not self.job_class and not self.bean:
             raise ConfigError("is missing", field="jobClass", fix='name the class as "package.module:Class"')
         for field, text in (("jobClass", self.job_class), ("applicationContext", self.context)):
@@ -220,6 +245,16 @@ class Job:
                 raise ConfigError(f"{text[:80]!r} names no Python object", field=field, fix='use "package.module:Name"')
         if self.bean and not self.context:
             raise ConfigError("is needed to look up beanName", field="applicationContext", fix="or drop beanName")
+
+    def _check_http(self) -> None:
+        if not _URI.fullmatch(self.http_uri):
+            raise ConfigError("is no http(s) URI", field="httpUri", fix='e.g. "https://orders.example.org/settle"')
+        if not _CONTENT_TYPE.fullmatch(self.http_content_type):
+            raise ConfigError("is no media type", field="httpContentType", fix='e.g. "application/json"')
+        if len(self.http_data) > MAX_HTTP_DATA or "\0" in self.http_data:
+            raise ConfigError(f"is over {MAX_HTTP_DATA} characters or holds a NUL", field="httpData", fix="shorten it")
+        _check_range("httpConnectTimeoutMilliseconds", self.http_connect_timeout_ms, 1, 3_600_000)
+        _check_range("httpReadTimeoutMilliseconds", self.http_read_timeout_ms, 1, 86_400_000)
 
     def _check_limits(self) -> None:
         _check_range("timeoutSeconds", self.timeout_ms, 0, MAX_RUN_MS)
@@ -230,7 +265,7 @@ class Job:
         )
         for field, limit, most in limits:
             _check_range(field, limit, 0, most)
-            if limit and self.isolation is Isolation.SHARED and self.type is not JobType.SCRIPT:
+            if limit and self.isolation is Isolation.SHARED and self.type not in _OWN_PROCESS:
                 raise ConfigError(
                     "would limit all shards of the worker together", field=field, fix='needs isolation "process"'
                 )

@@ -318,7 +318,7 @@ class Executor(Listener):
         self._runner(task).start(task.run)
 
     def _runner(self, task: _Task) -> Runner:
-        return self._runners[task.payload.script is not None]
+        return self._runners[task.payload.scripted]
 
     def _on_run_waiting(self, run: Run) -> None:
         task = self._tasks.get(run.task_id)

@@ -65,8 +65,14 @@ class TaskPayload:
     timer: Optional[Mapping[str, Any]]
     script: Optional[Tuple[str, ...]]
     own_process: bool = False
+    http: Optional[Mapping[str, Any]] = None
     timeout_s: Optional[float] = None
     rlimits: Rlimits = NO_LIMITS
+
+    @property
+    def scripted(self) -> bool:
+        """Whether its runs are processes that know nothing of workers."""
+        return self.script is not None or self.http is not None
 
     def facts(self, fire_time_ms: Optional[int] = None) -> Dict[str, Any]:
         """What a job learns beside the six fields. Each firing of a resident job is a run of its own."""
@@ -111,12 +117,12 @@ def read_task(data: Optional[str]) -> TaskPayload:
     fields = _Fields(_object(data, "the task's data"), "the task's data")
     job = fields.required("job", dict)
     kind = _Fields(job, "job")
-    job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT"))
+    job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT", "HTTP"))
     resident = kind.one_of("jobExecutionType", ("TRANSIENT", "DAEMON")) == "DAEMON"
     timer = kind.optional("timer", dict, None)
     if resident and timer is None:
         raise PayloadError("a DAEMON job needs 'timer' in job")
-    if job_type != "SCRIPT":
+    if job_type in ("SIMPLE", "DATAFLOW"):
         kind.required("jobClass", str)
     return TaskPayload(
         context=_context(fields.required("shardingContext", dict)),
@@ -130,6 +136,7 @@ def read_task(data: Optional[str]) -> TaskPayload:
         timer=timer,
         script=_command("scriptCommandLine", kind.required("scriptCommandLine", str)) if job_type == "SCRIPT" else None,
         own_process=kind.optional("isolation", str, "shared") == "process",
+        http=_http(kind) if job_type == "HTTP" else None,
         timeout_s=kind.at_least("timeoutSeconds", (int, float), 0) or None,
         rlimits=Rlimits(
             memory_mb=kind.at_least("memoryLimitMB", int, 0) or None,
@@ -201,6 +208,17 @@ def _package(fields: _Fields) -> PackageRef:
     if not _SHA256.fullmatch(sha256):
         raise PayloadError(f"'sha256' in package is {sha256!r:.80}, must be 64 hex digits")
     return PackageRef(file, sha256)
+
+
+def _http(job: _Fields) -> Dict[str, Any]:
+    return {
+        "uri": job.required("httpUri", str),
+        "method": job.optional("httpMethod", str, "GET"),
+        "data": job.optional("httpData", str, ""),
+        "contentType": job.optional("httpContentType", str, "application/json"),
+        "connectTimeout": job.at_least("httpConnectTimeoutMilliseconds", int, 1) or 3000,
+        "readTimeout": job.at_least("httpReadTimeoutMilliseconds", int, 1) or 5000,
+    }
 
 
 def _worker(line: str) -> Optional[Tuple[str, ...]]:

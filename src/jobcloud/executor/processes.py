@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -28,6 +29,15 @@ try:
     _prctl: Optional[Callable[..., int]] = ctypes.CDLL(None, use_errno=True).prctl
 except (OSError, AttributeError):
     _prctl = None
+
+
+def own_program(module: str) -> List[str]:
+    """The command that calls `main` of a module of the executor's, on the daemon's own interpreter.
+
+    The current directory is taken off the path before anything is imported: a file `json.py` in it must do no harm.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return [sys.executable, "-c", f"import sys; sys.path[:1] = [{root!r}]; from {module} import main; main()"]
 
 
 def become_subreaper() -> None:

@@ -11,7 +11,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple
@@ -21,7 +20,7 @@ from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
 from jobcloud.executor.payload import AppPayload
-from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit
+from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, own_program
 from jobcloud.executor.runs import LOADING, Run
 
 READY_WITHIN_S = 60.0
@@ -33,16 +32,8 @@ _STATES = {"finished": State.FINISHED, "failed": State.FAILED, "killed": State.K
 
 
 def python_worker() -> List[str]:
-    """The command of the worker that comes with the executor, on the daemon's own interpreter.
-
-    The current directory is taken off the path before anything is imported: a file `json.py` in it must do no harm.
-    """
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [
-        sys.executable,
-        "-c",
-        f"import sys; sys.path[:1] = [{root!r}]; from jobcloud.executor.worker import main; main()",
-    ]
+    """The command of the worker that comes with the executor."""
+    return own_program("jobcloud.executor.worker")
 
 
 class _Worker:

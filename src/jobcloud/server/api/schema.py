@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from jobcloud.cron import Dialect, Fold, Gap
-from jobcloud.model import CatchUp, Isolation, JobKind, JobType
+from jobcloud.model import CatchUp, HttpMethod, Isolation, JobKind, JobType
 from jobcloud.server.api.body import json_type
 
 # What Elastic-Job writes when nothing was chosen, in 2.1.5 and 3.0; the only handlers there are here.
@@ -146,6 +146,12 @@ class JobConfig(Config):
     memory_limit_mb: Count = Field(0, alias="memoryLimitMB", description="address space of each process; 0: none")
     cpu_limit_seconds: Count = Field(0, alias="cpuLimitSeconds", description="CPU time of each process; 0: none")
     open_files_limit: Count = Field(0, alias="openFilesLimit", description="of each process; 0: none")
+    http_uri: str = Field("", alias="httpUri", description="what an HTTP job calls, of a host the server allows")
+    http_method: Annotated[HttpMethod, Lax] = Field(HttpMethod.GET, alias="httpMethod")
+    http_data: str = Field("", alias="httpData", description="body of the request")
+    http_content_type: str = Field("application/json", alias="httpContentType")
+    http_connect_timeout_ms: Count = Field(3000, alias="httpConnectTimeoutMilliseconds")
+    http_read_timeout_ms: Count = Field(5000, alias="httpReadTimeoutMilliseconds")
 
 
 def json_name(name: str) -> str:
