@@ -286,7 +286,7 @@ def test_what_a_job_shows_as_its_configuration_can_be_put_back(api: Client, loop
         ({"memoryMB": 0.5}, "memoryMB", "out of range"),
         ({"portCount": 1.5}, "portCount", "whole number"),
         ({"failover": "yes"}, "failover", "boolean"),
-        ({"jobType": "simple"}, "jobType", "'SIMPLE', 'DATAFLOW' or 'SCRIPT'"),
+        ({"jobType": "simple"}, "jobType", "'SIMPLE', 'DATAFLOW', 'SCRIPT' or 'HTTP'"),
         ({"jobType": "SCRIPT"}, "scriptCommandLine", "needs a command"),
         ({"jobClass": ""}, "jobClass", "missing"),
         ({"jobClass": "a b"}, "jobClass", "Python object"),

@@ -58,8 +58,7 @@ def call(request: Mapping[str, Any], headers: Mapping[str, str]) -> Tuple[int, s
         connection.request(request["method"], target, body=body or None, headers=dict(headers))
         answer = connection.getresponse()
         print(f"{answer.status} {answer.reason}", flush=True)
-        sys.stdout.buffer.write(answer.read(SHOWN_BYTES))
-        sys.stdout.flush()
+        print(answer.read(SHOWN_BYTES).decode("utf-8", "backslashreplace"), end="", flush=True)
         return answer.status, answer.reason
     finally:
         connection.close()
