@@ -22,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jobcloud.executor import bundle
 from jobcloud.wire import decode_data, encode_data, frame_json
 
@@ -387,6 +389,7 @@ class ExecutorProcess:
 
 
 Start = Callable[..., ExecutorProcess]
+needs_jdk = pytest.mark.skipif(shutil.which("javac") is None, reason="there is no JDK (javac)")
 
 
 def living_in(directory: Path) -> list[int]:

@@ -112,7 +112,8 @@ class Workers:
             run.on_ended(run, failed(Cause.PAYLOAD, f"the task's data is too large: {error}"))
             return
         except (OSError, subprocess.SubprocessError) as error:
-            run.on_ended(run, failed(Cause.WORKER_LOST, f"cannot start a worker: {error}"))
+            cause = Cause.COMMAND if self._app.worker else Cause.WORKER_LOST
+            run.on_ended(run, failed(cause, f"cannot start a worker: {error}"))
             return
         worker.runs[run.task_id] = run
         self._home[run] = worker
