@@ -276,3 +276,35 @@ def changes_process(ctx):
 
 def sees_process(ctx):
     return [os.getcwd(), os.environ.get("CHANGED"), os.getpid()]
+
+
+class BadFarewell(SimpleJob):
+    def execute(self, ctx):
+        return "done"
+
+    def __del__(self):
+        raise RuntimeError("in __del__")
+
+
+def masks_signals(ctx):
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+    while True:
+        time.sleep(0.01)
+
+
+def deadlocks(ctx):
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def forks_much(ctx):
+    for _ in range(60):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(600)
+            os._exit(0)
+    while not ctx.cancelled:
+        time.sleep(0.01)

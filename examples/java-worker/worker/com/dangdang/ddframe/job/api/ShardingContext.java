@@ -43,4 +43,11 @@ public final class ShardingContext {
     public String getShardingParameter() {
         return shardingParameter;
     }
+
+    @Override
+    public String toString() {
+        return "ShardingContext(jobName=" + jobName + ", taskId=" + taskId + ", shardingTotalCount=" + shardingTotalCount
+                + ", jobParameter=" + jobParameter + ", shardingItem=" + shardingItem
+                + ", shardingParameter=" + shardingParameter + ")";
+    }
 }
