@@ -88,6 +88,7 @@ def test_an_app_made_from_an_uploaded_package_is_shown_with_all_its_fields(api: 
         "appCacheEnable": True,
         "eventTraceSamplingCount": 0,
         "idleTimeoutSeconds": 1.5,
+        "maxParallel": 0,
         "description": "",
     }
 
@@ -202,6 +203,38 @@ def test_an_allowed_url_needs_the_hash_of_its_package(loop: FakeLoop, tmp_path: 
 # -------------------------------------------------------------------------------------------------------------- jobs
 
 
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("http://evil.example.org/", "not allowed"),
+        ("http://127.0.0.1/", "not allowed"),
+        ("http://127.1/", "not allowed"),
+        ("ftp://good.example.org/", "scheme"),
+        ("http://user@good.example.org/", "user"),
+        ("", "plain URL"),
+    ],
+)
+def test_an_http_job_calls_only_what_the_server_allows(
+    loop: FakeLoop, tmp_path: Path, uri: str, why: str, sha256: str
+) -> None:
+    options = ApiOptions(job_urls=UrlPolicy(hosts=("good.example.org", "*.1")))
+    api = client_of(make_api(tmp_path, loop, options=options))
+    api.post("apps", json=app_body(sha256))
+    found = issues(api.post("jobs", json=job_body(jobType="HTTP", httpUri=uri, cron="x")))
+    assert why in found["httpUri"]
+    assert "cron" in found, "the rest is checked too"
+
+
+def test_an_http_job_shows_what_it_was_told(loop: FakeLoop, tmp_path: Path, sha256: str) -> None:
+    options = ApiOptions(job_urls=UrlPolicy(hosts=("good.example.org",)))
+    api = client_of(make_api(tmp_path, loop, options=options))
+    assert api.post("apps", json=app_body(sha256)).status_code in (200, 201, 409)
+    told = {"jobType": "HTTP", "httpUri": "https://good.example.org/x", "httpMethod": "POST", "httpData": "ä"}
+    answer = api.post("jobs", json=job_body(**told))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["config"].items() >= told.items()
+
+
 def test_what_a_job_shows_as_its_configuration_can_be_put_back(api: Client, loop: FakeLoop, hello: str) -> None:
     changed = api.get("jobs/hello").json()["config"] | {
         "cpuCount": 0.001,
@@ -253,7 +286,7 @@ def test_what_a_job_shows_as_its_configuration_can_be_put_back(api: Client, loop
         ({"memoryMB": 0.5}, "memoryMB", "out of range"),
         ({"portCount": 1.5}, "portCount", "whole number"),
         ({"failover": "yes"}, "failover", "boolean"),
-        ({"jobType": "simple"}, "jobType", "'SIMPLE', 'DATAFLOW' or 'SCRIPT'"),
+        ({"jobType": "simple"}, "jobType", "'SIMPLE', 'DATAFLOW', 'SCRIPT' or 'HTTP'"),
         ({"jobType": "SCRIPT"}, "scriptCommandLine", "needs a command"),
         ({"jobClass": ""}, "jobClass", "missing"),
         ({"jobClass": "a b"}, "jobClass", "Python object"),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from jobcloud.executor import bundle, output
 from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger
+from jobcloud.executor.loop import Loop
 from jobcloud.executor.outcomes import MESSAGE_CHARS, cut
 from jobcloud.executor.output import RotatingLog, TaskFolders, task_folder
 from jobcloud.executor.resident import LATE_MS, Resident
@@ -257,3 +258,16 @@ def test_the_bundle_loads_nothing_of_the_server(tmp_path: Path) -> None:
     )
     loaded = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
     assert loaded.stdout == "\n"
+
+
+def test_timers_that_were_cancelled_do_not_pile_up_and_the_others_still_fire() -> None:
+    loop = Loop()
+    fired: list[int] = []
+    for number in range(20):
+        loop.later(0, lambda number=number: fired.append(number))
+        for _ in range(1_000):
+            loop.later(3600, lambda: None).cancel()
+    assert len(loop._timers) <= 2_000
+    loop.later(0.001, lambda: loop.stop(0))
+    assert loop.run() == 0
+    assert fired == list(range(20))

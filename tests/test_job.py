@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import jobcloud
-from jobcloud.job import DataflowJob, JobCancelled, ShardingContext, SimpleJob, perform
+from jobcloud.job import DataflowJob, JobCancelled, ShardingContext, SimpleJob, job, perform
 
 ROOT = Path(jobcloud.__file__).parent
 
@@ -117,3 +117,35 @@ def test_importing_the_job_api_is_light() -> None:
     loaded = {name.split(".")[0] for name in result.stdout.split()}
     assert not loaded & {"numpy", "httpx", "typer", "logging", "threading", "socket", "asyncio"}
     assert {name for name in result.stdout.split() if name.startswith("jobcloud")} == {"jobcloud", "jobcloud.job"}
+
+
+def test_asynchronous_jobs_are_awaited() -> None:
+    class Asynchronous(SimpleJob):
+        async def execute(self, ctx: ShardingContext) -> int:
+            return ctx.sharding_item
+
+    @job
+    async def function(ctx: ShardingContext) -> str:
+        return ctx.job_name
+
+    ctx = ShardingContext("settle", sharding_item=3)
+    assert perform(Asynchronous(), ctx) == 3
+    assert perform(function, ctx) == "settle"
+
+
+@pytest.mark.parametrize("wrong", [lambda: None, lambda a, b: None, 7])
+def test_a_function_that_cannot_be_a_job_is_refused_where_it_is_written(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"cannot be a job|callable"):
+        job(wrong)
+
+
+def test_progress_is_checked_and_goes_to_whoever_listens() -> None:
+    told: list[Any] = []
+    ctx = ShardingContext(on_progress=lambda done, total: told.append((done, total)))
+    ctx.progress(1)
+    ctx.progress(1.5, 3)
+    assert told == [(1, None), (1.5, 3)]
+    for wrong in ((-1,), (float("nan"),), (1, float("inf")), ("1",)):
+        with pytest.raises(ValueError, match="give numbers"):
+            ctx.progress(*wrong)
+    ShardingContext().progress(1)

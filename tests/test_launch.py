@@ -33,6 +33,8 @@ CHANGES = [
     {"cache": False},
     {"sampling": 5},
     {"idle_timeout_ms": 5_000},
+    {"max_parallel": 3},
+    {"bootstrap_script": "bin/worker"},
 ]
 
 

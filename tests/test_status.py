@@ -62,7 +62,7 @@ def test_the_table_lists_every_pair_and_no_other() -> None:
         ("REASON_AGENT_REMOVED", "", True),
         ("REASON_CONTAINER_LAUNCH_FAILED", "", True),
         ("", "worker_lost", True),
-        ("", "shutdown", True),
+        ("", "executor_shutdown", True),
     ],
 )
 def test_a_failure_of_the_infrastructure_is_no_failure_of_the_job(

@@ -12,9 +12,11 @@ Importing it loads nothing but a few standard modules. It runs on agents: standa
 from __future__ import annotations
 
 import abc
+import inspect
 import json
+import math
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Protocol, Sequence, Union
+from typing import Any, Awaitable, Callable, Dict, Iterable, Mapping, Optional, Protocol, Sequence, TypeVar, Union
 
 
 class JobLogger(Protocol):
@@ -42,6 +44,10 @@ def _never() -> bool:
     return False
 
 
+def _unheard(done: float, total: Optional[float]) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class ShardingContext:
     """One shard's share of a firing.
@@ -64,6 +70,7 @@ class ShardingContext:
     fire_time_ms: Optional[int] = None
     logger: JobLogger = field(default_factory=_SilentLogger, repr=False, compare=False)
     is_cancelled: Callable[[], bool] = field(default=_never, repr=False, compare=False)
+    on_progress: Callable[[float, Optional[float]], None] = field(default=_unheard, repr=False, compare=False)
 
     @property
     def cancelled(self) -> bool:
@@ -74,6 +81,16 @@ class ShardingContext:
         """A safe point: raises JobCancelled once the shard was asked to stop."""
         if self.cancelled:
             raise JobCancelled(f"shard {self.sharding_item} of {self.job_name} was asked to stop")
+
+    def progress(self, done: float, total: Optional[float] = None) -> None:
+        """Say how far this shard is: `done` of `total` units of the job's own. About one report a second is passed on.
+
+        Raises ValueError where a number is negative or none.
+        """
+        for number in (done, 0 if total is None else total):
+            if not isinstance(number, (int, float)) or not 0 <= number < math.inf:
+                raise ValueError(f"progress({done!r}, {total!r}): give numbers from 0 on")
+        self.on_progress(done, total)
 
     def as_dict(self) -> Dict[str, Any]:
         """The six fields by Elastic-Job's names."""
@@ -105,7 +122,7 @@ class ShardingContext:
 
 
 class SimpleJob(abc.ABC):
-    """One call per shard and firing."""
+    """One call per shard and firing. `execute` may be an `async def`."""
 
     @abc.abstractmethod
     def execute(self, ctx: ShardingContext) -> Any:
@@ -113,7 +130,10 @@ class SimpleJob(abc.ABC):
 
 
 class DataflowJob(abc.ABC):
-    """Fetch, then process what was fetched; with `streamingProcess`, again and again until nothing is fetched."""
+    """Fetch, then process what was fetched; with `streamingProcess`, again and again until nothing is fetched.
+
+    Both methods may be `async def`s.
+    """
 
     @abc.abstractmethod
     def fetch_data(self, ctx: ShardingContext) -> Optional[Iterable[Any]]:
@@ -124,30 +144,65 @@ class DataflowJob(abc.ABC):
         """Work on what `fetch_data` returned, which is never empty here."""
 
 
+Function = TypeVar("Function", bound=Callable[[ShardingContext], Any])
 Job = Union[SimpleJob, DataflowJob, Callable[[ShardingContext], Any]]
 
 
-def perform(job: Job, ctx: ShardingContext, *, streaming: bool = False) -> Any:
+def job(function: Function) -> Function:
+    """Decorator of a function, or an `async def`, that is a SIMPLE job: checked when its module is imported.
+
+    A function works as a job without it too; then what is wrong with it shows when it first runs. Raises TypeError for
+    what cannot be called with one argument.
+    """
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"{name} cannot be a job: it must take one argument, the ShardingContext ({error})") from None
+    return function
+
+
+def run_coroutine(coroutine: Awaitable[Any]) -> Any:
+    """Its result, awaited in an event loop of its own."""
+    import asyncio
+
+    async def wait() -> Any:
+        return await coroutine
+
+    return asyncio.run(wait())
+
+
+def perform(
+    job: Job,
+    ctx: ShardingContext,
+    *,
+    streaming: bool = False,
+    complete: Callable[[Awaitable[Any]], Any] = run_coroutine,
+) -> Any:
     """Run one shard in the calling thread and return the job's result (None for a dataflow job).
 
-    Raises whatever the job raises, JobCancelled between two rounds of a streaming job that was asked to stop, and
-    TypeError where `job` is none.
+    What the job's functions give to await goes to `complete`, which returns the result. Raises whatever the job raises,
+    JobCancelled between two rounds of a streaming job that was asked to stop, and TypeError where `job` is none.
     """
+
+    def completed(value: Any) -> Any:
+        return complete(value) if hasattr(value, "__await__") else value
+
     if isinstance(job, SimpleJob):
-        return job.execute(ctx)
+        return completed(job.execute(ctx))
     if isinstance(job, DataflowJob):
-        return _perform_dataflow(job, ctx, streaming)
+        return _perform_dataflow(job, ctx, streaming, completed)
     if callable(job):
-        return job(ctx)
+        return completed(job(ctx))
     raise TypeError(f"{job!r} is no job: make it a SimpleJob, a DataflowJob or a function of one argument")
 
 
-def _perform_dataflow(job: DataflowJob, ctx: ShardingContext, streaming: bool) -> None:
+def _perform_dataflow(job: DataflowJob, ctx: ShardingContext, streaming: bool, completed: Callable[[Any], Any]) -> None:
     while True:
-        data = _fetched(job.fetch_data(ctx))
+        data = _fetched(completed(job.fetch_data(ctx)))
         if data is None:
             return
-        job.process_data(ctx, data)
+        completed(job.process_data(ctx, data))
         if not streaming:
             return
         ctx.raise_if_cancelled()

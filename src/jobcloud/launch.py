@@ -55,6 +55,8 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
         "package": {"file": app.package.file, "sha256": app.package.sha256},
         "idleTimeoutSeconds": app.idle_timeout_ms / 1000,
         "eventTraceSamplingCount": app.sampling,
+        "maxParallel": app.max_parallel,
+        "workerCommand": app.bootstrap_script,
     }
     command = {
         "shell": True,

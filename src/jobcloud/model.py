@@ -8,6 +8,7 @@ replaces them.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -21,10 +22,14 @@ DELIMITER = "@-@"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+_URI = re.compile(r"https?://[!-~]{1,2040}")
+_CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_SHARDS = 10_000
 MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
+MAX_HTTP_DATA = 16_384
+MAX_RUN_MS = 30 * 86_400_000
 # Absurdity limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
 
@@ -58,6 +63,27 @@ class JobType(StrEnum):
     SIMPLE = "SIMPLE"
     DATAFLOW = "DATAFLOW"
     SCRIPT = "SCRIPT"
+    HTTP = "HTTP"
+
+
+class HttpMethod(StrEnum):
+    GET = "GET"
+    POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+    HEAD = "HEAD"
+
+
+class Isolation(StrEnum):
+    """Whether the shards of an app on an agent share one worker process, or each has one of its own."""
+
+    SHARED = "shared"
+    PROCESS = "process"
+
+
+# Their runs are processes of their own anyway.
+_OWN_PROCESS = frozenset({JobType.SCRIPT, JobType.HTTP})
 
 
 class CatchUp(StrEnum):
@@ -124,7 +150,11 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A package and what its executor needs. Raises ConfigError naming the field (in its JSON spelling)."""
+    """A package and what its executor needs. Raises ConfigError naming the field (in its JSON spelling).
+
+    `bootstrap_script` is the command of a worker that the package brings along. `max_parallel`: how many shards run in
+    one worker at once, 0 for any number.
+    """
 
     name: str
     package: Package
@@ -134,24 +164,24 @@ class App:
     sampling: int = 0
     idle_timeout_ms: int = 60_000
     description: str = ""
+    max_parallel: int = 0
 
     def __post_init__(self) -> None:
         check_name("appName", self.name)
         check_resources(self.resources)
         _check_range("eventTraceSamplingCount", self.sampling, 0, 1_000_000)
         _check_range("idleTimeoutSeconds", self.idle_timeout_ms, 1_000, MAX_IDLE_TIMEOUT_MS)
+        _check_range("maxParallel", self.max_parallel, 0, 10_000)
         check_text("description", self.description)
-        if self.bootstrap_script:
-            raise ConfigError(
-                "workers with a command of their own are not supported yet",
-                field="bootstrapScript",
-                fix="leave it out: the executor starts the app's worker itself",
-            )
+        _check_command("bootstrapScript", self.bootstrap_script)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One schedulable thing of an app. Raises ConfigError naming the field (in its JSON spelling)."""
+    """One schedulable thing of an app. Raises ConfigError naming the field (in its JSON spelling).
+
+    `timeout_ms` is for one run; `memory_limit_mb`, `cpu_limit_s`, `open_files_limit` for each process of one; 0: none.
+    """
 
     name: str
     app: str
@@ -176,6 +206,17 @@ class Job:
     context: str = ""
     priority: int = 0
     description: str = ""
+    isolation: Isolation = Isolation.SHARED
+    timeout_ms: int = 0
+    memory_limit_mb: int = 0
+    cpu_limit_s: int = 0
+    open_files_limit: int = 0
+    http_uri: str = ""
+    http_method: HttpMethod = HttpMethod.GET
+    http_data: str = ""
+    http_content_type: str = "application/json"
+    http_connect_timeout_ms: int = 3000
+    http_read_timeout_ms: int = 5000
 
     def __post_init__(self) -> None:
         check_name("jobName", self.name)
@@ -186,6 +227,7 @@ class Job:
         for field, text in (("jobParameter", self.parameter), ("description", self.description)):
             check_text(field, text)
         self._check_type()
+        self._check_limits()
         self.schedule()
         parse_shard_parameters(self.shard_parameters, self.shard_count)
 
@@ -194,6 +236,8 @@ class Job:
             if not self.script.strip():
                 raise ConfigError("a SCRIPT job needs a command", field="scriptCommandLine", fix='e.g. "bin/report.sh"')
             check_text("scriptCommandLine", self.script)
+        elif self.type is JobType.HTTP:
+            self._check_http()
         elif not self.job_class and not self.bean:
             raise ConfigError("is missing", field="jobClass", fix='name the class as "package.module:Class"')
         for field, text in (("jobClass", self.job_class), ("applicationContext", self.context)):
@@ -201,6 +245,30 @@ class Job:
                 raise ConfigError(f"{text[:80]!r} names no Python object", field=field, fix='use "package.module:Name"')
         if self.bean and not self.context:
             raise ConfigError("is needed to look up beanName", field="applicationContext", fix="or drop beanName")
+
+    def _check_http(self) -> None:
+        if not _URI.fullmatch(self.http_uri):
+            raise ConfigError("is no http(s) URI", field="httpUri", fix='e.g. "https://orders.example.org/settle"')
+        if not _CONTENT_TYPE.fullmatch(self.http_content_type):
+            raise ConfigError("is no media type", field="httpContentType", fix='e.g. "application/json"')
+        if len(self.http_data) > MAX_HTTP_DATA or "\0" in self.http_data:
+            raise ConfigError(f"is over {MAX_HTTP_DATA} characters or holds a NUL", field="httpData", fix="shorten it")
+        _check_range("httpConnectTimeoutMilliseconds", self.http_connect_timeout_ms, 1, 3_600_000)
+        _check_range("httpReadTimeoutMilliseconds", self.http_read_timeout_ms, 1, 86_400_000)
+
+    def _check_limits(self) -> None:
+        _check_range("timeoutSeconds", self.timeout_ms, 0, MAX_RUN_MS)
+        limits = (
+            ("memoryLimitMB", self.memory_limit_mb, 64 << 20),
+            ("cpuLimitSeconds", self.cpu_limit_s, 30 * 86_400),
+            ("openFilesLimit", self.open_files_limit, 1 << 20),
+        )
+        for field, limit, most in limits:
+            _check_range(field, limit, 0, most)
+            if limit and self.isolation is Isolation.SHARED and self.type not in _OWN_PROCESS:
+                raise ConfigError(
+                    "would limit all shards of the worker together", field=field, fix='needs isolation "process"'
+                )
 
     def schedule(self) -> Schedule:
         """The parsed cron expression. Raises ConfigError."""
@@ -341,6 +409,14 @@ def check_name(field: str, name: str) -> None:
 def check_text(field: str, text: str) -> None:
     if len(text) > MAX_TEXT or "\0" in text:
         raise ConfigError(f"is over {MAX_TEXT} characters or holds a NUL", field=field, fix="shorten it")
+
+
+def _check_command(field: str, line: str) -> None:
+    check_text(field, line)
+    try:
+        shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(f"cannot be split into words: {error}", field=field, fix="close the quotes") from error
 
 
 # The JSON spelling of each dimension, in the order of Resources.

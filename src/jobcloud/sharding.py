@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, Task, parse_shard_parameters
+from jobcloud.model import Cause, Firing, Job, JobKind, JobState, JobType, Shard, Task, parse_shard_parameters
 
 PAYLOAD_SCHEMA = 1
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -68,6 +68,23 @@ def _describe(job: Job) -> str:
             "beanName": job.bean,
             "applicationContext": job.context,
             "misfire": job.misfire,
+            "isolation": job.isolation,
+            "timeoutSeconds": job.timeout_ms / 1000,
+            "memoryLimitMB": job.memory_limit_mb,
+            "cpuLimitSeconds": job.cpu_limit_s,
+            "openFilesLimit": job.open_files_limit,
+            **(_describe_http(job) if job.type is JobType.HTTP else {}),
             "timer": job.schedule().table() if job.kind is JobKind.DAEMON else None,
         }
     )
+
+
+def _describe_http(job: Job) -> dict[str, object]:
+    return {
+        "httpUri": job.http_uri,
+        "httpMethod": job.http_method,
+        "httpData": job.http_data,
+        "httpContentType": job.http_content_type,
+        "httpConnectTimeoutMilliseconds": job.http_connect_timeout_ms,
+        "httpReadTimeoutMilliseconds": job.http_read_timeout_ms,
+    }

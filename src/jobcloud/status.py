@@ -78,7 +78,7 @@ _INFRASTRUCTURE = frozenset(
     }
 )
 # The same, as our own executor says it in the update's data.
-_INFRASTRUCTURE_CAUSES = frozenset({"worker_lost", "shutdown"})
+_INFRASTRUCTURE_CAUSES = frozenset({"worker_lost", "executor_shutdown"})
 
 
 def step(state: TaskState, status: Status, cause: str) -> Step:

@@ -22,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jobcloud.executor import bundle
 from jobcloud.wire import decode_data, encode_data, frame_json
 
@@ -254,8 +256,15 @@ class FakeAgent:
         acknowledged = {"task_id": status["task_id"], "uuid": status["uuid"]}
         self.send({"type": "ACKNOWLEDGED", "acknowledged": acknowledged})
 
-    def launch(self, task_id: str, payload: Mapping[str, Any] | str | None = None, **job: Any) -> str:
-        info: dict[str, Any] = {"task_id": {"value": task_id}, "name": task_id, "agent_id": {"value": "S0"}}
+    def launch(
+        self,
+        task_id: str,
+        payload: Mapping[str, Any] | str | None = None,
+        info: Mapping[str, Any] | None = None,
+        **job: Any,
+    ) -> str:
+        """Launch a task of that payload, or of one with these fields of the job; `info` are more fields of TaskInfo."""
+        info = {**(info or {}), "task_id": {"value": task_id}, "name": task_id, "agent_id": {"value": "S0"}}
         if payload is None:
             payload = task_payload(task_id, **job)
         info["data"] = payload if isinstance(payload, str) else json_data(payload)
@@ -380,6 +389,7 @@ class ExecutorProcess:
 
 
 Start = Callable[..., ExecutorProcess]
+needs_jdk = pytest.mark.skipif(shutil.which("javac") is None, reason="there is no JDK (javac)")
 
 
 def living_in(directory: Path) -> list[int]:

@@ -126,6 +126,38 @@ def app_add(
         render.say(f"{title} is {state}" + (f", next firing {render.moment(due)}" if due else ""))
 
 
+@app_commands.command("init")
+def app_init(name: Annotated[Path, typer.Argument(help="The new app's directory; it gives the name.")]) -> None:
+    """Write a small app that works: a job, its test, its manifest."""
+    from jobcloud.client import render
+    from jobcloud.client.skeleton import init_app
+
+    for path in init_app(name):
+        render.say(f"wrote {path}")
+    render.say(f"try it: jobcloud run-local {name} hello")
+
+
+@cli.command("run-local")
+def run_local_command(
+    app: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The app's directory.")],
+    job: Annotated[str, typer.Argument(help="A job of its manifest.")],
+    shard: Annotated[int | None, typer.Option(min=0, help="This shard alone; else all, one after the other.")] = None,
+) -> None:
+    """Run a job here, in this process and without a cluster. Ends with 1 where a shard fails."""
+    import logging
+
+    from jobcloud.client import render
+    from jobcloud.client.local import run_local
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    failed = False
+    for run in run_local(app, job, shard):
+        failed |= run.failed
+        render.say(f"shard {run.item} {'failed' if run.failed else 'finished'}: {run.result!r}")
+    if failed:
+        raise typer.Exit(1)
+
+
 @app_commands.command("list")
 def app_list(as_json: AsJson = False) -> None:
     """All apps."""

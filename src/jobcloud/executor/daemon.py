@@ -39,6 +39,8 @@ _RESEND_UNACKNOWLEDGED_S = 30.0
 _LEAVE_WITHIN_S = 5.0
 # Wall clocks jump: a resident job's wait is looked at again this often.
 _LONGEST_WAIT_S = 5.0
+# A worker passes on a report a second; one that floods is heard no oftener.
+_PROGRESS_EVERY_S = 0.9
 _NEVER_SUBSCRIBED_EXIT, _AGENT_GONE_EXIT, _REFUSED_EXIT = 3, 4, 5
 
 
@@ -50,6 +52,9 @@ class _Task:
     run: Optional[Run] = None
     resident: Optional[Resident] = None
     timer: Optional[Timer] = None
+    limit: Optional[Timer] = None
+    timed_out: bool = False
+    told_progress_at: float = 0.0
     killing: Optional[Cause] = None
     started_at: int = 0
 
@@ -307,22 +312,53 @@ class Executor(Listener):
         self._start_run(task, number, task.payload.facts())
 
     def _start_run(self, task: _Task, number: int, facts: Dict[str, Any]) -> None:
-        task.run = Run(task.task_id, number, task.payload, facts, self._on_run_started, self._on_run_ended)
+        steps = self._on_run_started, self._on_run_ended, self._on_run_waiting, self._on_run_progress
+        task.run = Run(task.task_id, number, task.payload, facts, *steps)
+        task.timed_out = False
         self._runner(task).start(task.run)
 
     def _runner(self, task: _Task) -> Runner:
-        return self._runners[task.payload.script is not None]
+        return self._runners[task.payload.scripted]
+
+    def _on_run_waiting(self, run: Run) -> None:
+        task = self._tasks.get(run.task_id)
+        if task is not None and task.resident is None and self._app is not None:
+            self._update(
+                task.task_id, "TASK_STARTING", f"waits for one of the {self._app.max_parallel} places (maxParallel)"
+            )
 
     def _on_run_started(self, run: Run) -> None:
         task = self._tasks.get(run.task_id)
-        if task is not None and task.resident is None:
+        if task is None:
+            return
+        if run.payload.timeout_s is not None:
+            task.limit = self._loop.later(run.payload.timeout_s, functools.partial(self._time_out, task, run))
+        if task.resident is None:
             self._update(task.task_id, "TASK_RUNNING")
+
+    def _on_run_progress(self, run: Run, done: float, total: Optional[float]) -> None:
+        task = self._tasks.get(run.task_id)
+        now = time.monotonic()
+        if task is not None and now - task.told_progress_at >= _PROGRESS_EVERY_S:
+            task.told_progress_at = now
+            text = f"PROGRESS {done:g}" + ("" if total is None else f" of {total:g}")
+            self._report(run.task_id, text, {"run": run.number, "done": done, "total": total})
+
+    def _time_out(self, task: _Task, run: Run) -> None:
+        if task.run is run and task.killing is None:
+            task.timed_out = True
+            self._runner(task).kill(run, task.grace_s)
 
     def _on_run_ended(self, run: Run, outcome: Outcome) -> None:
         task = self._tasks.get(run.task_id)
         if task is None:
             return
         task.run = None
+        if task.limit is not None:
+            task.limit.cancel()
+        if task.timed_out and task.killing is None and outcome.state is State.KILLED:
+            text = f"the run took longer than its timeoutSeconds, {run.payload.timeout_s:g}: {outcome.message}"
+            outcome = failed(Cause.TIMEOUT, text, outcome.exit_code)
         if task.killing is not None and outcome.state is State.KILLED:
             self._end(task.task_id, killed(task.killing, outcome.message, outcome.exit_code))
         elif task.resident is None:

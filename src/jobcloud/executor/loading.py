@@ -117,6 +117,4 @@ def _checked(made: Any, job: Mapping[str, Any], what: str) -> Job:
             Cause.IMPORT,
             f"{what} is a {type(made).__name__}, a {job['jobType']} job must be a jobcloud.job.{wanted.__name__}",
         )
-    if inspect.iscoroutinefunction(made if function else getattr(made, "execute", None)):
-        raise LoadError(Cause.IMPORT, f"{what} is async, which this executor does not run; call asyncio.run() in it")
     return made  # type: ignore[no-any-return]

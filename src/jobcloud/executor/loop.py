@@ -20,6 +20,10 @@ def log(text: str) -> None:
         pass
 
 
+# Cancelled timers are thrown out when there are so many: each update of a task leaves one behind.
+_CROWDED = 1_000
+
+
 class Timer:
     """A call to come; cancel() is harmless at any time."""
 
@@ -36,6 +40,7 @@ class Loop:
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Tuple[Callable[..., Any], Tuple[Any, ...]]] = queue.SimpleQueue()
         self._timers: List[Tuple[float, int, Timer]] = []
+        self._crowded = _CROWDED
         self._numbers = itertools.count()
         self._exit_code: Optional[int] = None
 
@@ -44,6 +49,10 @@ class Loop:
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
         timer = Timer(call)
+        if len(self._timers) >= self._crowded:
+            self._timers = [entry for entry in self._timers if entry[2].call is not None]
+            heapq.heapify(self._timers)
+            self._crowded = max(_CROWDED, 2 * len(self._timers))
         heapq.heappush(self._timers, (time.monotonic() + max(0.0, seconds), next(self._numbers), timer))
         return timer
 

@@ -33,6 +33,7 @@ class Cause(str, Enum):
     COMMAND = "command"  # scriptCommandLine names nothing that can be started
     PACKAGE = "package"  # the app package is missing, altered or unsafe
     PAYLOAD = "payload"  # the task's or executor's data is not what this executor understands
+    TIMEOUT = "timeout"  # the run took longer than timeoutSeconds
     WORKER_LOST = "worker_lost"  # the process the shard shared with others died; not this shard's fault, perhaps
     KILLED = "killed"  # the scheduler asked for it
     EXECUTOR_SHUTDOWN = "executor_shutdown"  # the executor left while the task was alive

@@ -6,9 +6,10 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Type, Union
 
 from jobcloud.executor.package import Limits
+from jobcloud.executor.processes import NO_LIMITS, Rlimits
 from jobcloud.job import ShardingContext
 from jobcloud.wire import decode_data
 
@@ -31,7 +32,10 @@ class PackageRef:
 
 @dataclass(frozen=True)
 class AppPayload:
-    """ExecutorInfo.data. `idle_timeout_s` None: never leave for want of work."""
+    """ExecutorInfo.data. `idle_timeout_s` None: never leave for want of work. `max_parallel` 0: no limit.
+
+    `worker` is the command of a worker that the app brings along, None for the one that comes with the executor.
+    """
 
     app_name: str
     app_version: str
@@ -39,11 +43,16 @@ class AppPayload:
     idle_timeout_s: Optional[float]
     sampling_count: int
     limits: Limits
+    max_parallel: int = 0
+    worker: Optional[Tuple[str, ...]] = None
 
 
 @dataclass(frozen=True)
 class TaskPayload:
-    """TaskInfo.data: the shard to run and the job it is of."""
+    """TaskInfo.data: the shard to run and the job it is of.
+
+    `own_process`: a worker for this shard alone. `timeout_s` and `rlimits` hold for each run; None: no limit.
+    """
 
     context: Mapping[str, Any]
     run_id: str
@@ -55,6 +64,15 @@ class TaskPayload:
     misfire: bool
     timer: Optional[Mapping[str, Any]]
     script: Optional[Tuple[str, ...]]
+    own_process: bool = False
+    http: Optional[Mapping[str, Any]] = None
+    timeout_s: Optional[float] = None
+    rlimits: Rlimits = NO_LIMITS
+
+    @property
+    def scripted(self) -> bool:
+        """Whether its runs are processes that know nothing of workers."""
+        return self.script is not None or self.http is not None
 
     def facts(self, fire_time_ms: Optional[int] = None) -> Dict[str, Any]:
         """What a job learns beside the six fields. Each firing of a resident job is a run of its own."""
@@ -82,16 +100,15 @@ def read_app(data: Optional[str]) -> AppPayload:
     package = fields.optional("package", dict, None)
     limits = _Fields(fields.optional("limits", dict, None) or {}, "limits")
     default = Limits()
-    idle = fields.optional("idleTimeoutSeconds", (int, float), None)
-    if idle is not None and idle < 0:
-        raise PayloadError(f"idleTimeoutSeconds is {idle}, must not be below 0")
     return AppPayload(
         app_name=fields.required("appName", str),
         app_version=fields.required("appVersion", str),
         package=None if package is None else _package(_Fields(package, "package")),
-        idle_timeout_s=idle,
+        idle_timeout_s=fields.at_least("idleTimeoutSeconds", (int, float), 0),
         sampling_count=fields.optional("eventTraceSamplingCount", int, 0),
         limits=Limits(limits.optional("files", int, default.files), limits.optional("bytes", int, default.bytes)),
+        max_parallel=fields.at_least("maxParallel", int, 0) or 0,
+        worker=_worker(fields.optional("workerCommand", str, "")),
     )
 
 
@@ -100,12 +117,12 @@ def read_task(data: Optional[str]) -> TaskPayload:
     fields = _Fields(_object(data, "the task's data"), "the task's data")
     job = fields.required("job", dict)
     kind = _Fields(job, "job")
-    job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT"))
+    job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT", "HTTP"))
     resident = kind.one_of("jobExecutionType", ("TRANSIENT", "DAEMON")) == "DAEMON"
     timer = kind.optional("timer", dict, None)
     if resident and timer is None:
         raise PayloadError("a DAEMON job needs 'timer' in job")
-    if job_type != "SCRIPT":
+    if job_type in ("SIMPLE", "DATAFLOW"):
         kind.required("jobClass", str)
     return TaskPayload(
         context=_context(fields.required("shardingContext", dict)),
@@ -117,7 +134,15 @@ def read_task(data: Optional[str]) -> TaskPayload:
         resident=resident,
         misfire=kind.optional("misfire", bool, False),
         timer=timer,
-        script=tuple(_command(kind.required("scriptCommandLine", str))) if job_type == "SCRIPT" else None,
+        script=_command("scriptCommandLine", kind.required("scriptCommandLine", str)) if job_type == "SCRIPT" else None,
+        own_process=kind.optional("isolation", str, "shared") == "process",
+        http=_http(kind) if job_type == "HTTP" else None,
+        timeout_s=kind.at_least("timeoutSeconds", (int, float), 0) or None,
+        rlimits=Rlimits(
+            memory_mb=kind.at_least("memoryLimitMB", int, 0) or None,
+            cpu_s=kind.at_least("cpuLimitSeconds", int, 0) or None,
+            open_files=kind.at_least("openFilesLimit", int, 0) or None,
+        ),
     )
 
 
@@ -138,6 +163,13 @@ class _Fields:
 
     def optional(self, name: str, types: _Types, default: Any) -> Any:
         return default if self._fields.get(name) is None else self.required(name, types)
+
+    def at_least(self, name: str, types: _Types, least: int) -> Any:
+        """A number, or None where there is none."""
+        number = self.optional(name, types, None)
+        if number is not None and number < least:
+            raise PayloadError(f"'{name}' in {self._where} is {number}, must not be below {least}")
+        return number
 
     def one_of(self, name: str, words: Tuple[str, ...]) -> str:
         word: str = self.required(name, str)
@@ -178,11 +210,26 @@ def _package(fields: _Fields) -> PackageRef:
     return PackageRef(file, sha256)
 
 
-def _command(line: str) -> List[str]:
+def _http(job: _Fields) -> Dict[str, Any]:
+    return {
+        "uri": job.required("httpUri", str),
+        "method": job.optional("httpMethod", str, "GET"),
+        "data": job.optional("httpData", str, ""),
+        "contentType": job.optional("httpContentType", str, "application/json"),
+        "connectTimeout": job.at_least("httpConnectTimeoutMilliseconds", int, 1) or 3000,
+        "readTimeout": job.at_least("httpReadTimeoutMilliseconds", int, 1) or 5000,
+    }
+
+
+def _worker(line: str) -> Optional[Tuple[str, ...]]:
+    return _command("workerCommand", line) if line else None
+
+
+def _command(field: str, line: str) -> Tuple[str, ...]:
     try:
-        argv = shlex.split(line)
+        argv = tuple(shlex.split(line))
     except ValueError as error:
-        raise PayloadError(f"scriptCommandLine {line!r:.200} cannot be split into words: {error}") from error
+        raise PayloadError(f"{field} {line!r:.200} cannot be split into words: {error}") from error
     if not argv or any("\0" in word for word in argv):
-        raise PayloadError("scriptCommandLine is empty or holds a NUL; give the command to run")
+        raise PayloadError(f"{field} is empty or holds a NUL; give the command to run")
     return argv

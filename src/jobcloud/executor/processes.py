@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from jobcloud.executor.loop import log
@@ -28,6 +31,15 @@ except (OSError, AttributeError):
     _prctl = None
 
 
+def own_program(module: str) -> List[str]:
+    """The command that calls `main` of a module of the executor's, on the daemon's own interpreter.
+
+    The current directory is taken off the path before anything is imported: a file `json.py` in it must do no harm.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return [sys.executable, "-c", f"import sys; sys.path[:1] = [{root!r}]; from {module} import main; main()"]
+
+
 def become_subreaper() -> None:
     """Orphaned descendants come to this process from now on; without the means for it they go to init as ever."""
     if _prctl is None or _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -37,6 +49,46 @@ def become_subreaper() -> None:
 def _die_with_parent() -> None:
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Rlimits:
+    """What the kernel lets each process of a run have: address space, CPU time, descriptors. None: as the daemon.
+
+    They are inherited, not summed up: a run of two processes may have twice as much. Source: setrlimit(2).
+    """
+
+    memory_mb: Optional[int] = None
+    cpu_s: Optional[int] = None
+    open_files: Optional[int] = None
+
+    def table(self) -> List[Tuple[int, Tuple[int, int]]]:
+        """(which, (soft, hard)), never above what the daemon itself may have."""
+        wanted = (
+            (resource.RLIMIT_AS, self.memory_mb and self.memory_mb << 20, 0),
+            # One second between SIGXCPU and SIGKILL.
+            (resource.RLIMIT_CPU, self.cpu_s, 1),
+            (resource.RLIMIT_NOFILE, self.open_files, 0),
+        )
+        return [(which, _within(which, limit, slack)) for which, limit, slack in wanted if limit]
+
+
+NO_LIMITS = Rlimits()
+
+
+def _within(which: int, limit: int, slack: int) -> Tuple[int, int]:
+    _, most = resource.getrlimit(which)
+    hard = limit + slack if most == resource.RLIM_INFINITY else min(limit + slack, most)
+    return min(limit, hard), hard
+
+
+def _before_exec(limits: List[Tuple[int, Tuple[int, int]]]) -> Callable[[], None]:
+    def prepare() -> None:
+        _die_with_parent()
+        for which, bounds in limits:
+            resource.setrlimit(which, bounds)
+
+    return prepare
 
 
 def start_warden(family: str) -> int:
@@ -108,10 +160,12 @@ class Children:
         stderr: int,
         on_exit: Callable[[int], None],
         pass_fds: Sequence[int] = (),
+        limits: Rlimits = NO_LIMITS,
     ) -> Child:
         """Raises OSError where the program cannot be started."""
         self._marks += 1
         mark = f"{self._family}.{self._marks}."
+        prepare = _before_exec(limits.table())
         # The reaper must not meet a child that is not in the table yet.
         with self._lock:
             process = subprocess.Popen(
@@ -123,7 +177,7 @@ class Children:
                 stderr=stderr,
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call; nothing in it takes a lock
+                preexec_fn=prepare,  # noqa: PLW1509 - system calls alone; nothing in it takes a lock
             )
             child = Child(process, mark, on_exit)
             self._children[child.pid] = child

@@ -30,6 +30,12 @@ TO_WORKER: Mapping[str, Shape] = {
 FROM_WORKER: Mapping[str, Shape] = {
     "ready": {"protocol": _NUMBER},
     "started": {"task": _TEXT, "run": _NUMBER},
+    "progress": {
+        "task": _TEXT,
+        "run": _NUMBER,
+        "done": (int, float),
+        "total": (int, float, type(None)),
+    },
     "ended": {
         "task": _TEXT,
         "run": _NUMBER,

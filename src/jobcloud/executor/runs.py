@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Protocol
+from typing import Any, Callable, Dict, Optional, Protocol
 
 from jobcloud.executor.outcomes import Outcome
 from jobcloud.executor.payload import TaskPayload
@@ -14,7 +14,10 @@ LOADING = 0
 
 @dataclass(eq=False)
 class Run:
-    """A task has one run at a time. `on_ended` is called exactly once, `on_started` at most once and before it."""
+    """A task has one run at a time. `on_ended` is called exactly once, `on_started` at most once and before it.
+
+    `on_waiting` is called where the run has to wait for others to end before it can start.
+    """
 
     task_id: str
     number: int
@@ -22,6 +25,8 @@ class Run:
     facts: Dict[str, Any]
     on_started: Callable[[Run], None]
     on_ended: Callable[[Run, Outcome], None]
+    on_waiting: Callable[[Run], None]
+    on_progress: Callable[[Run, float, Optional[float]], None]
     cancelled: bool = False
 
 

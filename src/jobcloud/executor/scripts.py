@@ -1,7 +1,8 @@
-"""SCRIPT jobs: a process of their own for each run, never a shell between."""
+"""SCRIPT and HTTP jobs: a process of their own for each run, never a shell between."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,11 +10,12 @@ import subprocess
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
 
+from jobcloud.executor import http_job
 from jobcloud.executor.loop import Loop, Timer
 from jobcloud.executor.outcomes import Cause, Outcome, State, failed, killed
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
 from jobcloud.executor.payload import sharding_context
-from jobcloud.executor.processes import Child, Children, describe_exit
+from jobcloud.executor.processes import Child, Children, describe_exit, own_program
 from jobcloud.executor.runs import LOADING, Run
 from jobcloud.job import ShardingContext
 
@@ -27,7 +29,7 @@ class _Script:
 
 
 class Scripts:
-    """A Runner for SCRIPT jobs."""
+    """A Runner for SCRIPT and HTTP jobs."""
 
     def __init__(
         self, loop: Loop, children: Children, pump: Pump, folders: TaskFolders, directory: str, env: Mapping[str, str]
@@ -41,7 +43,8 @@ class Scripts:
             run.on_ended(run, Outcome(State.FINISHED))
             return
         context = sharding_context(run.payload.context, run.facts)
-        argv = [*(run.payload.script or ()), context.to_json()]
+        argv = [*(run.payload.script or own_program("jobcloud.executor.http_job")), context.to_json()]
+        more = {} if run.payload.http is None else {http_job.VARIABLE: json.dumps(run.payload.http)}
         folder = self._folders.path(run.task_id)
         output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
         (stdout, out_ticket), (stderr, err_ticket) = self._pump.attach(output), self._pump.attach(errors)
@@ -49,9 +52,10 @@ class Scripts:
             child = self._children.spawn(
                 argv,
                 cwd=self._directory,
-                env={**self._env, **environment(context)},
+                env={**self._env, **environment(context), **more},
                 stdout=stdout,
                 stderr=stderr,
+                limits=run.payload.rlimits,
                 on_exit=lambda code: self._on_exit(run, code),
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import faulthandler
+import functools
 import io
 import json
 import logging
@@ -15,9 +16,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional, Tuple
 
 from jobcloud.executor import protocol
 from jobcloud.executor.loading import Contexts, LoadError, load_job
@@ -26,8 +28,13 @@ from jobcloud.executor.output import RotatingLog, TaskFolders
 from jobcloud.executor.payload import sharding_context
 from jobcloud.job import Job, JobCancelled, perform
 
+if TYPE_CHECKING:
+    from jobcloud.executor.coroutines import EventLoop
+
 _Logs = Tuple[RotatingLog, RotatingLog]
 _logs: "contextvars.ContextVar[Optional[_Logs]]" = contextvars.ContextVar("jobcloud_logs", default=None)
+
+PROGRESS_EVERY_S = 1.0
 
 # state, cause, message, exit code, result
 _End = Tuple[str, Optional[Cause], str, Optional[int], Any]
@@ -38,11 +45,29 @@ class _Shard:
     run: int
     cancel: threading.Event = field(default_factory=threading.Event)
     noticed: bool = False
+    stop_coroutine: Optional[Callable[[], None]] = None
+    told_progress_at: float = -PROGRESS_EVERY_S
 
     def is_cancelled(self) -> bool:
         """What a job's `ctx.cancelled` asks. Whether it ever learned of the kill decides how its return is read."""
         self.noticed = self.noticed or self.cancel.is_set()
         return self.noticed
+
+    def ask_to_stop(self) -> None:
+        self.cancel.set()
+        self._interrupt()
+
+    def on_stop(self, stop: Callable[[], None]) -> None:
+        """From now on a kill interrupts the coroutine; maybe it has come already."""
+        self.stop_coroutine = stop
+        if self.cancel.is_set():
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        stop, self.stop_coroutine = self.stop_coroutine, None
+        if stop is not None:
+            self.noticed = True
+            stop()
 
 
 class Worker:
@@ -55,7 +80,8 @@ class Worker:
         self._shards: Dict[str, _Shard] = {}
         self._kept: Dict[str, Job] = {}
         self._contexts = Contexts()
-        self._folders = TaskFolders("")
+        self._coroutines: Optional[EventLoop] = None
+        self._folders: Optional[TaskFolders] = None
 
     def run(self) -> int:
         """Until told to stop, or until the daemon is gone."""
@@ -80,14 +106,15 @@ class Worker:
             threading.Thread(target=self._run_shard, args=(message, shard), name=message["task"], daemon=True).start()
         elif kind == "cancel":
             if message["task"] in self._shards:
-                self._shards[message["task"]].cancel.set()
+                self._shards[message["task"]].ask_to_stop()
         else:
             self._kept.pop(message["task"], None)
 
     def _settle(self, hello: protocol.Message) -> None:
         if hello["protocol"] != protocol.VERSION:
             raise protocol.ProtocolError(f"the daemon speaks protocol {hello['protocol']}, not {protocol.VERSION}")
-        self._folders = TaskFolders(hello["tasks"])
+        # Without a folder this process is one shard's alone: its output goes where the process's goes.
+        self._folders = TaskFolders(hello["tasks"]) if hello["tasks"] else None
         os.chdir(hello["directory"])
         sys.path.insert(0, hello["directory"])
         self._say({"type": "ready", "protocol": protocol.VERSION})
@@ -100,8 +127,7 @@ class Worker:
 
     def _run_shard(self, message: protocol.Message, shard: _Shard) -> None:
         task = message["task"]
-        folder = self._folders.path(task)
-        logs = RotatingLog(os.path.join(folder, "stdout")), RotatingLog(os.path.join(folder, "stderr"))
+        logs = self._shard_logs(task)
         _logs.set(logs)
         self._say({"type": "started", "task": task, "run": shard.run})
         try:
@@ -111,7 +137,7 @@ class Worker:
         if os.getpid() != self._pid:
             # A child that the job forked and let run out of it: only its parent speaks for the shard.
             os._exit(exit_code or int(state != "finished"))
-        for file in logs:
+        for file in logs or ():
             file.close()
         self._shards.pop(task, None)
         end = {
@@ -123,6 +149,12 @@ class Worker:
         }
         self._say({"type": "ended", "task": task, "run": shard.run, **end})
 
+    def _shard_logs(self, task: str) -> Optional[_Logs]:
+        if self._folders is None:
+            return None
+        folder = self._folders.path(task)
+        return RotatingLog(os.path.join(folder, "stdout")), RotatingLog(os.path.join(folder, "stderr"))
+
     def _outcome(self, message: protocol.Message, shard: _Shard) -> _End:
         try:
             job = self._job(message)
@@ -133,8 +165,12 @@ class Worker:
                 message["facts"],
                 logger=logging.getLogger("jobcloud.job." + message["context"]["jobName"]),
                 is_cancelled=shard.is_cancelled,
+                on_progress=functools.partial(self._tell_progress, message["task"], shard),
             )
-            result, note = _small(perform(job, context, streaming=bool(message["job"].get("streamingProcess"))))
+            streaming = bool(message["job"].get("streamingProcess"))
+            result, note = _small(
+                perform(job, context, streaming=streaming, complete=functools.partial(self._complete, shard))
+            )
         except LoadError as error:
             return "failed", error.cause, cut(str(error)), None, None
         except BaseException as error:
@@ -145,6 +181,22 @@ class Worker:
         if shard.noticed:
             return "killed", Cause.KILLED, "the job returned after it was asked to stop", None, None
         return "finished", None, note, None, result
+
+    def _complete(self, shard: _Shard, coroutine: Awaitable[Any]) -> Any:
+        from jobcloud.executor.coroutines import EventLoop  # asyncio is not for free: only where a job is async
+
+        with self._write_lock:
+            self._coroutines = self._coroutines or EventLoop()
+        try:
+            return self._coroutines.run(coroutine, shard.on_stop)
+        finally:
+            shard.stop_coroutine = None
+
+    def _tell_progress(self, task: str, shard: _Shard, done: float, total: Optional[float]) -> None:
+        now = time.monotonic()
+        if now - shard.told_progress_at >= PROGRESS_EVERY_S and os.getpid() == self._pid:
+            shard.told_progress_at = now
+            self._say({"type": "progress", "task": task, "run": shard.run, "done": done, "total": total})
 
     def _job(self, message: protocol.Message) -> Job:
         task = message["task"]

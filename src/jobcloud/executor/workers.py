@@ -2,6 +2,7 @@
 
 The shards of an app share one worker. A shard is killed by asking it; where it does not listen, its worker is retired:
 it gets no new shards, and is ended when only such shards are left in it, at the latest after the grace time once more.
+A job with isolation "process" has a worker for each shard, which leaves with it.
 """
 
 from __future__ import annotations
@@ -10,41 +11,40 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
-from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple
 
 from jobcloud.executor import protocol
 from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
 from jobcloud.executor.payload import AppPayload
-from jobcloud.executor.processes import Child, Children, describe_exit
+from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, own_program
 from jobcloud.executor.runs import LOADING, Run
 
 READY_WITHIN_S = 60.0
 # How long a dead worker's pipe may stay open in the hands of a process that got away from it.
 _LAST_WORDS_S = 2.0
+# How long a worker of one shard may take to close its contexts when the shard has ended.
+_LEAVE_WITHIN_S = 5.0
 _STATES = {"finished": State.FINISHED, "failed": State.FAILED, "killed": State.KILLED}
 
 
 def python_worker() -> List[str]:
-    """The command of the worker that comes with the executor, on the daemon's own interpreter.
-
-    The current directory is taken off the path before anything is imported: a file `json.py` in it must do no harm.
-    """
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [
-        sys.executable,
-        "-c",
-        f"import sys; sys.path[:1] = [{root!r}]; from jobcloud.executor.worker import main; main()",
-    ]
+    """The command of the worker that comes with the executor."""
+    return own_program("jobcloud.executor.worker")
 
 
 class _Worker:
-    """One worker process and the runs in it. `ending` fills up with "exit", "silence" and "output"; then it is gone."""
+    """One worker process and the runs in it. `ending` fills up with "exit", "silence" and "output"; then it is gone.
 
-    def __init__(self, log_lines: RotatingLog) -> None:
+    `owner` is the task that has it to itself, if any. Such a worker's last outcome is told when it is gone.
+    """
+
+    def __init__(self, output: RotatingLog, errors: RotatingLog, owner: str = "") -> None:
+        self.owner = owner
+        self.outcome: Optional[Outcome] = None
         self.runs: Dict[str, Run] = {}
         self.ready = False
         self.retired = False
@@ -52,7 +52,7 @@ class _Worker:
         self.broken = False
         self.exit_code = 0
         self.ending: Set[str] = set()
-        self.errors = log_lines
+        self.output, self.errors = output, errors
         self.outbox: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
         self.tickets: Tuple[int, int] = (-1, -1)
         self.child: Optional[Child] = None
@@ -73,17 +73,28 @@ class Workers:
     ) -> None:
         self._loop, self._children, self._pump, self._folders = loop, children, pump, folders
         self._app, self._directory, self._env = app, directory, env
-        self._command = python_worker()
+        self._command = list(app.worker or python_worker())
         self._output, self._errors = (
             RotatingLog(os.path.join(os.path.dirname(folders.root), "worker", name)) for name in ("stdout", "stderr")
         )
         self._current: Optional[_Worker] = None
+        self._own: Dict[str, _Worker] = {}
+        self._sharing = 0
+        self._waiting: Deque[Run] = deque()
         self._all: Set[_Worker] = set()
         self._home: Dict[Run, _Worker] = {}
         self._timers: Dict[Run, Timer] = {}
         self._when_gone: Optional[Callable[[], None]] = None
 
     def start(self, run: Run) -> None:
+        most = self._app.max_parallel
+        if run.payload.own_process or not most or self._sharing < most:
+            self._launch(run)
+        else:
+            self._waiting.append(run)
+            run.on_waiting(run)
+
+    def _launch(self, run: Run) -> None:
         payload = run.payload
         kind = "load" if run.number == LOADING else "run"
         message = {
@@ -96,20 +107,25 @@ class Workers:
         }
         try:
             line = protocol.encode({**message, "keep": payload.resident})
-            worker = self._current or self._start_worker()
+            worker = self._own_worker(run) if payload.own_process else self._current or self._start_shared()
         except protocol.ProtocolError as error:
             run.on_ended(run, failed(Cause.PAYLOAD, f"the task's data is too large: {error}"))
             return
         except (OSError, subprocess.SubprocessError) as error:
-            run.on_ended(run, failed(Cause.WORKER_LOST, f"cannot start a worker: {error}"))
+            cause = Cause.COMMAND if self._app.worker else Cause.WORKER_LOST
+            run.on_ended(run, failed(cause, f"cannot start a worker: {error}"))
             return
         worker.runs[run.task_id] = run
         self._home[run] = worker
+        self._sharing += not worker.owner
         worker.outbox.put(line)
 
     def kill(self, run: Run, grace_s: float) -> None:
         worker = self._home.get(run)
         if worker is None:
+            if run in self._waiting:
+                self._waiting.remove(run)
+                run.on_ended(run, killed(message="it was waiting for its turn"))
             return
         if not run.cancelled:
             run.cancelled = True
@@ -119,6 +135,9 @@ class Workers:
         self._timers[run] = self._loop.later(grace_s, lambda: self._lose_patience(worker, grace_s))
 
     def forget(self, task_id: str) -> None:
+        if task_id in self._own:
+            self._let_go(self._own.pop(task_id), _LEAVE_WITHIN_S)
+            return
         for worker in self._all:
             self._say(worker, {"type": "forget", "task": task_id})
 
@@ -129,28 +148,41 @@ class Workers:
         if not self._all:
             when_gone()
         for worker in list(self._all):
-            self._say(worker, {"type": "stop"})
-            self._loop.later(patience_s, lambda worker=worker: self._kill_worker(worker, "it did not leave in time"))  # type: ignore[misc]
+            self._let_go(worker, patience_s)
 
-    def _start_worker(self) -> _Worker:
-        worker = _Worker(self._errors)
-        orders, answers = self._spawn(worker)
+    def _let_go(self, worker: _Worker, patience_s: float) -> None:
+        self._say(worker, {"type": "stop"})
+        self._loop.later(patience_s, lambda: self._kill_worker(worker, "it did not leave in time"))
+
+    def _start_shared(self) -> _Worker:
+        self._current = self._start_worker(_Worker(self._output, self._errors), self._folders.root, NO_LIMITS)
+        return self._current
+
+    def _own_worker(self, run: Run) -> _Worker:
+        """A resident job's is kept from run to run. Its output has no other shard's to be told from."""
+        if run.task_id not in self._own:
+            folder = self._folders.path(run.task_id)
+            output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
+            self._own[run.task_id] = self._start_worker(_Worker(output, errors, run.task_id), "", run.payload.rlimits)
+        return self._own[run.task_id]
+
+    def _start_worker(self, worker: _Worker, folders: str, limits: Rlimits) -> _Worker:
+        orders, answers = self._spawn(worker, limits)
         self._all.add(worker)
-        self._current = worker
         for target, args in ((_write_lines, (orders, worker.outbox)), (self._read_lines, (worker, answers))):
             threading.Thread(target=target, args=args, name="worker-lines", daemon=True).start()
         app = self._app
         hello = {"type": "hello", "protocol": protocol.VERSION, "appName": app.app_name, "appVersion": app.app_version}
-        self._say(worker, {**hello, "directory": self._directory, "tasks": self._folders.root})
+        self._say(worker, {**hello, "directory": self._directory, "tasks": folders})
         self._loop.later(
             READY_WITHIN_S, lambda: None if worker.ready else self._kill_worker(worker, "it was not ready in time")
         )
         return worker
 
-    def _spawn(self, worker: _Worker) -> Tuple[int, int]:
+    def _spawn(self, worker: _Worker, limits: Rlimits) -> Tuple[int, int]:
         """Our ends of the pipes: (orders, answers). Raises OSError or SubprocessError."""
-        stdout, out_ticket = self._pump.attach(self._output)
-        stderr, err_ticket = self._pump.attach(self._errors)
+        stdout, out_ticket = self._pump.attach(worker.output)
+        stderr, err_ticket = self._pump.attach(worker.errors)
         worker.tickets = (out_ticket, err_ticket)
         orders_read, orders_write = os.pipe()
         answers_read, answers_write = os.pipe()
@@ -162,6 +194,7 @@ class Workers:
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=(orders_read, answers_write),
+                limits=limits,
                 on_exit=lambda code: self._on_exit(worker, code),
             )
         except (OSError, subprocess.SubprocessError):
@@ -205,6 +238,8 @@ class Workers:
             self._break(worker, f"'{message['type']}' for what does not run in it")
         elif message["type"] == "started":
             run.on_started(run)
+        elif message["type"] == "progress":
+            run.on_progress(run, message["done"], message["total"])
         else:
             self._on_ended(worker, run, message)
 
@@ -217,23 +252,35 @@ class Workers:
         except (KeyError, ValueError):
             self._break(worker, "an end with a state or cause that does not exist")
             return
-        self._take_out(worker, run, outcome)
-        self._end_if_done(worker)
+        if worker.outcome is not None:
+            self._break(worker, "a second end of its one shard")
+        elif worker.owner and not run.payload.resident:
+            # It is told once the process and its children are gone.
+            worker.outcome = outcome
+            self._let_go(worker, _LEAVE_WITHIN_S)
+        else:
+            self._take_out(worker, run, outcome)
+            self._end_if_done(worker)
 
     def _take_out(self, worker: _Worker, run: Run, outcome: Outcome) -> None:
         del worker.runs[run.task_id]
         del self._home[run]
+        self._sharing -= not worker.owner
         if run in self._timers:
             self._timers.pop(run).cancel()
+        while self._waiting and self._sharing < self._app.max_parallel:
+            self._launch(self._waiting.popleft())
         run.on_ended(run, outcome)
 
     def _lose_patience(self, worker: _Worker, grace_s: float) -> None:
-        if not worker.retired:
+        if worker.owner:
+            self._kill_worker(worker, "its shard did not end when it was killed")
+        elif not worker.retired:
             worker.retired = True
             if self._current is worker:
                 self._current = None
             self._loop.later(grace_s, lambda: self._kill_worker(worker, "a shard in it did not end when it was killed"))
-        self._end_if_done(worker)
+            self._end_if_done(worker)
 
     def _end_if_done(self, worker: _Worker) -> None:
         if worker.retired and all(run.cancelled for run in worker.runs.values()):
@@ -272,21 +319,35 @@ class Workers:
             self._bury(worker)
 
     def _bury(self, worker: _Worker) -> None:
-        how = worker.reason or f"it ended with {describe_exit(worker.exit_code)}"
-        others = len(worker.runs) - 1
-        if not worker.retired and worker.runs:
-            log(f"lost a worker with {len(worker.runs)} shards: {how}")
-        text = f"the worker process that ran this shard{f' and {others} others' if others > 0 else ''} was lost: {how}"
-        tail = worker.errors.tail().strip() if worker.exit_code < 0 and not worker.reason else ""
+        if self._own.get(worker.owner) is worker:
+            del self._own[worker.owner]
+        lost = worker.outcome or (_lost_alone if worker.owner else _lost)(worker)
+        if not worker.retired and worker.runs and not worker.owner:
+            log(f"lost a worker with {len(worker.runs)} shards: {_how(worker)}")
+        stopped = killed(message="the shard did not stop by itself; its worker was ended")
         for run in list(worker.runs.values()):
-            lost = failed(Cause.WORKER_LOST, text + (f"\n\n{tail}" if tail else ""))
-            self._take_out(
-                worker,
-                run,
-                killed(message="the shard did not stop by itself; its worker was ended") if run.cancelled else lost,
-            )
+            self._take_out(worker, run, stopped if run.cancelled and worker.outcome is None else lost)
         if self._when_gone is not None and not self._all:
             self._when_gone()
+
+
+def _how(worker: _Worker) -> str:
+    return worker.reason or f"it ended with {describe_exit(worker.exit_code)}"
+
+
+def _lost(worker: _Worker) -> Outcome:
+    others = len(worker.runs) - 1
+    text = f"the worker process that ran this shard{f' and {others} others' if others > 0 else ''} was lost: "
+    tail = worker.errors.tail().strip() if worker.exit_code < 0 and not worker.reason else ""
+    return failed(Cause.WORKER_LOST, text + _how(worker) + (f"\n\n{tail}" if tail else ""))
+
+
+def _lost_alone(worker: _Worker) -> Outcome:
+    """Nobody else was in it: the end of the process is the shard's own doing."""
+    tail = worker.errors.tail().strip()
+    text = f"the shard's process did not live to tell how the shard ended: {_how(worker)}"
+    cause = Cause.SIGNAL if worker.exit_code < 0 else Cause.EXIT_CODE
+    return failed(cause, text + (f"\n\n{tail}" if tail else ""), worker.exit_code)
 
 
 def _write_lines(descriptor: int, outbox: "queue.SimpleQueue[Any]") -> None:

@@ -285,6 +285,15 @@ class Packages(_Section):
     )
 
 
+class HttpJobs(_Section):
+    """What HTTP jobs may call. Nothing, unless it is listed."""
+
+    hosts: Words = Field(default=(), description='servers that httpUri may name, e.g. "orders.example.org,*.intra"')
+    schemes: Annotated[tuple[Literal["http", "https"], ...], BeforeValidator(_words)] = Field(
+        default=("https", "http"), description='"https", "http" or both'
+    )
+
+
 class Log(_Section):
     format: Literal["text", "json"] = Field(default="text", description='"text" for people, "json" for machines')
     level: Literal["debug", "info", "warning", "error"] = Field(
@@ -312,6 +321,7 @@ class Settings(BaseSettings):
     artifacts: ArtifactServer = ArtifactServer()
     scheduling: Scheduling = Scheduling()
     packages: Packages = Packages()
+    http_jobs: HttpJobs = HttpJobs()
     log: Log = Log()
 
     @check(mode="after")

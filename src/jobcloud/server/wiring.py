@@ -140,11 +140,12 @@ class _Process:
         )
 
     def _api(self, loop: Loop[Scheduler], packages: PackageStore, teardown: Callable[[], None]) -> ASGIApp:
-        http, limits = self._settings.http, self._settings.packages
+        http, limits, calls = self._settings.http, self._settings.packages, self._settings.http_jobs
         options = ApiOptions(
             host=http.host,
             access=Access(self._token, http.hosts, http.origins, max_upload_bytes=limits.max_bytes),
             urls=UrlPolicy(limits.hosts, limits.schemes),
+            job_urls=UrlPolicy(calls.hosts, calls.schemes),
         )
         return create_api(loop, packages, options, notices=self._notices, read_log=_read_log, teardown=teardown)
 

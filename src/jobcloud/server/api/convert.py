@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
-from jobcloud.model import RESOURCE_FIELDS, App, Job, Package, Resources
+from jobcloud.model import RESOURCE_FIELDS, App, Job, JobType, Package, Resources
 from jobcloud.server.api.body import json_type
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.schema import DEFAULT_HANDLERS, AppConfig, Config, JobConfig, JobProperties
@@ -57,7 +57,7 @@ _HARMLESS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class UrlPolicy:
-    """Where packages may come from besides the package store.
+    """Where packages may come from besides the package store, or what HTTP jobs may call.
 
     `hosts` are names or globs (`*.example.org`) of http(s) servers; an address of loopback or link-local counts only
     where it is listed as it stands, never through a glob.
@@ -72,9 +72,9 @@ def read_app(body: Mapping[str, Any], policy: UrlPolicy) -> App:
     return _read(body, AppConfig, lambda config: _app(config, policy))
 
 
-def read_job(body: Mapping[str, Any]) -> Job:
+def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
     """Raises Problem that lists everything wrong with it."""
-    return _read(body, JobConfig, _job)
+    return _read(body, JobConfig, lambda config: _job(config, policy))
 
 
 def app_config(app: App) -> AppConfig:
@@ -88,6 +88,7 @@ def app_config(app: App) -> AppConfig:
         event_trace_sampling_count=app.sampling,
         idle_timeout_seconds=app.idle_timeout_ms,
         description=app.description,
+        max_parallel=app.max_parallel,
         **_amounts(app.resources),
     )
 
@@ -118,6 +119,17 @@ def job_config(job: Job) -> JobConfig:
         dst_fold=job.fold,
         catch_up=job.catch_up,
         priority=job.priority,
+        isolation=job.isolation,
+        timeout_seconds=job.timeout_ms,
+        memory_limit_mb=job.memory_limit_mb,
+        cpu_limit_seconds=job.cpu_limit_s,
+        open_files_limit=job.open_files_limit,
+        http_uri=job.http_uri,
+        http_method=job.http_method,
+        http_data=job.http_data,
+        http_content_type=job.http_content_type,
+        http_connect_timeout_ms=job.http_connect_timeout_ms,
+        http_read_timeout_ms=job.http_read_timeout_ms,
         **_amounts(job.resources),
     )
 
@@ -164,6 +176,9 @@ def _make_harmless(value: dict[str, Any], model: type[Config], names: Iterable[s
         value.pop(name, None)
         if name in known and name in _HARMLESS:
             value[name] = _HARMLESS[name]
+        if name == "httpUri":
+            # No URI is harmless under every policy; another type needs none.
+            value.update(jobType="SCRIPT", scriptCommandLine=_HARMLESS["scriptCommandLine"])
 
 
 def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
@@ -210,6 +225,7 @@ def _app(config: AppConfig, policy: UrlPolicy) -> App:
         sampling=config.event_trace_sampling_count,
         idle_timeout_ms=config.idle_timeout_seconds,
         description=config.description,
+        max_parallel=config.max_parallel,
     )
 
 
@@ -222,7 +238,8 @@ def _package(config: AppConfig, policy: UrlPolicy) -> Package:
         if given not in ("", sha256):
             raise ConfigError("differs from the hash in appURL", field="packageSha256", fix="leave it out")
         return Package(url, sha256)
-    parts = _check_url(url, policy)
+    fix = "upload the package (POST /api/v1/packages), or list the host in the server's package-hosts setting"
+    parts = _check_url(url, policy, "appURL", f"{PACKAGE_SCHEME}<hex>, or an http(s) URL", fix)
     if not given:
         fix = "give the SHA-256 of the package, so that agents can verify what they fetch"
         raise ConfigError("is missing", field="packageSha256", fix=fix)
@@ -237,24 +254,23 @@ def _file(parts: SplitResult) -> str:
     return name
 
 
-def _check_url(url: str, policy: UrlPolicy) -> SplitResult:
-    """Raises ConfigError unless `url` is a plain one, of a scheme and host that are allowed."""
+def _check_url(url: str, policy: UrlPolicy, field: str, example: str, allow: str) -> SplitResult:
+    """Raises ConfigError unless `url` is a plain one, of a scheme and host that are allowed. `allow` says how to."""
     printable = url.isascii() and all("!" <= char <= "~" for char in url) and not set(url) & set("\"'\\<>`$;|")
     if not url or len(url) > _MAX_URL or not printable:
-        raise ConfigError("is no plain URL", field="appURL", fix=f"{PACKAGE_SCHEME}<hex>, or an http(s) URL")
+        raise ConfigError("is no plain URL", field=field, fix=example)
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
-        raise ConfigError("is no valid URL", field="appURL", fix="http(s)://host/path/app.zip") from None
+        raise ConfigError("is no valid URL", field=field, fix=example) from None
     if parts.scheme not in policy.schemes:
-        fix = f"upload the package (POST /api/v1/packages), or use {' or '.join(policy.schemes)}"
-        raise ConfigError(f"the scheme {parts.scheme[:40]!r} is not allowed", field="appURL", fix=fix)
+        fix = f"{allow.partition(', or ')[0]}, or use {' or '.join(policy.schemes)}"
+        raise ConfigError(f"the scheme {parts.scheme[:40]!r} is not allowed", field=field, fix=fix)
     if parts.username is not None or parts.password is not None or parts.fragment:
-        raise ConfigError("holds a user, a password or a fragment", field="appURL", fix="leave them out")
+        raise ConfigError("holds a user, a password or a fragment", field=field, fix="leave them out")
     if not _host_allowed(host, policy.hosts):
-        fix = "upload the package (POST /api/v1/packages), or list the host in the server's package-hosts setting"
-        raise ConfigError(f"the host {host[:100]!r} is not allowed", field="appURL", fix=fix)
+        raise ConfigError(f"the host {host[:100]!r} is not allowed", field=field, fix=allow)
     return parts
 
 
@@ -281,8 +297,11 @@ def _is_local(host: str) -> bool:
     return bool(mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified or mapped.is_multicast)
 
 
-def _job(config: JobConfig) -> Job:
+def _job(config: JobConfig, policy: UrlPolicy) -> Job:
     _check_handlers(config.job_properties)
+    if config.job_type is JobType.HTTP:
+        fix = "list the host in the server's http_jobs.hosts setting"
+        _check_url(config.http_uri, policy, "httpUri", "https://host/path", fix)
     _check_zone(config.time_zone)
     return Job(
         name=config.job_name,
@@ -308,6 +327,17 @@ def _job(config: JobConfig) -> Job:
         context=config.application_context or "",
         priority=config.priority,
         description=config.description,
+        isolation=config.isolation,
+        timeout_ms=config.timeout_seconds,
+        memory_limit_mb=config.memory_limit_mb,
+        cpu_limit_s=config.cpu_limit_seconds,
+        open_files_limit=config.open_files_limit,
+        http_uri=config.http_uri,
+        http_method=config.http_method,
+        http_data=config.http_data,
+        http_content_type=config.http_content_type,
+        http_connect_timeout_ms=config.http_connect_timeout_ms,
+        http_read_timeout_ms=config.http_read_timeout_ms,
     )
 
 

@@ -177,7 +177,7 @@ def list_jobs(use: Use, app: Annotated[str, Query(description="only those of thi
 
 @router.post("/jobs", status_code=201, tags=["jobs"], openapi_extra=json_body(JobConfig))
 def create_job(use: Use, body: Body, response: Response) -> JobView:
-    job = read_job(body)
+    job = read_job(body, use.options.job_urls)
     use.command(lambda at: PutJob(at, job))
     response.headers["Location"] = f"/api/v1/jobs/{job.name}"
     return views.job_view(use.snapshot(), job.name)
@@ -190,7 +190,7 @@ def show_job(use: Use, job: str) -> JobView:
 
 @router.put("/jobs/{job}", tags=["jobs"], openapi_extra=json_body(JobConfig))
 def replace_job(use: Use, job: str, body: Body) -> JobView:
-    given = read_job(body)
+    given = read_job(body, use.options.job_urls)
     _same_name("jobName", job, given.name)
     use.command(lambda at: PutJob(at, given, replace=True))
     return views.job_view(use.snapshot(), job)

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from jobcloud.cron import Dialect, Fold, Gap
-from jobcloud.model import CatchUp, JobKind, JobType
+from jobcloud.model import CatchUp, HttpMethod, Isolation, JobKind, JobType
 from jobcloud.server.api.body import json_type
 
 # What Elastic-Job writes when nothing was chosen, in 2.1.5 and 3.0; the only handlers there are here.
@@ -88,7 +88,7 @@ class AppConfig(Config):
         alias="appURL", description='"package:sha256:<hex>" of an uploaded package, or an http(s) URL that agents reach'
     )
     package_sha256: str = Field("", alias="packageSha256", description="needed with an http(s) URL; lower-case hex")
-    bootstrap_script: str = Field("", alias="bootstrapScript")
+    bootstrap_script: str = Field("", alias="bootstrapScript", description="command of a worker in the package")
     cpu_count: Amount = Field(1000, alias="cpuCount", description="cpus of the executor itself")
     memory_mb: Amount = Field(128_000, alias="memoryMB")
     disk_mb: Amount = Field(0, alias="diskMB")
@@ -99,6 +99,7 @@ class AppConfig(Config):
     idle_timeout_seconds: Amount = Field(
         60_000, alias="idleTimeoutSeconds", description="an executor without work leaves after this"
     )
+    max_parallel: Count = Field(0, alias="maxParallel", description="shards at once in one worker; 0: any number")
     description: str = ""
 
 
@@ -140,6 +141,17 @@ class JobConfig(Config):
     dst_fold: Annotated[Fold, Lax] = Field(Fold.AUTO, alias="dstFold")
     catch_up: Annotated[CatchUp, Lax] = Field(CatchUp.SKIP, alias="catchUp")
     priority: Count = Field(0, description="-1000 to 1000, higher first")
+    isolation: Annotated[Isolation, Lax] = Field(Isolation.SHARED, description="process: each shard has its own")
+    timeout_seconds: Amount = Field(0, alias="timeoutSeconds", description="of one run; 0: none")
+    memory_limit_mb: Count = Field(0, alias="memoryLimitMB", description="address space of each process; 0: none")
+    cpu_limit_seconds: Count = Field(0, alias="cpuLimitSeconds", description="CPU time of each process; 0: none")
+    open_files_limit: Count = Field(0, alias="openFilesLimit", description="of each process; 0: none")
+    http_uri: str = Field("", alias="httpUri", description="what an HTTP job calls, of a host the server allows")
+    http_method: Annotated[HttpMethod, Lax] = Field(HttpMethod.GET, alias="httpMethod")
+    http_data: str = Field("", alias="httpData", description="body of the request")
+    http_content_type: str = Field("application/json", alias="httpContentType")
+    http_connect_timeout_ms: Count = Field(3000, alias="httpConnectTimeoutMilliseconds")
+    http_read_timeout_ms: Count = Field(5000, alias="httpReadTimeoutMilliseconds")
 
 
 def json_name(name: str) -> str:

@@ -25,11 +25,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ApiOptions:
-    """How the API behaves. `host` is the address it will be bound to."""
+    """How the API behaves. `host` is the address it will be bound to.
+
+    `urls` says where packages may come from, `job_urls` what HTTP jobs may call.
+    """
 
     host: str = "127.0.0.1"
     access: Access = field(default_factory=Access)
     urls: UrlPolicy = field(default_factory=UrlPolicy)
+    job_urls: UrlPolicy = field(default_factory=UrlPolicy)
 
 
 @dataclass(frozen=True, slots=True)

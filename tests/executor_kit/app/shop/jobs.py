@@ -1,6 +1,8 @@
+import asyncio
 import json
 import os
 import sys
+import threading
 import time
 
 from jobcloud.job import DataflowJob, SimpleJob
@@ -198,9 +200,111 @@ class Counts(SimpleJob):
 
 
 async def asynchronous(ctx):
-    pass
+    print("before")
+    await asyncio.sleep(0)
+    print("after")
+    if ctx.sharding_parameter:
+        sys.exit(int(ctx.sharding_parameter))
+    return threading.get_ident()
+
+
+async def waits_asynchronously(ctx):
+    print("waiting")
+    await asyncio.sleep(600)
+
+
+class AsynchronousFlow(DataflowJob):
+    def __init__(self):
+        self.left = [[1, 2], [3], []]
+
+    async def fetch_data(self, ctx):
+        return self.left.pop(0)
+
+    async def process_data(self, ctx, data):
+        await asyncio.sleep(0)
+        print(data)
+
+
+def progresses(ctx):
+    for done in range(1, 1000):
+        ctx.progress(done, 1000)
+    while not ctx.cancelled:
+        ctx.progress(1000)
+        time.sleep(0.01)
+
+
+def wrong_progress(ctx):
+    ctx.progress(-1)
 
 
 def until_file(ctx):
     while not os.path.exists(ctx.sharding_parameter):
+        time.sleep(0.01)
+
+
+def takes_memory(ctx):
+    return len(bytearray(int(ctx.sharding_parameter) << 20))
+
+
+def burns_cpu(ctx):
+    while True:
+        pass
+
+
+def opens_files(ctx):
+    files = []
+    while True:
+        files.append(os.open(os.devnull, os.O_RDONLY))
+
+
+def child_prints(ctx):
+    import subprocess
+
+    subprocess.run(["echo", "from a child"], check=True)
+    print("from the job")
+
+
+def ends_well(ctx):
+    os._exit(0)
+
+
+def changes_process(ctx):
+    os.chdir("/")
+    os.environ["CHANGED"] = "1"
+    return os.getpid()
+
+
+def sees_process(ctx):
+    return [os.getcwd(), os.environ.get("CHANGED"), os.getpid()]
+
+
+class BadFarewell(SimpleJob):
+    def execute(self, ctx):
+        return "done"
+
+    def __del__(self):
+        raise RuntimeError("in __del__")
+
+
+def masks_signals(ctx):
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+    while True:
+        time.sleep(0.01)
+
+
+def deadlocks(ctx):
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def forks_much(ctx):
+    for _ in range(60):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(600)
+            os._exit(0)
+    while not ctx.cancelled:
         time.sleep(0.01)

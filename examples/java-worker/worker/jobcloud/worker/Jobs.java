@@ -1,0 +1,125 @@
+package jobcloud.worker;
+
+import com.dangdang.ddframe.job.api.ShardingContext;
+import com.dangdang.ddframe.job.api.dataflow.DataflowJob;
+import com.dangdang.ddframe.job.api.simple.SimpleJob;
+import java.io.File;
+import java.net.MalformedURLException;
+import java.net.URL;
+import java.net.URLClassLoader;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.function.Function;
+import java.util.function.Supplier;
+
+/** From a job's configuration to the object that runs: classes of the app's JARs, beans of contexts built once. */
+final class Jobs {
+
+    /** The job cannot be had; `reason` is the protocol's cause. */
+    static final class LoadError extends Exception {
+
+        private static final long serialVersionUID = 1;
+        final String reason;
+
+        LoadError(String reason, String text, Throwable cause) {
+            super(text, cause);
+            this.reason = reason;
+        }
+    }
+
+    private final ClassLoader classes;
+    private final Map<String, Map<?, ?>> contexts = new HashMap<>();
+    private final List<AutoCloseable> closing = new ArrayList<>();
+
+    /** The classes of the directory itself and of all JARs in it and in its `lib`. */
+    Jobs(File directory) throws MalformedURLException {
+        List<URL> found = new ArrayList<>();
+        found.add(directory.toURI().toURL());
+        for (File folder : new File[] {directory, new File(directory, "lib")}) {
+            File[] jars = folder.listFiles((in, name) -> name.endsWith(".jar"));
+            for (File jar : jars == null ? new File[0] : jars) {
+                found.add(jar.toURI().toURL());
+            }
+        }
+        classes = new URLClassLoader(found.toArray(new URL[0]), Jobs.class.getClassLoader());
+    }
+
+    ClassLoader classes() {
+        return classes;
+    }
+
+    Object load(Map<?, ?> job) throws LoadError {
+        String context = text(job, "applicationContext");
+        String bean = text(job, "beanName");
+        boolean named = !context.isEmpty() && !bean.isEmpty();
+        String what = named ? "beanName " + bean : "jobClass " + text(job, "jobClass");
+        Object made = named ? bean(context, bean) : make("import", what, text(job, "jobClass"));
+        boolean dataflow = "DATAFLOW".equals(job.get("jobType"));
+        if (dataflow ? !(made instanceof DataflowJob) : !(made instanceof SimpleJob || made instanceof Function)) {
+            String wanted = dataflow ? "DataflowJob" : "SimpleJob or a Function";
+            throw new LoadError("import", what + " is a " + made.getClass().getName() + ", must be a " + wanted, null);
+        }
+        return made;
+    }
+
+    /** What a Function returns is the result; Elastic-Job's own jobs have none. */
+    @SuppressWarnings("unchecked")
+    static Object perform(Object job, ShardingContext context, boolean streaming, Supplier<Boolean> cancelled) {
+        if (job instanceof SimpleJob) {
+            ((SimpleJob) job).execute(context);
+            return null;
+        }
+        if (job instanceof Function) {
+            return ((Function<ShardingContext, Object>) job).apply(context);
+        }
+        DataflowJob<Object> flow = (DataflowJob<Object>) job;
+        List<Object> data = flow.fetchData(context);
+        while (data != null && !data.isEmpty()) {
+            flow.processData(context, data);
+            data = streaming && !cancelled.get() ? flow.fetchData(context) : null;
+        }
+        return null;
+    }
+
+    private synchronized Object bean(String context, String name) throws LoadError {
+        if (!contexts.containsKey(context)) {
+            Object made = make("context", "applicationContext " + context, context);
+            if (made instanceof AutoCloseable) {
+                closing.add(0, (AutoCloseable) made);
+            }
+            try {
+                contexts.put(context, (Map<?, ?>) (made instanceof Supplier ? ((Supplier<?>) made).get() : made));
+            } catch (Exception | LinkageError error) {
+                throw new LoadError("context", "applicationContext " + context + " cannot be built: " + error, error);
+            }
+        }
+        Object bean = contexts.get(context).get(name);
+        if (bean == null) {
+            throw new LoadError("context", "applicationContext " + context + " has no bean " + name, null);
+        }
+        return bean;
+    }
+
+    private Object make(String reason, String what, String name) throws LoadError {
+        try {
+            return Class.forName(name.replace(':', '.'), true, classes).getDeclaredConstructor().newInstance();
+        } catch (ReflectiveOperationException | LinkageError error) {
+            Throwable why = error.getCause() == null ? error : error.getCause();
+            throw new LoadError(reason, what + " cannot be made: " + why, why);
+        }
+    }
+
+    private static String text(Map<?, ?> fields, String name) {
+        Object value = fields.get(name);
+        return value instanceof String ? (String) value : "";
+    }
+
+    /** Closes the contexts, the last built first. */
+    void close() throws Exception {
+        for (AutoCloseable context : closing) {
+            context.close();
+        }
+    }
+}

@@ -1,0 +1,122 @@
+package jobcloud.worker;
+
+import java.io.File;
+import java.io.FileOutputStream;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.StandardCopyOption;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+
+/** System.out or System.err: what a shard's thread prints goes to the shard's log, all else where it went before. */
+final class Output extends OutputStream {
+
+    private static final int LOG_BYTES = 10 << 20;
+    private final InheritableThreadLocal<Log> logs = new InheritableThreadLocal<>();
+    private final PrintStream before;
+
+    Output(PrintStream before) {
+        this.before = before;
+    }
+
+    PrintStream stream() {
+        return new PrintStream(this, true, StandardCharsets.UTF_8);
+    }
+
+    /** From now on this thread, and those it starts, write to that file. */
+    void open(File file) {
+        logs.set(new Log(file));
+    }
+
+    /** The thread's shard has ended. */
+    void leave() {
+        Log log = logs.get();
+        logs.remove();
+        if (log != null) {
+            log.close();
+        }
+    }
+
+    @Override
+    public void write(int b) {
+        write(new byte[] {(byte) b}, 0, 1);
+    }
+
+    @Override
+    public void write(byte[] bytes, int from, int count) {
+        Log log = logs.get();
+        if (log == null) {
+            before.write(bytes, from, count);
+        } else {
+            log.write(bytes, from, count);
+        }
+    }
+
+    /** The log folder's name: as the daemon has it (jobcloud.executor.output.task_folder). */
+    static String folder(String task) {
+        StringBuilder name = new StringBuilder();
+        for (byte b : task.getBytes(StandardCharsets.UTF_8)) {
+            char c = (char) (b & 0xff);
+            boolean plain = c < 128 && (Character.isLetterOrDigit(c) || "._@=-".indexOf(c) >= 0);
+            name.append(plain && !(c == '.' && name.length() == 0) ? String.valueOf(c) : String.format("%%%02X", (int) c));
+        }
+        if (name.length() <= 200) {
+            return name.toString();
+        }
+        try {
+            byte[] hash = MessageDigest.getInstance("SHA-256").digest(task.getBytes(StandardCharsets.UTF_8));
+            StringBuilder tail = new StringBuilder();
+            for (int i = 0; i < 8; i++) {
+                tail.append(String.format("%02x", hash[i]));
+            }
+            return name.substring(0, 183) + "-" + tail;
+        } catch (NoSuchAlgorithmException error) {
+            throw new IllegalStateException(error);
+        }
+    }
+
+    /** A file and its predecessor ".1". A full disk is no reason for a job to fail. */
+    private static final class Log {
+
+        private final File file;
+        private FileOutputStream out;
+        private long size;
+
+        Log(File file) {
+            this.file = file;
+        }
+
+        synchronized void write(byte[] bytes, int from, int count) {
+            try {
+                if (out != null && size >= LOG_BYTES) {
+                    close();
+                    Files.move(file.toPath(), new File(file.getPath() + ".1").toPath(), StandardCopyOption.REPLACE_EXISTING);
+                }
+                if (out == null) {
+                    Files.createDirectories(file.getParentFile().toPath());
+                    out = new FileOutputStream(file, true);
+                    size = file.length();
+                }
+                out.write(bytes, from, count);
+                size += count;
+            } catch (IOException full) {
+                return;
+            }
+        }
+
+        synchronized void close() {
+            try {
+                if (out != null) {
+                    out.close();
+                }
+            } catch (IOException full) {
+                return;
+            } finally {
+                out = null;
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+"""What `jobcloud app init` writes: a small app that works, with a job, its test and its manifest."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import Template
+
+from jobcloud.client.pack import MANIFEST
+from jobcloud.errors import ConfigError
+from jobcloud.model import check_name
+
+_JOBS = Template('''"""The jobs of the app $app."""
+
+from __future__ import annotations
+
+from jobcloud.job import ShardingContext, SimpleJob
+
+
+class Hello(SimpleJob):
+    """Greets whoever its shard is for."""
+
+    def execute(self, ctx: ShardingContext) -> dict[str, str]:
+        greeting = f"Hello, {ctx.sharding_parameter or 'world'}"
+        ctx.logger.info("shard %d of %d: %s", ctx.sharding_item, ctx.sharding_total_count, greeting)
+        return {"greeting": greeting}
+''')
+_TEST = Template("""from jobcloud.job import ShardingContext, perform
+
+from $module import Hello
+
+
+def test_a_shard_greets_whom_it_is_for() -> None:
+    ctx = ShardingContext("hello", sharding_total_count=2, sharding_item=1, sharding_parameter="Paris")
+    assert perform(Hello(), ctx) == {"greeting": "Hello, Paris"}
+""")
+_MANIFEST = Template("""# Try it:        jobcloud run-local . hello
+# Register it:   jobcloud app add .
+
+[app]
+appName = "$app"
+cpuCount = 0.1
+memoryMB = 64
+
+[[jobs]]
+jobName = "hello"
+jobType = "SIMPLE"
+jobClass = "$module:Hello"
+jobExecutionType = "TRANSIENT"
+cron = "0/30 * * * * ?"
+shardingTotalCount = 2
+shardingItemParameters = "0=Berlin,1=Paris"
+cpuCount = 0.1
+memoryMB = 32
+""")
+
+
+def init_app(directory: Path) -> list[Path]:
+    """Write the app into a new (or empty) directory that gives it its name; the files written.
+
+    Raises ConfigError, nothing written, where the name is none or the directory holds something.
+    """
+    name = directory.resolve().name
+    check_name("NAME", name)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigError(f"{directory} is there already", field="NAME", fix="name a new directory")
+    module = re.sub(r"\W|^(?=\d)", "_", name).lower() + "_jobs"
+    files = {f"{module}.py": _JOBS, f"test_{module}.py": _TEST, MANIFEST: _MANIFEST}
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
+        (directory / file).write_text(content.substitute(app=name, module=module))
+    return [directory / file for file in files]

@@ -1,0 +1,50 @@
+"""The one event loop in which an app's `async def` jobs run, each as a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any, Awaitable, Callable, Optional, Tuple
+
+
+class EventLoop:
+    """Started by the first coroutine; ends with the process. Any thread may call `run`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+
+    def run(self, coroutine: Awaitable[Any], on_stop: Callable[[Callable[[], None]], None]) -> Any:
+        """Wait for its result; raises what it raises.
+
+        `on_stop` is given, once the coroutine runs, what cancels it where it awaits; any thread may call that. The
+        coroutine sees the caller's context variables.
+        """
+        error, result = asyncio.run_coroutine_threadsafe(_carry(coroutine, on_stop), self._running()).result()
+        if error is not None:
+            raise error
+        return result
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="coroutines", daemon=True).start()
+            return self._loop
+
+
+async def _carry(
+    coroutine: Awaitable[Any], on_stop: Callable[[Callable[[], None]], None]
+) -> Tuple[Optional[BaseException], Any]:
+    """Errors as values: a SystemExit that left a task would end the loop, and every other job with it."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    on_stop(lambda: _cancel(loop, task))
+    try:
+        return None, await coroutine
+    except BaseException as error:
+        return error, None
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]") -> None:
+    loop.call_soon_threadsafe(task.cancel)

@@ -1,0 +1,105 @@
+"""An HTTP job's run: one request, in a process of its own as a script has. A status from 200 to 299 is success.
+
+The address is looked up once and checked; no redirect is followed and no proxy asked: what the scheduler's allow-list
+let through is what is called.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import os
+import socket
+import ssl
+import sys
+from typing import Any, Dict, Mapping, NoReturn, Tuple
+from urllib.parse import SplitResult, urlsplit
+
+VARIABLE = "JOBCLOUD_HTTP"
+# Of the answer's body, in the shard's log.
+SHOWN_BYTES = 1 << 20
+_HEADERS = {
+    "X-Jobcloud-Run-Id": "JOBCLOUD_RUN_ID",
+    "X-Jobcloud-Attempt": "JOBCLOUD_ATTEMPT",
+    "X-Jobcloud-Fence": "JOBCLOUD_FENCE",
+}
+
+
+class Refused(Exception):
+    """The request is not made; the text says why."""
+
+
+def main() -> None:
+    """The request is in the environment as JSON, the shard's six fields are the last argument."""
+    try:
+        request = json.loads(os.environ[VARIABLE])
+        context = json.dumps(json.loads(sys.argv[-1]))
+        status, reason = call(request, {"shardingContext": context, **_facts()})
+    except (OSError, http.client.HTTPException, Refused, ValueError) as error:
+        _fail(f"no answer: {type(error).__name__}: {error}")
+    if not 200 <= status < 300:
+        _fail(f"the answer is {status} {reason}")
+
+
+def call(request: Mapping[str, Any], headers: Mapping[str, str]) -> Tuple[int, str]:
+    """(status, reason); the beginning of the body goes to stdout.
+
+    Raises OSError, HTTPException, or Refused for an address that is not to be called.
+    """
+    parts = urlsplit(request["uri"])
+    connection = _connection(parts, request["connectTimeout"] / 1000)
+    try:
+        connection.sock.settimeout(request["readTimeout"] / 1000)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        body = request["data"].encode()
+        if body:
+            headers = {**headers, "Content-Type": request["contentType"]}
+        connection.request(request["method"], target, body=body or None, headers=dict(headers))
+        answer = connection.getresponse()
+        print(f"{answer.status} {answer.reason}", flush=True)
+        print(answer.read(SHOWN_BYTES).decode("utf-8", "backslashreplace"), end="", flush=True)
+        return answer.status, answer.reason
+    finally:
+        connection.close()
+
+
+def check_address(host: str, address: str) -> None:
+    """A name must not lead to this machine or to the network's own services; an address as it stands may.
+
+    Raises Refused.
+    """
+    found = ipaddress.ip_address(address.partition("%")[0])
+    found = getattr(found, "ipv4_mapped", None) or found
+    inside = found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast
+    if inside and host != "localhost" and host.strip("[]") != address:
+        raise Refused(f"{host} is {address}, an address that means another machine on each agent")
+
+
+def _connection(parts: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
+    host = parts.hostname or ""
+    usual = 443 if parts.scheme == "https" else 80
+    port = parts.port or usual
+    last: Exception = OSError(f"{host} has no address")
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        check_address(host, str(address[0]))
+        try:
+            plain = socket.create_connection((str(address[0]), port), timeout_s)
+        except OSError as error:
+            last = error
+            continue
+        connection = http.client.HTTPConnection(host, port)
+        connection.default_port = usual
+        secure = ssl.create_default_context() if parts.scheme == "https" else None
+        connection.sock = secure.wrap_socket(plain, server_hostname=host) if secure else plain
+        return connection
+    raise last
+
+
+def _facts() -> Dict[str, str]:
+    return {name: os.environ.get(variable, "") for name, variable in _HEADERS.items()}
+
+
+def _fail(text: str) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(1)
