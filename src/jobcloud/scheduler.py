@@ -874,16 +874,18 @@ class Scheduler:
         self._cancel(job.name, at, "the job was removed")
         self._dirty[Kind.JOB, job.name] = None
         self._dirty[Kind.JOB_STATE, job.name] = None
-        self._due.pop(job.name, None)
-        self.faults.pop(job.name, None)
+        for noted in (self._due, self.faults, self._refusals):
+            noted.pop(job.name, None)
         self._prune_history(job.name)
         self._publish(at, Topic.CONFIG, f"job {job.name} is removed", job=job.name)
 
     def _apply_enabled(self, job: Job, at: int) -> None:
         """After a change of a disabled mark. What fell due meanwhile is not made up for."""
         if self._enabled(job.name):
-            self._set_state(job.name, considered_ms=at)
-            self._schedule(job, at)
+            # Never backwards, should the clock have been set back: what has fired is not due again.
+            considered = max(at, self.states[job.name].considered_ms)
+            self._set_state(job.name, considered_ms=considered)
+            self._schedule(job, considered)
             self._ensure_daemon(job, at)
         else:
             self._due.pop(job.name, None)
