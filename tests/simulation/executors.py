@@ -161,7 +161,7 @@ class Executor:
     def _killed(self, task_id: str) -> None:
         if self.alive and not self.hung and task_id in self.tasks:
             self._update(task_id, "TASK_KILLING")
-            self._finish(task_id, "TASK_KILLED")
+            self.world.later(self.world.dice.randint(0, 1_500), self._finish, task_id, "TASK_KILLED")
 
     def _stop(self, task_id: str, how: str) -> None:
         self.world.truth.stopped(self.tasks.pop(task_id), how)

@@ -46,6 +46,7 @@ class Operators:
         #: thing → what it may be now; more than one where a command got no clear answer
         self._may_be: dict[tuple[str, str], list[Any]] = {}
         self.triggered: dict[str, int] = {}
+        self.killed: set[str] = set()  # tasks they asked the end of
         self.done = self.doubtful = 0
 
     # ---- what they do ----------------------------------------------------------------------------------------
@@ -76,6 +77,7 @@ class Operators:
             tasks = sorted(task.task_id for runs in self._world.truth.running.values() for task in runs)
             if tasks:
                 task_id = tasks[a % len(tasks)]
+                self.killed.add(task_id)
                 self._ask(("task", task_id), ABSENT, lambda at: KillTask(at, task_id))
 
     def _put_app(self, name: str, version: int, replace: bool) -> None:

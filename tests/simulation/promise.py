@@ -47,6 +47,7 @@ class Truth:
         self._world = world
         self.running: dict[tuple[str, int], list[Run]] = {}
         self.ended: dict[str, str] = {}  # task id → how
+        self.begun: set[str] = set()
         self.overlaps: list[str] = []
         self.gone: set[str] = set()  # agents marked so
         self.removed: set[str] = set()  # frameworks
@@ -66,6 +67,7 @@ class Truth:
                 self._world.violation(f"1: {run.job}/{run.item} runs twice: {other.task_id} and {run.task_id}")
             self.overlaps.append(f"{other.task_id} and {run.task_id}: {why}")
         others.append(run)
+        self.begun.add(run.task_id)
 
     def _replaced(self, run: Run) -> str:
         if run.framework_id in self.removed:
@@ -87,6 +89,8 @@ class Truth:
         task_id = status["task_id"]["value"]
         if status["state"] in _GIVEN_UP:
             self.given_up.add(task_id)
+        if status["state"] == "TASK_ERROR" and "more than available" not in status["message"]:
+            self._world.violation(f"4: Mesos found {task_id} invalid: {status['message'][:300]}")
         if "uuid" in status:
             self.state_of[status["uuid"]] = task_id, status["state"]
 
@@ -129,8 +133,9 @@ class Truth:
             self._world.violation(f"9: the fence of {task_id} does not grow: {payload['fence']}")
         self.fences[place] = payload["fence"]
 
-    def count(self) -> int:
-        return sum(len(runs) for runs in self.running.values())
+    def end_of(self, task_id: str) -> str:
+        """What became of a task: how it ended, "runs" or "never ran"."""
+        return self.ended.get(task_id, "runs" if task_id in self.begun else "never ran")
 
 
 class Promise:
@@ -173,9 +178,28 @@ class Promise:
     def _outcomes(self, firing: Firing) -> None:
         """What a shard is said to have come to, its executor knows as well."""
         for item, shard in enumerate(firing.shards):
-            how = self._world.truth.ended.get(shard.task_id, "never ran")
+            how = self._world.truth.end_of(shard.task_id)
             if shard.state is ShardState.FINISHED and how != "TASK_FINISHED":
                 self._world.violation(f"2: {firing.id}/{item} is FINISHED, yet its task {how}")
+            if shard.state is ShardState.FAILED and how != "TASK_FAILED" and self._comes_back(firing, shard, how):
+                self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
+
+    def _comes_back(self, firing: Firing, shard: Shard, how: str) -> bool:
+        """Whether a shard whose attempt was lost through no fault of its job has to be tried again."""
+        entries = self._world.server.entries
+        job_value, state_value = entries.get((Kind.JOB, firing.job)), entries.get((Kind.JOB_STATE, firing.job))
+        if job_value is None or state_value is None or shard.failures >= self._world.most_failures:
+            return False
+        job, state = (
+            records.decode(Kind.JOB, firing.job, job_value),
+            records.decode(Kind.JOB_STATE, firing.job, state_value),
+        )
+        assert isinstance(job, Job)
+        assert isinstance(state, JobState)
+        if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app) in entries:
+            return False
+        killed = shard.task_id in self._world.operators.killed
+        return not killed and how in (("never ran", "died") if job.failover else ("never ran",))
 
     def _stored(self, kind: Kind, key: str) -> bool:
         return (kind, key) in self._world.server.entries
@@ -282,6 +306,9 @@ class Promise:
         for place, runs in self._world.truth.running.items():
             if len(runs) != 1:
                 return f"{place} runs {len(runs)} times"
+            job = core.jobs.get(place[0])
+            if runs[0].daemon and (job is None or core.states[job.name].disabled or job.app in core.disabled_apps):
+                return f"resident {place} runs, which nobody wants any more"
             if runs[0].task_id not in core.tasks:
                 return f"{runs[0].task_id} runs and the scheduler does not know it"
         return ""

@@ -20,7 +20,7 @@ from .cluster import Cluster, Host
 from .operators import Operators
 from .plan import POINTS, START, Fault, Plan
 from .promise import Promise, Truth
-from .schedulers import Process
+from .schedulers import POLICY, Process
 
 # Longest virtual time from the last fault until all is well, and from the last job's removal until all is at rest.
 SETTLE_MS = 150_000
@@ -64,6 +64,7 @@ class World:
         self.server = MemoryServer()
         self.store_down_until = 0
         self.processes: list[Process] = []
+        self.most_failures = POLICY.most_failures
         self.history = History(plan)
         self._queue: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._sequence = self._numbers = 0
