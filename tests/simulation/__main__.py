@@ -1,4 +1,5 @@
 """The command line of the simulator."""
+
 from .runner import main
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ class Truth:
         self.running: dict[tuple[str, int], list[Run]] = {}
         self.ended: dict[str, str] = {}  # task id → how
         self.begun: set[str] = set()
+        self.doubtful: set[str] = set()  # tasks out of reach once: nobody could tell whether they ran
         self.overlaps: list[str] = []
         self.gone: set[str] = set()  # agents marked so
         self.removed: set[str] = set()  # frameworks
@@ -89,6 +90,8 @@ class Truth:
         task_id = status["task_id"]["value"]
         if status["state"] in _GIVEN_UP:
             self.given_up.add(task_id)
+        if status["state"] == "TASK_UNREACHABLE":
+            self.doubtful.add(task_id)
         if status["state"] == "TASK_ERROR" and "more than available" not in status["message"]:
             self._world.violation(f"4: Mesos found {task_id} invalid: {status['message'][:300]}")
         if "uuid" in status:
@@ -170,7 +173,9 @@ class Promise:
         if old is None or old.ended_ms:
             return
         if (Kind.JOB, old.job) in batch or not self._stored(Kind.JOB, old.job):
-            alive = [s.task_id for s in old.shards if s.state is ShardState.ACTIVE and self._stored(Kind.TASK, s.task_id)]
+            alive = [
+                s.task_id for s in old.shards if s.state is ShardState.ACTIVE and self._stored(Kind.TASK, s.task_id)
+            ]
             if not alive:
                 return
         self._world.violation(f"2: {key} vanishes unfinished: {old}")
@@ -199,7 +204,9 @@ class Promise:
         if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app) in entries:
             return False
         killed = shard.task_id in self._world.operators.killed
-        return not killed and how in (("never ran", "died") if job.failover else ("never ran",))
+        if how == "never ran" and shard.task_id not in self._world.truth.doubtful:
+            return not killed
+        return not killed and job.failover and how in ("never ran", "died")
 
     def _stored(self, kind: Kind, key: str) -> bool:
         return (kind, key) in self._world.server.entries
@@ -323,14 +330,17 @@ class Promise:
         alive = [executor.id for host in self._world.cluster.hosts for executor in host.executors.values()]
         if alive:
             return f"executors still live: {alive}"
-        return "".join(f"{agent.agent_id} still has {list(agent.tasks)}" for agent in master.agents.values() if agent.tasks)
+        return "".join(
+            f"{agent.agent_id} still has {list(agent.tasks)}" for agent in master.agents.values() if agent.tasks
+        )
 
     def leftovers(self, process: Process) -> str:
         """At rest no index of the scheduler holds anything, nor does the store but the framework's id."""
         core = process.core
         claims, holds = core.cluster.claim_count()
         indexes: dict[str, Any] = {
-            "executors": list(core.executors), "claims": claims, "holds": holds, "matcher": core.cluster.matcher.claims(), "queue": len(core.queue),
+            "executors": list(core.executors), "claims": claims, "holds": holds,
+            "matcher": core.cluster.matcher.claims(), "queue": len(core.queue),
             "unanswered": core._unanswered, "kills": core._kills, "silent": core._silent, "load": core._load,
             "gone": core._gone, "idle": core._idle, "history": core._history, "due": core._due,
             "timers": core._timers, "plans": core._plans, "states": core.states, "disabled": core.disabled_apps,

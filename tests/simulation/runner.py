@@ -96,7 +96,9 @@ def _replay(seed: int) -> int:
 
 
 def _report(summary: Summary, seconds: float) -> None:
-    print(f"{summary.histories} histories, {summary.steps} steps (the shortest {summary.fewest_steps}), {seconds:.0f} s")
+    print(
+        f"{summary.histories} histories, {summary.steps} steps (the shortest {summary.fewest_steps}), {seconds:.0f} s"
+    )
     print(f"{sum(summary.happened.values())} faults and calls: {dict(summary.happened.most_common())}")
     missed = [point for point in POINTS if not summary.hit[point]]
     print(f"{len(POINTS) - len(missed)} of {len(POINTS)} points of crash or pause hit; not: {missed}")

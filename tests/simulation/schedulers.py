@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jobcloud.adapters.memory import MemoryStore
@@ -15,6 +16,7 @@ from jobcloud.errors import Fenced, StoreError
 from jobcloud.launch import Artifacts
 from jobcloud.match import Matcher
 from jobcloud.messages import Accept, Acknowledge, Call, Command, Effect, Event, Publish
+from jobcloud.model import Task
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.server.leader import Arrived, CoreFailed, Item, Leader, Order, refuse
@@ -93,13 +95,18 @@ class SimStore(MemoryStore):
 
 
 class SimCore(Scheduler):
-    process: Process
+    process: Any = None  # not there yet while it restores itself
 
     def handle(self, event: Event) -> list[Effect]:
         effects = super().handle(event)
         self.process.world.note(f"{self.process.name} {event!r}"[:300])
         self.process.point(f"decided {type(event).__name__}")
         return effects
+
+    def _kill(self, task: Task, at: int) -> None:
+        if self.process is not None:
+            self.process.world.operators.killed.add(task.id)
+        super()._kill(task, at)
 
 
 class SimSession:
@@ -405,10 +412,8 @@ class Process:
         self._ready = False
         refuse(self.inbox, "no leader here")
         self.inbox.clear()
-        try:
+        with suppress(Crash):
             self.leader.disconnect()
-        except Crash:
-            pass
         self.dead = True
         self.world.promise.process_ended(self)
 
@@ -441,10 +446,9 @@ class Process:
         matcher: Any = WatchedMatcher
         core = SimCore(POLICY, restored, epoch, at, matcher)
         core.process = self
+        self.world.operators.killed.update(task.id for task in core.tasks.values() if task.kill_ms)
         return core
 
     def _tell(self, notice: Publish) -> None:
         self.point("before Publish")
         self.point("after Publish")
-
-

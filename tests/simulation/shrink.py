@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from .plan import Fault, Plan
+from .plan import Plan
 from .world import History, play
 
 
@@ -43,6 +43,13 @@ def tell(history: History, lines: int = 40) -> str:
     plan = history.plan
     head = [f"seed {plan.seed}: agents with {plan.agents} cpus, {plan.jobs} jobs, {len(plan.faults)} faults:"]
     faults = [f"  {fault}" for fault in plan.faults]
-    return "\n".join([*head, *faults, "what happened last:", *(f"  {line[:220]}" for line in history.trace[-lines:]), "broken:", *history.violations])
-
-
+    return "\n".join(
+        [
+            *head,
+            *faults,
+            "what happened last:",
+            *(f"  {line[:220]}" for line in history.trace[-lines:]),
+            "broken:",
+            *history.violations,
+        ]
+    )

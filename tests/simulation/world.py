@@ -327,7 +327,9 @@ def play(plan: Plan) -> History:
     logger.setLevel(logging.ERROR)
     logger.propagate = False
     structlog_before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False
+    )
     try:
         world.play()
     except Stuck:
