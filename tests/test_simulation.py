@@ -62,7 +62,7 @@ def test_a_failing_plan_shrinks_to_the_faults_that_matter() -> None:
     assert all(str(fault) in tell(found) for fault in needed)
 
 
-@pytest.mark.parametrize("number", [0, len(MUTATIONS) // 2, len(MUTATIONS) - 1])
-def test_a_deliberate_bug_is_caught(number: int, tmp_path: Path) -> None:
-    found = caught(MUTATIONS[number], tmp_path, most=300)
-    assert found.broken, f"{MUTATIONS[number].name} was not caught in {found.histories} histories"
+@pytest.mark.parametrize("name", ["acknowledge before the write", "no fencing", "forget the retry"])
+def test_a_deliberate_bug_is_caught(name: str, tmp_path: Path) -> None:
+    found = caught(next(one for one in MUTATIONS if one.name == name), tmp_path, most=300)
+    assert found.broken, f"{name} was not caught in {found.histories} histories"

@@ -95,7 +95,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "            self._missed(job, due, considered, at)\n", "",
     ),
     Mutation("forget the retry", "release.py", "if end in (End.LOST, End.KILLED) and failover:", "if False:"),
-    Mutation("residents stay away", "release.py", "    if daemon:\n", "    if daemon and end is not End.LOST:\n"),
+    Mutation("residents stay away", "release.py", "    if daemon:\n", "    if daemon and end is not End.FAILED:\n"),
     Mutation(
         "what is out of reach is replaced at once", "status.py",
         '"TASK_UNREACHABLE":      (_UN,     _UN,     _UN,     _UN,     _UN,     _UN),',
