@@ -329,9 +329,13 @@ class Scheduler:
         self._reconcile_at = min(self._reconcile_at, at + self.policy.reconcile_most_ms)
         self._filtered_until = min(self._filtered_until, at + self.policy.decline_refuse_ms)
         self.cluster.age_offers_from(at)
+        self._shorten_back_offs(at)
+        self._work()
+
+    def _shorten_back_offs(self, at: int) -> None:
+        """No back-off is that long: the clock was ahead when it began."""
         for firing_id, item, shard in self.queue.backing_off(at + release.BACKOFF_MOST_MS):
             self._put_shards(firing_id, {item: replace(shard, not_before_ms=at)}, at)
-        self._work()
 
     def _fire_due(self, at: int) -> None:
         while self._timers and self._timers[0][0] <= at:
@@ -1089,6 +1093,7 @@ class Scheduler:
                 self._history.setdefault(firing.job, deque()).append(firing.id)
             else:
                 self.queue.add(firing)
+        self._shorten_back_offs(at)
         for key, executor in self.executors.items():
             self._restore_executor(key, executor, at)
         for task in self.tasks.values():
