@@ -268,7 +268,7 @@ class Cluster:
         self.master = Master(self.settings, self.world.now)
         self.master.gone = {} if forgetful else dict(self.gone)
         if not forgetful:
-            self.master.expect_agents(sorted(known), self.world.now)
+            self.master.expect_agents(sorted(set(known) - self.gone.keys()), self.world.now)
         self.master.removed_frameworks = removed  # or it would take back what an operator has ended
         for host in self.hosts:
             if host.linked and not host.dead:

@@ -108,11 +108,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "blame the job for what reconciliation tells", "status.py",
-        "status.reason == _NO_REASON:", "status.reason == _NO_REASON + '?':",
+        "status.reason in _NO_REASON:", "not _NO_REASON:",
     ),
     Mutation(
         "firings of a job overlap", "ready.py",
-        "if self._by_job[entry.firing.job][0] == firing_id and allowed(", "if allowed(",
+        "        self._consider(firing.job)\n\n    def change",
+        "        self._startable.update({firing.id: None} if waiting else {})\n\n    def change",
     ),
     Mutation("an ended firing stays in the way", "ready.py", "        ids.remove(firing.id)\n", ""),
     Mutation(

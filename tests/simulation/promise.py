@@ -303,7 +303,8 @@ class Promise:
         core = process.core
         for firing in core.firings.values():
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
-                return f"{firing.id} has not ended: {_brief(firing.shards)}"
+                why = [reason.text for reason in core.explain(firing.job, process.world.clock()).reasons]
+                return f"{firing.id} has not ended: {_brief(firing.shards)}: {why}"
         for job in core.jobs.values():
             if job.kind is JobKind.DAEMON and not core.states[job.name].disabled and job.app not in core.disabled_apps:
                 for item in range(job.shard_count):

@@ -125,7 +125,11 @@ class SimSession:
 
     def receive(self, record: bytes) -> None:
         """A record arrives. A process that is stopped finds it when it goes on."""
-        if self.ended or self.process.dead or self.process.partitioned:
+        if self.ended or self.process.dead:
+            return
+        if self.process.partitioned:
+            # A stream has no gaps: what got lost ends it.
+            self._world.later(self.process.partition_until - self._world.now, self.end, "the connection was reset")
             return
         if self.process.stopped:
             self.process.missed.append((self, record))
