@@ -303,8 +303,7 @@ class Promise:
         core = process.core
         for firing in core.firings.values():
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
-                why = [reason.text for reason in core.explain(firing.job, process.world.clock()).reasons]
-                return f"{firing.id} has not ended: {_brief(firing.shards)}: {why}"
+                return f"{firing.id} has not ended: {_brief(firing.shards)}: {self._why(process, firing.job)}"
         for job in core.jobs.values():
             if job.kind is JobKind.DAEMON and not core.states[job.name].disabled and job.app not in core.disabled_apps:
                 for item in range(job.shard_count):
@@ -320,6 +319,11 @@ class Promise:
             if runs[0].task_id not in core.tasks:
                 return f"{runs[0].task_id} runs and the scheduler does not know it"
         return ""
+
+    def _why(self, process: Process, job: str) -> str:
+        if job not in process.core.jobs:
+            return "its job was removed"
+        return ", ".join(reason.text for reason in process.core.explain(job, self._world.clock()).reasons)
 
     def unrest(self, process: Process) -> str:
         """What is left when every app and job has been removed and there was time for it to end."""
