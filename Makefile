@@ -71,6 +71,7 @@ bench-gate: $(VENV)/.tests
 # Ten million random placements, the compiled matcher beside its twin; takes hours.
 match-soak: $(VENV)/.tests
 	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/test_match_props.py -k random_placements -o timeout=0
+
 # Simulated histories of the whole scheduler: SEEDS of them from the seed FROM on; ARGS='--seed N --replay' tells one.
 SEEDS ?= 1000
 FROM ?= 0
