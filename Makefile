@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py src/jobcloud/_match.pyx $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-gate match-soak cron-soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-gate match-soak cron-soak simulate simulate-mutations clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -71,6 +71,16 @@ bench-gate: $(VENV)/.tests
 # Ten million random placements, the compiled matcher beside its twin; takes hours.
 match-soak: $(VENV)/.tests
 	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/test_match_props.py -k random_placements -o timeout=0
+
+# Simulated histories of the whole scheduler: SEEDS of them from the seed FROM on; ARGS='--seed N --replay' tells one.
+SEEDS ?= 1000
+FROM ?= 0
+simulate: $(VENV)/.tests
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed $(FROM) $(ARGS)
+
+# Deliberate bugs, each to be caught by the simulator within 2,000 histories.
+simulate-mutations: $(VENV)/.tests
+	$(BIN)/python -m tests.simulation.mutations $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/jobcloud.egg-info src/jobcloud/_match.c src/jobcloud/*.so

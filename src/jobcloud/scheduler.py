@@ -329,9 +329,13 @@ class Scheduler:
         self._reconcile_at = min(self._reconcile_at, at + self.policy.reconcile_most_ms)
         self._filtered_until = min(self._filtered_until, at + self.policy.decline_refuse_ms)
         self.cluster.age_offers_from(at)
+        self._shorten_back_offs(at)
+        self._work()
+
+    def _shorten_back_offs(self, at: int) -> None:
+        """No back-off is that long: the clock was ahead when it began."""
         for firing_id, item, shard in self.queue.backing_off(at + release.BACKOFF_MOST_MS):
             self._put_shards(firing_id, {item: replace(shard, not_before_ms=at)}, at)
-        self._work()
 
     def _fire_due(self, at: int) -> None:
         while self._timers and self._timers[0][0] <= at:
@@ -874,16 +878,18 @@ class Scheduler:
         self._cancel(job.name, at, "the job was removed")
         self._dirty[Kind.JOB, job.name] = None
         self._dirty[Kind.JOB_STATE, job.name] = None
-        self._due.pop(job.name, None)
-        self.faults.pop(job.name, None)
+        for noted in (self._due, self.faults, self._refusals):
+            noted.pop(job.name, None)
         self._prune_history(job.name)
         self._publish(at, Topic.CONFIG, f"job {job.name} is removed", job=job.name)
 
     def _apply_enabled(self, job: Job, at: int) -> None:
         """After a change of a disabled mark. What fell due meanwhile is not made up for."""
         if self._enabled(job.name):
-            self._set_state(job.name, considered_ms=at)
-            self._schedule(job, at)
+            # Never backwards, should the clock have been set back: what has fired is not due again.
+            considered = max(at, self.states[job.name].considered_ms)
+            self._set_state(job.name, considered_ms=considered)
+            self._schedule(job, considered)
             self._ensure_daemon(job, at)
         else:
             self._due.pop(job.name, None)
@@ -1087,6 +1093,7 @@ class Scheduler:
                 self._history.setdefault(firing.job, deque()).append(firing.id)
             else:
                 self.queue.add(firing)
+        self._shorten_back_offs(at)
         for key, executor in self.executors.items():
             self._restore_executor(key, executor, at)
         for task in self.tasks.values():

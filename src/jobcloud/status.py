@@ -77,6 +77,9 @@ _INFRASTRUCTURE = frozenset(
         "REASON_IO_SWITCHBOARD_EXITED",
     }
 )
+# What the master itself says of an update under way has its state, and not its reason: whose fault a failure is cannot
+# be told. The update itself is sent until it is acknowledged, so it still comes, or the agent's loss.
+_NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
 # The same, as our own executor says it in the update's data.
 _INFRASTRUCTURE_CAUSES = frozenset({"worker_lost", "executor_shutdown"})
 
@@ -91,6 +94,8 @@ def step(state: TaskState, status: Status, cause: str) -> Step:
         found = TABLE[state, update]
     except KeyError:
         raise InvalidTransition(f"no step from {state} by {update} (task {status.task_id})") from None
+    if found is End.FAILED and status.reason in _NO_REASON:
+        return state
     if found is End.FAILED and (status.reason in _INFRASTRUCTURE or cause in _INFRASTRUCTURE_CAUSES):
         return End.NOT_STARTED if state in (TaskState.STORED, TaskState.STAGING) else End.LOST
     return found

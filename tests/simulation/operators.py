@@ -1,0 +1,219 @@
+"""Operators: what they ask for, what they were answered, and what must therefore be stored."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobcloud.errors import Refused, Unavailable
+from jobcloud.messages import (
+    Command,
+    KillTask,
+    PutApp,
+    PutJob,
+    RemoveApp,
+    RemoveJob,
+    SetAppEnabled,
+    SetJobEnabled,
+    Trigger,
+)
+from jobcloud.model import App, CatchUp, Cause, Job, JobKind, JobType, Package, Resources
+
+if TYPE_CHECKING:
+    from .schedulers import Process
+    from .world import World
+
+_CRONS = ("0/3 * * * * ?", "0/5 * * * * ?", "0/7 * * * * ?", "0 * * * * ?", "0/10 * * * * ?")
+ABSENT: Any = None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A command that has no answer yet: on which thing it bears and what that is afterwards."""
+
+    process: Process
+    key: tuple[str, str]
+    after: Any
+    reply: Future[None]
+    command: Command | None = None
+
+
+class Operators:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._asked: list[_Asked] = []
+        #: thing → what it may be now; more than one where a command got no clear answer
+        self._may_be: dict[tuple[str, str], list[Any]] = {}
+        self.triggered: dict[str, int] = {}
+        self.killed: set[str] = set()  # tasks they asked the end of
+        self.done = self.doubtful = 0
+
+    # ---- what they do ----------------------------------------------------------------------------------------
+
+    def set_up(self, jobs: int) -> None:
+        for app in ("a0", "a1"):
+            self._world.later(1, self._put_app, app, 1, False)
+        for number in range(jobs):
+            self._world.later(100 + number, self.put_job, number, number * 7_919, False)
+
+    def act(self, kind: str, a: int, b: int) -> None:
+        app, job = f"a{a % 2}", f"j{a % 6}"
+        if kind == "put_app":
+            self._put_app(app, 1 + b % 3, b % 4 > 0)
+        elif kind == "put_job":
+            self.put_job(a, b, b % 5 > 1)
+        elif kind == "remove_job":
+            self._ask(("job", job), ABSENT, lambda at: RemoveJob(at, job))
+        elif kind == "remove_app":
+            self.remove_app(app)
+        elif kind == "app_mark":
+            self._mark(("app_mark", app), lambda at, on: SetAppEnabled(at, app, on), b)
+        elif kind == "job_mark":
+            self._mark(("job_mark", job), lambda at, on: SetJobEnabled(at, job, on), b)
+        elif kind == "trigger":
+            self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job))
+        elif kind == "kill_task":
+            tasks = sorted(task.task_id for runs in self._world.truth.running.values() for task in runs)
+            if tasks:
+                task_id = tasks[a % len(tasks)]
+                self.killed.add(task_id)
+                self._ask(("task", task_id), ABSENT, lambda at: KillTask(at, task_id))
+
+    def _put_app(self, name: str, version: int, replace: bool) -> None:
+        app = App(name, Package("http://h/p.zip", f"{version:064x}"), resources=Resources(200, 32_000),
+                  idle_timeout_ms=5_000)  # fmt: skip
+        self._ask(("app", name), app, lambda at: PutApp(at, app, replace))
+
+    def put_job(self, a: int, b: int, replace: bool) -> None:
+        daemon = a % 6 in (1, 4)
+        job = Job(
+            f"j{a % 6}", f"a{a % 2}", JobKind.DAEMON if daemon else JobKind.TRANSIENT, JobType.SCRIPT,
+            _CRONS[b % len(_CRONS)], 1 + b % 3, Resources(200 + 100 * (b % 4), 32_000), script="run",
+            failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=CatchUp.ONCE if b % 3 else CatchUp.SKIP,
+            priority=b % 3,
+        )  # fmt: skip
+        self._ask(("job", job.name), job, lambda at: PutJob(at, job, replace))
+
+    def remove_app(self, name: str) -> None:
+        if not self._pending_on(name):
+            self._ask(("app", name), ABSENT, lambda at: RemoveApp(at, name, jobs=True))
+
+    def _pending_on(self, app: str) -> bool:
+        """Jobs go with their app: one thing at a time, or nobody can say what should be there."""
+        return any(asked.key[0] in ("job", "job_mark", "app_mark", "app") for asked in self._asked)
+
+    def _mark(self, key: tuple[str, str], make: Any, b: int) -> None:
+        self._ask(key, b % 2 == 0, lambda at: make(at, b % 2 == 1))
+        if b % 2 == 0:  # what is switched off is mostly switched on again
+            self._world.later(500 + b % 9_000, lambda: self._ask(key, False, lambda at: make(at, True)))
+
+    def _ask(self, key: tuple[str, str], after: Any, make: Any) -> None:
+        process = self._world.someone()
+        if process is None or any(asked.key == key for asked in self._asked):
+            return
+        if key[0] != "trigger" and any(asked.after is ABSENT and asked.key[0] == "app" for asked in self._asked):
+            return
+        made: list[Command] = []
+
+        def remembered(at: int) -> Command:
+            made.append(make(at))
+            return made[0]
+
+        reply = process.order(remembered)
+        asked = _Asked(process, key, after, reply)
+        self._asked.append(asked)
+        reply.add_done_callback(lambda done: self._answered(asked, done, made))
+
+    # ---- what they are told ----------------------------------------------------------------------------------
+
+    def _answered(self, asked: _Asked, reply: Future[None], made: list[Command]) -> None:
+        if asked not in self._asked:
+            return
+        self._asked.remove(asked)
+        error = reply.exception()
+        if error is None:
+            self.done += 1
+            self._world.note(f"operator is told: done {made[0]!r}"[:200])
+            if asked.key[0] == "trigger":
+                self._triggered(made[0])
+            self._settle(asked, [asked.after])
+            self._check_stored(asked)
+        elif isinstance(error, Refused) and not isinstance(error, Unavailable):
+            pass  # nothing changed
+        else:
+            self._doubt(asked)
+
+    def _triggered(self, command: Any) -> None:
+        found = [f for f in self._world.promise.firings.values() if f.job == command.job and f.cause is Cause.TRIGGER]
+        count = self.triggered[command.job] = self.triggered.get(command.job, 0) + 1
+        if len(found) < count:
+            self._world.violation(f"7: {command.job} was triggered {count} times, {len(found)} firings are stored")
+
+    def _settle(self, asked: _Asked, values: list[Any]) -> None:
+        kind, name = asked.key
+        if kind in ("trigger", "task"):
+            return
+        before = self._may_be.get(asked.key, [ABSENT])
+        self._may_be[asked.key] = values
+        removed = ABSENT in values and kind in ("app", "job")
+        if kind == "app" and removed:
+            jobs = [k for k, v in self._may_be.items() if k[0] == "job" and any(j and j.app == name for j in v)]
+            for key in jobs:
+                # Whether it is one of this app's is not certain where its last command was not.
+                sure = len(values) == 1 and all(j and j.app == name for j in self._may_be[key])
+                self._may_be[key] = [ABSENT] if sure else [*self._may_be[key], ABSENT]
+                self._forget_mark(("job_mark", key[1]), sure)
+            self._forget_mark(("app_mark", name), len(values) == 1)
+        elif kind == "job" and removed:
+            self._forget_mark(("job_mark", name), len(values) == 1)
+        elif kind == "job" and ABSENT in before and len(values) == 1:
+            self._may_be.setdefault(("job_mark", name), [False])
+
+    def _forget_mark(self, key: tuple[str, str], sure: bool) -> None:
+        if sure:
+            self._may_be.pop(key, None)
+        else:
+            self._may_be[key] = [False, True]
+
+    def _doubt(self, asked: _Asked) -> None:
+        self.doubtful += 1
+        if asked.key[0] not in ("trigger", "task"):
+            unset = False if asked.key[0].endswith("mark") else ABSENT
+            self._settle(asked, [*self._may_be.get(asked.key, [unset]), asked.after])
+
+    def process_ended(self, process: Process) -> None:
+        """Whoever waited for it will never know."""
+        for asked in [one for one in self._asked if one.process is process]:
+            self._asked.remove(asked)
+            self._doubt(asked)
+
+    # ---- what must be ----------------------------------------------------------------------------------------
+
+    def _check_stored(self, asked: _Asked) -> None:
+        if asked.key[0] in ("app", "job"):
+            stored = asked.key in self._world.server.entries
+            if stored != (asked.after is not ABSENT):
+                self._world.violation(f"7: {asked.key} was answered as done, and is{'' if stored else ' not'} stored")
+
+    def check(self, process: Process) -> None:
+        """A leader that has loaded finds what was promised."""
+        core = process.core
+        pending = {asked.key for asked in self._asked}
+        if any(kind == "app" for kind, _ in pending):
+            return
+        for (kind, name), values in self._may_be.items():
+            if (kind, name) in pending or (kind == "job_mark" and ("job", name) in pending):
+                continue
+            if kind == "app":
+                found: Any = core.apps.get(name)
+            elif kind == "job":
+                found = core.jobs.get(name)
+            elif kind == "app_mark":
+                found = name in core.disabled_apps
+            elif name in core.states:
+                found = core.states[name].disabled
+            else:
+                continue
+            if found not in values:
+                self._world.violation(f"7: {kind} {name} is {found}, was answered as {values}")

@@ -1,0 +1,131 @@
+"""From a seed to a plan: how large the cluster is and which faults and operator calls come when.
+
+All that goes wrong is in the plan, so that a failing history can be shrunk by leaving faults out.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from jobcloud.messages import (
+    Accept,
+    Acknowledge,
+    Command,
+    Decline,
+    Event,
+    Kill,
+    Kind,
+    Reconcile,
+    Resubscribe,
+    Revive,
+    ShutdownExecutor,
+    Suppress,
+)
+
+START = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+
+EVENT_NAMES = tuple(kind.__name__ for kind in Event.__args__)
+COMMAND_NAMES = frozenset(kind.__name__ for kind in Command.__args__)
+_SENT = (Resubscribe, Revive, Accept, Decline, Kill, ShutdownExecutor, Reconcile, Suppress, Acknowledge)
+SENT_NAMES = tuple(kind.__name__ for kind in _SENT)
+
+# Where a scheduler can be when it dies or stops for a while.
+POINTS: tuple[str, ...] = (
+    "before acquire", "after acquire", "before load", "after load", "before proof", "after proof",
+    "after restore", "before start", "after start", "before stop", "after stop",
+    "before write", "after write", "before Publish", "after Publish",
+    *(f"stored {kind}" for kind in Kind),
+    *(f"decided {name}" for name in EVENT_NAMES),
+    *(f"{when} {name}" for name in SENT_NAMES for when in ("before", "after")),
+)  # fmt: skip
+
+# What brings a scheduler to a point where it does not come by itself.
+_LEADS_TO: dict[str, str] = {
+    "stop": "store_fails",
+    "Disconnected": "stream_cut",
+    "Subscribed": "stream_cut",
+    "FrameworkRemoved": "teardown",
+    "Resubscribe": "teardown",
+    "framework": "teardown",
+    "OfferRescinded": "rescind",
+    "AgentLost": "agent_cut",
+    "ExecutorLost": "executor_dies",
+    "SendFailed": "call_lost",
+    "PutApp": "put_app",
+    "RemoveApp": "remove_app",
+    "ShutdownExecutor": "remove_app",
+    "SetAppEnabled": "app_mark",
+    "disabled_app": "app_mark",
+    "PutJob": "put_job",
+    "RemoveJob": "remove_job",
+    "SetJobEnabled": "job_mark",
+    "Trigger": "trigger",
+    "KillTask": "kill_task",
+    "Kill": "kill_task",
+    "Suppress": "app_mark",
+}
+_AT_A_START = {"acquire", "load", "proof", "restore", "start"}
+
+# kind → how often it is drawn. `a` and `b` of a fault are numbers whose meaning the kind gives.
+_WEIGHTS = {
+    "crash": 10, "pause": 5, "second_leader": 2, "store_fails": 3, "store_lies": 4, "store_down": 2,
+    "stream_cut": 3, "partition": 2, "update_lost": 5, "update_doubled": 4, "update_late": 5, "call_lost": 4,
+    "rescind": 3, "rescind_accepted": 3, "agent_cut": 4, "agent_dies": 2, "agent_gone": 1, "master_restart": 2,
+    "master_forgets": 1, "teardown": 1, "executor_dies": 4, "executor_hangs": 2, "executor_cut": 3,
+    "finish_twice": 3, "start_fails": 2, "clock": 3, "put_app": 2, "put_job": 5, "remove_job": 2, "remove_app": 1,
+    "app_mark": 2, "job_mark": 4, "trigger": 8, "kill_task": 3,
+}  # fmt: skip
+KINDS = tuple(_WEIGHTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`at` counts milliseconds from the beginning of the history."""
+
+    at: int
+    kind: str
+    a: int
+    b: int
+
+    def __str__(self) -> str:
+        what = f" {POINTS[self.a % len(POINTS)]!r}" if self.kind in ("crash", "pause") else f" {self.a}"
+        return f"{self.at / 1000:8.3f}s {self.kind}{what} {self.b}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`agents`: cpus of each. `jobs`: how many there are at first."""
+
+    seed: int
+    agents: tuple[int, ...]
+    jobs: int
+    length_ms: int
+    faults: tuple[Fault, ...]
+
+
+def make_plan(seed: int) -> Plan:
+    """The same seed gives the same plan, on every platform and version."""
+    dice = random.Random(f"plan {seed}")
+    agents = tuple(dice.choice((2, 4, 6)) for _ in range(dice.randint(2, 4)))
+    length = dice.randint(25_000, 50_000)
+    faults: list[Fault] = []
+    for number in range(dice.randint(8, 30)):
+        kind = dice.choices(KINDS, list(_WEIGHTS.values()))[0]
+        at = dice.randrange(500, length)
+        fault = Fault(at, kind, dice.randrange(1_000_000), dice.randrange(1_000_000))
+        if kind in ("crash", "pause"):
+            # All points get their turn, however many histories there are.
+            fault = Fault(at, kind, (seed * 7 + number * 11) % len(POINTS), fault.b)
+            faults += _to_get_there(fault, dice)
+        faults.append(fault)
+    return Plan(seed, agents, dice.randint(3, 6), length, tuple(sorted(faults, key=lambda one: one.at)))
+
+
+def _to_get_there(fault: Fault, dice: random.Random) -> list[Fault]:
+    what = POINTS[fault.a].split()[-1]
+    if what in _AT_A_START:
+        return [Fault(fault.at + 50, "second_leader", 0, 0)]
+    if what not in _LEADS_TO:
+        return []
+    return [Fault(fault.at + 50, _LEADS_TO[what], dice.randrange(1_000_000), dice.randrange(1_000_000))]

@@ -1,0 +1,363 @@
+"""The promise, as checks. Each names what it holds the scheduler to; numbers are those of the list below.
+
+1. No (job, shard) runs twice at one instant by what the executors know, unless Mesos had given up the earlier attempt
+   (its agent gone for good, or unknown to a master without memory; its framework removed). Each overlap is listed.
+2. Every recorded firing reaches an outcome, or waits with a reason; none vanishes. Whatever is passed over as
+   considered was queued or counted as skipped.
+3. Every claim is released exactly once. At rest nothing is claimed and no index has grown.
+4. No agent is over-committed, executors included, by the master's own books; no ACCEPT spends more than was offered.
+5. Only the holder of the current epoch changes anything, in the store or at Mesos.
+6. Once the faults have stopped all desired residents run and all due work ends, in bounded time.
+7. What a command was answered as done is done, after any crash.
+8. Stored first: a launch leaves after its intent is stored, an acknowledgement after what it acknowledges is.
+9. No task id, attempt or fence token is used twice; fence tokens of a shard grow.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobcloud.dev.registry import Offer
+from jobcloud.dev.resources import NOTHING
+from jobcloud.messages import Accept, Acknowledge, Call, Kind
+from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
+from jobcloud.offers import amounts
+from jobcloud.ports import StoredWrite
+from jobcloud.server import records
+
+if TYPE_CHECKING:
+    from .executors import Run
+    from .schedulers import Process
+    from .world import World
+
+Entries = dict[tuple[str, str], bytes]
+_GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
+_NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
+_ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED",
+                   "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})  # fmt: skip
+
+
+class Truth:
+    """What happened outside of the scheduler: what ran, what Mesos said, which calls had effect."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.running: dict[tuple[str, int], list[Run]] = {}
+        self.ended: dict[str, str] = {}  # task id → how
+        self.begun: set[str] = set()
+        self.doubtful: set[str] = set()  # tasks out of reach once: nobody could tell whether they ran
+        self.overlaps: list[str] = []
+        self.gone: set[str] = set()  # agents marked so
+        self.removed: set[str] = set()  # frameworks
+        self.given_up: set[str] = set()
+        self.state_of: dict[str, tuple[str, str]] = {}  # uuid → task id, state
+        self.launched: set[str] = set()
+        self.attempts: set[tuple[str, int, int]] = set()
+        self.fences: dict[tuple[str, int], int] = {}
+        self.epoch = 0
+
+    def started(self, run: Run) -> None:
+        self._world.note(f"executor runs {run.task_id}")
+        others = self.running.setdefault((run.job, run.item), [])
+        for other in others:
+            why = self._replaced(other)
+            if not why:
+                self._world.violation(f"1: {run.job}/{run.item} runs twice: {other.task_id} and {run.task_id}")
+            self.overlaps.append(f"{other.task_id} and {run.task_id}: {why}")
+        others.append(run)
+        self.begun.add(run.task_id)
+
+    def _replaced(self, run: Run) -> str:
+        if run.framework_id in self.removed:
+            return "its framework was removed"
+        if run.agent_id in self.gone:
+            return "its agent was marked gone"
+        return "Mesos gave it up" if run.task_id in self.given_up else ""
+
+    def stopped(self, run: Run, how: str) -> None:
+        self._world.note(f"executor ends {run.task_id}: {how}")
+        place = self.running[run.job, run.item]
+        place.remove(run)
+        if not place:
+            del self.running[run.job, run.item]
+        self.ended[run.task_id] = how
+
+    def told(self, status: dict[str, Any]) -> None:
+        """The master sends an update to a scheduler."""
+        task_id = status["task_id"]["value"]
+        if status["state"] in _GIVEN_UP:
+            self.given_up.add(task_id)
+        if status["state"] == "TASK_UNREACHABLE":
+            self.doubtful.add(task_id)
+        if status["state"] == "TASK_ERROR" and "more than available" not in status["message"]:
+            self._world.violation(f"4: Mesos found {task_id} invalid: {status['message'][:300]}")
+        if "uuid" in status:
+            self.state_of[status["uuid"]] = task_id, status["state"]
+
+    def called(self, process: Process, call: dict[str, Any], offers: dict[str, Offer]) -> None:
+        """The master has carried a call out."""
+        epoch = process.leader.epoch
+        if epoch < self.epoch:
+            self._world.violation(f"5: {process.name} of epoch {epoch} was heard by Mesos after epoch {self.epoch}")
+        if call["type"] == "ACCEPT":
+            self._accepted(call["accept"], offers)
+
+    def subscribed(self, epoch: int) -> None:
+        self.epoch = max(self.epoch, epoch)
+
+    def _accepted(self, accept: dict[str, Any], offers: dict[str, Offer]) -> None:
+        tasks = [task for operation in accept["operations"] for task in operation["launch"]["task_infos"]]
+        for task in tasks:
+            self._launched(task)
+        if all(one["value"] in offers for one in accept["offer_ids"]):
+            for agent in self._world.cluster.master.agents.values():
+                used = agent.used()
+                for offer in agent.offers.values():
+                    used = used + offer.resources
+                if not agent.total.contains(used):
+                    self._world.violation(f"4: {agent.agent_id} has {agent.total}, and is to give {used}")
+
+    def _launched(self, task: dict[str, Any]) -> None:
+        task_id = task["task_id"]["value"]
+        if task_id in self.launched:
+            self._world.violation(f"9: {task_id} is launched twice")
+        self.launched.add(task_id)
+        payload = json.loads(base64.b64decode(task["data"]))
+        context = payload["shardingContext"]
+        place = context["jobName"], context["shardingItem"]
+        attempt = payload["runId"], context["shardingItem"], payload["attempt"]
+        if attempt in self.attempts:
+            self._world.violation(f"9: attempt {attempt} is launched twice")
+        self.attempts.add(attempt)
+        if payload["fence"] <= self.fences.get(place, 0):
+            self._world.violation(f"9: the fence of {task_id} does not grow: {payload['fence']}")
+        self.fences[place] = payload["fence"]
+
+    def end_of(self, task_id: str) -> str:
+        """What became of a task: how it ended, "runs" or "never ran"."""
+        return self.ended.get(task_id, "runs" if task_id in self.begun else "never ran")
+
+
+class Promise:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._epoch = 0
+        self.firings: dict[str, Firing] = {}  # as last stored, the deleted ones too
+        self.skipped = 0
+
+    # ---- the store -------------------------------------------------------------------------------------------
+
+    def written(self, epoch: int, before: Entries, batch: Sequence[StoredWrite]) -> None:
+        """A write has succeeded."""
+        if epoch != self._world.server.epoch:
+            self._world.violation(f"5: epoch {epoch} wrote while {self._world.server.epoch} is current")
+        decoded = {(w.kind, w.key): records.decode(w.kind, w.key, w.value) if w.value else None for w in batch}
+        for (kind, key), record in decoded.items():
+            if kind is Kind.FIRING:
+                self._firing_written(key, record, decoded)
+        for (kind, key), record in decoded.items():
+            if kind is Kind.JOB_STATE and isinstance(record, JobState):
+                self._considered(key, record, before, decoded)
+
+    def _firing_written(self, key: str, record: Any, batch: dict[Any, Any]) -> None:
+        if record is not None:
+            if (old := self.firings.get(key)) is not None and old.ended_ms and record != old:
+                self._world.violation(f"2: {key} had ended and goes on")
+            self._outcomes(record)
+            self.firings[key] = record
+            return
+        old = self.firings.get(key)
+        if old is None or old.ended_ms:
+            return
+        if (Kind.JOB, old.job) in batch or not self._stored(Kind.JOB, old.job):
+            alive = [
+                s.task_id for s in old.shards if s.state is ShardState.ACTIVE and self._stored(Kind.TASK, s.task_id)
+            ]
+            if not alive:
+                return
+        self._world.violation(f"2: {key} vanishes unfinished: {old}")
+
+    def _outcomes(self, firing: Firing) -> None:
+        """What a shard is said to have come to, its executor knows as well."""
+        for item, shard in enumerate(firing.shards):
+            how = self._world.truth.end_of(shard.task_id)
+            if shard.state is ShardState.FINISHED and how != "TASK_FINISHED":
+                self._world.violation(f"2: {firing.id}/{item} is FINISHED, yet its task {how}")
+            if shard.state is ShardState.FAILED and how != "TASK_FAILED" and self._comes_back(firing, shard, how):
+                self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
+
+    def _comes_back(self, firing: Firing, shard: Shard, how: str) -> bool:
+        """Whether a shard whose attempt was lost through no fault of its job has to be tried again."""
+        entries = self._world.server.entries
+        job_value, state_value = entries.get((Kind.JOB, firing.job)), entries.get((Kind.JOB_STATE, firing.job))
+        if job_value is None or state_value is None or shard.failures >= self._world.most_failures:
+            return False
+        job, state = (
+            records.decode(Kind.JOB, firing.job, job_value),
+            records.decode(Kind.JOB_STATE, firing.job, state_value),
+        )
+        assert isinstance(job, Job)
+        assert isinstance(state, JobState)
+        if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app) in entries:
+            return False
+        killed = shard.task_id in self._world.operators.killed
+        if how == "never ran" and shard.task_id not in self._world.truth.doubtful:
+            return not killed
+        return not killed and job.failover and how in ("never ran", "died")
+
+    def _stored(self, kind: Kind, key: str) -> bool:
+        return (kind, key) in self._world.server.entries
+
+    def _considered(self, name: str, state: JobState, before: Entries, batch: dict[Any, Any]) -> None:
+        """No due instant is passed over in silence."""
+        old_value, job_value = before.get((Kind.JOB_STATE, name)), before.get((Kind.JOB, name))
+        if old_value is None or job_value is None or (Kind.JOB, name) in batch:
+            return
+        old, job = records.decode(Kind.JOB_STATE, name, old_value), records.decode(Kind.JOB, name, job_value)
+        assert isinstance(old, JobState)
+        assert isinstance(job, Job)
+        if job.kind is JobKind.DAEMON or state.disabled or old.disabled or state.considered_ms == old.considered_ms:
+            return
+        if state.considered_ms < old.considered_ms:
+            self._world.violation(f"2: {name} is considered until {state.considered_ms}, was {old.considered_ms}")
+        if any(kind is Kind.DISABLED_APP for kind, _ in batch) or (Kind.DISABLED_APP, job.app) in before:
+            return
+        due = job.schedule().between(old.considered_ms, state.considered_ms, 20)
+        firings = [one for (kind, _), one in batch.items() if kind is Kind.FIRING and isinstance(one, Firing)]
+        caught_up = any(one.job == name and one.cause is Cause.CATCH_UP for one in firings)
+        recorded = {one.fire_ms for one in self.firings.values() if one.job == name and one.cause is Cause.CRON}
+        missing = [instant for instant in due if instant not in recorded]
+        if missing and not caught_up and state.skipped == old.skipped:
+            self._world.violation(f"2: {name} was due at {missing} and nobody says why it did not fire")
+
+    # ---- calls -----------------------------------------------------------------------------------------------
+
+    def sent(self, process: Process, call: Call | Acknowledge) -> None:
+        """A call is handed to the driver."""
+        if isinstance(call, Accept):
+            for launched in call.launches:
+                if not self._stored(Kind.TASK, launched.task_id) and process.leader.epoch == self._world.server.epoch:
+                    self._world.violation(f"8: {launched.task_id} is sent, its intent is not stored")
+            self._spends(call)
+        elif isinstance(call, Acknowledge) and process.leader.epoch == self._world.server.epoch:
+            self._acknowledges(call)
+
+    def _spends(self, call: Accept) -> None:
+        master = self._world.cluster.master
+        if not all(offer_id in master.offers for offer_id in call.offer_ids):
+            return
+        offered = NOTHING
+        for offer_id in call.offer_ids:
+            offered = offered + master.offers[offer_id].resources
+        spent = amounts(share for one in call.launches for share in one.shares)
+        for name, amount in (("cpus", spent.cpus), ("mem", spent.mem), ("disk", spent.disk)):
+            if amount > offered.amount(name):
+                self._world.violation(f"4: an ACCEPT spends {amount} of {offered.amount(name)} {name}")
+
+    def _acknowledges(self, call: Acknowledge) -> None:
+        task_id, state = self._world.truth.state_of.get(call.uuid, (call.task_id, ""))
+        value = self._world.server.entries.get((Kind.TASK, call.task_id))
+        if task_id != call.task_id:
+            self._world.violation(f"8: the update of {task_id} is acknowledged for {call.task_id}")
+        if value is None:
+            return
+        task = records.decode(Kind.TASK, call.task_id, value)
+        assert isinstance(task, Task)
+        if state in _ENDS or (state == "TASK_RUNNING" and task.state in _NOT_YET):
+            self._world.violation(f"8: {state} of {task_id} is acknowledged, stored is {task.state}")
+
+    # ---- processes -------------------------------------------------------------------------------------------
+
+    def turned(self, process: Process) -> None:
+        """A turn of the loop is over: the core's own invariants hold, what it knows is what is stored."""
+        try:
+            process.core.validate()
+        except AssertionError as error:
+            self._world.violation(f"3: {error}")
+        if process.core.faults:
+            self._world.violation(f"2: a job has failed inside the scheduler: {process.core.faults}")
+
+    def restored(self, process: Process) -> None:
+        self.turned(process)
+        if process.leader.epoch == self._world.server.epoch:  # whoever was superseded since need know nothing
+            self.as_stored(process)
+            self._world.operators.check(process)
+
+    def as_stored(self, process: Process) -> None:
+        """Whatever task is stored the leader has taken up, unless its next write deletes it."""
+        core, entries = process.core, self._world.server.entries
+        stored = {key for kind, key in entries if kind == Kind.TASK}
+        if not stored <= core.tasks.keys() | _dirty(core):
+            self._world.violation(f"2: stored tasks are not adopted: {stored - core.tasks.keys()}")
+
+    def process_ended(self, process: Process) -> None:
+        self._world.operators.process_ended(process)
+
+    # ---- at the end ------------------------------------------------------------------------------------------
+
+    def unsettled(self, process: Process, due_until: int) -> str:
+        """What still has to come to an end or to run; "" where nothing has."""
+        core = process.core
+        for firing in core.firings.values():
+            if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
+                return f"{firing.id} has not ended: {_brief(firing.shards)}: {self._why(process, firing.job)}"
+        for job in core.jobs.values():
+            if job.kind is JobKind.DAEMON and not core.states[job.name].disabled and job.app not in core.disabled_apps:
+                for item in range(job.shard_count):
+                    if len(self._world.truth.running.get((job.name, item), ())) != 1:
+                        runs = self._world.truth.running.get((job.name, item), ())
+                        return f"resident {job.name}/{item} does not run once: {[run.task_id for run in runs]}"
+        for place, runs in self._world.truth.running.items():
+            if len(runs) != 1:
+                return f"{place} runs {len(runs)} times"
+            job = core.jobs.get(place[0])
+            if runs[0].daemon and (job is None or core.states[job.name].disabled or job.app in core.disabled_apps):
+                return f"resident {place} runs, which nobody wants any more"
+            if runs[0].task_id not in core.tasks:
+                return f"{runs[0].task_id} runs and the scheduler does not know it"
+        return ""
+
+    def _why(self, process: Process, job: str) -> str:
+        if job not in process.core.jobs:
+            return "its job was removed"
+        return ", ".join(reason.text for reason in process.core.explain(job, self._world.clock()).reasons)
+
+    def unrest(self, process: Process) -> str:
+        """What is left when every app and job has been removed and there was time for it to end."""
+        core, master = process.core, self._world.cluster.master
+        if self._world.truth.running:
+            return f"still running: {sorted(self._world.truth.running)}"
+        if core.tasks or core.firings:
+            return f"the scheduler has {list(core.tasks)}, {list(core.firings)}"
+        alive = [executor.id for host in self._world.cluster.hosts for executor in host.executors.values()]
+        if alive:
+            return f"executors still live: {alive}"
+        return "".join(
+            f"{agent.agent_id} still has {list(agent.tasks)}" for agent in master.agents.values() if agent.tasks
+        )
+
+    def leftovers(self, process: Process) -> str:
+        """At rest no index of the scheduler holds anything, nor does the store but the framework's id."""
+        core = process.core
+        claims, holds = core.cluster.claim_count()
+        indexes: dict[str, Any] = {
+            "executors": list(core.executors), "claims": claims, "holds": holds,
+            "matcher": core.cluster.matcher.claims(), "queue": len(core.queue),
+            "unanswered": core._unanswered, "kills": core._kills, "silent": core._silent, "load": core._load,
+            "gone": core._gone, "idle": core._idle, "history": core._history, "due": core._due,
+            "timers": core._timers, "plans": core._plans, "states": core.states, "disabled": core.disabled_apps,
+            "refusals": core._refusals, "faults": core.faults,
+            "store": [key for key in self._world.server.entries if key[0] != Kind.FRAMEWORK],
+        }  # fmt: skip
+        return ", ".join(f"{name}: {left}" for name, left in indexes.items() if left)
+
+
+def _brief(shards: Sequence[Shard]) -> str:
+    return " ".join(f"{shard.state}{'' if not shard.task_id else ':' + shard.task_id}" for shard in shards)
+
+
+def _dirty(core: Any) -> set[str]:
+    return {key for kind, key in core._dirty if kind is Kind.TASK}

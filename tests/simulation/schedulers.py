@@ -1,0 +1,458 @@
+"""Scheduler processes: the real leader, core and driver; simulated around them are store, network, and sudden death."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from jobcloud.adapters.memory import MemoryStore
+from jobcloud.adapters.mesos import MesosDriver, MesosSettings
+from jobcloud.adapters.mesos_hardened import HardenedDriver
+from jobcloud.adapters.mesos_link import Address, CallFailed
+from jobcloud.errors import Fenced, StoreError
+from jobcloud.launch import Artifacts
+from jobcloud.match import Matcher
+from jobcloud.messages import Accept, Acknowledge, Call, Command, Effect, Event, Publish
+from jobcloud.model import Task
+from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.scheduler import Policy, Scheduler
+from jobcloud.server.leader import Arrived, CoreFailed, Item, Leader, Order, refuse
+from jobcloud.server.records import Restored
+
+if TYPE_CHECKING:
+    from .world import World
+
+POLICY = Policy(
+    Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec python3 executor.zip"),
+    offer_hold_ms=2_000, decline_refuse_ms=2_000, most_waiting=8, most_failures=30, history=20,
+    reconcile_interval_ms=30_000, reconcile_most_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
+    sweep_ms=10_000,
+)  # fmt: skip
+_MESOS = MesosSettings("master:5050", user="sim", failover_timeout_s=604_800.0)
+_ADDRESS = Address("master", 5050)
+_PATIENCE_MS = 10_000  # two heartbeats and a half
+
+
+class Crash(BaseException):
+    """The process is gone at this very point."""
+
+
+class WatchedMatcher:
+    """The matcher; what is released was claimed, and only once."""
+
+    def __init__(self, dimensions: int) -> None:
+        self._matcher = Matcher(dimensions)
+
+    def release(self, release_ids: Any) -> Any:
+        unknown = self._matcher.release(release_ids)
+        assert not len(unknown), f"released twice, or never claimed: {unknown}"
+        return unknown
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._matcher, name)
+
+
+class SimStore(MemoryStore):
+    """The store as one process sees it; it may be out of reach, fail, or do its work and say that it failed."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        super().__init__(world.server)
+        self._world, self._process = world, process
+
+    def _reach(self, what: str) -> None:
+        self._process.point(f"before {what}")
+        if self._world.now < self._world.store_down_until:
+            raise StoreError("the store is out of reach")
+
+    def acquire(self) -> int:
+        self._reach("acquire")
+        epoch = super().acquire()
+        self._process.point("after acquire")
+        return epoch
+
+    def load(self) -> StoredRecords:
+        self._reach("load")
+        stored = super().load()
+        self._process.point("after load")
+        return stored
+
+    def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
+        what = "write" if batch else "proof"
+        self._reach(what)
+        if batch and self._world.take("store_fails"):
+            raise StoreError("not written")
+        before = dict(self._world.server.entries)
+        super().write(epoch, batch)
+        self._world.promise.written(epoch, before, batch)
+        if batch and self._world.take("store_lies"):
+            raise StoreError("written, yet reported as failed")
+        for kind in dict.fromkeys(write.kind for write in batch):
+            self._process.point(f"stored {kind}")
+        self._process.point(f"after {what}")
+
+
+class SimCore(Scheduler):
+    process: Any = None  # not there yet while it restores itself
+
+    def handle(self, event: Event) -> list[Effect]:
+        effects = super().handle(event)
+        self.process.world.note(f"{self.process.name} {event!r}"[:300])
+        self.process.point(f"decided {type(event).__name__}")
+        return effects
+
+    def _kill(self, task: Task, at: int) -> None:
+        if self.process is not None:
+            self.process.world.operators.killed.add(task.id)
+        super()._kill(task, at)
+
+
+class SimSession:
+    """One subscription at the master, in place of `mesos_link.Session`."""
+
+    def __init__(self, driver: SimDriver) -> None:
+        self.driver = driver
+        self.process = driver.process
+        self.address = _ADDRESS
+        self.stream_id = ""
+        self.subscribed = self.ended = False
+        self.end_reason = ""
+        self.patience_s = 15.0
+        self.heard = self.process.world.now
+        self._world = self.process.world
+
+    def receive(self, record: bytes) -> None:
+        """A record arrives. A process that is stopped finds it when it goes on."""
+        if self.ended or self.process.dead:
+            return
+        if self.process.partitioned:
+            # A stream has no gaps: what got lost ends it.
+            self._world.later(self.process.partition_until - self._world.now, self.end, "the connection was reset")
+            return
+        if self.process.stopped:
+            self.process.missed.append((self, record))
+            return
+        self.heard = self._world.now
+        self.driver.take(self, record)
+
+    def post(self, body: bytes) -> None:
+        if self.ended:
+            raise CallFailed(f"not connected: {self.end_reason}", certain=True)
+        if self.process.partitioned or self._world.take("call_lost"):
+            if self._world.dice.random() < 0.5:
+                self._world.cluster.call(self, body)
+            self.end("a call was not answered in time")
+            raise CallFailed("not answered", certain=False) from TimeoutError()
+        reply = self._world.cluster.call(self, body)
+        if reply.status >= 300:
+            raise CallFailed(f"HTTP {reply.status}: {reply.body}", certain=reply.status < 500)
+
+    def end(self, reason: str) -> None:
+        if self.ended:
+            return
+        self.ended, self.end_reason = True, reason
+        self._world.later(self._world.dice.randint(0, 30), self._world.cluster.stream_lost, self.stream_id)
+        self._world.later(0, self.driver.left, self)
+
+    def watch(self) -> None:
+        """Too long a silence ends it."""
+        if not self.ended:
+            if self._world.now - self.heard >= _PATIENCE_MS:
+                self.end("no event and no heartbeat")
+            else:
+                self._world.later(_PATIENCE_MS, self.watch)
+
+
+class SimDriver:
+    """The real driver without its threads and sockets: every attempt, event and call is an event of the world."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.world = process.world
+        self.real = MesosDriver(_MESOS)
+        self.hardened: HardenedDriver = self.real._driver
+        self.stopped = False
+        self._attempting = self._calling = False
+        self._proven: set[tuple[str, str]] = set()
+
+    def start(self, deliver: Callable[[Event], None], framework_id: str) -> None:
+        self.process.point("before start")
+        self.real._deliver = deliver
+        self.hardened._started = True
+        if framework_id:
+            self.hardened.framework_id = framework_id
+        self._attempt_in(self.world.dice.randint(1, 40))
+        self.process.point("after start")
+
+    def _attempt_in(self, wait_ms: int) -> None:
+        if not self._attempting and not self.stopped:
+            self._attempting = True
+            self.world.later(wait_ms, self._attempt)
+
+    def _attempt(self) -> None:
+        self._attempting = False
+        if self.stopped or self.process.dead or self.hardened._barred or self.hardened._attempt is not None:
+            return
+        if self.process.partitioned or self.process.stopped:
+            self._attempt_in(500)
+            return
+        session: Any = SimSession(self)
+        self.hardened._attempt, self.hardened._replaced = session, False
+        self.world.note(f"{self.process.name} subscribes as {self.hardened.framework_id}")
+        self.world.cluster.subscribe(session, self.hardened.gen_request())
+        self.world.truth.subscribed(self.process.leader.epoch)
+        session.watch()
+
+    def take(self, session: Any, record: bytes) -> None:
+        if not self.stopped:
+            self.hardened._take(session, record)
+
+    def left(self, session: Any) -> None:
+        """A subscription is over: the driver says so and tries again, after a while if it was replaced by another."""
+        if self.stopped or self.process.dead or self.hardened._attempt is not session:
+            return
+        if self.process.stopped:
+            self.world.later(200, self.left, session)
+            return
+        self.hardened._leave(session)
+        replaced = self.hardened._replaced
+        self._attempt_in(self.world.dice.randint(4_000, 8_000) if replaced else self.world.dice.randint(100, 400))
+
+    def send(self, call: Call | Acknowledge) -> None:
+        name = type(call).__name__
+        self.process.point(f"before {name}")
+        self.world.promise.sent(self.process, call)
+        if isinstance(call, Accept) and self.world.take("rescind_accepted"):
+            self.world.cluster.rescind(call.offer_ids[0])
+        self.real.send(call)
+        self._call_in(self.world.dice.randint(0, 3))
+        self.process.point(f"after {name}")
+
+    def _call_in(self, wait_ms: int) -> None:
+        if not self._calling:
+            self._calling = True
+            self.world.later(wait_ms, self._make_calls)
+
+    def _make_calls(self) -> None:
+        self._calling = False
+        if self.process.stopped and not self.process.dead:
+            self._call_in(50)
+            return
+        if self.stopped or self.real._errands.empty():
+            return
+        errand, session = self.real._errands.get()
+        self.world.note(f"{self.process.name} calls {errand!r}"[:200])
+        self.real._run_errand(errand, session)
+        if self.hardened._attempt is None:
+            self._attempt_in(1)
+        if self.process.dead:
+            self.stopped = True  # this call was on its way when the process died; the others never left
+        elif not self.real._errands.empty():
+            self._call_in(self.world.dice.randint(0, 3))
+
+    def stop(self) -> None:
+        """What was decided before still goes out."""
+        self.process.point("before stop")
+        while not self.stopped and not self.process.partitioned and not self.real._errands.empty():
+            self.real._run_errand(*self.real._errands.get())
+        self.stopped = True
+        self.real._stopping = True
+        session = self.hardened._attempt
+        if session is not None:
+            session.end("stopped")
+        self.process.point("after stop")
+
+    def teardown(self) -> None:
+        raise AssertionError("nobody asked for it")
+
+    def vanish(self) -> None:
+        """The process died: one call may have been on its way, the connection breaks."""
+        session = self.hardened._attempt
+        self.real._deliver = lambda event: None
+        if self.world.dice.random() < 0.5:
+            self.stopped = True
+        else:
+            self._call_in(1)
+        if session is not None:
+            self.world.later(self.world.dice.randint(3, 400), session.end, "the process died")
+
+
+class Process:
+    """A scheduler process: what `server.loop` does, turn by turn, without its thread."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.name = f"s{number}"
+        self.dead = self.stopped = self._busy = self._ready = False
+        self.partition_until = 0
+        self.inbox: deque[Item] = deque()
+        self.missed: deque[tuple[SimSession, bytes]] = deque()
+        self._turn_at = -1
+        self.driver: SimDriver | None = None
+        self.leader: Leader[SimCore] = Leader(
+            SimStore(world, self), self._make_driver, self._restore, self._tell, now_ms=world.clock
+        )
+
+    @property
+    def partitioned(self) -> bool:
+        return self.world.now < self.partition_until
+
+    @property
+    def ready(self) -> bool:
+        return self._ready and not self.dead
+
+    @property
+    def core(self) -> SimCore:
+        return self.leader.core
+
+    # ---- death and sleep -------------------------------------------------------------------------------------
+
+    def point(self, label: str) -> None:
+        """A place where the process may die, or be stopped for a while as by SIGSTOP."""
+        fault = self.world.at_point(label)
+        if fault is None:
+            return
+        self.world.note(f"{self.name} {fault.kind} {label}")
+        if fault.kind == "crash":
+            raise Crash
+        self._sleep(fault.b)
+
+    def _sleep(self, number: int) -> None:
+        """The world goes on meanwhile, sometimes with another leader."""
+        if self.stopped:
+            return
+        self.stopped = True
+        if number % 3:
+            self.world.later(number % 97, self.world.start_process)
+        self.world.run_until(self.world.now + 100 + number % 9_000, nested=True)
+        self.stopped = False
+        self.world.later(0, self._wake_up)
+
+    def _wake_up(self) -> None:
+        missed, self.missed = self.missed, deque()
+        for session, record in missed:
+            session.receive(record)
+
+    def die(self) -> None:
+        self.dead = True
+        self.world.note(f"{self.name} is dead")
+        if self.driver is not None:
+            self.driver.vanish()
+        self.world.promise.process_ended(self)
+        self.inbox.clear()
+
+    # ---- the loop --------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        self._guarded(self._begin)
+
+    def _begin(self) -> None:
+        self.leader.acquire()
+        self._lead()
+
+    def _lead(self) -> None:
+        self.leader.reload()
+        self.point("after restore")
+        self.world.promise.restored(self)
+        self.leader.connect(lambda session, event: self.put(Arrived(event, session)))
+        self._ready = True
+        self._turn_in(0)
+
+    def put(self, item: Item) -> None:
+        self.inbox.append(item)
+        self._turn_in(self.world.dice.randint(0, 3))
+
+    def order(self, make: Callable[[int], Command]) -> Future[None]:
+        reply: Future[None] = Future()
+        self.put(Order(make, reply))
+        return reply
+
+    def _turn_in(self, wait_ms: int) -> None:
+        at = self.world.now + wait_ms
+        if not self.world.now <= self._turn_at <= at:
+            self._turn_at = at
+            self.world.later(wait_ms, self._turn, at)
+
+    def _turn(self, planned: int) -> None:
+        if planned != self._turn_at or self.dead or self._busy or not self._ready:
+            return
+        self._turn_at = -1
+        taken = list(self.inbox)
+        self.inbox.clear()
+        self._guarded(lambda: self._process(taken))
+        if self.ready:
+            self._turn_in(0 if self.inbox else max(1, self.leader.wake_ms()))
+
+    def _process(self, items: list[Item]) -> None:
+        try:
+            self.leader.process(items)
+        except CoreFailed as error:
+            self.world.violation(f"the core failed: {error!r} {error.__cause__!r}")
+            raise
+        self.world.promise.turned(self)
+
+    def _guarded(self, do: Callable[[], None]) -> None:
+        self._busy = True
+        try:
+            do()
+        except Crash:
+            self.die()
+        except Fenced:
+            self._end()
+        except StoreError as error:
+            self._recover(str(error))
+        except CoreFailed as error:
+            self._recover(str(error))
+        finally:
+            self._busy = False
+        if self.dead and not self.world.living():
+            self.world.later(self.world.dice.randint(50, 2_500), self.world.start_process)
+
+    def _end(self) -> None:
+        """Another leads: everybody gets an answer, and nothing is written or sent from here on."""
+        self.world.note(f"{self.name} steps down")
+        self._ready = False
+        refuse(self.inbox, "no leader here")
+        self.inbox.clear()
+        with suppress(Crash):
+            self.leader.disconnect()
+        self.dead = True
+        self.world.promise.process_ended(self)
+
+    def _recover(self, problem: str) -> None:
+        self.world.note(f"{self.name} starts over: {problem}")
+        was_ready, self._ready = self._ready, False
+        refuse(self.inbox, "starting over")
+        self.inbox.clear()
+        if not was_ready and not hasattr(self.leader, "core"):
+            self.die()  # it never led: the process ends, another is started
+            return
+        try:
+            self.leader.disconnect()
+        except Crash:
+            self.die()
+            return
+        self.world.later(self.world.dice.randint(100, 1_000), self._again)
+
+    def _again(self) -> None:
+        if not self.dead:
+            self._guarded(self._lead)
+
+    # ---- what the leader is given ----------------------------------------------------------------------------
+
+    def _make_driver(self) -> SimDriver:
+        self.driver = SimDriver(self)
+        return self.driver
+
+    def _restore(self, restored: Restored, epoch: int, at: int) -> SimCore:
+        matcher: Any = WatchedMatcher
+        core = SimCore(POLICY, restored, epoch, at, matcher)
+        core.process = self
+        self.world.operators.killed.update(task.id for task in core.tasks.values() if task.kill_ms)
+        return core
+
+    def _tell(self, notice: Publish) -> None:
+        self.point("before Publish")
+        self.point("after Publish")

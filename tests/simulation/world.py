@@ -1,0 +1,346 @@
+"""One history: the clock and what waits for it, the faults of the plan, and the phases from first start to rest."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from jobcloud.adapters import mesos
+from jobcloud.adapters.memory import MemoryServer
+
+from .cluster import Cluster, Host
+from .operators import Operators
+from .plan import POINTS, START, Fault, Plan
+from .promise import Promise, Truth
+from .schedulers import POLICY, Process
+
+# Longest virtual time from the last fault until all is well, and from the last job's removal until all is at rest.
+SETTLE_MS = 150_000
+REST_MS = 60_000
+_MOST_STEPS = 60_000
+_DAY_MS = 25 * 3_600_000
+# Faults that wait for their occasion: each takes effect once, the next time it can.
+_OCCASIONS = frozenset(
+    {"store_fails", "store_lies", "update_lost", "update_doubled", "update_late", "call_lost", "finish_twice",
+     "start_fails"}
+)  # fmt: skip
+_OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger",
+                        "kill_task"})  # fmt: skip
+
+
+class Stuck(Exception):
+    """The history has shown what it has to show: a violation."""
+
+
+@dataclass(slots=True)
+class History:
+    """What became of a plan."""
+
+    plan: Plan
+    violations: list[str] = field(default_factory=list)
+    steps: int = 0
+    hash: str = ""
+    trace: list[str] = field(default_factory=list)
+    hit: Counter[str] = field(default_factory=Counter)
+    happened: Counter[str] = field(default_factory=Counter)
+    overlaps: list[str] = field(default_factory=list)
+    settled_ms: int = 0
+
+
+class World:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.now = START
+        self.wall = 0  # how far the schedulers' clocks are off
+        self.dice = random.Random(f"world {plan.seed}")
+        self.server = MemoryServer()
+        self.store_down_until = 0
+        self.processes: list[Process] = []
+        self.most_failures = POLICY.most_failures
+        self.history = History(plan)
+        self._queue: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self._sequence = self._numbers = 0
+        self._armed: dict[str, Fault] = {}
+        self._occasions: Counter[str] = Counter()
+        self._depth = 0
+        self._started = 0
+        self.truth = Truth(self)
+        self.promise = Promise(self)
+        self.operators = Operators(self)
+        self.cluster = Cluster(self, plan.agents)
+
+    # ---- time ------------------------------------------------------------------------------------------------
+
+    def clock(self) -> int:
+        """What the schedulers' machines believe."""
+        return self.now + self.wall
+
+    def later(self, ms: int, do: Callable[..., Any], *args: Any) -> None:
+        self._sequence += 1
+        heapq.heappush(self._queue, (self.now + max(ms, 0), self._sequence, do, args))
+
+    def run_until(self, instant: int, nested: bool = False) -> None:
+        """Let everything happen that is due until then; `nested` inside something that waits meanwhile."""
+        self._depth += nested
+        while self._queue and self._queue[0][0] <= instant:
+            at, _, do, args = heapq.heappop(self._queue)
+            self.now = max(self.now, at)
+            do(*args)
+            self.history.steps += 1
+            if self.history.steps > _MOST_STEPS:
+                self.violation("6: it never comes to rest: too many steps")
+            if self.history.violations:
+                raise Stuck
+        self.now = max(self.now, instant)
+        self._depth -= nested
+
+    def number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    # ---- what is told ----------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        self.history.trace.append(f"{(self.now - START) / 1000:8.3f}s {text}")
+
+    def violation(self, text: str) -> None:
+        self.note(f"VIOLATION {text}")
+        self.history.violations.append(text)
+
+    # ---- faults ----------------------------------------------------------------------------------------------
+
+    def take(self, kind: str) -> bool:
+        """Whether a fault of this kind waits for this occasion."""
+        if not self._occasions[kind]:
+            return False
+        self._occasions[kind] -= 1
+        self.history.happened[kind] += 1
+        self.note(f"fault {kind}")
+        return True
+
+    def at_point(self, label: str) -> Fault | None:
+        fault = self._armed.get(label)
+        if fault is None or (fault.kind == "pause" and self._depth >= 2):
+            return None
+        del self._armed[label]
+        self.history.hit[label] += 1
+        self.history.happened[fault.kind] += 1
+        return fault
+
+    def strike(self, fault: Fault) -> None:
+        """A fault of the plan comes."""
+        kind, a, b = fault.kind, fault.a, fault.b
+        if kind in ("crash", "pause"):
+            self._armed[POINTS[a % len(POINTS)]] = fault
+        elif kind in _OCCASIONS:
+            self._occasions[kind] += 1 + b % 3
+        else:
+            self.note(f"fault {kind} {a} {b}")
+            self.history.happened[kind] += 1
+            if kind in _OPERATORS:
+                self.operators.act(kind, a, b)
+            else:
+                getattr(self, f"_{kind}")(a, b)
+
+    def _host(self, number: int) -> Host | None:
+        hosts = [host for host in self.cluster.hosts if not host.dead]
+        return hosts[number % len(hosts)] if hosts else None
+
+    def _second_leader(self, a: int, b: int) -> None:
+        self.start_process()
+
+    def _store_down(self, a: int, b: int) -> None:
+        self.store_down_until = self.now + a % 6_000
+
+    def _stream_cut(self, a: int, b: int) -> None:
+        for session in list(self.cluster.sessions.values()):
+            session.end("the connection was reset")
+
+    def _partition(self, a: int, b: int) -> None:
+        living = self.living()
+        if living:
+            living[a % len(living)].partition_until = self.now + 500 + b % 25_000
+
+    def _rescind(self, a: int, b: int) -> None:
+        offers = list(self.cluster.master.offers)
+        if offers:
+            self.cluster.rescind(offers[a % len(offers)])
+        self._occasions["rescind_accepted"] += not offers
+
+    def _rescind_accepted(self, a: int, b: int) -> None:
+        self._occasions["rescind_accepted"] += 1
+
+    def _agent_cut(self, a: int, b: int) -> None:
+        if (host := self._host(a)) is not None:
+            self.cluster.cut(host, timed_out=b % 3 == 0)
+            self.later(200 + b % 25_000, self.cluster.join, host)
+
+    def _agent_dies(self, a: int, b: int) -> None:
+        if (host := self._host(a)) is not None:
+            self.cluster.kill_host(host)
+            self.later(1_000 + b % 20_000, self.cluster.replace_host, host)
+
+    def _agent_gone(self, a: int, b: int) -> None:
+        if (host := self._host(a)) is not None and host.agent.agent_id:
+            if b % 3 == 0:
+                self.cluster.cut(host, timed_out=b % 2 == 0)
+                self.later(3_000 + b % 15_000, self.cluster.join, host)
+            self.cluster.mark_gone(host)
+
+    def _master_restart(self, a: int, b: int) -> None:
+        self.cluster.restart(forgetful=False)
+
+    def _master_forgets(self, a: int, b: int) -> None:
+        self.cluster.restart(forgetful=True)
+
+    def _teardown(self, a: int, b: int) -> None:
+        self.cluster.teardown()
+
+    def _executors(self) -> list[Any]:
+        return [executor for host in self.cluster.hosts for executor in host.executors.values() if executor.alive]
+
+    def _executor_dies(self, a: int, b: int) -> None:
+        if found := self._executors():
+            found[a % len(found)].die(9)
+
+    def _executor_hangs(self, a: int, b: int) -> None:
+        if found := self._executors():
+            executor = found[a % len(found)]
+            executor.hung = True
+            self.later(2_000 + b % 20_000, executor.die, 9)
+
+    def _executor_cut(self, a: int, b: int) -> None:
+        if found := self._executors():
+            found[a % len(found)].cut()
+
+    def _clock(self, a: int, b: int) -> None:
+        self.wall += (-7_000, 8_000, -3_600_000, 3_600_000, -90_000, 600_000, 900, -900)[a % 8]
+
+    # ---- schedulers ------------------------------------------------------------------------------------------
+
+    def start_process(self) -> None:
+        self._started += 1
+        process = Process(self, self._started)
+        self.processes = [*self.living(), process]
+        self.note(f"{process.name} starts")
+        process.begin()
+
+    def living(self) -> list[Process]:
+        return [process for process in self.processes if not process.dead]
+
+    def someone(self) -> Process | None:
+        """A scheduler that takes commands; the newest, or once in a while an older one that thinks it leads."""
+        ready = [process for process in self.living() if process.ready]
+        if not ready:
+            return None
+        return ready[0] if self.dice.random() < 0.2 else ready[-1]
+
+    def leader(self) -> Process | None:
+        return next((p for p in self.living() if p.ready and p.leader.epoch == self.server.epoch), None)
+
+    # ---- the phases ------------------------------------------------------------------------------------------
+
+    def play(self) -> None:
+        for fault in self.plan.faults:
+            self.later(fault.at, self.strike, fault)
+        self.start_process()
+        self.operators.set_up(self.plan.jobs)
+        self.run_until(START + self.plan.length_ms)
+        self._heal()
+        due_until = self.clock()
+        self.history.settled_ms = self._until(lambda p: self.promise.unsettled(p, due_until), SETTLE_MS, "6: ")
+        for app in ("a0", "a1"):
+            self._remove(app)
+        self._until(self.promise.unrest, REST_MS, "3: at rest ")
+        self.wall += _DAY_MS
+        self._until(self.promise.leftovers, 12_000, "3: at rest there is left ")
+
+    def _heal(self) -> None:
+        """Nothing goes wrong any more; what is broken is mended."""
+        self.note("faults are over")
+        self._armed.clear()
+        self._occasions.clear()
+        self.store_down_until = 0
+        for process in self.living():
+            process.partition_until = 0
+        for host in list(self.cluster.hosts):
+            if host.dead:
+                self.cluster.replace_host(host)
+            else:
+                self.cluster.join(host)
+        for executor in self._executors():
+            if executor.hung:
+                executor.die(9)
+        if not self.living():
+            self.start_process()
+
+    def _until(self, left: Callable[[Process], str], most_ms: int, what: str) -> int:
+        began = self.now
+        while True:
+            leader = self.leader()
+            problem = left(leader) if leader is not None else "there is no leader"
+            if not problem:
+                return self.now - began
+            if self.now - began >= most_ms:
+                self.violation(f"{what}after {most_ms / 1000:g} s: {problem}")
+                raise Stuck
+            self.run_until(self.now + 500)
+
+    def _remove(self, app: str) -> None:
+        for _ in range(40):
+            leader = self.leader()
+            if leader is not None and app not in leader.core.apps:
+                return
+            self.operators.remove_app(app)
+            self.run_until(self.now + 500)
+        self.violation(f"6: app {app} cannot be removed")
+        raise Stuck
+
+
+class _Alarm(logging.Handler):
+    """Whatever the driver swallows with a traceback is a defect."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self._world.violation(f"swallowed: {record.getMessage()}: {record.exc_info[1]!r}")
+
+
+def play(plan: Plan) -> History:
+    """Run a plan. No exception but those of a defect in the simulator itself, or KeyboardInterrupt."""
+    world = World(plan)
+    real_now, mesos.now_ms = mesos.now_ms, world.clock
+    logger, alarm = logging.getLogger("jobcloud.mesos"), _Alarm(world)
+    level, propagates = logger.level, logger.propagate
+    logger.addHandler(alarm)
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    structlog_before = structlog.get_config()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False
+    )
+    try:
+        world.play()
+    except Stuck:
+        pass
+    finally:
+        mesos.now_ms = real_now
+        logger.removeHandler(alarm)
+        logger.setLevel(level)
+        logger.propagate = propagates
+        structlog.configure(**structlog_before)
+    history = world.history
+    history.hash = hashlib.sha256("\n".join(history.trace).encode()).hexdigest()[:16]
+    history.overlaps = world.truth.overlaps
+    return history

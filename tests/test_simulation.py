@@ -1,0 +1,68 @@
+"""The simulator as part of the ordinary run: fresh histories, those that once failed, and that it catches anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.simulation.mutations import MUTATIONS, caught
+from tests.simulation.plan import POINTS, Fault, make_plan
+from tests.simulation.runner import run, run_all
+from tests.simulation.shrink import shrink, tell
+from tests.simulation.world import History, play
+
+HISTORIES = 300
+KNOWN = [
+    int(line.split()[0])
+    for line in (Path(__file__).parent / "simulation" / "seeds.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+
+
+def judged(history: History) -> History:
+    if history.violations:
+        pytest.fail(tell(shrink(history)), pytrace=False)
+    return history
+
+
+def test_fresh_histories_keep_every_promise_and_reach_every_crash_point(seed: int) -> None:
+    first = seed % 1_000_000_000
+    summary = run_all(range(first, first + HISTORIES), processes=2)
+    if summary.failed:
+        judged(run(summary.failed[0]))
+    assert summary.histories == HISTORIES
+    assert summary.steps >= 500 * HISTORIES
+    assert len(POINTS) >= 40
+    assert [point for point in POINTS if not summary.hit[point]] == []
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_a_seed_that_failed_once_does_not_fail_again(known: int) -> None:
+    judged(run(known))
+
+
+def test_the_same_seed_makes_the_same_history() -> None:
+    first, second = play(make_plan(7)), play(make_plan(7))
+    assert (first.hash, first.steps) == (second.hash, second.steps)
+    assert first.hash != play(make_plan(8)).hash
+
+
+def test_a_failing_plan_shrinks_to_the_faults_that_matter() -> None:
+    plan = make_plan(3)
+    needed = {plan.faults[1], plan.faults[-2]}
+
+    def breaks_where_both_come(tried: object) -> History:
+        faults: tuple[Fault, ...] = tried.faults  # type: ignore[attr-defined]
+        broken = ["1: twice"] if needed <= set(faults) else []
+        return History(tried, violations=broken, hit=Counter())  # type: ignore[arg-type]
+
+    found = shrink(breaks_where_both_come(plan), run=breaks_where_both_come)
+    assert set(found.plan.faults) == needed
+    assert all(str(fault) in tell(found) for fault in needed)
+
+
+@pytest.mark.parametrize("name", ["acknowledge before the write", "no fencing", "forget the retry"])
+def test_a_deliberate_bug_is_caught(name: str, tmp_path: Path) -> None:
+    found = caught(next(one for one in MUTATIONS if one.name == name), tmp_path, most=300)
+    assert found.broken, f"{name} was not caught in {found.histories} histories"
