@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 # An event that made the core fail this often is dropped.
 _TRIES = 2
 _REMEMBERED_FAILURES = 1_000
+# How long a leader goes on at most without having proved that it still is one.
+_PROVE_MS = 10_000
 
 
 class Core(Protocol):
@@ -142,6 +144,7 @@ class Leader(Generic[CoreT]):
         self.connected = False
         self.faults: tuple[StoredFault, ...] = ()
         self.written_ms = 0
+        self._proved_ms = 0
         self.late_ms = 0
 
     def acquire(self) -> None:
@@ -317,7 +320,10 @@ class Leader(Generic[CoreT]):
 
     def _save(self, batch: _Batch) -> None:
         writes = merge(write for effect in batch.effects if isinstance(effect, Save) for write in effect.writes)
-        if not writes and not batch.prove_epoch:
+        # A leader with nothing to store learns in bounded time, too, that another has taken its place; and nobody is
+        # told that things are as he wants by one who knows only how they were.
+        due = batch.replies or not 0 <= self._now_ms() - self._proved_ms < _PROVE_MS
+        if not writes and not batch.prove_epoch and not due:
             return
         try:
             self._store.write(self.epoch, [_encoded(write) for write in writes])
@@ -325,7 +331,9 @@ class Leader(Generic[CoreT]):
             raise
         except Exception as error:
             raise StoreError(f"{type(error).__name__}: {error}") from error
-        self.written_ms = self._now_ms()
+        self._proved_ms = self._now_ms()
+        if writes:
+            self.written_ms = self._proved_ms
 
     def _check_standing(self, batch: _Batch) -> None:
         """A process may stand still between any two lines, and find another leader in its place."""
