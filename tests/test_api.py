@@ -70,6 +70,15 @@ def issues(answer: Any, slug: str = "invalid") -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------- apps and packages
 
 
+def test_b33_a_partial_put_of_an_app_wipes_nothing(api: Client, demo: str, hello: str) -> None:
+    before = api.get(f"apps/{demo}").json()
+    answer = api.put(f"apps/{demo}", json={"appName": demo, "cpuCount": 2})
+    assert answer.status_code == 422
+    assert set(issues(answer)) == {"appURL"}
+    assert api.put("apps/other", json={"appName": "other", "cpuCount": 2}).status_code in (404, 422)
+    assert api.get(f"apps/{demo}").json() == before
+
+
 def test_an_app_made_from_an_uploaded_package_is_shown_with_all_its_fields(api: Client, sha256: str) -> None:
     answer = api.post("apps", json=app_body(sha256, cpuCount=0.125, idleTimeoutSeconds=1.5))
     assert answer.status_code == 201

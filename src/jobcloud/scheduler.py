@@ -140,7 +140,7 @@ class Scheduler:
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
         self.queue = ready.Queue()
-        #: job → why it could not be launched; cleared by its next success or change
+        #: job → why it could not be launched; cleared when it or its app changes
         self.faults: dict[str, str] = {}
         #: job → what the last round found it short of
         self._refusals: dict[str, tuple[Reason, ...]] = {}
