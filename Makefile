@@ -22,7 +22,7 @@ $(VENV)/.server: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 $(VENV)/.tests: $(VENV)/.server
-	$(BIN)/python -m pip install -q --group dev
+	$(BIN)/python -m pip install -q -e '.[plan]' --group dev
 	touch $@
 
 # The tests that need a real Apache Mesos: JOBCLOUD_TEST_MESOS names the command that starts one.

@@ -120,6 +120,18 @@ def test_the_client_knows_no_code_of_the_server(path: Path) -> None:
     assert not {top(name) for name in imports(path)} & {"fastapi", "uvicorn", "pymesos", "kazoo", "pydantic"}
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "planning").glob("*.py")), ids=named)
+def test_planning_knows_what_decides_and_nothing_of_server_and_client(path: Path) -> None:
+    assert not within(path, "server", "client", "adapters", "dev", "executor")
+    foreign = {top(name) for name in imports(path)} - sys.stdlib_module_names - {"jobcloud", "numpy"}
+    assert foreign <= {"scipy", "matplotlib"}
+
+
+def test_planning_needs_neither_solver_nor_plotter_until_they_are_used() -> None:
+    files = ", ".join(f"jobcloud.planning.{path.stem}" for path in (ROOT / "planning").glob("[!_]*.py"))
+    assert not {top(name) for name in loaded_by(f"import {files}")} & {"scipy", "matplotlib", "httpx", "typer"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_pymesos_stays_in_its_adapter(path: Path) -> None:
     if not (path.parent.name == "adapters" and technology(path) == "mesos"):

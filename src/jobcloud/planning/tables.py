@@ -1,0 +1,316 @@
+"""Hosts and tasks as CSV files → rows with exact amounts; whatever is wrong is said with file, line and column.
+
+Columns: id, cpus, mem_mb (required); disk_mb, net_mbps, gpus, ports, or any other name: a further resource, in numbers;
+count: so many alike. Hosts: port_beg and port_end instead of ports; attr_NAME: an attribute; price: of one host. Tasks:
+job (else the id), constraint (`rules`), arrive_s and leave_s (below 0: never). Amounts become int64 thousandths, as the
+matcher counts.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TextIO
+
+from jobcloud.constraints import HOST, ConstraintError
+from jobcloud.errors import ConfigError
+from jobcloud.planning.rules import Rules, parse_rules
+
+#: A table with more rows is refused, and so are more tasks or hosts in all; equal ones share a row with a count.
+MAX_ROWS: Final = 2_000_000
+MAX_COUNT: Final = 10_000_000
+
+#: An amount may be so large, in the unit of its column: with thousandths and sums it stays within the matcher's limit.
+MAX_NUMBER: Final = 2**42
+STDIN: Final = "-"
+
+_REQUIRED: Final = ("id", "cpus", "mem_mb")
+_MOST_FAULTS: Final = 10
+_NOT_RESOURCES: Final = frozenset({
+    "id", "job", "count", "constraint", "price", "port_beg", "port_end", "arrive_s", "leave_s",
+})  # fmt: skip
+_ATTRIBUTE: Final = "attr_"
+_EXACT: Final = Context(prec=40, traps=[Inexact])
+
+
+class HostRow(NamedTuple):
+    """`copies` equal hosts. `amounts`: thousandths, in the order of the table's `dimensions`."""
+
+    id: str
+    amounts: tuple[int, ...]
+    attributes: Mapping[str, str]
+    copies: int
+    price: float
+    line: int
+
+    def each(self) -> list[str]:
+        """The names of its hosts."""
+        return _each(self.id, self.copies)
+
+
+class TaskRow(NamedTuple):
+    """`copies` equal tasks of a job that run from `arrive_s` until `leave_s` (None: for good)."""
+
+    id: str
+    job: str
+    amounts: tuple[int, ...]
+    rules: Rules
+    copies: int
+    arrive_s: float
+    leave_s: float | None
+    line: int
+
+    def each(self) -> list[str]:
+        """The names of its tasks."""
+        return _each(self.id, self.copies)
+
+
+@dataclass(frozen=True, slots=True)
+class HostTable:
+    source: str
+    dimensions: tuple[str, ...]
+    rows: list[HostRow]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTable:
+    source: str
+    dimensions: tuple[str, ...]
+    rows: list[TaskRow]
+
+
+class BadTable(ConfigError):
+    """A table is not what it should be; `field` names file, line and column. `others`: further faults of the file."""
+
+
+def read_hosts(path: Path) -> HostTable:
+    """The hosts of a CSV file ("-": standard input). Raises BadTable."""
+    table = _Table(path)
+    with table.opened() as file:
+        rows = [row for cells in table.cells(file) if (row := table.host(cells))]
+    table.finish(sum(row.copies for row in rows), "hosts")
+    return HostTable(table.name, table.dimensions, rows)
+
+
+def read_tasks(path: Path) -> TaskTable:
+    """The tasks of a CSV file ("-": standard input). Raises BadTable."""
+    table = _Table(path)
+    with table.opened() as file:
+        rows = [row for cells in table.cells(file) if (row := table.task(cells))]
+    table.finish(sum(row.copies for row in rows), "tasks")
+    return TaskTable(table.name, table.dimensions, rows)
+
+
+class _Fault(Exception):
+    """One cell is wrong; the row is given up and the reading goes on."""
+
+
+class _Table:
+    """One file while it is read. Rows repeat a lot in such files, so what is alike is understood once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = "standard input" if str(path) == STDIN else str(path)
+        self.dimensions: tuple[str, ...] = ()
+        self.line = 1
+        self._columns: dict[str, int] = {}
+        self._attributes: dict[str, int] = {}
+        self._seen: set[str] = set()
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._all_but_names: Callable[[list[str]], Any] = tuple
+        self._known: dict[Any, tuple[tuple[int, ...], Rules, int, float, float | None]] = {}
+        self._faults: list[BadTable] = []
+
+    def opened(self) -> TextIO:
+        if str(self.path) == STDIN:
+            return sys.stdin
+        try:
+            return self.path.open(newline="", encoding="utf-8-sig")
+        except OSError as error:
+            raise BadTable(f"cannot be read: {error.strerror}", field=self.name, fix="name a CSV file") from error
+
+    def cells(self, file: TextIO) -> Iterator[list[str]]:
+        """Each row as its cells; those of wrong length are noted."""
+        reader = csv.reader(file, strict=True)
+        try:
+            self._header([name.strip() for name in next(reader, [])])
+            for rows, cells in enumerate(reader):
+                self.line = reader.line_num
+                if rows >= MAX_ROWS:
+                    fix = "give equal tasks or hosts one row with a count"
+                    raise BadTable(f"there are more than {MAX_ROWS:,} rows", field=self._where(""), fix=fix)
+                if len(cells) == len(self._columns):
+                    yield cells
+                elif cells:
+                    problem = f"it has {len(cells)} fields, the first line {len(self._columns)}"
+                    self._note(problem, "", "one field for each column; texts with commas in double quotes")
+        except UnicodeDecodeError as error:
+            raise BadTable(
+                "is no UTF-8 text", field=f"{self.name}, after line {self.line}", fix="save it as UTF-8"
+            ) from error
+        except csv.Error as error:
+            raise BadTable(f"is no CSV: {error}", field=f"{self.name}, line {reader.line_num}") from error
+
+    def host(self, cells: list[str]) -> HostRow | None:
+        try:
+            ident = self._ident(cells)
+            attributes = {name: text for name, at in self._attributes.items() if (text := cells[at].strip())}
+            attributes[HOST] = ident
+            price = self._number(cells, "price", 1_000) / 1_000
+            return HostRow(ident, self._amounts(cells), attributes, self._count(cells), price, self.line)
+        except _Fault:
+            return None
+
+    def task(self, cells: list[str]) -> TaskRow | None:
+        try:
+            ident, key = self._ident(cells), self._all_but_names(cells)
+            rest = self._known.get(key)
+            if rest is None:
+                rest = self._known[key] = self._task_but_names(cells)
+            return TaskRow(ident, self._cell(cells, "job") or ident, *rest, self.line)
+        except _Fault:
+            return None
+
+    def _task_but_names(self, cells: list[str]) -> tuple[tuple[int, ...], Rules, int, float, float | None]:
+        arrive, leave = self._instant(cells, "arrive_s") or 0.0, self._instant(cells, "leave_s")
+        if leave is not None and leave <= arrive:
+            self._fault(f"it leaves at {leave:g} but arrives at {arrive:g}", "leave_s", "later, or -1 for never")
+        return self._amounts(cells), self._rules(cells), self._count(cells), arrive, leave
+
+    def finish(self, count: int, what: str) -> None:
+        """Raises BadTable with all that was noted."""
+        if not self._faults and not count:
+            self._note(f"it holds no {what}", "", f"a line for each of the {what}, below the one with the names")
+        if not self._faults and count > MAX_COUNT:
+            self._note(f"{count:,} {what} are more than {MAX_COUNT:,}", "count", "plan in parts")
+        if self._faults:
+            first = self._faults[0]
+            raise BadTable(first.problem, field=first.field, fix=first.fix, others=tuple(self._faults[1:]))
+
+    def _header(self, names: list[str]) -> None:
+        double = [name for name in names if names.count(name) > 1]
+        missing = [name for name in _REQUIRED if name not in names]
+        if double:
+            raise BadTable("is there twice", field=f"{self.name}, line 1, column {double[0]}", fix="drop one")
+        if missing:
+            fix = "the first line names the columns: id,cpus,mem_mb and any further ones"
+            problem = f"{'is' if len(missing) == 1 else 'are'} missing"
+            raise BadTable(problem, field=f"{self.name}, line 1, column {', '.join(missing)}", fix=fix)
+        if not all(names):
+            raise BadTable(
+                "has no name", field=f"{self.name}, line 1, column {names.index('') + 1}", fix="name or drop it"
+            )
+        self._columns = {name: at for at, name in enumerate(names)}
+        self._attributes = {
+            name.removeprefix(_ATTRIBUTE): at for name, at in self._columns.items() if name.startswith(_ATTRIBUTE)
+        }
+        dimensions = [name for name in names if name not in _NOT_RESOURCES and not name.startswith(_ATTRIBUTE)]
+        if "port_beg" in names and "port_end" in names and "ports" not in names:
+            dimensions.append("ports")
+        self.dimensions = tuple(dimensions)
+        self._all_but_names = itemgetter(*(at for name, at in self._columns.items() if name not in ("id", "job")))
+
+    def _amounts(self, cells: list[str]) -> tuple[int, ...]:
+        return tuple(
+            self._number(cells, name, 1_000) if name in self._columns else self._port_range(cells)
+            for name in self.dimensions
+        )
+
+    def _port_range(self, cells: list[str]) -> int:
+        if not self._cell(cells, "port_beg") or not self._cell(cells, "port_end"):
+            return 0
+        first, last = self._number(cells, "port_beg", 1), self._number(cells, "port_end", 1)
+        if last < first:
+            self._fault(f"{last} is below port_beg {first}", "port_end", "the last port of the range, which counts too")
+        return (last - first + 1) * 1_000
+
+    def _ident(self, cells: list[str]) -> str:
+        ident = self._cell(cells, "id")
+        if not ident:
+            self._fault("is empty", "id", "every row has an id of its own")
+        if ident in self._seen:
+            self._fault(
+                f"{ident!r:.60} is there twice", "id", "ids are unique; equal ones may share a row with a count"
+            )
+        self._seen.add(ident)
+        return ident
+
+    def _count(self, cells: list[str]) -> int:
+        if not self._cell(cells, "count"):
+            return 1
+        number = self._number(cells, "count", 1)
+        if number < 1 or number > MAX_COUNT:
+            self._fault(f"{number} is out of range", "count", f"1 to {MAX_COUNT:,}; drop rows that count nothing")
+        return number
+
+    def _rules(self, cells: list[str]) -> Rules:
+        try:
+            return parse_rules(self._cell(cells, "constraint"))
+        except ConstraintError as error:
+            self._fault(str(error), "constraint", "see docs/planning.md for what can be written")
+            raise AssertionError from None  # never reached: _fault raises
+
+    def _instant(self, cells: list[str], name: str) -> float | None:
+        """Seconds; None where the cell is empty or below 0."""
+        text = self._cell(cells, name)
+        seconds = self._number_of(text.removeprefix("-") or "0", name, 1_000) / 1_000
+        return None if not text or text.startswith("-") else seconds
+
+    def _number(self, cells: list[str], name: str, scale: int) -> int:
+        text = self._cell(cells, name)
+        return self._number_of(text, name, scale) if text else 0
+
+    def _number_of(self, text: str, name: str, scale: int) -> int:
+        """In whole `scale`-ths."""
+        known = self._numbers.get((text, scale))
+        if known is not None:
+            return known
+        try:
+            number = Decimal(text)
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if number.is_nan() or number.is_infinite():
+            self._fault(f"{text!r:.60} is no number", name, self._fix_for(name))
+        if number < 0:
+            self._fault(f"{text!r:.60} is negative", name, "0 or more")
+        if number > MAX_NUMBER:
+            self._fault(f"{text!r:.60} is out of range", name, f"at most {MAX_NUMBER:,}")
+        try:
+            scaled = _EXACT.multiply(number, Decimal(scale))
+        except Inexact:
+            scaled = Decimal("0.5")
+        if scaled != scaled.to_integral_value():
+            fix = "at most three decimals" if scale == 1_000 else "a whole number"
+            self._fault(f"{text!r:.60} is too fine", name, fix)
+        return self._numbers.setdefault((text, scale), int(scaled))
+
+    @staticmethod
+    def _fix_for(name: str) -> str:
+        if name in _REQUIRED or name in _NOT_RESOURCES:
+            return "digits, with a point before decimals"
+        return f"a resource is a number; name the column attr_{name} if it is an attribute of hosts, else drop it"
+
+    def _cell(self, cells: list[str], name: str) -> str:
+        at = self._columns.get(name)
+        return "" if at is None else cells[at].strip()
+
+    def _fault(self, problem: str, column: str, fix: str) -> None:
+        self._note(problem, column, fix)
+        raise _Fault
+
+    def _note(self, problem: str, column: str, fix: str) -> None:
+        self._faults.append(BadTable(problem, field=self._where(column), fix=fix))
+        if len(self._faults) >= _MOST_FAULTS:
+            self.finish(1, "")
+
+    def _where(self, column: str) -> str:
+        return f"{self.name}, line {self.line}" + (f", column {column}" if column else "")
+
+
+def _each(ident: str, count: int) -> list[str]:
+    return [ident] if count == 1 else [f"{ident}#{i}" for i in range(count)]
