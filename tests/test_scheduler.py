@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core_world import ARTIFACTS, START, Desk, make_app, make_job, make_offer, of, payload_of
+from core_world import ARTIFACTS, POLICY, START, Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound, Refused
 from jobcloud.messages import (
@@ -122,16 +122,15 @@ def test_jobs_of_higher_priority_are_placed_first() -> None:
 
 def test_work_that_cannot_be_placed_keeps_nothing_else_from_it() -> None:
     desk = Desk(make_app(), *(make_job(f"wide{n}", shard_count=50, resources=Resources(9_000, 1000)) for n in range(3)),
-                make_job("small"))  # fmt: skip
-    desk.scheduler.policy = replace(desk.scheduler.policy, round_limit=10)
+                make_job("small"), policy=replace(POLICY, round_limit=10))  # fmt: skip
     for name in ("wide0", "wide1", "wide2", "small"):
         desk.do(Trigger(desk.at, name))
     assert [one.task_id.partition("@")[0] for one in desk.launched(desk.offer(make_offer("o1")))] == ["small"]
 
 
 def test_a_round_that_reaches_its_limit_goes_on_with_the_next_tick() -> None:
-    desk = Desk(make_app(), make_job(shard_count=30, resources=Resources(100, 1000)))
-    desk.scheduler.policy = replace(desk.scheduler.policy, round_limit=20)
+    policy = replace(POLICY, round_limit=20)
+    desk = Desk(make_app(), make_job(shard_count=30, resources=Resources(100, 1000)), policy=policy)
     desk.do(Trigger(desk.at, "report"))
     desk.do(OffersReceived(desk.at, (make_offer("o1", "a1"), make_offer("o2", "a2", cpus=2))))
     assert len(desk.launched(desk.tick())) == 20
@@ -542,13 +541,18 @@ def test_a_refused_command_changes_nothing_and_names_field_and_fix(
 ) -> None:
     desk, _ = desk_with_task(cron=MINUTELY)
     scheduler = desk.scheduler
-    watched = ("apps", "jobs", "states", "firings", "tasks", "executors", "_timers", "_due", "_dirty", "_out", "_kills")
-    before = {name: copy.copy(getattr(scheduler, name)) for name in watched}
+    watched = ("apps", "jobs", "states", "firings", "tasks", "executors")
+
+    def seen() -> dict[str, object]:
+        return {name: copy.copy(getattr(scheduler, name)) for name in watched} | copy.deepcopy(scheduler.indexes())
+
+    before = seen()
     with pytest.raises(error) as found:
         desk.do(command(desk.at))
     assert found.value.field
     assert found.value.fix
-    assert {name: getattr(scheduler, name) for name in watched} == before
+    assert seen() == before
+    assert desk.tick() == []  # nothing was left to be written or sent
 
 
 @pytest.mark.parametrize("kind", JobKind)

@@ -349,7 +349,11 @@ class World:
                     f"{firing} has not ended: {scheduler.explain(firing.job, self.at)}"
                 )
         for job in scheduler.jobs.values():
-            if job.kind is JobKind.DAEMON and scheduler._enabled(job.name):
+            if (
+                job.kind is JobKind.DAEMON
+                and not scheduler.states[job.name].disabled
+                and job.app not in scheduler.disabled_apps
+            ):
                 assert scheduler.queue.unfinished(job.name), f"{job.name} has no resident"
 
     def has_no_room(self, job: str) -> bool:

@@ -345,11 +345,8 @@ class Promise:
         claims, holds = core.cluster.claim_count()
         indexes: dict[str, Any] = {
             "executors": list(core.executors), "claims": claims, "holds": holds,
-            "matcher": core.cluster.matcher.claims(), "queue": len(core.queue),
-            "unanswered": core._unanswered, "kills": core._kills, "silent": core._silent, "load": core._load,
-            "gone": core._gone, "idle": core._idle, "history": core._history, "due": core._due,
-            "timers": core._timers, "plans": core._plans, "states": core.states, "disabled": core.disabled_apps,
-            "refusals": core._refusals, "faults": core.faults,
+            "matcher": core.cluster.matcher.claims(), "queue": len(core.queue), "states": core.states,
+            "disabled": core.disabled_apps, **core.indexes(),
             "store": [key for key in self._world.server.entries if key[0] != Kind.FRAMEWORK],
         }  # fmt: skip
         return ", ".join(f"{name}: {left}" for name, left in indexes.items() if left)
@@ -360,4 +357,4 @@ def _brief(shards: Sequence[Shard]) -> str:
 
 
 def _dirty(core: Any) -> set[str]:
-    return {key for kind, key in core._dirty if kind is Kind.TASK}
+    return {key for kind, key in core._book.dirty if kind is Kind.TASK}

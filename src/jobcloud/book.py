@@ -1,0 +1,169 @@
+"""What one leader knows and what it is about to do: the records, the offers held, the queue, and the effects so far.
+
+Every part of the scheduler works on the same book. Nothing here decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, TypeVar
+
+from jobcloud import launch, ready, repair
+from jobcloud.errors import NotFound
+from jobcloud.launch import Artifacts, ExecutorPlan
+from jobcloud.match import AnyMatcher
+from jobcloud.messages import RANK, Effect, Kind, Publish, Record, Save, Topic, Write
+from jobcloud.model import DIMENSIONS, App, Firing, Job, Task
+from jobcloud.offers import Cluster, Request
+from jobcloud.repair import Stored, differences, mend, with_starts
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The numbers that steer the scheduler. Durations are milliseconds."""
+
+    artifacts: Artifacts
+    offer_hold_ms: int = 5_000
+    most_offers: int = 100_000
+    decline_refuse_ms: int = 5_000
+    #: a firing this late is still on time; a later one is a missed one
+    misfire_threshold_ms: int = 5_000
+    #: firings of one job that may wait at once
+    most_waiting: int = 100
+    #: attempts in a row that the infrastructure may lose before the shard has failed
+    most_failures: int = 10
+    #: ended firings kept per job
+    history: int = 50
+    reconcile_interval_ms: int = 900_000
+    reconcile_first_ms: int = 1_000
+    reconcile_most_ms: int = 60_000
+    #: a stored launch with no update for this long is asked about
+    launch_answer_ms: int = 10_000
+    kill_again_ms: int = 10_000
+    #: shards matched in one round
+    round_limit: int = 20_000
+    agent_memory_ms: int = 86_400_000
+    sweep_ms: int = 60_000
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Book:
+    """The stored records as they are now, and beside them what only this leader knows.
+
+    `dirty` and `out` are what the event under way has changed and asks for; `flush` hands both over.
+    """
+
+    def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: type[AnyMatcher]) -> None:
+        self.policy = policy
+        self.epoch = epoch
+        whole = mend(stored, at)
+        self.apps = whole.apps
+        self.jobs = whole.jobs
+        self.states = whole.job_states
+        self.disabled_apps = whole.disabled_apps
+        self.firings = with_starts(whole.firings, whole.tasks.values())
+        self.tasks = whole.tasks
+        self.executors = whole.executors
+        self.framework_id = whole.framework_id
+        self.connected = False
+        self.cluster = Cluster(matcher(len(DIMENSIONS)))
+        self.queue = ready.Queue()
+        #: job → why it could not be launched; cleared when it or its app changes
+        self.faults: dict[str, str] = {}
+        self.plans: dict[str, ExecutorPlan] = {}
+        self._sequence = repair.numbers_used(stored, epoch)
+        #: something may be launched now; there may be something to launch for which offers should be asked
+        self.round_wanted = self.new_work = True
+        self.notices: deque[Publish] = deque(maxlen=20_000)
+        # What had to be mended is written with the first event's effects.
+        self.dirty: dict[tuple[Kind, str], Record | None] = {
+            (kind, key): record for kind, key, record in differences(stored, whole)
+        }
+        self.out: list[Effect] = []
+
+    def put_task(self, task: Task) -> None:
+        self.tasks[task.id] = task
+        self.dirty[Kind.TASK, task.id] = task
+
+    def set_state(self, job: str, **changes: Any) -> None:
+        self.states[job] = replace(self.states[job], **changes)
+        self.dirty[Kind.JOB_STATE, job] = self.states[job]
+
+    def set_app_mark(self, app: str, *, disabled: bool) -> None:
+        if disabled:
+            self.disabled_apps.add(app)
+        else:
+            self.disabled_apps.discard(app)
+        self.dirty[Kind.DISABLED_APP, app] = True if disabled else None
+
+    def flush(self) -> list[Effect]:
+        if self.dirty:
+            self.out.append(Save(tuple(Write(kind, key, record) for (kind, key), record in self.dirty.items())))
+        effects = sorted(self.out, key=lambda effect: RANK[type(effect)])
+        self.dirty, self.out = {}, []
+        return effects
+
+    def app(self, name: str) -> App:
+        if name not in self.apps:
+            raise NotFound(f"there is no app {name}", field="appName", fix="`jobcloud app list` names them")
+        return self.apps[name]
+
+    def job(self, name: str) -> Job:
+        if name not in self.jobs:
+            raise NotFound(f"there is no job {name}", field="jobName", fix="`jobcloud job list` names them")
+        return self.jobs[name]
+
+    def jobs_of(self, app: str) -> list[Job]:
+        return [job for job in self.jobs.values() if job.app == app]
+
+    def enabled(self, job: str) -> bool:
+        return (
+            not self.states[job].disabled and self.jobs[job].app not in self.disabled_apps
+            if job in self.jobs
+            else False
+        )
+
+    def wanted(self, firing: Firing) -> bool:
+        return self.enabled(firing.job) and firing.generation == self.states[firing.job].generation
+
+    def plan_of(self, app: str) -> ExecutorPlan:
+        if app not in self.plans:
+            self.plans[app] = launch.plan_executor(self.app(app), self.policy.artifacts)
+        return self.plans[app]
+
+    def request(self, job: Job) -> Request:
+        return self.plan_of(job.app).request(job)
+
+    def unique(self) -> str:
+        self._sequence += 1
+        return f"{self.epoch}-{self._sequence}"
+
+    def fence(self) -> int:
+        """Grows over all attempts of all leaders; fits a double exactly for 9 million leaders."""
+        return self.epoch * 1_000_000_000 + self._sequence
+
+    def work(self) -> None:
+        self.round_wanted = self.new_work = True
+
+    def contained(self, job: str, at: int, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Do something for one job; a fault in it marks that job and touches no other. None where it failed."""
+        try:
+            return do(*args, **kwargs)
+        except Exception as error:  # whatever is wrong with one job, the others go on
+            self.faults[job] = f"{type(error).__name__}: {error}"
+            self.publish(at, Topic.FAULT, self.faults[job], job=job)
+            return None
+
+    def publish(self, at: int, topic: Topic, text: str, **about: Any) -> None:
+        notice = Publish(at, topic, text, **about)
+        self.notices.append(notice)
+        self.out.append(notice)
+
+    def tell(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
+        self.publish(at, topic, text, job=task.job, firing_id=task.firing_id, task_id=task.id, item=task.item,
+                     hostname=task.hostname, state=state)  # fmt: skip

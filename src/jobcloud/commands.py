@@ -1,0 +1,203 @@
+"""What operators ask for: apps and jobs registered, changed, removed, disabled, triggered; tasks ended."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from jobcloud import launch
+from jobcloud.book import Book
+from jobcloud.errors import Conflict, NotFound
+from jobcloud.firings import Firings
+from jobcloud.fleet import Fleet
+from jobcloud.inquiries import Inquiries
+from jobcloud.messages import (
+    KillTask,
+    Kind,
+    PutApp,
+    PutJob,
+    RemoveApp,
+    RemoveJob,
+    SetAppEnabled,
+    SetJobEnabled,
+    Topic,
+    Trigger,
+)
+from jobcloud.model import Cause, Job, JobKind, JobState
+from jobcloud.rounds import Rounds
+from jobcloud.tasks import Tasks
+from jobcloud.timetable import Timetable
+
+
+class Commands:
+    """Each method carries out one command, or raises a Refused with nothing changed."""
+
+    def __init__(
+        self,
+        book: Book,
+        firings: Firings,
+        timetable: Timetable,
+        inquiries: Inquiries,
+        fleet: Fleet,
+        tasks: Tasks,
+        rounds: Rounds,
+    ) -> None:
+        self._book = book
+        self._firings = firings
+        self._timetable = timetable
+        self._inquiries = inquiries
+        self._fleet = fleet
+        self._tasks = tasks
+        self._rounds = rounds
+
+    def put_app(self, event: PutApp) -> None:
+        app, known = event.app, self._book.apps.get(event.app.name)
+        if known is not None and not event.replace:
+            raise Conflict(f"app {app.name} exists", field="appName", fix="update it, or choose another name")
+        if known is None and event.replace:
+            raise NotFound(f"there is no app {app.name}", field="appName", fix="register it first")
+        if app == known:
+            return
+        plan = launch.plan_executor(app, self._book.policy.artifacts)
+        renewed = known is not None and plan.id != self._book.plan_of(app.name).id
+        self._book.apps[app.name] = app
+        self._book.dirty[Kind.APP, app.name] = app
+        self._book.plans[app.name] = plan
+        for job in self._book.jobs_of(app.name):
+            self._book.faults.pop(job.name, None)
+            if renewed and job.kind is JobKind.DAEMON:
+                self._renew(job, event.at)
+        self._book.publish(event.at, Topic.CONFIG, f"app {app.name} is {'updated' if known else 'registered'}")
+        self._book.work()
+
+    def remove_app(self, event: RemoveApp) -> None:
+        self._book.app(event.name)
+        jobs = self._book.jobs_of(event.name)
+        if jobs and not event.jobs:
+            raise Conflict(
+                f"app {event.name} has {len(jobs)} jobs", field="appName", fix="remove them first, or ask for both"
+            )
+        del self._book.apps[event.name]
+        self._book.plans.pop(event.name, None)
+        self._book.dirty[Kind.APP, event.name] = None
+        self._book.set_app_mark(event.name, disabled=False)
+        for job in jobs:
+            self._remove_job(job, event.at)
+        for executor in [e for e in self._book.executors.values() if e.app == event.name]:
+            self._fleet.drop_if_deserted(executor)
+        self._book.publish(event.at, Topic.CONFIG, f"app {event.name} is removed")
+
+    def set_app_enabled(self, event: SetAppEnabled) -> None:
+        self._book.app(event.name)
+        if event.enabled == (event.name not in self._book.disabled_apps):
+            return
+        self._book.set_app_mark(event.name, disabled=not event.enabled)
+        for job in self._book.jobs_of(event.name):
+            self._apply_enabled(job, event.at)
+        self._book.publish(event.at, Topic.CONFIG, f"app {event.name} is {'enabled' if event.enabled else 'disabled'}")
+
+    def put_job(self, event: PutJob) -> None:
+        job, known = event.job, self._book.jobs.get(event.job.name)
+        if known is not None and not event.replace:
+            raise Conflict(f"job {job.name} exists", field="jobName", fix="update it, or choose another name")
+        if known is None and event.replace:
+            raise NotFound(f"there is no job {job.name}", field="jobName", fix="register it first")
+        if job.app not in self._book.apps:
+            raise NotFound(f"there is no app {job.app}", field="appName", fix="register the app first")
+        if job == known:
+            return
+        if known is not None and self._timetable.due.get(job.name, event.at + 1) <= event.at:
+            self._book.contained(
+                job.name, event.at, self._timetable.fire, known, self._timetable.due[job.name], event.at
+            )
+        self._book.jobs[job.name] = job
+        self._book.dirty[Kind.JOB, job.name] = job
+        self._book.faults.pop(job.name, None)
+        if known is None:
+            # Runs of a removed job of this name may still be ending: they are of an older generation.
+            ending = max((firing.generation for firing in self._book.queue.unfinished(job.name)), default=0)
+            self._book.states[job.name] = JobState(considered_ms=event.at, generation=ending + 1)
+            self._book.dirty[Kind.JOB_STATE, job.name] = self._book.states[job.name]
+            self._firings.ensure_daemon(job, event.at)
+        elif not same_work(known, job):
+            self._renew(job, event.at)
+        # Under the new times nothing was due before now, nor is it for a leader that comes later.
+        self._book.set_state(job.name, considered_ms=max(event.at, self._book.states[job.name].considered_ms))
+        self._timetable.schedule(job, self._book.states[job.name].considered_ms)
+        self._book.publish(
+            event.at, Topic.CONFIG, f"job {job.name} is {'updated' if known else 'registered'}", job=job.name
+        )
+
+    def remove_job(self, event: RemoveJob) -> None:
+        self._remove_job(self._book.job(event.name), event.at)
+
+    def set_job_enabled(self, event: SetJobEnabled) -> None:
+        job = self._book.job(event.name)
+        if event.enabled == (not self._book.states[job.name].disabled):
+            return
+        self._book.set_state(job.name, disabled=not event.enabled)
+        self._apply_enabled(job, event.at)
+        self._book.publish(
+            event.at, Topic.CONFIG, f"job {job.name} is {'enabled' if event.enabled else 'disabled'}", job=job.name
+        )
+
+    def trigger(self, event: Trigger) -> None:
+        job = self._book.job(event.job)
+        if job.kind is JobKind.DAEMON:
+            raise Conflict(f"job {job.name} is resident: it cannot be triggered", field="jobName")
+        if not self._book.enabled(job.name):
+            raise Conflict(f"job {job.name} or its app is disabled", field="jobName", fix="enable it first")
+        waiting = len(self._book.queue.unfinished(job.name))
+        if waiting >= self._book.policy.most_waiting:
+            raise Conflict(
+                f"{waiting} firings of job {job.name} wait already", field="jobName", fix="let them run first"
+            )
+        self._timetable.enqueue(job, Cause.TRIGGER, event.at, event.at)
+
+    def kill_task(self, event: KillTask) -> None:
+        task = self._book.tasks.get(event.task_id)
+        if task is None:
+            raise NotFound(f"no task {event.task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
+        daemon = self._book.firings[task.firing_id].cause is Cause.DAEMON
+        if daemon:  # the job still wants the shard: it comes back
+            self._inquiries.send_kill(task, event.at)
+        else:
+            self._tasks.kill(task, event.at)
+
+    def _remove_job(self, job: Job, at: int) -> None:
+        # First of all: what a resident job loses it would otherwise start again.
+        del self._book.jobs[job.name], self._book.states[job.name]
+        self._tasks.cancel(job.name, at, "the job was removed")
+        self._book.dirty[Kind.JOB, job.name] = None
+        self._book.dirty[Kind.JOB_STATE, job.name] = None
+        for noted in (self._timetable.due, self._book.faults, self._rounds.refusals):
+            noted.pop(job.name, None)
+        self._firings.prune_history(job.name)
+        self._book.publish(at, Topic.CONFIG, f"job {job.name} is removed", job=job.name)
+
+    def _apply_enabled(self, job: Job, at: int) -> None:
+        """After a change of a disabled mark. What fell due meanwhile is not made up for."""
+        if self._book.enabled(job.name):
+            # Never backwards, should the clock have been set back: what has fired is not due again.
+            considered = max(at, self._book.states[job.name].considered_ms)
+            self._book.set_state(job.name, considered_ms=considered)
+            self._timetable.schedule(job, considered)
+            self._firings.ensure_daemon(job, at)
+        else:
+            self._timetable.due.pop(job.name, None)
+            self._tasks.cancel(job.name, at, "the job or its app was disabled")
+
+    def _renew(self, job: Job, at: int) -> None:
+        """The job's work has changed: what was made from the old configuration ends before anything new starts."""
+        self._book.set_state(job.name, generation=self._book.states[job.name].generation + 1)
+        self._tasks.cancel(job.name, at, "the job or its app was updated")
+        self._firings.ensure_daemon(job, at)
+
+
+_RUNNING_GOES_ON = {"description", "failover", "misfire", "catch_up", "priority"}
+_ONLY_THE_TIMER = {"cron", "zone", "dialect", "gap", "fold"}
+
+
+def same_work(old: Job, new: Job) -> bool:
+    """Whether running work of `old` may go on under `new`: only how it is scheduled or described has changed."""
+    neutral = _RUNNING_GOES_ON | (_ONLY_THE_TIMER if old.kind is JobKind.TRANSIENT else set())
+    return all(getattr(old, f.name) == getattr(new, f.name) for f in fields(Job) if f.name not in neutral)

@@ -1,0 +1,93 @@
+"""The firings: added to the queue, changed shard by shard, ended, and remembered for a while."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+from jobcloud import release, sharding
+from jobcloud.book import Book
+from jobcloud.messages import Kind, Topic
+from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState
+
+
+class Firings:
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        #: job → ids of its ended firings, oldest first
+        self.history: dict[str, deque[str]] = {}
+
+    def restore(self, at: int) -> None:
+        """Queue what has not ended, in the order it came; remember the rest."""
+        for firing in sorted(self._book.firings.values(), key=_age):
+            if firing.ended_ms:
+                self.history.setdefault(firing.job, deque()).append(firing.id)
+            else:
+                self._book.queue.add(firing)
+        self.shorten_back_offs(at)
+
+    def prune_all(self) -> None:
+        """Forget what is remembered of jobs that are gone."""
+        for name in sorted(self.history.keys() - self._book.jobs.keys()):
+            self.prune_history(name)
+
+    def shorten_back_offs(self, at: int) -> None:
+        """No back-off is that long: the clock was ahead when it began."""
+        for firing_id, item, shard in self._book.queue.backing_off(at + release.BACKOFF_MOST_MS):
+            self.put_shards(firing_id, {item: replace(shard, not_before_ms=at)}, at)
+
+    def ensure_daemon(self, job: Job, at: int) -> None:
+        """A resident job has one firing, which waits for nothing but the end of an older one."""
+        if job.kind is not JobKind.DAEMON or not self._book.enabled(job.name) or self._book.queue.unfinished(job.name):
+            return
+        self.add(sharding.make_firing(job, self._book.states[job.name], Cause.DAEMON, at, self._book.unique()))
+
+    def add(self, firing: Firing) -> None:
+        self._book.firings[firing.id] = self._book.dirty[Kind.FIRING, firing.id] = firing
+        self._book.queue.add(firing)
+        self._book.work()
+
+    def put_shards(self, firing_id: str, changes: dict[int, Shard], at: int, *, store: bool = True) -> None:
+        """Replace some shards; a firing whose shards have all ended has ended with them.
+
+        Without `store` the change is one that the tasks' records hold as well.
+        """
+        old = self._book.firings[firing_id]
+        shards = list(old.shards)
+        for item, shard in changes.items():
+            shards[item] = shard
+        firing = Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards))
+        if not self._book.queue.change(firing, changes):
+            firing = replace(firing, ended_ms=at)
+        self._book.firings[firing_id] = firing
+        if store:
+            self._book.dirty[Kind.FIRING, firing_id] = firing
+        if firing.ended_ms:
+            self._done(firing, at)
+
+    def _done(self, firing: Firing, at: int) -> None:
+        counts = {state: sum(s.state is state for s in firing.shards) for state in ShardState if state.ended}
+        text = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+        self._book.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id)
+        self.history.setdefault(firing.job, deque()).append(firing.id)
+        self.prune_history(firing.job)
+        job = self._book.jobs.get(firing.job)
+        if job is not None:
+            self.ensure_daemon(job, at)
+        self._book.work()
+
+    def prune_history(self, job: str) -> None:
+        ended = self.history.get(job, deque())
+        keep = self._book.policy.history if job in self._book.jobs else 0
+        while len(ended) > keep:
+            firing_id = ended.popleft()
+            del self._book.firings[firing_id]
+            self._book.dirty[Kind.FIRING, firing_id] = None
+        if not ended:
+            self.history.pop(job, None)
+
+
+def _age(firing: Firing) -> tuple[int, bool, int, int, str]:
+    """Sorts firings as they came; whatever the clocks said, the one that runs was the first."""
+    runs = any(shard.state is ShardState.ACTIVE for shard in firing.shards)
+    return firing.ended_ms, not runs, firing.generation, firing.fire_ms, firing.id

@@ -1,0 +1,83 @@
+"""The executors that live on agents: which have tasks, which idle, which are gone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from jobcloud import repair
+from jobcloud.book import Book
+from jobcloud.messages import Kind, ShutdownExecutor
+from jobcloud.model import DIMENSIONS, MAX_IDLE_TIMEOUT_MS, Executor, Share
+from jobcloud.offers import amounts
+from jobcloud.repair import executor_key
+
+
+class Fleet:
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        #: executor key → its live tasks; keys of executors that are gone, their last tasks not yet
+        self.load: Counter[str] = Counter()
+        self.gone: set[str] = set()
+        #: key of each executor without tasks → since when; it leaves by itself after its idle time
+        self.idle: dict[str, int] = {}
+
+    def restore(self, at: int) -> None:
+        for key, executor in self._book.executors.items():
+            self._restore(key, executor, at)
+
+    def use(self, key: str) -> None:
+        """One more task runs in an executor."""
+        self.load[key] += 1
+        self.idle.pop(key, None)
+
+    def leave(self, key: str, at: int) -> None:
+        """One task fewer runs in an executor."""
+        self.load[key] -= 1
+        if not self.load[key]:
+            del self.load[key]
+            self.idle[key] = at
+
+    def sweep(self, at: int) -> None:
+        for key, since in list(self.idle.items()):
+            if at - since > self._longest_idle_ms(self._book.executors[key]):
+                self.forget(self._book.executors[key])  # nobody tells reliably that it has left
+
+    def _longest_idle_ms(self, executor: Executor) -> int:
+        app = self._book.apps.get(executor.app)
+        current = app is not None and self._book.plan_of(app.name).id == executor.id
+        return (
+            app.idle_timeout_ms if app is not None and current else MAX_IDLE_TIMEOUT_MS
+        ) + self._book.policy.sweep_ms
+
+    def drop_if_deserted(self, executor: Executor) -> None:
+        """Forget an executor that has no tasks and is gone, or whose agent is; end one whose app is."""
+        if self.load.get(executor_key(executor.agent_id, executor.id)):
+            return
+        entry = self._book.cluster.agents.get(executor.agent_id)
+        if entry is None or entry.lost or executor_key(executor.agent_id, executor.id) in self.gone:
+            self.forget(executor)
+        elif executor.app not in self._book.apps:
+            self._book.out.append(ShutdownExecutor(executor.id, executor.agent_id))
+
+    def forget(self, executor: Executor) -> None:
+        self._book.cluster.unhold(executor.agent_id, executor.id)
+        key = executor_key(executor.agent_id, executor.id)
+        del self._book.executors[key]
+        self.gone.discard(key)
+        self.idle.pop(key, None)
+        self._book.dirty[Kind.EXECUTOR, key] = None
+
+    def on_agent(self, agent_id: str) -> list[Executor]:
+        return [executor for executor in self._book.executors.values() if executor.agent_id == agent_id]
+
+    def _restore(self, key: str, executor: Executor, at: int) -> None:
+        """It may live still, with or without tasks; one without a record of its own is described from its app."""
+        if executor.spec == repair.NO_SPEC:
+            plan = self._book.plan_of(executor.app) if executor.app in self._book.apps else None
+            if plan is not None and plan.id == executor.id:
+                shares = tuple(Share(name, n) for name, n in zip(DIMENSIONS, plan.resources, strict=True) if n)
+                executor = replace(executor, spec=plan.spec, shares=shares)
+                self._book.executors[key] = self._book.dirty[Kind.EXECUTOR, key] = executor
+        self._book.cluster.hold(executor.agent_id, executor.id, amounts(executor.shares))
+        self.idle[key] = at

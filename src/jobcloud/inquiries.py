@@ -1,0 +1,79 @@
+"""What Mesos is asked about tasks, again and again until it answers: reconciliation, silent launches, kills."""
+
+from __future__ import annotations
+
+from jobcloud.book import Book
+from jobcloud.messages import Kill, Reconcile
+from jobcloud.model import Task
+
+
+class Inquiries:
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        #: tasks that a reconciliation has asked about and Mesos has not answered
+        self.unanswered: dict[str, None] = {}
+        self._reconcile_at = 0
+        self._wait_ms = book.policy.reconcile_first_ms
+        #: task id → when to send its kill again; task id → when to ask for a launch without an answer
+        self.kills: dict[str, int] = {}
+        self.silent: dict[str, int] = {}
+
+    def begin(self, at: int) -> None:
+        """A session with the master has begun: ask about every task."""
+        self.unanswered = dict.fromkeys(self._book.tasks)
+        self._wait_ms = self._book.policy.reconcile_first_ms
+        self._reconcile(at)
+
+    def hurry(self, at: int) -> None:
+        """A reconciliation was not sent: ask again soon."""
+        self._reconcile_at = min(self._reconcile_at, at + self._book.policy.reconcile_first_ms)
+
+    def forget(self, task_id: str) -> None:
+        """The task is over."""
+        for timed in (self.unanswered, self.silent, self.kills):
+            timed.pop(task_id, None)
+
+    def timed(self) -> set[str]:
+        """The tasks that anything is asked about."""
+        return self.silent.keys() | self.kills.keys() | self.unanswered.keys()
+
+    def wakes(self) -> list[int]:
+        return [*self.kills.values(), *self.silent.values(), self._reconcile_at]
+
+    def clock_was_set_back(self, at: int) -> None:
+        for timed in (self.kills, self.silent):
+            timed.update(dict.fromkeys(timed, at))
+        self._reconcile_at = min(self._reconcile_at, at + self._book.policy.reconcile_most_ms)
+
+    def ask_again(self, at: int) -> None:
+        """Reconcile what is unanswered, repeat kills, and ask for launches that nothing was heard of."""
+        if not self._book.connected:
+            return
+        if at >= self._reconcile_at:
+            self._reconcile(at)
+        silent = [task_id for task_id, since in self.silent.items() if since <= at]
+        if silent:
+            self.silent.update(dict.fromkeys(silent, at + self._book.policy.launch_answer_ms))
+            self._book.out.append(Reconcile(tuple((task_id, self._book.tasks[task_id].agent_id) for task_id in silent)))
+        for task_id in [task_id for task_id, due in self.kills.items() if due <= at]:
+            self.send_kill(self._book.tasks[task_id], at)
+
+    def _reconcile(self, at: int) -> None:
+        """Explicitly for each task without an answer, with back-off; then implicitly, and again every interval."""
+        if self.unanswered:
+            self._book.out.append(Reconcile(tuple((t, self._book.tasks[t].agent_id) for t in self.unanswered)))
+            self._reconcile_at = at + self._wait_ms
+            self._wait_ms = min(self._wait_ms * 2, self._book.policy.reconcile_most_ms)
+            return
+        self._book.out.append(Reconcile())
+        self.unanswered = dict.fromkeys(self._book.tasks)
+        self._wait_ms = self._book.policy.reconcile_first_ms
+        self._reconcile_at = at + self._book.policy.reconcile_interval_ms
+
+    def send_kill(self, task: Task, at: int) -> None:
+        """Ask for a task's end, and again until it is seen: Mesos delivers a kill at most once."""
+        if not self._book.connected:
+            self.kills[task.id] = at
+            return
+        self.kills[task.id] = at + self._book.policy.kill_again_ms
+        self._book.out.append(Kill(task.id, task.agent_id))

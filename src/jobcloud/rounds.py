@@ -1,0 +1,234 @@
+"""Rounds: offers are held for a while, matched to the shards that may start, used or given back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jobcloud import launch, ready, release, sharding
+from jobcloud.book import Book
+from jobcloud.explain import Reason, refusal_reasons
+from jobcloud.firings import Firings
+from jobcloud.fleet import Fleet
+from jobcloud.inquiries import Inquiries
+from jobcloud.messages import (
+    Accept,
+    Decline,
+    Kind,
+    Launch,
+    OfferRescinded,
+    OffersReceived,
+    Reconcile,
+    Revive,
+    SendFailed,
+    Suppress,
+    Topic,
+)
+from jobcloud.model import DELIMITER, Firing, Shard, ShardState, Task, TaskName
+from jobcloud.offers import Placement, Pool, Request, Short
+from jobcloud.repair import executor_key
+from jobcloud.status import End
+from jobcloud.tasks import Tasks
+
+
+class Rounds:
+    def __init__(self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet, tasks: Tasks) -> None:
+        self._book = book
+        self._firings = firings
+        self._inquiries = inquiries
+        self._fleet = fleet
+        self._tasks = tasks
+        #: job → what the last round found it short of
+        self.refusals: dict[str, tuple[Reason, ...]] = {}
+        self._suppressed = False
+        self._filtered_until = 0
+
+    def begin(self) -> None:
+        """A session with the master has begun: it offers what it has, and knows no filter."""
+        self._suppressed, self._filtered_until, self._book.new_work = False, 0, True
+
+    def clock_was_set_back(self, at: int) -> None:
+        self._filtered_until = min(self._filtered_until, at + self._book.policy.decline_refuse_ms)
+
+    def sweep(self, at: int) -> None:
+        self._book.cluster.forget_idle_agents(at - self._book.policy.agent_memory_ms)
+        self._book.cluster.prune_classes(self._requests_in_use())
+
+    def on_offers(self, event: OffersReceived) -> None:
+        if not self._book.connected:
+            return  # of a session that is over: void
+        for offer in event.offers:
+            self._book.cluster.add_offer(offer, event.at)
+        self._book.round_wanted = True
+
+    def on_rescind(self, event: OfferRescinded) -> None:
+        self._book.cluster.drop_offer(event.offer_id)
+
+    def give_back(self, at: int) -> None:
+        """Decline what was held long enough, or is held over the limit."""
+        old = self._book.cluster.offers_received_before(at - self._book.policy.offer_hold_ms)
+        spare = old or self._book.cluster.oldest_offers(self._book.cluster.held - self._book.policy.most_offers)
+        if not spare:
+            return
+        for offer_id in spare:
+            self._book.cluster.drop_offer(offer_id)
+        self._book.out.append(Decline(tuple(spare), self._book.policy.decline_refuse_ms))
+        self._filtered_until = at + self._book.policy.decline_refuse_ms
+
+    def can_round(self) -> bool:
+        return self._book.round_wanted and self._book.cluster.held > 0
+
+    def can_revive(self, at: int) -> bool:
+        return self._book.new_work and (self._suppressed or self._filtered_until > at)
+
+    def rest(self, at: int) -> None:
+        """With nothing to place and no offer held ask for none; ask again as soon as there is new work."""
+        if not self._book.connected:
+            return
+        waiting = self._book.queue.any_eligible(at, self._launchable)
+        if waiting and self.can_revive(at):
+            self._suppressed, self._filtered_until = False, 0
+            self._book.out.append(Revive())
+        elif not waiting and not self._book.cluster.held and not self._suppressed:
+            self._suppressed = True
+            self._book.out.append(Suppress())
+        self._book.new_work = False
+
+    def eligible(self, at: int) -> list[ready.Entry]:
+        return self._book.queue.eligible(at, self._launchable, lambda job: self._book.jobs[job].priority)
+
+    def _launchable(self, job: str) -> bool:
+        return self._book.enabled(job) and job not in self._book.faults
+
+    def round(self, at: int) -> None:
+        """Match the shards that may start to the offers held, and launch those that found room."""
+        if not self._book.connected or not self.can_round():
+            return
+        self._book.round_wanted = False
+        entries, requests = self._requested(at)
+        if not entries:
+            return
+        placed: dict[str, list[tuple[ready.Entry, Placement]]] = {}
+        refused: dict[str, Request] = {}
+        placements = self._book.cluster.place(requests, self._book.policy.round_limit)
+        for entry, request, placement in zip(entries, requests, placements, strict=False):
+            if placement is None:
+                refused[self._book.firings[entry.firing_id].job] = request
+            else:
+                placed.setdefault(placement.agent_id, []).append((entry, placement))
+        self._book.round_wanted = len(placements) < len(entries)
+        self._note_refusals(refused, at)
+        changes: dict[str, dict[int, Shard]] = {}
+        for agent_id, choices in placed.items():
+            self._launch_on(agent_id, choices, changes, at)
+        for firing_id, shards in changes.items():
+            self._firings.put_shards(firing_id, shards, at)
+
+    def _note_refusals(self, refused: dict[str, Request], at: int) -> None:
+        """Remember, for people, what the jobs that found no room were short of."""
+        reasons: dict[Request, tuple[Reason, ...]] = {}
+        before, self.refusals = self.refusals, {}
+        for job, request in refused.items():
+            if request not in reasons:
+                reasons[request] = tuple(refusal_reasons(self._book.cluster.refusal(request)))
+            self.refusals[job] = reasons[request]
+            if job not in before and reasons[request]:
+                self._book.publish(at, Topic.REFUSED, reasons[request][0].text, job=job)
+
+    def _requested(self, at: int) -> tuple[list[ready.Entry], list[Request]]:
+        """The shards that may start, and what each asks for; a fault in describing it stops that job alone."""
+        of_firing: dict[str, Request | None] = {}
+        entries, requests = [], []
+        for entry in self.eligible(at):
+            if entry.firing_id not in of_firing:
+                job = self._book.firings[entry.firing_id].job
+                of_firing[entry.firing_id] = self._book.contained(job, at, self._book.request, self._book.jobs[job])
+            request = of_firing[entry.firing_id]
+            if request is not None:
+                entries.append(entry)
+                requests.append(request)
+        return entries, requests
+
+    def _launch_on(
+        self,
+        agent_id: str,
+        choices: list[tuple[ready.Entry, Placement]],
+        changes: dict[str, dict[int, Shard]],
+        at: int,
+    ) -> None:
+        """One ACCEPT, or nothing, for an agent; `changes` collects the shards by firing, to be put at once."""
+        entry = self._book.cluster.agents[agent_id]
+        offers = self._book.cluster.take_offers(agent_id)
+        pool = Pool(offers)
+        launches: list[Launch] = []
+        for choice, placement in choices:
+            firing = self._book.firings[choice.firing_id]
+            made = self._book.contained(
+                firing.job, at, self._launch, firing, choice.item, placement, pool, entry.hostname, at
+            )
+            if made is None or made[0] is None:
+                self._book.cluster.undo(placement)
+            else:
+                launches.append(made[0])
+            if made is not None:
+                changes.setdefault(firing.id, {})[choice.item] = made[1]
+        offer_ids = tuple(offer.id for offer in offers)
+        self._book.out.append(Accept(agent_id, offer_ids, tuple(launches)) if launches else Decline(offer_ids, 0))
+
+    def _launch(
+        self, firing: Firing, item: int, placement: Placement, pool: Pool, hostname: str, at: int
+    ) -> tuple[Launch | None, Shard]:
+        """Make the task of one placed shard: cut its resources, write its intent, account for its executor.
+
+        Returns the launch and the shard as it goes on; no launch where the offers turn out to be short.
+        """
+        job, shard = self._book.jobs[firing.job], firing.shards[item]
+        plan = self._book.plan_of(job.app)
+        task = Task(
+            id=str(TaskName(job.name, item, shard.execution, placement.agent_id, self._book.unique())),
+            firing_id=firing.id, job=job.name, item=item, attempt=shard.attempt + 1, execution=shard.execution,
+            agent_id=placement.agent_id, hostname=hostname, app=job.app, executor_id=plan.id,
+            resources=job.resources, created_ms=at,
+        )  # fmt: skip
+        data = sharding.payload(job, firing, task, self._book.fence())
+        key = executor_key(task.agent_id, plan.id)
+        try:
+            shares, executor = launch.task_shares(pool, task, self._book.executors.get(key), plan, at)
+        except Short as short:
+            failures = shard.failures + 1
+            wait = release.backoff_ms(failures)
+            return None, replace(shard, failures=failures, not_before_ms=at + wait, message=str(short))
+        if key not in self._book.executors:
+            self._book.executors[key] = executor
+            self._book.dirty[Kind.EXECUTOR, key] = executor
+            self._book.cluster.hold(task.agent_id, plan.id, plan.resources)
+        self._book.cluster.settle(task.id, placement)
+        self._fleet.use(key)
+        self._fleet.gone.discard(key)  # Mesos starts it again with this task
+        self._book.put_task(task)
+        self._inquiries.silent[task.id] = at + self._book.policy.launch_answer_ms
+        self._book.tell(at, Topic.LAUNCHED, task, f"placed on {hostname}")
+        return Launch(task.id, f"{job.name}{DELIMITER}{item}", shares, executor, data), replace(
+            shard, state=ShardState.ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
+            hostname=hostname, executor_id=plan.id, not_before_ms=0, message="",
+        )  # fmt: skip
+
+    def on_send_failed(self, event: SendFailed) -> None:
+        """What certainly never left is taken back at once; what may have arrived is asked about."""
+        call = event.call
+        if isinstance(call, Accept):
+            for launched in call.launches:
+                task = self._book.tasks.get(launched.task_id)
+                if task is not None and event.certain:
+                    self._tasks.end(task, End.NOT_STARTED, f"the launch was not sent: {event.reason}", event.at)
+                elif task is not None:
+                    self._inquiries.silent[task.id] = event.at
+            if self._book.connected:  # whatever became of the call, its offers are not needed
+                self._book.out.append(Decline(call.offer_ids, 0))
+        elif isinstance(call, Suppress | Revive):
+            self._suppressed, self._book.new_work = isinstance(call, Revive), True
+        elif isinstance(call, Reconcile):
+            self._inquiries.hurry(event.at)
+        self._book.publish(event.at, Topic.FAULT, f"{type(call).__name__} failed: {event.reason}")
+
+    def _requests_in_use(self) -> set[Request]:
+        return {self._book.request(job) for job in self._book.jobs.values() if job.app in self._book.apps}

@@ -1,0 +1,101 @@
+"""When jobs are due: timers, and what becomes of a firing that comes due, by the job's policies."""
+
+from __future__ import annotations
+
+import heapq
+from datetime import UTC, datetime
+
+from jobcloud import sharding
+from jobcloud.book import Book
+from jobcloud.cron import Schedule
+from jobcloud.firings import Firings
+from jobcloud.messages import Topic
+from jobcloud.model import CatchUp, Cause, Job, JobKind
+
+
+class Timetable:
+    def __init__(self, book: Book, firings: Firings) -> None:
+        self._book = book
+        self._firings = firings
+        #: (due instant, job) of every job that fires; stale entries are told by `due`
+        self.timers: list[tuple[int, str]] = []
+        self.due: dict[str, int] = {}
+
+    def next_wake(self) -> int | None:
+        return self.timers[0][0] if self.timers else None
+
+    def sweep(self) -> None:
+        """Throw out the timers that were cancelled."""
+        self.timers = [(due, job) for job, due in self.due.items()]
+        heapq.heapify(self.timers)
+
+    def fire_due(self, at: int) -> None:
+        while self.timers and self.timers[0][0] <= at:
+            due, name = heapq.heappop(self.timers)
+            if self.due.get(name) == due:
+                self._book.contained(name, at, self.fire, self._book.jobs[name], due, at)
+
+    def fire(self, job: Job, due: int, at: int) -> None:
+        """Queue the firings of `job` that are due from `due` to `at`, by its catch-up policy where they are late."""
+        schedule = job.schedule()
+        on_time_from = at - self._book.policy.misfire_threshold_ms
+        considered = due
+        if due < on_time_from:
+            considered = latest(schedule, due, on_time_from - 1)
+            self._missed(job, due, considered, at)
+        for fire_ms in ([due] if due >= on_time_from else []) + list(schedule.between(considered, at, 1_000)):
+            considered = fire_ms
+            self.enqueue(job, Cause.CRON, fire_ms, at)
+        self._book.set_state(job.name, considered_ms=considered)
+        self.schedule(job, considered)
+
+    def _missed(self, job: Job, first: int, last: int, at: int) -> None:
+        if job.catch_up is CatchUp.ONCE:
+            self.enqueue(job, Cause.CATCH_UP, last, at)
+        else:
+            self._skip(job, first, at, "it was missed, and catchUp is skip")
+
+    def enqueue(self, job: Job, cause: Cause, fire_ms: int, at: int) -> None:
+        unfinished = len(self._book.queue.unfinished(job.name))
+        if unfinished and not job.misfire and cause is not Cause.TRIGGER:
+            self._skip(job, fire_ms, at, "the firing before it has not ended, and misfire is false")
+            return
+        if unfinished >= self._book.policy.most_waiting:
+            self._skip(job, fire_ms, at, f"{unfinished} firings wait already")
+            return
+        firing = sharding.make_firing(job, self._book.states[job.name], cause, fire_ms, self._book.unique())
+        if firing.id in self._book.firings:
+            return  # fired under another generation or before a crash: never twice for one instant
+        self._firings.add(firing)
+        self._book.publish(at, Topic.FIRED, f"{len(firing.shards)} shards are due", job=job.name, firing_id=firing.id)
+
+    def _skip(self, job: Job, fire_ms: int, at: int, why: str) -> None:
+        state = self._book.states[job.name]
+        self._book.set_state(job.name, skipped=state.skipped + 1, skipped_reason=why)
+        due = datetime.fromtimestamp(fire_ms / 1000, UTC)
+        self._book.publish(
+            at, Topic.SKIPPED, f"the firing of {due:%Y-%m-%d %H:%M:%S} UTC is skipped: {why}", job=job.name
+        )
+
+    def schedule(self, job: Job, after: int) -> None:
+        """Set the job's timer to its first firing after an instant. DAEMON jobs watch the clock themselves."""
+        self.due.pop(job.name, None)
+        if job.kind is JobKind.DAEMON or not self._book.enabled(job.name):
+            return
+        due = job.schedule().next_after(after)
+        if due is not None:
+            self.due[job.name] = due
+            heapq.heappush(self.timers, (due, job.name))
+
+
+def latest(schedule: Schedule, first: int, until: int) -> int:
+    """The last firing at or before `until`, given that `first` is one. By bisection: about 40 steps however long."""
+    low, high = first, until
+    while low < high:
+        middle = (low + high) // 2
+        following = schedule.next_after(middle)
+        if following is not None and following <= until:
+            low = following
+        else:
+            high = middle
+    return low
