@@ -20,6 +20,7 @@ from .protocol import (
     AcknowledgeUpdate,
     Call,
     Close,
+    DrainAgent,
     DropTasks,
     Effect,
     EndAgent,
@@ -141,6 +142,7 @@ class Agent:
         self.frameworks: dict[str, Json] = {}
         self.executors: dict[Key, Executor] = {}
         self.terminating: set[str] = set()  # frameworks being shut down
+        self.draining: Json | None = None
         self._containers: dict[str, Executor] = {}
         self._streams: dict[str, Executor] = {}
         self._updates: dict[Key, Updates] = {}
@@ -364,6 +366,30 @@ class Agent:
             if executor.phase is Phase.TERMINATED and executor.idle:
                 self._remove(executor)
 
+    def _drain(self, message: DrainAgent) -> None:
+        """Every task is killed, with the grace period that the operator allows at most."""
+        self.draining = message.config
+        if message.config is None:
+            return
+        allowed = message.config.get("max_grace_period")
+        for (framework_id, task_id), executor in list(self._owners.items()):
+            task = executor.queued.get(task_id) or executor.tasks[task_id].info
+            own = (task.get("kill_policy") or {}).get("grace_period")
+            policy = None
+            if allowed is not None and (own is None or own["nanoseconds"] > allowed["nanoseconds"]):
+                policy = {"grace_period": allowed}
+            if task_id in executor.queued or executor.tasks[task_id].state not in TERMINAL:
+                self._kill_task(KillTask(framework_id, task_id, policy))
+
+    def _as_drained(self, made: Json) -> Json:
+        """A task killed while its agent is drained says why; where the agent is to be gone, so is the task."""
+        if self.draining is None or made["state"] not in ("TASK_KILLING", "TASK_KILLED"):
+            return made
+        gone = made["state"] == "TASK_KILLED" and self.draining.get("mark_gone", False)
+        return {
+            **made, "reason": "REASON_AGENT_DRAINING", "state": "TASK_GONE_BY_OPERATOR" if gone else made["state"],
+        }  # fmt: skip
+
     def _message_down(self, message: MessageToExecutor) -> None:
         executor = self.executors.get((message.framework_id, message.executor_id))
         if executor is not None and executor.phase is Phase.RUNNING and message.framework_id not in self.terminating:
@@ -504,6 +530,7 @@ class Agent:
         """Keep an update until it is acknowledged; its task has the new state at once."""
         if framework_id not in self.frameworks or framework_id in self.terminating:
             return
+        made = self._as_drained(made)
         task_id = made["task_id"]["value"]
         key = (framework_id, task_id)
         updates = self._updates.get(key)
@@ -668,6 +695,7 @@ _MESSAGES: dict[type, Callable[[Agent, Any], None]] = {
     FrameworkUpdated: Agent._framework_updated,
     ShutdownAgent: Agent._shutdown_agent,
     DropTasks: Agent._drop_tasks,
+    DrainAgent: Agent._drain,
 }
 _TIMERS: dict[str, Callable[[Agent, Any], None]] = {
     "registration": Agent._registration_timeout,

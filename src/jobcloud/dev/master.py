@@ -14,6 +14,7 @@ from typing import Any
 
 from ..wire import decode_data
 from .allocator import Allocator, refuse_ms
+from .operators import Operators
 from .protocol import (
     TERMINAL,
     AcknowledgeUpdate,
@@ -50,7 +51,7 @@ from .protocol import (
 )
 from .registry import Agent, Executor, Framework, Offer, Task, status
 from .resources import NOTHING, Resources, from_wire
-from .schema import OPERATOR_CALL, SCHEDULER_CALL, SCHEDULER_CALLS, CallError, is_uuid
+from .schema import SCHEDULER_CALL, SCHEDULER_CALLS, CallError, is_uuid
 from .validation import (
     bad_failover_timeout,
     bad_framework,
@@ -91,6 +92,7 @@ class Master:
         self.recovering: set[str] = set()  # agents of before a restart that have not come back yet
         self.offers: dict[str, Offer] = {}
         self.allocator = Allocator(settings.allocation_interval_ms)
+        self.operators = Operators(self)
         self._streams: dict[str, str] = {}  # stream id → framework id
         self._links: dict[str, str] = {}  # link → agent id
         self._counts = {"framework": 0, "offer": 0, "agent": 0, "stream": 0}
@@ -99,7 +101,7 @@ class Master:
         self._allocation_due = False
         self._allocate_now = False
         self._effects: list[Effect] = []
-        self._at = at_ms
+        self.at = at_ms
 
     def expect_agents(self, agent_ids: Iterable[str], at_ms: int) -> None:
         """After a restart: these agents were registered; until each is back, unknown tasks may be theirs."""
@@ -108,20 +110,21 @@ class Master:
             number = agent_id.rpartition("-S")[2]
             if number.isdigit():
                 self._counts["agent"] = max(self._counts["agent"], int(number) + 1)
-            self._timer(at_ms + self.settings.agent_reregister_timeout_ms, "recovering", agent_id)
+            self.timer(at_ms + self.settings.agent_reregister_timeout_ms, "recovering", agent_id)
 
     # ---- in and out ------------------------------------------------------------------------------------------
 
     def handle(self, event: MasterInput, at_ms: int) -> list[Effect]:
         """Take one input; the effects are in the order in which they are to be performed."""
-        self._at = at_ms
+        self.at = at_ms
         _HANDLERS[type(event)](self, event)
+        self.operators.finish_drains()
         if self._allocate_now:
             self._allocate_now = False
             self._allocate()
         if not self._allocation_due and self.allocator.waiting:
             self._allocation_due = True
-            self._timer(at_ms + self.settings.allocation_interval_ms, "allocate", "")
+            self.timer(at_ms + self.settings.allocation_interval_ms, "allocate", "")
         effects, self._effects = self._effects, []
         return effects
 
@@ -132,7 +135,14 @@ class Master:
     def view(self) -> MasterView:
         return MasterView(self)
 
-    def _timer(self, due: int, kind: str, key: str) -> None:
+    def effect(self, effect: Effect) -> None:
+        self._effects.append(effect)
+
+    def allocate_soon(self) -> None:
+        """Once the input at hand has been handled."""
+        self._allocate_now = True
+
+    def timer(self, due: int, kind: str, key: str) -> None:
         self._sequence += 1
         heapq.heappush(self._timers, (due, self._sequence, kind, key))
 
@@ -141,16 +151,16 @@ class Master:
         self._counts[what] += 1
         return number
 
-    def _send(self, framework: Framework, event: Json) -> None:
+    def send(self, framework: Framework, event: Json) -> None:
         if framework.stream_id:
             self._effects.append(Send(framework.stream_id, event))
 
-    def _tell(self, agent: Agent, message: ToAgentMessage) -> None:
+    def tell(self, agent: Agent, message: ToAgentMessage) -> None:
         if agent.connected:
             self._effects.append(ToAgent(agent.link, message))
 
     def _on_tick(self, _: Tick) -> None:
-        while self._timers and self._timers[0][0] <= self._at:
+        while self._timers and self._timers[0][0] <= self.at:
             *_due, kind, key = heapq.heappop(self._timers)
             _TIMERS[str(kind)](self, str(key))
 
@@ -226,7 +236,7 @@ class Master:
     def _new_framework(self, info: Json, given: str) -> Framework:
         framework_id = given or f"{self.settings.master_id}-{self._number('framework'):04d}"
         info["id"] = {"value": framework_id}
-        framework = self.frameworks[framework_id] = Framework(info, self._at)
+        framework = self.frameworks[framework_id] = Framework(info, self.at)
         return framework
 
     def _connect(self, framework: Framework, info: Json, stream_id: str, suppressed: list[str]) -> None:
@@ -237,18 +247,17 @@ class Master:
                 Close(framework.stream_id),
             ]
             del self._streams[framework.stream_id]
-        for offer in list(framework.offers.values()):
-            self._remove_offer(offer)
+        self._take_back(framework)
         framework.info, framework.stream_id, framework.recovered = info, stream_id, False
-        framework.reregistered_at, framework.fails_over_at = self._at, None
+        framework.reregistered_at, framework.fails_over_at = self.at, None
         self._streams[stream_id] = framework.id
         self.allocator.add_client(framework.id, framework.roles, suppressed, framework.can("GPU_RESOURCES"))
         self._allocate_now = True
-        self._send(framework, self._subscribed(framework))
+        self.send(framework, self._subscribed(framework))
         self._beat(stream_id)
         if known:
             for agent in self.agents.values():
-                self._tell(agent, FrameworkUpdated(info))
+                self.tell(agent, FrameworkUpdated(info))
 
     def _subscribed(self, framework: Framework) -> Json:
         return {
@@ -263,7 +272,7 @@ class Master:
     def _beat(self, stream_id: str) -> None:
         if stream_id in self._streams:
             self._effects.append(Send(stream_id, {"type": "HEARTBEAT"}))
-            self._timer(self._at + self.settings.heartbeat_ms, "beat", stream_id)
+            self.timer(self.at + self.settings.heartbeat_ms, "beat", stream_id)
 
     def _on_stream_lost(self, event: StreamLost) -> None:
         framework_id = self._streams.pop(event.stream_id, "")
@@ -271,23 +280,27 @@ class Master:
             return
         framework = self.frameworks[framework_id]
         framework.stream_id = ""
+        self._take_back(framework)
+        self.allocator.deactivate_client(framework_id)
+        framework.fails_over_at = self.at + int(framework.info.get("failover_timeout", 0) * 1000)
+        self.timer(framework.fails_over_at, "failover", framework_id)
+
+    def _take_back(self, framework: Framework) -> None:
+        """Without a word: whoever held these offers is not there, or knows."""
         for offer in list(framework.offers.values()):
             self._remove_offer(offer)
-        self.allocator.deactivate_client(framework_id)
-        framework.fails_over_at = self._at + int(framework.info.get("failover_timeout", 0) * 1000)
-        self._timer(framework.fails_over_at, "failover", framework_id)
+        self.operators.withdraw(framework=framework)
 
     def _failover_timeout(self, framework_id: str) -> None:
         framework = self.frameworks.get(framework_id)
-        if framework is not None and framework.fails_over_at is not None and framework.fails_over_at <= self._at:
-            self._remove_framework(framework)
+        if framework is not None and framework.fails_over_at is not None and framework.fails_over_at <= self.at:
+            self.remove_framework(framework)
 
-    def _remove_framework(self, framework: Framework) -> None:
+    def remove_framework(self, framework: Framework) -> None:
         """Its tasks end without a word, its executors are shut down, its id is refused from now on."""
-        for offer in list(framework.offers.values()):
-            self._remove_offer(offer)
+        self._take_back(framework)
         for agent in self.agents.values():
-            self._tell(agent, ShutdownFramework(framework.id))
+            self.tell(agent, ShutdownFramework(framework.id))
         text = f"Framework {framework.id} removed"
         for task in [*framework.tasks.values(), *framework.unreachable.values()]:
             self._settle(task, self._status(task, "TASK_KILLED", text, "REASON_FRAMEWORK_REMOVED"))
@@ -307,7 +320,7 @@ class Master:
             del self.removed_frameworks[next(iter(self.removed_frameworks))]
 
     def _teardown(self, framework: Framework, _: Json) -> None:
-        self._remove_framework(framework)
+        self.remove_framework(framework)
 
     def _accept(self, framework: Framework, accept: Json) -> None:
         offer_ids = [one["value"] for one in accept.get("offer_ids") or []]
@@ -329,7 +342,7 @@ class Master:
             self._withdraw(offer)
         for operation in operations:
             left = self._perform(framework, agent, role, operation, left)
-        self.allocator.recover(agent.agent_id, framework.id, role, left, refuse_ms(accept.get("filters")), self._at)
+        self.allocator.recover(agent.agent_id, framework.id, role, left, refuse_ms(accept.get("filters")), self.at)
 
     def _perform(self, framework: Framework, agent: Agent, role: str, operation: Json, left: Resources) -> Resources:
         """One operation of an ACCEPT; what is left of the offers after it."""
@@ -346,7 +359,7 @@ class Master:
         for task in _tasks_of([operation]):
             self._refuse_task(framework, task, "TASK_ERROR", text, "REASON_TASK_INVALID")
         if operation.get("id") is not None:
-            self._send(framework, _operation_error(operation, text, agent))
+            self.send(framework, _operation_error(operation, text, agent))
         return left
 
     def _launch(self, framework: Framework, agent: Agent, role: str, task: Json, left: Resources) -> Resources:
@@ -368,7 +381,7 @@ class Master:
         self._add_task(
             framework, Task(framework.id, task["task_id"]["value"], agent.agent_id, executor_id, role, own, task)
         )
-        self._tell(agent, RunTask(framework.info, task))
+        self.tell(agent, RunTask(framework.info, task))
         return left - (own + extra)
 
     def _add_task(self, framework: Framework, task: Task) -> None:
@@ -376,8 +389,8 @@ class Master:
         self.agents[task.agent_id].tasks[(framework.id, task.task_id)] = task
 
     def _refuse_task(self, framework: Framework, task: Json, state: str, text: str, reason: str) -> None:
-        made = status(task["task_id"]["value"], task["agent_id"]["value"], state, text, reason, self._at)
-        self._send(framework, _update(made))
+        made = status(task["task_id"]["value"], task["agent_id"]["value"], state, text, reason, self.at)
+        self.send(framework, _update(made))
 
     def _decline(self, framework: Framework, decline: Json) -> None:
         hidden = refuse_ms(decline.get("filters"))
@@ -408,12 +421,12 @@ class Master:
         elif agent_id in ("", task.agent_id):
             agent = self.agents[task.agent_id]
             agent.killed.add((framework.id, task_id))
-            self._tell(agent, KillTask(framework.id, task_id, kill.get("kill_policy")))
+            self.tell(agent, KillTask(framework.id, task_id, kill.get("kill_policy")))
 
     def _shutdown(self, framework: Framework, shutdown: Json) -> None:
         agent = self.agents.get(shutdown["agent_id"]["value"])
         if agent is not None:
-            self._tell(agent, ShutdownExecutor(framework.id, shutdown["executor_id"]["value"]))
+            self.tell(agent, ShutdownExecutor(framework.id, shutdown["executor_id"]["value"]))
 
     def _acknowledge(self, framework: Framework, acknowledge: Json) -> None:
         agent = self.agents.get(acknowledge["agent_id"]["value"])
@@ -426,7 +439,7 @@ class Master:
                 return
             if task.update_state in TERMINAL and task.update_uuid == uuid:
                 self._forget(framework, task)
-        self._tell(agent, AcknowledgeUpdate(framework.id, task_id, uuid))
+        self.tell(agent, AcknowledgeUpdate(framework.id, task_id, uuid))
 
     def _reconcile(self, framework: Framework, reconcile: Json) -> None:
         asked = reconcile.get("tasks") or []
@@ -456,21 +469,19 @@ class Master:
         if not framework.partition_aware:
             state = "TASK_LOST"
         text = f"Reconciliation: {text}"
-        self._send(
-            framework, _update(status(task_id, agent_id, state, text, "REASON_RECONCILIATION", self._at, **more))
-        )
+        self.send(framework, _update(status(task_id, agent_id, state, text, "REASON_RECONCILIATION", self.at, **more)))
 
     def _send_latest(self, framework: Framework, task: Task) -> None:
         state = task.update_state or task.state
         made = self._status(task, state, "Reconciliation: Latest task state", "REASON_RECONCILIATION")
         if task.statuses:
             made.update({k: task.statuses[-1][k] for k in ("container_status", "healthy") if k in task.statuses[-1]})
-        self._send(framework, _update(made))
+        self.send(framework, _update(made))
 
     def _message(self, framework: Framework, message: Json) -> None:
         agent = self.agents.get(message["agent_id"]["value"])
         if agent is not None:
-            self._tell(agent, MessageToExecutor(framework.id, message["executor_id"]["value"], message["data"]))
+            self.tell(agent, MessageToExecutor(framework.id, message["executor_id"]["value"], message["data"]))
 
     def _update_framework(self, framework: Framework, update: Json) -> None:
         info: Json = {"failover_timeout": 0.0, "checkpoint": False}
@@ -486,13 +497,19 @@ class Master:
         self.allocator.add_client(framework.id, framework.roles, suppressed, framework.can("GPU_RESOURCES"))
         for offer in list(framework.offers.values()):
             if offer.role not in framework.roles:
-                self._rescind(offer)
+                self.rescind(offer)
         self._allocate_now = True
         for agent in self.agents.values():
-            self._tell(agent, FrameworkUpdated(info))
+            self.tell(agent, FrameworkUpdated(info))
+
+    def _accept_inverse(self, framework: Framework, call: Json) -> None:
+        self.operators.answered(framework, call, "ACCEPT")
+
+    def _decline_inverse(self, framework: Framework, call: Json) -> None:
+        self.operators.answered(framework, call, "DECLINE")
 
     def _ignore(self, framework: Framework, call: Json) -> None:
-        """Taken and without effect here: REQUEST, as Mesos' own allocator does, and what no inverse offer led to."""
+        """Taken and without effect here: REQUEST, as Mesos' own allocator does, and what no operation led to."""
 
     # ---- offers ----------------------------------------------------------------------------------------------
 
@@ -502,19 +519,24 @@ class Master:
 
     def _allocate(self) -> None:
         made: dict[str, list[Offer]] = {}
-        for agent_id, framework_id, role, resources in self.allocator.allocate(self._at):
+        for agent_id, framework_id, role, resources in self.allocator.allocate(self.at):
             made.setdefault(framework_id, []).append(self._new_offer(agent_id, framework_id, role, resources))
         for framework_id, offers in made.items():
             framework = self.frameworks[framework_id]
             shown = [self.view().offer(offer, framework) for offer in offers]
-            self._send(framework, {"type": "OFFERS", "offers": {"offers": shown}})
+            self.send(framework, {"type": "OFFERS", "offers": {"offers": shown}})
+        self.operators.ask_for_agents()
+
+    def new_offer_id(self) -> str:
+        """Inverse offers are numbered with the others."""
+        return f"{self.settings.master_id}-O{self._number('offer')}"
 
     def _new_offer(self, agent_id: str, framework_id: str, role: str, resources: Resources) -> Offer:
-        offer_id = f"{self.settings.master_id}-O{self._number('offer')}"
+        offer_id = self.new_offer_id()
         expires_at = None
         if self.settings.offer_timeout_ms is not None:
-            expires_at = self._at + self.settings.offer_timeout_ms
-            self._timer(expires_at, "offer", offer_id)
+            expires_at = self.at + self.settings.offer_timeout_ms
+            self.timer(expires_at, "offer", offer_id)
         offer = Offer(offer_id, framework_id, agent_id, role, resources, expires_at)
         self.offers[offer_id] = self.frameworks[framework_id].offers[offer_id] = offer
         self.agents[agent_id].offers[offer_id] = offer
@@ -528,16 +550,16 @@ class Master:
 
     def _remove_offer(self, offer: Offer, refuse: int = 0) -> None:
         self._withdraw(offer)
-        self.allocator.recover(offer.agent_id, offer.framework_id, offer.role, offer.resources, refuse, self._at)
+        self.allocator.recover(offer.agent_id, offer.framework_id, offer.role, offer.resources, refuse, self.at)
 
-    def _rescind(self, offer: Offer) -> None:
+    def rescind(self, offer: Offer) -> None:
         self._remove_offer(offer)
         event = {"type": "RESCIND", "rescind": {"offer_id": {"value": offer.offer_id}}}
-        self._send(self.frameworks[offer.framework_id], event)
+        self.send(self.frameworks[offer.framework_id], event)
 
     def _offer_timeout(self, offer_id: str) -> None:
         if offer_id in self.offers:
-            self._rescind(self.offers[offer_id])
+            self.rescind(self.offers[offer_id])
 
     def _on_rescind(self, event: RescindOffer) -> None:
         self._offer_timeout(event.offer_id)
@@ -564,6 +586,9 @@ class Master:
         if agent_id in self.gone:
             self._effects.append(ToAgent(link, ShutdownAgent("Agent has been marked gone")))
             return
+        if self.operators.is_down((message.hostname.lower(), "127.0.0.1")):
+            self._effects.append(ToAgent(link, ShutdownAgent("Machine is `DOWN`")))
+            return
         if not agent_id:
             agent_id = f"{self.settings.master_id}-S{self._number('agent')}"
         told = "" if agent_id in self.recovering else "Unknown agent reregistered"
@@ -573,7 +598,7 @@ class Master:
         agent = self.agents.get(agent_id)
         if agent is None:
             agent = self.agents[agent_id] = Agent(
-                agent_id, link, message.hostname, message.port, message.resources, message.attributes, self._at
+                agent_id, link, message.hostname, message.port, message.resources, message.attributes, self.at
             )
             self._links[link] = agent_id
             self._effects.append(ToAgent(link, Registered(agent_id)))
@@ -585,7 +610,8 @@ class Master:
             agent.link, agent.connected, agent.times_out_at = link, True, None
             self._effects.append(ToAgent(link, Registered(agent_id)))
             self._compare(agent, message)
-            self.allocator.activate_host(agent_id, True)
+        self.operators.remind(agent)
+        self.allocator.activate_host(agent_id, agent_id not in self.operators.deactivated)
         self._allocate_now = True
 
     def _recover(self, agent: Agent, message: RegisterAgent, told: str) -> None:
@@ -596,7 +622,7 @@ class Master:
         infos = {info["id"]["value"]: info for info in message.frameworks}
         torn_down = {one for one in infos if one in self.removed_frameworks}
         for framework_id in torn_down:
-            self._tell(agent, ShutdownFramework(framework_id))
+            self.tell(agent, ShutdownFramework(framework_id))
         for report in message.executors:
             if report.framework_id not in torn_down:
                 self._recovered_framework(infos[report.framework_id])
@@ -607,15 +633,15 @@ class Master:
                 recovered = self._recover_task(agent, framework, task)
                 if told:
                     made = self._status(recovered, recovered.state, told, "REASON_AGENT_REREGISTERED")
-                    self._send(framework, _update(made))
+                    self.send(framework, _update(made))
         for framework_id in infos:
             if framework_id in self.frameworks and self.frameworks[framework_id].connected:
-                self._tell(agent, FrameworkUpdated(self.frameworks[framework_id].info))
+                self.tell(agent, FrameworkUpdated(self.frameworks[framework_id].info))
 
     def _recovered_framework(self, info: Json) -> Framework:
         framework = self.frameworks.get(info["id"]["value"])
         if framework is None:
-            framework = self.frameworks[info["id"]["value"]] = Framework(info, self._at, recovered=True)
+            framework = self.frameworks[info["id"]["value"]] = Framework(info, self.at, recovered=True)
             self.allocator.add_client(framework.id, framework.roles, (), framework.can("GPU_RESOURCES"))
             self.allocator.deactivate_client(framework.id)
         return framework
@@ -651,33 +677,33 @@ class Master:
             if key not in reported:
                 dropped.setdefault(key[0], []).append(key[1])
         for framework_id, task_ids in dropped.items():
-            self._tell(agent, DropTasks(framework_id, tuple(task_ids)))
+            self.tell(agent, DropTasks(framework_id, tuple(task_ids)))
         executors = {(one.framework_id, one.executor["executor_id"]["value"]) for one in message.executors}
         for gone in [key for key in agent.executors if key not in executors]:
             self._remove_executor(agent, gone)
         for framework_id, task_id in agent.killed & reported:
-            self._tell(agent, KillTask(framework_id, task_id))
+            self.tell(agent, KillTask(framework_id, task_id))
         for info in message.frameworks:
             framework = self.frameworks.get(info["id"]["value"])
             if framework is None:
-                self._tell(agent, ShutdownFramework(info["id"]["value"]))
+                self.tell(agent, ShutdownFramework(info["id"]["value"]))
             elif framework.connected:
-                self._tell(agent, FrameworkUpdated(framework.info))
+                self.tell(agent, FrameworkUpdated(framework.info))
 
     def _on_link_lost(self, event: LinkLost) -> None:
         agent = self.agents.get(self._links.get(event.link, ""))
         if agent is None or not agent.connected:
             return
         for offer in list(agent.offers.values()):
-            self._rescind(offer)
+            self.rescind(offer)
         agent.connected = False
         self.allocator.activate_host(agent.agent_id, False)
         for framework_id in {key[0] for key in (*agent.tasks, *agent.executors)}:
             framework = self.frameworks[framework_id]
             if not framework.info.get("checkpoint", False):
                 self._drop_framework(agent, framework)
-        agent.times_out_at = self._at + self.settings.agent_reregister_timeout_ms
-        self._timer(agent.times_out_at, "agent", agent.agent_id)
+        agent.times_out_at = self.at + self.settings.agent_reregister_timeout_ms
+        self.timer(agent.times_out_at, "agent", agent.agent_id)
 
     def _drop_framework(self, agent: Agent, framework: Framework) -> None:
         """An agent that broke off ends what frameworks without checkpointing have there."""
@@ -689,7 +715,7 @@ class Master:
 
     def _agent_timeout(self, agent_id: str) -> None:
         agent = self.agents.get(agent_id)
-        if agent is not None and agent.times_out_at is not None and agent.times_out_at <= self._at:
+        if agent is not None and agent.times_out_at is not None and agent.times_out_at <= self.at:
             seconds = self.settings.agent_reregister_timeout_ms // 1000
             self._mark_unreachable(agent, f"agent did not reregister within {seconds}secs after disconnecting")
 
@@ -700,72 +726,74 @@ class Master:
     def _recovery_timeout(self, agent_id: str) -> None:
         if agent_id in self.recovering:
             self.recovering.discard(agent_id)
-            self.unreachable[agent_id] = self._at
+            self.unreachable[agent_id] = self.at
             self._tell_of_lost_agent(agent_id)
 
     def _mark_unreachable(self, agent: Agent, cause: str) -> None:
-        self.unreachable[agent.agent_id] = self._at
-        self._remove_agent(agent, cause, gone=False)
+        self.unreachable[agent.agent_id] = self.at
+        self.remove_agent(agent, cause, "TASK_UNREACHABLE")
 
-    def _mark_gone(self, agent_id: str) -> None:
+    def mark_gone(self, agent_id: str) -> None:
         text = "Agent has been marked gone"
-        self.gone[agent_id] = self._at
+        self.gone[agent_id] = self.at
+        self.operators.forget(agent_id)
         self.recovering.discard(agent_id)
         agent = self.agents.get(agent_id)
         if agent is not None:
-            self._tell(agent, ShutdownAgent(text))
-            self._remove_agent(agent, text, gone=True)
+            self.tell(agent, ShutdownAgent(text))
+            self.remove_agent(agent, text, "TASK_GONE_BY_OPERATOR")
             return
         self.unreachable.pop(agent_id, None)
         for framework in self.frameworks.values():
             for task in [task for task in framework.unreachable.values() if task.agent_id == agent_id]:
-                self._end_task(framework, task, self._removal(framework, task, text, gone=True))
+                self._end_task(framework, task, self._removal(framework, task, text, "TASK_GONE_BY_OPERATOR"))
 
-    def _remove_agent(self, agent: Agent, text: str, gone: bool) -> None:
-        """Updates for its tasks, rescinded offers, then FAILURE to everyone: Mesos' own order."""
+    def remove_agent(self, agent: Agent, text: str, state: str) -> None:
+        """Updates for its tasks, rescinded offers, then FAILURE to everyone: Mesos' own order.
+
+        `state` is what becomes of the tasks of partition-aware frameworks; the others hear TASK_LOST.
+        """
         self.allocator.remove_host(agent.agent_id)
         for task in list(agent.tasks.values()):
             framework = self.frameworks[task.framework_id]
-            made = self._removal(framework, task, text, gone)
-            if gone and framework.partition_aware:
+            made = self._removal(framework, task, text, state)
+            if made["state"] == "TASK_GONE_BY_OPERATOR" or state == "TASK_LOST":
                 self._end_task(framework, task, made)
             else:
                 self._lose_task(framework, task, made)
         for key in list(agent.executors):
             self._remove_executor(agent, key)
         for offer in list(agent.offers.values()):
-            self._rescind(offer)
+            self.rescind(offer)
+        self.operators.withdraw(agent=agent)
         del self.agents[agent.agent_id]
         self._links.pop(agent.link, None)
         self._tell_of_lost_agent(agent.agent_id)
 
     def _tell_of_lost_agent(self, agent_id: str) -> None:
         for framework in self.frameworks.values():
-            self._send(framework, {"type": "FAILURE", "failure": {"agent_id": {"value": agent_id}}})
+            self.send(framework, {"type": "FAILURE", "failure": {"agent_id": {"value": agent_id}}})
 
-    def _removal(self, framework: Framework, task: Task, text: str, gone: bool) -> Json:
+    def _removal(self, framework: Framework, task: Task, text: str, state: str) -> Json:
         reason = "REASON_AGENT_REMOVED"
-        state = "TASK_UNREACHABLE"
-        if not framework.partition_aware:
-            state = "TASK_LOST"
-        elif gone:
-            state, reason = "TASK_GONE_BY_OPERATOR", "REASON_AGENT_REMOVED_BY_OPERATOR"
-        made = self._status(task, state, text, reason)
-        if not gone:
-            made["unreachable_time"] = {"nanoseconds": self._at * 1_000_000}
+        if framework.partition_aware and state == "TASK_GONE_BY_OPERATOR":
+            reason = "REASON_AGENT_REMOVED_BY_OPERATOR"
+        made = self._status(task, state if framework.partition_aware else "TASK_LOST", text, reason)
+        if state == "TASK_UNREACHABLE":
+            made["unreachable_time"] = {"nanoseconds": self.at * 1_000_000}
         return made
 
     def _end_task(self, framework: Framework, task: Task, made: Json) -> None:
         self._settle(task, made)
         self._forget(framework, task)
-        self._send(framework, _update(made))
+        self.send(framework, _update(made))
 
     def _lose_task(self, framework: Framework, task: Task, made: Json) -> None:
         """Like its end, but it may come back with its agent."""
         self._settle(task, made)
         self._forget(framework, task, completed=False)
         framework.unreachable[task.task_id] = task
-        self._send(framework, _update(made))
+        self.send(framework, _update(made))
 
     def _settle(self, task: Task, made: Json, latest: str = "") -> None:
         """Give a task its new state; what it used is free once, when it first ends or becomes unreachable."""
@@ -796,7 +824,7 @@ class Master:
         if framework is not None and framework.connected:
             if task is not None:
                 task.update_state, task.update_uuid = made["state"], made["uuid"]
-            self._send(framework, _update(made))
+            self.send(framework, _update(made))
         if task is not None:
             self._settle(task, made, update.latest_state)
 
@@ -812,7 +840,7 @@ class Master:
                 "executor_id": {"value": exited.executor_id},
                 "status": exited.status,
             }
-            self._send(framework, {"type": "FAILURE", "failure": failure})
+            self.send(framework, {"type": "FAILURE", "failure": failure})
 
     def _remove_executor(self, agent: Agent, key: tuple[str, str]) -> None:
         executor = agent.executors.pop(key)
@@ -826,54 +854,11 @@ class Master:
                 "executor_id": {"value": message.executor_id},
                 "data": message.data,
             }
-            self._send(framework, {"type": "MESSAGE", "message": body})
+            self.send(framework, {"type": "MESSAGE", "message": body})
 
     def _status(self, task: Task, state: str, text: str, reason: str) -> Json:
         more = {"executor_id": {"value": task.executor_id}} if task.executor_id else {}
-        return status(task.task_id, task.agent_id, state, text, reason, self._at, **more)
-
-    # ---- operators -------------------------------------------------------------------------------------------
-
-    def _on_operate(self, event: Operate) -> None:
-        try:
-            OPERATOR_CALL(event.body, "")
-        except CallError as refused:
-            text = f"Failed to convert JSON into Call protobuf: {refused}"
-            self._effects.append(Reply(400, text))
-            return
-        kind = event.body.get("type")
-        if kind == "MARK_AGENT_GONE":
-            self._operate_gone(event.body)
-        elif kind == "TEARDOWN":
-            self._operate_teardown(event.body)
-        else:
-            answer = self.view().answer(kind)
-            unknown = Reply(400, f"The dev cluster does not know the operator call {kind!r}")
-            self._effects.append(unknown if answer is None else Reply(200, answer))
-
-    def _operate_gone(self, call: Json) -> None:
-        agent_id = ((call.get("mark_agent_gone") or {}).get("agent_id") or {}).get("value")
-        if agent_id is None:
-            self._effects.append(
-                Reply(400, "Failed to validate master::Call: Expecting 'mark_agent_gone' to be present")
-            )
-        elif agent_id in self.gone:
-            self._effects.append(Reply(200))
-        elif agent_id in self.agents or agent_id in self.unreachable or agent_id in self.recovering:
-            self._effects.append(Reply(200))
-            self._mark_gone(agent_id)
-        else:
-            self._effects.append(Reply(404, "Agent not found"))
-
-    def _operate_teardown(self, call: Json) -> None:
-        framework_id = ((call.get("teardown") or {}).get("framework_id") or {}).get("value")
-        if framework_id is None:
-            self._effects.append(Reply(400, "Failed to validate master::Call: Expecting 'teardown' to be present"))
-        elif framework_id not in self.frameworks:
-            self._effects.append(Reply(400, f"No framework found with ID {framework_id}"))
-        else:
-            self._effects.append(Reply(200))
-            self._remove_framework(self.frameworks[framework_id])
+        return status(task.task_id, task.agent_id, state, text, reason, self.at, **more)
 
 
 def _checked(body: Any) -> tuple[str, Json]:
@@ -946,7 +931,7 @@ def _operation_error(operation: Json, text: str, agent: Agent) -> Json:
 
 _HANDLERS: dict[type, Callable[[Master, Any], None]] = {
     Call: Master._on_call,
-    Operate: Master._on_operate,
+    Operate: lambda master, event: master.operators.handle(event),
     StreamLost: Master._on_stream_lost,
     LinkLost: Master._on_link_lost,
     FromAgent: Master._on_agent,
@@ -961,6 +946,7 @@ _TIMERS: dict[str, Callable[[Master, str], None]] = {
     "failover": Master._failover_timeout,
     "agent": Master._agent_timeout,
     "recovering": Master._recovery_timeout,
+    "inverse": lambda master, _: master.operators.ask_for_agents(),
 }
 _CALLS: dict[str, Callable[[Master, Framework, Json], None]] = {
     "TEARDOWN": Master._teardown,
@@ -974,8 +960,8 @@ _CALLS: dict[str, Callable[[Master, Framework, Json], None]] = {
     "RECONCILE": Master._reconcile,
     "MESSAGE": Master._message,
     "REQUEST": Master._ignore,
-    "ACCEPT_INVERSE_OFFERS": Master._ignore,
-    "DECLINE_INVERSE_OFFERS": Master._ignore,
+    "ACCEPT_INVERSE_OFFERS": Master._accept_inverse,
+    "DECLINE_INVERSE_OFFERS": Master._decline_inverse,
     "RECONCILE_OPERATIONS": Master._ignore,
     "ACKNOWLEDGE_OPERATION_STATUS": Master._ignore,
 }

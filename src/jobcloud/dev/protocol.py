@@ -172,6 +172,13 @@ class DropTasks:
     task_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DrainAgent:
+    """End every task, and say so with each (None: that is over)."""
+
+    config: Json | None
+
+
 ToAgentMessage = (
     Registered
     | RunTask
@@ -183,6 +190,7 @@ ToAgentMessage = (
     | FrameworkUpdated
     | ShutdownAgent
     | DropTasks
+    | DrainAgent
 )
 
 

@@ -49,6 +49,15 @@ class Offer:
 
 
 @dataclass(slots=True)
+class InverseOffer:
+    """A question to a framework: whether it can do without an agent during the window announced for it."""
+
+    offer_id: str
+    framework_id: str
+    agent_id: str
+
+
+@dataclass(slots=True)
 class Framework:
     info: Json
     registered_at: int
@@ -96,6 +105,11 @@ class Agent:
     executors: dict[tuple[str, str], Executor] = field(default_factory=dict)  # by framework and executor id
     offers: dict[str, Offer] = field(default_factory=dict)
     killed: set[tuple[str, str]] = field(default_factory=set)  # kills to repeat when it comes back
+
+    @property
+    def machine(self) -> tuple[str, str]:
+        """What maintenance knows it by: its host name in lower case, and its address."""
+        return self.hostname.lower(), "127.0.0.1"
 
     def used(self) -> Resources:
         total = NOTHING

@@ -289,10 +289,22 @@ EXECUTOR_CALL = Message(
     },
     ("framework_id", "executor_id"),
 )
+AGENT = Message({"agent_id": ID}, ("agent_id",))
+MACHINE = Message({"hostname": text, "ip": text})
+UNAVAILABILITY = Message({"start": DURATION, "duration": DURATION}, ("start",))
+WINDOW = Message({"machine_ids": listed(MACHINE), "unavailability": UNAVAILABILITY}, ("unavailability",))
+GRACE = Message({"seconds": whole, "nanos": whole})  # here Mesos takes a google.protobuf.Duration
+MACHINES = Message({"machines": listed(MACHINE)})
 OPERATOR_CALL = Message(
     {
         "type": text,
-        "mark_agent_gone": Message({"agent_id": ID}, ("agent_id",)),
+        "mark_agent_gone": AGENT,
         "teardown": Message({"framework_id": ID}, ("framework_id",)),
+        "update_maintenance_schedule": Message({"schedule": Message({"windows": listed(WINDOW)})}, ("schedule",)),
+        "start_maintenance": MACHINES,
+        "stop_maintenance": MACHINES,
+        "drain_agent": Message({"agent_id": ID, "max_grace_period": GRACE, "mark_gone": flag}, ("agent_id",)),
+        "deactivate_agent": AGENT,
+        "reactivate_agent": AGENT,
     }
 )

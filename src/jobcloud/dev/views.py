@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .protocol import Json
-from .registry import Agent, Executor, Framework, Offer, Task
+from .registry import Agent, Executor, Framework, InverseOffer, Offer, Task
 from .resources import NOTHING, Resources
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class MasterView:
             "hostname": settings.hostname,
             "version": VERSION,
             "address": {"hostname": settings.hostname, "ip": "127.0.0.1", "port": settings.port},
-            "capabilities": [{"type": "AGENT_UPDATE"}],
+            "capabilities": [{"type": "AGENT_UPDATE"}, {"type": "AGENT_DRAINING"}],
         }
 
     def offer(self, offer: Offer, framework: Framework) -> Json:
@@ -43,20 +43,29 @@ class MasterView:
             "framework_id": {"value": offer.framework_id},
             "agent_id": {"value": offer.agent_id},
             "hostname": agent.hostname,
-            "url": {
-                "scheme": "http",
-                "address": {"hostname": agent.hostname, "ip": "127.0.0.1", "port": agent.port},
-                "path": "/slave(1)",
-            },
+            "url": _url(agent),
             "resources": offer.resources.to_wire(offer.role, with_role),
             "allocation_info": {"role": offer.role},
         }
         if agent.attributes:
             shown["attributes"] = list(agent.attributes)
+        window = self._master.operators.unavailability(agent)
+        if window is not None:
+            shown["unavailability"] = window
         executors = [executor_id for framework_id, executor_id in agent.executors if framework_id == framework.id]
         if executors:
             shown["executor_ids"] = [{"value": executor_id} for executor_id in executors]
         return shown
+
+    def inverse_offer(self, made: InverseOffer, window: Json) -> Json:
+        agent = self._master.agents[made.agent_id]
+        return {
+            "id": {"value": made.offer_id},
+            "url": _url(agent),
+            "framework_id": {"value": made.framework_id},
+            "agent_id": {"value": made.agent_id},
+            "unavailability": window,
+        }
 
     def answer(self, kind: Any) -> Json | None:
         """The response to a read-only call of the operator API; None if it is not known here."""
@@ -69,8 +78,14 @@ class MasterView:
             "GET_TASKS": self._get_tasks,
             "GET_EXECUTORS": self._get_executors,
             "GET_STATE": self._get_state,
+            "GET_MAINTENANCE_SCHEDULE": lambda: {"schedule": self.schedule()},
+            "GET_MAINTENANCE_STATUS": lambda: {"status": self._master.operators.status()},
         }
         return {"type": kind, kind.lower(): make[kind]()} if kind in make else None
+
+    def schedule(self) -> Json:
+        windows = self._master.operators.windows
+        return {"windows": windows} if windows else {}
 
     def _get_state(self) -> Json:
         return {
@@ -85,6 +100,11 @@ class MasterView:
 
     def _agent(self, agent: Agent) -> Json:
         offered = _sum(offer.resources for offer in agent.offers.values())
+        drain = self._master.operators.drains.get(agent.agent_id)
+        more: Json = {}
+        if drain is not None:
+            more["drain_info"] = drain.shown()
+            more["estimated_drain_start_time"] = {"nanoseconds": drain.since // 1000 * 1_000_000_000}
         return {
             "agent_info": {
                 "hostname": agent.hostname,
@@ -93,14 +113,19 @@ class MasterView:
                 "attributes": list(agent.attributes),
                 "id": {"value": agent.agent_id},
             },
-            "active": agent.connected,
+            **self._activity(agent),
             "version": VERSION,
             "pid": f"slave(1)@127.0.0.1:{agent.port}",
             "registered_time": {"nanoseconds": agent.registered_at * 1_000_000},
             "total_resources": agent.total.to_wire(),
             "allocated_resources": agent.used().to_wire(),
             "offered_resources": offered.to_wire(),
+            **more,
         }
+
+    def _activity(self, agent: Agent) -> Json:
+        deactivated = agent.agent_id in self._master.operators.deactivated
+        return {"active": agent.connected and not deactivated, "deactivated": deactivated}
 
     def _get_frameworks(self) -> Json:
         master = self._master
@@ -166,6 +191,10 @@ class MasterView:
         }
 
     def _slave(self, agent: Agent) -> Json:
+        drain = self._master.operators.drains.get(agent.agent_id)
+        more: Json = {}
+        if drain is not None:
+            more = {"drain_info": drain.shown(), "estimated_drain_start_time_seconds": drain.since / 1000}
         return {
             "id": agent.agent_id,
             "hostname": agent.hostname,
@@ -176,9 +205,9 @@ class MasterView:
             "resources": _summary(agent.total),
             "used_resources": _summary(agent.used()),
             "offered_resources": _summary(_sum(offer.resources for offer in agent.offers.values())),
-            "active": agent.connected,
-            "deactivated": False,
+            **self._activity(agent),
             "version": VERSION,
+            **more,
         }
 
     def _state_framework(self, framework: Framework) -> Json:
@@ -224,6 +253,14 @@ class MasterView:
                 for one in framework.offers.values()
             ],
         }
+
+
+def _url(agent: Agent) -> Json:
+    return {
+        "scheme": "http",
+        "address": {"hostname": agent.hostname, "ip": "127.0.0.1", "port": agent.port},
+        "path": "/slave(1)",
+    }
 
 
 def _sum(many: Any) -> Resources:

@@ -1,0 +1,298 @@
+"""Maintenance windows and drained agents: recorded on a real Mesos 1.11, holds on both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from mesos_client import Answer, Cluster, Framework, post
+from test_mesos_contract import launch, say, shown
+
+from conftest import KINDS, _start
+
+Frameworks = Callable[..., Framework]
+Json = dict[str, Any]
+HOUR_NS = 3_600 * 10**9
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def spacious_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Agents enough for three of them to be lost."""
+    yield from _start(request.param, tmp_path_factory, 5, None)
+
+
+@pytest.fixture(autouse=True)
+def _no_schedule(spacious_cluster: Cluster) -> Iterator[None]:
+    yield
+    scheduled = operate(spacious_cluster, "GET_MAINTENANCE_STATUS").json()["get_maintenance_status"]["status"]
+    if scheduled.get("down_machines"):
+        operate(spacious_cluster, "STOP_MAINTENANCE", machines=scheduled["down_machines"])
+    schedule(spacious_cluster)
+
+
+def operate(cluster: Cluster, kind: str, **part: Any) -> Answer:
+    return post(cluster.master, "/api/v1", {"type": kind, **({kind.lower(): part} if part else {})})
+
+
+def machine(offer: Json) -> Json:
+    return {"hostname": offer["hostname"], "ip": "127.0.0.1"}
+
+
+def window(offer: Json, start_ns: int, **more: Any) -> Json:
+    return {"machine_ids": [machine(offer)], "unavailability": {"start": {"nanoseconds": start_ns}, **more}}
+
+
+def schedule(cluster: Cluster, *windows: Json) -> Answer:
+    return operate(cluster, "UPDATE_MAINTENANCE_SCHEDULE", schedule={"windows": list(windows)})
+
+
+def asked(framework: Framework, seconds: float = 5) -> Json:
+    """The next inverse offer, alone in its event."""
+    (found,) = framework.next("INVERSE_OFFERS", seconds=seconds)["inverse_offers"]["inverse_offers"]
+    return dict(found)
+
+
+def answer(framework: Framework, verb: str, inverse: Json, refuse_seconds: float = 60.0) -> None:
+    body = {"inverse_offer_ids": [inverse["id"]], "filters": {"refuse_seconds": refuse_seconds}}
+    assert framework.call(f"{verb}_INVERSE_OFFERS", body).status == 202
+
+
+def said(cluster: Cluster) -> list[tuple[str, str]]:
+    """What frameworks have answered, as an operator sees it: (status, framework id)."""
+    status = operate(cluster, "GET_MAINTENANCE_STATUS").json()["get_maintenance_status"]["status"]
+    found = [one for drained in status.get("draining_machines", ()) for one in drained.get("statuses", ())]
+    return [(one["status"], one["framework_id"]["value"]) for one in found]
+
+
+def agent(cluster: Cluster, agent_id: Json) -> Json:
+    agents = operate(cluster, "GET_AGENTS").json()["get_agents"]["agents"]
+    return next((dict(one) for one in agents if one["agent_info"]["id"] == agent_id), {})
+
+
+def soon(test: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + 10
+    while not (found := test()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+    return found
+
+
+# ---- maintenance -----------------------------------------------------------------------------------------------
+
+
+def test_a_window_is_announced_by_offers_and_an_inverse_offer(
+    spacious_cluster: Cluster, frameworks: Frameworks
+) -> None:
+    framework = frameworks(spacious_cluster.master)
+    offers = framework.offers(5)
+    start = int(time.time() + 3600) * 10**9
+    announced = {"start": {"nanoseconds": start}, "duration": {"nanoseconds": HOUR_NS}}
+    assert schedule(spacious_cluster, window(offers[0], start, duration=announced["duration"])).status == 200
+    rescinded = [framework.next("RESCIND")["rescind"]["offer_id"]["value"] for _ in offers]
+    assert sorted(rescinded) == sorted(one["id"]["value"] for one in offers)  # of every agent
+    again = framework.offers(5)
+    marked = [one for one in again if "unavailability" in one]
+    assert [one["agent_id"] for one in marked] == [offers[0]["agent_id"]]
+    assert marked[0]["unavailability"] == announced
+    inverse = asked(framework)
+    assert inverse == {
+        "id": inverse["id"],
+        "url": marked[0]["url"],
+        "framework_id": framework.info["id"],
+        "agent_id": offers[0]["agent_id"],
+        "unavailability": announced,
+    }
+    answered = operate(spacious_cluster, "GET_MAINTENANCE_SCHEDULE").json()["get_maintenance_schedule"]
+    assert answered == {"schedule": {"windows": [window(offers[0], start, duration=announced["duration"])]}}
+    status = operate(spacious_cluster, "GET_MAINTENANCE_STATUS").json()["get_maintenance_status"]
+    assert status == {"status": {"draining_machines": [{"id": machine(offers[0])}]}}
+
+
+def test_an_answer_is_shown_to_operators_and_asked_for_again(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+    framework = frameworks(spacious_cluster.master)
+    offer, _ = launch(framework, "t1")
+    schedule(spacious_cluster, window(offer, HOUR_NS))
+    first = asked(framework)
+    assert first["agent_id"] == offer["agent_id"]
+    answer(framework, "DECLINE", first, 1.0)
+    soon(lambda: said(spacious_cluster) == [("DECLINE", framework.id)], "DECLINE")
+    second = asked(framework)  # when the filter is over
+    answer(framework, "ACCEPT", second)
+    soon(lambda: said(spacious_cluster) == [("ACCEPT", framework.id)], "ACCEPT")
+    answer(framework, "DECLINE", second)  # once more is none
+    framework.none("INVERSE_OFFERS", seconds=1.5)
+    assert said(spacious_cluster) == [("ACCEPT", framework.id)]
+
+
+def test_whoever_has_nothing_of_an_agent_is_not_asked(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+    first = frameworks(spacious_cluster.master)
+    offers = first.offers(5)
+    other = frameworks(spacious_cluster.master)
+    schedule(spacious_cluster, window({"hostname": "elsewhere"}, HOUR_NS))
+    first.call("SUPPRESS")
+    schedule(spacious_cluster, window(offers[0], HOUR_NS))
+    asked(other)  # the offers are his now
+    first.none("INVERSE_OFFERS", seconds=1)
+
+
+def test_a_changed_window_rescinds_the_question_and_asks_anew(
+    spacious_cluster: Cluster, frameworks: Frameworks
+) -> None:
+    framework = frameworks(spacious_cluster.master)
+    offer, _ = launch(framework, "t1")
+    schedule(spacious_cluster, window(offer, HOUR_NS))
+    first = asked(framework)
+    schedule(spacious_cluster, window(offer, 2 * HOUR_NS))
+    rescinded = framework.next("RESCIND_INVERSE_OFFER")["rescind_inverse_offer"]
+    assert rescinded == {"inverse_offer_id": first["id"]}
+    second = asked(framework)
+    assert second["unavailability"] == {"start": {"nanoseconds": 2 * HOUR_NS}}
+    answer(framework, "ACCEPT", second)
+    soon(lambda: said(spacious_cluster), "the answer")
+    schedule(spacious_cluster, window(offer, 3 * HOUR_NS))
+    assert said(spacious_cluster) == []  # it was to another question
+    third = asked(framework)
+    assert third["unavailability"] == {"start": {"nanoseconds": 3 * HOUR_NS}}
+    schedule(spacious_cluster)
+    framework.next("RESCIND_INVERSE_OFFER")
+    framework.none("INVERSE_OFFERS", seconds=1)
+
+
+def test_a_scheduler_that_comes_back_is_asked_again(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+    framework = frameworks(spacious_cluster.master)
+    offer, _ = launch(framework, "t1")
+    schedule(spacious_cluster, window(offer, HOUR_NS))
+    answer(framework, "DECLINE", asked(framework), 600.0)
+    framework.stream.close()
+    framework.subscribe()
+    assert asked(framework)["agent_id"] == offer["agent_id"]
+
+
+def test_a_machine_brought_down_loses_its_tasks(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+    framework = frameworks(spacious_cluster.master)
+    offer, _ = launch(framework, "t1")
+    there = [machine(offer)]
+    refused = operate(spacious_cluster, "START_MAINTENANCE", machines=there)
+    shown_as = f'{{"hostname":"{offer["hostname"]}","ip":"127.0.0.1"}}'
+    assert refused.status == 400
+    assert refused.body == f"Machine '{shown_as}' is not in DRAINING mode and cannot be brought down"
+    schedule(spacious_cluster, window(offer, HOUR_NS))
+    inverse = asked(framework)
+    assert operate(spacious_cluster, "START_MAINTENANCE", machines=there).status == 200
+    status = framework.update("t1", "TASK_LOST")  # and not TASK_UNREACHABLE
+    text = f"Agent {offer['hostname']} removed: Operator initiated 'Machine DOWN'"
+    assert shown(status) == ("TASK_LOST", "SOURCE_MASTER", "REASON_AGENT_REMOVED", text)
+    assert "unreachable_time" not in status
+    assert "uuid" not in status
+    gone = framework.next("RESCIND_INVERSE_OFFER")["rescind_inverse_offer"]["inverse_offer_id"]
+    assert gone == inverse["id"]
+    failure = framework.next("FAILURE", where=lambda e: "executor_id" not in e["failure"])
+    assert failure["failure"] == {"agent_id": offer["agent_id"]}
+    framework.call("RECONCILE", {"tasks": [{"task_id": {"value": "t1"}, "agent_id": offer["agent_id"]}]})
+    assert framework.update("t1")["state"] == "TASK_UNKNOWN"
+    status = operate(spacious_cluster, "GET_MAINTENANCE_STATUS").json()["get_maintenance_status"]["status"]
+    assert status == {"down_machines": there}
+    refused = schedule(spacious_cluster)
+    assert refused.status == 400
+    assert refused.body == f"Machine '{shown_as}' is deactivated and cannot be removed from the schedule"
+    assert operate(spacious_cluster, "STOP_MAINTENANCE", machines=there).status == 200
+    empty = operate(spacious_cluster, "GET_MAINTENANCE_SCHEDULE").json()["get_maintenance_schedule"]
+    assert empty == {"schedule": {}}
+
+
+def test_bad_schedules_are_refused(spacious_cluster: Cluster) -> None:
+    def refusal(*windows: Json) -> str:
+        refused = schedule(spacious_cluster, *windows)
+        assert refused.status == 400
+        return refused.body
+
+    start = {"start": {"nanoseconds": HOUR_NS}}
+    x = {"hostname": "x"}
+    empty = refusal({"machine_ids": [], "unavailability": start})
+    assert empty == "List of machines in the maintenance window is empty"
+    nameless = refusal({"machine_ids": [{}], "unavailability": start})
+    assert nameless == "Both 'hostname' and 'ip' for a machine are empty"
+    missing = "Missing required fields: update_maintenance_schedule.schedule.windows[0].unavailability"
+    assert refusal({"machine_ids": [x]}) == f"Failed to convert JSON into Call protobuf: {missing}"
+    backwards = refusal({"machine_ids": [x], "unavailability": {**start, "duration": {"nanoseconds": -5}}})
+    assert backwards == "Unavailability 'duration' is negative"
+    twice = refusal({"machine_ids": [x, x], "unavailability": start})
+    assert twice == """Machine '{"hostname":"x"}' appears more than once in the schedule"""
+    part = operate(spacious_cluster, "UPDATE_MAINTENANCE_SCHEDULE")
+    assert part.body == "Failed to validate master::Call: Expecting 'update_maintenance_schedule' to be present"
+    none = operate(spacious_cluster, "START_MAINTENANCE", machines=[])
+    assert (none.status, none.body) == (400, "List of machines is empty")
+    unknown = operate(spacious_cluster, "STOP_MAINTENANCE", machines=[{"hostname": "y"}])
+    assert unknown.body == """Machine '{"hostname":"y"}' is not part of a maintenance schedule"""
+
+
+# ---- agents drained --------------------------------------------------------------------------------------------
+
+
+def test_a_drained_agents_tasks_are_killed_and_say_why(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+    framework = frameworks(spacious_cluster.master)
+    offer, _ = launch(framework, "t1")
+    agent_id = offer["agent_id"]
+    grace = {"nanoseconds": HOUR_NS}
+    drain = operate(spacious_cluster, "DRAIN_AGENT", agent_id=agent_id, max_grace_period={"seconds": 3600})
+    assert drain.status == 200
+    kill = framework.heard("KILL")["event"]["kill"]
+    assert kill == {"task_id": {"value": "t1"}, "kill_policy": {"grace_period": grace}}
+    drained = agent(spacious_cluster, agent_id)
+    assert (drained.get("active"), drained["deactivated"]) == (False, True)
+    assert drained["drain_info"] == {"state": "DRAINING", "config": {"max_grace_period": grace, "mark_gone": False}}
+    refused = operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=agent_id)
+    assert (refused.status, refused.body) == (400, "Agent is still in the DRAINING state")
+    framework.tell(agent_id, "e", say("t1", "TASK_KILLED"))
+    status = framework.update("t1")
+    assert shown(status) == ("TASK_KILLED", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
+    soon(lambda: agent(spacious_cluster, agent_id)["drain_info"]["state"] == "DRAINED", "DRAINED")
+    framework.none("OFFERS", seconds=1, where=lambda e: any(o["agent_id"] == agent_id for o in e["offers"]["offers"]))
+    assert operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=agent_id).status == 200
+    framework.call("REVIVE")
+    framework.offers(1, agent=agent_id["value"])
+    assert "drain_info" not in agent(spacious_cluster, agent_id)
+
+
+def test_an_agent_drained_for_good_is_gone_afterwards(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+    framework = frameworks(spacious_cluster.master)
+    offer, _ = launch(framework, "t1")
+    assert operate(spacious_cluster, "DRAIN_AGENT", agent_id=offer["agent_id"], mark_gone=True).status == 200
+    assert framework.heard("KILL")["event"]["kill"] == {"task_id": {"value": "t1"}}
+    framework.tell(offer["agent_id"], "e", say("t1", "TASK_KILLED"))
+    status = framework.update("t1")
+    assert shown(status) == ("TASK_GONE_BY_OPERATOR", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
+    failure = framework.next("FAILURE", where=lambda e: "executor_id" not in e["failure"])
+    assert failure["failure"] == {"agent_id": offer["agent_id"]}
+    soon(lambda: not agent(spacious_cluster, offer["agent_id"]), "its end")
+
+
+def test_a_deactivated_agent_is_not_offered_until_reactivated(
+    spacious_cluster: Cluster, frameworks: Frameworks
+) -> None:
+    framework = frameworks(spacious_cluster.master)
+    offer, _ = launch(framework, "t1")
+    framework.call("REVIVE")
+    rest = framework.offers(1, agent=offer["agent_id"]["value"])[0]
+    refused = operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=offer["agent_id"])
+    assert (refused.status, refused.body) == (400, "Agent is not deactivated")
+    assert operate(spacious_cluster, "DEACTIVATE_AGENT", agent_id=offer["agent_id"]).status == 200
+    assert framework.next("RESCIND")["rescind"]["offer_id"] == rest["id"]
+    framework.tell(offer["agent_id"], "e", say("t1", "TASK_FINISHED"))
+    assert shown(framework.update("t1"))[0] == "TASK_FINISHED"  # what runs goes on
+    framework.none("OFFERS", seconds=1)
+    assert operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=offer["agent_id"]).status == 200
+    framework.offers(1, agent=offer["agent_id"]["value"])
+
+
+def test_unknown_agents_cannot_be_drained(spacious_cluster: Cluster) -> None:
+    for kind, text in (
+        ("DRAIN_AGENT", "Unknown agent"),
+        ("DEACTIVATE_AGENT", "Unknown agent"),
+        ("REACTIVATE_AGENT", "Agent is not deactivated"),
+    ):
+        refused = operate(spacious_cluster, kind, agent_id={"value": "nobody"})
+        assert (refused.status, refused.body) == (400, text)
+        assert operate(spacious_cluster, kind).status == 400
