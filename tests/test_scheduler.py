@@ -247,6 +247,18 @@ def test_disabling_stops_firing_and_enabling_starts_it_without_making_up() -> No
     assert desk.firings() == []
 
 
+@pytest.mark.parametrize("kind", JobKind)
+def test_a_job_can_be_registered_disabled_and_begins_once_it_is_enabled(kind: JobKind) -> None:
+    desk = Desk(make_app())
+    desk.do(PutJob(desk.at, make_job(kind=kind, cron=MINUTELY), enabled=False))
+    desk.restart()
+    desk.settle(3_600_000)
+    assert desk.firings() == []
+    desk.do(SetJobEnabled(desk.at, "report", enabled=True))
+    desk.settle(60_000)
+    assert len(desk.firings()) == 1
+
+
 # ---------------------------------------------------------------------------------------------- residents, failures
 
 

@@ -115,7 +115,7 @@ class Commands:
         if known is None:
             # Runs of a removed job of this name may still be ending: they are of an older generation.
             ending = max((firing.generation for firing in self._book.queue.unfinished(job.name)), default=0)
-            self._book.states[job.name] = JobState(considered_ms=event.at, generation=ending + 1)
+            self._book.states[job.name] = JobState(event.at, ending + 1, disabled=not event.enabled)
             self._book.dirty[Kind.JOB_STATE, job.name] = self._book.states[job.name]
             self._firings.ensure_daemon(job, event.at)
         elif not same_work(known, job):

@@ -132,9 +132,12 @@ class SetAppEnabled:
 
 @dataclass(frozen=True, slots=True)
 class PutJob:
+    """`enabled` is for a job that is new: without it the job fires only once it is enabled."""
+
     at: int
     job: Job
     replace: bool = False
+    enabled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

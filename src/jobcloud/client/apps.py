@@ -41,7 +41,7 @@ def add_app(
     config = dict(manifest.app)
     config["appName"] = name or config.get("appName") or _ARCHIVE.sub("", path.resolve().name)
     if "appURL" not in config:
-        config["appURL"] = f"package:sha256:{_upload(client, path)}"
+        config["appURL"] = f"package:sha256:{upload(client, path)}"
     app, app_is_new = client.put_app(config)
     new = {"app " + app["appName"]} if app_is_new else set()
     done = []
@@ -52,7 +52,7 @@ def add_app(
     return Added(app, tuple(done), frozenset(new))
 
 
-def _upload(client: Client, path: Path) -> str:
+def upload(client: Client, path: Path) -> str:
     """The hash of the app's package, which the server has afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         archive = path

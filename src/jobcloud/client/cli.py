@@ -205,7 +205,12 @@ Fields = Annotated[
 
 
 @job_commands.command("add")
-def job_add(file: JobFile = "", fields: Fields = None, as_json: AsJson = False) -> None:
+def job_add(
+    file: JobFile = "",
+    fields: Fields = None,
+    disabled: Annotated[bool, typer.Option("--disabled", help="They fire only once they are enabled.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Register jobs from JSON, from --set fields, or both. See docs/job-configuration.md."""
     from jobcloud.client import render
 
@@ -213,7 +218,7 @@ def job_add(file: JobFile = "", fields: Fields = None, as_json: AsJson = False) 
         raise ConfigError("there is no job to add", field="FILE", fix="name a JSON file, or give --set jobName=… etc.")
     configs = _read_jobs(file) if file else [{}]
     with _client() as client:
-        added = [client.create_job(config | _assignments(fields)) for config in configs]
+        added = [client.create_job(config | _assignments(fields), enabled=not disabled) for config in configs]
     if as_json:
         render.show_json(added if len(added) > 1 else added[0])
     else:
@@ -539,6 +544,67 @@ def run_dev(
     """Run a whole cluster on this machine: master, agents, scheduler."""
     supervisor = _server_part("jobcloud.dev.supervisor")
     raise typer.Exit(supervisor.run_dev(supervisor.DevOptions(demo, agents, data, port)))
+
+
+@cli.command("import-ej")
+def import_elastic_job(
+    zookeeper: Annotated[str, typer.Option(metavar="HOST:PORT,…", help="The servers of Elastic-Job-Cloud.")],
+    namespace: Annotated[str, typer.Option(help="Its zk_namespace.")] = "elastic-job-cloud",
+    auth_file: Annotated[Path | None, typer.Option(help="File that holds its zk_digest, USER:PASSWORD.")] = None,
+    zone: Annotated[str, typer.Option(help="The time zone its scheduler ran in.")] = "UTC",
+    package: Annotated[
+        list[str] | None, typer.Option(metavar="APP=DIR|FILE", help="An app made ready for jobcloud; repeatable.")
+    ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Take the other packages as they are from their appURL.")
+    ] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Register every job disabled.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take over the apps, jobs and disabled marks of an Elastic-Job-Cloud 2.1.5. Ends with 1 where any was refused."""
+    from jobcloud.client import import_ej, render
+
+    _check_zone(zone)
+    options = import_ej.Options(zone, _packages(package), fetch, disabled, dry_run)
+    check = _server_part("jobcloud.server.api.convert").check
+    tree = _server_part("jobcloud.adapters.zookeeper_ej").read_tree(zookeeper, namespace, _secret(auth_file))
+    with _client() as client:
+        report = import_ej.import_tree(client, tree, namespace, options, check)
+    if as_json:
+        render.show_json(report.document())
+    else:
+        render.imported(report.document())
+    if report.refused:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _check_zone(zone: str) -> None:
+    from jobcloud import cron as crons
+
+    try:
+        crons.Schedule.parse("0 0 0 * * ?", zone=zone)
+    except crons.CronError as error:
+        raise ConfigError(str(error), field="--zone") from error
+
+
+def _packages(given: list[str] | None) -> dict[str, Path]:
+    """Raises ConfigError."""
+    found = {}
+    for text in given or ():
+        app, sign, path = text.partition("=")
+        if not (app and sign and Path(path).exists()):
+            raise ConfigError(f"{text!r} names no app and package", field="--package", fix="APP=DIR, APP=FILE")
+        found[app] = Path(path)
+    return found
+
+
+def _secret(path: Path | None) -> str:
+    """Raises ConfigError."""
+    try:
+        return path.read_text().strip() if path else ""
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", field="--auth-file") from error
 
 
 def _server_part(module: str) -> Any:

@@ -119,8 +119,11 @@ class Client:
     def job(self, name: str) -> Json:
         return self._json("GET", f"jobs/{_part(name)}")
 
-    def create_job(self, config: Json) -> Json:
-        return self._json("POST", "jobs", json=config)
+    def create_app(self, config: Json) -> Json:
+        return self._json("POST", "apps", json=config)
+
+    def create_job(self, config: Json, *, enabled: bool = True) -> Json:
+        return self._json("POST", "jobs", params={} if enabled else {"enabled": "false"}, json=config)
 
     def update_job(self, name: str, config: Json) -> Json:
         return self._json("PUT", f"jobs/{_part(name)}", json=config)

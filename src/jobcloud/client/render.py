@@ -239,6 +239,28 @@ def cluster(item: Json) -> None:
     show_table(("HOST", "AGENT", "OFFERED", "CLAIMED", "OFFERS#", "EXECUTORS#", ""), rows, "no agents seen yet")
 
 
+def imported(report: Json) -> None:
+    """What became of each app and job of another system."""
+    rows = (
+        (
+            item["kind"],
+            item["name"],
+            _done(item, report),
+            "\n".join([*filter(None, [item["reason"]]), *item["changes"]]),
+        )
+        for item in report["items"]
+    )
+    show_table(("WHAT", "NAME", "DONE", "REASON, CHANGES"), rows, "nothing is there")
+    for note in report["notes"]:
+        say(f"• {note}")
+    say(", ".join(f"{count} {action}" for action, count in report["summary"].items()))
+
+
+def _done(item: Json, report: Json) -> str:
+    action = item["action"] + (", disabled" if item["disabled"] else "")
+    return f"({action})" if report["dryRun"] else action
+
+
 def _enabled(item: Json) -> str:
     return "enabled" if item["enabled"] else "disabled"
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.model import RESOURCE_FIELDS, App, Job, JobType, Package, Resources
-from jobcloud.server.api.body import json_type
-from jobcloud.server.api.problems import Issue, invalid
+from jobcloud.server.api.body import json_type, parse
+from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import DEFAULT_HANDLERS, AppConfig, Config, JobConfig, JobProperties
 
 PACKAGE_SCHEME = "package:sha256:"
@@ -75,6 +75,20 @@ def read_app(body: Mapping[str, Any], policy: UrlPolicy) -> App:
 def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
     """Raises Problem that lists everything wrong with it."""
     return _read(body, JobConfig, lambda config: _job(config, policy))
+
+
+def check(kind: str, body: bytes) -> None:
+    """Whether an "app" or "job" would be taken, as far as that can be said without the server's settings.
+
+    Raises ConfigError.
+    """
+    try:
+        (read_app if kind == "app" else read_job)(parse(body), UrlPolicy(hosts=("*",)))
+    except Problem as problem:
+        faults = [ConfigError(one.problem, field=one.field, fix=one.fix) for one in problem.issues]
+        first = faults[0] if faults else ConfigError(problem.detail, field="")
+        first.others = tuple(faults[1:])
+        raise first from problem
 
 
 def app_config(app: App) -> AppConfig:

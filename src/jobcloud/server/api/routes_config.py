@@ -176,9 +176,14 @@ def list_jobs(use: Use, app: Annotated[str, Query(description="only those of thi
 
 
 @router.post("/jobs", status_code=201, tags=["jobs"], openapi_extra=json_body(JobConfig))
-def create_job(use: Use, body: Body, response: Response) -> JobView:
+def create_job(
+    use: Use,
+    body: Body,
+    response: Response,
+    enabled: Annotated[bool, Query(description="false: it fires only once it is enabled")] = True,
+) -> JobView:
     job = read_job(body, use.options.job_urls)
-    use.command(lambda at: PutJob(at, job))
+    use.command(lambda at: PutJob(at, job, enabled=enabled))
     response.headers["Location"] = f"/api/v1/jobs/{job.name}"
     return views.job_view(use.snapshot(), job.name)
 

@@ -1,0 +1,457 @@
+"""From an Elastic-Job-Cloud 2.1.5 to a jobcloud: its apps, jobs and disabled marks, registered through the API.
+
+Every node is reported: what became of it, what was changed on the way, or why it was refused. Names, fields and
+defaults of Elastic-Job-Cloud are those of its 2.1.5 release. What is registered here already is never overwritten, so
+that a second run does nothing that the first has done.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import ROUND_CEILING, Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+
+from jobcloud.client.apps import upload
+from jobcloud.client.http import ApiError, Client, Json, NotReachable
+from jobcloud.client.pack import read_manifest
+from jobcloud.errors import ConfigError, JobcloudError
+
+# A configuration takes some hundred bytes; what is a thousand times as large is something else.
+MAX_NODE_BYTES = 256 << 10
+MAX_PACKAGE_BYTES = 2 << 30
+_REFUSALS = frozenset({400, 404, 409, 413, 422})
+_FETCH = httpx.Timeout(30.0)
+_UNKNOWN_PACKAGE = "package:sha256:" + "0" * 64
+
+_APP_FIELDS = frozenset(
+    {"appName", "appURL", "bootstrapScript", "cpuCount", "memoryMB", "appCacheEnable", "eventTraceSamplingCount"}
+)
+_JOB_FIELDS = frozenset(
+    {"jobName", "jobClass", "jobType", "cron", "shardingTotalCount", "shardingItemParameters", "jobParameter",
+     "failover", "misfire", "description", "jobProperties", "streamingProcess", "scriptCommandLine", "appName",
+     "cpuCount", "memoryMB", "jobExecutionType", "beanName", "applicationContext"}
+)  # fmt: skip
+_OWN_PACKAGE = ("appURL", "bootstrapScript")
+_HANDLERS = {
+    "job_exception_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultJobExceptionHandler",
+    "executor_service_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler",
+}
+_SCRIPT_MARKER = "com.dangdang.ddframe.job.api.script.ScriptJob"
+_SHELL = re.compile(r"[|&;<>$`*?~()#]|\n")
+_CONTEXT_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+
+
+class Action(StrEnum):
+    """What became of a node; a dry run says what would."""
+
+    REGISTERED = "registered"
+    UNCHANGED = "unchanged"  # registered here already, and the same
+    KEPT = "kept"  # registered here already, and different: it stays as it is here
+    REFUSED = "refused"
+
+
+@dataclass(slots=True)
+class Item:
+    """`changes` are sentences: what is different from Elastic-Job-Cloud. `reason` says why it was kept or refused."""
+
+    kind: str
+    name: str
+    path: str
+    action: Action = Action.REGISTERED
+    disabled: bool = False
+    changes: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    def refuse(self, reason: str) -> None:
+        self.action, self.reason = Action.REFUSED, reason
+
+
+@dataclass(slots=True)
+class Report:
+    namespace: str
+    dry_run: bool
+    notes: list[str] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+
+    @property
+    def refused(self) -> int:
+        return sum(item.action is Action.REFUSED for item in self.items)
+
+    def document(self) -> Json:
+        counts = {action.value: sum(item.action is action for item in self.items) for action in Action}
+        return {
+            "namespace": self.namespace,
+            "dryRun": self.dry_run,
+            "summary": counts,
+            "notes": self.notes,
+            "items": [asdict(item) for item in self.items],
+        }
+
+
+class Node(Protocol):
+    """A node of a configuration. `problem`: why its data could not be read."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def problem(self) -> str: ...
+
+
+class Tree(Protocol):
+    """What lies in the namespace; `left` counts what is not taken, by folder."""
+
+    @property
+    def apps(self) -> Sequence[Node]: ...
+    @property
+    def jobs(self) -> Sequence[Node]: ...
+    @property
+    def disabled_apps(self) -> Collection[str]: ...
+    @property
+    def disabled_jobs(self) -> Collection[str]: ...
+    @property
+    def left(self) -> Mapping[str, int]: ...
+
+
+Check = Callable[[str, bytes], None]
+"""("app" or "job", configuration as JSON): raises ConfigError where the server would refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`packages`: directory or archive of an app by its name. `fetch`: take packages from where appURL says.
+
+    `disabled`: register every job disabled. `zone`: the time zone that Elastic-Job's scheduler ran in.
+    """
+
+    zone: str = "UTC"
+    packages: Mapping[str, Path] = field(default_factory=dict)
+    fetch: bool = False
+    disabled: bool = False
+    dry_run: bool = False
+
+
+def import_tree(client: Client, tree: Tree, namespace: str, options: Options, check: Check) -> Report:
+    """Register what `tree` holds, or with `dry_run` only say what would be.
+
+    Raises ApiError where the server fails for a reason that is no refusal; what was registered by then stays, and
+    another run goes on.
+    """
+    return _Import(client, tree, namespace, options, check).run()
+
+
+class _Import:
+    def __init__(self, client: Client, tree: Tree, namespace: str, options: Options, check: Check) -> None:
+        self._client, self._tree, self._options, self._check = client, tree, options, check
+        self._report = Report(namespace, options.dry_run)
+        self._apps: dict[str, Json] = {}  # as they are here, or will be
+        self._jobs: dict[str, Json] = {}
+        self._switched_off: set[str] = set()  # apps that are disabled here
+
+    def run(self) -> Report:
+        self._note_what_differs()
+        self._look()
+        for node in self._tree.apps:
+            self._report.items.append(self._app(node))
+        for node in self._tree.jobs:
+            self._report.items.append(self._job(node))
+        self._report_orphans("app", self._tree.disabled_apps, self._tree.apps)
+        self._report_orphans("job", self._tree.disabled_jobs, self._tree.jobs)
+        return self._report
+
+    def _note_what_differs(self) -> None:
+        """What is different for all jobs alike, and what is not taken at all."""
+        say = self._report.notes.append
+        say(
+            f"cron expressions are read in {self._options.zone} (--zone); Elastic-Job's scheduler read them in its "
+            "JVM's zone"
+        )
+        say("at a change of the clock a time that is jumped over fires after the gap; Quartz left it out (dstGap)")
+        say("without misfire a firing due while the one before runs is skipped; Elastic-Job kept one waiting")
+        for folder, count in self._tree.left.items():
+            say(f"{folder}: {count} left where they are: what Elastic-Job has under way it has to end itself")
+
+    def _look(self) -> None:
+        """What is registered here already."""
+        try:
+            self._apps = {app["appName"]: app for app in self._client.apps()}
+            self._jobs = {job["jobName"]: job["config"] for job in self._client.jobs()}
+        except NotReachable as error:
+            if not self._options.dry_run:
+                raise
+            self._report.notes.append(f"{error}: it is not known what is registered there already")
+        self._switched_off = {name for name, app in self._apps.items() if not app["enabled"]}
+
+    # ---- apps ------------------------------------------------------------------------------------------------
+
+    def _app(self, node: Node) -> Item:
+        item = Item("app", node.name, node.path, disabled=node.name in self._tree.disabled_apps)
+        try:
+            given = _read(node, "appName")
+            config = _kept(given, _APP_FIELDS, item)
+            for name in ("cpuCount", "memoryMB"):
+                _round_up(config, name, item)
+            if node.name in self._apps:
+                # Its package is what was registered here.
+                _compare(config, self._apps[node.name]["config"], item, without=_OWN_PACKAGE)
+                if item.disabled != (node.name in self._switched_off):
+                    item.changes.append(f"stays {'enabled' if item.disabled else 'disabled'} here")
+                item.disabled = node.name in self._switched_off
+                return item
+            self._package(config, item)
+            self._register_app(config, item)
+        except (ConfigError, ApiError) as error:
+            _refuse(item, error)
+        return item
+
+    def _register_app(self, config: Json, item: Item) -> None:
+        if self._options.dry_run:
+            self._check("app", json.dumps(config).encode())
+            self._apps[item.name] = {"appName": item.name, "enabled": not item.disabled, "config": config}
+        else:
+            # It has no jobs yet: nothing can fire before the mark is there.
+            self._apps[item.name] = self._client.create_app(config)
+            if item.disabled:
+                self._client.switch_app(item.name, enabled=False)
+        if item.disabled:
+            self._switched_off.add(item.name)
+
+    def _package(self, config: Json, item: Item) -> None:
+        """Where the app's code comes from. Raises ConfigError, ApiError."""
+        script, url = config.pop("bootstrapScript", ""), config.pop("appURL", "")
+        path = self._options.packages.get(item.name)
+        if path is not None:
+            manifest = read_manifest(path)
+            if manifest.app.get("bootstrapScript"):
+                config["bootstrapScript"] = manifest.app["bootstrapScript"]
+            config["appURL"] = self._stored(path)
+            item.changes.append(f"appURL: the package is {path}, not {_short(url)}")
+        elif self._options.fetch:
+            config["appURL"] = self._fetched(url)
+            item.changes.append(f"appURL: the package was taken from {_short(url)} and is kept here")
+        else:
+            raise ConfigError(
+                f"nobody vouches for what {_short(url)} holds",
+                field="appURL",
+                fix=f"--package {item.name}=DIR with the app made ready for jobcloud, --fetch to take it as it is, or "
+                "register the app first (jobcloud app add)",
+            )
+        if script and not config.get("bootstrapScript"):
+            item.changes.append(f"bootstrapScript: {_short(script)} starts Elastic-Job's own executor and is left out")
+
+    def _stored(self, path: Path) -> str:
+        return _UNKNOWN_PACKAGE if self._options.dry_run else f"package:sha256:{upload(self._client, path)}"
+
+    def _fetched(self, url: Any) -> str:
+        if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+            raise ConfigError(f"{_short(url)} is no http(s) URL", field="appURL", fix="--package NAME=DIR")
+        if self._options.dry_run:
+            return _UNKNOWN_PACKAGE
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "package"
+            _fetch(url, path)
+            return self._stored(path)
+
+    # ---- jobs ------------------------------------------------------------------------------------------------
+
+    def _job(self, node: Node) -> Item:
+        item = Item("job", node.name, node.path)
+        try:
+            config = translate_job(_read(node, "jobName"), self._options.zone, item)
+            item.disabled = self._options.disabled or node.name in self._tree.disabled_jobs
+            if node.name in self._jobs:
+                _compare(config, self._jobs[node.name], item)
+                item.disabled = False
+                return item
+            app = config.get("appName")
+            self._check_app(app, config)
+            if app in self._tree.disabled_apps and app not in self._switched_off and not item.disabled:
+                item.disabled = True
+                item.changes.append(f"is registered disabled itself: its app {app} was, and is not here")
+            if self._options.dry_run:
+                self._check("job", json.dumps(config).encode())
+            else:
+                self._client.create_job(config, enabled=not item.disabled)
+        except (ConfigError, ApiError) as error:
+            item.disabled = False
+            _refuse(item, error)
+        return item
+
+    def _check_app(self, app: Any, config: Json) -> None:
+        """Raises ConfigError where the job's app is not here, or cannot run it."""
+        if not isinstance(app, str) or app not in self._apps:
+            problem = f"the app {_short(app)} is not registered here, and was not taken"
+            raise ConfigError(problem, field="appName", fix="see what became of the app")
+        name = config.get("jobClass")
+        java = isinstance(name, str) and "." in name and ":" not in name and config.get("jobType") != "SCRIPT"
+        if java and not self._apps[app]["config"].get("bootstrapScript"):
+            raise ConfigError(
+                f"{_short(name)} is a Java class, and the app {app} has no worker that runs one",
+                field="jobClass",
+                fix=f"--package {app}=DIR with a worker and its bootstrapScript in the manifest (docs/migration.md)",
+            )
+
+    def _report_orphans(self, kind: str, marked: Iterable[str], nodes: Iterable[Node]) -> None:
+        known = {node.name for node in nodes}
+        for name in sorted(set(marked) - known):
+            item = Item(f"disabled {kind}", name, f"/{self._report.namespace}/state/disable/{kind}/{name}")
+            item.refuse(f"there is no {kind} of this name")
+            self._report.items.append(item)
+
+
+def translate_job(given: Json, zone: str, item: Item) -> Json:
+    """A job's fields as jobcloud has them; what differs is noted in `item`. Raises ConfigError."""
+    config = _kept(given, _JOB_FIELDS, item)
+    for name in ("cpuCount", "memoryMB"):
+        _round_up(config, name, item)
+    if zone != "UTC":
+        config["timeZone"] = zone
+    _drop_handlers(config, item)
+    if config.get("jobType") == "SCRIPT":
+        if config.pop("jobClass", _SCRIPT_MARKER) not in ("", _SCRIPT_MARKER):
+            item.changes.append("jobClass: means nothing for a SCRIPT and is left out")
+        script = config.get("scriptCommandLine")
+        if isinstance(script, str) and _SHELL.search(script):
+            item.changes.append(f"scriptCommandLine: {_short(script)} is run without a shell; ask for one: sh -c '…'")
+    else:
+        _drop(config, "scriptCommandLine", item)
+    if config.get("jobType") != "DATAFLOW":
+        _drop(config, "streamingProcess", item)
+    _check_context(config, item)
+    return config
+
+
+def _check_context(config: Json, item: Item) -> None:
+    """Elastic-Job looks a bean up only where both fields are given."""
+    bean, context = config.get("beanName"), config.get("applicationContext")
+    if not (bean and context):
+        _drop(config, "beanName", item)
+        _drop(config, "applicationContext", item)
+    elif isinstance(context, str) and (context.endswith(".xml") or not _CONTEXT_CLASS.fullmatch(context)):
+        fix = "a class of the app's that makes the context, such as com.example.Shop (docs/migration.md)"
+        raise ConfigError(f"Spring's XML is not read: {_short(context)}", field="applicationContext", fix=fix)
+
+
+def _drop_handlers(config: Json, item: Item) -> None:
+    handlers = config.get("jobProperties")
+    if not isinstance(handlers, dict):
+        return
+    del config["jobProperties"]
+    for name, value in handlers.items():
+        if value and value != _HANDLERS.get(name):
+            item.changes.append(f"jobProperties.{name}: {_short(value)} is left out; there is only the default")
+
+
+def _drop(config: Json, name: str, item: Item) -> None:
+    if config.pop(name, None):
+        item.changes.append(f"{name}: had no effect on this job and is left out")
+
+
+def _read(node: Node, name_field: str) -> Json:
+    """What a node holds. Raises ConfigError."""
+    if node.problem:
+        raise ConfigError(node.problem, field=node.path)
+    if len(node.data) > MAX_NODE_BYTES:
+        problem = f"holds {len(node.data)} bytes, which no configuration takes (at most {MAX_NODE_BYTES})"
+        raise ConfigError(problem, field=node.path)
+    try:
+        found = json.loads(node.data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        raise ConfigError("is no UTF-8 text", field=node.path) from error
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply", field=node.path) from error
+    except ValueError as error:
+        hint = "Elastic-Job-Cloud 3 keeps YAML there: only 2.1.5 is read" if b"{" not in node.data[:1] else ""
+        raise ConfigError(f"is no JSON: {str(error)[:200]}", field=node.path, fix=hint) from error
+    if not isinstance(found, dict):
+        raise ConfigError("is no JSON object", field=node.path)
+    inside = found.get(name_field, node.name)
+    if inside != node.name:
+        raise ConfigError(f"is {_short(inside)}, the node is named {_short(node.name)}", field=name_field)
+    return {name_field: node.name, **found}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name in found if sum(name == other for other, _ in pairs) > 1)
+        raise ValueError(f"{twice[:80]!r} is given twice")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _kept(given: Json, known: frozenset[str], item: Item) -> Json:
+    """The fields that mean something; those without a value count as absent, as they do in Elastic-Job."""
+    strange = sorted(set(given) - known)
+    item.changes += [f"{name[:80]}: means nothing to Elastic-Job-Cloud and is left out" for name in strange[:20]]
+    if len(strange) > 20:
+        item.changes.append(f"{len(strange) - 20} more unknown fields are left out")
+    return {name: value for name, value in given.items() if name in known and value is not None}
+
+
+def _round_up(config: Json, name: str, item: Item) -> None:
+    """To thousandths, which is what Mesos keeps."""
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12:
+        return
+    exact = Decimal(str(value))
+    rounded = exact.quantize(Decimal("0.001"), ROUND_CEILING)
+    if rounded != exact:
+        item.changes.append(f"{name}: {value} is rounded up to {rounded}")
+    config[name] = int(rounded) if rounded == rounded.to_integral_value() else float(rounded)
+
+
+def _compare(config: Json, here: Mapping[str, Any], item: Item, without: Collection[str] = ()) -> None:
+    differ = sorted(name for name, value in config.items() if name not in without and here.get(name) != value)
+    item.action, item.changes = Action.UNCHANGED, []
+    if differ:
+        item.action = Action.KEPT
+        item.reason = f"is registered here already and differs in {', '.join(differ)}; it stays as it is"
+
+
+def _refuse(item: Item, error: JobcloudError) -> None:
+    """A refusal of the server's says all that is wrong; everything else ends the import."""
+    if isinstance(error, NotReachable) or (isinstance(error, ApiError) and error.status not in _REFUSALS):
+        raise error
+    if isinstance(error, ApiError):
+        faults = [f"{one.get('field')}: {one.get('problem')}" + (f" ({one['fix']})" if one.get("fix") else "")
+                  for one in error.errors]  # fmt: skip
+        item.refuse("; ".join(faults) or str(error))
+    else:
+        item.refuse("; ".join(map(str, (error, *getattr(error, "others", ())))))
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Raises ConfigError."""
+    size = 0
+    try:
+        with httpx.stream("GET", url, timeout=_FETCH, follow_redirects=False) as response, path.open("wb") as file:
+            if response.status_code != 200:
+                raise ConfigError(f"{_short(url)} answers with {response.status_code}", field="appURL")
+            for piece in response.iter_bytes():
+                size += len(piece)
+                if size > MAX_PACKAGE_BYTES:
+                    raise ConfigError(f"{_short(url)} is over {MAX_PACKAGE_BYTES} bytes", field="appURL")
+                file.write(piece)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        raise ConfigError(
+            f"{_short(url)} cannot be fetched: {error or type(error).__name__}", field="appURL"
+        ) from error
+
+
+def _short(value: object) -> str:
+    return repr(value)[:100]
