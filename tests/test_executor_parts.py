@@ -18,7 +18,7 @@ from jobcloud.executor import bundle, output
 from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger
 from jobcloud.executor.loop import Loop
 from jobcloud.executor.outcomes import MESSAGE_CHARS, cut
-from jobcloud.executor.output import RotatingLog, TaskFolders, task_folder
+from jobcloud.executor.output import RotatingLog, TaskFolders, rotated, task_folder
 from jobcloud.executor.resident import LATE_MS, Resident
 from jobcloud.executor.settings import SettingsError, read_settings
 
@@ -178,14 +178,18 @@ def test_the_token_is_in_no_representation() -> None:
 def test_a_log_keeps_the_last_of_what_was_written_within_its_bounds(pieces: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "new", "stdout")
-        log = RotatingLog(str(path), limit=64)
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
+            if number % 5 == 0:  # each run of a resident job opens it again
+                log = RotatingLog(str(path), limit=64)
             log.write(piece)
-        log.close()
-        files = [path.with_name("stdout.1"), path]
+            log.close()
+        everything = b"".join(pieces)
+        before = rotated(str(path)) if everything else 0
+        files = [path.with_name(f"stdout.{before}"), path]
         kept = b"".join(file.read_bytes() for file in files if file.exists())
         assert all(file.stat().st_size <= 64 for file in files if file.exists())
-    everything = b"".join(pieces)
+        assert len(os.listdir(path.parent) if everything else ()) <= 2
+        assert before + (path.stat().st_size if everything else 0) == len(everything)
     assert everything.endswith(kept)
     assert len(kept) >= min(len(everything), 64)
 

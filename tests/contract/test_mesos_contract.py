@@ -1124,6 +1124,33 @@ def test_a_tasks_output_can_be_read_from_its_agent(cluster: Cluster, frameworks:
     assert request(agent, "GET", "/files/read").status == 400
 
 
+def test_files_are_told_apart_by_run_and_read_as_they_are(cluster: Cluster, frameworks: Frameworks) -> None:
+    framework = frameworks(cluster.master)
+    offer, _ = launch(framework, "t", None, {"environment": True})
+    directory = framework.heard("environment")["directory"]
+    (Path(directory) / "odd").write_bytes(b"\xff\x00" * 5)
+    agent = cluster.agent(offer["agent_id"]["value"])
+
+    def ask(kind: str, **body: Any) -> Any:
+        answer = post(agent, "/api/v1", {"type": kind, kind.lower(): body})
+        return answer.json()[kind.lower()] if answer.status == 200 else answer.status
+
+    virtual = f"/frameworks/{framework.id}/executors/e/runs/latest"
+    for folder in (directory, virtual):
+        listed = {one["path"]: one["size"] for one in ask("LIST_FILES", path=folder)["file_infos"]}
+        assert listed[f"{folder}/odd"] == 10
+        part = ask("READ_FILE", path=f"{folder}/odd", offset=1, length=3)
+        assert part == {"size": 10, "data": base64.b64encode(b"\x00\xff\x00").decode()}
+        assert ask("READ_FILE", path=f"{folder}/odd", offset=11, length=3) == {"size": 10, "data": ""}
+        assert ask("READ_FILE", path=f"{folder}/nothing", offset=0) == 404
+        assert ask("LIST_FILES", path=f"{folder}/nothing") == 404
+    assert ask("READ_FILE", path="/etc/passwd", offset=0) == 404
+    assert ask("NONSENSE") == 400
+    shown = request(agent, "GET", "/state").json()
+    (mine,) = (one for one in shown["frameworks"] if one["id"] == framework.id)
+    assert [(one["id"], one["directory"]) for one in mine["executors"]] == [("e", directory)]
+
+
 def test_a_connection_serves_many_requests(cluster: Cluster) -> None:
     host, _, port = cluster.master.partition(":")
     link = http.client.HTTPConnection(host, int(port), timeout=20)

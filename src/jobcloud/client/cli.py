@@ -454,16 +454,23 @@ def _find_task(client: Client, text: str) -> Json:
 
 def _read_log(client: Client, task_id: str, stream: str, tail: int, *, follow: bool) -> Iterator[str]:
     where = {"tail": tail} if tail else {"offset": 0}
+    if follow:
+        for event in client.follow(task_id, stream, **where):
+            _say_missed(event["missed"])
+            yield event["text"]
+        return
     while True:
-        ended = follow and not client.task(task_id)["active"]
         piece = client.log(task_id, stream, **where)
+        _say_missed(piece["offset"] - where.get("offset", piece["offset"]))
         yield piece["text"]
         where = {"offset": piece["nextOffset"]}
-        if piece["text"] and piece["nextOffset"] < piece["size"]:
-            continue
-        if not follow or ended:
+        if not piece["text"] or piece["nextOffset"] >= piece["size"]:
             return
-        time.sleep(1)
+
+
+def _say_missed(count: int) -> None:
+    if count > 0:
+        sys.stderr.write(f"({count} bytes that stood here are kept no more)\n")
 
 
 # ------------------------------------------------------------------------------------------------------ the server

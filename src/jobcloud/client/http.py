@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -17,6 +19,8 @@ from jobcloud.errors import ConfigError, JobcloudError, NotFound
 Json: TypeAlias = dict[str, Any]
 
 _PAGE = 500
+# How long a server that went away while its client follows something may take to come back.
+_RECONNECT_S = 30.0
 
 
 class ApiError(JobcloudError):
@@ -38,6 +42,15 @@ class NotReachable(ApiError):
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(0, {"detail": f"no server answers at {url}: {reason}"})
+
+
+@dataclass(slots=True)
+class _Event:
+    """One server-sent event."""
+
+    kind: str = ""
+    id: str = ""
+    data: Json = field(default_factory=dict)
 
 
 class Client:
@@ -160,6 +173,33 @@ class Client:
         """A piece of a task's output. `where`: offset, limit (bytes) or tail (lines)."""
         return self._json("GET", f"tasks/{_part(task_id)}/logs", params={"stream": stream, **where})
 
+    def follow(self, task_id: str, stream: str = "stdout", **where: int) -> Iterator[Json]:
+        """A task's output as it is written, until it has ended: `{offset, text, missed}`. `where`: offset or tail.
+
+        Where the connection breaks it goes on behind what was received, for as long as the server comes back within
+        30 s.
+        """
+        path = f"tasks/{_part(task_id)}/logs/stream"
+        query: dict[str, str | int] = {"stream": stream, **where}
+        position, broken_at = "", 0.0
+        while True:
+            try:
+                for event in self._events(path, query, position):
+                    position, broken_at = event.id or position, 0.0
+                    if event.kind == "output":
+                        yield event.data
+                    elif event.kind == "error":
+                        raise ApiError(int(event.data.get("status", 503)), event.data)
+                    else:
+                        return
+            except NotReachable:
+                if not (position or broken_at):
+                    raise
+            broken_at = broken_at or time.monotonic()
+            if time.monotonic() - broken_at > _RECONNECT_S:
+                raise NotReachable(self.url, "it ended the stream of output before the task has ended")
+            time.sleep(0.5)
+
     def runs(self, limit: int = 100, **filters: str) -> list[Json]:
         """The newest firings. Filters: job, state."""
         return self._pages("runs", limit, filters)
@@ -179,18 +219,8 @@ class Client:
 
     def events(self) -> Iterator[Json]:
         """Notices as they happen, until the server goes away."""
-        # The server says something every 15 s, if only that there is nothing new.
-        timeout = httpx.Timeout(10.0, read=60.0)
-        try:
-            with self._http.stream("GET", "events", timeout=timeout) as response:
-                if not response.is_success:
-                    response.read()
-                    raise ApiError(response.status_code, _problem(response))
-                for line in response.iter_lines():
-                    if line.startswith("data: "):
-                        yield json.loads(line.removeprefix("data: "))
-        except httpx.TransportError as error:
-            raise NotReachable(self.url, str(error) or type(error).__name__) from error
+        for event in self._events("events", {}):
+            yield event.data
 
     def tear_down(self, framework_id: str) -> Json:
         return self._json("POST", "framework/teardown", json={"confirm": framework_id})
@@ -230,6 +260,31 @@ class Client:
             cursor = page["nextCursor"]
             if not cursor:
                 return
+
+    def _events(self, path: str, params: Mapping[str, str | int], last_id: str = "") -> Iterator[_Event]:
+        """Server-sent events, until the server ends them. Each of ours has its data in one line."""
+        # The server says something every 15 s, if only that there is nothing new.
+        timeout = httpx.Timeout(10.0, read=60.0)
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        event = _Event()
+        try:
+            with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    raise ApiError(response.status_code, _problem(response))
+                for line in response.iter_lines():
+                    field, _, text = line.partition(": ")
+                    if field == "id":
+                        event.id = text
+                    elif field == "event":
+                        event.kind = text
+                    elif field == "data":
+                        event.data = json.loads(text)
+                    elif not line and event.kind:
+                        yield event
+                        event = _Event()
+        except httpx.TransportError as error:
+            raise NotReachable(self.url, str(error) or type(error).__name__) from error
 
     def _json(self, method: str, path: str, **options: Any) -> Json:
         return _object(self._send(method, path, **options))

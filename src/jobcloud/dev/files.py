@@ -1,10 +1,14 @@
-"""`/files/read` and `/files/browse` of an agent: its sandboxes, by path or by Mesos' virtual path."""
+"""What a dev agent shows of its sandboxes, by path or by Mesos' virtual path: `/files/read`, `/files/browse`, the
+operator calls READ_FILE and LIST_FILES, and where executors have run (`/state`)."""
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _MAX_READ = 16 * 4096  # what Mesos gives at most in one answer (16 pages)
 
@@ -55,6 +59,49 @@ def browse(root: Path, query: dict[str, str]) -> tuple[int, str]:
             }
         )
     return 200, json.dumps(shown)
+
+
+def operate(root: Path, call: object) -> tuple[int, str]:
+    """The operator API's READ_FILE and LIST_FILES."""
+    kind = call.get("type") if isinstance(call, dict) else None
+    body = call.get(kind.lower()) if isinstance(call, dict) and isinstance(kind, str) else None
+    if kind not in ("READ_FILE", "LIST_FILES") or not isinstance(body, dict) or not isinstance(body.get("path"), str):
+        return 400, "Failed to validate agent::Call: expecting READ_FILE or LIST_FILES with a path"
+    if kind == "LIST_FILES":
+        status, listed = browse(root, {"path": body["path"]})
+        if status != 200:
+            return status, listed
+        return 200, json.dumps({"type": kind, "list_files": {"file_infos": [_info(one) for one in json.loads(listed)]}})
+    path = _resolved(root, body["path"])
+    if not isinstance(path, Path) or not path.exists():
+        return 404, ""
+    if path.is_dir():
+        return 400, "Cannot read from a directory.\n"
+    offset, length = body.get("offset", 0), body.get("length", _MAX_READ)
+    if not all(type(number) is int and number >= 0 for number in (offset, length)):
+        return 400, "Failed to parse body into JSON: expecting numbers\n"
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = base64.b64encode(file.read(min(length, _MAX_READ))).decode()
+    return 200, json.dumps({"type": kind, "read_file": {"size": path.stat().st_size, "data": data}})
+
+
+def _info(browsed: dict[str, Any]) -> dict[str, Any]:
+    """A FileInfo of the operator API, without what nobody here asks for."""
+    return {name: browsed[name] for name in ("path", "size", "nlink", "uid", "gid")}
+
+
+def frameworks(root: Path, live: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The frameworks of an agent's /state with the runs of their executors: `live` names those of now by container."""
+    found: dict[str, dict[str, Any]] = {}
+    runs = [run for run in root.glob("*/frameworks/*/executors/*/runs/*") if not run.is_symlink()]
+    for run in sorted(runs, key=lambda run: run.stat().st_mtime):
+        framework_id, executor_id = run.parts[-5], run.parts[-3]
+        empty = {"id": framework_id, "executors": [], "completed_executors": []}
+        framework = found.setdefault(framework_id, empty)
+        kind = "executors" if live.get(run.name) == executor_id else "completed_executors"
+        framework[kind].append({"id": executor_id, "container": run.name, "directory": str(run)})
+    return list(found.values())
 
 
 def _resolved(root: Path, path: str | None) -> Path | str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .agent import Agent, AgentInput, AgentSettings
-from .files import browse, read
+from .files import browse, frameworks, operate, read
 from .http import Connection, Request, serve
 from .knobs import Faults, Knobs
 from .master import Master, MasterInput, MasterSettings
@@ -398,8 +398,25 @@ class Shell:
         elif path in ("/files/read", "/files/browse"):
             status, body = await asyncio.to_thread(self._files(host, path), request.query)
             connection.answer(status, body, JSON)
+        elif path == "/api/v1":
+            status, body = await asyncio.to_thread(self._operate, host, request)
+            connection.answer(status, body, JSON)
+        elif path == "/state":
+            live = {one.container_id: one.executor_id for one in host.agent.executors.values()}
+            shown = await asyncio.to_thread(frameworks, host.machine.work_dir / "slaves", live)
+            connection.answer(200, {"id": host.agent.agent_id, "frameworks": shown, "completed_frameworks": []})
         else:
             self._serve_any(path, connection)
+
+    def _operate(self, host: Host, request: Request) -> tuple[int, str]:
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        try:
+            call = json.loads(request.body)
+        except (ValueError, RecursionError) as failure:
+            return 400, f"Failed to parse body into JSON: {failure}"
+        return operate(host.machine.work_dir / "slaves", call)
 
     @staticmethod
     def _serve_any(path: str, connection: Connection) -> None:
@@ -412,7 +429,6 @@ class Shell:
             connection.answer(404)
 
     def _files(self, host: Host, path: str) -> Callable[[dict[str, str]], tuple[int, str]]:
-
         root = host.machine.work_dir / "slaves"
         if path == "/files/read":
             return lambda query: read(root, query)

@@ -34,9 +34,11 @@ def task_folder(task_id: str) -> str:
 
 
 class RotatingLog:
-    """A file and its predecessor `.1`, each of at most `limit` bytes; made with the first byte. Any thread may write.
+    """A file and its predecessor, each of at most `limit` bytes; made with the first byte. Any thread may write.
 
-    What cannot be written is dropped: a full disk is no reason for a job to fail in a print().
+    The predecessor is named `<file>.<bytes>`, by how many bytes of the whole stream came before what is in `<file>`: a
+    reader finds its place again whatever was rotated meanwhile. What cannot be written is dropped: a full disk is no
+    reason for a job to fail in a print().
     """
 
     def __init__(self, path: str, limit: int = LOG_BYTES) -> None:
@@ -44,6 +46,7 @@ class RotatingLog:
         self._lock = threading.Lock()
         self._descriptor: Optional[int] = None
         self._size = 0
+        self._before = 0
         self._tail = b""
 
     def write(self, data: bytes) -> None:
@@ -66,17 +69,38 @@ class RotatingLog:
                 self._descriptor = None
 
     def _write_some(self, data: bytes) -> int:
-        if self._descriptor is not None and self._size >= self._limit:
-            os.close(self._descriptor)
-            self._descriptor = None
-            os.replace(self._path, self._path + ".1")
         if self._descriptor is None:
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            self._size = os.fstat(self._descriptor).st_size
-        written = os.write(self._descriptor, data[: max(1, self._limit - self._size)])
+            self._descriptor = self._open()
+        if self._size >= self._limit:
+            self._rotate()
+        written = os.write(self._descriptor, data[: self._limit - self._size])
         self._size += written
         return written
+
+    def _open(self) -> int:
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        self._before = rotated(self._path)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = os.fstat(descriptor).st_size
+        return descriptor
+
+    def _rotate(self) -> None:
+        """One rename: a reader sees the bytes in the old place or in the new one."""
+        assert self._descriptor is not None
+        os.close(self._descriptor)
+        self._descriptor = None
+        previous, now = self._before, self._before + self._size
+        os.replace(self._path, f"{self._path}.{now}")
+        if previous:
+            os.unlink(f"{self._path}.{previous}")
+        self._descriptor = self._open()
+
+
+def rotated(path: str) -> int:
+    """How many bytes of a log's stream came before what is in the file at `path`: its predecessor's name says it."""
+    folder, name = os.path.split(path)
+    ends = (entry[len(name) + 1 :] for entry in os.listdir(folder) if entry.startswith(name + "."))
+    return max((int(end) for end in ends if end.isdigit()), default=0)
 
 
 class TaskFolders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import secrets
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp
 
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos import MesosDriver, MesosSettings, TlsSettings
-from jobcloud.adapters.sandbox import read_output
+from jobcloud.adapters.sandbox import Output, OutputReader
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper import ZooKeeperStore
 from jobcloud.adapters.zookeeper_election import ZooKeeperElection
@@ -83,6 +84,7 @@ class _Process:
         self._data = data
         self._token = wanted.http.token or secrets.token_urlsafe(24)
         self._notices = Notices()
+        self._outputs = OutputReader()
 
     def run(self, stop: threading.Event) -> int:
         with contextlib.ExitStack() as stack:
@@ -105,6 +107,7 @@ class _Process:
                 loop.teardown()
                 stop.set()
 
+            stack.callback(self._outputs.close)
             api = _Listener(self._api(loop, packages, teardown), api_socket)
             stack.callback(api.stop)
             stack.callback(self._notices.close)
@@ -147,7 +150,8 @@ class _Process:
             urls=UrlPolicy(limits.hosts, limits.schemes),
             job_urls=UrlPolicy(calls.hosts, calls.schemes),
         )
-        return create_api(loop, packages, options, notices=self._notices, read_log=_read_log, teardown=teardown)
+        read_log = functools.partial(_read_log, self._outputs)
+        return create_api(loop, packages, options, notices=self._notices, read_log=read_log, teardown=teardown)
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
@@ -259,19 +263,15 @@ def _mesos(wanted: Settings) -> MesosSettings:
     )
 
 
-def _read_log(wanted: LogRequest) -> LogChunk:
+def _read_log(outputs: OutputReader, wanted: LogRequest) -> LogChunk:
     """Ask the agent, executor by executor, for a task's output."""
     if not wanted.address:
         raise Unavailable("the address of the task's agent is not known now", fix="try again when it makes an offer")
     missing: Refused = NotFound("there is no such output", field="taskId")
     for executor_id in wanted.executors:
         try:
-            return LogChunk(
-                *read_output(
-                    wanted.address, wanted.framework_id, executor_id, wanted.task_id, wanted.stream, wanted.offset,
-                    wanted.limit,
-                )
-            )  # fmt: skip
+            output = Output(wanted.framework_id, executor_id, wanted.task_id, wanted.stream, earlier=wanted.ended)
+            return LogChunk(*outputs.read(wanted.address, output, wanted.offset, wanted.limit))
         except NotFound as error:
             missing = error
     raise missing

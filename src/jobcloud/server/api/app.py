@@ -16,6 +16,7 @@ import jobcloud
 from jobcloud.errors import JobcloudError
 from jobcloud.server.api import routes_config, routes_live
 from jobcloud.server.api.events import Notices
+from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
@@ -32,6 +33,7 @@ def create_api(
     options: ApiOptions,
     *,
     notices: Notices | None = None,
+    followers: Followers | None = None,
     read_log: LogReader | None = None,
     teardown: Callable[[], None] | None = None,
     more_routes: Iterable[APIRouter] = (),
@@ -52,7 +54,9 @@ def create_api(
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
     )
-    app.state.services = Services(loop, packages, options, notices or Notices(), read_log, teardown)
+    notices = notices or Notices()
+    followers = followers or Followers(notices)
+    app.state.services = Services(loop, packages, options, notices, followers, read_log, teardown)
     for router in (routes_config.router, routes_live.router):
         app.include_router(router, prefix=PREFIX)
     for extra in more_routes:

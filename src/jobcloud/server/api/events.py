@@ -48,6 +48,10 @@ class Notices:
             self._closed = True
             self._wake()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def check_room(self) -> None:
         """Raises Problem where too many listen already."""
         if len(self._listeners) >= _MOST_LISTENERS:

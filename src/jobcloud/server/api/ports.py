@@ -38,7 +38,8 @@ class Loop(Protocol):
 class LogRequest:
     """A piece of one task's output, on an agent at `address` ("" where it is not known any more).
 
-    `executors`: ids of the executors that may have run it. An `offset` below 0 counts from the end.
+    `executors`: ids of the executors that may have run it. An `offset` below 0 counts from the end. `ended`: nothing
+    more will be written, and the executor may have been started anew since.
     """
 
     task_id: str
@@ -50,11 +51,15 @@ class LogRequest:
     stream: str
     offset: int
     limit: int
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """`data` as it stands at `offset`; `size` is the length of the whole stream so far, in bytes."""
+    """`data` as it stands at `offset`; `size` is the length of the whole stream so far, in bytes.
+
+    Where what stood at the offset asked for is kept no more, `offset` is that of the first byte that is.
+    """
 
     data: bytes
     offset: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -16,6 +16,7 @@ from jobcloud.messages import KillTask
 from jobcloud.model import ShardState, TaskState
 from jobcloud.server.api import views
 from jobcloud.server.api.body import read_object
+from jobcloud.server.api.follow import PatientResponse, Source, decode
 from jobcloud.server.api.ports import LogChunk, LogRequest
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import (
@@ -118,14 +119,9 @@ def kill_task(use: Use, task_id: str) -> TaskView:
 @router.get("/tasks/{task_id}/logs", tags=["tasks"])
 def read_log(use: Use, task_id: str, query: Annotated[LogQuery, Query()]) -> LogView:
     """What the task has written so far, read from its agent."""
-    if use.read_log is None:
-        raise Problem("unavailable", "This server has no way to read output from agents.")
-    if query.tail and query.offset:
-        raise invalid([Issue("tail", "cannot go with an offset", "drop one of the two")])
-    start, limit = (-_MOST_TAIL_BYTES, _MOST_TAIL_BYTES) if query.tail else (query.offset, query.limit)
-    request, active = _log_request(use, task_id, query.stream, start, limit)
+    request, active = _log_request(use, task_id, query)
     try:
-        chunk = use.read_log(request)
+        chunk = _read_chunk(use, request)
     except NotFound:
         if not active:
             raise
@@ -133,7 +129,7 @@ def read_log(use: Use, task_id: str, query: Annotated[LogQuery, Query()]) -> Log
         chunk = LogChunk(b"", 0, 0)
     if query.tail:
         chunk = _last_lines(chunk, query.tail)
-    text, length = _decode(chunk.data)
+    text, length = decode(chunk.data)
     return LogView(
         task_id=task_id,
         stream=query.stream,
@@ -142,6 +138,44 @@ def read_log(use: Use, task_id: str, query: Annotated[LogQuery, Query()]) -> Log
         size=chunk.size,
         text=text,
     )
+
+
+@router.get("/tasks/{task_id}/logs/stream", tags=["tasks"], response_class=StreamingResponse)
+def follow_log(
+    use: Use,
+    task_id: str,
+    query: Annotated[LogQuery, Query()],
+    last_event_id: Annotated[str, Header(max_length=100)] = "",
+) -> Response:
+    """What the task writes, as server-sent events, until it has ended (or on from the event named in Last-Event-ID).
+
+    `output` has `{offset, text, missed}`, `end` the task's state, `error` a problem document.
+    """
+    use.followers.check_room()
+    request, active = _log_request(use, task_id, query)
+    if last_event_id.isascii() and last_event_id.isdigit():
+        request = replace(request, offset=int(last_event_id[:15]))
+    try:
+        # Here a problem can still be told by the status.
+        chunk = _read_chunk(use, replace(request, limit=_MOST_TAIL_BYTES if request.offset < 0 else 1))
+    except NotFound:
+        if not active:
+            raise
+        chunk = LogChunk(b"", 0, 0)
+    if request.offset < 0:
+        request = replace(request, offset=_last_lines(chunk, query.tail or 0).offset)
+
+    def read(offset: int, ended: bool) -> LogChunk:
+        return _read_chunk(use, replace(request, offset=offset, ended=ended))
+
+    def state() -> str:
+        try:
+            return views.find_task(use.snapshot(), task_id).state
+        except (NotFound, TimeoutError):
+            return ""  # forgotten, or nobody has the time to look
+
+    source = Source(read, lambda: use.loop.ask(lambda scheduler: task_id in scheduler.tasks), state)
+    return PatientResponse(use.followers.stream(source, request.offset))
 
 
 def _wanted(attempt: views.Attempt, query: TaskQuery) -> bool:
@@ -153,8 +187,11 @@ def _wanted(attempt: views.Attempt, query: TaskQuery) -> bool:
     )
 
 
-def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: int) -> tuple[LogRequest, bool]:
+def _log_request(use: Services, task_id: str, query: LogQuery) -> tuple[LogRequest, bool]:
     """What to ask for, and whether the task still runs."""
+    if query.tail and query.offset:
+        raise invalid([Issue("tail", "cannot go with an offset", "drop one of the two")])
+    offset, limit = (-_MOST_TAIL_BYTES, _MOST_TAIL_BYTES) if query.tail else (query.offset, query.limit)
     snapshot = use.snapshot()
     task = views.find_task(snapshot, task_id)
     agents = {agent.id: agent.address for agent in use.agents()}
@@ -165,11 +202,18 @@ def _log_request(use: Services, task_id: str, stream: str, offset: int, limit: i
         address=agents.get(task.agent_id, ""),
         framework_id=use.framework_id(),
         executors=(task.executor_id,),
-        stream=stream,
+        stream=query.stream,
         offset=offset,
         limit=limit,
+        ended=not task.active,
     )
     return request, task.active
+
+
+def _read_chunk(use: Services, request: LogRequest) -> LogChunk:
+    if use.read_log is None:
+        raise Problem("unavailable", "This server has no way to read output from agents.")
+    return use.read_log(request)
 
 
 def _last_lines(chunk: LogChunk, count: int) -> LogChunk:
@@ -177,14 +221,6 @@ def _last_lines(chunk: LogChunk, count: int) -> LogChunk:
     lines = data.splitlines(keepends=True)
     kept = b"".join(lines[-count:])
     return LogChunk(kept, chunk.offset + len(data) - len(kept), chunk.size)
-
-
-def _decode(data: bytes) -> tuple[str, int]:
-    """As text, without a character that is cut off at the end; and how many bytes that took."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    text = decoder.decode(data)
-    pending = decoder.getstate()[0]
-    return text, len(data) - len(pending)
 
 
 # ------------------------------------------------------------------------------------------------------------- runs

@@ -15,6 +15,7 @@ from jobcloud.explain import AgentView, Explanation
 from jobcloud.messages import Command
 from jobcloud.server.api.convert import UrlPolicy
 from jobcloud.server.api.events import Notices
+from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.views import Snapshot, take
@@ -42,6 +43,7 @@ class Services:
     packages: PackageStore
     options: ApiOptions
     notices: Notices
+    followers: Followers
     read_log: LogReader | None = None
     teardown: Callable[[], None] | None = None
     clock: Callable[[], int] = lambda: int(time.time() * 1000)

@@ -78,11 +78,15 @@ final class Output extends OutputStream {
         }
     }
 
-    /** A file and its predecessor ".1". A full disk is no reason for a job to fail. */
+    /**
+     * A file and its predecessor, named by how many bytes of the stream came before what is in the file (as
+     * jobcloud.executor.output has it). A full disk is no reason for a job to fail.
+     */
     private static final class Log {
 
         private final File file;
         private FileOutputStream out;
+        private long before;
         private long size;
 
         Log(File file) {
@@ -91,20 +95,44 @@ final class Output extends OutputStream {
 
         synchronized void write(byte[] bytes, int from, int count) {
             try {
-                if (out != null && size >= LOG_BYTES) {
-                    close();
-                    Files.move(file.toPath(), new File(file.getPath() + ".1").toPath(), StandardCopyOption.REPLACE_EXISTING);
+                while (count > 0) {
+                    if (out == null) {
+                        open();
+                    }
+                    if (size >= LOG_BYTES) {
+                        rotate();
+                    }
+                    int some = (int) Math.min(count, LOG_BYTES - size);
+                    out.write(bytes, from, some);
+                    size += some;
+                    from += some;
+                    count -= some;
                 }
-                if (out == null) {
-                    Files.createDirectories(file.getParentFile().toPath());
-                    out = new FileOutputStream(file, true);
-                    size = file.length();
-                }
-                out.write(bytes, from, count);
-                size += count;
             } catch (IOException full) {
                 return;
             }
+        }
+
+        private void open() throws IOException {
+            Files.createDirectories(file.getParentFile().toPath());
+            before = 0;
+            for (String name : file.getParentFile().list()) {
+                if (name.matches(file.getName() + "\\.[0-9]{1,18}")) {
+                    before = Math.max(before, Long.parseLong(name.substring(file.getName().length() + 1)));
+                }
+            }
+            out = new FileOutputStream(file, true);
+            size = file.length();
+        }
+
+        private void rotate() throws IOException {
+            close();
+            long previous = before;
+            Files.move(file.toPath(), new File(file.getPath() + "." + (before + size)).toPath());
+            if (previous > 0) {
+                Files.delete(new File(file.getPath() + "." + previous).toPath());
+            }
+            open();
         }
 
         synchronized void close() {

@@ -1,0 +1,329 @@
+"""A task's output on its way from the agent: whole, in order and at its place, whatever is rotated meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobcloud.adapters.sandbox import Output, OutputReader
+from jobcloud.dev.files import frameworks, operate
+from jobcloud.errors import NotFound, Unavailable
+from jobcloud.executor.output import RotatingLog, TaskFolders
+from jobcloud.server.api import LogChunk, Notices
+from jobcloud.server.api.follow import Followers, PatientResponse, Source
+from jobcloud.server.api.problems import Problem
+
+WANTED = Output("F1", "shop@v1", "t1", "stdout")
+READER = OutputReader()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_reader() -> Iterator[None]:
+    yield
+    READER.close()
+
+
+def read_output(address: str, wanted: Output, offset: int, limit: int) -> tuple[bytes, int, int]:
+    return READER.read(address, wanted, offset, limit)
+
+
+class FakeAgent:
+    """Sandboxes on the disk behind a dev agent's answers; `before_read` runs before each READ_FILE."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "slaves"
+        self.before_read: Callable[[], None] = lambda: None
+        self.status = 200
+        self.asked: list[str] = []
+        agent = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self) -> None:
+                call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                agent.asked.append(call["type"])
+                if call["type"] == "READ_FILE":
+                    agent.before_read()
+                self.answer(*operate(agent.root, call))
+
+            def do_GET(self) -> None:
+                agent.asked.append(self.path)
+                shown = frameworks(agent.root, {})
+                self.answer(200, json.dumps({"frameworks": shown, "completed_frameworks": []}))
+
+            def answer(self, status: int, body: str) -> None:
+                self.send_response(status if agent.status == 200 else agent.status)
+                self.send_header("Content-Length", str(len(body.encode())))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.address = f"127.0.0.1:{self.server.server_port}"
+
+    def run(self, container: str) -> TaskFolders:
+        """A new run of the executor, from now on the latest."""
+        sandbox = self.root / "S1" / "frameworks" / "F1" / "executors" / "shop@v1" / "runs" / container
+        sandbox.mkdir(parents=True)
+        latest = sandbox.parent / "latest"
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(sandbox)
+        return TaskFolders(str(sandbox / "tasks"))
+
+    def log(self, folders: TaskFolders, task: str = "t1", limit: int = 64) -> RotatingLog:
+        return RotatingLog(f"{folders.path(task)}/stdout", limit)
+
+
+@contextmanager
+def agent_in(root: Path) -> Iterator[FakeAgent]:
+    agent = FakeAgent(root)
+    thread = threading.Thread(target=agent.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield agent
+    agent.server.shutdown()
+    agent.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[FakeAgent]:
+    with agent_in(tmp_path) as agent:
+        yield agent
+
+
+# ---------------------------------------------------------------------------------------------------- from the agent
+
+
+Steps = list[tuple[bytes, int, bool]]
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.binary(max_size=150), st.integers(1, 90), st.booleans()), min_size=1, max_size=12))
+def test_a_reader_gets_every_byte_once_at_its_place_or_learns_how_many_are_gone(
+    tmp_path_factory: pytest.TempPathFactory, steps: Steps
+) -> None:
+    with agent_in(tmp_path_factory.mktemp("agent")) as agent:
+        log, stream, place = agent.log(agent.run("c1")), bytearray(b"!"), 0
+
+        def write(data: bytes) -> None:
+            log.write(data)
+            stream.extend(data)
+
+        def read(limit: int) -> int:
+            data, at, size = read_output(agent.address, WANTED, place, limit)
+            assert data == stream[at : at + len(data)]
+            assert place <= at <= max(place, len(stream) - 64)
+            assert len(data) <= limit
+            assert size <= len(stream)
+            return at + len(data)
+
+        log.write(b"!")
+        for data, limit, between in steps:
+            write(data)
+            if between:  # the look at the files and the reading of one
+                agent.before_read = lambda data=data: write(data)  # type: ignore[misc]
+            place = read(limit)
+            agent.before_read = lambda: None
+        while place < len(stream):
+            place = read(100)
+        log.close()
+
+
+@pytest.mark.parametrize("rotations", [1, 2, 9])
+def test_what_is_read_while_the_file_is_rotated_is_not_taken_for_a_part_of_the_other(
+    agent: FakeAgent, rotations: int
+) -> None:
+    log, stream = agent.log(agent.run("c1")), bytearray()
+
+    def write(size: int) -> None:
+        data = bytes(len(stream) + number & 255 for number in range(size))
+        log.write(data)
+        stream.extend(data)
+
+    def between() -> None:
+        nonlocal rotations
+        if rotations:
+            rotations -= 1
+            write(64)
+
+    write(100)
+    agent.before_read = between
+    data, at, size = read_output(agent.address, WANTED, 90, 1000)
+    log.close()
+    assert data == stream[at : at + len(data)]
+    assert at >= 90
+    assert at + len(data) <= size <= len(stream)
+
+
+def test_the_end_of_a_stream_reaches_back_over_a_rotation(agent: FakeAgent) -> None:
+    log = agent.log(agent.run("c1"))
+    log.write(bytes(range(100)))
+    log.close()
+    assert read_output(agent.address, WANTED, -50, 1000) == (bytes(range(50, 100)), 50, 100)
+
+
+def test_output_is_found_in_the_run_that_wrote_it_however_often_the_executor_ran_since(agent: FakeAgent) -> None:
+    for run in range(3):
+        log = agent.log(agent.run(f"c{run}"), f"t{run}")
+        log.write(b"by run %d" % run)
+        log.close()
+    for run in range(3):
+        wanted = Output("F1", "shop@v1", f"t{run}", "stdout", earlier=True)
+        assert read_output(agent.address, wanted, 0, 100)[0] == b"by run %d" % run
+    with pytest.raises(NotFound):
+        read_output(agent.address, Output("F1", "shop@v1", "t9", "stdout", earlier=True), 0, 100)
+
+
+def test_a_task_that_runs_is_looked_for_in_the_latest_run_alone(agent: FakeAgent) -> None:
+    agent.run("c1")
+    with pytest.raises(NotFound):
+        read_output(agent.address, WANTED, 0, 100)
+    assert "/state" not in agent.asked
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_an_agent_that_refuses_is_named(agent: FakeAgent, status: int) -> None:
+    agent.status = status
+    with pytest.raises(Unavailable, match=agent.address):
+        read_output(agent.address, WANTED, 0, 100)
+
+
+# -------------------------------------------------------------------------------------------------------- following
+
+
+class Task:
+    """A task that writes: `text` grows by a piece each time it is read, until there is none."""
+
+    def __init__(self, *pieces: bytes, keeps: int = 1 << 20) -> None:
+        self.pieces, self.text, self.keeps = list(pieces), b"", keeps
+        self.reads = 0
+        self.failures: list[Exception] = []
+
+    def read(self, offset: int, ended: bool) -> LogChunk:
+        self.reads += 1
+        if self.failures:
+            raise self.failures.pop()
+        if self.pieces:
+            self.text += self.pieces.pop(0)
+        at = max(offset, len(self.text) - self.keeps)
+        return LogChunk(self.text[at : at + 10], at, len(self.text))
+
+    def source(self) -> Source:
+        return Source(self.read, lambda: bool(self.pieces), lambda: "FINISHED")
+
+
+def follow(task: Task, offset: int = 0, **options: float) -> list[tuple[str, dict[str, Any]]]:
+    async def collect() -> list[str]:
+        followers = Followers(Notices(), **{"poll_s": 0.0, **options})
+        return [event async for event in followers.stream(task.source(), offset)]
+
+    return [event for text in asyncio.run(collect()) if (event := _parse(text))[0]]
+
+
+def _parse(text: str) -> tuple[str, dict[str, Any]]:
+    fields = dict(line.partition(": ")[::2] for line in text.splitlines() if line)
+    data = json.loads(fields.get("data", "{}"))
+    return fields.get("event", ""), data | ({"id": int(fields["id"])} if "id" in fields else {})
+
+
+def test_output_is_followed_to_the_last_byte_that_was_written_before_the_end() -> None:
+    task = Task(
+        b"one ", "two \u20ac".encode()[:-1], "two \u20ac".encode()[-1:] + b" three", b"", b" four and more \xff"
+    )
+    *pieces, end = follow(task)
+    assert end == ("end", {"state": "FINISHED", "id": len(task.text)})
+    assert "".join(data["text"] for _, data in pieces) == "one two \u20ac three four and more \ufffd"
+    assert [data["missed"] for _, data in pieces] == [0] * len(pieces)
+    assert pieces[-1][1]["id"] == len(task.text)
+
+
+def test_a_reader_that_comes_back_goes_on_behind_what_it_had() -> None:
+    *pieces, _ = follow(Task(b"0123456789abcdef"), offset=12)
+    assert [(data["offset"], data["text"]) for _, data in pieces] == [(12, "cdef")]
+
+
+def test_what_was_rotated_away_meanwhile_is_counted() -> None:
+    *pieces, _ = follow(Task(b"0123", b"456789abcdefghij", keeps=8))
+    assert [(data["text"], data["missed"]) for _, data in pieces] == [("0123", 0), ("cdefghij", 8)]
+
+
+def test_an_agent_that_is_away_for_a_moment_costs_nothing() -> None:
+    task = Task(b"one", b"two")
+    task.failures = [Unavailable("it is away")] * 3
+    assert [data.get("text") for _, data in follow(task)] == ["one", "two", None]
+
+
+def test_an_agent_that_stays_away_ends_the_stream_with_the_reason() -> None:
+    task = Task(b"one")
+    task.failures = [Unavailable("it is away")] * 1000
+    ((kind, problem),) = follow(task, patience_s=0.0)
+    assert (kind, problem["status"]) == ("error", 503)
+    assert "it is away" in problem["detail"]
+
+
+def test_a_task_that_never_wrote_has_an_end_and_no_output() -> None:
+    task = Task(b"", b"")
+    task.failures = [NotFound("nothing was printed")] * 5
+    assert [kind for kind, _ in follow(task)] == ["end"]
+
+
+def test_streams_end_with_the_server() -> None:
+    async def run() -> None:
+        notices = Notices()
+        stream = Followers(notices, poll_s=0.0).stream(Task(*[b"more"] * 1000).source(), 0)
+        assert [await anext(stream) for _ in range(3)]
+        notices.close()
+        assert len([event async for event in stream]) <= 1
+
+    asyncio.run(run())
+
+
+def test_only_so_many_may_follow() -> None:
+    async def run() -> None:
+        followers = Followers(Notices())
+        streams = [followers.stream(Task(b"x").source(), 0) for _ in range(100)]
+        for stream in streams:
+            await anext(stream)
+        with pytest.raises(Problem, match="100"):
+            followers.check_room()
+        for stream in streams:
+            await stream.aclose()
+        followers.check_room()
+
+    asyncio.run(run())
+
+
+def test_a_reader_that_takes_nothing_is_dropped_and_no_more_is_read_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    task = Task(*[b"x" * 10] * 1000)
+
+    async def run() -> None:
+        followers = Followers(Notices(), poll_s=0.0)
+        response = PatientResponse(followers.stream(task.source(), 0), patience_s=0.05)
+        sent: list[object] = []
+
+        async def send(message: object) -> None:
+            sent.append(message)
+            if len(sent) == 4:  # the head, "retry", a piece; then its buffers are full
+                await asyncio.Event().wait()
+
+        await response.stream_response(send)  # type: ignore[arg-type]
+        followers.check_room()
+
+    asyncio.run(run())
+    assert task.reads <= 3
+    assert "dropped" in caplog.text
