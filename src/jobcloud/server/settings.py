@@ -264,9 +264,6 @@ class Scheduling(_Section):
     reconcile_interval: Positive = Field(
         default=timedelta(minutes=15), description="how often all tasks are compared, e.g. 15m"
     )
-    executor_idle: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(days=1))] = Field(
-        default=timedelta(seconds=60), description="when an executor without work leaves, 1s to 1d"
-    )
     history: int = Field(default=50, ge=1, le=10_000, description="ended firings kept per job, 1 to 10000")
     coalesce: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(seconds=1))] = Field(
         default=timedelta(milliseconds=3), description="how long events may gather before one write, 0ms to 1s"

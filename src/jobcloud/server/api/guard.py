@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jobcloud.errors import ConfigError
 from jobcloud.server.api.body import MAX_JSON_BYTES
 from jobcloud.server.api.problems import Issue, Problem, from_error
+from jobcloud.server.settings import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,6 @@ def check_bind(host: str, token: str) -> None:
         raise ConfigError(
             f"{host!r} is reachable from other machines, and no token is set", field="token", fix="set a token"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is loopback for certain; a name other than localhost could be anything."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class Guard:
