@@ -17,7 +17,21 @@ ROOT = Path(__file__).parent.parent
 
 JOBS = """
 import contextlib, os
-from jobcloud.job import DataflowJob, SimpleJob
+from jobcloud.job import DataflowJob, ErrorHandler, FiringListener, JobListener, SimpleJob
+
+class Around(JobListener, FiringListener):
+    def before_job_executed(self, ctx):
+        print("before", ctx.sharding_item)
+    async def after_job_executed(self, ctx, error):
+        print("after", ctx.sharding_item, error)
+    def before_firing(self, ctx):
+        print("opening", ctx.sharding_total_count)
+    def after_firing(self, ctx):
+        print("closing", ctx.outcomes)
+
+class Deals(ErrorHandler):
+    def handle(self, ctx, error):
+        return ctx.sharding_item == 0
 
 class Fails(SimpleJob):
     def execute(self, ctx):
@@ -45,6 +59,22 @@ MANIFEST = """
 [[jobs]]
 jobName = "fails"
 jobClass = "local_jobs:Fails"
+[[jobs]]
+jobName = "listened"
+jobClass = "local_jobs:Fails"
+shardingTotalCount = 2
+listener = ["local_jobs:Around"]
+distributedListener = { class = "local_jobs:Around" }
+jobProperties = { job_exception_handler = "IGNORE" }
+[[jobs]]
+jobName = "handled"
+jobClass = "local_jobs:Fails"
+shardingTotalCount = 2
+jobProperties = { job_exception_handler = "local_jobs:Deals" }
+[[jobs]]
+jobName = "unheard"
+jobClass = "local_jobs:Fails"
+listener = ["local_jobs:Nobody"]
 [[jobs]]
 jobName = "flow"
 jobType = "DATAFLOW"
@@ -99,6 +129,18 @@ def test_a_streaming_job_runs_to_its_end_and_its_progress_is_shown(
 def test_what_a_job_raises_comes_through_to_the_debugger(app: Path) -> None:
     with pytest.raises(ValueError, match="no stock"):
         list(run_local(app, "fails"))
+
+
+def test_listeners_and_handlers_are_called_as_in_the_cluster(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert [run.handled for run in run_local(app, "listened")] == ["ValueError: no stock"] * 2
+    around = [f"before {item}\nafter {item} no stock\n" for item in (0, 1)]
+    assert capfd.readouterr().out == f"opening 2\n{''.join(around)}closing {{'FINISHED': 2}}\n"
+    runs = run_local(app, "handled")
+    assert next(runs).handled
+    with pytest.raises(ValueError, match="no stock"):
+        next(runs)
+    with pytest.raises(ConfigError, match="there is no 'Nobody'"):
+        list(run_local(app, "unheard"))
 
 
 def test_a_script_ends_with_its_exit_code(app: Path, capfd: pytest.CaptureFixture[str]) -> None:

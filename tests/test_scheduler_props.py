@@ -274,10 +274,11 @@ class World:
 
     def random_job(self) -> Job:
         dice = self.dice
+        kind = dice.choice((JobKind.TRANSIENT, JobKind.TRANSIENT, JobKind.DAEMON))
         return make_job(
             dice.choice(("j1", "j2", "j3", "j4", "j5")),
             app=dice.choice(("shop", "bank")),
-            kind=dice.choice((JobKind.TRANSIENT, JobKind.TRANSIENT, JobKind.DAEMON)),
+            kind=kind,
             type=JobType.SIMPLE,
             cron=dice.choice(("0/10 * * * * ?", "0 * * * * ?", "0 0/5 * * * ?", "0 0 0 1 1 ? 2099")),
             zone=dice.choice(("UTC", "Europe/Berlin")),
@@ -289,6 +290,7 @@ class World:
             misfire=dice.random() < 0.5,
             catch_up=dice.choice((CatchUp.SKIP, CatchUp.ONCE)),
             priority=dice.choice((0, 0, 5)),
+            firing_listener="shop:Stage" if kind is JobKind.TRANSIENT and dice.random() < 0.3 else "",
         )
 
     def step(self) -> None:

@@ -43,7 +43,7 @@ class WorkerProcess:
         os.close(answers_write)
         self._reader = protocol.LineReader(protocol.FROM_WORKER)
         self._heard: list[dict[str, Any]] = []
-        hello = {"type": "hello", "protocol": 1, "appName": "shop", "appVersion": "v1"}
+        hello = {"type": "hello", "protocol": protocol.VERSION, "appName": "shop", "appVersion": "v1"}
         self.say({**hello, "directory": str(app), "tasks": str(sandbox / "tasks"), "unknownField": [1]})
 
     def say(self, message: dict[str, Any]) -> None:
@@ -54,6 +54,19 @@ class WorkerProcess:
         facts = {name: payload[name] for name in ("runId", "attempt", "fence", "fireTime")}
         message = {"type": kind, "task": task_id, "run": number, "keep": keep, "facts": facts}
         self.say({**message, "job": payload["job"], "context": payload["shardingContext"]})
+
+    def listen(self, task_id: str, step: str, firing: dict[str, Any], **job: Any) -> dict[str, Any]:
+        """Call the firing's listener; how that ended."""
+        payload = task_payload(task_id, **job)
+        facts = {name: payload[name] for name in ("runId", "attempt", "fence", "fireTime")}
+        message = {"type": "listen", "task": task_id, "run": 1, "step": step, "facts": facts, "firing": firing}
+        self.say({**message, "job": payload["job"], "context": payload["shardingContext"]})
+        self.hear("started", task_id)
+        return self.hear("ended", task_id)
+
+    def printed(self, task_id: str) -> str:
+        path = self.sandbox / "tasks" / task_id / "stdout"
+        return path.read_text() if path.exists() else ""
 
     def hear(self, kind: str, task: str | None = None) -> dict[str, Any]:
         """The next message of that kind (and task); others are kept."""
@@ -180,6 +193,78 @@ def test_every_failure_has_its_cause_and_leaves_the_worker_well(
     assert end["message"]
     worker.run("t2", jobClass="shop.jobs:works_on")
     assert worker.hear("ended")["state"] == "finished"
+
+
+# A worker has listeners and error handlers, or it refuses each job that asks for them: none is left out in silence.
+
+
+@pytest.fixture
+def refuses(request: pytest.FixtureRequest) -> bool:
+    return "java" in request.node.name
+
+
+def test_listeners_are_called_around_each_run_of_a_shard_and_made_once(worker: WorkerProcess, refuses: bool) -> None:
+    job = {"listener": ["shop.jobs:Audits"]}
+    for number, name in enumerate(("works_on", "Raises"), 1):
+        worker.run(f"t{number}", jobClass=f"shop.jobs:{name}", **job)
+        end = worker.hear("ended")
+        if refuses:
+            assert (end["state"], end["cause"]) == ("failed", "import")
+        else:
+            assert end["state"] == ("finished" if number == 1 else "failed")
+    if not refuses:
+        assert worker.printed("t1") == "before 0 0\nafter NoneType 1\n"
+        assert worker.printed("t2") == "before 0 1\nafter ValueError 2\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "printed"),
+    [
+        (["shop.jobs:Audits", "shop.jobs:Refuses"], "before 0 0\nafter ListenerError 1\n"),
+        (["shop.jobs:Audits", "shop.jobs:Spoils"], "before 0 0\nsettling 0 \nafter ListenerError 1\n"),
+        (["shop.jobs:NotAJob"], ""),
+        (["shop.jobs:Missing"], ""),
+        (["no-such-entry-point"], ""),
+    ],
+)
+def test_a_listener_that_fails_fails_the_shard(
+    worker: WorkerProcess, refuses: bool, names: list[str], printed: str
+) -> None:
+    worker.run("t1", jobClass="shop.jobs:Settle", listener=names)
+    end = worker.hear("ended")
+    assert (end["state"], end["cause"]) == ("failed", "listener" if printed and not refuses else "import")
+    assert end["message"]
+    if not refuses:
+        assert worker.printed("t1") == printed
+    worker.run("t2", jobClass="shop.jobs:works_on")
+    assert worker.hear("ended")["state"] == "finished"
+
+
+def test_the_listener_of_a_firing_is_told_of_it_before_and_after(worker: WorkerProcess, refuses: bool) -> None:
+    job = {"jobClass": "shop.jobs:works_on", "distributedListener": "shop.jobs:Stage"}
+    before = worker.listen("b", "before", {"parameters": {"1": "Paris"}}, **job)
+    after = worker.listen("a", "after", {"outcomes": {"FINISHED": 3, "FAILED": 1}}, **job)
+    if refuses:
+        assert (before["state"], after["cause"]) == ("failed", "import")
+    else:
+        assert (before["state"], after["state"]) == ("finished", "finished"), (before, after)
+        assert worker.printed("b") == "opening 4 {1: 'Paris'} run-b 7\n"
+        assert worker.printed("a") == "closing {'FINISHED': 3, 'FAILED': 1} False\n"
+
+
+def test_an_error_handler_decides_what_an_exception_means(worker: WorkerProcess, refuses: bool) -> None:
+    job = {"jobClass": "shop.jobs:Raises", "errorHandler": "shop.jobs:Deals"}
+    ends = {}
+    for parameter in ("deal", "leave", "raise"):
+        worker.run(parameter, parameter=parameter, **job)
+        ends[parameter] = worker.hear("ended")
+    if refuses:
+        assert {end["cause"] for end in ends.values()} == {"import"}
+        return
+    assert [end["state"] for end in ends.values()] == ["finished", "failed", "failed"]
+    assert {ends["leave"]["cause"], ends["raise"]["cause"]} == {"exception"}
+    assert ends["raise"]["message"].startswith("ValueError: no stock")
+    assert worker.printed("deal") == "handling ValueError\n"
 
 
 def test_output_goes_to_the_shard_that_printed_it(worker: WorkerProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 
 from jobcloud import release, sharding
@@ -53,10 +54,11 @@ class Firings:
         Without `store` the change is one that the tasks' records hold as well.
         """
         old = self._book.firings[firing_id]
+        changes = {**changes, **_not_to_be(old, changes, at)}
         shards = list(old.shards)
         for item, shard in changes.items():
             shards[item] = shard
-        firing = Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards))
+        firing = Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards), stepped=old.stepped)
         if not self._book.queue.change(firing, changes):
             firing = replace(firing, ended_ms=at)
         self._book.firings[firing_id] = firing
@@ -85,6 +87,19 @@ class Firings:
             self._book.dirty[Kind.FIRING, firing_id] = None
         if not ended:
             self.history.pop(job, None)
+
+
+def _not_to_be(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[int, Shard]:
+    """What is cancelled because the listener's call before the firing has ended, and not well."""
+    before = changes.get(len(firing.shards) - 2) if firing.stepped else None
+    if before is None or not before.state.ended or before.state is ShardState.FINISHED:
+        return {}
+    why = f"the listener before the firing did not succeed: {before.message}"
+    return {
+        item: replace(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
+        for item, shard in enumerate(firing.shards)
+        if shard.state is ShardState.WAITING and item not in changes
+    }
 
 
 def _age(firing: Firing) -> tuple[int, bool, int, int, str]:

@@ -144,6 +144,77 @@ class DataflowJob(abc.ABC):
         """Work on what `fetch_data` returned, which is never empty here."""
 
 
+class JobListener:
+    """Called around each run of a shard, in the shard's thread; made once per worker, so it is called by many threads.
+
+    Both methods may be `async def`s.
+    """
+
+    def before_job_executed(self, ctx: ShardingContext) -> Any:
+        """The job is about to run. An exception fails the shard; the job does not run then."""
+
+    def after_job_executed(self, ctx: ShardingContext, error: Optional[BaseException]) -> Any:
+        """The job has ended, with `error` or with success. Called wherever `before_job_executed` has returned.
+
+        An exception here fails a shard that had succeeded.
+        """
+
+
+@dataclass(frozen=True)
+class FiringContext:
+    """What a FiringListener learns of the firing as a whole.
+
+    `run_id` is the firing's; `attempt` and `fence` are of this call, as in ShardingContext. `sharding_parameters` are
+    by item, where there are any. `outcomes` counts the shards by how they ended (FINISHED, FAILED, KILLED, CANCELLED);
+    empty before the firing.
+    """
+
+    job_name: str = ""
+    task_id: str = ""
+    sharding_total_count: int = 1
+    job_parameter: str = ""
+    sharding_parameters: Mapping[int, str] = field(default_factory=dict)
+    run_id: str = ""
+    attempt: int = 1
+    fence: int = 0
+    fire_time_ms: Optional[int] = None
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    logger: JobLogger = field(default_factory=_SilentLogger, repr=False, compare=False)
+    is_cancelled: Callable[[], bool] = field(default=_never, repr=False, compare=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this call was asked to stop."""
+        return self.is_cancelled()
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every shard has finished well."""
+        return self.outcomes.get("FINISHED", 0) == self.sharding_total_count
+
+
+class FiringListener:
+    """Called once before the first shard of a firing starts and once after the last has ended, wherever there is room.
+
+    Each call is a task of its own: one that was lost with its agent is made again, with the same `run_id` and a higher
+    `fence`. Both methods may be `async def`s.
+    """
+
+    def before_firing(self, ctx: FiringContext) -> Any:
+        """No shard has started. An exception cancels the firing: no shard starts, and `after_firing` is not called."""
+
+    def after_firing(self, ctx: FiringContext) -> Any:
+        """Every shard has ended; `ctx.outcomes` tells how. An exception makes the run a failed one."""
+
+
+class ErrorHandler:
+    """Told of every exception that a job lets pass; made once per worker, so it is called by many threads."""
+
+    def handle(self, ctx: ShardingContext, error: BaseException) -> Optional[bool]:
+        """True: it is dealt with, the shard has FINISHED. Anything else: the shard has FAILED with `error`."""
+        return None
+
+
 Function = TypeVar("Function", bound=Callable[[ShardingContext], Any])
 Job = Union[SimpleJob, DataflowJob, Callable[[ShardingContext], Any]]
 
@@ -172,6 +243,11 @@ def run_coroutine(coroutine: Awaitable[Any]) -> Any:
     return asyncio.run(wait())
 
 
+def settled(value: Any, *, complete: Callable[[Awaitable[Any]], Any] = run_coroutine) -> Any:
+    """`value`, or what it gives where it is to be awaited."""
+    return complete(value) if hasattr(value, "__await__") else value
+
+
 def perform(
     job: Job,
     ctx: ShardingContext,
@@ -186,7 +262,7 @@ def perform(
     """
 
     def completed(value: Any) -> Any:
-        return complete(value) if hasattr(value, "__await__") else value
+        return settled(value, complete=complete)
 
     if isinstance(job, SimpleJob):
         return completed(job.execute(ctx))

@@ -25,6 +25,12 @@ _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 _URI = re.compile(r"https?://[!-~]{1,2040}")
 _CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# The name of an entry point, or a class as above with a colon.
+_PLUGIN = re.compile(r"[A-Za-z0-9_.-]{1,100}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+MAX_PLUGIN_NAME = 300
+MAX_LISTENERS = 20
+# What becomes of a failure without code of the app's.
+OWN_ERROR_HANDLERS = ("log", "fail", "ignore", "webhook")
 MAX_SHARDS = 10_000
 MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
@@ -180,7 +186,9 @@ class App:
 class Job:
     """One schedulable thing of an app. Raises ConfigError naming the field (in its JSON spelling).
 
-    `timeout_ms` is for one run; `memory_limit_mb`, `cpu_limit_s`, `open_files_limit` for each process of one; 0: none.
+    `listeners` are called around each shard, `firing_listener` around the whole firing, within `before_timeout_ms` and
+    `after_timeout_ms`. `timeout_ms` is for one run; `memory_limit_mb`, `cpu_limit_s`, `open_files_limit` for each
+    process of one; 0: none.
     """
 
     name: str
@@ -217,6 +225,12 @@ class Job:
     http_content_type: str = "application/json"
     http_connect_timeout_ms: int = 3000
     http_read_timeout_ms: int = 5000
+    listeners: tuple[str, ...] = ()
+    firing_listener: str = ""
+    before_timeout_ms: int = 0
+    after_timeout_ms: int = 0
+    error_handler: str = "log"
+    error_webhook: str = ""
 
     def __post_init__(self) -> None:
         check_name("jobName", self.name)
@@ -228,6 +242,7 @@ class Job:
             check_text(field, text)
         self._check_type()
         self._check_limits()
+        self._check_listeners()
         self.schedule()
         parse_shard_parameters(self.shard_parameters, self.shard_count)
 
@@ -255,6 +270,34 @@ class Job:
             raise ConfigError(f"is over {MAX_HTTP_DATA} characters or holds a NUL", field="httpData", fix="shorten it")
         _check_range("httpConnectTimeoutMilliseconds", self.http_connect_timeout_ms, 1, 3_600_000)
         _check_range("httpReadTimeoutMilliseconds", self.http_read_timeout_ms, 1, 86_400_000)
+
+    def _check_listeners(self) -> None:
+        handler = "jobProperties.job_exception_handler"
+        named = [("listener", name) for name in self.listeners] + [(handler, self.error_handler)]
+        if self.firing_listener:
+            named.append(("distributedListener.class", self.firing_listener))
+        for field, name in named:
+            if not _PLUGIN.fullmatch(name) or (":" in name and len(name) > MAX_PLUGIN_NAME):
+                fix = 'use an entry point\'s name or "package.module:Class"'
+                raise ConfigError(f"{name[:80]!r} names no plug-in", field=field, fix=fix)
+        if len(self.listeners) > MAX_LISTENERS:
+            raise ConfigError(f"holds {len(self.listeners)} names", field="listener", fix=f"at most {MAX_LISTENERS}")
+        if self.type in _OWN_PROCESS:
+            without = f"a {self.type} job runs without a worker that could call it"
+            if self.listeners:
+                raise ConfigError(without, field="listener", fix="leave it out; distributedListener works")
+            if self.error_handler not in OWN_ERROR_HANDLERS:
+                raise ConfigError(without, field=handler, fix=f"use {', '.join(OWN_ERROR_HANDLERS)}")
+        if self.firing_listener and self.kind is JobKind.DAEMON:
+            problem = "a DAEMON job has no firings that its shards share"
+            raise ConfigError(problem, field="distributedListener", fix="use listener: it is called around each run")
+        _check_range("distributedListener.startedTimeoutMilliseconds", self.before_timeout_ms, 0, MAX_RUN_MS)
+        _check_range("distributedListener.completedTimeoutMilliseconds", self.after_timeout_ms, 0, MAX_RUN_MS)
+        if (self.error_handler == "webhook") != bool(self.error_webhook):
+            problem = (
+                "is needed by the handler webhook" if not self.error_webhook else "is for the handler webhook only"
+            )
+            raise ConfigError(problem, field="jobProperties.job_exception_webhook", fix="give both or neither")
 
     def _check_limits(self) -> None:
         _check_range("timeoutSeconds", self.timeout_ms, 0, MAX_RUN_MS)
@@ -315,11 +358,20 @@ class Shard:
     message: str = ""
 
 
+class Step(StrEnum):
+    """The calls of the listener of a whole firing."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
 @dataclass(frozen=True, slots=True)
 class Firing:
     """One due instant of a job: its queue entry while shards wait, its record afterwards.
 
-    A DAEMON job has one firing a generation, which never ends by itself.
+    A DAEMON job has one firing a generation, which never ends by itself. Where it is `stepped`, its last two shards are
+    none of the job's but the calls of its listener: the one before must have finished for any other shard to start, and
+    the one after waits until all of them have ended.
     """
 
     id: str
@@ -329,6 +381,17 @@ class Firing:
     fire_ms: int
     shards: tuple[Shard, ...]
     ended_ms: int = 0
+    stepped: bool = False
+
+    @property
+    def work(self) -> tuple[Shard, ...]:
+        """The job's own shards."""
+        return self.shards[:-2] if self.stepped else self.shards
+
+    def step(self, item: int) -> Step | None:
+        """Which call of the listener an item is; None for the job's own shards."""
+        behind = item - len(self.shards)
+        return {-2: Step.BEFORE, -1: Step.AFTER}.get(behind) if self.stepped else None
 
 
 @dataclass(frozen=True, slots=True)

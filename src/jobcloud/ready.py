@@ -1,13 +1,14 @@
 """The queue: which shards may start now, and in which order.
 
-Of a job only its oldest unfinished firing may run, so runs of a job never overlap. Order: shards that replace a lost
-attempt before first attempts, then priority, then age.
+Of a job only its oldest unfinished firing may run, so runs of a job never overlap. Of a firing with a listener first
+its call before may start, then the shards, then its call after. Order: shards that replace a lost attempt before first
+attempts, then priority, then age.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +30,20 @@ class _Open:
     firing: Firing
     waiting: dict[int, Shard]
     unended: int
+
+    def startable(self) -> Iterable[tuple[int, Shard]]:
+        """(item, shard) of what waits for nothing but room and its back-off."""
+        if not self.firing.stepped:
+            return self.waiting.items()
+        after = len(self.firing.shards) - 1
+        if not self.firing.shards[after - 1].state.ended:
+            return self._only(after - 1)
+        if self.unended > 1 or self.firing.shards[after].state.ended:
+            return [(item, shard) for item, shard in self.waiting.items() if item != after]
+        return self._only(after)
+
+    def _only(self, item: int) -> Iterable[tuple[int, Shard]]:
+        return [(item, self.waiting[item])] if item in self.waiting else ()
 
 
 class Queue:
@@ -85,7 +100,7 @@ class Queue:
         found: list[tuple[bool, int, int, Entry]] = []
         for entry in self._allowed(allowed):
             weight = -priority(entry.firing.job)
-            for item, shard in entry.waiting.items():
+            for item, shard in entry.startable():
                 if shard.not_before_ms <= at:
                     first = shard.execution is Execution.READY
                     found.append((first, weight, entry.age, Entry(entry.firing.id, item)))
@@ -95,7 +110,11 @@ class Queue:
     def any_eligible(self, at: int, allowed: Callable[[str], bool]) -> bool:
         """Whether some shard may start at `at`."""
         found = self._allowed(allowed)
-        return any(shard.not_before_ms <= at for entry in found for shard in entry.waiting.values())
+        return any(shard.not_before_ms <= at for entry in found for _, shard in entry.startable())
+
+    def startable(self, firing_id: str) -> list[Shard]:
+        """The shards of an unfinished firing that wait for nothing but room and their back-off."""
+        return [shard for _, shard in self._open[firing_id].startable()]
 
     def next_wake(self) -> int | None:
         """The instant at which the next back-off ends; it may be of a shard that no longer waits."""

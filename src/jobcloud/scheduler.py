@@ -176,7 +176,7 @@ class Scheduler:
         unfinished = self.queue.unfinished(name)
         head = unfinished[0] if unfinished else None
         shards = head.shards if head else ()
-        waiting = sum(shard.state is ShardState.WAITING for shard in shards)
+        waiting = len(self.queue.startable(head.id)) if head else 0
         active = sum(shard.state is ShardState.ACTIVE for shard in shards)
         return Explanation(
             name, waiting, active, len(unfinished) - 1 if head else 0, tuple(self._reasons(job, head, at))
@@ -207,6 +207,13 @@ class Scheduler:
             for item, shard in enumerate(firing.shards)
             if shard.state is ShardState.ACTIVE
         }
+        for firing in self.firings.values():
+            if firing.stepped:
+                before, after = firing.shards[-2:]
+                done = all(shard.state.ended for shard in firing.work)
+                begun = any(shard.attempt for shard in firing.work)
+                assert before.state is ShardState.FINISHED or not begun, f"{firing.id} began before its listener"
+                assert done or not after.attempt, f"{firing.id} called its listener before its end"
         tasks = {(task.firing_id, task.item): task for task in self.tasks.values()}
         assert len(tasks) == len(self.tasks), "a shard has two tasks"
         assert active.keys() == tasks.keys(), f"active shards and tasks differ: {active.keys() ^ tasks.keys()}"
@@ -324,9 +331,9 @@ class Scheduler:
             due = self._timetable.due.get(job.name)
             yield Reason("not_due", "no firing is due now" if due else "no firing is due, now or later", at=due or 0)
             return
-        waiting = [shard for shard in head.shards if shard.state is ShardState.WAITING]
+        waiting = self.queue.startable(head.id)
         if not waiting:
-            yield Reason("running", f"all shards of {head.id} are placed")
+            yield Reason("running", _placed(head))
             return
         if not self._book.connected:
             yield Reason("disconnected", "there is no connection to a Mesos master", waiting_helps=True)
@@ -351,3 +358,11 @@ class Scheduler:
             considered = self.states[job.name].considered_ms
             self._book.contained(job.name, at, self._timetable.schedule, job, considered)
             self._book.contained(job.name, at, self._firings.ensure_daemon, job, at)
+
+
+def _placed(firing: Firing) -> str:
+    called = [step for item, shard in enumerate(firing.shards) if shard.state is ShardState.ACTIVE
+              and (step := firing.step(item))]  # fmt: skip
+    return (
+        f"the listener {called[0]} {firing.id} is being called" if called else f"all shards of {firing.id} are placed"
+    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from jobcloud.model import Cause, Firing, Job, JobKind, JobState, JobType, Shard, Task, parse_shard_parameters
+from jobcloud.model import Cause, Firing, Job, JobKind, JobState, JobType, Shard, Step, Task, parse_shard_parameters
 
 PAYLOAD_SCHEMA = 1
+# The item in the context of a listener's call, which is for no shard: no two attempts of a firing look the same.
+_STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -28,12 +31,14 @@ def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: s
         generation=state.generation,
         cause=cause,
         fire_ms=fire_ms,
-        shards=(Shard(),) * job.shard_count,
+        shards=(Shard(),) * (job.shard_count + (2 if job.firing_listener else 0)),
+        stepped=bool(job.firing_listener),
     )
 
 
 def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     """What the executor gets to know about one attempt, as JSON. Format: docs/executor.md, "Task payload"."""
+    step = firing.step(task.item)
     attempt = _encode(
         {
             "schema": PAYLOAD_SCHEMA,
@@ -47,12 +52,29 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
                 "taskId": task.id,
                 "shardingTotalCount": job.shard_count,
                 "jobParameter": job.parameter,
-                "shardingItem": task.item,
-                "shardingParameter": parse_shard_parameters(job.shard_parameters, job.shard_count)[task.item],
+                "shardingItem": task.item if step is None else _STEP_ITEMS[step],
+                "shardingParameter": _parameters(job)[task.item] if step is None else "",
             },
+            **({} if step is None else _describe_step(job, firing, step)),
         }
     )
     return f'{attempt[:-1]},"job":{_describe(job)}}}'.encode()
+
+
+def _describe_step(job: Job, firing: Firing, step: Step) -> dict[str, object]:
+    parameters = {item: text for item, text in enumerate(_parameters(job)) if text}
+    if step is Step.BEFORE:
+        return {"step": step, "firing": {"parameters": parameters}, "timeoutSeconds": job.before_timeout_ms / 1000}
+    outcomes = Counter(shard.state for shard in firing.work)
+    return {
+        "step": step,
+        "firing": {"parameters": parameters, "outcomes": outcomes},
+        "timeoutSeconds": job.after_timeout_ms / 1000,
+    }
+
+
+def _parameters(job: Job) -> tuple[str, ...]:
+    return parse_shard_parameters(job.shard_parameters, job.shard_count)
 
 
 @lru_cache(maxsize=4096)
@@ -73,6 +95,10 @@ def _describe(job: Job) -> str:
             "memoryLimitMB": job.memory_limit_mb,
             "cpuLimitSeconds": job.cpu_limit_s,
             "openFilesLimit": job.open_files_limit,
+            "listener": job.listeners,
+            "distributedListener": job.firing_listener,
+            "errorHandler": job.error_handler,
+            "errorWebhook": job.error_webhook,
             **(_describe_http(job) if job.type is JobType.HTTP else {}),
             "timer": job.schedule().table() if job.kind is JobKind.DAEMON else None,
         }

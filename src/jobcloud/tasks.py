@@ -83,7 +83,7 @@ class Tasks:
             firing.shards[task.item], end, at, message,
             wanted=not task.kill_ms and job is not None and self._book.wanted(firing),
             daemon=firing.cause is Cause.DAEMON,
-            failover=job is not None and job.failover,
+            failover=job is not None and (job.failover or firing.step(task.item) is not None),
             most_failures=self._book.policy.most_failures,
         )  # fmt: skip
         self._book.tell(at, Topic.ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")

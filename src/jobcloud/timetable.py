@@ -67,7 +67,7 @@ class Timetable:
         if firing.id in self._book.firings:
             return  # fired under another generation or before a crash: never twice for one instant
         self._firings.add(firing)
-        self._book.publish(at, Topic.FIRED, f"{len(firing.shards)} shards are due", job=job.name, firing_id=firing.id)
+        self._book.publish(at, Topic.FIRED, f"{len(firing.work)} shards are due", job=job.name, firing_id=firing.id)
 
     def _skip(self, job: Job, fire_ms: int, at: int, why: str) -> None:
         state = self._book.states[job.name]

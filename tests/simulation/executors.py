@@ -25,7 +25,7 @@ _SALT = 1 << 60
 
 @dataclass(slots=True)
 class Run:
-    """One task in its executor. `life` tells timers of an earlier stage apart."""
+    """One task in its executor. `step` is the call of a firing's listener that it makes, "" for a shard."""
 
     task_id: str
     job: str
@@ -34,6 +34,9 @@ class Run:
     framework_id: str
     since: int
     daemon: bool
+    firing_id: str
+    stepped: bool
+    step: str
 
 
 @dataclass(slots=True)
@@ -139,7 +142,10 @@ class Executor:
         name = TaskName.parse(task_id)
         payload = json.loads(base64.b64decode(task["data"]))
         daemon = payload["job"]["jobExecutionType"] == "DAEMON"
-        run = Run(task_id, name.job, name.item, name.agent_id, self.start.framework_id, self.world.now, daemon)
+        run = Run(
+            task_id, name.job, name.item, name.agent_id, self.start.framework_id, self.world.now, daemon,
+            payload["runId"], bool(payload["job"]["distributedListener"]), payload.get("step", ""),
+        )  # fmt: skip
         self.known[task_id] = task
         self.tasks[task_id] = run
         self.world.truth.started(run)

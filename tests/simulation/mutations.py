@@ -114,6 +114,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        self._consider(firing.job)\n\n    def change",
         "        self._startable.update({firing.id: None} if waiting else {})\n\n    def change",
     ),
+    Mutation(
+        "shards do not wait for their listener", "ready.py",
+        "            return self._only(after - 1)\n", "            pass\n",
+    ),
+    Mutation(
+        "the listener after does not wait for the shards", "ready.py",
+        "for item, shard in self.waiting.items() if item != after]", "for item, shard in self.waiting.items()]",
+    ),
     Mutation("an ended firing stays in the way", "ready.py", "        ids.remove(firing.id)\n", ""),
     Mutation(
         "an executor's claim is kept", "offers.py",

@@ -57,6 +57,7 @@ class Truth:
         self.launched: set[str] = set()
         self.attempts: set[tuple[str, int, int]] = set()
         self.fences: dict[tuple[str, int], int] = {}
+        self.opened: set[str] = set()  # firings whose listener was called before them, and did well
         self.epoch = 0
 
     def started(self, run: Run) -> None:
@@ -69,6 +70,16 @@ class Truth:
             self.overlaps.append(f"{other.task_id} and {run.task_id}: {why}")
         others.append(run)
         self.begun.add(run.task_id)
+        self._in_its_turn(run)
+
+    def _in_its_turn(self, run: Run) -> None:
+        """A firing's listener is called before all of its shards and after all of them."""
+        if run.stepped and run.step != "before" and run.firing_id not in self.opened:
+            self._world.violation(f"1: {run.task_id} starts before the listener of {run.firing_id} has finished")
+        if run.step == "after":
+            for other in (other for runs in self.running.values() for other in runs):
+                if other.firing_id == run.firing_id and other is not run and not self._replaced(other):
+                    self._world.violation(f"1: {run.task_id} is called while {other.task_id} still runs")
 
     def _replaced(self, run: Run) -> str:
         if run.framework_id in self.removed:
@@ -84,6 +95,8 @@ class Truth:
         if not place:
             del self.running[run.job, run.item]
         self.ended[run.task_id] = how
+        if run.step == "before" and how == "TASK_FINISHED":
+            self.opened.add(run.firing_id)
 
     def told(self, status: dict[str, Any]) -> None:
         """The master sends an update to a scheduler."""
@@ -186,11 +199,12 @@ class Promise:
             how = self._world.truth.end_of(shard.task_id)
             if shard.state is ShardState.FINISHED and how != "TASK_FINISHED":
                 self._world.violation(f"2: {firing.id}/{item} is FINISHED, yet its task {how}")
-            if shard.state is ShardState.FAILED and how != "TASK_FAILED" and self._comes_back(firing, shard, how):
+            if shard.state is ShardState.FAILED and how != "TASK_FAILED" and self._comes_back(firing, item, how):
                 self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
 
-    def _comes_back(self, firing: Firing, shard: Shard, how: str) -> bool:
+    def _comes_back(self, firing: Firing, item: int, how: str) -> bool:
         """Whether a shard whose attempt was lost through no fault of its job has to be tried again."""
+        shard = firing.shards[item]
         entries = self._world.server.entries
         job_value, state_value = entries.get((Kind.JOB, firing.job)), entries.get((Kind.JOB_STATE, firing.job))
         if job_value is None or state_value is None or shard.failures >= self._world.most_failures:
@@ -206,7 +220,7 @@ class Promise:
         killed = shard.task_id in self._world.operators.killed
         if how == "never ran" and shard.task_id not in self._world.truth.doubtful:
             return not killed
-        return not killed and job.failover and how in ("never ran", "died")
+        return not killed and (job.failover or firing.step(item) is not None) and how in ("never ran", "died")
 
     def _stored(self, kind: Kind, key: str) -> bool:
         return (kind, key) in self._world.server.entries

@@ -153,7 +153,8 @@ def run_local_command(
     failed = False
     for run in run_local(app, job, shard):
         failed |= run.failed
-        render.say(f"shard {run.item} {'failed' if run.failed else 'finished'}: {run.result!r}")
+        ended = "failed" if run.failed else "finished"
+        render.say(f"shard {run.item} {ended}: {f'handled {run.handled}' if run.handled else repr(run.result)}")
     if failed:
         raise typer.Exit(1)
 

@@ -15,38 +15,89 @@ from typing import Any
 
 from jobcloud.client.pack import MANIFEST, read_manifest
 from jobcloud.errors import ConfigError
-from jobcloud.executor import http_job
+from jobcloud.executor import http_job, plugins
 from jobcloud.executor.loading import Contexts, LoadError, load_job
+from jobcloud.executor.plugins import Plugins
 from jobcloud.executor.scripts import environment
-from jobcloud.job import ShardingContext, perform
+from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListener, ShardingContext, perform, settled
 from jobcloud.model import parse_shard_parameters
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """How one shard ended: `result` is what the job returned, the exit code of a script, or an HTTP status."""
+    """How one shard ended: `result` is what the job returned, the exit code of a script, or an HTTP status.
+
+    `handled` is the error that the job's error handler dealt with, or "".
+    """
 
     item: int
     result: Any
     failed: bool = False
+    handled: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is called around the job."""
+
+    listeners: list[JobListener]
+    firing_listener: FiringListener | None
+    handler: ErrorHandler | None
+    ignores: bool
 
 
 def run_local(app: Path, job_name: str, item: int | None = None) -> Iterator[LocalRun]:
     """Run the shards (or the one) of a job in the manifest of the app's directory, one after the other.
 
-    The job runs in the calling thread, in the app's directory, with the app's context opened once. What it raises
-    comes through. Raises ConfigError for a manifest without such a job, a shard that it has not, or a class that
-    cannot be loaded.
+    The job runs in the calling thread, in the app's directory, with the app's context opened once, with its listeners
+    and its error handler; only a webhook is not called. What it raises comes through. Raises ConfigError for a manifest
+    without such a job, a shard that it has not, or a class that cannot be loaded.
     """
     job = _find(app, job_name)
     items = _items(job, item)
     with _inside(app.resolve()):
-        contexts = Contexts()
+        parts, contexts = _parts(job), Contexts()
         try:
+            _tell_firing(parts, job, "before", {})
+            runs = []
             for number in items:
-                yield _run(job, _context(job, number), contexts)
+                runs.append(_run(job, _context(job, number), contexts, parts))
+                yield runs[-1]
+            failures = sum(run.failed for run in runs)
+            outcomes = {"FINISHED": len(runs) - failures, "FAILED": failures}
+            _tell_firing(parts, job, "after", {state: number for state, number in outcomes.items() if number})
         finally:
             contexts.close()
+
+
+def _parts(job: Mapping[str, Any]) -> _Parts:
+    properties = job.get("jobProperties") or {}
+    handler = plugins.handler_name(str(properties.get("job_exception_handler", "")))
+    distributed = (job.get("distributedListener") or {}).get("class")
+    described = {"listener": job.get("listener"), "distributedListener": distributed, "errorHandler": handler}
+    found = Plugins()
+    try:
+        firing_listener = found.firing_listener(described) if distributed else None
+        return _Parts(found.listeners(described), firing_listener, found.error_handler(described), handler == "ignore")
+    except LoadError as error:
+        raise ConfigError(str(error), field="listener") from error
+
+
+def _tell_firing(parts: _Parts, job: Mapping[str, Any], step: str, outcomes: Mapping[str, int]) -> None:
+    if parts.firing_listener is None:
+        return
+    shard = _context(job, 0)
+    ctx = FiringContext(
+        job_name=shard.job_name,
+        task_id=f"local-{shard.job_name}-{step}",
+        sharding_total_count=shard.sharding_total_count,
+        job_parameter=shard.job_parameter,
+        run_id=shard.run_id,
+        fence=shard.fence,
+        outcomes=outcomes,
+        logger=shard.logger,
+    )
+    plugins.call_firing_listener(parts.firing_listener, step, ctx, settled)
 
 
 def _find(app: Path, name: str) -> Mapping[str, Any]:
@@ -84,7 +135,7 @@ def _context(job: Mapping[str, Any], item: int) -> ShardingContext:
     )
 
 
-def _run(job: Mapping[str, Any], ctx: ShardingContext, contexts: Contexts) -> LocalRun:
+def _run(job: Mapping[str, Any], ctx: ShardingContext, contexts: Contexts, parts: _Parts) -> LocalRun:
     if job["jobType"] == "SCRIPT":
         return _run_script(job, ctx)
     if job["jobType"] == "HTTP":
@@ -94,7 +145,16 @@ def _run(job: Mapping[str, Any], ctx: ShardingContext, contexts: Contexts) -> Lo
         loaded = load_job(job, contexts)
     except LoadError as error:
         raise ConfigError(str(error), field="jobClass" if job["jobClass"] else "beanName") from error
-    return LocalRun(ctx.sharding_item, perform(loaded, ctx, streaming=bool(job.get("streamingProcess"))))
+
+    def run() -> Any:
+        return perform(loaded, ctx, streaming=bool(job.get("streamingProcess")))
+
+    try:
+        return LocalRun(ctx.sharding_item, plugins.around(parts.listeners, ctx, run, settled))
+    except Exception as error:
+        if not parts.ignores and (parts.handler is None or not plugins.handled(parts.handler, ctx, error)):
+            raise
+        return LocalRun(ctx.sharding_item, None, handled=f"{type(error).__name__}: {error}")
 
 
 def _run_script(job: Mapping[str, Any], ctx: ShardingContext) -> LocalRun:

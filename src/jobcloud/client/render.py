@@ -178,7 +178,7 @@ def app(item: Json) -> None:
 def tasks(items: Iterable[Json]) -> None:
     rows = (
         (
-            f"{t['jobName']}/{t['item']}",
+            f"{t['jobName']}/{t['step'] or t['item']}",
             t["state"],
             t["attempt"],
             t["hostname"],
@@ -266,7 +266,7 @@ def _enabled(item: Json) -> str:
 
 
 def _shards(shards: Sequence[Json]) -> str:
-    states = [shard["state"] for shard in shards]
+    states = [shard["state"] for shard in shards if not shard["step"]]
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 

@@ -23,11 +23,12 @@ from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, describe, failed, killed
 from jobcloud.executor.output import Pump, TaskFolders
 from jobcloud.executor.payload import AppPayload, PayloadError, TaskPayload, read_app, read_task
-from jobcloud.executor.processes import Children, become_subreaper, start_warden
+from jobcloud.executor.processes import Children, become_subreaper, share_one_heap, start_warden
 from jobcloud.executor.resident import Resident, resident
 from jobcloud.executor.runs import LOADING, Run, Runner
 from jobcloud.executor.scripts import Scripts
 from jobcloud.executor.settings import Settings
+from jobcloud.executor.webhooks import Webhooks
 from jobcloud.executor.workers import Workers
 from jobcloud.wire import encode_data
 
@@ -41,6 +42,10 @@ _LEAVE_WITHIN_S = 5.0
 _LONGEST_WAIT_S = 5.0
 # A worker passes on a report a second; one that floods is heard no oftener.
 _PROGRESS_EVERY_S = 0.9
+# How long reports to webhooks may hold up an executor that leaves.
+_LAST_REPORTS_S, _LOOK_AGAIN_S = 10.0, 0.05
+# What the handler "ignore" ignores: what the job itself did. Everything else says that it did not run as it should.
+_IGNORABLE = (Cause.EXCEPTION, Cause.EXIT_CODE)
 _NEVER_SUBSCRIBED_EXIT, _AGENT_GONE_EXIT, _REFUSED_EXIT = 3, 4, 5
 
 
@@ -67,6 +72,7 @@ class Executor(Listener):
         self._ledger = Ledger()
         self._link = AgentLink(settings, self, loop.post)
         self._pump = Pump(loop.post)
+        self._webhooks = Webhooks()
         self._folders = TaskFolders(os.path.join(settings.sandbox, "tasks"))
         self._directory = os.path.join(settings.sandbox, "app")
         self._tasks: Dict[str, _Task] = {}
@@ -359,12 +365,22 @@ class Executor(Listener):
         if task.timed_out and task.killing is None and outcome.state is State.KILLED:
             text = f"the run took longer than its timeoutSeconds, {run.payload.timeout_s:g}: {outcome.message}"
             outcome = failed(Cause.TIMEOUT, text, outcome.exit_code)
+        if task.killing is None and outcome.state is State.FAILED:
+            outcome = self._handle_failure(run, outcome)
         if task.killing is not None and outcome.state is State.KILLED:
             self._end(task.task_id, killed(task.killing, outcome.message, outcome.exit_code))
         elif task.resident is None:
             self._end(task.task_id, outcome)
         else:
             self._resident_run_ended(task, task.resident, run, outcome)
+
+    def _handle_failure(self, run: Run, outcome: Outcome) -> Outcome:
+        """What the job's error handler makes of it, as far as that is not for code of the app's."""
+        if run.payload.webhook:
+            self._webhooks.report(run.payload.webhook, _failure_report(run, outcome))
+        if run.payload.ignores_errors and outcome.cause in _IGNORABLE:
+            return Outcome(State.FINISHED, message=cut(f"ignored, as the job wants it: {outcome.message}"))
+        return outcome
 
     def _on_kill(self, event: Dict[str, Any]) -> None:
         kill = event["kill"]
@@ -463,11 +479,17 @@ class Executor(Listener):
     def _leave_when_settled(self, exit_code: int) -> None:
         def leave() -> None:
             if self._workers is None:
-                self._loop.stop(exit_code)
+                self._stop_when_reported(exit_code, _LAST_REPORTS_S)
             else:
-                self._workers.stop(_LEAVE_WITHIN_S, lambda: self._loop.stop(exit_code))
+                self._workers.stop(_LEAVE_WITHIN_S, lambda: self._stop_when_reported(exit_code, _LAST_REPORTS_S))
 
         self._leaving = leave
+
+    def _stop_when_reported(self, exit_code: int, patience_s: float) -> None:
+        if patience_s > 0 and self._webhooks.busy:
+            self._loop.later(_LOOK_AGAIN_S, lambda: self._stop_when_reported(exit_code, patience_s - _LOOK_AGAIN_S))
+        else:
+            self._loop.stop(exit_code)
 
     def _look_idle(self) -> None:
         if not self._ledger.settled:
@@ -488,6 +510,18 @@ class Executor(Listener):
             self._look_idle()
 
 
+def _failure_report(run: Run, outcome: Outcome) -> Dict[str, Any]:
+    context = run.payload.context
+    return {
+        **{name: context[name] for name in ("jobName", "taskId", "shardingTotalCount", "shardingItem")},
+        **run.facts,
+        "step": run.payload.step,
+        "cause": outcome.cause.value if outcome.cause else None,
+        "exitCode": outcome.exit_code,
+        "message": outcome.message,
+    }
+
+
 def _error(message: str) -> Outcome:
     return Outcome(State.ERROR, Cause.PAYLOAD, cut(message))
 
@@ -505,6 +539,7 @@ def _now_ms() -> int:
 
 def serve(settings: Settings) -> int:
     """Run the executor; its exit code. Belongs in a process's main thread."""
+    share_one_heap()
     become_subreaper()
     family = uuids.uuid4().hex
     warden = start_warden(family)

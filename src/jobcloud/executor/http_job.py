@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import sys
-from typing import Any, Dict, Mapping, NoReturn, Tuple
+from typing import Any, Callable, Dict, Mapping, NoReturn, Tuple
 from urllib.parse import SplitResult, urlsplit
 
 VARIABLE = "JOBCLOUD_HTTP"
@@ -43,10 +43,24 @@ def main() -> None:
 
 
 def call(request: Mapping[str, Any], headers: Mapping[str, str]) -> Tuple[int, str]:
-    """(status, reason); the beginning of the body goes to stdout.
+    """(status, reason); they and the beginning of the body go to stdout.
 
     Raises OSError, HTTPException, or Refused for an address that is not to be called.
     """
+
+    def show(answer: http.client.HTTPResponse) -> None:
+        print(f"{answer.status} {answer.reason}", flush=True)
+        print(answer.read(SHOWN_BYTES).decode("utf-8", "backslashreplace"), end="", flush=True)
+
+    return send(request, headers, show)
+
+
+def send(
+    request: Mapping[str, Any],
+    headers: Mapping[str, str],
+    use: Callable[[http.client.HTTPResponse], None] = lambda answer: None,
+) -> Tuple[int, str]:
+    """(status, reason); `use` may read the answer. Raises as `call` does."""
     parts = urlsplit(request["uri"])
     connection = _connection(parts, request["connectTimeout"] / 1000)
     try:
@@ -57,8 +71,7 @@ def call(request: Mapping[str, Any], headers: Mapping[str, str]) -> Tuple[int, s
             headers = {**headers, "Content-Type": request["contentType"]}
         connection.request(request["method"], target, body=body or None, headers=dict(headers))
         answer = connection.getresponse()
-        print(f"{answer.status} {answer.reason}", flush=True)
-        print(answer.read(SHOWN_BYTES).decode("utf-8", "backslashreplace"), end="", flush=True)
+        use(answer)
         return answer.status, answer.reason
     finally:
         connection.close()

@@ -6,8 +6,8 @@ so that an agent that restarted learns what happened meanwhile.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Any, Dict, List, Mapping, Optional, Set
+from collections import OrderedDict, deque
+from typing import Any, Deque, Dict, List, Mapping, Optional, Set
 
 Status = Mapping[str, Any]
 
@@ -23,7 +23,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self._live: Set[str] = set()
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        # Hashes of ids: they cost a tenth, and two that are equal by chance would need 2 ** 32 tasks at once.
+        self._ended: Set[int] = set()
+        self._endings: Deque[int] = deque()
         self._unknown_to_agent: Dict[str, Mapping[str, Any]] = {}
         self._updates: OrderedDict[str, Status] = OrderedDict()
         self._waiting: Dict[str, int] = {}
@@ -39,7 +41,7 @@ class Ledger:
 
     def launch(self, task_id: str, info: Mapping[str, Any]) -> bool:
         """False, and nothing changed, where this task id was launched here before."""
-        if task_id in self._live or task_id in self._ended:
+        if task_id in self._live or hash(task_id) in self._ended:
             return False
         self._live.add(task_id)
         self._unknown_to_agent[task_id] = info
@@ -57,9 +59,10 @@ class Ledger:
             return False
         if status["state"] in TERMINAL:
             self._live.discard(task_id)
-            self._ended[task_id] = None
-            if len(self._ended) > _ENDED_REMEMBERED:
-                self._ended.popitem(last=False)
+            self._ended.add(hash(task_id))
+            self._endings.append(hash(task_id))
+            if len(self._endings) > _ENDED_REMEMBERED:
+                self._ended.discard(self._endings.popleft())
         elif self._waiting.get(task_id, 0) >= MAX_WAITING_REPORTS:
             return False
         self._waiting[task_id] = self._waiting.get(task_id, 0) + 1

@@ -30,6 +30,7 @@ class Cause(str, Enum):
     SIGNAL = "signal"  # a signal nobody here sent ended the script
     IMPORT = "import"  # jobClass cannot be loaded or is no job
     CONTEXT = "context"  # applicationContext cannot be built or lacks the bean
+    LISTENER = "listener"  # a listener raised
     COMMAND = "command"  # scriptCommandLine names nothing that can be started
     PACKAGE = "package"  # the app package is missing, altered or unsafe
     PAYLOAD = "payload"  # the task's or executor's data is not what this executor understands

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, Union
 
 from jobcloud.executor.package import Limits
 from jobcloud.executor.processes import NO_LIMITS, Rlimits
-from jobcloud.job import ShardingContext
+from jobcloud.job import FiringContext, ShardingContext
 from jobcloud.wire import decode_data
 
 SCHEMA = 1
@@ -51,7 +51,9 @@ class AppPayload:
 class TaskPayload:
     """TaskInfo.data: the shard to run and the job it is of.
 
-    `own_process`: a worker for this shard alone. `timeout_s` and `rlimits` hold for each run; None: no limit.
+    `own_process`: a worker for this shard alone. `step`: no shard, but a call of the firing's listener, "before" or
+    "after", and `firing` what it is told. `webhook` is the URL to tell of failures, or "". `timeout_s` and `rlimits`
+    hold for each run; None: no limit.
     """
 
     context: Mapping[str, Any]
@@ -68,11 +70,15 @@ class TaskPayload:
     http: Optional[Mapping[str, Any]] = None
     timeout_s: Optional[float] = None
     rlimits: Rlimits = NO_LIMITS
+    step: Optional[str] = None
+    firing: Mapping[str, Any] = field(default_factory=dict)
+    ignores_errors: bool = False
+    webhook: str = ""
 
     @property
     def scripted(self) -> bool:
         """Whether its runs are processes that know nothing of workers."""
-        return self.script is not None or self.http is not None
+        return self.step is None and (self.script is not None or self.http is not None)
 
     def facts(self, fire_time_ms: Optional[int] = None) -> Dict[str, Any]:
         """What a job learns beside the six fields. Each firing of a resident job is a run of its own."""
@@ -90,6 +96,25 @@ def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **mor
         attempt=facts["attempt"],
         fence=facts["fence"],
         fire_time_ms=facts["fireTime"],
+        **more,
+    )
+
+
+def firing_context(
+    context: Mapping[str, Any], facts: Mapping[str, Any], firing: Mapping[str, Any], **more: Any
+) -> FiringContext:
+    """What a listener of the whole firing is called with."""
+    return FiringContext(
+        job_name=context["jobName"],
+        task_id=context["taskId"],
+        sharding_total_count=context["shardingTotalCount"],
+        job_parameter=context["jobParameter"],
+        sharding_parameters={int(item): text for item, text in (firing.get("parameters") or {}).items()},
+        run_id=facts["runId"],
+        attempt=facts["attempt"],
+        fence=facts["fence"],
+        fire_time_ms=facts["fireTime"],
+        outcomes=firing.get("outcomes") or {},
         **more,
     )
 
@@ -124,6 +149,8 @@ def read_task(data: Optional[str]) -> TaskPayload:
         raise PayloadError("a DAEMON job needs 'timer' in job")
     if job_type in ("SIMPLE", "DATAFLOW"):
         kind.required("jobClass", str)
+    step = None if fields.optional("step", str, None) is None else fields.one_of("step", ("before", "after"))
+    handler = kind.optional("errorHandler", str, "log")
     return TaskPayload(
         context=_context(fields.required("shardingContext", dict)),
         run_id=fields.required("runId", str),
@@ -137,12 +164,16 @@ def read_task(data: Optional[str]) -> TaskPayload:
         script=_command("scriptCommandLine", kind.required("scriptCommandLine", str)) if job_type == "SCRIPT" else None,
         own_process=kind.optional("isolation", str, "shared") == "process",
         http=_http(kind) if job_type == "HTTP" else None,
-        timeout_s=kind.at_least("timeoutSeconds", (int, float), 0) or None,
+        timeout_s=(fields if step else kind).at_least("timeoutSeconds", (int, float), 0) or None,
         rlimits=Rlimits(
             memory_mb=kind.at_least("memoryLimitMB", int, 0) or None,
             cpu_s=kind.at_least("cpuLimitSeconds", int, 0) or None,
             open_files=kind.at_least("openFilesLimit", int, 0) or None,
         ),
+        step=step,
+        firing=fields.optional("firing", dict, {}),
+        ignores_errors=handler == "ignore" and step is None,
+        webhook=kind.required("errorWebhook", str) if handler == "webhook" else "",
     )
 
 

@@ -23,6 +23,8 @@ from jobcloud.executor.loop import log
 
 MARK = "JOBCLOUD_PROCESS"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+# Source: glibc, malloc.h; the parameter of mallopt(3).
+_M_ARENA_MAX = -8
 _SWEEPS = 50
 
 try:
@@ -44,6 +46,13 @@ def become_subreaper() -> None:
     """Orphaned descendants come to this process from now on; without the means for it they go to init as ever."""
     if _prctl is None or _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log("cannot become a subreaper; processes that leave their session may survive their task")
+
+
+def share_one_heap() -> None:
+    """Let all threads allocate from one heap, before there is a second: with glibc's one for each thread, what is made
+    in one and freed in another leaves holes, and memory rises for as long as tasks come. Elsewhere nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _die_with_parent() -> None:

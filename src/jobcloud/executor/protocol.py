@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Mapping, Tuple
 
-VERSION = 1
+VERSION = 2
 MAX_LINE_BYTES = 1 << 20
 
 Message = Dict[str, Any]
@@ -23,6 +23,15 @@ TO_WORKER: Mapping[str, Shape] = {
     "hello": {"protocol": _NUMBER, "appName": _TEXT, "appVersion": _TEXT, "directory": _TEXT, "tasks": _TEXT},
     "load": {"task": _TEXT, "run": _NUMBER, "job": _OBJECT, "context": _OBJECT, "facts": _OBJECT},
     "run": {"task": _TEXT, "run": _NUMBER, "job": _OBJECT, "context": _OBJECT, "facts": _OBJECT},
+    "listen": {
+        "task": _TEXT,
+        "run": _NUMBER,
+        "step": _TEXT,
+        "job": _OBJECT,
+        "context": _OBJECT,
+        "facts": _OBJECT,
+        "firing": _OBJECT,
+    },
     "cancel": {"task": _TEXT},
     "forget": {"task": _TEXT},
     "stop": {},

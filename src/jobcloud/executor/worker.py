@@ -21,12 +21,13 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional, Tuple
 
-from jobcloud.executor import protocol
+from jobcloud.executor import plugins, protocol
 from jobcloud.executor.loading import Contexts, LoadError, load_job
 from jobcloud.executor.outcomes import RESULT_BYTES, Cause, cut, describe
 from jobcloud.executor.output import RotatingLog, TaskFolders
-from jobcloud.executor.payload import sharding_context
-from jobcloud.job import Job, JobCancelled, perform
+from jobcloud.executor.payload import firing_context, sharding_context
+from jobcloud.executor.plugins import ListenerError, Plugins
+from jobcloud.job import Job, JobCancelled, perform, settled
 
 if TYPE_CHECKING:
     from jobcloud.executor.coroutines import EventLoop
@@ -80,6 +81,7 @@ class Worker:
         self._shards: Dict[str, _Shard] = {}
         self._kept: Dict[str, Job] = {}
         self._contexts = Contexts()
+        self._plugins = Plugins()
         self._coroutines: Optional[EventLoop] = None
         self._folders: Optional[TaskFolders] = None
 
@@ -100,7 +102,7 @@ class Worker:
         kind = message["type"]
         if kind == "hello":
             self._settle(message)
-        elif kind in ("run", "load"):
+        elif kind in ("run", "load", "listen"):
             shard = _Shard(message["run"])
             self._shards[message["task"]] = shard
             threading.Thread(target=self._run_shard, args=(message, shard), name=message["task"], daemon=True).start()
@@ -157,30 +159,66 @@ class Worker:
 
     def _outcome(self, message: protocol.Message, shard: _Shard) -> _End:
         try:
-            job = self._job(message)
-            if message["type"] == "load":
-                return "finished", None, "", None, None
-            context = sharding_context(
-                message["context"],
-                message["facts"],
-                logger=logging.getLogger("jobcloud.job." + message["context"]["jobName"]),
-                is_cancelled=shard.is_cancelled,
-                on_progress=functools.partial(self._tell_progress, message["task"], shard),
-            )
-            streaming = bool(message["job"].get("streamingProcess"))
-            result, note = _small(
-                perform(job, context, streaming=streaming, complete=functools.partial(self._complete, shard))
-            )
+            if message["type"] == "listen":
+                return self._listen(message, shard)
+            return self._perform(message, shard)
         except LoadError as error:
             return "failed", error.cause, cut(str(error)), None, None
         except BaseException as error:
-            traceback.print_exc()
+            if shard.noticed or plugins.logs_errors(message["job"]):
+                traceback.print_exc()
             if shard.noticed:
                 return "killed", Cause.KILLED, describe(error), None, None
             return _failure(error)
+
+    def _perform(self, message: protocol.Message, shard: _Shard) -> _End:
+        # All that can be missing is looked for before any of it runs.
+        description = message["job"]
+        listeners = self._plugins.listeners(description)
+        handler = self._plugins.error_handler(description)
+        job = self._job(message)
+        if message["type"] == "load":
+            return "finished", None, "", None, None
+        complete = functools.partial(self._complete, shard)
+        ctx = sharding_context(
+            message["context"],
+            message["facts"],
+            logger=_logger(message),
+            is_cancelled=shard.is_cancelled,
+            on_progress=functools.partial(self._tell_progress, message["task"], shard),
+        )
+        run = functools.partial(
+            perform, job, ctx, streaming=bool(description.get("streamingProcess")), complete=complete
+        )
+        try:
+            result, note = _small(
+                plugins.around(listeners, ctx, run, functools.partial(settled, complete=complete))
+                if listeners
+                else run()
+            )
+        except BaseException as error:
+            if handler is None or shard.noticed or _failure(error)[0] == "finished":
+                raise
+            if not plugins.handled(handler, ctx, error):
+                raise
+            return "finished", None, cut(f"the error handler dealt with {describe(error)}"), None, None
         if shard.noticed:
             return "killed", Cause.KILLED, "the job returned after it was asked to stop", None, None
         return "finished", None, note, None, result
+
+    def _listen(self, message: protocol.Message, shard: _Shard) -> _End:
+        ctx = firing_context(
+            message["context"],
+            message["facts"],
+            message["firing"],
+            logger=_logger(message),
+            is_cancelled=shard.is_cancelled,
+        )
+        complete = functools.partial(settled, complete=functools.partial(self._complete, shard))
+        plugins.call_firing_listener(self._plugins.firing_listener(message["job"]), message["step"], ctx, complete)
+        if shard.noticed:
+            return "killed", Cause.KILLED, "the listener returned after it was asked to stop", None, None
+        return "finished", None, "", None, None
 
     def _complete(self, shard: _Shard, coroutine: Awaitable[Any]) -> Any:
         from jobcloud.executor.coroutines import EventLoop  # asyncio is not for free: only where a job is async
@@ -208,7 +246,13 @@ class Worker:
         return job
 
 
+def _logger(message: protocol.Message) -> logging.Logger:
+    return logging.getLogger("jobcloud.job." + message["context"]["jobName"])
+
+
 def _failure(error: BaseException) -> _End:
+    if isinstance(error, ListenerError):
+        return "failed", Cause.LISTENER, cut(str(error)), None, None
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         if code == 0:

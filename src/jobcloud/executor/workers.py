@@ -96,17 +96,19 @@ class Workers:
 
     def _launch(self, run: Run) -> None:
         payload = run.payload
-        kind = "load" if run.number == LOADING else "run"
         message = {
-            "type": kind,
             "task": run.task_id,
             "run": run.number,
             "job": payload.job,
             "context": payload.context,
             "facts": run.facts,
         }
+        if payload.step is not None:
+            message.update(type="listen", step=payload.step, firing=payload.firing)
+        else:
+            message.update(type="load" if run.number == LOADING else "run", keep=payload.resident)
         try:
-            line = protocol.encode({**message, "keep": payload.resident})
+            line = protocol.encode(message)
             worker = self._own_worker(run) if payload.own_process else self._current or self._start_shared()
         except protocol.ProtocolError as error:
             run.on_ended(run, failed(Cause.PAYLOAD, f"the task's data is too large: {error}"))

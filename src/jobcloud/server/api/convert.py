@@ -15,10 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
+from jobcloud.executor.plugins import handler_name
 from jobcloud.model import RESOURCE_FIELDS, App, Job, JobType, Package, Resources
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import Issue, Problem, invalid
-from jobcloud.server.api.schema import DEFAULT_HANDLERS, AppConfig, Config, JobConfig, JobProperties
+from jobcloud.server.api.schema import THREAD_POOLS, AppConfig, Config, DistributedListener, JobConfig, JobProperties
 
 PACKAGE_SCHEME = "package:sha256:"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -31,8 +32,11 @@ _TYPES = {
     "bool_type": "boolean",
     "model_type": "object",
     "dict_type": "object",
+    "list_type": "array",
     "enum_type": "string",
 }
+
+_NESTED: dict[str, type[Config]] = {"jobProperties": JobProperties, "distributedListener": DistributedListener}
 
 V = TypeVar("V")
 C = TypeVar("C", bound=Config)
@@ -125,7 +129,9 @@ def job_config(job: Job) -> JobConfig:
         script_command_line=job.script,
         bean_name=job.bean or None,
         application_context=job.context or None,
-        job_properties=JobProperties(),
+        job_properties=_job_properties(job),
+        listener=list(job.listeners),
+        distributed_listener=_distributed_listener(job),
         description=job.description,
         time_zone=job.zone,
         cron_dialect=job.dialect,
@@ -145,6 +151,21 @@ def job_config(job: Job) -> JobConfig:
         http_connect_timeout_ms=job.http_connect_timeout_ms,
         http_read_timeout_ms=job.http_read_timeout_ms,
         **_amounts(job.resources),
+    )
+
+
+def _job_properties(job: Job) -> JobProperties:
+    handler = "default" if job.error_handler == "log" else job.error_handler
+    return JobProperties(job_exception_handler=handler, job_exception_webhook=job.error_webhook)
+
+
+def _distributed_listener(job: Job) -> DistributedListener | None:
+    if not job.firing_listener:
+        return None
+    return DistributedListener.model_construct(
+        class_name=job.firing_listener,
+        started_timeout_ms=job.before_timeout_ms,
+        completed_timeout_ms=job.after_timeout_ms,
     )
 
 
@@ -201,7 +222,7 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
         name = ".".join(path)[:200]
         kind = fault["type"]
         if kind == "extra_forbidden":
-            yield _unknown(name, path, JobProperties if path[0] == "jobProperties" and len(path) > 1 else model)
+            yield _unknown(name, path, _NESTED.get(path[0], model) if len(path) > 1 else model)
         elif kind == "missing":
             yield Issue(name, "is missing", _description(model, name))
         elif kind == "enum":
@@ -312,7 +333,9 @@ def _is_local(host: str) -> bool:
 
 
 def _job(config: JobConfig, policy: UrlPolicy) -> Job:
-    _check_handlers(config.job_properties)
+    properties = config.job_properties
+    _check_properties(properties, policy)
+    distributed = config.distributed_listener
     if config.job_type is JobType.HTTP:
         fix = "list the host in the server's http_jobs.hosts setting"
         _check_url(config.http_uri, policy, "httpUri", "https://host/path", fix)
@@ -352,15 +375,25 @@ def _job(config: JobConfig, policy: UrlPolicy) -> Job:
         http_content_type=config.http_content_type,
         http_connect_timeout_ms=config.http_connect_timeout_ms,
         http_read_timeout_ms=config.http_read_timeout_ms,
+        listeners=tuple(config.listener),
+        firing_listener=distributed.class_name if distributed else "",
+        before_timeout_ms=distributed.started_timeout_ms if distributed else 0,
+        after_timeout_ms=distributed.completed_timeout_ms if distributed else 0,
+        error_handler=handler_name(properties.job_exception_handler),
+        error_webhook=properties.job_exception_webhook,
     )
 
 
-def _check_handlers(properties: JobProperties) -> None:
-    for name, known in DEFAULT_HANDLERS.items():
-        value = getattr(properties, name)
-        if value not in known:
-            problem = f"there is no handler {value[:100]!r}"
-            raise ConfigError(problem, field=f"jobProperties.{name}", fix='leave it out, or use "default"')
+def _check_properties(properties: JobProperties, policy: UrlPolicy) -> None:
+    if properties.executor_service_handler not in THREAD_POOLS:
+        problem = f"there is no handler {properties.executor_service_handler[:100]!r}"
+        field = "jobProperties.executor_service_handler"
+        raise ConfigError(problem, field=field, fix='leave it out, or use "default"')
+    if properties.job_exception_webhook:
+        fix = "list the host in the server's http_jobs.hosts setting"
+        _check_url(
+            properties.job_exception_webhook, policy, "jobProperties.job_exception_webhook", "https://host/path", fix
+        )
 
 
 def _check_zone(zone: str) -> None:

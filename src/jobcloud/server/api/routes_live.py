@@ -267,10 +267,7 @@ def list_executors(use: Use) -> ExecutorList:
 def show_cluster(use: Use) -> ClusterView:
     snapshot, agents = use.snapshot(), use.agents()
     waiting = sum(
-        shard.state is ShardState.WAITING
-        for run in snapshot.firings.values()
-        if not run.ended_ms
-        for shard in run.shards
+        shard.state is ShardState.WAITING for run in snapshot.firings.values() if not run.ended_ms for shard in run.work
     )
     return ClusterView(
         framework_id=use.framework_id(),

@@ -18,20 +18,8 @@ from jobcloud.cron import Dialect, Fold, Gap
 from jobcloud.model import CatchUp, HttpMethod, Isolation, JobKind, JobType
 from jobcloud.server.api.body import json_type
 
-# What Elastic-Job writes when nothing was chosen, in 2.1.5 and 3.0; the only handlers there are here.
-DEFAULT_HANDLERS = {
-    "job_exception_handler": (
-        "default",
-        "log",
-        "LOG",
-        "com.dangdang.ddframe.job.executor.handler.impl.DefaultJobExceptionHandler",
-    ),
-    "executor_service_handler": (
-        "default",
-        "CPU",
-        "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler",
-    ),
-}
+# What Elastic-Job writes when nothing was chosen, in 2.1.5 and 3.0. Shards run in threads of their own here.
+THREAD_POOLS = ("default", "CPU", "com.dangdang.ddframe.job.executor.handler.impl.DefaultExecutorServiceHandler")
 
 
 def to_thousandths(value: Any) -> int:
@@ -104,10 +92,26 @@ class AppConfig(Config):
 
 
 class JobProperties(Config):
-    """Elastic-Job's handlers. Only their defaults exist here."""
+    """What becomes of a job's failures, by Elastic-Job's names; of its thread pools only the default exists here."""
 
-    job_exception_handler: str = "default"
+    job_exception_handler: str = Field(
+        default="default",
+        description='log (the default), fail, ignore, webhook, an entry point\'s name or "module:Class"',
+    )
+    job_exception_webhook: str = Field(
+        default="", description="what the handler webhook posts to, of a host the server allows"
+    )
     executor_service_handler: str = "default"
+
+
+class DistributedListener(Config):
+    """Called once before and once after a whole firing."""
+
+    class_name: str = Field(alias="class", description='an entry point\'s name or "module:Class"')
+    started_timeout_ms: Count = Field(0, alias="startedTimeoutMilliseconds", description="of the call before; 0: none")
+    completed_timeout_ms: Count = Field(
+        0, alias="completedTimeoutMilliseconds", description="of the call after; 0: none"
+    )
 
 
 class JobConfig(Config):
@@ -134,6 +138,10 @@ class JobConfig(Config):
     bean_name: str | None = Field(None, alias="beanName")
     application_context: str | None = Field(None, alias="applicationContext")
     job_properties: JobProperties = Field(default_factory=JobProperties, alias="jobProperties")
+    listener: list[str] = Field(
+        default_factory=list, description='called around each shard: entry points\' names or "module:Class"'
+    )
+    distributed_listener: DistributedListener | None = Field(None, alias="distributedListener")
     description: str = ""
     time_zone: str = Field("UTC", alias="timeZone", description="a name of the tz database")
     cron_dialect: Annotated[Dialect, Lax] = Field(Dialect.QUARTZ, alias="cronDialect")
@@ -238,6 +246,7 @@ class RunSummary(View):
 
 class ShardView(View):
     item: int
+    step: str = Field(description='"before" or "after": a call of the firing\'s listener; empty for a shard')
     state: str
     attempt: int
     execution: str
@@ -260,6 +269,7 @@ class TaskView(View):
     app_name: str
     run_id: str
     item: int
+    step: str = Field(description='"before" or "after": a call of the firing\'s listener; empty for a shard')
     attempt: int
     execution: str
     state: str

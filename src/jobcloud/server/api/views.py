@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 from jobcloud.errors import NotFound
 from jobcloud.explain import AgentView, Explanation
 from jobcloud.messages import Publish
-from jobcloud.model import DELIMITER, App, Executor, Firing, Job, JobState, Resources, Shard, ShardState, Task
+from jobcloud.model import DELIMITER, App, Executor, Firing, Job, JobState, Resources, Shard, ShardState, Step, Task
 from jobcloud.scheduler import Scheduler
 from jobcloud.server.api.convert import app_config, job_config
 from jobcloud.server.api.problems import Issue, invalid
@@ -106,7 +106,7 @@ def job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing] | None = None
     """`runs` are the job's, the newest first, where they are known already."""
     job, state = snapshot.job(name), snapshot.states[name]
     runs = snapshot.runs(name) if runs is None else runs
-    shards = [shard.state for run in runs if not run.ended_ms for shard in run.shards]
+    shards = [shard.state for run in runs if not run.ended_ms for shard in run.work]
     return JobView(
         job_name=name,
         app_name=job.app,
@@ -152,7 +152,7 @@ def run_summary(firing: Firing) -> RunSummary:
 
 
 def run_view(firing: Firing) -> RunView:
-    shards = [_shard_view(item, shard) for item, shard in enumerate(firing.shards)]
+    shards = [_shard_view(item, shard, firing.step(item)) for item, shard in enumerate(firing.shards)]
     return RunView(
         id=firing.id,
         job_name=firing.job,
@@ -164,9 +164,10 @@ def run_view(firing: Firing) -> RunView:
     )
 
 
-def _shard_view(item: int, shard: Shard) -> ShardView:
+def _shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
     return ShardView(
         item=item,
+        step=step or "",
         state=shard.state,
         attempt=shard.attempt,
         execution=shard.execution,
@@ -222,6 +223,7 @@ def task_view(attempt: Attempt) -> TaskView:
         app_name=app,
         run_id=firing.id,
         item=item,
+        step=firing.step(item) or "",
         attempt=task.attempt if task else shard.attempt,
         execution=task.execution if task else shard.execution,
         state=attempt.state,

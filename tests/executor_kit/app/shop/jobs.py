@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 
-from jobcloud.job import DataflowJob, SimpleJob
+from jobcloud.job import DataflowJob, ErrorHandler, FiringListener, JobListener, SimpleJob
 
 
 class Settle(SimpleJob):
@@ -308,3 +308,49 @@ def forks_much(ctx):
             os._exit(0)
     while not ctx.cancelled:
         time.sleep(0.01)
+
+
+class Audits(JobListener):
+    def __init__(self):
+        self.heard = []
+
+    def before_job_executed(self, ctx):
+        print("before", ctx.sharding_item, len(self.heard))
+
+    async def after_job_executed(self, ctx, error):
+        self.heard.append(error)
+        print("after", type(error).__name__, len(self.heard))
+
+
+class Refuses(JobListener):
+    def before_job_executed(self, ctx):
+        raise PermissionError("not today")
+
+
+class Spoils(JobListener):
+    def after_job_executed(self, ctx, error):
+        raise OSError("no room for the audit")
+
+
+class Stage(FiringListener):
+    def before_firing(self, ctx):
+        if ctx.job_parameter == "refuse":
+            raise PermissionError("not today")
+        print("opening", ctx.sharding_total_count, ctx.sharding_parameters, ctx.run_id, ctx.fence)
+
+    async def after_firing(self, ctx):
+        print("closing", ctx.outcomes, ctx.succeeded)
+
+
+class Deals(ErrorHandler):
+    def handle(self, ctx, error):
+        if ctx.sharding_parameter == "raise":
+            raise OSError("nobody to tell")
+        print("handling", type(error).__name__)
+        return ctx.sharding_parameter == "deal"
+
+
+class Slow(FiringListener):
+    def after_firing(self, ctx):
+        while not ctx.cancelled:
+            time.sleep(0.01)

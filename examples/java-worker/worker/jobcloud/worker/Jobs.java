@@ -29,6 +29,7 @@ final class Jobs {
         }
     }
 
+    private static final List<String> OWN_HANDLERS = List.of("log", "fail", "ignore", "webhook");
     private final ClassLoader classes;
     private final Map<String, Map<?, ?>> contexts = new HashMap<>();
     private final List<AutoCloseable> closing = new ArrayList<>();
@@ -48,6 +49,18 @@ final class Jobs {
 
     ClassLoader classes() {
         return classes;
+    }
+
+    /** What this worker cannot do must not be left out in silence. */
+    static void refuseUnknown(Map<?, ?> job, boolean firing) throws LoadError {
+        Object listeners = job.get("listener");
+        if (firing || listeners instanceof List && !((List<?>) listeners).isEmpty()) {
+            throw new LoadError("import", "the worker for Java calls no listeners", null);
+        }
+        String handler = text(job, "errorHandler");
+        if (!handler.isEmpty() && !OWN_HANDLERS.contains(handler)) {
+            throw new LoadError("import", "the worker for Java knows no error handler " + handler, null);
+        }
     }
 
     Object load(Map<?, ?> job) throws LoadError {

@@ -19,6 +19,7 @@ import java.util.concurrent.ConcurrentHashMap;
 /** A worker for jobs in Java: docs/executor.md, "The line protocol". The last two arguments are its descriptors. */
 public final class Main {
 
+    private static final long PROTOCOL = 2;
     private static final int MAX_LINE = 1 << 20;
     private static final int MAX_TEXT = 4000;
 
@@ -78,15 +79,17 @@ public final class Main {
     private void obey(Map<?, ?> order) throws IOException {
         switch ((String) order.get("type")) {
             case "hello":
-                if (!Long.valueOf(1).equals(order.get("protocol"))) {
-                    throw new IllegalArgumentException("the daemon speaks protocol " + order.get("protocol") + ", not 1");
+                if (!Long.valueOf(PROTOCOL).equals(order.get("protocol"))) {
+                    throw new IllegalArgumentException(
+                            "the daemon speaks protocol " + order.get("protocol") + ", not " + PROTOCOL);
                 }
                 tasks = (String) order.get("tasks");
                 jobs = new Jobs(new File((String) order.get("directory")));
-                say("ready", "protocol", 1);
+                say("ready", "protocol", PROTOCOL);
                 break;
             case "run":
             case "load":
+            case "listen":
                 begin(order);
                 break;
             case "cancel":
@@ -134,6 +137,7 @@ public final class Main {
     private Map<String, Object> outcome(Map<?, ?> order, String task, Shard shard) {
         try {
             Map<?, ?> job = (Map<?, ?>) order.get("job");
+            Jobs.refuseUnknown(job, "listen".equals(order.get("type")));
             Object loaded = kept.get(task);
             loaded = loaded == null ? jobs.load(job) : loaded;
             if (Boolean.TRUE.equals(order.get("keep"))) {

@@ -1,0 +1,133 @@
+"""The listener of a whole firing: called once before its first shard and once after its last, whatever gets lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core_world import Desk, make_app, make_job, make_offer, payload_of
+from jobcloud.messages import AgentLost, KillTask, Launch, PutJob, Trigger
+from jobcloud.model import Execution, ShardState
+
+STAGED = {"shard_count": 2, "firing_listener": "shop.jobs:Stage", "before_timeout_ms": 3_000, "shard_parameters": "1=b"}
+
+
+def fired(**fields: Any) -> Desk:
+    desk = Desk(make_app(), make_job(**{**STAGED, **fields}))
+    desk.do(Trigger(desk.at, "report"))
+    return desk
+
+
+def started(desk: Desk) -> list[Launch]:
+    """What is launched, in an executor that may take anything."""
+    return desk.launched(desk.offer())
+
+
+def states(desk: Desk) -> list[str]:
+    return [shard.state.value for shard in desk.firings()[0].shards]
+
+
+def finish(desk: Desk, launches: list[Launch], state: str = "TASK_FINISHED") -> None:
+    for launched in launches:
+        desk.status(launched.task_id, "TASK_RUNNING")
+        desk.status(launched.task_id, state)
+
+
+def steps(launches: list[Launch]) -> list[Any]:
+    return [payload_of(launched).get("step") for launched in launches]
+
+
+def test_the_listener_is_called_before_the_shards_and_after_them() -> None:
+    desk = fired()
+    before = started(desk)
+    assert steps(before) == ["before"]
+    told = payload_of(before[0])
+    assert (told["timeoutSeconds"], told["firing"]) == (3, {"parameters": {"1": "b"}})
+    assert (told["shardingContext"]["shardingItem"], told["job"]["distributedListener"]) == (-1, "shop.jobs:Stage")
+    assert not started(desk), "shards wait for the call to end"
+    finish(desk, before)
+    shards = started(desk)
+    assert steps(shards) == [None, None]
+    assert payload_of(shards[1])["shardingContext"]["shardingParameter"] == "b"
+    finish(desk, shards[:1])
+    assert not started(desk), "the call after waits for every shard"
+    finish(desk, shards[1:], "TASK_FAILED")
+    after = started(desk)
+    assert steps(after) == ["after"]
+    assert payload_of(after[0])["firing"]["outcomes"] == {"FINISHED": 1, "FAILED": 1}
+    assert not desk.firings()[0].ended_ms
+    finish(desk, after)
+    assert states(desk) == ["FINISHED", "FAILED", "FINISHED", "FINISHED"]
+    assert desk.firings()[0].ended_ms
+
+
+def test_a_firing_whose_listener_refuses_it_is_cancelled() -> None:
+    desk = fired()
+    before = started(desk)
+    desk.status(before[0].task_id, "TASK_RUNNING")
+    desk.status(before[0].task_id, "TASK_FAILED", message="PermissionError: not today")
+    assert states(desk) == ["CANCELLED", "CANCELLED", "FAILED", "CANCELLED"]
+    assert "not today" in desk.firings()[0].shards[0].message
+    assert desk.firings()[0].ended_ms
+
+
+def test_a_call_that_was_lost_is_made_again_even_without_failover() -> None:
+    desk = fired(failover=False)
+    before = started(desk)
+    desk.status(before[0].task_id, "TASK_RUNNING")
+    desk.do(AgentLost(desk.at, "a1"))
+    desk.status(before[0].task_id, "TASK_GONE")
+    desk.at += 2_000
+    again = desk.launched(desk.offer(make_offer("o2", "a2")))
+    assert steps(again) == ["before"]
+    first, second = payload_of(before[0]), payload_of(again[0])
+    assert second["runId"] == first["runId"]
+    assert second["fence"] > first["fence"]
+    assert second["executionType"] == Execution.FAILOVER
+
+
+def test_the_barrier_survives_a_fail_over_at_every_step() -> None:
+    desk = fired()
+    for expected in (["before"], [None, None], ["after"]):
+        desk.restart()
+        launches = started(desk)
+        assert steps(launches) == expected
+        desk.restart()
+        assert not started(desk)
+        finish(desk, launches)
+    assert desk.firings()[0].ended_ms
+
+
+def test_a_kill_of_the_call_before_cancels_the_firing_and_one_of_a_shard_does_not() -> None:
+    desk = fired()
+    before = started(desk)
+    desk.status(before[0].task_id, "TASK_RUNNING")
+    desk.do(KillTask(desk.at, before[0].task_id))
+    desk.status(before[0].task_id, "TASK_KILLED")
+    assert states(desk) == ["CANCELLED", "CANCELLED", "KILLED", "CANCELLED"]
+    desk = fired()
+    finish(desk, started(desk))
+    shards = started(desk)
+    finish(desk, shards[:1])
+    desk.do(KillTask(desk.at, shards[1].task_id))
+    desk.status(shards[1].task_id, "TASK_KILLED")
+    assert steps(started(desk)) == ["after"]
+
+
+def test_a_change_of_the_job_ends_the_firing_without_the_call_after() -> None:
+    desk = fired()
+    finish(desk, started(desk))
+    shards = started(desk)
+    desk.do(PutJob(desk.at, make_job(**{**STAGED, "parameter": "new"}), replace=True))
+    for launched in shards:
+        desk.status(launched.task_id, "TASK_KILLED")
+    assert desk.firings()[0].shards[-1].state is ShardState.CANCELLED
+    assert desk.firings()[0].ended_ms
+
+
+def test_what_is_explained_is_the_step_that_the_firing_is_at() -> None:
+    desk = fired()
+    assert desk.scheduler.explain("report", desk.at).waiting == 1
+    before = started(desk)
+    assert "listener before" in desk.scheduler.explain("report", desk.at).reasons[0].text
+    finish(desk, before)
+    assert desk.scheduler.explain("report", desk.at).waiting == 2
