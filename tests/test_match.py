@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jobcloud import _match, match
 from jobcloud._match_types import MAX_GENERATION, State, decode, encode
-from jobcloud.match import REFUSED, UNTRIED, CompiledMatcher, MatchError, MatchStateError, PlainMatcher
+from jobcloud.match import REFUSED, UNTRIED, CompiledMatcher, MatchError, MatchStateError, PlainMatcher, at_most
 
 NO_IDS = np.array([], dtype=np.int64)
 
@@ -54,7 +54,7 @@ def test_the_matcher_in_use_is_the_compiled_one() -> None:
 def test_the_examples_in_the_documentation_run() -> None:
     text = (Path(__file__).parent.parent / "docs" / "matcher.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         exec(compile(example, "docs/matcher.md", "exec"), {})
 
@@ -552,6 +552,19 @@ def test_a_damaged_snapshot_is_refused_whatever_byte_is_wrong(impl: Any) -> None
         ("group_limit", np.array([[-1]])),
         ("fitness", ids(0, 0, 0, 0, 0, 0, 5_000)),
         ("class_allowed", np.array([[1, 2]], dtype=np.uint8)),
+        ("class_exclusive", ids(0, 2)),
+        ("class_penalised", ids(1, 1)),
+        ("class_penalty", np.array([[1, 2**28 + 1]])),
+        ("class_rules", np.array([[2, 0, 4, 1, 1, 0]])),
+        ("class_rules", np.array([[1, 3, 4, 1, 1, 0]])),
+        ("class_rules", np.array([[1, 0, -1, 1, 1, 0]])),
+        ("class_rules", np.array([[1, 0, 4, 64, 1, 0]])),
+        ("class_rules", np.array([[1, 2, 4, -1, 1, 0]])),
+        ("class_rules", np.array([[1, 0, 4, 1, 0, 0]])),
+        ("class_rules", np.array([[1, 0, 4, 1, 1, 2**28 + 1]])),
+        ("class_rules", np.array([[1, 0, 4, 1, 1, 0]] * 17)),
+        ("attribute", ids(64)),
+        ("attribute_value", np.array([[0, -2]])),
     ],
 )
 def test_a_snapshot_that_contradicts_itself_is_refused(impl: Any, name: str, value: NDArray[np.int64]) -> None:
@@ -559,8 +572,9 @@ def test_a_snapshot_that_contradicts_itself_is_refused(impl: Any, name: str, val
     matcher.add_host(units(5))
     matcher.add_host(units(5))
     matcher.add_class(units(1), shared_key=4, shared=units(1), allowed=np.array([True, True]))
-    matcher.add_class(units(1), shared_key=4, shared=units(1))
+    matcher.add_class(units(1), shared_key=4, shared=units(1), penalty=ids(1, 2), rules=[at_most(1, 4, per=1)])
     matcher.set_group_limit(4, units(9))
+    matcher.set_attribute(1, ids(0, 1))
     claim_one(matcher, 0)
     state = decode(matcher.snapshot())
     fields = {field: getattr(state, field) for field in State.__slots__} | {name: value}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobcloud.constraints import Constraint, ConstraintError, Op, mask, parse
+from jobcloud.constraints import Constraint, ConstraintError, Op, failing, mask, numbers, parse, penalties
 from jobcloud.match import REFUSED, Matcher
 
 HOST = {"host": "web-1", "zone": "a", "cores": "16", "rack": "r 7"}
@@ -72,3 +72,20 @@ def test_a_mask_lets_a_class_run_where_all_constraints_hold() -> None:
     picky = matcher.add_class(np.array([1_000]), allowed=mask([parse("zone in a")], hosts))
     assert matcher.match(np.array([picky] * 3))[0].tolist() == [0, 3, REFUSED]
     assert matcher.refusal(picky).disallowed == 2
+
+
+def test_soft_constraints_become_what_a_host_costs() -> None:
+    hosts: list[Any] = [HOST, None, {"host": "web-2", "zone": "b"}]
+    soft = [(parse("zone == b"), 5), (parse("cores >= 8"), 3)]
+    assert penalties(soft, hosts).tolist() == [5, 0, 3]
+    matcher = Matcher(1)
+    for _ in hosts:
+        matcher.add_host(np.array([1_000]))
+    cls = matcher.add_class(np.array([1_000]), allowed=mask([], hosts), penalty=penalties(soft, hosts))
+    assert matcher.match(np.array([cls] * 3))[0].tolist() == [2, 0, REFUSED]
+
+
+def test_the_values_of_an_attribute_are_numbered_and_failing_hosts_counted() -> None:
+    hosts: list[Any] = [{"zone": "b"}, None, {"zone": "a"}, {}, {"zone": "b"}]
+    assert numbers("zone", hosts).tolist() == [1, -1, 0, -1, 1]
+    assert failing([parse("zone == b"), parse("zone != a")], hosts) == (2, 1)

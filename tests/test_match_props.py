@@ -15,7 +15,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numpy.typing import NDArray
 
-from jobcloud.match import ENGINES, FITNESS, REFUSED, CompiledMatcher, MatchError, PlainMatcher
+from jobcloud.match import (
+    BY_HOST,
+    ENGINES,
+    FITNESS,
+    MAX_PENALTY,
+    REFUSED,
+    CompiledMatcher,
+    MatchError,
+    PlainMatcher,
+    Rule,
+    at_most,
+    balanced,
+    near,
+)
 
 PLACEMENTS_WANTED = int(os.environ.get("JOBCLOUD_MATCH_PLACEMENTS", "200000"))
 
@@ -37,6 +50,7 @@ class Pair:
         self.plain: Any = PlainMatcher(dimensions, fitness=fitness)
         self.slots: set[int] = set()
         self.classes: set[int] = set()
+        self.helped: set[int] = set()  # classes for which the claim of another may make room
         self.live: dict[int, int] = {}  # release id -> slot
         self.ended: list[int] = []
         self.placed = 0
@@ -66,6 +80,9 @@ class Pair:
         number = self.call("add_class", request, **named)
         if not isinstance(number, MatchError):
             self.classes.add(number)
+            self.helped.discard(number)
+            if any(rule.kind != "most" for rule in named.get("rules", ())):
+                self.helped.add(number)
 
     def remove_class(self, cls: int) -> None:
         self.call("remove_class", cls)
@@ -83,7 +100,7 @@ class Pair:
             assert self.compiled.free(slot).min() >= 0
         for cls in {cls for cls, slot in zip(classes, slots, strict=True) if slot == REFUSED}:
             why = self.call("refusal", cls)
-            assert why.fitting == 0 or why.over_limit
+            assert why.fitting == 0 or why.over_limit or cls in self.helped
         self.placed += len(placed)
 
     def match_gang(self, classes: list[int], least: int) -> None:
@@ -141,6 +158,15 @@ def _plain(answer: Any) -> Any:
 
 
 RULES: list[Any] = ["pack", *FITNESS, "first", {"align": 700, "pack": 300, "strand": 24}, {"dot": 4_096}]
+WEIGHTS = st.sampled_from([0, 0, 1 << 19, 1 << 21, MAX_PENALTY])
+GROUPS = st.sampled_from([2, 5, 8])
+PLACES = st.sampled_from([BY_HOST, 0, 3])
+PLACE_RULES = st.one_of(
+    st.builds(at_most, st.integers(1, 3), GROUPS, per=PLACES, weight=WEIGHTS),
+    st.builds(near, GROUPS, within=PLACES, least=st.integers(1, 2), weight=WEIGHTS),
+    st.builds(balanced, GROUPS, st.sampled_from([0, 3]), skew=st.integers(1, 2), weight=WEIGHTS),
+)
+PENALTIES = st.sampled_from([0, 0, 1 << 18, 1 << 21])
 AMOUNTS = st.sampled_from([0, 1, 300, 500, 1_000, 1_500, 4_000])
 CAPACITIES = st.sampled_from([0, 500, 1_000, 4_000, 7_001, 16_000])
 
@@ -187,7 +213,25 @@ class Histories(RuleBasedStateMachine):
             named["shared"] = usual + 1 if odd else usual
         if masked:
             named["allowed"] = self.mask(data)
+        named["rules"] = data.draw(st.lists(PLACE_RULES, max_size=3))
+        named["exclusive"] = data.draw(st.sampled_from([False, False, False, True]))
+        if data.draw(st.booleans()):
+            named["penalty"] = self.by_slot(data, PENALTIES)
         self.pair.add_class(self.vector(data, AMOUNTS), **named)
+
+    def by_slot(self, data: st.DataObject, of: st.SearchStrategy[int]) -> NDArray[np.int64]:
+        return array(*data.draw(st.lists(of, max_size=max(self.pair.slots, default=-1) + 1)))
+
+    @rule(data=st.data(), attribute=st.sampled_from([0, 3]), known=st.sampled_from([True, True, False]))
+    def set_attribute(self, data: st.DataObject, attribute: int, known: bool) -> None:
+        values = self.by_slot(data, st.sampled_from([0, 1, 2, 5, -1])) if known else None
+        self.pair.call("set_attribute", attribute, values)
+
+    @precondition(lambda self: self.pair.classes)
+    @rule(data=st.data(), free=st.booleans())
+    def set_penalty(self, data: st.DataObject, free: bool) -> None:
+        penalty = None if free else self.by_slot(data, PENALTIES)
+        self.pair.call("set_penalty", self.some(data, self.pair.classes), penalty)
 
     def mask(self, data: st.DataObject) -> NDArray[np.bool_]:
         return np.array(data.draw(st.lists(st.booleans(), max_size=max(self.pair.slots, default=-1) + 1)), dtype=bool)
@@ -270,6 +314,8 @@ def random_cluster(chance: random.Random) -> Pair:
     sizes = chance.sample((800, 1_000, 4_000, 16_000, 30_000, 32_000), 3)
     for _ in range(chance.choice((1, 5, 12))):
         pair.add_host(array(*(chance.choice(sizes) for _ in range(pair.dimensions))))
+    for attribute in range(2):
+        pair.call("set_attribute", attribute, array(*(chance.randrange(-1, 4) for _ in pair.slots)))
     shared = {key: array(*(chance.choice((0, 100, 1_000)) for _ in range(pair.dimensions))) for key in range(3)}
     for _ in range(chance.choice((2, 8))):
         key = chance.choice((-1, 0, 1, 2))
@@ -277,9 +323,25 @@ def random_cluster(chance: random.Random) -> Pair:
         allowed = [chance.random() < 0.7 for _ in pair.slots] if chance.random() < 0.3 else None
         mask = None if allowed is None else np.array(allowed)
         limited = {"group": chance.randrange(3), "most_per_host": chance.choice((0, 3, 6))}
-        named: dict[str, Any] = limited if chance.random() < 0.3 else {}
+        named: dict[str, Any] = limited if chance.random() < 0.5 else {}
+        if chance.random() < 0.4:
+            named["rules"] = [random_rule(chance) for _ in range(chance.choice((1, 1, 2)))]
+        if chance.random() < 0.1:
+            named["penalty"] = array(*(chance.choice((0, 1 << 19, 1 << 21)) for _ in pair.slots))
+        named["exclusive"] = chance.random() < 0.05
         pair.add_class(request, shared_key=key, shared=shared.get(key), allowed=mask, **named)
     return pair
+
+
+def random_rule(chance: random.Random) -> Rule:
+    group, place = chance.randrange(3), chance.randrange(-1, 2)
+    weight = chance.choice((0, 1 << 19, 1 << 21))
+    kind = chance.random()
+    if kind < 0.5:
+        return at_most(chance.choice((1, 3, 10, 40)), group, per=place, weight=weight)
+    if kind < 0.7:
+        return near(group, within=place, least=chance.choice((1, 4)), weight=weight)
+    return balanced(group, abs(place), skew=chance.choice((1, 3)), weight=weight)
 
 
 def random_step(pair: Pair, chance: random.Random) -> None:
@@ -300,6 +362,8 @@ def random_step(pair: Pair, chance: random.Random) -> None:
     elif step < 0.82:
         limit = array(*chance.choices((2_000, 9_000, 40_000), k=pair.dimensions))
         pair.call("set_group_limit", chance.randrange(3), limit if chance.random() < 0.5 else None)
+    elif step < 0.83:
+        pair.call("set_attribute", chance.randrange(2), array(*(chance.randrange(-1, 4) for _ in range(slot + 1))))
     elif step < 0.87:
         pair.assign(cls, slot)
     elif step < 0.9:

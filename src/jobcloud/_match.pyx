@@ -5,8 +5,8 @@ some terabytes in thousandths of a megabyte does not fit 32 bits, and integers, 
 """
 
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
 import numpy as np
@@ -19,13 +19,18 @@ from jobcloud._match_types import (
     State,
     allowed_slots,
     amounts,
+    attribute_values,
+    check_present,
     class_numbers,
+    class_rules,
     decode,
     encode,
     engine_name,
     fitness_weights,
     group_limit,
     release_numbers,
+    slot_penalties,
+    truth,
     whole,
 )
 from jobcloud import _match_types as limits
@@ -39,6 +44,9 @@ cdef enum:
     CLASS_REMOVED = 2
     NONE = -1
     UNTRIED = -2
+    MOST = 0
+    NEAR = 1
+    BALANCE = 2
     SHORTAGE_SHIFT = 33
     FIRST_HOSTS = 64  # room to begin with
     UNKNOWN = -2  # a table's best host has become worse: look at the minima
@@ -92,6 +100,13 @@ cdef extern from *:
     #endif
 
     enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_PAYS = 1 << 30 };
+    enum { JOBCLOUD_TERMS = 17, JOBCLOUD_MOST_PENALTY = 1 << 28, JOBCLOUD_MOST_EXCESS = 64 };
+
+    /* One rule of a class: it holds where low <= count < high. `value` is NULL where each host counts by itself. */
+    typedef struct {
+        const int32_t *counts, *value;
+        int32_t low, high, weight, graded;
+    } jobcloud_term;
 
     /* One class and the hosts as its score sees them. Tables are [dimensions][stride], rows [slots][2 * dimensions]
        with the same unclaimed amounts and weights side by side, for looking at one host. `payers` is NULL without a
@@ -106,7 +121,38 @@ cdef extern from *:
         const int64_t *fitness;
         const int32_t *grouped;  /* claims of the class's group on each host; NULL: they do not matter */
         int32_t most;
+        int32_t terms;
+        const int32_t *penalty;  /* of each host; NULL: none */
+        jobcloud_term term[JOBCLOUD_TERMS];
     } jobcloud_view;
+
+    /* How many claims too many or too few there are for the rule; 0 where it holds. */
+    static inline int32_t jobcloud_excess(const jobcloud_term *term, int host)
+    {
+        int32_t at = term->value ? term->value[host] : host, count;
+        if (at < 0)
+            return JOBCLOUD_MOST_EXCESS;
+        count = term->counts[at];
+        if (count < term->low)
+            return 1;
+        if (count < term->high)
+            return 0;
+        return count - term->high < JOBCLOUD_MOST_EXCESS ? count - term->high + 1 : JOBCLOUD_MOST_EXCESS;
+    }
+
+    /* What the host pays for the rules that it breaks and for being itself; -1 where one may not be broken. */
+    static int64_t jobcloud_penalty(const jobcloud_view *view, int host)
+    {
+        int64_t sum = view->penalty ? view->penalty[host] : 0;
+        for (int i = 0; i < view->terms; i++) {
+            const jobcloud_term *term = &view->term[i];
+            int64_t excess = jobcloud_excess(term, host);
+            if (excess > 0 && term->weight == 0)
+                return -1;
+            sum += excess > 0 ? (term->graded ? excess : 1) * term->weight : 0;
+        }
+        return sum < JOBCLOUD_MOST_PENALTY ? sum : JOBCLOUD_MOST_PENALTY;
+    }
 
     enum { PACK, CONVEX, L2, SPREAD, STRAND, DOT, ALIGN };
 
@@ -201,6 +247,13 @@ cdef extern from *:
                 }
             }
         }
+        if (view->terms || view->penalty)
+            for (int i = 0; i < n; i++)
+                if (short_by[i] >= 0) {
+                    int64_t penalty = jobcloud_penalty(view, base + i);
+                    short_by[i] |= penalty;
+                    score[i] += (uint64_t)penalty;
+                }
         for (int i = 0; i < n; i++)
             out[i] = short_by[i] < 0 ? JOBCLOUD_INFEASIBLE : (int32_t)score[i];
         for (int i = n; i < JOBCLOUD_BLOCK; i++)
@@ -224,6 +277,12 @@ cdef extern from *:
         if (view->payers && view->payers[host] == 0) {
             need = view->first;
             score = JOBCLOUD_PAYS;
+        }
+        if (view->terms || view->penalty) {
+            int64_t penalty = jobcloud_penalty(view, host);
+            if (penalty < 0)
+                return JOBCLOUD_INFEASIBLE;
+            score += (uint64_t)penalty;
         }
         if (view->fitness) {
             for (int d = 0; d < view->dimensions; d++)
@@ -310,27 +369,32 @@ cdef extern from *:
         table->best = -2;
     }
 
+    /* Score one host anew, and keep the minima and the best host right. */
+    static inline void jobcloud_mend(jobcloud_table *table, const jobcloud_view *view, int host)
+    {
+        int32_t score = jobcloud_score_one(view, host);
+        if (score == table->score[host])
+            return;
+        jobcloud_put(table, host, score);
+        if (table->best == -2)
+            return;
+        if (score < table->best_score || (score == table->best_score && host < table->best)) {
+            table->best = host;
+            table->best_score = score;
+        } else if (host == table->best && score > table->best_score)
+            table->best = -2;
+    }
+
     /* Score anew what changed since the table was right, `most` hosts at most; how many, or -1 if there are more. */
     static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const jobcloud_change *changes,
                                int newest, int most)
     {
         int done = 0;
         for (int host = newest; host >= 0 && changes[host].changed > table->seen; host = changes[host].older) {
-            int32_t score;
             if (done == most)
                 return -1;
             done++;
-            score = jobcloud_score_one(view, host);
-            if (score == table->score[host])
-                continue;
-            jobcloud_put(table, host, score);
-            if (table->best == -2)
-                continue;
-            if (score < table->best_score || (score == table->best_score && host < table->best)) {
-                table->best = host;
-                table->best_score = score;
-            } else if (host == table->best && score > table->best_score)
-                table->best = -2;
+            jobcloud_mend(table, view, host);
         }
         return done;
     }
@@ -360,6 +424,13 @@ cdef extern from *:
     enum:
         JOBCLOUD_BLOCK
         JOBCLOUD_INFEASIBLE
+    ctypedef struct Term "jobcloud_term":
+        const int32_t* counts
+        const int32_t* value
+        int32_t low
+        int32_t high
+        int32_t weight
+        int32_t graded
     ctypedef struct View "jobcloud_view":
         int dimensions
         size_t stride
@@ -374,6 +445,9 @@ cdef extern from *:
         const int64_t* fitness
         const int32_t* grouped
         int32_t most
+        int32_t terms
+        const int32_t* penalty
+        Term* term
     ctypedef struct Table "jobcloud_table":
         int32_t* score
         int32_t* block
@@ -392,10 +466,45 @@ cdef extern from *:
         int32_t older
     int32_t jobcloud_score_block(const View* view, int base, int n, int32_t* out) noexcept nogil
     int32_t jobcloud_score_one(const View* view, int host) noexcept nogil
+    int32_t jobcloud_excess(const Term* term, int host) noexcept nogil
     int jobcloud_where(const int32_t* of, int32_t value) noexcept nogil
     void jobcloud_rebuild(Table* table, const View* view, int hosts) noexcept nogil
+    void jobcloud_mend(Table* table, const View* view, int host) noexcept nogil
     int jobcloud_replay(Table* table, const View* view, const Change* changes, int newest, int most) noexcept nogil
     int jobcloud_best(Table* table) noexcept nogil
+
+
+# A rule of a class. Those of a class and those of a group are linked lists in the order in which they were added; the
+# counts of one group by the values of one attribute are a spread, which several rules look at.
+cdef struct Rule:
+    int32_t cls
+    int32_t kind
+    int32_t group
+    int32_t attribute
+    int32_t spread        # NONE: by host
+    int32_t number
+    int32_t weight
+    int32_t least         # of a balance: the lowest count of all eligible values
+    int32_t next_of_class
+    int32_t next_of_group
+    uint8_t* eligible     # of a balance, by value
+    uint64_t layout       # the value of ``layout`` for which ``eligible`` is right
+
+
+# The hosts that had value v when the attribute was set are hosts[starts[v]:starts[v + 1]].
+cdef struct Attribute:
+    bint known
+    int32_t values  # one past the highest
+    int32_t* starts
+    int32_t* hosts
+
+
+cdef struct Spread:
+    int32_t group
+    int32_t attribute
+    int32_t users
+    int32_t next_of_group
+    int32_t* counts       # by value
 
 
 def vector_path():
@@ -433,6 +542,13 @@ cdef class Matcher:
     cdef int64_t[:, ::1] rows       # [slots, 2 D]: unclaimed and weight once more, of one host side by side
     cdef uint8_t[::1] host_status
     cdef int32_t[::1] host_claims  # head of a linked list
+    cdef uint8_t[::1] host_open      # 1: enabled, and no exclusive claim is there
+    cdef int32_t[::1] host_count     # live claims
+    cdef int32_t[::1] host_exclusive  # exclusive ones among them
+    cdef uint64_t layout             # counts what may change which values of attributes there are to choose from
+
+    cdef Attribute attributes[64]
+    cdef int32_t[:, ::1] value_of    # [attributes, slots], NONE: without
 
     cdef Change* changes        # [slots]
     cdef Py_ssize_t changes_room
@@ -448,6 +564,11 @@ cdef class Matcher:
     cdef int32_t[::1] class_group  # row in the group table
     cdef int32_t[::1] class_most   # claims of the group that the class bears on a host, itself included; 0: any
     cdef int64_t[::1] class_claims
+    cdef uint8_t[::1] class_exclusive
+    cdef int32_t[::1] class_rule   # head of the list of its rules
+    cdef int32_t[::1] class_penalty  # row in the penalty table
+    cdef int32_t[:, ::1] penalty   # [rows, slots]
+    cdef uint8_t[::1] penalty_used
     cdef uint64_t[::1] class_refused  # value of ``loosened`` when the class was last refused
     cdef Table* tables          # [classes]
     cdef Py_ssize_t tables_room
@@ -468,6 +589,15 @@ cdef class Matcher:
     cdef int64_t[:, ::1] group_limit  # [groups, D]
     cdef int64_t[:, ::1] group_used
     cdef int32_t[:, ::1] grouped  # [groups, slots]: live claims of the group
+    cdef int64_t[::1] group_claims
+    cdef int32_t[::1] group_rule    # head of the list of rules that look at it
+    cdef int32_t[::1] group_spread  # head of the list of its counts by attribute
+
+    cdef Rule* rules
+    cdef int rules_room
+    cdef int free_rule            # head of a list by next_of_class
+    cdef Spread* spreads
+    cdef int spreads_room
 
     cdef uint8_t[:, ::1] allowed  # [masks, slots]
     cdef uint8_t[::1] mask_used
@@ -484,13 +614,26 @@ cdef class Matcher:
     def __cinit__(self):
         self.changes = NULL
         self.tables = NULL
+        self.rules = NULL
+        self.spreads = NULL
         self.changes_room = self.tables_room = 0
+        self.rules_room = self.spreads_room = 0
+        memset(self.attributes, 0, sizeof(self.attributes))
 
     def __dealloc__(self):
-        cdef Py_ssize_t cls
-        for cls in range(self.tables_room):
-            free(self.tables[cls].score)
+        cdef Py_ssize_t i
+        for i in range(self.tables_room):
+            free(self.tables[i].score)
+        for i in range(self.rules_room):
+            free(self.rules[i].eligible)
+        for i in range(self.spreads_room):
+            free(self.spreads[i].counts)
+        for i in range(limits.MAX_ATTRIBUTES):
+            free(self.attributes[i].starts)
+            free(self.attributes[i].hosts)
         free(self.tables)
+        free(self.rules)
+        free(self.spreads)
         free(self.changes)
 
     def __init__(self, dimensions, *, engine="index", fitness="pack"):
@@ -505,7 +648,8 @@ cdef class Matcher:
         self.newest = NONE
         self.grow_changes(FIRST_HOSTS)
         self.grow_tables(8)
-        self.loosened = 1
+        self.loosened = self.layout = 1
+        self.free_rule = NONE
         self.hosts_end = self.hosts_hint = self.classes_end = self.emptied = 0
         self.unclaimed = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
         self.total = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
@@ -513,6 +657,10 @@ cdef class Matcher:
         self.rows = np.zeros((FIRST_HOSTS, 2 * self.dimensions), dtype=np.int64)
         self.host_status = np.zeros(FIRST_HOSTS, dtype=np.uint8)
         self.host_claims = np.full(FIRST_HOSTS, NONE, dtype=np.int32)
+        self.host_open = np.zeros(FIRST_HOSTS, dtype=np.uint8)
+        self.host_count = np.zeros(FIRST_HOSTS, dtype=np.int32)
+        self.host_exclusive = np.zeros(FIRST_HOSTS, dtype=np.int32)
+        self.value_of = np.full((1, FIRST_HOSTS), NONE, dtype=np.int32)
         self.request = np.zeros((8, self.dimensions), dtype=np.int64)
         self.first = np.zeros((8, self.dimensions), dtype=np.int64)
         self.class_status = np.zeros(8, dtype=np.uint8)
@@ -521,6 +669,11 @@ cdef class Matcher:
         self.class_group = np.zeros(8, dtype=np.int32)
         self.class_most = np.zeros(8, dtype=np.int32)
         self.class_claims = np.zeros(8, dtype=np.int64)
+        self.class_exclusive = np.zeros(8, dtype=np.uint8)
+        self.class_rule = np.zeros(8, dtype=np.int32)
+        self.class_penalty = np.zeros(8, dtype=np.int32)
+        self.penalty = np.zeros((1, FIRST_HOSTS), dtype=np.int32)
+        self.penalty_used = np.zeros(1, dtype=np.uint8)
         self.class_refused = np.zeros(8, dtype=np.uint64)
         self.key_rows = {}
         self.shared = np.zeros((4, self.dimensions), dtype=np.int64)
@@ -534,6 +687,9 @@ cdef class Matcher:
         self.group_limit = np.zeros((4, self.dimensions), dtype=np.int64)
         self.group_used = np.zeros((4, self.dimensions), dtype=np.int64)
         self.grouped = np.zeros((4, FIRST_HOSTS), dtype=np.int32)
+        self.group_claims = np.zeros(4, dtype=np.int64)
+        self.group_rule = np.full(4, NONE, dtype=np.int32)
+        self.group_spread = np.full(4, NONE, dtype=np.int32)
         self.allowed = np.zeros((1, FIRST_HOSTS), dtype=np.uint8)
         self.mask_used = np.zeros(1, dtype=np.uint8)
         self.claims_end = self.claims_live = 0
@@ -560,7 +716,7 @@ cdef class Matcher:
             raise MatchError(f"a matcher holds at most {limits.MAX_SLOTS} hosts; remove some first")
         self._room_for_hosts(slot + 1)
         self._set_capacity(slot, amount)
-        self.host_status[slot] = HOST_ENABLED
+        self._set_status(slot, HOST_ENABLED)
         self.hosts_hint = slot + 1
         self.hosts_end = max(self.hosts_end, slot + 1)
         return slot
@@ -579,13 +735,18 @@ cdef class Matcher:
         for i in range(ids.shape[0]):
             self.end_claim(<int32_t>(ids[i] & INDEX_BITS))
         self._drop_emptied()
-        self.host_status[at] = HOST_ABSENT
+        self._set_status(at, HOST_ABSENT)
         for d in range(self.dimensions):
             self.unclaimed[d, at] = self.total[d, at] = self.weight[d, at] = 0
             self.rows[at, d] = self.rows[at, self.dimensions + d] = 0
         for i in range(self.allowed.shape[0]):
             self.allowed[i, at] = 0
+        for i in range(self.penalty.shape[0]):
+            self.penalty[i, at] = 0
+        for i in range(self.value_of.shape[0]):
+            self.value_of[i, at] = NONE
         self.touch(at)
+        self.loosened += 1
         self.hosts_hint = min(self.hosts_hint, at)
         while self.hosts_end > 0 and self.host_status[self.hosts_end - 1] == HOST_ABSENT:
             self.hosts_end -= 1
@@ -593,9 +754,7 @@ cdef class Matcher:
 
     def enable_host(self, slot, on):
         cdef int at = self._host(slot)
-        if not isinstance(on, (bool, np.bool_)):
-            raise MatchError(f"on must be True or False, not {on!r:.60}")
-        self.host_status[at] = HOST_ENABLED if on else HOST_DISABLED
+        self._set_status(at, HOST_ENABLED if truth("on", on) else HOST_DISABLED)
         self.touch(at)
         self.loosened += 1
 
@@ -609,7 +768,20 @@ cdef class Matcher:
 
     # ---- classes
 
-    def add_class(self, request, *, shared_key=-1, shared=None, allowed=None, group=-1, most_per_host=0):
+    def set_attribute(self, attribute, values):
+        self._idle()
+        cdef int number = whole("attribute", attribute, 0, limits.MAX_ATTRIBUTES - 1)
+        of_slot = np.full(self.hosts_end, NONE, dtype=np.int32)
+        if values is not None:
+            given = attribute_values(values)
+            check_present("values", given >= 0, self._present())
+            of_slot[: len(given)] = given[: self.hosts_end]
+        self._write_attribute(number, of_slot, values is not None)
+
+    def add_class(
+        self, request, *, shared_key=-1, shared=None, allowed=None, group=-1, most_per_host=0, rules=(),
+        exclusive=False, penalty=None,
+    ):
         self._idle()
         cdef const int64_t[::1] amount = amounts("request", request, self.dimensions)
         number = whole("shared_key", shared_key, -1, limits.MAX_KEY)
@@ -622,8 +794,11 @@ cdef class Matcher:
         mask = None if allowed is None else self._checked_mask(allowed)
         self._check_key(number, shared_array)
         of_group = group_limit(group, most_per_host)
+        bound = class_rules(rules)
+        alone = truth("exclusive", exclusive)
+        costs = None if penalty is None else self._checked_penalty(penalty)
         cdef int cls = self._lowest_free_class()
-        self._put_class(cls, CLASS_USABLE, amount, number, shared_array, mask, of_group)
+        self._put_class(cls, CLASS_USABLE, amount, number, shared_array, mask, of_group, bound, alone, costs)
         return cls
 
     def set_allowed(self, cls, allowed):
@@ -637,7 +812,14 @@ cdef class Matcher:
                 self.class_mask[at] = self._take_mask()
             self._write_mask(self.class_mask[at], mask)
         self.drop_table(at)
+        self.forget_eligible(at)
         self.loosened += 1
+
+    def set_penalty(self, cls, penalty):
+        cdef int at = self._class(cls)
+        costs = None if penalty is None else self._checked_penalty(penalty)
+        self._put_penalty(at, costs)
+        self.drop_table(at)
 
     def set_group_limit(self, group, limit):
         self._idle()
@@ -741,13 +923,18 @@ cdef class Matcher:
     def refusal(self, cls):
         cdef int of = self._class(cls)
         cdef int h, d, failing, fewest = self.dimensions + 1
-        cdef int hosts = 0, disabled = 0, disallowed = 0, crowded = 0, fitting = 0, nearest = NONE
+        cdef int hosts = 0, disabled = 0, disallowed = 0, crowded = 0, occupied = 0, ruled_out = 0, fitting = 0
+        cdef int nearest = NONE, rule
         cdef int64_t short_by, shortage, smallest = 0
-        cdef bint may, ever = False
+        cdef bint may, broken, ever = False
+        cdef View view
         lacking_array, best_array = np.zeros(self.dimensions, np.int64), np.zeros(self.dimensions, np.int64)
         cdef int64_t[::1] lacking = lacking_array
         cdef int64_t[::1] best = best_array
         cdef const int64_t* need
+        self.settle(of)
+        self.look(of, &view)
+        breaking = np.zeros(view.terms, np.int64)
         for h in range(self.hosts_end):
             if self.host_status[h] == HOST_ABSENT:
                 continue
@@ -762,6 +949,17 @@ cdef class Matcher:
                 continue
             if self.class_most[of] > 0 and self.grouped[self.class_group[of], h] >= self.class_most[of]:
                 crowded += 1
+                continue
+            if self.host_open[h] == 0 or (self.class_exclusive[of] and self.host_count[h] > 0):
+                occupied += 1
+                continue
+            broken = False
+            for rule in range(view.terms - self.class_exclusive[of]):
+                if jobcloud_excess(&view.term[rule], h) > 0:
+                    breaking[rule] += 1
+                    broken = broken or view.term[rule].weight == 0
+            if broken:
+                ruled_out += 1
                 continue
             need = self.need(of, h)
             failing = 0
@@ -785,7 +983,10 @@ cdef class Matcher:
             disallowed=disallowed,
             crowded=crowded,
             over_limit=self.over_limit(of, False),
-            considered=hosts - disabled - disallowed - crowded,
+            occupied=occupied,
+            ruled_out=ruled_out,
+            breaking=tuple(breaking[: view.terms - self.class_exclusive[of]].tolist()),
+            considered=hosts - disabled - disallowed - crowded - occupied - ruled_out,
             fitting=fitting,
             lacking=tuple(lacking_array.tolist()),
             best=tuple(best_array.tolist()),
@@ -801,18 +1002,22 @@ cdef class Matcher:
         """Bytes by what they are for: hosts, classes (masks and shared keys too), claims, index (the tables)."""
         self._idle()
         parts = {
-            "hosts": [self.unclaimed, self.total, self.weight, self.rows, self.host_status, self.host_claims],
+            "hosts": [
+                self.unclaimed, self.total, self.weight, self.rows, self.host_status, self.host_claims,
+                self.host_open, self.host_count, self.host_exclusive, self.value_of,
+            ],
             "classes": [
                 self.request, self.first, self.class_status, self.class_key, self.class_mask, self.class_claims,
                 self.class_refused, self.class_group, self.class_most, self.shared, self.key_number, self.key_classes,
                 self.paid, self.group_number, self.group_classes, self.group_limited, self.group_limit,
-                self.group_used, self.grouped, self.allowed,
+                self.group_used, self.grouped, self.allowed, self.group_claims, self.group_rule, self.group_spread,
+                self.class_exclusive, self.class_rule, self.class_penalty, self.penalty,
             ],
             "claims": [self.generation, self.claim_slot, self.claim_class, self.claim_next, self.claim_before],
         }
         sizes = {name: sum(np.asarray(array).nbytes for array in arrays) for name, arrays in parts.items()}
         sizes["hosts"] += self.changes_room * sizeof(Change)
-        sizes["classes"] += self.tables_room * sizeof(Table)
+        sizes["classes"] += self.tables_room * sizeof(Table) + self._rule_bytes()
         return sizes | {"index": self.table_bytes}
 
     # ---- copies and checks
@@ -854,11 +1059,18 @@ cdef class Matcher:
             _same(f"counts of group {number}", np.asarray(self.grouped)[row, :h], np.asarray(again.grouped)[other, :h])
             _same(f"amounts of group {number}", self.group_used[row], again.group_used[other])
             _same(f"limit of group {number}", self.group_limit[row], again.group_limit[other])
+            if self.group_claims[row] != again.group_claims[other]:
+                raise MatchStateError(f"group {number} miscounts its claims")
+            if self._spread_counts(row) != again._spread_counts(other):
+                raise MatchStateError(f"group {number} is miscounted by attribute")
             if self.group_classes[row] != again.group_classes[other]:
                 raise MatchStateError(f"group {number} miscounts its classes")
         for slot in range(h):
             if not np.array_equal(self._claims_on(slot), again._claims_on(slot)):
                 raise MatchStateError(f"slot {slot} lists other claims than it has")
+        for name in ("open", "claims counted", "exclusive claims"):
+            ours, theirs = self._host_counts(name), again._host_counts(name)
+            _same(name, ours[:h], theirs[:h])
         _same("rows", np.asarray(self.rows)[:h], np.concatenate((self.unclaimed[:, :h], self.weight[:, :h])).T)
         for row in range(c):
             if self.tables[row].blocks > 0:
@@ -869,6 +1081,7 @@ cdef class Matcher:
         cdef Table* table = &self.tables[cls]
         cdef View view
         cdef int at
+        self.settle(cls)
         self.look(cls, &view)
         for at in range(min(self.hosts_end, table.blocks * JOBCLOUD_BLOCK)):
             if self.changes[at].changed <= table.seen and table.score[at] != jobcloud_score_one(&view, at):
@@ -908,6 +1121,7 @@ cdef class Matcher:
         if self.over_limit(cls, False):
             self.class_refused[cls] = self.loosened
             return NONE
+        self.settle(cls)
         self.look(cls, &view)
         if self.up_to_date(cls, &view):
             slot = jobcloud_best(&self.tables[cls])
@@ -940,12 +1154,19 @@ cdef class Matcher:
         view.unclaimed = &self.unclaimed[0, 0]
         view.weight = &self.weight[0, 0]
         view.rows = &self.rows[0, 0]
-        view.status = &self.host_status[0]
+        view.status = &self.host_open[0]
         view.allowed = &self.allowed[mask, 0] if mask >= 0 else NULL
         view.payers = &self.paid[key, 0] if key >= 0 else NULL
         view.grouped = &self.grouped[self.class_group[cls], 0] if self.class_most[cls] > 0 else NULL
         view.most = self.class_most[cls]
         view.fitness = NULL if self.plain_pack else &self.weights[0]
+        view.penalty = &self.penalty[self.class_penalty[cls], 0] if self.class_penalty[cls] >= 0 else NULL
+        view.terms = 0
+        if self.class_rule[cls] >= 0:
+            self.look_at_rules(cls, view)
+        if self.class_exclusive[cls]:
+            view.term[view.terms] = Term(&self.host_count[0], NULL, 0, 1, 0, False)
+            view.terms += 1
 
     cdef int scan(self, const View* view) noexcept nogil:
         cdef int32_t scores[JOBCLOUD_BLOCK]
@@ -1054,6 +1275,153 @@ cdef class Matcher:
             self.newest = slot
         here.changed = self.changed
 
+    # ---- rules on where the claims of a group are
+
+    cdef void look_at_rules(self, int cls, View* view) noexcept nogil:
+        cdef int at = self.class_rule[cls]
+        while at >= 0:
+            view.term[view.terms] = self.term(&self.rules[at])
+            view.terms += 1
+            at = self.rules[at].next_of_class
+
+    cdef Term term(self, const Rule* rule) noexcept nogil:
+        """What the rule asks for at present."""
+        cdef Term term
+        term.weight = rule.weight
+        term.graded = rule.kind == BALANCE
+        term.low = 0
+        term.high = INT32_MAX
+        if rule.kind == NEAR:
+            if self.group_claims[rule.group] > 0 or self.class_group[rule.cls] != rule.group:
+                term.low = rule.number
+        else:
+            term.high = <int32_t>min(<int64_t>rule.least + rule.number, INT32_MAX)
+        if rule.attribute < 0:
+            term.counts, term.value = &self.grouped[rule.group, 0], NULL
+        else:
+            term.counts, term.value = self.spreads[rule.spread].counts, &self.value_of[rule.attribute, 0]
+        return term
+
+    cdef void count_in_group(self, int group, int slot, int by) noexcept nogil:
+        """A claim of the group comes or goes on a host; the rules that look at it, and what they change, follow."""
+        cdef int at = self.group_spread[group]
+        cdef Spread* spread
+        cdef int value
+        self.grouped[group, slot] += by
+        self.group_claims[group] += by
+        while at >= 0:
+            spread = &self.spreads[at]
+            value = self.value_of[spread.attribute, slot]
+            if value >= 0:
+                spread.counts[value] += by
+            at = spread.next_of_group
+        at = self.group_rule[group]
+        while at >= 0:
+            self.follow(&self.rules[at], slot, by)
+            at = self.rules[at].next_of_group
+
+    cdef void follow(self, Rule* rule, int slot, int by) noexcept nogil:
+        """Find out for which hosts a rule says something else than before, and let its class know."""
+        cdef int cls = rule.cls
+        cdef int value, count, limit
+        cdef bint first_or_last = self.group_claims[rule.group] == (1 if by > 0 else 0)
+        if rule.kind == NEAR and first_or_last and self.class_group[cls] == rule.group:
+            self.make_stale(cls)
+            return
+        if rule.attribute < 0:
+            if rule.kind == NEAR:
+                self.class_refused[cls] = 0
+            return  # the host itself changes anyway
+        value = self.value_of[rule.attribute, slot]
+        if value < 0:
+            return
+        count = self.spreads[rule.spread].counts[value]
+        if rule.kind == BALANCE:
+            if rule.layout != self.layout:
+                return  # all is counted anew before the class is next asked for
+            if self.moves_least(rule, value, count, by):
+                self.make_stale(cls)
+                return
+            limit = rule.least + rule.number
+            if rule.weight > 0 and max(count, count - by) >= limit:
+                self.rescore_value(cls, rule.attribute, value)
+                return
+        else:
+            limit = rule.number
+        if (count >= limit) != (count - by >= limit):
+            self.rescore_value(cls, rule.attribute, value)
+
+    cdef bint moves_least(self, Rule* rule, int value, int count, int by) noexcept nogil:
+        cdef int before = rule.least
+        if not rule.eligible[value]:
+            return False
+        if by < 0:
+            rule.least = min(rule.least, count)
+        elif count - 1 == rule.least:
+            self.find_least(rule)
+        return rule.least != before
+
+    cdef void find_least(self, Rule* rule) noexcept nogil:
+        cdef const int32_t* counts = self.spreads[rule.spread].counts
+        cdef int value
+        cdef int32_t least = INT32_MAX
+        for value in range(self.attributes[rule.attribute].values):
+            if rule.eligible[value] and counts[value] < least:
+                least = counts[value]
+        rule.least = 0 if least == INT32_MAX else least
+
+    cdef void rescore_value(self, int cls, int attribute, int value) noexcept nogil:
+        """The class sees all hosts with this value of the attribute in another light."""
+        cdef Table* table = &self.tables[cls]
+        cdef Attribute* known = &self.attributes[attribute]
+        cdef View view
+        cdef int i
+        self.class_refused[cls] = 0
+        if table.blocks == 0:
+            return
+        if known.starts[value + 1] - known.starts[value] > 1 + self.hosts_end // HOSTS_A_REPLAY:
+            table.seen = 0
+            return
+        self.look(cls, &view)
+        for i in range(known.starts[value], known.starts[value + 1]):
+            if known.hosts[i] < table.blocks * JOBCLOUD_BLOCK:
+                jobcloud_mend(table, &view, known.hosts[i])
+                self.evaluations += 1
+
+    cdef void make_stale(self, int cls) noexcept nogil:
+        """The class sees all hosts in another light."""
+        self.class_refused[cls] = 0
+        if self.tables[cls].blocks > 0:
+            self.tables[cls].seen = 0
+
+    cdef void settle(self, int cls) noexcept nogil:
+        """Find the eligible values of the class's balances anew where hosts, attributes or its mask changed."""
+        cdef int at = self.class_rule[cls]
+        cdef Rule* rule
+        cdef int host, value
+        while at >= 0:
+            rule = &self.rules[at]
+            at = rule.next_of_class
+            if rule.kind != BALANCE or rule.layout == self.layout:
+                continue
+            rule.layout = self.layout
+            memset(rule.eligible, 0, self.attributes[rule.attribute].values)
+            for host in range(self.hosts_end):
+                value = self.value_of[rule.attribute, host]
+                if value >= 0 and self.host_status[host] == HOST_ENABLED and self.may_use(cls, host):
+                    rule.eligible[value] = 1
+            self.find_least(rule)
+            self.make_stale(cls)
+
+    cdef bint may_use(self, int cls, int slot) noexcept nogil:
+        return self.class_mask[cls] < 0 or self.allowed[self.class_mask[cls], slot] != 0
+
+    cdef void forget_eligible(self, int cls) noexcept nogil:
+        cdef int at = self.class_rule[cls]
+        while at >= 0:
+            self.rules[at].layout = 0
+            at = self.rules[at].next_of_class
+
     # ---- claims
 
     cdef const int64_t* need(self, int cls, int slot) noexcept nogil:
@@ -1077,8 +1445,9 @@ cdef class Matcher:
             self.rows[slot, d] -= need[d]
         if key >= 0:
             self.paid[key, slot] += 1
+        self.count_on_host(cls, slot, 1)
         if self.class_group[cls] >= 0:
-            self.grouped[self.class_group[cls], slot] += 1
+            self.count_in_group(self.class_group[cls], slot, 1)
             for d in range(self.dimensions):
                 self.group_used[self.class_group[cls], d] += self.request[cls, d]
         self.touch(slot)
@@ -1127,14 +1496,21 @@ cdef class Matcher:
         self.touch(slot)
         self.unlink(claim, slot)
         self.claim_slot[claim] = self.claim_class[claim] = NONE
+        self.count_on_host(cls, slot, -1)
         if self.class_group[cls] >= 0:
-            self.grouped[self.class_group[cls], slot] -= 1
+            self.count_in_group(self.class_group[cls], slot, -1)
             for d in range(self.dimensions):
                 self.group_used[self.class_group[cls], d] -= self.request[cls, d]
         self.class_claims[cls] -= 1
         self.emptied += self.class_claims[cls] == 0 and self.class_status[cls] == CLASS_REMOVED
         self.claims_live -= 1
         self.loosened += 1
+
+    cdef void count_on_host(self, int cls, int slot, int by) noexcept nogil:
+        self.host_count[slot] += by
+        if self.class_exclusive[cls]:
+            self.host_exclusive[slot] += by
+            self.host_open[slot] = self.host_status[slot] == HOST_ENABLED and self.host_exclusive[slot] == 0
 
     cdef void link(self, int32_t claim, int slot) noexcept nogil:
         cdef int32_t head = self.host_claims[slot]
@@ -1168,9 +1544,15 @@ cdef class Matcher:
 
     cdef bint could_hold(self, int cls, int slot) noexcept nogil:
         cdef int d
+        cdef int at = self.class_rule[cls]
         for d in range(self.dimensions):
             if self.total[d, slot] < self.first[cls, d]:
                 return False
+        while at >= 0:
+            if self.rules[at].weight == 0 and self.rules[at].attribute >= 0:
+                if self.value_of[self.rules[at].attribute, slot] < 0:
+                    return False
+            at = self.rules[at].next_of_class
         return True
 
     # ---- with the GIL: checks, room, tables
@@ -1216,13 +1598,22 @@ cdef class Matcher:
 
     cdef object _checked_mask(self, allowed):
         mask = allowed_slots(allowed)
-        present = np.asarray(self.host_status)[: self.hosts_end] != HOST_ABSENT
-        inside = min(len(mask), len(present))
-        bad = mask[inside:].nonzero()[0].tolist()
-        wrong = (mask[:inside].astype(bool) & ~present[:inside]).nonzero()[0].tolist() + [inside + i for i in bad[:1]]
-        if wrong:
-            raise MatchError(f"allowed[{wrong[0]}] is set, but slot {wrong[0]} holds no host; add the host first")
-        return mask[:inside]
+        check_present("allowed", mask, self._present())
+        return mask[: self.hosts_end]
+
+    cdef object _checked_penalty(self, penalty):
+        costs = slot_penalties(penalty)
+        check_present("penalty", costs, self._present())
+        return costs[: self.hosts_end]
+
+    cdef object _present(self):
+        return np.asarray(self.host_status)[: self.hosts_end] != HOST_ABSENT
+
+    cdef int _set_status(self, int slot, int status) except -1:
+        self.host_status[slot] = status
+        self.host_open[slot] = status == HOST_ENABLED and self.host_exclusive[slot] == 0
+        self.layout += 1
+        return 0
 
     cdef int _set_capacity(self, int slot, const int64_t[::1] amount) except -1:
         cdef int d
@@ -1250,6 +1641,13 @@ cdef class Matcher:
         self.paid = grown(self.paid, count, 1)
         self.grouped = grown(self.grouped, count, 1)
         self.allowed = grown(self.allowed, count, 1)
+        self.penalty = grown(self.penalty, count, 1)
+        self.host_open = grown(self.host_open, count, 0)
+        self.host_count = grown(self.host_count, count, 0)
+        self.host_exclusive = grown(self.host_exclusive, count, 0)
+        values = grown(self.value_of, count, 1)
+        values[:, old:] = NONE
+        self.value_of = values
         claims = grown(self.host_claims, count, 0)
         claims[old:] = NONE
         self.host_claims = claims
@@ -1282,7 +1680,9 @@ cdef class Matcher:
             raise MatchError(f"a matcher holds at most {limits.MAX_CLASSES} classes; remove some first")
         return cls
 
-    cdef int _put_class(self, int cls, int status, const int64_t[::1] request, number, shared, mask, group) except -1:
+    cdef int _put_class(
+        self, int cls, int status, const int64_t[::1] request, number, shared, mask, group, rules, exclusive, penalty
+    ) except -1:
         """Write a class into its free row; everything was checked before."""
         cdef int d
         self._room_for_classes(cls + 1)
@@ -1299,6 +1699,11 @@ cdef class Matcher:
         self.class_mask[cls] = row
         self.class_claims[cls] = 0
         self.class_refused[cls] = 0
+        self.class_exclusive[cls] = exclusive
+        self.class_rule[cls] = self.class_penalty[cls] = NONE
+        for rule in reversed(rules):
+            self._put_rule(cls, rule)
+        self._put_penalty(cls, penalty)
         self.classes_end = max(self.classes_end, cls + 1)
         if mask is not None:
             self._write_mask(row, mask)
@@ -1316,6 +1721,9 @@ cdef class Matcher:
         self.class_mask = grown(self.class_mask, count, 0)
         self.class_group = grown(self.class_group, count, 0)
         self.class_most = grown(self.class_most, count, 0)
+        self.class_exclusive = grown(self.class_exclusive, count, 0)
+        self.class_rule = grown(self.class_rule, count, 0)
+        self.class_penalty = grown(self.class_penalty, count, 0)
         self.class_claims = grown(self.class_claims, count, 0)
         self.class_refused = grown(self.class_refused, count, 0)
         self.class_status = grown(self.class_status, count, 0)
@@ -1362,9 +1770,13 @@ cdef class Matcher:
                 self.group_limited = grown(self.group_limited, 2 * row, 0)
                 self.group_limit = grown(self.group_limit, 2 * row, 0)
                 self.group_used = grown(self.group_used, 2 * row, 0)
+                self.group_claims = grown(self.group_claims, 2 * row, 0)
+                self.group_rule = grown(self.group_rule, 2 * row, 0)
+                self.group_spread = grown(self.group_spread, 2 * row, 0)
                 self.group_classes = grown(self.group_classes, 2 * row, 0)
             np.asarray(self.group_limit)[row] = MAX_GROUP_CLAIMED
             self.group_number[row] = number
+            self.group_rule[row] = self.group_spread[row] = NONE
             self.group_rows[number] = row
         self.group_classes[row] += 1
         return row
@@ -1374,6 +1786,232 @@ cdef class Matcher:
         if self.group_classes[row] == 0:
             del self.group_rows[self.group_number[row]]
         return 0
+
+    cdef int _put_rule(self, int cls, given) except -1:
+        """Add a rule at the front of its class's list."""
+        cdef int at = self._free_rule()
+        cdef Rule* rule = &self.rules[at]
+        rule.cls = cls
+        rule.kind = limits.RULES.index(given.kind)
+        rule.attribute = given.attribute
+        rule.number = given.number
+        rule.weight = given.weight
+        rule.least = 0
+        rule.layout = 0
+        rule.group = self._take_group(given.group)
+        rule.spread = NONE if rule.attribute < 0 else self._take_spread(rule.group, rule.attribute)
+        rule.next_of_class = self.class_rule[cls]
+        rule.next_of_group = self.group_rule[rule.group]
+        self.class_rule[cls] = self.group_rule[rule.group] = at
+        if rule.kind == BALANCE:
+            self._room_for_eligible(rule)
+        return 0
+
+    cdef int _room_for_eligible(self, Rule* rule) except -1:
+        cdef int values = self.attributes[rule.attribute].values
+        free(rule.eligible)
+        rule.eligible = <uint8_t*>calloc(max(values, 1), 1)
+        if rule.eligible == NULL:
+            raise MemoryError(f"no memory for {values} values of an attribute")
+        return 0
+
+    cdef int _free_rule(self) except -1:
+        cdef int at, room = self.rules_room
+        cdef void* larger
+        if self.free_rule < 0:
+            larger = realloc(self.rules, 2 * (room + 4) * sizeof(Rule))
+            if larger == NULL:
+                raise MemoryError(f"no memory for {2 * (room + 4)} rules")
+            self.rules = <Rule*>larger
+            self.rules_room = 2 * (room + 4)
+            memset(&self.rules[room], 0, (self.rules_room - room) * sizeof(Rule))
+            for at in range(self.rules_room - 1, room - 1, -1):
+                self.rules[at].next_of_class = self.free_rule
+                self.free_rule = at
+        at = self.free_rule
+        self.free_rule = self.rules[at].next_of_class
+        return at
+
+    cdef int _drop_rules(self, int cls) except -1:
+        cdef int at = self.class_rule[cls], after, group
+        cdef int32_t* link
+        while at >= 0:
+            after = self.rules[at].next_of_class
+            group = self.rules[at].group
+            link = &self.group_rule[group]
+            while link[0] != at:
+                link = &self.rules[link[0]].next_of_group
+            link[0] = self.rules[at].next_of_group
+            if self.rules[at].spread >= 0:
+                self._leave_spread(self.rules[at].spread)
+            self._leave_group(group)
+            free(self.rules[at].eligible)
+            memset(&self.rules[at], 0, sizeof(Rule))
+            self.rules[at].next_of_class = self.free_rule
+            self.free_rule = at
+            at = after
+        self.class_rule[cls] = NONE
+        return 0
+
+    cdef int _take_spread(self, int group, int attribute) except -1:
+        """The counts of the group by the values of the attribute, made where there are none yet."""
+        cdef int at = self.group_spread[group]
+        cdef void* larger
+        while at >= 0 and self.spreads[at].attribute != attribute:
+            at = self.spreads[at].next_of_group
+        if at < 0:
+            at = 0
+            while at < self.spreads_room and self.spreads[at].users > 0:
+                at += 1
+            if at == self.spreads_room:
+                larger = realloc(self.spreads, 2 * (at + 2) * sizeof(Spread))
+                if larger == NULL:
+                    raise MemoryError(f"no memory for {2 * (at + 2)} counts by attribute")
+                self.spreads = <Spread*>larger
+                self.spreads_room = 2 * (at + 2)
+                memset(&self.spreads[at], 0, (self.spreads_room - at) * sizeof(Spread))
+            self.spreads[at].group = group
+            self.spreads[at].attribute = attribute
+            self._room_for_values(attribute)
+            self._count_spread(&self.spreads[at])
+            self.spreads[at].next_of_group = self.group_spread[group]
+            self.group_spread[group] = at
+        self.spreads[at].users += 1
+        return at
+
+    cdef int _leave_spread(self, int at) except -1:
+        cdef int32_t* link = &self.group_spread[self.spreads[at].group]
+        self.spreads[at].users -= 1
+        if self.spreads[at].users == 0:
+            while link[0] != at:
+                link = &self.spreads[link[0]].next_of_group
+            link[0] = self.spreads[at].next_of_group
+            free(self.spreads[at].counts)
+            self.spreads[at].counts = NULL
+        return 0
+
+    cdef int _count_spread(self, Spread* spread) except -1:
+        """Count the group's claims by the attribute, from those on each host."""
+        cdef int values = self.attributes[spread.attribute].values
+        cdef int host, value
+        free(spread.counts)
+        spread.counts = <int32_t*>calloc(max(values, 1), sizeof(int32_t))
+        if spread.counts == NULL:
+            raise MemoryError(f"no memory for {values} values of an attribute")
+        for host in range(self.hosts_end):
+            value = self.value_of[spread.attribute, host]
+            if value >= 0:
+                spread.counts[value] += self.grouped[spread.group, host]
+        return 0
+
+    cdef int _room_for_values(self, int attribute) except -1:
+        cdef Py_ssize_t old = self.value_of.shape[0]
+        if attribute >= old:
+            values = grown(self.value_of, attribute + 1, 0)
+            values[old:] = NONE
+            self.value_of = values
+        if self.attributes[attribute].starts == NULL:
+            self.attributes[attribute].starts = <int32_t*>calloc(1, sizeof(int32_t))
+        return 0
+
+    cdef int _write_attribute(self, int number, of_slot, known) except -1:
+        """Give each slot its value, and count and score anew all that looks at the attribute."""
+        cdef Attribute* attribute = &self.attributes[number]
+        cdef Py_ssize_t values = int(of_slot.max()) + 1 if len(of_slot) else 0
+        cdef int at
+        with_value = np.flatnonzero(of_slot >= 0).astype(np.int32)
+        cdef const int32_t[::1] hosts = np.ascontiguousarray(with_value[np.argsort(of_slot[with_value], kind="stable")])
+        cdef const int64_t[::1] counts = np.bincount(of_slot[with_value], minlength=values).astype(np.int64)
+        cdef void* starts = calloc(values + 1, sizeof(int32_t))
+        cdef void* listed = malloc((hosts.shape[0] + 1) * sizeof(int32_t))
+        if starts == NULL or listed == NULL:
+            free(starts)
+            free(listed)
+            raise MemoryError(f"no memory for {values} values of an attribute")
+        self._room_for_values(number)
+        free(attribute.starts)
+        free(attribute.hosts)
+        attribute.starts, attribute.hosts = <int32_t*>starts, <int32_t*>listed
+        attribute.known, attribute.values = known, <int32_t>values
+        for at in range(values):
+            attribute.starts[at + 1] = attribute.starts[at] + <int32_t>counts[at]
+        for at in range(hosts.shape[0]):
+            attribute.hosts[at] = hosts[at]
+        table = np.asarray(self.value_of)
+        table[number] = NONE
+        table[number, : len(of_slot)] = of_slot
+        for at in range(self.spreads_room):
+            if self.spreads[at].users > 0 and self.spreads[at].attribute == number:
+                self._count_spread(&self.spreads[at])
+        for at in range(self.rules_room):
+            if self.rules[at].number > 0 and self.rules[at].attribute == number:
+                if self.rules[at].kind == BALANCE:
+                    self._room_for_eligible(&self.rules[at])
+                self.drop_table(self.rules[at].cls)
+        self.layout += 1
+        self.loosened += 1
+        return 0
+
+    cdef int _put_penalty(self, int cls, penalty) except -1:
+        cdef int row = self.class_penalty[cls]
+        if penalty is None:
+            if row >= 0:
+                self.penalty_used[row] = 0
+                self.class_penalty[cls] = NONE
+            return 0
+        if row < 0:
+            row = 0
+            while row < self.penalty_used.shape[0] and self.penalty_used[row]:
+                row += 1
+            if row == self.penalty_used.shape[0]:
+                self.penalty = grown(self.penalty, 2 * row, 0)
+                self.penalty_used = grown(self.penalty_used, 2 * row, 0)
+            self.penalty_used[row] = 1
+            self.class_penalty[cls] = row
+        table = np.asarray(self.penalty)
+        table[row] = 0
+        table[row, : len(penalty)] = penalty
+        return 0
+
+    cdef object _class_rules(self, int cls):
+        """The rules of a class, as rows of the snapshot."""
+        cdef int at = self.class_rule[cls]
+        found = []
+        while at >= 0:
+            rule = self.rules[at]
+            number = self.group_number[rule.group]
+            found.append((cls, rule.kind, number, rule.attribute, rule.number, rule.weight))
+            at = rule.next_of_class
+        return found
+
+    cdef object _spread_counts(self, int group):
+        """Of a group: the non-zero counts by (attribute, value)."""
+        cdef int at = self.group_spread[group], value
+        found = {}
+        while at >= 0:
+            for value in range(self.attributes[self.spreads[at].attribute].values):
+                if self.spreads[at].counts[value] != 0:
+                    found[self.spreads[at].attribute, value] = self.spreads[at].counts[value]
+            at = self.spreads[at].next_of_group
+        return found
+
+    cdef object _host_counts(self, name):
+        tables = {"open": self.host_open, "claims counted": self.host_count, "exclusive claims": self.host_exclusive}
+        return np.asarray(tables[name])
+
+    cdef object _rule_bytes(self):
+        size = self.rules_room * sizeof(Rule) + self.spreads_room * sizeof(Spread)
+        cdef int at
+        for at in range(self.spreads_room):
+            if self.spreads[at].users > 0:
+                size += self.attributes[self.spreads[at].attribute].values * sizeof(int32_t)
+        for at in range(self.rules_room):
+            if self.rules[at].eligible != NULL:
+                size += self.attributes[self.rules[at].attribute].values
+        for at in range(limits.MAX_ATTRIBUTES):
+            if self.attributes[at].known:
+                size += (self.attributes[at].values + self.hosts_end) * sizeof(int32_t)
+        return size
 
     cdef int _take_mask(self) except -1:
         cdef int row = 0
@@ -1401,6 +2039,9 @@ cdef class Matcher:
             self._leave_group(self.class_group[cls])
         if self.class_mask[cls] >= 0:
             self.mask_used[self.class_mask[cls]] = 0
+        self._drop_rules(cls)
+        self._put_penalty(cls, None)
+        self.class_exclusive[cls] = 0
         self.class_status[cls] = CLASS_ABSENT
         self.drop_table(cls)
         while self.classes_end > 0 and self.class_status[self.classes_end - 1] == CLASS_ABSENT:
@@ -1466,6 +2107,9 @@ cdef class Matcher:
         groups = np.where(known, np.asarray(self.class_group)[:c], NONE)
         request = np.where(known[:, None], np.asarray(self.request)[:c], 0)
         shared = np.where((keys >= 0)[:, None], np.asarray(self.shared)[keys], 0)
+        costs = np.where(known, np.asarray(self.class_penalty)[:c], NONE)
+        bound = [row for cls in np.flatnonzero(known).tolist() for row in self._class_rules(cls)]
+        named = [number for number in range(limits.MAX_ATTRIBUTES) if self.attributes[number].known]
         limited = sorted(number for number, row in self.group_rows.items() if self.group_limited[row])
         return State(
             dimensions=self.dimensions,
@@ -1480,6 +2124,12 @@ cdef class Matcher:
             class_request=request,
             class_shared=shared,
             class_allowed=np.asarray(self.allowed)[masks[masks >= 0], :h],
+            class_exclusive=np.asarray(self.class_exclusive)[:c].astype(np.int64),
+            class_penalised=(costs >= 0).astype(np.int64),
+            class_penalty=np.asarray(self.penalty)[costs[costs >= 0], :h].astype(np.int64),
+            class_rules=np.array(bound, dtype=np.int64).reshape(-1, 6),
+            attribute=np.array(named, dtype=np.int64),
+            attribute_value=np.asarray(self.value_of)[named, :h].astype(np.int64),
             claim_generation=np.asarray(self.generation)[:n].astype(np.int64),
             claim_class=np.asarray(self.claim_class)[:n].astype(np.int64),
             claim_slot=np.asarray(self.claim_slot)[:n].astype(np.int64),
@@ -1506,15 +2156,23 @@ cdef Matcher from_state(state, engine):
     new._room_for_hosts(len(state.host_status))
     for slot in range(len(state.host_status)):
         new._set_capacity(slot, state.host_capacity[slot])
-        new.host_status[slot] = state.host_status[slot]
+        new._set_status(slot, state.host_status[slot])
     new.hosts_end = len(state.host_status)
+    for number, values in zip(state.attribute.tolist(), state.attribute_value):
+        new._write_attribute(number, values.astype(np.int32), True)
+    rules = {}
+    for row in state.class_rules.tolist():
+        rules.setdefault(row[0], []).append(limits.Rule(limits.RULES[row[1]], *row[2:]))
+    penalties = iter(state.class_penalty)
     for cls in range(len(state.class_status)):
         if state.class_status[cls] != CLASS_ABSENT:
             mask = next(masks) if state.class_masked[cls] else None
+            penalty = next(penalties) if state.class_penalised[cls] else None
             key = int(state.class_key[cls])
             new._put_class(
                 cls, state.class_status[cls], state.class_request[cls], key, state.class_shared[cls], mask,
-                (int(state.class_group[cls]), int(state.class_most[cls])),
+                (int(state.class_group[cls]), int(state.class_most[cls])), rules.get(cls, ()),
+                state.class_exclusive[cls], penalty,
             )
     for number, limit in zip(state.limited_group.tolist(), state.group_limit):
         new.set_group_limit(number, limit)

@@ -7,12 +7,15 @@ task.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobcloud._match_types import (
+    BY_HOST,
     CLASS_ABSENT,
     CLASS_REMOVED,
     CLASS_USABLE,
@@ -20,15 +23,19 @@ from jobcloud._match_types import (
     HOST_ABSENT,
     HOST_DISABLED,
     HOST_ENABLED,
+    MAX_ATTRIBUTES,
     MAX_CLAIMED,
     MAX_CLAIMS,
     MAX_CLASSES,
     MAX_DIMENSIONS,
+    MAX_EXCESS,
     MAX_GENERATION,
     MAX_GROUP_CLAIMED,
     MAX_KEY,
+    MAX_PENALTY,
     MAX_SLOTS,
     REFUSED,
+    RULES,
     UNTRIED,
     Fitness,
     Int32Array,
@@ -37,17 +44,24 @@ from jobcloud._match_types import (
     MatchError,
     MatchStateError,
     Nearest,
+    PenaltyArray,
     Refusal,
+    Rule,
     State,
     allowed_slots,
     amounts,
+    attribute_values,
+    check_present,
     class_numbers,
+    class_rules,
     decode,
     encode,
     engine_name,
     fitness_weights,
     group_limit,
     release_numbers,
+    slot_penalties,
+    truth,
     whole,
 )
 
@@ -61,6 +75,9 @@ class _Host:
     enabled: bool = True
     payers: dict[int, int] = field(default_factory=dict)  # shared key -> live claims with it
     groups: dict[int, int] = field(default_factory=dict)  # group -> live claims with it
+    claims: int = 0
+    exclusive: int = 0  # claims of exclusive classes
+    values: dict[int, int] = field(default_factory=dict)  # attribute -> number of the value
 
 
 @dataclass(slots=True)
@@ -71,6 +88,9 @@ class _Class:
     allowed: set[int] | None
     group: int = -1
     most: int = 0
+    rules: tuple[Rule, ...] = ()
+    exclusive: bool = False
+    penalty: dict[int, int] | None = None  # slot -> what a task pays for it
     claims: int = 0
     removed: bool = False
 
@@ -104,6 +124,7 @@ class Matcher:
         self._claims: list[_Claim] = []
         self._unused: list[int] = []
         self._limits: dict[int, list[int]] = {}
+        self._attributes: set[int] = set()
 
     @property
     def fitness(self) -> dict[str, int]:
@@ -136,14 +157,14 @@ class Matcher:
         for cls in self._classes.values():
             if cls.allowed is not None:
                 cls.allowed.discard(int(slot))
+            if cls.penalty is not None:
+                cls.penalty.pop(int(slot), None)
         return np.array(ids, dtype=np.int64)
 
     def enable_host(self, slot: int, on: bool) -> None:
         """A host that is off keeps its claims and gets no new ones from ``match``."""
         host = self._host(slot)
-        if not isinstance(on, (bool, np.bool_)):
-            raise MatchError(f"on must be True or False, not {on!r:.60}")
-        host.enabled = bool(on)
+        host.enabled = truth("on", on)
 
     def free(self, slot: int) -> Int64Array:
         """Capacity less claims, int64[D]; negative where the capacity dropped below them."""
@@ -152,6 +173,22 @@ class Matcher:
     def capacity(self, slot: int) -> Int64Array:
         """The capacity, int64[D]."""
         return np.array(self._host(slot).capacity, dtype=np.int64)
+
+    def set_attribute(self, attribute: int, values: Int64Array | Int32Array | None) -> None:
+        """Say which value of the attribute each host has, by number from 0 on, -1 for none; ``values`` int[slots].
+
+        Slots beyond its end have none, None: no host has any. It replaces what was said before, and counts what runs
+        anew. ``attribute``: 0..63.
+        """
+        number = whole("attribute", attribute, 0, MAX_ATTRIBUTES - 1)
+        given = {} if values is None else {s: v for s, v in enumerate(attribute_values(values).tolist()) if v >= 0}
+        if values is not None:
+            check_present("values", attribute_values(values) >= 0, self._present())
+        for slot, host in self._hosts.items():
+            host.values.pop(number, None)
+            if slot in given:
+                host.values[number] = given[slot]
+        (self._attributes.discard if values is None else self._attributes.add)(number)
 
     # ---- classes
 
@@ -164,13 +201,18 @@ class Matcher:
         allowed: MaskArray | None = None,
         group: int = -1,
         most_per_host: int = 0,
+        rules: Iterable[Rule] = (),
+        exclusive: bool = False,
+        penalty: PenaltyArray | None = None,
     ) -> int:
         """Add a class of equal tasks and return its number, the lowest free one.
 
         ``request`` int64[D] is what each task takes; ``shared`` int64[D] is taken once per (``shared_key``, host)
         while any live claim there carries the key; ``allowed`` bool[slots] says where the class may run (slots beyond
         its end: no). With ``most_per_host`` a host takes a task of the class only as long as it has fewer claims than
-        that of classes with the same ``group``.
+        that of classes with the same ``group``. ``rules``: what at_most, near and balanced return, up to 16. A task of
+        an ``exclusive`` class has its host to itself. ``penalty`` int[slots] is added to the score of a host (2**20 is
+        worth one dimension wholly free); slots beyond its end have none.
         """
         amount = amounts("request", request, self.dimensions).tolist()
         key = whole("shared_key", shared_key, -1, MAX_KEY)
@@ -180,16 +222,24 @@ class Matcher:
         mask = None if allowed is None else self._checked_mask(allowed)
         self._check_key(key, once)
         of_group, most = group_limit(group, most_per_host)
+        bound = class_rules(rules)
+        alone = truth("exclusive", exclusive)
+        costs = None if penalty is None else self._checked_penalty(penalty)
         number = _lowest_absent(self._classes)
         if number >= MAX_CLASSES:
             raise MatchError(f"a matcher holds at most {MAX_CLASSES} classes; remove some first")
-        self._classes[number] = _Class(amount, key, once, mask, of_group, most)
+        self._classes[number] = _Class(amount, key, once, mask, of_group, most, bound, alone, costs)
         return number
 
     def set_allowed(self, cls: int, allowed: MaskArray | None) -> None:
         """Change where the class may run; live claims stay."""
         known = self._class(cls)
         known.allowed = None if allowed is None else self._checked_mask(allowed)
+
+    def set_penalty(self, cls: int, penalty: PenaltyArray | None) -> None:
+        """Change what a task of the class pays for each host; live claims stay."""
+        known = self._class(cls)
+        known.penalty = None if penalty is None else self._checked_penalty(penalty)
 
     def set_group_limit(self, group: int, limit: Int64Array | None) -> None:
         """``match`` keeps the requests of all live claims of the group within ``limit`` int64[D]; None: no limit.
@@ -284,7 +334,14 @@ class Matcher:
         known = self._class(cls)
         usable = {slot: host for slot, host in sorted(self._hosts.items()) if host.enabled}
         allowed = {slot: host for slot, host in usable.items() if _may_use(known, slot)}
-        considered = {slot: host for slot, host in allowed.items() if not _is_crowded(known, host)}
+        bearable = {slot: host for slot, host in allowed.items() if not _is_crowded(known, host)}
+        at_hand = {slot: host for slot, host in bearable.items() if not _is_occupied(known, host)}
+        broken = {slot: [self._excess(known, rule, host) > 0 for rule in known.rules] for slot, host in at_hand.items()}
+        considered = {
+            slot: host
+            for slot, host in at_hand.items()
+            if not any(broken[slot][r] and rule.weight == 0 for r, rule in enumerate(known.rules))
+        }
         missing = {slot: self._missing(known, host) for slot, host in considered.items()}
         free = [_minus(host.capacity, host.used) for host in considered.values()]
         needed = _plus(known.request, known.shared)
@@ -293,14 +350,18 @@ class Matcher:
             disabled=len(self._hosts) - len(usable),
             disallowed=len(usable) - len(allowed),
             over_limit=self._is_over(known, self._limit(known)),
-            crowded=len(allowed) - len(considered),
+            crowded=len(allowed) - len(bearable),
+            occupied=len(bearable) - len(at_hand),
+            ruled_out=len(at_hand) - len(considered),
+            breaking=tuple(sum(on_host[r] for on_host in broken.values()) for r in range(len(known.rules))),
             considered=len(considered),
             fitting=sum(not short for short in missing.values()),
             lacking=tuple(sum(d in short for short in missing.values()) for d in range(self.dimensions)),
             best=tuple(max([0, *(amount[d] for amount in free)]) for d in range(self.dimensions)),
             nearest=self._nearest(known, missing),
             could_ever_fit=any(
-                _may_use(known, slot) and min(_minus(host.capacity, needed)) >= 0 for slot, host in self._hosts.items()
+                _may_use(known, slot) and _has_values(known, host) and min(_minus(host.capacity, needed)) >= 0
+                for slot, host in self._hosts.items()
             ),
         )
 
@@ -340,22 +401,57 @@ class Matcher:
         if self._is_over(known, self._limit(known)):
             return REFUSED
         candidates = [
-            (known.key not in host.payers, self._score(known, host), slot)
+            (known.key not in host.payers, self._score(known, host, slot), slot)
             for slot, host in self._hosts.items()
-            if host.enabled and _may_use(known, slot) and not _is_crowded(known, host)
+            if host.enabled and _may_use(known, slot) and not _is_crowded(known, host) and not _is_occupied(known, host)
         ]
         fitting = [candidate for candidate in candidates if candidate[1] != _INT32_MAX]
         return min(fitting)[2] if fitting else REFUSED
 
-    def _score(self, known: _Class, host: _Host) -> int:
+    def _score(self, known: _Class, host: _Host, slot: int) -> int:
         free, need = _minus(host.capacity, host.used), self._need(known, host)
         if min(_minus(free, need)) < 0:
             return _INT32_MAX
+        paid = 0 if known.penalty is None else known.penalty.get(slot, 0)
+        for rule in known.rules:
+            excess = self._excess(known, rule, host)
+            if excess > 0 and rule.weight == 0:
+                return _INT32_MAX
+            paid += rule.weight * (excess if rule.kind == "balance" else min(excess, 1))
         per = [(2**52 // amount, d) for d, amount in enumerate(host.capacity) if amount > 0]
         had = [free[d] * one >> 32 for one, d in per]
         asked = [need[d] * one >> 32 for one, d in per]
         left = [(free[d] - need[d]) * one >> 32 for one, d in per]
-        return sum(weight * _part(name, had, asked, left) for name, weight in self._weights.items()) >> 10
+        fitness = sum(weight * _part(name, had, asked, left) for name, weight in self._weights.items()) >> 10
+        return fitness + min(paid, MAX_PENALTY)
+
+    def _excess(self, known: _Class, rule: Rule, host: _Host) -> int:
+        """How many claims too many, or 1 for too few; 0 where the rule holds."""
+        if rule.attribute == BY_HOST:
+            count = host.groups.get(rule.group, 0)
+        elif rule.attribute not in host.values:
+            return MAX_EXCESS
+        else:
+            count = self._count(rule, host.values[rule.attribute])
+        if rule.kind == "most":
+            return min(max(count - rule.number + 1, 0), MAX_EXCESS)
+        if rule.kind == "near":
+            nowhere = not any(rule.group in other.groups for other in self._hosts.values())
+            return int(count < rule.number and not (nowhere and known.group == rule.group))
+        eligible = {
+            other.values[rule.attribute]
+            for slot, other in self._hosts.items()
+            if other.enabled and _may_use(known, slot) and rule.attribute in other.values
+        }
+        least = min((self._count(rule, value) for value in eligible), default=0)
+        return min(max(count + 1 - least - rule.number, 0), MAX_EXCESS)
+
+    def _count(self, rule: Rule, value: int) -> int:
+        return sum(
+            host.groups.get(rule.group, 0)
+            for host in self._hosts.values()
+            if host.values.get(rule.attribute, -1) == value
+        )
 
     def _limit(self, known: _Class) -> list[int]:
         return self._limits.get(known.group, [MAX_GROUP_CLAIMED] * self.dimensions)
@@ -403,6 +499,8 @@ class Matcher:
             host.payers[known.key] = host.payers.get(known.key, 0) + 1
         if known.group >= 0:
             host.groups[known.group] = host.groups.get(known.group, 0) + 1
+        host.claims += 1
+        host.exclusive += known.exclusive
         if self._unused:
             index = self._unused.pop()
         else:
@@ -425,6 +523,8 @@ class Matcher:
             host.groups[known.group] -= 1
             if host.groups[known.group] == 0:
                 del host.groups[known.group]
+        host.claims -= 1
+        host.exclusive -= known.exclusive
         known.claims -= 1
         if known.removed and known.claims == 0:
             del self._classes[claim.cls]
@@ -470,11 +570,17 @@ class Matcher:
                 )
 
     def _checked_mask(self, allowed: MaskArray) -> set[int]:
-        slots = np.flatnonzero(allowed_slots(allowed)).tolist()
-        for slot in slots:
-            if slot not in self._hosts:
-                raise MatchError(f"allowed[{slot}] is set, but slot {slot} holds no host; add the host first")
-        return set(slots)
+        mask = allowed_slots(allowed)
+        check_present("allowed", mask, self._present())
+        return set(np.flatnonzero(mask).tolist())
+
+    def _checked_penalty(self, penalty: PenaltyArray) -> dict[int, int]:
+        costs = slot_penalties(penalty)
+        check_present("penalty", costs, self._present())
+        return {slot: cost for slot, cost in enumerate(costs.tolist()) if cost}
+
+    def _present(self) -> NDArray[np.bool_]:
+        return np.array([slot in self._hosts for slot in range(max(self._hosts, default=-1) + 1)], dtype=np.bool_)
 
     # ---- state
 
@@ -483,6 +589,13 @@ class Matcher:
         classes = [self._classes.get(number) for number in range(max(self._classes, default=-1) + 1)]
         nothing = [0] * self.dimensions
         masks = [[slot in c.allowed for slot in range(len(hosts))] for c in classes if c and c.allowed is not None]
+        costs = [[c.penalty.get(s, 0) for s in range(len(hosts))] for c in classes if c and c.penalty is not None]
+        rules = [
+            [number, RULES.index(rule.kind), rule.group, rule.attribute, rule.number, rule.weight]
+            for number, c in enumerate(classes)
+            for rule in (c.rules if c else ())
+        ]
+        values = [[host.values.get(a, -1) if host else -1 for host in hosts] for a in sorted(self._attributes)]
         return State(
             dimensions=self.dimensions,
             fitness=_ints([self._weights.get(name, 0) for name in FITNESS]),
@@ -496,6 +609,12 @@ class Matcher:
             class_request=_ints([c.request if c else nothing for c in classes]).reshape(-1, self.dimensions),
             class_shared=_ints([c.shared if c else nothing for c in classes]).reshape(-1, self.dimensions),
             class_allowed=np.array(masks, dtype=np.uint8).reshape(len(masks), len(hosts)),
+            class_exclusive=_ints([int(c is not None and c.exclusive) for c in classes]),
+            class_penalised=_ints([int(c is not None and c.penalty is not None) for c in classes]),
+            class_penalty=_ints(costs).reshape(len(costs), len(hosts)),
+            class_rules=_ints(rules).reshape(-1, 6),
+            attribute=_ints(sorted(self._attributes)),
+            attribute_value=_ints(values).reshape(len(values), len(hosts)),
             claim_generation=_ints([claim.generation for claim in self._claims]),
             claim_class=_ints([claim.cls for claim in self._claims]),
             claim_slot=_ints([claim.slot for claim in self._claims]),
@@ -512,7 +631,12 @@ class Matcher:
             if status != HOST_ABSENT:
                 capacity = state.host_capacity[slot].tolist()
                 new._hosts[slot] = _Host(capacity, [0] * state.dimensions, status == HOST_ENABLED)
-        masks = iter(state.class_allowed)
+        new._attributes = set(state.attribute.tolist())
+        for attribute, values in zip(state.attribute.tolist(), state.attribute_value.tolist(), strict=True):
+            for slot, host in new._hosts.items():
+                if values[slot] >= 0:
+                    host.values[attribute] = values[slot]
+        masks, penalties = iter(state.class_allowed), iter(state.class_penalty.tolist())
         for number, status in enumerate(state.class_status.tolist()):
             if status != CLASS_ABSENT:
                 new._classes[number] = _Class(
@@ -522,6 +646,13 @@ class Matcher:
                     set(np.flatnonzero(next(masks)).tolist()) if state.class_masked[number] else None,
                     int(state.class_group[number]),
                     int(state.class_most[number]),
+                    tuple(
+                        Rule(RULES[kind], *rest) for cls_, kind, *rest in state.class_rules.tolist() if cls_ == number
+                    ),
+                    bool(state.class_exclusive[number]),
+                    {s: cost for s, cost in enumerate(next(penalties)) if cost}
+                    if state.class_penalised[number]
+                    else None,
                     removed=status == CLASS_REMOVED,
                 )
         limits = zip(state.limited_group.tolist(), state.group_limit.tolist(), strict=True)
@@ -562,6 +693,14 @@ def _may_use(known: _Class, slot: int) -> bool:
 
 def _is_crowded(known: _Class, host: _Host) -> bool:
     return known.most > 0 and host.groups.get(known.group, 0) >= known.most
+
+
+def _is_occupied(known: _Class, host: _Host) -> bool:
+    return host.exclusive > 0 or (known.exclusive and host.claims > 0)
+
+
+def _has_values(known: _Class, host: _Host) -> bool:
+    return all(rule.weight > 0 or rule.attribute in (BY_HOST, *host.values) for rule in known.rules)
 
 
 def _host_status(host: _Host | None) -> int:

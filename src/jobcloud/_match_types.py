@@ -6,9 +6,10 @@ and in ``_match_py.py``.
 
 from __future__ import annotations
 
+import math
 import operator
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 Int64Array: TypeAlias = NDArray[np.int64]
 Int32Array: TypeAlias = NDArray[np.int32]
 MaskArray: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
+PenaltyArray: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
 
 MAX_AMOUNT: Final = 2**52  # thousandths; with it every sum and product below stays inside int64
 MAX_CLAIMED: Final = (
@@ -30,6 +32,10 @@ MAX_CLASSES: Final = 2**24
 MAX_CLAIMS: Final = 2**31 - 1
 MAX_GENERATION: Final = 2**31 - 1
 MAX_KEY: Final = 2**63 - 1
+MAX_ATTRIBUTES: Final = 64
+MAX_RULES: Final = 16  # of one class
+MAX_PENALTY: Final = 2**28  # of one rule, and of all that a host pays for one task
+MAX_EXCESS: Final = 64  # tasks above the emptiest value that a soft balance still tells apart
 
 ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher looks for a host; the answers are the same
 
@@ -45,6 +51,10 @@ UNTRIED: Final = -2  # the batch limit was reached before this task
 HOST_ABSENT, HOST_ENABLED, HOST_DISABLED = 0, 1, 2
 CLASS_ABSENT, CLASS_USABLE, CLASS_REMOVED = 0, 1, 2  # removed: no longer matched, but live claims still refer to it
 
+BY_HOST: Final = -1  # in a rule, instead of an attribute: each host by itself
+RULES: Final = ("most", "near", "balance")
+MOST, NEAR, BALANCE = 0, 1, 2
+
 
 class MatchError(ValueError):
     """An argument was refused; the text names it and the fix, and nothing has changed."""
@@ -52,6 +62,46 @@ class MatchError(ValueError):
 
 class MatchStateError(AssertionError):
     """The matcher's own books do not balance, or two threads used it at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where a task may be, given where the live claims of a group are; made by at_most, near and balanced.
+
+    What counts is how many claims of ``group`` there are on all hosts with the same value of ``attribute`` as the
+    host, or on the host alone (``BY_HOST``). ``weight`` 0: hosts that break the rule are not taken; else they pay it.
+    """
+
+    kind: str
+    group: int
+    attribute: int = BY_HOST
+    number: int = 1
+    weight: int = 0
+
+
+def at_most(number: int, group: int, *, per: int = BY_HOST, weight: int = 0) -> Rule:
+    """Fewer than ``number`` claims of the group there, so that with the new one there are at most so many.
+
+    1: hosts, or values of the attribute ``per``, are unique among the group.
+    """
+    return Rule("most", group, per, number, weight)
+
+
+def near(group: int, *, within: int = BY_HOST, least: int = 1, weight: int = 0) -> Rule:
+    """At least ``least`` claims of the group there.
+
+    A class of that same group may also go anywhere (where the host has the attribute) while the group has no claim.
+    """
+    return Rule("near", group, within, least, weight)
+
+
+def balanced(group: int, across: int, *, skew: int = 1, weight: int = 0) -> Rule:
+    """With the new task, at most ``skew`` more claims of the group there than where there are fewest.
+
+    Looked at are the values that enabled hosts have on which the class is allowed. With a weight, it is paid once
+    for each claim too many, 64 times at most.
+    """
+    return Rule("balance", group, across, skew, weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +122,12 @@ class Nearest:
 class Refusal:
     """Why one more task of a class is not placed now, counted over all hosts; amounts in thousandths per dimension.
 
-    ``hosts`` = ``disabled`` + ``disallowed`` + ``crowded`` + ``considered``; a host counts for the first that is true.
-    ``crowded``: the class's group has as many claims there as the class bears. ``over_limit``: one more task would
-    take the group over its limit, wherever it ran; ``fitting`` may then be above 0.
+    ``hosts`` = ``disabled`` + ``disallowed`` + ``crowded`` + ``occupied`` + ``ruled_out`` + ``considered``; a host
+    counts for the first that is true. ``crowded``: the class's group has as many claims there as the class bears.
+    ``occupied``: it belongs to an exclusive task, or the class is exclusive and others are there. ``ruled_out``: it
+    breaks a rule of the class that has no weight; ``breaking[r]`` counts the hosts, out of those and the considered
+    ones, that break rule r (which with a weight only costs). ``over_limit``: one more task would take the group over
+    its limit, wherever it ran; ``fitting`` may then be above 0.
     ``lacking[d]`` says how many considered hosts have too little of dimension d, ``best[d]`` the most that any of
     them has free. ``fitting`` is 0 unless the class could be placed after all. ``could_ever_fit``: some host that the
     class may use, disabled ones included, would take one task if nothing else were claimed on it.
@@ -91,6 +144,9 @@ class Refusal:
     could_ever_fit: bool
     crowded: int = 0
     over_limit: bool = False
+    occupied: int = 0
+    ruled_out: int = 0
+    breaking: tuple[int, ...] = ()
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:
@@ -165,6 +221,63 @@ def group_limit(group: object, most: object) -> tuple[int, int]:
     return number, limit
 
 
+def class_rules(value: object) -> tuple[Rule, ...]:
+    """``value`` as rules, each checked."""
+    rules = tuple(value) if isinstance(value, Iterable) else (value,)
+    if not all(isinstance(rule, Rule) for rule in rules):
+        raise MatchError(f"rules must be a list of what at_most, near and balanced return, not {value!r:.80}")
+    if len(rules) > MAX_RULES:
+        raise MatchError(f"rules has {len(rules)} entries; a class may have {MAX_RULES}")
+    for i, rule in enumerate(rules):
+        if rule.kind not in RULES:
+            raise MatchError(f"rules[{i}].kind must be one of {', '.join(RULES)}, not {rule.kind!r:.60}")
+        whole(f"rules[{i}].group", rule.group, 0, MAX_KEY)
+        whole(f"rules[{i}].attribute", rule.attribute, -1, MAX_ATTRIBUTES - 1)
+        whole(f"rules[{i}].number", rule.number, 1, MAX_CLAIMS)
+        whole(f"rules[{i}].weight", rule.weight, 0, MAX_PENALTY)
+        if rule.kind == "balance" and rule.attribute == BY_HOST:
+            raise MatchError(
+                f"rules[{i}] balances over no attribute; give each host a value of its own to balance hosts"
+            )
+    return rules
+
+
+def truth(name: str, value: object) -> bool:
+    """``value``, a bool of Python or numpy; numbers are refused."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise MatchError(f"{name} must be True or False, not {value!r:.60}")
+    return bool(value)
+
+
+def attribute_values(value: object) -> Int64Array:
+    """``value`` as int64[n], one entry a slot: the number of the value that the host has, -1 for none."""
+    array = _vector("values", value, ("int64", "int32"), "value numbers").astype(np.int64, copy=False)
+    _check_range("values", array, -1, MAX_SLOTS - 1, "number values from 0 on, -1 for none")
+    return array
+
+
+def slot_penalties(value: object) -> Int64Array:
+    """``value`` as int64[n], one entry a slot: what a task of the class pays for the host."""
+    array = _vector("penalty", value, ("int64", "int32"), "penalties").astype(np.int64, copy=False)
+    _check_range("penalty", array, 0, MAX_PENALTY, "a penalty is")
+    return array
+
+
+def _check_range(name: str, array: Int64Array, low: int, high: int, hint: str) -> None:
+    bad = np.flatnonzero((array < low) | (array > high))
+    if bad.size:
+        where = int(bad[0])
+        raise MatchError(f"{name}[{where}] is {array[where]}; {hint} between {low} and {high}")
+
+
+def check_present(name: str, marked: NDArray[Any], present: NDArray[np.bool_]) -> None:
+    """Refuse an array by slot that says something of a slot without a host."""
+    slots = np.flatnonzero(marked)
+    wrong = slots[(slots >= len(present)) | ~present[np.minimum(slots, len(present) - 1)]] if len(present) else slots
+    if wrong.size:
+        raise MatchError(f"{name}[{wrong[0]}] is set, but slot {wrong[0]} holds no host; add the host first")
+
+
 def allowed_slots(value: object) -> NDArray[np.uint8]:
     """``value`` as uint8[n], one entry a slot, 1 where the class may run."""
     return np.asarray(_vector("allowed", value, ("bool", "uint8"), "slots") != 0, dtype=np.uint8)
@@ -191,7 +304,8 @@ def _numpy_name(dtype: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that a matcher remembers; H slots, C classes, M of them with a mask, N claim indices, D dimensions.
+    """All that a matcher remembers; H slots, C classes, M of them with a mask and P with penalties, R rules of them,
+    A attributes, N claim indices, D dimensions.
 
     What is free is not stored: it follows from the capacities and the claims. Hosts and classes end at the highest
     one in use.
@@ -209,6 +323,12 @@ class State:
     class_request: Int64Array  # [C, D]
     class_shared: Int64Array  # [C, D]
     class_allowed: NDArray[np.uint8]  # [M, H]
+    class_exclusive: Int64Array  # [C], 1 for an exclusive one
+    class_penalised: Int64Array  # [C], 1 where a row of class_penalty belongs to it, in class order
+    class_penalty: Int64Array  # [P, H]
+    class_rules: Int64Array  # [R, 6], class, index in RULES, group, attribute, number, weight; in class order
+    attribute: Int64Array  # [A], numbers in use, ascending
+    attribute_value: Int64Array  # [A, H], -1 for none
     claim_generation: Int64Array  # [N], of the live claim, or of the next one to use this index
     claim_class: Int64Array  # [N], -1 when not live
     claim_slot: Int64Array  # [N], -1 when not live
@@ -217,12 +337,12 @@ class State:
     group_limit: Int64Array  # [L, D]
 
 
-_MAGIC: Final = b"JCMATCH2"
-_HEADER_WORDS: Final = 7
+_MAGIC: Final = b"JCMATCH3"
+_HEADER_WORDS: Final = 10
 
 
 def encode(state: State) -> bytes:
-    """The snapshot: magic, header (D, H, C, M, N, F, L), the arrays of ``State`` in order, CRC-32; little-endian."""
+    """The snapshot, little-endian: magic, header (D, H, C, M, N, F, L, P, R, A), the arrays of ``State``, CRC-32."""
     header = (
         state.dimensions,
         len(state.host_status),
@@ -231,6 +351,9 @@ def encode(state: State) -> bytes:
         len(state.claim_slot),
         len(state.free_claims),
         len(state.limited_group),
+        len(state.class_penalty),
+        len(state.class_rules),
+        len(state.attribute),
     )
     body = [np.array(header, dtype="<i8").tobytes()]
     for name, _ in _layout(*header):
@@ -257,7 +380,9 @@ def decode(data: object) -> State:
     return state
 
 
-def _layout(d: int, h: int, c: int, m: int, n: int, f: int, g: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _layout(
+    d: int, h: int, c: int, m: int, n: int, f: int, g: int, p: int, r: int, a: int
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return (
         ("fitness", (len(FITNESS),)),
         ("host_status", (h,)),
@@ -270,6 +395,12 @@ def _layout(d: int, h: int, c: int, m: int, n: int, f: int, g: int) -> tuple[tup
         ("class_request", (c, d)),
         ("class_shared", (c, d)),
         ("class_allowed", (m, h)),
+        ("class_exclusive", (c,)),
+        ("class_penalised", (c,)),
+        ("class_penalty", (p, h)),
+        ("class_rules", (r, 6)),
+        ("attribute", (a,)),
+        ("attribute_value", (a, h)),
         ("claim_generation", (n,)),
         ("claim_class", (n,)),
         ("claim_slot", (n,)),
@@ -280,11 +411,15 @@ def _layout(d: int, h: int, c: int, m: int, n: int, f: int, g: int) -> tuple[tup
 
 
 def _check_header(header: tuple[int, ...], size: int) -> None:
-    d, h, c, m, n, f, g = header
-    limits = (MAX_DIMENSIONS, MAX_SLOTS, MAX_CLASSES, c, MAX_CLAIMS, n, MAX_CLASSES)
+    d, _, c, _, n, *_ = header
+    limits = (MAX_DIMENSIONS, MAX_SLOTS, MAX_CLASSES, c, MAX_CLAIMS, n, MAX_CLASSES, c, c * MAX_RULES, MAX_ATTRIBUTES)
     within = d >= 1 and all(0 <= count <= limit for count, limit in zip(header, limits, strict=True))
-    if not within or size != 8 * (len(FITNESS) + h + h * d + 5 * c + 2 * c * d + 3 * n + f + g + g * d) + m * h:
+    if not within or size != sum(math.prod(shape) * _width(name) for name, shape in _layout(*header)):
         raise MatchError("the snapshot is damaged (its header does not fit its length); take an older one")
+
+
+def _width(name: str) -> int:
+    return 1 if name == "class_allowed" else 8
 
 
 def _read_arrays(data: bytes, offset: int, header: tuple[int, ...]) -> State:
@@ -324,7 +459,28 @@ def _check_state(state: State) -> None:
     _require(_within(state.class_allowed, 0, 1) and not state.class_allowed[:, ~present].any(), "a wrong mask")
     limited = state.limited_group
     _require(bool(np.all(limited >= 0) and np.all(limited[1:] > limited[:-1])), "a wrong list of limited groups")
+    _check_rules(state, present, usable)
     _check_claims(state, present, usable)
+
+
+def _check_rules(state: State, present: NDArray[np.bool_], usable: NDArray[np.bool_]) -> None:
+    absent = ~usable
+    for marks in (state.class_exclusive, state.class_penalised):
+        _require(_within(marks, 0, 1) and not marks[absent].any(), "an unknown mark of a class")
+    _require(int(state.class_penalised.sum()) == len(state.class_penalty), "a wrong number of penalties")
+    _require(_within(state.class_penalty, 0, MAX_PENALTY), "a penalty out of range")
+    _require(not state.class_penalty[:, ~present].any(), "a penalty without a host")
+    of, kind, group, attribute, number, weight = state.class_rules.T
+    _require(_within(of, 0, len(usable) - 1) and bool(usable[of].all() and np.all(of[1:] >= of[:-1])), "a lost rule")
+    _require(not len(of) or int(np.bincount(of).max()) <= MAX_RULES, "too many rules of a class")
+    _require(_within(kind, 0, len(RULES) - 1) and bool(np.all(group >= 0)), "an unknown rule")
+    _require(_within(attribute, -1, MAX_ATTRIBUTES - 1), "an attribute out of range")
+    _require(bool(np.all((kind != BALANCE) | (attribute >= 0))), "a balance over no attribute")
+    _require(_within(number, 1, MAX_CLAIMS) and _within(weight, 0, MAX_PENALTY), "a rule out of range")
+    known = state.attribute
+    _require(_within(known, 0, MAX_ATTRIBUTES - 1) and bool(np.all(known[1:] > known[:-1])), "a wrong attribute")
+    _require(_within(state.attribute_value, -1, MAX_SLOTS - 1), "a value out of range")
+    _require(bool(np.all(state.attribute_value[:, ~present] == -1)), "a value without a host")
 
 
 def _check_claims(state: State, present: NDArray[np.bool_], usable: NDArray[np.bool_]) -> None:

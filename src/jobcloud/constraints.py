@@ -1,7 +1,7 @@
 """Where a task may run, as text about host attributes → a mask over the matcher's slots.
 
-A mask is made once per class and costs a placement nothing; limits per host and group are the matcher's own
-(``Matcher.add_class``). The texts are described in ``docs/matcher.md``.
+A mask is made once per class and costs a placement nothing; rules on where the other tasks of a group are, are the
+matcher's own (``at_most``, ``near`` and ``balanced``). The texts are described in ``docs/matcher.md``.
 """
 
 from __future__ import annotations
@@ -101,6 +101,28 @@ def mask(constraints: Iterable[Constraint], hosts: Sequence[Mapping[str, str] | 
     """
     wanted = tuple(constraints)
     return np.array([h is not None and all(c.holds(h) for c in wanted) for h in hosts], dtype=np.bool_)
+
+
+def penalties(soft: Iterable[tuple[Constraint, int]], hosts: Sequence[Mapping[str, str] | None]) -> NDArray[np.int64]:
+    """int64[len(hosts)] for ``add_class(penalty=…)``: the sum of the weights of the constraints that do not hold.
+
+    Weights are in the matcher's units: 2**20 is worth one dimension of a host wholly free.
+    """
+    wanted = tuple(soft)
+    costs = [0 if h is None else sum(weight for c, weight in wanted if not c.holds(h)) for h in hosts]
+    return np.array(costs, dtype=np.int64)
+
+
+def numbers(attribute: str, hosts: Sequence[Mapping[str, str] | None]) -> NDArray[np.int64]:
+    """int64[len(hosts)] for ``Matcher.set_attribute``: equal values get equal numbers, in sorted order; -1: none."""
+    texts = [None if h is None else h.get(attribute) for h in hosts]
+    number = {text: i for i, text in enumerate(sorted({text for text in texts if text is not None}))}
+    return np.array([-1 if text is None else number[text] for text in texts], dtype=np.int64)
+
+
+def failing(constraints: Iterable[Constraint], hosts: Sequence[Mapping[str, str] | None]) -> tuple[int, ...]:
+    """For each constraint, on how many of the hosts it does not hold."""
+    return tuple(sum(h is not None and not c.holds(h) for h in hosts) for c in constraints)
 
 
 def _number(text: str) -> Decimal | None:

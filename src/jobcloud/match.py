@@ -11,26 +11,34 @@ from jobcloud._match import Matcher as CompiledMatcher
 from jobcloud._match import vector_path
 from jobcloud._match_py import Matcher as PlainMatcher
 from jobcloud._match_types import (
+    BY_HOST,
     ENGINES,
     FITNESS,
     MAX_AMOUNT,
     MAX_DIMENSIONS,
+    MAX_PENALTY,
     REFUSED,
     UNTRIED,
     MatchError,
     MatchStateError,
     Nearest,
     Refusal,
+    Rule,
+    at_most,
+    balanced,
+    near,
 )
 
 Matcher = CompiledMatcher
 AnyMatcher: TypeAlias = CompiledMatcher | PlainMatcher
 
 __all__ = [
+    "BY_HOST",
     "ENGINES",
     "FITNESS",
     "MAX_AMOUNT",
     "MAX_DIMENSIONS",
+    "MAX_PENALTY",
     "REFUSED",
     "UNTRIED",
     "AnyMatcher",
@@ -41,5 +49,9 @@ __all__ = [
     "Nearest",
     "PlainMatcher",
     "Refusal",
+    "Rule",
+    "at_most",
+    "balanced",
+    "near",
     "vector_path",
 ]
