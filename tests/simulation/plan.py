@@ -40,6 +40,12 @@ POINTS: tuple[str, ...] = (
     *(f"{when} {name}" for name in SENT_NAMES for when in ("before", "after")),
 )  # fmt: skip
 
+# Those of the steps of a write and of the election in ZooKeeper, which only some histories have.
+ZOOKEEPER_POINTS: tuple[str, ...] = tuple(
+    f"{when} {stage}" for stage in ("epoch", "part", "segment", "unfold", "candidate") for when in ("before", "after")
+)
+ALL_POINTS = POINTS + ZOOKEEPER_POINTS
+
 # What brings a scheduler to a point where it does not come by itself.
 _LEADS_TO: dict[str, str] = {
     "stop": "store_fails",
@@ -76,7 +82,8 @@ _WEIGHTS = {
     "finish_twice": 3, "start_fails": 2, "clock": 3, "put_app": 2, "put_job": 5, "remove_job": 2, "remove_app": 1,
     "app_mark": 2, "job_mark": 4, "trigger": 8, "kill_task": 3,
 }  # fmt: skip
-KINDS = tuple(_WEIGHTS)
+_ZOOKEEPER_WEIGHTS = {"session_cut": 4, "request_lost": 4, "request_late": 4, "answer_lost": 4, "crash": 6, "pause": 3}
+_ZOOKEEPER_SHARE = 4  # one in so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +96,20 @@ class Fault:
     b: int
 
     def __str__(self) -> str:
-        what = f" {POINTS[self.a % len(POINTS)]!r}" if self.kind in ("crash", "pause") else f" {self.a}"
+        what = f" {ALL_POINTS[self.a]!r}" if self.kind in ("crash", "pause") else f" {self.a}"
         return f"{self.at / 1000:8.3f}s {self.kind}{what} {self.b}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`agents`: cpus of each. `jobs`: how many there are at first."""
+    """`agents`: cpus of each. `jobs`: how many there are at first. `zookeeper`: the state is there, not in memory."""
 
     seed: int
     agents: tuple[int, ...]
     jobs: int
     length_ms: int
     faults: tuple[Fault, ...]
+    zookeeper: bool = False
 
 
 def make_plan(seed: int) -> Plan:
@@ -111,7 +119,7 @@ def make_plan(seed: int) -> Plan:
     length = dice.randint(25_000, 50_000)
     faults: list[Fault] = []
     for number in range(dice.randint(8, 30)):
-        kind = dice.choices(KINDS, list(_WEIGHTS.values()))[0]
+        kind = dice.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
         at = dice.randrange(500, length)
         fault = Fault(at, kind, dice.randrange(1_000_000), dice.randrange(1_000_000))
         if kind in ("crash", "pause"):
@@ -119,7 +127,29 @@ def make_plan(seed: int) -> Plan:
             fault = Fault(at, kind, (seed * 7 + number * 11) % len(POINTS), fault.b)
             faults += _to_get_there(fault, dice)
         faults.append(fault)
-    return Plan(seed, agents, dice.randint(3, 6), length, tuple(sorted(faults, key=lambda one: one.at)))
+    jobs = dice.randint(3, 6)
+    zookeeper = seed % _ZOOKEEPER_SHARE == 0
+    if zookeeper:
+        faults += _of_zookeeper(seed, length)
+    return Plan(seed, agents, jobs, length, tuple(sorted(faults, key=lambda one: one.at)), zookeeper)
+
+
+def _of_zookeeper(seed: int, length: int) -> list[Fault]:
+    dice = random.Random(f"zookeeper {seed}")
+    faults: list[Fault] = []
+    for number in range(dice.randint(2, 8)):
+        kind = dice.choices(list(_ZOOKEEPER_WEIGHTS), list(_ZOOKEEPER_WEIGHTS.values()))[0]
+        fault = Fault(dice.randrange(500, length), kind, dice.randrange(1_000_000), dice.randrange(1_000_000))
+        if kind in ("crash", "pause"):
+            point = len(POINTS) + (seed // _ZOOKEEPER_SHARE * 3 + number * 7) % len(ZOOKEEPER_POINTS)
+            fault = Fault(fault.at, kind, point, fault.b)
+            if ALL_POINTS[point].endswith(("epoch", "candidate")):
+                faults.append(Fault(fault.at + 50, "second_leader", 0, 0))
+                faults.append(Fault(fault.at + 60, "session_cut", 0, 8_000))
+            elif ALL_POINTS[point].endswith("unfold"):
+                faults.append(Fault(fault.at + 50, "remove_app", fault.b, 0))
+        faults.append(fault)
+    return faults
 
 
 def _to_get_there(fault: Fault, dice: random.Random) -> list[Fault]:

@@ -25,7 +25,7 @@ from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, Call, Kind
 from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
 from jobcloud.offers import amounts
-from jobcloud.ports import StoredWrite
+from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.server import records
 
 if TYPE_CHECKING:
@@ -174,6 +174,16 @@ class Promise:
         for (kind, key), record in decoded.items():
             if kind is Kind.JOB_STATE and isinstance(record, JobState):
                 self._considered(key, record, before, decoded)
+
+    def loaded(self, stored: StoredRecords) -> None:
+        """What is read is what was written, all of it and nothing else, through parts, cleaning and lost answers."""
+        found = {(kind, key): value for kind, each in stored.records.items() for key, value in each.items()}
+        entries = self._world.server.entries
+        if stored.faults:
+            self._world.violation(f"7: damage is reported where there is none: {stored.faults}")
+        if found != entries:
+            wrong = [place for place in found.keys() | entries.keys() if found.get(place) != entries.get(place)]
+            self._world.violation(f"7: what is read differs from what was written: {sorted(wrong)[:5]}")
 
     def _firing_written(self, key: str, record: Any, batch: dict[Any, Any]) -> None:
         if record is not None:

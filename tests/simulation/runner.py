@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .plan import POINTS, make_plan
+from .plan import ALL_POINTS, make_plan
 from .shrink import shrink, tell
 from .world import History, play
 
@@ -100,8 +100,8 @@ def _report(summary: Summary, seconds: float) -> None:
         f"{summary.histories} histories, {summary.steps} steps (the shortest {summary.fewest_steps}), {seconds:.0f} s"
     )
     print(f"{sum(summary.happened.values())} faults and calls: {dict(summary.happened.most_common())}")
-    missed = [point for point in POINTS if not summary.hit[point]]
-    print(f"{len(POINTS) - len(missed)} of {len(POINTS)} points of crash or pause hit; not: {missed}")
+    missed = [point for point in ALL_POINTS if not summary.hit[point]]
+    print(f"{len(ALL_POINTS) - len(missed)} of {len(ALL_POINTS)} points of crash or pause hit; not: {missed}")
     print(f"{len(summary.overlaps)} overlaps that a policy explains, such as {summary.overlaps[:3]}")
     print(f"longest until all was well again: {summary.slowest_ms / 1000:g} s of virtual time; hash {summary.hash}")
     print(f"{len(summary.failed)} histories broke a promise: {summary.failed[:50]}")

@@ -22,6 +22,8 @@ from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.server.leader import Arrived, CoreFailed, Item, Leader, Order, refuse
 from jobcloud.server.records import Restored
 
+from .zookeeper import SimZooKeeperStore
+
 if TYPE_CHECKING:
     from .world import World
 
@@ -291,9 +293,11 @@ class Process:
         self.missed: deque[tuple[SimSession, bytes]] = deque()
         self._turn_at = -1
         self.driver: SimDriver | None = None
+        self.store: Any = SimZooKeeperStore(world, self) if world.plan.zookeeper else SimStore(world, self)
         self.leader: Leader[SimCore] = Leader(
-            SimStore(world, self), self._make_driver, self._restore, self._tell, now_ms=world.clock
-        )
+            self.store, self._make_driver, self._restore, self._tell, now_ms=world.clock,
+            may_send=self._entitled,
+        )  # fmt: skip
 
     @property
     def partitioned(self) -> bool:
@@ -346,7 +350,23 @@ class Process:
     # ---- the loop --------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        self._guarded(self._begin)
+        if self.world.plan.zookeeper:
+            self._guarded(self._stand_by)
+        else:
+            self._guarded(self._begin)
+
+    def _stand_by(self) -> None:
+        """Wait for the turn, as the oldest candidate in ZooKeeper."""
+        if self.dead:
+            return
+        if not self.stopped and self.store.leads():
+            self.world.note(f"{self.name} is elected")
+            self._begin()
+        else:
+            self.world.later(self.world.dice.randint(50, 500), self._guarded, self._stand_by)
+
+    def _entitled(self) -> bool:
+        return not self.world.plan.zookeeper or self.store.election.holds()
 
     def _begin(self) -> None:
         self.leader.acquire()
@@ -379,11 +399,19 @@ class Process:
         if planned != self._turn_at or self.dead or self._busy or not self._ready:
             return
         self._turn_at = -1
+        if self.world.plan.zookeeper and not self._entitled():
+            self._guarded(self._stand_still)
+            return
         taken = list(self.inbox)
         self.inbox.clear()
         self._guarded(lambda: self._process(taken))
         if self.ready:
             self._turn_in(0 if self.inbox else max(1, self.leader.wake_ms()))
+
+    def _stand_still(self) -> None:
+        """While the leadership is in doubt nothing is decided; what arrives waits."""
+        self.store.check()
+        self._turn_in(100)
 
     def _process(self, items: list[Item]) -> None:
         try:
@@ -419,6 +447,7 @@ class Process:
         with suppress(Crash):
             self.leader.disconnect()
         self.dead = True
+        self.store.close()
         self.world.promise.process_ended(self)
 
     def _recover(self, problem: str) -> None:
@@ -438,7 +467,12 @@ class Process:
 
     def _again(self) -> None:
         if not self.dead:
-            self._guarded(self._lead)
+            self._guarded(self._lead_again)
+
+    def _lead_again(self) -> None:
+        if self.world.plan.zookeeper:
+            self.store.check()
+        self._lead()
 
     # ---- what the leader is given ----------------------------------------------------------------------------
 

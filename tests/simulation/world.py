@@ -18,19 +18,21 @@ from jobcloud.adapters.memory import MemoryServer
 
 from .cluster import Cluster, Host
 from .operators import Operators
-from .plan import POINTS, START, Fault, Plan
+from .plan import ALL_POINTS, START, Fault, Plan
 from .promise import Promise, Truth
 from .schedulers import POLICY, Process
+from .zookeeper import SimServer, read_as_it_is, small
 
 # Longest virtual time from the last fault until all is well, and from the last job's removal until all is at rest.
 SETTLE_MS = 150_000
 REST_MS = 60_000
 _MOST_STEPS = 60_000
+FEWEST_STEPS = 500
 _DAY_MS = 25 * 3_600_000
 # Faults that wait for their occasion: each takes effect once, the next time it can.
 _OCCASIONS = frozenset(
     {"store_fails", "store_lies", "update_lost", "update_doubled", "update_late", "call_lost", "finish_twice",
-     "start_fails"}
+     "start_fails", "request_lost", "request_late", "answer_lost"}
 )  # fmt: skip
 _OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger",
                         "kill_task"})  # fmt: skip
@@ -61,7 +63,9 @@ class World:
         self.now = START
         self.wall = 0  # how far the schedulers' clocks are off
         self.dice = random.Random(f"world {plan.seed}")
-        self.server = MemoryServer()
+        self.server = MemoryServer()  # what is durable: the store itself, or what ZooKeeper's has to hold
+        self.zookeeper = SimServer()
+        self.durable = 0
         self.store_down_until = 0
         self.processes: list[Process] = []
         self.most_failures = POLICY.most_failures
@@ -102,6 +106,10 @@ class World:
         self.now = max(self.now, instant)
         self._depth -= nested
 
+    def may_wait(self) -> bool:
+        """Whether somebody may wait while the world goes on; not where others wait already."""
+        return self._depth < 3
+
     def number(self) -> int:
         self._numbers += 1
         return self._numbers
@@ -139,7 +147,7 @@ class World:
         """A fault of the plan comes."""
         kind, a, b = fault.kind, fault.a, fault.b
         if kind in ("crash", "pause"):
-            self._armed[POINTS[a % len(POINTS)]] = fault
+            self._armed[ALL_POINTS[a]] = fault
         elif kind in _OCCASIONS:
             self._occasions[kind] += 1 + b % 3
         else:
@@ -159,6 +167,11 @@ class World:
 
     def _store_down(self, a: int, b: int) -> None:
         self.store_down_until = self.now + a % 6_000
+
+    def _session_cut(self, a: int, b: int) -> None:
+        """A process and ZooKeeper do not reach each other: shorter or longer than a session lasts."""
+        if living := self.living():
+            living[a % len(living)].store.session.cut(200 + b % 9_000)
 
     def _stream_cut(self, a: int, b: int) -> None:
         for session in list(self.cluster.sessions.values()):
@@ -254,6 +267,8 @@ class World:
         self.start_process()
         self.operators.set_up(self.plan.jobs)
         self.run_until(START + self.plan.length_ms)
+        while self.history.steps < FEWEST_STEPS:
+            self.run_until(self.now + 500)
         self._heal()
         due_until = self.clock()
         self.history.settled_ms = self._until(lambda p: self.promise.unsettled(p, due_until), SETTLE_MS, "6: ")
@@ -262,6 +277,8 @@ class World:
         self._until(self.promise.unrest, REST_MS, "3: at rest ")
         self.wall += _DAY_MS
         self._until(self.promise.leftovers, 12_000, "3: at rest there is left ")
+        if self.plan.zookeeper:
+            self.promise.loaded(read_as_it_is(self))
 
     def _heal(self) -> None:
         """Nothing goes wrong any more; what is broken is mended."""
@@ -271,6 +288,8 @@ class World:
         self.store_down_until = 0
         for process in self.living():
             process.partition_until = 0
+            if self.plan.zookeeper:
+                process.store.session.mend()
         for host in list(self.cluster.hosts):
             if host.dead:
                 self.cluster.replace_host(host)
@@ -321,7 +340,10 @@ def play(plan: Plan) -> History:
     """Run a plan. No exception but those of a defect in the simulator itself, or KeyboardInterrupt."""
     world = World(plan)
     real_now, mesos.now_ms = mesos.now_ms, world.clock
+    limits = small() if plan.zookeeper else []
     logger, alarm = logging.getLogger("jobcloud.mesos"), _Alarm(world)
+    quiet = logging.getLogger("jobcloud.zookeeper")
+    quiet_before, quiet.disabled = quiet.disabled, True
     level, propagates = logger.level, logger.propagate
     logger.addHandler(alarm)
     logger.setLevel(logging.ERROR)
@@ -336,6 +358,9 @@ def play(plan: Plan) -> History:
         pass
     finally:
         mesos.now_ms = real_now
+        for module, name, limit in limits:
+            setattr(module, name, limit)
+        quiet.disabled = quiet_before
         logger.removeHandler(alarm)
         logger.setLevel(level)
         logger.propagate = propagates

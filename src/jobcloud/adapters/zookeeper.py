@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,7 +128,7 @@ class ZooKeeperStore:
     def _raise_epoch(self) -> int:
         token = uuid.uuid4().hex
         data = json.dumps({"leader": self._name, "token": token}).encode()
-        path, deadline = self._session.path(_EPOCH), time.monotonic() + self._session.timeout_s
+        path, deadline = self._session.path(_EPOCH), self._session.monotonic() + self._session.timeout_s
         self._image = None
         while True:
             try:
@@ -140,7 +139,7 @@ class ZooKeeperStore:
                 self.requests += 1
             except (zk.BadVersionError, NoAnswer) as error:
                 # Somebody else was quicker, or nobody knows whether we were: look again.
-                if time.monotonic() > deadline:
+                if self._session.monotonic() > deadline:
                     raise StoreError(f"the epoch could not be raised: {error}") from error
 
     def _set_epoch(self, data: bytes, version: int) -> None:
@@ -281,14 +280,14 @@ class ZooKeeperStore:
 
         `witness` is a node and what it begins with once the transaction has taken effect.
         """
-        deadline = time.monotonic() + self._session.timeout_s
+        deadline = self._session.monotonic() + self._session.timeout_s
         while True:
             try:
                 results = self._session.ask(lambda client: self._transaction(client, epoch, operations, version))
             except NoAnswer:
                 if witness is not None and self._came_through(witness, deadline):
                     break
-                if time.monotonic() > deadline or (operations and witness is None):
+                if self._session.monotonic() > deadline or (operations and witness is None):
                     raise
                 continue
             if (problem := failed(results)) is None:
@@ -331,9 +330,9 @@ class ZooKeeperStore:
             except zk.NoNodeError:
                 return False
             except NoAnswer:
-                if time.monotonic() > deadline:
+                if self._session.monotonic() > deadline:
                     raise
-                time.sleep(0.05)
+                self._session.pause(0.05)
 
     # ---------------------------------------------------------------------------------------------------- reading
 

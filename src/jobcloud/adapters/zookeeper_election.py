@@ -140,19 +140,25 @@ class ZooKeeperElection:
     def _watch(self) -> None:
         """Ask after our own node, again and again, for as long as we lead."""
         pause = threading.Event()
-        while not (self._lost or self._over()):
-            asked, limit = self._monotonic(), self._session.timeout_s * _TRUST
-            try:
-                if self._session.ask(lambda client: client.exists_async(self._own), limit) is None:
-                    self._lose("its node in the election was removed")
-                else:
-                    self._answered = max(self._answered, asked)
-            except (StoreError, zk.KazooException) as error:
-                if self._over():
-                    return
-                _log.warning("no sign of ZooKeeper: %s", error)
-            self.holds()
+        while self._look_after_node():
             pause.wait(self._session.timeout_s / _HEARTBEATS)
+
+    def _look_after_node(self) -> bool:
+        """Whether it is worth asking again."""
+        if self._lost or self._over():
+            return False
+        asked, limit = self._monotonic(), self._session.timeout_s * _TRUST
+        try:
+            if self._session.ask(lambda client: client.exists_async(self._own), limit) is None:
+                self._lose("its node in the election was removed")
+            else:
+                self._answered = max(self._answered, asked)
+        except (StoreError, zk.KazooException) as error:
+            if self._over():
+                return False
+            _log.warning("no sign of ZooKeeper: %s", error)
+        self.holds()
+        return True
 
     def _over(self) -> bool:
         return self._resigned or self._session.closed

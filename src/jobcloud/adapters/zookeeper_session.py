@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -114,6 +115,14 @@ class ZooKeeperSession:
     def losses(self) -> int:
         """How many sessions have been lost so far."""
         return self._lost
+
+    def monotonic(self) -> float:
+        """Seconds, of the clock that time limits are measured by."""
+        return time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Wait before asking again."""
+        time.sleep(seconds)
 
     def path(self, *names: str) -> str:
         return "/".join((self.root, *names))
