@@ -376,6 +376,31 @@ def test_a_trigger_answers_with_the_run_it_made(api: Client, loop: FakeLoop, hel
     assert api.get(f"runs/{answer.json()['id']}").json()["state"] == "WAITING"
 
 
+def test_a_dead_run_is_listed_and_can_be_put_back(api: Client, loop: FakeLoop, demo: str) -> None:
+    body = job_body(retryCount=1, retryDelaySeconds=0.5, retryJitter=0, shardingTotalCount=1)
+    assert api.post("jobs", json=body).status_code == 201
+    run = api.post("jobs/hello/trigger").json()["id"]
+    loop.subscribe()
+    for wait in (0, 500):
+        loop.offer()
+        (task_id,) = loop.tick(wait)
+        loop.update(task_id, "TASK_FAILED", "it broke")
+    (found,) = api.get("runs", params={"state": "DEAD"}).json()["items"]
+    (shard,) = found["shards"]
+    assert (found["id"], found["state"], shard["state"], shard["retries"]) == (run, "DEAD", "DEAD", 1)
+    assert api.get("jobs/hello").json()["deadRuns"] == 1
+    assert [task["id"] for task in api.get("tasks", params={"state": "dead"}).json()["items"]] == [task_id]
+    reasons = api.get("jobs/hello/explain").json()["reasons"]
+    assert next(reason["code"] for reason in reasons) == "dead"
+    answer = api.post(f"runs/{run}/retry")
+    assert (answer.status_code, answer.json()["state"]) == (202, "WAITING")
+    assert api.get("jobs/hello").json()["deadRuns"] == 0
+    assert "runId" in issues(api.post(f"runs/{run}/retry"), "conflict")
+    assert "item" in issues(api.post(f"runs/{run}/retry", params={"item": 9}), "not-found")
+    assert api.post(f"runs/{run}/retry", params={"item": "x"}).status_code == 422
+    assert api.post("runs/nope/retry").status_code == 404
+
+
 def test_resident_and_disabled_jobs_cannot_be_triggered(api: Client, hello: str) -> None:
     assert api.post("jobs", json=job_body("always", jobExecutionType="DAEMON")).status_code == 201
     assert api.post("jobs/always/trigger").status_code == 409

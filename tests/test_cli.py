@@ -276,6 +276,26 @@ def test_jobs_are_triggered_switched_shown_and_removed(run: Run, loop: FakeLoop,
     assert run("job", "show", "hello").code == 4
 
 
+def test_a_dead_run_is_listed_and_put_back(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    changes = ("retryCount=1", "retryDelaySeconds=0.5", "retryJitter=0", "shardingTotalCount=1")
+    assert run("job", "update", "hello", *(word for one in changes for word in ("--set", one))).code == 0
+    (task_id,) = launch(loop)
+    loop.update(task_id, "TASK_FAILED")
+    assert "no runs" in run("runs", "--state", "dead").out
+    loop.offer()
+    (task_id,) = loop.tick(500)
+    loop.update(task_id, "TASK_FAILED")
+    (found,) = run("runs", "hello", "--state", "dead", "--json").json
+    assert "1 DEAD" in run("runs", "--state", "DEAD").out
+    assert "used up" in run("explain", "hello").out
+    assert re.search(r"dead runs +1", run("job", "show", "hello").out)
+    assert run("retry", found["id"], "--shard", "7").code == 4
+    assert f"{found['id']} is WAITING" in run("retry", found["id"]).out
+    assert run("retry", found["id"]).code == 1
+    assert run("retry", "nope", "--json").code == 4
+
+
 # ----------------------------------------------------------------------------------------------------- what happens
 
 

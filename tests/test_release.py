@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jobcloud.model import Execution, Shard, ShardState
-from jobcloud.release import BACKOFF_MOST_MS, PROVEN_MS, after, backoff_ms
+from core_world import make_job
+from jobcloud.model import Execution, Job, Shard, ShardState
+from jobcloud.release import AVOID_MS, PROVEN_MS, after, backoff_ms, longest_ms, retry_ms
 from jobcloud.status import End
 
 AT = 1_000_000
@@ -20,10 +24,11 @@ def ended(
     *,
     wanted: bool = True,
     daemon: bool = False,
-    failover: bool = False,
-    most: int = 10,
+    job: Job | None = None,
+    **fields: Any,
 ) -> Shard:
-    return after(shard, end, AT, "why", wanted=wanted, daemon=daemon, failover=failover, most_failures=most)
+    job = job or make_job(**fields)
+    return after(shard, end, AT, "why", job, wanted=wanted, daemon=daemon, failover=job.failover, seed="x/0")
 
 
 FINAL = {
@@ -70,8 +75,10 @@ def test_losses_in_a_row_are_limited() -> None:
     for failures in range(1, 11):
         shard = ended(End.LOST, shard, failover=True)
         assert (shard.state, shard.failures) == (ShardState.WAITING, failures)
-    assert ended(End.LOST, shard, failover=True).state is ShardState.FAILED
-    assert ended(End.INVALID, shard).state is ShardState.FAILED
+    assert ended(End.LOST, shard, failover=True).state is ShardState.DEAD
+    assert ended(End.INVALID, shard).state is ShardState.DEAD
+    assert ended(End.LOST, shard).state is ShardState.FAILED  # its job asks for no repeats of that
+    assert ended(End.LOST, shard, failover=True, failover_attempts=11).state is ShardState.WAITING
     assert ended(End.LOST, shard, daemon=True).state is ShardState.WAITING
 
 
@@ -80,6 +87,55 @@ def test_an_attempt_that_ran_long_starts_the_count_anew() -> None:
     assert ended(End.LOST, tired, failover=True).failures == 1
 
 
-def test_the_back_off_doubles_up_to_a_minute() -> None:
-    assert [backoff_ms(n) for n in range(8)] == [1000, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000]
-    assert backoff_ms(10_000) == BACKOFF_MOST_MS
+def test_the_back_off_doubles_up_to_its_most() -> None:
+    waits = [backoff_ms(n, 1000, 60_000) for n in range(8)]
+    assert waits == [1000, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000]
+    assert backoff_ms(10_000, 100, 604_800_000) == 604_800_000
+
+
+def test_a_failure_of_its_own_is_repeated_as_often_as_the_job_says_and_no_more() -> None:
+    shard = ACTIVE
+    for retries in range(1, 4):
+        shard = ended(End.FAILED, shard, retry_count=3)
+        assert (shard.state, shard.retries, shard.failures) == (ShardState.WAITING, retries, 0)
+        assert shard.execution is Execution.READY
+        assert not shard.avoid_ms  # no agent is to blame
+    assert ended(End.FAILED, shard, retry_count=3).state is ShardState.DEAD
+    assert ended(End.LOST, shard, retry_count=3).state is ShardState.FAILED
+    assert ended(End.FAILED, ACTIVE).state is ShardState.FAILED
+    assert ended(End.FAILED, shard, wanted=False, retry_count=9).state is ShardState.FAILED
+
+
+def test_losses_and_failures_are_counted_apart() -> None:
+    lost = ended(End.LOST, ACTIVE, failover=True, retry_count=1)
+    assert (lost.failures, lost.retries) == (1, 0)
+    failed = ended(End.FAILED, lost, failover=True, retry_count=1)
+    assert (failed.state, failed.failures, failed.retries) == (ShardState.WAITING, 0, 1)
+    again = ended(End.LOST, failed, failover=True, retry_count=1)
+    assert (again.state, again.failures, again.retries) == (ShardState.WAITING, 1, 1)
+
+
+@given(st.integers(1, 1000), st.integers(100, 10_000), st.integers(0, 1000), st.text(max_size=20))
+def test_the_wait_before_a_retry_is_the_back_off_and_at_most_the_jitter_more(
+    retries: int, first: int, jitter: int, seed: str
+) -> None:
+    job = make_job(retry_count=1000, retry_delay_ms=first, retry_most_ms=600_000, retry_jitter=jitter)
+    least = backoff_ms(retries, first, 600_000)
+    wait = retry_ms(job, retries, seed)
+    assert least <= wait <= least + least * jitter // 1000 <= longest_ms(job, Shard(retries=retries))
+    assert wait == retry_ms(job, retries, seed)
+
+
+def test_shards_that_failed_together_come_back_apart() -> None:
+    job = make_job(retry_delay_ms=100_000, retry_jitter=500)
+    waits = [retry_ms(job, 1, f"report.1/{item}") for item in range(200)]
+    assert len(set(waits)) > 150
+    assert max(waits) - min(waits) > 40_000
+
+
+def test_only_the_agent_that_lost_an_attempt_is_avoided_and_for_a_while_only() -> None:
+    for end in (End.LOST, End.NOT_STARTED, End.INVALID, End.KILLED):
+        for daemon in (False, True):
+            assert ended(end, daemon=daemon, failover=True).avoid_ms == AT + 1000 + AVOID_MS
+    assert not ended(End.FAILED, daemon=True).avoid_ms
+    assert not ended(End.SUCCEEDED, daemon=True).avoid_ms

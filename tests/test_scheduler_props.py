@@ -37,6 +37,7 @@ from jobcloud.messages import (
     RemoveApp,
     RemoveJob,
     Resubscribe,
+    Retry,
     Save,
     SetAppEnabled,
     SetJobEnabled,
@@ -269,6 +270,7 @@ class World:
             (RemoveJob(at, job.name), 0.7),
             (RemoveApp(at, app, jobs=dice.random() < 0.3), 0.5),
             (KillTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
+            (Retry(at, dice.choice(["x", *self.scheduler.firings]), dice.choice((None, None, 0, 1))), 3),
         ]
         self.handle(dice.choices([one for one, _ in commands], [weight for _, weight in commands])[0])
 
@@ -291,6 +293,10 @@ class World:
             catch_up=dice.choice((CatchUp.SKIP, CatchUp.ONCE)),
             priority=dice.choice((0, 0, 5)),
             firing_listener="shop:Stage" if kind is JobKind.TRANSIENT and dice.random() < 0.3 else "",
+            retry_count=dice.choice((0, 0, 2)),
+            retry_delay_ms=dice.choice((100, 1_000, 10_000)),
+            retry_most_ms=10_000,
+            failover_attempts=dice.choice((1, 10)),
         )
 
     def step(self) -> None:

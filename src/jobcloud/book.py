@@ -32,10 +32,9 @@ class Policy:
     misfire_threshold_ms: int = 5_000
     #: firings of one job that may wait at once
     most_waiting: int = 100
-    #: attempts in a row that the infrastructure may lose before the shard has failed
-    most_failures: int = 10
-    #: ended firings kept per job
+    #: ended firings kept per job; besides, those with shards that are DEAD
     history: int = 50
+    most_dead: int = 100
     reconcile_interval_ms: int = 900_000
     reconcile_first_ms: int = 1_000
     reconcile_most_ms: int = 60_000

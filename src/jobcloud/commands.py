@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from jobcloud import launch
 from jobcloud.book import Book
@@ -17,12 +17,13 @@ from jobcloud.messages import (
     PutJob,
     RemoveApp,
     RemoveJob,
+    Retry,
     SetAppEnabled,
     SetJobEnabled,
     Topic,
     Trigger,
 )
-from jobcloud.model import Cause, Job, JobKind, JobState
+from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState
 from jobcloud.rounds import Rounds
 from jobcloud.tasks import Tasks
 from jobcloud.timetable import Timetable
@@ -146,11 +147,7 @@ class Commands:
             raise Conflict(f"job {job.name} is resident: it cannot be triggered", field="jobName")
         if not self._book.enabled(job.name):
             raise Conflict(f"job {job.name} or its app is disabled", field="jobName", fix="enable it first")
-        waiting = len(self._book.queue.unfinished(job.name))
-        if waiting >= self._book.policy.most_waiting:
-            raise Conflict(
-                f"{waiting} firings of job {job.name} wait already", field="jobName", fix="let them run first"
-            )
+        self._check_waiting(job.name, "jobName")
         self._timetable.enqueue(job, Cause.TRIGGER, event.at, event.at)
 
     def kill_task(self, event: KillTask) -> None:
@@ -162,6 +159,65 @@ class Commands:
             self._inquiries.send_kill(task, event.at)
         else:
             self._tasks.kill(task, event.at)
+
+    def retry(self, event: Retry) -> None:
+        firing = self._book.firings.get(event.firing_id)
+        if firing is None:
+            raise NotFound(f"there is no run {event.firing_id}", field="runId", fix="`jobcloud runs` lists them")
+        job = self._book.jobs.get(firing.job)
+        shards = self._failed_shards(firing, event.item)
+        if job is None or firing.cause is Cause.DAEMON:
+            raise Conflict(f"{firing.id} starts again by itself, or its job is gone", field="runId", fix="nothing")
+        if not self._book.enabled(job.name):
+            raise Conflict(f"job {job.name} or its app is disabled", field="runId", fix="enable it first")
+        if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):
+            raise Conflict(
+                f"job {job.name} has other shards now than the run: {job.shard_count}, not {len(firing.work)}",
+                field="runId", fix=f"`jobcloud job trigger {job.name}` makes a new run",
+            )  # fmt: skip
+        if not firing.ended_ms and not self._book.wanted(firing):
+            raise Conflict(f"{firing.id} is being ended", field="runId", fix="wait until it has ended")
+        if firing.stepped and firing.shards[-1].state is ShardState.ACTIVE:
+            raise Conflict(f"the listener is being called after {firing.id}", field="runId", fix="wait for its end")
+        self._check_waiting(job.name, "runId")
+        changes = {item: _fresh(shard) for item, shard in shards.items()}
+        if firing.ended_ms:
+            put_back = tuple(changes.get(item, shard) for item, shard in enumerate(firing.shards))
+            generation = self._book.states[job.name].generation
+            self._firings.reopen(replace(firing, generation=generation, shards=put_back, ended_ms=0))
+        else:
+            self._firings.put_shards(firing.id, changes, event.at)
+            self._book.work()
+        text = f"{len(changes)} shards are put back by an operator"
+        self._book.publish(event.at, Topic.FIRED, text, job=job.name, firing_id=firing.id)
+
+    def _failed_shards(self, firing: Firing, item: int | None) -> dict[int, Shard]:
+        """What an operator may put back. Raises NotFound, Conflict."""
+        if item is not None and not 0 <= item < len(firing.work):
+            raise NotFound(f"{firing.id} has no shard {item}", field="item", fix=f"0 to {len(firing.work) - 1}")
+        failed = {
+            number: shard
+            for number, shard in enumerate(firing.shards)
+            if shard.state in _MAY_BE_PUT_BACK and item in (None, number)
+        }
+        if firing.stepped and failed:
+            before, after = len(firing.shards) - 2, len(firing.shards) - 1
+            if before in failed:  # what it kept from running
+                failed |= {number: shard for number, shard in enumerate(firing.work) if not shard.attempt}
+            if firing.shards[after].state.ended:  # it is called once more, after what is put back
+                failed[after] = firing.shards[after]
+        if not failed:
+            what = f"shard {item}" if item is not None else "no shard"
+            problem = (
+                f"{what} of {firing.id} has not failed" if item is not None else f"{what} of {firing.id} has failed"
+            )
+            raise Conflict(problem, field="runId", fix="only what is DEAD, FAILED or KILLED can be put back")
+        return failed
+
+    def _check_waiting(self, job: str, field: str) -> None:
+        waiting = len(self._book.queue.unfinished(job))
+        if waiting >= self._book.policy.most_waiting:
+            raise Conflict(f"{waiting} firings of job {job} wait already", field=field, fix="let them run first")
 
     def _remove_job(self, job: Job, at: int) -> None:
         # First of all: what a resident job loses it would otherwise start again.
@@ -193,7 +249,19 @@ class Commands:
         self._firings.ensure_daemon(job, at)
 
 
-_RUNNING_GOES_ON = {"description", "failover", "misfire", "catch_up", "priority"}
+_MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KILLED})
+
+
+def _fresh(shard: Shard) -> Shard:
+    """The shard, waiting as if it had never failed; its attempts still count up."""
+    return Shard(attempt=shard.attempt, task_id=shard.task_id, agent_id=shard.agent_id, hostname=shard.hostname,
+                 executor_id=shard.executor_id)  # fmt: skip
+
+
+_RUNNING_GOES_ON = {
+    "description", "failover", "misfire", "catch_up", "priority", "retry_count", "retry_delay_ms", "retry_most_ms",
+    "retry_jitter", "failover_attempts", "failover_delay_ms", "failover_most_ms",
+}  # fmt: skip
 _ONLY_THE_TIMER = {"cron", "zone", "dialect", "gap", "fold"}
 
 

@@ -15,27 +15,33 @@ from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState
 class Firings:
     def __init__(self, book: Book) -> None:
         self._book = book
-        #: job → ids of its ended firings, oldest first
+        #: job → ids of its ended firings, oldest first; and of those of them with shards that are DEAD
         self.history: dict[str, deque[str]] = {}
+        self.dead: dict[str, deque[str]] = {}
 
     def restore(self, at: int) -> None:
         """Queue what has not ended, in the order it came; remember the rest."""
         for firing in sorted(self._book.firings.values(), key=_age):
             if firing.ended_ms:
-                self.history.setdefault(firing.job, deque()).append(firing.id)
+                self._remember(firing)
             else:
                 self._book.queue.add(firing)
         self.shorten_back_offs(at)
 
     def prune_all(self) -> None:
         """Forget what is remembered of jobs that are gone."""
-        for name in sorted(self.history.keys() - self._book.jobs.keys()):
+        for name in sorted((self.history.keys() | self.dead.keys()) - self._book.jobs.keys()):
             self.prune_history(name)
 
     def shorten_back_offs(self, at: int) -> None:
         """No back-off is that long: the clock was ahead when it began."""
-        for firing_id, item, shard in self._book.queue.backing_off(at + release.BACKOFF_MOST_MS):
-            self.put_shards(firing_id, {item: replace(shard, not_before_ms=at)}, at)
+        jobs = self._book.jobs
+
+        def longest(job: str, shard: Shard) -> int:
+            return release.longest_ms(jobs[job], shard) if job in jobs else 0
+
+        for firing_id, item, shard in self._book.queue.backing_off(at, longest):
+            self.put_shards(firing_id, {item: replace(shard, not_before_ms=at, avoid_ms=0)}, at)
 
     def ensure_daemon(self, job: Job, at: int) -> None:
         """A resident job has one firing, which waits for nothing but the end of an older one."""
@@ -71,7 +77,7 @@ class Firings:
         counts = {state: sum(s.state is state for s in firing.shards) for state in ShardState if state.ended}
         text = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
         self._book.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id)
-        self.history.setdefault(firing.job, deque()).append(firing.id)
+        self._remember(firing)
         self.prune_history(firing.job)
         job = self._book.jobs.get(firing.job)
         if job is not None:
@@ -79,14 +85,30 @@ class Firings:
         self._book.work()
 
     def prune_history(self, job: str) -> None:
-        ended = self.history.get(job, deque())
-        keep = self._book.policy.history if job in self._book.jobs else 0
-        while len(ended) > keep:
-            firing_id = ended.popleft()
-            del self._book.firings[firing_id]
-            self._book.dirty[Kind.FIRING, firing_id] = None
-        if not ended:
-            self.history.pop(job, None)
+        policy = self._book.policy
+        for kept, most in ((self.history, policy.history), (self.dead, policy.most_dead)):
+            ended = kept.get(job, deque())
+            while len(ended) > (most if job in self._book.jobs else 0):
+                firing_id = ended.popleft()
+                del self._book.firings[firing_id]
+                self._book.dirty[Kind.FIRING, firing_id] = None
+            if not ended:
+                kept.pop(job, None)
+
+    def _remember(self, firing: Firing) -> None:
+        """What waits for an operator is not crowded out by what goes well."""
+        kept = self.dead if any(shard.state is ShardState.DEAD for shard in firing.shards) else self.history
+        kept.setdefault(firing.job, deque()).append(firing.id)
+
+    def reopen(self, firing: Firing) -> None:
+        """An ended firing goes on, as `firing` says."""
+        for kept in (self.history, self.dead):
+            ids = kept.get(firing.job, deque())
+            if firing.id in ids:
+                ids.remove(firing.id)
+                if not ids:
+                    del kept[firing.job]
+        self.add(firing)
 
 
 def _not_to_be(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[int, Shard]:

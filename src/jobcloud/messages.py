@@ -169,7 +169,18 @@ class KillTask:
     task_id: str
 
 
-Command: TypeAlias = PutApp | RemoveApp | SetAppEnabled | PutJob | RemoveJob | SetJobEnabled | Trigger | KillTask
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """An operator puts back what has failed of a firing: one shard of it, or all."""
+
+    at: int
+    firing_id: str
+    item: int | None = None
+
+
+Command: TypeAlias = (
+    PutApp | RemoveApp | SetAppEnabled | PutJob | RemoveJob | SetJobEnabled | Trigger | KillTask | Retry
+)
 Event: TypeAlias = (
     Tick
     | Subscribed

@@ -36,6 +36,8 @@ MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
 MAX_HTTP_DATA = 16_384
 MAX_RUN_MS = 30 * 86_400_000
+MAX_REPEATS = 1_000
+MAX_DELAY_MS = 7 * 86_400_000
 # Absurdity limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
 
@@ -127,12 +129,15 @@ class TaskState(StrEnum):
 
 
 class ShardState(StrEnum):
+    """DEAD: failed, and the attempts that its job allows are used up; it waits for an operator to put it back."""
+
     WAITING = "WAITING"
     ACTIVE = "ACTIVE"
     FINISHED = "FINISHED"
     FAILED = "FAILED"
     KILLED = "KILLED"
     CANCELLED = "CANCELLED"
+    DEAD = "DEAD"
 
     @property
     def ended(self) -> bool:
@@ -189,6 +194,8 @@ class Job:
     `listeners` are called around each shard, `firing_listener` around the whole firing, within `before_timeout_ms` and
     `after_timeout_ms`. `timeout_ms` is for one run; `memory_limit_mb`, `cpu_limit_s`, `open_files_limit` for each
     process of one; 0: none.
+    `retry_*` is for failures of the job's own, `failover_*` for attempts that the infrastructure lost; the delays are
+    those of the first repeat, doubled with each further one up to the most. `retry_jitter`: thousandths of a delay.
     """
 
     name: str
@@ -231,6 +238,13 @@ class Job:
     after_timeout_ms: int = 0
     error_handler: str = "log"
     error_webhook: str = ""
+    retry_count: int = 0
+    retry_delay_ms: int = 10_000
+    retry_most_ms: int = 3_600_000
+    retry_jitter: int = 100
+    failover_attempts: int = 10
+    failover_delay_ms: int = 1_000
+    failover_most_ms: int = 60_000
 
     def __post_init__(self) -> None:
         check_name("jobName", self.name)
@@ -243,6 +257,7 @@ class Job:
         self._check_type()
         self._check_limits()
         self._check_listeners()
+        self._check_repeats()
         self.schedule()
         parse_shard_parameters(self.shard_parameters, self.shard_count)
 
@@ -313,6 +328,18 @@ class Job:
                     "would limit all shards of the worker together", field=field, fix='needs isolation "process"'
                 )
 
+    def _check_repeats(self) -> None:
+        _check_range("retryCount", self.retry_count, 0, MAX_REPEATS)
+        _check_range("failoverAttempts", self.failover_attempts, 0, MAX_REPEATS)
+        if not 0 <= self.retry_jitter <= 1000:
+            raise ConfigError(f"{self.retry_jitter / 1000:g} is out of range", field="retryJitter", fix="0 to 1")
+        for name, first, most in (
+            ("retry", self.retry_delay_ms, self.retry_most_ms),
+            ("failover", self.failover_delay_ms, self.failover_most_ms),
+        ):
+            _check_seconds(f"{name}DelaySeconds", first, 100, MAX_DELAY_MS)
+            _check_seconds(f"{name}MaxDelaySeconds", most, first, MAX_DELAY_MS)
+
     def schedule(self) -> Schedule:
         """The parsed cron expression. Raises ConfigError."""
         try:
@@ -341,7 +368,8 @@ class Shard:
     """One shard of a firing.
 
     `attempt` counts the tasks launched for it, `task_id` is the last of them; `failures` counts the attempts in a row
-    that the infrastructure lost.
+    that the infrastructure lost, `retries` those repeated because the job itself had failed. Until `avoid_ms` the agent
+    of the last attempt is not used again.
     """
 
     state: ShardState = ShardState.WAITING
@@ -356,6 +384,8 @@ class Shard:
     started_ms: int = 0
     ended_ms: int = 0
     message: str = ""
+    retries: int = 0
+    avoid_ms: int = 0
 
 
 class Step(StrEnum):
@@ -495,6 +525,11 @@ def check_resources(resources: Resources, least: Resources = NOTHING) -> None:
     for field, amount in (("gpuCount", resources.gpus), ("portCount", resources.ports)):
         if amount % 1000:
             raise ConfigError(f"{amount / 1000:g} is no whole number", field=field)
+
+
+def _check_seconds(field: str, ms: int, low: int, high: int) -> None:
+    if not low <= ms <= high:
+        raise ConfigError(f"{ms / 1000:g} is out of range", field=field, fix=f"{low / 1000:g} to {high / 1000:g}")
 
 
 def _check_range(field: str, number: int, low: int, high: int) -> None:

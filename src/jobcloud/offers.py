@@ -12,17 +12,22 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobcloud.match import MAX_AMOUNT, UNTRIED, AnyMatcher, Refusal
 from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
 
 
 class Request(NamedTuple):
-    """What a task asks for: its own resources and, once an agent, those of the executor it shares."""
+    """What a task asks for: its own resources and, once an agent, those of the executor it shares.
+
+    `avoid` names an agent that it must not be placed on, or none.
+    """
 
     resources: Resources
     executor_id: str
     executor: Resources
+    avoid: str = ""
 
 
 @dataclass(slots=True)
@@ -159,11 +164,21 @@ class Cluster:
         classes = np.fromiter((self._class_of(request) for request in requests), dtype=np.int64, count=len(requests))
         self._refresh()
         slots, release_ids = self.matcher.match(classes, limit=limit)
+        self._drop_classes([request for request in self._classes if request.avoid])
         return [
             Placement(self._by_slot[slot].id, release_id) if slot >= 0 else None
             for slot, release_id in zip(slots.tolist(), release_ids.tolist(), strict=True)
             if slot != UNTRIED
         ]
+
+    def avoidable(self, agent_id: str) -> bool:
+        """Whether an agent offers something now and is not the only one that is there."""
+        entry = self.agents.get(agent_id)
+        return (
+            entry is not None
+            and bool(entry.offers)
+            and any(other is not entry and not other.lost for other in self.agents.values())
+        )
 
     def rehearse(self, requests: Sequence[Request]) -> list[str | None]:
         """Where `place` would put the requests, as agent ids; nothing is claimed."""
@@ -219,8 +234,7 @@ class Cluster:
     def prune_classes(self, wanted: Iterable[Request]) -> None:
         """Drop the matcher's classes of requests that no job makes any more."""
         keep = set(wanted)
-        for request in [request for request in self._classes if request not in keep]:
-            self.matcher.remove_class(self._classes.pop(request))
+        self._drop_classes([request for request in self._classes if request not in keep])
         used = {(request.executor_id, request.executor) for request in keep}
         used |= {(executor_id, executor) for (_, executor_id), (executor, _) in self._holds.items()}
         self._executor_keys = {pair: key for pair, key in self._executor_keys.items() if pair in used}
@@ -263,8 +277,19 @@ class Cluster:
                 np.array(request.resources, dtype=np.int64),
                 shared_key=key,
                 shared=np.array(request.executor, dtype=np.int64),
+                allowed=self._all_but(request.avoid) if request.avoid else None,
             )
         return known
+
+    def _all_but(self, agent_id: str) -> NDArray[np.bool_]:
+        """The slots there are now, without the agent's; so a class made from it is good for one matching only."""
+        mask = np.zeros(max(self._by_slot) + 1, dtype=np.bool_)
+        mask[[slot for slot, entry in self._by_slot.items() if entry.id != agent_id]] = True
+        return mask
+
+    def _drop_classes(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            self.matcher.remove_class(self._classes.pop(request))
 
     def _release(self, agent_id: str, release_id: int) -> None:
         self.matcher.release(np.array([release_id], dtype=np.int64))

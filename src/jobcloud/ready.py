@@ -128,18 +128,19 @@ class Queue:
             ended = True
         return ended
 
-    def backing_off(self, beyond: int) -> list[tuple[str, int, Shard]]:
-        """(firing, item, shard) of what may not start until after the instant `beyond`."""
+    def backing_off(self, at: int, longest: Callable[[str, Shard], int]) -> list[tuple[str, int, Shard]]:
+        """(firing, item, shard) of what is to wait from `at` for longer than `longest` of its job and itself."""
         return [
             (firing_id, item, shard)
             for firing_id, entry in self._open.items()
             for item, shard in entry.waiting.items()
-            if shard.not_before_ms > beyond
+            if shard.not_before_ms > at and shard.not_before_ms > at + longest(entry.firing.job, shard)
         ]
 
     def _note_back_off(self, shard: Shard) -> None:
-        if shard.not_before_ms:
-            heapq.heappush(self._back_offs, shard.not_before_ms)
+        for until in (shard.not_before_ms, shard.avoid_ms):
+            if until:
+                heapq.heappush(self._back_offs, until)
 
     def _consider(self, job: str) -> None:
         """The job's oldest firing may start its shards, if any wait."""

@@ -1,16 +1,18 @@
-"""What ends with a task: which state its shard goes on in."""
+"""What ends with a task: which state its shard goes on in, and when it is tried again."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from typing import Any
 
-from jobcloud.model import Execution, Shard, ShardState
+from jobcloud.model import Execution, Job, Shard, ShardState
 from jobcloud.status import End
 
-BACKOFF_FIRST_MS = 1_000
-BACKOFF_MOST_MS = 60_000
 # An attempt that ran this long has proved that it can: the next loss starts from the first back-off again.
 PROVEN_MS = 60_000
+# For so long after its back-off a shard keeps away from the agent that lost its last attempt.
+AVOID_MS = 60_000
 
 _FINAL = {
     End.SUCCEEDED: ShardState.FINISHED,
@@ -22,44 +24,82 @@ _FINAL = {
 }
 
 
-def backoff_ms(failures: int) -> int:
-    """1 s after the first failure, doubling, at most a minute."""
-    return min(BACKOFF_MOST_MS, BACKOFF_FIRST_MS << min(max(failures - 1, 0), 16))
+def backoff_ms(failures: int, first_ms: int, most_ms: int) -> int:
+    """`first_ms` after the first failure, doubling, at most `most_ms`."""
+    return min(most_ms, first_ms << min(max(failures - 1, 0), 30))
+
+
+def retry_ms(job: Job, retries: int, seed: str) -> int:
+    """The wait before the `retries`-th repeat: the back-off, and up to `retry_jitter` of it more.
+
+    The jitter follows from `seed`, so that the same events give the same waits, and shards that failed together come
+    back apart.
+    """
+    wait = backoff_ms(retries, job.retry_delay_ms, job.retry_most_ms)
+    dice = int.from_bytes(hashlib.sha256(f"{seed}/{retries}".encode()).digest()[:4])
+    return wait + (wait * job.retry_jitter * dice // 1000 >> 32)
+
+
+def longest_ms(job: Job, shard: Shard) -> int:
+    """No back-off of a shard with so many failures behind it is longer."""
+    lost = backoff_ms(shard.failures, job.failover_delay_ms, job.failover_most_ms)
+    failed = backoff_ms(shard.retries, job.retry_delay_ms, job.retry_most_ms) * (1000 + job.retry_jitter) // 1000
+    return max(lost, failed if shard.retries else 0)
 
 
 def after(
-    shard: Shard, end: End, at: int, message: str, *, wanted: bool, daemon: bool, failover: bool, most_failures: int
+    shard: Shard,
+    end: End,
+    at: int,
+    message: str,
+    job: Job | None,
+    *,
+    wanted: bool,
+    daemon: bool,
+    failover: bool,
+    seed: str,
 ) -> Shard:
     """The shard after its task has ended.
 
     `wanted`: its firing goes on and nobody asked for the end. A DAEMON shard is a desired state and always comes
-    back; a TRANSIENT one whose attempt was lost by the infrastructure comes back where it never ran, or where its job
-    asks for `failover`, at most `most_failures` times in a row. What the job itself did wrong is its outcome.
+    back. A TRANSIENT one whose attempt the infrastructure lost comes back where it never ran, or with `failover`, at
+    most `failover_attempts` times in a row; one that failed by the job's own doing comes back `retry_count` times.
+    Once such attempts are used up the shard is DEAD; where there were none to begin with, FAILED.
+    `seed` names the shard, for the jitter.
     """
     ended = replace(shard, state=_FINAL[end], ended_ms=at, message=message)
-    if not wanted:
+    if not wanted or job is None:
         return ended
     proven = shard.started_ms and at - shard.started_ms >= PROVEN_MS
     failures = 1 if proven else shard.failures + 1
     if daemon:
-        return _again(ended, at, failures, Execution.READY if end is End.NOT_STARTED else Execution.FAILOVER)
-    if failures > most_failures:
+        return _lost(ended, end, at, failures, job, Execution.READY if end is End.NOT_STARTED else Execution.FAILOVER)
+    if end is End.SUCCEEDED:
         return ended
-    if end in (End.NOT_STARTED, End.INVALID):
-        return _again(ended, at, failures, shard.execution)
+    if end is End.FAILED:
+        return _retried(ended, at, job, seed)
+    never_ran = end in (End.NOT_STARTED, End.INVALID)
     # A kill that nobody here asked for took the attempt away like any other loss.
-    if end in (End.LOST, End.KILLED) and failover:
-        return _again(ended, at, failures, Execution.FAILOVER)
-    return ended
+    if not never_ran and not failover:
+        return ended
+    if failures > job.failover_attempts:
+        return replace(ended, state=ShardState.DEAD)
+    return _lost(ended, end, at, failures, job, shard.execution if never_ran else Execution.FAILOVER)
 
 
-def _again(ended: Shard, at: int, failures: int, execution: Execution) -> Shard:
-    return replace(
-        ended,
-        state=ShardState.WAITING,
-        failures=failures,
-        execution=execution,
-        not_before_ms=at + backoff_ms(failures),
-        started_ms=0,
-        ended_ms=0,
-    )
+def _retried(ended: Shard, at: int, job: Job, seed: str) -> Shard:
+    if ended.retries < job.retry_count:
+        retries = ended.retries + 1
+        return _again(ended, at + retry_ms(job, retries, seed), retries=retries, failures=0, avoid_ms=0)
+    return replace(ended, state=ShardState.DEAD) if job.retry_count else ended
+
+
+def _lost(ended: Shard, end: End, at: int, failures: int, job: Job, execution: Execution) -> Shard:
+    start = at + backoff_ms(failures, job.failover_delay_ms, job.failover_most_ms)
+    blamed = end not in (End.FAILED, End.SUCCEEDED)  # a resident that ends by itself may do so anywhere
+    return _again(ended, start, failures=failures, execution=execution, avoid_ms=start + AVOID_MS if blamed else 0)
+
+
+def _again(ended: Shard, not_before_ms: int, **changes: int | Execution) -> Shard:
+    back: dict[str, Any] = {"state": ShardState.WAITING, "started_ms": 0, "ended_ms": 0, **changes}
+    return replace(ended, not_before_ms=not_before_ms, **back)

@@ -29,6 +29,8 @@ from jobcloud.repair import executor_key
 from jobcloud.status import End
 from jobcloud.tasks import Tasks
 
+_MOST_AVOIDED = 100
+
 
 class Rounds:
     def __init__(self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet, tasks: Tasks) -> None:
@@ -112,7 +114,7 @@ class Rounds:
         placements = self._book.cluster.place(requests, self._book.policy.round_limit)
         for entry, request, placement in zip(entries, requests, placements, strict=False):
             if placement is None:
-                refused[self._book.firings[entry.firing_id].job] = request
+                refused[self._book.firings[entry.firing_id].job] = request._replace(avoid="")
             else:
                 placed.setdefault(placement.agent_id, []).append((entry, placement))
         self._book.round_wanted = len(placements) < len(entries)
@@ -137,6 +139,7 @@ class Rounds:
     def _requested(self, at: int) -> tuple[list[ready.Entry], list[Request]]:
         """The shards that may start, and what each asks for; a fault in describing it stops that job alone."""
         of_firing: dict[str, Request | None] = {}
+        avoiding: set[Request] = set()
         entries, requests = [], []
         for entry in self.eligible(at):
             if entry.firing_id not in of_firing:
@@ -145,8 +148,22 @@ class Rounds:
             request = of_firing[entry.firing_id]
             if request is not None:
                 entries.append(entry)
-                requests.append(request)
+                requests.append(self._avoiding(entry, request, avoiding, at))
         return entries, requests
+
+    def _avoiding(self, entry: ready.Entry, request: Request, known: set[Request], at: int) -> Request:
+        """The request, away from the agent that lost the shard's last attempt, as long as there is any other.
+
+        Each agent to avoid costs the matcher a class of its own: where many are at fault at once, it is not them.
+        """
+        shard = self._book.firings[entry.firing_id].shards[entry.item]
+        if shard.avoid_ms <= at or not self._book.cluster.avoidable(shard.agent_id):
+            return request
+        away = request._replace(avoid=shard.agent_id)
+        if away not in known and len(known) >= _MOST_AVOIDED:
+            return request
+        known.add(away)
+        return away
 
     def _launch_on(
         self,
@@ -195,7 +212,7 @@ class Rounds:
             shares, executor = launch.task_shares(pool, task, self._book.executors.get(key), plan, at)
         except Short as short:
             failures = shard.failures + 1
-            wait = release.backoff_ms(failures)
+            wait = release.backoff_ms(failures, job.failover_delay_ms, job.failover_most_ms)
             return None, replace(shard, failures=failures, not_before_ms=at + wait, message=str(short))
         if key not in self._book.executors:
             self._book.executors[key] = executor
@@ -209,7 +226,7 @@ class Rounds:
         self._book.tell(at, Topic.LAUNCHED, task, f"placed on {hostname}")
         return Launch(task.id, f"{job.name}{DELIMITER}{item}", shares, executor, data), replace(
             shard, state=ShardState.ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
-            hostname=hostname, executor_id=plan.id, not_before_ms=0, message="",
+            hostname=hostname, executor_id=plan.id, not_before_ms=0, avoid_ms=0, message="",
         )  # fmt: skip
 
     def on_send_failed(self, event: SendFailed) -> None:

@@ -40,6 +40,7 @@ from jobcloud.messages import (
     RemoveApp,
     RemoveJob,
     Resubscribe,
+    Retry,
     SendFailed,
     SetAppEnabled,
     SetJobEnabled,
@@ -109,6 +110,7 @@ class Scheduler:
             SetJobEnabled: self._commands.set_job_enabled,
             Trigger: self._commands.trigger,
             KillTask: self._commands.kill_task,
+            Retry: self._commands.retry,
         }
         self._restore(at)
 
@@ -195,7 +197,8 @@ class Scheduler:
         return {
             "unanswered": self._inquiries.unanswered, "kills": self._inquiries.kills, "silent": self._inquiries.silent,
             "load": self._fleet.load, "gone": self._fleet.gone, "idle": self._fleet.idle,
-            "history": self._firings.history, "due": self._timetable.due, "timers": self._timetable.timers,
+            "history": self._firings.history, "dead": self._firings.dead,
+            "due": self._timetable.due, "timers": self._timetable.timers,
             "plans": self._book.plans, "refusals": self._rounds.refusals, "faults": self.faults,
         }  # fmt: skip
 
@@ -213,7 +216,8 @@ class Scheduler:
                 done = all(shard.state.ended for shard in firing.work)
                 begun = any(shard.attempt for shard in firing.work)
                 assert before.state is ShardState.FINISHED or not begun, f"{firing.id} began before its listener"
-                assert done or not after.attempt, f"{firing.id} called its listener before its end"
+                idle = after.state in (ShardState.WAITING, ShardState.CANCELLED)
+                assert done or idle, f"{firing.id} called its listener before its end"
         tasks = {(task.firing_id, task.item): task for task in self.tasks.values()}
         assert len(tasks) == len(self.tasks), "a shard has two tasks"
         assert active.keys() == tasks.keys(), f"active shards and tasks differ: {active.keys() ^ tasks.keys()}"
@@ -327,6 +331,8 @@ class Scheduler:
             yield Reason("job_disabled", "the job is disabled")
         if job.name in self.faults:
             yield Reason("fault", self.faults[job.name])
+        if dead := self._firings.dead.get(job.name):
+            yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")
         if head is None:
             due = self._timetable.due.get(job.name)
             yield Reason("not_due", "no firing is due now" if due else "no firing is due, now or later", at=due or 0)
@@ -343,6 +349,11 @@ class Scheduler:
         if backoff > at:
             last = max(waiting, key=lambda shard: shard.not_before_ms)
             yield Reason("back_off", f"the last attempt failed: {last.message}", waiting_helps=True, at=backoff)
+        avoided = [shard for shard in waiting if shard.avoid_ms > at and self.cluster.avoidable(shard.agent_id)]
+        if avoided:
+            until = max(shard.avoid_ms for shard in avoided)
+            hosts = ", ".join(sorted({shard.hostname for shard in avoided})[:5])
+            yield Reason("avoided", f"kept away from {hosts}: attempts were lost there", waiting_helps=True, at=until)
         yield from self._rounds.refusals.get(job.name, ())
 
     def _restore(self, at: int) -> None:

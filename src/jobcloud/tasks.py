@@ -80,11 +80,11 @@ class Tasks:
         firing = self._book.firings[task.firing_id]
         job = self._book.jobs.get(task.job)
         shard = release.after(
-            firing.shards[task.item], end, at, message,
-            wanted=not task.kill_ms and job is not None and self._book.wanted(firing),
+            firing.shards[task.item], end, at, message, job,
+            wanted=not task.kill_ms and self._book.wanted(firing),
             daemon=firing.cause is Cause.DAEMON,
             failover=job is not None and (job.failover or firing.step(task.item) is not None),
-            most_failures=self._book.policy.most_failures,
+            seed=f"{firing.id}/{task.item}",
         )  # fmt: skip
         self._book.tell(at, Topic.ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
         self._firings.put_shards(firing.id, {task.item: shard}, at)

@@ -93,7 +93,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "missed firings are passed over in silence", "timetable.py",
         "            self._missed(job, due, considered, at)\n", "",
     ),
-    Mutation("forget the retry", "release.py", "if end in (End.LOST, End.KILLED) and failover:", "if False:"),
+    Mutation("forget the retry", "release.py", "if not never_ran and not failover:", "if not never_ran:"),
     Mutation("residents stay away", "release.py", "    if daemon:\n", "    if daemon and end is not End.FAILED:\n"),
     Mutation(
         "what is out of reach is replaced at once", "status.py",

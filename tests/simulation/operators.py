@@ -92,6 +92,7 @@ class Operators:
             _CRONS[b % len(_CRONS)], 1 + b % 3, Resources(200 + 100 * (b % 4), 32_000), script="run",
             failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=CatchUp.ONCE if b % 3 else CatchUp.SKIP,
             priority=b % 3, firing_listener="shop:Stage" if not daemon and b % 7 in (2, 5) else "",
+            failover_attempts=30,
         )  # fmt: skip
         self._ask(("job", job.name), job, lambda at: PutJob(at, job, replace))
 

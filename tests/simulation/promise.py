@@ -209,7 +209,8 @@ class Promise:
             how = self._world.truth.end_of(shard.task_id)
             if shard.state is ShardState.FINISHED and how != "TASK_FINISHED":
                 self._world.violation(f"2: {firing.id}/{item} is FINISHED, yet its task {how}")
-            if shard.state is ShardState.FAILED and how != "TASK_FAILED" and self._comes_back(firing, item, how):
+            given_up = shard.state in (ShardState.FAILED, ShardState.DEAD)
+            if given_up and how != "TASK_FAILED" and self._comes_back(firing, item, how):
                 self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
 
     def _comes_back(self, firing: Firing, item: int, how: str) -> bool:
@@ -217,7 +218,7 @@ class Promise:
         shard = firing.shards[item]
         entries = self._world.server.entries
         job_value, state_value = entries.get((Kind.JOB, firing.job)), entries.get((Kind.JOB_STATE, firing.job))
-        if job_value is None or state_value is None or shard.failures >= self._world.most_failures:
+        if job_value is None or state_value is None:
             return False
         job, state = (
             records.decode(Kind.JOB, firing.job, job_value),
@@ -225,6 +226,8 @@ class Promise:
         )
         assert isinstance(job, Job)
         assert isinstance(state, JobState)
+        if shard.failures >= job.failover_attempts:
+            return False
         if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app) in entries:
             return False
         killed = shard.task_id in self._world.operators.killed

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 POLICY = Policy(
     Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec python3 executor.zip"),
-    offer_hold_ms=2_000, decline_refuse_ms=2_000, most_waiting=8, most_failures=30, history=20,
+    offer_hold_ms=2_000, decline_refuse_ms=2_000, most_waiting=8, history=20,
     reconcile_interval_ms=30_000, reconcile_most_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
     sweep_ms=10_000,
 )  # fmt: skip

@@ -20,7 +20,7 @@ from .cluster import Cluster, Host
 from .operators import Operators
 from .plan import ALL_POINTS, START, Fault, Plan
 from .promise import Promise, Truth
-from .schedulers import POLICY, Process
+from .schedulers import Process
 from .zookeeper import SimServer, read_as_it_is, small
 
 # Longest virtual time from the last fault until all is well, and from the last job's removal until all is at rest.
@@ -68,7 +68,6 @@ class World:
         self.durable = 0
         self.store_down_until = 0
         self.processes: list[Process] = []
-        self.most_failures = POLICY.most_failures
         self.history = History(plan)
         self._queue: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._sequence = self._numbers = 0

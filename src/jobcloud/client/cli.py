@@ -337,12 +337,35 @@ def list_tasks(
 
 
 @cli.command("runs")
-def list_runs(job: Annotated[str, typer.Argument()] = "", limit: Limit = 20, as_json: AsJson = False) -> None:
+def list_runs(
+    job: Annotated[str, typer.Argument()] = "",
+    state: Annotated[str, typer.Option(help="Such as FAILED, or DEAD: those whose attempts are used up.")] = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
     """The newest firings and how they ended."""
     with _client() as client:
         if job:
             client.job(job)  # says so where there is no such job
-        _show("runs", client.runs(limit, job=job), as_json)
+        filters = {"state": state.upper()} if state else {}
+        _show("runs", client.runs(limit, job=job, **filters), as_json)
+
+
+@cli.command("retry")
+def retry_run(
+    run: Annotated[str, typer.Argument(help="A run's id, see `jobcloud runs --state DEAD`.")],
+    shard: Annotated[int | None, typer.Option(min=0, help="This shard alone; else all that failed.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put back what has failed of a run, as if it had never failed."""
+    from jobcloud.client import render
+
+    with _client() as client:
+        found = client.retry(run, shard)
+    if as_json:
+        render.show_json(found)
+    else:
+        render.say(f"run {found['id']} is {found['state']}")
 
 
 @cli.command("explain")

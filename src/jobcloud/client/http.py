@@ -207,6 +207,11 @@ class Client:
     def run(self, run_id: str) -> Json:
         return self._json("GET", f"runs/{_part(run_id)}")
 
+    def retry(self, run_id: str, item: int | None = None) -> Json:
+        """Put back what has failed of a run, or one shard of it."""
+        params = {} if item is None else {"item": item}
+        return self._json("POST", f"runs/{_part(run_id)}/retry", params=params)
+
     def executors(self) -> list[Json]:
         return self._items("executors")
 

@@ -28,6 +28,7 @@ _COLOURS = {
     "KILLED": "magenta",
     "CANCELLED": "magenta",
     "FAILED": "red",
+    "DEAD": "bold red",
     "UNREACHABLE": "red",
     "disabled": "red",
     "enabled": "green",
@@ -158,6 +159,7 @@ def job(item: Json) -> None:
             ("next firing", moment(item["nextFiring"])),
             ("shards", f"{item['activeShards']} active, {item['waitingShards']} waiting"),
             ("last run", f"{run['id']} {run['state']} {moment(run['firedAt'])}" if run else "never"),
+            ("dead runs", item["deadRuns"] or ""),
             ("skipped", f"{item['skippedFirings']}: {item['skippedReason']}" if item["skippedFirings"] else ""),
             *((name, value) for name, value in item["config"].items() if name not in ("jobName", "appName")),
         ]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import jobcloud
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
-from jobcloud.messages import KillTask
+from jobcloud.messages import KillTask, Retry
 from jobcloud.model import ShardState, TaskState
 from jobcloud.server.api import views
 from jobcloud.server.api.body import read_object
@@ -241,6 +241,15 @@ def show_run(use: Use, run_id: str) -> RunView:
     if run is None:
         raise NotFound(f"there is no run {run_id[:200]}", field="runId", fix="`jobcloud runs` lists those there are")
     return views.run_view(run)
+
+
+@router.post("/runs/{run_id}/retry", status_code=202, tags=["runs"])
+def retry_run(
+    use: Use, run_id: str, item: Annotated[int | None, Query(ge=0, description="this shard alone")] = None
+) -> RunView:
+    """Put back what is DEAD, FAILED or KILLED of a run: it starts again as if it had never failed."""
+    use.command(lambda at: Retry(at, run_id, item))
+    return show_run(use, run_id)
 
 
 @router.get("/cron/next", tags=["runs"])

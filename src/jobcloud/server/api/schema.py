@@ -132,6 +132,13 @@ class JobConfig(Config):
     gpu_count: Amount = Field(0, alias="gpuCount")
     port_count: Amount = Field(0, alias="portCount")
     failover: bool = False
+    failover_attempts: Count = Field(10, alias="failoverAttempts", description="lost in a row before it is DEAD")
+    failover_delay_seconds: Amount = Field(1_000, alias="failoverDelaySeconds", description="doubled each time")
+    failover_max_delay_seconds: Amount = Field(60_000, alias="failoverMaxDelaySeconds")
+    retry_count: Count = Field(0, alias="retryCount", description="repeats of a shard whose own run failed")
+    retry_delay_seconds: Amount = Field(10_000, alias="retryDelaySeconds", description="doubled each time")
+    retry_max_delay_seconds: Amount = Field(3_600_000, alias="retryMaxDelaySeconds")
+    retry_jitter: Amount = Field(100, alias="retryJitter", description="0 to 1: up to so much of a delay is added")
     misfire: bool = False
     streaming_process: bool = Field(False, alias="streamingProcess")
     script_command_line: str = Field("", alias="scriptCommandLine")
@@ -229,10 +236,11 @@ class JobView(View):
     last_run: RunSummary | None
     skipped_firings: int
     skipped_reason: str
+    dead_runs: int = Field(description="runs with shards whose attempts are used up: GET /runs?state=DEAD")
     config: JobConfig
 
 
-RunState = Literal["WAITING", "ACTIVE", "FINISHED", "FAILED", "KILLED", "CANCELLED"]
+RunState = Literal["WAITING", "ACTIVE", "FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
 
 
 class RunSummary(View):
@@ -250,6 +258,8 @@ class ShardView(View):
     state: str
     attempt: int
     execution: str
+    failures: int = Field(description="attempts in a row that the infrastructure lost")
+    retries: int = Field(description="repeats because the job itself had failed")
     task_id: str
     agent_id: str
     hostname: str

@@ -118,6 +118,7 @@ def job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing] | None = None
         last_run=run_summary(runs[0]) if runs else None,
         skipped_firings=state.skipped,
         skipped_reason=state.skipped_reason,
+        dead_runs=sum(run_state(run) == "DEAD" for run in runs),
         config=job_config(job),
     )
 
@@ -134,6 +135,7 @@ def run_state(firing: Firing) -> RunState:
 
 
 _WORST_FIRST: tuple[tuple[ShardState, RunState], ...] = (
+    (ShardState.DEAD, "DEAD"),
     (ShardState.FAILED, "FAILED"),
     (ShardState.KILLED, "KILLED"),
     (ShardState.CANCELLED, "CANCELLED"),
@@ -171,6 +173,8 @@ def _shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
         state=shard.state,
         attempt=shard.attempt,
         execution=shard.execution,
+        failures=shard.failures,
+        retries=shard.retries,
         task_id=shard.task_id,
         agent_id=shard.agent_id,
         hostname=shard.hostname,
