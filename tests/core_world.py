@@ -19,14 +19,17 @@ from jobcloud.match import Matcher
 from jobcloud.messages import (
     RANK,
     Accept,
+    AcceptInverseOffers,
     Acknowledge,
     AgentLost,
     Call,
     Decline,
+    DeclineInverseOffers,
     Effect,
     Event,
     ExecutorLost,
     FrameworkRemoved,
+    InverseOffersReceived,
     Kill,
     Kind,
     Launch,
@@ -48,7 +51,20 @@ from jobcloud.messages import (
     Tick,
     Write,
 )
-from jobcloud.model import DIMENSIONS, App, Job, JobKind, JobType, Offer, Package, Resources, Share, TaskName
+from jobcloud.model import (
+    DIMENSIONS,
+    App,
+    InverseOffer,
+    Job,
+    JobKind,
+    JobType,
+    Offer,
+    Package,
+    Resources,
+    Share,
+    TaskName,
+    Window,
+)
 from jobcloud.offers import amounts
 from jobcloud.scheduler import Policy, Scheduler, Stored
 
@@ -90,6 +106,7 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.FIRING: stored.firings,
         Kind.TASK: stored.tasks,
         Kind.EXECUTOR: stored.executors,
+        Kind.DRAIN: stored.drains,
     }
     for write in writes:
         if write.kind is Kind.FRAMEWORK:
@@ -104,7 +121,8 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
 
 def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
-                  dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id)  # fmt: skip
+                  dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
+                  dict(stored.drains))  # fmt: skip
 
 
 class CountingMatcher:
@@ -250,6 +268,8 @@ class Mesos:
         self.received: Counter[str] = Counter()
         self.unexpected: list[str] = []
         self._numbers = 0
+        self.windows: dict[str, Window] = {}
+        self.answers: Counter[str] = Counter()
 
     # -------------------------------------------------------------------------------------------- what is true
 
@@ -347,11 +367,27 @@ class Mesos:
                 if amount > 0
             )
             if shares:
-                offers.append(Offer(f"o{self._number()}", name, f"host-{name}", "10.0.0.1:5051", shares))
+                number, window = self._number(), self.windows.get(name)
+                offers.append(Offer(f"o{number}", name, f"host-{name}", "10.0.0.1:5051", shares, (), window))
         if offers:
             self.offers.update((offer.id, offer) for offer in offers)
             made = tuple(offers)
             self._post(lambda at: OffersReceived(at, made))
+
+    def schedule(self, name: str, window: Window | None) -> None:
+        """An operator announces maintenance of an agent, or takes it back: its offers are void."""
+        for offer in [offer.id for offer in self.offers.values() if offer.agent_id == name]:
+            self.rescind(offer)
+        self.windows.pop(name, None)
+        if window is not None:
+            self.windows[name] = window
+            self.ask_for(name)
+
+    def ask_for(self, name: str) -> None:
+        window = self.windows.get(name)
+        if window is not None and self.live(name):
+            inverse = InverseOffer(f"i{self._number()}", name, window)
+            self._post(lambda at: InverseOffersReceived(at, (inverse,)))
 
     def rescind(self, offer_id: str) -> None:
         if self.offers.pop(offer_id, None):
@@ -450,6 +486,8 @@ class Mesos:
             if task is not None and not self.agents[call.agent_id].gone:
                 task.updates = [update for update in task.updates if update.uuid != call.uuid]
                 self.send_update(task)
+        elif isinstance(call, AcceptInverseOffers | DeclineInverseOffers):
+            self.answers.update(call.inverse_offer_ids)
         else:
             self.suppressed = isinstance(call, Suppress)
             assert isinstance(call, Suppress | Revive)

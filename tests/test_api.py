@@ -568,6 +568,22 @@ def test_the_cluster_is_shown_in_the_units_of_the_configuration(
     assert [(executor["appName"], executor["tasks"]) for executor in executors] == [("demo", 2)]
 
 
+def test_an_agent_is_emptied_and_given_back(api: Client, loop: FakeLoop, launched: list[str]) -> None:
+    (agent,) = api.get("cluster").json()["agents"]
+    assert (agent["closed"], agent["drain"], agent["maintenance"], agent["tasks"]) == (False, None, None, 2)
+    drained = api.post(f"agents/{agent['hostname']}/drain", params={"deadline": 120, "reason": "new disk"})
+    assert drained.status_code == 200
+    assert drained.json()["drain"] == {
+        "since": "2023-11-14T22:13:26.000Z", "deadline": "2023-11-14T22:15:26.000Z", "reason": "new disk",
+    }  # fmt: skip
+    (agent,) = api.get("cluster").json()["agents"]
+    assert agent["drain"]["reason"] == "new disk"
+    assert api.post(f"agents/{agent['agentId']}/undrain").json()["drain"] is None
+    assert api.post("agents/nope/drain").status_code == api.post("agents/nope/undrain").status_code == 404
+    issues(api.post(f"agents/{agent['agentId']}/drain?deadline=-1"))
+    issues(api.post(f"agents/{agent['agentId']}/drain?dead=1"))
+
+
 def test_next_firings_are_computed_in_the_zone_asked_for(api: Client) -> None:
     query = {"cron": "0 30 2 * * ?", "zone": "Europe/Berlin", "after": 1_774_645_200_000, "count": 2}
     times = api.get("cron/next", params=query).json()["times"]

@@ -360,6 +360,19 @@ def test_a_task_can_be_killed(run: Run, loop: FakeLoop, app: Path) -> None:
     assert loop.scheduler.tasks[task].kill_ms
 
 
+def test_an_agent_is_emptied_and_given_back(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    launch(loop)
+    drained = run("agent", "drain", "agent-1.test", "--reason", "new disk")
+    assert "agent-1.test gets nothing new; 2 tasks are there" in drained.out
+    assert "to be empty at" in run("cluster").out
+    assert "new disk" in run("cluster").out
+    assert run("agent", "drain", "agent-1.test", "--json").json["drain"]["reason"] == ""
+    assert "gets tasks again" in run("agent", "undrain", "agent-1.test").out
+    assert not loop.scheduler.agents()[0].drain
+    assert run("agent", "drain", "nope").code == 4
+
+
 def test_next_firings_need_no_server(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (
         ["next", "0 0 8 ? * MON-FRI", "--zone", "Europe/Berlin"],

@@ -27,12 +27,15 @@ from jobcloud.adapters.mesos_link import Address, Dialer, Session
 from jobcloud.errors import ConfigError, NotConnected
 from jobcloud.messages import (
     Accept,
+    AcceptInverseOffers,
     Acknowledge,
     AgentLost,
     Decline,
+    DeclineInverseOffers,
     Disconnected,
     ExecutorLost,
     FrameworkRemoved,
+    InverseOffersReceived,
     Kill,
     Launch,
     OfferRescinded,
@@ -46,7 +49,7 @@ from jobcloud.messages import (
     Subscribed,
     Suppress,
 )
-from jobcloud.model import Executor, Share
+from jobcloud.model import Executor, InverseOffer, Share, Window
 from mesos_kit import (
     AGENT,
     FRAMEWORK,
@@ -194,13 +197,23 @@ def test_an_accept_is_one_launch_of_all_tasks_and_wants_the_remainder_back_at_on
     assert task["executor"]["framework_id"] == {"value": FRAMEWORK}
 
 
-def test_maintenance_is_agreed_to(master: FakeMaster) -> None:
-    with Running(master.address):
-        inverse = {"id": {"value": "inverse-1"}, "agent_id": {"value": AGENT}, "unavailability": {}}
-        master.stream().send({"type": "INVERSE_OFFERS", "inverse_offers": {"inverse_offers": [inverse]}})
-        call = master.call().call
-    assert call["type"] == "ACCEPT_INVERSE_OFFERS"
-    assert call["accept_inverse_offers"] == {"inverse_offer_ids": [{"value": "inverse-1"}]}
+def test_maintenance_is_told_of_and_answered(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        start = {"start": {"nanoseconds": 5 * 10**9}}
+        inverse = {"id": {"value": "inverse-1"}, "agent_id": {"value": AGENT}, "unavailability": start}
+        endless = {**inverse, "id": {"value": "inverse-2"}, "unavailability": {}}  # not of Mesos' form
+        master.stream().send({"type": "INVERSE_OFFERS", "inverse_offers": {"inverse_offers": [endless, inverse]}})
+        told = running.wait(InverseOffersReceived)
+        assert told.inverse_offers == (InverseOffer("inverse-1", AGENT, Window(5_000)),)
+        running.driver.send(AcceptInverseOffers(("inverse-1",), 60_000))
+        running.driver.send(DeclineInverseOffers(("inverse-2",), 500))
+        yes, no = master.call(0).call, master.call(1).call
+    assert yes["type"] == "ACCEPT_INVERSE_OFFERS"
+    body = {"inverse_offer_ids": [{"value": "inverse-1"}], "filters": {"refuse_seconds": 60.0}}
+    assert yes["accept_inverse_offers"] == body
+    assert no["type"] == "DECLINE_INVERSE_OFFERS"
+    body = {"inverse_offer_ids": [{"value": "inverse-2"}], "filters": {"refuse_seconds": 0.5}}
+    assert no["decline_inverse_offers"] == body
 
 
 @pytest.mark.parametrize(

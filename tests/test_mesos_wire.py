@@ -25,7 +25,7 @@ from jobcloud.adapters.mesos_wire import (
 )
 from jobcloud.errors import ConfigError
 from jobcloud.messages import Launch
-from jobcloud.model import Executor, Share
+from jobcloud.model import Executor, Share, Window
 
 OURS = ("eng/dev", "ops")
 
@@ -168,13 +168,13 @@ def test_an_offer_tells_host_address_attributes_and_maintenance() -> None:
                 {"name": "slots", "type": "RANGES", "ranges": {"range": [{"begin": 1, "end": 3}]}},
                 {"name": "odd", "type": "SET", "set": {"item": ["x"]}},
             ],
-            unavailability={"start": {"nanoseconds": 1_700_000_000_123_456_789}},
+            unavailability={"start": {"nanoseconds": 1_700_000_000_123_456_789}, "duration": {"nanoseconds": 10**9}},
         ),
         OURS,
     )
     assert (read.id, read.agent_id, read.hostname, read.address) == ("o", "a", "host", "10.0.0.1:5051")
     assert read.attributes == (("rack", "r1"), ("level", "2"), ("speed", "2.5"), ("slots", "[1-3]"))
-    assert read.unavailable_ms == 1_700_000_000_123
+    assert read.unavailable == Window(1_700_000_000_123, 1_700_000_001_123)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from jobcloud.model import (
     App,
     CatchUp,
     Cause,
+    Drain,
     Execution,
     Executor,
     Firing,
@@ -61,6 +62,7 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.TASK, "t", TASK),
     (Kind.EXECUTOR, "agent/exec", EXECUTOR),
     (Kind.FRAMEWORK, "id", "b1c2-0001"),
+    (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
 ]
 
 

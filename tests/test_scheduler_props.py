@@ -24,9 +24,11 @@ from core_world import ARTIFACTS, START, CountingMatcher, Mesos, apply, copy_of,
 from jobcloud.errors import Refused
 from jobcloud.messages import (
     RANK,
+    Accept,
     Acknowledge,
     Command,
     Disconnected,
+    DrainAgent,
     Effect,
     Event,
     FrameworkRemoved,
@@ -44,9 +46,10 @@ from jobcloud.messages import (
     StatusReceived,
     Tick,
     Trigger,
+    UndrainAgent,
     Write,
 )
-from jobcloud.model import CatchUp, Job, JobKind, JobType, Resources
+from jobcloud.model import CatchUp, Job, JobKind, JobType, Resources, Window
 from jobcloud.scheduler import Policy, Scheduler, Stored
 
 POLICY = Policy(ARTIFACTS, history=5, most_waiting=5, reconcile_interval_ms=60_000)
@@ -127,7 +130,12 @@ class World:
         if crash_after is not None:
             self.start_leader(same_epoch=self.dice.random() < 0.3)
 
+    def check_drains(self, effect: Effect) -> None:
+        if isinstance(effect, Accept):
+            assert effect.agent_id not in self.stored.drains, f"{effect.agent_id} is to be emptied: {effect}"
+
     def perform(self, effect: Effect) -> None:
+        self.check_drains(effect)
         if isinstance(effect, Save):
             self.check_writes(effect)
             apply(self.stored, effect.writes)
@@ -219,7 +227,7 @@ class World:
         mesos, dice = self.mesos, self.dice
         name = dice.choice(list(mesos.agents))
         agent = mesos.agents[name]
-        match dice.randrange(10):
+        match dice.randrange(11):
             case 0 if mesos.offers:
                 mesos.rescind(dice.choice(list(mesos.offers)))
             case 1:
@@ -241,6 +249,9 @@ class World:
                 self.handle(FrameworkRemoved(self.at, "removed"))
             case 7 if dice.random() < 0.3:
                 self.start_leader(same_epoch=dice.random() < 0.3)
+            case 9:
+                start = self.at + dice.choice((-1_000, 60_000, 900_000))
+                mesos.schedule(name, dice.choice((None, None, Window(start), Window(start, start + 60_000))))
             case 8:
                 task_id = dice.choice(("", "a@-@b", "ghost@-@0@-@READY@-@a1@-@9-9", *mesos.tasks))
                 status = make_status_of(
@@ -271,6 +282,8 @@ class World:
             (RemoveApp(at, app, jobs=dice.random() < 0.3), 0.5),
             (KillTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
             (Retry(at, dice.choice(["x", *self.scheduler.firings]), dice.choice((None, None, 0, 1))), 3),
+            (DrainAgent(at, dice.choice(("x", "host-a2", *AGENTS)), at + dice.choice((1, 20_000, 600_000))), 0.5),
+            (UndrainAgent(at, dice.choice(("x", *AGENTS))), 1),
         ]
         self.handle(dice.choices([one for one, _ in commands], [weight for _, weight in commands])[0])
 
@@ -316,7 +329,10 @@ class World:
         for name, agent in self.mesos.agents.items():
             if not agent.reachable:
                 self.mesos.return_agent(name)
+            self.mesos.schedule(name, None)
         self.reconnect()
+        for name in list(self.stored.drains):
+            self.handle(UndrainAgent(self.at, name))
         for _ in range(250):
             self.at += 1_000
             self.handle(Tick(self.at))

@@ -44,6 +44,10 @@ class Policy:
     #: shards matched in one round
     round_limit: int = 20_000
     agent_memory_ms: int = 86_400_000
+    #: how long before its window an agent gets nothing new, and how long an operator's drain takes unless he says so
+    drain_lead_ms: int = 600_000
+    #: how long offers of agents to be emptied stay away
+    drain_refuse_ms: int = 30_000
     sweep_ms: int = 60_000
 
 
@@ -69,6 +73,7 @@ class Book:
         self.tasks = whole.tasks
         self.executors = whole.executors
         self.framework_id = whole.framework_id
+        self.drains = whole.drains
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
         self.queue = ready.Queue()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobcloud.match import Refusal
-from jobcloud.model import DIMENSIONS, Resources
+from jobcloud.model import DIMENSIONS, Drain, Resources, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,11 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """An agent as people see it: what it offers now, and what our tasks and executors use there."""
+    """An agent as people see it: what it offers now, and what our tasks and executors use there.
+
+    `drain` is an operator's wish to empty it, `window` the maintenance that Mesos announces; `closed`: it gets nothing
+    new, for either.
+    """
 
     id: str
     hostname: str
@@ -51,6 +55,10 @@ class AgentView:
     offers: int
     executors: tuple[str, ...]
     lost: bool
+    tasks: int = 0
+    drain: Drain | None = None
+    window: Window | None = None
+    closed: bool = False
 
 
 def refusal_reasons(refusal: Refusal) -> Iterator[Reason]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-from jobcloud.model import App, Executor, Firing, Job, JobState, Offer, Share, Task
+from jobcloud.model import App, Drain, Executor, Firing, InverseOffer, Job, JobState, Offer, Share, Task
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -57,6 +57,14 @@ class OffersReceived:
 class OfferRescinded:
     at: int
     offer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InverseOffersReceived:
+    """Those rescinded need no event: an answer to one has no effect."""
+
+    at: int
+    inverse_offers: tuple[InverseOffer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +186,34 @@ class Retry:
     item: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DrainAgent:
+    """An operator wants an agent, named by its id or host name, to be emptied; `deadline_ms` 0: the usual one."""
+
+    at: int
+    agent: str
+    deadline_ms: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UndrainAgent:
+    at: int
+    agent: str
+
+
 Command: TypeAlias = (
-    PutApp | RemoveApp | SetAppEnabled | PutJob | RemoveJob | SetJobEnabled | Trigger | KillTask | Retry
+    PutApp
+    | RemoveApp
+    | SetAppEnabled
+    | PutJob
+    | RemoveJob
+    | SetJobEnabled
+    | Trigger
+    | KillTask
+    | Retry
+    | DrainAgent
+    | UndrainAgent
 )
 Event: TypeAlias = (
     Tick
@@ -188,6 +222,7 @@ Event: TypeAlias = (
     | FrameworkRemoved
     | OffersReceived
     | OfferRescinded
+    | InverseOffersReceived
     | StatusReceived
     | AgentLost
     | ExecutorLost
@@ -209,9 +244,10 @@ class Kind(StrEnum):
     TASK = "task"  # task id → Task, while it is not known to have ended
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
+    DRAIN = "drain"  # agent id → Drain
 
 
-Record: TypeAlias = App | Job | JobState | Firing | Task | Executor | str | bool
+Record: TypeAlias = App | Job | JobState | Firing | Task | Executor | Drain | str | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +291,22 @@ class Decline:
     """Give offers back, not to be offered the same again for `refuse_ms`."""
 
     offer_ids: tuple[str, ...]
+    refuse_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptInverseOffers:
+    """We can do without these agents; the question may come again after `refuse_ms`."""
+
+    inverse_offer_ids: tuple[str, ...]
+    refuse_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeclineInverseOffers:
+    """Something would be lost with these agents; the question may come again after `refuse_ms`."""
+
+    inverse_offer_ids: tuple[str, ...]
     refuse_ms: int
 
 
@@ -329,15 +381,31 @@ class Publish:
     state: str = ""
 
 
-Call: TypeAlias = Resubscribe | Revive | Accept | Decline | Kill | ShutdownExecutor | Reconcile | Suppress
+Call: TypeAlias = (
+    Resubscribe
+    | Revive
+    | Accept
+    | Decline
+    | AcceptInverseOffers
+    | DeclineInverseOffers
+    | Kill
+    | ShutdownExecutor
+    | Reconcile
+    | Suppress
+)
 Effect: TypeAlias = Save | Call | Acknowledge | Publish
 
 # Store, then send, then acknowledge, then tell. Within a rank effects keep the order they were decided in.
+# fmt: off
 EFFECT_ORDER: tuple[tuple[type, ...], ...] = (
     (Save,),
-    (Resubscribe, Revive, Accept, Decline, Kill, ShutdownExecutor, Reconcile, Suppress),
+    (
+        Resubscribe, Revive, Accept, Decline, AcceptInverseOffers, DeclineInverseOffers, Kill, ShutdownExecutor,
+        Reconcile, Suppress,
+    ),
     (Acknowledge,),
     (Publish,),
 )
+# fmt: on
 RANK = {effect: rank for rank, effects in enumerate(EFFECT_ORDER) for effect in effects}
 assert set(RANK) == set(Effect.__args__), "EFFECT_ORDER must rank every effect exactly once"

@@ -477,6 +477,14 @@ class Executor:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """When an agent will be away for maintenance; `end_ms` 0: until further notice."""
+
+    start_ms: int
+    end_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """What an agent has free. `address` is the agent's own `host:port`."""
 
@@ -486,7 +494,26 @@ class Offer:
     address: str
     shares: tuple[Share, ...]
     attributes: tuple[tuple[str, str], ...] = ()
-    unavailable_ms: int = 0
+    unavailable: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InverseOffer:
+    """Mesos asks whether we can do without an agent during a window."""
+
+    id: str
+    agent_id: str
+    unavailable: Window
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """An operator wants an agent to be empty, at the latest at the deadline."""
+
+    agent_id: str
+    since_ms: int
+    deadline_ms: int
+    reason: str = ""
 
 
 def check_name(field: str, name: str) -> None:

@@ -62,6 +62,8 @@ class Cluster:
         #: slots whose capacity in the matcher is out of date
         self._stale: dict[int, AgentEntry] = {}
         self._agent_of_offer: dict[str, AgentEntry] = {}
+        #: agents that get nothing new
+        self.closed: frozenset[str] = frozenset()
         #: offer id → instant received, in the order of receipt
         self._received: dict[str, int] = {}
         self._classes: dict[Request, int] = {}
@@ -144,6 +146,19 @@ class Cluster:
         for offer_id in list(entry.offers):
             self.drop_offer(offer_id)
         entry.lost = True
+
+    def close_agents(self, agent_ids: Iterable[str]) -> bool:
+        """These agents, and no others, get nothing new; whether one of before gets something again."""
+        before, self.closed = self.closed, frozenset(agent_ids)
+        for agent_id in before ^ self.closed:
+            if (entry := self.agents.get(agent_id)) is not None:
+                self._stale[entry.slot] = entry
+        return not before <= self.closed
+
+    def offers_of_closed(self) -> list[str]:
+        """Ids of the offers held of agents that get nothing new."""
+        entries = (self.agents.get(agent_id) for agent_id in sorted(self.closed))
+        return [offer_id for entry in entries if entry is not None for offer_id in entry.offers]
 
     def forget_idle_agents(self, unseen_since: int) -> None:
         """Drop agents without offers and claims that are lost or have not been offered since `unseen_since`."""
@@ -304,7 +319,8 @@ class Cluster:
         """Tell the matcher what has changed on agents since it last was asked."""
         for entry in self._stale.values():
             used = self.matcher.capacity(entry.slot) - self.matcher.free(entry.slot)
-            capacity = np.array(entry.offered, dtype=np.int64) + used
+            spare = NOTHING if entry.id in self.closed else entry.offered
+            capacity = np.array(spare, dtype=np.int64) + used
             self.matcher.set_host(entry.slot, np.minimum(capacity, MAX_AMOUNT))
         self._stale.clear()
 

@@ -14,6 +14,7 @@ from jobcloud.messages import Kind, Record
 from jobcloud.model import (
     App,
     Cause,
+    Drain,
     Executor,
     Firing,
     Job,
@@ -44,6 +45,7 @@ class Stored:
     tasks: dict[str, Task] = field(default_factory=dict)
     executors: dict[str, Executor] = field(default_factory=dict)
     framework_id: str = ""
+    drains: dict[str, Drain] = field(default_factory=dict)
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -54,7 +56,7 @@ def mend(stored: Stored, at: int) -> Stored:
     """A copy of `stored` in which every task has its firing, shard and executor, and every active shard its task."""
     whole = Stored(
         dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), dict(stored.firings), dict(stored.tasks),
-        dict(stored.executors), stored.framework_id,
+        dict(stored.executors), stored.framework_id, dict(stored.drains),
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)

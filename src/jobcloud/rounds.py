@@ -12,7 +12,9 @@ from jobcloud.fleet import Fleet
 from jobcloud.inquiries import Inquiries
 from jobcloud.messages import (
     Accept,
+    AcceptInverseOffers,
     Decline,
+    DeclineInverseOffers,
     Kind,
     Launch,
     OfferRescinded,
@@ -49,15 +51,13 @@ class Rounds:
         self._suppressed, self._filtered_until, self._book.new_work = False, 0, True
 
     def clock_was_set_back(self, at: int) -> None:
-        self._filtered_until = min(self._filtered_until, at + self._book.policy.decline_refuse_ms)
+        self._filtered_until = min(self._filtered_until, at + self._book.policy.drain_refuse_ms)
 
     def sweep(self, at: int) -> None:
         self._book.cluster.forget_idle_agents(at - self._book.policy.agent_memory_ms)
         self._book.cluster.prune_classes(self._requests_in_use())
 
     def on_offers(self, event: OffersReceived) -> None:
-        if not self._book.connected:
-            return  # of a session that is over: void
         for offer in event.offers:
             self._book.cluster.add_offer(offer, event.at)
         self._book.round_wanted = True
@@ -65,8 +65,17 @@ class Rounds:
     def on_rescind(self, event: OfferRescinded) -> None:
         self._book.cluster.drop_offer(event.offer_id)
 
+    def reopen(self, at: int) -> None:
+        """Agents get tasks again whose offers were declined for long."""
+        self._filtered_until = at + self._book.policy.drain_refuse_ms
+        self._book.work()
+
     def give_back(self, at: int) -> None:
-        """Decline what was held long enough, or is held over the limit."""
+        """Decline what was held long enough, is held over the limit, or is of agents that get nothing new."""
+        if closed := self._book.cluster.offers_of_closed():
+            for offer_id in closed:
+                self._book.cluster.drop_offer(offer_id)
+            self._book.out.append(Decline(tuple(closed), self._book.policy.drain_refuse_ms))
         old = self._book.cluster.offers_received_before(at - self._book.policy.offer_hold_ms)
         spare = old or self._book.cluster.oldest_offers(self._book.cluster.held - self._book.policy.most_offers)
         if not spare:
@@ -245,6 +254,10 @@ class Rounds:
             self._suppressed, self._book.new_work = isinstance(call, Revive), True
         elif isinstance(call, Reconcile):
             self._inquiries.hurry(event.at)
+        elif (
+            isinstance(call, AcceptInverseOffers | DeclineInverseOffers) and self._book.connected and not event.certain
+        ):
+            self._book.out.append(call)  # a question without an answer is not asked again
         self._book.publish(event.at, Topic.FAULT, f"{type(call).__name__} failed: {event.reason}")
 
     def _requests_in_use(self) -> set[Request]:

@@ -18,6 +18,7 @@ from jobcloud import repair, status
 from jobcloud.book import Book
 from jobcloud.book import Policy as Policy
 from jobcloud.commands import Commands
+from jobcloud.drains import Drains
 from jobcloud.explain import AgentView, Explanation, Reason
 from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
@@ -26,10 +27,12 @@ from jobcloud.match import AnyMatcher, Matcher
 from jobcloud.messages import (
     AgentLost,
     Disconnected,
+    DrainAgent,
     Effect,
     Event,
     ExecutorLost,
     FrameworkRemoved,
+    InverseOffersReceived,
     KillTask,
     Kind,
     OfferRescinded,
@@ -49,6 +52,7 @@ from jobcloud.messages import (
     Tick,
     Topic,
     Trigger,
+    UndrainAgent,
 )
 from jobcloud.model import Firing, Job, ShardState
 from jobcloud.repair import Stored as Stored
@@ -77,6 +81,7 @@ class Scheduler:
         self.firings = book.firings
         self.tasks = book.tasks
         self.executors = book.executors
+        self.drains = book.drains
         self.faults = book.faults
         self.cluster = book.cluster
         self.queue = book.queue
@@ -84,6 +89,7 @@ class Scheduler:
         self._timetable = Timetable(book, self._firings)
         self._inquiries = Inquiries(book)
         self._fleet = Fleet(book)
+        self._drains = Drains(book, self._inquiries)
         self._tasks = Tasks(book, self._firings, self._inquiries, self._fleet)
         self._rounds = Rounds(book, self._firings, self._inquiries, self._fleet, self._tasks)
         self._commands = Commands(
@@ -96,7 +102,8 @@ class Scheduler:
             Subscribed: self._on_subscribed,
             Disconnected: self._on_disconnected,
             FrameworkRemoved: self._on_framework_removed,
-            OffersReceived: self._rounds.on_offers,
+            OffersReceived: self._on_offers,
+            InverseOffersReceived: self._drains.on_inverse_offers,
             OfferRescinded: self._rounds.on_rescind,
             StatusReceived: self._tasks.on_status,
             AgentLost: self._on_agent_lost,
@@ -111,6 +118,8 @@ class Scheduler:
             Trigger: self._commands.trigger,
             KillTask: self._commands.kill_task,
             Retry: self._commands.retry,
+            DrainAgent: self._drains.drain,
+            UndrainAgent: self._drains.undrain,
         }
         self._restore(at)
 
@@ -131,7 +140,8 @@ class Scheduler:
         wakes = self._inquiries.wakes() if self._book.connected else []
         if (oldest := self.cluster.oldest_received_ms()) is not None:
             wakes.append(oldest + self.policy.offer_hold_ms + 1)
-        wakes += (wake for wake in (self._timetable.next_wake(), self.queue.next_wake()) if wake is not None)
+        parts = (self._timetable, self.queue, self._drains)
+        wakes += (wake for part in parts if (wake := part.next_wake()) is not None)
         return max(at, min(wakes)) if wakes else None
 
     # --------------------------------------------------------------------------------------------------- reading
@@ -153,6 +163,7 @@ class Scheduler:
         executors: dict[str, list[str]] = {}
         for executor in self.executors.values():
             executors.setdefault(executor.agent_id, []).append(executor.id)
+        tasks = Counter(task.agent_id for task in self.tasks.values())
         return [
             AgentView(
                 entry.id,
@@ -164,6 +175,10 @@ class Scheduler:
                 len(entry.offers),
                 tuple(executors.get(entry.id, ())),
                 entry.lost,
+                tasks[entry.id],
+                self._book.drains.get(entry.id),
+                self._drains.windows.get(entry.id),
+                entry.id in self.cluster.closed,
             )
             for entry in self.cluster.agents.values()
         ]
@@ -254,6 +269,8 @@ class Scheduler:
         self._timetable.fire_due(at)
         if self.queue.ripen(at):
             self._book.work()
+        if self._drains.step(at):
+            self._rounds.reopen(at)
         self._inquiries.ask_again(at)
         self._rounds.round(at)  # before anything is given back: what is due now may need it
         self._rounds.give_back(at)
@@ -264,6 +281,7 @@ class Scheduler:
         """Waits are counted from now; firings stay as they are: none is due twice."""
         self._inquiries.clock_was_set_back(at)
         self._rounds.clock_was_set_back(at)
+        self._drains.clock_was_set_back()
         self.cluster.age_offers_from(at)
         self._firings.shorten_back_offs(at)
         self._book.work()
@@ -274,11 +292,19 @@ class Scheduler:
         self._book.connected = True
         self.cluster.drop_all_offers()
         self._rounds.begin()
+        self._drains.begin()
         if event.framework_id != self._book.framework_id:
             self._book.framework_id = event.framework_id
             self._book.dirty[Kind.FRAMEWORK, "id"] = event.framework_id
         self._inquiries.begin(event.at)
         self._book.publish(event.at, Topic.CLUSTER, f"subscribed to {event.master} as {event.framework_id}")
+
+    def _on_offers(self, event: OffersReceived) -> None:
+        if not self.connected:
+            return  # of a session that is over: void
+        self._rounds.on_offers(event)
+        for offer in event.offers:
+            self._drains.on_offer(offer)
 
     def _on_disconnected(self, event: Disconnected) -> None:
         self._book.connected = False
@@ -307,10 +333,12 @@ class Scheduler:
         self._sweep_at = at + self.policy.sweep_ms
         self._fleet.sweep(at)
         self._rounds.sweep(at)
+        self._drains.sweep(at)
         self._timetable.sweep()
 
     def _on_agent_lost(self, event: AgentLost) -> None:
         self.cluster.lose_agent(event.agent_id)
+        self._drains.lose(event.agent_id)
         for executor in self._fleet.on_agent(event.agent_id):
             self._fleet.drop_if_deserted(executor)
         self._book.publish(event.at, Topic.CLUSTER, f"agent {event.agent_id} is lost")
@@ -355,6 +383,9 @@ class Scheduler:
             hosts = ", ".join(sorted({shard.hostname for shard in avoided})[:5])
             yield Reason("avoided", f"kept away from {hosts}: attempts were lost there", waiting_helps=True, at=until)
         yield from self._rounds.refusals.get(job.name, ())
+        if closed := len(self.cluster.closed & self.cluster.agents.keys()):
+            text = f"{closed} agents are to be emptied and get nothing new"
+            yield Reason("drained", text, hosts=closed, waiting_helps=True)
 
     def _restore(self, at: int) -> None:
         """Take up stored state: queue and timers from it, claims for every task that may live."""

@@ -77,6 +77,8 @@ _INFRASTRUCTURE = frozenset(
         "REASON_IO_SWITCHBOARD_EXITED",
     }
 )
+# A kill by the agent itself, as an operator of Mesos drains it.
+_DRAINED = "REASON_AGENT_DRAINING"
 # What the master itself says of an update under way has its state, and not its reason: whose fault a failure is cannot
 # be told. The update itself is sent until it is acknowledged, so it still comes, or the agent's loss.
 _NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
@@ -96,6 +98,7 @@ def step(state: TaskState, status: Status, cause: str) -> Step:
         raise InvalidTransition(f"no step from {state} by {update} (task {status.task_id})") from None
     if found is End.FAILED and status.reason in _NO_REASON:
         return state
-    if found is End.FAILED and (status.reason in _INFRASTRUCTURE or cause in _INFRASTRUCTURE_CAUSES):
+    lost = found is End.FAILED and (status.reason in _INFRASTRUCTURE or cause in _INFRASTRUCTURE_CAUSES)
+    if lost or (found is End.KILLED and status.reason == _DRAINED):
         return End.NOT_STARTED if state in (TaskState.STORED, TaskState.STAGING) else End.LOST
     return found

@@ -45,6 +45,8 @@ class Tasks:
             return
         next_step = status.step(task.state, update, cause_of(update.data))
         if isinstance(next_step, End):
+            if task.kill_ms and update.state == "TASK_KILLED":
+                next_step = End.KILLED  # whoever else may have wanted it, too
             if next_step is End.INVALID:
                 # Its executor may be gone, or another than we believe: unless others run there, count it anew.
                 self._fleet.gone.add(executor_key(task.agent_id, task.executor_id))

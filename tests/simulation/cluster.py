@@ -246,6 +246,39 @@ class Cluster:
         self.gone[agent_id] = self.world.now
         self.post(Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}}))
 
+    def announce(self, host: Host, in_ms: int, down_after_ms: int) -> None:
+        """Maintenance of one machine; with `down_after_ms` it is taken down."""
+        machine = {"hostname": host.agent.settings.hostname, "ip": "127.0.0.1"}
+        start = {"nanoseconds": max(0, self.world.now + in_ms) * 1_000_000}
+        self._schedule([{"machine_ids": [machine], "unavailability": {"start": start}}])
+        if down_after_ms:
+            self.world.later(down_after_ms, self._take_down, host, machine)
+
+    def _take_down(self, host: Host, machine: dict[str, str]) -> None:
+        before = self.master.agents.get(host.agent.agent_id)
+        self._operate("START_MAINTENANCE", {"machines": [machine]})
+        if before is not None and host.agent.agent_id not in self.master.agents:
+            self.world.truth.gone.add(host.agent.agent_id)
+
+    def end_maintenance(self) -> None:
+        down = self.master.operators.status().get("down_machines")
+        if down:
+            self._operate("STOP_MAINTENANCE", {"machines": down})
+        self._schedule([])
+
+    def _schedule(self, windows: list[Any]) -> None:
+        self._operate("UPDATE_MAINTENANCE_SCHEDULE", {"schedule": {"windows": windows}})
+
+    def drain(self, host: Host, mark_gone: bool) -> None:
+        """Mesos itself empties an agent."""
+        self._operate("DRAIN_AGENT", {"agent_id": {"value": host.agent.agent_id}, "mark_gone": mark_gone})
+
+    def reactivate(self, agent_id: str) -> None:
+        self._operate("REACTIVATE_AGENT", {"agent_id": {"value": agent_id}})
+
+    def _operate(self, kind: str, part: dict[str, Any]) -> None:
+        self.post(Operate({"type": kind, kind.lower(): part}))
+
     def rescind(self, offer_id: str) -> None:
         self.post(RescindOffer(offer_id))
 
@@ -261,7 +294,7 @@ class Cluster:
             session.end("the connection was reset")
         self.sessions.clear()
         known = [*self.master.agents, *self.master.unreachable, *self.master.recovering]
-        removed = self.master.removed_frameworks
+        removed, operators = self.master.removed_frameworks, self.master.operators
         self.masters += 1
         self._armed = 0
         self.settings = replace(self.settings, master_id=f"m{self.masters}")
@@ -269,6 +302,7 @@ class Cluster:
         self.master.gone = {} if forgetful else dict(self.gone)
         if not forgetful:
             self.master.expect_agents(sorted(set(known) - self.gone.keys()), self.world.now)
+            self.master.operators.take_over(operators)
         self.master.removed_frameworks = removed  # or it would take back what an operator has ended
         for host in self.hosts:
             if host.linked and not host.dead:

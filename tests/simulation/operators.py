@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobcloud.errors import Refused, Unavailable
 from jobcloud.messages import (
     Command,
+    DrainAgent,
     KillTask,
     PutApp,
     PutJob,
@@ -17,6 +18,7 @@ from jobcloud.messages import (
     SetAppEnabled,
     SetJobEnabled,
     Trigger,
+    UndrainAgent,
 )
 from jobcloud.model import App, CatchUp, Cause, Job, JobKind, JobType, Package, Resources
 
@@ -73,12 +75,23 @@ class Operators:
             self._mark(("job_mark", job), lambda at, on: SetJobEnabled(at, job, on), b)
         elif kind == "trigger":
             self._ask(("trigger", job), ABSENT, lambda at: Trigger(at, job))
+        elif kind == "drain":
+            hosts = [host.agent.agent_id for host in self._world.cluster.hosts if host.agent.agent_id]
+            if hosts:
+                self.drain(hosts[a % len(hosts)], 1 + b % 9_000)
+                self._world.later(500 + b % 12_000, self.undrain, hosts[a % len(hosts)])
         elif kind == "kill_task":
             tasks = sorted(task.task_id for runs in self._world.truth.running.values() for task in runs)
             if tasks:
                 task_id = tasks[a % len(tasks)]
                 self.killed.add(task_id)
                 self._ask(("task", task_id), ABSENT, lambda at: KillTask(at, task_id))
+
+    def drain(self, agent_id: str, ms: int) -> None:
+        self._ask(("drain_mark", agent_id), True, lambda at: DrainAgent(at, agent_id, at + ms))
+
+    def undrain(self, agent_id: str) -> None:
+        self._ask(("drain_mark", agent_id), False, lambda at: UndrainAgent(at, agent_id))
 
     def _put_app(self, name: str, version: int, replace: bool) -> None:
         app = App(name, Package("http://h/p.zip", f"{version:064x}"), resources=Resources(200, 32_000),
@@ -210,6 +223,8 @@ class Operators:
                 found: Any = core.apps.get(name)
             elif kind == "job":
                 found = core.jobs.get(name)
+            elif kind == "drain_mark":
+                found = name in core.drains
             elif kind == "app_mark":
                 found = name in core.disabled_apps
             elif name in core.states:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from jobcloud.messages import (
     Accept,
+    AcceptInverseOffers,
     Acknowledge,
     Command,
     Decline,
+    DeclineInverseOffers,
     Event,
     Kill,
     Kind,
@@ -27,7 +29,10 @@ START = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 EVENT_NAMES = tuple(kind.__name__ for kind in Event.__args__)
 COMMAND_NAMES = frozenset(kind.__name__ for kind in Command.__args__)
-_SENT = (Resubscribe, Revive, Accept, Decline, Kill, ShutdownExecutor, Reconcile, Suppress, Acknowledge)
+_SENT = (
+    Resubscribe, Revive, Accept, Decline, AcceptInverseOffers, DeclineInverseOffers, Kill, ShutdownExecutor, Reconcile,
+    Suppress, Acknowledge,
+)  # fmt: skip
 SENT_NAMES = tuple(kind.__name__ for kind in _SENT)
 
 # Where a scheduler can be when it dies or stops for a while.
@@ -70,6 +75,12 @@ _LEADS_TO: dict[str, str] = {
     "KillTask": "kill_task",
     "Kill": "kill_task",
     "Suppress": "app_mark",
+    "DrainAgent": "drain",
+    "UndrainAgent": "drain",
+    "drain": "drain",
+    "InverseOffersReceived": "maintenance",
+    "AcceptInverseOffers": "maintenance",
+    "DeclineInverseOffers": "maintenance",
 }
 _AT_A_START = {"acquire", "load", "proof", "restore", "start"}
 
@@ -81,6 +92,7 @@ _WEIGHTS = {
     "master_forgets": 1, "teardown": 1, "executor_dies": 4, "executor_hangs": 2, "executor_cut": 3,
     "finish_twice": 3, "start_fails": 2, "clock": 3, "put_app": 2, "put_job": 5, "remove_job": 2, "remove_app": 1,
     "app_mark": 2, "job_mark": 4, "trigger": 8, "kill_task": 3,
+    "drain": 3, "maintenance": 3, "mesos_drains": 2,
 }  # fmt: skip
 _ZOOKEEPER_WEIGHTS = {"session_cut": 4, "request_lost": 4, "request_late": 4, "answer_lost": 4, "crash": 6, "pause": 3}
 _ZOOKEEPER_SHARE = 4  # one in so many

@@ -35,7 +35,7 @@ _OCCASIONS = frozenset(
      "start_fails", "request_lost", "request_late", "answer_lost"}
 )  # fmt: skip
 _OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger",
-                        "kill_task"})  # fmt: skip
+                        "kill_task", "drain"})  # fmt: skip
 
 
 class Stuck(Exception):
@@ -216,6 +216,16 @@ class World:
     def _teardown(self, a: int, b: int) -> None:
         self.cluster.teardown()
 
+    def _maintenance(self, a: int, b: int) -> None:
+        if (host := self._host(a)) is not None:
+            self.cluster.announce(host, (b % 18 - 2) * 1_000, down_after_ms=b % 9_000 if b % 4 == 0 else 0)
+            self.later(2_000 + b % 15_000, self.cluster.end_maintenance)
+
+    def _mesos_drains(self, a: int, b: int) -> None:
+        if (host := self._host(a)) is not None and host.agent.agent_id:
+            self.cluster.drain(host, mark_gone=b % 3 == 0)
+            self.later(2_000 + b % 15_000, self.cluster.reactivate, host.agent.agent_id)
+
     def _executors(self) -> list[Any]:
         return [executor for host in self.cluster.hosts for executor in host.executors.values() if executor.alive]
 
@@ -269,6 +279,7 @@ class World:
         while self.history.steps < FEWEST_STEPS:
             self.run_until(self.now + 500)
         self._heal()
+        self._give_back()
         due_until = self.clock()
         self.history.settled_ms = self._until(lambda p: self.promise.unsettled(p, due_until), SETTLE_MS, "6: ")
         for app in ("a0", "a1"):
@@ -297,8 +308,23 @@ class World:
         for executor in self._executors():
             if executor.hung:
                 executor.die(9)
+        self.cluster.end_maintenance()
         if not self.living():
             self.start_process()
+
+    def _give_back(self) -> None:
+        """Nobody drains an agent any more."""
+        for _ in range(60):
+            leader = self.leader()
+            for agent_id in [one for one, drain in self.cluster.master.operators.drains.items()]:
+                self.cluster.reactivate(agent_id)
+            if leader is not None and not leader.core.drains and not self.cluster.master.operators.drains:
+                return
+            for agent_id in leader.core.drains if leader is not None else ():
+                self.operators.undrain(agent_id)
+            self.run_until(self.now + 500)
+        self.violation("6: agents cannot be given back")
+        raise Stuck
 
     def _until(self, left: Callable[[Process], str], most_ms: int, what: str) -> int:
         began = self.now

@@ -17,22 +17,25 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from jobcloud.adapters.mesos_hardened import Backoff, HardenedDriver
 from jobcloud.adapters.mesos_link import Address, CallFailed, Dialer, Session
-from jobcloud.adapters.mesos_wire import Json, ids, launch_operation, read_offer, read_status
+from jobcloud.adapters.mesos_wire import Json, ids, launch_operation, read_inverse_offer, read_offer, read_status
 from jobcloud.errors import ConfigError, NotConnected
 from jobcloud.messages import (
     Accept,
+    AcceptInverseOffers,
     Acknowledge,
     AgentLost,
     Call,
     Decline,
+    DeclineInverseOffers,
     Disconnected,
     Event,
     ExecutorLost,
     FrameworkRemoved,
+    InverseOffersReceived,
     Kill,
     OfferRescinded,
     OffersReceived,
@@ -45,7 +48,6 @@ from jobcloud.messages import (
     Subscribed,
     Suppress,
 )
-from jobcloud.model import Offer
 
 if TYPE_CHECKING:
     from jobcloud.adapters.mesos_detector import MasterDetector
@@ -104,16 +106,12 @@ class _Teardown:
 
 
 @dataclass(frozen=True, slots=True)
-class _AcceptMaintenance:
-    inverse_offer_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Stop:
     pass
 
 
-_Errand: TypeAlias = Call | Acknowledge | _Teardown | _AcceptMaintenance | _Stop
+T = TypeVar("T")
+_Errand: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
 class MesosDriver:
@@ -229,7 +227,7 @@ class MesosDriver:
         if isinstance(errand, _Teardown):
             errand.problem = reason
             errand.done.set()
-        elif isinstance(errand, Acknowledge | _AcceptMaintenance | _Stop):
+        elif isinstance(errand, Acknowledge | _Stop):
             _log.info("%s dropped: %s", type(errand).__name__, reason)
         else:
             self.deliver(SendFailed(now_ms(), errand, reason, certain))
@@ -255,13 +253,12 @@ class MesosDriver:
                 driver.reviveOffers()
             case Suppress():
                 driver.suppressOffers()
-            case _AcceptMaintenance(inverse_offer_ids):
-                driver.acceptInverseOffers(ids(inverse_offer_ids))
+            case AcceptInverseOffers(inverse_offer_ids, refuse_ms):
+                driver.acceptInverseOffers(ids(inverse_offer_ids), {"refuse_seconds": refuse_ms / 1000})
+            case DeclineInverseOffers(inverse_offer_ids, refuse_ms):
+                driver.declineInverseOffer(ids(inverse_offer_ids), {"refuse_seconds": refuse_ms / 1000})
             case _Teardown():
                 driver.teardown()
-
-    def accept_maintenance(self, inverse_offer_ids: tuple[str, ...]) -> None:
-        self._queue(_AcceptMaintenance(inverse_offer_ids))
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -289,24 +286,18 @@ class _Receiver:
         self._owner.deliver(FrameworkRemoved(now_ms(), message))
 
     def resourceOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
-        read = (self._offer(offer) for offer in offers)
+        read = (_read(lambda one: read_offer(one, self._owner.roles), offer) for offer in offers)
         self._owner.deliver(OffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
-
-    def _offer(self, offer: Json) -> Offer | None:
-        try:
-            return read_offer(offer, self._owner.roles)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            _log.error("an offer is not of Mesos' form and was left out: %r in %.500r", error, offer)
-            return None
 
     def offerRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
         self._owner.deliver(OfferRescinded(now_ms(), offer_id["value"]))
 
     def inverseOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
-        self._owner.accept_maintenance(tuple(offer["id"]["value"] for offer in offers))
+        read = (_read(read_inverse_offer, offer) for offer in offers)
+        self._owner.deliver(InverseOffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
 
     def inverseOfferRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
-        """Nothing was held back for it."""
+        """It has been answered already."""
 
     def statusUpdate(self, driver: HardenedDriver, status: Json) -> None:
         self._owner.deliver(StatusReceived(now_ms(), read_status(status)))
@@ -329,6 +320,15 @@ class _Receiver:
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _read(read: Callable[[Json], T], offer: Json) -> T | None:
+    """One of several, so that a bad one costs no others."""
+    try:
+        return read(offer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _log.error("an offer is not of Mesos' form and was left out: %r in %.500r", error, offer)
+        return None
 
 
 def _nobody(event: Event) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from jobcloud.errors import ConfigError
 from jobcloud.messages import Launch, Status
-from jobcloud.model import Executor, Offer, Share
+from jobcloud.model import Executor, InverseOffer, Offer, Share, Window
 from jobcloud.wire import decode_data, encode_data
 
 Json = dict[str, Any]
@@ -58,8 +58,18 @@ def read_offer(offer: Json, roles: tuple[str, ...]) -> Offer:
         address=_agent_address(offer.get("url", {}).get("address", {}), hostname),
         shares=tuple(share for share in shares if share is not None),
         attributes=tuple(_attributes(offer.get("attributes", ()))),
-        unavailable_ms=offer.get("unavailability", {}).get("start", {}).get("nanoseconds", 0) // 1_000_000,
+        unavailable=_window(offer["unavailability"]) if "unavailability" in offer else None,
     )
+
+
+def read_inverse_offer(offer: Json) -> InverseOffer:
+    """Raises KeyError, TypeError, ValueError or AttributeError where it is not of Mesos' form."""
+    return InverseOffer(offer["id"]["value"], offer["agent_id"]["value"], _window(offer["unavailability"]))
+
+
+def _window(unavailability: Json) -> Window:
+    start, duration = unavailability["start"]["nanoseconds"], unavailability.get("duration", {}).get("nanoseconds", 0)
+    return Window(start // 1_000_000, (start + duration) // 1_000_000 if duration else 0)
 
 
 def _agent_address(address: Json, hostname: str) -> str:

@@ -49,10 +49,12 @@ cli = typer.Typer(
 )
 app_commands = typer.Typer(no_args_is_help=True, help="Apps: packages of code and what their executors need.")
 job_commands = typer.Typer(no_args_is_help=True, help="Jobs: when they fire, into how many shards.")
+agent_commands = typer.Typer(no_args_is_help=True, help="Agents: emptied before somebody works on them.")
 framework_commands = typer.Typer(no_args_is_help=True, help="The framework as Mesos knows it.")
 cli.add_typer(app_commands, name="app")
 cli.add_typer(job_commands, name="job")
 cli.add_typer(framework_commands, name="framework")
+cli.add_typer(agent_commands, name="agent")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, the newest first.")]
@@ -419,6 +421,40 @@ def kill_task(task: TaskName, as_json: AsJson = False) -> None:
         render.show_json(killed)
     else:
         render.say(f"{killed['id']} is asked to end")
+
+
+AgentName = Annotated[str, typer.Argument(help="An agent's id or host name; `jobcloud cluster` lists them.")]
+
+
+@agent_commands.command("drain")
+def agent_drain(
+    agent: AgentName,
+    deadline: Annotated[int, typer.Option(min=1, max=30 * 86_400, help="Seconds until it has to be empty.")] = 600,
+    reason: Annotated[str, typer.Option(help="For those who look at `jobcloud cluster`.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give an agent nothing new and empty it: residents move away, the rest ends or is moved at the deadline."""
+    from jobcloud.client import render
+
+    with _client() as client:
+        drained = client.drain(agent, deadline, reason)
+    if as_json:
+        render.show_json(drained)
+    else:
+        render.say(f"{drained['hostname'] or drained['agentId']} gets nothing new; {drained['tasks']} tasks are there")
+
+
+@agent_commands.command("undrain")
+def agent_undrain(agent: AgentName, as_json: AsJson = False) -> None:
+    """Give an agent tasks again."""
+    from jobcloud.client import render
+
+    with _client() as client:
+        opened = client.undrain(agent)
+    if as_json:
+        render.show_json(opened)
+    else:
+        render.say(f"{opened['hostname'] or opened['agentId']} gets tasks again")
 
 
 @cli.command("next")

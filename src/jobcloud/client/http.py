@@ -169,6 +169,13 @@ class Client:
     def kill(self, task_id: str) -> Json:
         return self._json("POST", f"tasks/{_part(task_id)}/kill")
 
+    def drain(self, agent: str, deadline_s: int = 0, reason: str = "") -> Json:
+        """Have an agent (its id or host name) emptied; `deadline_s` 0 for the usual time."""
+        return self._json("POST", f"agents/{_part(agent)}/drain", params={"deadline": deadline_s, "reason": reason})
+
+    def undrain(self, agent: str) -> Json:
+        return self._json("POST", f"agents/{_part(agent)}/undrain")
+
     def log(self, task_id: str, stream: str = "stdout", **where: int) -> Json:
         """A piece of a task's output. `where`: offset, limit (bytes) or tail (lines)."""
         return self._json("GET", f"tasks/{_part(task_id)}/logs", params={"stream": stream, **where})

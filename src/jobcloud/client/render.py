@@ -234,11 +234,25 @@ def cluster(item: Json) -> None:
             _amounts(a["claimed"]),
             a["offers"],
             len(a["executors"]),
-            "lost" if a["lost"] else "",
+            a["tasks"],
+            _standing(a),
         )
         for a in item["agents"]
     )
-    show_table(("HOST", "AGENT", "OFFERED", "CLAIMED", "OFFERS#", "EXECUTORS#", ""), rows, "no agents seen yet")
+    show_table(
+        ("HOST", "AGENT", "OFFERED", "CLAIMED", "OFFERS#", "EXECUTORS#", "TASKS#", ""), rows, "no agents seen yet"
+    )
+
+
+def _standing(agent: Json) -> str:
+    """What is out of the ordinary about an agent."""
+    said = ["lost"] if agent["lost"] else []
+    if agent["drain"]:
+        reason = f" ({agent['drain']['reason']})" if agent["drain"]["reason"] else ""
+        said.append(f"to be empty at {moment(agent['drain']['deadline'])}{reason}")
+    if agent["maintenance"]:
+        said.append(f"maintenance from {moment(agent['maintenance']['start'])}")
+    return ", ".join(said)
 
 
 def imported(report: Json) -> None:

@@ -250,6 +250,7 @@ class Agent:
     def _registered(self, message: Registered) -> None:
         self.agent_id = message.agent_id
         self.connected = True
+        self.draining = None  # a master that drains it says so next
         for updates in self._updates.values():
             if updates.pending:
                 self._forward(updates, self.settings.retry_ms)

@@ -15,7 +15,7 @@ import msgspec
 
 from jobcloud.errors import Refused
 from jobcloud.messages import Kind, Record
-from jobcloud.model import App, Executor, Firing, Job, JobState, Task
+from jobcloud.model import App, Drain, Executor, Firing, Job, JobState, Task
 from jobcloud.ports import StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
 
@@ -30,6 +30,7 @@ _TYPES: dict[Kind, type] = {
     Kind.TASK: Task,
     Kind.EXECUTOR: Executor,
     Kind.FRAMEWORK: str,
+    Kind.DRAIN: Drain,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -90,6 +91,7 @@ def restore(stored: StoredRecords) -> Restored:
         tasks=_only(Task, readable[Kind.TASK]),
         executors=_only(Executor, readable[Kind.EXECUTOR]),
         framework_id=_only(str, readable[Kind.FRAMEWORK]).get(FRAMEWORK_KEY, ""),
+        drains=_only(Drain, readable[Kind.DRAIN]),
         faults=faults,
     )
 
@@ -111,6 +113,8 @@ def _own_key(record: Record) -> str | None:
             return record.name
         case Firing() | Task():
             return record.id
+        case Drain():
+            return record.agent_id
         case Executor():
             return f"{record.agent_id}/{record.id}"
         case _:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import jobcloud
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
-from jobcloud.messages import KillTask, Retry
+from jobcloud.messages import DrainAgent, KillTask, Retry, UndrainAgent
 from jobcloud.model import ShardState, TaskState
 from jobcloud.server.api import views
 from jobcloud.server.api.body import read_object
@@ -20,6 +20,7 @@ from jobcloud.server.api.follow import PatientResponse, Source, decode
 from jobcloud.server.api.ports import LogChunk, LogRequest
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import (
+    AgentOut,
     ClusterView,
     ExecutorList,
     FiringTimes,
@@ -71,6 +72,11 @@ class LogQuery(_Strict):
     offset: int = Field(0, ge=0, lt=1 << 50)
     limit: int = Field(65_536, ge=1, le=_MOST_TAIL_BYTES, description="bytes")
     tail: int | None = Field(None, ge=1, le=10_000, description="lines from the end, instead of an offset")
+
+
+class DrainQuery(_Strict):
+    deadline: int = Field(0, ge=0, le=30 * 86_400, description="in so many seconds; 600 where it is 0")
+    reason: str = Field("", max_length=1000)
 
 
 class CronQuery(_Strict):
@@ -289,6 +295,31 @@ def show_cluster(use: Use) -> ClusterView:
         active_tasks=len(snapshot.tasks),
         waiting_shards=waiting,
     )
+
+
+@router.post("/agents/{agent}/drain", tags=["cluster"])
+def drain_agent(use: Use, agent: str, query: Annotated[DrainQuery, Query()]) -> AgentOut:
+    """Give an agent (its id or host name) nothing new, and see to it that it is empty at the deadline.
+
+    Resident shards move away; transient ones end, or at the deadline start again elsewhere if their job fails over.
+    """
+    seconds = query.deadline
+    use.command(lambda at: DrainAgent(at, agent, at + seconds * 1000 if seconds else 0, query.reason))
+    return _agent(use, agent)
+
+
+@router.post("/agents/{agent}/undrain", tags=["cluster"])
+def undrain_agent(use: Use, agent: str) -> AgentOut:
+    """It gets tasks again. What Mesos itself drains, or has a window for, only Mesos gives back."""
+    use.command(lambda at: UndrainAgent(at, agent))
+    return _agent(use, agent)
+
+
+def _agent(use: Services, name: str) -> AgentOut:
+    found = next((agent for agent in use.agents() if name in (agent.id, agent.hostname)), None)
+    if found is None:  # drained before it was ever offered to this leader
+        raise NotFound(f"agent {name[:200]} has made no offer yet", field="agentId", fix="look again later")
+    return views.agent_out(found)
 
 
 @router.post("/framework/teardown", status_code=202, tags=["cluster"])

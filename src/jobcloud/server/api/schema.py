@@ -347,6 +347,21 @@ class AgentOut(View):
     offers: int
     executors: list[str]
     lost: bool
+    tasks: int
+    closed: bool = Field(description="gets nothing new, for one of the following")
+    drain: DrainOut | None = Field(description="an operator wants it empty")
+    maintenance: MaintenanceOut | None = Field(description="the window that Mesos announces")
+
+
+class DrainOut(View):
+    since: Instant
+    deadline: Instant
+    reason: str
+
+
+class MaintenanceOut(View):
+    start: Instant
+    end: Instant
 
 
 class ClusterView(View):

@@ -22,9 +22,11 @@ from jobcloud.server.api.schema import (
     AgentOut,
     Amounts,
     AppView,
+    DrainOut,
     ExecutorView,
     ExplanationView,
     JobView,
+    MaintenanceOut,
     ReasonView,
     RunState,
     RunSummary,
@@ -293,6 +295,7 @@ def explanation_view(explanation: Explanation, next_firing: int | None) -> Expla
 
 
 def agent_out(agent: AgentView) -> AgentOut:
+    drain, window = agent.drain, agent.window
     return AgentOut(
         agent_id=agent.id,
         hostname=agent.hostname,
@@ -303,6 +306,10 @@ def agent_out(agent: AgentView) -> AgentOut:
         offers=agent.offers,
         executors=list(agent.executors),
         lost=agent.lost,
+        tasks=agent.tasks,
+        closed=agent.closed,
+        drain=DrainOut(since=drain.since_ms, deadline=drain.deadline_ms, reason=drain.reason) if drain else None,
+        maintenance=MaintenanceOut(start=window.start_ms, end=window.end_ms) if window else None,
     )
 
 
