@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py src/jobcloud/_match.pyx $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
+SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/planning/*.pyx) $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
 .PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-gate match-soak cron-soak simulate simulate-mutations clean
 
@@ -37,7 +37,7 @@ test-zookeeper: $(VENV)/.tests
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/jobcloud/_match.pyx
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/jobcloud
 
 types: $(VENV)/.tests
 	$(BIN)/mypy
@@ -50,10 +50,10 @@ format: $(VENV)/.tests
 build: $(VENV)/.tests
 	rm -rf build/wheel && $(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
 
-# The matcher's suite on a build with bounds checks.
+# The suites of the matcher and of packing on a build with bounds checks.
 debug-test: $(VENV)/.tests
 	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
-	$(BIN)/python -m pytest tests/test_match*.py; status=$$?; \
+	$(BIN)/python -m pytest tests/test_match*.py tests/test_plan_packing.py; status=$$?; \
 	$(BIN)/python setup.py -q build_ext --inplace --force && exit $$status
 
 # A million (expression, zone, start) triples against the oracles; some ten minutes.
@@ -83,4 +83,4 @@ simulate-mutations: $(VENV)/.tests
 	$(BIN)/python -m tests.simulation.mutations $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/jobcloud.egg-info src/jobcloud/_match.c src/jobcloud/*.so
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/jobcloud.egg-info src/jobcloud/*.c src/jobcloud/*.so src/jobcloud/planning/*.c src/jobcloud/planning/*.so

@@ -1,6 +1,6 @@
-"""Builds the one compiled unit; everything else is in pyproject.toml.
+"""Builds the two compiled units; everything else is in pyproject.toml.
 
-JOBCLOUD_DEBUG=1 builds it with bounds checks and an annotated listing.
+JOBCLOUD_DEBUG=1 builds them with bounds checks and annotated listings.
 """
 
 import os
@@ -9,9 +9,13 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 debug = os.environ.get("JOBCLOUD_DEBUG") == "1"
+flags = ["-O1" if debug else "-O3"]
 setup(
     ext_modules=cythonize(
-        [Extension("jobcloud._match", ["src/jobcloud/_match.pyx"], extra_compile_args=["-O1" if debug else "-O3"])],
+        [
+            Extension("jobcloud._match", ["src/jobcloud/_match.pyx"], extra_compile_args=flags),
+            Extension("jobcloud.planning._pack", ["src/jobcloud/planning/_pack.pyx"], extra_compile_args=flags),
+        ],
         language_level=3,
         annotate=debug,
         force=debug,

@@ -1,0 +1,385 @@
+"""Good packings, with time: what a planner may spend and a scheduler may not.
+
+Three steps, each better than the one before. Constructive rules: task by task onto the host whose free amounts point
+where the task's do (dot product), and host by host with the tasks that suit it best (dot and L2, bin-centric; Panigrahy
+and others, Heuristics for Vector Bin Packing, 2011). The whole hosts of the configuration LP, where there is a solver.
+And improvement: tasks without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
+
+Work is counted in steps, so the same input gives the same answer as long as the time does not run out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from jobcloud.planning._pack import RULES, Packer
+from jobcloud.planning.bounds import Bound, lower_bound
+from jobcloud.planning.lp import ConfigurationLp
+from jobcloud.planning.problem import Floats, Int32s, Int64s, Problem
+
+#: (what is being done, how much of it is done, in 0 to 1)
+Progress: TypeAlias = Callable[[str, float], None]
+
+_DOT, _L2, _BEST = RULES.index("dot"), RULES.index("l2"), RULES.index("best")
+_CHUNK: Final = 250
+_LOOKS_A_CHUNK: Final = 4_000_000
+_STEPS: Final = 40_000
+_STEPS_A_TASK: Final = 200
+_SHUFFLES: Final = 20
+_MANY_TASKS: Final = 20_000
+_MOST_LP_KINDS: Final = 1_000
+_MOST_LOOKS: Final = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packing:
+    """An answer. `hosts` int32[H]: the kind of each host; `host_of` int32[tasks]: where each task runs, -1: nowhere."""
+
+    hosts: Int32s
+    host_of: Int32s
+
+    @property
+    def unplaced(self) -> int:
+        return int((self.host_of < 0).sum())
+
+    @property
+    def used(self) -> int:
+        """How many hosts hold anything."""
+        return len(np.unique(self.host_of[self.host_of >= 0]))
+
+    def held(self, problem: Problem) -> Int32s:
+        """int32[H, K]: how many tasks of each kind every host holds. For few kinds: it is a full table."""
+        table = np.zeros((len(self.hosts), len(problem.task_kinds)), dtype=np.int32)
+        placed = self.host_of >= 0
+        np.add.at(table, (self.host_of[placed], problem.kind_of_tasks()[placed]), 1)
+        return table
+
+    def compact(self) -> Packing:
+        """Without the hosts that hold nothing."""
+        used = np.unique(self.host_of[self.host_of >= 0])
+        number = np.full(len(self.hosts) + 1, -1, dtype=np.int32)
+        number[used] = np.arange(len(used), dtype=np.int32)
+        return Packing(self.hosts[used], number[self.host_of])
+
+
+@dataclass(frozen=True, slots=True)
+class Fewest:
+    """The fewest hosts found, and the bound that says how many fewer there could be."""
+
+    packing: Packing
+    bound: Bound
+
+    @property
+    def hosts(self) -> int:
+        return len(self.packing.hosts)
+
+    @property
+    def proven(self) -> bool:
+        """Whether no packing needs fewer."""
+        return self.hosts <= self.bound.hosts
+
+
+class _Clock:
+    """How much time is left, and saying so."""
+
+    def __init__(self, seconds: float, progress: Progress | None) -> None:
+        self.start, self.seconds, self._progress = time.monotonic(), seconds, progress
+
+    @property
+    def end(self) -> float:
+        return self.start + self.seconds
+
+    def over(self) -> bool:
+        return time.monotonic() > self.end
+
+    def part(self, share: float) -> float:
+        """An instant after this share of what is left."""
+        now = time.monotonic()
+        return now + max(0.0, self.end - now) * share
+
+    def left(self) -> float:
+        return max(0.0, self.end - time.monotonic())
+
+    def say(self, what: str) -> None:
+        if self._progress:
+            self._progress(what, min(1.0, (time.monotonic() - self.start) / max(self.seconds, 1e-9)))
+
+
+def place(
+    problem: Problem,
+    hosts: Int32s,
+    *,
+    start: Packing | None = None,
+    seconds: float = 10.0,
+    seed: int = 1,
+    progress: Progress | None = None,
+) -> Packing:
+    """As much of the demand as can be found room for on given hosts (int32[H], the kind of each)."""
+    clock = _Clock(seconds, progress)
+    return _place(problem, hosts, clock, clock.end, seed, start)
+
+
+def fewest(
+    problem: Problem, kind: int, *, seconds: float = 30.0, seed: int = 1, progress: Progress | None = None
+) -> Fewest:
+    """The fewest hosts of one kind for all tasks that can run on it at all, and a lower bound.
+
+    Tasks that no such host takes stay unplaced and count in neither.
+    """
+    clock = _Clock(seconds, progress)
+    part = _suitable(problem, kind)
+    bound = lower_bound(part, kind)
+    clock.say("bounds")
+    best = _constructed(part, kind, bound.hosts, clock)
+    if best.used > bound.hosts:
+        lp = _solved_lp(part, kind, best, clock) if _lp_applies(part, kind) else None
+        if lp is not None:
+            bound = max(bound, Bound(lp.weights.hosts, "configuration LP", lp.weights), key=lambda b: b.hosts)
+            best = _from_lp(part, kind, lp, best, bound.hosts, clock, seed)
+    best = _descend(part, kind, best, bound.hosts, clock, seed)
+    return Fewest(_widened(problem, part, best.compact()), bound)
+
+
+# ------------------------------------------------------------------------------------------------------ the hosts given
+
+
+def _place(
+    problem: Problem, hosts: Int32s, clock: _Clock, until: float, seed: int, start: Packing | None = None
+) -> Packing:
+    if not len(hosts) or not problem.tasks:
+        return start or Packing(hosts, np.full(problem.tasks, -1, dtype=np.int32))
+    capacity = problem.capacity[hosts]
+    weight = _scarcity(problem, capacity)
+    size = _sizes(problem, capacity, weight)
+    order = np.argsort(-size, kind="stable")
+    packer = Packer(problem, capacity, hosts, weight, seed)
+    if start is not None:
+        packer.assign(np.ascontiguousarray(start.host_of, dtype=np.int32))
+    for kind in order:
+        packer.place(int(kind), _DOT)
+    return Packing(hosts, _improved(problem, packer, size, clock, until))
+
+
+def _improved(problem: Problem, packer: Packer, size: Floats, clock: _Clock, until: float) -> Int32s:
+    """The best placement that ejecting finds: the least size left without a host."""
+    kinds = problem.kind_of_tasks()
+    waiting = np.flatnonzero(packer.placement() < 0)
+    pool: Int32s = waiting[np.argsort(size[kinds[waiting]], kind="stable")].astype(np.int32)
+    best, least = packer.placement(), float(size[kinds[pool]].sum())
+    shuffles = _SHUFFLES if problem.tasks < _MANY_TASKS else 0
+    chunk = max(10, min(_CHUNK, _LOOKS_A_CHUNK // max(problem.tasks, 1)))
+    steps = min(_STEPS, _STEPS_A_TASK * problem.tasks + _CHUNK)
+    for _ in range(-(-steps // chunk)):
+        if not len(pool) or time.monotonic() > until:
+            break
+        pool = packer.improve(pool, chunk, shuffles)
+        left = float(size[kinds[pool]].sum())
+        clock.say("improving")
+        if left < least:
+            best, least = packer.placement(), left
+    return best
+
+
+def _scarcity(problem: Problem, capacity: Int64s) -> Floats:
+    """float64[D]: the share of all there is that the demand asks of each dimension: how much each one counts."""
+    total = capacity.sum(axis=0).astype(np.float64)
+    return np.asarray(problem.demand / np.maximum(total, 1.0)) + 1e-6
+
+
+def _sizes(problem: Problem, capacity: Int64s, weight: Floats) -> Floats:
+    """float64[K]: how much of a mean host a task of each kind takes."""
+    mean = np.maximum(capacity.mean(axis=0), 1.0)
+    return np.asarray((problem.request / mean) @ weight) + 1e-9
+
+
+# ------------------------------------------------------------------------------------------------- hosts of one kind
+
+
+def _suitable(problem: Problem, kind: int) -> Problem:
+    """The same demand, of which only what can run on the kind counts: `first` and `job_first` leave the rest out."""
+    from dataclasses import replace
+
+    need = (
+        problem.request + np.where(problem.kind_key[:, None] >= 0, problem.shared[problem.kind_key], 0)
+        if len(problem.shared)
+        else problem.request
+    )
+    able = (need <= problem.capacity[kind]).all(axis=1) & (problem.allowed[:, kind] > 0)
+    able &= problem.most[problem.kind_job] > 0
+    counts = np.where(able, problem.counts, 0)
+    first = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    starts = np.searchsorted(problem.kind_job, np.arange(len(problem.jobs) + 1))
+    return replace(problem, first=first, job_first=first[starts].copy())
+
+
+def _widened(problem: Problem, part: Problem, packing: Packing) -> Packing:
+    """A packing of the part as one of the whole."""
+    host_of = np.full(problem.tasks, -1, dtype=np.int32)
+    places = np.repeat(problem.first[:-1], part.counts) + (
+        np.arange(part.tasks) - np.repeat(part.first[:-1], part.counts)
+    )
+    host_of[places] = packing.host_of
+    return Packing(packing.hosts, host_of)
+
+
+def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Packing:
+    """The best of the constructive rules that leave no task out; hosts are opened as they are needed."""
+    counts, capacity = problem.counts, problem.capacity[kind]
+    most = int(counts.sum())
+    weight = _scarcity(problem, np.tile(capacity, (max(bound, 1), 1)))
+    size = _sizes(problem, capacity[None, :], weight)
+    order = np.argsort(-size, kind="stable").astype(np.int32)
+    order = order[counts[order] > 0]
+    best: Packing | None = None
+    host_limit = min(most, max(bound * 2, bound + 10))
+    # Looking at every kind for every host does not pay where there are many of both.
+    by_host = (_DOT, _L2) if len(order) * max(bound, 1) <= _MOST_LOOKS else ()
+    for rule in (*by_host, _BEST):
+        clock.say("first packings")
+        packing = None
+        limit = host_limit
+        while packing is None:
+            hosts = np.full(limit, kind, dtype=np.int32)
+            packer = Packer(problem, problem.capacity[hosts], hosts, weight, 1)
+            if rule == _BEST:
+                left = sum(packer.place(int(k), rule) for k in order)
+            else:
+                left, host = most, 0
+                while left and host < limit:
+                    left -= packer.fill(host, order, rule, weight)
+                    host += 1
+            if left == 0:
+                packing = Packing(hosts, packer.placement()).compact()
+            elif limit >= most:
+                break
+            limit = min(most, limit * 2)
+        if packing is not None and (best is None or packing.used < best.used):
+            best = packing
+        if best is not None and (best.used <= bound or clock.over()):
+            break
+    if best is None:
+        # One host for every task: whatever else was tried, this is an answer.
+        best = Packing(np.full(most, kind, dtype=np.int32), np.arange(most, dtype=np.int32))
+    return best
+
+
+def _descend(problem: Problem, kind: int, best: Packing, bound: int, clock: _Clock, seed: int) -> Packing:
+    """Fewer and fewer hosts, by halving the gap to the bound, until the time is up or a try fails next to it."""
+    low, failed = bound, bound - 1
+    while best.used > low and not clock.over():
+        target = (failed + best.used + 1) // 2 if failed >= low else (low + best.used) // 2
+        target = min(max(target, low), best.used - 1)
+        clock.say(f"{best.used} hosts suffice, trying {target}")
+        hosts = np.full(target, kind, dtype=np.int32)
+        found = _place(problem, hosts, clock, clock.part(0.4), seed)
+        if found.unplaced:
+            found = _place(problem, hosts, clock, clock.part(0.2), seed + 1, _dropped(best, target))
+        if found.unplaced == 0:
+            best = found.compact()
+        elif target >= best.used - 1:
+            break
+        else:
+            failed = max(failed, target)
+            low = max(low, target + 1)
+        seed += 2
+    return best
+
+
+def _dropped(packing: Packing, hosts: int) -> Packing:
+    """The same on fewer hosts: those that hold the fewest tasks are given up, and their tasks have none."""
+    held = np.bincount(packing.host_of[packing.host_of >= 0], minlength=len(packing.hosts))
+    kept = np.sort(np.argsort(-held, kind="stable")[:hosts])
+    number = np.full(len(packing.hosts) + 1, -1, dtype=np.int32)
+    number[kept] = np.arange(len(kept), dtype=np.int32)
+    return Packing(packing.hosts[kept], number[packing.host_of])
+
+
+# --------------------------------------------------------------------------------------------------- from the LP
+
+
+def _lp_applies(problem: Problem, kind: int) -> bool:
+    """Where patterns can be made of kinds alone: no rules between jobs, nothing shared, a limited job of one kind."""
+    from jobcloud.planning.lp import available
+
+    counts = problem.counts
+    kinds_of_job = np.bincount(problem.kind_job[counts > 0], minlength=len(problem.jobs))
+    limited = problem.most < np.bincount(problem.kind_job, weights=counts, minlength=len(problem.jobs))
+    simple = not problem.has_rules and not (problem.kind_key >= 0).any() and not (limited & (kinds_of_job > 1)).any()
+    return bool(simple and (counts > 0).sum() <= _MOST_LP_KINDS and available())
+
+
+def _solved_lp(problem: Problem, kind: int, best: Packing, clock: _Clock) -> ConfigurationLp:
+    used = np.flatnonzero(problem.counts)
+    held = best.held(problem)[:, used]
+    lp = ConfigurationLp(
+        problem.capacity[kind],
+        problem.request[used],
+        np.minimum(problem.most[problem.kind_job[used]], 1 << 30).astype(np.int32),
+        patterns=list(np.unique(held, axis=0)),
+    )
+    clock.say("configuration LP")
+    lp.solve(problem.counts[used], clock.part(0.6))
+    return lp
+
+
+def _from_lp(
+    problem: Problem, kind: int, lp: ConfigurationLp, best: Packing, bound: int, clock: _Clock, seed: int
+) -> Packing:
+    """The LP's whole hosts, and the rest packed and improved on what the bound leaves."""
+    used = np.flatnonzero(problem.counts)
+    counts = problem.counts[used]
+    for target in range(bound, bound + 3):
+        if target >= best.used or clock.over():
+            break
+        clock.say(f"{best.used} hosts suffice, trying {target}")
+        for share in (1.0, 0.6, 0.3, 0.0, None):
+            # None: instead of the LP's whole hosts, those of the best whole solution over the same patterns.
+            if share is None:
+                start = _laid_out(problem, used, kind, lp.integral(counts, 0.4 * clock.left()), 1.0, target)
+            else:
+                start = _laid_out(problem, used, kind, lp.whole(counts), share, target)
+            found = _rest_placed(problem, start, clock, clock.part(0.15), seed)
+            seed += 1
+            if found.unplaced == 0:
+                return found.compact()
+    return best
+
+
+def _laid_out(
+    problem: Problem, used: Int64s, kind: int, whole: list[tuple[Int32s, int]], share: float, hosts: int
+) -> Packing:
+    """A share of the whole hosts, the others empty."""
+    following = problem.first[:-1].astype(np.int64)
+    host_of, host = np.full(problem.tasks, -1, dtype=np.int32), 0
+    for pattern, copies in whole:
+        for _ in range(int(copies * share)):
+            if host >= hosts:
+                break
+            for at in np.flatnonzero(pattern):
+                task = following[used[at]]
+                host_of[task : task + pattern[at]] = host
+                following[used[at]] += pattern[at]
+            host += 1
+    return Packing(np.full(hosts, kind, dtype=np.int32), host_of)
+
+
+def _rest_placed(problem: Problem, start: Packing, clock: _Clock, until: float, seed: int) -> Packing:
+    """The start's full hosts stay as they are; the rest is a smaller problem on the empty ones."""
+    from dataclasses import replace
+
+    left = start.host_of < 0
+    kinds = problem.kind_of_tasks()
+    counts = np.bincount(kinds[left], minlength=len(problem.task_kinds))
+    first = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    starts = np.searchsorted(problem.kind_job, np.arange(len(problem.jobs) + 1))
+    rest = replace(problem, first=first, job_first=first[starts].copy())
+    taken = int(start.host_of.max()) + 1
+    found = _place(rest, start.hosts[taken:], clock, until, seed)
+    host_of = start.host_of.copy()
+    host_of[np.flatnonzero(left)] = np.where(found.host_of >= 0, found.host_of + taken, -1)
+    return Packing(start.hosts, host_of)
