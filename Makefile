@@ -41,6 +41,7 @@ lint: $(VENV)/.tests
 
 types: $(VENV)/.tests
 	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest jobcloud._match
 
 format: $(VENV)/.tests
 	$(BIN)/ruff check --fix .

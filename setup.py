@@ -25,6 +25,7 @@ setup(
             "initializedcheck": debug,
             "cdivision": not debug,
             "embedsignature": True,
+            "autotestdict": False,  # stubtest would ask for it in the stub
         },
     )
 )

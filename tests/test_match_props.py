@@ -45,6 +45,7 @@ class Pair:
 
     def __init__(self, dimensions: int, fitness: Any = "pack") -> None:
         self.dimensions = dimensions
+        self.judge = fitness if callable(fitness) else None
         self.compiled: Any = CompiledMatcher(dimensions, engine="tables", fitness=fitness)
         self.scanning: Any = CompiledMatcher(dimensions, engine="scan", fitness=fitness)
         self.plain: Any = PlainMatcher(dimensions, fitness=fitness)
@@ -124,6 +125,19 @@ class Pair:
         assert Counter(unknown) == Counter(n for n in set(numbers) if n not in self.live) + Counter(repeated)
         self._end([number for number in set(numbers) if number in self.live])
 
+    def preemption(self, cls: int, numbers: list[int], costs: list[int]) -> None:
+        """Nothing changes, and with the proposed claims gone a task has room, unless it must not be there at all."""
+        before = self.compiled.snapshot()
+        proposal = self.call("preemption", cls, array(*numbers), array(*costs))
+        assert self.compiled.snapshot() == self.plain.snapshot() == before
+        if proposal is None or isinstance(proposal, MatchError):
+            return
+        assert {self.live[number] for number in proposal.release_ids} <= {proposal.slot}
+        assert sum(costs[numbers.index(number)] for number in proposal.release_ids) == proposal.cost
+        dry = self.compiled.fork()
+        dry.release(array(*proposal.release_ids))
+        assert dry.match(array(cls))[0][0] >= 0
+
     def _end(self, numbers: list[int]) -> None:
         for number in numbers:
             del self.live[number]
@@ -141,8 +155,9 @@ class Pair:
     def reopen(self) -> None:
         """Each goes on from the other's snapshot."""
         data = self.compiled.snapshot()
-        self.compiled = CompiledMatcher.restore(self.plain.snapshot(), engine="tables")
-        self.scanning, self.plain = CompiledMatcher.restore(data, engine="scan"), PlainMatcher.restore(data)
+        self.compiled = CompiledMatcher.restore(self.plain.snapshot(), engine="tables", fitness=self.judge)
+        self.scanning = CompiledMatcher.restore(data, engine="scan", fitness=self.judge)
+        self.plain = PlainMatcher.restore(data, fitness=self.judge)
         self.compare()
 
     def fork(self) -> None:
@@ -157,7 +172,12 @@ def _plain(answer: Any) -> Any:
     return str(answer) if isinstance(answer, MatchError) else answer
 
 
-RULES: list[Any] = ["pack", *FITNESS, "first", {"align": 700, "pack": 300, "strand": 24}, {"dot": 4_096}]
+def judge(cls: int, slot: int, need: Any, free: Any, capacity: Any) -> int:
+    """A fitness of somebody's own, pure and without sense."""
+    return (sum(free) + 3 * sum(need) + sum(capacity)) // 100 % 5 * (1 << 19) + (cls + slot) % 3
+
+
+RULES: list[Any] = ["pack", *FITNESS, "first", {"align": 700, "pack": 300, "strand": 24}, {"dot": 4_096}, judge]
 WEIGHTS = st.sampled_from([0, 0, 1 << 19, 1 << 21, MAX_PENALTY])
 GROUPS = st.sampled_from([2, 5, 8])
 PLACES = st.sampled_from([BY_HOST, 0, 3])
@@ -273,6 +293,13 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.pair.classes)
     @rule(data=st.data())
+    def preemption(self, data: st.DataObject) -> None:
+        numbers = data.draw(st.lists(st.sampled_from([*sorted(self.pair.live), 0]), max_size=6))
+        costs = data.draw(st.lists(st.integers(0, 3), min_size=len(numbers), max_size=len(numbers)))
+        self.pair.preemption(self.some(data, self.pair.classes), numbers, costs)
+
+    @precondition(lambda self: self.pair.classes)
+    @rule(data=st.data())
     def refusal(self, data: st.DataObject) -> None:
         self.pair.call("refusal", self.some(data, self.pair.classes))
 
@@ -362,6 +389,9 @@ def random_step(pair: Pair, chance: random.Random) -> None:
     elif step < 0.82:
         limit = array(*chance.choices((2_000, 9_000, 40_000), k=pair.dimensions))
         pair.call("set_group_limit", chance.randrange(3), limit if chance.random() < 0.5 else None)
+    elif step < 0.84 and step >= 0.83:
+        may_go = chance.sample(sorted(pair.live), min(len(pair.live), chance.choice((3, 30))))
+        pair.preemption(cls, may_go, [chance.randrange(4) for _ in may_go])
     elif step < 0.83:
         pair.call("set_attribute", chance.randrange(2), array(*(chance.randrange(-1, 4) for _ in range(slot + 1))))
     elif step < 0.87:

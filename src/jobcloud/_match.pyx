@@ -15,6 +15,7 @@ from jobcloud._match_types import (
     MatchError,
     MatchStateError,
     Nearest,
+    Preemption,
     Refusal,
     State,
     allowed_slots,
@@ -28,7 +29,10 @@ from jobcloud._match_types import (
     engine_name,
     fitness_weights,
     group_limit,
+    judgement,
+    preemptible,
     release_numbers,
+    restored_judge,
     slot_penalties,
     truth,
     whole,
@@ -123,6 +127,7 @@ cdef extern from *:
         int32_t most;
         int32_t terms;
         const int32_t *penalty;  /* of each host; NULL: none */
+        const int32_t *judged;   /* of each host, what the caller's fitness says instead; NULL: there is none */
         jobcloud_term term[JOBCLOUD_TERMS];
     } jobcloud_view;
 
@@ -287,7 +292,10 @@ cdef extern from *:
         if (view->fitness) {
             for (int d = 0; d < view->dimensions; d++)
                 short_by |= row[d] - need[d];
-            return short_by < 0 ? JOBCLOUD_INFEASIBLE : (int32_t)(score + jobcloud_mixed(view, row, weight, need));
+            if (short_by < 0)
+                return JOBCLOUD_INFEASIBLE;
+            score += view->judged ? (uint64_t)view->judged[host] : jobcloud_mixed(view, row, weight, need);
+            return (int32_t)score;
         }
         for (int d = 0; d < view->dimensions; d++) {
             int64_t left = row[d] - need[d];
@@ -447,6 +455,7 @@ cdef extern from *:
         int32_t most
         int32_t terms
         const int32_t* penalty
+        const int32_t* judged
         Term* term
     ctypedef struct Table "jobcloud_table":
         int32_t* score
@@ -529,6 +538,8 @@ cdef class Matcher:
     cdef bint indexed
     cdef int64_t[::1] weights  # of the parts of the score, in the order of FITNESS
     cdef bint plain_pack
+    cdef readonly object judge  # the fitness where it is a function, else None
+    cdef readonly int64_t judgements  # calls of it so far
     cdef bint eager  # the tables are used even where they do not pay
     cdef bint busy
     # Counts what may let a class fit that was refused before; claims never do (docs/matcher.md, "What was refused").
@@ -568,6 +579,8 @@ cdef class Matcher:
     cdef int32_t[::1] class_rule   # head of the list of its rules
     cdef int32_t[::1] class_penalty  # row in the penalty table
     cdef int32_t[:, ::1] penalty   # [rows, slots]
+    cdef int32_t[:, ::1] judged    # [classes, slots], where there is a judge: what it said last
+    cdef uint64_t[::1] judged_seen  # [classes], the change up to which that is right
     cdef uint8_t[::1] penalty_used
     cdef uint64_t[::1] class_refused  # value of ``loosened`` when the class was last refused
     cdef Table* tables          # [classes]
@@ -644,6 +657,7 @@ cdef class Matcher:
         self.eager = self.engine == "tables"
         self.weights = np.array(fitness_weights(fitness), dtype=np.int64)
         self.plain_pack = self.fitness == {"pack": limits.WHOLE_WEIGHT}
+        self.judge = fitness if callable(fitness) else None
         self.indexed = self.eager or self.engine == "index"
         self.newest = NONE
         self.grow_changes(FIRST_HOSTS)
@@ -673,6 +687,8 @@ cdef class Matcher:
         self.class_rule = np.zeros(8, dtype=np.int32)
         self.class_penalty = np.zeros(8, dtype=np.int32)
         self.penalty = np.zeros((1, FIRST_HOSTS), dtype=np.int32)
+        self.judged = np.zeros((8 if self.judge is not None else 0, FIRST_HOSTS), dtype=np.int32)
+        self.judged_seen = np.zeros(8, dtype=np.uint64)
         self.penalty_used = np.zeros(1, dtype=np.uint8)
         self.class_refused = np.zeros(8, dtype=np.uint64)
         self.key_rows = {}
@@ -812,6 +828,7 @@ cdef class Matcher:
                 self.class_mask[at] = self._take_mask()
             self._write_mask(self.class_mask[at], mask)
         self.drop_table(at)
+        self.judged_seen[at] = 0
         self.forget_eligible(at)
         self.loosened += 1
 
@@ -868,13 +885,16 @@ cdef class Matcher:
         self.busy = True
         try:
             while True:
-                with nogil:
-                    done = self.place(cls, slots_out, ids_out, done, &left)
+                if self.judge is not None:
+                    done = self.place_judged(cls, slots_out, ids_out, done, &left)
+                else:
+                    with nogil:
+                        done = self.place(cls, slots_out, ids_out, done, &left)
                 if done == n or left == 0:
                     break
                 self._room_for_claim()
-        except MemoryError:
-            self._undo(ids[:done], first_new)
+        except BaseException:
+            self._undo(ids, first_new)
             raise
         finally:
             self.busy = False
@@ -994,6 +1014,51 @@ cdef class Matcher:
             could_ever_fit=ever,
         )
 
+    def preemption(self, cls, release_ids, costs=None):
+        cdef int of = self._class(cls)
+        numbers, prices = preemptible(release_ids, costs)
+        on_slot = {}
+        seen = set()
+        for i, (number, price) in enumerate(zip(numbers.tolist(), prices.tolist())):
+            if number in seen or not self.is_live(number):
+                raise MatchError(f"release_ids[{i}] is {number}, {'given twice' if number in seen else 'not live'}")
+            seen.add(number)
+            on_slot.setdefault(self.claim_slot[number & INDEX_BITS], []).append((-price, number))
+        best = None
+        self.settle(of)
+        for slot in range(self.hosts_end):
+            if self.host_status[slot] != HOST_ENABLED or not self.may_use(of, slot):
+                continue
+            victims = self._victims(of, slot, sorted(on_slot.get(slot, ())))
+            if victims is not None:
+                cost = sum(-price for price, _ in victims)
+                if best is None or (cost, len(victims), slot) < best[0]:
+                    best = (cost, len(victims), slot), victims
+        if best is None:
+            return None
+        return Preemption(
+            slot=best[0][2], release_ids=tuple(sorted(number for _, number in best[1])), cost=best[0][0]
+        )
+
+    cdef object _victims(self, int cls, int slot, list candidates):
+        """Those that must go, out of the candidates on the slot, (-cost, id) in order; None: all are not enough."""
+        cdef int64_t number
+        victims = None
+        for _, number in candidates:
+            self.shift(<int32_t>(number & INDEX_BITS), -1)
+        if self.has_place(cls, slot):
+            victims = []
+            for price, number in candidates:
+                self.shift(<int32_t>(number & INDEX_BITS), 1)
+                if not self.has_place(cls, slot):
+                    self.shift(<int32_t>(number & INDEX_BITS), -1)
+                    victims.append((price, number))
+        for _, number in candidates if victims is None else victims:
+            self.shift(<int32_t>(number & INDEX_BITS), 1)
+        if candidates:
+            self.touch(slot)
+        return victims
+
     def claims(self):
         self._idle()
         return self.claims_live
@@ -1011,7 +1076,7 @@ cdef class Matcher:
                 self.class_refused, self.class_group, self.class_most, self.shared, self.key_number, self.key_classes,
                 self.paid, self.group_number, self.group_classes, self.group_limited, self.group_limit,
                 self.group_used, self.grouped, self.allowed, self.group_claims, self.group_rule, self.group_spread,
-                self.class_exclusive, self.class_rule, self.class_penalty, self.penalty,
+                self.class_exclusive, self.class_rule, self.class_penalty, self.penalty, self.judged, self.judged_seen,
             ],
             "claims": [self.generation, self.claim_slot, self.claim_class, self.claim_next, self.claim_before],
         }
@@ -1027,18 +1092,19 @@ cdef class Matcher:
         return encode(self._state())
 
     @classmethod
-    def restore(cls, data, *, engine="index"):
-        return from_state(decode(data), engine)
+    def restore(cls, data, *, engine="index", fitness=None):
+        state = decode(data)
+        return from_state(state, engine, restored_judge(state, fitness))
 
     def fork(self):
         self._idle()
-        return from_state(self._state(), self.engine)
+        return from_state(self._state(), self.engine, self.judge)
 
     def check(self):
         """Recompute every total from the claims; raises MatchStateError naming the first that differs."""
         self._idle()
         state = self._state()
-        cdef Matcher again = from_state(state, "scan")
+        cdef Matcher again = from_state(state, "scan", self.judge)
         cdef int h = self.hosts_end, c = self.classes_end, row, other, slot
         _same("free amounts", np.asarray(self.unclaimed)[:, :h], np.asarray(again.unclaimed)[:, :h])
         _same("weights", np.asarray(self.weight)[:, :h], np.asarray(again.weight)[:, :h])
@@ -1112,6 +1178,53 @@ cdef class Matcher:
                 left[0] -= 1
         return classes.shape[0]
 
+    cdef Py_ssize_t place_judged(
+        self, const int64_t[::1] classes, int32_t[::1] slots, int64_t[::1] ids, Py_ssize_t start, int64_t* left
+    ) except -1:
+        """The same where the fitness is a function: it is asked first of what changed."""
+        cdef Py_ssize_t i
+        cdef int cls, slot
+        for i in range(start, classes.shape[0]):
+            if left[0] == 0 or not self.has_room():
+                return i
+            cls = <int>classes[i]
+            if self.class_refused[cls] != self.loosened and not self.over_limit(cls, False):
+                self._ask_judge(cls)
+            slot = self.find(cls)
+            slots[i] = slot
+            if slot >= 0:
+                ids[i] = self.start_claim(cls, slot)
+                left[0] -= 1
+        return classes.shape[0]
+
+    cdef int _ask_judge(self, int cls) except -1:
+        """What the judge says of each host that changed, is enabled and allowed, and on which the task fits."""
+        cdef int host = self.newest
+        changed = []
+        while host >= 0 and self.changes[host].changed > self.judged_seen[cls]:
+            if self.host_status[host] == HOST_ENABLED and self.may_use(cls, host) and self.fits(cls, host):
+                changed.append(host)
+            host = self.changes[host].older
+        for host in sorted(changed):
+            self.judgements += 1
+            self.judged[cls, host] = judgement(
+                self.judge, cls, host, self._needed(cls, host), _column(self.unclaimed, host), _column(self.total, host)
+            )
+        self.judged_seen[cls] = self.changed
+        return 0
+
+    cdef bint fits(self, int cls, int slot) noexcept nogil:
+        cdef const int64_t* need = self.need(cls, slot)
+        cdef int d
+        for d in range(self.dimensions):
+            if need[d] > self.unclaimed[d, slot]:
+                return False
+        return True
+
+    cdef tuple _needed(self, int cls, int slot):
+        cdef const int64_t* need = self.need(cls, slot)
+        return tuple([need[d] for d in range(self.dimensions)])
+
     cdef int find(self, int cls) noexcept nogil:
         """The slot for one task of the class, the lowest among those with the lowest score; or NONE."""
         cdef View view
@@ -1161,6 +1274,7 @@ cdef class Matcher:
         view.most = self.class_most[cls]
         view.fitness = NULL if self.plain_pack else &self.weights[0]
         view.penalty = &self.penalty[self.class_penalty[cls], 0] if self.class_penalty[cls] >= 0 else NULL
+        view.judged = &self.judged[cls, 0] if self.judged.shape[0] > 0 else NULL
         view.terms = 0
         if self.class_rule[cls] >= 0:
             self.look_at_rules(cls, view)
@@ -1464,6 +1578,33 @@ cdef class Matcher:
         self.claims_live += 1
         return self.release_id(claim)
 
+    cdef void shift(self, int32_t claim, int by) noexcept nogil:
+        """Take a live claim out of all counts (-1) or put it back (1); it stays live, and its host must be touched."""
+        cdef int slot = self.claim_slot[claim]
+        cdef int cls = self.claim_class[claim]
+        cdef int key = self.class_key[cls]
+        cdef const int64_t* held
+        cdef int d
+        if key >= 0 and by < 0:
+            self.paid[key, slot] -= 1
+        held = self.need(cls, slot)
+        for d in range(self.dimensions):
+            self.unclaimed[d, slot] -= by * held[d]
+            self.rows[slot, d] -= by * held[d]
+        if key >= 0 and by > 0:
+            self.paid[key, slot] += 1
+        self.count_on_host(cls, slot, by)
+        if self.class_group[cls] >= 0:
+            self.count_in_group(self.class_group[cls], slot, by)
+            for d in range(self.dimensions):
+                self.group_used[self.class_group[cls], d] += by * self.request[cls, d]
+
+    cdef bint has_place(self, int cls, int slot) noexcept nogil:
+        """Whether a task of the class could be claimed on the host as it is."""
+        cdef View view
+        self.look(cls, &view)
+        return not self.over_limit(cls, False) and jobcloud_score_one(&view, slot) != JOBCLOUD_INFEASIBLE
+
     cdef void end_claim(self, int32_t claim) noexcept nogil:
         """Give back what a live claim holds; its id is never live again."""
         self.give_back(claim)
@@ -1642,6 +1783,7 @@ cdef class Matcher:
         self.grouped = grown(self.grouped, count, 1)
         self.allowed = grown(self.allowed, count, 1)
         self.penalty = grown(self.penalty, count, 1)
+        self.judged = grown(self.judged, count, 1)
         self.host_open = grown(self.host_open, count, 0)
         self.host_count = grown(self.host_count, count, 0)
         self.host_exclusive = grown(self.host_exclusive, count, 0)
@@ -1700,6 +1842,7 @@ cdef class Matcher:
         self.class_claims[cls] = 0
         self.class_refused[cls] = 0
         self.class_exclusive[cls] = exclusive
+        self.judged_seen[cls] = 0
         self.class_rule[cls] = self.class_penalty[cls] = NONE
         for rule in reversed(rules):
             self._put_rule(cls, rule)
@@ -1722,6 +1865,9 @@ cdef class Matcher:
         self.class_group = grown(self.class_group, count, 0)
         self.class_most = grown(self.class_most, count, 0)
         self.class_exclusive = grown(self.class_exclusive, count, 0)
+        self.judged_seen = grown(self.judged_seen, count, 0)
+        if self.judge is not None:
+            self.judged = grown(self.judged, count, 0)
         self.class_rule = grown(self.class_rule, count, 0)
         self.class_penalty = grown(self.class_penalty, count, 0)
         self.class_claims = grown(self.class_claims, count, 0)
@@ -2094,9 +2240,8 @@ cdef class Matcher:
     cdef object _nearest(self, int cls, int slot):
         cdef int key = self.class_key[cls]
         cdef bint pays = key >= 0 and self.paid[key, slot] == 0
-        asked = np.asarray(self.first if pays else self.request)[cls]
         available = np.asarray(self.unclaimed)[:, slot].clip(0)
-        return Nearest(slot=slot, asked=tuple(asked.tolist()), available=tuple(available.tolist()), pays_shared=pays)
+        return Nearest(slot=slot, asked=self._needed(cls, slot), available=tuple(available.tolist()), pays_shared=pays)
 
     cdef object _state(self):
         h, c, n = self.hosts_end, self.classes_end, self.claims_end
@@ -2114,6 +2259,7 @@ cdef class Matcher:
         return State(
             dimensions=self.dimensions,
             fitness=np.array(self.weights),
+            judged=np.array([self.judge is not None], dtype=np.int64),
             host_status=np.asarray(self.host_status)[:h].astype(np.int64),
             host_capacity=np.ascontiguousarray(np.asarray(self.total)[:, :h].T),
             class_status=status,
@@ -2147,9 +2293,9 @@ cdef class Matcher:
         return np.array(stack[::-1], dtype=np.int64)
 
 
-cdef Matcher from_state(state, engine):
+cdef Matcher from_state(state, engine, judge):
     """A matcher in exactly that state; what is free follows from the claims."""
-    fitness = dict(zip(limits.FITNESS, state.fitness.tolist()))
+    fitness = dict(zip(limits.FITNESS, state.fitness.tolist())) if judge is None else judge
     cdef Matcher new = Matcher(state.dimensions, engine=engine, fitness=fitness)
     cdef int slot, cls
     masks = iter(state.class_allowed)
@@ -2201,6 +2347,10 @@ cdef int restore_claims(
         new.claim_next[unused[i]] = new.free_claim
         new.free_claim = <int32_t>unused[i]
     return 0
+
+
+cdef tuple _column(int64_t[:, ::1] table, int slot):
+    return tuple([table[d, slot] for d in range(table.shape[0])])
 
 
 def _same(what, ours, theirs):

@@ -40,11 +40,13 @@ from jobcloud._match_types import (
     Fitness,
     Int32Array,
     Int64Array,
+    Judge,
     MaskArray,
     MatchError,
     MatchStateError,
     Nearest,
     PenaltyArray,
+    Preemption,
     Refusal,
     Rule,
     State,
@@ -59,7 +61,10 @@ from jobcloud._match_types import (
     engine_name,
     fitness_weights,
     group_limit,
+    judgement,
+    preemptible,
     release_numbers,
+    restored_judge,
     slot_penalties,
     truth,
     whole,
@@ -107,9 +112,10 @@ class Matcher:
 
     ``dimensions``: how many resources a host has, 1..64; their order is the caller's.
 
-    ``fitness``: what makes a host good, by name or as weights in 1024ths (docs/matcher.md, "Fitness"). Lower scores are
-    better; a host where anything would be negative scores INT32_MAX and is never taken. Hosts that already pay the
-    class's shared part come before all others, and the lowest slot wins among equals.
+    ``fitness``: what makes a host good, by name, as weights in 1024ths or as a function of (class, slot, need, free,
+    capacity) that is pure in these (docs/matcher.md, "Fitness"). Lower scores are better; a host where anything would
+    be negative scores INT32_MAX and is never taken. Hosts that already pay the class's shared part come before all
+    others, and the lowest slot wins among equals.
 
     ``engine`` is for the compiled matcher, whose answers are the same with each; here it is checked and kept.
     """
@@ -119,6 +125,7 @@ class Matcher:
         self.engine = engine_name(engine)
         weights = zip(FITNESS, fitness_weights(fitness), strict=True)
         self._weights = {name: weight for name, weight in weights if weight}
+        self.judge: Judge | None = fitness if callable(fitness) else None
         self._hosts: dict[int, _Host] = {}
         self._classes: dict[int, _Class] = {}
         self._claims: list[_Claim] = []
@@ -128,7 +135,7 @@ class Matcher:
 
     @property
     def fitness(self) -> dict[str, int]:
-        """The parts of the score with their weights in 1024ths; empty: the first host that fits."""
+        """The parts of the score with their weights in 1024ths; empty: the first host that fits, or ``judge``."""
         return dict(self._weights)
 
     # ---- hosts
@@ -279,6 +286,16 @@ class Matcher:
                 )
         slots = [UNTRIED] * len(wanted)
         ids = [-1] * len(wanted)
+        before = self._copy() if self.judge else None
+        try:
+            self._place(wanted, slots, ids, left)
+        except MatchError:
+            if before:
+                self._hosts, self._classes, self._claims, self._unused = before
+            raise
+        return np.array(slots, dtype=np.int32), np.array(ids, dtype=np.int64)
+
+    def _place(self, wanted: list[int], slots: list[int], ids: list[int], left: int) -> None:
         for i, number in enumerate(wanted):
             if left == 0:
                 break
@@ -286,7 +303,9 @@ class Matcher:
             if slots[i] != REFUSED:
                 ids[i] = self._start_claim(number, slots[i])
                 left -= 1
-        return np.array(slots, dtype=np.int32), np.array(ids, dtype=np.int64)
+
+    def _copy(self) -> tuple[dict[int, _Host], dict[int, _Class], list[_Claim], list[int]]:
+        return copy.deepcopy((self._hosts, self._classes, self._claims, self._unused))
 
     def match_gang(self, classes: Int64Array | Int32Array, *, least: int = -1) -> tuple[Int32Array, Int64Array]:
         """Place one task for each entry of ``classes``, or, if fewer than ``least`` (-1: all) find room, none.
@@ -296,7 +315,7 @@ class Matcher:
         """
         wanted = class_numbers(classes)
         needed = len(wanted) if (few := whole("least", least, -1, len(wanted))) < 0 else few
-        before = copy.deepcopy((self._hosts, self._classes, self._claims, self._unused))
+        before = self._copy()
         slots, ids = self.match(wanted)
         if int((slots >= 0).sum()) < needed:
             self._hosts, self._classes, self._claims, self._unused = before
@@ -365,6 +384,59 @@ class Matcher:
             ),
         )
 
+    def preemption(self, cls: int, release_ids: Int64Array, costs: Int64Array | None = None) -> Preemption | None:
+        """Which of the claims ``release_ids`` int64[n] would have to go for one task of the class; nothing is changed.
+
+        ``costs`` int64[n], 1 each unless given. None where no host could take the task without them all.
+        """
+        known = self._class(cls)
+        numbers, prices = preemptible(release_ids, costs)
+        on_slot: dict[int, list[tuple[int, int]]] = {}
+        seen: set[int] = set()
+        for i, (number, price) in enumerate(zip(numbers.tolist(), prices.tolist(), strict=True)):
+            if number in seen or not self._is_live(number):
+                raise MatchError(f"release_ids[{i}] is {number}, {'given twice' if number in seen else 'not live'}")
+            seen.add(number)
+            on_slot.setdefault(self._claims[number & 0xFFFFFFFF].slot, []).append((price, number))
+        proposals = []
+        for slot, host in self._hosts.items():
+            if not host.enabled or not _may_use(known, slot):
+                continue
+            victims = self._victims(known, slot, on_slot.get(slot, []))
+            if victims is not None:
+                proposals.append((sum(price for price, _ in victims), len(victims), slot, victims))
+        if not proposals:
+            return None
+        cost, _, slot, victims = min(proposals, key=lambda proposal: proposal[:3])
+        return Preemption(slot, tuple(sorted(number for _, number in victims)), cost)
+
+    def _victims(self, known: _Class, slot: int, candidates: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
+        """All candidates gone, those are put back one by one, dearest first, with which the task still fits."""
+        claims = {number: self._claims[number & 0xFFFFFFFF].cls for _, number in candidates}
+        for number in claims:
+            self._give_back(claims[number], slot)
+        victims = None
+        if self._has_place(known, slot):
+            victims = []
+            for price, number in sorted(candidates, key=lambda candidate: (-candidate[0], candidate[1])):
+                self._hold(claims[number], slot)
+                if not self._has_place(known, slot):
+                    self._give_back(claims[number], slot)
+                    victims.append((price, number))
+        for _, number in candidates if victims is None else victims:
+            self._hold(claims[number], slot)
+        return victims
+
+    def _has_place(self, known: _Class, slot: int) -> bool:
+        host = self._hosts[slot]
+        return (
+            not self._is_over(known, self._limit(known))
+            and not _is_crowded(known, host)
+            and not _is_occupied(known, host)
+            and self._fits(known, host)
+            and all(rule.weight > 0 or self._excess(known, rule, host) == 0 for rule in known.rules)
+        )
+
     def claims(self) -> int:
         """How many claims are live."""
         return sum(claim.slot >= 0 for claim in self._claims)
@@ -376,17 +448,21 @@ class Matcher:
         return encode(self._state())
 
     @classmethod
-    def restore(cls, data: bytes, *, engine: str = "index") -> Matcher:
-        """A matcher from a snapshot of either twin; raises MatchError when the snapshot is damaged."""
-        return cls._from_state(decode(data), engine)
+    def restore(cls, data: bytes, *, engine: str = "index", fitness: Judge | None = None) -> Matcher:
+        """A matcher from a snapshot of either twin; raises MatchError when the snapshot is damaged.
+
+        ``fitness``: the function, where the matcher had one, which a snapshot cannot hold.
+        """
+        state = decode(data)
+        return cls._from_state(state, engine, restored_judge(state, fitness))
 
     def fork(self) -> Matcher:
         """An independent copy, for a dry run."""
-        return self._from_state(self._state(), self.engine)
+        return self._from_state(self._state(), self.engine, self.judge)
 
     def check(self) -> None:
         """Recompute every total from the claims; raises MatchStateError naming the first that differs."""
-        again = self._from_state(self._state(), self.engine)
+        again = self._from_state(self._state(), self.engine, self.judge)
         for slot, host in self._hosts.items():
             if host != again._hosts[slot]:
                 raise MatchStateError(f"the amounts used on slot {slot} are not what the claims add up to")
@@ -400,17 +476,29 @@ class Matcher:
         known = self._classes[number]
         if self._is_over(known, self._limit(known)):
             return REFUSED
+        judged = {slot: self._judged(number, slot) for slot in sorted(self._hosts)} if self.judge else {}
         candidates = [
-            (known.key not in host.payers, self._score(known, host, slot), slot)
+            (known.key not in host.payers, self._score(known, host, slot, judged.get(slot)), slot)
             for slot, host in self._hosts.items()
             if host.enabled and _may_use(known, slot) and not _is_crowded(known, host) and not _is_occupied(known, host)
         ]
         fitting = [candidate for candidate in candidates if candidate[1] != _INT32_MAX]
         return min(fitting)[2] if fitting else REFUSED
 
-    def _score(self, known: _Class, host: _Host, slot: int) -> int:
+    def _judged(self, number: int, slot: int) -> int | None:
+        """What the function says of a host that is enabled and allowed and on which the task fits; else None."""
+        known, host = self._classes[number], self._hosts[slot]
+        if not self.judge or not (host.enabled and _may_use(known, slot) and self._fits(known, host)):
+            return None
+        need, free = tuple(self._need(known, host)), tuple(_minus(host.capacity, host.used))
+        return judgement(self.judge, number, slot, need, free, tuple(host.capacity))
+
+    def _fits(self, known: _Class, host: _Host) -> bool:
+        return min(_minus(_minus(host.capacity, host.used), self._need(known, host))) >= 0
+
+    def _score(self, known: _Class, host: _Host, slot: int, judged: int | None) -> int:
         free, need = _minus(host.capacity, host.used), self._need(known, host)
-        if min(_minus(free, need)) < 0:
+        if not self._fits(known, host):
             return _INT32_MAX
         paid = 0 if known.penalty is None else known.penalty.get(slot, 0)
         for rule in known.rules:
@@ -422,6 +510,8 @@ class Matcher:
         had = [free[d] * one >> 32 for one, d in per]
         asked = [need[d] * one >> 32 for one, d in per]
         left = [(free[d] - need[d]) * one >> 32 for one, d in per]
+        if judged is not None:
+            return judged + min(paid, MAX_PENALTY)
         fitness = sum(weight * _part(name, had, asked, left) for name, weight in self._weights.items()) >> 10
         return fitness + min(paid, MAX_PENALTY)
 
@@ -491,9 +581,20 @@ class Matcher:
     # ---- claims
 
     def _start_claim(self, number: int, slot: int) -> int:
-        known, host = self._classes[number], self._hosts[slot]
         if not self._unused and len(self._claims) >= MAX_CLAIMS:
             raise MemoryError(f"a matcher holds at most {MAX_CLAIMS} claims")
+        self._hold(number, slot)
+        if self._unused:
+            index = self._unused.pop()
+        else:
+            index = len(self._claims)
+            self._claims.append(_Claim())
+        self._claims[index].cls, self._claims[index].slot = number, slot
+        return self._release_id(index)
+
+    def _hold(self, number: int, slot: int) -> None:
+        """Count one more task of the class on the host."""
+        known, host = self._classes[number], self._hosts[slot]
         host.used = _plus(host.used, self._need(known, host))
         if known.key >= 0:
             host.payers[known.key] = host.payers.get(known.key, 0) + 1
@@ -501,19 +602,22 @@ class Matcher:
             host.groups[known.group] = host.groups.get(known.group, 0) + 1
         host.claims += 1
         host.exclusive += known.exclusive
-        if self._unused:
-            index = self._unused.pop()
-        else:
-            index = len(self._claims)
-            self._claims.append(_Claim())
-        self._claims[index].cls, self._claims[index].slot = number, slot
         known.claims += 1
-        return self._release_id(index)
 
     def _end_claim(self, release_id: int) -> None:
         index = release_id & 0xFFFFFFFF
         claim = self._claims[index]
-        known, host = self._classes[claim.cls], self._hosts[claim.slot]
+        known = self._classes[claim.cls]
+        self._give_back(claim.cls, claim.slot)
+        if known.removed and known.claims == 0:
+            del self._classes[claim.cls]
+        claim.generation, claim.cls, claim.slot = claim.generation + 1, -1, -1
+        if claim.generation <= MAX_GENERATION:
+            self._unused.append(index)
+
+    def _give_back(self, number: int, slot: int) -> None:
+        """Count one task of the class less on the host."""
+        known, host = self._classes[number], self._hosts[slot]
         if known.key >= 0:
             host.payers[known.key] -= 1
             if host.payers[known.key] == 0:
@@ -526,11 +630,6 @@ class Matcher:
         host.claims -= 1
         host.exclusive -= known.exclusive
         known.claims -= 1
-        if known.removed and known.claims == 0:
-            del self._classes[claim.cls]
-        claim.generation, claim.cls, claim.slot = claim.generation + 1, -1, -1
-        if claim.generation <= MAX_GENERATION:
-            self._unused.append(index)
 
     def _release_id(self, index: int) -> int:
         return self._claims[index].generation << 32 | index
@@ -599,6 +698,7 @@ class Matcher:
         return State(
             dimensions=self.dimensions,
             fitness=_ints([self._weights.get(name, 0) for name in FITNESS]),
+            judged=_ints([int(self.judge is not None)]),
             host_status=_ints([_host_status(host) for host in hosts]),
             host_capacity=_ints([host.capacity if host else nothing for host in hosts]).reshape(-1, self.dimensions),
             class_status=_ints([_class_status(c) for c in classes]),
@@ -624,8 +724,8 @@ class Matcher:
         )
 
     @classmethod
-    def _from_state(cls, state: State, engine: str) -> Matcher:
-        fitness = dict(zip(FITNESS, state.fitness.tolist(), strict=True))
+    def _from_state(cls, state: State, engine: str, judge: Judge | None) -> Matcher:
+        fitness: Fitness = judge or dict(zip(FITNESS, state.fitness.tolist(), strict=True))
         new = cls(state.dimensions, engine=engine, fitness=fitness)
         for slot, status in enumerate(state.host_status.tolist()):
             if status != HOST_ABSENT:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -35,6 +35,7 @@ MAX_KEY: Final = 2**63 - 1
 MAX_ATTRIBUTES: Final = 64
 MAX_RULES: Final = 16  # of one class
 MAX_PENALTY: Final = 2**28  # of one rule, and of all that a host pays for one task
+MAX_COST: Final = 2**31 - 1  # of giving up one claim
 MAX_EXCESS: Final = 64  # tasks above the emptiest value that a soft balance still tells apart
 
 ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher looks for a host; the answers are the same
@@ -149,6 +150,18 @@ class Refusal:
     breaking: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Preemption:
+    """What would have to go for one task of a class: the claims ``release_ids``, ascending, on the host in ``slot``.
+
+    ``cost`` is the sum of their costs.
+    """
+
+    slot: int
+    release_ids: tuple[int, ...]
+    cost: int
+
+
 def whole(name: str, value: object, low: int, high: int) -> int:
     """``value`` as an int within [low, high]; bools, floats and text are refused."""
     try:
@@ -169,15 +182,22 @@ def engine_name(value: object) -> str:
     return value
 
 
-Fitness: TypeAlias = str | Mapping[str, int]
+Amounts: TypeAlias = tuple[int, ...]
+# (class, slot, need, free, capacity) → 0 to MAX_PENALTY, lower is better; pure in these.
+Judge: TypeAlias = Callable[[int, int, Amounts, Amounts, Amounts], int]
+Fitness: TypeAlias = str | Mapping[str, int] | Judge
 
 
 def fitness_weights(value: object) -> tuple[int, ...]:
-    """The weight of each part in ``FITNESS``, from one name or from a mapping of names to 1024ths."""
+    """The weight of each part in ``FITNESS``, from a name or a mapping of names to 1024ths; zeros for a function."""
     if isinstance(value, str):
         value = {value: WHOLE_WEIGHT}
+    if callable(value):
+        value = {}
     if not isinstance(value, Mapping):
-        raise MatchError(f"fitness must be a name or a mapping of names to weights, not {type(value).__name__}")
+        raise MatchError(
+            f"fitness must be a name or a mapping of names to weights or a function, not {type(value).__name__}"
+        )
     for name in value:
         if name not in (*FITNESS, FIRST):
             raise MatchError(f"fitness must be one of {', '.join((*FITNESS, FIRST))}, not {name!r:.60}")
@@ -186,6 +206,39 @@ def fitness_weights(value: object) -> tuple[int, ...]:
     if sum(weights) > MAX_WEIGHTS:
         raise MatchError(f"the weights of fitness add up to {sum(weights)}; they may add up to {MAX_WEIGHTS}")
     return weights
+
+
+def judgement(judge: Judge, cls: int, slot: int, need: Amounts, free: Amounts, capacity: Amounts) -> int:
+    """What the caller's fitness says of the class and the host; raises MatchError when it raises or says nonsense."""
+    try:
+        value = judge(cls, slot, need, free, capacity)
+    except Exception as error:
+        raise MatchError(
+            f"fitness raised {type(error).__name__} for class {cls} and slot {slot}: {error}; nothing was placed"
+        ) from error
+    return whole(f"fitness(class {cls}, slot {slot})", value, 0, MAX_PENALTY)
+
+
+def restored_judge(state: State, fitness: object) -> Judge | None:
+    """The function with which to go on from the snapshot; MatchError when one is missing, or there was none."""
+    judged = bool(state.judged[0])
+    if judged and not callable(fitness):
+        raise MatchError("the snapshot was taken with a function as fitness; pass it as fitness")
+    if not judged and fitness is not None:
+        raise MatchError("the snapshot was taken with a fitness by name, which it holds; leave fitness out")
+    return fitness if callable(fitness) else None
+
+
+def preemptible(release_ids: object, costs: object) -> tuple[Int64Array, Int64Array]:
+    """Claims that may go, int64[n], and what each costs, int64[n], 1 each unless given."""
+    ids = _vector("release_ids", release_ids, ("int64",), "release ids")
+    if costs is None:
+        return ids, np.ones(len(ids), dtype=np.int64)
+    array = _vector("costs", costs, ("int64", "int32"), "costs").astype(np.int64, copy=False)
+    if len(array) != len(ids):
+        raise MatchError(f"costs must have one entry for each of the {len(ids)} release_ids, not {len(array)}")
+    _check_range("costs", array, 0, MAX_COST, "a cost is")
+    return ids, array
 
 
 def amounts(name: str, value: object, dimensions: int) -> Int64Array:
@@ -313,6 +366,7 @@ class State:
 
     dimensions: int
     fitness: Int64Array  # [7], the weights in the order of FITNESS
+    judged: Int64Array  # [1], 1 where the fitness is a function of the caller's, which is not stored
     host_status: Int64Array  # [H]
     host_capacity: Int64Array  # [H, D]
     class_status: Int64Array  # [C]
@@ -385,6 +439,7 @@ def _layout(
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return (
         ("fitness", (len(FITNESS),)),
+        ("judged", (1,)),
         ("host_status", (h,)),
         ("host_capacity", (h, d)),
         ("class_status", (c,)),
@@ -437,6 +492,7 @@ def _check_state(state: State) -> None:
     present, usable = state.host_status != HOST_ABSENT, state.class_status != CLASS_ABSENT
     weights = state.fitness
     _require(_within(weights, 0, MAX_WEIGHTS) and int(weights.sum()) <= MAX_WEIGHTS, "an unknown fitness")
+    _require(_within(state.judged, 0, 1) and not (state.judged[0] and weights.any()), "two kinds of fitness")
     _require(_within(state.host_status, 0, 2) and _within(state.class_status, 0, 2), "an unknown host or class status")
     _require(not state.host_status.size or bool(present[-1]), "a gap at the end of the hosts")
     _require(not state.class_status.size or bool(usable[-1]), "a gap at the end of the classes")
