@@ -72,8 +72,8 @@ def test_a_directory_or_environment_that_an_isolated_job_changes_is_its_own(agen
     pid = run_alone(agent, "t1", "changes_process").data["result"]
     agent.launch("t2", jobClass="shop.jobs:sees_process")
     for end in (agent.end("t2"), run_alone(agent, "t3", "sees_process")):
-        assert end.data["result"][:2] == [str(executor.sandbox / "app"), None]
-        assert end.data["result"][2] != pid
+        assert end.data["result"][:3] == [str(executor.sandbox / "app"), None, None]
+        assert end.data["result"][3] != pid
 
 
 def test_what_an_isolated_jobs_children_print_is_in_its_log(agent: FakeAgent, start: Start) -> None:

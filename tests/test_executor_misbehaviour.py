@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import shutil
+import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from executor_kit import PACKAGE, FakeAgent, Start, app_payload, living_in, wait_until
+from executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload, living_in, wait_until
+from jobcloud.executor.processes import oom_kills
 
 pytest_plugins = ["executor_kit.fixtures"]
 
@@ -21,7 +30,22 @@ def test_an_error_in_a_finalizer_changes_no_outcome(agent: FakeAgent, start: Sta
         assert agent.end(task).state == "TASK_FINISHED"
 
 
-@pytest.mark.parametrize("job", ["masks_signals", "deadlocks", "never_returns"])
+STUBBORN = ["masks_signals", "deadlocks", "never_returns", "burns_cpu"]
+
+
+@pytest.mark.parametrize("job", STUBBORN)
+def test_a_shard_that_hears_nothing_costs_its_worker_and_ends(agent: FakeAgent, start: Start, job: str) -> None:
+    executor = start()
+    agent.launch("t1", jobClass="shop.jobs:" + job)
+    agent.state("t1", "TASK_RUNNING")
+    agent.kill("t1", grace_s=0.2)
+    assert agent.end("t1").state == "TASK_KILLED"
+    assert not living_in(executor.sandbox / "app")
+    agent.launch("t2", jobClass="shop.jobs:works_on")
+    assert agent.end("t2").state == "TASK_FINISHED"
+
+
+@pytest.mark.parametrize("job", STUBBORN)
 def test_an_isolated_shard_that_hears_nothing_is_ended_all_the_same(agent: FakeAgent, start: Start, job: str) -> None:
     executor = start()
     agent.launch("sibling", jobClass=WAIT)
@@ -48,6 +72,202 @@ def test_many_forked_children_with_sessions_of_their_own_end_with_their_shard(
         agent.launch("t2", jobClass="shop.jobs:dies")
         assert agent.end("t1").cause == "worker_lost"
     assert not living_in(executor.sandbox / "app")
+
+
+@pytest.mark.parametrize("session", ["own", "same"])
+def test_a_child_that_hops_from_process_to_process_is_caught(agent: FakeAgent, start: Start, session: str) -> None:
+    executor = start()
+    agent.launch("s1", jobType="SCRIPT", scriptCommandLine="bin/hops.py", parameter=session)
+    wait_until(lambda: executor.output("s1"), "it hops")
+    agent.kill("s1", grace_s=0.1)
+    assert agent.end("s1").state == "TASK_KILLED"
+    assert not living_in(executor.sandbox / "app")
+
+
+FLOOD = 300 << 20
+
+
+@pytest.mark.parametrize("how", ["shared", "process", "script"])
+def test_a_flood_of_output_fills_no_disk_and_stops_nobody(agent: FakeAgent, start: Start, how: str) -> None:
+    executor = start()
+    job: dict[str, object] = {"jobClass": "shop.jobs:floods", "isolation": how, "parameter": str(FLOOD)}
+    if how == "script":
+        job = {"jobType": "SCRIPT", "scriptCommandLine": f"sh -c 'head -c {FLOOD} /dev/zero'"}
+    agent.launch("flood", **job)
+    agent.state("flood", "TASK_RUNNING")
+    for number in range(3):
+        agent.launch(f"t{number}", jobClass="shop.jobs:Settle")
+        assert agent.end(f"t{number}").state == "TASK_FINISHED"
+    assert agent.end("flood").state == "TASK_FINISHED"
+    folder = executor.sandbox / "tasks" / "flood"
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert len(sizes) == 2
+    assert max(sizes.values()) <= 10 << 20
+    (before,) = (int(name.rpartition(".")[2]) for name in sizes if name != "stdout")
+    assert before + sizes["stdout"] == FLOOD, "the name of the first file tells how much came before the second"
+
+
+@pytest.mark.parametrize("isolation", ["shared", "process"])
+def test_a_job_that_closes_the_descriptors_of_its_output_harms_nobody(
+    agent: FakeAgent, start: Start, isolation: str
+) -> None:
+    executor = start()
+    agent.launch("t1", jobClass="shop.jobs:closes_descriptors", isolation=isolation)
+    assert agent.end("t1").state == "TASK_FINISHED"
+    agent.launch("t2", jobClass="shop.jobs:Settle", isolation=isolation)
+    assert agent.end("t2").state == "TASK_FINISHED"
+    assert executor.output("t2") == "settling 0 \n"
+
+
+@pytest.mark.parametrize("isolation", ["shared", "process"])
+def test_output_that_is_no_text_is_kept_as_it_is(agent: FakeAgent, start: Start, isolation: str) -> None:
+    executor = start()
+    agent.launch("t1", jobClass="shop.jobs:not_utf8", isolation=isolation)
+    agent.launch("s1", jobType="SCRIPT", scriptCommandLine="printf '\\377\\376'")
+    for task in ("t1", "s1"):
+        agent.end(task)
+        assert (executor.sandbox / "tasks" / task / "stdout").read_bytes() == b"\xff\xfe"
+
+
+def limited(tmp_path: Path, command: str) -> str:
+    """An interpreter that is started behind a command."""
+    wrapper = tmp_path / "python"
+    wrapper.write_text(f'#!/bin/sh\n{command}\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    return str(wrapper)
+
+
+def test_files_that_may_not_grow_cost_output_and_nothing_else(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+    executor = start(python=limited(tmp_path, "ulimit -f 64"))  # units of 512 bytes, or of 1,024
+    agent.launch("t1", jobClass="shop.jobs:prints_much")
+    agent.launch("t2", jobClass="shop.jobs:prints_much", isolation="process")
+    for task in ("t1", "t2"):
+        assert agent.end(task).state == "TASK_FINISHED"
+        assert 0 < len(executor.output(task)) <= 64 * 1024
+    assert executor.process.poll() is None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a disk that is small enough to be full")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_costs_output_and_nothing_else(agent: FakeAgent, small_disk: Path) -> None:
+    executor = ExecutorProcess(agent, small_disk / "sandbox", PACKAGE, sys.executable)
+    try:
+        agent.launch("t1", jobClass="shop.jobs:prints_much")
+        assert agent.end("t1").state == "TASK_FINISHED"
+        full = shutil.disk_usage(small_disk)
+        assert full.free < 100_000
+        for task, isolation in (("t2", "shared"), ("t3", "process")):
+            agent.launch(task, jobClass="shop.jobs:Settle", isolation=isolation)
+            assert agent.end(task).state == "TASK_FINISHED"
+        agent.launch("t4", jobClass="shop.jobs:fills_disk")
+        end = agent.end("t4")
+        assert (end.state, end.cause) == ("TASK_FAILED", "exception")
+        assert "No space left" in end.message
+        assert executor.process.poll() is None
+    finally:
+        executor.stop()
+
+
+def test_a_package_that_does_not_fit_on_the_disk_fails_its_tasks_with_the_reason(
+    agent: FakeAgent, small_disk: Path
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", bytes(4 << 20))
+    package = packed.getvalue()
+    agent.executor_data = app_payload(package)
+    executor = ExecutorProcess(agent, small_disk / "sandbox", package, sys.executable)
+    try:
+        agent.launch("t1", jobClass="jobs:Job")
+        end = agent.end("t1")
+        assert (end.state, end.cause) == ("TASK_FAILED", "package")
+        assert "No space left" in end.message
+        assert not list((small_disk / "sandbox").glob("app*"))
+    finally:
+        executor.stop()
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with little memory; cgroup version 1 or 2, whichever there is."""
+    old = Path("/sys/fs/cgroup/memory")
+    group = (old if old.is_dir() else Path("/sys/fs/cgroup")) / f"jobcloud-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if old.is_dir() else "memory.max")).write_text(str(200 << 20))
+    except OSError:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        pytest.skip("no control group for memory can be made here")
+    yield group
+    wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
+    group.rmdir()
+
+
+def test_a_process_that_the_kernel_kills_for_want_of_memory_is_told_so(
+    agent: FakeAgent, start: Start, tmp_path: Path, small_group: Path
+) -> None:
+    executor = start(python=limited(tmp_path, f"echo $$ > {small_group}/cgroup.procs"))
+    agent.launch("sibling", jobClass=WAIT)
+    agent.state("sibling", "TASK_RUNNING")
+    # What the kernel takes is the largest: the one that asks for more than there is.
+    agent.launch("t1", jobClass="shop.jobs:fills_memory", isolation="process", parameter="400")
+    end = agent.end("t1")
+    assert (end.state, end.cause, end.data["exitCode"]) == ("TASK_FAILED", "out_of_memory", -9), end
+    agent.launch("s1", jobType="SCRIPT", scriptCommandLine=f"{sys.executable} -c 'x = b\"x\" * (400 << 20)'")
+    assert agent.end("s1").cause == "out_of_memory"
+    agent.launch("s2", jobType="SCRIPT", scriptCommandLine="sh -c 'kill -9 $$'")
+    assert agent.end("s2").cause == "signal", "another's SIGKILL is none of the kernel's"
+    assert agent.states("sibling") == ["TASK_RUNNING"]
+    agent.launch("t2", jobClass="shop.jobs:fills_memory", parameter="400")
+    for task in ("sibling", "t2"):
+        end = agent.end(task)
+        assert end.cause == "worker_lost"
+        assert "for want of memory" in end.message
+    executor.stop()
+
+
+@pytest.mark.parametrize("isolation", ["shared", "process"])
+def test_an_error_for_want_of_memory_has_a_cause_of_its_own(agent: FakeAgent, start: Start, isolation: str) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:wants_memory", isolation=isolation)
+    end = agent.end("t1")
+    assert (end.state, end.cause) == ("TASK_FAILED", "out_of_memory")
+    assert end.message.startswith("MemoryError")
+
+
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        ({"proc/self/cgroup": "0::/a/b\n", "groups/a/b/memory.events": "low 0\noom 3\noom_kill 2\n"}, 2),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,memory:/a\n0::/\n",
+                "groups/memory/a/memory.oom_control": "under_oom 0\noom_kill 5\n",
+            },
+            5,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "proc/vmstat": "pgfault 1\noom_kill 7\n"}, 7),
+        ({"proc/self/cgroup": "nonsense\n"}, 0),
+        ({}, 0),
+    ],
+)
+def test_kills_for_want_of_memory_are_counted_where_the_kernel_does(
+    tmp_path: Path, files: dict[str, str], count: int
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert oom_kills(str(tmp_path / "proc"), str(tmp_path / "groups")) == count
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ class Cause(str, Enum):
     PACKAGE = "package"  # the app package is missing, altered or unsafe
     PAYLOAD = "payload"  # the task's or executor's data is not what this executor understands
     TIMEOUT = "timeout"  # the run took longer than timeoutSeconds
+    OUT_OF_MEMORY = "out_of_memory"  # MemoryError, or the kernel killed the process for want of memory
     WORKER_LOST = "worker_lost"  # the process the shard shared with others died; not this shard's fault, perhaps
     KILLED = "killed"  # the scheduler asked for it
     EXECUTOR_SHUTDOWN = "executor_shutdown"  # the executor left while the task was alive

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from jobcloud.executor.loop import log
 
@@ -26,6 +26,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # Source: glibc, malloc.h; the parameter of mallopt(3).
 _M_ARENA_MAX = -8
 _SWEEPS = 50
+# A look at all of /proc takes a while: what forks and ends meanwhile may be missed once.
+_LOOKS_IN_VAIN = 3
 
 try:
     _prctl: Optional[Callable[..., int]] = ctypes.CDLL(None, use_errno=True).prctl
@@ -125,21 +127,29 @@ def _guard(read: int, write: int, family: str) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     os.read(read, 1)
+    looks_in_vain = 0
     for _ in range(_SWEEPS):
-        left = [pid for pid, _ in _parents() if _marked(pid, family + ".")]
-        if not left:
+        left = [pid for pid, _ in _parents() if _mark(pid).startswith(family + ".")]
+        looks_in_vain = 0 if left else looks_in_vain + 1
+        if looks_in_vain == _LOOKS_IN_VAIN:
             return
         for pid in left:
-            _kill(pid)
+            _kill_family(pid)
         time.sleep(0.01)
 
 
 class Child:
-    """A process that was started here, leader of its own session and process group."""
+    """A process that was started here, leader of its own session and process group.
+
+    `out_of_memory`, once it has ended: the kernel killed it, or something in its control group, for want of memory.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]", mark: str, on_exit: Callable[[int], None]) -> None:
+        self.out_of_memory = False
+        self.oom_kills_before = oom_kills()
         self.pid = process.pid
         self.mark = mark
+        self.killed = False
         self.on_exit = on_exit
         self.process = process
 
@@ -156,7 +166,7 @@ class Children:
         self._lock = threading.Lock()
         self._children: Dict[int, Child] = {}
         self._started = threading.Event()
-        self._marks = 0
+        self._marks = self._strays = 0
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
 
     def spawn(
@@ -197,18 +207,20 @@ class Children:
         """To the child's process group, while the child is not reaped: only until then the number is surely its own."""
         with self._lock:
             if child.pid in self._children:
+                child.killed = child.killed or number == signal.SIGKILL
                 _killpg(child.pid, number)
 
     def kill_all(self) -> None:
         """SIGKILL to everything that descends from here and still comes to light, strays included."""
         for _ in range(_SWEEPS):
+            buried = self._strays
             with self._lock:
                 for pid in self._children:
                     _killpg(pid, signal.SIGKILL)
                 left = [pid for pid in _own_children() if pid != self._warden and _alive(pid)]
                 for pid in left:
-                    _kill(pid)
-            if not left:
+                    _kill_family(pid)
+            if not left and self._settled(buried):
                 return
             time.sleep(0.01)
 
@@ -228,8 +240,7 @@ class Children:
             child = self._children.get(pid)
             if child is None:
                 # A stray, or a program that could not be started: Popen has waited for that one itself.
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+                self._bury_stray(pid)
                 return
             # Before the pid is free for others: what the leader left in its group must not outlive it.
             _killpg(pid, signal.SIGKILL)
@@ -240,28 +251,46 @@ class Children:
         except OSError as error:
             log(f"cannot look for what a process left behind: {error}")
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        child.out_of_memory = code == -signal.SIGKILL and not child.killed and oom_kills() > child.oom_kills_before
         child.process.returncode = code  # Popen must not wait for a pid that is no longer its
         self._post(child.on_exit, code)
 
     def _sweep(self, mark: str) -> None:
-        """Kill what left the group but not the family; each death may bring its children here."""
+        """Kill what left the group but not the family; each death may bring its children here.
+
+        A look at /proc takes a while. As long as strays die meanwhile, there may be a child of theirs that it missed.
+        """
+        unmarked: Set[int] = set()
         for _ in range(_SWEEPS):
-            strays = [pid for pid in _own_children() if pid not in self._children and _marked(pid, mark)]
-            if not strays:
+            buried = self._strays
+            unknown = [pid for pid in _own_children() if pid not in self._children]
+            marks = {pid: _mark(pid) for pid in unknown}
+            for pid in unknown:
+                if marks[pid].startswith(mark):
+                    _kill_family(pid)
+            self._collect(unknown)
+            # One without a mark may be dying, but not at two looks.
+            seen, unmarked = unmarked, {pid for pid in unknown if not marks[pid]}
+            found = any(text.startswith(mark) for text in marks.values())
+            if not found and not unmarked - seen and self._settled(buried):
                 return
-            for pid in strays:
-                _kill(pid)
-            self._collect()
             time.sleep(0.002)
 
-    def _collect(self) -> None:
-        for pid in _own_children():
+    def _settled(self, buried: int) -> bool:
+        """No stray was buried since there were so many. Burying and counting are one step under the lock."""
+        with self._lock:
+            return self._strays == buried
+
+    def _collect(self, pids: List[int]) -> None:
+        for pid in pids:
             with self._lock:
                 if pid not in self._children and not _alive(pid):
-                    try:
-                        os.waitpid(pid, os.WNOHANG)
-                    except ChildProcessError:
-                        continue
+                    self._bury_stray(pid)
+
+    def _bury_stray(self, pid: int) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+            self._strays += 1
 
 
 def _killpg(pid: int, number: int) -> None:
@@ -274,6 +303,14 @@ def _killpg(pid: int, number: int) -> None:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
+
+
+def _kill_family(pid: int) -> None:
+    """And its process group at once: one that forks and ends faster than it is looked for cannot get out of that."""
+    group = int((_stat(pid) or [b"", b"", b"0"])[2])
+    if group > 1:
+        _killpg(group, signal.SIGKILL)
+    _kill(pid)
 
 
 def _own_children() -> List[int]:
@@ -308,18 +345,44 @@ def _alive(pid: int) -> bool:
     return _stat(pid)[:1] not in ([], [b"Z"], [b"X"])
 
 
-def _marked(pid: int, mark: str) -> bool:
-    """Whether its environment holds a mark that starts so. A zombie has none."""
-    sought = f"{MARK}={mark}".encode()
+def _mark(pid: int) -> str:
+    """The mark in a process's environment; none for a zombie, one that is dying, or one that has taken it out."""
     try:
-        return any(entry.startswith(sought) for entry in _read(f"/proc/{pid}/environ").split(b"\0"))
+        for entry in _read(f"/proc/{pid}/environ").split(b"\0"):
+            if entry.startswith(MARK.encode() + b"="):
+                return entry.partition(b"=")[2].decode("utf-8", "replace")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False
+        pass
+    return ""
 
 
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def oom_kills(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
+    """How many processes the kernel has killed for want of memory: in this process's control group where that is
+    counted (memory.events of version 2, memory.oom_control of version 1), else on the whole machine. 0 where unknown.
+
+    Source: Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst; oom_kill in /proc/vmstat.
+    """
+    for path in (*_memory_groups(proc, groups), f"{proc}/vmstat"):
+        with contextlib.suppress(OSError, ValueError):
+            for line in _read(path).splitlines():
+                if line.startswith(b"oom_kill "):
+                    return int(line.split()[1])
+    return 0
+
+
+def _memory_groups(proc: str, groups: str) -> Iterator[str]:
+    with contextlib.suppress(OSError, ValueError):
+        for line in _read(f"{proc}/self/cgroup").decode("utf-8", "replace").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                yield f"{groups}{path}/memory.events"
+            elif "memory" in controllers.split(","):
+                yield f"{groups}/memory{path}/memory.oom_control"
 
 
 def describe_exit(code: int) -> str:

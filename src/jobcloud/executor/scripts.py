@@ -91,7 +91,7 @@ class Scripts:
         script = self._running.pop(run)
         if script.timer is not None:
             script.timer.cancel()
-        run.on_ended(run, _outcome(run, code, script.errors.tail()))
+        run.on_ended(run, _outcome(run, script.child, code, script.errors.tail()))
 
     def _why_not(self, argv: List[str], error: Exception) -> str:
         reason = getattr(error, "strerror", None) or str(error)
@@ -122,10 +122,12 @@ def environment(context: ShardingContext) -> Dict[str, str]:
     }
 
 
-def _outcome(run: Run, code: int, errors: str) -> Outcome:
+def _outcome(run: Run, child: Child, code: int, errors: str) -> Outcome:
     if run.cancelled:
         return killed(message=f"the script ended with {describe_exit(code)} after it was asked to stop", exit_code=code)
     if code == 0:
         return Outcome(State.FINISHED, exit_code=0)
-    text = describe_exit(code) + (f"\n\n{errors.strip()}" if errors.strip() else "")
-    return failed(Cause.EXIT_CODE if code > 0 else Cause.SIGNAL, text, code)
+    tail = f"\n\n{errors.strip()}" if errors.strip() else ""
+    if child.out_of_memory:
+        return failed(Cause.OUT_OF_MEMORY, f"the kernel killed the script for want of memory{tail}", code)
+    return failed(Cause.EXIT_CODE if code > 0 else Cause.SIGNAL, describe_exit(code) + tail, code)

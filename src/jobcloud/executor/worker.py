@@ -266,7 +266,8 @@ def _failure(error: BaseException) -> _End:
             None,
             None,
         )
-    return "failed", Cause.EXCEPTION, describe(error), None, None
+    cause = Cause.OUT_OF_MEMORY if isinstance(error, MemoryError) else Cause.EXCEPTION
+    return "failed", cause, describe(error), None, None
 
 
 def _small(result: Any) -> Tuple[Any, str]:

@@ -334,6 +334,8 @@ class Workers:
 
 
 def _how(worker: _Worker) -> str:
+    if worker.child is not None and worker.child.out_of_memory:
+        return "the kernel killed it for want of memory"
     return worker.reason or f"it ended with {describe_exit(worker.exit_code)}"
 
 
@@ -349,6 +351,8 @@ def _lost_alone(worker: _Worker) -> Outcome:
     tail = worker.errors.tail().strip()
     text = f"the shard's process did not live to tell how the shard ended: {_how(worker)}"
     cause = Cause.SIGNAL if worker.exit_code < 0 else Cause.EXIT_CODE
+    if worker.child is not None and worker.child.out_of_memory:
+        cause = Cause.OUT_OF_MEMORY
     return failed(cause, text + (f"\n\n{tail}" if tail else ""), worker.exit_code)
 
 

@@ -130,7 +130,7 @@ def forks(ctx):
 def leaves_children(ctx):
     import subprocess
 
-    subprocess.Popen(["sleep", ctx.sharding_parameter], start_new_session=True)
+    subprocess.Popen(["sleep", ctx.sharding_parameter], start_new_session=ctx.sharding_parameter == "600")
     while not ctx.cancelled:
         time.sleep(0.01)
 
@@ -271,11 +271,35 @@ def ends_well(ctx):
 def changes_process(ctx):
     os.chdir("/")
     os.environ["CHANGED"] = "1"
+    sys.modules["changed"] = "changed"
     return os.getpid()
 
 
 def sees_process(ctx):
-    return [os.getcwd(), os.environ.get("CHANGED"), os.getpid()]
+    return [os.getcwd(), os.environ.get("CHANGED"), sys.modules.get("changed"), os.getpid()]
+
+
+def polite(ctx):
+    wait_for_kill(ctx)
+    print("bye")
+
+
+def beats(ctx):
+    while not ctx.cancelled:
+        with open(ctx.sharding_parameter, "a") as file:
+            file.write(".")
+        time.sleep(0.01)
+
+
+def killed(ctx):
+    os.kill(os.getpid(), 9)
+
+
+def prints_with_child(ctx):
+    import subprocess
+
+    subprocess.run(["echo", "from a child"], check=True)
+    print("from", ctx.task_id)
 
 
 class BadFarewell(SimpleJob):
@@ -354,3 +378,30 @@ class Slow(FiringListener):
     def after_firing(self, ctx):
         while not ctx.cancelled:
             time.sleep(0.01)
+
+
+def floods(ctx):
+    line = "x" * 99_999 + "\n"
+    left = int(ctx.sharding_parameter)
+    while left > 0:
+        sys.stdout.write(line[-left:])
+        left -= len(line)
+
+
+def closes_descriptors(ctx):
+    os.close(1)
+    os.close(2)
+    print("still here")
+
+
+def fills_disk(ctx):
+    with open("data", "wb") as file:
+        file.write(bytes(4 << 20))
+
+
+def fills_memory(ctx):
+    return len(b"x" * (int(ctx.sharding_parameter) << 20))
+
+
+def wants_memory(ctx):
+    return bytearray(1 << 62)
