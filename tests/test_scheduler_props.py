@@ -461,7 +461,8 @@ def test_another_process_decides_the_same(seed: int) -> None:
 
 def test_the_histories_meet_every_event_and_every_effect(seed: int) -> None:
     met: set[type] = set()
-    for number in range(HISTORIES):
+    # Some are rare: a window of maintenance that would lose a shard for good is declined. It ends once all were met.
+    for number in range(4 * HISTORIES):
         met |= play(seed + number, EVENTS_EACH).met.keys()
         if met.issuperset((*Event.__args__, *Effect.__args__)):
             return
