@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from jobcloud.executor.loop import log
 
@@ -260,7 +260,6 @@ class Children:
 
         A look at /proc takes a while. As long as strays die meanwhile, there may be a child of theirs that it missed.
         """
-        unmarked: Set[int] = set()
         for _ in range(_SWEEPS):
             buried = self._strays
             unknown = [pid for pid in _own_children() if pid not in self._children]
@@ -269,10 +268,9 @@ class Children:
                 if marks[pid].startswith(mark):
                     _kill_family(pid)
             self._collect(unknown)
-            # One without a mark may be dying, but not at two looks.
-            seen, unmarked = unmarked, {pid for pid in unknown if not marks[pid]}
-            found = any(text.startswith(mark) for text in marks.values())
-            if not found and not unmarked - seen and self._settled(buried):
+            # A process loses its environment, and with it the mark, before it is dead.
+            left = any(found.startswith(mark) if found else _exiting(pid) for pid, found in marks.items())
+            if not left and self._settled(buried):
                 return
             time.sleep(0.002)
 
@@ -343,6 +341,12 @@ def _stat(pid: int) -> List[bytes]:
 
 def _alive(pid: int) -> bool:
     return _stat(pid)[:1] not in ([], [b"Z"], [b"X"])
+
+
+def _exiting(pid: int) -> bool:
+    """On its way to its end, or there. Source: proc(5), `flags`; PF_EXITING in the kernel's include/linux/sched.h."""
+    fields = _stat(pid)
+    return not fields or bool(int(fields[6]) & 0x4)
 
 
 def _mark(pid: int) -> str:
