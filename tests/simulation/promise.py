@@ -159,6 +159,7 @@ class Promise:
         self._world = world
         self._epoch = 0
         self.firings: dict[str, Firing] = {}  # as last stored, the deleted ones too
+        self.unwanted: set[str] = set()  # tasks to be killed because their job was taken back, for a while or for good
         self.skipped = 0
 
     # ---- the store -------------------------------------------------------------------------------------------
@@ -168,6 +169,9 @@ class Promise:
         if epoch != self._world.server.epoch:
             self._world.violation(f"5: epoch {epoch} wrote while {self._world.server.epoch} is current")
         decoded = {(w.kind, w.key): records.decode(w.kind, w.key, w.value) if w.value else None for w in batch}
+        for (kind, _), record in decoded.items():
+            if kind is Kind.TASK and isinstance(record, Task) and record.kill_ms and not self._wanted(record):
+                self.unwanted.add(record.id)
         for (kind, key), record in decoded.items():
             if kind is Kind.FIRING:
                 self._firing_written(key, record, decoded)
@@ -213,6 +217,20 @@ class Promise:
             if given_up and how != "TASK_FAILED" and self._comes_back(firing, item, how):
                 self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
 
+    def _wanted(self, task: Task) -> bool:
+        """Whether nothing stored at this instant is a reason to kill the task."""
+        entries = self._world.server.entries
+        state_value, firing = entries.get((Kind.JOB_STATE, task.job)), self.firings.get(task.firing_id)
+        if state_value is None or firing is None:
+            return False
+        state = records.decode(Kind.JOB_STATE, task.job, state_value)
+        assert isinstance(state, JobState)
+        return (
+            not state.disabled
+            and (Kind.DISABLED_APP, task.app) not in entries
+            and (state.generation == firing.generation)
+        )
+
     def _comes_back(self, firing: Firing, item: int, how: str) -> bool:
         """Whether a shard whose attempt was lost through no fault of its job has to be tried again."""
         shard = firing.shards[item]
@@ -230,7 +248,8 @@ class Promise:
             return False
         if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app) in entries:
             return False
-        killed = shard.task_id in self._world.operators.killed
+        # What was on its way to be killed when the job was enabled again ends all the same.
+        killed = shard.task_id in self._world.operators.killed or shard.task_id in self.unwanted
         if how == "never ran" and shard.task_id not in self._world.truth.doubtful:
             return not killed
         return not killed and (job.failover or firing.step(item) is not None) and how in ("never ran", "died")
