@@ -11,6 +11,7 @@ from jobcloud.messages import (
     Command,
     DrainAgent,
     KillTask,
+    Kind,
     PutApp,
     PutJob,
     RemoveApp,
@@ -159,6 +160,8 @@ class Operators:
             self._doubt(asked)
 
     def _triggered(self, command: Any) -> None:
+        if (Kind.JOB, command.job) not in self._world.server.entries:
+            return  # removed with what it had waiting, in the write that also held the firing
         found = [f for f in self._world.promise.firings.values() if f.job == command.job and f.cause is Cause.TRIGGER]
         count = self.triggered[command.job] = self.triggered.get(command.job, 0) + 1
         if len(found) < count:

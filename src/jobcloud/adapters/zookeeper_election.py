@@ -115,7 +115,9 @@ class ZooKeeperElection:
             self._session.ask(lambda client: client.create_async(prefix, data, ephemeral=True, sequence=True))
             asked = self._monotonic()
             names = self._candidates(folder)
-            own = next(name for name in names if name.startswith(self._token))
+            own = next((name for name in names if name.startswith(self._token)), None)
+            if own is None:
+                return "waiting for ZooKeeper: the session ended when it had begun"
         if names[0] == own:
             self._own, self._losses, self._answered = f"{folder}/{own}", losses, asked
             return None
