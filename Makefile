@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/planning/*.pyx) $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-gate match-soak cron-soak simulate simulate-mutations clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate match-soak cron-soak simulate simulate-mutations soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -61,6 +61,10 @@ debug-test: $(VENV)/.tests
 cron-soak: $(VENV)/.tests
 	JOBCLOUD_CRON_TRIPLES=1000000 $(BIN)/python -m pytest -q -o timeout=0 tests/test_cron_oracles.py
 
+# The whole loop at speed, over HTTP to a dev cluster: latency, launches a second, bursts; some fifteen minutes.
+bench-end-to-end: $(VENV)/.tests
+	$(BIN)/python bench/bench_end_to_end.py $(ARGS)
+
 bench: $(VENV)/.tests
 	$(BIN)/python bench/bench_cycle.py
 	$(BIN)/python -m pytest bench/bench_match.py --benchmark-enable --benchmark-only
@@ -82,6 +86,12 @@ simulate: $(VENV)/.tests
 # Deliberate bugs, each to be caught by the simulator within 2,000 histories.
 simulate-mutations: $(VENV)/.tests
 	$(BIN)/python -m tests.simulation.mutations $(ARGS)
+
+# Three schedulers on a real ZooKeeper and a real Mesos (JOBCLOUD_TEST_MESOS), killed, frozen and cut off for so many
+# MINUTES beside 4,000 job instances; an independent checker judges what the jobs wrote. ARGS='--part 20' for a small one.
+MINUTES ?= 10
+soak: $(VENV)/.tests
+	PYTHONPATH=tests $(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/jobcloud.egg-info src/jobcloud/*.c src/jobcloud/*.so src/jobcloud/planning/*.c src/jobcloud/planning/*.so

@@ -66,6 +66,13 @@ class Server:
 
     def mode(self) -> str:
         """standalone, leader or follower; "" while it does not serve."""
+        return self._told("Mode")
+
+    def transactions(self) -> int:
+        """How many there were since the ensemble last chose a leader; 0 while it does not serve."""
+        return int(self._told("Zxid") or "0", 16) & 0xFFFF_FFFF
+
+    def _told(self, name: str) -> str:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 2) as connection:
             connection.settimeout(2)
             connection.sendall(b"srvr")
@@ -73,8 +80,8 @@ class Server:
             while piece := connection.recv(4_096):
                 answer += piece
             for line in answer.decode().splitlines():
-                if line.startswith("Mode: "):
-                    return line.removeprefix("Mode: ")
+                if line.startswith(f"{name}: "):
+                    return line.removeprefix(f"{name}: ")
         return ""
 
     def wait(self) -> None:

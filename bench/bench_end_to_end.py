@@ -1,0 +1,323 @@
+"""The whole scheduler at speed: loop, core, store and driver over HTTP to a dev cluster's virtual agents.
+
+`python bench/bench_end_to_end.py [SCENARIO …] [--store sqlite|zookeeper] [--quick]`. Each scenario is a process of its
+own beside the cluster; CPU and memory are that process's. On two cores the cluster, a Python program too, takes the
+other one.
+
+latency   20 firings of 4 shards a second: from the due instant to the ACCEPT and to the TASK_RUNNING that comes back
+launches  jobs that are triggered again as soon as they have ended: launches a second, each run, ended, acknowledged
+burst     100,000 shards due in one second: how long until the last is accepted, and whether all end
+running   1,000 launches a second beside 100,000 running shards on 10,000 agents: memory, CPU
+lateness  4,000 and 40,000 jobs that fire once a minute: from the due instant to the ACCEPT
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from jobcloud.adapters.mesos import MesosDriver, MesosSettings
+from jobcloud.adapters.sqlite import SqliteStore
+from jobcloud.dev.cluster import DevCluster
+from jobcloud.launch import Artifacts
+from jobcloud.messages import Accept, Acknowledge, Call, Event, Publish, PutApp, PutJob, StatusReceived, Topic, Trigger
+from jobcloud.model import App, Job, JobKind, JobType, Package, Resources
+from jobcloud.ports import Store
+from jobcloud.scheduler import Policy, Scheduler
+from jobcloud.server.loop import Loop
+
+NEVER = "0 0 0 1 1 ? 2099"
+POLICY = Policy(Artifacts("http://127.0.0.1:9", "e" * 64, "executor.zip", "exec python3 executor.zip"), history=2)
+AGENT = "cpus:32;mem:131072;disk:100000;ports:[31000-31999]"
+
+
+class Observed:
+    """What left for Mesos and came back, with its instants in seconds of the wall clock."""
+
+    def __init__(self) -> None:
+        self.accepted: list[tuple[float, float]] = []  # (due, sent) of each task
+        self.running: dict[str, float] = {}
+        self.ended: Counter[str] = Counter()
+        self.done: list[str] = []
+        self.changed = threading.Condition()
+
+    def sent(self, call: Call | Acknowledge) -> None:
+        if isinstance(call, Accept):
+            now = time.time()
+            self.accepted.extend((json.loads(one.data)["fireTime"] / 1000, now) for one in call.launches)
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, StatusReceived):
+            if event.status.state == "TASK_RUNNING":
+                self.running.setdefault(event.status.task_id, time.time())
+            else:
+                self.running.pop(event.status.task_id, None)
+                self.ended[event.status.state] += 1
+
+    def publish(self, notice: object) -> None:
+        if isinstance(notice, Publish) and notice.topic is Topic.DONE:
+            with self.changed:
+                self.done.append(notice.job)
+                self.changed.notify()
+
+
+class ObservedDriver(MesosDriver):
+    def __init__(self, settings: MesosSettings, seen: Observed) -> None:
+        super().__init__(settings)
+        self._seen = seen
+
+    def start(self, deliver: Callable[[Event], None], framework_id: str) -> None:
+        def both(event: Event) -> None:
+            self._seen.event(event)
+            deliver(event)
+
+        super().start(both, framework_id)
+
+    def send(self, call: Call | Acknowledge) -> None:
+        super().send(call)
+        self._seen.sent(call)
+
+
+class World:
+    """A cluster of virtual agents and a leader of this process on it."""
+
+    def __init__(self, cluster: DevCluster, store: Store) -> None:
+        self.cluster = cluster
+        self.seen = Observed()
+        settings = MesosSettings(cluster.master, user="nobody")
+        self.loop: Loop[Scheduler] = Loop(
+            store,
+            lambda: ObservedDriver(settings, self.seen),
+            [self.seen],
+            lambda stored, epoch, at: Scheduler(POLICY, stored, epoch, at),
+        )
+        self.loop.start()
+        until(self.loop.healthy, "a subscription")
+        package = Package("package:sha256:" + "a" * 64, "a" * 64)
+        self.loop.command(lambda at: PutApp(at, App("app", package, resources=Resources(100, 32_000))))
+
+    def agents(self, count: int, run_ms: int) -> None:
+        self.cluster.control("add_agents", count=count, resources=AGENT, run_ms=run_ms)
+
+    def jobs(self, count: int, shards: int, cron: Callable[[int], str]) -> list[str]:
+        """Registered, as a client would that waits for none."""
+        names = [f"job{number}" for number in range(count)]
+        need = Resources(100, 32_000)
+        for number, name in enumerate(names):
+            job = Job(name, "app", JobKind.TRANSIENT, JobType.SIMPLE, cron(number), shards, need, "shop.jobs:Report")
+            self.loop.command(lambda at, job=job: PutJob(at, job), timeout=120)  # type: ignore[misc]
+        return names
+
+    def counts(self) -> dict[str, int]:
+        return self.loop.ask(
+            lambda core: {"tasks": len(core.tasks), "firings": len(core.firings), "jobs": len(core.jobs)}, timeout=120
+        )
+
+
+def until(test: Callable[[], Any], what: str, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not test():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def world(store: str) -> Iterator[World]:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        cluster = stack.enter_context(DevCluster(agents=1, allocation_interval_ms=200, resources="cpus:0.01;mem:1"))
+        made = World(cluster, stack.enter_context(opened(store, folder)))
+        stack.callback(made.loop.stop)
+        yield made
+
+
+@contextlib.contextmanager
+def opened(store: str, folder: Path) -> Iterator[Store]:
+    """The loop closes it."""
+    if store == "sqlite":
+        yield SqliteStore(folder / "state" / "jobcloud.db")
+        return
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import zookeeper_kit
+    from jobcloud.adapters.zookeeper import ZooKeeperStore
+
+    with zookeeper_kit.running(folder) as servers:
+        yield ZooKeeperStore(zookeeper_kit.connect(zookeeper_kit.hosts(servers), "bench"))
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {
+        name: round(ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1000, 1)
+        for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99), ("most_ms", 1.0))
+    }
+
+
+def resident_mb() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * resource.getpagesize() / 1e6)
+
+
+class Cost:
+    """Seconds by the clock and of this process, from when it was made."""
+
+    def __init__(self) -> None:
+        self.began, self.cpu = time.monotonic(), time.process_time()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def share(self) -> float:
+        """Of one core."""
+        return round((time.process_time() - self.cpu) / self.seconds(), 3)
+
+
+def latency(w: World, scale: int) -> dict[str, Any]:
+    w.agents(50, run_ms=500)
+    w.jobs(300, 4, lambda n: f"{n % 15}/15 * * * * ?")
+    until(lambda: len(w.seen.accepted) > 400, "the first firings")
+    first, cost = len(w.seen.accepted), Cost()
+    time.sleep(60 / scale)
+    taken = w.seen.accepted[first:]
+    running = list(w.seen.running.values())
+    assert set(w.seen.ended) == {"TASK_FINISHED"}, w.seen.ended
+    return {
+        "due_to_accept": percentiles([sent - due for due, sent in taken]),
+        "launches": len(taken), "running_now": len(running), "cpu_share": cost.share(),
+    }  # fmt: skip
+
+
+def launches(w: World, scale: int) -> dict[str, Any]:
+    w.agents(100, run_ms=100)
+    names = w.jobs(200, 50, lambda n: NEVER)
+    stop = threading.Event()
+
+    def again() -> None:
+        """Whoever is done is triggered again."""
+        for name in names:
+            w.loop.command(lambda at, name=name: Trigger(at, name), timeout=60)  # type: ignore[misc]
+        taken = 0
+        while not stop.is_set():
+            with w.seen.changed:
+                w.seen.changed.wait_for(lambda: len(w.seen.done) > taken or stop.is_set(), 1)  # noqa: B023
+                fresh = w.seen.done[taken:]
+            for name in fresh:
+                w.loop.command(lambda at, name=name: Trigger(at, name), timeout=60)  # type: ignore[misc]
+            taken += len(fresh)
+
+    thread = threading.Thread(target=again, daemon=True)
+    thread.start()
+    until(lambda: w.seen.ended.total() > 10_000, "a steady state")
+    first, cost = w.seen.ended.total(), Cost()
+    time.sleep(30 / scale)
+    made, seconds = w.seen.ended.total() - first, cost.seconds()
+    stop.set()
+    thread.join(60)
+    until(lambda: not w.counts()["tasks"], "the rest")
+    assert set(w.seen.ended) == {"TASK_FINISHED"}, w.seen.ended
+    return {"launches_per_second": round(made / seconds), "cpu_share": cost.share(), "launches": made}
+
+
+def burst(w: World, scale: int) -> dict[str, Any]:
+    jobs, shards = 1_000 // scale, 100
+    w.agents(10_000 // scale, run_ms=1_000)
+    minute = int(time.time() // 60) + 2 + 2 // scale
+    w.jobs(jobs, shards, lambda n: f"0 {minute % 60} {minute // 60 % 24} * * ?")
+    due = minute * 60
+    left = due - time.time()
+    assert left > 2, f"registering took too long by {-left:.0f} s"
+    until(lambda: len(w.seen.accepted) >= jobs * shards, "every launch", left + 120)
+    taken = max(sent for _, sent in w.seen.accepted) - due
+    until(lambda: w.seen.ended.total() >= jobs * shards, "every end", 300)
+    ended = time.time() - due
+    assert w.seen.ended == {"TASK_FINISHED": jobs * shards}, w.seen.ended
+    return {
+        "shards": jobs * shards, "all_accepted_s": round(taken, 2), "all_ended_s": round(ended, 2),
+        "resident_mb": resident_mb(),
+    }  # fmt: skip
+
+
+def running(w: World, scale: int) -> dict[str, Any]:
+    """Every job fires every two minutes and runs for 110 s: so many a second, about 110 times as many at once."""
+    jobs, shards = 1_200 // scale, 100
+    w.agents(10_000 // scale, run_ms=110_000)
+    w.jobs(jobs, shards, lambda n: f"{n % 120 % 60} {n % 120 // 60}/2 * * * ?")
+    wanted = 105_000 // scale
+    until(lambda: len(w.seen.running) >= wanted, f"{wanted} running tasks", 400)
+    first, cost = len(w.seen.accepted), Cost()
+    time.sleep(30)
+    made = len(w.seen.accepted) - first
+    return {
+        "running": len(w.seen.running), "launches_per_second": round(made / cost.seconds()),
+        "cpu_share": cost.share(), "resident_mb": resident_mb(), "late": lateness_of(w, first),
+    }  # fmt: skip
+
+
+def lateness_of(w: World, first: int) -> dict[str, float]:
+    return percentiles([sent - due for due, sent in w.seen.accepted[first:]])
+
+
+def lateness(w: World, scale: int, jobs: int) -> dict[str, Any]:
+    w.agents(200, run_ms=1_000)
+    w.jobs(jobs // scale, 1, lambda n: f"{n % 60} * * * * ?")
+    first, cost = len(w.seen.accepted), Cost()
+    time.sleep(60)
+    made = w.seen.accepted[first:]
+    assert len(made) >= jobs // scale * 0.9, f"{len(made)} of {jobs // scale} firings"
+    return {"jobs": jobs // scale, **lateness_of(w, first), "cpu_share": cost.share(), "resident_mb": resident_mb()}
+
+
+SCENARIOS: dict[str, Callable[[World, int], dict[str, Any]]] = {
+    "latency": latency,
+    "launches": launches,
+    "burst": burst,
+    "running": running,
+    "lateness_4000": lambda w, scale: lateness(w, scale, 4_000),
+    "lateness_40000": lambda w, scale: lateness(w, scale, 40_000),
+}
+
+
+def run(scenario: str, store: str, scale: int) -> dict[str, Any]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    with world(store) as w:
+        found = SCENARIOS[scenario](w, scale)
+        w.loop.ask(lambda core: core.validate(), timeout=120)
+        return {"scenario": scenario, "store": store, **found}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; default: all")
+    parser.add_argument("--store", choices=("sqlite", "zookeeper"), default="sqlite")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work")
+    parser.add_argument("--here", action="store_true", help="one scenario, in this process (for a profiler)")
+    given = parser.parse_args()
+    if unknown := set(given.scenarios) - SCENARIOS.keys():
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    scale = 10 if given.quick else 1
+    if given.here:
+        print(json.dumps(run(given.scenarios[0], given.store, scale)))
+        return 0
+    failed = 0
+    for scenario in given.scenarios or SCENARIOS:
+        argv = [sys.executable, __file__, scenario, "--here", "--store", given.store, *["--quick"] * given.quick]
+        failed |= subprocess.run(argv, check=False).returncode
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

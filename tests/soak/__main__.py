@@ -1,0 +1,349 @@
+"""`python -m tests.soak [--minutes N] [--keep FOLDER]`: set the world up, break it for N minutes, have it checked.
+
+Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. Prints figures and the verdict; exit code 0 if the
+promise held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.soak import checker
+from tests.soak.servers import Front, Mesos
+
+import zookeeper_kit
+from whole import Product, until
+
+AGENTS = 10
+RESOURCES = "cpus:9;mem:8192;disk:20000;ports:[31000-32000]"
+SESSION_S = 3
+RESIDENT, RESIDENT_SHARDS = 200, 10
+WORK, WORK_SHARDS, WORK_S = 100, 20, 50
+CPU = 0.018  # 4,000 of them fit on nine agents
+CALM_S = 60
+HERE = Path(__file__).parent
+
+
+class Soak:
+    def __init__(self, folder: Path, seed: int, part: int) -> None:
+        """`part`: with so-many times fewer jobs."""
+        self.folder = folder
+        self.residents, self.works = RESIDENT // part, WORK // part
+        self.dice = random.Random(seed)
+        self.faults: list[dict[str, Any]] = []
+        self.figures: dict[str, Any] = {}
+        self.log = folder / "log"
+        self.log.mkdir()
+        self.token = folder / "token"
+        self.token.write_text("t0ken-of-all\n")
+        self.token.chmod(0o600)
+        self._ending = threading.Event()
+
+    def set_up(self, stack: contextlib.ExitStack) -> None:
+        self.zookeeper = stack.enter_context(zookeeper_kit.running(self.folder / "zookeeper", 3))
+        self.mesos = Mesos(self.folder / "mesos", AGENTS, RESOURCES)
+        stack.callback(self.mesos.stop)
+        self.front = Front([f"127.0.0.{number + 1}" for number in range(3)])
+        stack.callback(self.front.stop)
+        self.schedulers = [self._scheduler(number) for number in range(3)]
+        stack.callback(self._end_schedulers)
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        for number in range(3):
+            self._start(number)
+        stack.callback(self._ending.set)
+        threading.Thread(target=self._restart_the_dead, daemon=True).start()
+        until(self.leader, "a leader")
+
+    def _scheduler(self, number: int) -> Product:
+        home = self.folder / f"scheduler{number}"
+        home.mkdir()
+        product = Product(home)
+        product.data = self.folder / "data"
+        product.environ |= {
+            "JOBCLOUD_ARTIFACTS_HOST": f"127.0.0.{number + 1}",
+            "JOBCLOUD_ARTIFACTS_PORT": str(self.front.port),
+            "JOBCLOUD_ARTIFACTS_ADVERTISE": self.front.address,
+            "JOBCLOUD_ZOOKEEPER_HOSTS": zookeeper_kit.hosts(self.zookeeper),
+            "JOBCLOUD_ZOOKEEPER_SESSION_TIMEOUT": f"{SESSION_S}s",
+            "JOBCLOUD_HTTP_TOKEN_FILE": str(self.token),
+            "JOBCLOUD_TOKEN": "t0ken-of-all",
+            "JOBCLOUD_SCHEDULING_HISTORY": "3",
+        }
+        return product
+
+    def _start(self, number: int) -> None:
+        product = self.schedulers[number]
+        self.processes[number] = product.start(
+            "scheduler", "--mesos", self.mesos.master, "--data", str(product.data), "--port", str(product.port)
+        )
+
+    def _restart_the_dead(self) -> None:
+        """What a supervisor does."""
+        while not self._ending.wait(0.5):
+            for number, process in list(self.processes.items()):
+                if process.poll() is not None and not self._ending.is_set():
+                    self._start(number)
+
+    def _end_schedulers(self) -> None:
+        self._ending.set()
+        for product in self.schedulers:
+            product.end()
+
+    def leader(self) -> int | None:
+        """1 and up."""
+        return next((number + 1 for number, product in enumerate(self.schedulers) if product.healthy()), None)
+
+    def leading(self) -> tuple[int, subprocess.Popen[bytes]]:
+        number = until(self.leader, "a leader") - 1
+        return number, self.processes[number]
+
+    # ---- load ------------------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """All of the minute's work begins in its first ten seconds, so that 4,000 shards are there at once."""
+        made = [
+            self._job(f"resident{n}", "DAEMON", f"{n % 10} * * * * ?", RESIDENT_SHARDS, 0)
+            for n in range(self.residents)
+        ]
+        made += [
+            self._job(f"work{n}", "TRANSIENT", f"{n % 10} * * * * ?", WORK_SHARDS, WORK_S) for n in range(self.works)
+        ]
+        made.append(self._job("every-second", "TRANSIENT", "* * * * * ?", 1, 0))
+        return made
+
+    def _job(self, name: str, kind: str, cron: str, shards: int, seconds: int) -> dict[str, Any]:
+        return {
+            "jobName": name, "jobType": "SIMPLE", "jobClass": "soak_jobs:Work", "jobExecutionType": kind, "cron": cron,
+            "shardingTotalCount": shards, "shardingItemParameters": ",".join(f"{n}={seconds}" for n in range(shards)),
+            "jobParameter": str(self.log), "cpuCount": CPU, "memoryMB": 1, "failover": True,
+            **({"misfire": True, "catchUp": "once"} if seconds else {}),
+        }  # fmt: skip
+
+    def register(self) -> None:
+        app = self.folder / "app"
+        app.mkdir()
+        shutil.copy(HERE / "app" / "soak_jobs.py", app)
+        lines = ["[app]", 'appName = "soak"', "cpuCount = 0.5", "memoryMB = 256", "idleTimeoutSeconds = 600"]
+        for job in self.jobs():
+            lines.append("[[jobs]]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in job.items()]
+        (app / "jobcloud.toml").write_text("\n".join(lines) + "\n")
+        number, _ = self.leading()
+        self.schedulers[number].run("app", "add", str(app))
+
+    def plan(self, span: tuple[float, float], calm: tuple[float, float]) -> None:
+        jobs = [
+            {
+                "name": job["jobName"], "kind": job["jobExecutionType"], "cron": job["cron"],
+                "shards": job["shardingTotalCount"], "complete": "catchUp" in job,
+            }
+            for job in self.jobs()
+        ]  # fmt: skip
+        (self.folder / "plan.json").write_text(json.dumps({"jobs": jobs, "span": span, "calm": calm}))
+        (self.folder / "faults.json").write_text(json.dumps(self.faults))
+
+    # ---- faults ----------------------------------------------------------------------------------------------
+
+    def fault(self, what: str, **more: Any) -> float:
+        at = time.time()
+        self.faults.append({"what": what, "at": at, **more})
+        print(f"  {time.strftime('%H:%M:%S')} {what} {more or ''}", flush=True)
+        return at
+
+    def kill_the_leader(self) -> None:
+        _, process = self.leading()
+        before = self.epoch_seen()
+        at = self.fault("leader killed")
+        process.kill()
+        self._taken_over(at, before, "fail_over_s")
+
+    def stop_the_leader(self) -> None:
+        _, process = self.leading()
+        before = self.epoch_seen()
+        at = self.fault("leader stopped in order")
+        process.send_signal(signal.SIGTERM)
+        self._taken_over(at, before, "orderly_s")
+        assert process.wait(30) == 0, "an orderly stop ends with 0"
+
+    def freeze_the_leader(self) -> None:
+        _, process = self.leading()
+        before = self.epoch_seen()
+        at = self.fault("leader frozen")
+        process.send_signal(signal.SIGSTOP)
+        self._taken_over(at, before, "thawed_s")
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(30) == 1, "a leader that was replaced ends with 1"
+
+    def _taken_over(self, at: float, before: int, figure: str) -> None:
+        """Until a shard has started that a later leader has launched."""
+        first = until(lambda: self._first_start(at, before), "a launch by the next leader", 60)
+        self.figures.setdefault(figure, []).append(round(first - at, 2))
+
+    def _first_start(self, at: float, before: int) -> float:
+        starts = [line["at"] for line in self._recent(at) if line["what"] == "start" and epoch(line["task"]) > before]
+        return min(starts, default=0.0)
+
+    def epoch_seen(self) -> int:
+        until(lambda: self._recent(time.time() - 5), "some work")
+        return max(epoch(line["task"]) for line in self._recent(time.time() - 30))
+
+    def _recent(self, since: float) -> list[dict[str, Any]]:
+        """The lines since then, from the ends of the files."""
+        found = []
+        for path in self.log.glob("*.jsonl"):
+            if path.stat().st_mtime < since:
+                continue
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 200_000))
+                lines = file.read().splitlines()
+            for text in lines:
+                with contextlib.suppress(ValueError):
+                    line = json.loads(text)
+                    if line["at"] >= since:
+                        found.append(line)
+        return found
+
+    def restart_zookeeper(self) -> None:
+        for server in self.zookeeper:
+            self.fault("ZooKeeper server killed", port=server.port)
+            server.kill()
+            time.sleep(2)
+            server.start()
+            server.wait()
+        until(self.leader, "a leader")
+
+    def crash_mesos(self) -> None:
+        self.fault("Mesos crashed")
+        self.mesos.crash_and_return()
+        self.fault("Mesos back")
+        until(self.leader, "a leader")
+
+    def lose_an_agent(self) -> None:
+        agents = [one["id"] for one in self.mesos.state()["slaves"] if one["active"]]
+        agent = self.dice.choice(agents)
+        self.fault("agent gone", agent=agent)
+        self.mesos.mark_gone(agent)
+
+    # ---- measuring -------------------------------------------------------------------------------------------
+
+    def peak(self) -> None:
+        """As soon as all instances run at once, which takes a machine that is fast enough."""
+        wanted = self.residents * RESIDENT_SHARDS + self.works * WORK_SHARDS
+        self.figures["running"] = until(lambda: seen if (seen := self.mesos.running()) >= wanted else 0, "all", 180)
+        _, process = self.leading()
+        began, cpu = time.monotonic(), cpu_seconds(process.pid)
+        time.sleep(25)
+        share = (cpu_seconds(process.pid) - cpu) / (time.monotonic() - began)
+        self.figures["cpu_share_then"] = round(share, 3)
+        self.figures["resident_mb"] = resident_mb(process.pid)
+
+    def writes(self) -> Callable[[], None]:
+        before, lines = self._transactions(), len(checker.read(self.log))
+
+        def until_now() -> None:
+            shards = sum(line["what"] == "start" for line in checker.read(self.log)[lines:])
+            self.figures["zookeeper_writes_per_run"] = round((self._transactions() - before) / max(shards, 1), 4)
+
+        return until_now
+
+    def _transactions(self) -> int:
+        return max(server.transactions() for server in self.zookeeper)
+
+
+def epoch(task: str) -> int:
+    """A task's id ends with its leader's epoch and a count."""
+    return int(task.split("@-@")[4].split("-")[0])
+
+
+def sleep_to_second(second: int) -> None:
+    time.sleep((second - time.time()) % 60)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+
+@contextlib.contextmanager
+def folder_for(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="jobcloud-soak-") as name:
+        yield Path(name)
+
+
+def run(folder: Path, minutes: float, seed: int, part: int) -> bool:
+    print(f"seed {seed}")
+    soak = Soak(folder, seed, part)
+    with contextlib.ExitStack() as stack:
+        soak.set_up(stack)
+        soak.register()
+        until(lambda: soak.mesos.running() >= soak.residents * RESIDENT_SHARDS, "the residents", 120)
+        first = time.time()
+        soak.peak()
+        count = soak.writes()
+        faults = [
+            soak.kill_the_leader, soak.freeze_the_leader, soak.restart_zookeeper, soak.crash_mesos,
+            soak.stop_the_leader, soak.lose_an_agent,
+        ]  # fmt: skip
+        end = time.monotonic() + minutes * 60
+        round_of = list(faults)
+        while round_of or time.monotonic() < end:
+            round_of = round_of or soak.dice.sample(faults[:-1], len(faults) - 1)
+            round_of.pop(0)()
+            time.sleep(soak.dice.uniform(5, 15))
+        last = time.time()
+        print("calm", flush=True)
+        until(soak.leader, "a leader")
+        sleep_to_second(58)
+        calm = time.time(), time.time() + CALM_S
+        time.sleep(CALM_S + WORK_S + 15)
+        count()
+        soak.plan((first, last), calm)
+        number, _ = soak.leading()
+        product = soak.schedulers[number]
+        product.run("framework", "teardown", "--confirm", product.json("cluster")["frameworkId"])
+    print(json.dumps(soak.figures))
+    verdict = checker.check(folder)
+    checker.report(verdict)
+    return verdict.holds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=0.0, help="of faults; at least each of them once")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--part", type=int, default=1, help="so-many times fewer jobs than 300")
+    parser.add_argument("--keep", type=Path, help="a new folder for all files, kept")
+    given = parser.parse_args()
+    if problem := zookeeper_kit.missing():
+        parser.error(problem)
+    with folder_for(given.keep) as folder:
+        held = run(folder, given.minutes, given.seed, given.part)
+    print("the promise held" if held else "THE PROMISE WAS BROKEN")
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

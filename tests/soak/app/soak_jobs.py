@@ -1,0 +1,47 @@
+"""Jobs that write down when each shard starts and ends, one line each, to a file of their process."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from jobcloud.job import ShardingContext, SimpleJob
+
+
+def note(ctx: ShardingContext, what: str) -> None:
+    line: dict[str, Any] = {
+        "what": what,
+        "at": time.time(),
+        "job": ctx.job_name,
+        "item": ctx.sharding_item,
+        "fire_ms": ctx.fire_time_ms,
+        "attempt": ctx.attempt,
+        "run": ctx.run_id,
+        "task": ctx.task_id,
+        "pid": os.getpid(),
+    }
+    # O_APPEND and one write: lines of many threads stay whole, and a kill -9 loses none that was written.
+    descriptor = os.open(
+        Path(ctx.job_parameter) / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
+    )
+    try:
+        os.write(descriptor, json.dumps(line).encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+class Work(SimpleJob):
+    """Runs for as many seconds as its sharding parameter says."""
+
+    def execute(self, ctx: ShardingContext) -> None:
+        note(ctx, "start")
+        until = time.monotonic() + float(ctx.sharding_parameter or 0)
+        while (left := until - time.monotonic()) > 0:
+            if ctx.cancelled:
+                note(ctx, "cancelled")
+                ctx.raise_if_cancelled()
+            time.sleep(min(left, 1.0))
+        note(ctx, "end")
