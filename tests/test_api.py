@@ -492,6 +492,17 @@ def test_a_task_can_be_killed(api: Client, loop: FakeLoop, launched: list[str]) 
     assert api.post("tasks/nope/kill").status_code == 404
 
 
+def test_a_task_known_to_be_dead_is_forgotten(api: Client, loop: FakeLoop, launched: list[str]) -> None:
+    loop.update(launched[0], "TASK_RUNNING")
+    assert api.post(f"tasks/{launched[0]}/forget").status_code == 409
+    loop.update(launched[0], "TASK_UNREACHABLE")
+    assert api.post(f"tasks/{launched[0]}/forget").status_code == 200
+    shown = api.get(f"tasks/{launched[0]}").json()
+    assert (shown["state"], shown["message"]) == ("FAILED", "an operator declared it dead")
+    assert api.post(f"tasks/{launched[0]}/forget").status_code == api.post("tasks/nope/forget").status_code == 404
+    assert api.post(f"tasks/{launched[1]}/forget?force=true").status_code == 200
+
+
 def test_logs_come_from_the_agent_in_pieces(loop: FakeLoop, tmp_path: Path) -> None:
     text = "".join(f"line {number} ä\n" for number in range(100)).encode()
     asked: list[LogRequest] = []

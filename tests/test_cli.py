@@ -360,6 +360,15 @@ def test_a_task_can_be_killed(run: Run, loop: FakeLoop, app: Path) -> None:
     assert loop.scheduler.tasks[task].kill_ms
 
 
+def test_a_task_known_to_be_dead_is_forgotten(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    task = launch(loop)[1]
+    loop.update(task, "TASK_RUNNING")
+    assert run("task", "forget", "hello/1").code == 1
+    assert f"{task} is forgotten" in run("task", "forget", "hello/1", "--force").out
+    assert task not in loop.scheduler.tasks
+
+
 def test_an_agent_is_emptied_and_given_back(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     launch(loop)

@@ -61,6 +61,7 @@ BAD_JOBS: list[tuple[str, dict[str, Any]]] = [
     ("retryJitter", {"retry_jitter": 1001}),
     ("retryJitter", {"retry_jitter": -1}),
     ("failoverAttempts", {"failover_attempts": -1}),
+    ("replaceAfterSeconds", {"replace_after_ms": -1}),
     ("failoverDelaySeconds", {"failover_delay_ms": 0}),
     ("failoverMaxDelaySeconds", {"failover_most_ms": 999}),
     ("cron", {"cron": ""}),

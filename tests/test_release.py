@@ -38,6 +38,7 @@ FINAL = {
     End.LOST: ShardState.FAILED,
     End.NOT_STARTED: ShardState.FAILED,
     End.INVALID: ShardState.FAILED,
+    End.REPLACED: ShardState.FAILED,
 }
 
 
@@ -46,7 +47,7 @@ def test_every_way_a_task_can_end(end: End, wanted: bool, daemon: bool, failover
     shard = ended(end, wanted=wanted, daemon=daemon, failover=failover)
     never_ran = end in (End.NOT_STARTED, End.INVALID)
     taken_away = end in (End.LOST, End.KILLED)
-    again = wanted and (daemon or never_ran or (taken_away and failover))
+    again = wanted and (daemon or never_ran or end is End.REPLACED or (taken_away and failover))
     assert shard.state is (ShardState.WAITING if again else FINAL[end])
     assert shard.message == "why"
     assert shard.attempt == 1

@@ -31,6 +31,7 @@ from jobcloud.messages import (
     DrainAgent,
     Effect,
     Event,
+    ForgetTask,
     FrameworkRemoved,
     KillTask,
     Kind,
@@ -281,11 +282,15 @@ class World:
             (RemoveJob(at, job.name), 0.7),
             (RemoveApp(at, app, jobs=dice.random() < 0.3), 0.5),
             (KillTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
+            (ForgetTask(at, dice.choice(["x", *self.scheduler.tasks])), 1),
             (Retry(at, dice.choice(["x", *self.scheduler.firings]), dice.choice((None, None, 0, 1))), 3),
             (DrainAgent(at, dice.choice(("x", "host-a2", *AGENTS)), at + dice.choice((1, 20_000, 600_000))), 0.5),
             (UndrainAgent(at, dice.choice(("x", *AGENTS))), 1),
         ]
-        self.handle(dice.choices([one for one, _ in commands], [weight for _, weight in commands])[0])
+        chosen = dice.choices([one for one, _ in commands], [weight for _, weight in commands])[0]
+        if isinstance(chosen, ForgetTask):
+            self.mesos.excused.add(chosen.task_id)
+        self.handle(chosen)
 
     def random_job(self) -> Job:
         dice = self.dice

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from jobcloud import launch
+from jobcloud import launch, status
 from jobcloud.book import Book
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
 from jobcloud.inquiries import Inquiries
 from jobcloud.messages import (
+    ForgetTask,
     KillTask,
     Kind,
     PutApp,
@@ -23,7 +24,7 @@ from jobcloud.messages import (
     Topic,
     Trigger,
 )
-from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState
+from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState, TaskState
 from jobcloud.rounds import Rounds
 from jobcloud.tasks import Tasks
 from jobcloud.timetable import Timetable
@@ -113,6 +114,7 @@ class Commands:
         self._book.jobs[job.name] = job
         self._book.dirty[Kind.JOB, job.name] = job
         self._book.faults.pop(job.name, None)
+        self._tasks.look_again()
         if known is None:
             # Runs of a removed job of this name may still be ending: they are of an older generation.
             ending = max((firing.generation for firing in self._book.queue.unfinished(job.name)), default=0)
@@ -219,6 +221,21 @@ class Commands:
         if waiting >= self._book.policy.most_waiting:
             raise Conflict(f"{waiting} firings of job {job} wait already", field=field, fix="let them run first")
 
+    def forget_task(self, event: ForgetTask) -> None:
+        task = self._book.tasks.get(event.task_id)
+        if task is None:
+            raise NotFound(f"no task {event.task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
+        agent = self._book.cluster.agents.get(task.agent_id)
+        away = task.state is TaskState.UNREACHABLE or agent is None or agent.lost
+        if not event.force and not away and task.id not in self._inquiries.unanswered:
+            raise Conflict(
+                f"Mesos says that {task.id} is {task.state}", field="taskId",
+                fix="end it with `jobcloud kill`, or force it if you know better",
+            )  # fmt: skip
+        lost = status.TABLE[task.state, "TASK_LOST"]
+        assert isinstance(lost, status.End)
+        self._tasks.end(task, lost, "an operator declared it dead", event.at)
+
     def _remove_job(self, job: Job, at: int) -> None:
         # First of all: what a resident job loses it would otherwise start again.
         del self._book.jobs[job.name], self._book.states[job.name]
@@ -260,7 +277,7 @@ def _fresh(shard: Shard) -> Shard:
 
 _RUNNING_GOES_ON = {
     "description", "failover", "misfire", "catch_up", "priority", "retry_count", "retry_delay_ms", "retry_most_ms",
-    "retry_jitter", "failover_attempts", "failover_delay_ms", "failover_most_ms",
+    "retry_jitter", "failover_attempts", "failover_delay_ms", "failover_most_ms", "partition", "replace_after_ms",
 }  # fmt: skip
 _ONLY_THE_TIMER = {"cron", "zone", "dialect", "gap", "fold"}
 

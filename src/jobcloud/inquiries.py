@@ -12,17 +12,31 @@ class Inquiries:
         self._book = book
         #: tasks that a reconciliation has asked about and Mesos has not answered
         self.unanswered: dict[str, None] = {}
+        #: tasks of which Mesos has said nothing at all since the session began
+        self.unheard: dict[str, None] = {}
         self._reconcile_at = 0
         self._wait_ms = book.policy.reconcile_first_ms
         #: task id → when to send its kill again; task id → when to ask for a launch without an answer
         self.kills: dict[str, int] = {}
         self.silent: dict[str, int] = {}
+        #: task that is none of ours (any more) → its agent, and when to send its kill again
+        self.strays: dict[str, tuple[str, int]] = {}
 
     def begin(self, at: int) -> None:
         """A session with the master has begun: ask about every task."""
         self.unanswered = dict.fromkeys(self._book.tasks)
+        self.unheard = dict.fromkeys(self._book.tasks)
         self._wait_ms = self._book.policy.reconcile_first_ms
         self._reconcile(at)
+
+    def heard(self, task_id: str) -> None:
+        """Mesos has said something of a task."""
+        self.unanswered.pop(task_id, None)
+        self.unheard.pop(task_id, None)
+
+    def removed(self) -> None:
+        """The framework was removed, and every task with it."""
+        self.strays.clear()
 
     def hurry(self, at: int) -> None:
         """A reconciliation was not sent: ask again soon."""
@@ -30,19 +44,36 @@ class Inquiries:
 
     def forget(self, task_id: str) -> None:
         """The task is over."""
-        for timed in (self.unanswered, self.silent, self.kills):
+        for timed in (self.unanswered, self.unheard, self.silent, self.kills):
             timed.pop(task_id, None)
+
+    def end_stray(self, task_id: str, agent_id: str, at: int) -> None:
+        """End a task that no shard of ours stands for; again until Mesos says that it has ended."""
+        self.strays[task_id] = agent_id, at
+        self._kill_stray(task_id, agent_id, at)
+
+    def _kill_stray(self, task_id: str, agent_id: str, at: int) -> None:
+        if self._book.connected:
+            self.strays[task_id] = agent_id, at + self._book.policy.kill_again_ms
+            self._book.out.append(Kill(task_id, agent_id))
+
+    def lose(self, agent_id: str) -> None:
+        """The agent is away; when it comes back, Mesos tells of each task there."""
+        for task_id in [task_id for task_id, (agent, _) in self.strays.items() if agent == agent_id]:
+            del self.strays[task_id]
 
     def timed(self) -> set[str]:
         """The tasks that anything is asked about."""
-        return self.silent.keys() | self.kills.keys() | self.unanswered.keys()
+        return self.silent.keys() | self.kills.keys() | self.unanswered.keys() | self.unheard.keys()
 
     def wakes(self) -> list[int]:
-        return [*self.kills.values(), *self.silent.values(), self._reconcile_at]
+        strays = (due for _, due in self.strays.values())
+        return [*self.kills.values(), *self.silent.values(), *strays, self._reconcile_at]
 
     def clock_was_set_back(self, at: int) -> None:
         for timed in (self.kills, self.silent):
             timed.update(dict.fromkeys(timed, at))
+        self.strays = {task_id: (agent_id, at) for task_id, (agent_id, _) in self.strays.items()}
         self._reconcile_at = min(self._reconcile_at, at + self._book.policy.reconcile_most_ms)
 
     def ask_again(self, at: int) -> None:
@@ -57,6 +88,9 @@ class Inquiries:
             self._book.out.append(Reconcile(tuple((task_id, self._book.tasks[task_id].agent_id) for task_id in silent)))
         for task_id in [task_id for task_id, due in self.kills.items() if due <= at]:
             self.send_kill(self._book.tasks[task_id], at)
+        for task_id, (agent_id, due) in list(self.strays.items()):
+            if due <= at:
+                self._kill_stray(task_id, agent_id, at)
 
     def _reconcile(self, at: int) -> None:
         """Explicitly for each task without an answer, with back-off; then implicitly, and again every interval."""

@@ -178,6 +178,15 @@ class KillTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetTask:
+    """An operator knows that a task is dead. Without `force` one that Mesos says is alive is not forgotten."""
+
+    at: int
+    task_id: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
     """An operator puts back what has failed of a firing: one shard of it, or all."""
 
@@ -211,6 +220,7 @@ Command: TypeAlias = (
     | SetJobEnabled
     | Trigger
     | KillTask
+    | ForgetTask
     | Retry
     | DrainAgent
     | UndrainAgent

@@ -101,6 +101,13 @@ class CatchUp(StrEnum):
     ONCE = "once"
 
 
+class PartitionPolicy(StrEnum):
+    """What becomes of a shard whose agent is out of reach, and which may run on there: it waits, or is replaced."""
+
+    WAIT = "wait"
+    REPLACE = "replace"
+
+
 class Cause(StrEnum):
     """Why a firing exists."""
 
@@ -196,6 +203,7 @@ class Job:
     process of one; 0: none.
     `retry_*` is for failures of the job's own, `failover_*` for attempts that the infrastructure lost; the delays are
     those of the first repeat, doubled with each further one up to the most. `retry_jitter`: thousandths of a delay.
+    With `partition` REPLACE a shard is replaced when its agent has been out of reach for `replace_after_ms`.
     """
 
     name: str
@@ -245,6 +253,8 @@ class Job:
     failover_attempts: int = 10
     failover_delay_ms: int = 1_000
     failover_most_ms: int = 60_000
+    partition: PartitionPolicy = PartitionPolicy.WAIT
+    replace_after_ms: int = 0
 
     def __post_init__(self) -> None:
         check_name("jobName", self.name)
@@ -331,6 +341,7 @@ class Job:
     def _check_repeats(self) -> None:
         _check_range("retryCount", self.retry_count, 0, MAX_REPEATS)
         _check_range("failoverAttempts", self.failover_attempts, 0, MAX_REPEATS)
+        _check_seconds("replaceAfterSeconds", self.replace_after_ms, 0, MAX_DELAY_MS)
         if not 0 <= self.retry_jitter <= 1000:
             raise ConfigError(f"{self.retry_jitter / 1000:g} is out of range", field="retryJitter", fix="0 to 1")
         for name, first, most in (
@@ -444,6 +455,7 @@ class Task:
     started_ms: int = 0
     kill_ms: int = 0
     message: str = ""
+    unreachable_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

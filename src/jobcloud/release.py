@@ -21,6 +21,7 @@ _FINAL = {
     End.LOST: ShardState.FAILED,
     End.NOT_STARTED: ShardState.FAILED,
     End.INVALID: ShardState.FAILED,
+    End.REPLACED: ShardState.FAILED,
 }
 
 
@@ -80,7 +81,7 @@ def after(
         return _retried(ended, at, job, seed)
     never_ran = end in (End.NOT_STARTED, End.INVALID)
     # A kill that nobody here asked for took the attempt away like any other loss.
-    if not never_ran and not failover:
+    if not never_ran and not failover and end is not End.REPLACED:
         return ended
     if failures > job.failover_attempts:
         return replace(ended, state=ShardState.DEAD)

@@ -31,6 +31,7 @@ from jobcloud.messages import (
     Effect,
     Event,
     ExecutorLost,
+    ForgetTask,
     FrameworkRemoved,
     InverseOffersReceived,
     KillTask,
@@ -54,7 +55,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import Firing, Job, ShardState
+from jobcloud.model import Firing, Job, PartitionPolicy, ShardState, TaskState
 from jobcloud.repair import Stored as Stored
 from jobcloud.repair import executor_key
 from jobcloud.rounds import Rounds
@@ -117,6 +118,7 @@ class Scheduler:
             SetJobEnabled: self._commands.set_job_enabled,
             Trigger: self._commands.trigger,
             KillTask: self._commands.kill_task,
+            ForgetTask: self._commands.forget_task,
             Retry: self._commands.retry,
             DrainAgent: self._drains.drain,
             UndrainAgent: self._drains.undrain,
@@ -140,7 +142,7 @@ class Scheduler:
         wakes = self._inquiries.wakes() if self._book.connected else []
         if (oldest := self.cluster.oldest_received_ms()) is not None:
             wakes.append(oldest + self.policy.offer_hold_ms + 1)
-        parts = (self._timetable, self.queue, self._drains)
+        parts = (self._timetable, self.queue, self._drains, self._tasks)
         wakes += (wake for part in parts if (wake := part.next_wake()) is not None)
         return max(at, min(wakes)) if wakes else None
 
@@ -211,6 +213,8 @@ class Scheduler:
         """What is kept beside the stored records, by name: at rest, with no job left, each is empty."""
         return {
             "unanswered": self._inquiries.unanswered, "kills": self._inquiries.kills, "silent": self._inquiries.silent,
+            "unheard": self._inquiries.unheard, "strays": self._inquiries.strays,
+            "unreachable": self._tasks.unreachable,
             "load": self._fleet.load, "gone": self._fleet.gone, "idle": self._fleet.idle,
             "history": self._firings.history, "dead": self._firings.dead,
             "due": self._timetable.due, "timers": self._timetable.timers,
@@ -250,6 +254,9 @@ class Scheduler:
         assert claims == len(self.tasks), f"{claims} claims for {len(self.tasks)} tasks"
         assert self.cluster.matcher.claims() == claims + holds, "the matcher holds claims that nobody has"
         assert self._inquiries.timed() <= self.tasks.keys(), "a ghost is timed"
+        assert not self._inquiries.strays.keys() & self.tasks.keys(), "a task of ours is a stray"
+        away = {task.id for task in self.tasks.values() if task.state is TaskState.UNREACHABLE}
+        assert self._tasks.unreachable.keys() == away, f"out of reach are {away}"
         loads = Counter(executor_key(task.agent_id, task.executor_id) for task in self.tasks.values())
         assert loads == self._fleet.load, f"tasks per executor are {loads}, not {self._fleet.load}"
         assert self._fleet.gone <= self.executors.keys(), "an executor is gone twice"
@@ -271,6 +278,7 @@ class Scheduler:
             self._book.work()
         if self._drains.step(at):
             self._rounds.reopen(at)
+        self._tasks.replace_unreachable(at)
         self._inquiries.ask_again(at)
         self._rounds.round(at)  # before anything is given back: what is due now may need it
         self._rounds.give_back(at)
@@ -282,6 +290,7 @@ class Scheduler:
         self._inquiries.clock_was_set_back(at)
         self._rounds.clock_was_set_back(at)
         self._drains.clock_was_set_back()
+        self._tasks.look_again()
         self.cluster.age_offers_from(at)
         self._firings.shorten_back_offs(at)
         self._book.work()
@@ -321,6 +330,7 @@ class Scheduler:
             lost = status.TABLE[task.state, "TASK_LOST"]
             assert isinstance(lost, End)
             self._tasks.end(task, lost, f"Mesos removed the framework: {event.reason}", event.at)
+        self._inquiries.removed()
         for executor in list(self.executors.values()):
             self._fleet.forget(executor)
         self._book.out.append(Resubscribe())
@@ -339,6 +349,7 @@ class Scheduler:
     def _on_agent_lost(self, event: AgentLost) -> None:
         self.cluster.lose_agent(event.agent_id)
         self._drains.lose(event.agent_id)
+        self._inquiries.lose(event.agent_id)
         for executor in self._fleet.on_agent(event.agent_id):
             self._fleet.drop_if_deserted(executor)
         self._book.publish(event.at, Topic.CLUSTER, f"agent {event.agent_id} is lost")
@@ -359,6 +370,13 @@ class Scheduler:
             yield Reason("job_disabled", "the job is disabled")
         if job.name in self.faults:
             yield Reason("fault", self.faults[job.name])
+        away = [shard for shard in (head.shards if head else ()) if shard.task_id in self._tasks.unreachable]
+        if away:
+            where = f"agents out of reach, such as {away[0].hostname}, and may run there"
+            text = f"{len(away)} of its shards are on {where}"
+            if job.partition is PartitionPolicy.WAIT:
+                text += "; partitionPolicy is wait: if you know one is dead, `jobcloud task forget`"
+            yield Reason("unreachable", text, waiting_helps=True)
         if dead := self._firings.dead.get(job.name):
             yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")
         if head is None:

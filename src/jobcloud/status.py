@@ -23,6 +23,7 @@ class End(StrEnum):
     LOST = "LOST"  # by the infrastructure, after it may have run
     NOT_STARTED = "NOT_STARTED"  # by the infrastructure, before it was seen to run
     INVALID = "INVALID"  # Mesos refused the launch
+    REPLACED = "REPLACED"  # by the job's partition policy; it may still run
 
 
 Step: TypeAlias = TaskState | End
@@ -31,7 +32,7 @@ Step: TypeAlias = TaskState | End
 OTHER = "OTHER"
 
 _SR, _SG, _ST, _RU, _KI, _UN = TaskState
-_OK, _FAIL, _KILLED, _LOST, _NEVER, _BAD = End
+_OK, _FAIL, _KILLED, _LOST, _NEVER, _BAD, _ = End
 
 _COLUMNS = (_SR, _SG, _ST, _RU, _KI, _UN)
 # fmt: off

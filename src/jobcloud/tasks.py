@@ -10,11 +10,15 @@ from jobcloud.book import Book
 from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
 from jobcloud.inquiries import Inquiries
-from jobcloud.messages import Acknowledge, Kill, Kind, Status, StatusReceived, Topic
-from jobcloud.model import Cause, Firing, ShardState, Task, TaskState
+from jobcloud.messages import Acknowledge, Kind, Status, StatusReceived, Topic
+from jobcloud.model import Cause, Firing, PartitionPolicy, ShardState, Task, TaskName, TaskState
 from jobcloud.offers import Request, amounts
 from jobcloud.repair import executor_key
 from jobcloud.status import End
+
+# How often it is looked whether what is out of reach is to be replaced: where that waits for Mesos, and at least.
+_LOOK_MS = 1_000
+_IDLE_MS = 3_600_000
 
 
 class Tasks:
@@ -23,6 +27,9 @@ class Tasks:
         self._firings = firings
         self._inquiries = inquiries
         self._fleet = fleet
+        #: tasks whose agents are out of reach
+        self.unreachable: dict[str, None] = {}
+        self._look_at = 0
 
     def restore(self, at: int) -> None:
         """Claim what every task that may live uses."""
@@ -33,12 +40,46 @@ class Tasks:
             self._fleet.use(key)
             if task.kill_ms:
                 self._inquiries.kills[task.id] = at
+            self._note_reach(task.id, task.state)
+
+    def _note_reach(self, task_id: str, state: TaskState) -> None:
+        if state is TaskState.UNREACHABLE:
+            self.unreachable[task_id] = None
+            self._look_at = 0
+        else:
+            self.unreachable.pop(task_id, None)
+
+    def next_wake(self) -> int | None:
+        """When it is looked next whether something out of reach is to be replaced."""
+        return self._look_at if self.unreachable and self._book.connected else None
+
+    def look_again(self) -> None:
+        """The clock was set back, or a job's policy has changed."""
+        self._look_at = 0
+
+    def replace_unreachable(self, at: int) -> None:
+        """By the policy of each job. What Mesos has not confirmed in this session may be in reach again: it waits."""
+        if at < self._look_at or not self.unreachable or not self._book.connected:
+            return
+        self._look_at = at + _IDLE_MS
+        for task_id in list(self.unreachable):
+            task = self._book.tasks[task_id]
+            job = self._book.jobs.get(task.job)
+            if job is None or job.partition is PartitionPolicy.WAIT:
+                continue
+            due = min(task.unreachable_ms, at) + job.replace_after_ms
+            if task_id in self._inquiries.unheard:
+                due = max(due, at + _LOOK_MS)
+            if due <= at:
+                self.end(task, End.REPLACED, "its agent was out of reach: replaced by partitionPolicy", at)
+            else:
+                self._look_at = min(self._look_at, due)
 
     def on_status(self, event: StatusReceived) -> None:
         update, at = event.status, event.at
         if update.uuid:
             self._book.out.append(Acknowledge(update.task_id, update.agent_id, update.uuid))
-        self._inquiries.unanswered.pop(update.task_id, None)
+        self._inquiries.heard(update.task_id)
         task = self._book.tasks.get(update.task_id)
         if task is None:
             self._stray(update, at)
@@ -55,16 +96,32 @@ class Tasks:
             self._progress(task, next_step, update, at)
 
     def _stray(self, update: Status, at: int) -> None:
-        """An update for no task of ours: what lives is ended, what has ended stays so."""
-        if update.state in status.LIVE_UPDATES and update.agent_id:
-            self._book.out.append(Kill(update.task_id, update.agent_id))
-            self._book.publish(at, Topic.FAULT, f"ending unknown task {update.task_id}", task_id=update.task_id)
+        """An update for no task of ours: what lives is ended, and what was replaced meanwhile; the later one stays."""
+        known = self._inquiries.strays.pop(update.task_id, None)
+        if update.state not in status.LIVE_UPDATES or not update.agent_id:
+            return
+        if known is not None:
+            self._inquiries.strays[update.task_id] = known  # it has been told already
+            return
+        self._inquiries.end_stray(update.task_id, update.agent_id, at)
+        text = f"ending {self._twin_or_stray(update.task_id)} {update.task_id}"
+        self._book.publish(at, Topic.FAULT, text, task_id=update.task_id)
+
+    def _twin_or_stray(self, task_id: str) -> str:
+        try:
+            name = TaskName.parse(task_id)
+        except ValueError:
+            return "unknown task"
+        return "the replaced twin" if name.job in self._book.jobs else "unknown task"
 
     def _progress(self, task: Task, state: TaskState, update: Status, at: int) -> None:
         self._inquiries.silent.pop(task.id, None)
         started = task.started_ms or (at if state is TaskState.RUNNING else 0)
         if state is not task.state or started != task.started_ms:
-            self._book.put_task(replace(task, state=state, started_ms=started, message=update.message[:1_000]))
+            away = at if state is TaskState.UNREACHABLE else 0
+            message = update.message[:1_000]
+            self._book.put_task(replace(task, state=state, started_ms=started, message=message, unreachable_ms=away))
+            self._note_reach(task.id, state)
         if started != task.started_ms:
             shard = self._book.firings[task.firing_id].shards[task.item]
             self._firings.put_shards(task.firing_id, {task.item: replace(shard, started_ms=started)}, at, store=False)
@@ -75,6 +132,7 @@ class Tasks:
         """A task is over: its claim is freed, its record goes, its shard goes on as `release.after` says."""
         self._book.cluster.release(task.id)
         self._inquiries.forget(task.id)
+        self.unreachable.pop(task.id, None)
         del self._book.tasks[task.id]
         self._book.dirty[Kind.TASK, task.id] = None
         key = executor_key(task.agent_id, task.executor_id)

@@ -10,6 +10,7 @@ from jobcloud.errors import Refused, Unavailable
 from jobcloud.messages import (
     Command,
     DrainAgent,
+    ForgetTask,
     KillTask,
     Kind,
     PutApp,
@@ -21,7 +22,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import App, CatchUp, Cause, Job, JobKind, JobType, Package, Resources
+from jobcloud.model import App, CatchUp, Cause, Job, JobKind, JobType, Package, PartitionPolicy, Resources, TaskState
 
 if TYPE_CHECKING:
     from .schedulers import Process
@@ -50,6 +51,8 @@ class Operators:
         self._may_be: dict[tuple[str, str], list[Any]] = {}
         self.triggered: dict[str, int] = {}
         self.killed: set[str] = set()  # tasks they asked the end of
+        self.forgotten: set[str] = set()  # tasks they declared dead
+        self.replacing: set[str] = set()  # jobs whose shards may be replaced while they are out of reach
         self.done = self.doubtful = 0
 
     # ---- what they do ----------------------------------------------------------------------------------------
@@ -81,6 +84,8 @@ class Operators:
             if hosts:
                 self.drain(hosts[a % len(hosts)], 1 + b % 9_000)
                 self._world.later(500 + b % 12_000, self.undrain, hosts[a % len(hosts)])
+        elif kind == "forget":
+            self.forget(a, b)
         elif kind == "kill_task":
             tasks = sorted(task.task_id for runs in self._world.truth.running.values() for task in runs)
             if tasks:
@@ -94,6 +99,16 @@ class Operators:
     def undrain(self, agent_id: str) -> None:
         self._ask(("drain_mark", agent_id), False, lambda at: UndrainAgent(at, agent_id))
 
+    def forget(self, a: int, b: int) -> None:
+        """They declare a task dead that is out of reach, or by mistake any."""
+        leader = self._world.leader()
+        tasks = sorted(leader.core.tasks.values(), key=lambda task: task.id) if leader is not None else []
+        away = [task for task in tasks if task.state is TaskState.UNREACHABLE]
+        if found := away or tasks:
+            task_id = found[a % len(found)].id
+            self.forgotten.add(task_id)
+            self._ask(("task", task_id), ABSENT, lambda at: ForgetTask(at, task_id, force=b % 4 == 0))
+
     def _put_app(self, name: str, version: int, replace: bool) -> None:
         app = App(name, Package("http://h/p.zip", f"{version:064x}"), resources=Resources(200, 32_000),
                   idle_timeout_ms=5_000)  # fmt: skip
@@ -106,8 +121,11 @@ class Operators:
             _CRONS[b % len(_CRONS)], 1 + b % 3, Resources(200 + 100 * (b % 4), 32_000), script="run",
             failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=CatchUp.ONCE if b % 3 else CatchUp.SKIP,
             priority=b % 3, firing_listener="shop:Stage" if not daemon and b % 7 in (2, 5) else "",
-            failover_attempts=30,
+            failover_attempts=30, partition=PartitionPolicy.REPLACE if b % 7 < 3 else PartitionPolicy.WAIT,
+            replace_after_ms=b % 3 * 2_000,
         )  # fmt: skip
+        if job.partition is PartitionPolicy.REPLACE:
+            self.replacing.add(job.name)
         self._ask(("job", job.name), job, lambda at: PutJob(at, job, replace))
 
     def remove_app(self, name: str) -> None:

@@ -1,7 +1,8 @@
 """The promise, as checks. Each names what it holds the scheduler to; numbers are those of the list below.
 
 1. No (job, shard) runs twice at one instant by what the executors know, unless Mesos had given up the earlier attempt
-   (its agent gone for good, or unknown to a master without memory; its framework removed). Each overlap is listed.
+   (its agent gone for good, or unknown to a master without memory; its framework removed), its job's partition policy
+   had replaced it, or an operator had declared it dead. Each overlap is listed.
 2. Every recorded firing reaches an outcome, or waits with a reason; none vanishes. Whatever is passed over as
    considered was queued or counted as skipped.
 3. Every claim is released exactly once. At rest nothing is claimed and no index has grown.
@@ -86,6 +87,10 @@ class Truth:
             return "its framework was removed"
         if run.agent_id in self.gone:
             return "its agent was marked gone"
+        if run.task_id in self._world.operators.forgotten:
+            return "an operator declared it dead"
+        if run.task_id in self.doubtful and run.job in self._world.operators.replacing:
+            return "its job replaces what is out of reach"
         return "Mesos gave it up" if run.task_id in self.given_up else ""
 
     def stopped(self, run: Run, how: str) -> None:

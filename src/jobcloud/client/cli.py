@@ -49,12 +49,14 @@ cli = typer.Typer(
 )
 app_commands = typer.Typer(no_args_is_help=True, help="Apps: packages of code and what their executors need.")
 job_commands = typer.Typer(no_args_is_help=True, help="Jobs: when they fire, into how many shards.")
+task_commands = typer.Typer(no_args_is_help=True, help="Tasks: attempts of shards.")
 agent_commands = typer.Typer(no_args_is_help=True, help="Agents: emptied before somebody works on them.")
 framework_commands = typer.Typer(no_args_is_help=True, help="The framework as Mesos knows it.")
 cli.add_typer(app_commands, name="app")
 cli.add_typer(job_commands, name="job")
 cli.add_typer(framework_commands, name="framework")
 cli.add_typer(agent_commands, name="agent")
+cli.add_typer(task_commands, name="task")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, the newest first.")]
@@ -421,6 +423,23 @@ def kill_task(task: TaskName, as_json: AsJson = False) -> None:
         render.show_json(killed)
     else:
         render.say(f"{killed['id']} is asked to end")
+
+
+@task_commands.command("forget")
+def task_forget(
+    task: TaskName,
+    force: Annotated[bool, typer.Option("--force", help="Though Mesos says that it is alive.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Treat a task as lost that you know to be dead. Should it come back after all, it is ended."""
+    from jobcloud.client import render
+
+    with _client() as client:
+        forgotten = client.forget(_find_task(client, task)["id"], force=force)
+    if as_json:
+        render.show_json(forgotten)
+    else:
+        render.say(f"{forgotten['id']} is forgotten")
 
 
 AgentName = Annotated[str, typer.Argument(help="An agent's id or host name; `jobcloud cluster` lists them.")]

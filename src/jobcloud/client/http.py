@@ -169,6 +169,10 @@ class Client:
     def kill(self, task_id: str) -> Json:
         return self._json("POST", f"tasks/{_part(task_id)}/kill")
 
+    def forget(self, task_id: str, *, force: bool = False) -> Json:
+        """Have a task treated as lost that is known to be dead."""
+        return self._json("POST", f"tasks/{_part(task_id)}/forget", params={"force": "true"} if force else {})
+
     def drain(self, agent: str, deadline_s: int = 0, reason: str = "") -> Json:
         """Have an agent (its id or host name) emptied; `deadline_s` 0 for the usual time."""
         return self._json("POST", f"agents/{_part(agent)}/drain", params={"deadline": deadline_s, "reason": reason})

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import jobcloud
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
-from jobcloud.messages import DrainAgent, KillTask, Retry, UndrainAgent
+from jobcloud.messages import DrainAgent, ForgetTask, KillTask, Retry, UndrainAgent
 from jobcloud.model import ShardState, TaskState
 from jobcloud.server.api import views
 from jobcloud.server.api.body import read_object
@@ -119,6 +119,17 @@ def kill_task(use: Use, task_id: str) -> TaskView:
     """Ask for its end. A shard of a DAEMON job starts again; disable the job to stop it."""
     view = views.find_task(use.snapshot(), task_id)
     use.command(lambda at: KillTask(at, task_id))
+    return view
+
+
+@router.post("/tasks/{task_id}/forget", tags=["tasks"])
+def forget_task(use: Use, task_id: str, force: bool = False) -> TaskView:
+    """Treat a task as lost that you know to be dead; if it comes back after all, it is ended.
+
+    Refused while Mesos says that it is alive, unless `force`d.
+    """
+    view = views.find_task(use.snapshot(), task_id)
+    use.command(lambda at: ForgetTask(at, task_id, force))
     return view
 
 

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from jobcloud.cron import Dialect, Fold, Gap
-from jobcloud.model import CatchUp, HttpMethod, Isolation, JobKind, JobType
+from jobcloud.model import CatchUp, HttpMethod, Isolation, JobKind, JobType, PartitionPolicy
 from jobcloud.server.api.body import json_type
 
 # What Elastic-Job writes when nothing was chosen, in 2.1.5 and 3.0. Shards run in threads of their own here.
@@ -155,6 +155,10 @@ class JobConfig(Config):
     dst_gap: Annotated[Gap, Lax] = Field(Gap.RUN_AFTER, alias="dstGap")
     dst_fold: Annotated[Fold, Lax] = Field(Fold.AUTO, alias="dstFold")
     catch_up: Annotated[CatchUp, Lax] = Field(CatchUp.SKIP, alias="catchUp")
+    partition_policy: Annotated[PartitionPolicy, Lax] = Field(
+        PartitionPolicy.WAIT, alias="partitionPolicy", description="for shards whose agent is out of reach"
+    )
+    replace_after_seconds: Amount = Field(0, alias="replaceAfterSeconds", description="with partitionPolicy replace")
     priority: Count = Field(0, description="-1000 to 1000, higher first")
     isolation: Annotated[Isolation, Lax] = Field(Isolation.SHARED, description="process: each shard has its own")
     timeout_seconds: Amount = Field(0, alias="timeoutSeconds", description="of one run; 0: none")
