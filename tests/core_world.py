@@ -290,13 +290,13 @@ class Mesos:
     def outstanding(self, agent: str) -> Resources:
         return amounts(share for offer in self.offers.values() if offer.agent_id == agent for share in offer.shares)
 
-    def check(self) -> None:
-        """No agent is over-committed; no shard runs twice."""
+    def check(self, at_once: Callable[[str], int] = lambda job: 1) -> None:
+        """No agent is over-committed; no shard runs twice, or more often than its job allows `at_once`."""
         for agent in self.agents.values():
             booked = self.used(agent.id).plus(self.outstanding(agent.id))
             assert all(b <= t for b, t in zip(booked, agent.total, strict=True)), f"{agent.id} is over-committed"
         places = Counter(TaskName.parse(task.id)[:2] for task in self.live() if task.id not in self.excused)
-        twice = [place for place, number in places.items() if number > 1]
+        twice = [place for place, number in places.items() if number > at_once(place[0])]
         assert not twice, f"running twice: {twice}"
 
     # ----------------------------------------------------------------------------------------- master to scheduler

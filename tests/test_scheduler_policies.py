@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from core_world import POLICY, Desk, make_app, make_job, make_offer
+from core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
+from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound
-from jobcloud.messages import PutJob, RemoveJob, Retry, SetJobEnabled, Trigger
-from jobcloud.model import JobKind, ShardState, TaskName
+from jobcloud.messages import Kill, PutJob, RemoveJob, Retry, SetJobEnabled, Trigger
+from jobcloud.model import CatchUp, Concurrency, JobKind, ShardState, TaskName
+from jobcloud.timetable import latest, latest_ones
 
 
 def launch(desk: Desk, *agents: str, ms: int = 0) -> list[str]:
@@ -238,3 +243,184 @@ def test_avoiding_costs_the_matcher_no_class_for_good() -> None:
     for task_id in tasks:
         desk.status(task_id, "TASK_FINISHED")
     assert len(desk.scheduler.cluster.matcher.snapshot()) < 2_000
+
+
+# --------------------------------------------------------------------------------------------------- overlap, overload
+
+
+def cron_desk(**fields: Any) -> Desk:
+    """A job that fires each minute; its first firing is due in a minute."""
+    return Desk(make_app(), make_job(cron="0 * * * * ?", **fields))
+
+
+def minute(desk: Desk, count: int = 1) -> list[str]:
+    """What is launched while some minutes pass."""
+    return [task_id for _ in range(count) for task_id in launch(desk, ms=60_000)]
+
+
+def skipped(desk: Desk) -> int:
+    return desk.scheduler.states["report"].skipped
+
+
+def test_forbid_never_runs_two_firings_at_once() -> None:
+    desk = cron_desk(misfire=True)
+    (first,) = minute(desk)
+    assert minute(desk, 3) == []
+    assert len(desk.firings()) == 4
+    desk.status(first, "TASK_FINISHED")
+    assert len(launch(desk)) == 1
+
+
+def test_allow_runs_as_many_firings_at_once_as_it_says_and_queues_or_skips_the_rest() -> None:
+    desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=2)
+    first, second = minute(desk, 4)
+    assert {desk.scheduler.tasks[one].item for one in (first, second)} == {0}
+    assert (len(desk.firings()), skipped(desk)) == (2, 2)
+    desk.restart()
+    assert launch(desk) == []
+    desk.status(second, "TASK_FINISHED")
+    (third,) = minute(desk)
+    assert set(desk.running()) == {first, third}
+    explained = desk.scheduler.explain("report", desk.at)
+    assert (explained.active, explained.waiting, explained.behind) == (2, 0, 0)
+
+
+def test_with_misfire_the_rest_waits_its_turn_under_allow_too() -> None:
+    desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=2, misfire=True, misfire_limit=1)
+    first, _ = minute(desk, 5)
+    assert (len(desk.firings()), skipped(desk)) == (3, 2)
+    assert desk.scheduler.explain("report", desk.at).behind == 1
+    desk.status(first, "TASK_FINISHED")
+    assert len(launch(desk)) == 1
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_replace_ends_the_old_run_and_sees_it_end_before_the_new_one_starts(restarted: bool) -> None:
+    desk = cron_desk(concurrency=Concurrency.REPLACE, shard_count=2)
+    first, second = minute(desk)
+    desk.status(first, "TASK_RUNNING")
+    desk.settle(60_000)
+    assert {kill.task_id for kill in of(Kill, desk.all)} == {first, second}
+    old, new = desk.firings()
+    if restarted:
+        desk.restart()
+    assert launch(desk) == []
+    desk.status(first, "TASK_KILLED")
+    assert launch(desk) == []  # the other shard has not been seen to end
+    desk.status(second, "TASK_FINISHED")  # it was quicker than its kill
+    assert len(launch(desk)) == 2
+    old = desk.scheduler.firings[old.id]
+    assert [shard.state for shard in old.shards] == [ShardState.KILLED, ShardState.FINISHED]
+    assert {desk.scheduler.tasks[task_id].firing_id for task_id in desk.running()} == {new.id}
+
+
+def test_replace_keeps_one_run_that_ends_and_one_that_waits_however_many_come_due() -> None:
+    desk = cron_desk(concurrency=Concurrency.REPLACE)
+    (first,) = minute(desk)
+    desk.status(first, "TASK_UNREACHABLE")
+    assert minute(desk, 10) == []
+    assert len([firing for firing in desk.firings() if not firing.ended_ms]) == 2
+    cancelled = [firing for firing in desk.firings() if firing.shards[0].state is ShardState.CANCELLED]
+    assert len(cancelled) == 9
+    assert "replaced by" in cancelled[0].shards[0].message
+    desk.do(Trigger(desk.at, "report"))
+    desk.status(first, "TASK_KILLED")
+    (task_id,) = launch(desk)
+    assert desk.scheduler.firings[desk.scheduler.tasks[task_id].firing_id].cause == "trigger"
+
+
+def test_old_and_new_configuration_never_run_beside_each_other_under_allow() -> None:
+    desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=3)
+    first, second = minute(desk, 2)
+    desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], parameter="new"), replace=True))
+    assert minute(desk) == []
+    desk.status(first, "TASK_KILLED")
+    assert launch(desk) == []
+    desk.status(second, "TASK_KILLED")
+    assert len(launch(desk)) == 1
+
+
+def test_more_at_once_starts_what_waits_and_fewer_ends_what_runs() -> None:
+    desk = cron_desk(misfire=True)
+    job = desk.scheduler.jobs["report"]
+    (first,) = minute(desk, 2)
+    desk.do(PutJob(desk.at, replace(job, concurrency=Concurrency.ALLOW), replace=True))
+    (second,) = launch(desk)
+    desk.do(PutJob(desk.at, job, replace=True))
+    assert {kill.task_id for kill in of(Kill, desk.last)} == {first, second}
+
+
+def test_misfire_once_queues_one_firing_for_all_that_came_due_meanwhile() -> None:
+    desk = cron_desk(misfire=True, misfire_limit=1)
+    (first,) = minute(desk, 6)
+    assert (len(desk.firings()), skipped(desk)) == (2, 4)
+    assert "misfireLimit" in desk.scheduler.states["report"].skipped_reason
+    desk.status(first, "TASK_FINISHED")
+    desk.status(*launch(desk), "TASK_FINISHED")
+    assert launch(desk) == []
+
+
+# ------------------------------------------------------------------------------------------------------------ catch-up
+
+
+def after_a_gap(ms: int, **fields: Any) -> Desk:
+    """No leader ran for a while."""
+    desk = cron_desk(**fields)
+    desk.at += ms
+    desk.restart()
+    return desk
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "limit", "made_up", "lost"),
+    [(CatchUp.SKIP, 10, [], 1), (CatchUp.ONCE, 10, [10], 0), (CatchUp.ALL, 100, list(range(1, 11)), 0),
+     (CatchUp.ALL, 3, [8, 9, 10], 1), (CatchUp.ALL, 1, [10], 1)],
+)  # fmt: skip
+def test_b35_what_a_gap_without_a_leader_missed_is_made_up_for_as_the_job_says(
+    catch_up: CatchUp, limit: int, made_up: list[int], lost: int
+) -> None:
+    """Fires missed during leader absence were lost silently."""
+    desk = after_a_gap(630_000, catch_up=catch_up, catch_up_limit=limit)
+    desk.tick()
+    assert [(firing.fire_ms - START) // 60_000 for firing in desk.firings()] == made_up
+    assert {firing.cause for firing in desk.firings()} <= {"catch_up"}
+    assert skipped(desk) == lost
+    desk.restart()
+    desk.tick()
+    assert len(desk.firings()) == len(made_up)  # not once more
+    for _ in made_up:
+        desk.status(*launch(desk), "TASK_FINISHED")
+    assert launch(desk) == []
+    assert len(minute(desk)) == 1
+
+
+def test_what_is_caught_up_runs_one_after_the_other_unless_the_job_allows_more() -> None:
+    desk = after_a_gap(630_000, catch_up=CatchUp.ALL)
+    assert len(launch(desk)) == 1
+    desk = after_a_gap(630_000, catch_up=CatchUp.ALL, concurrency=Concurrency.ALLOW, concurrency_limit=4)
+    assert len(launch(desk)) == 4
+    desk = after_a_gap(630_000, catch_up=CatchUp.ALL, concurrency=Concurrency.REPLACE)
+    assert len(launch(desk)) == len(desk.firings()) == 1
+
+
+@given(st.sampled_from(["0 * * * * ?", "* * * * * ?", "0/7 * 3,9 * * ?", "0 0 12 ? * MON", "0 30 2 * * ?"]),
+       st.integers(0, 400_000), st.integers(1, 30), st.integers(1, 400_000))  # fmt: skip
+@settings(max_examples=60)
+def test_the_last_so_many_firings_are_those_that_listing_all_would_give(
+    cron: str, start: int, most: int, length: int
+) -> None:
+    schedule = Schedule.parse(cron, zone="Europe/Berlin")
+    first = schedule.next_after(START + start * 1_000)
+    assert first is not None
+    until = first + length * 1_000
+    last = latest(schedule, first, until)
+    listed = [first, *schedule.between(first, until, 1_000_000)] if length < 20_000 else None
+    found = latest_ones(schedule, first, last, most)
+    assert len(found) <= most
+    assert found == sorted(set(found))
+    if listed is not None:
+        assert found == listed[-most:]
+    for earlier, later in pairwise(found):
+        assert schedule.next_after(earlier) == later
+    assert found[-1] == last
+    assert len(found) == most or found[0] == first

@@ -50,11 +50,14 @@ from jobcloud.messages import (
     UndrainAgent,
     Write,
 )
-from jobcloud.model import CatchUp, Job, JobKind, JobType, Resources, Window
+from jobcloud.model import CatchUp, Concurrency, Job, JobKind, JobType, Resources, Window
 from jobcloud.scheduler import Policy, Scheduler, Stored
 
 POLICY = Policy(ARTIFACTS, history=5, most_waiting=5, reconcile_interval_ms=60_000)
 EXECUTOR = Resources(500, 128_000)
+#: jobs whose runs may meet, and how
+CONCURRENCY = {"j4": Concurrency.ALLOW, "j5": Concurrency.REPLACE}
+AT_ONCE = {"j4": 3}
 EVENTS_EACH = 700
 HISTORIES = 30
 AGENTS = {
@@ -127,7 +130,7 @@ class World:
             if number == crash_after:
                 break
             self.perform(effect)
-        self.mesos.check()
+        self.mesos.check(lambda job: AT_ONCE.get(job, 1))
         if crash_after is not None:
             self.start_leader(same_epoch=self.dice.random() < 0.3)
 
@@ -294,9 +297,10 @@ class World:
 
     def random_job(self) -> Job:
         dice = self.dice
+        name = dice.choice(("j1", "j2", "j3", "j4", "j5"))
         kind = dice.choice((JobKind.TRANSIENT, JobKind.TRANSIENT, JobKind.DAEMON))
         return make_job(
-            dice.choice(("j1", "j2", "j3", "j4", "j5")),
+            name,
             app=dice.choice(("shop", "bank")),
             kind=kind,
             type=JobType.SIMPLE,
@@ -308,7 +312,11 @@ class World:
             ),
             failover=dice.random() < 0.6,
             misfire=dice.random() < 0.5,
-            catch_up=dice.choice((CatchUp.SKIP, CatchUp.ONCE)),
+            catch_up=dice.choice(tuple(CatchUp)),
+            catch_up_limit=dice.choice((1, 3)),
+            misfire_limit=dice.choice((1, 100)),
+            concurrency=Concurrency.FORBID if kind is JobKind.DAEMON else CONCURRENCY.get(name, Concurrency.FORBID),
+            concurrency_limit=AT_ONCE.get(name, 1),
             priority=dice.choice((0, 0, 5)),
             firing_listener="shop:Stage" if kind is JobKind.TRANSIENT and dice.random() < 0.3 else "",
             retry_count=dice.choice((0, 0, 2)),

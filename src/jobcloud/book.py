@@ -76,7 +76,7 @@ class Book:
         self.drains = whole.drains
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
-        self.queue = ready.Queue()
+        self.queue = ready.Queue(lambda job: self.jobs[job].runs_at_once if job in self.jobs else 1)
         #: job → why it could not be launched; cleared when it or its app changes
         self.faults: dict[str, str] = {}
         self.plans: dict[str, ExecutorPlan] = {}

@@ -123,6 +123,7 @@ class Commands:
             self._firings.ensure_daemon(job, event.at)
         elif not same_work(known, job):
             self._renew(job, event.at)
+        self._book.queue.reconsider(job.name)
         # Under the new times nothing was due before now, nor is it for a leader that comes later.
         self._book.set_state(job.name, considered_ms=max(event.at, self._book.states[job.name].considered_ms))
         self._timetable.schedule(job, self._book.states[job.name].considered_ms)
@@ -278,11 +279,17 @@ def _fresh(shard: Shard) -> Shard:
 _RUNNING_GOES_ON = {
     "description", "failover", "misfire", "catch_up", "priority", "retry_count", "retry_delay_ms", "retry_most_ms",
     "retry_jitter", "failover_attempts", "failover_delay_ms", "failover_most_ms", "partition", "replace_after_ms",
+    "catch_up_limit", "misfire_limit", "concurrency", "concurrency_limit",
 }  # fmt: skip
 _ONLY_THE_TIMER = {"cron", "zone", "dialect", "gap", "fold"}
 
 
 def same_work(old: Job, new: Job) -> bool:
-    """Whether running work of `old` may go on under `new`: only how it is scheduled or described has changed."""
+    """Whether running work of `old` may go on under `new`: only how it is scheduled or described has changed.
+
+    Where fewer runs are allowed beside each other, some of those that run would be too many.
+    """
+    if new.runs_at_once < old.runs_at_once:
+        return False
     neutral = _RUNNING_GOES_ON | (_ONLY_THE_TIMER if old.kind is JobKind.TRANSIENT else set())
     return all(getattr(old, f.name) == getattr(new, f.name) for f in fields(Job) if f.name not in neutral)

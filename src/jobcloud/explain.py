@@ -25,7 +25,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The state of a job's oldest unfinished firing: shards that wait and run, firings behind it, and why."""
+    """The state of a job's firings that may run now: shards that wait and run, firings behind them, and why."""
 
     job: str
     waiting: int

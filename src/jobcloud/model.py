@@ -37,6 +37,7 @@ MAX_IDLE_TIMEOUT_MS = 86_400_000
 MAX_HTTP_DATA = 16_384
 MAX_RUN_MS = 30 * 86_400_000
 MAX_REPEATS = 1_000
+MAX_WAITING = 100
 MAX_DELAY_MS = 7 * 86_400_000
 # Absurdity limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
@@ -95,10 +96,21 @@ _OWN_PROCESS = frozenset({JobType.SCRIPT, JobType.HTTP})
 
 
 class CatchUp(StrEnum):
-    """What becomes of firings that were due while no leader ran: none of them, or one for all."""
+    """What becomes of firings that were due while no leader ran: none of them, one for all, or the last so-many."""
 
     SKIP = "skip"
     ONCE = "once"
+    ALL = "all"
+
+
+class Concurrency(StrEnum):
+    """What a firing does that is due while an earlier one has not ended: it does not run beside it, it does (up to a
+    number), or the earlier one is ended for it.
+    """
+
+    FORBID = "forbid"
+    ALLOW = "allow"
+    REPLACE = "replace"
 
 
 class PartitionPolicy(StrEnum):
@@ -201,8 +213,10 @@ class Job:
     `listeners` are called around each shard, `firing_listener` around the whole firing, within `before_timeout_ms` and
     `after_timeout_ms`. `timeout_ms` is for one run; `memory_limit_mb`, `cpu_limit_s`, `open_files_limit` for each
     process of one; 0: none.
-    `retry_*` is for failures of the job's own, `failover_*` for attempts that the infrastructure lost; the delays are
-    those of the first repeat, doubled with each further one up to the most. `retry_jitter`: thousandths of a delay.
+    `misfire_limit` firings may wait at once, `concurrency_limit` run at once where the policy is ALLOW, and the last
+    `catch_up_limit` missed ones are made up for. `retry_*` is for failures of the job's own, `failover_*` for attempts
+    that the infrastructure lost; the delays are those of the first repeat, doubled with each further one up to the
+    most. `retry_jitter`: thousandths of a delay.
     With `partition` REPLACE a shard is replaced when its agent has been out of reach for `replace_after_ms`.
     """
 
@@ -246,6 +260,10 @@ class Job:
     after_timeout_ms: int = 0
     error_handler: str = "log"
     error_webhook: str = ""
+    catch_up_limit: int = 10
+    misfire_limit: int = MAX_WAITING
+    concurrency: Concurrency = Concurrency.FORBID
+    concurrency_limit: int = 10
     retry_count: int = 0
     retry_delay_ms: int = 10_000
     retry_most_ms: int = 3_600_000
@@ -268,6 +286,7 @@ class Job:
         self._check_limits()
         self._check_listeners()
         self._check_repeats()
+        self._check_overlap()
         self.schedule()
         parse_shard_parameters(self.shard_parameters, self.shard_count)
 
@@ -337,6 +356,18 @@ class Job:
                 raise ConfigError(
                     "would limit all shards of the worker together", field=field, fix='needs isolation "process"'
                 )
+
+    def _check_overlap(self) -> None:
+        _check_range("catchUpLimit", self.catch_up_limit, 1, MAX_WAITING)
+        _check_range("misfireLimit", self.misfire_limit, 1, MAX_WAITING)
+        _check_range("concurrencyLimit", self.concurrency_limit, 1, MAX_WAITING)
+        if self.kind is JobKind.DAEMON and self.concurrency is not Concurrency.FORBID:
+            raise ConfigError("is for jobs that fire; a resident one runs once", field="concurrency", fix="drop it")
+
+    @property
+    def runs_at_once(self) -> int:
+        """How many of its firings may run beside each other."""
+        return self.concurrency_limit if self.concurrency is Concurrency.ALLOW else 1
 
     def _check_repeats(self) -> None:
         _check_range("retryCount", self.retry_count, 0, MAX_REPEATS)

@@ -1,6 +1,7 @@
 """The queue: which shards may start now, and in which order.
 
-Of a job only its oldest unfinished firing may run, so runs of a job never overlap. Of a firing with a listener first
+Of a job only its oldest unfinished firings may run, as many at once as it allows: one, unless it says otherwise; and
+never firings of two generations. Of a firing with a listener first
 its call before may start, then the shards, then its call after. Order: shards that replace a lost attempt before first
 attempts, then priority, then age.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 from jobcloud.model import Execution, Firing, Shard, ShardState
@@ -49,11 +51,12 @@ class _Open:
 class Queue:
     """The firings that have not ended, by job and age. One change costs what it changes, however wide the firing."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: Callable[[str], int] = lambda job: 1) -> None:
+        self._at_once = at_once
         self._open: dict[str, _Open] = {}
         #: job → ids of its unfinished firings, oldest first
         self._by_job: dict[str, list[str]] = {}
-        #: ids of firings that are the oldest of their job and have a waiting shard
+        #: ids of firings that are among the oldest of their job and have a waiting shard
         self._startable: dict[str, None] = {}
         #: the ends of back-offs, a heap; some may be of shards that no longer wait
         self._back_offs: list[int] = []
@@ -68,7 +71,7 @@ class Queue:
         self._open[firing.id] = _Open(self._added, firing, waiting, unended)
         for shard in waiting.values():
             self._note_back_off(shard)
-        self._consider(firing.job)
+        self.reconsider(firing.job)
 
     def change(self, firing: Firing, shards: Mapping[int, Shard]) -> bool:
         """`firing` is its new version, in which `shards` are others than before; whether it has not ended.
@@ -88,7 +91,8 @@ class Queue:
             self._startable.pop(firing.id, None)
         if not entry.unended:
             self._drop(firing)
-        self._consider(firing.job)
+        if entry.waiting or not entry.unended:
+            self.reconsider(firing.job)
         return entry.unended > 0
 
     def unfinished(self, job: str) -> list[Firing]:
@@ -142,11 +146,19 @@ class Queue:
             if until:
                 heapq.heappush(self._back_offs, until)
 
-    def _consider(self, job: str) -> None:
-        """The job's oldest firing may start its shards, if any wait."""
-        oldest = self._by_job.get(job, ("",))[0]
-        if oldest and self._open[oldest].waiting:
-            self._startable[oldest] = None
+    def running(self, job: str) -> list[Firing]:
+        """The job's firings that may run now, oldest first."""
+        ids = self._by_job.get(job, [])[: self._at_once(job)]
+        oldest = self._open[ids[0]].firing.generation if ids else 0
+        # What was made from an older configuration is seen to end before anything new starts.
+        same = takewhile(lambda firing: firing.generation == oldest, (self._open[name].firing for name in ids))
+        return list(same)
+
+    def reconsider(self, job: str) -> None:
+        """The job's firings that may run may start their shards, if any wait."""
+        for firing in self.running(job):
+            if self._open[firing.id].waiting:
+                self._startable[firing.id] = None
 
     def _allowed(self, allowed: Callable[[str], bool]) -> Iterator[_Open]:
         for firing_id in self._startable:

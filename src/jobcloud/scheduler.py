@@ -55,7 +55,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import Firing, Job, PartitionPolicy, ShardState, TaskState
+from jobcloud.model import MAX_WAITING, Firing, Job, PartitionPolicy, ShardState, TaskState
 from jobcloud.repair import Stored as Stored
 from jobcloud.repair import executor_key
 from jobcloud.rounds import Rounds
@@ -87,11 +87,11 @@ class Scheduler:
         self.cluster = book.cluster
         self.queue = book.queue
         self._firings = Firings(book)
-        self._timetable = Timetable(book, self._firings)
         self._inquiries = Inquiries(book)
         self._fleet = Fleet(book)
         self._drains = Drains(book, self._inquiries)
         self._tasks = Tasks(book, self._firings, self._inquiries, self._fleet)
+        self._timetable = Timetable(book, self._firings, self._tasks)
         self._rounds = Rounds(book, self._firings, self._inquiries, self._fleet, self._tasks)
         self._commands = Commands(
             book, self._firings, self._timetable, self._inquiries, self._fleet, self._tasks, self._rounds
@@ -192,14 +192,12 @@ class Scheduler:
     def explain(self, name: str, at: int) -> Explanation:
         """Why a job's shards are, or are not, running. Raises NotFound."""
         job = self._book.job(name)
-        unfinished = self.queue.unfinished(name)
-        head = unfinished[0] if unfinished else None
-        shards = head.shards if head else ()
-        waiting = len(self.queue.startable(head.id)) if head else 0
-        active = sum(shard.state is ShardState.ACTIVE for shard in shards)
-        return Explanation(
-            name, waiting, active, len(unfinished) - 1 if head else 0, tuple(self._reasons(job, head, at))
-        )
+        running = self.queue.running(name)
+        waiting = {firing.id: len(self.queue.startable(firing.id)) for firing in running}
+        active = sum(shard.state is ShardState.ACTIVE for firing in running for shard in firing.shards)
+        behind = len(self.queue.unfinished(name)) - len(running)
+        head = next((firing for firing in running if waiting[firing.id]), running[0] if running else None)
+        return Explanation(name, sum(waiting.values()), active, behind, tuple(self._reasons(job, head, at)))
 
     def plan(self, at: int) -> list[tuple[str, int, str | None]]:
         """A dry run of the next round: (firing, item, agent or None) of every shard that may start. Claims nothing."""
@@ -243,9 +241,14 @@ class Scheduler:
         for place, task in tasks.items():
             assert active[place].task_id == task.id, f"{task.id} is not the task of its shard"
             assert executor_key(task.agent_id, task.executor_id) in self.executors, f"{task.id} has no executor"
-        running: dict[tuple[str, int], str] = {}
+        running: dict[tuple[str, int], list[Firing]] = {}
         for task in self.tasks.values():
-            assert running.setdefault((task.job, task.item), task.id) == task.id, f"{task.job}/{task.item} runs twice"
+            running.setdefault((task.job, task.item), []).append(self.firings[task.firing_id])
+        for (name, item), found in running.items():
+            current = name in self.jobs and found[0].generation == self.states[name].generation
+            most = self.jobs[name].runs_at_once if current else MAX_WAITING  # as many as an older one had allowed
+            assert len(found) <= most, f"{name}/{item} runs {len(found)} times"
+            assert len({firing.generation for firing in found}) == 1, f"{name}/{item} runs old and new"
         for firing in self.firings.values():
             ended = all(shard.state.ended for shard in firing.shards)
             assert ended == bool(firing.ended_ms), f"{firing.id} is ended {firing.ended_ms} with {firing.shards}"

@@ -10,13 +10,15 @@ from jobcloud.book import Book
 from jobcloud.cron import Schedule
 from jobcloud.firings import Firings
 from jobcloud.messages import Topic
-from jobcloud.model import CatchUp, Cause, Job, JobKind
+from jobcloud.model import CatchUp, Cause, Concurrency, Job, JobKind
+from jobcloud.tasks import Tasks
 
 
 class Timetable:
-    def __init__(self, book: Book, firings: Firings) -> None:
+    def __init__(self, book: Book, firings: Firings, tasks: Tasks) -> None:
         self._book = book
         self._firings = firings
+        self._tasks = tasks
         #: (due instant, job) of every job that fires; stale entries are told by `due`
         self.timers: list[tuple[int, str]] = []
         self.due: dict[str, int] = {}
@@ -42,32 +44,51 @@ class Timetable:
         considered = due
         if due < on_time_from:
             considered = latest(schedule, due, on_time_from - 1)
-            self._missed(job, due, considered, at)
+            self._missed(job, schedule, due, considered, at)
         for fire_ms in ([due] if due >= on_time_from else []) + list(schedule.between(considered, at, 1_000)):
             considered = fire_ms
             self.enqueue(job, Cause.CRON, fire_ms, at)
         self._book.set_state(job.name, considered_ms=considered)
         self.schedule(job, considered)
 
-    def _missed(self, job: Job, first: int, last: int, at: int) -> None:
-        if job.catch_up is CatchUp.ONCE:
-            self.enqueue(job, Cause.CATCH_UP, last, at)
-        else:
+    def _missed(self, job: Job, schedule: Schedule, first: int, last: int, at: int) -> None:
+        """The firings from `first` to `last` are late: nobody was there to queue them in time."""
+        if job.catch_up is CatchUp.SKIP:
             self._skip(job, first, at, "it was missed, and catchUp is skip")
+            return
+        # Those that are replaced at once are none: only the last would run.
+        once = job.catch_up is CatchUp.ONCE or job.concurrency is Concurrency.REPLACE
+        instants = latest_ones(schedule, first, last, 1 if once else job.catch_up_limit)
+        if instants[0] > first and not once:
+            self._skip(job, first, at, f"it was missed, and more than {len(instants)} after it (catchUpLimit)")
+        for fire_ms in instants:
+            self.enqueue(job, Cause.CATCH_UP, fire_ms, at)
 
     def enqueue(self, job: Job, cause: Cause, fire_ms: int, at: int) -> None:
-        unfinished = len(self._book.queue.unfinished(job.name))
-        if unfinished and not job.misfire and cause is not Cause.TRIGGER:
-            self._skip(job, fire_ms, at, "the firing before it has not ended, and misfire is false")
-            return
-        if unfinished >= self._book.policy.most_waiting:
-            self._skip(job, fire_ms, at, f"{unfinished} firings wait already")
+        """Queue a firing, or say why it is skipped, by what its job says of firings that meet earlier ones."""
+        unfinished = self._book.queue.unfinished(job.name)
+        behind = len(unfinished) - job.runs_at_once
+        replacing = job.concurrency is Concurrency.REPLACE
+        if not replacing and behind >= 0 and (why := self._turned_away(job, cause, behind)):
+            self._skip(job, fire_ms, at, why)
             return
         firing = sharding.make_firing(job, self._book.states[job.name], cause, fire_ms, self._book.unique())
         if firing.id in self._book.firings:
             return  # fired under another generation or before a crash: never twice for one instant
+        for older in unfinished if replacing else ():
+            self._tasks.cancel_firing(older, at, f"replaced by {firing.id}")
         self._firings.add(firing)
         self._book.publish(at, Topic.FIRED, f"{len(firing.work)} shards are due", job=job.name, firing_id=firing.id)
+
+    def _turned_away(self, job: Job, cause: Cause, behind: int) -> str:
+        """Why a firing may not wait, with `behind` others waiting before it; "" where it may."""
+        if len(self._book.queue.unfinished(job.name)) >= self._book.policy.most_waiting:
+            return f"{self._book.policy.most_waiting} firings wait already"
+        if cause is Cause.TRIGGER or (cause is Cause.CATCH_UP and job.catch_up is CatchUp.ALL):
+            return ""
+        if not job.misfire:
+            return "the firing before it has not ended, and misfire is false"
+        return f"{behind} firings wait already (misfireLimit)" if behind >= job.misfire_limit else ""
 
     def _skip(self, job: Job, fire_ms: int, at: int, why: str) -> None:
         state = self._book.states[job.name]
@@ -99,3 +120,19 @@ def latest(schedule: Schedule, first: int, until: int) -> int:
         else:
             high = middle
     return low
+
+
+def latest_ones(schedule: Schedule, first: int, last: int, most: int) -> list[int]:
+    """The last firings from `first` to `last`, both of them firings: at most `most`, oldest first."""
+    span = 1_000
+    while most > 1:
+        found = schedule.between(max(first - 1, last - span), last, 4 * most + 1)
+        if len(found) > 4 * most:
+            break  # a burst behind a pause: one by one
+        if len(found) >= most or last - span < first:
+            return list(found[-most:])
+        span *= 2
+    ones = [last]
+    while len(ones) < most and ones[0] > first:
+        ones.insert(0, latest(schedule, first, ones[0] - 1))
+    return ones

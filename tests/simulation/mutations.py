@@ -111,7 +111,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "firings of a job overlap", "ready.py",
-        "        self._consider(firing.job)\n\n    def change",
+        "        self.reconsider(firing.job)\n\n    def change",
         "        self._startable.update({firing.id: None} if waiting else {})\n\n    def change",
     ),
     Mutation(

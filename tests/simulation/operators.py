@@ -22,12 +22,28 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import App, CatchUp, Cause, Job, JobKind, JobType, Package, PartitionPolicy, Resources, TaskState
+from jobcloud.model import (
+    App,
+    CatchUp,
+    Cause,
+    Concurrency,
+    Job,
+    JobKind,
+    JobType,
+    Package,
+    PartitionPolicy,
+    Resources,
+    TaskState,
+)
 
 if TYPE_CHECKING:
     from .schedulers import Process
     from .world import World
 
+# Jobs by number whose firings may meet, and how; the others' may not. Residents are 1 and 4.
+CONCURRENCY = {0: Concurrency.REPLACE, 3: Concurrency.ALLOW}
+AT_ONCE = {"j3": 2}
+REPLACING = {"j0"}
 _CRONS = ("0/3 * * * * ?", "0/5 * * * * ?", "0/7 * * * * ?", "0 * * * * ?", "0/10 * * * * ?")
 ABSENT: Any = None
 
@@ -119,7 +135,8 @@ class Operators:
         job = Job(
             f"j{a % 6}", f"a{a % 2}", JobKind.DAEMON if daemon else JobKind.TRANSIENT, JobType.SCRIPT,
             _CRONS[b % len(_CRONS)], 1 + b % 3, Resources(200 + 100 * (b % 4), 32_000), script="run",
-            failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=CatchUp.ONCE if b % 3 else CatchUp.SKIP,
+            failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=tuple(CatchUp)[b % 3],
+            concurrency=CONCURRENCY.get(a % 6, Concurrency.FORBID), concurrency_limit=AT_ONCE.get(f"j{a % 6}", 1),
             priority=b % 3, firing_listener="shop:Stage" if not daemon and b % 7 in (2, 5) else "",
             failover_attempts=30, partition=PartitionPolicy.REPLACE if b % 7 < 3 else PartitionPolicy.WAIT,
             replace_after_ms=b % 3 * 2_000,

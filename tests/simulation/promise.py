@@ -1,8 +1,9 @@
 """The promise, as checks. Each names what it holds the scheduler to; numbers are those of the list below.
 
-1. No (job, shard) runs twice at one instant by what the executors know, unless Mesos had given up the earlier attempt
-   (its agent gone for good, or unknown to a master without memory; its framework removed), its job's partition policy
-   had replaced it, or an operator had declared it dead. Each overlap is listed.
+1. No (job, shard) runs twice at one instant by what the executors know, unless in two firings that the job allows
+   beside each other, or Mesos had given up the earlier attempt (its agent gone for good, or unknown to a master without
+   memory; its framework removed), its job's partition policy had replaced it, or an operator had declared it dead. Each
+   overlap is listed.
 2. Every recorded firing reaches an outcome, or waits with a reason; none vanishes. Whatever is passed over as
    considered was queued or counted as skipped.
 3. Every claim is released exactly once. At rest nothing is claimed and no index has grown.
@@ -28,6 +29,8 @@ from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardSt
 from jobcloud.offers import amounts
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.server import records
+
+from .operators import AT_ONCE, REPLACING
 
 if TYPE_CHECKING:
     from .executors import Run
@@ -65,7 +68,7 @@ class Truth:
         self._world.note(f"executor runs {run.task_id}")
         others = self.running.setdefault((run.job, run.item), [])
         for other in others:
-            why = self._replaced(other)
+            why = self._replaced(other) or self._beside(run, other, len(others) + 1)
             if not why:
                 self._world.violation(f"1: {run.job}/{run.item} runs twice: {other.task_id} and {run.task_id}")
             self.overlaps.append(f"{other.task_id} and {run.task_id}: {why}")
@@ -81,6 +84,10 @@ class Truth:
             for other in (other for runs in self.running.values() for other in runs):
                 if other.firing_id == run.firing_id and other is not run and not self._replaced(other):
                     self._world.violation(f"1: {run.task_id} is called while {other.task_id} still runs")
+
+    def _beside(self, run: Run, other: Run, number: int) -> str:
+        most = AT_ONCE.get(run.job, 1)
+        return f"its job allows {most} at once" if run.firing_id != other.firing_id and number <= most else ""
 
     def _replaced(self, run: Run) -> str:
         if run.framework_id in self.removed:
@@ -175,8 +182,11 @@ class Promise:
             self._world.violation(f"5: epoch {epoch} wrote while {self._world.server.epoch} is current")
         decoded = {(w.kind, w.key): records.decode(w.kind, w.key, w.value) if w.value else None for w in batch}
         for (kind, _), record in decoded.items():
-            if kind is Kind.TASK and isinstance(record, Task) and record.kill_ms and not self._wanted(record):
-                self.unwanted.add(record.id)
+            if kind is Kind.TASK and isinstance(record, Task) and record.kill_ms:
+                made = (one for one in decoded.values() if isinstance(one, Firing) and not one.ended_ms)
+                replaced = any(one.job == record.job and one.id != record.firing_id for one in made)
+                if (record.job in REPLACING and replaced) or not self._wanted(record):
+                    self.unwanted.add(record.id)
         for (kind, key), record in decoded.items():
             if kind is Kind.FIRING:
                 self._firing_written(key, record, decoded)
@@ -362,7 +372,7 @@ class Promise:
                         runs = self._world.truth.running.get((job.name, item), ())
                         return f"resident {job.name}/{item} does not run once: {[run.task_id for run in runs]}"
         for place, runs in self._world.truth.running.items():
-            if len(runs) != 1:
+            if not 1 <= len(runs) <= AT_ONCE.get(place[0], 1):
                 return f"{place} runs {len(runs)} times"
             job = core.jobs.get(place[0])
             if runs[0].daemon and (job is None or core.states[job.name].disabled or job.app in core.disabled_apps):

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from jobcloud.cron import Dialect, Fold, Gap
-from jobcloud.model import CatchUp, HttpMethod, Isolation, JobKind, JobType, PartitionPolicy
+from jobcloud.model import CatchUp, Concurrency, HttpMethod, Isolation, JobKind, JobType, PartitionPolicy
 from jobcloud.server.api.body import json_type
 
 # What Elastic-Job writes when nothing was chosen, in 2.1.5 and 3.0. Shards run in threads of their own here.
@@ -159,6 +159,12 @@ class JobConfig(Config):
         PartitionPolicy.WAIT, alias="partitionPolicy", description="for shards whose agent is out of reach"
     )
     replace_after_seconds: Amount = Field(0, alias="replaceAfterSeconds", description="with partitionPolicy replace")
+    catch_up_limit: Count = Field(10, alias="catchUpLimit", description="with catchUp all: the last so-many missed")
+    misfire_limit: Count = Field(100, alias="misfireLimit", description="with misfire: firings that may wait at once")
+    concurrency: Annotated[Concurrency, Lax] = Field(
+        Concurrency.FORBID, description="of a firing that is due while an earlier one has not ended"
+    )
+    concurrency_limit: Count = Field(10, alias="concurrencyLimit", description="with allow: firings at once")
     priority: Count = Field(0, description="-1000 to 1000, higher first")
     isolation: Annotated[Isolation, Lax] = Field(Isolation.SHARED, description="process: each shard has its own")
     timeout_seconds: Amount = Field(0, alias="timeoutSeconds", description="of one run; 0: none")
