@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/planning/*.pyx) $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate match-soak cron-soak simulate simulate-mutations soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-quality match-soak cron-soak simulate simulate-mutations soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -72,6 +72,10 @@ bench: $(VENV)/.tests
 # The matcher's ratios to its yardsticks and the scores it computes: fails where either got worse.
 bench-gate: $(VENV)/.tests
 	$(BIN)/python bench/gate.py $(ARGS)
+
+# How well each fitness rule packs, over workloads and seeds: the table that the default was chosen from.
+bench-quality: $(VENV)/.tests
+	$(BIN)/python bench/quality.py --out bench/results/quality.md $(ARGS)
 
 # Ten million random placements, the compiled matcher beside its twin; takes hours.
 match-soak: $(VENV)/.tests

@@ -1,4 +1,4 @@
-"""The yardstick: the scan that a careful numpy user would write for the default fitness."""
+"""The yardstick: the scan that a careful numpy user would write for the default fitness, `even`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,56 @@ from numpy.typing import NDArray
 
 from jobcloud.match import REFUSED
 
+INFEASIBLE = 2**31 - 1
+
 
 class NumpyScan:
-    """Best fit over D x H int64 arrays: a mask of what fits, the same integer score, the first lowest."""
+    """Over D x H int64 arrays: a mask of what fits, the same integer score (docs/matcher.md), the first lowest."""
 
     def __init__(self, workload: workloads.Workload) -> None:
         self.free = np.ascontiguousarray(workload.hosts.T)
-        self.weight = np.where(self.free > 0, 2**52 // np.maximum(self.free, 1), 0)
-        self.requests = workload.requests
+        self.capacity = self.free.copy()
+        self.known = self.capacity > 0
+        bits = np.maximum(_bits(self.capacity), 5)
+        self.scale = np.where(self.known, (1 << (bits + 15)) // np.maximum(self.capacity, 1), 0)
+        self.down = bits - 5
+        self.had = np.zeros_like(self.free)
+        self.against = np.zeros_like(self.free)
+        self.spare = np.zeros(self.free.shape[1], dtype=np.int64)  # the least share, and what opening the host costs
+        self._refresh(slice(None))
+        shifts = np.maximum(_bits(workload.requests) - 16, 0)
+        self.needs = list(zip(workload.requests, workload.requests >> shifts, shifts, strict=True))
 
     def place(self, tasks: NDArray[np.int64]) -> NDArray[np.int32]:
-        return np.array([self._place_one(self.requests[cls]) for cls in tasks], dtype=np.int32)
+        return np.array([self._place_one(*self.needs[cls]) for cls in tasks], dtype=np.int32)
 
-    def _place_one(self, request: NDArray[np.int64]) -> int:
-        left = self.free - request[:, None]
-        score = ((left * self.weight) >> 32).sum(axis=0)
-        score[(left < 0).any(axis=0)] = 2**31 - 1
+    def _place_one(self, request: NDArray[np.int64], mantissa: NDArray[np.int64], shift: NDArray[np.int64]) -> int:
+        fits = (self.free >= request[:, None]).all(axis=0)
+        asked = np.where(self.known, (mantissa[:, None] * self.scale) >> np.maximum(self.down - shift[:, None], 0), 0)
+        score = self.spare - (self.had - asked).min(axis=0) - (asked.sum(axis=0) >> 1)
+        score += (((asked >> 6) * self.against).sum(axis=0) < 0) * 2**14
+        for d in np.flatnonzero(request == 0):
+            score += (self.against[d] > -7 * 128) * 2**16
+        score[~fits] = INFEASIBLE
         slot = int(score.argmin())
-        if score[slot] == 2**31 - 1:
+        if score[slot] == INFEASIBLE:
             return REFUSED
         self.free[:, slot] -= request
+        self._refresh(slice(slot, slot + 1))
         return slot
+
+    def _refresh(self, at: slice) -> None:
+        free = self.free[:, at]
+        shift = np.maximum(_bits(free) - 16, 0)
+        share = ((free >> shift) * self.scale[:, at]) >> np.maximum(self.down[:, at] - shift, 0)
+        largest = share.max(axis=0, initial=0)
+        in_128ths = share * np.where(largest > 0, 2**27 // np.maximum(largest, 1), 0) >> 20
+        self.had[:, at] = np.where(self.known[:, at], share, 2**20)
+        self.against[:, at] = 16 * in_128ths - 7 * 128
+        untouched = (free == self.capacity[:, at]).all(axis=0)
+        self.spare[at] = len(free) * 2**19 + self.had[:, at].min(axis=0) + 2**13 * untouched
+
+
+def _bits(amounts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The bit length of each; exact below 2**53."""
+    return np.frexp(amounts.astype(np.float64))[1].astype(np.int64)

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from httpx import Client
 
-from api_kit import FakeLoop, app_body, client_of, job_body, make_api, package_bytes
+from api_kit import ARTIFACTS, FakeLoop, app_body, client_of, job_body, make_api, package_bytes
 from jobcloud.errors import NotFound, StoreError, StoreFull
+from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.messages import Publish, Topic
 from jobcloud.model import MAX_SHARDS
-from jobcloud.server.api import ApiOptions, LogChunk, LogRequest, Notices, UrlPolicy
+from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.server.api import ApiOptions, LogChunk, LogRequest, Notices, UrlPolicy, views
 
 
 @pytest.fixture
@@ -716,3 +718,8 @@ def test_the_openapi_document_describes_every_route_and_refers_to_nothing_missin
     fields = {"appName", "appURL", "memoryMB", "jobName", "shardingTotalCount", "catchUp"}
     assert fields <= set(schemas["AppConfig"]["properties"]) | set(schemas["JobConfig"]["properties"])
     assert schemas["JobConfig"]["additionalProperties"] is False
+
+
+def test_the_cluster_tells_which_matcher_is_in_use() -> None:
+    for matcher, name in ((CompiledMatcher, "compiled"), (PlainMatcher, "plain")):
+        assert views.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher)).matcher == name

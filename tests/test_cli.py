@@ -84,7 +84,7 @@ def loop(server: tuple[FakeLoop, str, list[str]]) -> FakeLoop:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place without traces of other servers."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    for name in ("JOBCLOUD_SERVER", "JOBCLOUD_TOKEN", "JOBCLOUD_PURE"):
+    for name in ("JOBCLOUD_SERVER", "JOBCLOUD_TOKEN", "JOBCLOUD_PURE_MATCHER"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -573,7 +573,9 @@ def test_the_client_works_without_the_servers_libraries(
 
 def test_the_version_says_which_matcher_is_in_use() -> None:
     assert re.fullmatch(r"jobcloud \d+\.\d+\.\d+ \(matcher: (compiled, .+|not built)\)\n", process("--version").out)
-    assert "(matcher: plain)" in process("--version", JOBCLOUD_PURE="1").out
+    for yes in ("1", "true", "ON"):
+        assert "(matcher: plain)" in process("--version", JOBCLOUD_PURE_MATCHER=yes).out
+    assert "plain" not in process("--version", JOBCLOUD_PURE_MATCHER="false").out
 
 
 def test_help_loads_neither_the_client_nor_the_server() -> None:

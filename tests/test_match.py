@@ -163,7 +163,7 @@ def test_the_limit_counts_placements_and_says_what_was_not_tried(impl: Any) -> N
 
 
 def test_more_hosts_than_a_block_are_all_seen(impl: Any) -> None:
-    matcher = impl(1)
+    matcher = impl(1, fitness="pack")
     for cpus in range(200, 0, -1):
         matcher.add_host(units(cpus))
     assert place(matcher, *[matcher.add_class(units(cpus)) for cpus in (1, 64, 65, 136, 137, 200)]) == [
@@ -317,7 +317,7 @@ def test_a_key_may_get_other_amounts_once_nothing_of_it_is_left(impl: Any) -> No
 
 
 def test_a_class_runs_only_where_it_is_allowed(impl: Any) -> None:
-    matcher = impl(1)
+    matcher = impl(1, fitness="pack")
     for cpus in (1, 2, 3):
         matcher.add_host(units(cpus))
     cls = matcher.add_class(units(1), allowed=np.array([False, False, True]))

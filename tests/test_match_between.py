@@ -122,7 +122,7 @@ def test_the_first_of_a_group_that_keeps_together_may_go_anywhere(impl: Any) -> 
 
 
 def test_a_wish_for_company_is_an_affinity_by_weight(impl: Any) -> None:
-    matcher = impl()
+    matcher = impl(fitness="pack")
     hosts(matcher, 0, 0, 0, size=4)
     full = task(matcher)
     matcher.assign(full, 2)
@@ -207,7 +207,7 @@ def test_defect_of_fenzo_1_holds_for_what_is_assigned_too(impl: Any) -> None:
 
 
 def test_a_penalty_sways_and_a_paid_key_still_comes_first(impl: Any) -> None:
-    matcher = impl()
+    matcher = impl(fitness="pack")
     hosts(matcher, 0, 0)
     picky = task(matcher, penalty=ints(DIMENSION, 0))
     sharing = task(matcher, penalty=ints(MAX_PENALTY, 0), shared_key=1, shared=ints(100))

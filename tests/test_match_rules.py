@@ -34,6 +34,8 @@ def chosen(impl: Any, fitness: Any, hosts: list[tuple[int, ...]], task: tuple[in
 @pytest.mark.parametrize(
     ("fitness", "hosts", "free", "slot"),
     [
+        ("even", [(10, 10), (10, 10)], [(10, 10), (9, 9)], 1),  # the one in use
+        ("even", [(10, 20), (20, 40)], None, 1),  # the larger one
         ("pack", [(10, 10), (10, 10)], [(9, 9), (5, 5)], 1),
         ("spread", [(10, 10), (10, 10)], [(5, 5), (9, 9)], 1),
         ("first", [(10, 10), (10, 10)], [(9, 9), (5, 5)], 0),
@@ -51,6 +53,35 @@ def test_each_rule_prefers_what_it_is_named_for(impl: Any, fitness: Any, hosts: 
     assert chosen(impl, fitness, hosts, (1, 1), free) == slot
 
 
+@pytest.mark.parametrize(
+    ("task", "free", "slot"),
+    [
+        ((1, 1, 0), [(16, 16, 4), (16, 16, 0)], 1),  # gpus are kept for those who ask for them
+        ((1, 1, 1), [(16, 16, 0), (16, 16, 4)], 1),
+        ((2, 1, 0), [(4, 16, 0), (16, 4, 0)], 1),  # the cpus are not what that host runs out of
+        ((1, 2, 0), [(4, 16, 0), (16, 4, 0)], 0),
+        ((2, 1, 0), [(1, 16, 0), (2, 16, 0), (16, 16, 0)], 2),  # rather a host of its own than a far one
+    ],
+)
+def test_even_keeps_leftovers_in_balance(impl: Any, task: Any, free: Any, slot: int) -> None:
+    assert chosen(impl, "even", [(16, 16, gpus) for *_, gpus in free], task, free) == slot
+
+
+@pytest.mark.parametrize("engine", ["scan", "tables"])
+@pytest.mark.parametrize("power", [24, 30, 31, 32, 40, 51])
+def test_amounts_beyond_32_bits_are_exact(engine: str, power: int) -> None:
+    matcher = CompiledMatcher(2, engine=engine)
+    limit = 2**power
+    for capacity in (limit - 1, limit, limit + 1):
+        matcher.add_host(np.array([capacity, 1_000]))
+    exact = [matcher.add_class(np.array([amount, 0])) for amount in (limit - 1, limit, limit + 1, limit + 2)]
+    for cls, fitting in zip(exact, (3, 2, 1, 0), strict=True):
+        slots, ids = matcher.match(np.array([cls] * 4))
+        assert (slots >= 0).sum() == fitting
+        matcher.release(ids[ids >= 0])
+    matcher.check()
+
+
 @pytest.mark.parametrize("fitness", [*FITNESS, "first"])
 def test_no_rule_refuses_a_task_that_fills_a_host_or_asks_for_nothing(impl: Any, fitness: str) -> None:
     assert chosen(impl, fitness, [(4, 0)], (4, 0)) == 0
@@ -58,7 +89,7 @@ def test_no_rule_refuses_a_task_that_fills_a_host_or_asks_for_nothing(impl: Any,
     assert chosen(impl, fitness, [(4, 4)], (5, 0)) == REFUSED
 
 
-@pytest.mark.parametrize("fitness", [*FITNESS, dict.fromkeys(FITNESS, 585)])
+@pytest.mark.parametrize("fitness", [*FITNESS, dict.fromkeys(FITNESS, 512)])
 def test_no_score_overflows_at_the_largest_amounts(impl: Any, fitness: Any) -> None:
     matcher = impl(64, fitness=fitness)
     for _ in range(2):
@@ -71,7 +102,7 @@ def test_no_score_overflows_at_the_largest_amounts(impl: Any, fitness: Any) -> N
 @pytest.mark.parametrize(
     ("fitness", "words"),
     [
-        ("best", "one of pack, convex"),
+        ("best", "one of even, pack, convex"),
         (None, "a name or a mapping"),
         ({"pack": -1}, r"fitness\['pack'\] must be between"),
         ({"pack": 1.5}, "a whole number"),

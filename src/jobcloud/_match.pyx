@@ -56,13 +56,12 @@ cdef enum:
     UNKNOWN = -2  # a table's best host has become worse: look at the minima
     # What decides between the table of a class and a scan; each only trades time for time, never answers.
     FEWEST_HOSTS = 32  # below, one scan costs what looking into a table costs
-    ASKS_BEFORE_TABLE = 2  # as often in a row a class must come back soon enough to be worth one
-    HOSTS_A_REPLAY = 16  # re-scoring one host alone costs as much as scoring so many in a pass
-    CHANGES_A_HOST = 4  # between two asks; the tasks of a batch tend to fill one host after the other
+    ASKS_BEFORE_TABLE = 4  # as often in a row a class must come back soon enough to be worth one
+    HOSTS_A_REPLAY = 6  # re-scoring one host alone costs as much as scoring so many in a pass
+    CHANGES_A_HOST = 2  # between two asks; the tasks of a batch tend to fill one host after the other
     LONGEST_WAIT = 6  # a table that never catches up is left alone for up to 2**6 - 2 scans
     IDLE_CHANGES = 16  # a host: a table not asked for meanwhile is dropped
 
-cdef int64_t WEIGHT_ONE = <int64_t>1 << 52  # >> 32: a host wholly free in one dimension scores 2**20
 cdef int64_t SHORTAGE_ONE = <int64_t>1 << 53
 cdef int64_t WHOLE_SHORTAGE = <int64_t>1 << 20
 cdef int64_t MAX_CLAIMED = limits.MAX_CLAIMED
@@ -103,7 +102,7 @@ cdef extern from *:
     static const char *jobcloud_vector_path(void) { return "the compiler's baseline"; }
     #endif
 
-    enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_PAYS = 1 << 30 };
+    enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_FEW = 16, JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_PAYS = 1 << 30 };
     enum { JOBCLOUD_TERMS = 17, JOBCLOUD_MOST_PENALTY = 1 << 28, JOBCLOUD_MOST_EXCESS = 64 };
 
     /* One rule of a class: it holds where low <= count < high. `value` is NULL where each host counts by itself. */
@@ -112,24 +111,106 @@ cdef extern from *:
         int32_t low, high, weight, graded;
     } jobcloud_term;
 
-    /* One class and the hosts as its score sees them. Tables are [dimensions][stride], rows [slots][2 * dimensions]
-       with the same unclaimed amounts and weights side by side, for looking at one host. `payers` is NULL without a
-       key; a host without payers needs `first` and comes after all that have some. `fitness` holds the weights of the
-       parts of the score; NULL: it is "pack" alone, for which there are vector loops. */
+    /* One host as scores see it: plane[0..2][d] of dimension d are what is free of it, clamped to [-1, INT32_MAX];
+       1 / capacity as mantissa << 8 | exponent; and the free share << 8 | that share against the host's largest one.
+       `level` is the least of the shares and what opening the host costs; -1: over-committed, nothing fits. */
+    enum { FREE, SCALE, SHARE, PLANES };
+    enum { JOBCLOUD_WHOLE = 1 << 20, JOBCLOUD_OPENING = 1 << 13, JOBCLOUD_ASKEW = 1 << 14, JOBCLOUD_UNASKED = 1 << 16 };
+    enum { JOBCLOUD_TILT_BITS = 7, JOBCLOUD_TILT = 7 };  /* sixteenths of the largest share */
+
+    /* What a task needs of one dimension: `amount` clamped to INT32_MAX, and amount >> shift in 16 bits. */
     typedef struct {
-        int dimensions;
+        int32_t amount, mantissa, shift;
+    } jobcloud_need;
+
+    /* One class and the hosts as its score sees them. Planes are [dimensions][PLANES][stride]; a row of `width` words
+       holds the level and the planes of one host side by side. `payers` is NULL without a key; a host without payers
+       needs `first` and comes after all that have some. `fitness` holds the weights of the parts of the score; NULL: it
+       is "even" alone, for which there are vector loops. Where a class needs more than fits 32 bits (`wide`), hosts are
+       looked at one by one, and what fits is asked of the exact amounts, [slots][dimensions]. */
+    typedef struct {
+        int dimensions, width;
         size_t stride;
-        const int64_t *request, *first, *unclaimed, *weight, *rows;
+        const jobcloud_need *request, *first;
+        const int64_t *exact_request, *exact_first, *unclaimed;
+        const int32_t *planes, *levels, *rows;
         const uint8_t *status, *allowed;
         const int32_t *payers;
         const int64_t *fitness;
         const int32_t *grouped;  /* claims of the class's group on each host; NULL: they do not matter */
-        int32_t most;
+        int32_t most, wide;
         int32_t terms;
         const int32_t *penalty;  /* of each host; NULL: none */
         const int32_t *judged;   /* of each host, what the caller's fitness says instead; NULL: there is none */
         jobcloud_term term[JOBCLOUD_TERMS];
     } jobcloud_view;
+
+    static inline int jobcloud_bits(uint64_t amount)
+    {
+        return amount ? 64 - __builtin_clzll(amount) : 0;
+    }
+
+    static void jobcloud_set_need(jobcloud_need *need, const int64_t *amount, int dimensions)
+    {
+        for (int d = 0; d < dimensions; d++) {
+            int shift = jobcloud_bits((uint64_t)amount[d]) - 16;
+            need[d].shift = shift > 0 ? shift : 0;
+            need[d].mantissa = (int32_t)(amount[d] >> need[d].shift);
+            need[d].amount = amount[d] < INT32_MAX ? (int32_t)amount[d] : INT32_MAX;
+        }
+    }
+
+    /* 1 / capacity; 0 without one. */
+    static uint32_t jobcloud_scale(int64_t capacity)
+    {
+        int bits = jobcloud_bits((uint64_t)capacity);
+        if (capacity == 0)
+            return 0;
+        bits = bits < 5 ? 5 : bits;
+        return (uint32_t)(((uint64_t)1 << (bits + 15)) / (uint64_t)capacity) << 8 | (uint32_t)(bits - 5);
+    }
+
+    /* An amount in parts of 2^20 of the capacity, from its mantissa and shift. */
+    static inline int32_t jobcloud_share(uint32_t scale, int32_t mantissa, int32_t shift)
+    {
+        return (int32_t)(((uint32_t)mantissa * (scale >> 8)) >> (((int32_t)(scale & 255) - shift) & 31));
+    }
+
+    /* Bring the row of a host up to date with its exact amounts. */
+    static void jobcloud_refresh(int32_t *row, const int64_t *unclaimed, const int64_t *total, int dimensions)
+    {
+        int32_t least = JOBCLOUD_WHOLE, largest = 0, untouched = 1, short_by = 0;
+        uint32_t per;
+        for (int d = 0; d < dimensions; d++) {
+            int32_t *at = row + 1 + PLANES * d, share = JOBCLOUD_WHOLE;
+            int64_t amount = unclaimed[d];
+            at[FREE] = amount < 0 ? -1 : amount < INT32_MAX ? (int32_t)amount : INT32_MAX;
+            short_by |= at[FREE];
+            untouched &= amount == total[d];
+            if (at[SCALE] && amount >= 0) {
+                int shift = jobcloud_bits((uint64_t)amount) - 16;
+                shift = shift > 0 ? shift : 0;
+                share = jobcloud_share((uint32_t)at[SCALE], (int32_t)(amount >> shift), shift);
+                largest = share > largest ? share : largest;
+                least = share < least ? share : least;
+            }
+            at[SHARE] = share;
+        }
+        per = largest ? ((uint32_t)1 << 27) / (uint32_t)largest : 0;
+        for (int d = 0; d < dimensions; d++) {
+            int32_t *at = row + 1 + PLANES * d, share = at[SHARE];
+            at[SHARE] = share << 8 | (at[SCALE] ? (int32_t)((uint64_t)share * per >> 20) : 0);
+        }
+        row[0] = short_by < 0 ? -1 : least + (untouched ? JOBCLOUD_OPENING : 0);
+    }
+
+    /* Copy the row of a host to the planes. */
+    static void jobcloud_spread(int32_t *planes, int32_t *levels, size_t stride, const int32_t *row, int host, int dimensions)
+    {
+        levels[host] = row[0];
+        for (int i = 0; i < PLANES * dimensions; i++)
+            planes[(size_t)i * stride + host] = row[1 + i];
+    }
 
     /* How many claims too many or too few there are for the rule; 0 where it holds. */
     static inline int32_t jobcloud_excess(const jobcloud_term *term, int host)
@@ -159,23 +240,24 @@ cdef extern from *:
         return sum < JOBCLOUD_MOST_PENALTY ? sum : JOBCLOUD_MOST_PENALTY;
     }
 
-    enum { PACK, CONVEX, L2, SPREAD, STRAND, DOT, ALIGN };
+    enum { EVEN, PACK, CONVEX, L2, SPREAD, STRAND, DOT, ALIGN };
 
     /* The score of a host on which the need fits, from its parts. All shares are in parts of 2^20 of the capacity. */
-    static uint64_t jobcloud_mixed(const jobcloud_view *view, const int64_t *unclaimed, const int64_t *weight,
-                                   const int64_t *need)
+    static uint64_t jobcloud_mixed(const jobcloud_view *view, const int32_t *row, const jobcloud_need *need)
     {
-        const uint64_t whole = (uint64_t)1 << 20;
+        const uint64_t whole = JOBCLOUD_WHOLE;
         const int64_t *fitness = view->fitness;
         uint64_t pack = 0, convex = 0, l2 = 0, dot = 0, least = whole, dimensions = 0, sum;
-        uint64_t had_squared = 0, asked_squared = 0, product = 0;
+        uint64_t had_squared = 0, asked_squared = 0, product = 0, asked_sum = 0, unasked = 0;
+        int32_t tilt = 0, even;
         for (int d = 0; d < view->dimensions; d++) {
-            uint64_t per = (uint64_t)weight[d], left, had, asked;
-            if (per == 0)
+            const int32_t *at = row + 1 + PLANES * d;
+            uint64_t left, had, asked;
+            if (at[SCALE] == 0)
                 continue;
-            left = ((uint64_t)(unclaimed[d] - need[d]) * per) >> 32;
-            had = ((uint64_t)unclaimed[d] * per) >> 32;
-            asked = ((uint64_t)need[d] * per) >> 32;
+            had = (uint64_t)(at[SHARE] >> 8);
+            asked = (uint64_t)jobcloud_share((uint32_t)at[SCALE], need[d].mantissa, need[d].shift);
+            left = had - asked;
             dimensions++;
             pack += left;
             l2 += left * left >> 20;
@@ -185,12 +267,17 @@ cdef extern from *:
             product += had * asked;
             had_squared += had * had;
             asked_squared += asked * asked;
+            asked_sum += asked;
+            tilt += (int32_t)(asked >> 6) * (((at[SHARE] & 255) << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
+            unasked += need[d].amount == 0 && (at[SHARE] & 255) > 0;
         }
+        even = (view->dimensions << 19) + row[0] - (int32_t)least - (int32_t)(asked_sum >> 1)
+             + (int32_t)unasked * JOBCLOUD_UNASKED + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
         if (dimensions == 0)
             least = 0;
-        sum = fitness[PACK] * pack + fitness[CONVEX] * (convex / 3) + fitness[L2] * l2
-            + fitness[SPREAD] * (dimensions * whole - pack) + fitness[STRAND] * (pack - dimensions * least)
-            + fitness[DOT] * dot;
+        sum = fitness[EVEN] * (uint64_t)even + fitness[PACK] * pack + fitness[CONVEX] * (convex / 3)
+            + fitness[L2] * l2 + fitness[SPREAD] * (dimensions * whole - pack)
+            + fitness[STRAND] * (pack - dimensions * least) + fitness[DOT] * dot;
         if (fitness[ALIGN]) {
             unsigned __int128 squares = (unsigned __int128)had_squared * asked_squared;
             unsigned __int128 cosine = squares ? (((unsigned __int128)product * product) << 20) / squares : 0;
@@ -199,110 +286,166 @@ cdef extern from *:
         return sum >> 10;
     }
 
-    static inline int32_t jobcloud_score_one(const jobcloud_view *view, int host);
+    static int jobcloud_fits_exactly(const jobcloud_view *view, int host, int pays)
+    {
+        const int64_t *unclaimed = view->unclaimed + (size_t)host * view->dimensions;
+        const int64_t *need = pays ? view->exact_first : view->exact_request;
+        for (int d = 0; d < view->dimensions; d++)
+            if (unclaimed[d] < need[d])
+                return 0;
+        return 1;
+    }
+
+    /* The score of one host. */
+    static inline int32_t jobcloud_score_one(const jobcloud_view *view, int host)
+    {
+        const int32_t *row = view->rows + (size_t)host * view->width;
+        const jobcloud_need *need = view->request;
+        int32_t score, least = JOBCLOUD_WHOLE, asked_sum = 0, tilt = 0, short_by = row[0];
+        int32_t pays = view->payers && view->payers[host] == 0;
+        if (view->status[host] != 1 || (view->allowed && !view->allowed[host]))
+            return JOBCLOUD_INFEASIBLE;
+        if (view->grouped && view->grouped[host] >= view->most)
+            return JOBCLOUD_INFEASIBLE;
+        if (pays)
+            need = view->first;
+        score = pays ? JOBCLOUD_PAYS : 0;
+        for (int d = 0; d < view->dimensions; d++)
+            short_by |= row[1 + PLANES * d + FREE] - need[d].amount;
+        if (short_by < 0 || (view->wide && !jobcloud_fits_exactly(view, host, pays)))
+            return JOBCLOUD_INFEASIBLE;
+        if (view->terms || view->penalty) {
+            int64_t penalty = jobcloud_penalty(view, host);
+            if (penalty < 0)
+                return JOBCLOUD_INFEASIBLE;
+            score += (int32_t)penalty;
+        }
+        if (view->fitness)
+            return score + (view->judged ? view->judged[host] : (int32_t)jobcloud_mixed(view, row, need));
+        score += (view->dimensions << 19) + row[0];
+        for (int d = 0; d < view->dimensions; d++) {
+            const int32_t *at = row + 1 + PLANES * d;
+            int32_t left = at[SHARE] >> 8, asked, tilted = at[SHARE] & 255;
+            if (need[d].amount) {
+                asked = jobcloud_share((uint32_t)at[SCALE], need[d].mantissa, need[d].shift);
+                left -= asked;
+                asked_sum += asked;
+                tilt += (asked >> 6) * ((tilted << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
+            } else
+                score += tilted > 0 ? JOBCLOUD_UNASKED : 0;
+            least = left < least ? left : least;
+        }
+        return score - least - (asked_sum >> 1) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
+    }
+
+    #define JOBCLOUD_EACH for (int i = 0; i < lanes; i++)
+
+    /* Scores of `lanes` hosts from `base` on, a number that the compiler knows; returns the lowest. */
+    static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
+        const jobcloud_view *view, size_t base, const int lanes, int32_t *restrict out)
+    {
+        int32_t bad[JOBCLOUD_BLOCK], least[JOBCLOUD_BLOCK], asked_sum[JOBCLOUD_BLOCK], tilt[JOBCLOUD_BLOCK];
+        int32_t lowest = JOBCLOUD_INFEASIBLE, start = view->dimensions << 19, usable = 0;
+        const int32_t *restrict level = view->levels + base, *restrict planes = view->planes + base;
+        const int32_t *restrict payers = view->payers ? view->payers + base : NULL;
+        const uint8_t *restrict status = view->status + base;
+        JOBCLOUD_EACH {  /* `bad` is negative where the task does not fit */
+            bad[i] = level[i] | -(int32_t)(status[i] != 1);
+            least[i] = JOBCLOUD_WHOLE;
+            asked_sum[i] = tilt[i] = 0;
+            out[i] = level[i] + start;
+        }
+        if (view->allowed) {
+            const uint8_t *restrict allowed = view->allowed + base;
+            JOBCLOUD_EACH
+                bad[i] |= -(int32_t)(allowed[i] == 0);
+        }
+        if (view->grouped) {
+            const int32_t *restrict grouped = view->grouped + base, most = view->most;
+            JOBCLOUD_EACH
+                bad[i] |= -(int32_t)(grouped[i] >= most);
+        }
+        JOBCLOUD_EACH
+            usable |= ~bad[i];
+        if (usable >= 0) {
+            JOBCLOUD_EACH
+                out[i] = JOBCLOUD_INFEASIBLE;
+            return lowest;
+        }
+        if (payers)
+            JOBCLOUD_EACH
+                out[i] += payers[i] == 0 ? JOBCLOUD_PAYS : 0;
+        for (int d = 0; d < view->dimensions; d++, planes += PLANES * view->stride) {
+            const int32_t *restrict amount = planes + FREE * view->stride, *restrict share = planes + SHARE * view->stride;
+            const uint32_t *restrict scale = (const uint32_t *)(planes + SCALE * view->stride);
+            const jobcloud_need request = view->request[d], first = view->first[d];
+            if (payers && first.amount != request.amount)
+                JOBCLOUD_EACH {
+                    const int32_t needed = payers[i] == 0 ? first.amount : request.amount;
+                    const uint32_t mantissa = (uint32_t)(payers[i] == 0 ? first.mantissa : request.mantissa);
+                    const uint32_t shift = (uint32_t)(payers[i] == 0 ? first.shift : request.shift);
+                    const int32_t asked = (int32_t)((mantissa * (scale[i] >> 8)) >> (((scale[i] & 255) - shift) & 31));
+                    const int32_t left = (share[i] >> 8) - asked, tilted = share[i] & 255;
+                    bad[i] |= amount[i] - needed;
+                    out[i] += needed == 0 && tilted > 0 ? JOBCLOUD_UNASKED : 0;
+                    least[i] = left < least[i] ? left : least[i];
+                    asked_sum[i] += asked;
+                    tilt[i] += (asked >> 6) * ((tilted << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
+                }
+            else if (request.amount)
+                JOBCLOUD_EACH {
+                    const int32_t asked = (int32_t)(((uint32_t)request.mantissa * (scale[i] >> 8))
+                                                    >> (((scale[i] & 255) - (uint32_t)request.shift) & 31));
+                    const int32_t left = (share[i] >> 8) - asked, tilted = share[i] & 255;
+                    bad[i] |= amount[i] - request.amount;
+                    least[i] = left < least[i] ? left : least[i];
+                    asked_sum[i] += asked;
+                    tilt[i] += (asked >> 6) * ((tilted << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
+                }
+            else
+                JOBCLOUD_EACH {
+                    const int32_t left = share[i] >> 8;
+                    least[i] = left < least[i] ? left : least[i];
+                    out[i] += (share[i] & 255) > 0 ? JOBCLOUD_UNASKED : 0;
+                }
+        }
+        JOBCLOUD_EACH
+            out[i] += (tilt[i] < 0 ? JOBCLOUD_ASKEW : 0) - least[i] - (asked_sum[i] >> 1);
+        if (view->terms || view->penalty)
+            JOBCLOUD_EACH
+                if (bad[i] >= 0) {
+                    int64_t penalty = jobcloud_penalty(view, (int)base + i);
+                    bad[i] |= penalty < 0 ? -1 : 0;
+                    out[i] += (int32_t)penalty;
+                }
+        JOBCLOUD_EACH
+            out[i] = bad[i] < 0 ? JOBCLOUD_INFEASIBLE : out[i];
+        JOBCLOUD_EACH
+            lowest = out[i] < lowest ? out[i] : lowest;
+        return lowest;
+    }
 
     /* Scores of the n hosts from `base` on into out[0..63], infeasible beyond n; returns the lowest. */
     JOBCLOUD_WIDEST
     static int32_t jobcloud_score_block(const jobcloud_view *view, int base, int n, int32_t *out)
     {
-        uint64_t score[JOBCLOUD_BLOCK];
-        int64_t short_by[JOBCLOUD_BLOCK];  /* the sign bit stays set once any dimension falls short */
-        int64_t usable = 0;
         int32_t lowest = JOBCLOUD_INFEASIBLE;
-        const int64_t *unclaimed = view->unclaimed + base, *weight = view->weight + base;
-        const uint8_t *status = view->status + base;
-        if (view->fitness) {
-            for (int i = 0; i < JOBCLOUD_BLOCK; i++) {
-                out[i] = i < n ? jobcloud_score_one(view, base + i) : JOBCLOUD_INFEASIBLE;
-                lowest = out[i] < lowest ? out[i] : lowest;
+        int done = 0;
+        if (view->fitness || view->wide)
+            for (; done < n; done++) {
+                out[done] = jobcloud_score_one(view, base + done);
+                lowest = out[done] < lowest ? out[done] : lowest;
             }
-            return lowest;
+        else if (n > JOBCLOUD_FEW) {
+            lowest = jobcloud_score_lanes(view, (size_t)base, JOBCLOUD_BLOCK, out);
+            done = JOBCLOUD_BLOCK;
+        } else if (n > 0) {
+            lowest = jobcloud_score_lanes(view, (size_t)base, JOBCLOUD_FEW, out);
+            done = JOBCLOUD_FEW;
         }
-        for (int i = 0; i < n; i++) {
-            score[i] = 0;
-            short_by[i] = -(int64_t)(status[i] != 1);
-        }
-        if (view->allowed)
-            for (int i = 0; i < n; i++)
-                short_by[i] |= -(int64_t)(view->allowed[base + i] == 0);
-        if (view->grouped)
-            for (int i = 0; i < n; i++)
-                short_by[i] |= -(int64_t)(view->grouped[base + i] >= view->most);
-        for (int i = 0; i < n; i++)
-            usable |= ~short_by[i];
-        if (usable && view->payers) {
-            const int32_t *payers = view->payers + base;
-            for (int i = 0; i < n; i++)
-                score[i] = payers[i] == 0 ? JOBCLOUD_PAYS : 0;
-            for (int d = 0; d < view->dimensions; d++, unclaimed += view->stride, weight += view->stride) {
-                int64_t request = view->request[d], first = view->first[d];
-                for (int i = 0; i < n; i++) {
-                    int64_t left = unclaimed[i] - (payers[i] == 0 ? first : request);
-                    short_by[i] |= left;
-                    score[i] += ((uint64_t)left * (uint64_t)weight[i]) >> 32;
-                }
-            }
-        } else if (usable) {
-            for (int d = 0; d < view->dimensions; d++, unclaimed += view->stride, weight += view->stride) {
-                int64_t request = view->request[d];
-                for (int i = 0; i < n; i++) {
-                    int64_t left = unclaimed[i] - request;
-                    short_by[i] |= left;
-                    score[i] += ((uint64_t)left * (uint64_t)weight[i]) >> 32;
-                }
-            }
-        }
-        if (view->terms || view->penalty)
-            for (int i = 0; i < n; i++)
-                if (short_by[i] >= 0) {
-                    int64_t penalty = jobcloud_penalty(view, base + i);
-                    short_by[i] |= penalty;
-                    score[i] += (uint64_t)penalty;
-                }
-        for (int i = 0; i < n; i++)
-            out[i] = short_by[i] < 0 ? JOBCLOUD_INFEASIBLE : (int32_t)score[i];
-        for (int i = n; i < JOBCLOUD_BLOCK; i++)
-            out[i] = JOBCLOUD_INFEASIBLE;
-        for (int i = 0; i < JOBCLOUD_BLOCK; i++)
-            lowest = out[i] < lowest ? out[i] : lowest;
+        for (; done < JOBCLOUD_BLOCK; done++)
+            out[done] = JOBCLOUD_INFEASIBLE;
         return lowest;
-    }
-
-    /* The same for one host. */
-    static inline int32_t jobcloud_score_one(const jobcloud_view *view, int host)
-    {
-        const int64_t *row = view->rows + (size_t)host * 2 * view->dimensions, *weight = row + view->dimensions;
-        const int64_t *need = view->request;
-        uint64_t score = 0;
-        int64_t short_by = 0;
-        if (view->status[host] != 1 || (view->allowed && !view->allowed[host]))
-            return JOBCLOUD_INFEASIBLE;
-        if (view->grouped && view->grouped[host] >= view->most)
-            return JOBCLOUD_INFEASIBLE;
-        if (view->payers && view->payers[host] == 0) {
-            need = view->first;
-            score = JOBCLOUD_PAYS;
-        }
-        if (view->terms || view->penalty) {
-            int64_t penalty = jobcloud_penalty(view, host);
-            if (penalty < 0)
-                return JOBCLOUD_INFEASIBLE;
-            score += (uint64_t)penalty;
-        }
-        if (view->fitness) {
-            for (int d = 0; d < view->dimensions; d++)
-                short_by |= row[d] - need[d];
-            if (short_by < 0)
-                return JOBCLOUD_INFEASIBLE;
-            score += view->judged ? (uint64_t)view->judged[host] : jobcloud_mixed(view, row, weight, need);
-            return (int32_t)score;
-        }
-        for (int d = 0; d < view->dimensions; d++) {
-            int64_t left = row[d] - need[d];
-            short_by |= left;
-            score += ((uint64_t)left * (uint64_t)weight[d]) >> 32;
-        }
-        return short_by < 0 ? JOBCLOUD_INFEASIBLE : (int32_t)score;
     }
 
     JOBCLOUD_WIDEST
@@ -432,6 +575,8 @@ cdef extern from *:
     enum:
         JOBCLOUD_BLOCK
         JOBCLOUD_INFEASIBLE
+        PLANES
+        SCALE
     ctypedef struct Term "jobcloud_term":
         const int32_t* counts
         const int32_t* value
@@ -439,20 +584,29 @@ cdef extern from *:
         int32_t high
         int32_t weight
         int32_t graded
+    ctypedef struct Need "jobcloud_need":
+        int32_t amount
+        int32_t mantissa
+        int32_t shift
     ctypedef struct View "jobcloud_view":
         int dimensions
+        int width
         size_t stride
-        const int64_t* request
-        const int64_t* first
+        const Need* request
+        const Need* first
+        const int64_t* exact_request
+        const int64_t* exact_first
         const int64_t* unclaimed
-        const int64_t* weight
-        const int64_t* rows
+        const int32_t* planes
+        const int32_t* levels
+        const int32_t* rows
         const uint8_t* status
         const uint8_t* allowed
         const int32_t* payers
         const int64_t* fitness
         const int32_t* grouped
         int32_t most
+        int32_t wide
         int32_t terms
         const int32_t* penalty
         const int32_t* judged
@@ -473,6 +627,12 @@ cdef extern from *:
         uint64_t changed
         int32_t newer
         int32_t older
+    void jobcloud_set_need(Need* need, const int64_t* amount, int dimensions) noexcept nogil
+    uint32_t jobcloud_scale(int64_t capacity) noexcept nogil
+    void jobcloud_refresh(int32_t* row, const int64_t* unclaimed, const int64_t* total, int dimensions) noexcept nogil
+    void jobcloud_spread(
+        int32_t* planes, int32_t* levels, size_t stride, const int32_t* row, int host, int dimensions
+    ) noexcept nogil
     int32_t jobcloud_score_block(const View* view, int base, int n, int32_t* out) noexcept nogil
     int32_t jobcloud_score_one(const View* view, int host) noexcept nogil
     int32_t jobcloud_excess(const Term* term, int host) noexcept nogil
@@ -537,7 +697,7 @@ cdef class Matcher:
     cdef readonly int64_t evaluations  # scores computed so far
     cdef bint indexed
     cdef int64_t[::1] weights  # of the parts of the score, in the order of FITNESS
-    cdef bint plain_pack
+    cdef bint plain_even
     cdef readonly object judge  # the fitness where it is a function, else None
     cdef readonly int64_t judgements  # calls of it so far
     cdef bint eager  # the tables are used even where they do not pay
@@ -547,10 +707,13 @@ cdef class Matcher:
 
     cdef int hosts_end          # one past the highest slot in use
     cdef int hosts_hint         # no slot below is absent
-    cdef int64_t[:, ::1] unclaimed  # [D, slots]
+    cdef int64_t[:, ::1] unclaimed  # [slots, D]
     cdef int64_t[:, ::1] total
-    cdef int64_t[:, ::1] weight
-    cdef int64_t[:, ::1] rows       # [slots, 2 D]: unclaimed and weight once more, of one host side by side
+    cdef int width                  # of a row
+    cdef int32_t[:, ::1] rows       # [slots, width]: level and planes of one host side by side
+    cdef int32_t[:, ::1] planes     # [D * PLANES, slots]: the same for many hosts at once, and
+    cdef int32_t[::1] levels        # right for all changes up to ``spread``
+    cdef uint64_t spread
     cdef uint8_t[::1] host_status
     cdef int32_t[::1] host_claims  # head of a linked list
     cdef uint8_t[::1] host_open      # 1: enabled, and no exclusive claim is there
@@ -569,6 +732,8 @@ cdef class Matcher:
     cdef int classes_end
     cdef int64_t[:, ::1] request  # [classes, D]
     cdef int64_t[:, ::1] first    # request + shared part
+    cdef int32_t[:, ::1] needs    # [classes, 6 D]: both as scores see them, Need[D] each
+    cdef uint8_t[::1] class_wide  # needs more than fits 32 bits
     cdef uint8_t[::1] class_status
     cdef int32_t[::1] class_key   # row in the key tables
     cdef int32_t[::1] class_mask  # row in the mask table
@@ -649,14 +814,14 @@ cdef class Matcher:
         free(self.spreads)
         free(self.changes)
 
-    def __init__(self, dimensions, *, engine="index", fitness="pack"):
+    def __init__(self, dimensions, *, engine="index", fitness="even"):
         if self.changes_room:
             raise MatchStateError("a matcher is set up once")
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
         self.engine = engine_name(engine)
         self.eager = self.engine == "tables"
         self.weights = np.array(fitness_weights(fitness), dtype=np.int64)
-        self.plain_pack = self.fitness == {"pack": limits.WHOLE_WEIGHT}
+        self.plain_even = self.fitness == {"even": limits.WHOLE_WEIGHT}
         self.judge = fitness if callable(fitness) else None
         self.indexed = self.eager or self.engine == "index"
         self.newest = NONE
@@ -665,10 +830,12 @@ cdef class Matcher:
         self.loosened = self.layout = 1
         self.free_rule = NONE
         self.hosts_end = self.hosts_hint = self.classes_end = self.emptied = 0
-        self.unclaimed = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
-        self.total = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
-        self.weight = np.zeros((self.dimensions, FIRST_HOSTS), dtype=np.int64)
-        self.rows = np.zeros((FIRST_HOSTS, 2 * self.dimensions), dtype=np.int64)
+        self.unclaimed = np.zeros((FIRST_HOSTS, self.dimensions), dtype=np.int64)
+        self.total = np.zeros((FIRST_HOSTS, self.dimensions), dtype=np.int64)
+        self.width = (1 + PLANES * self.dimensions + 3) // 4 * 4
+        self.rows = np.zeros((FIRST_HOSTS, self.width), dtype=np.int32)
+        self.planes = np.zeros((PLANES * self.dimensions, FIRST_HOSTS), dtype=np.int32)
+        self.levels = np.zeros(FIRST_HOSTS, dtype=np.int32)
         self.host_status = np.zeros(FIRST_HOSTS, dtype=np.uint8)
         self.host_claims = np.full(FIRST_HOSTS, NONE, dtype=np.int32)
         self.host_open = np.zeros(FIRST_HOSTS, dtype=np.uint8)
@@ -677,6 +844,8 @@ cdef class Matcher:
         self.value_of = np.full((1, FIRST_HOSTS), NONE, dtype=np.int32)
         self.request = np.zeros((8, self.dimensions), dtype=np.int64)
         self.first = np.zeros((8, self.dimensions), dtype=np.int64)
+        self.needs = np.zeros((8, 6 * self.dimensions), dtype=np.int32)
+        self.class_wide = np.zeros(8, dtype=np.uint8)
         self.class_status = np.zeros(8, dtype=np.uint8)
         self.class_key = np.zeros(8, dtype=np.int32)
         self.class_mask = np.zeros(8, dtype=np.int32)
@@ -753,8 +922,7 @@ cdef class Matcher:
         self._drop_emptied()
         self._set_status(at, HOST_ABSENT)
         for d in range(self.dimensions):
-            self.unclaimed[d, at] = self.total[d, at] = self.weight[d, at] = 0
-            self.rows[at, d] = self.rows[at, self.dimensions + d] = 0
+            self.unclaimed[at, d] = self.total[at, d] = self.rows[at, 1 + PLANES * d + SCALE] = 0
         for i in range(self.allowed.shape[0]):
             self.allowed[i, at] = 0
         for i in range(self.penalty.shape[0]):
@@ -776,11 +944,11 @@ cdef class Matcher:
 
     def free(self, slot):
         cdef int at = self._host(slot)
-        return np.asarray(self.unclaimed)[:, at].copy()
+        return np.asarray(self.unclaimed)[at].copy()
 
     def capacity(self, slot):
         cdef int at = self._host(slot)
-        return np.asarray(self.total)[:, at].copy()
+        return np.asarray(self.total)[at].copy()
 
     # ---- classes
 
@@ -917,7 +1085,7 @@ cdef class Matcher:
         cdef const int64_t* need = self.need(of, at)
         cdef int d
         for d in range(self.dimensions):
-            if self.total[d, at] - self.unclaimed[d, at] + need[d] > MAX_CLAIMED:
+            if self.total[at, d] - self.unclaimed[at, d] + need[d] > MAX_CLAIMED:
                 raise MatchError(
                     f"slot {at} cannot take the claim: more than {MAX_CLAIMED} would be claimed in dimension {d}"
                 )
@@ -985,11 +1153,11 @@ cdef class Matcher:
             failing = 0
             shortage = 0
             for d in range(self.dimensions):
-                best[d] = max(best[d], self.unclaimed[d, h])
-                if self.unclaimed[d, h] < need[d]:
+                best[d] = max(best[d], self.unclaimed[h, d])
+                if self.unclaimed[h, d] < need[d]:
                     failing += 1
                     lacking[d] += 1
-                    short_by = need[d] - max(self.unclaimed[d, h], 0)
+                    short_by = need[d] - max(self.unclaimed[h, d], 0)
                     if need[d] > 0:
                         shortage += (short_by * (SHORTAGE_ONE // need[d])) >> SHORTAGE_SHIFT
                     else:
@@ -1068,11 +1236,11 @@ cdef class Matcher:
         self._idle()
         parts = {
             "hosts": [
-                self.unclaimed, self.total, self.weight, self.rows, self.host_status, self.host_claims,
+                self.unclaimed, self.total, self.rows, self.planes, self.levels, self.host_status, self.host_claims,
                 self.host_open, self.host_count, self.host_exclusive, self.value_of,
             ],
             "classes": [
-                self.request, self.first, self.class_status, self.class_key, self.class_mask, self.class_claims,
+                self.request, self.first, self.needs, self.class_wide, self.class_status, self.class_key, self.class_mask, self.class_claims,
                 self.class_refused, self.class_group, self.class_most, self.shared, self.key_number, self.key_classes,
                 self.paid, self.group_number, self.group_classes, self.group_limited, self.group_limit,
                 self.group_used, self.grouped, self.allowed, self.group_claims, self.group_rule, self.group_spread,
@@ -1106,8 +1274,8 @@ cdef class Matcher:
         state = self._state()
         cdef Matcher again = from_state(state, "scan", self.judge)
         cdef int h = self.hosts_end, c = self.classes_end, row, other, slot
-        _same("free amounts", np.asarray(self.unclaimed)[:, :h], np.asarray(again.unclaimed)[:, :h])
-        _same("weights", np.asarray(self.weight)[:, :h], np.asarray(again.weight)[:, :h])
+        _same("free amounts", np.asarray(self.unclaimed)[:h], np.asarray(again.unclaimed)[:h])
+        _same("rows", np.asarray(self.rows)[:h], np.asarray(again.rows)[:h])
         _same("claims of a class", np.asarray(self.class_claims)[:c], np.asarray(again.class_claims)[:c])
         if self.claims_live != again.claims_live:
             raise MatchStateError(f"{self.claims_live} claims are counted, {again.claims_live} are listed")
@@ -1137,7 +1305,9 @@ cdef class Matcher:
         for name in ("open", "claims counted", "exclusive claims"):
             ours, theirs = self._host_counts(name), again._host_counts(name)
             _same(name, ours[:h], theirs[:h])
-        _same("rows", np.asarray(self.rows)[:h], np.concatenate((self.unclaimed[:, :h], self.weight[:, :h])).T)
+        self.spread_changes()
+        _same("planes", np.asarray(self.planes)[:, :h].T, np.asarray(self.rows)[:h, 1 : 1 + PLANES * self.dimensions])
+        _same("levels", np.asarray(self.levels)[:h], np.asarray(self.rows)[:h, 0])
         for row in range(c):
             if self.tables[row].blocks > 0:
                 self._check_table(row)
@@ -1208,7 +1378,7 @@ cdef class Matcher:
         for host in sorted(changed):
             self.judgements += 1
             self.judged[cls, host] = judgement(
-                self.judge, cls, host, self._needed(cls, host), _column(self.unclaimed, host), _column(self.total, host)
+                self.judge, cls, host, self._needed(cls, host), _amounts_of(self.unclaimed, host), _amounts_of(self.total, host)
             )
         self.judged_seen[cls] = self.changed
         return 0
@@ -1217,7 +1387,7 @@ cdef class Matcher:
         cdef const int64_t* need = self.need(cls, slot)
         cdef int d
         for d in range(self.dimensions):
-            if need[d] > self.unclaimed[d, slot]:
+            if need[d] > self.unclaimed[slot, d]:
                 return False
         return True
 
@@ -1261,18 +1431,23 @@ cdef class Matcher:
         cdef int key = self.class_key[cls]
         cdef int mask = self.class_mask[cls]
         view.dimensions = self.dimensions
-        view.stride = self.unclaimed.shape[1]
-        view.request = &self.request[cls, 0]
-        view.first = &self.first[cls, 0]
+        view.width = self.width
+        view.stride = self.planes.shape[1]
+        view.request = <const Need*>&self.needs[cls, 0]
+        view.first = <const Need*>&self.needs[cls, 3 * self.dimensions]
+        view.exact_request = &self.request[cls, 0]
+        view.exact_first = &self.first[cls, 0]
         view.unclaimed = &self.unclaimed[0, 0]
-        view.weight = &self.weight[0, 0]
+        view.planes = &self.planes[0, 0]
+        view.levels = &self.levels[0]
         view.rows = &self.rows[0, 0]
+        view.wide = self.class_wide[cls]
         view.status = &self.host_open[0]
         view.allowed = &self.allowed[mask, 0] if mask >= 0 else NULL
         view.payers = &self.paid[key, 0] if key >= 0 else NULL
         view.grouped = &self.grouped[self.class_group[cls], 0] if self.class_most[cls] > 0 else NULL
         view.most = self.class_most[cls]
-        view.fitness = NULL if self.plain_pack else &self.weights[0]
+        view.fitness = NULL if self.plain_even else &self.weights[0]
         view.penalty = &self.penalty[self.class_penalty[cls], 0] if self.class_penalty[cls] >= 0 else NULL
         view.judged = &self.judged[cls, 0] if self.judged.shape[0] > 0 else NULL
         view.terms = 0
@@ -1286,6 +1461,7 @@ cdef class Matcher:
         cdef int32_t scores[JOBCLOUD_BLOCK]
         cdef int32_t here, lowest = JOBCLOUD_INFEASIBLE
         cdef int base = 0, slot = NONE
+        self.spread_changes()
         while base < self.hosts_end:
             here = jobcloud_score_block(view, base, min(JOBCLOUD_BLOCK, self.hosts_end - base), scores)
             if here < lowest:
@@ -1320,6 +1496,7 @@ cdef class Matcher:
             table.wait = (1 << table.misses) - 2
         elif not self.make_table(table):
             return False
+        self.spread_changes()
         jobcloud_rebuild(table, view, self.hosts_end)
         self.evaluations += self.hosts_end
         table.seen = self.changed
@@ -1331,7 +1508,7 @@ cdef class Matcher:
         if self.eager:
             return self.hosts_end > 0
         table.seen = self.changed
-        table.asks = table.asks + 1 if since <= <uint64_t>CHANGES_A_HOST * most else 0
+        table.asks = table.asks + 1 if since <= <uint64_t>CHANGES_A_HOST * most else max(table.asks - 2, 0)
         return table.asks > ASKS_BEFORE_TABLE
 
     cdef bint make_table(self, Table* table) noexcept nogil:
@@ -1373,9 +1550,21 @@ cdef class Matcher:
                 self.drop_table(cls)
         self.swept = self.changed
 
+    cdef void spread_changes(self) noexcept nogil:
+        """Bring the planes up to date with the rows of the hosts that changed since."""
+        cdef int host = self.newest
+        cdef uint64_t since = self.spread
+        while host >= 0 and self.changes[host].changed > since:
+            jobcloud_spread(
+                &self.planes[0, 0], &self.levels[0], self.planes.shape[1], &self.rows[host, 0], host, self.dimensions
+            )
+            host = self.changes[host].older
+        self.spread = self.changed
+
     cdef void touch(self, int slot) noexcept nogil:
         """The host changed: to the front of the list, so that each host is in it once, however often it changes."""
         cdef Change* here = &self.changes[slot]
+        jobcloud_refresh(&self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], self.dimensions)
         self.changed += 1
         if self.newest != slot:
             if here.changed > 0:
@@ -1555,8 +1744,7 @@ cdef class Matcher:
         cdef int32_t claim = self.free_claim
         cdef int d
         for d in range(self.dimensions):
-            self.unclaimed[d, slot] -= need[d]
-            self.rows[slot, d] -= need[d]
+            self.unclaimed[slot, d] -= need[d]
         if key >= 0:
             self.paid[key, slot] += 1
         self.count_on_host(cls, slot, 1)
@@ -1589,8 +1777,8 @@ cdef class Matcher:
             self.paid[key, slot] -= 1
         held = self.need(cls, slot)
         for d in range(self.dimensions):
-            self.unclaimed[d, slot] -= by * held[d]
-            self.rows[slot, d] -= by * held[d]
+            self.unclaimed[slot, d] -= by * held[d]
+        jobcloud_refresh(&self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], self.dimensions)
         if key >= 0 and by > 0:
             self.paid[key, slot] += 1
         self.count_on_host(cls, slot, by)
@@ -1632,8 +1820,7 @@ cdef class Matcher:
             self.paid[key, slot] -= 1
         held = self.need(cls, slot)
         for d in range(self.dimensions):
-            self.unclaimed[d, slot] += held[d]
-            self.rows[slot, d] += held[d]
+            self.unclaimed[slot, d] += held[d]
         self.touch(slot)
         self.unlink(claim, slot)
         self.claim_slot[claim] = self.claim_class[claim] = NONE
@@ -1687,7 +1874,7 @@ cdef class Matcher:
         cdef int d
         cdef int at = self.class_rule[cls]
         for d in range(self.dimensions):
-            if self.total[d, slot] < self.first[cls, d]:
+            if self.total[slot, d] < self.first[cls, d]:
                 return False
         while at >= 0:
             if self.rules[at].weight == 0 and self.rules[at].attribute >= 0:
@@ -1759,11 +1946,9 @@ cdef class Matcher:
     cdef int _set_capacity(self, int slot, const int64_t[::1] amount) except -1:
         cdef int d
         for d in range(self.dimensions):
-            self.unclaimed[d, slot] += amount[d] - self.total[d, slot]
-            self.total[d, slot] = amount[d]
-            self.weight[d, slot] = WEIGHT_ONE // amount[d] if amount[d] > 0 else 0
-            self.rows[slot, d] = self.unclaimed[d, slot]
-            self.rows[slot, self.dimensions + d] = self.weight[d, slot]
+            self.unclaimed[slot, d] += amount[d] - self.total[slot, d]
+            self.total[slot, d] = amount[d]
+            self.rows[slot, 1 + PLANES * d + SCALE] = <int32_t>jobcloud_scale(amount[d])
         self.touch(slot)
         self.loosened += 1
         return 0
@@ -1776,9 +1961,10 @@ cdef class Matcher:
         count = ((max(count, 2 * old) - 1) // JOBCLOUD_BLOCK + 1 | 1) * JOBCLOUD_BLOCK
         self.grow_changes(count)
         self.rows = grown(self.rows, count, 0)
-        self.unclaimed = grown(self.unclaimed, count, 1)
-        self.total = grown(self.total, count, 1)
-        self.weight = grown(self.weight, count, 1)
+        self.unclaimed = grown(self.unclaimed, count, 0)
+        self.total = grown(self.total, count, 0)
+        self.planes = grown(self.planes, count, 1)
+        self.levels = grown(self.levels, count, 0)
         self.paid = grown(self.paid, count, 1)
         self.grouped = grown(self.grouped, count, 1)
         self.allowed = grown(self.allowed, count, 1)
@@ -1834,6 +2020,9 @@ cdef class Matcher:
             self.request[cls, d] = self.first[cls, d] = request[d]
             if key >= 0:
                 self.first[cls, d] += self.shared[key, d]
+        jobcloud_set_need(<Need*>&self.needs[cls, 0], &self.request[cls, 0], self.dimensions)
+        jobcloud_set_need(<Need*>&self.needs[cls, 3 * self.dimensions], &self.first[cls, 0], self.dimensions)
+        self.class_wide[cls] = max(np.asarray(self.first)[cls]) > INT32_MAX
         self.class_status[cls] = status
         self.class_key[cls] = key
         self.class_group[cls] = self._take_group(group[0])
@@ -1860,6 +2049,8 @@ cdef class Matcher:
         self.grow_tables(count)
         self.request = grown(self.request, count, 0)
         self.first = grown(self.first, count, 0)
+        self.needs = grown(self.needs, count, 0)
+        self.class_wide = grown(self.class_wide, count, 0)
         self.class_key = grown(self.class_key, count, 0)
         self.class_mask = grown(self.class_mask, count, 0)
         self.class_group = grown(self.class_group, count, 0)
@@ -2240,7 +2431,7 @@ cdef class Matcher:
     cdef object _nearest(self, int cls, int slot):
         cdef int key = self.class_key[cls]
         cdef bint pays = key >= 0 and self.paid[key, slot] == 0
-        available = np.asarray(self.unclaimed)[:, slot].clip(0)
+        available = np.asarray(self.unclaimed)[slot].clip(0)
         return Nearest(slot=slot, asked=self._needed(cls, slot), available=tuple(available.tolist()), pays_shared=pays)
 
     cdef object _state(self):
@@ -2261,7 +2452,7 @@ cdef class Matcher:
             fitness=np.array(self.weights),
             judged=np.array([self.judge is not None], dtype=np.int64),
             host_status=np.asarray(self.host_status)[:h].astype(np.int64),
-            host_capacity=np.ascontiguousarray(np.asarray(self.total)[:, :h].T),
+            host_capacity=np.asarray(self.total)[:h].copy(),
             class_status=status,
             class_key=np.where(keys >= 0, np.asarray(self.key_number)[keys], NONE),
             class_group=np.where(groups >= 0, np.asarray(self.group_number)[groups], NONE),
@@ -2349,8 +2540,9 @@ cdef int restore_claims(
     return 0
 
 
-cdef tuple _column(int64_t[:, ::1] table, int slot):
-    return tuple([table[d, slot] for d in range(table.shape[0])])
+cdef tuple _amounts_of(int64_t[:, ::1] table, int slot):
+    cdef Py_ssize_t d
+    return tuple([table[slot, d] for d in range(table.shape[1])])
 
 
 def _same(what, ours, theirs):

@@ -120,7 +120,7 @@ class Matcher:
     ``engine`` is for the compiled matcher, whose answers are the same with each; here it is checked and kept.
     """
 
-    def __init__(self, dimensions: int, *, engine: str = "index", fitness: Fitness = "pack") -> None:
+    def __init__(self, dimensions: int, *, engine: str = "index", fitness: Fitness = "even") -> None:
         self.dimensions = whole("dimensions", dimensions, 1, MAX_DIMENSIONS)
         self.engine = engine_name(engine)
         weights = zip(FITNESS, fitness_weights(fitness), strict=True)
@@ -506,13 +506,10 @@ class Matcher:
             if excess > 0 and rule.weight == 0:
                 return _INT32_MAX
             paid += rule.weight * (excess if rule.kind == "balance" else min(excess, 1))
-        per = [(2**52 // amount, d) for d, amount in enumerate(host.capacity) if amount > 0]
-        had = [free[d] * one >> 32 for one, d in per]
-        asked = [need[d] * one >> 32 for one, d in per]
-        left = [(free[d] - need[d]) * one >> 32 for one, d in per]
         if judged is not None:
             return judged + min(paid, MAX_PENALTY)
-        fitness = sum(weight * _part(name, had, asked, left) for name, weight in self._weights.items()) >> 10
+        view = _View(self.dimensions, host.capacity, free, need)
+        fitness = sum(weight * view.part(name) for name, weight in self._weights.items()) >> 10
         return fitness + min(paid, MAX_PENALTY)
 
     def _excess(self, known: _Class, rule: Rule, host: _Host) -> int:
@@ -768,23 +765,53 @@ class Matcher:
         return new
 
 
-def _part(name: str, had: list[int], asked: list[int], left: list[int]) -> int:
-    """One part of a score, from amounts in parts of 2**20 of the capacity; dimensions without one are out."""
-    if name == "pack":
-        return sum(left)
-    if name == "convex":
-        return sum(f + (f * f >> 20) + (f * f * f >> 40) for f in left) // 3
-    if name == "l2":
-        return sum(f * f >> 20 for f in left)
-    if name == "spread":
-        return sum(2**20 - f for f in left)
-    if name == "strand":
-        return sum(left) - len(left) * min(left, default=0)
-    if name == "dot":
-        return sum(2**20 - (f * n >> 20) for f, n in zip(had, asked, strict=True))
-    product = sum(f * n for f, n in zip(had, asked, strict=True))
-    squares = sum(f * f for f in had) * sum(n * n for n in asked)
-    return 2**20 - (product * product * 2**20 // squares if squares else 0)
+def _share(amount: int, capacity: int) -> int:
+    """``amount`` in parts of 2**20 of the capacity, from its 16 highest bits."""
+    bits, shift = max(capacity.bit_length(), 5), max(0, amount.bit_length() - 16)
+    return ((amount >> shift) * ((1 << (bits + 15)) // capacity)) >> (bits - 5 - shift)
+
+
+class _View:
+    """A host as a task's score sees it, in parts of 2**20 of the capacity; dimensions without capacity are out."""
+
+    def __init__(self, dimensions: int, capacity: list[int], free: list[int], need: list[int]) -> None:
+        known = [d for d in range(dimensions) if capacity[d] > 0]
+        self.dimensions = dimensions
+        self.untouched = free == capacity
+        self.unasked = [need[d] == 0 for d in known]
+        self.had = [_share(free[d], capacity[d]) for d in known]
+        self.asked = [_share(need[d], capacity[d]) for d in known]
+        self.left = [had - asked for had, asked in zip(self.had, self.asked, strict=True)]
+
+    def part(self, name: str) -> int:
+        """One part of the score."""
+        had, asked, left = self.had, self.asked, self.left
+        if name == "even":
+            return self._even()
+        if name == "pack":
+            return sum(left)
+        if name == "convex":
+            return sum(f + (f * f >> 20) + (f * f * f >> 40) for f in left) // 3
+        if name == "l2":
+            return sum(f * f >> 20 for f in left)
+        if name == "spread":
+            return sum(2**20 - f for f in left)
+        if name == "strand":
+            return sum(left) - len(left) * min(left, default=0)
+        if name == "dot":
+            return sum(2**20 - (f * n >> 20) for f, n in zip(had, asked, strict=True))
+        product = sum(f * n for f, n in zip(had, asked, strict=True))
+        squares = sum(f * f for f in had) * sum(n * n for n in asked)
+        return 2**20 - (product * product * 2**20 // squares if squares else 0)
+
+    def _even(self) -> int:
+        largest = max(self.had, default=0)
+        against = [had * (2**27 // largest) >> 20 if largest else 0 for had in self.had]  # in 128ths of the largest
+        askew = sum((asked >> 6) * (16 * a - 7 * 128) for asked, a in zip(self.asked, against, strict=True)) < 0
+        kept = sum(unasked and a > 0 for unasked, a in zip(self.unasked, against, strict=True))
+        spent = min(self.had, default=2**20) - min(self.left, default=2**20)
+        score = self.dimensions * 2**19 + spent - sum(self.asked) // 2 + 2**16 * kept
+        return score + (2**13 if self.untouched else 0) + (2**14 if askew else 0)
 
 
 def _may_use(known: _Class, slot: int) -> bool:

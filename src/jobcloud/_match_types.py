@@ -41,7 +41,7 @@ MAX_EXCESS: Final = 64  # tasks above the emptiest value that a soft balance sti
 ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher looks for a host; the answers are the same
 
 # What a score is made of (docs/matcher.md, "Fitness"), and the name for none of it: the lowest slot that fits.
-FITNESS: Final = ("pack", "convex", "l2", "spread", "strand", "dot", "align")
+FITNESS: Final = ("even", "pack", "convex", "l2", "spread", "strand", "dot", "align")
 FIRST: Final = "first"
 WHOLE_WEIGHT: Final = 1024
 MAX_WEIGHTS: Final = 4 * WHOLE_WEIGHT  # together; with it every score stays below 2**30
@@ -365,7 +365,7 @@ class State:
     """
 
     dimensions: int
-    fitness: Int64Array  # [7], the weights in the order of FITNESS
+    fitness: Int64Array  # [8], the weights in the order of FITNESS
     judged: Int64Array  # [1], 1 where the fitness is a function of the caller's, which is not stored
     host_status: Int64Array  # [H]
     host_capacity: Int64Array  # [H, D]
@@ -391,7 +391,7 @@ class State:
     group_limit: Int64Array  # [L, D]
 
 
-_MAGIC: Final = b"JCMATCH3"
+_MAGIC: Final = b"JCMATCH4"
 _HEADER_WORDS: Final = 10
 
 

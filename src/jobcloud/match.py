@@ -1,8 +1,8 @@
 """Tasks × hosts → placements, and a refusal with numbers for the rest: the matcher as a library.
 
 ``Matcher`` is the compiled one. ``PlainMatcher`` is its twin in plain Python with the same interface and, always, the
-same answers; it is chosen by whoever wires the program (``JOBCLOUD_PURE=1``), never silently in place of a broken
-build. The rules, the interface and an example stand in ``docs/matcher.md``.
+same answers; it is chosen by whoever wires the program (``JOBCLOUD_PURE_MATCHER=true``), never silently in place of a
+broken build. The rules, the interface and an example stand in ``docs/matcher.md``.
 """
 
 from typing import TypeAlias

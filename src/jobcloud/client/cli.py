@@ -85,7 +85,8 @@ def _version(wanted: bool) -> None:
 
 
 def _matcher() -> str:
-    if os.environ.get("JOBCLOUD_PURE") == "1":
+    # The setting pure_matcher, read as the server reads it; pydantic is not there in a bare install.
+    if os.environ.get("JOBCLOUD_PURE_MATCHER", "").lower() in ("1", "true", "t", "yes", "y", "on"):
         return "plain"
     if importlib.util.find_spec("jobcloud._match") is None:
         return "not built"

@@ -298,7 +298,7 @@ def show_cluster(use: Use) -> ClusterView:
     return ClusterView(
         framework_id=use.framework_id(),
         connected=use.loop.health().connected,
-        matcher=views.matcher_path(),
+        matcher=snapshot.matcher,
         version=jobcloud.__version__,
         agents=[views.agent_out(agent) for agent in sorted(agents, key=lambda agent: (agent.hostname, agent.id))],
         apps=len(snapshot.apps),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from jobcloud.errors import NotFound
 from jobcloud.explain import AgentView, Explanation
+from jobcloud.match import PlainMatcher
 from jobcloud.messages import Publish
 from jobcloud.model import DELIMITER, App, Executor, Firing, Job, JobState, Resources, Shard, ShardState, Step, Task
 from jobcloud.scheduler import Scheduler
@@ -54,6 +54,7 @@ class Snapshot:
     tasks: Mapping[str, Task]
     executors: Sequence[Executor]
     next_firings: Mapping[str, int]
+    matcher: Literal["compiled", "plain"]  # the twin in use
 
     def runs(self, job: str = "") -> list[Firing]:
         """The firings of a job, or all, the newest first."""
@@ -90,12 +91,8 @@ def take(scheduler: Scheduler) -> Snapshot:
         dict(scheduler.tasks),
         tuple(scheduler.executors.values()),
         {name: instant for name, instant in due.items() if instant is not None},
+        "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled",
     )
-
-
-def matcher_path() -> Literal["compiled", "plain"]:
-    """Which of the matcher's twins is in use."""
-    return "plain" if os.environ.get("JOBCLOUD_PURE") == "1" else "compiled"
 
 
 def app_view(snapshot: Snapshot, name: str) -> AppView:

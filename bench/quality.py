@@ -1,0 +1,200 @@
+"""How well each fitness rule packs: tasks in order of arrival, greedy, several seeds of each workload.
+
+    python bench/quality.py [--seeds N] [--out FILE] [RULE …]
+
+P100, P500, L10k, S and M are those of bench/fenzo_mix.py; the others are made here. Shown is the worst of the seeds,
+and the mean where they differ: of L10k the hosts used and their cpus over those demanded, of S and M the cpus used over
+those there are, of all others the percentage of the demand not placed, in the dimension that lacks most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import fenzo_mix
+
+from jobcloud.match import FITNESS, CompiledMatcher
+
+Ints = NDArray[np.int64]
+Task = tuple[int, ...]
+Mix = tuple[Ints, Ints]  # hosts and tasks, [n, D], in thousandths
+
+RULES: dict[str, str | dict[str, int]] = {name: name for name in (*FITNESS, "first")}
+RULES |= {"align+pack": {"align": 512, "pack": 512}, "strand+pack": {"strand": 900, "pack": 124}}
+
+
+def _cpus(chance: random.Random) -> int:
+    return chance.choices(fenzo_mix.CPUS, fenzo_mix.CPU_WEIGHTS)[0]
+
+
+def _memory(chance: random.Random, *times: int) -> int:
+    return 1_000 * chance.choices(fenzo_mix.MEMORY, fenzo_mix.MEMORY_WEIGHTS)[0] * chance.choice(times or (1,))
+
+
+def _until(hosts: list[Task], percent: int, tasks: Iterator[Task]) -> Mix:
+    """Tasks until the first dimension is demanded to ``percent``."""
+    left = [sum(amounts) * percent // 100 for amounts in zip(*hosts, strict=True)]
+    taken = []
+    for task in tasks:
+        left = [have - asked for have, asked in zip(left, task, strict=True)]
+        if min(left) < 0:
+            break
+        taken.append(task)
+    return np.array(hosts, dtype=np.int64), np.array(taken, dtype=np.int64)
+
+
+def _host(chance: random.Random, *gb_per_cpu: float) -> Task:
+    cpus = chance.choice((16, 32, 64))
+    return 1_000 * cpus, int(1_024_000 * cpus * chance.choice(gb_per_cpu))
+
+
+def _gpu_tasks(chance: random.Random, share: float) -> Iterator[Task]:
+    while True:
+        if chance.random() < share:
+            gpus = chance.choices((1, 2, 4), (70, 20, 10))[0]
+            yield 1_000 * gpus * chance.choice((4, 8, 12)), 8_192_000 * gpus * chance.choice((1, 2, 4)), 1_000 * gpus
+        else:
+            yield _cpus(chance), _memory(chance, 1, 2, 4, 8), 0
+
+
+def gpus(chance: random.Random) -> Mix:
+    """Three hosts in ten have gpus, one task in twelve wants some: gpus bind, and others must leave them alone."""
+    hosts = []
+    for _ in range(200):
+        if chance.random() < 0.3:
+            number = chance.choice((4, 8))
+            hosts.append((1_000 * number * chance.choice((8, 12, 16)), 32_768_000 * number, 1_000 * number))
+        else:
+            hosts.append((*_host(chance, 2, 4), 0))
+    return _until(hosts, 95, _gpu_tasks(chance, 0.08))
+
+
+def all_gpus(chance: random.Random) -> Mix:
+    """Each host has 2 to 8 gpus, one task in three wants some."""
+    hosts = [
+        (
+            1_000 * chance.choice((48, 64, 96, 128)),
+            262_144_000 * chance.choice((1, 2)),
+            1_000 * chance.choice((2, 4, 8)),
+        )
+        for _ in range(150)
+    ]
+    return _until(hosts, 95, _gpu_tasks(chance, 0.35))
+
+
+def disks(chance: random.Random) -> Mix:
+    """A disk that four tasks in ten ask for."""
+    hosts = [(*_host(chance, 1, 2), 1_000 * chance.choice((200, 500, 2_000))) for _ in range(200)]
+    sizes = (0, 0, 0, 0, 0, 0, 10_000, 20_000, 50_000, 100_000)
+    return _until(hosts, 95, iter(lambda: (_cpus(chance), _memory(chance), chance.choice(sizes)), None))
+
+
+def three(chance: random.Random) -> Mix:
+    """Cpus, memory and disk bind."""
+    hosts = []
+    for _ in range(200):
+        cpus, memory = _host(chance, 0.5, 1, 2)
+        hosts.append((cpus, memory, cpus * chance.choice((5, 10, 20))))
+    sizes, weights = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000), (20, 25, 25, 15, 10, 5)
+    tasks = iter(lambda: (_cpus(chance), _memory(chance), chance.choices(sizes, weights)[0]), None)
+    return _until(hosts, 95, tasks)
+
+
+def large(chance: random.Random) -> Mix:
+    """Twelve large hosts."""
+    hosts = []
+    for _ in range(12):
+        cpus = chance.choice((96, 128, 192))
+        hosts.append((1_000 * cpus, 512_000 * cpus * chance.choice((1, 2, 4))))
+    return _until(hosts, 97, iter(lambda: (_cpus(chance), _memory(chance)), None))
+
+
+def equal(chance: random.Random) -> Mix:
+    """Equal hosts of which two dimensions bind."""
+    return _until([(32_000, 34_432_000)] * 100, 97, iter(lambda: (_cpus(chance), _memory(chance)), None))
+
+
+def _fenzo(name: str) -> Callable[[random.Random], Mix]:
+    def mix(chance: random.Random) -> Mix:
+        hosts, tasks = fenzo_mix.workload(name, chance.randrange(1 << 30))
+        return np.array(hosts, dtype=np.int64) * [1, 1_000], np.array(tasks, dtype=np.int64) * [1, 1_000]
+
+    return mix
+
+
+MIXES: dict[str, Callable[[random.Random], Mix]] = {
+    **{name: _fenzo(name) for name in ("P100", "P500", "L10k", "S", "M")},
+    **{mix.__name__: mix for mix in (gpus, all_gpus, disks, three, large, equal)},
+}
+
+
+def placed(mix: Mix, fitness: str | dict[str, int]) -> NDArray[np.int32]:
+    hosts, tasks = mix
+    matcher = CompiledMatcher(hosts.shape[1], fitness=fitness)
+    for capacity in hosts:
+        matcher.add_host(capacity)
+    shapes, of_task = np.unique(tasks, axis=0, return_inverse=True)
+    classes = np.array([matcher.add_class(shape) for shape in shapes])
+    return matcher.match(classes[of_task.reshape(-1)])[0]
+
+
+def figures(name: str, mix: Mix, slots: NDArray[np.int32]) -> tuple[float, ...]:
+    hosts, tasks = mix
+    there = slots >= 0
+    if name == "L10k":
+        used = np.unique(slots[there])
+        missed = [1.0] if not there.all() else []
+        return (float(len(used)), float(hosts[used, 0].sum() / tasks[:, 0].sum()), *missed)
+    if name in ("S", "M"):
+        return (float(tasks[there, 0].sum() / hosts[:, 0].sum()),)
+    return (float((tasks[~there].sum(axis=0) / tasks.sum(axis=0)).max() * 100),)
+
+
+def cell(name: str, seeds: list[tuple[float, ...]]) -> str:
+    if name == "L10k":
+        return f"{max(s[0] for s in seeds):.0f} / {max(s[1] for s in seeds):.3f}"
+    values = [s[0] for s in seeds]
+    if name in ("S", "M"):
+        return f"{min(values):.4f}"
+    return "0" if max(values) == 0 else f"{max(values):.2f} ({np.mean(values):.2f})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("rules", nargs="*", metavar="RULE", help=f"of {', '.join(RULES)}; all if none is given")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.rules) - set(RULES):
+        parser.error(f"there is no rule {', '.join(sorted(unknown))}; there are {', '.join(RULES)}")
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    mixes = {name: [mix(random.Random(f"{name}/{seed}")) for seed in seeds] for name, mix in MIXES.items()}
+    lines = [f"| rule | {' | '.join(MIXES)} |", f"| --- |{' --- |' * len(MIXES)}"]
+    print(*lines, sep="\n", flush=True)
+    for rule in arguments.rules or RULES:
+        row = [
+            cell(name, [figures(name, mix, placed(mix, RULES[rule])) for mix in of_name])
+            for name, of_name in mixes.items()
+        ]
+        lines.append(f"| `{rule}` | {' | '.join(row)} |")
+        print(lines[-1], flush=True)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        note = " ".join((__doc__ or "").split("\n\n")[2].split())
+        head = f"# Packing quality, seeds {seeds[0]} to {seeds[-1]}\n\n{note}\n\n"
+        arguments.out.write_text(head + "\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
