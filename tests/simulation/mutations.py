@@ -12,20 +12,31 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+# Those of the scheduler, its loop, stores and driver, without real servers and without the simulator.
+UNIT_TESTS = tuple(
+    f"tests/test_{name}.py"
+    for name in ("scheduler", "ready", "release", "status", "offers", "launch", "records", "scheduler_weaknesses",
+                 "leader_faults", "loop", "loop_leadership", "store_contract", "sqlite", "zookeeper_journal",
+                 "mesos_wire", "model", "scheduler_props", "mesos_driver")
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """In `file`, `old` becomes `new`; it must be there exactly once."""
+    """In `file`, `old` becomes `new`; it must be there exactly once. `also` are further places of the same bug."""
 
     name: str
     file: str
     old: str
     new: str
+    also: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +141,12 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the executor's share is forgotten", "launch.py", "pool.cut(plan.resources), plan.spec", "(), plan.spec"),
     Mutation("every attempt is the first", "sharding.py", '"attempt": task.attempt,', '"attempt": 1,'),
     Mutation("fence tokens stand still", "sharding.py", '"fence": fence,', '"fence": 1,'),
-    Mutation("numbers start again", "repair.py", "for text in ids if (found", "for text in ids[:0] if (found"),
+    Mutation(
+        # Either of the two alone does no harm: the other is there for it.
+        "numbers start again in the same epoch", "repair.py",
+        "for text in ids if (found", "for text in ids[:0] if (found",
+        (("server/leader.py", "        if self._led:\n", "        if False:\n"),),
+    ),
     Mutation(
         "disabled marks are forgotten", "server/records.py",
         "if disabled},", "if not disabled},",
@@ -142,6 +158,90 @@ MUTATIONS: tuple[Mutation, ...] = (
         "offers are not given back", "adapters/mesos.py",
         'driver.declineOffer(ids(offer_ids), filters={"refuse_seconds": refuse_ms / 1000})', "pass",
     ),
+    Mutation(
+        "events of an earlier session count", "server/leader.py",
+        "case Arrived(event, None | self.session):", "case Arrived(event, _):",
+    ),
+    Mutation(
+        "the first write of a record counts", "server/leader.py",
+        "for write in writes}.values())", "for write in reversed(list(writes))}.values())",
+    ),
+    Mutation(
+        "a void framework id is used again", "server/leader.py",
+        "                self.connected = False\n                self._framework_id = \"\"\n",
+        "                self.connected = False\n",
+    ),
+    Mutation(
+        "a kill is sent once", "inquiries.py",
+        "        self.kills[task.id] = at + self._book.policy.kill_again_ms\n", "",
+    ),
+    Mutation(
+        "a launch in doubt is taken for lost", "rounds.py",
+        "if task is not None and event.certain:", "if task is not None:",
+    ),
+    Mutation(
+        "an executor is not stored", "rounds.py",
+        "            self._book.dirty[Kind.EXECUTOR, key] = executor\n", "",
+    ),
+    Mutation(
+        "a forgotten executor stays stored", "fleet.py",
+        "        self._book.dirty[Kind.EXECUTOR, key] = None\n", "",
+    ),
+    Mutation(
+        "a task that ended stays stored", "tasks.py",
+        "        self._book.dirty[Kind.TASK, task.id] = None\n", "",
+    ),
+    Mutation(
+        "old firings stay stored", "firings.py",
+        "            self._book.dirty[Kind.FIRING, firing_id] = None\n", "",
+    ),
+    Mutation(
+        "a back-off outlives the clock that began it", "firings.py",
+        "                self._book.queue.add(firing)\n        self.shorten_back_offs(at)\n",
+        "                self._book.queue.add(firing)\n",
+    ),
+    Mutation(
+        "an enabled job is considered by the clock alone", "commands.py",
+        "considered = max(at, self._book.states[job.name].considered_ms)", "considered = at",
+    ),
+    Mutation(
+        "a removed job leaves its refusal", "commands.py",
+        "(self._timetable.due, self._book.faults, self._rounds.refusals)", "(self._timetable.due, self._book.faults)",
+    ),
+    Mutation(
+        "an updated job starts beside its old run", "commands.py",
+        "        self._tasks.cancel(job.name, at, \"the job or its app was updated\")\n", "",
+    ),
+    Mutation(
+        "a lost agent's offers are used", "offers.py",
+        "        for offer_id in list(entry.offers):\n            self.drop_offer(offer_id)\n        entry.lost",
+        "        entry.lost",
+    ),
+    Mutation(
+        "a batch does not prove the epoch", "adapters/zookeeper.py",
+        "transaction.check(self._session.path(_EPOCH), epoch)", "transaction.check(self._session.path(_EPOCH), -1)",
+    ),
+    Mutation(
+        "a lost answer counts as done", "adapters/zookeeper.py",
+        "if witness is not None and self._came_through(witness, deadline):", "if witness is not None:",
+    ),
+    Mutation(
+        "apps and jobs of a large batch are not marked", "adapters/zookeeper.py",
+        "str(number).encode())] if folded else operations)", "str(number).encode())][:0] if folded else operations)",
+        (("adapters/zookeeper.py", "        image.unfold = _Unfold(number, 0, placed)\n", "        return True\n"),),
+    ),
+    Mutation(
+        "parts in use are swept up", "adapters/zookeeper.py",
+        "for name in (*files.parts, *files.marks) if name not in used]", "for name in (*files.parts, *files.marks)]",
+    ),
+    Mutation(
+        "cleaning loses what still counts", "adapters/zookeeper_journal.py",
+        "            moved.extend(kept)\n", "",
+    ),
+    Mutation(
+        "deletions are not journaled", "adapters/zookeeper_journal.py",
+        "if value is not None or place in self.where\n", "if value is not None\n",
+    ),
 )  # fmt: skip
 
 
@@ -149,19 +249,19 @@ def patched(mutation: Mutation, folder: Path) -> Path:
     """A copy of the source tree in `folder` with the bug in it. Raises ValueError where the place is not found."""
     source = folder / "src"
     shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "*.c"))
-    path = source / "jobcloud" / mutation.file
-    text = path.read_text()
-    if text.count(mutation.old) != 1:
-        raise ValueError(f"{mutation.name}: its place is in {mutation.file} {text.count(mutation.old)} times")
-    path.write_text(text.replace(mutation.old, mutation.new))
+    for file, old, new in ((mutation.file, mutation.old, mutation.new), *mutation.also):
+        path = source / "jobcloud" / file
+        text = path.read_text()
+        if text.count(old) != 1:
+            raise ValueError(f"{mutation.name}: its place is in {file} {text.count(old)} times")
+        path.write_text(text.replace(old, new))
     return source
 
 
 def caught(mutation: Mutation, folder: Path, most: int = 2_000, processes: int = 2) -> Caught:
     """Play up to `most` histories on the patched source, until one breaks a promise."""
-    source = patched(mutation, folder)
+    environment = _environment(patched(mutation, folder))
     command = [sys.executable, "-m", "tests.simulation", "--seeds", str(most), "--stop", "--processes", str(processes)]
-    environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     histories = re.search(r"^([0-9]+) histories", done.stdout, re.MULTILINE)
     if histories is None:
@@ -169,21 +269,62 @@ def caught(mutation: Mutation, folder: Path, most: int = 2_000, processes: int =
     return Caught(done.stdout.splitlines()[-1] if done.returncode else "", int(histories[1]))
 
 
+def noticed_by_unit_tests(mutation: Mutation, folder: Path, tests: Sequence[str] = UNIT_TESTS) -> str:
+    """The first of `tests` (ids or files) that fails on the patched source; "" where none does."""
+    environment = _environment(patched(mutation, folder))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not zookeeper and not mesos",
+    ]
+    done = subprocess.run([*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{mutation.name}: the unit tests cannot be run: {done.stdout[-2_000:]}")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return failed[1] if failed and done.returncode else ""
+
+
+def _environment(source: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutations", description=__doc__)
     parser.add_argument("--only", default="", help="those whose name holds this text")
     parser.add_argument("--most", type=int, default=2_000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--unit-tests", action="store_true", help="which of them the unit tests notice")
     asked = parser.parse_args()
+    if asked.unit_tests:
+        return _unit_tests(asked.only)
     survivors = 0
     for mutation in MUTATIONS:
         if asked.only in mutation.name:
             with tempfile.TemporaryDirectory(prefix="jobcloud.") as folder:
-                found = caught(mutation, Path(folder), asked.most)
+                found = caught(mutation, Path(folder), asked.most, asked.processes)
             survivors += not found.broken
             verdict = f"caught after {found.histories}: {found.broken[:110]}" if found.broken else "SURVIVED"
             print(f"{mutation.file:24} {mutation.name:44} {verdict}", flush=True)
     print(f"{survivors} of {len(MUTATIONS)} survived")
     return 1 if survivors else 0
+
+
+def _unit_tests(only: str) -> int:
+    chosen = [mutation for mutation in MUTATIONS if only in mutation.name]
+    noticed = 0
+    for mutation in chosen:
+        with tempfile.TemporaryDirectory(prefix="jobcloud.") as folder:
+            test = noticed_by_unit_tests(mutation, Path(folder))
+        noticed += bool(test)
+        print(f"{mutation.file:24} {mutation.name:44} {test or 'NOT NOTICED'}", flush=True)
+    print(f"{len(chosen) - noticed} of {len(chosen)} are not noticed by the unit tests")
+    return 0
 
 
 if __name__ == "__main__":

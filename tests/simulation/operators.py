@@ -66,6 +66,7 @@ class Operators:
         #: thing → what it may be now; more than one where a command got no clear answer
         self._may_be: dict[tuple[str, str], list[Any]] = {}
         self.triggered: dict[str, int] = {}
+        self.executors: dict[str, Resources] = {}  # hash of a package → what its executor uses
         self.killed: set[str] = set()  # tasks they asked the end of
         self.forgotten: set[str] = set()  # tasks they declared dead
         self.replacing: set[str] = set()  # jobs whose shards may be replaced while they are out of reach
@@ -126,8 +127,9 @@ class Operators:
             self._ask(("task", task_id), ABSENT, lambda at: ForgetTask(at, task_id, force=b % 4 == 0))
 
     def _put_app(self, name: str, version: int, replace: bool) -> None:
-        app = App(name, Package("http://h/p.zip", f"{version:064x}"), resources=Resources(200, 32_000),
-                  idle_timeout_ms=5_000)  # fmt: skip
+        package, need = f"{version:064x}", Resources(150 + 50 * version, 16_000 * (1 + version))
+        self.executors[package] = need
+        app = App(name, Package("http://h/p.zip", package), resources=need, idle_timeout_ms=5_000)
         self._ask(("app", name), app, lambda at: PutApp(at, app, replace))
 
     def put_job(self, a: int, b: int, replace: bool) -> None:

@@ -147,6 +147,7 @@ class Truth:
 
     def _launched(self, task: dict[str, Any]) -> None:
         task_id = task["task_id"]["value"]
+        self._executor_pays(task)
         if task_id in self.launched:
             self._world.violation(f"9: {task_id} is launched twice")
         self.launched.add(task_id)
@@ -160,6 +161,17 @@ class Truth:
         if payload["fence"] <= self.fences.get(place, 0):
             self._world.violation(f"9: the fence of {task_id} does not grow: {payload['fence']}")
         self.fences[place] = payload["fence"]
+
+    def _executor_pays(self, task: dict[str, Any]) -> None:
+        """What an executor uses it is charged for: Mesos' books are right only then."""
+        executor = base64.b64decode(task["executor"]["data"]).decode()
+        wanted = next((need for package, need in self._world.operators.executors.items() if package in executor), None)
+        charged = dict.fromkeys(("cpus", "mem"), 0.0)
+        for one in task["executor"].get("resources", ()):
+            if one["name"] in charged:
+                charged[one["name"]] += one["scalar"]["value"]
+        if wanted is None or (charged["cpus"], charged["mem"]) != (wanted.cpus / 1_000, wanted.mem / 1_000):
+            self._world.violation(f"4: the executor of {task['task_id']['value']} uses {wanted}, charged is {charged}")
 
     def end_of(self, task_id: str) -> str:
         """What became of a task: how it ended, "runs" or "never ran"."""

@@ -105,11 +105,6 @@ class SimCore(Scheduler):
         self.process.point(f"decided {type(event).__name__}")
         return effects
 
-    def _kill(self, task: Task, at: int) -> None:
-        if self.process is not None:
-            self.process.world.operators.killed.add(task.id)
-        super()._kill(task, at)
-
 
 class SimSession:
     """One subscription at the master, in place of `mesos_link.Session`."""
@@ -484,7 +479,14 @@ class Process:
         matcher: Any = WatchedMatcher
         core = SimCore(POLICY, restored, epoch, at, matcher)
         core.process = self
-        self.world.operators.killed.update(task.id for task in core.tasks.values() if task.kill_ms)
+        killed, kill = self.world.operators.killed, core._tasks.kill
+        killed.update(task.id for task in core.tasks.values() if task.kill_ms)
+
+        def noted(task: Task, at: int) -> None:
+            killed.add(task.id)
+            kill(task, at)
+
+        core._tasks.kill = noted  # type: ignore[method-assign]
         return core
 
     def _tell(self, notice: Publish) -> None:
