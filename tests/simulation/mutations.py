@@ -88,8 +88,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        self.tasks = whole.tasks\n", "        self.tasks = {}\n",
     ),
     Mutation(
-        "a stray lives on", "tasks.py",
-        "            self._book.out.append(Kill(update.task_id, update.agent_id))\n", "",
+        "a stray lives on", "inquiries.py",
+        "            self._book.out.append(Kill(task_id, agent_id))\n", "",
     ),
     Mutation(
         "a kill is not stored", "tasks.py",
@@ -102,9 +102,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "missed firings are passed over in silence", "timetable.py",
-        "            self._missed(job, due, considered, at)\n", "",
+        "            self._missed(job, schedule, due, considered, at)\n", "",
     ),
-    Mutation("forget the retry", "release.py", "if not never_ran and not failover:", "if not never_ran:"),
+    Mutation("forget the retry", "release.py", "if not never_ran and not failover and", "if not never_ran and"),
     Mutation("residents stay away", "release.py", "    if daemon:\n", "    if daemon and end is not End.FAILED:\n"),
     Mutation(
         "what is out of reach is replaced at once", "status.py",

@@ -166,11 +166,11 @@ class Truth:
         """What an executor uses it is charged for: Mesos' books are right only then."""
         executor = base64.b64decode(task["executor"]["data"]).decode()
         wanted = next((need for package, need in self._world.operators.executors.items() if package in executor), None)
-        charged = dict.fromkeys(("cpus", "mem"), 0.0)
+        charged = dict.fromkeys(("cpus", "mem"), 0)
         for one in task["executor"].get("resources", ()):
             if one["name"] in charged:
-                charged[one["name"]] += one["scalar"]["value"]
-        if wanted is None or (charged["cpus"], charged["mem"]) != (wanted.cpus / 1_000, wanted.mem / 1_000):
+                charged[one["name"]] += round(one["scalar"]["value"] * 1_000)
+        if wanted is None or (charged["cpus"], charged["mem"]) != (wanted.cpus, wanted.mem):
             self._world.violation(f"4: the executor of {task['task_id']['value']} uses {wanted}, charged is {charged}")
 
     def end_of(self, task_id: str) -> str:
