@@ -38,6 +38,10 @@ class Fleet:
             del self.load[key]
             self.idle[key] = at
 
+    def clock_was_set_back(self, at: int) -> None:
+        """Nothing has idled since a time that is yet to come."""
+        self.idle = {key: min(since, at) for key, since in self.idle.items()}
+
     def sweep(self, at: int) -> None:
         for key, since in list(self.idle.items()):
             if at - since > self._longest_idle_ms(self._book.executors[key]):

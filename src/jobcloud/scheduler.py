@@ -293,6 +293,7 @@ class Scheduler:
         self._inquiries.clock_was_set_back(at)
         self._rounds.clock_was_set_back(at)
         self._drains.clock_was_set_back()
+        self._fleet.clock_was_set_back(at)
         self._tasks.look_again()
         self.cluster.age_offers_from(at)
         self._firings.shorten_back_offs(at)
