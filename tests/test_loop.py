@@ -43,6 +43,7 @@ from jobcloud.messages import (
 )
 from jobcloud.model import JobState
 from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.server import records
 from jobcloud.server.leader import Arrived, CoreFailed, Leader, Order, merge
 from jobcloud.server.loop import Health, Loop, Pace, Phase
 from jobcloud.server.records import Restored
@@ -395,6 +396,21 @@ def test_a_superseded_leader_does_not_subscribe_again(leader: Leader[FakeCore], 
     MemoryStore(world.server).acquire()
     with pytest.raises(Fenced):
         leader.reload()
+
+
+def test_who_starts_over_loads_only_once_nobody_else_can_write(leader: Leader[FakeCore], world: World) -> None:
+    """It may stand still between any two requests, and another lead meanwhile: even one write of that one counts."""
+
+    def meanwhile(self: RecordingStore) -> int:
+        other = MemoryStore(world.server)
+        written = [StoredWrite(Kind.JOB_STATE, "of-another", records.encode(Kind.JOB_STATE, JobState(NOW)))]
+        other.write(other.acquire(), written)
+        return MemoryStore(world.server).acquire()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecordingStore, "acquire", meanwhile)
+        leader.reload()
+    assert "of-another" in leader.core.restored.job_states
 
 
 def test_events_of_an_earlier_session_are_void(leader: Leader[FakeCore], world: World) -> None:

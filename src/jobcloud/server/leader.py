@@ -153,12 +153,14 @@ class Leader(Generic[CoreT]):
 
     def reload(self) -> None:
         """Start over from what is stored, as the leader that we must still be. Raises StoreError."""
+        if self._led:
+            # A core makes ids from its epoch and a count that begins anew: a further core needs a further epoch, and
+            # the state as it is once nobody else can change it. But not the place of who has taken ours.
+            self._store.write(self.epoch, ())
+            self.epoch = self._store.acquire()
         restored = records.restore(self._store.load())
         # Who would subscribe as a former leader would cut off the present one.
         self._store.write(self.epoch, ())
-        if self._led:
-            # A core makes ids from its epoch and a count that begins anew: a further core needs a further epoch.
-            self.epoch = self._store.acquire()
         self._led = True
         self.core = self._restore(restored, self.epoch, self._now_ms())
         self._ticked_ms, self._planned_ms = 0, self._now_ms()
