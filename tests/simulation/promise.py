@@ -67,8 +67,9 @@ class Truth:
     def started(self, run: Run) -> None:
         self._world.note(f"executor runs {run.task_id}")
         others = self.running.setdefault((run.job, run.item), [])
+        counted = 1 + sum(not self._replaced(other) for other in others)
         for other in others:
-            why = self._replaced(other) or self._beside(run, other, len(others) + 1)
+            why = self._replaced(other) or self._beside(run, other, counted)
             if not why:
                 self._world.violation(f"1: {run.job}/{run.item} runs twice: {other.task_id} and {run.task_id}")
             self.overlaps.append(f"{other.task_id} and {run.task_id}: {why}")
