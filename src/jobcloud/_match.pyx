@@ -205,7 +205,8 @@ cdef extern from *:
     }
 
     /* Copy the row of a host to the planes. */
-    static void jobcloud_spread(int32_t *planes, int32_t *levels, size_t stride, const int32_t *row, int host, int dimensions)
+    static void jobcloud_spread(
+        int32_t *planes, int32_t *levels, size_t stride, const int32_t *row, int host, int dimensions)
     {
         levels[host] = row[0];
         for (int i = 0; i < PLANES * dimensions; i++)
@@ -376,7 +377,8 @@ cdef extern from *:
             JOBCLOUD_EACH
                 out[i] += payers[i] == 0 ? JOBCLOUD_PAYS : 0;
         for (int d = 0; d < view->dimensions; d++, planes += PLANES * view->stride) {
-            const int32_t *restrict amount = planes + FREE * view->stride, *restrict share = planes + SHARE * view->stride;
+            const int32_t *restrict amount = planes + FREE * view->stride;
+            const int32_t *restrict share = planes + SHARE * view->stride;
             const uint32_t *restrict scale = (const uint32_t *)(planes + SCALE * view->stride);
             const jobcloud_need request = view->request[d], first = view->first[d];
             if (payers && first.amount != request.amount)
@@ -1240,7 +1242,8 @@ cdef class Matcher:
                 self.host_open, self.host_count, self.host_exclusive, self.value_of,
             ],
             "classes": [
-                self.request, self.first, self.needs, self.class_wide, self.class_status, self.class_key, self.class_mask, self.class_claims,
+                self.request, self.first, self.needs, self.class_wide, self.class_status, self.class_key,
+                self.class_mask, self.class_claims,
                 self.class_refused, self.class_group, self.class_most, self.shared, self.key_number, self.key_classes,
                 self.paid, self.group_number, self.group_classes, self.group_limited, self.group_limit,
                 self.group_used, self.grouped, self.allowed, self.group_claims, self.group_rule, self.group_spread,
@@ -1378,7 +1381,8 @@ cdef class Matcher:
         for host in sorted(changed):
             self.judgements += 1
             self.judged[cls, host] = judgement(
-                self.judge, cls, host, self._needed(cls, host), _amounts_of(self.unclaimed, host), _amounts_of(self.total, host)
+                self.judge, cls, host, self._needed(cls, host), _amounts_of(self.unclaimed, host),
+                _amounts_of(self.total, host)
             )
         self.judged_seen[cls] = self.changed
         return 0
