@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/planning/*.pyx) $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-quality match-soak cron-soak simulate simulate-mutations soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-quality bench-plan match-soak cron-soak simulate simulate-mutations soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -72,6 +72,10 @@ bench: $(VENV)/.tests
 # The matcher's ratios to its yardsticks and the scores it computes: fails where either got worse.
 bench-gate: $(VENV)/.tests
 	$(BIN)/python bench/gate.py $(ARGS)
+
+# The planner beside the bound of the configuration LP, on batches of few shapes; some minutes.
+bench-plan: $(VENV)/.tests
+	$(BIN)/python bench/bench_plan.py --out bench/results/plan.md $(ARGS)
 
 # How well each fitness rule packs, over workloads and seeds: the table that the default was chosen from.
 bench-quality: $(VENV)/.tests

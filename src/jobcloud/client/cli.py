@@ -510,6 +510,91 @@ def next_firings(
     render.show_table(("FIRES", ""), rows, "never, until the end of 2099")
 
 
+@cli.command("plan")
+def plan_capacity(
+    hosts: Annotated[Path | None, typer.Option(metavar="FILE", help="The hosts there are, as CSV (-: stdin).")] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=AMOUNT,…", help="A type: how many? cpus=64,mem_mb=131072,price=900; repeatable."),
+    ] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="The agents of the running cluster.")] = False,
+    tasks: Annotated[Path | None, typer.Option(metavar="FILE", help="The demand, as CSV (-: stdin).")] = None,
+    manifest: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="The jobs of an app's manifest; repeatable.")
+    ] = None,
+    jobs: Annotated[bool, typer.Option("--jobs", help="The jobs that are registered.")] = False,
+    how_many: Annotated[
+        bool, typer.Option("--how-many", help="The rows of --hosts are types, each to be had in any number.")
+    ] = False,
+    run_times: Annotated[Path | None, typer.Option(metavar="FILE", help="CSV: job,seconds of a run.")] = None,
+    run_time: Annotated[float, typer.Option(min=0.001, max=2_592_000, help="Seconds, of other jobs.")] = 600.0,
+    all_at_once: Annotated[bool, typer.Option("--all-at-once", help="Every job at once, not the peak.")] = False,
+    day: Annotated[str, typer.Option(help="First day to look at; today.")] = "",
+    days: Annotated[int, typer.Option(min=1, max=31, help="How many days.")] = 1,
+    zone: Annotated[str, typer.Option(help="Where the day begins: a name of the tz database.")] = "UTC",
+    fail: Annotated[list[int] | None, typer.Option(min=0, help="After so many hosts fail; repeatable. 1.")] = None,
+    fail_by: Annotated[str, typer.Option(metavar="ATTRIBUTE", help="What fails as a whole.")] = "zone",
+    more: Annotated[list[str] | None, typer.Option(metavar="JOB", help="How much more of it fits; repeatable.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="Time to find better answers.")] = 30.0,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture: .png, .svg or .html.")] = None,
+    placement: Annotated[Path | None, typer.Option(metavar="FILE", help="Write job,host of each task as CSV.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether a demand fits, how many hosts it takes, what a failure does. docs/planning.md. Ends with 1 if not."""
+    from jobcloud.client import planning, render
+    from jobcloud.planning.plan import Question, document, make_plan
+
+    _one_of({"--hosts": hosts, "--host": host, "--cluster": cluster})
+    _one_of({"--tasks": tasks, "--manifest": manifest, "--jobs": jobs})
+    if plot:
+        from jobcloud.planning import plot as drawing
+
+        drawing.check_path(plot)
+    when = planning.When(planning.day_of(day, zone), days, run_time, all_at_once)
+    with planning.progress_bar() as progress:
+        if hosts:
+            there = planning.hosts_of_table(hosts, how_many=how_many)
+        elif host:
+            there = planning.hosts_of_type(host)
+        else:
+            with _client() as client:
+                there = planning.hosts_of_cluster(client)
+        capacity = planning.capacity_of(there)
+        if tasks:
+            asked = planning.demand_of_table(tasks, capacity)
+        else:
+            if manifest:
+                found, apps, times = planning.manifest_jobs(manifest)
+            else:
+                with _client() as client:
+                    found, apps, times = planning.registered_jobs(client)
+            times |= planning.run_times(run_times) if run_times else {}
+            source = "the manifest" if manifest else "the registered jobs"
+            asked = planning.demand_of_jobs(source, found, apps, times, when, capacity, progress)
+        problem = planning.problem_of(there, asked)
+        failures = tuple(fail) if fail else (1,)
+        question = Question(there.how_many, failures, fail_by, tuple(more or ()), seconds)
+        with planning.solver_silenced():
+            plan = make_plan(problem, question, progress)
+    if plot:
+        drawing.draw(plan, plot, planning.cut_load(asked.load, asked, problem), zone)
+    if placement:
+        planning.write_placement(plan, placement)
+    if as_json:
+        render.show_json(document(plan) | planning.peak_document(asked))
+    else:
+        planning.show(plan, asked, zone)
+    if not plan.fits:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _one_of(options: dict[str, object]) -> None:
+    given = [name for name, value in options.items() if value]
+    if len(given) != 1:
+        problem = f"{' and '.join(given)} contradict each other" if given else "is missing"
+        raise ConfigError(problem, field=", ".join(options), fix="give one of them")
+
+
 def _find_task(client: Client, text: str) -> Json:
     """The task meant: by id, by JOB/SHARD (the newest of it), by JOB (the newest), by how its id begins."""
     job, _, item = text.partition("/")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobcloud.planning._pack import RULES, Packer
 from jobcloud.planning.bounds import Bound, lower_bound
@@ -59,12 +60,27 @@ class Packing:
         np.add.at(table, (self.host_of[placed], problem.kind_of_tasks()[placed]), 1)
         return table
 
+    def free(self, problem: Problem) -> Int64s:
+        """int64[H, D]: what every host has left, shared amounts paid."""
+        left = problem.capacity[self.hosts].copy()
+        placed = self.host_of >= 0
+        places, kinds = self.host_of[placed], problem.kind_of_tasks()[placed]
+        np.subtract.at(left, places, problem.request[kinds])
+        keys = problem.kind_key[kinds]
+        payers = np.unique(np.stack((places[keys >= 0], keys[keys >= 0])), axis=1)
+        np.subtract.at(left, payers[0], problem.shared[payers[1]])
+        return left
+
+    def without(self, hosts: Int64s) -> Packing:
+        """The same without some hosts; their tasks run nowhere."""
+        kept = np.setdiff1d(np.arange(len(self.hosts)), hosts)
+        number = np.full(len(self.hosts) + 1, -1, dtype=np.int32)
+        number[kept] = np.arange(len(kept), dtype=np.int32)
+        return Packing(self.hosts[kept], number[self.host_of])
+
     def compact(self) -> Packing:
         """Without the hosts that hold nothing."""
-        used = np.unique(self.host_of[self.host_of >= 0])
-        number = np.full(len(self.hosts) + 1, -1, dtype=np.int32)
-        number[used] = np.arange(len(used), dtype=np.int32)
-        return Packing(self.hosts[used], number[self.host_of])
+        return self.without(np.setdiff1d(np.arange(len(self.hosts)), self.host_of))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +133,15 @@ def place(
     start: Packing | None = None,
     seconds: float = 10.0,
     seed: int = 1,
+    move: bool = True,
     progress: Progress | None = None,
 ) -> Packing:
-    """As much of the demand as can be found room for on given hosts (int32[H], the kind of each)."""
+    """As much of the demand as can be found room for on given hosts (int32[H], the kind of each).
+
+    `start` says where tasks are already; without `move` they stay there, and the others take what room there is.
+    """
     clock = _Clock(seconds, progress)
-    return _place(problem, hosts, clock, clock.end, seed, start)
+    return _place(problem, hosts, clock, clock.end if move else 0.0, seed, start)
 
 
 def fewest(
@@ -160,15 +180,24 @@ def _place(
     packer = Packer(problem, capacity, hosts, weight, seed)
     if start is not None:
         packer.assign(np.ascontiguousarray(start.host_of, dtype=np.int32))
-    for kind in order:
+    waiting = np.bincount(problem.kind_of_tasks()[packer.placement() < 0], minlength=len(problem.task_kinds))
+    for kind in order[waiting[order] > 0]:
         packer.place(int(kind), _DOT)
-    return Packing(hosts, _improved(problem, packer, size, clock, until))
+    return Packing(hosts, _improved(problem, hosts, packer, size, clock, until))
 
 
-def _improved(problem: Problem, packer: Packer, size: Floats, clock: _Clock, until: float) -> Int32s:
+def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
+    """bool[K]: whether a task of the kind fits any of the hosts, were it empty; for others no room is looked for."""
+    able = np.zeros(len(problem.task_kinds), dtype=np.bool_)
+    for kind in np.unique(hosts):
+        able |= (problem.needs() <= problem.capacity[kind]).all(axis=1) & (problem.allowed[:, kind] > 0)
+    return able
+
+
+def _improved(problem: Problem, hosts: Int32s, packer: Packer, size: Floats, clock: _Clock, until: float) -> Int32s:
     """The best placement that ejecting finds: the least size left without a host."""
     kinds = problem.kind_of_tasks()
-    waiting = np.flatnonzero(packer.placement() < 0)
+    waiting = np.flatnonzero((packer.placement() < 0) & _able(problem, hosts)[kinds])
     pool: Int32s = waiting[np.argsort(size[kinds[waiting]], kind="stable")].astype(np.int32)
     best, least = packer.placement(), float(size[kinds[pool]].sum())
     shuffles = _SHUFFLES if problem.tasks < _MANY_TASKS else 0
@@ -201,20 +230,10 @@ def _sizes(problem: Problem, capacity: Int64s, weight: Floats) -> Floats:
 
 
 def _suitable(problem: Problem, kind: int) -> Problem:
-    """The same demand, of which only what can run on the kind counts: `first` and `job_first` leave the rest out."""
-    from dataclasses import replace
-
-    need = (
-        problem.request + np.where(problem.kind_key[:, None] >= 0, problem.shared[problem.kind_key], 0)
-        if len(problem.shared)
-        else problem.request
-    )
-    able = (need <= problem.capacity[kind]).all(axis=1) & (problem.allowed[:, kind] > 0)
+    """The same demand, of which only what can run on the kind counts."""
+    able = (problem.needs() <= problem.capacity[kind]).all(axis=1) & (problem.allowed[:, kind] > 0)
     able &= problem.most[problem.kind_job] > 0
-    counts = np.where(able, problem.counts, 0)
-    first = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    starts = np.searchsorted(problem.kind_job, np.arange(len(problem.jobs) + 1))
-    return replace(problem, first=first, job_first=first[starts].copy())
+    return problem.with_counts(np.where(able, problem.counts, 0))
 
 
 def _widened(problem: Problem, part: Problem, packing: Packing) -> Packing:
@@ -293,10 +312,7 @@ def _descend(problem: Problem, kind: int, best: Packing, bound: int, clock: _Clo
 def _dropped(packing: Packing, hosts: int) -> Packing:
     """The same on fewer hosts: those that hold the fewest tasks are given up, and their tasks have none."""
     held = np.bincount(packing.host_of[packing.host_of >= 0], minlength=len(packing.hosts))
-    kept = np.sort(np.argsort(-held, kind="stable")[:hosts])
-    number = np.full(len(packing.hosts) + 1, -1, dtype=np.int32)
-    number[kept] = np.arange(len(kept), dtype=np.int32)
-    return Packing(packing.hosts[kept], number[packing.host_of])
+    return packing.without(np.argsort(-held, kind="stable")[hosts:])
 
 
 # --------------------------------------------------------------------------------------------------- from the LP
@@ -370,14 +386,10 @@ def _laid_out(
 
 def _rest_placed(problem: Problem, start: Packing, clock: _Clock, until: float, seed: int) -> Packing:
     """The start's full hosts stay as they are; the rest is a smaller problem on the empty ones."""
-    from dataclasses import replace
-
     left = start.host_of < 0
     kinds = problem.kind_of_tasks()
     counts = np.bincount(kinds[left], minlength=len(problem.task_kinds))
-    first = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    starts = np.searchsorted(problem.kind_job, np.arange(len(problem.jobs) + 1))
-    rest = replace(problem, first=first, job_first=first[starts].copy())
+    rest = problem.with_counts(counts)
     taken = int(start.host_of.max()) + 1
     found = _place(rest, start.hosts[taken:], clock, until, seed)
     host_of = start.host_of.copy()

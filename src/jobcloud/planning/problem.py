@@ -7,7 +7,7 @@ speaks of are told apart by nobody, so their equal tasks are one kind as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -30,6 +30,13 @@ class Part(NamedTuple):
 
     name: str
     copies: int
+
+
+class Source(NamedTuple):
+    """Where amounts come from, and the order they are in."""
+
+    name: str
+    dimensions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,23 @@ class Problem:
         """Whether any job says who may stand beside it."""
         return bool(len(self.rules[1]))
 
+    def with_counts(self, counts: Int64s) -> Problem:
+        """The same kinds with other numbers of tasks, int64[K]."""
+        first = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        starts = np.searchsorted(self.kind_job, np.arange(len(self.jobs) + 1))
+        kinds = tuple(
+            kind if kind.copies == copies else replace(kind, copies=int(copies))
+            for kind, copies in zip(self.task_kinds, counts.tolist(), strict=True)
+        )
+        return replace(self, first=first, job_first=first[starts].copy(), task_kinds=kinds)
+
+    def needs(self) -> Int64s:
+        """int64[K, D]: what a task of each kind takes of an empty host, its shared amount included."""
+        if not len(self.shared):
+            return self.request
+        paid = np.where(self.kind_key[:, None] >= 0, self.shared[self.kind_key], 0)
+        return np.asarray(self.request + paid)
+
     def kind_of_tasks(self) -> Int32s:
         """int32[tasks]"""
         return np.repeat(np.arange(len(self.task_kinds), dtype=np.int32), self.counts)
@@ -152,24 +176,40 @@ def build(
     )
 
 
-def from_tables(hosts: HostTable, tasks: TaskTable) -> Problem:
-    """Raises ConfigError where tasks ask for what no host table speaks of."""
-    dimensions = tasks.dimensions
-    used = [d for d in range(len(dimensions)) if any(row.amounts[d] for row in tasks.rows)]
-    unknown = [dimensions[d] for d in used if dimensions[d] not in hosts.dimensions]
+def join(
+    there: Source,
+    hosts: Iterable[HostKind],
+    asked: Source,
+    tasks: Sequence[TaskKind],
+    shared: Mapping[str, tuple[int, ...]] | None = None,
+) -> Problem:
+    """The problem of two sources in the dimensions that any task asks for.
+
+    Raises ConfigError where tasks ask for what the hosts say nothing of.
+    """
+    rows = [kind.request for kind in tasks] + list((shared or {}).values())
+    used = [d for d in range(len(asked.dimensions)) if any(row[d] for row in rows)]
+    names = [asked.dimensions[d] for d in used]
+    unknown = [name for name in names if name not in there.dimensions]
     if unknown:
-        fix = f"add a column {unknown[0]} to {hosts.source}, or drop it from {tasks.source}"
-        raise ConfigError(
-            f"{hosts.source} says nothing of {unknown[0]}, which tasks ask for", field=unknown[0], fix=fix
-        )
-    places = [hosts.dimensions.index(dimensions[d]) for d in used]
+        problem = f"{there.name} says nothing of {unknown[0]}, which {asked.name} asks for"
+        raise ConfigError(problem, field=unknown[0], fix=f"say how much {unknown[0]} the hosts have")
+    at = [there.dimensions.index(name) for name in names]
     return build(
-        [dimensions[d] for d in used],
-        (
-            HostKind(row.id, tuple(row.amounts[at] for at in places), row.attributes, row.copies, row.price)
-            for row in hosts.rows
-        ),
-        (TaskKind(row.job, tuple(row.amounts[d] for d in used), row.copies, row.rules) for row in tasks.rows),
+        names,
+        [replace(kind, capacity=tuple(kind.capacity[d] for d in at)) for kind in hosts],
+        [replace(kind, request=tuple(kind.request[d] for d in used)) for kind in tasks],
+        {name: tuple(amounts[d] for d in used) for name, amounts in (shared or {}).items()},
+    )
+
+
+def from_tables(hosts: HostTable, tasks: TaskTable) -> Problem:
+    """All tasks of a table on the hosts of another. Raises ConfigError as `join` does."""
+    return join(
+        Source(hosts.source, hosts.dimensions),
+        (HostKind(row.id, row.amounts, row.attributes, row.copies, row.price) for row in hosts.rows),
+        Source(tasks.source, tasks.dimensions),
+        [TaskKind(row.job, row.amounts, row.copies, row.rules) for row in tasks.rows],
     )
 
 

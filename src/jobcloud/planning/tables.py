@@ -106,6 +106,44 @@ def read_tasks(path: Path) -> TaskTable:
     return TaskTable(table.name, table.dimensions, rows)
 
 
+def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines of any other CSV file as (line, text by column). Raises BadTable, also where a column is missing."""
+    table = _Table(path, columns)
+    with table.opened() as file:
+        for cells in table.cells(file):
+            yield table.line, {name: cells[at].strip() for name, at in table.columns.items()}
+    table.finish(1, "")
+
+
+def parse_amount(text: str, field: str) -> int:
+    """A number as int thousandths. Raises BadTable."""
+    problem, fix, thousandths = _thousandths(text, 1_000)
+    if problem:
+        raise BadTable(problem, field=field, fix=fix or "digits, with a point before decimals")
+    return thousandths
+
+
+def _thousandths(text: str, scale: int) -> tuple[str, str, int]:
+    """(what is wrong with it or nothing, the fix where it is not about the column, in whole `scale`-ths)."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if number.is_nan() or number.is_infinite():
+        return f"{text!r:.60} is no number", "", 0
+    if number < 0:
+        return f"{text!r:.60} is negative", "0 or more", 0
+    if number > MAX_NUMBER:
+        return f"{text!r:.60} is out of range", f"at most {MAX_NUMBER:,}", 0
+    try:
+        scaled = _EXACT.multiply(number, Decimal(scale))
+    except Inexact:
+        scaled = Decimal("0.5")
+    if scaled != scaled.to_integral_value():
+        return f"{text!r:.60} is too fine", "at most three decimals" if scale == 1_000 else "a whole number", 0
+    return "", "", int(scaled)
+
+
 class _Fault(Exception):
     """One cell is wrong; the row is given up and the reading goes on."""
 
@@ -113,12 +151,13 @@ class _Fault(Exception):
 class _Table:
     """One file while it is read. Rows repeat a lot in such files, so what is alike is understood once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, required: tuple[str, ...] = _REQUIRED) -> None:
         self.path = path
+        self._required = required
         self.name = "standard input" if str(path) == STDIN else str(path)
         self.dimensions: tuple[str, ...] = ()
         self.line = 1
-        self._columns: dict[str, int] = {}
+        self.columns: dict[str, int] = {}
         self._attributes: dict[str, int] = {}
         self._seen: set[str] = set()
         self._numbers: dict[tuple[str, int], int] = {}
@@ -144,10 +183,10 @@ class _Table:
                 if rows >= MAX_ROWS:
                     fix = "give equal tasks or hosts one row with a count"
                     raise BadTable(f"there are more than {MAX_ROWS:,} rows", field=self._where(""), fix=fix)
-                if len(cells) == len(self._columns):
+                if len(cells) == len(self.columns):
                     yield cells
                 elif cells:
-                    problem = f"it has {len(cells)} fields, the first line {len(self._columns)}"
+                    problem = f"it has {len(cells)} fields, the first line {len(self.columns)}"
                     self._note(problem, "", "one field for each column; texts with commas in double quotes")
         except UnicodeDecodeError as error:
             raise BadTable(
@@ -194,30 +233,30 @@ class _Table:
 
     def _header(self, names: list[str]) -> None:
         double = [name for name in names if names.count(name) > 1]
-        missing = [name for name in _REQUIRED if name not in names]
+        missing = [name for name in self._required if name not in names]
         if double:
             raise BadTable("is there twice", field=f"{self.name}, line 1, column {double[0]}", fix="drop one")
         if missing:
-            fix = "the first line names the columns: id,cpus,mem_mb and any further ones"
+            fix = f"the first line names the columns: {','.join(self._required)} and any further ones"
             problem = f"{'is' if len(missing) == 1 else 'are'} missing"
             raise BadTable(problem, field=f"{self.name}, line 1, column {', '.join(missing)}", fix=fix)
         if not all(names):
             raise BadTable(
                 "has no name", field=f"{self.name}, line 1, column {names.index('') + 1}", fix="name or drop it"
             )
-        self._columns = {name: at for at, name in enumerate(names)}
+        self.columns = {name: at for at, name in enumerate(names)}
         self._attributes = {
-            name.removeprefix(_ATTRIBUTE): at for name, at in self._columns.items() if name.startswith(_ATTRIBUTE)
+            name.removeprefix(_ATTRIBUTE): at for name, at in self.columns.items() if name.startswith(_ATTRIBUTE)
         }
         dimensions = [name for name in names if name not in _NOT_RESOURCES and not name.startswith(_ATTRIBUTE)]
         if "port_beg" in names and "port_end" in names and "ports" not in names:
             dimensions.append("ports")
         self.dimensions = tuple(dimensions)
-        self._all_but_names = itemgetter(*(at for name, at in self._columns.items() if name not in ("id", "job")))
+        self._all_but_names = itemgetter(*(at for name, at in self.columns.items() if name not in ("id", "job")))
 
     def _amounts(self, cells: list[str]) -> tuple[int, ...]:
         return tuple(
-            self._number(cells, name, 1_000) if name in self._columns else self._port_range(cells)
+            self._number(cells, name, 1_000) if name in self.columns else self._port_range(cells)
             for name in self.dimensions
         )
 
@@ -270,24 +309,10 @@ class _Table:
         known = self._numbers.get((text, scale))
         if known is not None:
             return known
-        try:
-            number = Decimal(text)
-        except InvalidOperation:
-            number = Decimal("NaN")
-        if number.is_nan() or number.is_infinite():
-            self._fault(f"{text!r:.60} is no number", name, self._fix_for(name))
-        if number < 0:
-            self._fault(f"{text!r:.60} is negative", name, "0 or more")
-        if number > MAX_NUMBER:
-            self._fault(f"{text!r:.60} is out of range", name, f"at most {MAX_NUMBER:,}")
-        try:
-            scaled = _EXACT.multiply(number, Decimal(scale))
-        except Inexact:
-            scaled = Decimal("0.5")
-        if scaled != scaled.to_integral_value():
-            fix = "at most three decimals" if scale == 1_000 else "a whole number"
-            self._fault(f"{text!r:.60} is too fine", name, fix)
-        return self._numbers.setdefault((text, scale), int(scaled))
+        problem, fix, number = _thousandths(text, scale)
+        if problem:
+            self._fault(problem, name, fix or self._fix_for(name))
+        return self._numbers.setdefault((text, scale), number)
 
     @staticmethod
     def _fix_for(name: str) -> str:
@@ -296,7 +321,7 @@ class _Table:
         return f"a resource is a number; name the column attr_{name} if it is an attribute of hosts, else drop it"
 
     def _cell(self, cells: list[str], name: str) -> str:
-        at = self._columns.get(name)
+        at = self.columns.get(name)
         return "" if at is None else cells[at].strip()
 
     def _fault(self, problem: str, column: str, fix: str) -> None:

@@ -1,0 +1,129 @@
+"""Jobs as they are registered, or stand in a manifest → what planning needs of them.
+
+The fields are those of docs/job-configuration.md. Only those that say when a job runs and what it takes are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from jobcloud.cron import Dialect, Fold, Gap
+from jobcloud.errors import ConfigError
+from jobcloud.model import DEFAULT_EXECUTOR, MAX_SHARDS, RESOURCE_FIELDS, JobKind, Resources, check_resources
+from jobcloud.planning.demand import ScheduledJob
+from jobcloud.planning.problem import TaskKind
+from jobcloud.planning.tables import BadTable, read_table
+
+#: As `Resources` has them.
+DIMENSIONS: Final = ("cpus", "mem_mb", "disk_mb", "gpus", "ports")
+MOST_RUN_S: Final = 30 * 86_400
+
+T = TypeVar("T")
+
+
+def scheduled_job(config: Mapping[str, Any], run_s: float) -> ScheduledJob:
+    """A job of its configuration, each run lasting so long. Raises ConfigError naming job and field."""
+    name = config.get("jobName")
+    if not isinstance(name, str) or not name:
+        raise ConfigError("is missing", field="jobName", fix="every job has one")
+    try:
+        return _scheduled_job(name, config, run_s)
+    except ConfigError as error:
+        raise ConfigError(error.problem, field=f"job {name[:100]}, {error.field}", fix=error.fix) from None
+
+
+def executor(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """What an app's executor takes on every host that runs a task of the app. Raises ConfigError."""
+    amounts = [
+        _amount(config, field, default) for field, default in zip(RESOURCE_FIELDS, DEFAULT_EXECUTOR, strict=True)
+    ]
+    check_resources(Resources(*amounts))
+    return tuple(amounts)
+
+
+def read_run_times(path: Path) -> dict[str, float]:
+    """A table of the columns job and seconds → by job. Raises BadTable."""
+    found: dict[str, float] = {}
+    for line, cells in read_table(path, ("job", "seconds")):
+        job, text = cells["job"], cells["seconds"]
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = float("nan")
+        if not 0 < seconds <= MOST_RUN_S:
+            fix = f"seconds above 0, at most {MOST_RUN_S:,}"
+            raise BadTable(f"{text!r:.60} is no run time", field=f"{path}, line {line}, column seconds", fix=fix)
+        if job in found:
+            raise BadTable(f"{job!r:.60} is there twice", field=f"{path}, line {line}, column job", fix="one row a job")
+        found[job] = seconds
+    return found
+
+
+def run_times_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The longest of each job's ended runs, in seconds, from the API's runs."""
+    from datetime import datetime
+
+    found: dict[str, float] = {}
+    for run in runs:
+        if run.get("firedAt") and run.get("endedAt"):
+            seconds = (datetime.fromisoformat(run["endedAt"]) - datetime.fromisoformat(run["firedAt"])).total_seconds()
+            found[run["jobName"]] = max(found.get(run["jobName"], 0.001), seconds)
+    return found
+
+
+def _scheduled_job(name: str, config: Mapping[str, Any], run_s: float) -> ScheduledJob:
+    shards = _typed(config, "shardingTotalCount", int, None)
+    if not 1 <= shards <= MAX_SHARDS:
+        raise ConfigError(f"{shards} is out of range", field="shardingTotalCount", fix=f"1 to {MAX_SHARDS:,}")
+    request = Resources(*(_amount(config, field, None if n < 2 else 0) for n, field in enumerate(RESOURCE_FIELDS)))
+    check_resources(request, least=Resources(cpus=1, mem=1000))
+    app = _typed(config, "appName", str, "")
+    kind = TaskKind(name, tuple(request), shards, shared=app)
+    how = _one_of(JobKind, config, "jobExecutionType", None)
+    schedule = None if how is JobKind.DAEMON else _schedule(config)
+    return ScheduledJob(kind, schedule, round(run_s * 1_000), _typed(config, "misfire", bool, False))
+
+
+def _schedule(config: Mapping[str, Any]) -> Any:
+    from jobcloud.cron import CronError, Schedule
+
+    try:
+        return Schedule.parse(
+            _typed(config, "cron", str, None),
+            zone=_typed(config, "timeZone", str, "UTC"),
+            dialect=_one_of(Dialect, config, "cronDialect", Dialect.QUARTZ),
+            gap=_one_of(Gap, config, "dstGap", Gap.RUN_AFTER),
+            fold=_one_of(Fold, config, "dstFold", Fold.AUTO),
+        )
+    except CronError as error:
+        raise ConfigError(str(error), field="cron") from error
+
+
+def _amount(config: Mapping[str, Any], field: str, default: int | None) -> int:
+    value = config.get(field)
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e15 < value < 1e15:
+        raise ConfigError(f"{value!r:.60} is no number" if value is not None else "is missing", field=field)
+    return round(value * 1_000)
+
+
+def _typed(config: Mapping[str, Any], field: str, kind: type[T], default: T | None) -> T:
+    value = config.get(field, default)
+    if value is None:
+        raise ConfigError("is missing", field=field)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{value!r:.60} is not of type {kind.__name__}", field=field)
+    return value
+
+
+def _one_of(choices: Any, config: Mapping[str, Any], field: str, default: Any) -> Any:
+    value = config.get(field, default)
+    try:
+        return choices(value)
+    except ValueError:
+        known = ", ".join(choice.value for choice in choices)
+        problem = "is missing" if value is None else f"{value!r:.60} is unknown"
+        raise ConfigError(problem, field=field, fix=f"one of {known}") from None

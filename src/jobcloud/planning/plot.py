@@ -1,0 +1,181 @@
+"""A plan as a picture, by matplotlib (the extra [plan]): how full the hosts are, what a day asks, what it comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from jobcloud.errors import ConfigError
+from jobcloud.planning.demand import Load
+from jobcloud.planning.plan import Plan
+from jobcloud.planning.problem import Floats
+
+FORMATS: Final = (".png", ".svg", ".html")
+
+_UNITS: Final = {"cpus": "CPUs", "mem_mb": "memory", "disk_mb": "disk", "net_mbps": "network", "gpus": "GPUs"}
+_COLOURS: Final = ("#2f6f9f", "#d98032", "#4f9a5a", "#9a5b9a", "#8a7a3d", "#5f6b7a")
+_GREY: Final = "#5c6670"
+
+
+def check_path(path: Path) -> None:
+    """Raises ConfigError where the picture could not be drawn, before anything is computed."""
+    from importlib.util import find_spec
+
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(
+            f"{path.name!r:.80} has no ending that is known", field="--plot", fix=f"one of {', '.join(FORMATS)}"
+        )
+    if find_spec("matplotlib") is None:
+        raise ConfigError("matplotlib is not installed", field="--plot", fix="pip install 'jobcloud[plan]'")
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"there is no directory {path.resolve().parent}", field="--plot", fix="make it first")
+
+
+def draw(plan: Plan, path: Path, load: Load | None = None, zone: str = "UTC") -> None:
+    """Write the picture in the format of its name. Raises ConfigError where it cannot be written."""
+    check_path(path)
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    style: dict[Any, Any] = {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": _GREY,
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "svg.hashsalt": "jobcloud",
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+    }
+    with mpl.rc_context(style):
+        daily = load is not None and len(load.times) > 2
+        figure = Figure(figsize=(11, 8.2 if daily else 5.4), layout="constrained")
+        grid = figure.add_gridspec(2 if daily else 1, 2, width_ratios=(3, 2))
+        _hosts(figure.add_subplot(grid[0, 0]), plan)
+        _totals(figure.add_subplot(grid[0, 1]), plan)
+        if daily and load is not None:
+            _day(figure.add_subplot(grid[1, :]), plan, load, zone)
+        figure.suptitle(_title(plan), x=0.01, ha="left", fontsize=13, fontweight="bold")
+        try:
+            _save(figure, path, plan)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror}", field="--plot") from error
+
+
+def _save(figure: Any, path: Path, plan: Plan) -> None:
+    import html
+    import io
+
+    if path.suffix.lower() != ".html":
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+        return
+    picture = io.StringIO()
+    figure.savefig(picture, format="svg", metadata={"Date": None})
+    svg = picture.getvalue()
+    title = html.escape(_title(plan))
+    page = (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
+        '<body style="font-family: sans-serif; margin: 2em auto; max-width: 1100px">\n'
+        f"{svg[svg.index('<svg') :]}</body></html>\n"
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _title(plan: Plan) -> str:
+    tasks, hosts = plan.problem.tasks, len(plan.packing.hosts)
+    if plan.question.how_many and plan.needs:
+        need = plan.needs[0]
+        least = "fewer cannot do" if need.found.proven else f"fewer than {need.found.bound.hosts:,} cannot do"
+        return f"{tasks - need.unsuitable:,} tasks need {need.hosts:,} hosts of type {need.name[:40]} ({least})"
+    if plan.fits:
+        return f"{tasks:,} tasks fit on the {hosts:,} hosts"
+    return f"{plan.packing.unplaced:,} of {tasks:,} tasks find no room on the {hosts:,} hosts"
+
+
+def _label(name: str) -> str:
+    return _UNITS.get(name, name)
+
+
+def _hosts(axes: Any, plan: Plan) -> None:
+    """Every host's share in use, sorted for each dimension: the area under a line is what is used."""
+    capacity = plan.problem.capacity[plan.packing.hosts]
+    free = plan.packing.free(plan.problem)
+    axes.set_title("How full the hosts are")
+    for d, name in enumerate(plan.problem.dimensions):
+        there = capacity[:, d] > 0
+        if not there.any():
+            continue
+        shares = np.sort(1 - free[there, d] / capacity[there, d])[::-1] * 100
+        edges = np.linspace(0, 100, len(shares) + 1)
+        mean = float((capacity[there, d] - free[there, d]).sum() / capacity[there, d].sum() * 100)
+        axes.stairs(
+            shares,
+            edges,
+            color=_COLOURS[d % len(_COLOURS)],
+            linewidth=2,
+            baseline=None,
+            label=f"{_label(name)}: {mean:.1f} % of all",
+        )
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("hosts, the fullest first (%)")
+    axes.set_ylabel("in use (%)")
+    axes.grid(axis="y", alpha=0.25)
+    axes.legend(frameon=False, loc="lower left")
+
+
+def _totals(axes: Any, plan: Plan) -> None:
+    """Of each dimension: in use, free, stranded."""
+    axes.set_title("What becomes of what there is")
+    names = [d for d in range(len(plan.problem.dimensions)) if plan.capacity[d] > 0]
+    total: Floats = plan.capacity[names].astype(np.float64)
+    used, stranded = plan.used[names] / total * 100, plan.stranded[names] / total * 100
+    free = np.maximum(0, 100 - used - stranded)
+    places = np.arange(len(names))[::-1]
+    start = np.zeros(len(names))
+    for values, label, colour in (
+        (used, "in use", _COLOURS[0]),
+        (free, "free", "#cfd8dc"),
+        (stranded, "stranded", _COLOURS[1]),
+    ):
+        axes.barh(places, values, left=start, color=colour, label=label, height=0.55)
+        for place, value, left in zip(places, values, start, strict=True):
+            if value >= 7:
+                ink = "#333333" if label == "free" else "white"
+                axes.text(left + value / 2, place, f"{value:.0f} %", ha="center", va="center", color=ink, fontsize=9)
+        start += values
+    axes.set_yticks(places, [_label(plan.problem.dimensions[d]) for d in names])
+    axes.set_xlim(0, 100)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("share of all hosts (%)")
+    axes.tick_params(axis="y", length=0)
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+
+
+def _day(axes: Any, plan: Plan, load: Load, zone: str) -> None:
+    """The load over time in parts of what there is."""
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    from matplotlib import dates
+
+    axes.set_title(f"What runs at once, over time ({zone})")
+    clock = ZoneInfo(zone)
+    times = [datetime.fromtimestamp(ms / 1000, clock) for ms in load.times.tolist()]
+    for d, name in enumerate(plan.problem.dimensions):
+        if plan.capacity[d] > 0:
+            shares = load.amounts[:, d] / plan.capacity[d] * 100
+            axes.step(times, shares, where="post", color=_COLOURS[d % len(_COLOURS)], linewidth=1.4, label=_label(name))
+    axes.axhline(100, color=_GREY, linewidth=1, linestyle="--")
+    axes.set_ylim(0, max(118.0, axes.get_ylim()[1] * 1.12))
+    axes.set_xlim(times[0], times[-1])
+    axes.set_ylabel("of all hosts (%)")
+    known: Any = dates
+    locator = known.AutoDateLocator(tz=clock)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(known.ConciseDateFormatter(locator, tz=clock, show_offset=False))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, ncols=4, loc="upper left")

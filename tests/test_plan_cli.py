@@ -1,0 +1,207 @@
+"""`jobcloud plan` as a user types it: answers, formats, and what is wrong with what he gave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api_kit import FakeLoop, make_api, serving
+from jobcloud.client import cli
+from jobcloud.server.api import Access, ApiOptions
+
+HOSTS = "id,cpus,mem_mb,attr_zone,count\na,64,262144,east,3\nb,64,262144,west,3\n"
+TASKS = "id,job,cpus,mem_mb,constraint,count\nr,report,4,8192,max_per_host=8,40\ns,settle,1,16384,,60\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "hosts.csv").write_text(HOSTS)
+    (tmp_path / "tasks.csv").write_text(TASKS)
+    return tmp_path
+
+
+def plan(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
+    """What it printed: the answer, or with a code of 2 and more the error."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", "--seconds", "1", *map(str, arguments)])
+    said = capsys.readouterr()
+    assert (ended.value.code or 0) == code, said.out + said.err
+    assert "Traceback" not in said.err
+    return said.err if code > 1 else said.out
+
+
+def test_it_says_what_fits_how_few_would_do_and_what_failures_do(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = plan(
+        capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--more", "report", "--fail", 1
+    )
+    assert "fits: all 100 tasks on 6 hosts" in text
+    assert "5 hosts suffice, 4 cannot (" in text
+    assert "zone east" in text
+    assert "8 more tasks of report fit beside what runs, 9 cannot" in text
+
+
+def test_as_json_and_with_a_placement_that_can_be_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "placed.csv"
+    found = json.loads(
+        plan(
+            capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--placement", out, "--json"
+        )
+    )  # fmt: skip
+    assert (found["fits"], found["tasks"], found["peak"]) == (True, 100, None)
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 100
+    for host in {row["host"] for row in rows}:
+        jobs = [row["job"] for row in rows if row["host"] == host]
+        assert jobs.count("report") <= 8
+        assert 4 * jobs.count("report") + jobs.count("settle") <= 64
+        assert 8_192 * jobs.count("report") + 16_384 * jobs.count("settle") <= 262_144
+
+
+def test_what_does_not_fit_ends_with_1_and_says_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "tasks.csv").write_text("id,cpus,mem_mb,count\nlarge,65,1,2\nmany,32,1,13\n")
+    text = plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", code=1)
+    assert "does not fit: 3 of 15 tasks refused" in text
+    assert "larger than any host: 65 cpus of 64 at most" in text
+    assert "short of cpus on 6" in text
+
+
+def test_types_and_how_many(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = plan(
+        capsys, "--host", "name=small,cpus=16,mem_mb=65536,price=100", "--host",
+        "name=large,cpus=64,mem_mb=262144,price=300", "--tasks", folder / "tasks.csv",
+    )  # fmt: skip
+    assert "small (16 cpus, 65,536 mem_mb): " in text
+    assert "large (64 cpus, 262,144 mem_mb): 5 hosts suffice, 4 cannot" in text
+    assert "price 1,500.00" in text
+
+
+def test_the_jobs_of_a_manifest_at_their_peak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "app").mkdir()
+    job = (
+        '[[jobs]]\njobName = "{0}"\njobClass = "m:J"\njobType = "SIMPLE"\njobExecutionType = "TRANSIENT"\n'
+        'cron = "{1}"\nshardingTotalCount = 10\ncpuCount = 1\nmemoryMB = 64\n'
+    )
+    manifest = '[app]\nappName = "shop"\ncpuCount = 1\nmemoryMB = 64\n' + job.format("a", "0 0 2 * * ?")
+    (folder / "app" / "jobcloud.toml").write_text(manifest + job.format("b", "0 30 2 * * ?"))
+    (folder / "times.csv").write_text("job,seconds\na,3600\n")
+    times = ("--manifest", folder / "app", "--run-times", folder / "times.csv", "--run-time", 60)
+    text = plan(capsys, "--host", "cpus=11,mem_mb=4096", *times, "--day", "2026-03-02")
+    assert "peak at Mon 2026-03-02 02:30:00 UTC, 20 tasks at once" in text
+    assert "2 hosts suffice, 1 cannot" in text
+    found = json.loads(plan(capsys, "--host", "cpus=11,mem_mb=4096", *times, "--all-at-once", "--json"))
+    assert (found["tasks"], found["peak"]) == (20, None)
+
+
+def test_the_running_cluster_and_its_registered_jobs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = tmp_path / "demo"
+    app.mkdir()
+    (app / "hello.py").write_text("class Hello: ...\n")
+    (app / "jobcloud.toml").write_text(
+        '[app]\nappName = "demo"\ncpuCount = 0.5\nmemoryMB = 64\n'
+        '[[jobs]]\njobName = "hello"\njobClass = "hello:Hello"\njobType = "SIMPLE"\njobExecutionType = "DAEMON"\n'
+        'cron = "0 * * * * ?"\nshardingTotalCount = 4\ncpuCount = 0.5\nmemoryMB = 32\n'
+    )
+    loop = FakeLoop()
+    loop.subscribe()
+    options = ApiOptions(access=Access(token="t0ken"))
+    with serving(make_api(tmp_path, loop, options=options)) as url:
+        monkeypatch.setenv("JOBCLOUD_SERVER", url)
+        monkeypatch.setenv("JOBCLOUD_TOKEN", "t0ken")
+        assert "there are no jobs" in plan(capsys, "--host", "cpus=8,mem_mb=8192", "--jobs", code=2)
+        with pytest.raises(SystemExit):
+            cli.main(["app", "add", str(app)])
+        capsys.readouterr()
+        assert "the cluster has no agents" in plan(capsys, "--cluster", "--jobs", code=2)
+        loop.tick(6_000)
+        loop.offer()
+        text = plan(capsys, "--cluster", "--jobs", "--more", "hello")
+        assert "fits: all 4 tasks on 1 host" in text
+
+
+@pytest.mark.parametrize(
+    ("hosts", "tasks", "said"),
+    [
+        ("id,cpus,mem_mb\na,1,2,3\n", TASKS, "hosts.csv, line 2"),
+        ("id,cpus,mem_mb\na,x,1\n", TASKS, "hosts.csv, line 2, column cpus"),
+        ("id,cpus,mem_mb\na,nan,1\n", TASKS, "hosts.csv, line 2, column cpus"),
+        ("id,cpus,mem_mb\na,-1,1\n", TASKS, "hosts.csv, line 2, column cpus"),
+        ("id,cpus,mem_mb\na,1,1\na,2,1\n", TASKS, "hosts.csv, line 3, column id"),
+        ("id,cpus\na,1\n", TASKS, "hosts.csv, line 1, column mem_mb"),
+        ("", TASKS, "hosts.csv"),
+        ("id,cpus,mem_mb\na,1,1\n", "id,cpus,mem_mb\na,1,1\nb\n", "tasks.csv, line 3"),
+        ("id,cpus,mem_mb\na,1,1\n", "id,cpus,mem_mb,gpus\na,1,1,1\n", "gpus"),
+        (HOSTS, "id,cpus,mem_mb,constraint\na,1,1,anti:b<=x\n", "tasks.csv, line 2, column constraint"),
+        (HOSTS, "id,cpus,mem_mb,count\na,1,1,1e9\n", "tasks.csv, line 2, column count"),
+    ],
+)
+def test_a_table_that_is_wrong_is_told_by_file_line_and_column(
+    folder: Path, capsys: pytest.CaptureFixture[str], hosts: str, tasks: str, said: str
+) -> None:
+    (folder / "hosts.csv").write_text(hosts)
+    (folder / "tasks.csv").write_text(tasks)
+    text = plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", code=2)
+    assert said in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--hosts, --host, --cluster: is missing"),
+        (("--host", "cpus=1", "--cluster"), "contradict each other"),
+        (("--host", "cpus=1"), "--tasks, --manifest, --jobs: is missing"),
+        (("--host", "cpus", "--tasks", "tasks.csv"), "no host type"),
+        (("--host", "cpus=many", "--tasks", "tasks.csv"), "--host, cpus"),
+        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--plot", "out.gif"), "no ending that is known"),
+        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--zone", "Mars/Olympus"), "--zone"),
+        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--day", "tomorrow"), "--day"),
+        (("--host", "cpus=9,mem_mb=99999", "--tasks", "none.csv"), "none.csv"),
+    ],
+)
+def test_options_that_are_wrong_are_told(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    assert said in " ".join(plan(capsys, *arguments, code=2).split())
+
+
+def test_a_job_that_there_is_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
+    assert "did you mean 'report'" in plan(capsys, *where, "--more", "reprt", code=4)
+
+
+def test_a_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    out = folder / "plan.svg"
+    plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--plot", out)
+    assert out.read_text().startswith("<?xml")
+
+
+def test_what_the_solver_says_does_not_spoil_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    from jobcloud.client.planning import solver_silenced
+
+    with solver_silenced():
+        os.write(1, b"a line of the solver\n")
+    os.write(1, b"the answer\n")
+    assert capfd.readouterr().out == "the answer\n"
+
+
+def test_it_loads_nothing_of_the_server_and_no_solver_before_it_is_asked() -> None:
+    code = "import sys; from jobcloud.client import planning; print(*sys.modules)"
+    loaded: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"scipy", "matplotlib", "fastapi", "pymesos", "kazoo"} & set(loaded.split())
