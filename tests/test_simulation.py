@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.simulation.mutations import MUTATIONS, caught
 from tests.simulation.plan import ALL_POINTS, Fault, make_plan
-from tests.simulation.runner import run, run_all
+from tests.simulation.runner import Summary, run, run_all
 from tests.simulation.shrink import shrink, tell
 from tests.simulation.world import History, play
 
@@ -28,13 +28,23 @@ def judged(history: History) -> History:
 
 def test_fresh_histories_keep_every_promise_and_reach_every_crash_point(seed: int) -> None:
     first = seed % 1_000_000_000
-    summary = run_all(range(first, first + HISTORIES), processes=2)
+    assert len(ALL_POINTS) >= 40
+    summary = played(range(first, first + HISTORIES))
+    missing = {point for point in ALL_POINTS if not summary.hit[point]}
+    # Some are rare, as an operator must ask for what few histories allow: a retry of what has failed for good.
+    for more in range(first + HISTORIES, first + 4 * HISTORIES, 60):
+        if missing:
+            missing -= played(range(more, more + 60)).hit.keys()
+    assert not missing
+
+
+def played(seeds: range) -> Summary:
+    summary = run_all(seeds, processes=2)
     if summary.failed:
         judged(run(summary.failed[0]))
-    assert summary.histories == HISTORIES
+    assert summary.histories == len(seeds)
     assert summary.fewest_steps >= 500
-    assert len(ALL_POINTS) >= 40
-    assert [point for point in ALL_POINTS if not summary.hit[point]] == []
+    return summary
 
 
 @pytest.mark.parametrize("known", KNOWN)

@@ -17,6 +17,7 @@ from jobcloud.messages import (
     PutJob,
     RemoveApp,
     RemoveJob,
+    Retry,
     SetAppEnabled,
     SetJobEnabled,
     Trigger,
@@ -33,6 +34,7 @@ from jobcloud.model import (
     Package,
     PartitionPolicy,
     Resources,
+    ShardState,
     TaskState,
 )
 
@@ -46,6 +48,7 @@ AT_ONCE = {"j3": 2}
 REPLACING = {"j0"}
 _CRONS = ("0/3 * * * * ?", "0/5 * * * * ?", "0/7 * * * * ?", "0 * * * * ?", "0/10 * * * * ?")
 ABSENT: Any = None
+_PUT_BACK = {ShardState.FAILED, ShardState.DEAD, ShardState.KILLED}
 
 
 @dataclass(slots=True)
@@ -69,8 +72,14 @@ class Operators:
         self.executors: dict[str, Resources] = {}  # hash of a package → what its executor uses
         self.killed: set[str] = set()  # tasks they asked the end of
         self.forgotten: set[str] = set()  # tasks they declared dead
+        self.retried: set[str] = set()  # runs they put back
         self.replacing: set[str] = set()  # jobs whose shards may be replaced while they are out of reach
         self.done = self.doubtful = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a command has no answer yet."""
+        return bool(self._asked)
 
     # ---- what they do ----------------------------------------------------------------------------------------
 
@@ -103,6 +112,8 @@ class Operators:
                 self._world.later(500 + b % 12_000, self.undrain, hosts[a % len(hosts)])
         elif kind == "forget":
             self.forget(a, b)
+        elif kind == "retry":
+            self.retry(a, b)
         elif kind == "kill_task":
             tasks = sorted(task.task_id for runs in self._world.truth.running.values() for task in runs)
             if tasks:
@@ -126,8 +137,19 @@ class Operators:
             self.forgotten.add(task_id)
             self._ask(("task", task_id), ABSENT, lambda at: ForgetTask(at, task_id, force=b % 4 == 0))
 
+    def retry(self, a: int, b: int) -> None:
+        """They put back what has failed of a run, all of it or one shard; or by mistake any run."""
+        leader = self._world.leader()
+        runs = sorted(leader.core.firings.values(), key=lambda firing: firing.id) if leader is not None else []
+        failed = [run for run in runs if any(shard.state in _PUT_BACK for shard in run.work)]
+        if found := failed or runs:
+            run = found[a % len(found)]
+            self.retried.add(run.id)
+            item = None if b % 2 else b % len(run.work)
+            self._ask(("retry", run.id), ABSENT, lambda at: Retry(at, run.id, item))
+
     def _put_app(self, name: str, version: int, replace: bool) -> None:
-        package, need = f"{version:064x}", Resources(150 + 50 * version, 16_000 * (1 + version))
+        package, need = f"{version:064x}", Resources(100 + 25 * version, 16_000 * (1 + version))
         self.executors[package] = need
         app = App(name, Package("http://h/p.zip", package), resources=need, idle_timeout_ms=5_000)
         self._ask(("app", name), app, lambda at: PutApp(at, app, replace))
@@ -136,7 +158,7 @@ class Operators:
         daemon = a % 6 in (1, 4)
         job = Job(
             f"j{a % 6}", f"a{a % 2}", JobKind.DAEMON if daemon else JobKind.TRANSIENT, JobType.SCRIPT,
-            _CRONS[b % len(_CRONS)], 1 + b % 3, Resources(200 + 100 * (b % 4), 32_000), script="run",
+            _CRONS[b % len(_CRONS)], 1 + b % 3, Resources(200 + 50 * (b % 4), 32_000), script="run",
             failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=tuple(CatchUp)[b % 3],
             concurrency=CONCURRENCY.get(a % 6, Concurrency.FORBID), concurrency_limit=AT_ONCE.get(f"j{a % 6}", 1),
             priority=b % 3, firing_listener="shop:Stage" if not daemon and b % 7 in (2, 5) else "",

@@ -219,7 +219,8 @@ class Promise:
 
     def _firing_written(self, key: str, record: Any, batch: dict[Any, Any]) -> None:
         if record is not None:
-            if (old := self.firings.get(key)) is not None and old.ended_ms and record != old:
+            old, retried = self.firings.get(key), key in self._world.operators.retried
+            if old is not None and old.ended_ms and record != old and not retried:
                 self._world.violation(f"2: {key} had ended and goes on")
             self._outcomes(record)
             self.firings[key] = record

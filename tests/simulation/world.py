@@ -35,7 +35,7 @@ _OCCASIONS = frozenset(
      "start_fails", "request_lost", "request_late", "answer_lost"}
 )  # fmt: skip
 _OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger",
-                        "kill_task", "drain", "forget"})  # fmt: skip
+                        "kill_task", "drain", "forget", "retry"})  # fmt: skip
 
 
 class Stuck(Exception):
@@ -314,13 +314,15 @@ class World:
     def _give_back(self) -> None:
         """Nobody drains an agent any more; one that died meanwhile stays drained, as on Mesos, and matters not."""
         master = self.cluster.master
-        for _ in range(60):
+        for turn in range(60):
             leader = self.leader()
-            hosts = {host.agent.agent_id for host in self.cluster.hosts}
-            drained = [agent_id for agent_id in master.operators.drains if agent_id in hosts]
-            for agent_id in drained:
-                self.cluster.reactivate(agent_id)
-            if leader is not None and not leader.core.drains and not drained:
+            drained = [host for host in self.cluster.hosts if host.agent.agent_id in master.operators.drains]
+            for host in drained:
+                self.cluster.reactivate(host.agent.agent_id)
+                if turn == 30:
+                    # Mesos asks a task of its own accord once; where that was lost, somebody takes the machine away.
+                    self.cluster.replace_host(host)
+            if leader is not None and not (leader.core.drains or drained or self.operators.waiting):
                 return
             for agent_id in leader.core.drains if leader is not None else ():
                 self.operators.undrain(agent_id)
