@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/planning/*.pyx) $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-quality bench-plan match-soak cron-soak simulate simulate-mutations soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-quality bench-plan match-soak match-mutants cron-soak simulate simulate-mutations soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -56,6 +56,10 @@ debug-test: $(VENV)/.tests
 	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
 	$(BIN)/python -m pytest tests/test_match*.py tests/test_plan_packing.py; status=$$?; \
 	$(BIN)/python setup.py -q build_ext --inplace --force && exit $$status
+
+# Bugs planted in the compiled matcher, each to be caught by the comparison with the plain one; some fifteen minutes.
+match-mutants: $(VENV)/.tests
+	$(BIN)/python -m tests.match_mutants $(ARGS)
 
 # A million (expression, zone, start) triples against the oracles; some ten minutes.
 cron-soak: $(VENV)/.tests

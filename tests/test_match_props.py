@@ -186,7 +186,7 @@ PLACE_RULES = st.one_of(
     st.builds(near, GROUPS, within=PLACES, least=st.integers(1, 2), weight=WEIGHTS),
     st.builds(balanced, GROUPS, st.sampled_from([0, 3]), skew=st.integers(1, 2), weight=WEIGHTS),
 )
-PENALTIES = st.sampled_from([0, 0, 1 << 18, 1 << 21])
+PENALTIES = st.sampled_from([0, 0, 1 << 18, 1 << 21, MAX_PENALTY])
 AMOUNTS = st.sampled_from([0, 1, 300, 500, 1_000, 1_500, 4_000])
 CAPACITIES = st.sampled_from([0, 500, 1_000, 4_000, 7_001, 16_000])
 
@@ -354,7 +354,7 @@ def random_cluster(chance: random.Random) -> Pair:
         if chance.random() < 0.4:
             named["rules"] = [random_rule(chance) for _ in range(chance.choice((1, 1, 2)))]
         if chance.random() < 0.1:
-            named["penalty"] = array(*(chance.choice((0, 1 << 19, 1 << 21)) for _ in pair.slots))
+            named["penalty"] = array(*(chance.choice((0, 1 << 19, 1 << 21, MAX_PENALTY)) for _ in pair.slots))
         named["exclusive"] = chance.random() < 0.05
         pair.add_class(request, shared_key=key, shared=shared.get(key), allowed=mask, **named)
     return pair
@@ -362,7 +362,7 @@ def random_cluster(chance: random.Random) -> Pair:
 
 def random_rule(chance: random.Random) -> Rule:
     group, place = chance.randrange(3), chance.randrange(-1, 2)
-    weight = chance.choice((0, 1 << 19, 1 << 21))
+    weight = chance.choice((0, 1 << 19, 1 << 21, MAX_PENALTY))
     kind = chance.random()
     if kind < 0.5:
         return at_most(chance.choice((1, 3, 10, 40)), group, per=place, weight=weight)
