@@ -406,12 +406,25 @@ class JobState:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, as far as a machine asks (docs/executor.md): `cause`, such as exception or worker_lost, is
+    "" for success and where no executor said it; `result` is the JSON text of what the job returned, or "".
+    """
+
+    cause: str = ""
+    result: str = ""
+
+
+NO_OUTCOME = Outcome()
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """One shard of a firing.
 
     `attempt` counts the tasks launched for it, `task_id` is the last of them; `failures` counts the attempts in a row
     that the infrastructure lost, `retries` those repeated because the job itself had failed. Until `avoid_ms` the agent
-    of the last attempt is not used again.
+    of the last attempt is not used again. `outcome` is how the last attempt ended, in the executor's words.
     """
 
     state: ShardState = ShardState.WAITING
@@ -428,6 +441,7 @@ class Shard:
     message: str = ""
     retries: int = 0
     avoid_ms: int = 0
+    outcome: Outcome = NO_OUTCOME
 
 
 class Step(StrEnum):

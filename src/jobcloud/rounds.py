@@ -25,7 +25,7 @@ from jobcloud.messages import (
     Suppress,
     Topic,
 )
-from jobcloud.model import DELIMITER, Firing, Shard, ShardState, Task, TaskName
+from jobcloud.model import DELIMITER, NO_OUTCOME, Firing, Shard, ShardState, Task, TaskName
 from jobcloud.offers import Placement, Pool, Request, Short
 from jobcloud.repair import executor_key
 from jobcloud.status import End
@@ -236,6 +236,7 @@ class Rounds:
         return Launch(task.id, f"{job.name}{DELIMITER}{item}", shares, executor, data), replace(
             shard, state=ShardState.ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
             hostname=hostname, executor_id=plan.id, not_before_ms=0, avoid_ms=0, message="",
+            outcome=NO_OUTCOME,
         )  # fmt: skip
 
     def on_send_failed(self, event: SendFailed) -> None:

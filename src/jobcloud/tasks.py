@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 from jobcloud import release, status
@@ -11,7 +12,17 @@ from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
 from jobcloud.inquiries import Inquiries
 from jobcloud.messages import Acknowledge, Kind, Status, StatusReceived, Topic
-from jobcloud.model import Cause, Firing, PartitionPolicy, ShardState, Task, TaskName, TaskState
+from jobcloud.model import (
+    NO_OUTCOME,
+    Cause,
+    Firing,
+    Outcome,
+    PartitionPolicy,
+    ShardState,
+    Task,
+    TaskName,
+    TaskState,
+)
 from jobcloud.offers import Request, amounts
 from jobcloud.repair import executor_key
 from jobcloud.status import End
@@ -19,6 +30,10 @@ from jobcloud.status import End
 # How often it is looked whether what is out of reach is to be replaced: where that waits for Mesos, and at least.
 _LOOK_MS = 1_000
 _IDLE_MS = 3_600_000
+# Of a job's result: as much as the executor passes on.
+RESULT_BYTES = 4_000
+RESULT_LEVELS = 32
+_CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
 
 
 class Tasks:
@@ -84,14 +99,15 @@ class Tasks:
         if task is None:
             self._stray(update, at)
             return
-        next_step = status.step(task.state, update, cause_of(update.data))
+        outcome = outcome_of(update.data)
+        next_step = status.step(task.state, update, outcome.cause)
         if isinstance(next_step, End):
             if task.kill_ms and update.state == "TASK_KILLED":
                 next_step = End.KILLED  # whoever else may have wanted it, too
             if next_step is End.INVALID:
                 # Its executor may be gone, or another than we believe: unless others run there, count it anew.
                 self._fleet.gone.add(executor_key(task.agent_id, task.executor_id))
-            self.end(task, next_step, describe(update), at)
+            self.end(task, next_step, describe(update), at, outcome)
         else:
             self._progress(task, next_step, update, at)
 
@@ -128,7 +144,7 @@ class Tasks:
         if state is not task.state or update.message:
             self._book.tell(at, Topic.RUNNING, task, update.message or f"is {state}", state)
 
-    def end(self, task: Task, end: End, message: str, at: int) -> None:
+    def end(self, task: Task, end: End, message: str, at: int, outcome: Outcome = NO_OUTCOME) -> None:
         """A task is over: its claim is freed, its record goes, its shard goes on as `release.after` says."""
         self._book.cluster.release(task.id)
         self._inquiries.forget(task.id)
@@ -147,7 +163,7 @@ class Tasks:
             seed=f"{firing.id}/{task.item}",
         )  # fmt: skip
         self._book.tell(at, Topic.ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
-        self._firings.put_shards(firing.id, {task.item: shard}, at)
+        self._firings.put_shards(firing.id, {task.item: replace(shard, outcome=outcome)}, at)
         self._fleet.drop_if_deserted(self._book.executors[key])
         self._book.work()
 
@@ -174,13 +190,37 @@ class Tasks:
             }, at)  # fmt: skip
 
 
-def cause_of(data: str) -> str:
-    """The executor's own word for how a task ended, from an update's data; "" where it gives none."""
+def outcome_of(data: str) -> Outcome:
+    """What the executor says of a task's end, from an update's data; whatever is none is left out.
+
+    The data may be anything: whoever reaches an agent can send updates in an executor's name.
+    """
     try:
-        found = json.loads(data)["cause"] if data else ""
-    except (ValueError, LookupError, TypeError):
+        found = json.loads(data) if data else None
+    except (ValueError, RecursionError):
+        return NO_OUTCOME
+    if not isinstance(found, dict):
+        return NO_OUTCOME
+    cause = found.get("cause")
+    if not isinstance(cause, str) or not _CAUSE.fullmatch(cause):
+        cause = ""
+    return Outcome(cause, _result(found.get("result")))
+
+
+def _result(value: object) -> str:
+    if value is None or not _is_flat(value, RESULT_LEVELS):
         return ""
-    return found if isinstance(found, str) else ""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except ValueError:  # no number; half a character
+        return ""
+    return text if size <= RESULT_BYTES else ""
+
+
+def _is_flat(value: object, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels >= 0 and all(_is_flat(one, levels - 1) for one in inner)
 
 
 def describe(update: Status) -> str:

@@ -6,6 +6,7 @@ mapping writes them (bytes in base64, enums by name, 64-bit integers as numbers)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -37,8 +38,19 @@ def dumps(message: object) -> bytes:
 
 
 def loads(record: bytes) -> Any:
-    """Raises ValueError where `record` is no JSON in UTF-8."""
-    return msgspec.json.decode(record)
+    """Raises ValueError where `record` is no JSON.
+
+    What is no text inside of it is replaced: Mesos passes on the bytes that an executor sent it, and one bad message
+    must not make the stream unreadable for as long as its agent sends it again.
+    """
+    try:
+        try:
+            return msgspec.json.decode(record)
+        except ValueError:
+            readable = json.dumps(json.loads(record.decode("utf-8", "replace")), ensure_ascii=False)
+            return msgspec.json.decode(readable.encode("utf-8", "replace"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 # ------------------------------------------------------------------------------------------------- from the master

@@ -186,13 +186,17 @@ def tasks(items: Iterable[Json]) -> None:
             t["hostname"],
             moment(t["startedAt"] or t["createdAt"]),
             moment(t["endedAt"]),
-            t["message"][:200],
+            (t["message"] or _result(t["result"]))[:200],
             t["id"],
         )
         for t in items
     )
     titles = ("JOB/SHARD", "STATE", "ATTEMPT#", "HOST", "STARTED", "ENDED", "MESSAGE", "TASK")
     show_table(titles, rows, "no tasks: nothing has been launched yet")
+
+
+def _result(value: Any) -> str:
+    return "" if value is None else "result: " + json.dumps(value, ensure_ascii=False)
 
 
 def runs(items: Iterable[Json]) -> None:

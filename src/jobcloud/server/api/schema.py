@@ -277,6 +277,8 @@ class ShardView(View):
     started_at: Instant
     ended_at: Instant
     message: str
+    cause: str = Field(description="why it did not end well, such as exception or worker_lost; empty where unknown")
+    result: Any = Field(description="what the job returned, or null")
 
 
 class RunView(RunSummary):
@@ -303,6 +305,8 @@ class TaskView(View):
     ended_at: Instant
     kill_asked_at: Instant
     message: str
+    cause: str = Field(description="as of the shard, once it has ended")
+    result: Any = Field(description="what the job returned, or null")
 
 
 class StoryLine(View):

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from jobcloud.errors import NotFound
 from jobcloud.explain import AgentView, Explanation
@@ -181,7 +181,13 @@ def _shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
         started_at=shard.started_ms,
         ended_at=shard.ended_ms,
         message=shard.message,
+        cause=shard.outcome.cause,
+        result=_result(shard),
     )
+
+
+def _result(shard: Shard) -> Any:
+    return json.loads(shard.outcome.result) if shard.outcome.result else None
 
 
 class Attempt(NamedTuple):
@@ -240,6 +246,8 @@ def task_view(attempt: Attempt) -> TaskView:
         ended_at=0 if task else shard.ended_ms,
         kill_asked_at=task.kill_ms if task else 0,
         message=task.message if task else shard.message,
+        cause=shard.outcome.cause,
+        result=_result(shard),
     )
 
 
