@@ -18,6 +18,7 @@ import pytest
 
 pytest.importorskip("jobcloud.adapters.mesos", reason="the extra [server] with compat/http-parser is not installed")
 
+from jobcloud.adapters.mesos_link import CallFailed, Session
 from jobcloud.messages import (
     Accept,
     Acknowledge,
@@ -30,6 +31,7 @@ from jobcloud.messages import (
     OffersReceived,
     Reconcile,
     Resubscribe,
+    Revive,
     SendFailed,
     ShutdownExecutor,
     Status,
@@ -140,6 +142,35 @@ def test_a_task_is_killed_and_its_executor_shut_down(mesos: str) -> None:
         assert status(one, "TASK_FAILED").reason == "REASON_EXECUTOR_TERMINATED"
         until(lambda: not framework(mesos, one.wait(Subscribed).framework_id)["tasks"])
         one.driver.teardown()
+
+
+def test_calls_under_way_together_are_all_taken_and_in_order(mesos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchanged = []
+    exchange = Session.exchange
+
+    def counted(session: Session) -> list[CallFailed | None]:
+        exchanged.append(settled := exchange(session))
+        return settled
+
+    monkeypatch.setattr(Session, "exchange", counted)
+    with running(mesos) as one:
+        agent = offered(one).agent_id
+        names = [f"never-was-{number}" for number in range(1000)]
+        for name in names:
+            one.driver.send(Reconcile(((name, agent),)))
+        until(lambda: len(one.receiver.all(StatusReceived)) >= len(names))
+        assert [event.status.task_id for event in one.receiver.all(StatusReceived)] == names
+        # A call that is refused in their midst is told from its neighbours.
+        call = one.driver._driver._call
+        monkeypatch.setattr(one.driver._driver, "reviveOffers", lambda: call("MESSAGE", None))
+        for other in (Reconcile(((names[0], agent),)), Revive(), Reconcile(((names[1], agent),))):
+            one.driver.send(other)
+        until(lambda: len(one.receiver.all(StatusReceived)) == len(names) + 2)
+        (failed,) = until(lambda: one.receiver.all(SendFailed))
+        assert (failed.call, failed.certain) == (Revive(), True)
+        assert "HTTP 400" in failed.reason
+        one.driver.teardown()
+    assert len(exchanged) < len(names) / 2, "they went out one at a time"
 
 
 def test_stop_leaves_the_task_running_and_the_next_scheduler_takes_it_over(mesos: str) -> None:

@@ -15,7 +15,8 @@ import queue
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("jobcloud.mesos")
 
 MAX_WAITING_CALLS = 100_000
+# So many calls may be without an answer at a time: enough to keep a master busy, few enough to be in doubt together.
+_UNDER_WAY = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
 _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
@@ -127,6 +130,9 @@ class MesosDriver:
         )
         self._deliver: Callable[[Event], None] = _nobody
         self._errands: queue.SimpleQueue[tuple[_Errand, Session | None]] = queue.SimpleQueue()
+        # Of the thread that makes calls: the session it is at, and what awaits an answer there, oldest first.
+        self._session: Session | None = None
+        self._under_way: deque[_Errand] = deque()
         self._caller = threading.Thread(target=self._run_errands, name="mesos-calls", daemon=True)
         self._stopping = False
         self._detector: MasterDetector | None = None
@@ -194,43 +200,84 @@ class MesosDriver:
 
     def _run_errands(self) -> None:
         while True:
-            errand, session = self._errands.get()
-            if isinstance(errand, _Stop):
-                return
             try:
-                self._run_errand(errand, session)
+                if not self._run_some():
+                    return
             except Exception:
-                _log.exception("error while handling %s; going on", type(errand).__name__)
+                _log.exception("error while making calls; going on")
 
-    def _run_errand(self, errand: _Errand, session: Session | None) -> None:
+    def _run_some(self) -> bool:
+        """Send what waits, as far as it may be under way at once, and hear an answer. False after the last errand."""
+        for errand, session in self._next_errands():
+            if session is not self._session or isinstance(errand, Resubscribe | _Stop):
+                while self._under_way:
+                    self._hear()
+                self._session = session
+            if isinstance(errand, _Stop):
+                return False
+            self._run_errand(errand)
+        if self._under_way:
+            self._hear()
+        return True
+
+    def _next_errands(self) -> Iterator[tuple[_Errand, Session | None]]:
+        """Those that wait; at least one where nothing is under way."""
+        try:
+            yield self._errands.get(block=not self._under_way)
+            while len(self._under_way) < _UNDER_WAY:
+                yield self._errands.get_nowait()
+        except queue.Empty:
+            return
+
+    def _run_errand(self, errand: _Errand) -> None:
         if isinstance(errand, Resubscribe):
             self._driver.renew()
             return
         try:
             if self._errands.qsize() > MAX_WAITING_CALLS:
                 raise CallFailed(f"more than {MAX_WAITING_CALLS} calls are waiting", certain=True)
-            with self._driver.calling(session):
+            with self._driver.calling(self._session):
                 self._make(errand)
         except CallFailed as error:
-            self._failed(errand, error.reason, error.certain)
+            self._settled(errand, error)
         except NotConnected as error:
-            self._failed(errand, f"not connected: {error}", certain=True)
+            self._settled(errand, CallFailed(f"not connected: {error}", certain=True))
         except Exception as error:
-            # Everything that can go wrong once bytes have left raises CallFailed.
+            # Bytes leave later, in `_hear`.
             _log.exception("%s could not be written down for Mesos", type(errand).__name__)
-            self._failed(errand, f"could not be written down: {str(error) or repr(error)}", certain=True)
+            reason = f"could not be written down: {str(error) or repr(error)}"
+            self._settled(errand, CallFailed(reason, certain=True))
         else:
-            if isinstance(errand, _Teardown):
-                errand.done.set()
+            self._under_way.append(errand)
 
-    def _failed(self, errand: _Errand, reason: str, certain: bool) -> None:
+    def _hear(self) -> None:
+        """Send what is to be sent and wait for at least one answer."""
+        assert self._session is not None
+        try:
+            outcomes = self._session.exchange()
+        except Exception as error:
+            _log.exception("the calls to Mesos failed in an unforeseen way")
+            self._session.end(repr(error))
+            outcomes = [CallFailed(repr(error), certain=False)] * len(self._under_way)
+        for outcome in outcomes:
+            self._settled(self._under_way.popleft(), outcome)
+
+    def _settled(self, errand: _Errand, failure: CallFailed | None) -> None:
+        """What became of it is known."""
         if isinstance(errand, _Teardown):
-            errand.problem = reason
+            if failure is not None:
+                errand.problem = failure.reason
+                self._driver.unbar()
             errand.done.set()
+        elif failure is None:
+            return
         elif isinstance(errand, Acknowledge | _Stop):
-            _log.info("%s dropped: %s", type(errand).__name__, reason)
+            _log.info("%s dropped: %s", type(errand).__name__, failure.reason)
         else:
-            self.deliver(SendFailed(now_ms(), errand, reason, certain))
+            try:
+                self.deliver(SendFailed(now_ms(), errand, failure.reason, failure.certain))
+            except Exception:
+                _log.exception("error while handling a failed %s; going on", type(errand).__name__)
 
     def _make(self, errand: _Errand) -> None:
         driver = self._driver

@@ -304,8 +304,13 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._wake.set()
 
     def bar(self) -> None:
-        """Do not subscribe any more, until `renew`."""
+        """Do not subscribe any more, until `renew` or `unbar`."""
         self._barred = True
+
+    def unbar(self) -> None:
+        """Subscribe again, as who we are."""
+        self._barred = False
+        self._wake.set()
 
     # Events.
 
@@ -411,8 +416,11 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         return self._calling
 
     def _send(self, body: Json, path: str = "", method: str = "POST", headers: object = None) -> Json:
-        """The end of every call of pymesos. Raises CallFailed or NotConnected."""
-        self._session_of_call().post(dumps(body))
+        """The end of every call of pymesos: it goes out with the session's next exchange.
+
+        Raises CallFailed or NotConnected.
+        """
+        self._session_of_call().add(dumps(body))
         return {}
 
     def _close(self) -> None:
@@ -432,14 +440,12 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._call("SHUTDOWN", {"executor_id": executor_id, "agent_id": agent_id})
 
     def teardown(self) -> None:
-        """Remove the framework: every task of it is killed. The only way here that leads to TEARDOWN."""
+        """Remove the framework: every task of it is killed. The only way here that leads to TEARDOWN.
+
+        Nobody subscribes from here on, unless `unbar` says that it failed.
+        """
         self.bar()
-        try:
-            self._call("TEARDOWN", None)
-        except Exception:
-            self._barred = False
-            self._wake.set()
-            raise
+        self._call("TEARDOWN", None)
 
     def _call(self, kind: str, message: Json | None) -> None:
         if self.connected:

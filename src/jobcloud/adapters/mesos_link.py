@@ -14,8 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from jobcloud.adapters.mesos_wire import bracketed
 from jobcloud.errors import NotConnected
@@ -28,7 +31,7 @@ _PIECE = 1 << 18
 _LIVELY = 1 << 20
 _MAX_BODY = 1 << 16
 _MAX_REASON = 1000
-# How long a call that is under way when the stream ends may still wait for its answer.
+# How long calls that are under way when the stream ends may still wait for their answers.
 _LAST_ANSWER_S = 1.0
 
 
@@ -39,6 +42,10 @@ class CallFailed(Exception):
         super().__init__(reason)
         self.reason = reason
         self.certain = certain
+
+
+class CallUnanswered(CallFailed):
+    """No answer came in time."""
 
 
 class Address(NamedTuple):
@@ -83,26 +90,57 @@ class Dialer:
 
 
 class CallLine:
-    """The keep-alive connection that one session's calls go out on, one after the other."""
+    """The keep-alive connection that one session's calls go out on, in order, several of them under way at a time.
+
+    HTTP/1.1 pipelining (RFC 9112, 9.3.2): answers come in the order of the calls. A connection that has not yet shown
+    that it stays open after an answer carries one call at a time. `add` and `exchange` are for one thread.
+    """
 
     def __init__(self, address: Address, dialer: Dialer) -> None:
         self._address = address
         self._dialer = dialer
+        # Held while calls are under way.
         self._busy = threading.Lock()
         self._closed = False
         self._connection: http.client.HTTPConnection | None = None
+        self._answers = _Answers()
+        self._waiting: list[bytes] = []
+        self._under_way = 0
+        self._head = b""
 
-    def post(self, call: bytes, stream_id: str) -> None:
-        """Make one call. Raises CallFailed; no answer in time is one that is not `certain`."""
-        with self._busy:
-            try:
-                self._exchange(call, stream_id)
-            finally:
+    def add(self, call: bytes, stream_id: str) -> None:
+        """Let a call go out with the next `exchange`. Raises CallFailed where none may any more."""
+        if self._closed:
+            raise CallFailed("not connected", certain=True)
+        if not self._head:
+            named = {"Host": str(self._address), "Mesos-Stream-Id": stream_id, **self._dialer.headers()}
+            lines = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+            self._head = f"POST {PATH} HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
+        self._waiting.append(b"%s%d\r\n\r\n%s" % (self._head, len(call), call))
+
+    def exchange(self) -> list[CallFailed | None]:
+        """Send what was added and wait for an answer: what became of the oldest calls, at least one, in order."""
+        if not self._under_way:
+            self._busy.acquire()
+        try:
+            settled: list[CallFailed | None] = []
+            unsent = self._write()
+            while self._under_way and (unsent or not settled):
+                settled += self._read()
+            assert settled or unsent, "nothing was added"
+            return settled + unsent
+        finally:
+            if not self._under_way:
                 if self._closed:
                     self._hang_up()
+                self._busy.release()
+
+    def stop_sending(self) -> None:
+        """No call goes out any more. From any thread."""
+        self._closed = True
 
     def close(self) -> None:
-        """No call goes out any more; one under way has a moment left to get its answer. From any thread."""
+        """The same; calls under way have a moment left to get their answers. From any thread."""
         self._closed = True
         if self._busy.acquire(timeout=_LAST_ANSWER_S):
             self._hang_up()
@@ -110,31 +148,51 @@ class CallLine:
         elif (connection := self._connection) is not None and connection.sock is not None:
             _shut(connection.sock)
 
-    def _exchange(self, call: bytes, stream_id: str) -> None:
+    def _write(self) -> list[CallFailed | None]:
+        """Send what may be sent now; the failures of calls that could not be, which come after those under way."""
+        if not self._waiting or (self._under_way and not self._answers.persistent and not self._closed):
+            return []
         try:
             connection = self._connect()
-            connection.request("POST", PATH, call, {**self._dialer.headers(), "Mesos-Stream-Id": stream_id})
-        except (OSError, http.client.HTTPException) as error:
-            self._hang_up()
-            # The master acts on whole requests only, and this one was cut short.
-            raise CallFailed(f"could not be sent to {self._address}: {error}", certain=True) from error
+        except (CallFailed, OSError, http.client.HTTPException) as error:
+            failed = CallFailed(f"could not be sent to {self._address}: {error}", certain=True)
+            unsent: list[CallFailed | None] = [failed] * len(self._waiting)
+            self._waiting.clear()
+            return unsent
+        calls = self._waiting if self._answers.persistent else self._waiting[:1]
+        whole, problem = _send(connection.sock, calls)
+        self._under_way += whole
+        # The master acts on whole requests only, and the one after those was cut short.
+        del self._waiting[: whole + bool(problem)]
+        return [CallFailed(f"could not be sent to {self._address}: {problem}", certain=True)] if problem else []
+
+    def _read(self) -> list[CallFailed | None]:
+        """Wait for an answer to a call under way; what became of one or more, of all if the connection is no more."""
+        assert self._connection is not None
+        settled: list[CallFailed | None] = []
+        lost: CallFailed | None = None
         try:
-            response = connection.getresponse()
-            body = response.read(_MAX_BODY)
-        except TimeoutError as error:
+            while not settled and not lost:
+                data = self._connection.sock.recv(_PIECE)
+                settled += self._answers.feed(data)
+                if not data or self._answers.over or len(settled) > self._under_way:
+                    lost = CallFailed("the connection was closed before the answer", certain=False)
+        except TimeoutError:
+            lost = CallUnanswered(f"not answered in {self._dialer.timeout_s:g} s", certain=False)
+        except (OSError, HttpParserError, HttpParserUpgrade) as error:
+            settled += self._answers.taken()
+            lost = CallFailed(f"the connection was lost before the answer: {error!r}", certain=False)
+        del settled[self._under_way :]
+        self._under_way -= len(settled)
+        if lost:
+            settled += [lost] * self._under_way
             self._hang_up()
-            raise CallFailed(f"not answered in {self._dialer.timeout_s:g} s", certain=False) from error
-        except (OSError, http.client.HTTPException) as error:
-            self._hang_up()
-            raise CallFailed(f"the connection was lost before the answer: {error!r}", certain=False) from error
-        if response.will_close or not response.isclosed():
-            self._hang_up()
-        _check(response.status, body)
+        return settled
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._closed:
             raise CallFailed("not connected", certain=True)
-        if self._connection is not None and _readable(self._connection.sock):
+        if self._connection is not None and not self._under_way and _readable(self._connection.sock):
             # Nothing is outstanding: the master has closed it. Noticed now, the next call is not in doubt.
             self._hang_up()
         if self._connection is None:
@@ -144,15 +202,74 @@ class CallLine:
         return self._connection
 
     def _hang_up(self) -> None:
+        self._under_way = 0
+        self._answers = _Answers()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
+class _Answers:
+    """Those that come over one connection: failures of calls, or None for a call that was taken."""
+
+    def __init__(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self._body = b""
+        self._begun = False
+        self._settled: list[CallFailed | None] = []
+        # Whether the connection has outlived an answer; whether the last answer was the last of all.
+        self.persistent = False
+        self.over = False
+
+    def feed(self, data: bytes) -> list[CallFailed | None]:
+        """The answers that `data` completes; b"" is the end. Raises HttpParserError or HttpParserUpgrade."""
+        if data:
+            self._parser.feed_data(data)
+        elif self._begun:
+            # Its length is where the connection ends, or it lacks some of the words: the status stands.
+            self.on_message_complete()
+        return self.taken()
+
+    def taken(self) -> list[CallFailed | None]:
+        """What is complete and has not been given yet."""
+        settled, self._settled = self._settled, []
+        return settled
+
+    # What httptools calls while it parses.
+
+    def on_headers_complete(self) -> None:
+        self._begun = True
+
+    def on_body(self, piece: bytes) -> None:
+        if len(self._body) < _MAX_BODY:
+            self._body += piece
+
+    def on_message_complete(self) -> None:
+        status, body = self._parser.get_status_code(), self._body
+        self._body, self._begun = b"", False
+        if status >= http.client.OK:
+            self._settled.append(_failure(status, body))
+            self.over = not self._parser.should_keep_alive()
+            self.persistent = not self.over
+
+
+def _send(sock: socket.socket, calls: list[bytes]) -> tuple[int, OSError | None]:
+    """How many calls left as a whole, and what stopped the next one."""
+    data, sent = memoryview(b"".join(calls)), 0
+    problem: OSError | None = None
+    try:
+        while sent < len(data):
+            sent += sock.send(data[sent:])
+    except OSError as error:
+        problem = error
+    whole = sum(end <= sent for end in accumulate(map(len, calls)))
+    return whole, problem
+
+
 class Session:
     """One attempt at a subscription and, if it succeeds, what lasts until its event stream ends.
 
-    One thread opens it, reads `records` and closes it; one makes calls by `post`; `end` may come from any.
+    One thread opens it, reads `records` and closes it; one makes calls by `add` and `exchange`; `end` comes from any.
     """
 
     def __init__(self, address: Address, dialer: Dialer) -> None:
@@ -180,6 +297,7 @@ class Session:
             if not self._ended:
                 self._ended = True
                 self.end_reason = reason
+                self._calls.stop_sending()
             if self._socket is not None:
                 _shut(self._socket)
 
@@ -226,17 +344,19 @@ class Session:
         except TimeoutError:
             raise TimeoutError(f"no event and no heartbeat for {self.patience_s:g} s") from None
 
-    def post(self, call: bytes) -> None:
-        """Make one call. Raises CallFailed."""
+    def add(self, call: bytes) -> None:
+        """Let a call go out with the next `exchange`. Raises CallFailed."""
         if self._ended:
             raise CallFailed(f"not connected: {self.end_reason}", certain=True)
-        try:
-            self._calls.post(call, self.stream_id)
-        except CallFailed as error:
-            if isinstance(error.__cause__, TimeoutError) and not error.certain:
-                # A master that answers nothing would hold up every further call as long.
-                self.end("a call was not answered in time")
-            raise
+        self._calls.add(call, self.stream_id)
+
+    def exchange(self) -> list[CallFailed | None]:
+        """Send what was added and wait for an answer: what became of the oldest calls, at least one, in order."""
+        settled = self._calls.exchange()
+        if any(isinstance(one, CallUnanswered) for one in settled):
+            # A master that answers nothing would hold up every further call as long.
+            self.end("a call was not answered in time")
+        return settled
 
     def close(self) -> None:
         """Give the descriptors back. By the thread that reads, after `end`."""
@@ -249,12 +369,13 @@ class Session:
             self._response.close()
 
 
-def _check(status: int, body: bytes) -> None:
-    if 200 <= status < 300:
-        return
+def _failure(status: int, body: bytes) -> CallFailed | None:
+    if http.client.OK <= status < http.client.MULTIPLE_CHOICES:
+        return None
     # 307 and 503 come from a master that does not lead (any more) and has not looked at the call.
-    certain = status < 500 or status == http.client.SERVICE_UNAVAILABLE
-    raise CallFailed(f"HTTP {status}: {body.decode(errors='replace').strip()[:_MAX_REASON]}", certain=certain)
+    certain = status < http.client.INTERNAL_SERVER_ERROR or status == http.client.SERVICE_UNAVAILABLE
+    words = body[:_MAX_BODY].decode(errors="replace").strip()[:_MAX_REASON]
+    return CallFailed(f"HTTP {status}: {words}", certain=certain)
 
 
 def _readable(one: socket.socket) -> bool:
