@@ -276,7 +276,14 @@ class World:
         dice, at = self.dice, self.at
         app, job = dice.choice(("shop", "bank")), self.random_job()
         commands: list[tuple[Command, float]] = [
-            (PutApp(at, make_app(app, dice.randrange(1, 4), resources=EXECUTOR), replace=dice.random() < 0.3), 2),
+            (
+                PutApp(
+                    at,
+                    make_app(app, dice.randrange(1, 4), resources=EXECUTOR, executors=dice.choice((0, 0, 1, 2, -1))),
+                    replace=dice.random() < 0.3,
+                ),
+                2,
+            ),
             (PutJob(at, job), 5),
             (PutJob(at, job, replace=True), 2),
             (SetJobEnabled(at, job.name, dice.random() < 0.7), 1.5),
@@ -361,7 +368,8 @@ class World:
                     self.mesos.perform_one()
 
     def advance(self, task) -> None:  # type: ignore[no-untyped-def]
-        daemon = self.scheduler.firings[self.scheduler.tasks[task.id].firing_id].cause == "daemon"
+        known = self.scheduler.tasks[task.id]
+        daemon = known.keeper or self.scheduler.firings[known.firing_id].cause == "daemon"
         if task.state != "TASK_RUNNING":
             self.mesos.move(task, "TASK_RUNNING")
         elif not daemon:
@@ -385,6 +393,10 @@ class World:
                 assert firing.fire_ms > self.at - 100_000, (
                     f"{firing} has not ended: {scheduler.explain(firing.job, self.at)}"
                 )
+        for app in scheduler.apps.values():
+            if app.executors > 0 and app.name not in scheduler.disabled_apps:
+                lack = scheduler.lacking_executors(app.name, self.at)
+                assert lack is None or "no further agent" in lack.text, lack
         for job in scheduler.jobs.values():
             if (
                 job.kind is JobKind.DAEMON

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor_kit import app_files, needs_jdk, task_payload
+from executor_kit import app_files, needs_jdk, task_payload, wait_until
 from jobcloud.executor import protocol
 from jobcloud.executor.workers import python_worker
 
@@ -193,6 +193,16 @@ def test_every_failure_has_its_cause_and_leaves_the_worker_well(
     assert end["message"]
     worker.run("t2", jobClass="shop.jobs:works_on")
     assert worker.hear("ended")["state"] == "finished"
+
+
+def test_contexts_are_built_before_anybody_asks_and_one_that_cannot_be_harms_nobody(worker: WorkerProcess) -> None:
+    worker.say({"type": "warm", "contexts": ["shop.jobs:broken_context", "shop.jobs:Warmed", "shop.jobs:Missing"]})
+    built = worker.sandbox / "app" / "built"
+    wait_until(built.exists, "the context is built")
+    worker.run("t1", applicationContext="shop.jobs:Warmed", beanName="works_on")
+    end = worker.hear("ended")
+    assert end["state"] == "finished", end
+    assert built.read_text() == "x", "once"
 
 
 # A worker has listeners and error handlers, or it refuses each job that asks for them: none is left out in silence.

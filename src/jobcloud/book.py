@@ -28,6 +28,8 @@ class Policy:
     offer_hold_ms: int = 5_000
     most_offers: int = 100_000
     decline_refuse_ms: int = 5_000
+    #: the same where nothing waits and offers are only taken to see agents that are new
+    roaming_refuse_ms: int = 60_000
     #: a firing this late is still on time; a later one is a missed one
     misfire_threshold_ms: int = 5_000
     #: firings of one job that may wait at once

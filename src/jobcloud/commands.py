@@ -10,6 +10,7 @@ from jobcloud.errors import Conflict, NotFound
 from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
 from jobcloud.inquiries import Inquiries
+from jobcloud.keepers import Keepers
 from jobcloud.messages import (
     ForgetTask,
     KillTask,
@@ -42,8 +43,10 @@ class Commands:
         fleet: Fleet,
         tasks: Tasks,
         rounds: Rounds,
+        keepers: Keepers,
     ) -> None:
         self._book = book
+        self._keepers = keepers
         self._firings = firings
         self._timetable = timetable
         self._inquiries = inquiries
@@ -64,6 +67,7 @@ class Commands:
         self._book.apps[app.name] = app
         self._book.dirty[Kind.APP, app.name] = app
         self._book.plans[app.name] = plan
+        self._keepers.look = True
         for job in self._book.jobs_of(app.name):
             self._book.faults.pop(job.name, None)
             if renewed and job.kind is JobKind.DAEMON:
@@ -82,6 +86,7 @@ class Commands:
         self._book.plans.pop(event.name, None)
         self._book.dirty[Kind.APP, event.name] = None
         self._book.set_app_mark(event.name, disabled=False)
+        self._keepers.look = True
         for job in jobs:
             self._remove_job(job, event.at)
         for executor in [e for e in self._book.executors.values() if e.app == event.name]:
@@ -93,6 +98,8 @@ class Commands:
         if event.enabled == (event.name not in self._book.disabled_apps):
             return
         self._book.set_app_mark(event.name, disabled=not event.enabled)
+        self._keepers.look = True
+        self._book.work()
         for job in self._book.jobs_of(event.name):
             self._apply_enabled(job, event.at)
         self._book.publish(event.at, Topic.CONFIG, f"app {event.name} is {'enabled' if event.enabled else 'disabled'}")
@@ -157,8 +164,8 @@ class Commands:
         task = self._book.tasks.get(event.task_id)
         if task is None:
             raise NotFound(f"no task {event.task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
-        daemon = self._book.firings[task.firing_id].cause is Cause.DAEMON
-        if daemon:  # the job still wants the shard: it comes back
+        resident = task.keeper or self._book.firings[task.firing_id].cause is Cause.DAEMON
+        if resident:  # it is wanted still: it comes back
             self._inquiries.send_kill(task, event.at)
         else:
             self._tasks.kill(task, event.at)

@@ -8,7 +8,7 @@ over, and left alone where it does not. Source of windows and inverse offers: Me
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from jobcloud.book import Book
@@ -99,7 +99,7 @@ class Drains:
         self.windows.pop(agent_id, None)
 
     def _would_lose(self, agent_id: str, window: Window) -> bool:
-        return any(self._ends_with_agent(task, window) for task in self._on(agent_id))
+        return any(self._ends_with_agent(task, window) for task in self._on({agent_id}))
 
     def _ends_with_agent(self, task: Task, window: Window) -> bool:
         job = self._book.jobs.get(task.job)
@@ -107,8 +107,9 @@ class Drains:
             return False
         return not job.timeout_ms or (task.started_ms or task.created_ms) + job.timeout_ms > window.start_ms
 
-    def _on(self, agent_id: str) -> list[Task]:
-        return [task for task in self._book.tasks.values() if task.agent_id == agent_id]
+    def _on(self, agent_ids: Container[str]) -> list[Task]:
+        """The tasks of shards on agents; keepers of executors leave by themselves."""
+        return [task for task in self._book.tasks.values() if task.agent_id in agent_ids and not task.keeper]
 
     # -------------------------------------------------------------------------------------------------- operators
 
@@ -174,7 +175,7 @@ class Drains:
         return opened
 
     def _move(self, closed: dict[str, Closing], at: int) -> None:
-        there = [task for task in self._book.tasks.values() if task.agent_id in closed]
+        there = self._on(closed)
         unsettled = self._unsettled({task.firing_id for task in there})
         for task in there:
             plan = closed[task.agent_id]

@@ -59,6 +59,11 @@ class Resources(NamedTuple):
 DIMENSIONS = Resources._fields
 NOTHING = Resources()
 DEFAULT_EXECUTOR = Resources(cpus=1000, mem=128_000)
+# What the task takes that keeps an executor; Mesos refuses one that takes nothing.
+KEEPER = Resources(cpus=1)
+# In place of a number of executors: one on each agent.
+EVERY_AGENT = -1
+MAX_EXECUTORS = 100_000
 
 
 class JobKind(StrEnum):
@@ -183,7 +188,7 @@ class App:
     """A package and what its executor needs. Raises ConfigError naming the field (in its JSON spelling).
 
     `bootstrap_script` is the command of a worker that the package brings along. `max_parallel`: how many shards run in
-    one worker at once, 0 for any number.
+    one worker at once, 0 for any number. `executors`: how many are kept though no job needs them, or EVERY_AGENT.
     """
 
     name: str
@@ -195,9 +200,11 @@ class App:
     idle_timeout_ms: int = 60_000
     description: str = ""
     max_parallel: int = 0
+    executors: int = 0
 
     def __post_init__(self) -> None:
         check_name("appName", self.name)
+        _check_range("executors", self.executors, EVERY_AGENT, MAX_EXECUTORS)
         check_resources(self.resources)
         _check_range("eventTraceSamplingCount", self.sampling, 0, 1_000_000)
         _check_range("idleTimeoutSeconds", self.idle_timeout_ms, 1_000, MAX_IDLE_TIMEOUT_MS)
@@ -482,7 +489,10 @@ class Firing:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One attempt of one shard, from its launch intent until its end is stored."""
+    """One attempt of one shard, or one keeper of an executor, from its launch intent until its end is stored.
+
+    A keeper is of no firing, and its `job` is none: `keeper_job` of its app.
+    """
 
     id: str
     firing_id: str
@@ -501,6 +511,15 @@ class Task:
     kill_ms: int = 0
     message: str = ""
     unreachable_ms: int = 0
+
+    @property
+    def keeper(self) -> bool:
+        return not self.firing_id
+
+
+def keeper_job(app: str) -> str:
+    """What stands for a job in the ids and notices of an app's keepers; no job can have that name."""
+    return f"keeper={app}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,6 +216,16 @@ class Cluster:
         self._claims[task_id] = (agent_id, self.matcher.assign(self._class_of(request), entry.slot))
         self._stale[entry.slot] = entry
 
+    def claim_if_free(self, entry: AgentEntry, request: Request) -> Placement | None:
+        """A placement on that very agent, as `place` gives, or None where it has no room."""
+        self._refresh()
+        need = request.resources
+        if (entry.id, request.executor_id) not in self._holds:
+            need = need.plus(request.executor)
+        if any(free < wanted for free, wanted in zip(self.matcher.free(entry.slot).tolist(), need, strict=True)):
+            return None
+        return Placement(entry.id, self.matcher.assign(self._class_of(request), entry.slot))
+
     def release(self, task_id: str) -> bool:
         """End a task's claim, once; whether it had one."""
         claim = self._claims.pop(task_id, None)

@@ -61,7 +61,8 @@ def mend(stored: Stored, at: int) -> Stored:
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)
     for task in sorted(whole.tasks.values(), key=lambda task: task.id):
-        _give_firing(whole, task)
+        if not task.keeper:
+            _give_firing(whole, task)
     for task in list(_tasks_missing(whole, at)):
         whole.tasks[task.id] = task
     for task in whole.tasks.values():
@@ -79,7 +80,7 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
     """The firings with what only the records of their tasks tell: since when each shard runs."""
     shards: dict[str, list[Shard]] = {}
     for task in tasks:
-        if task.started_ms:
+        if task.started_ms and not task.keeper:
             of_firing = shards.setdefault(task.firing_id, list(firings[task.firing_id].shards))
             of_firing[task.item] = replace(of_firing[task.item], started_ms=task.started_ms)
     return {**firings, **{name: replace(firings[name], shards=tuple(found)) for name, found in shards.items()}}

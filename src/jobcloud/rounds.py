@@ -10,6 +10,7 @@ from jobcloud.explain import Reason, refusal_reasons
 from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
 from jobcloud.inquiries import Inquiries
+from jobcloud.keepers import Keepers, Place
 from jobcloud.messages import (
     Accept,
     AcceptInverseOffers,
@@ -35,8 +36,11 @@ _MOST_AVOIDED = 100
 
 
 class Rounds:
-    def __init__(self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet, tasks: Tasks) -> None:
+    def __init__(
+        self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet, tasks: Tasks, keepers: Keepers
+    ) -> None:
         self._book = book
+        self._keepers = keepers
         self._firings = firings
         self._inquiries = inquiries
         self._fleet = fleet
@@ -82,8 +86,19 @@ class Rounds:
             return
         for offer_id in spare:
             self._book.cluster.drop_offer(offer_id)
-        self._book.out.append(Decline(tuple(spare), self._book.policy.decline_refuse_ms))
-        self._filtered_until = at + self._book.policy.decline_refuse_ms
+        idle = self._keepers.roaming() and not self._waiting(at)
+        refuse_ms = self._book.policy.roaming_refuse_ms if idle else self._book.policy.decline_refuse_ms
+        self._book.out.append(Decline(tuple(spare), refuse_ms))
+        self._filtered_until = at + refuse_ms
+
+    def wants_tick(self, at: int) -> bool:
+        """Whether a Tick would find something to place, or something to ask for."""
+        if self._keepers.roaming() and (self.can_round() or self._suppressed):
+            return True
+        return bool(len(self._book.queue) or self._keepers.wanting(at)) and (self.can_round() or self.can_revive(at))
+
+    def _waiting(self, at: int) -> bool:
+        return self._book.queue.any_eligible(at, self._launchable) or self._keepers.wanting(at)
 
     def can_round(self) -> bool:
         return self._book.round_wanted and self._book.cluster.held > 0
@@ -95,11 +110,11 @@ class Rounds:
         """With nothing to place and no offer held ask for none; ask again as soon as there is new work."""
         if not self._book.connected:
             return
-        waiting = self._book.queue.any_eligible(at, self._launchable)
-        if waiting and self.can_revive(at):
+        waiting, roaming = self._waiting(at), self._keepers.roaming()
+        if (waiting and self.can_revive(at)) or (roaming and self._suppressed):
             self._suppressed, self._filtered_until = False, 0
             self._book.out.append(Revive())
-        elif not waiting and not self._book.cluster.held and not self._suppressed:
+        elif not waiting and not roaming and not self._book.cluster.held and not self._suppressed:
             self._suppressed = True
             self._book.out.append(Suppress())
         self._book.new_work = False
@@ -111,14 +126,28 @@ class Rounds:
         return self._book.enabled(job) and job not in self._book.faults
 
     def round(self, at: int) -> None:
-        """Match the shards that may start to the offers held, and launch those that found room."""
+        """Match what may start to the offers held, and launch what found room: keepers of executors first."""
         if not self._book.connected or not self.can_round():
             return
         self._book.round_wanted = False
+        kept: dict[str, list[Place]] = {}
+        for place in self._keepers.place(at):
+            kept.setdefault(place.placement.agent_id, []).append(place)
+        placed = self._match(at)
+        changes: dict[str, dict[int, Shard]] = {}
+        for agent_id in dict.fromkeys((*kept, *placed)):
+            self._launch_on(agent_id, kept.get(agent_id, []), placed.get(agent_id, []), changes, at)
+        if kept:
+            self._keepers.recount()
+        for firing_id, shards in changes.items():
+            self._firings.put_shards(firing_id, shards, at)
+
+    def _match(self, at: int) -> dict[str, list[tuple[ready.Entry, Placement]]]:
+        """By agent, the shards that may start and found room."""
         entries, requests = self._requested(at)
-        if not entries:
-            return
         placed: dict[str, list[tuple[ready.Entry, Placement]]] = {}
+        if not entries:
+            return placed
         refused: dict[str, Request] = {}
         placements = self._book.cluster.place(requests, self._book.policy.round_limit)
         for entry, request, placement in zip(entries, requests, placements, strict=False):
@@ -128,11 +157,7 @@ class Rounds:
                 placed.setdefault(placement.agent_id, []).append((entry, placement))
         self._book.round_wanted = len(placements) < len(entries)
         self._note_refusals(refused, at)
-        changes: dict[str, dict[int, Shard]] = {}
-        for agent_id, choices in placed.items():
-            self._launch_on(agent_id, choices, changes, at)
-        for firing_id, shards in changes.items():
-            self._firings.put_shards(firing_id, shards, at)
+        return placed
 
     def _note_refusals(self, refused: dict[str, Request], at: int) -> None:
         """Remember, for people, what the jobs that found no room were short of."""
@@ -177,6 +202,7 @@ class Rounds:
     def _launch_on(
         self,
         agent_id: str,
+        kept: list[Place],
         choices: list[tuple[ready.Entry, Placement]],
         changes: dict[str, dict[int, Shard]],
         at: int,
@@ -185,7 +211,8 @@ class Rounds:
         entry = self._book.cluster.agents[agent_id]
         offers = self._book.cluster.take_offers(agent_id)
         pool = Pool(offers)
-        launches: list[Launch] = []
+        keepers = (self._launch_keeper(place, pool, entry.hostname, at) for place in kept)
+        launches = [launched for launched in keepers if launched is not None]
         for choice, placement in choices:
             firing = self._book.firings[choice.firing_id]
             made = self._book.contained(
@@ -216,13 +243,34 @@ class Rounds:
             resources=job.resources, created_ms=at,
         )  # fmt: skip
         data = sharding.payload(job, firing, task, self._book.fence())
-        key = executor_key(task.agent_id, plan.id)
         try:
-            shares, executor = launch.task_shares(pool, task, self._book.executors.get(key), plan, at)
+            launched = self._start(task, placement, pool, data, at)
         except Short as short:
             failures = shard.failures + 1
             wait = release.backoff_ms(failures, job.failover_delay_ms, job.failover_most_ms)
             return None, replace(shard, failures=failures, not_before_ms=at + wait, message=str(short))
+        return launched, replace(
+            shard, state=ShardState.ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
+            hostname=hostname, executor_id=plan.id, not_before_ms=0, avoid_ms=0, message="", outcome=NO_OUTCOME,
+        )  # fmt: skip
+
+    def _launch_keeper(self, place: Place, pool: Pool, hostname: str, at: int) -> Launch | None:
+        """None where the offers turn out to be short."""
+        task = self._keepers.task(place, hostname, at)
+        data = sharding.keeper_payload(self._book.jobs_of(place.app.name), task, self._book.fence())
+        try:
+            launched = self._start(task, place.placement, pool, data, at)
+        except Short as short:
+            self._book.cluster.undo(place.placement)
+            self._keepers.could_not_start(place.app.name, str(short), at)
+            return None
+        self._keepers.launched(task)
+        return launched
+
+    def _start(self, task: Task, placement: Placement, pool: Pool, data: bytes, at: int) -> Launch:
+        """Write the intent of a task, account for it and for its executor. Raises Short, with nothing changed."""
+        key, plan = executor_key(task.agent_id, task.executor_id), self._book.plan_of(task.app)
+        shares, executor = launch.task_shares(pool, task, self._book.executors.get(key), plan, at)
         if key not in self._book.executors:
             self._book.executors[key] = executor
             self._book.dirty[Kind.EXECUTOR, key] = executor
@@ -232,12 +280,8 @@ class Rounds:
         self._fleet.gone.discard(key)  # Mesos starts it again with this task
         self._book.put_task(task)
         self._inquiries.silent[task.id] = at + self._book.policy.launch_answer_ms
-        self._book.tell(at, Topic.LAUNCHED, task, f"placed on {hostname}")
-        return Launch(task.id, f"{job.name}{DELIMITER}{item}", shares, executor, data), replace(
-            shard, state=ShardState.ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
-            hostname=hostname, executor_id=plan.id, not_before_ms=0, avoid_ms=0, message="",
-            outcome=NO_OUTCOME,
-        )  # fmt: skip
+        self._book.tell(at, Topic.LAUNCHED, task, f"placed on {task.hostname}")
+        return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, data)
 
     def on_send_failed(self, event: SendFailed) -> None:
         """What certainly never left is taken back at once; what may have arrived is asked about."""
@@ -262,4 +306,5 @@ class Rounds:
         self._book.publish(event.at, Topic.FAULT, f"{type(call).__name__} failed: {event.reason}")
 
     def _requests_in_use(self) -> set[Request]:
-        return {self._book.request(job) for job in self._book.jobs.values() if job.app in self._book.apps}
+        of_jobs = {self._book.request(job) for job in self._book.jobs.values() if job.app in self._book.apps}
+        return of_jobs | self._keepers.requests()

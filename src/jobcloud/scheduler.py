@@ -23,6 +23,7 @@ from jobcloud.explain import AgentView, Explanation, Reason
 from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
 from jobcloud.inquiries import Inquiries
+from jobcloud.keepers import Keepers
 from jobcloud.match import AnyMatcher, Matcher
 from jobcloud.messages import (
     AgentLost,
@@ -90,11 +91,12 @@ class Scheduler:
         self._inquiries = Inquiries(book)
         self._fleet = Fleet(book)
         self._drains = Drains(book, self._inquiries)
-        self._tasks = Tasks(book, self._firings, self._inquiries, self._fleet)
+        self._keepers = Keepers(book, self._fleet)
+        self._tasks = Tasks(book, self._firings, self._inquiries, self._fleet, self._keepers)
         self._timetable = Timetable(book, self._firings, self._tasks)
-        self._rounds = Rounds(book, self._firings, self._inquiries, self._fleet, self._tasks)
+        self._rounds = Rounds(book, self._firings, self._inquiries, self._fleet, self._tasks, self._keepers)
         self._commands = Commands(
-            book, self._firings, self._timetable, self._inquiries, self._fleet, self._tasks, self._rounds
+            book, self._firings, self._timetable, self._inquiries, self._fleet, self._tasks, self._rounds, self._keepers
         )
         self._sweep_at = 0
         self._ticked = at
@@ -137,12 +139,12 @@ class Scheduler:
 
     def next_wake(self, at: int) -> int | None:
         """The next instant at which a Tick has something to do; `at` itself where it has now."""
-        if self._book.connected and len(self.queue) and (self._rounds.can_round() or self._rounds.can_revive(at)):
+        if self._keepers.look or (self._book.connected and self._rounds.wants_tick(at)):
             return at
         wakes = self._inquiries.wakes() if self._book.connected else []
         if (oldest := self.cluster.oldest_received_ms()) is not None:
             wakes.append(oldest + self.policy.offer_hold_ms + 1)
-        parts = (self._timetable, self.queue, self._drains, self._tasks)
+        parts = (self._timetable, self.queue, self._drains, self._tasks, self._keepers)
         wakes += (wake for part in parts if (wake := part.next_wake()) is not None)
         return max(at, min(wakes)) if wakes else None
 
@@ -185,6 +187,14 @@ class Scheduler:
             for entry in self.cluster.agents.values()
         ]
 
+    def warm_executors(self, app: str) -> int:
+        """How many executors of the app's present version are kept and up."""
+        return self._keepers.warm(app)
+
+    def lacking_executors(self, app: str, at: int) -> Reason | None:
+        """Why fewer executors of an app are up than are to be kept; None where that is not so."""
+        return self._keepers.lack(app, at)
+
     def story(self, task_id: str) -> list[Publish]:
         """What is remembered of one task, oldest first."""
         return [notice for notice in self._book.notices if notice.task_id == task_id]
@@ -217,6 +227,7 @@ class Scheduler:
             "history": self._firings.history, "dead": self._firings.dead,
             "due": self._timetable.due, "timers": self._timetable.timers,
             "plans": self._book.plans, "refusals": self._rounds.refusals, "faults": self.faults,
+            "keepers": self._keepers.of_app,
         }  # fmt: skip
 
     def validate(self) -> None:
@@ -235,14 +246,21 @@ class Scheduler:
                 assert before.state is ShardState.FINISHED or not begun, f"{firing.id} began before its listener"
                 idle = after.state in (ShardState.WAITING, ShardState.CANCELLED)
                 assert done or idle, f"{firing.id} called its listener before its end"
-        tasks = {(task.firing_id, task.item): task for task in self.tasks.values()}
-        assert len(tasks) == len(self.tasks), "a shard has two tasks"
+        keepers = [task for task in self.tasks.values() if task.keeper]
+        tasks = {(task.firing_id, task.item): task for task in self.tasks.values() if not task.keeper}
+        assert len(tasks) == len(self.tasks) - len(keepers), "a shard has two tasks"
+        kept = {task.id: task for of_app in self._keepers.of_app.values() for task in of_app.values()}
+        assert kept == {task.id: task for task in keepers}, "the keepers are not those that there are"
+        places = {(task.agent_id, task.executor_id) for task in keepers}
+        assert len(places) == len(keepers), "an executor has two keepers"
+        for task in keepers:
+            assert executor_key(task.agent_id, task.executor_id) in self.executors, f"{task.id} has no executor"
         assert active.keys() == tasks.keys(), f"active shards and tasks differ: {active.keys() ^ tasks.keys()}"
         for place, task in tasks.items():
             assert active[place].task_id == task.id, f"{task.id} is not the task of its shard"
             assert executor_key(task.agent_id, task.executor_id) in self.executors, f"{task.id} has no executor"
         running: dict[tuple[str, int], list[Firing]] = {}
-        for task in self.tasks.values():
+        for task in tasks.values():
             running.setdefault((task.job, task.item), []).append(self.firings[task.firing_id])
         for (name, item), found in running.items():
             current = name in self.jobs and found[0].generation == self.states[name].generation
@@ -277,11 +295,14 @@ class Scheduler:
             self._clock_was_set_back(at)
         self._ticked = at
         self._timetable.fire_due(at)
-        if self.queue.ripen(at):
+        ripe = self.queue.ripen(at), self._keepers.ripen(at)
+        if any(ripe):
             self._book.work()
         if self._drains.step(at):
             self._rounds.reopen(at)
         self._tasks.replace_unreachable(at)
+        for task in self._keepers.review():
+            self._tasks.kill(task, at)
         self._inquiries.ask_again(at)
         self._rounds.round(at)  # before anything is given back: what is due now may need it
         self._rounds.give_back(at)
@@ -291,6 +312,7 @@ class Scheduler:
     def _clock_was_set_back(self, at: int) -> None:
         """Waits are counted from now; firings stay as they are: none is due twice."""
         self._inquiries.clock_was_set_back(at)
+        self._keepers.clock_was_set_back(at)
         self._rounds.clock_was_set_back(at)
         self._drains.clock_was_set_back()
         self._fleet.clock_was_set_back(at)
@@ -383,6 +405,8 @@ class Scheduler:
             yield Reason("unreachable", text, waiting_helps=True)
         if dead := self._firings.dead.get(job.name):
             yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")
+        if (lack := self._keepers.lack(job.app, at)) is not None:
+            yield lack
         if head is None:
             due = self._timetable.due.get(job.name)
             yield Reason("not_due", "no firing is due now" if due else "no firing is due, now or later", at=due or 0)
@@ -414,6 +438,7 @@ class Scheduler:
         self._firings.restore(at)
         self._fleet.restore(at)
         self._tasks.restore(at)
+        self._keepers.restore()
         for firing in [firing for firing in self.firings.values() if not firing.ended_ms]:
             if firing.job not in self.jobs or firing.generation != self.states[firing.job].generation:
                 self._tasks.cancel_firing(firing, at, repair.MESSAGE)

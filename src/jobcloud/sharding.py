@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from jobcloud.model import Cause, Firing, Job, JobKind, JobState, JobType, Shard, Step, Task, parse_shard_parameters
+from jobcloud.model import (
+    Cause,
+    Firing,
+    Isolation,
+    Job,
+    JobKind,
+    JobState,
+    JobType,
+    Shard,
+    Step,
+    Task,
+    parse_shard_parameters,
+)
 
 PAYLOAD_SCHEMA = 1
 # The item in the context of a listener's call, which is for no shard: no two attempts of a firing look the same.
@@ -59,6 +72,30 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
         }
     )
     return f'{attempt[:-1]},"job":{_describe(job)}}}'.encode()
+
+
+def keeper_payload(jobs: Iterable[Job], task: Task, fence: int) -> bytes:
+    """What an executor gets to know that is to be kept: which contexts its worker is to build before any job asks."""
+    contexts = sorted({job.context for job in jobs if job.context and job.bean and job.isolation is Isolation.SHARED})
+    return _encode(
+        {
+            "schema": PAYLOAD_SCHEMA,
+            "runId": task.id,
+            "attempt": task.attempt,
+            "fence": fence,
+            "fireTime": None,
+            "executionType": task.execution,
+            "shardingContext": {
+                "jobName": task.job,
+                "taskId": task.id,
+                "shardingTotalCount": 1,
+                "jobParameter": "",
+                "shardingItem": 0,
+                "shardingParameter": "",
+            },
+            "job": {"jobType": "KEEPER", "jobExecutionType": "DAEMON", "contexts": contexts},
+        }
+    ).encode()
 
 
 def _describe_step(job: Job, firing: Firing, step: Step) -> dict[str, object]:

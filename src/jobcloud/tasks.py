@@ -11,6 +11,7 @@ from jobcloud.book import Book
 from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
 from jobcloud.inquiries import Inquiries
+from jobcloud.keepers import Keepers
 from jobcloud.messages import Acknowledge, Kind, Status, StatusReceived, Topic
 from jobcloud.model import (
     NO_OUTCOME,
@@ -37,8 +38,9 @@ _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
 
 
 class Tasks:
-    def __init__(self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet) -> None:
+    def __init__(self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet, keepers: Keepers) -> None:
         self._book = book
+        self._keepers = keepers
         self._firings = firings
         self._inquiries = inquiries
         self._fleet = fleet
@@ -138,7 +140,9 @@ class Tasks:
             message = update.message[:1_000]
             self._book.put_task(replace(task, state=state, started_ms=started, message=message, unreachable_ms=away))
             self._note_reach(task.id, state)
-        if started != task.started_ms:
+        if task.keeper:
+            self._keepers.note(self._book.tasks[task.id])
+        elif started != task.started_ms:
             shard = self._book.firings[task.firing_id].shards[task.item]
             self._firings.put_shards(task.firing_id, {task.item: replace(shard, started_ms=started)}, at, store=False)
         if state is not task.state or update.message:
@@ -153,6 +157,15 @@ class Tasks:
         self._book.dirty[Kind.TASK, task.id] = None
         key = executor_key(task.agent_id, task.executor_id)
         self._fleet.leave(key, at)
+        if task.keeper:
+            self._keepers.ended(task, at)
+            self._book.tell(at, Topic.ENDED, task, message, str(end))
+        else:
+            self._shard_ended(task, end, message, at, outcome)
+        self._fleet.drop_if_deserted(self._book.executors[key])
+        self._book.work()
+
+    def _shard_ended(self, task: Task, end: End, message: str, at: int, outcome: Outcome) -> None:
         firing = self._book.firings[task.firing_id]
         job = self._book.jobs.get(task.job)
         shard = release.after(
@@ -164,13 +177,13 @@ class Tasks:
         )  # fmt: skip
         self._book.tell(at, Topic.ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
         self._firings.put_shards(firing.id, {task.item: replace(shard, outcome=outcome)}, at)
-        self._fleet.drop_if_deserted(self._book.executors[key])
-        self._book.work()
 
     def kill(self, task: Task, at: int) -> None:
         """End a task for good: its shard does not come back."""
         if not task.kill_ms:
             self._book.put_task(replace(task, kill_ms=at))
+        if task.keeper:
+            self._keepers.note(self._book.tasks[task.id])
         self._inquiries.send_kill(task, at)
 
     def cancel(self, job: str, at: int, why: str) -> None:

@@ -144,7 +144,7 @@ class Executor:
         daemon = payload["job"]["jobExecutionType"] == "DAEMON"
         run = Run(
             task_id, name.job, name.item, name.agent_id, self.start.framework_id, self.world.now, daemon,
-            payload["runId"], bool(payload["job"]["distributedListener"]), payload.get("step", ""),
+            payload["runId"], bool(payload["job"].get("distributedListener")), payload.get("step", ""),
         )  # fmt: skip
         self.known[task_id] = task
         self.tasks[task_id] = run

@@ -24,6 +24,7 @@ from jobcloud.messages import (
     UndrainAgent,
 )
 from jobcloud.model import (
+    EVERY_AGENT,
     App,
     CatchUp,
     Cause,
@@ -151,7 +152,8 @@ class Operators:
     def _put_app(self, name: str, version: int, replace: bool) -> None:
         package, need = f"{version:064x}", Resources(100 + 25 * version, 16_000 * (1 + version))
         self.executors[package] = need
-        app = App(name, Package("http://h/p.zip", package), resources=need, idle_timeout_ms=5_000)
+        app = App(name, Package("http://h/p.zip", package), resources=need, idle_timeout_ms=5_000,
+                  executors=(0, 0, 1, EVERY_AGENT)[version])  # fmt: skip
         self._ask(("app", name), app, lambda at: PutApp(at, app, replace))
 
     def put_job(self, a: int, b: int, replace: bool) -> None:

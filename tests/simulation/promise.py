@@ -385,11 +385,23 @@ class Promise:
                     if len(self._world.truth.running.get((job.name, item), ())) != 1:
                         runs = self._world.truth.running.get((job.name, item), ())
                         return f"resident {job.name}/{item} does not run once: {[run.task_id for run in runs]}"
+        for app in core.apps.values():
+            wanted = app.executors if app.name not in core.disabled_apps else 0
+            if wanted > core.warm_executors(app.name):
+                return f"app {app.name} keeps {core.warm_executors(app.name)} executors, not {wanted}"
         for place, runs in self._world.truth.running.items():
             if not 1 <= len(runs) <= AT_ONCE.get(place[0], 1):
                 return f"{place} runs {len(runs)} times"
             job = core.jobs.get(place[0])
-            if runs[0].daemon and (job is None or core.states[job.name].disabled or job.app in core.disabled_apps):
+            keeper = core.tasks.get(runs[0].task_id)
+            if keeper is not None and keeper.keeper:
+                if (
+                    keeper.app not in core.apps
+                    or not core.apps[keeper.app].executors
+                    or keeper.app in core.disabled_apps
+                ):
+                    return f"{runs[0].task_id} keeps an executor that nobody wants any more"
+            elif runs[0].daemon and (job is None or core.states[job.name].disabled or job.app in core.disabled_apps):
                 return f"resident {place} runs, which nobody wants any more"
             if runs[0].task_id not in core.tasks:
                 return f"{runs[0].task_id} runs and the scheduler does not know it"

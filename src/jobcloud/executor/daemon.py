@@ -313,9 +313,21 @@ class Executor(Listener):
             self._contain(task.task_id, functools.partial(self._begin, task))
 
     def _begin(self, task: _Task) -> None:
-        """A transient task runs, a resident one is loaded first."""
+        """A transient task runs, a resident one is loaded first, a keeper has a worker kept for others."""
+        if task.payload.keeper is not None:
+            assert self._workers is not None
+            self._workers.keep_warm(task.task_id, task.payload.keeper, functools.partial(self._on_warm, task))
+            return
         number = LOADING if task.resident is not None else 1
         self._start_run(task, number, task.payload.facts())
+
+    def _on_warm(self, task: _Task, why_not: str) -> None:
+        if task.task_id not in self._tasks:
+            return
+        if why_not:
+            self._end(task.task_id, failed(Cause.WORKER_LOST, why_not))
+        else:
+            self._update(task.task_id, "TASK_RUNNING")
 
     def _start_run(self, task: _Task, number: int, facts: Dict[str, Any]) -> None:
         steps = self._on_run_started, self._on_run_ended, self._on_run_waiting, self._on_run_progress
@@ -406,6 +418,8 @@ class Executor(Listener):
                 task.timer.cancel()
             if task.payload.resident and self._runners:
                 self._runner(task).forget(task_id)
+            if self._workers is not None:
+                self._workers.let_cool(task_id)
         self._look_idle()
 
     # Resident tasks

@@ -31,12 +31,7 @@ class Contexts:
 
     def bean(self, context: str, name: str) -> Any:
         """Raises LoadError. A context that could not be built is tried again by the next shard."""
-        with self._lock:
-            lock = self._locks.setdefault(context, threading.Lock())
-        with lock:
-            if context not in self._built:
-                self._built[context] = self._build(context)
-        beans = self._built[context]
+        beans = self._beans(context)
         try:
             return beans[name]
         except KeyError:
@@ -45,8 +40,20 @@ class Contexts:
                 Cause.CONTEXT, f"beanName {name!r}: applicationContext {context!r} has only {known or 'nothing'}"
             ) from None
 
+    def warm(self, context: str) -> None:
+        """Build a context that nobody asks for yet. Raises LoadError."""
+        self._beans(context)
+
     def close(self) -> None:
         self._exits.close()
+
+    def _beans(self, context: str) -> Mapping[str, Any]:
+        with self._lock:
+            lock = self._locks.setdefault(context, threading.Lock())
+        with lock:
+            if context not in self._built:
+                self._built[context] = self._build(context)
+            return self._built[context]
 
     def _build(self, context: str) -> Mapping[str, Any]:
         factory = named(context, "applicationContext")

@@ -52,8 +52,8 @@ class TaskPayload:
     """TaskInfo.data: the shard to run and the job it is of.
 
     `own_process`: a worker for this shard alone. `step`: no shard, but a call of the firing's listener, "before" or
-    "after", and `firing` what it is told. `webhook` is the URL to tell of failures, or "". `timeout_s` and `rlimits`
-    hold for each run; None: no limit.
+    "after", and `firing` what it is told. `keeper`: nothing is run, the worker is kept with these contexts built.
+    `webhook` is the URL to tell of failures, or "". `timeout_s` and `rlimits` hold for each run; None: no limit.
     """
 
     context: Mapping[str, Any]
@@ -71,6 +71,7 @@ class TaskPayload:
     timeout_s: Optional[float] = None
     rlimits: Rlimits = NO_LIMITS
     step: Optional[str] = None
+    keeper: Optional[Tuple[str, ...]] = None
     firing: Mapping[str, Any] = field(default_factory=dict)
     ignores_errors: bool = False
     webhook: str = ""
@@ -142,8 +143,9 @@ def read_task(data: Optional[str]) -> TaskPayload:
     fields = _Fields(_object(data, "the task's data"), "the task's data")
     job = fields.required("job", dict)
     kind = _Fields(job, "job")
-    job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT", "HTTP"))
-    resident = kind.one_of("jobExecutionType", ("TRANSIENT", "DAEMON")) == "DAEMON"
+    job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT", "HTTP", "KEEPER"))
+    keeper = _contexts(kind) if job_type == "KEEPER" else None
+    resident = keeper is None and kind.one_of("jobExecutionType", ("TRANSIENT", "DAEMON")) == "DAEMON"
     timer = kind.optional("timer", dict, None)
     if resident and timer is None:
         raise PayloadError("a DAEMON job needs 'timer' in job")
@@ -171,6 +173,7 @@ def read_task(data: Optional[str]) -> TaskPayload:
             open_files=kind.at_least("openFilesLimit", int, 0) or None,
         ),
         step=step,
+        keeper=keeper,
         firing=fields.optional("firing", dict, {}),
         ignores_errors=handler == "ignore" and step is None,
         webhook=kind.required("errorWebhook", str) if handler == "webhook" else "",
@@ -239,6 +242,13 @@ def _package(fields: _Fields) -> PackageRef:
     if not _SHA256.fullmatch(sha256):
         raise PayloadError(f"'sha256' in package is {sha256!r:.80}, must be 64 hex digits")
     return PackageRef(file, sha256)
+
+
+def _contexts(job: _Fields) -> Tuple[str, ...]:
+    contexts = job.required("contexts", list)
+    if not all(isinstance(context, str) for context in contexts):
+        raise PayloadError(f"'contexts' in job is {contexts!r:.80}, must be a list of texts")
+    return tuple(contexts)
 
 
 def _http(job: _Fields) -> Dict[str, Any]:

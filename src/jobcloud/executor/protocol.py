@@ -32,6 +32,7 @@ TO_WORKER: Mapping[str, Shape] = {
         "facts": _OBJECT,
         "firing": _OBJECT,
     },
+    "warm": {"contexts": (list,)},
     "cancel": {"task": _TEXT},
     "forget": {"task": _TEXT},
     "stop": {},

@@ -106,6 +106,8 @@ class Worker:
             shard = _Shard(message["run"])
             self._shards[message["task"]] = shard
             threading.Thread(target=self._run_shard, args=(message, shard), name=message["task"], daemon=True).start()
+        elif kind == "warm":
+            threading.Thread(target=self._warm, args=(message["contexts"],), name="warm", daemon=True).start()
         elif kind == "cancel":
             if message["task"] in self._shards:
                 self._shards[message["task"]].ask_to_stop()
@@ -126,6 +128,14 @@ class Worker:
         with self._write_lock:
             while line:
                 line = line[os.write(self._answers, line) :]
+
+    def _warm(self, contexts: List[str]) -> None:
+        """What cannot be built now is tried again by the first shard that needs it, and fails that."""
+        for context in contexts:
+            try:
+                self._contexts.warm(context)
+            except LoadError as error:
+                print(error, file=sys.stderr)
 
     def _run_shard(self, message: protocol.Message, shard: _Shard) -> None:
         task = message["task"]

@@ -12,7 +12,9 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple
 
 from jobcloud.executor import protocol
@@ -28,12 +30,22 @@ READY_WITHIN_S = 60.0
 _LAST_WORDS_S = 2.0
 # How long a worker of one shard may take to close its contexts when the shard has ended.
 _LEAVE_WITHIN_S = 5.0
+# A kept worker that is lost is started again after so long, twice as long each time.
+_REWARM_FIRST_S, _REWARM_MOST_S = 1.0, 60.0
 _STATES = {"finished": State.FINISHED, "failed": State.FAILED, "killed": State.KILLED}
 
 
 def python_worker() -> List[str]:
     """The command of the worker that comes with the executor."""
     return own_program("jobcloud.executor.worker")
+
+
+@dataclass
+class _Keeper:
+    """A task for which a worker is kept; `told` until it has been told."""
+
+    contexts: Tuple[str, ...]
+    told: Optional[Callable[[str], None]]
 
 
 class _Worker:
@@ -47,6 +59,7 @@ class _Worker:
         self.outcome: Optional[Outcome] = None
         self.runs: Dict[str, Run] = {}
         self.ready = False
+        self.started_at = time.monotonic()
         self.retired = False
         self.reason = ""
         self.broken = False
@@ -85,6 +98,47 @@ class Workers:
         self._home: Dict[Run, _Worker] = {}
         self._timers: Dict[Run, Timer] = {}
         self._when_gone: Optional[Callable[[], None]] = None
+        self._keepers: Dict[str, _Keeper] = {}
+        self._rewarm_s = _REWARM_FIRST_S
+
+    def keep_warm(self, task_id: str, contexts: Tuple[str, ...], told: Callable[[str], None]) -> None:
+        """Have a shared worker up, those contexts built, until `let_cool`; one that is lost is replaced.
+
+        `told` is called once: with "" when the first is ready, or with why none is to be had.
+        """
+        self._keepers[task_id] = _Keeper(contexts, told)
+        if contexts and self._current is not None:
+            self._say(self._current, {"type": "warm", "contexts": list(contexts)})
+        self._warm()
+
+    def let_cool(self, task_id: str) -> None:
+        self._keepers.pop(task_id, None)
+
+    def _warm(self) -> None:
+        if not self._keepers or self._when_gone is not None:
+            return
+        if self._current is None:
+            try:
+                self._start_shared()
+            except (OSError, subprocess.SubprocessError) as error:
+                self._tell_keepers(f"cannot start a worker: {error}")
+        elif self._current.ready:
+            self._tell_keepers("")
+
+    def _tell_keepers(self, why_not: str) -> None:
+        for keeper in list(self._keepers.values()):
+            told, keeper.told = keeper.told, None
+            if told is not None:
+                told(why_not)
+
+    def _warm_again(self, worker: _Worker) -> None:
+        """A shared worker is gone, or takes no new shards any more."""
+        if self._keepers and self._current is None and self._when_gone is None:
+            self._tell_keepers(f"the worker was lost: {_how(worker)}")
+            if time.monotonic() - worker.started_at > _REWARM_MOST_S:
+                self._rewarm_s = _REWARM_FIRST_S
+            self._loop.later(self._rewarm_s, self._warm)
+            self._rewarm_s = min(_REWARM_MOST_S, self._rewarm_s * 2)
 
     def start(self, run: Run) -> None:
         most = self._app.max_parallel
@@ -176,6 +230,9 @@ class Workers:
         app = self._app
         hello = {"type": "hello", "protocol": protocol.VERSION, "appName": app.app_name, "appVersion": app.app_version}
         self._say(worker, {**hello, "directory": self._directory, "tasks": folders})
+        contexts = sorted({context for keeper in self._keepers.values() for context in keeper.contexts})
+        if contexts and not worker.owner:
+            self._say(worker, {"type": "warm", "contexts": contexts})
         self._loop.later(
             READY_WITHIN_S, lambda: None if worker.ready else self._kill_worker(worker, "it was not ready in time")
         )
@@ -234,6 +291,8 @@ class Workers:
             if message["protocol"] != protocol.VERSION:
                 self._break(worker, f"it speaks protocol {message['protocol']}, not {protocol.VERSION}")
             worker.ready = True
+            if worker is self._current:
+                self._tell_keepers("")
             return
         run = worker.runs.get(message["task"])
         if run is None or run.number != message["run"]:
@@ -281,6 +340,7 @@ class Workers:
             worker.retired = True
             if self._current is worker:
                 self._current = None
+                self._loop.later(0, self._warm)
             self._loop.later(grace_s, lambda: self._kill_worker(worker, "a shard in it did not end when it was killed"))
             self._end_if_done(worker)
 
@@ -329,6 +389,8 @@ class Workers:
         stopped = killed(message="the shard did not stop by itself; its worker was ended")
         for run in list(worker.runs.values()):
             self._take_out(worker, run, stopped if run.cancelled and worker.outcome is None else lost)
+        if not worker.owner:
+            self._warm_again(worker)
         if self._when_gone is not None and not self._all:
             self._when_gone()
 

@@ -96,7 +96,25 @@ final class Jobs {
         return null;
     }
 
+    /** Builds a context that nobody asks for yet; what is wrong with it shows again when somebody does. */
+    synchronized void warm(String context) {
+        try {
+            build(context);
+        } catch (LoadError error) {
+            error.printStackTrace();
+        }
+    }
+
     private synchronized Object bean(String context, String name) throws LoadError {
+        build(context);
+        Object bean = contexts.get(context).get(name);
+        if (bean == null) {
+            throw new LoadError("context", "applicationContext " + context + " has no bean " + name, null);
+        }
+        return bean;
+    }
+
+    private void build(String context) throws LoadError {
         if (!contexts.containsKey(context)) {
             Object made = make("context", "applicationContext " + context, context);
             if (made instanceof AutoCloseable) {
@@ -108,11 +126,6 @@ final class Jobs {
                 throw new LoadError("context", "applicationContext " + context + " cannot be built: " + error, error);
             }
         }
-        Object bean = contexts.get(context).get(name);
-        if (bean == null) {
-            throw new LoadError("context", "applicationContext " + context + " has no bean " + name, null);
-        }
-        return bean;
     }
 
     private Object make(String reason, String what, String name) throws LoadError {

@@ -13,6 +13,7 @@ import java.io.PrintWriter;
 import java.io.StringWriter;
 import java.nio.charset.StandardCharsets;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 
@@ -91,6 +92,13 @@ public final class Main {
             case "load":
             case "listen":
                 begin(order);
+                break;
+            case "warm":
+                List<?> contexts = (List<?>) order.get("contexts");
+                Thread warming = new Thread(() -> contexts.forEach(context -> jobs.warm((String) context)), "warm");
+                warming.setDaemon(true);
+                warming.setContextClassLoader(jobs.classes());
+                warming.start();
                 break;
             case "cancel":
                 Shard shard = shards.get((String) order.get("task"));
