@@ -100,6 +100,7 @@ def test_an_app_made_from_an_uploaded_package_is_shown_with_all_its_fields(api: 
         "eventTraceSamplingCount": 0,
         "idleTimeoutSeconds": 1.5,
         "maxParallel": 0,
+        "executors": 0,
         "description": "",
     }
 
@@ -109,6 +110,15 @@ def test_what_an_app_shows_as_its_configuration_can_be_put_back(api: Client, loo
     loop.effects.clear()
     assert api.put("apps/demo", json=config).json()["config"] == config
     assert loop.effects == [], "nothing has changed, so nothing is done"
+
+
+def test_executors_are_a_number_or_one_on_each_agent(api: Client, sha256: str) -> None:
+    assert api.post("apps", json=app_body(sha256, executors="each")).json()["config"]["executors"] == "each"
+    assert api.put("apps/demo", json=app_body(sha256, executors=3)).json()["config"]["executors"] == 3
+    shown = api.get("apps/demo").json()
+    assert (shown["warmExecutors"], shown["executorsLacking"]) == (0, "app demo keeps 0 of 3 executors warm")
+    for given in ("every", True, 1.5, -1, 10**9, None, [2]):
+        assert "executors" in issues(api.put("apps/demo", json=app_body(sha256, executors=given)))
 
 
 def test_a_second_app_of_a_name_is_a_conflict(api: Client, sha256: str, demo: str) -> None:
@@ -722,4 +732,4 @@ def test_the_openapi_document_describes_every_route_and_refers_to_nothing_missin
 
 def test_the_cluster_tells_which_matcher_is_in_use() -> None:
     for matcher, name in ((CompiledMatcher, "compiled"), (PlainMatcher, "plain")):
-        assert views.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher)).matcher == name
+        assert views.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher), 0).matcher == name

@@ -96,6 +96,57 @@ def test_a_killed_root_takes_all_with_it_and_the_next_start_goes_on(dev: Product
     assert set(attempts(dev.data / "demo-output").values()) == {1}
 
 
+STATIC = """
+import json, os, time
+from pathlib import Path
+
+def pool():
+    Path(os.environ["BUILT"], f"{os.getpid()}").write_text("x")
+    return {"tell": tell}
+
+def tell(ctx):
+    return os.getpid()
+"""
+
+
+def test_executors_that_are_kept_are_warm_before_the_first_firing_and_replaced_when_lost(dev: Product) -> None:
+    app, built = dev.folder / "static", dev.folder / "built"
+    app.mkdir()
+    built.mkdir()
+    (app / "tell.py").write_text(STATIC.replace('os.environ["BUILT"]', repr(str(built))))
+    (app / "jobcloud.toml").write_text(
+        """
+        app = { appName = "static", executors = 2, cpuCount = 0.1, memoryMB = 64 }
+        [[jobs]]
+        jobName = "tell"
+        jobType = "SIMPLE"
+        jobExecutionType = "TRANSIENT"
+        applicationContext = "tell:pool"
+        beanName = "tell"
+        cron = "0 0 0 1 1 ? 2099"
+        shardingTotalCount = 2
+        cpuCount = 0.1
+        memoryMB = 32
+        """
+    )
+    root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
+    until(dev.healthy, "a healthy server")
+    dev.run("app", "add", str(app))
+    until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 2, "two warm executors")
+    warm = until(lambda: len(found := {file.name for file in built.iterdir()}) == 2 and found, "their contexts")
+    assert dev.json("cluster")["activeTasks"] == 0
+    dev.run("job", "trigger", "tell")
+    until(lambda: dev.runs("tell"), "the run")
+    assert {file.name for file in built.iterdir()} == warm, "no context was built for it"
+    daemon = int(Path("/proc", min(warm), "stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(daemon, signal.SIGKILL)
+    until(lambda: len({file.name for file in built.iterdir()} - warm) == 1, "another one")
+    until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 2, "two warm executors again")
+    dev.run("app", "disable", "static")
+    until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 0, "their end")
+    assert end(dev, root) == 0
+
+
 def test_a_port_that_another_server_has_is_refused_and_not_taken_for_ours(dev: Product) -> None:
     dev.start("dev", "--data", str(dev.data), "--port", str(dev.port))
     until(dev.healthy, "a healthy server")

@@ -9,22 +9,27 @@ import pytest
 
 from core_world import Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.messages import (
+    AcceptInverseOffers,
     AgentLost,
     Decline,
+    DrainAgent,
+    InverseOffersReceived,
     Kill,
     KillTask,
     Launch,
     PutApp,
     PutJob,
     RemoveApp,
+    RemoveJob,
     Revive,
     SendFailed,
     SetAppEnabled,
     ShutdownExecutor,
     Suppress,
     Trigger,
+    UndrainAgent,
 )
-from jobcloud.model import EVERY_AGENT, JobKind, Resources
+from jobcloud.model import EVERY_AGENT, InverseOffer, JobKind, Resources, Window
 
 
 def desk(executors: int = 2, **fields: Any) -> Desk:
@@ -178,6 +183,33 @@ def test_a_new_leader_adopts_them() -> None:
     assert [kill.task_id for kill in of(Kill, world.last)] == [tasks[0]], "one whose record was lost is a stray"
 
 
+@pytest.mark.parametrize("executors", [1, EVERY_AGENT])
+def test_an_agent_that_is_to_be_emptied_keeps_none_and_gets_one_again_when_it_is_back(executors: int) -> None:
+    world = desk(executors)
+    (old,) = up(world, offer_all(world, "a1"))
+    world.do(DrainAgent(world.at, "a1", world.at + 600_000))
+    assert [kill.task_id for kill in of(Kill, world.settle())] == [old]
+    assert not offer_all(world, "a1")
+    (other,) = offer_all(world, "a1", "a2")
+    assert other.executor.agent_id == "a2", "the other one starts while the old one ends"
+    world.status(other.task_id, "TASK_RUNNING")
+    world.status(old, "TASK_KILLED")
+    world.settle(60_000)
+    world.do(UndrainAgent(world.at, "a1"))
+    world.settle(1_000)
+    back = [launched.executor.agent_id for launched in offer_all(world, "a1", "a2")]
+    assert back == (["a1"] if executors == EVERY_AGENT else [])
+
+
+def test_a_maintenance_window_ends_it_and_the_inverse_offer_is_accepted() -> None:
+    world = desk(1)
+    (old,) = up(world, offer_all(world, "a1"))
+    inverse = InverseOffer("i1", "a1", Window(world.at + 60_000, world.at + 600_000))
+    assert of(AcceptInverseOffers, world.do(InverseOffersReceived(world.at, (inverse,))))
+    assert [kill.task_id for kill in of(Kill, world.settle())] == [old]
+    assert not offer_all(world, "a1")
+
+
 def test_an_operator_who_kills_one_gets_another() -> None:
     world = desk(1)
     (first,) = up(world, offer_all(world, "a1"))
@@ -211,6 +243,17 @@ def test_contexts_of_the_apps_jobs_are_built_with_them() -> None:
     world.do(PutJob(world.at, make_job("pooled", bean="count", context="pool_jobs:context")))
     (launched,) = offer_all(world, "a1")
     assert payload_of(launched)["job"]["contexts"] == ["pool_jobs:context"]
+    (first,) = up(world, [launched])
+    world.do(PutJob(world.at, make_job("other", bean="sum", context="other_jobs:context")))
+    world.do(PutJob(world.at, make_job("third", bean="sum", context="third_jobs:context", isolation="process")))
+    assert [kill.task_id for kill in of(Kill, world.settle())] == [first], "it lacks what a new job needs"
+    world.status(first, "TASK_KILLED")
+    (again,) = offer_all(world, "a1", "a2")
+    assert payload_of(again)["job"]["contexts"] == ["other_jobs:context", "pool_jobs:context"]
+    assert again.executor.agent_id == "a1", "in the executor that lives"
+    up(world, [again])
+    world.do(RemoveJob(world.at, "other"))
+    assert not of(Kill, world.settle())
 
 
 def test_whatever_happens_the_number_wanted_is_kept() -> None:

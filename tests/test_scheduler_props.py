@@ -82,13 +82,16 @@ class World:
         self.records: list[tuple[Stored, int, int, list[tuple[Event, list[Effect] | None]]]] = []
         self.faults = faults
         self.damage = damage
+        self.kept = False  # whether a keeper was launched in this epoch
         self.start_leader()
 
     # ---------------------------------------------------------------------------------------------- the shell
 
     def start_leader(self, same_epoch: bool = False) -> None:
         """A new leader begins from what is stored; the connection of the old one is gone."""
-        self.epoch += not same_epoch
+        # What was stored of a keeper goes with it: its number might be given again.
+        self.epoch += not same_epoch or self.kept
+        self.kept = False
         self.mesos.drop_connection()
         if self.damage and self.faults and self.records:
             self.lose_a_record()
@@ -136,6 +139,7 @@ class World:
 
     def check_drains(self, effect: Effect) -> None:
         if isinstance(effect, Accept):
+            self.kept |= any(self.scheduler.tasks[launched.task_id].keeper for launched in effect.launches)
             assert effect.agent_id not in self.stored.drains, f"{effect.agent_id} is to be emptied: {effect}"
 
     def perform(self, effect: Effect) -> None:

@@ -171,5 +171,8 @@ class Book:
         self.out.append(notice)
 
     def tell(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
-        self.publish(at, topic, text, job=task.job, firing_id=task.firing_id, task_id=task.id, item=task.item,
+        if task.keeper:
+            text = f"kept executor of {task.app}: {text}"
+        job = "" if task.keeper else task.job
+        self.publish(at, topic, text, job=job, firing_id=task.firing_id, task_id=task.id, item=task.item,
                      hostname=task.hostname, state=state)  # fmt: skip

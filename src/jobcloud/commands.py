@@ -122,6 +122,7 @@ class Commands:
         self._book.dirty[Kind.JOB, job.name] = job
         self._book.faults.pop(job.name, None)
         self._tasks.look_again()
+        self._keepers.look |= bool(self._book.apps[job.app].executors)
         if known is None:
             # Runs of a removed job of this name may still be ending: they are of an older generation.
             ending = max((firing.generation for firing in self._book.queue.unfinished(job.name)), default=0)

@@ -18,6 +18,10 @@ from jobcloud.fleet import Fleet
 from jobcloud.model import EVERY_AGENT, KEEPER, App, Execution, Task, TaskName, TaskState, keeper_job
 from jobcloud.offers import AgentEntry, Placement, Request
 from jobcloud.repair import executor_key
+from jobcloud.sharding import contexts_of
+
+# What is lost is replaced after so long, twice as long each time.
+_BACK_OFF_FIRST_MS, _BACK_OFF_MOST_MS = 1_000, 60_000
 
 
 class Place(NamedTuple):
@@ -40,6 +44,8 @@ class Keepers:
         self.shortages: dict[str, str] = {}
         #: app → how many keepers are to be started, as of the last review; for one on each agent nobody knows
         self._short: dict[str, int] = {}
+        #: app → the contexts of its jobs, as of the last review
+        self._contexts: dict[str, set[str]] = {}
         #: something has changed since the last review, which saw these agents closed
         self.look = True
         self._closed: frozenset[str] = frozenset()
@@ -93,7 +99,7 @@ class Keepers:
 
     def clock_was_set_back(self, at: int) -> None:
         self._back_offs = {
-            name: (min(until, at + release.BACKOFF_MOST_MS), n) for name, (until, n) in self._back_offs.items()
+            name: (min(until, at + _BACK_OFF_MOST_MS), n) for name, (until, n) in self._back_offs.items()
         }
 
     # ------------------------------------------------------------------------------------------------- placing
@@ -148,7 +154,7 @@ class Keepers:
             id=str(TaskName(name, place.number, Execution.READY, agent_id, self._book.unique())),
             firing_id="", job=name, item=place.number, attempt=1, execution=Execution.READY, agent_id=agent_id,
             hostname=hostname, app=app.name, executor_id=self._book.plan_of(app.name).id, resources=KEEPER,
-            created_ms=at,
+            created_ms=at, contexts=tuple(sorted(self._contexts.get(app.name, ()))),
         )  # fmt: skip
 
     def launched(self, task: Task) -> None:
@@ -177,15 +183,20 @@ class Keepers:
     def _wait(self, app: str, at: int, *, proven: bool) -> None:
         _, failures = self._back_offs.get(app, (0, 0))
         failures = 1 if proven else failures + 1
-        self._back_offs[app] = (at + release.backoff_ms(failures), failures)
+        self._back_offs[app] = (at + release.backoff_ms(failures, _BACK_OFF_FIRST_MS, _BACK_OFF_MOST_MS), failures)
 
     def review(self) -> list[Task]:
         """After a change: what is missing is noted, and the keepers that nobody wants any more are the answer: of an
-        old version, of an app that is gone, on an agent that is to be emptied, or too many."""
+        old version, without a context that a job has by now, of an app that is gone, on an agent that is to be
+        emptied, or too many."""
         if not self.look and self._closed == self._book.cluster.closed:
             return []
         self.look, self._closed = False, self._book.cluster.closed
         wanted = {app.name for app in self._static() if self.wanted(app)}
+        self._contexts = {name: set() for name in wanted}
+        for job in self._book.jobs.values() if wanted else ():
+            if job.app in wanted:
+                self._contexts[job.app].update(contexts_of(job))
         self._back_offs = {name: back_off for name, back_off in self._back_offs.items() if name in wanted}
         self.recount()
         return [task for name in list(self.of_app) for task in self._surplus(name)]
@@ -215,10 +226,14 @@ class Keepers:
         if app not in self._book.apps:
             return []
         plan_id, closed = self._book.plan_of(app).id, self._book.cluster.closed
+        contexts = self._contexts.get(app, set())
         return [
             task
             for task in self.of_app.get(app, {}).values()
-            if task.executor_id == plan_id and task.agent_id not in closed and not task.kill_ms
+            if task.executor_id == plan_id
+            and task.agent_id not in closed
+            and contexts.issubset(task.contexts)
+            and not task.kill_ms
         ]
 
     def _missing(self, app: App) -> int:

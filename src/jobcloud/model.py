@@ -491,7 +491,7 @@ class Firing:
 class Task:
     """One attempt of one shard, or one keeper of an executor, from its launch intent until its end is stored.
 
-    A keeper is of no firing, and its `job` is none: `keeper_job` of its app.
+    A keeper is of no firing, and its `job` is none: `keeper_job` of its app. `contexts` are those that it has built.
     """
 
     id: str
@@ -511,6 +511,7 @@ class Task:
     kill_ms: int = 0
     message: str = ""
     unreachable_ms: int = 0
+    contexts: tuple[str, ...] = ()
 
     @property
     def keeper(self) -> bool:

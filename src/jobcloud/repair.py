@@ -148,7 +148,10 @@ def _tasks_missing(whole: Stored, at: int) -> Iterator[Task]:
 
 
 def numbers_used(stored: Stored, epoch: int) -> int:
-    """The highest number that this epoch has made an id of: a leader that starts over goes on behind it."""
+    """The highest number that this epoch has made an id of: a leader that starts over goes on behind it.
+
+    As far as that is stored: of a keeper that has ended nothing is. A leader does raise the epoch when it starts over.
+    """
     ids = [*stored.tasks, *stored.firings]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)
     number = re.compile(rf"[-@]{epoch}-([0-9]{{1,15}})$")

@@ -257,7 +257,7 @@ class Rounds:
     def _launch_keeper(self, place: Place, pool: Pool, hostname: str, at: int) -> Launch | None:
         """None where the offers turn out to be short."""
         task = self._keepers.task(place, hostname, at)
-        data = sharding.keeper_payload(self._book.jobs_of(place.app.name), task, self._book.fence())
+        data = sharding.keeper_payload(task, self._book.fence())
         try:
             launched = self._start(task, place.placement, pool, data, at)
         except Short as short:

@@ -167,7 +167,7 @@ class Scheduler:
         executors: dict[str, list[str]] = {}
         for executor in self.executors.values():
             executors.setdefault(executor.agent_id, []).append(executor.id)
-        tasks = Counter(task.agent_id for task in self.tasks.values())
+        tasks = Counter(task.agent_id for task in self.tasks.values() if not task.keeper)
         return [
             AgentView(
                 entry.id,

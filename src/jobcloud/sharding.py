@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -74,9 +73,14 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     return f'{attempt[:-1]},"job":{_describe(job)}}}'.encode()
 
 
-def keeper_payload(jobs: Iterable[Job], task: Task, fence: int) -> bytes:
+def contexts_of(job: Job) -> tuple[str, ...]:
+    """The contexts that the shared worker of its app builds for a job."""
+    shared = job.isolation is Isolation.SHARED and job.type in (JobType.SIMPLE, JobType.DATAFLOW)
+    return (job.context,) if job.context and job.bean and shared else ()
+
+
+def keeper_payload(task: Task, fence: int) -> bytes:
     """What an executor gets to know that is to be kept: which contexts its worker is to build before any job asks."""
-    contexts = sorted({job.context for job in jobs if job.context and job.bean and job.isolation is Isolation.SHARED})
     return _encode(
         {
             "schema": PAYLOAD_SCHEMA,
@@ -93,7 +97,7 @@ def keeper_payload(jobs: Iterable[Job], task: Task, fence: int) -> bytes:
                 "shardingItem": 0,
                 "shardingParameter": "",
             },
-            "job": {"jobType": "KEEPER", "jobExecutionType": "DAEMON", "contexts": contexts},
+            "job": {"jobType": "KEEPER", "jobExecutionType": "DAEMON", "contexts": task.contexts},
         }
     ).encode()
 

@@ -159,8 +159,9 @@ class Operators:
     def put_job(self, a: int, b: int, replace: bool) -> None:
         daemon = a % 6 in (1, 4)
         job = Job(
-            f"j{a % 6}", f"a{a % 2}", JobKind.DAEMON if daemon else JobKind.TRANSIENT, JobType.SCRIPT,
-            _CRONS[b % len(_CRONS)], 1 + b % 3, Resources(200 + 50 * (b % 4), 32_000), script="run",
+            f"j{a % 6}", f"a{a % 2}", JobKind.DAEMON if daemon else JobKind.TRANSIENT, JobType.SIMPLE,
+            _CRONS[b % len(_CRONS)], 1 + b % 3, Resources(200 + 50 * (b % 4), 32_000), job_class="shop:Job",
+            context="shop:beans" if b % 3 else "shop:others", bean="job" if b % 4 == 0 else "",
             failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=tuple(CatchUp)[b % 3],
             concurrency=CONCURRENCY.get(a % 6, Concurrency.FORBID), concurrency_limit=AT_ONCE.get(f"j{a % 6}", 1),
             priority=b % 3, firing_listener="shop:Stage" if not daemon and b % 7 in (2, 5) else "",

@@ -172,9 +172,16 @@ def app(item: Json) -> None:
             ("app", item["appName"]),
             ("state", _enabled(item)),
             ("jobs", ", ".join(item["jobs"])),
+            ("warm executors", _warm(item)),
             *((name, value) for name, value in item["config"].items() if name != "appName"),
         ]
     )
+
+
+def _warm(app: Json) -> str:
+    if not app["config"]["executors"]:
+        return ""
+    return app["executorsLacking"] or f"{app['warmExecutors']}"
 
 
 def tasks(items: Iterable[Json]) -> None:

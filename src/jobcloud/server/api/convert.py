@@ -107,6 +107,7 @@ def app_config(app: App) -> AppConfig:
         idle_timeout_seconds=app.idle_timeout_ms,
         description=app.description,
         max_parallel=app.max_parallel,
+        executors=app.executors,
         **_amounts(app.resources),
     )
 
@@ -240,7 +241,7 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
             yield Issue(name, "is missing", _description(model, name))
         elif kind == "enum":
             yield Issue(name, f"{str(fault['input'])[:80]!r} is not known", f"use {fault['ctx']['expected']}")
-        elif kind.endswith("_type") and kind != "amount_type":
+        elif kind.endswith("_type") and kind not in ("amount_type", "executors_type"):
             wanted = _TYPES.get(kind, kind.removesuffix("_type"))
             article = "an" if wanted[0] in "aeiou" else "a"
             yield Issue(name, f"must be {article} {wanted}, not {json_type(fault['input'])}", _description(model, name))
@@ -274,6 +275,7 @@ def _app(config: AppConfig, policy: UrlPolicy) -> App:
         idle_timeout_ms=config.idle_timeout_seconds,
         description=config.description,
         max_parallel=config.max_parallel,
+        executors=config.executors,
     )
 
 

@@ -15,7 +15,17 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from jobcloud.cron import Dialect, Fold, Gap
-from jobcloud.model import CatchUp, Concurrency, HttpMethod, Isolation, JobKind, JobType, PartitionPolicy
+from jobcloud.model import (
+    EVERY_AGENT,
+    MAX_EXECUTORS,
+    CatchUp,
+    Concurrency,
+    HttpMethod,
+    Isolation,
+    JobKind,
+    JobType,
+    PartitionPolicy,
+)
 from jobcloud.server.api.body import json_type
 
 # What Elastic-Job writes when nothing was chosen, in 2.1.5 and 3.0. Shards run in threads of their own here.
@@ -52,6 +62,29 @@ Quantity = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0, "multipleOf": 0.001}),
 ]
 Amount = Annotated[Quantity, BeforeValidator(to_thousandths)]
+
+
+def to_executors(value: Any) -> int:
+    """How many executors are kept, or "each"."""
+    if value == "each":
+        return EVERY_AGENT
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise PydanticCustomError("executors_type", 'must be a whole number or "each"')
+    if value < 0:
+        raise PydanticCustomError("executors_range", "must not be below 0")
+    return min(value, MAX_EXECUTORS + 1)  # which the model refuses
+
+
+def from_executors(number: int) -> int | str:
+    return "each" if number == EVERY_AGENT else number
+
+
+Executors = Annotated[
+    int,
+    BeforeValidator(to_executors),
+    PlainSerializer(from_executors),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_EXECUTORS}, {"const": "each"}]}),
+]
 Count = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Instant = Annotated[
     int,
@@ -88,6 +121,9 @@ class AppConfig(Config):
         60_000, alias="idleTimeoutSeconds", description="an executor without work leaves after this"
     )
     max_parallel: Count = Field(0, alias="maxParallel", description="shards at once in one worker; 0: any number")
+    executors: Executors = Field(
+        0, description='kept warm though no job needs them: so many, or "each": one on each agent'
+    )
     description: str = ""
 
 
@@ -232,6 +268,8 @@ class AppView(View):
     app_name: str
     enabled: bool
     jobs: list[str]
+    warm_executors: int = Field(description="of the executors to be kept, how many are up")
+    executors_lacking: str = Field(description="why fewer are up than are to be kept; empty where none lacks")
     config: AppConfig
 
 
@@ -395,6 +433,7 @@ class ExecutorView(View):
     agent_id: str
     app_name: str
     tasks: int
+    kept: bool = Field(description="one of the app's executors that stay though no job needs them")
     launched_at: Instant
 
 

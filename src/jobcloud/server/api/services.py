@@ -60,7 +60,8 @@ class Services:
         return given[-1] if given else 0
 
     def snapshot(self) -> Snapshot:
-        return self.loop.ask(take)
+        now = self.clock()
+        return self.loop.ask(lambda scheduler: take(scheduler, now))
 
     def agents(self) -> list[AgentView]:
         return self.loop.ask(lambda scheduler: scheduler.agents())

@@ -42,6 +42,13 @@ V = TypeVar("V")
 Place: TypeAlias = tuple[int, str, int]
 
 
+class Kept(NamedTuple):
+    """How many of an app's kept executors are up, and why no more."""
+
+    warm: int
+    lacking: str
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The scheduler's values at one moment."""
@@ -55,6 +62,7 @@ class Snapshot:
     executors: Sequence[Executor]
     next_firings: Mapping[str, int]
     matcher: Literal["compiled", "plain"]  # the twin in use
+    kept: Mapping[str, Kept]  # of each app that keeps executors
 
     def runs(self, job: str = "") -> list[Firing]:
         """The firings of a job, or all, the newest first."""
@@ -79,7 +87,7 @@ class Snapshot:
         return self.jobs[name]
 
 
-def take(scheduler: Scheduler) -> Snapshot:
+def take(scheduler: Scheduler, at: int) -> Snapshot:
     """Run by the scheduler's thread: it copies references, nothing else."""
     due = {name: scheduler.next_firing(name) for name in scheduler.jobs}
     return Snapshot(
@@ -92,13 +100,27 @@ def take(scheduler: Scheduler) -> Snapshot:
         tuple(scheduler.executors.values()),
         {name: instant for name, instant in due.items() if instant is not None},
         "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled",
+        {app.name: _kept(scheduler, app.name, at) for app in scheduler.apps.values() if app.executors},
     )
+
+
+def _kept(scheduler: Scheduler, app: str, at: int) -> Kept:
+    lacking = scheduler.lacking_executors(app, at)
+    return Kept(scheduler.warm_executors(app), lacking.text if lacking else "")
 
 
 def app_view(snapshot: Snapshot, name: str) -> AppView:
     app = snapshot.app(name)
     jobs = sorted(job.name for job in snapshot.jobs.values() if job.app == name)
-    return AppView(app_name=name, enabled=name not in snapshot.disabled_apps, jobs=jobs, config=app_config(app))
+    kept = snapshot.kept.get(name, Kept(0, ""))
+    return AppView(
+        app_name=name,
+        enabled=name not in snapshot.disabled_apps,
+        jobs=jobs,
+        warm_executors=kept.warm,
+        executors_lacking=kept.lacking,
+        config=app_config(app),
+    )
 
 
 def job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing] | None = None) -> JobView:
@@ -320,14 +342,19 @@ def agent_out(agent: AgentView) -> AgentOut:
 
 def executor_views(snapshot: Snapshot) -> list[ExecutorView]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
+    kept: set[tuple[str, str]] = set()
     for task in snapshot.tasks.values():
-        counts[task.agent_id, task.executor_id] += 1
+        if task.keeper:
+            kept.add((task.agent_id, task.executor_id))
+        else:
+            counts[task.agent_id, task.executor_id] += 1
     return [
         ExecutorView(
             id=executor.id,
             agent_id=executor.agent_id,
             app_name=executor.app,
             tasks=counts[executor.agent_id, executor.id],
+            kept=(executor.agent_id, executor.id) in kept,
             launched_at=executor.launched_ms,
         )
         for executor in sorted(snapshot.executors, key=lambda e: (e.app, e.agent_id, e.id))
