@@ -23,12 +23,15 @@ def ended(
     shard: Shard = ACTIVE,
     *,
     wanted: bool = True,
+    asked: bool = False,
     daemon: bool = False,
     job: Job | None = None,
     **fields: Any,
 ) -> Shard:
     job = job or make_job(**fields)
-    return after(shard, end, AT, "why", job, wanted=wanted, daemon=daemon, failover=job.failover, seed="x/0")
+    return after(
+        shard, end, AT, "why", job, wanted=wanted, asked=asked, daemon=daemon, failover=job.failover, seed="x/0"
+    )
 
 
 FINAL = {
@@ -69,6 +72,18 @@ def test_only_an_attempt_that_may_have_run_is_replaced_as_failover(
     end: End, daemon: bool, execution: Execution
 ) -> None:
     assert ended(end, daemon=daemon, failover=True).execution is execution
+
+
+@pytest.mark.parametrize("end", End)
+def test_what_was_asked_to_end_comes_back_as_a_wanted_resident_alone(end: End) -> None:
+    failing = Shard(ShardState.ACTIVE, attempt=3, failures=2, retries=1, task_id="t", started_ms=AT - 1000)
+    for wanted, daemon in ((False, False), (False, True), (True, False)):
+        assert ended(end, failing, wanted=wanted, daemon=daemon, asked=True, failover=True).state is FINAL[end]
+    shard = ended(end, failing, daemon=True, asked=True)
+    assert (shard.state, shard.attempt) == (ShardState.WAITING, 3)
+    # Where the cluster took it, and not the asking, the back-off goes on.
+    lost = end not in (End.KILLED, End.SUCCEEDED, End.FAILED)
+    assert (shard.failures, shard.not_before_ms > AT) == ((3, True) if lost else (0, False))
 
 
 def test_losses_in_a_row_are_limited() -> None:

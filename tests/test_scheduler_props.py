@@ -50,7 +50,8 @@ from jobcloud.messages import (
     UndrainAgent,
     Write,
 )
-from jobcloud.model import CatchUp, Concurrency, Job, JobKind, JobType, Resources, Window
+from jobcloud.model import CatchUp, Concurrency, Job, JobKind, JobType, Resources, UpdateStrategy, Window
+from jobcloud.revisions import stale
 from jobcloud.scheduler import Policy, Scheduler, Stored
 
 POLICY = Policy(ARTIFACTS, history=5, most_waiting=5, reconcile_interval_ms=60_000)
@@ -334,7 +335,16 @@ class World:
             retry_delay_ms=dice.choice((100, 1_000, 10_000)),
             retry_most_ms=10_000,
             failover_attempts=dice.choice((1, 10)),
+            **self.random_update() if kind is JobKind.DAEMON else {},
         )
+
+    def random_update(self) -> dict[str, Any]:
+        dice = self.dice
+        return {
+            "update_strategy": dice.choice((UpdateStrategy.ROLLING,) * 3 + (UpdateStrategy.RECREATE,)),
+            "max_unavailable": dice.choice((1, 1, 2)), "independent_shards": dice.random() < 0.6,
+            "parameter": dice.choice(("", "v1", "v2")), "shard_parameters": dice.choice(("", "0=a", "0=b")),
+        }  # fmt: skip
 
     def step(self) -> None:
         chance: list[tuple[Callable[[], None], int]] = [
@@ -407,7 +417,9 @@ class World:
                 and not scheduler.states[job.name].disabled
                 and job.app not in scheduler.disabled_apps
             ):
-                assert scheduler.queue.unfinished(job.name), f"{job.name} has no resident"
+                (resident,) = scheduler.queue.unfinished(job.name)
+                old = list(stale(job, scheduler.apps.get(job.app), resident, scheduler.tasks))
+                assert not old or self.has_no_room(job.name), f"{job.name} still runs what is out of date: {old}"
 
     def has_no_room(self, job: str) -> bool:
         """The cluster may be too small for all residents, and no app may be there to run a job."""

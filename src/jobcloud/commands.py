@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from jobcloud import launch, status
+from jobcloud import launch, release, revisions, status
 from jobcloud.book import Book
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.firings import Firings
@@ -26,6 +26,7 @@ from jobcloud.messages import (
     Trigger,
 )
 from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState, TaskState
+from jobcloud.rollouts import Rollouts
 from jobcloud.rounds import Rounds
 from jobcloud.tasks import Tasks
 from jobcloud.timetable import Timetable
@@ -44,6 +45,7 @@ class Commands:
         tasks: Tasks,
         rounds: Rounds,
         keepers: Keepers,
+        rollouts: Rollouts,
     ) -> None:
         self._book = book
         self._keepers = keepers
@@ -53,6 +55,7 @@ class Commands:
         self._fleet = fleet
         self._tasks = tasks
         self._rounds = rounds
+        self._rollouts = rollouts
 
     def put_app(self, event: PutApp) -> None:
         app, known = event.app, self._book.apps.get(event.app.name)
@@ -71,7 +74,7 @@ class Commands:
         for job in self._book.jobs_of(app.name):
             self._book.faults.pop(job.name, None)
             if renewed and job.kind is JobKind.DAEMON:
-                self._renew(job, event.at)
+                self._update(job, job, event.at)
         self._book.publish(event.at, Topic.CONFIG, f"app {app.name} is {'updated' if known else 'registered'}")
         self._book.work()
 
@@ -129,8 +132,8 @@ class Commands:
             self._book.states[job.name] = JobState(event.at, ending + 1, disabled=not event.enabled)
             self._book.dirty[Kind.JOB_STATE, job.name] = self._book.states[job.name]
             self._firings.ensure_daemon(job, event.at)
-        elif not same_work(known, job):
-            self._renew(job, event.at)
+        elif not revisions.same_work(known, job):
+            self._update(known, job, event.at)
         self._book.queue.reconsider(job.name)
         # Under the new times nothing was due before now, nor is it for a leader that comes later.
         self._book.set_state(job.name, considered_ms=max(event.at, self._book.states[job.name].considered_ms))
@@ -191,7 +194,7 @@ class Commands:
         if firing.stepped and firing.shards[-1].state is ShardState.ACTIVE:
             raise Conflict(f"the listener is being called after {firing.id}", field="runId", fix="wait for its end")
         self._check_waiting(job.name, "runId")
-        changes = {item: _fresh(shard) for item, shard in shards.items()}
+        changes = {item: release.afresh(shard) for item, shard in shards.items()}
         if firing.ended_ms:
             put_back = tuple(changes.get(item, shard) for item, shard in enumerate(firing.shards))
             generation = self._book.states[job.name].generation
@@ -264,40 +267,30 @@ class Commands:
             self._book.set_state(job.name, considered_ms=considered)
             self._timetable.schedule(job, considered)
             self._firings.ensure_daemon(job, at)
+            self._rollouts.look(job, at)
         else:
             self._timetable.due.pop(job.name, None)
             self._tasks.cancel(job.name, at, "the job or its app was disabled")
 
+    def _update(self, known: Job, job: Job, at: int) -> None:
+        """The job's work has changed, in itself or with its app."""
+        if not revisions.may_roll(known, job):
+            self._renew(job, at)
+            return
+        if (firing := self._firings.resident(job.name)) is not None:
+            # What failed as it was before may well run as it is now.
+            waiting = {i: shard for i, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
+            if changes := {i: replace(shard, not_before_ms=0, failures=0) for i, shard in waiting.items()}:
+                self._firings.put_shards(firing.id, changes, at)
+                self._book.work()
+        self._firings.ensure_daemon(job, at)
+        self._rollouts.look(job, at)
+
     def _renew(self, job: Job, at: int) -> None:
-        """The job's work has changed: what was made from the old configuration ends before anything new starts."""
+        """What was made from the old configuration ends before anything new starts."""
         self._book.set_state(job.name, generation=self._book.states[job.name].generation + 1)
         self._tasks.cancel(job.name, at, "the job or its app was updated")
         self._firings.ensure_daemon(job, at)
 
 
 _MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KILLED})
-
-
-def _fresh(shard: Shard) -> Shard:
-    """The shard, waiting as if it had never failed; its attempts still count up."""
-    return Shard(attempt=shard.attempt, task_id=shard.task_id, agent_id=shard.agent_id, hostname=shard.hostname,
-                 executor_id=shard.executor_id)  # fmt: skip
-
-
-_RUNNING_GOES_ON = {
-    "description", "failover", "misfire", "catch_up", "priority", "retry_count", "retry_delay_ms", "retry_most_ms",
-    "retry_jitter", "failover_attempts", "failover_delay_ms", "failover_most_ms", "partition", "replace_after_ms",
-    "catch_up_limit", "misfire_limit", "concurrency", "concurrency_limit",
-}  # fmt: skip
-_ONLY_THE_TIMER = {"cron", "zone", "dialect", "gap", "fold"}
-
-
-def same_work(old: Job, new: Job) -> bool:
-    """Whether running work of `old` may go on under `new`: only how it is scheduled or described has changed.
-
-    Where fewer runs are allowed beside each other, some of those that run would be too many.
-    """
-    if new.runs_at_once < old.runs_at_once:
-        return False
-    neutral = _RUNNING_GOES_ON | (_ONLY_THE_TIMER if old.kind is JobKind.TRANSIENT else set())
-    return all(getattr(old, f.name) == getattr(new, f.name) for f in fields(Job) if f.name not in neutral)

@@ -11,6 +11,9 @@ from jobcloud.book import Book
 from jobcloud.messages import Kind, Topic
 from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState
 
+# Why a shard has ended whose item its job has no more.
+FEWER = "the job has fewer shards now"
+
 
 class Firings:
     def __init__(self, book: Book) -> None:
@@ -44,10 +47,36 @@ class Firings:
             self.put_shards(firing_id, {item: replace(shard, not_before_ms=at, avoid_ms=0)}, at)
 
     def ensure_daemon(self, job: Job, at: int) -> None:
-        """A resident job has one firing, which waits for nothing but the end of an older one."""
-        if job.kind is not JobKind.DAEMON or not self._book.enabled(job.name) or self._book.queue.unfinished(job.name):
+        """A resident job has one firing, which waits for nothing but the end of an older one, and all its shards."""
+        if job.kind is not JobKind.DAEMON or not self._book.enabled(job.name):
             return
-        self.add(sharding.make_firing(job, self._book.states[job.name], Cause.DAEMON, at, self._book.unique()))
+        if (firing := self.resident(job.name)) is not None:
+            self._fit(firing, job, at)
+        elif not self._book.queue.unfinished(job.name):
+            self.add(sharding.make_firing(job, self._book.states[job.name], Cause.DAEMON, at, self._book.unique()))
+
+    def resident(self, job: str) -> Firing | None:
+        """The firing of a resident job whose shards are to run; None where it is disabled, or an older one ends."""
+        unfinished = self._book.queue.unfinished(job)
+        found = unfinished[0] if unfinished else None
+        return found if found is not None and found.cause is Cause.DAEMON and self._book.wanted(found) else None
+
+    def _fit(self, firing: Firing, job: Job, at: int) -> None:
+        """Whatever has ended of the job's items starts again; what waits of those it has no more does not."""
+        missing = [Shard()] * (job.shard_count - len(firing.shards))
+        changes = {
+            item: release.afresh(shard)
+            for item, shard in enumerate((*firing.shards, *missing)[: job.shard_count])
+            if item >= len(firing.shards) or shard.state.ended
+        }
+        changes |= {
+            item: replace(shard, state=ShardState.CANCELLED, ended_ms=at, message=FEWER)
+            for item, shard in enumerate(firing.shards)
+            if item >= job.shard_count and shard.state is ShardState.WAITING
+        }
+        if changes:
+            self.put_shards(firing.id, changes, at)
+            self._book.work()
 
     def add(self, firing: Firing) -> None:
         self._book.firings[firing.id] = self._book.dirty[Kind.FIRING, firing.id] = firing
@@ -55,13 +84,14 @@ class Firings:
         self._book.work()
 
     def put_shards(self, firing_id: str, changes: dict[int, Shard], at: int, *, store: bool = True) -> None:
-        """Replace some shards; a firing whose shards have all ended has ended with them.
+        """Replace some shards, or add some; a firing whose shards have all ended has ended with them.
 
         Without `store` the change is one that the tasks' records hold as well.
         """
         old = self._book.firings[firing_id]
         changes = {**changes, **_not_to_be(old, changes, at)}
         shards = list(old.shards)
+        shards += [Shard()] * (max(changes, default=0) + 1 - len(shards))
         for item, shard in changes.items():
             shards[item] = shard
         firing = Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards), stepped=old.stepped)

@@ -125,6 +125,13 @@ class PartitionPolicy(StrEnum):
     REPLACE = "replace"
 
 
+class UpdateStrategy(StrEnum):
+    """How a resident job comes to a new configuration or app: a few shards at a time, or all end before any starts."""
+
+    ROLLING = "rolling"
+    RECREATE = "recreate"
+
+
 class Cause(StrEnum):
     """Why a firing exists."""
 
@@ -225,6 +232,8 @@ class Job:
     that the infrastructure lost; the delays are those of the first repeat, doubled with each further one up to the
     most. `retry_jitter`: thousandths of a delay.
     With `partition` REPLACE a shard is replaced when its agent has been out of reach for `replace_after_ms`.
+    Of a resident job at most `max_unavailable` shards are down for a ROLLING update. `independent_shards`: what a shard
+    does follows from its item and parameter, whatever `shard_count` is.
     """
 
     name: str
@@ -280,6 +289,9 @@ class Job:
     failover_most_ms: int = 60_000
     partition: PartitionPolicy = PartitionPolicy.WAIT
     replace_after_ms: int = 0
+    update_strategy: UpdateStrategy = UpdateStrategy.ROLLING
+    max_unavailable: int = 1
+    independent_shards: bool = False
 
     def __post_init__(self) -> None:
         check_name("jobName", self.name)
@@ -294,6 +306,7 @@ class Job:
         self._check_listeners()
         self._check_repeats()
         self._check_overlap()
+        self._check_updates()
         self.schedule()
         parse_shard_parameters(self.shard_parameters, self.shard_count)
 
@@ -370,6 +383,18 @@ class Job:
         _check_range("concurrencyLimit", self.concurrency_limit, 1, MAX_WAITING)
         if self.kind is JobKind.DAEMON and self.concurrency is not Concurrency.FORBID:
             raise ConfigError("is for jobs that fire; a resident one runs once", field="concurrency", fix="drop it")
+
+    def _check_updates(self) -> None:
+        _check_range("maxUnavailable", self.max_unavailable, 1, MAX_SHARDS)
+        if self.kind is JobKind.DAEMON:
+            return
+        for field, given in (
+            ("updateStrategy", self.update_strategy is not UpdateStrategy.ROLLING),
+            ("maxUnavailable", self.max_unavailable != 1),
+            ("independentShards", self.independent_shards),
+        ):
+            if given:
+                raise ConfigError("is for resident jobs; each firing is of one version", field=field, fix="drop it")
 
     @property
     def runs_at_once(self) -> int:
@@ -462,7 +487,8 @@ class Step(StrEnum):
 class Firing:
     """One due instant of a job: its queue entry while shards wait, its record afterwards.
 
-    A DAEMON job has one firing a generation, which never ends by itself. Where it is `stepped`, its last two shards are
+    A DAEMON job has one firing a generation, which never ends by itself. Items that the job has no more stay in it,
+    ended. Where it is `stepped`, its last two shards are
     none of the job's but the calls of its listener: the one before must have finished for any other shard to start, and
     the one after waits until all of them have ended.
     """
@@ -492,6 +518,9 @@ class Task:
     """One attempt of one shard, or one keeper of an executor, from its launch intent until its end is stored.
 
     A keeper is of no firing, and its `job` is none: `keeper_job` of its app. `contexts` are those that it has built.
+
+    `kill_ms`: since when it is to end; whether its shard then starts anew is its job's to say. `revision`: what it was
+    made from, of a resident (see revisions.py); "" where that is not known.
     """
 
     id: str
@@ -511,6 +540,7 @@ class Task:
     kill_ms: int = 0
     message: str = ""
     unreachable_ms: int = 0
+    revision: str = ""
     contexts: tuple[str, ...] = ()
 
     @property

@@ -74,13 +74,14 @@ class Queue:
         self.reconsider(firing.job)
 
     def change(self, firing: Firing, shards: Mapping[int, Shard]) -> bool:
-        """`firing` is its new version, in which `shards` are others than before; whether it has not ended.
+        """`firing` is its new version, in which `shards` are others than before or new; whether it has not ended.
 
         One that has ended leaves the queue.
         """
         entry = self._open[firing.id]
         for item, shard in shards.items():
-            entry.unended -= shard.state.ended - entry.firing.shards[item].state.ended
+            ended = item >= len(entry.firing.shards) or entry.firing.shards[item].state.ended
+            entry.unended -= shard.state.ended - ended
             if shard.state is ShardState.WAITING:
                 entry.waiting[item] = shard
                 self._note_back_off(shard)

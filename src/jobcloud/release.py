@@ -56,21 +56,25 @@ def after(
     job: Job | None,
     *,
     wanted: bool,
+    asked: bool,
     daemon: bool,
     failover: bool,
     seed: str,
 ) -> Shard:
     """The shard after its task has ended.
 
-    `wanted`: its firing goes on and nobody asked for the end. A DAEMON shard is a desired state and always comes
-    back. A TRANSIENT one whose attempt the infrastructure lost comes back where it never ran, or with `failover`, at
-    most `failover_attempts` times in a row; one that failed by the job's own doing comes back `retry_count` times.
+    `wanted`: its firing goes on with it; `asked`: its end was asked for. A DAEMON shard is a desired state and comes
+    back as long as it is wanted, at once where it ended because it was asked to. A TRANSIENT one never does where it
+    was asked to end; it comes back where the infrastructure lost its attempt before it ran, or with `failover`, at most
+    `failover_attempts` times in a row; one that failed by the job's own doing comes back `retry_count` times.
     Once such attempts are used up the shard is DEAD; where there were none to begin with, FAILED.
     `seed` names the shard, for the jitter.
     """
     ended = replace(shard, state=_FINAL[end], ended_ms=at, message=message)
-    if not wanted or job is None:
+    if not wanted or job is None or (asked and not daemon):
         return ended
+    if asked and end in (End.KILLED, End.SUCCEEDED, End.FAILED):
+        return afresh(ended)
     proven = shard.started_ms and at - shard.started_ms >= PROVEN_MS
     failures = 1 if proven else shard.failures + 1
     if daemon:
@@ -86,6 +90,12 @@ def after(
     if failures > job.failover_attempts:
         return replace(ended, state=ShardState.DEAD)
     return _lost(ended, end, at, failures, job, shard.execution if never_ran else Execution.FAILOVER)
+
+
+def afresh(shard: Shard) -> Shard:
+    """The shard, waiting as if it had never failed; its attempts still count up."""
+    return Shard(attempt=shard.attempt, task_id=shard.task_id, agent_id=shard.agent_id, hostname=shard.hostname,
+                 executor_id=shard.executor_id)  # fmt: skip
 
 
 def _retried(ended: Shard, at: int, job: Job, seed: str) -> Shard:

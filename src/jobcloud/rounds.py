@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jobcloud import launch, ready, release, sharding
+from jobcloud import launch, ready, release, revisions, sharding
 from jobcloud.book import Book
 from jobcloud.explain import Reason, refusal_reasons
 from jobcloud.firings import Firings
@@ -26,7 +26,7 @@ from jobcloud.messages import (
     Suppress,
     Topic,
 )
-from jobcloud.model import DELIMITER, NO_OUTCOME, Firing, Shard, ShardState, Task, TaskName
+from jobcloud.model import DELIMITER, NO_OUTCOME, Cause, Firing, Shard, ShardState, Task, TaskName
 from jobcloud.offers import Placement, Pool, Request, Short
 from jobcloud.repair import executor_key
 from jobcloud.status import End
@@ -236,11 +236,13 @@ class Rounds:
         """
         job, shard = self._book.jobs[firing.job], firing.shards[item]
         plan = self._book.plan_of(job.app)
+        resident = firing.cause is Cause.DAEMON
+        revision = revisions.of_shards(job, self._book.apps[job.app])[item] if resident else ""
         task = Task(
             id=str(TaskName(job.name, item, shard.execution, placement.agent_id, self._book.unique())),
             firing_id=firing.id, job=job.name, item=item, attempt=shard.attempt + 1, execution=shard.execution,
             agent_id=placement.agent_id, hostname=hostname, app=job.app, executor_id=plan.id,
-            resources=job.resources, created_ms=at,
+            resources=job.resources, created_ms=at, revision=revision,
         )  # fmt: skip
         data = sharding.payload(job, firing, task, self._book.fence())
         try:

@@ -5,7 +5,8 @@ notes that there may be something to launch, and `next_wake` then says "now", so
 round.
 
 The parts, each on top of those before it: the book (what is known and about to be done), firings, the timetable,
-inquiries (what Mesos is asked about tasks), the fleet (executors), tasks, rounds (offers and launches), commands.
+inquiries (what Mesos is asked about tasks), the fleet (executors), tasks, roll-outs, rounds (offers and launches),
+commands.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from jobcloud.messages import (
 from jobcloud.model import MAX_WAITING, Firing, Job, PartitionPolicy, ShardState, TaskState
 from jobcloud.repair import Stored as Stored
 from jobcloud.repair import executor_key
+from jobcloud.rollouts import Rollouts
 from jobcloud.rounds import Rounds
 from jobcloud.status import End
 from jobcloud.tasks import Tasks
@@ -95,9 +97,11 @@ class Scheduler:
         self._tasks = Tasks(book, self._firings, self._inquiries, self._fleet, self._keepers)
         self._timetable = Timetable(book, self._firings, self._tasks)
         self._rounds = Rounds(book, self._firings, self._inquiries, self._fleet, self._tasks, self._keepers)
+        self._rollouts = Rollouts(book, self._firings, self._inquiries, self._tasks)
         self._commands = Commands(
-            book, self._firings, self._timetable, self._inquiries, self._fleet, self._tasks, self._rounds, self._keepers
-        )
+            book, self._firings, self._timetable, self._inquiries, self._fleet, self._tasks, self._rounds,
+            self._keepers, self._rollouts,
+        )  # fmt: skip
         self._sweep_at = 0
         self._ticked = at
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -144,7 +148,7 @@ class Scheduler:
         wakes = self._inquiries.wakes() if self._book.connected else []
         if (oldest := self.cluster.oldest_received_ms()) is not None:
             wakes.append(oldest + self.policy.offer_hold_ms + 1)
-        parts = (self._timetable, self.queue, self._drains, self._tasks, self._keepers)
+        parts = (self._timetable, self.queue, self._drains, self._tasks, self._keepers, self._rollouts)
         wakes += (wake for part in parts if (wake := part.next_wake()) is not None)
         return max(at, min(wakes)) if wakes else None
 
@@ -222,7 +226,7 @@ class Scheduler:
         return {
             "unanswered": self._inquiries.unanswered, "kills": self._inquiries.kills, "silent": self._inquiries.silent,
             "unheard": self._inquiries.unheard, "strays": self._inquiries.strays,
-            "unreachable": self._tasks.unreachable,
+            "unreachable": self._tasks.unreachable, "rollouts": self._rollouts.jobs,
             "load": self._fleet.load, "gone": self._fleet.gone, "idle": self._fleet.idle,
             "history": self._firings.history, "dead": self._firings.dead,
             "due": self._timetable.due, "timers": self._timetable.timers,
@@ -271,6 +275,12 @@ class Scheduler:
             ended = all(shard.state.ended for shard in firing.shards)
             assert ended == bool(firing.ended_ms), f"{firing.id} is ended {firing.ended_ms} with {firing.shards}"
             assert (firing.id in self.queue) != ended, f"{firing.id} is not where it belongs"
+            if self._firings.resident(firing.job) is firing:
+                count = self.jobs[firing.job].shard_count
+                assert not any(shard.state.ended for shard in firing.shards[:count]), f"{firing.id} lacks a shard"
+                others = {shard.state for shard in firing.shards[count:]}
+                assert ShardState.WAITING not in others, f"{firing.id} has too many shards"
+        self._rollouts.validate()
         claims, holds = self.cluster.claim_count()
         assert claims == len(self.tasks), f"{claims} claims for {len(self.tasks)} tasks"
         assert self.cluster.matcher.claims() == claims + holds, "the matcher holds claims that nobody has"
@@ -301,6 +311,7 @@ class Scheduler:
         if self._drains.step(at):
             self._rounds.reopen(at)
         self._tasks.replace_unreachable(at)
+        self._rollouts.step(at)
         for task in self._keepers.review():
             self._tasks.kill(task, at)
         self._inquiries.ask_again(at)
@@ -315,6 +326,7 @@ class Scheduler:
         self._keepers.clock_was_set_back(at)
         self._rounds.clock_was_set_back(at)
         self._drains.clock_was_set_back()
+        self._rollouts.clock_was_set_back()
         self._fleet.clock_was_set_back(at)
         self._tasks.look_again()
         self.cluster.age_offers_from(at)
@@ -332,6 +344,7 @@ class Scheduler:
             self._book.framework_id = event.framework_id
             self._book.dirty[Kind.FRAMEWORK, "id"] = event.framework_id
         self._inquiries.begin(event.at)
+        self._rollouts.begin()
         self._book.publish(event.at, Topic.CLUSTER, f"subscribed to {event.master} as {event.framework_id}")
 
     def _on_offers(self, event: OffersReceived) -> None:
@@ -403,6 +416,7 @@ class Scheduler:
             if job.partition is PartitionPolicy.WAIT:
                 text += "; partitionPolicy is wait: if you know one is dead, `jobcloud task forget`"
             yield Reason("unreachable", text, waiting_helps=True)
+        yield from self._rollouts.reasons(job, at)
         if dead := self._firings.dead.get(job.name):
             yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")
         if (lack := self._keepers.lack(job.app, at)) is not None:
@@ -447,6 +461,7 @@ class Scheduler:
             considered = self.states[job.name].considered_ms
             self._book.contained(job.name, at, self._timetable.schedule, job, considered)
             self._book.contained(job.name, at, self._firings.ensure_daemon, job, at)
+            self._book.contained(job.name, at, self._rollouts.look, job, at)
 
 
 def _placed(firing: Firing) -> str:

@@ -46,6 +46,8 @@ class Tasks:
         self._fleet = fleet
         #: tasks whose agents are out of reach
         self.unreachable: dict[str, None] = {}
+        #: resident jobs of which some task was heard of, or has ended, since this was last looked at
+        self.moved: set[str] = set()
         self._look_at = 0
 
     def restore(self, at: int) -> None:
@@ -101,6 +103,7 @@ class Tasks:
         if task is None:
             self._stray(update, at)
             return
+        self._note_move(task)
         outcome = outcome_of(update.data)
         next_step = status.step(task.state, update, outcome.cause)
         if isinstance(next_step, End):
@@ -131,6 +134,10 @@ class Tasks:
         except ValueError:
             return "unknown task"
         return "the replaced twin" if name.job in self._book.jobs else "unknown task"
+
+    def _note_move(self, task: Task) -> None:
+        if not task.keeper and self._book.firings[task.firing_id].cause is Cause.DAEMON:
+            self.moved.add(task.job)
 
     def _progress(self, task: Task, state: TaskState, update: Status, at: int) -> None:
         self._inquiries.silent.pop(task.id, None)
@@ -166,12 +173,15 @@ class Tasks:
         self._book.work()
 
     def _shard_ended(self, task: Task, end: End, message: str, at: int, outcome: Outcome) -> None:
+        self._note_move(task)
         firing = self._book.firings[task.firing_id]
         job = self._book.jobs.get(task.job)
+        daemon = firing.cause is Cause.DAEMON
         shard = release.after(
             firing.shards[task.item], end, at, message, job,
-            wanted=not task.kill_ms and self._book.wanted(firing),
-            daemon=firing.cause is Cause.DAEMON,
+            wanted=self._book.wanted(firing) and not (daemon and job is not None and task.item >= job.shard_count),
+            asked=bool(task.kill_ms),
+            daemon=daemon,
             failover=job is not None and (job.failover or firing.step(task.item) is not None),
             seed=f"{firing.id}/{task.item}",
         )  # fmt: skip
@@ -179,7 +189,7 @@ class Tasks:
         self._firings.put_shards(firing.id, {task.item: replace(shard, outcome=outcome)}, at)
 
     def kill(self, task: Task, at: int) -> None:
-        """End a task for good: its shard does not come back."""
+        """End a task, also over changes of the leader. Its shard comes back if it is a wanted resident's."""
         if not task.kill_ms:
             self._book.put_task(replace(task, kill_ms=at))
         if task.keeper:

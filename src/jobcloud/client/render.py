@@ -159,6 +159,7 @@ def job(item: Json) -> None:
             ("next firing", moment(item["nextFiring"])),
             ("shards", f"{item['activeShards']} active, {item['waitingShards']} waiting"),
             ("last run", f"{run['id']} {run['state']} {moment(run['firedAt'])}" if run else "never"),
+            ("outdated shards", item["outdatedShards"] or ""),
             ("dead runs", item["deadRuns"] or ""),
             ("skipped", f"{item['skippedFirings']}: {item['skippedReason']}" if item["skippedFirings"] else ""),
             *((name, value) for name, value in item["config"].items() if name not in ("jobName", "appName")),

@@ -25,6 +25,7 @@ from jobcloud.model import (
     JobKind,
     JobType,
     PartitionPolicy,
+    UpdateStrategy,
 )
 from jobcloud.server.api.body import json_type
 
@@ -195,6 +196,13 @@ class JobConfig(Config):
         PartitionPolicy.WAIT, alias="partitionPolicy", description="for shards whose agent is out of reach"
     )
     replace_after_seconds: Amount = Field(0, alias="replaceAfterSeconds", description="with partitionPolicy replace")
+    update_strategy: Annotated[UpdateStrategy, Lax] = Field(
+        UpdateStrategy.ROLLING, alias="updateStrategy", description="of a DAEMON job: how its shards are replaced"
+    )
+    max_unavailable: Count = Field(1, alias="maxUnavailable", description="with rolling: shards down at once")
+    independent_shards: bool = Field(
+        False, alias="independentShards", description="what a shard does does not depend on shardingTotalCount"
+    )
     catch_up_limit: Count = Field(10, alias="catchUpLimit", description="with catchUp all: the last so-many missed")
     misfire_limit: Count = Field(100, alias="misfireLimit", description="with misfire: firings that may wait at once")
     concurrency: Annotated[Concurrency, Lax] = Field(
@@ -281,6 +289,7 @@ class JobView(View):
     next_firing: Instant
     waiting_shards: int
     active_shards: int
+    outdated_shards: int = Field(description="of a DAEMON job: active, and not as configured now; see explain")
     last_run: RunSummary | None
     skipped_firings: int
     skipped_reason: str

@@ -10,11 +10,25 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
+from jobcloud import revisions
 from jobcloud.errors import NotFound
 from jobcloud.explain import AgentView, Explanation
 from jobcloud.match import PlainMatcher
 from jobcloud.messages import Publish
-from jobcloud.model import DELIMITER, App, Executor, Firing, Job, JobState, Resources, Shard, ShardState, Step, Task
+from jobcloud.model import (
+    DELIMITER,
+    App,
+    Executor,
+    Firing,
+    Job,
+    JobKind,
+    JobState,
+    Resources,
+    Shard,
+    ShardState,
+    Step,
+    Task,
+)
 from jobcloud.scheduler import Scheduler
 from jobcloud.server.api.convert import app_config, job_config
 from jobcloud.server.api.problems import Issue, invalid
@@ -136,11 +150,22 @@ def job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing] | None = None
         next_firing=snapshot.next_firings.get(name, 0),
         waiting_shards=shards.count(ShardState.WAITING),
         active_shards=shards.count(ShardState.ACTIVE),
+        outdated_shards=_outdated(snapshot, job, runs),
         last_run=run_summary(runs[0]) if runs else None,
         skipped_firings=state.skipped,
         skipped_reason=state.skipped_reason,
         dead_runs=sum(run_state(run) == "DEAD" for run in runs),
         config=job_config(job),
+    )
+
+
+def _outdated(snapshot: Snapshot, job: Job, runs: Sequence[Firing]) -> int:
+    if job.kind is not JobKind.DAEMON:
+        return 0
+    generation, app = snapshot.states[job.name].generation, snapshot.apps.get(job.app)
+    current = [run for run in runs if not run.ended_ms and run.generation == generation]
+    return sum(
+        task.item < job.shard_count for run in current for task in revisions.stale(job, app, run, snapshot.tasks)
     )
 
 
