@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/planning/*.pyx) $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-quality bench-plan match-soak match-mutants cron-soak simulate simulate-mutations soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-plots bench-quality bench-plan match-soak match-mutants cron-soak simulate simulate-mutations soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -76,6 +76,10 @@ bench: $(VENV)/.tests
 # The matcher's ratios to its yardsticks and the scores it computes: fails where either got worse.
 bench-gate: $(VENV)/.tests
 	$(BIN)/python bench/gate.py $(ARGS)
+
+# ns per placement over hosts, log-log, with both yardsticks, into bench/results.
+bench-plots: $(VENV)/.tests
+	$(BIN)/python bench/plots.py --out bench/results $(ARGS)
 
 # The planner beside the bound of the configuration LP, on batches of few shapes; some minutes.
 bench-plan: $(VENV)/.tests

@@ -1,74 +1,99 @@
 """Times the matcher on any workload given as CSV files.
 
     python bench/match.py --hosts HOSTS.csv --tasks TASKS.csv [--fitness F] [--engine E] [--repeat N] [--json]
+    python bench/match.py --hosts HOSTS.csv --fill FILL.csv --churn CHURN.csv …
 
-Columns: id, cpus, mem_mb, and any of disk_mb, net_mbps, gpus, ports (hosts: ports, or port_beg and port_end), count
-(so many alike), attr_NAME (hosts), constraint (tasks; several separated by ";": those of docs/matcher.md, and
-max_per_host=N). A dimension counts if any task asks for it. F is a name, or weights in 1024ths: align=512,pack=512.
+The columns are those of `jobcloud plan` (docs/planning.md): id, cpus, mem_mb, and any of disk_mb, net_mbps, gpus,
+ports (hosts: or port_beg and port_end), count, attr_NAME (hosts), constraint (tasks). A dimension counts if any task
+asks for it. Of the constraints, anti:JOB<=N between two jobs works for N = 0 only, as the matcher's rules have no more;
+`jobcloud plan` takes them all. F is a name, or weights in 1024ths: align=512,pack=512.
 
 native_seconds: one match() on a loaded matcher. api_seconds: from the rows as Python objects to a list of (task id,
 host id or None), with everything made anew. Both are medians of --repeat.
+
+FILL: tasks that run already, with a column host; CHURN: iter, op (add or del), id, cpus, mem_mb. Then api_seconds is
+the median of the rounds: names of the tasks that end and start go in, hosts come out. native_seconds: release() and
+match() alone, in another run of the same rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jobcloud.constraints import HOST, ConstraintError, mask, parse
-from jobcloud.match import ENGINES, CompiledMatcher, MatchError, vector_path
-
-AMOUNTS = ("cpus", "mem_mb", "disk_mb", "net_mbps", "gpus", "ports")
-
-
-class BadFile(Exception):
-    """A file is not what it should be; the text names file, line and column."""
+from jobcloud.constraints import ConstraintError
+from jobcloud.errors import ConfigError
+from jobcloud.match import ENGINES, MatchError, at_most, vector_path
+from jobcloud.placer import PORTS, Placer, Shape
+from jobcloud.planning.rules import MOST_PER_HOST
+from jobcloud.planning.tables import BadTable, HostTable, TaskRow, TaskTable, parse_amount, read_hosts, read_table
+from jobcloud.planning.tables import read_tasks as read_task_table
 
 
 class HostRow(NamedTuple):
-    id: str
-    amounts: tuple[int, ...]  # thousandths, in the order of AMOUNTS
+    """The arguments of `Placer.add_host`."""
+
+    name: str
+    amounts: dict[str, Any]
     attributes: dict[str, str]
+    ports: list[tuple[int, int]]
 
 
-class TaskRow(NamedTuple):
-    id: str
-    shape: tuple[tuple[int, ...], str]  # thousandths, and the text of the constraints
+class Round(NamedTuple):
+    ended: list[str]
+    started: list[tuple[str, Any]]  # names and kinds
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    placed: int
-    refused: int
-    hosts_used: int
-    cpus_used: float
-    cpus_of_used_hosts: float
+class Demand:
+    """Tasks as (name, kind), and what `Placer.shape` is told for each kind."""
+
+    dimensions: tuple[str, ...]
+    tasks: list[tuple[str, Any]]
+    kinds: dict[Any, dict[str, Any]]
+    beside: dict[Any, tuple[str, list[str]]]  # kind → its group, and the groups that it shares no host with
+
+    def shapes(self, placer: Placer) -> dict[Any, Shape]:
+        made = {}
+        for kind, asked in self.kinds.items():
+            group, foes = self.beside.get(kind, ("", []))
+            rules = [at_most(1, placer.group(foe)) for foe in foes]
+            made[kind] = placer.shape(group=group, rules=rules, **asked)
+        return made
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--hosts", type=Path, required=True)
-    parser.add_argument("--tasks", type=Path, required=True)
-    parser.add_argument("--fitness", type=_fitness, default="pack")
+    parser.add_argument("--tasks", type=Path)
+    parser.add_argument("--fill", type=Path)
+    parser.add_argument("--churn", type=Path)
+    parser.add_argument("--fitness", type=_fitness, default="even")
     parser.add_argument("--engine", choices=ENGINES, default="index")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if (arguments.tasks is None) != (arguments.fill is not None and arguments.churn is not None):
+        parser.error("give --tasks, or --fill and --churn")
+    options = {"engine": arguments.engine, "fitness": arguments.fitness}
     try:
-        hosts, tasks = read_hosts(arguments.hosts), read_tasks(arguments.tasks)
-        result = run(hosts, tasks, max(1, arguments.repeat), engine=arguments.engine, fitness=arguments.fitness)
-    except (BadFile, MatchError, ConstraintError, OSError) as error:
+        table = read_hosts(arguments.hosts)
+        if arguments.tasks:
+            result = cold(table, read_tasks(arguments.tasks), max(1, arguments.repeat), options)
+        else:
+            result = churn(table, arguments.fill, arguments.churn, options)
+    except (ConfigError, MatchError, ConstraintError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if arguments.json:
@@ -78,23 +103,76 @@ def main() -> int:
     return 0
 
 
-def run(hosts: list[HostRow], tasks: list[TaskRow], repeat: int, **options: Any) -> dict[str, Any]:
-    dimensions = [d for d in range(len(AMOUNTS)) if any(t.shape[0][d] for t in tasks)] or [0]
-    native, api, slots = [], [], None
+def cold(table: HostTable, demand: Demand, repeat: int, options: dict[str, Any]) -> dict[str, Any]:
+    """All tasks at once on hosts that are empty."""
+    hosts = host_rows(table, demand.dimensions)
+    native, api, answers = [], [], list[tuple[str, str | None]]()
     for _ in range(repeat):
-        matcher, classes = load(hosts, tasks, dimensions, options)
-        slots, seconds = timed(lambda: matcher.match(classes)[0])  # noqa: B023 - called at once
-        native.append(seconds)
-        _, seconds = timed(lambda: place_objects(hosts, tasks, dimensions, options))
+        placer = Placer(demand.dimensions, **options)
+        placer.add_hosts(hosts)
+        shapes = demand.shapes(placer)
+        classes = np.array([shapes[kind].number for _, kind in demand.tasks], dtype=np.int32)
+        native.append(timed(lambda: placer.matcher.match(classes))[1])  # noqa: B023 - called at once
+        answers, seconds = timed(lambda: place_all(hosts, demand, options))
         api.append(seconds)
-    assert slots is not None
-    answer = summary(hosts, tasks, slots)
-    return {
-        **{name: getattr(answer, name) for name in Answer.__slots__},
-        "native_seconds": statistics.median(native),
-        "api_seconds": statistics.median(api),
-        "vector_path": vector_path(),
-    }
+    return summary(table, demand, answers) | times(native, api)
+
+
+def place_all(hosts: list[HostRow], demand: Demand, options: dict[str, Any]) -> list[tuple[str, str | None]]:
+    placer = Placer(demand.dimensions, **options)
+    placer.add_hosts(hosts)
+    shapes = demand.shapes(placer)
+    return placer.place([(name, shapes[kind]) for name, kind in demand.tasks])
+
+
+def churn(table: HostTable, fill: Path, changes: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Rounds in which some tasks end and others start, beside many that go on."""
+    running, rounds = read_fill(fill), read_churn(changes)
+    dimensions = ("cpus", "mem_mb")
+    kinds = {kind for _, kind in running} | {kind for each in rounds for _, kind in each.started}
+    asked = {kind: {"amounts": dict(zip(dimensions, map(_number, kind), strict=True))} for kind in kinds}
+    demand = Demand(dimensions, [], asked, {})
+    hosts = host_rows(table, dimensions)
+
+    def loaded() -> tuple[Placer, dict[Any, Shape]]:
+        placer = Placer(dimensions, **options)
+        placer.add_hosts(hosts)
+        shapes = demand.shapes(placer)
+        for (name, host), kind in running:
+            placer.assign(name, shapes[kind], host)
+        return placer, shapes
+
+    placer, shapes = loaded()
+    api, answers = [], list[tuple[str, str | None]]()
+    for each in rounds:
+        placed, seconds = timed(lambda: churned(placer, shapes, each))  # noqa: B023 - called at once
+        api.append(seconds)
+        answers += placed
+    native = native_rounds(*loaded(), rounds)
+    return counts(answers) | times(native, api)
+
+
+def churned(placer: Placer, shapes: dict[Any, Shape], each: Round) -> list[tuple[str, str | None]]:
+    placer.release(each.ended)
+    return placer.place([(name, shapes[kind]) for name, kind in each.started])
+
+
+def native_rounds(placer: Placer, shapes: dict[Any, Shape], rounds: list[Round]) -> list[float]:
+    """The same rounds with the matcher alone, ids and classes at hand."""
+    ids, seconds = placer.claims(), []
+    for each in rounds:
+        ended = np.array([ids.pop(name, -1) for name in each.ended], dtype=np.int64)
+        classes = np.array([shapes[kind].number for _, kind in each.started], dtype=np.int32)
+
+        def work() -> Any:
+            placer.matcher.release(ended)  # noqa: B023 - called at once
+            return placer.matcher.match(classes)  # noqa: B023
+
+        (_, started), spent = timed(work)
+        seconds.append(spent)
+        names = (name for name, _ in each.started)
+        ids |= {name: claim for name, claim in zip(names, started.tolist(), strict=True) if claim >= 0}
+    return seconds
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -103,131 +181,118 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return answer, time.perf_counter() - start
 
 
-def load(hosts: list[HostRow], tasks: list[TaskRow], dimensions: list[int], options: dict[str, Any]) -> Any:
-    """A matcher with the hosts and a class for each shape, and the tasks as class numbers."""
-    matcher = CompiledMatcher(len(dimensions), **options)
-    for row in np.array([host.amounts for host in hosts], dtype=np.int64)[:, dimensions].copy():
-        matcher.add_host(row)
-    attributes = [host.attributes for host in hosts]
-    numbers: dict[Any, int] = {}
-    classes = np.empty(len(tasks), dtype=np.int64)
-    for i, task in enumerate(tasks):
-        number = numbers.get(task.shape)
-        if number is None:
-            number = numbers[task.shape] = add_class(matcher, task.shape, dimensions, attributes, len(numbers))
-        classes[i] = number
-    return matcher, classes
+def times(native: list[float], api: list[float]) -> dict[str, Any]:
+    return {
+        "native_seconds": statistics.median(native),
+        "api_seconds": statistics.median(api),
+        "vector_path": vector_path(),
+    }
 
 
-def add_class(matcher: Any, shape: Any, dimensions: list[int], attributes: list[Any], group: int) -> int:
-    amounts, text = shape
-    texts = [part.strip() for part in text.split(";") if part.strip()]
-    limits = [part.removeprefix("max_per_host=") for part in texts if part.startswith("max_per_host=")]
-    wanted = [parse(part) for part in texts if not part.startswith("max_per_host=")]
-    if limits and not limits[-1].isdecimal():
-        raise ConstraintError(f"max_per_host needs a whole number, not {limits[-1]!r:.60}")
-    return int(
-        matcher.add_class(
-            np.array([amounts[d] for d in dimensions], dtype=np.int64),
-            allowed=mask(wanted, attributes) if wanted else None,
-            group=group if limits else -1,
-            most_per_host=int(limits[-1]) if limits else 0,
-        )
+def counts(answers: Iterable[tuple[str, str | None]]) -> dict[str, Any]:
+    hosts = [host for _, host in answers]
+    used = Counter(hosts)
+    refused = used.pop(None, 0)
+    return {"placed": len(hosts) - refused, "refused": refused, "hosts_used": len(used)}
+
+
+def summary(table: HostTable, demand: Demand, answers: list[tuple[str, str | None]]) -> dict[str, Any]:
+    axis = table.dimensions.index("cpus")
+    cpus_of = {name: row.amounts[axis] for row in table.rows for name in row.each()}
+    used = {host for _, host in answers if host}
+    asked = sum(
+        demand.kinds[kind]["amounts"].get("cpus", 0)
+        for (_, kind), (_, host) in zip(demand.tasks, answers, strict=True)
+        if host
     )
+    return counts(answers) | {
+        "cpus_used": float(asked),
+        "cpus_of_used_hosts": sum(cpus_of[host] for host in used) / 1_000,
+    }
 
 
-def place_objects(hosts: list[HostRow], tasks: list[TaskRow], dimensions: list[int], options: dict[str, Any]) -> Any:
-    matcher, classes = load(hosts, tasks, dimensions, options)
-    slots, _ = matcher.match(classes)
-    ids = [host.id for host in hosts]
-    return [(task.id, ids[slot] if slot >= 0 else None) for task, slot in zip(tasks, slots.tolist(), strict=True)]
-
-
-def summary(hosts: list[HostRow], tasks: list[TaskRow], slots: Any) -> Answer:
-    placed = slots >= 0
-    used = np.unique(slots[placed])
-    cpus = np.array([task.shape[0][0] for task in tasks])
-    return Answer(
-        placed=int(placed.sum()),
-        refused=int((~placed).sum()),
-        hosts_used=len(used),
-        cpus_used=int(cpus[placed].sum()) / 1_000,
-        cpus_of_used_hosts=sum(hosts[slot].amounts[0] for slot in used) / 1_000,
-    )
-
-
-def read_hosts(path: Path) -> list[HostRow]:
+def host_rows(table: HostTable, dimensions: tuple[str, ...]) -> list[HostRow]:
+    """Raises BadTable where the hosts say nothing of what tasks ask for."""
+    if missing := set(dimensions) - set(table.dimensions):
+        raise BadTable("is asked for by tasks", field=f"{table.source}, column {min(missing)}", fix="add the column")
     rows = []
-    for where, row in read(path):
-        if row.get("port_beg") and row.get("port_end"):
-            row["ports"] = str(_whole(where, row, "port_end") - _whole(where, row, "port_beg") + 1)
-        attributes = {
-            name.removeprefix("attr_"): text for name, text in row.items() if name.startswith("attr_") and text
-        }
-        amounts, idents = _amounts(where, row), _each(row["id"], _count(where, row))
-        rows += [HostRow(ident, amounts, {**attributes, HOST: ident}) for ident in idents]
-    return _unique(path, rows)
-
-
-def read_tasks(path: Path) -> list[TaskRow]:
-    rows = []
-    for where, row in read(path):
-        shape = _amounts(where, row), row.get("constraint") or ""
-        rows += [TaskRow(ident, shape) for ident in _each(row["id"], _count(where, row))]
-    return _unique(path, rows)
-
-
-def read(path: Path) -> Any:
-    """Where it stands, and the row, for each."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {"id", "cpus", "mem_mb"} - set(reader.fieldnames or ())
-        if missing:
-            raise BadFile(f"{path}, line 1: the columns {', '.join(sorted(missing))} are missing")
-        for row in reader:
-            if None in row or None in row.values():
-                raise BadFile(f"{path}, line {reader.line_num}: it has more or fewer fields than the first line")
-            yield f"{path}, line {reader.line_num}", row
-
-
-def _unique(path: Path, rows: list[Any]) -> list[Any]:
-    seen: set[str] = set()
-    for row in rows:
-        if row.id in seen:
-            raise BadFile(f"{path}, column id: {row.id!r:.60} is there twice")
-        seen.add(row.id)
-    if not rows:
-        raise BadFile(f"{path}: there is no row in it")
+    for row in table.rows:
+        have = dict(zip(table.dimensions, row.amounts, strict=True))
+        amounts = {name: _number(have[name]) for name in dimensions if name != PORTS}
+        ports = [(1, have[PORTS] // 1_000)] if PORTS in dimensions and have[PORTS] else []
+        rows += [HostRow(name, amounts, dict(row.attributes), ports) for name in row.each()]
     return rows
 
 
-def _each(ident: str, count: int) -> list[str]:
-    return [ident] if count == 1 else [f"{ident}#{i}" for i in range(count)]
+def read_tasks(path: Path) -> Demand:
+    """Raises BadTable."""
+    table = read_task_table(path)
+    used = tuple(name for d, name in enumerate(table.dimensions) if any(row.amounts[d] for row in table.rows))
+    dimensions = used or ("cpus",)
+    foes = _foes(table)
+    tasks, kinds, beside = list[tuple[str, Any]](), dict[Any, dict[str, Any]](), dict[Any, tuple[str, list[str]]]()
+    for row in table.rows:
+        grouped = row.job in foes or row.rules.max_per_host < MOST_PER_HOST
+        kind = (row.amounts, id(row.rules), row.job if grouped else "")
+        tasks += [(name, kind) for name in row.each()]
+        if kind in kinds:
+            continue
+        asked = dict(zip(table.dimensions, map(_number, row.amounts), strict=True))
+        kinds[kind] = {
+            "amounts": {name: asked[name] for name in dimensions},
+            "constraints": row.rules.attributes,
+            "max_per_host": _most(row),
+        }
+        if grouped:
+            beside[kind] = (row.job, sorted(foes[row.job]))
+    return Demand(dimensions, tasks, kinds, beside)
 
 
-def _count(where: str, row: dict[str, str]) -> int:
-    return _whole(where, row, "count") if row.get("count") else 1
+def _foes(table: TaskTable) -> defaultdict[str, set[str]]:
+    """job → the jobs that it shares no host with; jobs with a limit for themselves are there too."""
+    foes: defaultdict[str, set[str]] = defaultdict(set)
+    for row in table.rows:
+        for other, limit in row.rules.beside.items():
+            if other != row.job and limit:
+                where = f"{table.source}, line {row.line}, column constraint"
+                raise BadTable(f"anti:{other}<={limit} is not 0", field=where, fix="ask jobcloud plan")
+            foes[row.job].update({other} - {row.job})
+            if other != row.job:
+                foes[other].add(row.job)
+    return foes
 
 
-def _amounts(where: str, row: dict[str, str]) -> tuple[int, ...]:
-    return tuple(int(_number(where, row, name) * 1_000) if row.get(name) else 0 for name in AMOUNTS)
+def _most(row: TaskRow) -> int:
+    most = min(row.rules.max_per_host, row.rules.beside.get(row.job, MOST_PER_HOST) + 1)
+    return most if most < MOST_PER_HOST else 0
 
 
-def _whole(where: str, row: dict[str, str], name: str) -> int:
-    number = _number(where, row, name)
-    if number != int(number):
-        raise BadFile(f"{where}, column {name}: {row[name]!r:.60} is no whole number")
-    return int(number)
+def read_fill(path: Path) -> list[tuple[tuple[str, str], tuple[int, int]]]:
+    columns = ("id", "host", "cpus", "mem_mb")
+    return [((row["id"], row["host"]), _kind(path, line, row)) for line, row in read_table(path, columns)]
 
 
-def _number(where: str, row: dict[str, str], name: str) -> Decimal:
-    try:
-        number = Decimal(row[name])
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or number < 0 or number > 2**42:
-        raise BadFile(f"{where}, column {name}: {row[name]!r:.60} is no amount")
-    return number
+def read_churn(path: Path) -> list[Round]:
+    rounds: dict[str, Round] = {}
+    for line, row in read_table(path, ("iter", "op", "id", "cpus", "mem_mb")):
+        each = rounds.setdefault(row["iter"], Round([], []))
+        if row["op"] == "del":
+            each.ended.append(row["id"])
+        elif row["op"] == "add":
+            each.started.append((row["id"], _kind(path, line, row)))
+        else:
+            where = f"{path}, line {line}, column op"
+            raise BadTable(f"{row['op']!r:.60} is no operation", field=where, fix="write add or del")
+    return list(rounds.values())
+
+
+def _kind(path: Path, line: int, row: dict[str, str]) -> tuple[int, int]:
+    where = f"{path}, line {line}, column"
+    return parse_amount(row["cpus"], f"{where} cpus"), parse_amount(row["mem_mb"], f"{where} mem_mb")
+
+
+def _number(thousandths: int) -> int | Decimal:
+    return thousandths // 1_000 if thousandths % 1_000 == 0 else Decimal(thousandths) / 1_000
 
 
 def _fitness(text: str) -> Any:

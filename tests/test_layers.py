@@ -25,7 +25,7 @@ QUIET = {
     "fnmatch", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re", "shlex", "typing",
     "zlib", "zoneinfo",
 }  # fmt: skip
-MAY_USE_NUMPY = {"constraints", "_match_py", "_match_types", "match", "offers"}
+MAY_USE_NUMPY = {"constraints", "_match_py", "_match_types", "match", "offers", "placer"}
 
 
 def named(path: Path) -> str:

@@ -54,7 +54,7 @@ def test_the_matcher_in_use_is_the_compiled_one() -> None:
 def test_the_examples_in_the_documentation_run() -> None:
     text = (Path(__file__).parent.parent / "docs" / "matcher.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         exec(compile(example, "docs/matcher.md", "exec"), {})
 
@@ -747,3 +747,26 @@ def test_a_task_of_an_app_without_an_executor_needs_only_itself(impl: Any) -> No
     matcher = impl(2)
     matcher.add_host(units(1.5, 192))
     assert place(matcher, matcher.add_class(units(1, 128))) == [0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[1, 2]], "not list"),
+        (np.array([1, 2]), r"int64\[n, 2\] of thousandths, not int64\[2\]"),
+        (np.array([[1.0, 2.0]]), r"not float64\[1, 2\]"),
+        (np.array([[1], [2]]), "one amount for each of the 2 dimensions, not 1"),
+        (np.array([[1, 2], [3, -1]]), r"capacities\[1\]\[1\] is -1"),
+        (np.array([[1, 2], [2**52 + 1, 0]]), r"capacities\[1\]\[0\] is 4503599627370497"),
+        (np.array([[1, 2, 3], [4, 5, 6]]).T[:2], "contiguous"),
+    ],
+)
+def test_hosts_are_added_all_or_none(impl: Any, rows: Any, words: str) -> None:
+    matcher = impl(2)
+    assert matcher.add_hosts(np.array([[1, 2], [3, 4]])).tolist() == [0, 1]
+    with pytest.raises(MatchError, match=words):
+        matcher.add_hosts(rows)
+    matcher.remove_host(0)
+    assert matcher.add_hosts(np.array([[5, 6], [7, 8]])).tolist() == [0, 2]
+    assert matcher.free(2).tolist() == [7, 8]
+    assert matcher.add_hosts(np.empty((0, 2), dtype=np.int64)).tolist() == []

@@ -71,6 +71,10 @@ class Pair:
     def add_host(self, capacity: NDArray[np.int64]) -> None:
         self.slots.add(self.call("add_host", capacity))
 
+    def add_hosts(self, rows: list[NDArray[np.int64]]) -> None:
+        capacities = np.array(rows, dtype=np.int64).reshape(len(rows), self.dimensions)
+        self.slots |= set(self.call("add_hosts", capacities).tolist())
+
     def remove_host(self, slot: int) -> None:
         gone = self.call("remove_host", slot).tolist()
         assert gone == sorted(number for number, at in self.live.items() if at == slot)
@@ -148,6 +152,8 @@ class Pair:
         self.plain.check()
         assert self.compiled.snapshot() == self.scanning.snapshot() == self.plain.snapshot()
         assert self.call("claims") == len(self.live)
+        ids = [*self.live, *self.ended[-20:], -1, 0]
+        assert self.call("slots", array(*ids)).tolist() == [self.live.get(number, -1) for number in ids]
         for slot in self.slots:
             self.call("free", slot)
             self.call("capacity", slot)
@@ -208,6 +214,10 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def add_host(self, data: st.DataObject) -> None:
         self.pair.add_host(self.vector(data, CAPACITIES))
+
+    @rule(data=st.data(), number=st.integers(0, 3))
+    def add_hosts(self, data: st.DataObject, number: int) -> None:
+        self.pair.add_hosts([self.vector(data, CAPACITIES) for _ in range(number)])
 
     @precondition(lambda self: self.pair.slots)
     @rule(data=st.data())

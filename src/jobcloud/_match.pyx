@@ -19,6 +19,7 @@ from jobcloud._match_types import (
     Refusal,
     State,
     allowed_slots,
+    amount_rows,
     amounts,
     attribute_values,
     check_present,
@@ -896,11 +897,30 @@ cdef class Matcher:
     def add_host(self, capacity):
         self._idle()
         cdef const int64_t[::1] amount = amounts("capacity", capacity, self.dimensions)
+        self._check_room(1)
+        return self._add_host(amount)
+
+    def add_hosts(self, capacities):
+        self._idle()
+        cdef const int64_t[:, ::1] rows = amount_rows("capacities", capacities, self.dimensions)
+        cdef Py_ssize_t i
+        self._check_room(rows.shape[0])
+        slots = np.empty(rows.shape[0], dtype=np.int32)
+        cdef int32_t[::1] slot = slots
+        for i in range(rows.shape[0]):
+            slot[i] = self._add_host(rows[i])
+        return slots
+
+    cdef int _check_room(self, Py_ssize_t more) except -1:
+        if self.hosts_end + more <= limits.MAX_SLOTS:
+            return 0
+        if np.count_nonzero(np.asarray(self.host_status)[: self.hosts_end]) + more > limits.MAX_SLOTS:
+            raise MatchError(f"a matcher holds at most {limits.MAX_SLOTS} hosts; remove some first")
+
+    cdef int _add_host(self, const int64_t[::1] amount) except -1:
         cdef int slot = self.hosts_hint
         while slot < self.hosts_end and self.host_status[slot] != HOST_ABSENT:
             slot += 1
-        if slot >= limits.MAX_SLOTS:
-            raise MatchError(f"a matcher holds at most {limits.MAX_SLOTS} hosts; remove some first")
         self._room_for_hosts(slot + 1)
         self._set_capacity(slot, amount)
         self._set_status(slot, HOST_ENABLED)
@@ -1109,6 +1129,16 @@ cdef class Matcher:
                 unknown.append(ids[i])
         self._drop_emptied()
         return np.array(unknown, dtype=np.int64)
+
+    def slots(self, release_ids):
+        self._idle()
+        cdef const int64_t[::1] ids = release_numbers(release_ids)
+        cdef Py_ssize_t i
+        found = np.empty(ids.shape[0], dtype=np.int32)
+        cdef int32_t[::1] slot = found
+        for i in range(ids.shape[0]):
+            slot[i] = self.claim_slot[ids[i] & INDEX_BITS] if self.is_live(ids[i]) else NONE
+        return found
 
     def refusal(self, cls):
         cdef int of = self._class(cls)

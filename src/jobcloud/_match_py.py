@@ -51,6 +51,7 @@ from jobcloud._match_types import (
     Rule,
     State,
     allowed_slots,
+    amount_rows,
     amounts,
     attribute_values,
     check_present,
@@ -148,6 +149,13 @@ class Matcher:
             raise MatchError(f"a matcher holds at most {MAX_SLOTS} hosts; remove some first")
         self._hosts[slot] = _Host(amount, [0] * self.dimensions)
         return slot
+
+    def add_hosts(self, capacities: Int64Array) -> Int32Array:
+        """Add a host for each row of ``capacities`` int64[n, D]; returns int32[n] slots, as ``add_host`` row by row."""
+        rows = amount_rows("capacities", capacities, self.dimensions)
+        if len(self._hosts) + len(rows) > MAX_SLOTS:
+            raise MatchError(f"a matcher holds at most {MAX_SLOTS} hosts; remove some first")
+        return np.array([self.add_host(row) for row in rows], dtype=np.int32)
 
     def set_host(self, slot: int, capacity: Int64Array) -> None:
         """Change the capacity; it may drop below what is claimed, then nothing new fits until it is free again."""
@@ -347,6 +355,12 @@ class Matcher:
             else:
                 unknown.append(number)
         return np.array(unknown, dtype=np.int64)
+
+    def slots(self, release_ids: Int64Array) -> Int32Array:
+        """int32[n]: on which host each claim is, -1 for ids that are not live."""
+        numbers = release_numbers(release_ids).tolist()
+        found = [self._claims[n & 0xFFFFFFFF].slot if self._is_live(n) else REFUSED for n in numbers]
+        return np.array(found, dtype=np.int32)
 
     def refusal(self, cls: int) -> Refusal:
         """Why one more task of the class is not placed now."""

@@ -255,6 +255,18 @@ def amounts(name: str, value: object, dimensions: int) -> Int64Array:
     return array
 
 
+def amount_rows(name: str, value: object, dimensions: int) -> Int64Array:
+    """``value`` as int64[n, dimensions] of thousandths, each row as ``amounts`` has it."""
+    if not isinstance(value, np.ndarray) or value.dtype != "int64" or value.ndim != 2 or not value.flags.c_contiguous:
+        got = f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise MatchError(f"{name} must be a contiguous array int64[n, {dimensions}] of thousandths, not {got}")
+    if value.shape[1] != dimensions:
+        raise MatchError(f"{name} must have one amount for each of the {dimensions} dimensions, not {value.shape[1]}")
+    for row in np.flatnonzero(((value < 0) | (value > MAX_AMOUNT)).any(axis=1))[:1]:
+        amounts(f"{name}[{row}]", value[row], dimensions)
+    return value
+
+
 def class_numbers(value: object) -> Int64Array:
     """``value`` as int64[n]; int32 is widened."""
     return _vector("classes", value, ("int64", "int32"), "class numbers").astype(np.int64, copy=False)

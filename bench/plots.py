@@ -1,0 +1,100 @@
+"""ns per placement over the number of hosts, log-log, with both yardsticks: a picture and the table it shows.
+
+    python bench/plots.py --out FOLDER [--most-hosts N]
+
+Workloads, answers that are checked first, and how time is taken: bench/gate.py. Objects: `Placer.place`, from (task,
+shape) to (task, host), the fastest of some runs, by tasks a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import workloads
+from bench.gate import CASES, Case, Row, measure
+from bench.machine import described
+from matplotlib.figure import Figure
+
+from jobcloud.placer import Placer
+
+AXES: Final = ("cpus", "mem_mb", "disk_mb", "gpus")
+CLASSES: Final = (8, 151)
+KINDS: Final = (
+    ("numpy_ns", "numpy scan", "#8a7a3d"),
+    ("scan_ns", "compiled scan", "#d98032"),
+    ("index_ns", "index", "#2f6f9f"),
+)
+OBJECT_RUNS: Final = 5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--most-hosts", type=int, default=100_000)
+    arguments = parser.parse_args()
+    cases = [case for case in CASES if case.classes in CLASSES and case.hosts <= arguments.most_hosts]
+    head = ("hosts", "classes", "tasks", "placed", "index ns", "x scan", "x numpy", "objects a second")
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    rows = []
+    for case in cases:
+        rows.append(row := measure(case))
+        cells = (row.hosts, row.classes, row.tasks, row.placed, f"{row.index_ns:.0f}", f"{row.times_scan:.1f}",
+                 f"{row.times_numpy:.0f}", f"{objects(case):,.0f}")  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+        print(lines[-1], flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    draw(rows, arguments.out / "placements.svg")
+    note = " ".join((__doc__ or "").split("\n\n")[2].split())
+    text = f"# The index beside its yardsticks\n\n{described()}. {note}\n\n![](placements.svg)\n\n"
+    (arguments.out / "placements.md").write_text(text + "\n".join(lines) + "\n")
+    return 0
+
+
+def objects(case: Case) -> float:
+    """Tasks a second through `Placer.place`."""
+    workload = workloads.mixed(case.hosts, case.classes)
+    hosts = [
+        (f"h{i:06d}", {name: amount // 1_000 for name, amount in zip(AXES, row, strict=True)}, {}, ())
+        for i, row in enumerate(workload.hosts.tolist())
+    ]
+    asked = [
+        {name: f"{amount / 1_000:g}" for name, amount in zip(AXES, row, strict=True)}
+        for row in workload.requests.tolist()
+    ]
+    best = float("inf")
+    for _ in range(OBJECT_RUNS):
+        placer = Placer(AXES)
+        placer.add_hosts(hosts)
+        shapes = [placer.shape(amounts) for amounts in asked]
+        tasks = [(f"t{i:07d}", shapes[cls]) for i, cls in enumerate(workload.tasks.tolist())]
+        start = time.perf_counter()
+        placer.place(tasks)
+        best = min(best, time.perf_counter() - start)
+    return len(workload.tasks) / best
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    axes = figure.subplots(1, len(CLASSES), sharey=True)
+    for ax, classes in zip(axes, CLASSES, strict=True):
+        shown = [row for row in rows if row.classes == classes]
+        for field, label, colour in KINDS:
+            points = [getattr(row, field) for row in shown]
+            ax.loglog([row.hosts for row in shown], points, "o-", color=colour, label=label)
+        ax.set_title(f"{classes} classes of tasks", loc="left")
+        ax.set_xlabel("hosts")
+        ax.grid(True, which="major", alpha=0.3)
+    axes[0].set_ylabel("ns per placement")
+    axes[0].legend(frameon=False)
+    figure.suptitle(described(), fontsize=8)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

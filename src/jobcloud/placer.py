@@ -1,0 +1,418 @@
+"""Hosts and tasks by name, amounts as people write them, ports by number: the matcher for whoever has objects.
+
+A ``Placer`` keeps the names that the matcher (``match``) does without, and numbers arrays for it. ``docs/matcher.md``
+has an example; all rules stand there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from itertools import compress
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobcloud.constraints import HOST, Constraint, failing, mask, numbers, parse, penalties
+from jobcloud.match import MAX_AMOUNT, REFUSED, Matcher, MatchError, Rule
+
+Number: TypeAlias = int | float | Decimal | str
+Amounts: TypeAlias = Mapping[str, Number]
+
+#: The dimension that concrete numbers belong to.
+PORTS: Final = "ports"
+MAX_PORT: Final = 65_535
+
+_EXACT: Final = Context(prec=40, traps=[Inexact])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What tasks that are alike ask for, as ``Placer.shape`` returns it; ``number`` is the matcher's class."""
+
+    number: int
+    amounts: Mapping[str, int]
+    constraints: tuple[Constraint, ...]
+    soft: tuple[tuple[Constraint, int], ...]
+    fixed_ports: tuple[int, ...]
+    any_ports: int
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why one more task of a shape is not placed now; counts of hosts, amounts in thousandths.
+
+    ``lacking``: for each resource that is short somewhere, on how many of the hosts that may be used; ``failing``: for
+    each constraint, as written; ``closed``, ``crowded``, ``occupied`` and ``ruled_out``: hosts that are disabled, hold
+    as many of the group as they may, are exclusive, or break a rule. ``nearest``: the host that comes closest, with
+    what is asked of it and what it has. ``over_limit``: the group has all it may have, wherever there is room.
+    """
+
+    hosts: int
+    lacking: Mapping[str, int]
+    failing: Mapping[str, int]
+    closed: int
+    crowded: int
+    occupied: int
+    ruled_out: int
+    nearest: str | None
+    asked: Mapping[str, int]
+    available: Mapping[str, int]
+    could_ever_fit: bool
+    over_limit: bool
+
+
+@dataclass(slots=True)
+class _Host:
+    name: str
+    attributes: Mapping[str, str]
+    #: a heap of the numbers that no task has, those that are asked for one by one left out
+    free_ports: list[int] = field(default_factory=list)
+
+
+class Placer:
+    """Named tasks on named hosts.
+
+    ``dimensions`` names the resources; "ports" is the one whose units have numbers, and each of ``fixed_ports``, the
+    numbers that tasks may ask for one by one, is kept apart from those that are handed out. ``matcher`` is the class
+    of the matcher, ``options`` are its own (``fitness``, ``engine``). Every method raises MatchError for what is
+    wrong, before anything has changed. For one thread at a time.
+    """
+
+    def __init__(
+        self, dimensions: Sequence[str], *, fixed_ports: Iterable[int] = (), matcher: Any = Matcher, **options: Any
+    ) -> None:
+        self.dimensions = tuple(dimensions)
+        if len(set(self.dimensions)) < len(self.dimensions) or not all(self.dimensions):
+            raise MatchError(f"dimensions must be names, each once, not {self.dimensions!r:.80}")
+        self.fixed_ports = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
+        if self.fixed_ports and PORTS not in self.dimensions:
+            raise MatchError(f"fixed_ports are given, but {PORTS!r} is no dimension; add it")
+        self._axes = (*self.dimensions, *(f"port {port}" for port in self.fixed_ports))
+        self.matcher = matcher(len(self._axes), **options)
+        self._slots: dict[str, int] = {}
+        self._hosts: list[_Host | None] = []
+        #: by slot; the last stands for "nowhere", so that -1 finds it
+        self._names: list[str | None] = [None]
+        self._shapes: dict[Any, Shape] = {}
+        self._by_number: dict[int, Shape] = {}
+        self._claims: dict[str, int] = {}
+        #: task → the numbers that it has
+        self._ports: dict[str, tuple[int, ...]] = {}
+        self._groups: dict[str, int] = {}
+        self._attributes: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
+        self._hosts_changed = False
+
+    # ---- hosts
+
+    def add_host(
+        self, name: str, amounts: Amounts, attributes: Mapping[str, str] | None = None, *, ports: Any = ()
+    ) -> None:
+        """A host with amounts in the units of its dimensions. ``ports``: ranges (first, last), both included."""
+        self.add_hosts([(name, amounts, attributes or {}, ports)])
+
+    def add_hosts(self, hosts: Iterable[tuple[str, Amounts, Mapping[str, str], Any]]) -> None:
+        """Several at once, each as the arguments of ``add_host``: all of them, or with a MatchError none."""
+        made: dict[str, tuple[_Host, list[int]]] = {}
+        for name, amounts, attributes, ports in hosts:
+            if name in self._slots or name in made:
+                raise MatchError(f"host {name!r:.80} is there already")
+            made[name] = self._host(name, amounts, attributes, ports)
+        rows = np.array([row for _, row in made.values()], dtype=np.int64).reshape(len(made), len(self._axes))
+        slots = self.matcher.add_hosts(rows).tolist()
+        missing = max(slots, default=-1) + 1 - len(self._hosts)
+        if missing > 0:
+            self._hosts += [None] * missing
+            self._names[-1:] = [None] * (missing + 1)
+        for slot, (host, _) in zip(slots, made.values(), strict=True):
+            self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
+        self._hosts_changed = True
+
+    def remove_host(self, name: str) -> list[str]:
+        """Forget the host; returns the tasks that were on it, which are forgotten too. Looks at all live tasks."""
+        slot = self._slot(name)
+        gone = set(self.matcher.remove_host(slot).tolist())
+        tasks = [task for task, claim in self._claims.items() if claim in gone]
+        for task in tasks:
+            del self._claims[task]
+            self._ports.pop(task, None)
+        del self._slots[name]
+        self._hosts[slot] = self._names[slot] = None
+        self._hosts_changed = True
+        return tasks
+
+    def enable_host(self, name: str, on: bool) -> None:
+        """Off: tasks stay, none comes."""
+        self.matcher.enable_host(self._slot(name), on)
+
+    def free(self, name: str) -> dict[str, int]:
+        """What the host has left, in thousandths."""
+        return self._by_name(self.matcher.free(self._slot(name)).tolist())
+
+    # ---- shapes
+
+    def group(self, name: str) -> int:
+        """The number of a group of tasks, for rules (``at_most``, ``near``, ``balanced``)."""
+        return self._groups.setdefault(name, len(self._groups))
+
+    def attribute(self, name: str) -> int:
+        """The number of an attribute of hosts, for the ``per``, ``within`` and ``across`` of rules."""
+        if name not in self._attributes:
+            number = len(self._attributes)
+            self.matcher.set_attribute(number, numbers(name, self._attributes_by_slot()))
+            self._attributes[name] = number
+        return self._attributes[name]
+
+    def shape(
+        self,
+        amounts: Amounts,
+        *,
+        constraints: Iterable[str | Constraint] = (),
+        soft: Iterable[tuple[str, int]] = (),
+        group: str = "",
+        max_per_host: int = 0,
+        rules: Iterable[Rule] = (),
+        exclusive: bool = False,
+        executor: str = "",
+        executor_amounts: Amounts | None = None,
+        fixed_ports: Iterable[int] = (),
+    ) -> Shape:
+        """The shape that asks for this; the same one each time it is asked for.
+
+        ``constraints`` as in ``jobcloud.constraints``, ``soft`` with what a host pays that fails one; ``executor``
+        names what its tasks share on a host, ``executor_amounts`` what that takes, once.
+        """
+        hard = tuple(parse(one) if isinstance(one, str) else one for one in constraints)
+        swaying = tuple((parse(text), weight) for text, weight in soft)
+        fixed = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
+        if unknown := set(fixed) - set(self.fixed_ports):
+            raise MatchError(
+                f"fixed_ports: {min(unknown)} is none of the placer's own; name it when you make the placer"
+            )
+        request, shared = self._row("amounts", amounts), self._row("executor_amounts", executor_amounts or {})
+        any_ports = self._whole_ports(request)
+        for port in fixed:
+            request[len(self.dimensions) + self.fixed_ports.index(port)] = 1_000
+        kept = tuple(rules)
+        key = (*request, hard, swaying, group, max_per_host, kept, exclusive, executor, *shared)
+        if key in self._shapes:
+            return self._shapes[key]
+        self._refresh()
+        by_slot = self._attributes_by_slot()
+        number = self.matcher.add_class(
+            np.array(request, dtype=np.int64),
+            shared_key=self._keys.setdefault(executor, len(self._keys)) if executor else -1,
+            shared=np.array(shared, dtype=np.int64) if executor else None,
+            allowed=mask(hard, by_slot) if hard else None,
+            penalty=penalties(swaying, by_slot) if swaying else None,
+            group=self.group(group) if group else -1,
+            most_per_host=max_per_host,
+            rules=kept,
+            exclusive=exclusive,
+        )
+        shape = Shape(number, self._by_name(request), hard, swaying, fixed, any_ports)
+        self._shapes[key] = self._by_number[number] = shape
+        return shape
+
+    def remove_shape(self, shape: Shape) -> None:
+        """No longer placed; its tasks stay until they are released."""
+        self._known([shape])
+        self.matcher.remove_class(shape.number)
+        del self._by_number[shape.number]
+        self._shapes = {key: kept for key, kept in self._shapes.items() if kept is not shape}
+
+    # ---- tasks
+
+    def place(self, tasks: Sequence[tuple[str, Shape]]) -> list[tuple[str, str | None]]:
+        """Place named tasks in this order; (task, host) for each, host None where there is no room."""
+        names, classes = self._asked(tasks)
+        slots, claims = self.matcher.match(classes)
+        return self._taken(tasks, names, slots, claims)
+
+    def place_together(self, tasks: Sequence[tuple[str, Shape]], *, least: int = -1) -> list[tuple[str, str | None]]:
+        """All of them, or at least ``least``, or none."""
+        names, classes = self._asked(tasks)
+        slots, claims = self.matcher.match_gang(classes, least=least)
+        return self._taken(tasks, names, slots, claims)
+
+    def assign(self, task: str, shape: Shape, host: str, *, ports: Sequence[int] = ()) -> None:
+        """A task that runs there already; neither room nor rules are asked. ``ports``: all the numbers that it has."""
+        self._asked([(task, shape)])
+        slot = self._slot(host)
+        held = set(shape.fixed_ports).union(_port("ports", port) for port in ports)
+        pool = self._host_at(slot).free_ports
+        drawn = held.difference(shape.fixed_ports)
+        if len(drawn) != shape.any_ports or not drawn.issubset(pool):
+            raise MatchError(f"ports must be {shape.any_ports} that host {host!r:.60} has free, not {sorted(drawn)}")
+        self._claims[task] = self.matcher.assign(shape.number, slot)
+        if held:
+            pool[:] = sorted(set(pool) - drawn)
+            self._ports[task] = tuple(sorted(held))
+
+    def release(self, tasks: Iterable[str]) -> list[str]:
+        """Tasks that ended; returns those that were not there: never placed, ended before, or named twice."""
+        names = list(tasks)
+        claims = [self._claims.pop(name, -1) for name in names]
+        ids = np.array(claims, dtype=np.int64)
+        if self._ports:
+            self._give_back(names, self.matcher.slots(ids).tolist())
+        self.matcher.release(ids)
+        return [name for name, claim in zip(names, claims, strict=True) if claim < 0] if -1 in claims else []
+
+    def claims(self) -> dict[str, int]:
+        """task → the matcher's release id, for all that are placed."""
+        return dict(self._claims)
+
+    def host_of(self, task: str) -> str | None:
+        """Where the task is; None if it is not placed."""
+        claim = self._claims.get(task, -1)
+        slot: int = self.matcher.slots(np.array([claim], dtype=np.int64))[0]
+        return self._names[slot]
+
+    def ports_of(self, task: str) -> tuple[int, ...]:
+        """The numbers that the task has, those it asked for by number included."""
+        return self._ports.get(task, ())
+
+    def why(self, shape: Shape) -> Why:
+        """Why one more task of the shape finds no room, or would find some."""
+        self._known([shape])
+        self._refresh()
+        refusal, by_slot = self.matcher.refusal(shape.number), self._attributes_by_slot()
+        short = zip(self._axes, refusal.lacking, strict=True)
+        counts = failing(shape.constraints, by_slot)
+        nearest = refusal.nearest
+        return Why(
+            hosts=refusal.hosts,
+            lacking={name: count for name, count in short if count},
+            failing={str(c): count for c, count in zip(shape.constraints, counts, strict=True) if count},
+            closed=refusal.disabled,
+            crowded=refusal.crowded,
+            occupied=refusal.occupied,
+            ruled_out=refusal.ruled_out,
+            nearest=self._names[nearest.slot] if nearest else None,
+            asked=self._by_name(nearest.asked) if nearest else {},
+            available=self._by_name(nearest.available) if nearest else {},
+            could_ever_fit=refusal.could_ever_fit,
+            over_limit=refusal.over_limit,
+        )
+
+    # ---- within
+
+    def _asked(self, tasks: Sequence[tuple[str, Shape]]) -> tuple[list[str], NDArray[np.int32]]:
+        names, shapes = [task[0] for task in tasks], [task[1] for task in tasks]
+        if not self._claims.keys().isdisjoint(names):
+            there = next(name for name in names if name in self._claims)
+            raise MatchError(f"task {there!r:.80} is placed already; release it first")
+        if len(set(names)) < len(names):
+            raise MatchError(f"task {Counter(names).most_common(1)[0][0]!r:.80} is asked for twice")
+        self._known(set(shapes))
+        self._refresh()
+        return names, np.array([shape.number for shape in shapes], dtype=np.int32)
+
+    def _known(self, shapes: Iterable[Shape]) -> None:
+        for shape in shapes:
+            if not isinstance(shape, Shape) or self._by_number.get(shape.number) is not shape:
+                raise MatchError(f"{shape!r:.80} is no shape of this placer; ask its shape() for one")
+
+    def _taken(
+        self, tasks: Sequence[tuple[str, Shape]], names: list[str], slots: NDArray[np.int32], claims: NDArray[np.int64]
+    ) -> list[tuple[str, str | None]]:
+        there = (slots >= 0).tolist()
+        self._claims.update(compress(zip(names, claims.tolist(), strict=True), there))
+        of_task = np.maximum(slots, REFUSED).tolist()
+        if PORTS in self.dimensions:
+            for (name, shape), slot in compress(zip(tasks, of_task, strict=True), there):
+                if shape.any_ports or shape.fixed_ports:
+                    pool = self._host_at(slot).free_ports
+                    drawn = [heapq.heappop(pool) for _ in range(shape.any_ports)]
+                    self._ports[name] = (*shape.fixed_ports, *drawn)
+        return list(zip(names, map(self._names.__getitem__, of_task), strict=True))
+
+    def _give_back(self, names: Sequence[str], slots: Sequence[int]) -> None:
+        for name, slot in zip(names, slots, strict=True):
+            for port in self._ports.pop(name, ()):
+                if port not in self.fixed_ports:
+                    heapq.heappush(self._host_at(slot).free_ports, port)
+
+    def _host(self, name: str, amounts: Amounts, attributes: Mapping[str, str], ports: Any) -> tuple[_Host, list[int]]:
+        row = self._row("amounts", amounts)
+        if PORTS not in self.dimensions:
+            if ports:
+                raise MatchError(f"ports are given, but {PORTS!r} is no dimension; add it")
+            return _Host(name, {**attributes, HOST: name}), row
+        if PORTS in amounts:
+            raise MatchError(f"amounts: name the {PORTS} of host {name!r:.60} by their ranges, not their number")
+        there: set[int] = set()
+        for first, last in ports:
+            there.update(range(_port("ports", first), _port("ports", last) + 1))
+        for at, port in enumerate(self.fixed_ports, len(self.dimensions)):
+            row[at] = 1_000 * (port in there)
+        there.difference_update(self.fixed_ports)
+        row[self.dimensions.index(PORTS)] = 1_000 * len(there)
+        return _Host(name, {**attributes, HOST: name}, sorted(there)), row
+
+    def _whole_ports(self, request: Sequence[int]) -> int:
+        asked = request[self.dimensions.index(PORTS)] if PORTS in self.dimensions else 0
+        if asked % 1_000:
+            raise MatchError(f"amounts[{PORTS!r}] must be a whole number, not {asked / 1_000:g}")
+        return asked // 1_000
+
+    def _row(self, what: str, amounts: Amounts) -> list[int]:
+        for name in amounts:
+            if name not in self.dimensions:
+                raise MatchError(f"{what}[{name!r:.60}] is no dimension; there are {', '.join(self.dimensions)}")
+        row = [_thousandths(f"{what}[{name!r:.60}]", amounts.get(name, 0)) for name in self.dimensions]
+        return row + [0] * len(self.fixed_ports)
+
+    def _by_name(self, row: Sequence[int]) -> dict[str, int]:
+        return dict(zip(self._axes, row, strict=True))
+
+    def _refresh(self) -> None:
+        """Masks, penalties and attributes are by slot: make them anew where hosts came or went."""
+        if not self._hosts_changed:
+            return
+        by_slot = self._attributes_by_slot()
+        for name, number in self._attributes.items():
+            self.matcher.set_attribute(number, numbers(name, by_slot))
+        for shape in self._shapes.values():
+            if shape.constraints:
+                self.matcher.set_allowed(shape.number, mask(shape.constraints, by_slot))
+            if shape.soft:
+                self.matcher.set_penalty(shape.number, penalties(shape.soft, by_slot))
+        self._hosts_changed = False
+
+    def _attributes_by_slot(self) -> list[Mapping[str, str] | None]:
+        hosts = self._hosts[: max(self._slots.values(), default=-1) + 1]
+        return [None if host is None else host.attributes for host in hosts]
+
+    def _slot(self, host: str) -> int:
+        if host not in self._slots:
+            raise MatchError(f"there is no host {host!r:.80}")
+        return self._slots[host]
+
+    def _host_at(self, slot: int) -> _Host:
+        host = self._hosts[slot]
+        assert host is not None
+        return host
+
+
+def _thousandths(what: str, value: Number) -> int:
+    try:
+        exact = 1_000 * value if type(value) is int else _EXACT.multiply(Decimal(str(value)), 1_000)
+        if 0 <= exact <= MAX_AMOUNT and exact == int(exact):
+            return int(exact)
+    except (InvalidOperation, Inexact, ValueError):
+        pass
+    most = MAX_AMOUNT // 1_000
+    raise MatchError(f"{what} must be a number from 0 to {most} with at most three decimals, not {value!r:.60}")
+
+
+def _port(what: str, value: object) -> int:
+    if type(value) is not int or not 0 < value <= MAX_PORT:
+        raise MatchError(f"{what}: {value!r:.60} is no port; ports are whole numbers from 1 to {MAX_PORT}")
+    return value

@@ -1,0 +1,245 @@
+"""Names, amounts and port numbers on top of the matcher."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobcloud.match import CompiledMatcher, MatchError, PlainMatcher, at_most
+from jobcloud.placer import Placer, Shape
+
+
+@pytest.fixture(params=[CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def placer(request: pytest.FixtureRequest) -> Placer:
+    made = Placer(("cpus", "mem_mb"), matcher=request.param, fitness="first")
+    made.add_host("small", {"cpus": 4, "mem_mb": 8_000}, {"zone": "a"})
+    made.add_host("large", {"cpus": 16, "mem_mb": 64_000}, {"zone": "b"})
+    return made
+
+
+@pytest.fixture(params=[CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def with_ports(request: pytest.FixtureRequest) -> Placer:
+    return Placer(("cpus", "ports"), fixed_ports=[8_080], matcher=request.param)
+
+
+def named(shape: Shape, *names: str) -> list[tuple[str, Shape]]:
+    return [(name, shape) for name in names]
+
+
+def test_tasks_are_placed_released_and_found_by_name(placer: Placer) -> None:
+    shape = placer.shape({"cpus": "0.5", "mem_mb": 256}, constraints=["zone == a"])
+    assert placer.place(named(shape, "t1", "t2")) == [("t1", "small"), ("t2", "small")]
+    assert placer.free("small") == {"cpus": 3_000, "mem_mb": 7_488_000}
+    assert placer.host_of("t1") == "small"
+    assert placer.release(["t1", "t1", "nobody"]) == ["t1", "nobody"]
+    assert placer.host_of("t1") is None
+    assert placer.free("small") == {"cpus": 3_500, "mem_mb": 7_744_000}
+
+
+@pytest.mark.parametrize("amount", [0.3, "0.3", Decimal("0.3")])
+def test_an_amount_is_what_is_written(placer: Placer, amount: Any) -> None:
+    assert placer.shape({"cpus": amount}) is placer.shape({"cpus": "0.300", "mem_mb": 0})
+    assert placer.shape({"cpus": amount}).amounts == {"cpus": 300, "mem_mb": 0}
+
+
+def test_an_executor_is_paid_once_a_host(placer: Placer) -> None:
+    wanted = ["zone == a"]
+    shape = placer.shape(
+        {"cpus": 1}, constraints=wanted, executor="shop", executor_amounts={"cpus": "0.5", "mem_mb": 512}
+    )
+    placer.place(named(shape, "t1", "t2", "t3"))
+    assert placer.free("small") == {"cpus": 500, "mem_mb": 7_488_000}
+
+
+def test_a_gang_is_placed_whole_or_not_at_all(placer: Placer) -> None:
+    big = placer.shape({"cpus": 10})
+    assert placer.place_together(named(big, "t1", "t2")) == [("t1", None), ("t2", None)]
+    assert placer.place_together(named(big, "t1", "t2"), least=1) == [("t1", "large"), ("t2", None)]
+
+
+def test_constraints_hold_for_hosts_that_come_later(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 3}, constraints=["zone in c, d"], soft=[("host == dear", 1 << 20)])
+    assert placer.place(named(shape, "t1")) == [("t1", None)]
+    placer.add_host("cheap", {"cpus": 4, "mem_mb": 1}, {"zone": "d"})
+    placer.add_host("dear", {"cpus": 4, "mem_mb": 1}, {"zone": "c"})
+    assert placer.place(named(shape, "t1")) == [("t1", "dear")]
+    assert placer.remove_host("dear") == ["t1"]
+    assert placer.place(named(shape, "t1")) == [("t1", "cheap")]
+
+
+def test_rules_between_tasks_name_groups_and_attributes(placer: Placer) -> None:
+    one_a_zone = at_most(1, placer.group("web"), per=placer.attribute("zone"))
+    shape = placer.shape({"cpus": 1}, group="web", rules=[one_a_zone])
+    assert [host for _, host in placer.place(named(shape, "t1", "t2", "t3"))] == ["small", "large", None]
+    why = placer.why(shape)
+    assert (why.ruled_out, why.hosts, why.could_ever_fit) == (2, 2, True)
+
+
+def test_why_says_what_is_missing_by_name(placer: Placer) -> None:
+    huge = placer.shape({"cpus": 32, "mem_mb": 1}, constraints=["zone != a"])
+    assert placer.place(named(huge, "t1")) == [("t1", None)]
+    why = placer.why(huge)
+    assert why.lacking == {"cpus": 1}
+    assert why.failing == {"zone != a": 1}
+    assert why.nearest == "large"
+    assert why.asked["cpus"] == 32_000
+    assert why.available["cpus"] == 16_000
+    assert not why.could_ever_fit
+
+
+def test_a_disabled_host_takes_nothing_new(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1})
+    placer.enable_host("small", False)
+    assert placer.place(named(shape, "t1")) == [("t1", "large")]
+    assert placer.why(placer.shape({"cpus": 20})).closed == 1
+
+
+def test_what_runs_already_is_assigned(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1})
+    placer.assign("t1", shape, "large")
+    assert placer.host_of("t1") == "large"
+    with pytest.raises(MatchError, match="'t1' is placed already"):
+        placer.place(named(shape, "t1"))
+
+
+def test_a_removed_shape_takes_no_more_and_leaves_its_tasks(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1})
+    placer.place(named(shape, "t1"))
+    placer.remove_shape(shape)
+    with pytest.raises(MatchError, match="no shape of this placer"):
+        placer.place(named(shape, "t2"))
+    assert placer.release(["t1"]) == []
+    assert placer.shape({"cpus": 1}) is not shape
+
+
+def test_ports_are_numbers_and_come_back(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, ports=[(1, 4), (6, 7)])
+    four, two = with_ports.shape({"cpus": 1, "ports": 4}), with_ports.shape({"cpus": 1, "ports": 2})
+    with_ports.place(named(four, "t1"))
+    assert with_ports.ports_of("t1") == (1, 2, 3, 4)
+    assert with_ports.place(named(four, "t2")) == [("t2", None)]
+    with_ports.place(named(two, "t2"))
+    assert with_ports.ports_of("t2") == (6, 7)
+    with_ports.release(["t1"])
+    assert with_ports.ports_of("t1") == ()
+    with_ports.place(named(two, "t3"))
+    assert with_ports.ports_of("t3") == (1, 2)
+
+
+def test_a_fixed_port_is_one_task_s_on_a_host_and_handed_out_to_nobody(with_ports: Placer) -> None:
+    with_ports.add_host("h1", {"cpus": 8}, ports=[(8_079, 8_081)])
+    with_ports.add_host("h2", {"cpus": 8}, ports=[(9_000, 9_001)])
+    web = with_ports.shape({"cpus": 1}, fixed_ports=[8_080])
+    assert with_ports.place(named(web, "t1", "t2")) == [("t1", "h1"), ("t2", None)]
+    assert with_ports.ports_of("t1") == (8_080,)
+    assert with_ports.why(web).lacking == {"port 8080": 2}
+    three = with_ports.shape({"ports": 3})
+    assert with_ports.place(named(three, "t3")) == [("t3", None)]
+    with_ports.release(["t1"])
+    both = with_ports.shape({"cpus": 1, "ports": 2}, fixed_ports=[8_080])
+    with_ports.place(named(both, "t4"))
+    assert with_ports.ports_of("t4") == (8_080, 8_079, 8_081)
+
+
+def test_ports_that_run_already_are_taken(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, ports=[(1, 5)])
+    two = with_ports.shape({"ports": 2})
+    with_ports.assign("t1", two, "h", ports=[2, 3])
+    with_ports.place(named(two, "t2"))
+    assert with_ports.ports_of("t2") == (1, 4)
+    for wrong in ([2, 5], [5], [5, 99]):
+        with pytest.raises(MatchError, match="ports must be 2 that host 'h' has free"):
+            with_ports.assign("t3", two, "h", ports=wrong)
+    with_ports.release(["t1"])
+    assert with_ports.place(named(two, "t3")) == [("t3", "h")]
+    assert with_ports.ports_of("t3") == (2, 3)
+
+
+def test_no_port_is_ever_given_twice(with_ports: Placer, seed: int) -> None:
+    chance, live = random.Random(seed), list[str]()
+    for n in range(4):
+        with_ports.add_host(f"h{n}", {"cpus": 30}, ports=[(8_070 + n, 8_090), (9_000, 9_000 + n)])
+    shapes = [
+        with_ports.shape({"cpus": chance.choice((1, 2)), "ports": n % 4}, fixed_ports=[8_080][: n % 2])
+        for n in range(8)
+    ]
+    for turn in range(300):
+        asked = [(f"{turn}/{i}", chance.choice(shapes)) for i in range(chance.randrange(6))]
+        live += [name for name, host in with_ports.place(asked) if host]
+        chance.shuffle(live)
+        count = chance.randrange(8)
+        assert with_ports.release(live[:count]) == []
+        del live[:count]
+        held = [(with_ports.host_of(name), port) for name in live for port in with_ports.ports_of(name)]
+        assert len(held) == len(set(held))
+    with_ports.release(live)
+    assert [with_ports.free(f"h{n}")["ports"] for n in range(4)] == [1_000 * n for n in (21, 21, 21, 21)]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p: p.add_host("small", {}), "host 'small' is there already"),
+        (lambda p: p.add_host("x", {"gpus": 1}), r"amounts\['gpus'\] is no dimension; there are cpus, mem_mb"),
+        (lambda p: p.add_host("x", {"cpus": "many"}), r"amounts\['cpus'\] must be a number"),
+        (lambda p: p.add_host("x", {"cpus": float("nan")}), "not nan"),
+        (lambda p: p.add_host("x", {"cpus": -1}), "a number from 0 to .* not -1"),
+        (lambda p: p.add_host("x", {"cpus": 0.0001}), "at most three decimals"),
+        (lambda p: p.add_host("x", {"cpus": 10**30}), "a number from 0 to 4503599627370 "),
+        (lambda p: p.add_host("x", {}, ports=[(1, 2)]), "'ports' is no dimension"),
+        (lambda p: p.remove_host("x"), "there is no host 'x'"),
+        (lambda p: p.enable_host("x", True), "there is no host 'x'"),
+        (lambda p: p.shape({"cpus": -1}), "a number from 0 to .* not -1"),
+        (lambda p: p.shape({}, constraints=["zone"]), "is no constraint"),
+        (lambda p: p.shape({}, fixed_ports=[80]), "80 is none of the placer's own"),
+        (lambda p: p.shape({}, fixed_ports=["80"]), "'80' is no port"),
+        (lambda p: p.place(named(p.shape({}), "a", "a")), "task 'a' is asked for twice"),
+        (lambda p: p.place([("a", "no shape")]), "is no shape of this placer"),
+        (lambda p: p.place(named(Placer(("x",)).shape({}), "a")), "is no shape of this placer"),
+        (lambda p: p.assign("a", p.shape({}), "x"), "there is no host 'x'"),
+        (lambda p: p.add_hosts([("x", {}, {}, ()), ("x", {}, {}, ())]), "host 'x' is there already"),
+        (lambda p: Placer(("cpus", "cpus")), "dimensions must be names, each once"),
+        (lambda p: Placer(("cpus",), fixed_ports=[80]), "'ports' is no dimension"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_changes_nothing(placer: Placer, call: Any, words: str) -> None:
+    placer.place(named(placer.shape({"cpus": 1}), "t1"))
+    with pytest.raises(ValueError, match=words):
+        call(placer)
+    assert placer.place(named(placer.shape({"cpus": 3}), "t2")) == [("t2", "small")]
+    placer.add_host("x", {"cpus": 1})
+    assert placer.free("small")["cpus"] == 0
+    placer.matcher.check()
+
+
+def test_a_live_task_takes_few_bytes(seed: int) -> None:
+    placer = Placer(("cpus", "mem_mb"))
+    for n in range(100):
+        placer.add_host(f"host-{n}", {"cpus": 10_000, "mem_mb": 10_000_000})
+    shape = placer.shape({"cpus": 1, "mem_mb": 1})
+    placer.place(named(shape, "first"))
+    count = 100_000
+    tracemalloc.start()
+    try:
+        for start in range(0, count, 1_000):
+            placer.place([(f"job-{start + i:07d}", shape) for i in range(1_000)])
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (used + placer.matcher.memory()["claims"]) / count <= 300
+
+
+def test_tasks_that_come_and_go_leave_nothing(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, ports=[(1, 5)])
+    shape = with_ports.shape({"ports": 1})
+    for n in range(50):
+        with_ports.place(named(shape, f"t{n}"))
+        with_ports.release([f"t{n}"])
+    assert with_ports.matcher.claims() == 0
+    assert with_ports.free("h") == {"cpus": 8_000, "ports": 5_000, "port 8080": 0}
+    assert np.array_equal(with_ports.matcher.slots(np.array([1 << 32], dtype=np.int64)), [-1])
