@@ -402,7 +402,7 @@ class World:
             if self.has_no_room(firing.job):
                 continue
             if firing.cause == "daemon":
-                assert all(shard.state == "ACTIVE" for shard in firing.shards), firing
+                assert all(shard.state == "ACTIVE" for shard in firing.shards[: job.shard_count]), firing
             else:
                 assert firing.fire_ms > self.at - 100_000, (
                     f"{firing} has not ended: {scheduler.explain(firing.job, self.at)}"
