@@ -770,3 +770,18 @@ def test_hosts_are_added_all_or_none(impl: Any, rows: Any, words: str) -> None:
     assert matcher.add_hosts(np.array([[5, 6], [7, 8]])).tolist() == [0, 2]
     assert matcher.free(2).tolist() == [7, 8]
     assert matcher.add_hosts(np.empty((0, 2), dtype=np.int64)).tolist() == []
+
+
+def test_ten_million_claims_that_come_and_go_take_no_more_memory_than_the_first() -> None:
+    matcher = CompiledMatcher(2)
+    matcher.add_hosts(np.full((100, 2), 1_000_000))
+    classes = [matcher.add_class(np.array([100 + number, 100])) for number in range(50)]
+    tasks = np.random.default_rng(1).choice(classes, 5_000).astype(np.int32)
+    held = [matcher.match(tasks)[1] for _ in range(2)]
+    before = matcher.memory()
+    for _ in range(2_000):
+        assert len(matcher.release(held.pop(0))) == 0
+        held.append(matcher.match(tasks)[1])
+    assert (held[-1] >= 0).all()
+    assert matcher.memory() == before
+    matcher.check()
