@@ -89,3 +89,23 @@ def test_the_values_of_an_attribute_are_numbered_and_failing_hosts_counted() -> 
     hosts: list[Any] = [{"zone": "b"}, None, {"zone": "a"}, {}, {"zone": "b"}]
     assert numbers("zone", hosts).tolist() == [1, -1, 0, -1, 1]
     assert failing([parse("zone == b"), parse("zone != a")], hosts) == (2, 1)
+
+
+def test_a_mask_costs_no_score(seed: int) -> None:
+    """As many scores with masks as without, so that a constraint costs a placement nothing."""
+    chance = np.random.default_rng(seed)
+    tasks = chance.integers(0, 8, 5_000)
+
+    def placed(*allowed: Any) -> tuple[Any, int]:
+        matcher = Matcher(1)
+        matcher.add_hosts(np.full((1_000, 1), 16_000))
+        for number in range(8):
+            matcher.add_class(np.array([100 * (number + 1)]), allowed=allowed[number % len(allowed)])
+        return matcher.match(tasks)[0], matcher.evaluations
+
+    slots, scores = placed(None)
+    same, same_scores = placed(np.ones(1_000, dtype=bool))
+    assert np.array_equal(slots, same)
+    assert same_scores == scores
+    _, masked = placed(*(chance.random(1_000) < 0.9 for _ in range(8)))
+    assert masked < 1.1 * scores
