@@ -11,8 +11,12 @@ from typing import Any
 
 from jobcloud.client.http import Client, Json
 from jobcloud.client.pack import pack, read_manifest, sha256_of
+from jobcloud.errors import ConfigError
+from jobcloud.executor.package import WHEELS, PackageError, inspect
+from jobcloud.executor.wheels import distribution
 
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.\w+)$")
+_WHEEL = ".whl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ def add_app(
     """
     manifest = read_manifest(path)
     config = dict(manifest.app)
-    config["appName"] = name or config.get("appName") or _ARCHIVE.sub("", path.resolve().name)
+    config["appName"] = name or config.get("appName") or _name_of(path.resolve())
     if "appURL" not in config:
         config["appURL"] = f"package:sha256:{upload(client, path)}"
     app, app_is_new = client.put_app(config)
@@ -52,8 +56,17 @@ def add_app(
     return Added(app, tuple(done), frozenset(new))
 
 
+def _name_of(path: Path) -> str:
+    return distribution(path.name) or _ARCHIVE.sub("", path.name)
+
+
 def upload(client: Client, path: Path) -> str:
-    """The hash of the app's package, which the server has afterwards."""
+    """The hash of the app's package, which the server has afterwards. Raises ConfigError for what is no wheel."""
+    for wheel in sorted((path / WHEELS).glob("*" + _WHEEL)) if path.is_dir() else [path] * (path.suffix == _WHEEL):
+        try:
+            inspect(wheel, wheel=True)
+        except PackageError as error:
+            raise ConfigError(f"{wheel.name}: {error}", field="package", fix="build the wheel again") from error
     with tempfile.TemporaryDirectory() as folder:
         archive = path
         if path.is_dir():

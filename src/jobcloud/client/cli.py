@@ -111,7 +111,7 @@ def root(
 
 @app_commands.command("add")
 def app_add(
-    path: Annotated[Path, typer.Argument(exists=True, help="The app's directory, or its zip or tar archive.")],
+    path: Annotated[Path, typer.Argument(exists=True, help="The app's directory, or its zip, tar or wheel.")],
     name: Annotated[str, typer.Option(help="The app's name; else the manifest's, else the directory's.")] = "",
     jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Register the manifest's jobs too.")] = True,
     as_json: AsJson = False,

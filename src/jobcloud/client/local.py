@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Any
 from jobcloud.client.pack import MANIFEST, read_manifest
 from jobcloud.errors import ConfigError
 from jobcloud.executor import http_job, plugins
-from jobcloud.executor.loading import Contexts, LoadError, load_job
+from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_job
+from jobcloud.executor.package import WHEELS, PackageError, unpack_wheels
 from jobcloud.executor.plugins import Plugins
 from jobcloud.executor.scripts import environment
 from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListener, ShardingContext, perform, settled
@@ -185,8 +187,14 @@ def _inside(app: Path) -> Iterator[None]:
     before, path = Path.cwd(), list(sys.path)
     os.chdir(app)
     sys.path.insert(0, str(app))
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-        os.chdir(before)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            libraries = os.path.join(folder, WHEELS)
+            if unpack_wheels(str(app / WHEELS), libraries):
+                add_libraries([libraries])
+            yield
+        except PackageError as error:
+            raise ConfigError(str(error), field=WHEELS, fix="ship wheels for this interpreter") from error
+        finally:
+            sys.path[:] = path
+            os.chdir(before)

@@ -75,6 +75,7 @@ class Executor(Listener):
         self._webhooks = Webhooks()
         self._folders = TaskFolders(os.path.join(settings.sandbox, "tasks"))
         self._directory = os.path.join(settings.sandbox, "app")
+        self._libraries = os.path.join(settings.sandbox, package.WHEELS)
         self._tasks: Dict[str, _Task] = {}
         self._app: Optional[AppPayload] = None
         self._app_error = ""
@@ -283,20 +284,24 @@ class Executor(Listener):
         """In a thread of its own: a large package must not hold up kills and acknowledgements."""
         assert self._app is not None
         refusal = ""
+        libraries: List[str] = []
         try:
             if self._app.package is None:
                 os.makedirs(self._directory, exist_ok=True)
             else:
                 archive = os.path.join(self._settings.sandbox, self._app.package.file)
                 package.verify(archive, self._app.package.sha256)
-                package.unpack(archive, self._directory, self._app.limits)
+                package.unpack(archive, self._directory, self._app.limits, wheel=archive.endswith(".whl"))
+                wheels = os.path.join(self._directory, package.WHEELS)
+                if package.unpack_wheels(wheels, self._libraries, self._app.limits):
+                    libraries = [self._libraries]
         except package.PackageError as error:
             refusal = f"the app package cannot be used: {error}"
         except Exception as error:
             refusal = f"the app package cannot be used: {type(error).__name__}: {error}"
-        self._loop.post(self._on_unpacked, refusal)
+        self._loop.post(self._on_unpacked, refusal, libraries)
 
-    def _on_unpacked(self, refusal: str) -> None:
+    def _on_unpacked(self, refusal: str, libraries: List[str]) -> None:
         assert self._app is not None
         self._preparing = False
         waiting = list(self._tasks.values())
@@ -307,7 +312,9 @@ class Executor(Listener):
             return
         env = {name: value for name, value in os.environ.items() if name != "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"}
         common = (self._loop, self._children, self._pump, self._folders)
-        self._workers = Workers(*common, self._app, self._directory, env)
+        self._workers = Workers(*common, self._app, self._directory, libraries, env)
+        if libraries:  # a script's Python finds them so; a worker is told
+            env = {**env, "PYTHONPATH": os.pathsep.join(filter(None, [*libraries, env.get("PYTHONPATH")]))}
         self._runners = {True: Scripts(*common, self._directory, env), False: self._workers}
         for task in waiting:
             self._contain(task.task_id, functools.partial(self._begin, task))

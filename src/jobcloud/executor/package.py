@@ -22,11 +22,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import IO, Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Union
 
+from jobcloud.executor.wheels import Wheel, WheelError, choose, read_wheel, this_interpreter
+
 Source = Union[str, "os.PathLike[str]", bytes]
 
 _CHUNK = 1 << 16
 _MAX_NAME_BYTES = 1024
 _MAX_LINK_STEPS = 40
+_MAX_RECORD_BYTES = 16 << 20
+# What a package may bring along to import from.
+WHEELS = "wheels"
 # Archives of text compress 10:1, sparse data 50:1; only bombs reach this. Small ones may compress as they like.
 _RATIO_FREE_BYTES = 64 << 20
 # What the readers raise on archives that are cut off, altered or only look like one.
@@ -82,14 +87,15 @@ class _Entry:
     executable: bool = False
     target: str = ""
     open: Optional[Callable[[], Any]] = None
+    digest: Optional[bytes] = None  # what it must hash to, where it is of a wheel
 
 
-def inspect(source: Source, limits: Limits = Limits()) -> PackageInfo:
-    """Read the whole package without writing anything. Raises PackageError."""
+def inspect(source: Source, limits: Limits = Limits(), *, wheel: bool = False) -> PackageInfo:
+    """Read the whole package without writing anything; `wheel`: it must be one. Raises PackageError."""
     with _opened(source) as file:
         survey = _Survey(limits, _size(file))
         kind = _format(file)
-        for entry in _entries(file, kind):
+        for entry in _entries(file, kind, wheel):
             survey.add(entry)
             if entry.open is not None:
                 _drain(entry, survey.ignore)
@@ -107,15 +113,65 @@ def verify(source: Source, sha256: str) -> None:
         )
 
 
-def unpack(source: Source, into: Union[str, "os.PathLike[str]"], limits: Limits = Limits()) -> None:
-    """Unpack into the new directory `into`; it appears complete or not at all. Raises PackageError."""
+def unpack(
+    source: Source, into: Union[str, "os.PathLike[str]"], limits: Limits = Limits(), *, wheel: bool = False
+) -> None:
+    """Unpack into the new directory `into`; it appears complete or not at all. `wheel`: it must be one.
+
+    Raises PackageError.
+    """
+    with _appearing(into) as partial, _opened(source) as file:
+        survey = _Survey(limits, _size(file))
+        _unpack_entries(_entries(file, _format(file), wheel), partial, survey)
+        _make_links(partial, survey)
+
+
+def unpack_wheels(folder: str, into: str, limits: Limits = Limits()) -> bool:
+    """Unpack those wheels in a folder that are for this interpreter, all into the new directory `into`.
+
+    Whether there are any. The limits are for all of them together. Raises PackageError.
+    """
+    found = [name for name in os.listdir(folder) if name.endswith(".whl")] if os.path.isdir(folder) else []
+    if not found:
+        return False
+    try:
+        paths = [os.path.join(folder, name) for name in choose(found, this_interpreter())]
+    except WheelError as error:
+        raise PackageError(str(error)) from error
+    with _appearing(into) as partial:
+        survey = _Survey(limits, sum(os.path.getsize(path) for path in paths), "in two of the wheels: leave out one")
+        digests: Dict[str, Optional[bytes]] = {}
+        for path in paths:
+            try:
+                with _opened(path) as file:
+                    _unpack_entries(
+                        _without_copies(_entries(file, _format(file), wheel=True), digests), partial, survey
+                    )
+            except PackageError as error:
+                raise PackageError(f"{os.path.basename(path)}: {error}") from error
+        _make_links(partial, survey)
+    return True
+
+
+def _without_copies(entries: Iterator[_Entry], digests: Dict[str, Optional[bytes]]) -> Iterator[_Entry]:
+    """Files that are the same in several wheels, such as the `__init__.py` of a package that they share, come once."""
+    for entry in entries:
+        if entry.kind is _Kind.FILE:
+            if entry.digest is not None and digests.get(entry.name) == entry.digest:
+                continue
+            digests.setdefault(entry.name, entry.digest)
+        yield entry
+
+
+@contextlib.contextmanager
+def _appearing(into: Union[str, "os.PathLike[str]"]) -> Iterator[str]:
+    """A directory to write to, which becomes `into` at the end. Raises PackageError."""
     final = os.fspath(into)
     partial = final + ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         os.mkdir(partial, 0o755)
-        with _opened(source) as file:
-            _unpack_entries(file, partial, limits)
+        yield partial
         os.rename(partial, final)
     except OSError as error:
         raise PackageError(f"cannot unpack into {final}: {error.strerror or error}") from error
@@ -123,9 +179,8 @@ def unpack(source: Source, into: Union[str, "os.PathLike[str]"], limits: Limits 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unpack_entries(file: IO[bytes], root: str, limits: Limits) -> None:
-    survey = _Survey(limits, _size(file))
-    for entry in _entries(file, _format(file)):
+def _unpack_entries(entries: Iterator[_Entry], root: str, survey: _Survey) -> None:
+    for entry in entries:
         survey.add(entry)
         path = os.path.join(root, entry.name)
         if entry.kind is _Kind.DIRECTORY:
@@ -136,6 +191,9 @@ def _unpack_entries(file: IO[bytes], root: str, limits: Limits) -> None:
             _write(entry, path)
         elif entry.kind is _Kind.HARDLINK:
             os.link(os.path.join(root, entry.target), path)
+
+
+def _make_links(root: str, survey: _Survey) -> None:
     survey.check_links()
     # Made last, so that no file of the archive was written through one.
     for name, target in survey.links.items():
@@ -169,8 +227,8 @@ def _drain(entry: _Entry, sink: Callable[[bytes], object]) -> None:
 class _Survey:
     """What was seen so far, and the refusal of everything that must not be."""
 
-    def __init__(self, limits: Limits, packed: int) -> None:
-        self._limits, self._packed = limits, packed
+    def __init__(self, limits: Limits, packed: int, twice: str = "twice: pack it again from a directory") -> None:
+        self._limits, self._packed, self._twice = limits, packed, twice
         self._kinds: Dict[str, _Kind] = {}
         self._count = 0
         self.unpacked = 0
@@ -187,7 +245,7 @@ class _Survey:
         if entry.kind is _Kind.DIRECTORY and self._kinds.get(entry.name) is _Kind.DIRECTORY:
             return
         if entry.name in self._kinds:
-            raise PackageError(f"'{entry.name}' is in the package twice: pack it again from a directory")
+            raise PackageError(f"'{entry.name}' is in the package {self._twice}")
         self._add_parents(entry.name)
         self._kinds[entry.name] = entry.kind
         if entry.kind is _Kind.HARDLINK and self._kinds.get(entry.target) is not _Kind.FILE:
@@ -268,10 +326,12 @@ def _format(file: IO[bytes]) -> str:
     )
 
 
-def _entries(file: IO[bytes], kind: str) -> Iterator[_Entry]:
+def _entries(file: IO[bytes], kind: str, wheel: bool) -> Iterator[_Entry]:
+    if wheel and kind != "zip":
+        raise PackageError("the package is no wheel: it is no zip archive")
     file.seek(0)
     try:
-        yield from _zip_entries(file) if kind == "zip" else _tar_entries(file)
+        yield from _zip_entries(file, wheel) if kind == "zip" else _tar_entries(file)
     except PackageError:
         raise
     except _DAMAGE as error:
@@ -280,10 +340,30 @@ def _entries(file: IO[bytes], kind: str) -> Iterator[_Entry]:
         raise PackageError(f"the package is a damaged {kind} archive ({error}): pack it again") from error
 
 
-def _zip_entries(file: IO[bytes]) -> Iterator[_Entry]:
+def _wheel_in(archive: zipfile.ZipFile, must: bool) -> Optional[Wheel]:
+    """The wheel that a zip is, by what is in it. Raises PackageError where it must be one."""
+
+    def read(name: str) -> bytes:
+        if archive.getinfo(name).file_size > _MAX_RECORD_BYTES:
+            raise WheelError(f"{name} is over {_MAX_RECORD_BYTES} bytes")
+        return archive.read(name)
+
+    try:
+        return read_wheel(archive.namelist(), read)
+    except WheelError as error:
+        if must:
+            raise PackageError(f"the package is no wheel that can be used: {error}") from error
+        return None
+
+
+def _zip_entries(file: IO[bytes], must_be_wheel: bool) -> Iterator[_Entry]:
     with zipfile.ZipFile(file) as archive:
+        wheel = _wheel_in(archive, must_be_wheel)
         for info in archive.infolist():
-            name = _safe_name(info.orig_filename)
+            name = entry = _safe_name(info.orig_filename)
+            opened: Callable[[], Any] = functools.partial(archive.open, info)
+            if wheel is not None:
+                name, opened = _placed(wheel, entry), functools.partial(wheel.open, entry, opened)
             mode = info.external_attr >> 16
             if info.flag_bits & 0x1:
                 raise PackageError(f"'{name}' in the package is encrypted: pack it without a password")
@@ -297,9 +377,15 @@ def _zip_entries(file: IO[bytes]) -> Iterator[_Entry]:
             elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 raise PackageError(f"'{name}' in the package is a device or the like: leave it out")
             else:
-                yield _Entry(
-                    name, _Kind.FILE, info.file_size, bool(mode & 0o111), open=functools.partial(archive.open, info)
-                )
+                digest = wheel.digest(entry) if wheel is not None else None
+                yield _Entry(name, _Kind.FILE, info.file_size, bool(mode & 0o111), open=opened, digest=digest)
+
+
+def _placed(wheel: Wheel, entry: str) -> str:
+    try:
+        return wheel.place(entry)
+    except WheelError as error:
+        raise PackageError(str(error)) from error
 
 
 def _tar_entries(file: IO[bytes]) -> Iterator[_Entry]:

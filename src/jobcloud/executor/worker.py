@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional, Tuple
 
 from jobcloud.executor import plugins, protocol
-from jobcloud.executor.loading import Contexts, LoadError, load_job
+from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_job
 from jobcloud.executor.outcomes import RESULT_BYTES, Cause, cut, describe
 from jobcloud.executor.output import RotatingLog, TaskFolders
 from jobcloud.executor.payload import firing_context, sharding_context
@@ -121,6 +121,7 @@ class Worker:
         self._folders = TaskFolders(hello["tasks"]) if hello["tasks"] else None
         os.chdir(hello["directory"])
         sys.path.insert(0, hello["directory"])
+        add_libraries(hello.get("libraries", ()))
         self._say({"type": "ready", "protocol": protocol.VERSION})
 
     def _say(self, message: protocol.Message) -> None:

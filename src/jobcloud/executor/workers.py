@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from jobcloud.executor import protocol
 from jobcloud.executor.loop import Loop, Timer, log
@@ -82,10 +82,11 @@ class Workers:
         folders: TaskFolders,
         app: AppPayload,
         directory: str,
+        libraries: Sequence[str],
         env: Mapping[str, str],
     ) -> None:
         self._loop, self._children, self._pump, self._folders = loop, children, pump, folders
-        self._app, self._directory, self._env = app, directory, env
+        self._app, self._directory, self._libraries, self._env = app, directory, list(libraries), env
         self._command = list(app.worker or python_worker())
         self._output, self._errors = (
             RotatingLog(os.path.join(os.path.dirname(folders.root), "worker", name)) for name in ("stdout", "stderr")
@@ -229,7 +230,7 @@ class Workers:
             threading.Thread(target=target, args=args, name="worker-lines", daemon=True).start()
         app = self._app
         hello = {"type": "hello", "protocol": protocol.VERSION, "appName": app.app_name, "appVersion": app.app_version}
-        self._say(worker, {**hello, "directory": self._directory, "tasks": folders})
+        self._say(worker, {**hello, "directory": self._directory, "libraries": self._libraries, "tasks": folders})
         contexts = sorted({context for keeper in self._keepers.values() for context in keeper.contexts})
         if contexts and not worker.owner:
             self._say(worker, {"type": "warm", "contexts": contexts})
