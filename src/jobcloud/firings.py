@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 
 from jobcloud import release, sharding
 from jobcloud.book import Book
 from jobcloud.messages import Kind, Topic
-from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState
+from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, changed
 
 # Why a shard has ended whose item its job has no more.
 FEWER = "the job has fewer shards now"
@@ -44,7 +43,7 @@ class Firings:
             return release.longest_ms(jobs[job], shard) if job in jobs else 0
 
         for firing_id, item, shard in self._book.queue.backing_off(at, longest):
-            self.put_shards(firing_id, {item: replace(shard, not_before_ms=at, avoid_ms=0)}, at)
+            self.put_shards(firing_id, {item: changed(shard, not_before_ms=at, avoid_ms=0)}, at)
 
     def ensure_daemon(self, job: Job, at: int) -> None:
         """A resident job has one firing, which waits for nothing but the end of an older one, and all its shards."""
@@ -70,7 +69,7 @@ class Firings:
             if item >= len(firing.shards) or shard.state.ended
         }
         changes |= {
-            item: replace(shard, state=ShardState.CANCELLED, ended_ms=at, message=FEWER)
+            item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=FEWER)
             for item, shard in enumerate(firing.shards)
             if item >= job.shard_count and shard.state is ShardState.WAITING
         }
@@ -96,7 +95,7 @@ class Firings:
             shards[item] = shard
         firing = Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards), stepped=old.stepped)
         if not self._book.queue.change(firing, changes):
-            firing = replace(firing, ended_ms=at)
+            firing = changed(firing, ended_ms=at)
         self._book.firings[firing_id] = firing
         if store:
             self._book.dirty[Kind.FIRING, firing_id] = firing
@@ -148,7 +147,7 @@ def _not_to_be(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[in
         return {}
     why = f"the listener before the firing did not succeed: {before.message}"
     return {
-        item: replace(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
+        item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
         for item, shard in enumerate(firing.shards)
         if shard.state is ShardState.WAITING and item not in changes
     }

@@ -19,6 +19,8 @@ class Inquiries:
         #: task id → when to send its kill again; task id → when to ask for a launch without an answer
         self.kills: dict[str, int] = {}
         self.silent: dict[str, int] = {}
+        # No launch is to be asked for earlier: there may be too many to look at each of them every time.
+        self._silent_until = 0
         #: task that is none of ours (any more) → its agent, and when to send its kill again
         self.strays: dict[str, tuple[str, int]] = {}
 
@@ -28,6 +30,11 @@ class Inquiries:
         self.unheard = dict.fromkeys(self._book.tasks)
         self._wait_ms = self._book.policy.reconcile_first_ms
         self._reconcile(at)
+
+    def await_answer(self, task_id: str, until: int) -> None:
+        """A launch was sent, or is in doubt: ask for it at that instant, unless it is heard of before."""
+        self._silent_until = min(self._silent_until, until) if self.silent else until
+        self.silent[task_id] = until
 
     def heard(self, task_id: str) -> None:
         """Mesos has said something of a task."""
@@ -68,11 +75,13 @@ class Inquiries:
 
     def wakes(self) -> list[int]:
         strays = (due for _, due in self.strays.values())
-        return [*self.kills.values(), *self.silent.values(), *strays, self._reconcile_at]
+        silent = [self._silent_until] if self.silent else []
+        return [*self.kills.values(), *silent, *strays, self._reconcile_at]
 
     def clock_was_set_back(self, at: int) -> None:
         for timed in (self.kills, self.silent):
             timed.update(dict.fromkeys(timed, at))
+        self._silent_until = at
         self.strays = {task_id: (agent_id, at) for task_id, (agent_id, _) in self.strays.items()}
         self._reconcile_at = min(self._reconcile_at, at + self._book.policy.reconcile_most_ms)
 
@@ -82,15 +91,20 @@ class Inquiries:
             return
         if at >= self._reconcile_at:
             self._reconcile(at)
-        silent = [task_id for task_id, since in self.silent.items() if since <= at]
-        if silent:
-            self.silent.update(dict.fromkeys(silent, at + self._book.policy.launch_answer_ms))
-            self._book.out.append(Reconcile(tuple((task_id, self._book.tasks[task_id].agent_id) for task_id in silent)))
+        if self.silent and at >= self._silent_until:
+            self._ask_for_silent(at)
         for task_id in [task_id for task_id, due in self.kills.items() if due <= at]:
             self.send_kill(self._book.tasks[task_id], at)
         for task_id, (agent_id, due) in list(self.strays.items()):
             if due <= at:
                 self._kill_stray(task_id, agent_id, at)
+
+    def _ask_for_silent(self, at: int) -> None:
+        silent = [task_id for task_id, until in self.silent.items() if until <= at]
+        self.silent.update(dict.fromkeys(silent, at + self._book.policy.launch_answer_ms))
+        self._silent_until = min(self.silent.values())
+        if silent:
+            self._book.out.append(Reconcile(tuple((task_id, self._book.tasks[task_id].agent_id) for task_id in silent)))
 
     def _reconcile(self, at: int) -> None:
         """Explicitly for each task without an answer, with back-off; then implicitly, and again every interval."""

@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError
@@ -551,6 +551,22 @@ class Task:
 def keeper_job(app: str) -> str:
     """What stands for a job in the ids and notices of an app's keepers; no job can have that name."""
     return f"keeper={app}"
+
+
+_RecordT = TypeVar("_RecordT", Shard, Firing, Task)
+
+
+def changed(record: _RecordT, **fields: Any) -> _RecordT:
+    """What `dataclasses.replace` gives, at a third of its cost; for the records that change with every update.
+
+    They have no checks of their own to pass. Raises AttributeError for a field that there is not.
+    """
+    made: _RecordT = object.__new__(type(record))
+    for name in record.__slots__:
+        object.__setattr__(made, name, getattr(record, name))
+    for name, value in fields.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
-from jobcloud.model import Execution, Job, Shard, ShardState
+from jobcloud.model import Execution, Job, Shard, ShardState, changed
 from jobcloud.status import End
 
 # An attempt that ran this long has proved that it can: the next loss starts from the first back-off again.
@@ -70,7 +69,7 @@ def after(
     Once such attempts are used up the shard is DEAD; where there were none to begin with, FAILED.
     `seed` names the shard, for the jitter.
     """
-    ended = replace(shard, state=_FINAL[end], ended_ms=at, message=message)
+    ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message)
     if not wanted or job is None or (asked and not daemon):
         return ended
     if asked and end in (End.KILLED, End.SUCCEEDED, End.FAILED):
@@ -88,7 +87,7 @@ def after(
     if not never_ran and not failover and end is not End.REPLACED:
         return ended
     if failures > job.failover_attempts:
-        return replace(ended, state=ShardState.DEAD)
+        return changed(ended, state=ShardState.DEAD)
     return _lost(ended, end, at, failures, job, shard.execution if never_ran else Execution.FAILOVER)
 
 
@@ -102,7 +101,7 @@ def _retried(ended: Shard, at: int, job: Job, seed: str) -> Shard:
     if ended.retries < job.retry_count:
         retries = ended.retries + 1
         return _again(ended, at + retry_ms(job, retries, seed), retries=retries, failures=0, avoid_ms=0)
-    return replace(ended, state=ShardState.DEAD) if job.retry_count else ended
+    return changed(ended, state=ShardState.DEAD) if job.retry_count else ended
 
 
 def _lost(ended: Shard, end: End, at: int, failures: int, job: Job, execution: Execution) -> Shard:
@@ -113,4 +112,4 @@ def _lost(ended: Shard, end: End, at: int, failures: int, job: Job, execution: E
 
 def _again(ended: Shard, not_before_ms: int, **changes: int | Execution) -> Shard:
     back: dict[str, Any] = {"state": ShardState.WAITING, "started_ms": 0, "ended_ms": 0, **changes}
-    return replace(ended, not_before_ms=not_before_ms, **back)
+    return changed(ended, not_before_ms=not_before_ms, **back)

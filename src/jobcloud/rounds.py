@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from jobcloud import launch, ready, release, revisions, sharding
 from jobcloud.book import Book
 from jobcloud.explain import Reason, refusal_reasons
@@ -26,7 +24,7 @@ from jobcloud.messages import (
     Suppress,
     Topic,
 )
-from jobcloud.model import DELIMITER, NO_OUTCOME, Cause, Firing, Shard, ShardState, Task, TaskName
+from jobcloud.model import DELIMITER, NO_OUTCOME, Cause, Firing, Shard, ShardState, Task, TaskName, changed
 from jobcloud.offers import Placement, Pool, Request, Short
 from jobcloud.repair import executor_key
 from jobcloud.status import End
@@ -250,8 +248,8 @@ class Rounds:
         except Short as short:
             failures = shard.failures + 1
             wait = release.backoff_ms(failures, job.failover_delay_ms, job.failover_most_ms)
-            return None, replace(shard, failures=failures, not_before_ms=at + wait, message=str(short))
-        return launched, replace(
+            return None, changed(shard, failures=failures, not_before_ms=at + wait, message=str(short))
+        return launched, changed(
             shard, state=ShardState.ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
             hostname=hostname, executor_id=plan.id, not_before_ms=0, avoid_ms=0, message="", outcome=NO_OUTCOME,
         )  # fmt: skip
@@ -281,7 +279,7 @@ class Rounds:
         self._fleet.use(key)
         self._fleet.gone.discard(key)  # Mesos starts it again with this task
         self._book.put_task(task)
-        self._inquiries.silent[task.id] = at + self._book.policy.launch_answer_ms
+        self._inquiries.await_answer(task.id, at + self._book.policy.launch_answer_ms)
         self._book.tell(at, Topic.LAUNCHED, task, f"placed on {task.hostname}")
         return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, data)
 
@@ -294,7 +292,7 @@ class Rounds:
                 if task is not None and event.certain:
                     self._tasks.end(task, End.NOT_STARTED, f"the launch was not sent: {event.reason}", event.at)
                 elif task is not None:
-                    self._inquiries.silent[task.id] = event.at
+                    self._inquiries.await_answer(task.id, event.at)
             if self._book.connected:  # whatever became of the call, its offers are not needed
                 self._book.out.append(Decline(call.offer_ids, 0))
         elif isinstance(call, Suppress | Revive):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 from jobcloud import release, status
 from jobcloud.book import Book
@@ -23,6 +22,7 @@ from jobcloud.model import (
     Task,
     TaskName,
     TaskState,
+    changed,
 )
 from jobcloud.offers import Request, amounts
 from jobcloud.repair import executor_key
@@ -145,13 +145,13 @@ class Tasks:
         if state is not task.state or started != task.started_ms:
             away = at if state is TaskState.UNREACHABLE else 0
             message = update.message[:1_000]
-            self._book.put_task(replace(task, state=state, started_ms=started, message=message, unreachable_ms=away))
+            self._book.put_task(changed(task, state=state, started_ms=started, message=message, unreachable_ms=away))
             self._note_reach(task.id, state)
         if task.keeper:
             self._keepers.note(self._book.tasks[task.id])
         elif started != task.started_ms:
             shard = self._book.firings[task.firing_id].shards[task.item]
-            self._firings.put_shards(task.firing_id, {task.item: replace(shard, started_ms=started)}, at, store=False)
+            self._firings.put_shards(task.firing_id, {task.item: changed(shard, started_ms=started)}, at, store=False)
         if state is not task.state or update.message:
             self._book.tell(at, Topic.RUNNING, task, update.message or f"is {state}", state)
 
@@ -186,12 +186,12 @@ class Tasks:
             seed=f"{firing.id}/{task.item}",
         )  # fmt: skip
         self._book.tell(at, Topic.ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
-        self._firings.put_shards(firing.id, {task.item: replace(shard, outcome=outcome)}, at)
+        self._firings.put_shards(firing.id, {task.item: changed(shard, outcome=outcome)}, at)
 
     def kill(self, task: Task, at: int) -> None:
         """End a task, also over changes of the leader. Its shard comes back if it is a wanted resident's."""
         if not task.kill_ms:
-            self._book.put_task(replace(task, kill_ms=at))
+            self._book.put_task(changed(task, kill_ms=at))
         if task.keeper:
             self._keepers.note(self._book.tasks[task.id])
         self._inquiries.send_kill(task, at)
@@ -208,7 +208,7 @@ class Tasks:
         waiting = {item: shard for item, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
         if waiting:
             self._firings.put_shards(firing.id, {
-                item: replace(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
+                item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
                 for item, shard in waiting.items()
             }, at)  # fmt: skip
 

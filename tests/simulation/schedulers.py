@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos import MesosDriver, MesosSettings
 from jobcloud.adapters.mesos_hardened import HardenedDriver
-from jobcloud.adapters.mesos_link import Address, CallFailed
+from jobcloud.adapters.mesos_link import Address, CallFailed, CallUnanswered
 from jobcloud.errors import Fenced, StoreError
 from jobcloud.launch import Artifacts
 from jobcloud.match import Matcher
@@ -119,6 +119,7 @@ class SimSession:
         self.patience_s = 15.0
         self.heard = self.process.world.now
         self._world = self.process.world
+        self._added: list[bytes] = []
 
     def receive(self, record: bytes) -> None:
         """A record arrives. A process that is stopped finds it when it goes on."""
@@ -134,17 +135,35 @@ class SimSession:
         self.heard = self._world.now
         self.driver.take(self, record)
 
-    def post(self, body: bytes) -> None:
+    def add(self, body: bytes) -> None:
         if self.ended:
             raise CallFailed(f"not connected: {self.end_reason}", certain=True)
-        if self.process.partitioned or self._world.take("call_lost"):
-            if self._world.dice.random() < 0.5:
-                self._world.cluster.call(self, body)
-            self.end("a call was not answered in time")
-            raise CallFailed("not answered", certain=False) from TimeoutError()
+        self._added.append(body)
+
+    def exchange(self) -> list[CallFailed | None]:
+        """Some calls are under way together: where the connection breaks, the master has seen the first of them."""
+        if self.ended:
+            lost: list[CallFailed | None] = [CallFailed(f"not connected: {self.end_reason}", certain=True)]
+            lost *= len(self._added)
+            self._added.clear()
+            return lost
+        number = self._world.dice.randint(1, len(self._added)) if len(self._added) > 1 else 1
+        sent, self._added = self._added[:number], self._added[number:]
+        if not self.process.partitioned and not self._world.take("call_lost"):
+            return [self._call(body) for body in sent]
+        answered = 0 if self.process.partitioned else self._world.dice.randint(0, number - 1)
+        settled = [self._call(body) for body in sent[:answered]]
+        for body in sent[answered : answered + self._world.dice.randint(0, number - answered)]:
+            self._call(body)
+        self.end("a call was not answered in time")
+        return settled + [CallUnanswered("not answered", certain=False)] * (number - answered)
+
+    def _call(self, body: bytes) -> CallFailed | None:
+        self._world.note(f"{self.process.name} calls {body.decode()}"[:200])
         reply = self._world.cluster.call(self, body)
-        if reply.status >= 300:
-            raise CallFailed(f"HTTP {reply.status}: {reply.body}", certain=reply.status < 500)
+        if reply.status < 300:
+            return None
+        return CallFailed(f"HTTP {reply.status}: {reply.body}", certain=reply.status < 500)
 
     def end(self, reason: str) -> None:
         if self.ended:
@@ -237,23 +256,24 @@ class SimDriver:
         if self.process.stopped and not self.process.dead:
             self._call_in(50)
             return
-        if self.stopped or self.real._errands.empty():
+        if self.stopped or not self._calls_wait():
             return
-        errand, session = self.real._errands.get()
-        self.world.note(f"{self.process.name} calls {errand!r}"[:200])
-        self.real._run_errand(errand, session)
+        self.real._run_some()
         if self.hardened._attempt is None:
             self._attempt_in(1)
         if self.process.dead:
-            self.stopped = True  # this call was on its way when the process died; the others never left
-        elif not self.real._errands.empty():
+            self.stopped = True  # these calls were on their way when the process died; the others never left
+        elif self._calls_wait():
             self._call_in(self.world.dice.randint(0, 3))
+
+    def _calls_wait(self) -> bool:
+        return not self.real._errands.empty() or bool(self.real._under_way)
 
     def stop(self) -> None:
         """What was decided before still goes out."""
         self.process.point("before stop")
-        while not self.stopped and not self.process.partitioned and not self.real._errands.empty():
-            self.real._run_errand(*self.real._errands.get())
+        while not self.stopped and not self.process.partitioned and self._calls_wait():
+            self.real._run_some()
         self.stopped = True
         self.real._stopping = True
         session = self.hardened._attempt

@@ -52,6 +52,12 @@ class Mesos:
             return found
 
     def running(self) -> int:
+        """Cheap for the master, unlike its whole state, whose making holds up the very launches that are waited for."""
+        with urllib.request.urlopen(f"http://{self.master}/metrics/snapshot", timeout=30) as answer:
+            return int(json.load(answer)["master/tasks_running"])
+
+    def counted(self) -> int:
+        """The running tasks in its whole state."""
         return sum(
             task["state"] == "TASK_RUNNING" for framework in self.state()["frameworks"] for task in framework["tasks"]
         )

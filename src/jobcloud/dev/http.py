@@ -6,16 +6,19 @@ A server framework would hide what the fault knobs need: the sockets under the e
 from __future__ import annotations
 
 import asyncio
-import json
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ..wire import frame_json
+import msgspec
+
+from ..wire import frame
 
 MAX_BODY_BYTES = 32 << 20
 _MAX_HEAD_BYTES = 64 << 10
@@ -44,13 +47,14 @@ class Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self._unwritten: list[bytes] = []
         self.streaming = False
         self.muted = False
         self._on_end: Callable[[], None] = lambda: None
 
     def answer(self, status: int, body: str | dict[str, Any] | bytes = "", content_type: str = "") -> None:
         if isinstance(body, dict):
-            body, content_type = json.dumps(body), "application/json"
+            body, content_type = msgspec.json.encode(body), "application/json"
         data = body.encode() if isinstance(body, str) else body
         head = f"Content-Length: {len(data)}\r\n"
         if content_type:
@@ -66,7 +70,7 @@ class Connection:
         self._write(_status_line(200) + head.encode())
 
     def event(self, event: dict[str, Any]) -> None:
-        self.raw(frame_json(event))
+        self.raw(frame(msgspec.json.encode(event)))
 
     def raw(self, data: bytes) -> None:
         if not self.muted:
@@ -77,14 +81,30 @@ class Connection:
     def finish(self) -> None:
         """End a stream as a server does: its last chunk, then the connection."""
         self._write(b"0\r\n\r\n")
-        self._writer.close()
+        self.close()
 
     def abort(self) -> None:
         """Cut the connection without a word."""
+        self._unwritten.clear()
         self._writer.transport.abort()
 
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    async def drain(self) -> None:
+        self._flush()
+        await self._writer.drain()
+
     def _write(self, data: bytes) -> None:
-        if not self._writer.is_closing():
+        """What is written in one turn of the event loop goes out together."""
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unwritten.append(data)
+
+    def _flush(self) -> None:
+        data, self._unwritten = b"".join(self._unwritten), []
+        if data and not self._writer.is_closing():
             self._writer.write(data)
 
     async def next_request(self) -> Request | None:
@@ -158,8 +178,13 @@ Handler = Callable[[Request, Connection], Awaitable[None]]
 
 
 def _status_line(status: int) -> bytes:
+    return _status_line_at(status, int(time.time()))
+
+
+@lru_cache(maxsize=16)
+def _status_line_at(status: int, second: int) -> bytes:
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"
-    return f"HTTP/1.1 {status} {phrase}\r\nDate: {formatdate(usegmt=True)}\r\n".encode()
+    return f"HTTP/1.1 {status} {phrase}\r\nDate: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
 async def _talk(handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -180,9 +205,9 @@ async def _talk(handler: Handler, reader: asyncio.StreamReader, writer: asyncio.
             await connection.stream_to_its_end()
         else:
             with suppress(ConnectionError):
-                await writer.drain()
+                await connection.drain()
     finally:
-        writer.close()
+        connection.close()
 
 
 async def serve(handler: Handler, port: int) -> tuple[asyncio.Server, int]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from .agent import Agent, AgentInput, AgentSettings
 from .files import browse, frameworks, operate, read
 from .http import Connection, Request, serve
@@ -445,7 +447,7 @@ class Shell:
             connection.answer(fault, "A fault that a test asked for")
             return
         try:
-            body = json.loads(request.body)
+            body = msgspec.json.decode(request.body)
         except (ValueError, RecursionError) as failure:
             connection.answer(400, f"Failed to parse body into JSON: {failure}")
             return
