@@ -204,6 +204,49 @@ def test_apps_are_listed_shown_switched_and_removed(run: Run, loop: FakeLoop, ap
     assert run("app", "show", "demo").code == 4
 
 
+def test_an_app_without_residents_is_updated_at_once_and_an_unknown_one_is_refused(
+    run: Run, loop: FakeLoop, app: Path
+) -> None:
+    assert run("app", "update", str(app)).code == 4
+    assert not loop.scheduler.apps
+    run("app", "add", str(app))
+    (app / "hello.py").write_text("class Hello: 'new'\n")
+    before = loop.scheduler.apps["demo"].package
+    assert "app demo is up to date" in run("app", "update", str(app)).out
+    assert loop.scheduler.apps["demo"].package != before
+
+
+def test_an_update_is_followed_until_all_residents_are_new_or_it_has_stopped(
+    run: Run, loop: FakeLoop, app: Path
+) -> None:
+    manifest = MANIFEST.replace("TRANSIENT", "DAEMON")
+    (app / "jobcloud.toml").write_text(manifest)
+    run("app", "add", str(app))
+    loop.offer()
+    old = loop.tick()
+    for task in old:
+        loop.update(task, "TASK_RUNNING")
+    (app / "hello.py").write_text("class Hello: 'new'\n")
+    begun = run("app", "update", str(app), "--no-wait", "--json").json
+    assert (begun["state"], begun["jobs"][0]["running"], begun["jobs"][0]["outdated"]) == ("rolling", 0, 2)
+    loop.update(old[0], "TASK_KILLED")
+    loop.offer()
+    (new,) = loop.tick()
+    loop.update(new, "TASK_FAILED", "ImportError: no module named new")
+    stopped = run("app", "update", str(app))
+    assert stopped.code == 1
+    for text in ("0 of 2 shards run the new version", "ImportError", "has stopped", "goes on as it was"):
+        assert text in stopped.out
+    (app / "hello.py").write_text("class Hello: ...\n")
+    run("app", "update", str(app), "--no-wait")
+    loop.offer()
+    for task in loop.tick(5_000):
+        loop.update(task, "TASK_RUNNING")
+    done = run("app", "update", str(app), "--json")
+    assert (done.code, done.json["state"], done.json["jobs"][0]["running"]) == (0, "done", 2)
+    assert old[1] in loop.scheduler.tasks, "what ran before was left alone"
+
+
 def test_jobs_are_added_from_a_file_from_stdin_and_from_fields(
     run: Run, loop: FakeLoop, app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -144,6 +145,62 @@ def test_executors_that_are_kept_are_warm_before_the_first_firing_and_replaced_w
     until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 2, "two warm executors again")
     dev.run("app", "disable", "static")
     until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 0, "their end")
+    assert end(dev, root) == 0
+
+
+def rolling_app(app: Path, written: Path, code: str) -> None:
+    """A resident of three shards that write their version again and again."""
+    app.mkdir(exist_ok=True)
+    (app / "pulse.py").write_text(
+        f"import json, time\n{code}\n"
+        "def beat(ctx):\n"
+        f"    with open({str(written)!r}, 'a') as file:\n"
+        "        print(json.dumps([ctx.sharding_item, VERSION, ctx.run_id, time.time()]), file=file)\n"
+    )
+    (app / "jobcloud.toml").write_text(
+        """
+        app = { appName = "rolling", cpuCount = 0.1, memoryMB = 64 }
+        [[jobs]]
+        jobName = "pulse"
+        jobType = "SIMPLE"
+        jobExecutionType = "DAEMON"
+        jobClass = "pulse:beat"
+        cron = "* * * * * ?"
+        shardingTotalCount = 3
+        cpuCount = 0.1
+        memoryMB = 32
+        """
+    )
+
+
+def beats(written: Path) -> list[tuple[int, int, float]]:
+    """(shard, version, when), as the jobs have written them."""
+    lines = written.read_text().splitlines() if written.exists() else []
+    return [(item, version, when) for item, version, _, when in map(json.loads, lines)]
+
+
+def test_an_app_is_rolled_to_a_new_version_and_a_version_that_does_not_run_stops(dev: Product) -> None:
+    app, written = dev.folder / "rolling", dev.folder / "beats.jsonl"
+    root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
+    until(dev.healthy, "a healthy server")
+    rolling_app(app, written, "VERSION = 1")
+    dev.run("app", "add", str(app))
+    until(lambda: {item for item, version, _ in beats(written) if version == 1} == {0, 1, 2}, "the first version")
+    rolling_app(app, written, "VERSION = 2")
+    assert "app rolling is up to date" in dev.run("app", "update", str(app))
+    until(lambda: {item for item, version, _ in beats(written) if version == 2} == {0, 1, 2}, "the second version")
+    for item in range(3):
+        old = max(when for shard, version, when in beats(written) if (shard, version) == (item, 1))
+        new = min(when for shard, version, when in beats(written) if (shard, version) == (item, 2))
+        assert old < new, f"shard {item} ran old and new at one instant"
+    assert dev.json("app", "update", str(app))["state"] == "done", "again changes nothing"
+    rolling_app(app, written, "import nowhere")
+    stopped = dev.run("app", "update", str(app), code=1)
+    assert "nowhere" in stopped
+    assert "has stopped" in stopped
+    assert len([task for task in dev.json("tasks", "--state", "RUNNING") if task["jobName"] == "pulse"]) == 2
+    rolling_app(app, written, "VERSION = 2")
+    assert "app rolling is up to date" in dev.run("app", "update", str(app))
     assert end(dev, root) == 0
 
 

@@ -38,8 +38,8 @@ class Keepers:
         self._fleet = fleet
         #: app → its keepers, by task id
         self.of_app: dict[str, dict[str, Task]] = {}
-        #: app → until when no keeper is started, and how many in a row were lost
-        self._back_offs: dict[str, tuple[int, int]] = {}
+        #: app → until when no keeper is started, how many in a row were lost, and why the last one was
+        self._back_offs: dict[str, tuple[int, int, str]] = {}
         #: app → why it lacks keepers, as of the last round
         self.shortages: dict[str, str] = {}
         #: app → how many keepers are to be started, as of the last review; for one on each agent nobody knows
@@ -75,7 +75,8 @@ class Keepers:
             return None
         text = f"app {name} keeps {self.warm(name)} of {wanted} executors warm"
         waits = self._back_off(name)
-        why = "the last one was lost" if waits > at else self.shortages.get(name, "")
+        lost = f"the last one was lost: {self._back_offs[name][2]}" if name in self._back_offs else ""
+        why = lost if waits > at else self.shortages.get(name, "")
         return Reason("executors", f"{text}: {why}" if why else text, waiting_helps=True, at=max(0, waits))
 
     def roaming(self) -> bool:
@@ -88,18 +89,18 @@ class Keepers:
 
     def next_wake(self) -> int | None:
         """When the next back-off of an app that lacks keepers ends."""
-        return min((until for until, _ in self._back_offs.values() if until), default=None)
+        return min((until for until, *_ in self._back_offs.values() if until), default=None)
 
     def ripen(self, at: int) -> bool:
         """Whether a back-off has ended since this was last asked."""
-        ended = [name for name, (until, _) in self._back_offs.items() if 0 < until <= at]
+        ended = [name for name, (until, *_) in self._back_offs.items() if 0 < until <= at]
         for name in ended:
-            self._back_offs[name] = (0, self._back_offs[name][1])
+            self._back_offs[name] = (0, *self._back_offs[name][1:])
         return bool(ended)
 
     def clock_was_set_back(self, at: int) -> None:
         self._back_offs = {
-            name: (min(until, at + _BACK_OFF_MOST_MS), n) for name, (until, n) in self._back_offs.items()
+            name: (min(until, at + _BACK_OFF_MOST_MS), n, why) for name, (until, n, why) in self._back_offs.items()
         }
 
     # ------------------------------------------------------------------------------------------------- placing
@@ -167,9 +168,9 @@ class Keepers:
 
     def could_not_start(self, app: str, why: str, at: int) -> None:
         self.shortages[app] = why
-        self._wait(app, at, proven=False)
+        self._wait(app, at, why, proven=False)
 
-    def ended(self, task: Task, at: int) -> None:
+    def ended(self, task: Task, message: str, at: int) -> None:
         """A keeper is over. One that is still wanted is replaced, the sooner the longer it lived."""
         keepers = self.of_app[task.app]
         del keepers[task.id]
@@ -178,12 +179,12 @@ class Keepers:
         self.look = True
         if task.kill_ms or task.app not in self._book.apps:
             return
-        self._wait(task.app, at, proven=bool(task.started_ms) and at - task.started_ms >= release.PROVEN_MS)
+        self._wait(task.app, at, message, proven=bool(task.started_ms) and at - task.started_ms >= release.PROVEN_MS)
 
-    def _wait(self, app: str, at: int, *, proven: bool) -> None:
-        _, failures = self._back_offs.get(app, (0, 0))
+    def _wait(self, app: str, at: int, why: str, *, proven: bool) -> None:
+        failures = self._back_offs[app][1] if app in self._back_offs else 0
         failures = 1 if proven else failures + 1
-        self._back_offs[app] = (at + release.backoff_ms(failures, _BACK_OFF_FIRST_MS, _BACK_OFF_MOST_MS), failures)
+        self._back_offs[app] = (at + release.backoff_ms(failures, _BACK_OFF_FIRST_MS, _BACK_OFF_MOST_MS), failures, why)
 
     def review(self) -> list[Task]:
         """After a change: what is missing is noted, and the keepers that nobody wants any more are the answer: of an
@@ -247,4 +248,4 @@ class Keepers:
         return [app for app in self._book.apps.values() if app.executors]
 
     def _back_off(self, app: str) -> int:
-        return self._back_offs.get(app, (0, 0))[0]
+        return self._back_offs[app][0] if app in self._back_offs else 0

@@ -162,6 +162,10 @@ class Scheduler:
     def framework_id(self) -> str:
         return self._book.framework_id
 
+    def enabled(self, job: str) -> bool:
+        """Whether neither the job nor its app is disabled."""
+        return self._book.enabled(job)
+
     def next_firing(self, job: str) -> int | None:
         """When the job is due next; None where it is not scheduled or never fires again."""
         return self._timetable.due.get(job)

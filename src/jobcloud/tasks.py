@@ -165,7 +165,7 @@ class Tasks:
         key = executor_key(task.agent_id, task.executor_id)
         self._fleet.leave(key, at)
         if task.keeper:
-            self._keepers.ended(task, at)
+            self._keepers.ended(task, message, at)
             self._book.tell(at, Topic.ENDED, task, message, str(end))
         else:
             self._shard_ended(task, end, message, at, outcome)

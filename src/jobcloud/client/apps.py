@@ -35,15 +35,19 @@ def add_app(
     name: str = "",
     jobs: bool = True,
     job_fields: Mapping[str, Any] | None = None,
+    known: bool = False,
 ) -> Added:
     """Pack the directory (or take the archive) at `path`, upload it, register or replace the app and its jobs.
 
     Everything else comes from the manifest; `job_fields` overrule it in every job. Repeated, it changes nothing that
-    is the same. Raises ConfigError for a bad manifest or directory, ApiError for what the server refuses.
+    is the same. `known`: the app must be registered already. Raises ConfigError for a bad manifest or directory,
+    ApiError for what the server refuses.
     """
     manifest = read_manifest(path)
     config = dict(manifest.app)
     config["appName"] = name or config.get("appName") or _name_of(path.resolve())
+    if known:
+        client.app(config["appName"])  # says so where there is no such app
     if "appURL" not in config:
         config["appURL"] = f"package:sha256:{upload(client, path)}"
     app, app_is_new = client.put_app(config)

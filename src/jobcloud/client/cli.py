@@ -131,6 +131,37 @@ def app_add(
         render.say(f"{title} is {state}" + (f", next firing {render.moment(due)}" if due else ""))
 
 
+@app_commands.command("update")
+def app_update(
+    path: Annotated[Path, typer.Argument(exists=True, help="The app's directory, or its zip, tar or wheel.")],
+    name: Annotated[str, typer.Option(help="The app's name; else the manifest's, else the directory's.")] = "",
+    jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Update the manifest's jobs too.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow until all residents are new.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Roll an app to a new version: pack, upload and register it, and see its residents replaced.
+
+    Transient jobs use the new version from their next firing. Ends with 1 where the new version does not run: then what
+    has not been replaced goes on as it was. Repeated, it follows what is under way.
+    """
+    from jobcloud.client import render
+    from jobcloud.client.apps import add_app
+
+    with _client() as client:
+        added = add_app(client, path, name=name, jobs=jobs, known=True)
+        app = added.app["appName"]
+        state = client.rollout(app)
+        for state in client.follow_rollout(app) if wait else ():
+            if not as_json:
+                render.rollout(state)
+    if as_json:
+        render.show_json(state)
+    elif not wait:
+        render.say(f"app {app} is registered in its new version; its roll-out is {state['state']}")
+    if wait and state["state"] == "stopped":
+        raise typer.Exit(Exit.REFUSED)
+
+
 @app_commands.command("init")
 def app_init(name: Annotated[Path, typer.Argument(help="The new app's directory; it gives the name.")]) -> None:
     """Write a small app that works: a job, its test, its manifest."""
@@ -161,7 +192,7 @@ def run_local_command(
         ended = "failed" if run.failed else "finished"
         render.say(f"shard {run.item} {ended}: {f'handled {run.handled}' if run.handled else repr(run.result)}")
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.REFUSED)
 
 
 @app_commands.command("list")

@@ -21,6 +21,7 @@ Json: TypeAlias = dict[str, Any]
 _PAGE = 500
 # How long a server that went away while its client follows something may take to come back.
 _RECONNECT_S = 30.0
+_LOOK_S = 0.5
 
 
 class ApiError(JobcloudError):
@@ -95,6 +96,32 @@ class Client:
     def put_app(self, config: Json) -> tuple[Json, bool]:
         """Register the app or replace it; and whether it is new."""
         return self._put("apps", str(config.get("appName", "")), config)
+
+    def rollout(self, app: str) -> Json:
+        """How far the app's residents have come to its present version."""
+        return self._json("GET", f"apps/{_part(app)}/rollout")
+
+    def follow_rollout(self, app: str) -> Iterator[Json]:
+        """Each state of an app's roll-out that differs from the one before, until it is done or has stopped.
+
+        It goes on where the server comes back within 30 s.
+        """
+        before: Json = {}
+        broken_at = 0.0
+        while True:
+            try:
+                found, broken_at = self.rollout(app), 0.0
+            except ApiError as error:
+                broken_at = broken_at or time.monotonic()
+                if error.status not in (0, 503) or time.monotonic() - broken_at > _RECONNECT_S:
+                    raise
+                found = before
+            if found != before:
+                yield found
+            if found.get("state") in ("done", "stopped"):
+                return
+            before = found
+            time.sleep(_LOOK_S)
 
     def remove_app(self, name: str, *, jobs: bool = False) -> None:
         self._send("DELETE", f"apps/{_part(name)}", params={"jobs": str(jobs).lower()})

@@ -179,6 +179,21 @@ def app(item: Json) -> None:
     )
 
 
+def rollout(item: Json) -> None:
+    """One line a job, and how it goes on."""
+    for job in item["jobs"]:
+        more = job["stopped"] or job["waiting"]
+        how_far = f"job {job['jobName']}: {job['running']} of {job['shards']} shards run the new version"
+        say(f"{how_far}; {more}" if more else how_far)
+    if item["executorsLacking"]:
+        say(item["executorsLacking"])
+    if item["state"] == "stopped":
+        say(f"the roll-out of {item['appName']} has stopped; what was not replaced goes on as it was", "bold red")
+        say("mend it and update again; what ran before, given to `jobcloud app update`, brings that back")
+    elif item["state"] == "done":
+        say(f"app {item['appName']} is up to date", "bold green")
+
+
 def _warm(app: Json) -> str:
     if not app["config"]["executors"]:
         return ""

@@ -26,6 +26,7 @@ from jobcloud.server.api.schema import (
     JobView,
     PackageList,
     PackageView,
+    RolloutView,
     RunSummary,
     StoredPackageView,
 )
@@ -59,6 +60,13 @@ def create_app(use: Use, body: Body, response: Response) -> AppView:
 @router.get("/apps/{app}", tags=["apps"])
 def show_app(use: Use, app: str) -> AppView:
     return views.app_view(use.snapshot(), app)
+
+
+@router.get("/apps/{app}/rollout", tags=["apps"])
+def show_rollout(use: Use, app: str) -> RolloutView:
+    """How far the app's residents have come to its present version."""
+    now = use.clock()
+    return use.loop.ask(lambda scheduler: views.rollout_view(scheduler, app, now))
 
 
 @router.put("/apps/{app}", tags=["apps"], openapi_extra=json_body(AppConfig))

@@ -281,6 +281,25 @@ class AppView(View):
     config: AppConfig
 
 
+class JobRollout(View):
+    job_name: str
+    shards: int
+    running: int = Field(description="shards that run as configured now")
+    outdated: int = Field(description="shards that run as it was before")
+    stopped: str = Field(description="why it goes no further; empty while it does")
+    waiting: str = Field(description="what it waits for")
+
+
+class RolloutView(View):
+    """How far an app's residents, and the executors that it keeps, have come to its present version."""
+
+    app_name: str
+    state: Literal["done", "rolling", "stopped"]
+    jobs: list[JobRollout] = Field(description="the DAEMON jobs that are enabled")
+    warm_executors: int
+    executors_lacking: str
+
+
 class JobView(View):
     job_name: str
     app_name: str

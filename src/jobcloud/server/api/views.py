@@ -28,6 +28,7 @@ from jobcloud.model import (
     ShardState,
     Step,
     Task,
+    TaskState,
 )
 from jobcloud.scheduler import Scheduler
 from jobcloud.server.api.convert import app_config, job_config
@@ -39,9 +40,11 @@ from jobcloud.server.api.schema import (
     DrainOut,
     ExecutorView,
     ExplanationView,
+    JobRollout,
     JobView,
     MaintenanceOut,
     ReasonView,
+    RolloutView,
     RunState,
     RunSummary,
     RunView,
@@ -92,7 +95,7 @@ class Snapshot:
 
     def app(self, name: str) -> App:
         if name not in self.apps:
-            raise NotFound(f"there is no app {name[:100]}", field="appName", fix="`jobcloud app list` names them")
+            raise no_app(name)
         return self.apps[name]
 
     def job(self, name: str) -> Job:
@@ -135,6 +138,62 @@ def app_view(snapshot: Snapshot, name: str) -> AppView:
         executors_lacking=kept.lacking,
         config=app_config(app),
     )
+
+
+def rollout_view(scheduler: Scheduler, name: str, at: int) -> RolloutView:
+    """Raises NotFound. Run by the scheduler's thread."""
+    if name not in scheduler.apps:
+        raise no_app(name)
+    jobs = [
+        _job_rollout(scheduler, job, at)
+        for job in sorted(scheduler.jobs.values(), key=lambda job: job.name)
+        if job.app == name and job.kind is JobKind.DAEMON and scheduler.enabled(job.name)
+    ]
+    lacking = scheduler.lacking_executors(name, at)
+    stopped = any(job.stopped for job in jobs) or (lacking is not None and lacking.at > at)
+    done = lacking is None and all(job.running == job.shards and not job.outdated for job in jobs)
+    return RolloutView(
+        app_name=name,
+        state="stopped" if stopped else "done" if done else "rolling",
+        jobs=jobs,
+        warm_executors=scheduler.warm_executors(name),
+        executors_lacking=lacking.text if lacking else "",
+    )
+
+
+def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
+    generation = scheduler.states[job.name].generation
+    firings = [firing for firing in scheduler.queue.unfinished(job.name) if firing.generation == generation]
+    stale = {
+        task.id
+        for firing in firings
+        for task in revisions.stale(job, scheduler.apps[job.app], firing, scheduler.tasks)
+        if task.item < job.shard_count
+    }
+    tasks = (scheduler.tasks.get(shard.task_id) for firing in firings for shard in firing.shards)
+    running = sum(
+        task is not None and task.state is TaskState.RUNNING and not task.kill_ms and task.id not in stale
+        for task in tasks
+    )
+    reasons = () if running == job.shard_count else scheduler.explain(job.name, at).reasons
+    stopped = next((reason.text for reason in reasons if reason.code in _STOPPED), "")
+    waiting = next((reason.text for reason in reasons if reason.code != "running"), "")
+    return JobRollout(
+        job_name=job.name,
+        shards=job.shard_count,
+        running=running,
+        outdated=len(stale),
+        stopped=stopped,
+        waiting=waiting,
+    )
+
+
+# Where all shards are new there is nothing left to roll, and the last one's back-off tells.
+_STOPPED = ("rollout_stopped", "fault", "back_off")
+
+
+def no_app(name: str) -> NotFound:
+    return NotFound(f"there is no app {name[:100]}", field="appName", fix="`jobcloud app list` names them")
 
 
 def job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing] | None = None) -> JobView:
