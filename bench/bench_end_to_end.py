@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -41,6 +42,7 @@ from jobcloud.server.loop import Loop
 
 NEVER = "0 0 0 1 1 ? 2099"
 POLICY = Policy(Artifacts("http://127.0.0.1:9", "e" * 64, "executor.zip", "exec python3 executor.zip"), history=2)
+_FIRE_TIME = re.compile(rb'"fireTime":(\d+)')
 AGENT = "cpus:32;mem:131072;disk:100000;ports:[31000-31999]"
 
 
@@ -57,7 +59,7 @@ class Observed:
     def sent(self, call: Call | Acknowledge) -> None:
         if isinstance(call, Accept):
             now = time.time()
-            self.accepted.extend((json.loads(one.data)["fireTime"] / 1000, now) for one in call.launches)
+            self.accepted.extend((int(_FIRE_TIME.search(one.data)[1]) / 1000, now) for one in call.launches)  # type: ignore[index]
 
     def event(self, event: Event) -> None:
         if isinstance(event, StatusReceived):

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from core_world import ARTIFACTS, make_app, make_offer
+from core_world import ARTIFACTS, make_app, make_job, make_offer
+from jobcloud import sharding
 from jobcloud.launch import plan_executor, task_shares
-from jobcloud.model import App, Execution, Executor, Package, Resources, Task
+from jobcloud.model import App, Cause, Execution, Executor, JobKind, JobState, Package, Resources, Task
 from jobcloud.offers import Pool, Short, amounts
 
 
@@ -89,3 +90,29 @@ def test_a_pool_that_is_short_is_left_as_it_was() -> None:
     with pytest.raises(Short):
         task_shares(pool, make_task(), None, plan, 7)
     assert amounts(pool.cut(Resources(1000, 128_000))) == Resources(1000, 128_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "listener"),
+    [(JobKind.TRANSIENT, ""), (JobKind.DAEMON, ""), (JobKind.TRANSIENT, "shop.jobs:Around")],
+)
+def test_a_payload_holds_what_its_job_says_whatever_the_characters(kind: JobKind, listener: str) -> None:
+    odd = '"}\\\n\u2028 ß€,{"a":[%s] \x7f'
+    about = {"parameter": odd, "shard_count": 2, "shard_parameters": '0="}{ß,1=\\n', "description": odd}
+    job = make_job(kind=kind, firing_listener=listener, **about)
+    firing = sharding.make_firing(job, JobState(0), Cause.CRON, 7_000, "unique")
+    steps = ["before", "after"] if listener else []
+    for item in range(len(firing.shards)):
+        task = replace(make_task(), id=f'report@-@{item}@-@READY@-@"agent"@-@1-1', item=item)
+        found = json.loads(sharding.payload(job, firing, task, fence=12))
+        step = steps[item - 2] if item >= 2 else None
+        assert found["shardingContext"] == {
+            "jobName": "report", "taskId": task.id, "shardingTotalCount": 2, "jobParameter": odd,
+            "shardingItem": item if step is None else 1 - item, "shardingParameter": ['"}{ß', "\\n", "", ""][item],
+        }  # fmt: skip
+        head = {key: found[key] for key in ("schema", "runId", "attempt", "fence", "fireTime", "executionType")}
+        fire_ms = None if kind is JobKind.DAEMON else 7_000
+        assert head == {"schema": 1, "runId": firing.id, "attempt": 1, "fence": 12, "fireTime": fire_ms,
+                        "executionType": "READY"}  # fmt: skip
+        assert found.get("step") == step
+        assert found["job"]["jobExecutionType"] == kind

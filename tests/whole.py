@@ -59,10 +59,10 @@ class Product:
         self._processes.append(process)
         return process
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def run(self, *arguments: str, code: int = 0, seconds: float = 60.0) -> str:
         """The output of one command, which must end with `code`."""
         argv = [sys.executable, "-m", "jobcloud", *arguments]
-        done = subprocess.run(argv, env=self.environ, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(argv, env=self.environ, capture_output=True, text=True, timeout=seconds, check=False)
         assert done.returncode == code, f"jobcloud {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 

@@ -359,8 +359,11 @@ class Pool:
 
     def check(self, wanted: Resources) -> None:
         """Raises Short where the pool holds less than `wanted`."""
-        left = amounts(share for shares in self._shares.values() for share in shares)
-        short = [name for name, have, want in zip(DIMENSIONS, left, wanted, strict=True) if have < want]
+        short = [
+            name
+            for name, want in zip(DIMENSIONS, wanted, strict=True)
+            if want and sum(share.amount for share in self._shares[name]) < want
+        ]
         if short:
             raise Short(f"the agent's offers are short of {', '.join(short)}")
 
@@ -369,7 +372,8 @@ class Pool:
         self.check(wanted)
         cut: list[Share] = []
         for name, amount in zip(DIMENSIONS, wanted, strict=True):
-            self._cut_one(name, amount, cut)
+            if amount:
+                self._cut_one(name, amount, cut)
         return tuple(cut)
 
     def _cut_one(self, name: str, missing: int, cut: list[Share]) -> None:

@@ -150,7 +150,8 @@ class Rounds:
         placements = self._book.cluster.place(requests, self._book.policy.round_limit)
         for entry, request, placement in zip(entries, requests, placements, strict=False):
             if placement is None:
-                refused[self._book.firings[entry.firing_id].job] = request._replace(avoid="")
+                anywhere = request._replace(avoid="") if request.avoid else request
+                refused[self._book.firings[entry.firing_id].job] = anywhere
             else:
                 placed.setdefault(placement.agent_id, []).append((entry, placement))
         self._book.round_wanted = len(placements) < len(entries)

@@ -51,26 +51,16 @@ def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: s
 def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     """What the executor gets to know about one attempt, as JSON. Format: docs/executor.md, "Task payload"."""
     step = firing.step(task.item)
-    attempt = _encode(
-        {
-            "schema": PAYLOAD_SCHEMA,
-            "runId": firing.id,
-            "attempt": task.attempt,
-            "fence": fence,
-            "fireTime": None if job.kind is JobKind.DAEMON else firing.fire_ms,
-            "executionType": task.execution,
-            "shardingContext": {
-                "jobName": job.name,
-                "taskId": task.id,
-                "shardingTotalCount": job.shard_count,
-                "jobParameter": job.parameter,
-                "shardingItem": task.item if step is None else _STEP_ITEMS[step],
-                "shardingParameter": _parameters(job)[task.item] if step is None else "",
-            },
-            **({} if step is None else _describe_step(job, firing, step)),
-        }
-    )
-    return f'{attempt[:-1]},"job":{_describe(job)}}}'.encode()
+    item, parameter = (task.item, _parameters(job)[task.item]) if step is None else (_STEP_ITEMS[step], "")
+    more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
+    context, description = _of_all_shards(job)
+    # By hand, as there is one for each launch and most of it is the same for all of a job.
+    return (
+        f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_encode(firing.id)},"attempt":{task.attempt},"fence":{fence},'
+        f'"fireTime":{"null" if job.kind is JobKind.DAEMON else firing.fire_ms},'
+        f'"executionType":"{task.execution}","shardingContext":{{{context},"taskId":{_encode(task.id)},'
+        f'"shardingItem":{item},"shardingParameter":{_encode(parameter)}}}{more},"job":{description}}}'
+    ).encode()
 
 
 def contexts_of(job: Job) -> tuple[str, ...]:
@@ -119,8 +109,13 @@ def _parameters(job: Job) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
+def _of_all_shards(job: Job) -> tuple[str, str]:
+    """What all attempts of a job share: the fields of the context, and the description of the job."""
+    context = {"jobName": job.name, "shardingTotalCount": job.shard_count, "jobParameter": job.parameter}
+    return _encode(context)[1:-1], _describe(job)
+
+
 def _describe(job: Job) -> str:
-    """The part of a payload that all attempts of a job share."""
     return _encode(
         {
             "jobType": job.type,
