@@ -387,6 +387,16 @@ def test_removed_items_that_wait_do_not_start_and_come_back_with_their_attempts_
     assert roll.desk.scheduler.tasks[again].attempt == 2
 
 
+def test_shards_that_are_independent_no_more_end_first_as_they_may_have_several_totals() -> None:
+    roll = Roll(2, independent_shards=True)
+    roll.update(OLD, shards=3)
+    roll.serve()
+    roll.update(OLD, independent_shards=False)
+    assert items(roll.asked()) == [0, 1, 2]
+    roll.end(*roll.asked()[:2])
+    assert roll.launch() == []
+
+
 def test_a_changed_parameter_replaces_its_shard_alone() -> None:
     roll = Roll(3, shard_parameters="0=Berlin,1=Paris,2=Rome")
     roll.update(OLD, shard_parameters="0=Berlin,1=Oslo,2=Rome")

@@ -29,7 +29,7 @@ def same_work(old: Job, new: Job) -> bool:
 
     Where fewer runs are allowed beside each other, some of those that run would be too many.
     """
-    if new.runs_at_once < old.runs_at_once:
+    if new.runs_at_once < old.runs_at_once or _depend_now(old, new):
         return False
     neutral = _RUNNING_GOES_ON | (_ONLY_THE_TIMER if old.kind is JobKind.TRANSIENT else set())
     return all(getattr(old, f.name) == getattr(new, f.name) for f in fields(Job) if f.name not in neutral)
@@ -40,7 +40,12 @@ def may_roll(old: Job, new: Job) -> bool:
     if old.kind is not JobKind.DAEMON or new.kind is not JobKind.DAEMON:
         return False
     resharded = old.shard_count != new.shard_count and not new.independent_shards
-    return new.update_strategy is UpdateStrategy.ROLLING and not resharded
+    return new.update_strategy is UpdateStrategy.ROLLING and not resharded and not _depend_now(old, new)
+
+
+def _depend_now(old: Job, new: Job) -> bool:
+    """Whether shards of several totals may run that have just lost the right to."""
+    return old.independent_shards and not new.independent_shards
 
 
 @lru_cache(maxsize=1024)

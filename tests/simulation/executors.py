@@ -25,7 +25,10 @@ _SALT = 1 << 60
 
 @dataclass(slots=True)
 class Run:
-    """One task in its executor. `step` is the call of a firing's listener that it makes, "" for a shard."""
+    """One task in its executor. `step` is the call of a firing's listener that it makes, "" for a shard.
+
+    `total`, `parameter` and `package`, its hash, tell of which version it is.
+    """
 
     task_id: str
     job: str
@@ -37,6 +40,9 @@ class Run:
     firing_id: str
     stepped: bool
     step: str
+    total: int
+    parameter: str
+    package: str
 
 
 @dataclass(slots=True)
@@ -145,6 +151,9 @@ class Executor:
         run = Run(
             task_id, name.job, name.item, name.agent_id, self.start.framework_id, self.world.now, daemon,
             payload["runId"], bool(payload["job"].get("distributedListener")), payload.get("step", ""),
+            payload["shardingContext"].get("shardingTotalCount", 1),
+            payload["shardingContext"].get("jobParameter", ""),
+            json.loads(base64.b64decode(self.start.executor["data"]))["package"]["sha256"],
         )  # fmt: skip
         self.known[task_id] = task
         self.tasks[task_id] = run

@@ -235,6 +235,48 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        self._tasks.cancel(job.name, at, \"the job or its app was updated\")\n", "",
     ),
     Mutation(
+        "a roll-out ends all shards at once", "rollouts.py",
+        "        return len(down | {task.item}) <= job.max_unavailable\n", "        return True\n",
+    ),
+    Mutation(
+        "what has not been heard of counts as running", "rollouts.py",
+        "        if task.id in self._inquiries.unheard:  # it may have ended while no leader listened\n"
+        "            return False\n", "",
+    ),
+    Mutation(
+        "what is being killed counts as running", "rollouts.py",
+        "task.state is not TaskState.RUNNING or task.kill_ms or task.id",
+        "task.state is not TaskState.RUNNING or task.id",
+    ),
+    Mutation(
+        "a roll-out is forgotten by the next session", "rollouts.py",
+        '        """A session with the master has begun."""\n        self._due = set(self.jobs)\n',
+        '        """A session with the master has begun."""\n        self.jobs.clear()\n',
+        (("rollouts.py", "            assert not forgotten, f", "            assert forgotten in (True, False), f"),),
+    ),
+    Mutation(
+        "shards of two totals run beside each other", "revisions.py",
+        "resharded = old.shard_count != new.shard_count and not new.independent_shards", "resharded = False",
+    ),
+    Mutation(
+        "shards that are independent no more go on", "revisions.py",
+        "    return old.independent_shards and not new.independent_shards\n", "    return False\n",
+    ),
+    Mutation(
+        "items that a job has no more go on", "rollouts.py",
+        "        if task.item >= job.shard_count:\n            return True\n",
+        "        if task.item >= job.shard_count:\n            return False\n",
+    ),
+    Mutation(
+        "the app is no part of a revision", "revisions.py",
+        "    made_from = [_given(job, _RUNNING_GOES_ON | _OF_ALL_SHARDS), _given(app, _BESIDE)]\n",
+        "    made_from = [_given(job, _RUNNING_GOES_ON | _OF_ALL_SHARDS)]\n",
+    ),
+    Mutation(
+        "a revision is not stored", "rounds.py",
+        "created_ms=at, revision=revision,", "created_ms=at,",
+    ),
+    Mutation(
         "a lost agent's offers are used", "offers.py",
         "        for offer_id in list(entry.offers):\n            self.drop_offer(offer_id)\n        entry.lost",
         "        entry.lost",

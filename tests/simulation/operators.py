@@ -37,6 +37,7 @@ from jobcloud.model import (
     Resources,
     ShardState,
     TaskState,
+    UpdateStrategy,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class Operators:
             self._put_app(app, 1 + b % 3, b % 4 > 0)
         elif kind == "put_job":
             self.put_job(a, b, b % 5 > 1)
+        elif kind == "update":
+            self.put_job(1 + a % 2 * 3, b, replace=True)
         elif kind == "remove_job":
             self._ask(("job", job), ABSENT, lambda at: RemoveJob(at, job))
         elif kind == "remove_app":
@@ -160,17 +163,25 @@ class Operators:
         daemon = a % 6 in (1, 4)
         job = Job(
             f"j{a % 6}", f"a{a % 2}", JobKind.DAEMON if daemon else JobKind.TRANSIENT, JobType.SIMPLE,
-            _CRONS[b % len(_CRONS)], 1 + b % 3, Resources(200 + 50 * (b % 4), 32_000), job_class="shop:Job",
+            _CRONS[b % len(_CRONS)], resources=Resources(200 + 50 * (b % 4), 32_000), job_class="shop:Job",
             context="shop:beans" if b % 3 else "shop:others", bean="job" if b % 4 == 0 else "",
             failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=tuple(CatchUp)[b % 3],
             concurrency=CONCURRENCY.get(a % 6, Concurrency.FORBID), concurrency_limit=AT_ONCE.get(f"j{a % 6}", 1),
             priority=b % 3, firing_listener="shop:Stage" if not daemon and b % 7 in (2, 5) else "",
             failover_attempts=30, partition=PartitionPolicy.REPLACE if b % 7 < 3 else PartitionPolicy.WAIT,
-            replace_after_ms=b % 3 * 2_000,
+            replace_after_ms=b % 3 * 2_000, **self._update_of(b) if daemon else {"shard_count": 1 + b % 3},
         )  # fmt: skip
         if job.partition is PartitionPolicy.REPLACE:
             self.replacing.add(job.name)
         self._ask(("job", job.name), job, lambda at: PutJob(at, job, replace))
+
+    def _update_of(self, b: int) -> dict[str, Any]:
+        """What makes a resident another version, and how it comes to it."""
+        return {
+            "shard_count": 1 + b % 4, "parameter": f"v{b % 5}", "max_unavailable": 1 + (b % 7 == 0),
+            "update_strategy": UpdateStrategy.RECREATE if b % 11 == 0 else UpdateStrategy.ROLLING,
+            "independent_shards": b % 3 != 0,
+        }  # fmt: skip
 
     def remove_app(self, name: str) -> None:
         if not self._pending_on(name):

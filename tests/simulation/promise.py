@@ -3,16 +3,17 @@
 1. No (job, shard) runs twice at one instant by what the executors know, unless in two firings that the job allows
    beside each other, or Mesos had given up the earlier attempt (its agent gone for good, or unknown to a master without
    memory; its framework removed), its job's partition policy had replaced it, or an operator had declared it dead. Each
-   overlap is listed.
+   overlap is listed. Nor do shards of two totals of a resident whose shards are not independent.
 2. Every recorded firing reaches an outcome, or waits with a reason; none vanishes. Whatever is passed over as
    considered was queued or counted as skipped.
 3. Every claim is released exactly once. At rest nothing is claimed and no index has grown.
 4. No agent is over-committed, executors included, by the master's own books; no ACCEPT spends more than was offered.
 5. Only the holder of the current epoch changes anything, in the store or at Mesos.
-6. Once the faults have stopped all desired residents run and all due work ends, in bounded time.
+6. Once the faults have stopped all desired residents run, as configured last, and all due work ends, in bounded time.
 7. What a command was answered as done is done, after any crash.
 8. Stored first: a launch leaves after its intent is stored, an acknowledgement after what it acknowledges is.
 9. No task id, attempt or fence token is used twice; fence tokens of a shard grow.
+10. A resident's shard that runs is asked to end, to be replaced, only where no more than its job allows are then down.
 """
 
 from __future__ import annotations
@@ -76,6 +77,15 @@ class Truth:
         others.append(run)
         self.begun.add(run.task_id)
         self._in_its_turn(run)
+        self._of_one_total(run)
+
+    def _of_one_total(self, run: Run) -> None:
+        """Who shares work by item and total does not meet another total."""
+        if not run.daemon or run.task_id in self._world.promise.free:
+            return
+        for other in (other for (job, _), runs in self.running.items() if job == run.job for other in runs):
+            if other.total != run.total and other.task_id not in self._world.promise.free and not self._replaced(other):
+                self._world.violation(f"1: {run.task_id} of {run.total} runs beside {other.task_id} of {other.total}")
 
     def _in_its_turn(self, run: Run) -> None:
         """A firing's listener is called before all of its shards and after all of them."""
@@ -185,7 +195,7 @@ class Promise:
         self._epoch = 0
         self.firings: dict[str, Firing] = {}  # as last stored, the deleted ones too
         self.unwanted: set[str] = set()  # tasks to be killed because their job was taken back, for a while or for good
-        self.skipped = 0
+        self.free: set[str] = set()  # tasks that may run beside others of another total
 
     # ---- the store -------------------------------------------------------------------------------------------
 
@@ -200,12 +210,46 @@ class Promise:
                 replaced = any(one.job == record.job and one.id != record.firing_id for one in made)
                 if (record.job in REPLACING and replaced) or not self._wanted(record):
                     self.unwanted.add(record.id)
+        self._tasks_written(before, decoded)
         for (kind, key), record in decoded.items():
             if kind is Kind.FIRING:
                 self._firing_written(key, record, decoded)
         for (kind, key), record in decoded.items():
             if kind is Kind.JOB_STATE and isinstance(record, JobState):
                 self._considered(key, record, before, decoded)
+
+    def _tasks_written(self, before: Entries, batch: dict[Any, Any]) -> None:
+        ended: dict[str, set[int]] = {}  # job → items that ran and are asked to end, though they are wanted
+        for task in [record for record in batch.values() if isinstance(record, Task)]:
+            job = self._job(self._world.server.entries, task.job)
+            if job is None or job.kind is not JobKind.DAEMON:
+                continue
+            old = _task(before, task.id)
+            if old is None and job.independent_shards:
+                self.free.add(task.id)
+            asked = old is not None and old.state is TaskState.RUNNING and task.kill_ms and not old.kill_ms
+            if asked and task.item < job.shard_count and task.id not in self.unwanted:
+                ended.setdefault(task.job, set()).add(task.item)
+        for name, items in ended.items():
+            now = self._job(self._world.server.entries, name)
+            assert now is not None
+            then = self._job(before, name) or now
+            down = self._down(before, now) & self._down(self._world.server.entries, now) | items
+            if len(down) > max(now.max_unavailable, then.max_unavailable):
+                self._world.violation(f"10: {items} of {name} are to be replaced, down are {down} of {now.shard_count}")
+
+    def _job(self, entries: Entries, name: str) -> Job | None:
+        value = entries.get((Kind.JOB, name))
+        job = records.decode(Kind.JOB, name, value) if value is not None else None
+        assert job is None or isinstance(job, Job)
+        return job
+
+    def _down(self, entries: Entries, job: Job) -> set[int]:
+        """The items of a resident that do not run, or not for long, by what is stored."""
+        tasks = [_task(entries, key) for kind, key in entries if kind == Kind.TASK]
+        up = {one.item for one in tasks if one and one.job == job.name and one.state is TaskState.RUNNING
+              and not one.kill_ms}  # fmt: skip
+        return set(range(job.shard_count)) - up
 
     def loaded(self, stored: StoredRecords) -> None:
         """What is read is what was written, all of it and nothing else, through parts, cleaning and lost answers."""
@@ -389,6 +433,8 @@ class Promise:
             wanted = app.executors if app.name not in core.disabled_apps else 0
             if wanted > core.warm_executors(app.name):
                 return f"app {app.name} keeps {core.warm_executors(app.name)} executors, not {wanted}"
+        if wrong := self._out_of_date(core):
+            return wrong
         for place, runs in self._world.truth.running.items():
             if not 1 <= len(runs) <= AT_ONCE.get(place[0], 1):
                 return f"{place} runs {len(runs)} times"
@@ -405,6 +451,21 @@ class Promise:
                 return f"resident {place} runs, which nobody wants any more"
             if runs[0].task_id not in core.tasks:
                 return f"{runs[0].task_id} runs and the scheduler does not know it"
+        return ""
+
+    def _out_of_date(self, core: Any) -> str:
+        """What runs of residents that is not what was configured last."""
+        for (name, item), runs in self._world.truth.running.items():
+            job = core.jobs.get(name)
+            if not runs[0].daemon or job is None or job.app not in core.apps:
+                continue
+            for run in runs:
+                known = run.parameter, run.package
+                wanted = job.parameter, core.apps[job.app].package.sha256
+                if item >= job.shard_count or known != wanted:
+                    return f"{run.task_id} is {known}, configured are {job.shard_count} of {wanted}"
+                if run.total != job.shard_count and not job.independent_shards:
+                    return f"{run.task_id} is one of {run.total}, there are {job.shard_count}"
         return ""
 
     def _why(self, process: Process, job: str) -> str:
@@ -441,6 +502,13 @@ class Promise:
 
 def _brief(shards: Sequence[Shard]) -> str:
     return " ".join(f"{shard.state}{'' if not shard.task_id else ':' + shard.task_id}" for shard in shards)
+
+
+def _task(entries: Entries, key: str) -> Task | None:
+    value = entries.get((Kind.TASK, key))
+    task = records.decode(Kind.TASK, key, value) if value is not None else None
+    assert task is None or isinstance(task, Task)
+    return task
 
 
 def _dirty(core: Any) -> set[str]:

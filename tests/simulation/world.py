@@ -34,7 +34,7 @@ _OCCASIONS = frozenset(
     {"store_fails", "store_lies", "update_lost", "update_doubled", "update_late", "call_lost", "finish_twice",
      "start_fails", "request_lost", "request_late", "answer_lost"}
 )  # fmt: skip
-_OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger",
+_OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_mark", "job_mark", "trigger", "update",
                         "kill_task", "drain", "forget", "retry"})  # fmt: skip
 
 
