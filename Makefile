@@ -104,7 +104,8 @@ simulate-mutations: $(VENV)/.tests
 	$(BIN)/python -m tests.simulation.mutations $(ARGS)
 
 # Three schedulers on a real ZooKeeper and a real Mesos (JOBCLOUD_TEST_MESOS), killed, frozen and cut off for so many
-# MINUTES beside 4,000 job instances; an independent checker judges what the jobs wrote. ARGS='--part 20' for a small one.
+# MINUTES beside 4,000 job instances; an independent checker judges what the jobs wrote. ARGS='--brief --part 5' for a small
+# one of some three minutes.
 MINUTES ?= 10
 soak: $(VENV)/.tests
 	PYTHONPATH=tests $(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)

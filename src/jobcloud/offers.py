@@ -356,14 +356,11 @@ class Pool:
         for share in sorted((s for offer in offers for s in offer.shares), key=lambda s: not s.reserved):
             if share.name in self._shares:
                 self._shares[share.name].append(share)
+        self._left = {name: sum(share.amount for share in shares) for name, shares in self._shares.items()}
 
     def check(self, wanted: Resources) -> None:
         """Raises Short where the pool holds less than `wanted`."""
-        short = [
-            name
-            for name, want in zip(DIMENSIONS, wanted, strict=True)
-            if want and sum(share.amount for share in self._shares[name]) < want
-        ]
+        short = [name for name, want in zip(DIMENSIONS, wanted, strict=True) if self._left[name] < want]
         if short:
             raise Short(f"the agent's offers are short of {', '.join(short)}")
 
@@ -374,6 +371,7 @@ class Pool:
         for name, amount in zip(DIMENSIONS, wanted, strict=True):
             if amount:
                 self._cut_one(name, amount, cut)
+                self._left[name] -= amount
         return tuple(cut)
 
     def _cut_one(self, name: str, missing: int, cut: list[Share]) -> None:

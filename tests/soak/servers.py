@@ -30,7 +30,9 @@ class Mesos:
         self._process = self._start(*self._first)
 
     def _start(self, *more: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen([*self._argv, *more], stdout=subprocess.PIPE, text=True)
+        # It logs tens of lines a task, which at this load is a good part of its work.
+        environ = {"GLOG_minloglevel": "1", **os.environ}
+        process = subprocess.Popen([*self._argv, *more], stdout=subprocess.PIPE, text=True, env=environ)
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], START_S)
         line = process.stdout.readline() if ready else ""

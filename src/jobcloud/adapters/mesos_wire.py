@@ -23,8 +23,8 @@ Json = dict[str, Any]
 # Fields of a Resource that a Share carries itself; the rest goes into its origin.
 _OWN = ("name", "type", "scalar", "ranges")
 # Resources that may be taken back any time, that several hold, that keep data: plain tasks must not use them.
-_UNUSABLE = ("revocable", "shared", "provider_id")
-_UNUSABLE_DISK = ("persistence", "volume", "source")
+_UNUSABLE = frozenset(("revocable", "shared", "provider_id"))
+_UNUSABLE_DISK = frozenset(("persistence", "volume", "source"))
 # Above this a double no longer holds thousandths exactly.
 _MAX_SCALAR = 2**53 / 1000
 _MAX_PORT = 65_535
@@ -113,9 +113,9 @@ def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
 
     Amounts are rounded to thousandths, as Mesos does (its document "Attributes and Resources").
     """
-    if any(field in resource for field in _UNUSABLE) or not _ours(resource, roles):
+    if not _UNUSABLE.isdisjoint(resource) or not _ours(resource, roles):
         return None
-    if any(field in resource.get("disk", {}) for field in _UNUSABLE_DISK):
+    if "disk" in resource and not _UNUSABLE_DISK.isdisjoint(resource["disk"]):
         return None
     kind = resource["type"]
     ranges: tuple[tuple[int, int], ...] = ()
@@ -126,9 +126,21 @@ def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
         amount = 1000 * sum(end - begin + 1 for begin, end in ranges)
     else:
         return None
-    rest = {field: value for field, value in resource.items() if field not in _OWN}
-    origin = _canonical.encode(rest).decode()
-    return Share(resource["name"], amount, origin, reserved=_reserved_to(resource) != "*", ranges=ranges)
+    return Share(resource["name"], amount, _origin(resource), _reserved_to(resource) != "*", ranges)
+
+
+def _origin(resource: Json) -> str:
+    """What a Share does not carry itself, of which most have nothing but the role that they are offered to."""
+    allocation = resource.get("allocation_info")
+    # Name, type and value are three.
+    if allocation is not None and len(resource) == 4 and allocation.keys() == {"role"}:
+        return _offered_to(allocation["role"])
+    return _canonical.encode({field: value for field, value in resource.items() if field not in _OWN}).decode()
+
+
+@lru_cache(maxsize=256)
+def _offered_to(role: str) -> str:
+    return _canonical.encode({"allocation_info": {"role": role}}).decode()
 
 
 def thousandths(value: float) -> int:
