@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,9 +195,9 @@ def test_a_document_is_plain_json_and_holds_the_proof() -> None:
 # --------------------------------------------------------------------------------------------------- over time
 
 
-def job(cron: str, minutes: float, *, waits: bool = False) -> ScheduledJob:
+def job(cron: str, minutes: float, **overlap: Any) -> ScheduledJob:
     kind = TaskKind(cron, (1_000,), 2)
-    return ScheduledJob(kind, Schedule.parse(cron) if cron else None, round(minutes * MINUTE), waits)
+    return ScheduledJob(kind, Schedule.parse(cron) if cron else None, round(minutes * MINUTE), **overlap)
 
 
 def test_runs_of_a_day_those_of_the_evening_before_included() -> None:
@@ -208,9 +209,71 @@ def test_a_job_never_runs_beside_itself() -> None:
     every = runs(job("0 0/10 * * * ?", 15), START, START + 60 * MINUTE)
     assert len(every) > 2
     assert all(one[1] <= two[0] for one, two in pairwise(every))
-    waiting = runs(job("0 0/10 * * * ?", 15, waits=True), START, START + 60 * MINUTE)
+    waiting = runs(job("0 0/10 * * * ?", 15, waiting=100), START, START + 60 * MINUTE)
     assert all(one[1] == two[0] for one, two in pairwise(waiting))
     assert sum(b - a for a, b in waiting) > sum(b - a for a, b in every)
+
+
+def test_a_burst_waits_its_turn_and_no_more_than_may_wait() -> None:
+    """Six firings in six minutes, five minutes each: half an hour, or what of it may wait."""
+    burst = "0 0-5 3 * * ?"
+    begin = START + 180 * MINUTE
+    at = [begin + n * 5 * MINUTE for n in range(6)]
+    assert [begins for begins, _ in runs(job(burst, 5, waiting=100), START, START + DAY_MS)] == at
+    # Of those due at minutes 1 to 4 one may wait; when it starts, at minute 5, the one due then takes its place.
+    assert [begins for begins, _ in runs(job(burst, 5, waiting=1), START, START + DAY_MS)] == at[:3]
+    # What waits since before the time looked at is seen.
+    assert runs(job(burst, 5, waiting=100), at[4], START + DAY_MS) == [(a, a + 5 * MINUTE) for a in at[4:]]
+
+
+def test_runs_beside_each_other_up_to_a_limit() -> None:
+    burst, day = "0 0-5 3 * * ?", (START, START + DAY_MS)
+    for limit, peak in ((1, 1), (3, 3), (10, 4)):
+        found = runs(job(burst, 3.5, at_once=limit), *day)
+        assert max(load(spans([job(burst, 3.5, at_once=limit)], *day), 1).amounts[:, 0]) == 2_000 * peak
+        assert len(found) == (2 if limit == 1 else 5 if limit == 3 else 6)
+
+
+def test_a_run_ends_where_the_next_takes_its_place() -> None:
+    found = runs(job("0 0-5 3 * * ?", 3.5, replaces=True), START, START + DAY_MS)
+    lengths = [(until - begins) / MINUTE for begins, until in found]
+    assert lengths == [1, 1, 1, 1, 1, 3.5]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["0 0/7 * * * ?", "0 0-9 * * * ?", "0/30 0-3 0/2 * * ?"]),
+    st.integers(1, 25),
+    st.integers(1, 4),
+    st.integers(0, 5),
+    st.booleans(),
+)
+def test_runs_beside_a_clock_that_ticks(cron: str, minutes: int, at_once: int, waiting: int, replaces: bool) -> None:
+    """The same told half minute by half minute: what ends, what waits and starts, what fires."""
+    if replaces:
+        at_once, waiting = 1, 0
+    one, begin = job(cron, minutes, at_once=at_once, waiting=waiting, replaces=replaces), START + DAY_MS // 2
+    assert one.schedule
+    tick, hours = 30_000, 6 * 3_600_000
+    first = begin - max(one.run_ms, min(one.run_ms * (1 + waiting), DAY_MS))
+    firings = set(one.schedule.between(first - 1, begin + hours - 1, 10_000))
+    under_way, queue, seen = list[int](), 0, dict[int, int]()
+    for now in range(first, begin + hours, tick):
+        under_way = [end for end in under_way if end > now]
+        while queue and len(under_way) < at_once:
+            queue -= 1
+            under_way.append(now + one.run_ms)
+        if now in firings:
+            if replaces:
+                under_way.clear()
+            if len(under_way) < at_once:
+                under_way.append(now + one.run_ms)
+            else:
+                queue = min(waiting, queue + 1)
+        seen[now] = len(under_way)
+    found = runs(one, begin, begin + hours)
+    for now in range(begin, begin + hours, tick):
+        assert sum(begins <= now < until for begins, until in found) == seen[now]
 
 
 def test_residents_and_ceaseless_ones_run_always(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +309,16 @@ CONFIG = {
 def test_a_job_of_its_configuration() -> None:
     found = scheduled_job(CONFIG, 60)
     assert found.kind.request == (500, 64_000, 0, 0, 0)
-    assert (found.kind.copies, found.kind.shared, found.run_ms, found.waits) == (3, "a", 60_000, False)
+    assert (found.kind.copies, found.kind.shared, found.run_ms) == (3, "a", 60_000)
+    assert (found.at_once, found.waiting, found.replaces) == (1, 0, False)
+    assert scheduled_job({**CONFIG, "misfire": True}, 60).waiting == 100
+    assert scheduled_job({**CONFIG, "misfire": True, "misfireLimit": 3}, 60).waiting == 3
+    beside = scheduled_job({**CONFIG, "concurrency": "allow", "concurrencyLimit": 4}, 60)
+    assert (beside.at_once, beside.replaces) == (4, False)
+    instead = scheduled_job({**CONFIG, "concurrency": "replace", "misfire": True}, 60)
+    assert (instead.at_once, instead.waiting, instead.replaces) == (1, 0, True)
+    assert scheduled_job({**CONFIG, "timeoutSeconds": 1.5}, 60).run_ms == 1_500
+    assert scheduled_job({**CONFIG, "timeoutSeconds": 90}, 60).run_ms == 60_000
     assert scheduled_job({**CONFIG, "jobExecutionType": "DAEMON"}, 1).schedule is None
     assert executor({}) == (1_000, 128_000, 0, 0, 0)
     assert executor({"cpuCount": 0.25, "memoryMB": 1}) == (250, 1_000, 0, 0, 0)
@@ -267,6 +339,10 @@ def test_a_job_of_its_configuration() -> None:
         ("timeZone", "Mars/Olympus"),
         ("jobExecutionType", "SOMETIMES"),
         ("misfire", "yes"),
+        ("misfireLimit", 0),
+        ("concurrency", "perhaps"),
+        ("concurrencyLimit", 101),
+        ("timeoutSeconds", "long"),
     ],
 )
 def test_a_configuration_that_is_wrong_is_named(field: str, value: object) -> None:

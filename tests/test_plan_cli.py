@@ -102,6 +102,25 @@ def test_the_jobs_of_a_manifest_at_their_peak(folder: Path, capsys: pytest.Captu
     assert (found["tasks"], found["peak"]) == (20, None)
 
 
+def test_executors_that_are_kept_warm_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three executors need three hosts, as an agent keeps one of an app; "each" takes room on every one."""
+    (folder / "app").mkdir()
+    manifest = (
+        '[app]\nappName = "shop"\ncpuCount = 1\nmemoryMB = 64\nexecutors = {}\n'
+        '[[jobs]]\njobName = "a"\njobClass = "m:J"\njobType = "SIMPLE"\njobExecutionType = "DAEMON"\n'
+        'cron = "0 0 2 * * ?"\nshardingTotalCount = 10\ncpuCount = 1\nmemoryMB = 64\n'
+    )
+    for executors, hosts in ((0, 1), (3, 3), ('"each"', 2)):
+        (folder / "app" / "jobcloud.toml").write_text(manifest.format(executors))
+        host = "cpus=11,mem_mb=4096" if executors == 0 else "cpus=10.5,mem_mb=4096"
+        found = json.loads(plan(capsys, "--host", host, "--manifest", folder / "app", "--json"))
+        assert found["needs"][0]["hosts"] == hosts, executors
+        assert found["fits"]
+    (folder / "app" / "jobcloud.toml").write_text(manifest.format('"many"'))
+    said = plan(capsys, "--host", "cpus=11,mem_mb=4096", "--manifest", folder / "app", code=2)
+    assert "executors" in said
+
+
 def test_the_running_cluster_and_its_registered_jobs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +147,9 @@ def test_the_running_cluster_and_its_registered_jobs(
         loop.offer()
         text = plan(capsys, "--cluster", "--jobs", "--more", "hello")
         assert "fits: all 4 tasks on 1 host" in text
+        loop.tick(60_000)  # what nobody needs has gone back to Mesos: the agent is as large as it was
+        assert not any(loop.scheduler.agents()[0].offered)
+        assert plan(capsys, "--cluster", "--jobs", "--more", "hello") == text
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ class Explanation:
 class AgentView:
     """An agent as people see it: what it offers now, and what our tasks and executors use there.
 
-    `drain` is an operator's wish to empty it, `window` the maintenance that Mesos announces; `closed`: it gets nothing
-    new, for either.
+    `whole`: both together when it was last offered (what we use, before it ever was). `drain` is an operator's wish to
+    empty it, `window` the maintenance that Mesos announces; `closed`: it gets nothing new, for either.
     """
 
     id: str
@@ -52,6 +52,7 @@ class AgentView:
     attributes: tuple[tuple[str, str], ...]
     offered: Resources
     claimed: Resources
+    whole: Resources
     offers: int
     executors: tuple[str, ...]
     lost: bool

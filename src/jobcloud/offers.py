@@ -32,7 +32,10 @@ class Request(NamedTuple):
 
 @dataclass(slots=True)
 class AgentEntry:
-    """One agent: where it is and which offers of it are held (id → offer, id → instant received)."""
+    """One agent: where it is and which offers of it are held (id → offer, id → instant received).
+
+    `whole` is what it offered and our claims used when it was last offered: mostly no offer of an idle agent is held.
+    """
 
     id: str
     slot: int
@@ -41,6 +44,7 @@ class AgentEntry:
     attributes: tuple[tuple[str, str], ...] = ()
     offers: dict[str, Offer] = field(default_factory=dict)
     offered: Resources = NOTHING
+    whole: Resources = NOTHING
     seen_ms: int = 0
     lost: bool = False
 
@@ -92,6 +96,7 @@ class Cluster:
         self._received[offer.id] = at
         entry.offered = entry.offered.plus(amounts(offer.shares))
         self._stale[entry.slot] = entry
+        self._size_up(entry)
 
     def drop_offer(self, offer_id: str) -> bool:
         """Forget an offer that is no longer ours; whether it was held."""
@@ -232,6 +237,7 @@ class Cluster:
         if claim is None:
             return False
         self._release(*claim)
+        self._size_up(self.agents[claim[0]])
         return True
 
     def hold(self, agent_id: str, executor_id: str, executor: Resources) -> None:
@@ -249,6 +255,7 @@ class Cluster:
         if held is None:
             return False
         self._release(agent_id, held[1])
+        self._size_up(self.agents[agent_id])
         return True
 
     def refusal(self, request: Request) -> Refusal:
@@ -320,6 +327,11 @@ class Cluster:
         self.matcher.release(np.array([release_id], dtype=np.int64))
         entry = self.agents[agent_id]
         self._stale[entry.slot] = entry
+
+    def _size_up(self, entry: AgentEntry) -> None:
+        """An offer may come before the news of the task whose share it holds; so this follows each release too."""
+        if entry.offers:
+            entry.whole = entry.offered.plus(self.claimed(entry))
 
     def _recount(self, entry: AgentEntry) -> None:
         entry.offered = amounts(share for offer in entry.offers.values() for share in offer.shares)

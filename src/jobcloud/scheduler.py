@@ -184,6 +184,7 @@ class Scheduler:
                 entry.attributes,
                 entry.offered,
                 self.cluster.claimed(entry),
+                entry.whole if any(entry.whole) else self.cluster.claimed(entry),
                 len(entry.offers),
                 tuple(executors.get(entry.id, ())),
                 entry.lost,

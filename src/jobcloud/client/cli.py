@@ -602,6 +602,7 @@ def plan_capacity(
             times |= planning.run_times(run_times) if run_times else {}
             source = "the manifest" if manifest else "the registered jobs"
             asked = planning.demand_of_jobs(source, found, apps, times, when, capacity, progress)
+            there, asked = planning.with_kept_executors(there, asked, apps)
         problem = planning.problem_of(there, asked)
         failures = tuple(fail) if fail else (1,)
         question = Question(there.how_many, failures, fail_by, tuple(more or ()), seconds)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,9 @@ from jobcloud.client.http import Client, Json
 from jobcloud.client.pack import read_manifest
 from jobcloud.constraints import HOST
 from jobcloud.errors import ConfigError
-from jobcloud.model import RESOURCE_FIELDS
+from jobcloud.model import KEEPER, RESOURCE_FIELDS
 from jobcloud.planning import jobs as registered
-from jobcloud.planning.demand import DAY_MS, Load, load, row_spans, spans
+from jobcloud.planning.demand import DAY_MS, Load, Span, load, row_spans, spans
 from jobcloud.planning.packing import Progress
 from jobcloud.planning.plan import Need, Plan, host_names, task_jobs
 from jobcloud.planning.problem import HostKind, Problem, Source, TaskKind, join
@@ -93,14 +93,15 @@ def hosts_of_type(texts: Sequence[str]) -> Hosts:
 
 
 def hosts_of_cluster(client: Client) -> Hosts:
-    """The agents as the scheduler sees them: what they offer and what its own tasks take."""
+    """The agents as the scheduler sees them: what they offered and its own tasks took when they last offered anything.
+
+    Without those that are lost, or that an operator wants empty.
+    """
     kinds = []
     for agent in client.cluster()["agents"]:
-        if agent["lost"]:
+        if agent["lost"] or agent["drain"]:
             continue
-        amounts = tuple(
-            round((agent["offered"].get(name, 0) + agent["claimed"].get(name, 0)) * 1_000) for name in RESOURCE_FIELDS
-        )
+        amounts = tuple(round(agent["whole"].get(name, 0) * 1_000) for name in RESOURCE_FIELDS)
         attributes = {str(key): str(value) for key, value in agent["attributes"].items()}
         kinds.append(HostKind(agent["hostname"], amounts, {**attributes, HOST: agent["hostname"]}, 1))
     if not kinds:
@@ -143,13 +144,14 @@ def demand_of_jobs(
     ]
     shared = {name: registered.executor(config) for name, config in apps.items()}
     kinds = [job.kind for job in parsed]
+    warm = [kind for name, config in apps.items() if (kind := registered.warm_executors(name, config))]
     missing = {kind.shared for kind in kinds} - set(shared) - {""}
     shared |= dict.fromkeys(missing, registered.executor({}))
     if when.all_at_once:
-        return Demand(source, registered.DIMENSIONS, tuple(kinds), shared)
+        return Demand(source, registered.DIMENSIONS, (*kinds, *warm), shared)
     start = round(when.day.timestamp() * 1_000)
     end = start + when.days * DAY_MS
-    found = []
+    found = [Span(start, end, kind) for kind in warm]
     for n, job in enumerate(parsed):
         found += spans([job], start, end)
         if progress:
@@ -159,6 +161,27 @@ def demand_of_jobs(
         raise ConfigError("no job runs in the time looked at", field="--day", fix="choose another, or --days more")
     peak = timeline.peak(capacity(registered.DIMENSIONS))
     return Demand(source, registered.DIMENSIONS, tuple(timeline.at(peak)), shared, timeline, peak)
+
+
+def with_kept_executors(hosts: Hosts, demand: Demand, apps: dict[str, Json]) -> tuple[Hosts, Demand]:
+    """Apps of which every host keeps an executor, as long as it has room: it is taken from the hosts beforehand.
+
+    Their tasks then pay for none.
+    """
+    everywhere = [name for name, config in apps.items() if registered.one_on_each_host(config)]
+    if not everywhere:
+        return hosts, demand
+    kinds = hosts.kinds
+    for name in everywhere:
+        taken = dict(zip(registered.DIMENSIONS, map(sum, zip(demand.shared[name], KEEPER, strict=True)), strict=True))
+        kinds = tuple(_less(kind, [taken.get(dimension, 0) for dimension in hosts.dimensions]) for kind in kinds)
+    asked = tuple(replace(kind, shared="") if kind.shared in everywhere else kind for kind in demand.kinds)
+    return replace(hosts, kinds=kinds), replace(demand, kinds=asked)
+
+
+def _less(kind: HostKind, taken: Sequence[int]) -> HostKind:
+    left = tuple(has - takes for has, takes in zip(kind.capacity, taken, strict=True))
+    return replace(kind, capacity=left) if min(left, default=0) >= 0 else kind
 
 
 def run_times(path: Path) -> dict[str, float]:

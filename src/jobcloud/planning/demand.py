@@ -1,10 +1,12 @@
 """From crons and run times, or from arrivals and departures, to what runs at once: the day's load and its peak.
 
-A job never runs beside itself: what is due meanwhile waits or is skipped, so a run is all its shards or nothing.
+What comes due while a job runs is dealt with as its configuration says (docs/job-configuration.md, "Overlap"): it runs
+beside, waits, is skipped, or takes the place of what runs. A run is all its shards or nothing.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -32,13 +34,16 @@ class Span(NamedTuple):
 class ScheduledJob:
     """A job as far as planning goes. `schedule` None: it runs always (a resident one).
 
-    `waits`: what is due while a run lasts starts right after it; else it is skipped.
+    `at_once`: so many runs may be under way. Of what is due beyond that, up to `waiting` runs wait for their turn, the
+    others are skipped; with `replaces` what is due ends what runs instead.
     """
 
     kind: TaskKind
     schedule: Schedule | None
     run_ms: int
-    waits: bool = False
+    at_once: int = 1
+    waiting: int = 0
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,23 +65,50 @@ class Load:
 
 
 def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-    """When a job runs, as [from, until) in ms, of what lies in [start, end); runs that began before are seen."""
+    """When a job runs, as [from, until) in ms, of what lies in [start, end); ascending, overlapping where it may.
+
+    What began before, or waits since then, is seen as far back as a full queue takes to run, a day at most.
+    """
     if job.schedule is None:
         return [(start_ms, end_ms)]
-    found: list[tuple[int, int]] = []
-    fires = job.schedule.next_after(start_ms - job.run_ms - 1)
+    lasts = max(job.run_ms, 1)
+    began: list[int] = []
+    ended: list[int] = []
+    under_way: list[int] = []  # a heap of when they end
+    waiting, most = 0, 0
+
+    def begin(at: int) -> None:
+        began.append(at)
+        ended.append(at + lasts)
+        heapq.heappush(under_way, at + lasts)
+
+    def end_until(instant: int) -> None:
+        nonlocal waiting
+        while under_way and under_way[0] <= instant:
+            at = heapq.heappop(under_way)
+            if waiting:
+                waiting -= 1
+                begin(at)
+
+    fires = job.schedule.next_after(start_ms - max(lasts, min(lasts * (1 + job.waiting), DAY_MS)) - 1)
     while fires is not None and fires < end_ms:
-        begins = fires
-        until = begins + max(job.run_ms, 1)
-        if until > start_ms:
-            found.append((max(begins, start_ms), min(until, end_ms)))
-        if len(found) > _MOST_RUNS:
-            return [(start_ms, end_ms)]
-        fires = job.schedule.next_after(until - 1)
-        if job.waits:
-            missed = job.schedule.next_after(begins)
-            fires = until if missed is not None and missed < until else fires
-    return found
+        end_until(fires)
+        if job.replaces and under_way:
+            under_way.clear()
+            ended[-1] = fires
+        if len(under_way) < job.at_once:
+            begin(fires)
+        elif waiting < job.waiting:
+            waiting += 1
+        most = max(most, len(under_way))
+        if len(began) > _MOST_RUNS:
+            return [(start_ms, end_ms)] * most
+        # Nothing comes of what is due while all are under way and none may wait.
+        idle = len(under_way) < job.at_once or waiting < job.waiting or job.replaces
+        fires = job.schedule.next_after(fires if idle else under_way[0] - 1)
+    end_until(end_ms)
+    seen = [pair for pair in zip(began, ended, strict=True) if pair[1] > start_ms and pair[0] < end_ms]
+    return [(max(begins, start_ms), min(until, end_ms)) for begins, until in seen]
 
 
 def spans(jobs: Iterable[ScheduledJob], start_ms: int, end_ms: int) -> list[Span]:

@@ -11,14 +11,27 @@ from typing import Any, Final, TypeVar
 
 from jobcloud.cron import Dialect, Fold, Gap
 from jobcloud.errors import ConfigError
-from jobcloud.model import DEFAULT_EXECUTOR, MAX_SHARDS, RESOURCE_FIELDS, JobKind, Resources, check_resources
+from jobcloud.model import (
+    DEFAULT_EXECUTOR,
+    KEEPER,
+    MAX_EXECUTORS,
+    MAX_SHARDS,
+    MAX_WAITING,
+    RESOURCE_FIELDS,
+    Concurrency,
+    JobKind,
+    Resources,
+    check_resources,
+)
 from jobcloud.planning.demand import ScheduledJob
 from jobcloud.planning.problem import TaskKind
+from jobcloud.planning.rules import Rules
 from jobcloud.planning.tables import BadTable, read_table
 
 #: As `Resources` has them.
 DIMENSIONS: Final = ("cpus", "mem_mb", "disk_mb", "gpus", "ports")
 MOST_RUN_S: Final = 30 * 86_400
+ON_EACH: Final = "each"
 
 T = TypeVar("T")
 
@@ -41,6 +54,22 @@ def executor(config: Mapping[str, Any]) -> tuple[int, ...]:
     ]
     check_resources(Resources(*amounts))
     return tuple(amounts)
+
+
+def warm_executors(app: str, config: Mapping[str, Any]) -> TaskKind | None:
+    """The executors that the app has kept though no job needs them, as tasks of which a host takes one; None without.
+
+    Not those of "each": `one_on_each_host`. Raises ConfigError.
+    """
+    if one_on_each_host(config):
+        return None
+    kept = _count(config, "executors", 0, 0, MAX_EXECUTORS)
+    return TaskKind(f"executor of {app}", tuple(KEEPER), kept, Rules(max_per_host=1), shared=app) if kept else None
+
+
+def one_on_each_host(config: Mapping[str, Any]) -> bool:
+    """Whether the app has an executor kept on every host that has room for it."""
+    return config.get("executors") == ON_EACH
 
 
 def read_run_times(path: Path) -> dict[str, float]:
@@ -74,16 +103,26 @@ def run_times_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _scheduled_job(name: str, config: Mapping[str, Any], run_s: float) -> ScheduledJob:
-    shards = _typed(config, "shardingTotalCount", int, None)
-    if not 1 <= shards <= MAX_SHARDS:
-        raise ConfigError(f"{shards} is out of range", field="shardingTotalCount", fix=f"1 to {MAX_SHARDS:,}")
+    shards = _count(config, "shardingTotalCount", None, 1, MAX_SHARDS)
     request = Resources(*(_amount(config, field, None if n < 2 else 0) for n, field in enumerate(RESOURCE_FIELDS)))
     check_resources(request, least=Resources(cpus=1, mem=1000))
     app = _typed(config, "appName", str, "")
     kind = TaskKind(name, tuple(request), shards, shared=app)
     how = _one_of(JobKind, config, "jobExecutionType", None)
     schedule = None if how is JobKind.DAEMON else _schedule(config)
-    return ScheduledJob(kind, schedule, round(run_s * 1_000), _typed(config, "misfire", bool, False))
+    most_s = _amount(config, "timeoutSeconds", 0) / 1_000
+    overlap = _one_of(Concurrency, config, "concurrency", Concurrency.FORBID)
+    at_once = _count(config, "concurrencyLimit", 10, 1, MAX_WAITING)
+    waiting = _count(config, "misfireLimit", MAX_WAITING, 1, MAX_WAITING)
+    replaces = overlap is Concurrency.REPLACE
+    return ScheduledJob(
+        kind,
+        schedule,
+        round(1_000 * (min(run_s, most_s) if most_s > 0 else run_s)),
+        at_once=at_once if overlap is Concurrency.ALLOW else 1,
+        waiting=waiting if _typed(config, "misfire", bool, False) and not replaces else 0,
+        replaces=replaces,
+    )
 
 
 def _schedule(config: Mapping[str, Any]) -> Any:
@@ -108,6 +147,13 @@ def _amount(config: Mapping[str, Any], field: str, default: int | None) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not -1e15 < value < 1e15:
         raise ConfigError(f"{value!r:.60} is no number" if value is not None else "is missing", field=field)
     return round(value * 1_000)
+
+
+def _count(config: Mapping[str, Any], field: str, default: int | None, least: int, most: int) -> int:
+    number = _typed(config, field, int, default)
+    if not least <= number <= most:
+        raise ConfigError(f"{number} is out of range", field=field, fix=f"{least:,} to {most:,}")
+    return number
 
 
 def _typed(config: Mapping[str, Any], field: str, kind: type[T], default: T | None) -> T:

@@ -424,6 +424,7 @@ class AgentOut(View):
     attributes: dict[str, str]
     offered: Amounts
     claimed: Amounts
+    whole: Amounts = Field(description="offered and claimed together when it was last offered")
     offers: int
     executors: list[str]
     lost: bool

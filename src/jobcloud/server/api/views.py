@@ -414,6 +414,7 @@ def agent_out(agent: AgentView) -> AgentOut:
         attributes=dict(agent.attributes),
         offered=amounts(agent.offered),
         claimed=amounts(agent.claimed),
+        whole=amounts(agent.whole),
         offers=agent.offers,
         executors=list(agent.executors),
         lost=agent.lost,
