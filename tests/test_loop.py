@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +48,7 @@ from jobcloud.server import records
 from jobcloud.server.leader import Arrived, CoreFailed, Leader, Order, merge
 from jobcloud.server.loop import Health, Loop, Pace, Phase
 from jobcloud.server.records import Restored
+from jobcloud.server.wiring import _on_signals
 
 NOW = 1_700_000_000_000
 
@@ -544,7 +546,7 @@ def test_a_failed_write_is_never_acknowledged_and_everything_goes_on_from_the_st
         assert loop.health().recoveries == 2
 
 
-def test_commands_get_unavailable_while_the_store_is_out_of_reach_and_work_again_afterwards(world: World) -> None:
+def test_b15_commands_get_unavailable_while_the_store_is_out_of_reach_and_work_again_afterwards(world: World) -> None:
     with running(world) as loop:
         world.fail_before = [StoreError("disk")]
         world.fail_load = [StoreError("still")] * 20
@@ -586,7 +588,29 @@ def test_an_update_that_always_fails_costs_two_recoveries_and_then_nothing(world
         assert loop.health().recoveries == 2
 
 
-def test_a_start_that_fails_raises_what_prevented_it(world: World) -> None:
+def test_b13_a_signal_asks_for_that_end_and_a_second_one_does_not_interrupt_it() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            stop = _on_signals()
+            assert not stop.is_set()
+            signal.raise_signal(number)
+            assert stop.is_set()
+            signal.raise_signal(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_b14_starting_over_again_and_again_waits_longer_each_time_until_it_lasts(world: World) -> None:
+    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), (), world.restore, pace=Pace())
+    assert [loop._delay() for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    loop._recovered -= 3_600  # an hour without a failure
+    assert loop._delay() == 0.1
+    loop.stop()
+
+
+def test_b14_a_start_that_fails_raises_what_prevented_it(world: World) -> None:
     world.fail_load = [StoreUnusable("damaged")]
     loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), (), world.restore)
     with pytest.raises(StoreUnusable, match="damaged"):
@@ -595,7 +619,7 @@ def test_a_start_that_fails_raises_what_prevented_it(world: World) -> None:
     assert loop.health().phase is Phase.FAILED
 
 
-def test_stopping_leaves_the_master_closes_the_store_and_answers_everyone(world: World) -> None:
+def test_b13_stopping_leaves_the_master_closes_the_store_and_answers_everyone(world: World) -> None:
     with running(world) as loop:
         pass
     assert world.done == ["disconnected", "closed"]

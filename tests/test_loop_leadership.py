@@ -62,7 +62,7 @@ def test_in_doubt_nothing_is_stored_or_sent_and_afterwards_nothing_is_missing() 
         assert loop.health().recoveries == 0
 
 
-def test_a_lost_leadership_ends_the_loop_with_nothing_stored_or_sent() -> None:
+def test_b12_a_lost_leadership_ends_the_loop_with_nothing_stored_or_sent() -> None:
     world, leadership = World(), FakeLeadership()
     with running(world, leadership) as loop:
         leadership.lost = "the session was lost"

@@ -1,10 +1,12 @@
 """Where Elastic-Job-Cloud 2.1.5 and 3.0.x go wrong in scheduling, one test each; numbers as in our list of them.
 
-B-33 (a partial PUT of an app wipes what it leaves out) is the API's: the core only ever takes whole apps.
+Elsewhere: B-12 in test_loop_leadership, B-13 to B-15 in test_loop, B-26 and B-35 in test_scheduler_policies. B-33 (a
+partial PUT of an app wipes what it leaves out) is the API's: the core only ever takes whole apps.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from dataclasses import replace
@@ -20,14 +22,19 @@ from jobcloud.messages import (
     AgentLost,
     Decline,
     Disconnected,
+    ForgetTask,
+    FrameworkRemoved,
     Kill,
+    KillTask,
     Kind,
     OfferRescinded,
     OffersReceived,
+    Publish,
     PutApp,
     PutJob,
     RemoveApp,
     RemoveJob,
+    Resubscribe,
     Revive,
     Save,
     SetAppEnabled,
@@ -35,9 +42,10 @@ from jobcloud.messages import (
     StatusReceived,
     Subscribed,
     Suppress,
+    Topic,
     Trigger,
 )
-from jobcloud.model import Cause, Execution, JobKind, Offer, Resources, ShardState, Share
+from jobcloud.model import Cause, Execution, JobKind, Offer, PartitionPolicy, Resources, ShardState, Share
 
 
 def trigger(desk: Desk, job: str = "report") -> None:
@@ -110,6 +118,67 @@ def test_b04_any_task_id_is_answered(task_id: str) -> None:
                                                       task_id=task_id)))  # fmt: skip
     assert of(Acknowledge, effects)[0].task_id == task_id
     assert of(Kill, effects)[0].task_id == task_id
+
+
+@pytest.mark.parametrize("known", ["stored", "running", "unreachable"])
+def test_b05_a_new_leader_starts_nothing_that_runs_or_may_run_a_second_time(known: str) -> None:
+    desk = Desk(make_app(), make_job(failover=True, cron="0/10 * * * * ?", misfire=True))
+    due = desk.scheduler.next_firing("report")
+    assert due is not None
+    desk.at = due
+    (one,) = desk.launched(desk.offer())
+    if known != "stored":
+        desk.status(one.task_id, f"TASK_{known.upper()}")
+    for _ in range(3):
+        desk.restart()
+        assert desk.launched(desk.offer()) == []
+        assert desk.running() == [one.task_id]
+        assert len(desk.firings()) == 1, "nor is it due again"
+    desk.status(one.task_id, "TASK_FINISHED")
+    assert desk.launched(desk.settle()) == []
+    assert desk.firings()[0].shards[0].state is ShardState.FINISHED
+
+
+@pytest.mark.parametrize("kind", JobKind)
+@pytest.mark.parametrize("way_out", ["policy", "operator", "gone", "unknown", "back"])
+def test_b06_an_agent_out_of_reach_blocks_no_job_for_ever(kind: JobKind, way_out: str) -> None:
+    policy = PartitionPolicy.REPLACE if way_out == "policy" else PartitionPolicy.WAIT
+    desk = Desk(make_app(), make_job(kind=kind, failover=True, partition=policy, replace_after_ms=60_000))
+    if kind is JobKind.TRANSIENT:
+        trigger(desk)
+    (one,) = desk.launched(desk.offer())
+    for _ in range(5):  # each answer to a reconciliation says the same again
+        desk.status(one.task_id, "TASK_UNREACHABLE")
+    assert desk.scheduler.explain("report", desk.at).reasons[0].code == "unreachable"
+    if way_out == "policy":
+        desk.settle(61_000)
+    elif way_out == "operator":
+        desk.do(ForgetTask(desk.at, one.task_id))
+    elif way_out == "back":
+        desk.status(one.task_id, "TASK_RUNNING")
+        assert desk.running() == [one.task_id]
+        return
+    else:
+        desk.status(one.task_id, "TASK_GONE_BY_OPERATOR" if way_out == "gone" else "TASK_UNKNOWN")
+    assert desk.running() == []
+    assert desk.firings()[0].shards[0].failures == 1, "one loss, however often it was told"
+    desk.at += 5_000
+    assert len(desk.launched(desk.offer(make_offer("o2", "a2")))) == 1
+
+
+@pytest.mark.parametrize("how", ["operator", "TASK_KILLED", "TASK_LOST", "TASK_FAILED", "TASK_FINISHED"])
+def test_b07_one_resident_shard_that_ended_comes_back_while_the_others_run(how: str) -> None:
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON, shard_count=3))
+    launched = desk.launched(desk.offer())
+    for one in launched:
+        desk.status(one.task_id, "TASK_RUNNING")
+    if how == "operator":
+        desk.do(KillTask(desk.at, launched[1].task_id))
+    desk.status(launched[1].task_id, "TASK_KILLED" if how == "operator" else how)
+    desk.at += 2_000
+    (again,) = desk.launched(desk.offer())
+    assert again.name == "report@-@1"
+    assert set(desk.running()) == {launched[0].task_id, again.task_id, launched[2].task_id}
 
 
 @pytest.mark.parametrize("change", ["update", "disable", "remove"])
@@ -294,6 +363,50 @@ def test_b21_a_task_asks_for_what_its_job_says_and_no_more() -> None:
     assert {share.name for share in (*launched.shares, *launched.executor.shares)} == {"cpus", "mem"}
 
 
+def test_b22_a_wide_job_takes_what_room_there_is_and_the_rest_waits_for_more() -> None:
+    desk = Desk(make_app(), make_job("wide", shard_count=10), make_job("small"))
+    trigger(desk, "wide")
+    first = desk.launched(desk.offer(make_offer("o1", "a1", cpus=5)))
+    assert [one.name for one in first] == [f"wide@-@{item}" for item in range(4)]
+    trigger(desk, "small")
+    for one in first:
+        desk.status(one.task_id, "TASK_FINISHED")
+    assert len(desk.launched(desk.offer(make_offer("o2", "a2", cpus=4)))) == 3
+    rest = desk.launched(desk.offer(make_offer("o3", "a3", cpus=5)))
+    assert [one.name for one in rest] == ["wide@-@7", "wide@-@8", "wide@-@9", "small@-@0"]
+    assert desk.scheduler.explain("wide", desk.at).waiting == 0
+
+
+def test_b23_what_starts_first_is_a_matter_of_loss_priority_and_age_and_not_of_names() -> None:
+    names = ["zz-lost", "m-urgent", "b-older", "a-newer"]
+    jobs = [make_job(name, priority=5 if "urgent" in name else 0, failover=True) for name in names]
+    desk = Desk(make_app(), *reversed(jobs))
+    trigger(desk, "zz-lost")
+    (lost,) = desk.launched(desk.offer(make_offer("o1", cpus=2)))
+    desk.status(lost.task_id, "TASK_RUNNING")
+    desk.status(lost.task_id, "TASK_LOST")
+    for name in ("b-older", "a-newer", "m-urgent"):
+        trigger(desk, name)
+    desk.at += 2_000
+    order = []
+    for number in range(4):
+        launched = desk.launched(desk.offer(make_offer(f"n{number}", f"n{number}", cpus=2)))
+        order += [one.name.partition("@")[0] for one in launched]
+    assert order == names
+
+
+def test_b24_a_firing_that_finds_the_queue_full_is_counted_and_told_of() -> None:
+    desk = Desk(make_app(), make_job(cron="* * * * * ?", misfire=True), policy=replace(POLICY, most_waiting=3))
+    for _ in range(10):
+        desk.tick(1_000)
+    assert len(desk.firings()) == 3
+    state = desk.stored.job_states["report"]
+    assert (state.skipped, "3" in state.skipped_reason) == (7, True)
+    assert sum(notice.topic is Topic.SKIPPED for notice in of(Publish, desk.all)) == 7
+    with pytest.raises(Conflict, match="wait already"):
+        trigger(desk)
+
+
 def test_b25_what_is_due_is_launched_at_that_very_instant() -> None:
     desk = Desk(make_app(), make_job(cron="0 * * * * ?"))
     due = desk.scheduler.next_firing("report")
@@ -354,6 +467,19 @@ def test_b30_an_updated_app_gets_an_executor_of_its_own() -> None:
     assert json.loads(before.executor.spec) != json.loads(after.executor.spec)
 
 
+def test_b29_an_idle_executor_gives_its_room_back() -> None:
+    desk = Desk(make_app(resources=Resources(2000, 128_000), idle_timeout_ms=30_000), make_job())
+    trigger(desk)
+    (one,) = desk.launched(desk.offer(make_offer("o1", cpus=3)))
+    assert json.loads(base64.b64decode(json.loads(one.executor.spec)["data"]))["idleTimeoutSeconds"] == 30
+    desk.status(one.task_id, "TASK_FINISHED")
+    assert desk.scheduler.cluster.claim_count() == (0, 1)
+    desk.tick(60_000)
+    desk.tick(60_001)  # it leaves by itself; nobody tells reliably
+    assert desk.scheduler.cluster.claim_count() == (0, 0)
+    assert desk.stored.executors == {}
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_b30_residents_move_to_the_new_version(restarted: bool) -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
@@ -366,6 +492,30 @@ def test_b30_residents_move_to_the_new_version(restarted: bool) -> None:
     desk.status(before.task_id, "TASK_KILLED")
     (after,) = desk.launched(desk.offer(make_offer("o2")))
     assert after.executor.id != before.executor.id
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_b31_a_framework_id_that_mesos_has_removed_is_dropped_and_what_is_needed_starts_again(restarted: bool) -> None:
+    desk = Desk(make_app(), make_job("pulse", kind=JobKind.DAEMON, shard_count=2), make_job("again", failover=True),
+                make_job("once"))  # fmt: skip
+    trigger(desk, "again")
+    trigger(desk, "once")
+    before = desk.launched(desk.offer(make_offer("o1", cpus=16)))
+    for one in before:
+        desk.status(one.task_id, "TASK_RUNNING")
+    assert of(Resubscribe, desk.do(FrameworkRemoved(desk.at, "Framework has been removed")))
+    assert (desk.stored.framework_id, desk.stored.tasks, desk.stored.executors) == ("", {}, {})
+    if restarted:
+        desk.epoch += 1
+        desk.scheduler = desk._new()
+    desk.do(Subscribed(desk.at, "framework-2"))
+    assert desk.stored.framework_id == "framework-2"
+    desk.at += 2_000
+    after = desk.launched(desk.offer(make_offer("o2", cpus=16)))
+    assert sorted(one.name for one in after) == ["again@-@0", "pulse@-@0", "pulse@-@1"]
+    for one in before:  # whatever the old framework still says starts or ends nothing
+        desk.status(one.task_id, "TASK_KILLED")
+    assert len(desk.running("pulse")) == 2
 
 
 def sizes(desk: Desk) -> dict[str, int]:

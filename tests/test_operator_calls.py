@@ -1,0 +1,176 @@
+"""What operators' calls do to what waits and runs (docs/operations.md, "Calls while things run"). No ghost returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+
+from core_world import Desk, make_app, make_job, make_offer, of
+from jobcloud.errors import Conflict, NotFound
+from jobcloud.messages import (
+    AgentLost,
+    Command,
+    Kill,
+    PutApp,
+    PutJob,
+    RemoveApp,
+    RemoveJob,
+    SetAppEnabled,
+    SetJobEnabled,
+    ShutdownExecutor,
+    Trigger,
+)
+from jobcloud.model import JobKind, ShardState
+
+CALLS: dict[str, Callable[[int], Command]] = {
+    "disable job": lambda at: SetJobEnabled(at, "report", False),
+    "disable app": lambda at: SetAppEnabled(at, "shop", False),
+    "remove job": lambda at: RemoveJob(at, "report"),
+    "remove app": lambda at: RemoveApp(at, "shop", jobs=True),
+}
+BACK: dict[str, Callable[[int], Command]] = {
+    "disable job": lambda at: SetJobEnabled(at, "report", True),
+    "disable app": lambda at: SetAppEnabled(at, "shop", True),
+}
+# What a shard does when the call comes.
+SITUATIONS = ("waits", "backs off", "is launched", "runs", "is out of reach")
+LATE = ("TASK_KILLED", "TASK_FINISHED", "TASK_FAILED", "TASK_LOST", "TASK_GONE_BY_OPERATOR")
+EACH = [*product(JobKind, SITUATIONS)]
+
+
+def prepared(kind: JobKind, situation: str) -> tuple[Desk, list[str]]:
+    """A desk with a job of two shards in a situation, and the tasks that live."""
+    desk = Desk(make_app(), make_job(kind=kind, shard_count=2, failover=True, retry_count=5))
+    if kind is JobKind.TRANSIENT:
+        desk.do(Trigger(desk.at, "report"))
+    if situation == "waits":
+        return desk, []
+    tasks = [one.task_id for one in desk.launched(desk.offer(make_offer("first", cpus=20)))]
+    if situation != "is launched":
+        for task in tasks:
+            desk.status(task, "TASK_RUNNING")
+    if situation == "backs off":
+        for task in tasks:
+            desk.status(task, "TASK_LOST")
+        tasks = []
+    if situation == "is out of reach":
+        for task in tasks:
+            desk.status(task, "TASK_UNREACHABLE")
+    return desk, tasks
+
+
+def later(desk: Desk, restarted: bool) -> list[str]:
+    """Agents go and come, time passes, there is room: what is launched."""
+    desk.do(AgentLost(desk.at, "a1"))
+    if restarted:
+        desk.restart()
+    desk.at += 3_600_000
+    return [one.task_id for one in desk.launched(desk.offer(make_offer(f"o{len(desk.all)}", "a2", cpus=64)))]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("kind", "situation"), EACH)
+def test_what_is_switched_off_or_removed_ends_and_never_comes_back(
+    kind: JobKind, situation: str, call: str, restarted: bool
+) -> None:
+    for late in LATE:
+        desk, tasks = prepared(kind, situation)
+        desk.do(CALLS[call](desk.at))
+        assert {kill.task_id for kill in of(Kill, desk.last)} == set(tasks), "what runs is asked to end, at once"
+        assert later(desk, restarted) == [], "what waited does not start any more"
+        for task in tasks:
+            desk.status(task, late)
+        assert later(desk, restarted) == [], f"nor after {late}"
+        assert desk.stored.tasks == {}
+        assert all(firing.ended_ms for firing in desk.scheduler.firings.values())
+        if "remove" in call:
+            assert (desk.scheduler.firings, desk.stored.firings, desk.stored.job_states) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("call", BACK)
+@pytest.mark.parametrize(("kind", "situation"), EACH)
+def test_what_is_switched_on_again_does_what_is_due_from_then_on_and_nothing_twice(
+    kind: JobKind, situation: str, call: str, restarted: bool
+) -> None:
+    desk, tasks = prepared(kind, situation)
+    desk.do(CALLS[call](desk.at))
+    desk.do(BACK[call](desk.at))
+    early = later(desk, restarted)
+    assert len(early) == (2 - len(tasks) if kind is JobKind.DAEMON else 0), "what ran is to be seen to end first"
+    for task in tasks:
+        desk.status(task, "TASK_KILLED")
+    started = early + later(desk, restarted)
+    assert len(started) == (2 if kind is JobKind.DAEMON else 0)
+    assert desk.running() == started
+
+
+@pytest.mark.parametrize("call", ["remove job", "remove app"])
+@pytest.mark.parametrize("kind", JobKind)
+def test_what_is_registered_again_waits_for_the_end_of_what_was_removed(kind: JobKind, call: str) -> None:
+    desk, tasks = prepared(kind, "runs")
+    desk.do(CALLS[call](desk.at))
+    if call == "remove app":
+        desk.do(PutApp(desk.at, make_app()))
+    desk.do(PutJob(desk.at, make_job(kind=kind, shard_count=2)))
+    if kind is JobKind.TRANSIENT:
+        desk.do(Trigger(desk.at, "report"))
+    assert later(desk, False) == []
+    desk.status(tasks[0], "TASK_KILLED")
+    assert later(desk, True) == []
+    desk.status(tasks[1], "TASK_LOST")
+    assert len(later(desk, False)) == 2
+
+
+def test_an_app_with_jobs_is_removed_with_them_alone_and_its_executors_are_ended() -> None:
+    desk, tasks = prepared(JobKind.TRANSIENT, "runs")
+    with pytest.raises(Conflict, match="has 1 jobs"):
+        desk.do(RemoveApp(desk.at, "shop"))
+    assert of(Kill, desk.last) == []
+    desk.do(RemoveApp(desk.at, "shop", jobs=True))
+    for task in tasks:
+        assert of(ShutdownExecutor, desk.all) == []
+        desk.status(task, "TASK_KILLED")
+    assert len(of(ShutdownExecutor, desk.all)) == 1
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_trigger_is_refused_where_it_would_not_run(call: str) -> None:
+    desk, _ = prepared(JobKind.TRANSIENT, "runs")
+    desk.do(CALLS[call](desk.at))
+    with pytest.raises(NotFound if "remove" in call else Conflict):
+        desk.do(Trigger(desk.at, "report"))
+    desk, _ = prepared(JobKind.DAEMON, "runs")
+    with pytest.raises(Conflict, match="resident"):
+        desk.do(Trigger(desk.at, "report"))
+
+
+def test_a_trigger_while_the_job_runs_waits_its_turn() -> None:
+    desk, _ = prepared(JobKind.TRANSIENT, "runs")
+    desk.do(Trigger(desk.at, "report"))
+    desk.do(Trigger(desk.at, "report"))
+    for _ in range(3):
+        assert len(desk.running()) == 2
+        for task in desk.running():
+            desk.status(task, "TASK_FINISHED")
+        desk.offer(make_offer(f"o{len(desk.all)}", "a2", cpus=64))
+    assert [firing.shards[0].state for firing in desk.firings()] == [ShardState.FINISHED] * 3
+    assert desk.running() == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_an_updated_transient_job_starts_nothing_of_the_old_configuration_any_more(
+    situation: str, restarted: bool
+) -> None:
+    desk, tasks = prepared(JobKind.TRANSIENT, situation)
+    desk.do(PutJob(desk.at, make_job(shard_count=2, failover=True, parameter="new"), replace=True))
+    assert {kill.task_id for kill in of(Kill, desk.last)} == set(tasks)
+    assert later(desk, restarted) == []
+    for task in tasks:
+        desk.status(task, "TASK_LOST")
+    assert later(desk, restarted) == []
+    assert all(firing.ended_ms for firing in desk.firings())
