@@ -185,6 +185,23 @@ def test_an_agents_address_is_written_like_a_urls(address: Json, expected: str) 
     assert read_offer(offer(url={"address": address}), OURS).address == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/slave(1)", "/slave(1)"),
+        ("/a/b.c/", "/a/b.c"),
+        ("", ""),
+        ("/", ""),
+        ("/x?y=1", ""),
+        ("//evil", ""),
+        ("@h", ""),
+    ],
+)
+def test_agents_that_share_a_port_are_told_apart_by_their_paths(path: str, expected: str) -> None:
+    url = {"address": {"ip": "10.0.0.1", "port": 5051}, "path": path}
+    assert read_offer(offer(url=url), OURS).address == "10.0.0.1:5051" + expected
+
+
 def test_a_status_is_read_with_its_data() -> None:
     status = {
         "task_id": {"value": "t"},

@@ -609,7 +609,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What an agent has free. `address` is the agent's own `host:port`."""
+    """What an agent has free. `address` is where its HTTP API is: `host:port`, and a path where it has one."""
 
     id: str
     agent_id: str

@@ -7,6 +7,7 @@ mapping writes them (bytes in base64, enums by name, 64-bit integers as numbers)
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -28,6 +29,8 @@ _UNUSABLE_DISK = frozenset(("persistence", "volume", "source"))
 # Above this a double no longer holds thousandths exactly.
 _MAX_SCALAR = 2**53 / 1000
 _MAX_PORT = 65_535
+
+_PATH = re.compile(r"(/[A-Za-z0-9().~_-]+)+")
 
 _canonical = msgspec.json.Encoder(order="deterministic")
 
@@ -67,7 +70,7 @@ def read_offer(offer: Json, roles: tuple[str, ...]) -> Offer:
         id=offer["id"]["value"],
         agent_id=offer["agent_id"]["value"],
         hostname=hostname,
-        address=_agent_address(offer.get("url", {}).get("address", {}), hostname),
+        address=_agent_address(offer.get("url", {}), hostname),
         shares=tuple(share for share in shares if share is not None),
         attributes=tuple(_attributes(offer.get("attributes", ()))),
         unavailable=_window(offer["unavailability"]) if "unavailability" in offer else None,
@@ -84,11 +87,13 @@ def _window(unavailability: Json) -> Window:
     return Window(start // 1_000_000, (start + duration) // 1_000_000 if duration else 0)
 
 
-def _agent_address(address: Json, hostname: str) -> str:
+def _agent_address(url: Json, hostname: str) -> str:
+    """Host, port and path of the agent's HTTP API: several agents may share one port."""
+    address, path = url.get("address", {}), url.get("path", "").rstrip("/")
     port = address.get("port")
     # The name an agent goes by need not be known to our resolver.
     host = address.get("ip") or address.get("hostname") or hostname
-    return f"{bracketed(host)}:{port}" if host and port else ""
+    return f"{bracketed(host)}:{port}{path if _PATH.fullmatch(path) else ''}" if host and port else ""
 
 
 def bracketed(host: str) -> str:
