@@ -84,7 +84,7 @@ def test_a_child_that_hops_from_process_to_process_is_caught(agent: FakeAgent, s
     assert not living_in(executor.sandbox / "app")
 
 
-FLOOD = 300 << 20
+FLOOD = 64 << 20
 
 
 @pytest.mark.parametrize("how", ["shared", "process", "script"])
@@ -145,6 +145,49 @@ def test_files_that_may_not_grow_cost_output_and_nothing_else(agent: FakeAgent, 
         assert agent.end(task).state == "TASK_FINISHED"
         assert 0 < len(executor.output(task)) <= 64 * 1024
     assert executor.process.poll() is None
+
+
+def open_files_of(executor: ExecutorProcess) -> int:
+    return len(os.listdir(f"/proc/{executor.process.pid}/fd"))
+
+
+WAITING = "sh -c 'until test -e go; do sleep 0.02; done'"
+
+
+def test_a_daemon_takes_as_many_descriptors_as_it_may_and_gives_its_children_what_it_had(
+    agent: FakeAgent, start: Start, tmp_path: Path
+) -> None:
+    executor = start(python=limited(tmp_path, "ulimit -S -n 64"))
+    agent.launch("s0", jobType="SCRIPT", scriptCommandLine="sh -c 'ulimit -n'")
+    agent.end("s0")
+    assert executor.output("s0") == "64\n"
+    wait_until(lambda: open_files_of(executor) < 64, "its output is closed")
+    before = open_files_of(executor)
+    tasks = [agent.launch(f"s{number}", jobType="SCRIPT", scriptCommandLine=WAITING) for number in range(1, 41)]
+    wait_until(lambda: open_files_of(executor) > 64, "all of them run")
+    (executor.sandbox / "app" / "go").touch()
+    assert {agent.end(task).state for task in tasks} == {"TASK_FINISHED"}
+    wait_until(lambda: open_files_of(executor) <= before, "nothing of them stays open")
+
+
+def test_a_run_for_which_no_descriptor_is_left_is_not_to_blame(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+    executor = start(python=limited(tmp_path, "ulimit -n 40"))
+    agent.launch("t0", jobClass="shop.jobs:works_on")
+    assert agent.end("t0").state == "TASK_FINISHED"
+    before = open_files_of(executor)
+    kinds: list[dict[str, object]] = [
+        {"jobType": "SCRIPT", "scriptCommandLine": WAITING},
+        {"jobClass": "shop.jobs:until_file", "parameter": "go", "isolation": "process"},
+    ]
+    tasks = [agent.launch(f"t{number}", **kinds[number % 2]) for number in range(1, 25)]
+    wait_until(lambda: any(agent.states(task)[-1:] == ["TASK_FAILED"] for task in tasks), "there is no more room")
+    (executor.sandbox / "app" / "go").touch()
+    ends = [agent.end(task) for task in tasks]
+    assert {(end.state, end.cause) for end in ends} == {("TASK_FINISHED", None), ("TASK_FAILED", "worker_lost")}
+    assert "Too many open files" in next(end.message for end in ends if end.cause)
+    wait_until(lambda: open_files_of(executor) <= before, "nothing of them stays open")
+    agent.launch("last", jobClass="shop.jobs:works_on", isolation="process")
+    assert agent.end("last").state == "TASK_FINISHED"
 
 
 @pytest.fixture
@@ -290,6 +333,33 @@ def test_a_worker_that_never_answers_as_it_should_is_lost_with_the_reason(
     assert not living_in(executor.sandbox / "app")
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine="true")
     assert agent.end("s1").state == "TASK_FINISHED"
+
+
+RESULT = """
+import json, os, sys, time
+say = lambda **message: os.write(int(sys.argv[-1]), json.dumps(message).encode() + bytes([10]))
+lines = os.fdopen(int(sys.argv[-2]))
+for order in map(json.loads, lines):
+    if order["type"] == "hello":
+        say(type="ready", protocol=2)
+    elif order["type"] == "run":
+        ids = {"task": order["task"], "run": order["run"]}
+        end = {"state": "finished", "cause": None, "message": "", "exitCode": None}
+        say(type="started", **ids)
+        say(type="ended", **ids, **end, result=eval(order["context"]["shardingParameter"]))
+"""
+
+
+def test_results_of_another_worker_are_held_to_the_same_limits(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(RESULT)
+    agent.executor_data = app_payload(PACKAGE, workerCommand=f"{sys.executable} {tmp_path / 'worker.py'}")
+    start()
+    results = {"[1]": [1], "float('nan')": None, "'x' * 5000": None, "[" * 40 + "]" * 40: None}
+    for number, (result, kept) in enumerate(results.items()):
+        agent.launch(f"t{number}", jobClass="any:thing", parameter=result)
+        end = agent.end(f"t{number}")
+        assert (end.state, end.data.get("result")) == ("TASK_FINISHED", kept)
+        assert ("dropped" in end.message) == (kept is None)
 
 
 def test_a_worker_that_never_answers_at_all_is_ended_by_the_time_limit_of_a_kill(

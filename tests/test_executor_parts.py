@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import io
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,8 +21,8 @@ from hypothesis import strategies as st
 from jobcloud.executor import bundle, output
 from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger
 from jobcloud.executor.loop import Loop
-from jobcloud.executor.outcomes import MESSAGE_CHARS, cut
-from jobcloud.executor.output import RotatingLog, TaskFolders, rotated, task_folder
+from jobcloud.executor.outcomes import MESSAGE_CHARS, cut, small
+from jobcloud.executor.output import Pump, RotatingLog, TaskFolders, rotated, task_folder
 from jobcloud.executor.resident import LATE_MS, Resident
 from jobcloud.executor.settings import SettingsError, read_settings
 
@@ -275,3 +279,76 @@ def test_timers_that_were_cancelled_do_not_pile_up_and_the_others_still_fire() -
     loop.later(0.001, lambda: loop.stop(0))
     assert loop.run() == 0
     assert fired == list(range(20))
+
+
+def test_a_timer_in_the_far_future_holds_up_nothing() -> None:
+    loop = Loop()
+    loop.later(1e18, lambda: loop.stop(1))
+    threading.Timer(0.01, loop.post, (loop.stop, 7)).start()
+    assert loop.run() == 7
+
+
+def test_a_log_that_has_ended_takes_no_more_and_keeps_no_file_open(tmp_path: Path) -> None:
+    log = RotatingLog(str(tmp_path / "stdout"))
+    assert log.write(b"before")
+    log.close()
+    assert log.write(b" and after")
+    log.end()
+    assert not log.write(b"too late")
+    assert (tmp_path / "stdout").read_bytes() == b"before and after"
+    assert not [entry for entry in os.listdir("/proc/self/fd") if _leads_to(entry, tmp_path / "stdout")]
+
+
+def _leads_to(descriptor: str, path: Path) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}") == str(path)
+    except FileNotFoundError:
+        return False
+
+
+class _Fickle(dict):  # type: ignore[type-arg]
+    def items(self) -> Any:
+        self["looks"] = self.get("looks", 0) + 1
+        return super().items()
+
+
+@pytest.mark.parametrize(
+    ("value", "kept", "says"),
+    [
+        (None, None, ""),
+        ({"a": [1, 2.5, None, True, "\u00fc"]}, {"a": [1, 2.5, None, True, "\u00fc"]}, ""),
+        (("a", "b"), ["a", "b"], ""),
+        ({1: 2}, {"1": 2}, ""),
+        ("x" * 3_998, "x" * 3_998, ""),
+        ("x" * 3_999, None, "more than 4000 bytes"),
+        (b"x", None, "no JSON"),
+        (float("nan"), None, "no JSON"),
+        ({1, 2}, None, "no JSON"),
+        (functools.reduce(lambda inner, _: [inner], range(33), 0), None, "more than 32 levels"),
+        (functools.reduce(lambda inner, _: [inner], range(100_000), 0), None, "dropped"),
+        (_Fickle(looks=0), {"looks": 1}, ""),
+    ],
+)
+def test_a_result_is_what_json_makes_of_it_or_is_dropped(value: Any, kept: Any, says: str) -> None:
+    found, note = small(value)
+    assert found == kept
+    assert says in note
+    assert bool(says) == bool(note)
+
+
+def test_where_no_descriptor_is_left_nothing_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pump = Pump(lambda *_: None)
+    pipe, made = os.pipe, []
+
+    def one_pipe() -> tuple[int, int]:
+        if made:
+            raise OSError(errno.EMFILE, "Too many open files")
+        made.append(pipe())
+        return made[0]
+
+    monkeypatch.setattr(os, "pipe", one_pipe)
+    with pytest.raises(OSError, match="Too many open files"):
+        pump.attach(RotatingLog(str(tmp_path / "stdout")), RotatingLog(str(tmp_path / "stderr")))
+    for descriptor in made[0]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)

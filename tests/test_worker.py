@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from executor_kit import app_files, needs_jdk, task_payload, wait_until
 from jobcloud.executor import protocol
+from jobcloud.executor.worker import Worker
 from jobcloud.executor.workers import python_worker
 
 JAVA_WORKER = Path(__file__).parent.parent / "examples" / "java-worker" / "worker"
@@ -314,7 +316,7 @@ def test_messages_come_out_as_they_went_in_whatever_the_pieces(tasks: list[str],
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_message_are_a_protocol_error(line: bytes) -> None:
     with pytest.raises(protocol.ProtocolError):
-        protocol.LineReader(protocol.FROM_WORKER).feed(line + b"\n")
+        list(protocol.LineReader(protocol.FROM_WORKER).feed(line + b"\n"))
 
 
 @pytest.mark.parametrize(
@@ -326,6 +328,11 @@ def test_bytes_that_are_no_message_are_a_protocol_error(line: bytes) -> None:
         b'{"type":["started"]}',
         b'{"type":"cancel","task":"x"}',
         b"[" * 100_000,
+        b'{"type":"progress","task":"t","run":1,"done":NaN,"total":null}',
+        b'{"type":"progress","task":"t","run":1,"done":1,"total":1e999}',
+        b'{"type":"progress","task":"t","run":1,"done":1' + b"0" * 400 + b',"total":null}',
+        b'{"type":"progress","task":"t","run":1,"done":true,"total":null}',
+        b'{"type":"ended","task":"t","run":1,"state":"failed","cause":null,"message":"","exitCode":true,"result":1}',
     ],
 )
 def test_messages_of_the_wrong_shape_are_a_protocol_error(line: bytes) -> None:
@@ -336,8 +343,33 @@ def test_messages_of_the_wrong_shape_are_a_protocol_error(line: bytes) -> None:
 def test_a_line_without_end_is_a_protocol_error() -> None:
     reader = protocol.LineReader(protocol.FROM_WORKER)
     for _ in range(10):
-        assert reader.feed(b"x" * 100_000) == []
+        assert not list(reader.feed(b"x" * 100_000))
     with pytest.raises(protocol.ProtocolError, match="over the limit"):
-        reader.feed(b"x" * 100_000)
+        list(reader.feed(b"x" * 100_000))
+
+
+def test_what_a_worker_said_before_nonsense_still_counts() -> None:
+    heard = []
+    with pytest.raises(protocol.ProtocolError):
+        heard.extend(protocol.LineReader(protocol.FROM_WORKER).feed(b'{"type":"ready","protocol":2}\nnonsense\n'))
+    assert heard == [{"type": "ready", "protocol": 2}]
+
+
+def test_a_shard_for_which_there_is_no_thread_is_not_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    orders, to_worker = os.pipe()
+    answers, from_worker = os.pipe()
+    facts = {"runId": "r", "attempt": 1, "fence": 1, "fireTime": None}
+    run = {"type": "run", "task": "t1", "run": 1, "job": {}, "context": {}, "facts": facts}
+    os.write(to_worker, protocol.encode(run) + protocol.encode({"type": "stop"}))
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert Worker(orders, from_worker).run() == 0
+    (end,) = protocol.LineReader(protocol.FROM_WORKER).feed(os.read(answers, 1 << 16))
+    assert (end["state"], end["cause"]) == ("failed", "worker_lost")
+    assert "can't start new thread" in end["message"]
+    for descriptor in (orders, to_worker, answers, from_worker):
+        os.close(descriptor)
     with pytest.raises(protocol.ProtocolError, match="over the limit"):
         protocol.encode({"type": "cancel", "task": "x" * protocol.MAX_LINE_BYTES})

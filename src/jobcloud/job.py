@@ -14,9 +14,11 @@ from __future__ import annotations
 import abc
 import inspect
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any, Awaitable, Callable, Dict, Iterable, Mapping, Optional, Protocol, Sequence, TypeVar, Union
+
+# Progress beyond this is no number in other languages.
+_LARGEST = 10.0**308
 
 
 class JobLogger(Protocol):
@@ -88,7 +90,7 @@ class ShardingContext:
         Raises ValueError where a number is negative or none.
         """
         for number in (done, 0 if total is None else total):
-            if not isinstance(number, (int, float)) or not 0 <= number < math.inf:
+            if not isinstance(number, (int, float)) or not 0 <= number < _LARGEST:
                 raise ValueError(f"progress({done!r}, {total!r}): give numbers from 0 on")
         self.on_progress(done, total)
 

@@ -23,7 +23,7 @@ from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, describe, failed, killed
 from jobcloud.executor.output import Pump, TaskFolders
 from jobcloud.executor.payload import AppPayload, PayloadError, TaskPayload, read_app, read_task
-from jobcloud.executor.processes import Children, become_subreaper, share_one_heap, start_warden
+from jobcloud.executor.processes import Children, become_subreaper, share_one_heap, start_warden, take_open_files
 from jobcloud.executor.resident import Resident, resident
 from jobcloud.executor.runs import LOADING, Run, Runner
 from jobcloud.executor.scripts import Scripts
@@ -561,11 +561,12 @@ def _now_ms() -> int:
 def serve(settings: Settings) -> int:
     """Run the executor; its exit code. Belongs in a process's main thread."""
     share_one_heap()
+    open_files = take_open_files()
     become_subreaper()
     family = uuids.uuid4().hex
     warden = start_warden(family)
     loop = Loop()
-    executor = Executor(settings, loop, Children(loop.post, family, warden))
+    executor = Executor(settings, loop, Children(loop.post, family, warden, open_files))
     names: List[signal.Signals] = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     for number in names:
         signal.signal(number, lambda *_: loop.post(executor.shutdown, "a signal asked for it", 0))

@@ -22,6 +22,7 @@ def log(text: str) -> None:
 
 # Cancelled timers are thrown out when there are so many: each update of a task leaves one behind.
 _CROWDED = 1_000
+_LONGEST_WAIT_S = 3_600.0
 
 
 class Timer:
@@ -74,7 +75,8 @@ class Loop:
     def _patience(self) -> Optional[float]:
         while self._timers and self._timers[0][2].call is None:
             heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        # However far away: a queue can only wait so long.
+        return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_WAIT_S) if self._timers else None
 
     def _fire_timers(self) -> None:
         now = time.monotonic()

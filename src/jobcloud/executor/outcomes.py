@@ -6,10 +6,11 @@ import json
 import traceback
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 MESSAGE_CHARS = 4000
-RESULT_BYTES = 4000
+RESULT_BYTES, RESULT_LEVELS = 4000, 32
+_TOO_LARGE = f"the result was dropped: more than {RESULT_BYTES} bytes of JSON"
 _OURS = ("jobcloud.", "importlib", "_frozen_importlib")
 
 
@@ -68,6 +69,32 @@ def failed(cause: Cause, message: str, exit_code: Optional[int] = None) -> Outco
 
 def killed(cause: Cause = Cause.KILLED, message: str = "", exit_code: Optional[int] = None) -> Outcome:
     return Outcome(State.KILLED, cause, cut(message), exit_code)
+
+
+def small(result: Any) -> Tuple[Any, str]:
+    """(the result as JSON gives it back, a note where it cannot be kept). The result itself may change meanwhile."""
+    if result is None:
+        return None, ""
+    if isinstance(result, (str, bytes)) and len(result) > RESULT_BYTES:
+        return None, _TOO_LARGE
+    try:
+        pieces, size = [], 0
+        for piece in json.JSONEncoder(allow_nan=False).iterencode(result):
+            pieces.append(piece)
+            size += len(piece)
+            if size > RESULT_BYTES:
+                return None, _TOO_LARGE
+        kept = json.loads("".join(pieces))
+    except Exception as error:
+        return None, f"the result was dropped: no JSON: {cut(str(error), 200)}"
+    if not _is_flat(kept, RESULT_LEVELS):
+        return None, f"the result was dropped: more than {RESULT_LEVELS} levels of JSON"
+    return kept, ""
+
+
+def _is_flat(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels >= 0 and all(_is_flat(one, levels - 1) for one in inner)
 
 
 def cut(text: str, limit: int = MESSAGE_CHARS) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import os
 import re
 import selectors
@@ -10,7 +12,7 @@ import shutil
 import threading
 import traceback
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from jobcloud.executor.loop import log
 
@@ -45,30 +47,46 @@ class RotatingLog:
         self._path, self._limit = path, limit
         self._lock = threading.Lock()
         self._descriptor: Optional[int] = None
+        self._ended = False
         self._size = 0
         self._before = 0
         self._tail = b""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
+        """False after end(): nothing was written."""
         with self._lock:
+            if self._ended:
+                return False
             self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+            left = memoryview(data)
             try:
-                while data:
-                    data = data[self._write_some(data) :]
+                while left:
+                    left = left[self._write_some(left) :]
             except OSError:
-                return
+                pass
+            return True
 
     def tail(self) -> str:
         """The last of what was written, as text."""
         return self._tail.decode("utf-8", "replace")
 
     def close(self) -> None:
+        """The next write opens it again."""
         with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            self._close()
 
-    def _write_some(self, data: bytes) -> int:
+    def end(self) -> None:
+        """For good."""
+        with self._lock:
+            self._ended = True
+            self._close()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write_some(self, data: memoryview) -> int:
         if self._descriptor is None:
             self._descriptor = self._open()
         if self._size >= self._limit:
@@ -87,8 +105,7 @@ class RotatingLog:
     def _rotate(self) -> None:
         """One rename: a reader sees the bytes in the old place or in the new one."""
         assert self._descriptor is not None
-        os.close(self._descriptor)
-        self._descriptor = None
+        self._close()
         previous, now = self._before, self._before + self._size
         os.replace(self._path, f"{self._path}.{now}")
         if previous:
@@ -141,12 +158,19 @@ class Pump:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         threading.Thread(target=self._run, name="pump", daemon=True).start()
 
-    def attach(self, file: RotatingLog) -> Tuple[int, int]:
-        """(the pipe's end to write to, the ticket for `finish`)."""
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        self._order(lambda: self._open(read, file))
-        return write, read
+    def attach(self, *files: RotatingLog) -> Tuple[List[int], Tuple[int, ...]]:
+        """(the pipes' ends to write to, the tickets for `finish`), one for each log. Raises OSError."""
+        pipes: List[Tuple[int, int]] = []
+        try:
+            pipes.extend(os.pipe() for _ in files)
+        except OSError:
+            for descriptor in itertools.chain(*pipes):
+                os.close(descriptor)
+            raise
+        for (read, _), file in zip(pipes, files):  # noqa: B905 - `strict` is of 3.10
+            os.set_blocking(read, False)
+            self._order(functools.partial(self._open, read, file))
+        return [write for _, write in pipes], tuple(read for read, _ in pipes)
 
     def finish(self, tickets: Tuple[int, ...], then: Callable[..., None], *args: Any) -> None:
         """Carry what is in the pipes, close them though someone may hold their other ends, then post `then`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -25,6 +26,10 @@ MARK = "JOBCLOUD_PROCESS"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # Source: glibc, malloc.h; the parameter of mallopt(3).
 _M_ARENA_MAX = -8
+# Each run takes the daemon a few descriptors: more than this it does not need.
+_MOST_FILES = 65_536
+# What says that the machine has no room for a further process, and nothing about the program.
+_SCARCE = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _SWEEPS = 50
 # A look at all of /proc takes a while: what forks and ends meanwhile may be missed once.
 _LOOKS_IN_VAIN = 3
@@ -55,6 +60,20 @@ def share_one_heap() -> None:
     in one and freed in another leaves holes, and memory rises for as long as tasks come. Elsewhere nothing happens."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def take_open_files() -> Tuple[int, int]:
+    """Let this process have as many descriptors as it may. Gives the limits it had, which children get back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return soft, hard
+
+
+def is_scarce(error: Exception) -> bool:
+    """Whether a process could not be started for want of something that others have taken."""
+    return isinstance(error, OSError) and error.errno in _SCARCE
 
 
 def _die_with_parent() -> None:
@@ -161,8 +180,9 @@ class Children:
     `on_exit` gets the exit code, or minus the signal, by way of `post`, once the whole process group is dead.
     """
 
-    def __init__(self, post: Callable[..., None], family: str, warden: int) -> None:
+    def __init__(self, post: Callable[..., None], family: str, warden: int, open_files: Tuple[int, int]) -> None:
         self._post, self._family, self._warden = post, family, warden
+        self._inherited = [(resource.RLIMIT_NOFILE, open_files)]
         self._lock = threading.Lock()
         self._children: Dict[int, Child] = {}
         self._started = threading.Event()
@@ -184,7 +204,7 @@ class Children:
         """Raises OSError where the program cannot be started."""
         self._marks += 1
         mark = f"{self._family}.{self._marks}."
-        prepare = _before_exec(limits.table())
+        prepare = _before_exec([*self._inherited, *limits.table()])
         # The reaper must not meet a child that is not in the table yet.
         with self._lock:
             process = subprocess.Popen(

@@ -7,16 +7,19 @@ checks the shape of what it reads; what breaks the protocol ends the worker, nev
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, Mapping, Tuple
 
 VERSION = 2
 MAX_LINE_BYTES = 1 << 20
+_TOO_LONG = f"a line is over the limit of {MAX_LINE_BYTES} bytes"
 
 Message = Dict[str, Any]
 Shape = Mapping[str, Tuple[type, ...]]
 
 _TEXT, _NUMBER, _OBJECT = (str,), (int,), (dict,)
 _ANY = (object,)
+# Below the largest double.
+_LARGEST = 10.0**308
 
 # By message type: its fields. Fields not named here are allowed and ignored, so that either side may know more.
 TO_WORKER: Mapping[str, Shape] = {
@@ -84,7 +87,7 @@ def decode(line: bytes, shapes: Mapping[str, Shape]) -> Message:
         raise ProtocolError(f"no message known here: {_shown(line)}")
     for name, types in shape.items():
         value = message.get(name)
-        if not isinstance(value, types) or (isinstance(value, bool) and types is _NUMBER):
+        if not isinstance(value, types) or not (types is _ANY or _is_plain(value)):
             raise ProtocolError(f"'{name}' is missing or wrong in {_shown(line)}")
     return message  # type: ignore[no-any-return]
 
@@ -96,12 +99,23 @@ class LineReader:
         self._shapes = shapes
         self._rest = b""
 
-    def feed(self, data: bytes) -> List[Message]:
-        """The messages that `data` completes. Raises ProtocolError; nothing read after that can be trusted."""
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """The messages that `data` completes, one by one: what came before nonsense still counts.
+
+        Raises ProtocolError; nothing read after that can be trusted.
+        """
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_LINE_BYTES or any(len(line) >= MAX_LINE_BYTES for line in lines):
-            raise ProtocolError(f"a line is over the limit of {MAX_LINE_BYTES} bytes")
-        return [decode(line, self._shapes) for line in lines]
+        for line in lines:
+            if len(line) >= MAX_LINE_BYTES:
+                raise ProtocolError(_TOO_LONG)
+            yield decode(line, self._shapes)
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise ProtocolError(_TOO_LONG)
+
+
+def _is_plain(value: Any) -> bool:
+    """No truth value for a number, and no number that other languages cannot hold."""
+    return not isinstance(value, bool) and (not isinstance(value, (int, float)) or abs(value) < _LARGEST)
 
 
 def _shown(line: bytes) -> str:

@@ -15,7 +15,7 @@ from jobcloud.executor.loop import Loop, Timer
 from jobcloud.executor.outcomes import Cause, Outcome, State, failed, killed
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
 from jobcloud.executor.payload import sharding_context
-from jobcloud.executor.processes import Child, Children, describe_exit, own_program
+from jobcloud.executor.processes import Child, Children, describe_exit, is_scarce, own_program
 from jobcloud.executor.runs import LOADING, Run
 from jobcloud.job import ShardingContext
 
@@ -23,7 +23,7 @@ from jobcloud.job import ShardingContext
 @dataclass(eq=False)
 class _Script:
     child: Child
-    tickets: Tuple[int, int]
+    tickets: Tuple[int, ...]
     errors: RotatingLog
     timer: Optional[Timer] = None
 
@@ -47,7 +47,11 @@ class Scripts:
         more = {} if run.payload.http is None else {http_job.VARIABLE: json.dumps(run.payload.http)}
         folder = self._folders.path(run.task_id)
         output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
-        (stdout, out_ticket), (stderr, err_ticket) = self._pump.attach(output), self._pump.attach(errors)
+        try:
+            (stdout, stderr), tickets = self._pump.attach(output, errors)
+        except OSError as error:
+            run.on_ended(run, _not_started(argv, error))
+            return
         try:
             child = self._children.spawn(
                 argv,
@@ -59,14 +63,15 @@ class Scripts:
                 on_exit=lambda code: self._on_exit(run, code),
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            self._pump.finish(
-                (out_ticket, err_ticket), run.on_ended, run, failed(Cause.COMMAND, self._why_not(argv, error))
+            refusal = (
+                _not_started(argv, error) if is_scarce(error) else failed(Cause.COMMAND, self._why_not(argv, error))
             )
+            self._pump.finish(tickets, run.on_ended, run, refusal)
             return
         finally:
             os.close(stdout)
             os.close(stderr)
-        self._running[run] = _Script(child, (out_ticket, err_ticket), errors)
+        self._running[run] = _Script(child, tickets, errors)
         run.on_started(run)
 
     def kill(self, run: Run, grace_s: float) -> None:
@@ -104,6 +109,11 @@ class Scripts:
                 f"; in the package, so write './{argv[0]}'" if inside else "; neither in PATH nor in the package"
             )
         return text
+
+
+def _not_started(argv: List[str], error: Exception) -> Outcome:
+    """The agent has no room for it now; the job is not to blame."""
+    return failed(Cause.WORKER_LOST, f"cannot start {argv[0]!r}: {error}")
 
 
 def environment(context: ShardingContext) -> Dict[str, str]:

@@ -10,7 +10,6 @@ import contextvars
 import faulthandler
 import functools
 import io
-import json
 import logging
 import os
 import signal
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional
 
 from jobcloud.executor import plugins, protocol
 from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_job
-from jobcloud.executor.outcomes import RESULT_BYTES, Cause, cut, describe
+from jobcloud.executor.outcomes import Cause, cut, describe, small
 from jobcloud.executor.output import RotatingLog, TaskFolders
 from jobcloud.executor.payload import firing_context, sharding_context
 from jobcloud.executor.plugins import ListenerError, Plugins
@@ -103,9 +102,7 @@ class Worker:
         if kind == "hello":
             self._settle(message)
         elif kind in ("run", "load", "listen"):
-            shard = _Shard(message["run"])
-            self._shards[message["task"]] = shard
-            threading.Thread(target=self._run_shard, args=(message, shard), name=message["task"], daemon=True).start()
+            self._begin(message)
         elif kind == "warm":
             threading.Thread(target=self._warm, args=(message["contexts"],), name="warm", daemon=True).start()
         elif kind == "cancel":
@@ -113,6 +110,16 @@ class Worker:
                 self._shards[message["task"]].ask_to_stop()
         else:
             self._kept.pop(message["task"], None)
+
+    def _begin(self, message: protocol.Message) -> None:
+        task = message["task"]
+        self._shards[task] = shard = _Shard(message["run"])
+        try:
+            threading.Thread(target=self._run_shard, args=(message, shard), name=task, daemon=True).start()
+        except RuntimeError as error:
+            # The machine gives no further thread: that is not this shard's fault, and no reason to lose the others.
+            del self._shards[task]
+            self._end(task, shard, ("failed", Cause.WORKER_LOST, f"the worker cannot run it: {error}", None, None))
 
     def _settle(self, hello: protocol.Message) -> None:
         if hello["protocol"] != protocol.VERSION:
@@ -144,23 +151,23 @@ class Worker:
         _logs.set(logs)
         self._say({"type": "started", "task": task, "run": shard.run})
         try:
-            state, cause, text, exit_code, result = self._outcome(message, shard)
-        except BaseException as error:
-            state, cause, text, exit_code, result = _failure(error)
+            end = self._outcome(message, shard)
+        except BaseException as error:  # in telling of one; the shard must end whatever happens
+            end = "failed", Cause.EXCEPTION, f"the job's error cannot be told: {type(error).__name__}", None, None
         if os.getpid() != self._pid:
             # A child that the job forked and let run out of it: only its parent speaks for the shard.
+            state, _, _, exit_code, _ = end
             os._exit(exit_code or int(state != "finished"))
         for file in logs or ():
-            file.close()
+            file.end()
         self._shards.pop(task, None)
-        end = {
-            "state": state,
-            "cause": cause.value if cause else None,
-            "message": text,
-            "exitCode": exit_code,
-            "result": result,
-        }
-        self._say({"type": "ended", "task": task, "run": shard.run, **end})
+        self._end(task, shard, end)
+
+    def _end(self, task: str, shard: _Shard, end: _End) -> None:
+        state, cause, text, exit_code, result = end
+        told = {"state": state, "cause": cause.value if cause else None, "message": text}
+        ids = {"type": "ended", "task": task, "run": shard.run}
+        self._say({**ids, **told, "exitCode": exit_code, "result": result})
 
     def _shard_logs(self, task: str) -> Optional[_Logs]:
         if self._folders is None:
@@ -202,7 +209,7 @@ class Worker:
             perform, job, ctx, streaming=bool(description.get("streamingProcess")), complete=complete
         )
         try:
-            result, note = _small(
+            result, note = small(
                 plugins.around(listeners, ctx, run, functools.partial(settled, complete=complete))
                 if listeners
                 else run()
@@ -265,7 +272,8 @@ def _failure(error: BaseException) -> _End:
     if isinstance(error, ListenerError):
         return "failed", Cause.LISTENER, cut(str(error)), None, None
     if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        # As the kernel keeps it of a process.
+        code = int(error.code) & 0xFF if isinstance(error.code, int) else int(error.code is not None)
         if code == 0:
             return "finished", None, "", None, None
         return "failed", Cause.EXIT_CODE, describe(error), code, None
@@ -281,23 +289,6 @@ def _failure(error: BaseException) -> _End:
     return "failed", cause, describe(error), None, None
 
 
-def _small(result: Any) -> Tuple[Any, str]:
-    """(the result as it can be kept, a note where it cannot)."""
-    if result is None:
-        return None, ""
-    if isinstance(result, (str, bytes)) and len(result) > RESULT_BYTES:
-        return None, f"the result was dropped: more than {RESULT_BYTES} bytes"
-    try:
-        size = 0
-        for piece in json.JSONEncoder(allow_nan=False).iterencode(result):
-            size += len(piece)
-            if size > RESULT_BYTES:
-                return None, f"the result was dropped: more than {RESULT_BYTES} bytes of JSON"
-    except Exception as error:
-        return None, f"the result was dropped: no JSON: {cut(str(error), 200)}"
-    return result, ""
-
-
 class _ShardBytes(io.BufferedIOBase):
     """Binary output that goes where the thread's shard logs, else to the descriptor the worker was started with."""
 
@@ -310,9 +301,8 @@ class _ShardBytes(io.BufferedIOBase):
     def write(self, data: Any) -> int:
         raw = bytes(data)
         logs = _logs.get()
-        if logs is not None:
-            logs[self._which].write(raw)
-        else:
+        # What a shard has left running may go on printing after its end.
+        if logs is None or not logs[self._which].write(raw):
             self._write_own(raw)
         return len(raw)
 

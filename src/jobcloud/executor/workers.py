@@ -7,6 +7,8 @@ A job with isolation "process" has a worker for each shard, which leaves with it
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import queue
 import signal
@@ -19,10 +21,10 @@ from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence
 
 from jobcloud.executor import protocol
 from jobcloud.executor.loop import Loop, Timer, log
-from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed
+from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed, small
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
 from jobcloud.executor.payload import AppPayload
-from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, own_program
+from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, is_scarce, own_program
 from jobcloud.executor.runs import LOADING, Run
 
 READY_WITHIN_S = 60.0
@@ -67,7 +69,7 @@ class _Worker:
         self.ending: Set[str] = set()
         self.output, self.errors = output, errors
         self.outbox: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
-        self.tickets: Tuple[int, int] = (-1, -1)
+        self.tickets: Tuple[int, ...] = ()
         self.child: Optional[Child] = None
 
 
@@ -169,7 +171,7 @@ class Workers:
             run.on_ended(run, failed(Cause.PAYLOAD, f"the task's data is too large: {error}"))
             return
         except (OSError, subprocess.SubprocessError) as error:
-            cause = Cause.COMMAND if self._app.worker else Cause.WORKER_LOST
+            cause = Cause.COMMAND if self._app.worker and not is_scarce(error) else Cause.WORKER_LOST
             run.on_ended(run, failed(cause, f"cannot start a worker: {error}"))
             return
         worker.runs[run.task_id] = run
@@ -226,8 +228,8 @@ class Workers:
     def _start_worker(self, worker: _Worker, folders: str, limits: Rlimits) -> _Worker:
         orders, answers = self._spawn(worker, limits)
         self._all.add(worker)
-        for target, args in ((_write_lines, (orders, worker.outbox)), (self._read_lines, (worker, answers))):
-            threading.Thread(target=target, args=args, name="worker-lines", daemon=True).start()
+        self._start_thread(worker, orders, _write_lines, orders, worker.outbox)
+        self._start_thread(worker, answers, self._read_lines, worker, answers)
         app = self._app
         hello = {"type": "hello", "protocol": protocol.VERSION, "appName": app.app_name, "appVersion": app.app_version}
         self._say(worker, {**hello, "directory": self._directory, "libraries": self._libraries, "tasks": folders})
@@ -239,33 +241,35 @@ class Workers:
         )
         return worker
 
-    def _spawn(self, worker: _Worker, limits: Rlimits) -> Tuple[int, int]:
-        """Our ends of the pipes: (orders, answers). Raises OSError or SubprocessError."""
-        stdout, out_ticket = self._pump.attach(worker.output)
-        stderr, err_ticket = self._pump.attach(worker.errors)
-        worker.tickets = (out_ticket, err_ticket)
-        orders_read, orders_write = os.pipe()
-        answers_read, answers_write = os.pipe()
+    def _start_thread(self, worker: _Worker, descriptor: int, target: Callable[..., None], *args: Any) -> None:
+        """Raises OSError where the machine gives no further thread; the worker is ended then."""
         try:
+            threading.Thread(target=target, args=args, name="worker-lines", daemon=True).start()
+        except RuntimeError as error:
+            os.close(descriptor)
+            self._kill_worker(worker, str(error))
+            raise OSError(errno.EAGAIN, str(error)) from error
+
+    def _spawn(self, worker: _Worker, limits: Rlimits) -> Tuple[int, int]:
+        """Our ends of the pipes: (orders, answers). Raises OSError or SubprocessError, and then none is open."""
+        with contextlib.ExitStack() as given_away, contextlib.ExitStack() as ours:
+            (stdout, stderr), worker.tickets = self._pump.attach(worker.output, worker.errors)
+            ours.callback(self._pump.finish, worker.tickets, lambda: None)
+            for descriptor in (stdout, stderr):
+                given_away.callback(os.close, descriptor)
+            orders, answers = _pipe(given_away, ours), _pipe(ours, given_away)
             worker.child = self._children.spawn(
-                [*self._command, str(orders_read), str(answers_write)],
+                [*self._command, str(orders[0]), str(answers[1])],
                 cwd=self._directory,
                 env=self._env,
                 stdout=stdout,
                 stderr=stderr,
-                pass_fds=(orders_read, answers_write),
+                pass_fds=(orders[0], answers[1]),
                 limits=limits,
                 on_exit=lambda code: self._on_exit(worker, code),
             )
-        except (OSError, subprocess.SubprocessError):
-            os.close(orders_write)
-            os.close(answers_read)
-            self._pump.finish(worker.tickets, lambda: None)
-            raise
-        finally:
-            for given_away in (stdout, stderr, orders_read, answers_write):
-                os.close(given_away)
-        return orders_write, answers_read
+            ours.pop_all()
+        return orders[1], answers[0]
 
     def _say(self, worker: _Worker, message: protocol.Message) -> None:
         worker.outbox.put(protocol.encode(message))
@@ -306,11 +310,12 @@ class Workers:
             self._on_ended(worker, run, message)
 
     def _on_ended(self, worker: _Worker, run: Run, message: protocol.Message) -> None:
+        # A worker of the app's own may send what ours never does.
+        result, note = small(message["result"])
         try:
             cause = None if message["cause"] is None else Cause(message["cause"])
-            outcome = Outcome(
-                _STATES[message["state"]], cause, cut(message["message"]), message["exitCode"], message["result"]
-            )
+            text = cut(message["message"] or note)
+            outcome = Outcome(_STATES[message["state"]], cause, text, message["exitCode"], result)
         except (KeyError, ValueError):
             self._break(worker, "an end with a state or cause that does not exist")
             return
@@ -394,6 +399,14 @@ class Workers:
             self._warm_again(worker)
         if self._when_gone is not None and not self._all:
             self._when_gone()
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> Tuple[int, int]:
+    """(read, write), each closed with the stack of its side. Raises OSError."""
+    read, write = os.pipe()
+    reader.callback(os.close, read)
+    writer.callback(os.close, write)
+    return read, write
 
 
 def _how(worker: _Worker) -> str:

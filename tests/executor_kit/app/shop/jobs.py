@@ -412,3 +412,77 @@ class Warmed(dict):
         with open("built", "a") as file:
             file.write("x")
         super().__init__(works_on=works_on)
+
+
+def exits_with_3(ctx):
+    sys.exit(3)
+
+
+def exits_oddly(ctx):
+    sys.exit("1" * 5_000)
+
+
+def closes_streams(ctx):
+    sys.stdout.close()
+    sys.stderr.close()
+    os.write(1, b"still here")
+
+
+def giant_result(ctx):
+    return ["y" * (1 << 20)] * 1024
+
+
+class Fickle(dict):
+    """Another mapping each time it is looked at."""
+
+    looks = 0
+
+    def items(self):
+        self.looks += 1
+        return {"looks": self.looks, "more": "x" * 2_000_000 * (self.looks > 1)}.items()
+
+
+def fickle_result(ctx):
+    return Fickle(one=1)
+
+
+def deep_result(ctx):
+    value = []
+    for _ in range(100):
+        value = [value]
+    return value
+
+
+class UnspeakableError(Exception):
+    def __str__(self):
+        raise SystemExit("never")
+
+    __repr__ = __str__
+
+
+def unspeakable(ctx):
+    raise UnspeakableError
+
+
+def closes_everything(ctx):
+    os.closerange(0, 1024)
+    time.sleep(600)
+
+
+def forks_wildly(ctx):
+    """Whatever there is forks, six times: 63 children and children's children, each in a session of its own."""
+    first = os.getpid()
+    for _ in range(6):
+        if os.fork() == 0:
+            os.setsid()
+    if os.getpid() != first:
+        time.sleep(600)
+        os._exit(0)
+    while not ctx.cancelled:
+        time.sleep(0.01)
+
+
+def fills_up(ctx):
+    with open(ctx.job_parameter, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
