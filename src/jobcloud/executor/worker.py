@@ -6,6 +6,7 @@ printed it; what has no such thread goes to the worker's own.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import faulthandler
 import functools
@@ -104,7 +105,8 @@ class Worker:
         elif kind in ("run", "load", "listen"):
             self._begin(message)
         elif kind == "warm":
-            threading.Thread(target=self._warm, args=(message["contexts"],), name="warm", daemon=True).start()
+            with contextlib.suppress(RuntimeError):  # no thread: the first shard builds its context, as ever
+                threading.Thread(target=self._warm, args=(message["contexts"],), name="warm", daemon=True).start()
         elif kind == "cancel":
             if message["task"] in self._shards:
                 self._shards[message["task"]].ask_to_stop()
