@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/planning/*.pyx) $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-plots bench-quality bench-plan match-soak match-mutants cron-soak simulate simulate-mutations soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-plots bench-quality bench-plan executor-soak match-soak match-mutants cron-soak simulate simulate-mutations soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -84,6 +84,10 @@ bench-plots: $(VENV)/.tests
 # The planner beside the bound of the configuration LP, on batches of few shapes; some minutes.
 bench-plan: $(VENV)/.tests
 	$(BIN)/python bench/bench_plan.py --out bench/results/plan.md $(ARGS)
+
+# A hundred thousand runs through one executor: its speed beside a fresh process, and its memory as they go by; ten minutes.
+executor-soak: $(VENV)/.tests
+	$(BIN)/python bench/bench_executor.py 100000 --out bench/results/executor.md $(ARGS)
 
 # How well each fitness rule packs, over workloads and seeds: the table that the default was chosen from.
 bench-quality: $(VENV)/.tests

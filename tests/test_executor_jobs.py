@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from executor_kit import FakeAgent, Start, app_payload, data_of, wait_until, zip_of
+from executor_kit import PACKAGE, TERMINAL, FakeAgent, Start, app_payload, data_of, living_in, wait_until, zip_of
+from jobcloud.executor.output import KEPT_FOLDERS
 
 pytest_plugins = ["executor_kit.fixtures"]
 
@@ -90,3 +91,36 @@ def test_a_pool_is_opened_once_for_a_thousand_runs_and_closed_at_the_end(agent: 
     executor.stop()
     opened = (executor.sandbox / "worker" / "stderr").read_text()
     assert (opened.count("pool opened"), opened.count("pool closed")) == (1, 1)
+
+
+def test_nothing_grows_over_two_thousand_runs(agent: FakeAgent, start: Start) -> None:
+    agent.executor_data = app_payload(PACKAGE, maxParallel=8)
+    executor = start()
+    worker = agent.end(agent.launch("first", jobClass="shop.jobs:Settle")).data["result"]["pid"]
+
+    def taken() -> list[tuple[int, int]]:
+        """(descriptors, threads) of daemon and worker."""
+        folders = (Path(f"/proc/{pid}") for pid in (executor.process.pid, worker))
+        return [tuple(len(list((folder / kind).iterdir())) for kind in ("fd", "task")) for folder in folders]  # type: ignore[misc]
+
+    def run_many(name: str) -> None:
+        agent.calls.clear()
+        for number in range(500):
+            kind = {"jobClass": "shop.jobs:Settle", "isolation": "process" if number % 200 == 0 else "shared"}
+            script = {"jobType": "SCRIPT", "scriptCommandLine": "echo out"}
+            agent.launch(f"{name}{number}", **(script if number % 50 == 1 else kind))
+
+        def ended() -> list[str]:
+            told = [call["update"]["status"]["state"] for call in list(agent.calls) if call["type"] == "UPDATE"]
+            return [state for state in told if state in TERMINAL]
+
+        wait_until(lambda: len(ended()) == 500, "all have ended", 120)
+        assert set(ended()) == {"TASK_FINISHED"}
+
+    wait_until(lambda: taken()[1][1] == 1, "the first shard's thread is gone")
+    before = taken()
+    for name in "abcd":
+        run_many(name)
+    wait_until(lambda: taken() == before, f"no more is taken than {before}")
+    assert len(list((executor.sandbox / "tasks").iterdir())) <= KEPT_FOLDERS + 1
+    assert living_in(executor.sandbox / "app") == [worker]
