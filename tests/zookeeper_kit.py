@@ -85,7 +85,7 @@ class Server:
         return ""
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120  # an ensemble on a busy machine
         while not self.mode():
             assert self.process is not None
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2_000:]
