@@ -363,6 +363,25 @@ def test_a_resident_script_fires_and_is_sampled_but_failures_are_always_told(age
     assert agent.reports("good", "COMPLETE") == []
 
 
+def test_a_resident_job_goes_on_in_a_new_worker_if_its_own_dies_between_two_runs(
+    agent: FakeAgent, start: Start
+) -> None:
+    executor = start()
+    agent.launch("d1", jobClass="shop.jobs:Settle", jobExecutionType="DAEMON", timer=EVERY_SECOND)
+
+    def completed() -> list[dict[str, Any]]:
+        return agent.reports("d1", "COMPLETE")
+
+    wait_until(completed, "its first run ends")
+    agent.launch("t1", jobClass="shop.jobs:dies")
+    assert agent.end("t1").cause == "worker_lost"
+    known = len(completed())
+    wait_until(lambda: len(completed()) > known, "it runs again")
+    assert all(report["success"] for report in completed())
+    assert agent.states("d1")[-1] == "TASK_RUNNING"
+    assert executor.process.poll() is None
+
+
 def test_a_resident_job_that_cannot_be_loaded_fails_at_once(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("d", jobExecutionType="DAEMON", jobClass="shop.jobs:Missing", timer=EVERY_SECOND)

@@ -119,6 +119,18 @@ def test_a_job_that_closes_the_descriptors_of_its_output_harms_nobody(
     assert executor.output("t2") == "settling 0 \n"
 
 
+def test_streams_that_one_job_replaced_and_closed_are_there_for_the_next(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("t1", jobClass="shop.jobs:replaces_streams")
+    agent.end("t1")
+    agent.launch("t2", jobClass="shop.jobs:Settle")
+    agent.launch("t3", jobClass="shop.jobs:Raises")
+    assert agent.end("t2").state == "TASK_FINISHED"
+    assert executor.output("t2") == "settling 0 \n"
+    assert agent.end("t3").message.startswith("ValueError: no stock")
+    assert "no stock" in executor.output("t3", "stderr")
+
+
 @pytest.mark.parametrize("isolation", ["shared", "process"])
 def test_output_that_is_no_text_is_kept_as_it_is(agent: FakeAgent, start: Start, isolation: str) -> None:
     executor = start()

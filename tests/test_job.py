@@ -139,6 +139,32 @@ def test_a_function_that_cannot_be_a_job_is_refused_where_it_is_written(wrong: A
         job(wrong)
 
 
+def test_a_job_that_yields_has_done_nothing_and_fails() -> None:
+    def yields(ctx: ShardingContext) -> Any:
+        yield ctx
+
+    async def yields_asynchronously(ctx: ShardingContext) -> Any:
+        yield ctx
+
+    class Yields(SimpleJob):
+        def execute(self, ctx: ShardingContext) -> Any:
+            yield ctx
+
+    class Flows(DataflowJob):
+        def fetch_data(self, ctx: ShardingContext) -> Any:
+            yield 1
+
+        def process_data(self, ctx: ShardingContext, data: Any) -> Any:
+            yield data
+
+    for wrong in (yields, yields_asynchronously):
+        with pytest.raises(TypeError, match="cannot be a job: it yields"):
+            job(wrong)
+    for wrong in (yields, yields_asynchronously, Yields(), Flows()):
+        with pytest.raises(TypeError, match="it yields"):
+            perform(wrong, ShardingContext())  # type: ignore[arg-type]
+
+
 def test_progress_is_checked_and_goes_to_whoever_listens() -> None:
     told: list[Any] = []
     ctx = ShardingContext(on_progress=lambda done, total: told.append((done, total)))

@@ -258,6 +258,8 @@ ALONE: dict[str, tuple[Json, str, str, str]] = {
     "exits with nonsense": ({"jobClass": "shop.jobs:exits_oddly"}, "FAILED", "exit_code", "1" * 40),
     "no memory": ({"jobClass": "shop.jobs:wants_memory"}, "FAILED", "out_of_memory", "MemoryError"),
     "sys.stdout closed": ({"jobClass": "shop.jobs:closes_streams"}, "FINISHED", "", ""),
+    "streams replaced and closed": ({"jobClass": "shop.jobs:replaces_streams"}, "FINISHED", "", ""),
+    "a generator": ({"jobClass": "shop.jobs:yields"}, "FAILED", "exception", "it yields"),
     "descriptors closed": ({"jobClass": "shop.jobs:closes_descriptors"}, "FINISHED", "", ""),
     "1 GB result": ({"jobClass": "shop.jobs:giant_result"}, "FINISHED", "", "the result was dropped"),
     "result that changes": ({"jobClass": "shop.jobs:fickle_result"}, "FINISHED", "", ""),

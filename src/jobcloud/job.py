@@ -232,7 +232,12 @@ def job(function: Function) -> Function:
     except TypeError as error:
         name = getattr(function, "__qualname__", repr(function))
         raise TypeError(f"{name} cannot be a job: it must take one argument, the ShardingContext ({error})") from None
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function.__qualname__} cannot be a job: {_YIELDS}")
     return function
+
+
+_YIELDS = "it yields, so that calling it runs nothing of it; return once the work is done"
 
 
 def run_coroutine(coroutine: Awaitable[Any]) -> Any:
@@ -267,12 +272,19 @@ def perform(
         return settled(value, complete=complete)
 
     if isinstance(job, SimpleJob):
-        return completed(job.execute(ctx))
+        return _done(job.execute(ctx), completed)
     if isinstance(job, DataflowJob):
         return _perform_dataflow(job, ctx, streaming, completed)
     if callable(job):
-        return completed(job(ctx))
+        return _done(job(ctx), completed)
     raise TypeError(f"{job!r} is no job: make it a SimpleJob, a DataflowJob or a function of one argument")
+
+
+def _done(value: Any, completed: Callable[[Any], Any]) -> Any:
+    """A generator that nobody runs would look like success."""
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        raise TypeError(f"{value.__qualname__} is no job: {_YIELDS}")
+    return completed(value)
 
 
 def _perform_dataflow(job: DataflowJob, ctx: ShardingContext, streaming: bool, completed: Callable[[Any], Any]) -> None:
@@ -280,7 +292,7 @@ def _perform_dataflow(job: DataflowJob, ctx: ShardingContext, streaming: bool, c
         data = _fetched(completed(job.fetch_data(ctx)))
         if data is None:
             return
-        completed(job.process_data(ctx, data))
+        _done(job.process_data(ctx, data), completed)
         if not streaming:
             return
         ctx.raise_if_cancelled()

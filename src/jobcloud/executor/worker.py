@@ -151,6 +151,7 @@ class Worker:
         task = message["task"]
         logs = self._shard_logs(task)
         _logs.set(logs)
+        _mend_output()
         self._say({"type": "started", "task": task, "run": shard.run})
         try:
             end = self._outcome(message, shard)
@@ -186,6 +187,7 @@ class Worker:
             return "failed", error.cause, cut(str(error)), None, None
         except BaseException as error:
             if shard.noticed or plugins.logs_errors(message["job"]):
+                _mend_output()
                 traceback.print_exc()
             if shard.noticed:
                 return "killed", Cause.KILLED, describe(error), None, None
@@ -348,10 +350,20 @@ class _ShardText(io.TextIOBase):
         """One shard must not close what all share."""
 
 
+_OUTPUT = {"stdout": _ShardText(1, 0), "stderr": _ShardText(2, 1)}
+
+
+def _mend_output() -> None:
+    """What one shard has put in the streams' place, and closed, would be every other's error in a print()."""
+    for name, stream in _OUTPUT.items():
+        if getattr(getattr(sys, name), "closed", True):
+            setattr(sys, name, stream)
+
+
 def _take_over_output() -> None:
     faulthandler.enable()
-    sys.stdout = _ShardText(1, 0)
-    sys.stderr = _ShardText(2, 1)
+    for name, stream in _OUTPUT.items():
+        setattr(sys, name, stream)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 

@@ -428,6 +428,15 @@ def closes_streams(ctx):
     os.write(1, b"still here")
 
 
+def replaces_streams(ctx):
+    with open(os.devnull, "w") as sys.stdout, open(os.devnull, "w") as sys.stderr:
+        print("to nobody")
+
+
+def yields(ctx):
+    yield ctx
+
+
 def giant_result(ctx):
     return ["y" * (1 << 20)] * 1024
 
