@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from api_kit import package_bytes
 from whole import Product, attempts, executors_of, processes_with, until
 
 pytestmark = pytest.mark.dev_cluster
@@ -201,6 +208,86 @@ def test_an_app_is_rolled_to_a_new_version_and_a_version_that_does_not_run_stops
     assert len([task for task in dev.json("tasks", "--state", "RUNNING") if task["jobName"] == "pulse"]) == 2
     rolling_app(app, written, "VERSION = 2")
     assert "app rolling is up to date" in dev.run("app", "update", str(app))
+    assert end(dev, root) == 0
+
+
+class Packages(BaseHTTPRequestHandler):
+    """What a server of packages has: /good/app.zip, /altered/app.zip and /broken/app.zip, and nothing else."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+    packages: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/").partition("/")[0]
+        self.asked[name] += 1
+        content = self.packages.get(name)
+        self.send_response(404 if content is None else 200)
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def packages() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Packages)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    Packages.asked.clear()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_broken_packages_fail_their_own_tasks_with_the_reason_and_are_fetched_ever_more_rarely(
+    dev: Product, packages: str
+) -> None:
+    good = package_bytes({"tell.py": "def tell(ctx): return 'well'"})
+    Packages.packages = {"good": good, "altered": good + b"!", "broken": b"PK\x03\x04 no zip"}
+    hashes = {name: sha256(content).hexdigest() for name, content in Packages.packages.items()}
+    hashes |= {"altered": hashes["good"], "missing": hashes["good"]}
+    dev.environ["JOBCLOUD_PACKAGES_HOSTS"] = "127.0.0.1"
+    root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
+    until(dev.healthy, "a healthy server")
+    began = time.monotonic()
+    for name, sha in hashes.items():
+        app = dev.folder / name
+        app.mkdir()
+        (app / "jobcloud.toml").write_text(
+            f"""
+            [app]
+            appName = "{name}"
+            appURL = "{packages}/{name}/app.zip"
+            packageSha256 = "{sha}"
+            appCacheEnable = false
+            cpuCount = 0.1
+            memoryMB = 32
+            idleTimeoutSeconds = 1
+            [[jobs]]
+            jobName = "{name}"
+            jobType = "SIMPLE"
+            jobExecutionType = "TRANSIENT"
+            jobClass = "tell:tell"
+            cron = "* * * * * ?"
+            shardingTotalCount = 2
+            failover = {"true" if name == "missing" else "false"}
+            cpuCount = 0.1
+            memoryMB = 32
+            """
+        )
+        dev.run("app", "add", str(app))
+    until(lambda: len(dev.runs("good")) >= 12, "the good app's runs")
+    elapsed = time.monotonic() - began
+    most = 2 + 1 + math.log2(1 + elapsed)  # on each agent once, then after 1 s, 2 s, 4 s …
+    assert {name: number for name, number in Packages.asked.items() if name != "good" and number > most} == {}
+    assert set(Packages.asked) == {"good", "altered", "broken", "missing"}
+    for name, why in (("altered", "sha256"), ("broken", "damaged zip"), ("missing", f"{packages}/missing/app.zip")):
+        assert why in dev.run("explain", name), name
+        assert not dev.runs(name)
+    for name, why in (("altered", "altered on its way"), ("broken", "damaged zip")):
+        assert any(why in task["message"] for task in dev.json("tasks", "--job", name, "--state", "FAILED"))
     assert end(dev, root) == 0
 
 

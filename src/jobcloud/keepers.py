@@ -8,11 +8,12 @@ what is wanted follows from the apps, what there is from the tasks, and the diff
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 from typing import NamedTuple
 
 from jobcloud import release
 from jobcloud.book import Book
+from jobcloud.breakers import Breakers
 from jobcloud.explain import Reason
 from jobcloud.fleet import Fleet
 from jobcloud.model import EVERY_AGENT, KEEPER, App, Execution, Task, TaskName, TaskState, keeper_job
@@ -33,9 +34,10 @@ class Place(NamedTuple):
 
 
 class Keepers:
-    def __init__(self, book: Book, fleet: Fleet) -> None:
+    def __init__(self, book: Book, fleet: Fleet, breakers: Breakers) -> None:
         self._book = book
         self._fleet = fleet
+        self._breakers = breakers
         #: app → its keepers, by task id
         self.of_app: dict[str, dict[str, Task]] = {}
         #: app → until when no keeper is started, how many in a row were lost, and why the last one was
@@ -85,7 +87,7 @@ class Keepers:
 
     def wanting(self, at: int) -> bool:
         """Whether offers are needed now."""
-        return any(self._back_off(name) <= at for name in self._short)
+        return any(self._may_start(name, at) for name in self._short)
 
     def next_wake(self) -> int | None:
         """When the next back-off of an app that lacks keepers ends."""
@@ -111,8 +113,8 @@ class Keepers:
         self.shortages = {}
         for app in self._static():
             missing = self._short.get(app.name, 0)
-            if (missing or self.wanted(app) == EVERY_AGENT) and self._back_off(app.name) <= at:
-                places = list(self._place(app, missing))
+            if (missing or self.wanted(app) == EVERY_AGENT) and self._may_start(app.name, at):
+                places = list(islice(self._place(app, missing), 1 if self._breakers.on_trial(app.name) else None))
                 found += places
                 if len(places) < missing:
                     self.shortages[app.name] = "no further agent with an offer has room for one"
@@ -246,6 +248,9 @@ class Keepers:
 
     def _static(self) -> list[App]:
         return [app for app in self._book.apps.values() if app.executors]
+
+    def _may_start(self, app: str, at: int) -> bool:
+        return self._back_off(app) <= at and not self._breakers.holds(app, at)
 
     def _back_off(self, app: str) -> int:
         return self._back_offs[app][0] if app in self._back_offs else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobcloud import launch, ready, release, revisions, sharding
 from jobcloud.book import Book
+from jobcloud.breakers import Breakers
 from jobcloud.explain import Reason, refusal_reasons
 from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
@@ -35,10 +36,18 @@ _MOST_AVOIDED = 100
 
 class Rounds:
     def __init__(
-        self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet, tasks: Tasks, keepers: Keepers
+        self,
+        book: Book,
+        firings: Firings,
+        inquiries: Inquiries,
+        fleet: Fleet,
+        tasks: Tasks,
+        keepers: Keepers,
+        breakers: Breakers,
     ) -> None:
         self._book = book
         self._keepers = keepers
+        self._breakers = breakers
         self._firings = firings
         self._inquiries = inquiries
         self._fleet = fleet
@@ -96,7 +105,7 @@ class Rounds:
         return bool(len(self._book.queue) or self._keepers.wanting(at)) and (self.can_round() or self.can_revive(at))
 
     def _waiting(self, at: int) -> bool:
-        return self._book.queue.any_eligible(at, self._launchable) or self._keepers.wanting(at)
+        return self._book.queue.any_eligible(at, lambda job: self._launchable(job, at)) or self._keepers.wanting(at)
 
     def can_round(self) -> bool:
         return self._book.round_wanted and self._book.cluster.held > 0
@@ -118,10 +127,12 @@ class Rounds:
         self._book.new_work = False
 
     def eligible(self, at: int) -> list[ready.Entry]:
-        return self._book.queue.eligible(at, self._launchable, lambda job: self._book.jobs[job].priority)
+        jobs = self._book.jobs
+        return self._book.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
 
-    def _launchable(self, job: str) -> bool:
-        return self._book.enabled(job) and job not in self._book.faults
+    def _launchable(self, job: str, at: int) -> bool:
+        may_start = self._book.enabled(job) and job not in self._book.faults
+        return may_start and not (self._breakers.open and self._breakers.holds(self._book.jobs[job].app, at))
 
     def round(self, at: int) -> None:
         """Match what may start to the offers held, and launch what found room: keepers of executors first."""
@@ -131,7 +142,7 @@ class Rounds:
         kept: dict[str, list[Place]] = {}
         for place in self._keepers.place(at):
             kept.setdefault(place.placement.agent_id, []).append(place)
-        placed = self._match(at)
+        placed = self._match({place.app.name for places in kept.values() for place in places}, at)
         changes: dict[str, dict[int, Shard]] = {}
         for agent_id in dict.fromkeys((*kept, *placed)):
             self._launch_on(agent_id, kept.get(agent_id, []), placed.get(agent_id, []), changes, at)
@@ -140,9 +151,9 @@ class Rounds:
         for firing_id, shards in changes.items():
             self._firings.put_shards(firing_id, shards, at)
 
-    def _match(self, at: int) -> dict[str, list[tuple[ready.Entry, Placement]]]:
-        """By agent, the shards that may start and found room."""
-        entries, requests = self._requested(at)
+    def _match(self, starting: set[str], at: int) -> dict[str, list[tuple[ready.Entry, Placement]]]:
+        """By agent, the shards that may start and found room. Of the apps `starting` a keeper does already."""
+        entries, requests = self._requested(starting, at)
         placed: dict[str, list[tuple[ready.Entry, Placement]]] = {}
         if not entries:
             return placed
@@ -169,7 +180,7 @@ class Rounds:
             if job not in before and reasons[request]:
                 self._book.publish(at, Topic.REFUSED, reasons[request][0].text, job=job)
 
-    def _requested(self, at: int) -> tuple[list[ready.Entry], list[Request]]:
+    def _requested(self, starting: set[str], at: int) -> tuple[list[ready.Entry], list[Request]]:
         """The shards that may start, and what each asks for; a fault in describing it stops that job alone."""
         of_firing: dict[str, Request | None] = {}
         avoiding: set[Request] = set()
@@ -179,10 +190,19 @@ class Rounds:
                 job = self._book.firings[entry.firing_id].job
                 of_firing[entry.firing_id] = self._book.contained(job, at, self._book.request, self._book.jobs[job])
             request = of_firing[entry.firing_id]
-            if request is not None:
+            if request is not None and not (self._breakers.open and self._is_too_many(entry, starting)):
                 entries.append(entry)
                 requests.append(self._avoiding(entry, request, avoiding, at))
         return entries, requests
+
+    def _is_too_many(self, entry: ready.Entry, starting: set[str]) -> bool:
+        """Whether the shard's app is on trial with another one."""
+        app = self._book.jobs[self._book.firings[entry.firing_id].job].app
+        if not self._breakers.on_trial(app):
+            return False
+        known = app in starting
+        starting.add(app)
+        return known
 
     def _avoiding(self, entry: ready.Entry, request: Request, known: set[Request], at: int) -> Request:
         """The request, away from the agent that lost the shard's last attempt, as long as there is any other.
@@ -280,6 +300,7 @@ class Rounds:
         self._fleet.use(key)
         self._fleet.gone.discard(key)  # Mesos starts it again with this task
         self._book.put_task(task)
+        self._breakers.launched(task, at)
         self._inquiries.await_answer(task.id, at + self._book.policy.launch_answer_ms)
         self._book.tell(at, Topic.LAUNCHED, task, f"placed on {task.hostname}")
         return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, data)

@@ -18,6 +18,7 @@ from typing import Any
 from jobcloud import repair, status
 from jobcloud.book import Book
 from jobcloud.book import Policy as Policy
+from jobcloud.breakers import Breakers
 from jobcloud.commands import Commands
 from jobcloud.drains import Drains
 from jobcloud.explain import AgentView, Explanation, Reason
@@ -93,10 +94,13 @@ class Scheduler:
         self._inquiries = Inquiries(book)
         self._fleet = Fleet(book)
         self._drains = Drains(book, self._inquiries)
-        self._keepers = Keepers(book, self._fleet)
-        self._tasks = Tasks(book, self._firings, self._inquiries, self._fleet, self._keepers)
+        self._breakers = Breakers(book)
+        self._keepers = Keepers(book, self._fleet, self._breakers)
+        self._tasks = Tasks(book, self._firings, self._inquiries, self._fleet, self._keepers, self._breakers)
         self._timetable = Timetable(book, self._firings, self._tasks)
-        self._rounds = Rounds(book, self._firings, self._inquiries, self._fleet, self._tasks, self._keepers)
+        self._rounds = Rounds(
+            book, self._firings, self._inquiries, self._fleet, self._tasks, self._keepers, self._breakers
+        )
         self._rollouts = Rollouts(book, self._firings, self._inquiries, self._tasks)
         self._commands = Commands(
             book, self._firings, self._timetable, self._inquiries, self._fleet, self._tasks, self._rounds,
@@ -148,7 +152,7 @@ class Scheduler:
         wakes = self._inquiries.wakes() if self._book.connected else []
         if (oldest := self.cluster.oldest_received_ms()) is not None:
             wakes.append(oldest + self.policy.offer_hold_ms + 1)
-        parts = (self._timetable, self.queue, self._drains, self._tasks, self._keepers, self._rollouts)
+        parts = (self._timetable, self.queue, self._drains, self._tasks, self._keepers, self._breakers, self._rollouts)
         wakes += (wake for part in parts if (wake := part.next_wake()) is not None)
         return max(at, min(wakes)) if wakes else None
 
@@ -236,7 +240,7 @@ class Scheduler:
             "history": self._firings.history, "dead": self._firings.dead,
             "due": self._timetable.due, "timers": self._timetable.timers,
             "plans": self._book.plans, "refusals": self._rounds.refusals, "faults": self.faults,
-            "keepers": self._keepers.of_app,
+            "keepers": self._keepers.of_app, "breakers": self._breakers.open,
         }  # fmt: skip
 
     def validate(self) -> None:
@@ -310,7 +314,7 @@ class Scheduler:
             self._clock_was_set_back(at)
         self._ticked = at
         self._timetable.fire_due(at)
-        ripe = self.queue.ripen(at), self._keepers.ripen(at)
+        ripe = self.queue.ripen(at), self._keepers.ripen(at), self._breakers.ripen(at)
         if any(ripe):
             self._book.work()
         if self._drains.step(at):
@@ -329,6 +333,7 @@ class Scheduler:
         """Waits are counted from now; firings stay as they are: none is due twice."""
         self._inquiries.clock_was_set_back(at)
         self._keepers.clock_was_set_back(at)
+        self._breakers.clock_was_set_back(at)
         self._rounds.clock_was_set_back(at)
         self._drains.clock_was_set_back()
         self._rollouts.clock_was_set_back()
@@ -386,6 +391,7 @@ class Scheduler:
             return
         self._sweep_at = at + self.policy.sweep_ms
         self._fleet.sweep(at)
+        self._breakers.sweep()
         self._rounds.sweep(at)
         self._drains.sweep(at)
         self._timetable.sweep()
@@ -424,6 +430,8 @@ class Scheduler:
         yield from self._rollouts.reasons(job, at)
         if dead := self._firings.dead.get(job.name):
             yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")
+        if (held := self._breakers.reason(job.app, at)) is not None:
+            yield held
         if (lack := self._keepers.lack(job.app, at)) is not None:
             yield lack
         if head is None:
@@ -458,6 +466,7 @@ class Scheduler:
         self._fleet.restore(at)
         self._tasks.restore(at)
         self._keepers.restore()
+        self._breakers.restore()
         for firing in [firing for firing in self.firings.values() if not firing.ended_ms]:
             if firing.job not in self.jobs or firing.generation != self.states[firing.job].generation:
                 self._tasks.cancel_firing(firing, at, repair.MESSAGE)

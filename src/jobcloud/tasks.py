@@ -7,6 +7,7 @@ import re
 
 from jobcloud import release, status
 from jobcloud.book import Book
+from jobcloud.breakers import Breakers
 from jobcloud.firings import Firings
 from jobcloud.fleet import Fleet
 from jobcloud.inquiries import Inquiries
@@ -31,6 +32,7 @@ from jobcloud.status import End
 # How often it is looked whether what is out of reach is to be replaced: where that waits for Mesos, and at least.
 _LOOK_MS = 1_000
 _IDLE_MS = 3_600_000
+_LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 # Of a job's result: as much as the executor passes on.
 RESULT_BYTES = 4_000
 RESULT_LEVELS = 32
@@ -38,9 +40,12 @@ _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
 
 
 class Tasks:
-    def __init__(self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet, keepers: Keepers) -> None:
+    def __init__(
+        self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet, keepers: Keepers, breakers: Breakers
+    ) -> None:
         self._book = book
         self._keepers = keepers
+        self._breakers = breakers
         self._firings = firings
         self._inquiries = inquiries
         self._fleet = fleet
@@ -112,9 +117,19 @@ class Tasks:
             if next_step is End.INVALID:
                 # Its executor may be gone, or another than we believe: unless others run there, count it anew.
                 self._fleet.gone.add(executor_key(task.agent_id, task.executor_id))
-            self.end(task, next_step, describe(update), at, outcome)
+            message = describe(update) + self._what_was_fetched(task, update)
+            self._breakers.ended(task, next_step, update.reason, outcome.cause, message, at)
+            self.end(task, next_step, message, at, outcome)
         else:
             self._progress(task, next_step, update, at)
+
+    def _what_was_fetched(self, task: Task, update: Status) -> str:
+        """Mesos says that something could not be fetched, and not what."""
+        app = self._book.apps.get(task.app)
+        if app is None or update.reason != _LAUNCH_FAILED or "fetch" not in update.message.lower():
+            return ""
+        url = self._book.policy.artifacts.package_url(app.package)
+        return f"; the agent fetches {url} and the executor: are they there, and does it reach them?"
 
     def _stray(self, update: Status, at: int) -> None:
         """An update for no task of ours: what lives is ended, and what was replaced meanwhile; the later one stays."""
@@ -147,6 +162,10 @@ class Tasks:
             message = update.message[:1_000]
             self._book.put_task(changed(task, state=state, started_ms=started, message=message, unreachable_ms=away))
             self._note_reach(task.id, state)
+        if state is TaskState.RUNNING and not task.started_ms:
+            self._breakers.ran(task, at)
+        elif state is TaskState.UNREACHABLE:
+            self._breakers.lost_sight_of(task, at)
         if task.keeper:
             self._keepers.note(self._book.tasks[task.id])
         elif started != task.started_ms:
@@ -159,6 +178,7 @@ class Tasks:
         """A task is over: its claim is freed, its record goes, its shard goes on as `release.after` says."""
         self._book.cluster.release(task.id)
         self._inquiries.forget(task.id)
+        self._breakers.lost_sight_of(task, at)
         self.unreachable.pop(task.id, None)
         del self._book.tasks[task.id]
         self._book.dirty[Kind.TASK, task.id] = None
