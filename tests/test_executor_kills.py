@@ -41,7 +41,7 @@ def test_a_shard_that_does_not_listen_costs_its_worker_but_not_the_siblings_that
     for task in ("stubborn", "sibling"):
         agent.state(task, "TASK_RUNNING")
     agent.launch("before", jobClass="shop.jobs:Settle")
-    agent.kill("stubborn", grace_s=1)
+    agent.kill("stubborn", grace_s=3)
 
     def another_worker() -> bool:
         another_worker.count += 1
@@ -67,6 +67,22 @@ def test_siblings_that_do_not_finish_in_the_grace_time_are_lost_with_the_worker(
     assert agent.end("stubborn").state == "TASK_KILLED"
     sibling = agent.end("sibling")
     assert (sibling.state, sibling.cause) == ("TASK_FAILED", "worker_lost")
+
+
+def test_the_job_says_how_long_an_end_may_take_unless_the_kill_does(agent: FakeAgent, start: Start) -> None:
+    start()
+    script = {"jobType": "SCRIPT", "scriptCommandLine": "bin/behave.py never_returns"}
+    agent.launch("hasty", killGraceSeconds=0.1, **script)
+    agent.launch("patient", killGraceSeconds=600, **script)
+    agent.launch("wrong", killGraceSeconds=-1, **script)
+    assert "killGraceSeconds" in agent.end("wrong").message
+    for task in ("hasty", "patient"):
+        agent.state(task, "TASK_RUNNING")
+        agent.kill(task)
+    assert agent.end("hasty").state == "TASK_KILLED"
+    assert agent.states("patient") == ["TASK_RUNNING"]
+    agent.kill("patient", grace_s=0)
+    assert agent.end("patient").state == "TASK_KILLED"
 
 
 def test_a_script_is_asked_first(agent: FakeAgent, start: Start) -> None:

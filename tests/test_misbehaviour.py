@@ -122,6 +122,7 @@ class House:
             "shardingTotalCount": 1,
             "cpuCount": 0.1,
             "memoryMB": 32,
+            "killGraceSeconds": 0.5,
         }
         self.client.create_job({**config, **job})
         return str(self.client.trigger(name)["id"])

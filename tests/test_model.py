@@ -85,6 +85,8 @@ BAD_JOBS: list[tuple[str, dict[str, Any]]] = [
     ("applicationContext", {"context": "a b"}),
     ("jobParameter", {"parameter": "x" * 65_537}),
     ("timeoutSeconds", {"timeout_ms": -1}),
+    ("killGraceSeconds", {"kill_grace_ms": -1}),
+    ("killGraceSeconds", {"kill_grace_ms": 3_600_001}),
     ("httpUri", {"type": JobType.HTTP}),
     ("httpUri", {"type": JobType.HTTP, "http_uri": "ftp://x/"}),
     ("httpUri", {"type": JobType.HTTP, "http_uri": "http://x/ y"}),

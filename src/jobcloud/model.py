@@ -36,6 +36,7 @@ MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
 MAX_HTTP_DATA = 16_384
 MAX_RUN_MS = 30 * 86_400_000
+MAX_KILL_GRACE_MS = 3_600_000
 MAX_REPEATS = 1_000
 MAX_WAITING = 100
 MAX_DELAY_MS = 7 * 86_400_000
@@ -225,8 +226,8 @@ class Job:
     """One schedulable thing of an app. Raises ConfigError naming the field (in its JSON spelling).
 
     `listeners` are called around each shard, `firing_listener` around the whole firing, within `before_timeout_ms` and
-    `after_timeout_ms`. `timeout_ms` is for one run; `memory_limit_mb`, `cpu_limit_s`, `open_files_limit` for each
-    process of one; 0: none.
+    `after_timeout_ms`. `timeout_ms` is for one run, and one that is asked to end has `kill_grace_ms` to do so;
+    `memory_limit_mb`, `cpu_limit_s`, `open_files_limit` are for each process of one; 0: none.
     `misfire_limit` firings may wait at once, `concurrency_limit` run at once where the policy is ALLOW, and the last
     `catch_up_limit` missed ones are made up for. `retry_*` is for failures of the job's own, `failover_*` for attempts
     that the infrastructure lost; the delays are those of the first repeat, doubled with each further one up to the
@@ -261,6 +262,7 @@ class Job:
     description: str = ""
     isolation: Isolation = Isolation.SHARED
     timeout_ms: int = 0
+    kill_grace_ms: int = 5_000
     memory_limit_mb: int = 0
     cpu_limit_s: int = 0
     open_files_limit: int = 0
@@ -365,6 +367,7 @@ class Job:
 
     def _check_limits(self) -> None:
         _check_range("timeoutSeconds", self.timeout_ms, 0, MAX_RUN_MS)
+        _check_range("killGraceSeconds", self.kill_grace_ms, 0, MAX_KILL_GRACE_MS)
         limits = (
             ("memoryLimitMB", self.memory_limit_mb, 64 << 20),
             ("cpuLimitSeconds", self.cpu_limit_s, 30 * 86_400),

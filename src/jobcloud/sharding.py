@@ -128,6 +128,7 @@ def _describe(job: Job) -> str:
             "misfire": job.misfire,
             "isolation": job.isolation,
             "timeoutSeconds": job.timeout_ms / 1000,
+            "killGraceSeconds": job.kill_grace_ms / 1000,
             "memoryLimitMB": job.memory_limit_mb,
             "cpuLimitSeconds": job.cpu_limit_s,
             "openFilesLimit": job.open_files_limit,

@@ -22,7 +22,7 @@ from jobcloud.executor.ledger import Ledger
 from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, describe, failed, killed
 from jobcloud.executor.output import Pump, TaskFolders
-from jobcloud.executor.payload import AppPayload, PayloadError, TaskPayload, read_app, read_task
+from jobcloud.executor.payload import DEFAULT_KILL_GRACE_S, AppPayload, PayloadError, TaskPayload, read_app, read_task
 from jobcloud.executor.processes import Children, become_subreaper, share_one_heap, start_warden, take_open_files
 from jobcloud.executor.resident import Resident, resident
 from jobcloud.executor.runs import LOADING, Run, Runner
@@ -32,7 +32,6 @@ from jobcloud.executor.webhooks import Webhooks
 from jobcloud.executor.workers import Workers
 from jobcloud.wire import encode_data
 
-DEFAULT_KILL_GRACE_S = 5.0
 # How long the first task may take to come, whatever the idle time: it is on its way.
 _FIRST_TASK_WITHIN_S = 60.0
 _RESEND_REFUSED_S = 1.0
@@ -260,7 +259,8 @@ class Executor(Listener):
             self._end(task_id, failed(Cause.EXECUTOR_ERROR, describe(error)))
 
     def _accept(self, task_id: str, info: Mapping[str, Any]) -> None:
-        task = _Task(task_id, read_task(info.get("data")), _grace(info, DEFAULT_KILL_GRACE_S))
+        payload = read_task(info.get("data"))
+        task = _Task(task_id, payload, _grace(info, payload.kill_grace_s))
         self._tasks[task_id] = task
         self._prepare_then_begin(task)
 

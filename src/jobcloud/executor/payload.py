@@ -14,6 +14,7 @@ from jobcloud.job import FiringContext, ShardingContext
 from jobcloud.wire import decode_data
 
 SCHEMA = 1
+DEFAULT_KILL_GRACE_S = 5.0
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -69,6 +70,7 @@ class TaskPayload:
     own_process: bool = False
     http: Optional[Mapping[str, Any]] = None
     timeout_s: Optional[float] = None
+    kill_grace_s: float = DEFAULT_KILL_GRACE_S
     rlimits: Rlimits = NO_LIMITS
     step: Optional[str] = None
     keeper: Optional[Tuple[str, ...]] = None
@@ -167,6 +169,7 @@ def read_task(data: Optional[str]) -> TaskPayload:
         own_process=kind.optional("isolation", str, "shared") == "process",
         http=_http(kind) if job_type == "HTTP" else None,
         timeout_s=(fields if step else kind).at_least("timeoutSeconds", (int, float), 0) or None,
+        kill_grace_s=_grace(kind.at_least("killGraceSeconds", (int, float), 0)),
         rlimits=Rlimits(
             memory_mb=kind.at_least("memoryLimitMB", int, 0) or None,
             cpu_s=kind.at_least("cpuLimitSeconds", int, 0) or None,
@@ -260,6 +263,10 @@ def _http(job: _Fields) -> Dict[str, Any]:
         "connectTimeout": job.at_least("httpConnectTimeoutMilliseconds", int, 1) or 3000,
         "readTimeout": job.at_least("httpReadTimeoutMilliseconds", int, 1) or 5000,
     }
+
+
+def _grace(seconds: Optional[float]) -> float:
+    return DEFAULT_KILL_GRACE_S if seconds is None else float(seconds)
 
 
 def _worker(line: str) -> Optional[Tuple[str, ...]]:

@@ -212,6 +212,9 @@ class JobConfig(Config):
     priority: Count = Field(0, description="-1000 to 1000, higher first")
     isolation: Annotated[Isolation, Lax] = Field(Isolation.SHARED, description="process: each shard has its own")
     timeout_seconds: Amount = Field(0, alias="timeoutSeconds", description="of one run; 0: none")
+    kill_grace_seconds: Amount = Field(
+        5_000, alias="killGraceSeconds", description="from asking a run to end until it is ended"
+    )
     memory_limit_mb: Count = Field(0, alias="memoryLimitMB", description="address space of each process; 0: none")
     cpu_limit_seconds: Count = Field(0, alias="cpuLimitSeconds", description="CPU time of each process; 0: none")
     open_files_limit: Count = Field(0, alias="openFilesLimit", description="of each process; 0: none")
