@@ -114,15 +114,21 @@ class World:
         self.loop.command(lambda at: PutApp(at, App("app", package, resources=Resources(100, 32_000))))
 
     def agents(self, count: int, run_ms: int) -> None:
-        self.cluster.control("add_agents", count=count, resources=AGENT, run_ms=run_ms)
+        for begun in range(0, count, 500):  # a call has ten seconds
+            self.cluster.control("add_agents", count=min(500, count - begun), resources=AGENT, run_ms=run_ms)
 
     def jobs(self, count: int, shards: int, cron: Callable[[int], str]) -> list[str]:
-        """Registered, as a client would that waits for none."""
+        """Registered, by several clients at once."""
         names = [f"job{number}" for number in range(count)]
         need = Resources(100, 32_000)
-        for number, name in enumerate(names):
-            job = Job(name, "app", JobKind.TRANSIENT, JobType.SIMPLE, cron(number), shards, need, "shop.jobs:Report")
-            self.loop.command(lambda at, job=job: PutJob(at, job), timeout=120)  # type: ignore[misc]
+
+        def put(number: int) -> None:
+            kind, cls = JobType.SIMPLE, "shop.jobs:Report"
+            job = Job(names[number], "app", JobKind.TRANSIENT, kind, cron(number), shards, need, cls)
+            self.loop.command(lambda at: PutJob(at, job), timeout=120)
+
+        with ThreadPoolExecutor(16) as clients:
+            list(clients.map(put, range(count)))
         return names
 
     def counts(self) -> dict[str, int]:

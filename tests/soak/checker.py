@@ -147,6 +147,16 @@ def check_residents(
                     verdict.doubled.append(f"resident {job['name']}/{item} ran {len(tasks)} times at {due}: {tasks}")
 
 
+def unfinished(folder: Path) -> int:
+    """How many of the shards that were due in the span have not come to their end yet."""
+    plan = json.loads((folder / "plan.json").read_text())
+    complete = {job["name"]: job for job in plan["jobs"] if job["complete"]}
+    verdict = Verdict()
+    runs = attempts_of([line for line in read(folder / "log") if line["job"] in complete], verdict)
+    check_due(list(complete.values()), tuple(plan["span"]), runs, verdict)
+    return len(verdict.lost)
+
+
 def check(folder: Path) -> Verdict:
     plan = json.loads((folder / "plan.json").read_text())
     faults = json.loads((folder / "faults.json").read_text())

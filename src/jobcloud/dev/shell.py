@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,23 @@ _FAILED_TO_START = 9  # what Mesos says of a container that it destroyed before 
 
 
 @dataclass(slots=True)
+class Alarm:
+    """When a machine is to be told the time."""
+
+    due: int | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    def is_set_to(self, due: int | None, loop_time: float) -> bool:
+        return due == self.due and (self.timer is None or self.timer.when() > loop_time)
+
+    def cancel(self) -> None:
+        self.due = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+@dataclass(slots=True)
 class Host:
     """An agent: its machine, its place on this computer, its link to the master."""
 
@@ -64,7 +81,7 @@ class Host:
     machine: Machine
     link: str
     linked: bool = True
-    timer: asyncio.TimerHandle | None = None
+    alarm: Alarm = field(default_factory=Alarm)
     server: asyncio.Server | None = None
     virtual: VirtualExecutors | None = None
 
@@ -91,7 +108,7 @@ class Shell:
         self._streams: dict[str, tuple[Connection, Host | None]] = {}
         self._queue: deque[tuple[Host | None, Any]] = deque()
         self._busy = False
-        self._master_timer: asyncio.TimerHandle | None = None
+        self._master_alarm = Alarm()
         self._master_server: asyncio.Server | None = None
         self._processes: dict[str, Process] = {}
         self._doomed: set[str] = set()  # containers to kill as soon as they have started
@@ -222,22 +239,19 @@ class Shell:
 
     def _rearm(self, host: Host | None) -> None:
         """Set the machine's alarm to when it next wants the time."""
-        machine = self.master if host is None else host.agent
-        old = self._master_timer if host is None else host.timer
-        if old is not None:
-            old.cancel()
-        due = machine.next_at()
-        timer = None
+        due = (self.master if host is None else host.agent).next_at()
+        alarm = self._master_alarm if host is None else host.alarm
+        if alarm.is_set_to(due, self._loop.time()):
+            return
+        alarm.cancel()
         if due is not None:
-            timer = self._loop.call_later(max(0, due - self.now()) / 1000, self.post, host, Tick())
-        if host is None:
-            self._master_timer = timer
-        else:
-            host.timer = timer
+            alarm.due = due
+            alarm.timer = self._loop.call_later(max(0, due - self.now()) / 1000, self.post, host, Tick())
 
     def advance_clock(self, ms: int) -> None:
         self.clock_offset_ms += ms
         for host in [None, *self.hosts.values()]:
+            (self._master_alarm if host is None else host.alarm).cancel()
             self.post(host, Tick())
 
     # ---- streams ---------------------------------------------------------------------------------------------
@@ -335,8 +349,7 @@ class Shell:
     def _end_agent(self, host: Host) -> None:
         if host.server is not None:
             host.server.close()
-        if host.timer is not None:
-            host.timer.cancel()
+        host.alarm.cancel()
         self.hosts.pop(host.link, None)
 
     def _spawn(self, coroutine: Any) -> None:
