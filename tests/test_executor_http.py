@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from executor_kit import Ended, FakeAgent, Start
-from jobcloud.executor.http_job import Refused, check_address
+from jobcloud.executor.http_job import Refused, check_address, send
 
 pytest_plugins = ["executor_kit.fixtures"]
 
@@ -110,8 +111,12 @@ def test_a_server_that_is_not_there_is_a_failure_with_the_reason(agent: FakeAgen
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "::1", "169.254.169.254", "fe80::1%eth0", "0.0.0.0", "::ffff:127.0.0.1"]
-)
+    "address",
+    [
+        "127.0.0.1", "::1", "169.254.169.254", "fe80::1%eth0", "0.0.0.0", "::ffff:127.0.0.1", "64:ff9b::7f00:1",
+        "2002:a9fe:a9fe::1",
+    ],
+)  # fmt: skip
 def test_a_name_must_not_lead_to_an_agents_own_addresses(address: str) -> None:
     with pytest.raises(Refused, match="another machine on each agent"):
         check_address("orders.example.org", address)
@@ -119,5 +124,42 @@ def test_a_name_must_not_lead_to_an_agents_own_addresses(address: str) -> None:
 
 
 def test_a_name_may_lead_to_any_other_address() -> None:
-    for address in ("10.0.0.7", "2001:db8::1"):
+    for address in ("10.0.0.7", "2001:db8::1", "64:ff9b::a00:7"):
         check_address("orders.example.org", address)
+
+
+class Network:
+    """A name whose addresses differ from one look-up to the next, and a note of what is connected to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
+        self.answers, self.connected = list(answers), list[tuple[str, int]]()
+        monkeypatch.setattr(socket, "getaddrinfo", self.look_up)
+        monkeypatch.setattr(socket, "create_connection", self.connect)
+
+    def look_up(self, host: str, port: int, **more: Any) -> list[Any]:
+        assert host == "orders.example.org"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.answers.pop(0)]
+
+    def connect(self, address: tuple[str, int], timeout: float) -> socket.socket:
+        self.connected.append(address)
+        raise ConnectionRefusedError("nobody there")
+
+
+REQUEST = {"uri": "http://orders.example.org:81/", "method": "GET", "data": "", "connectTimeout": 1, "readTimeout": 1}
+
+
+def test_what_was_checked_is_what_is_connected_to_whatever_the_name_leads_to_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = Network(monkeypatch, ["192.0.2.7", "192.0.2.8"], ["127.0.0.1"])
+    with pytest.raises(ConnectionRefusedError):
+        send(REQUEST, {})
+    assert network.connected == [("192.0.2.7", 81), ("192.0.2.8", 81)]
+    assert network.answers == [["127.0.0.1"]], "one look-up"
+
+
+def test_a_name_with_one_forbidden_address_among_others_is_called_at_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, ["192.0.2.7", "169.254.169.254"])
+    with pytest.raises(Refused):
+        send(REQUEST, {})
+    assert network.connected == []

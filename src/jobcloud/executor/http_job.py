@@ -13,12 +13,13 @@ import os
 import socket
 import ssl
 import sys
-from typing import Any, Callable, Dict, Mapping, NoReturn, Tuple
+from typing import Any, Callable, Dict, Mapping, NoReturn, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
 VARIABLE = "JOBCLOUD_HTTP"
 # Of the answer's body, in the shard's log.
 SHOWN_BYTES = 1 << 20
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _HEADERS = {
     "X-Jobcloud-Run-Id": "JOBCLOUD_RUN_ID",
     "X-Jobcloud-Attempt": "JOBCLOUD_ATTEMPT",
@@ -82,11 +83,21 @@ def check_address(host: str, address: str) -> None:
 
     Raises Refused.
     """
-    found = ipaddress.ip_address(address.partition("%")[0])
-    found = getattr(found, "ipv4_mapped", None) or found
+    found = _inner(ipaddress.ip_address(address.partition("%")[0]))
     inside = found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast
     if inside and host != "localhost" and host.strip("[]") != address:
         raise Refused(f"{host} is {address}, an address that means another machine on each agent")
+
+
+def _inner(
+    address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address],
+) -> Union[ipaddress.IPv4Address, ipaddress.IPv6Address]:
+    """The IPv4 address that some IPv6 addresses stand for: mapped ones, 6to4 (RFC 3056), NAT64 (RFC 6052)."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _connection(parts: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
@@ -94,10 +105,13 @@ def _connection(parts: SplitResult, timeout_s: float) -> http.client.HTTPConnect
     usual = 443 if parts.scheme == "https" else 80
     port = parts.port or usual
     last: Exception = OSError(f"{host} has no address")
-    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        check_address(host, str(address[0]))
+    # Looked up once: what is connected to are the very addresses that were checked, all of them before the first.
+    addresses = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    for address in addresses:
+        check_address(host, address)
+    for address in addresses:
         try:
-            plain = socket.create_connection((str(address[0]), port), timeout_s)
+            plain = socket.create_connection((address, port), timeout_s)
         except OSError as error:
             last = error
             continue
