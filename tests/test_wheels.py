@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,12 +19,14 @@ from executor_kit import FakeAgent, Start, app_payload
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
 from jobcloud.client.local import run_local
+from jobcloud.client.pack import pack, read_manifest
 from jobcloud.errors import ConfigError
 from jobcloud.executor.package import Limits, PackageError, inspect, unpack, unpack_wheels
 from jobcloud.executor.wheels import Interpreter, WheelError, choose, fits, this_interpreter
 
 pytest_plugins = ["executor_kit.fixtures"]
 
+VENV = Path(__file__).parent.parent / "examples" / "venv"
 GLIBC = Interpreter(11, "x86_64", ("glibc", (2, 31)))
 
 
@@ -238,6 +241,25 @@ def test_a_broken_wheel_fails_the_tasks_of_its_app_with_the_reason(agent: FakeAg
     agent.launch("t1", jobClass="shop:tell")
     assert agent.end("t1").cause == "package"
     assert "stock-1.2-py3-none-any.whl: 'a.py' in the package is damaged" in agent.end("t1").message
+
+
+def test_the_example_makes_its_virtual_environment_once_from_wheels_and_runs_in_it(
+    agent: FakeAgent, start: Start, tmp_path: Path
+) -> None:
+    app = tmp_path / "venv"
+    shutil.copytree(VENV, app, ignore=shutil.ignore_patterns("wheelhouse", "__pycache__"))
+    (app / "wheelhouse").mkdir()
+    stand_in = {"tabulate.py": "def tabulate(rows, headers):\n    return f'{headers} {rows}'\n"}
+    (app / "wheelhouse" / "tabulate-0.9.0-py3-none-any.whl").write_bytes(wheel_of(stand_in, "tabulate", "0.9.0"))
+    pack(app, tmp_path / "app.zip")
+    package = (tmp_path / "app.zip").read_bytes()
+    agent.executor_data = app_payload(package, workerCommand=read_manifest(app).app["bootstrapScript"])
+    executor = start(package)
+    for task, isolation in (("t1", "shared"), ("t2", "process"), ("t3", "process")):
+        agent.launch(task, jobClass="report_jobs:Report", parameter="north", isolation=isolation)
+    ends = [agent.end(task, 120) for task in ("t1", "t2", "t3")]
+    assert [end.data["result"] for end in ends] == [{"environment": str(executor.sandbox / "venv")}] * 3, ends
+    assert executor.output("t1") == "['part', 'region'] [[0, 'north']]\n"
 
 
 def test_wheels_are_there_for_a_job_that_is_run_here(tmp_path: Path) -> None:
