@@ -43,6 +43,9 @@ class Policy:
     #: a stored launch with no update for this long is asked about
     launch_answer_ms: int = 10_000
     kill_again_ms: int = 10_000
+    #: how long beyond a run's time limit its executor has to end it, and a task that was asked to end to do so
+    overdue_ms: int = 30_000
+    hung_ms: int = 120_000
     #: shards matched in one round
     round_limit: int = 20_000
     agent_memory_ms: int = 86_400_000

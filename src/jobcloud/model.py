@@ -521,9 +521,9 @@ class Task:
     """One attempt of one shard, or one keeper of an executor, from its launch intent until its end is stored.
 
     A keeper is of no firing, and its `job` is none: `keeper_job` of its app. `contexts` are those that it has built.
-
-    `kill_ms`: since when it is to end; whether its shard then starts anew is its job's to say. `revision`: what it was
-    made from, of a resident (see revisions.py); "" where that is not known.
+    `kill_ms`: since when it is to end; whether its shard then starts anew is its job's to say. `overdue_ms`: since when
+    it is to end because it has run beyond its time limit. `revision`: what it was made from, of a resident (see
+    revisions.py); "" where that is not known.
     """
 
     id: str
@@ -544,6 +544,7 @@ class Task:
     message: str = ""
     unreachable_ms: int = 0
     revision: str = ""
+    overdue_ms: int = 0
     contexts: tuple[str, ...] = ()
 
     @property

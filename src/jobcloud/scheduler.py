@@ -5,8 +5,8 @@ notes that there may be something to launch, and `next_wake` then says "now", so
 round.
 
 The parts, each on top of those before it: the book (what is known and about to be done), firings, the timetable,
-inquiries (what Mesos is asked about tasks), the fleet (executors), tasks, roll-outs, rounds (offers and launches),
-commands.
+inquiries (what Mesos is asked about tasks), the fleet (executors), what is overdue, tasks, roll-outs, rounds (offers
+and launches), commands.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ from jobcloud.messages import (
     UndrainAgent,
 )
 from jobcloud.model import MAX_WAITING, Firing, Job, PartitionPolicy, ShardState, TaskState
+from jobcloud.overdue import Overdue
 from jobcloud.repair import Stored as Stored
 from jobcloud.repair import executor_key
 from jobcloud.rollouts import Rollouts
@@ -96,7 +97,10 @@ class Scheduler:
         self._drains = Drains(book, self._inquiries)
         self._breakers = Breakers(book)
         self._keepers = Keepers(book, self._fleet, self._breakers)
-        self._tasks = Tasks(book, self._firings, self._inquiries, self._fleet, self._keepers, self._breakers)
+        self._overdue = Overdue(book, self._inquiries)
+        self._tasks = Tasks(
+            book, self._firings, self._inquiries, self._fleet, self._keepers, self._breakers, self._overdue
+        )
         self._timetable = Timetable(book, self._firings, self._tasks)
         self._rounds = Rounds(
             book, self._firings, self._inquiries, self._fleet, self._tasks, self._keepers, self._breakers
@@ -152,7 +156,10 @@ class Scheduler:
         wakes = self._inquiries.wakes() if self._book.connected else []
         if (oldest := self.cluster.oldest_received_ms()) is not None:
             wakes.append(oldest + self.policy.offer_hold_ms + 1)
-        parts = (self._timetable, self.queue, self._drains, self._tasks, self._keepers, self._breakers, self._rollouts)
+        parts = (
+            self._timetable, self.queue, self._drains, self._tasks, self._keepers, self._breakers, self._rollouts,
+            self._overdue,
+        )  # fmt: skip
         wakes += (wake for part in parts if (wake := part.next_wake()) is not None)
         return max(at, min(wakes)) if wakes else None
 
@@ -236,6 +243,7 @@ class Scheduler:
             "unanswered": self._inquiries.unanswered, "kills": self._inquiries.kills, "silent": self._inquiries.silent,
             "unheard": self._inquiries.unheard, "strays": self._inquiries.strays,
             "unreachable": self._tasks.unreachable, "rollouts": self._rollouts.jobs,
+            "overdue": self._overdue.due,
             "load": self._fleet.load, "gone": self._fleet.gone, "idle": self._fleet.idle,
             "history": self._firings.history, "dead": self._firings.dead,
             "due": self._timetable.due, "timers": self._timetable.timers,
@@ -293,7 +301,7 @@ class Scheduler:
         claims, holds = self.cluster.claim_count()
         assert claims == len(self.tasks), f"{claims} claims for {len(self.tasks)} tasks"
         assert self.cluster.matcher.claims() == claims + holds, "the matcher holds claims that nobody has"
-        assert self._inquiries.timed() <= self.tasks.keys(), "a ghost is timed"
+        assert self._inquiries.timed() | self._overdue.due.keys() <= self.tasks.keys(), "a ghost is timed"
         assert not self._inquiries.strays.keys() & self.tasks.keys(), "a task of ours is a stray"
         away = {task.id for task in self.tasks.values() if task.state is TaskState.UNREACHABLE}
         assert self._tasks.unreachable.keys() == away, f"out of reach are {away}"
@@ -321,6 +329,7 @@ class Scheduler:
             self._rounds.reopen(at)
         self._tasks.replace_unreachable(at)
         self._rollouts.step(at)
+        self._overdue.step(at)
         for task in self._keepers.review():
             self._tasks.kill(task, at)
         self._inquiries.ask_again(at)

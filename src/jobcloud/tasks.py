@@ -26,6 +26,7 @@ from jobcloud.model import (
     changed,
 )
 from jobcloud.offers import Request, amounts
+from jobcloud.overdue import Overdue
 from jobcloud.repair import executor_key
 from jobcloud.status import End
 
@@ -36,14 +37,24 @@ _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 # Of a job's result: as much as the executor passes on.
 RESULT_BYTES = 4_000
 RESULT_LEVELS = 32
+OVERDUE = "it ran longer than its time limit, and its executor did not end it"
+_TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
 _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
 
 
 class Tasks:
     def __init__(
-        self, book: Book, firings: Firings, inquiries: Inquiries, fleet: Fleet, keepers: Keepers, breakers: Breakers
+        self,
+        book: Book,
+        firings: Firings,
+        inquiries: Inquiries,
+        fleet: Fleet,
+        keepers: Keepers,
+        breakers: Breakers,
+        overdue: Overdue,
     ) -> None:
         self._book = book
+        self._overdue = overdue
         self._keepers = keepers
         self._breakers = breakers
         self._firings = firings
@@ -62,8 +73,9 @@ class Tasks:
             executor_need = amounts(self._book.executors[key].shares)
             self._book.cluster.claim(task.id, task.agent_id, Request(task.resources, task.executor_id, executor_need))
             self._fleet.use(key)
-            if task.kill_ms:
+            if task.kill_ms or task.overdue_ms:
                 self._inquiries.kills[task.id] = at
+            self._overdue.watch(task)
             self._note_reach(task.id, task.state)
 
     def _note_reach(self, task_id: str, state: TaskState) -> None:
@@ -112,12 +124,15 @@ class Tasks:
         outcome = outcome_of(update.data)
         next_step = status.step(task.state, update, outcome.cause)
         if isinstance(next_step, End):
+            message = describe(update) + self._what_was_fetched(task, update)
             if task.kill_ms and update.state == "TASK_KILLED":
                 next_step = End.KILLED  # whoever else may have wanted it, too
+            elif task.overdue_ms and next_step in _TAKEN_AWAY:
+                # By us, after its executor had not ended it: it has failed as it does where the executor ends it.
+                next_step, outcome, message = End.FAILED, Outcome("timeout"), f"{OVERDUE}: {message}"
             if next_step is End.INVALID:
                 # Its executor may be gone, or another than we believe: unless others run there, count it anew.
                 self._fleet.gone.add(executor_key(task.agent_id, task.executor_id))
-            message = describe(update) + self._what_was_fetched(task, update)
             self._breakers.ended(task, next_step, update.reason, outcome.cause, message, at)
             self.end(task, next_step, message, at, outcome)
         else:
@@ -162,6 +177,8 @@ class Tasks:
             message = update.message[:1_000]
             self._book.put_task(changed(task, state=state, started_ms=started, message=message, unreachable_ms=away))
             self._note_reach(task.id, state)
+            if started != task.started_ms:
+                self._overdue.watch(self._book.tasks[task.id])
         if state is TaskState.RUNNING and not task.started_ms:
             self._breakers.ran(task, at)
         elif state is TaskState.UNREACHABLE:
@@ -179,6 +196,7 @@ class Tasks:
         self._book.cluster.release(task.id)
         self._inquiries.forget(task.id)
         self._breakers.lost_sight_of(task, at)
+        self._overdue.forget(task.id)
         self.unreachable.pop(task.id, None)
         del self._book.tasks[task.id]
         self._book.dirty[Kind.TASK, task.id] = None
@@ -212,6 +230,7 @@ class Tasks:
         """End a task, also over changes of the leader. Its shard comes back if it is a wanted resident's."""
         if not task.kill_ms:
             self._book.put_task(changed(task, kill_ms=at))
+            self._overdue.watch(self._book.tasks[task.id])
         if task.keeper:
             self._keepers.note(self._book.tasks[task.id])
         self._inquiries.send_kill(task, at)

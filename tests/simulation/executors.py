@@ -162,7 +162,13 @@ class Executor:
         dice = self.world.dice
         if not daemon:
             run_ms = dice.randint(4_000, 12_000) if dice.random() < 0.15 else dice.randint(50, 2_500)
-            self.world.later(run_ms, self._finish, task_id, "TASK_FAILED" if dice.random() < 0.08 else "TASK_FINISHED")
+            end = "TASK_FAILED" if dice.random() < 0.08 else "TASK_FINISHED"
+            limit_ms = round((payload if run.step else payload["job"])["timeoutSeconds"] * 1_000)
+            if 0 < limit_ms < run_ms:
+                if dice.random() < 0.5:
+                    return  # it hangs, and nobody here notices
+                run_ms, end = limit_ms, "TASK_FAILED"
+            self.world.later(run_ms, self._finish, task_id, end)
         elif dice.random() < 0.1:
             self.world.later(dice.randint(1_000, 20_000), self._finish, task_id, "TASK_FAILED")
 

@@ -235,18 +235,18 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        self._tasks.cancel(job.name, at, \"the job or its app was updated\")\n", "",
     ),
     Mutation(
+        "what runs beyond its limit runs on", "tasks.py",
+        "                self._overdue.watch(self._book.tasks[task.id])\n        if task.keeper:",
+        "                pass\n        if task.keeper:",
+    ),
+    Mutation(
+        "a limit counts from the clock's beginning", "overdue.py",
+        "            self._look_in(task.id, limit + policy.overdue_ms)\n",
+        "            self._look_in(task.id, 0)\n",
+    ),
+    Mutation(
         "a roll-out ends all shards at once", "rollouts.py",
         "        return len(down | {task.item}) <= job.max_unavailable\n", "        return True\n",
-    ),
-    Mutation(
-        "what has not been heard of counts as running", "rollouts.py",
-        "        if task.id in self._inquiries.unheard:  # it may have ended while no leader listened\n"
-        "            return False\n", "",
-    ),
-    Mutation(
-        "what is being killed counts as running", "rollouts.py",
-        "task.state is not TaskState.RUNNING or task.kill_ms or task.id",
-        "task.state is not TaskState.RUNNING or task.id",
     ),
     Mutation(
         "a roll-out is forgotten by the next session", "rollouts.py",

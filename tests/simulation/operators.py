@@ -49,6 +49,7 @@ CONCURRENCY = {0: Concurrency.REPLACE, 3: Concurrency.ALLOW}
 AT_ONCE = {"j3": 2}
 REPLACING = {"j0"}
 _CRONS = ("0/3 * * * * ?", "0/5 * * * * ?", "0/7 * * * * ?", "0 * * * * ?", "0/10 * * * * ?")
+LIMIT_MS = 3_000
 ABSENT: Any = None
 _PUT_BACK = {ShardState.FAILED, ShardState.DEAD, ShardState.KILLED}
 
@@ -168,6 +169,7 @@ class Operators:
             failover=b % 5 != 0, misfire=b % 2 == 0, catch_up=tuple(CatchUp)[b % 3],
             concurrency=CONCURRENCY.get(a % 6, Concurrency.FORBID), concurrency_limit=AT_ONCE.get(f"j{a % 6}", 1),
             priority=b % 3, firing_listener="shop:Stage" if not daemon and b % 7 in (2, 5) else "",
+            timeout_ms=LIMIT_MS if not daemon and b % 4 == 1 else 0, kill_grace_ms=1_000,
             failover_attempts=30, partition=PartitionPolicy.REPLACE if b % 7 < 3 else PartitionPolicy.WAIT,
             replace_after_ms=b % 3 * 2_000, **self._update_of(b) if daemon else {"shard_count": 1 + b % 3},
         )  # fmt: skip
@@ -180,7 +182,7 @@ class Operators:
         return {
             "shard_count": 1 + b % 4, "parameter": f"v{b % 5}", "max_unavailable": 1 + (b % 7 == 0),
             "update_strategy": UpdateStrategy.RECREATE if b % 11 == 0 else UpdateStrategy.ROLLING,
-            "independent_shards": b % 3 != 0,
+            "independent_shards": b % 3 == 1,
         }  # fmt: skip
 
     def remove_app(self, name: str) -> None:

@@ -31,7 +31,7 @@ from jobcloud.offers import amounts
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.server import records
 
-from .operators import AT_ONCE, REPLACING
+from .operators import AT_ONCE, LIMIT_MS, REPLACING
 
 if TYPE_CHECKING:
     from .executors import Run
@@ -195,6 +195,7 @@ class Promise:
         self._epoch = 0
         self.firings: dict[str, Firing] = {}  # as last stored, the deleted ones too
         self.unwanted: set[str] = set()  # tasks to be killed because their job was taken back, for a while or for good
+        self.overdue: set[str] = set()  # tasks that ran beyond their limit
         self.free: set[str] = set()  # tasks that may run beside others of another total
 
     # ---- the store -------------------------------------------------------------------------------------------
@@ -221,6 +222,8 @@ class Promise:
     def _tasks_written(self, before: Entries, batch: dict[Any, Any]) -> None:
         ended: dict[str, set[int]] = {}  # job → items that ran and are asked to end, though they are wanted
         for task in [record for record in batch.values() if isinstance(record, Task)]:
+            if task.overdue_ms:
+                self._overdue_written(task)
             job = self._job(self._world.server.entries, task.job)
             if job is None or job.kind is not JobKind.DAEMON:
                 continue
@@ -237,6 +240,15 @@ class Promise:
             down = self._down(before, now) & self._down(self._world.server.entries, now) | items
             if len(down) > max(now.max_unavailable, then.max_unavailable):
                 self._world.violation(f"10: {items} of {name} are to be replaced, down are {down} of {now.shard_count}")
+
+    def _overdue_written(self, task: Task) -> None:
+        """A run is ended for its limit only once it has run for so long; a jump of the clock counts for two seconds."""
+        runs = self._world.truth.running.get((task.job, task.item), ())
+        since = next((run.since for run in runs if run.task_id == task.id), 0)
+        jumps = self._world.history.happened["clock"]
+        if task.id not in self.overdue and since and self._world.now - since < LIMIT_MS - 2_000 * jumps:
+            self._world.violation(f"2: {task.id} is ended for its limit after {self._world.now - since} ms")
+        self.overdue.add(task.id)
 
     def _job(self, entries: Entries, name: str) -> Job | None:
         value = entries.get((Kind.JOB, name))
@@ -322,7 +334,7 @@ class Promise:
         if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app) in entries:
             return False
         # What was on its way to be killed when the job was enabled again ends all the same.
-        killed = shard.task_id in self._world.operators.killed or shard.task_id in self.unwanted
+        killed = shard.task_id in self._world.operators.killed or shard.task_id in self.unwanted | self.overdue
         if how == "never ran" and shard.task_id not in self._world.truth.doubtful:
             return not killed
         return not killed and (job.failover or firing.step(item) is not None) and how in ("never ran", "died")

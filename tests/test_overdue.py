@@ -1,0 +1,139 @@
+"""Runs beyond their time limit whose executor does not end them, and executors that heed nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core_world import POLICY, Desk, make_app, make_job, make_offer, of
+from jobcloud.messages import Disconnected, Kill, SetJobEnabled, ShutdownExecutor, Subscribed, Trigger
+from jobcloud.model import JobKind, ShardState
+
+KILL_GRACE = 7_000
+LIMIT, GRACE, HUNG = 60_000, POLICY.overdue_ms + 2 * KILL_GRACE, POLICY.hung_ms + 2 * KILL_GRACE
+
+
+def running(**fields: Any) -> tuple[Desk, str]:
+    """A desk on which one shard of a job with a time limit runs."""
+    desk = Desk(make_app(), make_job(**{"timeout_ms": LIMIT, "kill_grace_ms": KILL_GRACE} | fields))
+    if fields.get("kind") is not JobKind.DAEMON:
+        desk.do(Trigger(desk.at, "report"))
+    (one,) = desk.launched(desk.offer(make_offer("o1")))
+    desk.status(one.task_id, "TASK_RUNNING")
+    return desk, one.task_id
+
+
+def asked(desk: Desk, ms: int) -> tuple[int, int]:
+    """How many kills and shutdowns the time until then brings, with a Tick a second as the loop gives them."""
+    began, end = len(desk.all), desk.at + ms
+    while desk.at < end:
+        desk.tick(min(1_000, end - desk.at))
+    said = desk.all[began:]
+    return len(of(Kill, said)), len(of(ShutdownExecutor, said))
+
+
+def shard(desk: Desk) -> Any:
+    return desk.firings()[0].shards[0]
+
+
+@pytest.mark.parametrize("end", ["TASK_KILLED", "TASK_LOST", "TASK_FAILED"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_runs_too_long_is_ended_here_and_has_failed_by_its_limit(end: str, restarted: bool) -> None:
+    desk, task = running()
+    assert asked(desk, LIMIT + GRACE - 1) == (0, 0), "its executor is given the time to do it"
+    assert asked(desk, 1_000) == (1, 0)
+    assert desk.stored.tasks[task].overdue_ms
+    if restarted:
+        desk.restart()
+        desk.status(task, "TASK_RUNNING")
+        assert asked(desk, 1_000) == (1, 0), "the next leader goes on with it"
+    desk.status(task, end, reason="REASON_EXECUTOR_TERMINATED")
+    assert shard(desk).state is ShardState.FAILED
+    assert (shard(desk).outcome.cause, "longer than its time limit" in shard(desk).message) == ("timeout", True)
+    assert asked(desk, LIMIT + HUNG) == (0, 0)
+    assert desk.scheduler.indexes()["overdue"] == {}
+
+
+def test_it_is_repeated_as_a_failure_of_the_jobs_own() -> None:
+    desk, task = running(retry_count=1, retry_delay_ms=1_000, failover=True)
+    asked(desk, LIMIT + GRACE)
+    desk.status(task, "TASK_KILLED")
+    assert (shard(desk).retries, shard(desk).failures) == (1, 0)
+    desk.at += 5_000
+    (again,) = desk.launched(desk.offer(make_offer("o2")))
+    desk.status(again.task_id, "TASK_RUNNING")
+    asked(desk, LIMIT + GRACE)
+    desk.status(again.task_id, "TASK_KILLED")
+    assert shard(desk).state is ShardState.DEAD
+
+
+def test_what_finished_all_the_same_has_finished() -> None:
+    desk, task = running()
+    asked(desk, LIMIT + GRACE)
+    desk.status(task, "TASK_FINISHED")
+    assert shard(desk).state is ShardState.FINISHED
+
+
+def test_an_executor_that_heeds_no_kill_is_shut_down_again_and_again() -> None:
+    desk, task = running()
+    asked(desk, LIMIT + GRACE)
+    assert asked(desk, HUNG - 1_000)[1] == 0
+    assert asked(desk, 1_000)[1] == 1
+    assert asked(desk, HUNG)[1] == 1
+    desk.status(task, "TASK_FAILED", reason="REASON_EXECUTOR_TERMINATED")
+    assert (shard(desk).state, shard(desk).outcome.cause) == (ShardState.FAILED, "timeout")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("kind", JobKind)
+def test_so_is_one_that_does_not_end_what_an_operator_has_switched_off(kind: JobKind, restarted: bool) -> None:
+    desk, task = running(timeout_ms=0, kind=kind)
+    desk.do(SetJobEnabled(desk.at, "report", enabled=False))
+    assert asked(desk, HUNG - 1_000)[1] == 0
+    if restarted:
+        desk.restart()
+        desk.status(task, "TASK_RUNNING")
+        assert asked(desk, HUNG - 1_000)[1] == 0, "for the next leader the time begins anew"
+    assert asked(desk, 2_000)[1] == 1
+    desk.status(task, "TASK_FAILED", reason="REASON_EXECUTOR_TERMINATED")
+    assert all(firing.ended_ms for firing in desk.firings())
+
+
+@pytest.mark.parametrize("fields", [{"timeout_ms": 0}, {"kind": JobKind.DAEMON}])
+def test_without_a_limit_of_the_whole_nothing_is_ended(fields: dict[str, Any]) -> None:
+    desk, _ = running(**fields)
+    assert asked(desk, 5 * (LIMIT + GRACE)) == (0, 0)
+
+
+@pytest.mark.parametrize("jump_ms", [3_600_000, -3_600_000])
+def test_a_clock_that_jumps_ends_nothing_early_and_nothing_much_later(jump_ms: int) -> None:
+    desk, _ = running()
+    assert asked(desk, LIMIT // 2) == (0, 0)
+    desk.at += jump_ms
+    assert asked(desk, LIMIT // 2 + GRACE - 3_000) == (0, 0)
+    assert asked(desk, 4_000)[0] >= 1
+
+
+def test_what_is_out_of_reach_or_has_not_answered_is_not_ended() -> None:
+    desk, task = running()
+    asked(desk, LIMIT)
+    desk.status(task, "TASK_UNREACHABLE")
+    assert asked(desk, GRACE + HUNG) == (0, 0)
+    desk.do(Disconnected(desk.at))
+    assert asked(desk, HUNG) == (0, 0)
+    desk.do(Subscribed(desk.at, "framework-1"))
+    assert asked(desk, 20_000) == (0, 0)
+    desk.status(task, "TASK_RUNNING")
+    assert asked(desk, 10_000)[0] >= 1
+
+
+def test_the_calls_of_a_firings_listener_have_limits_of_their_own() -> None:
+    desk = Desk(make_app(), make_job(firing_listener="shop:Stage", before_timeout_ms=5_000, kill_grace_ms=KILL_GRACE))
+    desk.do(Trigger(desk.at, "report"))
+    (before,) = desk.launched(desk.offer(make_offer("o1")))
+    desk.status(before.task_id, "TASK_RUNNING")
+    assert asked(desk, 5_000 + GRACE - 1) == (0, 0)
+    assert asked(desk, 1_000) == (1, 0)
+    desk.status(before.task_id, "TASK_KILLED")
+    assert desk.firings()[0].ended_ms
