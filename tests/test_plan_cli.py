@@ -47,6 +47,10 @@ def test_it_says_what_fits_how_few_would_do_and_what_failures_do(
     assert "5 hosts suffice, 4 cannot (" in text
     assert "zone east" in text
     assert "8 more tasks of report fit beside what runs, 9 cannot" in text
+    where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
+    text = plan(capsys, *where, "--fail", 7, "--fail-by", "rack")
+    assert "7 hosts cannot fail, there are 6" in text
+    assert "no host has the attribute rack" in text
 
 
 def test_as_json_and_with_a_placement_that_can_be_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +188,13 @@ def test_a_table_that_is_wrong_is_told_by_file_line_and_column(
         (("--host", "cpus=1", "--cluster"), "contradict each other"),
         (("--host", "cpus=1"), "--tasks, --manifest, --jobs: is missing"),
         (("--host", "cpus", "--tasks", "tasks.csv"), "no host type"),
+        (("--host", "cpus=1,cpus=2", "--tasks", "tasks.csv"), "--host, cpus: is there twice"),
+        (("--host", "cpus=1,count=5", "--tasks", "tasks.csv"), "--host, count: says nothing of a type"),
+        (("--host", "name=,cpus=1", "--tasks", "tasks.csv"), "--host, name: is empty"),
+        (("--host", "attr_=x,cpus=1", "--tasks", "tasks.csv"), "no host type"),
+        (("--hosts", "-", "--tasks", "-"), "both are standard input"),
+        (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "none/p.csv"), "there is no directory"),
+        (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "."), "cannot be written"),
         (("--host", "cpus=many", "--tasks", "tasks.csv"), "--host, cpus"),
         (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--plot", "out.gif"), "no ending that is known"),
         (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--zone", "Mars/Olympus"), "--zone"),
@@ -205,6 +216,16 @@ def test_options_that_are_wrong_are_told(
 def test_a_job_that_there_is_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
     assert "did you mean 'report'" in plan(capsys, *where, "--more", "reprt", code=4)
+
+
+def test_a_full_disk_does_not_cost_the_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--hosts", str(folder / "hosts.csv"), "--tasks", str(folder / "tasks.csv"), "--placement", "/dev/full")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", "--seconds", "1", *arguments])
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "No space left on device" in said.err
+    assert "fits: all 100 tasks on 6 hosts" in said.out
 
 
 def test_a_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

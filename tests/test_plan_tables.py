@@ -76,6 +76,21 @@ HEAD = "id,cpus,mem_mb,count,constraint,arrive_s,leave_s\n"
         ("id,cpus,mem_mb,cpus\na,1,1,1\n", "line 1, column cpus", "twice"),
         ("id,cpus,mem_mb,\na,1,1,1\n", "line 1, column 4", "no name"),
         ("id,cpus,mem_mb\n", "", "holds no tasks"),
+        ("id;cpus;mem_mb\na;1;1\n", "line 1, column id, cpus, mem_mb", "are missing"),
+        ("id,cpus,mem_mb,attr_\na,1,1,x\n", "line 1, column 4", "no name"),
+        ("id,cpus,mem_mb,attr_host\na,1,1,x\n", "line 1, column attr_host", "cannot be given"),
+        ("id,cpus,mem_mb,gp\0us\na,1,1,1\n", "line 1, column 4", "cannot be printed"),
+        (HEAD + "a\0b,1,1,,,,\n", "line 2, column id", "'a\\x00b' holds a character that cannot be printed"),
+        (HEAD + '"a\nb",1,1,,,,\n', "line 3, column id", "cannot be printed"),
+        (HEAD + "a\x1b[31m,1,1,,,,\n", "line 2, column id", "cannot be printed"),
+        (HEAD + "a\u202eb,1,1,,,,\n", "line 2, column id", "cannot be printed"),
+        (HEAD + "a,1\0,1,,,,\n", "line 2, column cpus", "no number"),
+        (HEAD + "a,,1,,,,\n", "line 2, column cpus", "is empty"),
+        (HEAD + "a,1_000,1,,,,\n", "line 2, column cpus", "'1_000' is no number"),
+        (HEAD + "a,\uff11\uff12,1,,,,\n", "line 2, column cpus", "is no number"),
+        (HEAD + "a,1e400,1,,,,\n", "line 2, column cpus", "out of range"),
+        (HEAD + "a,1e99999999999999999999,1,,,,\n", "line 2, column cpus", "out of range"),
+        (HEAD + "a," + "1" * 5_000 + ",1,,,,\n", "line 2, column cpus", "out of range"),
         (HEAD + "a,one,1,,,,\n", "line 2, column cpus", "'one' is no number"),
         (HEAD + "a,1,nan,,,,\n", "line 2, column mem_mb", "'nan' is no number"),
         (HEAD + "a,1,inf,,,,\n", "line 2, column mem_mb", "'inf' is no number"),
@@ -146,6 +161,7 @@ def test_rules() -> None:
     assert rules.beside == {"a": 1, "b x": 0}
     assert [c.attribute for c in rules.attributes] == ["zone", "cores"]
     assert parse_rules("") == parse_rules(" ; ")
+    assert parse_rules("max_per_host=99999999999999") == parse_rules("")
     assert parse_rules("cores <= 16").attributes[0].holds({"cores": "9"})
     assert parse_rules("zone==a").attributes[0].holds({"zone": "a"})
 

@@ -577,10 +577,14 @@ def plan_capacity(
 
     _one_of({"--hosts": hosts, "--host": host, "--cluster": cluster})
     _one_of({"--tasks": tasks, "--manifest": manifest, "--jobs": jobs})
-    if plot:
-        from jobcloud.planning import plot as drawing
+    if str(hosts) == str(tasks) == "-":
+        raise ConfigError("both are standard input", field="--hosts, --tasks", fix="give one of them as a file")
+    from jobcloud.planning import plot as drawing
 
+    if plot:
         drawing.check_path(plot)
+    if placement:
+        drawing.check_writable(placement, "--placement")
     when = planning.When(planning.day_of(day, zone), days, run_time, all_at_once)
     with planning.progress_bar() as progress:
         if hosts:
@@ -608,14 +612,15 @@ def plan_capacity(
         question = Question(there.how_many, failures, fail_by, tuple(more or ()), seconds)
         with planning.solver_silenced():
             plan = make_plan(problem, question, progress)
-    if plot:
-        drawing.draw(plan, plot, planning.cut_load(asked.load, asked, problem), zone)
-    if placement:
-        planning.write_placement(plan, placement)
+    # First what took the time: a disk that is full does not cost the answer.
     if as_json:
         render.show_json(document(plan) | planning.peak_document(asked))
     else:
         planning.show(plan, asked, zone)
+    if placement:
+        planning.write_placement(plan, placement)
+    if plot:
+        drawing.draw(plan, plot, planning.cut_load(asked.load, asked, problem), zone)
     if not plan.fits:
         raise typer.Exit(Exit.REFUSED)
 

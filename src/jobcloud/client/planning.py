@@ -28,6 +28,13 @@ from jobcloud.planning.tables import MAX_COUNT, HostTable, TaskTable, parse_amou
 
 _MOST_RUNS: Final = 1_000
 _MOST_ROWS: Final = 30
+_NOT_OF_A_TYPE: Final = {
+    "count": "any number of a type can be had; for hosts that are there, --hosts",
+    "id": "a type has a name",
+    "port_beg": "ports=N",
+    "port_end": "ports=N",
+    "attr_host": "hosts of a type have no names yet",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +81,7 @@ def hosts_of_table(path: Path, *, how_many: bool = False) -> Hosts:
 
 def hosts_of_type(texts: Sequence[str]) -> Hosts:
     """Types like `cpus=64,mem_mb=131072`, with `name=…`, `price=…`, `attr_…=…` where wanted. Raises ConfigError."""
-    found: list[dict[str, str]] = []
-    for text in texts:
-        pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-        if not pairs or not all(sign and name.strip() for name, sign, _ in pairs):
-            raise ConfigError(f"{text!r:.80} is no host type", field="--host", fix="such as cpus=64,mem_mb=131072")
-        found.append({name.strip(): value.strip() for name, _, value in pairs})
+    found = [_host_type(text) for text in texts]
     names = [name for one in found for name in one if name not in ("name", "price") and not name.startswith("attr_")]
     dimensions = tuple(dict.fromkeys(names))
     kinds: list[HostKind] = []
@@ -90,6 +92,22 @@ def hosts_of_type(texts: Sequence[str]) -> Hosts:
         price = parse_amount(one.get("price", "0"), "--host, price") / 1_000
         kinds.append(HostKind(name, amounts, {**attributes, HOST: name}, MAX_COUNT, price))
     return Hosts("--host", dimensions, tuple(kinds), how_many=True)
+
+
+def _host_type(text: str) -> dict[str, str]:
+    pairs = [[part.strip() for part in item.partition("=")] for item in text.split(",") if item.strip()]
+    if not pairs or not all(sign and name not in ("", "attr_") for name, sign, _ in pairs) or not text.isprintable():
+        raise ConfigError(f"{text!r:.80} is no host type", field="--host", fix="such as cpus=64,mem_mb=131072")
+    found: dict[str, str] = {}
+    for name, _, value in pairs:
+        if name in found:
+            raise ConfigError("is there twice", field=f"--host, {name}", fix="drop one")
+        if name in _NOT_OF_A_TYPE:
+            raise ConfigError("says nothing of a type", field=f"--host, {name}", fix=_NOT_OF_A_TYPE[name])
+        if not value:
+            raise ConfigError("is empty", field=f"--host, {name}", fix="write a value or drop it")
+        found[name] = value
+    return found
 
 
 def hosts_of_cluster(client: Client) -> Hosts:
@@ -350,7 +368,7 @@ def _need_said(problem: Problem, need: Need) -> str:
     kind = problem.host_kinds[need.kind]
     pairs = zip(problem.dimensions, kind.capacity, strict=True)
     holds = "" if "=" in need.name else f" ({', '.join(f'{_amount(amount)} {name}' for name, amount in pairs)})"
-    text = f"{need.name}{holds}: {need.hosts:,} host{'s' if need.hosts != 1 else ''} suffice"
+    text = f"{need.name}{holds}: {need.hosts:,} host{'s suffice' if need.hosts != 1 else ' suffices'}"
     if need.found.proven:
         text += f", {need.hosts - 1:,} cannot ({bound.how})" if need.hosts else ""
     else:

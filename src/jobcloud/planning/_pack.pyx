@@ -38,7 +38,7 @@ cdef class Packer:
     cdef double[::1] weight
     cdef int32_t[::1] cap, tally, forward, backward
     cdef double[::1] score
-    cdef int32_t[::1] seen, untried
+    cdef int32_t[::1] seen, untried, heap
     cdef int64_t[::1] penalty
     cdef uint64_t dice
 
@@ -69,6 +69,7 @@ cdef class Packer:
         self.forward = np.full(self.jobs, 1 << 30, dtype=np.int32)
         self.backward = np.full(self.jobs, 1 << 30, dtype=np.int32)
         self.score = np.zeros(self.hosts)
+        self.heap = np.zeros(self.hosts, dtype=np.int32)
         self.seen = np.zeros(self.jobs, dtype=np.int32)
         self.untried = np.array(self.first[:self.kinds])
         self.penalty = np.ones(self.tasks, dtype=np.int64)
@@ -252,25 +253,46 @@ cdef class Packer:
         return left
 
     cdef int place_kind(self, int kind, Rule rule, int host_limit) noexcept nogil:
-        cdef int t, h, best, left = 0
-        cdef double lowest
+        cdef int t, h, best, size = 0, left = 0
         self.find_caps(self.kind_job[kind])
         for h in range(host_limit):
             self.score[h] = self.rate(kind, h, rule)
+            if self.score[h] < 1e299:
+                self.heap[size] = h
+                size += 1
+        for h in range(size // 2 - 1, -1, -1):
+            self.sift(h, size)
         for t in range(self.first[kind], self.first[kind + 1]):
             if self.host_of[t] >= 0:
                 continue
-            best, lowest = -1, 1e299
-            for h in range(host_limit):
-                if self.score[h] < lowest:
-                    best, lowest = h, self.score[h]
-            if best < 0:
+            if size == 0:
                 left += 1
                 continue
+            best = self.heap[0]
             self.put(t, best)
             self.cap[best] -= 1
             self.score[best] = self.rate(kind, best, rule)
+            if self.score[best] >= 1e299:
+                size -= 1
+                self.heap[0] = self.heap[size]
+            self.sift(0, size)
         return left
+
+    cdef void sift(self, int at, int size) noexcept nogil:
+        """Put the host at a place of the heap where it belongs: the lowest score first, then the lowest host."""
+        cdef int child, host = self.heap[at]
+        while 2 * at + 1 < size:
+            child = 2 * at + 1
+            if child + 1 < size and self.precedes(self.heap[child + 1], self.heap[child]):
+                child += 1
+            if not self.precedes(self.heap[child], host):
+                break
+            self.heap[at] = self.heap[child]
+            at = child
+        self.heap[at] = host
+
+    cdef inline bint precedes(self, int one, int other) noexcept nogil:
+        return self.score[one] < self.score[other] or (self.score[one] == self.score[other] and one < other)
 
     def fill(self, int host, int32_t[::1] kinds, int rule, double[::1] weight):
         """Bin-centric: as long as a kind fits, place one task of the kind that suits what is free best.

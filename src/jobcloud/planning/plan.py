@@ -21,6 +21,7 @@ from jobcloud.planning.verify import verify
 
 _MOST_HOST_TYPES: Final = 6
 _MOST_MORE: Final = 100_000
+_FAIL_BY: Final = "zone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Question:
 
     how_many: bool = False
     failures: tuple[int, ...] = (1,)
-    fail_by: str = "zone"
+    fail_by: str = _FAIL_BY
     more: tuple[str, ...] = ()
     seconds: float = 30.0
     seed: int = 1
@@ -152,10 +153,19 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
         capacity=capacity,
         stranded=_stranded(problem, packing, free),
         bound_broken=_too_few(problem, needs, packing) if not question.how_many else "",
-        notes=()
-        if len(types) <= _MOST_HOST_TYPES
-        else (f"{len(types)} types of hosts, the {_MOST_HOST_TYPES} most frequent asked",),
+        notes=tuple(_notes(problem, question, packing, types)),
     )
+
+
+def _notes(problem: Problem, question: Question, packing: Packing, types: Sequence[int]) -> Iterator[str]:
+    """What was asked and could not be answered."""
+    if len(types) > _MOST_HOST_TYPES:
+        yield f"{len(types)} types of hosts, the {_MOST_HOST_TYPES} most frequent asked"
+    for count in sorted({count for count in question.failures if count > len(packing.hosts) > 0}):
+        yield f"{count:,} hosts cannot fail, there are {len(packing.hosts):,}"
+    known = any(question.fail_by in kind.attributes for kind in problem.host_kinds)
+    if question.fail_by != _FAIL_BY and not known:
+        yield f"no host has the attribute {question.fail_by}, so none fail by it"
 
 
 def host_names(problem: Problem, packing: Packing) -> list[str]:

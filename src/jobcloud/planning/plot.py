@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +30,16 @@ def check_path(path: Path) -> None:
         )
     if find_spec("matplotlib") is None:
         raise ConfigError("matplotlib is not installed", field="--plot", fix="pip install 'jobcloud[plan]'")
-    if not path.resolve().parent.is_dir():
-        raise ConfigError(f"there is no directory {path.resolve().parent}", field="--plot", fix="make it first")
+    check_writable(path, "--plot")
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raises ConfigError where no file can be written, as far as can be told without writing one."""
+    directory = path.resolve().parent
+    if not directory.is_dir():
+        raise ConfigError(f"there is no directory {directory}", field=option, fix="make it first")
+    if path.is_dir() or not os.access(path if path.exists() else directory, os.W_OK):
+        raise ConfigError(f"{path} cannot be written", field=option, fix="name a file in a directory of yours")
 
 
 def draw(plan: Plan, path: Path, load: Load | None = None, zone: str = "UTC") -> None:

@@ -23,7 +23,7 @@ from jobcloud.constraints import Constraint, ConstraintError, Op, parse
 MOST_PER_HOST: Final = 1_000_000
 
 _ANTI: Final = "anti:"
-_LIMIT: Final = re.compile(r"(.*\S)\s*<=\s*([0-9]{1,9})")
+_LIMIT: Final = re.compile(r"(.*\S)\s*<=\s*([0-9]{1,18})")
 _ANY_OF: Final = re.compile(r"([^\s=!<>~|]+)\s*=(?!=)\s*(.+)", re.DOTALL)
 
 
@@ -57,7 +57,7 @@ def parse_rules(text: str) -> Rules:
 
 def _most_per_host(part: str) -> int:
     _, sign, number = (text.strip() for text in part.partition("="))
-    if not sign or not re.fullmatch("[0-9]{1,9}", number) or int(number) < 1:
+    if not sign or not re.fullmatch("[0-9]{1,18}", number) or int(number) < 1:
         raise ConstraintError(f"{part!r:.80} is no limit; write max_per_host=N with a whole number N from 1 on")
     return min(int(number), MOST_PER_HOST)
 

@@ -9,6 +9,7 @@ matcher counts.
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _NOT_RESOURCES: Final = frozenset({
 })  # fmt: skip
 _ATTRIBUTE: Final = "attr_"
 _EXACT: Final = Context(prec=40, traps=[Inexact])
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class HostRow(NamedTuple):
@@ -125,12 +127,13 @@ def parse_amount(text: str, field: str) -> int:
 
 def _thousandths(text: str, scale: int) -> tuple[str, str, int]:
     """(what is wrong with it or nothing, the fix where it is not about the column, in whole `scale`-ths)."""
+    # Decimal itself also reads 1_000, digits of any script, and "Infinity".
+    if not _NUMBER.fullmatch(text):
+        return f"{text!r:.60} is no number", "", 0
     try:
         number = Decimal(text)
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if number.is_nan() or number.is_infinite():
-        return f"{text!r:.60} is no number", "", 0
+    except InvalidOperation:  # an exponent beyond what Decimal holds
+        return f"{text!r:.60} is out of range", f"at most {MAX_NUMBER:,}", 0
     if number < 0:
         return f"{text!r:.60} is negative", "0 or more", 0
     if number > MAX_NUMBER:
@@ -198,7 +201,7 @@ class _Table:
     def host(self, cells: list[str]) -> HostRow | None:
         try:
             ident = self._ident(cells)
-            attributes = {name: text for name, at in self._attributes.items() if (text := cells[at].strip())}
+            attributes = {name: text for name in self._attributes if (text := self._text(cells, _ATTRIBUTE + name))}
             attributes[HOST] = ident
             price = self._number(cells, "price", 1_000) / 1_000
             return HostRow(ident, self._amounts(cells), attributes, self._count(cells), price, self.line)
@@ -211,7 +214,7 @@ class _Table:
             rest = self._known.get(key)
             if rest is None:
                 rest = self._known[key] = self._task_but_names(cells)
-            return TaskRow(ident, self._cell(cells, "job") or ident, *rest, self.line)
+            return TaskRow(ident, self._text(cells, "job") or ident, *rest, self.line)
         except _Fault:
             return None
 
@@ -237,13 +240,18 @@ class _Table:
         if double:
             raise BadTable("is there twice", field=f"{self.name}, line 1, column {double[0]}", fix="drop one")
         if missing:
-            fix = f"the first line names the columns: {','.join(self._required)} and any further ones"
+            fix = f"the first line names the columns, commas between: {','.join(self._required)} and any further ones"
             problem = f"{'is' if len(missing) == 1 else 'are'} missing"
             raise BadTable(problem, field=f"{self.name}, line 1, column {', '.join(missing)}", fix=fix)
-        if not all(names):
-            raise BadTable(
-                "has no name", field=f"{self.name}, line 1, column {names.index('') + 1}", fix="name or drop it"
-            )
+        if f"{_ATTRIBUTE}{HOST}" in names:
+            fix = "drop it: the attribute host of every host is its id"
+            raise BadTable("cannot be given", field=f"{self.name}, line 1, column {_ATTRIBUTE}{HOST}", fix=fix)
+        for at, name in enumerate(names, 1):
+            if name in ("", _ATTRIBUTE):
+                raise BadTable("has no name", field=f"{self.name}, line 1, column {at}", fix="name or drop it")
+            if not name.isprintable():
+                fix = "letters and digits"
+                raise BadTable(f"{name!r:.60} cannot be printed", field=f"{self.name}, line 1, column {at}", fix=fix)
         self.columns = {name: at for at, name in enumerate(names)}
         self._attributes = {
             name.removeprefix(_ATTRIBUTE): at for name, at in self.columns.items() if name.startswith(_ATTRIBUTE)
@@ -269,7 +277,7 @@ class _Table:
         return (last - first + 1) * 1_000
 
     def _ident(self, cells: list[str]) -> str:
-        ident = self._cell(cells, "id")
+        ident = self._text(cells, "id")
         if not ident:
             self._fault("is empty", "id", "every row has an id of its own")
         if ident in self._seen:
@@ -278,6 +286,13 @@ class _Table:
             )
         self._seen.add(ident)
         return ident
+
+    def _text(self, cells: list[str], name: str) -> str:
+        """What is shown again, so nothing that would move the cursor or break a line."""
+        text = self._cell(cells, name)
+        if not text.isprintable():
+            self._fault(f"{text!r:.60} holds a character that cannot be printed", name, "drop it")
+        return text
 
     def _count(self, cells: list[str]) -> int:
         if not self._cell(cells, "count"):
@@ -302,6 +317,8 @@ class _Table:
 
     def _number(self, cells: list[str], name: str, scale: int) -> int:
         text = self._cell(cells, name)
+        if not text and name in _REQUIRED:
+            self._fault("is empty", name, "write 0 for nothing")
         return self._number_of(text, name, scale) if text else 0
 
     def _number_of(self, text: str, name: str, scale: int) -> int:

@@ -5,7 +5,9 @@ It shares no code with what packs. Every answer that is given has passed it.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
+
+import numpy as np
 
 from jobcloud.planning.packing import Packing
 from jobcloud.planning.problem import Problem
@@ -19,17 +21,23 @@ def verify(problem: Problem, packing: Packing) -> None:
     """Raises BrokenPacking unless every host holds what it has room for, what it may, and breaks no rule."""
     if len(packing.host_of) != problem.tasks:
         raise BrokenPacking(f"{len(packing.host_of)} places for {problem.tasks} tasks")
-    held: dict[int, Counter[int]] = defaultdict(Counter)
-    task = 0
-    for number, kind in enumerate(problem.task_kinds):
-        for host in packing.host_of[task : task + kind.copies].tolist():
-            if host >= len(packing.hosts):
-                raise BrokenPacking(f"there is no host {host}")
-            if host >= 0:
-                held[host][number] += 1
-        task += kind.copies
-    for host, kinds in held.items():
-        _check_host(problem, int(packing.hosts[host]), host, kinds)
+    if packing.host_of.max(initial=-1) >= len(packing.hosts):
+        raise BrokenPacking(f"there is no host {packing.host_of.max()}")
+    kinds = len(problem.task_kinds)
+    copies = np.array([kind.copies for kind in problem.task_kinds], dtype=np.int64)
+    task_kind = np.repeat(np.arange(kinds), copies)
+    placed = packing.host_of >= 0
+    pairs, counts = np.unique(packing.host_of[placed] * np.int64(kinds) + task_kind[placed], return_counts=True)
+    content = np.stack((pairs % max(kinds, 1), counts), axis=1)
+    hosts, starts = np.unique(pairs // max(kinds, 1), return_index=True)
+    ends = [*starts[1:].tolist(), len(pairs)][: len(hosts)]
+    # Hosts that are alike and hold the same are checked once.
+    seen: set[tuple[int, bytes]] = set()
+    for host, start, end in zip(hosts.tolist(), starts.tolist(), ends, strict=True):
+        held, host_kind = content[start:end], int(packing.hosts[host])
+        if (host_kind, held.tobytes()) not in seen:
+            seen.add((host_kind, held.tobytes()))
+            _check_host(problem, host_kind, host, Counter(dict(held.tolist())))
 
 
 def _check_host(problem: Problem, host_kind: int, host: int, kinds: Counter[int]) -> None:
