@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core_world import ARTIFACTS, POLICY, START, Desk, make_app, make_job, make_offer, of, payload_of
-from jobcloud.cron import Schedule
+from jobcloud.cron import Fold, Gap, Schedule
 from jobcloud.errors import Conflict, NotFound, Refused
 from jobcloud.messages import (
     Accept,
@@ -728,3 +728,35 @@ def test_agents_are_shown_with_what_they_offer_and_what_we_use() -> None:
     assert (second.id, second.claimed.cpus, second.executors, second.lost) == ("a2", 0, (), False)
     desk.do(AgentLost(desk.at, "a1"))
     assert desk.scheduler.agents()[0].lost
+
+
+# ------------------------------------------------------------------------------------------------- clocks and zones
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize(
+    ("day", "cron", "fields", "hours"),
+    [
+        # 2026-03-29: at 01:00 UTC the clocks in Berlin go from 02:00 to 03:00.
+        (29 + 31 + 28, "0 30 2 * * ?", {}, [1.0]),
+        (29 + 31 + 28, "0 30 2 * * ?", {"gap": Gap.SKIP}, []),
+        (29 + 31 + 28, "0 30 * * * ?", {}, [-0.5, 0.5, 1.5, 2.5]),
+        # 2026-10-25: at 01:00 UTC they go from 03:00 back to 02:00.
+        (297 + 1, "0 30 2 * * ?", {}, [0.5]),
+        (297 + 1, "0 30 2 * * ?", {"fold": Fold.BOTH}, [0.5, 1.5]),
+        (297 + 1, "0 30 * * * ?", {}, [-0.5, 0.5, 1.5, 2.5]),
+    ],
+)
+def test_no_firing_is_lost_or_doubled_when_the_clocks_of_a_zone_change(
+    day: int, cron: str, fields: dict[str, Any], hours: list[float], restarted: bool
+) -> None:
+    midnight = START + (day - 1) * 86_400_000
+    desk = Desk(make_app())
+    desk.at = midnight - 3_600_000
+    desk.do(PutJob(desk.at, make_job(cron=cron, zone="Europe/Berlin", misfire=True, catch_up=CatchUp.ALL, **fields)))
+    while desk.at < midnight + 3 * 3_600_000 - 60_000:
+        desk.tick(60_000)
+        if restarted and desk.at % 1_800_000 == 0:
+            desk.restart()  # also at the very instant at which something is due
+    fired = [(firing.fire_ms - midnight) / 3_600_000 for firing in desk.firings()]
+    assert [hour for hour in fired if hour > -1] == hours

@@ -12,6 +12,8 @@ from tests.simulation.runner import Summary, run, run_all
 from tests.simulation.shrink import shrink, tell
 from tests.simulation.world import History, play
 
+import jobcloud
+
 HISTORIES = 300
 KNOWN = [
     int(line.split()[0])
@@ -71,6 +73,15 @@ def test_a_failing_plan_shrinks_to_the_faults_that_matter() -> None:
     found = shrink(breaks_where_both_come(plan), run=breaks_where_both_come)
     assert set(found.plan.faults) == needed
     assert all(str(fault) in tell(found) for fault in needed)
+
+
+def test_every_deliberate_bug_still_finds_its_place() -> None:
+    source = Path(jobcloud.__file__).parent
+    places = [(one.name, one.file, one.old) for one in MUTATIONS]
+    places += [(one.name, file, old) for one in MUTATIONS for file, old, _ in one.also]
+    lost = [(name, file) for name, file, old in places if (source / file).read_text().count(old) != 1]
+    assert not lost
+    assert len({file for _, file, _ in places}) >= 8
 
 
 @pytest.mark.parametrize("name", ["acknowledge before the write", "no fencing", "forget the retry"])

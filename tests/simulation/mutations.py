@@ -115,8 +115,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a kill is not stored", "tasks.py",
-        "            self._book.put_task(replace(task, kill_ms=at))",
-        "            self._book.tasks[task.id] = replace(task, kill_ms=at)",
+        "            self._book.put_task(changed(task, kill_ms=at))",
+        "            self._book.tasks[task.id] = changed(task, kill_ms=at)",
     ),
     Mutation(
         "the framework id is not stored", "scheduler.py",
@@ -158,7 +158,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("an ended firing stays in the way", "ready.py", "        ids.remove(firing.id)\n", ""),
     Mutation(
         "an executor's claim is kept", "offers.py",
-        "        self._release(agent_id, held[1])\n        return True", "        return True",
+        "        self._release(agent_id, held[1])\n        self._size_up", "        self._size_up",
     ),
     Mutation("the executor's share is forgotten", "launch.py", "pool.cut(plan.resources), plan.spec", "(), plan.spec"),
     Mutation("every attempt is the first", "sharding.py", '"attempt": task.attempt,', '"attempt": 1,'),
@@ -236,13 +236,11 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "what runs beyond its limit runs on", "tasks.py",
-        "                self._overdue.watch(self._book.tasks[task.id])\n        if task.keeper:",
-        "                pass\n        if task.keeper:",
+        "if started != task.started_ms:\n                self._overdue", "if False:\n                self._overdue",
     ),
     Mutation(
         "a limit counts from the clock's beginning", "overdue.py",
-        "            self._look_in(task.id, limit + policy.overdue_ms)\n",
-        "            self._look_in(task.id, 0)\n",
+        "self._look_in(task.id, limit + policy.overdue_ms + self._grace(task))", "self._look_in(task.id, 0)",
     ),
     Mutation(
         "a roll-out ends all shards at once", "rollouts.py",
@@ -377,10 +375,10 @@ def main() -> int:
                 test = noticed_by_unit_tests(mutation, Path(folder), tests) if tests else None
             verdicts.append(Verdict(mutation, found, test))
             print(verdicts[-1], flush=True)
+            if asked.table:  # after each, as the whole takes long
+                asked.table.write_text(table(verdicts, tests, asked.most))
     survivors = sum(not verdict.found.broken for verdict in verdicts)
     print(f"{survivors} of {len(verdicts)} survived")
-    if asked.table:
-        asked.table.write_text(table(verdicts, tests, asked.most))
     return 1 if survivors else 0
 
 
