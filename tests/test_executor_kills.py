@@ -70,14 +70,14 @@ def test_siblings_that_do_not_finish_in_the_grace_time_are_lost_with_the_worker(
 
 
 def test_the_job_says_how_long_an_end_may_take_unless_the_kill_does(agent: FakeAgent, start: Start) -> None:
-    start()
-    script = {"jobType": "SCRIPT", "scriptCommandLine": "bin/behave.py never_returns"}
+    executor = start()
+    script = {"jobType": "SCRIPT", "scriptCommandLine": "bin/stubborn.sh", "parameter": "600"}
     agent.launch("hasty", killGraceSeconds=0.1, **script)
     agent.launch("patient", killGraceSeconds=600, **script)
     agent.launch("wrong", killGraceSeconds=-1, **script)
     assert "killGraceSeconds" in agent.end("wrong").message
     for task in ("hasty", "patient"):
-        agent.state(task, "TASK_RUNNING")
+        wait_until(lambda task=task: executor.output(task), f"{task} has shut its ears")
         agent.kill(task)
     assert agent.end("hasty").state == "TASK_KILLED"
     assert agent.states("patient") == ["TASK_RUNNING"]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload, living_in, wait_until
+from executor_kit import PACKAGE, Ended, ExecutorProcess, FakeAgent, Start, app_payload, living_in, wait_until
+from jobcloud.executor import bundle
 from jobcloud.executor.processes import oom_kills
 
 pytest_plugins = ["executor_kit.fixtures"]
@@ -347,7 +349,38 @@ def test_a_worker_that_never_answers_as_it_should_is_lost_with_the_reason(
     assert agent.end("s1").state == "TASK_FINISHED"
 
 
-RESULT = """
+def test_a_worker_that_is_not_ready_in_time_is_lost(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+    agent.executor_data = app_payload(PACKAGE, workerCommand="sh -c 'sleep 600'")
+    hasty = tmp_path / "python"
+    hasty.write_text(
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        f"sys.path.insert(0, {bundle.FILE_NAME!r})\n"
+        "from jobcloud.executor import workers\n"
+        "from jobcloud.executor.__main__ import main\n"
+        "workers.READY_WITHIN_S = 0.3\n"
+        "sys.exit(main())\n"
+    )
+    hasty.chmod(0o755)
+    executor = start(python=str(hasty))
+    agent.launch("t1", jobClass="shop.jobs:works_on")
+    end = agent.end("t1")
+    assert (end.state, end.cause) == ("TASK_FAILED", "worker_lost")
+    assert "not ready in time" in end.message
+    assert not living_in(executor.sandbox / "app")
+
+
+def test_a_listener_that_hangs_while_it_is_made_holds_up_its_own_jobs_alone(agent: FakeAgent, start: Start) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:works_on", listener=["shop.jobs:Hangs"])
+    agent.state("t1", "TASK_RUNNING")
+    agent.launch("t2", jobClass="shop.jobs:works_on", listener=["shop.jobs:Audits"])
+    assert agent.end("t2").state == "TASK_FINISHED"
+    agent.kill("t1", grace_s=0.1)
+    assert agent.end("t1").state == "TASK_KILLED"
+
+
+ANSWERS = """
 import json, os, sys, time
 say = lambda **message: os.write(int(sys.argv[-1]), json.dumps(message).encode() + bytes([10]))
 lines = os.fdopen(int(sys.argv[-2]))
@@ -356,22 +389,52 @@ for order in map(json.loads, lines):
         say(type="ready", protocol=2)
     elif order["type"] == "run":
         ids = {"task": order["task"], "run": order["run"]}
-        end = {"state": "finished", "cause": None, "message": "", "exitCode": None}
+        end = {"state": "finished", "cause": None, "message": "", "exitCode": None, "result": None}
         say(type="started", **ids)
-        say(type="ended", **ids, **end, result=eval(order["context"]["shardingParameter"]))
+        say(**{"type": "ended", **ids, **end, **eval(order["context"]["shardingParameter"])})
 """
 
 
-def test_results_of_another_worker_are_held_to_the_same_limits(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
-    (tmp_path / "worker.py").write_text(RESULT)
+@pytest.fixture
+def answering(agent: FakeAgent, start: Start, tmp_path: Path) -> Callable[[str], Ended]:
+    """How a task ends that another worker answers for with these fields."""
+    (tmp_path / "worker.py").write_text(ANSWERS)
     agent.executor_data = app_payload(PACKAGE, workerCommand=f"{sys.executable} {tmp_path / 'worker.py'}")
     start()
+    numbers = itertools.count()
+
+    def end(fields: str) -> Ended:
+        return agent.end(agent.launch(f"t{next(numbers)}", jobClass="any:thing", parameter=fields))
+
+    return end
+
+
+def test_results_of_another_worker_are_held_to_the_same_limits(answering: Callable[[str], Ended]) -> None:
     results = {"[1]": [1], "float('nan')": None, "'x' * 5000": None, "[" * 40 + "]" * 40: None}
-    for number, (result, kept) in enumerate(results.items()):
-        agent.launch(f"t{number}", jobClass="any:thing", parameter=result)
-        end = agent.end(f"t{number}")
+    for result, kept in results.items():
+        end = answering(f"dict(result={result})")
         assert (end.state, end.data.get("result")) == ("TASK_FINISHED", kept)
         assert ("dropped" in end.message) == (kept is None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "dict(state='killed')",
+        "dict(state='lost')",
+        "dict(cause='boredom')",
+        "dict(run=2)",
+        "dict(task='another')",
+        "dict(message=None)",
+        "dict(exitCode=1e999)",
+        "dict(message='x' * 2_000_000)",
+    ],
+)
+def test_an_end_that_cannot_be_is_a_breach(answering: Callable[[str], Ended], fields: str) -> None:
+    end = answering(fields)
+    assert (end.state, end.cause) == ("TASK_FAILED", "worker_lost")
+    assert "broke the protocol" in end.message
+    assert answering("dict(result=1)").state == "TASK_FINISHED", "the next one gets a new worker"
 
 
 def test_a_worker_that_never_answers_at_all_is_ended_by_the_time_limit_of_a_kill(

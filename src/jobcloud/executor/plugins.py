@@ -48,7 +48,8 @@ class Plugins:
     """Any thread may ask."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._locks: Dict[Tuple[str, str], Any] = {}
         self._made: Dict[Tuple[str, str], Any] = {}
 
     def listeners(self, job: Mapping[str, Any]) -> List[JobListener]:
@@ -67,7 +68,10 @@ class Plugins:
         return self._get(ERROR_HANDLERS, name, "job_exception_handler", ErrorHandler)
 
     def _get(self, group: str, name: str, field: str, kind: Type[T]) -> T:
+        # A lock each: one that hangs while it is made must not hold up who needs another.
         with self._lock:
+            lock = self._locks.setdefault((group, name), threading.Lock())
+        with lock:
             if (group, name) not in self._made:
                 self._made[group, name] = _make(group, name, field)
             made = self._made[group, name]

@@ -319,7 +319,9 @@ class Workers:
         except (KeyError, ValueError):
             self._break(worker, "an end with a state or cause that does not exist")
             return
-        if worker.outcome is not None:
+        if outcome.state is State.KILLED and not run.cancelled:
+            self._break(worker, "the end of a shard as killed that nobody has cancelled")
+        elif worker.outcome is not None:
             self._break(worker, "a second end of its one shard")
         elif worker.owner and not run.payload.resident:
             # It is told once the process and its children are gone.

@@ -356,6 +356,11 @@ class Spoils(JobListener):
         raise OSError("no room for the audit")
 
 
+class Hangs(JobListener):
+    def __init__(self):
+        time.sleep(600)
+
+
 class Stage(FiringListener):
     def before_firing(self, ctx):
         if ctx.job_parameter == "refuse":
