@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from whole import DEMO, Product, attempts, until
+from whole import DEMO, Product, attempts, free_port, until
 
 pytestmark = pytest.mark.mesos
 
@@ -146,3 +146,30 @@ WANTED = {
     "jobName", "appName", "jobClass", "jobType", "cron", "shardingTotalCount", "shardingItemParameters",
     "jobExecutionType", "cpuCount", "memoryMB", "jobParameter",
 }  # fmt: skip
+
+
+def test_executors_are_kept_on_each_agent_adopted_by_the_next_scheduler_and_given_up(
+    product: Product, master: str, tmp_path: Path
+) -> None:
+    # Where the next one served the executor at another address, it would start others.
+    product.environ["JOBCLOUD_ARTIFACTS_PORT"] = str(free_port())
+    process = serve(product, master)
+    add_demo(product, tmp_path / "output")
+    framework_id = product.json("cluster")["frameworkId"]
+
+    def keepers() -> set[str]:
+        tasks = framework(master, framework_id)["tasks"]
+        return {task["id"] for task in tasks if task["name"].startswith("keeper=") and task["state"] == "TASK_RUNNING"}
+
+    manifest = product.folder / "demo" / "jobcloud.toml"
+    manifest.write_text(manifest.read_text().replace("[app]", '[app]\nexecutors = "each"', 1))
+    product.run("app", "add", str(manifest.parent))
+    kept = until(lambda: len(found := keepers()) == 3 and found, "one on each agent")
+    process.kill()
+    process.wait()
+    serve(product, master)
+    before = len(product.runs("sales"))
+    until(lambda: len(product.runs("sales")) > before, "a firing after the kill")
+    assert keepers() == kept
+    product.run("app", "disable", "demo")
+    until(lambda: not keepers(), "their end")

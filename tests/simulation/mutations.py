@@ -155,6 +155,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "the listener after does not wait for the shards", "ready.py",
         "for item, shard in self.waiting.items() if item != after]", "for item, shard in self.waiting.items()]",
     ),
+    Mutation(
+        "kept executors are started beside those of the last leader", "keepers.py",
+        "            if task.keeper:\n", "            if not task.keeper and False:\n",
+    ),
     Mutation("an ended firing stays in the way", "ready.py", "        ids.remove(firing.id)\n", ""),
     Mutation(
         "an executor's claim is kept", "offers.py",
