@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobcloud.match import FITNESS, REFUSED, UNTRIED, CompiledMatcher, MatchError, PlainMatcher
+from jobcloud.match import ENGINES, FITNESS, REFUSED, UNTRIED, CompiledMatcher, MatchError, PlainMatcher
 
 
 @pytest.fixture(params=[CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
@@ -51,6 +52,70 @@ def chosen(impl: Any, fitness: Any, hosts: list[tuple[int, ...]], task: tuple[in
 )
 def test_each_rule_prefers_what_it_is_named_for(impl: Any, fitness: Any, hosts: Any, free: Any, slot: int) -> None:
     assert chosen(impl, fitness, hosts, (1, 1), free) == slot
+
+
+def share(amount: int, capacity: int) -> int:
+    b = max(len(f"{capacity:b}"), 5)
+    e = max(len(f"{amount:b}") - 16, 0) if amount else 0
+    return ((amount >> e) * (2 ** (b + 15) // capacity)) >> (b - 5 - e)
+
+
+def parts(capacity: list[int], free: list[int], need: list[int]) -> dict[str, int]:
+    """The table under "Fitness" in docs/matcher.md, line by line, with nothing of the plain matcher."""
+    n = [d for d, amount in enumerate(capacity) if amount > 0]
+    had = {d: share(free[d], capacity[d]) for d in n}
+    asked = {d: share(need[d], capacity[d]) for d in n}
+    left = {d: had[d] - asked[d] for d in n}
+    whole = 2**20
+    most = max(had.values(), default=0)
+    against = {d: (had[d] * (2**27 // most)) >> 20 if most else 0 for d in n}
+    spent = min(had.values()) - min(left.values()) if n else 0
+    opening = 2**13 if free == capacity else 0
+    askew = 2**14 if sum((asked[d] >> 6) * (16 * against[d] - 7 * 128) for d in n) < 0 else 0
+    unasked = sum(2**16 for d in n if need[d] == 0 and against[d] > 0)
+    dotted = sum(had[d] * asked[d] for d in n)
+    lengths = sum(had[d] ** 2 for d in n) * sum(asked[d] ** 2 for d in n)
+    return {
+        "even": len(capacity) * 2**19 + spent - sum(asked.values()) // 2 + opening + askew + unasked,
+        "pack": sum(left.values()),
+        "convex": sum(f + (f**2 >> 20) + (f**3 >> 40) for f in left.values()) // 3,
+        "l2": sum(f**2 >> 20 for f in left.values()),
+        "spread": sum(whole - f for f in left.values()),
+        "strand": sum(left.values()) - len(n) * min(left.values(), default=0),
+        "dot": sum(whole - (had[d] * asked[d] >> 20) for d in n),
+        "align": whole - dotted**2 * whole // lengths if lengths else whole,
+        "first": 0,
+    }
+
+
+@pytest.mark.parametrize("fitness", [*FITNESS, "first", "several"])
+def test_scores_are_those_of_the_document(impl: Any, fitness: str, seed: int) -> None:
+    """A third implementation; what it likes best is what is chosen, the lowest slot among equals."""
+    chance = random.Random(f"{seed}/{fitness}")
+    for _ in range(20):
+        weights = {fitness: 1_024}
+        if fitness == "several":
+            weights = {name: chance.randrange(1, 500) for name in chance.sample(FITNESS, 3)}
+        scale, dimensions = chance.choice((1, 1_000, 10**6, 2**30, 2**42)), chance.randint(1, 4)
+        matcher = impl(dimensions, fitness=weights, engine=chance.choice(ENGINES))
+        capacity = [scale * chance.choice((0, 5, 33, 1_000)) for _ in range(dimensions)]
+        hosts: list[tuple[list[int], list[int]]] = []
+        for _ in range(40):
+            if chance.random() < 0.3:
+                capacity = [scale * chance.choice((0, 5, 33, 1_000)) for _ in range(dimensions)]
+            used = [0 if chance.random() < 0.2 else chance.randint(0, amount) for amount in capacity]
+            matcher.assign(matcher.add_class(np.array(used)), matcher.add_host(np.array(capacity)))
+            hosts.append((capacity, [has - takes for has, takes in zip(capacity, used, strict=True)]))
+        for _ in range(10):
+            need = [chance.choice((0, 1, chance.randint(0, scale))) for _ in range(dimensions)]
+            scores = [
+                (sum(weight * parts(capacity, free, need)[name] for name, weight in weights.items()) >> 10, slot)
+                for slot, (capacity, free) in enumerate(hosts)
+                if all(has >= takes for has, takes in zip(free, need, strict=True))
+            ]
+            slots, release_ids = matcher.match(np.array([matcher.add_class(np.array(need))]))
+            assert slots[0] == (min(scores)[1] if scores else REFUSED), (weights, hosts, need, scores)
+            matcher.release(release_ids)
 
 
 @pytest.mark.parametrize(

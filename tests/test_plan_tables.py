@@ -63,6 +63,13 @@ def test_names_may_come_through_standard_input(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("sys.stdin", io.StringIO("id,cpus,mem_mb\na,1,1\n"))
     assert read_tasks(Path("-")).rows[0].id == "a"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfid,cpus,mem_mb\r\nb,1,1\r\n")))
+    assert read_tasks(Path("-")).rows[0].id == "b"
+    monkeypatch.setattr(
+        "sys.stdin", io.TextIOWrapper(io.BytesIO(b"id,cpus,mem_mb\n\xff,1,1\n"), errors="surrogateescape")
+    )
+    with pytest.raises(BadTable, match="standard input, after line 1: is no UTF-8 text"):
+        read_tasks(Path("-"))
 
 
 HEAD = "id,cpus,mem_mb,count,constraint,arrive_s,leave_s\n"

@@ -127,8 +127,9 @@ cdef extern from *:
     /* One class and the hosts as its score sees them. Planes are [dimensions][PLANES][stride]; a row of `width` words
        holds the level and the planes of one host side by side. `payers` is NULL without a key; a host without payers
        needs `first` and comes after all that have some. `fitness` holds the weights of the parts of the score; NULL: it
-       is "even" alone, for which there are vector loops. Where a class needs more than fits 32 bits (`wide`), hosts are
-       looked at one by one, and what fits is asked of the exact amounts, [slots][dimensions]. */
+       is "even" alone, for which there are vector loops. Where a class needs more than fits 32 bits, or so little that it
+       may be no part of a host (`wide`), hosts are looked at one by one, and what fits is asked of the exact amounts,
+       [slots][dimensions]. */
     typedef struct {
         int dimensions, width;
         size_t stride;
@@ -168,13 +169,25 @@ cdef extern from *:
         if (capacity == 0)
             return 0;
         bits = bits < 5 ? 5 : bits;
-        return (uint32_t)(((uint64_t)1 << (bits + 15)) / (uint64_t)capacity) << 8 | (uint32_t)(bits - 5);
+        return (uint32_t)(((unsigned __int128)1 << (bits + 15)) / (uint64_t)capacity) << 8 | (uint32_t)(bits - 5);
     }
 
-    /* An amount in parts of 2^20 of the capacity, from its mantissa and shift. */
+    /* An amount in parts of 2^20 of the capacity, from its mantissa and shift. The product has 32 bits: a small amount
+       of a capacity with more than 36 bits is no part at all. */
     static inline int32_t jobcloud_share(uint32_t scale, int32_t mantissa, int32_t shift)
     {
-        return (int32_t)(((uint32_t)mantissa * (scale >> 8)) >> (((int32_t)(scale & 255) - shift) & 31));
+        int32_t places = (int32_t)(scale & 255) - shift;
+        return places > 31 ? 0 : (int32_t)(((uint32_t)mantissa * (scale >> 8)) >> (places & 31));
+    }
+
+    /* Whether any of the amounts may be no part of a capacity with the exponent `deepest`: the vector loops shift by 31
+       places at most. */
+    static int jobcloud_is_tiny(const jobcloud_need *need, int deepest, int dimensions)
+    {
+        for (int d = 0; d < dimensions; d++)
+            if (need[d].amount > 0 && deepest - need[d].shift > 31)
+                return 1;
+        return 0;
     }
 
     /* Bring the row of a host up to date with its exact amounts. */
@@ -632,6 +645,7 @@ cdef extern from *:
         int32_t older
     void jobcloud_set_need(Need* need, const int64_t* amount, int dimensions) noexcept nogil
     uint32_t jobcloud_scale(int64_t capacity) noexcept nogil
+    int jobcloud_is_tiny(const Need* need, int deepest, int dimensions) noexcept nogil
     void jobcloud_refresh(int32_t* row, const int64_t* unclaimed, const int64_t* total, int dimensions) noexcept nogil
     void jobcloud_spread(
         int32_t* planes, int32_t* levels, size_t stride, const int32_t* row, int host, int dimensions
@@ -701,6 +715,7 @@ cdef class Matcher:
     cdef bint indexed
     cdef int64_t[::1] weights  # of the parts of the score, in the order of FITNESS
     cdef bint plain_even
+    cdef int deepest  # the largest exponent of 1 / capacity that any host has had
     cdef readonly object judge  # the fitness where it is a function, else None
     cdef readonly int64_t judgements  # calls of it so far
     cdef bint eager  # the tables are used even where they do not pay
@@ -1476,6 +1491,9 @@ cdef class Matcher:
         view.levels = &self.levels[0]
         view.rows = &self.rows[0, 0]
         view.wide = self.class_wide[cls]
+        if self.deepest > 31:
+            view.wide |= jobcloud_is_tiny(view.request, self.deepest, self.dimensions)
+            view.wide |= jobcloud_is_tiny(view.first, self.deepest, self.dimensions)
         view.status = &self.host_open[0]
         view.allowed = &self.allowed[mask, 0] if mask >= 0 else NULL
         view.payers = &self.paid[key, 0] if key >= 0 else NULL
@@ -1983,6 +2001,7 @@ cdef class Matcher:
             self.unclaimed[slot, d] += amount[d] - self.total[slot, d]
             self.total[slot, d] = amount[d]
             self.rows[slot, 1 + PLANES * d + SCALE] = <int32_t>jobcloud_scale(amount[d])
+            self.deepest = max(self.deepest, self.rows[slot, 1 + PLANES * d + SCALE] & 255)
         self.touch(slot)
         self.loosened += 1
         return 0

@@ -9,6 +9,7 @@ matcher counts.
 from __future__ import annotations
 
 import csv
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -170,7 +171,8 @@ class _Table:
 
     def opened(self) -> TextIO:
         if str(self.path) == STDIN:
-            return sys.stdin
+            data = getattr(sys.stdin, "buffer", None)
+            return io.TextIOWrapper(data, encoding="utf-8-sig", newline="") if data else sys.stdin
         try:
             return self.path.open(newline="", encoding="utf-8-sig")
         except OSError as error:
