@@ -198,8 +198,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "                self.connected = False\n",
     ),
     Mutation(
+        # What a lost kill leaves running is ended with its executor, unless that is left out too.
         "a kill is sent once", "inquiries.py",
         "        self.kills[task.id] = at + self._book.policy.kill_again_ms\n", "",
+        (("overdue.py", "        if task.overdue_ms or task.kill_ms:\n            self._look_in(",
+          "        if task.overdue_ms:\n            self._look_in("),),
     ),
     Mutation(
         "a launch in doubt is taken for lost", "rounds.py",
