@@ -56,6 +56,7 @@ class Overdue:
         while self._heap and (self._heap[0][0] <= self._passed or self.due.get(self._heap[0][1]) != self._heap[0][0]):
             due, task_id = heapq.heappop(self._heap)
             if self.due.get(task_id) == due:
+                del self.due[task_id]  # until it is watched again
                 self._look(self._book.tasks[task_id], at)
 
     def _look(self, task: Task, at: int) -> None:
