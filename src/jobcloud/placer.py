@@ -17,8 +17,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from jobcloud.constraints import HOST, Constraint, failing, mask, numbers, parse, penalties
-from jobcloud.match import MAX_AMOUNT, REFUSED, Matcher, MatchError, Rule
+from jobcloud._match_types import whole
+from jobcloud.constraints import HOST, Constraint, ConstraintError, failing, mask, numbers, parse, penalties
+from jobcloud.match import MAX_AMOUNT, MAX_PENALTY, REFUSED, Matcher, MatchError, Rule
 
 Number: TypeAlias = int | float | Decimal | str
 Amounts: TypeAlias = Mapping[str, Number]
@@ -120,6 +121,7 @@ class Placer:
         """Several at once, each as the arguments of ``add_host``: all of them, or with a MatchError none."""
         made: dict[str, tuple[_Host, list[int]]] = {}
         for name, amounts, attributes, ports in hosts:
+            _name("host", name)
             if name in self._slots or name in made:
                 raise MatchError(f"host {name!r:.80} is there already")
             made[name] = self._host(name, amounts, attributes, ports)
@@ -187,8 +189,15 @@ class Placer:
         ``constraints`` as in ``jobcloud.constraints``, ``soft`` with what a host pays that fails one; ``executor``
         names what its tasks share on a host, ``executor_amounts`` what that takes, once.
         """
-        hard = tuple(parse(one) if isinstance(one, str) else one for one in constraints)
-        swaying = tuple((parse(text), weight) for text, weight in soft)
+        if isinstance(constraints, str):
+            raise MatchError(f"constraints must be a list of texts, not one, {constraints!r:.60}; put it in a list")
+        hard = tuple(_constraint(one) for one in constraints)
+        swaying = tuple((_constraint(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
+        for what, value in (("group", group), ("executor", executor)):
+            if value != "":
+                _name(what, value)
+        if executor_amounts and not executor:
+            raise MatchError("executor_amounts are given without an executor; name the one that takes them")
         fixed = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
         if unknown := set(fixed) - set(self.fixed_ports):
             raise MatchError(
@@ -304,7 +313,10 @@ class Placer:
     # ---- within
 
     def _asked(self, tasks: Sequence[tuple[str, Shape]]) -> tuple[list[str], NDArray[np.int32]]:
-        names, shapes = [task[0] for task in tasks], [task[1] for task in tasks]
+        names, shapes = [name for name, _ in tasks], [shape for _, shape in tasks]
+        if set(map(type, names)) - {str}:
+            for name in names:
+                _name("task", name)
         if not self._claims.keys().isdisjoint(names):
             there = next(name for name in names if name in self._claims)
             raise MatchError(f"task {there!r:.80} is placed already; release it first")
@@ -341,6 +353,11 @@ class Placer:
 
     def _host(self, name: str, amounts: Amounts, attributes: Mapping[str, str], ports: Any) -> tuple[_Host, list[int]]:
         row = self._row("amounts", amounts)
+        for attribute, value in attributes.items():
+            if not isinstance(attribute, str) or not isinstance(value, str):
+                raise MatchError(
+                    f"attributes[{attribute!r:.60}] of host {name!r:.60} must be a text, not {value!r:.60}"
+                )
         if PORTS not in self.dimensions:
             if ports:
                 raise MatchError(f"ports are given, but {PORTS!r} is no dimension; add it")
@@ -348,8 +365,8 @@ class Placer:
         if PORTS in amounts:
             raise MatchError(f"amounts: name the {PORTS} of host {name!r:.60} by their ranges, not their number")
         there: set[int] = set()
-        for first, last in ports:
-            there.update(range(_port("ports", first), _port("ports", last) + 1))
+        for first, last in _ranges(name, ports):
+            there.update(range(first, last + 1))
         for at, port in enumerate(self.fixed_ports, len(self.dimensions)):
             row[at] = 1_000 * (port in there)
         there.difference_update(self.fixed_ports)
@@ -363,6 +380,8 @@ class Placer:
         return asked // 1_000
 
     def _row(self, what: str, amounts: Amounts) -> list[int]:
+        if not isinstance(amounts, Mapping):
+            raise MatchError(f"{what} must be a mapping of dimensions to numbers, not {type(amounts).__name__}")
         for name in amounts:
             if name not in self.dimensions:
                 raise MatchError(f"{what}[{name!r:.60}] is no dimension; there are {', '.join(self.dimensions)}")
@@ -410,6 +429,32 @@ def _thousandths(what: str, value: Number) -> int:
         pass
     most = MAX_AMOUNT // 1_000
     raise MatchError(f"{what} must be a number from 0 to {most} with at most three decimals, not {value!r:.60}")
+
+
+def _name(what: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise MatchError(f"{what}: {value!r:.60} is no name; a name is a text that is not empty")
+
+
+def _constraint(value: object) -> Constraint:
+    if isinstance(value, Constraint):
+        return value
+    if not isinstance(value, str):
+        raise MatchError(f"a constraint is a text such as 'zone == a', not {value!r:.60}")
+    try:
+        return parse(value)
+    except ConstraintError as error:
+        raise MatchError(str(error)) from error
+
+
+def _ranges(host: str, ports: Any) -> list[tuple[int, int]]:
+    ranges = list(ports) if isinstance(ports, Iterable) else [ports]
+    for one in ranges:
+        if not isinstance(one, tuple | list) or len(one) != 2:
+            raise MatchError(f"ports of host {host!r:.60} must be ranges (first, last), not {one!r:.60}")
+        if _port("ports", one[1]) < _port("ports", one[0]):
+            raise MatchError(f"ports of host {host!r:.60}: {one!r:.60} runs backwards; the first comes first")
+    return [(first, last) for first, last in ranges]
 
 
 def _port(what: str, value: object) -> int:
