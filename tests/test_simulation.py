@@ -77,11 +77,11 @@ def test_a_failing_plan_shrinks_to_the_faults_that_matter() -> None:
 
 def test_every_deliberate_bug_still_finds_its_place() -> None:
     source = Path(jobcloud.__file__).parent
-    places = [(one.name, one.file, one.old) for one in MUTATIONS]
-    places += [(one.name, file, old) for one in MUTATIONS for file, old, _ in one.also]
-    lost = [(name, file) for name, file, old in places if (source / file).read_text().count(old) != 1]
-    assert not lost
-    assert len({file for _, file, _ in places}) >= 8
+    places = [(one.name, file, old, new) for one in MUTATIONS for file, old, new in (*one.also, one.place)]
+    assert not [(name, file) for name, file, old, _ in places if (source / file).read_text().count(old) != 1]
+    for name, file, old, new in places:
+        compile((source / file).read_text().replace(old, new), f"{file}: {name}", "exec")
+    assert len({file for _, file, _, _ in places}) >= 8
 
 
 @pytest.mark.parametrize("name", ["acknowledge before the write", "no fencing", "forget the retry"])

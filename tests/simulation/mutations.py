@@ -40,6 +40,10 @@ class Mutation:
     new: str
     also: tuple[tuple[str, str, str], ...] = ()
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.file, self.old, self.new
+
 
 @dataclass(frozen=True, slots=True)
 class Caught:
@@ -222,7 +226,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "old firings stay stored", "firings.py",
-        "            self._book.dirty[Kind.FIRING, firing_id] = None\n", "",
+        "self._book.dirty[Kind.FIRING, firing_id] = None\n", "pass\n",
     ),
     Mutation(
         "a back-off outlives the clock that began it", "firings.py",
@@ -318,7 +322,7 @@ def patched(mutation: Mutation, folder: Path) -> Path:
     """A copy of the source tree in `folder` with the bug in it. Raises ValueError where the place is not found."""
     source = folder / "src"
     shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "*.c"))
-    for file, old, new in ((mutation.file, mutation.old, mutation.new), *mutation.also):
+    for file, old, new in (mutation.place, *mutation.also):
         path = source / "jobcloud" / file
         text = path.read_text()
         if text.count(old) != 1:
