@@ -127,9 +127,9 @@ cdef extern from *:
     /* One class and the hosts as its score sees them. Planes are [dimensions][PLANES][stride]; a row of `width` words
        holds the level and the planes of one host side by side. `payers` is NULL without a key; a host without payers
        needs `first` and comes after all that have some. `fitness` holds the weights of the parts of the score; NULL: it
-       is "even" alone, for which there are vector loops. Where a class needs more than fits 32 bits, or so little that it
-       may be no part of a host (`wide`), hosts are looked at one by one, and what fits is asked of the exact amounts,
-       [slots][dimensions]. */
+       is "even" alone, for which there are vector loops. Where a class needs more than fits 32 bits, or so little that
+       it may be no part of a host (`wide`), hosts are looked at one by one, and what fits is asked of the exact
+       amounts, [slots][dimensions]. */
     typedef struct {
         int dimensions, width;
         size_t stride;
