@@ -123,6 +123,22 @@ def equal(chance: random.Random) -> Mix:
     return _until([(32_000, 34_432_000)] * 100, 97, iter(lambda: (_cpus(chance), _memory(chance)), None))
 
 
+def lumps(chance: random.Random) -> Mix:
+    """Cpus alone, and tasks that fill a good part of the smaller hosts."""
+    hosts = [(1_000 * chance.choice((8, 16, 32)),) for _ in range(100)]
+    return _until(hosts, 97, iter(lambda: (chance.choice((500, 1_000, 2_000, 8_000, 12_000)),), None))
+
+
+def lumps_and_memory(chance: random.Random) -> Mix:
+    """The same with memory, of which there is enough."""
+    hosts = []
+    for _ in range(100):
+        cpus = chance.choice((8, 16, 32))
+        hosts.append((1_000 * cpus, 1_024_000 * cpus * chance.choice((2, 4, 8))))
+    cpus_asked = (500, 1_000, 2_000, 8_000, 12_000)
+    return _until(hosts, 95, iter(lambda: (chance.choice(cpus_asked), _memory(chance, 1, 2, 4)), None))
+
+
 def _fenzo(name: str) -> Callable[[random.Random], Mix]:
     def mix(chance: random.Random) -> Mix:
         hosts, tasks = fenzo_mix.workload(name, chance.randrange(1 << 30))
@@ -133,7 +149,7 @@ def _fenzo(name: str) -> Callable[[random.Random], Mix]:
 
 MIXES: dict[str, Callable[[random.Random], Mix]] = {
     **{name: _fenzo(name) for name in ("P100", "P500", "L10k", "S", "M")},
-    **{mix.__name__: mix for mix in (gpus, all_gpus, disks, three, large, equal)},
+    **{mix.__name__: mix for mix in (gpus, all_gpus, disks, three, large, equal, lumps, lumps_and_memory)},
 }
 
 
