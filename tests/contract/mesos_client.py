@@ -140,7 +140,7 @@ class Framework:
             call[kind.lower()] = body
         return post(self.master, "/api/v1/scheduler", call, **{"mesos_stream_id": self.stream.stream_id, **headers})
 
-    def next(self, *kinds: str, seconds: float = 15, where: Callable[[Event], bool] = lambda _: True) -> Event:
+    def next(self, *kinds: str, seconds: float = 60, where: Callable[[Event], bool] = lambda _: True) -> Event:
         """The next event of one of `kinds`; those before it are passed over."""
 
         def find() -> Event | None:
@@ -164,7 +164,7 @@ class Framework:
                 return
             raise AssertionError(f"unexpected: {event}")
 
-    def offers(self, count: int = 1, seconds: float = 15, agent: str = "") -> list[dict[str, Any]]:
+    def offers(self, count: int = 1, seconds: float = 60, agent: str = "") -> list[dict[str, Any]]:
         """The next `count` offers (of the agent with that id) not seen before."""
         found: list[dict[str, Any]] = []
         while len(found) < count:
@@ -187,7 +187,7 @@ class Framework:
             body["filters"] = {"refuse_seconds": refuse_seconds}
         return self.call("DECLINE", body)
 
-    def update(self, task: str = "", state: str = "", seconds: float = 15, acknowledge: bool = True) -> dict[str, Any]:
+    def update(self, task: str = "", state: str = "", seconds: float = 60, acknowledge: bool = True) -> dict[str, Any]:
         """The next status update (of that task, in that state), acknowledged if it has to be."""
 
         def fits(event: Event) -> bool:
@@ -207,7 +207,7 @@ class Framework:
         data = encode_data(json.dumps(list(commands)).encode())
         return self.call("MESSAGE", {"agent_id": agent_id, "executor_id": {"value": executor}, "data": data})
 
-    def heard(self, kind: str, seconds: float = 15) -> Any:
+    def heard(self, kind: str, seconds: float = 60) -> Any:
         """The next thing of that kind that the scripted executor says it got."""
 
         def fits(event: Event) -> bool:
