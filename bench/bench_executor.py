@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from bench.machine import described
 
 from executor_kit import ExecutorProcess, FakeAgent, app_payload, interpreters, zip_of
 
-ROOT = Path(__file__).resolve().parent.parent
 JOBS = "import os, time\n\ndef now(ctx):\n    return [time.time(), os.getpid()]\n"
 PAIRS = 40
 BATCH = 500
@@ -80,16 +80,9 @@ def state_of(pid: int) -> tuple[float, int, int]:
     return resident / 1024, len(os.listdir(f"/proc/{pid}/fd")), threads
 
 
-def described(runs: int) -> str:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    cpus = Path("/proc/cpuinfo").read_text()
-    model = cpus.partition("model name\t: ")[2].partition("\n")[0] or platform.machine()
-    return (
-        f"# An executor's speed and size\n\n{runs:,} runs at commit {commit}, CPython {platform.python_version()}, "
-        f"{os.cpu_count()} × {model}, load {os.getloadavg()[0]:.1f} at the start.\n"
-    )
+def head(runs: int) -> str:
+    load = f"load {os.getloadavg()[0]:.1f} at the start"
+    return f"# An executor's speed and size\n\n{runs:,} runs. {described()}, {load}.\n"
 
 
 def measured(bench: Bench, runs: int, missed: list[str]) -> Iterator[str]:
@@ -133,7 +126,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.runs < BATCH or asked.runs % BATCH:
         parser.error(f"give a multiple of {BATCH}")
-    lines, missed = [described(asked.runs)], list[str]()
+    lines, missed = [head(asked.runs)], list[str]()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder) / "sandbox")
         try:

@@ -198,16 +198,14 @@ def judge_growth(rows: list[Row]) -> list[str]:
 
 def life_cycle() -> dict[str, float]:
     """Releases and steady churn beside 45,000 running tasks, and what running tasks cost: nothing."""
-    few, _ = churned(9_000)
-    many, matcher = churned(45_000)
-    live = matcher.live
-    memory = matcher.matcher.memory()["claims"] / len(live)
+    few, many = churned(9_000), churned(45_000)
+    memory = many.matcher.memory()["claims"] / len(many.live)
     begin = time.perf_counter()
-    matcher.matcher.release(live)
-    release = (time.perf_counter() - begin) / len(live)
+    many.matcher.release(many.live)
+    release = (time.perf_counter() - begin) / len(many.live)
     return {
-        "churn_ms_per_round": many * 1e3,
-        "churn_times_few_running": many / few,
+        "churn_ms_per_round": many.seconds * 1e3,
+        "churn_times_few_running": many.seconds / few.seconds,
         "release_ns": release * 1e9,
         "claim_bytes": memory,
     }
@@ -215,12 +213,15 @@ def life_cycle() -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Churned:
+    """`seconds`: of a round, the median; `live`: int64 release ids."""
+
+    seconds: float
     matcher: Any
-    live: Any  # int64 release ids
+    live: Any
 
 
-def churned(running: int) -> tuple[float, Churned]:
-    """1,000 hosts with so many tasks, of which 500 end and 500 start a round: the median seconds of a round."""
+def churned(running: int) -> Churned:
+    """1,000 hosts with so many tasks, of which 500 end and 500 start a round."""
     mixed = workloads.mixed(1_000, 151, apps=20)
     times = running // 9_000  # hosts as much larger as there are more tasks, so that they are equally full
     workload = replace(mixed, hosts=mixed.hosts * times, tasks=np.tile(mixed.tasks[:9_000], times))
@@ -236,7 +237,7 @@ def churned(running: int) -> tuple[float, Churned]:
         rounds.append(time.perf_counter() - begin)
         live = np.random.default_rng(start).permutation(np.concatenate((live[500:], started[started >= 0])))
     matcher.check()
-    return float(np.median(rounds)), Churned(matcher, live)
+    return Churned(float(np.median(rounds)), matcher, live)
 
 
 def judge_life_cycle(figures: dict[str, float]) -> list[str]:

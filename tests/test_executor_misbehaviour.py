@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import os
@@ -15,7 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from executor_kit import PACKAGE, Ended, ExecutorProcess, FakeAgent, Start, app_payload, living_in, wait_until
+from executor_kit import (
+    PACKAGE,
+    Ended,
+    ExecutorProcess,
+    FakeAgent,
+    Start,
+    app_payload,
+    little_memory,
+    living_in,
+    wait_until,
+)
 from jobcloud.executor import bundle
 from jobcloud.executor.processes import oom_kills
 
@@ -255,19 +264,9 @@ def test_a_package_that_does_not_fit_on_the_disk_fails_its_tasks_with_the_reason
 
 @pytest.fixture
 def small_group() -> Iterator[Path]:
-    """A control group with little memory; cgroup version 1 or 2, whichever there is."""
-    old = Path("/sys/fs/cgroup/memory")
-    group = (old if old.is_dir() else Path("/sys/fs/cgroup")) / f"jobcloud-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / ("memory.limit_in_bytes" if old.is_dir() else "memory.max")).write_text(str(200 << 20))
-    except OSError:
-        with contextlib.suppress(OSError):
-            group.rmdir()
-        pytest.skip("no control group for memory can be made here")
-    yield group
-    wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
-    group.rmdir()
+    with little_memory() as group:
+        yield group
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
 
 
 def test_a_process_that_the_kernel_kills_for_want_of_memory_is_told_so(

@@ -6,7 +6,6 @@ they are looked at: who shared a process that died was started again, uncharged,
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -20,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from executor_kit import living_in
+from executor_kit import little_memory, living_in
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
 from jobcloud.dev.cluster import DevCluster
@@ -478,21 +477,11 @@ def test_a_full_disk_costs_output_and_the_job_that_needs_room_and_no_other(house
 @pytest.fixture
 def small_group(house: House) -> Iterator[Path]:
     """A control group with little memory, and in it from now on whatever the executor starts."""
-    old = Path("/sys/fs/cgroup/memory")
-    group = (old if old.is_dir() else Path("/sys/fs/cgroup")) / f"jobcloud-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / ("memory.limit_in_bytes" if old.is_dir() else "memory.max")).write_text(str(200 << 20))
-    except OSError:
-        with contextlib.suppress(OSError):
-            group.rmdir()
-        pytest.skip("no control group for memory can be made here")
-    daemon = daemon_of(house)
-    (group / "cgroup.procs").write_text(str(daemon))
-    yield group
-    for pid in (group / "cgroup.procs").read_text().split():
-        (group.parent / "cgroup.procs").write_text(pid)
-    group.rmdir()
+    with little_memory() as group:
+        (group / "cgroup.procs").write_text(str(daemon_of(house)))
+        yield group
+        for pid in (group / "cgroup.procs").read_text().split():
+            (group.parent / "cgroup.procs").write_text(pid)
 
 
 def daemon_of(house: House) -> int:

@@ -14,7 +14,8 @@ from jobcloud.adapters.mesos_wire import loads
 from jobcloud.messages import Kind, Trigger
 from jobcloud.model import NO_OUTCOME, Outcome, ShardState
 from jobcloud.server.records import decode, encode
-from jobcloud.tasks import RESULT_BYTES, outcome_of
+from jobcloud.tasks import outcome_of
+from jobcloud.wire import RESULT_BYTES
 
 NESTED: Any = 0
 for _ in range(33):

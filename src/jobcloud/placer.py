@@ -211,8 +211,7 @@ class Placer:
         key = (*request, hard, swaying, group, max_per_host, kept, exclusive, executor, *shared)
         if key in self._shapes:
             return self._shapes[key]
-        self._refresh()
-        by_slot = self._attributes_by_slot()
+        by_slot = self._attributes_by_slot() if hard or swaying else []
         number = self.matcher.add_class(
             np.array(request, dtype=np.int64),
             shared_key=self._keys.setdefault(executor, len(self._keys)) if executor else -1,

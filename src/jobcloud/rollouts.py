@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from jobcloud import revisions
 from jobcloud.book import Book
 from jobcloud.explain import Reason
-from jobcloud.firings import Firings
+from jobcloud.firings import FEWER, Firings
 from jobcloud.inquiries import Inquiries
 from jobcloud.messages import Topic
 from jobcloud.model import Job, JobKind, Shard, ShardState, Task, TaskState
@@ -110,8 +110,8 @@ class Rollouts:
                 continue
             down.add(task.item)
             self._tasks.kill(task, at)
-            self._book.tell(at, Topic.CONFIG, task, "ends, to be replaced by what is configured now"
-                            if task.item < job.shard_count else "ends: the job has fewer shards now")  # fmt: skip
+            why = ", to be replaced by what is configured now" if task.item < job.shard_count else f": {FEWER}"
+            self._book.tell(at, Topic.CONFIG, task, f"ends{why}")
 
     def _may_end(self, task: Task, job: Job, down: set[int]) -> bool:
         if task.item >= job.shard_count:

@@ -29,14 +29,12 @@ from jobcloud.offers import Request, amounts
 from jobcloud.overdue import Overdue
 from jobcloud.repair import executor_key
 from jobcloud.status import End
+from jobcloud.wire import RESULT_BYTES, is_flat
 
 # How often it is looked whether what is out of reach is to be replaced: where that waits for Mesos, and at least.
 _LOOK_MS = 1_000
 _IDLE_MS = 3_600_000
 _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
-# Of a job's result: as much as the executor passes on.
-RESULT_BYTES = 4_000
-RESULT_LEVELS = 32
 OVERDUE = "it ran longer than its time limit, and its executor did not end it"
 _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
 _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
@@ -270,7 +268,7 @@ def outcome_of(data: str) -> Outcome:
 
 
 def _result(value: object) -> str:
-    if value is None or not _is_flat(value, RESULT_LEVELS):
+    if value is None or not is_flat(value):
         return ""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -278,11 +276,6 @@ def _result(value: object) -> str:
     except ValueError:  # no number; half a character
         return ""
     return text if size <= RESULT_BYTES else ""
-
-
-def _is_flat(value: object, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels >= 0 and all(_is_flat(one, levels - 1) for one in inner)
 
 
 def describe(update: Status) -> str:

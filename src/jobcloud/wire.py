@@ -1,4 +1,5 @@
-"""What the scheduler, the executor and the dev cluster share of Mesos' v1 HTTP API: RecordIO framing and base64 data.
+"""What the scheduler, the executor and the dev cluster share of Mesos' v1 HTTP API: RecordIO framing and base64 data,
+and how much of a job's result that data may hold.
 
 Runs on agents too: standard library only, CPython >= 3.9.
 
@@ -16,6 +17,8 @@ from typing import Any, List
 _MAX_LENGTH_DIGITS = 10
 # Mesos itself sends an OFFERS event of 5,000 agents in some 15 MiB.
 MAX_RECORD_BYTES = 64 << 20
+# What a job returns goes with the end of its task, as so much JSON at most.
+RESULT_BYTES, RESULT_LEVELS = 4_000, 32
 
 
 class FramingError(Exception):
@@ -82,3 +85,9 @@ def encode_data(data: bytes) -> str:
 def decode_data(text: str) -> bytes:
     """The inverse of `encode_data`. Raises ValueError where `text` is no base64."""
     return base64.b64decode(text, validate=True)
+
+
+def is_flat(value: Any, levels: int = RESULT_LEVELS) -> bool:
+    """Whether what JSON gave nests no deeper than so many levels."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels >= 0 and all(is_flat(one, levels - 1) for one in inner)

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -402,3 +402,22 @@ def living_in(directory: Path) -> list[int]:
                 if where == directory or directory in where.parents:
                     found.append(int(name))
     return found
+
+
+@contextlib.contextmanager
+def little_memory() -> Iterator[Path]:
+    """A control group with 200 MB of memory, version 1 or 2, whichever there is; skips where there is none.
+
+    Whoever is in it has to be gone at the end.
+    """
+    old = Path("/sys/fs/cgroup/memory")
+    group = (old if old.is_dir() else Path("/sys/fs/cgroup")) / f"jobcloud-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if old.is_dir() else "memory.max")).write_text(str(200 << 20))
+    except OSError:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        pytest.skip("no control group for memory can be made here")
+    yield group
+    group.rmdir()

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Dict, Optional, Tuple
 
+from jobcloud.wire import RESULT_BYTES, RESULT_LEVELS, is_flat
+
 MESSAGE_CHARS = 4000
-RESULT_BYTES, RESULT_LEVELS = 4000, 32
 _TOO_LARGE = f"the result was dropped: more than {RESULT_BYTES} bytes of JSON"
 _OURS = ("jobcloud.", "importlib", "_frozen_importlib")
 
@@ -87,14 +88,9 @@ def small(result: Any) -> Tuple[Any, str]:
         kept = json.loads("".join(pieces))
     except Exception as error:
         return None, f"the result was dropped: no JSON: {cut(str(error), 200)}"
-    if not _is_flat(kept, RESULT_LEVELS):
+    if not is_flat(kept):
         return None, f"the result was dropped: more than {RESULT_LEVELS} levels of JSON"
     return kept, ""
-
-
-def _is_flat(value: Any, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels >= 0 and all(_is_flat(one, levels - 1) for one in inner)
 
 
 def cut(text: str, limit: int = MESSAGE_CHARS) -> str:
