@@ -48,10 +48,16 @@ def say(name: str, state: str = "TASK_RUNNING", **more: Any) -> Json:
 
 
 def launch(framework: Framework, name: str = "t", info: Json | None = None, *commands: Json) -> tuple[Json, Json]:
-    """A task that runs, on the next offer: the offer and the RUNNING update, acknowledged."""
-    offer = framework.offers(1)[0]
-    framework.accept([offer], task(name, offer, info or executor(framework), say(name), *commands))
-    return offer, framework.update(name, "TASK_RUNNING")
+    """A task that runs, on the next offer: the offer and the RUNNING update, acknowledged; then commands for it.
+
+    Not with the task: what an executor says and what becomes of its tasks reach a framework in any order.
+    """
+    offer, info = framework.offers(1)[0], info or executor(framework)
+    framework.accept([offer], task(name, offer, info, say(name)))
+    running = framework.update(name, "TASK_RUNNING")
+    if commands:
+        framework.tell(offer["agent_id"], info["executor_id"]["value"], *commands)
+    return offer, running
 
 
 def shown(status: Json) -> tuple[Any, ...]:
