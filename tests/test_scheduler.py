@@ -45,7 +45,17 @@ from jobcloud.messages import (
     Topic,
     Trigger,
 )
-from jobcloud.model import CatchUp, Cause, Execution, JobKind, Resources, ShardState, TaskState
+from jobcloud.model import (
+    CatchUp,
+    Cause,
+    Concurrency,
+    Execution,
+    JobKind,
+    Resources,
+    ShardState,
+    TaskState,
+    UpdateStrategy,
+)
 from jobcloud.scheduler import Policy
 
 SECONDLY = "* * * * * ?"
@@ -458,6 +468,8 @@ def test_a_task_nobody_knows_is_ended_and_a_late_end_of_one_is_not() -> None:
     assert of(Kill, desk.status(stranger, "TASK_RUNNING")) == [Kill(stranger, "a1")]
     assert of(Kill, desk.status(stranger, "TASK_FINISHED")) == []
     assert of(Acknowledge, desk.last)
+    # A state of a later Mesos may be of a task that lives.
+    assert of(Kill, desk.status(stranger, "TASK_PAUSED")) == [Kill(stranger, "a1")]
 
 
 def test_updates_doubled_late_or_out_of_order_change_nothing() -> None:
@@ -615,6 +627,27 @@ def test_a_job_without_its_app_is_a_fault_of_that_job_alone_and_heals_with_the_a
     assert "there is no app shop" in desk.scheduler.explain("report", desk.at).headline
     desk.do(PutApp(desk.at, make_app()))
     assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
+
+
+@pytest.mark.parametrize("strategy", UpdateStrategy)
+def test_a_lost_app_that_comes_back_in_another_version_replaces_what_runs_of_the_old(strategy: UpdateStrategy) -> None:
+    desk, task_id = desk_with_task(kind=JobKind.DAEMON, update_strategy=strategy)
+    desk.status(task_id, "TASK_RUNNING")
+    desk.stored.apps.clear()
+    desk.restart()
+    desk.status(task_id, "TASK_RUNNING")
+    assert of(Kill, desk.do(PutApp(desk.at, make_app(version=2)))) == [Kill(task_id, "a1")]
+    desk.status(task_id, "TASK_KILLED")
+    assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
+
+
+def test_runs_of_which_one_is_lost_go_on_beside_each_other() -> None:
+    desk, first = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=2)
+    desk.do(Trigger(desk.at, "report"))
+    (second,) = desk.launched(desk.offer(make_offer("o2")))
+    del desk.stored.firings[desk.scheduler.tasks[first].firing_id]
+    desk.restart()
+    assert desk.running() == sorted([first, second.task_id])
 
 
 def test_a_running_firing_stays_ahead_of_a_later_one_across_leaders_and_clocks() -> None:

@@ -154,6 +154,8 @@ def test_retry_is_refused_where_it_would_do_harm_or_nothing() -> None:
     assert len(launch(desk)) == 2  # the resident's shard, too
     desk.status(desk.running()[0], "TASK_KILLED")
     refused(Conflict, item=0)
+    desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], kind=JobKind.DAEMON), replace=True))
+    refused(Conflict)
 
 
 def test_a_shard_can_be_put_back_while_others_of_its_run_go_on() -> None:
@@ -230,6 +232,20 @@ def test_an_agent_is_avoided_only_as_long_as_there_is_another_and_for_a_minute()
     assert launch(desk, "a1", ms=59_999) == []  # the other one never has room
     assert [agent_of(one) for one in launch(desk, "a1", ms=1)] == ["a1"]
     desk.scheduler.cluster.validate()
+
+
+def test_a_clock_set_back_keeps_no_shard_away_from_its_agent_for_longer() -> None:
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
+    (task_id,) = launch(desk)
+    desk.status(task_id, "TASK_RUNNING")
+    desk.status(task_id, "TASK_LOST")
+    desk.do(
+        PutJob(desk.at, replace(desk.scheduler.jobs["report"], parameter="new"), replace=True)
+    )  # no back-off any more
+    desk.at -= 3_600_000
+    desk.tick()
+    desk.offer(make_offer("small", "a2", cpus=0))
+    assert [agent_of(one) for one in launch(desk, "a1", ms=60_000)] == ["a1"]
 
 
 def test_avoiding_costs_the_matcher_no_class_for_good() -> None:

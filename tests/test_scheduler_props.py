@@ -50,7 +50,7 @@ from jobcloud.messages import (
     UndrainAgent,
     Write,
 )
-from jobcloud.model import CatchUp, Concurrency, Job, JobKind, JobType, Resources, UpdateStrategy, Window
+from jobcloud.model import CatchUp, Concurrency, Job, JobKind, JobType, Resources, TaskState, UpdateStrategy, Window
 from jobcloud.revisions import stale
 from jobcloud.scheduler import Policy, Scheduler, Stored
 
@@ -384,7 +384,9 @@ class World:
     def advance(self, task) -> None:  # type: ignore[no-untyped-def]
         known = self.scheduler.tasks[task.id]
         daemon = known.keeper or self.scheduler.firings[known.firing_id].cause == "daemon"
-        if task.state != "TASK_RUNNING":
+        if known.state is TaskState.KILLING:  # an executor that says so does it
+            self.mesos.move(task, "TASK_KILLED")
+        elif task.state != "TASK_RUNNING":
             self.mesos.move(task, "TASK_RUNNING")
         elif not daemon:
             self.mesos.move(task, "TASK_FINISHED")

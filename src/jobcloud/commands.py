@@ -66,7 +66,8 @@ class Commands:
         if app == known:
             return
         plan = launch.plan_executor(app, self._book.policy.artifacts)
-        renewed = known is not None and plan.id != self._book.plan_of(app.name).id
+        # Where its record was lost, what runs may be of any version.
+        renewed = known is None or plan.id != self._book.plan_of(app.name).id
         self._book.apps[app.name] = app
         self._book.dirty[Kind.APP, app.name] = app
         self._book.plans[app.name] = plan
@@ -182,6 +183,10 @@ class Commands:
         shards = self._failed_shards(firing, event.item)
         if job is None or firing.cause is Cause.DAEMON:
             raise Conflict(f"{firing.id} starts again by itself, or its job is gone", field="runId", fix="nothing")
+        if job.kind is JobKind.DAEMON:
+            raise Conflict(
+                f"job {job.name} is resident now", field="runId", fix="nothing: its shards come back by themselves"
+            )
         if not self._book.enabled(job.name):
             raise Conflict(f"job {job.name} or its app is disabled", field="runId", fix="enable it first")
         if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):

@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from jobcloud.model import Execution, Firing, Shard, ShardState
+from jobcloud.release import AVOID_MS
 
 
 class Entry(NamedTuple):
@@ -134,12 +135,16 @@ class Queue:
         return ended
 
     def backing_off(self, at: int, longest: Callable[[str, Shard], int]) -> list[tuple[str, int, Shard]]:
-        """(firing, item, shard) of what is to wait from `at` for longer than `longest` of its job and itself."""
+        """(firing, item, shard) of what is to wait, or to stay away from an agent, longer from `at` on than it may be.
+
+        `longest` tells how long a shard of a job may wait; it stays away for AVOID_MS more.
+        """
         return [
             (firing_id, item, shard)
             for firing_id, entry in self._open.items()
             for item, shard in entry.waiting.items()
-            if shard.not_before_ms > at and shard.not_before_ms > at + longest(entry.firing.job, shard)
+            if (last := max(shard.not_before_ms, shard.avoid_ms - AVOID_MS)) > at
+            and last > at + longest(entry.firing.job, shard)
         ]
 
     def _note_back_off(self, shard: Shard) -> None:

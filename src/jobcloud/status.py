@@ -59,7 +59,8 @@ _ROWS: dict[str, tuple[Step, ...]] = {
 TABLE: dict[tuple[TaskState, str], Step] = {
     (state, update): step for update, steps in _ROWS.items() for state, step in zip(_COLUMNS, steps, strict=True)
 }
-LIVE_UPDATES = frozenset({"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING"})
+#: after these there is nothing to end; a state of a later Mesos may be of a task that lives
+OVER_OR_AWAY = frozenset(_ROWS) - {"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", OTHER}
 
 # TASK_FAILED that the job is not to blame for. Source: Mesos 1.11, include/mesos/v1/mesos.proto, TaskStatus.Reason.
 _INFRASTRUCTURE = frozenset(

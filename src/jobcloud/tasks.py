@@ -147,7 +147,7 @@ class Tasks:
     def _stray(self, update: Status, at: int) -> None:
         """An update for no task of ours: what lives is ended, and what was replaced meanwhile; the later one stays."""
         known = self._inquiries.strays.pop(update.task_id, None)
-        if update.state not in status.LIVE_UPDATES or not update.agent_id:
+        if update.state in status.OVER_OR_AWAY or not update.agent_id:
             return
         if known is not None:
             self._inquiries.strays[update.task_id] = known  # it has been told already
