@@ -22,7 +22,7 @@ from ..wire import frame
 
 MAX_BODY_BYTES = 32 << 20
 _MAX_HEAD_BYTES = 64 << 10
-_MAX_BACKLOG_BYTES = 64 << 20  # a stream whose reader is further behind than this is cut off
+_MAX_BACKLOG_BYTES = 256 << 20  # a stream whose reader is further behind than this is cut off: 500,000 updates
 
 
 class BadRequestError(Exception):
