@@ -100,6 +100,24 @@ def test_so_is_one_that_does_not_end_what_an_operator_has_switched_off(kind: Job
     assert all(firing.ended_ms for firing in desk.firings())
 
 
+@pytest.mark.parametrize("away", ["its agent", "the master"])
+def test_one_that_could_not_be_asked_is_given_its_time_once_it_can_be(away: str) -> None:
+    """Else all that runs beside the task would end with it, the moment that a connection is back."""
+    desk, task = running(timeout_ms=0)
+    if away == "its agent":
+        desk.status(task, "TASK_UNREACHABLE")
+    else:
+        desk.do(Disconnected(desk.at))
+    desk.do(SetJobEnabled(desk.at, "report", enabled=False))
+    assert asked(desk, 3 * HUNG)[1] == 0
+    if away == "the master":
+        desk.do(Subscribed(desk.at, "framework-1"))
+    desk.status(task, "TASK_RUNNING")
+    kills, shutdowns = asked(desk, HUNG - 1_000)
+    assert (kills >= 1, shutdowns) == (True, 0)
+    assert asked(desk, 1_000)[1] == 1
+
+
 @pytest.mark.parametrize("fields", [{"timeout_ms": 0}, {"kind": JobKind.DAEMON}])
 def test_without_a_limit_of_the_whole_nothing_is_ended(fields: dict[str, Any]) -> None:
     desk, _ = running(**fields)

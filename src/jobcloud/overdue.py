@@ -41,6 +41,16 @@ class Overdue:
         elif task.started_ms and (limit := self._limit(task)):
             self._look_in(task.id, limit + policy.overdue_ms + self._grace(task))
 
+    def begin(self) -> None:
+        """A session with the master has begun: before it nothing that was to end could be asked to."""
+        for task in self._book.tasks.values():
+            self.in_reach(task)
+
+    def in_reach(self, task: Task) -> None:
+        """The task may not have heard before now that it is to end: its time to do so begins."""
+        if task.overdue_ms or task.kill_ms:
+            self.watch(task)
+
     def forget(self, task_id: str) -> None:
         self.due.pop(task_id, None)
 

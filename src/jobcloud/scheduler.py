@@ -364,6 +364,7 @@ class Scheduler:
             self._book.framework_id = event.framework_id
             self._book.dirty[Kind.FRAMEWORK, "id"] = event.framework_id
         self._inquiries.begin(event.at)
+        self._overdue.begin()
         self._rollouts.begin()
         self._book.publish(event.at, Topic.CLUSTER, f"subscribed to {event.master} as {event.framework_id}")
 

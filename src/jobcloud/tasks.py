@@ -177,6 +177,8 @@ class Tasks:
             self._note_reach(task.id, state)
             if started != task.started_ms:
                 self._overdue.watch(self._book.tasks[task.id])
+            elif task.state is TaskState.UNREACHABLE:
+                self._overdue.in_reach(self._book.tasks[task.id])
         if state is TaskState.RUNNING and not task.started_ms:
             self._breakers.ran(task, at)
         elif state is TaskState.UNREACHABLE:
