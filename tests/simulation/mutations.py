@@ -14,20 +14,24 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# Those of the scheduler, its loop and stores, without real servers and without the simulator: half a minute.
+# The deterministic tests of the scheduler, its loop, stores and adapters: one scenario each, no real servers. Those
+# that play random histories beside checkers (scheduler_props, leader_faults) are small simulators, and left out.
 UNIT_TESTS = tuple(
     f"tests/test_{name}.py"
-    for name in ("scheduler", "ready", "release", "status", "offers", "launch", "records", "scheduler_weaknesses",
-                 "scheduler_policies", "partitions", "drains", "firing_listener", "leader_faults", "loop",
-                 "loop_leadership", "store_contract", "sqlite", "zookeeper_journal", "mesos_wire", "model")
+    for name in ("scheduler", "scheduler_weaknesses", "scheduler_policies", "operator_calls", "keepers", "rollouts",
+                 "partitions", "overdue", "drains", "breakers", "firing_listener", "ready", "release", "status",
+                 "offers", "launch", "records", "outcomes", "mass_loss", "loop", "loop_leadership", "store_contract",
+                 "sqlite", "zookeeper_journal", "mesos_wire", "model")
 )  # fmt: skip
-# Random histories of the core beside a small Mesos, and the driver against a scripted master: two minutes.
-SLOW_TESTS = tuple(f"tests/test_{name}.py" for name in ("scheduler_props", "mesos_driver"))
+# Asked about the driver alone, against a scripted master: they take a minute more.
+DRIVER_TESTS = ("tests/test_mesos_driver.py", "tests/test_mesos_pipelining.py")
+_DRIVER = "adapters/mesos"
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,9 +346,10 @@ def caught(mutation: Mutation, folder: Path, most: int = 2_000, processes: int =
     return Caught(done.stdout.splitlines()[-1] if done.returncode else "", int(histories[1]))
 
 
-def noticed_by_unit_tests(mutation: Mutation, folder: Path, tests: Sequence[str] = UNIT_TESTS) -> str:
-    """The first of `tests` (ids or files) that fails on the patched source; "" where none does."""
+def noticed_by_unit_tests(mutation: Mutation, folder: Path) -> str:
+    """The first of the unit tests that fails on the patched source; "" where none does."""
     environment = _environment(patched(mutation, folder))
+    tests = (*UNIT_TESTS, *(DRIVER_TESTS if mutation.file.startswith(_DRIVER) else ()))
     command = [
         sys.executable,
         "-m",
@@ -373,42 +378,64 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=2_000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--unit-tests", action="store_true", help="also tell which of them the unit tests notice")
-    parser.add_argument("--slow-tests", action="store_true", help="the slower of the unit tests too")
     parser.add_argument("--table", type=Path, help="write what was found to this Markdown file")
     asked = parser.parse_args()
-    tests = (UNIT_TESTS if asked.unit_tests else ()) + (SLOW_TESTS if asked.slow_tests else ())
     verdicts = []
     for mutation in MUTATIONS:
         if asked.only in mutation.name:
             with tempfile.TemporaryDirectory(prefix="jobcloud.") as folder:
                 found = caught(mutation, Path(folder), asked.most, asked.processes)
             with tempfile.TemporaryDirectory(prefix="jobcloud.") as folder:
-                test = noticed_by_unit_tests(mutation, Path(folder), tests) if tests else None
+                test = noticed_by_unit_tests(mutation, Path(folder)) if asked.unit_tests else None
             verdicts.append(Verdict(mutation, found, test))
             print(verdicts[-1], flush=True)
             if asked.table:  # after each, as the whole takes long
-                asked.table.write_text(table(verdicts, tests, asked.most))
+                asked.table.write_text(table(verdicts, asked.most))
     survivors = sum(not verdict.found.broken for verdict in verdicts)
     print(f"{survivors} of {len(verdicts)} survived")
     return 1 if survivors else 0
 
 
-def table(verdicts: Sequence[Verdict], tests: Sequence[str], most: int) -> str:
+def table(verdicts: Sequence[Verdict], most: int) -> str:
     """What was found, as Markdown."""
     files = {verdict.mutation.file for verdict in verdicts}
     held = sum(bool(verdict.found.broken) for verdict in verdicts)
     summary = (
-        f"{len(verdicts)} bugs in {len(files)} files. The simulator played up to {most:,} histories with each and "
-        f"caught {held}."
+        f"{len(verdicts)} bugs in {len(files)} files, asked at {_commit()}. The simulator played up to {most:,} "
+        f"histories with each and caught {held}."
     )
-    if tests:
-        survived = sum(verdict.test == "" for verdict in verdicts)
-        named = ", ".join(Path(test).stem.removeprefix("test_") for test in tests)
-        summary += f" {survived} survive the unit tests ({named})."
+    asked = [verdict for verdict in verdicts if verdict.test is not None]
+    if asked:
+        survived = sum(verdict.test == "" for verdict in asked)
+        summary += f" {survived} of {len(asked)} survive the unit tests.\n\n"
+        summary += _UNIT.format(*(", ".join(map(_name, tests)) for tests in (UNIT_TESTS, DRIVER_TESTS)))
     head = ["# Deliberate bugs in the scheduler, and who notices", "", summary, "",
             "| file | bug | histories until caught | promise broken | noticed by a unit test |",
             "| --- | --- | --- | --- | --- |"]  # fmt: skip
     return "\n".join([*head, *(verdict.row() for verdict in verdicts)]) + "\n"
+
+
+_UNIT = f"""\
+Unit tests are the deterministic ones of the scheduler, its loop, stores and adapters, of one scenario each and without
+real servers: {{0}}; for `{_DRIVER}…` also {{1}}. Those that play random histories beside checkers of their own
+(scheduler_props, leader_faults) are small simulators and not among them, nor are those on a real ZooKeeper. "No" in the
+last column means that none of them notices. Histories are those of the seeds from 0 on; the numbers of the promises are
+those of `tests/simulation/promise.py`."""
+
+
+def _name(test: str) -> str:
+    return Path(test).stem.removeprefix("test_")
+
+
+@cache
+def _commit() -> str:
+    """Where the source stands that the bugs were put into."""
+    git = shutil.which("git") or "git"
+    told = [
+        subprocess.run([git, *asked], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        for asked in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "src", "tests"])
+    ]
+    return f"{told[0]}{' with changes' if told[1] else ''}"
 
 
 if __name__ == "__main__":

@@ -170,7 +170,8 @@ class Operators:
             concurrency=CONCURRENCY.get(a % 6, Concurrency.FORBID), concurrency_limit=AT_ONCE.get(f"j{a % 6}", 1),
             priority=b % 3, firing_listener="shop:Stage" if not daemon and b % 7 in (2, 5) else "",
             timeout_ms=LIMIT_MS if not daemon and b % 4 == 1 else 0, kill_grace_ms=1_000,
-            failover_attempts=30, partition=PartitionPolicy.REPLACE if b % 7 < 3 else PartitionPolicy.WAIT,
+            failover_attempts=30, retry_count=b % 4, retry_delay_ms=1_000,
+            partition=PartitionPolicy.REPLACE if b % 7 < 3 else PartitionPolicy.WAIT,
             replace_after_ms=b % 3 * 2_000, **self._update_of(b) if daemon else {"shard_count": 1 + b % 3},
         )  # fmt: skip
         if job.partition is PartitionPolicy.REPLACE:

@@ -14,6 +14,8 @@
 8. Stored first: a launch leaves after its intent is stored, an acknowledgement after what it acknowledges is.
 9. No task id, attempt or fence token is used twice; fence tokens of a shard grow.
 10. A resident's shard that runs is asked to end, to be replaced, only where no more than its job allows are then down.
+11. An executor is shut down by force only where a task in it had been asked to end, and had had time to.
+12. An agent that an operator empties gets nothing new.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcloud.dev.registry import Offer
 from jobcloud.dev.resources import NOTHING
-from jobcloud.messages import Accept, Acknowledge, Call, Kind
+from jobcloud.messages import Accept, Acknowledge, Call, Kind, ShutdownExecutor
 from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
 from jobcloud.offers import amounts
 from jobcloud.ports import StoredRecords, StoredWrite
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 Entries = dict[tuple[str, str], bytes]
 _GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
+# What a task has at least to end, from when it can hear that it is to: the simulated policy gives it twice as long.
+_TIME_TO_END_MS = 3_000
 _ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED",
                    "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})  # fmt: skip
 
@@ -63,6 +67,8 @@ class Truth:
         self.attempts: set[tuple[str, int, int]] = set()
         self.fences: dict[tuple[str, int], int] = {}
         self.opened: set[str] = set()  # firings whose listener was called before them, and did well
+        self.reported: dict[str, set[str]] = {}  # task → the ends that Mesos told of
+        self.asked: dict[str, int] = {}  # task → since when Mesos knows that it is to end, and can say so to its agent
         self.epoch = 0
 
     def started(self, run: Run) -> None:
@@ -128,6 +134,9 @@ class Truth:
             self.given_up.add(task_id)
         if status["state"] == "TASK_UNREACHABLE":
             self.doubtful.add(task_id)
+            self.asked.pop(task_id, None)
+        if status["state"] in _ENDS:
+            self.reported.setdefault(task_id, set()).add(status["state"])
         if status["state"] == "TASK_ERROR" and "more than available" not in status["message"]:
             self._world.violation(f"4: Mesos found {task_id} invalid: {status['message'][:300]}")
         if "uuid" in status:
@@ -140,6 +149,8 @@ class Truth:
             self._world.violation(f"5: {process.name} of epoch {epoch} was heard by Mesos after epoch {self.epoch}")
         if call["type"] == "ACCEPT":
             self._accepted(call["accept"], offers)
+        elif call["type"] == "KILL":
+            self.asked.setdefault(call["kill"]["task_id"]["value"], self._world.now)
 
     def subscribed(self, epoch: int) -> None:
         self.epoch = max(self.epoch, epoch)
@@ -197,6 +208,7 @@ class Promise:
         self.unwanted: set[str] = set()  # tasks to be killed because their job was taken back, for a while or for good
         self.overdue: set[str] = set()  # tasks that ran beyond their limit
         self.free: set[str] = set()  # tasks that may run beside others of another total
+        self.emptied: set[str] = set()  # agents that operators empty, since before the latest write
 
     # ---- the store -------------------------------------------------------------------------------------------
 
@@ -205,6 +217,8 @@ class Promise:
         if epoch != self._world.server.epoch:
             self._world.violation(f"5: epoch {epoch} wrote while {self._world.server.epoch} is current")
         decoded = {(w.kind, w.key): records.decode(w.kind, w.key, w.value) if w.value else None for w in batch}
+        if batch:
+            self.emptied = {key for kind, key in before if kind == Kind.DRAIN}
         for (kind, _), record in decoded.items():
             if kind is Kind.TASK and isinstance(record, Task) and record.kill_ms:
                 made = (one for one in decoded.values() if isinstance(one, Firing) and not one.ended_ms)
@@ -279,6 +293,8 @@ class Promise:
             if old is not None and old.ended_ms and record != old and not retried:
                 self._world.violation(f"2: {key} had ended and goes on")
             self._outcomes(record)
+            if (Kind.JOB, record.job) not in batch:
+                self._retried(record)
             self.firings[key] = record
             return
         old = self.firings.get(key)
@@ -301,6 +317,20 @@ class Promise:
             given_up = shard.state in (ShardState.FAILED, ShardState.DEAD)
             if given_up and how != "TASK_FAILED" and self._comes_back(firing, item, how):
                 self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
+
+    def _retried(self, firing: Firing) -> None:
+        """What failed by its job's own doing is repeated as often as the job says."""
+        job, old = self._job(self._world.server.entries, firing.job), self.firings.get(firing.id)
+        before = old.shards if old is not None else ()
+        truth, operators = self._world.truth, self._world.operators
+        for item, shard in enumerate(firing.shards):
+            if job is None or shard.state is not ShardState.FAILED or shard.retries >= job.retry_count:
+                continue
+            task_id = shard.task_id
+            failed = truth.reported.get(task_id) == {"TASK_FAILED"} and truth.end_of(task_id) == "TASK_FAILED"
+            spared = task_id in operators.killed | operators.forgotten | self.unwanted
+            if failed and not spared and shard not in before[item : item + 1]:
+                self._world.violation(f"2: {firing.id}/{item} failed and is not repeated: {shard}")
 
     def _wanted(self, task: Task) -> bool:
         """Whether nothing stored at this instant is a reason to kill the task."""
@@ -368,13 +398,26 @@ class Promise:
 
     def sent(self, process: Process, call: Call | Acknowledge) -> None:
         """A call is handed to the driver."""
+        leads = process.leader.epoch == self._world.server.epoch
         if isinstance(call, Accept):
             for launched in call.launches:
-                if not self._stored(Kind.TASK, launched.task_id) and process.leader.epoch == self._world.server.epoch:
+                if leads and not self._stored(Kind.TASK, launched.task_id):
                     self._world.violation(f"8: {launched.task_id} is sent, its intent is not stored")
+            if leads and call.launches and call.agent_id in self.emptied and self._stored(Kind.DRAIN, call.agent_id):
+                self._world.violation(f"12: {call.agent_id} is to be emptied and gets {call.launches[0].task_id}")
             self._spends(call)
-        elif isinstance(call, Acknowledge) and process.leader.epoch == self._world.server.epoch:
+        elif isinstance(call, ShutdownExecutor) and leads:
+            self._shuts_down(process, call)
+        elif isinstance(call, Acknowledge) and leads:
             self._acknowledges(call)
+
+    def _shuts_down(self, process: Process, call: ShutdownExecutor) -> None:
+        there = (call.agent_id, call.executor_id)
+        tasks = [task for task in process.core.tasks.values() if (task.agent_id, task.executor_id) == there]
+        asked, now = self._world.truth.asked, self._world.now
+        least = _TIME_TO_END_MS - 2_000 * self._world.history.happened["clock"]
+        if tasks and not any(task.id in asked and now - asked[task.id] >= least for task in tasks):
+            self._world.violation(f"11: {call.executor_id} on {call.agent_id} is shut down, asked to end were {asked}")
 
     def _spends(self, call: Accept) -> None:
         master = self._world.cluster.master
