@@ -23,7 +23,10 @@ class NumpyScan:
         self.down = bits - 5
         self.had = np.zeros_like(self.free)
         self.against = np.zeros_like(self.free)
-        self.spare = np.zeros(self.free.shape[1], dtype=np.int64)  # the least share, and what opening the host costs
+        self.least = np.zeros(self.free.shape[1], dtype=np.int64)
+        self.entry = np.zeros_like(self.least)  # what a host costs whatever is placed
+        self.size = self._sizes()
+        self.large = 2**12 * np.maximum(_bits(self.size) - 12, 0)
         self._refresh(slice(None))
         shifts = np.maximum(_bits(workload.requests) - 16, 0)
         self.needs = list(zip(workload.requests, workload.requests >> shifts, shifts, strict=True))
@@ -34,7 +37,7 @@ class NumpyScan:
     def _place_one(self, request: NDArray[np.int64], mantissa: NDArray[np.int64], shift: NDArray[np.int64]) -> int:
         fits = (self.free >= request[:, None]).all(axis=0)
         asked = np.where(self.known, (mantissa[:, None] * self.scale) >> np.maximum(self.down - shift[:, None], 0), 0)
-        score = self.spare - (self.had - asked).min(axis=0) - (asked.sum(axis=0) >> 1)
+        score = ((self.least - (self.had - asked).min(axis=0)) * self.size >> 11) + self.entry
         score += (((asked >> 6) * self.against).sum(axis=0) < 0) * 2**14
         for d in np.flatnonzero(request == 0):
             score += (self.against[d] > -7 * 128) * 2**16
@@ -55,7 +58,16 @@ class NumpyScan:
         self.had[:, at] = np.where(self.known[:, at], share, 2**20)
         self.against[:, at] = 16 * in_128ths - 7 * 128
         untouched = (free == self.capacity[:, at]).all(axis=0)
-        self.spare[at] = len(free) * 2**19 + self.had[:, at].min(axis=0) + 2**13 * untouched
+        self.least[at] = self.had[:, at].min(axis=0)
+        self.entry[at] = 2**13 * untouched + self.large[at]
+
+    def _sizes(self) -> NDArray[np.int64]:
+        """Of each host the mean of its capacities in parts of 2**11 of the median ones, to 6 bits."""
+        known = (np.sort(row[row > 0]) for row in self.capacity)
+        medians = np.array([row[len(row) // 2] if len(row) else 1 for row in known])
+        beside = np.minimum(self.capacity * 2**11 // medians[:, None], 2**17 - 1)
+        mean = np.maximum(beside.sum(axis=0) // np.maximum(self.known.sum(axis=0), 1), 2**5)
+        return mean >> (_bits(mean) - 6) << (_bits(mean) - 6)
 
 
 def _bits(amounts: NDArray[np.int64]) -> NDArray[np.int64]:

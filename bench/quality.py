@@ -139,6 +139,35 @@ def lumps_and_memory(chance: random.Random) -> Mix:
     return _until(hosts, 95, iter(lambda: (chance.choice(cpus_asked), _memory(chance, 1, 2, 4)), None))
 
 
+def _unequal(chance: random.Random, cpus: list[int], asked: dict[int, int]) -> Mix:
+    """Hosts of 4 GB a cpu, and tasks of so many thousandths of a cpu with their weights, of 1 to 3 GB a cpu."""
+    hosts = [(1_000 * n, 4_096_000 * n) for n in cpus]
+    chance.shuffle(hosts)
+
+    def task() -> Task:
+        (size,) = chance.choices(list(asked), list(asked.values()))
+        return size, 1_024 * size * chance.choice((1, 2, 3))
+
+    return _until(hosts, 95, iter(task, None))
+
+
+def giants(chance: random.Random) -> Mix:
+    """Six large hosts beside ninety small ones, and some tasks that only the large ones take."""
+    cpus = [8] * 90 + [64, 96, 96, 128, 128, 128]
+    return _unequal(chance, cpus, {500: 30, 1_000: 30, 2_000: 20, 4_000: 10, 16_000: 3})
+
+
+def kinds(chance: random.Random) -> Mix:
+    """Three kinds of hosts, each eight or four times as large as the one before."""
+    cpus = [4] * 150 + [32] * 20 + [128] * 5
+    return _unequal(chance, cpus, {250: 30, 500: 30, 1_000: 20, 2_000: 10, 8_000: 3, 24_000: 1})
+
+
+def leftovers(chance: random.Random) -> Mix:
+    """Small hosts, which take none of the larger tasks, beside as many large ones."""
+    return _unequal(chance, [64] * 40 + [4] * 30, {500: 30, 1_000: 30, 2_000: 20, 4_000: 10, 16_000: 5, 32_000: 3})
+
+
 def _fenzo(name: str) -> Callable[[random.Random], Mix]:
     def mix(chance: random.Random) -> Mix:
         hosts, tasks = fenzo_mix.workload(name, chance.randrange(1 << 30))
@@ -149,7 +178,10 @@ def _fenzo(name: str) -> Callable[[random.Random], Mix]:
 
 MIXES: dict[str, Callable[[random.Random], Mix]] = {
     **{name: _fenzo(name) for name in ("P100", "P500", "L10k", "S", "M")},
-    **{mix.__name__: mix for mix in (gpus, all_gpus, disks, three, large, equal, lumps, lumps_and_memory)},
+    **{
+        mix.__name__: mix
+        for mix in (gpus, all_gpus, disks, three, large, equal, lumps, lumps_and_memory, giants, kinds, leftovers)
+    },
 }
 
 

@@ -96,6 +96,12 @@ MUTANTS = (
         "cdef int host = self.newest\n        changed = []\n",
         "cdef int host = self.changes[self.newest].older if self.newest >= 0 else NONE\n        changed = []\n",
     ),
+    Mutant("sizes do not follow the median", "            moved = True", "            moved = False"),
+    Mutant(
+        "a removed host still counts for the median",
+        "            self.count_capacity(d, self.total[at, d], -1)\n",
+        "",
+    ),
 )
 #: Tried in the ordinary run as well: a build takes some time.
 QUICK = MUTANTS[7], MUTANTS[13]

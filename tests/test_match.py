@@ -79,7 +79,7 @@ def test_a_match_lets_other_threads_run_and_refuses_a_second_user() -> None:
 
 
 def test_best_fit_takes_the_host_that_is_left_with_least(impl: Any) -> None:
-    matcher = impl(2)
+    matcher = impl(2, fitness="pack")
     for cpus, memory in ((8, 800), (4, 400), (16, 1600)):
         matcher.add_host(units(cpus, memory))
     cls = matcher.add_class(units(2, 200))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import statistics
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,7 @@ def chosen(impl: Any, fitness: Any, hosts: list[tuple[int, ...]], task: tuple[in
     ("fitness", "hosts", "free", "slot"),
     [
         ("even", [(10, 10), (10, 10)], [(10, 10), (9, 9)], 1),  # the one in use
-        ("even", [(10, 20), (20, 40)], None, 1),  # the larger one
+        ("even", [(10, 20), (20, 40)], None, 0),  # however large they are
         ("pack", [(10, 10), (10, 10)], [(9, 9), (5, 5)], 1),
         ("spread", [(10, 10), (10, 10)], [(5, 5), (9, 9)], 1),
         ("first", [(10, 10), (10, 10)], [(9, 9), (5, 5)], 0),
@@ -60,8 +62,11 @@ def share(amount: int, capacity: int) -> int:
     return ((amount >> e) * (2 ** (b + 15) // capacity)) >> (b - 5 - e)
 
 
-def parts(capacity: list[int], free: list[int], need: list[int]) -> dict[str, int]:
-    """The table under "Fitness" in docs/matcher.md, line by line, with nothing of the plain matcher."""
+def parts(capacity: list[int], free: list[int], need: list[int], every: list[list[int]]) -> dict[str, int]:
+    """The table under "Fitness" in docs/matcher.md, line by line, with nothing of the plain matcher.
+
+    ``every``: the capacities of all hosts.
+    """
     n = [d for d, amount in enumerate(capacity) if amount > 0]
     had = {d: share(free[d], capacity[d]) for d in n}
     asked = {d: share(need[d], capacity[d]) for d in n}
@@ -70,13 +75,17 @@ def parts(capacity: list[int], free: list[int], need: list[int]) -> dict[str, in
     most = max(had.values(), default=0)
     against = {d: (had[d] * (2**27 // most)) >> 20 if most else 0 for d in n}
     spent = min(had.values()) - min(left.values()) if n else 0
+    medians = {d: statistics.median_high(other[d] for other in every if other[d] > 0) for d in n}
+    mean = max(sum(min(2**17 - 1, 2**11 * capacity[d] // medians[d]) for d in n) // max(len(n), 1), 2**5)
+    size = int(f"{mean:b}"[:6].ljust(len(f"{mean:b}"), "0"), 2)
     opening = 2**13 if free == capacity else 0
+    large = 2**12 * max(0, math.floor(math.log2(size / 2**11)))
     askew = 2**14 if sum((asked[d] >> 6) * (16 * against[d] - 7 * 128) for d in n) < 0 else 0
     unasked = sum(2**16 for d in n if need[d] == 0 and against[d] > 0)
     dotted = sum(had[d] * asked[d] for d in n)
     lengths = sum(had[d] ** 2 for d in n) * sum(asked[d] ** 2 for d in n)
     return {
-        "even": len(capacity) * 2**19 + spent - sum(asked.values()) // 2 + opening + askew + unasked,
+        "even": (spent * size >> 11) + opening + large + askew + unasked,
         "pack": sum(left.values()),
         "convex": sum(f + (f**2 >> 20) + (f**3 >> 40) for f in left.values()) // 3,
         "l2": sum(f**2 >> 20 for f in left.values()),
@@ -106,10 +115,11 @@ def test_scores_are_those_of_the_document(impl: Any, fitness: str, seed: int) ->
             used = [0 if chance.random() < 0.2 else chance.randint(0, amount) for amount in capacity]
             matcher.assign(matcher.add_class(np.array(used)), matcher.add_host(np.array(capacity)))
             hosts.append((capacity, [has - takes for has, takes in zip(capacity, used, strict=True)]))
+        every = [capacity for capacity, _ in hosts]
         for _ in range(10):
             need = [chance.choice((0, 1, chance.randint(0, scale))) for _ in range(dimensions)]
             scores = [
-                (sum(weight * parts(capacity, free, need)[name] for name, weight in weights.items()) >> 10, slot)
+                (sum(weight * parts(capacity, free, need, every)[name] for name, weight in weights.items()) >> 10, slot)
                 for slot, (capacity, free) in enumerate(hosts)
                 if all(has >= takes for has, takes in zip(free, need, strict=True))
             ]
@@ -130,6 +140,64 @@ def test_scores_are_those_of_the_document(impl: Any, fitness: str, seed: int) ->
 )
 def test_even_keeps_leftovers_in_balance(impl: Any, task: Any, free: Any, slot: int) -> None:
     assert chosen(impl, "even", [(16, 16, gpus) for *_, gpus in free], task, free) == slot
+
+
+def test_even_leaves_large_hosts_to_large_tasks(impl: Any) -> None:
+    """A task takes as much of a large host as of a small one, so small tasks do not gather on the largest."""
+    matcher = impl(1)
+    for cpus in (8, 8, 16, 32):
+        matcher.add_host(units(cpus))
+    small, large = matcher.add_class(units(2)), matcher.add_class(units(14))
+    slots, _ = matcher.match(np.array([small] * 9 + [large] * 3))
+    assert slots.tolist() == [0] * 4 + [1] * 4 + [2, 2, 3, 3]
+
+
+def test_a_giant_that_is_not_used_changes_nothing(impl: Any) -> None:
+    plain, beside = impl(2), impl(2)
+    for _ in range(9):
+        plain.add_host(units(16, 64))
+        beside.add_host(units(16, 64))
+    beside.enable_host(beside.add_host(units(1_600, 6_400)), False)
+    tasks = [units(1, 8), units(4, 4), units(0.5, 2)]
+    answers = []
+    for matcher in (plain, beside):
+        classes = np.array([matcher.add_class(task) for task in tasks])
+        answers.append(matcher.match(np.tile(classes, 20))[0].tolist())
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sizes_follow_the_hosts_that_there_are(engine: str, seed: int) -> None:
+    """Whatever happened to hosts before, the picks are those of a matcher that is made anew."""
+    chance = random.Random(f"{seed}/{engine}")
+    matcher = CompiledMatcher(2, engine=engine)
+    amounts = (0, 4, 8, 8, 16, 64, 900)
+
+    def capacity() -> NDArray[np.int64]:
+        return units(chance.choice(amounts), chance.choice(amounts))
+
+    slots = matcher.add_hosts(np.array([capacity() for _ in range(70)])).tolist()
+    classes = [matcher.add_class(units(*task)) for task in ((1, 1), (2, 0), (0, 3), (1, 6), (6, 1))]
+    for _ in range(150):
+        step, slot = chance.random(), chance.choice(slots)
+        if step < 0.5:
+            matcher.set_host(slot, capacity())
+        elif step < 0.65:
+            slots.append(matcher.add_host(capacity()))
+        elif step < 0.9 and len(slots) > 3:
+            matcher.remove_host(slot)
+            slots.remove(slot)
+        elif step < 0.95:
+            matcher.enable_host(slot, chance.random() < 0.5)
+        else:
+            data = matcher.snapshot()
+            matcher = matcher.fork() if chance.random() < 0.5 else CompiledMatcher.restore(data, engine=engine)
+        anew = PlainMatcher.restore(matcher.snapshot())
+        tasks = np.array(chance.choices(classes, k=4))
+        got, expected = matcher.match(tasks), anew.match(tasks)
+        assert got[0].tolist() == expected[0].tolist()
+        matcher.check()
+        matcher.release(got[1][got[1] >= 0])
 
 
 @pytest.mark.parametrize("engine", ["scan", "tables"])

@@ -114,9 +114,13 @@ cdef extern from *:
 
     /* One host as scores see it: plane[0..2][d] of dimension d are what is free of it, clamped to [-1, INT32_MAX];
        1 / capacity as mantissa << 8 | exponent; and the free share << 8 | that share against the host's largest one.
-       `level` is the least of the shares and what opening the host costs; -1: over-committed, nothing fits. */
+       `level` is the least of the shares << 10 | the host's size << 1 | whether it is free in every dimension; -1:
+       over-committed, nothing fits. A size is a small float beside the median capacities, exponent << 5 | mantissa
+       without its first bit. */
     enum { FREE, SCALE, SHARE, PLANES };
     enum { JOBCLOUD_WHOLE = 1 << 20, JOBCLOUD_OPENING = 1 << 13, JOBCLOUD_ASKEW = 1 << 14, JOBCLOUD_UNASKED = 1 << 16 };
+    enum { JOBCLOUD_LARGE = 1 << 12 };
+    enum { JOBCLOUD_SIZE_BITS = 11, JOBCLOUD_LEAST_SIZE = 32, JOBCLOUD_LARGEST_SIZE = (1 << 17) - 1 };
     enum { JOBCLOUD_TILT_BITS = 7, JOBCLOUD_TILT = 7 };  /* sixteenths of the largest share */
 
     /* What a task needs of one dimension: `amount` clamped to INT32_MAX, and amount >> shift in 16 bits. */
@@ -190,8 +194,40 @@ cdef extern from *:
         return 0;
     }
 
+    /* How large a host is beside the median capacities: the mean over the dimensions that it has. */
+    static int32_t jobcloud_size(const int64_t *total, const int64_t *median, int dimensions)
+    {
+        uint64_t size = 0, known = 0;
+        int exponent;
+        for (int d = 0; d < dimensions; d++)
+            if (total[d] > 0 && median[d] > 0) {
+                uint64_t here = ((uint64_t)total[d] << JOBCLOUD_SIZE_BITS) / (uint64_t)median[d];
+                size += here < JOBCLOUD_LARGEST_SIZE ? here : JOBCLOUD_LARGEST_SIZE;
+                known++;
+            }
+        size = known ? size / known : 0;
+        size = size < JOBCLOUD_LEAST_SIZE ? JOBCLOUD_LEAST_SIZE : size;
+        exponent = jobcloud_bits(size) - 6;
+        return exponent << 5 | (int32_t)((size >> exponent) & 31);
+    }
+
+    /* A part of the host as a part of the median one; wraps where the task does not fit, which is asked elsewhere. */
+    static inline int32_t jobcloud_sized(int32_t lost, int32_t level)
+    {
+        const uint32_t size = (uint32_t)level >> 1;
+        return (int32_t)(((uint32_t)lost * ((size & 31) | 32)) >> ((JOBCLOUD_SIZE_BITS - (size >> 5 & 15)) & 31));
+    }
+
+    /* What the host costs whatever is placed: for being opened, and for each time that it is twice the median one. */
+    static inline int32_t jobcloud_entry(int32_t level)
+    {
+        const int32_t doubled = (level >> 6 & 15) - (JOBCLOUD_SIZE_BITS - 5);
+        return (level & 1) * JOBCLOUD_OPENING + (doubled > 0 ? doubled : 0) * JOBCLOUD_LARGE;
+    }
+
     /* Bring the row of a host up to date with its exact amounts. */
-    static void jobcloud_refresh(int32_t *row, const int64_t *unclaimed, const int64_t *total, int dimensions)
+    static void jobcloud_refresh(
+        int32_t *row, const int64_t *unclaimed, const int64_t *total, int32_t size, int dimensions)
     {
         int32_t least = JOBCLOUD_WHOLE, largest = 0, untouched = 1, short_by = 0;
         uint32_t per;
@@ -215,7 +251,7 @@ cdef extern from *:
             int32_t *at = row + 1 + PLANES * d, share = at[SHARE];
             at[SHARE] = share << 8 | (at[SCALE] ? (int32_t)((uint64_t)share * per >> 20) : 0);
         }
-        row[0] = short_by < 0 ? -1 : least + (untouched ? JOBCLOUD_OPENING : 0);
+        row[0] = short_by < 0 ? -1 : least << 10 | size << 1 | untouched;
     }
 
     /* Copy the row of a host to the planes. */
@@ -263,7 +299,7 @@ cdef extern from *:
         const uint64_t whole = JOBCLOUD_WHOLE;
         const int64_t *fitness = view->fitness;
         uint64_t pack = 0, convex = 0, l2 = 0, dot = 0, least = whole, dimensions = 0, sum;
-        uint64_t had_squared = 0, asked_squared = 0, product = 0, asked_sum = 0, unasked = 0;
+        uint64_t had_squared = 0, asked_squared = 0, product = 0, unasked = 0;
         int32_t tilt = 0, even;
         for (int d = 0; d < view->dimensions; d++) {
             const int32_t *at = row + 1 + PLANES * d;
@@ -282,11 +318,10 @@ cdef extern from *:
             product += had * asked;
             had_squared += had * had;
             asked_squared += asked * asked;
-            asked_sum += asked;
             tilt += (int32_t)(asked >> 6) * (((at[SHARE] & 255) << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
             unasked += need[d].amount == 0 && (at[SHARE] & 255) > 0;
         }
-        even = (view->dimensions << 19) + row[0] - (int32_t)least - (int32_t)(asked_sum >> 1)
+        even = jobcloud_sized((row[0] >> 10) - (int32_t)least, row[0]) + jobcloud_entry(row[0])
              + (int32_t)unasked * JOBCLOUD_UNASKED + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
         if (dimensions == 0)
             least = 0;
@@ -316,7 +351,7 @@ cdef extern from *:
     {
         const int32_t *row = view->rows + (size_t)host * view->width;
         const jobcloud_need *need = view->request;
-        int32_t score, least = JOBCLOUD_WHOLE, asked_sum = 0, tilt = 0, short_by = row[0];
+        int32_t score, least = JOBCLOUD_WHOLE, tilt = 0, short_by = row[0];
         int32_t pays = view->payers && view->payers[host] == 0;
         if (view->status[host] != 1 || (view->allowed && !view->allowed[host]))
             return JOBCLOUD_INFEASIBLE;
@@ -337,20 +372,19 @@ cdef extern from *:
         }
         if (view->fitness)
             return score + (view->judged ? view->judged[host] : (int32_t)jobcloud_mixed(view, row, need));
-        score += (view->dimensions << 19) + row[0];
+        score += jobcloud_entry(row[0]);
         for (int d = 0; d < view->dimensions; d++) {
             const int32_t *at = row + 1 + PLANES * d;
             int32_t left = at[SHARE] >> 8, asked, tilted = at[SHARE] & 255;
             if (need[d].amount) {
                 asked = jobcloud_share((uint32_t)at[SCALE], need[d].mantissa, need[d].shift);
                 left -= asked;
-                asked_sum += asked;
                 tilt += (asked >> 6) * ((tilted << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
             } else
                 score += tilted > 0 ? JOBCLOUD_UNASKED : 0;
             least = left < least ? left : least;
         }
-        return score - least - (asked_sum >> 1) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
+        return score + jobcloud_sized((row[0] >> 10) - least, row[0]) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
     }
 
     #define JOBCLOUD_EACH for (int i = 0; i < lanes; i++)
@@ -359,16 +393,16 @@ cdef extern from *:
     static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
         const jobcloud_view *view, size_t base, const int lanes, int32_t *restrict out)
     {
-        int32_t bad[JOBCLOUD_BLOCK], least[JOBCLOUD_BLOCK], asked_sum[JOBCLOUD_BLOCK], tilt[JOBCLOUD_BLOCK];
-        int32_t lowest = JOBCLOUD_INFEASIBLE, start = view->dimensions << 19, usable = 0;
+        int32_t bad[JOBCLOUD_BLOCK], least[JOBCLOUD_BLOCK], tilt[JOBCLOUD_BLOCK];
+        int32_t lowest = JOBCLOUD_INFEASIBLE, usable = 0;
         const int32_t *restrict level = view->levels + base, *restrict planes = view->planes + base;
         const int32_t *restrict payers = view->payers ? view->payers + base : NULL;
         const uint8_t *restrict status = view->status + base;
         JOBCLOUD_EACH {  /* `bad` is negative where the task does not fit */
             bad[i] = level[i] | -(int32_t)(status[i] != 1);
             least[i] = JOBCLOUD_WHOLE;
-            asked_sum[i] = tilt[i] = 0;
-            out[i] = level[i] + start;
+            tilt[i] = 0;
+            out[i] = jobcloud_entry(level[i]);
         }
         if (view->allowed) {
             const uint8_t *restrict allowed = view->allowed + base;
@@ -405,7 +439,6 @@ cdef extern from *:
                     bad[i] |= amount[i] - needed;
                     out[i] += needed == 0 && tilted > 0 ? JOBCLOUD_UNASKED : 0;
                     least[i] = left < least[i] ? left : least[i];
-                    asked_sum[i] += asked;
                     tilt[i] += (asked >> 6) * ((tilted << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
                 }
             else if (request.amount)
@@ -415,7 +448,6 @@ cdef extern from *:
                     const int32_t left = (share[i] >> 8) - asked, tilted = share[i] & 255;
                     bad[i] |= amount[i] - request.amount;
                     least[i] = left < least[i] ? left : least[i];
-                    asked_sum[i] += asked;
                     tilt[i] += (asked >> 6) * ((tilted << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
                 }
             else
@@ -426,7 +458,7 @@ cdef extern from *:
                 }
         }
         JOBCLOUD_EACH
-            out[i] += (tilt[i] < 0 ? JOBCLOUD_ASKEW : 0) - least[i] - (asked_sum[i] >> 1);
+            out[i] += jobcloud_sized((level[i] >> 10) - least[i], level[i]) + (tilt[i] < 0 ? JOBCLOUD_ASKEW : 0);
         if (view->terms || view->penalty)
             JOBCLOUD_EACH
                 if (bad[i] >= 0) {
@@ -646,7 +678,10 @@ cdef extern from *:
     void jobcloud_set_need(Need* need, const int64_t* amount, int dimensions) noexcept nogil
     uint32_t jobcloud_scale(int64_t capacity) noexcept nogil
     int jobcloud_is_tiny(const Need* need, int deepest, int dimensions) noexcept nogil
-    void jobcloud_refresh(int32_t* row, const int64_t* unclaimed, const int64_t* total, int dimensions) noexcept nogil
+    int32_t jobcloud_size(const int64_t* total, const int64_t* median, int dimensions) noexcept nogil
+    void jobcloud_refresh(
+        int32_t* row, const int64_t* unclaimed, const int64_t* total, int32_t size, int dimensions
+    ) noexcept nogil
     void jobcloud_spread(
         int32_t* planes, int32_t* levels, size_t stride, const int32_t* row, int host, int dimensions
     ) noexcept nogil
@@ -737,6 +772,13 @@ cdef class Matcher:
     cdef uint8_t[::1] host_open      # 1: enabled, and no exclusive claim is there
     cdef int32_t[::1] host_count     # live claims
     cdef int32_t[::1] host_exclusive  # exclusive ones among them
+    cdef int32_t[::1] host_size      # beside ``median``
+    # By dimension, of the hosts that have it: the median capacity, how many there are, and how many have less than
+    # that and at most that. As long as it is the median by these counts, a host that changes is the only one that does.
+    cdef int64_t[::1] median
+    cdef int64_t[::1] hosts_with
+    cdef int64_t[::1] below_median
+    cdef int64_t[::1] upto_median
     cdef uint64_t layout             # counts what may change which values of attributes there are to choose from
 
     cdef Attribute attributes[64]
@@ -859,6 +901,11 @@ cdef class Matcher:
         self.host_open = np.zeros(FIRST_HOSTS, dtype=np.uint8)
         self.host_count = np.zeros(FIRST_HOSTS, dtype=np.int32)
         self.host_exclusive = np.zeros(FIRST_HOSTS, dtype=np.int32)
+        self.host_size = np.zeros(FIRST_HOSTS, dtype=np.int32)
+        self.median = np.zeros(self.dimensions, dtype=np.int64)
+        self.hosts_with = np.zeros(self.dimensions, dtype=np.int64)
+        self.below_median = np.zeros(self.dimensions, dtype=np.int64)
+        self.upto_median = np.zeros(self.dimensions, dtype=np.int64)
         self.value_of = np.full((1, FIRST_HOSTS), NONE, dtype=np.int32)
         self.request = np.zeros((8, self.dimensions), dtype=np.int64)
         self.first = np.zeros((8, self.dimensions), dtype=np.int64)
@@ -959,7 +1006,9 @@ cdef class Matcher:
         self._drop_emptied()
         self._set_status(at, HOST_ABSENT)
         for d in range(self.dimensions):
+            self.count_capacity(d, self.total[at, d], -1)
             self.unclaimed[at, d] = self.total[at, d] = self.rows[at, 1 + PLANES * d + SCALE] = 0
+        self.host_size[at] = 0
         for i in range(self.allowed.shape[0]):
             self.allowed[i, at] = 0
         for i in range(self.penalty.shape[0]):
@@ -1080,6 +1129,7 @@ cdef class Matcher:
         cdef Py_ssize_t done = 0
         cdef int64_t first_new = self.claims_end
         self._check_classes(cls)
+        self._settle_sizes()
         slots = np.full(n, UNTRIED, dtype=np.int32)
         ids = np.full(n, NONE, dtype=np.int64)
         cdef int32_t[::1] slots_out = slots
@@ -1284,7 +1334,7 @@ cdef class Matcher:
         parts = {
             "hosts": [
                 self.unclaimed, self.total, self.rows, self.planes, self.levels, self.host_status, self.host_claims,
-                self.host_open, self.host_count, self.host_exclusive, self.value_of,
+                self.host_open, self.host_count, self.host_exclusive, self.host_size, self.value_of,
             ],
             "classes": [
                 self.request, self.first, self.needs, self.class_wide, self.class_status, self.class_key,
@@ -1322,6 +1372,8 @@ cdef class Matcher:
         state = self._state()
         cdef Matcher again = from_state(state, "scan", self.judge)
         cdef int h = self.hosts_end, c = self.classes_end, row, other, slot
+        self._settle_sizes()
+        again._settle_sizes()
         _same("free amounts", np.asarray(self.unclaimed)[:h], np.asarray(again.unclaimed)[:h])
         _same("rows", np.asarray(self.rows)[:h], np.asarray(again.rows)[:h])
         _same("claims of a class", np.asarray(self.class_claims)[:c], np.asarray(again.class_claims)[:c])
@@ -1613,10 +1665,15 @@ cdef class Matcher:
             host = self.changes[host].older
         self.spread = self.changed
 
+    cdef void refresh(self, int slot) noexcept nogil:
+        jobcloud_refresh(
+            &self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], self.host_size[slot], self.dimensions
+        )
+
     cdef void touch(self, int slot) noexcept nogil:
         """The host changed: to the front of the list, so that each host is in it once, however often it changes."""
         cdef Change* here = &self.changes[slot]
-        jobcloud_refresh(&self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], self.dimensions)
+        self.refresh(slot)
         self.changed += 1
         if self.newest != slot:
             if here.changed > 0:
@@ -1830,7 +1887,7 @@ cdef class Matcher:
         held = self.need(cls, slot)
         for d in range(self.dimensions):
             self.unclaimed[slot, d] -= by * held[d]
-        jobcloud_refresh(&self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], self.dimensions)
+        self.refresh(slot)
         if key >= 0 and by > 0:
             self.paid[key, slot] += 1
         self.count_on_host(cls, slot, by)
@@ -1998,12 +2055,47 @@ cdef class Matcher:
     cdef int _set_capacity(self, int slot, const int64_t[::1] amount) except -1:
         cdef int d
         for d in range(self.dimensions):
+            self.count_capacity(d, self.total[slot, d], -1)
+            self.count_capacity(d, amount[d], 1)
             self.unclaimed[slot, d] += amount[d] - self.total[slot, d]
             self.total[slot, d] = amount[d]
             self.rows[slot, 1 + PLANES * d + SCALE] = <int32_t>jobcloud_scale(amount[d])
             self.deepest = max(self.deepest, self.rows[slot, 1 + PLANES * d + SCALE] & 255)
+        self.host_size[slot] = jobcloud_size(&self.total[slot, 0], &self.median[0], self.dimensions)
         self.touch(slot)
         self.loosened += 1
+        return 0
+
+    cdef void count_capacity(self, int d, int64_t amount, int by) noexcept nogil:
+        if amount > 0:
+            self.hosts_with[d] += by
+            self.below_median[d] += by * (amount < self.median[d])
+            self.upto_median[d] += by * (amount <= self.median[d])
+
+    cdef int _settle_sizes(self) except -1:
+        """Before hosts are scored: find the medians that moved, and the hosts whose sizes that changes."""
+        cdef int d, slot
+        cdef int64_t middle
+        cdef int32_t size
+        cdef bint moved = False
+        if self.weights[0] == 0:
+            return 0
+        for d in range(self.dimensions):
+            middle = self.hosts_with[d] // 2
+            if self.hosts_with[d] == 0 or self.below_median[d] <= middle < self.upto_median[d]:
+                continue
+            capacities = np.asarray(self.total)[: self.hosts_end, d]
+            self.median[d] = np.partition(capacities[capacities > 0], middle)[middle]
+            self.upto_median[d] = np.count_nonzero(capacities <= self.median[d])
+            self.upto_median[d] -= np.count_nonzero(capacities == 0)
+            self.below_median[d] = self.upto_median[d] - np.count_nonzero(capacities == self.median[d])
+            moved = True
+        if moved:
+            for slot in range(self.hosts_end):
+                size = jobcloud_size(&self.total[slot, 0], &self.median[0], self.dimensions)
+                if size != self.host_size[slot]:
+                    self.host_size[slot] = size
+                    self.touch(slot)
         return 0
 
     cdef int _room_for_hosts(self, Py_ssize_t count) except -1:
@@ -2026,6 +2118,7 @@ cdef class Matcher:
         self.host_open = grown(self.host_open, count, 0)
         self.host_count = grown(self.host_count, count, 0)
         self.host_exclusive = grown(self.host_exclusive, count, 0)
+        self.host_size = grown(self.host_size, count, 0)
         values = grown(self.value_of, count, 1)
         values[:, old:] = NONE
         self.value_of = values

@@ -491,8 +491,9 @@ class Matcher:
         if self._is_over(known, self._limit(known)):
             return REFUSED
         judged = {slot: self._judged(number, slot) for slot in sorted(self._hosts)} if self.judge else {}
+        medians = self._medians()
         candidates = [
-            (known.key not in host.payers, self._score(known, host, slot, judged.get(slot)), slot)
+            (known.key not in host.payers, self._score(known, host, slot, judged.get(slot), medians), slot)
             for slot, host in self._hosts.items()
             if host.enabled and _may_use(known, slot) and not _is_crowded(known, host) and not _is_occupied(known, host)
         ]
@@ -510,7 +511,7 @@ class Matcher:
     def _fits(self, known: _Class, host: _Host) -> bool:
         return min(_minus(_minus(host.capacity, host.used), self._need(known, host))) >= 0
 
-    def _score(self, known: _Class, host: _Host, slot: int, judged: int | None) -> int:
+    def _score(self, known: _Class, host: _Host, slot: int, judged: int | None, medians: list[int]) -> int:
         free, need = _minus(host.capacity, host.used), self._need(known, host)
         if not self._fits(known, host):
             return _INT32_MAX
@@ -522,9 +523,14 @@ class Matcher:
             paid += rule.weight * (excess if rule.kind == "balance" else min(excess, 1))
         if judged is not None:
             return judged + min(paid, MAX_PENALTY)
-        view = _View(self.dimensions, host.capacity, free, need)
+        view = _View(host.capacity, free, need, medians)
         fitness = sum(weight * view.part(name) for name, weight in self._weights.items()) >> 10
         return fitness + min(paid, MAX_PENALTY)
+
+    def _medians(self) -> list[int]:
+        """Of each dimension the median capacity of all hosts that have it, the higher of two; 0 where none has it."""
+        having = [sorted(h.capacity[d] for h in self._hosts.values() if h.capacity[d]) for d in range(self.dimensions)]
+        return [capacities[len(capacities) // 2] if capacities else 0 for capacities in having]
 
     def _excess(self, known: _Class, rule: Rule, host: _Host) -> int:
         """How many claims too many, or 1 for too few; 0 where the rule holds."""
@@ -785,12 +791,19 @@ def _share(amount: int, capacity: int) -> int:
     return ((amount >> shift) * ((1 << (bits + 15)) // capacity)) >> (bits - 5 - shift)
 
 
+def _size(capacity: list[int], medians: list[int]) -> int:
+    """How large a host is in parts of 2**11 of the median one, to its 6 highest bits."""
+    beside = [min(2**17 - 1, amount * 2**11 // median) for amount, median in zip(capacity, medians, strict=True)]
+    mean = max(2**5, sum(beside) // max(1, len(beside)))
+    return mean >> (mean.bit_length() - 6) << (mean.bit_length() - 6)
+
+
 class _View:
     """A host as a task's score sees it, in parts of 2**20 of the capacity; dimensions without capacity are out."""
 
-    def __init__(self, dimensions: int, capacity: list[int], free: list[int], need: list[int]) -> None:
-        known = [d for d in range(dimensions) if capacity[d] > 0]
-        self.dimensions = dimensions
+    def __init__(self, capacity: list[int], free: list[int], need: list[int], medians: list[int]) -> None:
+        known = [d for d, amount in enumerate(capacity) if amount > 0]
+        self.size = _size([capacity[d] for d in known], [medians[d] for d in known])
         self.untouched = free == capacity
         self.unasked = [need[d] == 0 for d in known]
         self.had = [_share(free[d], capacity[d]) for d in known]
@@ -824,7 +837,8 @@ class _View:
         askew = sum((asked >> 6) * (16 * a - 7 * 128) for asked, a in zip(self.asked, against, strict=True)) < 0
         kept = sum(unasked and a > 0 for unasked, a in zip(self.unasked, against, strict=True))
         spent = min(self.had, default=2**20) - min(self.left, default=2**20)
-        score = self.dimensions * 2**19 + spent - sum(self.asked) // 2 + 2**16 * kept
+        large = max(0, self.size.bit_length() - (2**11).bit_length())
+        score = (spent * self.size >> 11) + 2**16 * kept + 2**12 * large
         return score + (2**13 if self.untouched else 0) + (2**14 if askew else 0)
 
 
