@@ -13,13 +13,16 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from api_kit import package_bytes
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import ApiError, Client
+from origin_kit import Server
 from whole import Product, attempts, executors_of, processes_with, until
 
 pytestmark = pytest.mark.dev_cluster
@@ -47,6 +50,7 @@ MANIFEST = '[app]\nappName = "bad"\ncpuCount = 0.1\nmemoryMB = 32\n'
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """The demo on a dev cluster, with one more app whose jobs are registered by the tests."""
     product = Product(tmp_path_factory.mktemp("bad"))
+    product.environ |= {"JOBCLOUD_PACKAGES_HOSTS": "127.0.0.1", "JOBCLOUD_PACKAGES_FETCH_TIMEOUT": "2s"}
     root = product.start("dev", "--demo", "--data", str(product.data), "--port", str(product.port))
     until(product.healthy, "a healthy server")
     app = product.folder / "bad"
@@ -200,6 +204,65 @@ def test_a_package_that_is_none_is_refused_when_it_is_uploaded(
     assert refusal.status == 422
     assert [issue["field"] for issue in refusal.errors] == ["package"]
     assert set((dev.data / "packages").iterdir()) == kept
+
+
+@pytest.fixture
+def files() -> Iterator[Server]:
+    server = Server({"/app.zip": package_bytes({"by_url.py": "def works(ctx):\n    print('from afar')\n"})})
+    yield server
+    server.close()
+
+
+def test_an_app_by_url_runs_from_what_the_server_has_fetched(client: Client, files: Server) -> None:
+    sha256 = hashlib.sha256(cast(bytes, files.pages["/app.zip"])).hexdigest()
+    app = {
+        "appName": "afar",
+        "appURL": files.url + "/app.zip",
+        "packageSha256": sha256,
+        "cpuCount": 0.1,
+        "memoryMB": 32,
+    }
+    client.put_app(app)
+    files.close()
+    client.create_job(job("afar", appName="afar", jobClass="by_url:works"))
+    run = client.trigger("afar")["id"]
+    until(lambda: client.run(run)["state"] == "FINISHED", "its run")
+    assert files.asked == ["/app.zip"]
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"x")
+
+
+@pytest.mark.parametrize(
+    ("page", "field", "why"),
+    [
+        ("/nothing", "appURL", "404 Not Found"),
+        ("http://169.254.169.254/latest", "appURL", "the host '169.254.169.254' is not allowed"),
+        ("http://localhost/app.zip", "appURL", "the host 'localhost' is not allowed"),
+        ("/endless", "appURL", "takes over 2 s"),
+        ("/app.zip", "packageSha256", "hashes to"),
+        ("/login", "appURL", "no zip, tar or compressed tar"),
+    ],
+)
+def test_a_url_with_no_package_behind_it_is_refused_at_once(
+    client: Client, files: Server, page: str, field: str, why: str
+) -> None:
+    login = b"<html>"
+    files.pages |= {"/login": login, "/endless": endless}
+    files.redirect("/moved", page)
+    config = {
+        "appName": "none", "appURL": files.url + "/moved", "cpuCount": 0.1, "memoryMB": 32,
+        "packageSha256": hashlib.sha256(login).hexdigest(),
+    }  # fmt: skip
+    refusal = refused(lambda: client.put_app(config))
+    assert (refusal.status, refusal.errors[0]["field"]) == (422, field)
+    assert why in refusal.errors[0]["problem"]
+    assert refusal.errors[0]["fix"]
+    assert "none" not in {app["appName"] for app in client.apps()}
 
 
 # ------------------------------------------------------------------------------------------------------------- jobs

@@ -29,7 +29,6 @@ def make_task(**fields: Any) -> Task:
 CHANGES = [
     {"package": Package("package:sha256:", "f" * 64)},
     {"package": Package("package:sha256:", f"{1:064x}", file="other.zip")},
-    {"package": Package("http://elsewhere/x.zip", f"{1:064x}")},
     {"resources": Resources(2000, 128_000)},
     {"cache": False},
     {"sampling": 5},
@@ -50,6 +49,11 @@ def test_another_executor_program_is_another_executor(field: str) -> None:
     assert plan_executor(make_app(), other).id != plan_executor(make_app(), ARTIFACTS).id
 
 
+def test_a_package_that_moved_is_the_package_that_it_was() -> None:
+    moved = replace(make_app(), package=Package("https://cdn.test/x", f"{1:064x}"))
+    assert plan_executor(moved, ARTIFACTS) == plan_executor(make_app(), ARTIFACTS)
+
+
 def test_a_description_alone_changes_nothing() -> None:
     assert plan_executor(make_app(description="new"), ARTIFACTS) == plan_executor(make_app(), ARTIFACTS)
 
@@ -62,13 +66,10 @@ def test_nothing_is_unpacked_by_the_fetcher_and_the_hash_goes_along() -> None:
     assert plan_executor(make_app(), ARTIFACTS).id.endswith(data["appVersion"])
 
 
-def test_our_own_packages_come_from_our_own_listener_by_hash() -> None:
-    own, foreign = (
-        spec_of(replace(make_app(), package=package))["command"]["uris"][1]["value"]
-        for package in (Package("package:sha256:", "a" * 64, "p.zip"), Package("https://cdn/x.tgz", "a" * 64))
-    )
-    assert own == f"http://artifacts/{'a' * 64}/p.zip"
-    assert foreign == "https://cdn/x.tgz"
+@pytest.mark.parametrize("url", ["package:sha256:", "https://cdn.test/x.tgz"])
+def test_packages_come_from_our_own_listener_by_hash_wherever_they_came_from(url: str) -> None:
+    app = replace(make_app(), package=Package(url, "a" * 64, "p.zip"))
+    assert spec_of(app)["command"]["uris"][1]["value"] == f"http://artifacts/{'a' * 64}/p.zip"
 
 
 def test_the_first_task_on_an_agent_pays_for_the_executor_and_the_next_joins_it() -> None:

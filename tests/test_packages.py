@@ -131,7 +131,7 @@ def test_packages_of_apps_and_live_executors_are_referenced() -> None:
 
 
 def test_a_checker_that_refuses_keeps_its_words(tmp_path: Path) -> None:
-    def check(path: Path) -> Any:
+    def check(path: Path, *, wheel: bool) -> Any:
         raise PackageError("entry ../x leaves the package")
 
     with pytest.raises(ConfigError, match=r"entry \.\./x"):

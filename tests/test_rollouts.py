@@ -453,4 +453,4 @@ def test_a_revision_tells_what_a_shard_is_made_from_and_nothing_else() -> None:
 def test_revisions_stay_what_they_are_over_versions_of_the_program() -> None:
     """A scheduler that is upgraded finds what runs as it was left: a change here replaces every resident everywhere."""
     job = make_job(kind=JobKind.DAEMON, shard_count=2, shard_parameters="1=x", parameter="p", timeout_ms=5_000)
-    assert revisions.of_shards(job, make_app()) == ("376a9397d818d688", "c02e00a0bf77db4d")
+    assert revisions.of_shards(job, make_app()) == ("2f05f04accdc6fe7", "11c609bc1e290e01")

@@ -202,6 +202,14 @@ def test_what_is_no_namespace_is_refused(namespace: str) -> None:
     assert set(refused(zookeeper__namespace=namespace)) == {"zookeeper.namespace"}
 
 
+def test_networks_are_networks() -> None:
+    given = load(flags={"packages.networks": "10.0.0.0/8, fd00::/8", "packages.fetch_timeout": "30s"}).packages
+    assert (given.networks, given.fetch_timeout.total_seconds()) == (("10.0.0.0/8", "fd00::/8"), 30)
+    for wrong in ("10.0.0.1/8", "intra", "10.0.0.0/40"):
+        assert "no network" in refused(packages__networks=wrong)["packages.networks"]
+    assert set(refused(packages__fetch_timeout="11m")) == {"packages.fetch_timeout"}
+
+
 def test_settings_that_need_each_other_say_so(token: Path) -> None:
     assert "set both" in refused(mesos__principal="p")["mesos.principal"]
     assert "set both" in refused(mesos__secret_file=token)["mesos.principal"]

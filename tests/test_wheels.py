@@ -61,6 +61,29 @@ def with_wheels(files: Mapping[str, str], **wheels: bytes) -> bytes:
     return out.getvalue()
 
 
+def test_the_wheels_in_a_package_are_looked_at_with_it() -> None:
+    """Before any agent meets them: what is uploaded, however it was packed."""
+    good = wheel_of({"stock/__init__.py": "A = 1"})
+    assert "wheels/stock-1.2-py3-none-any.whl" in inspect(with_wheels({"a.py": ""}, stock=good)).names
+    altered = wheel_of(
+        {"stock/__init__.py": "A = 1"}, record={"stock/__init__.py": f"stock/__init__.py,{_hash(b'B')},5"}
+    )
+    for wheel, why in (
+        (altered, "not what the wheel's RECORD says"),
+        (with_wheels({"a.py": ""}), "no .*dist-info"),
+        (b"nothing", "no zip, tar"),
+        (good[:-9], "damaged"),
+    ):
+        with pytest.raises(PackageError, match=f"wheels/stock-1.2-py3-none-any.whl.*{why}"):
+            inspect(with_wheels({"a.py": ""}, stock=wheel))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("wheels/stock.whl", good)
+        archive.writestr("elsewhere/any.whl", b"nobody imports from this")
+    with pytest.raises(PackageError, match="has no name of a wheel"):
+        inspect(out.getvalue())
+
+
 # ---------------------------------------------------------------------------------------------------- as a package
 
 

@@ -7,11 +7,10 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from jobcloud.model import DELIMITER, App, Executor, Job, Package, Resources, Share, Task
+from jobcloud.model import DELIMITER, App, Executor, Job, Resources, Share, Task
 from jobcloud.offers import Pool, Request
 
 EXECUTOR_DATA_SCHEMA = 1
-PACKAGE_SCHEME = "package:sha256:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +26,8 @@ class Artifacts:
     executor_file: str
     command: str
 
-    def package_url(self, package: Package) -> str:
-        if package.url.startswith(PACKAGE_SCHEME):
-            return f"{self.base_url}/{package.sha256}/{package.file}"
-        return package.url
+    def url(self, sha256: str, file: str) -> str:
+        return f"{self.base_url}/{sha256}/{file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +59,8 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
         "shell": True,
         "value": artifacts.command,
         "uris": [
-            _uri(
-                f"{artifacts.base_url}/{artifacts.executor_sha256}/{artifacts.executor_file}", artifacts.executor_file
-            ),
-            _uri(artifacts.package_url(app.package), app.package.file, cache=app.cache),
+            _uri(artifacts.url(artifacts.executor_sha256, artifacts.executor_file), artifacts.executor_file),
+            _uri(artifacts.url(app.package.sha256, app.package.file), app.package.file, cache=app.cache),
         ],
     }
     made_from = _canonical([data, command, app.resources])

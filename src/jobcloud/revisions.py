@@ -20,8 +20,8 @@ _RUNNING_GOES_ON = {
 _ONLY_THE_TIMER = {"cron", "zone", "dialect", "gap", "fold"}
 # How many there are is for the whole job; of the parameters each shard has its own.
 _OF_ALL_SHARDS = {"shard_count", "shard_parameters"}
-# Of an app: what its executors are not made from.
-_BESIDE = {"description", "executors"}
+# Of an app: what its executors are not made from. Its package is known by the hash, wherever it came from.
+_BESIDE = {"description", "executors", "url"}
 
 
 def same_work(old: Job, new: Job) -> bool:
@@ -53,7 +53,7 @@ def of_shards(job: Job, app: App) -> tuple[str, ...]:
     """The revision of each shard: 16 hex digits of the SHA-256 of what it is made from, as canonical JSON.
 
     What has its default is left out, so that a field that comes to the model later makes no new revision; and what
-    agents fetch besides the app's package, as it differs between leaders.
+    agents fetch besides the app's package: a newer jobcloud replaces no residents.
     """
     made_from = [_given(job, _RUNNING_GOES_ON | _OF_ALL_SHARDS), _given(app, _BESIDE)]
     common = json.dumps(made_from, sort_keys=True, separators=(",", ":"))
@@ -78,4 +78,4 @@ def _given(record: Any, neutral: set[str]) -> dict[str, Any]:
     """The fields that are not at their default, of records within records too."""
     named = ((f, getattr(record, f.name)) for f in fields(record) if f.name not in neutral)
     given = {f.name: value for f, value in named if f.default is MISSING or value != f.default}
-    return {name: _given(value, set()) if is_dataclass(value) else value for name, value in given.items()}
+    return {name: _given(value, neutral) if is_dataclass(value) else value for name, value in given.items()}

@@ -19,6 +19,8 @@ from jobcloud.errors import ConfigError, JobcloudError, NotFound
 Json: TypeAlias = dict[str, Any]
 
 _PAGE = 500
+# A package takes its time, whether it is sent or the server fetches it.
+_PACKAGE_S = 600.0
 # How long a server that went away while its client follows something may take to come back.
 _RECONNECT_S = 30.0
 _LOOK_S = 0.5
@@ -95,19 +97,20 @@ class Client:
 
     def put_app(self, config: Json) -> tuple[Json, bool]:
         """Register the app or replace it; and whether it is new."""
-        return self._put("apps", str(config.get("appName", "")), config)
+        return self._put("apps", str(config.get("appName", "")), config, timeout=_PACKAGE_S)
 
     def rollout(self, app: str) -> Json:
         """How far the app's residents have come to its present version."""
         return self._json("GET", f"apps/{_part(app)}/rollout")
 
-    def follow_rollout(self, app: str) -> Iterator[Json]:
-        """Each state of an app's roll-out that differs from the one before, until it is done or has stopped.
+    def follow_rollout(self, app: str, within_s: float = float("inf")) -> Iterator[Json]:
+        """Each state of an app's roll-out that differs from the one before, until it is done or has stopped, or so many
+        seconds are over.
 
         It goes on where the server comes back within 30 s.
         """
         before: Json = {}
-        broken_at = 0.0
+        broken_at, until = 0.0, time.monotonic() + within_s
         while True:
             try:
                 found, broken_at = self.rollout(app), 0.0
@@ -118,7 +121,7 @@ class Client:
                 found = before
             if found != before:
                 yield found
-            if found.get("state") in ("done", "stopped"):
+            if found.get("state") in ("done", "stopped") or time.monotonic() >= until:
                 return
             before = found
             time.sleep(_LOOK_S)
@@ -147,7 +150,7 @@ class Client:
                 params={"sha256": sha256},
                 content=iter(lambda: file.read(1 << 16), b""),
                 headers={"Content-Type": "application/octet-stream"},
-                timeout=600.0,
+                timeout=_PACKAGE_S,
             )
         return _object(response)
 
@@ -160,7 +163,7 @@ class Client:
         return self._json("GET", f"jobs/{_part(name)}")
 
     def create_app(self, config: Json) -> Json:
-        return self._json("POST", "apps", json=config)
+        return self._json("POST", "apps", json=config, timeout=_PACKAGE_S)
 
     def create_job(self, config: Json, *, enabled: bool = True) -> Json:
         return self._json("POST", "jobs", params={} if enabled else {"enabled": "false"}, json=config)
@@ -270,16 +273,16 @@ class Client:
 
     # -------------------------------------------------------------------------------------------------------- wire
 
-    def _put(self, kind: str, name: str, config: Json) -> tuple[Json, bool]:
+    def _put(self, kind: str, name: str, config: Json, **options: Any) -> tuple[Json, bool]:
         """Creating comes first: where the thing exists the server says so, and only then it is replaced."""
         try:
-            return self._json("POST", kind, json=config), True
+            return self._json("POST", kind, json=config, **options), True
         except ApiError as error:
             if error.status != 409:
                 raise
             refusal = error
         try:
-            return self._json("PUT", f"{kind}/{_part(name)}", json=config), False
+            return self._json("PUT", f"{kind}/{_part(name)}", json=config, **options), False
         except ApiError as error:
             raise (refusal if error.status == 404 else error) from None
 

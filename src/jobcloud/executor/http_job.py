@@ -13,12 +13,14 @@ import os
 import socket
 import ssl
 import sys
+import time
 from typing import Any, Callable, Dict, Mapping, NoReturn, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
 VARIABLE = "JOBCLOUD_HTTP"
 # Of the answer's body, in the shard's log.
 SHOWN_BYTES = 1 << 20
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _HEADERS = {
     "X-Jobcloud-Run-Id": "JOBCLOUD_RUN_ID",
@@ -63,14 +65,13 @@ def send(
 ) -> Tuple[int, str]:
     """(status, reason); `use` may read the answer. Raises as `call` does."""
     parts = urlsplit(request["uri"])
-    connection = _connection(parts, request["connectTimeout"] / 1000)
+    connection = connect(parts, request["connectTimeout"] / 1000)
     try:
         connection.sock.settimeout(request["readTimeout"] / 1000)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         body = request["data"].encode()
         if body:
             headers = {**headers, "Content-Type": request["contentType"]}
-        connection.request(request["method"], target, body=body or None, headers=dict(headers))
+        connection.request(request["method"], target(parts), body=body or None, headers=dict(headers))
         answer = connection.getresponse()
         use(answer)
         return answer.status, answer.reason
@@ -83,16 +84,18 @@ def check_address(host: str, address: str) -> None:
 
     Raises Refused.
     """
-    found = _inner(ipaddress.ip_address(address.partition("%")[0]))
+    found = inner_address(address)
     inside = found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast
     if inside and host != "localhost" and host.strip("[]") != address:
         raise Refused(f"{host} is {address}, an address that means another machine on each agent")
 
 
-def _inner(
-    address: Union[ipaddress.IPv4Address, ipaddress.IPv6Address],
-) -> Union[ipaddress.IPv4Address, ipaddress.IPv6Address]:
-    """The IPv4 address that some IPv6 addresses stand for: mapped ones, 6to4 (RFC 3056), NAT64 (RFC 6052)."""
+def inner_address(text: str) -> Address:
+    """The address, or the IPv4 one that some IPv6 addresses stand for: mapped ones, 6to4 (RFC 3056), NAT64 (RFC 6052).
+
+    Raises ValueError for what is no address.
+    """
+    address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in _NAT64:
@@ -100,7 +103,22 @@ def _inner(
     return address.ipv4_mapped or address.sixtofour or address
 
 
-def _connection(parts: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
+def target(parts: SplitResult) -> str:
+    """What is asked for in the first line of a request."""
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def connect(
+    parts: SplitResult,
+    timeout_s: float,
+    check: Callable[[str, str], None] = check_address,
+    watch: Callable[[socket.socket], None] = lambda sock: None,
+) -> http.client.HTTPConnection:
+    """A connection to the host of a URL, within `timeout_s` after its addresses are known.
+
+    `check` is called with the host and each of its addresses, and raises what this raises, too, besides OSError.
+    `watch` gets the socket before anything is said on it.
+    """
     host = parts.hostname or ""
     usual = 443 if parts.scheme == "https" else 80
     port = parts.port or usual
@@ -108,19 +126,36 @@ def _connection(parts: SplitResult, timeout_s: float) -> http.client.HTTPConnect
     # Looked up once: what is connected to are the very addresses that were checked, all of them before the first.
     addresses = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in addresses:
-        check_address(host, address)
+        check(host, address)
+    until = time.monotonic() + timeout_s
     for address in addresses:
         try:
-            plain = socket.create_connection((address, port), timeout_s)
+            plain = socket.create_connection((address, port), max(0.001, until - time.monotonic()))
         except OSError as error:
             last = error
             continue
-        connection = http.client.HTTPConnection(host, port)
-        connection.default_port = usual
-        secure = ssl.create_default_context() if parts.scheme == "https" else None
-        connection.sock = secure.wrap_socket(plain, server_hostname=host) if secure else plain
-        return connection
+        return _over(plain, host, port, usual, parts.scheme == "https", watch)
     raise last
+
+
+def _over(
+    plain: socket.socket, host: str, port: int, usual: int, tls: bool, watch: Callable[[socket.socket], None]
+) -> http.client.HTTPConnection:
+    sock = plain
+    try:
+        if tls:
+            context = ssl.create_default_context()
+            sock = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+        watch(sock)
+        if isinstance(sock, ssl.SSLSocket):
+            sock.do_handshake()
+    except BaseException:
+        sock.close()
+        raise
+    connection = http.client.HTTPConnection(host, port)
+    connection.default_port = usual
+    connection.sock = sock
+    return connection
 
 
 def _facts() -> Dict[str, str]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import IO, Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Union
 
-from jobcloud.executor.wheels import Wheel, WheelError, choose, read_wheel, this_interpreter
+from jobcloud.executor.wheels import Wheel, WheelError, choose, distribution, read_wheel, this_interpreter
 
 Source = Union[str, "os.PathLike[str]", bytes]
 
@@ -91,16 +91,42 @@ class _Entry:
 
 
 def inspect(source: Source, limits: Limits = Limits(), *, wheel: bool = False) -> PackageInfo:
-    """Read the whole package without writing anything; `wheel`: it must be one. Raises PackageError."""
+    """Read the whole package, and the wheels in its folder for them; `wheel`: it must be one. Raises PackageError.
+
+    Nothing of it is written but those wheels, one at a time, to a temporary file without a name.
+    """
     with _opened(source) as file:
         survey = _Survey(limits, _size(file))
         kind = _format(file)
         for entry in _entries(file, kind, wheel):
             survey.add(entry)
-            if entry.open is not None:
+            if entry.open is None:
+                continue
+            if posixpath.dirname(entry.name) == WHEELS and entry.name.endswith(".whl") and not wheel:
+                _inspect_library(entry, limits)
+            else:
                 _drain(entry, survey.ignore)
         survey.check_links()
         return PackageInfo(kind, _sha256(file), _size(file), survey.unpacked, frozenset(survey.leaves()))
+
+
+def _inspect_library(entry: _Entry, limits: Limits) -> None:
+    import tempfile  # the server's alone
+
+    name = posixpath.basename(entry.name)
+    if not distribution(name):
+        raise PackageError(f"'{entry.name}' has no name of a wheel: name-version-python-abi-platform.whl")
+    with tempfile.TemporaryFile() as copy:
+        _drain(entry, copy.write)
+        survey = _Survey(limits, _size(copy))
+        try:
+            for inner in _entries(copy, _format(copy), wheel=True):
+                survey.add(inner)
+                if inner.open is not None:
+                    _drain(inner, survey.ignore)
+            survey.check_links()
+        except PackageError as error:
+            raise PackageError(f"{entry.name}: {error}") from error
 
 
 def verify(source: Source, sha256: str) -> None:

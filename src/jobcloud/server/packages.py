@@ -47,7 +47,7 @@ class PackageStore:
         *,
         max_bytes: int = 256 << 20,
         grace_seconds: float = 3600.0,
-        check: Callable[[Path], PackageInfo] = inspect,
+        check: Callable[..., PackageInfo] = inspect,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.max_bytes = max_bytes
@@ -77,6 +77,14 @@ class PackageStore:
                     return path
         return None
 
+    def renew(self, sha256: str) -> Path | None:
+        """As `find`, and what is there is young again."""
+        path = self.find(sha256)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path, (self._clock(), self._clock()))
+        return path
+
     def stored(self) -> list[str]:
         """The hashes of all packages."""
         with _disk():
@@ -95,10 +103,11 @@ class PackageStore:
                     gone.append(sha256)
         return gone
 
-    def adopt(self, incoming: Path) -> StoredPackage:
-        """Inspect a complete upload and move it to its place. Called by Upload."""
+    def adopt(self, incoming: Path, *, wheel: bool = False) -> StoredPackage:
+        """Inspect a complete upload and move it to its place; `wheel`: it must be one. Called by Upload."""
         try:
-            info = self._check(incoming)
+            with _disk():
+                info = self._check(incoming, wheel=wheel)
         except PackageError as error:
             raise ConfigError(str(error), field="package", fix="pack the app again as zip, tar or tar.gz") from error
         file = f"package.{info.format}"
@@ -150,18 +159,23 @@ class Upload:
         with _disk():
             self._file.write(chunk)
 
-    def commit(self, expected_sha256: str = "") -> StoredPackage:
-        """Accept what was written. Raises ConfigError where it is no package, or not the expected one."""
-        found = self._hash.hexdigest()
-        if expected_sha256 and expected_sha256 != found:
-            raise ConfigError(f"hashes to {found}: not what was sent", field="package", fix="upload it again")
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._hash.hexdigest()
+
+    def commit(self, expected_sha256: str = "", *, wheel: bool = False) -> StoredPackage:
+        """Accept what was written; `wheel`: it must be one. Raises ConfigError where it is no package, or not the
+        expected one."""
+        if expected_sha256 and expected_sha256 != self.sha256:
+            raise ConfigError(f"hashes to {self.sha256}: not what was sent", field="package", fix="upload it again")
         if not self._size:
             raise ConfigError("is empty", field="package", fix="send the archive as the body of the request")
         with _disk():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-        return self._store.adopt(self._path)
+        return self._store.adopt(self._path, wheel=wheel)
 
 
 def referenced(packages: Iterable[str], specs: Iterable[str], stored: Iterable[str]) -> set[str]:

@@ -53,6 +53,15 @@ def _words(value: object) -> object:
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
+def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise _wrong(f"{network[:80]!r} is no network", 'an address and a length, such as "10.0.0.0/8"') from None
+    return networks
+
+
 def _secret_file(path: Path) -> Path:
     read_secret(path)
     return path
@@ -271,7 +280,7 @@ class Scheduling(_Section):
 
 
 class Packages(_Section):
-    """What app packages may be, and where else than from here agents may fetch them."""
+    """What app packages may be, and where this server may fetch them besides what is uploaded."""
 
     max_bytes: ByteSize = Field(
         default=ByteSize(256 << 20), ge=1_024, le=1 << 40, description="the largest upload, e.g. 256MiB"
@@ -279,6 +288,12 @@ class Packages(_Section):
     hosts: Words = Field(default=(), description='servers that appURL may name, e.g. "files.example.org,*.intra"')
     schemes: Annotated[tuple[Literal["http", "https"], ...], BeforeValidator(_words)] = Field(
         default=("https", "http"), description='"https", "http" or both'
+    )
+    networks: Annotated[Words, AfterValidator(_networks)] = Field(
+        default=(), description='networks that their names may lead to besides public ones, e.g. "10.0.0.0/8"'
+    )
+    fetch_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=10))] = Field(
+        default=timedelta(minutes=2), description="how long fetching one package may take, 1s to 10m"
     )
 
 

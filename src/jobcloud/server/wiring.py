@@ -40,13 +40,14 @@ from jobcloud.server.api import (
     LogChunk,
     LogRequest,
     Notices,
-    UrlPolicy,
     create_api,
     create_artifacts,
 )
 from jobcloud.server.loop import Loop, Pace
+from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.packages import PackageStore
-from jobcloud.server.settings import Settings, ZooKeeper, milliseconds
+from jobcloud.server.settings import Packages, Settings, ZooKeeper, milliseconds
+from jobcloud.server.urls import UrlPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -93,14 +94,16 @@ class _Process:
             artifact_socket = stack.enter_context(_listen(artifacts.host, artifacts.port, "artifacts.port"))
             zip_sha256, zip_path = _executor_zip(self._data)
             packages = PackageStore(self._data / "packages", max_bytes=self._settings.packages.max_bytes)
-            listener = _Listener(create_artifacts(packages, (zip_sha256, zip_path)), artifact_socket)
-            stack.callback(listener.stop)
+            origin = _origin(packages, self._settings.packages)
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
             api_url = _url(self._settings.http.host, api_socket)
             store, leadership = self._state(api_url)
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
+            refill = Refill(origin, lambda: loop.ask(lambda scheduler: list(scheduler.apps.values())))
+            listener = _Listener(create_artifacts(packages, (zip_sha256, zip_path), refill), artifact_socket)
+            stack.callback(listener.stop)
 
             def teardown() -> None:
                 """Nothing is left to do for a framework without tasks: end, and let the next start take a new id."""
@@ -108,7 +111,7 @@ class _Process:
                 stop.set()
 
             stack.callback(self._outputs.close)
-            api = _Listener(self._api(loop, packages, teardown), api_socket)
+            api = _Listener(self._api(loop, packages, origin, teardown), api_socket)
             stack.callback(api.stop)
             stack.callback(self._notices.close)
             if leadership is not None:
@@ -142,16 +145,20 @@ class _Process:
             leadership=leadership,
         )
 
-    def _api(self, loop: Loop[Scheduler], packages: PackageStore, teardown: Callable[[], None]) -> ASGIApp:
+    def _api(
+        self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]
+    ) -> ASGIApp:
         http, limits, calls = self._settings.http, self._settings.packages, self._settings.http_jobs
         options = ApiOptions(
             host=http.host,
             access=Access(self._token, http.hosts, http.origins, max_upload_bytes=limits.max_bytes),
-            urls=UrlPolicy(limits.hosts, limits.schemes),
+            urls=_package_urls(limits),
             job_urls=UrlPolicy(calls.hosts, calls.schemes),
         )
         read_log = functools.partial(_read_log, self._outputs)
-        return create_api(loop, packages, options, notices=self._notices, read_log=read_log, teardown=teardown)
+        return create_api(
+            loop, packages, options, notices=self._notices, origin=origin, read_log=read_log, teardown=teardown
+        )
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
@@ -222,6 +229,14 @@ def _executor_zip(data: Path) -> tuple[str, Path]:
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return hashlib.sha256(content).hexdigest(), path
+
+
+def _package_urls(wanted: Packages) -> UrlPolicy:
+    return UrlPolicy(wanted.hosts, wanted.schemes, wanted.networks)
+
+
+def _origin(packages: PackageStore, wanted: Packages) -> Origin:
+    return Origin(packages, _package_urls(wanted), timeout_s=wanted.fetch_timeout.total_seconds())
 
 
 def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:

@@ -2,7 +2,6 @@
 
 from jobcloud.server.api.app import create_api
 from jobcloud.server.api.artifacts import create_artifacts
-from jobcloud.server.api.convert import UrlPolicy
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.guard import Access, check_bind
 from jobcloud.server.api.ports import LogChunk, LogReader, LogRequest, Loop
@@ -16,7 +15,6 @@ __all__ = [
     "LogRequest",
     "Loop",
     "Notices",
-    "UrlPolicy",
     "check_bind",
     "create_api",
     "create_artifacts",

@@ -22,6 +22,7 @@ from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
 from jobcloud.server.api.schema import AppConfig, JobConfig, ProblemView
 from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
 
 PREFIX = "/api/v1"
@@ -34,6 +35,7 @@ def create_api(
     *,
     notices: Notices | None = None,
     followers: Followers | None = None,
+    origin: Origin | None = None,
     read_log: LogReader | None = None,
     teardown: Callable[[], None] | None = None,
     more_routes: Iterable[APIRouter] = (),
@@ -56,7 +58,8 @@ def create_api(
     )
     notices = notices or Notices()
     followers = followers or Followers(notices)
-    app.state.services = Services(loop, packages, options, notices, followers, read_log, teardown)
+    origin = origin or Origin(packages, options.urls)
+    app.state.services = Services(loop, packages, origin, options, notices, followers, read_log, teardown)
     for router in (routes_config.router, routes_live.router):
         app.include_router(router, prefix=PREFIX)
     for extra in more_routes:

@@ -5,20 +5,35 @@ Agents have no token, so nothing else is served here, and nothing can be listed:
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobcloud.errors import JobcloudError
 from jobcloud.server.packages import PackageStore
 
+log = structlog.get_logger(__name__)
+
+_REFILLS_AT_ONCE = 4
 _PATH = re.compile(r"/([0-9a-f]{64})/([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})")
 
 
-def create_artifacts(packages: PackageStore, executor: tuple[str, Path] | None = None) -> ASGIApp:
-    """The ASGI app: `GET|HEAD /<sha256>/<file>`. `executor` is the hash and path of the executor's zip."""
+def create_artifacts(
+    packages: PackageStore,
+    executor: tuple[str, Path] | None = None,
+    refill: Callable[[str, str], Path | None] = lambda sha256, file: None,
+) -> ASGIApp:
+    """The ASGI app: `GET|HEAD /<sha256>/<file>`. `executor` is the hash and path of the executor's zip.
+
+    `refill` is asked for the hash and file of a package that is not here, as after a change of the leader; it may take
+    its time, and raise a JobcloudError.
+    """
 
     def find(sha256: str, file: str) -> Path | None:
         if executor and (sha256, file) == (executor[0], executor[1].name):
@@ -26,25 +41,50 @@ def create_artifacts(packages: PackageStore, executor: tuple[str, Path] | None =
         path = packages.find(sha256)
         return path if path and path.name == file else None
 
-    return _Artifacts(find)
+    return _Artifacts(find, refill)
 
 
 class _Artifacts:
-    def __init__(self, find: Callable[[str, str], Path | None]) -> None:
-        self._find = find
+    def __init__(self, find: Callable[[str, str], Path | None], refill: Callable[[str, str], Path | None]) -> None:
+        self._find, self._refill = find, refill
+        #: what is being fetched, for all who ask for it
+        self._refilling: dict[tuple[str, str], asyncio.Future[Path | None]] = {}
+        self._turns = asyncio.Semaphore(_REFILLS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        await self._response(scope)(scope, receive, send)
+        response = await self._response(scope)
+        await response(scope, receive, send)
 
-    def _response(self, scope: Scope) -> Response:
+    async def _response(self, scope: Scope) -> Response:
         if scope["method"] not in ("GET", "HEAD"):
             return Response(status_code=405, headers={"Allow": "GET, HEAD"})
         wanted = _PATH.fullmatch(scope["path"])
-        path = self._find(*wanted.groups()) if wanted else None
+        if wanted is None:
+            return Response(status_code=404)
+        sha256, file = wanted.groups()
+        path = self._find(sha256, file)
+        if path is None:
+            try:
+                path = await self._refilled(sha256, file)
+            except JobcloudError as error:
+                log.warning("package not fetched", sha256=sha256, problem=str(error))
+                return Response(status_code=503, headers={"Retry-After": "5"})
         if path is None:
             return Response(status_code=404)
         # The content of a hash never changes: agents may keep it for as long as they like.
         headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
         return FileResponse(path, media_type="application/octet-stream", headers=headers)
+
+    async def _refilled(self, sha256: str, file: str) -> Path | None:
+        key = sha256, file
+        if key not in self._refilling:
+            task = asyncio.ensure_future(self._in_turn(sha256, file))
+            self._refilling[key] = task
+            task.add_done_callback(lambda _: self._refilling.pop(key))
+        return await asyncio.shield(self._refilling[key])
+
+    async def _in_turn(self, sha256: str, file: str) -> Path | None:
+        async with self._turns:
+            return await run_in_threadpool(self._refill, sha256, file)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
@@ -20,11 +16,10 @@ from jobcloud.model import RESOURCE_FIELDS, App, Job, JobType, Package, Resource
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import THREAD_POOLS, AppConfig, Config, DistributedListener, JobConfig, JobProperties
+from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_MAX_URL = 2048
 
 # pydantic's names of types, as JSON's users say them.
 _TYPES = {
@@ -57,18 +52,6 @@ _HARMLESS: dict[str, Any] = {
     "cpuCount": 1,
     "memoryMB": 1,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class UrlPolicy:
-    """Where packages may come from besides the package store, or what HTTP jobs may call.
-
-    `hosts` are names or globs (`*.example.org`) of http(s) servers; an address of loopback or link-local counts only
-    where it is listed as it stands, never through a glob.
-    """
-
-    hosts: tuple[str, ...] = ()
-    schemes: tuple[str, ...] = ("https", "http")
 
 
 def read_app(body: Mapping[str, Any], policy: UrlPolicy) -> App:
@@ -292,63 +275,11 @@ def _package(config: AppConfig, policy: UrlPolicy) -> Package:
         if given not in ("", sha256):
             raise ConfigError("differs from the hash in appURL", field="packageSha256", fix="leave it out")
         return Package(url, sha256)
-    fix = "upload the package (POST /api/v1/packages), or list the host in the server's package-hosts setting"
-    parts = _check_url(url, policy, "appURL", f"{PACKAGE_SCHEME}<hex>, or an http(s) URL", fix)
+    policy.check(url, "appURL", f"{PACKAGE_SCHEME}<hex>, or an http(s) URL", ALLOW_PACKAGES)
     if not given:
-        fix = "give the SHA-256 of the package, so that agents can verify what they fetch"
+        fix = "give the SHA-256 of the package, so that what is fetched can be verified"
         raise ConfigError("is missing", field="packageSha256", fix=fix)
-    return Package(url, given, _file(parts))
-
-
-def _file(parts: SplitResult) -> str:
-    """The last part of the URL's path: Mesos' fetcher names the file so."""
-    name = parts.path.rpartition("/")[2]
-    if not _FILE.fullmatch(name):
-        raise ConfigError("does not end in a plain file name", field="appURL", fix="such as …/app-1.2.zip")
-    return name
-
-
-def _check_url(url: str, policy: UrlPolicy, field: str, example: str, allow: str) -> SplitResult:
-    """Raises ConfigError unless `url` is a plain one, of a scheme and host that are allowed. `allow` says how to."""
-    printable = url.isascii() and all("!" <= char <= "~" for char in url) and not set(url) & set("\"'\\<>`$;|")
-    if not url or len(url) > _MAX_URL or not printable:
-        raise ConfigError("is no plain URL", field=field, fix=example)
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise ConfigError("is no valid URL", field=field, fix=example) from None
-    if parts.scheme not in policy.schemes:
-        fix = f"{allow.partition(', or ')[0]}, or use {' or '.join(policy.schemes)}"
-        raise ConfigError(f"the scheme {parts.scheme[:40]!r} is not allowed", field=field, fix=fix)
-    if parts.username is not None or parts.password is not None or parts.fragment:
-        raise ConfigError("holds a user, a password or a fragment", field=field, fix="leave them out")
-    if not _host_allowed(host, policy.hosts):
-        raise ConfigError(f"the host {host[:100]!r} is not allowed", field=field, fix=allow)
-    return parts
-
-
-def _host_allowed(host: str, allowed: Iterable[str]) -> bool:
-    listed = [name.lower() for name in allowed]
-    if not host:
-        return False
-    if host in listed:
-        return True
-    if _is_local(host):
-        return False
-    return any(fnmatchcase(host, pattern) for pattern in listed)
-
-
-def _is_local(host: str) -> bool:
-    """Whether a host is, or could be read as, an address that means another machine on each agent."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        # 2130706433, 0x7f.1 and 127.1 are addresses to the C library that fetches.
-        last = host.rstrip(".").rpartition(".")[2]
-        return host.rstrip(".").endswith("localhost") or last.isdigit() or last.startswith("0x")
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return bool(mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified or mapped.is_multicast)
+    return Package(url, given)
 
 
 def _job(config: JobConfig, policy: UrlPolicy) -> Job:
@@ -357,7 +288,7 @@ def _job(config: JobConfig, policy: UrlPolicy) -> Job:
     distributed = config.distributed_listener
     if config.job_type is JobType.HTTP:
         fix = "list the host in the server's http_jobs.hosts setting"
-        _check_url(config.http_uri, policy, "httpUri", "https://host/path", fix)
+        policy.check(config.http_uri, "httpUri", "https://host/path", fix)
     _check_zone(config.time_zone)
     return Job(
         name=config.job_name,
@@ -427,9 +358,8 @@ def _check_properties(properties: JobProperties, policy: UrlPolicy) -> None:
         raise ConfigError(problem, field=field, fix='leave it out, or use "default"')
     if properties.job_exception_webhook:
         fix = "list the host in the server's http_jobs.hosts setting"
-        _check_url(
-            properties.job_exception_webhook, policy, "jobProperties.job_exception_webhook", "https://host/path", fix
-        )
+        field = "jobProperties.job_exception_webhook"
+        policy.check(properties.job_exception_webhook, field, "https://host/path", fix)
 
 
 def _check_zone(zone: str) -> None:

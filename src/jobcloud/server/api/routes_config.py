@@ -90,6 +90,11 @@ def switch_app(use: Use, app: str, switch: Switch) -> AppView:
 
 
 def _put_app(use: Services, app: App, *, replace_it: bool) -> AppView:
+    if not app.package.url.startswith(PACKAGE_SCHEME):
+        # What would be refused anyway, or is no leader's to do, is not worth a fetch; nor must others wait for one.
+        known = use.loop.ask(lambda scheduler: app.name in scheduler.apps)
+        if known == replace_it:
+            use.origin.obtain(app.package)
     with use.packages.guard:
         stored = _with_stored_package(use, app)
         use.command(lambda at: PutApp(at, stored, replace_it))
@@ -100,9 +105,9 @@ def _put_app(use: Services, app: App, *, replace_it: bool) -> AppView:
 
 def _with_stored_package(use: Services, app: App) -> App:
     """The app with the name its package is served by. Raises ConfigError where it was not uploaded."""
-    if not app.package.url.startswith(PACKAGE_SCHEME):
-        return app
     path = use.packages.find(app.package.sha256)
+    if path is None and not app.package.url.startswith(PACKAGE_SCHEME):
+        return app
     if path is None:
         problem = f"there is no package {app.package.sha256}"
         raise ConfigError(problem, field="appURL", fix="upload it first (POST /api/v1/packages)")

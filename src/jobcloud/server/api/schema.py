@@ -107,7 +107,8 @@ class AppConfig(Config):
 
     app_name: str = Field(alias="appName", description="1 to 100 letters, digits, '_', '-' or '.'")
     app_url: str = Field(
-        alias="appURL", description='"package:sha256:<hex>" of an uploaded package, or an http(s) URL that agents reach'
+        alias="appURL",
+        description='"package:sha256:<hex>" of an uploaded package, or an http(s) URL to take it from once',
     )
     package_sha256: str = Field("", alias="packageSha256", description="needed with an http(s) URL; lower-case hex")
     bootstrap_script: str = Field("", alias="bootstrapScript", description="command of a worker in the package")

@@ -13,13 +13,14 @@ from fastapi import Depends, Request
 from jobcloud.errors import JobcloudError
 from jobcloud.explain import AgentView, Explanation
 from jobcloud.messages import Command
-from jobcloud.server.api.convert import UrlPolicy
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.views import Snapshot, take
+from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
+from jobcloud.server.urls import UrlPolicy
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class ApiOptions:
 class Services:
     loop: Loop
     packages: PackageStore
+    origin: Origin
     options: ApiOptions
     notices: Notices
     followers: Followers

@@ -1,0 +1,429 @@
+"""Packages by URL: fetched once by the server, from nowhere but where it may, whatever is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api_kit import FakeLoop, app_body, client_of, make_api, package_bytes
+from jobcloud.errors import ConfigError, Unavailable
+from jobcloud.model import App, Package
+from jobcloud.server.api import ApiOptions, create_artifacts
+from jobcloud.server.origin import Origin, Refill
+from jobcloud.server.packages import PackageStore
+from jobcloud.server.urls import UrlPolicy
+from origin_kit import Answer, Server
+
+GOOD = package_bytes()
+SHA256 = hashlib.sha256(GOOD).hexdigest()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server({"/good.zip": GOOD})
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PackageStore:
+    return PackageStore(tmp_path / "packages", max_bytes=100_000)
+
+
+@pytest.fixture
+def origin(store: PackageStore) -> Origin:
+    return Origin(store, UrlPolicy(hosts=("127.0.0.1", "*.example.org")), timeout_s=20)
+
+
+def refused(origin: Origin, url: str, sha256: str = SHA256) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        origin.obtain(Package(url, sha256))
+    assert caught.value.fix
+    return caught.value
+
+
+@pytest.fixture(autouse=True)
+def nothing_half_done(tmp_path: Path) -> Iterator[None]:
+    """Whatever happened, what is in the store is whole."""
+    yield
+    found = [path for path in (tmp_path / "packages").rglob("*") if path.is_file()]
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in found] == [path.parent.name for path in found]
+
+
+# ----------------------------------------------------------------------------------------------------- what is there
+
+
+def test_a_package_is_fetched_once(server: Server, store: PackageStore, origin: Origin) -> None:
+    package = Package(server.url + "/good.zip", SHA256)
+    path = origin.obtain(package)
+    assert (path.read_bytes(), path) == (GOOD, store.find(SHA256))
+    assert origin.obtain(package) == path
+    assert server.asked == ["/good.zip"]
+
+
+def test_what_is_in_the_store_needs_no_server_and_is_young_again(tmp_path: Path) -> None:
+    now = [1000.0]
+    store = PackageStore(tmp_path / "packages", grace_seconds=60, clock=lambda: now[0])
+    with store.receive() as upload:
+        upload.write(GOOD)
+        upload.commit()
+    now[0] += 100
+    assert Origin(store, UrlPolicy()).obtain(Package("http://gone.example.org/x", SHA256)) == store.find(SHA256)
+    assert store.collect(()) == []
+
+
+def test_redirects_are_followed_where_they_may_lead(server: Server, origin: Origin) -> None:
+    server.redirect("/old", "/older")
+    server.redirect("/older", server.url + "/good.zip")
+    assert origin.obtain(Package(server.url + "/old", SHA256)).read_bytes() == GOOD
+    assert server.asked == ["/old", "/older", "/good.zip"]
+
+
+def test_what_is_not_there_is_told_as_the_server_says_it(server: Server, origin: Origin) -> None:
+    error = refused(origin, server.url + "/none.zip")
+    assert (error.field, error.problem) == ("appURL", f"404 Not Found from {server.url}/none.zip")
+
+
+def test_another_content_than_was_meant_is_refused(server: Server, store: PackageStore, origin: Origin) -> None:
+    error = refused(origin, server.url + "/good.zip", "a" * 64)
+    assert (error.field, SHA256 in error.problem) == ("packageSha256", True)
+    assert store.stored() == []
+
+
+@pytest.mark.parametrize(("path", "content"), [("/x.zip", b"<html>login</html>"), ("/x.zip", b""), ("/x.whl", GOOD)])
+def test_what_is_no_package_is_refused(
+    server: Server, store: PackageStore, origin: Origin, path: str, content: bytes
+) -> None:
+    server.pages[path] = content
+    error = refused(origin, server.url + path, hashlib.sha256(content).hexdigest())
+    assert error.field == "appURL"
+    assert f"what {server.url}{path} gives is of no use" in error.problem
+    assert store.stored() == []
+
+
+def test_nobody_there_is_said_so(origin: Origin) -> None:
+    assert "Connection refused" in refused(origin, "http://127.0.0.1:1/x.zip").problem
+
+
+# --------------------------------------------------------------------------------------------------- where it may not
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        ("http://169.254.169.254/latest/meta-data", "not allowed"),
+        ("http://localhost/x.zip", "not allowed"),
+        ("http://[::1]/x.zip", "not allowed"),
+        ("http://2130706433/x.zip", "not allowed"),
+        ("http://elsewhere.test/x.zip", "not allowed"),
+        ("http://10.0.0.7/x.zip", "not allowed"),
+        ("http://user:pass@127.0.0.1/x.zip", "a user"),
+        ("file:///etc/passwd", "scheme"),
+        ("", "redirect to redirect"),
+        ("/loop", "redirect to redirect"),
+    ],
+)
+def test_no_redirect_leads_where_the_first_request_could_not_go(
+    server: Server, origin: Origin, to: str, why: str
+) -> None:
+    server.redirect("/loop", to)
+    error = refused(origin, server.url + "/loop")
+    assert error.field == "appURL"
+    assert why in error.problem
+    assert set(server.asked) == {"/loop"}
+
+
+def test_a_glob_lets_no_private_address_through(server: Server, store: PackageStore) -> None:
+    server.redirect("/x", "http://10.0.0.7/x.zip")
+    error = refused(Origin(store, UrlPolicy(hosts=("127.0.0.1", "*"))), server.url + "/x")
+    assert "10.0.0.7 is 10.0.0.7, which is not public" in error.problem
+    assert "packages.networks" in error.fix
+
+
+def test_no_redirect_takes_the_encryption_away(store: PackageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Origin, "_get", lambda *_: "http://files.example.org/x.zip")
+    origin = Origin(store, UrlPolicy(hosts=("files.example.org",)))
+    assert "from https to http" in refused(origin, "https://files.example.org/x.zip").problem
+
+
+class Names:
+    """What the look-up of names answers, and a note of what is connected to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+        self.connected = list[Any]()
+        self.addresses = addresses
+        self._connect = socket.create_connection
+        monkeypatch.setattr(socket, "getaddrinfo", self.look_up)
+        monkeypatch.setattr(socket, "create_connection", self.connect)
+
+    def look_up(self, host: str, port: int, **more: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.addresses]
+
+    def connect(self, address: Any, timeout: float) -> socket.socket:
+        self.connected.append(address)
+        raise ConnectionRefusedError("nobody there")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+        "::1", "fe80::1%eth0", "fd00::1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::1",
+    ],
+)  # fmt: skip
+def test_a_name_that_leads_inside_is_called_at_no_address(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    names = Names(monkeypatch, "93.184.215.14", address)
+    error = refused(origin, "http://files.example.org/x.zip")
+    assert f"files.example.org is {address}, which is not public" in error.problem
+    assert "packages.networks" in error.fix
+    assert names.connected == []
+
+
+def test_a_name_may_lead_to_a_network_that_is_listed(store: PackageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(monkeypatch, "10.1.2.3", "93.184.215.14")
+    policy = UrlPolicy(hosts=("files.example.org",), networks=("10.1.0.0/16", "fd00::/8"))
+    refused(Origin(store, policy), "http://files.example.org:81/x.zip")
+    assert names.connected == [("10.1.2.3", 81), ("93.184.215.14", 81)]
+
+
+# ------------------------------------------------------------------------------------------------------ how it comes
+
+
+def chunked(handler: BaseHTTPRequestHandler) -> None:
+    handler.protocol_version = "HTTP/1.1"
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
+
+
+def announced(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(1 << 40))
+    handler.end_headers()
+
+
+@pytest.mark.parametrize("page", [chunked, announced])
+def test_an_endless_body_is_cut_off(server: Server, origin: Origin, page: Answer) -> None:
+    server.pages["/endless"] = page
+    error = refused(origin, server.url + "/endless")
+    assert (error.field, "is over 100000 bytes" in error.problem) == ("appURL", True)
+
+
+def test_a_body_that_ends_early_is_said_so(server: Server, origin: Origin) -> None:
+    def half(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(GOOD)))
+        handler.end_headers()
+        handler.wfile.write(GOOD[:50])
+
+    server.pages["/half"] = half
+    assert f"ended after 50 of {len(GOOD)} bytes" in refused(origin, server.url + "/half").problem
+
+
+def dripping(first: bytes) -> Callable[[Server], Answer]:
+    """Sends `first`, then a byte now and then, so that no timeout of a single read ends it."""
+
+    def page(server: Server) -> Answer:
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            handler.wfile.write(first)
+            while not server.released.wait(0.02):
+                handler.wfile.write(b"x")
+
+        return answer
+
+    return page
+
+
+@pytest.mark.parametrize(
+    "page", [dripping(b""), dripping(b"HTTP/1.1 200 OK\r\nX: "), dripping(b"HTTP/1.1 200 OK\r\n\r\n")]
+)
+def test_however_slowly_it_comes_it_ends_in_time(
+    server: Server, store: PackageStore, page: Callable[[Server], Answer]
+) -> None:
+    server.pages["/slow"] = page(server)
+    origin = Origin(store, UrlPolicy(hosts=("127.0.0.1",)), timeout_s=0.4)
+    assert f"{server.url}/slow takes over 0.4 s" in refused(origin, server.url + "/slow").problem
+
+
+def test_a_handshake_without_end_ends_in_time(store: PackageStore) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        origin = Origin(store, UrlPolicy(hosts=("127.0.0.1",)), timeout_s=0.3)
+        assert "takes over 0.3 s" in refused(origin, f"https://127.0.0.1:{silent.getsockname()[1]}/x.zip").problem
+
+
+def test_so_many_at_once_and_no_more(server: Server, store: PackageStore) -> None:
+    def wait(handler: BaseHTTPRequestHandler) -> None:
+        server.released.wait(30)
+        handler.send_error(503)
+
+    server.pages["/wait"] = wait
+    origin = Origin(store, UrlPolicy(hosts=("127.0.0.1",)))
+    package = Package(server.url + "/wait", SHA256)
+
+    def fetch() -> None:
+        with contextlib.suppress(ConfigError):
+            origin.obtain(package)
+
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(server.asked) == 4)
+    with pytest.raises(Unavailable):
+        origin.obtain(package)
+    server.released.set()
+    for thread in threads:
+        thread.join(10)
+    assert origin.obtain(Package(server.url + "/good.zip", SHA256))
+
+
+def eventually(test: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not test():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+# ---------------------------------------------------------------------------------------------------- in the product
+
+
+@pytest.fixture
+def loop() -> FakeLoop:
+    return FakeLoop()
+
+
+def api_of(tmp_path: Path, loop: FakeLoop, store: PackageStore) -> httpx.Client:
+    options = ApiOptions(urls=UrlPolicy(hosts=("127.0.0.1",)))
+    return client_of(make_api(tmp_path, loop, packages=store, options=options))
+
+
+def body(url: str, sha256: str = SHA256, **more: Any) -> dict[str, Any]:
+    return app_body("", appURL=url, packageSha256=sha256, **more)
+
+
+def test_an_app_by_url_is_registered_with_what_was_there_then(
+    server: Server, tmp_path: Path, loop: FakeLoop, store: PackageStore
+) -> None:
+    api = api_of(tmp_path, loop, store)
+    answer = api.post("apps", json=body(server.url + "/good.zip"))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["config"]["appURL"] == server.url + "/good.zip"
+    assert loop.scheduler.apps["demo"].package == Package(server.url + "/good.zip", SHA256, "package.zip")
+    server.close()
+    again = body(server.url + "/good.zip", description="the same package, its server is gone")
+    assert api.put("apps/demo", json=again).status_code == 200
+    assert store.stored() == [SHA256]
+
+
+def test_what_cannot_be_had_registers_nothing_and_says_which_field(
+    server: Server, tmp_path: Path, loop: FakeLoop, store: PackageStore
+) -> None:
+    api = api_of(tmp_path, loop, store)
+    for url, sha256, field in (("/none", SHA256, "appURL"), ("/good.zip", "b" * 64, "packageSha256")):
+        answer = api.post("apps", json=body(server.url + url, sha256))
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+    assert loop.scheduler.apps == {}
+
+
+def test_what_would_be_refused_anyway_is_not_fetched(
+    server: Server, tmp_path: Path, loop: FakeLoop, store: PackageStore
+) -> None:
+    api = api_of(tmp_path, loop, store)
+    assert api.put("apps/demo", json=body(server.url + "/good.zip")).status_code == 404
+    assert api.post("apps", json=body(server.url + "/good.zip")).status_code == 201
+    assert api.post("apps", json=body(server.url + "/other.zip", "b" * 64)).status_code == 409
+    assert server.asked == ["/good.zip"]
+
+
+def test_while_a_package_comes_nobody_else_waits(
+    server: Server, tmp_path: Path, loop: FakeLoop, store: PackageStore
+) -> None:
+    def wait(handler: BaseHTTPRequestHandler) -> None:
+        server.released.wait(30)
+        handler.send_error(410)
+
+    server.pages["/wait"] = wait
+    origin = Origin(store, UrlPolicy(hosts=("127.0.0.1",)))
+    app = make_api(tmp_path, loop, packages=store, origin=origin, options=ApiOptions(urls=UrlPolicy(("127.0.0.1",))))
+
+    async def play() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/api/v1") as api:
+            first = asyncio.ensure_future(api.post("apps", json=body(server.url + "/wait")))
+            while not server.asked:
+                assert not first.done()
+                await asyncio.sleep(0.005)
+            uploaded = (await api.post("packages", content=GOOD)).json()["sha256"]
+            assert (await api.post("apps", json=app_body(uploaded, name="other"))).status_code == 201
+            assert (await api.get("apps")).status_code == 200
+            server.released.set()
+            assert "410 Gone" in (await first).text
+
+    asyncio.run(asyncio.wait_for(play(), 30))
+
+
+def make_listener(store: PackageStore, origin: Origin, *packages: Package) -> Any:
+    apps = [App(f"a{number}", package) for number, package in enumerate(packages)]
+    return create_artifacts(store, None, Refill(origin, lambda: apps))
+
+
+def test_a_leader_without_a_package_fetches_it_when_an_agent_asks(
+    server: Server, store: PackageStore, origin: Origin
+) -> None:
+    app = make_listener(store, origin, Package(server.url + "/good.zip", SHA256))
+
+    async def play() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://agents.test") as agents:
+            return await asyncio.gather(*(agents.get(f"/{SHA256}/package.zip") for _ in range(8)))
+
+    answers = asyncio.run(play())
+    assert [answer.content for answer in answers] == [GOOD] * 8
+    assert server.asked == ["/good.zip"], "once for all of them"
+
+
+def test_the_listener_fetches_nothing_but_packages_of_apps(server: Server, store: PackageStore, origin: Origin) -> None:
+    gone = Package(server.url + "/none.zip", "b" * 64)
+    app = make_listener(store, origin, gone, Package("package:sha256:" + "c" * 64, "c" * 64))
+    agent = client_of(app, url="http://agents.test")
+    for path in (f"/{SHA256}/package.zip", f"/{'b' * 64}/other.zip", f"/{'c' * 64}/package.zip"):
+        assert agent.get(path).status_code == 404
+    assert server.asked == []
+    assert agent.get(f"/{'b' * 64}/package.zip").status_code == 503
+    assert server.asked == ["/none.zip"]
+
+
+def test_the_listener_asks_for_the_apps_once_a_second_at_most(store: PackageStore, origin: Origin) -> None:
+    asked, now = list[int](), [0.0]
+
+    def apps() -> list[App]:
+        asked.append(1)
+        return []
+
+    refill = Refill(origin, apps, lambda: now[0])
+    for _ in range(10):
+        assert refill("d" * 64, "package.zip") is None
+    now[0] += 1
+    refill("d" * 64, "package.zip")
+    assert len(asked) == 2
+
+
+def test_a_standby_says_that_it_cannot(store: PackageStore, origin: Origin) -> None:
+    def nobody() -> list[App]:
+        raise Unavailable("no leader here")
+
+    app = create_artifacts(store, None, Refill(origin, nobody))
+    assert client_of(app, url="http://agents.test").get(f"/{SHA256}/package.zip").status_code == 503
