@@ -229,6 +229,8 @@ def test_an_update_is_followed_until_all_residents_are_new_or_it_has_stopped(
     (app / "hello.py").write_text("class Hello: 'new'\n")
     begun = run("app", "update", str(app), "--no-wait", "--json").json
     assert (begun["state"], begun["jobs"][0]["running"], begun["jobs"][0]["outdated"]) == ("rolling", 0, 2)
+    late = run("app", "update", str(app), "--timeout", "0.01")
+    assert (late.code, "still rolling after 0.01 s, and goes on" in late.out) == (1, True)
     loop.update(old[0], "TASK_KILLED")
     loop.offer()
     (new,) = loop.tick()

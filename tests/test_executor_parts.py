@@ -352,3 +352,21 @@ def test_where_no_descriptor_is_left_nothing_stays_open(tmp_path: Path, monkeypa
     for descriptor in made[0]:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
+
+
+def test_the_daemons_own_log_is_bounded_whatever_it_has_to_say(tmp_path: Path) -> None:
+    """It is handed an open file, which it cannot replace."""
+    code = (
+        "from jobcloud.executor import loop\n"
+        "loop.LOG_BYTES = 5_000\n"
+        "for number in range(1_000): loop.log(f'line {number:04}')\n"
+        "loop.log('x' * 1_000_000)\n"
+    )
+    with (tmp_path / "stderr").open("wb") as file:
+        subprocess.run([sys.executable, "-c", code], stderr=file, check=True)
+    lines = [line for name in ("stderr.old", "stderr") for line in (tmp_path / name).read_text().splitlines()]
+    numbers = [int(line[-4:]) for line in lines if "line" in line]
+    assert numbers == list(range(numbers[0], 1_000)), "the last of it, without a gap"
+    assert 150 < len(numbers) < 1_000
+    assert 20_000 < max(map(len, lines)) < 21_000
+    assert {path.name for path in tmp_path.iterdir()} == {"stderr", "stderr.old"}

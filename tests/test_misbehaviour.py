@@ -24,6 +24,7 @@ from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
 from jobcloud.dev.cluster import DevCluster
 from jobcloud.executor import bundle
+from jobcloud.release import ALONE_AFTER
 from whole import Product, processes_with, until
 
 Json = dict[str, Any]
@@ -99,13 +100,13 @@ class House:
     def __init__(self, product: Product, client: Client, cluster: Mesos | Dev, work: Path) -> None:
         self.product, self.client, self.cluster, self.work = product, client, cluster, work
         self._jobs = 0
-        self.siblings = {
-            how: self.start(
-                failover=True, failoverAttempts=1000, failoverDelaySeconds=0.1, failoverMaxDelaySeconds=0.1, **job
-            )
-            for how, job in SIBLINGS.items()
-        }
+        self.siblings = {how: self._sibling(how) for how in SIBLINGS}
         self.attempts = dict.fromkeys(SIBLINGS, 1)
+
+    def _sibling(self, how: str) -> str:
+        """One that may lose an attempt by the cluster's doing, and any number that is not charged to it."""
+        often = {"failover": True, "failoverAttempts": 1, "failoverDelaySeconds": 0.1, "failoverMaxDelaySeconds": 0.1}
+        return self.start(**often, **SIBLINGS[how])
 
     def start(self, job_class: str = "", **job: Any) -> str:
         """Register a job and trigger it; the run's id."""
@@ -178,6 +179,12 @@ class House:
             shard = self.running(run)
             seen = (shard["state"], shard["attempt"], shard["retries"])
             assert seen == ("ACTIVE", self.attempts[how], 0), f"{how}: {shard}"
+        if self.attempts["shared"] > ALONE_AFTER:
+            # By now it has a process of its own: another one takes its place.
+            self.kill(self.siblings["shared"])
+            assert self.end(self.siblings["shared"])["state"] == "KILLED"
+            self.siblings["shared"], self.attempts["shared"] = self._sibling("shared"), 1
+            self.running(self.siblings["shared"])
 
     def clean(self, processes: int = 3) -> None:
         """Nothing is left but the siblings' processes, and no file that is not an executor's."""
@@ -349,6 +356,15 @@ def test_who_takes_the_process_down_fails_and_those_in_it_start_again_uncharged(
     house.calm("shared")
 
 
+def test_who_takes_the_worker_down_each_time_is_found_and_fails_alone(house: House) -> None:
+    guilty = house.end(house.start("dies", failover=True, failoverDelaySeconds=0.1, failoverAttempts=0))
+    assert (guilty["state"], guilty["cause"], guilty["attempt"]) == ("FAILED", "exit_code", ALONE_AFTER + 1)
+    sibling = house.shard(house.siblings["shared"])
+    assert 1 < sibling["attempt"] <= ALONE_AFTER + 1
+    house.attempts["shared"] = sibling["attempt"]
+    house.calm()
+
+
 def test_a_worker_that_answers_twice_ends_its_shard_once(house: House) -> None:
     assert house.did(house.start("answers_twice", isolation="process")) == ("FINISHED", "")
     house.calm()
@@ -366,11 +382,11 @@ def test_a_worker_of_the_apps_own_that_cannot_be_one_is_told_so(house: House, wo
     (odd / "jobcloud.toml").write_text(MANIFEST.format(worker))
     added = add_app(house.client, odd).app["config"]
     house.client.put_app({**added, "bootstrapScript": command})
-    run = house.start("any", appName=worker, failoverAttempts=1, failoverDelaySeconds=0.1)
+    run = house.start("any", appName=worker, failoverAttempts=1, failoverDelaySeconds=0.1, retryCount=0)
     if worker == "nonsense":
         shard = house.end(run)
-        # What never ran is tried again whatever the job says, as often as the cluster may lose an attempt.
-        assert (shard["state"], shard["cause"], shard["attempt"]) == ("DEAD", "worker_lost", 2)
+        # What never ran is tried again whatever the job says, in a worker that it shares and then in one of its own.
+        assert (shard["state"], shard["attempt"]) == ("FAILED", ALONE_AFTER + 1)
         assert "broke the protocol" in shard["message"]
     else:
         until(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core_world import make_job
 from jobcloud.model import Execution, Job, Shard, ShardState
-from jobcloud.release import AVOID_MS, PROVEN_MS, after, backoff_ms, longest_ms, retry_ms
+from jobcloud.release import ALONE_AFTER, AVOID_MS, PROVEN_MS, after, backoff_ms, longest_ms, retry_ms
 from jobcloud.status import End
 
 AT = 1_000_000
@@ -26,12 +26,14 @@ def ended(
     asked: bool = False,
     daemon: bool = False,
     job: Job | None = None,
+    cause: str = "",
     **fields: Any,
 ) -> Shard:
     job = job or make_job(**fields)
     return after(
-        shard, end, AT, "why", job, wanted=wanted, asked=asked, daemon=daemon, failover=job.failover, seed="x/0"
-    )
+        shard, end, AT, "why", job, wanted=wanted, asked=asked, daemon=daemon, failover=job.failover, seed="x/0",
+        cause=cause,
+    )  # fmt: skip
 
 
 FINAL = {
@@ -96,6 +98,29 @@ def test_losses_in_a_row_are_limited() -> None:
     assert ended(End.LOST, shard).state is ShardState.FAILED  # its job asks for no repeats of that
     assert ended(End.LOST, shard, failover=True, failover_attempts=11).state is ShardState.WAITING
     assert ended(End.LOST, shard, daemon=True).state is ShardState.WAITING
+
+
+@pytest.mark.parametrize("end", [End.LOST, End.NOT_STARTED])
+@pytest.mark.parametrize("daemon", [False, True])
+def test_who_loses_the_worker_it_shares_is_charged_only_once_it_is_alone(end: End, daemon: bool) -> None:
+    shard, waits = ACTIVE, []
+    for losses in range(1, 4):
+        shard = ended(end, shard, daemon=daemon, failover=True, failover_attempts=1, cause="worker_lost")
+        assert shard.state is ShardState.WAITING
+        assert (shard.lost_workers, shard.failures) == (min(losses, ALONE_AFTER), max(0, losses - ALONE_AFTER)), losses
+        waits.append(shard.not_before_ms - AT)
+        assert longest_ms(make_job(), shard) >= waits[-1]
+    assert waits == [1000, 2000, 4000]
+    shard = ended(end, shard, daemon=daemon, failover=True, failover_attempts=1, cause="worker_lost")
+    assert shard.state is (ShardState.WAITING if daemon else ShardState.DEAD)
+
+
+def test_a_lost_worker_is_forgiven_a_resident_that_ran_long_since() -> None:
+    settled = Shard(ShardState.ACTIVE, attempt=9, failures=3, lost_workers=2, started_ms=AT - PROVEN_MS)
+    assert ended(End.LOST, settled, daemon=True).lost_workers == 0
+    again = ended(End.LOST, settled, daemon=True, cause="worker_lost")
+    assert (again.lost_workers, again.failures, again.not_before_ms) == (1, 0, AT + 1000)
+    assert ended(End.LOST, settled, failover=True).lost_workers == 2, "a run of its own goes on as it was"
 
 
 def test_an_attempt_that_ran_long_starts_the_count_anew() -> None:

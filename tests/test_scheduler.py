@@ -33,6 +33,7 @@ from jobcloud.messages import (
     RemoveApp,
     RemoveJob,
     Resubscribe,
+    Retry,
     Revive,
     Save,
     SendFailed,
@@ -506,6 +507,22 @@ def test_an_executor_is_forgotten_once_it_is_gone_and_empty() -> None:
     desk.status(task_id, "TASK_FAILED", reason="REASON_EXECUTOR_TERMINATED")
     assert desk.scheduler.executors == desk.stored.executors == {}
     desk.do(ExecutorLost(desk.at, "a1", executor.id))
+
+
+def test_a_shard_that_lost_its_worker_twice_has_a_process_of_its_own() -> None:
+    desk, task_id = desk_with_task(failover=True, failover_attempts=0)
+    for isolation in ("shared", "process"):
+        desk.status(task_id, "TASK_FAILED", data='{"cause":"worker_lost"}')
+        desk.at += 10_000
+        (again,) = desk.launched(desk.offer(make_offer(f"o{desk.at}")))
+        assert payload_of(again)["job"]["isolation"] == isolation
+        task_id = again.task_id
+        desk.restart()
+    desk.status(task_id, "TASK_FAILED", data='{"cause":"worker_lost"}')
+    assert desk.firings()[0].shards[0].state is ShardState.DEAD
+    desk.do(Retry(desk.at, desk.firings()[0].id))
+    (afresh,) = desk.launched(desk.offer(make_offer("o-afresh")))
+    assert payload_of(afresh)["job"]["isolation"] == "shared"
 
 
 def test_an_executor_that_left_unnoticed_is_forgotten_after_its_idle_time() -> None:

@@ -375,7 +375,7 @@ class Job:
         )
         for field, limit, most in limits:
             _check_range(field, limit, 0, most)
-            if limit and self.isolation is Isolation.SHARED and self.type not in _OWN_PROCESS:
+            if limit and self.shares_worker:
                 raise ConfigError(
                     "would limit all shards of the worker together", field=field, fix='needs isolation "process"'
                 )
@@ -398,6 +398,11 @@ class Job:
         ):
             if given:
                 raise ConfigError("is for resident jobs; each firing is of one version", field=field, fix="drop it")
+
+    @property
+    def shares_worker(self) -> bool:
+        """Whether its shards run in the worker that all jobs of the app share."""
+        return self.isolation is Isolation.SHARED and self.type not in _OWN_PROCESS
 
     @property
     def runs_at_once(self) -> int:
@@ -458,7 +463,8 @@ class Shard:
     """One shard of a firing.
 
     `attempt` counts the tasks launched for it, `task_id` is the last of them; `failures` counts the attempts in a row
-    that the infrastructure lost, `retries` those repeated because the job itself had failed. Until `avoid_ms` the agent
+    that the infrastructure lost, `retries` those repeated because the job itself had failed, `lost_workers` those that
+    ended with the worker they shared with others. Until `avoid_ms` the agent
     of the last attempt is not used again. `outcome` is how the last attempt ended, in the executor's words.
     """
 
@@ -477,6 +483,7 @@ class Shard:
     retries: int = 0
     avoid_ms: int = 0
     outcome: Outcome = NO_OUTCOME
+    lost_workers: int = 0
 
 
 class Step(StrEnum):

@@ -10,6 +10,10 @@ from jobcloud.status import End
 
 # An attempt that ran this long has proved that it can: the next loss starts from the first back-off again.
 PROVEN_MS = 60_000
+# A shard that lost the worker it shared so often is not to blame, as far as anybody knows. From then on it has a
+# process of its own: there an attempt that takes its process down has done so itself, and no other can.
+ALONE_AFTER = 2
+WORKER_LOST = "worker_lost"
 # For so long after its back-off a shard keeps away from the agent that lost its last attempt.
 AVOID_MS = 60_000
 
@@ -42,7 +46,7 @@ def retry_ms(job: Job, retries: int, seed: str) -> int:
 
 def longest_ms(job: Job, shard: Shard) -> int:
     """No back-off of a shard with so many failures behind it is longer."""
-    lost = backoff_ms(shard.failures, job.failover_delay_ms, job.failover_most_ms)
+    lost = backoff_ms(shard.failures + shard.lost_workers, job.failover_delay_ms, job.failover_most_ms)
     failed = backoff_ms(shard.retries, job.retry_delay_ms, job.retry_most_ms) * (1000 + job.retry_jitter) // 1000
     return max(lost, failed if shard.retries else 0)
 
@@ -59,13 +63,15 @@ def after(
     daemon: bool,
     failover: bool,
     seed: str,
+    cause: str = "",
 ) -> Shard:
     """The shard after its task has ended.
 
     `wanted`: its firing goes on with it; `asked`: its end was asked for. A DAEMON shard is a desired state and comes
     back as long as it is wanted, at once where it ended because it was asked to. A TRANSIENT one never does where it
     was asked to end; it comes back where the infrastructure lost its attempt before it ran, or with `failover`, at most
-    `failover_attempts` times in a row; one that failed by the job's own doing comes back `retry_count` times.
+    `failover_attempts` times in a row; one that failed by the job's own doing comes back `retry_count` times. What it
+    lost with the worker it shared (`cause`) is not charged to it, until it has a process of its own.
     Once such attempts are used up the shard is DEAD; where there were none to begin with, FAILED.
     `seed` names the shard, for the jitter.
     """
@@ -76,6 +82,10 @@ def after(
         return afresh(ended)
     proven = shard.started_ms and at - shard.started_ms >= PROVEN_MS
     failures = 1 if proven else shard.failures + 1
+    lost_workers = 0 if proven and daemon else shard.lost_workers
+    if cause == WORKER_LOST and end in (End.LOST, End.NOT_STARTED) and lost_workers < ALONE_AFTER:
+        failures, lost_workers = failures - 1, lost_workers + 1
+    ended = changed(ended, lost_workers=lost_workers)
     if daemon:
         return _lost(ended, end, at, failures, job, Execution.READY if end is End.NOT_STARTED else Execution.FAILOVER)
     if end is End.SUCCEEDED:
@@ -105,7 +115,7 @@ def _retried(ended: Shard, at: int, job: Job, seed: str) -> Shard:
 
 
 def _lost(ended: Shard, end: End, at: int, failures: int, job: Job, execution: Execution) -> Shard:
-    start = at + backoff_ms(failures, job.failover_delay_ms, job.failover_most_ms)
+    start = at + backoff_ms(failures + ended.lost_workers, job.failover_delay_ms, job.failover_most_ms)
     blamed = end not in (End.FAILED, End.SUCCEEDED)  # a resident that ends by itself may do so anywhere
     return _again(ended, start, failures=failures, execution=execution, avoid_ms=start + AVOID_MS if blamed else 0)
 

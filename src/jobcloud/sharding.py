@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -20,6 +21,7 @@ from jobcloud.model import (
     Task,
     parse_shard_parameters,
 )
+from jobcloud.release import ALONE_AFTER
 
 PAYLOAD_SCHEMA = 1
 # The item in the context of a listener's call, which is for no shard: no two attempts of a firing look the same.
@@ -53,7 +55,7 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     step = firing.step(task.item)
     item, parameter = (task.item, _parameters(job)[task.item]) if step is None else (_STEP_ITEMS[step], "")
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
-    context, description = _of_all_shards(job)
+    context, description = _of_all_shards(_alone(job) if _for_itself(job, firing.shards[task.item]) else job)
     # By hand, as there is one for each launch and most of it is the same for all of a job.
     return (
         f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_encode(firing.id)},"attempt":{task.attempt},"fence":{fence},'
@@ -63,10 +65,19 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     ).encode()
 
 
+def _for_itself(job: Job, shard: Shard) -> bool:
+    """Whether an attempt has a process of its own though its job shares one: others may have taken that down."""
+    return shard.lost_workers >= ALONE_AFTER and job.shares_worker
+
+
+@lru_cache(maxsize=256)
+def _alone(job: Job) -> Job:
+    return replace(job, isolation=Isolation.PROCESS)
+
+
 def contexts_of(job: Job) -> tuple[str, ...]:
     """The contexts that the shared worker of its app builds for a job."""
-    shared = job.isolation is Isolation.SHARED and job.type in (JobType.SIMPLE, JobType.DATAFLOW)
-    return (job.context,) if job.context and job.bean and shared else ()
+    return (job.context,) if job.context and job.bean and job.shares_worker else ()
 
 
 def keeper_payload(task: Task, fence: int) -> bytes:

@@ -141,7 +141,8 @@ class Tasks:
         app = self._book.apps.get(task.app)
         if app is None or update.reason != _LAUNCH_FAILED or "fetch" not in update.message.lower():
             return ""
-        url = self._book.policy.artifacts.package_url(app.package)
+        artifacts, package = self._book.policy.artifacts, app.package
+        url = artifacts.url(package.sha256, package.file)
         return f"; the agent fetches {url} and the executor: are they there, and does it reach them?"
 
     def _stray(self, update: Status, at: int) -> None:
@@ -222,6 +223,7 @@ class Tasks:
             daemon=daemon,
             failover=job is not None and (job.failover or firing.step(task.item) is not None),
             seed=f"{firing.id}/{task.item}",
+            cause=outcome.cause,
         )  # fmt: skip
         self._book.tell(at, Topic.ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
         self._firings.put_shards(firing.id, {task.item: changed(shard, outcome=outcome)}, at)

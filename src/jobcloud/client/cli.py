@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import math
 import os
 import sys
 import time
@@ -137,12 +138,14 @@ def app_update(
     name: Annotated[str, typer.Option(help="The app's name; else the manifest's, else the directory's.")] = "",
     jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Update the manifest's jobs too.")] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow until all residents are new.")] = True,
+    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Follow no longer; 0: to the end.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Roll an app to a new version: pack, upload and register it, and see its residents replaced.
 
     Transient jobs use the new version from their next firing. Ends with 1 where the new version does not run: then what
-    has not been replaced goes on as it was. Repeated, it follows what is under way.
+    has not been replaced goes on as it was. So it does when --timeout is over, and the roll-out goes on. Repeated, it
+    follows what is under way.
     """
     from jobcloud.client import render
     from jobcloud.client.apps import add_app
@@ -151,14 +154,16 @@ def app_update(
         added = add_app(client, path, name=name, jobs=jobs, known=True)
         app = added.app["appName"]
         state = client.rollout(app)
-        for state in client.follow_rollout(app) if wait else ():
+        for state in client.follow_rollout(app, timeout or math.inf) if wait else ():
             if not as_json:
                 render.rollout(state)
     if as_json:
         render.show_json(state)
     elif not wait:
         render.say(f"app {app} is registered in its new version; its roll-out is {state['state']}")
-    if wait and state["state"] == "stopped":
+    elif state["state"] == "rolling":
+        render.say(f"app {app} is still rolling after {timeout:g} s, and goes on; run this again to follow it")
+    if wait and state["state"] != "done":
         raise typer.Exit(Exit.REFUSED)
 
 

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
+import fcntl
 import heapq
 import itertools
+import os
 import queue
+import shutil
+import stat
 import sys
+import threading
 import time
 import traceback
 from typing import Any, Callable, List, Optional, Tuple
 
+# Of the daemon's own log, twice: `stderr`, and what was in it before as `stderr.old`.
+LOG_BYTES = 10 << 20
+_log_lock = threading.Lock()
+
 
 def log(text: str) -> None:
-    """One line on stderr, which the agent keeps in the sandbox. A full disk must not end the daemon."""
-    try:
-        sys.stderr.write(time.strftime("%Y-%m-%dT%H:%M:%S ") + text + "\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        pass
+    """One line on stderr, which the agent keeps in the sandbox, bounded. A full disk must not end the daemon."""
+    with _log_lock:
+        try:
+            _make_room()
+            sys.stderr.write(time.strftime("%Y-%m-%dT%H:%M:%S ") + text[:_LONGEST_LINE] + "\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def _make_room() -> None:
+    """The file is the agent's, who has it open, too: it can be emptied but not replaced. Others bound what is none."""
+    descriptor = sys.stderr.fileno()
+    state = os.fstat(descriptor)
+    if stat.S_ISREG(state.st_mode) and state.st_size >= LOG_BYTES:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
+        try:
+            shutil.copyfile(path, path + ".old")
+        finally:
+            os.ftruncate(descriptor, 0)
 
 
 # Cancelled timers are thrown out when there are so many: each update of a task leaves one behind.
 _CROWDED = 1_000
 _LONGEST_WAIT_S = 3_600.0
+_LONGEST_LINE = 20_000
 
 
 class Timer:
