@@ -586,8 +586,8 @@ BARE = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"fastapi", "starlette", "pydantic_settings", "uvicorn", "msgspec",
-                                      "structlog", "kazoo", "pymesos", "prometheus_client"}:
+        if name.partition(".")[0] in {"fastapi", "starlette", "pydantic_settings", "uvicorn", "structlog",
+                                      "kazoo", "pymesos", "prometheus_client"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
 from jobcloud.client.cli import main

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import InverseOffer, JobKind, ShardState, Window
+from jobcloud.model import InverseOffer, JobKind, ShardState, Window, changed
 
 MINUTE = 60_000
 LEAD = POLICY.drain_lead_ms
@@ -61,7 +60,7 @@ def ask(desk: Desk, in_ms: int, agent: str = "a1", for_ms: int = 0) -> list[Any]
 def test_an_agent_gets_nothing_new_within_the_lead_of_its_window(in_ms: int, placed: bool) -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
-    effects = desk.offer(replace(make_offer("o"), unavailable=Window(desk.at + in_ms)))
+    effects = desk.offer(changed(make_offer("o"), unavailable=Window(desk.at + in_ms)))
     assert bool(desk.launched(effects)) is placed
     declined = [offer_id for one in of(Decline, effects) for offer_id in one.offer_ids]
     assert (declined == ["o"]) is not placed  # others may use it
@@ -72,7 +71,7 @@ def test_an_agent_gets_nothing_new_within_the_lead_of_its_window(in_ms: int, pla
 def test_an_agent_closes_when_its_lead_begins_and_opens_when_its_window_ends() -> None:
     desk = Desk(make_app(), make_job())
     window = Window(desk.at + LEAD + MINUTE, desk.at + LEAD + 3 * MINUTE)
-    desk.offer(replace(make_offer("o"), unavailable=window))
+    desk.offer(changed(make_offer("o"), unavailable=window))
     desk.settle(2 * MINUTE)
     assert desk.scheduler.cluster.closed == {"a1"}
     desk.settle(LEAD + 2 * MINUTE)
@@ -84,13 +83,13 @@ def test_an_agent_closes_when_its_lead_begins_and_opens_when_its_window_ends() -
 def test_an_offer_without_a_window_ends_the_maintenance() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
-    assert not desk.launched(desk.offer(replace(make_offer("o"), unavailable=Window(desk.at))))
+    assert not desk.launched(desk.offer(changed(make_offer("o"), unavailable=Window(desk.at))))
     assert desk.launched(desk.offer(make_offer("p")))
 
 
 def test_a_new_session_knows_no_windows_but_what_it_is_told() -> None:
     desk = Desk(make_app(), make_job())
-    desk.offer(replace(make_offer("o"), unavailable=Window(desk.at)))
+    desk.offer(changed(make_offer("o"), unavailable=Window(desk.at)))
     desk.do(Subscribed(desk.at, "framework-1"))
     desk.do(Trigger(desk.at, "report"))
     assert desk.launched(desk.offer(make_offer("p")))
@@ -99,7 +98,7 @@ def test_a_new_session_knows_no_windows_but_what_it_is_told() -> None:
 def test_two_shards_are_not_both_placed_on_the_agent_that_closes() -> None:
     desk = Desk(make_app(), make_job(shard_count=2))
     desk.do(Trigger(desk.at, "report"))
-    closing = replace(make_offer("o", "a1"), unavailable=Window(desk.at))
+    closing = changed(make_offer("o", "a1"), unavailable=Window(desk.at))
     effects = desk.offer(closing, make_offer("p", "a2"))
     assert [task.agent_id for task in desk.scheduler.tasks.values()] == ["a2", "a2"]
     assert len(desk.launched(effects)) == 2
@@ -252,7 +251,7 @@ def test_an_agent_given_back_is_asked_for_at_once_when_work_waits() -> None:
 
 def test_unknown_and_ambiguous_agents_are_refused() -> None:
     desk = Desk(make_app(), make_job())
-    same = replace(make_offer("p", "a2"), hostname="host-a1")
+    same = changed(make_offer("p", "a2"), hostname="host-a1")
     desk.offer(make_offer("o", "a1"), same)
     with pytest.raises(NotFound, match="no agent nowhere"):
         desk.do(DrainAgent(desk.at, "nowhere"))

@@ -12,7 +12,7 @@ import pytest
 from core_world import ARTIFACTS, make_app, make_job, make_offer
 from jobcloud import sharding
 from jobcloud.launch import plan_executor, task_shares
-from jobcloud.model import App, Cause, Execution, Executor, JobKind, JobState, Package, Resources, Task
+from jobcloud.model import App, Cause, Execution, Executor, JobKind, JobState, Package, Resources, Task, changed
 from jobcloud.offers import Pool, Short, amounts
 
 
@@ -104,7 +104,7 @@ def test_a_payload_holds_what_its_job_says_whatever_the_characters(kind: JobKind
     firing = sharding.make_firing(job, JobState(0), Cause.CRON, 7_000, "unique")
     steps = ["before", "after"] if listener else []
     for item in range(len(firing.shards)):
-        task = replace(make_task(), id=f'report@-@{item}@-@READY@-@"agent"@-@1-1', item=item)
+        task = changed(make_task(), id=f'report@-@{item}@-@READY@-@"agent"@-@1-1', item=item)
         found = json.loads(sharding.payload(job, firing, task, fence=12))
         step = steps[item - 2] if item >= 2 else None
         assert found["shardingContext"] == {

@@ -25,7 +25,11 @@ QUIET = {
     "fnmatch", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re", "shlex", "typing",
     "zlib", "zoneinfo",
 }  # fmt: skip
-MAY_USE_NUMPY = {"constraints", "_match_py", "_match_types", "match", "offers", "placer"}
+LIBRARIES = {
+    "numpy": {"constraints", "_match_py", "_match_types", "match", "offers", "placer"},
+    "croniter": {"cron"},
+    "msgspec": {"messages", "model", "ports"},
+}
 
 
 def named(path: Path) -> str:
@@ -69,7 +73,7 @@ FOLDERS = tuple(path.name for path in ROOT.iterdir() if (path / "__init__.py").e
 
 @pytest.mark.parametrize("path", DECIDING, ids=named)
 def test_what_decides_touches_nothing(path: Path) -> None:
-    libraries = {"numpy"} if path.stem in MAY_USE_NUMPY else {"croniter"} if path.stem == "cron" else set()
+    libraries = {name for name, users in LIBRARIES.items() if path.stem in users}
     foreign = {top(name) for name in imports(path)} - QUIET - libraries - {"jobcloud"}
     assert not foreign, f"{path.name} imports {foreign}"
     assert not within(path, *FOLDERS), f"{path.name} imports from a folder that touches the world"
@@ -158,7 +162,6 @@ def test_importing_jobcloud_loads_nothing_else() -> None:
 def test_the_core_needs_no_library_of_the_server() -> None:
     libraries = {top(name) for name in loaded_by("import jobcloud.scheduler")}
     assert not libraries & {
-        "msgspec",
         "pydantic",
         "fastapi",
         "httpx",

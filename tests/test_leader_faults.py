@@ -10,7 +10,6 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,7 +35,7 @@ from jobcloud.messages import (
     Subscribed,
     Trigger,
 )
-from jobcloud.model import App, Job, JobKind, JobType, Offer, Package, Resources, ShardState, Share
+from jobcloud.model import App, Job, JobKind, JobType, Offer, Package, Resources, ShardState, Share, changed
 from jobcloud.ports import StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.server.leader import Arrived, Item, Leader, Order
@@ -103,8 +102,8 @@ class FaultyScheduler(Scheduler):
     def handle(self, event: Event) -> list[Effect]:
         effects = super().handle(event)
         # Once for an event: one that fails twice is dropped for good, which the loop's own tests show.
-        if replace(event, at=0) not in self.world.struck and self.world.fails("defect in the core", 0.003):
-            self.world.struck.append(replace(event, at=0))
+        if changed(event, at=0) not in self.world.struck and self.world.fails("defect in the core", 0.003):
+            self.world.struck.append(changed(event, at=0))
             raise ZeroDivisionError
         return effects
 

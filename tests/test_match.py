@@ -617,6 +617,29 @@ def test_a_bad_amount_is_named_and_changes_nothing(impl: Any, amount: Any, words
     assert matcher.snapshot() == before
 
 
+def test_what_is_left_can_be_set_for_many_hosts_whatever_is_claimed_there(impl: Any) -> None:
+    matcher = impl(2)
+    slots = [matcher.add_host(units(4, 4)) for _ in range(3)]
+    cls = matcher.add_class(units(3, 1))
+    for slot in (0, 2):
+        matcher.assign(cls, slot)
+    left = np.array([units(2, 2), units(0, 5)])
+    assert matcher.set_free(np.array([2, 1]), left).tolist() == [units(5, 3).tolist(), units(0, 5).tolist()]
+    assert [matcher.free(slot).tolist() for slot in slots] == [[1_000, 3_000], [0, 5_000], [2_000, 2_000]]
+    assert matcher.set_free(np.array([0]), np.array([[match.MAX_AMOUNT, 0]])).tolist() == [[match.MAX_AMOUNT, 1_000]]
+    matcher.check()
+    before = matcher.snapshot()
+    for numbers, rows, words in (
+        (np.array([0, 3]), left, "slot 3 holds no host"),
+        (np.array([0]), left, "one row for each of the 1 slots, not 2"),
+        (np.array([0, 1]), -left, "is -2000"),
+        ([0, 1], left, "slots must be"),
+    ):
+        with pytest.raises(MatchError, match=words):
+            matcher.set_free(numbers, rows)
+    assert matcher.snapshot() == before
+
+
 @pytest.mark.parametrize("wrong", [0, -1, 65, 1.5, "2", True, None])
 def test_a_matcher_has_one_to_64_dimensions(impl: Any, wrong: Any) -> None:
     with pytest.raises(MatchError, match="dimensions must be"):

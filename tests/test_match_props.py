@@ -224,6 +224,15 @@ class Histories(RuleBasedStateMachine):
     def set_host(self, data: st.DataObject) -> None:
         self.pair.call("set_host", self.some(data, self.pair.slots), self.vector(data, CAPACITIES))
 
+    @precondition(lambda self: self.pair.slots)
+    @rule(data=st.data())
+    def set_free(self, data: st.DataObject) -> None:
+        slots = data.draw(st.lists(st.sampled_from(sorted(self.pair.slots)), max_size=3))
+        rows = [self.vector(data, CAPACITIES) for _ in slots]
+        self.pair.call(
+            "set_free", array(*slots), np.array(rows, dtype=np.int64).reshape(len(slots), self.pair.dimensions)
+        )
+
     @precondition(lambda self: len(self.pair.slots) > 2)
     @rule(data=st.data())
     def remove_host(self, data: st.DataObject) -> None:

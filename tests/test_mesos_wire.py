@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("msgspec", reason="the extra [server] is not installed")
-
 from jobcloud.adapters.mesos_wire import (
     Json,
     dumps,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
-from jobcloud.model import Cause, Execution, Firing, Shard, ShardState
+from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, changed
 from jobcloud.ready import Entry, Queue
 
 
@@ -79,7 +78,7 @@ def test_the_queue_agrees_with_a_slow_twin(seed: int) -> None:
                 old = firings[dice.choice(list(firings))]
                 items = dice.sample(range(len(old.shards)), dice.randrange(1, len(old.shards) + 1))
                 changes = {item: random_shard(dice) for item in items}
-                new = replace(old, shards=tuple(changes.get(i, shard) for i, shard in enumerate(old.shards)))
+                new = changed(old, shards=tuple(changes.get(i, shard) for i, shard in enumerate(old.shards)))
                 firings[old.id] = new
                 over = all(shard.state.ended for shard in new.shards)
                 assert queue.change(new, changes) != over

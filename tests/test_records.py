@@ -23,6 +23,7 @@ from jobcloud.model import (
     JobKind,
     JobState,
     JobType,
+    Outcome,
     Package,
     Resources,
     Shard,
@@ -87,6 +88,16 @@ def test_a_value_is_json_that_names_its_format() -> None:
         "v": 1,
         "r": {"considered_ms": 5, "generation": 1, "disabled": False, "skipped": 0, "skipped_reason": ""},
     }
+
+
+def test_what_comes_and_goes_leaves_its_defaults_out() -> None:
+    firing = Firing("f", "job", 3, Cause.CRON, 5, (Shard(), Shard(ShardState.FINISHED, 2, outcome=Outcome("", "7"))))
+    value = encode(Kind.FIRING, firing)
+    assert json.loads(value)["r"] == {
+        "id": "f", "job": "job", "generation": 3, "cause": "cron", "fire_ms": 5,
+        "shards": [{}, {"state": "FINISHED", "attempt": 2, "outcome": {"result": "7"}}],
+    }  # fmt: skip
+    assert decode(Kind.FIRING, "f", value) == firing
 
 
 def test_everything_is_restored_by_its_key() -> None:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,18 @@ from jobcloud.messages import (
     UndrainAgent,
     Write,
 )
-from jobcloud.model import CatchUp, Concurrency, Job, JobKind, JobType, Resources, TaskState, UpdateStrategy, Window
+from jobcloud.model import (
+    CatchUp,
+    Concurrency,
+    Job,
+    JobKind,
+    JobType,
+    Resources,
+    TaskState,
+    UpdateStrategy,
+    Window,
+    changed,
+)
 from jobcloud.revisions import stale
 from jobcloud.scheduler import Policy, Scheduler, Stored
 
@@ -115,7 +125,7 @@ class World:
 
     def handle(self, event: Event) -> None:
         """What the loop does with one event, with a crash at any point in between."""
-        event = replace(event, at=self.at)
+        event = changed(event, at=self.at)
         self.events += 1
         self.log.append(event)
         try:

@@ -45,7 +45,7 @@ from jobcloud.messages import (
     Topic,
     Trigger,
 )
-from jobcloud.model import Cause, Execution, JobKind, Offer, PartitionPolicy, Resources, ShardState, Share
+from jobcloud.model import Cause, Execution, JobKind, Offer, PartitionPolicy, Resources, ShardState, Share, changed
 
 
 def trigger(desk: Desk, job: str = "report") -> None:
@@ -114,7 +114,7 @@ def test_b03_no_task_state_stops_the_scheduler(state: str) -> None:
 @pytest.mark.parametrize("task_id", ["", "x", "a@-@b@-@c@-@d@-@e@-@f", "a@-@x@-@READY@-@s@-@u", "ü\n" * 500])
 def test_b04_any_task_id_is_answered(task_id: str) -> None:
     desk = Desk(make_app(), make_job())
-    effects = desk.do(StatusReceived(desk.at, replace(make_status("a@-@0@-@READY@-@s@-@1", "TASK_RUNNING", "u"),
+    effects = desk.do(StatusReceived(desk.at, changed(make_status("a@-@0@-@READY@-@s@-@1", "TASK_RUNNING", "u"),
                                                       task_id=task_id)))  # fmt: skip
     assert of(Acknowledge, effects)[0].task_id == task_id
     assert of(Kill, effects)[0].task_id == task_id

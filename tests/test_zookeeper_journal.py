@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("msgspec", reason="the extra [server] is not installed")
-
 from jobcloud.adapters import zookeeper_journal
 from jobcloud.adapters.zookeeper_journal import Damaged, Journal, Place, Segment, decode, encode, entry_size, marks
 

@@ -29,6 +29,7 @@ from jobcloud._match_types import (
     encode,
     engine_name,
     fitness_weights,
+    free_rows,
     group_limit,
     judgement,
     preemptible,
@@ -994,6 +995,22 @@ cdef class Matcher:
         cdef int at = self._host(slot)
         cdef const int64_t[::1] amount = amounts("capacity", capacity, self.dimensions)
         self._set_capacity(at, amount)
+
+    def set_free(self, slots, free):
+        self._idle()
+        numbers, amount = free_rows(slots, free, self.dimensions)
+        cdef const int64_t[::1] number = numbers
+        cdef int64_t[:, ::1] rows = amount.copy()
+        cdef Py_ssize_t i
+        cdef int d, at
+        for i in range(number.shape[0]):
+            self._host(number[i])
+        for i in range(number.shape[0]):
+            at = <int>number[i]
+            for d in range(self.dimensions):
+                rows[i, d] = min(rows[i, d] + self.total[at, d] - self.unclaimed[at, d], limits.MAX_AMOUNT)
+            self._set_capacity(at, rows[i])
+        return np.asarray(rows)
 
     def remove_host(self, slot):
         cdef int at = self._host(slot)

@@ -23,6 +23,7 @@ from jobcloud._match_types import (
     HOST_ABSENT,
     HOST_DISABLED,
     HOST_ENABLED,
+    MAX_AMOUNT,
     MAX_ATTRIBUTES,
     MAX_CLAIMED,
     MAX_CLAIMS,
@@ -61,6 +62,7 @@ from jobcloud._match_types import (
     encode,
     engine_name,
     fitness_weights,
+    free_rows,
     group_limit,
     judgement,
     preemptible,
@@ -161,6 +163,16 @@ class Matcher:
         """Change the capacity; it may drop below what is claimed, then nothing new fits until it is free again."""
         host = self._host(slot)
         host.capacity = amounts("capacity", capacity, self.dimensions).tolist()
+
+    def set_free(self, slots: Int64Array | Int32Array, free: Int64Array) -> Int64Array:
+        """Change the capacities to what is claimed and ``free`` int64[n, D] beside it, at most MAX_AMOUNT; returns
+        them, int64[n, D]. For a caller who is told what is left, as Mesos' frameworks are."""
+        numbers, rows = free_rows(slots, free, self.dimensions)
+        hosts = [self._host(slot) for slot in numbers.tolist()]
+        for host, row in zip(hosts, rows.tolist(), strict=True):
+            host.capacity = [min(used + left, MAX_AMOUNT) for used, left in zip(host.used, row, strict=True)]
+        capacities = [host.capacity for host in hosts]
+        return np.array(capacities, dtype=np.int64).reshape(len(hosts), self.dimensions)
 
     def remove_host(self, slot: int) -> Int64Array:
         """Forget the host, release the claims on it and return their ids, ascending."""

@@ -267,6 +267,15 @@ def amount_rows(name: str, value: object, dimensions: int) -> Int64Array:
     return value
 
 
+def free_rows(slots: object, free: object, dimensions: int) -> tuple[Int64Array, Int64Array]:
+    """Slots int64[n], int32 is widened, and what each has left, int64[n, dimensions] as ``amount_rows`` has it."""
+    numbers = _vector("slots", slots, ("int64", "int32"), "slot numbers").astype(np.int64, copy=False)
+    rows = amount_rows("free", free, dimensions)
+    if len(rows) != len(numbers):
+        raise MatchError(f"free must have one row for each of the {len(numbers)} slots, not {len(rows)}")
+    return numbers, rows
+
+
 def class_numbers(value: object) -> Int64Array:
     """``value`` as int64[n]; int32 is widened."""
     return _vector("classes", value, ("int64", "int32"), "class numbers").astype(np.int64, copy=False)

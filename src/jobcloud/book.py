@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from jobcloud import launch, ready, repair
@@ -15,7 +15,7 @@ from jobcloud.errors import NotFound
 from jobcloud.launch import Artifacts, ExecutorPlan
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import DIMENSIONS, App, Firing, Job, Task
+from jobcloud.model import DIMENSIONS, App, Firing, Job, Task, changed
 from jobcloud.offers import Cluster, Request
 from jobcloud.repair import Stored, differences, mend, with_starts
 
@@ -100,7 +100,7 @@ class Book:
         self.dirty[Kind.TASK, task.id] = task
 
     def set_state(self, job: str, **changes: Any) -> None:
-        self.states[job] = replace(self.states[job], **changes)
+        self.states[job] = changed(self.states[job], **changes)
         self.dirty[Kind.JOB_STATE, job] = self.states[job]
 
     def set_app_mark(self, app: str, *, disabled: bool) -> None:

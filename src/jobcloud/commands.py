@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from jobcloud import launch, release, revisions, status
 from jobcloud.book import Book
 from jobcloud.errors import Conflict, NotFound
@@ -25,7 +23,7 @@ from jobcloud.messages import (
     Topic,
     Trigger,
 )
-from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState, TaskState
+from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState, TaskState, changed
 from jobcloud.rollouts import Rollouts
 from jobcloud.rounds import Rounds
 from jobcloud.tasks import Tasks
@@ -203,7 +201,7 @@ class Commands:
         if firing.ended_ms:
             put_back = tuple(changes.get(item, shard) for item, shard in enumerate(firing.shards))
             generation = self._book.states[job.name].generation
-            self._firings.reopen(replace(firing, generation=generation, shards=put_back, ended_ms=0))
+            self._firings.reopen(changed(firing, generation=generation, shards=put_back, ended_ms=0))
         else:
             self._firings.put_shards(firing.id, changes, event.at)
             self._book.work()
@@ -285,7 +283,7 @@ class Commands:
         if (firing := self._firings.resident(job.name)) is not None:
             # What failed as it was before may well run as it is now.
             waiting = {i: shard for i, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
-            if changes := {i: replace(shard, not_before_ms=0, failures=0) for i, shard in waiting.items()}:
+            if changes := {i: changed(shard, not_before_ms=0, failures=0) for i, shard in waiting.items()}:
                 self._firings.put_shards(firing.id, changes, at)
                 self._book.work()
         self._firings.ensure_daemon(job, at)

@@ -432,11 +432,7 @@ class Schedule:
 
     def next_after(self, after_ms: int) -> int | None:
         """The first firing strictly after an instant; None when there is none until the end of 2099."""
-        first = max(after_ms // 1000 + 1, 0)
-        if first >= _END:
-            return None
-        fires = self._next_wall(first) if self._clock is None else self._next_in_zone(self._clock, first)
-        return None if fires is None or fires >= _END else fires * 1000
+        return _first_from(self, max(after_ms // 1000 + 1, 0))
 
     def between(self, after_ms: int, until_ms: int, limit: int) -> tuple[int, ...]:
         """The first `limit` firings with after < firing ≤ until, ascending."""
@@ -473,6 +469,13 @@ class Schedule:
     @property
     def _repeat_in_fold(self) -> bool:
         return self.fold is Fold.BOTH or (self.fold is Fold.AUTO and self._rules.interval)
+
+    def _first_from(self, first: int) -> int | None:
+        """The first firing at or after an instant in seconds, in milliseconds."""
+        if first >= _END:
+            return None
+        fires = self._next_wall(first) if self._clock is None else self._next_in_zone(self._clock, first)
+        return None if fires is None or fires >= _END else fires * 1000
 
     def _next_in_zone(self, zone: ZoneInfo, first: int) -> int | None:
         """The first instant ≥ first that fires, in seconds.
@@ -532,6 +535,12 @@ class Schedule:
         except CroniterBadDateError:
             return None
         return found if found < _END + 2 * _DAY else None
+
+
+@lru_cache(maxsize=16384)
+def _first_from(schedule: Schedule, first: int) -> int | None:
+    """Where many jobs have one expression, they come due together: one search is enough for them."""
+    return schedule._first_from(first)
 
 
 @lru_cache(maxsize=16384)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from jobcloud import repair
 from jobcloud.book import Book
 from jobcloud.messages import Kind, ShutdownExecutor
-from jobcloud.model import DIMENSIONS, MAX_IDLE_TIMEOUT_MS, Executor, Share
+from jobcloud.model import DIMENSIONS, MAX_IDLE_TIMEOUT_MS, Executor, Share, changed
 from jobcloud.offers import amounts
 from jobcloud.repair import executor_key
 
@@ -81,7 +80,7 @@ class Fleet:
             plan = self._book.plan_of(executor.app) if executor.app in self._book.apps else None
             if plan is not None and plan.id == executor.id:
                 shares = tuple(Share(name, n) for name, n in zip(DIMENSIONS, plan.resources, strict=True) if n)
-                executor = replace(executor, spec=plan.spec, shares=shares)
+                executor = changed(executor, spec=plan.spec, shares=shares)
                 self._book.executors[key] = self._book.dirty[Kind.EXECUTOR, key] = executor
         self._book.cluster.hold(executor.agent_id, executor.id, amounts(executor.shares))
         self.idle[key] = at

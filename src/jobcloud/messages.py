@@ -6,24 +6,23 @@ An event carries the instant `at` it happened; identifiers come with it too. Eff
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
+
+import msgspec
 
 from jobcloud.model import App, Drain, Executor, Firing, InverseOffer, Job, JobState, Offer, Share, Task
 
 # ---------------------------------------------------------------------------------------------------------- events
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True, gc=False):
     """Time has passed."""
 
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribed:
+class Subscribed(msgspec.Struct, frozen=True, gc=False):
     """The master has (again) taken us in; offers of an earlier session are void."""
 
     at: int
@@ -31,44 +30,38 @@ class Subscribed:
     master: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(msgspec.Struct, frozen=True, gc=False):
     """The event stream has ended; offers held are void."""
 
     at: int
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameworkRemoved:
+class FrameworkRemoved(msgspec.Struct, frozen=True, gc=False):
     """The master refuses our framework id for good."""
 
     at: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class OffersReceived:
+class OffersReceived(msgspec.Struct, frozen=True, gc=False):
     at: int
     offers: tuple[Offer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OfferRescinded:
+class OfferRescinded(msgspec.Struct, frozen=True, gc=False):
     at: int
     offer_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class InverseOffersReceived:
+class InverseOffersReceived(msgspec.Struct, frozen=True, gc=False):
     """Those rescinded need no event: an answer to one has no effect."""
 
     at: int
     inverse_offers: tuple[InverseOffer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(msgspec.Struct, frozen=True, gc=False):
     """A task status update as Mesos sends it. `uuid` is "" where no acknowledgement is due.
 
     `state` keeps Mesos' own name (`TASK_RUNNING`), also one we do not know; `data` is the executor's JSON, or "".
@@ -84,27 +77,23 @@ class Status:
     data: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StatusReceived:
+class StatusReceived(msgspec.Struct, frozen=True, gc=False):
     at: int
     status: Status
 
 
-@dataclass(frozen=True, slots=True)
-class AgentLost:
+class AgentLost(msgspec.Struct, frozen=True, gc=False):
     at: int
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorLost:
+class ExecutorLost(msgspec.Struct, frozen=True, gc=False):
     at: int
     agent_id: str
     executor_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SendFailed:
+class SendFailed(msgspec.Struct, frozen=True, gc=False):
     """A call did not reach the master (`certain`), or nobody knows whether it did."""
 
     at: int
@@ -113,8 +102,7 @@ class SendFailed:
     certain: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PutApp:
+class PutApp(msgspec.Struct, frozen=True, gc=False):
     """Register an app, or replace one (`replace`)."""
 
     at: int
@@ -122,8 +110,7 @@ class PutApp:
     replace: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveApp:
+class RemoveApp(msgspec.Struct, frozen=True, gc=False):
     """Remove an app and, with `jobs`, all its jobs."""
 
     at: int
@@ -131,15 +118,13 @@ class RemoveApp:
     jobs: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SetAppEnabled:
+class SetAppEnabled(msgspec.Struct, frozen=True, gc=False):
     at: int
     name: str
     enabled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PutJob:
+class PutJob(msgspec.Struct, frozen=True, gc=False):
     """`enabled` is for a job that is new: without it the job fires only once it is enabled."""
 
     at: int
@@ -148,37 +133,32 @@ class PutJob:
     enabled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveJob:
+class RemoveJob(msgspec.Struct, frozen=True, gc=False):
     at: int
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetJobEnabled:
+class SetJobEnabled(msgspec.Struct, frozen=True, gc=False):
     at: int
     name: str
     enabled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class Trigger(msgspec.Struct, frozen=True, gc=False):
     """Fire a TRANSIENT job now."""
 
     at: int
     job: str
 
 
-@dataclass(frozen=True, slots=True)
-class KillTask:
+class KillTask(msgspec.Struct, frozen=True, gc=False):
     """An operator ends one task."""
 
     at: int
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetTask:
+class ForgetTask(msgspec.Struct, frozen=True, gc=False):
     """An operator knows that a task is dead. Without `force` one that Mesos says is alive is not forgotten."""
 
     at: int
@@ -186,8 +166,7 @@ class ForgetTask:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True, gc=False):
     """An operator puts back what has failed of a firing: one shard of it, or all."""
 
     at: int
@@ -195,8 +174,7 @@ class Retry:
     item: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DrainAgent:
+class DrainAgent(msgspec.Struct, frozen=True, gc=False):
     """An operator wants an agent, named by its id or host name, to be emptied; `deadline_ms` 0: the usual one."""
 
     at: int
@@ -205,8 +183,7 @@ class DrainAgent:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class UndrainAgent:
+class UndrainAgent(msgspec.Struct, frozen=True, gc=False):
     at: int
     agent: str
 
@@ -260,8 +237,7 @@ class Kind(StrEnum):
 Record: TypeAlias = App | Job | JobState | Firing | Task | Executor | Drain | str | bool
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True, gc=False):
     """Put (or with `record` None delete) one record."""
 
     kind: Kind
@@ -269,15 +245,13 @@ class Write:
     record: Record | None
 
 
-@dataclass(frozen=True, slots=True)
-class Save:
+class Save(msgspec.Struct, frozen=True, gc=False):
     """Writes that must become durable together, before anything else of the same event is performed."""
 
     writes: tuple[Write, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True, gc=False):
     """One task as it goes into an ACCEPT. `data` is the payload for the executor (docs/executor.md)."""
 
     task_id: str
@@ -287,8 +261,7 @@ class Launch:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Accept:
+class Accept(msgspec.Struct, frozen=True, gc=False):
     """Launch tasks on one agent out of all its offers held."""
 
     agent_id: str
@@ -296,66 +269,56 @@ class Accept:
     launches: tuple[Launch, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Decline:
+class Decline(msgspec.Struct, frozen=True, gc=False):
     """Give offers back, not to be offered the same again for `refuse_ms`."""
 
     offer_ids: tuple[str, ...]
     refuse_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptInverseOffers:
+class AcceptInverseOffers(msgspec.Struct, frozen=True, gc=False):
     """We can do without these agents; the question may come again after `refuse_ms`."""
 
     inverse_offer_ids: tuple[str, ...]
     refuse_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeclineInverseOffers:
+class DeclineInverseOffers(msgspec.Struct, frozen=True, gc=False):
     """Something would be lost with these agents; the question may come again after `refuse_ms`."""
 
     inverse_offer_ids: tuple[str, ...]
     refuse_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True, gc=False):
     task_id: str
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownExecutor:
+class ShutdownExecutor(msgspec.Struct, frozen=True, gc=False):
     executor_id: str
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reconcile:
+class Reconcile(msgspec.Struct, frozen=True, gc=False):
     """Ask for the state of (task id, agent id) pairs; of every task the master knows where empty."""
 
     tasks: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Revive:
+class Revive(msgspec.Struct, frozen=True, gc=False):
     """Ask for offers again, filters forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Suppress:
+class Suppress(msgspec.Struct, frozen=True, gc=False):
     """Ask for no offers until revived."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resubscribe:
+class Resubscribe(msgspec.Struct, frozen=True, gc=False):
     """The stored framework id is void: subscribe as a new framework."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
+class Acknowledge(msgspec.Struct, frozen=True, gc=False):
     task_id: str
     agent_id: str
     uuid: str
@@ -376,8 +339,7 @@ class Topic(StrEnum):
     CONFIG = "config"
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True, gc=False):
     """A notice for people and traces. It may get lost; nothing depends on it."""
 
     at: int

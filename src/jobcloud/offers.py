@@ -181,7 +181,7 @@ class Cluster:
 
         The answer ends early where `limit` placements were made: the requests beyond it were not tried.
         """
-        classes = np.fromiter((self._class_of(request) for request in requests), dtype=np.int64, count=len(requests))
+        classes = self._classes_of(requests)
         self._refresh()
         slots, release_ids = self.matcher.match(classes, limit=limit)
         self._drop_classes([request for request in self._classes if request.avoid])
@@ -202,7 +202,7 @@ class Cluster:
 
     def rehearse(self, requests: Sequence[Request]) -> list[str | None]:
         """Where `place` would put the requests, as agent ids; nothing is claimed."""
-        classes = np.fromiter((self._class_of(request) for request in requests), dtype=np.int64, count=len(requests))
+        classes = self._classes_of(requests)
         self._refresh()
         slots, _ = self.matcher.fork().match(classes)
         return [self._by_slot[slot].id if slot >= 0 else None for slot in slots.tolist()]
@@ -298,6 +298,17 @@ class Cluster:
             entry = self.agents[agent_id] = self._by_slot[slot] = AgentEntry(agent_id, slot)
         return entry
 
+    def _classes_of(self, requests: Sequence[Request]) -> NDArray[np.int64]:
+        # Most requests are the one before, the same object: to look each up costs more than to place it.
+        found: list[int] = []
+        last: Request | None = None
+        cls = -1
+        for request in requests:
+            if request is not last:
+                last, cls = request, self._class_of(request)
+            found.append(cls)
+        return np.array(found, dtype=np.int64)
+
     def _class_of(self, request: Request) -> int:
         known = self._classes.get(request)
         if known is None:
@@ -339,12 +350,11 @@ class Cluster:
 
     def _refresh(self) -> None:
         """Tell the matcher what has changed on agents since it last was asked."""
-        for entry in self._stale.values():
-            used = self.matcher.capacity(entry.slot) - self.matcher.free(entry.slot)
-            spare = NOTHING if entry.id in self.closed else entry.offered
-            capacity = np.array(spare, dtype=np.int64) + used
-            self.matcher.set_host(entry.slot, np.minimum(capacity, MAX_AMOUNT))
-        self._stale.clear()
+        if self._stale:
+            spare = [NOTHING if entry.id in self.closed else entry.offered for entry in self._stale.values()]
+            rows = np.minimum(np.array(spare, dtype=np.int64), MAX_AMOUNT)
+            self.matcher.set_free(np.fromiter(self._stale, dtype=np.int64, count=len(spare)), rows)
+            self._stale.clear()
 
 
 def amounts(shares: Iterable[Share]) -> Resources:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from jobcloud.messages import Acknowledge, Call, Event, Kind
 
 
@@ -15,8 +17,7 @@ class Flag(Protocol):
     def is_set(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class StoredWrite:
+class StoredWrite(msgspec.Struct, frozen=True, gc=False):
     """Put (or with `value` None delete) one record, encoded."""
 
     kind: Kind

@@ -103,15 +103,23 @@ class Queue:
 
     def eligible(self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]) -> list[Entry]:
         """The shards that may start at `at`, of jobs that are `allowed`, in the order they should."""
-        found: list[tuple[bool, int, int, Entry]] = []
+        return [Entry(name, item) for name, items in self.rows(at, allowed, priority) for item in items]
+
+    def rows(
+        self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]
+    ) -> list[tuple[str, list[int]]]:
+        """The same as rows of items of one firing each."""
+        found: list[tuple[bool, int, int, str, list[int]]] = []
         for entry in self._allowed(allowed):
-            weight = -priority(entry.firing.job)
+            again: list[int] = []
+            first: list[int] = []
             for item, shard in entry.startable():
                 if shard.not_before_ms <= at:
-                    first = shard.execution is Execution.READY
-                    found.append((first, weight, entry.age, Entry(entry.firing.id, item)))
+                    (first if shard.execution is Execution.READY else again).append(item)
+            rank = -priority(entry.firing.job), entry.age, entry.firing.id
+            found += ((is_first, *rank, sorted(row)) for is_first, row in ((False, again), (True, first)) if row)
         found.sort()
-        return [place for _, _, _, place in found]
+        return [(name, items) for _, _, _, name, items in found]
 
     def any_eligible(self, at: int, allowed: Callable[[str], bool]) -> bool:
         """Whether some shard may start at `at`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
@@ -24,6 +24,7 @@ from jobcloud.model import (
     Shard,
     ShardState,
     Task,
+    changed,
 )
 
 MESSAGE = "its record was lost or damaged"
@@ -72,7 +73,7 @@ def mend(stored: Stored, at: int) -> Stored:
     for firing in list(whole.firings.values()):
         ended = all(shard.state.ended for shard in firing.shards)
         if ended != bool(firing.ended_ms):
-            whole.firings[firing.id] = replace(firing, ended_ms=at if ended else 0)
+            whole.firings[firing.id] = changed(firing, ended_ms=at if ended else 0)
     return whole
 
 
@@ -82,8 +83,8 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
     for task in tasks:
         if task.started_ms and not task.keeper:
             of_firing = shards.setdefault(task.firing_id, list(firings[task.firing_id].shards))
-            of_firing[task.item] = replace(of_firing[task.item], started_ms=task.started_ms)
-    return {**firings, **{name: replace(firings[name], shards=tuple(found)) for name, found in shards.items()}}
+            of_firing[task.item] = changed(of_firing[task.item], started_ms=task.started_ms)
+    return {**firings, **{name: changed(firings[name], shards=tuple(found)) for name, found in shards.items()}}
 
 
 def _state(whole: Stored, job: str, at: int) -> JobState:
@@ -118,12 +119,12 @@ def _give_firing(whole: Stored, task: Task) -> None:
     if shard.state is ShardState.ACTIVE and shard.task_id != task.id and shard.task_id in whole.tasks:
         del whole.tasks[task.id]
         return
-    shards[task.item] = replace(
+    shards[task.item] = changed(
         shard, state=ShardState.ACTIVE, attempt=max(shard.attempt, task.attempt), task_id=task.id,
         agent_id=task.agent_id, hostname=task.hostname, executor_id=task.executor_id, started_ms=task.started_ms,
         ended_ms=0,
     )  # fmt: skip
-    whole.firings[firing.id] = replace(firing, shards=tuple(shards))
+    whole.firings[firing.id] = changed(firing, shards=tuple(shards))
 
 
 def _stand_in(whole: Stored, task: Task) -> Firing:

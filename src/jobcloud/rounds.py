@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
 from jobcloud import launch, ready, release, revisions, sharding
 from jobcloud.book import Book
 from jobcloud.breakers import Breakers
@@ -127,8 +130,11 @@ class Rounds:
         self._book.new_work = False
 
     def eligible(self, at: int) -> list[ready.Entry]:
+        return [ready.Entry(firing_id, item) for firing_id, items in self._rows(at) for item in items]
+
+    def _rows(self, at: int) -> list[tuple[str, list[int]]]:
         jobs = self._book.jobs
-        return self._book.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
+        return self._book.queue.rows(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
 
     def _launchable(self, job: str, at: int) -> bool:
         may_start = self._book.enabled(job) and job not in self._book.faults
@@ -153,20 +159,27 @@ class Rounds:
 
     def _match(self, starting: set[str], at: int) -> dict[str, list[tuple[ready.Entry, Placement]]]:
         """By agent, the shards that may start and found room. Of the apps `starting` a keeper does already."""
-        entries, requests = self._requested(starting, at)
         placed: dict[str, list[tuple[ready.Entry, Placement]]] = {}
-        if not entries:
-            return placed
         refused: dict[str, Request] = {}
-        placements = self._book.cluster.place(requests, self._book.policy.round_limit)
-        for entry, request, placement in zip(entries, requests, placements, strict=False):
-            if placement is None:
-                anywhere = request._replace(avoid="") if request.avoid else request
-                refused[self._book.firings[entry.firing_id].job] = anywhere
-            else:
-                placed.setdefault(placement.agent_id, []).append((entry, placement))
-        self._book.round_wanted = len(placements) < len(entries)
-        self._note_refusals(refused, at)
+        hopeless: set[Request] = set()
+        wanted = self._requested(starting, refused, hopeless, at)
+        left = self._book.policy.round_limit
+        # In parts: many times as much may wait as there is room for.
+        while part := list(islice(wanted, max(left, 1))):
+            if not left:
+                self._book.round_wanted = True
+                break
+            placements = self._book.cluster.place([request for _, request in part], left)
+            for (entry, request), placement in zip(part, placements, strict=True):
+                if placement is None:
+                    hopeless.add(request)
+                    anywhere = request._replace(avoid="") if request.avoid else request
+                    refused[self._book.firings[entry.firing_id].job] = anywhere
+                else:
+                    placed.setdefault(placement.agent_id, []).append((entry, placement))
+                    left -= 1
+        if placed or refused:
+            self._note_refusals(refused, at)
         return placed
 
     def _note_refusals(self, refused: dict[str, Request], at: int) -> None:
@@ -180,20 +193,25 @@ class Rounds:
             if job not in before and reasons[request]:
                 self._book.publish(at, Topic.REFUSED, reasons[request][0].text, job=job)
 
-    def _requested(self, starting: set[str], at: int) -> tuple[list[ready.Entry], list[Request]]:
-        """The shards that may start, and what each asks for; a fault in describing it stops that job alone."""
-        of_firing: dict[str, Request | None] = {}
+    def _requested(
+        self, starting: set[str], refused: dict[str, Request], hopeless: set[Request], at: int
+    ) -> Iterator[tuple[ready.Entry, Request]]:
+        """The shards that may start, and what each asks for; a fault in describing it stops that job alone.
+
+        Requests that are `hopeless` by the time they would come are not made again, but `refused`.
+        """
         avoiding: set[Request] = set()
-        entries, requests = [], []
-        for entry in self.eligible(at):
-            if entry.firing_id not in of_firing:
-                job = self._book.firings[entry.firing_id].job
-                of_firing[entry.firing_id] = self._book.contained(job, at, self._book.request, self._book.jobs[job])
-            request = of_firing[entry.firing_id]
-            if request is not None and not (self._breakers.open and self._is_too_many(entry, starting)):
-                entries.append(entry)
-                requests.append(self._avoiding(entry, request, avoiding, at))
-        return entries, requests
+        for firing_id, items in self._rows(at):
+            job = self._book.firings[firing_id].job
+            if job in self._book.faults:
+                continue
+            request = self._book.contained(job, at, self._book.request, self._book.jobs[job])
+            if request is not None and request in hopeless:
+                refused[job] = request
+            elif request is not None:
+                for entry in (ready.Entry(firing_id, item) for item in items):
+                    if not (self._breakers.open and self._is_too_many(entry, starting)):
+                        yield entry, self._avoiding(entry, request, avoiding, at)
 
     def _is_too_many(self, entry: ready.Entry, starting: set[str]) -> bool:
         """Whether the shard's app is on trial with another one."""

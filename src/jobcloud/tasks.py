@@ -268,7 +268,8 @@ def outcome_of(data: str) -> Outcome:
     cause = found.get("cause")
     if not isinstance(cause, str) or not _CAUSE.fullmatch(cause):
         cause = ""
-    return Outcome(cause, _result(found.get("result")))
+    result = _result(found.get("result"))
+    return Outcome(cause, result) if cause or result else NO_OUTCOME
 
 
 def _result(value: object) -> str:

@@ -41,15 +41,18 @@ class Timetable:
         """Queue the firings of `job` that are due from `due` to `at`, by its catch-up policy where they are late."""
         schedule = job.schedule()
         on_time_from = at - self._book.policy.misfire_threshold_ms
-        considered = due
+        considered: int = due
+        following: int | None = due
         if due < on_time_from:
             considered = latest(schedule, due, on_time_from - 1)
             self._missed(job, schedule, due, considered, at)
-        for fire_ms in ([due] if due >= on_time_from else []) + list(schedule.between(considered, at, 1_000)):
-            considered = fire_ms
-            self.enqueue(job, Cause.CRON, fire_ms, at)
+            following = schedule.next_after(considered)
+        while following is not None and following <= at:
+            considered = following
+            self.enqueue(job, Cause.CRON, considered, at)
+            following = schedule.next_after(considered)
         self._book.set_state(job.name, considered_ms=considered)
-        self.schedule(job, considered)
+        self._set_timer(job.name, following)
 
     def _missed(self, job: Job, schedule: Schedule, first: int, last: int, at: int) -> None:
         """The firings from `first` to `last` are late: nobody was there to queue them in time."""
@@ -100,13 +103,16 @@ class Timetable:
 
     def schedule(self, job: Job, after: int) -> None:
         """Set the job's timer to its first firing after an instant. DAEMON jobs watch the clock themselves."""
-        self.due.pop(job.name, None)
         if job.kind is JobKind.DAEMON or not self._book.enabled(job.name):
+            self.due.pop(job.name, None)
             return
-        due = job.schedule().next_after(after)
+        self._set_timer(job.name, job.schedule().next_after(after))
+
+    def _set_timer(self, job: str, due: int | None) -> None:
+        self.due.pop(job, None)
         if due is not None:
-            self.due[job.name] = due
-            heapq.heappush(self.timers, (due, job.name))
+            self.due[job] = due
+            heapq.heappush(self.timers, (due, job))
 
 
 def latest(schedule: Schedule, first: int, until: int) -> int:

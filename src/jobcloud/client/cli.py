@@ -825,7 +825,7 @@ def _server_part(module: str) -> Any:
     """Raises ConfigError where the server's libraries are not installed."""
     try:
         # One of the server's extra, asked for by itself: `dev` needs it only in the processes that it starts.
-        importlib.import_module("msgspec")
+        importlib.import_module("structlog")
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "jobcloud":

@@ -13,7 +13,7 @@ from typing import Any
 _MAX_READ = 16 * 4096  # what Mesos gives at most in one answer (16 pages)
 
 
-def read(root: Path, query: dict[str, str]) -> tuple[int, str]:
+def read(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
     """Part of a file: status and JSON `{"data", "offset"}`; without `offset` (or with -1) only how long it is."""
     path = _resolved(root, query.get("path"))
     if isinstance(path, str):
@@ -37,7 +37,7 @@ def read(root: Path, query: dict[str, str]) -> tuple[int, str]:
         return 200, json.dumps({"data": file.read(wanted).decode("utf-8", "replace"), "offset": offset})
 
 
-def browse(root: Path, query: dict[str, str]) -> tuple[int, str]:
+def browse(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
     """What a directory holds, as Mesos lists it."""
     path = _resolved(root, query.get("path"))
     if isinstance(path, str):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -33,12 +33,11 @@ class BadRequestError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     method: str
     path: str
-    query: dict[str, str]
-    headers: dict[str, str]  # names in lower case
+    query: Mapping[str, str]
+    headers: Mapping[str, str]  # names in lower case
     body: bytes
 
 
@@ -115,29 +114,16 @@ class Connection:
             raise BadRequestError(431, "The head of the request is too long") from None
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
-        first, *lines = head.decode("latin-1").split("\r\n")
-        try:
-            method, target, version = first.split(" ")
-        except ValueError:
-            raise BadRequestError(400, "Expecting `METHOD PATH HTTP/1.1`") from None
-        if not version.startswith("HTTP/1."):
-            raise BadRequestError(505, "Expecting HTTP/1.1")
-        headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name
-        }
+        method, path, query, headers = _read_head(head)
         if headers.get("expect", "").lower() == "100-continue":
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        try:
-            url = urlsplit(target)
-        except ValueError:
-            raise BadRequestError(400, "The path is no URL") from None
         try:
             body = await self._body(headers)
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             return None
-        return Request(method, unquote(url.path), dict(parse_qsl(url.query, keep_blank_values=True)), headers, body)
+        return Request(method, path, query, headers, body)
 
-    async def _body(self, headers: dict[str, str]) -> bytes:
+    async def _body(self, headers: Mapping[str, str]) -> bytes:
         if "chunked" in headers.get("transfer-encoding", "").lower():
             return await self._chunks()
         length = headers.get("content-length", "0")
@@ -172,6 +158,30 @@ class Connection:
                     pass
         finally:
             self._on_end()
+
+
+@lru_cache(maxsize=256)
+def _read_head(head: bytes) -> tuple[str, str, Mapping[str, str], Mapping[str, str]]:
+    """Method, path, query and headers, names in lower case. Raises BadRequestError.
+
+    A client's heads differ in little but the length of the body, so that most have been read before.
+    """
+    first, *lines = head.decode("latin-1").split("\r\n")
+    try:
+        method, target, version = first.split(" ")
+    except ValueError:
+        raise BadRequestError(400, "Expecting `METHOD PATH HTTP/1.1`") from None
+    if not version.startswith("HTTP/1."):
+        raise BadRequestError(505, "Expecting HTTP/1.1")
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name
+    }
+    try:
+        url = urlsplit(target)
+    except ValueError:
+        raise BadRequestError(400, "The path is no URL") from None
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    return method, unquote(url.path), MappingProxyType(query), MappingProxyType(headers)
 
 
 Handler = Callable[[Request, Connection], Awaitable[None]]

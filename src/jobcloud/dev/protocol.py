@@ -7,8 +7,9 @@ between the master and one agent; the shell (or a simulator) knows which is whic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from .resources import Resources
 
@@ -31,76 +32,64 @@ TERMINAL = frozenset(
 # ---- inputs ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, gc=False):
     """A call of the scheduler, executor or operator API, its JSON parsed but not checked."""
 
     body: Any
     stream_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Operate:
+class Operate(msgspec.Struct, frozen=True, gc=False):
     """A call of the operator API."""
 
     body: Any
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLost:
+class StreamLost(msgspec.Struct, frozen=True, gc=False):
     """The other side of an event stream has gone."""
 
     stream_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkLost:
+class LinkLost(msgspec.Struct, frozen=True, gc=False):
     """The connection between master and agent broke; each side gets its own notice."""
 
     link: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkMade:
+class LinkMade(msgspec.Struct, frozen=True, gc=False):
     """An agent can reach a master (again)."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentTimedOut:
+class AgentTimedOut(msgspec.Struct, frozen=True, gc=False):
     """The master's health checks of an agent have failed often enough."""
 
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RescindOffer:
+class RescindOffer(msgspec.Struct, frozen=True, gc=False):
     offer_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True, gc=False):
     """Time has passed; due at `next_at()` at the latest."""
 
 
-@dataclass(frozen=True, slots=True)
-class FromAgent:
+class FromAgent(msgspec.Struct, frozen=True, gc=False):
     link: str
     message: ToMasterMessage
 
 
-@dataclass(frozen=True, slots=True)
-class FromMaster:
+class FromMaster(msgspec.Struct, frozen=True, gc=False):
     message: ToAgentMessage
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorStarted:
+class ExecutorStarted(msgspec.Struct, frozen=True, gc=False):
     container_id: str
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorEnded:
+class ExecutorEnded(msgspec.Struct, frozen=True, gc=False):
     """An executor's process is gone: `status` as of wait(2), or the `failure` that kept it from starting."""
 
     container_id: str
@@ -111,69 +100,58 @@ class ExecutorEnded:
 # ---- master → agent --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(msgspec.Struct, frozen=True, gc=False):
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunTask:
+class RunTask(msgspec.Struct, frozen=True, gc=False):
     framework: Json
     task: Json
 
 
-@dataclass(frozen=True, slots=True)
-class KillTask:
+class KillTask(msgspec.Struct, frozen=True, gc=False):
     framework_id: str
     task_id: str
     kill_policy: Json | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownExecutor:
+class ShutdownExecutor(msgspec.Struct, frozen=True, gc=False):
     framework_id: str
     executor_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownFramework:
+class ShutdownFramework(msgspec.Struct, frozen=True, gc=False):
     framework_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AcknowledgeUpdate:
+class AcknowledgeUpdate(msgspec.Struct, frozen=True, gc=False):
     framework_id: str
     task_id: str
     uuid: str
 
 
-@dataclass(frozen=True, slots=True)
-class MessageToExecutor:
+class MessageToExecutor(msgspec.Struct, frozen=True, gc=False):
     framework_id: str
     executor_id: str
     data: str
 
 
-@dataclass(frozen=True, slots=True)
-class FrameworkUpdated:
+class FrameworkUpdated(msgspec.Struct, frozen=True, gc=False):
     framework: Json
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownAgent:
+class ShutdownAgent(msgspec.Struct, frozen=True, gc=False):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropTasks:
+class DropTasks(msgspec.Struct, frozen=True, gc=False):
     """Tasks of a re-registered agent that the master has and the agent has not: the agent answers for them."""
 
     framework_id: str
     task_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DrainAgent:
+class DrainAgent(msgspec.Struct, frozen=True, gc=False):
     """End every task, and say so with each (None: that is over)."""
 
     config: Json | None
@@ -197,8 +175,7 @@ ToAgentMessage = (
 # ---- agent → master --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TaskReport:
+class TaskReport(msgspec.Struct, frozen=True, gc=False):
     """A task as its agent knows it."""
 
     framework_id: str
@@ -210,14 +187,12 @@ class TaskReport:
     update_uuid: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorReport:
+class ExecutorReport(msgspec.Struct, frozen=True, gc=False):
     framework_id: str
     executor: Json
 
 
-@dataclass(frozen=True, slots=True)
-class RegisterAgent:
+class RegisterAgent(msgspec.Struct, frozen=True, gc=False):
     """An agent presents itself; with the id it has, what runs there, and whose it is, if it was registered before."""
 
     agent_id: str
@@ -230,22 +205,19 @@ class RegisterAgent:
     frameworks: tuple[Json, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateStatus:
+class UpdateStatus(msgspec.Struct, frozen=True, gc=False):
     framework_id: str
     status: Json
     latest_state: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorExited:
+class ExecutorExited(msgspec.Struct, frozen=True, gc=False):
     framework_id: str
     executor_id: str
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageToFramework:
+class MessageToFramework(msgspec.Struct, frozen=True, gc=False):
     framework_id: str
     executor_id: str
     data: str
@@ -257,49 +229,42 @@ ToMasterMessage = RegisterAgent | UpdateStatus | ExecutorExited | MessageToFrame
 # ---- effects ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """The answer to the call just handled: `body` is a text, or JSON where it is a dict."""
 
     status: int
     body: str | Json = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribed:
+class Subscribed(msgspec.Struct, frozen=True, gc=False):
     """The answer to a SUBSCRIBE: 200 and a stream of events, known by this id from now on."""
 
     stream_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """One event for a stream."""
 
     stream_id: str
     event: Json
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True, gc=False):
     """End a stream after what was sent."""
 
     stream_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToAgent:
+class ToAgent(msgspec.Struct, frozen=True, gc=False):
     link: str
     message: ToAgentMessage
 
 
-@dataclass(frozen=True, slots=True)
-class ToMaster:
+class ToMaster(msgspec.Struct, frozen=True, gc=False):
     message: ToMasterMessage
 
 
-@dataclass(frozen=True, slots=True)
-class StartExecutor:
+class StartExecutor(msgspec.Struct, frozen=True, gc=False):
     """Fetch what the executor's command wants into a new sandbox, then start it there."""
 
     container_id: str
@@ -309,15 +274,13 @@ class StartExecutor:
     checkpoint: bool
 
 
-@dataclass(frozen=True, slots=True)
-class KillExecutor:
+class KillExecutor(msgspec.Struct, frozen=True, gc=False):
     """SIGKILL to everything an executor started."""
 
     container_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class EndAgent:
+class EndAgent(msgspec.Struct, frozen=True, gc=False):
     """The master told the agent to end (it was marked gone)."""
 
     message: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 UNRESERVED = "*"
 Key = tuple[str, str]
@@ -26,10 +27,9 @@ class ResourceError(ValueError):
     """Resources that Mesos would refuse; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    scalars: Mapping[Key, int] = field(default_factory=dict)
-    ranges: Mapping[Key, Spans] = field(default_factory=dict)
+class Resources(msgspec.Struct, frozen=True, gc=False):
+    scalars: Mapping[Key, int] = msgspec.field(default_factory=dict)
+    ranges: Mapping[Key, Spans] = msgspec.field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.scalars or self.ranges)

@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -443,7 +443,7 @@ class Shell:
         else:
             connection.answer(404)
 
-    def _files(self, host: Host, path: str) -> Callable[[dict[str, str]], tuple[int, str]]:
+    def _files(self, host: Host, path: str) -> Callable[[Mapping[str, str]], tuple[int, str]]:
         root = host.machine.work_dir / "slaves"
         if path == "/files/read":
             return lambda query: read(root, query)

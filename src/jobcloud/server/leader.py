@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+import msgspec
 import structlog
 
 from jobcloud.errors import JobcloudError, RecordTooLarge, Refused, StoreError, Unavailable
@@ -31,6 +32,7 @@ from jobcloud.messages import (
     Tick,
     Write,
 )
+from jobcloud.model import changed
 from jobcloud.ports import Driver, Store, StoredFault, StoredWrite
 from jobcloud.server import records
 from jobcloud.server.records import Restored
@@ -59,8 +61,7 @@ Restore: TypeAlias = Callable[[Restored, int, int], CoreT]
 """(what is stored, epoch, now in ms) → a core that goes on from there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(msgspec.Struct, frozen=True, gc=False):
     """An event; one of the driver's carries the session it belongs to, and is void in any other."""
 
     event: Event
@@ -281,7 +282,9 @@ class Leader(Generic[CoreT]):
     def _handle(self, event: Event, batch: _Batch) -> None:
         """Raises Refused, or CoreFailed for anything else that the core raises; then `batch` is unchanged."""
         try:
-            effects = sorted(self.core.handle(event), key=_rank)
+            effects = self.core.handle(event)
+            if unknown := {type(effect) for effect in effects} - RANK.keys():
+                raise TypeError(f"there are no such effects: {unknown}")
         except Refused:
             raise
         except Exception as error:
@@ -290,12 +293,12 @@ class Leader(Generic[CoreT]):
         batch.effects.extend(effects)
 
     def _is_poison(self, event: Event) -> bool:
-        return bool(self._failures) and self._failures.get(replace(event, at=0), 0) >= _TRIES
+        return bool(self._failures) and self._failures.get(changed(event, at=0), 0) >= _TRIES
 
     def _remember(self, event: Event) -> None:
         if len(self._failures) >= _REMEMBERED_FAILURES:
             self._failures.clear()
-        same = replace(event, at=0)
+        same = changed(event, at=0)
         self._failures[same] = self._failures.get(same, 0) + 1
 
     def _perform(self, batch: _Batch) -> None:

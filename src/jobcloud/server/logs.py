@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from dataclasses import asdict
 from typing import Literal, TextIO, cast
 
+import msgspec
 import structlog
 
 from jobcloud.messages import Publish, Topic
@@ -86,5 +86,5 @@ class LogSink:
             return
         level = _LEVELS[notice.topic]
         if self._log.is_enabled_for(level):
-            fields = {name: value for name, value in asdict(notice).items() if value not in ("", -1)}
+            fields = {name: value for name, value in msgspec.structs.asdict(notice).items() if value not in ("", -1)}
             self._log.log(level, fields.pop("text"), **fields)

@@ -1,7 +1,8 @@
 """Stored records as JSON: `{"v": 1, "r": …}`, the record's own fields under "r".
 
 Within a version fields may be added with a default: an older program ignores what it does not know, a newer one
-fills in what is missing. Any other change raises VERSION. What cannot be read becomes a fault that names the record
+fills in what is missing. Of firings and tasks, which come and go all the time, what has its default is left out. Any
+other change, of a default too, raises VERSION. What cannot be read becomes a fault that names the record
 and is left where it is: one damaged record costs nobody else anything.
 """
 

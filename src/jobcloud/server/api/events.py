@@ -9,7 +9,8 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+
+import msgspec
 
 from jobcloud.messages import Publish
 from jobcloud.server.api.problems import Problem
@@ -27,11 +28,14 @@ class Notices:
     """
 
     def __init__(self, size: int = 2000) -> None:
-        self._ring: deque[tuple[int, str]] = deque(maxlen=size)
+        # As they came: most are never looked at, and to write each down costs more than to decide what it tells.
+        self._ring: deque[tuple[int, Publish]] = deque(maxlen=size)
         self._numbers = itertools.count(1)
         self._boot = secrets.token_hex(4)
         self._lock = threading.Lock()
         self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        #: the listeners that have seen everything and are to be woken
+        self._waiting: set[asyncio.Event] = set()
         self._closed = False
 
     def publish(self, notice: object) -> None:
@@ -39,8 +43,9 @@ class Notices:
         if not isinstance(notice, Publish):
             return
         with self._lock:
-            self._ring.append((number := next(self._numbers), _event(f"{self._boot}-{number}", notice)))
-            self._wake()
+            self._ring.append((next(self._numbers), notice))
+            if self._waiting:
+                self._wake()
 
     def close(self) -> None:
         """End every stream."""
@@ -65,16 +70,21 @@ class Notices:
         try:
             seen = self._start(last_id)
             yield "retry: 2000\n\n"
-            while not self._closed:
+            while True:
                 wake.clear()
                 with self._lock:
-                    fresh = [(number, text) for number, text in self._ring if number > seen]
-                for seen, text in fresh:  # noqa: B007 - the last number seen is what counts
-                    yield text
+                    if self._closed:
+                        return
+                    fresh = [(number, notice) for number, notice in self._ring if number > seen]
+                    if not fresh:
+                        self._waiting.add(wake)
+                for seen, notice in fresh:
+                    yield _event(f"{self._boot}-{seen}", notice)
                 if not fresh and not await _wait(wake):
                     yield ": nothing new\n\n"
         finally:
             with self._lock:
+                self._waiting.discard(wake)
                 del self._listeners[wake]
 
     def _start(self, last_id: str) -> int:
@@ -84,9 +94,10 @@ class Notices:
         return self._ring[-1][0] if self._ring and not last_id else 0
 
     def _wake(self) -> None:
-        for event, loop in self._listeners.items():
-            if not loop.is_closed():
+        for event in self._waiting:
+            if not (loop := self._listeners[event]).is_closed():
                 loop.call_soon_threadsafe(event.set)
+        self._waiting.clear()
 
 
 async def _wait(event: asyncio.Event) -> bool:
@@ -100,7 +111,7 @@ async def _wait(event: asyncio.Event) -> bool:
 
 
 def _event(identifier: str, notice: Publish) -> str:
-    fields = {_camel(key): value for key, value in asdict(notice).items()}
+    fields = {_camel(key): value for key, value in msgspec.structs.asdict(notice).items()}
     fields["at"] = rfc3339(notice.at)
     return f"id: {identifier}\nevent: {notice.topic.value}\ndata: {json.dumps(fields)}\n\n"
 
