@@ -122,7 +122,7 @@ cdef extern from *:
     enum { JOBCLOUD_WHOLE = 1 << 20, JOBCLOUD_OPENING = 1 << 13, JOBCLOUD_ASKEW = 1 << 14, JOBCLOUD_UNASKED = 1 << 16 };
     enum { JOBCLOUD_LARGE = 1 << 12 };
     enum { JOBCLOUD_SIZE_BITS = 11, JOBCLOUD_LEAST_SIZE = 32, JOBCLOUD_LARGEST_SIZE = (1 << 17) - 1 };
-    enum { JOBCLOUD_TILT_BITS = 7, JOBCLOUD_TILT = 7 };  /* sixteenths of the largest share */
+    enum { JOBCLOUD_TILT = 56 };  /* 128ths of the largest share */
 
     /* What a task needs of one dimension: `amount` clamped to INT32_MAX, and amount >> shift in 16 bits. */
     typedef struct {
@@ -131,10 +131,10 @@ cdef extern from *:
 
     /* One class and the hosts as its score sees them. Planes are [dimensions][PLANES][stride]; a row of `width` words
        holds the level and the planes of one host side by side. `payers` is NULL without a key; a host without payers
-       needs `first` and comes after all that have some. `fitness` holds the weights of the parts of the score; NULL: it
-       is "even" alone, for which there are vector loops. Where a class needs more than fits 32 bits, or so little that
-       it may be no part of a host (`wide`), hosts are looked at one by one, and what fits is asked of the exact
-       amounts, [slots][dimensions]. */
+       needs `first` and comes after all that have some, and with `payers_only` it is out. `fitness` holds the weights
+       of the parts of the score; NULL: it is "even" alone, for which there are vector loops. Where a class needs more
+       than fits 32 bits, or so little that it may be no part of a host (`wide`), hosts are looked at one by one, and
+       what fits is asked of the exact amounts, [slots][dimensions]. */
     typedef struct {
         int dimensions, width;
         size_t stride;
@@ -143,6 +143,7 @@ cdef extern from *:
         const int32_t *planes, *levels, *rows;
         const uint8_t *status, *allowed;
         const int32_t *payers;
+        int32_t payers_only;
         const int64_t *fitness;
         const int32_t *grouped;  /* claims of the class's group on each host; NULL: they do not matter */
         int32_t most, wide;
@@ -319,7 +320,7 @@ cdef extern from *:
             product += had * asked;
             had_squared += had * had;
             asked_squared += asked * asked;
-            tilt += (int32_t)(asked >> 6) * (((at[SHARE] & 255) << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
+            tilt += (int32_t)(asked >> 6) * ((at[SHARE] & 255) - JOBCLOUD_TILT);
             unasked += need[d].amount == 0 && (at[SHARE] & 255) > 0;
         }
         even = jobcloud_sized((row[0] >> 10) - (int32_t)least, row[0]) + jobcloud_entry(row[0])
@@ -358,6 +359,8 @@ cdef extern from *:
             return JOBCLOUD_INFEASIBLE;
         if (view->grouped && view->grouped[host] >= view->most)
             return JOBCLOUD_INFEASIBLE;
+        if (pays && view->payers_only)
+            return JOBCLOUD_INFEASIBLE;
         if (pays)
             need = view->first;
         score = pays ? JOBCLOUD_PAYS : 0;
@@ -380,7 +383,7 @@ cdef extern from *:
             if (need[d].amount) {
                 asked = jobcloud_share((uint32_t)at[SCALE], need[d].mantissa, need[d].shift);
                 left -= asked;
-                tilt += (asked >> 6) * ((tilted << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
+                tilt += (asked >> 6) * (tilted - JOBCLOUD_TILT);
             } else
                 score += tilted > 0 ? JOBCLOUD_UNASKED : 0;
             least = left < least ? left : least;
@@ -415,6 +418,11 @@ cdef extern from *:
             JOBCLOUD_EACH
                 bad[i] |= -(int32_t)(grouped[i] >= most);
         }
+        if (payers && view->payers_only) {
+            JOBCLOUD_EACH
+                bad[i] |= -(int32_t)(payers[i] == 0);
+            payers = NULL;
+        }
         JOBCLOUD_EACH
             usable |= ~bad[i];
         if (usable >= 0) {
@@ -440,7 +448,7 @@ cdef extern from *:
                     bad[i] |= amount[i] - needed;
                     out[i] += needed == 0 && tilted > 0 ? JOBCLOUD_UNASKED : 0;
                     least[i] = left < least[i] ? left : least[i];
-                    tilt[i] += (asked >> 6) * ((tilted << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
+                    tilt[i] += (asked >> 6) * (tilted - JOBCLOUD_TILT);
                 }
             else if (request.amount)
                 JOBCLOUD_EACH {
@@ -449,7 +457,7 @@ cdef extern from *:
                     const int32_t left = (share[i] >> 8) - asked, tilted = share[i] & 255;
                     bad[i] |= amount[i] - request.amount;
                     least[i] = left < least[i] ? left : least[i];
-                    tilt[i] += (asked >> 6) * ((tilted << 4) - (JOBCLOUD_TILT << JOBCLOUD_TILT_BITS));
+                    tilt[i] += (asked >> 6) * (tilted - JOBCLOUD_TILT);
                 }
             else
                 JOBCLOUD_EACH {
@@ -652,6 +660,7 @@ cdef extern from *:
         const uint8_t* status
         const uint8_t* allowed
         const int32_t* payers
+        int32_t payers_only
         const int64_t* fitness
         const int32_t* grouped
         int32_t most
@@ -1527,7 +1536,11 @@ cdef class Matcher:
         if self.up_to_date(cls, &view):
             slot = jobcloud_best(&self.tables[cls])
         else:
+            view.payers_only = view.payers != NULL
             slot = self.scan(&view)
+            if slot < 0 and view.payers_only:
+                view.payers_only = False
+                slot = self.scan(&view)
         if slot < 0:
             self.class_refused[cls] = self.loosened
         return slot
@@ -1566,6 +1579,7 @@ cdef class Matcher:
         view.status = &self.host_open[0]
         view.allowed = &self.allowed[mask, 0] if mask >= 0 else NULL
         view.payers = &self.paid[key, 0] if key >= 0 else NULL
+        view.payers_only = False
         view.grouped = &self.grouped[self.class_group[cls], 0] if self.class_most[cls] > 0 else NULL
         view.most = self.class_most[cls]
         view.fitness = NULL if self.plain_even else &self.weights[0]
