@@ -658,6 +658,37 @@ def test_a_lost_app_that_comes_back_in_another_version_replaces_what_runs_of_the
     assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
 
 
+def test_a_resident_that_was_being_ended_is_not_taken_up_where_the_state_of_its_job_is_lost() -> None:
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON, shard_count=2))
+    first, second = (one.task_id for one in desk.launched(desk.offer(make_offer("o1"))))
+    changed = replace(desk.scheduler.jobs["report"], parameter="new", update_strategy=UpdateStrategy.RECREATE)
+    desk.do(PutJob(desk.at, changed, replace=True))
+    desk.status(first, "TASK_KILLED")
+    del desk.stored.job_states["report"]
+    desk.restart()
+    desk.scheduler.validate()
+    desk.status(second, "TASK_KILLED")
+    desk.settle(60_000)
+    assert len(desk.launched(desk.offer(make_offer("o3", cpus=16_000)))) == 2
+
+
+@pytest.mark.parametrize("kind", JobKind)
+def test_a_job_that_moves_to_a_disabled_app_ends_and_waits_for_it(kind: JobKind) -> None:
+    desk, task_id = desk_with_task(kind=kind, cron=MINUTELY)
+    desk.do(PutApp(desk.at, make_app("bank")))
+    desk.do(SetAppEnabled(desk.at, "bank", enabled=False))
+    moved = replace(desk.scheduler.jobs["report"], app="bank")
+    assert of(Kill, desk.do(PutJob(desk.at, moved, replace=True))) == [Kill(task_id, "a1")]
+    desk.status(task_id, "TASK_KILLED")
+    desk.settle(120_000)
+    assert desk.launched(desk.offer(make_offer("o2"))) == []
+    assert desk.running() == []
+    desk.do(SetAppEnabled(desk.at, "bank", enabled=True))
+    desk.settle(60_000)
+    desk.offer(make_offer("o3"))
+    assert len(desk.running()) == 1
+
+
 def test_runs_of_which_one_is_lost_go_on_beside_each_other() -> None:
     desk, first = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=2)
     desk.do(Trigger(desk.at, "report"))

@@ -131,6 +131,8 @@ class Commands:
             self._book.states[job.name] = JobState(event.at, ending + 1, disabled=not event.enabled)
             self._book.dirty[Kind.JOB_STATE, job.name] = self._book.states[job.name]
             self._firings.ensure_daemon(job, event.at)
+        elif known.app != job.app and not self._book.enabled(job.name):
+            self._apply_enabled(job, event.at)  # it has moved to an app that is disabled
         elif not revisions.same_work(known, job):
             self._update(known, job, event.at)
         self._book.queue.reconsider(job.name)
