@@ -85,152 +85,86 @@ MUTATIONS: tuple[Mutation, ...] = (
         "                self._send(effect)\n        try:\n            self._save(batch)\n",
     ),
     Mutation(
-        "send before the write", "server/leader.py",
-        "        try:\n            self._save(batch)\n",
-        "        for effect in batch.effects:\n            if type(effect).__name__ == 'Accept':\n"
-        "                self._send(effect)\n        try:\n            self._save(batch)\n",
+        "a large batch is written in parts", "server/leader.py",
+        "            self._store.write(self.epoch, [_encoded(write) for write in writes])\n",
+        "            for start in range(0, max(1, len(writes)), 8):\n"
+        "                self._store.write(self.epoch, [_encoded(write) for write in writes[start : start + 8]])\n",
     ),
     Mutation(
-        "answer as done what was not written", "server/leader.py",
-        "            batch.answer(\n                Unavailable(",
-        "            batch.answer()\n            str(\n                Unavailable(",
-    ),
-    Mutation(
-        "a failed write is passed over", "server/leader.py",
-        "        except StoreError:\n            raise\n        except Exception as",
-        "        except StoreError:\n            return\n        except Exception as",
-    ),
-    Mutation(
-        "no proof of the epoch with a new session", "server/leader.py",
-        "self.connected = batch.prove_epoch = True", "self.connected = True",
+        "what reconciliation says of an unheard launch is not believed", "tasks.py",
+        "        if isinstance(next_step, End):\n            message",
+        '        told = task.state is TaskState.STORED and update.reason == "REASON_RECONCILIATION"\n'
+        "        if told and isinstance(next_step, End):\n            return\n"
+        "        if isinstance(next_step, End):\n            message",
     ),
     Mutation("no fencing", "adapters/memory.py", "if epoch != self._server.epoch:", "if epoch > self._server.epoch:"),
     Mutation(
-        "what is deleted stays", "adapters/memory.py",
-        "self._server.entries.pop((write.kind, write.key), None)", "pass",
+        "a limit is forgotten by the next leader", "tasks.py",
+        "            self._overdue.watch(task)\n            self._note_reach",
+        "            self._note_reach",
     ),
     Mutation(
-        "a claim is not released", "tasks.py",
-        "        self._book.cluster.release(task.id)\n", "",
+        "no end is believed that is told without its update", "status.py",
+        "    if found is End.FAILED and status.reason in _NO_REASON:",
+        "    if isinstance(found, End) and status.reason in _NO_REASON:",
+    ),
+    Mutation("forget the retry", "release.py", "if not never_ran and not failover and", "if not never_ran and"),
+    Mutation(
+        "blame the job for what reconciliation tells", "status.py",
+        "status.reason in _NO_REASON:", "not _NO_REASON:",
+    ),
+    Mutation(
+        "ended firings of a removed job are kept", "commands.py",
+        "        self._firings.prune_history(job.name)\n",
+        "",
     ),
     Mutation(
         "adopt nothing", "book.py",
         "        self.tasks = whole.tasks\n", "        self.tasks = {}\n",
     ),
     Mutation(
-        "a stray lives on", "inquiries.py",
-        "            self._book.out.append(Kill(task_id, agent_id))\n", "",
+        "the clock is part of fence tokens", "rounds.py",
+        "        data = sharding.payload(job, firing, task, self._book.fence())\n",
+        "        data = sharding.payload(job, firing, task, at * 1_000_000_000 + self._book.fence())\n",
+        (("rounds.py", "        data = sharding.keeper_payload(task, self._book.fence())\n",
+          "        data = sharding.keeper_payload(task, at * 1_000_000_000 + self._book.fence())\n"),),
     ),
     Mutation(
-        "a kill is not stored", "tasks.py",
-        "            self._book.put_task(changed(task, kill_ms=at))",
-        "            self._book.tasks[task.id] = changed(task, kill_ms=at)",
+        "a removed app stays disabled", "commands.py",
+        "        self._book.set_app_mark(event.name, disabled=False)\n",
+        "",
+    ),
+    Mutation(
+        "no proof of the epoch with a new session", "server/leader.py",
+        "self.connected = batch.prove_epoch = True", "self.connected = True",
+    ),
+    Mutation(
+        "the epoch is proven with a new framework id alone", "server/leader.py",
+        "                self.connected = batch.prove_epoch = True\n",
+        "                self.connected = True\n"
+        "                batch.prove_epoch = event.framework_id != self._framework_id\n",
+    ),
+    Mutation(
+        "a removed app stays stored", "commands.py",
+        "        self._book.dirty[Kind.APP, event.name] = None\n",
+        "",
+    ),
+    Mutation(
+        "a claim is not released", "tasks.py",
+        "        self._book.cluster.release(task.id)\n", "",
+    ),
+    Mutation(
+        "an app without keepers is kept in mind", "keepers.py",
+        "        if not keepers:\n            del self.of_app[task.app]\n",
+        "",
     ),
     Mutation(
         "the framework id is not stored", "scheduler.py",
         "            self._book.dirty[Kind.FRAMEWORK, \"id\"] = event.framework_id\n", "",
     ),
     Mutation(
-        "missed firings are passed over in silence", "timetable.py",
-        "            self._missed(job, schedule, due, considered, at)\n", "",
-    ),
-    Mutation("forget the retry", "release.py", "if not never_ran and not failover and", "if not never_ran and"),
-    Mutation("residents stay away", "release.py", "    if daemon:\n", "    if daemon and end is not End.FAILED:\n"),
-    Mutation(
-        "what is out of reach is replaced at once", "status.py",
-        '"TASK_UNREACHABLE":      (_UN,     _UN,     _UN,     _UN,     _UN,     _UN),',
-        '"TASK_UNREACHABLE":      (_LOST,   _LOST,   _LOST,   _LOST,   _LOST,   _LOST),',
-    ),
-    Mutation(
-        "what is being killed counts as killed", "status.py",
-        '"TASK_KILLING":          (_KI,     _KI,     _KI,     _KI,     _KI,     _KI),',
-        '"TASK_KILLING":          (_KILLED, _KILLED, _KILLED, _KILLED, _KILLED, _KILLED),',
-    ),
-    Mutation(
-        "blame the job for what reconciliation tells", "status.py",
-        "status.reason in _NO_REASON:", "not _NO_REASON:",
-    ),
-    Mutation(
-        "firings of a job overlap", "ready.py",
-        "        self.reconsider(firing.job)\n\n    def change",
-        "        self._startable.update({firing.id: None} if waiting else {})\n\n    def change",
-    ),
-    Mutation(
-        "shards do not wait for their listener", "ready.py",
-        "            return self._only(after - 1)\n", "            pass\n",
-    ),
-    Mutation(
-        "the listener after does not wait for the shards", "ready.py",
-        "for item, shard in self.waiting.items() if item != after]", "for item, shard in self.waiting.items()]",
-    ),
-    Mutation(
-        "kept executors are started beside those of the last leader", "keepers.py",
-        "            if task.keeper:\n", "            if not task.keeper and False:\n",
-    ),
-    Mutation("an ended firing stays in the way", "ready.py", "        ids.remove(firing.id)\n", ""),
-    Mutation(
-        "an executor's claim is kept", "offers.py",
-        "        self._release(agent_id, held[1])\n        self._size_up", "        self._size_up",
-    ),
-    Mutation("the executor's share is forgotten", "launch.py", "pool.cut(plan.resources), plan.spec", "(), plan.spec"),
-    Mutation("every attempt is the first", "sharding.py", '"attempt": task.attempt,', '"attempt": 1,'),
-    Mutation("fence tokens stand still", "sharding.py", '"fence": fence,', '"fence": 1,'),
-    Mutation(
-        # Either of the two alone does no harm: the other is there for it.
-        "numbers start again in the same epoch", "repair.py",
-        "for text in ids if (found", "for text in ids[:0] if (found",
-        (("server/leader.py", "        if self._led:\n", "        if False:\n"),),
-    ),
-    Mutation(
-        "disabled marks are forgotten", "server/records.py",
-        "if disabled},", "if not disabled},",
-    ),
-    Mutation(
-        "updates lose their uuid", "adapters/mesos_wire.py", 'uuid=status.get("uuid", ""),', 'uuid="",',
-    ),
-    Mutation(
-        "offers are not given back", "adapters/mesos.py",
-        'driver.declineOffer(ids(offer_ids), filters={"refuse_seconds": refuse_ms / 1000})', "pass",
-    ),
-    Mutation(
-        "events of an earlier session count", "server/leader.py",
-        "case Arrived(event, None | self.session):", "case Arrived(event, _):",
-    ),
-    Mutation(
-        "the first write of a record counts", "server/leader.py",
-        "for write in writes}.values())", "for write in reversed(list(writes))}.values())",
-    ),
-    Mutation(
-        "a void framework id is used again", "server/leader.py",
-        "                self.connected = False\n                self._framework_id = \"\"\n",
-        "                self.connected = False\n",
-    ),
-    Mutation(
-        # What a lost kill leaves running is ended with its executor, unless that is left out too.
-        "a kill is sent once", "inquiries.py",
-        "        self.kills[task.id] = at + self._book.policy.kill_again_ms\n", "",
-        (("overdue.py", "        if task.overdue_ms or task.kill_ms:\n            self._look_in(",
-          "        if task.overdue_ms:\n            self._look_in("),),
-    ),
-    Mutation(
-        "a launch in doubt is taken for lost", "rounds.py",
-        "if task is not None and event.certain:", "if task is not None:",
-    ),
-    Mutation(
-        "an executor is not stored", "rounds.py",
-        "            self._book.dirty[Kind.EXECUTOR, key] = executor\n", "",
-    ),
-    Mutation(
-        "a forgotten executor stays stored", "fleet.py",
-        "        self._book.dirty[Kind.EXECUTOR, key] = None\n", "",
-    ),
-    Mutation(
-        "a task that ended stays stored", "tasks.py",
-        "        self._book.dirty[Kind.TASK, task.id] = None\n", "",
-    ),
-    Mutation(
-        "old firings stay stored", "firings.py",
-        "self._book.dirty[Kind.FIRING, firing_id] = None\n", "pass\n",
+        "a removed job leaves its refusal", "commands.py",
+        "(self._timetable.due, self._book.faults, self._rounds.refusals)", "(self._timetable.due, self._book.faults)",
     ),
     Mutation(
         "a back-off outlives the clock that began it", "firings.py",
@@ -238,86 +172,57 @@ MUTATIONS: tuple[Mutation, ...] = (
         "                self._book.queue.add(firing)\n",
     ),
     Mutation(
-        "an enabled job is considered by the clock alone", "commands.py",
-        "considered = max(at, self._book.states[job.name].considered_ms)", "considered = at",
+        "firings of a job overlap", "ready.py",
+        "        self.reconsider(firing.job)\n\n    def change",
+        "        self._startable.update({firing.id: None} if waiting else {})\n\n    def change",
     ),
     Mutation(
-        "a removed job leaves its refusal", "commands.py",
-        "(self._timetable.due, self._book.faults, self._rounds.refusals)", "(self._timetable.due, self._book.faults)",
+        "a large batch is not read from its segment", "adapters/zookeeper.py",
+        "                for (kind, key), value in placed.items():\n"
+        "                    _put(stored, kind, key, value)\n",
+        "",
     ),
     Mutation(
-        "an updated job starts beside its old run", "commands.py",
-        "        self._tasks.cancel(job.name, at, \"the job or its app was updated\")\n", "",
-    ),
-    Mutation(
-        "what runs beyond its limit runs on", "tasks.py",
-        "if started != task.started_ms:\n                self._overdue", "if False:\n                self._overdue",
-    ),
-    Mutation(
-        "a limit counts from the clock's beginning", "overdue.py",
-        "self._look_in(task.id, limit + policy.overdue_ms + self._grace(task))", "self._look_in(task.id, 0)",
-    ),
-    Mutation(
-        "a roll-out ends all shards at once", "rollouts.py",
-        "        return len(down | {task.item}) <= job.max_unavailable\n", "        return True\n",
-    ),
-    Mutation(
-        "a roll-out is forgotten by the next session", "rollouts.py",
-        '        """A session with the master has begun."""\n        self._due = set(self.jobs)\n',
-        '        """A session with the master has begun."""\n        self.jobs.clear()\n',
-        (("rollouts.py", "            assert not forgotten, f", "            assert forgotten in (True, False), f"),),
-    ),
-    Mutation(
-        "shards of two totals run beside each other", "revisions.py",
-        "resharded = old.shard_count != new.shard_count and not new.independent_shards", "resharded = False",
-    ),
-    Mutation(
-        "shards that are independent no more go on", "revisions.py",
-        "    return old.independent_shards and not new.independent_shards\n", "    return False\n",
-    ),
-    Mutation(
-        "items that a job has no more go on", "rollouts.py",
-        "        if task.item >= job.shard_count:\n            return True\n",
-        "        if task.item >= job.shard_count:\n            return False\n",
-    ),
-    Mutation(
-        "the app is no part of a revision", "revisions.py",
-        "    made_from = [_given(job, _RUNNING_GOES_ON | _OF_ALL_SHARDS), _given(app, _BESIDE)]\n",
-        "    made_from = [_given(job, _RUNNING_GOES_ON | _OF_ALL_SHARDS)]\n",
-    ),
-    Mutation(
-        "a revision is not stored", "rounds.py",
-        "created_ms=at, revision=revision,", "created_ms=at,",
-    ),
-    Mutation(
-        "a lost agent's offers are used", "offers.py",
-        "        for offer_id in list(entry.offers):\n            self.drop_offer(offer_id)\n        entry.lost",
-        "        entry.lost",
-    ),
-    Mutation(
-        "a batch does not prove the epoch", "adapters/zookeeper.py",
-        "transaction.check(self._session.path(_EPOCH), epoch)", "transaction.check(self._session.path(_EPOCH), -1)",
+        "an executor's claim is kept", "offers.py",
+        "        self._release(agent_id, held[1])\n        self._size_up", "        self._size_up",
     ),
     Mutation(
         "a lost answer counts as done", "adapters/zookeeper.py",
         "if witness is not None and self._came_through(witness, deadline):", "if witness is not None:",
     ),
     Mutation(
-        "apps and jobs of a large batch are not marked", "adapters/zookeeper.py",
-        "str(number).encode())] if folded else operations)", "str(number).encode())][:0] if folded else operations)",
-        (("adapters/zookeeper.py", "        image.unfold = _Unfold(number, 0, placed)\n", "        return True\n"),),
+        # Either of the two alone does no harm: the other is there for it.
+        "numbers start again in the same epoch", "repair.py",
+        "for text in ids if (found", "for text in ids[:0] if (found",
+        (("server/leader.py", "        if self._led:\n", "        if False:\n"),),
     ),
     Mutation(
-        "parts in use are swept up", "adapters/zookeeper.py",
-        "for name in (*files.parts, *files.marks) if name not in used]", "for name in (*files.parts, *files.marks)]",
+        "an enabled job is considered by the clock alone", "commands.py",
+        "considered = max(at, self._book.states[job.name].considered_ms)", "considered = at",
     ),
     Mutation(
-        "cleaning loses what still counts", "adapters/zookeeper_journal.py",
-        "            moved.extend(kept)\n", "",
+        "a roll-out ends all shards at once", "rollouts.py",
+        "        return len(down | {task.item}) <= job.max_unavailable\n", "        return True\n",
     ),
     Mutation(
-        "deletions are not journaled", "adapters/zookeeper_journal.py",
-        "if value is not None or place in self.where\n", "if value is not None\n",
+        "the version of a mark is not followed", "adapters/zookeeper.py",
+        "            unfold.version += 1\n",
+        "",
+    ),
+    Mutation(
+        "a launch in doubt is taken for lost", "rounds.py",
+        "if task is not None and event.certain:", "if task is not None:",
+    ),
+    Mutation(
+        "half of a large batch stays where it is", "adapters/zookeeper.py",
+        "            image = image or self._read()[0]\n            self._unfold(epoch, image)\n",
+        "            image = image or self._read()[0]\n",
+    ),
+    Mutation("every attempt is the first", "sharding.py", '"attempt": task.attempt,', '"attempt": 1,'),
+    Mutation(
+        "an updated job is considered by the clock alone", "commands.py",
+        "considered_ms=max(event.at, self._book.states[job.name].considered_ms))",
+        "considered_ms=event.at)",
     ),
 )  # fmt: skip
 

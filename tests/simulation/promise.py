@@ -375,15 +375,17 @@ class Promise:
     def _considered(self, name: str, state: JobState, before: Entries, batch: dict[Any, Any]) -> None:
         """No due instant is passed over in silence."""
         old_value, job_value = before.get((Kind.JOB_STATE, name)), before.get((Kind.JOB, name))
-        if old_value is None or job_value is None or (Kind.JOB, name) in batch:
+        if old_value is None or job_value is None:
             return
         old, job = records.decode(Kind.JOB_STATE, name, old_value), records.decode(Kind.JOB, name, job_value)
         assert isinstance(old, JobState)
         assert isinstance(job, Job)
-        if job.kind is JobKind.DAEMON or state.disabled or old.disabled or state.considered_ms == old.considered_ms:
-            return
-        if state.considered_ms < old.considered_ms:
+        if state.considered_ms < old.considered_ms and state.skipped >= old.skipped:  # or it was registered anew
             self._world.violation(f"2: {name} is considered until {state.considered_ms}, was {old.considered_ms}")
+        if (Kind.JOB, name) in batch or job.kind is JobKind.DAEMON or state.disabled or old.disabled:
+            return
+        if state.considered_ms <= old.considered_ms:
+            return
         if any(kind is Kind.DISABLED_APP for kind, _ in batch) or (Kind.DISABLED_APP, job.app) in before:
             return
         due = job.schedule().between(old.considered_ms, state.considered_ms, 20)
