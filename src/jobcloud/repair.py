@@ -88,18 +88,12 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
 
 
 def _state(whole: Stored, job: str, at: int) -> JobState:
-    """Its newest firings are taken for those of the job as it is now, unless they cannot be."""
+    """Its newest firings are taken for those of the job as it is now, unless they were made when it was of another kind."""
     firings = [firing for firing in whole.firings.values() if firing.job == job]
     newest = max((firing.generation for firing in firings), default=1)
-    fit = all(_may_be_of(whole.jobs[job], firing) for firing in firings if firing.generation == newest)
+    resident = whole.jobs[job].kind is JobKind.DAEMON
+    fit = all((firing.cause is Cause.DAEMON) == resident for firing in firings if firing.generation == newest)
     return JobState(considered_ms=at, generation=newest if fit else newest + 1)
-
-
-def _may_be_of(job: Job, firing: Firing) -> bool:
-    """A resident has one firing, in which nothing ends unless it was asked to."""
-    if job.kind is not JobKind.DAEMON:
-        return firing.cause is not Cause.DAEMON
-    return firing.cause is Cause.DAEMON and not any(shard.state.ended for shard in firing.shards[: job.shard_count])
 
 
 def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Record | None]]:
