@@ -88,7 +88,7 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
 
 
 def _state(whole: Stored, job: str, at: int) -> JobState:
-    """Its newest firings are taken for those of the job as it is now, unless they were made when it was of another kind."""
+    """Its newest firings are taken for those of the job as it is, unless it was of another kind when they were made."""
     firings = [firing for firing in whole.firings.values() if firing.job == job]
     newest = max((firing.generation for firing in firings), default=1)
     resident = whole.jobs[job].kind is JobKind.DAEMON
