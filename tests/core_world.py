@@ -11,7 +11,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobcloud.launch import Artifacts
@@ -74,6 +74,11 @@ POLICY = Policy(ARTIFACTS)
 NEVER = "0 0 0 1 1 ? 2099"
 END_STATES = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_LOST", "TASK_ERROR", "TASK_DROPPED", "TASK_GONE",
               "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"}  # fmt: skip
+
+
+def served_by(policy: Policy, epoch: int) -> Policy:
+    """The policy of the leader of an epoch: each serves what agents fetch from an address of its own."""
+    return replace(policy, artifacts=replace(policy.artifacts, base_url=f"http://leader-{epoch}"))
 
 
 def make_app(name: str = "shop", version: int = 1, **fields: Any) -> App:
@@ -156,7 +161,8 @@ class Desk:
             self.do(Subscribed(self.at, "framework-1", "master"))
 
     def _new(self) -> Scheduler:
-        return Scheduler(self.policy, copy_of(self.stored), self.epoch, self.at, CountingMatcher)  # type: ignore[arg-type]
+        policy = served_by(self.policy, self.epoch)
+        return Scheduler(policy, copy_of(self.stored), self.epoch, self.at, CountingMatcher)  # type: ignore[arg-type]
 
     def do(self, event: Event) -> list[Effect]:
         effects = self.scheduler.handle(event)

@@ -57,7 +57,7 @@ def test_what_could_not_be_fetched_is_named() -> None:
         said = "Failed to launch container: Failed to fetch all URIs"
         desk.status(task, "TASK_FAILED", reason="REASON_CONTAINER_LAUNCH_FAILED", message=said)
     (shard,) = desk.firings()[0].shards
-    assert f"http://artifacts/{1:064x}/package.zip" in shard.message
+    assert f"http://leader-1/{1:064x}/package.zip" in shard.message
 
 
 def test_the_first_task_that_runs_lets_all_others_start() -> None:

@@ -12,7 +12,19 @@ import pytest
 from core_world import ARTIFACTS, make_app, make_job, make_offer
 from jobcloud import sharding
 from jobcloud.launch import plan_executor, task_shares
-from jobcloud.model import App, Cause, Execution, Executor, JobKind, JobState, Package, Resources, Task, changed
+from jobcloud.model import (
+    App,
+    Cause,
+    Execution,
+    Executor,
+    JobKind,
+    JobState,
+    Package,
+    Resources,
+    Task,
+    changed,
+    content_of,
+)
 from jobcloud.offers import Pool, Short, amounts
 
 
@@ -43,10 +55,18 @@ def test_whatever_the_executor_is_made_of_changes_its_id(change: dict[str, Any])
     assert plan_executor(replace(make_app(), **change), ARTIFACTS).id != plan_executor(make_app(), ARTIFACTS).id
 
 
-@pytest.mark.parametrize("field", ["base_url", "executor_sha256", "executor_file", "command"])
+@pytest.mark.parametrize("field", ["executor_sha256", "executor_file", "command"])
 def test_another_executor_program_is_another_executor(field: str) -> None:
     other = replace(ARTIFACTS, **{field: "x" * 64})
     assert plan_executor(make_app(), other).id != plan_executor(make_app(), ARTIFACTS).id
+
+
+def test_the_same_content_from_another_place_has_an_id_of_its_own_and_the_same_content() -> None:
+    plan = plan_executor(make_app(), ARTIFACTS)
+    there = plan_executor(make_app(), replace(ARTIFACTS, base_url="https://standby.test:8898"))
+    assert (there.id, there.executor_id != plan.executor_id) == (plan.id, True)
+    assert content_of(there.executor_id) == content_of(plan.executor_id) == content_of(plan.id) == plan.id
+    assert there.spec == plan.spec.replace("http://artifacts/", "https://standby.test:8898/")
 
 
 def test_a_package_that_moved_is_the_package_that_it_was() -> None:
@@ -77,7 +97,7 @@ def test_the_first_task_on_an_agent_pays_for_the_executor_and_the_next_joins_it(
     pool = Pool([make_offer("o1", cpus=3, mem=384)])
     shares, executor = task_shares(pool, make_task(), None, plan, 7)
     assert (amounts(shares), amounts(executor.shares)) == (Resources(1000, 128_000), plan.resources)
-    assert executor == Executor(plan.id, "a1", "shop", executor.shares, plan.spec, 7)
+    assert executor == Executor(plan.executor_id, "a1", "shop", executor.shares, plan.spec, 7)
     again, same = task_shares(pool, make_task(), executor, plan, 8)
     assert same is executor
     assert amounts(again) == Resources(1000, 128_000)

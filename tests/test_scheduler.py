@@ -509,6 +509,50 @@ def test_an_executor_is_forgotten_once_it_is_gone_and_empty() -> None:
     desk.do(ExecutorLost(desk.at, "a1", executor.id))
 
 
+def test_a_leader_at_another_address_joins_the_executors_that_run() -> None:
+    """Mesos refuses a task whose ExecutorInfo differs from that of the live executor of its id."""
+    desk, _ = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=9)
+    (executor,) = desk.scheduler.executors.values()
+    assert "http://leader-1/" in executor.spec
+    for _ in range(2):
+        desk.restart()
+        desk.do(Trigger(desk.at, "report"))
+        (joined,) = desk.launched(desk.offer(make_offer(f"o{desk.epoch}")))
+        assert joined.executor == executor
+    desk.do(Trigger(desk.at, "report"))
+    (elsewhere,) = desk.launched(desk.offer(make_offer("o9", "a2")))
+    assert elsewhere.executor.id != executor.id
+    assert "http://leader-3/" in elsewhere.executor.spec
+    assert "http://leader-1/" not in elsewhere.executor.spec
+
+
+def test_an_executor_that_is_gone_is_followed_by_one_from_the_leader_of_then() -> None:
+    """The old leader may be gone; and while some of its tasks are not known to have ended, its record stays."""
+    desk, first = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=9)
+    (executor,) = desk.scheduler.executors.values()
+    desk.restart()
+    desk.do(ExecutorLost(desk.at, "a1", executor.id))
+    desk.do(Trigger(desk.at, "report"))
+    (other,) = desk.launched(desk.offer(make_offer("o2")))
+    assert other.executor.id != executor.id
+    assert "http://leader-2/" in other.executor.spec
+    desk.status(first, "TASK_FAILED", reason="REASON_EXECUTOR_TERMINATED")
+    assert list(desk.stored.executors.values()) == [other.executor]
+    desk.do(Trigger(desk.at, "report"))
+    (joined,) = desk.launched(desk.offer(make_offer("o3", cpus=1, mem=128)))
+    assert joined.executor == other.executor, "what is paid for is not paid for again"
+
+
+def test_an_executor_whose_record_is_lost_is_not_joined_where_its_description_cannot_be_known() -> None:
+    desk, _ = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=9)
+    (executor,) = desk.scheduler.executors.values()
+    desk.stored.executors.clear()
+    desk.restart()
+    desk.do(Trigger(desk.at, "report"))
+    (beside,) = desk.launched(desk.offer(make_offer("o2")))
+    assert beside.executor.id != executor.id
+
+
 def test_a_shard_that_lost_its_worker_twice_has_a_process_of_its_own() -> None:
     desk, task_id = desk_with_task(failover=True, failover_attempts=0)
     for isolation in ("shared", "process"):

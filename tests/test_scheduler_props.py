@@ -19,7 +19,19 @@ from typing import Any
 
 import pytest
 
-from core_world import ARTIFACTS, START, CountingMatcher, Mesos, apply, copy_of, make_app, make_job, of, send_all
+from core_world import (
+    ARTIFACTS,
+    START,
+    CountingMatcher,
+    Mesos,
+    apply,
+    copy_of,
+    make_app,
+    make_job,
+    of,
+    send_all,
+    served_by,
+)
 from jobcloud.errors import Refused
 from jobcloud.messages import (
     RANK,
@@ -107,7 +119,8 @@ class World:
         if self.damage and self.faults and self.records:
             self.lose_a_record()
         started = copy_of(self.stored)
-        self.scheduler = Scheduler(POLICY, copy_of(self.stored), self.epoch, self.at, CountingMatcher)  # type: ignore[arg-type]
+        policy = served_by(POLICY, self.epoch)
+        self.scheduler = Scheduler(policy, copy_of(self.stored), self.epoch, self.at, CountingMatcher)  # type: ignore[arg-type]
         self.records.append((started, self.epoch, self.at, []))
         self.log.append(f"--- leader {self.epoch} at {self.at}")
         self.scheduler.validate()
@@ -441,7 +454,7 @@ class World:
     def check_replay(self) -> None:
         """The recorded events give the same effects."""
         for stored, epoch, at, events in self.records:
-            again = Scheduler(POLICY, stored, epoch, at)
+            again = Scheduler(served_by(POLICY, epoch), stored, epoch, at)
             for event, effects in events:
                 try:
                     assert again.handle(event) == effects, f"{event} has other effects"

@@ -151,8 +151,6 @@ WANTED = {
 def test_executors_are_kept_on_each_agent_adopted_by_the_next_scheduler_and_given_up(
     product: Product, master: str, tmp_path: Path
 ) -> None:
-    # Where the next one served the executor at another address, it would start others.
-    product.environ["JOBCLOUD_ARTIFACTS_PORT"] = str(free_port())
     process = serve(product, master)
     add_demo(product, tmp_path / "output")
     framework_id = product.json("cluster")["frameworkId"]
@@ -167,6 +165,8 @@ def test_executors_are_kept_on_each_agent_adopted_by_the_next_scheduler_and_give
     kept = until(lambda: len(found := keepers()) == 3 and found, "one on each agent")
     process.kill()
     process.wait()
+    # The next one serves what agents fetch at another address: that makes no other executors of those that run.
+    product.environ["JOBCLOUD_ARTIFACTS_PORT"] = str(free_port())
     serve(product, master)
     before = len(product.runs("sales"))
     until(lambda: len(product.runs("sales")) > before, "a firing after the kill")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from jobcloud import release
 from jobcloud.book import Book
 from jobcloud.explain import Reason
-from jobcloud.model import Task
+from jobcloud.model import Task, content_of
 from jobcloud.repair import executor_key
 from jobcloud.status import End
 
@@ -71,14 +71,14 @@ class Breakers:
         return self._of(app) is not None
 
     def launched(self, task: Task, at: int) -> None:
-        if (found := self.open.get(task.executor_id)) is not None:
+        if self.open and (found := self.open.get(content_of(task.executor_id))) is not None:
             found.trial, found.until_ms, found.ripe = task.id, at + _MOST_MS, False
 
     def ran(self, task: Task, at: int) -> None:
         """A task is running: its executor has come up."""
-        self._ran_ms[task.executor_id] = at
+        self._ran_ms[content_of(task.executor_id)] = at
         self.proven.add(executor_key(task.agent_id, task.executor_id))
-        if self.open and self.open.pop(task.executor_id, None) is not None:
+        if self.open and self.open.pop(content_of(task.executor_id), None) is not None:
             self._book.work()
 
     def ended(self, task: Task, end: End, reason: str, cause: str, message: str, at: int) -> None:
@@ -91,16 +91,16 @@ class Breakers:
 
     def lost_sight_of(self, task: Task, at: int) -> None:
         """The task tells nothing any more of whether executors come up: it is over, or out of reach."""
-        found = self.open.get(task.executor_id)
+        found = self.open.get(content_of(task.executor_id)) if self.open else None
         if found is not None and found.trial == task.id:
             found.trial, found.until_ms = "", at
 
     def _failed(self, task: Task, why: str, at: int) -> None:
-        found = self.open.get(task.executor_id)
+        found = self.open.get(content_of(task.executor_id))
         if found is None:
-            if 0 <= at - self._ran_ms.get(task.executor_id, at - _GOOD_MS) < _GOOD_MS:
+            if 0 <= at - self._ran_ms.get(content_of(task.executor_id), at - _GOOD_MS) < _GOOD_MS:
                 return
-            self.open[task.executor_id] = _Breaker(task.app, 1, at + _FIRST_MS, why)
+            self.open[content_of(task.executor_id)] = _Breaker(task.app, 1, at + _FIRST_MS, why)
         elif found.trial == task.id:
             found.failures, found.trial, found.ripe, found.why = found.failures + 1, "", False, why
             found.until_ms = at + release.backoff_ms(found.failures, _FIRST_MS, _MOST_MS)

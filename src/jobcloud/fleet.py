@@ -6,8 +6,9 @@ from collections import Counter
 
 from jobcloud import repair
 from jobcloud.book import Book
+from jobcloud.launch import ExecutorPlan
 from jobcloud.messages import Kind, ShutdownExecutor
-from jobcloud.model import DIMENSIONS, MAX_IDLE_TIMEOUT_MS, Executor, Share, changed
+from jobcloud.model import DIMENSIONS, MAX_IDLE_TIMEOUT_MS, Executor, Share, changed, content_of
 from jobcloud.offers import amounts
 from jobcloud.repair import executor_key
 
@@ -20,10 +21,27 @@ class Fleet:
         self.gone: set[str] = set()
         #: key of each executor without tasks → since when; it leaves by itself after its idle time
         self.idle: dict[str, int] = {}
+        #: how the ids of executors end that were there before this leader: each leader's address has an end of its own
+        self._others: tuple[str, ...] = ()
 
     def restore(self, at: int) -> None:
         for key, executor in self._book.executors.items():
             self._restore(key, executor, at)
+        ends = {executor.id.removeprefix(content_of(executor.id)) for executor in self._book.executors.values()}
+        self._others = tuple(sorted(ends))
+
+    def id_on(self, agent_id: str, plan: ExecutorPlan) -> str:
+        """The executor that a task joins on an agent: one of this content that lives there, whichever leader has
+        started it; else a new one, fetched from here."""
+        for other in self._others:
+            key = executor_key(agent_id, plan.id + other)
+            known = self._book.executors.get(key)
+            if known is not None and known.spec != repair.NO_SPEC and key not in self.gone:
+                return known.id
+        return plan.executor_id
+
+    def lives_on(self, agent_id: str, plan: ExecutorPlan) -> bool:
+        return executor_key(agent_id, self.id_on(agent_id, plan)) in self._book.executors
 
     def use(self, key: str) -> None:
         """One more task runs in an executor."""
@@ -48,7 +66,7 @@ class Fleet:
 
     def _longest_idle_ms(self, executor: Executor) -> int:
         app = self._book.apps.get(executor.app)
-        current = app is not None and self._book.plan_of(app.name).id == executor.id
+        current = app is not None and self._book.plan_of(app.name).id == content_of(executor.id)
         return (
             app.idle_timeout_ms if app is not None and current else MAX_IDLE_TIMEOUT_MS
         ) + self._book.policy.sweep_ms
@@ -78,7 +96,7 @@ class Fleet:
         """It may live still, with or without tasks; one without a record of its own is described from its app."""
         if executor.spec == repair.NO_SPEC:
             plan = self._book.plan_of(executor.app) if executor.app in self._book.apps else None
-            if plan is not None and plan.id == executor.id:
+            if plan is not None and plan.executor_id == executor.id:
                 shares = tuple(Share(name, n) for name, n in zip(DIMENSIONS, plan.resources, strict=True) if n)
                 executor = changed(executor, spec=plan.spec, shares=shares)
                 self._book.executors[key] = self._book.dirty[Kind.EXECUTOR, key] = executor

@@ -16,7 +16,8 @@ from jobcloud.book import Book
 from jobcloud.breakers import Breakers
 from jobcloud.explain import Reason
 from jobcloud.fleet import Fleet
-from jobcloud.model import EVERY_AGENT, KEEPER, App, Execution, Task, TaskName, TaskState, keeper_job
+from jobcloud.launch import ExecutorPlan
+from jobcloud.model import EVERY_AGENT, KEEPER, App, Execution, Task, TaskName, TaskState, content_of, keeper_job
 from jobcloud.offers import AgentEntry, Placement, Request
 from jobcloud.repair import executor_key
 from jobcloud.sharding import contexts_of
@@ -122,11 +123,11 @@ class Keepers:
 
     def _place(self, app: App, missing: int) -> Iterator[Place]:
         plan, request = self._book.plan_of(app.name), self._request(app)
-        kept = [task for task in self.of_app.get(app.name, {}).values() if task.executor_id == plan.id]
+        kept = [task for task in self.of_app.get(app.name, {}).values() if content_of(task.executor_id) == plan.id]
         used = {task.item for task in self.of_app.get(app.name, {}).values()}
         numbers = (number for number in count() if number not in used)
         taken = {task.agent_id for task in kept}
-        for entry in sorted(self._offering(taken), key=lambda entry: self._rank(entry, plan.id)):
+        for entry in sorted(self._offering(taken), key=lambda entry: self._rank(entry, plan)):
             if missing <= 0 and self.wanted(app) != EVERY_AGENT:
                 return
             placement = self._book.cluster.claim_if_free(entry, request)
@@ -143,20 +144,19 @@ class Keepers:
         without = taken | self._book.cluster.closed
         return [entry for entry in agents if entry.offers and not entry.lost and entry.id not in without]
 
-    def _rank(self, entry: AgentEntry, executor_id: str) -> tuple[bool, int, str]:
+    def _rank(self, entry: AgentEntry, plan: ExecutorPlan) -> tuple[bool, int, str]:
         """Where the executor lives already it costs nothing; else where the most is free."""
-        lives = executor_key(entry.id, executor_id) in self._book.executors
-        return not lives, -entry.offered.cpus, entry.id
+        return not self._fleet.lives_on(entry.id, plan), -entry.offered.cpus, entry.id
 
     # ------------------------------------------------------------------------------------------------- their life
 
     def task(self, place: Place, hostname: str, at: int) -> Task:
         app, agent_id = place.app, place.placement.agent_id
-        name = keeper_job(app.name)
+        name, executor_id = keeper_job(app.name), self._fleet.id_on(agent_id, self._book.plan_of(app.name))
         return Task(
             id=str(TaskName(name, place.number, Execution.READY, agent_id, self._book.unique())),
             firing_id="", job=name, item=place.number, attempt=1, execution=Execution.READY, agent_id=agent_id,
-            hostname=hostname, app=app.name, executor_id=self._book.plan_of(app.name).id, resources=KEEPER,
+            hostname=hostname, app=app.name, executor_id=executor_id, resources=KEEPER,
             created_ms=at, contexts=tuple(sorted(self._contexts.get(app.name, ()))),
         )  # fmt: skip
 
@@ -233,7 +233,7 @@ class Keepers:
         return [
             task
             for task in self.of_app.get(app, {}).values()
-            if task.executor_id == plan_id
+            if content_of(task.executor_id) == plan_id
             and task.agent_id not in closed
             and contexts.issubset(task.contexts)
             and not task.kill_ms

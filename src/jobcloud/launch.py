@@ -32,9 +32,14 @@ class Artifacts:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorPlan:
-    """The executor of one version of an app: the same on every agent."""
+    """The executor of one version of an app: the same on every agent.
+
+    `id` says what it is made from, and where this leader serves that is in `executor_id` besides: `content_of` one is
+    the other. A task joins what lives, whoever has started it, as long as the content is the same.
+    """
 
     id: str
+    executor_id: str
     app: str
     resources: Resources
     spec: str
@@ -44,8 +49,9 @@ class ExecutorPlan:
 
 
 def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
-    """Describe the app's executor. Its id carries a hash of all it is made from, so that an update of the app never
-    meets a live executor that Mesos would find incompatible."""
+    """Describe the app's executor. The id that Mesos gets to know carries hashes of all that the description holds, so
+    that neither an update of the app nor another leader ever meets a live executor that Mesos would find incompatible.
+    """
     data = {
         "schema": EXECUTOR_DATA_SCHEMA,
         "appName": app.name,
@@ -63,8 +69,8 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
             _uri(artifacts.url(app.package.sha256, app.package.file), app.package.file, cache=app.cache),
         ],
     }
-    made_from = _canonical([data, command, app.resources])
-    version = hashlib.sha256(made_from.encode()).hexdigest()[:12]
+    program = [artifacts.executor_sha256, artifacts.executor_file, artifacts.command]
+    version = _hash(_canonical([data, program, app.cache, app.resources]), 12)
     data["appVersion"] = version
     spec = {
         "name": f"jobcloud {app.name}",
@@ -72,7 +78,9 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
         "command": command,
         "data": base64.b64encode(_canonical(data).encode()).decode(),
     }
-    return ExecutorPlan(f"{app.name}{DELIMITER}{version}", app.name, app.resources, _canonical(spec))
+    content = f"{app.name}{DELIMITER}{version}"
+    executor_id = f"{content}{DELIMITER}{_hash(artifacts.base_url, 8)}"
+    return ExecutorPlan(content, executor_id, app.name, app.resources, _canonical(spec))
 
 
 def task_shares(
@@ -85,12 +93,16 @@ def task_shares(
     if executor is not None:
         return pool.cut(task.resources), executor
     pool.check(plan.resources.plus(task.resources))
-    executor = Executor(plan.id, task.agent_id, plan.app, pool.cut(plan.resources), plan.spec, at)
+    executor = Executor(plan.executor_id, task.agent_id, plan.app, pool.cut(plan.resources), plan.spec, at)
     return pool.cut(task.resources), executor
 
 
 def _uri(url: str, file: str, *, cache: bool = True) -> dict[str, object]:
     return {"value": url, "output_file": file, "extract": False, "executable": False, "cache": cache}
+
+
+def _hash(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def _canonical(value: object) -> str:

@@ -598,6 +598,11 @@ class Executor(msgspec.Struct, frozen=True, gc=False):
     launched_ms: int = 0
 
 
+def content_of(executor_id: str) -> str:
+    """What an executor is made from, as its id says it: the same wherever it was fetched from (see launch.py)."""
+    return DELIMITER.join(executor_id.split(DELIMITER)[:2])
+
+
 class Window(msgspec.Struct, frozen=True, gc=False):
     """When an agent will be away for maintenance; `end_ms` 0: until further notice."""
 

@@ -7,6 +7,7 @@ offered it again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobcloud.match import MAX_AMOUNT, UNTRIED, AnyMatcher, Refusal
-from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
+from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share, content_of
 
 
 class Request(NamedTuple):
     """What a task asks for: its own resources and, once an agent, those of the executor it shares.
 
-    `avoid` names an agent that it must not be placed on, or none.
+    `executor_id` is that of its content. `avoid` names an agent that it must not be placed on, or none.
     """
 
     resources: Resources
@@ -77,7 +78,9 @@ class Cluster:
         #: task id → (agent, release id)
         self._claims: dict[str, tuple[str, int]] = {}
         #: (agent id, executor id) → what it holds and its release id
-        self._holds: dict[tuple[str, str], tuple[Resources, int]] = {}
+        self._holds: dict[tuple[str, str], tuple[Request, int]] = {}
+        #: (agent, content) → how many executors of it are held there
+        self._living: Counter[tuple[str, str]] = Counter()
 
     # ------------------------------------------------------------------------------------------------- offers
 
@@ -225,7 +228,7 @@ class Cluster:
         """A placement on that very agent, as `place` gives, or None where it has no room."""
         self._refresh()
         need = request.resources
-        if (entry.id, request.executor_id) not in self._holds:
+        if not self._living[entry.id, request.executor_id]:
             need = need.plus(request.executor)
         if any(free < wanted for free, wanted in zip(self.matcher.free(entry.slot).tolist(), need, strict=True)):
             return None
@@ -241,12 +244,16 @@ class Cluster:
         return True
 
     def hold(self, agent_id: str, executor_id: str, executor: Resources) -> None:
-        """Count an executor's resources for as long as it lives, whether or not it has tasks. Idempotent."""
+        """Count an executor's resources for as long as it lives, whether or not it has tasks. Idempotent.
+
+        Two of the same content on an agent, where one is about to be forgotten, count once.
+        """
         if (agent_id, executor_id) in self._holds:
             return
         entry = self._ensure(agent_id)
-        request = Request(NOTHING, executor_id, executor)
-        self._holds[agent_id, executor_id] = executor, self.matcher.assign(self._class_of(request), entry.slot)
+        request = Request(NOTHING, content_of(executor_id), executor)
+        self._holds[agent_id, executor_id] = request, self.matcher.assign(self._class_of(request), entry.slot)
+        self._living[agent_id, request.executor_id] += 1
         self._stale[entry.slot] = entry
 
     def unhold(self, agent_id: str, executor_id: str) -> bool:
@@ -254,7 +261,11 @@ class Cluster:
         held = self._holds.pop((agent_id, executor_id), None)
         if held is None:
             return False
-        self._release(agent_id, held[1])
+        request, claim = held
+        self._living[agent_id, request.executor_id] -= 1
+        if not self._living[agent_id, request.executor_id]:
+            del self._living[agent_id, request.executor_id]
+        self._release(agent_id, claim)
         self._size_up(self.agents[agent_id])
         return True
 
@@ -268,7 +279,7 @@ class Cluster:
         keep = set(wanted)
         self._drop_classes([request for request in self._classes if request not in keep])
         used = {(request.executor_id, request.executor) for request in keep}
-        used |= {(executor_id, executor) for (_, executor_id), (executor, _) in self._holds.items()}
+        used |= {(request.executor_id, request.executor) for request, _ in self._holds.values()}
         self._executor_keys = {pair: key for pair, key in self._executor_keys.items() if pair in used}
 
     def claimed(self, entry: AgentEntry) -> Resources:

@@ -272,13 +272,13 @@ class Rounds:
         Returns the launch and the shard as it goes on; no launch where the offers turn out to be short.
         """
         job, shard = self._book.jobs[firing.job], firing.shards[item]
-        plan = self._book.plan_of(job.app)
+        executor_id = self._fleet.id_on(placement.agent_id, self._book.plan_of(job.app))
         resident = firing.cause is Cause.DAEMON
         revision = revisions.of_shards(job, self._book.apps[job.app])[item] if resident else ""
         task = Task(
             id=str(TaskName(job.name, item, shard.execution, placement.agent_id, self._book.unique())),
             firing_id=firing.id, job=job.name, item=item, attempt=shard.attempt + 1, execution=shard.execution,
-            agent_id=placement.agent_id, hostname=hostname, app=job.app, executor_id=plan.id,
+            agent_id=placement.agent_id, hostname=hostname, app=job.app, executor_id=executor_id,
             resources=job.resources, created_ms=at, revision=revision,
         )  # fmt: skip
         data = sharding.payload(job, firing, task, self._book.fence())
@@ -290,7 +290,7 @@ class Rounds:
             return None, changed(shard, failures=failures, not_before_ms=at + wait, message=str(short))
         return launched, changed(
             shard, state=ShardState.ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
-            hostname=hostname, executor_id=plan.id, not_before_ms=0, avoid_ms=0, message="", outcome=NO_OUTCOME,
+            hostname=hostname, executor_id=executor_id, not_before_ms=0, avoid_ms=0, message="", outcome=NO_OUTCOME,
         )  # fmt: skip
 
     def _launch_keeper(self, place: Place, pool: Pool, hostname: str, at: int) -> Launch | None:
@@ -313,7 +313,7 @@ class Rounds:
         if key not in self._book.executors:
             self._book.executors[key] = executor
             self._book.dirty[Kind.EXECUTOR, key] = executor
-            self._book.cluster.hold(task.agent_id, plan.id, plan.resources)
+            self._book.cluster.hold(task.agent_id, executor.id, plan.resources)
         self._book.cluster.settle(task.id, placement)
         self._fleet.use(key)
         self._fleet.gone.discard(key)  # Mesos starts it again with this task

@@ -24,6 +24,7 @@ from jobcloud.model import (
     TaskName,
     TaskState,
     changed,
+    content_of,
 )
 from jobcloud.offers import Request, amounts
 from jobcloud.overdue import Overdue
@@ -69,7 +70,9 @@ class Tasks:
         for task in self._book.tasks.values():
             key = executor_key(task.agent_id, task.executor_id)
             executor_need = amounts(self._book.executors[key].shares)
-            self._book.cluster.claim(task.id, task.agent_id, Request(task.resources, task.executor_id, executor_need))
+            self._book.cluster.claim(
+                task.id, task.agent_id, Request(task.resources, content_of(task.executor_id), executor_need)
+            )
             self._fleet.use(key)
             if task.kill_ms or task.overdue_ms:
                 self._inquiries.kills[task.id] = at

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jobcloud.adapters.memory import MemoryStore
@@ -497,7 +498,8 @@ class Process:
 
     def _restore(self, restored: Restored, epoch: int, at: int) -> SimCore:
         matcher: Any = WatchedMatcher
-        core = SimCore(POLICY, restored, epoch, at, matcher)
+        policy = replace(POLICY, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"))
+        core = SimCore(policy, restored, epoch, at, matcher)
         core.process = self
         killed, kill = self.world.operators.killed, core._tasks.kill
         killed.update(task.id for task in core.tasks.values() if task.kill_ms)
