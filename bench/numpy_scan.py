@@ -64,10 +64,14 @@ class NumpyScan:
     def _sizes(self) -> NDArray[np.int64]:
         """Of each host the mean of its capacities in parts of 2**11 of the median ones, to 6 bits."""
         known = (np.sort(row[row > 0]) for row in self.capacity)
-        medians = np.array([row[len(row) // 2] if len(row) else 1 for row in known])
+        medians = _highest_bits(np.array([row[len(row) // 2] if len(row) else 1 for row in known]))
         beside = np.minimum(self.capacity * 2**11 // medians[:, None], 2**17 - 1)
-        mean = np.maximum(beside.sum(axis=0) // np.maximum(self.known.sum(axis=0), 1), 2**5)
-        return mean >> (_bits(mean) - 6) << (_bits(mean) - 6)
+        return _highest_bits(np.maximum(beside.sum(axis=0) // np.maximum(self.known.sum(axis=0), 1), 2**5))
+
+
+def _highest_bits(amounts: NDArray[np.int64]) -> NDArray[np.int64]:
+    low = np.maximum(_bits(amounts) - 6, 0)
+    return amounts >> low << low
 
 
 def _bits(amounts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -62,6 +62,10 @@ def share(amount: int, capacity: int) -> int:
     return ((amount >> e) * (2 ** (b + 15) // capacity)) >> (b - 5 - e)
 
 
+def six_bits(number: int) -> int:
+    return int(f"{number:b}"[:6].ljust(len(f"{number:b}"), "0"), 2)
+
+
 def parts(capacity: list[int], free: list[int], need: list[int], every: list[list[int]]) -> dict[str, int]:
     """The table under "Fitness" in docs/matcher.md, line by line, with nothing of the plain matcher.
 
@@ -75,9 +79,8 @@ def parts(capacity: list[int], free: list[int], need: list[int], every: list[lis
     most = max(had.values(), default=0)
     against = {d: (had[d] * (2**27 // most)) >> 20 if most else 0 for d in n}
     spent = min(had.values()) - min(left.values()) if n else 0
-    medians = {d: statistics.median_high(other[d] for other in every if other[d] > 0) for d in n}
-    mean = max(sum(min(2**17 - 1, 2**11 * capacity[d] // medians[d]) for d in n) // max(len(n), 1), 2**5)
-    size = int(f"{mean:b}"[:6].ljust(len(f"{mean:b}"), "0"), 2)
+    medians = {d: six_bits(statistics.median_high(other[d] for other in every if other[d] > 0)) for d in n}
+    size = six_bits(max(sum(min(2**17 - 1, 2**11 * capacity[d] // medians[d]) for d in n) // max(len(n), 1), 2**5))
     opening = 2**13 if free == capacity else 0
     large = 2**12 * max(0, math.floor(math.log2(size / 2**11)))
     askew = 2**14 if sum((asked[d] >> 6) * (16 * against[d] - 7 * 128) for d in n) < 0 else 0

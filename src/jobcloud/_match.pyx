@@ -783,12 +783,14 @@ cdef class Matcher:
     cdef int32_t[::1] host_count     # live claims
     cdef int32_t[::1] host_exclusive  # exclusive ones among them
     cdef int32_t[::1] host_size      # beside ``median``
-    # By dimension, of the hosts that have it: the median capacity, how many there are, and how many have less than
-    # that and at most that. As long as it is the median by these counts, a host that changes is the only one that does.
+    # By dimension, of the hosts that have it: the median capacity, rounded down, and where the next such number begins;
+    # how many hosts there are, and how many are below each. As long as the median is between the two by these counts, a
+    # host that changes is the only one whose size does.
     cdef int64_t[::1] median
+    cdef int64_t[::1] next_median
     cdef int64_t[::1] hosts_with
     cdef int64_t[::1] below_median
-    cdef int64_t[::1] upto_median
+    cdef int64_t[::1] below_next
     cdef uint64_t layout             # counts what may change which values of attributes there are to choose from
 
     cdef Attribute attributes[64]
@@ -915,7 +917,8 @@ cdef class Matcher:
         self.median = np.zeros(self.dimensions, dtype=np.int64)
         self.hosts_with = np.zeros(self.dimensions, dtype=np.int64)
         self.below_median = np.zeros(self.dimensions, dtype=np.int64)
-        self.upto_median = np.zeros(self.dimensions, dtype=np.int64)
+        self.next_median = np.zeros(self.dimensions, dtype=np.int64)
+        self.below_next = np.zeros(self.dimensions, dtype=np.int64)
         self.value_of = np.full((1, FIRST_HOSTS), NONE, dtype=np.int32)
         self.request = np.zeros((8, self.dimensions), dtype=np.int64)
         self.first = np.zeros((8, self.dimensions), dtype=np.int64)
@@ -1005,7 +1008,7 @@ cdef class Matcher:
         cdef const int64_t[::1] amount = amounts("capacity", capacity, self.dimensions)
         self._set_capacity(at, amount)
 
-    def set_free(self, slots, free):
+    def set_free(self, slots, free):  # no-cython-lint
         self._idle()
         numbers, amount = free_rows(slots, free, self.dimensions)
         cdef const int64_t[::1] number = numbers
@@ -2101,7 +2104,7 @@ cdef class Matcher:
         if amount > 0:
             self.hosts_with[d] += by
             self.below_median[d] += by * (amount < self.median[d])
-            self.upto_median[d] += by * (amount <= self.median[d])
+            self.below_next[d] += by * (amount < self.next_median[d])
 
     cdef int _settle_sizes(self) except -1:
         """Before hosts are scored: find the medians that moved, and the hosts whose sizes that changes."""
@@ -2113,13 +2116,16 @@ cdef class Matcher:
             return 0
         for d in range(self.dimensions):
             middle = self.hosts_with[d] // 2
-            if self.hosts_with[d] == 0 or self.below_median[d] <= middle < self.upto_median[d]:
+            if self.hosts_with[d] == 0 or self.below_median[d] <= middle < self.below_next[d]:
                 continue
             capacities = np.asarray(self.total)[: self.hosts_end, d]
-            self.median[d] = np.partition(capacities[capacities > 0], middle)[middle]
-            self.upto_median[d] = np.count_nonzero(capacities <= self.median[d])
-            self.upto_median[d] -= np.count_nonzero(capacities == 0)
-            self.below_median[d] = self.upto_median[d] - np.count_nonzero(capacities == self.median[d])
+            capacities = capacities[capacities > 0]
+            median = int(np.partition(capacities, middle)[middle])
+            step = 1 << max(median.bit_length() - 6, 0)
+            self.median[d] = median // step * step
+            self.next_median[d] = self.median[d] + step
+            self.below_median[d] = np.count_nonzero(capacities < self.median[d])
+            self.below_next[d] = np.count_nonzero(capacities < self.next_median[d])
             moved = True
         if moved:
             for slot in range(self.hosts_end):

@@ -540,9 +540,9 @@ class Matcher:
         return fitness + min(paid, MAX_PENALTY)
 
     def _medians(self) -> list[int]:
-        """Of each dimension the median capacity of all hosts that have it, the higher of two; 0 where none has it."""
+        """Of each dimension the median capacity of all hosts that have it, to 6 bits; 0 where none has it."""
         having = [sorted(h.capacity[d] for h in self._hosts.values() if h.capacity[d]) for d in range(self.dimensions)]
-        return [capacities[len(capacities) // 2] if capacities else 0 for capacities in having]
+        return [_highest_bits(capacities[len(capacities) // 2]) if capacities else 0 for capacities in having]
 
     def _excess(self, known: _Class, rule: Rule, host: _Host) -> int:
         """How many claims too many, or 1 for too few; 0 where the rule holds."""
@@ -806,8 +806,13 @@ def _share(amount: int, capacity: int) -> int:
 def _size(capacity: list[int], medians: list[int]) -> int:
     """How large a host is in parts of 2**11 of the median one, to its 6 highest bits."""
     beside = [min(2**17 - 1, amount * 2**11 // median) for amount, median in zip(capacity, medians, strict=True)]
-    mean = max(2**5, sum(beside) // max(1, len(beside)))
-    return mean >> (mean.bit_length() - 6) << (mean.bit_length() - 6)
+    return _highest_bits(max(2**5, sum(beside) // max(1, len(beside))))
+
+
+def _highest_bits(number: int) -> int:
+    """The number with all but its 6 highest bits set to 0."""
+    low = max(0, number.bit_length() - 6)
+    return number >> low << low
 
 
 class _View:
