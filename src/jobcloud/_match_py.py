@@ -169,9 +169,10 @@ class Matcher:
         them, int64[n, D]. For a caller who is told what is left, as Mesos' frameworks are."""
         numbers, rows = free_rows(slots, free, self.dimensions)
         hosts = [self._host(slot) for slot in numbers.tolist()]
+        capacities = []  # of a slot that is named twice: as it was each time
         for host, row in zip(hosts, rows.tolist(), strict=True):
             host.capacity = [min(used + left, MAX_AMOUNT) for used, left in zip(host.used, row, strict=True)]
-        capacities = [host.capacity for host in hosts]
+            capacities.append(host.capacity)
         return np.array(capacities, dtype=np.int64).reshape(len(hosts), self.dimensions)
 
     def remove_host(self, slot: int) -> Int64Array:
