@@ -359,7 +359,7 @@ class Promise:
         )
         assert isinstance(job, Job)
         assert isinstance(state, JobState)
-        if shard.failures >= job.failover_attempts:
+        if shard.failures >= job.failover_attempts or (firing.cause is Cause.DAEMON and item >= job.shard_count):
             return False
         if state.generation != firing.generation or state.disabled or (Kind.DISABLED_APP, job.app) in entries:
             return False
