@@ -51,16 +51,16 @@ def test_how_large_an_agent_is_stays_known_when_it_offers_nothing() -> None:
     assert placement is not None
     cluster.take_offers("a1")
     cluster.settle("t", placement)
-    assert entry.whole.cpus == 2_000
+    assert cluster.whole(entry).cpus == 2_000
     cluster.drop_all_offers()
     # The share of a task comes back before the news that it has ended: for that long it counts twice.
     cluster.add_offer(make_offer("o3", cpus=2), 5)
     cluster.release("t")
-    assert entry.whole.cpus == 2_000
+    assert cluster.whole(entry).cpus == 2_000
     cluster.drop_offer("o3")
-    assert (entry.offered, entry.whole.cpus) == (NOTHING, 2_000)
+    assert (entry.offered, cluster.whole(entry).cpus) == (NOTHING, 2_000)
     cluster.add_offer(make_offer("o4", cpus=1), 6)
-    assert entry.whole.cpus == 1_000
+    assert cluster.whole(entry).cpus == 1_000
 
 
 def test_a_placement_that_is_undone_leaves_no_trace() -> None:

@@ -57,7 +57,8 @@ class Resources(NamedTuple):
     ports: int = 0
 
     def plus(self, other: Resources) -> Resources:
-        return Resources(*(a + b for a, b in zip(self, other, strict=True)))
+        cpus, mem, disk, gpus, ports = other
+        return Resources(self.cpus + cpus, self.mem + mem, self.disk + disk, self.gpus + gpus, self.ports + ports)
 
 
 DIMENSIONS = Resources._fields

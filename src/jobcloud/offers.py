@@ -36,6 +36,7 @@ class AgentEntry:
     """One agent: where it is and which offers of it are held (id → offer, id → instant received).
 
     `whole` is what it offered and our claims used when it was last offered: mostly no offer of an idle agent is held.
+    It is out of date while an offer is held and anything has changed: ask the cluster for it.
     """
 
     id: str
@@ -61,7 +62,9 @@ class Cluster:
     """The agents known, the offers held, and every claim on them."""
 
     def __init__(self, matcher: AnyMatcher) -> None:
-        self.matcher = matcher
+        self._matcher = matcher
+        #: release ids that the matcher has not been told of: it is told once, before it is asked next
+        self._released: list[int] = []
         self.agents: dict[str, AgentEntry] = {}
         self._by_slot: dict[int, AgentEntry] = {}
         #: slots whose capacity in the matcher is out of date
@@ -82,6 +85,14 @@ class Cluster:
         #: (agent, content) → how many executors of it are held there
         self._living: Counter[tuple[str, str]] = Counter()
 
+    @property
+    def matcher(self) -> AnyMatcher:
+        """The matcher, up to date with all releases."""
+        if self._released:
+            self._matcher.release(np.array(self._released, dtype=np.int64))
+            self._released.clear()
+        return self._matcher
+
     # ------------------------------------------------------------------------------------------------- offers
 
     @property
@@ -99,13 +110,13 @@ class Cluster:
         self._received[offer.id] = at
         entry.offered = entry.offered.plus(amounts(offer.shares))
         self._stale[entry.slot] = entry
-        self._size_up(entry)
 
     def drop_offer(self, offer_id: str) -> bool:
         """Forget an offer that is no longer ours; whether it was held."""
         entry = self._agent_of_offer.pop(offer_id, None)
         if entry is None:
             return False
+        self._size_up(entry)
         self._received.pop(offer_id)
         entry.offers.pop(offer_id)
         self._recount(entry)
@@ -240,7 +251,6 @@ class Cluster:
         if claim is None:
             return False
         self._release(*claim)
-        self._size_up(self.agents[claim[0]])
         return True
 
     def hold(self, agent_id: str, executor_id: str, executor: Resources) -> None:
@@ -266,7 +276,6 @@ class Cluster:
         if not self._living[agent_id, request.executor_id]:
             del self._living[agent_id, request.executor_id]
         self._release(agent_id, claim)
-        self._size_up(self.agents[agent_id])
         return True
 
     def refusal(self, request: Request) -> Refusal:
@@ -346,13 +355,18 @@ class Cluster:
             self.matcher.remove_class(self._classes.pop(request))
 
     def _release(self, agent_id: str, release_id: int) -> None:
-        self.matcher.release(np.array([release_id], dtype=np.int64))
+        self._released.append(release_id)
         entry = self.agents[agent_id]
         self._stale[entry.slot] = entry
 
+    def whole(self, entry: AgentEntry) -> Resources:
+        """What an agent offers, or last offered, and what our claims used beside it."""
+        self._size_up(entry)
+        return entry.whole
+
     def _size_up(self, entry: AgentEntry) -> None:
-        """An offer may come before the news of the task whose share it holds; so this follows each release too."""
-        if entry.offers:
+        """An offer may come before the news of the task whose share it holds; so a release counts, too."""
+        if entry.offers and entry.slot in self._stale:
             entry.whole = entry.offered.plus(self.claimed(entry))
 
     def _recount(self, entry: AgentEntry) -> None:
@@ -364,7 +378,12 @@ class Cluster:
         if self._stale:
             spare = [NOTHING if entry.id in self.closed else entry.offered for entry in self._stale.values()]
             rows = np.minimum(np.array(spare, dtype=np.int64), MAX_AMOUNT)
-            self.matcher.set_free(np.fromiter(self._stale, dtype=np.int64, count=len(spare)), rows)
+            slots = np.fromiter(self._stale, dtype=np.int64, count=len(spare))
+            capacities = self.matcher.set_free(slots, rows).tolist()
+            for entry, capacity in zip(self._stale.values(), capacities, strict=True):
+                if entry.offers:
+                    whole = Resources(*capacity)
+                    entry.whole = whole if entry.id not in self.closed else whole.plus(entry.offered)
             self._stale.clear()
 
 

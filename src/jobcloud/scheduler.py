@@ -195,7 +195,7 @@ class Scheduler:
                 entry.attributes,
                 entry.offered,
                 self.cluster.claimed(entry),
-                entry.whole if any(entry.whole) else self.cluster.claimed(entry),
+                self.cluster.whole(entry) if any(self.cluster.whole(entry)) else self.cluster.claimed(entry),
                 len(entry.offers),
                 tuple(executors.get(entry.id, ())),
                 entry.lost,

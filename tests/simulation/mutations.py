@@ -184,7 +184,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "an executor's claim is kept", "offers.py",
-        "        self._release(agent_id, held[1])\n        self._size_up", "        self._size_up",
+        "        self._release(agent_id, claim)\n", "",
     ),
     Mutation(
         "a lost answer counts as done", "adapters/zookeeper.py",

@@ -410,7 +410,7 @@ class Agent:
 
     def _on_call(self, event: Call) -> None:
         try:
-            kind, call = _checked(event.body)
+            kind, call = (event.body["type"], event.body) if event.known else _checked(event.body)
         except CallError as refused:
             self._effects.append(Reply(400, str(refused)))
             return
@@ -634,7 +634,7 @@ class Agent:
 def _checked(body: Any) -> tuple[str, Json]:
     """The kind of an executor call, and the call, if it is one."""
     try:
-        EXECUTOR_CALL(body, "")
+        EXECUTOR_CALL(body)
     except CallError as refused:
         raise CallError(f"Failed to convert JSON into Call protobuf: {refused}") from None
     invalid = "Failed to validate Executor::Call: "

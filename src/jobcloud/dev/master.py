@@ -373,11 +373,14 @@ class Master:
         if error:
             self._refuse_task(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
             return left
-        task = _as_told(task, role)
-        executor_id = task["executor"]["executor_id"]["value"]
+        asked = task["executor"]
+        executor_id = asked["executor_id"]["value"]
         key = (framework.id, executor_id)
-        if key not in agent.executors:
-            agent.executors[key] = Executor(task["executor"], role, extra)
+        known = agent.executors.get(key)
+        told = known.info if known is not None and known.is_named(asked, role) else _as_told(asked, role)
+        task = {**task, "resources": _allocated(task["resources"], role), "executor": told}
+        if known is None:
+            agent.executors[key] = Executor(told, role, extra, asked)
         self._add_task(
             framework, Task(framework.id, task["task_id"]["value"], agent.agent_id, executor_id, role, own, task)
         )
@@ -864,7 +867,7 @@ class Master:
 def _checked(body: Any) -> tuple[str, Json]:
     """The kind of a scheduler call, and the call, if it is one."""
     try:
-        SCHEDULER_CALL(body, "")
+        SCHEDULER_CALL(body)
     except CallError as refused:
         raise CallError(f"Failed to convert JSON into Call protobuf: {refused}") from None
     invalid = "Failed to validate scheduler::Call: "
@@ -897,18 +900,17 @@ def _tasks_of(operations: list[Json]) -> list[Json]:
     return found
 
 
-def _as_told(task: Json, role: str) -> Json:
-    """The task as agents and executors see it: its resources with the role they go to, Mesos' defaults filled in."""
-
-    def mark(resources: list[Json]) -> list[Json]:
-        return [{**one, "allocation_info": {"role": role}} for one in resources]
-
-    executor = {"type": "CUSTOM", **task["executor"]}
-    command = {"shell": True, **executor["command"]}
+def _as_told(asked: Json, role: str) -> Json:
+    """The executor as agents see it: its resources with the role they go to, Mesos' defaults filled in."""
+    command = {"shell": True, **asked["command"]}
     if command.get("uris"):
         command["uris"] = [{"extract": True, **uri} for uri in command["uris"]]
-    executor.update(command=command, resources=mark(executor.get("resources") or []))
-    return {**task, "resources": mark(task["resources"]), "executor": executor}
+    resources = _allocated(asked.get("resources") or [], role)
+    return {"type": "CUSTOM", **asked, "command": command, "resources": resources}
+
+
+def _allocated(resources: list[Json], role: str) -> list[Json]:
+    return [{**one, "allocation_info": {"role": role}} for one in resources]
 
 
 def _update(made: Json) -> Json:

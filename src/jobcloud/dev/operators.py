@@ -76,7 +76,7 @@ class Operators:
             self._reply(400, str(refused))
 
     def _operate(self, call: Any) -> None:
-        OPERATOR_CALL(call, "")
+        OPERATOR_CALL(call)
         kind = call.get("type")
         if kind not in _PARTS:
             answer = self._master.view().answer(kind)

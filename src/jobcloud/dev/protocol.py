@@ -33,10 +33,13 @@ TERMINAL = frozenset(
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
-    """A call of the scheduler, executor or operator API, its JSON parsed but not checked."""
+    """A call of the scheduler, executor or operator API, its JSON parsed but not checked, unless it is `known` to be
+    one because it was made here.
+    """
 
     body: Any
     stream_id: str | None = None
+    known: bool = False
 
 
 class Operate(msgspec.Struct, frozen=True, gc=False):

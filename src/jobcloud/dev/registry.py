@@ -33,9 +33,16 @@ class Task:
 
 @dataclass(slots=True)
 class Executor:
+    """`asked` is the ExecutorInfo as the first task named it; the others mostly name the same."""
+
     info: Json
     role: str
     resources: Resources
+    asked: Json = field(default_factory=dict)
+
+    def is_named(self, asked: Json, role: str) -> bool:
+        """Whether what is asked for is this one, to the letter."""
+        return self.role == role and self.asked == asked
 
 
 @dataclass(slots=True)

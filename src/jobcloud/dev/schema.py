@@ -7,17 +7,29 @@ Source: include/mesos/v1/{mesos,scheduler/scheduler,executor/executor,master/mas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from ..wire import decode_data
+
+_MOST_REMEMBERED, _LONGEST_REMEMBERED = 1_000, 10_000
 
 
 class CallError(ValueError):
     """A call that is not one; the text names the field."""
 
 
-Check = Callable[[Any, str], None]
+# Where in a call something is: the place around it, and its name or number there. Spelt out where it is wrong only.
+Place: TypeAlias = "tuple[Place, str | int] | None"
+Check = Callable[[Any, Place], None]
+
+
+def spelt(place: Place) -> str:
+    """`accept.offer_ids[3].value`; "" is the call itself."""
+    if place is None:
+        return ""
+    around, name = spelt(place[0]), place[1]
+    return f"{around}[{name}]" if isinstance(name, int) else f"{around}.{name}" if around else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,71 +42,90 @@ class Message:
     fields: Mapping[str, Check]
     required: tuple[str, ...] = ()
 
-    def __call__(self, value: Any, path: str) -> None:
+    def __call__(self, value: Any, place: Place = None) -> None:
         if not isinstance(value, dict):
-            raise CallError(f"{path or 'the call'}: expecting a JSON object")
-        nulls = []
+            raise CallError(f"{spelt(place) or 'the call'}: expecting a JSON object")
+        fields, nulls = self.fields, False
         for name, inner in value.items():
-            check = self.fields.get(name)
             if inner is None:
-                nulls.append(name)
-            elif check is not None:
-                check(inner, f"{path}.{name}" if path else name)
-        for name in nulls:
-            del value[name]
+                nulls = True
+            elif (check := fields.get(name)) is not None:
+                check(inner, (place, name))
+        if nulls:
+            for name in [name for name, inner in value.items() if inner is None]:
+                del value[name]
         for name in self.required:
             if name not in value:
-                raise CallError(f"Missing required fields: {f'{path}.{name}' if path else name}")
+                raise CallError(f"Missing required fields: {spelt((place, name))}")
 
 
-def text(value: Any, path: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A check of what comes again and again to the letter, as the executor that all tasks of an app name."""
+
+    check: Check
+    passed: set[str] = field(default_factory=set)
+
+    def __call__(self, value: Any, place: Place) -> None:
+        # By its text, in which 1, 1.0 and true differ.
+        if repr(value) in self.passed:
+            return
+        self.check(value, place)
+        written = repr(value)
+        if len(written) <= _LONGEST_REMEMBERED:
+            if len(self.passed) >= _MOST_REMEMBERED:
+                self.passed.clear()
+            self.passed.add(written)
+
+
+def text(value: Any, place: Place) -> None:
     if not isinstance(value, str):
-        raise CallError(f"{path}: expecting a string")
+        raise CallError(f"{spelt(place)}: expecting a string")
 
 
-def flag(value: Any, path: str) -> None:
+def flag(value: Any, place: Place) -> None:
     if not isinstance(value, bool):
-        raise CallError(f"{path}: expecting a boolean")
+        raise CallError(f"{spelt(place)}: expecting a boolean")
 
 
-def whole(value: Any, path: str) -> None:
+def whole(value: Any, place: Place) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**64:
-        raise CallError(f"{path}: expecting a whole number")
+        raise CallError(f"{spelt(place)}: expecting a whole number")
 
 
-def natural(value: Any, path: str) -> None:
-    whole(value, path)
+def natural(value: Any, place: Place) -> None:
+    whole(value, place)
     if value < 0:
-        raise CallError(f"{path}: expecting a number of at least 0")
+        raise CallError(f"{spelt(place)}: expecting a number of at least 0")
 
 
-def number(value: Any, path: str) -> None:
+def number(value: Any, place: Place) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value or abs(value) > 1e300:
-        raise CallError(f"{path}: expecting a number")
+        raise CallError(f"{spelt(place)}: expecting a number")
 
 
-def data(value: Any, path: str) -> None:
-    text(value, path)
+def data(value: Any, place: Place) -> None:
+    text(value, place)
     try:
         decode_data(value)
     except ValueError:
-        raise CallError(f"{path}: expecting base64") from None
+        raise CallError(f"{spelt(place)}: expecting base64") from None
 
 
 def one_of(*names: str) -> Check:
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, place: Place) -> None:
         if value not in names:
-            raise CallError(f"{path}: {value!r} is not one of its values")
+            raise CallError(f"{spelt(place)}: {value!r} is not one of its values")
 
     return check
 
 
 def listed(inner: Check) -> Check:
-    def check(value: Any, path: str) -> None:
+    def check(value: Any, place: Place) -> None:
         if not isinstance(value, list):
-            raise CallError(f"{path}: expecting a JSON array")
+            raise CallError(f"{spelt(place)}: expecting a JSON array")
         for index, item in enumerate(value):
-            inner(item, f"{path}[{index}]")
+            inner(item, (place, index))
 
     return check
 
@@ -185,7 +216,7 @@ TASK = Message(
         "task_id": ID,
         "agent_id": ID,
         "resources": listed(RESOURCE),
-        "executor": EXECUTOR,
+        "executor": Remembered(EXECUTOR),
         "command": COMMAND,
         "kill_policy": KILL_POLICY,
         "data": data,

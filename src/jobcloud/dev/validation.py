@@ -5,6 +5,7 @@ Source: src/master/validation.cpp and src/common/validation.cpp of Mesos 1.11.0;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from .protocol import Json
@@ -12,6 +13,7 @@ from .registry import Agent, Framework, Offer, can, roles_of
 from .resources import NOTHING, ResourceError, Resources, from_wire
 
 _MAX_ID = 255  # NAME_MAX: ids become names of directories
+_NOT_IN_ID = re.compile(r"[\x00-\x1f/\\\x7f]")
 
 
 def bad_id(value: str) -> str:
@@ -21,7 +23,7 @@ def bad_id(value: str) -> str:
         return f"ID must not be greater than {_MAX_ID} characters"
     if value in (".", ".."):
         return f"'{value}' is disallowed"
-    if any(ord(c) < 32 or c in "/\\\x7f" for c in value):
+    if _NOT_IN_ID.search(value):
         return f"'{value}' contains invalid characters"
     return ""
 
@@ -129,9 +131,13 @@ def bad_command(command: Json) -> str:
 def bad_resources(tasks: list[Json]) -> str:
     """What is wrong with the resources of any of these tasks or of their executors."""
     try:
+        last: Json = {}
         for task in tasks:
             from_wire(task.get("resources") or [])
-            from_wire((task.get("executor") or {}).get("resources") or [])
+            executor = task.get("executor") or {}
+            if executor != last:
+                from_wire(executor.get("resources") or [])
+            last = executor
     except ResourceError as refused:
         return str(refused)
     return ""
@@ -222,9 +228,13 @@ def task_needs(task: Json, role: str, framework: Framework, agent: Agent) -> tup
                 NOTHING,
                 "Tasks with a command of their own need mesos-executor; name an ExecutorInfo instead",
             )
-        extra = from_wire(executor.get("resources") or [], role)
-        if error := _bad_executor(executor, framework, agent):
-            return NOTHING, NOTHING, error
+        known = agent.executors.get((framework.id, executor["executor_id"]["value"]))
+        if known is not None and known.is_named(executor, role):
+            extra = known.resources
+        else:
+            extra = from_wire(executor.get("resources") or [], role)
+            if error := _bad_executor(executor, framework, agent):
+                return NOTHING, NOTHING, error
     except ResourceError as refused:
         return NOTHING, NOTHING, f"Task uses invalid resources: {refused}"
     if own.overlaps(extra):
@@ -233,6 +243,4 @@ def task_needs(task: Json, role: str, framework: Framework, agent: Agent) -> tup
             NOTHING,
             f"There are overlapping resources in the task resources {own} and executor resources {extra}",
         )
-    if (framework.id, executor["executor_id"]["value"]) in agent.executors:
-        extra = NOTHING
-    return own, extra, ""
+    return own, NOTHING if known is not None else extra, ""

@@ -40,7 +40,7 @@ class VirtualExecutors:
     def _start(self, start: StartExecutor) -> Later:
         call: Json = {"framework_id": {"value": start.framework_id}, "executor_id": start.executor["executor_id"]}
         self._waiting.append(_Executor(start.container_id, call))
-        subscribe = Call({**call, "type": "SUBSCRIBE", "subscribe": {}})
+        subscribe = Call({**call, "type": "SUBSCRIBE", "subscribe": {}}, known=True)
         return [(0, ExecutorStarted(start.container_id, 0)), (0, subscribe)]
 
     def _event(self, executor: _Executor, event: Json) -> Later:
@@ -59,4 +59,4 @@ class VirtualExecutors:
         self._ids += 1
         uuid = encode_data(uuid_of(0, self._ids))
         status = {"task_id": task_id, "state": state, "source": "SOURCE_EXECUTOR", "uuid": uuid}
-        return Call({**executor.call, "type": "UPDATE", "update": {"status": status}})
+        return Call({**executor.call, "type": "UPDATE", "update": {"status": status}}, known=True)
