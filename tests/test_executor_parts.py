@@ -6,6 +6,7 @@ import errno
 import functools
 import io
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcloud.executor import bundle, output
-from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger
+from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger, _Remembered
 from jobcloud.executor.loop import Loop
 from jobcloud.executor.outcomes import MESSAGE_CHARS, cut, small
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders, rotated, task_folder
@@ -279,6 +280,24 @@ def test_timers_that_were_cancelled_do_not_pile_up_and_the_others_still_fire() -
     loop.later(0.001, lambda: loop.stop(0))
     assert loop.run() == 0
     assert fired == list(range(20))
+
+
+def test_so_many_ended_tasks_are_remembered_and_no_more() -> None:
+    remembered = _Remembered(100)
+    for number in range(1_000):
+        assert f"t{number}" not in remembered
+        remembered.add(f"t{number}")
+        assert f"t{number}" in remembered
+    assert [number for number in range(1_000) if f"t{number}" in remembered] == list(range(900, 1_000))
+
+
+def test_a_hash_is_found_at_its_own_place_alone() -> None:
+    """Eight bytes that lie across two hashes are none."""
+    remembered = _Remembered(2)
+    remembered._block[:] = bytes(4) + struct.pack("q", hash("x")) + bytes(4)
+    assert "x" not in remembered
+    remembered.add("x")
+    assert "x" in remembered
 
 
 def test_a_timer_in_the_far_future_holds_up_nothing() -> None:

@@ -23,7 +23,14 @@ from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, describe, failed, killed
 from jobcloud.executor.output import Pump, TaskFolders
 from jobcloud.executor.payload import DEFAULT_KILL_GRACE_S, AppPayload, PayloadError, TaskPayload, read_app, read_task
-from jobcloud.executor.processes import Children, become_subreaper, share_one_heap, start_warden, take_open_files
+from jobcloud.executor.processes import (
+    Children,
+    become_subreaper,
+    give_back_memory,
+    share_one_heap,
+    start_warden,
+    take_open_files,
+)
 from jobcloud.executor.resident import Resident, resident
 from jobcloud.executor.runs import LOADING, Run, Runner
 from jobcloud.executor.scripts import Scripts
@@ -43,6 +50,8 @@ _LONGEST_WAIT_S = 5.0
 _PROGRESS_EVERY_S = 0.9
 # How long reports to webhooks may hold up an executor that leaves.
 _LAST_REPORTS_S, _LOOK_AGAIN_S = 10.0, 0.05
+# After so many runs, memory that has been freed in pieces is given back: else the heap grows by its holes.
+_TRIM_EVERY = 1_000
 # What the handler "ignore" ignores: what the job itself did. Everything else says that it did not run as it should.
 _IGNORABLE = (Cause.EXCEPTION, Cause.EXIT_CODE)
 _NEVER_SUBSCRIBED_EXIT, _AGENT_GONE_EXIT, _REFUSED_EXIT = 3, 4, 5
@@ -88,6 +97,7 @@ class Executor(Listener):
         self._patience: Optional[Timer] = None
         self._idle: Optional[Timer] = None
         self._had_work = False
+        self._runs = 0
         self._leaving: Optional[Callable[[], None]] = None
         self._actions: Mapping[str, Callable[[Dict[str, Any]], None]] = {
             "SUBSCRIBED": self._on_subscribed,
@@ -375,6 +385,9 @@ class Executor(Listener):
             self._runner(task).kill(run, task.grace_s)
 
     def _on_run_ended(self, run: Run, outcome: Outcome) -> None:
+        self._runs += 1
+        if self._runs % _TRIM_EVERY == 0:
+            give_back_memory()
         task = self._tasks.get(run.task_id)
         if task is None:
             return

@@ -6,10 +6,12 @@ so that an agent that restarted learns what happened meanwhile.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from typing import Any, Deque, Dict, List, Mapping, Optional, Set
+import struct
+from collections import OrderedDict
+from typing import Any, Dict, List, Mapping, Optional, Set
 
 Status = Mapping[str, Any]
+_HASH = struct.Struct("q")
 
 TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 # Remembered so that a LAUNCH delivered twice, the second time late, starts nothing.
@@ -18,14 +20,34 @@ _ENDED_REMEMBERED = 10_000
 MAX_WAITING_REPORTS = 1_000
 
 
+class _Remembered:
+    """The last so many texts, by their hashes: two that are equal by chance would need 2 ** 32 of them at once.
+
+    One block for all: as objects, made at one time and freed at another, they would leave holes all over the heap.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._block = bytearray(_HASH.size * most)
+        self._next = 0
+
+    def add(self, text: str) -> None:
+        _HASH.pack_into(self._block, self._next, hash(text) or 1)
+        self._next = (self._next + _HASH.size) % len(self._block)
+
+    def __contains__(self, text: str) -> bool:
+        wanted, at = _HASH.pack(hash(text) or 1), -1
+        while True:
+            at = self._block.find(wanted, at + 1)
+            if at % _HASH.size == 0 or at < 0:
+                return at >= 0
+
+
 class Ledger:
     """The executor's side of what it owes the agent."""
 
     def __init__(self) -> None:
         self._live: Set[str] = set()
-        # Hashes of ids: they cost a tenth, and two that are equal by chance would need 2 ** 32 tasks at once.
-        self._ended: Set[int] = set()
-        self._endings: Deque[int] = deque()
+        self._ended = _Remembered(_ENDED_REMEMBERED)
         self._unknown_to_agent: Dict[str, Mapping[str, Any]] = {}
         self._updates: OrderedDict[str, Status] = OrderedDict()
         self._waiting: Dict[str, int] = {}
@@ -41,7 +63,7 @@ class Ledger:
 
     def launch(self, task_id: str, info: Mapping[str, Any]) -> bool:
         """False, and nothing changed, where this task id was launched here before."""
-        if task_id in self._live or hash(task_id) in self._ended:
+        if task_id in self._live or task_id in self._ended:
             return False
         self._live.add(task_id)
         self._unknown_to_agent[task_id] = info
@@ -59,10 +81,7 @@ class Ledger:
             return False
         if status["state"] in TERMINAL:
             self._live.discard(task_id)
-            self._ended.add(hash(task_id))
-            self._endings.append(hash(task_id))
-            if len(self._endings) > _ENDED_REMEMBERED:
-                self._ended.discard(self._endings.popleft())
+            self._ended.add(task_id)
         elif self._waiting.get(task_id, 0) >= MAX_WAITING_REPORTS:
             return False
         self._waiting[task_id] = self._waiting.get(task_id, 0) + 1
