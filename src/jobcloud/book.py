@@ -169,13 +169,14 @@ class Book:
             return None
 
     def publish(self, at: int, topic: Topic, text: str, **about: Any) -> None:
-        notice = Publish(at, topic, text, **about)
-        self.notices.append(notice)
-        self.out.append(notice)
+        self._note(Publish(at, topic, text, **about))
 
     def tell(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
         if task.keeper:
             text = f"kept executor of {task.app}: {text}"
         job = "" if task.keeper else task.job
-        self.publish(at, topic, text, job=job, firing_id=task.firing_id, task_id=task.id, item=task.item,
-                     hostname=task.hostname, state=state)  # fmt: skip
+        self._note(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state))
+
+    def _note(self, notice: Publish) -> None:
+        self.notices.append(notice)
+        self.out.append(notice)

@@ -177,7 +177,10 @@ class ShardState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self not in (ShardState.WAITING, ShardState.ACTIVE)
+        return self not in _UNENDED
+
+
+_UNENDED = frozenset({ShardState.WAITING, ShardState.ACTIVE})
 
 
 @dataclass(frozen=True, slots=True)

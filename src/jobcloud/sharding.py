@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _text
 
 from jobcloud.model import (
     Cause,
@@ -58,10 +59,10 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     context, description = _of_all_shards(_alone(job) if _for_itself(job, firing.shards[task.item]) else job)
     # By hand, as there is one for each launch and most of it is the same for all of a job.
     return (
-        f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_encode(firing.id)},"attempt":{task.attempt},"fence":{fence},'
+        f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
         f'"fireTime":{"null" if job.kind is JobKind.DAEMON else firing.fire_ms},'
-        f'"executionType":"{task.execution}","shardingContext":{{{context},"taskId":{_encode(task.id)},'
-        f'"shardingItem":{item},"shardingParameter":{_encode(parameter)}}}{more},"job":{description}}}'
+        f'"executionType":"{task.execution}","shardingContext":{{{context},"taskId":{_text(task.id)},'
+        f'"shardingItem":{item},"shardingParameter":{_text(parameter)}}}{more},"job":{description}}}'
     ).encode()
 
 
