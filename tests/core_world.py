@@ -275,7 +275,9 @@ class Mesos:
         self.unexpected: list[str] = []
         self._numbers = 0
         self.windows: dict[str, Window] = {}
-        self.excused: set[str] = set()  # tasks that an operator has declared dead, rightly or not
+        self.excused: set[str] = (
+            set()
+        )  # tasks that live unknown to the scheduler: declared dead, or their record was lost
         self.answers: Counter[str] = Counter()
 
     # -------------------------------------------------------------------------------------------- what is true

@@ -732,6 +732,17 @@ def test_a_job_that_moves_to_a_disabled_app_ends_and_waits_for_it(kind: JobKind)
     assert len(desk.running()) == 1
 
 
+def test_runs_beside_each_other_end_before_their_job_is_resident_in_a_disabled_app() -> None:
+    desk, _ = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=2)
+    desk.do(Trigger(desk.at, "report"))
+    assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
+    desk.do(PutApp(desk.at, make_app("bank")))
+    desk.do(SetAppEnabled(desk.at, "bank", enabled=False))
+    desk.do(PutJob(desk.at, make_job(app="bank", kind=JobKind.DAEMON), replace=True))
+    desk.scheduler.validate()
+    assert {kill.task_id for kill in of(Kill, desk.last)} == set(desk.running())
+
+
 def test_runs_of_which_one_is_lost_go_on_beside_each_other() -> None:
     desk, first = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=2)
     desk.do(Trigger(desk.at, "report"))

@@ -134,7 +134,10 @@ class World:
         ]  # fmt: skip
         table = self.dice.choice([table for table in tables if table] or [{"": None}])
         key = self.dice.choice(list(table))
-        self.log.append(f"--- damaged: {table.pop(key)}")
+        lost = table.pop(key)
+        if getattr(lost, "keeper", False):
+            self.mesos.excused.add(key)  # nothing else names it: it lives on until Mesos tells of it
+        self.log.append(f"--- damaged: {lost}")
 
     def handle(self, event: Event) -> None:
         """What the loop does with one event, with a crash at any point in between."""

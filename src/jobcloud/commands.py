@@ -131,8 +131,6 @@ class Commands:
             self._book.states[job.name] = JobState(event.at, ending + 1, disabled=not event.enabled)
             self._book.dirty[Kind.JOB_STATE, job.name] = self._book.states[job.name]
             self._firings.ensure_daemon(job, event.at)
-        elif known.app != job.app and not self._book.enabled(job.name):
-            self._apply_enabled(job, event.at)  # it has moved to an app that is disabled
         elif not revisions.same_work(known, job):
             self._update(known, job, event.at)
         self._book.queue.reconsider(job.name)
@@ -279,7 +277,8 @@ class Commands:
 
     def _update(self, known: Job, job: Job, at: int) -> None:
         """The job's work has changed, in itself or with its app."""
-        if not revisions.may_roll(known, job):
+        # It may have moved to an app that is disabled.
+        if not self._book.enabled(job.name) or not revisions.may_roll(known, job):
             self._renew(job, at)
             return
         if (firing := self._firings.resident(job.name)) is not None:
