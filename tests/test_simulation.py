@@ -77,7 +77,7 @@ def test_a_failing_plan_shrinks_to_the_faults_that_matter() -> None:
 
 def test_every_deliberate_bug_still_finds_its_place() -> None:
     source = Path(jobcloud.__file__).parent
-    places = [(one.name, file, old, new) for one in MUTATIONS for file, old, new in (*one.also, one.place)]
+    places = [(one.name, file, old, new) for one in MUTATIONS for file, old, new in one.places]
     assert not [(name, file) for name, file, old, _ in places if (source / file).read_text().count(old) != 1]
     for name, file, old, new in places:
         compile((source / file).read_text().replace(old, new), f"{file}: {name}", "exec")

@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # that play random histories beside checkers (scheduler_props, leader_faults) are small simulators, and left out.
 UNIT_TESTS = tuple(
     f"tests/test_{name}.py"
-    for name in ("scheduler", "scheduler_weaknesses", "scheduler_policies", "operator_calls", "keepers", "rollouts",
-                 "partitions", "overdue", "drains", "breakers", "firing_listener", "ready", "release", "status",
-                 "offers", "launch", "records", "outcomes", "mass_loss", "loop", "loop_leadership", "store_contract",
-                 "sqlite", "zookeeper_journal", "mesos_wire", "model")
+    for name in ("scheduler", "loop", "rollouts", "operator_calls", "keepers", "partitions", "overdue", "drains",
+                 "firing_listener", "ready", "status", "offers", "launch", "records", "outcomes", "scheduler_policies",
+                 "loop_leadership", "mass_loss", "release", "model", "mesos_wire", "zookeeper_journal",
+                 "store_contract", "sqlite", "breakers", "scheduler_weaknesses")
 )  # fmt: skip
 # Asked about the driver alone, against a scripted master: they take a minute more.
 DRIVER_TESTS = ("tests/test_mesos_driver.py", "tests/test_mesos_pipelining.py")
@@ -36,17 +36,21 @@ _DRIVER = "adapters/mesos"
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """In `file`, `old` becomes `new`; it must be there exactly once. `also` are further places of the same bug."""
+    """In `file`, `old` becomes `new`; it must be there exactly once. `also` are further places of the same bug.
+
+    `quiet`: the unit tests are expected not to notice it.
+    """
 
     name: str
     file: str
     old: str
     new: str
     also: tuple[tuple[str, str, str], ...] = ()
+    quiet: bool = False
 
     @property
-    def place(self) -> tuple[str, str, str]:
-        return self.file, self.old, self.new
+    def places(self) -> tuple[tuple[str, str, str], ...]:
+        return (self.file, self.old, self.new), *self.also
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "            self._store.write(self.epoch, [_encoded(write) for write in writes])\n",
         "            for start in range(0, max(1, len(writes)), 8):\n"
         "                self._store.write(self.epoch, [_encoded(write) for write in writes[start : start + 8]])\n",
+        quiet=True,
     ),
     Mutation(
         "what reconciliation says of an unheard launch is not believed", "tasks.py",
@@ -96,23 +101,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         '        told = task.state is TaskState.STORED and update.reason == "REASON_RECONCILIATION"\n'
         "        if told and isinstance(next_step, End):\n            return\n"
         "        if isinstance(next_step, End):\n            message",
+        quiet=True,
     ),
     Mutation("no fencing", "adapters/memory.py", "if epoch != self._server.epoch:", "if epoch > self._server.epoch:"),
     Mutation(
         "a limit is forgotten by the next leader", "tasks.py",
         "            self._overdue.watch(task)\n            self._note_reach",
         "            self._note_reach",
+        quiet=True,
     ),
     Mutation(
         "no end is believed that is told without its update", "status.py",
         "    if found is End.FAILED and status.reason in _NO_REASON:",
         "    if isinstance(found, End) and status.reason in _NO_REASON:",
+        quiet=True,
     ),
     Mutation("forget the retry", "release.py", "if not never_ran and not failover and", "if not never_ran and"),
-    Mutation(
-        "blame the job for what reconciliation tells", "status.py",
-        "status.reason in _NO_REASON:", "not _NO_REASON:",
-    ),
     Mutation(
         "ended firings of a removed job are kept", "commands.py",
         "        self._firings.prune_history(job.name)\n",
@@ -128,11 +132,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        data = sharding.payload(job, firing, task, at * 1_000_000_000 + self._book.fence())\n",
         (("rounds.py", "        data = sharding.keeper_payload(task, self._book.fence())\n",
           "        data = sharding.keeper_payload(task, at * 1_000_000_000 + self._book.fence())\n"),),
+        quiet=True,
     ),
     Mutation(
         "a removed app stays disabled", "commands.py",
         "        self._book.set_app_mark(event.name, disabled=False)\n",
         "",
+        quiet=True,
     ),
     Mutation(
         "no proof of the epoch with a new session", "server/leader.py",
@@ -143,11 +149,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "                self.connected = batch.prove_epoch = True\n",
         "                self.connected = True\n"
         "                batch.prove_epoch = event.framework_id != self._framework_id\n",
+        quiet=True,
     ),
     Mutation(
         "a removed app stays stored", "commands.py",
         "        self._book.dirty[Kind.APP, event.name] = None\n",
         "",
+        quiet=True,
     ),
     Mutation(
         "a claim is not released", "tasks.py",
@@ -157,6 +165,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "an app without keepers is kept in mind", "keepers.py",
         "        if not keepers:\n            del self.of_app[task.app]\n",
         "",
+        quiet=True,
     ),
     Mutation(
         "the framework id is not stored", "scheduler.py",
@@ -165,40 +174,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a removed job leaves its refusal", "commands.py",
         "(self._timetable.due, self._book.faults, self._rounds.refusals)", "(self._timetable.due, self._book.faults)",
-    ),
-    Mutation(
-        "a back-off outlives the clock that began it", "firings.py",
-        "                self._book.queue.add(firing)\n        self.shorten_back_offs(at)\n",
-        "                self._book.queue.add(firing)\n",
-    ),
-    Mutation(
-        "firings of a job overlap", "ready.py",
-        "        self.reconsider(firing.job)\n\n    def change",
-        "        self._startable.update({firing.id: None} if waiting else {})\n\n    def change",
-    ),
-    Mutation(
-        "a large batch is not read from its segment", "adapters/zookeeper.py",
-        "                for (kind, key), value in placed.items():\n"
-        "                    _put(stored, kind, key, value)\n",
-        "",
-    ),
-    Mutation(
-        "an executor's claim is kept", "offers.py",
-        "        self._release(agent_id, claim)\n", "",
-    ),
-    Mutation(
-        "a lost answer counts as done", "adapters/zookeeper.py",
-        "if witness is not None and self._came_through(witness, deadline):", "if witness is not None:",
+        quiet=True,
     ),
     Mutation(
         # Either of the two alone does no harm: the other is there for it.
         "numbers start again in the same epoch", "repair.py",
         "for text in ids if (found", "for text in ids[:0] if (found",
         (("server/leader.py", "        if self._led:\n", "        if False:\n"),),
-    ),
-    Mutation(
-        "an enabled job is considered by the clock alone", "commands.py",
-        "considered = max(at, self._book.states[job.name].considered_ms)", "considered = at",
     ),
     Mutation(
         "a roll-out ends all shards at once", "rollouts.py",
@@ -208,41 +190,45 @@ MUTATIONS: tuple[Mutation, ...] = (
         "the version of a mark is not followed", "adapters/zookeeper.py",
         "            unfold.version += 1\n",
         "",
-    ),
-    Mutation(
-        "a launch in doubt is taken for lost", "rounds.py",
-        "if task is not None and event.certain:", "if task is not None:",
+        quiet=True,
     ),
     Mutation(
         "half of a large batch stays where it is", "adapters/zookeeper.py",
         "            image = image or self._read()[0]\n            self._unfold(epoch, image)\n",
         "            image = image or self._read()[0]\n",
+        quiet=True,
     ),
-    Mutation("every attempt is the first", "sharding.py", '"attempt": task.attempt,', '"attempt": 1,'),
+    Mutation(
+        "a lost answer counts as done", "adapters/zookeeper.py",
+        "if witness is not None and self._came_through(witness, deadline):", "if witness is not None:",
+        quiet=True,
+    ),
     Mutation(
         "an updated job is considered by the clock alone", "commands.py",
         "considered_ms=max(event.at, self._book.states[job.name].considered_ms))",
         "considered_ms=event.at)",
+        quiet=True,
     ),
 )  # fmt: skip
 
 
-def patched(mutation: Mutation, folder: Path) -> Path:
-    """A copy of the source tree in `folder` with the bug in it. Raises ValueError where the place is not found."""
+def patched(folder: Path, *mutations: Mutation) -> Path:
+    """A copy of the source tree in `folder` with the bugs in it. Raises ValueError where a place is not found."""
     source = folder / "src"
     shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "*.c"))
-    for file, old, new in (mutation.place, *mutation.also):
-        path = source / "jobcloud" / file
-        text = path.read_text()
-        if text.count(old) != 1:
-            raise ValueError(f"{mutation.name}: its place is in {file} {text.count(old)} times")
-        path.write_text(text.replace(old, new))
+    for mutation in mutations:
+        for file, old, new in mutation.places:
+            path = source / "jobcloud" / file
+            text = path.read_text()
+            if text.count(old) != 1:
+                raise ValueError(f"{mutation.name}: its place is in {file} {text.count(old)} times")
+            path.write_text(text.replace(old, new))
     return source
 
 
 def caught(mutation: Mutation, folder: Path, most: int = 2_000, processes: int = 2) -> Caught:
     """Play up to `most` histories on the patched source, until one breaks a promise."""
-    environment = _environment(patched(mutation, folder))
+    environment = _environment(patched(folder, mutation))
     command = [sys.executable, "-m", "tests.simulation", "--seeds", str(most), "--stop", "--processes", str(processes)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     histories = re.search(r"^([0-9]+) histories", done.stdout, re.MULTILINE)
@@ -251,10 +237,11 @@ def caught(mutation: Mutation, folder: Path, most: int = 2_000, processes: int =
     return Caught(done.stdout.splitlines()[-1] if done.returncode else "", int(histories[1]))
 
 
-def noticed_by_unit_tests(mutation: Mutation, folder: Path) -> str:
-    """The first of the unit tests that fails on the patched source; "" where none does."""
-    environment = _environment(patched(mutation, folder))
-    tests = (*UNIT_TESTS, *(DRIVER_TESTS if mutation.file.startswith(_DRIVER) else ()))
+def noticed_by_unit_tests(folder: Path, *mutations: Mutation) -> str:
+    """The first of the unit tests that fails with all these bugs in the source; "" where none does."""
+    environment = _environment(patched(folder, *mutations))
+    driver = any(mutation.file.startswith(_DRIVER) for mutation in mutations)
+    tests = (*UNIT_TESTS, *(DRIVER_TESTS if driver else ()))
     command = [
         sys.executable,
         "-m",
@@ -268,9 +255,30 @@ def noticed_by_unit_tests(mutation: Mutation, folder: Path) -> str:
     ]
     done = subprocess.run([*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
-        raise RuntimeError(f"{mutation.name}: the unit tests cannot be run: {done.stdout[-2_000:]}")
+        raise RuntimeError(f"{mutations[0].name}: the unit tests cannot be run: {done.stdout[-2_000:]}")
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     return failed[1] if failed and done.returncode else ""
+
+
+def who_notices(mutations: Sequence[Mutation]) -> dict[str, str]:
+    """Name of each bug → the first unit test that notices it, or "".
+
+    Where no test fails with many quiet ones in the source at once, none notices any of them: that saves a run of all
+    tests for each. Where one fails, or their places overlap, they are asked half by half.
+    """
+    if not mutations:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="jobcloud.") as folder:
+        try:
+            test = noticed_by_unit_tests(Path(folder), *mutations)
+        except ValueError:
+            if len(mutations) == 1:
+                raise
+            test = "their places overlap"
+    if len(mutations) == 1 or not test:
+        return {mutation.name: test for mutation in mutations}
+    half = len(mutations) // 2
+    return who_notices(mutations[:half]) | who_notices(mutations[half:])
 
 
 def _environment(source: Path) -> dict[str, str]:
@@ -285,17 +293,21 @@ def main() -> int:
     parser.add_argument("--unit-tests", action="store_true", help="also tell which of them the unit tests notice")
     parser.add_argument("--table", type=Path, help="write what was found to this Markdown file")
     asked = parser.parse_args()
-    verdicts = []
-    for mutation in MUTATIONS:
-        if asked.only in mutation.name:
-            with tempfile.TemporaryDirectory(prefix="jobcloud.") as folder:
-                found = caught(mutation, Path(folder), asked.most, asked.processes)
-            with tempfile.TemporaryDirectory(prefix="jobcloud.") as folder:
-                test = noticed_by_unit_tests(mutation, Path(folder)) if asked.unit_tests else None
-            verdicts.append(Verdict(mutation, found, test))
-            print(verdicts[-1], flush=True)
-            if asked.table:  # after each, as the whole takes long
-                asked.table.write_text(table(verdicts, asked.most))
+    chosen = [mutation for mutation in MUTATIONS if asked.only in mutation.name]
+    tests: dict[str, str] = {}
+    verdicts: list[Verdict] = []
+    if asked.unit_tests:
+        tests |= who_notices([mutation for mutation in chosen if mutation.quiet])
+        print("noticed of the quiet ones:", {name: test for name, test in tests.items() if test} or "none", flush=True)
+    for mutation in chosen:
+        with tempfile.TemporaryDirectory(prefix="jobcloud.") as folder:
+            found = caught(mutation, Path(folder), asked.most, asked.processes)
+        if asked.unit_tests and mutation.name not in tests:
+            tests |= who_notices([mutation])
+        verdicts.append(Verdict(mutation, found, tests.get(mutation.name)))
+        print(verdicts[-1], flush=True)
+        if asked.table:  # after each, as the whole takes long
+            asked.table.write_text(table(verdicts, asked.most))
     survivors = sum(not verdict.found.broken for verdict in verdicts)
     print(f"{survivors} of {len(verdicts)} survived")
     return 1 if survivors else 0
@@ -324,7 +336,8 @@ _UNIT = f"""\
 Unit tests are the deterministic ones of the scheduler, its loop, stores and adapters, of one scenario each and without
 real servers: {{0}}; for `{_DRIVER}…` also {{1}}. Those that play random histories beside checkers of their own
 (scheduler_props, leader_faults) are small simulators and not among them, nor are those on a real ZooKeeper. "No" in the
-last column means that none of them notices. Histories are those of the seeds from 0 on; the numbers of the promises are
+last column means that none of them notices; those that were expected to be quiet were in the source all at once.
+Histories are those of the seeds from 0 on; the numbers of the promises are
 those of `tests/simulation/promise.py`."""
 
 
