@@ -104,7 +104,8 @@ simulate: $(VENV)/.tests
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed $(FROM) $(ARGS)
 
 # Deliberate bugs, each to be caught by the simulator within 2,000 histories. ARGS='--unit-tests --table FILE' also asks
-# the unit tests, half a minute for each that they do not notice; ARGS='--only TEXT' takes some of the bugs.
+# the unit tests: all of them once for the quiet bugs, and for each other bug until one fails; ARGS='--only TEXT' takes
+# some of the bugs.
 simulate-mutations: $(VENV)/.tests
 	$(BIN)/python -m tests.simulation.mutations $(ARGS)
 
