@@ -19,6 +19,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from jobcloud import __version__
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos import MesosDriver, MesosSettings, TlsSettings
 from jobcloud.adapters.sandbox import Output, OutputReader
@@ -88,6 +89,7 @@ class _Process:
         self._outputs = OutputReader()
 
     def run(self, stop: threading.Event) -> int:
+        log.info("starting", version=__version__, data=str(self._data))
         with contextlib.ExitStack() as stack:
             api_socket = stack.enter_context(_listen(self._settings.http.host, self._settings.http.port, "http.port"))
             artifacts = self._settings.artifacts
