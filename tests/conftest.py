@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.ports import Store
@@ -25,6 +25,8 @@ structlog.configure(
     ]
 )
 settings.register_profile("jobcloud", derandomize=True, deadline=None, database=None)
+# For who asks only whether there is a failure: making it small takes minutes.
+settings.register_profile("no_shrinking", settings.get_profile("jobcloud"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("jobcloud")
 
 _FALLBACK_SEED = 20_260_101

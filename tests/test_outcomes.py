@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -84,7 +85,8 @@ def test_a_shard_keeps_the_outcome_of_its_last_attempt() -> None:
     assert (finished.state, finished.outcome) == (ShardState.FINISHED, Outcome("", '{"rows":3}'))
     (firing,) = desk.firings()
     assert decode(Kind.FIRING, firing.id, encode(Kind.FIRING, firing)) == firing
-    before = encode(Kind.FIRING, firing).replace(b',"outcome":{"cause":"","result":"{\\"rows\\":3}"}', b"")
+    before = re.sub(rb',"outcome":{.*?"}', b"", encode(Kind.FIRING, firing))
+    assert b"outcome" not in before
     assert decode(Kind.FIRING, firing.id, before).shards[0].outcome == NO_OUTCOME, "written before there was one"
 
 
