@@ -155,8 +155,8 @@ def run_tests_on(module: Path) -> int:
 
     assert CompiledMatcher is mutant.Matcher
     wanted = "random_placements or TestHistories or engines_agree"
-    options = "-x -q -p no:cacheprovider --hypothesis-profile=no_shrinking tests/test_match_props.py -k".split()
-    return pytest.main([*options, wanted])
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=no_shrinking"]
+    return pytest.main([*options, "tests/test_match_props.py", "-k", wanted])
 
 
 def main() -> int:
