@@ -275,9 +275,8 @@ class Mesos:
         self.unexpected: list[str] = []
         self._numbers = 0
         self.windows: dict[str, Window] = {}
-        self.excused: set[str] = (
-            set()
-        )  # tasks that live unknown to the scheduler: declared dead, or their record was lost
+        #: tasks that live unknown to the scheduler: declared dead, rightly or not, or their record was lost
+        self.excused: set[str] = set()
         self.answers: Counter[str] = Counter()
 
     # -------------------------------------------------------------------------------------------- what is true

@@ -6,18 +6,15 @@ import json
 import math
 import os
 import signal
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from api_kit import package_bytes
+from origin_kit import Server
 from whole import Product, attempts, executors_of, processes_with, until
 
 pytestmark = pytest.mark.dev_cluster
@@ -211,42 +208,20 @@ def test_an_app_is_rolled_to_a_new_version_and_a_version_that_does_not_run_stops
     assert end(dev, root) == 0
 
 
-class Packages(BaseHTTPRequestHandler):
-    """A server of `packages`, each at /<name>/app.zip, that counts what is asked for."""
-
-    asked: ClassVar[Counter[str]] = Counter()
-    packages: ClassVar[dict[str, bytes]] = {}
-
-    def do_GET(self) -> None:
-        name = self.path.strip("/").partition("/")[0]
-        self.asked[name] += 1
-        content = self.packages.get(name)
-        self.send_response(404 if content is None else 200)
-        self.end_headers()
-        self.wfile.write(content or b"")
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def packages() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Packages)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    Packages.asked.clear()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def files() -> Iterator[Server]:
+    server = Server({})
+    yield server
+    server.close()
 
 
 def test_packages_damaged_later_fail_their_own_tasks_with_the_reason_and_are_fetched_ever_more_rarely(
-    dev: Product, packages: str
+    dev: Product, files: Server
 ) -> None:
     names = ("good", "altered", "missing")
-    Packages.packages = {name: package_bytes({"tell.py": f"def tell(ctx): return {name!r}"}) for name in names}
-    hashes = {name: sha256(content).hexdigest() for name, content in Packages.packages.items()}
+    packages = {name: package_bytes({"tell.py": f"def tell(ctx): return {name!r}"}) for name in names}
+    hashes = {name: sha256(content).hexdigest() for name, content in packages.items()}
+    files.pages |= {f"/{name}/app.zip": content for name, content in packages.items()}
     dev.environ["JOBCLOUD_PACKAGES_HOSTS"] = "127.0.0.1"
     root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
     until(dev.healthy, "a healthy server")
@@ -257,7 +232,7 @@ def test_packages_damaged_later_fail_their_own_tasks_with_the_reason_and_are_fet
             f"""
             [app]
             appName = "{name}"
-            appURL = "{packages}/{name}/app.zip"
+            appURL = "{files.url}/{name}/app.zip"
             packageSha256 = "{hashes[name]}"
             appCacheEnable = false
             cpuCount = 0.1
@@ -272,8 +247,8 @@ def test_packages_damaged_later_fail_their_own_tasks_with_the_reason_and_are_fet
             stored.write_bytes(stored.read_bytes() + b"!")
         else:
             stored.unlink()
-            del Packages.packages[name]
-    assert Packages.asked == dict.fromkeys(names, 1)
+            del files.pages["/missing/app.zip"]
+    assert files.asked == [f"/{name}/app.zip" for name in names]
     began = time.monotonic()
     for name in names:
         job = {
@@ -285,7 +260,7 @@ def test_packages_damaged_later_fail_their_own_tasks_with_the_reason_and_are_fet
         dev.run("job", "add", str(dev.folder / f"{name}.json"))
     until(lambda: len(dev.runs("good")) >= 12, "the good app's runs")
     most = 2 + 1 + math.log2(1 + time.monotonic() - began)  # on each agent once, then after 1 s, 2 s, 4 s …
-    assert 1 < Packages.asked["missing"] <= 1 + most
+    assert 1 < files.asked.count("/missing/app.zip") <= 1 + most
     for name, why in (("altered", "sha256"), ("missing", hashes["missing"])):
         assert why in dev.run("explain", name), name
         assert not dev.runs(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, changed
-from jobcloud.ready import Entry, Queue
+from jobcloud.ready import Queue
 
 
 def firing(name: str, *shards: Shard, job: str = "") -> Firing:
@@ -13,7 +13,8 @@ def firing(name: str, *shards: Shard, job: str = "") -> Firing:
 
 
 def order(queue: Queue, at: int = 0, **priorities: int) -> list[str]:
-    return [f"{e.firing_id}{e.item}" for e in queue.eligible(at, lambda job: True, lambda job: priorities.get(job, 0))]
+    rows = queue.eligible(at, lambda job: True, lambda job: priorities.get(job, 0))
+    return [f"{name}{item}" for name, items in rows for item in items]
 
 
 def queue_of(*firings: Firing) -> Queue:
@@ -58,7 +59,7 @@ def test_each_back_off_wakes_once_at_its_end() -> None:
 
 def test_what_is_not_allowed_stays_in_the_queue_unseen() -> None:
     queue = queue_of(firing("a"), firing("b"))
-    assert queue.eligible(0, lambda job: job == "b", lambda job: 0) == [Entry("b", 0)]
+    assert queue.eligible(0, lambda job: job == "b", lambda job: 0) == [("b", [0])]
     assert len(queue) == 2
 
 
@@ -93,7 +94,9 @@ def test_the_queue_agrees_with_a_slow_twin(seed: int) -> None:
                 if shard.state is ShardState.WAITING and shard.not_before_ms <= twin_at
             )
             found = queue.eligible(twin_at, lambda job: True, lambda job: 0)
-            assert [(e.firing_id, e.item) for e in found] == [(list(firings)[i], item) for _, i, item in expected]
+            assert [(name, item) for name, items in found for item in items] == [
+                (list(firings)[i], item) for _, i, item in expected
+            ]
             assert queue.any_eligible(twin_at, lambda job: True) == bool(expected)
             assert len(queue) == len(firings)
 

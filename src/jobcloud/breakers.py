@@ -76,9 +76,10 @@ class Breakers:
 
     def ran(self, task: Task, at: int) -> None:
         """A task is running: its executor has come up."""
-        self._ran_ms[content_of(task.executor_id)] = at
+        content = content_of(task.executor_id)
+        self._ran_ms[content] = at
         self.proven.add(executor_key(task.agent_id, task.executor_id))
-        if self.open and self.open.pop(content_of(task.executor_id), None) is not None:
+        if self.open.pop(content, None) is not None:
             self._book.work()
 
     def ended(self, task: Task, end: End, reason: str, cause: str, message: str, at: int) -> None:
@@ -96,11 +97,12 @@ class Breakers:
             found.trial, found.until_ms = "", at
 
     def _failed(self, task: Task, why: str, at: int) -> None:
-        found = self.open.get(content_of(task.executor_id))
+        content = content_of(task.executor_id)
+        found = self.open.get(content)
         if found is None:
-            if 0 <= at - self._ran_ms.get(content_of(task.executor_id), at - _GOOD_MS) < _GOOD_MS:
+            if 0 <= at - self._ran_ms.get(content, at - _GOOD_MS) < _GOOD_MS:
                 return
-            self.open[content_of(task.executor_id)] = _Breaker(task.app, 1, at + _FIRST_MS, why)
+            self.open[content] = _Breaker(task.app, 1, at + _FIRST_MS, why)
         elif found.trial == task.id:
             found.failures, found.trial, found.ripe, found.why = found.failures + 1, "", False, why
             found.until_ms = at + release.backoff_ms(found.failures, _FIRST_MS, _MOST_MS)

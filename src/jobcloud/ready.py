@@ -101,14 +101,11 @@ class Queue:
         """The job's firings that have not ended, oldest first."""
         return [self._open[firing_id].firing for firing_id in self._by_job.get(job, ())]
 
-    def eligible(self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]) -> list[Entry]:
-        """The shards that may start at `at`, of jobs that are `allowed`, in the order they should."""
-        return [Entry(name, item) for name, items in self.rows(at, allowed, priority) for item in items]
-
-    def rows(
+    def eligible(
         self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]
     ) -> list[tuple[str, list[int]]]:
-        """The same as rows of items of one firing each."""
+        """The shards that may start at `at`, of jobs that are `allowed`, in the order they should: rows of a firing and
+        items of it."""
         found: list[tuple[bool, int, int, str, list[int]]] = []
         for entry in self._allowed(allowed):
             again: list[int] = []

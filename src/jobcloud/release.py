@@ -6,14 +6,13 @@ import hashlib
 from typing import Any
 
 from jobcloud.model import Execution, Job, Shard, ShardState, changed
-from jobcloud.status import End
+from jobcloud.status import WORKER_LOST, End
 
 # An attempt that ran this long has proved that it can: the next loss starts from the first back-off again.
 PROVEN_MS = 60_000
 # A shard that lost the worker it shared so often is not to blame, as far as anybody knows. From then on it has a
 # process of its own: there an attempt that takes its process down has done so itself, and no other can.
 ALONE_AFTER = 2
-WORKER_LOST = "worker_lost"
 # For so long after its back-off a shard keeps away from the agent that lost its last attempt.
 AVOID_MS = 60_000
 

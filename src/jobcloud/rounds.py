@@ -134,7 +134,7 @@ class Rounds:
 
     def _rows(self, at: int) -> list[tuple[str, list[int]]]:
         jobs = self._book.jobs
-        return self._book.queue.rows(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
+        return self._book.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
 
     def _launchable(self, job: str, at: int) -> bool:
         may_start = self._book.enabled(job) and job not in self._book.faults

@@ -85,7 +85,8 @@ _DRAINED = "REASON_AGENT_DRAINING"
 # be told. The update itself is sent until it is acknowledged, so it still comes, or the agent's loss.
 _NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
 # The same, as our own executor says it in the update's data.
-_INFRASTRUCTURE_CAUSES = frozenset({"worker_lost", "executor_shutdown"})
+WORKER_LOST = "worker_lost"
+_INFRASTRUCTURE_CAUSES = frozenset({WORKER_LOST, "executor_shutdown"})
 
 
 def step(state: TaskState, status: Status, cause: str) -> Step:

@@ -84,10 +84,13 @@ def check_address(host: str, address: str) -> None:
 
     Raises Refused.
     """
-    found = inner_address(address)
-    inside = found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast
-    if inside and host != "localhost" and host.strip("[]") != address:
+    if differs_by_machine(inner_address(address)) and host != "localhost" and host.strip("[]") != address:
         raise Refused(f"{host} is {address}, an address that means another machine on each agent")
+
+
+def differs_by_machine(address: Address) -> bool:
+    """Whether it leads elsewhere from each machine."""
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
 
 
 def inner_address(text: str) -> Address:

@@ -96,18 +96,23 @@ def inspect(source: Source, limits: Limits = Limits(), *, wheel: bool = False) -
     Nothing of it is written but those wheels, one at a time, to a temporary file without a name.
     """
     with _opened(source) as file:
-        survey = _Survey(limits, _size(file))
         kind = _format(file)
-        for entry in _entries(file, kind, wheel):
-            survey.add(entry)
-            if entry.open is None:
-                continue
-            if posixpath.dirname(entry.name) == WHEELS and entry.name.endswith(".whl") and not wheel:
-                _inspect_library(entry, limits)
-            else:
-                _drain(entry, survey.ignore)
-        survey.check_links()
+        survey = _surveyed(file, kind, limits, wheel)
         return PackageInfo(kind, _sha256(file), _size(file), survey.unpacked, frozenset(survey.leaves()))
+
+
+def _surveyed(file: IO[bytes], kind: str, limits: Limits, wheel: bool) -> _Survey:
+    survey = _Survey(limits, _size(file))
+    for entry in _entries(file, kind, wheel):
+        survey.add(entry)
+        if entry.open is None:
+            continue
+        if posixpath.dirname(entry.name) == WHEELS and entry.name.endswith(".whl") and not wheel:
+            _inspect_library(entry, limits)
+        else:
+            _drain(entry, survey.ignore)
+    survey.check_links()
+    return survey
 
 
 def _inspect_library(entry: _Entry, limits: Limits) -> None:
@@ -118,13 +123,8 @@ def _inspect_library(entry: _Entry, limits: Limits) -> None:
         raise PackageError(f"'{entry.name}' has no name of a wheel: name-version-python-abi-platform.whl")
     with tempfile.TemporaryFile() as copy:
         _drain(entry, copy.write)
-        survey = _Survey(limits, _size(copy))
         try:
-            for inner in _entries(copy, _format(copy), wheel=True):
-                survey.add(inner)
-                if inner.open is not None:
-                    _drain(inner, survey.ignore)
-            survey.check_links()
+            _surveyed(copy, _format(copy), limits, wheel=True)
         except PackageError as error:
             raise PackageError(f"{entry.name}: {error}") from error
 

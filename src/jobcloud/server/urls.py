@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from urllib.parse import SplitResult, urlsplit
 
 from jobcloud.errors import ConfigError
-from jobcloud.executor.http_job import inner_address
+from jobcloud.executor.http_job import differs_by_machine, inner_address
 
 ALLOW_PACKAGES = "upload the package (POST /api/v1/packages), or list the host in the server's packages.hosts setting"
 _MAX_URL = 2048
@@ -87,5 +87,4 @@ def _is_local(host: str) -> bool:
         # 2130706433, 0x7f.1 and 127.1 are addresses to the C library that looks names up.
         last = host.rstrip(".").rpartition(".")[2]
         return host.rstrip(".").endswith("localhost") or last.isdigit() or last.startswith("0x")
-    found = inner_address(host)
-    return bool(found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast)
+    return differs_by_machine(inner_address(host))
