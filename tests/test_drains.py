@@ -145,10 +145,48 @@ def test_a_kill_that_gets_lost_is_sent_again_and_by_the_next_leader_too() -> Non
     assert kills(desk, 1) == tasks
     assert kills(desk, POLICY.kill_again_ms) == tasks
     desk.restart()
-    desk.status(tasks[0], "TASK_RUNNING")
-    assert kills(desk, 1_000) == []  # Mesos has not told it yet
-    ask(desk, MINUTE)
-    assert kills(desk, 1_000) == tasks
+    assert kills(desk, 1_000) == tasks  # whatever Mesos tells it of the window
+    desk.status(tasks[0], "TASK_KILLED")
+    (again,) = desk.launched(desk.offer(make_offer("second", "a2")))
+    assert again.name == "report@-@0"
+
+
+def test_no_more_residents_leave_at_once_because_another_leader_comes() -> None:
+    desk, tasks = desk_with(20, kind=JobKind.DAEMON)
+    desk.do(DrainAgent(desk.at, "a1", desk.at + LEAD))
+    asked = kills(desk, 1_000)
+    assert len(asked) == 2  # a tenth of them
+    desk.restart()
+    assert sorted(kills(desk, 3_000)) == sorted(asked)  # those again, and no others
+    for task in asked:
+        desk.status(task, "TASK_KILLED")
+    desk.settle(3_000)
+    desk.offer(make_offer("second", "a2", cpus=64, mem=65_536))
+    for task in set(desk.running()) - set(tasks):
+        desk.status(task, "TASK_RUNNING")
+    assert kills(desk, 3_000) == []  # what else runs the new leader has not heard yet
+    for task in set(tasks) - set(asked):
+        desk.status(task, "TASK_RUNNING")
+    assert len(kills(desk, 1_000)) == 2
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_a_transient_shard_that_was_to_move_is_asked_by_the_next_leader_too_and_moves(window: bool) -> None:
+    """Its kill is not stored, as it would then not start again: the decision is made once more."""
+    desk, tasks = desk_with(1, failover=True)
+    if window:
+        ask(desk, 1_000)
+    else:
+        desk.do(DrainAgent(desk.at, "a1", desk.at + 1_000))
+    assert kills(desk, 2_000) == tasks
+    desk.restart()
+    if window:
+        ask(desk, -2_000)
+    assert kills(desk, 2_000) == tasks
+    desk.restart()
+    desk.status(tasks[0], "TASK_KILLED")  # before that leader knows of anything to be emptied
+    (firing,) = desk.firings()
+    assert firing.shards[0].state is ShardState.WAITING
 
 
 # ----------------------------------------------------------------------------------------- transient shards

@@ -210,12 +210,16 @@ def test_a_maintenance_window_ends_it_and_the_inverse_offer_is_accepted() -> Non
     assert not offer_all(world, "a1")
 
 
-def test_an_operator_who_kills_one_gets_another() -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_operator_who_kills_one_gets_another(restarted: bool) -> None:
     world = desk(1)
     (first,) = up(world, offer_all(world, "a1"))
     world.do(KillTask(world.at, first))
+    if restarted:
+        world.restart()
+        assert [kill.task_id for kill in of(Kill, world.settle())] == [first]
+    assert not offer_all(world, "a1")  # one an agent, until it has ended
     world.status(first, "TASK_KILLED")
-    world.settle(1_000)
     assert len(offer_all(world, "a1")) == 1
 
 

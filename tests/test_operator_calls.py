@@ -137,6 +137,23 @@ def test_an_app_with_jobs_is_removed_with_them_alone_and_its_executors_are_ended
     assert len(of(ShutdownExecutor, desk.all)) == 1
 
 
+@pytest.mark.parametrize("disabled", [False, True])
+def test_an_app_that_is_removed_leaves_nothing_in_the_store(disabled: bool) -> None:
+    desk, tasks = prepared(JobKind.DAEMON, "runs")
+    if disabled:
+        desk.do(SetAppEnabled(desk.at, "shop", False))
+    desk.do(RemoveApp(desk.at, "shop", jobs=True))
+    assert desk.stored.apps == desk.stored.jobs == desk.stored.job_states == {}
+    assert desk.stored.disabled_apps == set()
+    for task in tasks:
+        desk.status(task, "TASK_KILLED")
+    assert (desk.stored.tasks, desk.stored.firings) == ({}, {})
+    desk.restart()
+    desk.do(PutApp(desk.at, make_app()))
+    desk.do(PutJob(desk.at, make_job(kind=JobKind.DAEMON)))
+    assert len(desk.launched(desk.offer(make_offer("again")))) == 1  # and not disabled
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_a_trigger_is_refused_where_it_would_not_run(call: str) -> None:
     desk, _ = prepared(JobKind.TRANSIENT, "runs")

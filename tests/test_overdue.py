@@ -55,6 +55,15 @@ def test_what_runs_too_long_is_ended_here_and_has_failed_by_its_limit(end: str, 
     assert desk.scheduler.indexes()["overdue"] == {}
 
 
+def test_the_limit_of_what_runs_already_is_watched_by_the_next_leader_from_when_it_began() -> None:
+    desk, task = running()
+    assert asked(desk, LIMIT // 2) == (0, 0)
+    desk.restart()
+    desk.status(task, "TASK_RUNNING")
+    assert asked(desk, LIMIT + GRACE - 1) == (0, 0)
+    assert asked(desk, 2_000) == (1, 0)
+
+
 def test_it_is_repeated_as_a_failure_of_the_jobs_own() -> None:
     desk, task = running(retry_count=1, retry_delay_ms=1_000, failover=True)
     asked(desk, LIMIT + GRACE)

@@ -455,11 +455,17 @@ def test_without_a_connection_no_offer_is_held_and_nothing_is_wanted() -> None:
     assert desk.settle(600_000) == of(Publish, desk.last)
 
 
-def test_a_killed_task_of_a_resident_comes_back() -> None:
+@pytest.mark.parametrize("end", ["TASK_KILLED", "TASK_FAILED", "TASK_LOST"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_killed_task_of_a_resident_ends_whoever_leads_and_comes_back(restarted: bool, end: str) -> None:
     desk, task_id = desk_with_task(kind=JobKind.DAEMON)
     desk.do(KillTask(desk.at, task_id))
-    desk.status(task_id, "TASK_KILLED")
-    desk.at += 1000
+    assert of(Kill, desk.last) == [Kill(task_id, "a1")]
+    if restarted:
+        desk.restart()
+        assert of(Kill, desk.settle()) == [Kill(task_id, "a1")]
+    desk.status(task_id, end)
+    desk.at += 1000 if end == "TASK_LOST" else 0  # what was lost waits as after any loss
     assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
 
 
@@ -567,6 +573,20 @@ def test_a_shard_that_lost_its_worker_twice_has_a_process_of_its_own() -> None:
     desk.do(Retry(desk.at, desk.firings()[0].id))
     (afresh,) = desk.launched(desk.offer(make_offer("o-afresh")))
     assert payload_of(afresh)["job"]["isolation"] == "shared"
+
+
+@pytest.mark.parametrize("may_have_run", [False, True])
+@pytest.mark.parametrize("failover", [False, True])
+def test_a_transient_shard_that_may_have_run_is_repeated_after_a_lost_worker_only_where_its_job_fails_over(
+    may_have_run: bool, failover: bool
+) -> None:
+    desk = Desk(make_app(), make_job(failover=failover, retry_count=3))
+    desk.do(Trigger(desk.at, "report"))
+    (one,) = desk.launched(desk.offer())
+    desk.status(one.task_id, "TASK_RUNNING" if may_have_run else "TASK_STAGING")
+    desk.status(one.task_id, "TASK_FAILED", data='{"cause":"worker_lost"}')
+    again = failover or not may_have_run
+    assert desk.firings()[0].shards[0].state is (ShardState.WAITING if again else ShardState.FAILED)
 
 
 def test_an_executor_that_left_unnoticed_is_forgotten_after_its_idle_time() -> None:

@@ -167,11 +167,7 @@ class Commands:
         task = self._book.tasks.get(event.task_id)
         if task is None:
             raise NotFound(f"no task {event.task_id} is running", field="taskId", fix="`jobcloud tasks` lists them")
-        resident = task.keeper or self._book.firings[task.firing_id].cause is Cause.DAEMON
-        if resident:  # it is wanted still: it comes back
-            self._inquiries.send_kill(task, event.at)
-        else:
-            self._tasks.kill(task, event.at)
+        self._tasks.kill(task, event.at)
 
     def retry(self, event: Retry) -> None:
         firing = self._book.firings.get(event.firing_id)

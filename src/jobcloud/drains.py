@@ -2,7 +2,10 @@
 
 Such an agent gets nothing new. Resident shards move away, a few of each job at a time while there is time, and all that
 are left when half of it is gone. Transient shards may end; what still runs at the deadline is moved where the job fails
-over, and left alone where it does not. Source of windows and inverse offers: Mesos' document "Maintenance Primitives".
+over, and left alone where it does not. That a resident was asked to leave is in its task's record, as with any other
+kill; that a transient one was is not, or it would not start again: the next leader comes to the same decision, as the
+operator's mark is stored and Mesos announces its windows anew.
+Source of windows and inverse offers: Mesos' document "Maintenance Primitives".
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from jobcloud.messages import (
     UndrainAgent,
 )
 from jobcloud.model import Cause, Drain, Offer, Task, TaskState, Window
+from jobcloud.tasks import Tasks
 
 # How often it is looked whether something is to be moved, and which part of a job may move at once.
 _STEP_MS = 1_000
@@ -44,9 +48,10 @@ class Closing(NamedTuple):
 
 
 class Drains:
-    def __init__(self, book: Book, inquiries: Inquiries) -> None:
+    def __init__(self, book: Book, inquiries: Inquiries, tasks: Tasks) -> None:
         self._book = book
         self._inquiries = inquiries
+        self._tasks = tasks
         #: agent → the window that Mesos announces for it
         self.windows: dict[str, Window] = {}
         self._step_at = 0
@@ -188,17 +193,21 @@ class Drains:
                 if at < plan.hurry_ms and unsettled[firing.id] >= max(1, job.shard_count // _PART):
                     continue
                 unsettled[firing.id] += 1
-            elif at < plan.deadline_ms or not job.failover:
+                self._tasks.kill(task, at)
+            elif at >= plan.deadline_ms and job.failover:
+                self._inquiries.send_kill(task, at)
+            else:
                 continue
-            self._inquiries.send_kill(task, at)
             self._book.tell(at, Topic.CLUSTER, task, "leaves its agent, which is to be emptied")
 
     def _unsettled(self, firing_ids: Iterable[str]) -> Counter[str]:
-        """How many shards of each of these firings have yet to run, or to run again."""
+        """How many shards of each of these firings have yet to run, or to run again, as far as Mesos has said so."""
         running = Counter(
             task.firing_id
             for task in self._book.tasks.values()
-            if task.state is TaskState.RUNNING and task.id not in self._inquiries.kills
+            if task.state is TaskState.RUNNING
+            and task.id not in self._inquiries.kills
+            and task.id not in self._inquiries.unheard
         )
         firings = (self._book.firings[firing_id] for firing_id in firing_ids)
         unended = {firing.id: sum(not shard.state.ended for shard in firing.shards) for firing in firings}

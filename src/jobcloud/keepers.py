@@ -140,9 +140,7 @@ class Keepers:
         return Request(KEEPER, plan.id, plan.resources)
 
     def _offering(self, taken: set[str]) -> list[AgentEntry]:
-        agents = self._book.cluster.agents.values()
-        without = taken | self._book.cluster.closed
-        return [entry for entry in agents if entry.offers and not entry.lost and entry.id not in without]
+        return [entry for entry in self._book.cluster.agents.values() if entry.offers and entry.id not in taken]
 
     def _rank(self, entry: AgentEntry, plan: ExecutorPlan) -> tuple[bool, int, str]:
         """Where the executor lives already it costs nothing; else where the most is free."""

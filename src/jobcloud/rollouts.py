@@ -116,7 +116,7 @@ class Rollouts:
     def _may_end(self, task: Task, job: Job, down: set[int]) -> bool:
         if task.item >= job.shard_count:
             return True
-        if task.state is TaskState.UNREACHABLE or task.id in self._inquiries.kills:
+        if task.state is TaskState.UNREACHABLE:
             return False
         if task.state in _NOT_YET and task.id not in self._inquiries.unheard:
             return True
@@ -127,7 +127,7 @@ class Rollouts:
         if shard.state is not ShardState.ACTIVE:
             return False
         task = self._book.tasks[shard.task_id]
-        if task.state is not TaskState.RUNNING or task.kill_ms or task.id in self._inquiries.kills:
+        if task.state is not TaskState.RUNNING or task.kill_ms:
             return False
         if task.id in self._inquiries.unheard:  # it may have ended while no leader listened
             return False

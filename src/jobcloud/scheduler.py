@@ -94,13 +94,13 @@ class Scheduler:
         self._firings = Firings(book)
         self._inquiries = Inquiries(book)
         self._fleet = Fleet(book)
-        self._drains = Drains(book, self._inquiries)
         self._breakers = Breakers(book)
         self._keepers = Keepers(book, self._fleet, self._breakers)
         self._overdue = Overdue(book, self._inquiries)
         self._tasks = Tasks(
             book, self._firings, self._inquiries, self._fleet, self._keepers, self._breakers, self._overdue
         )
+        self._drains = Drains(book, self._inquiries, self._tasks)
         self._timetable = Timetable(book, self._firings, self._tasks)
         self._rounds = Rounds(
             book, self._firings, self._inquiries, self._fleet, self._tasks, self._keepers, self._breakers

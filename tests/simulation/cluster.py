@@ -249,6 +249,7 @@ class Cluster:
     def announce(self, host: Host, in_ms: int, down_after_ms: int) -> None:
         """Maintenance of one machine; with `down_after_ms` it is taken down."""
         machine = {"hostname": host.agent.settings.hostname, "ip": "127.0.0.1"}
+        self.world.truth.windows.add(host.agent.agent_id)
         start = {"nanoseconds": max(0, self.world.now + in_ms) * 1_000_000}
         self._schedule([{"machine_ids": [machine], "unavailability": {"start": start}}])
         if down_after_ms:

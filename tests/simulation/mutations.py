@@ -108,7 +108,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a limit is forgotten by the next leader", "tasks.py",
         "            self._overdue.watch(task)\n            self._note_reach",
         "            self._note_reach",
-        quiet=True,
     ),
     Mutation(
         "no end is believed that is told without its update", "status.py",
@@ -138,7 +137,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a removed app stays disabled", "commands.py",
         "        self._book.set_app_mark(event.name, disabled=False)\n",
         "",
-        quiet=True,
     ),
     Mutation(
         "no proof of the epoch with a new session", "server/leader.py",
@@ -155,7 +153,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a removed app stays stored", "commands.py",
         "        self._book.dirty[Kind.APP, event.name] = None\n",
         "",
-        quiet=True,
+    ),
+    Mutation(
+        "an operator's kill is not stored", "commands.py",
+        "        self._tasks.kill(task, event.at)\n",
+        "        self._inquiries.send_kill(task, event.at)\n",
     ),
     Mutation(
         "a claim is not released", "tasks.py",

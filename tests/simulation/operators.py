@@ -73,7 +73,9 @@ class Operators:
         self._may_be: dict[tuple[str, str], list[Any]] = {}
         self.triggered: dict[str, int] = {}
         self.executors: dict[str, Resources] = {}  # hash of a package → what its executor uses
-        self.killed: set[str] = set()  # tasks they asked the end of
+        self.killed: set[str] = set()  # tasks that somebody asked the end of
+        self.by_hand: set[str] = set()  # tasks they asked the end of
+        self.to_end: set[str] = set()  # those of them that are sure to end, as they were told
         self.forgotten: set[str] = set()  # tasks they declared dead
         self.retried: set[str] = set()  # runs they put back
         self.replacing: set[str] = set()  # jobs whose shards may be replaced while they are out of reach
@@ -124,6 +126,7 @@ class Operators:
             if tasks:
                 task_id = tasks[a % len(tasks)]
                 self.killed.add(task_id)
+                self.by_hand.add(task_id)
                 self._ask(("task", task_id), ABSENT, lambda at: KillTask(at, task_id))
 
     def drain(self, agent_id: str, ms: int) -> None:
@@ -228,6 +231,8 @@ class Operators:
             self._world.note(f"operator is told: done {made[0]!r}"[:200])
             if asked.key[0] == "trigger":
                 self._triggered(made[0])
+            elif isinstance(made[0], KillTask):
+                self.to_end.add(made[0].task_id)
             self._settle(asked, [asked.after])
             self._check_stored(asked)
         elif isinstance(error, Refused) and not isinstance(error, Unavailable):

@@ -10,10 +10,11 @@
 4. No agent is over-committed, executors included, by the master's own books; no ACCEPT spends more than was offered.
 5. Only the holder of the current epoch changes anything, in the store or at Mesos.
 6. Once the faults have stopped all desired residents run, as configured last, and all due work ends, in bounded time.
-7. What a command was answered as done is done, after any crash.
+7. What a command was answered as done is done, after any crash; a task that was to end ends.
 8. Stored first: a launch leaves after its intent is stored, an acknowledgement after what it acknowledges is.
 9. No task id, attempt or fence token is used twice; fence tokens of a shard grow.
-10. A resident's shard that runs is asked to end, to be replaced, only where no more than its job allows are then down.
+10. A resident's shard that runs is asked to end, to be replaced, only where no more than its job allows are then down;
+    unless an operator asks for its end, or its agent is to be emptied.
 11. An executor is shut down by force only where a task in it had been asked to end, and had had time to.
 12. An agent that an operator empties gets nothing new.
 """
@@ -60,6 +61,7 @@ class Truth:
         self.doubtful: set[str] = set()  # tasks out of reach once: nobody could tell whether they ran
         self.overlaps: list[str] = []
         self.gone: set[str] = set()  # agents marked so
+        self.windows: set[str] = set()  # agents that had a maintenance window
         self.removed: set[str] = set()  # frameworks
         self.given_up: set[str] = set()
         self.state_of: dict[str, tuple[str, str]] = {}  # uuid → task id, state
@@ -245,7 +247,8 @@ class Promise:
             if old is None and job.independent_shards:
                 self.free.add(task.id)
             asked = old is not None and old.state is TaskState.RUNNING and task.kill_ms and not old.kill_ms
-            if asked and task.item < job.shard_count and task.id not in self.unwanted:
+            chosen = task.id in self._world.operators.by_hand or self._emptied(task.agent_id, before)
+            if asked and task.item < job.shard_count and not chosen and task.id not in self.unwanted:
                 ended.setdefault(task.job, set()).add(task.item)
         for name, items in ended.items():
             now = self._job(self._world.server.entries, name)
@@ -254,6 +257,11 @@ class Promise:
             down = self._down(before, now) & self._down(self._world.server.entries, now) | items
             if len(down) > max(now.max_unavailable, then.max_unavailable):
                 self._world.violation(f"10: {items} of {name} are to be replaced, down are {down} of {now.shard_count}")
+
+    def _emptied(self, agent_id: str, before: Entries) -> bool:
+        """Whether an agent is, or was just before, to be emptied."""
+        drained = any((Kind.DRAIN, agent_id) in entries for entries in (before, self._world.server.entries))
+        return drained or agent_id in self._world.truth.windows
 
     def _overdue_written(self, task: Task) -> None:
         """A run is ended for its limit only once it has run for so long; a jump of the clock counts for two seconds."""
@@ -508,6 +516,8 @@ class Promise:
                 return f"resident {place} runs, which nobody wants any more"
             if runs[0].task_id not in core.tasks:
                 return f"{runs[0].task_id} runs and the scheduler does not know it"
+            if to_end := [run.task_id for run in runs if run.task_id in self._world.operators.to_end]:
+                return f"{to_end} run on, whose end an operator was told is on its way"
         return ""
 
     def _out_of_date(self, core: Any) -> str:
