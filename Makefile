@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/planning/*.pyx) $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-gate bench-plots bench-quality bench-plan executor-soak match-soak match-mutants cron-soak simulate simulate-mutations soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-dev-cluster bench-gate bench-plots bench-quality bench-plan executor-soak match-soak match-mutants cron-soak simulate simulate-mutations soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -68,6 +68,10 @@ cron-soak: $(VENV)/.tests
 # The whole loop at speed, over HTTP to a dev cluster: latency, launches a second, bursts; some fifteen minutes.
 bench-end-to-end: $(VENV)/.tests
 	$(BIN)/python bench/bench_end_to_end.py $(ARGS)
+
+# What a launch costs the dev cluster's process; ARGS="--against SRC" lets the sources of another commit take turns.
+bench-dev-cluster: $(VENV)/.tests
+	$(BIN)/python bench/bench_dev_cluster.py $(ARGS)
 
 bench: $(VENV)/.tests
 	$(BIN)/python bench/bench_cycle.py

@@ -1,14 +1,14 @@
-"""HTTP/1.1 for the dev cluster on asyncio streams: small, loopback only, with every connection at hand to be broken.
+"""HTTP/1.1 for the dev cluster as an asyncio protocol: small, loopback only, every connection at hand to be broken.
 
-A server framework would hide what the fault knobs need: the sockets under the event streams.
+A server framework would hide what the fault knobs need: the sockets under the event streams. Calls that come in a row
+are read and answered in a row, without a turn of the event loop for each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -33,25 +33,196 @@ class BadRequestError(Exception):
         self.status = status
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """What a request says of itself; `length` is that of its body, None where it comes in chunks."""
+
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]  # names in lower case
+    length: int | None
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    head: Head
     body: bytes
 
 
-class Connection:
-    """One client: answers go out through it, and it can become an event stream."""
+class RequestReader:
+    """Cuts what a client sends into requests, whatever the sizes of the pieces it comes in."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self) -> None:
+        self._buffer, self._at = b"", 0
+        self._pieces: list[bytes] = []  # come after the buffer
+        self._missing = 0  # so many bytes have to come before there is anything to read again
+        self._head: Head | None = None
+        self._client_waits = False
+        self._chunks: list[bytes] = []
+        self._in_trailer = False
+
+    def feed(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._missing -= len(data)
+
+    def take_pause(self) -> bool:
+        """Whether a client waits for "100 Continue" before it sends a body; true once for each."""
+        waits, self._client_waits = self._client_waits, False
+        return waits
+
+    def next(self) -> Request | None:
+        """The next request, None if it is not complete yet. Raises BadRequestError, after which nothing makes sense."""
+        if self._missing > 0:
+            return None
+        if self._pieces:
+            self._buffer, self._at = b"".join((self._buffer[self._at :], *self._pieces)), 0
+            self._pieces.clear()
+        head = self._head
+        if head is None:
+            line = self._until(b"\r\n\r\n", BadRequestError(431, "The head of the request is too long"))
+            if line is None:
+                return None
+            self._head = head = _read_head(line)
+            self._client_waits = head.headers.get("expect", "").lower() == "100-continue"
+        body = self._exactly(head.length) if head.length is not None else self._chunked()
+        if body is None:
+            return None
+        self._head, self._client_waits = None, False
+        return Request(head, body)
+
+    def _until(self, mark: bytes, too_long: BadRequestError) -> bytes | None:
+        """What comes before a mark, the mark included."""
+        begin = self._at
+        end = self._buffer.find(mark, begin, begin + _MAX_HEAD_BYTES)
+        if end < 0:
+            if len(self._buffer) - begin >= _MAX_HEAD_BYTES:
+                raise too_long
+            self._missing = 1
+            return None
+        self._at = end + len(mark)
+        return self._buffer[begin : self._at]
+
+    def _exactly(self, length: int) -> bytes | None:
+        begin, end = self._at, self._at + length
+        if end > len(self._buffer):
+            self._missing = end - len(self._buffer)
+            return None
+        self._at = end
+        return self._buffer[begin:end]
+
+    def _chunked(self) -> bytes | None:
+        no_length = BadRequestError(400, "A chunk's length is no number")
+        while not self._in_trailer:
+            begin = self._at
+            line = self._until(b"\r\n", no_length)
+            if line is None:
+                return None
+            try:
+                length = int(line.split(b";")[0].strip(), 16)
+            except ValueError:
+                raise no_length from None
+            if length < 0 or sum(map(len, self._chunks)) + length > MAX_BODY_BYTES:
+                raise BadRequestError(413, f"The body is over {MAX_BODY_BYTES} bytes")
+            if not length:
+                self._in_trailer = True
+                break
+            piece = self._exactly(length + 2)
+            if piece is None:
+                self._at = begin
+                return None
+            self._chunks.append(piece[:-2])
+        while (line := self._until(b"\r\n", BadRequestError(431, "A trailer is too long"))) != b"\r\n":
+            if line is None:
+                return None
+        body, self._chunks, self._in_trailer = b"".join(self._chunks), [], False
+        return body
+
+
+class Connection(asyncio.Protocol):
+    """One client: requests come in through it and answers go out, and it can become an event stream."""
+
+    def __init__(self, handler: Handler, others: set[Connection]) -> None:
+        self._handler, self._others = handler, others
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._reader = RequestReader()
+        self._under_way: asyncio.Task[None] | None = None  # a request that takes its time: the next ones wait
+        self._ended = False  # the client sends nothing more, or nothing that makes sense
         self._unwritten: list[bytes] = []
         self.streaming = False
         self.muted = False
         self._on_end: Callable[[], None] = lambda: None
 
+    # ---- what asyncio calls ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._others.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not (self.streaming or self._ended):  # what a stream's client still sends means nothing
+            self._reader.feed(data)
+            self._go_on()
+
+    def eof_received(self) -> bool:
+        """Answers that are still under way go out before the connection is closed."""
+        self._ended = True
+        if self._under_way is None:
+            self.close()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._others.discard(self)
+        self._ended = True
+        self._unwritten.clear()
+        if self.streaming:
+            self._on_end()
+
+    # ---- requests --------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        while self._under_way is None and not (self.streaming or self._ended):
+            try:
+                request = self._reader.next()
+            except BadRequestError as refused:
+                self.answer(refused.status, str(refused))
+                self.close()
+                return
+            if request is None:
+                if self._reader.take_pause():
+                    self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                return
+            slow = self._handler(request, self)
+            if slow is None:
+                self._answered(request)
+            else:
+                self._transport.pause_reading()
+                self._under_way = self._loop.create_task(self._finish(slow, request))
+
+    def _answered(self, request: Request) -> None:
+        if not self.streaming and request.head.headers.get("connection", "").lower() == "close":
+            self.close()
+
+    async def _finish(self, slow: Coroutine[Any, Any, None], request: Request) -> None:
+        try:
+            await slow
+        except BaseException:
+            self.abort()
+            raise
+        self._under_way = None
+        self._answered(request)
+        if self._ended:
+            self.close()
+            return
+        self._transport.resume_reading()
+        self._go_on()
+
+    # ---- answers and events ----------------------------------------------------------------------------------
+
     def answer(self, status: int, body: str | dict[str, Any] | bytes = "", content_type: str = "") -> None:
+        if body == "":
+            self._write(_empty_answer_at(status, int(time.time())))
+            return
         if isinstance(body, dict):
             body, content_type = msgspec.json.encode(body), "application/json"
         data = body.encode() if isinstance(body, str) else body
@@ -74,8 +245,6 @@ class Connection:
     def raw(self, data: bytes) -> None:
         if not self.muted:
             self._write(b"%x\r\n%s\r\n" % (len(data), data))
-            if self._writer.transport.get_write_buffer_size() > _MAX_BACKLOG_BYTES:
-                self.abort()
 
     def finish(self) -> None:
         """End a stream as a server does: its last chunk, then the connection."""
@@ -85,84 +254,34 @@ class Connection:
     def abort(self) -> None:
         """Cut the connection without a word."""
         self._unwritten.clear()
-        self._writer.transport.abort()
+        self._transport.abort()
 
     def close(self) -> None:
+        self._ended = True
         self._flush()
-        self._writer.close()
-
-    async def drain(self) -> None:
-        self._flush()
-        await self._writer.drain()
+        self._transport.close()
 
     def _write(self, data: bytes) -> None:
         """What is written in one turn of the event loop goes out together."""
         if not self._unwritten:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._unwritten.append(data)
 
     def _flush(self) -> None:
         data, self._unwritten = b"".join(self._unwritten), []
-        if data and not self._writer.is_closing():
-            self._writer.write(data)
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+            if self._transport.get_write_buffer_size() > _MAX_BACKLOG_BYTES:
+                self.abort()
 
-    async def next_request(self) -> Request | None:
-        """The next request; None when the client has gone. Raises BadRequestError."""
-        try:
-            head = await self._reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            raise BadRequestError(431, "The head of the request is too long") from None
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
-        method, path, query, headers = _read_head(head)
-        if headers.get("expect", "").lower() == "100-continue":
-            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        try:
-            body = await self._body(headers)
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
-            return None
-        return Request(method, path, query, headers, body)
 
-    async def _body(self, headers: Mapping[str, str]) -> bytes:
-        if "chunked" in headers.get("transfer-encoding", "").lower():
-            return await self._chunks()
-        length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()):
-            raise BadRequestError(400, "'Content-Length' is no number")
-        if int(length) > MAX_BODY_BYTES:
-            raise BadRequestError(413, f"The body is over {MAX_BODY_BYTES} bytes")
-        return await self._reader.readexactly(int(length))
-
-    async def _chunks(self) -> bytes:
-        body = bytearray()
-        while True:
-            line = (await self._reader.readuntil(b"\r\n")).split(b";")[0].strip()
-            try:
-                length = int(line, 16)
-            except ValueError:
-                raise BadRequestError(400, "A chunk's length is no number") from None
-            if length < 0 or len(body) + length > MAX_BODY_BYTES:
-                raise BadRequestError(413, f"The body is over {MAX_BODY_BYTES} bytes")
-            if not length:
-                while (await self._reader.readuntil(b"\r\n")) != b"\r\n":
-                    pass
-                return bytes(body)
-            body += await self._reader.readexactly(length)
-            await self._reader.readexactly(2)
-
-    async def stream_to_its_end(self) -> None:
-        """A stream's client sends nothing more: what can be read is the end."""
-        try:
-            with suppress(ConnectionError):
-                while await self._reader.read(4096):
-                    pass
-        finally:
-            self._on_end()
+Handler = Callable[[Request, Connection], "Coroutine[Any, Any, None] | None"]
+"""Answers a request; at once, or by and by in what it gives back."""
 
 
 @lru_cache(maxsize=256)
-def _read_head(head: bytes) -> tuple[str, str, Mapping[str, str], Mapping[str, str]]:
-    """Method, path, query and headers, names in lower case. Raises BadRequestError.
+def _read_head(head: bytes) -> Head:
+    """Raises BadRequestError.
 
     A client's heads differ in little but the length of the body, so that most have been read before.
     """
@@ -181,10 +300,19 @@ def _read_head(head: bytes) -> tuple[str, str, Mapping[str, str], Mapping[str, s
     except ValueError:
         raise BadRequestError(400, "The path is no URL") from None
     query = dict(parse_qsl(url.query, keep_blank_values=True))
-    return method, unquote(url.path), MappingProxyType(query), MappingProxyType(headers)
+    length = _body_length(headers)
+    return Head(method, unquote(url.path), MappingProxyType(query), MappingProxyType(headers), length)
 
 
-Handler = Callable[[Request, Connection], Awaitable[None]]
+def _body_length(headers: Mapping[str, str]) -> int | None:
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        return None
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise BadRequestError(400, "'Content-Length' is no number")
+    if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
+        raise BadRequestError(413, f"The body is over {MAX_BODY_BYTES} bytes")
+    return int(length)
 
 
 def _status_line(status: int) -> bytes:
@@ -197,35 +325,35 @@ def _status_line_at(status: int, second: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\nDate: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
-async def _talk(handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    connection = Connection(reader, writer)
-    try:
-        while not connection.streaming:
-            try:
-                request = await connection.next_request()
-            except BadRequestError as refused:
-                connection.answer(refused.status, str(refused))
-                break
-            if request is None:
-                break
-            await handler(request, connection)
-            if not connection.streaming and request.headers.get("connection", "").lower() == "close":
-                break
-        if connection.streaming:
-            await connection.stream_to_its_end()
-        else:
-            with suppress(ConnectionError):
-                await connection.drain()
-    finally:
-        connection.close()
+@lru_cache(maxsize=16)
+def _empty_answer_at(status: int, second: int) -> bytes:
+    return _status_line_at(status, second) + b"Content-Length: 0\r\n\r\n"
 
 
-async def serve(handler: Handler, port: int) -> tuple[asyncio.Server, int]:
-    """A server on loopback and its port (`port` 0: a free one). Raises OSError."""
+class Listener:
+    """A server on loopback, and whoever is connected to it."""
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.CancelledError):  # the cluster ends; asyncio would log it for each connection
-            await _talk(handler, reader, writer)
+    def __init__(self, server: asyncio.Server, connections: set[Connection]) -> None:
+        self._server, self._connections = server, connections
 
-    server = await asyncio.start_server(talk, "127.0.0.1", port, limit=_MAX_HEAD_BYTES, backlog=1024)
-    return server, int(server.sockets[0].getsockname()[1])
+    @property
+    def port(self) -> int:
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Nobody can connect any more; who is connected stays."""
+        self._server.close()
+
+    def stop(self) -> None:
+        self.close()
+        for connection in list(self._connections):
+            connection.abort()
+
+
+async def serve(handler: Handler, port: int) -> Listener:
+    """A server (`port` 0: at a free one). Raises OSError."""
+    connections: set[Connection] = set()
+    made = asyncio.get_running_loop().create_server(
+        lambda: Connection(handler, connections), "127.0.0.1", port, backlog=1024
+    )
+    return Listener(await made, connections)

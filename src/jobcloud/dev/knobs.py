@@ -85,7 +85,7 @@ class Knobs:
             "add_agents": self._add_agents,
         }
 
-    async def turn(self, body: bytes) -> tuple[int, Json]:
+    def turn(self, body: bytes) -> tuple[int, Json]:
         """Status and JSON of the answer."""
         try:
             asked = json.loads(body)

@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import msgspec
 
 from .agent import Agent, AgentInput, AgentSettings
 from .files import browse, frameworks, operate, read
-from .http import Connection, Request, serve
+from .http import Connection, Listener, Request, serve
 from .knobs import Faults, Knobs
 from .master import Master, MasterInput, MasterSettings
 from .protocol import (
@@ -82,7 +82,7 @@ class Host:
     link: str
     linked: bool = True
     alarm: Alarm = field(default_factory=Alarm)
-    server: asyncio.Server | None = None
+    server: Listener | None = None
     virtual: VirtualExecutors | None = None
 
 
@@ -109,7 +109,7 @@ class Shell:
         self._queue: deque[tuple[Host | None, Any]] = deque()
         self._busy = False
         self._master_alarm = Alarm()
-        self._master_server: asyncio.Server | None = None
+        self._master_server: Listener | None = None
         self._processes: dict[str, Process] = {}
         self._doomed: set[str] = set()  # containers to kill as soon as they have started
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,10 +122,10 @@ class Shell:
 
     async def start_master(self, port: int) -> int:
         """Listen; gives the port. Raises OSError."""
-        self._master_server, taken = await serve(self._serve_master, port)
-        self.settings = replace(self.settings, port=taken)
+        self._master_server = await serve(self._serve_master, port)
+        self.settings = replace(self.settings, port=self._master_server.port)
         self.master = Master(self.settings, self.now())
-        return taken
+        return self.settings.port
 
     async def start_agent(self, settings: AgentSettings, name: str, port: int = 0) -> Host:
         """An agent with processes, at a port of its own; it registers at once. Raises OSError."""
@@ -133,12 +133,9 @@ class Shell:
         work_dir.mkdir(parents=True, exist_ok=True)
         holder: list[Host] = []
 
-        async def handle(request: Request, connection: Connection) -> None:
-            await self._serve_agent(holder[0], request, connection)
-
-        server, taken = await serve(handle, port)
-        agent = Agent(replace(settings, port=taken))
-        machine = Machine(work_dir, taken, f"{settings.shutdown_grace_ms // 1000}secs")
+        server = await serve(lambda request, connection: self._serve_agent(holder[0], request, connection), port)
+        agent = Agent(replace(settings, port=server.port))
+        machine = Machine(work_dir, server.port, f"{settings.shutdown_grace_ms // 1000}secs")
         host = Host(agent, machine, name, server=server)
         holder.append(host)
         self._add_host(host)
@@ -158,11 +155,9 @@ class Shell:
         """Nothing listens, nothing runs."""
         for server in [self._master_server, *(host.server for host in self.hosts.values())]:
             if server is not None:
-                server.close()
+                server.stop()
         for task in list(self._tasks):
             task.cancel()
-        for connection, _ in list(self._streams.values()):
-            connection.abort()
         self._streams.clear()
         for process in list(self._processes.values()):
             self._loop.remove_reader(process.pidfd)
@@ -390,8 +385,8 @@ class Shell:
 
     # ---- HTTP ------------------------------------------------------------------------------------------------
 
-    async def _serve_master(self, request: Request, connection: Connection) -> None:
-        path = request.path.removeprefix("/master") or "/"
+    def _serve_master(self, request: Request, connection: Connection) -> None:
+        path = request.head.path.removeprefix("/master") or "/"
         if path == "/api/v1/scheduler":
             self._api(None, request, connection, Call)
         elif path == "/api/v1":
@@ -400,28 +395,31 @@ class Shell:
             connection.answer(200, self.master.view().state())
         elif path == "/slaves":
             connection.answer(200, {"slaves": self.master.view().state()["slaves"]})
-        elif path == "/dev/control" and request.method == "POST":
-            status, body = await self.knobs.turn(request.body)
-            connection.answer(status, body)
+        elif path == "/dev/control" and request.head.method == "POST":
+            connection.answer(*self.knobs.turn(request.body))
         else:
             self._serve_any(path, connection)
 
-    async def _serve_agent(self, host: Host, request: Request, connection: Connection) -> None:
-        path = request.path.removeprefix("/slave(1)") or "/"
+    def _serve_agent(self, host: Host, request: Request, connection: Connection) -> Coroutine[Any, Any, None] | None:
+        path = request.head.path.removeprefix("/slave(1)") or "/"
         if path == "/api/v1/executor":
             self._api(host, request, connection, Call)
-        elif path in ("/files/read", "/files/browse"):
-            status, body = await asyncio.to_thread(self._files(host, path), request.query)
-            connection.answer(status, body, JSON)
-        elif path == "/api/v1":
-            status, body = await asyncio.to_thread(self._operate, host, request)
-            connection.answer(status, body, JSON)
+        elif path in ("/files/read", "/files/browse", "/api/v1", "/state"):
+            return self._serve_files(host, path, request, connection)
+        else:
+            self._serve_any(path, connection)
+        return None
+
+    async def _serve_files(self, host: Host, path: str, request: Request, connection: Connection) -> None:
+        """What an agent reads from its disk."""
+        if path == "/api/v1":
+            connection.answer(*await asyncio.to_thread(self._operate, host, request), JSON)
         elif path == "/state":
             live = {one.container_id: one.executor_id for one in host.agent.executors.values()}
             shown = await asyncio.to_thread(frameworks, host.machine.work_dir / "slaves", live)
             connection.answer(200, {"id": host.agent.agent_id, "frameworks": shown, "completed_frameworks": []})
         else:
-            self._serve_any(path, connection)
+            connection.answer(*await asyncio.to_thread(self._files(host, path), request.head.query), JSON)
 
     def _operate(self, host: Host, request: Request) -> tuple[int, str]:
         refusal = self._refusal(request)
@@ -469,13 +467,13 @@ class Shell:
         elif kind is Operate:
             self.post(host, Operate(body), connection)
         else:
-            self.post(host, Call(body, request.headers.get("mesos-stream-id")), connection)
+            self.post(host, Call(body, request.head.headers.get("mesos-stream-id")), connection)
 
     @staticmethod
     def _refusal(request: Request) -> tuple[int, str] | None:
-        if request.method != "POST":
-            return 405, f"Expecting one of {{ 'POST' }}, but received '{request.method}'"
-        content_type = request.headers.get("content-type")
+        if request.head.method != "POST":
+            return 405, f"Expecting one of {{ 'POST' }}, but received '{request.head.method}'"
+        content_type = request.head.headers.get("content-type")
         if content_type is None:
             return 400, "Expecting 'Content-Type' to be present"
         if content_type != JSON:
@@ -484,7 +482,7 @@ class Shell:
 
 
 def _accepts_json(request: Request) -> bool:
-    accept = request.headers.get("accept", "*/*")
+    accept = request.head.headers.get("accept", "*/*")
     return any(one.split(";")[0].strip() in (JSON, "application/*", "*/*") for one in accept.split(","))
 
 

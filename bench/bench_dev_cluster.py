@@ -1,0 +1,249 @@
+"""What a launch costs the dev cluster's process: `python bench/bench_dev_cluster.py [--launches N] [--against SRC …]`.
+
+A bare framework of this process subscribes, launches, acknowledges, as the driver does: calls in a row without waiting
+for the answers. Every task has to be told RUNNING and FINISHED, each once, and every call answered with 202. With
+`--against`, sources of other commits take turns with our own, as a machine is never as fast twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jobcloud.adapters.mesos_wire import launch_operation
+from jobcloud.launch import Artifacts, plan_executor
+from jobcloud.messages import Launch
+from jobcloud.model import App, Executor, Package, Share
+from jobcloud.wire import RecordReader
+
+AGENTS, RUN_MS, ALLOCATION_MS = 100, 100, 200
+AGENT = "cpus:32;mem:131072;disk:100000;ports:[31000-31999]"
+TASKS_A_CALL, AT_ONCE = 10, 1_000
+ARTIFACTS = Artifacts("http://127.0.0.1:9", "e" * 64, "executor.zip", "exec python3 executor.zip")
+PLAN = plan_executor(App("app", Package("package:sha256:" + "a" * 64, "a" * 64)), ARTIFACTS)
+DATA = json.dumps({"job": {"jobName": "job", "jobClass": "shop.jobs:Report"}, "padding": "x" * 500}).encode()
+ALLOCATED = '{"allocation_info":{"role":"*"}}'
+PATH = "/api/v1/scheduler"
+
+
+class Id(msgspec.Struct):
+    value: str
+
+
+class Status(msgspec.Struct):
+    task_id: Id
+    agent_id: Id
+    state: str
+    uuid: str = ""
+    message: str = ""
+
+
+class Offer(msgspec.Struct):
+    id: Id
+    agent_id: Id
+
+
+class Update(msgspec.Struct):
+    status: Status
+
+
+class Offers(msgspec.Struct):
+    offers: list[Offer]
+
+
+class Subscribed(msgspec.Struct):
+    framework_id: Id
+
+
+class Event(msgspec.Struct):
+    type: str
+    update: Update | None = None
+    offers: Offers | None = None
+    subscribed: Subscribed | None = None
+
+
+class Framework:
+    def __init__(self, master: str, wanted: int) -> None:
+        self._host = master
+        self.wanted, self.launched, self.told = wanted, 0, 0
+        self._states: dict[str, list[str]] = {}
+        self._calls, self._answers = 0, 0
+        self._unanswered = b""
+        self._id = self._stream_id = ""
+        self._events, self._line = self._connect(), self._connect()
+        self._records, self._chunks = RecordReader(), _Chunks()
+        info = {"user": "nobody", "name": "bench", "roles": ["*"], "capabilities": [{"type": "MULTI_ROLE"}]}
+        body = {"type": "SUBSCRIBE", "subscribe": {"framework_info": info}}
+        self._events.sendall(self._request(body))
+
+    def _connect(self) -> socket.socket:
+        host, _, port = self._host.partition(":")
+        made = socket.create_connection((host, int(port)), timeout=10)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
+
+    def _request(self, body: Any) -> bytes:
+        named = f"Mesos-Stream-Id: {self._stream_id}\r\n" if self._stream_id else ""
+        data = msgspec.json.encode(body)
+        kinds = "Content-Type: application/json\r\nAccept: application/json\r\n"
+        head = f"POST {PATH} HTTP/1.1\r\nHost: {self._host}\r\n{named}{kinds}Content-Length: {len(data)}\r\n\r\n"
+        return head.encode() + data
+
+    def run(self) -> None:
+        """Until every task has ended and every call is answered."""
+        while self.told < 2 * self.wanted or self._answers < self._calls:
+            ready, _, _ = select.select([self._events, self._line], [], [], 20)
+            assert ready, f"{self.told} of {2 * self.wanted} updates, {self._answers} of {self._calls} answers"
+            if self._line in ready:
+                self._take_answers(self._line.recv(1 << 18))
+            if self._events in ready:
+                calls = [self._handled(event) for event in self._read(self._events.recv(1 << 18))]
+                if data := b"".join(calls):
+                    self._line.sendall(data)
+        assert len(self._states) == self.wanted
+        assert all(states == ["TASK_RUNNING", "TASK_FINISHED"] for states in self._states.values())
+
+    def close(self) -> None:
+        self._events.close()
+        self._line.close()
+
+    def _read(self, data: bytes) -> list[Event]:
+        assert data, "the stream has ended"
+        plain = self._chunks.feed(data)
+        if not self._stream_id and self._chunks.head:
+            head = self._chunks.head.decode()
+            self._stream_id = head.partition("Mesos-Stream-Id: ")[2].partition("\r\n")[0]
+        return [msgspec.json.decode(one, type=Event) for one in self._records.feed(plain)]
+
+    def _take_answers(self, data: bytes) -> None:
+        *whole, self._unanswered = (self._unanswered + data).split(b"\r\n\r\n")
+        assert all(one.startswith(b"HTTP/1.1 202 ") for one in whole), whole[-1]
+        self._answers += len(whole)
+
+    def _handled(self, event: Event) -> bytes:
+        if event.update is not None:
+            return self._acknowledgement(event.update.status)
+        if event.offers is not None:
+            return b"".join(map(self._answer_to, event.offers.offers))
+        if event.subscribed is not None:
+            self._id = event.subscribed.framework_id.value
+        return b""
+
+    def _call(self, kind: str, body: Any) -> bytes:
+        self._calls += 1
+        return self._request({"type": kind, "framework_id": {"value": self._id}, kind.lower(): body})
+
+    def _acknowledgement(self, status: Status) -> bytes:
+        assert status.uuid, status
+        self._states.setdefault(status.task_id.value, []).append(status.state)
+        self.told += 1
+        body = {"agent_id": status.agent_id, "task_id": status.task_id, "uuid": status.uuid}
+        return self._call("ACKNOWLEDGE", body)
+
+    def _answer_to(self, offer: Offer) -> bytes:
+        room = min(TASKS_A_CALL, self.wanted - self.launched, AT_ONCE - self.launched + len(self._states))
+        agent_id, shares = offer.agent_id.value, (Share("cpus", 100, ALLOCATED), Share("mem", 32_000, ALLOCATED))
+        executor = Executor(PLAN.executor_id, agent_id, "app", shares, PLAN.spec, 0)
+        launches = []
+        for _ in range(room):
+            self.launched += 1
+            task_id = f"job{self.launched % 200}@-@{self.launched % 50}@-@READY@-@{agent_id}@-@{self.launched:032x}"
+            launches.append(Launch(task_id, "job", shares, executor, DATA))
+        operations = [launch_operation(launches, agent_id, self._id)] if launches else []
+        body = {"offer_ids": [offer.id], "operations": operations, "filters": {"refuse_seconds": 0.0}}
+        return self._call("ACCEPT", body)
+
+
+class _Chunks:
+    """HTTP's chunked coding, undone."""
+
+    def __init__(self) -> None:
+        self.head = b""
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> bytes:
+        self._buffer += data
+        if not self.head:
+            self.head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        plain, at, buffer = [], 0, self._buffer
+        while (end := buffer.find(b"\r\n", at)) >= 0:
+            length = int(buffer[at:end], 16)
+            if len(buffer) < end + length + 4:
+                break
+            plain.append(buffer[end + 2 : end + 2 + length])
+            at = end + length + 4
+        self._buffer = buffer[at:]
+        return b"".join(plain)
+
+
+def measured(source: Path, launches: int) -> tuple[float, float]:
+    """Microseconds of the cluster's CPU a launch, and launches a second."""
+    argv = [sys.executable, "-m", "jobcloud.dev.cluster", "--agents=0", "--port=0"]
+    argv += [f"--allocation-interval-ms={ALLOCATION_MS}", f"--parent-pid={os.getpid()}"]
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            master = process.stdout.readline().split()[1].removeprefix("master=")
+            _add_agents(master)
+            warm = Framework(master, launches // 10)
+            warm.run()
+            began, spent = time.monotonic(), _cpu(process.pid)
+            framework = Framework(master, launches)
+            framework.run()
+            taken, used = time.monotonic() - began, _cpu(process.pid) - spent
+            warm.close()
+            framework.close()
+        finally:
+            process.terminate()
+    return used / launches * 1e6, launches / taken
+
+
+def _add_agents(master: str) -> None:
+    body = json.dumps({"knob": "add_agents", "count": AGENTS, "resources": AGENT, "run_ms": RUN_MS}).encode()
+    host, _, port = master.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as one:
+        one.sendall(
+            b"POST /dev/control HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        answer = b"".join(iter(lambda: one.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--launches", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="SRC", help="other trees' src")
+    given = parser.parse_args()
+    sources = [Path(__file__).parents[1] / "src", *given.against]
+    found: dict[Path, list[tuple[float, float]]] = {source: [] for source in sources}
+    for _ in range(given.rounds):
+        for source in sources:
+            found[source].append(measured(source.resolve(), given.launches))
+    for source, taken in found.items():
+        costs, rates = zip(*taken, strict=True)
+        print(
+            f"{source}: {statistics.median(costs):.0f} µs of CPU a launch ({min(costs):.0f} to {max(costs):.0f}),"
+            f" {statistics.median(rates):.0f} launches a second"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The dev cluster's HTTP: requests out of pieces of every size, answers in the order of the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobcloud.dev.http import MAX_BODY_BYTES, BadRequestError, Connection, Request, RequestReader, serve
+
+BODIES = st.lists(st.tuples(st.binary(max_size=40), st.booleans(), st.integers(1, 9)), min_size=1, max_size=5)
+
+
+def written(number: int, body: bytes, chunked: bool, size: int) -> bytes:
+    head = b"POST /call/%d?n=%d HTTP/1.1\r\nX-Number: %d\r\n" % (number, number, number)
+    if not chunked:
+        return head + b"content-length: %d\r\n\r\n%s" % (len(body), body)
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    chunks = b"".join(b"%x;ext=1\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nTrailer: 1\r\n\r\n"
+
+
+@given(BODIES, st.lists(st.integers(0, 600), max_size=12))
+def test_requests_are_cut_out_of_pieces_of_any_size(bodies: list[tuple[bytes, bool, int]], cuts: list[int]) -> None:
+    data = b"".join(written(number, *one) for number, one in enumerate(bodies))
+    reader, found, begin = RequestReader(), [], 0
+    for end in [*sorted(cuts), len(data)]:
+        reader.feed(data[begin:end])
+        begin = end
+        while (request := reader.next()) is not None:
+            found.append(request)
+    assert [one.body for one in found] == [body for body, _, _ in bodies]
+    assert [one.head.headers["x-number"] for one in found] == [str(number) for number in range(len(bodies))]
+    assert [(one.head.path, one.head.query) for one in found] == [
+        (f"/call/{number}", {"n": str(number)}) for number in range(len(bodies))
+    ]
+
+
+def test_one_byte_at_a_time() -> None:
+    data, reader, found = written(7, b"abc" * 9, True, 4) + written(8, b"abc", False, 4), RequestReader(), []
+    for at in range(len(data)):
+        reader.feed(data[at : at + 1])
+        found.append(reader.next())
+    assert [one.body for one in found if one is not None] == [b"abc" * 9, b"abc"]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1), 413),
+        (b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 413),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 70_000, 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"x" * 70_000, 431),
+        (b"GET http://[ HTTP/1.1\r\n\r\n", 400),
+        (b"x" * 70_000, 431),
+    ],
+)
+def test_what_is_no_request_is_said_once_those_before_it_are_read(data: bytes, status: int) -> None:
+    reader = RequestReader()
+    reader.feed(written(1, b"before", False, 1) + data)
+    first = reader.next()
+    assert first is not None
+    assert first.body == b"before"
+    with pytest.raises(BadRequestError) as refused:
+        reader.next()
+    assert refused.value.status == status
+
+
+# ---- over a socket ---------------------------------------------------------------------------------------------
+
+
+def talk(handler: Callable[[Request, Connection], Any], *pieces: bytes) -> bytes:
+    """What a client gets that sends these pieces, says that this is all, and reads to the end."""
+
+    async def run() -> bytes:
+        listener = await serve(handler, 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        writer.write_eof()
+        try:
+            return await asyncio.wait_for(reader.read(), 20)
+        finally:
+            writer.close()
+            listener.stop()
+
+    return asyncio.run(run())
+
+
+def bodies_of(answers: bytes) -> list[bytes]:
+    return [one.partition(b"\r\n\r\n")[2] for one in answers.split(b"HTTP/1.1 200 ")[1:]]
+
+
+def test_answers_come_in_the_order_of_the_requests_however_long_each_takes() -> None:
+    async def slowly(request: Request, connection: Connection) -> None:
+        await asyncio.sleep(0.01)
+        connection.answer(200, request.body)
+
+    def handler(request: Request, connection: Connection) -> Any:
+        if request.body.startswith(b"slow"):
+            return slowly(request, connection)
+        connection.answer(200, request.body)
+        return None
+
+    wanted = [b"slow 1", b"quick 2", b"slow 3", b"slow 4", b"quick 5"]
+    calls = [written(number, body, False, 1) for number, body in enumerate(wanted)]
+    assert bodies_of(talk(handler, b"".join(calls))) == wanted
+    assert bodies_of(talk(handler, *calls)) == wanted
+
+
+def test_a_client_that_waits_to_send_its_body_is_told_to_once() -> None:
+    async def run() -> bytes:
+        listener = await serve(lambda request, connection: connection.answer(200, request.body), 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        for piece in (b"a", b"b", b"cd"):
+            writer.write(piece)
+            await writer.drain()
+        writer.write_eof()
+        rest = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        listener.stop()
+        return told + rest
+
+    answer = asyncio.run(run())
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\nabcd")
+
+
+def test_nothing_is_read_after_a_request_that_is_none_or_that_is_the_last() -> None:
+    def handler(request: Request, connection: Connection) -> None:
+        connection.answer(200, request.body)
+
+    last = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1"
+    assert bodies_of(talk(handler, last + written(2, b"2", False, 1))) == [b"1"]
+    answers = talk(handler, written(1, b"1", False, 1) + b"nonsense\r\n\r\n" + written(2, b"2", False, 1))
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 400 " in answers
+
+
+def test_a_stream_is_over_when_its_client_goes() -> None:
+    over = []
+
+    def handler(request: Request, connection: Connection) -> None:
+        connection.start_stream("", lambda: over.append(request.body))
+        connection.event({"type": "HEARTBEAT"})
+
+    answer = talk(handler, written(1, b"1", False, 1) + written(2, b"nobody reads this", False, 1))
+    assert answer.endswith(b'\r\n\r\n17\r\n20\n{"type":"HEARTBEAT"}\r\n')
+    assert over == [b"1"]
+
+
+def test_who_is_connected_is_cut_off_at_the_end() -> None:
+    async def run() -> bytes:
+        listener = await serve(lambda request, connection: connection.answer(200), 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(written(1, b"1", False, 1))
+        await reader.readuntil(b"\r\n\r\n")
+        listener.stop()
+        try:
+            rest = await asyncio.wait_for(reader.read(), 20)
+        except ConnectionError:
+            rest = b""
+        writer.close()
+        with socket.socket() as other:
+            assert other.connect_ex(("127.0.0.1", port_of(writer))) != 0
+        return rest
+
+    assert asyncio.run(run()) == b""
+
+
+def port_of(writer: asyncio.StreamWriter) -> int:
+    return int(writer.get_extra_info("peername")[1])
