@@ -41,7 +41,7 @@ lint: $(VENV)/.tests
 
 types: $(VENV)/.tests
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest jobcloud._match
+	$(BIN)/python -m mypy.stubtest jobcloud._match jobcloud._placer
 
 format: $(VENV)/.tests
 	$(BIN)/ruff check --fix .
@@ -51,10 +51,10 @@ format: $(VENV)/.tests
 build: $(VENV)/.tests
 	rm -rf build/wheel && $(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
 
-# The suites of the matcher and of packing on a build with bounds checks.
+# The suites of the matcher, by name too, and of packing on a build with bounds checks.
 debug-test: $(VENV)/.tests
 	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
-	$(BIN)/python -m pytest tests/test_match*.py tests/test_plan_packing.py; status=$$?; \
+	$(BIN)/python -m pytest tests/test_match*.py tests/test_placer.py tests/test_plan_packing.py; status=$$?; \
 	$(BIN)/python setup.py -q build_ext --inplace --force && exit $$status
 
 # Bugs planted in the compiled matcher, each to be caught by the comparison with the plain one; some fifteen minutes.

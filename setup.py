@@ -1,4 +1,4 @@
-"""Builds the two compiled units; everything else is in pyproject.toml.
+"""Builds the three compiled units; everything else is in pyproject.toml.
 
 JOBCLOUD_DEBUG=1 builds them with bounds checks and annotated listings.
 """
@@ -14,6 +14,7 @@ setup(
     ext_modules=cythonize(
         [
             Extension("jobcloud._match", ["src/jobcloud/_match.pyx"], extra_compile_args=flags),
+            Extension("jobcloud._placer", ["src/jobcloud/_placer.pyx"], extra_compile_args=flags),
             Extension("jobcloud.planning._pack", ["src/jobcloud/planning/_pack.pyx"], extra_compile_args=flags),
         ],
         language_level=3,

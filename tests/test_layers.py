@@ -21,12 +21,12 @@ NOT_DECIDING = {"__init__", "__main__", "job", "wire", "firetimes"}
 DECIDING = [path for path in sorted(ROOT.glob("*.py")) if path.stem not in NOT_DECIDING]
 
 QUIET = {
-    "__future__", "base64", "bisect", "calendar", "collections", "copy", "dataclasses", "datetime", "decimal", "enum",
-    "fnmatch", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re", "shlex", "typing",
-    "zlib", "zoneinfo",
+    "__future__", "base64", "bisect", "calendar", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "decimal", "enum", "fnmatch", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re",
+    "shlex", "typing", "zlib", "zoneinfo",
 }  # fmt: skip
 LIBRARIES = {
-    "numpy": {"constraints", "_match_py", "_match_types", "match", "offers", "placer"},
+    "numpy": {"constraints", "_match_py", "_match_types", "_placer_py", "match", "offers", "placer"},
     "croniter": {"cron"},
     "msgspec": {"messages", "model", "ports"},
 }

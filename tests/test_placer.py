@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import tracemalloc
 from decimal import Decimal
@@ -219,7 +220,15 @@ def test_no_port_is_ever_given_twice(with_ports: Placer, seed: int) -> None:
         (lambda p: p.shape({}, executor_amounts={"cpus": 1}), "without an executor"),
         (lambda p: p.place([(5, p.shape({}))]), "task: 5 is no name"),
         (lambda p: p.place([(["a"], p.shape({}))]), "task: .* is no name"),
-        (lambda p: p.place([("a", p.shape({}), 1)]), "too many values"),
+        (lambda p: p.place([("a", p.shape({})), ("", p.shape({}))]), "task: '' is no name"),
+        (lambda p: p.place([("a", p.shape({})), ("t1", p.shape({}))]), "task 't1' is placed already"),
+        (lambda p: p.place([("a", p.shape({})), ("b", ["no shape"])]), "is no shape of this placer"),
+        (lambda p: p.place([("a", p.shape({})), 5]), "a task is a pair of a name and a shape, not 5"),
+        (lambda p: p.place_together(named(p.shape({}), "a", "b"), least=3), "least must be between -1 and 2"),
+        (lambda p: p.assign("", p.shape({}), "small"), "task: '' is no name"),
+        (lambda p: p.release(["t1", 5]), "task: 5 is no name"),
+        (lambda p: p.release(["t1", ["t1"]]), "task: .* is no name"),
+        (lambda p: p.place([("a", p.shape({}), 1)]), "a task is a pair of a name and a shape, not"),
         (lambda p: Placer(("ports",)).add_host("x", {}, ports=[(1,)]), "must be ranges"),
         (lambda p: Placer(("ports",)).add_host("x", {}, ports=5), "must be ranges"),
         (lambda p: Placer(("ports",)).add_host("x", {}, ports=[(9, 3)]), "runs backwards"),
@@ -231,10 +240,75 @@ def test_what_is_wrong_is_named_and_changes_nothing(placer: Placer, call: Any, w
     placer.place(named(placer.shape({"cpus": 1}), "t1"))
     with pytest.raises(ValueError, match=words):
         call(placer)
+    assert placer.claims().keys() == {"t1"}
     assert placer.place(named(placer.shape({"cpus": 3}), "t2")) == [("t2", "small")]
     placer.add_host("x", {"cpus": 1})
     assert placer.free("small")["cpus"] == 0
     placer.matcher.check()
+
+
+@pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def test_names_are_free_again_when_nothing_was_placed(matcher: Any) -> None:
+    def judge(*_: Any) -> int:
+        raise RuntimeError("no opinion")
+
+    placer = Placer(("cpus",), matcher=matcher, fitness=judge)
+    placer.add_host("h", {"cpus": 8})
+    shape = placer.shape({"cpus": 1})
+    for _ in range(2):
+        with pytest.raises(MatchError, match="no opinion"):
+            placer.place(named(shape, "a", "b"))
+    placer.assign("a", shape, "h")
+    assert placer.claims().keys() == {"a"}
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(placer: Placer, on: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if on else gc.disable)()
+    try:
+        placer.place(named(placer.shape({"cpus": 1}), "a", "b"))
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_a_name_may_be_any_kind_of_text(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1})
+    answer = placer.place([(np.str_("a"), shape), ("b", shape)])
+    assert answer == [("a", "small"), ("b", "small")]
+    assert {type(name) for name, _ in answer} == {str}
+    with pytest.raises(MatchError, match="'a' is placed already"):
+        placer.place(named(shape, "a"))
+    assert placer.release([np.str_("a"), np.str_("c")]) == ["c"]
+
+
+def test_names_are_kept_alike_compiled_and_plain(seed: int) -> None:
+    """Whatever is asked, also what is wrong, the two say and do the same."""
+    chance = random.Random(seed)
+    placers = [Placer(("cpus",), matcher=matcher) for matcher in (CompiledMatcher, PlainMatcher)]
+    for each in placers:
+        each.add_hosts((f"h{n}", {"cpus": n % 5}, {}, ()) for n in range(8))
+    shapes = [[each.shape({"cpus": cpus}) for cpus in ("0.5", 1, 3)] for each in placers]
+    odd = (5, "", None, ["t"], np.str_("t1"))
+    for _ in range(400):
+        names = [
+            chance.choice(odd) if chance.random() < 0.02 else f"t{chance.randrange(60)}"
+            for _ in range(chance.randrange(8))
+        ]
+        numbers = [chance.randrange(3) for _ in names]
+        call = chance.choice(("place", "place_together", "release"))
+        answers = []
+        for each, own in zip(placers, shapes, strict=True):
+            asked = names if call == "release" else [(n, own[i]) for n, i in zip(names, numbers, strict=True)]
+            try:
+                answers.append(getattr(each, call)(asked))
+            except MatchError as error:
+                answers.append(str(error))
+        assert answers[0] == answers[1]
+        assert placers[0].claims() == placers[1].claims()
+    for each in placers:
+        each.matcher.check()
 
 
 def test_a_live_task_takes_few_bytes(seed: int) -> None:

@@ -7,19 +7,21 @@ has an example; all rules stand there.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import partial
 from itertools import compress
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobcloud import _placer, _placer_py
 from jobcloud._match_types import whole
 from jobcloud.constraints import HOST, Constraint, ConstraintError, failing, mask, numbers, parse, penalties
-from jobcloud.match import MAX_AMOUNT, MAX_PENALTY, REFUSED, Matcher, MatchError, Rule
+from jobcloud.match import MAX_AMOUNT, MAX_PENALTY, Matcher, MatchError, PlainMatcher, Rule
 
 Number: TypeAlias = int | float | Decimal | str
 Amounts: TypeAlias = Mapping[str, Number]
@@ -80,8 +82,8 @@ class Placer:
 
     ``dimensions`` names the resources; "ports" is the one whose units have numbers, and each of ``fixed_ports``, the
     numbers that tasks may ask for one by one, is kept apart from those that are handed out. ``matcher`` is the class
-    of the matcher, ``options`` are its own (``fitness``, ``engine``). Every method raises MatchError for what is
-    wrong, before anything has changed. For one thread at a time.
+    of the matcher (``PlainMatcher``: all in plain Python), ``options`` are its own (``fitness``, ``engine``). Every
+    method raises MatchError for what is wrong, before anything has changed. For one thread at a time.
     """
 
     def __init__(
@@ -95,13 +97,14 @@ class Placer:
             raise MatchError(f"fixed_ports are given, but {PORTS!r} is no dimension; add it")
         self._axes = (*self.dimensions, *(f"port {port}" for port in self.fixed_ports))
         self.matcher = matcher(len(self._axes), **options)
+        self._loops: Any = _placer_py if matcher is PlainMatcher else _placer
         self._slots: dict[str, int] = {}
         self._hosts: list[_Host | None] = []
         #: by slot; the last stands for "nowhere", so that -1 finds it
         self._names: list[str | None] = [None]
         self._shapes: dict[Any, Shape] = {}
-        self._by_number: dict[int, Shape] = {}
-        self._claims: dict[str, int] = {}
+        self._numbers: dict[Shape, int] = {}
+        self._claims: dict[str, Any] = {}
         #: task → the numbers that it has
         self._ports: dict[str, tuple[int, ...]] = {}
         self._groups: dict[str, int] = {}
@@ -139,7 +142,7 @@ class Placer:
         """Forget the host; returns the tasks that were on it, which are forgotten too. Looks at all live tasks."""
         slot = self._slot(name)
         gone = set(self.matcher.remove_host(slot).tolist())
-        tasks = [task for task, claim in self._claims.items() if claim in gone]
+        tasks = [task for task, claim in self._claims.items() if claim.release_id in gone]
         for task in tasks:
             del self._claims[task]
             self._ports.pop(task, None)
@@ -224,40 +227,37 @@ class Placer:
             exclusive=exclusive,
         )
         shape = Shape(number, self._by_name(request), hard, swaying, fixed, any_ports)
-        self._shapes[key] = self._by_number[number] = shape
+        self._shapes[key], self._numbers[shape] = shape, number
         return shape
 
     def remove_shape(self, shape: Shape) -> None:
         """No longer placed; its tasks stay until they are released."""
-        self._known([shape])
+        self._known(shape)
         self.matcher.remove_class(shape.number)
-        del self._by_number[shape.number]
+        del self._numbers[shape]
         self._shapes = {key: kept for key, kept in self._shapes.items() if kept is not shape}
 
     # ---- tasks
 
-    def place(self, tasks: Sequence[tuple[str, Shape]]) -> list[tuple[str, str | None]]:
+    def place(self, tasks: Iterable[tuple[str, Shape]]) -> list[tuple[str, str | None]]:
         """Place named tasks in this order; (task, host) for each, host None where there is no room."""
-        names, classes = self._asked(tasks)
-        slots, claims = self.matcher.match(classes)
-        return self._taken(tasks, names, slots, claims)
+        return self._placed(list(tasks), self.matcher.match)
 
-    def place_together(self, tasks: Sequence[tuple[str, Shape]], *, least: int = -1) -> list[tuple[str, str | None]]:
+    def place_together(self, tasks: Iterable[tuple[str, Shape]], *, least: int = -1) -> list[tuple[str, str | None]]:
         """All of them, or at least ``least``, or none."""
-        names, classes = self._asked(tasks)
-        slots, claims = self.matcher.match_gang(classes, least=least)
-        return self._taken(tasks, names, slots, claims)
+        return self._placed(list(tasks), partial(self.matcher.match_gang, least=least))
 
     def assign(self, task: str, shape: Shape, host: str, *, ports: Sequence[int] = ()) -> None:
         """A task that runs there already; neither room nor rules are asked. ``ports``: all the numbers that it has."""
-        self._asked([(task, shape)])
+        self._known(shape)
         slot = self._slot(host)
         held = set(shape.fixed_ports).union(_port("ports", port) for port in ports)
         pool = self._host_at(slot).free_ports
         drawn = held.difference(shape.fixed_ports)
         if len(drawn) != shape.any_ports or not drawn.issubset(pool):
             raise MatchError(f"ports must be {shape.any_ports} that host {host!r:.60} has free, not {sorted(drawn)}")
-        self._claims[task] = self.matcher.assign(shape.number, slot)
+        with self._entered([(task, shape)]) as ([claim], _):
+            claim.release_id = self.matcher.assign(shape.number, slot)
         if held:
             pool[:] = sorted(set(pool) - drawn)
             self._ports[task] = tuple(sorted(held))
@@ -265,22 +265,22 @@ class Placer:
     def release(self, tasks: Iterable[str]) -> list[str]:
         """Tasks that ended; returns those that were not there: never placed, ended before, or named twice."""
         names = list(tasks)
-        claims = [self._claims.pop(name, -1) for name in names]
-        ids = np.array(claims, dtype=np.int64)
+        for name in names if {*map(type, names)} - {str} else ():
+            _name("task", name)
+        ids = self._loops.leave(names, self._claims)
         if self._ports:
             self._give_back(names, self.matcher.slots(ids).tolist())
         self.matcher.release(ids)
-        return [name for name, claim in zip(names, claims, strict=True) if claim < 0] if -1 in claims else []
+        return list(compress(names, (ids < 0).tolist()))
 
     def claims(self) -> dict[str, int]:
         """task → the matcher's release id, for all that are placed."""
-        return dict(self._claims)
+        return {task: claim.release_id for task, claim in self._claims.items()}
 
     def host_of(self, task: str) -> str | None:
         """Where the task is; None if it is not placed."""
-        claim = self._claims.get(task, -1)
-        slot: int = self.matcher.slots(np.array([claim], dtype=np.int64))[0]
-        return self._names[slot]
+        claim = self._claims.get(task)
+        return self._names[self.matcher.slots(np.array([claim.release_id], dtype=np.int64))[0]] if claim else None
 
     def ports_of(self, task: str) -> tuple[int, ...]:
         """The numbers that the task has, those it asked for by number included."""
@@ -288,7 +288,7 @@ class Placer:
 
     def why(self, shape: Shape) -> Why:
         """Why one more task of the shape finds no room, or would find some."""
-        self._known([shape])
+        self._known(shape)
         self._refresh()
         refusal, by_slot = self.matcher.refusal(shape.number), self._attributes_by_slot()
         short = zip(self._axes, refusal.lacking, strict=True)
@@ -311,38 +311,48 @@ class Placer:
 
     # ---- within
 
-    def _asked(self, tasks: Sequence[tuple[str, Shape]]) -> tuple[list[str], NDArray[np.int32]]:
-        names, shapes = [name for name, _ in tasks], [shape for _, shape in tasks]
-        if set(map(type, names)) - {str}:
-            for name in names:
-                _name("task", name)
-        if not self._claims.keys().isdisjoint(names):
-            there = next(name for name in names if name in self._claims)
-            raise MatchError(f"task {there!r:.80} is placed already; release it first")
-        if len(set(names)) < len(names):
-            raise MatchError(f"task {Counter(names).most_common(1)[0][0]!r:.80} is asked for twice")
-        self._known(set(shapes))
-        self._refresh()
-        return names, np.array([shape.number for shape in shapes], dtype=np.int32)
-
-    def _known(self, shapes: Iterable[Shape]) -> None:
-        for shape in shapes:
-            if not isinstance(shape, Shape) or self._by_number.get(shape.number) is not shape:
-                raise MatchError(f"{shape!r:.80} is no shape of this placer; ask its shape() for one")
-
-    def _taken(
-        self, tasks: Sequence[tuple[str, Shape]], names: list[str], slots: NDArray[np.int32], claims: NDArray[np.int64]
+    def _placed(
+        self, tasks: list[tuple[str, Shape]], match: Callable[[NDArray[np.int32]], Any]
     ) -> list[tuple[str, str | None]]:
-        there = (slots >= 0).tolist()
-        self._claims.update(compress(zip(names, claims.tolist(), strict=True), there))
-        of_task = np.maximum(slots, REFUSED).tolist()
+        self._refresh()
+        with self._entered(tasks) as (entered, classes):
+            slots, ids = match(classes)
         if PORTS in self.dimensions:
-            for (name, shape), slot in compress(zip(tasks, of_task, strict=True), there):
-                if shape.any_ports or shape.fixed_ports:
+            for claim, (_, shape), slot in zip(entered, tasks, slots.tolist(), strict=True):
+                if slot >= 0 and (shape.any_ports or shape.fixed_ports):
                     pool = self._host_at(slot).free_ports
                     drawn = [heapq.heappop(pool) for _ in range(shape.any_ports)]
-                    self._ports[name] = (*shape.fixed_ports, *drawn)
-        return list(zip(names, map(self._names.__getitem__, of_task), strict=True))
+                    self._ports[claim.task] = (*shape.fixed_ports, *drawn)
+        answers: list[tuple[str, str | None]] = self._loops.answer(entered, slots, ids, self._names, self._claims)
+        return answers
+
+    @contextmanager
+    def _entered(self, tasks: list[tuple[str, Shape]]) -> Iterator[tuple[list[Any], NDArray[np.int32]]]:
+        """Claims of tasks that are to come, and their classes; they are gone again if what is done meanwhile raises."""
+        entered, classes, good = self._loops.enter(tasks, self._numbers, self._claims)
+        if good < len(tasks):
+            self._check(tasks[good])
+            raise MatchError(f"task {tasks[good][0]!r:.80} is asked for twice")
+        try:
+            yield entered, classes
+        except BaseException:
+            self._loops.leave([claim.task for claim in entered], self._claims)
+            raise
+
+    def _check(self, task: Any) -> None:
+        """What may be wrong with one (name, shape) that is to come."""
+        try:
+            name, shape = task
+        except (TypeError, ValueError):
+            raise MatchError(f"a task is a pair of a name and a shape, not {task!r:.80}") from None
+        _name("task", name)
+        self._known(shape)
+        if name in self._claims:
+            raise MatchError(f"task {name!r:.80} is placed already; release it first")
+
+    def _known(self, shape: Shape) -> None:
+        if not isinstance(shape, Shape) or shape not in self._numbers:
+            raise MatchError(f"{shape!r:.80} is no shape of this placer; ask its shape() for one")
 
     def _give_back(self, names: Sequence[str], slots: Sequence[int]) -> None:
         for name, slot in zip(names, slots, strict=True):
