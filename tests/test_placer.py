@@ -100,6 +100,69 @@ def test_a_disabled_host_takes_nothing_new(placer: Placer) -> None:
     assert placer.why(placer.shape({"cpus": 20})).closed == 1
 
 
+def test_a_host_gets_other_amounts_and_keeps_its_tasks(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 3})
+    placer.place(named(shape, "t1"))
+    placer.set_host("small", {"cpus": 2})
+    assert placer.free("small") == {"cpus": -1_000, "mem_mb": 0}
+    assert placer.host_of("t1") == "small"
+    placer.set_host("small", {"cpus": "6.5", "mem_mb": 1})
+    assert placer.place(named(shape, "t2", "t3")) == [("t2", "small"), ("t3", "large")]
+
+
+def test_a_host_gets_other_attributes(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1}, constraints=["zone == c"])
+    assert placer.place(named(shape, "t1")) == [("t1", None)]
+    placer.set_host("large", {"cpus": 16}, {"zone": "c"})
+    assert placer.place(named(shape, "t1")) == [("t1", "large")]
+    placer.set_host("large", {"cpus": 8})
+    assert placer.place(named(shape, "t2")) == [("t2", "large")]
+
+
+def test_a_host_gets_other_ports_beside_those_that_its_tasks_have(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, ports=[(1, 3), (8_080, 8_080)])
+    two = with_ports.shape({"ports": 2}, fixed_ports=[8_080])
+    with_ports.place(named(two, "t1"))
+    assert with_ports.ports_of("t1") == (8_080, 1, 2)
+    with_ports.set_host("h", {"cpus": 4})
+    assert with_ports.free("h") == {"cpus": 4_000, "ports": 1_000, "port 8080": 0}
+    with_ports.set_host("h", {"cpus": 4}, ports=[(1, 2), (7, 8), (8_080, 8_081)])
+    assert with_ports.free("h") == {"cpus": 4_000, "ports": 3_000, "port 8080": 0}
+    one = with_ports.shape({"ports": 1})
+    with_ports.place(named(one, "t2"))
+    assert with_ports.ports_of("t2") == (7,)
+    for wrong in ([(1, 1), (7, 8), (8_080, 8_080)], [(1, 8)], []):
+        with pytest.raises(MatchError, match=r"ports of host 'h': task 't1' has (2|8080|1); keep it"):
+            with_ports.set_host("h", {"cpus": 4}, ports=wrong)
+    with_ports.release(["t1"])
+    with_ports.place(named(one, "t3"))
+    assert with_ports.ports_of("t3") == (1,)
+    with_ports.matcher.check()
+
+
+def test_a_fork_goes_its_own_way(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, {"zone": "a"}, ports=[(1, 4)])
+    one = with_ports.shape({"ports": 1}, constraints=["zone == a"])
+    with_ports.place(named(one, "t1"))
+    fork = with_ports.fork()
+    assert fork.place(named(one, "t2")) == [("t2", "h")]
+    assert (fork.ports_of("t1"), fork.ports_of("t2")) == ((1,), (2,))
+    assert fork.release(["t1"]) == []
+    fork.add_host("h2", {"cpus": 1}, {"zone": "a"}, ports=[(1, 9)])
+    fork.shape({"cpus": 1}, group="other")
+    assert fork.remove_host("h") == ["t2"]
+
+    assert with_ports.claims().keys() == {"t1"}
+    assert with_ports.place(named(one, "t2", "t3", "t4", "t5")) == [
+        *(((f"t{n}", "h")) for n in (2, 3, 4)), ("t5", None)
+    ]  # fmt: skip
+    assert [with_ports.ports_of(f"t{n}") for n in range(1, 5)] == [(1,), (2,), (3,), (4,)]
+    with_ports.add_host("h2", {"cpus": 1})
+    with_ports.matcher.check()
+    assert fork.claims() == {}
+    fork.matcher.check()
+
+
 def test_what_runs_already_is_assigned(placer: Placer) -> None:
     shape = placer.shape({"cpus": 1})
     placer.assign("t1", shape, "large")
@@ -193,6 +256,11 @@ def test_no_port_is_ever_given_twice(with_ports: Placer, seed: int) -> None:
         (lambda p: p.add_host("x", {"cpus": 0.0001}), "at most three decimals"),
         (lambda p: p.add_host("x", {"cpus": 10**30}), "a number from 0 to 4503599627370 "),
         (lambda p: p.add_host("x", {}, ports=[(1, 2)]), "'ports' is no dimension"),
+        (lambda p: p.set_host("x", {}), "there is no host 'x'"),
+        (lambda p: p.set_host("small", {"cpus": -1}), "a number from 0 to .* not -1"),
+        (lambda p: p.set_host("small", {"gpus": 1}), r"amounts\['gpus'\] is no dimension"),
+        (lambda p: p.set_host("small", {}, {"zone": 5}), r"attributes\['zone'\] of .* must be a text, not 5"),
+        (lambda p: p.set_host("small", {}, ports=[(1, 2)]), "'ports' is no dimension"),
         (lambda p: p.remove_host("x"), "there is no host 'x'"),
         (lambda p: p.enable_host("x", True), "there is no host 'x'"),
         (lambda p: p.shape({"cpus": -1}), "a number from 0 to .* not -1"),
@@ -206,6 +274,7 @@ def test_no_port_is_ever_given_twice(with_ports: Placer, seed: int) -> None:
         (lambda p: p.add_hosts([("x", {}, {}, ()), ("x", {}, {}, ())]), "host 'x' is there already"),
         (lambda p: p.add_host("x", {"cpus": 1}, {"zone": 5}), r"attributes\['zone'\] of .* must be a text, not 5"),
         (lambda p: p.add_host("x", {"cpus": 1}, {"zone": None}), "must be a text, not None"),
+        (lambda p: p.add_host("x", {"cpus": 1}, ["zone"]), "attributes of host 'x' must be a mapping, not list"),
         (lambda p: p.add_host("", {}), "host: '' is no name"),
         (lambda p: p.add_host(["x"], {}), "host: .* is no name"),
         (lambda p: p.add_host("x", None), "amounts must be a mapping"),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import partial
 from itertools import compress
@@ -137,6 +138,27 @@ class Placer:
         for slot, (host, _) in zip(slots, made.values(), strict=True):
             self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
         self._hosts_changed = True
+
+    def set_host(
+        self, name: str, amounts: Amounts, attributes: Mapping[str, str] | None = None, *, ports: Any = None
+    ) -> None:
+        """Other amounts, and where they are given other attributes and ports, for a host; its tasks stay.
+
+        Amounts may be less than its tasks have: then nothing new fits. Ports must be there as long as tasks have them.
+        """
+        slot = self._slot(name)
+        before = self._host_at(slot)
+        host, row = self._host(name, amounts, before.attributes if attributes is None else attributes, ports or ())
+        if ports is None:
+            host.free_ports = before.free_ports
+            for at, axis in enumerate(self._axes):
+                if axis == PORTS or at >= len(self.dimensions):
+                    row[at] = int(self.matcher.capacity(slot)[at])
+        else:
+            self._take_held(host, row)
+        self.matcher.set_host(slot, np.array(row, dtype=np.int64))
+        self._hosts[slot] = host
+        self._hosts_changed |= attributes is not None
 
     def remove_host(self, name: str) -> list[str]:
         """Forget the host; returns the tasks that were on it, which are forgotten too. Looks at all live tasks."""
@@ -273,6 +295,15 @@ class Placer:
         self.matcher.release(ids)
         return list(compress(names, (ids < 0).tolist()))
 
+    def fork(self) -> Placer:
+        """A copy for a dry run. Shapes of before are shapes of both; else neither sees what the other does."""
+        fork = copy(self)
+        fork.matcher = self.matcher.fork()
+        fork._hosts = [None if host is None else replace(host, free_ports=[*host.free_ports]) for host in self._hosts]
+        for name in ("_slots", "_names", "_shapes", "_numbers", "_claims", "_ports", "_groups", "_attributes", "_keys"):
+            setattr(fork, name, copy(getattr(self, name)))
+        return fork
+
     def claims(self) -> dict[str, int]:
         """task → the matcher's release id, for all that are placed."""
         return {task: claim.release_id for task, claim in self._claims.items()}
@@ -362,6 +393,8 @@ class Placer:
 
     def _host(self, name: str, amounts: Amounts, attributes: Mapping[str, str], ports: Any) -> tuple[_Host, list[int]]:
         row = self._row("amounts", amounts)
+        if not isinstance(attributes, Mapping):
+            raise MatchError(f"attributes of host {name!r:.60} must be a mapping, not {type(attributes).__name__}")
         for attribute, value in attributes.items():
             if not isinstance(attribute, str) or not isinstance(value, str):
                 raise MatchError(
@@ -381,6 +414,16 @@ class Placer:
         there.difference_update(self.fixed_ports)
         row[self.dimensions.index(PORTS)] = 1_000 * len(there)
         return _Host(name, {**attributes, HOST: name}, sorted(there)), row
+
+    def _take_held(self, host: _Host, row: Sequence[int]) -> None:
+        """Of a host's new ports those that its tasks have are not free; each must be among the new ones."""
+        there = {*host.free_ports, *compress(self.fixed_ports, row[len(self.dimensions) :])}
+        held = {port: task for task, ports in self._ports.items() if self.host_of(task) == host.name for port in ports}
+        for port in sorted(held.keys() - there)[:1]:
+            raise MatchError(
+                f"ports of host {host.name!r:.60}: task {held[port]!r:.60} has {port}; keep it or release the task"
+            )
+        host.free_ports = sorted(set(host.free_ports) - held.keys())
 
     def _whole_ports(self, request: Sequence[int]) -> int:
         asked = request[self.dimensions.index(PORTS)] if PORTS in self.dimensions else 0
