@@ -18,16 +18,15 @@ from typing import Any
 
 import msgspec
 
-from .agent import Agent, AgentInput, AgentSettings
+from .agent import Agent, AgentSettings
 from .files import browse, frameworks, operate, read
 from .http import Connection, Listener, Request, serve
 from .knobs import Faults, Knobs
-from .master import Master, MasterInput, MasterSettings
+from .master import Master, MasterSettings
 from .protocol import (
     AgentTimedOut,
     Call,
     Close,
-    Effect,
     EndAgent,
     ExecutorEnded,
     ExecutorStarted,
@@ -73,7 +72,7 @@ class Alarm:
             self.timer = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Host:
     """An agent: its machine, its place on this computer, its link to the master."""
 
@@ -106,8 +105,10 @@ class Shell:
         self.faults = Faults()
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, tuple[Connection, Host | None]] = {}
-        self._queue: deque[tuple[Host | None, Any]] = deque()
+        self._queue: deque[tuple[Host | None, Any, Connection | None]] = deque()
         self._busy = False
+        self._to_rearm: set[Host | None] = set()
+        self._due: dict[int, list[tuple[Host, Any]]] = {}  # by the event loop's clock, in milliseconds
         self._master_alarm = Alarm()
         self._master_server: Listener | None = None
         self._processes: dict[str, Process] = {}
@@ -174,74 +175,83 @@ class Shell:
 
         A caller is answered before this returns, unless another input is being handled just now.
         """
-        self._queue.append((target, (event, caller)))
+        queue = self._queue
+        queue.append((target, event, caller))
         if self._busy:
             return
         self._busy = True
+        now = self.now()
         try:
-            while self._queue:
-                host, (event, caller) = self._queue.popleft()
-                self._step(host, event, caller)
+            while queue:
+                host, event, caller = queue.popleft()
+                self._moved(host)
+                for effect in (self.master if host is None else host.agent).handle(event, now):
+                    _PERFORM[type(effect)](self, host, effect, caller)
         finally:
             self._busy = False
 
-    def _step(self, host: Host | None, event: Any, caller: Connection | None) -> None:
-        effects = self._handled(host, event)
-        for effect in effects:
-            self._perform(host, effect, caller)
-        self._rearm(host)
+    def _moved(self, host: Host | None) -> None:
+        """A machine may want the time at another instant now: its alarm is set once in a turn of the event loop."""
+        if not self._to_rearm:
+            self._loop.call_soon(self._rearm)
+        self._to_rearm.add(host)
 
-    def _handled(self, host: Host | None, event: Any) -> list[Effect]:
-        if host is None:
-            master_event: MasterInput = event
-            return self.master.handle(master_event, self.now())
-        agent_event: AgentInput = event
-        return host.agent.handle(agent_event, self.now())
+    def _rearm(self) -> None:
+        moved, self._to_rearm = self._to_rearm, set()
+        loop_time, now = self._loop.time(), self.now()
+        for host in moved:
+            if host is not None and host.link not in self.hosts:
+                continue  # it has ended
+            due = (self.master if host is None else host.agent).next_at()
+            alarm = self._master_alarm if host is None else host.alarm
+            if alarm.is_set_to(due, loop_time):
+                continue
+            alarm.cancel()
+            if due is not None:
+                alarm.due = due
+                alarm.timer = self._loop.call_later(max(0, due - now) / 1000, self.post, host, Tick())
 
-    def _perform(self, host: Host | None, effect: Effect, caller: Connection | None) -> None:
-        if host is not None and host.virtual is not None and isinstance(effect, (Send, Subscribed)):
-            self._perform_on_host(host, effect)
-        elif isinstance(effect, Send):
-            self._send(effect)
-        elif isinstance(effect, ToAgent):
-            target = self.hosts.get(effect.link)
-            if target is not None and target.linked:
-                self.post(target, FromMaster(effect.message))
-        elif isinstance(effect, ToMaster) and host is not None:
-            if host.linked:
-                self.post(None, FromAgent(host.link, effect.message))
-        elif isinstance(effect, Reply) and caller is not None:
+    def _reply(self, host: Host | None, effect: Reply, caller: Connection | None) -> None:
+        if caller is not None:
             caller.answer(effect.status, effect.body)
-        elif isinstance(effect, Subscribed):
-            self._open(host, effect, caller)
-        elif isinstance(effect, Close):
-            connection, _ = self._streams.pop(effect.stream_id, (None, None))
-            if connection is not None:
-                connection.finish()
-        elif host is not None:
-            self._perform_on_host(host, effect)
 
-    def _perform_on_host(self, host: Host, effect: Effect) -> None:
-        if isinstance(effect, EndAgent):
-            self._end_agent(host)
-        elif host.virtual is not None:
+    def _to_agent(self, host: Host | None, effect: ToAgent, caller: Connection | None) -> None:
+        target = self.hosts.get(effect.link)
+        if target is not None and target.linked:
+            self.post(target, FromMaster(effect.message))
+
+    def _to_master(self, host: Host | None, effect: ToMaster, caller: Connection | None) -> None:
+        if host is not None and host.linked:
+            self.post(None, FromAgent(host.link, effect.message))
+
+    def _on_host(
+        self, host: Host | None, effect: StartExecutor | KillExecutor | Subscribed | Send, caller: Connection | None
+    ) -> None:
+        """What concerns executors, virtual ones above all."""
+        assert host is not None, "a master has no executors"
+        if host.virtual is not None:
             for delay_ms, event in host.virtual.take(effect):
-                self._loop.call_later(delay_ms / 1000, self.post, host, event)
+                if delay_ms:
+                    self._later(delay_ms, host, event)
+                else:
+                    self.post(host, event)
         elif isinstance(effect, StartExecutor):
             self._spawn(self._start_executor(host, effect))
         elif isinstance(effect, KillExecutor):
             self._kill_executor(effect.container_id)
 
-    def _rearm(self, host: Host | None) -> None:
-        """Set the machine's alarm to when it next wants the time."""
-        due = (self.master if host is None else host.agent).next_at()
-        alarm = self._master_alarm if host is None else host.alarm
-        if alarm.is_set_to(due, self._loop.time()):
-            return
-        alarm.cancel()
-        if due is not None:
-            alarm.due = due
-            alarm.timer = self._loop.call_later(max(0, due - self.now()) / 1000, self.post, host, Tick())
+    def _later(self, delay_ms: int, host: Host, event: Any) -> None:
+        """Post in so many milliseconds: one timer for all that is due in the same one."""
+        due = int(self._loop.time() * 1000) + 1 + delay_ms
+        waiting = self._due.get(due)
+        if waiting is None:
+            waiting = self._due[due] = []
+            self._loop.call_at(due / 1000, self._fall_due, due)
+        waiting.append((host, event))
+
+    def _fall_due(self, due: int) -> None:
+        for host, event in self._due.pop(due):
+            self.post(host, event)
 
     def advance_clock(self, ms: int) -> None:
         self.clock_offset_ms += ms
@@ -252,21 +262,31 @@ class Shell:
     # ---- streams ---------------------------------------------------------------------------------------------
 
     def _open(self, host: Host | None, effect: Subscribed, caller: Connection | None) -> None:
+        if host is not None and host.virtual is not None:
+            self._on_host(host, effect, caller)
+            return
         assert caller is not None, "a SUBSCRIBE has a caller"
         stream_id = effect.stream_id
         caller.start_stream(stream_id if host is None else "", lambda: self._ended(stream_id, host))
         self._streams[stream_id] = (caller, host)
 
+    def _close(self, host: Host | None, effect: Close, caller: Connection | None) -> None:
+        connection, _ = self._streams.pop(effect.stream_id, (None, None))
+        if connection is not None:
+            connection.finish()
+
     def _ended(self, stream_id: str, host: Host | None) -> None:
         if self._streams.pop(stream_id, None) is not None:
             self.post(host, StreamLost(stream_id))
 
-    def _send(self, effect: Send) -> None:
-        found = self._streams.get(effect.stream_id)
-        if found is None:
+    def _send(self, host: Host | None, effect: Send, caller: Connection | None) -> None:
+        if host is not None and host.virtual is not None:
+            self._on_host(host, effect, caller)
             return
-        connection, host = found
-        if host is not None:
+        connection, _ = self._streams.get(effect.stream_id, (None, None))
+        if connection is None:
+            return
+        if host is not None or not self.faults.rules:
             connection.event(effect.event)
             return
         for delay_ms, event in self.faults.apply(effect.event):
@@ -341,7 +361,8 @@ class Shell:
             settings = AgentSettings(f"{name}.localhost", 0, resources, salt=new_salt())
             self.start_virtual_agent(settings, name, run_ms)
 
-    def _end_agent(self, host: Host) -> None:
+    def _end_agent(self, host: Host | None, effect: EndAgent, caller: Connection | None) -> None:
+        assert host is not None, "a master does not end"
         if host.server is not None:
             host.server.close()
         host.alarm.cancel()
@@ -377,7 +398,7 @@ class Shell:
         self.settings = replace(self.settings, master_id=f"{self.settings.master_id.partition('.')[0]}.{self.now():x}")
         self.master = Master(self.settings, self.now())
         self.master.expect_agents(known, self.now())
-        self._rearm(None)
+        self._moved(None)
         for host in self.hosts.values():
             host.linked = agents_back
             if agents_back:
@@ -479,6 +500,19 @@ class Shell:
         if content_type != JSON:
             return 415, "Expecting 'Content-Type' of application/json or application/x-protobuf"
         return None
+
+
+_PERFORM: dict[type, Callable[[Shell, Host | None, Any, Connection | None], None]] = {
+    Reply: Shell._reply,
+    Send: Shell._send,
+    Close: Shell._close,
+    Subscribed: Shell._open,
+    ToAgent: Shell._to_agent,
+    ToMaster: Shell._to_master,
+    StartExecutor: Shell._on_host,
+    KillExecutor: Shell._on_host,
+    EndAgent: Shell._end_agent,
+}
 
 
 def _accepts_json(request: Request) -> bool:
