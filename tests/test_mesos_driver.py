@@ -822,6 +822,18 @@ def test_p16_a_stream_that_is_no_recordio_is_left_and_taken_up_anew(garbage: byt
         running.wait(StatusReceived)
 
 
+def test_p16_what_came_before_chunks_that_are_none_counts() -> None:
+    def begin(stream: Stream) -> None:
+        accept_all(stream)
+        if stream.number == 0:
+            stream.raw(b"".join(b"%x\r\n%s\r\n" % (len(one), one) for one in [frame(update())] * 3) + b"no length\r\n")
+
+    with FakeMaster(on_subscribe=begin) as master, Running(master.address) as running:
+        running.wait(StatusReceived, 3)
+        assert "chunks" in running.wait(Disconnected).reason
+        running.wait(Subscribed, 2)
+
+
 def test_p16_a_record_that_only_trickles_does_not_keep_the_stream_alive() -> None:
     def trickle(stream: Stream) -> None:
         stream.begin().send(subscribed(heartbeat_s=0.05))

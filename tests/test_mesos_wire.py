@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,11 +20,12 @@ from jobcloud.adapters.mesos_wire import (
     read_offer,
     read_share,
     read_status,
+    read_usual,
     thousandths,
 )
 from jobcloud.errors import ConfigError
-from jobcloud.messages import Launch
-from jobcloud.model import Executor, Share, Window
+from jobcloud.messages import Launch, Status
+from jobcloud.model import Executor, Offer, Share, Window
 
 OURS = ("eng/dev", "ops")
 
@@ -225,6 +227,101 @@ def test_a_bare_status_has_empty_texts() -> None:
 @pytest.mark.parametrize("data", ["%%%", "gIA=", "abc"])
 def test_status_data_that_is_no_text_is_left_out(data: str) -> None:
     assert read_status({"task_id": {"value": "t"}, "state": "TASK_RUNNING", "data": data}).data == ""
+
+
+# ------------------------------------------------------------------------- the short way that most events are read on
+
+# What may be anywhere in place of what belongs there.
+JUNK = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3) | st.just({})
+NAMES = st.sampled_from(["cpus", "mem", "ports", "eng/dev", "ops", "else", "/x", ""])
+BASE64 = st.binary(max_size=6).map(base64.b64encode).map(bytes.decode) | st.text("ab=+/\n", max_size=8)
+VALUE = st.fixed_dictionaries({"value": NAMES})
+STATUSES = st.fixed_dictionaries(
+    {"task_id": VALUE, "state": st.sampled_from(["TASK_RUNNING", "TASK_NEW"])},
+    optional={"agent_id": VALUE, "uuid": BASE64, "reason": NAMES, "message": st.text(max_size=5), "data": BASE64},
+)
+ROLE = st.fixed_dictionaries({"role": st.sampled_from(["eng/dev", "ops", "else"])})
+AMOUNT = st.fixed_dictionaries({"value": st.floats(0, 1e6) | st.integers(0, 9_000)})
+SPAN = st.fixed_dictionaries({"begin": st.integers(0, 40_000), "end": st.integers(30_000, 66_000)})
+SPANS = st.fixed_dictionaries({"range": st.lists(SPAN, max_size=2)})
+USUAL = st.fixed_dictionaries(
+    {"name": NAMES, "type": st.just("SCALAR"), "scalar": AMOUNT, "allocation_info": ROLE}
+) | st.fixed_dictionaries({"name": NAMES, "type": st.just("RANGES"), "ranges": SPANS, "allocation_info": ROLE})
+ADDRESS = st.fixed_dictionaries({}, optional={"ip": NAMES, "hostname": NAMES, "port": st.integers(0, 9)})
+ATTRIBUTE = st.fixed_dictionaries({"name": NAMES, "type": st.just("TEXT"), "text": VALUE})
+AWAY = st.fixed_dictionaries({"start": st.fixed_dictionaries({"nanoseconds": st.integers(0, 10**18)})})
+OFFERS = st.fixed_dictionaries(
+    {"id": VALUE, "agent_id": VALUE, "resources": st.lists(USUAL, max_size=3)},
+    optional={
+        "hostname": NAMES,
+        "url": st.fixed_dictionaries({"address": ADDRESS}, optional={"path": NAMES}),
+        "attributes": st.lists(ATTRIBUTE, max_size=2),
+        "unavailability": AWAY,
+    },
+)
+
+
+@st.composite
+def perhaps_damaged(draw: st.DrawFn, events: st.SearchStrategy[Any]) -> Any:
+    """An event, or one in which something is replaced, missing or added."""
+    event = draw(events)
+    places = list(_places(event))
+    if places and draw(st.booleans()):
+        inner, key = draw(st.sampled_from(places))
+        match draw(st.sampled_from(["replace", "drop", "add"])):
+            case "replace":
+                inner[key] = draw(JUNK)
+            case "drop":
+                del inner[key]
+            case _ if isinstance(inner, dict):
+                inner[draw(st.sampled_from(["role", "revocable", "reservations", "disk", "more"]))] = draw(JUNK)
+    return event
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield value, key
+        yield from _places(inner)
+
+
+@given(perhaps_damaged(STATUSES))
+def test_an_update_reads_the_same_on_the_short_way(status: Json) -> None:
+    event = {"type": "UPDATE", "update": {"status": status}}
+    assert read_usual(dumps(event), OURS) in (None, _or_none(lambda: read_status(loads(dumps(status)))))
+
+
+@given(perhaps_damaged(st.lists(OFFERS, max_size=2)))
+def test_offers_read_the_same_on_the_short_way(offered: list[Json]) -> None:
+    event = {"type": "OFFERS", "offers": {"offers": offered}}
+    read = read_usual(dumps(event), OURS)
+    assert read in (None, tuple(_or_none(lambda one=one: read_offer(one, OURS)) for one in loads(dumps(offered))))
+
+
+def _or_none(read: Callable[[], Status | Offer]) -> Status | Offer | None:
+    try:
+        return read()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def test_what_mesos_sends_mostly_is_read_on_the_short_way() -> None:
+    status = {"task_id": {"value": "t"}, "agent_id": {"value": "a"}, "state": "TASK_FINISHED", "timestamp": 1.5,
+              "uuid": "dXVpZA==", "data": "e30=", "container_status": {"container_id": {"value": "c"}}}  # fmt: skip
+    assert isinstance(read_usual(dumps({"type": "UPDATE", "update": {"status": status}}), OURS), Status)
+    role = {"allocation_info": {"role": "ops"}}
+    ports = {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": 1, "end": 9}]}, **role}
+    resources = [scalar("cpus", 4, **role), scalar("mem", 10.5, **role), ports]
+    offered = offer(resources=resources, framework_id={"value": "f"}, allocation_info={"role": "ops"})
+    read = read_usual(dumps({"type": "OFFERS", "offers": {"offers": [offered, offered]}}), OURS)
+    assert read == (read_offer(offered, OURS),) * 2
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b'{"type":"HEARTBEAT"}', b"[]", b"{", b'{"type":"UPDATE"}', b'{"type":"UPDATE","update":' + b"[" * 100_000],
+)
+def test_what_is_not_usual_is_left_to_the_long_way(record: bytes) -> None:
+    assert read_usual(record, OURS) is None
 
 
 def test_a_launch_names_everything_mesos_needs() -> None:

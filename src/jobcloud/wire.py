@@ -48,6 +48,11 @@ class RecordReader:
 
         Raises FramingError where a length line is no decimal number or is over the limit.
         """
+        if self._wanted < 0 and not self._buffer:
+            # Most servers send each record as a piece of its own.
+            end = data.find(b"\n", 0, _MAX_LENGTH_DIGITS + 1)
+            if end > 0 and len(data) - end - 1 == self._length(data[:end]):
+                return [data[end + 1 :]]
         self._buffer += data
         records = []
         start = 0

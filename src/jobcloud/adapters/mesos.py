@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from jobcloud.adapters.mesos_hardened import Backoff, HardenedDriver
 from jobcloud.adapters.mesos_link import Address, CallFailed, Dialer, Session
-from jobcloud.adapters.mesos_wire import Json, ids, launch_operation, read_inverse_offer, read_offer, read_status
+from jobcloud.adapters.mesos_wire import (
+    Json,
+    ids,
+    launch_operation,
+    read_inverse_offer,
+    read_offer,
+    read_status,
+    read_usual,
+)
 from jobcloud.errors import ConfigError, NotConnected
 from jobcloud.messages import (
     Accept,
@@ -45,6 +53,7 @@ from jobcloud.messages import (
     Revive,
     SendFailed,
     ShutdownExecutor,
+    Status,
     StatusReceived,
     Subscribed,
     Suppress,
@@ -125,9 +134,11 @@ class MesosDriver:
         self._masters = _masters(settings.master)
         dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s)
         backoff = Backoff(settings.backoff_first_s, settings.backoff_most_s, settings.refused_retry_s)
+        receiver = _Receiver(self)
         self._driver = HardenedDriver(
-            _Receiver(self), _framework_info(settings), self._masters, dialer, backoff, settings.missed_heartbeats
-        )
+            receiver, _framework_info(settings), self._masters, dialer, backoff, settings.missed_heartbeats,
+            receiver.usual,
+        )  # fmt: skip
         self._deliver: Callable[[Event], None] = _nobody
         self._errands: queue.SimpleQueue[tuple[_Errand, Session | None]] = queue.SimpleQueue()
         # Of the thread that makes calls: the session it is at, and what awaits an answer there, oldest first.
@@ -213,6 +224,7 @@ class MesosDriver:
                 while self._under_way:
                     self._hear()
                 self._session = session
+                self._driver.call_in(session)
             if isinstance(errand, _Stop):
                 return False
             self._run_errand(errand)
@@ -236,8 +248,7 @@ class MesosDriver:
         try:
             if self._errands.qsize() > MAX_WAITING_CALLS:
                 raise CallFailed(f"more than {MAX_WAITING_CALLS} calls are waiting", certain=True)
-            with self._driver.calling(self._session):
-                self._make(errand)
+            self._make(errand)
         except CallFailed as error:
             self._settled(errand, error)
         except NotConnected as error:
@@ -260,7 +271,9 @@ class MesosDriver:
             self._session.end(repr(error))
             outcomes = [CallFailed(repr(error), certain=False)] * len(self._under_way)
         for outcome in outcomes:
-            self._settled(self._under_way.popleft(), outcome)
+            errand = self._under_way.popleft()
+            if outcome is not None or isinstance(errand, _Teardown):
+                self._settled(errand, outcome)
 
     def _settled(self, errand: _Errand, failure: CallFailed | None) -> None:
         """What became of it is known."""
@@ -287,7 +300,7 @@ class MesosDriver:
                 # What is left of the offers is wanted back at once.
                 driver.acceptOffers(ids(offer_ids), [operation], filters={"refuse_seconds": 0.0})
             case Acknowledge(task_id, agent_id, uuid):
-                driver.acknowledgeStatusUpdate({**_task(task_id, agent_id), "uuid": uuid})
+                driver.acknowledge(task_id, agent_id, uuid)
             case Decline(offer_ids, refuse_ms):
                 driver.declineOffer(ids(offer_ids), filters={"refuse_seconds": refuse_ms / 1000})
             case Kill(task_id, agent_id):
@@ -317,6 +330,15 @@ class _Receiver:
 
     def __init__(self, owner: MesosDriver) -> None:
         self._owner = owner
+
+    def usual(self, record: bytes) -> bool:
+        """Most of what comes are updates and offers of the usual form: those are read on a short way."""
+        event = read_usual(record, self._owner.roles)
+        if event is None:
+            return False
+        at = now_ms()
+        self._owner.deliver(StatusReceived(at, event) if isinstance(event, Status) else OffersReceived(at, event))
+        return True
 
     def registered(self, driver: HardenedDriver, framework_id: Json, master: Json) -> None:
         address = Address(master["hostname"], master["port"])

@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any
@@ -115,7 +115,8 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
     """Stays subscribed until stopped, whatever happens, and never tears the framework down unless told to.
 
     `sched` is a `pymesos.Scheduler`, called from the driver's thread; its exceptions are logged and change nothing.
-    Calls are for one thread, the one that holds `calling`; they raise CallFailed or NotConnected.
+    `usual` is shown each record of a subscription first: it may take one itself and return True.
+    Calls, and `call_in`, are for one thread; they raise CallFailed or NotConnected.
     """
 
     # Set by pymesos.
@@ -131,8 +132,10 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         dialer: Dialer,
         backoff: Backoff,
         missed_heartbeats: int = 5,
+        usual: Callable[[bytes], bool] = lambda record: False,
     ) -> None:
         super().__init__(sched, dict(framework), "", implicit_acknowledgements=False, failover=True)
+        self._usual = usual
         self._masters = masters
         self._dialer = dialer
         self._backoff_policy = backoff
@@ -316,6 +319,8 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
 
     def _take(self, session: Session, record: bytes) -> None:
         """One record of the stream. What is wrong with it, or with its receiver, costs this one event only."""
+        if session.subscribed and self._started and self._guarded("an event", self._usual, record):
+            return
         try:
             event = loads(record)
         except ValueError as error:
@@ -331,11 +336,13 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             if kind == "SUBSCRIBED" and not session.subscribed:
                 session.end("its SUBSCRIBED event was not understood")
 
-    def _guarded(self, what: str, handle: Any, *arguments: Any) -> None:
+    def _guarded(self, what: str, handle: Any, *arguments: Any) -> Any:
+        """What `handle` returns; True where it failed, which has been said then."""
         try:
-            handle(*arguments)
+            return handle(*arguments)
         except Exception:
             _log.exception("error while handling %s from Mesos; going on", what)
+            return True
 
     def on_subscribed(self, info: Json) -> None:
         framework_id = info["framework_id"]["value"]
@@ -395,14 +402,9 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         session = self._attempt
         return session if session is not None and session.subscribed and not session.ended else None
 
-    @contextmanager
-    def calling(self, session: Session | None) -> Iterator[None]:
-        """Calls made inside belong to `session`, and fail where it has ended."""
+    def call_in(self, session: Session | None) -> None:
+        """Calls made from now on belong to `session`, and fail where there is none or it has ended."""
         self._calling = session
-        try:
-            yield
-        finally:
-            self._calling = None
 
     @property
     def connected(self) -> bool:
@@ -425,6 +427,11 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
 
     def _close(self) -> None:
         """pymesos' connection for calls; ours belongs to the session."""
+
+    def acknowledge(self, task_id: str, agent_id: str, uuid: str) -> None:
+        """pymesos' `acknowledgeStatusUpdate`, which takes a whole status: there is one for each update."""
+        which = {"agent_id": {"value": agent_id}, "task_id": {"value": task_id}, "uuid": uuid}
+        self._send({"type": "ACKNOWLEDGE", "framework_id": {"value": self.framework_id}, "acknowledge": which})
 
     def killTask(self, task_id: Json, agent_id: Json | None = None) -> None:
         """With the agent's id, the master finds the task even before that agent has re-registered."""

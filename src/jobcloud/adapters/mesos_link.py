@@ -325,22 +325,29 @@ class Session:
         Raises OSError (TimeoutError after `patience_s` without a record), HTTPException or FramingError.
         """
         reader = RecordReader()
+        chunks = _Chunks(self._response) if self._response.chunked else None
         silent_since = time.monotonic()
         received = 0
-        while piece := self._read(silent_since + self.patience_s):
-            records = reader.feed(piece)
-            yield from records
-            received += len(piece)
-            if records or received >= _LIVELY:
+        while pieces := self._read(chunks, silent_since + self.patience_s):
+            any_records = False
+            for piece in pieces:
+                records = reader.feed(piece)
+                yield from records
+                received += len(piece)
+                any_records = any_records or bool(records)
+            if any_records or received >= _LIVELY:
                 # Only now: what the receiver took for its own work is no silence of the master's.
                 silent_since, received = time.monotonic(), 0
 
-    def _read(self, deadline: float) -> bytes:
+    def _read(self, chunks: _Chunks | None, deadline: float) -> list[bytes]:
         assert self._socket is not None
         try:
             # A deadline that has passed still takes what is there, or a slow receiver would cost the session.
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-            return self._response.read1(_PIECE)
+            if chunks is not None:
+                return chunks.read(_PIECE)
+            piece = self._response.read1(_PIECE)
+            return [piece] if piece else []
         except TimeoutError:
             raise TimeoutError(f"no event and no heartbeat for {self.patience_s:g} s") from None
 
@@ -367,6 +374,48 @@ class Session:
                 self._socket = None
         if hasattr(self, "_response"):
             self._response.close()
+
+
+class _Chunks:
+    """The body of an answer in chunks (RFC 9112, 7.1): the content of as many of them at a time as have come.
+
+    A master sends each event as a chunk of its own, and http.client takes one at a time, with several calls to the
+    system for each.
+    """
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._raw = response.fp
+        self._over = False
+        self._problem: http.client.HTTPException | None = None
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
+        self._parser = HttpResponseParser(self)
+        # The real head was http.client's.
+        self._parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    def on_message_complete(self) -> None:
+        self._over = True
+
+    def read(self, size: int) -> list[bytes]:
+        """What the next bytes hold, at most `size` of them, waiting for some; nothing at the end.
+
+        Raises OSError, and HTTPException where they are no chunks, once what came before them was read.
+        """
+        while not self._pieces and not self._over:
+            if self._problem is not None:
+                raise self._problem
+            self._take(self._raw.read1(size))
+        pieces = self._pieces.copy()
+        self._pieces.clear()
+        return pieces
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            raise http.client.IncompleteRead(b"")
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._problem = http.client.HTTPException(f"the event stream is not in chunks: {error}")
 
 
 def _failure(status: int, body: bytes) -> CallFailed | None:
