@@ -7,12 +7,12 @@ Source: include/mesos/v1/{mesos,scheduler/scheduler,executor/executor,master/mas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
 
 from ..wire import decode_data
-
-_MOST_REMEMBERED, _LONGEST_REMEMBERED = 1_000, 10_000
 
 
 class CallError(ValueError):
@@ -59,25 +59,6 @@ class Message:
                 raise CallError(f"Missing required fields: {spelt((place, name))}")
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """A check of what comes again and again to the letter, as the executor that all tasks of an app name."""
-
-    check: Check
-    passed: set[str] = field(default_factory=set)
-
-    def __call__(self, value: Any, place: Place) -> None:
-        # By its text, in which 1, 1.0 and true differ.
-        if repr(value) in self.passed:
-            return
-        self.check(value, place)
-        written = repr(value)
-        if len(written) <= _LONGEST_REMEMBERED:
-            if len(self.passed) >= _MOST_REMEMBERED:
-                self.passed.clear()
-            self.passed.add(written)
-
-
 def text(value: Any, place: Place) -> None:
     if not isinstance(value, str):
         raise CallError(f"{spelt(place)}: expecting a string")
@@ -112,22 +93,82 @@ def data(value: Any, place: Place) -> None:
         raise CallError(f"{spelt(place)}: expecting base64") from None
 
 
-def one_of(*names: str) -> Check:
-    def check(value: Any, place: Place) -> None:
-        if value not in names:
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    names: tuple[str, ...]
+
+    def __call__(self, value: Any, place: Place) -> None:
+        if value not in self.names:
             raise CallError(f"{spelt(place)}: {value!r} is not one of its values")
 
-    return check
+
+def one_of(*names: str) -> Check:
+    return OneOf(names)
 
 
-def listed(inner: Check) -> Check:
-    def check(value: Any, place: Place) -> None:
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    inner: Check
+
+    def __call__(self, value: Any, place: Place) -> None:
         if not isinstance(value, list):
             raise CallError(f"{spelt(place)}: expecting a JSON array")
         for index, item in enumerate(value):
-            inner(item, (place, index))
+            self.inner(item, (place, index))
 
-    return check
+
+def listed(inner: Check) -> Check:
+    return ListOf(inner)
+
+
+def shape(check: Check) -> Any:
+    """The type, as msgspec knows types, of which every value passes a check and is left as it is.
+
+    Not the other way round: a field that is null or unknown, and an integer above 2**63, may pass the check too.
+    """
+    if isinstance(check, Message):
+        required = [(name, shape(check.fields[name])) for name in check.required]
+        others = [
+            (name, shape(inner) | msgspec.UnsetType, msgspec.UNSET)
+            for name, inner in check.fields.items()
+            if name not in check.required
+        ]
+        return msgspec.defstruct("Message", [*required, *others], forbid_unknown_fields=True, gc=False)
+    if isinstance(check, OneOf):
+        return Literal[check.names]
+    if isinstance(check, ListOf):
+        return list[shape(check.inner)]  # type: ignore[misc]
+    return _SHAPES[check]
+
+
+_SHAPES: dict[Check, Any] = {
+    text: str,
+    flag: bool,
+    whole: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
+    natural: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)],
+    number: Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)],
+    data: bytes,
+}
+
+
+class Quick:
+    """The check of a message that mostly is as it should be, which compiled code sees; it is looked at again if not."""
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self._shape = shape(message)
+
+    def fits(self, value: Any) -> bool:
+        """Whether it passes at first sight."""
+        try:
+            msgspec.convert(value, self._shape)
+        except msgspec.ValidationError:
+            return False
+        return True
+
+    def __call__(self, value: Any) -> None:
+        if not self.fits(value):
+            self.message(value)
 
 
 def is_uuid(value: bytes) -> bool:
@@ -216,7 +257,7 @@ TASK = Message(
         "task_id": ID,
         "agent_id": ID,
         "resources": listed(RESOURCE),
-        "executor": Remembered(EXECUTOR),
+        "executor": EXECUTOR,
         "command": COMMAND,
         "kill_policy": KILL_POLICY,
         "data": data,
@@ -301,24 +342,26 @@ SCHEDULER_CALLS: dict[str, Check] = {
     "RECONCILE_OPERATIONS": Message({}),
     "ACKNOWLEDGE_OPERATION_STATUS": Message({}),
 }
-SCHEDULER_CALL = Message(
-    {"type": text, "framework_id": ID, **{kind.lower(): check for kind, check in SCHEDULER_CALLS.items()}}
+SCHEDULER_CALL = Quick(
+    Message({"type": text, "framework_id": ID, **{kind.lower(): check for kind, check in SCHEDULER_CALLS.items()}})
 )
-EXECUTOR_CALL = Message(
-    {
-        "type": text,
-        "framework_id": ID,
-        "executor_id": ID,
-        "subscribe": Message(
-            {
-                "unacknowledged_tasks": listed(TASK),
-                "unacknowledged_updates": listed(Message({"status": STATUS}, ("status",))),
-            }
-        ),
-        "update": Message({"status": STATUS}, ("status",)),
-        "message": Message({"data": data}, ("data",)),
-    },
-    ("framework_id", "executor_id"),
+EXECUTOR_CALL = Quick(
+    Message(
+        {
+            "type": text,
+            "framework_id": ID,
+            "executor_id": ID,
+            "subscribe": Message(
+                {
+                    "unacknowledged_tasks": listed(TASK),
+                    "unacknowledged_updates": listed(Message({"status": STATUS}, ("status",))),
+                }
+            ),
+            "update": Message({"status": STATUS}, ("status",)),
+            "message": Message({"data": data}, ("data",)),
+        },
+        ("framework_id", "executor_id"),
+    )
 )
 AGENT = Message({"agent_id": ID}, ("agent_id",))
 MACHINE = Message({"hostname": text, "ip": text})
