@@ -22,7 +22,7 @@ from jobcloud.planning import plot
 from jobcloud.planning.demand import DAY_MS, ScheduledJob, Span, load, runs, spans
 from jobcloud.planning.jobs import executor, read_run_times, run_times_of, scheduled_job
 from jobcloud.planning.packing import Packing
-from jobcloud.planning.plan import Question, document, host_names, make_plan, task_jobs
+from jobcloud.planning.plan import Question, _smallest, document, host_names, make_plan, task_jobs
 from jobcloud.planning.problem import HostKind, Source, TaskKind, build, join
 from jobcloud.planning.rules import Rules
 from jobcloud.planning.tables import BadTable
@@ -401,6 +401,53 @@ def test_a_picture_that_cannot_be_is_refused_before_anything_is_computed(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="matplotlib is not installed"):
         plot.check_path(tmp_path / "out.png")
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every search the first step is all that there is time for."""
+    monkeypatch.setattr("jobcloud.planning.packing._SURE_LOOKS", 0)
+
+
+@pytest.mark.usefixtures("no_time")
+def test_what_was_not_tried_in_time_is_not_refused() -> None:
+    kinds = [TaskKind("huge", (9_000, 1), 1), TaskKind("large", (8_000, 1), 2), TaskKind("small", (1_000, 1), 3)]
+    problem = build(["cpus", "mem"], hosts(1, 1), kinds)
+    plan = make_plan(problem, Question(seconds=0))
+    assert not plan.fits
+    assert [(r.job, r.tasks) for r in plan.refused] == [("huge", 1)]
+    assert [(u.job, u.tasks) for u in plan.untried] == [("small", 3), ("large", 2)]
+    assert plan.placed == 0
+    found = document(plan)
+    assert found["untried"] == [{"jobName": "small", "tasks": 3}, {"jobName": "large", "tasks": 2}]
+    assert not found["needs"][0]["proven"]
+    assert found["needs"][0]["untriedTasks"] > 0
+    assert found["needs"][0]["unsuitableTasks"] == 1
+
+
+@pytest.mark.usefixtures("no_time")
+def test_of_equal_tasks_the_last_jobs_are_the_untried_ones() -> None:
+    """Two that are alike are one kind, which is tried first and as a whole; nothing of the others is said to fail."""
+    kinds = [TaskKind("a", (4_000, 1), 2), TaskKind("b", (4_000, 1), 1), *(TaskKind(n, (1_000, 1), 2) for n in "cd")]
+    plan = make_plan(build(["cpus", "mem"], hosts(1, 1, zones="aa"), kinds), Question(seconds=0, more=("c",)))
+    assert plan.placed == 3
+    assert [(u.job, u.tasks) for u in plan.untried] == [("c", 2), ("d", 2)]
+    assert [(f.what, f.displaced, f.homeless, f.untried) for f in plan.failures] == [("the fullest host", 2, 1, 0)]
+    assert [(m.job, m.at_least) for m in plan.more] == [("c", 4)]
+
+
+def test_small_problems_are_tried_in_full_however_little_time_there_is() -> None:
+    problem = build(["cpus", "mem"], hosts(3, 3), [TaskKind("a", (4_000, 1_000), 6), TaskKind("b", (1_000, 6_000), 3)])
+    plan = make_plan(problem, Question(seconds=0))
+    assert plan.fits
+    assert plan.untried == ()
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=12), st.tuples(*[st.integers(0, 4)] * 3))
+def test_where_none_of_the_smallest_fits_none_does(requests: list[tuple[int, ...]], free: tuple[int, ...]) -> None:
+    rows = np.array(requests, dtype=np.int64).reshape(-1, 3)
+    some = any((need <= np.array(free)).all() for need in _smallest(rows))
+    assert some == any((row <= np.array(free)).all() for row in rows)
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:

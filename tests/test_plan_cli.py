@@ -79,6 +79,19 @@ def test_what_does_not_fit_ends_with_1_and_says_why(folder: Path, capsys: pytest
     assert "short of cpus on 6" in text
 
 
+def test_what_was_not_tried_in_time_ends_with_1_and_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobcloud.planning.packing._SURE_LOOKS", 0)
+    monkeypatch.setattr("jobcloud.planning.packing._Clock.end", 0.0)
+    (folder / "tasks.csv").write_text("id,cpus,mem_mb,count\na,8,1,2\nb,4,1,13\n")
+    tables = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--seconds", "0.1")
+    text = plan(capsys, *tables, code=1)
+    assert "13 of 15 tasks were not tried within 0.1 seconds" in text
+    assert "tasks tried in time; " in text
+    assert "refused" not in text
+
+
 def test_types_and_how_many(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = plan(
         capsys, "--host", "name=small,cpus=16,mem_mb=65536,price=100", "--host",

@@ -14,7 +14,7 @@ from jobcloud.constraints import parse
 from jobcloud.planning import bounds as bounding
 from jobcloud.planning._pack import Pricer
 from jobcloud.planning.lp import ConfigurationLp
-from jobcloud.planning.packing import Packing, fewest, place
+from jobcloud.planning.packing import UNPLACED, UNTRIED, Packing, fewest, place
 from jobcloud.planning.problem import HostKind, Problem, TaskKind, build
 from jobcloud.planning.rules import Rules
 from jobcloud.planning.verify import BrokenPacking, verify
@@ -184,6 +184,28 @@ def test_bounds_by_name() -> None:
     assert bounding.lower_bound(far, 0).hosts == 7
     answer = fewest(far, 0, seconds=5)
     assert (answer.hosts, answer.proven) == (7, True)
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)), min_size=1, max_size=8))
+def test_the_bound_of_large_tasks_is_the_best_over_all_thresholds(sizes: list[tuple[int, int]]) -> None:
+    """Beside the definition of L2, with every threshold there is."""
+    kinds = [TaskKind(f"j{n}", (size,), copies, Rules(9)) for n, (size, copies) in enumerate(sizes)]
+    problem = build(["cpus"], [HostKind("h", (30,), {}, 100)], kinds)
+    tasks = [size for size, copies in sizes for _ in range(copies)]
+    best = 0
+    for a in range(16):
+        alone = [size for size in tasks if size > 30 - a]
+        large = [size for size in tasks if 15 < size <= 30 - a]
+        small = [size for size in tasks if a <= size <= 15]
+        room = 30 * len(large) - sum(large)
+        best = max(best, len(alone) + len(large) + max(0, -(-(sum(small) - room) // 30)))
+    assert {bound.how: bound.hosts for bound in bounding.bounds(problem, 0)}["large tasks' cpus"] == best
+
+
+def test_a_packing_without_some_hosts_tells_the_refused_from_the_untried() -> None:
+    packing = Packing(np.zeros(3, dtype=np.int32), np.array([0, 2, UNTRIED, UNPLACED, 1], dtype=np.int32))
+    assert packing.without(np.array([1])).host_of.tolist() == [0, 1, UNTRIED, UNPLACED, UNPLACED]
+    assert (packing.unplaced, packing.untried) == (2, 1)
 
 
 BROKEN = {

@@ -346,15 +346,19 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
         hosts = f"{len(plan.packing.hosts):,} host{'s' if len(plan.packing.hosts) != 1 else ''}"
         if plan.fits:
             render.say(f"fits: all {plan.problem.tasks:,} tasks on {hosts}", "bold green")
-        else:
-            render.say(f"does not fit: {plan.packing.unplaced:,} of {plan.problem.tasks:,} tasks refused", "bold red")
-            if plan.bound_broken:
-                render.say(plan.bound_broken)
+        elif plan.refused:
+            refused = plan.packing.unplaced - plan.packing.untried
+            render.say(f"does not fit: {refused:,} of {plan.problem.tasks:,} tasks refused", "bold red")
+        if plan.bound_broken:
+            render.say(plan.bound_broken)
+    if plan.untried:
+        render.say(_untried_said(plan), "bold red")
     for need in plan.needs:
         render.say(_need_said(plan.problem, need))
     if plan.mix and len(plan.mix.hosts) > 1:
         hosts = " + ".join(f"{count:,} × {name}" for name, count in plan.mix.hosts)
-        render.say(f"mixed, each task on the type that is cheapest for it: {hosts}{_price(plan.mix.price)}")
+        untried = f"; tasks not tried in time: {plan.mix.untried:,}" if plan.mix.untried else ""
+        render.say(f"mixed, each task on the type that is cheapest for it: {hosts}{untried}{_price(plan.mix.price)}")
     for note in plan.notes:
         render.say(note)
     _show_refused(plan)
@@ -363,13 +367,24 @@ def show(plan: Plan, demand: Demand, zone: str) -> None:
     _show_more(plan)
 
 
+def _untried_said(plan: Plan) -> str:
+    count, seconds = plan.packing.untried, plan.question.seconds
+    return (
+        f"{count:,} of {plan.problem.tasks:,} tasks were not tried within {seconds:g} seconds, so nothing is known of "
+        f"them; give more --seconds"
+    )
+
+
 def _need_said(problem: Problem, need: Need) -> str:
     bound = need.found.bound
     kind = problem.host_kinds[need.kind]
     pairs = zip(problem.dimensions, kind.capacity, strict=True)
     holds = "" if "=" in need.name else f" ({', '.join(f'{_amount(amount)} {name}' for name, amount in pairs)})"
     text = f"{need.name}{holds}: {need.hosts:,} host{'s suffice' if need.hosts != 1 else ' suffices'}"
-    if need.found.proven:
+    if need.untried:
+        tried = problem.tasks - need.unsuitable - need.untried
+        text += f" for the {tried:,} tasks tried in time; {bound.hosts - 1:,} cannot take all ({bound.how})"
+    elif need.found.proven:
         text += f", {need.hosts - 1:,} cannot ({bound.how})" if need.hosts else ""
     else:
         text += f", {bound.hosts - 1:,} cannot ({bound.how}); between is open"
@@ -415,8 +430,12 @@ def _show_failures(plan: Plan) -> None:
     if not plan.failures:
         return
     render.say("")
-    rows = [(f.what, f.hosts, f.displaced, f.homeless, f.after_moving) for f in plan.failures]
-    render.show_table(("IF THIS FAILS", "HOSTS#", "DISPLACED#", "WITHOUT ROOM#", "AFTER MOVING#"), rows, "")
+    titles = ["IF THIS FAILS", "HOSTS#", "DISPLACED#", "WITHOUT ROOM#", "AFTER MOVING#"]
+    rows: list[tuple[object, ...]] = [(f.what, f.hosts, f.displaced, f.homeless, f.after_moving) for f in plan.failures]
+    if any(f.untried for f in plan.failures):
+        titles.append("NOT TRIED#")
+        rows = [(*row, f.untried) for row, f in zip(rows, plan.failures, strict=True)]
+    render.show_table(titles, rows, "")
 
 
 def _show_more(plan: Plan) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from jobcloud.planning.lp import Weights
 from jobcloud.planning.problem import Int64s, Problem
 
-_MOST_THRESHOLDS: Final = 200
 _MOST_CLIQUE_JOBS: Final = 2_000
 
 
@@ -67,19 +66,17 @@ def _martello_toth(problem: Problem, kind: int, d: int) -> int:
         return 0
     order = np.argsort(sizes, kind="stable")
     sizes, counts = sizes[order], counts[order]
-    thresholds = np.unique(np.concatenate(([0], sizes[2 * sizes <= capacity], capacity - sizes[2 * sizes > capacity])))
-    if len(thresholds) > _MOST_THRESHOLDS:
-        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, _MOST_THRESHOLDS).astype(int)]
-    best = 0
-    for a in thresholds.tolist():
-        alone = sizes > capacity - a
-        large = ~alone & (2 * sizes > capacity)
-        small = ~alone & ~large & (sizes >= a)
-        hosts = int(counts[alone].sum()) + int(counts[large].sum())
-        beside = int(counts[large].sum()) * capacity - int((counts * sizes)[large].sum())
-        excess = int((counts * sizes)[small].sum()) - beside
-        best = max(best, hosts + max(0, -(-excess // capacity)))
-    return best
+    number = np.concatenate(([0], np.cumsum(counts)))
+    total = np.concatenate(([0], np.cumsum(counts * sizes)))
+    a = np.unique(np.concatenate(([0], sizes[2 * sizes <= capacity], capacity - sizes[2 * sizes > capacity])))
+    a = a[(a >= 0) & (2 * a <= capacity)]
+    # In order of size: [small[i], half) are small, [half, alone[i]) large, from alone[i] on each stands alone.
+    small, alone = np.searchsorted(sizes, a), np.searchsorted(sizes, capacity - a, side="right")
+    half = np.searchsorted(2 * sizes, capacity, side="right")
+    beside = (number[alone] - number[half]) * capacity - (total[alone] - total[half])
+    excess = total[half] - total[small] - beside
+    hosts = number[-1] - number[half] + np.maximum(0, -(-excess // capacity))
+    return int(hosts.max(initial=0))
 
 
 def _pairwise(problem: Problem, kind: int) -> int:

@@ -5,7 +5,8 @@ where the task's do (dot product), and host by host with the tasks that suit it 
 and others, Heuristics for Vector Bin Packing, 2011). The whole hosts of the configuration LP, where there is a solver.
 And improvement: tasks without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
 
-Work is counted in steps, so the same input gives the same answer as long as the time does not run out.
+Work is counted in steps, so the same input gives the same answer as long as the time does not run out. What no host was
+looked for when it does is untried, which says nothing of whether there is room.
 """
 
 from __future__ import annotations
@@ -35,18 +36,32 @@ _SHUFFLES: Final = 20
 _MANY_TASKS: Final = 20_000
 _MOST_LP_KINDS: Final = 1_000
 _MOST_LOOKS: Final = 2_000_000
+#: as many (kind, host) pairs are looked at whatever the clock says, so that small problems are never left untried
+_SURE_LOOKS: Final = 2_000_000
+
+UNPLACED: Final = -1
+UNTRIED: Final = -2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packing:
-    """An answer. `hosts` int32[H]: the kind of each host; `host_of` int32[tasks]: where each task runs, -1: nowhere."""
+    """An answer.
+
+    `hosts` int32[H]: the kind of each host; `host_of` int32[tasks]: where each task runs, UNPLACED where there was no
+    room, UNTRIED where the time was over before any was looked for.
+    """
 
     hosts: Int32s
     host_of: Int32s
 
     @property
     def unplaced(self) -> int:
+        """Tasks without a host, tried or not."""
         return int((self.host_of < 0).sum())
+
+    @property
+    def untried(self) -> int:
+        return int((self.host_of == UNTRIED).sum())
 
     @property
     def used(self) -> int:
@@ -74,7 +89,8 @@ class Packing:
     def without(self, hosts: Int64s) -> Packing:
         """The same without some hosts; their tasks run nowhere."""
         kept = np.setdiff1d(np.arange(len(self.hosts)), hosts)
-        number = np.full(len(self.hosts) + 1, -1, dtype=np.int32)
+        number = np.full(len(self.hosts) + 2, UNPLACED, dtype=np.int32)
+        number[UNTRIED] = UNTRIED
         number[kept] = np.arange(len(kept), dtype=np.int32)
         return Packing(self.hosts[kept], number[self.host_of])
 
@@ -85,7 +101,10 @@ class Packing:
 
 @dataclass(frozen=True, slots=True)
 class Fewest:
-    """The fewest hosts found, and the bound that says how many fewer there could be."""
+    """The fewest hosts found, and the bound that says how many fewer there could be.
+
+    Tasks that were not tried in time have no host in the packing; the bound counts them all the same.
+    """
 
     packing: Packing
     bound: Bound
@@ -97,7 +116,7 @@ class Fewest:
     @property
     def proven(self) -> bool:
         """Whether no packing needs fewer."""
-        return self.hosts <= self.bound.hosts
+        return self.hosts <= self.bound.hosts and not self.packing.untried
 
 
 class _Clock:
@@ -112,6 +131,10 @@ class _Clock:
 
     def over(self) -> bool:
         return time.monotonic() > self.end
+
+    def cuts_off(self, looks: int) -> bool:
+        """Whether a packing that has cost so many looks is to be given up."""
+        return looks > _SURE_LOOKS and self.over()
 
     def part(self, share: float) -> float:
         """An instant after this share of what is left."""
@@ -156,6 +179,8 @@ def fewest(
     bound = lower_bound(part, kind)
     clock.say("bounds")
     best = _constructed(part, kind, bound.hosts, clock)
+    if best.untried:
+        return Fewest(_widened(problem, part, best), bound)
     if best.used > bound.hosts:
         lp = _solved_lp(part, kind, best, clock) if _lp_applies(part, kind) else None
         if lp is not None:
@@ -180,10 +205,17 @@ def _place(
     packer = Packer(problem, capacity, hosts, weight, seed)
     if start is not None:
         packer.assign(np.ascontiguousarray(start.host_of, dtype=np.int32))
-    waiting = np.bincount(problem.kind_of_tasks()[packer.placement() < 0], minlength=len(problem.task_kinds))
-    for kind in order[waiting[order] > 0]:
+    kinds = problem.kind_of_tasks()
+    waiting = np.bincount(kinds[packer.placement() < 0], minlength=len(problem.task_kinds)) > 0
+    for n, kind in enumerate(order[waiting[order]]):
+        if clock.cuts_off(n * len(hosts)):
+            break
         packer.place(int(kind), _DOT)
-    return Packing(hosts, _improved(problem, hosts, packer, size, clock, until))
+        waiting[kind] = False
+    host_of = _improved(problem, hosts, packer, size, clock, until)
+    # What fits no host is known without a try.
+    untried = (waiting & _able(problem, hosts))[kinds] & (host_of < 0)
+    return Packing(hosts, np.where(untried, np.int32(UNTRIED), host_of))
 
 
 def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
@@ -238,7 +270,7 @@ def _suitable(problem: Problem, kind: int) -> Problem:
 
 def _widened(problem: Problem, part: Problem, packing: Packing) -> Packing:
     """A packing of the part as one of the whole."""
-    host_of = np.full(problem.tasks, -1, dtype=np.int32)
+    host_of = np.full(problem.tasks, UNPLACED, dtype=np.int32)
     places = np.repeat(problem.first[:-1], part.counts) + (
         np.arange(part.tasks) - np.repeat(part.first[:-1], part.counts)
     )
@@ -247,7 +279,10 @@ def _widened(problem: Problem, part: Problem, packing: Packing) -> Packing:
 
 
 def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Packing:
-    """The best of the constructive rules that leave no task out; hosts are opened as they are needed."""
+    """The best of the constructive rules that leave no task out; hosts are opened as they are needed.
+
+    If the time is over before the first has come to its end, the tasks that it did not come to are untried.
+    """
     counts, capacity = problem.counts, problem.capacity[kind]
     most = int(counts.sum())
     weight = _scarcity(problem, np.tile(capacity, (max(bound, 1), 1)))
@@ -265,15 +300,24 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
         while packing is None:
             hosts = np.full(limit, kind, dtype=np.int32)
             packer = Packer(problem, problem.capacity[hosts], hosts, weight, 1)
-            if rule == _BEST:
-                left = sum(packer.place(int(k), rule) for k in order)
-            else:
-                left, host = most, 0
-                while left and host < limit:
-                    left -= packer.fill(host, order, rule, weight)
-                    host += 1
+            left, looks = most, 0
+            steps = order.tolist() if rule == _BEST else range(limit)
+            for step in steps:
+                if not left or clock.cuts_off(looks):
+                    break
+                if rule == _BEST:
+                    left -= int(counts[step]) - packer.place(step, rule)
+                    looks += limit
+                else:
+                    left -= packer.fill(step, order, rule, weight)
+                    looks += len(order)
             if left == 0:
                 packing = Packing(hosts, packer.placement()).compact()
+            elif clock.cuts_off(looks):
+                if best is None:
+                    host_of = packer.placement()
+                    best = Packing(hosts, np.where(host_of < 0, np.int32(UNTRIED), host_of)).compact()
+                return best
             elif limit >= most:
                 break
             limit = min(most, limit * 2)

@@ -7,15 +7,17 @@ plan.fits, plan.needs[0].hosts, plan.needs[0].bound.hosts
 from __future__ import annotations
 
 import difflib
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobcloud.errors import NotFound
-from jobcloud.planning.packing import Fewest, Packing, Progress, fewest, place
+from jobcloud.planning.packing import UNPLACED, UNTRIED, Fewest, Packing, Progress, fewest, place
 from jobcloud.planning.problem import HostKind, Int64s, Problem
 from jobcloud.planning.verify import verify
 
@@ -30,6 +32,7 @@ class Question:
 
     `how_many`: the hosts are types, and any number of each can be had; else they are the hosts there are. `failures`:
     after how many lost hosts; `fail_by`: the attribute whose values fail as a whole. `more`: jobs to have more of.
+    `seconds`: for all searches together; what was not tried by then is said, and is not refused.
     """
 
     how_many: bool = False
@@ -51,14 +54,26 @@ class RefusedTasks:
 
 
 @dataclass(frozen=True, slots=True)
+class UntriedTasks:
+    """Tasks of a job for which the time was over before any room was looked for: there may be some, or none."""
+
+    job: str
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
-    """How many hosts of one type all tasks take that can run on it; `unsuitable` cannot. `price`: of all of them."""
+    """How many hosts of one type all tasks take that can run on it; `unsuitable` cannot. `price`: of all of them.
+
+    `untried`: tasks that are not on them because the time was over.
+    """
 
     name: str
     kind: int
     found: Fewest
     unsuitable: int
     price: float
+    untried: int = 0
 
     @property
     def hosts(self) -> int:
@@ -69,7 +84,8 @@ class Need:
 class Failure:
     """What becomes of the tasks when hosts fail: `displaced` ran there, `homeless` of them find no other host.
 
-    Nothing else is moved, as nothing is by a scheduler; `after_moving` find none though others make room.
+    Nothing else is moved, as nothing is by a scheduler; `after_moving` find none though others make room. `untried`:
+    those of them for which the time was over; then nothing was moved.
     """
 
     what: str
@@ -77,6 +93,7 @@ class Failure:
     displaced: int
     homeless: int
     after_moving: int
+    untried: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +112,7 @@ class Mix:
     hosts: tuple[tuple[str, int], ...]
     price: float
     unsuitable: int
+    untried: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +123,7 @@ class Plan:
     question: Question
     packing: Packing
     refused: tuple[RefusedTasks, ...]
+    untried: tuple[UntriedTasks, ...]
     needs: tuple[Need, ...]
     mix: Mix | None
     failures: tuple[Failure, ...]
@@ -117,7 +136,8 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        return not self.refused
+        """Whether every task has its host."""
+        return not self.refused and not self.untried
 
     @property
     def placed(self) -> int:
@@ -125,7 +145,10 @@ class Plan:
 
 
 def make_plan(problem: Problem, question: Question | None = None, progress: Progress | None = None) -> Plan:
-    """Answer the question. Every packing in it has passed the checker. Raises NotFound for a job that there is not."""
+    """Answer the question. Every packing in it has passed the checker. Raises NotFound for a job that there is not.
+
+    It ends soon after the question's `seconds`: the checker, and one step of a search, are not cut short.
+    """
     question = question or Question()
     kinds_of_more = [_kind_of_job(problem, job) for job in question.more]
     types = _types(problem)
@@ -139,16 +162,18 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
         packing = place(problem, problem.host_list(), seconds=share, seed=question.seed, progress=say)
     verify(problem, packing)
     free = packing.free(problem)
+    tried = _tried(problem, packing)
     capacity = problem.capacity[packing.hosts].sum(axis=0)
     return Plan(
         problem,
         question,
         packing,
-        _refusals(problem, packing, free),
+        _refusals(problem, packing, free, share),
+        _untried(problem, packing),
         needs,
         mix,
-        tuple(_failures(problem, packing, question, share)),
-        tuple(_more(problem, packing, free, *pair) for pair in zip(question.more, kinds_of_more, strict=True)),
+        tuple(_failures(*tried, question, share)),
+        tuple(_more(*tried, free, *pair) for pair in zip(question.more, kinds_of_more, strict=True)),
         used=capacity - free.sum(axis=0),
         capacity=capacity,
         stranded=_stranded(problem, packing, free),
@@ -202,7 +227,8 @@ def _need(problem: Problem, kind: int, seconds: float, seed: int, say: Progress 
     found = fewest(problem, kind, seconds=seconds, seed=seed, progress=say)
     verify(problem, found.packing)
     place_ = problem.host_kinds[kind]
-    return Need(place_.name, kind, found, found.packing.unplaced, place_.price * found.hosts)
+    untried = found.packing.untried
+    return Need(place_.name, kind, found, found.packing.unplaced - untried, place_.price * found.hosts, untried)
 
 
 def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say: Progress | None) -> Mix:
@@ -215,7 +241,7 @@ def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say:
         shares = (problem.request / np.maximum(capacity, 1)).max(axis=1)
         costs[fits, n] = (problem.host_kinds[kind].price or 1.0) * shares[fits]
     chosen, able = costs.argmin(axis=1), np.isfinite(costs.min(axis=1))
-    hosts, price = [], 0.0
+    hosts, price, untried = [], 0.0, 0
     for n, kind in enumerate(types):
         part = problem.with_counts(np.where(able & (chosen == n), counts, 0))
         if part.tasks:
@@ -223,7 +249,8 @@ def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say:
             verify(part, found.packing)
             hosts.append((problem.host_kinds[kind].name, found.hosts))
             price += found.hosts * problem.host_kinds[kind].price
-    return Mix(tuple(hosts), price, int(counts[~able].sum()))
+            untried += found.packing.untried
+    return Mix(tuple(hosts), price, int(counts[~able].sum()), untried)
 
 
 def _too_few(problem: Problem, needs: Sequence[Need], packing: Packing) -> str:
@@ -245,26 +272,44 @@ def _nothing(problem: Problem) -> Packing:
 # ------------------------------------------------------------------------------------------------------------- refused
 
 
-def _refusals(problem: Problem, packing: Packing, free: Int64s) -> tuple[RefusedTasks, ...]:
-    """By job and reason, the most tasks first."""
-    waiting = np.bincount(problem.kind_of_tasks()[packing.host_of < 0], minlength=len(problem.task_kinds))
+def _refusals(problem: Problem, packing: Packing, free: Int64s, seconds: float) -> tuple[RefusedTasks, ...]:
+    """By job and reason, the most tasks first. Where the time is over, reasons name no numbers."""
+    end = time.monotonic() + seconds
     found: Counter[tuple[str, str, bool]] = Counter()
+    for kind, parts in _without_host(problem, packing, UNPLACED):
+        reason, ever = _reason(problem, packing, free, kind, exact=time.monotonic() < end)
+        for job, tasks in parts:
+            found[job, reason, ever] += tasks
+    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(RefusedTasks(job, tasks, reason, ever) for (job, reason, ever), tasks in ranked)
+
+
+def _untried(problem: Problem, packing: Packing) -> tuple[UntriedTasks, ...]:
+    """By job, the most tasks first."""
+    found: Counter[str] = Counter()
+    for _, parts in _without_host(problem, packing, UNTRIED):
+        for job, tasks in parts:
+            found[job] += tasks
+    return tuple(UntriedTasks(*item) for item in sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _without_host(problem: Problem, packing: Packing, why: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
+    """The kinds of which tasks have no host for this reason, and how many of which jobs they are."""
+    waiting = np.bincount(problem.kind_of_tasks()[packing.host_of == why], minlength=len(problem.task_kinds))
     for kind in np.flatnonzero(waiting).tolist():
-        reason, ever = _reason(problem, packing, free, kind)
-        left = int(waiting[kind])
+        left, parts = int(waiting[kind]), []
         # Equal tasks of several jobs: those of the last rows are the ones that go without.
         for part in reversed(problem.task_kinds[kind].parts or ()):
             taken = min(left, part.copies)
             left -= taken
             if taken:
-                found[part.name, reason, ever] += taken
+                parts.append((part.name, taken))
         if left:
-            found[problem.task_kinds[kind].job, reason, ever] += left
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(RefusedTasks(job, tasks, reason, ever) for (job, reason, ever), tasks in ranked)
+            parts.append((problem.task_kinds[kind].job, left))
+        yield kind, parts
 
 
-def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int) -> tuple[str, bool]:
+def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exact: bool) -> tuple[str, bool]:
     need, wanted = problem.needs()[kind], problem.task_kinds[kind].rules.attributes
     allowed = np.flatnonzero(problem.allowed[kind])
     if not len(allowed):
@@ -281,6 +326,8 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int) -> tupl
     hosts = np.flatnonzero(problem.allowed[kind][packing.hosts])
     if not len(hosts):
         return "there is no host left that it may run on", True
+    if not exact:
+        return "no room", True
     short = need > free[hosts]
     parts = [f"{name} on {int(short[:, d].sum())}" for d, name in enumerate(problem.dimensions) if short[:, d].any()]
     ruled = int((~short.any(axis=1)).sum())
@@ -293,14 +340,35 @@ def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
     """int64[D]: what is free on hosts that hold something and where not one more task of the demand fits."""
     used = np.unique(packing.host_of[packing.host_of >= 0])
     open_ = np.zeros(len(used), dtype=bool)
-    for need in np.unique(problem.request[problem.counts > 0], axis=0):
+    for need in _smallest(problem.request[problem.counts > 0]):
         open_ |= (need <= free[used]).all(axis=1)
         if open_.all():
             break
     return np.asarray(free[used][~open_].sum(axis=0))
 
 
+def _smallest(requests: Int64s) -> Iterator[Int64s]:
+    """Those that fit wherever any of the rows fits: of the others, each is in no dimension less than one of them."""
+    left = requests[np.argsort(requests.astype(np.float64).sum(axis=1), kind="stable")]
+    while len(left):
+        yield left[0]
+        left = left[(left < left[0]).any(axis=1)]
+
+
 # ------------------------------------------------------------------------------------------------- failures, and more
+
+
+def _tried(problem: Problem, packing: Packing) -> tuple[Problem, Packing]:
+    """Without the tasks that were not tried: they would take room from others that did run."""
+    if not packing.untried:
+        return problem, packing
+    kept = packing.host_of != UNTRIED
+    return _of_tasks(problem, kept), Packing(packing.hosts, packing.host_of[kept])
+
+
+def _of_tasks(problem: Problem, kept: NDArray[np.bool_]) -> Problem:
+    """bool[tasks] → the problem of those alone."""
+    return problem.with_counts(np.bincount(problem.kind_of_tasks()[kept], minlength=len(problem.task_kinds)))
 
 
 def _failures(problem: Problem, packing: Packing, question: Question, seconds: float) -> list[Failure]:
@@ -328,14 +396,14 @@ def _failure(
 ) -> Failure:
     left = packing.without(hosts)
     before, displaced = packing.unplaced, left.unplaced - packing.unplaced
-    found = place(problem, left.hosts, start=left, move=False, seed=question.seed)
+    found = place(problem, left.hosts, start=left, seconds=seconds, move=False, seed=question.seed)
     verify(problem, found)
     moved = found
-    if found.unplaced > before:
+    if found.unplaced > before and not found.untried:
         moved = place(problem, left.hosts, start=found, seconds=min(seconds, 5.0), seed=question.seed)
         verify(problem, moved)
-    homeless, after = max(0, found.unplaced - before), max(0, moved.unplaced - before)
-    return Failure(what, len(hosts), displaced, homeless, min(after, homeless))
+    homeless, after = (max(0, answer.unplaced - answer.untried - before) for answer in (found, moved))
+    return Failure(what, len(hosts), displaced, homeless, min(after, homeless), found.untried)
 
 
 def _kind_of_job(problem: Problem, job: str) -> int:
@@ -376,26 +444,18 @@ def _more(problem: Problem, packing: Packing, free: Int64s, job: str, kind: int)
     after = int(problem.first[kind + 1])
     host_of[:after], host_of[after + tries :] = packing.host_of[:after], packing.host_of[after:]
     # Refused tasks of others stay out: the question is what fits beside what runs.
-    only = _without_waiting(larger, host_of, kind)
-    found = place(only[0], packing.hosts, start=Packing(packing.hosts, only[1]), move=False)
-    verify(only[0], found)
-    placed = int((only[0].kind_of_tasks()[found.host_of >= 0] == kind).sum()) - running
+    kept = (host_of >= 0) | (larger.kind_of_tasks() == kind)
+    only = _of_tasks(larger, kept)
+    found = place(only, packing.hosts, start=Packing(packing.hosts, host_of[kept]), move=False)
+    verify(only, found)
+    placed = int((only.kind_of_tasks()[found.host_of >= 0] == kind).sum()) - running
     return More(job, placed, max(at_most, placed))
-
-
-def _without_waiting(problem: Problem, host_of: Any, kind: int) -> tuple[Problem, Any]:
-    kinds = problem.kind_of_tasks()
-    kept = (host_of >= 0) | (kinds == kind)
-    counts = np.bincount(kinds[kept], minlength=len(problem.task_kinds))
-    return problem.with_counts(counts), host_of[kept]
 
 
 def _said_of(progress: Progress | None, seconds: float) -> Progress | None:
     """Each step reports its own part done; what is told is the part of all the time."""
     if progress is None:
         return None
-    import time
-
     start, tell = time.monotonic(), progress
 
     def say(what: str, _: float) -> None:
@@ -422,6 +482,7 @@ def document(plan: Plan) -> dict[str, Any]:
             {"jobName": r.job, "tasks": r.tasks, "reason": r.reason, "couldEverFit": r.could_ever_fit}
             for r in plan.refused
         ],
+        "untried": [{"jobName": u.job, "tasks": u.tasks} for u in plan.untried],
         "cannot": plan.bound_broken,
         "hosts": len(plan.packing.hosts),
         "hostsUsed": plan.packing.used,
@@ -436,6 +497,7 @@ def document(plan: Plan) -> dict[str, Any]:
             "hosts": [{"hostType": name, "hosts": hosts} for name, hosts in plan.mix.hosts],
             "price": plan.mix.price,
             "unsuitableTasks": plan.mix.unsuitable,
+            "untriedTasks": plan.mix.untried,
         },
         "failures": [
             {
@@ -444,6 +506,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "displaced": f.displaced,
                 "homeless": f.homeless,
                 "homelessAfterMoving": f.after_moving,
+                "untried": f.untried,
             }
             for f in plan.failures
         ],
@@ -469,6 +532,7 @@ def _need_document(problem: Problem, need: Need) -> dict[str, Any]:
         "proven": need.found.proven,
         "because": bound.how,
         "unsuitableTasks": need.unsuitable,
+        "untriedTasks": need.untried,
         "price": need.price,
         "proof": proof,
     }

@@ -98,9 +98,12 @@ def _title(plan: Plan) -> str:
     if plan.question.how_many and plan.needs:
         need = plan.needs[0]
         least = "fewer cannot do" if need.found.proven else f"fewer than {need.found.bound.hosts:,} cannot do"
-        return f"{tasks - need.unsuitable:,} tasks need {need.hosts:,} hosts of type {need.name[:40]} ({least})"
+        tasks -= need.unsuitable + need.untried
+        return f"{tasks:,} tasks need {need.hosts:,} hosts of type {need.name[:40]} ({least})"
     if plan.fits:
         return f"{tasks:,} tasks fit on the {hosts:,} hosts"
+    if plan.untried:
+        return f"{plan.placed:,} of {tasks:,} tasks placed on the {hosts:,} hosts in time"
     return f"{plan.packing.unplaced:,} of {tasks:,} tasks find no room on the {hosts:,} hosts"
 
 
