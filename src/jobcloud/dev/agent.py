@@ -60,6 +60,7 @@ from .schema import EXECUTOR_CALL, CallError, is_uuid, uuid_of
 
 AgentInput = Call | FromMaster | StreamLost | LinkLost | LinkMade | ExecutorStarted | ExecutorEnded | Tick
 Key = tuple[str, str]
+_TAKEN = Reply(202)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,8 @@ class Executor:
     queued: dict[str, Json] = field(default_factory=dict)  # tasks that wait for the executor to subscribe
     tasks: dict[str, Launched] = field(default_factory=dict)
     cause: tuple[str, str] = ("", "")  # reason and message, if the agent itself ends it
+    stamp: Json = field(default_factory=dict)  # what its agent adds to each of its updates
+    _container_status: Json = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -119,6 +122,17 @@ class Executor:
     @property
     def idle(self) -> bool:
         return not self.queued and not self.tasks
+
+    def container_status(self) -> Json:
+        """The same value as long as it says the same."""
+        if self._container_status.get("executor_pid") != self.pid:
+            address = {"protocol": "IPv4", "ip_address": "127.0.0.1"}
+            self._container_status = {
+                "container_id": {"value": self.container_id},
+                "network_infos": [{"ip_addresses": [address]}],
+                "executor_pid": self.pid,
+            }
+        return self._container_status
 
 
 @dataclass(slots=True)
@@ -280,7 +294,10 @@ class Agent:
         return "TASK_DROPPED" if aware else "TASK_LOST"
 
     def _launch_executor(self, framework_id: str, info: Json) -> Executor:
-        executor = Executor(framework_id, info["executor_id"]["value"], info, self._new_uuid())
+        executor_id = info["executor_id"]["value"]
+        executor = Executor(framework_id, executor_id, info, self._new_uuid())
+        ids = {"agent_id": {"value": self.agent_id}, "executor_id": {"value": executor_id}}
+        executor.stamp = {"source": "SOURCE_EXECUTOR", **ids}
         self.executors[executor.key] = self._containers[executor.container_id] = executor
         checkpoint = bool(self.frameworks[framework_id].get("checkpoint", False))
         self._effects.append(StartExecutor(executor.container_id, self.agent_id, framework_id, info, checkpoint))
@@ -428,7 +445,7 @@ class Agent:
         elif executor.phase is Phase.REGISTERING:
             self._effects.append(Reply(403, "Executor is not subscribed"))
         else:
-            self._effects.append(Reply(202))
+            self._effects.append(_TAKEN)
             if kind == "UPDATE":
                 self._executor_update(executor, call["update"]["status"])
             else:
@@ -494,21 +511,12 @@ class Agent:
             self._timer(self.settings.heartbeat_ms, "beat", stream_id)
 
     def _executor_update(self, executor: Executor, status: Json) -> None:
-        made = {**status, "source": "SOURCE_EXECUTOR", "agent_id": {"value": self.agent_id}}
-        made["executor_id"] = {"value": executor.executor_id}
+        made = {**status, **executor.stamp}
         made.setdefault("timestamp", self._at / 1000)
-        made.setdefault("container_status", self._container_status(executor))
+        made.setdefault("container_status", executor.container_status())
         self._take(made, executor.framework_id)
         acknowledged = {"task_id": made["task_id"], "uuid": made["uuid"]}
         self._event(executor, "ACKNOWLEDGED", acknowledged)
-
-    def _container_status(self, executor: Executor) -> Json:
-        address = {"protocol": "IPv4", "ip_address": "127.0.0.1"}
-        return {
-            "container_id": {"value": executor.container_id},
-            "network_infos": [{"ip_addresses": [address]}],
-            "executor_pid": executor.pid,
-        }
 
     def _own_update(
         self, framework_id: str, task_id: str, state: str, text: str, reason: str, executor_id: str = ""

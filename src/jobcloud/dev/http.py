@@ -22,6 +22,7 @@ from ..wire import frame
 
 MAX_BODY_BYTES = 32 << 20
 _MAX_HEAD_BYTES = 64 << 10
+_encode = msgspec.json.Encoder().encode
 _MAX_BACKLOG_BYTES = 256 << 20  # a stream whose reader is further behind than this is cut off: 500,000 updates
 
 
@@ -78,7 +79,7 @@ class RequestReader:
             self._pieces.clear()
         head = self._head
         if head is None:
-            line = self._until(b"\r\n\r\n", BadRequestError(431, "The head of the request is too long"))
+            line = self._until(b"\r\n\r\n", 431, "The head of the request is too long")
             if line is None:
                 return None
             self._head = head = _read_head(line)
@@ -89,13 +90,13 @@ class RequestReader:
         self._head, self._client_waits = None, False
         return Request(head, body)
 
-    def _until(self, mark: bytes, too_long: BadRequestError) -> bytes | None:
-        """What comes before a mark, the mark included."""
+    def _until(self, mark: bytes, status: int, text: str) -> bytes | None:
+        """What comes before a mark, the mark included; what is too long is refused so."""
         begin = self._at
         end = self._buffer.find(mark, begin, begin + _MAX_HEAD_BYTES)
         if end < 0:
             if len(self._buffer) - begin >= _MAX_HEAD_BYTES:
-                raise too_long
+                raise BadRequestError(status, text)
             self._missing = 1
             return None
         self._at = end + len(mark)
@@ -110,16 +111,16 @@ class RequestReader:
         return self._buffer[begin:end]
 
     def _chunked(self) -> bytes | None:
-        no_length = BadRequestError(400, "A chunk's length is no number")
+        no_length = "A chunk's length is no number"
         while not self._in_trailer:
             begin = self._at
-            line = self._until(b"\r\n", no_length)
+            line = self._until(b"\r\n", 400, no_length)
             if line is None:
                 return None
             try:
                 length = int(line.split(b";")[0].strip(), 16)
             except ValueError:
-                raise no_length from None
+                raise BadRequestError(400, no_length) from None
             if length < 0 or sum(map(len, self._chunks)) + length > MAX_BODY_BYTES:
                 raise BadRequestError(413, f"The body is over {MAX_BODY_BYTES} bytes")
             if not length:
@@ -130,7 +131,7 @@ class RequestReader:
                 self._at = begin
                 return None
             self._chunks.append(piece[:-2])
-        while (line := self._until(b"\r\n", BadRequestError(431, "A trailer is too long"))) != b"\r\n":
+        while (line := self._until(b"\r\n", 431, "A trailer is too long")) != b"\r\n":
             if line is None:
                 return None
         body, self._chunks, self._in_trailer = b"".join(self._chunks), [], False
@@ -224,7 +225,7 @@ class Connection(asyncio.Protocol):
             self._write(_empty_answer_at(status, int(time.time())))
             return
         if isinstance(body, dict):
-            body, content_type = msgspec.json.encode(body), "application/json"
+            body, content_type = _encode(body), "application/json"
         data = body.encode() if isinstance(body, str) else body
         head = f"Content-Length: {len(data)}\r\n"
         if content_type:
@@ -240,7 +241,7 @@ class Connection(asyncio.Protocol):
         self._write(_status_line(200) + head.encode())
 
     def event(self, event: dict[str, Any]) -> None:
-        self.raw(frame(msgspec.json.encode(event)))
+        self.raw(frame(_encode(event)))
 
     def raw(self, data: bytes) -> None:
         if not self.muted:

@@ -50,19 +50,20 @@ from .protocol import (
     UpdateStatus,
 )
 from .registry import Agent, Executor, Framework, Offer, Task, status
-from .resources import NOTHING, Resources, from_wire
+from .resources import ResourceError, Resources, from_wire
 from .schema import SCHEDULER_CALL, SCHEDULER_CALLS, CallError, is_uuid
 from .validation import (
     bad_failover_timeout,
     bad_framework,
+    bad_launch,
     bad_offers,
-    bad_resources,
     bad_role,
     changed_for_good,
-    task_needs,
+    read_resources,
 )
 from .views import MasterView
 
+_TAKEN = Reply(202)
 _COMPLETED_FRAMEWORKS = 50  # --max_completed_frameworks: of these Mesos knows that they were removed
 MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut | RescindOffer | Tick
 
@@ -118,7 +119,8 @@ class Master:
         """Take one input; the effects are in the order in which they are to be performed."""
         self.at = at_ms
         _HANDLERS[type(event)](self, event)
-        self.operators.finish_drains()
+        if self.operators.drains:
+            self.operators.finish_drains()
         if self._allocate_now:
             self._allocate_now = False
             self._allocate()
@@ -186,7 +188,7 @@ class Master:
         if kind == "UPDATE_FRAMEWORK":  # the one call whose answer says what came of it
             self._update_framework(framework, call["update_framework"])
             return
-        self._effects.append(Reply(202))
+        self._effects.append(_TAKEN)
         _CALLS[kind](self, framework, call.get(kind.lower()) or {})
 
     def _refusal(self, call: Json, stream_id: str | None) -> Reply | None:
@@ -336,9 +338,10 @@ class Master:
             return
         offers = [self.offers[offer_id] for offer_id in offer_ids]
         agent, role = self.agents[offers[0].agent_id], offers[0].role
-        left = NOTHING
-        for offer in offers:
+        left = offers[0].resources
+        for offer in offers[1:]:
             left = left + offer.resources
+        for offer in offers:
             self._withdraw(offer)
         for operation in operations:
             left = self._perform(framework, agent, role, operation, left)
@@ -348,12 +351,14 @@ class Master:
         """One operation of an ACCEPT; what is left of the offers after it."""
         if operation.get("type") == "LAUNCH":
             tasks = (operation.get("launch") or {}).get("task_infos") or []
-            if error := bad_resources(tasks):  # spoils the whole operation
+            try:
+                asked = read_resources(tasks)
+            except ResourceError as refused:  # spoils the whole operation
                 for task in tasks:
-                    self._refuse_task(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
+                    self._refuse_task(framework, task, "TASK_ERROR", str(refused), "REASON_TASK_INVALID")
                 return left
-            for task in tasks:
-                left = self._launch(framework, agent, role, task, left)
+            for task, (own, of_executor) in zip(tasks, asked, strict=True):
+                left = self._launch(framework, agent, role, task, own, of_executor, left)
             return left
         text = f"The dev cluster performs LAUNCH alone, not {operation.get('type')}"
         for task in _tasks_of([operation]):
@@ -362,14 +367,16 @@ class Master:
             self.send(framework, _operation_error(operation, text, agent))
         return left
 
-    def _launch(self, framework: Framework, agent: Agent, role: str, task: Json, left: Resources) -> Resources:
+    def _launch(
+        self, framework: Framework, agent: Agent, role: str, task: Json, own: Resources, of_executor: Resources,
+        left: Resources,
+    ) -> Resources:  # fmt: skip
+        """One task, which asks for its `own` resources and those of its executor; what is `left` of the offers then."""
         executor_info = task.get("executor")
         if executor_info is not None and executor_info.get("framework_id") is None:
             executor_info = {**executor_info, "framework_id": framework.info["id"]}
             task = {**task, "executor": executor_info}
-        own, extra, error = task_needs(task, role, framework, agent)
-        if not error and not left.contains(own + extra):
-            error = f"Total resources {own + extra} required by task and its executor is more than available {left}"
+        error = bad_launch(task, role, framework, agent, own, of_executor)
         if error:
             self._refuse_task(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
             return left
@@ -377,15 +384,20 @@ class Master:
         executor_id = asked["executor_id"]["value"]
         key = (framework.id, executor_id)
         known = agent.executors.get(key)
+        needed = own if known is not None else own + of_executor
+        if not left.contains(needed):
+            error = f"Total resources {needed} required by task and its executor is more than available {left}"
+            self._refuse_task(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
+            return left
         told = known.info if known is not None and known.is_named(asked, role) else _as_told(asked, role)
         task = {**task, "resources": _allocated(task["resources"], role), "executor": told}
         if known is None:
-            agent.executors[key] = Executor(told, role, extra, asked)
+            agent.executors[key] = Executor(told, role, of_executor, asked)
         self._add_task(
             framework, Task(framework.id, task["task_id"]["value"], agent.agent_id, executor_id, role, own, task)
         )
         self.tell(agent, RunTask(framework.info, task))
-        return left - (own + extra)
+        return left - needed
 
     def _add_task(self, framework: Framework, task: Task) -> None:
         framework.tasks[task.task_id] = task
@@ -684,7 +696,7 @@ class Master:
         executors = {(one.framework_id, one.executor["executor_id"]["value"]) for one in message.executors}
         for gone in [key for key in agent.executors if key not in executors]:
             self._remove_executor(agent, gone)
-        for framework_id, task_id in agent.killed & reported:
+        for framework_id, task_id in sorted(agent.killed & reported):
             self.tell(agent, KillTask(framework_id, task_id))
         for info in message.frameworks:
             framework = self.frameworks.get(info["id"]["value"])
@@ -808,7 +820,9 @@ class Master:
             self.allocator.recover(task.agent_id, task.framework_id, task.role, task.resources)
         if task.statuses and task.statuses[-1]["state"] == made["state"]:
             task.statuses.pop()
-        task.statuses.append({key: value for key, value in made.items() if key != "data"})
+        if "data" in made:
+            made = {key: value for key, value in made.items() if key != "data"}
+        task.statuses.append(made)
 
     def _forget(self, framework: Framework, task: Task, completed: bool = True) -> None:
         framework.tasks.pop(task.task_id, None)
@@ -910,7 +924,10 @@ def _as_told(asked: Json, role: str) -> Json:
 
 
 def _allocated(resources: list[Json], role: str) -> list[Json]:
-    return [{**one, "allocation_info": {"role": role}} for one in resources]
+    allocation = {"role": role}
+    return [
+        one if one.get("allocation_info") == allocation else {**one, "allocation_info": allocation} for one in resources
+    ]
 
 
 def _update(made: Json) -> Json:

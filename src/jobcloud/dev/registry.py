@@ -76,10 +76,10 @@ class Framework:
     unreachable: dict[str, Task] = field(default_factory=dict)
     completed: deque[Task] = field(default_factory=lambda: deque(maxlen=_COMPLETED_TASKS))
     offers: dict[str, Offer] = field(default_factory=dict)
+    id: str = field(init=False)
 
-    @property
-    def id(self) -> str:
-        return str(self.info["id"]["value"])
+    def __post_init__(self) -> None:
+        self.id = str(self.info["id"]["value"])
 
     @property
     def connected(self) -> bool:

@@ -21,6 +21,7 @@ Wire = list[dict[str, Any]]
 _ENTRY = re.compile(r"\s*([^\s:()]+)(?:\(([^\s()]+)\))?\s*:\s*(\S.*?)\s*$")
 _SPAN = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*$")
 _MAX_SCALAR = 10**15
+_UNRESERVED_KEYS = frozenset(("name", "type", "scalar", "ranges", "allocation_info"))
 
 
 class ResourceError(ValueError):
@@ -81,6 +82,8 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
 
     def overlaps(self, other: Resources) -> bool:
         """Whether a port (or other range) is in both."""
+        if not self.ranges:
+            return False
         return any(
             _without(self.ranges[k], spans) != self.ranges[k] for k, spans in other.ranges.items() if k in self.ranges
         )
@@ -155,11 +158,8 @@ def _covers(spans: Spans, wanted: Spans) -> bool:
     return all(any(begin <= low and high <= end for begin, end in spans) for low, high in wanted)
 
 
-def from_wire(wire: Wire, role: str = "") -> Resources:
-    """`Resource` messages as amounts; entries of one key are added up.
-
-    With `role`, entries allocated to any other role are refused. Raises ResourceError in Mesos' words.
-    """
+def from_wire(wire: Wire) -> Resources:
+    """`Resource` messages as amounts; entries of one key are added up. Raises ResourceError in Mesos' words."""
     scalars: dict[Key, int] = {}
     ranges: dict[Key, Spans] = {}
     for entry in wire:
@@ -173,9 +173,17 @@ def from_wire(wire: Wire, role: str = "") -> Resources:
                 raise ResourceError("Unsupported resource type")
         except ResourceError as refused:
             raise ResourceError(f"Resource '{_text(entry)}' is invalid: {refused}") from None
-        if role and (entry.get("allocation_info") or {}).get("role", role) != role:
-            raise ResourceError("The resources have multiple allocation roles or one that was not offered")
-    return Resources({k: v for k, v in scalars.items() if v}, {k: v for k, v in ranges.items() if v})
+    if not (all(scalars.values()) and all(ranges.values())):
+        return Resources({k: v for k, v in scalars.items() if v}, {k: v for k, v in ranges.items() if v})
+    return Resources(scalars, ranges)
+
+
+def bad_allocation(wire: Wire, role: str) -> str:
+    """What is wrong where some of these are allocated to any other role."""
+    for entry in wire:
+        if (entry.get("allocation_info") or {}).get("role", role) != role:
+            return "The resources have multiple allocation roles or one that was not offered"
+    return ""
 
 
 def _text(entry: Mapping[str, Any]) -> str:
@@ -191,6 +199,8 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 
 def _reservation(entry: Mapping[str, Any]) -> str:
+    if entry.keys() <= _UNRESERVED_KEYS:
+        return UNRESERVED
     for word in ("reservation", "disk", "revocable", "shared", "provider_id"):
         if entry.get(word) is not None:
             raise ResourceError(f"'{word}' is not known to the dev cluster")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from .protocol import Json
 from .registry import Agent, Framework, Offer, can, roles_of
-from .resources import NOTHING, ResourceError, Resources, from_wire
+from .resources import NOTHING, Resources, bad_allocation, from_wire
 
 _MAX_ID = 255  # NAME_MAX: ids become names of directories
 _NOT_IN_ID = re.compile(r"[\x00-\x1f/\\\x7f]")
@@ -128,19 +128,18 @@ def bad_command(command: Json) -> str:
     return ""
 
 
-def bad_resources(tasks: list[Json]) -> str:
-    """What is wrong with the resources of any of these tasks or of their executors."""
-    try:
-        last: Json = {}
-        for task in tasks:
-            from_wire(task.get("resources") or [])
-            executor = task.get("executor") or {}
-            if executor != last:
-                from_wire(executor.get("resources") or [])
-            last = executor
-    except ResourceError as refused:
-        return str(refused)
-    return ""
+def read_resources(tasks: list[Json]) -> list[tuple[Resources, Resources]]:
+    """Of each task, what it and its executor ask for. Raises ResourceError if any of that makes no sense."""
+    found: list[tuple[Resources, Resources]] = []
+    last: Json = {}
+    of_executor = NOTHING
+    for task in tasks:
+        own = from_wire(task.get("resources") or [])
+        executor = task.get("executor") or {}
+        if executor != last:
+            last, of_executor = executor, from_wire(executor.get("resources") or [])
+        found.append((own, of_executor))
+    return found
 
 
 def _negative(holder: Json | None, name: str) -> bool:
@@ -212,35 +211,25 @@ def _comparable(executor: Json) -> Json:
     return shown
 
 
-def task_needs(task: Json, role: str, framework: Framework, agent: Agent) -> tuple[Resources, Resources, str]:
-    """What the task and (if it is not there yet) its executor take, and the error if it must not be launched."""
+def bad_launch(
+    task: Json, role: str, framework: Framework, agent: Agent, own: Resources, of_executor: Resources
+) -> str:
+    """Why a task must not be launched; `own` and `of_executor` are what it and its executor ask for."""
     if error := _bad_task(task, framework, agent):
-        return NOTHING, NOTHING, error
-    try:
-        own = from_wire(task["resources"], role)
-        executor = task.get("executor")
-        if (executor is None) == (task.get("command") is None):
-            error = "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
-            return NOTHING, NOTHING, error
-        if executor is None:
-            return (
-                NOTHING,
-                NOTHING,
-                "Tasks with a command of their own need mesos-executor; name an ExecutorInfo instead",
-            )
-        known = agent.executors.get((framework.id, executor["executor_id"]["value"]))
-        if known is not None and known.is_named(executor, role):
-            extra = known.resources
-        else:
-            extra = from_wire(executor.get("resources") or [], role)
-            if error := _bad_executor(executor, framework, agent):
-                return NOTHING, NOTHING, error
-    except ResourceError as refused:
-        return NOTHING, NOTHING, f"Task uses invalid resources: {refused}"
-    if own.overlaps(extra):
-        return (
-            NOTHING,
-            NOTHING,
-            f"There are overlapping resources in the task resources {own} and executor resources {extra}",
-        )
-    return own, NOTHING if known is not None else extra, ""
+        return error
+    if error := bad_allocation(task["resources"], role):
+        return f"Task uses invalid resources: {error}"
+    executor = task.get("executor")
+    if (executor is None) == (task.get("command") is None):
+        return "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
+    if executor is None:
+        return "Tasks with a command of their own need mesos-executor; name an ExecutorInfo instead"
+    known = agent.executors.get((framework.id, executor["executor_id"]["value"]))
+    if known is None or not known.is_named(executor, role):
+        if error := bad_allocation(executor.get("resources") or [], role):
+            return f"Task uses invalid resources: {error}"
+        if error := _bad_executor(executor, framework, agent):
+            return error
+    if own.overlaps(of_executor):
+        return f"There are overlapping resources in the task resources {own} and executor resources {of_executor}"
+    return ""
