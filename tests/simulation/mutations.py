@@ -160,6 +160,21 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        self._inquiries.send_kill(task, event.at)\n",
     ),
     Mutation(
+        "what replaces a lost attempt waits its turn", "ready.py",
+        "for is_first, row in ((False, again), (True, first)) if row)",
+        "for is_first, row in ((True, again), (True, first)) if row)",
+    ),
+    Mutation(
+        "the oldest starts first, whatever its priority", "ready.py",
+        "            rank = -priority(entry.firing.job), entry.age, entry.firing.id\n",
+        "            rank = entry.age, -priority(entry.firing.job), entry.firing.id\n",
+    ),
+    Mutation(
+        "what was lost is started again at once", "release.py",
+        "    start = at + backoff_ms(failures + ended.lost_workers, job.failover_delay_ms, job.failover_most_ms)\n",
+        "    start = at\n",
+    ),
+    Mutation(
         "a claim is not released", "tasks.py",
         "        self._book.cluster.release(task.id)\n", "",
     ),

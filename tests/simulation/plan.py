@@ -147,6 +147,8 @@ def make_plan(seed: int) -> Plan:
             faults += _to_get_there(fault, dice)
         faults.append(fault)
     jobs = dice.randint(3, 6)
+    if any(fault.kind == "mass_loss" for fault in faults):
+        agents = (2,) * min(len(agents), 3)  # then there is less room than is wanted
     aim = seed // AIMED - 1
     zookeeper = aim >= len(POINTS) or (aim < 0 and seed % _ZOOKEEPER_SHARE == 0)
     if zookeeper:

@@ -17,19 +17,23 @@
     unless an operator asks for its end, or its agent is to be emptied.
 11. An executor is shut down by force only where a task in it had been asked to end, and had had time to.
 12. An agent that an operator empties gets nothing new.
+13. Nothing starts before what is ahead of it in the queue and would take no more room: first what replaces a lost
+    attempt, then by priority, then by age. What was lost, or has failed, waits its back-off. So there is no storm, even
+    where half of the cluster is lost at once.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobcloud.dev.registry import Offer
 from jobcloud.dev.resources import NOTHING
-from jobcloud.messages import Accept, Acknowledge, Call, Kind, ShutdownExecutor
-from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
+from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor
+from jobcloud.model import Cause, Execution, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
 from jobcloud.offers import amounts
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.server import records
@@ -38,7 +42,7 @@ from .operators import AT_ONCE, LIMIT_MS, REPLACING
 
 if TYPE_CHECKING:
     from .executors import Run
-    from .schedulers import Process
+    from .schedulers import Process, SimCore
     from .world import World
 
 Entries = dict[tuple[str, str], bytes]
@@ -63,6 +67,7 @@ class Truth:
         self.gone: set[str] = set()  # agents marked so
         self.windows: set[str] = set()  # agents that had a maintenance window
         self.removed: set[str] = set()  # frameworks
+        self.framework_of: dict[str, str] = {}  # task → its framework
         self.given_up: set[str] = set()
         self.state_of: dict[str, tuple[str, str]] = {}  # uuid → task id, state
         self.launched: set[str] = set()
@@ -84,6 +89,7 @@ class Truth:
             self.overlaps.append(f"{other.task_id} and {run.task_id}: {why}")
         others.append(run)
         self.begun.add(run.task_id)
+        self.framework_of[run.task_id] = run.framework_id
         self._in_its_turn(run)
         self._of_one_total(run)
 
@@ -337,6 +343,8 @@ class Promise:
             task_id = shard.task_id
             failed = truth.reported.get(task_id) == {"TASK_FAILED"} and truth.end_of(task_id) == "TASK_FAILED"
             spared = task_id in operators.killed | operators.forgotten | self.unwanted
+            # Whoever led heard that it was lost with its framework, and not of its end.
+            spared |= truth.framework_of.get(task_id) in truth.removed
             if failed and not spared and shard not in before[item : item + 1]:
                 self._world.violation(f"2: {firing.id}/{item} failed and is not repeated: {shard}")
 
@@ -403,6 +411,31 @@ class Promise:
         missing = [instant for instant in due if instant not in recorded]
         if missing and not caught_up and state.skipped == old.skipped:
             self._world.violation(f"2: {name} was due at {missing} and nobody says why it did not fire")
+
+    # ---- decisions -------------------------------------------------------------------------------------------
+
+    def launched(self, core: SimCore, before: dict[str, Firing], effects: Sequence[Effect], at: int) -> None:
+        """A round is over: nobody who would have had room was ahead of what is launched, and still waits."""
+        accepts = [effect for effect in effects if isinstance(effect, Accept)]
+        waiting = list(_waiting(core, before, at)) if accepts else []
+        if not waiting:
+            return
+        for task in (core.tasks[one.task_id] for accept in accepts for one in accept.launches):
+            for firing, item in waiting if not task.keeper else ():
+                job, shard = core.jobs[firing.job], firing.shards[item]
+                fits = all(ours <= theirs for ours, theirs in zip(job.resources, task.resources, strict=True))
+                if fits and job.app == task.app and _ahead(core, firing, shard, task):
+                    self._world.violation(f"13: {task.id} starts before shard {item} of {firing.id}: {shard}")
+
+    def task_ended(self, core: SimCore, task: Task, at: int) -> None:
+        """What ended without being asked to, and is tried again, waits first."""
+        job, firing = core.jobs.get(task.job), core.firings.get(task.firing_id)
+        if job is None or firing is None or task.id in self._world.operators.killed:
+            return
+        shard = firing.shards[task.item]
+        wait = shard.not_before_ms - at
+        if shard.state is ShardState.WAITING and wait < min(job.failover_delay_ms, job.retry_delay_ms):
+            self._world.violation(f"13: {task.id} has ended and starts again within {wait} ms")
 
     # ---- calls -----------------------------------------------------------------------------------------------
 
@@ -565,6 +598,39 @@ class Promise:
             "store": [key for key in self._world.server.entries if key[0] != Kind.FRAMEWORK],
         }  # fmt: skip
         return ", ".join(f"{name}: {left}" for name, left in indexes.items() if left)
+
+
+def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tuple[Firing, int]]:
+    """The shards that might have started in a round and did not, of firings that may run for sure."""
+    unended = [firing for firing in before.values() if not firing.ended_ms]
+    firings = Counter(firing.job for firing in unended)
+    for firing in unended:
+        job = core.jobs.get(firing.job)
+        if job is None or not core.enabled(job.name) or firing.generation != core.states[job.name].generation:
+            continue
+        if firing.stepped or firing.id not in core.firings:
+            continue
+        if firings[job.name] > 1 and not any(shard.state is ShardState.ACTIVE for shard in firing.shards):
+            continue
+        for item, shard in enumerate(firing.shards):
+            waits = shard.state is ShardState.WAITING and core.firings[firing.id].shards[item] is shard
+            if waits and max(shard.not_before_ms, shard.avoid_ms) <= at:
+                yield firing, item
+
+
+def _ahead(core: SimCore, firing: Firing, shard: Shard, task: Task) -> bool:
+    """Whether a waiting shard was ahead of a task in the queue."""
+    first, jobs = Execution.READY, core.jobs
+    ours = shard.execution is first, -jobs[firing.job].priority
+    theirs = task.execution is first, -jobs[task.job].priority
+    if ours != theirs or firing.id == task.firing_id:
+        return ours < theirs
+    # Those that this leader has loaded are older than all others, and nobody else knows in which order they came.
+    known = [name for name in core.firings if name not in core.loaded]
+    again = core.process.world.operators.retried
+    if task.firing_id not in known or {firing.id, task.firing_id} & again:
+        return False
+    return firing.id not in known or known.index(firing.id) < known.index(task.firing_id)
 
 
 def _brief(shards: Sequence[Shard]) -> str:

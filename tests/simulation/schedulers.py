@@ -16,7 +16,7 @@ from jobcloud.adapters.mesos_link import Address, CallFailed, CallUnanswered
 from jobcloud.errors import Fenced, StoreError
 from jobcloud.launch import Artifacts
 from jobcloud.match import Matcher
-from jobcloud.messages import Accept, Acknowledge, Call, Command, Effect, Event, Publish
+from jobcloud.messages import Accept, Acknowledge, Call, Command, Effect, Event, Publish, StatusReceived, Tick
 from jobcloud.model import Task
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
@@ -99,10 +99,17 @@ class SimStore(MemoryStore):
 
 class SimCore(Scheduler):
     process: Any = None  # not there yet while it restores itself
+    loaded: frozenset[str] = frozenset()  # the firings that were there before it
 
     def handle(self, event: Event) -> list[Effect]:
+        firings = dict(self.firings) if isinstance(event, Tick) else {}
+        task = self.tasks.get(event.status.task_id) if isinstance(event, StatusReceived) else None
         effects = super().handle(event)
         self.process.world.note(f"{self.process.name} {event!r}"[:300])
+        if firings:
+            self.process.world.promise.launched(self, firings, effects, event.at)
+        elif task is not None and task.id not in self.tasks:
+            self.process.world.promise.task_ended(self, task, event.at)
         self.process.point(f"decided {type(event).__name__}")
         return effects
 
@@ -500,7 +507,7 @@ class Process:
         matcher: Any = WatchedMatcher
         policy = replace(POLICY, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"))
         core = SimCore(policy, restored, epoch, at, matcher)
-        core.process = self
+        core.process, core.loaded = self, frozenset(core.firings)
         killed, kill = self.world.operators.killed, core._tasks.kill
         killed.update(task.id for task in core.tasks.values() if task.kill_ms)
 

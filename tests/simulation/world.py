@@ -201,15 +201,23 @@ class World:
             self.later(1_000 + b % 20_000, self.cluster.replace_host, host)
 
     def _mass_loss(self, a: int, b: int) -> None:
-        """Half of the cluster is lost at one instant: it dies, or is out of reach for a while."""
+        """Half of the cluster is lost at one instant: it dies, or is out of reach for a while.
+
+        Operators ask for everything just then, so that less room is left than is wanted.
+        """
         living = [host for host in self.cluster.hosts if not host.dead]
         for number, host in enumerate(living[a % 2 :: 2]):
             if b % 2:
                 self.cluster.kill_host(host)
+                if b % 3 and host.agent.agent_id:
+                    self.cluster.mark_gone(host)
                 self.later(1_000 + b % 20_000 + number, self.cluster.replace_host, host)
             else:
                 self.cluster.cut(host, timed_out=b % 4 == 0)
                 self.later(200 + b % 25_000 + number, self.cluster.join, host)
+        for again in range(8):
+            for number in range(6):
+                self.later(again * 400 + number, self.operators.act, "trigger", number, b)
 
     def _agent_gone(self, a: int, b: int) -> None:
         if (host := self._host(a)) is not None and host.agent.agent_id:
