@@ -178,7 +178,11 @@ class Agent:
 
     def next_at(self) -> int | None:
         """When the next Tick is due, if anything waits for time."""
-        return self._timers[0][0] if self._timers else None
+        timers = self._timers
+        # Most updates are acknowledged long before they would be sent again.
+        while timers and timers[0][2] == "retry" and not self._is_out(*timers[0][3]):
+            heapq.heappop(timers)
+        return timers[0][0] if timers else None
 
     def executor_of(self, container_id: str) -> Key | None:
         """Framework and executor id of what runs in a container."""
@@ -366,9 +370,9 @@ class Agent:
 
     def _acknowledged(self, message: AcknowledgeUpdate) -> None:
         key = (message.framework_id, message.task_id)
-        updates = self._updates.get(key)
-        if updates is None or not updates.pending or updates.pending[0]["uuid"] != message.uuid:
+        if not self._is_out(key, message.uuid):
             return  # late, double or of another run
+        updates = self._updates[key]
         first = updates.pending.popleft()
         if first["state"] in TERMINAL:
             del self._updates[key]
@@ -572,10 +576,15 @@ class Agent:
         updates.retry_at, updates.interval = self._at + interval, interval
         self._timer(interval, "retry", ((updates.framework_id, updates.task_id), first["uuid"]))
 
+    def _is_out(self, key: Key, uuid: str) -> bool:
+        """Whether an update is on its way to the scheduler."""
+        updates = self._updates.get(key)
+        return updates is not None and bool(updates.pending) and updates.pending[0]["uuid"] == uuid
+
     def _retry(self, what: tuple[Key, str]) -> None:
-        updates = self._updates.get(what[0])
-        if updates is None or not updates.pending or updates.pending[0]["uuid"] != what[1]:
+        if not self._is_out(*what):
             return
+        updates = self._updates[what[0]]
         if self.connected and updates.retry_at <= self._at:
             self._forward(updates, min(updates.interval * 2, self.settings.retry_max_ms))
 
