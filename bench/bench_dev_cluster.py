@@ -27,9 +27,9 @@ from jobcloud.messages import Launch
 from jobcloud.model import App, Executor, Package, Share
 from jobcloud.wire import RecordReader
 
-AGENTS, RUN_MS, ALLOCATION_MS = 100, 100, 200
+RUN_MS, ALLOCATION_MS = 100, 200
 AGENT = "cpus:32;mem:131072;disk:100000;ports:[31000-31999]"
-TASKS_A_CALL, AT_ONCE = 10, 1_000
+AT_ONCE = 1_000  # tasks that do not run yet
 ARTIFACTS = Artifacts("http://127.0.0.1:9", "e" * 64, "executor.zip", "exec python3 executor.zip")
 PLAN = plan_executor(App("app", Package("package:sha256:" + "a" * 64, "a" * 64)), ARTIFACTS)
 DATA = json.dumps({"job": {"jobName": "job", "jobClass": "shop.jobs:Report"}, "padding": "x" * 500}).encode()
@@ -74,8 +74,8 @@ class Event(msgspec.Struct):
 
 
 class Framework:
-    def __init__(self, master: str, wanted: int) -> None:
-        self._host = master
+    def __init__(self, master: str, wanted: int, tasks_a_call: int) -> None:
+        self._host, self._tasks_a_call = master, tasks_a_call
         self.wanted, self.launched, self.told = wanted, 0, 0
         self._states: dict[str, list[str]] = {}
         self._calls, self._answers = 0, 0
@@ -155,7 +155,7 @@ class Framework:
         return self._call("ACKNOWLEDGE", body)
 
     def _answer_to(self, offer: Offer) -> bytes:
-        room = min(TASKS_A_CALL, self.wanted - self.launched, AT_ONCE - self.launched + len(self._states))
+        room = min(self._tasks_a_call, self.wanted - self.launched, AT_ONCE - self.launched + len(self._states))
         agent_id, shares = offer.agent_id.value, (Share("cpus", 100, ALLOCATED), Share("mem", 32_000, ALLOCATED))
         executor = Executor(PLAN.executor_id, agent_id, "app", shares, PLAN.spec, 0)
         launches = []
@@ -190,7 +190,7 @@ class _Chunks:
         return b"".join(plain)
 
 
-def measured(source: Path, launches: int) -> tuple[float, float]:
+def measured(source: Path, launches: int, agents: int = 100, tasks_a_call: int = 10) -> tuple[float, float]:
     """Microseconds of the cluster's CPU a launch, and launches a second."""
     argv = [sys.executable, "-m", "jobcloud.dev.cluster", "--agents=0", "--port=0"]
     argv += [f"--allocation-interval-ms={ALLOCATION_MS}", f"--parent-pid={os.getpid()}"]
@@ -199,12 +199,12 @@ def measured(source: Path, launches: int) -> tuple[float, float]:
         try:
             assert process.stdout is not None
             master = process.stdout.readline().split()[1].removeprefix("master=")
-            _add_agents(master)
-            warm = Framework(master, launches // 10)
+            _add_agents(master, agents)
+            warm = Framework(master, launches // 10, tasks_a_call)
             warm.run()
             warm.close()  # or half of the offers would be its own
             began, spent = time.monotonic(), _cpu(process.pid)
-            framework = Framework(master, launches)
+            framework = Framework(master, launches, tasks_a_call)
             framework.run()
             taken, used = time.monotonic() - began, _cpu(process.pid) - spent
             framework.close()
@@ -213,8 +213,8 @@ def measured(source: Path, launches: int) -> tuple[float, float]:
     return used / launches * 1e6, launches / taken
 
 
-def _add_agents(master: str) -> None:
-    body = json.dumps({"knob": "add_agents", "count": AGENTS, "resources": AGENT, "run_ms": RUN_MS}).encode()
+def _add_agents(master: str, count: int) -> None:
+    body = json.dumps({"knob": "add_agents", "count": count, "resources": AGENT, "run_ms": RUN_MS}).encode()
     host, _, port = master.partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as one:
         one.sendall(
@@ -233,13 +233,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--launches", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--agents", type=int, default=100)
+    parser.add_argument("--tasks-a-call", type=int, default=10, help="at most so many in one ACCEPT")
     parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="SRC", help="other trees' src")
     given = parser.parse_args()
     sources = [Path(__file__).parents[1] / "src", *given.against]
     found: dict[Path, list[tuple[float, float]]] = {source: [] for source in sources}
     for _ in range(given.rounds):
         for source in sources:
-            found[source].append(measured(source.resolve(), given.launches))
+            found[source].append(measured(source.resolve(), given.launches, given.agents, given.tasks_a_call))
     for source, taken in found.items():
         costs, rates = zip(*taken, strict=True)
         print(

@@ -128,12 +128,13 @@ class Allocator:
     def allocate(self, at_ms: int) -> Iterator[tuple[str, str, str, Resources]]:
         """(agent, framework, role, resources) to offer now; each is taken already when it is given."""
         candidates, self._candidates = self._candidates, {}
+        wanting = self._wanting()
         for agent_id in candidates:
             host = self.hosts[agent_id]
             if not host.active:
                 continue
             hidden = False
-            for framework_id, role in self._in_turn():
+            for framework_id, role in self._in_turn(wanting):
                 client = self.clients[framework_id]
                 usable = host.free.usable_by(role)
                 if usable.amount("cpus") < MIN_CPUS and usable.amount("mem") < MIN_MEM:
@@ -148,15 +149,18 @@ class Allocator:
             if hidden:
                 self._candidates[agent_id] = None
 
-    def _in_turn(self) -> list[tuple[str, str]]:
-        """(framework, role) of those who want offers, the poorest first."""
-        wanting = [
+    def _wanting(self) -> list[tuple[str, str]]:
+        """(framework, role) of those who want offers."""
+        return [
             (framework_id, role)
             for framework_id, client in self.clients.items()
             if client.active
             for role in client.roles
             if role not in client.suppressed
         ]
+
+    def _in_turn(self, wanting: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The poorest first."""
         if len(wanting) < 2:
             return wanting
         shares: dict[str, float] = {}

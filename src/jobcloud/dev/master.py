@@ -538,8 +538,7 @@ class Master:
             made.setdefault(framework_id, []).append(self._new_offer(agent_id, framework_id, role, resources))
         for framework_id, offers in made.items():
             framework = self.frameworks[framework_id]
-            shown = [self.view().offer(offer, framework) for offer in offers]
-            self.send(framework, {"type": "OFFERS", "offers": {"offers": shown}})
+            self.send(framework, {"type": "OFFERS", "offers": {"offers": self.view().offers(offers, framework)}})
         self.operators.ask_for_agents()
 
     def new_offer_id(self) -> str:

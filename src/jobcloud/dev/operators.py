@@ -119,7 +119,7 @@ class Operators:
 
     def unavailability(self, agent: Agent) -> Json | None:
         """The window that is announced for an agent's machine."""
-        return self._unavailable.get(agent.machine)
+        return self._unavailable.get(agent.machine) if self._unavailable else None
 
     def is_down(self, machine: Machine) -> bool:
         return self.modes.get(machine) == "DOWN"

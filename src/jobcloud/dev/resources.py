@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -36,6 +37,8 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         return bool(self.scalars or self.ranges)
 
     def __add__(self, other: Resources) -> Resources:
+        if not self:
+            return other
         scalars = dict(self.scalars)
         for key, amount in other.scalars.items():
             scalars[key] = scalars.get(key, 0) + amount
@@ -48,6 +51,8 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
 
     def __sub__(self, other: Resources) -> Resources:
         """What is left without `other`, which must be contained; empty entries are dropped."""
+        if other is self:
+            return NOTHING
         scalars = dict(self.scalars)
         for key, amount in other.scalars.items():
             left = scalars[key] - amount
@@ -73,7 +78,10 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
 
     def usable_by(self, role: str) -> Resources:
         """What may be offered to `role`: the unreserved part and what is reserved to it or to a role above it."""
-        if all(reserved == UNRESERVED for _, reserved in (*self.scalars, *self.ranges)):
+        for _, reserved in (*self.scalars, *self.ranges):
+            if reserved != UNRESERVED:
+                break
+        else:
             return self
         fits = {key for key in (*self.scalars, *self.ranges) if _may_use(role, key[1])}
         return Resources(
@@ -90,17 +98,19 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
 
     def amount(self, name: str) -> int:
         """All of a scalar, reserved or not, in thousandths."""
-        return sum(amount for (other, _), amount in self.scalars.items() if other == name)
+        total = 0
+        for (other, _), amount in self.scalars.items():
+            if other == name:
+                total += amount
+        return total
 
     def to_wire(self, allocated_to: str = "", with_role: bool = False) -> Wire:
-        """As `Resource` messages; `with_role` in the older format, for frameworks without RESERVATION_REFINEMENT."""
-        wire: Wire = []
-        for key, spans in self.ranges.items():
-            value = {"range": [{"begin": begin, "end": end} for begin, end in spans]}
-            wire.append(_entry(key, {"type": "RANGES", "ranges": value}, allocated_to, with_role))
-        for key, amount in self.scalars.items():
-            wire.append(_entry(key, {"type": "SCALAR", "scalar": {"value": amount / 1000}}, allocated_to, with_role))
-        return wire
+        """As `Resource` messages, which are shared: nobody may change them.
+
+        `with_role` in the older format, for frameworks without RESERVATION_REFINEMENT.
+        """
+        ranges = [_ranges_entry(key, spans, allocated_to, with_role) for key, spans in self.ranges.items()]
+        return ranges + [_scalar_entry(key, amount, allocated_to, with_role) for key, amount in self.scalars.items()]
 
     def __str__(self) -> str:
         """As Mesos writes them into its messages, near enough to be read."""
@@ -118,6 +128,17 @@ def _shown(reserved: str) -> str:
 
 def _may_use(role: str, reserved: str) -> bool:
     return reserved in (UNRESERVED, role) or role.startswith(reserved + "/")
+
+
+@lru_cache(maxsize=4096)
+def _ranges_entry(key: Key, spans: Spans, allocated_to: str, with_role: bool) -> dict[str, Any]:
+    value = {"range": [{"begin": begin, "end": end} for begin, end in spans]}
+    return _entry(key, {"type": "RANGES", "ranges": value}, allocated_to, with_role)
+
+
+@lru_cache(maxsize=4096)
+def _scalar_entry(key: Key, amount: int, allocated_to: str, with_role: bool) -> dict[str, Any]:
+    return _entry(key, {"type": "SCALAR", "scalar": {"value": amount / 1000}}, allocated_to, with_role)
 
 
 def _entry(key: Key, value: dict[str, Any], allocated_to: str, with_role: bool) -> dict[str, Any]:

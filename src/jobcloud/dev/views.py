@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .protocol import Json
@@ -35,15 +36,19 @@ class MasterView:
             "capabilities": [{"type": "AGENT_UPDATE"}, {"type": "AGENT_DRAINING"}],
         }
 
-    def offer(self, offer: Offer, framework: Framework) -> Json:
-        agent = self._master.agents[offer.agent_id]
+    def offers(self, offers: Iterable[Offer], framework: Framework) -> list[Json]:
+        """As their framework gets them."""
         with_role = not framework.can("RESERVATION_REFINEMENT")
+        return [self._offer(offer, framework, with_role) for offer in offers]
+
+    def _offer(self, offer: Offer, framework: Framework, with_role: bool) -> Json:
+        agent = self._master.agents[offer.agent_id]
         shown: Json = {
             "id": {"value": offer.offer_id},
             "framework_id": {"value": offer.framework_id},
             "agent_id": {"value": offer.agent_id},
             "hostname": agent.hostname,
-            "url": _url(agent),
+            "url": _url(agent.hostname, agent.port),
             "resources": offer.resources.to_wire(offer.role, with_role),
             "allocation_info": {"role": offer.role},
         }
@@ -61,7 +66,7 @@ class MasterView:
         agent = self._master.agents[made.agent_id]
         return {
             "id": {"value": made.offer_id},
-            "url": _url(agent),
+            "url": _url(agent.hostname, agent.port),
             "framework_id": {"value": made.framework_id},
             "agent_id": {"value": made.agent_id},
             "unavailability": window,
@@ -144,7 +149,7 @@ class MasterView:
             "reregistered_time": {"nanoseconds": framework.reregistered_at * 1_000_000},
         }
         if framework.offers:
-            shown["offers"] = [self.offer(one, framework) for one in framework.offers.values()]
+            shown["offers"] = self.offers(framework.offers.values(), framework)
         return shown
 
     def _get_tasks(self) -> Json:
@@ -255,10 +260,11 @@ class MasterView:
         }
 
 
-def _url(agent: Agent) -> Json:
+@lru_cache(maxsize=16_384)
+def _url(hostname: str, port: int) -> Json:
     return {
         "scheme": "http",
-        "address": {"hostname": agent.hostname, "ip": "127.0.0.1", "port": agent.port},
+        "address": {"hostname": hostname, "ip": "127.0.0.1", "port": port},
         "path": "/slave(1)",
     }
 
