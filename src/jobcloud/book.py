@@ -56,6 +56,9 @@ class Policy:
     sweep_ms: int = 60_000
 
 
+# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
+_TASK = Kind.TASK
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -97,7 +100,7 @@ class Book:
 
     def put_task(self, task: Task) -> None:
         self.tasks[task.id] = task
-        self.dirty[Kind.TASK, task.id] = task
+        self.dirty[_TASK, task.id] = task
 
     def set_state(self, job: str, **changes: Any) -> None:
         self.states[job] = changed(self.states[job], **changes)
@@ -111,10 +114,12 @@ class Book:
         self.dirty[Kind.DISABLED_APP, app] = True if disabled else None
 
     def flush(self) -> list[Effect]:
+        effects = self.out
         if self.dirty:
-            self.out.append(Save(tuple(Write(kind, key, record) for (kind, key), record in self.dirty.items())))
-        effects = sorted(self.out, key=lambda effect: RANK[type(effect)])
-        self.dirty, self.out = {}, []
+            effects.append(Save(tuple([Write(kind, key, record) for (kind, key), record in self.dirty.items()])))
+            self.dirty = {}
+        effects.sort(key=_rank)
+        self.out = []
         return effects
 
     def app(self, name: str) -> App:
@@ -172,11 +177,15 @@ class Book:
         self._note(Publish(at, topic, text, **about))
 
     def tell(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
+        job = task.job
         if task.keeper:
-            text = f"kept executor of {task.app}: {text}"
-        job = "" if task.keeper else task.job
+            job, text = "", f"kept executor of {task.app}: {text}"
         self._note(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state))
 
     def _note(self, notice: Publish) -> None:
         self.notices.append(notice)
         self.out.append(notice)
+
+
+def _rank(effect: Effect) -> int:
+    return RANK[type(effect)]

@@ -30,6 +30,7 @@ _NOT_STARTED = frozenset(
     }
 )
 _PACKAGE = "package"
+_SUCCEEDED = End.SUCCEEDED
 
 
 @dataclass(slots=True)
@@ -84,11 +85,13 @@ class Breakers:
 
     def ended(self, task: Task, end: End, reason: str, cause: str, message: str, at: int) -> None:
         """`reason` is Mesos', `cause` the executor's own word."""
-        started = bool(task.started_ms) or executor_key(task.agent_id, task.executor_id) in self.proven
-        if cause == _PACKAGE or (reason in _NOT_STARTED and not started):
+        if cause == _PACKAGE or (reason in _NOT_STARTED and not self._has_started(task)):
             self._failed(task, message, at)
-        elif end is End.SUCCEEDED or (end is End.FAILED and cause):
+        elif end is _SUCCEEDED or (cause and end is End.FAILED):
             self.ran(task, at)
+
+    def _has_started(self, task: Task) -> bool:
+        return bool(task.started_ms) or executor_key(task.agent_id, task.executor_id) in self.proven
 
     def lost_sight_of(self, task: Task, at: int) -> None:
         """The task tells nothing any more of whether executors come up: it is over, or out of reach."""

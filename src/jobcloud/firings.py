@@ -12,6 +12,8 @@ from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, chang
 
 # Why a shard has ended whose item its job has no more.
 FEWER = "the job has fewer shards now"
+# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
+_FIRING = Kind.FIRING
 
 
 class Firings:
@@ -82,25 +84,25 @@ class Firings:
         self._book.queue.add(firing)
         self._book.work()
 
-    def put_shards(self, firing_id: str, changes: dict[int, Shard], at: int, *, store: bool = True) -> None:
-        """Replace some shards, or add some; a firing whose shards have all ended has ended with them.
-
-        Without `store` the change is one that the tasks' records hold as well.
-        """
+    def put_shards(self, firing_id: str, changes: dict[int, Shard], at: int) -> None:
+        """Replace some shards, or add some; a firing whose shards have all ended has ended with them."""
         old = self._book.firings[firing_id]
-        changes = {**changes, **_not_to_be(old, changes, at)}
-        shards = list(old.shards)
-        shards += [Shard()] * (max(changes, default=0) + 1 - len(shards))
-        for item, shard in changes.items():
-            shards[item] = shard
-        firing = Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards), stepped=old.stepped)
+        if old.stepped:
+            changes = {**changes, **_not_to_be(old, changes, at)}
+        firing = _with_shards(old, changes)
         if not self._book.queue.change(firing, changes):
             firing = changed(firing, ended_ms=at)
         self._book.firings[firing_id] = firing
-        if store:
-            self._book.dirty[Kind.FIRING, firing_id] = firing
+        self._book.dirty[_FIRING, firing_id] = firing
         if firing.ended_ms:
             self._done(firing, at)
+
+    def note_start(self, firing_id: str, item: int, started_ms: int) -> None:
+        """A shard runs since then; its task's record says so as well, so this is not stored for its own sake."""
+        old = self._book.firings[firing_id]
+        firing = _with_shards(old, {item: changed(old.shards[item], started_ms=started_ms)})
+        self._book.firings[firing_id] = firing
+        self._book.queue.renew(firing)
 
     def _done(self, firing: Firing, at: int) -> None:
         counts = {state: sum(s.state is state for s in firing.shards) for state in ShardState if state.ended}
@@ -140,9 +142,19 @@ class Firings:
         self.add(firing)
 
 
+def _with_shards(old: Firing, changes: Mapping[int, Shard]) -> Firing:
+    """An unfinished firing with some shards replaced or added."""
+    shards = list(old.shards)
+    for item, shard in changes.items():
+        if item >= len(shards):
+            shards += [Shard()] * (item + 1 - len(shards))
+        shards[item] = shard
+    return Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards), stepped=old.stepped)
+
+
 def _not_to_be(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[int, Shard]:
     """What is cancelled because the listener's call before the firing has ended, and not well."""
-    before = changes.get(len(firing.shards) - 2) if firing.stepped else None
+    before = changes.get(len(firing.shards) - 2)
     if before is None or not before.state.ended or before.state is ShardState.FINISHED:
         return {}
     why = f"the listener before the firing did not succeed: {before.message}"

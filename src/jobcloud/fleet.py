@@ -73,10 +73,11 @@ class Fleet:
 
     def drop_if_deserted(self, executor: Executor) -> None:
         """Forget an executor that has no tasks and is gone, or whose agent is; end one whose app is."""
-        if self.load.get(executor_key(executor.agent_id, executor.id)):
+        key = executor_key(executor.agent_id, executor.id)
+        if self.load.get(key):
             return
         entry = self._book.cluster.agents.get(executor.agent_id)
-        if entry is None or entry.lost or executor_key(executor.agent_id, executor.id) in self.gone:
+        if entry is None or entry.lost or key in self.gone:
             self.forget(executor)
         elif executor.app not in self._book.apps:
             self._book.out.append(ShutdownExecutor(executor.id, executor.agent_id))

@@ -38,8 +38,10 @@ class Inquiries:
 
     def heard(self, task_id: str) -> None:
         """Mesos has said something of a task."""
-        self.unanswered.pop(task_id, None)
-        self.unheard.pop(task_id, None)
+        if self.unanswered:
+            self.unanswered.pop(task_id, None)
+        if self.unheard:
+            self.unheard.pop(task_id, None)
 
     def removed(self) -> None:
         """The framework was removed, and every task with it."""

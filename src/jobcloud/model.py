@@ -175,12 +175,10 @@ class ShardState(StrEnum):
     CANCELLED = "CANCELLED"
     DEAD = "DEAD"
 
-    @property
-    def ended(self) -> bool:
-        return self not in _UNENDED
+    ended: bool
 
-
-_UNENDED = frozenset({ShardState.WAITING, ShardState.ACTIVE})
+    def __init__(self, value: str) -> None:
+        self.ended = value not in ("WAITING", "ACTIVE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -602,6 +600,7 @@ class Executor(msgspec.Struct, frozen=True, gc=False):
     launched_ms: int = 0
 
 
+@lru_cache(maxsize=4096)
 def content_of(executor_id: str) -> str:
     """What an executor is made from, as its id says it: the same wherever it was fetched from (see launch.py)."""
     return DELIMITER.join(executor_id.split(DELIMITER)[:2])

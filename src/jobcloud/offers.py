@@ -412,9 +412,11 @@ class Pool:
 
     def check(self, wanted: Resources) -> None:
         """Raises Short where the pool holds less than `wanted`."""
-        short = [name for name, want in zip(DIMENSIONS, wanted, strict=True) if self._left[name] < want]
-        if short:
-            raise Short(f"the agent's offers are short of {', '.join(short)}")
+        left = self._left
+        for name, want in zip(DIMENSIONS, wanted, strict=True):
+            if want and left[name] < want:
+                short = [name for name, want in zip(DIMENSIONS, wanted, strict=True) if left[name] < want]
+                raise Short(f"the agent's offers are short of {', '.join(short)}")
 
     def cut(self, wanted: Resources) -> tuple[Share, ...]:
         """Shares that add up to `wanted`. Raises Short, nothing cut, where the pool holds less."""
@@ -429,11 +431,13 @@ class Pool:
     def _cut_one(self, name: str, missing: int, cut: list[Share]) -> None:
         shares = self._shares[name]
         while missing > 0:
-            taken, rest = _split(shares.pop(0), missing)
+            taken, rest = _split(shares[0], missing)
             cut.append(taken)
             missing -= taken.amount
-            if rest is not None:
-                shares.insert(0, rest)
+            if rest is None:
+                del shares[0]
+            else:
+                shares[0] = rest
 
 
 def _split(share: Share, amount: int) -> tuple[Share, Share | None]:

@@ -104,6 +104,8 @@ class Overdue:
 
 def limit_ms(job: Job, firing: Firing, item: int) -> int:
     """How long an attempt may run; 0: for ever. Of a resident each run has the limit, and not the task."""
+    if not firing.stepped and not job.timeout_ms:
+        return 0
     match firing.step(item):
         case Step.BEFORE:
             return job.before_timeout_ms

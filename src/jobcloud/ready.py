@@ -17,6 +17,9 @@ from typing import NamedTuple
 from jobcloud.model import Execution, Firing, Shard, ShardState
 from jobcloud.release import AVOID_MS
 
+# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
+_READY, _WAITING = Execution.READY, ShardState.WAITING
+
 
 class Entry(NamedTuple):
     """One shard that may start now."""
@@ -80,10 +83,11 @@ class Queue:
         One that has ended leaves the queue.
         """
         entry = self._open[firing.id]
+        before = entry.firing.shards
         for item, shard in shards.items():
-            ended = item >= len(entry.firing.shards) or entry.firing.shards[item].state.ended
+            ended = item >= len(before) or before[item].state.ended
             entry.unended -= shard.state.ended - ended
-            if shard.state is ShardState.WAITING:
+            if shard.state is _WAITING:
                 entry.waiting[item] = shard
                 self._note_back_off(shard)
             else:
@@ -96,6 +100,10 @@ class Queue:
         if entry.waiting or not entry.unended:
             self.reconsider(firing.job)
         return entry.unended > 0
+
+    def renew(self, firing: Firing) -> None:
+        """`firing` is its new version, in which every shard is in the state that it was in."""
+        self._open[firing.id].firing = firing
 
     def unfinished(self, job: str) -> list[Firing]:
         """The job's firings that have not ended, oldest first."""
@@ -112,7 +120,7 @@ class Queue:
             first: list[int] = []
             for item, shard in entry.startable():
                 if shard.not_before_ms <= at:
-                    (first if shard.execution is Execution.READY else again).append(item)
+                    (first if shard.execution is _READY else again).append(item)
             rank = -priority(entry.firing.job), entry.age, entry.firing.id
             found += ((is_first, *rank, sorted(row)) for is_first, row in ((False, again), (True, first)) if row)
         found.sort()

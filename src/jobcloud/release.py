@@ -16,6 +16,9 @@ ALONE_AFTER = 2
 # For so long after its back-off a shard keeps away from the agent that lost its last attempt.
 AVOID_MS = 60_000
 
+# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
+_SUCCEEDED = End.SUCCEEDED
+
 _FINAL = {
     End.SUCCEEDED: ShardState.FINISHED,
     End.FAILED: ShardState.FAILED,
@@ -75,7 +78,7 @@ def after(
     `seed` names the shard, for the jitter.
     """
     ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message)
-    if not wanted or job is None or (asked and not daemon):
+    if not wanted or job is None or (not daemon and (asked or end is _SUCCEEDED)):
         return ended
     if asked and end in (End.KILLED, End.SUCCEEDED, End.FAILED):
         return afresh(ended)
@@ -87,8 +90,6 @@ def after(
     ended = changed(ended, lost_workers=lost_workers)
     if daemon:
         return _lost(ended, end, at, failures, job, Execution.READY if end is End.NOT_STARTED else Execution.FAILOVER)
-    if end is End.SUCCEEDED:
-        return ended
     if end is End.FAILED:
         return _retried(ended, at, job, seed)
     never_ran = end in (End.NOT_STARTED, End.INVALID)

@@ -27,6 +27,8 @@ from jobcloud.release import ALONE_AFTER
 PAYLOAD_SCHEMA = 1
 # The item in the context of a listener's call, which is for no shard: no two attempts of a firing look the same.
 _STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
+# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
+_RESIDENT = JobKind.DAEMON
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -54,13 +56,14 @@ def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: s
 def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     """What the executor gets to know about one attempt, as JSON. Format: docs/executor.md, "Task payload"."""
     step = firing.step(task.item)
-    item, parameter = (task.item, _parameters(job)[task.item]) if step is None else (_STEP_ITEMS[step], "")
+    item = task.item if step is None else _STEP_ITEMS[step]
+    parameter = _parameters(job)[item] if step is None and job.shard_parameters else ""
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
     context, description = _of_all_shards(_alone(job) if _for_itself(job, firing.shards[task.item]) else job)
     # By hand, as there is one for each launch and most of it is the same for all of a job.
     return (
         f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
-        f'"fireTime":{"null" if job.kind is JobKind.DAEMON else firing.fire_ms},'
+        f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
         f'"executionType":"{task.execution}","shardingContext":{{{context},"taskId":{_text(task.id)},'
         f'"shardingItem":{item},"shardingParameter":{_text(parameter)}}}{more},"job":{description}}}'
     ).encode()

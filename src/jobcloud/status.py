@@ -99,9 +99,9 @@ def step(state: TaskState, status: Status, cause: str) -> Step:
         found = TABLE[state, update]
     except KeyError:
         raise InvalidTransition(f"no step from {state} by {update} (task {status.task_id})") from None
-    if found is End.FAILED and status.reason in _NO_REASON:
+    if found is _FAIL and status.reason in _NO_REASON:
         return state
-    lost = found is End.FAILED and (status.reason in _INFRASTRUCTURE or cause in _INFRASTRUCTURE_CAUSES)
-    if lost or (found is End.KILLED and status.reason == _DRAINED):
+    lost = found is _FAIL and (status.reason in _INFRASTRUCTURE or cause in _INFRASTRUCTURE_CAUSES)
+    if lost or (found is _KILLED and status.reason == _DRAINED):
         return End.NOT_STARTED if state in (TaskState.STORED, TaskState.STAGING) else End.LOST
     return found

@@ -39,6 +39,9 @@ _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 OVERDUE = "it ran longer than its time limit, and its executor did not end it"
 _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
 _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
+# What every update looks at: a member of an enumeration costs a function call each time it is named, in CPython 3.11.
+_RUNNING, _UNREACHABLE, _DAEMON = TaskState.RUNNING, TaskState.UNREACHABLE, Cause.DAEMON
+_INVALID, _TASK, _TOLD_RUNNING, _TOLD_ENDED = End.INVALID, Kind.TASK, Topic.RUNNING, Topic.ENDED
 
 
 class Tasks:
@@ -80,10 +83,10 @@ class Tasks:
             self._note_reach(task.id, task.state)
 
     def _note_reach(self, task_id: str, state: TaskState) -> None:
-        if state is TaskState.UNREACHABLE:
+        if state is _UNREACHABLE:
             self.unreachable[task_id] = None
             self._look_at = 0
-        else:
+        elif self.unreachable:
             self.unreachable.pop(task_id, None)
 
     def next_wake(self) -> int | None:
@@ -122,7 +125,7 @@ class Tasks:
             self._stray(update, at)
             return
         self._note_move(task)
-        outcome = outcome_of(update.data)
+        outcome = outcome_of(update.data) if update.data else NO_OUTCOME
         next_step = status.step(task.state, update, outcome.cause)
         if isinstance(next_step, End):
             message = describe(update) + self._what_was_fetched(task, update)
@@ -131,7 +134,7 @@ class Tasks:
             elif task.overdue_ms and next_step in _TAKEN_AWAY:
                 # By us, after its executor had not ended it: it has failed as it does where the executor ends it.
                 next_step, outcome, message = End.FAILED, Outcome("timeout"), f"{OVERDUE}: {message}"
-            if next_step is End.INVALID:
+            if next_step is _INVALID:
                 # Its executor may be gone, or another than we believe: unless others run there, count it anew.
                 self._fleet.gone.add(executor_key(task.agent_id, task.executor_id))
             self._breakers.ended(task, next_step, update.reason, outcome.cause, message, at)
@@ -141,8 +144,8 @@ class Tasks:
 
     def _what_was_fetched(self, task: Task, update: Status) -> str:
         """Mesos says that something could not be fetched, and not what."""
-        app = self._book.apps.get(task.app)
-        if app is None or update.reason != _LAUNCH_FAILED or "fetch" not in update.message.lower():
+        app = self._book.apps.get(task.app) if update.reason == _LAUNCH_FAILED else None
+        if app is None or "fetch" not in update.message.lower():
             return ""
         artifacts, package = self._book.policy.artifacts, app.package
         url = artifacts.url(package.sha256, package.file)
@@ -168,32 +171,33 @@ class Tasks:
         return "the replaced twin" if name.job in self._book.jobs else "unknown task"
 
     def _note_move(self, task: Task) -> None:
-        if not task.keeper and self._book.firings[task.firing_id].cause is Cause.DAEMON:
+        if task.firing_id and self._book.firings[task.firing_id].cause is _DAEMON:
             self.moved.add(task.job)
 
     def _progress(self, task: Task, state: TaskState, update: Status, at: int) -> None:
         self._inquiries.silent.pop(task.id, None)
-        started = task.started_ms or (at if state is TaskState.RUNNING else 0)
-        if state is not task.state or started != task.started_ms:
-            away = at if state is TaskState.UNREACHABLE else 0
+        started = task.started_ms or (at if state is _RUNNING else 0)
+        begins = started != task.started_ms
+        if state is not task.state or begins:
+            away = at if state is _UNREACHABLE else 0
             message = update.message[:1_000]
-            self._book.put_task(changed(task, state=state, started_ms=started, message=message, unreachable_ms=away))
+            now = changed(task, state=state, started_ms=started, message=message, unreachable_ms=away)
+            self._book.put_task(now)
             self._note_reach(task.id, state)
-            if started != task.started_ms:
-                self._overdue.watch(self._book.tasks[task.id])
-            elif task.state is TaskState.UNREACHABLE:
-                self._overdue.in_reach(self._book.tasks[task.id])
-        if state is TaskState.RUNNING and not task.started_ms:
+            if begins:
+                self._overdue.watch(now)
+            elif task.state is _UNREACHABLE:
+                self._overdue.in_reach(now)
+        if state is _RUNNING and not task.started_ms:
             self._breakers.ran(task, at)
-        elif state is TaskState.UNREACHABLE:
+        elif state is _UNREACHABLE:
             self._breakers.lost_sight_of(task, at)
         if task.keeper:
             self._keepers.note(self._book.tasks[task.id])
-        elif started != task.started_ms:
-            shard = self._book.firings[task.firing_id].shards[task.item]
-            self._firings.put_shards(task.firing_id, {task.item: changed(shard, started_ms=started)}, at, store=False)
+        elif begins:
+            self._firings.note_start(task.firing_id, task.item, started)
         if state is not task.state or update.message:
-            self._book.tell(at, Topic.RUNNING, task, update.message or f"is {state}", state)
+            self._book.tell(at, _TOLD_RUNNING, task, update.message or f"is {state}", state)
 
     def end(self, task: Task, end: End, message: str, at: int, outcome: Outcome = NO_OUTCOME) -> None:
         """A task is over: its claim is freed, its record goes, its shard goes on as `release.after` says."""
@@ -203,7 +207,7 @@ class Tasks:
         self._overdue.forget(task.id)
         self.unreachable.pop(task.id, None)
         del self._book.tasks[task.id]
-        self._book.dirty[Kind.TASK, task.id] = None
+        self._book.dirty[_TASK, task.id] = None
         key = executor_key(task.agent_id, task.executor_id)
         self._fleet.leave(key, at)
         if task.keeper:
@@ -215,10 +219,11 @@ class Tasks:
         self._book.work()
 
     def _shard_ended(self, task: Task, end: End, message: str, at: int, outcome: Outcome) -> None:
-        self._note_move(task)
         firing = self._book.firings[task.firing_id]
         job = self._book.jobs.get(task.job)
-        daemon = firing.cause is Cause.DAEMON
+        daemon = firing.cause is _DAEMON
+        if daemon:
+            self.moved.add(task.job)
         shard = release.after(
             firing.shards[task.item], end, at, message, job,
             wanted=self._book.wanted(firing) and not (daemon and job is not None and task.item >= job.shard_count),
@@ -228,8 +233,10 @@ class Tasks:
             seed=f"{firing.id}/{task.item}",
             cause=outcome.cause,
         )  # fmt: skip
-        self._book.tell(at, Topic.ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
-        self._firings.put_shards(firing.id, {task.item: changed(shard, outcome=outcome)}, at)
+        self._book.tell(at, _TOLD_ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
+        if shard.outcome is not outcome:
+            shard = changed(shard, outcome=outcome)
+        self._firings.put_shards(firing.id, {task.item: shard}, at)
 
     def kill(self, task: Task, at: int) -> None:
         """End a task, also over changes of the leader. Its shard comes back if it is a wanted resident's."""
@@ -288,7 +295,7 @@ def _result(value: object) -> str:
 
 def describe(update: Status) -> str:
     """One text from what an update says of an end."""
-    if update.message and not update.reason:
+    if not update.reason and (update.message or update.state == "TASK_FINISHED"):
         return update.message[:4_000]
     found = ": ".join(part for part in (update.reason, update.message) if part)
     return found[:4_000] if found or update.state == "TASK_FINISHED" else update.state
