@@ -26,6 +26,7 @@ _CHECKED_BYTES = 256 * 1024 * 1024
 _TAKEOVER_S = 10.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
+_NAMES: dict[Kind, str] = {kind: name for name, kind in _KINDS.items()}
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -101,9 +102,12 @@ class SqliteStore:
         with self._transaction():
             if self._db.execute(_PROVE_EPOCH, (epoch,)).rowcount != 1:
                 raise Fenced(f"epoch {epoch} was superseded: another scheduler has taken over {self.path}")
-            last = {(write.kind.value, write.key): write.value for write in batch}
-            self._db.executemany(_PUT, ((*where, value) for where, value in last.items() if value is not None))
-            self._db.executemany(_DELETE, (where for where, value in last.items() if value is None))
+            last = {(_NAMES[write.kind], write.key): write.value for write in batch}
+            put = [(kind, key, value) for (kind, key), value in last.items() if value is not None]
+            if put:
+                self._db.executemany(_PUT, put)
+            if len(put) < len(last):
+                self._db.executemany(_DELETE, [where for where, value in last.items() if value is None])
 
     def close(self) -> None:
         self._db.close()

@@ -17,6 +17,7 @@ import structlog
 
 from jobcloud.errors import JobcloudError, RecordTooLarge, Refused, StoreError, Unavailable
 from jobcloud.messages import (
+    EFFECT_ORDER,
     RANK,
     Acknowledge,
     Call,
@@ -39,6 +40,7 @@ from jobcloud.server.records import Restored
 
 log = structlog.get_logger(__name__)
 
+_OF_THE_SESSION = (Subscribed, Disconnected, FrameworkRemoved)
 # An event that made the core fail this often is dropped.
 _TRIES = 2
 _REMEMBERED_FAILURES = 1_000
@@ -235,11 +237,10 @@ class Leader(Generic[CoreT]):
         self._handle(tick, batch)
 
     def _decide(self, item: Item, batch: _Batch) -> None:
-        match item:
-            case Order():
-                self._decide_order(item, batch)
-            case Arrived(event, None | self.session):
-                self._decide_event(event, batch)
+        if isinstance(item, Order):
+            self._decide_order(item, batch)
+        elif item.session is None or item.session == self.session:
+            self._decide_event(item.event, batch)
 
     def _decide_order(self, order: Order, batch: _Batch) -> None:
         if not order.reply.set_running_or_notify_cancel():
@@ -262,9 +263,17 @@ class Leader(Generic[CoreT]):
             batch.replies.append(order.reply)
 
     def _decide_event(self, event: Event, batch: _Batch) -> None:
-        if self._is_poison(event):
+        if self._failures and self._is_poison(event):
             log.error("event dropped: it has made the scheduler fail before", stimulus=repr(event)[:4_000])
             return
+        if isinstance(event, _OF_THE_SESSION):
+            self._note_session(event, batch)
+        try:
+            self._handle(event, batch)
+        except Refused as error:
+            log.warning("event refused", stimulus=repr(event)[:4_000], problem=str(error))
+
+    def _note_session(self, event: Subscribed | Disconnected | FrameworkRemoved, batch: _Batch) -> None:
         match event:
             case Subscribed():
                 self.connected = batch.prove_epoch = True
@@ -274,17 +283,14 @@ class Leader(Generic[CoreT]):
             case FrameworkRemoved():
                 self.connected = False
                 self._framework_id = ""
-        try:
-            self._handle(event, batch)
-        except Refused as error:
-            log.warning("event refused", stimulus=repr(event)[:4_000], problem=str(error))
 
     def _handle(self, event: Event, batch: _Batch) -> None:
         """Raises Refused, or CoreFailed for anything else that the core raises; then `batch` is unchanged."""
         try:
             effects = self.core.handle(event)
-            if unknown := {type(effect) for effect in effects} - RANK.keys():
-                raise TypeError(f"there are no such effects: {unknown}")
+            for effect in effects:
+                if type(effect) not in RANK:
+                    raise TypeError(f"there is no such effect: {type(effect)}")
         except Refused:
             raise
         except Exception as error:
@@ -313,13 +319,14 @@ class Leader(Generic[CoreT]):
                 Unavailable(f"it is not certain that this was stored ({error})", fix="look, then try again if need be")
             )
             raise
-        for effect in sorted(batch.effects, key=_rank):
-            match effect:
-                case Save():
-                    continue
-                case Publish():
+        ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]
+        for effect in batch.effects:
+            ranks[RANK[type(effect)]].append(effect)
+        for same in ranks:
+            for effect in same:
+                if isinstance(effect, Publish):
                     self._tell(effect)
-                case _:
+                elif not isinstance(effect, Save):
                     self._send(effect)
         batch.answer()
 
@@ -361,10 +368,6 @@ def refuse(items: Iterable[Item], problem: str) -> None:
     for item in items:
         if isinstance(item, Order) and item.reply.set_running_or_notify_cancel():
             item.reply.set_exception(Unavailable(problem, fix="try again in some seconds"))
-
-
-def _rank(effect: Effect) -> int:
-    return RANK[type(effect)]
 
 
 def _encoded(write: Write) -> StoredWrite:

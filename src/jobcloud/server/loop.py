@@ -111,6 +111,8 @@ class Loop(Generic[CoreT]):
         self._leadership = leadership
         self._inbox: deque[Item | _Question] = deque()
         self._changed = Condition()
+        #: the thread looks for work under the lock, or waits for some
+        self._idle = False
         self._stopping = Event()
         self._phase = Phase.STARTING
         self._problem = ""
@@ -201,9 +203,11 @@ class Loop(Generic[CoreT]):
     # ------------------------------------------------------------------------------------------- callers' threads
 
     def _put(self, item: Item | _Question) -> None:
-        with self._changed:
-            self._inbox.append(item)
-            self._changed.notify()
+        self._inbox.append(item)
+        # A thread that is busy looks before it waits, and has said that it may wait before it looks.
+        if self._idle:
+            with self._changed:
+                self._changed.notify()
 
     def _submit(self, item: Order | _Question) -> None:
         assert current_thread() is not self._thread, "the loop's own thread cannot wait for itself"
@@ -272,11 +276,13 @@ class Loop(Generic[CoreT]):
 
     def _await_work(self) -> None:
         with self._changed:
+            self._idle = True
             while not self._inbox and not self._stopping.is_set():
                 self._seen = self._monotonic()
                 if (pause := self._leader.wake_ms()) <= 0:
                     break
                 self._changed.wait(pause / 1_000)
+            self._idle = False
         self._coalesce()
 
     def _take(self) -> tuple[list[Item], list[_Question]]:
@@ -366,8 +372,8 @@ class Loop(Generic[CoreT]):
             self._phase, self._problem = phase, problem
             waiting: list[Item | _Question] = []
             if phase is not Phase.LEADING:
-                waiting.extend(self._inbox)
-                self._inbox.clear()
+                while self._inbox:
+                    waiting.append(self._inbox.popleft())
         why = f"no leader here: {problem or phase}"
         refuse((item for item in waiting if not isinstance(item, _Question)), why)
         for item in waiting:
