@@ -111,7 +111,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "no end is believed that is told without its update", "status.py",
-        "    if found is End.FAILED and status.reason in _NO_REASON:",
+        "    if found is _FAIL and status.reason in _NO_REASON:",
         "    if isinstance(found, End) and status.reason in _NO_REASON:",
         quiet=True,
     ),
