@@ -57,6 +57,31 @@ def test_what_is_placed_keeps_every_rule(problem: Problem) -> None:
     verify(problem, place(problem, problem.host_list(), seconds=5))
 
 
+@settings(max_examples=150, deadline=None)
+@given(problems())
+def test_a_window_over_many_kinds_keeps_every_rule_and_leaves_nothing_out(problem: Problem) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobcloud.planning.packing._MOST_PAIRS", 0)
+        verify(problem, place(problem, problem.host_list(), seconds=5))
+        answer = fewest(problem, 0, seconds=5)
+    verify(problem, answer.packing)
+    assert not answer.packing.untried
+    for task in np.flatnonzero(answer.packing.host_of < 0):
+        assert not fits_somehow(problem, np.array([task]), [0])
+
+
+def test_a_window_comes_near_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobcloud.planning.packing._MOST_PAIRS", 0)
+    monkeypatch.setattr("jobcloud.planning.packing._WINDOWS", (64, 64))
+    rng = np.random.default_rng(1)
+    kinds = [TaskKind(f"j{n}", tuple(rng.integers(100, 8_000, 2).tolist()), 1) for n in range(3_000)]
+    problem = build(["cpus", "mem"], [HostKind("h", (32_000, 32_000), {}, 1)], kinds)
+    answer = fewest(problem, 0, seconds=0)
+    verify(problem, answer.packing)
+    assert answer.packing.unplaced == 0
+    assert answer.hosts <= answer.bound.hosts * 1.05
+
+
 def fits_somehow(problem: Problem, tasks: np.ndarray, hosts: list[int]) -> bool:
     """By trying everything: whether these tasks can all be placed on these hosts."""
     for places in itertools.product(range(len(hosts)), repeat=len(tasks)):

@@ -333,6 +333,18 @@ cdef class Packer:
                 placed += 1
         return placed
 
+    def waiting(self, int32_t[::1] kinds):
+        """bool[n]: whether a task of each kind has no host yet. For first packings, in which nothing is taken away."""
+        cdef int n, k
+        found = np.zeros(kinds.shape[0], dtype=np.bool_)
+        cdef uint8_t[::1] out = found.view(np.uint8)
+        for n in range(kinds.shape[0]):
+            k = kinds[n]
+            while self.untried[k] < self.first[k + 1] and self.host_of[self.untried[k]] >= 0:
+                self.untried[k] += 1
+            out[n] = self.untried[k] < self.first[k + 1]
+        return found
+
     # ------------------------------------------------------------------------------------------------- eject and repack
 
     cdef inline uint64_t roll(self) noexcept nogil:

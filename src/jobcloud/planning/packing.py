@@ -2,8 +2,9 @@
 
 Three steps, each better than the one before. Constructive rules: task by task onto the host whose free amounts point
 where the task's do (dot product), and host by host with the tasks that suit it best (dot and L2, bin-centric; Panigrahy
-and others, Heuristics for Vector Bin Packing, 2011). The whole hosts of the configuration LP, where there is a solver.
-And improvement: tasks without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
+and others, Heuristics for Vector Bin Packing, 2011), where there are too many for that with a window that moves over
+them. The whole hosts of the configuration LP, where there is a solver. And improvement: tasks without a host eject
+others that may find room elsewhere (`_pack.Packer.improve`).
 
 Work is counted in steps, so the same input gives the same answer as long as the time does not run out. What no host was
 looked for when it does is untried, which says nothing of whether there is room.
@@ -28,6 +29,7 @@ from jobcloud.planning.problem import Floats, Int32s, Int64s, Problem
 Progress: TypeAlias = Callable[[str, float], None]
 
 _DOT, _L2, _BEST = RULES.index("dot"), RULES.index("l2"), RULES.index("best")
+_BY_WINDOW: Final = -1
 _CHUNK: Final = 250
 _LOOKS_A_CHUNK: Final = 4_000_000
 _STEPS: Final = 40_000
@@ -36,6 +38,9 @@ _SHUFFLES: Final = 20
 _MANY_TASKS: Final = 20_000
 _MOST_LP_KINDS: Final = 1_000
 _MOST_LOOKS: Final = 2_000_000
+#: with more (kind, host) pairs than this each host looks at a window of the kinds
+_MOST_PAIRS: Final = 300_000_000
+_WINDOWS: Final = (64, 1_024)
 #: as many (kind, host) pairs are looked at whatever the clock says, so that small problems are never left untried
 _SURE_LOOKS: Final = 2_000_000
 
@@ -207,6 +212,9 @@ def _place(
         packer.assign(np.ascontiguousarray(start.host_of, dtype=np.int32))
     kinds = problem.kind_of_tasks()
     waiting = np.bincount(kinds[packer.placement() < 0], minlength=len(problem.task_kinds)) > 0
+    if int(waiting.sum()) * len(hosts) > _MOST_PAIRS:
+        _fill_by_window(problem, packer, hosts, weight, clock)
+        waiting = np.bincount(kinds[packer.placement() < 0], minlength=len(problem.task_kinds)) > 0
     for n, kind in enumerate(order[waiting[order]]):
         if clock.cuts_off(n * len(hosts)):
             break
@@ -216,6 +224,27 @@ def _place(
     # What fits no host is known without a try.
     untried = (waiting & _able(problem, hosts))[kinds] & (host_of < 0)
     return Packing(hosts, np.where(untried, np.int32(UNTRIED), host_of))
+
+
+def _fill_by_window(problem: Problem, packer: Packer, hosts: Int32s, weight: Floats, clock: _Clock) -> None:
+    """Host by host with what suits it best of some of the kinds that it could take; others replace those that run out.
+
+    They come in random order, so that the window holds large and small ones at any time. It is as wide as such a pass
+    is to cost a few seconds: 1,024 come within half a percent of the bound where 256 come within one and a half.
+    """
+    width = min(max(_MOST_PAIRS // max(problem.tasks, 1), _WINDOWS[0]), _WINDOWS[1])
+    for host_kind in np.unique(hosts):
+        kinds = np.flatnonzero(_able(problem, np.array([host_kind])) & (problem.counts > 0)).astype(np.int32)
+        queue = np.random.default_rng(1).permutation(kinds[packer.waiting(kinds)])
+        window, following = queue[:width], width
+        for n, host in enumerate(np.flatnonzero(hosts == host_kind).tolist()):
+            if not len(window) or clock.cuts_off(n * width):
+                break
+            packer.fill(host, window, _DOT, weight)
+            window = window[packer.waiting(window)]
+            lacking = width - len(window)
+            window = np.concatenate((window, queue[following : following + lacking]))
+            following += lacking
 
 
 def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
@@ -293,7 +322,8 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
     host_limit = min(most, max(bound * 2, bound + 10))
     # Looking at every kind for every host does not pay where there are many of both.
     by_host = (_DOT, _L2) if len(order) * max(bound, 1) <= _MOST_LOOKS else ()
-    for rule in (*by_host, _BEST):
+    rules = (_BY_WINDOW,) if len(order) * max(bound, 1) > _MOST_PAIRS else (*by_host, _BEST)
+    for rule in rules:
         clock.say("first packings")
         packing = None
         limit = host_limit
@@ -302,6 +332,9 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
             packer = Packer(problem, problem.capacity[hosts], hosts, weight, 1)
             left, looks = most, 0
             steps = order.tolist() if rule == _BEST else range(limit)
+            if rule == _BY_WINDOW:
+                _fill_by_window(problem, packer, hosts, weight, clock)
+                left, looks, steps = int((packer.placement() < 0).sum()), limit * _WINDOWS[0], ()
             for step in steps:
                 if not left or clock.cuts_off(looks):
                     break
