@@ -437,7 +437,7 @@ class Placer:
         for name in amounts:
             if name not in self.dimensions:
                 raise MatchError(f"{what}[{name!r:.60}] is no dimension; there are {', '.join(self.dimensions)}")
-        row = [_thousandths(f"{what}[{name!r:.60}]", amounts.get(name, 0)) for name in self.dimensions]
+        row = [_thousandths(what, name, amounts.get(name, 0)) for name in self.dimensions]
         return row + [0] * len(self.fixed_ports)
 
     def _by_name(self, row: Sequence[int]) -> dict[str, int]:
@@ -472,7 +472,7 @@ class Placer:
         return host
 
 
-def _thousandths(what: str, value: Number) -> int:
+def _thousandths(what: str, name: str, value: Number) -> int:
     try:
         exact = 1_000 * value if type(value) is int else _EXACT.multiply(Decimal(str(value)), 1_000)
         if 0 <= exact <= MAX_AMOUNT and exact == int(exact):
@@ -480,7 +480,8 @@ def _thousandths(what: str, value: Number) -> int:
     except (InvalidOperation, Inexact, ValueError):
         pass
     most = MAX_AMOUNT // 1_000
-    raise MatchError(f"{what} must be a number from 0 to {most} with at most three decimals, not {value!r:.60}")
+    limits = f"a number from 0 to {most} with at most three decimals"
+    raise MatchError(f"{what}[{name!r:.60}] must be {limits}, not {value!r:.60}")
 
 
 def _name(what: str, value: object) -> None:
