@@ -231,8 +231,8 @@ def _fill_by_window(problem: Problem, packer: Packer, hosts: Int32s, weight: Flo
     """Host by host with what suits it best of some of the kinds that it could take; others replace those that run out.
 
     They come in random order, so that the window holds large and small ones at any time. It is as wide as such a pass
-    is to cost a few seconds: of 20,000 kinds in two dimensions, 1,024 at a time come within 0.5 % of the bound, 256 within
-    1.2 %, 64 within 1.9 %.
+    is to cost a few seconds: of 20,000 kinds in two dimensions, 1,024 at a time come within 0.5 % of the bound, 256
+    within 1.2 %, 64 within 1.9 %.
     """
     width = min(max(_WINDOWED_PAIRS // max(problem.tasks, 1), _WINDOWS[0]), _WINDOWS[1])
     for host_kind in np.unique(hosts):
