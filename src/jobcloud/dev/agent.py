@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,7 +140,7 @@ class Updates:
 
     framework_id: str
     task_id: str
-    pending: deque[Json] = field(default_factory=deque)
+    pending: list[Json] = field(default_factory=list)
     received: set[str] = field(default_factory=set)
     retry_at: int = 0
     interval: int = 0
@@ -370,10 +369,10 @@ class Agent:
 
     def _acknowledged(self, message: AcknowledgeUpdate) -> None:
         key = (message.framework_id, message.task_id)
-        if not self._is_out(key, message.uuid):
+        updates = self._updates.get(key)
+        if updates is None or not updates.pending or updates.pending[0]["uuid"] != message.uuid:
             return  # late, double or of another run
-        updates = self._updates[key]
-        first = updates.pending.popleft()
+        first = updates.pending.pop(0)
         if first["state"] in TERMINAL:
             del self._updates[key]
             self._complete(key)

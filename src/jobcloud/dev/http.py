@@ -35,13 +35,18 @@ class BadRequestError(Exception):
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
-    """What a request says of itself; `length` is that of its body, None where it comes in chunks."""
+    """What a request says of itself; `length` is that of its body, None where it comes in chunks.
+
+    `waits` says that its client wants to be told to send the body, `last` that it wants no answer after this one.
+    """
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]  # names in lower case
     length: int | None
+    waits: bool
+    last: bool
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -83,7 +88,7 @@ class RequestReader:
             if line is None:
                 return None
             self._head = head = _read_head(line)
-            self._client_waits = head.headers.get("expect", "").lower() == "100-continue"
+            self._client_waits = head.waits
         body = self._exactly(head.length) if head.length is not None else self._chunked()
         if body is None:
             return None
@@ -195,14 +200,11 @@ class Connection(asyncio.Protocol):
                 return
             slow = self._handler(request, self)
             if slow is None:
-                self._answered(request)
+                if request.head.last and not self.streaming:
+                    self.close()
             else:
                 self._transport.pause_reading()
                 self._under_way = self._loop.create_task(self._finish(slow, request))
-
-    def _answered(self, request: Request) -> None:
-        if not self.streaming and request.head.headers.get("connection", "").lower() == "close":
-            self.close()
 
     async def _finish(self, slow: Coroutine[Any, Any, None], request: Request) -> None:
         try:
@@ -211,8 +213,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             raise
         self._under_way = None
-        self._answered(request)
-        if self._ended:
+        if self._ended or request.head.last:
             self.close()
             return
         self._transport.resume_reading()
@@ -301,8 +302,9 @@ def _read_head(head: bytes) -> Head:
     except ValueError:
         raise BadRequestError(400, "The path is no URL") from None
     query = dict(parse_qsl(url.query, keep_blank_values=True))
-    length = _body_length(headers)
-    return Head(method, unquote(url.path), MappingProxyType(query), MappingProxyType(headers), length)
+    waits, last = headers.get("expect", "").lower() == "100-continue", headers.get("connection", "").lower() == "close"
+    path, length = unquote(url.path), _body_length(headers)
+    return Head(method, path, MappingProxyType(query), MappingProxyType(headers), length, waits, last)
 
 
 def _body_length(headers: Mapping[str, str]) -> int | None:

@@ -64,6 +64,8 @@ from .validation import (
 from .views import MasterView
 
 _TAKEN = Reply(202)
+_NO_ID: Json = {"value": None}
+_PARTS = {kind: kind.lower() for kind in SCHEDULER_CALLS}
 _COMPLETED_FRAMEWORKS = 50  # --max_completed_frameworks: of these Mesos knows that they were removed
 MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut | RescindOffer | Tick
 
@@ -170,7 +172,7 @@ class Master:
 
     def _on_call(self, event: Call) -> None:
         try:
-            kind, call = _checked(event.body)
+            kind, owner, part = _checked(event.body)
         except CallError as refused:
             self._effects.append(Reply(400, str(refused)))
             return
@@ -178,34 +180,31 @@ class Master:
             if event.stream_id is not None:
                 self._effects.append(Reply(400, "Subscribe calls should not include the 'Mesos-Stream-Id' header"))
             else:
-                self._subscribe(call["subscribe"])
+                self._subscribe(part)
             return
-        refusal = self._refusal(call, event.stream_id)
-        if refusal is not None:
-            self._effects.append(refusal)
-            return
-        framework = self.frameworks[call["framework_id"]["value"]]
-        if kind == "UPDATE_FRAMEWORK":  # the one call whose answer says what came of it
-            self._update_framework(framework, call["update_framework"])
-            return
-        self._effects.append(_TAKEN)
-        _CALLS[kind](self, framework, call.get(kind.lower()) or {})
+        framework = self.frameworks.get(owner)
+        if framework is None or event.stream_id is None or event.stream_id != framework.stream_id:
+            self._effects.append(self._refusal(framework, event.stream_id))
+        elif kind == "UPDATE_FRAMEWORK":  # the one call whose answer says what came of it
+            self._update_framework(framework, part)
+        else:
+            self._effects.append(_TAKEN)
+            _CALLS[kind](self, framework, part)
 
-    def _refusal(self, call: Json, stream_id: str | None) -> Reply | None:
-        framework = self.frameworks.get(call["framework_id"]["value"])
+    @staticmethod
+    def _refusal(framework: Framework | None, stream_id: str | None) -> Reply:
+        """The answer to a call that does not come over its framework's own stream."""
         if framework is None:
             return Reply(400, "Framework cannot be found")
         if not framework.connected:
             return Reply(403, "Framework is not subscribed")
         if stream_id is None:
             return Reply(400, "All non-subscribe calls should include the 'Mesos-Stream-Id' header")
-        if stream_id != framework.stream_id:
-            return Reply(
-                400,
-                f"The stream ID '{stream_id}' included in this request didn't match the stream ID currently"
-                f" associated with framework ID {framework.id}",
-            )
-        return None
+        return Reply(
+            400,
+            f"The stream ID '{stream_id}' included in this request didn't match the stream ID currently"
+            f" associated with framework ID {framework.id}",
+        )
 
     def _subscribe(self, subscribe: Json) -> None:
         stream_id = f"{self.settings.master_id}-{self.started_at:x}-{self._number('stream')}"
@@ -372,27 +371,27 @@ class Master:
         left: Resources,
     ) -> Resources:  # fmt: skip
         """One task, which asks for its `own` resources and those of its executor; what is `left` of the offers then."""
-        executor_info = task.get("executor")
-        if executor_info is not None and executor_info.get("framework_id") is None:
-            executor_info = {**executor_info, "framework_id": framework.info["id"]}
-            task = {**task, "executor": executor_info}
-        error = bad_launch(task, role, framework, agent, own, of_executor)
-        if error:
+        asked = task.get("executor")
+        known, is_known = None, False
+        if asked is not None:
+            if asked.get("framework_id") is None:
+                task = {**task, "executor": (asked := {**asked, "framework_id": framework.info["id"]})}
+            known = agent.executors.get((framework.id, asked["executor_id"]["value"]))
+            is_known = known is not None and known.is_named(asked, role)
+        error = bad_launch(task, role, framework, agent, own, of_executor, is_known)
+        if error or asked is None:
             self._refuse_task(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
             return left
-        asked = task["executor"]
         executor_id = asked["executor_id"]["value"]
-        key = (framework.id, executor_id)
-        known = agent.executors.get(key)
         needed = own if known is not None else own + of_executor
         if not left.contains(needed):
             error = f"Total resources {needed} required by task and its executor is more than available {left}"
             self._refuse_task(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
             return left
-        told = known.info if known is not None and known.is_named(asked, role) else _as_told(asked, role)
+        told = known.info if known is not None and is_known else _as_told(asked, role)
         task = {**task, "resources": _allocated(task["resources"], role), "executor": told}
         if known is None:
-            agent.executors[key] = Executor(told, role, of_executor, asked)
+            agent.executors[framework.id, executor_id] = Executor(told, role, of_executor, asked)
         self._add_task(
             framework, Task(framework.id, task["task_id"]["value"], agent.agent_id, executor_id, role, own, task)
         )
@@ -877,22 +876,22 @@ class Master:
         return status(task.task_id, task.agent_id, state, text, reason, self.at, **more)
 
 
-def _checked(body: Any) -> tuple[str, Json]:
-    """The kind of a scheduler call, and the call, if it is one."""
+def _checked(body: Any) -> tuple[str, str, Json]:
+    """The kind of a scheduler call, its framework's id ("" for a new one) and its part of that kind, if it is one."""
     try:
         SCHEDULER_CALL(body)
     except CallError as refused:
         raise CallError(f"Failed to convert JSON into Call protobuf: {refused}") from None
     invalid = "Failed to validate scheduler::Call: "
     kind = body.get("type")
-    if kind not in SCHEDULER_CALLS:
+    if kind not in _PARTS:
         raise CallError(f"{invalid}Expecting 'type' to be present")
-    owner = (body.get("framework_id") or {}).get("value")
-    part = body.get(kind.lower())
+    owner = (body.get("framework_id") or _NO_ID)["value"]
+    part = body.get(_PARTS[kind])
     if part is None and kind not in ("TEARDOWN", "REVIVE", "SUPPRESS"):
         if kind != "SUBSCRIBE" and owner is None:
             raise CallError(f"{invalid}Expecting 'framework_id' to be present")
-        raise CallError(f"{invalid}Expecting '{kind.lower()}' to be present")
+        raise CallError(f"{invalid}Expecting '{_PARTS[kind]}' to be present")
     if kind == "SUBSCRIBE":
         if ((part["framework_info"].get("id") or {}).get("value", "")) != (owner or ""):
             raise CallError(f"{invalid}'framework_id' differs from 'subscribe.framework_info.id'")
@@ -902,7 +901,7 @@ def _checked(body: Any) -> tuple[str, Json]:
         raise CallError(f"{invalid}Not a valid UUID")
     if kind == "UPDATE_FRAMEWORK" and ((part["framework_info"].get("id") or {}).get("value", "")) != owner:
         raise CallError(f"{invalid}'framework_id' differs from 'update_framework.framework_info.id'")
-    return kind, body
+    return kind, owner or "", part or {}
 
 
 def _tasks_of(operations: list[Json]) -> list[Json]:

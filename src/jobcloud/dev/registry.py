@@ -42,7 +42,10 @@ class Executor:
 
     def is_named(self, asked: Json, role: str) -> bool:
         """Whether what is asked for is this one, to the letter."""
-        return self.role == role and self.asked == asked
+        if self.role != role or self.asked != asked:
+            return False
+        self.asked = asked  # with which the next ones may share parts
+        return True
 
 
 @dataclass(slots=True)

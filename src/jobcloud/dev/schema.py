@@ -167,7 +167,9 @@ class Quick:
         return True
 
     def __call__(self, value: Any) -> None:
-        if not self.fits(value):
+        try:
+            msgspec.convert(value, self._shape)
+        except msgspec.ValidationError:
             self.message(value)
 
 

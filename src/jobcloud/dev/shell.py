@@ -52,6 +52,7 @@ from .views import VERSION
 from .virtual import VirtualExecutors
 
 JSON = "application/json"
+_decode = msgspec.json.Decoder().decode
 _FAILED_TO_START = 9  # what Mesos says of a container that it destroyed before the executor ran
 
 
@@ -184,7 +185,8 @@ class Shell:
         try:
             while queue:
                 host, event, caller = queue.popleft()
-                self._moved(host)
+                if host not in self._to_rearm:
+                    self._moved(host)
                 for effect in (self.master if host is None else host.agent).handle(event, now):
                     _PERFORM[type(effect)](self, host, effect, caller)
         finally:
@@ -479,7 +481,7 @@ class Shell:
             connection.answer(fault, "A fault that a test asked for")
             return
         try:
-            body = msgspec.json.decode(request.body)
+            body = _decode(request.body)
         except (ValueError, RecursionError) as failure:
             connection.answer(400, f"Failed to parse body into JSON: {failure}")
             return

@@ -136,7 +136,10 @@ def read_resources(tasks: list[Json]) -> list[tuple[Resources, Resources]]:
     for task in tasks:
         own = from_wire(task.get("resources") or [])
         executor = task.get("executor") or {}
-        if executor != last:
+        if executor == last:
+            if executor:
+                task["executor"] = last  # one value for all that are equal is quicker to compare
+        else:
             last, of_executor = executor, from_wire(executor.get("resources") or [])
         found.append((own, of_executor))
     return found
@@ -157,9 +160,9 @@ def _bad_task(task: Json, framework: Framework, agent: Agent) -> str:
     wanted = task["agent_id"]["value"]
     if wanted != agent.agent_id:
         return f"Task uses invalid agent {wanted} while agent {agent.agent_id} is expected"
-    if _negative(task.get("kill_policy"), "grace_period"):
+    if "kill_policy" in task and _negative(task["kill_policy"], "grace_period"):
         return "Task's 'kill_policy.grace_period' must be non-negative"
-    if _negative(task, "max_completion_time"):
+    if "max_completion_time" in task and _negative(task, "max_completion_time"):
         return "Task's `max_completion_time` must be non-negative"
     if not task.get("resources"):
         return "Task uses no resources"
@@ -212,9 +215,12 @@ def _comparable(executor: Json) -> Json:
 
 
 def bad_launch(
-    task: Json, role: str, framework: Framework, agent: Agent, own: Resources, of_executor: Resources
+    task: Json, role: str, framework: Framework, agent: Agent, own: Resources, of_executor: Resources, is_known: bool
 ) -> str:
-    """Why a task must not be launched; `own` and `of_executor` are what it and its executor ask for."""
+    """Why a task must not be launched; `own` and `of_executor` are what it and its executor ask for.
+
+    `is_known` says that the executor lives, and was asked for in the same words.
+    """
     if error := _bad_task(task, framework, agent):
         return error
     if error := bad_allocation(task["resources"], role):
@@ -224,8 +230,7 @@ def bad_launch(
         return "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
     if executor is None:
         return "Tasks with a command of their own need mesos-executor; name an ExecutorInfo instead"
-    known = agent.executors.get((framework.id, executor["executor_id"]["value"]))
-    if known is None or not known.is_named(executor, role):
+    if not is_known:
         if error := bad_allocation(executor.get("resources") or [], role):
             return f"Task uses invalid resources: {error}"
         if error := _bad_executor(executor, framework, agent):

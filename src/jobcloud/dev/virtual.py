@@ -8,7 +8,8 @@ from ..wire import encode_data
 from .protocol import Call, Effect, ExecutorEnded, ExecutorStarted, Json, KillExecutor, Send, StartExecutor, Subscribed
 from .schema import uuid_of
 
-Later = list[tuple[int, Call | ExecutorStarted | ExecutorEnded]]
+Later = tuple[tuple[int, Call | ExecutorStarted | ExecutorEnded], ...]
+_NOTHING: Later = ()
 
 
 @dataclass(slots=True)
@@ -27,33 +28,34 @@ class VirtualExecutors:
     _ids: int = 0
 
     def take(self, effect: Effect) -> Later:
+        if isinstance(effect, Send):
+            executor = self._executors.get(effect.stream_id)
+            return _NOTHING if executor is None else self._event(executor, effect.event)
         if isinstance(effect, StartExecutor):
             return self._start(effect)
         if isinstance(effect, Subscribed):
             self._executors[effect.stream_id] = self._waiting.pop(0)
         elif isinstance(effect, KillExecutor):
-            return [(0, ExecutorEnded(effect.container_id, 9))]
-        elif isinstance(effect, Send) and effect.stream_id in self._executors:
-            return self._event(self._executors[effect.stream_id], effect.event)
-        return []
+            return ((0, ExecutorEnded(effect.container_id, 9)),)
+        return _NOTHING
 
     def _start(self, start: StartExecutor) -> Later:
         call: Json = {"framework_id": {"value": start.framework_id}, "executor_id": start.executor["executor_id"]}
         self._waiting.append(_Executor(start.container_id, call))
         subscribe = Call({**call, "type": "SUBSCRIBE", "subscribe": {}}, known=True)
-        return [(0, ExecutorStarted(start.container_id, 0)), (0, subscribe)]
+        return (0, ExecutorStarted(start.container_id, 0)), (0, subscribe)
 
     def _event(self, executor: _Executor, event: Json) -> Later:
         kind = event["type"]
         if kind == "LAUNCH":
             task_id = event["launch"]["task"]["task_id"]
             running = self._update(executor, task_id, "TASK_RUNNING")
-            return [(0, running), (self.run_ms, self._update(executor, task_id, "TASK_FINISHED"))]
+            return (0, running), (self.run_ms, self._update(executor, task_id, "TASK_FINISHED"))
         if kind == "KILL":
-            return [(0, self._update(executor, event["kill"]["task_id"], "TASK_KILLED"))]
+            return ((0, self._update(executor, event["kill"]["task_id"], "TASK_KILLED")),)
         if kind == "SHUTDOWN":
-            return [(0, ExecutorEnded(executor.container_id, 0))]
-        return []
+            return ((0, ExecutorEnded(executor.container_id, 0)),)
+        return _NOTHING
 
     def _update(self, executor: _Executor, task_id: Json, state: str) -> Call:
         self._ids += 1
