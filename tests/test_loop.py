@@ -702,6 +702,24 @@ def test_events_that_follow_closely_share_a_write(world: World) -> None:
     assert [entry for entry in world.done if isinstance(entry, tuple)] == [("a",), ("b", "c", "d", "e", "f")]
 
 
+def test_after_a_long_turn_events_gather_for_as_long_as_it_took(world: World) -> None:
+    def slow(event: Event) -> bool:
+        if isinstance(event, StatusReceived) and event.status.task_id == "a":
+            time.sleep(0.6)
+        return False
+
+    world.fail_handle = slow
+    with running(world, pace=Pace(coalesce_ms=100)):
+        world.deliver(status("a"))
+        eventually(lambda: world.count(Acknowledge) == 1)
+        world.deliver(status("b"))
+        time.sleep(0.03)  # long enough for it to be taken, where nothing is to gather
+        for name in "cdef":
+            world.deliver(status(name))
+        eventually(lambda: world.count(Acknowledge) == 6)
+    assert [entry for entry in world.done if isinstance(entry, tuple)] == [("a",), ("b", "c", "d", "e", "f")]
+
+
 def test_many_events_share_few_writes_and_none_is_lost(world: World) -> None:
     with running(world) as loop, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: world.deliver(status(f"t{number}")), range(2_000)))

@@ -1,7 +1,8 @@
 """The one thread that owns the core: others put events, commands and questions into its inbox and wait.
 
 A lone event is handled at once; where many come, the thread takes all that wait, a few milliseconds' worth, so that
-they share one write. After a failed write or an error inside the core it starts over from what is stored.
+they share one write, and rests between two turns for as long as the last one took: the more there is to do, the more
+is done at once. After a failed write or an error inside the core it starts over from what is stored.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 # How often a leadership in doubt is looked at.
 _DOUBT_S = 0.02
+# After a long turn events gather for as long as it took, but for so many times `coalesce_ms` at most.
+_LONGEST_REST = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class Loop(Generic[CoreT]):
         self._problem = ""
         self._started: Future[None] = Future()
         self._seen = monotonic()
-        self._turned = self._recovered = float("-inf")
+        self._turned = self._rested = self._recovered = float("-inf")
         self._recoveries = self._streak = 0
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
         self.failure: BaseException | None = None
@@ -263,8 +266,11 @@ class Loop(Generic[CoreT]):
             self._await_work()
             if not self._await_leadership():
                 return
+            began = self._monotonic()
             items, questions = self._take()
             self._leader.process(items)
+            ended = self._monotonic()
+            self._rested = ended + min(ended - began, _LONGEST_REST * self._pace.coalesce_ms / 1_000)
             for question in questions:
                 self._answer(question)
         except Fenced:
@@ -322,7 +328,7 @@ class Loop(Generic[CoreT]):
         """Let events that follow close upon each other gather; the first after a quiet moment waits for nobody."""
         if not self._inbox:
             return
-        pause = self._turned + self._pace.coalesce_ms / 1_000 - self._monotonic()
+        pause = max(self._turned + self._pace.coalesce_ms / 1_000, self._rested) - self._monotonic()
         if pause > 0:
             self._stopping.wait(pause)
         self._turned = self._monotonic()

@@ -275,7 +275,8 @@ class Scheduling(_Section):
     )
     history: int = Field(default=50, ge=1, le=10_000, description="ended firings kept per job, 1 to 10000")
     coalesce: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(seconds=1))] = Field(
-        default=timedelta(milliseconds=3), description="how long events may gather before one write, 0ms to 1s"
+        default=timedelta(milliseconds=3),
+        description="how long events may gather before one write, 0ms to 1s; seven times as long under load",
     )
 
 
