@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import tracemalloc
+import zlib
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -161,6 +164,166 @@ def test_a_fork_goes_its_own_way(with_ports: Placer) -> None:
     with_ports.matcher.check()
     assert fork.claims() == {}
     fork.matcher.check()
+
+
+def lived_in(matcher: Any, seed: int = 1) -> tuple[Placer, list[str]]:
+    """A placer with everything that a snapshot holds, gaps where hosts and tasks were, and the tasks that are there."""
+    chance = random.Random(seed)
+    placer = Placer(("cpus", "mem_mb", "ports"), fixed_ports=[8_080, 8_081], matcher=matcher)
+    for n in range(8):
+        placer.add_host(
+            f"h{n}", {"cpus": 9 + n, "mem_mb": 999}, {"zone": "ab"[n % 2]}, ports=[(8_070, 8_085), (9_000, 9_000 + n)]
+        )
+    names: list[str] = []
+    for turn in range(12):
+        names += [
+            name for name, host in placer.place((f"{turn}/{i}", chance.choice(kinds(placer))) for i in range(9)) if host
+        ]
+        chance.shuffle(names)
+        placer.release(names[:4])
+        names = names[4:]
+    gone = placer.remove_host("h3") + placer.remove_host("h7")
+    placer.enable_host("h1", False)
+    placer.remove_shape(placer.shape({"cpus": 2}, group="w\ud800"))
+    return placer, [name for name in names if name not in gone]
+
+
+def kinds(placer: Placer) -> list[Shape]:
+    apart = at_most(2, placer.group("web"), per=placer.attribute("zone"))
+    return [
+        placer.shape({"cpus": 1, "ports": 2}, constraints=["zone in a, b", "host !~ x*"], soft=[("zone == b", 1)]),
+        placer.shape({"cpus": "0.5"}, group="web", rules=[apart], fixed_ports=[8_080]),
+        placer.shape({"mem_mb": 7}, group="web", max_per_host=1, exclusive=True),
+        placer.shape({"cpus": 1}, executor="app", executor_amounts={"mem_mb": 3}, fixed_ports=[8_081]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+@pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def test_a_restored_placer_goes_on_exactly_alike(matcher: Any, other: Any, seed: int) -> None:
+    placer, names = lived_in(matcher, seed)
+    again = Placer.restore(placer.snapshot(), matcher=other)
+    assert again.snapshot() == placer.snapshot()
+    assert again.claims() == placer.claims()
+    assert names
+    for each in (placer, again):
+        each.release(names[::2])
+        each.add_host("new", {"cpus": 4}, {"zone": "a"}, ports=[(8_080, 8_081), (1, 5)])
+        each.set_host("h2", {"cpus": 50}, ports=[(8_070, 8_085), (9_000, 9_009)])
+    asked = [(f"n{i}", i % 4) for i in range(60)]
+    answers = [each.place((name, kinds(each)[n]) for name, n in asked) for each in (placer, again)]
+    assert answers[0] == answers[1]
+    assert [placer.ports_of(name) for name, _ in asked] == [again.ports_of(name) for name, _ in asked]
+    assert len(again._shapes) == len(placer._shapes)
+    assert again.snapshot() == placer.snapshot()
+    again.matcher.check()
+
+
+def test_a_snapshot_keeps_the_name_of_a_fitness_and_asks_for_a_function() -> None:
+    named_, judged = Placer(("cpus",), fitness="spread"), Placer(("cpus",), fitness=lambda *_: 0)
+    assert Placer.restore(named_.snapshot(), engine="scan").matcher.fitness["spread"] == 1_024
+    with pytest.raises(MatchError, match="pass it as fitness"):
+        Placer.restore(judged.snapshot())
+    assert Placer.restore(judged.snapshot(), fitness=lambda *_: 0).matcher.judge
+
+
+def test_a_damaged_snapshot_is_refused(seed: int) -> None:
+    placer, _ = lived_in(CompiledMatcher)
+    data = placer.snapshot()
+    chance = random.Random(seed)
+    for _ in range(300):
+        at = chance.randrange(len(data))
+        with pytest.raises(MatchError, match="snapshot"):
+            Placer.restore(data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :])
+        with pytest.raises(MatchError, match="snapshot"):
+            Placer.restore(data[:at])
+    with pytest.raises(MatchError, match="a snapshot is bytes, not str"):
+        Placer.restore("JCPLACE1")  # type: ignore[arg-type]
+    with pytest.raises(MatchError, match="no snapshot of a placer"):
+        Placer.restore(placer.matcher.snapshot())
+
+
+def forged(data: bytes, change: Callable[[Any], Any]) -> bytes:
+    """With other names, and all checksums right."""
+    length = int.from_bytes(data[8:16], "little")
+    text = json.dumps(change(json.loads(data[16 : 16 + length]))).encode()
+    new = data[:8] + len(text).to_bytes(8, "little") + text + data[16 + length : -4]
+    return new + zlib.crc32(new).to_bytes(4, "little")
+
+
+def set_at(names: Any, path: tuple[Any, ...], value: Any) -> Any:
+    inner = names
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return names
+
+
+FORGED: list[tuple[Any, str]] = [
+    (lambda n: 5, "contradicts itself"),
+    (lambda n: {}, "contradicts itself .KeyError"),
+    (lambda n: set_at(n, ("dimensions",), ["cpus"]), "fixed_ports are given"),
+    (lambda n: set_at(n, ("dimensions", 0), 5), "dimensions: 5 is no name"),
+    (lambda n: set_at(n, ("fixed_ports",), [8_080]), "other dimensions"),
+    (lambda n: set_at(n, ("hosts",), n["hosts"][1:]), "hosts without a name"),
+    (lambda n: set_at(n, ("hosts", 0, 0), 3), "hosts without a name"),
+    (lambda n: set_at(n, ("hosts", 0, 1, "host"), "h1"), "two hosts of one name"),
+    (lambda n: set_at(n, ("hosts", 0, 1, "zone"), 5), "must be a text, not 5"),
+    (lambda n: set_at(n, ("hosts", 0, 2), [1, 1]), "a port twice"),
+    (lambda n: set_at(n, ("hosts", 0, 2), [1]), "another number of free ports"),
+    (lambda n: set_at(n, ("groups",), []), "a group without a name"),
+    (lambda n: set_at(n, ("groups",), ["web", "web"]), "groups with one name"),
+    (lambda n: set_at(n, ("executors",), []), "an executor without a name"),
+    (lambda n: set_at(n, ("attributes",), []), "an attribute without a name"),
+    (lambda n: set_at(n, ("shapes", 0, 0), 99), "a shape must be between"),
+    (lambda n: set_at(n, ("shapes", 0, 0), n["shapes"][1][0]), "a shape twice"),
+    (lambda n: set_at(n, ("shapes", 0, 1), [["zone", "is", ["a"]]]), "contradicts itself .ValueError"),
+    (lambda n: set_at(n, ("shapes", 0, 2), [[["zone", "==", ["a"]], -1]]), "soft weight must be between"),
+    (lambda n: set_at(n, ("tasks", 0, 0), ""), "task: '' is no name"),
+    (lambda n: set_at(n, ("tasks", 0, 0), n["tasks"][1][0]), "a task without a claim, or two with one"),
+    (lambda n: set_at(n, ("tasks", 0, 1), n["tasks"][1][1]), "a task without a claim, or two with one"),
+    (lambda n: set_at(n, ("tasks", 0, 1), 5), "a task without a claim, or two with one"),
+    (lambda n: set_at(n, ("tasks", 0, 2), [1, 2, 3, 4]), "ports than was asked for|a port that two have"),
+    (lambda n: set_at(n, ("tasks", 0, 2), [8_080, 8_081]), "fixed ports that nobody asked for"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), FORGED)
+def test_a_forged_snapshot_is_refused_with_what_contradicts(change: Any, words: str) -> None:
+    placer, _ = lived_in(PlainMatcher)
+    with pytest.raises(MatchError, match=words):
+        Placer.restore(forged(placer.snapshot(), change), matcher=PlainMatcher)
+
+
+def test_whatever_is_in_a_snapshot_it_is_refused_or_works(seed: int) -> None:
+    placer, _ = lived_in(CompiledMatcher)
+    data, chance = placer.snapshot(), random.Random(seed)
+    odd = (None, -1, 0, 1, True, 2.5, "", "h1", [], [[]], {}, [1], 1 << 70)
+
+    def change(names: Any) -> Any:
+        path: list[Any] = [chance.choice(list(names))]
+        while isinstance(inner := _at(names, path), list | dict) and inner and chance.random() < 0.8:
+            path.append(chance.choice(list(inner) if isinstance(inner, dict) else range(len(inner))))
+        return set_at(names, tuple(path), chance.choice(odd))
+
+    refused = 0
+    for _ in range(400):
+        try:
+            again = Placer.restore(forged(data, change))
+        except MatchError:
+            refused += 1
+            continue
+        shapes = [again.shape({}), *again._numbers]
+        again.place((f"n{i}", shapes[i % len(shapes)]) for i in range(20))
+        assert again.release(again.claims()) == []
+        again.matcher.check()
+    assert refused > 200
+
+
+def _at(names: Any, path: list[Any]) -> Any:
+    for key in path:
+        names = names[key]
+    return names
 
 
 def test_what_runs_already_is_assigned(placer: Placer) -> None:

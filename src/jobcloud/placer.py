@@ -7,6 +7,8 @@ has an example; all rules stand there.
 from __future__ import annotations
 
 import heapq
+import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -20,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobcloud import _placer, _placer_py
-from jobcloud._match_types import whole
-from jobcloud.constraints import HOST, Constraint, ConstraintError, failing, mask, numbers, parse, penalties
+from jobcloud._match_types import CLASS_USABLE, RULES, State, decode, whole
+from jobcloud.constraints import HOST, Constraint, ConstraintError, Op, failing, mask, numbers, parse, penalties
 from jobcloud.match import MAX_AMOUNT, MAX_PENALTY, Matcher, MatchError, PlainMatcher, Rule
 
 Number: TypeAlias = int | float | Decimal | str
@@ -31,6 +33,9 @@ Amounts: TypeAlias = Mapping[str, Number]
 PORTS: Final = "ports"
 MAX_PORT: Final = 65_535
 
+MAX_RELEASE_ID: Final = 2**63 - 1
+_INDEX: Final = 0xFFFF_FFFF  # of a claim, in its release id
+_MAGIC: Final = b"JCPLACE1"
 _EXACT: Final = Context(prec=40, traps=[Inexact])
 
 
@@ -91,7 +96,9 @@ class Placer:
         self, dimensions: Sequence[str], *, fixed_ports: Iterable[int] = (), matcher: Any = Matcher, **options: Any
     ) -> None:
         self.dimensions = tuple(dimensions)
-        if len(set(self.dimensions)) < len(self.dimensions) or not all(self.dimensions):
+        for name in self.dimensions:
+            _name("dimensions", name)
+        if len(set(self.dimensions)) < len(self.dimensions) or isinstance(dimensions, str):
             raise MatchError(f"dimensions must be names, each once, not {self.dimensions!r:.80}")
         self.fixed_ports = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
         if self.fixed_ports and PORTS not in self.dimensions:
@@ -304,6 +311,43 @@ class Placer:
             setattr(fork, name, copy(getattr(self, name)))
         return fork
 
+    def snapshot(self) -> bytes:
+        """Everything that ``restore`` needs to go on exactly alike."""
+        names = {
+            "dimensions": self.dimensions,
+            "fixed_ports": self.fixed_ports,
+            "hosts": [[slot, h.attributes, sorted(h.free_ports)] for slot, h in enumerate(self._hosts) if h],
+            "shapes": [
+                [shape.number, [_written(c) for c in shape.constraints], [[_written(c), w] for c, w in shape.soft]]
+                for shape in self._numbers
+            ],
+            "tasks": [[task, claim.release_id, self.ports_of(task)] for task, claim in self._claims.items()],
+            "groups": list(self._groups),
+            "attributes": list(self._attributes),
+            "executors": list(self._keys),
+        }
+        text = json.dumps(names, separators=(",", ":")).encode()
+        data: bytes = _MAGIC + len(text).to_bytes(8, "little") + text + self.matcher.snapshot()
+        return data + zlib.crc32(data).to_bytes(4, "little")
+
+    @classmethod
+    def restore(cls, data: bytes, *, matcher: Any = Matcher, **options: Any) -> Placer:
+        """The placer of a snapshot. Asked for the same, ``shape`` returns the shapes that were there.
+
+        ``options``: ``engine``, and ``fitness`` where it was a function, which a snapshot cannot hold.
+        """
+        names, inner = _opened(data)
+        try:
+            placer = cls(names["dimensions"], fixed_ports=names["fixed_ports"], matcher=matcher)
+            placer.matcher, state = matcher.restore(inner, **options), decode(inner)
+            placer._restore_names(names, state)
+            placer._restore_tasks(names["tasks"], state)
+        except MatchError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise MatchError(f"the snapshot contradicts itself ({error!r:.80}); take an older one") from error
+        return placer
+
     def claims(self) -> dict[str, int]:
         """task → the matcher's release id, for all that are placed."""
         return {task: claim.release_id for task, claim in self._claims.items()}
@@ -425,6 +469,76 @@ class Placer:
             )
         host.free_ports = sorted(set(host.free_ports) - held.keys())
 
+    def _restore_names(self, names: Any, state: State) -> None:
+        _require(state.dimensions == len(self._axes), "other dimensions")
+        known = (("groups", self._groups), ("attributes", self._attributes), ("executors", self._keys))
+        for field_, numbers_ in known:
+            for name in names[field_]:
+                _name(field_, name)
+                numbers_[name] = len(numbers_)
+            _require(len(numbers_) == len(names[field_]), f"{field_} with one name")
+        groups, executors = list(self._groups), list(self._keys)
+        used = np.concatenate((state.class_group, state.class_rules[:, 2]))
+        _require(used.max(initial=-1) < len(groups), "a group without a name")
+        _require(state.class_key.max(initial=-1) < len(executors), "an executor without a name")
+        _require(state.attribute.max(initial=-1) < len(self._attributes), "an attribute without a name")
+
+        present = np.flatnonzero(state.host_status).tolist()
+        _require([slot for slot, _, _ in names["hosts"]] == present, "hosts without a name")
+        self._hosts = [None] * len(state.host_status)
+        self._names = [None] * (len(state.host_status) + 1)
+        for slot, (_, attributes, free_ports) in zip(present, names["hosts"], strict=True):
+            host, _ = self._host(attributes[HOST], {}, attributes, [(port, port) for port in free_ports])
+            _name("host", host.name)
+            _require(host.name not in self._slots, "two hosts of one name")
+            _require(len(host.free_ports) == len(free_ports), "a port twice")
+            self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
+        self._hosts_changed = True
+
+        for number, constraints, soft in names["shapes"]:
+            at = whole("a shape", number, 0, len(state.class_status) - 1)
+            _require(state.class_status[at] == CLASS_USABLE, "a shape without a class")
+            request, shared = state.class_request[at].tolist(), state.class_shared[at].tolist()
+            hard = tuple(_read(one) for one in constraints)
+            swaying = tuple((_read(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
+            rules = tuple(Rule(RULES[row[1]], *row[2:]) for row in state.class_rules.tolist() if row[0] == at)
+            group, key = int(state.class_group[at]), int(state.class_key[at])
+            named = (groups[group] if group >= 0 else "", int(state.class_most[at]), rules)
+            paid = (bool(state.class_exclusive[at]), executors[key] if key >= 0 else "", *shared)
+            fixed = tuple(compress(self.fixed_ports, request[len(self.dimensions) :]))
+            shape = Shape(at, self._by_name(request), hard, swaying, fixed, self._whole_ports(request))
+            self._shapes[(*request, hard, swaying, *named, *paid)], self._numbers[shape] = shape, at
+        _require(len({*self._numbers.values()}) == len(self._shapes) == len(names["shapes"]), "a shape twice")
+
+    def _restore_tasks(self, tasks: Any, state: State) -> None:
+        for name, release_id, _ in tasks:
+            _name("task", name)
+            self._claims[name] = self._loops.Claim(name, whole("a release id", release_id, 0, MAX_RELEASE_ID))
+        ids = np.array([claim.release_id for claim in self._claims.values()], dtype=np.int64)
+        slots = self.matcher.slots(ids).tolist()
+        _require(len(np.unique(ids)) == len(tasks) and -1 not in slots, "a task without a claim, or two with one")
+        if PORTS not in self.dimensions:
+            _require(not any(ports for _, _, ports in tasks), "ports without a dimension")
+            return
+        taken = {(slot, port) for slot in self._slots.values() for port in self._host_at(slot).free_ports}
+        there = len(taken)
+        for (name, _, ports), slot, of in zip(tasks, slots, state.claim_class[ids & _INDEX].tolist(), strict=True):
+            request = state.class_request[of].tolist()
+            fixed = set(compress(self.fixed_ports, request[len(self.dimensions) :]))
+            held = {_port("ports", port) for port in ports}
+            _require(held & set(self.fixed_ports) == fixed, "fixed ports that nobody asked for, or without a task")
+            _require(len(held) == len(ports), "a port twice")
+            _require(len(held - fixed) == self._whole_ports(request), "another number of ports than was asked for")
+            taken.update((slot, port) for port in held)
+            there += len(held)
+            if held:
+                self._ports[name] = tuple(ports)
+        _require(len(taken) == there, "a port that two have")
+        axis = self.dimensions.index(PORTS)
+        for slot in self._slots.values():
+            free = 1_000 * len(self._host_at(slot).free_ports)
+            _require(free == self.matcher.free(slot)[axis], "another number of free ports than of their numbers")
+
     def _whole_ports(self, request: Sequence[int]) -> int:
         asked = request[self.dimensions.index(PORTS)] if PORTS in self.dimensions else 0
         if asked % 1_000:
@@ -482,6 +596,38 @@ def _thousandths(what: str, name: str, value: Number) -> int:
     most = MAX_AMOUNT // 1_000
     limits = f"a number from 0 to {most} with at most three decimals"
     raise MatchError(f"{what}[{name!r:.60}] must be {limits}, not {value!r:.60}")
+
+
+def _opened(data: object) -> tuple[Any, bytes]:
+    """The names in a snapshot, and that of the matcher."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise MatchError(f"a snapshot is bytes, not {type(data).__name__}")
+    data, start = bytes(data), len(_MAGIC) + 8
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise MatchError("this is no snapshot of a placer, or one of another version; take a new one")
+    if len(data) < start + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise MatchError("the snapshot is damaged (its checksum does not match); take an older one")
+    end = start + int.from_bytes(data[len(_MAGIC) : start], "little")
+    try:
+        return json.loads(data[start:end]), data[end:-4]
+    except (ValueError, RecursionError) as error:
+        raise MatchError(f"the snapshot is damaged ({error!r:.80}); take an older one") from error
+
+
+def _written(constraint: Constraint) -> list[Any]:
+    return [constraint.attribute, constraint.op.value, constraint.values]
+
+
+def _read(written: Any) -> Constraint:
+    attribute, op, values = written
+    for text in (attribute, *values):
+        _name("a constraint", text)
+    return Constraint(attribute, Op(op), tuple(values))
+
+
+def _require(holds: bool | np.bool_, what: str) -> None:
+    if not holds:
+        raise MatchError(f"the snapshot contradicts itself ({what}); take an older one")
 
 
 def _name(what: str, value: object) -> None:
