@@ -259,6 +259,14 @@ def set_at(names: Any, path: tuple[Any, ...], value: Any) -> Any:
     return names
 
 
+def with_two_ports(names: Any) -> int:
+    return next(n for n, (_, _, ports) in enumerate(names["tasks"]) if len(ports) == 2)
+
+
+def free_everywhere(names: Any) -> list[int]:
+    return sorted(set.intersection(*(set(free) for _, _, free in names["hosts"])))
+
+
 FORGED: list[tuple[Any, str]] = [
     (lambda n: 5, "contradicts itself"),
     (lambda n: {}, "contradicts itself .KeyError"),
@@ -283,6 +291,7 @@ FORGED: list[tuple[Any, str]] = [
     (lambda n: set_at(n, ("tasks", 0, 0), n["tasks"][1][0]), "a task without a claim, or two with one"),
     (lambda n: set_at(n, ("tasks", 0, 1), n["tasks"][1][1]), "a task without a claim, or two with one"),
     (lambda n: set_at(n, ("tasks", 0, 1), 5), "a task without a claim, or two with one"),
+    (lambda n: set_at(n, ("tasks", with_two_ports(n), 2), free_everywhere(n)[:2]), "a port that two have"),
     (lambda n: set_at(n, ("tasks", 0, 2), [1, 2, 3, 4]), "ports than was asked for|a port that two have"),
     (lambda n: set_at(n, ("tasks", 0, 2), [8_080, 8_081]), "fixed ports that nobody asked for"),
 ]
