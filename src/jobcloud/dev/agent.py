@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from ..wire import decode_data, encode_data
 from .protocol import (
     TERMINAL,
@@ -89,13 +91,12 @@ class Phase(enum.Enum):
     TERMINATED = "terminated"
 
 
-@dataclass(slots=True)
-class Launched:
+class Launched(msgspec.Struct):
     """A task that belongs to an executor here, until its terminal update is acknowledged."""
 
     info: Json
     state: str = "TASK_STAGING"
-    statuses: list[Json] = field(default_factory=list)
+    statuses: list[Json] = msgspec.field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -134,14 +135,12 @@ class Executor:
         return self._container_status
 
 
-@dataclass(slots=True)
-class Updates:
+class Updates(msgspec.Struct):
     """The updates of one task on their way to the scheduler: the first is out, the others wait for its turn."""
 
-    framework_id: str
-    task_id: str
-    pending: list[Json] = field(default_factory=list)
-    received: set[str] = field(default_factory=set)
+    key: Key
+    pending: list[Json] = msgspec.field(default_factory=list)
+    received: set[str] = msgspec.field(default_factory=set)
     retry_at: int = 0
     interval: int = 0
 
@@ -542,12 +541,12 @@ class Agent:
         """Keep an update until it is acknowledged; its task has the new state at once."""
         if framework_id not in self.frameworks or framework_id in self.terminating:
             return
-        made = self._as_drained(made)
-        task_id = made["task_id"]["value"]
-        key = (framework_id, task_id)
+        if self.draining is not None:
+            made = self._as_drained(made)
+        key = (framework_id, made["task_id"]["value"])
         updates = self._updates.get(key)
         if updates is None:
-            updates = self._updates[key] = Updates(framework_id, task_id)
+            updates = self._updates[key] = Updates(key)
         if made["uuid"] in updates.received:
             return
         updates.received.add(made["uuid"])
@@ -569,11 +568,11 @@ class Agent:
 
     def _forward(self, updates: Updates, interval: int) -> None:
         first = updates.pending[0]
-        executor = self._owners.get((updates.framework_id, updates.task_id))
-        latest = executor.tasks[updates.task_id].state if executor is not None else updates.pending[-1]["state"]
-        self._up(UpdateStatus(updates.framework_id, first, latest))
+        executor = self._owners.get(updates.key)
+        latest = executor.tasks[updates.key[1]].state if executor is not None else updates.pending[-1]["state"]
+        self._up(UpdateStatus(updates.key[0], first, latest))
         updates.retry_at, updates.interval = self._at + interval, interval
-        self._timer(interval, "retry", ((updates.framework_id, updates.task_id), first["uuid"]))
+        self._timer(interval, "retry", (updates.key, first["uuid"]))
 
     def _is_out(self, key: Key, uuid: str) -> bool:
         """Whether an update is on its way to the scheduler."""

@@ -810,9 +810,9 @@ class Master:
 
     def _settle(self, task: Task, made: Json, latest: str = "") -> None:
         """Give a task its new state; what it used is free once, when it first ends or becomes unreachable."""
-        state = latest or made["state"]
-        ended = task.terminal or task.state == "TASK_UNREACHABLE"
-        if not task.terminal:
+        state, terminal = latest or made["state"], task.terminal
+        ended = terminal or task.state == "TASK_UNREACHABLE"
+        if not terminal:
             task.state = state
         if not ended and (state in TERMINAL or state == "TASK_UNREACHABLE"):
             self.allocator.recover(task.agent_id, task.framework_id, task.role, task.resources)
@@ -826,9 +826,10 @@ class Master:
         framework.tasks.pop(task.task_id, None)
         framework.unreachable.pop(task.task_id, None)
         key = (framework.id, task.task_id)
-        if task.agent_id in self.agents:
-            self.agents[task.agent_id].tasks.pop(key, None)
-            self.agents[task.agent_id].killed.discard(key)
+        agent = self.agents.get(task.agent_id)
+        if agent is not None:
+            agent.tasks.pop(key, None)
+            agent.killed.discard(key)
         if completed:
             framework.completed.append(task)
 

@@ -6,14 +6,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from .protocol import TERMINAL, Json
 from .resources import NOTHING, Resources
 
 _COMPLETED_TASKS = 1000  # --max_completed_tasks_per_framework of a Mesos master
 
 
-@dataclass(slots=True)
-class Task:
+class Task(msgspec.Struct):
     framework_id: str
     task_id: str
     agent_id: str
@@ -22,7 +23,7 @@ class Task:
     resources: Resources
     info: Json
     state: str = "TASK_STAGING"
-    statuses: list[Json] = field(default_factory=list)
+    statuses: list[Json] = msgspec.field(default_factory=list)
     update_state: str = ""  # of the update last sent to the framework, with its uuid
     update_uuid: str = ""
 
@@ -48,8 +49,7 @@ class Executor:
         return True
 
 
-@dataclass(slots=True)
-class Offer:
+class Offer(msgspec.Struct):
     offer_id: str
     framework_id: str
     agent_id: str
