@@ -13,7 +13,7 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -46,15 +46,21 @@ MAX_DELAY_MS = 7 * 86_400_000
 # Absurdity limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
 
+# What numbers are where they are read from a store: whoever damages a record by hand damages that record alone.
+Amount = Annotated[int, msgspec.Meta(ge=0, le=max(_MAX_AMOUNTS))]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Instant = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Item = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SHARDS + 2)]  # with the calls of a listener
+
 
 class Resources(NamedTuple):
     """Amounts in thousandths: cpus, megabytes of memory and disk, gpus, number of ports."""
 
-    cpus: int = 0
-    mem: int = 0
-    disk: int = 0
-    gpus: int = 0
-    ports: int = 0
+    cpus: Amount = 0
+    mem: Amount = 0
+    disk: Amount = 0
+    gpus: Amount = 0
+    ports: Amount = 0
 
     def plus(self, other: Resources) -> Resources:
         cpus, mem, disk, gpus, ports = other
@@ -446,10 +452,10 @@ class JobState(msgspec.Struct, frozen=True, gc=False):
     `generation` grows with each change of the configuration that running work must not mix with.
     """
 
-    considered_ms: int
-    generation: int = 1
+    considered_ms: Instant
+    generation: Count = 1
     disabled: bool = False
-    skipped: int = 0
+    skipped: Count = 0
     skipped_reason: str = ""
 
 
@@ -475,21 +481,21 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
 
     state: ShardState = ShardState.WAITING
-    attempt: int = 0
-    failures: int = 0
+    attempt: Count = 0
+    failures: Count = 0
     execution: Execution = Execution.READY
-    not_before_ms: int = 0
+    not_before_ms: Instant = 0
     task_id: str = ""
     agent_id: str = ""
     hostname: str = ""
     executor_id: str = ""
-    started_ms: int = 0
-    ended_ms: int = 0
+    started_ms: Instant = 0
+    ended_ms: Instant = 0
     message: str = ""
-    retries: int = 0
-    avoid_ms: int = 0
+    retries: Count = 0
+    avoid_ms: Instant = 0
     outcome: Outcome = NO_OUTCOME
-    lost_workers: int = 0
+    lost_workers: Count = 0
 
 
 class Step(StrEnum):
@@ -510,11 +516,11 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     id: str
     job: str
-    generation: int
+    generation: Count
     cause: Cause
-    fire_ms: int
-    shards: tuple[Shard, ...]
-    ended_ms: int = 0
+    fire_ms: Instant
+    shards: Annotated[tuple[Shard, ...], msgspec.Meta(min_length=1, max_length=MAX_SHARDS + 2)]
+    ended_ms: Instant = 0
     stepped: bool = False
 
     @property
@@ -540,22 +546,22 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     id: str
     firing_id: str
     job: str
-    item: int
-    attempt: int
+    item: Item
+    attempt: Count
     execution: Execution
     agent_id: str
     hostname: str
     app: str
     executor_id: str
     resources: Resources
-    created_ms: int
+    created_ms: Instant
     state: TaskState = TaskState.STORED
-    started_ms: int = 0
-    kill_ms: int = 0
+    started_ms: Instant = 0
+    kill_ms: Instant = 0
     message: str = ""
-    unreachable_ms: int = 0
+    unreachable_ms: Instant = 0
     revision: str = ""
-    overdue_ms: int = 0
+    overdue_ms: Instant = 0
     contexts: tuple[str, ...] = ()
 
     @property
@@ -580,7 +586,7 @@ class Share(msgspec.Struct, frozen=True, gc=False):
     """
 
     name: str
-    amount: int
+    amount: Amount
     origin: str = "{}"
     reserved: bool = False
     ranges: tuple[tuple[int, int], ...] = ()
@@ -597,7 +603,7 @@ class Executor(msgspec.Struct, frozen=True, gc=False):
     app: str
     shares: tuple[Share, ...]
     spec: str
-    launched_ms: int = 0
+    launched_ms: Instant = 0
 
 
 @lru_cache(maxsize=4096)
@@ -638,8 +644,8 @@ class Drain:
     """An operator wants an agent to be empty, at the latest at the deadline."""
 
     agent_id: str
-    since_ms: int
-    deadline_ms: int
+    since_ms: Instant
+    deadline_ms: Instant
     reason: str = ""
 
 

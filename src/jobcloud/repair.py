@@ -61,11 +61,12 @@ def mend(stored: Stored, at: int) -> Stored:
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)
-    for task in sorted(whole.tasks.values(), key=lambda task: task.id):
-        if not task.keeper:
-            _give_firing(whole, task)
-    for task in list(_tasks_missing(whole, at)):
-        whole.tasks[task.id] = task
+    astray = [task for task in whole.tasks.values() if not task.keeper and not _fits(whole, task)]
+    places = _places(whole) if astray else {}
+    for task in sorted(astray, key=lambda task: task.id):
+        _give_firing(whole, task, places)
+    for firing in list(whole.firings.values()):
+        _give_tasks(whole, firing, at)
     for task in whole.tasks.values():
         key = executor_key(task.agent_id, task.executor_id)
         if key not in whole.executors:
@@ -110,17 +111,37 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
                 yield kind, key, new.get(key)
 
 
-def _give_firing(whole: Stored, task: Task) -> None:
-    """See to it that the task is the one of its shard; one of two for the same shard goes, the later stays."""
+def _fits(whole: Stored, task: Task) -> bool:
+    """Whether the task is the one of its shard."""
     firing = whole.firings.get(task.firing_id)
-    if firing is None:
-        firing = _stand_in(whole, task)
+    if firing is None or task.item >= len(firing.shards) or task.job != firing.job:
+        return False
+    shard = firing.shards[task.item]
+    return shard.state is ShardState.ACTIVE and shard.task_id == task.id
+
+
+def _places(whole: Stored) -> dict[str, tuple[str, int]]:
+    """By task id, firing and item of the shard that says that it is its task."""
+    places: dict[str, tuple[str, int]] = {}
+    for firing in whole.firings.values():
+        for item, shard in enumerate(firing.shards):
+            if shard.state is ShardState.ACTIVE:
+                places.setdefault(shard.task_id, (firing.id, item))
+    return places
+
+
+def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]]) -> None:
+    """See to it that the task is the one of its shard; one of two for the same shard goes, the later stays."""
+    # As its shard knows it, whatever its own record says.
+    firing_id, item = places.get(task.id, (task.firing_id, task.item))
+    firing = whole.firings.get(firing_id) or _stand_in(whole, task)
+    task = whole.tasks[task.id] = changed(task, firing_id=firing_id, item=item, job=firing.job)
     shards = list(firing.shards)
     shards += [Shard(ShardState.CANCELLED, message=MESSAGE)] * (task.item + 1 - len(shards))
     shard = shards[task.item]
     if shard.state is ShardState.ACTIVE and shard.task_id == task.id:
         return
-    if shard.state is ShardState.ACTIVE and shard.task_id != task.id and shard.task_id in whole.tasks:
+    if shard.state is ShardState.ACTIVE and shard.task_id in whole.tasks:
         del whole.tasks[task.id]
         return
     shards[task.item] = changed(
@@ -137,19 +158,26 @@ def _stand_in(whole: Stored, task: Task) -> Firing:
     return Firing(task.firing_id, task.job, NO_GENERATION, cause, task.created_ms, ())
 
 
-def _tasks_missing(whole: Stored, at: int) -> Iterator[Task]:
-    """A task, as far as its shard tells, for every active shard that has none."""
-    for firing in whole.firings.values():
-        job = whole.jobs.get(firing.job)
-        for item, shard in enumerate(firing.shards):
-            if shard.state is ShardState.ACTIVE and shard.task_id not in whole.tasks:
-                app = job.app if job is not None else ""
-                resources = job.resources if job is not None else Resources()
-                yield Task(
-                    shard.task_id, firing.id, firing.job, item, shard.attempt, shard.execution, shard.agent_id,
-                    shard.hostname, app, shard.executor_id, resources, at, started_ms=shard.started_ms,
-                    message=MESSAGE,
-                )  # fmt: skip
+def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
+    """A task, as far as its shard tells, for every active shard that has none; one that names another's has failed."""
+    failed: dict[int, Shard] = {}
+    for item, shard in enumerate(firing.shards):
+        if shard.state is not ShardState.ACTIVE:
+            continue
+        task = whole.tasks.get(shard.task_id)
+        if task is None:
+            job = whole.jobs.get(firing.job)
+            app = job.app if job is not None else ""
+            resources = job.resources if job is not None else Resources()
+            whole.tasks[shard.task_id] = Task(
+                shard.task_id, firing.id, firing.job, item, shard.attempt, shard.execution, shard.agent_id,
+                shard.hostname, app, shard.executor_id, resources, at, started_ms=shard.started_ms, message=MESSAGE,
+            )  # fmt: skip
+        elif task.item != item or task.firing_id != firing.id:
+            failed[item] = changed(shard, state=ShardState.FAILED, ended_ms=at, message=MESSAGE)
+    if failed:
+        shards = tuple(failed.get(item, shard) for item, shard in enumerate(firing.shards))
+        whole.firings[firing.id] = changed(firing, shards=shards)
 
 
 def numbers_used(stored: Stored, epoch: int) -> int:

@@ -16,7 +16,7 @@ import msgspec
 
 from jobcloud.errors import Refused
 from jobcloud.messages import Kind, Record
-from jobcloud.model import App, Drain, Executor, Firing, Job, JobState, Task
+from jobcloud.model import App, Cause, Drain, Executor, Firing, Job, JobState, Task
 from jobcloud.ports import StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
 
@@ -76,6 +76,8 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
         raise Unreadable(f"is damaged: {error}") from error
     if (own := _own_key(record)) not in (None, key):
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
+    if isinstance(record, Firing) and (not record.work or (record.stepped and record.cause is Cause.DAEMON)):
+        raise Unreadable("is damaged: it has not the shards of any firing")
     return record
 
 
