@@ -200,6 +200,19 @@ def test_a_removed_host_takes_nothing(impl: Any) -> None:
     assert place(matcher, matcher.add_class(units(0))) == [REFUSED]
 
 
+def test_hosts_that_came_and_went_beyond_the_table_of_a_class_leave_it_whole() -> None:
+    """A table has room for the hosts there were; removed ones behind its end are in the list of changes all the same."""
+    matcher = CompiledMatcher(1, engine="tables")
+    matcher.add_hosts(np.full((64, 1), 1_000))
+    cls = matcher.add_class(np.array([10]))
+    matcher.match(np.array([cls], dtype=np.int32))
+    for slot in matcher.add_hosts(np.full((5, 1), 1_000)).tolist():
+        matcher.remove_host(slot)
+    slots, _ = matcher.match(np.array([cls], dtype=np.int32))
+    assert slots.tolist() == [0]
+    matcher.check()
+
+
 def test_a_disabled_host_keeps_its_claims_and_gets_no_new_ones(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(3))

@@ -58,7 +58,7 @@ cdef enum:
     UNKNOWN = -2  # a table's best host has become worse: look at the minima
     # What decides between the table of a class and a scan; each only trades time for time, never answers.
     FEWEST_HOSTS = 32  # below, one scan costs what looking into a table costs
-    ASKS_BEFORE_TABLE = 4  # as often in a row a class must come back soon enough to be worth one
+    ASKS_BEFORE_TABLE = 1  # as often in a row a class must come back soon enough to be worth one
     HOSTS_A_REPLAY = 6  # re-scoring one host alone costs as much as scoring so many in a pass
     CHANGES_A_HOST = 2  # between two asks; the tasks of a batch tend to fill one host after the other
     LONGEST_WAIT = 6  # a table that never catches up is left alone for up to 2**6 - 2 scans
@@ -348,38 +348,23 @@ cdef extern from *:
         return 1;
     }
 
-    /* The score of one host. */
-    static inline int32_t jobcloud_score_one(const jobcloud_view *view, int host)
+    /* The score of one host. Whether a host is out is seldom to be foretold, so it is computed and not branched on. */
+    static inline __attribute__((always_inline)) int32_t jobcloud_score_one(const jobcloud_view *view, int host)
     {
         const int32_t *row = view->rows + (size_t)host * view->width;
-        const jobcloud_need *need = view->request;
-        int32_t score, least = JOBCLOUD_WHOLE, tilt = 0, short_by = row[0];
-        int32_t pays = view->payers && view->payers[host] == 0;
-        if (view->status[host] != 1 || (view->allowed && !view->allowed[host]))
-            return JOBCLOUD_INFEASIBLE;
-        if (view->grouped && view->grouped[host] >= view->most)
-            return JOBCLOUD_INFEASIBLE;
-        if (pays && view->payers_only)
-            return JOBCLOUD_INFEASIBLE;
-        if (pays)
-            need = view->first;
-        score = pays ? JOBCLOUD_PAYS : 0;
-        for (int d = 0; d < view->dimensions; d++)
-            short_by |= row[1 + PLANES * d + FREE] - need[d].amount;
-        if (short_by < 0 || (view->wide && !jobcloud_fits_exactly(view, host, pays)))
-            return JOBCLOUD_INFEASIBLE;
-        if (view->terms || view->penalty) {
-            int64_t penalty = jobcloud_penalty(view, host);
-            if (penalty < 0)
-                return JOBCLOUD_INFEASIBLE;
-            score += (int32_t)penalty;
-        }
-        if (view->fitness)
-            return score + (view->judged ? view->judged[host] : (int32_t)jobcloud_mixed(view, row, need));
-        score += jobcloud_entry(row[0]);
+        const int32_t pays = view->payers && view->payers[host] == 0;
+        const jobcloud_need *need = pays ? view->first : view->request;
+        int32_t least = JOBCLOUD_WHOLE, tilt = 0, score = (pays ? JOBCLOUD_PAYS : 0) + jobcloud_entry(row[0]);
+        int32_t bad = row[0] | -(int32_t)(view->status[host] != 1) | -(pays & view->payers_only);
+        if (view->allowed)
+            bad |= -(int32_t)(view->allowed[host] == 0);
+        if (view->grouped)
+            bad |= -(int32_t)(view->grouped[host] >= view->most);
         for (int d = 0; d < view->dimensions; d++) {
             const int32_t *at = row + 1 + PLANES * d;
-            int32_t left = at[SHARE] >> 8, asked, tilted = at[SHARE] & 255;
+            const int32_t tilted = at[SHARE] & 255;
+            int32_t left = at[SHARE] >> 8, asked;
+            bad |= at[FREE] - need[d].amount;
             if (need[d].amount) {
                 asked = jobcloud_share((uint32_t)at[SCALE], need[d].mantissa, need[d].shift);
                 left -= asked;
@@ -388,7 +373,19 @@ cdef extern from *:
                 score += tilted > 0 ? JOBCLOUD_UNASKED : 0;
             least = left < least ? left : least;
         }
-        return score + jobcloud_sized((row[0] >> 10) - least, row[0]) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
+        score += jobcloud_sized((row[0] >> 10) - least, row[0]) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
+        if (view->wide && bad >= 0)
+            bad = jobcloud_fits_exactly(view, host, pays) - 1;
+        if (view->fitness && bad >= 0) {
+            score = view->judged ? view->judged[host] : (int32_t)jobcloud_mixed(view, row, need);
+            score += pays ? JOBCLOUD_PAYS : 0;
+        }
+        if ((view->terms || view->penalty) && bad >= 0) {
+            const int64_t penalty = jobcloud_penalty(view, host);
+            bad = penalty < 0 ? -1 : 0;
+            score += (int32_t)penalty;
+        }
+        return bad < 0 ? JOBCLOUD_INFEASIBLE : score;
     }
 
     #define JOBCLOUD_EACH for (int i = 0; i < lanes; i++)
@@ -505,8 +502,7 @@ cdef extern from *:
         return lowest;
     }
 
-    JOBCLOUD_WIDEST
-    static int32_t jobcloud_lowest(const int32_t *of)
+    static inline __attribute__((always_inline)) int32_t jobcloud_lowest(const int32_t *of)
     {
         int32_t lowest = JOBCLOUD_INFEASIBLE;
         for (int i = 0; i < JOBCLOUD_BLOCK; i++)
@@ -545,7 +541,7 @@ cdef extern from *:
         return table->block + (size_t)top * JOBCLOUD_BLOCK;
     }
 
-    static void jobcloud_put(jobcloud_table *table, int host, int32_t score)
+    static inline __attribute__((always_inline)) void jobcloud_put(jobcloud_table *table, int host, int32_t score)
     {
         int block = host / JOBCLOUD_BLOCK, top = block / JOBCLOUD_BLOCK;
         int32_t before = table->score[host], lowest = table->block[block], was = lowest;
@@ -563,6 +559,7 @@ cdef extern from *:
             table->top[top] = jobcloud_lowest(jobcloud_minima_of(table, top));
     }
 
+    JOBCLOUD_WIDEST
     static void jobcloud_rebuild(jobcloud_table *table, const jobcloud_view *view, int hosts)
     {
         for (int block = 0; block < table->blocks; block++) {
@@ -577,12 +574,9 @@ cdef extern from *:
         table->best = -2;
     }
 
-    /* Score one host anew, and keep the minima and the best host right. */
-    static inline void jobcloud_mend(jobcloud_table *table, const jobcloud_view *view, int host)
+    /* A host has another score now: keep the minima and the best host right. */
+    static inline __attribute__((always_inline)) void jobcloud_set(jobcloud_table *table, int host, int32_t score)
     {
-        int32_t score = jobcloud_score_one(view, host);
-        if (score == table->score[host])
-            return;
         jobcloud_put(table, host, score);
         if (table->best == -2)
             return;
@@ -593,16 +587,41 @@ cdef extern from *:
             table->best = -2;
     }
 
-    /* Score anew what changed since the table was right, `most` hosts at most; how many, or -1 if there are more. */
+    /* Score one host anew. */
+    JOBCLOUD_WIDEST
+    static void jobcloud_mend(jobcloud_table *table, const jobcloud_view *view, int host)
+    {
+        const int32_t score = jobcloud_score_one(view, host);
+        if (score != table->score[host])
+            jobcloud_set(table, host, score);
+    }
+
+    /* Score anew what changed since the table was right, `most` hosts at most; how many, or -1 if there are more. A slot
+       beyond the table was removed: what is not there has no score. */
+    JOBCLOUD_WIDEST
     static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const jobcloud_change *changes,
                                int newest, int most)
     {
-        int done = 0;
-        for (int host = newest; host >= 0 && changes[host].changed > table->seen; host = changes[host].older) {
-            if (done == most)
+        const int hosts = table->blocks * JOBCLOUD_BLOCK;
+        int done = 0, host = newest;
+        while (host >= 0 && changes[host].changed > table->seen) {
+            int32_t changed[JOBCLOUD_FEW], score[JOBCLOUD_FEW], n = 0, differ = 0;
+            for (; n < JOBCLOUD_FEW && host >= 0 && changes[host].changed > table->seen; host = changes[host].older) {
+                __builtin_prefetch(table->score + (host < hosts ? host : 0));
+                changed[n] = host;
+                n += host < hosts;
+            }
+            if (done + n > most)
                 return -1;
-            done++;
-            jobcloud_mend(table, view, host);
+            done += n;
+            for (int i = 0; i < n; i++) {
+                const int at = changed[i];
+                score[differ] = jobcloud_score_one(view, at);
+                changed[differ] = at;
+                differ += score[differ] != table->score[at];
+            }
+            for (int i = 0; i < differ; i++)
+                jobcloud_set(table, changed[i], score[i]);
         }
         return done;
     }
