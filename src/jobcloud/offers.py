@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -413,19 +414,18 @@ class Pool:
     def check(self, wanted: Resources) -> None:
         """Raises Short where the pool holds less than `wanted`."""
         left = self._left
-        for name, want in zip(DIMENSIONS, wanted, strict=True):
-            if want and left[name] < want:
-                short = [name for name, want in zip(DIMENSIONS, wanted, strict=True) if left[name] < want]
+        for name, want in _needs(wanted):
+            if left[name] < want:
+                short = [name for name, want in _needs(wanted) if left[name] < want]
                 raise Short(f"the agent's offers are short of {', '.join(short)}")
 
     def cut(self, wanted: Resources) -> tuple[Share, ...]:
         """Shares that add up to `wanted`. Raises Short, nothing cut, where the pool holds less."""
         self.check(wanted)
         cut: list[Share] = []
-        for name, amount in zip(DIMENSIONS, wanted, strict=True):
-            if amount:
-                self._cut_one(name, amount, cut)
-                self._left[name] -= amount
+        for name, amount in _needs(wanted):
+            self._cut_one(name, amount, cut)
+            self._left[name] -= amount
         return tuple(cut)
 
     def _cut_one(self, name: str, missing: int, cut: list[Share]) -> None:
@@ -438,6 +438,12 @@ class Pool:
                 del shares[0]
             else:
                 shares[0] = rest
+
+
+@lru_cache(maxsize=4096)
+def _needs(wanted: Resources) -> tuple[tuple[str, int], ...]:
+    """The dimensions of which anything is wanted."""
+    return tuple((name, want) for name, want in zip(DIMENSIONS, wanted, strict=True) if want)
 
 
 def _split(share: Share, amount: int) -> tuple[Share, Share | None]:

@@ -211,7 +211,8 @@ class Rounds:
             if request is not None and request in hopeless:
                 refused[job] = request
             elif request is not None:
-                for entry in (ready.Entry(firing_id, item) for item in items):
+                for item in items:
+                    entry = ready.Entry(firing_id, item)
                     if not (self._breakers.open and self._is_too_many(entry, starting)):
                         yield entry, self._avoiding(entry, request, avoiding, at)
 

@@ -294,13 +294,14 @@ class MesosDriver:
 
     def _make(self, errand: _Errand) -> None:
         driver = self._driver
+        if isinstance(errand, Acknowledge):  # most are
+            driver.acknowledge(errand.task_id, errand.agent_id, errand.uuid)
+            return
         match errand:
             case Accept(agent_id, offer_ids, launches):
                 operation = launch_operation(launches, agent_id, driver.framework_id or "")
                 # What is left of the offers is wanted back at once.
                 driver.acceptOffers(ids(offer_ids), [operation], filters={"refuse_seconds": 0.0})
-            case Acknowledge(task_id, agent_id, uuid):
-                driver.acknowledge(task_id, agent_id, uuid)
             case Decline(offer_ids, refuse_ms):
                 driver.declineOffer(ids(offer_ids), filters={"refuse_seconds": refuse_ms / 1000})
             case Kill(task_id, agent_id):

@@ -17,7 +17,7 @@ import msgspec
 from jobcloud.errors import ConfigError
 from jobcloud.messages import Launch, Status
 from jobcloud.model import Executor, InverseOffer, Offer, Share, Window
-from jobcloud.wire import decode_data, encode_data
+from jobcloud.wire import decode_data
 
 Json = dict[str, Any]
 
@@ -360,7 +360,7 @@ def _task_info(launch: Launch, agent_id: str, framework_id: str) -> Json:
         "agent_id": {"value": agent_id},
         "resources": [_resource(share) for share in launch.shares],
         "executor": _executor_info(launch.executor, framework_id),
-        "data": encode_data(launch.data),
+        "data": launch.data,  # `dumps` writes bytes in base64
     }
 
 

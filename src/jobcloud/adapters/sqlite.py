@@ -24,7 +24,7 @@ APPLICATION_ID = int.from_bytes(b"jobc")
 _CHECKED_BYTES = 256 * 1024 * 1024
 # How long a new leader tries to get a word in.
 _TAKEOVER_S = 10.0
-# With 100,000 tasks stored, writes take a fifth less CPU time than with SQLite's own 2 MB; more than this gains nothing.
+# With 100,000 tasks stored writes take a fifth less CPU time than with SQLite's own 2 MB; more gains nothing.
 _CACHE_KIB = 8_000
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}

@@ -26,6 +26,7 @@ from jobcloud.messages import (
     Effect,
     Event,
     FrameworkRemoved,
+    Kind,
     Publish,
     Save,
     SendFailed,
@@ -106,9 +107,13 @@ class _Batch:
                 reply.set_exception(error)
 
 
-def merge(writes: Iterable[Write]) -> list[Write]:
-    """The last write of each record: what is left of a series that becomes durable at once."""
-    return list({(write.kind, write.key): write for write in writes}.values())
+def merge(series: Iterable[Iterable[Write]]) -> list[Write]:
+    """The last write of each record: what is left of what becomes durable at once."""
+    last: dict[tuple[Kind, str], Write] = {}
+    for writes in series:
+        for write in writes:
+            last[write.kind, write.key] = write
+    return list(last.values())
 
 
 class Leader(Generic[CoreT]):
@@ -308,8 +313,11 @@ class Leader(Generic[CoreT]):
         self._failures[same] = self._failures.get(same, 0) + 1
 
     def _perform(self, batch: _Batch) -> None:
+        ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]
+        for effect in batch.effects:
+            ranks[RANK[type(effect)]].append(effect)
         try:
-            self._save(batch)
+            self._save(batch, ranks[0])
             self._check_standing(batch)
         except RecordTooLarge as error:
             batch.answer(Refused(str(error), fix="make it smaller"))
@@ -319,9 +327,6 @@ class Leader(Generic[CoreT]):
                 Unavailable(f"it is not certain that this was stored ({error})", fix="look, then try again if need be")
             )
             raise
-        ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]
-        for effect in batch.effects:
-            ranks[RANK[type(effect)]].append(effect)
         for same in ranks:
             for effect in same:
                 if isinstance(effect, Publish):
@@ -330,8 +335,8 @@ class Leader(Generic[CoreT]):
                     self._send(effect)
         batch.answer()
 
-    def _save(self, batch: _Batch) -> None:
-        writes = merge(write for effect in batch.effects if isinstance(effect, Save) for write in effect.writes)
+    def _save(self, batch: _Batch, saves: Iterable[Effect]) -> None:
+        writes = merge(save.writes for save in saves if isinstance(save, Save))
         # A leader with nothing to store learns in bounded time, too, that another has taken its place; and nobody is
         # told that things are as he wants by one who knows only how they were.
         due = batch.replies or not 0 <= self._now_ms() - self._proved_ms < _PROVE_MS
