@@ -84,9 +84,9 @@ class Verdict:
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "acknowledge before the write", "server/leader.py",
-        "        try:\n            self._save(batch)\n",
+        "        try:\n            self._save(batch, ranks[0])\n",
         "        for effect in batch.effects:\n            if type(effect).__name__ == 'Acknowledge':\n"
-        "                self._send(effect)\n        try:\n            self._save(batch)\n",
+        "                self._send(effect)\n        try:\n            self._save(batch, ranks[0])\n",
     ),
     Mutation(
         "a large batch is written in parts", "server/leader.py",
