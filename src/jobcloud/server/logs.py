@@ -76,15 +76,14 @@ class _Lossy:
 
 
 class LogSink:
-    """A sink that writes each notice to the log, at the level of its topic."""
+    """A sink that writes each notice to the log, at the level of its topic; the log as configured when this is made."""
 
     def __init__(self) -> None:
-        self._log = structlog.get_logger("notice")
+        # Bound once, and the levels looked up once: there are three notices for each task, of which none is written.
+        self._log = structlog.get_logger("notice").bind()
+        self._topics = frozenset(topic for topic, level in _LEVELS.items() if self._log.is_enabled_for(level))
 
     def publish(self, notice: object) -> None:
-        if not isinstance(notice, Publish):
-            return
-        level = _LEVELS[notice.topic]
-        if self._log.is_enabled_for(level):
+        if isinstance(notice, Publish) and notice.topic in self._topics:
             fields = {name: value for name, value in msgspec.structs.asdict(notice).items() if value not in ("", -1)}
-            self._log.log(level, fields.pop("text"), **fields)
+            self._log.log(_LEVELS[notice.topic], fields.pop("text"), **fields)
