@@ -201,7 +201,7 @@ def test_a_removed_host_takes_nothing(impl: Any) -> None:
 
 
 def test_hosts_that_came_and_went_beyond_the_table_of_a_class_leave_it_whole() -> None:
-    """A table has room for the hosts there were; removed ones behind its end are in the list of changes all the same."""
+    """A table has room for the hosts there were; those removed behind its end are in the list of changes too."""
     matcher = CompiledMatcher(1, engine="tables")
     matcher.add_hosts(np.full((64, 1), 1_000))
     cls = matcher.add_class(np.array([10]))
