@@ -413,6 +413,20 @@ def test_a_new_leader_asks_about_every_task_until_it_is_answered() -> None:
     assert desk.running() == [task_id]
 
 
+@pytest.mark.parametrize("kind", JobKind)
+def test_a_task_without_an_answer_blocks_its_own_shard_alone(kind: JobKind) -> None:
+    desk = Desk(make_app(), make_job(kind=kind, shard_count=2), make_job("other"))
+    if kind is JobKind.TRANSIENT:
+        desk.do(Trigger(desk.at, "report"))
+    (known,) = desk.launched(desk.offer(make_offer("o1", cpus=2, mem=512)))  # there is room for one of the two
+    desk.do(Trigger(desk.at, "other"))
+    desk.restart()
+    started = [one.name for one in desk.launched(desk.offer(make_offer("o2", "a2")))]
+    assert sorted([known.name, *started]) == ["other@-@0", "report@-@0", "report@-@1"]
+    assert desk.scheduler.indexes()["unanswered"] == {known.task_id: None}
+    assert desk.launched(desk.offer(make_offer("o3", "a3"))) == []
+
+
 def wait_for(desk: Desk, kind: type) -> list[Any]:
     for _ in range(1_000):
         wake = desk.scheduler.next_wake(desk.at)
