@@ -74,6 +74,7 @@ _PARENTS = {
     "ha": {"framework", "election"},
 }
 _KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
+_NAMES: dict[Kind, str] = {kind: name for name, kind in _KINDS.items()}
 # A server takes 1 MiB (jute.maxbuffer) with all that frames it; half of that leaves room for any framing.
 _REQUEST_BYTES = 500_000
 _PIECE_BYTES = 200_000
@@ -171,7 +172,7 @@ class ZooKeeperStore:
             if epoch < 1:
                 # -1 would mean any version to ZooKeeper.
                 raise Fenced(f"epoch {epoch} was never acquired")
-            self._write(epoch, {(write.kind.value, write.key): write.value for write in batch})
+            self._write(epoch, {(_NAMES[write.kind], write.key): write.value for write in batch})
 
     def _write(self, epoch: int, last: Mapping[Place, bytes | None]) -> None:
         _check_sizes(last)
