@@ -59,7 +59,7 @@ cdef enum:
     # What decides between the table of a class and a scan; each only trades time for time, never answers.
     FEWEST_HOSTS = 32  # below, one scan costs what looking into a table costs
     ASKS_BEFORE_TABLE = 1  # as often in a row a class must come back soon enough to be worth one
-    HOSTS_A_REPLAY = 6  # re-scoring one host alone costs as much as scoring so many in a pass
+    HOSTS_A_REPLAY = 8  # re-scoring one host alone costs as much as scoring so many in a pass
     CHANGES_A_HOST = 2  # between two asks; the tasks of a batch tend to fill one host after the other
     LONGEST_WAIT = 6  # a table that never catches up is left alone for up to 2**6 - 2 scans
     IDLE_CHANGES = 16  # a host: a table not asked for meanwhile is dropped
@@ -1646,7 +1646,7 @@ cdef class Matcher:
             replayed = jobcloud_replay(table, view, self.changes, self.newest, most)
             self.evaluations += replayed if replayed >= 0 else most
             if replayed >= 0:
-                table.misses = 0
+                table.misses = max(table.misses - 1, 0)
                 table.seen = self.changed
                 return True
             table.misses = min(table.misses + 1, LONGEST_WAIT)
