@@ -596,8 +596,8 @@ cdef extern from *:
             jobcloud_set(table, host, score);
     }
 
-    /* Score anew what changed since the table was right, `most` hosts at most; how many, or -1 if there are more. A slot
-       beyond the table was removed: what is not there has no score. */
+    /* Score anew what changed since the table was right, `most` hosts at most; how many, or -1 if there are more. A
+       slot beyond the table was removed: what is not there has no score. */
     JOBCLOUD_WIDEST
     static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const jobcloud_change *changes,
                                int newest, int most)
