@@ -101,6 +101,8 @@ def test_every_deliberate_bug_still_finds_its_place() -> None:
     for name, file, old, new in places:
         compile((source / file).read_text().replace(old, new), f"{file}: {name}", "exec")
     assert len({file for _, file, _, _ in places}) >= 8
+    assert len(MUTATIONS) >= 20
+    assert sum(one.quiet for one in MUTATIONS) * 2 >= len(MUTATIONS), "at least half survive the unit tests"
 
 
 @pytest.mark.parametrize("name", ["acknowledge before the write", "no fencing", "forget the retry"])

@@ -117,11 +117,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation("forget the retry", "release.py", "if not never_ran and not failover and", "if not never_ran and"),
     Mutation(
-        "ended firings of a removed job are kept", "commands.py",
-        "        self._firings.prune_history(job.name)\n",
-        "",
-    ),
-    Mutation(
         "adopt nothing", "book.py",
         "        self.tasks = whole.tasks\n", "        self.tasks = {}\n",
     ),
@@ -150,11 +145,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         quiet=True,
     ),
     Mutation(
-        "a removed app stays stored", "commands.py",
-        "        self._book.dirty[Kind.APP, event.name] = None\n",
-        "",
-    ),
-    Mutation(
         "an operator's kill is not stored", "commands.py",
         "        self._tasks.kill(task, event.at)\n",
         "        self._inquiries.send_kill(task, event.at)\n",
@@ -165,16 +155,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "for is_first, row in ((True, again), (True, first)) if row)",
     ),
     Mutation(
-        "the oldest starts first, whatever its priority", "ready.py",
-        "            rank = -priority(entry.firing.job), entry.age, entry.firing.id\n",
-        "            rank = entry.age, -priority(entry.firing.job), entry.firing.id\n",
-    ),
-    Mutation(
-        "what was lost is started again at once", "release.py",
-        "    start = at + backoff_ms(failures + ended.lost_workers, job.failover_delay_ms, job.failover_most_ms)\n",
-        "    start = at\n",
-    ),
-    Mutation(
         "a claim is not released", "tasks.py",
         "        self._book.cluster.release(task.id)\n", "",
     ),
@@ -183,10 +163,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if not keepers:\n            del self.of_app[task.app]\n",
         "",
         quiet=True,
-    ),
-    Mutation(
-        "the framework id is not stored", "scheduler.py",
-        "            self._book.dirty[Kind.FRAMEWORK, \"id\"] = event.framework_id\n", "",
     ),
     Mutation(
         "a removed job leaves its refusal", "commands.py",
@@ -224,6 +200,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "an updated job is considered by the clock alone", "commands.py",
         "considered_ms=max(event.at, self._book.states[job.name].considered_ms))",
         "considered_ms=event.at)",
+        quiet=True,
+    ),
+    Mutation(
+        "an enabled job is considered by the clock alone", "commands.py",
+        "            considered = max(at, self._book.states[job.name].considered_ms)\n",
+        "            considered = at\n",
         quiet=True,
     ),
 )  # fmt: skip
