@@ -1,8 +1,8 @@
 """The one thread that owns the core: others put events, commands and questions into its inbox and wait.
 
 A lone event is handled at once; where many come, the thread takes all that wait, a few milliseconds' worth, so that
-they share one write, and rests between two turns for as long as the last one took: the more there is to do, the more
-is done at once. After a failed write or an error inside the core it starts over from what is stored.
+they share one write, and rests between two turns for three times as long as the last one took: the more there is to do,
+the more is done at once. After a failed write or an error inside the core it starts over from what is stored.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 # How often a leadership in doubt is looked at.
 _DOUBT_S = 0.02
-# After a long turn events gather for as long as it took, but for so many times `coalesce_ms` at most.
-_LONGEST_REST = 7
+# After a turn events gather for so many times as long as it took, but for so many times `coalesce_ms` at most.
+_REST, _LONGEST_REST = 3, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ class Loop(Generic[CoreT]):
             items, questions = self._take()
             self._leader.process(items)
             ended = self._monotonic()
-            self._rested = ended + min(ended - began, _LONGEST_REST * self._pace.coalesce_ms / 1_000)
+            self._rested = ended + min(_REST * (ended - began), _LONGEST_REST * self._pace.coalesce_ms / 1_000)
             for question in questions:
                 self._answer(question)
         except Fenced:
