@@ -95,21 +95,37 @@ def test_packages_come_from_our_own_listener_by_hash_wherever_they_came_from(url
 def test_the_first_task_on_an_agent_pays_for_the_executor_and_the_next_joins_it() -> None:
     plan = plan_executor(make_app(), ARTIFACTS)
     pool = Pool([make_offer("o1", cpus=3, mem=384)])
-    shares, executor = task_shares(pool, make_task(), None, plan, 7)
+    shares, executor = task_shares(pool, make_task(), None, plan, 7, gone=False)
     assert (amounts(shares), amounts(executor.shares)) == (Resources(1000, 128_000), plan.resources)
     assert executor == Executor(plan.executor_id, "a1", "shop", executor.shares, plan.spec, 7)
-    again, same = task_shares(pool, make_task(), executor, plan, 8)
+    again, same = task_shares(pool, make_task(), executor, plan, 8, gone=False)
     assert same is executor
     assert amounts(again) == Resources(1000, 128_000)
     with pytest.raises(Short, match="cpus, mem"):
-        task_shares(pool, make_task(), executor, plan, 9)
+        task_shares(pool, make_task(), executor, plan, 9, gone=False)
+
+
+def test_an_executor_that_is_gone_takes_its_share_anew_and_is_the_same() -> None:
+    plan = plan_executor(make_app(), ARTIFACTS)
+    _, executor = task_shares(Pool([make_offer("o1", cpus=3, mem=384)]), make_task(), None, plan, 7, gone=False)
+    pool = Pool([make_offer("o2", cpus=1, mem=192)])
+    with pytest.raises(Short, match="cpus"):
+        task_shares(pool, make_task(), executor, plan, 8, gone=True)
+    pool = Pool([make_offer("o3", cpus=3, mem=384)])
+    _, same = task_shares(pool, make_task(), executor, plan, 8, gone=True)
+    assert same is executor
+    parts = zip(Resources(3000, 384_000), plan.resources, make_task().resources, strict=True)
+    left = Resources(*(have - executor_takes - task_takes for have, executor_takes, task_takes in parts))
+    assert amounts(pool.cut(left)) == left
+    with pytest.raises(Short):
+        pool.cut(Resources(cpus=1))
 
 
 def test_a_pool_that_is_short_is_left_as_it_was() -> None:
     pool = Pool([make_offer("o1", cpus=1, mem=128)])
     plan = plan_executor(make_app(), ARTIFACTS)
     with pytest.raises(Short):
-        task_shares(pool, make_task(), None, plan, 7)
+        task_shares(pool, make_task(), None, plan, 7, gone=False)
     assert amounts(pool.cut(Resources(1000, 128_000))) == Resources(1000, 128_000)
 
 

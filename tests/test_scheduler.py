@@ -285,6 +285,23 @@ def test_a_resident_job_starts_at_once_and_always_comes_back_later_and_later() -
     assert [b - a for a, b in pairwise(starts)][:7] == [1000 << number for number in range(7)]
 
 
+def test_an_executor_whose_first_launch_was_dropped_was_never_started() -> None:
+    """Mesos drops a launch whose offer it has taken back; the next one starts the executor, and pays for it."""
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
+    (one,) = desk.launched(desk.offer(make_offer("o1")))
+    assert len(desk.scheduler.executors) == 1
+    desk.status(one.task_id, "TASK_DROPPED", reason="REASON_INVALID_OFFERS")
+    assert not desk.scheduler.executors
+    desk.at += 60_000
+    (two,) = desk.launched(desk.offer(make_offer("o2")))
+    desk.status(two.task_id, "TASK_RUNNING")
+    desk.status(two.task_id, "TASK_FAILED", "v")
+    desk.at += 60_000
+    (three,) = desk.launched(desk.offer(make_offer("o3")))
+    desk.status(three.task_id, "TASK_DROPPED", reason="REASON_INVALID_OFFERS")
+    assert len(desk.scheduler.executors) == 1, "it lives since the launch before"
+
+
 def test_a_failing_resident_does_not_start_faster_than_its_back_off() -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
     started = 0

@@ -84,15 +84,19 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
 
 
 def task_shares(
-    pool: Pool, task: Task, executor: Executor | None, plan: ExecutorPlan, at: int
+    pool: Pool, task: Task, executor: Executor | None, plan: ExecutorPlan, at: int, *, gone: bool
 ) -> tuple[tuple[Share, ...], Executor]:
     """Cut the task's shares, and those of its executor where none lives on the agent yet, from `pool`.
 
+    One that is `gone`, with updates of its tasks still to come, is started again as it was, and takes its share anew.
     Returns the task's shares and the executor to name. Raises Short, nothing cut, where the pool holds less.
     """
-    if executor is not None:
+    if executor is not None and not gone:
         return pool.cut(task.resources), executor
     pool.check(plan.resources.plus(task.resources))
+    if executor is not None:
+        pool.cut(plan.resources)
+        return pool.cut(task.resources), executor
     executor = Executor(plan.executor_id, task.agent_id, plan.app, pool.cut(plan.resources), plan.spec, at)
     return pool.cut(task.resources), executor
 

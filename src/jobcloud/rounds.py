@@ -314,7 +314,8 @@ class Rounds:
     def _start(self, task: Task, placement: Placement, pool: Pool, data: bytes, at: int) -> Launch:
         """Write the intent of a task, account for it and for its executor. Raises Short, with nothing changed."""
         key, plan = executor_key(task.agent_id, task.executor_id), self._book.plan_of(task.app)
-        shares, executor = launch.task_shares(pool, task, self._book.executors.get(key), plan, at)
+        gone = key in self._fleet.gone
+        shares, executor = launch.task_shares(pool, task, self._book.executors.get(key), plan, at, gone=gone)
         if key not in self._book.executors:
             self._book.executors[key] = executor
             self._book.dirty[Kind.EXECUTOR, key] = executor

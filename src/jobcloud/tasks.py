@@ -134,13 +134,18 @@ class Tasks:
             elif task.overdue_ms and next_step in _TAKEN_AWAY:
                 # By us, after its executor had not ended it: it has failed as it does where the executor ends it.
                 next_step, outcome, message = End.FAILED, Outcome("timeout"), f"{OVERDUE}: {message}"
-            if next_step is _INVALID:
+            if next_step is _INVALID or self._was_to_start_its_executor(task, update):
                 # Its executor may be gone, or another than we believe: unless others run there, count it anew.
                 self._fleet.gone.add(executor_key(task.agent_id, task.executor_id))
             self._breakers.ended(task, next_step, update.reason, outcome.cause, message, at)
             self.end(task, next_step, message, at, outcome)
         else:
             self._progress(task, next_step, update, at)
+
+    def _was_to_start_its_executor(self, task: Task, update: Status) -> bool:
+        """Whether the launch never came to its agent, and with it the start of the executor."""
+        executor = self._book.executors.get(executor_key(task.agent_id, task.executor_id))
+        return update.state == "TASK_DROPPED" and executor is not None and executor.launched_ms == task.created_ms
 
     def _what_was_fetched(self, task: Task, update: Status) -> str:
         """Mesos says that something could not be fetched, and not what."""
