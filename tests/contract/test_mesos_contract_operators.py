@@ -231,6 +231,20 @@ def test_bad_schedules_are_refused(spacious_cluster: Cluster) -> None:
 # ---- agents drained --------------------------------------------------------------------------------------------
 
 
+def test_an_agent_drained_for_good_is_gone_afterwards(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+    # Before the test below: an agent of Mesos drops tasks for a while after it is reactivated, as still draining.
+    framework = frameworks(spacious_cluster.master)
+    offer, _ = launch(framework, "t1")
+    assert operate(spacious_cluster, "DRAIN_AGENT", agent_id=offer["agent_id"], mark_gone=True).status == 200
+    assert framework.heard("KILL")["event"]["kill"] == {"task_id": {"value": "t1"}}
+    framework.tell(offer["agent_id"], "e", say("t1", "TASK_KILLED"))
+    status = framework.update("t1")
+    assert shown(status) == ("TASK_GONE_BY_OPERATOR", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
+    failure = framework.next("FAILURE", where=lambda e: "executor_id" not in e["failure"])
+    assert failure["failure"] == {"agent_id": offer["agent_id"]}
+    soon(lambda: not agent(spacious_cluster, offer["agent_id"]), "its end")
+
+
 def test_a_drained_agents_tasks_are_killed_and_say_why(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
@@ -254,19 +268,6 @@ def test_a_drained_agents_tasks_are_killed_and_say_why(spacious_cluster: Cluster
     framework.call("REVIVE")
     framework.offers(1, agent=agent_id["value"])
     assert "drain_info" not in agent(spacious_cluster, agent_id)
-
-
-def test_an_agent_drained_for_good_is_gone_afterwards(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
-    framework = frameworks(spacious_cluster.master)
-    offer, _ = launch(framework, "t1")
-    assert operate(spacious_cluster, "DRAIN_AGENT", agent_id=offer["agent_id"], mark_gone=True).status == 200
-    assert framework.heard("KILL")["event"]["kill"] == {"task_id": {"value": "t1"}}
-    framework.tell(offer["agent_id"], "e", say("t1", "TASK_KILLED"))
-    status = framework.update("t1")
-    assert shown(status) == ("TASK_GONE_BY_OPERATOR", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
-    failure = framework.next("FAILURE", where=lambda e: "executor_id" not in e["failure"])
-    assert failure["failure"] == {"agent_id": offer["agent_id"]}
-    soon(lambda: not agent(spacious_cluster, offer["agent_id"]), "its end")
 
 
 def test_a_deactivated_agent_is_not_offered_until_reactivated(
