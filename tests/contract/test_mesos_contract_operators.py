@@ -232,7 +232,6 @@ def test_bad_schedules_are_refused(spacious_cluster: Cluster) -> None:
 
 
 def test_an_agent_drained_for_good_is_gone_afterwards(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
-    # Before the test below: an agent of Mesos drops tasks for a while after it is reactivated, as still draining.
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     assert operate(spacious_cluster, "DRAIN_AGENT", agent_id=offer["agent_id"], mark_gone=True).status == 200
@@ -243,31 +242,6 @@ def test_an_agent_drained_for_good_is_gone_afterwards(spacious_cluster: Cluster,
     failure = framework.next("FAILURE", where=lambda e: "executor_id" not in e["failure"])
     assert failure["failure"] == {"agent_id": offer["agent_id"]}
     soon(lambda: not agent(spacious_cluster, offer["agent_id"]), "its end")
-
-
-def test_a_drained_agents_tasks_are_killed_and_say_why(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
-    framework = frameworks(spacious_cluster.master)
-    offer, _ = launch(framework, "t1")
-    agent_id = offer["agent_id"]
-    grace = {"nanoseconds": HOUR_NS}
-    drain = operate(spacious_cluster, "DRAIN_AGENT", agent_id=agent_id, max_grace_period={"seconds": 3600})
-    assert drain.status == 200
-    kill = framework.heard("KILL")["event"]["kill"]
-    assert kill == {"task_id": {"value": "t1"}, "kill_policy": {"grace_period": grace}}
-    drained = agent(spacious_cluster, agent_id)
-    assert (drained.get("active"), drained["deactivated"]) == (False, True)
-    assert drained["drain_info"] == {"state": "DRAINING", "config": {"max_grace_period": grace, "mark_gone": False}}
-    refused = operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=agent_id)
-    assert (refused.status, refused.body) == (400, "Agent is still in the DRAINING state")
-    framework.tell(agent_id, "e", say("t1", "TASK_KILLED"))
-    status = framework.update("t1")
-    assert shown(status) == ("TASK_KILLED", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
-    soon(lambda: agent(spacious_cluster, agent_id)["drain_info"]["state"] == "DRAINED", "DRAINED")
-    framework.none("OFFERS", seconds=1, where=lambda e: any(o["agent_id"] == agent_id for o in e["offers"]["offers"]))
-    assert operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=agent_id).status == 200
-    framework.call("REVIVE")
-    framework.offers(1, agent=agent_id["value"])
-    assert "drain_info" not in agent(spacious_cluster, agent_id)
 
 
 def test_a_deactivated_agent_is_not_offered_until_reactivated(
@@ -297,3 +271,29 @@ def test_unknown_agents_cannot_be_drained(spacious_cluster: Cluster) -> None:
         refused = operate(spacious_cluster, kind, agent_id={"value": "nobody"})
         assert (refused.status, refused.body) == (400, text)
         assert operate(spacious_cluster, kind).status == 400
+
+
+def test_a_drained_agents_tasks_are_killed_and_say_why(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+    # The last of all: an agent of Mesos drops tasks for a while after it is reactivated, as still draining.
+    framework = frameworks(spacious_cluster.master)
+    offer, _ = launch(framework, "t1")
+    agent_id = offer["agent_id"]
+    grace = {"nanoseconds": HOUR_NS}
+    drain = operate(spacious_cluster, "DRAIN_AGENT", agent_id=agent_id, max_grace_period={"seconds": 3600})
+    assert drain.status == 200
+    kill = framework.heard("KILL")["event"]["kill"]
+    assert kill == {"task_id": {"value": "t1"}, "kill_policy": {"grace_period": grace}}
+    drained = agent(spacious_cluster, agent_id)
+    assert (drained.get("active"), drained["deactivated"]) == (False, True)
+    assert drained["drain_info"] == {"state": "DRAINING", "config": {"max_grace_period": grace, "mark_gone": False}}
+    refused = operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=agent_id)
+    assert (refused.status, refused.body) == (400, "Agent is still in the DRAINING state")
+    framework.tell(agent_id, "e", say("t1", "TASK_KILLED"))
+    status = framework.update("t1")
+    assert shown(status) == ("TASK_KILLED", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
+    soon(lambda: agent(spacious_cluster, agent_id)["drain_info"]["state"] == "DRAINED", "DRAINED")
+    framework.none("OFFERS", seconds=1, where=lambda e: any(o["agent_id"] == agent_id for o in e["offers"]["offers"]))
+    assert operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=agent_id).status == 200
+    framework.call("REVIVE")
+    framework.offers(1, agent=agent_id["value"])
+    assert "drain_info" not in agent(spacious_cluster, agent_id)
