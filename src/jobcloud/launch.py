@@ -94,10 +94,9 @@ def task_shares(
     if executor is not None and not gone:
         return pool.cut(task.resources), executor
     pool.check(plan.resources.plus(task.resources))
-    if executor is not None:
-        pool.cut(plan.resources)
-        return pool.cut(task.resources), executor
-    executor = Executor(plan.executor_id, task.agent_id, plan.app, pool.cut(plan.resources), plan.spec, at)
+    shares = pool.cut(plan.resources)
+    if executor is None:
+        executor = Executor(plan.executor_id, task.agent_id, plan.app, shares, plan.spec, at)
     return pool.cut(task.resources), executor
 
 

@@ -144,8 +144,10 @@ class Tasks:
 
     def _was_to_start_its_executor(self, task: Task, update: Status) -> bool:
         """Whether the launch never came to its agent, and with it the start of the executor."""
+        if update.state != "TASK_DROPPED":
+            return False
         executor = self._book.executors.get(executor_key(task.agent_id, task.executor_id))
-        return update.state == "TASK_DROPPED" and executor is not None and executor.launched_ms == task.created_ms
+        return executor is not None and executor.launched_ms == task.created_ms
 
     def _what_was_fetched(self, task: Task, update: Status) -> str:
         """Mesos says that something could not be fetched, and not what."""
