@@ -7,7 +7,7 @@ An event carries the instant `at` it happened; identifiers come with it too. Eff
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -232,6 +232,11 @@ class Kind(StrEnum):
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
     DRAIN = "drain"  # agent id → Drain
+
+
+#: As stores name them. To ask a member for its value costs a function call, in CPython 3.11.
+KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
+KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
 Record: TypeAlias = App | Job | JobState | Firing | Task | Executor | Drain | str | bool

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from jobcloud.errors import Fenced, StoreError
-from jobcloud.messages import Kind
+from jobcloud.messages import KINDS
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
-
-_KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
 
 
 @dataclass(slots=True)
@@ -41,8 +39,8 @@ class MemoryStore:
         stored = StoredRecords()
         with self._open().lock:
             for (kind, key), value in self._server.entries.items():
-                if kind in _KINDS:
-                    stored.records[_KINDS[kind]][key] = value
+                if kind in KINDS:
+                    stored.records[KINDS[kind]][key] = value
                 else:
                     stored.faults.append(StoredFault(f"{kind}/{key}", "is of a kind this version does not know"))
         return stored

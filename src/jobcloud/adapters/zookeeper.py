@@ -50,7 +50,7 @@ from jobcloud.adapters.zookeeper_journal import (
 )
 from jobcloud.adapters.zookeeper_session import NoAnswer, Request, ZooKeeperSession, failed
 from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreUnusable
-from jobcloud.messages import Kind
+from jobcloud.messages import KIND_NAMES, KINDS, Kind
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 _log = logging.getLogger("jobcloud.zookeeper")
@@ -73,8 +73,6 @@ _PARENTS = {
     "state/disable": {"app"},
     "ha": {"framework", "election"},
 }
-_KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
-_NAMES: dict[Kind, str] = {kind: name for name, kind in _KINDS.items()}
 # A server takes 1 MiB (jute.maxbuffer) with all that frames it; half of that leaves room for any framing.
 _REQUEST_BYTES = 500_000
 _PIECE_BYTES = 200_000
@@ -172,7 +170,7 @@ class ZooKeeperStore:
             if epoch < 1:
                 # -1 would mean any version to ZooKeeper.
                 raise Fenced(f"epoch {epoch} was never acquired")
-            self._write(epoch, {(_NAMES[write.kind], write.key): write.value for write in batch})
+            self._write(epoch, {(KIND_NAMES[write.kind], write.key): write.value for write in batch})
 
     def _write(self, epoch: int, last: Mapping[Place, bytes | None]) -> None:
         _check_sizes(last)
@@ -391,7 +389,7 @@ class ZooKeeperStore:
                 for (kind, key), value in placed.items():
                     _put(stored, kind, key, value)
         image.litter = [name for name in (*files.parts, *files.marks) if name not in used]
-        known = {place for place in image.journal.where if place[0] not in _KINDS}
+        known = {place for place in image.journal.where if place[0] not in KINDS}
         problem = "is of a kind this version does not know"
         stored.faults.extend(StoredFault(f"{self._journal('*')}: {kind}/{key}", problem) for kind, key in sorted(known))
 
@@ -567,12 +565,12 @@ def _note(nodes: set[Place], writes: Mapping[Place, bytes | None]) -> None:
 
 
 def _put(stored: StoredRecords, kind: str, key: str, value: bytes | None) -> None:
-    if kind not in _KINDS:
+    if kind not in KINDS:
         return
     if value is None:
-        stored.records[_KINDS[kind]].pop(key, None)
+        stored.records[KINDS[kind]].pop(key, None)
     else:
-        stored.records[_KINDS[kind]][key] = value
+        stored.records[KINDS[kind]][key] = value
 
 
 def _reading(path: str) -> Request:
