@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.simulation.mutations import MUTATIONS, caught
 from tests.simulation.plan import AIMED, ALL_POINTS, Fault, make_plan
-from tests.simulation.runner import Summary, run, run_all
+from tests.simulation.runner import Summary, main, run, run_all
 from tests.simulation.shrink import shrink, tell
 from tests.simulation.world import History, play
 
@@ -92,6 +92,16 @@ def test_a_failing_plan_shrinks_to_the_faults_that_matter() -> None:
     found = shrink(breaks_where_both_come(plan), run=breaks_where_both_come)
     assert set(found.plan.faults) == needed
     assert all(str(fault) in tell(found) for fault in needed)
+
+
+def test_a_seed_is_replayed_and_told_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    history = play(make_plan(7))
+    monkeypatch.setattr(sys, "argv", ["simulation", "--seed", "7", "--replay"])
+    assert main() == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[-1] == f"{history.steps} steps, hash {history.hash}"
+    assert told.count("\n  ") == len(history.plan.faults) + len(history.trace)
+    assert all(line[:220] in told for line in (*map(str, history.plan.faults), *history.trace))
 
 
 def test_every_deliberate_bug_still_finds_its_place() -> None:
