@@ -111,9 +111,9 @@ class Cluster:
         self._arrives: dict[str, int] = {}
         self._reply: Reply | None = None
         for cpus in sizes:
-            self._add_host(cpus)
+            self.add_host(cpus)
 
-    def _add_host(self, cpus: int) -> None:
+    def add_host(self, cpus: int) -> None:
         number = self.world.number()
         settings = AgentSettings(
             f"host{number}", 5051, parse(f"cpus:{cpus};mem:{cpus * 512};disk:10000;ports:[31000-31009]"), salt=number,
@@ -130,7 +130,7 @@ class Cluster:
             if host.agent.agent_id:
                 self.mark_gone(host)
             self.hosts.remove(host)
-            self._add_host(host.cpus)
+            self.add_host(host.cpus)
 
     # ---- between agents and master ---------------------------------------------------------------------------
 

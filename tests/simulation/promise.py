@@ -83,7 +83,8 @@ class Truth:
         others = self.running.setdefault((run.job, run.item), [])
         counted = 1 + sum(not self._replaced(other) for other in others)
         for other in others:
-            why = self._replaced(other) or self._beside(run, other, counted)
+            # What is out of reach may begin only after what replaces it.
+            why = self._replaced(run) or self._replaced(other) or self._beside(run, other, counted)
             if not why:
                 self._world.violation(f"1: {run.job}/{run.item} runs twice: {other.task_id} and {run.task_id}")
             self.overlaps.append(f"{other.task_id} and {run.task_id}: {why}")
@@ -95,7 +96,7 @@ class Truth:
 
     def _of_one_total(self, run: Run) -> None:
         """Who shares work by item and total does not meet another total."""
-        if not run.daemon or run.task_id in self._world.promise.free:
+        if not run.daemon or run.task_id in self._world.promise.free or self._replaced(run):
             return
         for other in (other for (job, _), runs in self.running.items() if job == run.job for other in runs):
             if other.total != run.total and other.task_id not in self._world.promise.free and not self._replaced(other):

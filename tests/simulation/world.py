@@ -28,6 +28,8 @@ SETTLE_MS = 150_000
 REST_MS = 60_000
 _MOST_STEPS = 60_000
 FEWEST_STEPS = 500
+# Where there are fewer, residents and executors may leave no agent room for a run, and somebody adds one in the end.
+ENOUGH_CPUS = 6
 _DAY_MS = 25 * 3_600_000
 # Faults that wait for their occasion: each takes effect once, the next time it can.
 _OCCASIONS = frozenset(
@@ -323,6 +325,8 @@ class World:
                 self.cluster.replace_host(host)
             else:
                 self.cluster.join(host)
+        if sum(host.cpus for host in self.cluster.hosts) < ENOUGH_CPUS:
+            self.cluster.add_host(2)
         for executor in self._executors():
             if executor.hung:
                 executor.die(9)
