@@ -340,13 +340,13 @@ def raw(cluster: DevCluster, data: bytes) -> bytes:
     ("data", "status"),
     [
         (b"nonsense\r\n\r\n", 400),
-        (b"GET / HTTP/9\r\n\r\n", 505),
+        (b"GET / HTTP/2.0\r\n\r\n", 505),
         (b"GET /nothing HTTP/1.1\r\n\r\n", 404),
         (b"POST /api/v1 HTTP/1.1\r\nContent-Length: many\r\n\r\n", 400),
         (b"POST /api/v1 HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
         (b"POST /api/v1 HTTP/1.1\r\nContent-Length: 67108864\r\n\r\n", 413),
         (b"POST /api/v1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-        (b"POST /api/v1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n", 413),
+        (b"POST /api/v1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
     ],
 )

@@ -49,16 +49,31 @@ def test_one_byte_at_a_time() -> None:
     assert [one.body for one in found if one is not None] == [b"abc" * 9, b"abc"]
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
         (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1), 413),
-        (b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n", 413),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 413),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 70_000, 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"x" * 70_000, 431),
+        (b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"-1\r\n", 400),
+        (CHUNKED + b"1" * 70_000, 400),
+        (CHUNKED + b"2\r\nabc\r\n", 400),
+        (b"GET / HTTP/1.1\r\nName: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nName: one\rOther: two\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nName : value\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nName\x00: value\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 501),
         (b"GET http://[ HTTP/1.1\r\n\r\n", 400),
-        (b"x" * 70_000, 431),
+        (b"GET /\r\n\r\n", 505),
+        (b"GET / HTTP/2.0\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"x" * 70_000, 400),
     ],
 )
 def test_what_is_no_request_is_said_once_those_before_it_are_read(data: bytes, status: int) -> None:
@@ -70,6 +85,56 @@ def test_what_is_no_request_is_said_once_those_before_it_are_read(data: bytes, s
     with pytest.raises(BadRequestError) as refused:
         reader.next()
     assert refused.value.status == status
+
+
+def test_a_request_is_not_read_into_the_next() -> None:
+    reader = RequestReader()
+    reader.feed(b"GET /1 HTTP/1.1\r\nName: 1\r\n\r\n")
+    reader.feed(b"POST /2 HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n2")
+    first, second = reader.next(), reader.next()
+    assert first is not None
+    assert second is not None
+    assert (first.head.path, first.head.headers, first.body) == ("/1", {"name": "1"}, b"")
+    assert (second.head.path, second.body) == ("/2", b"2")
+    assert second.head.headers == {"expect": "100-continue", "content-length": "1"}
+    assert not reader.take_pause()
+
+
+@pytest.mark.parametrize(
+    ("head", "more", "status"),
+    [
+        (b"", b"\r\n" * 500, 431),
+        (b"GET /", b"x" * 1_000, 431),
+        (b"GET / HTTP/1.1\r\n", b"x" * 1_000, 431),
+        (b"GET / HTTP/1.1\r\nName: ", b"x" * 1_000, 431),
+        (b"GET / HTTP/1.1\r\n", b"Name: value\r\n" * 100, 431),
+        (CHUNKED + b"1;", b"x" * 1_000, 431),
+        (CHUNKED + b"0\r\n", b"x" * 1_000, 431),
+        (CHUNKED + b"0\r\nName: ", b"x" * 1_000, 431),
+        (CHUNKED + b"0\r\n", b"Name: value\r\n" * 100, 431),
+        (CHUNKED, b"1000;x=y\r\n" + b"x" * 4_096 + b"\r\n", 413),
+    ],
+)
+def test_what_never_ends_is_cut_off(head: bytes, more: bytes, status: int) -> None:
+    reader = RequestReader()
+    reader.feed(head)
+    for _ in range(8_193 if status == 413 else 70):
+        reader.feed(more)
+    with pytest.raises(BadRequestError) as refused:
+        reader.next()
+    assert refused.value.status == status
+
+
+def test_a_head_and_a_body_may_be_as_large_as_that() -> None:
+    reader, body, value = RequestReader(), bytes(MAX_BODY_BYTES), b"x" * 65_000
+    reader.feed(b"POST / HTTP/1.1\r\nName: %s\r\nContent-Length: %d\r\n\r\n" % (value, len(body)))
+    for at in range(0, len(body), 1 << 20):
+        assert reader.next() is None
+        reader.feed(body[at : at + (1 << 20)])
+    found = reader.next()
+    assert found is not None
+    assert found.body == body
+    assert found.head.headers["name"] == value.decode()
 
 
 # ---- over a socket ---------------------------------------------------------------------------------------------

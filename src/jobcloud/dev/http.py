@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from email.utils import formatdate
 from functools import lru_cache
@@ -17,11 +18,13 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
+from httptools import HttpParserCallbackError, HttpParserError, HttpRequestParser
 
 from ..wire import frame
 
 MAX_BODY_BYTES = 32 << 20
 _MAX_HEAD_BYTES = 64 << 10
+_LONG_BODY, _LONG_HEAD = f"The body is over {MAX_BODY_BYTES} bytes", "The head of the request is too long"
 _encode = msgspec.json.Encoder().encode
 _MAX_BACKLOG_BYTES = 256 << 20  # a stream whose reader is further behind than this is cut off: 500,000 updates
 
@@ -35,40 +38,49 @@ class BadRequestError(Exception):
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
-    """What a request says of itself; `length` is that of its body, None where it comes in chunks.
-
-    `waits` says that its client wants to be told to send the body, `last` that it wants no answer after this one.
-    """
+    """What a request says of itself; `waits` says that its client wants to be told to send the body."""
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]  # names in lower case
-    length: int | None
     waits: bool
-    last: bool
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
     head: Head
     body: bytes
+    last: bool  # its client wants no answer after this one
 
 
 class RequestReader:
     """Cuts what a client sends into requests, whatever the sizes of the pieces it comes in."""
 
     def __init__(self) -> None:
-        self._buffer, self._at = b"", 0
-        self._pieces: list[bytes] = []  # come after the buffer
-        self._missing = 0  # so many bytes have to come before there is anything to read again
-        self._head: Head | None = None
+        self._target, self._body = b"", bytearray()
+        self._headers: dict[bytes, bytes] = {}
+        self._head: Head
+        self._idle = 0  # so many bytes have come since a body grew or a request was complete
         self._client_waits = False
-        self._chunks: list[bytes] = []
-        self._in_trailer = False
+        self._found: deque[Request] = deque()
+        self._refused: BadRequestError | None = None
+        self.on_header = self._headers.__setitem__
+        self._parser = HttpRequestParser(self)
 
     def feed(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._missing -= len(data)
+        if self._refused is not None:
+            return
+        self._idle += len(data)
+        try:
+            self._parser.feed_data(data)
+            if self._idle > _MAX_HEAD_BYTES:
+                self._refused = BadRequestError(431, _LONG_HEAD)
+        except HttpParserCallbackError as error:
+            if not isinstance(error.__context__, BadRequestError):
+                raise
+            self._refused = error.__context__
+        except HttpParserError as error:
+            self._refused = BadRequestError(400, str(error))
 
     def take_pause(self) -> bool:
         """Whether a client waits for "100 Continue" before it sends a body; true once for each."""
@@ -77,70 +89,36 @@ class RequestReader:
 
     def next(self) -> Request | None:
         """The next request, None if it is not complete yet. Raises BadRequestError, after which nothing makes sense."""
-        if self._missing > 0:
-            return None
-        if self._pieces:
-            self._buffer, self._at = b"".join((self._buffer[self._at :], *self._pieces)), 0
-            self._pieces.clear()
-        head = self._head
-        if head is None:
-            line = self._until(b"\r\n\r\n", 431, "The head of the request is too long")
-            if line is None:
-                return None
-            self._head = head = _read_head(line)
-            self._client_waits = head.waits
-        body = self._exactly(head.length) if head.length is not None else self._chunked()
-        if body is None:
-            return None
-        self._head, self._client_waits = None, False
-        return Request(head, body)
+        if self._found:
+            return self._found.popleft()
+        if self._refused is not None:
+            raise self._refused
+        return None
 
-    def _until(self, mark: bytes, status: int, text: str) -> bytes | None:
-        """What comes before a mark, the mark included; what is too long is refused so."""
-        begin = self._at
-        end = self._buffer.find(mark, begin, begin + _MAX_HEAD_BYTES)
-        if end < 0:
-            if len(self._buffer) - begin >= _MAX_HEAD_BYTES:
-                raise BadRequestError(status, text)
-            self._missing = 1
-            return None
-        self._at = end + len(mark)
-        return self._buffer[begin : self._at]
+    # What httptools calls while it parses.
 
-    def _exactly(self, length: int) -> bytes | None:
-        begin, end = self._at, self._at + length
-        if end > len(self._buffer):
-            self._missing = end - len(self._buffer)
-            return None
-        self._at = end
-        return self._buffer[begin:end]
+    def on_url(self, piece: bytes) -> None:
+        self._target += piece
 
-    def _chunked(self) -> bytes | None:
-        no_length = "A chunk's length is no number"
-        while not self._in_trailer:
-            begin = self._at
-            line = self._until(b"\r\n", 400, no_length)
-            if line is None:
-                return None
-            try:
-                length = int(line.split(b";")[0].strip(), 16)
-            except ValueError:
-                raise BadRequestError(400, no_length) from None
-            if length < 0 or sum(map(len, self._chunks)) + length > MAX_BODY_BYTES:
-                raise BadRequestError(413, f"The body is over {MAX_BODY_BYTES} bytes")
-            if not length:
-                self._in_trailer = True
-                break
-            piece = self._exactly(length + 2)
-            if piece is None:
-                self._at = begin
-                return None
-            self._chunks.append(piece[:-2])
-        while (line := self._until(b"\r\n", 431, "A trailer is too long")) != b"\r\n":
-            if line is None:
-                return None
-        body, self._chunks, self._in_trailer = b"".join(self._chunks), [], False
-        return body
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        if parser.should_upgrade():  # and httptools would leave out the body
+            raise BadRequestError(501, "Expecting HTTP/1.1 and no 'Upgrade'")
+        version, headers = parser.get_http_version(), tuple(self._headers.items())
+        self._head = _read_head(parser.get_method(), self._target, version, headers)
+        self._client_waits = self._head.waits
+
+    def on_body(self, piece: bytes) -> None:
+        self._idle = 0
+        if len(self._body) + len(piece) > MAX_BODY_BYTES:
+            raise BadRequestError(413, _LONG_BODY)
+        self._body += piece
+
+    def on_message_complete(self) -> None:
+        self._found.append(Request(self._head, bytes(self._body), not self._parser.should_keep_alive()))
+        self._idle, self._target, self._client_waits = 0, b"", False
+        self._headers.clear()
+        self._body.clear()
 
 
 class Connection(asyncio.Protocol):
@@ -200,7 +178,7 @@ class Connection(asyncio.Protocol):
                 return
             slow = self._handler(request, self)
             if slow is None:
-                if request.head.last and not self.streaming:
+                if request.last and not self.streaming:
                     self.close()
             else:
                 self._transport.pause_reading()
@@ -213,7 +191,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             raise
         self._under_way = None
-        if self._ended or request.head.last:
+        if self._ended or request.last:
             self.close()
             return
         self._transport.resume_reading()
@@ -282,40 +260,25 @@ Handler = Callable[[Request, Connection], "Coroutine[Any, Any, None] | None"]
 
 
 @lru_cache(maxsize=256)
-def _read_head(head: bytes) -> Head:
+def _read_head(method: bytes, target: bytes, version: str, headers: tuple[tuple[bytes, bytes], ...]) -> Head:
     """Raises BadRequestError.
 
     A client's heads differ in little but the length of the body, so that most have been read before.
     """
-    first, *lines = head.decode("latin-1").split("\r\n")
-    try:
-        method, target, version = first.split(" ")
-    except ValueError:
-        raise BadRequestError(400, "Expecting `METHOD PATH HTTP/1.1`") from None
-    if not version.startswith("HTTP/1."):
+    if not version.startswith("1."):
         raise BadRequestError(505, "Expecting HTTP/1.1")
-    headers = {
-        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name
-    }
+    if len(target) + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers) > _MAX_HEAD_BYTES:
+        raise BadRequestError(431, _LONG_HEAD)
+    named = {name.decode().lower(): value.decode("latin-1").strip() for name, value in headers}
+    if int(named.get("content-length", "0")) > MAX_BODY_BYTES:
+        raise BadRequestError(413, _LONG_BODY)
     try:
-        url = urlsplit(target)
+        url = urlsplit(target.decode())
     except ValueError:
         raise BadRequestError(400, "The path is no URL") from None
     query = dict(parse_qsl(url.query, keep_blank_values=True))
-    waits, last = headers.get("expect", "").lower() == "100-continue", headers.get("connection", "").lower() == "close"
-    path, length = unquote(url.path), _body_length(headers)
-    return Head(method, path, MappingProxyType(query), MappingProxyType(headers), length, waits, last)
-
-
-def _body_length(headers: Mapping[str, str]) -> int | None:
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        return None
-    length = headers.get("content-length", "0")
-    if not (length.isascii() and length.isdigit()):
-        raise BadRequestError(400, "'Content-Length' is no number")
-    if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
-        raise BadRequestError(413, f"The body is over {MAX_BODY_BYTES} bytes")
-    return int(length)
+    waits = named.get("expect", "").lower() == "100-continue"
+    return Head(method.decode(), unquote(url.path), MappingProxyType(query), MappingProxyType(named), waits)
 
 
 def _status_line(status: int) -> bytes:
