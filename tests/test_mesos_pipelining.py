@@ -20,14 +20,16 @@ COUNT = 40
 
 
 @contextmanager
-def under_way(master: FakeMaster, then: Callable[[list[Stream]], None], count: int = COUNT) -> Iterator[Running]:
+def under_way(
+    master: FakeMaster, then: Callable[[Running, list[Stream]], None], count: int = COUNT
+) -> Iterator[Running]:
     """A driver of whose calls the first is answered and the next `count` come before any answer; then `then` acts."""
 
     def on_call(stream: Stream) -> None:
         if stream.number == 0:
             stream.answer("202 Accepted")
         elif stream.number == count:
-            then(master.calls[1:])
+            then(running, master.calls[1:])
         elif stream.number > count:
             stream.answer("202 Accepted")
 
@@ -42,7 +44,7 @@ def under_way(master: FakeMaster, then: Callable[[list[Stream]], None], count: i
         yield running
 
 
-def accept(streams: list[Stream]) -> None:
+def accept(_: Running, streams: list[Stream]) -> None:
     for stream in streams:
         stream.answer("202 Accepted")
 
@@ -66,7 +68,7 @@ def test_calls_go_out_in_order_without_waiting_for_answers() -> None:
 
 
 def test_each_answer_belongs_to_its_own_call() -> None:
-    def refuse_some(streams: list[Stream]) -> None:
+    def refuse_some(_: Running, streams: list[Stream]) -> None:
         for number, stream in enumerate(streams):
             status = {3: "400 Bad Request", 5: "500 Internal Server Error"}.get(number, "202 Accepted")
             stream.answer(status, f"as for {number}".encode())
@@ -87,8 +89,8 @@ def test_each_answer_belongs_to_its_own_call() -> None:
 @pytest.mark.parametrize("answered", [0, 1, 17, COUNT - 1])
 @pytest.mark.parametrize("end", ["close", "reset", "garbage", "cut"])
 def test_a_connection_lost_between_two_answers_leaves_only_the_unanswered_in_doubt(answered: int, end: str) -> None:
-    def cut(streams: list[Stream]) -> None:
-        accept(streams[:answered])
+    def cut(running: Running, streams: list[Stream]) -> None:
+        accept(running, streams[:answered])
         connection = streams[0].connection
         if end == "garbage":
             connection.sendall(b"What do you mean?\r\n\r\n")
@@ -96,24 +98,14 @@ def test_a_connection_lost_between_two_answers_leaves_only_the_unanswered_in_dou
             connection.sendall(b"HTTP/1.1 202 Acc")
         if end == "reset":
             # The answers must have been read, or a reset takes them along.
-            until(lambda: len(failed_or_settled()) >= answered)
+            until(lambda: len(running.driver._under_way) <= COUNT - answered)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             connection.close()
         else:
             streams[0].close()
 
-    def failed_or_settled() -> range:
-        return range(COUNT - len(holder[0].driver._under_way))
-
-    holder: list[Running] = []
     with FakeMaster() as master:
-
-        def later(streams: list[Stream]) -> None:
-            until(lambda: holder)
-            cut(streams)
-
-        with under_way(master, later) as running:
-            holder.append(running)
+        with under_way(master, cut) as running:
             until(lambda: len(failures(running)) == COUNT - answered)
             running.driver.send(Kill("after", AGENT))
             until(lambda: "after" in tasks(master))
@@ -192,20 +184,13 @@ def test_calls_without_answers_are_all_in_doubt_and_end_the_session() -> None:
 
 
 def test_calls_under_way_when_the_stream_ends_still_get_their_answers() -> None:
-    def end_and_answer(streams: list[Stream]) -> None:
+    def end_and_answer(running: Running, streams: list[Stream]) -> None:
         master.stream(0).close()
-        until(lambda: running_now[0].driver._driver.session is None)
-        accept(streams)
+        until(lambda: running.driver._driver.session is None)
+        accept(running, streams)
 
-    running_now: list[Running] = []
     with FakeMaster() as master:
-
-        def later(streams: list[Stream]) -> None:
-            until(lambda: running_now)
-            end_and_answer(streams)
-
-        with under_way(master, later) as running:
-            running_now.append(running)
+        with under_way(master, end_and_answer) as running:
             running.wait(Subscribed, 2)
             until(lambda: not running.driver._under_way)
         assert [one for one in running.receiver.all(SendFailed) if not one.certain] == []
