@@ -47,7 +47,7 @@ from jobcloud.server.api import (
 from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.packages import PackageStore
-from jobcloud.server.settings import Packages, Settings, ZooKeeper, milliseconds
+from jobcloud.server.settings import Settings, ZooKeeper, milliseconds
 from jobcloud.server.urls import UrlPolicy
 
 log = structlog.get_logger(__name__)
@@ -85,6 +85,8 @@ class _Process:
         self._settings = wanted
         self._data = data
         self._token = wanted.http.token or secrets.token_urlsafe(24)
+        limits = wanted.packages
+        self._package_urls = UrlPolicy(limits.hosts, limits.schemes, limits.networks)
         self._notices = Notices()
         self._outputs = OutputReader()
 
@@ -95,8 +97,9 @@ class _Process:
             artifacts = self._settings.artifacts
             artifact_socket = stack.enter_context(_listen(artifacts.host, artifacts.port, "artifacts.port"))
             zip_sha256, zip_path = _executor_zip(self._data)
-            packages = PackageStore(self._data / "packages", max_bytes=self._settings.packages.max_bytes)
-            origin = _origin(packages, self._settings.packages)
+            limits = self._settings.packages
+            packages = PackageStore(self._data / "packages", max_bytes=limits.max_bytes)
+            origin = Origin(packages, self._package_urls, timeout_s=limits.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
             api_url = _url(self._settings.http.host, api_socket)
@@ -150,11 +153,11 @@ class _Process:
     def _api(
         self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]
     ) -> ASGIApp:
-        http, limits, calls = self._settings.http, self._settings.packages, self._settings.http_jobs
+        http, calls = self._settings.http, self._settings.http_jobs
         options = ApiOptions(
             host=http.host,
-            access=Access(self._token, http.hosts, http.origins, max_upload_bytes=limits.max_bytes),
-            urls=_package_urls(limits),
+            access=Access(self._token, http.hosts, http.origins, max_upload_bytes=packages.max_bytes),
+            urls=self._package_urls,
             job_urls=UrlPolicy(calls.hosts, calls.schemes),
         )
         read_log = functools.partial(_read_log, self._outputs)
@@ -231,14 +234,6 @@ def _executor_zip(data: Path) -> tuple[str, Path]:
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return hashlib.sha256(content).hexdigest(), path
-
-
-def _package_urls(wanted: Packages) -> UrlPolicy:
-    return UrlPolicy(wanted.hosts, wanted.schemes, wanted.networks)
-
-
-def _origin(packages: PackageStore, wanted: Packages) -> Origin:
-    return Origin(packages, _package_urls(wanted), timeout_s=wanted.fetch_timeout.total_seconds())
 
 
 def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
