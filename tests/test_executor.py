@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from executor_kit import PACKAGE, FakeAgent, Start, app_payload, wait_until
+from executor_kit import EVERY_SECOND, PACKAGE, FakeAgent, Start, app_payload, wait_until
 
 pytest_plugins = ["executor_kit.fixtures"]
 
@@ -319,23 +319,6 @@ def test_a_package_that_was_altered_fails_each_task_before_anything_is_unpacked(
         assert (end.state, end.cause) == ("TASK_FAILED", "package")
         assert "sha256" in end.message
     assert not (executor.sandbox / "app").exists()
-
-
-EVERY_SECOND = {
-    "version": 1,
-    "seconds": list(range(60)),
-    "minutes": list(range(60)),
-    "hours": list(range(24)),
-    "months": list(range(1, 13)),
-    "month_days": list(range(1, 32)),
-    "weekdays": list(range(7)),
-    "years": None,
-    "either_day": False,
-    "special_day": None,
-    "zone": "UTC",
-    "run_after_gap": True,
-    "repeat_in_fold": True,
-}
 
 
 def test_a_resident_job_fires_by_itself_keeps_its_object_and_survives_a_failure(agent: FakeAgent, start: Start) -> None:

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
-from executor_kit import PACKAGE, Ended, FakeAgent, Start, app_payload, living_in, wait_until
-from jobcloud.cron import Schedule
+from executor_kit import EVERY_SECOND, PACKAGE, Ended, FakeAgent, Start, app_payload, living_in, wait_until
 
 pytest_plugins = ["executor_kit.fixtures"]
 
 WAIT = "shop.jobs:wait_for_kill"
-EVERY_SECOND = Schedule.parse("* * * * * ?", zone="UTC").table()
 
 
 def run_alone(agent: FakeAgent, task: str, job_class: str, **more: Any) -> Ended:

@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 
-from executor_kit import PACKAGE, FakeAgent, Start, app_files, app_payload, task_payload, wait_until, zip_of
-from jobcloud.cron import Schedule
+from executor_kit import (
+    EVERY_SECOND,
+    PACKAGE,
+    FakeAgent,
+    Start,
+    app_files,
+    app_payload,
+    task_payload,
+    wait_until,
+    zip_of,
+)
 
 pytest_plugins = ["executor_kit.fixtures"]
 
-EVERY_SECOND = Schedule.parse("* * * * * ?", zone="UTC").table()
 ENTRY_POINTS = """\
 [jobcloud.listeners]
 audit = shop.jobs:Audits

@@ -16,7 +16,18 @@ from typing import Any
 
 import pytest
 
-from executor_kit import TERMINAL, Ended, app_payload, data_of, json_data, living_in, task_payload, wait_until, zip_of
+from executor_kit import (
+    EVERY_SECOND,
+    TERMINAL,
+    Ended,
+    app_payload,
+    data_of,
+    json_data,
+    living_in,
+    task_payload,
+    wait_until,
+    zip_of,
+)
 from jobcloud.executor import bundle
 from jobcloud.wire import RecordReader
 
@@ -198,22 +209,7 @@ def test_failures_scripts_and_kills_come_back_as_what_they_are(framework: Framew
 
 
 def test_a_resident_task_reports_its_runs(framework: Framework) -> None:
-    every_second = {
-        "version": 1,
-        "seconds": list(range(60)),
-        "minutes": list(range(60)),
-        "hours": list(range(24)),
-        "months": list(range(1, 13)),
-        "month_days": list(range(1, 32)),
-        "weekdays": list(range(7)),
-        "years": None,
-        "either_day": False,
-        "special_day": None,
-        "zone": "UTC",
-        "run_after_gap": True,
-        "repeat_in_fold": True,
-    }
-    offer = framework.launch({"d": {"jobExecutionType": "DAEMON", "jobClass": "jobs:where", "timer": every_second}})
+    offer = framework.launch({"d": {"jobExecutionType": "DAEMON", "jobClass": "jobs:where", "timer": EVERY_SECOND}})
 
     def completed() -> list[dict[str, Any]]:
         return [data_of(status) for status in list(framework.updates) if status.get("message") == "COMPLETE"]

@@ -24,10 +24,12 @@ from typing import Any
 
 import pytest
 
+from jobcloud.cron import Schedule
 from jobcloud.executor import bundle
 from jobcloud.wire import decode_data, encode_data, frame_json
 
 DEADLINE_S = 30.0
+EVERY_SECOND = Schedule.parse("* * * * * ?", zone="UTC").table()
 TERMINAL = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"}
 
 
