@@ -374,8 +374,20 @@ def test_an_idle_agent_that_is_shut_down_ends_at_once(world: World) -> None:
 
 def test_an_agent_answers_for_tasks_it_never_got(world: World) -> None:
     world.do(FromMaster(RunTask(FRAMEWORK, {"task_id": {"value": "x"}, "executor": {"executor_id": {"value": "e"}}})))
-    world.do(FromMaster(DropTasks("f", ("never",))))
+    world.do(FromMaster(DropTasks("f", ("never",), "TASK_DROPPED")))
     assert world.states() == [("TASK_DROPPED", "TASK_DROPPED")]
+
+
+def test_an_agent_answers_for_tasks_of_a_framework_it_never_heard_of(world: World) -> None:
+    """What the master says of it, until that is acknowledged."""
+    world.do(FromMaster(DropTasks("f", ("never",), "TASK_LOST")))
+    world.wait(60_000)
+    told = world.updates()
+    assert len(told) > 1
+    assert {one.status["state"] for one in told} == {"TASK_LOST"}
+    world.acknowledge(told[0].status["uuid"], "never")
+    world.wait(600_000)
+    assert world.updates() == []
 
 
 def test_ids_of_two_agents_never_meet() -> None:

@@ -295,13 +295,16 @@ def test_without_checkpointing_a_broken_link_ends_the_tasks(world: World) -> Non
     assert world.statuses() == [("t", "TASK_LOST", "REASON_AGENT_DISCONNECTED")]
 
 
-def test_a_returning_agent_answers_for_tasks_it_never_got(world: World) -> None:
+@pytest.mark.parametrize(
+    ("capability", "state"), [("PARTITION_AWARE", "TASK_DROPPED"), ("TASK_KILLING_STATE", "TASK_LOST")]
+)
+def test_a_returning_agent_answers_for_tasks_it_never_got(world: World, capability: str, state: str) -> None:
     agent_id = world.agent()
-    framework = world.framework(checkpoint=True)
+    framework = world.framework(capability, checkpoint=True)
     framework.launch("t")
     world.do(LinkLost("a"))
-    world.agent("a", agent_id, frameworks=(framework.info,))
-    assert DropTasks(framework.id, ("t",)) in world.told
+    world.agent("a", agent_id)
+    assert DropTasks(framework.id, ("t",), state) in world.told
 
 
 def test_an_agent_marked_gone_is_told_to_end_and_never_let_back(world: World) -> None:

@@ -506,7 +506,11 @@ class Process:
     def _restore(self, restored: Restored, epoch: int, at: int) -> SimCore:
         matcher: Any = WatchedMatcher
         policy = replace(POLICY, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"))
-        core = SimCore(policy, restored, epoch, at, matcher)
+        try:
+            core = SimCore(policy, restored, epoch, at, matcher)
+        except Exception as error:
+            self.world.violation(f"2: a leader cannot take up what is stored: {error!r}")
+            raise StoreError("nobody can lead") from error
         core.process, core.loaded = self, frozenset(core.firings)
         killed, kill = self.world.operators.killed, core._tasks.kill
         killed.update(task.id for task in core.tasks.values() if task.kill_ms)

@@ -421,9 +421,10 @@ class Agent:
             self.frameworks[framework_id] = message.framework
 
     def _drop_tasks(self, message: DropTasks) -> None:
+        """Also those of a framework that it has never heard of: its first launch here may be what got lost."""
         for task_id in message.task_ids:
             text, reason = "Reconciliation: task unknown to the agent", "REASON_RECONCILIATION"
-            self._own_update(message.framework_id, task_id, self._dropped(message.framework_id), text, reason)
+            self._keep(self._own_status(task_id, message.state, text, reason), message.framework_id)
 
     # ---- the executors' side ---------------------------------------------------------------------------------
 
@@ -523,6 +524,9 @@ class Agent:
     def _own_update(
         self, framework_id: str, task_id: str, state: str, text: str, reason: str, executor_id: str = ""
     ) -> None:
+        self._take(self._own_status(task_id, state, text, reason, executor_id), framework_id)
+
+    def _own_status(self, task_id: str, state: str, text: str, reason: str, executor_id: str = "") -> Json:
         made: Json = {
             "task_id": {"value": task_id},
             "state": state,
@@ -535,14 +539,14 @@ class Agent:
         }
         if executor_id:
             made["executor_id"] = {"value": executor_id}
-        self._take(made, framework_id)
+        return made
 
     def _take(self, made: Json, framework_id: str) -> None:
+        if framework_id in self.frameworks and framework_id not in self.terminating:
+            self._keep(self._as_drained(made), framework_id)
+
+    def _keep(self, made: Json, framework_id: str) -> None:
         """Keep an update until it is acknowledged; its task has the new state at once."""
-        if framework_id not in self.frameworks or framework_id in self.terminating:
-            return
-        if self.draining is not None:
-            made = self._as_drained(made)
         key = (framework_id, made["task_id"]["value"])
         updates = self._updates.get(key)
         if updates is None:

@@ -690,7 +690,8 @@ class Master:
             if key not in reported:
                 dropped.setdefault(key[0], []).append(key[1])
         for framework_id, task_ids in dropped.items():
-            self.tell(agent, DropTasks(framework_id, tuple(task_ids)))
+            state = "TASK_DROPPED" if self.frameworks[framework_id].partition_aware else "TASK_LOST"
+            self.tell(agent, DropTasks(framework_id, tuple(task_ids), state))
         executors = {(one.framework_id, one.executor["executor_id"]["value"]) for one in message.executors}
         for gone in [key for key in agent.executors if key not in executors]:
             self._remove_executor(agent, gone)

@@ -148,10 +148,11 @@ class ShutdownAgent(msgspec.Struct, frozen=True, gc=False):
 
 
 class DropTasks(msgspec.Struct, frozen=True, gc=False):
-    """Tasks of a re-registered agent that the master has and the agent has not: the agent answers for them."""
+    """Tasks of a re-registered agent that the master has and the agent has not: the agent says they are in `state`."""
 
     framework_id: str
     task_ids: tuple[str, ...]
+    state: str
 
 
 class DrainAgent(msgspec.Struct, frozen=True, gc=False):
