@@ -40,22 +40,48 @@ MUTANTS = (
         "a group gets one too many on a host", "view->grouped[host] >= view->most", "view->grouped[host] > view->most"
     ),
     Mutant(
-        "the minimum of a block is not looked for when its best host got worse",
-        "else if (before == lowest && score > before)",
-        "else if (before == lowest && score > before + 1000000)",
+        "the minimum of minima is not looked for when one of them got worse",
+        "lines += least != table->line[line];",
+        "lines += least < table->line[line];",
+    ),
+    Mutant(
+        "the minimum of a line is that beside another host's score",
+        "table->score + (size_t)line * JOBCLOUD_LINE, host % JOBCLOUD_LINE, score[i]);",
+        "table->score + (size_t)line * JOBCLOUD_LINE, (host + 1) % JOBCLOUD_LINE, score[i]);",
     ),
     Mutant(
         "among equals a higher slot wins in the index",
-        "(score == table->best_score && host < table->best)",
-        "(score == table->best_score && host == table->best)",
+        "if (lowest < ((int64_t)table->best_score << 32 |",
+        "if (lowest >> 32 < table->best_score && lowest < ((int64_t)table->best_score << 32 |",
+    ),
+    Mutant(
+        "side by side, two hosts are taken for each other",
+        "c = JOBCLOUD_SHUFFLE(high, higher, 0, 1, 4, 5);",
+        "c = JOBCLOUD_SHUFFLE(high, higher, 1, 0, 4, 5);",
+    ),
+    Mutant(
+        "side by side, the last host gets another's score",
+        "hosts[i + k < n ? i + k : n - 1]",
+        "hosts[i + k < n - 1 ? i + k : 0]",
+    ),
+    Mutant(
+        "side by side, the shared part is paid everywhere",
+        "lanes->pays[i] = view->payers[hosts[i]] == 0;",
+        "lanes->pays[i] = 0;",
+    ),
+    Mutant("side by side, masks are not looked at", "view->allowed[hosts[i]] == 0", "view->allowed[hosts[i]] > 1"),
+    Mutant(
+        "side by side, a group gets one too many on a host",
+        "view->grouped[hosts[i]] >= view->most",
+        "view->grouped[hosts[i]] > view->most",
     ),
     Mutant("three is four in convex", "(convex / 3)", "(convex / 4)"),
     Mutant("all that a host pays is not capped", "sum < JOBCLOUD_MOST_PENALTY ? sum : JOBCLOUD_MOST_PENALTY", "sum"),
     Mutant("what a balance pays is not graded", "(term->graded ? excess : 1) * term->weight", "term->weight"),
     Mutant(
         "a refused class stays refused when a rule allows it again",
-        "        self.class_refused[cls] = 0\n        if table.blocks == 0:",
-        "        if table.blocks == 0:",
+        "        self.class_refused[cls] = 0\n        if table.lines == 0:",
+        "        if table.lines == 0:",
     ),
     Mutant(
         "a rule that turns leaves the scores as they are",
@@ -94,7 +120,7 @@ MUTANTS = (
     Mutant(
         "the function is not asked of the host that changed last",
         "cdef int host = self.newest\n        changed = []\n",
-        "cdef int host = self.changes[self.newest].older if self.newest >= 0 else NONE\n        changed = []\n",
+        "cdef int host = self.older[self.newest] if self.newest >= 0 else NONE\n        changed = []\n",
     ),
     Mutant("sizes do not follow the median", "            moved = True", "            moved = False"),
     Mutant(
@@ -104,7 +130,7 @@ MUTANTS = (
     ),
 )
 #: Tried in the ordinary run as well: a build takes some time.
-QUICK = MUTANTS[7], MUTANTS[13]
+QUICK = tuple(mutant for mutant in MUTANTS if "turns leaves" in mutant.name or "a gang that is given up" in mutant.name)
 
 
 _SETUP = """
@@ -154,7 +180,7 @@ def run_tests_on(module: Path) -> int:
     from jobcloud.match import CompiledMatcher
 
     assert CompiledMatcher is mutant.Matcher
-    wanted = "random_placements or TestHistories or engines_agree"
+    wanted = "random_placements or TestHistories or engines_agree or side_by_side"
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=no_shrinking"]
     return pytest.main([*options, "tests/test_match_props.py", "-k", wanted])
 

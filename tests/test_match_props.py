@@ -183,7 +183,15 @@ def judge(cls: int, slot: int, need: Any, free: Any, capacity: Any) -> int:
     return (sum(free) + 3 * sum(need) + sum(capacity)) // 100 % 5 * (1 << 19) + (cls + slot) % 3
 
 
-RULES: list[Any] = ["pack", *FITNESS, "first", {"align": 700, "pack": 300, "strand": 24}, {"dot": 4_096}, judge]
+#: Parts that pull in opposite directions, so that each must be right beside the other and not only in its own order.
+MIXTURES: list[dict[str, int]] = [
+    {"align": 700, "pack": 300, "strand": 24},
+    {"dot": 4_096},
+    {"convex": 1_000, "spread": 900},
+    {"convex": 700, "l2": 300, "spread": 800, "strand": 200},
+    {"even": 300, "convex": 1_200, "spread": 1_100, "dot": 400},
+]
+RULES: list[Any] = ["pack", *FITNESS, "first", *MIXTURES, judge]
 WEIGHTS = st.sampled_from([0, 0, 1 << 19, 1 << 21, MAX_PENALTY])
 GROUPS = st.sampled_from([2, 5, 8])
 PLACES = st.sampled_from([BY_HOST, 0, 3])
@@ -362,8 +370,9 @@ def random_cluster(chance: random.Random) -> Pair:
         sizes = [size << chance.choice((0, 10, 22, 32)) for size in sizes]  # small requests are no part of the largest
     for _ in range(chance.choice((1, 5, 12))):
         pair.add_host(array(*(chance.choice(sizes) for _ in range(pair.dimensions))))
+    values = [[chance.randrange(-1, 4) for _ in pair.slots] for _ in range(2)]
     for attribute in range(2):
-        pair.call("set_attribute", attribute, array(*(chance.randrange(-1, 4) for _ in pair.slots)))
+        pair.call("set_attribute", attribute, array(*values[attribute]))
     shared = {key: array(*(chance.choice((0, 100, 1_000)) for _ in range(pair.dimensions))) for key in range(3)}
     for _ in range(chance.choice((2, 8))):
         key = chance.choice((-1, 0, 1, 2))
@@ -374,6 +383,10 @@ def random_cluster(chance: random.Random) -> Pair:
         named: dict[str, Any] = limited if chance.random() < 0.5 else {}
         if chance.random() < 0.4:
             named["rules"] = [random_rule(chance) for _ in range(chance.choice((1, 1, 2)))]
+        if chance.random() < 0.2:  # balanced over the values that the mask leaves
+            place, closed = chance.randrange(2), chance.randrange(4)
+            mask = np.array([value != closed for value in values[place]])
+            named |= {"group": 0, "rules": [balanced(0, place, skew=chance.choice((1, 3)))]}
         if chance.random() < 0.1:
             named["penalty"] = array(*(chance.choice((0, 1 << 19, 1 << 21, MAX_PENALTY)) for _ in pair.slots))
         named["exclusive"] = chance.random() < 0.05
@@ -452,6 +465,37 @@ def test_the_engines_agree_on_clusters_with_all_three_levels_of_minima(seed: int
         matcher.check()
     assert len({matcher.snapshot() for matcher in engines}) == 1
     assert engines[0].evaluations < engines[1].evaluations
+
+
+def test_hosts_scored_side_by_side_are_scored_as_one_by_one(seed: int) -> None:
+    """With keys, masks and groups, in every number of dimensions that is scored so and in one more."""
+    chance = random.Random(seed)
+    for dimensions in range(1, 8):
+        engines = [CompiledMatcher(dimensions, engine=engine) for engine in ("tables", "scan")]
+        amounts = chance.choices((0, 8_000, 16_000, 30_000), (1, 3, 3, 3), k=1_200 * dimensions)
+        shared = {key: array(*chance.choices((0, 100, 1_000), k=dimensions)) for key in range(2)}
+        for matcher in engines:
+            matcher.add_hosts(np.array(amounts).reshape(1_200, dimensions))
+        for cls in range(8):
+            request = array(*chance.choices((0, 1, 100, 700, 2_500), k=dimensions))
+            named: dict[str, Any] = {"shared_key": cls % 3, "shared": shared[cls % 3]} if cls % 3 < 2 else {}
+            named |= {"group": cls % 2, "most_per_host": 3} if cls in (1, 2, 3) else {}
+            if cls in (3, 4, 5):
+                named["allowed"] = np.array([chance.random() < 0.7 for _ in range(1_200)])
+            for matcher in engines:
+                matcher.add_class(request, **named)
+        live: list[int] = []
+        for _ in range(30):
+            tasks = array(*chance.choices(range(8), k=chance.choice((8, 60, 400))))
+            ended = array(*chance.sample(live, min(len(live), chance.choice((0, 17, 50, 130)))))
+            answers = []
+            for matcher in engines:
+                matcher.release(ended)
+                answers.append(_plain(matcher.match(tasks)))
+            assert answers[0] == answers[1]
+            live = sorted({*live, *answers[0][1][1]} - {-1, *ended.tolist()})
+            engines[0].check()
+        assert engines[0].evaluations < engines[1].evaluations
 
 
 def test_the_twin_places_a_few_thousand_tasks_on_150_hosts_as_the_index_does(seed: int) -> None:

@@ -84,10 +84,19 @@ cdef object grown(table, Py_ssize_t length, int axis):
     return larger
 
 
+cdef extern from "<stdlib.h>":
+    void* aligned_alloc(size_t alignment, size_t size) nogil
+
+
 cdef extern from *:
     """
     #include <stdint.h>
     #include <stddef.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    #endif
 
     /* In C for one attribute that Cython cannot write: the loops are compiled for several vector widths, and the
        widest that the machine has is chosen when the module is loaded. Integers give the same answer on each. */
@@ -105,6 +114,7 @@ cdef extern from *:
     #endif
 
     enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_FEW = 16, JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_PAYS = 1 << 30 };
+    enum { JOBCLOUD_LINE = 16, JOBCLOUD_SIDE_BY_SIDE = 16, JOBCLOUD_MOST_SIDE_BY_SIDE = 6, JOBCLOUD_WORDS = 20 };
     enum { JOBCLOUD_TERMS = 17, JOBCLOUD_MOST_PENALTY = 1 << 28, JOBCLOUD_MOST_EXCESS = 64 };
 
     /* One rule of a class: it holds where low <= count < high. `value` is NULL where each host counts by itself. */
@@ -116,8 +126,8 @@ cdef extern from *:
     /* One host as scores see it: plane[0..2][d] of dimension d are what is free of it, clamped to [-1, INT32_MAX];
        1 / capacity as mantissa << 8 | exponent; and the free share << 8 | that share against the host's largest one.
        `level` is the least of the shares << 10 | the host's size << 1 | whether it is free in every dimension; -1:
-       over-committed, nothing fits. A size is a small float beside the median capacities, exponent << 5 | mantissa
-       without its first bit. */
+       over-committed or closed, nothing fits. A size is a small float beside the median capacities,
+       exponent << 5 | mantissa without its first bit. */
     enum { FREE, SCALE, SHARE, PLANES };
     enum { JOBCLOUD_WHOLE = 1 << 20, JOBCLOUD_OPENING = 1 << 13, JOBCLOUD_ASKEW = 1 << 14, JOBCLOUD_UNASKED = 1 << 16 };
     enum { JOBCLOUD_LARGE = 1 << 12 };
@@ -141,7 +151,7 @@ cdef extern from *:
         const jobcloud_need *request, *first;
         const int64_t *exact_request, *exact_first, *unclaimed;
         const int32_t *planes, *levels, *rows;
-        const uint8_t *status, *allowed;
+        const uint8_t *allowed;
         const int32_t *payers;
         int32_t payers_only;
         const int64_t *fitness;
@@ -229,9 +239,9 @@ cdef extern from *:
 
     /* Bring the row of a host up to date with its exact amounts. */
     static void jobcloud_refresh(
-        int32_t *row, const int64_t *unclaimed, const int64_t *total, int32_t size, int dimensions)
+        int32_t *row, const int64_t *unclaimed, const int64_t *total, int32_t size, int open, int dimensions)
     {
-        int32_t least = JOBCLOUD_WHOLE, largest = 0, untouched = 1, short_by = 0;
+        int32_t least = JOBCLOUD_WHOLE, largest = 0, untouched = 1, short_by = open ? 0 : -1;
         uint32_t per;
         for (int d = 0; d < dimensions; d++) {
             int32_t *at = row + 1 + PLANES * d, share = JOBCLOUD_WHOLE;
@@ -355,7 +365,7 @@ cdef extern from *:
         const int32_t pays = view->payers && view->payers[host] == 0;
         const jobcloud_need *need = pays ? view->first : view->request;
         int32_t least = JOBCLOUD_WHOLE, tilt = 0, score = (pays ? JOBCLOUD_PAYS : 0) + jobcloud_entry(row[0]);
-        int32_t bad = row[0] | -(int32_t)(view->status[host] != 1) | -(pays & view->payers_only);
+        int32_t bad = row[0] | -(pays & view->payers_only);
         if (view->allowed)
             bad |= -(int32_t)(view->allowed[host] == 0);
         if (view->grouped)
@@ -398,9 +408,8 @@ cdef extern from *:
         int32_t lowest = JOBCLOUD_INFEASIBLE, usable = 0;
         const int32_t *restrict level = view->levels + base, *restrict planes = view->planes + base;
         const int32_t *restrict payers = view->payers ? view->payers + base : NULL;
-        const uint8_t *restrict status = view->status + base;
         JOBCLOUD_EACH {  /* `bad` is negative where the task does not fit */
-            bad[i] = level[i] | -(int32_t)(status[i] != 1);
+            bad[i] = level[i];
             least[i] = JOBCLOUD_WHOLE;
             tilt[i] = 0;
             out[i] = jobcloud_entry(level[i]);
@@ -502,146 +511,297 @@ cdef extern from *:
         return lowest;
     }
 
-    static inline __attribute__((always_inline)) int32_t jobcloud_lowest(const int32_t *of)
+    /* As many hosts as scores fill a line of the cache, to be scored side by side: the words of their rows, and whether
+       each needs `first`. */
+    typedef struct {
+        int32_t word[JOBCLOUD_WORDS][JOBCLOUD_LINE], pays[JOBCLOUD_LINE];
+    } __attribute__((aligned(64))) jobcloud_lanes;
+
+    typedef int32_t jobcloud_four __attribute__((vector_size(16)));
+    #if defined(__clang__)
+    #define JOBCLOUD_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+    #else
+    #define JOBCLOUD_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (jobcloud_four){__VA_ARGS__})
+    #endif
+
+    /* Turn the rows of n hosts, 1 to JOBCLOUD_LINE, into columns, four by four words at a time; the last host stands
+       for those beyond it. What else may rule a host out does so as its level would. */
+    static inline __attribute__((always_inline)) void jobcloud_line_up(
+        const jobcloud_view *view, const int32_t *hosts, int n, const int dimensions, jobcloud_lanes *lanes)
+    {
+        for (int i = 0; i < n; i += 4) {
+            const int32_t *row[4];
+            for (int k = 0; k < 4; k++)
+                row[k] = view->rows + (size_t)hosts[i + k < n ? i + k : n - 1] * view->width;
+    #pragma GCC unroll 8
+            for (int at = 0; at < 1 + PLANES * dimensions; at += 4) {
+                jobcloud_four a, b, c, d, low, high, lower, higher;
+                memcpy(&a, row[0] + at, 16);
+                memcpy(&b, row[1] + at, 16);
+                memcpy(&c, row[2] + at, 16);
+                memcpy(&d, row[3] + at, 16);
+                low = JOBCLOUD_SHUFFLE(a, b, 0, 4, 1, 5);
+                high = JOBCLOUD_SHUFFLE(a, b, 2, 6, 3, 7);
+                lower = JOBCLOUD_SHUFFLE(c, d, 0, 4, 1, 5);
+                higher = JOBCLOUD_SHUFFLE(c, d, 2, 6, 3, 7);
+                a = JOBCLOUD_SHUFFLE(low, lower, 0, 1, 4, 5);
+                b = JOBCLOUD_SHUFFLE(low, lower, 2, 3, 6, 7);
+                c = JOBCLOUD_SHUFFLE(high, higher, 0, 1, 4, 5);
+                d = JOBCLOUD_SHUFFLE(high, higher, 2, 3, 6, 7);
+                memcpy(lanes->word[at] + i, &a, 16);
+                memcpy(lanes->word[at + 1] + i, &b, 16);
+                memcpy(lanes->word[at + 2] + i, &c, 16);
+                memcpy(lanes->word[at + 3] + i, &d, 16);
+            }
+        }
+        if (view->allowed)
+            for (int i = 0; i < n; i++)
+                lanes->word[0][i] |= -(int32_t)(view->allowed[hosts[i]] == 0);
+        if (view->grouped)
+            for (int i = 0; i < n; i++)
+                lanes->word[0][i] |= -(int32_t)(view->grouped[hosts[i]] >= view->most);
+        if (view->payers)
+            for (int i = 0; i < n; i++)
+                lanes->pays[i] = view->payers[hosts[i]] == 0;
+    }
+
+    /* Scores of n hosts, up to a multiple of JOBCLOUD_LINE, as jobcloud_score_one has them. With a constant number of
+       dimensions all is kept in registers. All hosts are lined up first: words just stored are waited for. */
+    static inline __attribute__((always_inline)) void jobcloud_score_lines(
+        const jobcloud_view *view, const int32_t *hosts, int n, const int dimensions, const int keyed,
+        int32_t *restrict out)
+    {
+        jobcloud_lanes lines[JOBCLOUD_BLOCK / JOBCLOUD_LINE];
+        int32_t unasked[JOBCLOUD_MOST_SIDE_BY_SIDE][2];
+        for (int base = 0; base < n; base += JOBCLOUD_LINE)
+            jobcloud_line_up(view, hosts + base, n - base < JOBCLOUD_LINE ? n - base : JOBCLOUD_LINE, dimensions,
+                             &lines[base / JOBCLOUD_LINE]);
+        for (int d = 0; d < dimensions; d++) {
+            unasked[d][0] = view->request[d].amount ? 0 : JOBCLOUD_UNASKED;
+            unasked[d][1] = view->first[d].amount ? 0 : JOBCLOUD_UNASKED;
+        }
+        for (const jobcloud_lanes *lanes = lines; n > 0; n -= JOBCLOUD_LINE, lanes++, out += JOBCLOUD_LINE)
+            for (int i = 0; i < JOBCLOUD_LINE; i++) {
+                const int32_t level = lanes->word[0][i], pays = keyed ? lanes->pays[i] : 0;
+                int32_t bad = level, least = JOBCLOUD_WHOLE, tilt = 0;
+                int32_t score = jobcloud_entry(level) + (pays ? JOBCLOUD_PAYS : 0);
+                for (int d = 0; d < dimensions; d++) {
+                    const jobcloud_need request = view->request[d], first = view->first[d];
+                    const uint32_t scale = (uint32_t)lanes->word[1 + PLANES * d + SCALE][i];
+                    const uint32_t mantissa = (uint32_t)(pays ? first.mantissa : request.mantissa);
+                    const uint32_t shift = (scale & 255) - (uint32_t)(pays ? first.shift : request.shift);
+                    const int32_t asked = (int32_t)((mantissa * (scale >> 8)) >> (shift & 31));
+                    const int32_t share = lanes->word[1 + PLANES * d + SHARE][i], tilted = share & 255;
+                    const int32_t left = (share >> 8) - asked;
+                    bad |= lanes->word[1 + PLANES * d + FREE][i] - (pays ? first.amount : request.amount);
+                    score += tilted > 0 ? (pays ? unasked[d][1] : unasked[d][0]) : 0;
+                    least = left < least ? left : least;
+                    tilt += (asked >> 6) * (tilted - JOBCLOUD_TILT);
+                }
+                score += jobcloud_sized((level >> 10) - least, level) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
+                out[i] = bad < 0 ? JOBCLOUD_INFEASIBLE : score;
+            }
+    }
+
+    /* Whether hosts may be scored side by side. */
+    static inline int jobcloud_is_plain(const jobcloud_view *view)
+    {
+        return view->dimensions <= JOBCLOUD_MOST_SIDE_BY_SIDE && !view->fitness && !view->wide && !view->terms
+            && !view->penalty;
+    }
+
+    /* Scores of n hosts, from 1 to JOBCLOUD_BLOCK, into out, which has room for a multiple of JOBCLOUD_LINE. */
+    JOBCLOUD_WIDEST
+    static void jobcloud_score_hosts(const jobcloud_view *view, const int32_t *hosts, int n, int32_t *out)
+    {
+    #define JOBCLOUD_OF(dimensions) \
+        case dimensions: \
+            if (view->payers) \
+                jobcloud_score_lines(view, hosts, n, dimensions, 1, out); \
+            else \
+                jobcloud_score_lines(view, hosts, n, dimensions, 0, out); \
+            break;
+        switch (view->dimensions) {
+            JOBCLOUD_OF(1) JOBCLOUD_OF(2) JOBCLOUD_OF(3) JOBCLOUD_OF(4) JOBCLOUD_OF(5) JOBCLOUD_OF(6)
+        }
+    }
+
+    static inline __attribute__((always_inline)) int32_t jobcloud_lowest(const int32_t *of, int n)
     {
         int32_t lowest = JOBCLOUD_INFEASIBLE;
-        for (int i = 0; i < JOBCLOUD_BLOCK; i++)
+        for (int i = 0; i < n; i++)
             lowest = of[i] < lowest ? of[i] : lowest;
         return lowest;
     }
 
-    JOBCLOUD_WIDEST
-    static int jobcloud_where(const int32_t *of, int32_t value)
+    /* The lowest of a line if `score` stood in place `at`: a score that was just stored there would be waited for. Not
+       unrolled, as GCC would take the lanes apart. */
+    static inline __attribute__((always_inline)) int32_t jobcloud_lowest_with(const int32_t *of, int at, int32_t score)
     {
-        int32_t at = JOBCLOUD_BLOCK;
-        for (int i = 0; i < JOBCLOUD_BLOCK; i++) {
-            int32_t here = of[i] == value ? i : JOBCLOUD_BLOCK;
-            at = here < at ? here : at;
+        int32_t lowest = JOBCLOUD_INFEASIBLE;
+    #pragma GCC unroll 1
+        for (int i = 0; i < JOBCLOUD_LINE; i++) {
+            const int32_t here = i == at ? score : of[i];
+            lowest = here < lowest ? here : lowest;
         }
-        return at;
+        return lowest;
     }
 
-    /* The scores of one class: of each host, the minima of 64 hosts and the minima of 64 of those. */
+    /* Where the value is first in lines of the cache; it must be there. */
+    static inline __attribute__((always_inline)) int jobcloud_where(const int32_t *of, int32_t value)
+    {
+        for (int at = 0;; at += JOBCLOUD_LINE) {
+            uint32_t equal = 0;
+    #ifdef __SSE2__
+            const __m128i *four = (const __m128i *)(of + at), wanted = _mm_set1_epi32(value);
+            const __m128i a = _mm_cmpeq_epi32(_mm_loadu_si128(four), wanted);
+            const __m128i b = _mm_cmpeq_epi32(_mm_loadu_si128(four + 1), wanted);
+            const __m128i c = _mm_cmpeq_epi32(_mm_loadu_si128(four + 2), wanted);
+            const __m128i d = _mm_cmpeq_epi32(_mm_loadu_si128(four + 3), wanted);
+            equal = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d)));
+    #else
+            for (int i = 0; i < JOBCLOUD_LINE; i++)
+                equal |= (uint32_t)(of[at + i] == value) << i;
+    #endif
+            if (equal)
+                return at + __builtin_ctz(equal);
+        }
+    }
+
+    /* The scores of one class: of each host, the minima of 16 hosts and the minima of 16 of those. All three begin and,
+       with hosts and minima that there are not, end with a line of the cache, so that a minimum is that of one line. */
     typedef struct {
-        int32_t *score, *block, *top;  /* one piece of memory; NULL: no table */
-        int32_t blocks, tops;
+        int32_t *score, *line, *top;   /* one piece of memory; NULL: no table */
+        int32_t lines, tops;
         int32_t best, best_score;      /* UNKNOWN: to be looked up in the minima */
         int32_t asks, misses, wait;
         uint64_t seen;                 /* the change up to which the scores are right */
     } jobcloud_table;
 
-    /* Hosts in a list by their last change, the latest first; changed is 0 for one that is not in it. */
-    typedef struct {
-        uint64_t changed;
-        int32_t newer, older;
-    } jobcloud_change;
-
-    static inline int32_t *jobcloud_minima_of(const jobcloud_table *table, int top)
+    /* Lines of the cache that so many words take. */
+    static inline int jobcloud_whole_lines(int words)
     {
-        return table->block + (size_t)top * JOBCLOUD_BLOCK;
+        return (words + JOBCLOUD_LINE - 1) / JOBCLOUD_LINE;
     }
 
-    static inline __attribute__((always_inline)) void jobcloud_put(jobcloud_table *table, int host, int32_t score)
+    /* The minima of lines, and infeasible up to a whole line of them. */
+    static inline __attribute__((always_inline)) void jobcloud_take_minima(
+        const int32_t *of, int lines, int32_t *minima)
     {
-        int block = host / JOBCLOUD_BLOCK, top = block / JOBCLOUD_BLOCK;
-        int32_t before = table->score[host], lowest = table->block[block], was = lowest;
-        table->score[host] = score;
-        if (score < lowest)
-            lowest = score;
-        else if (before == lowest && score > before)
-            lowest = jobcloud_lowest(table->score + (size_t)block * JOBCLOUD_BLOCK);
-        if (lowest == was)
-            return;
-        table->block[block] = lowest;
-        if (lowest < table->top[top])
-            table->top[top] = lowest;
-        else if (was == table->top[top])
-            table->top[top] = jobcloud_lowest(jobcloud_minima_of(table, top));
+        int line = 0;
+        for (; line < lines; line++)
+            minima[line] = jobcloud_lowest(of + (size_t)line * JOBCLOUD_LINE, JOBCLOUD_LINE);
+        for (; line % JOBCLOUD_LINE; line++)
+            minima[line] = JOBCLOUD_INFEASIBLE;
     }
 
     JOBCLOUD_WIDEST
     static void jobcloud_rebuild(jobcloud_table *table, const jobcloud_view *view, int hosts)
     {
-        for (int block = 0; block < table->blocks; block++) {
-            int base = block * JOBCLOUD_BLOCK, n = hosts - base;
-            n = n < 0 ? 0 : n > JOBCLOUD_BLOCK ? JOBCLOUD_BLOCK : n;
-            table->block[block] = jobcloud_score_block(view, base, n, table->score + base);
+        const int room = table->lines * JOBCLOUD_LINE;
+        int32_t rest[JOBCLOUD_BLOCK];
+        for (int base = 0; base < room; base += JOBCLOUD_BLOCK) {
+            const int n = hosts - base, whole = room - base >= JOBCLOUD_BLOCK;
+            jobcloud_score_block(view, base, n < 0 ? 0 : n > JOBCLOUD_BLOCK ? JOBCLOUD_BLOCK : n,
+                                 whole ? table->score + base : rest);
+            if (!whole)
+                memcpy(table->score + base, rest, sizeof(int32_t) * (size_t)(room - base));
         }
-        for (int block = table->blocks; block < table->tops * JOBCLOUD_BLOCK; block++)
-            table->block[block] = JOBCLOUD_INFEASIBLE;
-        for (int top = 0; top < table->tops; top++)
-            table->top[top] = jobcloud_lowest(jobcloud_minima_of(table, top));
+        jobcloud_take_minima(table->score, table->lines, table->line);
+        jobcloud_take_minima(table->line, table->tops, table->top);
         table->best = -2;
     }
 
-    /* A host has another score now: keep the minima and the best host right. */
-    static inline __attribute__((always_inline)) void jobcloud_set(jobcloud_table *table, int host, int32_t score)
+    /* Some hosts, each once, have other scores now: keep the minima and the best host right. Which minima that moves is
+       seldom to be foretold, so they are taken anew and not branched on. */
+    static inline __attribute__((always_inline)) void jobcloud_set(
+        jobcloud_table *table, const int32_t *hosts, const int32_t *score, int n)
     {
-        jobcloud_put(table, host, score);
+        uint32_t moved[JOBCLOUD_BLOCK], lines = 0;
+        int64_t lowest = INT64_MAX;
+        for (int i = 0; i < n; i++) {
+            const uint32_t host = (uint32_t)hosts[i], line = host / JOBCLOUD_LINE;
+            const int32_t least = jobcloud_lowest_with(
+                table->score + (size_t)line * JOBCLOUD_LINE, host % JOBCLOUD_LINE, score[i]);
+            const int64_t here = (int64_t)score[i] << 32 | host;
+            table->score[host] = score[i];
+            lowest = here < lowest ? here : lowest;
+            moved[lines] = line / JOBCLOUD_LINE;
+            lines += least != table->line[line];
+            table->line[line] = least;
+        }
+        for (uint32_t i = 0; i < lines; i++)
+            table->top[moved[i]] = jobcloud_lowest(table->line + (size_t)moved[i] * JOBCLOUD_LINE, JOBCLOUD_LINE);
         if (table->best == -2)
             return;
-        if (score < table->best_score || (score == table->best_score && host < table->best)) {
-            table->best = host;
-            table->best_score = score;
-        } else if (host == table->best && score > table->best_score)
+        if (lowest < ((int64_t)table->best_score << 32 | (uint32_t)(table->best < 0 ? 0 : table->best))) {
+            table->best = (int32_t)lowest;
+            table->best_score = (int32_t)(lowest >> 32);
+        } else if (table->best >= 0 && table->score[table->best] > table->best_score)
             table->best = -2;
     }
 
     /* Score one host anew. */
     JOBCLOUD_WIDEST
-    static void jobcloud_mend(jobcloud_table *table, const jobcloud_view *view, int host)
+    static void jobcloud_mend(jobcloud_table *table, const jobcloud_view *view, int32_t host)
     {
         const int32_t score = jobcloud_score_one(view, host);
         if (score != table->score[host])
-            jobcloud_set(table, host, score);
+            jobcloud_set(table, &host, &score, 1);
     }
 
-    /* Score anew what changed since the table was right, `most` hosts at most; how many, or -1 if there are more. A
-       slot beyond the table was removed: what is not there has no score. */
+    /* Score anew what changed since the table was right, `most` hosts at most; how many that were, and ~ that if there
+       are more. `changed_at` and `older` are by host. A slot beyond the table was removed: what is not there has no
+       score. */
     JOBCLOUD_WIDEST
-    static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const jobcloud_change *changes,
-                               int newest, int most)
+    static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const uint64_t *changed_at,
+                               const int32_t *older, int newest, int most)
     {
-        const int hosts = table->blocks * JOBCLOUD_BLOCK;
-        int done = 0, host = newest;
-        while (host >= 0 && changes[host].changed > table->seen) {
-            int32_t changed[JOBCLOUD_FEW], score[JOBCLOUD_FEW], n = 0, differ = 0;
-            for (; n < JOBCLOUD_FEW && host >= 0 && changes[host].changed > table->seen; host = changes[host].older) {
-                __builtin_prefetch(table->score + (host < hosts ? host : 0));
-                changed[n] = host;
+        const int hosts = table->lines * JOBCLOUD_LINE;
+        ptrdiff_t host = newest;
+        int done = 0;
+        while (host >= 0 && changed_at[host] > table->seen) {
+            int32_t changed[JOBCLOUD_BLOCK], score[JOBCLOUD_BLOCK], n = 0, differ = 0;
+            for (; n < JOBCLOUD_BLOCK && host >= 0 && changed_at[host] > table->seen; host = older[host]) {
+                const ptrdiff_t at = host < hosts ? host : 0;
+                __builtin_prefetch(table->score + at, 1);
+                __builtin_prefetch(table->line + at / JOBCLOUD_LINE, 1);
+                changed[n] = (int32_t)host;
                 n += host < hosts;
             }
             if (done + n > most)
-                return -1;
+                return ~done;
             done += n;
+            if (n >= JOBCLOUD_SIDE_BY_SIDE && jobcloud_is_plain(view))
+                jobcloud_score_hosts(view, changed, n, score);
+            else
+                for (int i = 0; i < n; i++)
+                    score[i] = jobcloud_score_one(view, changed[i]);
             for (int i = 0; i < n; i++) {
-                const int at = changed[i];
-                score[differ] = jobcloud_score_one(view, at);
+                const int at = changed[i], now = score[i];
+                score[differ] = now;
                 changed[differ] = at;
-                differ += score[differ] != table->score[at];
+                differ += now != table->score[at];
             }
-            for (int i = 0; i < differ; i++)
-                jobcloud_set(table, changed[i], score[i]);
+            jobcloud_set(table, changed, score, differ);
         }
         return done;
     }
 
+    JOBCLOUD_WIDEST
     static int jobcloud_best(jobcloud_table *table)
     {
         if (table->best == -2) {
-            int32_t lowest = JOBCLOUD_INFEASIBLE;
-            int top = 0, block;
-            for (int i = 0; i < table->tops; i++)
-                if (table->top[i] < lowest) {
-                    lowest = table->top[i];
-                    top = i;
-                }
+            const int tops = jobcloud_whole_lines(table->tops) * JOBCLOUD_LINE;
+            const int32_t lowest = jobcloud_lowest(table->top, tops);
             table->best = -1;
             table->best_score = lowest;
             if (lowest != JOBCLOUD_INFEASIBLE) {
-                block = top * JOBCLOUD_BLOCK + jobcloud_where(jobcloud_minima_of(table, top), lowest);
-                table->best = block * JOBCLOUD_BLOCK
-                            + jobcloud_where(table->score + (size_t)block * JOBCLOUD_BLOCK, lowest);
+                table->best = jobcloud_where(table->top, lowest);
+                table->best = table->best * JOBCLOUD_LINE
+                            + jobcloud_where(table->line + (size_t)table->best * JOBCLOUD_LINE, lowest);
+                table->best = table->best * JOBCLOUD_LINE
+                            + jobcloud_where(table->score + (size_t)table->best * JOBCLOUD_LINE, lowest);
             }
         }
         return table->best;
@@ -650,6 +810,7 @@ cdef extern from *:
     const char* jobcloud_vector_path() nogil
     enum:
         JOBCLOUD_BLOCK
+        JOBCLOUD_LINE
         JOBCLOUD_INFEASIBLE
         PLANES
         SCALE
@@ -676,7 +837,6 @@ cdef extern from *:
         const int32_t* planes
         const int32_t* levels
         const int32_t* rows
-        const uint8_t* status
         const uint8_t* allowed
         const int32_t* payers
         int32_t payers_only
@@ -690,9 +850,9 @@ cdef extern from *:
         Term* term
     ctypedef struct Table "jobcloud_table":
         int32_t* score
-        int32_t* block
+        int32_t* line
         int32_t* top
-        int32_t blocks
+        int32_t lines
         int32_t tops
         int32_t best
         int32_t best_score
@@ -700,16 +860,12 @@ cdef extern from *:
         int32_t misses
         int32_t wait
         uint64_t seen
-    ctypedef struct Change "jobcloud_change":
-        uint64_t changed
-        int32_t newer
-        int32_t older
     void jobcloud_set_need(Need* need, const int64_t* amount, int dimensions) noexcept nogil
     uint32_t jobcloud_scale(int64_t capacity) noexcept nogil
     int jobcloud_is_tiny(const Need* need, int deepest, int dimensions) noexcept nogil
     int32_t jobcloud_size(const int64_t* total, const int64_t* median, int dimensions) noexcept nogil
     void jobcloud_refresh(
-        int32_t* row, const int64_t* unclaimed, const int64_t* total, int32_t size, int dimensions
+        int32_t* row, const int64_t* unclaimed, const int64_t* total, int32_t size, int open, int dimensions
     ) noexcept nogil
     void jobcloud_spread(
         int32_t* planes, int32_t* levels, size_t stride, const int32_t* row, int host, int dimensions
@@ -720,7 +876,9 @@ cdef extern from *:
     int jobcloud_where(const int32_t* of, int32_t value) noexcept nogil
     void jobcloud_rebuild(Table* table, const View* view, int hosts) noexcept nogil
     void jobcloud_mend(Table* table, const View* view, int host) noexcept nogil
-    int jobcloud_replay(Table* table, const View* view, const Change* changes, int newest, int most) noexcept nogil
+    int jobcloud_replay(
+        Table* table, const View* view, const uint64_t* changed_at, const int32_t* older, int newest, int most
+    ) noexcept nogil
     int jobcloud_best(Table* table) noexcept nogil
 
 
@@ -755,6 +913,12 @@ cdef struct Spread:
     int32_t users
     int32_t next_of_group
     int32_t* counts       # by value
+
+
+cdef int64_t table_size(int lines, int tops) noexcept nogil:
+    """Bytes of a table, whole lines."""
+    cdef int64_t top_lines = (tops + JOBCLOUD_LINE - 1) // JOBCLOUD_LINE
+    return (lines + tops + top_lines) * JOBCLOUD_LINE * <int64_t>sizeof(int32_t)
 
 
 def vector_path():
@@ -815,10 +979,12 @@ cdef class Matcher:
     cdef Attribute attributes[64]
     cdef int32_t[:, ::1] value_of    # [attributes, slots], NONE: without
 
-    cdef Change* changes        # [slots]
-    cdef Py_ssize_t changes_room
-    cdef uint64_t changed       # how many changes of hosts there were
-    cdef int newest             # the host that changed last
+    # Hosts in a list by their last change.
+    cdef uint64_t changed          # how many changes of hosts there were
+    cdef uint64_t[::1] changed_at  # what that was after the last change of each; 0: not in the list
+    cdef int newest                # the host that changed last
+    cdef int32_t[::1] newer
+    cdef int32_t[::1] older
 
     cdef int classes_end
     cdef int64_t[:, ::1] request  # [classes, D]
@@ -842,6 +1008,7 @@ cdef class Matcher:
     cdef Table* tables          # [classes]
     cdef Py_ssize_t tables_room
     cdef int64_t table_bytes
+    cdef int misses             # of all tables of late: the more, the longer others must wait to get one
     cdef uint64_t swept         # the change at which idle tables were dropped last
     cdef int emptied              # removed classes whose last claim has just ended
 
@@ -881,11 +1048,10 @@ cdef class Matcher:
     cdef int32_t[::1] claim_before
 
     def __cinit__(self):
-        self.changes = NULL
         self.tables = NULL
         self.rules = NULL
         self.spreads = NULL
-        self.changes_room = self.tables_room = 0
+        self.tables_room = 0
         self.rules_room = self.spreads_room = 0
         memset(self.attributes, 0, sizeof(self.attributes))
 
@@ -903,10 +1069,9 @@ cdef class Matcher:
         free(self.tables)
         free(self.rules)
         free(self.spreads)
-        free(self.changes)
 
     def __init__(self, dimensions, *, engine="index", fitness="even"):
-        if self.changes_room:
+        if self.tables_room:
             raise MatchStateError("a matcher is set up once")
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
         self.engine = engine_name(engine)
@@ -916,9 +1081,12 @@ cdef class Matcher:
         self.judge = fitness if callable(fitness) else None
         self.indexed = self.eager or self.engine == "index"
         self.newest = NONE
-        self.grow_changes(FIRST_HOSTS)
+        self.changed_at = np.zeros(FIRST_HOSTS, dtype=np.uint64)
+        self.newer = np.zeros(FIRST_HOSTS, dtype=np.int32)
+        self.older = np.zeros(FIRST_HOSTS, dtype=np.int32)
         self.grow_tables(8)
         self.loosened = self.layout = 1
+        self.misses = 0
         self.free_rule = NONE
         self.hosts_end = self.hosts_hint = self.classes_end = self.emptied = 0
         self.unclaimed = np.zeros((FIRST_HOSTS, self.dimensions), dtype=np.int64)
@@ -926,7 +1094,7 @@ cdef class Matcher:
         self.width = (1 + PLANES * self.dimensions + 3) // 4 * 4
         self.rows = np.zeros((FIRST_HOSTS, self.width), dtype=np.int32)
         self.planes = np.zeros((PLANES * self.dimensions, FIRST_HOSTS), dtype=np.int32)
-        self.levels = np.zeros(FIRST_HOSTS, dtype=np.int32)
+        self.levels = np.full(FIRST_HOSTS, NONE, dtype=np.int32)  # nothing fits where there is no host
         self.host_status = np.zeros(FIRST_HOSTS, dtype=np.uint8)
         self.host_claims = np.full(FIRST_HOSTS, NONE, dtype=np.int32)
         self.host_open = np.zeros(FIRST_HOSTS, dtype=np.uint8)
@@ -1016,8 +1184,8 @@ cdef class Matcher:
         while slot < self.hosts_end and self.host_status[slot] != HOST_ABSENT:
             slot += 1
         self._room_for_hosts(slot + 1)
-        self._set_capacity(slot, amount)
         self._set_status(slot, HOST_ENABLED)
+        self._set_capacity(slot, amount)
         self.hosts_hint = slot + 1
         self.hosts_end = max(self.hosts_end, slot + 1)
         return slot
@@ -1383,6 +1551,7 @@ cdef class Matcher:
             "hosts": [
                 self.unclaimed, self.total, self.rows, self.planes, self.levels, self.host_status, self.host_claims,
                 self.host_open, self.host_count, self.host_exclusive, self.host_size, self.value_of,
+                self.changed_at, self.newer, self.older,
             ],
             "classes": [
                 self.request, self.first, self.needs, self.class_wide, self.class_status, self.class_key,
@@ -1395,7 +1564,6 @@ cdef class Matcher:
             "claims": [self.generation, self.claim_slot, self.claim_class, self.claim_next, self.claim_before],
         }
         sizes = {name: sum(np.asarray(array).nbytes for array in arrays) for name, arrays in parts.items()}
-        sizes["hosts"] += self.changes_room * sizeof(Change)
         sizes["classes"] += self.tables_room * sizeof(Table) + self._rule_bytes()
         return sizes | {"index": self.table_bytes}
 
@@ -1457,7 +1625,7 @@ cdef class Matcher:
         _same("planes", np.asarray(self.planes)[:, :h].T, np.asarray(self.rows)[:h, 1 : 1 + PLANES * self.dimensions])
         _same("levels", np.asarray(self.levels)[:h], np.asarray(self.rows)[:h, 0])
         for row in range(c):
-            if self.tables[row].blocks > 0:
+            if self.tables[row].lines > 0:
                 self._check_table(row)
 
     cdef int _check_table(self, int cls) except -1:
@@ -1467,13 +1635,13 @@ cdef class Matcher:
         cdef int at
         self.settle(cls)
         self.look(cls, &view)
-        for at in range(min(self.hosts_end, table.blocks * JOBCLOUD_BLOCK)):
-            if self.changes[at].changed <= table.seen and table.score[at] != jobcloud_score_one(&view, at):
+        for at in range(min(self.hosts_end, table.lines * JOBCLOUD_LINE)):
+            if self.changed_at[at] <= table.seen and table.score[at] != jobcloud_score_one(&view, at):
                 raise MatchStateError(f"class {cls} has a wrong score for slot {at}")
-        scores = np.asarray(<int32_t[: table.blocks * JOBCLOUD_BLOCK]>table.score).reshape(-1, JOBCLOUD_BLOCK)
-        minima = np.asarray(<int32_t[: table.tops * JOBCLOUD_BLOCK]>table.block)
-        _same(f"minima of class {cls}", minima[: table.blocks], scores.min(axis=1))
-        tops = minima.reshape(-1, JOBCLOUD_BLOCK).min(axis=1)
+        scores = np.asarray(<int32_t[: table.lines * JOBCLOUD_LINE]>table.score).reshape(-1, JOBCLOUD_LINE)
+        minima = np.asarray(<int32_t[: table.tops * JOBCLOUD_LINE]>table.line)
+        _same(f"minima of class {cls}", minima[: table.lines], scores.min(axis=1))
+        tops = minima.reshape(-1, JOBCLOUD_LINE).min(axis=1)
         _same(f"highest minima of class {cls}", np.asarray(<int32_t[: table.tops]>table.top), tops)
         return 0
 
@@ -1519,10 +1687,10 @@ cdef class Matcher:
         """What the judge says of each host that changed, is enabled and allowed, and on which the task fits."""
         cdef int host = self.newest
         changed = []
-        while host >= 0 and self.changes[host].changed > self.judged_seen[cls]:
+        while host >= 0 and self.changed_at[host] > self.judged_seen[cls]:
             if self.host_status[host] == HOST_ENABLED and self.may_use(cls, host) and self.fits(cls, host):
                 changed.append(host)
-            host = self.changes[host].older
+            host = self.older[host]
         for host in sorted(changed):
             self.judgements += 1
             self.judged[cls, host] = judgement(
@@ -1598,7 +1766,6 @@ cdef class Matcher:
         if self.deepest > 31:
             view.wide |= jobcloud_is_tiny(view.request, self.deepest, self.dimensions)
             view.wide |= jobcloud_is_tiny(view.first, self.deepest, self.dimensions)
-        view.status = &self.host_open[0]
         view.allowed = &self.allowed[mask, 0] if mask >= 0 else NULL
         view.payers = &self.paid[key, 0] if key >= 0 else NULL
         view.payers_only = False
@@ -1637,19 +1804,21 @@ cdef class Matcher:
         cdef int most = 1 + self.hosts_end // HOSTS_A_REPLAY
         if not self.eager and (not self.indexed or self.hosts_end < FEWEST_HOSTS):
             return False
-        if table.blocks == 0 and not self.worth_a_table(table, most):
+        if table.lines == 0 and not self.worth_a_table(table, most):
             return False
         if table.wait > 0 and not self.eager:
             table.wait -= 1
             return False
-        if table.blocks * JOBCLOUD_BLOCK >= self.hosts_end:
-            replayed = jobcloud_replay(table, view, self.changes, self.newest, most)
-            self.evaluations += replayed if replayed >= 0 else most
+        if table.lines * JOBCLOUD_LINE >= self.hosts_end:
+            replayed = jobcloud_replay(table, view, &self.changed_at[0], &self.older[0], self.newest, most)
+            self.evaluations += max(replayed, ~replayed)
             if replayed >= 0:
                 table.misses = max(table.misses - 1, 0)
+                self.misses = max(self.misses - 1, 0)
                 table.seen = self.changed
                 return True
             table.misses = min(table.misses + 1, LONGEST_WAIT)
+            self.misses = min(self.misses + 1, LONGEST_WAIT)
             table.wait = (1 << table.misses) - 2
         elif not self.make_table(table):
             return False
@@ -1666,32 +1835,31 @@ cdef class Matcher:
             return self.hosts_end > 0
         table.seen = self.changed
         table.asks = table.asks + 1 if since <= <uint64_t>CHANGES_A_HOST * most else max(table.asks - 2, 0)
-        return table.asks > ASKS_BEFORE_TABLE
+        return table.asks > ASKS_BEFORE_TABLE + self.misses
 
     cdef bint make_table(self, Table* table) noexcept nogil:
         """Memory for the scores of all hosts there are; False when there is none, which only costs time."""
-        cdef int blocks = (self.hosts_end + JOBCLOUD_BLOCK - 1) // JOBCLOUD_BLOCK
-        cdef int tops = (blocks + JOBCLOUD_BLOCK - 1) // JOBCLOUD_BLOCK
-        cdef size_t words = <size_t>blocks * JOBCLOUD_BLOCK + <size_t>tops * JOBCLOUD_BLOCK + tops
+        cdef int lines = (self.hosts_end + JOBCLOUD_LINE - 1) // JOBCLOUD_LINE
+        cdef int tops = (lines + JOBCLOUD_LINE - 1) // JOBCLOUD_LINE
         self.free_table(table)
-        if self.table_bytes + <int64_t>(words * sizeof(int32_t)) > MOST_TABLE_BYTES:
+        cdef int64_t size = table_size(lines, tops)
+        if self.table_bytes + size > MOST_TABLE_BYTES:
             return False
-        table.score = <int32_t*>malloc(words * sizeof(int32_t))
+        table.score = <int32_t*>aligned_alloc(JOBCLOUD_LINE * sizeof(int32_t), size)
         if table.score == NULL:
             return False
-        self.table_bytes += words * sizeof(int32_t)
-        table.blocks = blocks
-        table.block = table.score + <size_t>blocks * JOBCLOUD_BLOCK
-        table.top = table.block + <size_t>tops * JOBCLOUD_BLOCK
+        self.table_bytes += size
+        table.lines = lines
+        table.line = table.score + <size_t>lines * JOBCLOUD_LINE
+        table.top = table.line + <size_t>tops * JOBCLOUD_LINE
         table.tops = tops
         return True
 
     cdef void free_table(self, Table* table) noexcept nogil:
-        cdef size_t words = <size_t>table.blocks * JOBCLOUD_BLOCK + <size_t>table.tops * (JOBCLOUD_BLOCK + 1)
-        self.table_bytes -= words * sizeof(int32_t)
+        self.table_bytes -= table_size(table.lines, table.tops)
         free(table.score)
         table.score = NULL
-        table.blocks = table.tops = 0
+        table.lines = table.tops = 0
 
     cdef void drop_table(self, int cls) noexcept nogil:
         self.free_table(&self.tables[cls])
@@ -1703,7 +1871,7 @@ cdef class Matcher:
         if self.changed - self.swept < IDLE_CHANGES * <uint64_t>self.hosts_end + 4096:
             return
         for cls in range(self.classes_end):
-            if self.tables[cls].blocks > 0 and self.tables[cls].seen <= self.swept:
+            if self.tables[cls].lines > 0 and self.tables[cls].seen <= self.swept:
                 self.drop_table(cls)
         self.swept = self.changed
 
@@ -1711,34 +1879,34 @@ cdef class Matcher:
         """Bring the planes up to date with the rows of the hosts that changed since."""
         cdef int host = self.newest
         cdef uint64_t since = self.spread
-        while host >= 0 and self.changes[host].changed > since:
+        while host >= 0 and self.changed_at[host] > since:
             jobcloud_spread(
                 &self.planes[0, 0], &self.levels[0], self.planes.shape[1], &self.rows[host, 0], host, self.dimensions
             )
-            host = self.changes[host].older
+            host = self.older[host]
         self.spread = self.changed
 
     cdef void refresh(self, int slot) noexcept nogil:
         jobcloud_refresh(
-            &self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], self.host_size[slot], self.dimensions
+            &self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], self.host_size[slot],
+            self.host_open[slot], self.dimensions
         )
 
     cdef void touch(self, int slot) noexcept nogil:
         """The host changed: to the front of the list, so that each host is in it once, however often it changes."""
-        cdef Change* here = &self.changes[slot]
         self.refresh(slot)
         self.changed += 1
         if self.newest != slot:
-            if here.changed > 0:
-                self.changes[here.newer].older = here.older
-                if here.older >= 0:
-                    self.changes[here.older].newer = here.newer
-            here.older = self.newest
-            here.newer = NONE
+            if self.changed_at[slot] > 0:
+                self.older[self.newer[slot]] = self.older[slot]
+                if self.older[slot] >= 0:
+                    self.newer[self.older[slot]] = self.newer[slot]
+            self.older[slot] = self.newest
+            self.newer[slot] = NONE
             if self.newest >= 0:
-                self.changes[self.newest].newer = slot
+                self.newer[self.newest] = slot
             self.newest = slot
-        here.changed = self.changed
+        self.changed_at[slot] = self.changed
 
     # ---- rules on where the claims of a group are
 
@@ -1842,21 +2010,21 @@ cdef class Matcher:
         cdef View view
         cdef int i
         self.class_refused[cls] = 0
-        if table.blocks == 0:
+        if table.lines == 0:
             return
         if known.starts[value + 1] - known.starts[value] > 1 + self.hosts_end // HOSTS_A_REPLAY:
             table.seen = 0
             return
         self.look(cls, &view)
         for i in range(known.starts[value], known.starts[value + 1]):
-            if known.hosts[i] < table.blocks * JOBCLOUD_BLOCK:
+            if known.hosts[i] < table.lines * JOBCLOUD_LINE:
                 jobcloud_mend(table, &view, known.hosts[i])
                 self.evaluations += 1
 
     cdef void make_stale(self, int cls) noexcept nogil:
         """The class sees all hosts in another light."""
         self.class_refused[cls] = 0
-        if self.tables[cls].blocks > 0:
+        if self.tables[cls].lines > 0:
             self.tables[cls].seen = 0
 
     cdef void settle(self, int cls) noexcept nogil:
@@ -1940,10 +2108,10 @@ cdef class Matcher:
         held = self.need(cls, slot)
         for d in range(self.dimensions):
             self.unclaimed[slot, d] -= by * held[d]
-        self.refresh(slot)
         if key >= 0 and by > 0:
             self.paid[key, slot] += 1
         self.count_on_host(cls, slot, by)
+        self.refresh(slot)
         if self.class_group[cls] >= 0:
             self.count_in_group(self.class_group[cls], slot, by)
             for d in range(self.dimensions):
@@ -1983,10 +2151,10 @@ cdef class Matcher:
         held = self.need(cls, slot)
         for d in range(self.dimensions):
             self.unclaimed[slot, d] += held[d]
+        self.count_on_host(cls, slot, -1)
         self.touch(slot)
         self.unlink(claim, slot)
         self.claim_slot[claim] = self.claim_class[claim] = NONE
-        self.count_on_host(cls, slot, -1)
         if self.class_group[cls] >= 0:
             self.count_in_group(self.class_group[cls], slot, -1)
             for d in range(self.dimensions):
@@ -2160,12 +2328,16 @@ cdef class Matcher:
             return 0
         # An odd number of blocks: with a power of two all dimensions of a host would fall into one set of the cache.
         count = ((max(count, 2 * old) - 1) // JOBCLOUD_BLOCK + 1 | 1) * JOBCLOUD_BLOCK
-        self.grow_changes(count)
+        self.changed_at = grown(self.changed_at, count, 0)
+        self.newer = grown(self.newer, count, 0)
+        self.older = grown(self.older, count, 0)
         self.rows = grown(self.rows, count, 0)
         self.unclaimed = grown(self.unclaimed, count, 0)
         self.total = grown(self.total, count, 0)
         self.planes = grown(self.planes, count, 1)
-        self.levels = grown(self.levels, count, 0)
+        levels = grown(self.levels, count, 0)
+        levels[old:] = NONE
+        self.levels = levels
         self.paid = grown(self.paid, count, 1)
         self.grouped = grown(self.grouped, count, 1)
         self.allowed = grown(self.allowed, count, 1)
@@ -2182,15 +2354,6 @@ cdef class Matcher:
         claims[old:] = NONE
         self.host_claims = claims
         self.host_status = grown(self.host_status, count, 0)  # last: its length says how much room there is
-        return 0
-
-    cdef int grow_changes(self, Py_ssize_t count) except -1:
-        cdef void* larger = realloc(self.changes, count * sizeof(Change))
-        if larger == NULL:
-            raise MemoryError(f"no memory for {count} hosts")
-        self.changes = <Change*>larger
-        memset(&self.changes[self.changes_room], 0, (count - self.changes_room) * sizeof(Change))
-        self.changes_room = count
         return 0
 
     cdef int grow_tables(self, Py_ssize_t count) except -1:
@@ -2694,8 +2857,8 @@ cdef Matcher from_state(state, engine, judge):
     masks = iter(state.class_allowed)
     new._room_for_hosts(len(state.host_status))
     for slot in range(len(state.host_status)):
-        new._set_capacity(slot, state.host_capacity[slot])
         new._set_status(slot, state.host_status[slot])
+        new._set_capacity(slot, state.host_capacity[slot])
     new.hosts_end = len(state.host_status)
     for number, values in zip(state.attribute.tolist(), state.attribute_value):
         new._write_attribute(number, values.astype(np.int32), True)
