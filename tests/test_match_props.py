@@ -424,8 +424,14 @@ def random_step(pair: Pair, chance: random.Random) -> None:
         limit = array(*chance.choices((2_000, 9_000, 40_000), k=pair.dimensions))
         pair.call("set_group_limit", chance.randrange(3), limit if chance.random() < 0.5 else None)
     elif step < 0.84 and step >= 0.83:
-        may_go = chance.sample(sorted(pair.live), min(len(pair.live), chance.choice((3, 30))))
-        pair.preemption(cls, may_go, [chance.randrange(4) for _ in may_go])
+        if chance.random() < 0.7:  # a group that is full, so that it is its limit that somebody has to go for
+            limit = array(*[chance.choice((500, 2_000, 9_000))] * pair.dimensions)
+            pair.release(sorted(pair.live))
+            pair.call("set_group_limit", chance.randrange(3), limit)
+            pair.match(chance.choices(sorted(pair.classes), k=60), -1)
+        may_go = chance.sample(sorted(pair.live), min(len(pair.live), chance.choice((3, 60))))
+        for each in sorted(pair.classes):
+            pair.preemption(each, may_go, [chance.randrange(4) for _ in may_go])
     elif step < 0.83:
         pair.call("set_attribute", chance.randrange(2), array(*(chance.randrange(-1, 4) for _ in range(slot + 1))))
     elif step < 0.87:
