@@ -874,6 +874,7 @@ cdef extern from *:
     int32_t jobcloud_score_one(const View* view, int host) noexcept nogil
     int32_t jobcloud_excess(const Term* term, int host) noexcept nogil
     int jobcloud_where(const int32_t* of, int32_t value) noexcept nogil
+    int jobcloud_whole_lines(int words) noexcept nogil
     void jobcloud_rebuild(Table* table, const View* view, int hosts) noexcept nogil
     void jobcloud_mend(Table* table, const View* view, int host) noexcept nogil
     int jobcloud_replay(
@@ -917,8 +918,8 @@ cdef struct Spread:
 
 cdef int64_t table_size(int lines, int tops) noexcept nogil:
     """Bytes of a table, whole lines."""
-    cdef int64_t top_lines = (tops + JOBCLOUD_LINE - 1) // JOBCLOUD_LINE
-    return (lines + tops + top_lines) * JOBCLOUD_LINE * <int64_t>sizeof(int32_t)
+    cdef int64_t all_lines = <int64_t>lines + tops + jobcloud_whole_lines(tops)
+    return all_lines * JOBCLOUD_LINE * <int64_t>sizeof(int32_t)
 
 
 def vector_path():
@@ -1839,8 +1840,8 @@ cdef class Matcher:
 
     cdef bint make_table(self, Table* table) noexcept nogil:
         """Memory for the scores of all hosts there are; False when there is none, which only costs time."""
-        cdef int lines = (self.hosts_end + JOBCLOUD_LINE - 1) // JOBCLOUD_LINE
-        cdef int tops = (lines + JOBCLOUD_LINE - 1) // JOBCLOUD_LINE
+        cdef int lines = jobcloud_whole_lines(self.hosts_end)
+        cdef int tops = jobcloud_whole_lines(lines)
         self.free_table(table)
         cdef int64_t size = table_size(lines, tops)
         if self.table_bytes + size > MOST_TABLE_BYTES:
