@@ -55,7 +55,7 @@ from .protocol import (
     ToMasterMessage,
     UpdateStatus,
 )
-from .registry import can
+from .registry import dropped_state
 from .resources import Resources
 from .schema import EXECUTOR_CALL, CallError, is_uuid, uuid_of
 
@@ -292,8 +292,7 @@ class Agent:
             self._launch(executor, task)
 
     def _dropped(self, framework_id: str) -> str:
-        aware = can(self.frameworks.get(framework_id, {}), "PARTITION_AWARE")
-        return "TASK_DROPPED" if aware else "TASK_LOST"
+        return dropped_state(self.frameworks.get(framework_id, {}))
 
     def _launch_executor(self, framework_id: str, info: Json) -> Executor:
         executor_id = info["executor_id"]["value"]

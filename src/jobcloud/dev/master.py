@@ -49,7 +49,7 @@ from .protocol import (
     ToAgentMessage,
     UpdateStatus,
 )
-from .registry import Agent, Executor, Framework, Offer, Task, status
+from .registry import Agent, Executor, Framework, Offer, Task, dropped_state, status
 from .resources import ResourceError, Resources, from_wire
 from .schema import SCHEDULER_CALL, SCHEDULER_CALLS, CallError, is_uuid
 from .validation import (
@@ -330,7 +330,7 @@ class Master:
             for offer_id in offer_ids:
                 if offer_id in self.offers:
                     self._remove_offer(self.offers[offer_id])
-            state = "TASK_DROPPED" if framework.partition_aware else "TASK_LOST"
+            state = dropped_state(framework.info)
             text = f"Task launched with invalid offers: {error}"
             for task in _tasks_of(operations):
                 self._refuse_task(framework, task, state, text, "REASON_INVALID_OFFERS")
@@ -690,7 +690,7 @@ class Master:
             if key not in reported:
                 dropped.setdefault(key[0], []).append(key[1])
         for framework_id, task_ids in dropped.items():
-            state = "TASK_DROPPED" if self.frameworks[framework_id].partition_aware else "TASK_LOST"
+            state = dropped_state(self.frameworks[framework_id].info)
             self.tell(agent, DropTasks(framework_id, tuple(task_ids), state))
         executors = {(one.framework_id, one.executor["executor_id"]["value"]) for one in message.executors}
         for gone in [key for key in agent.executors if key not in executors]:

@@ -135,6 +135,11 @@ def can(info: Json, capability: str) -> bool:
     return any(one.get("type") == capability for one in info.get("capabilities", ()))
 
 
+def dropped_state(info: Json) -> str:
+    """The state of a task that never began, in the words that its framework knows."""
+    return "TASK_DROPPED" if can(info, "PARTITION_AWARE") else "TASK_LOST"
+
+
 def roles_of(info: Json) -> tuple[str, ...]:
     if can(info, "MULTI_ROLE"):
         return tuple(info.get("roles", ()))
