@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/planning/*.pyx) $(wildcard compat/http-parser/pyproject.toml compat/http-parser/src/http_parser/*.py)
+SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/*.h src/jobcloud/*/*.pyx compat/http-parser/pyproject.toml compat/http-parser/http_parser/*.py)
 
 .PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-dev-cluster bench-gate bench-plots bench-quality bench-plan executor-soak match-soak match-mutants cron-soak simulate simulate-mutations soak clean
 
@@ -41,7 +41,7 @@ lint: $(VENV)/.tests
 
 types: $(VENV)/.tests
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest jobcloud._match jobcloud._placer
+	$(BIN)/python -m mypy.stubtest jobcloud._match jobcloud.match._placer
 
 format: $(VENV)/.tests
 	$(BIN)/ruff check --fix .
@@ -54,12 +54,12 @@ build: $(VENV)/.tests
 # The suites of the matcher, by name too, and of packing on a build with bounds checks.
 debug-test: $(VENV)/.tests
 	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
-	$(BIN)/python -m pytest tests/test_match*.py tests/test_placer.py tests/test_plan_packing.py; status=$$?; \
+	$(BIN)/python -m pytest tests/match tests/planning/test_plan_packing.py; status=$$?; \
 	$(BIN)/python setup.py -q build_ext --inplace --force && exit $$status
 
 # Bugs planted in the compiled matcher, each to be caught by the comparison with the plain one; some fifteen minutes.
 match-mutants: $(VENV)/.tests
-	$(BIN)/python -m tests.match_mutants $(ARGS)
+	$(BIN)/python -m tests.match.match_mutants $(ARGS)
 
 # A million (expression, zone, start) triples against the oracles; some ten minutes.
 cron-soak: $(VENV)/.tests
@@ -99,7 +99,7 @@ bench-quality: $(VENV)/.tests
 
 # Ten million random placements, the compiled matcher beside its twin; takes hours.
 match-soak: $(VENV)/.tests
-	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/test_match_props.py -k random_placements -o timeout=0
+	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/match/test_match_props.py -k random_placements -o timeout=0
 
 # Simulated histories of the whole scheduler: SEEDS of them from the seed FROM on; ARGS='--seed N --replay' tells one.
 SEEDS ?= 1000
@@ -121,4 +121,4 @@ soak: $(VENV)/.tests
 	PYTHONPATH=tests $(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/jobcloud.egg-info src/jobcloud/*.c src/jobcloud/*.so src/jobcloud/planning/*.c src/jobcloud/planning/*.so
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/jobcloud.egg-info src/jobcloud/*.c src/jobcloud/*.so src/jobcloud/*/*.c src/jobcloud/*/*.so

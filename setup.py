@@ -14,7 +14,7 @@ setup(
     ext_modules=cythonize(
         [
             Extension("jobcloud._match", ["src/jobcloud/_match.pyx"], extra_compile_args=flags),
-            Extension("jobcloud._placer", ["src/jobcloud/_placer.pyx"], extra_compile_args=flags),
+            Extension("jobcloud.match._placer", ["src/jobcloud/match/_placer.pyx"], extra_compile_args=flags),
             Extension("jobcloud.planning._pack", ["src/jobcloud/planning/_pack.pyx"], extra_compile_args=flags),
         ],
         language_level=3,

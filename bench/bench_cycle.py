@@ -21,9 +21,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobcloud.adapters import mesos_wire
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
-from jobcloud.launch import Artifacts
+from jobcloud.adapters.mesos import wire
 from jobcloud.messages import (
     Accept,
     Acknowledge,
@@ -43,6 +42,7 @@ from jobcloud.messages import (
 from jobcloud.model import App, Job, JobKind, JobType, Offer, Package, Resources, Share
 from jobcloud.ports import Store, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server import records
 
 START = 1_767_225_600_000
@@ -90,13 +90,13 @@ def encode_call(call: Accept | Acknowledge) -> bytes:
     if isinstance(call, Acknowledge):
         agent_id, task_id = {"value": call.agent_id}, {"value": call.task_id}
         acknowledge = {"agent_id": agent_id, "task_id": task_id, "uuid": call.uuid}
-        return mesos_wire.dumps({"type": "ACKNOWLEDGE", "acknowledge": acknowledge})
+        return wire.dumps({"type": "ACKNOWLEDGE", "acknowledge": acknowledge})
     accept = {
-        "offer_ids": mesos_wire.ids(call.offer_ids),
-        "operations": [mesos_wire.launch_operation(call.launches, call.agent_id, "framework-1")],
+        "offer_ids": wire.ids(call.offer_ids),
+        "operations": [wire.launch_operation(call.launches, call.agent_id, "framework-1")],
         "filters": {"refuse_seconds": 0.0},
     }
-    return mesos_wire.dumps({"type": "ACCEPT", "accept": accept})
+    return wire.dumps({"type": "ACCEPT", "accept": accept})
 
 
 def status_of(at: int, one: Launch | str, state: str, uuid: str = "u") -> StatusReceived:

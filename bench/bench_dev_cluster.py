@@ -21,10 +21,10 @@ from typing import Any
 
 import msgspec
 
-from jobcloud.adapters.mesos_wire import launch_operation
-from jobcloud.launch import Artifacts, plan_executor
+from jobcloud.adapters.mesos.wire import launch_operation
 from jobcloud.messages import Launch
 from jobcloud.model import App, Executor, Package, Share
+from jobcloud.scheduler.launch import Artifacts, plan_executor
 from jobcloud.wire import RecordReader
 
 RUN_MS, ALLOCATION_MS = 100, 200

@@ -32,14 +32,14 @@ from typing import Any
 
 import structlog
 
-from jobcloud.adapters.mesos import MesosDriver, MesosSettings
+from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.dev.cluster import DevCluster
-from jobcloud.launch import Artifacts
 from jobcloud.messages import Accept, Acknowledge, Call, Event, Publish, PutApp, PutJob, StatusReceived, Topic, Trigger
 from jobcloud.model import App, Job, JobKind, JobType, Package, Resources
 from jobcloud.ports import Store
 from jobcloud.scheduler import Policy, Scheduler
+from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.loop import Loop
 
 NEVER = "0 0 0 1 1 ? 2099"
@@ -167,7 +167,7 @@ def opened(store: str, folder: Path) -> Iterator[Store]:
         return
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import zookeeper_kit
-    from jobcloud.adapters.zookeeper import ZooKeeperStore
+    from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 
     with zookeeper_kit.running(folder) as servers:
         yield ZooKeeperStore(zookeeper_kit.connect(zookeeper_kit.hosts(servers), "bench"))

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import zookeeper_kit
-from jobcloud.adapters.zookeeper import ZooKeeperStore
+from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredWrite
 

@@ -32,10 +32,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jobcloud.constraints import ConstraintError
 from jobcloud.errors import ConfigError
 from jobcloud.match import ENGINES, MatchError, at_most, vector_path
-from jobcloud.placer import PORTS, Placer, Shape
+from jobcloud.match.constraints import ConstraintError
+from jobcloud.match.placer import PORTS, Placer, Shape
 from jobcloud.planning.rules import MOST_PER_HOST
 from jobcloud.planning.tables import BadTable, HostTable, TaskRow, TaskTable, parse_amount, read_hosts, read_table
 from jobcloud.planning.tables import read_tasks as read_task_table

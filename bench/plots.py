@@ -22,7 +22,7 @@ from bench.gate import CASES, Case, Row, measure
 from bench.machine import described
 from matplotlib.figure import Figure
 
-from jobcloud.placer import Placer
+from jobcloud.match.placer import Placer
 
 AXES: Final = ("cpus", "mem_mb", "disk_mb", "gpus")
 CLASSES: Final = (8, 151)

@@ -18,10 +18,10 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from jobcloud.launch import Artifacts
 from jobcloud.messages import Accept, Command, Effect, Event, OffersReceived, Status, StatusReceived, Subscribed, Tick
 from jobcloud.model import Offer, Share
 from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.api import ApiOptions, Notices, create_api
 from jobcloud.server.packages import PackageStore
 

@@ -109,7 +109,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
             opened.append(MemoryStore(server))
         elif where:
             import zookeeper_kit
-            from jobcloud.adapters.zookeeper import ZooKeeperStore
+            from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 
             opened.append(ZooKeeperStore(zookeeper_kit.connect(where, namespace)))
         else:

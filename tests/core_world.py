@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobcloud.launch import Artifacts
 from jobcloud.match import Matcher
 from jobcloud.messages import (
     RANK,
@@ -65,8 +64,9 @@ from jobcloud.model import (
     TaskName,
     Window,
 )
-from jobcloud.offers import amounts
 from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.scheduler.cluster import amounts
+from jobcloud.scheduler.launch import Artifacts
 
 START = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 ARTIFACTS = Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec python3 executor.zip")
@@ -180,7 +180,7 @@ class Desk:
         self.at += ms
         return self.do(Tick(self.at))
 
-    def settle(self, until_ms: int = 0) -> list[Effect]:
+    def run_until_idle(self, until_ms: int = 0) -> list[Effect]:
         """Ticks exactly when the scheduler asks for one, up to `until_ms` from now; never twice without need."""
         end, effects = self.at + until_ms, self.tick()
         for _ in range(10_000):
@@ -200,7 +200,7 @@ class Desk:
 
     def offer(self, *offers: Offer) -> list[Effect]:
         self.do(OffersReceived(self.at, offers or (make_offer(f"o{self.at}-{len(self.all)}"),)))
-        return self.settle()
+        return self.run_until_idle()
 
     def status(self, task_id: str, state: str, uuid: str = "u", **fields: str) -> list[Effect]:
         return self.do(StatusReceived(self.at, make_status(task_id, state, uuid, **fields)))

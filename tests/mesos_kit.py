@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from jobcloud.adapters.mesos import MesosDriver, MesosSettings
+from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
 from jobcloud.messages import Event
 
 T = TypeVar("T")

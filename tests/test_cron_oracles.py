@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from cronsim import CronSim
 
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
-from jobcloud.firetimes import FireTimes
+from jobcloud.executor.firetimes import FireTimes
 
 TRIPLES = int(os.environ.get("JOBCLOUD_CRON_TRIPLES", "100000"))
 SEED = os.environ.get("JOBCLOUD_SEED", "2026")

@@ -1,4 +1,8 @@
-"""Who may import whom, read from the syntax trees: files at the top decide, folders touch the world."""
+"""Who may import whom, read from the syntax trees.
+
+`scheduler/`, `match/`, `planning/` and the vocabulary at the top decide and touch nothing. Other packages touch the
+world.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,25 @@ import jobcloud
 ROOT = Path(jobcloud.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# What runs on agents: the standard library alone, of CPython 3.9.
-ON_AGENTS = [*(ROOT / "executor").rglob("*.py"), *(ROOT / f"{name}.py" for name in ("job", "wire", "firetimes"))]
-NOT_DECIDING = {"__init__", "__main__", "job", "wire", "firetimes"}
-DECIDING = [path for path in sorted(ROOT.glob("*.py")) if path.stem not in NOT_DECIDING]
+# Code that runs on agents: the standard library of CPython 3.9 alone.
+ON_AGENTS = [*(ROOT / "executor").rglob("*.py"), *(ROOT / f"{name}.py" for name in ("job", "wire"))]
+VOCABULARY = [path for path in sorted(ROOT.glob("*.py")) if path.stem not in ("__init__", "__main__", "job", "wire")]
+SCHEDULER = sorted((ROOT / "scheduler").rglob("*.py"))
+MATCH = [*sorted((ROOT / "match").rglob("*.py")), ROOT / "_match_types.py"]
+PLANNING = sorted((ROOT / "planning").rglob("*.py"))
+PURE = sorted({*VOCABULARY, *SCHEDULER, *MATCH})
+PURE_PACKAGES = ("match", "scheduler")
 
 QUIET = {
     "__future__", "base64", "bisect", "calendar", "collections", "contextlib", "copy", "dataclasses", "datetime",
     "decimal", "enum", "fnmatch", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re",
     "shlex", "typing", "zlib", "zoneinfo",
 }  # fmt: skip
+# Libraries by the pure modules that may use them.
 LIBRARIES = {
-    "numpy": {"constraints", "_match_py", "_match_types", "_placer_py", "match", "offers", "placer"},
-    "croniter": {"cron"},
-    "msgspec": {"messages", "model", "ports"},
+    "numpy": {*MATCH, ROOT / "scheduler" / "cluster.py"},
+    "croniter": {ROOT / "cron.py"},
+    "msgspec": {ROOT / f"{name}.py" for name in ("messages", "model", "ports")},
 }
 
 
@@ -68,24 +77,45 @@ def top(name: str) -> str:
     return name.partition(".")[0]
 
 
-FOLDERS = tuple(path.name for path in ROOT.iterdir() if (path / "__init__.py").exists())
+IMPURE_PACKAGES = tuple(
+    path.name for path in ROOT.iterdir() if (path / "__init__.py").exists() and path.name not in PURE_PACKAGES
+)
 
 
-@pytest.mark.parametrize("path", DECIDING, ids=named)
-def test_what_decides_touches_nothing(path: Path) -> None:
-    libraries = {name for name, users in LIBRARIES.items() if path.stem in users}
+def test_every_package_is_either_pure_or_not() -> None:
+    assert set(PURE_PACKAGES) | {"planning"} <= {path.name for path in ROOT.iterdir()}
+    assert len(SCHEDULER) > 20
+    assert len(VOCABULARY) + 4 <= 14, "the top holds the vocabulary alone"
+
+
+@pytest.mark.parametrize("path", PURE, ids=named)
+def test_pure_module_imports_nothing_that_touches_the_world(path: Path) -> None:
+    libraries = {name for name, users in LIBRARIES.items() if path in users}
     foreign = {top(name) for name in imports(path)} - QUIET - libraries - {"jobcloud"}
-    assert not foreign, f"{path.name} imports {foreign}"
-    assert not within(path, *FOLDERS), f"{path.name} imports from a folder that touches the world"
+    assert not foreign, f"{named(path)} imports {foreign}"
+    impure = within(path, *IMPURE_PACKAGES)
+    assert not impure, f"{named(path)} imports {impure}"
 
 
-@pytest.mark.parametrize("path", DECIDING, ids=named)
-def test_what_decides_asks_no_clock_and_no_dice_and_opens_nothing(path: Path) -> None:
+@pytest.mark.parametrize("path", PURE, ids=named)
+def test_pure_module_reads_no_clock_and_no_randomness_and_opens_nothing(path: Path) -> None:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute):
-            assert node.attr not in {"now", "utcnow", "today", "urandom"}, f"{path.name}:{node.lineno}: {node.attr}"
+            assert node.attr not in {"now", "utcnow", "today", "urandom"}, f"{named(path)}:{node.lineno}: {node.attr}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"open", "print", "input", "exec", "eval", "__import__"}, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", VOCABULARY, ids=named)
+def test_vocabulary_knows_no_package(path: Path) -> None:
+    assert path.stem == "placer" or not within(path, *PURE_PACKAGES)
+
+
+@pytest.mark.parametrize("path", MATCH, ids=named)
+def test_matcher_is_a_library_of_its_own(path: Path) -> None:
+    own = {name for name in imports(path) if name.startswith("jobcloud.")}
+    allowed = ("jobcloud._match", "jobcloud.match")
+    assert {name for name in own if not name.startswith(allowed)} == set()
 
 
 @pytest.mark.parametrize("path", ON_AGENTS, ids=named)
@@ -93,7 +123,7 @@ def test_what_runs_on_agents_needs_nothing_but_a_python_3_9(path: Path) -> None:
     foreign = {top(name) for name in imports(path)} - sys.stdlib_module_names - {"jobcloud"}
     assert not foreign, f"{named(path)} imports {foreign}"
     own = {name for name in imports(path) if name.startswith("jobcloud.")}
-    allowed = ("jobcloud.executor", "jobcloud.job", "jobcloud.wire", "jobcloud.firetimes")
+    allowed = ("jobcloud.executor", "jobcloud.job", "jobcloud.wire", "jobcloud.executor.firetimes")
     assert {name for name in own if not name.startswith(allowed)} == set()
     tree = ast.parse(path.read_text(), str(path), feature_version=(3, 9))
     for node in ast.walk(tree):
@@ -105,15 +135,15 @@ def test_what_runs_on_agents_needs_nothing_but_a_python_3_9(path: Path) -> None:
 
 
 def technology(path: Path) -> str:
-    """`mesos_wire.py` is part of `mesos.py`."""
-    return path.stem.partition("_")[0]
+    """The folder of an adapter, or its file: `mesos`, `sqlite`."""
+    return path.relative_to(ROOT / "adapters").parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "adapters").glob("*.py")), ids=named)
-def test_an_adapter_knows_neither_the_server_nor_another_technology(path: Path) -> None:
-    assert not within(path, "server", "client", "dev", "planning")
+@pytest.mark.parametrize("path", sorted((ROOT / "adapters").rglob("*.py")), ids=named)
+def test_adapter_knows_neither_the_server_nor_another_technology(path: Path) -> None:
+    assert not within(path, "server", "client", "dev", "planning", "scheduler")
     others = {name.split(".")[2] for name in within(path, "adapters") if name.count(".") >= 2}
-    assert {other for other in others if technology(Path(other)) != technology(path)} == set()
+    assert others <= {technology(path)}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "client").rglob("*.py")), ids=named)
@@ -124,7 +154,7 @@ def test_the_client_knows_no_code_of_the_server(path: Path) -> None:
     assert not {top(name) for name in imports(path)} & {"fastapi", "uvicorn", "pymesos", "kazoo", "pydantic"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "planning").glob("*.py")), ids=named)
+@pytest.mark.parametrize("path", PLANNING, ids=named)
 def test_planning_knows_what_decides_and_nothing_of_server_and_client(path: Path) -> None:
     assert not within(path, "server", "client", "adapters", "dev", "executor")
     foreign = {top(name) for name in imports(path)} - sys.stdlib_module_names - {"jobcloud", "numpy"}
@@ -138,7 +168,7 @@ def test_planning_needs_neither_solver_nor_plotter_until_they_are_used() -> None
 
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_pymesos_stays_in_its_adapter(path: Path) -> None:
-    if not (path.parent.name == "adapters" and technology(path) == "mesos"):
+    if path.parent != ROOT / "adapters" / "mesos":
         assert not {top(name) for name in imports(path)} & {"pymesos", "http_parser", "addict"}
 
 

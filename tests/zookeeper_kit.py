@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobcloud.adapters.zookeeper_session import ZooKeeperSession, ZooKeeperSettings
+from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
 
 _JARS = Path("/usr/share/java")
 # The package leaves out a part of netty that TLS needs.

@@ -565,11 +565,11 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     contexts: tuple[str, ...] = ()
 
     @property
-    def keeper(self) -> bool:
+    def placeholder(self) -> bool:
         return not self.firing_id
 
 
-def keeper_job(app: str) -> str:
+def placeholder_job(app: str) -> str:
     """What stands for a job in the ids and notices of an app's keepers; no job can have that name."""
     return f"keeper={app}"
 

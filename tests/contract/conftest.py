@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mesos_client import Cluster, Framework
 
 from jobcloud.dev.cluster import DevCluster
+from mesos_client import Cluster, Framework
 
 COMMAND = "JOBCLOUD_TEST_MESOS"
 REGISTRATION_SECONDS = 4

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mesos_client import Cluster, Framework, Stream, amounts, post, request, total
 
 EXECUTOR = Path(__file__).with_name("scripted_executor.py")

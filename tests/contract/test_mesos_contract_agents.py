@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tests.contract.test_mesos_contract import executor, launch, say, shown, task
+
 from mesos_client import Cluster, Framework, post
-from test_mesos_contract import executor, launch, say, shown, task
 
 Frameworks = Callable[..., Framework]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from mesos_client import Answer, Cluster, Framework, post
-from test_mesos_contract import launch, say, shown
+from tests.contract.test_mesos_contract import launch, say, shown
 
 from conftest import KINDS, _start
+from mesos_client import Answer, Cluster, Framework, post
 
 Frameworks = Callable[..., Framework]
 Json = dict[str, Any]

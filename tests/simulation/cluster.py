@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from jobcloud.adapters.mesos_wire import dumps, loads
+from jobcloud.adapters.mesos.wire import dumps, loads
 from jobcloud.dev.agent import Agent, AgentInput, AgentSettings
 from jobcloud.dev.master import Master, MasterInput, MasterSettings
 from jobcloud.dev.protocol import (

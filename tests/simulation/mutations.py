@@ -22,16 +22,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The deterministic tests of the scheduler, its loop, stores and adapters: one scenario each, no real servers. Those
 # that play random histories beside checkers (scheduler_props, leader_faults) are small simulators, and left out.
-UNIT_TESTS = tuple(
-    f"tests/test_{name}.py"
-    for name in ("scheduler", "loop", "rollouts", "operator_calls", "keepers", "partitions", "overdue", "drains",
-                 "firing_listener", "ready", "status", "offers", "launch", "records", "outcomes", "scheduler_policies",
-                 "loop_leadership", "mass_loss", "release", "model", "mesos_wire", "zookeeper_journal",
-                 "store_contract", "sqlite", "breakers", "scheduler_weaknesses")
+UNIT_TESTS = (
+    *(
+        f"tests/scheduler/test_{name}.py"
+        for name in ("scheduler", "rollouts", "operator_calls", "warm_executors", "partitions", "timeouts", "drains",
+                     "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
+                     "mass_loss", "retry", "circuit_breakers", "scheduler_weaknesses")
+    ),
+    *(f"tests/server/test_{name}.py" for name in ("loop", "loop_leadership", "records")),
+    "tests/test_model.py",
+    "tests/adapters/mesos/test_mesos_wire.py",
+    "tests/adapters/zookeeper/test_zookeeper_journal.py",
+    "tests/adapters/test_store_contract.py",
+    "tests/adapters/test_sqlite.py",
 )  # fmt: skip
 # Asked about the driver alone, against a scripted master: they take a minute more.
-DRIVER_TESTS = ("tests/test_mesos_driver.py", "tests/test_mesos_pipelining.py")
-_DRIVER = "adapters/mesos"
+DRIVER_TESTS = ("tests/adapters/mesos/test_mesos_driver.py", "tests/adapters/mesos/test_mesos_pipelining.py")
+_DRIVER = "adapters/mesos/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +90,20 @@ class Verdict:
 
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
-        "acknowledge before the write", "server/leader.py",
+        "acknowledge before the write", "server/batch.py",
         "        try:\n            self._save(batch, ranks[0])\n",
         "        for effect in batch.effects:\n            if type(effect).__name__ == 'Acknowledge':\n"
         "                self._send(effect)\n        try:\n            self._save(batch, ranks[0])\n",
     ),
     Mutation(
-        "a large batch is written in parts", "server/leader.py",
+        "a large batch is written in parts", "server/batch.py",
         "            self._store.write(self.epoch, [_encoded(write) for write in writes])\n",
         "            for start in range(0, max(1, len(writes)), 8):\n"
         "                self._store.write(self.epoch, [_encoded(write) for write in writes[start : start + 8]])\n",
         quiet=True,
     ),
     Mutation(
-        "what reconciliation says of an unheard launch is not believed", "tasks.py",
+        "what reconciliation says of an unconfirmed launch is not believed", "scheduler/tasks.py",
         "        if isinstance(next_step, End):\n            message",
         '        told = task.state is TaskState.STORED and update.reason == "REASON_RECONCILIATION"\n'
         "        if told and isinstance(next_step, End):\n            return\n"
@@ -105,106 +112,106 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation("no fencing", "adapters/memory.py", "if epoch != self._server.epoch:", "if epoch > self._server.epoch:"),
     Mutation(
-        "a limit is forgotten by the next leader", "tasks.py",
-        "            self._overdue.watch(task)\n            self._note_reach",
+        "a limit is forgotten by the next leader", "scheduler/tasks.py",
+        "            self._timeouts.watch(task)\n            self._note_reach",
         "            self._note_reach",
     ),
     Mutation(
-        "no end is believed that is told without its update", "status.py",
+        "no end is believed that is told without its update", "scheduler/status.py",
         "    if found is _FAIL and status.reason in _NO_REASON:",
         "    if isinstance(found, End) and status.reason in _NO_REASON:",
         quiet=True,
     ),
-    Mutation("forget the retry", "release.py", "if not never_ran and not failover and", "if not never_ran and"),
+    Mutation("forget the retry", "scheduler/retry.py", "if not never_ran and not failover and", "if not never_ran and"),
     Mutation(
-        "adopt nothing", "book.py",
+        "adopt nothing", "scheduler/state.py",
         "        self.tasks = whole.tasks\n", "        self.tasks = {}\n",
     ),
     Mutation(
-        "the clock is part of fence tokens", "rounds.py",
-        "        data = sharding.payload(job, firing, task, self._book.fence())\n",
-        "        data = sharding.payload(job, firing, task, at * 1_000_000_000 + self._book.fence())\n",
-        (("rounds.py", "        data = sharding.keeper_payload(task, self._book.fence())\n",
-          "        data = sharding.keeper_payload(task, at * 1_000_000_000 + self._book.fence())\n"),),
+        "the clock is part of fence tokens", "scheduler/cycle.py",
+        "        data = sharding.payload(job, firing, task, self._state.fence())\n",
+        "        data = sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence())\n",
+        (("scheduler/cycle.py", "        data = sharding.placeholder_payload(task, self._state.fence())\n",
+          "        data = sharding.placeholder_payload(task, at * 1_000_000_000 + self._state.fence())\n"),),
         quiet=True,
     ),
     Mutation(
-        "a removed app stays disabled", "commands.py",
-        "        self._book.set_app_mark(event.name, disabled=False)\n",
+        "a removed app stays disabled", "scheduler/commands.py",
+        "        self._state.set_app_mark(event.name, disabled=False)\n",
         "",
     ),
     Mutation(
-        "no proof of the epoch with a new session", "server/leader.py",
+        "no proof of the epoch with a new session", "server/batch.py",
         "self.connected = batch.prove_epoch = True", "self.connected = True",
     ),
     Mutation(
-        "the epoch is proven with a new framework id alone", "server/leader.py",
+        "the epoch is proven with a new framework id alone", "server/batch.py",
         "                self.connected = batch.prove_epoch = True\n",
         "                self.connected = True\n"
         "                batch.prove_epoch = event.framework_id != self._framework_id\n",
         quiet=True,
     ),
     Mutation(
-        "an operator's kill is not stored", "commands.py",
+        "an operator's kill is not stored", "scheduler/commands.py",
         "        self._tasks.kill(task, event.at)\n",
-        "        self._inquiries.send_kill(task, event.at)\n",
+        "        self._reconciliation.send_kill(task, event.at)\n",
     ),
     Mutation(
-        "what replaces a lost attempt waits its turn", "ready.py",
+        "what replaces a lost attempt waits its turn", "scheduler/queue.py",
         "for is_first, row in ((False, again), (True, first)) if row)",
         "for is_first, row in ((True, again), (True, first)) if row)",
     ),
     Mutation(
-        "a claim is not released", "tasks.py",
-        "        self._book.cluster.release(task.id)\n", "",
+        "a claim is not released", "scheduler/tasks.py",
+        "        self._state.cluster.release(task.id)\n", "",
     ),
     Mutation(
-        "an app without keepers is kept in mind", "keepers.py",
-        "        if not keepers:\n            del self.of_app[task.app]\n",
+        "an app without placeholders is kept in mind", "scheduler/warm_executors.py",
+        "        if not placeholders:\n            del self.of_app[task.app]\n",
         "",
         quiet=True,
     ),
     Mutation(
-        "a removed job leaves its refusal", "commands.py",
-        "(self._timetable.due, self._book.faults, self._rounds.refusals)", "(self._timetable.due, self._book.faults)",
+        "a removed job leaves its refusal", "scheduler/commands.py",
+        "(self._timetable.due, self._state.faults, self._cycle.refusals)", "(self._timetable.due, self._state.faults)",
         quiet=True,
     ),
     Mutation(
         # Either of the two alone does no harm: the other is there for it.
-        "numbers start again in the same epoch", "repair.py",
+        "numbers start again in the same epoch", "scheduler/recovery.py",
         "for text in ids if (found", "for text in ids[:0] if (found",
-        (("server/leader.py", "        if self._led:\n", "        if False:\n"),),
+        (("server/batch.py", "        if self._led:\n", "        if False:\n"),),
     ),
     Mutation(
-        "a roll-out ends all shards at once", "rollouts.py",
+        "a roll-out ends all shards at once", "scheduler/rollouts.py",
         "        return len(down | {task.item}) <= job.max_unavailable\n", "        return True\n",
     ),
     Mutation(
-        "the version of a mark is not followed", "adapters/zookeeper.py",
+        "the version of a mark is not followed", "adapters/zookeeper/store.py",
         "            unfold.version += 1\n",
         "",
         quiet=True,
     ),
     Mutation(
-        "half of a large batch stays where it is", "adapters/zookeeper.py",
+        "half of a large batch stays where it is", "adapters/zookeeper/store.py",
         "            image = image or self._read()[0]\n            self._unfold(epoch, image)\n",
         "            image = image or self._read()[0]\n",
         quiet=True,
     ),
     Mutation(
-        "a lost answer counts as done", "adapters/zookeeper.py",
+        "a lost answer counts as done", "adapters/zookeeper/store.py",
         "if witness is not None and self._came_through(witness, deadline):", "if witness is not None:",
         quiet=True,
     ),
     Mutation(
-        "an updated job is considered by the clock alone", "commands.py",
-        "considered_ms=max(event.at, self._book.states[job.name].considered_ms))",
+        "an updated job is considered by the clock alone", "scheduler/commands.py",
+        "considered_ms=max(event.at, self._state.states[job.name].considered_ms))",
         "considered_ms=event.at)",
         quiet=True,
     ),
     Mutation(
-        "an enabled job is considered by the clock alone", "commands.py",
-        "            considered = max(at, self._book.states[job.name].considered_ms)\n",
+        "an enabled job is considered by the clock alone", "scheduler/commands.py",
+        "            considered = max(at, self._state.states[job.name].considered_ms)\n",
         "            considered = at\n",
         quiet=True,
     ),

@@ -34,8 +34,8 @@ from jobcloud.dev.registry import Offer
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor
 from jobcloud.model import Cause, Execution, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
-from jobcloud.offers import amounts
 from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.scheduler.cluster import amounts
 from jobcloud.server import records
 
 from .operators import AT_ONCE, LIMIT_MS, REPLACING
@@ -422,7 +422,7 @@ class Promise:
         if not waiting:
             return
         for task in (core.tasks[one.task_id] for accept in accepts for one in accept.launches):
-            for firing, item in waiting if not task.keeper else ():
+            for firing, item in waiting if not task.placeholder else ():
                 job, shard = core.jobs[firing.job], firing.shards[item]
                 fits = all(ours <= theirs for ours, theirs in zip(job.resources, task.resources, strict=True))
                 if fits and job.app == task.app and _ahead(core, firing, shard, task):
@@ -538,12 +538,12 @@ class Promise:
             if not 1 <= len(runs) <= AT_ONCE.get(place[0], 1):
                 return f"{place} runs {len(runs)} times"
             job = core.jobs.get(place[0])
-            keeper = core.tasks.get(runs[0].task_id)
-            if keeper is not None and keeper.keeper:
+            placeholder = core.tasks.get(runs[0].task_id)
+            if placeholder is not None and placeholder.placeholder:
                 if (
-                    keeper.app not in core.apps
-                    or not core.apps[keeper.app].executors
-                    or keeper.app in core.disabled_apps
+                    placeholder.app not in core.apps
+                    or not core.apps[placeholder.app].executors
+                    or placeholder.app in core.disabled_apps
                 ):
                     return f"{runs[0].task_id} keeps an executor that nobody wants any more"
             elif runs[0].daemon and (job is None or core.states[job.name].disabled or job.app in core.disabled_apps):
@@ -646,4 +646,4 @@ def _task(entries: Entries, key: str) -> Task | None:
 
 
 def _dirty(core: Any) -> set[str]:
-    return {key for kind, key in core._book.dirty if kind is Kind.TASK}
+    return {key for kind, key in core._state.dirty if kind is Kind.TASK}

@@ -10,17 +10,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jobcloud.adapters.memory import MemoryStore
-from jobcloud.adapters.mesos import MesosDriver, MesosSettings
-from jobcloud.adapters.mesos_hardened import HardenedDriver
-from jobcloud.adapters.mesos_link import Address, CallFailed, CallUnanswered
+from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
+from jobcloud.adapters.mesos.hardened import HardenedDriver
+from jobcloud.adapters.mesos.link import Address, CallFailed, CallUnanswered
 from jobcloud.errors import Fenced, StoreError
-from jobcloud.launch import Artifacts
 from jobcloud.match import Matcher
 from jobcloud.messages import Accept, Acknowledge, Call, Command, Effect, Event, Publish, StatusReceived, Tick
 from jobcloud.model import Task
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
-from jobcloud.server.leader import Arrived, CoreFailed, Item, Leader, Order, refuse
+from jobcloud.scheduler.launch import Artifacts
+from jobcloud.server.batch import Arrived, CoreFailed, Item, Leader, Order, refuse
 from jobcloud.server.records import Restored
 
 from .zookeeper import SimZooKeeperStore
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 POLICY = Policy(
     Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec python3 executor.zip"),
-    offer_hold_ms=2_000, decline_refuse_ms=2_000, most_waiting=8, history=20,
-    reconcile_interval_ms=30_000, reconcile_most_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
+    offer_hold_ms=2_000, decline_refuse_ms=2_000, max_waiting=8, history=20,
+    reconcile_interval_ms=30_000, reconcile_max_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
     sweep_ms=10_000, overdue_ms=4_000, hung_ms=6_000, drain_lead_ms=6_000, drain_refuse_ms=3_000,
 )  # fmt: skip
 _MESOS = MesosSettings("master:5050", user="sim", failover_timeout_s=604_800.0)

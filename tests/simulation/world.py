@@ -13,8 +13,8 @@ from typing import Any
 
 import structlog
 
-from jobcloud.adapters import mesos
 from jobcloud.adapters.memory import MemoryServer
+from jobcloud.adapters.mesos import driver as mesos_driver
 
 from .cluster import Cluster, Host
 from .operators import Operators
@@ -403,7 +403,7 @@ class _Alarm(logging.Handler):
 def play(plan: Plan) -> History:
     """Run a plan. No exception but those of a defect in the simulator itself, or KeyboardInterrupt."""
     world = World(plan)
-    real_now, mesos.now_ms = mesos.now_ms, world.clock
+    real_now, mesos_driver.now_ms = mesos_driver.now_ms, world.clock
     limits = small() if plan.zookeeper else []
     logger, alarm = logging.getLogger("jobcloud.mesos"), _Alarm(world)
     quiet = logging.getLogger("jobcloud.zookeeper")
@@ -421,7 +421,7 @@ def play(plan: Plan) -> History:
     except Stuck:
         pass
     finally:
-        mesos.now_ms = real_now
+        mesos_driver.now_ms = real_now
         for module, name, limit in limits:
             setattr(module, name, limit)
         quiet.disabled = quiet_before

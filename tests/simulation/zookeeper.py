@@ -1,7 +1,7 @@
 """A ZooKeeper in memory, beneath the product's own store, session and election, and beneath kazoo's own client.
 
 `SimServer` is the data tree with its sessions: it does what a server does with kazoo's requests, and is itself held to
-the real one (tests/test_zookeeper_simulated.py). It has no ACLs and rings no watches. `SimSession` is how a scheduler's
+the real one (`test_zookeeper_simulated.py`). It has no ACLs and rings no watches. `SimSession` is how a scheduler's
 process sees it: a request may get lost, be carried out though its answer is lost, or arrive late; connections break and
 sessions expire.
 """
@@ -17,10 +17,10 @@ from kazoo.client import KazooClient, KazooState
 from kazoo.protocol import serialization as ask
 from kazoo.protocol.states import ZnodeStat
 
-from jobcloud.adapters import zookeeper, zookeeper_journal
-from jobcloud.adapters.zookeeper import ZooKeeperStore
-from jobcloud.adapters.zookeeper_election import ZooKeeperElection
-from jobcloud.adapters.zookeeper_session import ZooKeeperSession, ZooKeeperSettings
+from jobcloud.adapters.zookeeper import journal, store
+from jobcloud.adapters.zookeeper.election import ZooKeeperElection
+from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
+from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.errors import Fenced, StoreError
 from jobcloud.ports import StoredRecords, StoredWrite
 
@@ -36,8 +36,8 @@ _NAMESPACE = "sim"
 SESSION_MS = 4_000
 # So small that batches of a few records come in parts, and that old segments are cleaned within a history.
 _SMALL = (
-    (zookeeper, {"_REQUEST_BYTES": 4_000, "_PIECE_BYTES": 700, "_REQUEST_OPERATIONS": 12}),
-    (zookeeper_journal, {"_SPARE_BYTES": 6_000, "_MOST_SEGMENTS": 25, "_DELETED_AT_ONCE": 20}),
+    (store, {"_REQUEST_BYTES": 4_000, "_PIECE_BYTES": 700, "_REQUEST_OPERATIONS": 12}),
+    (journal, {"_SPARE_BYTES": 6_000, "_MOST_SEGMENTS": 25, "_DELETED_AT_ONCE": 20}),
 )
 
 

@@ -27,7 +27,7 @@ from tests.soak import checker
 from tests.soak.servers import Front, Mesos
 
 import zookeeper_kit
-from whole import Product, until
+from whole_kit import Product, until
 
 AGENTS = 10
 RESOURCES = "cpus:9;mem:8192;disk:20000;ports:[31000-32000]"

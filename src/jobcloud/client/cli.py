@@ -782,7 +782,7 @@ def import_elastic_job(
     _check_zone(zone)
     options = import_ej.Options(zone, _packages(package), fetch, disabled, dry_run)
     check = _server_part("jobcloud.server.api.convert").check
-    tree = _server_part("jobcloud.adapters.zookeeper_ej").read_tree(zookeeper, namespace, _secret(auth_file))
+    tree = _server_part("jobcloud.adapters.zookeeper.elastic_job").read_tree(zookeeper, namespace, _secret(auth_file))
     with _client() as client:
         report = import_ej.import_tree(client, tree, namespace, options, check)
     if as_json:

@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 from jobcloud.client import render
 from jobcloud.client.http import Client, Json
 from jobcloud.client.pack import read_manifest
-from jobcloud.constraints import HOST
 from jobcloud.errors import ConfigError
+from jobcloud.match.constraints import HOST
 from jobcloud.model import KEEPER, RESOURCE_FIELDS
 from jobcloud.planning import jobs as registered
 from jobcloud.planning.demand import DAY_MS, Load, Span, load, row_spans, spans

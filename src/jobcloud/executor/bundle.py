@@ -9,7 +9,7 @@ import zipfile
 from typing import Iterator, Tuple
 
 FILE_NAME = "jobcloud-executor.zip"
-_TOP_LEVEL = ("__init__.py", "firetimes.py", "job.py", "wire.py")
+_TOP_LEVEL = ("__init__.py", "job.py", "wire.py")
 _SERVER_SIDE = ("bundle.py",)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAIN = b"""\

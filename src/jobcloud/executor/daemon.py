@@ -331,9 +331,9 @@ class Executor(Listener):
 
     def _begin(self, task: _Task) -> None:
         """A transient task runs, a resident one is loaded first, a keeper has a worker kept for others."""
-        if task.payload.keeper is not None:
+        if task.payload.placeholder is not None:
             assert self._workers is not None
-            self._workers.keep_warm(task.task_id, task.payload.keeper, functools.partial(self._on_warm, task))
+            self._workers.keep_warm(task.task_id, task.payload.placeholder, functools.partial(self._on_warm, task))
             return
         number = LOADING if task.resident is not None else 1
         self._start_run(task, number, task.payload.facts())

@@ -73,7 +73,7 @@ class TaskPayload:
     kill_grace_s: float = DEFAULT_KILL_GRACE_S
     rlimits: Rlimits = NO_LIMITS
     step: Optional[str] = None
-    keeper: Optional[Tuple[str, ...]] = None
+    placeholder: Optional[Tuple[str, ...]] = None
     firing: Mapping[str, Any] = field(default_factory=dict)
     ignores_errors: bool = False
     webhook: str = ""
@@ -146,8 +146,8 @@ def read_task(data: Optional[str]) -> TaskPayload:
     job = fields.required("job", dict)
     kind = _Fields(job, "job")
     job_type = kind.one_of("jobType", ("SIMPLE", "DATAFLOW", "SCRIPT", "HTTP", "KEEPER"))
-    keeper = _contexts(kind) if job_type == "KEEPER" else None
-    resident = keeper is None and kind.one_of("jobExecutionType", ("TRANSIENT", "DAEMON")) == "DAEMON"
+    placeholder = _contexts(kind) if job_type == "KEEPER" else None
+    resident = placeholder is None and kind.one_of("jobExecutionType", ("TRANSIENT", "DAEMON")) == "DAEMON"
     timer = kind.optional("timer", dict, None)
     if resident and timer is None:
         raise PayloadError("a DAEMON job needs 'timer' in job")
@@ -176,7 +176,7 @@ def read_task(data: Optional[str]) -> TaskPayload:
             open_files=kind.at_least("openFilesLimit", int, 0) or None,
         ),
         step=step,
-        keeper=keeper,
+        placeholder=placeholder,
         firing=fields.optional("firing", dict, {}),
         ignores_errors=handler == "ignore" and step is None,
         webhook=kind.required("errorWebhook", str) if handler == "webhook" else "",

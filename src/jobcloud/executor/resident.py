@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Optional, Protocol
 
-from jobcloud.firetimes import FireTimes
+from jobcloud.executor.firetimes import FireTimes
 
 # A firing that comes later than this was missed: the machine slept or was stopped.
 LATE_MS = 5_000

@@ -43,7 +43,7 @@ def python_worker() -> List[str]:
 
 
 @dataclass
-class _Keeper:
+class _Placeholder:
     """A task for which a worker is kept; `told` until it has been told."""
 
     contexts: Tuple[str, ...]
@@ -101,7 +101,7 @@ class Workers:
         self._home: Dict[Run, _Worker] = {}
         self._timers: Dict[Run, Timer] = {}
         self._when_gone: Optional[Callable[[], None]] = None
-        self._keepers: Dict[str, _Keeper] = {}
+        self._placeholders: Dict[str, _Placeholder] = {}
         self._rewarm_s = _REWARM_FIRST_S
 
     def keep_warm(self, task_id: str, contexts: Tuple[str, ...], told: Callable[[str], None]) -> None:
@@ -109,35 +109,35 @@ class Workers:
 
         `told` is called once: with "" when the first is ready, or with why none is to be had.
         """
-        self._keepers[task_id] = _Keeper(contexts, told)
+        self._placeholders[task_id] = _Placeholder(contexts, told)
         if contexts and self._current is not None:
             self._say(self._current, {"type": "warm", "contexts": list(contexts)})
         self._warm()
 
     def let_cool(self, task_id: str) -> None:
-        self._keepers.pop(task_id, None)
+        self._placeholders.pop(task_id, None)
 
     def _warm(self) -> None:
-        if not self._keepers or self._when_gone is not None:
+        if not self._placeholders or self._when_gone is not None:
             return
         if self._current is None:
             try:
                 self._start_shared()
             except (OSError, subprocess.SubprocessError) as error:
-                self._tell_keepers(f"cannot start a worker: {error}")
+                self._notify_placeholders(f"cannot start a worker: {error}")
         elif self._current.ready:
-            self._tell_keepers("")
+            self._notify_placeholders("")
 
-    def _tell_keepers(self, why_not: str) -> None:
-        for keeper in list(self._keepers.values()):
-            told, keeper.told = keeper.told, None
+    def _notify_placeholders(self, why_not: str) -> None:
+        for placeholder in list(self._placeholders.values()):
+            told, placeholder.told = placeholder.told, None
             if told is not None:
                 told(why_not)
 
     def _warm_again(self, worker: _Worker) -> None:
         """A shared worker is gone, or takes no new shards any more."""
-        if self._keepers and self._current is None and self._when_gone is None:
-            self._tell_keepers(f"the worker was lost: {_how(worker)}")
+        if self._placeholders and self._current is None and self._when_gone is None:
+            self._notify_placeholders(f"the worker was lost: {_how(worker)}")
             if time.monotonic() - worker.started_at > _REWARM_MOST_S:
                 self._rewarm_s = _REWARM_FIRST_S
             self._loop.later(self._rewarm_s, self._warm)
@@ -233,7 +233,7 @@ class Workers:
         app = self._app
         hello = {"type": "hello", "protocol": protocol.VERSION, "appName": app.app_name, "appVersion": app.app_version}
         self._say(worker, {**hello, "directory": self._directory, "libraries": self._libraries, "tasks": folders})
-        contexts = sorted({context for keeper in self._keepers.values() for context in keeper.contexts})
+        contexts = sorted({context for placeholder in self._placeholders.values() for context in placeholder.contexts})
         if contexts and not worker.owner:
             self._say(worker, {"type": "warm", "contexts": contexts})
         self._loop.later(
@@ -297,7 +297,7 @@ class Workers:
                 self._break(worker, f"it speaks protocol {message['protocol']}, not {protocol.VERSION}")
             worker.ready = True
             if worker is self._current:
-                self._tell_keepers("")
+                self._notify_placeholders("")
             return
         run = worker.runs.get(message["task"])
         if run is None or run.number != message["run"]:

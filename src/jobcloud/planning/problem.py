@@ -13,8 +13,8 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from jobcloud.constraints import HOST, Constraint
 from jobcloud.errors import ConfigError
+from jobcloud.match.constraints import HOST, Constraint
 from jobcloud.planning.rules import MOST_PER_HOST, Rules
 from jobcloud.planning.tables import HostTable, TaskTable
 

@@ -4,7 +4,7 @@
                               (J the job itself: N + 1 of it in all)
     max_per_host=N            at most N tasks of this job on a host
     ATTRIBUTE=VALUE|VALUE     only on hosts whose attribute has one of the values
-    zone in a, b              and all else that `jobcloud.constraints` reads
+    zone in a, b              and all else that `jobcloud.match.constraints` reads
 
 Several are separated by ";". What follows "anti:" belongs to it as long as it reads JOB<=N.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from jobcloud.constraints import Constraint, ConstraintError, Op, parse
+from jobcloud.match.constraints import Constraint, ConstraintError, Op, parse
 
 #: More of one job on a host is no limit at all.
 MOST_PER_HOST: Final = 1_000_000

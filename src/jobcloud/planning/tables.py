@@ -19,8 +19,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-from jobcloud.constraints import HOST, ConstraintError
 from jobcloud.errors import ConfigError
+from jobcloud.match.constraints import HOST, ConstraintError
 from jobcloud.planning.rules import Rules, parse_rules
 
 #: A table with more rows is refused, and so are more tasks or hosts in all; equal ones share a row with a count.

@@ -21,7 +21,7 @@ import structlog
 from jobcloud import messages
 from jobcloud.errors import Fenced, NotConnected, Unavailable
 from jobcloud.ports import Driver, Leadership, Sink, Store, StoredFault
-from jobcloud.server.leader import Arrived, CoreT, Item, Leader, Order, Restore, refuse
+from jobcloud.server.batch import Arrived, CoreT, Item, Leader, Order, Restore, refuse
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

@@ -21,19 +21,19 @@ from starlette.types import ASGIApp
 
 from jobcloud import __version__
 from jobcloud.adapters.memory import MemoryStore
-from jobcloud.adapters.mesos import MesosDriver, MesosSettings, TlsSettings
+from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings
 from jobcloud.adapters.sandbox import Output, OutputReader
 from jobcloud.adapters.sqlite import SqliteStore
-from jobcloud.adapters.zookeeper import ZooKeeperStore
-from jobcloud.adapters.zookeeper_election import ZooKeeperElection
-from jobcloud.adapters.zookeeper_session import ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
+from jobcloud.adapters.zookeeper.election import ZooKeeperElection
+from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
+from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.client import context
 from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, Unavailable
 from jobcloud.executor import bundle
-from jobcloud.launch import Artifacts
 from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.ports import Leadership, Store
 from jobcloud.scheduler import Policy, Scheduler
+from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server import logs
 from jobcloud.server.api import (
     Access,

@@ -303,7 +303,7 @@ def show_cluster(use: Use) -> ClusterView:
         agents=[views.agent_out(agent) for agent in sorted(agents, key=lambda agent: (agent.hostname, agent.id))],
         apps=len(snapshot.apps),
         jobs=len(snapshot.jobs),
-        active_tasks=sum(not task.keeper for task in snapshot.tasks.values()),
+        active_tasks=sum(not task.placeholder for task in snapshot.tasks.values()),
         waiting_shards=waiting,
     )
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from jobcloud.errors import JobcloudError
-from jobcloud.explain import AgentView, Explanation
 from jobcloud.messages import Command
+from jobcloud.scheduler.explain import AgentView, Explanation
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-from jobcloud import revisions
 from jobcloud.errors import NotFound
-from jobcloud.explain import AgentView, Explanation
 from jobcloud.match import PlainMatcher
 from jobcloud.messages import Publish
 from jobcloud.model import (
@@ -30,7 +28,8 @@ from jobcloud.model import (
     Task,
     TaskState,
 )
-from jobcloud.scheduler import Scheduler
+from jobcloud.scheduler import Scheduler, revisions
+from jobcloud.scheduler.explain import AgentView, Explanation
 from jobcloud.server.api.convert import app_config, job_config
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.schema import (
@@ -429,7 +428,7 @@ def executor_views(snapshot: Snapshot) -> list[ExecutorView]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     kept: set[tuple[str, str]] = set()
     for task in snapshot.tasks.values():
-        if task.keeper:
+        if task.placeholder:
             kept.add((task.agent_id, task.executor_id))
         else:
             counts[task.agent_id, task.executor_id] += 1

@@ -1,0 +1,1 @@
+"""The Mesos framework driver: pymesos, made safe."""

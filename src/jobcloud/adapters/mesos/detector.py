@@ -1,0 +1,146 @@
+"""Which Mesos master leads, as ZooKeeper knows it.
+
+Format: leading master candidates keep sequential nodes `json.info_<number>` in one directory, each holding the
+MasterInfo as JSON; the lowest number leads (Mesos 1.11, `src/master/contender`, `detector/zookeeper.cpp`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import NoNodeError
+
+from jobcloud.adapters.mesos.link import Address
+from jobcloud.adapters.mesos.wire import loads
+from jobcloud.errors import ConfigError
+
+_log = logging.getLogger("jobcloud.mesos")
+_NODE = re.compile(r"json\.info_(\d{1,19})")
+_FIELD = "mesos.master"
+# Watches tell of changes; this is how soon one that was lost is made good.
+_LOOK_AGAIN_S = 10.0
+_ANSWER_S = 5.0
+
+
+class ZooKeeperPath(NamedTuple):
+    hosts: str
+    path: str
+
+
+def parse_zk_uri(uri: str) -> ZooKeeperPath:
+    """`zk://host1:port1,host2/path`. Raises ConfigError."""
+    hosts, slash, path = uri.removeprefix("zk://").partition("/")
+    if "@" in hosts:
+        raise ConfigError(
+            "credentials do not belong into a ZooKeeper address",
+            field=_FIELD,
+            fix="give them as the setting for ZooKeeper authentication, and zk://HOST:PORT,.../PATH here",
+        )
+    if not slash or not path.strip("/") or not all(hosts.split(",")):
+        raise ConfigError(f"{uri[:200]!r} is incomplete", field=_FIELD, fix="use zk://HOST:PORT,HOST:PORT/PATH")
+    return ZooKeeperPath(hosts, "/" + path.strip("/"))
+
+
+class MasterDetector:
+    """Calls `found` with the leading master, or None while there is none, at every change.
+
+    Nothing that happens to ZooKeeper ends it; while ZooKeeper is out of reach the last master stands.
+    `auth` is "user:password" for the digest scheme, "" for none; `by_name` prefers a master's host name to its IP
+    address (certificates name hosts).
+    """
+
+    def __init__(self, where: ZooKeeperPath, auth: str, found: Callable[[Address | None], None], by_name: bool) -> None:
+        self._path = where.path
+        self._found = found
+        self._by_name = by_name
+        self._client = KazooClient(
+            hosts=where.hosts,
+            timeout=10.0,
+            auth_data=[("digest", auth)] if auth else None,
+            connection_retry={"max_tries": -1, "max_delay": 15.0},
+            logger=logging.getLogger("jobcloud.mesos.zookeeper"),
+        )
+        self._client.add_listener(self._changed)
+        self._look = threading.Event()
+        self._stopping = False
+        self._leader: Address | None = None
+        self._told = False
+        self._problem = ""
+        self._thread = threading.Thread(target=self._run, name="mesos-detector", daemon=True)
+
+    def start(self) -> None:
+        self._client.start_async()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Idempotent."""
+        self._stopping = True
+        self._look.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(2)
+        self._client.stop()
+        self._client.close()
+
+    def _changed(self, *_: object) -> None:
+        # On kazoo's own thread, which must not be kept; nor may it get anything but None back.
+        self._look.set()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            if self._client.connected:
+                self._look_now()
+            self._look.wait(_LOOK_AGAIN_S)
+            self._look.clear()
+
+    def _look_now(self) -> None:
+        try:
+            leader = self._read()
+        except Exception as error:  # kazoo raises a dozen kinds; whatever it was, look again
+            self._complain(f"cannot read {self._path} in ZooKeeper: {error!r}")
+            return
+        if leader != self._leader or not self._told:
+            self._leader, self._told = leader, True
+            _log.info("the leading Mesos master is %s", leader or "not known")
+            self._found(leader)
+
+    def _read(self) -> Address | None:
+        try:
+            children = self._client.get_children_async(self._path, watch=self._changed).get(timeout=_ANSWER_S)
+        except NoNodeError:
+            # Wakes us when the first master ever creates it.
+            self._client.exists_async(self._path, watch=self._changed).get(timeout=_ANSWER_S)
+            self._complain(f"{self._path} does not exist in ZooKeeper (yet): no master has registered there")
+            return None
+        nodes = [match for child in children if (match := _NODE.fullmatch(child))]
+        if not nodes:
+            return None
+        path = f"{self._path}/{min(nodes, key=lambda match: int(match[1]))[0]}"
+        data, _ = self._client.get_async(path, watch=self._changed).get(timeout=_ANSWER_S)
+        try:
+            leader = _address(data, self._by_name)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self._complain(f"{path} in ZooKeeper is no MasterInfo: {error!r}")
+            return None
+        self._problem = ""
+        return leader
+
+    def _complain(self, problem: str) -> None:
+        """Once each, not at every look."""
+        if problem != self._problem:
+            self._problem = problem
+            _log.warning("%s", problem)
+
+
+def _address(data: bytes, by_name: bool) -> Address:
+    address = loads(data)["address"]
+    names = [address.get("hostname"), address.get("ip")]
+    host = next((name for name in (names if by_name else names[::-1]) if name), None)
+    port = address["port"]
+    if not isinstance(host, str) or not isinstance(port, int) or not 0 < port < 65_536:
+        raise ValueError(f"{host!r}:{port!r} is no address")
+    return Address(host, port)

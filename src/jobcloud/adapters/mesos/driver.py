@@ -1,0 +1,478 @@
+"""The Driver port on Mesos: our calls and events over pymesos' driver class, hardened (mesos_hardened).
+
+Threads: one follows the event stream, one makes the calls in order; with zk:// one looks for the leading master.
+Back-pressure: a receiver that blocks stops the reading, so events wait at the master; calls wait here, up to a bound
+beyond which they come back as SendFailed.
+"""
+
+# ruff: noqa: N802 - _Receiver has the method names that pymesos calls
+from __future__ import annotations
+
+import base64
+import getpass
+import logging
+import queue
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from jobcloud.adapters.mesos.hardened import Backoff, HardenedDriver
+from jobcloud.adapters.mesos.link import Address, CallFailed, Dialer, Session
+from jobcloud.adapters.mesos.wire import (
+    Json,
+    ids,
+    launch_operation,
+    read_inverse_offer,
+    read_offer,
+    read_status,
+    read_usual,
+)
+from jobcloud.errors import ConfigError, NotConnected
+from jobcloud.messages import (
+    Accept,
+    AcceptInverseOffers,
+    Acknowledge,
+    AgentLost,
+    Call,
+    Decline,
+    DeclineInverseOffers,
+    Disconnected,
+    Event,
+    ExecutorLost,
+    FrameworkRemoved,
+    InverseOffersReceived,
+    Kill,
+    OfferRescinded,
+    OffersReceived,
+    Reconcile,
+    Resubscribe,
+    Revive,
+    SendFailed,
+    ShutdownExecutor,
+    Status,
+    StatusReceived,
+    Subscribed,
+    Suppress,
+)
+
+if TYPE_CHECKING:
+    from jobcloud.adapters.mesos.detector import MasterDetector
+
+_log = logging.getLogger("jobcloud.mesos")
+
+MAX_WAITING_CALLS = 100_000
+# So many calls may be without an answer at a time: enough to keep a master busy, few enough to be in doubt together.
+_UNDER_WAY = 256
+_STOP_S = 5.0
+_TEARDOWN_S = 20.0
+_CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """TLS to the master, which must prove its host name. Paths of PEM files; "" for the system's CAs, no client's."""
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MesosSettings:
+    """How to reach Mesos and who we are there.
+
+    `master` is HOST:PORT, several of those with commas between them, or zk://HOST:PORT,.../PATH; `zookeeper_auth` is
+    "user:password" for the latter. The other durations are for slow networks and for tests.
+    """
+
+    master: str
+    name: str = "jobcloud"
+    user: str = ""
+    roles: tuple[str, ...] = ("*",)
+    hostname: str = ""
+    webui_url: str = ""
+    principal: str = ""
+    secret: str = field(default="", repr=False)
+    failover_timeout_s: float = 604_800.0
+    checkpoint: bool = True
+    gpus: bool = True
+    tls: TlsSettings | None = None
+    zookeeper_auth: str = field(default="", repr=False)
+    missed_heartbeats: int = 5
+    answer_timeout_s: float = 15.0
+    backoff_first_s: float = 0.25
+    backoff_most_s: float = 15.0
+    refused_retry_s: float = 60.0
+
+
+@dataclass(slots=True)
+class _Teardown:
+    """A request to remove the framework, and what became of it."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+T = TypeVar("T")
+_Errand: TypeAlias = Call | Acknowledge | _Teardown | _Stop
+
+
+class MesosDriver:
+    """See `jobcloud.ports.Driver`. Raises ConfigError naming the setting that is wrong."""
+
+    def __init__(self, settings: MesosSettings) -> None:
+        self._settings = settings
+        self._masters = _masters(settings.master)
+        dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s)
+        backoff = Backoff(settings.backoff_first_s, settings.backoff_most_s, settings.refused_retry_s)
+        receiver = _Receiver(self)
+        self._driver = HardenedDriver(
+            receiver, _framework_info(settings), self._masters, dialer, backoff, settings.missed_heartbeats,
+            receiver.usual,
+        )  # fmt: skip
+        self._deliver: Callable[[Event], None] = _nobody
+        self._errands: queue.SimpleQueue[tuple[_Errand, Session | None]] = queue.SimpleQueue()
+        # Of the thread that makes calls: the session it is at, and what awaits an answer there, oldest first.
+        self._session: Session | None = None
+        self._under_way: deque[_Errand] = deque()
+        self._caller = threading.Thread(target=self._run_errands, name="mesos-calls", daemon=True)
+        self._stopping = False
+        self._detector: MasterDetector | None = None
+
+    def start(self, deliver: Callable[[Event], None], framework_id: str) -> None:
+        self._deliver = deliver
+        if framework_id:
+            self._driver.framework_id = framework_id
+        self._caller.start()
+        self._driver.start()
+        if not self._masters:
+            self._detector = self._detect()
+
+    def _detect(self) -> MasterDetector:
+        # kazoo is needed for zk:// only.
+        from jobcloud.adapters.mesos.detector import MasterDetector, parse_zk_uri
+
+        settings = self._settings
+        by_name = settings.tls is not None
+        where = parse_zk_uri(settings.master)
+        detector = MasterDetector(where, settings.zookeeper_auth, self._master_found, by_name)
+        detector.start()
+        return detector
+
+    def _master_found(self, master: Address | None) -> None:
+        self._driver.change_master(str(master) if master else None)
+
+    def send(self, call: Call | Acknowledge) -> None:
+        self._queue(call)
+
+    def _queue(self, errand: _Errand) -> None:
+        self._errands.put((errand, self._driver.session))
+
+    def stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        deadline = time.monotonic() + _STOP_S
+        if self._detector is not None:
+            threading.Thread(target=self._detector.stop, name="mesos-detector-stop", daemon=True).start()
+        if self._caller.is_alive() and self._caller is not threading.current_thread():
+            self._queue(_Stop())
+            self._caller.join(_STOP_S * 0.6)
+        self._driver.stop()
+        self._driver.join(max(0.0, deadline - time.monotonic()))
+
+    def teardown(self) -> None:
+        request = _Teardown()
+        if not self._caller.is_alive():
+            raise NotConnected("the driver is not running")
+        self._queue(request)
+        if not request.done.wait(_TEARDOWN_S):
+            raise NotConnected(f"the master did not answer in {_TEARDOWN_S:g} s: the framework may or may not be gone")
+        if request.problem:
+            raise NotConnected(request.problem)
+
+    # Events.
+
+    def deliver(self, event: Event) -> None:
+        """Hand an event to the receiver, unless we are stopping. The threads that call this go on if it fails."""
+        if not self._stopping:
+            self._deliver(event)
+
+    # Calls: everything below runs on the thread that makes them.
+
+    def _run_errands(self) -> None:
+        while True:
+            try:
+                if not self._run_some():
+                    return
+            except Exception:
+                _log.exception("error while making calls; going on")
+
+    def _run_some(self) -> bool:
+        """Send what waits, as far as it may be under way at once, and hear an answer. False after the last errand."""
+        for errand, session in self._next_errands():
+            if session is not self._session or isinstance(errand, Resubscribe | _Stop):
+                while self._under_way:
+                    self._hear()
+                self._session = session
+                self._driver.call_in(session)
+            if isinstance(errand, _Stop):
+                return False
+            self._run_errand(errand)
+        if self._under_way:
+            self._hear()
+        return True
+
+    def _next_errands(self) -> Iterator[tuple[_Errand, Session | None]]:
+        """Those that wait; at least one where nothing is under way."""
+        try:
+            yield self._errands.get(block=not self._under_way)
+            while len(self._under_way) < _UNDER_WAY:
+                yield self._errands.get_nowait()
+        except queue.Empty:
+            return
+
+    def _run_errand(self, errand: _Errand) -> None:
+        if isinstance(errand, Resubscribe):
+            self._driver.renew()
+            return
+        try:
+            if self._errands.qsize() > MAX_WAITING_CALLS:
+                raise CallFailed(f"more than {MAX_WAITING_CALLS} calls are waiting", certain=True)
+            self._make(errand)
+        except CallFailed as error:
+            self._settled(errand, error)
+        except NotConnected as error:
+            self._settled(errand, CallFailed(f"not connected: {error}", certain=True))
+        except Exception as error:
+            # Bytes leave later, in `_hear`.
+            _log.exception("%s could not be written down for Mesos", type(errand).__name__)
+            reason = f"could not be written down: {str(error) or repr(error)}"
+            self._settled(errand, CallFailed(reason, certain=True))
+        else:
+            self._under_way.append(errand)
+
+    def _hear(self) -> None:
+        """Send what is to be sent and wait for at least one answer."""
+        assert self._session is not None
+        try:
+            outcomes = self._session.exchange()
+        except Exception as error:
+            _log.exception("the calls to Mesos failed in an unforeseen way")
+            self._session.end(repr(error))
+            outcomes = [CallFailed(repr(error), certain=False)] * len(self._under_way)
+        for outcome in outcomes:
+            errand = self._under_way.popleft()
+            if outcome is not None or isinstance(errand, _Teardown):
+                self._settled(errand, outcome)
+
+    def _settled(self, errand: _Errand, failure: CallFailed | None) -> None:
+        """What became of it is known."""
+        if isinstance(errand, _Teardown):
+            if failure is not None:
+                errand.problem = failure.reason
+                self._driver.unbar()
+            errand.done.set()
+        elif failure is None:
+            return
+        elif isinstance(errand, Acknowledge | _Stop):
+            _log.info("%s dropped: %s", type(errand).__name__, failure.reason)
+        else:
+            try:
+                self.deliver(SendFailed(now_ms(), errand, failure.reason, failure.certain))
+            except Exception:
+                _log.exception("error while handling a failed %s; going on", type(errand).__name__)
+
+    def _make(self, errand: _Errand) -> None:
+        driver = self._driver
+        if isinstance(errand, Acknowledge):  # most are
+            driver.acknowledge(errand.task_id, errand.agent_id, errand.uuid)
+            return
+        match errand:
+            case Accept(agent_id, offer_ids, launches):
+                operation = launch_operation(launches, agent_id, driver.framework_id or "")
+                # What is left of the offers is wanted back at once.
+                driver.acceptOffers(ids(offer_ids), [operation], filters={"refuse_seconds": 0.0})
+            case Decline(offer_ids, refuse_ms):
+                driver.declineOffer(ids(offer_ids), filters={"refuse_seconds": refuse_ms / 1000})
+            case Kill(task_id, agent_id):
+                driver.killTask({"value": task_id}, {"value": agent_id} if agent_id else None)
+            case ShutdownExecutor(executor_id, agent_id):
+                driver.shutdownExecutor({"value": executor_id}, {"value": agent_id})
+            case Reconcile(tasks):
+                driver.reconcileTasks([_task(task_id, agent_id) for task_id, agent_id in tasks])
+            case Revive():
+                driver.reviveOffers()
+            case Suppress():
+                driver.suppressOffers()
+            case AcceptInverseOffers(inverse_offer_ids, refuse_ms):
+                driver.acceptInverseOffers(ids(inverse_offer_ids), {"refuse_seconds": refuse_ms / 1000})
+            case DeclineInverseOffers(inverse_offer_ids, refuse_ms):
+                driver.declineInverseOffer(ids(inverse_offer_ids), {"refuse_seconds": refuse_ms / 1000})
+            case _Teardown():
+                driver.teardown()
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return self._settings.roles
+
+
+class _Receiver:
+    """What pymesos' driver calls, with the names of `pymesos.Scheduler`: each method makes one of our events."""
+
+    def __init__(self, owner: MesosDriver) -> None:
+        self._owner = owner
+
+    def usual(self, record: bytes) -> bool:
+        """Most of what comes are updates and offers of the usual form: those are read on a short way."""
+        event = read_usual(record, self._owner.roles)
+        if event is None:
+            return False
+        at = now_ms()
+        self._owner.deliver(StatusReceived(at, event) if isinstance(event, Status) else OffersReceived(at, event))
+        return True
+
+    def registered(self, driver: HardenedDriver, framework_id: Json, master: Json) -> None:
+        address = Address(master["hostname"], master["port"])
+        _log.info("subscribed at Mesos master %s as framework %s", address, framework_id["value"])
+        self._owner.deliver(Subscribed(now_ms(), framework_id["value"], str(address)))
+
+    def reregistered(self, driver: HardenedDriver, master: Json) -> None:
+        self.registered(driver, {"value": driver.framework_id}, master)
+
+    def disconnected(self, driver: HardenedDriver) -> None:
+        self._owner.deliver(Disconnected(now_ms(), driver.last_end))
+
+    def error(self, driver: HardenedDriver, message: str) -> None:
+        self._owner.deliver(FrameworkRemoved(now_ms(), message))
+
+    def resourceOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
+        read = (_read(lambda one: read_offer(one, self._owner.roles), offer) for offer in offers)
+        self._owner.deliver(OffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
+
+    def offerRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
+        self._owner.deliver(OfferRescinded(now_ms(), offer_id["value"]))
+
+    def inverseOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
+        read = (_read(read_inverse_offer, offer) for offer in offers)
+        self._owner.deliver(InverseOffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
+
+    def inverseOfferRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
+        """It has been answered already."""
+
+    def statusUpdate(self, driver: HardenedDriver, status: Json) -> None:
+        self._owner.deliver(StatusReceived(now_ms(), read_status(status)))
+
+    def operationStatusUpdate(self, driver: HardenedDriver, status: Json) -> None:
+        """We ask for no operations that have one."""
+
+    def frameworkMessage(self, driver: HardenedDriver, executor_id: Json, agent_id: Json, data: str) -> None:
+        """Our executor speaks by status updates, which are not lost."""
+
+    def slaveLost(self, driver: HardenedDriver, agent_id: Json) -> None:
+        self._owner.deliver(AgentLost(now_ms(), agent_id["value"]))
+
+    def executorLost(self, driver: HardenedDriver, executor_id: Json, agent_id: Json, status: int) -> None:
+        self._owner.deliver(ExecutorLost(now_ms(), agent_id["value"], executor_id["value"]))
+
+    def processHeartBeat(self, driver: HardenedDriver) -> None:
+        """The session watches them."""
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _read(read: Callable[[Json], T], offer: Json) -> T | None:
+    """One of several, so that a bad one costs no others."""
+    try:
+        return read(offer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _log.error("an offer is not of Mesos' form and was left out: %r in %.500r", error, offer)
+        return None
+
+
+def _nobody(event: Event) -> None:
+    """The receiver before `start`."""
+
+
+def _task(task_id: str, agent_id: str) -> Json:
+    task: Json = {"task_id": {"value": task_id}}
+    if agent_id:
+        task["agent_id"] = {"value": agent_id}
+    return task
+
+
+def _masters(text: str) -> tuple[Address, ...]:
+    """The masters to try in turn; none where ZooKeeper knows. Raises ConfigError."""
+    if text.startswith("zk://"):
+        from jobcloud.adapters.mesos.detector import parse_zk_uri
+
+        parse_zk_uri(text)
+        return ()
+    try:
+        if "/" in text:
+            raise ValueError(f"{text[:200]!r} is neither HOST:PORT nor zk://…")
+        return tuple(Address.parse(one.strip()) for one in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            str(error), field="mesos.master", fix="use HOST:PORT, a comma list, or zk://HOST:PORT,.../PATH"
+        ) from error
+
+
+def _framework_info(settings: MesosSettings) -> Json:
+    if not settings.roles or not all(settings.roles):
+        raise ConfigError("needs at least one role", field="mesos.roles", fix='"*" is the default one')
+    capabilities = [*_CAPABILITIES, *(["GPU_RESOURCES"] if settings.gpus else [])]
+    info: dict[str, Any] = {
+        "user": settings.user or _own_user(),
+        "name": settings.name,
+        "roles": list(settings.roles),
+        "failover_timeout": float(settings.failover_timeout_s),
+        "checkpoint": settings.checkpoint,
+        "capabilities": [{"type": capability} for capability in capabilities],
+    }
+    optional = {"hostname": settings.hostname, "webui_url": settings.webui_url, "principal": settings.principal}
+    return info | {name: value for name, value in optional.items() if value}
+
+
+def _own_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise ConfigError("is needed, as this process has no user name", field="mesos.user") from error
+
+
+def _authorization(settings: MesosSettings) -> str:
+    if settings.secret and not settings.principal:
+        raise ConfigError("is missing beside the secret", field="mesos.principal")
+    if not settings.secret:
+        return ""
+    if ":" in settings.principal:
+        raise ConfigError("must not hold a colon, which ends it in HTTP", field="mesos.principal")
+    return "Basic " + base64.b64encode(f"{settings.principal}:{settings.secret}".encode()).decode()
+
+
+def _tls_context(tls: TlsSettings | None) -> ssl.SSLContext | None:
+    """Certificates and host names are always verified. Raises ConfigError."""
+    if tls is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file or None)
+    except OSError as error:
+        raise ConfigError(f"{tls.ca_file!r} cannot be used: {error}", field="mesos.tls.ca_file") from error
+    if tls.cert_file:
+        try:
+            context.load_cert_chain(tls.cert_file, tls.key_file or None)
+        except OSError as error:
+            raise ConfigError(f"{tls.cert_file!r} cannot be used: {error}", field="mesos.tls.cert_file") from error
+    return context

@@ -1,0 +1,1 @@
+"""State and election in ZooKeeper."""

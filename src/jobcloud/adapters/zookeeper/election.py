@@ -1,0 +1,177 @@
+"""Who of several schedulers leads: the one whose node in ZooKeeper is the oldest.
+
+The recipe is ZooKeeper's own (https://zookeeper.apache.org/doc/r3.8.0/recipes.html#sc_leaderElection): ephemeral nodes
+with growing numbers, each candidate watching the one before its own. kazoo's Election waits without a time limit while
+ZooKeeper is out of reach and does not tell a leader that it leads no more, so what is added here is doubt: a leader
+asks after its own node again and again, and trusts an answer for two thirds of what the servers grant a session. After
+that, by its own clock, it leads no more, whatever ZooKeeper or kazoo have said; the servers name another only later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from kazoo import exceptions as zk
+
+from jobcloud.adapters.zookeeper.session import ZooKeeperSession
+from jobcloud.errors import StoreError, StoreUnusable
+from jobcloud.ports import Flag
+
+_log = logging.getLogger("jobcloud.zookeeper")
+_NODE = re.compile(r"([0-9a-f]{32})-(\d{10})")
+_FOLDER = "ha/election"
+# Watches tell of changes; this is how soon one that was lost is made good.
+_LOOK_AGAIN_S = 1.0
+_TRUST = 2 / 3
+_HEARTBEATS = 8
+
+
+class ZooKeeperElection:
+    """A `Leadership` in the namespace of `session`, which must outlive it.
+
+    `address` tells standbys, and through them people, where the leader's API is. `monotonic` counts seconds.
+    """
+
+    def __init__(
+        self, session: ZooKeeperSession, address: str, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._session = session
+        self._address = address
+        self._monotonic = monotonic
+        self._token = uuid.uuid4().hex
+        self._changed = threading.Event()
+        self._own = ""
+        self._losses = 0
+        self._answered = float("-inf")
+        self._lost = ""
+        self._resigned = False
+        session.listen(self._changed.set)
+
+    @property
+    def node(self) -> str:
+        """The path of our node, which is there for as long as we may lead; "" before we did."""
+        return self._own
+
+    def wait(self, stop: Flag, tell: Callable[[str], None]) -> bool:
+        told = None
+        while not stop.is_set():
+            self._changed.clear()
+            try:
+                found = self._look()
+            except StoreUnusable:
+                raise
+            except (StoreError, zk.KazooException) as error:
+                found = f"waiting for ZooKeeper: {error}"
+            if found is None:
+                threading.Thread(target=self._watch, name="leadership", daemon=True).start()
+                return True
+            if found != told:
+                told = found
+                tell(found)
+            self._pause(stop)
+        return False
+
+    def holds(self) -> bool:
+        if self._over():
+            return False
+        if not self._lost and self._session.losses != self._losses:
+            self._lose("the session with ZooKeeper was lost")
+        if not self._lost and self._monotonic() - self._answered > self._session.timeout_s * _TRUST:
+            self._lose(f"ZooKeeper has not answered for {self._session.timeout_s * _TRUST:.1f} s")
+        return not self._lost and self._session.connected
+
+    @property
+    def lost(self) -> str:
+        self.holds()
+        return self._lost
+
+    def resign(self) -> None:
+        self._resigned = True
+        if self._own:
+            try:
+                self._session.ask(lambda client: client.delete_async(self._own), _LOOK_AGAIN_S)
+            except (StoreError, zk.KazooException) as error:
+                _log.info("the election's node ends with the session: %r", error)
+
+    def _look(self) -> str | None:
+        """None once we lead, else who does. Raises StoreError, KazooException."""
+        losses, asked = self._session.losses, self._monotonic()
+        if not self._session.connected:
+            return "waiting for ZooKeeper, which is out of reach"
+        folder = self._session.path(_FOLDER)
+        self._session.prepare([folder])
+        names = self._candidates(folder)
+        own = next((name for name in names if name.startswith(self._token)), None)
+        if own is None:
+            data = json.dumps({"address": self._address}).encode()
+            prefix = f"{folder}/{self._token}-"
+            self._session.ask(lambda client: client.create_async(prefix, data, ephemeral=True, sequence=True))
+            asked = self._monotonic()
+            names = self._candidates(folder)
+            own = next((name for name in names if name.startswith(self._token)), None)
+            if own is None:
+                return "waiting for ZooKeeper: the session ended when it had begun"
+        if names[0] == own:
+            self._own, self._losses, self._answered = f"{folder}/{own}", losses, asked
+            return None
+        before = f"{folder}/{names[names.index(own) - 1]}"
+        self._session.ask(lambda client: client.exists_async(before, watch=self._wake))
+        data, _ = self._session.ask(lambda client: client.get_async(f"{folder}/{names[0]}"))
+        return f"{_address(data)} leads"
+
+    def _candidates(self, folder: str) -> list[str]:
+        children: list[str] = self._session.ask(lambda client: client.get_children_async(folder))
+        return sorted(filter(_NODE.fullmatch, children), key=lambda name: name.rpartition("-")[2])
+
+    def _pause(self, stop: Flag) -> None:
+        deadline = self._monotonic() + _LOOK_AGAIN_S
+        while not stop.is_set() and not self._changed.wait(0.05) and self._monotonic() < deadline:
+            continue
+
+    def _wake(self, event: Any) -> None:
+        # On kazoo's thread, which must get None back.
+        self._changed.set()
+
+    def _watch(self) -> None:
+        """Ask after our own node, again and again, for as long as we lead."""
+        pause = threading.Event()
+        while self._look_after_node():
+            pause.wait(self._session.timeout_s / _HEARTBEATS)
+
+    def _look_after_node(self) -> bool:
+        """Whether it is worth asking again."""
+        if self._lost or self._over():
+            return False
+        asked, limit = self._monotonic(), self._session.timeout_s * _TRUST
+        try:
+            if self._session.ask(lambda client: client.exists_async(self._own), limit) is None:
+                self._lose("its node in the election was removed")
+            else:
+                self._answered = max(self._answered, asked)
+        except (StoreError, zk.KazooException) as error:
+            if self._over():
+                return False
+            _log.warning("no sign of ZooKeeper: %s", error)
+        self.holds()
+        return True
+
+    def _over(self) -> bool:
+        return self._resigned or self._session.closed
+
+    def _lose(self, why: str) -> None:
+        self._lost = self._lost or why
+        _log.error("leads no more: %s", why)
+
+
+def _address(data: bytes) -> str:
+    try:
+        return str(json.loads(data)["address"])[:200]
+    except (ValueError, KeyError, TypeError):
+        return "another scheduler"

@@ -1,0 +1,591 @@
+"""State in ZooKeeper, for schedulers that stand by for each other.
+
+Below the namespace (names are percent-encoded keys):
+
+    epoch                 its version is the leader's epoch; its data tells who raised it
+    config/app/NAME       an app, as docs/state.md describes it
+    config/job/NAME       a job
+    state/disable/app/NAME  an app's disabled mark
+    state/journal/…       all that changes all the time (`zookeeper_journal`)
+    state/unfold          while it exists: the number of the segment whose apps and jobs are not yet all in their nodes
+    ha/framework/id       the framework id
+    ha/election/…         who leads and who waits (`zookeeper_election`)
+
+A batch is one transaction that checks the epoch's version, so a leader whose epoch was raised writes nothing. It
+creates the journal's next segment under a number that only one transaction can ever take: a request that got lost and
+comes late finds its number taken, or the later one does. A batch too large for one request is spread: parts first, then
+the transaction that creates the segment itself. Parts without their segment mean nothing and are swept up, so a crash
+between the requests leaves either all of the batch or none. Apps and jobs that do not fit into that transaction lie in
+the segment, marked by state/unfold in the same transaction, until they have been copied to their nodes; a reader takes
+them from the segment as long as the mark stands.
+
+Sources: https://zookeeper.apache.org/doc/r3.8.0/zookeeperProgrammers.html (multi, versions, jute.maxbuffer).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from urllib.parse import quote, unquote
+
+from kazoo import exceptions as zk
+from kazoo.client import KazooClient
+
+from jobcloud.adapters.zookeeper.journal import (
+    Damaged,
+    Entry,
+    Journal,
+    Place,
+    Segment,
+    decode,
+    encode,
+    entry_size,
+    mark,
+    marks,
+)
+from jobcloud.adapters.zookeeper.session import NoAnswer, Request, ZooKeeperSession, failed
+from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreUnusable
+from jobcloud.messages import KIND_NAMES, KINDS, Kind
+from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
+
+_log = logging.getLogger("jobcloud.zookeeper")
+
+# Kinds with a node for each record; the others live in the journal.
+_FOLDERS = {
+    Kind.APP: "config/app",
+    Kind.JOB: "config/job",
+    Kind.DISABLED_APP: "state/disable/app",
+    Kind.FRAMEWORK: "ha/framework",
+}
+_ELECTION = "ha/election"
+_JOURNAL = "state/journal"
+_UNFOLD = "state/unfold"
+_EPOCH = "epoch"
+_PARENTS = {
+    "": {_EPOCH, "config", "state", "ha"},
+    "config": {"app", "job"},
+    "state": {"disable", "journal", "unfold"},
+    "state/disable": {"app"},
+    "ha": {"framework", "election"},
+}
+# A server takes 1 MiB (jute.maxbuffer) with all that frames it; half of that leaves room for any framing.
+_REQUEST_BYTES = 500_000
+_PIECE_BYTES = 200_000
+_REQUEST_OPERATIONS = 400
+_MOST_NODE_BYTES = 400_000
+_MOST_RECORD_BYTES = 16 << 20
+_LOOKS = 5
+
+Operation: TypeAlias = tuple[str, str, bytes | None]
+"""("create", "set" or "delete"), the path, the data."""
+
+
+@dataclass(slots=True)
+class _Unfold:
+    """A segment's writes that are to be copied to nodes; `version` of the mark, which every step raises."""
+
+    number: int
+    version: int
+    writes: dict[Place, bytes | None]
+
+
+@dataclass(slots=True)
+class _Image:
+    """What lies in ZooKeeper as far as the next write has to know."""
+
+    journal: Journal = field(default_factory=Journal)
+    nodes: set[Place] = field(default_factory=set)
+    litter: list[str] = field(default_factory=list)
+    unfold: _Unfold | None = None
+
+
+class ZooKeeperStore:
+    """A `Store` in the namespace of `session`, which it owns. It serves one thread at a time.
+
+    `name` tells people who raised the epoch. `candidate` gives the path of a node that must be there for that, lest a
+    process that stood still push aside who has followed it. `requests` counts those that changed something.
+    """
+
+    def __init__(self, session: ZooKeeperSession, *, name: str = "", candidate: Callable[[], str] = str) -> None:
+        self._session = session
+        self._name = name
+        self._candidate = candidate
+        self._image: _Image | None = None
+        self._closed = False
+        self.requests = 0
+
+    def acquire(self) -> int:
+        with self._translated():
+            self._open()
+            return self._raise_epoch()
+
+    def _raise_epoch(self) -> int:
+        token = uuid.uuid4().hex
+        data = json.dumps({"leader": self._name, "token": token}).encode()
+        path, deadline = self._session.path(_EPOCH), self._session.monotonic() + self._session.timeout_s
+        self._image = None
+        while True:
+            try:
+                found, stat = self._session.ask(lambda client: client.get_async(path))
+                if token.encode() in found:
+                    return int(stat.version)
+                self._set_epoch(data, stat.version)
+                self.requests += 1
+            except (zk.BadVersionError, NoAnswer) as error:
+                # Somebody else was quicker, or nobody knows whether we were: look again.
+                if self._session.monotonic() > deadline:
+                    raise StoreError(f"the epoch could not be raised: {error}") from error
+
+    def _set_epoch(self, data: bytes, version: int) -> None:
+        """Raises BadVersionError, NoAnswer, Fenced."""
+        candidate = self._candidate()
+
+        def request(client: KazooClient) -> Any:
+            transaction = client.transaction()
+            transaction.set_data(self._session.path(_EPOCH), data, version)
+            if candidate:
+                transaction.check(candidate, -1)
+            return transaction.commit_async()
+
+        problem = failed(self._session.ask(request))
+        if problem is not None and problem[0] == 1:
+            raise Fenced(f"{candidate} in ZooKeeper is gone: another scheduler may lead")
+        if problem is not None:
+            raise problem[1]
+
+    def load(self) -> StoredRecords:
+        with self._translated():
+            self._open()
+            self._image, stored = self._read()
+            return stored
+
+    def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
+        with self._translated():
+            self._open()
+            if epoch < 1:
+                # -1 would mean any version to ZooKeeper.
+                raise Fenced(f"epoch {epoch} was never acquired")
+            self._write(epoch, {(KIND_NAMES[write.kind], write.key): write.value for write in batch})
+
+    def _write(self, epoch: int, last: Mapping[Place, bytes | None]) -> None:
+        _check_sizes(last)
+        # Until it is certain that everything went as meant, nothing is known of what lies in ZooKeeper.
+        image, self._image = self._image, None
+        if last:
+            image = image or self._read()[0]
+            self._unfold(epoch, image)
+            if not self._append(epoch, image, last):
+                return
+        else:
+            self._transact(epoch, [])
+        self._image = image
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except UnicodeError as error:
+            raise StoreError(f"ZooKeeper cannot hold this record: {error}") from error
+        except zk.KazooException as error:
+            raise StoreError(f"{self._session.root} in ZooKeeper cannot be used: {error!r}") from error
+
+    def close(self) -> None:
+        self._closed = True
+        self._session.close()
+
+    def _open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
+        folders = (*_FOLDERS.values(), _JOURNAL, _ELECTION, _EPOCH)
+        self._session.prepare(self._session.path(folder) for folder in folders)
+
+    # ---------------------------------------------------------------------------------------------------- writing
+
+    def _append(self, epoch: int, image: _Image, last: Mapping[Place, bytes | None]) -> bool:
+        """One segment for the batch, its apps and jobs along with it or in it. False: `image` is out of date now."""
+        journaled = {place: value for place, value in last.items() if place[0] not in _FOLDERS}
+        placed = {place: value for place, value in last.items() if place[0] in _FOLDERS}
+        plan = image.journal.plan(journaled)
+        operations = self._placing(image, placed)
+        folded = _weight(operations) > _REQUEST_BYTES - 2 * _PIECE_BYTES or len(operations) > _REQUEST_OPERATIONS // 4
+        entries = [*plan.entries, *((*place, value) for place, value in placed.items())] if folded else plan.entries
+        number = image.journal.last + 1
+        spread = _Spread(self._session.path(_JOURNAL), number, entries)
+        for part in spread.parts:
+            self._transact(epoch, [part])
+        litter = image.litter[:100]
+        ending: list[Operation] = [*spread.ends]
+        ending.extend(("delete", self._journal(name), None) for segment in plan.cleaned for name in segment.nodes)
+        ending.extend(("delete", self._journal(name), None) for name in litter)
+        ending.extend([("create", self._session.path(_UNFOLD), str(number).encode())] if folded else operations)
+        self._transact(epoch, ending, witness=(spread.ends[0][1], spread.token))
+        image.journal.append(Segment(number, spread.names, spread.blob, spread.size), plan.entries)
+        image.journal.drop(plan.cleaned)
+        image.litter = image.litter[len(litter) :]
+        if not folded:
+            _note(image.nodes, placed)
+            return True
+        image.unfold = _Unfold(number, 0, placed)
+        try:
+            self._unfold(epoch, image)
+        except StoreError as error:
+            # The batch is durable all the same; the next write, or the next leader, looks how far this came.
+            _log.warning("apps and jobs stay in the journal for now: %s", error)
+            return False
+        return True
+
+    def _unfold(self, epoch: int, image: _Image) -> None:
+        """Copy the apps and jobs of a large batch to their nodes. Repeating it changes nothing."""
+        unfold = image.unfold
+        if unfold is None:
+            return
+        mark_path = self._session.path(_UNFOLD)
+        for share in _shares(unfold.writes):
+            steps = [("set", mark_path, str(unfold.number).encode()), *self._placing(image, share)]
+            self._transact(epoch, steps, version=unfold.version)
+            unfold.version += 1
+            _note(image.nodes, share)
+        self._transact(epoch, [("delete", mark_path, None)], version=unfold.version)
+        image.unfold = None
+
+    def _placing(self, image: _Image, writes: Mapping[Place, bytes | None]) -> list[Operation]:
+        operations: list[Operation] = []
+        for place, value in writes.items():
+            path = self._session.path(_FOLDERS[Kind(place[0])], _name_of(place[1]))
+            there = place in image.nodes
+            if value is not None:
+                operations.append(("set" if there else "create", path, value))
+            elif there:
+                operations.append(("delete", path, None))
+        return operations
+
+    def _journal(self, name: str) -> str:
+        return self._session.path(_JOURNAL, name)
+
+    def _transact(
+        self,
+        epoch: int,
+        operations: Sequence[Operation],
+        *,
+        witness: tuple[str, bytes] | None = None,
+        version: int = -1,
+    ) -> None:
+        """Perform `operations` if `epoch` is the current one, all or none; `version` is for the first of them.
+
+        `witness` is a node and what it begins with once the transaction has taken effect.
+        """
+        deadline = self._session.monotonic() + self._session.timeout_s
+        while True:
+            try:
+                results = self._session.ask(lambda client: self._transaction(client, epoch, operations, version))
+            except NoAnswer:
+                if witness is not None and self._came_through(witness, deadline):
+                    break
+                if self._session.monotonic() > deadline or (operations and witness is None):
+                    raise
+                continue
+            if (problem := failed(results)) is None:
+                break
+            if isinstance(problem[1], zk.NodeExistsError) and witness and self._came_through(witness, deadline):
+                # An earlier try of ours arrived after all.
+                break
+            self._explain(epoch, operations, *problem)
+        self.requests += 1
+
+    def _transaction(self, client: KazooClient, epoch: int, operations: Sequence[Operation], version: int) -> Any:
+        transaction = client.transaction()
+        transaction.check(self._session.path(_EPOCH), epoch)
+        for number, (verb, path, data) in enumerate(operations):
+            expected = version if number == 0 else -1
+            match verb:
+                case "create":
+                    transaction.create(path, data)
+                case "set":
+                    transaction.set_data(path, data, expected)
+                case _:
+                    transaction.delete(path, expected)
+        return transaction.commit_async()
+
+    def _explain(self, epoch: int, operations: Sequence[Operation], number: int, error: Exception) -> None:
+        if number == 0 and isinstance(error, zk.BadVersionError):
+            raise Fenced(f"epoch {epoch} was superseded: another scheduler leads below {self._session.root}")
+        if number == 0:
+            raise StoreUnusable(f"{self._session.path(_EPOCH)} in ZooKeeper cannot be checked ({error!r})")
+        raise StoreError(f"{operations[number - 1][1]} in ZooKeeper was changed by somebody else ({error!r})")
+
+    def _came_through(self, witness: tuple[str, bytes], deadline: float) -> bool:
+        """Whether the transaction whose answer got lost has taken effect. Raises NoAnswer."""
+        path, token = witness
+        while True:
+            try:
+                self._session.ask(lambda client: client.sync_async(path))
+                found, _ = self._session.ask(lambda client: client.get_async(path))
+                return bool(found.startswith(token))
+            except zk.NoNodeError:
+                return False
+            except NoAnswer:
+                if self._session.monotonic() > deadline:
+                    raise
+                self._session.pause(0.05)
+
+    # ---------------------------------------------------------------------------------------------------- reading
+
+    def _read(self) -> tuple[_Image, StoredRecords]:
+        """Everything below the namespace, looked at again where it changed meanwhile."""
+        for _ in range(_LOOKS):
+            try:
+                self._session.ask(lambda client: client.sync_async(self._session.root))
+                return self._read_once()
+            except zk.NoNodeError:
+                continue
+        raise StoreError(f"{self._session.root} in ZooKeeper changes all the time: another scheduler leads there")
+
+    def _read_once(self) -> tuple[_Image, StoredRecords]:
+        image, stored = _Image(), StoredRecords()
+        self._report_strangers(stored)
+        for kind, folder in _FOLDERS.items():
+            names = self._children(folder)
+            self._report_misnamed(folder, names, stored)
+            keys = [_key_of(name) for name in names if _is_name(name)]
+            values = self._values(self._session.path(folder, _name_of(key)) for key in keys)
+            stored.records[kind].update(zip(keys, values, strict=True))
+            image.nodes.update((kind.value, key) for key in keys)
+        unfold = self._unfold_mark()
+        self._read_journal(image, stored, unfold)
+        return image, stored
+
+    def _read_journal(self, image: _Image, stored: StoredRecords, unfold: tuple[int, int] | None) -> None:
+        files = _Files(self._children(_JOURNAL))
+        stored.faults.extend(StoredFault(self._journal(name), "is of no known kind") for name in files.strange)
+        blobs = dict(zip(files.segments, self._values(map(self._journal, files.segments)), strict=True))
+        parts = dict(zip(files.parts, self._values(map(self._journal, files.parts)), strict=True))
+        used: set[str] = set()
+        for number in sorted(files.numbers):
+            name = _segment_name(number)
+            try:
+                blob, names = _gathered(name, blobs.get(name), parts)
+                entries = decode(blob)
+            except Damaged as error:
+                self._quarantine(name, error, image, stored)
+                image.journal.last = max(image.journal.last, number)
+                used.update(part for part in (*files.parts, _marks_name(name)) if part.startswith(name))
+                continue
+            used.update(names)
+            mine = [entry for entry in entries if entry[0] not in _FOLDERS]
+            size = sum(entry_size(*entry) for entry in entries)
+            mark_names = tuple(each for each in (_marks_name(name),) if each in files.marks)
+            used.update(mark_names)
+            image.journal.append(Segment(number, (*names, *mark_names), blob, size), mine)
+            for kind, key, value in mine:
+                _put(stored, kind, key, value)
+            if unfold is not None and unfold[0] == number:
+                placed = {entry[:2]: entry[2] for entry in entries if entry[0] in _FOLDERS}
+                image.unfold = _Unfold(*unfold, placed)
+                for (kind, key), value in placed.items():
+                    _put(stored, kind, key, value)
+        image.litter = [name for name in (*files.parts, *files.marks) if name not in used]
+        known = {place for place in image.journal.where if place[0] not in KINDS}
+        problem = "is of a kind this version does not know"
+        stored.faults.extend(StoredFault(f"{self._journal('*')}: {kind}/{key}", problem) for kind, key in sorted(known))
+
+    def _quarantine(self, name: str, error: Damaged, image: _Image, stored: StoredRecords) -> None:
+        """Records that a damaged segment changed are unknown now: what older segments say of them is out of date."""
+        path = self._journal(name)
+        try:
+            found, _ = self._session.ask(lambda client: client.get_async(self._journal(_marks_name(name))))
+        except zk.NoNodeError:
+            found = b"?"
+        if len(found) % 8:
+            raise StoreUnusable(
+                f"{path} in ZooKeeper and the node beside it are damaged ({error}); nobody can tell which records are "
+                "out of date without them. They were left as they are: restore them from a backup, or delete both to "
+                "go on with older versions of those records"
+            )
+        changed = {found[start : start + 8] for start in range(0, len(found), 8)}
+        gone = [place for place in image.journal.where if mark(*place) in changed]
+        for place in gone:
+            image.journal.forget(place)
+            _put(stored, *place, None)
+        stored.faults.append(
+            StoredFault(path, f"is damaged ({error}): {len(changed)} records that it changed are unknown")
+        )
+
+    def _unfold_mark(self) -> tuple[int, int] | None:
+        try:
+            data, stat = self._session.ask(lambda client: client.get_async(self._session.path(_UNFOLD)))
+        except zk.NoNodeError:
+            return None
+        if not data.isdigit():
+            raise StoreUnusable(f"{self._session.path(_UNFOLD)} in ZooKeeper is damaged; it was left as it is")
+        return int(data), stat.version
+
+    def _report_strangers(self, stored: StoredRecords) -> None:
+        for folder, known in _PARENTS.items():
+            strange = sorted(set(self._children(folder)) - known)
+            faults = (
+                StoredFault(self._session.path(*filter(None, (folder, name))), "is of no known kind")
+                for name in strange
+            )
+            stored.faults.extend(faults)
+
+    def _report_misnamed(self, folder: str, names: Iterable[str], stored: StoredRecords) -> None:
+        wrong = (name for name in names if not _is_name(name))
+        stored.faults.extend(StoredFault(self._session.path(folder, name), "is not named as we do") for name in wrong)
+
+    def _children(self, folder: str) -> list[str]:
+        path = self._session.path(folder) if folder else self._session.root
+        found: list[str] = self._session.ask(lambda client: client.get_children_async(path))
+        return sorted(found)
+
+    def _values(self, paths: Iterable[str]) -> Iterator[bytes]:
+        for data, _ in self._session.ask_many(_reading(path) for path in paths):
+            yield data
+
+
+class _Spread:
+    """A segment's content over as many nodes as it takes: `parts` to create first, `ends` in the transaction.
+
+    The node of the segment holds a header, `1 TOKEN PARTS\\n`, and what the parts leave; a part is named
+    SEGMENT-TOKEN-NUMBER, so that no attempt meets the litter of another. The marks lie beside it.
+    """
+
+    def __init__(self, folder: str, number: int, entries: Sequence[Entry]) -> None:
+        self.blob = encode(entries)
+        self.size = sum(entry_size(*entry) for entry in entries)
+        name, token = _segment_name(number), uuid.uuid4().hex[:12]
+        pieces = _pieces(self.blob)
+        names = [f"{name}-{token}-{index:04d}" for index in range(len(pieces) - 1)]
+        self.token = f"1 {token} ".encode()
+        header = self.token + b"%d\n" % len(names)
+        marked = marks(entries)
+        # Marks of a huge batch go without: such a segment cannot be told apart when damaged.
+        beside = [("create", f"{folder}/{_marks_name(name)}", marked)] if len(marked) <= _PIECE_BYTES else []
+        self.names = (name, *names, *([_marks_name(name)] if beside else []))
+        self.parts: list[Operation] = [
+            ("create", f"{folder}/{part}", piece) for part, piece in zip(names, pieces[:-1], strict=True)
+        ]
+        self.ends: list[Operation] = [("create", f"{folder}/{name}", header + pieces[-1]), *beside]
+
+
+class _Files:
+    """The names in the journal's folder by what they are."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.segments: list[str] = []
+        self.parts: list[str] = []
+        self.marks: list[str] = []
+        self.strange: list[str] = []
+        self.numbers: set[int] = set()
+        for name in names:
+            base, _, rest = name.partition("-")
+            if len(base) != _DIGITS or not base.isdecimal() or not base.isascii():
+                self.strange.append(name)
+            elif not rest:
+                self.segments.append(name)
+                self.numbers.add(int(base))
+            elif rest == _MARKS:
+                self.marks.append(name)
+                # Marks are created and deleted with their segment: without it, somebody took it away.
+                self.numbers.add(int(base))
+            else:
+                self.parts.append(name)
+
+
+_DIGITS = 16
+_MARKS = "marks"
+
+
+def _segment_name(number: int) -> str:
+    return f"{number:0{_DIGITS}d}"
+
+
+def _marks_name(segment: str) -> str:
+    return f"{segment}-{_MARKS}"
+
+
+def _gathered(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple[bytes, tuple[str, ...]]:
+    """A segment's content and the nodes it came from. Raises Damaged."""
+    if data is None:
+        raise Damaged("it is missing")
+    header, newline, rest = data.partition(b"\n")
+    try:
+        version, token, count = header.decode("ascii").split(" ")
+        names = [f"{name}-{token}-{index:04d}" for index in range(int(count))]
+    except ValueError as error:
+        raise Damaged("it has no header") from error
+    if version != "1" or not newline:
+        raise Damaged(f"it was written in format {version[:10]}")
+    try:
+        return b"".join([*(parts[part] for part in names), rest]), (name, *names)
+    except KeyError as error:
+        raise Damaged(f"its part {error} is missing") from error
+
+
+def _pieces(blob: bytes) -> list[bytes]:
+    return [blob[start : start + _PIECE_BYTES] for start in range(0, max(1, len(blob)), _PIECE_BYTES)]
+
+
+def _shares(writes: Mapping[Place, bytes | None]) -> Iterator[dict[Place, bytes | None]]:
+    """`writes` in portions of one request each."""
+    share: dict[Place, bytes | None] = {}
+    weight = 0
+    for place, value in writes.items():
+        added = 200 + 4 * len(place[1]) + len(value or b"")
+        if share and (weight + added > _REQUEST_BYTES or len(share) >= _REQUEST_OPERATIONS // 2):
+            yield share
+            share, weight = {}, 0
+        share[place] = value
+        weight += added
+    if share:
+        yield share
+
+
+def _weight(operations: Iterable[Operation]) -> int:
+    return sum(200 + len(each[1]) + len(each[2] or b"") for each in operations)
+
+
+def _check_sizes(writes: Mapping[Place, bytes | None]) -> None:
+    for (kind, key), value in writes.items():
+        most = _MOST_NODE_BYTES if kind in _FOLDERS else _MOST_RECORD_BYTES
+        if value is not None and len(value) > most:
+            raise RecordTooLarge(f"{kind} {key[:80]!r} takes {len(value)} bytes; ZooKeeper can hold {most} of them")
+
+
+def _note(nodes: set[Place], writes: Mapping[Place, bytes | None]) -> None:
+    for place, value in writes.items():
+        if value is None:
+            nodes.discard(place)
+        else:
+            nodes.add(place)
+
+
+def _put(stored: StoredRecords, kind: str, key: str, value: bytes | None) -> None:
+    if kind not in KINDS:
+        return
+    if value is None:
+        stored.records[KINDS[kind]].pop(key, None)
+    else:
+        stored.records[KINDS[kind]][key] = value
+
+
+def _reading(path: str) -> Request:
+    return lambda client: client.get_async(path)
+
+
+def _name_of(key: str) -> str:
+    """`key` as the name of a node: ZooKeeper allows neither "/" nor "." nor control characters nor nothing."""
+    name = quote(key, safe=" @:+,=")
+    return {"": "%", ".": "%2E", "..": "%2E%2E"}.get(name, name)
+
+
+def _key_of(name: str) -> str:
+    return "" if name == "%" else unquote(name)
+
+
+def _is_name(name: str) -> bool:
+    return _name_of(_key_of(name)) == name

@@ -1,0 +1,107 @@
+"""The loops of ``Placer`` over all tasks of a call, compiled; ``_placer_plain`` is the same in plain Python."""
+
+cimport cython
+from libc.stdint cimport int32_t, int64_t
+
+import numpy as np
+
+cdef extern from "Python.h":
+    object PyUnicode_FromObject(object text)
+    int PyGC_Disable()
+    int PyGC_Enable()
+    void PyObject_GC_UnTrack(object container)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Claim:
+    """A task's name and its release id, -1 until it has one.
+
+    The dict of a placer holds them and not the numbers, so that an id can be filled in without a second look at the
+    dict: with many tasks each look costs a cache miss.
+    """
+
+    cdef readonly str task
+    cdef public int64_t release_id
+
+    def __init__(self, str task not None, int64_t release_id=-1):
+        self.task, self.release_id = task, release_id
+
+
+def enter(list tasks, dict numbers, dict claims):
+    """Enter a claim without an id into ``claims`` for each of (name, shape) pairs.
+
+    Returns the claims, int32[tasks] what ``numbers`` says of each shape, and how many tasks were looked at: fewer than
+    there are where one is no pair of a name that is not there yet and a shape that is known. Then, and where it
+    raises, ``claims`` is as before.
+    """
+    cdef Py_ssize_t at, done = 0, count = len(tasks)
+    cdef list entered = [None] * count
+    cdef Claim claim
+    classes = np.empty(count, dtype=np.int32)
+    cdef int32_t[::1] cls = classes
+    try:
+        for at in range(count):
+            name, shape = tasks[at]
+            number = numbers.get(shape)
+            if number is None or not isinstance(name, str) or not name:
+                break
+            claim = Claim.__new__(Claim)
+            claim.task = name if type(name) is str else PyUnicode_FromObject(name)
+            claim.release_id = -1
+            if claims.setdefault(claim.task, claim) is not claim:
+                break
+            entered[at], cls[at] = claim, number
+            done += 1
+    except (TypeError, ValueError):
+        pass
+    finally:
+        if done < count:
+            for at in range(done):
+                del claims[(<Claim>entered[at]).task]
+    return entered, classes, done
+
+
+def answer(list entered, const int32_t[::1] slots, const int64_t[::1] ids, list hosts, dict claims):
+    """Each task with the name of its host; without a release id, which they get here, it has none and is forgotten.
+
+    Two texts hold nothing that the cyclic garbage collector could free, so it need not look at the pairs, nor be off
+    for longer than this takes, in which no other code runs. Else it would run for every few hundred of them, and for
+    longer than making them takes.
+    """
+    cdef Py_ssize_t at, count = len(entered)
+    cdef list pairs = [None] * count
+    cdef tuple pair
+    cdef Claim claim
+    cdef bint collecting
+    if slots.shape[0] != count or ids.shape[0] != count:
+        raise AssertionError("one slot and one release id for each task")
+    collecting = PyGC_Disable()
+    try:
+        for at in range(count):
+            claim, host = entered[at], None
+            claim.release_id = ids[at]
+            if claim.release_id >= 0:
+                host = hosts[slots[at]]
+            else:
+                del claims[claim.task]
+            pair = (claim.task, host)
+            if host is None or type(host) is str:
+                PyObject_GC_UnTrack(pair)
+            pairs[at] = pair
+    finally:
+        if collecting:
+            PyGC_Enable()
+    return pairs
+
+
+def leave(list names, dict claims):
+    """Forget the claims of these tasks; returns int64[tasks], their release ids, -1 for a task that is not there."""
+    cdef Py_ssize_t at
+    cdef Claim claim
+    found = np.empty(len(names), dtype=np.int64)
+    cdef int64_t[::1] ids = found
+    for at in range(len(names)):
+        claim = claims.pop(names[at], None)
+        ids[at] = -1 if claim is None else claim.release_id
+    return found

@@ -1,0 +1,661 @@
+"""Hosts and tasks by name, amounts as people write them, ports by number: the matcher for whoever has objects.
+
+A ``Placer`` keeps the names that the matcher (``match``) does without, and numbers arrays for it. ``docs/matcher.md``
+has an example; all rules stand there.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field, replace
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import partial
+from itertools import compress
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobcloud._match_types import CLASS_USABLE, RULES, State, decode, whole
+from jobcloud.match import MAX_AMOUNT, MAX_PENALTY, Matcher, MatchError, PlainMatcher, Rule, _placer, _placer_plain
+from jobcloud.match.constraints import HOST, Constraint, ConstraintError, Op, failing, mask, numbers, parse, penalties
+
+Number: TypeAlias = int | float | Decimal | str
+Amounts: TypeAlias = Mapping[str, Number]
+
+#: The dimension that concrete numbers belong to.
+PORTS: Final = "ports"
+MAX_PORT: Final = 65_535
+
+MAX_RELEASE_ID: Final = 2**63 - 1
+_INDEX: Final = 0xFFFF_FFFF  # of a claim, in its release id
+_MAGIC: Final = b"JCPLACE1"
+_EXACT: Final = Context(prec=40, traps=[Inexact])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What tasks that are alike ask for, as ``Placer.shape`` returns it; ``number`` is the matcher's class."""
+
+    number: int
+    amounts: Mapping[str, int]
+    constraints: tuple[Constraint, ...]
+    soft: tuple[tuple[Constraint, int], ...]
+    fixed_ports: tuple[int, ...]
+    any_ports: int
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why one more task of a shape is not placed now; counts of hosts, amounts in thousandths.
+
+    ``lacking``: for each resource that is short somewhere, on how many of the hosts that may be used; ``failing``: for
+    each constraint, as written; ``closed``, ``crowded``, ``occupied`` and ``ruled_out``: hosts that are disabled, hold
+    as many of the group as they may, are exclusive, or break a rule. ``nearest``: the host that comes closest, with
+    what is asked of it and what it has. ``over_limit``: the group has all it may have, wherever there is room.
+    """
+
+    hosts: int
+    lacking: Mapping[str, int]
+    failing: Mapping[str, int]
+    closed: int
+    crowded: int
+    occupied: int
+    ruled_out: int
+    nearest: str | None
+    asked: Mapping[str, int]
+    available: Mapping[str, int]
+    could_ever_fit: bool
+    over_limit: bool
+
+
+@dataclass(slots=True)
+class _Host:
+    name: str
+    attributes: Mapping[str, str]
+    #: a heap of the numbers that no task has, those that are asked for one by one left out
+    free_ports: list[int] = field(default_factory=list)
+
+
+class Placer:
+    """Named tasks on named hosts.
+
+    ``dimensions`` names the resources; "ports" is the one whose units have numbers, and each of ``fixed_ports``, the
+    numbers that tasks may ask for one by one, is kept apart from those that are handed out. ``matcher`` is the class
+    of the matcher (``PlainMatcher``: all in plain Python), ``options`` are its own (``fitness``, ``engine``). Every
+    method raises MatchError for what is wrong, before anything has changed. For one thread at a time.
+    """
+
+    def __init__(
+        self, dimensions: Sequence[str], *, fixed_ports: Iterable[int] = (), matcher: Any = Matcher, **options: Any
+    ) -> None:
+        self.dimensions = tuple(dimensions)
+        for name in self.dimensions:
+            _name("dimensions", name)
+        if len(set(self.dimensions)) < len(self.dimensions) or isinstance(dimensions, str):
+            raise MatchError(f"dimensions must be names, each once, not {self.dimensions!r:.80}")
+        self.fixed_ports = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
+        if self.fixed_ports and PORTS not in self.dimensions:
+            raise MatchError(f"fixed_ports are given, but {PORTS!r} is no dimension; add it")
+        self._axes = (*self.dimensions, *(f"port {port}" for port in self.fixed_ports))
+        self.matcher = matcher(len(self._axes), **options)
+        self._loops: Any = _placer_plain if matcher is PlainMatcher else _placer
+        self._slots: dict[str, int] = {}
+        self._hosts: list[_Host | None] = []
+        #: by slot; the last stands for "nowhere", so that -1 finds it
+        self._names: list[str | None] = [None]
+        self._shapes: dict[Any, Shape] = {}
+        self._numbers: dict[Shape, int] = {}
+        self._claims: dict[str, Any] = {}
+        #: task → the numbers that it has
+        self._ports: dict[str, tuple[int, ...]] = {}
+        self._groups: dict[str, int] = {}
+        self._attributes: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
+        self._hosts_changed = False
+
+    # ---- hosts
+
+    def add_host(
+        self, name: str, amounts: Amounts, attributes: Mapping[str, str] | None = None, *, ports: Any = ()
+    ) -> None:
+        """A host with amounts in the units of its dimensions. ``ports``: ranges (first, last), both included."""
+        self.add_hosts([(name, amounts, attributes or {}, ports)])
+
+    def add_hosts(self, hosts: Iterable[tuple[str, Amounts, Mapping[str, str], Any]]) -> None:
+        """Several at once, each as the arguments of ``add_host``: all of them, or with a MatchError none."""
+        made: dict[str, tuple[_Host, list[int]]] = {}
+        for name, amounts, attributes, ports in hosts:
+            _name("host", name)
+            if name in self._slots or name in made:
+                raise MatchError(f"host {name!r:.80} is there already")
+            made[name] = self._host(name, amounts, attributes, ports)
+        rows = np.array([row for _, row in made.values()], dtype=np.int64).reshape(len(made), len(self._axes))
+        slots = self.matcher.add_hosts(rows).tolist()
+        missing = max(slots, default=-1) + 1 - len(self._hosts)
+        if missing > 0:
+            self._hosts += [None] * missing
+            self._names[-1:] = [None] * (missing + 1)
+        for slot, (host, _) in zip(slots, made.values(), strict=True):
+            self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
+        self._hosts_changed = True
+
+    def set_host(
+        self, name: str, amounts: Amounts, attributes: Mapping[str, str] | None = None, *, ports: Any = None
+    ) -> None:
+        """Other amounts, and where they are given other attributes and ports, for a host; its tasks stay.
+
+        Amounts may be less than its tasks have: then nothing new fits. Ports must be there as long as tasks have them.
+        """
+        slot = self._slot(name)
+        before = self._host_at(slot)
+        host, row = self._host(name, amounts, before.attributes if attributes is None else attributes, ports or ())
+        if ports is None:
+            host.free_ports = before.free_ports
+            for at, axis in enumerate(self._axes):
+                if axis == PORTS or at >= len(self.dimensions):
+                    row[at] = int(self.matcher.capacity(slot)[at])
+        else:
+            self._take_held(host, row)
+        self.matcher.set_host(slot, np.array(row, dtype=np.int64))
+        self._hosts[slot] = host
+        self._hosts_changed |= attributes is not None
+
+    def remove_host(self, name: str) -> list[str]:
+        """Forget the host; returns the tasks that were on it, which are forgotten too. Looks at all live tasks."""
+        slot = self._slot(name)
+        gone = set(self.matcher.remove_host(slot).tolist())
+        tasks = [task for task, claim in self._claims.items() if claim.release_id in gone]
+        for task in tasks:
+            del self._claims[task]
+            self._ports.pop(task, None)
+        del self._slots[name]
+        self._hosts[slot] = self._names[slot] = None
+        self._hosts_changed = True
+        return tasks
+
+    def enable_host(self, name: str, on: bool) -> None:
+        """Off: tasks stay, none comes."""
+        self.matcher.enable_host(self._slot(name), on)
+
+    def free(self, name: str) -> dict[str, int]:
+        """What the host has left, in thousandths."""
+        return self._by_name(self.matcher.free(self._slot(name)).tolist())
+
+    # ---- shapes
+
+    def group(self, name: str) -> int:
+        """The number of a group of tasks, for rules (``at_most``, ``near``, ``balanced``)."""
+        return self._groups.setdefault(name, len(self._groups))
+
+    def attribute(self, name: str) -> int:
+        """The number of an attribute of hosts, for the ``per``, ``within`` and ``across`` of rules."""
+        if name not in self._attributes:
+            number = len(self._attributes)
+            self.matcher.set_attribute(number, numbers(name, self._attributes_by_slot()))
+            self._attributes[name] = number
+        return self._attributes[name]
+
+    def shape(
+        self,
+        amounts: Amounts,
+        *,
+        constraints: Iterable[str | Constraint] = (),
+        soft: Iterable[tuple[str, int]] = (),
+        group: str = "",
+        max_per_host: int = 0,
+        rules: Iterable[Rule] = (),
+        exclusive: bool = False,
+        executor: str = "",
+        executor_amounts: Amounts | None = None,
+        fixed_ports: Iterable[int] = (),
+    ) -> Shape:
+        """The shape that asks for this; the same one each time it is asked for.
+
+        ``constraints`` as in ``match.constraints``, ``soft`` with what a host pays that fails one; ``executor`` names
+        what its tasks share on a host, ``executor_amounts`` what that takes, once.
+        """
+        if isinstance(constraints, str):
+            raise MatchError(f"constraints must be a list of texts, not one, {constraints!r:.60}; put it in a list")
+        hard = tuple(_constraint(one) for one in constraints)
+        swaying = tuple((_constraint(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
+        for what, value in (("group", group), ("executor", executor)):
+            if value != "":
+                _name(what, value)
+        if executor_amounts and not executor:
+            raise MatchError("executor_amounts are given without an executor; name the one that takes them")
+        fixed = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
+        if unknown := set(fixed) - set(self.fixed_ports):
+            raise MatchError(
+                f"fixed_ports: {min(unknown)} is none of the placer's own; name it when you make the placer"
+            )
+        request, shared = self._row("amounts", amounts), self._row("executor_amounts", executor_amounts or {})
+        any_ports = self._whole_ports(request)
+        for port in fixed:
+            request[len(self.dimensions) + self.fixed_ports.index(port)] = 1_000
+        kept = tuple(rules)
+        key = (*request, hard, swaying, group, max_per_host, kept, exclusive, executor, *shared)
+        if key in self._shapes:
+            return self._shapes[key]
+        by_slot = self._attributes_by_slot() if hard or swaying else []
+        number = self.matcher.add_class(
+            np.array(request, dtype=np.int64),
+            shared_key=self._keys.setdefault(executor, len(self._keys)) if executor else -1,
+            shared=np.array(shared, dtype=np.int64) if executor else None,
+            allowed=mask(hard, by_slot) if hard else None,
+            penalty=penalties(swaying, by_slot) if swaying else None,
+            group=self.group(group) if group else -1,
+            most_per_host=max_per_host,
+            rules=kept,
+            exclusive=exclusive,
+        )
+        shape = Shape(number, self._by_name(request), hard, swaying, fixed, any_ports)
+        self._shapes[key], self._numbers[shape] = shape, number
+        return shape
+
+    def remove_shape(self, shape: Shape) -> None:
+        """No longer placed; its tasks stay until they are released."""
+        self._known(shape)
+        self.matcher.remove_class(shape.number)
+        del self._numbers[shape]
+        self._shapes = {key: kept for key, kept in self._shapes.items() if kept is not shape}
+
+    # ---- tasks
+
+    def place(self, tasks: Iterable[tuple[str, Shape]]) -> list[tuple[str, str | None]]:
+        """Place named tasks in this order; (task, host) for each, host None where there is no room."""
+        return self._placed(list(tasks), self.matcher.match)
+
+    def place_together(self, tasks: Iterable[tuple[str, Shape]], *, least: int = -1) -> list[tuple[str, str | None]]:
+        """All of them, or at least ``least``, or none."""
+        return self._placed(list(tasks), partial(self.matcher.match_gang, least=least))
+
+    def assign(self, task: str, shape: Shape, host: str, *, ports: Sequence[int] = ()) -> None:
+        """A task that runs there already; neither room nor rules are asked. ``ports``: all the numbers that it has."""
+        self._known(shape)
+        slot = self._slot(host)
+        held = set(shape.fixed_ports).union(_port("ports", port) for port in ports)
+        pool = self._host_at(slot).free_ports
+        drawn = held.difference(shape.fixed_ports)
+        if len(drawn) != shape.any_ports or not drawn.issubset(pool):
+            raise MatchError(f"ports must be {shape.any_ports} that host {host!r:.60} has free, not {sorted(drawn)}")
+        with self._entered([(task, shape)]) as ([claim], _):
+            claim.release_id = self.matcher.assign(shape.number, slot)
+        if held:
+            pool[:] = sorted(set(pool) - drawn)
+            self._ports[task] = tuple(sorted(held))
+
+    def release(self, tasks: Iterable[str]) -> list[str]:
+        """Tasks that ended; returns those that were not there: never placed, ended before, or named twice."""
+        names = list(tasks)
+        for name in names if {*map(type, names)} - {str} else ():
+            _name("task", name)
+        ids = self._loops.leave(names, self._claims)
+        if self._ports:
+            self._give_back(names, self.matcher.slots(ids).tolist())
+        self.matcher.release(ids)
+        return list(compress(names, (ids < 0).tolist()))
+
+    def fork(self) -> Placer:
+        """A copy for a dry run. Shapes of before are shapes of both; else neither sees what the other does."""
+        fork = copy(self)
+        fork.matcher = self.matcher.fork()
+        fork._hosts = [None if host is None else replace(host, free_ports=[*host.free_ports]) for host in self._hosts]
+        for name in ("_slots", "_names", "_shapes", "_numbers", "_claims", "_ports", "_groups", "_attributes", "_keys"):
+            setattr(fork, name, copy(getattr(self, name)))
+        return fork
+
+    def snapshot(self) -> bytes:
+        """Everything that ``restore`` needs to go on exactly alike."""
+        names = {
+            "dimensions": self.dimensions,
+            "fixed_ports": self.fixed_ports,
+            "hosts": [[slot, h.attributes, sorted(h.free_ports)] for slot, h in enumerate(self._hosts) if h],
+            "shapes": [
+                [shape.number, [_written(c) for c in shape.constraints], [[_written(c), w] for c, w in shape.soft]]
+                for shape in self._numbers
+            ],
+            "tasks": [[task, claim.release_id, self.ports_of(task)] for task, claim in self._claims.items()],
+            "groups": list(self._groups),
+            "attributes": list(self._attributes),
+            "executors": list(self._keys),
+        }
+        text = json.dumps(names, separators=(",", ":")).encode()
+        data: bytes = _MAGIC + len(text).to_bytes(8, "little") + text + self.matcher.snapshot()
+        return data + zlib.crc32(data).to_bytes(4, "little")
+
+    @classmethod
+    def restore(cls, data: bytes, *, matcher: Any = Matcher, **options: Any) -> Placer:
+        """The placer of a snapshot. Asked for the same, ``shape`` returns the shapes that were there.
+
+        ``options``: ``engine``, and ``fitness`` where it was a function, which a snapshot cannot hold.
+        """
+        names, inner = _opened(data)
+        try:
+            placer = cls(names["dimensions"], fixed_ports=names["fixed_ports"], matcher=matcher)
+            placer.matcher, state = matcher.restore(inner, **options), decode(inner)
+            placer._restore_names(names, state)
+            placer._restore_tasks(names["tasks"], state)
+        except MatchError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise MatchError(f"the snapshot contradicts itself ({error!r:.80}); take an older one") from error
+        return placer
+
+    def claims(self) -> dict[str, int]:
+        """task → the matcher's release id, for all that are placed."""
+        return {task: claim.release_id for task, claim in self._claims.items()}
+
+    def host_of(self, task: str) -> str | None:
+        """Where the task is; None if it is not placed."""
+        claim = self._claims.get(task)
+        return self._names[self.matcher.slots(np.array([claim.release_id], dtype=np.int64))[0]] if claim else None
+
+    def ports_of(self, task: str) -> tuple[int, ...]:
+        """The numbers that the task has, those it asked for by number included."""
+        return self._ports.get(task, ())
+
+    def why(self, shape: Shape) -> Why:
+        """Why one more task of the shape finds no room, or would find some."""
+        self._known(shape)
+        self._refresh()
+        refusal, by_slot = self.matcher.refusal(shape.number), self._attributes_by_slot()
+        short = zip(self._axes, refusal.lacking, strict=True)
+        counts = failing(shape.constraints, by_slot)
+        nearest = refusal.nearest
+        return Why(
+            hosts=refusal.hosts,
+            lacking={name: count for name, count in short if count},
+            failing={str(c): count for c, count in zip(shape.constraints, counts, strict=True) if count},
+            closed=refusal.disabled,
+            crowded=refusal.crowded,
+            occupied=refusal.occupied,
+            ruled_out=refusal.ruled_out,
+            nearest=self._names[nearest.slot] if nearest else None,
+            asked=self._by_name(nearest.asked) if nearest else {},
+            available=self._by_name(nearest.available) if nearest else {},
+            could_ever_fit=refusal.could_ever_fit,
+            over_limit=refusal.over_limit,
+        )
+
+    # ---- within
+
+    def _placed(
+        self, tasks: list[tuple[str, Shape]], match: Callable[[NDArray[np.int32]], Any]
+    ) -> list[tuple[str, str | None]]:
+        self._refresh()
+        with self._entered(tasks) as (entered, classes):
+            slots, ids = match(classes)
+        if PORTS in self.dimensions:
+            for claim, (_, shape), slot in zip(entered, tasks, slots.tolist(), strict=True):
+                if slot >= 0 and (shape.any_ports or shape.fixed_ports):
+                    pool = self._host_at(slot).free_ports
+                    drawn = [heapq.heappop(pool) for _ in range(shape.any_ports)]
+                    self._ports[claim.task] = (*shape.fixed_ports, *drawn)
+        answers: list[tuple[str, str | None]] = self._loops.answer(entered, slots, ids, self._names, self._claims)
+        return answers
+
+    @contextmanager
+    def _entered(self, tasks: list[tuple[str, Shape]]) -> Iterator[tuple[list[Any], NDArray[np.int32]]]:
+        """Claims of tasks that are to come, and their classes; they are gone again if what is done meanwhile raises."""
+        entered, classes, good = self._loops.enter(tasks, self._numbers, self._claims)
+        if good < len(tasks):
+            self._check(tasks[good])
+            raise MatchError(f"task {tasks[good][0]!r:.80} is asked for twice")
+        try:
+            yield entered, classes
+        except BaseException:
+            self._loops.leave([claim.task for claim in entered], self._claims)
+            raise
+
+    def _check(self, task: Any) -> None:
+        """What may be wrong with one (name, shape) that is to come."""
+        try:
+            name, shape = task
+        except (TypeError, ValueError):
+            raise MatchError(f"a task is a pair of a name and a shape, not {task!r:.80}") from None
+        _name("task", name)
+        self._known(shape)
+        if name in self._claims:
+            raise MatchError(f"task {name!r:.80} is placed already; release it first")
+
+    def _known(self, shape: Shape) -> None:
+        if not isinstance(shape, Shape) or shape not in self._numbers:
+            raise MatchError(f"{shape!r:.80} is no shape of this placer; ask its shape() for one")
+
+    def _give_back(self, names: Sequence[str], slots: Sequence[int]) -> None:
+        for name, slot in zip(names, slots, strict=True):
+            for port in self._ports.pop(name, ()):
+                if port not in self.fixed_ports:
+                    heapq.heappush(self._host_at(slot).free_ports, port)
+
+    def _host(self, name: str, amounts: Amounts, attributes: Mapping[str, str], ports: Any) -> tuple[_Host, list[int]]:
+        row = self._row("amounts", amounts)
+        if not isinstance(attributes, Mapping):
+            raise MatchError(f"attributes of host {name!r:.60} must be a mapping, not {type(attributes).__name__}")
+        for attribute, value in attributes.items():
+            if not isinstance(attribute, str) or not isinstance(value, str):
+                raise MatchError(
+                    f"attributes[{attribute!r:.60}] of host {name!r:.60} must be a text, not {value!r:.60}"
+                )
+        if PORTS not in self.dimensions:
+            if ports:
+                raise MatchError(f"ports are given, but {PORTS!r} is no dimension; add it")
+            return _Host(name, {**attributes, HOST: name}), row
+        if PORTS in amounts:
+            raise MatchError(f"amounts: name the {PORTS} of host {name!r:.60} by their ranges, not their number")
+        there: set[int] = set()
+        for first, last in _ranges(name, ports):
+            there.update(range(first, last + 1))
+        for at, port in enumerate(self.fixed_ports, len(self.dimensions)):
+            row[at] = 1_000 * (port in there)
+        there.difference_update(self.fixed_ports)
+        row[self.dimensions.index(PORTS)] = 1_000 * len(there)
+        return _Host(name, {**attributes, HOST: name}, sorted(there)), row
+
+    def _take_held(self, host: _Host, row: Sequence[int]) -> None:
+        """Of a host's new ports those that its tasks have are not free; each must be among the new ones."""
+        there = {*host.free_ports, *compress(self.fixed_ports, row[len(self.dimensions) :])}
+        held = {port: task for task, ports in self._ports.items() if self.host_of(task) == host.name for port in ports}
+        for port in sorted(held.keys() - there)[:1]:
+            raise MatchError(
+                f"ports of host {host.name!r:.60}: task {held[port]!r:.60} has {port}; keep it or release the task"
+            )
+        host.free_ports = sorted(set(host.free_ports) - held.keys())
+
+    def _restore_names(self, names: Any, state: State) -> None:
+        _require(state.dimensions == len(self._axes), "other dimensions")
+        known = (("groups", self._groups), ("attributes", self._attributes), ("executors", self._keys))
+        for field_, numbers_ in known:
+            for name in names[field_]:
+                _name(field_, name)
+                numbers_[name] = len(numbers_)
+            _require(len(numbers_) == len(names[field_]), f"{field_} with one name")
+        groups, executors = list(self._groups), list(self._keys)
+        used = np.concatenate((state.class_group, state.class_rules[:, 2]))
+        _require(used.max(initial=-1) < len(groups), "a group without a name")
+        _require(state.class_key.max(initial=-1) < len(executors), "an executor without a name")
+        _require(state.attribute.max(initial=-1) < len(self._attributes), "an attribute without a name")
+
+        present = np.flatnonzero(state.host_status).tolist()
+        _require([slot for slot, _, _ in names["hosts"]] == present, "hosts without a name")
+        self._hosts = [None] * len(state.host_status)
+        self._names = [None] * (len(state.host_status) + 1)
+        for slot, (_, attributes, free_ports) in zip(present, names["hosts"], strict=True):
+            host, _ = self._host(attributes[HOST], {}, attributes, [(port, port) for port in free_ports])
+            _name("host", host.name)
+            _require(host.name not in self._slots, "two hosts of one name")
+            _require(len(host.free_ports) == len(free_ports), "a port twice")
+            self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
+        self._hosts_changed = True
+
+        for number, constraints, soft in names["shapes"]:
+            at = whole("a shape", number, 0, len(state.class_status) - 1)
+            _require(state.class_status[at] == CLASS_USABLE, "a shape without a class")
+            request, shared = state.class_request[at].tolist(), state.class_shared[at].tolist()
+            hard = tuple(_read(one) for one in constraints)
+            swaying = tuple((_read(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
+            rules = tuple(Rule(RULES[row[1]], *row[2:]) for row in state.class_rules.tolist() if row[0] == at)
+            group, key = int(state.class_group[at]), int(state.class_key[at])
+            named = (groups[group] if group >= 0 else "", int(state.class_most[at]), rules)
+            paid = (bool(state.class_exclusive[at]), executors[key] if key >= 0 else "", *shared)
+            fixed = tuple(compress(self.fixed_ports, request[len(self.dimensions) :]))
+            shape = Shape(at, self._by_name(request), hard, swaying, fixed, self._whole_ports(request))
+            self._shapes[(*request, hard, swaying, *named, *paid)], self._numbers[shape] = shape, at
+        _require(len({*self._numbers.values()}) == len(self._shapes) == len(names["shapes"]), "a shape twice")
+
+    def _restore_tasks(self, tasks: Any, state: State) -> None:
+        for name, release_id, _ in tasks:
+            _name("task", name)
+            self._claims[name] = self._loops.Claim(name, whole("a release id", release_id, 0, MAX_RELEASE_ID))
+        ids = np.array([claim.release_id for claim in self._claims.values()], dtype=np.int64)
+        slots = self.matcher.slots(ids).tolist()
+        _require(len(np.unique(ids)) == len(tasks) and -1 not in slots, "a task without a claim, or two with one")
+        if PORTS not in self.dimensions:
+            _require(not any(ports for _, _, ports in tasks), "ports without a dimension")
+            return
+        taken = {(slot, port) for slot in self._slots.values() for port in self._host_at(slot).free_ports}
+        there = len(taken)
+        for (name, _, ports), slot, of in zip(tasks, slots, state.claim_class[ids & _INDEX].tolist(), strict=True):
+            request = state.class_request[of].tolist()
+            fixed = set(compress(self.fixed_ports, request[len(self.dimensions) :]))
+            held = {_port("ports", port) for port in ports}
+            _require(held & set(self.fixed_ports) == fixed, "fixed ports that nobody asked for, or without a task")
+            _require(len(held) == len(ports), "a port twice")
+            _require(len(held - fixed) == self._whole_ports(request), "another number of ports than was asked for")
+            taken.update((slot, port) for port in held)
+            there += len(held)
+            if held:
+                self._ports[name] = tuple(ports)
+        _require(len(taken) == there, "a port that two have")
+        axis = self.dimensions.index(PORTS)
+        for slot in self._slots.values():
+            free = 1_000 * len(self._host_at(slot).free_ports)
+            _require(free == self.matcher.free(slot)[axis], "another number of free ports than of their numbers")
+
+    def _whole_ports(self, request: Sequence[int]) -> int:
+        asked = request[self.dimensions.index(PORTS)] if PORTS in self.dimensions else 0
+        if asked % 1_000:
+            raise MatchError(f"amounts[{PORTS!r}] must be a whole number, not {asked / 1_000:g}")
+        return asked // 1_000
+
+    def _row(self, what: str, amounts: Amounts) -> list[int]:
+        if not isinstance(amounts, Mapping):
+            raise MatchError(f"{what} must be a mapping of dimensions to numbers, not {type(amounts).__name__}")
+        for name in amounts:
+            if name not in self.dimensions:
+                raise MatchError(f"{what}[{name!r:.60}] is no dimension; there are {', '.join(self.dimensions)}")
+        row = [_thousandths(what, name, amounts.get(name, 0)) for name in self.dimensions]
+        return row + [0] * len(self.fixed_ports)
+
+    def _by_name(self, row: Sequence[int]) -> dict[str, int]:
+        return dict(zip(self._axes, row, strict=True))
+
+    def _refresh(self) -> None:
+        """Masks, penalties and attributes are by slot: make them anew where hosts came or went."""
+        if not self._hosts_changed:
+            return
+        by_slot = self._attributes_by_slot()
+        for name, number in self._attributes.items():
+            self.matcher.set_attribute(number, numbers(name, by_slot))
+        for shape in self._shapes.values():
+            if shape.constraints:
+                self.matcher.set_allowed(shape.number, mask(shape.constraints, by_slot))
+            if shape.soft:
+                self.matcher.set_penalty(shape.number, penalties(shape.soft, by_slot))
+        self._hosts_changed = False
+
+    def _attributes_by_slot(self) -> list[Mapping[str, str] | None]:
+        hosts = self._hosts[: max(self._slots.values(), default=-1) + 1]
+        return [None if host is None else host.attributes for host in hosts]
+
+    def _slot(self, host: str) -> int:
+        if host not in self._slots:
+            raise MatchError(f"there is no host {host!r:.80}")
+        return self._slots[host]
+
+    def _host_at(self, slot: int) -> _Host:
+        host = self._hosts[slot]
+        assert host is not None
+        return host
+
+
+def _thousandths(what: str, name: str, value: Number) -> int:
+    try:
+        exact = 1_000 * value if type(value) is int else _EXACT.multiply(Decimal(str(value)), 1_000)
+        if 0 <= exact <= MAX_AMOUNT and exact == int(exact):
+            return int(exact)
+    except (InvalidOperation, Inexact, ValueError):
+        pass
+    most = MAX_AMOUNT // 1_000
+    limits = f"a number from 0 to {most} with at most three decimals"
+    raise MatchError(f"{what}[{name!r:.60}] must be {limits}, not {value!r:.60}")
+
+
+def _opened(data: object) -> tuple[Any, bytes]:
+    """The names in a snapshot, and that of the matcher."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise MatchError(f"a snapshot is bytes, not {type(data).__name__}")
+    data, start = bytes(data), len(_MAGIC) + 8
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise MatchError("this is no snapshot of a placer, or one of another version; take a new one")
+    if len(data) < start + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise MatchError("the snapshot is damaged (its checksum does not match); take an older one")
+    end = start + int.from_bytes(data[len(_MAGIC) : start], "little")
+    try:
+        return json.loads(data[start:end]), data[end:-4]
+    except (ValueError, RecursionError) as error:
+        raise MatchError(f"the snapshot is damaged ({error!r:.80}); take an older one") from error
+
+
+def _written(constraint: Constraint) -> list[Any]:
+    return [constraint.attribute, constraint.op.value, constraint.values]
+
+
+def _read(written: Any) -> Constraint:
+    attribute, op, values = written
+    for text in (attribute, *values):
+        _name("a constraint", text)
+    return Constraint(attribute, Op(op), tuple(values))
+
+
+def _require(holds: bool | np.bool_, what: str) -> None:
+    if not holds:
+        raise MatchError(f"the snapshot contradicts itself ({what}); take an older one")
+
+
+def _name(what: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise MatchError(f"{what}: {value!r:.60} is no name; a name is a text that is not empty")
+
+
+def _constraint(value: object) -> Constraint:
+    if isinstance(value, Constraint):
+        return value
+    if not isinstance(value, str):
+        raise MatchError(f"a constraint is a text such as 'zone == a', not {value!r:.60}")
+    try:
+        return parse(value)
+    except ConstraintError as error:
+        raise MatchError(str(error)) from error
+
+
+def _ranges(host: str, ports: Any) -> list[tuple[int, int]]:
+    ranges = list(ports) if isinstance(ports, Iterable) else [ports]
+    for one in ranges:
+        if not isinstance(one, tuple | list) or len(one) != 2:
+            raise MatchError(f"ports of host {host!r:.60} must be ranges (first, last), not {one!r:.60}")
+        if _port("ports", one[1]) < _port("ports", one[0]):
+            raise MatchError(f"ports of host {host!r:.60}: {one!r:.60} runs backwards; the first comes first")
+    return [(first, last) for first, last in ranges]
+
+
+def _port(what: str, value: object) -> int:
+    if type(value) is not int or not 0 < value <= MAX_PORT:
+        raise MatchError(f"{what}: {value!r:.60} is no port; ports are whole numbers from 1 to {MAX_PORT}")
+    return value

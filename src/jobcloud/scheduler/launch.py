@@ -1,0 +1,112 @@
+"""Placements become launches: the executor's description, the shares of each task, one ACCEPT an agent."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+
+from jobcloud.model import DELIMITER, App, Executor, Job, Resources, Share, Task
+from jobcloud.scheduler.cluster import Pool, Request
+
+EXECUTOR_DATA_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """Where agents fetch things from, and the executor they run.
+
+    `base_url` is the artifact listener's; a thing with hash h and name n lies at `base_url/h/n`. `command` is the
+    shell line that verifies and starts the executor.
+    """
+
+    base_url: str
+    executor_sha256: str
+    executor_file: str
+    command: str
+
+    def url(self, sha256: str, file: str) -> str:
+        return f"{self.base_url}/{sha256}/{file}"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorPlan:
+    """The executor of one version of an app: the same on every agent.
+
+    `id` says what it is made from, and where this leader serves that is in `executor_id` besides: `content_of` one is
+    the other. A task joins what lives, whoever has started it, as long as the content is the same.
+    """
+
+    id: str
+    executor_id: str
+    app: str
+    resources: Resources
+    spec: str
+
+    def request(self, job: Job) -> Request:
+        return Request(job.resources, self.id, self.resources)
+
+
+def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
+    """Describe the app's executor. The id that Mesos gets to know carries hashes of all that the description holds, so
+    that neither an update of the app nor another leader ever meets a live executor that Mesos would find incompatible.
+    """
+    data = {
+        "schema": EXECUTOR_DATA_SCHEMA,
+        "appName": app.name,
+        "package": {"file": app.package.file, "sha256": app.package.sha256},
+        "idleTimeoutSeconds": app.idle_timeout_ms / 1000,
+        "eventTraceSamplingCount": app.sampling,
+        "maxParallel": app.max_parallel,
+        "workerCommand": app.bootstrap_script,
+    }
+    command = {
+        "shell": True,
+        "value": artifacts.command,
+        "uris": [
+            _uri(artifacts.url(artifacts.executor_sha256, artifacts.executor_file), artifacts.executor_file),
+            _uri(artifacts.url(app.package.sha256, app.package.file), app.package.file, cache=app.cache),
+        ],
+    }
+    program = [artifacts.executor_sha256, artifacts.executor_file, artifacts.command]
+    version = _hash(_canonical([data, program, app.cache, app.resources]), 12)
+    data["appVersion"] = version
+    spec = {
+        "name": f"jobcloud {app.name}",
+        "source": app.name,
+        "command": command,
+        "data": base64.b64encode(_canonical(data).encode()).decode(),
+    }
+    content = f"{app.name}{DELIMITER}{version}"
+    executor_id = f"{content}{DELIMITER}{_hash(artifacts.base_url, 8)}"
+    return ExecutorPlan(content, executor_id, app.name, app.resources, _canonical(spec))
+
+
+def task_shares(
+    pool: Pool, task: Task, executor: Executor | None, plan: ExecutorPlan, at: int, *, gone: bool
+) -> tuple[tuple[Share, ...], Executor]:
+    """Cut the task's shares, and those of its executor where none lives on the agent yet, from `pool`.
+
+    One that is `gone`, with updates of its tasks still to come, is started again as it was, and takes its share anew.
+    Returns the task's shares and the executor to name. Raises Short, nothing cut, where the pool holds less.
+    """
+    if executor is not None and not gone:
+        return pool.cut(task.resources), executor
+    pool.check(plan.resources.plus(task.resources))
+    shares = pool.cut(plan.resources)
+    if executor is None:
+        executor = Executor(plan.executor_id, task.agent_id, plan.app, shares, plan.spec, at)
+    return pool.cut(task.resources), executor
+
+
+def _uri(url: str, file: str, *, cache: bool = True) -> dict[str, object]:
+    return {"value": url, "output_file": file, "extract": False, "executable": False, "cache": cache}
+
+
+def _hash(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

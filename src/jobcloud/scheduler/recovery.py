@@ -1,0 +1,191 @@
+"""Stored state made whole before a leader takes it up: what damaged or missing records tore apart.
+
+No task that may run is ever forgotten, or its shard could be started beside it: where a record around a task is
+missing, a stand-in takes its place until Mesos has said what became of the task.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from jobcloud.messages import Kind, Record
+from jobcloud.model import (
+    App,
+    Cause,
+    Drain,
+    Executor,
+    Firing,
+    Job,
+    JobKind,
+    JobState,
+    Resources,
+    Shard,
+    ShardState,
+    Task,
+    changed,
+)
+
+MESSAGE = "its record was lost or damaged"
+# Older than every real generation: such a firing ends as soon as its tasks have.
+NO_GENERATION = 0
+# An executor of which no more is known than that tasks run in it.
+NO_SPEC = "{}"
+
+
+@dataclass(slots=True)
+class Stored:
+    """What a leader loads before it starts."""
+
+    apps: dict[str, App] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    job_states: dict[str, JobState] = field(default_factory=dict)
+    disabled_apps: set[str] = field(default_factory=set)
+    firings: dict[str, Firing] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    executors: dict[str, Executor] = field(default_factory=dict)
+    framework_id: str = ""
+    drains: dict[str, Drain] = field(default_factory=dict)
+
+
+def executor_key(agent_id: str, executor_id: str) -> str:
+    return f"{agent_id}/{executor_id}"
+
+
+def recover(stored: Stored, at: int) -> Stored:
+    """A copy of `stored` in which every task has its firing, shard and executor, and every active shard its task."""
+    whole = Stored(
+        dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), dict(stored.firings), dict(stored.tasks),
+        dict(stored.executors), stored.framework_id, dict(stored.drains),
+    )  # fmt: skip
+    for name in whole.jobs:
+        whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)
+    astray = [task for task in whole.tasks.values() if not task.placeholder and not _fits(whole, task)]
+    places = _places(whole) if astray else {}
+    for task in sorted(astray, key=lambda task: task.id):
+        _give_firing(whole, task, places)
+    for firing in list(whole.firings.values()):
+        _give_tasks(whole, firing, at)
+    for task in whole.tasks.values():
+        key = executor_key(task.agent_id, task.executor_id)
+        if key not in whole.executors:
+            whole.executors[key] = Executor(task.executor_id, task.agent_id, task.app, (), NO_SPEC, at)
+    for firing in list(whole.firings.values()):
+        ended = all(shard.state.ended for shard in firing.shards)
+        if ended != bool(firing.ended_ms):
+            whole.firings[firing.id] = changed(firing, ended_ms=at if ended else 0)
+    return whole
+
+
+def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[str, Firing]:
+    """The firings with what only the records of their tasks tell: since when each shard runs."""
+    shards: dict[str, list[Shard]] = {}
+    for task in tasks:
+        if task.started_ms and not task.placeholder:
+            of_firing = shards.setdefault(task.firing_id, list(firings[task.firing_id].shards))
+            of_firing[task.item] = changed(of_firing[task.item], started_ms=task.started_ms)
+    return {**firings, **{name: changed(firings[name], shards=tuple(found)) for name, found in shards.items()}}
+
+
+def _state(whole: Stored, job: str, at: int) -> JobState:
+    """Its newest firings are taken for those of the job as it is, unless it was of another kind when they were made."""
+    firings = [firing for firing in whole.firings.values() if firing.job == job]
+    newest = max((firing.generation for firing in firings), default=1)
+    resident = whole.jobs[job].kind is JobKind.DAEMON
+    fit = all((firing.cause is Cause.DAEMON) == resident for firing in firings if firing.generation == newest)
+    return JobState(considered_ms=at, generation=newest if fit else newest + 1)
+
+
+def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Record | None]]:
+    """What has to be written for `before` to become `after`."""
+    tables: tuple[tuple[Kind, Mapping[str, Record], Mapping[str, Record]], ...] = (
+        (Kind.JOB_STATE, before.job_states, after.job_states),
+        (Kind.FIRING, before.firings, after.firings),
+        (Kind.TASK, before.tasks, after.tasks),
+        (Kind.EXECUTOR, before.executors, after.executors),
+    )
+    for kind, old, new in tables:
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                yield kind, key, new.get(key)
+
+
+def _fits(whole: Stored, task: Task) -> bool:
+    """Whether the task is the one of its shard."""
+    firing = whole.firings.get(task.firing_id)
+    if firing is None or task.item >= len(firing.shards) or task.job != firing.job:
+        return False
+    shard = firing.shards[task.item]
+    return shard.state is ShardState.ACTIVE and shard.task_id == task.id
+
+
+def _places(whole: Stored) -> dict[str, tuple[str, int]]:
+    """By task id, firing and item of the shard that says that it is its task."""
+    places: dict[str, tuple[str, int]] = {}
+    for firing in whole.firings.values():
+        for item, shard in enumerate(firing.shards):
+            if shard.state is ShardState.ACTIVE:
+                places.setdefault(shard.task_id, (firing.id, item))
+    return places
+
+
+def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]]) -> None:
+    """See to it that the task is the one of its shard; one of two for the same shard goes, the later stays."""
+    # As its shard knows it, whatever its own record says.
+    firing_id, item = places.get(task.id, (task.firing_id, task.item))
+    firing = whole.firings.get(firing_id) or _stand_in(whole, task)
+    task = whole.tasks[task.id] = changed(task, firing_id=firing_id, item=item, job=firing.job)
+    shards = list(firing.shards)
+    shards += [Shard(ShardState.CANCELLED, message=MESSAGE)] * (task.item + 1 - len(shards))
+    shard = shards[task.item]
+    if shard.state is ShardState.ACTIVE and shard.task_id == task.id:
+        return
+    if shard.state is ShardState.ACTIVE and shard.task_id in whole.tasks:
+        del whole.tasks[task.id]
+        return
+    shards[task.item] = changed(
+        shard, state=ShardState.ACTIVE, attempt=max(shard.attempt, task.attempt), task_id=task.id,
+        agent_id=task.agent_id, hostname=task.hostname, executor_id=task.executor_id, started_ms=task.started_ms,
+        ended_ms=0,
+    )  # fmt: skip
+    whole.firings[firing.id] = changed(firing, shards=tuple(shards))
+
+
+def _stand_in(whole: Stored, task: Task) -> Firing:
+    job = whole.jobs.get(task.job)
+    cause = Cause.DAEMON if job is not None and job.kind is JobKind.DAEMON else Cause.TRIGGER
+    return Firing(task.firing_id, task.job, NO_GENERATION, cause, task.created_ms, ())
+
+
+def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
+    """A task, as far as its shard tells, for every active shard that has none; one that names another's has failed."""
+    failed: dict[int, Shard] = {}
+    for item, shard in enumerate(firing.shards):
+        if shard.state is not ShardState.ACTIVE:
+            continue
+        task = whole.tasks.get(shard.task_id)
+        if task is None:
+            job = whole.jobs.get(firing.job)
+            app = job.app if job is not None else ""
+            resources = job.resources if job is not None else Resources()
+            whole.tasks[shard.task_id] = Task(
+                shard.task_id, firing.id, firing.job, item, shard.attempt, shard.execution, shard.agent_id,
+                shard.hostname, app, shard.executor_id, resources, at, started_ms=shard.started_ms, message=MESSAGE,
+            )  # fmt: skip
+        elif task.item != item or task.firing_id != firing.id:
+            failed[item] = changed(shard, state=ShardState.FAILED, ended_ms=at, message=MESSAGE)
+    if failed:
+        shards = tuple(failed.get(item, shard) for item, shard in enumerate(firing.shards))
+        whole.firings[firing.id] = changed(firing, shards=shards)
+
+
+def numbers_used(stored: Stored, epoch: int) -> int:
+    """The highest number that this epoch has made an id of: a leader that starts over goes on behind it.
+
+    As far as that is stored: of a keeper that has ended nothing is. A leader does raise the epoch when it starts over.
+    """
+    ids = [*stored.tasks, *stored.firings]
+    ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)
+    number = re.compile(rf"[-@]{epoch}-([0-9]{{1,15}})$")
+    return max((int(found[1]) for text in ids if (found := number.search(text))), default=0)

@@ -1,0 +1,168 @@
+"""A firing becomes its shards, a shard's attempt becomes a payload: what is decided once an instant is due."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _text
+
+from jobcloud.model import (
+    Cause,
+    Firing,
+    Isolation,
+    Job,
+    JobKind,
+    JobState,
+    JobType,
+    Shard,
+    Step,
+    Task,
+    parse_shard_parameters,
+)
+from jobcloud.scheduler.retry import ALONE_AFTER
+
+PAYLOAD_SCHEMA = 1
+# The item in the context of a listener's call, which is for no shard: no two attempts of a firing look the same.
+_STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
+# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
+_RESIDENT = JobKind.DAEMON
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
+    """Stable over retries and leaders for cron firings, which a fire time names; unique for all others."""
+    if cause is Cause.CRON:
+        instant = datetime.fromtimestamp(fire_ms / 1000, UTC)
+        return f"{job}.{instant:%Y%m%dT%H%M%SZ}"
+    return f"{job}.{cause}-{unique}"
+
+
+def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str) -> Firing:
+    """All shards of `job`, waiting. The shard count is the one configured now and stays with the firing."""
+    return Firing(
+        id=firing_id(job.name, cause, fire_ms, unique),
+        job=job.name,
+        generation=state.generation,
+        cause=cause,
+        fire_ms=fire_ms,
+        shards=(Shard(),) * (job.shard_count + (2 if job.firing_listener else 0)),
+        stepped=bool(job.firing_listener),
+    )
+
+
+def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
+    """What the executor gets to know about one attempt, as JSON. Format: docs/executor.md, "Task payload"."""
+    step = firing.step(task.item)
+    item = task.item if step is None else _STEP_ITEMS[step]
+    parameter = _parameters(job)[item] if step is None and job.shard_parameters else ""
+    more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
+    context, description = _of_all_shards(_alone(job) if _for_itself(job, firing.shards[task.item]) else job)
+    # By hand, as there is one for each launch and most of it is the same for all of a job.
+    return (
+        f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
+        f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
+        f'"executionType":"{task.execution}","shardingContext":{{{context},"taskId":{_text(task.id)},'
+        f'"shardingItem":{item},"shardingParameter":{_text(parameter)}}}{more},"job":{description}}}'
+    ).encode()
+
+
+def _for_itself(job: Job, shard: Shard) -> bool:
+    """Whether an attempt has a process of its own though its job shares one: others may have taken that down."""
+    return shard.lost_workers >= ALONE_AFTER and job.shares_worker
+
+
+@lru_cache(maxsize=256)
+def _alone(job: Job) -> Job:
+    return replace(job, isolation=Isolation.PROCESS)
+
+
+def contexts_of(job: Job) -> tuple[str, ...]:
+    """The contexts that the shared worker of its app builds for a job."""
+    return (job.context,) if job.context and job.bean and job.shares_worker else ()
+
+
+def placeholder_payload(task: Task, fence: int) -> bytes:
+    """What an executor gets to know that is to be kept: which contexts its worker is to build before any job asks."""
+    return _encode(
+        {
+            "schema": PAYLOAD_SCHEMA,
+            "runId": task.id,
+            "attempt": task.attempt,
+            "fence": fence,
+            "fireTime": None,
+            "executionType": task.execution,
+            "shardingContext": {
+                "jobName": task.job,
+                "taskId": task.id,
+                "shardingTotalCount": 1,
+                "jobParameter": "",
+                "shardingItem": 0,
+                "shardingParameter": "",
+            },
+            "job": {"jobType": "KEEPER", "jobExecutionType": "DAEMON", "contexts": task.contexts},
+        }
+    ).encode()
+
+
+def _describe_step(job: Job, firing: Firing, step: Step) -> dict[str, object]:
+    parameters = {item: text for item, text in enumerate(_parameters(job)) if text}
+    if step is Step.BEFORE:
+        return {"step": step, "firing": {"parameters": parameters}, "timeoutSeconds": job.before_timeout_ms / 1000}
+    outcomes = Counter(shard.state for shard in firing.work)
+    return {
+        "step": step,
+        "firing": {"parameters": parameters, "outcomes": outcomes},
+        "timeoutSeconds": job.after_timeout_ms / 1000,
+    }
+
+
+def _parameters(job: Job) -> tuple[str, ...]:
+    return parse_shard_parameters(job.shard_parameters, job.shard_count)
+
+
+@lru_cache(maxsize=4096)
+def _of_all_shards(job: Job) -> tuple[str, str]:
+    """What all attempts of a job share: the fields of the context, and the description of the job."""
+    context = {"jobName": job.name, "shardingTotalCount": job.shard_count, "jobParameter": job.parameter}
+    return _encode(context)[1:-1], _describe(job)
+
+
+def _describe(job: Job) -> str:
+    return _encode(
+        {
+            "jobType": job.type,
+            "jobExecutionType": job.kind,
+            "jobClass": job.job_class,
+            "streamingProcess": job.streaming,
+            "scriptCommandLine": job.script,
+            "beanName": job.bean,
+            "applicationContext": job.context,
+            "misfire": job.misfire,
+            "isolation": job.isolation,
+            "timeoutSeconds": job.timeout_ms / 1000,
+            "killGraceSeconds": job.kill_grace_ms / 1000,
+            "memoryLimitMB": job.memory_limit_mb,
+            "cpuLimitSeconds": job.cpu_limit_s,
+            "openFilesLimit": job.open_files_limit,
+            "listener": job.listeners,
+            "distributedListener": job.firing_listener,
+            "errorHandler": job.error_handler,
+            "errorWebhook": job.error_webhook,
+            **(_describe_http(job) if job.type is JobType.HTTP else {}),
+            "timer": job.schedule().table() if job.kind is JobKind.DAEMON else None,
+        }
+    )
+
+
+def _describe_http(job: Job) -> dict[str, object]:
+    return {
+        "httpUri": job.http_uri,
+        "httpMethod": job.http_method,
+        "httpData": job.http_data,
+        "httpContentType": job.http_content_type,
+        "httpConnectTimeoutMilliseconds": job.http_connect_timeout_ms,
+        "httpReadTimeoutMilliseconds": job.http_read_timeout_ms,
+    }

@@ -1,0 +1,1127 @@
+# ruff: noqa: SIM117 - the master first, then what talks to it
+"""The Mesos driver against a scripted master. The tests named p01 … p19 are the faults of pymesos 0.3.15 that could
+reach us; docs/mesos.md lists them by these numbers."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip(
+    "jobcloud.adapters.mesos.driver", reason="the extra [server] with compat/http-parser is not installed"
+)
+
+from jobcloud.adapters.mesos import driver as mesos_driver
+from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
+from jobcloud.adapters.mesos.hardened import Backoff, End
+from jobcloud.adapters.mesos.link import Address, Dialer, Session
+from jobcloud.errors import ConfigError, NotConnected
+from jobcloud.messages import (
+    Accept,
+    AcceptInverseOffers,
+    Acknowledge,
+    AgentLost,
+    Decline,
+    DeclineInverseOffers,
+    Disconnected,
+    ExecutorLost,
+    FrameworkRemoved,
+    InverseOffersReceived,
+    Kill,
+    Launch,
+    OfferRescinded,
+    OffersReceived,
+    Reconcile,
+    Resubscribe,
+    Revive,
+    SendFailed,
+    ShutdownExecutor,
+    StatusReceived,
+    Subscribed,
+    Suppress,
+)
+from jobcloud.model import Executor, InverseOffer, Share, Window
+from mesos_kit import (
+    AGENT,
+    FRAMEWORK,
+    FakeMaster,
+    Json,
+    Receiver,
+    Running,
+    Stream,
+    accept_all,
+    frame,
+    offer,
+    offers,
+    settings,
+    subscribe_with,
+    subscribed,
+    until,
+    update,
+)
+
+ACCEPT = Accept(
+    AGENT,
+    ("offer-1",),
+    (Launch("task-1", "job", (Share("cpus", 500),), Executor("ex-1", AGENT, "app", (), '{"command":{}}'), b"{}"),),
+)
+
+
+@pytest.fixture
+def master() -> Iterator[FakeMaster]:
+    with FakeMaster() as one:
+        yield one
+
+
+# ------------------------------------------------------------------------------------------------------- subscribing
+
+
+def test_it_subscribes_with_what_the_settings_say(master: FakeMaster) -> None:
+    more = {"roles": ("a", "b"), "hostname": "here", "webui_url": "http://here/", "principal": "me"}
+    with Running(master.address, framework_id="", **more) as running:
+        event = running.wait(Subscribed)
+        assert (event.framework_id, event.master) == (FRAMEWORK, master.address)
+        assert abs(event.at - time.time() * 1000) < 60_000
+    info = master.stream().call["subscribe"]["framework_info"]
+    assert info["roles"] == ["a", "b"]
+    assert {key: info[key] for key in ("hostname", "webui_url", "principal", "user", "name")} == {
+        "hostname": "here",
+        "webui_url": "http://here/",
+        "principal": "me",
+        "user": "nobody",
+        "name": "jobcloud",
+    }
+    assert "framework_id" not in master.stream().call
+    assert "id" not in info
+
+
+def test_a_known_framework_id_is_taken_up_again(master: FakeMaster) -> None:
+    with Running(master.address, framework_id=FRAMEWORK) as running:
+        running.wait(Subscribed)
+        master.stream().close()
+        running.wait(Subscribed, 2)
+    for number in (0, 1):
+        call = master.stream(number).call
+        assert call["framework_id"] == call["subscribe"]["framework_info"]["id"] == {"value": FRAMEWORK}
+
+
+def test_events_are_delivered_in_order_as_our_values(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        master.stream().send(
+            offers(offer(1), offer(2)),
+            {"type": "RESCIND", "rescind": {"offer_id": {"value": "offer-1"}}},
+            update(message="well"),
+            {"type": "FAILURE", "failure": {"agent_id": {"value": AGENT}, "executor_id": {"value": "ex-1"}}},
+            {"type": "FAILURE", "failure": {"agent_id": {"value": AGENT}}},
+        )
+        running.wait(AgentLost)
+        kinds = [type(event) for event in running.receiver.events]
+        assert kinds == [Subscribed, OffersReceived, OfferRescinded, StatusReceived, ExecutorLost, AgentLost]
+        assert [one.id for one in running.wait(OffersReceived).offers] == ["offer-1", "offer-2"]
+        assert running.wait(OfferRescinded).offer_id == "offer-1"
+        status = running.wait(StatusReceived).status
+        assert (status.task_id, status.agent_id, status.state) == ("task-1", AGENT, "TASK_RUNNING")
+        assert (running.wait(ExecutorLost).executor_id, running.wait(AgentLost).agent_id) == ("ex-1", AGENT)
+
+
+def test_an_end_of_the_stream_is_told_once_with_its_reason(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        master.stream().raw(b"0\r\n\r\n")
+        assert "closed" in running.wait(Disconnected).reason
+        running.wait(Subscribed, 2)
+    assert len(running.receiver.all(Disconnected)) == 1
+
+
+def test_a_later_framework_id_of_the_master_is_the_one_that_counts(master: FakeMaster) -> None:
+    with Running(master.address, framework_id="old") as running:
+        assert running.wait(Subscribed).framework_id == FRAMEWORK
+        running.driver.send(Revive())
+        assert master.call().call["framework_id"] == {"value": FRAMEWORK}
+
+
+# ------------------------------------------------------------------------------------------------------------- calls
+
+
+def test_every_call_reaches_the_master_in_order_on_one_connection_of_its_own(master: FakeMaster) -> None:
+    sent = (
+        ACCEPT,
+        Decline(("offer-2", "offer-3"), 5500),
+        Kill("task-1", AGENT),
+        ShutdownExecutor("ex-1", AGENT),
+        Reconcile((("task-1", AGENT), ("task-2", ""))),
+        Reconcile(),
+        Suppress(),
+        Revive(),
+        Acknowledge("task-1", AGENT, "dXVpZA=="),
+    )
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        for call in sent:
+            running.driver.send(call)
+        master.call(len(sent) - 1)
+    kinds = ["ACCEPT", "DECLINE", "KILL", "SHUTDOWN", "RECONCILE", "RECONCILE", "SUPPRESS", "REVIVE", "ACKNOWLEDGE"]
+    assert master.kinds == kinds
+    assert len({id(one.connection) for one in master.calls}) == 1
+    assert {one.headers["Mesos-Stream-Id"] for one in master.calls} == {"stream-0"}
+    assert all(one.call["framework_id"] == {"value": FRAMEWORK} for one in master.calls)
+    bodies = [one.call.get(one.call["type"].lower()) for one in master.calls]
+    assert bodies[1] == {
+        "offer_ids": [{"value": "offer-2"}, {"value": "offer-3"}],
+        "filters": {"refuse_seconds": 5.5},
+    }
+    assert bodies[3] == {"executor_id": {"value": "ex-1"}, "agent_id": {"value": AGENT}}
+    assert bodies[8] == {"task_id": {"value": "task-1"}, "agent_id": {"value": AGENT}, "uuid": "dXVpZA=="}
+    assert running.receiver.all(SendFailed) == []
+
+
+def test_an_accept_is_one_launch_of_all_tasks_and_wants_the_remainder_back_at_once(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(ACCEPT)
+        accept = master.call().call["accept"]
+    assert accept["offer_ids"] == [{"value": "offer-1"}]
+    assert accept["filters"] == {"refuse_seconds": 0.0}
+    (operation,) = accept["operations"]
+    assert operation["type"] == "LAUNCH"
+    (task,) = operation["launch"]["task_infos"]
+    assert task["executor"]["framework_id"] == {"value": FRAMEWORK}
+
+
+def test_maintenance_is_told_of_and_answered(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        start = {"start": {"nanoseconds": 5 * 10**9}}
+        inverse = {"id": {"value": "inverse-1"}, "agent_id": {"value": AGENT}, "unavailability": start}
+        endless = {**inverse, "id": {"value": "inverse-2"}, "unavailability": {}}  # not of Mesos' form
+        master.stream().send({"type": "INVERSE_OFFERS", "inverse_offers": {"inverse_offers": [endless, inverse]}})
+        told = running.wait(InverseOffersReceived)
+        assert told.inverse_offers == (InverseOffer("inverse-1", AGENT, Window(5_000)),)
+        running.driver.send(AcceptInverseOffers(("inverse-1",), 60_000))
+        running.driver.send(DeclineInverseOffers(("inverse-2",), 500))
+        yes, no = master.call(0).call, master.call(1).call
+    assert yes["type"] == "ACCEPT_INVERSE_OFFERS"
+    body = {"inverse_offer_ids": [{"value": "inverse-1"}], "filters": {"refuse_seconds": 60.0}}
+    assert yes["accept_inverse_offers"] == body
+    assert no["type"] == "DECLINE_INVERSE_OFFERS"
+    body = {"inverse_offer_ids": [{"value": "inverse-2"}], "filters": {"refuse_seconds": 0.5}}
+    assert no["decline_inverse_offers"] == body
+
+
+@pytest.mark.parametrize(
+    ("status", "certain"),
+    [
+        ("400 Bad Request", True),
+        ("401 Unauthorized", True),
+        ("403 Forbidden", True),
+        ("307 Temporary Redirect", True),
+        ("503 Service Unavailable", True),
+        ("500 Internal Server Error", False),
+    ],
+)
+def test_a_refused_call_comes_back_with_the_masters_words(master: FakeMaster, status: str, certain: bool) -> None:
+    master.on_call = lambda stream: stream.answer(status, b"because of this")
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(ACCEPT)
+        failed = running.wait(SendFailed)
+        assert (failed.call, failed.certain) == (ACCEPT, certain)
+        assert "because of this" in failed.reason
+        master.on_call = lambda stream: stream.answer("202 Accepted")
+        running.driver.send(Revive())
+        master.call(1)
+    assert running.receiver.all(Disconnected) == []
+
+
+def test_a_connection_lost_before_the_answer_leaves_the_call_in_doubt_and_it_is_not_repeated(
+    master: FakeMaster,
+) -> None:
+    master.on_call = lambda stream: stream.close()
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(ACCEPT)
+        assert not running.wait(SendFailed).certain
+        master.on_call = lambda stream: stream.answer("202 Accepted")
+        running.driver.send(Revive())
+        master.call(1)
+    assert master.kinds == ["ACCEPT", "REVIVE"]
+
+
+def test_a_call_without_an_answer_is_in_doubt_and_ends_the_session(master: FakeMaster) -> None:
+    master.on_call = lambda stream: None
+    with Running(master.address, answer_timeout_s=0.2) as running:
+        running.wait(Subscribed)
+        running.driver.send(ACCEPT)
+        running.driver.send(Kill("task-1", AGENT))
+        assert not running.wait(SendFailed).certain
+        after = running.wait(SendFailed, 2)
+        assert isinstance(after.call, Kill)
+        assert after.certain
+        assert "not answered" in running.wait(Disconnected).reason
+        running.wait(Subscribed, 2)
+    assert master.kinds == ["ACCEPT"]
+
+
+def test_a_connection_the_master_closed_while_idle_is_replaced_before_the_next_call(master: FakeMaster) -> None:
+    def answer_and_close(stream: Stream) -> None:
+        stream.answer("202 Accepted")
+        stream.close()
+
+    master.on_call = answer_and_close
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(Revive())
+        closed = master.call().connection
+        until(lambda: closed.fileno() < 0)
+        running.driver.send(Suppress())
+        master.call(1)
+    assert running.receiver.all(SendFailed) == []
+
+
+def test_a_lost_acknowledgement_is_dropped_as_mesos_sends_the_update_again(master: FakeMaster) -> None:
+    master.on_call = lambda stream: stream.answer("400 Bad Request")
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(Acknowledge("task-1", AGENT, "dXVpZA=="))
+        running.driver.send(Kill("task-1", AGENT))
+        assert isinstance(running.wait(SendFailed).call, Kill)
+    assert master.kinds == ["ACKNOWLEDGE", "KILL"]
+
+
+def test_calls_queued_for_an_earlier_session_never_go_out_in_a_later_one(master: FakeMaster) -> None:
+    held = threading.Event()
+
+    def hold(stream: Stream) -> None:
+        held.wait(10)
+        stream.answer("202 Accepted")
+
+    master.on_call = hold
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(Revive())
+        master.call()
+        running.driver.send(ACCEPT)
+        master.stream(0).close()
+        running.wait(Subscribed, 2)
+        held.set()
+        running.driver.send(Suppress())
+        failed = next(one for one in (running.wait(SendFailed), running.wait(SendFailed, 2)) if one.call == ACCEPT)
+        assert failed.certain
+        until(lambda: "SUPPRESS" in master.kinds)
+    assert "ACCEPT" not in master.kinds
+    assert master.calls[-1].headers["Mesos-Stream-Id"] == "stream-1"
+
+
+def test_more_calls_than_the_bound_come_back(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesos_driver, "MAX_WAITING_CALLS", 3)
+    held = threading.Event()
+
+    def hold(stream: Stream) -> None:
+        held.wait(10)
+        stream.answer("202 Accepted")
+
+    master.on_call = hold
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        for number in range(10):
+            running.driver.send(Kill(f"task-{number}", AGENT))
+        master.call()
+        held.set()
+        failed = running.wait(SendFailed)
+        assert failed.certain
+        assert "calls are waiting" in failed.reason
+        master.call(3)
+
+
+def test_a_launch_that_cannot_be_written_down_comes_back_and_harms_no_other(master: FakeMaster) -> None:
+    broken = Executor("ex-1", AGENT, "app", (), "no json")
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        call = Accept(AGENT, ("offer-1",), (Launch("task-1", "job", (), broken, b""),))
+        running.driver.send(call)
+        running.driver.send(Revive())
+        failed = running.wait(SendFailed)
+        assert (failed.call, failed.certain) == (call, True)
+        assert "ex-1" in failed.reason
+        master.call()
+    assert master.kinds == ["REVIVE"]
+
+
+# -------------------------------------------------------------------------------------------------- stop and teardown
+
+
+def test_stop_sends_what_is_queued_and_leaves_the_framework_alone(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        for number in range(20):
+            running.driver.send(Kill(f"task-{number}", AGENT))
+    running.driver.stop()
+    assert master.kinds == ["KILL"] * 20
+    assert len(master.streams) == 1
+    assert running.receiver.all(Disconnected) == []
+
+
+def test_stop_ends_in_time_while_the_master_hangs(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesos_driver, "_STOP_S", 1.0)
+    master.on_call = lambda stream: None
+    with Running(master.address, answer_timeout_s=60.0) as running:
+        running.wait(Subscribed)
+        running.driver.send(Revive())
+        master.call()
+        began = time.monotonic()
+        running.driver.stop()
+        assert time.monotonic() - began < 3
+    names = {thread.name for thread in threading.enumerate()}
+    until(lambda: "mesos-calls" not in {thread.name for thread in threading.enumerate()}, str(names))
+
+
+def test_stop_works_from_within_an_event_and_before_start(master: FakeMaster) -> None:
+    MesosDriver(settings(master.address)).stop()
+    done = threading.Event()
+
+    class Stopper(Receiver):
+        def __call__(self, event: Any) -> None:
+            super().__call__(event)
+            running.driver.stop()
+            done.set()
+
+    running = Running(master.address, Stopper())
+    with running:
+        assert done.wait(10)
+
+
+def test_only_teardown_tears_down_and_nobody_subscribes_afterwards(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+
+        def end(stream: Stream) -> None:
+            master.stream().close()
+            time.sleep(0.05)
+            stream.answer("202 Accepted")
+
+        master.on_call = end
+        running.driver.teardown()
+        running.wait(Disconnected)
+        assert running.receiver.all(FrameworkRemoved) == []
+        master.on_call = lambda stream: stream.answer("202 Accepted")
+        time.sleep(0.2)
+        assert len(master.streams) == 1
+        running.driver.send(Resubscribe())
+        assert "framework_id" not in master.stream(1).call
+    assert master.kinds == ["TEARDOWN"]
+
+
+def test_a_teardown_that_is_refused_says_so_and_the_driver_goes_on(master: FakeMaster) -> None:
+    master.on_call = lambda stream: stream.answer("403 Forbidden", b"not yours")
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        with pytest.raises(NotConnected, match="not yours"):
+            running.driver.teardown()
+        master.stream().close()
+        running.wait(Subscribed, 2)
+
+
+def test_a_teardown_without_a_master_says_so() -> None:
+    with FakeMaster(on_subscribe=lambda stream: None) as master, Running(master.address) as running:
+        with pytest.raises(NotConnected):
+            running.driver.teardown()
+    with pytest.raises(NotConnected):
+        running.driver.teardown()
+
+
+# ------------------------------------------------------------------------------------------ the faults of pymesos: P
+
+
+@pytest.mark.parametrize("kind", [Subscribed, OffersReceived, StatusReceived, Disconnected])
+def test_p01_an_exception_in_the_receiver_tears_nothing_down(master: FakeMaster, kind: type) -> None:
+    with Running(master.address, Receiver(kind)) as running:
+        stream = master.stream()
+        stream.send(offers(offer()), update(), {"type": "FAILURE", "failure": {"agent_id": {"value": AGENT}}})
+        running.wait(AgentLost)
+        stream.close()
+        running.wait(Subscribed, 2)
+        running.driver.send(Revive())
+        master.call()
+    assert master.kinds == ["REVIVE"]
+
+
+def test_p01_an_exception_at_a_failed_call_ends_no_further_call(master: FakeMaster) -> None:
+    master.on_call = lambda stream: stream.answer("400 Bad Request")
+    with Running(master.address, Receiver(SendFailed)) as running:
+        running.wait(Subscribed)
+        running.driver.send(Revive())
+        running.driver.send(Suppress())
+        running.wait(SendFailed, 2)
+    assert master.kinds == ["REVIVE", "SUPPRESS"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "UPDATE", "update": {}},
+        {"type": "UPDATE"},
+        {"type": "OFFERS", "offers": {"offers": [{"id": 5}, None, offer(7)]}},
+        {"type": "OFFERS", "offers": []},
+        {"type": "FAILURE", "failure": {}},
+        {"type": "MESSAGE", "message": {"data": 1}},
+        {"type": "EVENT", "event": {"type": "CLOSE"}},
+        {"type": "CLOSE", "close": {}},
+        {"type": "SOMETHING_NEW", "something_new": {}},
+        {"type": 5},
+        {"type": None},
+        ["no object"],
+        "text",
+        None,
+    ],
+)
+def test_p01_an_event_of_the_wrong_form_costs_only_itself(master: FakeMaster, event: object) -> None:
+    with Running(master.address) as running:
+        master.stream().send(event, update())
+        running.wait(StatusReceived)
+        read = [one.id for received in running.receiver.all(OffersReceived) for one in received.offers]
+        assert read in ([], ["offer-7"])
+    assert running.receiver.all(Disconnected) == []
+    assert len(master.streams) == 1
+
+
+def test_p02_a_failed_acknowledgement_ends_nothing_and_none_is_sent_unasked(master: FakeMaster) -> None:
+    master.on_call = lambda stream: stream.answer("503 Service Unavailable")
+    with Running(master.address) as running:
+        master.stream().send(update())
+        running.wait(StatusReceived)
+        assert master.calls == []
+        running.driver.send(Acknowledge("task-1", AGENT, "dXVpZA=="))
+        master.call()
+        master.stream().send(update("task-2"))
+        running.wait(StatusReceived, 2)
+    assert master.kinds == ["ACKNOWLEDGE"]
+
+
+def _error(message: str) -> Json:
+    return {"type": "ERROR", "error": {"message": message}}
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        lambda stream: stream.answer("503 Service Unavailable"),
+        lambda stream: stream.answer("500 Internal Server Error", b"what"),
+        lambda stream: stream.close(),
+        lambda stream: (stream.begin().send(_error("Invalid role")), stream.close()),
+        lambda stream: (stream.begin().send(subscribed()), stream.close()),
+        lambda stream: (stream.begin().raw(b"0\r\n\r\n"), stream.close()),
+    ],
+    ids=["503", "500", "closed", "ERROR", "closed after SUBSCRIBED", "empty"],
+)
+def test_p03_no_end_of_an_attempt_leads_to_a_busy_loop(behaviour: Any) -> None:
+    with FakeMaster(on_subscribe=behaviour) as master:
+        with Running(master.address, backoff_first_s=0.1, backoff_most_s=15.0) as running:
+            master.stream(2)
+            began = time.monotonic()
+            master.stream(3)
+            # 0.05, 0.1, 0.2, 0.4 s at least: what a busy loop does in that time is hundreds.
+            assert time.monotonic() - began > 0.1
+        assert len(master.streams) <= 6
+        subscriptions = len(running.receiver.all(Subscribed))
+        # The last one may have been cut off by the stop.
+        assert len(running.receiver.all(Disconnected)) in (subscriptions, max(subscriptions - 1, 0))
+
+
+def test_p03_waits_double_up_to_fifteen_seconds_with_jitter() -> None:
+    backoff = Backoff(0.25, 15.0, 60.0)
+    waits = [backoff.next(End.LOST) for _ in range(5000)]
+    for number, wait in enumerate(waits[:6]):
+        assert 0.125 * 2**number <= wait <= 0.25 * 2**number
+    assert 7.5 <= min(waits[10:]) < max(waits[10:]) <= 15.0
+    assert len(set(waits[10:])) > 100
+    assert 30 <= backoff.next(End.REFUSED) <= 60
+    backoff.reset()
+    assert backoff.next(End.REDIRECTED) == 0
+    assert backoff.next(End.REDIRECTED) > 0
+
+
+def test_p04_a_stream_without_heartbeats_is_left() -> None:
+    with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=0.05))) as master:
+        with Running(master.address) as running:
+            assert "no heartbeat for 0.25 s" in running.wait(Disconnected).reason
+            running.wait(Subscribed, 2)
+
+
+def test_p04_heartbeats_keep_a_stream_alive() -> None:
+    with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=0.1))) as master:
+        with Running(master.address) as running:
+            running.wait(Subscribed)
+            for _ in range(12):
+                master.stream().send({"type": "HEARTBEAT"})
+                time.sleep(0.1)
+        assert running.receiver.all(Disconnected) == []
+
+
+def test_p04_a_slow_receiver_is_no_silence_of_the_masters() -> None:
+    class Slow(Receiver):
+        def __call__(self, event: Any) -> None:
+            super().__call__(event)
+            if isinstance(event, OffersReceived):
+                time.sleep(0.6)
+
+    with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=0.1))) as master:
+        with Running(master.address, Slow()) as running:
+            master.stream().send(offers(offer()))
+            running.wait(OffersReceived)
+            time.sleep(0.3)
+            master.stream().send(update())
+            running.wait(StatusReceived)
+        assert len(master.streams) == 1
+
+
+def test_p04_a_master_that_never_answers_subscribe_is_left() -> None:
+    with FakeMaster(on_subscribe=lambda stream: None) as master, Running(master.address, answer_timeout_s=0.1):
+        master.stream(2)
+
+
+def test_p04_a_master_that_never_says_subscribed_is_left() -> None:
+    def mute(stream: Stream) -> None:
+        stream.begin()
+
+    with FakeMaster(on_subscribe=mute) as master, Running(master.address, answer_timeout_s=0.1) as running:
+        master.stream(2)
+    assert running.receiver.events == []
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_p05_refused_credentials_are_tried_again_slowly_and_said_clearly(
+    status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse_twice(stream: Stream) -> None:
+        if stream.number < 2:
+            # Cut short: pymesos dies of a TypeError at such a body.
+            stream.raw(f"HTTP/1.1 {status}\r\nContent-Length: 1000\r\n\r\nnot you".encode())
+            stream.close()
+        else:
+            accept_all(stream)
+
+    with FakeMaster(on_subscribe=refuse_twice) as master, Running(master.address) as running:
+        running.wait(Subscribed)
+    assert "check principal" in caplog.text
+
+
+def test_p06_a_name_that_does_not_resolve_is_tried_again(monkeypatch: pytest.MonkeyPatch, master: FakeMaster) -> None:
+    real = socket.getaddrinfo
+    asked = []
+
+    def resolve(host: str, *rest: Any, **more: Any) -> Any:
+        if host != "mesos.example":
+            return real(host, *rest, **more)
+        asked.append(host)
+        if len(asked) < 4:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with Running(f"mesos.example:{master.port}") as running:
+        running.wait(Subscribed)
+    assert len(asked) >= 4
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(101, "Network is unreachable"), UnicodeError("label too long"), ValueError()]
+)
+def test_p06_whatever_connecting_raises_is_survived(
+    monkeypatch: pytest.MonkeyPatch, master: FakeMaster, error: Exception
+) -> None:
+    real = socket.create_connection
+    tried = []
+
+    def connect(*rest: Any, **more: Any) -> Any:
+        tried.append(1)
+        if len(tried) < 4:
+            raise error
+        return real(*rest, **more)
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+
+
+def test_p06_refused_connections_are_tried_again_and_the_next_master_in_the_list_is_found(master: FakeMaster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with Running(f"127.0.0.1:{port}, {master.address}") as running:
+        assert running.wait(Subscribed).master == master.address
+
+
+def test_p07_descriptors_above_1023_work(master: FakeMaster) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip(f"the limit on open files is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    gc.collect()
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
+    try:
+        with Running(master.address) as running:
+            running.wait(Subscribed)
+            running.driver.send(Revive())
+            running.driver.send(Suppress())
+            master.call(1)
+            session = running.driver._driver.session
+            assert session is not None
+            assert session._socket.fileno() > 1023
+            assert session._calls._connection.sock.fileno() > 1023
+            assert running.receiver.all(SendFailed) == []
+    finally:
+        for one in held:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_p08_no_call_is_dropped_in_silence_while_disconnected() -> None:
+    calls = (
+        ACCEPT,
+        Decline(("o",), 0),
+        Kill("t", AGENT),
+        Reconcile(),
+        Revive(),
+        Suppress(),
+        ShutdownExecutor("e", AGENT),
+    )
+    with FakeMaster(on_subscribe=lambda stream: None) as master, Running(master.address) as running:
+        for call in calls:
+            running.driver.send(call)
+        running.wait(SendFailed, len(calls))
+    failed = running.receiver.all(SendFailed)
+    assert [one.call for one in failed] == list(calls)
+    assert all(one.certain and "not connected" in one.reason for one in failed)
+
+
+def test_p08_pymesos_own_calls_raise_without_a_session() -> None:
+    driver = MesosDriver(settings("127.0.0.1:1"))._driver
+    for call in (driver.reviveOffers, driver.suppressOffers, lambda: driver.killTask({"value": "t"})):
+        with pytest.raises(NotConnected):
+            call()
+
+
+def test_p09_reconciliation_carries_agent_ids(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(Reconcile((("task-1", AGENT), ("task-2", ""))))
+        tasks = master.call().call["reconcile"]["tasks"]
+    assert tasks == [{"task_id": {"value": "task-1"}, "agent_id": {"value": AGENT}}, {"task_id": {"value": "task-2"}}]
+
+
+def test_p10_a_kill_carries_its_agent(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(Kill("task-1", AGENT))
+        kill = master.call().call["kill"]
+    assert kill == {"task_id": {"value": "task-1"}, "agent_id": {"value": AGENT}}
+
+
+def test_p11_capabilities_and_failover_timeout_are_what_we_say(master: FakeMaster) -> None:
+    with Running(master.address, gpus=False) as without, Running(master.address) as with_gpus:
+        without.wait(Subscribed)
+        with_gpus.wait(Subscribed)
+    infos = [one.call["subscribe"]["framework_info"] for one in master.streams]
+    named = [{one["type"] for one in info["capabilities"]} for info in infos]
+    base = {"MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE"}
+    assert sorted(named, key=len) == [base, base | {"GPU_RESOURCES"}]
+    assert all((info["failover_timeout"], info["checkpoint"]) == (604_800.0, True) for info in infos)
+
+
+@pytest.mark.parametrize("info", [*({"version": one} for one in ("1.12.0-rc1", "", "banana", 5, None)), {}, 5, None])
+def test_p12_the_masters_version_may_be_anything(info: object) -> None:
+    event = subscribed()
+    event["subscribed"]["master_info"] = info
+    with FakeMaster(on_subscribe=subscribe_with(event)) as master:
+        with Running(master.address) as running:
+            master.stream().send(offers(offer()))
+            running.wait(OffersReceived)
+
+
+def test_p13_drivers_do_not_share_credentials_or_stream_ids() -> None:
+    with FakeMaster() as one, FakeMaster() as other:
+        with Running(one.address, principal="me", secret="sösecret:x") as known, Running(other.address) as unknown:
+            for running in (known, unknown):
+                running.wait(Subscribed)
+                running.driver.send(Revive())
+            token = base64.b64encode("me:sösecret:x".encode()).decode()
+            for seen in (one.stream(), one.call()):
+                assert seen.headers["Authorization"] == f"Basic {token}"
+            for seen in (other.stream(), other.call()):
+                assert "Authorization" not in seen.headers
+            assert "Mesos-Stream-Id" not in other.stream().headers
+
+
+def test_p13_the_secret_is_not_shown() -> None:
+    assert "hidden" not in repr(MesosSettings("a:1", principal="me", secret="hidden", zookeeper_auth="u:hidden"))
+
+
+def test_p14_a_slow_call_holds_up_neither_events_nor_senders(master: FakeMaster) -> None:
+    held = threading.Event()
+
+    def hold(stream: Stream) -> None:
+        held.wait(10)
+        stream.answer("202 Accepted")
+
+    master.on_call = hold
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(Revive())
+        master.call()
+        master.stream().send(update())
+        running.wait(StatusReceived)
+        running.driver.send(Suppress())
+        assert master.kinds == ["REVIVE"]
+        held.set()
+        master.call(1)
+
+
+def test_p15_ipv6_works() -> None:
+    try:
+        master = FakeMaster(family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 on loopback here")
+    with master, Running(master.address) as running:
+        assert running.wait(Subscribed).master == master.address
+        running.driver.send(Revive())
+        assert master.call().headers["Host"] == master.address
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"hello\nworld",
+        b"-5\n",
+        b"99999999999999999999\n",
+        b"9999999999\n",
+        b"5 \nhello",
+        b"\n\n\n",
+        b"\xff\xfe\x00" * 10,
+        b"3\n\xff\xfe\xfd",
+        b"4\n{{{{",
+        b"0\n",
+    ],
+)
+def test_p16_a_stream_that_is_no_recordio_is_left_and_taken_up_anew(garbage: bytes) -> None:
+    def begin(stream: Stream) -> None:
+        accept_all(stream)
+        if stream.number == 0:
+            stream.chunk(garbage)
+
+    with FakeMaster(on_subscribe=begin) as master, Running(master.address) as running:
+        running.wait(Disconnected)
+        running.wait(Subscribed, 2)
+        master.stream(1).send(update())
+        running.wait(StatusReceived)
+
+
+def test_p16_what_came_before_chunks_that_are_none_counts() -> None:
+    def begin(stream: Stream) -> None:
+        accept_all(stream)
+        if stream.number == 0:
+            stream.raw(b"".join(b"%x\r\n%s\r\n" % (len(one), one) for one in [frame(update())] * 3) + b"no length\r\n")
+
+    with FakeMaster(on_subscribe=begin) as master, Running(master.address) as running:
+        running.wait(StatusReceived, 3)
+        assert "chunks" in running.wait(Disconnected).reason
+        running.wait(Subscribed, 2)
+
+
+def test_p16_a_record_that_only_trickles_does_not_keep_the_stream_alive() -> None:
+    def trickle(stream: Stream) -> None:
+        stream.begin().send(subscribed(heartbeat_s=0.05))
+        stream.chunk(b"1000000\n")
+        while stream.number == 0:
+            stream.chunk(frame({"type": "HEARTBEAT"}))
+            time.sleep(0.02)
+
+    with FakeMaster(on_subscribe=trickle) as master, Running(master.address) as running:
+        assert "no heartbeat" in running.wait(Disconnected).reason
+
+
+@pytest.mark.parametrize("garbage", [b"RTSP/1.0 200\r\n\r\n", b"\x00" * 100, b"HTTP/1.1 200 OK\r\n" + b"a" * 70_000])
+def test_p16_an_answer_that_is_no_http_is_survived(garbage: bytes) -> None:
+    def begin(stream: Stream) -> None:
+        if stream.number:
+            accept_all(stream)
+        else:
+            stream.raw(garbage)
+            stream.close()
+
+    with FakeMaster(on_subscribe=begin) as master, Running(master.address) as running:
+        running.wait(Subscribed)
+
+
+def test_p16_records_may_be_cut_anywhere(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        whole = frame(update("täsk-1")) + frame(update("task-2"))
+        for byte in whole:
+            master.stream().chunk(bytes([byte]))
+        running.wait(StatusReceived, 2)
+        assert [one.status.task_id for one in running.receiver.all(StatusReceived)] == ["täsk-1", "task-2"]
+
+
+def test_p16_an_offers_event_of_fifteen_megabytes_arrives(master: FakeMaster) -> None:
+    count = 5000
+    many = [offer(n, f"agent-{n}", attributes=[_text("rack", "x" * 2500)]) for n in range(count)]
+    data = frame(offers(*many))
+    assert len(data) > 14 << 20
+    with Running(master.address) as running:
+        stream = master.stream()
+        for start in range(0, len(data), 1 << 20):
+            stream.chunk(data[start : start + (1 << 20)])
+        assert len(running.wait(OffersReceived).offers) == count
+
+
+def _text(name: str, value: str) -> Json:
+    return {"name": name, "type": "TEXT", "text": {"value": value}}
+
+
+_IMPORT = """
+import logging, signal, threading
+before = signal.getsignal(signal.SIGINT)
+problems = []
+def load():
+    try:
+        import jobcloud.adapters.mesos.driver
+    except BaseException as error:
+        problems.append(error)
+{how}
+assert not problems, problems
+assert signal.getsignal(signal.SIGINT) is before
+assert logging.getLogger("pymesos").handlers == []
+assert logging.getLogger("pymesos").level == logging.NOTSET
+assert signal.signal.__module__ == "signal"
+"""
+
+
+@pytest.mark.parametrize(
+    "how", ["load()", "thread = threading.Thread(target=load); thread.start(); thread.join()"], ids=["main", "thread"]
+)
+def test_p17_importing_it_leaves_signals_and_logging_alone_on_any_thread(how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _IMPORT.format(how=how)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_descriptor_is_lost_over_many_sessions(master: FakeMaster) -> None:
+    def twice(stream: Stream) -> None:
+        accept_all(stream)
+        if stream.number < 30:
+            until(lambda: len(running.receiver.all(Subscribed)) > stream.number)
+            running.driver.send(Revive())
+            until(lambda: len(master.calls) > stream.number)
+            stream.close()
+
+    master.on_subscribe = twice
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    running = Running(master.address)
+    with running:
+        running.wait(Subscribed, 31)
+        until(lambda: len(os.listdir("/proc/self/fd")) <= before + 8, "descriptors given back")
+
+
+# ------------------------------------------------------------------------------------- redirects, errors, replacement
+
+
+def test_a_redirect_is_followed_at_once(master: FakeMaster) -> None:
+    to = f"Location: //{master.address}/api/v1/scheduler"
+    with FakeMaster(on_subscribe=lambda stream: stream.answer("307 Temporary Redirect", b"", to)) as follower:
+        with Running(follower.address, backoff_first_s=30.0, backoff_most_s=30.0) as running:
+            assert running.wait(Subscribed).master == master.address
+            running.driver.send(Revive())
+            master.call()
+    assert follower.calls == []
+
+
+def test_masters_that_redirect_in_a_circle_are_asked_ever_more_slowly() -> None:
+    with FakeMaster() as one, FakeMaster() as other:
+        for here, there in ((one, other), (other, one)):
+            to = f"Location: http://{there.address}/api/v1/scheduler"
+            here.on_subscribe = lambda stream, to=to: stream.answer("307 Temporary Redirect", b"", to)
+        with Running(one.address, backoff_first_s=0.1, backoff_most_s=0.5) as running:
+            one.stream(2)
+            asked = len(one.streams) + len(other.streams)
+            assert asked <= 6
+            other.on_subscribe = one.on_subscribe = accept_all
+            running.wait(Subscribed)
+
+
+@pytest.mark.parametrize(
+    "location", ["Location: ", "Location: //", "Location: //:::/x", "Location: //a:99999/", "X: y"]
+)
+def test_a_redirect_to_nowhere_is_survived(location: str) -> None:
+    def begin(stream: Stream) -> None:
+        if stream.number < 2:
+            stream.answer("307 Temporary Redirect", b"", location)
+        else:
+            accept_all(stream)
+
+    with FakeMaster(on_subscribe=begin) as master, Running(master.address) as running:
+        running.wait(Subscribed)
+
+
+@pytest.mark.parametrize("message", ["Framework has been removed", "Completed framework attempted to re-subscribe"])
+def test_a_removed_framework_is_told_and_comes_back_only_as_a_new_one(message: str) -> None:
+    def begin(stream: Stream) -> None:
+        if "framework_id" in stream.call:
+            stream.begin().send(_error(message))
+            stream.close()
+        else:
+            stream.begin().send(subscribed("framework-2"))
+
+    with FakeMaster(on_subscribe=begin) as master, Running(master.address, framework_id="removed") as running:
+        assert running.wait(FrameworkRemoved).reason == message
+        time.sleep(0.3)
+        assert len(master.streams) == 1
+        running.driver.send(Resubscribe())
+        assert running.wait(Subscribed).framework_id == "framework-2"
+    assert running.receiver.all(Disconnected) == []
+
+
+def test_a_framework_removed_while_subscribed_ends_the_session(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        master.stream().send(_error("Framework has been removed"))
+        running.wait(Disconnected)
+        kinds = [type(event) for event in running.receiver.events]
+        assert kinds == [Subscribed, FrameworkRemoved, Disconnected]
+        running.driver.send(Kill("task-1", AGENT))
+        assert running.wait(SendFailed).certain
+        running.driver.send(Resubscribe())
+        running.wait(Subscribed, 2)
+        assert "framework_id" not in master.stream(1).call
+
+
+def test_a_receiver_may_resubscribe_from_within_the_event(master: FakeMaster) -> None:
+    class Eager(Receiver):
+        def __call__(self, event: Any) -> None:
+            super().__call__(event)
+            if isinstance(event, FrameworkRemoved):
+                running.driver.send(Resubscribe())
+
+    running = Running(master.address, Eager(), framework_id="removed")
+    with running:
+        running.wait(Subscribed)
+        master.stream().send(_error("Framework has been removed"))
+        running.wait(Subscribed, 2)
+    assert "framework_id" not in master.stream(1).call
+
+
+def test_a_scheduler_replaced_by_another_one_does_not_fight_back(master: FakeMaster) -> None:
+    with Running(master.address, refused_retry_s=60.0) as running:
+        running.wait(Subscribed)
+        master.stream().send(_error("Framework failed over"))
+        assert "failed over" in running.wait(Disconnected).reason
+        time.sleep(0.3)
+        assert len(master.streams) == 1
+    assert running.receiver.all(FrameworkRemoved) == []
+
+
+def test_events_before_subscribed_are_not_taken(master: FakeMaster) -> None:
+    master.on_subscribe = subscribe_with(update("early"), subscribed(), update("late"))
+    with Running(master.address) as running:
+        assert running.wait(StatusReceived).status.task_id == "late"
+
+
+@pytest.mark.parametrize("heartbeat_s", [0, -1, 1e12, 0.0, None])
+def test_p04_an_absurd_heartbeat_interval_is_not_believed(heartbeat_s: float | None) -> None:
+    with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=heartbeat_s))) as master:
+        with Running(master.address) as running:
+            master.stream().send(update())
+            running.wait(StatusReceived)
+            session = running.driver._driver.session
+            assert session is not None
+            assert 75 <= session.patience_s <= 5 * 3600
+
+
+@pytest.mark.parametrize("info", [{}, {"framework_id": {}}, {"framework_id": {"value": 7}}, None, 5])
+def test_a_subscribed_event_that_cannot_be_understood_is_no_subscription(info: object) -> None:
+    def begin(stream: Stream) -> None:
+        if stream.number:
+            accept_all(stream)
+        else:
+            stream.begin().send({"type": "SUBSCRIBED", "subscribed": info})
+
+    with FakeMaster(on_subscribe=begin) as master, Running(master.address) as running:
+        running.wait(Subscribed)
+        assert len(master.streams) == 2
+
+
+def test_a_subscribed_event_that_comes_after_its_session_was_given_up_is_void() -> None:
+    driver = MesosDriver(settings("127.0.0.1:1"))._driver
+    driver._attempt = Session(Address("127.0.0.1", 1), Dialer())
+    driver.framework_id = "old"
+    driver.renew()
+    driver.on_subscribed(subscribed("old")["subscribed"])
+    assert driver.framework_id is None
+    assert driver.session is None
+
+
+def test_a_second_subscribed_event_is_told_too(master: FakeMaster) -> None:
+    with Running(master.address) as running:
+        master.stream().send(subscribed("framework-9"))
+        assert running.wait(Subscribed, 2).framework_id == "framework-9"
+
+
+# ---------------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"master": ""}, "mesos.master"),
+        ({"master": "http://a:5050"}, "mesos.master"),
+        ({"master": "a:b"}, "mesos.master"),
+        ({"master": "a:70000"}, "mesos.master"),
+        ({"master": "a:5050,,b"}, "mesos.master"),
+        ({"master": "me:secret@a:5050"}, "mesos.master"),
+        ({"master": "::1"}, "mesos.master"),
+        ({"master": "zk://"}, "mesos.master"),
+        ({"master": "zk://a:2181"}, "mesos.master"),
+        ({"master": "zk://a,,b/mesos"}, "mesos.master"),
+        ({"master": "zk://user:pass@a:2181/mesos"}, "mesos.master"),
+        ({"roles": ()}, "mesos.roles"),
+        ({"roles": ("",)}, "mesos.roles"),
+        ({"secret": "x"}, "mesos.principal"),
+        ({"principal": "a:b", "secret": "x"}, "mesos.principal"),
+        ({"tls": mesos_driver.TlsSettings(ca_file="/nowhere.pem")}, "mesos.tls.ca_file"),
+        ({"tls": mesos_driver.TlsSettings(cert_file="/nowhere.pem")}, "mesos.tls.cert_file"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        MesosDriver(MesosSettings(**{"master": "a:5050", **change}))
+    assert refused.value.field == field
+    assert "pass" not in str(refused.value) or "password" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("a", Address("a", 5050)),
+        ("a:1", Address("a", 1)),
+        ("[::1]", Address("::1", 5050)),
+        ("[::1]:7", Address("::1", 7)),
+        ("//a:1/path", Address("a", 1)),
+        ("http://a:1/path", Address("a", 1)),
+    ],
+)
+def test_addresses_are_read(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+    assert Address.parse(str(address)) == address

@@ -1,0 +1,99 @@
+"""The journal of the state in ZooKeeper, without ZooKeeper: whatever is written, reading it back gives the latest."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobcloud.adapters.zookeeper import journal as journals
+from jobcloud.adapters.zookeeper.journal import Damaged, Journal, Place, Segment, decode, encode, entry_size, marks
+
+_places = st.tuples(st.just("task"), st.sampled_from("abcdefgh"))
+_batches = st.lists(st.dictionaries(_places, st.none() | st.binary(max_size=60), min_size=1, max_size=4), max_size=60)
+
+
+class Log:
+    """The segments as they lie in ZooKeeper, and a leader's picture of them."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[int, bytes] = {}
+        self.journal = Journal()
+
+    def write(self, batch: dict[Place, bytes | None]) -> None:
+        plan = self.journal.plan(batch)
+        number = self.journal.last + 1
+        self.blobs[number] = encode(plan.entries)
+        size = sum(entry_size(*entry) for entry in plan.entries)
+        self.journal.append(Segment(number, (str(number),), self.blobs[number], size), plan.entries)
+        self.journal.drop(plan.cleaned)
+        for segment in plan.cleaned:
+            del self.blobs[segment.number]
+
+    def read(self) -> tuple[dict[Place, bytes], Journal]:
+        found: dict[Place, bytes] = {}
+        journal = Journal()
+        for number, blob in sorted(self.blobs.items()):
+            entries = decode(blob)
+            journal.append(Segment(number, (str(number),), blob, sum(entry_size(*entry) for entry in entries)), entries)
+            for kind, key, value in entries:
+                found.pop((kind, key), None)
+                if value is not None:
+                    found[kind, key] = value
+        return found, journal
+
+
+@pytest.mark.parametrize(("spare", "most"), [(0, 1_000), (10_000, 5), (500, 20)])
+@given(_batches)
+def test_the_latest_write_of_each_record_is_what_is_read_at_every_moment(
+    spare: int, most: int, batches: list[dict[Place, bytes | None]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journals, "_SPARE_BYTES", spare)
+        patch.setattr(journals, "_MOST_SEGMENTS", most)
+        log = Log()
+        wanted: dict[Place, bytes] = {}
+        for batch in batches:
+            log.write(batch)
+            for place, value in batch.items():
+                wanted.pop(place, None)
+                if value is not None:
+                    wanted[place] = value
+            found, journal = log.read()
+            assert found == wanted
+            assert (journal.where, journal.live, journal.size) == (
+                log.journal.where,
+                log.journal.live,
+                log.journal.size,
+            )
+            assert len(log.blobs) <= most + 1
+
+
+def test_the_journal_is_bounded_by_what_counts() -> None:
+    log = Log()
+    log.write({("task", f"lasting-{number}"): bytes(200) for number in range(1_000)})
+    for number in range(5_000):
+        log.write({("firing", "f"): number.to_bytes(4) * 500})
+        assert log.journal.size <= 2 * log.journal.live + (1 << 20) + 4_096
+    assert len(log.blobs) <= 2_001
+    assert len(log.read()[0]) == 1_001
+
+
+def test_deleting_what_is_not_there_takes_no_room() -> None:
+    assert Journal().plan({("task", "t"): None}).entries == []
+
+
+@pytest.mark.parametrize(
+    "blob", [b"", b"x", zlib.compress(b"x"), zlib.compress(b"\x91\x93\x01\x02\x03"), encode([])[:-1]]
+)
+def test_what_is_no_segment_is_damaged(blob: bytes) -> None:
+    with pytest.raises(Damaged):
+        decode(blob)
+
+
+def test_marks_are_eight_bytes_for_each_record() -> None:
+    entries = [("task", str(number), None) for number in range(100)]
+    assert len(marks(entries)) == 800
+    assert marks(entries) == marks(entries[::-1])

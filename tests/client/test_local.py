@@ -1,0 +1,185 @@
+"""Jobs without a cluster: the app that `app init` writes, and `run-local`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobcloud.client import cli
+from jobcloud.client.local import run_local
+from jobcloud.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+JOBS = """
+import contextlib, os
+from jobcloud.job import DataflowJob, ErrorHandler, FiringListener, JobListener, SimpleJob
+
+class Around(JobListener, FiringListener):
+    def before_job_executed(self, ctx):
+        print("before", ctx.sharding_item)
+    async def after_job_executed(self, ctx, error):
+        print("after", ctx.sharding_item, error)
+    def before_firing(self, ctx):
+        print("opening", ctx.sharding_total_count)
+    def after_firing(self, ctx):
+        print("closing", ctx.outcomes)
+
+class Deals(ErrorHandler):
+    def handle(self, ctx, error):
+        return ctx.sharding_item == 0
+
+class Fails(SimpleJob):
+    def execute(self, ctx):
+        raise ValueError("no stock")
+
+class Flow(DataflowJob):
+    def __init__(self):
+        self.left = [[1], [2], []]
+    def fetch_data(self, ctx):
+        return self.left.pop(0)
+    async def process_data(self, ctx, data):
+        ctx.progress(data[0], 2)
+
+class Where(SimpleJob):
+    def execute(self, ctx):
+        return [os.getcwd(), ctx.job_parameter, ctx.sharding_parameter]
+
+@contextlib.contextmanager
+def context():
+    print("opened")
+    yield {"where": Where()}
+    print("closed")
+"""
+MANIFEST = """
+[[jobs]]
+jobName = "fails"
+jobClass = "local_jobs:Fails"
+[[jobs]]
+jobName = "listened"
+jobClass = "local_jobs:Fails"
+shardingTotalCount = 2
+listener = ["local_jobs:Around"]
+distributedListener = { class = "local_jobs:Around" }
+jobProperties = { job_exception_handler = "IGNORE" }
+[[jobs]]
+jobName = "handled"
+jobClass = "local_jobs:Fails"
+shardingTotalCount = 2
+jobProperties = { job_exception_handler = "local_jobs:Deals" }
+[[jobs]]
+jobName = "unheard"
+jobClass = "local_jobs:Fails"
+listener = ["local_jobs:Nobody"]
+[[jobs]]
+jobName = "flow"
+jobType = "DATAFLOW"
+streamingProcess = true
+jobClass = "local_jobs:Flow"
+[[jobs]]
+jobName = "where"
+applicationContext = "local_jobs:context"
+beanName = "where"
+shardingTotalCount = 3
+shardingItemParameters = "1=b"
+jobParameter = "all"
+[[jobs]]
+jobName = "script"
+jobType = "SCRIPT"
+scriptCommandLine = "sh -c 'echo $JOBCLOUD_JOB_NAME; exit 3'"
+[[jobs]]
+jobName = "missing"
+jobClass = "local_jobs:Missing"
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delitem(sys.modules, "local_jobs", raising=False)
+    (tmp_path / "local_jobs.py").write_text(JOBS)
+    (tmp_path / "jobcloud.toml").write_text(MANIFEST)
+    return tmp_path
+
+
+def test_all_shards_run_in_the_apps_directory_with_one_context(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = Path.cwd(), list(sys.path)
+    results = [run.result for run in run_local(app, "where")]
+    assert results == [[str(app), "all", parameter] for parameter in ("", "b", "")]
+    assert capfd.readouterr().out == "opened\nclosed\n"
+    assert (Path.cwd(), sys.path) == before
+
+
+def test_one_shard_can_be_picked(app: Path) -> None:
+    assert [(run.item, run.result[2]) for run in run_local(app, "where", 1)] == [(1, "b")]
+    with pytest.raises(ConfigError, match="0 to 2"):
+        list(run_local(app, "where", 3))
+
+
+def test_a_streaming_job_runs_to_its_end_and_its_progress_is_shown(
+    app: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert [run.failed for run in run_local(app, "flow")] == [False]
+    assert capfd.readouterr().out == "progress: 1 of 2\nprogress: 2 of 2\n"
+
+
+def test_what_a_job_raises_comes_through_to_the_debugger(app: Path) -> None:
+    with pytest.raises(ValueError, match="no stock"):
+        list(run_local(app, "fails"))
+
+
+def test_listeners_and_handlers_are_called_as_in_the_cluster(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert [run.handled for run in run_local(app, "listened")] == ["ValueError: no stock"] * 2
+    around = [f"before {item}\nafter {item} no stock\n" for item in (0, 1)]
+    assert capfd.readouterr().out == f"opening 2\n{''.join(around)}closing {{'FINISHED': 2}}\n"
+    runs = run_local(app, "handled")
+    assert next(runs).handled
+    with pytest.raises(ValueError, match="no stock"):
+        next(runs)
+    with pytest.raises(ConfigError, match="there is no 'Nobody'"):
+        list(run_local(app, "unheard"))
+
+
+def test_a_script_ends_with_its_exit_code(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run-local", str(app), "script"])
+    assert ended.value.code == 1
+    assert "shard 0 failed: 3" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("job", "says"), [("nothing", "there are: fails"), ("missing", "there is no 'Missing'")])
+def test_a_job_that_cannot_be_had_is_a_usage_error(
+    app: Path, job: str, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run-local", str(app), job])
+    assert ended.value.code == 2
+    assert says in capfd.readouterr().err
+
+
+def test_the_app_that_init_writes_works_and_its_test_passes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    directory = tmp_path / "my-app.2"
+    cli.cli(["app", "init", str(directory)], standalone_mode=False)
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "jobcloud.toml",
+        "my_app_2_jobs.py",
+        "test_my_app_2_jobs.py",
+    ]
+    cli.cli(["run-local", str(directory), "hello"], standalone_mode=False)
+    assert "shard 1 finished: {'greeting': 'Hello, Paris'}" in capfd.readouterr().out
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_init_writes_over_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    for name in (tmp_path, tmp_path / "mine", tmp_path / "not a name"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["app", "init", str(name)])
+        assert ended.value.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -1,0 +1,306 @@
+"""`jobcloud dev --demo` as a newcomer has it: it runs, survives kills, goes on, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from api_kit import package_bytes
+from origin_kit import Server
+from whole_kit import Product, attempts, executors_of, processes_with, until
+
+pytestmark = pytest.mark.dev_cluster
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Product]:
+    product = Product(tmp_path)
+    yield product
+    product.end()
+    until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
+
+
+def start(dev: Product) -> int:
+    root = dev.start("dev", "--demo", "--data", str(dev.data), "--port", str(dev.port))
+    until(dev.healthy, "a healthy server")
+    return root.pid
+
+
+def scheduler_of(dev: Product) -> int:
+    """The scheduler's process, which is a child of the root."""
+    found = [
+        pid
+        for pid in processes_with(str(dev.data))
+        if b"scheduler" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def finished(dev: Product, number: int) -> None:
+    until(lambda: len(dev.runs("sales")) >= number, f"{number} finished firings")
+
+
+def end(dev: Product, root: int, number: int = signal.SIGTERM) -> int:
+    os.kill(root, number)
+    begun = time.monotonic()
+    process = dev._processes[-1]
+    code = process.wait(15)
+    until(lambda: not processes_with(str(dev.data)), "every process to end", max(0.1, 5 - (time.monotonic() - begun)))
+    return code
+
+
+def test_the_demo_fires_runs_its_shards_and_leaves_no_process_at_the_end(dev: Product) -> None:
+    root = start(dev)
+    finished(dev, 1)
+    run = dev.runs("sales")[-1]
+    assert len(dev.json("runs", "sales")) >= 1
+    assert run["jobName"] == "sales"
+    until((dev.data / "demo-output" / "stock.txt").exists, "the script's output")
+    until((dev.data / "demo-output" / "pulse.jsonl").exists, "the resident job's output")
+    assert "north" in dev.run("logs", "sales/0")
+    assert end(dev, root, signal.SIGINT) == 0
+    assert set(attempts(dev.data / "demo-output").values()) == {1}
+
+
+def test_a_killed_scheduler_is_started_again_and_the_live_executors_go_on(dev: Product) -> None:
+    root = start(dev)
+    finished(dev, 1)
+    executors = until(lambda: executors_of(dev.data), "an executor")
+    first = scheduler_of(dev)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: dev.healthy() and scheduler_of(dev) != first, "a new scheduler")
+    before = len(dev.runs("sales"))
+    finished(dev, before + 2)
+    assert executors_of(dev.data) == executors
+    assert end(dev, root) == 0
+    assert set(attempts(dev.data / "demo-output").values()) == {1}
+
+
+def test_a_killed_root_takes_all_with_it_and_the_next_start_goes_on(dev: Product) -> None:
+    root = start(dev)
+    finished(dev, 1)
+    os.kill(root, signal.SIGKILL)
+    until(lambda: not processes_with(str(dev.data)), "the whole tree to end", 5)
+    root = start(dev)
+    ran = {run["id"] for run in dev.runs("sales")}
+    assert ran, "the history is still there"
+    until(lambda: {run["id"] for run in dev.runs("sales")} - ran, "a further firing")
+    pulse = dev.data / "demo-output" / "pulse.jsonl"
+    size = pulse.stat().st_size if pulse.exists() else 0
+    until(lambda: pulse.exists() and pulse.stat().st_size > size, "the resident job to run again")
+    assert end(dev, root) == 0
+    assert set(attempts(dev.data / "demo-output").values()) == {1}
+
+
+STATIC = """
+import json, os, time
+from pathlib import Path
+
+def pool():
+    Path(os.environ["BUILT"], f"{os.getpid()}").write_text("x")
+    return {"tell": tell}
+
+def tell(ctx):
+    return os.getpid()
+"""
+
+
+def test_executors_that_are_kept_are_warm_before_the_first_firing_and_replaced_when_lost(dev: Product) -> None:
+    app, built = dev.folder / "static", dev.folder / "built"
+    app.mkdir()
+    built.mkdir()
+    (app / "tell.py").write_text(STATIC.replace('os.environ["BUILT"]', repr(str(built))))
+    (app / "jobcloud.toml").write_text(
+        """
+        app = { appName = "static", executors = 2, cpuCount = 0.1, memoryMB = 64 }
+        [[jobs]]
+        jobName = "tell"
+        jobType = "SIMPLE"
+        jobExecutionType = "TRANSIENT"
+        applicationContext = "tell:pool"
+        beanName = "tell"
+        cron = "0 0 0 1 1 ? 2099"
+        shardingTotalCount = 2
+        cpuCount = 0.1
+        memoryMB = 32
+        """
+    )
+    root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
+    until(dev.healthy, "a healthy server")
+    dev.run("app", "add", str(app))
+    until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 2, "two warm executors")
+    warm = until(lambda: len(found := {file.name for file in built.iterdir()}) == 2 and found, "their contexts")
+    assert dev.json("cluster")["activeTasks"] == 0
+    dev.run("job", "trigger", "tell")
+    until(lambda: dev.runs("tell"), "the run")
+    assert {file.name for file in built.iterdir()} == warm, "no context was built for it"
+    daemon = int(Path("/proc", min(warm), "stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(daemon, signal.SIGKILL)
+    until(lambda: len({file.name for file in built.iterdir()} - warm) == 1, "another one")
+    until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 2, "two warm executors again")
+    dev.run("app", "disable", "static")
+    until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 0, "their end")
+    assert end(dev, root) == 0
+
+
+def rolling_app(app: Path, written: Path, code: str) -> None:
+    """A resident of three shards that write their version again and again."""
+    app.mkdir(exist_ok=True)
+    (app / "pulse.py").write_text(
+        f"import json, time\n{code}\n"
+        "def beat(ctx):\n"
+        f"    with open({str(written)!r}, 'a') as file:\n"
+        "        print(json.dumps([ctx.sharding_item, VERSION, ctx.run_id, time.time()]), file=file)\n"
+    )
+    (app / "jobcloud.toml").write_text(
+        """
+        app = { appName = "rolling", cpuCount = 0.1, memoryMB = 64 }
+        [[jobs]]
+        jobName = "pulse"
+        jobType = "SIMPLE"
+        jobExecutionType = "DAEMON"
+        jobClass = "pulse:beat"
+        cron = "* * * * * ?"
+        shardingTotalCount = 3
+        cpuCount = 0.1
+        memoryMB = 32
+        """
+    )
+
+
+def beats(written: Path) -> list[tuple[int, int, float]]:
+    """(shard, version, when), as the jobs have written them."""
+    lines = written.read_text().splitlines() if written.exists() else []
+    return [(item, version, when) for item, version, _, when in map(json.loads, lines)]
+
+
+def test_an_app_is_rolled_to_a_new_version_and_a_version_that_does_not_run_stops(dev: Product) -> None:
+    app, written = dev.folder / "rolling", dev.folder / "beats.jsonl"
+    root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
+    until(dev.healthy, "a healthy server")
+    rolling_app(app, written, "VERSION = 1")
+    dev.run("app", "add", str(app))
+    until(lambda: {item for item, version, _ in beats(written) if version == 1} == {0, 1, 2}, "the first version")
+    rolling_app(app, written, "VERSION = 2")
+    assert "app rolling is up to date" in dev.run("app", "update", str(app))
+    until(lambda: {item for item, version, _ in beats(written) if version == 2} == {0, 1, 2}, "the second version")
+    for item in range(3):
+        old = max(when for shard, version, when in beats(written) if (shard, version) == (item, 1))
+        new = min(when for shard, version, when in beats(written) if (shard, version) == (item, 2))
+        assert old < new, f"shard {item} ran old and new at one instant"
+    assert dev.json("app", "update", str(app))["state"] == "done", "again changes nothing"
+    rolling_app(app, written, "import nowhere")
+    stopped = dev.run("app", "update", str(app), code=1)
+    assert "nowhere" in stopped
+    assert "has stopped" in stopped
+    assert len([task for task in dev.json("tasks", "--state", "RUNNING") if task["jobName"] == "pulse"]) == 2
+    rolling_app(app, written, "VERSION = 2")
+    assert "app rolling is up to date" in dev.run("app", "update", str(app))
+    assert end(dev, root) == 0
+
+
+@pytest.fixture
+def files() -> Iterator[Server]:
+    server = Server({})
+    yield server
+    server.close()
+
+
+def test_packages_damaged_later_fail_their_own_tasks_with_the_reason_and_are_fetched_ever_more_rarely(
+    dev: Product, files: Server
+) -> None:
+    names = ("good", "altered", "missing")
+    packages = {name: package_bytes({"tell.py": f"def tell(ctx): return {name!r}"}) for name in names}
+    hashes = {name: sha256(content).hexdigest() for name, content in packages.items()}
+    files.pages |= {f"/{name}/app.zip": content for name, content in packages.items()}
+    dev.environ["JOBCLOUD_PACKAGES_HOSTS"] = "127.0.0.1"
+    root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
+    until(dev.healthy, "a healthy server")
+    for name in names:
+        app = dev.folder / name
+        app.mkdir()
+        (app / "jobcloud.toml").write_text(
+            f"""
+            [app]
+            appName = "{name}"
+            appURL = "{files.url}/{name}/app.zip"
+            packageSha256 = "{hashes[name]}"
+            appCacheEnable = false
+            cpuCount = 0.1
+            memoryMB = 32
+            idleTimeoutSeconds = 1
+            """
+        )
+        dev.run("app", "add", str(app))
+    for name in ("altered", "missing"):
+        (stored,) = (dev.data / "packages" / hashes[name]).iterdir()
+        if name == "altered":
+            stored.write_bytes(stored.read_bytes() + b"!")
+        else:
+            stored.unlink()
+            del files.pages["/missing/app.zip"]
+    assert files.asked == [f"/{name}/app.zip" for name in names]
+    began = time.monotonic()
+    for name in names:
+        job = {
+            "jobName": name, "appName": name, "jobType": "SIMPLE", "jobExecutionType": "TRANSIENT",
+            "jobClass": "tell:tell", "cron": "* * * * * ?", "shardingTotalCount": 2, "failover": name == "missing",
+            "cpuCount": 0.1, "memoryMB": 32,
+        }  # fmt: skip
+        (dev.folder / f"{name}.json").write_text(json.dumps(job))
+        dev.run("job", "add", str(dev.folder / f"{name}.json"))
+    until(lambda: len(dev.runs("good")) >= 12, "the good app's runs")
+    most = 2 + 1 + math.log2(1 + time.monotonic() - began)  # on each agent once, then after 1 s, 2 s, 4 s …
+    assert 1 < files.asked.count("/missing/app.zip") <= 1 + most
+    for name, why in (("altered", "sha256"), ("missing", hashes["missing"])):
+        assert why in dev.run("explain", name), name
+        assert not dev.runs(name)
+    failed = dev.json("tasks", "--job", "altered", "--state", "FAILED")
+    assert 0 < len(failed) <= 2 * most
+    assert all("altered on its way" in task["message"] for task in failed)
+    assert end(dev, root) == 0
+
+
+def test_a_port_that_another_server_has_is_refused_and_not_taken_for_ours(dev: Product) -> None:
+    dev.start("dev", "--data", str(dev.data), "--port", str(dev.port))
+    until(dev.healthy, "a healthy server")
+    assert "--port" in dev.run("dev", "--demo", "--port", str(dev.port), code=1)
+
+
+def test_a_data_directory_that_cannot_be_used_is_named(dev: Product) -> None:
+    (dev.folder / "file").touch()
+    refusal = dev.run("dev", "--data", str(dev.folder / "file"), "--port", "0", code=1)
+    assert "cannot be used as --data" in refusal.replace("\n", " ")
+    assert "Traceback" not in refusal
+
+
+def test_state_that_cannot_be_used_ends_the_start_with_the_reason(dev: Product) -> None:
+    dev.data.mkdir()
+    (dev.data / "jobcloud.db").write_bytes(b"no database" * 1000)
+    (dev.data / "scheduler.log").write_text("of an earlier start\n")
+    refusal = dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)
+    assert "[info" in refusal, "a log is shown as it is"
+    assert "it was left as it is" in refusal.replace("\n", " ")
+    assert "earlier start" not in refusal
+
+
+@pytest.mark.parametrize("wait_s", [0.5, 1.5, 2.5])
+def test_a_signal_during_the_start_ends_everything(dev: Product, wait_s: float) -> None:
+    root = dev.start("dev", "--demo", "--data", str(dev.data), "--port", str(dev.port))
+    until((dev.data / "dev.lock").exists, "the root to begin")
+    time.sleep(wait_s - 0.5)  # wherever it is by now
+    assert end(dev, root.pid) == 0
+
+
+def test_a_second_root_on_the_same_data_is_refused(dev: Product) -> None:
+    start(dev)
+    assert "in use" in dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)

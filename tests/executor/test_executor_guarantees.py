@@ -1,0 +1,279 @@
+"""The table of guarantees in docs/executor.md: every cell of it is a test here, and there is no row without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload, interpreters, living_in, wait_until
+from jobcloud.errors import ConfigError
+from jobcloud.model import Isolation, Job, JobKind, JobType, Resources
+
+pytest_plugins = ["executor_kit.fixtures"]
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "executor.md"
+# How a job is run, and the heading of the table's column about it.
+COLUMNS = {
+    "shared": "SIMPLE, DATAFLOW, isolation `shared`",
+    "process": "SIMPLE, DATAFLOW, isolation `process`",
+    "script": "SCRIPT, HTTP (a process per run)",
+}
+ROWS: dict[str, str] = {}
+Test = Callable[..., None]
+
+
+def row(title: str) -> Callable[[Test], Test]:
+    """Makes of a test with the argument `how` one for each cell of that row."""
+
+    def mark(test: Test) -> Test:
+        ROWS[title] = test.__name__
+        return pytest.mark.parametrize("how", COLUMNS)(test)
+
+    return mark
+
+
+def test_every_cell_of_the_documents_table_is_a_test() -> None:
+    section = DOCUMENT.read_text().partition("## What is guaranteed")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    table = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    head, _, *body = table
+    assert head[1:] == list(COLUMNS.values())
+    assert [cells[0] for cells in body] == list(ROWS)
+    assert all(len(cells) == len(COLUMNS) + 1 and all(cells) for cells in body)
+
+
+class House:
+    """One executor for all tests of the file: what they leave in it would show in the next."""
+
+    def __init__(self, agent: FakeAgent, executor: ExecutorProcess) -> None:
+        self.agent, self.executor = agent, executor
+        self._tasks = 0
+
+    def launch(self, how: str, job: str = "wait_for_kill", **more: Any) -> str:
+        """Start a job of the kit's app (for scripts: the arguments of bin/behave.py); its task."""
+        self._tasks += 1
+        task = f"t{self._tasks}"
+        if how == "script":
+            fields = {"jobType": "SCRIPT", "scriptCommandLine": f"bin/behave.py {job}"}
+        else:
+            fields = {"jobClass": f"shop.jobs:{job}", "isolation": how}
+        self.agent.launch(task, **{**fields, **more})
+        return task
+
+    def siblings(self) -> dict[str, str]:
+        """A shard of each kind that waits, by kind."""
+        tasks = {how: self.launch(how) for how in COLUMNS}
+        for task in tasks.values():
+            wait_until(lambda task=task: self.executor.output(task), f"{task} runs")  # type: ignore[misc]
+        return tasks
+
+    def dismiss(self, *tasks: str) -> None:
+        """They run undisturbed to this very moment."""
+        for task in tasks:
+            assert self.agent.states(task) == ["TASK_RUNNING"]
+            self.agent.kill(task, grace_s=60)
+        for task in tasks:
+            assert self.agent.end(task).state == "TASK_KILLED"
+
+    def processes(self) -> list[int]:
+        return living_in(self.executor.sandbox / "app")
+
+    def worker(self) -> int:
+        """The pid of the shared worker."""
+        return int(self.agent.end(self.launch("shared", "Settle")).data["result"]["pid"])
+
+
+@pytest.fixture(scope="module")
+def shared_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    agent = FakeAgent(app_payload(PACKAGE))
+    executor = ExecutorProcess(agent, tmp_path_factory.mktemp("house") / "sandbox", PACKAGE, interpreters()[0])
+    yield House(agent, executor)
+    executor.stop()
+    agent.down()
+
+
+@pytest.fixture
+def house(shared_house: House) -> Iterator[House]:
+    yield shared_house
+    worker = shared_house.worker()
+    wait_until(lambda: shared_house.processes() == [worker], "nothing but the shared worker is left")
+
+
+@row("exception, import error, exit in a job")
+def test_what_a_job_does_wrong_is_its_shards_alone(house: House, how: str) -> None:
+    siblings, worker = house.siblings(), house.worker()
+    wrong = {"Raises": "exception", "Missing": "import", "exits": "exit_code"}
+    if how == "script":
+        wrong = {"raise": "exit_code", "import": "exit_code", "exit 3": "exit_code"}
+    tasks = {job: house.launch(how, job, item=3) for job in wrong}
+    for job, cause in wrong.items():
+        end = house.agent.end(tasks[job])
+        assert (end.state, end.cause) == ("TASK_FAILED", cause), end
+    assert house.worker() == worker
+    house.dismiss(*siblings.values())
+
+
+@row("the process dies (`os._exit`, signal, out of memory)")
+@pytest.mark.parametrize("job", ["dies", "segfaults", "killed"])
+def test_a_process_that_dies_takes_with_it_what_it_ran_and_no_other(house: House, how: str, job: str) -> None:
+    siblings, worker = house.siblings(), house.worker()
+    end = house.agent.end(house.launch(how, job))
+    lost = {"dies": "exit_code", "segfaults": "signal", "killed": "signal"}[job]
+    assert (end.state, end.cause) == ("TASK_FAILED", "worker_lost" if how == "shared" else lost), end
+    if how == "shared":
+        sibling = house.agent.end(siblings.pop("shared"))
+        assert (sibling.state, sibling.cause) == ("TASK_FAILED", "worker_lost")
+        assert house.worker() != worker
+    else:
+        assert end.data["exitCode"] == {"dies": 9, "segfaults": -11, "killed": -9}[job]
+        assert house.worker() == worker
+    house.dismiss(*siblings.values())
+
+
+@row("working directory, environment, `sys.modules`, memory")
+def test_what_a_job_changes_in_its_process_is_seen_by_those_in_it(house: House, how: str) -> None:
+    changed = ["/", "1", "changed"]
+    assert house.agent.end(house.launch(how, "changes_process")).state == "TASK_FINISHED"
+    seen = {other: _seen(house, other) for other in COLUMNS}
+    fresh = [str(house.executor.sandbox / "app"), None, None]
+    assert seen == {other: changed if other == how == "shared" else fresh for other in COLUMNS}
+    if how == "shared":
+        house.agent.end(house.launch("shared", "dies"))
+
+
+def _seen(house: House, how: str) -> list[Any]:
+    task = house.launch(how, "sees_process")
+    end = house.agent.end(task)
+    return json.loads(house.executor.output(task)) if how == "script" else end.data["result"][:3]
+
+
+@row("output")
+def test_output_is_kept_apart_as_far_as_is_said(house: House, how: str) -> None:
+    tasks = [house.launch(how, "prints_with_child") for _ in range(2)]
+    for task in tasks:
+        assert house.agent.end(task).state == "TASK_FINISHED"
+        child = [] if how == "shared" else ["from a child"]
+        assert sorted(house.executor.output(task).splitlines()) == [*child, f"from {task}"]
+    worker = house.executor.sandbox / "worker" / "stdout"
+    if how == "shared":
+        wait_until(lambda: "from a child" in worker.read_text(), "the child's words are in the worker's own log")
+
+
+@row("kill, first")
+def test_a_shard_is_asked_to_stop_first(house: House, how: str) -> None:
+    siblings = house.siblings()
+    task = house.launch(how, "polite")
+    wait_until(lambda: house.executor.output(task), "it runs")
+    house.agent.kill(task, grace_s=600)
+    end = house.agent.end(task)
+    assert (end.state, end.cause) == ("TASK_KILLED", "killed")
+    assert house.executor.output(task).splitlines()[-1] == "bye"
+    house.dismiss(*siblings.values())
+
+
+@row("kill, after the grace time")
+def test_a_shard_that_does_not_stop_is_stopped(house: House, how: str) -> None:
+    siblings, worker = house.siblings(), house.worker()
+    mortal = house.launch("shared", "never_returns")
+    task = house.launch(how, "never_returns")
+    for one in (mortal, task):
+        house.agent.state(one, "TASK_RUNNING")
+    house.agent.kill(task, grace_s=0.3)
+    if how == "shared":
+        # Retired: the next shard gets another worker while the old one lives.
+        wait_until(lambda: house.worker() != worker, "new shards go to a new worker")
+        house.agent.kill(siblings.pop("shared"))
+        end = house.agent.end(mortal)
+        assert (end.state, end.cause) == ("TASK_FAILED", "worker_lost")
+    end = house.agent.end(task)
+    assert (end.state, end.cause) == ("TASK_KILLED", "killed")
+    if how != "shared":
+        assert house.worker() == worker
+        house.agent.end(house.launch("shared", "dies"))
+        house.agent.end(mortal)
+        house.agent.end(siblings.pop("shared"))
+    house.dismiss(*siblings.values())
+
+
+@row("`timeoutSeconds` is over")
+def test_a_run_out_of_time_is_killed_and_has_failed(house: House, how: str) -> None:
+    siblings = house.siblings()
+    end = house.agent.end(house.launch(how, timeoutSeconds=0.2))
+    assert (end.state, end.cause) == ("TASK_FAILED", "timeout")
+    house.dismiss(*siblings.values())
+
+
+@row("the end is reported")
+def test_when_an_end_is_reported_the_code_no_longer_runs(house: House, how: str) -> None:
+    task = house.launch(how, "beats", parameter=f"beats-{how}")
+    beats = house.executor.sandbox / "app" / f"beats-{how}"
+    wait_until(beats.exists, "it runs")
+    before = house.processes()
+    house.agent.kill(task, grace_s=600)
+    assert house.agent.end(task).state == "TASK_KILLED"
+    count = beats.stat().st_size
+    if how != "shared":
+        assert len(house.processes()) == len(before) - 1
+    time.sleep(0.1)
+    assert beats.stat().st_size == count
+
+
+@row("children of the process, `setsid` or not")
+@pytest.mark.parametrize("session", ["own", "same"])
+def test_children_end_with_their_process(house: House, how: str, session: str) -> None:
+    worker, before = house.worker(), len(house.processes())
+    task = house.launch(how, "leaves_children", parameter=f"600{'' if session == 'own' else '.0'}")
+    wait_until(lambda: len(house.processes()) == before + 1 + (how != "shared"), "its child runs")
+    house.agent.kill(task)
+    assert house.agent.end(task).state == "TASK_KILLED"
+    if how == "shared":
+        assert len(house.processes()) == before + 1, "it lives as long as the worker"
+        end = house.agent.end(house.launch("shared", "dies"))
+        assert end.cause == "worker_lost"
+        assert not house.processes()
+    else:
+        assert house.processes() == [worker]
+
+
+@row("`memoryLimitMB`, `cpuLimitSeconds`, `openFilesLimit`")
+@pytest.mark.parametrize(
+    ("limit", "job", "says"),
+    [
+        ({"memoryLimitMB": 512}, "takes_memory", "MemoryError"),
+        ({"cpuLimitSeconds": 1}, "burns_cpu", "SIGXCPU"),
+        ({"openFilesLimit": 64}, "opens_files", "Too many open files"),
+    ],
+)
+def test_limits_hold_where_they_can(house: House, how: str, limit: dict[str, int], job: str, says: str) -> None:
+    if how == "shared":
+        names = {"memoryLimitMB": "memory_limit_mb", "cpuLimitSeconds": "cpu_limit_s"}
+        (field, amount), *_ = limit.items()
+        wanted: Any = {names.get(field, "open_files_limit"): amount, "job_class": "m:C", "isolation": Isolation.SHARED}
+        with pytest.raises(ConfigError, match=field):
+            Job("j", "a", JobKind.TRANSIENT, JobType.SIMPLE, "0 0 0 * * ?", 1, Resources(100, 1000), **wanted)
+        return
+    siblings = house.siblings()
+    end = house.agent.end(house.launch(how, job, parameter="600", **limit))
+    assert end.state == "TASK_FAILED"
+    assert says in end.message, end
+    if job == "takes_memory" and how == "process":
+        assert end.cause == "out_of_memory"
+    house.dismiss(*siblings.values())
+
+
+@row("the daemon is killed (SIGKILL)")
+def test_nothing_outlives_the_daemon(agent: FakeAgent, start: Start, how: str) -> None:
+    executor = start()
+    house = House(agent, executor)
+    for job in ("never_returns", "leaves_children"):
+        house.launch(how, job, parameter="600")
+    wait_until(lambda: len(house.processes()) == (2 if how == "shared" else 3), "they run, a child too")
+    os.kill(executor.process.pid, 9)
+    wait_until(lambda: not house.processes(), "they end")

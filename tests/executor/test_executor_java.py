@@ -1,0 +1,63 @@
+"""An app whose worker is a JVM: JARs, with classes as they were written for Elastic-Job 2.1.5."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from executor_kit import FakeAgent, Start, app_payload, needs_jdk
+from jobcloud.client.pack import pack
+
+pytest_plugins = ["executor_kit.fixtures"]
+pytestmark = needs_jdk
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "java-worker"
+LAUNCHER = "java -XX:TieredStopAtLevel=1 -jar worker.jar"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("java-app")
+    subprocess.run(["sh", str(EXAMPLE / "build.sh"), str(out)], check=True)
+    archive = tmp_path_factory.mktemp("package") / "package.zip"
+    pack(out, archive)
+    return archive.read_bytes()
+
+
+def test_job_jars_run_in_one_jvm_that_keeps_its_context(agent: FakeAgent, start: Start, package: bytes) -> None:
+    agent.executor_data = app_payload(package, workerCommand=LAUNCHER)
+    executor = start(package)
+    agent.launch("settle", item=1, parameter="Paris", jobClass="com.example.shop.SettleJob")
+    assert agent.end("settle").state == "TASK_FINISHED", agent.end("settle")
+    assert executor.output("settle") == "settling 1 of 4: Paris\n"
+    agent.launch("ship", jobType="DATAFLOW", streamingProcess=True, jobClass="com.example.shop.ShipJob")
+    assert agent.end("ship").state == "TASK_FINISHED"
+    assert executor.output("ship") == "shipping [3]\nshipping [2]\nshipping [1]\n"
+    for number in (1, 2, 3):
+        task = f"bean{number}"
+        agent.launch(task, applicationContext="com.example.shop.Shop", beanName="counting")
+        assert agent.end(task).state == "TASK_FINISHED"
+        assert executor.output(task) == f"context 1, run {number}\n"
+    executor.stop()
+    assert "the shop is closed" in (executor.sandbox / "worker" / "stderr").read_text()
+
+
+def test_a_java_shard_can_have_a_jvm_of_its_own(agent: FakeAgent, start: Start, package: bytes) -> None:
+    agent.executor_data = app_payload(package, workerCommand=LAUNCHER)
+    executor = start(package)
+    agent.launch("t1", jobClass="com.example.shop.SettleJob", isolation="process")
+    assert agent.end("t1").state == "TASK_FINISHED", agent.end("t1")
+    assert executor.output("t1") == "settling 0 of 4: \n"
+
+
+def test_a_worker_command_that_cannot_be_started_fails_the_task_with_the_reason(
+    agent: FakeAgent, start: Start, package: bytes
+) -> None:
+    agent.executor_data = app_payload(package, workerCommand="no-such-java -jar worker.jar")
+    start(package)
+    agent.launch("t1", jobClass="com.example.shop.SettleJob")
+    end = agent.end("t1")
+    assert (end.state, end.cause) == ("TASK_FAILED", "command")
+    assert "no-such-java" in end.message

@@ -1,0 +1,580 @@
+"""Names, amounts and port numbers on top of the matcher."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobcloud.match import CompiledMatcher, MatchError, PlainMatcher, at_most
+from jobcloud.match.placer import Placer, Shape
+
+
+@pytest.fixture(params=[CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def placer(request: pytest.FixtureRequest) -> Placer:
+    made = Placer(("cpus", "mem_mb"), matcher=request.param, fitness="first")
+    made.add_host("small", {"cpus": 4, "mem_mb": 8_000}, {"zone": "a"})
+    made.add_host("large", {"cpus": 16, "mem_mb": 64_000}, {"zone": "b"})
+    return made
+
+
+@pytest.fixture(params=[CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def with_ports(request: pytest.FixtureRequest) -> Placer:
+    return Placer(("cpus", "ports"), fixed_ports=[8_080], matcher=request.param)
+
+
+def named(shape: Shape, *names: str) -> list[tuple[str, Shape]]:
+    return [(name, shape) for name in names]
+
+
+def test_tasks_are_placed_released_and_found_by_name(placer: Placer) -> None:
+    shape = placer.shape({"cpus": "0.5", "mem_mb": 256}, constraints=["zone == a"])
+    assert placer.place(named(shape, "t1", "t2")) == [("t1", "small"), ("t2", "small")]
+    assert placer.free("small") == {"cpus": 3_000, "mem_mb": 7_488_000}
+    assert placer.host_of("t1") == "small"
+    assert placer.release(["t1", "t1", "nobody"]) == ["t1", "nobody"]
+    assert placer.host_of("t1") is None
+    assert placer.free("small") == {"cpus": 3_500, "mem_mb": 7_744_000}
+
+
+@pytest.mark.parametrize("amount", [0.3, "0.3", Decimal("0.3")])
+def test_an_amount_is_what_is_written(placer: Placer, amount: Any) -> None:
+    assert placer.shape({"cpus": amount}) is placer.shape({"cpus": "0.300", "mem_mb": 0})
+    assert placer.shape({"cpus": amount}).amounts == {"cpus": 300, "mem_mb": 0}
+
+
+def test_an_executor_is_paid_once_a_host(placer: Placer) -> None:
+    wanted = ["zone == a"]
+    shape = placer.shape(
+        {"cpus": 1}, constraints=wanted, executor="shop", executor_amounts={"cpus": "0.5", "mem_mb": 512}
+    )
+    placer.place(named(shape, "t1", "t2", "t3"))
+    assert placer.free("small") == {"cpus": 500, "mem_mb": 7_488_000}
+
+
+def test_a_gang_is_placed_whole_or_not_at_all(placer: Placer) -> None:
+    big = placer.shape({"cpus": 10})
+    assert placer.place_together(named(big, "t1", "t2")) == [("t1", None), ("t2", None)]
+    assert placer.place_together(named(big, "t1", "t2"), least=1) == [("t1", "large"), ("t2", None)]
+
+
+def test_constraints_hold_for_hosts_that_come_later(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 3}, constraints=["zone in c, d"], soft=[("host == dear", 1 << 20)])
+    assert placer.place(named(shape, "t1")) == [("t1", None)]
+    placer.add_host("cheap", {"cpus": 4, "mem_mb": 1}, {"zone": "d"})
+    placer.add_host("dear", {"cpus": 4, "mem_mb": 1}, {"zone": "c"})
+    assert placer.place(named(shape, "t1")) == [("t1", "dear")]
+    assert placer.remove_host("dear") == ["t1"]
+    assert placer.place(named(shape, "t1")) == [("t1", "cheap")]
+
+
+def test_rules_between_tasks_name_groups_and_attributes(placer: Placer) -> None:
+    one_a_zone = at_most(1, placer.group("web"), per=placer.attribute("zone"))
+    shape = placer.shape({"cpus": 1}, group="web", rules=[one_a_zone])
+    assert [host for _, host in placer.place(named(shape, "t1", "t2", "t3"))] == ["small", "large", None]
+    why = placer.why(shape)
+    assert (why.ruled_out, why.hosts, why.could_ever_fit) == (2, 2, True)
+
+
+def test_why_says_what_is_missing_by_name(placer: Placer) -> None:
+    huge = placer.shape({"cpus": 32, "mem_mb": 1}, constraints=["zone != a"])
+    assert placer.place(named(huge, "t1")) == [("t1", None)]
+    why = placer.why(huge)
+    assert why.lacking == {"cpus": 1}
+    assert why.failing == {"zone != a": 1}
+    assert why.nearest == "large"
+    assert why.asked["cpus"] == 32_000
+    assert why.available["cpus"] == 16_000
+    assert not why.could_ever_fit
+
+
+def test_a_disabled_host_takes_nothing_new(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1})
+    placer.enable_host("small", False)
+    assert placer.place(named(shape, "t1")) == [("t1", "large")]
+    assert placer.why(placer.shape({"cpus": 20})).closed == 1
+
+
+def test_a_host_gets_other_amounts_and_keeps_its_tasks(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 3})
+    placer.place(named(shape, "t1"))
+    placer.set_host("small", {"cpus": 2})
+    assert placer.free("small") == {"cpus": -1_000, "mem_mb": 0}
+    assert placer.host_of("t1") == "small"
+    placer.set_host("small", {"cpus": "6.5", "mem_mb": 1})
+    assert placer.place(named(shape, "t2", "t3")) == [("t2", "small"), ("t3", "large")]
+
+
+def test_a_host_gets_other_attributes(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1}, constraints=["zone == c"])
+    assert placer.place(named(shape, "t1")) == [("t1", None)]
+    placer.set_host("large", {"cpus": 16}, {"zone": "c"})
+    assert placer.place(named(shape, "t1")) == [("t1", "large")]
+    placer.set_host("large", {"cpus": 8})
+    assert placer.place(named(shape, "t2")) == [("t2", "large")]
+
+
+def test_a_host_gets_other_ports_beside_those_that_its_tasks_have(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, ports=[(1, 3), (8_080, 8_080)])
+    two = with_ports.shape({"ports": 2}, fixed_ports=[8_080])
+    with_ports.place(named(two, "t1"))
+    assert with_ports.ports_of("t1") == (8_080, 1, 2)
+    with_ports.set_host("h", {"cpus": 4})
+    assert with_ports.free("h") == {"cpus": 4_000, "ports": 1_000, "port 8080": 0}
+    with_ports.set_host("h", {"cpus": 4}, ports=[(1, 2), (7, 8), (8_080, 8_081)])
+    assert with_ports.free("h") == {"cpus": 4_000, "ports": 3_000, "port 8080": 0}
+    one = with_ports.shape({"ports": 1})
+    with_ports.place(named(one, "t2"))
+    assert with_ports.ports_of("t2") == (7,)
+    for wrong in ([(1, 1), (7, 8), (8_080, 8_080)], [(1, 8)], []):
+        with pytest.raises(MatchError, match=r"ports of host 'h': task 't1' has (2|8080|1); keep it"):
+            with_ports.set_host("h", {"cpus": 4}, ports=wrong)
+    with_ports.release(["t1"])
+    with_ports.place(named(one, "t3"))
+    assert with_ports.ports_of("t3") == (1,)
+    with_ports.matcher.check()
+
+
+def test_a_fork_goes_its_own_way(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, {"zone": "a"}, ports=[(1, 4)])
+    one = with_ports.shape({"ports": 1}, constraints=["zone == a"])
+    with_ports.place(named(one, "t1"))
+    fork = with_ports.fork()
+    assert fork.place(named(one, "t2")) == [("t2", "h")]
+    assert (fork.ports_of("t1"), fork.ports_of("t2")) == ((1,), (2,))
+    assert fork.release(["t1"]) == []
+    fork.add_host("h2", {"cpus": 1}, {"zone": "a"}, ports=[(1, 9)])
+    fork.shape({"cpus": 1}, group="other")
+    assert fork.remove_host("h") == ["t2"]
+
+    assert with_ports.claims().keys() == {"t1"}
+    assert with_ports.place(named(one, "t2", "t3", "t4", "t5")) == [
+        *(((f"t{n}", "h")) for n in (2, 3, 4)), ("t5", None)
+    ]  # fmt: skip
+    assert [with_ports.ports_of(f"t{n}") for n in range(1, 5)] == [(1,), (2,), (3,), (4,)]
+    with_ports.add_host("h2", {"cpus": 1})
+    with_ports.matcher.check()
+    assert fork.claims() == {}
+    fork.matcher.check()
+
+
+def lived_in(matcher: Any, seed: int = 1) -> tuple[Placer, list[str]]:
+    """A placer with everything that a snapshot holds, gaps where hosts and tasks were, and the tasks that are there."""
+    chance = random.Random(seed)
+    placer = Placer(("cpus", "mem_mb", "ports"), fixed_ports=[8_080, 8_081], matcher=matcher)
+    for n in range(8):
+        placer.add_host(
+            f"h{n}", {"cpus": 9 + n, "mem_mb": 999}, {"zone": "ab"[n % 2]}, ports=[(8_070, 8_085), (9_000, 9_000 + n)]
+        )
+    names: list[str] = []
+    for turn in range(12):
+        names += [
+            name for name, host in placer.place((f"{turn}/{i}", chance.choice(kinds(placer))) for i in range(9)) if host
+        ]
+        chance.shuffle(names)
+        placer.release(names[:4])
+        names = names[4:]
+    gone = placer.remove_host("h3") + placer.remove_host("h7")
+    placer.enable_host("h1", False)
+    placer.remove_shape(placer.shape({"cpus": 2}, group="w\ud800"))
+    return placer, [name for name in names if name not in gone]
+
+
+def kinds(placer: Placer) -> list[Shape]:
+    apart = at_most(2, placer.group("web"), per=placer.attribute("zone"))
+    return [
+        placer.shape({"cpus": 1, "ports": 2}, constraints=["zone in a, b", "host !~ x*"], soft=[("zone == b", 1)]),
+        placer.shape({"cpus": "0.5"}, group="web", rules=[apart], fixed_ports=[8_080]),
+        placer.shape({"mem_mb": 7}, group="web", max_per_host=1, exclusive=True),
+        placer.shape({"cpus": 1}, executor="app", executor_amounts={"mem_mb": 3}, fixed_ports=[8_081]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+@pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def test_a_restored_placer_goes_on_exactly_alike(matcher: Any, other: Any, seed: int) -> None:
+    placer, names = lived_in(matcher, seed)
+    again = Placer.restore(placer.snapshot(), matcher=other)
+    assert again.snapshot() == placer.snapshot()
+    assert again.claims() == placer.claims()
+    assert names
+    for each in (placer, again):
+        each.release(names[::2])
+        each.add_host("new", {"cpus": 4}, {"zone": "a"}, ports=[(8_080, 8_081), (1, 5)])
+        each.set_host("h2", {"cpus": 50}, ports=[(8_070, 8_085), (9_000, 9_009)])
+    asked = [(f"n{i}", i % 4) for i in range(60)]
+    answers = [each.place((name, kinds(each)[n]) for name, n in asked) for each in (placer, again)]
+    assert answers[0] == answers[1]
+    assert [placer.ports_of(name) for name, _ in asked] == [again.ports_of(name) for name, _ in asked]
+    assert len(again._shapes) == len(placer._shapes)
+    assert again.snapshot() == placer.snapshot()
+    again.matcher.check()
+
+
+def test_a_snapshot_keeps_the_name_of_a_fitness_and_asks_for_a_function() -> None:
+    named_, judged = Placer(("cpus",), fitness="spread"), Placer(("cpus",), fitness=lambda *_: 0)
+    assert Placer.restore(named_.snapshot(), engine="scan").matcher.fitness["spread"] == 1_024
+    with pytest.raises(MatchError, match="pass it as fitness"):
+        Placer.restore(judged.snapshot())
+    assert Placer.restore(judged.snapshot(), fitness=lambda *_: 0).matcher.judge
+
+
+def test_a_damaged_snapshot_is_refused(seed: int) -> None:
+    placer, _ = lived_in(CompiledMatcher)
+    data = placer.snapshot()
+    chance = random.Random(seed)
+    for _ in range(300):
+        at = chance.randrange(len(data))
+        with pytest.raises(MatchError, match="snapshot"):
+            Placer.restore(data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :])
+        with pytest.raises(MatchError, match="snapshot"):
+            Placer.restore(data[:at])
+    with pytest.raises(MatchError, match="a snapshot is bytes, not str"):
+        Placer.restore("JCPLACE1")  # type: ignore[arg-type]
+    with pytest.raises(MatchError, match="no snapshot of a placer"):
+        Placer.restore(placer.matcher.snapshot())
+
+
+def forged(data: bytes, change: Callable[[Any], Any]) -> bytes:
+    """With other names, and all checksums right."""
+    length = int.from_bytes(data[8:16], "little")
+    text = json.dumps(change(json.loads(data[16 : 16 + length]))).encode()
+    new = data[:8] + len(text).to_bytes(8, "little") + text + data[16 + length : -4]
+    return new + zlib.crc32(new).to_bytes(4, "little")
+
+
+def set_at(names: Any, path: tuple[Any, ...], value: Any) -> Any:
+    inner = names
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return names
+
+
+def with_two_ports(names: Any) -> int:
+    return next(n for n, (_, _, ports) in enumerate(names["tasks"]) if len(ports) == 2)
+
+
+def free_everywhere(names: Any) -> list[int]:
+    return sorted(set.intersection(*(set(free) for _, _, free in names["hosts"])))
+
+
+FORGED: list[tuple[Any, str]] = [
+    (lambda n: 5, "contradicts itself"),
+    (lambda n: {}, "contradicts itself .KeyError"),
+    (lambda n: set_at(n, ("dimensions",), ["cpus"]), "fixed_ports are given"),
+    (lambda n: set_at(n, ("dimensions", 0), 5), "dimensions: 5 is no name"),
+    (lambda n: set_at(n, ("fixed_ports",), [8_080]), "other dimensions"),
+    (lambda n: set_at(n, ("hosts",), n["hosts"][1:]), "hosts without a name"),
+    (lambda n: set_at(n, ("hosts", 0, 0), 3), "hosts without a name"),
+    (lambda n: set_at(n, ("hosts", 0, 1, "host"), "h1"), "two hosts of one name"),
+    (lambda n: set_at(n, ("hosts", 0, 1, "zone"), 5), "must be a text, not 5"),
+    (lambda n: set_at(n, ("hosts", 0, 2), [1, 1]), "a port twice"),
+    (lambda n: set_at(n, ("hosts", 0, 2), [1]), "another number of free ports"),
+    (lambda n: set_at(n, ("groups",), []), "a group without a name"),
+    (lambda n: set_at(n, ("groups",), ["web", "web"]), "groups with one name"),
+    (lambda n: set_at(n, ("executors",), []), "an executor without a name"),
+    (lambda n: set_at(n, ("attributes",), []), "an attribute without a name"),
+    (lambda n: set_at(n, ("shapes", 0, 0), 99), "a shape must be between"),
+    (lambda n: set_at(n, ("shapes", 0, 0), n["shapes"][1][0]), "a shape twice"),
+    (lambda n: set_at(n, ("shapes", 0, 1), [["zone", "is", ["a"]]]), "contradicts itself .ValueError"),
+    (lambda n: set_at(n, ("shapes", 0, 2), [[["zone", "==", ["a"]], -1]]), "soft weight must be between"),
+    (lambda n: set_at(n, ("tasks", 0, 0), ""), "task: '' is no name"),
+    (lambda n: set_at(n, ("tasks", 0, 0), n["tasks"][1][0]), "a task without a claim, or two with one"),
+    (lambda n: set_at(n, ("tasks", 0, 1), n["tasks"][1][1]), "a task without a claim, or two with one"),
+    (lambda n: set_at(n, ("tasks", 0, 1), 5), "a task without a claim, or two with one"),
+    (lambda n: set_at(n, ("tasks", with_two_ports(n), 2), free_everywhere(n)[:2]), "a port that two have"),
+    (lambda n: set_at(n, ("tasks", 0, 2), [1, 2, 3, 4]), "ports than was asked for|a port that two have"),
+    (lambda n: set_at(n, ("tasks", 0, 2), [8_080, 8_081]), "fixed ports that nobody asked for"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), FORGED)
+def test_a_forged_snapshot_is_refused_with_what_contradicts(change: Any, words: str) -> None:
+    placer, _ = lived_in(PlainMatcher)
+    with pytest.raises(MatchError, match=words):
+        Placer.restore(forged(placer.snapshot(), change), matcher=PlainMatcher)
+
+
+def test_whatever_is_in_a_snapshot_it_is_refused_or_works(seed: int) -> None:
+    placer, _ = lived_in(CompiledMatcher)
+    data, chance = placer.snapshot(), random.Random(seed)
+    odd = (None, -1, 0, 1, True, 2.5, "", "h1", [], [[]], {}, [1], 1 << 70)
+
+    def change(names: Any) -> Any:
+        path: list[Any] = [chance.choice(list(names))]
+        while isinstance(inner := _at(names, path), list | dict) and inner and chance.random() < 0.8:
+            path.append(chance.choice(list(inner) if isinstance(inner, dict) else range(len(inner))))
+        return set_at(names, tuple(path), chance.choice(odd))
+
+    refused = 0
+    for _ in range(400):
+        try:
+            again = Placer.restore(forged(data, change))
+        except MatchError:
+            refused += 1
+            continue
+        shapes = [again.shape({}), *again._numbers]
+        again.place((f"n{i}", shapes[i % len(shapes)]) for i in range(20))
+        assert again.release(again.claims()) == []
+        again.matcher.check()
+    assert refused > 200
+
+
+def _at(names: Any, path: list[Any]) -> Any:
+    for key in path:
+        names = names[key]
+    return names
+
+
+def test_what_runs_already_is_assigned(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1})
+    placer.assign("t1", shape, "large")
+    assert placer.host_of("t1") == "large"
+    with pytest.raises(MatchError, match="'t1' is placed already"):
+        placer.place(named(shape, "t1"))
+
+
+def test_a_removed_shape_takes_no_more_and_leaves_its_tasks(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1})
+    placer.place(named(shape, "t1"))
+    placer.remove_shape(shape)
+    with pytest.raises(MatchError, match="no shape of this placer"):
+        placer.place(named(shape, "t2"))
+    assert placer.release(["t1"]) == []
+    assert placer.shape({"cpus": 1}) is not shape
+
+
+def test_ports_are_numbers_and_come_back(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, ports=[(1, 4), (6, 7)])
+    four, two = with_ports.shape({"cpus": 1, "ports": 4}), with_ports.shape({"cpus": 1, "ports": 2})
+    with_ports.place(named(four, "t1"))
+    assert with_ports.ports_of("t1") == (1, 2, 3, 4)
+    assert with_ports.place(named(four, "t2")) == [("t2", None)]
+    with_ports.place(named(two, "t2"))
+    assert with_ports.ports_of("t2") == (6, 7)
+    with_ports.release(["t1"])
+    assert with_ports.ports_of("t1") == ()
+    with_ports.place(named(two, "t3"))
+    assert with_ports.ports_of("t3") == (1, 2)
+
+
+def test_a_fixed_port_is_one_task_s_on_a_host_and_handed_out_to_nobody(with_ports: Placer) -> None:
+    with_ports.add_host("h1", {"cpus": 8}, ports=[(8_079, 8_081)])
+    with_ports.add_host("h2", {"cpus": 8}, ports=[(9_000, 9_001)])
+    web = with_ports.shape({"cpus": 1}, fixed_ports=[8_080])
+    assert with_ports.place(named(web, "t1", "t2")) == [("t1", "h1"), ("t2", None)]
+    assert with_ports.ports_of("t1") == (8_080,)
+    assert with_ports.why(web).lacking == {"port 8080": 2}
+    three = with_ports.shape({"ports": 3})
+    assert with_ports.place(named(three, "t3")) == [("t3", None)]
+    with_ports.release(["t1"])
+    both = with_ports.shape({"cpus": 1, "ports": 2}, fixed_ports=[8_080])
+    with_ports.place(named(both, "t4"))
+    assert with_ports.ports_of("t4") == (8_080, 8_079, 8_081)
+
+
+def test_ports_that_run_already_are_taken(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, ports=[(1, 5)])
+    two = with_ports.shape({"ports": 2})
+    with_ports.assign("t1", two, "h", ports=[2, 3])
+    with_ports.place(named(two, "t2"))
+    assert with_ports.ports_of("t2") == (1, 4)
+    for wrong in ([2, 5], [5], [5, 99]):
+        with pytest.raises(MatchError, match="ports must be 2 that host 'h' has free"):
+            with_ports.assign("t3", two, "h", ports=wrong)
+    with_ports.release(["t1"])
+    assert with_ports.place(named(two, "t3")) == [("t3", "h")]
+    assert with_ports.ports_of("t3") == (2, 3)
+
+
+def test_no_port_is_ever_given_twice(with_ports: Placer, seed: int) -> None:
+    chance, live = random.Random(seed), list[str]()
+    for n in range(4):
+        with_ports.add_host(f"h{n}", {"cpus": 30}, ports=[(8_070 + n, 8_090), (9_000, 9_000 + n)])
+    shapes = [
+        with_ports.shape({"cpus": chance.choice((1, 2)), "ports": n % 4}, fixed_ports=[8_080][: n % 2])
+        for n in range(8)
+    ]
+    for turn in range(300):
+        asked = [(f"{turn}/{i}", chance.choice(shapes)) for i in range(chance.randrange(6))]
+        live += [name for name, host in with_ports.place(asked) if host]
+        chance.shuffle(live)
+        count = chance.randrange(8)
+        assert with_ports.release(live[:count]) == []
+        del live[:count]
+        held = [(with_ports.host_of(name), port) for name in live for port in with_ports.ports_of(name)]
+        assert len(held) == len(set(held))
+    with_ports.release(live)
+    assert [with_ports.free(f"h{n}")["ports"] for n in range(4)] == [1_000 * n for n in (21, 21, 21, 21)]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p: p.add_host("small", {}), "host 'small' is there already"),
+        (lambda p: p.add_host("x", {"gpus": 1}), r"amounts\['gpus'\] is no dimension; there are cpus, mem_mb"),
+        (lambda p: p.add_host("x", {"cpus": "many"}), r"amounts\['cpus'\] must be a number"),
+        (lambda p: p.add_host("x", {"cpus": float("nan")}), "not nan"),
+        (lambda p: p.add_host("x", {"cpus": -1}), "a number from 0 to .* not -1"),
+        (lambda p: p.add_host("x", {"cpus": 0.0001}), "at most three decimals"),
+        (lambda p: p.add_host("x", {"cpus": 10**30}), "a number from 0 to 4503599627370 "),
+        (lambda p: p.add_host("x", {}, ports=[(1, 2)]), "'ports' is no dimension"),
+        (lambda p: p.set_host("x", {}), "there is no host 'x'"),
+        (lambda p: p.set_host("small", {"cpus": -1}), "a number from 0 to .* not -1"),
+        (lambda p: p.set_host("small", {"gpus": 1}), r"amounts\['gpus'\] is no dimension"),
+        (lambda p: p.set_host("small", {}, {"zone": 5}), r"attributes\['zone'\] of .* must be a text, not 5"),
+        (lambda p: p.set_host("small", {}, ports=[(1, 2)]), "'ports' is no dimension"),
+        (lambda p: p.remove_host("x"), "there is no host 'x'"),
+        (lambda p: p.enable_host("x", True), "there is no host 'x'"),
+        (lambda p: p.shape({"cpus": -1}), "a number from 0 to .* not -1"),
+        (lambda p: p.shape({}, constraints=["zone"]), "is no constraint"),
+        (lambda p: p.shape({}, fixed_ports=[80]), "80 is none of the placer's own"),
+        (lambda p: p.shape({}, fixed_ports=["80"]), "'80' is no port"),
+        (lambda p: p.place(named(p.shape({}), "a", "a")), "task 'a' is asked for twice"),
+        (lambda p: p.place([("a", "no shape")]), "is no shape of this placer"),
+        (lambda p: p.place(named(Placer(("x",)).shape({}), "a")), "is no shape of this placer"),
+        (lambda p: p.assign("a", p.shape({}), "x"), "there is no host 'x'"),
+        (lambda p: p.add_hosts([("x", {}, {}, ()), ("x", {}, {}, ())]), "host 'x' is there already"),
+        (lambda p: p.add_host("x", {"cpus": 1}, {"zone": 5}), r"attributes\['zone'\] of .* must be a text, not 5"),
+        (lambda p: p.add_host("x", {"cpus": 1}, {"zone": None}), "must be a text, not None"),
+        (lambda p: p.add_host("x", {"cpus": 1}, ["zone"]), "attributes of host 'x' must be a mapping, not list"),
+        (lambda p: p.add_host("", {}), "host: '' is no name"),
+        (lambda p: p.add_host(["x"], {}), "host: .* is no name"),
+        (lambda p: p.add_host("x", None), "amounts must be a mapping"),
+        (lambda p: p.shape(["cpus"]), "amounts must be a mapping"),
+        (lambda p: p.shape({}, constraints="zone == a"), "must be a list of texts"),
+        (lambda p: p.shape({}, constraints=[5]), "a constraint is a text such as"),
+        (lambda p: p.shape({}, soft=[("zone == a", -5)]), "soft weight must be between 0 and"),
+        (lambda p: p.shape({}, soft=[("zone == a", 0.5)]), "soft weight must be a whole number"),
+        (lambda p: p.shape({}, soft=[("zone == a", 10**30)]), "soft weight must be between 0 and"),
+        (lambda p: p.shape({}, group=5), "group: 5 is no name"),
+        (lambda p: p.shape({}, executor=["x"]), "executor: .* is no name"),
+        (lambda p: p.shape({}, executor_amounts={"cpus": 1}), "without an executor"),
+        (lambda p: p.place([(5, p.shape({}))]), "task: 5 is no name"),
+        (lambda p: p.place([(["a"], p.shape({}))]), "task: .* is no name"),
+        (lambda p: p.place([("a", p.shape({})), ("", p.shape({}))]), "task: '' is no name"),
+        (lambda p: p.place([("a", p.shape({})), ("t1", p.shape({}))]), "task 't1' is placed already"),
+        (lambda p: p.place([("a", p.shape({})), ("b", ["no shape"])]), "is no shape of this placer"),
+        (lambda p: p.place([("a", p.shape({})), 5]), "a task is a pair of a name and a shape, not 5"),
+        (lambda p: p.place_together(named(p.shape({}), "a", "b"), least=3), "least must be between -1 and 2"),
+        (lambda p: p.assign("", p.shape({}), "small"), "task: '' is no name"),
+        (lambda p: p.release(["t1", 5]), "task: 5 is no name"),
+        (lambda p: p.release(["t1", ["t1"]]), "task: .* is no name"),
+        (lambda p: p.place([("a", p.shape({}), 1)]), "a task is a pair of a name and a shape, not"),
+        (lambda p: Placer(("ports",)).add_host("x", {}, ports=[(1,)]), "must be ranges"),
+        (lambda p: Placer(("ports",)).add_host("x", {}, ports=5), "must be ranges"),
+        (lambda p: Placer(("ports",)).add_host("x", {}, ports=[(9, 3)]), "runs backwards"),
+        (lambda p: Placer(("cpus", "cpus")), "dimensions must be names, each once"),
+        (lambda p: Placer(("cpus",), fixed_ports=[80]), "'ports' is no dimension"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_changes_nothing(placer: Placer, call: Any, words: str) -> None:
+    placer.place(named(placer.shape({"cpus": 1}), "t1"))
+    with pytest.raises(ValueError, match=words):
+        call(placer)
+    assert placer.claims().keys() == {"t1"}
+    assert placer.place(named(placer.shape({"cpus": 3}), "t2")) == [("t2", "small")]
+    placer.add_host("x", {"cpus": 1})
+    assert placer.free("small")["cpus"] == 0
+    placer.matcher.check()
+
+
+@pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
+def test_names_are_free_again_when_nothing_was_placed(matcher: Any) -> None:
+    def judge(*_: Any) -> int:
+        raise RuntimeError("no opinion")
+
+    placer = Placer(("cpus",), matcher=matcher, fitness=judge)
+    placer.add_host("h", {"cpus": 8})
+    shape = placer.shape({"cpus": 1})
+    for _ in range(2):
+        with pytest.raises(MatchError, match="no opinion"):
+            placer.place(named(shape, "a", "b"))
+    placer.assign("a", shape, "h")
+    assert placer.claims().keys() == {"a"}
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(placer: Placer, on: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if on else gc.disable)()
+    try:
+        placer.place(named(placer.shape({"cpus": 1}), "a", "b"))
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_a_name_may_be_any_kind_of_text(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1})
+    answer = placer.place([(np.str_("a"), shape), ("b", shape)])
+    assert answer == [("a", "small"), ("b", "small")]
+    assert {type(name) for name, _ in answer} == {str}
+    with pytest.raises(MatchError, match="'a' is placed already"):
+        placer.place(named(shape, "a"))
+    assert placer.release([np.str_("a"), np.str_("c")]) == ["c"]
+
+
+def test_names_are_kept_alike_compiled_and_plain(seed: int) -> None:
+    """Whatever is asked, also what is wrong, the two say and do the same."""
+    chance = random.Random(seed)
+    placers = [Placer(("cpus",), matcher=matcher) for matcher in (CompiledMatcher, PlainMatcher)]
+    for each in placers:
+        each.add_hosts((f"h{n}", {"cpus": n % 5}, {}, ()) for n in range(8))
+    shapes = [[each.shape({"cpus": cpus}) for cpus in ("0.5", 1, 3)] for each in placers]
+    odd = (5, "", None, ["t"], np.str_("t1"))
+    for _ in range(400):
+        names = [
+            chance.choice(odd) if chance.random() < 0.02 else f"t{chance.randrange(60)}"
+            for _ in range(chance.randrange(8))
+        ]
+        numbers = [chance.randrange(3) for _ in names]
+        call = chance.choice(("place", "place_together", "release"))
+        answers = []
+        for each, own in zip(placers, shapes, strict=True):
+            asked = names if call == "release" else [(n, own[i]) for n, i in zip(names, numbers, strict=True)]
+            try:
+                answers.append(getattr(each, call)(asked))
+            except MatchError as error:
+                answers.append(str(error))
+        assert answers[0] == answers[1]
+        assert placers[0].claims() == placers[1].claims()
+    for each in placers:
+        each.matcher.check()
+
+
+def test_a_live_task_takes_few_bytes(seed: int) -> None:
+    placer = Placer(("cpus", "mem_mb"))
+    for n in range(100):
+        placer.add_host(f"host-{n}", {"cpus": 10_000, "mem_mb": 10_000_000})
+    shape = placer.shape({"cpus": 1, "mem_mb": 1})
+    placer.place(named(shape, "first"))
+    count = 100_000
+    tracemalloc.start()
+    try:
+        for start in range(0, count, 1_000):
+            placer.place([(f"job-{start + i:07d}", shape) for i in range(1_000)])
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (used + placer.matcher.memory()["claims"]) / count <= 300
+
+
+def test_tasks_that_come_and_go_leave_nothing(with_ports: Placer) -> None:
+    with_ports.add_host("h", {"cpus": 8}, ports=[(1, 5)])
+    shape = with_ports.shape({"ports": 1})
+    for n in range(50):
+        with_ports.place(named(shape, f"t{n}"))
+        with_ports.release([f"t{n}"])
+    assert with_ports.matcher.claims() == 0
+    assert with_ports.free("h") == {"cpus": 8_000, "ports": 5_000, "port 8080": 0}
+    assert np.array_equal(with_ports.matcher.slots(np.array([1 << 32], dtype=np.int64)), [-1])

@@ -1,0 +1,456 @@
+"""The planner's questions and answers, from the library's side."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobcloud.cron import Schedule
+from jobcloud.errors import ConfigError, NotFound
+from jobcloud.planning import plot
+from jobcloud.planning.demand import DAY_MS, ScheduledJob, Span, load, runs, spans
+from jobcloud.planning.jobs import executor, read_run_times, run_times_of, scheduled_job
+from jobcloud.planning.packing import Packing
+from jobcloud.planning.plan import Question, _smallest, document, host_names, make_plan, task_jobs
+from jobcloud.planning.problem import HostKind, Source, TaskKind, build, join
+from jobcloud.planning.rules import Rules
+from jobcloud.planning.tables import BadTable
+from jobcloud.planning.verify import verify
+
+START = round(datetime(2026, 3, 2, tzinfo=UTC).timestamp() * 1_000)
+MINUTE = 60_000
+QUICK = Question(seconds=3)
+
+
+def hosts(*counts: int, zones: str = "ab") -> list[HostKind]:
+    return [
+        HostKind(f"h{n}", (8_000, 16_000), {"host": f"h{n}", "zone": zones[n % len(zones)]}, count)
+        for n, count in enumerate(counts)
+    ]
+
+
+def test_what_fits_is_said_with_how_few_would_do() -> None:
+    problem = build(["cpus", "mem"], hosts(3, 3), [TaskKind("a", (4_000, 1_000), 6), TaskKind("b", (1_000, 6_000), 3)])
+    plan = make_plan(problem, QUICK)
+    assert plan.fits
+    assert plan.placed == 9
+    need = plan.needs[0]
+    assert (need.hosts, need.found.bound.hosts, need.found.proven) == (4, 4, True)
+    assert plan.used.tolist() == problem.demand.tolist()
+    assert plan.capacity.tolist() == [48_000, 96_000]
+
+
+def test_why_tasks_are_refused() -> None:
+    problem = build(
+        ["cpus", "mem"],
+        hosts(2),
+        [
+            TaskKind("large", (9_000, 1), 2),
+            TaskKind("elsewhere", (1, 1), 1, Rules(attributes=(_zone("c"),))),
+            TaskKind("many", (8_000, 1_000), 5),
+        ],
+    )
+    plan = make_plan(problem, QUICK)
+    reasons = {r.job: (r.tasks, r.reason, r.could_ever_fit) for r in plan.refused}
+    assert reasons["large"] == (2, "larger than any host: 9 cpus of 8 at most", False)
+    assert reasons["elsewhere"] == (1, "no host has the zone that it asks for", False)
+    assert reasons["many"] == (3, "no room: of 2 hosts, short of cpus on 2", True)
+    assert not plan.fits
+    assert plan.needs[0].unsuitable == 3
+
+
+def _zone(value: str):
+    from jobcloud.match.constraints import parse
+
+    return parse(f"zone == {value}")
+
+
+def test_rules_are_a_reason_too_and_too_few_hosts_are_proven() -> None:
+    plan = make_plan(build(["cpus", "mem"], hosts(2), [TaskKind("apart", (1, 1), 3, Rules(1))]), QUICK)
+    assert plan.refused[0].reason == "no room: of 2 hosts, short of rules about other tasks on 2"
+    assert (
+        plan.bound_broken
+        == "no placement can fit: it takes 3 hosts at least (the most tasks of one job on a host), there are 2"
+    )
+
+
+def test_what_failures_do() -> None:
+    tasks = [TaskKind("a", (4_000, 1_000), 6)]
+    plan = make_plan(build(["cpus", "mem"], hosts(2, 2), tasks), Question(failures=(1, 2), seconds=3))
+    found = {f.what: (f.hosts, f.displaced, f.homeless, f.after_moving) for f in plan.failures}
+    assert found["the fullest host"] == (1, 2, 0, 0)
+    assert found["the 2 fullest hosts"][2:] == (2, 2)
+    assert found["zone a"][0] == 2
+    assert {"zone a", "zone b"} <= set(found)
+
+
+def test_moving_others_may_make_room() -> None:
+    """Two halves apart leave no room for a whole one until one of them moves."""
+    problem = build(["cpus"], [HostKind("h", (10,), {}, 3)], [TaskKind("half", (5,), 2), TaskKind("whole", (10,), 1)])
+    from jobcloud.planning.packing import place
+
+    start = Packing(np.zeros(2, dtype=np.int32), np.array([0, 1, -1], dtype=np.int32))
+    assert place(problem, start.hosts, start=start, move=False).unplaced == 1
+    moved = place(problem, start.hosts, start=start, seconds=3)
+    assert moved.unplaced == 0
+    verify(problem, moved)
+
+
+def test_how_much_more_fits() -> None:
+    problem = build(
+        ["cpus", "mem"], hosts(2), [TaskKind("a", (3_000, 1_000), 2), TaskKind("b", (1_000, 1_000), 1, Rules(2))]
+    )
+    plan = make_plan(problem, Question(more=("a", "b"), seconds=3))
+    a, b = plan.more
+    assert a.at_least == 2
+    assert a.at_least <= a.at_most <= 3
+    assert (b.at_least, b.at_most) == (3, 3)  # two a host
+    with pytest.raises(NotFound, match="did you mean 'a'"):
+        make_plan(problem, Question(more=("aa",)))
+
+
+def test_stranded_is_what_no_task_can_use() -> None:
+    problem = build(["cpus", "mem"], hosts(1), [TaskKind("a", (5_000, 1_000), 1)])
+    assert make_plan(problem, QUICK).stranded.tolist() == [3_000, 15_000]
+    problem = build(["cpus", "mem"], hosts(1), [TaskKind("a", (5_000, 1_000), 1), TaskKind("b", (1_000, 1_000), 1)])
+    assert make_plan(problem, QUICK).stranded.tolist() == [0, 0]
+
+
+def test_types_are_told_apart_by_what_they_hold_and_cost() -> None:
+    types = [
+        HostKind("small", (4_000, 8_000), {"zone": "a"}, 99, 100.0),
+        HostKind("small too", (4_000, 8_000), {"zone": "b"}, 99, 100.0),
+        HostKind("large", (16_000, 8_000), {}, 99, 150.0),
+    ]
+    tasks = [TaskKind("thin", (1_000, 4_000), 10), TaskKind("wide", (8_000, 1_000), 4)]
+    plan = make_plan(build(["cpus", "mem"], types, tasks), Question(how_many=True, seconds=3))
+    assert [need.name for need in plan.needs] == ["small", "large"]
+    assert plan.needs[0].unsuitable == 4
+    assert plan.mix is not None
+    assert dict(plan.mix.hosts) == {"small": 5, "large": 2}
+    assert plan.mix.price == 800.0
+
+
+def test_an_executor_is_paid_once_a_host() -> None:
+    kinds = [TaskKind("a", (1_000,), 6, shared="app"), TaskKind("b", (1_000,), 6, shared="app")]
+    plan = make_plan(build(["cpus"], [HostKind("h", (8_000,), {}, 2)], kinds, {"app": (2_000,)}), QUICK)
+    assert plan.fits
+    assert plan.used.tolist() == [16_000]
+
+
+def test_names_of_hosts_and_jobs_follow_the_rows() -> None:
+    problem = build(
+        ["cpus"],
+        [HostKind("x", (4,), {}, 1), HostKind("y", (4,), {}, 2)],
+        [TaskKind("b", (2,), 2), TaskKind("a", (2,), 1)],
+    )
+    plan = make_plan(problem, QUICK)
+    assert host_names(problem, plan.packing) == ["x", "y#0", "y#1"]
+    assert sorted(task_jobs(problem)) == ["a", "b", "b"]
+
+
+def test_nothing_asked_and_nothing_there() -> None:
+    assert make_plan(build(["cpus"], hosts(1)[:0], []), QUICK).fits
+    plan = make_plan(build(["cpus"], [], [TaskKind("a", (1,), 2)]), QUICK)
+    assert [r.tasks for r in plan.refused] == [2]
+    assert make_plan(build([], [HostKind("h", (), {}, 1)], [TaskKind("a", (), 2)]), QUICK).fits
+
+
+def test_amounts_that_hosts_do_not_know_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"hosts.csv says nothing of gpus, which tasks.csv asks for"):
+        join(Source("hosts.csv", ("cpus",)), [], Source("tasks.csv", ("cpus", "gpus")), [TaskKind("a", (1, 1), 1)])
+    problem = join(
+        Source("h", ("mem", "cpus")),
+        [HostKind("h", (1, 2), {}, 1)],
+        Source("t", ("cpus", "gpus")),
+        [TaskKind("a", (1, 0), 1)],
+    )
+    assert problem.dimensions == ("cpus",)
+    assert problem.capacity.tolist() == [[2]]
+
+
+def test_a_document_is_plain_json_and_holds_the_proof() -> None:
+    plan = make_plan(build(["cpus"], [HostKind("h", (1_000,), {}, 5)], [TaskKind("a", (400,), 10)]), QUICK)
+    found = json.loads(json.dumps(document(plan)))
+    need = found["needs"][0]
+    assert (need["hosts"], need["atLeast"], need["because"]) == (5, 5, "configuration LP")
+    weight = need["proof"]["weights"][0]
+    assert weight["jobName"] == "a"
+    # The proof by hand: two on a host are worth at most `most`, ten are worth `total`.
+    assert 2 * weight["weight"] <= need["proof"]["most"]
+    assert need["proof"]["total"] == 10 * weight["weight"] > 4 * need["proof"]["most"]
+
+
+# --------------------------------------------------------------------------------------------------- over time
+
+
+def job(cron: str, minutes: float, **overlap: Any) -> ScheduledJob:
+    kind = TaskKind(cron, (1_000,), 2)
+    return ScheduledJob(kind, Schedule.parse(cron) if cron else None, round(minutes * MINUTE), **overlap)
+
+
+def test_runs_of_a_day_those_of_the_evening_before_included() -> None:
+    found = runs(job("0 30 23 * * ?", 60), START, START + DAY_MS)
+    assert found == [(START, START + 30 * MINUTE), (START + 1410 * MINUTE, START + DAY_MS)]
+
+
+def test_a_job_never_runs_beside_itself() -> None:
+    every = runs(job("0 0/10 * * * ?", 15), START, START + 60 * MINUTE)
+    assert len(every) > 2
+    assert all(one[1] <= two[0] for one, two in pairwise(every))
+    waiting = runs(job("0 0/10 * * * ?", 15, waiting=100), START, START + 60 * MINUTE)
+    assert all(one[1] == two[0] for one, two in pairwise(waiting))
+    assert sum(b - a for a, b in waiting) > sum(b - a for a, b in every)
+
+
+def test_a_burst_waits_its_turn_and_no_more_than_may_wait() -> None:
+    """Six firings in six minutes, five minutes each: half an hour, or what of it may wait."""
+    burst = "0 0-5 3 * * ?"
+    begin = START + 180 * MINUTE
+    at = [begin + n * 5 * MINUTE for n in range(6)]
+    assert [begins for begins, _ in runs(job(burst, 5, waiting=100), START, START + DAY_MS)] == at
+    # Of those due at minutes 1 to 4 one may wait; when it starts, at minute 5, the one due then takes its place.
+    assert [begins for begins, _ in runs(job(burst, 5, waiting=1), START, START + DAY_MS)] == at[:3]
+    # What waits since before the time looked at is seen.
+    assert runs(job(burst, 5, waiting=100), at[4], START + DAY_MS) == [(a, a + 5 * MINUTE) for a in at[4:]]
+
+
+def test_runs_beside_each_other_up_to_a_limit() -> None:
+    burst, day = "0 0-5 3 * * ?", (START, START + DAY_MS)
+    for limit, peak in ((1, 1), (3, 3), (10, 4)):
+        found = runs(job(burst, 3.5, at_once=limit), *day)
+        assert max(load(spans([job(burst, 3.5, at_once=limit)], *day), 1).amounts[:, 0]) == 2_000 * peak
+        assert len(found) == (2 if limit == 1 else 5 if limit == 3 else 6)
+
+
+def test_a_run_ends_where_the_next_takes_its_place() -> None:
+    found = runs(job("0 0-5 3 * * ?", 3.5, replaces=True), START, START + DAY_MS)
+    lengths = [(until - begins) / MINUTE for begins, until in found]
+    assert lengths == [1, 1, 1, 1, 1, 3.5]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["0 0/7 * * * ?", "0 0-9 * * * ?", "0/30 0-3 0/2 * * ?"]),
+    st.integers(1, 25),
+    st.integers(1, 4),
+    st.integers(0, 5),
+    st.booleans(),
+)
+def test_runs_beside_a_clock_that_ticks(cron: str, minutes: int, at_once: int, waiting: int, replaces: bool) -> None:
+    """The same told half minute by half minute: what ends, what waits and starts, what fires."""
+    if replaces:
+        at_once, waiting = 1, 0
+    one, begin = job(cron, minutes, at_once=at_once, waiting=waiting, replaces=replaces), START + DAY_MS // 2
+    assert one.schedule
+    tick, hours = 30_000, 6 * 3_600_000
+    first = begin - max(one.run_ms, min(one.run_ms * (1 + waiting), DAY_MS))
+    firings = set(one.schedule.between(first - 1, begin + hours - 1, 10_000))
+    under_way, queue, seen = list[int](), 0, dict[int, int]()
+    for now in range(first, begin + hours, tick):
+        under_way = [end for end in under_way if end > now]
+        while queue and len(under_way) < at_once:
+            queue -= 1
+            under_way.append(now + one.run_ms)
+        if now in firings:
+            if replaces:
+                under_way.clear()
+            if len(under_way) < at_once:
+                under_way.append(now + one.run_ms)
+            else:
+                queue = min(waiting, queue + 1)
+        seen[now] = len(under_way)
+    found = runs(one, begin, begin + hours)
+    for now in range(begin, begin + hours, tick):
+        assert sum(begins <= now < until for begins, until in found) == seen[now]
+
+
+def test_residents_and_ceaseless_ones_run_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runs(job("", 1), START, START + DAY_MS) == [(START, START + DAY_MS)]
+    monkeypatch.setattr("jobcloud.planning.demand._MOST_RUNS", 10)
+    assert runs(job("0/1 * * * * ?", 0.01), START, START + DAY_MS) == [(START, START + DAY_MS)]
+
+
+def test_the_peak_is_where_most_of_a_dimension_is_asked() -> None:
+    found = load(spans([job("0 0 2 * * ?", 60), job("0 30 2 * * ?", 60), job("", 1)], START, START + DAY_MS), 1)
+    peak = found.peak([1_000])
+    assert peak == START + 150 * MINUTE
+    assert sum(kind.copies for kind in found.at(peak)) == 6
+    assert found.amounts[-1].tolist() == [0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20), st.integers(0, 9), st.integers(1, 5)), max_size=12))
+def test_the_load_is_the_sum_of_what_runs(rows: list[tuple[int, int, int, int]]) -> None:
+    found = load(
+        [Span(begin, begin + length, TaskKind("a", (amount,), copies)) for begin, length, amount, copies in rows], 1
+    )
+    for at, amounts in zip(found.times.tolist(), found.amounts, strict=True):
+        assert amounts[0] == sum(kind.request[0] * kind.copies for kind in found.at(at))
+
+
+CONFIG = {
+    "jobName": "j", "appName": "a", "jobExecutionType": "TRANSIENT", "cron": "0 0 2 * * ?", "shardingTotalCount": 3,
+    "cpuCount": 0.5, "memoryMB": 64,
+}  # fmt: skip
+
+
+def test_a_job_of_its_configuration() -> None:
+    found = scheduled_job(CONFIG, 60)
+    assert found.kind.request == (500, 64_000, 0, 0, 0)
+    assert (found.kind.copies, found.kind.shared, found.run_ms) == (3, "a", 60_000)
+    assert (found.at_once, found.waiting, found.replaces) == (1, 0, False)
+    assert scheduled_job({**CONFIG, "misfire": True}, 60).waiting == 100
+    assert scheduled_job({**CONFIG, "misfire": True, "misfireLimit": 3}, 60).waiting == 3
+    beside = scheduled_job({**CONFIG, "concurrency": "allow", "concurrencyLimit": 4}, 60)
+    assert (beside.at_once, beside.replaces) == (4, False)
+    instead = scheduled_job({**CONFIG, "concurrency": "replace", "misfire": True}, 60)
+    assert (instead.at_once, instead.waiting, instead.replaces) == (1, 0, True)
+    assert scheduled_job({**CONFIG, "timeoutSeconds": 1.5}, 60).run_ms == 1_500
+    assert scheduled_job({**CONFIG, "timeoutSeconds": 90}, 60).run_ms == 60_000
+    assert scheduled_job({**CONFIG, "jobExecutionType": "DAEMON"}, 1).schedule is None
+    assert executor({}) == (1_000, 128_000, 0, 0, 0)
+    assert executor({"cpuCount": 0.25, "memoryMB": 1}) == (250, 1_000, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("shardingTotalCount", "3"),
+        ("shardingTotalCount", True),
+        ("shardingTotalCount", 0),
+        ("cpuCount", float("nan")),
+        ("cpuCount", -1),
+        ("memoryMB", None),
+        ("memoryMB", "x"),
+        ("cron", "nonsense"),
+        ("cron", None),
+        ("timeZone", "Mars/Olympus"),
+        ("jobExecutionType", "SOMETIMES"),
+        ("misfire", "yes"),
+        ("misfireLimit", 0),
+        ("concurrency", "perhaps"),
+        ("concurrencyLimit", 101),
+        ("timeoutSeconds", "long"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_named(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"job j, (timeZone|cron|{field})") as caught:
+        scheduled_job({**CONFIG, field: value}, 60)
+    assert caught.value.field
+    with pytest.raises(ConfigError, match="jobName"):
+        scheduled_job({}, 60)
+
+
+def test_run_times(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("job,seconds\na,1.5\nb,600\n")
+    assert read_run_times(path) == {"a": 1.5, "b": 600.0}
+    for text, what in (("a,0", "column seconds"), ("a,x", "column seconds"), ("a,1\na,2", "line 3, column job")):
+        path.write_text(f"job,seconds\n{text}\n")
+        with pytest.raises(BadTable, match=what):
+            read_run_times(path)
+    path.write_text("job,minutes\na,1\n")
+    with pytest.raises(BadTable, match="column seconds: is missing"):
+        read_run_times(path)
+    ended = {"jobName": "a", "firedAt": "2026-03-02T02:00:00.000Z", "endedAt": "2026-03-02T02:05:00.000Z"}
+    assert run_times_of([ended, {**ended, "endedAt": "2026-03-02T02:01:00.000Z"}, {**ended, "endedAt": None}]) == {
+        "a": 300.0
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "html"])
+def test_pictures(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("matplotlib")
+    found = load(spans([job("0 0 2 * * ?", 60), job("", 1)], START, START + DAY_MS), 1)
+    names = HostKind("$x^{<b>&", (4_000,), {}, 9)
+    plan = make_plan(build(["cpus"], [names], found.at(found.peak([1]))), Question(how_many=True, seconds=3))
+    path = tmp_path / f"out.{ending}"
+    plot.draw(plan, path, found)
+    data = path.read_bytes()
+    assert data.startswith({"png": b"\x89PNG", "svg": b"<?xml", "html": b"<!doctype html>"}[ending])
+    if ending != "png":
+        assert b"How full the hosts are" in data
+        assert b"over time" in data
+        assert b"<b>" not in data
+    plot.draw(plan, tmp_path / f"again.{ending}", found)
+    assert (tmp_path / f"again.{ending}").read_bytes() == data
+
+
+def test_a_picture_that_cannot_be_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="no ending that is known"):
+        plot.check_path(tmp_path / "out.gif")
+    with pytest.raises(ConfigError, match="no directory"):
+        plot.check_path(tmp_path / "none" / "out.png")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="matplotlib is not installed"):
+        plot.check_path(tmp_path / "out.png")
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every search the first step is all that there is time for."""
+    monkeypatch.setattr("jobcloud.planning.packing._SURE_LOOKS", 0)
+
+
+@pytest.mark.usefixtures("no_time")
+def test_what_was_not_tried_in_time_is_not_refused() -> None:
+    kinds = [TaskKind("huge", (9_000, 1), 1), TaskKind("large", (8_000, 1), 2), TaskKind("small", (1_000, 1), 3)]
+    problem = build(["cpus", "mem"], hosts(1, 1), kinds)
+    plan = make_plan(problem, Question(seconds=0))
+    assert not plan.fits
+    assert [(r.job, r.tasks) for r in plan.refused] == [("huge", 1)]
+    assert [(u.job, u.tasks) for u in plan.untried] == [("small", 3), ("large", 2)]
+    assert plan.placed == 0
+    found = document(plan)
+    assert found["untried"] == [{"jobName": "small", "tasks": 3}, {"jobName": "large", "tasks": 2}]
+    assert not found["needs"][0]["proven"]
+    assert found["needs"][0]["untriedTasks"] > 0
+    assert found["needs"][0]["unsuitableTasks"] == 1
+
+
+@pytest.mark.usefixtures("no_time")
+def test_of_equal_tasks_the_last_jobs_are_the_untried_ones() -> None:
+    """Two that are alike are one kind, which is tried first and as a whole; nothing of the others is said to fail."""
+    kinds = [TaskKind("a", (4_000, 1), 2), TaskKind("b", (4_000, 1), 1), *(TaskKind(n, (1_000, 1), 2) for n in "cd")]
+    plan = make_plan(build(["cpus", "mem"], hosts(1, 1, zones="aa"), kinds), Question(seconds=0, more=("c",)))
+    assert plan.placed == 3
+    assert [(u.job, u.tasks) for u in plan.untried] == [("c", 2), ("d", 2)]
+    assert [(f.what, f.displaced, f.homeless, f.untried) for f in plan.failures] == [("the fullest host", 2, 1, 0)]
+    assert [(m.job, m.at_least) for m in plan.more] == [("c", 4)]
+
+
+def test_small_problems_are_tried_in_full_however_little_time_there_is() -> None:
+    problem = build(["cpus", "mem"], hosts(3, 3), [TaskKind("a", (4_000, 1_000), 6), TaskKind("b", (1_000, 6_000), 3)])
+    plan = make_plan(problem, Question(seconds=0))
+    assert plan.fits
+    assert plan.untried == ()
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=12), st.tuples(*[st.integers(0, 4)] * 3))
+def test_where_none_of_the_smallest_fits_none_does(requests: list[tuple[int, ...]], free: tuple[int, ...]) -> None:
+    rows = np.array(requests, dtype=np.int64).reshape(-1, 3)
+    some = any((need <= np.array(free)).all() for need in _smallest(rows))
+    assert some == any((row <= np.array(free)).all() for row in rows)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "planning.md").read_text()
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -1,0 +1,181 @@
+"""Tables of hosts and tasks: read as they are, and refused with file, line, column and fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobcloud.match.constraints import HOST, ConstraintError
+from jobcloud.planning.rules import MOST_PER_HOST, parse_rules
+from jobcloud.planning.tables import BadTable, read_hosts, read_tasks
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str | bytes, name: str = "t.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return write
+
+
+def test_tasks_as_they_are(write) -> None:
+    text = (
+        "id,job,cpus,mem_mb,disk_mb,gpus,ports,constraint,arrive_s,leave_s,count,rdma\n"
+        "a,ja,0.1,8192,0,0,,anti:ja<=2;jb<=0,0,-1,610,\n"
+        "b,,1.25,1,0,1,2,gpu_model=V100|T4;max_per_host=3,12.5,60,,7\n"
+    )
+    table = read_tasks(write(text))
+    assert table.dimensions == ("cpus", "mem_mb", "disk_mb", "gpus", "ports", "rdma")
+    a, b = table.rows
+    assert (a.id, a.job, a.copies, a.arrive_s, a.leave_s, a.line) == ("a", "ja", 610, 0.0, None, 2)
+    assert a.amounts == (100, 8_192_000, 0, 0, 0, 0)
+    assert a.rules.beside == {"ja": 2, "jb": 0}
+    assert a.rules.max_per_host == MOST_PER_HOST
+    assert (b.job, b.copies, b.arrive_s, b.leave_s) == ("b", 1, 12.5, 60.0)
+    assert b.amounts == (1250, 1000, 0, 1000, 2000, 7000)
+    assert b.rules.max_per_host == 3
+    assert b.rules.attributes[0].holds({"gpu_model": "T4"})
+    assert not b.rules.attributes[0].holds({"gpu_model": "A10"})
+
+
+def test_hosts_as_they_are(write) -> None:
+    text = (
+        "\ufeffid,cpus,mem_mb,port_beg,port_end,attr_zone,attr_rack,count,price\r\n"
+        'h,64.00,131072,31000,32000,a,"r,1",3,1999.5\r\n\r\n'
+        "i,1,1,,,,,,\r\n"
+    )
+    table = read_hosts(write(text))
+    assert table.dimensions == ("cpus", "mem_mb", "ports")
+    h, i = table.rows
+    assert h.amounts == (64_000, 131_072_000, 1_001_000)
+    assert h.attributes == {HOST: "h", "zone": "a", "rack": "r,1"}
+    assert (h.copies, h.price) == (3, 1999.5)
+    assert h.each() == ["h#0", "h#1", "h#2"]
+    assert i.amounts == (1000, 1000, 0)
+    assert i.each() == ["i"]
+
+
+def test_names_may_come_through_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("id,cpus,mem_mb\na,1,1\n"))
+    assert read_tasks(Path("-")).rows[0].id == "a"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfid,cpus,mem_mb\r\nb,1,1\r\n")))
+    assert read_tasks(Path("-")).rows[0].id == "b"
+    monkeypatch.setattr(
+        "sys.stdin", io.TextIOWrapper(io.BytesIO(b"id,cpus,mem_mb\n\xff,1,1\n"), errors="surrogateescape")
+    )
+    with pytest.raises(BadTable, match="standard input, after line 1: is no UTF-8 text"):
+        read_tasks(Path("-"))
+
+
+HEAD = "id,cpus,mem_mb,count,constraint,arrive_s,leave_s\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "problem"),
+    [
+        ("", "line 1, column id, cpus, mem_mb", "are missing"),
+        ("id,cpus\na,1\n", "line 1, column mem_mb", "is missing"),
+        ("id,cpus,mem_mb,cpus\na,1,1,1\n", "line 1, column cpus", "twice"),
+        ("id,cpus,mem_mb,\na,1,1,1\n", "line 1, column 4", "no name"),
+        ("id,cpus,mem_mb\n", "", "holds no tasks"),
+        ("id;cpus;mem_mb\na;1;1\n", "line 1, column id, cpus, mem_mb", "are missing"),
+        ("id,cpus,mem_mb,attr_\na,1,1,x\n", "line 1, column 4", "no name"),
+        ("id,cpus,mem_mb,attr_host\na,1,1,x\n", "line 1, column attr_host", "cannot be given"),
+        ("id,cpus,mem_mb,gp\0us\na,1,1,1\n", "line 1, column 4", "cannot be printed"),
+        (HEAD + "a\0b,1,1,,,,\n", "line 2, column id", "'a\\x00b' holds a character that cannot be printed"),
+        (HEAD + '"a\nb",1,1,,,,\n', "line 3, column id", "cannot be printed"),
+        (HEAD + "a\x1b[31m,1,1,,,,\n", "line 2, column id", "cannot be printed"),
+        (HEAD + "a\u202eb,1,1,,,,\n", "line 2, column id", "cannot be printed"),
+        (HEAD + "a,1\0,1,,,,\n", "line 2, column cpus", "no number"),
+        (HEAD + "a,,1,,,,\n", "line 2, column cpus", "is empty"),
+        (HEAD + "a,1_000,1,,,,\n", "line 2, column cpus", "'1_000' is no number"),
+        (HEAD + "a,\uff11\uff12,1,,,,\n", "line 2, column cpus", "is no number"),
+        (HEAD + "a,1e400,1,,,,\n", "line 2, column cpus", "out of range"),
+        (HEAD + "a,1e99999999999999999999,1,,,,\n", "line 2, column cpus", "out of range"),
+        (HEAD + "a," + "1" * 5_000 + ",1,,,,\n", "line 2, column cpus", "out of range"),
+        (HEAD + "a,one,1,,,,\n", "line 2, column cpus", "'one' is no number"),
+        (HEAD + "a,1,nan,,,,\n", "line 2, column mem_mb", "'nan' is no number"),
+        (HEAD + "a,1,inf,,,,\n", "line 2, column mem_mb", "'inf' is no number"),
+        (HEAD + "a,1,-1,,,,\n", "line 2, column mem_mb", "'-1' is negative"),
+        (HEAD + "a,1,1e30,,,,\n", "line 2, column mem_mb", "out of range"),
+        (HEAD + "a,1,1e999999999,,,,\n", "line 2, column mem_mb", "out of range"),
+        (HEAD + "a,0.0001,1,,,,\n", "line 2, column cpus", "too fine"),
+        (HEAD + "a,1.00000000000000000000000000000000000000000000000001,1,,,,\n", "line 2, column cpus", "too fine"),
+        (HEAD + "a,1e-999999999,1,,,,\n", "line 2, column cpus", "too fine"),
+        (HEAD + "a,1,1,0,,,\n", "line 2, column count", "out of range"),
+        (HEAD + "a,1,1,2.5,,,\n", "line 2, column count", "too fine"),
+        (HEAD + "a,1,1,99999999999,,,\n", "line 2, column count", "out of range"),
+        (HEAD + "a,1,1,,anti:b<=x,,\n", "line 2, column constraint", "no rule"),
+        (HEAD + "a,1,1,,max_per_host=0,,\n", "line 2, column constraint", "no limit"),
+        (HEAD + "a,1,1,,zone,,\n", "line 2, column constraint", "no constraint"),
+        (HEAD + "a,1,1,,,5,5\n", "line 2, column leave_s", "leaves at 5"),
+        (HEAD + "a,1,1,,,x,5\n", "line 2, column arrive_s", "no number"),
+        (HEAD + ",1,1,,,,\n", "line 2, column id", "is empty"),
+        (HEAD + "a,1,1,,,,\nb,1,1,,,,\na,1,1,,,,\n", "line 4, column id", "'a' is there twice"),
+        (HEAD + "a,1,1\n", "line 2", "it has 3 fields, the first line 7"),
+        ("id,cpus,mem_mb,owner\na,1,1,bob\n", "line 2, column owner", "'bob' is no number"),
+        (b"id,cpus,mem_mb\n\xff\xfe,1,1\n", "after line 1", "no UTF-8"),
+        ('id,cpus,mem_mb\n"a,1,1\n', "line 2", "is no CSV"),
+        (b"id,cpus,mem_mb\n" + b"a" * 200_000 + b",1,1\n", "line 2", "is no CSV"),
+    ],
+)
+def test_what_is_wrong_is_said(write, text: str | bytes, where: str, problem: str) -> None:
+    path = write(text)
+    with pytest.raises(BadTable) as caught:
+        read_tasks(path)
+    assert caught.value.field.startswith(str(path))
+    assert caught.value.field.endswith(where)
+    assert problem in caught.value.problem
+
+
+def test_a_port_range_runs_upwards(write) -> None:
+    with pytest.raises(BadTable, match="column port_end: 1 is below port_beg 2"):
+        read_hosts(write("id,cpus,mem_mb,port_beg,port_end\na,1,1,2,1\n"))
+
+
+def test_several_faults_are_told_at_once(write) -> None:
+    rows = "".join(f"t{i},x,1\n" for i in range(100))
+    with pytest.raises(BadTable) as caught:
+        read_tasks(write("id,cpus,mem_mb\nok,1,1\n" + rows))
+    assert [fault.field.rpartition("line ")[2] for fault in caught.value.others] == [
+        f"{line}, column cpus" for line in range(4, 13)
+    ]
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(BadTable, match="cannot be read"):
+            read_hosts(path)
+
+
+def test_too_many_rows_or_tasks(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadTable, match="are more than 10,000,000"):
+        read_tasks(write("id,cpus,mem_mb,count\na,1,1,6000000\nb,1,1,6000000\n"))
+    monkeypatch.setattr("jobcloud.planning.tables.MAX_ROWS", 3)
+    assert len(read_tasks(write("id,cpus,mem_mb\na,1,1\nb,1,1\nc,1,1\n")).rows) == 3
+    with pytest.raises(BadTable, match="line 5: there are more than 3 rows"):
+        read_tasks(write("id,cpus,mem_mb\na,1,1\nb,1,1\nc,1,1\nd,1,1\n"))
+
+
+def test_rules() -> None:
+    rules = parse_rules("max_per_host=4; anti:a<=2;b x<=0;a<=1;zone in x, y;max_per_host=3;cores >= 8")
+    assert rules.max_per_host == 3
+    assert rules.beside == {"a": 1, "b x": 0}
+    assert [c.attribute for c in rules.attributes] == ["zone", "cores"]
+    assert parse_rules("") == parse_rules(" ; ")
+    assert parse_rules("max_per_host=99999999999999") == parse_rules("")
+    assert parse_rules("cores <= 16").attributes[0].holds({"cores": "9"})
+    assert parse_rules("zone==a").attributes[0].holds({"zone": "a"})
+
+
+@pytest.mark.parametrize(
+    "text", ["anti:", "anti:a", "anti:a<=-1", "anti:a<=1.5", "max_per_host", "max_per_host=-1", "=a", "a=|"]
+)
+def test_rules_that_say_nothing(text: str) -> None:
+    with pytest.raises(ConstraintError):
+        parse_rules(text)

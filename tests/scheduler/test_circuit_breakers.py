@@ -1,0 +1,125 @@
+"""Versions of apps whose executors do not come up: the tasks fail with the reason, and starts become few."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from core_world import Desk, make_app, make_job, make_offer
+from jobcloud.messages import AgentLost, PutApp, Trigger
+from jobcloud.model import JobKind, ShardState
+
+NO_PACKAGE: dict[str, Any] = {"data": json.dumps({"schema": 1, "cause": "package"}), "message": "no zip"}
+NO_CONTAINER: dict[str, Any] = {"reason": "REASON_CONTAINER_LAUNCH_FAILED", "message": "404"}
+AGENTS = tuple(f"a{number}" for number in range(5))
+
+
+def launch(desk: Desk, ms: int = 0) -> list[str]:
+    """The ids of the tasks launched while `ms` pass and every agent makes an offer."""
+    effects = desk.run_until_idle(ms)
+    effects = effects + desk.offer(*(make_offer(f"{agent}-{desk.at}", agent) for agent in AGENTS))
+    return [one.task_id for one in desk.launched(effects)]
+
+
+def play(desk: Desk, fails: dict[str, Any], seconds: int) -> list[int]:
+    """Every second for so long: offers, and the failure of all that was launched; how many there were each time."""
+    counts = []
+    for _ in range(seconds):
+        tasks = launch(desk, 1_000)
+        for task in tasks:
+            desk.status(task, "TASK_FAILED", **fails)
+        counts.append(len(tasks))
+    return counts
+
+
+@pytest.mark.parametrize("fails", [NO_PACKAGE, NO_CONTAINER])
+@pytest.mark.parametrize("executors", [0, 2])
+def test_a_broken_package_is_tried_ever_more_rarely_by_one_task(fails: dict[str, Any], executors: int) -> None:
+    jobs = [make_job(f"each-second-{n}", cron="* * * * * ?", shard_count=4, failover=n > 0) for n in range(2)]
+    resident = make_job("resident", kind=JobKind.DAEMON, shard_count=4)
+    desk = Desk(make_app(executors=executors), *jobs, resident)
+    counts = play(desk, fails, 600)
+    assert sum(counts[:3]) > 4, "nobody knew before the first had failed"
+    assert max(counts[3:]) == 1
+    assert 9 <= sum(counts[3:]) <= 600 / 60 + 6
+    reasons = desk.scheduler.explain("resident", desk.at).reasons
+    held = next(reason for reason in reasons if reason.code == "start_failed")
+    assert fails["message"] in held.text
+    assert all(fails["message"] in firing.shards[0].message for firing in desk.firings("each-second-0")[:-3])
+
+
+def test_what_could_not_be_fetched_is_named() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.do(Trigger(desk.at, "report"))
+    for task in launch(desk):
+        said = "Failed to launch container: Failed to fetch all URIs"
+        desk.status(task, "TASK_FAILED", reason="REASON_CONTAINER_LAUNCH_FAILED", message=said)
+    (shard,) = desk.firings()[0].shards
+    assert f"http://leader-1/{1:064x}/package.zip" in shard.message
+
+
+def test_the_first_task_that_runs_lets_all_others_start() -> None:
+    desk = Desk(make_app(), make_job(shard_count=4, failover=True))
+    desk.do(Trigger(desk.at, "report"))
+    for task in launch(desk):
+        desk.status(task, "TASK_FAILED", **NO_CONTAINER)
+    (trial,) = launch(desk, 2_000)
+    assert not launch(desk, 1_000)
+    desk.status(trial, "TASK_RUNNING")
+    assert len(launch(desk)) == 3
+
+
+def test_a_new_version_starts_at_once_and_other_apps_never_notice() -> None:
+    desk = Desk(make_app(), make_app("bank", 7), make_job(shard_count=4), make_job("other", app="bank"))
+    desk.do(Trigger(desk.at, "report"))
+    for task in launch(desk):
+        desk.status(task, "TASK_FAILED", **NO_PACKAGE)
+    assert desk.firings()[0].shards[0].state is ShardState.FAILED
+    desk.do(Trigger(desk.at, "report"))
+    desk.do(Trigger(desk.at, "other"))
+    assert [task.partition("@")[0] for task in launch(desk)] == ["other"]
+    desk.do(PutApp(desk.at, make_app(version=2), replace=True))
+    assert len(launch(desk)) == 4
+
+
+@pytest.mark.parametrize("how", ["lost", "unreachable", "silent"])
+def test_a_trial_that_tells_nothing_is_followed_by_another(how: str) -> None:
+    desk = Desk(make_app(), make_job(shard_count=2, failover=True, failover_attempts=100))
+    desk.do(Trigger(desk.at, "report"))
+    for task in launch(desk):
+        desk.status(task, "TASK_FAILED", **NO_CONTAINER)
+    (trial,) = launch(desk, 2_000)
+    if how == "unreachable":
+        desk.do(AgentLost(desk.at, desk.scheduler.tasks[trial].agent_id))
+        desk.status(trial, "TASK_UNREACHABLE")
+    elif how == "lost":
+        desk.status(trial, "TASK_LOST")
+    assert len(launch(desk, 61_000 if how == "silent" else 2_000)) == 1
+
+
+def test_an_executor_that_had_come_up_and_ends_is_no_start_that_failed() -> None:
+    desk = Desk(make_app(), make_job(shard_count=3, failover=True))
+    desk.do(Trigger(desk.at, "report"))
+    first, *others = launch(desk)
+    desk.status(first, "TASK_RUNNING")
+    agent = desk.scheduler.tasks[first].agent_id
+    there = [task for task in others if desk.scheduler.tasks[task].agent_id == agent]
+    for task in (first, *there):
+        desk.at += 60_000
+        desk.status(task, "TASK_FAILED", reason="REASON_EXECUTOR_TERMINATED")
+    assert not desk.scheduler.indexes()["breakers"]
+    assert len(launch(desk, 2_000)) == 1 + len(there)
+
+
+def test_one_bad_agent_stops_nobody() -> None:
+    desk = Desk(make_app(), make_job(cron="* * * * * ?", shard_count=5, failover=True))
+    for _ in range(60):
+        for task in launch(desk, 1_000):
+            if desk.scheduler.tasks[task].agent_id == "a0":
+                desk.status(task, "TASK_FAILED", **NO_CONTAINER)
+            else:
+                desk.status(task, "TASK_RUNNING")
+                desk.status(task, "TASK_FINISHED")
+    assert sum(bool(firing.ended_ms) for firing in desk.firings()) > 20

@@ -1,0 +1,169 @@
+"""Offers held, claims made of them, and shares cut from what several offers hold together."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from core_world import CountingMatcher, make_offer
+from jobcloud.match import MAX_AMOUNT
+from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
+from jobcloud.scheduler.cluster import Cluster, InsufficientResources, Pool, Request, amounts
+
+ONE = Request(Resources(1000, 128_000), "app@-@1", Resources(1000, 128_000))
+
+
+def cluster_with(*offers: Offer) -> Cluster:
+    cluster = Cluster(CountingMatcher(len(DIMENSIONS)))  # type: ignore[arg-type]
+    for offer in offers:
+        cluster.add_offer(offer, 0)
+    return cluster
+
+
+def test_several_offers_of_an_agent_are_one_room() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=1), make_offer("o2", cpus=1))
+    assert cluster.place([ONE], 10)[0] is not None
+    assert [offer.id for offer in cluster.take_offers("a1")] == ["o1", "o2"]
+    assert cluster.held == 0
+    cluster.validate()
+
+
+def test_what_a_task_frees_can_be_used_only_once_it_is_offered_again() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=2))
+    placement = cluster.place([ONE], 10)[0]
+    assert placement is not None
+    cluster.reserve("a1", ONE.executor_id, ONE.executor)
+    cluster.take_offers("a1")
+    cluster.bind("t", placement)
+    assert cluster.release("t")
+    assert not cluster.release("t")
+    assert cluster.place([ONE], 10) == [None]
+    cluster.add_offer(make_offer("o2", cpus=1), 5)
+    assert cluster.place([ONE], 10)[0] is not None
+    cluster.validate()
+
+
+def test_how_large_an_agent_is_stays_known_when_it_offers_nothing() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=1), make_offer("o2", cpus=1))
+    entry = cluster.agents["a1"]
+    placement = cluster.place([ONE], 10)[0]
+    assert placement is not None
+    cluster.take_offers("a1")
+    cluster.bind("t", placement)
+    assert cluster.whole(entry).cpus == 2_000
+    cluster.drop_all_offers()
+    # The share of a task comes back before the news that it has ended: for that long it counts twice.
+    cluster.add_offer(make_offer("o3", cpus=2), 5)
+    cluster.release("t")
+    assert cluster.whole(entry).cpus == 2_000
+    cluster.drop_offer("o3")
+    assert (entry.offered, cluster.whole(entry).cpus) == (NOTHING, 2_000)
+    cluster.add_offer(make_offer("o4", cpus=1), 6)
+    assert cluster.whole(entry).cpus == 1_000
+
+
+def test_a_placement_that_is_undone_leaves_no_trace() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=2))
+    placement = cluster.place([ONE], 10)[0]
+    assert placement is not None
+    cluster.rollback(placement)
+    assert cluster.matcher.claims() == 0
+    assert cluster.place([ONE], 10)[0] is not None
+
+
+def test_a_rehearsal_claims_nothing() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=2))
+    assert cluster.rehearse([ONE, ONE]) == ["a1", None]
+    assert cluster.matcher.claims() == 0
+
+
+def test_beyond_the_limit_nothing_is_tried() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=8))
+    huge = ONE._replace(resources=Resources(99_000, 128_000))
+    placements = cluster.place([huge, ONE, huge, ONE, ONE], 2)
+    assert [placement is not None for placement in placements] == [False, True, False, True]
+
+
+def test_an_absurd_offer_does_no_harm() -> None:
+    absurd = Offer("o1", "a1", "h", "h:1", (Share("cpus", MAX_AMOUNT * 10), Share("mem", 1 << 62), Share("x", 1)))
+    cluster = cluster_with(absurd)
+    assert cluster.place([ONE], 1)[0] is not None
+    cluster.validate()
+
+
+def test_a_lost_agent_is_forgotten_once_nothing_is_claimed_there() -> None:
+    cluster = cluster_with(make_offer("o1"))
+    cluster.claim("t", "a1", ONE)
+    cluster.lose_agent("a1")
+    cluster.forget_idle_agents(-1)
+    assert (cluster.held, list(cluster.agents)) == (0, ["a1"])
+    cluster.release("t")
+    cluster.forget_idle_agents(-1)
+    assert cluster.agents == {}
+    cluster.lose_agent("a1")
+
+
+def test_classes_nobody_asks_for_are_dropped_and_executors_still_count_once() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=9))
+    cluster.reserve("a1", ONE.executor_id, ONE.executor)
+    for number in range(50):
+        cluster.place([Request(Resources(9_000_000 + number), f"e{number}", NOTHING)], 1)
+        cluster.prune_classes([])
+    assert (len(cluster._classes), len(cluster._executor_keys)) == (0, 1)
+    placed = cluster.place([ONE] * 20, 20)
+    assert sum(placement is not None for placement in placed) == 9  # the executor is held, not charged again
+
+
+def test_offers_are_old_by_their_receipt() -> None:
+    cluster = cluster_with()
+    for number in range(3):
+        cluster.add_offer(make_offer(f"o{number}"), number)
+    assert cluster.offers_received_before(2) == ["o0", "o1"]
+    assert (cluster.oldest_offers(1), cluster.oldest_offers(-5)) == (["o0"], [])
+    cluster.age_offers_from(1)
+    assert cluster.offers_received_before(2) == ["o0", "o1", "o2"]
+    assert cluster.drop_offer("o0")
+    assert not cluster.drop_offer("o0")
+    cluster.drop_all_offers()
+    assert cluster.oldest_received_ms() is None
+    cluster.validate()
+
+
+def test_ports_are_cut_from_their_ranges_lowest_first() -> None:
+    ports = Share("ports", 6000, ranges=((100, 101), (200, 203)))
+    pool = Pool([Offer("o", "a", "h", "h:1", (ports,))])
+    assert pool.cut(Resources(ports=3000))[0].ranges == ((100, 101), (200, 200))
+    assert pool.cut(Resources(ports=1000))[0].ranges == ((201, 201),)
+    assert pool.cut(Resources(ports=2000))[0].ranges == ((202, 203),)
+    with pytest.raises(InsufficientResources, match="ports"):
+        pool.cut(Resources(ports=1000))
+
+
+def test_any_cut_adds_up_and_keeps_where_it_came_from(seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(300):
+        shares = [random_share(dice, number) for number in range(dice.randrange(1, 12))]
+        pool = Pool([Offer(f"o{number}", "a", "h", "h:1", (share,)) for number, share in enumerate(shares)])
+        left = amounts(shares)
+        for _ in range(6):
+            wanted = Resources(*(dice.choice((0, 1000, 3000)) for _ in DIMENSIONS))
+            try:
+                cut = pool.cut(wanted)
+            except InsufficientResources:
+                assert any(want > have for want, have in zip(wanted, left, strict=True))
+                continue
+            assert amounts(cut) == wanted
+            left = Resources(*(have - want for have, want in zip(left, wanted, strict=True)))
+            for share in cut:
+                assert any(share.origin == other.origin and share.reserved == other.reserved for other in shares)
+                assert not share.ranges or sum(b - a + 1 for a, b in share.ranges) * 1000 == share.amount
+            shares.append(Share("cpus", 0))
+
+
+def random_share(dice: random.Random, number: int) -> Share:
+    name = dice.choice(DIMENSIONS)
+    amount = dice.randrange(0, 9) * 1000
+    ranges = ((number * 100, number * 100 + amount // 1000 - 1),) if name == "ports" and amount else ()
+    reserved = dice.random() < 0.5
+    return Share(name, amount, f'{{"role":"{number}"}}', reserved, ranges)

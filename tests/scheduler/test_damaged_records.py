@@ -1,0 +1,224 @@
+"""Records that somebody has changed by hand: readable, and wrong. Each costs itself, never a leader or another job."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from core_world import Desk, apply, make_app, make_job, make_offer, of
+from jobcloud.messages import (
+    DrainAgent,
+    Event,
+    Kind,
+    RemoveApp,
+    Save,
+    Status,
+    StatusReceived,
+    Subscribed,
+    Trigger,
+)
+from jobcloud.model import CatchUp, JobKind, PartitionPolicy, ShardState, TaskState
+from jobcloud.ports import StoredRecords
+from jobcloud.server import records
+from jobcloud.server.records import Restored
+
+Values = dict[tuple[Kind, str], Any]  # JSON
+UPDATES = ("TASK_RUNNING", "TASK_STARTING", "TASK_FAILED", "TASK_UNREACHABLE", "TASK_RUNNING", "TASK_LOST")
+NUMBERS = (-(2**63), -(10**12), -1, 0, 1, 2, 3, 100, 2**31, 10**9, 10**12, 2**53, 2**63 - 1, 2**63, 10**30)
+TEXTS = ("", "x", "a@-@b", "@-@@-@@-@", "\0", "/", "x" * 5_000, *TaskState, *ShardState, "FAILOVER", "daemon", "cron")
+
+
+def whole() -> tuple[Values, int]:
+    """What a scheduler with some of everything has stored, and when."""
+    desk = Desk(
+        make_app(), make_app("other", executors=1),
+        make_job("resident", kind=JobKind.DAEMON, shard_count=3),
+        make_job("often", cron="0/5 * * * * ?", misfire=True, shard_count=2, failover=True, retry_count=3,
+                 timeout_ms=60_000, catch_up=CatchUp.ALL),
+        make_job("staged", cron="0/7 * * * * ?", firing_listener="shop:Stage", shard_count=2),
+        make_job("away", app="other", cron="0/9 * * * * ?", partition=PartitionPolicy.REPLACE),
+    )  # fmt: skip
+    desk.tick(10_000)
+    desk.offer(make_offer("first", "a1", cpus=3))
+    desk.offer(make_offer("second", "a2", cpus=4))
+    for number, task in enumerate(list(desk.scheduler.tasks)):
+        desk.status(task, UPDATES[number % len(UPDATES)])
+    desk.do(DrainAgent(desk.at, "a1", desk.at + 1_000))
+    desk.do(Trigger(desk.at, "often"))
+    desk.run_until_idle(1_000)
+    tables: dict[Kind, dict[str, Any]] = {
+        Kind.APP: desk.stored.apps, Kind.JOB: desk.stored.jobs, Kind.JOB_STATE: desk.stored.job_states,
+        Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
+        Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
+    }  # fmt: skip
+    found = {
+        (kind, key): json.loads(records.encode(kind, record))["r"]
+        for kind, table in tables.items()
+        for key, record in table.items()
+    }
+    assert {kind for kind, _ in found} == set(Kind) - {Kind.DISABLED_APP}
+    return found, desk.at
+
+
+class Heir(Desk):
+    """The next leader, on what is stored; whatever it writes can be read again."""
+
+    def __init__(self, values: Values, at: int) -> None:
+        stored = StoredRecords()
+        for (kind, key), value in values.items():
+            stored.records[kind][key] = json.dumps({"v": 1, "r": value}).encode()
+        super().__init__(subscribed=False)
+        self.at, self.epoch = at, 2
+        self.restored: Restored = records.restore(stored)
+        self.stored = self.restored
+        self.scheduler = self._new()
+        self.do(Subscribed(at, self.stored.framework_id or "framework-1"))
+
+    def do(self, event: Event) -> list[Any]:
+        effects = self.scheduler.handle(event)
+        for save in of(Save, effects):
+            apply(self.stored, save.writes)
+            for write in save.writes:
+                if write.record is not None:
+                    records.decode(write.kind, write.key, records.encode(write.kind, write.record))
+        self.scheduler.validate()
+        self.all += effects
+        self.last = effects
+        return effects
+
+    def faults(self) -> list[str]:
+        return [fault.path for fault in self.restored.faults]
+
+
+def lives_on(heir: Heir, dice: random.Random) -> None:
+    """Updates, offers and time come; what is asked is answered; all is taken away."""
+    for states in (UPDATES, ("TASK_RUNNING", "TASK_LOST", "TASK_FINISHED")):
+        heir.run_until_idle()
+        for task in list(heir.scheduler.tasks.values()):
+            heir.do(StatusReceived(heir.at, Status(task.id, task.agent_id, dice.choice(states), "u")))
+        heir.offer(*(make_offer(f"{states[1]}-{agent}", agent, cpus=20) for agent in ("a1", "a2", "a3")))
+        heir.run_until_idle(30_000)
+        for name in heir.scheduler.jobs:
+            heir.scheduler.explain(name, heir.at)
+        heir.scheduler.plan(heir.at)
+    for name in list(heir.scheduler.apps):
+        heir.do(RemoveApp(heir.at, name, jobs=True))
+    heir.run_until_idle(5_000)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, each in inner for place in places(each, (*path, key)))]
+
+
+def damaged(value: Any, dice: random.Random, keys: list[str]) -> Any:
+    """The value with something in it replaced by what no version writes there."""
+    path = dice.choice(places(value))
+    holder = parent = {"": value}
+    last: Any = ""
+    for key in path:
+        parent, last = parent[last], key
+    old = parent[last]
+    if isinstance(old, bool):
+        parent[last] = not old
+    elif isinstance(old, int):
+        parent[last] = dice.choice(NUMBERS)
+    elif isinstance(old, str):
+        parent[last] = dice.choice((*TEXTS, *keys))
+    elif isinstance(old, list):
+        parent[last] = dice.choice(([], old * 2, old[:1], old[1:], old * 50))
+    elif dice.random() < 0.5:  # what is left out where it has its default
+        old[dice.choice(("attempt", "kill_ms", "started_ms", "ended_ms", "not_before_ms"))] = dice.choice(NUMBERS)
+    else:
+        old[dice.choice(("state", "task_id", "cause", "execution"))] = dice.choice((*TEXTS, *keys))
+    return holder[""]
+
+
+def test_whatever_is_written_into_a_record_by_hand_stops_no_leader(seed: int) -> None:
+    values, at = whole()
+    text = {place: json.dumps(value) for place, value in values.items()}
+    for number in range(60):
+        dice = random.Random(f"{seed} {number}")
+        changed = {place: json.loads(value) for place, value in text.items()}
+        for place in dice.sample(sorted(changed), dice.choice((1, 1, 1, 2, 3))):
+            if dice.random() < 0.1:
+                del changed[place]
+            else:
+                changed[place] = damaged(changed[place], dice, [key for _, key in text])
+        try:
+            lives_on(Heir(changed, at + dice.choice((0, 1_000, 3_600_000, -3_600_000))), dice)
+        except Exception as error:
+            wrong = {str(place): changed.get(place) for place in text if json.dumps(changed.get(place)) != text[place]}
+            raise AssertionError(f"seed {seed}, case {number}: {error!r}: {json.dumps(wrong)[:3_000]}") from error
+
+
+def of_job(values: Values, kind: Kind, job: str) -> tuple[str, Any]:
+    """The first record of a kind that is of a job and runs."""
+    for (found, key), value in sorted(values.items(), key=lambda one: one[0]):
+        lives = found is kind and value["job"] == job and not value.get("ended_ms")
+        if lives and (kind is Kind.FIRING or value["state"] == "RUNNING"):
+            return key, value
+    raise AssertionError("there is none")
+
+
+@pytest.mark.parametrize("number", [-1, 10_002, 10**9, 2**63, 10**30])
+def test_an_item_that_no_job_can_have_is_a_fault_of_that_record(number: int) -> None:
+    values, at = whole()
+    key, task = of_job(values, Kind.TASK, "resident")
+    task["item"] = number
+    heir = Heir(values, at)
+    assert heir.faults() == [f"task/{key}"]
+    assert key in heir.scheduler.tasks, "its shard knows of it still"
+
+
+@pytest.mark.parametrize("amount", [-1, 2**52, 2**63, 10**30])
+@pytest.mark.parametrize("kind", [Kind.TASK, Kind.EXECUTOR])
+def test_an_amount_that_no_agent_can_have_is_a_fault_of_that_record(kind: Kind, amount: int) -> None:
+    values, at = whole()
+    key = min(key for found, key in values if found is kind)
+    if kind is Kind.TASK:
+        values[kind, key]["resources"][1] = amount
+    else:
+        values[kind, key]["shares"][0]["amount"] = amount
+    heir = Heir(values, at)
+    assert heir.faults() == [f"{kind}/{key}"]
+    lives_on(heir, random.Random(1))
+
+
+@pytest.mark.parametrize("field", ["firing_id", "item", "job"])
+def test_a_task_whose_record_names_another_shard_stays_that_of_the_shard_that_names_it(field: str) -> None:
+    values, at = whole()
+    key, task = of_job(values, Kind.TASK, "resident")
+    item = task["item"]
+    other = of_job(values, Kind.FIRING, "often")[0]
+    task[field] = {"firing_id": other, "item": (item + 1) % 3, "job": "often"}[field]
+    heir = Heir(values, at)
+    assert heir.faults() == []
+    found = heir.scheduler.tasks[key]
+    assert (found.job, found.item, heir.scheduler.firings[found.firing_id].job) == ("resident", item, "resident")
+    heir.do(StatusReceived(at, Status(key, found.agent_id, "TASK_LOST", "u")))
+    heir.run_until_idle(2_000)
+    again = [one.name for one in heir.launched(heir.offer(make_offer("third", "a3", cpus=20)))]
+    assert f"resident@-@{item}" in again
+
+
+def test_shards_that_name_the_task_of_another_have_none_and_residents_start_again() -> None:
+    values, at = whole()
+    _, firing = of_job(values, Kind.FIRING, "resident")
+    active = [shard for shard in firing["shards"] if shard.get("state") == "ACTIVE"]
+    firing["shards"] = [active[0]] * 3
+    heir = Heir(values, at)
+    heir.run_until_idle()
+    heir.offer(make_offer("third", "a3", cpus=20))
+    (found,) = heir.firings("resident")
+    assert len({shard.task_id for shard in found.shards}) == 3
+
+
+def test_a_firing_without_shards_is_a_fault() -> None:
+    values, at = whole()
+    key, firing = of_job(values, Kind.FIRING, "staged")
+    firing["shards"] = firing["shards"][:2]  # the calls of the listener alone
+    assert Heir(values, at).faults() == [f"firing/{key}"]

@@ -1,0 +1,319 @@
+"""Agents to be emptied: by maintenance windows of Mesos, and by operators of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core_world import POLICY, Desk, make_app, make_job, make_offer, of
+from jobcloud.errors import Conflict, NotFound
+from jobcloud.messages import (
+    AcceptInverseOffers,
+    AgentLost,
+    Decline,
+    DeclineInverseOffers,
+    DrainAgent,
+    InverseOffersReceived,
+    Kill,
+    SendFailed,
+    SetJobEnabled,
+    Subscribed,
+    Trigger,
+    UndrainAgent,
+)
+from jobcloud.model import InverseOffer, JobKind, ShardState, Window, changed
+
+MINUTE = 60_000
+LEAD = POLICY.drain_lead_ms
+
+
+def desk_with(running: int = 1, **fields: Any) -> tuple[Desk, list[str]]:
+    """A desk whose job has all its shards running on agent a1; their task ids."""
+    desk = Desk(make_app(), make_job(shard_count=running, **fields))
+    if fields.get("kind") is not JobKind.DAEMON:
+        desk.do(Trigger(desk.at, "report"))
+    desk.offer(make_offer("first", cpus=64, mem=65_536))
+    tasks = desk.running()
+    assert len(tasks) == running
+    for task in tasks:
+        desk.status(task, "TASK_RUNNING")
+    desk.run_until_idle()
+    return desk, tasks
+
+
+def kills(desk: Desk, ms: int) -> list[str]:
+    """The tasks whose end is asked for within `ms`."""
+    return [kill.task_id for kill in of(Kill, desk.run_until_idle(ms))]
+
+
+def ask(desk: Desk, in_ms: int, agent: str = "a1", for_ms: int = 0) -> list[Any]:
+    start = desk.at + in_ms
+    window = Window(start, start + for_ms if for_ms else 0)
+    return desk.do(InverseOffersReceived(desk.at, (InverseOffer(f"i{desk.at}", agent, window),)))
+
+
+# ------------------------------------------------------------------------------------------------- nothing new
+
+
+@pytest.mark.parametrize(("in_ms", "placed"), [(LEAD - 1_000, False), (LEAD + MINUTE, True), (-MINUTE, False)])
+def test_an_agent_gets_nothing_new_within_the_lead_of_its_window(in_ms: int, placed: bool) -> None:
+    desk = Desk(make_app(), make_job())
+    desk.do(Trigger(desk.at, "report"))
+    effects = desk.offer(changed(make_offer("o"), unavailable=Window(desk.at + in_ms)))
+    assert bool(desk.launched(effects)) is placed
+    declined = [offer_id for one in of(Decline, effects) for offer_id in one.offer_ids]
+    assert (declined == ["o"]) is not placed  # others may use it
+    if not placed:
+        assert "1 agents are to be emptied" in desk.scheduler.explain("report", desk.at).reasons[-1].text
+
+
+def test_an_agent_closes_when_its_lead_begins_and_opens_when_its_window_ends() -> None:
+    desk = Desk(make_app(), make_job())
+    window = Window(desk.at + LEAD + MINUTE, desk.at + LEAD + 3 * MINUTE)
+    desk.offer(changed(make_offer("o"), unavailable=window))
+    desk.run_until_idle(2 * MINUTE)
+    assert desk.scheduler.cluster.closed == {"a1"}
+    desk.run_until_idle(LEAD + 2 * MINUTE)
+    assert desk.scheduler.cluster.closed == set()
+    desk.do(Trigger(desk.at, "report"))
+    assert desk.launched(desk.offer(make_offer("p")))
+
+
+def test_an_offer_without_a_window_ends_the_maintenance() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.do(Trigger(desk.at, "report"))
+    assert not desk.launched(desk.offer(changed(make_offer("o"), unavailable=Window(desk.at))))
+    assert desk.launched(desk.offer(make_offer("p")))
+
+
+def test_a_new_session_knows_no_windows_but_what_it_is_told() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.offer(changed(make_offer("o"), unavailable=Window(desk.at)))
+    desk.do(Subscribed(desk.at, "framework-1"))
+    desk.do(Trigger(desk.at, "report"))
+    assert desk.launched(desk.offer(make_offer("p")))
+
+
+def test_two_shards_are_not_both_placed_on_the_agent_that_closes() -> None:
+    desk = Desk(make_app(), make_job(shard_count=2))
+    desk.do(Trigger(desk.at, "report"))
+    closing = changed(make_offer("o", "a1"), unavailable=Window(desk.at))
+    effects = desk.offer(closing, make_offer("p", "a2"))
+    assert [task.agent_id for task in desk.scheduler.tasks.values()] == ["a2", "a2"]
+    assert len(desk.launched(effects)) == 2
+
+
+# ------------------------------------------------------------------------------------------------ residents move
+
+
+def test_residents_move_in_time_a_few_at_a_time() -> None:
+    desk, tasks = desk_with(20, kind=JobKind.DAEMON)
+    ask(desk, LEAD + MINUTE)
+    assert kills(desk, MINUTE - 1) == []
+    first = kills(desk, 1_000)
+    assert len(first) == 2  # a tenth of them
+    assert kills(desk, 5_000) == []  # until those run again
+    for task in first:
+        desk.status(task, "TASK_KILLED")
+    desk.run_until_idle(2_000)
+    desk.offer(make_offer("second", "a2", cpus=64, mem=65_536))
+    moved = [task for task in desk.running() if task not in tasks]
+    assert {desk.scheduler.tasks[task].agent_id for task in moved} == {"a2"}
+    assert kills(desk, 5_000) == []
+    for task in moved:
+        desk.status(task, "TASK_RUNNING")
+    second = kills(desk, 1_000)
+    assert len(second) == 2
+    assert not set(second) & set(first)
+
+
+def test_when_half_the_time_is_over_all_residents_move() -> None:
+    desk, tasks = desk_with(20, kind=JobKind.DAEMON)
+    ask(desk, LEAD // 2 - 1)
+    assert sorted(kills(desk, 1)) == sorted(tasks)
+    (firing,) = desk.firings()
+    for task in tasks:
+        desk.status(task, "TASK_KILLED")
+    (firing,) = desk.firings()
+    assert {shard.state for shard in firing.shards} == {ShardState.WAITING}
+
+
+def test_a_kill_that_gets_lost_is_sent_again_and_by_the_next_leader_too() -> None:
+    desk, tasks = desk_with(1, kind=JobKind.DAEMON)
+    ask(desk, MINUTE)
+    assert kills(desk, 1) == tasks
+    assert kills(desk, POLICY.kill_again_ms) == tasks
+    desk.restart()
+    assert kills(desk, 1_000) == tasks  # whatever Mesos tells it of the window
+    desk.status(tasks[0], "TASK_KILLED")
+    (again,) = desk.launched(desk.offer(make_offer("second", "a2")))
+    assert again.name == "report@-@0"
+
+
+def test_no_more_residents_leave_at_once_because_another_leader_comes() -> None:
+    desk, tasks = desk_with(20, kind=JobKind.DAEMON)
+    desk.do(DrainAgent(desk.at, "a1", desk.at + LEAD))
+    asked = kills(desk, 1_000)
+    assert len(asked) == 2  # a tenth of them
+    desk.restart()
+    assert sorted(kills(desk, 3_000)) == sorted(asked)  # those again, and no others
+    for task in asked:
+        desk.status(task, "TASK_KILLED")
+    desk.run_until_idle(3_000)
+    desk.offer(make_offer("second", "a2", cpus=64, mem=65_536))
+    for task in set(desk.running()) - set(tasks):
+        desk.status(task, "TASK_RUNNING")
+    assert kills(desk, 3_000) == []  # what else runs the new leader has not heard yet
+    for task in set(tasks) - set(asked):
+        desk.status(task, "TASK_RUNNING")
+    assert len(kills(desk, 1_000)) == 2
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_a_transient_shard_that_was_to_move_is_asked_by_the_next_leader_too_and_moves(window: bool) -> None:
+    """Its kill is not stored, as it would then not start again: the decision is made once more."""
+    desk, tasks = desk_with(1, failover=True)
+    if window:
+        ask(desk, 1_000)
+    else:
+        desk.do(DrainAgent(desk.at, "a1", desk.at + 1_000))
+    assert kills(desk, 2_000) == tasks
+    desk.restart()
+    if window:
+        ask(desk, -2_000)
+    assert kills(desk, 2_000) == tasks
+    desk.restart()
+    desk.status(tasks[0], "TASK_KILLED")  # before that leader knows of anything to be emptied
+    (firing,) = desk.firings()
+    assert firing.shards[0].state is ShardState.WAITING
+
+
+# ----------------------------------------------------------------------------------------- transient shards
+
+
+def test_transient_shards_may_end_and_move_at_the_deadline_where_they_fail_over() -> None:
+    desk, tasks = desk_with(1, failover=True)
+    ask(desk, LEAD)
+    assert kills(desk, LEAD - 1_000) == []
+    assert kills(desk, 2_000) == tasks
+    desk.status(tasks[0], "TASK_KILLED")
+    (firing,) = desk.firings()
+    assert firing.shards[0].state is ShardState.WAITING
+    desk.run_until_idle(2_000)
+    desk.offer(make_offer("second", "a2"))
+    (again,) = desk.running()
+    assert desk.scheduler.tasks[again].agent_id == "a2"
+
+
+def test_transient_shards_that_do_not_fail_over_are_left_alone() -> None:
+    desk, _ = desk_with(1)
+    ask(desk, MINUTE)
+    assert kills(desk, 2 * LEAD) == []
+
+
+# ------------------------------------------------------------------------------------------------ inverse offers
+
+
+@pytest.mark.parametrize(
+    ("fields", "agreed"),
+    [
+        ({}, False),
+        ({"failover": True}, True),
+        ({"kind": JobKind.DAEMON}, True),
+        ({"timeout_ms": 30_000}, True),  # it will have ended by then
+        ({"timeout_ms": 600_000}, False),
+    ],
+)
+def test_maintenance_is_agreed_to_unless_something_would_be_lost(fields: dict[str, Any], agreed: bool) -> None:
+    desk, _ = desk_with(1, **fields)
+    effects = ask(desk, 5 * MINUTE)
+    yes, no = of(AcceptInverseOffers, effects), of(DeclineInverseOffers, effects)
+    assert (len(yes), len(no)) == ((1, 0) if agreed else (0, 1))
+    assert (yes or no)[0].inverse_offer_ids == (f"i{desk.at}",)
+
+
+def test_the_answer_changes_when_the_shard_has_ended() -> None:
+    desk, tasks = desk_with(1)
+    assert of(DeclineInverseOffers, ask(desk, 5 * MINUTE))[0].refuse_ms <= 5_000  # so it is asked again soon
+    desk.status(tasks[0], "TASK_FINISHED")
+    assert of(AcceptInverseOffers, ask(desk, 5 * MINUTE))
+
+
+def test_an_answer_that_may_not_have_arrived_is_given_again() -> None:
+    desk, _ = desk_with(1)
+    (answer,) = of(DeclineInverseOffers, ask(desk, 5 * MINUTE))
+    assert of(DeclineInverseOffers, desk.do(SendFailed(desk.at, answer, "lost", certain=False))) == [answer]
+    assert not of(DeclineInverseOffers, desk.do(SendFailed(desk.at, answer, "HTTP 400", certain=True)))
+
+
+# ---------------------------------------------------------------------------------------------------- operators
+
+
+def test_an_operator_empties_an_agent_by_host_name_and_gives_it_back() -> None:
+    desk, tasks = desk_with(1, kind=JobKind.DAEMON)
+    desk.do(DrainAgent(desk.at, "host-a1", reason="new disk"))
+    assert kills(desk, 1) == tasks
+    desk.status(tasks[0], "TASK_KILLED")
+    desk.run_until_idle(2_000)
+    assert not desk.launched(desk.offer(make_offer("o")))
+    (view,) = desk.scheduler.agents()
+    assert view.closed
+    assert view.drain is not None
+    assert view.drain.reason == "new disk"
+    assert view.drain.deadline_ms > desk.at
+    desk.do(UndrainAgent(desk.at, "a1"))
+    assert desk.launched(desk.offer(make_offer("p")))
+    assert not desk.stored.drains
+
+
+def test_a_drain_outlives_the_leader() -> None:
+    desk, tasks = desk_with(1, failover=True)
+    desk.do(DrainAgent(desk.at, "a1", desk.at + MINUTE))
+    desk.restart()
+    desk.status(tasks[0], "TASK_RUNNING")
+    assert kills(desk, MINUTE - 1_000) == []
+    assert kills(desk, 2_000) == tasks
+
+
+def test_an_agent_given_back_is_asked_for_at_once_when_work_waits() -> None:
+    desk = Desk(make_app(), make_job())
+    desk.offer(make_offer("o"))
+    desk.do(DrainAgent(desk.at, "a1"))
+    desk.run_until_idle()
+    desk.do(Trigger(desk.at, "report"))
+    desk.run_until_idle(1_000)
+    desk.do(UndrainAgent(desk.at, "a1"))
+    assert [type(one).__name__ for one in desk.run_until_idle() if type(one).__name__ == "Revive"] == ["Revive"]
+
+
+def test_unknown_and_ambiguous_agents_are_refused() -> None:
+    desk = Desk(make_app(), make_job())
+    same = changed(make_offer("p", "a2"), hostname="host-a1")
+    desk.offer(make_offer("o", "a1"), same)
+    with pytest.raises(NotFound, match="no agent nowhere"):
+        desk.do(DrainAgent(desk.at, "nowhere"))
+    with pytest.raises(Conflict, match="2 agents are on host-a1"):
+        desk.do(DrainAgent(desk.at, "host-a1"))
+    desk.do(AgentLost(desk.at, "a2"))
+    desk.do(DrainAgent(desk.at, "host-a1"))
+    assert list(desk.stored.drains) == ["a1"]
+
+
+def test_a_mark_on_an_agent_that_nobody_has_seen_for_long_is_forgotten() -> None:
+    desk = Desk(make_app())
+    desk.offer(make_offer("o"))
+    desk.do(DrainAgent(desk.at, "a1"))
+    desk.do(AgentLost(desk.at, "a1"))
+    desk.tick(MINUTE)
+    assert desk.stored.drains
+    desk.tick(31 * 86_400_000)
+    assert not desk.stored.drains
+    assert desk.scheduler.next_wake(desk.at) != desk.at
+
+
+def test_shards_that_are_cancelled_anyway_are_not_asked_twice() -> None:
+    desk, tasks = desk_with(1, failover=True)
+    assert [kill.task_id for kill in of(Kill, desk.do(SetJobEnabled(desk.at, "report", enabled=False)))] == tasks
+    desk.do(DrainAgent(desk.at, "a1", desk.at))
+    assert kills(desk, 1_000) == []

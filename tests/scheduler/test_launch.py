@@ -1,0 +1,155 @@
+"""What goes into an ACCEPT: the executor's description and identity, and the shares of tasks and executors."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core_world import ARTIFACTS, make_app, make_job, make_offer
+from jobcloud.model import (
+    App,
+    Cause,
+    Execution,
+    Executor,
+    JobKind,
+    JobState,
+    Package,
+    Resources,
+    Task,
+    changed,
+    content_of,
+)
+from jobcloud.scheduler import sharding
+from jobcloud.scheduler.cluster import InsufficientResources, Pool, amounts
+from jobcloud.scheduler.launch import plan_executor, task_shares
+
+
+def spec_of(app: App) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(plan_executor(app, ARTIFACTS).spec)
+    return found
+
+
+def make_task(**fields: Any) -> Task:
+    given = {"resources": Resources(1000, 128_000)} | fields
+    return Task("t", "f", "report", 0, 1, Execution.READY, "a1", "h", "shop", "e", created_ms=7, **given)
+
+
+CHANGES = [
+    {"package": Package("package:sha256:", "f" * 64)},
+    {"package": Package("package:sha256:", f"{1:064x}", file="other.zip")},
+    {"resources": Resources(2000, 128_000)},
+    {"cache": False},
+    {"sampling": 5},
+    {"idle_timeout_ms": 5_000},
+    {"max_parallel": 3},
+    {"bootstrap_script": "bin/worker"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_the_executor_is_made_of_changes_its_id(change: dict[str, Any]) -> None:
+    assert plan_executor(replace(make_app(), **change), ARTIFACTS).id != plan_executor(make_app(), ARTIFACTS).id
+
+
+@pytest.mark.parametrize("field", ["executor_sha256", "executor_file", "command"])
+def test_another_executor_program_is_another_executor(field: str) -> None:
+    other = replace(ARTIFACTS, **{field: "x" * 64})
+    assert plan_executor(make_app(), other).id != plan_executor(make_app(), ARTIFACTS).id
+
+
+def test_the_same_content_from_another_place_has_an_id_of_its_own_and_the_same_content() -> None:
+    plan = plan_executor(make_app(), ARTIFACTS)
+    there = plan_executor(make_app(), replace(ARTIFACTS, base_url="https://standby.test:8898"))
+    assert (there.id, there.executor_id != plan.executor_id) == (plan.id, True)
+    assert content_of(there.executor_id) == content_of(plan.executor_id) == content_of(plan.id) == plan.id
+    assert there.spec == plan.spec.replace("http://artifacts/", "https://standby.test:8898/")
+
+
+def test_a_package_that_moved_is_the_package_that_it_was() -> None:
+    moved = replace(make_app(), package=Package("https://cdn.test/x", f"{1:064x}"))
+    assert plan_executor(moved, ARTIFACTS) == plan_executor(make_app(), ARTIFACTS)
+
+
+def test_a_description_alone_changes_nothing() -> None:
+    assert plan_executor(make_app(description="new"), ARTIFACTS) == plan_executor(make_app(), ARTIFACTS)
+
+
+def test_nothing_is_unpacked_by_the_fetcher_and_the_hash_goes_along() -> None:
+    spec = spec_of(make_app())
+    assert [(uri["extract"], uri["executable"]) for uri in spec["command"]["uris"]] == [(False, False)] * 2
+    data = json.loads(base64.b64decode(spec["data"]))
+    assert data["package"] == {"file": "package.zip", "sha256": f"{1:064x}"}
+    assert plan_executor(make_app(), ARTIFACTS).id.endswith(data["appVersion"])
+
+
+@pytest.mark.parametrize("url", ["package:sha256:", "https://cdn.test/x.tgz"])
+def test_packages_come_from_our_own_listener_by_hash_wherever_they_came_from(url: str) -> None:
+    app = replace(make_app(), package=Package(url, "a" * 64, "p.zip"))
+    assert spec_of(app)["command"]["uris"][1]["value"] == f"http://artifacts/{'a' * 64}/p.zip"
+
+
+def test_the_first_task_on_an_agent_pays_for_the_executor_and_the_next_joins_it() -> None:
+    plan = plan_executor(make_app(), ARTIFACTS)
+    pool = Pool([make_offer("o1", cpus=3, mem=384)])
+    shares, executor = task_shares(pool, make_task(), None, plan, 7, gone=False)
+    assert (amounts(shares), amounts(executor.shares)) == (Resources(1000, 128_000), plan.resources)
+    assert executor == Executor(plan.executor_id, "a1", "shop", executor.shares, plan.spec, 7)
+    again, same = task_shares(pool, make_task(), executor, plan, 8, gone=False)
+    assert same is executor
+    assert amounts(again) == Resources(1000, 128_000)
+    with pytest.raises(InsufficientResources, match="cpus, mem"):
+        task_shares(pool, make_task(), executor, plan, 9, gone=False)
+
+
+def test_an_executor_that_is_gone_takes_its_share_anew_and_is_the_same() -> None:
+    plan = plan_executor(make_app(), ARTIFACTS)
+    _, executor = task_shares(Pool([make_offer("o1", cpus=3, mem=384)]), make_task(), None, plan, 7, gone=False)
+    pool = Pool([make_offer("o2", cpus=1, mem=192)])
+    with pytest.raises(InsufficientResources, match="cpus"):
+        task_shares(pool, make_task(), executor, plan, 8, gone=True)
+    pool = Pool([make_offer("o3", cpus=3, mem=384)])
+    _, same = task_shares(pool, make_task(), executor, plan, 8, gone=True)
+    assert same is executor
+    parts = zip(Resources(3000, 384_000), plan.resources, make_task().resources, strict=True)
+    left = Resources(*(have - executor_takes - task_takes for have, executor_takes, task_takes in parts))
+    assert amounts(pool.cut(left)) == left
+    with pytest.raises(InsufficientResources):
+        pool.cut(Resources(cpus=1))
+
+
+def test_a_pool_that_is_short_is_left_as_it_was() -> None:
+    pool = Pool([make_offer("o1", cpus=1, mem=128)])
+    plan = plan_executor(make_app(), ARTIFACTS)
+    with pytest.raises(InsufficientResources):
+        task_shares(pool, make_task(), None, plan, 7, gone=False)
+    assert amounts(pool.cut(Resources(1000, 128_000))) == Resources(1000, 128_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "listener"),
+    [(JobKind.TRANSIENT, ""), (JobKind.DAEMON, ""), (JobKind.TRANSIENT, "shop.jobs:Around")],
+)
+def test_a_payload_holds_what_its_job_says_whatever_the_characters(kind: JobKind, listener: str) -> None:
+    odd = '"}\\\n\u2028 ß€,{"a":[%s] \x7f'
+    about = {"parameter": odd, "shard_count": 2, "shard_parameters": '0="}{ß,1=\\n', "description": odd}
+    job = make_job(kind=kind, firing_listener=listener, **about)
+    firing = sharding.make_firing(job, JobState(0), Cause.CRON, 7_000, "unique")
+    steps = ["before", "after"] if listener else []
+    for item in range(len(firing.shards)):
+        task = changed(make_task(), id=f'report@-@{item}@-@READY@-@"agent"@-@1-1', item=item)
+        found = json.loads(sharding.payload(job, firing, task, fence=12))
+        step = steps[item - 2] if item >= 2 else None
+        assert found["shardingContext"] == {
+            "jobName": "report", "taskId": task.id, "shardingTotalCount": 2, "jobParameter": odd,
+            "shardingItem": item if step is None else 1 - item, "shardingParameter": ['"}{ß', "\\n", "", ""][item],
+        }  # fmt: skip
+        head = {key: found[key] for key in ("schema", "runId", "attempt", "fence", "fireTime", "executionType")}
+        fire_ms = None if kind is JobKind.DAEMON else 7_000
+        assert head == {"schema": 1, "runId": firing.id, "attempt": 1, "fence": 12, "fireTime": fire_ms,
+                        "executionType": "READY"}  # fmt: skip
+        assert found.get("step") == step
+        assert found["job"]["jobExecutionType"] == kind

@@ -1,0 +1,442 @@
+"""What a job says of its repeats, overlaps and limits, held against a scheduler that plays by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
+from jobcloud.cron import Schedule
+from jobcloud.errors import Conflict, NotFound
+from jobcloud.messages import Kill, PutJob, RemoveJob, Retry, SetJobEnabled, Trigger
+from jobcloud.model import CatchUp, Concurrency, JobKind, ShardState, TaskName
+from jobcloud.scheduler.timetable import latest, latest_ones
+
+
+def launch(desk: Desk, *agents: str, ms: int = 0) -> list[str]:
+    """The ids of the tasks launched while `ms` pass and then some agents (a1) make offers."""
+    effects = desk.run_until_idle(ms)
+    for agent in agents or ("a1",):
+        effects = effects + desk.offer(make_offer(f"{agent}-{desk.at}-{len(desk.all)}", agent))
+    return [one.task_id for one in desk.launched(effects)]
+
+
+def agent_of(task_id: str) -> str:
+    return TaskName.parse(task_id).agent_id
+
+
+def fired(desk: Desk, job: str = "report") -> list[str]:
+    desk.do(Trigger(desk.at, job))
+    return launch(desk)
+
+
+def shard_of(desk: Desk, item: int = 0, job: str = "report") -> Any:
+    return desk.firings(job)[-1].shards[item]
+
+
+# --------------------------------------------------------------------------------------------------- retry, dead
+
+
+def test_a_failed_run_is_repeated_after_its_back_off_and_not_before() -> None:
+    job = make_job(retry_count=2, retry_delay_ms=10_000, retry_jitter=0)
+    desk = Desk(make_app(), job)
+    (task_id,) = fired(desk)
+    for wait in (10_000, 20_000):
+        desk.status(task_id, "TASK_FAILED")
+        assert shard_of(desk).not_before_ms == desk.at + wait
+        assert launch(desk, ms=wait - 1) == []
+        (task_id,) = launch(desk, ms=1)
+    desk.status(task_id, "TASK_FAILED", message="no luck")
+    (firing,) = desk.firings()
+    assert firing.ended_ms == desk.at
+    assert (firing.shards[0].state, firing.shards[0].attempt) == (ShardState.DEAD, 3)
+    assert firing.shards[0].message == "no luck"
+
+
+def test_waits_and_counts_outlive_the_leader() -> None:
+    desk = Desk(make_app(), make_job(retry_count=1, retry_delay_ms=3_600_000, retry_jitter=0))
+    (task_id,) = fired(desk)
+    desk.status(task_id, "TASK_FAILED")
+    desk.restart()
+    assert launch(desk, ms=3_599_999) == []
+    (task_id,) = launch(desk, ms=1)
+    desk.status(task_id, "TASK_FAILED")
+    assert shard_of(desk).state is ShardState.DEAD
+
+
+def dead_desk(**fields: Any) -> tuple[Desk, str]:
+    """A desk with a run of two shards: the first has finished, the second is DEAD."""
+    desk = Desk(make_app(), make_job(shard_count=2, retry_count=1, retry_delay_ms=100, retry_jitter=0, **fields))
+    first, second = fired(desk)
+    desk.status(first, "TASK_FINISHED")
+    desk.status(second, "TASK_FAILED")
+    desk.status(*launch(desk, ms=100), "TASK_FAILED")
+    (firing,) = desk.firings()
+    assert [shard.state for shard in firing.shards] == [ShardState.FINISHED, ShardState.DEAD]
+    return desk, firing.id
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_dead_run_is_told_of_and_retry_puts_back_what_failed_alone(restarted: bool) -> None:
+    desk, run_id = dead_desk()
+    if restarted:
+        desk.restart()
+    (reason,) = [one for one in desk.scheduler.explain("report", desk.at).reasons if one.code == "dead"]
+    assert run_id in reason.text
+    desk.do(Retry(desk.at, run_id))
+    if restarted:
+        desk.restart()  # what was answered is stored
+    (task_id,) = launch(desk)
+    assert task_id.split("@-@")[1] == "1"
+    assert (shard_of(desk, 1).attempt, shard_of(desk, 1).retries) == (3, 0)
+    desk.status(task_id, "TASK_FINISHED")
+    (firing,) = desk.firings()
+    assert {shard.state for shard in firing.shards} == {ShardState.FINISHED}
+    assert not [one for one in desk.scheduler.explain("report", desk.at).reasons if one.code == "dead"]
+
+
+def test_what_is_put_back_has_all_its_attempts_again() -> None:
+    desk, run_id = dead_desk()
+    desk.do(Retry(desk.at, run_id, 1))
+    for wait in (0, 100):
+        desk.status(*launch(desk, ms=wait), "TASK_FAILED")
+    assert shard_of(desk, 1).state is ShardState.DEAD
+
+
+def test_dead_runs_are_not_crowded_out_by_those_that_went_well() -> None:
+    policy = replace(POLICY, history=3, max_dead=2)
+    desk = Desk(make_app(), make_job(retry_count=1, retry_delay_ms=100, retry_jitter=0), policy=policy)
+    dead = []
+    for _ in range(3):
+        desk.status(*fired(desk), "TASK_FAILED")
+        desk.status(*launch(desk, ms=100), "TASK_FAILED")
+        dead.append(desk.firings()[-1].id)
+        for _ in range(4):
+            desk.at += 1
+            desk.status(*fired(desk), "TASK_FINISHED")
+    kept = [firing.id for firing in desk.firings() if firing.shards[0].state is ShardState.DEAD]
+    assert kept == dead[1:]
+    assert len(desk.firings()) == len(desk.stored.firings) == 5
+    desk.restart()
+    assert len(desk.firings()) == 5
+    desk.do(RemoveJob(desk.at, "report"))
+    assert desk.firings() == []
+    assert desk.stored.firings == {}
+
+
+def test_retry_is_refused_where_it_would_do_harm_or_nothing() -> None:
+    desk, run_id = dead_desk()
+    resident = make_job("pulse", kind=JobKind.DAEMON)
+    desk.do(PutJob(desk.at, resident))
+
+    def refused(error: type[Exception], run: str = run_id, item: int | None = None) -> None:
+        stored = dict(desk.stored.firings)
+        with pytest.raises(error):
+            desk.do(Retry(desk.at, run, item))
+        assert desk.stored.firings == stored
+
+    refused(NotFound, "nothing")
+    refused(NotFound, item=2)
+    refused(Conflict, item=0)  # it has finished
+    refused(Conflict, desk.firings("pulse")[0].id)
+    desk.do(SetJobEnabled(desk.at, "report", enabled=False))
+    refused(Conflict)
+    desk.do(SetJobEnabled(desk.at, "report", enabled=True))
+    desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], shard_count=3), replace=True))
+    refused(Conflict)  # its shards are others now
+    desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], shard_count=2, parameter="new"), replace=True))
+    desk.do(Retry(desk.at, run_id))  # with the configuration of today
+    assert len(launch(desk)) == 2  # the resident's shard, too
+    desk.status(desk.running()[0], "TASK_KILLED")
+    refused(Conflict, item=0)
+    desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], kind=JobKind.DAEMON), replace=True))
+    refused(Conflict)
+
+
+def test_a_shard_can_be_put_back_while_others_of_its_run_go_on() -> None:
+    desk = Desk(make_app(), make_job(shard_count=2))
+    first, second = fired(desk)
+    desk.status(first, "TASK_FAILED")
+    desk.do(Retry(desk.at, desk.firings()[0].id))
+    (again,) = launch(desk)
+    assert shard_of(desk, 0).attempt == 2
+    desk.status(second, "TASK_FINISHED")
+    desk.status(again, "TASK_FINISHED")
+    assert {shard.state for shard in desk.firings()[0].shards} == {ShardState.FINISHED}
+
+
+def test_retry_calls_the_listener_of_the_firing_again() -> None:
+    desk = Desk(make_app(), make_job(shard_count=2, firing_listener="shop:Stage"))
+    (before,) = fired(desk)
+    desk.status(before, "TASK_FINISHED")
+    first, second = launch(desk)
+    desk.status(first, "TASK_FINISHED")
+    desk.status(second, "TASK_FAILED")
+    desk.status(*launch(desk), "TASK_FINISHED")
+    (firing,) = desk.firings()
+    assert firing.ended_ms
+    desk.do(Retry(desk.at, firing.id))
+    (again,) = launch(desk)
+    assert TaskName.parse(again).item == 1
+    desk.status(again, "TASK_FINISHED")
+    (after,) = launch(desk)
+    assert TaskName.parse(after).item == 3
+    desk.status(after, "TASK_FINISHED")
+    assert {shard.state for shard in desk.firings()[0].shards} == {ShardState.FINISHED}
+
+
+def test_retry_starts_what_a_failed_listener_had_kept_from_running() -> None:
+    desk = Desk(make_app(), make_job(shard_count=2, firing_listener="shop:Stage"))
+    desk.status(*fired(desk), "TASK_FAILED")
+    (firing,) = desk.firings()
+    assert [shard.state for shard in firing.shards][:2] == [ShardState.CANCELLED] * 2
+    desk.do(Retry(desk.at, firing.id))
+    desk.status(*launch(desk), "TASK_FINISHED")
+    assert len(launch(desk)) == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- fail-over
+
+
+def test_b26_a_lost_shard_waits_longer_each_time_keeps_away_from_the_agent_and_gives_up() -> None:
+    """Fail-over was immediate, unlimited, without back-off, and could land on the same agent."""
+    desk = Desk(make_app(), make_job(failover=True, failover_attempts=3, failover_delay_ms=2_000))
+    (task_id,) = fired(desk)
+    for wait, agent in ((2_000, "a2"), (4_000, "a1"), (8_000, "a2")):
+        desk.status(task_id, "TASK_RUNNING")
+        desk.status(task_id, "TASK_LOST")
+        assert launch(desk, "a1", "a2", ms=wait - 1) == []
+        (task_id,) = launch(desk, "a1", "a2", ms=1)
+        assert agent_of(task_id) == agent  # not where the attempt before was lost
+    desk.status(task_id, "TASK_LOST")
+    assert shard_of(desk).state is ShardState.DEAD
+
+
+def test_an_agent_is_avoided_only_as_long_as_there_is_another_and_for_a_minute() -> None:
+    desk = Desk(make_app(), make_job(failover=True))
+    (task_id,) = fired(desk)
+    desk.status(task_id, "TASK_RUNNING")
+    desk.status(task_id, "TASK_LOST")
+    (task_id,) = launch(desk, "a1", ms=1_000)  # there is no other
+    desk.status(task_id, "TASK_RUNNING")
+    desk.status(task_id, "TASK_LOST")
+    desk.offer(make_offer("small", "a2", cpus=0))
+    assert launch(desk, "a1", ms=2_000) == []
+    codes = [one.code for one in desk.scheduler.explain("report", desk.at).reasons]
+    assert "avoided" in codes
+    assert launch(desk, "a1", ms=59_999) == []  # the other one never has room
+    assert [agent_of(one) for one in launch(desk, "a1", ms=1)] == ["a1"]
+    desk.scheduler.cluster.validate()
+
+
+def test_a_clock_set_back_keeps_no_shard_away_from_its_agent_for_longer() -> None:
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
+    (task_id,) = launch(desk)
+    desk.status(task_id, "TASK_RUNNING")
+    desk.status(task_id, "TASK_LOST")
+    desk.do(
+        PutJob(desk.at, replace(desk.scheduler.jobs["report"], parameter="new"), replace=True)
+    )  # no back-off any more
+    desk.at -= 3_600_000
+    desk.tick()
+    desk.offer(make_offer("small", "a2", cpus=0))
+    assert [agent_of(one) for one in launch(desk, "a1", ms=60_000)] == ["a1"]
+
+
+def test_avoiding_costs_the_matcher_no_class_for_good() -> None:
+    desk = Desk(make_app(), make_job(failover=True, shard_count=4, failover_attempts=1000))
+    tasks = fired(desk)
+    for _ in range(20):
+        for task_id in tasks:
+            desk.status(task_id, "TASK_LOST")
+        tasks = launch(desk, "a1", "a2", ms=60_000)
+        assert len(tasks) == 4
+    for task_id in tasks:
+        desk.status(task_id, "TASK_FINISHED")
+    assert len(desk.scheduler.cluster.matcher.snapshot()) < 2_000
+
+
+# --------------------------------------------------------------------------------------------------- overlap, overload
+
+
+def cron_desk(**fields: Any) -> Desk:
+    """A job that fires each minute; its first firing is due in a minute."""
+    return Desk(make_app(), make_job(cron="0 * * * * ?", **fields))
+
+
+def minute(desk: Desk, count: int = 1) -> list[str]:
+    """What is launched while some minutes pass."""
+    return [task_id for _ in range(count) for task_id in launch(desk, ms=60_000)]
+
+
+def skipped(desk: Desk) -> int:
+    return desk.scheduler.states["report"].skipped
+
+
+def test_forbid_never_runs_two_firings_at_once() -> None:
+    desk = cron_desk(misfire=True)
+    (first,) = minute(desk)
+    assert minute(desk, 3) == []
+    assert len(desk.firings()) == 4
+    desk.status(first, "TASK_FINISHED")
+    assert len(launch(desk)) == 1
+
+
+def test_allow_runs_as_many_firings_at_once_as_it_says_and_queues_or_skips_the_rest() -> None:
+    desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=2)
+    first, second = minute(desk, 4)
+    assert {desk.scheduler.tasks[one].item for one in (first, second)} == {0}
+    assert (len(desk.firings()), skipped(desk)) == (2, 2)
+    desk.restart()
+    assert launch(desk) == []
+    desk.status(second, "TASK_FINISHED")
+    (third,) = minute(desk)
+    assert set(desk.running()) == {first, third}
+    explained = desk.scheduler.explain("report", desk.at)
+    assert (explained.active, explained.waiting, explained.behind) == (2, 0, 0)
+
+
+def test_with_misfire_the_rest_waits_its_turn_under_allow_too() -> None:
+    desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=2, misfire=True, misfire_limit=1)
+    first, _ = minute(desk, 5)
+    assert (len(desk.firings()), skipped(desk)) == (3, 2)
+    assert desk.scheduler.explain("report", desk.at).behind == 1
+    desk.status(first, "TASK_FINISHED")
+    assert len(launch(desk)) == 1
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_replace_ends_the_old_run_and_sees_it_end_before_the_new_one_starts(restarted: bool) -> None:
+    desk = cron_desk(concurrency=Concurrency.REPLACE, shard_count=2)
+    first, second = minute(desk)
+    desk.status(first, "TASK_RUNNING")
+    desk.run_until_idle(60_000)
+    assert {kill.task_id for kill in of(Kill, desk.all)} == {first, second}
+    old, new = desk.firings()
+    if restarted:
+        desk.restart()
+    assert launch(desk) == []
+    desk.status(first, "TASK_KILLED")
+    assert launch(desk) == []  # the other shard has not been seen to end
+    desk.status(second, "TASK_FINISHED")  # it was quicker than its kill
+    assert len(launch(desk)) == 2
+    old = desk.scheduler.firings[old.id]
+    assert [shard.state for shard in old.shards] == [ShardState.KILLED, ShardState.FINISHED]
+    assert {desk.scheduler.tasks[task_id].firing_id for task_id in desk.running()} == {new.id}
+
+
+def test_replace_keeps_one_run_that_ends_and_one_that_waits_however_many_come_due() -> None:
+    desk = cron_desk(concurrency=Concurrency.REPLACE)
+    (first,) = minute(desk)
+    desk.status(first, "TASK_UNREACHABLE")
+    assert minute(desk, 10) == []
+    assert len([firing for firing in desk.firings() if not firing.ended_ms]) == 2
+    cancelled = [firing for firing in desk.firings() if firing.shards[0].state is ShardState.CANCELLED]
+    assert len(cancelled) == 9
+    assert "replaced by" in cancelled[0].shards[0].message
+    desk.do(Trigger(desk.at, "report"))
+    desk.status(first, "TASK_KILLED")
+    (task_id,) = launch(desk)
+    assert desk.scheduler.firings[desk.scheduler.tasks[task_id].firing_id].cause == "trigger"
+
+
+def test_old_and_new_configuration_never_run_beside_each_other_under_allow() -> None:
+    desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=3)
+    first, second = minute(desk, 2)
+    desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], parameter="new"), replace=True))
+    assert minute(desk) == []
+    desk.status(first, "TASK_KILLED")
+    assert launch(desk) == []
+    desk.status(second, "TASK_KILLED")
+    assert len(launch(desk)) == 1
+
+
+def test_more_at_once_starts_what_waits_and_fewer_ends_what_runs() -> None:
+    desk = cron_desk(misfire=True)
+    job = desk.scheduler.jobs["report"]
+    (first,) = minute(desk, 2)
+    desk.do(PutJob(desk.at, replace(job, concurrency=Concurrency.ALLOW), replace=True))
+    (second,) = launch(desk)
+    desk.do(PutJob(desk.at, job, replace=True))
+    assert {kill.task_id for kill in of(Kill, desk.last)} == {first, second}
+
+
+def test_misfire_once_queues_one_firing_for_all_that_came_due_meanwhile() -> None:
+    desk = cron_desk(misfire=True, misfire_limit=1)
+    (first,) = minute(desk, 6)
+    assert (len(desk.firings()), skipped(desk)) == (2, 4)
+    assert "misfireLimit" in desk.scheduler.states["report"].skipped_reason
+    desk.status(first, "TASK_FINISHED")
+    desk.status(*launch(desk), "TASK_FINISHED")
+    assert launch(desk) == []
+
+
+# ------------------------------------------------------------------------------------------------------------ catch-up
+
+
+def after_a_gap(ms: int, **fields: Any) -> Desk:
+    """No leader ran for a while."""
+    desk = cron_desk(**fields)
+    desk.at += ms
+    desk.restart()
+    return desk
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "limit", "made_up", "lost"),
+    [(CatchUp.SKIP, 10, [], 1), (CatchUp.ONCE, 10, [10], 0), (CatchUp.ALL, 100, list(range(1, 11)), 0),
+     (CatchUp.ALL, 3, [8, 9, 10], 1), (CatchUp.ALL, 1, [10], 1)],
+)  # fmt: skip
+def test_b35_what_a_gap_without_a_leader_missed_is_made_up_for_as_the_job_says(
+    catch_up: CatchUp, limit: int, made_up: list[int], lost: int
+) -> None:
+    """Fires missed during leader absence were lost silently."""
+    desk = after_a_gap(630_000, catch_up=catch_up, catch_up_limit=limit)
+    desk.tick()
+    assert [(firing.fire_ms - START) // 60_000 for firing in desk.firings()] == made_up
+    assert {firing.cause for firing in desk.firings()} <= {"catch_up"}
+    assert skipped(desk) == lost
+    desk.restart()
+    desk.tick()
+    assert len(desk.firings()) == len(made_up)  # not once more
+    for _ in made_up:
+        desk.status(*launch(desk), "TASK_FINISHED")
+    assert launch(desk) == []
+    assert len(minute(desk)) == 1
+
+
+def test_what_is_caught_up_runs_one_after_the_other_unless_the_job_allows_more() -> None:
+    desk = after_a_gap(630_000, catch_up=CatchUp.ALL)
+    assert len(launch(desk)) == 1
+    desk = after_a_gap(630_000, catch_up=CatchUp.ALL, concurrency=Concurrency.ALLOW, concurrency_limit=4)
+    assert len(launch(desk)) == 4
+    desk = after_a_gap(630_000, catch_up=CatchUp.ALL, concurrency=Concurrency.REPLACE)
+    assert len(launch(desk)) == len(desk.firings()) == 1
+
+
+@given(st.sampled_from(["0 * * * * ?", "* * * * * ?", "0/7 * 3,9 * * ?", "0 0 12 ? * MON", "0 30 2 * * ?"]),
+       st.integers(0, 400_000), st.integers(1, 30), st.integers(1, 400_000))  # fmt: skip
+@settings(max_examples=60)
+def test_the_last_so_many_firings_are_those_that_listing_all_would_give(
+    cron: str, start: int, most: int, length: int
+) -> None:
+    schedule = Schedule.parse(cron, zone="Europe/Berlin")
+    first = schedule.next_after(START + start * 1_000)
+    assert first is not None
+    until = first + length * 1_000
+    last = latest(schedule, first, until)
+    listed = [first, *schedule.between(first, until, 1_000_000)] if length < 20_000 else None
+    found = latest_ones(schedule, first, last, most)
+    assert len(found) <= most
+    assert found == sorted(set(found))
+    if listed is not None:
+        assert found == listed[-most:]
+    for earlier, later in pairwise(found):
+        assert schedule.next_after(earlier) == later
+    assert found[-1] == last
+    assert len(found) == most or found[0] == first

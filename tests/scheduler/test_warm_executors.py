@@ -1,0 +1,295 @@
+"""Static executors: kept though no job needs them, replaced when lost, given up when nobody wants them any more."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from core_world import Desk, make_app, make_job, make_offer, of, payload_of
+from jobcloud.messages import (
+    AcceptInverseOffers,
+    AgentLost,
+    Decline,
+    DrainAgent,
+    InverseOffersReceived,
+    Kill,
+    KillTask,
+    Launch,
+    PutApp,
+    PutJob,
+    RemoveApp,
+    RemoveJob,
+    Revive,
+    SendFailed,
+    SetAppEnabled,
+    ShutdownExecutor,
+    Suppress,
+    Trigger,
+    UndrainAgent,
+)
+from jobcloud.model import EVERY_AGENT, InverseOffer, JobKind, Resources, Window
+
+
+def desk(executors: int = 2, **fields: Any) -> Desk:
+    return Desk(make_app(executors=executors, **fields), make_job(resources=Resources(500, 64_000)))
+
+
+def offer_all(desk: Desk, *agents: str, **amounts: int) -> list[Launch]:
+    """One offer of each agent; what is launched."""
+    offers = [make_offer(f"{agent}-{desk.at}-{len(desk.all)}", agent, **amounts) for agent in agents]
+    return desk.launched(desk.offer(*offers))
+
+
+def up(desk: Desk, launches: list[Launch]) -> list[str]:
+    for launched in launches:
+        desk.status(launched.task_id, "TASK_RUNNING")
+    desk.run_until_idle()
+    return [launched.task_id for launched in launches]
+
+
+def agents(desk: Desk) -> list[str]:
+    return sorted(task.agent_id for task in desk.scheduler.tasks.values() if task.placeholder and not task.kill_ms)
+
+
+def test_executors_are_started_before_any_job_needs_them_one_an_agent() -> None:
+    world = desk(2, resources=Resources(1000, 128_000))
+    launches = offer_all(world, "a1", "a2", "a3")
+    assert len(launches) == len({launched.executor.agent_id for launched in launches}) == 2
+    assert payload_of(launches[0])["job"] == {"jobType": "KEEPER", "jobExecutionType": "DAEMON", "contexts": []}
+    up(world, launches)
+    assert world.scheduler.warm_executors("shop") == 2
+    assert not offer_all(world, "a1", "a2", "a3")
+    world.do(Trigger(world.at, "report"))
+    (shard,) = world.launched(world.run_until_idle())
+    assert shard.executor.agent_id in ("a1", "a2", "a3")
+    assert shard.executor.id == launches[0].executor.id
+
+
+def test_the_executor_is_counted_once_for_its_keeper_and_its_shards() -> None:
+    world = desk(1, resources=Resources(1000, 128_000))
+    up(world, offer_all(world, "a1", cpus=2))
+    entry = world.scheduler.cluster.agents["a1"]
+    assert world.scheduler.cluster.claimed(entry).cpus == 1_001
+    world.do(Trigger(world.at, "report"))
+    assert offer_all(world, "a1", cpus=1)
+    assert world.scheduler.cluster.claimed(entry).cpus == 1_501
+
+
+def test_an_agent_that_runs_the_executor_already_is_taken_first() -> None:
+    world = Desk(make_app(), make_job())
+    world.do(Trigger(world.at, "report"))
+    offer_all(world, "a2")
+    world.do(PutApp(world.at, make_app(executors=1), replace=True))
+    assert [launched.executor.agent_id for launched in offer_all(world, "a1", "a2", cpus=4)] == ["a2"]
+
+
+def test_one_on_each_agent_comes_to_agents_that_are_new_and_offers_keep_coming() -> None:
+    world = desk(EVERY_AGENT)
+    up(world, offer_all(world, "a1", "a2"))
+    assert agents(world) == ["a1", "a2"]
+    world.do(Trigger(world.at, "report"))
+    assert not of(Suppress, world.run_until_idle(120_000))
+    assert "a3" in {launched.executor.agent_id for launched in offer_all(world, "a3")}
+    offer_all(world, "a1", "a2")
+    assert of(Decline, world.run_until_idle(6_000))[-1].refuse_ms == world.policy.roaming_refuse_ms
+
+
+def test_offers_are_asked_for_while_executors_are_missing_and_no_longer() -> None:
+    world = desk(2)
+    up(world, offer_all(world, "a1", "a2"))
+    world.run_until_idle(60_000)
+    assert of(Suppress, world.all)
+    assert not of(Revive, world.all)
+    world.do(PutApp(world.at, make_app(executors=3), replace=True))
+    assert of(Revive, world.run_until_idle())
+    assert len(offer_all(world, "a3")) == 1
+
+
+@pytest.mark.parametrize("state", ["TASK_LOST", "TASK_FAILED", "TASK_GONE", "TASK_KILLED"])
+def test_one_that_is_lost_is_replaced_after_a_back_off(state: str) -> None:
+    world = desk(1)
+    (first,) = up(world, offer_all(world, "a1"))
+    world.status(first, state)
+    assert not offer_all(world, "a1"), "not in the same moment"
+    assert world.scheduler.explain("report", world.at).reasons[0].code == "executors"
+    world.run_until_idle(1_000)
+    assert agents(world) == ["a1"], "out of the offer that was held"
+
+
+def test_one_out_of_reach_is_replaced_and_the_one_too_many_ends_when_it_comes_back() -> None:
+    world = desk(1)
+    (first,) = up(world, offer_all(world, "a1"))
+    world.do(AgentLost(world.at, "a1"))
+    world.status(first, "TASK_UNREACHABLE")
+    (second,) = up(world, offer_all(world, "a2"))
+    world.status(first, "TASK_RUNNING")
+    kills = of(Kill, world.run_until_idle())
+    assert len(kills) == 1
+    assert kills[0].task_id in (first, second)
+
+
+def test_fewer_a_disabled_or_a_removed_app_ends_them_and_enabling_brings_them_back() -> None:
+    world = desk(2)
+    tasks = up(world, offer_all(world, "a1", "a2"))
+    world.do(PutApp(world.at, make_app(executors=1), replace=True))
+    (kill,) = of(Kill, world.run_until_idle())
+    world.status(kill.task_id, "TASK_KILLED")
+    world.do(SetAppEnabled(world.at, "shop", enabled=False))
+    (other,) = of(Kill, world.run_until_idle())
+    assert {kill.task_id, other.task_id} == set(tasks)
+    world.status(other.task_id, "TASK_KILLED")
+    assert not offer_all(world, "a1")
+    world.do(SetAppEnabled(world.at, "shop", enabled=True))
+    (last,) = up(world, offer_all(world, "a1"))
+    world.do(RemoveApp(world.at, "shop", jobs=True))
+    assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [last]
+    assert of(ShutdownExecutor, world.status(last, "TASK_KILLED"))
+
+
+def test_an_update_of_the_app_rolls_its_executors() -> None:
+    world = desk(1)
+    (old,) = up(world, offer_all(world, "a1"))
+    world.do(PutApp(world.at, make_app(version=2, executors=1), replace=True))
+    assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [old]
+    new = offer_all(world, "a1")
+    assert len(new) == 1
+    world.status(old, "TASK_KILLED")
+    assert not of(Kill, world.run_until_idle())
+    assert agents(world) == ["a1"]
+
+
+def test_a_change_of_their_number_alone_leaves_the_executors_and_their_shards_alone() -> None:
+    world = Desk(make_app(executors=1), make_job(kind=JobKind.DAEMON, resources=Resources(500, 64_000)))
+    tasks = up(world, offer_all(world, "a1"))
+    assert len(tasks) == 2, "a keeper and the resident shard, in one ACCEPT"
+    world.do(PutApp(world.at, make_app(executors=2), replace=True))
+    assert not of(Kill, world.run_until_idle())
+    assert [launched.executor.agent_id for launched in offer_all(world, "a1", "a2")] == ["a2"]
+
+
+def test_a_new_leader_adopts_them() -> None:
+    world = desk(2)
+    tasks = up(world, offer_all(world, "a1", "a2"))
+    world.restart()
+    world.run_until_idle()
+    assert sorted(task.id for task in world.scheduler.tasks.values()) == sorted(tasks)
+    assert not offer_all(world, "a1", "a2", "a3")
+    assert not of(Kill, world.run_until_idle(60_000))
+    world.stored.tasks.clear()
+    world.restart()
+    world.status(tasks[0], "TASK_RUNNING")
+    assert [kill.task_id for kill in of(Kill, world.last)] == [tasks[0]], "one whose record was lost is a stray"
+
+
+@pytest.mark.parametrize("executors", [1, EVERY_AGENT])
+def test_an_agent_that_is_to_be_emptied_keeps_none_and_gets_one_again_when_it_is_back(executors: int) -> None:
+    world = desk(executors)
+    (old,) = up(world, offer_all(world, "a1"))
+    world.do(DrainAgent(world.at, "a1", world.at + 600_000))
+    assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [old]
+    assert not offer_all(world, "a1")
+    (other,) = offer_all(world, "a1", "a2")
+    assert other.executor.agent_id == "a2", "the other one starts while the old one ends"
+    world.status(other.task_id, "TASK_RUNNING")
+    world.status(old, "TASK_KILLED")
+    world.run_until_idle(60_000)
+    world.do(UndrainAgent(world.at, "a1"))
+    world.run_until_idle(1_000)
+    back = [launched.executor.agent_id for launched in offer_all(world, "a1", "a2")]
+    assert back == (["a1"] if executors == EVERY_AGENT else [])
+
+
+def test_a_maintenance_window_ends_it_and_the_inverse_offer_is_accepted() -> None:
+    world = desk(1)
+    (old,) = up(world, offer_all(world, "a1"))
+    inverse = InverseOffer("i1", "a1", Window(world.at + 60_000, world.at + 600_000))
+    assert of(AcceptInverseOffers, world.do(InverseOffersReceived(world.at, (inverse,))))
+    assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [old]
+    assert not offer_all(world, "a1")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_operator_who_kills_one_gets_another(restarted: bool) -> None:
+    world = desk(1)
+    (first,) = up(world, offer_all(world, "a1"))
+    world.do(KillTask(world.at, first))
+    if restarted:
+        world.restart()
+        assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [first]
+    assert not offer_all(world, "a1")  # one an agent, until it has ended
+    world.status(first, "TASK_KILLED")
+    assert len(offer_all(world, "a1")) == 1
+
+
+def test_a_launch_that_was_not_sent_is_made_up_for() -> None:
+    world = desk(1)
+    effects = world.offer(make_offer("o1"))
+    accept = next(effect for effect in effects if type(effect).__name__ == "Accept")
+    world.do(SendFailed(world.at, accept, "no route", certain=True))
+    assert not world.scheduler.tasks
+    world.run_until_idle(1_000)
+    assert len(offer_all(world, "a1")) == 1
+
+
+def test_no_room_is_explained() -> None:
+    world = desk(2, resources=Resources(1000, 128_000))
+    up(world, offer_all(world, "a1"))
+    world.do(Trigger(world.at, "report"))
+    offer_all(world, "a2", cpus=1)
+    reasons = [reason.text for reason in world.scheduler.explain("report", world.at).reasons]
+    assert any("keeps 1 of 2 executors warm: no further agent" in text for text in reasons)
+
+
+def test_contexts_of_the_apps_jobs_are_built_with_them() -> None:
+    world = desk(1)
+    world.do(PutJob(world.at, make_job("pooled", bean="count", context="pool_jobs:context")))
+    (launched,) = offer_all(world, "a1")
+    assert payload_of(launched)["job"]["contexts"] == ["pool_jobs:context"]
+    (first,) = up(world, [launched])
+    world.do(PutJob(world.at, make_job("other", bean="sum", context="other_jobs:context")))
+    world.do(PutJob(world.at, make_job("third", bean="sum", context="third_jobs:context", isolation="process")))
+    assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [first], "it lacks what a new job needs"
+    world.status(first, "TASK_KILLED")
+    (again,) = offer_all(world, "a1", "a2")
+    assert payload_of(again)["job"]["contexts"] == ["other_jobs:context", "pool_jobs:context"]
+    assert again.executor.agent_id == "a1", "in the executor that lives"
+    up(world, [again])
+    world.do(RemoveJob(world.at, "other"))
+    assert not of(Kill, world.run_until_idle())
+
+
+def test_whatever_happens_the_number_wanted_is_kept() -> None:
+    for seed in range(10):
+        _random_history(random.Random(seed))
+
+
+def _random_history(dice: random.Random) -> None:
+    """Updates, losses, kills and fail-overs at random; when it is calm again there are as many as are wanted."""
+    world, app = desk(dice.randrange(1, 4)), make_app()
+    names = ["a1", "a2", "a3", "a4", "a5"]
+    for _ in range(40):
+        kept = [task for task in world.scheduler.tasks.values() if task.placeholder]
+        what = dice.randrange(9)
+        if what < 3:
+            offer_all(world, *dice.sample(names, 3))
+        elif what < 5 and kept:
+            states = ("TASK_RUNNING", "TASK_LOST", "TASK_KILLED", "TASK_UNREACHABLE", "TASK_FAILED")
+            world.status(dice.choice(kept).id, dice.choice(states))
+        elif what == 5:
+            app = make_app(version=dice.randrange(1, 3), executors=dice.choice((1, 2, 3, 0, EVERY_AGENT)))
+            world.do(PutApp(world.at, app, replace=True))
+        elif what == 6:
+            world.do(SetAppEnabled(world.at, "shop", enabled=dice.random() < 0.7))
+        elif what == 7:
+            world.restart()
+        world.run_until_idle(dice.choice((0, 500, 5_000)))
+    world.do(SetAppEnabled(world.at, "shop", enabled=True))
+    for _ in range(20):
+        world.run_until_idle(61_000)
+        for task in [task for task in world.scheduler.tasks.values() if task.placeholder]:
+            world.status(task.id, "TASK_KILLED" if task.kill_ms else "TASK_RUNNING")
+        offer_all(world, *names)
+    app = world.scheduler.apps["shop"]
+    assert len(agents(world)) == (len(names) if app.executors == EVERY_AGENT else app.executors)

@@ -1,0 +1,773 @@
+"""The order of store, send, acknowledge and tell; failures at each step of it; the thread around it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from jobcloud.adapters.memory import MemoryServer, MemoryStore
+from jobcloud.adapters.sqlite import SqliteStore
+from jobcloud.errors import Conflict, Fenced, NotConnected, Refused, StoreError, StoreUnusable, Unavailable
+from jobcloud.messages import (
+    Acknowledge,
+    Call,
+    Decline,
+    Disconnected,
+    Effect,
+    Event,
+    FrameworkRemoved,
+    Kind,
+    OfferRescinded,
+    Publish,
+    Revive,
+    Save,
+    SendFailed,
+    SetAppEnabled,
+    SetJobEnabled,
+    Status,
+    StatusReceived,
+    Subscribed,
+    Tick,
+    Topic,
+    Write,
+)
+from jobcloud.model import JobState
+from jobcloud.ports import StoredRecords, StoredWrite
+from jobcloud.server import records
+from jobcloud.server.batch import Arrived, CoreFailed, Leader, Order, merge
+from jobcloud.server.loop import Health, Loop, Pace, Phase
+from jobcloud.server.records import Restored
+from jobcloud.server.wiring import _on_signals
+
+NOW = 1_700_000_000_000
+
+
+@dataclass
+class World:
+    """Everything the loop touches, writing down in one list what it was made to do."""
+
+    done: list[Any] = field(default_factory=list)
+    server: MemoryServer = field(default_factory=MemoryServer)
+    now: int = NOW
+    fail_before: list[Exception] = field(default_factory=list)
+    fail_after: list[Exception] = field(default_factory=list)
+    fail_load: list[Exception] = field(default_factory=list)
+    fail_send: list[Exception] = field(default_factory=list)
+    fail_handle: Callable[[Event], bool] = lambda event: False
+    wakes: list[int] = field(default_factory=list)
+    stuck: bool = False
+    cores: list[FakeCore] = field(default_factory=list)
+    drivers: list[tuple[Callable[[Event], None], str]] = field(default_factory=list)
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(entry, kind) for entry in self.done)
+
+    def restore(self, restored: Restored, epoch: int, at: int) -> FakeCore:
+        self.cores.append(FakeCore(self, restored, epoch))
+        return self.cores[-1]
+
+    def deliver(self, event: Event) -> None:
+        """As the driver does, in its present session."""
+        self.drivers[-1][0](event)
+
+
+@dataclass
+class FakeCore:
+    """Answers each event with one effect of every rank, in the wrong order."""
+
+    world: World
+    restored: Restored
+    epoch: int
+    handled: list[Event] = field(default_factory=list)
+
+    def handle(self, event: Event) -> list[Effect]:
+        if self.world.fail_handle(event):
+            raise ZeroDivisionError("a defect")
+        self.handled.append(event)
+        match event:
+            case StatusReceived(at, status):
+                return [
+                    Publish(at, Topic.RUNNING, status.task_id),
+                    Acknowledge(status.task_id, status.agent_id, status.uuid),
+                    Decline((status.task_id,), 5_000),
+                    Save((Write(Kind.JOB_STATE, status.task_id, JobState(at)),)),
+                ]
+            case SetJobEnabled(at, name, enabled):
+                if name == "missing":
+                    raise Refused("no such job", field="jobName")
+                return [Save((Write(Kind.JOB_STATE, name, JobState(at, disabled=not enabled)),))]
+            case OfferRescinded():
+                return [Revive()]
+            case SetAppEnabled():
+                return ["no effect at all"]  # type: ignore[list-item]
+            case Tick(at):
+                self.world.wakes = [wake for wake in self.world.wakes if wake > at]
+        return []
+
+    def next_wake(self, at: int) -> int | None:
+        if self.world.stuck:
+            return 0
+        return max(at, min(self.world.wakes)) if self.world.wakes else None
+
+
+class RecordingStore:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._inner = MemoryStore(world.server)
+
+    def acquire(self) -> int:
+        return self._inner.acquire()
+
+    def load(self) -> StoredRecords:
+        if self._world.fail_load:
+            raise self._world.fail_load.pop(0)
+        return self._inner.load()
+
+    def write(self, epoch: int, batch: list[StoredWrite]) -> None:
+        if batch and self._world.fail_before:
+            raise self._world.fail_before.pop(0)
+        self._inner.write(epoch, batch)
+        if batch:
+            self._world.done.append(tuple(write.key for write in batch))
+        if batch and self._world.fail_after:
+            raise self._world.fail_after.pop(0)
+
+    def close(self) -> None:
+        self._world.done.append("closed")
+        self._inner.close()
+
+
+class RecordingDriver:
+    """As the real one, it cannot be started again once it was stopped."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._stopped = False
+
+    def start(self, deliver: Callable[[Event], None], framework_id: str) -> None:
+        assert not self._stopped
+        self._world.drivers.append((deliver, framework_id))
+
+    def send(self, call: Call | Acknowledge) -> None:
+        if self._world.fail_send:
+            raise self._world.fail_send.pop(0)
+        self._world.done.append(call)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._world.done.append("disconnected")
+
+    def teardown(self) -> None:
+        self._world.done.append("torn down")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def leader(world: World) -> Leader[FakeCore]:
+    made: Leader[FakeCore] = Leader(
+        RecordingStore(world),
+        lambda: RecordingDriver(world),
+        world.restore,
+        world.done.append,
+        now_ms=lambda: world.now,
+    )
+    made.acquire()
+    made.reload()
+    made.connect(lambda session, event: world.done.append(event))
+    made.process([])
+    return made
+
+
+def status(task_id: str) -> StatusReceived:
+    return StatusReceived(NOW, Status(task_id, "agent", "TASK_RUNNING", uuid=f"u-{task_id}"))
+
+
+def ranks(done: list[Any]) -> list[type]:
+    return [type(entry) for entry in done]
+
+
+def ordered(make: Callable[[int], Any]) -> Order:
+    return Order(make, Future())
+
+
+def enabling(name: str) -> Order:
+    return ordered(lambda at: SetJobEnabled(at, name, True))
+
+
+# ---------------------------------------------------------------------------------------------- the order of effects
+
+
+def test_a_batch_is_stored_once_then_sent_then_acknowledged_then_told(leader: Leader[FakeCore], world: World) -> None:
+    leader.process([Arrived(status("a")), Arrived(status("b"))])
+    assert ranks(world.done) == [tuple, Decline, Decline, Acknowledge, Acknowledge, Publish, Publish]
+    assert world.done[0] == ("a", "b")
+    assert [call.offer_ids for call in world.done[1:3]] == [("a",), ("b",)]
+
+
+def test_an_order_is_answered_only_after_it_is_stored(leader: Leader[FakeCore], world: World) -> None:
+    order = enabling("j")
+    order.reply.add_done_callback(lambda reply: world.done.append("answered"))
+    leader.process([order])
+    assert world.done == [("j",), "answered"]
+    assert order.reply.result() is None
+
+
+def test_a_refused_order_tells_its_caller_alone(leader: Leader[FakeCore], world: World) -> None:
+    refused, accepted = enabling("missing"), enabling("j")
+    leader.process([refused, accepted, Arrived(status("a"))])
+    with pytest.raises(Refused, match="no such job"):
+        refused.reply.result(0)
+    assert accepted.reply.result(0) is None
+    assert world.done[0] == ("j", "a")
+
+
+def test_what_fails_while_a_command_is_made_is_its_callers_matter(leader: Leader[FakeCore], world: World) -> None:
+    order = ordered(lambda at: [][at])
+    leader.process([order, Arrived(status("a"))])
+    with pytest.raises(IndexError):
+        order.reply.result(0)
+    assert world.count(Acknowledge) == 1
+
+
+def test_a_command_carries_the_instant_at_which_it_is_handled(leader: Leader[FakeCore], world: World) -> None:
+    world.now += 77
+    leader.process([enabling("j")])
+    assert world.cores[-1].handled[-1] == SetJobEnabled(NOW + 77, "j", True)
+
+
+def test_nothing_to_store_means_no_write(leader: Leader[FakeCore], world: World) -> None:
+    leader.process([Arrived(OfferRescinded(NOW, "o"))])
+    assert world.done == [Revive()]
+
+
+_KEYS = st.sampled_from(["a", "b", "c"])
+_SERIES = st.lists(
+    st.tuples(st.sampled_from([Kind.JOB_STATE, Kind.DISABLED_APP]), _KEYS, st.none() | st.integers(0, 9))
+)
+
+
+@given(_SERIES)
+def test_merging_leaves_what_the_whole_series_would_leave(series: list[tuple[Kind, str, int | None]]) -> None:
+    writes = [Write(kind, key, None if number is None else JobState(number)) for kind, key, number in series]
+    merged = merge([writes[:3], writes[3:]])
+    assert len({(write.kind, write.key) for write in merged}) == len(merged)
+    one_by_one: dict[tuple[Kind, str], Any] = {}
+    for write in writes:
+        one_by_one[write.kind, write.key] = write.record
+    assert {(write.kind, write.key): write.record for write in merged} == one_by_one
+
+
+# ------------------------------------------------------------------------------------------------- crash points
+
+
+def test_nothing_leaves_after_a_write_that_failed(leader: Leader[FakeCore], world: World) -> None:
+    world.fail_before = [StoreError("disk")]
+    order = enabling("j")
+    with pytest.raises(StoreError):
+        leader.process([Arrived(status("a")), order])
+    assert world.done == []
+    with pytest.raises(Unavailable, match="not certain"):
+        order.reply.result(0)
+
+
+def test_nothing_leaves_after_a_write_that_succeeded_but_said_it_failed(leader: Leader[FakeCore], world: World) -> None:
+    world.fail_after = [StoreError("connection lost")]
+    with pytest.raises(StoreError):
+        leader.process([Arrived(status("a"))])
+    assert ranks(world.done) == [tuple]
+    leader.disconnect()
+    leader.reload()
+    assert set(world.cores[-1].restored.job_states) == {"a"}
+
+
+def test_any_other_exception_of_a_store_counts_as_a_failed_write(leader: Leader[FakeCore], world: World) -> None:
+    world.fail_before = [RuntimeError("bug in the adapter")]
+    with pytest.raises(StoreError, match="RuntimeError"):
+        leader.process([Arrived(status("a"))])
+    assert world.done == []
+
+
+def test_a_driver_that_raises_becomes_an_uncertain_failure_of_that_call_alone(
+    leader: Leader[FakeCore], world: World
+) -> None:
+    world.fail_send = [OSError("socket")]
+    leader.process([Arrived(status("a")), Arrived(status("b"))])
+    failed = SendFailed(NOW, Decline(("a",), 5_000), "socket", certain=False)
+    assert world.done[1] == failed
+    assert ranks(world.done[2:]) == [Decline, Acknowledge, Acknowledge, Publish, Publish]
+
+
+def test_a_lost_acknowledgement_is_left_to_mesos(leader: Leader[FakeCore], world: World) -> None:
+    leader.process([Arrived(status("a"))])
+    before = len(world.done)
+    world.fail_send = [OSError("first"), OSError("second")]
+    leader.process([Arrived(status("b"))])
+    assert ranks(world.done[before:]) == [tuple, SendFailed, Publish]
+
+
+def test_an_error_in_the_core_costs_only_the_events_after_it(leader: Leader[FakeCore], world: World) -> None:
+    world.fail_handle = lambda event: event == status("bad")
+    before, after = enabling("before"), enabling("after")
+    with pytest.raises(CoreFailed, match="ZeroDivisionError: a defect"):
+        leader.process([before, Arrived(status("a")), Arrived(status("bad")), Arrived(status("c")), after])
+    assert ranks(world.done) == [tuple, Decline, Acknowledge, Publish]
+    assert before.reply.result(0) is None
+    with pytest.raises(Unavailable, match="starting over"):
+        after.reply.result(0)
+
+
+def test_an_unknown_effect_is_an_error_of_the_core_and_none_of_its_siblings_is_performed(
+    leader: Leader[FakeCore], world: World
+) -> None:
+    order = ordered(lambda at: SetAppEnabled(at, "app", True))
+    with pytest.raises(CoreFailed):
+        leader.process([order])
+    with pytest.raises(CoreFailed):
+        order.reply.result(0)
+    assert world.done == []
+
+
+def test_an_update_that_fails_twice_is_dropped_and_never_acknowledged(leader: Leader[FakeCore], world: World) -> None:
+    world.fail_handle = lambda event: isinstance(event, StatusReceived) and event.status.task_id == "bad"
+    for _ in range(2):
+        with pytest.raises(CoreFailed):
+            leader.process([Arrived(status("bad"))])
+        leader.reload()
+    with capture_logs() as logs:
+        leader.process([Arrived(status("bad")), Arrived(status("a"))])
+    assert [entry["log_level"] for entry in logs] == ["error"]
+    assert [entry.task_id for entry in world.done if isinstance(entry, Acknowledge)] == ["a"]
+
+
+def test_a_command_that_fails_twice_is_refused(leader: Leader[FakeCore], world: World) -> None:
+    world.fail_handle = lambda event: isinstance(event, SetJobEnabled)
+    for _ in range(2):
+        with pytest.raises(CoreFailed):
+            leader.process([enabling("j")])
+    order = enabling("j")
+    leader.process([order])
+    with pytest.raises(Refused, match="made the scheduler fail before"):
+        order.reply.result(0)
+
+
+def test_ticks_are_tried_again_however_often_they_fail(leader: Leader[FakeCore], world: World) -> None:
+    world.fail_handle = lambda event: isinstance(event, Tick)
+    for _ in range(5):
+        world.now += 1_000
+        with pytest.raises(CoreFailed):
+            leader.process([])
+    world.fail_handle = lambda event: False
+    world.now += 1_000
+    leader.process([])
+    assert isinstance(world.cores[-1].handled[-1], Tick)
+
+
+# ------------------------------------------------------------------------------------------- epochs and sessions
+
+
+def test_a_superseded_leader_is_told_so_at_its_next_write(leader: Leader[FakeCore], world: World) -> None:
+    MemoryStore(world.server).acquire()
+    with pytest.raises(Fenced):
+        leader.process([Arrived(status("a"))])
+    assert world.done == []
+
+
+def test_a_superseded_leader_sends_nothing_in_a_new_session(leader: Leader[FakeCore], world: World) -> None:
+    MemoryStore(world.server).acquire()
+    with pytest.raises(Fenced):
+        leader.process([Arrived(Subscribed(NOW, "f")), Arrived(OfferRescinded(NOW, "o"))])
+    assert world.done == []
+
+
+def test_a_superseded_leader_does_not_subscribe_again(leader: Leader[FakeCore], world: World) -> None:
+    MemoryStore(world.server).acquire()
+    with pytest.raises(Fenced):
+        leader.reload()
+
+
+def test_who_starts_over_loads_only_once_nobody_else_can_write(leader: Leader[FakeCore], world: World) -> None:
+    """It may stand still between any two requests, and another lead meanwhile: even one write of that one counts."""
+
+    def meanwhile(self: RecordingStore) -> int:
+        other = MemoryStore(world.server)
+        written = [StoredWrite(Kind.JOB_STATE, "of-another", records.encode(Kind.JOB_STATE, JobState(NOW)))]
+        other.write(other.acquire(), written)
+        return MemoryStore(world.server).acquire()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecordingStore, "acquire", meanwhile)
+        leader.reload()
+    assert "of-another" in leader.core.restored.job_states
+
+
+def test_events_of_an_earlier_session_are_void(leader: Leader[FakeCore], world: World) -> None:
+    old = leader.session
+    leader.disconnect()
+    leader.connect(lambda session, event: None)
+    leader.process([Arrived(status("old"), old), Arrived(status("new"), leader.session)])
+    assert [call.offer_ids for call in world.done if isinstance(call, Decline)] == [("new",)]
+
+
+def test_a_framework_id_that_could_not_be_stored_is_used_again_until_mesos_refuses_it(
+    leader: Leader[FakeCore], world: World
+) -> None:
+    for event, expected in ((Subscribed(NOW, "f-1"), "f-1"), (FrameworkRemoved(NOW, "gone"), "")):
+        leader.process([Arrived(event)])
+        leader.reload()
+        leader.connect(lambda session, event: None)
+        assert world.drivers[-1][1] == expected
+
+
+# ------------------------------------------------------------------------------------------------------- ticks
+
+
+def test_ticks_come_every_second_and_at_the_instant_wanted(leader: Leader[FakeCore], world: World) -> None:
+    world.wakes = [NOW + 250]
+    leader.process([])
+    ticks = []
+    while world.now < NOW + 3_000:
+        world.now += leader.wake_ms()
+        leader.process([])
+        ticks.append(world.now - NOW)
+    assert ticks == [250, 1_250, 2_250, 3_250]
+
+
+def test_a_core_that_wants_the_past_does_not_spin(leader: Leader[FakeCore], world: World) -> None:
+    world.stuck = True
+    leader.process([])
+    assert leader.wake_ms() == 1
+
+
+def test_lateness_is_what_lies_between_the_instant_wanted_and_the_tick(leader: Leader[FakeCore], world: World) -> None:
+    world.wakes = [NOW + 100]
+    leader.process([])
+    world.now = NOW + 130
+    leader.process([])
+    assert leader.late_ms == 30
+    world.now += 1_000
+    leader.process([])
+    assert leader.late_ms == 0
+
+
+def test_a_clock_set_back_stops_no_ticks(leader: Leader[FakeCore], world: World) -> None:
+    world.now -= 3_600_000
+    assert leader.wake_ms() == 0
+    leader.process([])
+    assert world.cores[-1].handled[-1] == Tick(NOW - 3_600_000)
+    assert 0 < leader.wake_ms() <= 1_000
+
+
+def test_a_due_tick_shares_the_write_of_the_events_before_it(leader: Leader[FakeCore], world: World) -> None:
+    world.wakes = [NOW + 1]
+    world.now = NOW + 1
+    leader.process([Arrived(status("a"))])
+    assert ranks(world.cores[-1].handled[-2:]) == [StatusReceived, Tick]
+
+
+# -------------------------------------------------------------------------------------------------- the thread
+
+
+PACE = Pace(retry_first_ms=1, retry_most_ms=5, tick_ms=20)
+
+
+@contextmanager
+def running(world: World, *, pace: Pace = PACE, sinks: tuple[Any, ...] = ()) -> Iterator[Loop[FakeCore]]:
+    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), sinks, world.restore, pace=pace)
+    loop.start()
+    try:
+        yield loop
+    finally:
+        assert loop.stop(10)
+
+
+def eventually(condition: Callable[[], object], within: float = 10.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.002)
+
+
+def test_a_command_returns_once_it_is_stored(world: World) -> None:
+    with running(world) as loop:
+        loop.command(lambda at: SetJobEnabled(at, "j", True))
+        assert world.done == [("j",)]
+        with pytest.raises(Refused, match="no such job"):
+            loop.command(lambda at: SetJobEnabled(at, "missing", True))
+
+
+def test_a_question_is_answered_between_batches_and_sees_what_was_commanded(world: World) -> None:
+    with running(world) as loop:
+        loop.command(lambda at: SetJobEnabled(at, "j", True))
+        assert loop.ask(lambda core: [event.name for event in core.handled if isinstance(event, SetJobEnabled)]) == [
+            "j"
+        ]
+        with pytest.raises(Conflict):
+            loop.ask(lambda core: raising(Conflict("asked for")))
+        assert loop.health().leading
+
+
+def raising(error: Exception) -> None:
+    raise error
+
+
+def test_the_stored_framework_id_is_subscribed_with(world: World) -> None:
+    world.server.entries["framework", "id"] = b'{"v":1,"r":"f-7"}'
+    with running(world):
+        assert world.drivers[0][1] == "f-7"
+
+
+def test_a_failed_write_is_never_acknowledged_and_everything_goes_on_from_the_store(world: World) -> None:
+    with running(world) as loop:
+        loop.command(lambda at: SetJobEnabled(at, "kept", True))
+        world.fail_before = [StoreError("disk"), StoreError("disk")]
+        world.deliver(status("a"))
+        eventually(lambda: len(world.drivers) == 2 and loop.health().leading)
+        assert world.count(Acknowledge) == 0
+        assert set(world.cores[-1].restored.job_states) == {"kept"}
+        world.deliver(status("a"))
+        eventually(lambda: len(world.drivers) == 3 and loop.health().leading)
+        world.deliver(status("a"))
+        eventually(lambda: world.count(Acknowledge) == 1)
+        assert loop.health().recoveries == 2
+
+
+def test_b15_commands_get_unavailable_while_the_store_is_out_of_reach_and_work_again_afterwards(world: World) -> None:
+    with running(world) as loop:
+        world.fail_before = [StoreError("disk")]
+        world.fail_load = [StoreError("still")] * 20
+        with pytest.raises(Unavailable):
+            loop.command(lambda at: SetJobEnabled(at, "j", True))
+        eventually(lambda: loop.health().phase is Phase.RECOVERING)
+        with pytest.raises(Unavailable, match=r"still|disk"):
+            loop.command(lambda at: SetJobEnabled(at, "j", True))
+        with pytest.raises(Unavailable):
+            loop.ask(lambda core: core)
+        eventually(lambda: loop.health().leading)
+        loop.command(lambda at: SetJobEnabled(at, "j", True))
+        assert world.done[-1] == ("j",)
+
+
+def test_a_fenced_leader_stops_everything_and_says_so(world: World) -> None:
+    with running(world) as loop:
+        MemoryStore(world.server).acquire()
+        with pytest.raises(Unavailable):
+            loop.command(lambda at: SetJobEnabled(at, "j", True))
+        assert loop.wait(10)
+        assert isinstance(loop.failure, Fenced)
+        assert loop.health().phase is Phase.FENCED
+        assert loop.health().recoveries == 0
+        assert world.done == ["disconnected", "closed"]
+        with pytest.raises(Unavailable, match="superseded"):
+            loop.command(lambda at: SetJobEnabled(at, "j", True))
+
+
+def test_an_update_that_always_fails_costs_two_recoveries_and_then_nothing(world: World) -> None:
+    world.fail_handle = lambda event: isinstance(event, StatusReceived) and event.status.task_id == "bad"
+    with running(world) as loop:
+        for sessions in (2, 3):
+            world.deliver(status("bad"))
+            eventually(lambda count=sessions: len(world.drivers) == count and loop.health().leading)
+        world.deliver(status("bad"))
+        world.deliver(status("good"))
+        eventually(lambda: world.count(Acknowledge) == 1)
+        assert loop.health().recoveries == 2
+
+
+def test_b13_a_signal_asks_for_that_end_and_a_second_one_does_not_interrupt_it() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            stop = _on_signals()
+            assert not stop.is_set()
+            signal.raise_signal(number)
+            assert stop.is_set()
+            signal.raise_signal(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_b14_starting_over_again_and_again_waits_longer_each_time_until_it_lasts(world: World) -> None:
+    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), (), world.restore, pace=Pace())
+    assert [loop._delay() for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    loop._recovered -= 3_600  # an hour without a failure
+    assert loop._delay() == 0.1
+    loop.stop()
+
+
+def test_b14_a_start_that_fails_raises_what_prevented_it(world: World) -> None:
+    world.fail_load = [StoreUnusable("damaged")]
+    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), (), world.restore)
+    with pytest.raises(StoreUnusable, match="damaged"):
+        loop.start()
+    assert loop.wait(10)
+    assert loop.health().phase is Phase.FAILED
+
+
+def test_b13_stopping_leaves_the_master_closes_the_store_and_answers_everyone(world: World) -> None:
+    with running(world) as loop:
+        pass
+    assert world.done == ["disconnected", "closed"]
+    assert loop.failure is None
+    with pytest.raises(Unavailable, match="stopped"):
+        loop.ask(lambda core: core)
+
+
+def test_it_is_healthy_while_it_leads_and_is_subscribed(world: World) -> None:
+    with running(world) as loop:
+        assert not loop.healthy()
+        world.deliver(Subscribed(NOW, "f"))
+        eventually(loop.healthy)
+        world.deliver(Disconnected(NOW))
+        eventually(lambda: not loop.healthy())
+    assert not loop.healthy()
+
+
+def test_only_an_explicit_teardown_ends_the_framework(world: World) -> None:
+    with running(world) as loop:
+        loop.teardown()
+    assert world.done == ["torn down", "disconnected", "closed"]
+    with pytest.raises(NotConnected):
+        loop.teardown()
+
+
+def test_ticks_come_by_themselves(world: World) -> None:
+    with running(world):
+        eventually(lambda: len(world.cores[0].handled) >= 3)
+        assert {type(event) for event in world.cores[0].handled} == {Tick}
+
+
+def test_a_command_not_reached_in_time_is_certainly_not_carried_out(world: World) -> None:
+    with running(world) as loop, ThreadPoolExecutor(1) as pool:
+        busy: Future[None] = Future()
+        entered: Future[None] = Future()
+        blocking = pool.submit(loop.ask, lambda core: (entered.set_result(None), busy.result(10)))
+        entered.result(10)
+        with pytest.raises(Unavailable, match="it was not carried out"):
+            loop.command(lambda at: SetJobEnabled(at, "j", True), timeout=0.01)
+        busy.set_result(None)
+        blocking.result(10)
+        loop.ask(lambda core: None)
+        assert ("j",) not in world.done
+
+
+def test_who_waits_behind_a_failed_write_is_told_at_once(world: World) -> None:
+    with running(world, pace=Pace(batch_limit=1, retry_first_ms=1)) as loop, ThreadPoolExecutor(3) as pool:
+        busy: Future[None] = Future()
+        entered: Future[None] = Future()
+        blocking = pool.submit(loop.ask, lambda core: (entered.set_result(None), busy.result(10)))
+        entered.result(10)
+        world.fail_before = [StoreError("disk")]
+        waiting = []
+        for name in ("first", "second"):
+            waiting.append(pool.submit(loop.command, lambda at, name=name: SetJobEnabled(at, name, True)))
+            eventually(lambda: loop.health().waiting == len(waiting))
+        busy.set_result(None)
+        blocking.result(10)
+        for each in waiting:
+            with pytest.raises(Unavailable):
+                each.result(10)
+    assert world.count(tuple) == 0
+
+
+def test_a_lone_event_waits_for_nobody(world: World) -> None:
+    with running(world, pace=Pace(coalesce_ms=60_000)):
+        world.deliver(status("a"))
+        eventually(lambda: world.count(Acknowledge) == 1)
+
+
+def test_events_that_follow_closely_share_a_write(world: World) -> None:
+    with running(world, pace=Pace(coalesce_ms=1_000)):
+        for name in "abcdef":
+            world.deliver(status(name))
+            if name == "a":
+                eventually(lambda: world.count(Acknowledge) == 1)
+            time.sleep(0.003)
+        eventually(lambda: world.count(Acknowledge) == 6)
+    assert [entry for entry in world.done if isinstance(entry, tuple)] == [("a",), ("b", "c", "d", "e", "f")]
+
+
+def test_after_a_long_turn_events_gather_for_as_long_as_it_took(world: World) -> None:
+    def slow(event: Event) -> bool:
+        if isinstance(event, StatusReceived) and event.status.task_id == "a":
+            time.sleep(0.6)
+        return False
+
+    world.fail_handle = slow
+    with running(world, pace=Pace(coalesce_ms=100)):
+        world.deliver(status("a"))
+        eventually(lambda: world.count(Acknowledge) == 1)
+        world.deliver(status("b"))
+        time.sleep(0.03)  # long enough for it to be taken, where nothing is to gather
+        for name in "cdef":
+            world.deliver(status(name))
+        eventually(lambda: world.count(Acknowledge) == 6)
+    assert [entry for entry in world.done if isinstance(entry, tuple)] == [("a",), ("b", "c", "d", "e", "f")]
+
+
+def test_many_events_share_few_writes_and_none_is_lost(world: World) -> None:
+    with running(world) as loop, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: world.deliver(status(f"t{number}")), range(2_000)))
+        eventually(lambda: world.count(Acknowledge) == 2_000)
+        assert world.count(tuple) < 1_000
+        stored = loop.ask(lambda core: len(world.server.entries))
+    assert stored == 2_000
+
+
+@dataclass
+class Receiver:
+    got: list[object] = field(default_factory=list)
+    broken: bool = False
+
+    def publish(self, notice: object) -> None:
+        if self.broken:
+            raise ValueError("full")
+        self.got.append(notice)
+
+
+def test_notices_reach_every_receiver_even_beside_a_broken_one(world: World) -> None:
+    broken, first, late = Receiver(broken=True), Receiver(), Receiver()
+    with running(world, sinks=(broken, first)) as loop, capture_logs() as logs:
+        leave = loop.subscribe(late)
+        world.deliver(status("a"))
+        eventually(lambda: len(late.got) == 1)
+        leave()
+        world.deliver(status("b"))
+        eventually(lambda: len(first.got) == 2)
+        assert len(late.got) == 1
+        assert sum("receiver of notices" in entry["event"] for entry in logs) == 1
+
+
+def test_damaged_records_show_in_the_health_and_stop_nothing(world: World) -> None:
+    world.server.entries["job", "broken"] = b"{"
+    with running(world) as loop:
+        health: Health = loop.health()
+        assert [fault.path for fault in health.faults] == ["job/broken"]
+        loop.command(lambda at: SetJobEnabled(at, "j", True))
+    assert world.server.entries["job", "broken"] == b"{"
+
+
+def test_it_runs_on_the_real_file(world: World, tmp_path: Path) -> None:
+    for expected in (set(), {"j"}):
+        loop: Loop[FakeCore] = Loop(
+            SqliteStore(tmp_path / "db"), lambda: RecordingDriver(world), (), world.restore, pace=PACE
+        )
+        loop.start()
+        assert set(world.cores[-1].restored.job_states) == expected
+        loop.command(lambda at: SetJobEnabled(at, "j", True))
+        assert loop.stop()

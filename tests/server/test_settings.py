@@ -1,0 +1,256 @@
+"""Settings: where they come from, which source wins, and how errors read."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from jobcloud.errors import ConfigError
+from jobcloud.server.settings import keys, load, milliseconds
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("JOBCLOUD_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text("s3cret-of-the-api\n")
+    path.chmod(0o600)
+    return path
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "jobcloud.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(error: ConfigError) -> dict[str, str]:
+    return {each.field: str(each) for each in (error, *error.others)}
+
+
+def refused(**flags: object) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        load(flags={name.replace("__", "."): value for name, value in flags.items()})
+    return problems(caught.value)
+
+
+def test_without_anything_given_it_listens_on_loopback_and_keeps_state_in_memory() -> None:
+    settings = load()
+    assert (settings.http.host, settings.http.port, settings.data) == ("127.0.0.1", 8899, None)
+    assert settings.scheduling.offer_hold == timedelta(seconds=5)
+    assert settings.scheduling.history == 50
+    assert settings.packages.max_bytes == 256 * 1024 * 1024
+
+
+def test_flags_overrule_the_environment_which_overrules_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = toml(tmp_path, "[http]\nport = 1\nhost = 'localhost'\n[scheduling]\nhistory = 1\noffer_hold = '1s'")
+    monkeypatch.setenv("JOBCLOUD_HTTP_PORT", "2")
+    monkeypatch.setenv("JOBCLOUD_SCHEDULING_HISTORY", "2")
+    settings = load(file, {"http.port": 3, "scheduling.history": None})
+    assert (settings.http.port, settings.scheduling.history, settings.http.host) == (3, 2, "localhost")
+    assert settings.scheduling.offer_hold == timedelta(seconds=1)
+
+
+def test_every_key_can_be_set_by_its_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBCLOUD_DATA", "/var/lib/jobcloud")
+    monkeypatch.setenv("JOBCLOUD_PURE_MATCHER", "true")
+    monkeypatch.setenv("JOBCLOUD_MESOS_ROLES", "batch, spare")
+    monkeypatch.setenv("JOBCLOUD_MESOS_FAILOVER_TIMEOUT", "2w")
+    monkeypatch.setenv("JOBCLOUD_PACKAGES_MAX_BYTES", "1GiB")
+    monkeypatch.setenv("JOBCLOUD_PACKAGES_SCHEMES", "https")
+    monkeypatch.setenv("JOBCLOUD_LOG_FORMAT", "json")
+    settings = load()
+    assert settings.data == Path("/var/lib/jobcloud")
+    assert settings.pure_matcher
+    assert settings.mesos.roles == ("batch", "spare")
+    assert settings.mesos.failover_timeout == timedelta(weeks=2)
+    assert settings.packages.max_bytes == 1 << 30
+    assert settings.packages.schemes == ("https",)
+    assert settings.log.format == "json"
+
+
+def test_variables_for_other_parts_of_jobcloud_are_none_of_its_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBCLOUD_SEED", "7")
+    monkeypatch.setenv("JOBCLOUD_RUN_ID", "x")
+    assert load() == load()
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = load()
+    with pytest.raises(ValidationError):
+        settings.http.port = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        settings.pure_matcher = True  # type: ignore[misc]
+
+
+def test_all_errors_come_at_once_each_with_its_key_and_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBCLOUD_SCHEDULING_HISTORY", "many")
+    file = toml(tmp_path, "[http]\nprot = 80\n[scheduling]\noffer_hold = 5\n[log]\nlevel = 'loud'\n[nonsense]\na = 1")
+    with pytest.raises(ConfigError) as caught:
+        load(file, {"artifacts.port": 70_000})
+    found = problems(caught.value)
+    assert set(found) == {
+        "http.prot",
+        "scheduling.offer_hold",
+        "scheduling.history",
+        "log.level",
+        "nonsense",
+        "artifacts.port",
+    }
+    assert "did you mean http.port?" in found["http.prot"]
+    assert '"500ms", "5s"' in found["scheduling.offer_hold"]
+    assert "1 to 10000" in found["scheduling.history"]
+    assert "a port" in found["artifacts.port"]
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"), [("5s", 5_000), ("500ms", 500), ("10m", 600_000), ("1h30m", 5_400_000), ("1.5s", 1_500)]
+)
+def test_durations_are_written_with_units(text: str, ms: int) -> None:
+    assert milliseconds(load(flags={"scheduling.offer_hold": text}).scheduling.offer_hold) == ms
+
+
+@pytest.mark.parametrize("value", ["5", "s", "-5s", "5 s", "5x", "", "0s", "9999d", 5, True, "1e3s", "9" * 400 + "w"])
+def test_what_is_no_duration_in_range_is_refused(value: object) -> None:
+    assert set(refused(scheduling__offer_hold=value)) == {"scheduling.offer_hold"}
+
+
+def test_off_loopback_it_needs_a_token(token: Path) -> None:
+    for host in ("0.0.0.0", "10.0.0.7", "::", "scheduler.example.org"):
+        assert "set http.token_file" in refused(http__host=host)["http.host"]
+        assert load(flags={"http.host": host, "http.token_file": token}).http.token == "s3cret-of-the-api"
+    for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
+        assert load(flags={"http.host": host}).http.token == ""
+
+
+def test_a_secret_that_everybody_may_read_is_refused_with_the_command_that_helps(token: Path) -> None:
+    token.chmod(0o644)
+    assert f"chmod 600 {token}" in refused(http__token_file=token)["http.token_file"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"two\nlines", b"\xff\xfe", b"x" * 5_000])
+def test_a_file_that_holds_no_secret_is_refused(token: Path, content: bytes) -> None:
+    token.write_bytes(content)
+    assert "holds no secret" in refused(http__token_file=token)["http.token_file"]
+
+
+def test_a_missing_secret_is_named(tmp_path: Path) -> None:
+    assert "No such file" in refused(http__token_file=tmp_path / "none")["http.token_file"]
+    assert "directory" in refused(http__token_file=tmp_path)["http.token_file"]
+
+
+def test_secrets_show_neither_in_the_settings_nor_in_errors(token: Path) -> None:
+    token.write_text("two words")
+    assert "two words" not in str(refused(http__token_file=token))
+    token.write_text("s3cret-of-the-api")
+    assert "s3cret" not in repr(load(flags={"http.token_file": token}))
+
+
+@pytest.mark.parametrize(
+    "master", ["m1:5050", "10.0.0.1:5050", "m1:5050,m2:5050", "zk://a:2181,b:2181/mesos", "[::1]:5050"]
+)
+def test_masters_as_they_are_written(master: str) -> None:
+    assert load(flags={"mesos.master": master}).mesos.master == master
+
+
+@pytest.mark.parametrize("master", ["m1", "http://m1:5050", "zk://", "m1:5050/", "m1 :5050", "user:pw@m1:5050"])
+def test_what_names_no_master_is_refused(master: str) -> None:
+    assert set(refused(mesos__master=master)) == {"mesos.master"}
+
+
+def test_a_password_in_the_address_of_zookeeper_is_refused() -> None:
+    assert "mesos.zookeeper_auth_file" in refused(mesos__master="zk://u:p@a:2181/mesos")["mesos.master"]
+
+
+def test_zookeeper_keeps_state_that_others_must_not_change(token: Path, tmp_path: Path) -> None:
+    token.write_text("me:secret")
+    remote = {"zookeeper.hosts": "zk1:2181,zk2:2181", "data": tmp_path}
+    assert (
+        "open_tree"
+        in refused(**{key.replace(".", "__"): value for key, value in remote.items()})["zookeeper.auth_file"]
+    )
+    assert load(flags={**remote, "zookeeper.auth_file": token}).zookeeper.auth == "me:secret"
+    assert load(flags={**remote, "zookeeper.open_tree": True}).zookeeper.auth == ""
+    assert load(flags={**remote, "zookeeper.hosts": "127.0.0.1:2181,[::1]:2181"}).zookeeper.hosts
+    assert "auth_file" in refused(zookeeper__hosts="me:secret@zk1:2181", data=tmp_path)["zookeeper.hosts"]
+    assert "directory" in refused(zookeeper__hosts="127.0.0.1:2181")["data"]
+    token.write_text("nobody")
+    assert "USER:PASSWORD" in refused(zookeeper__auth_file=token)["zookeeper.auth_file"]
+
+
+@pytest.mark.parametrize("hosts", ["zk1", "zk1:2181/jobcloud", "zk://zk1:2181", "zk1:2181,,zk2:2181", "zk1: 2181"])
+def test_what_names_no_zookeeper_is_refused(hosts: str, tmp_path: Path) -> None:
+    assert set(refused(zookeeper__hosts=hosts, data=tmp_path)) == {"zookeeper.hosts"}
+
+
+@pytest.mark.parametrize("namespace", ["", "/", "a//b", "zookeeper", "zookeeper/x", "a b", "../a", "a/"])
+def test_what_is_no_namespace_is_refused(namespace: str) -> None:
+    assert set(refused(zookeeper__namespace=namespace)) == {"zookeeper.namespace"}
+
+
+def test_networks_are_networks() -> None:
+    given = load(flags={"packages.networks": "10.0.0.0/8, fd00::/8", "packages.fetch_timeout": "30s"}).packages
+    assert (given.networks, given.fetch_timeout.total_seconds()) == (("10.0.0.0/8", "fd00::/8"), 30)
+    for wrong in ("10.0.0.1/8", "intra", "10.0.0.0/40"):
+        assert "no network" in refused(packages__networks=wrong)["packages.networks"]
+    assert set(refused(packages__fetch_timeout="11m")) == {"packages.fetch_timeout"}
+
+
+def test_settings_that_need_each_other_say_so(token: Path) -> None:
+    assert "set both" in refused(mesos__principal="p")["mesos.principal"]
+    assert "set both" in refused(mesos__secret_file=token)["mesos.principal"]
+    assert load(flags={"mesos.principal": "p", "mesos.secret_file": token}).mesos.secret == "s3cret-of-the-api"
+    assert "set mesos.tls to true" in refused(mesos__tls_ca_file=token)["mesos.tls"]
+    assert "tls_key_file" in refused(mesos__tls=True, mesos__tls_cert_file=token)["mesos.tls_cert_file"]
+    assert "agents reach" in refused(artifacts__host="0.0.0.0")["artifacts.advertise"]
+    assert load(flags={"artifacts.host": "0.0.0.0", "artifacts.advertise": "s1"}).artifacts.advertise == "s1"
+
+
+def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=r"jobcloud\.toml is no TOML"):
+        load(toml(tmp_path, "[http\n"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"binary\.toml is no TOML"):
+        load(tmp_path / "binary.toml")
+
+
+def test_a_section_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(toml(tmp_path, "http = 5"))
+    assert set(problems(caught.value)) == {"http"}
+
+
+@given(st.dictionaries(st.sampled_from([key for key, _, _ in keys()]), st.text(max_size=8) | st.integers() | st.none()))
+def test_no_flag_at_all_raises_anything_but_a_config_error(flags: dict[str, object]) -> None:
+    found: set[str] = set()
+    try:
+        load(flags=flags)
+    except ConfigError as error:
+        found = set(problems(error))
+    assert found <= {key for key, _, _ in keys()}
+
+
+def test_every_setting_says_what_to_give() -> None:
+    assert [key for key, description, _ in keys() if not description] == []
+
+
+def test_the_document_lists_every_setting_and_no_other() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    listed = re.findall(r"^\| `([a-z_.]+)` \|", document, re.MULTILINE)
+    assert listed == [key for key, _, _ in keys()]

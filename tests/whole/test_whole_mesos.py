@@ -1,0 +1,175 @@
+"""The demo on a real Apache Mesos with three agents: the same scheduler, the same executor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whole_kit import DEMO, Product, attempts, free_port, until
+
+pytestmark = pytest.mark.mesos
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    command = os.environ.get("JOBCLOUD_TEST_MESOS")
+    if not command:
+        pytest.skip("needs a real Mesos: set JOBCLOUD_TEST_MESOS to the command that starts one")
+    work = tmp_path_factory.mktemp("mesos")
+    argv = [command, "up", "--port", "0", "--agents", "3", "--with-parent", "--work-dir", str(work)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready "), line
+        yield line.split()[1].removeprefix("master=")
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def product(tmp_path: Path, master: str) -> Iterator[Product]:
+    made = Product(tmp_path)
+    yield made
+    try:
+        if made.healthy():
+            made.run("framework", "teardown", "--confirm", made.json("cluster")["frameworkId"])
+    finally:
+        made.end()
+
+
+def state(master: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://{master}/state", timeout=10) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def framework(master: str, framework_id: str) -> dict[str, Any]:
+    seen = state(master)
+    return next(f for f in seen["frameworks"] + seen["completed_frameworks"] if f["id"] == framework_id)
+
+
+def serve(product: Product, master: str) -> subprocess.Popen[bytes]:
+    product.environ["JOBCLOUD_ARTIFACTS_PORT"] = product.environ.get("JOBCLOUD_ARTIFACTS_PORT", "0")
+    process = product.start("scheduler", "--mesos", master, "--data", str(product.data), "--port", str(product.port))
+    until(product.healthy, "a healthy server")
+    return process
+
+
+def add_demo(product: Product, output: Path) -> None:
+    app = product.folder / "demo"
+    subprocess.run(["cp", "-r", str(DEMO), str(app)], check=True)
+    manifest = app / "jobcloud.toml"
+    manifest.write_text(manifest.read_text().replace("/tmp/jobcloud-demo", str(output)))
+    product.run("app", "add", str(app))
+
+
+def test_the_demo_runs_on_mesos_and_survives_kill_stop_and_teardown(
+    product: Product, master: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    process = serve(product, master)
+    add_demo(product, output)
+    until(lambda: product.runs("sales"), "a finished firing")
+    assert "north" in product.run("logs", "sales/0")
+    framework_id = product.json("cluster")["frameworkId"]
+
+    # Mesos and jobcloud agree about every task that ended.
+    ended = {run["id"] for run in product.runs("sales")}
+    tasks = {task["id"] for task in product.json("tasks") if task["runId"] in ended}
+    completed = {task["id"]: task["state"] for task in framework(master, framework_id)["completed_tasks"]}
+    assert tasks
+    assert {completed[task] for task in tasks} == {"TASK_FINISHED"}
+
+    process.kill()
+    process.wait()
+    process = serve(product, master)
+    assert product.json("cluster")["frameworkId"] == framework_id
+    before = len(product.runs("sales"))
+    until(lambda: len(product.runs("sales")) > before, "a firing after the kill")
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert [t["name"] for t in framework(master, framework_id)["tasks"] if t["state"] == "TASK_RUNNING"] == [
+        "pulse@-@0"
+    ]
+    process = serve(product, master)
+    before = len(product.runs("sales"))
+    until(lambda: len(product.runs("sales")) > before, "a firing after the stop")
+    pulse = [t["id"] for t in framework(master, framework_id)["tasks"] if t["name"] == "pulse@-@0"]
+    assert len(pulse) == 1, "the resident task was adopted, not started again"
+
+    product.run("framework", "teardown", "--confirm", "somebody-else", code=1)
+    product.run("framework", "teardown", "--confirm", framework_id)
+    assert process.wait(10) == 0
+    until(lambda: framework_id in {f["id"] for f in state(master)["completed_frameworks"]}, "the framework to be gone")
+    assert set(attempts(output).values()) == {1}
+
+
+def test_a_second_framework_gets_its_share_while_the_first_is_idle_and_while_it_waits_in_vain(
+    product: Product, master: str, tmp_path: Path
+) -> None:
+    serve(product, master)
+    add_demo(product, tmp_path / "output")
+    until(lambda: product.runs("sales"), "a finished firing")
+    # A shard that no agent can take waits for ever; that must not make us hoard.
+    job = product.json("job", "show", "sales")
+    config = {key: value for key, value in job.get("config", job).items() if key in WANTED}
+    config |= {"jobName": "giant", "cpuCount": 500, "shardingTotalCount": 1, "shardingItemParameters": ""}
+    file = tmp_path / "giant.json"
+    file.write_text(json.dumps(config))
+    product.run("job", "add", str(file))
+    product.run("job", "trigger", "giant")
+    until(lambda: "cpus" in product.run("explain", "giant"), "an explanation that names the resource")
+
+    other = Product(tmp_path / "other")
+    other.folder.mkdir()
+    try:
+        serve(other, master)
+        add_demo(other, tmp_path / "other-output")
+        until(lambda: other.runs("sales"), "the second framework's firing")
+        before = len(product.runs("sales"))
+        until(lambda: len(product.runs("sales")) > before, "the first one's next firing")
+        other.run("framework", "teardown", "--confirm", other.json("cluster")["frameworkId"])
+    finally:
+        other.end()
+
+
+WANTED = {
+    "jobName", "appName", "jobClass", "jobType", "cron", "shardingTotalCount", "shardingItemParameters",
+    "jobExecutionType", "cpuCount", "memoryMB", "jobParameter",
+}  # fmt: skip
+
+
+def test_executors_are_kept_on_each_agent_adopted_by_the_next_scheduler_and_given_up(
+    product: Product, master: str, tmp_path: Path
+) -> None:
+    process = serve(product, master)
+    add_demo(product, tmp_path / "output")
+    framework_id = product.json("cluster")["frameworkId"]
+
+    def placeholders() -> set[str]:
+        tasks = framework(master, framework_id)["tasks"]
+        return {task["id"] for task in tasks if task["name"].startswith("keeper=") and task["state"] == "TASK_RUNNING"}
+
+    manifest = product.folder / "demo" / "jobcloud.toml"
+    manifest.write_text(manifest.read_text().replace("[app]", '[app]\nexecutors = "each"', 1))
+    product.run("app", "add", str(manifest.parent))
+    kept = until(lambda: len(found := placeholders()) == 3 and found, "one on each agent")
+    process.kill()
+    process.wait()
+    # The next one serves what agents fetch at another address: that makes no other executors of those that run.
+    product.environ["JOBCLOUD_ARTIFACTS_PORT"] = str(free_port())
+    serve(product, master)
+    before = len(product.runs("sales"))
+    until(lambda: len(product.runs("sales")) > before, "a firing after the kill")
+    assert placeholders() == kept
+    product.run("app", "disable", "demo")
+    until(lambda: not placeholders(), "their end")
