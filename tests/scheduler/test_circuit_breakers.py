@@ -109,7 +109,7 @@ def test_an_executor_that_had_come_up_and_ends_is_no_start_that_failed() -> None
     for task in (first, *there):
         desk.at += 60_000
         desk.status(task, "TASK_FAILED", reason="REASON_EXECUTOR_TERMINATED")
-    assert not desk.scheduler.indexes()["breakers"]
+    assert not desk.scheduler.indexes()["circuit_breakers"]
     assert len(launch(desk, 2_000)) == 1 + len(there)
 
 

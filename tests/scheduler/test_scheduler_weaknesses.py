@@ -553,9 +553,9 @@ def test_b32_nothing_grows_over_many_launches_whatever_becomes_of_them() -> None
                 desk.status(one.task_id, ends[which % len(ends)])
             desk.at += 62_000  # longer than an agent is avoided
         seen.append(sizes(desk))
-    assert seen[-1] | {"Book.notices": 0} == seen[-13] | {"Book.notices": 0}
+    assert seen[-1] | {"State.notices": 0} == seen[-13] | {"State.notices": 0}
     assert len(desk.stored.firings) <= 6 * 31
-    assert seen[-1]["Book.notices"] <= 20_000
+    assert seen[-1]["State.notices"] <= 20_000
     assert sys.getsizeof(desk.scheduler.queue._back_offs) < 10_000
 
 
