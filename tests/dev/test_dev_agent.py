@@ -258,8 +258,8 @@ def test_an_executors_end_comes_before_the_failure_of_its_tasks(running: World) 
     assert isinstance(running.effects[-1], Close)
     running.acknowledge(finished)
     running.acknowledge(update.status["uuid"], "t2")
-    assert running.agent.executors == {}
-    assert running.agent.frameworks == {}
+    assert running.agent.state.executors == {}
+    assert running.agent.state.frameworks == {}
 
 
 def test_a_task_for_an_executor_that_is_ending_is_dropped(running: World) -> None:
@@ -354,8 +354,8 @@ def test_a_framework_that_is_shut_down_says_nothing_more(running: World) -> None
     running.do(ExecutorEnded(running.container, 0))
     running.wait(60_000)
     assert running.updates() == []
-    assert running.agent.frameworks == {}
-    assert running.agent.executors == {}
+    assert running.agent.state.frameworks == {}
+    assert running.agent.state.executors == {}
     running.run("again")  # a framework of that name may come again
     assert isinstance(running.effects[-1], StartExecutor)
 

@@ -161,8 +161,8 @@ def test_damaged_memory_is_named_and_left_alone(tmp_path: Path) -> None:
         (["--resources=cpus:-1"], "a value is a number"),
         (["--resources=ports:[9-1]"], "a range is `[low-high]`"),
         (["--attributes=rack"], "'rack' is not `key:value`"),
-        (["--agents=-1"], "--agents is at least 0"),
-        (["--heartbeat-ms=0"], "--heartbeat-ms is at least 1"),
+        (["--agents=-1"], "--agents must be at least 0"),
+        (["--heartbeat-ms=0"], "--heartbeat-ms must be at least 1"),
     ],
 )
 def test_bad_flags_are_named(flags: list[str], text: str) -> None:
@@ -312,7 +312,7 @@ def test_many_agents_need_no_processes() -> None:
     ("knob", "fields", "text"),
     [
         ("nonsense", {}, "knob: one of "),
-        ("lose_agent", {"agent": 99}, "agent: 99 is no agent's id"),
+        ("lose_agent", {"agent": 99}, "agent: 99 is neither an agent's id"),
         ("updates", {"kind": "eat"}, "kind: one of "),
         ("updates", {"kind": "delay", "delay_ms": "soon"}, "delay_ms: expecting a whole number"),
         ("add_agents", {"resources": "cpus"}, "'cpus' is not `name:value`"),

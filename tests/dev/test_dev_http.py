@@ -216,7 +216,7 @@ def test_a_stream_is_over_when_its_client_goes() -> None:
 
     def handler(request: Request, connection: Connection) -> None:
         connection.start_stream("", lambda: over.append(request.body))
-        connection.event({"type": "HEARTBEAT"})
+        connection.send_event({"type": "HEARTBEAT"})
 
     answer = talk(handler, written(1, b"1", False, 1) + written(2, b"nobody reads this", False, 1))
     assert answer.endswith(b'\r\n\r\n17\r\n20\n{"type":"HEARTBEAT"}\r\n')

@@ -204,7 +204,7 @@ class Cluster:
         """One call of a scheduler, and its answer."""
         call = loads(body)
         self._reply = None
-        known = dict(self.master.offers)
+        known = dict(self.master.state.offers)
         self.post(Call(call, session.stream_id))
         assert self._reply is not None, "every call is answered"
         if self._reply.status < 300:
@@ -256,13 +256,13 @@ class Cluster:
             self.world.later(down_after_ms, self._take_down, host, machine)
 
     def _take_down(self, host: Host, machine: dict[str, str]) -> None:
-        before = self.master.agents.get(host.agent.agent_id)
+        before = self.master.state.agents.get(host.agent.agent_id)
         self._operate("START_MAINTENANCE", {"machines": [machine]})
-        if before is not None and host.agent.agent_id not in self.master.agents:
+        if before is not None and host.agent.agent_id not in self.master.state.agents:
             self.world.truth.gone.add(host.agent.agent_id)
 
     def end_maintenance(self) -> None:
-        down = self.master.operators.status().get("down_machines")
+        down = self.master.views.maintenance_status().get("down_machines")
         if down:
             self._operate("STOP_MAINTENANCE", {"machines": down})
         self._schedule([])
@@ -285,7 +285,7 @@ class Cluster:
 
     def teardown(self) -> None:
         """An operator removes the framework at the master."""
-        for framework_id in [one.id for one in self.master.frameworks.values() if not one.recovered]:
+        for framework_id in [one.id for one in self.master.state.frameworks.values() if not one.recovered]:
             self.world.truth.removed.add(framework_id)
             self.post(Operate({"type": "TEARDOWN", "teardown": {"framework_id": {"value": framework_id}}}))
 
@@ -294,17 +294,19 @@ class Cluster:
         for session in list(self.sessions.values()):
             session.end("the connection was reset")
         self.sessions.clear()
-        known = [*self.master.agents, *self.master.unreachable, *self.master.recovering]
-        removed, operators = self.master.removed_frameworks, self.master.operators
+        before = self.master.state
+        known = [*before.agents, *before.unreachable, *before.recovering]
         self.masters += 1
         self._armed = 0
         self.settings = replace(self.settings, master_id=f"m{self.masters}")
         self.master = Master(self.settings, self.world.now)
-        self.master.gone = {} if forgetful else dict(self.gone)
+        self.master.state.gone = {} if forgetful else dict(self.gone)
         if not forgetful:
             self.master.expect_agents(sorted(set(known) - self.gone.keys()), self.world.now)
-            self.master.operators.take_over(operators)
-        self.master.removed_frameworks = removed  # or it would take back what an operator has ended
+            self.master.state.take_over(before)
+        self.master.state.removed_frameworks = (
+            before.removed_frameworks
+        )  # or it would take back what an operator has ended
         for host in self.hosts:
             if host.linked and not host.dead:
                 host.post(LinkLost(host.link))

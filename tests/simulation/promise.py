@@ -30,7 +30,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobcloud.dev.registry import Offer
+from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor
 from jobcloud.model import Cause, Execution, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
@@ -151,7 +151,7 @@ class Truth:
         if "uuid" in status:
             self.state_of[status["uuid"]] = task_id, status["state"]
 
-    def called(self, process: Process, call: dict[str, Any], offers: dict[str, Offer]) -> None:
+    def called(self, process: Process, call: dict[str, Any], offers: dict[str, OfferRecord]) -> None:
         """The master has carried a call out."""
         epoch = process.leader.epoch
         if epoch < self.epoch:
@@ -164,12 +164,12 @@ class Truth:
     def subscribed(self, epoch: int) -> None:
         self.epoch = max(self.epoch, epoch)
 
-    def _accepted(self, accept: dict[str, Any], offers: dict[str, Offer]) -> None:
+    def _accepted(self, accept: dict[str, Any], offers: dict[str, OfferRecord]) -> None:
         tasks = [task for operation in accept["operations"] for task in operation["launch"]["task_infos"]]
         for task in tasks:
             self._launched(task)
         if all(one["value"] in offers for one in accept["offer_ids"]):
-            for agent in self._world.cluster.master.agents.values():
+            for agent in self._world.cluster.master.state.agents.values():
                 used = agent.used()
                 for offer in agent.offers.values():
                     used = used + offer.resources
@@ -464,7 +464,7 @@ class Promise:
             self._world.violation(f"11: {call.executor_id} on {call.agent_id} is shut down, asked to end were {asked}")
 
     def _spends(self, call: Accept) -> None:
-        master = self._world.cluster.master
+        master = self._world.cluster.master.state
         if not all(offer_id in master.offers for offer_id in call.offer_ids):
             return
         offered = NOTHING
@@ -576,7 +576,7 @@ class Promise:
 
     def unrest(self, process: Process) -> str:
         """What is left when every app and job has been removed and there was time for it to end."""
-        core, master = process.core, self._world.cluster.master
+        core, master = process.core, self._world.cluster.master.state
         if self._world.truth.running:
             return f"still running: {sorted(self._world.truth.running)}"
         if core.tasks or core.firings:

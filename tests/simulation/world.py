@@ -184,7 +184,7 @@ class World:
             living[a % len(living)].partition_until = self.now + 500 + b % 25_000
 
     def _rescind(self, a: int, b: int) -> None:
-        offers = list(self.cluster.master.offers)
+        offers = list(self.cluster.master.state.offers)
         if offers:
             self.cluster.rescind(offers[a % len(offers)])
         self._occasions["rescind_accepted"] += not offers
@@ -339,7 +339,7 @@ class World:
         master = self.cluster.master
         for turn in range(60):
             leader = self.leader()
-            drained = [host for host in self.cluster.hosts if host.agent.agent_id in master.operators.drains]
+            drained = [host for host in self.cluster.hosts if host.agent.agent_id in master.state.drains]
             for host in drained:
                 self.cluster.reactivate(host.agent.agent_id)
                 if turn == 30:

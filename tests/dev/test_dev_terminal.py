@@ -6,12 +6,12 @@ import io
 
 from rich.console import Console
 
-from jobcloud.dev.view import View
+from jobcloud.dev.terminal import EventPrinter
 
 
 def test_what_a_job_says_does_not_steer_the_terminal() -> None:
     screen = io.StringIO()
-    view = View(Console(file=screen, width=200))
+    view = EventPrinter(Console(file=screen, width=200))
     view.show(
         {
             "topic": "ended",
