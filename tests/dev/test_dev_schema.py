@@ -73,8 +73,8 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 def test_calls_as_drivers_and_executors_make_them_need_no_second_look() -> None:
-    assert all(SCHEDULER_CALL.fits(call) for call in OF_SCHEDULERS)
-    assert all(EXECUTOR_CALL.fits(call) for call in OF_EXECUTORS)
+    assert all(SCHEDULER_CALL.passes_quickly(call) for call in OF_SCHEDULERS)
+    assert all(EXECUTOR_CALL.passes_quickly(call) for call in OF_EXECUTORS)
 
 
 def test_what_passes_at_first_sight_passes_the_second_look_unchanged() -> None:
@@ -106,7 +106,7 @@ def test_so_it_does_with_several_things_wrong(data: st.DataObject) -> None:
 
 
 def compare(check: Quick, call: Any) -> None:
-    fits, before = check.fits(call), repr(call)
+    fits, before = check.passes_quickly(call), repr(call)
     try:
         check.message(call)
     except CallError:

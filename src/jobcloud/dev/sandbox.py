@@ -14,11 +14,13 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -82,32 +84,43 @@ def prepare(workspace: Workspace, start: StartExecutor) -> Path:
 
 
 def _fetch(uri: Json, sandbox: Path, cache: Path) -> None:
-    where = uri["value"].strip()
-    target = (sandbox / (uri.get("output_file") or where.rpartition("/")[2])).resolve()
+    source = uri["value"].strip()
+    target = (sandbox / (uri.get("output_file") or source.rpartition("/")[2])).resolve()
     if not target.is_relative_to(sandbox.resolve()) or target == sandbox.resolve():
         raise ValueError("its name leads outside the sandbox")
     target.parent.mkdir(parents=True, exist_ok=True)
     if uri.get("cache"):
-        cached = cache / where.encode().hex()[-200:]
-        if not cached.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            _download(where, cached)
-        shutil.copyfile(cached, target)
+        shutil.copyfile(_cached(source, cache), target)
     else:
-        _download(where, target)
+        _download(source, target)
     if uri.get("executable"):
         target.chmod(0o755)
     elif uri.get("extract", True):
         _extract(target, sandbox)
 
 
-def _download(where: str, target: Path) -> None:
-    url = urlsplit(where)
+def _cached(source: str, cache: Path) -> Path:
+    """The cached copy of a URI. Executors that start at the same time may each download it."""
+    cached = cache / sha256(source.encode()).hexdigest()
+    if not cached.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=cache)
+        os.close(descriptor)
+        try:
+            _download(source, Path(partial))
+            os.replace(partial, cached)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    return cached
+
+
+def _download(source: str, target: Path) -> None:
+    url = urlsplit(source)
     if url.scheme in ("http", "https"):
-        with urllib.request.urlopen(where, timeout=_FETCH_SECONDS) as answer, target.open("wb") as out:  # noqa: S310
+        with urllib.request.urlopen(source, timeout=_FETCH_SECONDS) as answer, target.open("wb") as out:  # noqa: S310
             shutil.copyfileobj(answer, out)
         return
-    path = where.removeprefix("file://").removeprefix("localhost")
+    path = source.removeprefix("file://").removeprefix("localhost")
     if url.scheme not in ("", "file") or not path.startswith("/"):
         raise ValueError("the fetcher supports http, https, file and absolute paths")
     shutil.copyfile(path, target)

@@ -63,8 +63,8 @@ class EventPrinter:
 
     def _on_ended(self, event: dict[str, Any], at: datetime) -> None:
         if event["state"] != "FINISHED":
-            what = f"shard {event['item']} {event['state']}: {event['text'].partition(chr(10))[0]}"
-            self._line(at, event["jobName"], Text(what, style="red"), event["hostname"])
+            text = f"shard {event['item']} {event['state']}: {event['text'].partition(chr(10))[0]}"
+            self._line(at, event["jobName"], Text(text, style="red"), event["hostname"])
 
     def _on_done(self, event: dict[str, Any], at: datetime) -> None:
         run = self._runs.pop(event["runId"], _Run(at))

@@ -1,6 +1,6 @@
 """A Mesos agent as a pure state machine. It opens no socket, starts no process and reads no clock.
 
-It asks its caller for processes (`StartExecutor`, `KillExecutor`) and is told of them (`ExecutorStarted`,
+It requests processes by effects (`StartExecutor`, `KillExecutor`) and learns of them by inputs (`ExecutorStarted`,
 `ExecutorEnded`). The modules, each of which imports only those above it:
 
     records     executors and launched tasks

@@ -49,7 +49,7 @@ class Launches:
     def _perform(
         self, framework: FrameworkRecord, agent: AgentRecord, role: str, operation: Json, left: Resources
     ) -> Resources:
-        """Perform one operation; returns what then remains of `left`, the resources of the accepted offers."""
+        """Perform one operation with `left`, the unused resources of the accepted offers. Returns the rest."""
         if operation.get("type") == "LAUNCH":
             tasks = (operation.get("launch") or {}).get("task_infos") or []
             try:

@@ -71,7 +71,7 @@ class State:
         self._timer_sequence = 0
 
     def take_over(self, previous: State) -> None:
-        """Copy what Mesos keeps in its registry across a master's failover: maintenance, drains, deactivations."""
+        """Copy the data that Mesos keeps in its registry across a fail-over: maintenance, drains, deactivations."""
         self.windows, self.machine_modes = list(previous.windows), dict(previous.machine_modes)
         self.unavailability = dict(previous.unavailability)
         self.drains, self.deactivated = dict(previous.drains), set(previous.deactivated)

@@ -57,12 +57,12 @@ def bad_framework(info: Json, suppressed: list[str]) -> str:
         return f"'FrameworkInfo.roles' contains duplicate items: {{ {twice} }}"
     for role in roles:
         if error := bad_role(role):
-            where = (
+            prefix = (
                 "'FrameworkInfo.roles' contains invalid role"
                 if multi_role
                 else "'FrameworkInfo.role' is not a valid role"
             )
-            return f"{where}: {error}"
+            return f"{prefix}: {error}"
     given = info.get("id", {}).get("value", "")
     if given and (error := bad_id(given)):
         return error
