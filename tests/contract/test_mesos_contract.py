@@ -68,7 +68,7 @@ def shown(status: Json) -> tuple[Any, ...]:
 # ---- subscribe -------------------------------------------------------------------------------------------------
 
 
-def test_a_subscription_is_answered_with_a_stream_of_framed_records(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_subscription_is_answered_with_stream_of_framed_records(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     stream = framework.stream
     assert stream.status == 200
@@ -116,7 +116,7 @@ def test_frameworks_with_refined_reservations_get_the_newer_resource_format(
         ({"roles": ["a b"]}, None),
     ],
 )
-def test_a_bad_framework_is_told_so_on_its_stream(cluster: Cluster, info: Json, message: str | None) -> None:
+def test_invalid_framework_gets_error_on_its_stream(cluster: Cluster, info: Json, message: str | None) -> None:
     stream = Stream(cluster.master, "/api/v1/scheduler", subscription(**info))
     stream.wait_end()
     stream.close()
@@ -130,7 +130,7 @@ def subscription(**info: Any) -> Json:
     return {"type": "SUBSCRIBE", "subscribe": {"framework_info": made}}
 
 
-def test_a_suppressed_role_must_be_one_of_its_roles(cluster: Cluster) -> None:
+def test_suppressed_role_must_be_one_of_its_roles(cluster: Cluster) -> None:
     call = subscription()
     call["subscribe"]["suppressed_roles"] = ["other"]
     stream = Stream(cluster.master, "/api/v1/scheduler", call)
@@ -171,7 +171,7 @@ def test_bad_requests_have_their_status_codes(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "kind", ["ACCEPT", "DECLINE", "KILL", "SHUTDOWN", "ACKNOWLEDGE", "RECONCILE", "MESSAGE", "REQUEST"]
 )
-def test_a_call_without_its_part_is_refused(cluster: Cluster, frameworks: Frameworks, kind: str) -> None:
+def test_call_without_its_part_is_refused(cluster: Cluster, frameworks: Frameworks, kind: str) -> None:
     framework = frameworks(cluster.master)
     answer = framework.call(kind)
     assert (answer.status, answer.body) == (
@@ -180,7 +180,7 @@ def test_a_call_without_its_part_is_refused(cluster: Cluster, frameworks: Framew
     )
 
 
-def test_a_call_needs_the_right_stream_and_framework(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_call_needs_the_right_stream_and_framework(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     call = {"type": "REVIVE", "framework_id": framework.info["id"]}
     path = "/api/v1/scheduler"
@@ -197,7 +197,7 @@ def test_a_call_needs_the_right_stream_and_framework(cluster: Cluster, framework
     assert framework.call("REVIVE").status == 202
 
 
-def test_rarer_calls_are_taken(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_rare_calls_are_accepted(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master, roles=["one"])
     offers = framework.offers(2)
     assert framework.call("REQUEST", {"requests": []}).status == 202
@@ -233,7 +233,7 @@ def test_wrong_types_in_a_call_change_nothing(cluster: Cluster, frameworks: Fram
 # ---- accept ----------------------------------------------------------------------------------------------------
 
 
-def test_a_task_runs_and_its_update_has_every_field(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_task_runs_and_its_update_has_every_field(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, status = launch(framework)
     assert set(status) == {
@@ -252,7 +252,7 @@ def test_a_task_runs_and_its_update_has_every_field(cluster: Cluster, frameworks
     assert set(status["container_status"]) == {"container_id", "network_infos", "executor_pid"}
 
 
-def test_an_executor_is_told_who_it_is_and_what_to_run(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_executor_gets_its_infos_and_its_task(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     info = executor(framework, labels={"labels": [{"key": "a", "value": "b"}]})
@@ -276,7 +276,7 @@ def test_an_executor_is_told_who_it_is_and_what_to_run(cluster: Cluster, framewo
     assert all(one["allocation_info"] == {"role": "*"} for one in told["resources"])
 
 
-def test_an_executor_starts_with_the_environment_of_mesos(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_executor_environment_has_variables_of_mesos(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master, checkpoint=True)
     info = executor(framework)
     info["command"]["environment"] = {"variables": [{"name": "OWN", "value": "1"}]}
@@ -302,7 +302,7 @@ def test_an_executor_starts_with_the_environment_of_mesos(cluster: Cluster, fram
     assert {"stdout", "stderr"} <= set(told["files"])
 
 
-def test_an_executor_without_checkpointing_is_told_so(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_executor_environment_shows_missing_checkpointing(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     framework.accept([offer], task("t", offer, executor(framework), {"environment": True}))
@@ -312,7 +312,7 @@ def test_an_executor_without_checkpointing_is_told_so(cluster: Cluster, framewor
     assert "MESOS_SUBSCRIPTION_BACKOFF_MAX" not in variables
 
 
-def test_an_executor_is_charged_once_and_a_second_task_joins_it(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_executor_is_charged_once_for_two_tasks(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     info = executor(framework)
     first, status = launch(framework, "t1", info)
@@ -334,7 +334,7 @@ def test_an_executor_is_charged_once_and_a_second_task_joins_it(cluster: Cluster
     assert total(framework.offers(1, agent=agent)[0]["resources"])["cpus"] == 3.4
 
 
-def test_an_executor_can_be_named_without_its_framework(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_executor_info_may_omit_framework_id(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     info = executor(framework)
     del info["framework_id"]
@@ -381,7 +381,7 @@ def test_offers_of_two_agents_cannot_be_accepted_together(cluster: Cluster, fram
 
 
 @pytest.mark.parametrize(("capability", "state"), [("PARTITION_AWARE", "TASK_DROPPED"), ("GPU_RESOURCES", "TASK_LOST")])
-def test_a_launch_on_an_unknown_offer_is_dropped(
+def test_launch_on_an_unknown_offer_is_dropped(
     cluster: Cluster, frameworks: Frameworks, capability: str, state: str
 ) -> None:
     framework = frameworks(cluster.master, capability)
@@ -396,7 +396,7 @@ def test_a_launch_on_an_unknown_offer_is_dropped(
     )
 
 
-def test_an_offer_can_be_used_once(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_offer_can_be_used_once(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework)
     framework.accept([offer], task("t2", offer, executor(framework)))
@@ -409,14 +409,14 @@ def test_an_offer_can_be_used_once(cluster: Cluster, frameworks: Frameworks) -> 
     )
 
 
-def test_an_accept_without_offers_drops_its_tasks(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_accept_without_offers_drops_its_tasks(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     framework.accept([], task("t", offer, executor(framework)))
     assert framework.update("t")["message"] == "Task launched with invalid offers: No offers specified"
 
 
-def test_another_frameworks_offer_is_no_use(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_offer_of_another_framework_is_refused(cluster: Cluster, frameworks: Frameworks) -> None:
     owner = frameworks(cluster.master)
     offer = owner.offers(1)[0]
     thief = frameworks(cluster.master)
@@ -464,7 +464,7 @@ def bad_tasks() -> Iterator[tuple[str, Callable[[Json], Json], str]]:
 
 
 @pytest.mark.parametrize(("spoil", "message"), [pytest.param(s, m, id=n) for n, s, m in bad_tasks()])
-def test_an_invalid_task_is_an_error_and_its_offer_is_free_again(
+def test_invalid_task_is_an_error_and_its_offer_stays_usable(
     cluster: Cluster, frameworks: Frameworks, spoil: Callable[[Json], Json], message: str
 ) -> None:
     framework = frameworks(cluster.master)
@@ -498,7 +498,7 @@ PORTS: Json = {"name": "ports", "type": "RANGES"}
         ),
     ],
 )
-def test_invalid_resources_spoil_the_whole_operation(
+def test_invalid_resources_fail_whole_operation(
     cluster: Cluster, frameworks: Frameworks, entry: Json, message: str
 ) -> None:
     framework = frameworks(cluster.master)
@@ -513,7 +513,7 @@ def test_invalid_resources_spoil_the_whole_operation(
         assert status["message"].endswith(f"' is invalid: {message}")
 
 
-def test_resources_of_nothing_are_nothing(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_resource_of_amount_zero_is_ignored(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     made = task("t", offer, executor(framework), say("t"), resources=amounts(cpus=0, mem=64))
@@ -521,7 +521,7 @@ def test_resources_of_nothing_are_nothing(cluster: Cluster, frameworks: Framewor
     assert framework.update("t")["state"] == "TASK_RUNNING"
 
 
-def test_a_task_id_in_use_is_refused_and_free_after_its_end(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_task_id_in_use_is_refused_and_reusable_after_end(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t")
     framework.call("REVIVE")
@@ -541,7 +541,7 @@ def test_a_task_id_in_use_is_refused_and_free_after_its_end(cluster: Cluster, fr
     assert framework.update("t")["state"] == "TASK_RUNNING"
 
 
-def test_an_incompatible_executor_is_an_error(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_incompatible_executor_is_an_error(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t1")
     framework.call("REVIVE")
@@ -567,7 +567,7 @@ def test_executors_are_compared_by_meaning(cluster: Cluster, frameworks: Framewo
     assert framework.update("t2")["state"] == "TASK_RUNNING"
 
 
-def test_what_an_accept_leaves_comes_back_after_its_filter(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_rest_of_accepted_offer_returns_after_filter(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     begin = time.monotonic()
@@ -581,7 +581,7 @@ def test_what_an_accept_leaves_comes_back_after_its_filter(cluster: Cluster, fra
 # ---- decline, suppress, revive ---------------------------------------------------------------------------------
 
 
-def test_a_decline_hides_the_offer_for_as_long_as_its_filter(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_decline_hides_offer_for_duration_of_filter(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     short, long = framework.offers(2)
     begin = time.monotonic()
@@ -595,7 +595,7 @@ def test_a_decline_hides_the_offer_for_as_long_as_its_filter(cluster: Cluster, f
     assert framework.offers(1)[0]["agent_id"] == long["agent_id"]
 
 
-def test_a_decline_without_filter_hides_for_five_seconds(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_decline_without_filter_hides_for_five_seconds(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offers = framework.offers(2)
     begin = time.monotonic()
@@ -604,14 +604,14 @@ def test_a_decline_without_filter_hides_for_five_seconds(cluster: Cluster, frame
     assert time.monotonic() - begin >= 4.9
 
 
-def test_a_decline_for_no_time_is_offered_again(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_offer_declined_for_zero_seconds_returns(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offers = framework.offers(2)
     framework.decline(offers, 0)
     assert len(framework.offers(2, seconds=3)) == 2
 
 
-def test_declining_an_unknown_offer_is_no_fault(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_decline_of_unknown_offer_is_accepted(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     assert framework.decline([{"id": {"value": "no-such-offer"}}], 1).status == 202
 
@@ -630,7 +630,7 @@ def test_suppressed_roles_get_no_offers_until_revived(cluster: Cluster, framewor
     assert len(framework.offers(2)) == 2
 
 
-def test_a_role_can_be_suppressed_from_the_first(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_role_can_be_suppressed_at_subscription(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = Framework(cluster.master, "PARTITION_AWARE").subscribe(suppressed_roles=["*"])
     try:
         framework.none("OFFERS", seconds=0.5)
@@ -640,7 +640,7 @@ def test_a_role_can_be_suppressed_from_the_first(cluster: Cluster, frameworks: F
         framework.teardown()
 
 
-def test_two_frameworks_share_the_agents(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_two_frameworks_share_agents(cluster: Cluster, frameworks: Frameworks) -> None:
     first = frameworks(cluster.master)
     held = first.offers(2)
     second = frameworks(cluster.master)
@@ -653,7 +653,7 @@ def test_two_frameworks_share_the_agents(cluster: Cluster, frameworks: Framework
 # ---- status updates --------------------------------------------------------------------------------------------
 
 
-def test_updates_come_in_order_and_again_until_acknowledged(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_updates_come_in_order_and_repeat_until_acknowledged(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     begin = time.monotonic()
@@ -673,7 +673,7 @@ def test_updates_come_in_order_and_again_until_acknowledged(cluster: Cluster, fr
     assert (last["state"], last["message"]) == ("TASK_FINISHED", "done")
 
 
-def test_a_tasks_latest_state_counts_before_its_updates_are_acknowledged(
+def test_reconciliation_answers_with_last_sent_state_until_acknowledgement(
     cluster: Cluster, frameworks: Frameworks
 ) -> None:
     framework = frameworks(cluster.master)
@@ -689,7 +689,7 @@ def test_a_tasks_latest_state_counts_before_its_updates_are_acknowledged(
     assert framework.update("t")["state"] == "TASK_FINISHED"
 
 
-def test_an_executor_that_comes_back_sends_what_is_unacknowledged(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_executor_keeps_its_tasks_over_resubscription(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t")
     framework.heard("ACKNOWLEDGED")
@@ -699,7 +699,7 @@ def test_an_executor_that_comes_back_sends_what_is_unacknowledged(cluster: Clust
     assert framework.update("t")["state"] == "TASK_FINISHED"
 
 
-def test_a_task_that_never_reached_its_executor_is_dropped(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_undelivered_task_is_dropped(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     framework.accept([offer], task("t", offer, executor(framework)))
@@ -713,7 +713,7 @@ def test_a_task_that_never_reached_its_executor_is_dropped(cluster: Cluster, fra
     )
 
 
-def test_an_executor_is_acknowledged_at_once(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_executor_update_is_acknowledged_at_once(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     framework.accept([offer], task("t", offer, executor(framework), say("t")))
@@ -756,7 +756,7 @@ def test_bad_executor_calls_have_their_status_codes(cluster: Cluster, frameworks
     assert framework.update("t")["uuid"] == uuid
 
 
-def test_messages_go_both_ways(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_messages_pass_in_both_directions(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t")
     framework.tell(offer["agent_id"], "e", {"environment": True})
@@ -770,7 +770,7 @@ def test_messages_go_both_ways(cluster: Cluster, frameworks: Frameworks) -> None
 # ---- kill, exit, crash -----------------------------------------------------------------------------------------
 
 
-def test_a_kill_reaches_the_executor_with_its_policy(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_kill_reaches_executor_with_policy(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t")
     policy = {"grace_period": {"nanoseconds": 5}}
@@ -783,7 +783,7 @@ def test_a_kill_reaches_the_executor_with_its_policy(cluster: Cluster, framework
     assert framework.update("t")["state"] == "TASK_KILLED"
 
 
-def test_a_kill_of_an_unknown_task_is_answered_like_a_reconciliation(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_kill_of_unknown_task_is_answered_like_reconciliation(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     framework.call("KILL", {"task_id": {"value": "t"}, "agent_id": offer["agent_id"]})
@@ -795,7 +795,7 @@ def test_a_kill_of_an_unknown_task_is_answered_like_a_reconciliation(cluster: Cl
     )
 
 
-def test_a_task_killed_before_its_executor_is_there_never_runs(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_task_killed_before_executor_subscribes_does_not_run(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     slow = executor(framework)
@@ -815,9 +815,7 @@ def test_a_task_killed_before_its_executor_is_there_never_runs(cluster: Cluster,
 
 
 @pytest.mark.parametrize(("command", "status"), [({"exit": 0}, 0), ({"exit": 3}, 768), ({"signal": 9}, 9)])
-def test_an_executor_that_ends_fails_its_tasks(
-    cluster: Cluster, frameworks: Frameworks, command: Json, status: int
-) -> None:
+def test_executor_exit_fails_its_tasks(cluster: Cluster, frameworks: Frameworks, command: Json, status: int) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t")
     framework.tell(offer["agent_id"], "e", command)
@@ -828,7 +826,7 @@ def test_an_executor_that_ends_fails_its_tasks(
     assert last["message"] == "Executor terminated"
 
 
-def test_an_executor_that_does_not_subscribe_is_ended(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_executor_that_does_not_subscribe_is_killed(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     framework.accept([offer], task("t", offer, executor(framework, command={"value": "exec sleep 60"})))
@@ -837,7 +835,7 @@ def test_an_executor_that_does_not_subscribe_is_ended(cluster: Cluster, framewor
     assert status["message"] == "Executor did not register within 4secs"
 
 
-def test_an_executor_that_cannot_be_fetched_fails_its_tasks(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_failed_fetch_fails_tasks(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     info = executor(framework)
@@ -850,7 +848,7 @@ def test_an_executor_that_cannot_be_fetched_fails_its_tasks(cluster: Cluster, fr
     assert status["message"].startswith("Failed to launch container: Failed to fetch all URIs for container ")
 
 
-def test_files_are_fetched_as_the_uri_says(cluster: Cluster, frameworks: Frameworks, tmp_path: Path) -> None:
+def test_uri_options_control_fetch(cluster: Cluster, frameworks: Frameworks, tmp_path: Path) -> None:
     import zipfile
 
     plain, archive = tmp_path / "plain.txt", tmp_path / "packed.zip"
@@ -870,7 +868,7 @@ def test_files_are_fetched_as_the_uri_says(cluster: Cluster, frameworks: Framewo
     assert {"renamed.txt", "inside.txt", "packed.zip", "sub"} <= set(files)
 
 
-def test_a_shutdown_ends_one_executor(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_shutdown_ends_one_executor(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t")
     framework.call("SHUTDOWN", {"executor_id": {"value": "e"}, "agent_id": offer["agent_id"]})
@@ -879,7 +877,7 @@ def test_a_shutdown_ends_one_executor(cluster: Cluster, frameworks: Frameworks) 
     assert shown(status)[:3] == ("TASK_FAILED", "SOURCE_AGENT", "REASON_EXECUTOR_TERMINATED")
 
 
-def test_an_executor_that_ignores_its_shutdown_is_killed(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_executor_that_ignores_shutdown_is_killed(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t", None, {"deaf": True})
     framework.heard("deaf")
@@ -916,7 +914,7 @@ def test_explicit_reconciliation_answers_for_each_task(cluster: Cluster, framewo
     assert "agent_id" not in answers[3]
 
 
-def test_a_framework_unaware_of_partitions_is_told_lost(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_reconciliation_without_partition_awareness_answers_task_lost(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master, "GPU_RESOURCES")
     offer = framework.offers(1)[0]
     asked = [{"task_id": {"value": "a"}, "agent_id": offer["agent_id"]}, {"task_id": {"value": "b"}}]
@@ -937,7 +935,7 @@ def test_implicit_reconciliation_answers_for_all_tasks(cluster: Cluster, framewo
     framework.none("UPDATE", seconds=0.3)
 
 
-def test_a_staging_task_reconciles_as_staging(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_staging_task_reconciles_as_staging(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     framework.accept([offer], task("t", offer, executor(framework)))
@@ -957,7 +955,7 @@ def wait_until_refused(framework: Framework, status: int) -> str:
     return answer.body
 
 
-def test_the_same_framework_comes_back_under_its_id(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_framework_resubscribes_with_its_id(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t")
     framework.stream.close()
@@ -969,7 +967,7 @@ def test_the_same_framework_comes_back_under_its_id(cluster: Cluster, frameworks
     assert framework.update("t")["state"] == "TASK_FINISHED"
 
 
-def test_a_new_scheduler_of_the_same_framework_replaces_the_old(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_new_scheduler_of_framework_replaces_old_one(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     launch(framework, "t")
     old = framework.stream
@@ -986,7 +984,7 @@ def test_a_new_scheduler_of_the_same_framework_replaces_the_old(cluster: Cluster
     assert framework.update("t")["state"] == "TASK_RUNNING"
 
 
-def test_updates_without_a_scheduler_wait_for_it(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_updates_wait_for_disconnected_scheduler(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer = framework.offers(1)[0]
     slow = executor(framework)
@@ -997,13 +995,13 @@ def test_updates_without_a_scheduler_wait_for_it(cluster: Cluster, frameworks: F
     assert framework.update("t", seconds=25)["state"] == "TASK_RUNNING"
 
 
-def test_an_unknown_framework_id_is_taken_as_after_a_masters_failover(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_unknown_framework_id_is_accepted(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master, id={"value": "of-another-master"})
     assert framework.id == "of-another-master"
     assert len(framework.offers(2)) == 2
 
 
-def test_a_framework_torn_down_does_not_come_back(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_torn_down_framework_cannot_resubscribe(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     launch(framework, "t")
     assert framework.call("TEARDOWN").status == 202
@@ -1015,7 +1013,7 @@ def test_a_framework_torn_down_does_not_come_back(cluster: Cluster, frameworks: 
     framework.stream.wait_end()
 
 
-def test_a_teardown_ends_executors_and_frees_their_agents(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_teardown_ends_executors_and_frees_agents(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     launch(framework, "t")
     framework.call("TEARDOWN")
@@ -1024,7 +1022,7 @@ def test_a_teardown_ends_executors_and_frees_their_agents(cluster: Cluster, fram
     assert [total(one["resources"])["cpus"] for one in heir.offers(2)] == [4.0, 4.0]
 
 
-def test_without_failover_time_a_framework_ends_with_its_stream(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_framework_without_failover_timeout_ends_with_its_stream(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master, failover_timeout=0.0)
     launch(framework, "t")
     framework.stream.close()
@@ -1036,9 +1034,7 @@ def test_without_failover_time_a_framework_ends_with_its_stream(cluster: Cluster
     framework.stream.wait_end()
 
 
-def test_a_framework_may_change_its_name_and_roles_but_not_its_principal(
-    cluster: Cluster, frameworks: Frameworks
-) -> None:
+def test_framework_can_change_name_and_roles_but_not_principal(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master, roles=["one"])
     framework.offers(2)
     framework.stream.close()
@@ -1058,7 +1054,7 @@ def test_a_framework_may_change_its_name_and_roles_but_not_its_principal(
 # ---- what can be read ------------------------------------------------------------------------------------------
 
 
-def test_the_state_shows_frameworks_tasks_and_agents(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_state_shows_frameworks_tasks_and_agents(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master, name="shown")
     offer, _ = launch(framework, "t")
     for path in ("/state", "/master/state"):
@@ -1083,7 +1079,7 @@ def test_the_state_shows_frameworks_tasks_and_agents(cluster: Cluster, framework
     assert request(cluster.agent(offer["agent_id"]["value"]), "GET", "/health").status == 200
 
 
-def test_the_operator_api_answers(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_operator_api_answers(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, running = launch(framework, "t")
 
@@ -1108,7 +1104,7 @@ def test_the_operator_api_answers(cluster: Cluster, frameworks: Frameworks) -> N
     assert post(cluster.master, "/api/v1", gone).status == 404
 
 
-def test_a_tasks_output_can_be_read_from_its_agent(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_task_output_can_be_read_from_agent(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t", None, {"environment": True})
     directory = framework.heard("environment")["directory"]
@@ -1131,7 +1127,7 @@ def test_a_tasks_output_can_be_read_from_its_agent(cluster: Cluster, frameworks:
     assert request(agent, "GET", "/files/read").status == 400
 
 
-def test_files_are_told_apart_by_run_and_read_as_they_are(cluster: Cluster, frameworks: Frameworks) -> None:
+def test_agent_operator_api_lists_and_reads_binary_files(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = launch(framework, "t", None, {"environment": True})
     directory = framework.heard("environment")["directory"]
@@ -1158,7 +1154,7 @@ def test_files_are_told_apart_by_run_and_read_as_they_are(cluster: Cluster, fram
     assert [(one["id"], one["directory"]) for one in mine["executors"]] == [("e", directory)]
 
 
-def test_a_connection_serves_many_requests(cluster: Cluster) -> None:
+def test_connection_serves_many_requests(cluster: Cluster) -> None:
     host, _, port = cluster.master.partition(":")
     link = http.client.HTTPConnection(host, int(port), timeout=20)
     for _ in range(3):

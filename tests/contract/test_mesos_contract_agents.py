@@ -19,7 +19,7 @@ def mark_gone(cluster: Cluster, agent_id: dict[str, str]) -> Any:
     return answer
 
 
-def test_an_offer_that_is_not_answered_is_rescinded(frail_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_unanswered_offer_is_rescinded(frail_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(frail_cluster.master)
     offer = framework.offers(1)[0]
     rescinded = framework.next("RESCIND", where=lambda e: e["rescind"]["offer_id"] == offer["id"])
@@ -28,7 +28,7 @@ def test_an_offer_that_is_not_answered_is_rescinded(frail_cluster: Cluster, fram
     assert shown(framework.update("t"))[:3] == ("TASK_DROPPED", "SOURCE_MASTER", "REASON_INVALID_OFFERS")
 
 
-def test_an_agent_marked_gone_ends_its_tasks_and_offers(frail_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_agent_marked_gone_ends_its_tasks_and_offers(frail_cluster: Cluster, frameworks: Frameworks) -> None:
     aware = frameworks(frail_cluster.master)
     offer, _ = launch(aware, "t1")
     agent_id = offer["agent_id"]
@@ -66,7 +66,7 @@ def test_an_agent_marked_gone_ends_its_tasks_and_offers(frail_cluster: Cluster, 
     unaware.teardown()
 
 
-def test_an_agents_offers_are_rescinded_when_it_goes(frail_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_offers_of_agent_marked_gone_are_rescinded(frail_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(frail_cluster.master)
     offer = framework.offers(1)[0]
     mark_gone(frail_cluster, offer["agent_id"])

@@ -82,7 +82,7 @@ def soon(test: Callable[[], Any], what: str) -> Any:
 # ---- maintenance -----------------------------------------------------------------------------------------------
 
 
-def test_a_window_is_announced_by_offers_and_an_inverse_offer(
+def test_maintenance_window_is_announced_by_offers_and_inverse_offer(
     spacious_cluster: Cluster, frameworks: Frameworks
 ) -> None:
     framework = frameworks(spacious_cluster.master)
@@ -110,7 +110,9 @@ def test_a_window_is_announced_by_offers_and_an_inverse_offer(
     assert status == {"status": {"draining_machines": [{"id": machine(offers[0])}]}}
 
 
-def test_an_answer_is_shown_to_operators_and_asked_for_again(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_answer_to_inverse_offer_is_shown_and_requested_again(
+    spacious_cluster: Cluster, frameworks: Frameworks
+) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     schedule(spacious_cluster, window(offer, HOUR_NS))
@@ -126,7 +128,9 @@ def test_an_answer_is_shown_to_operators_and_asked_for_again(spacious_cluster: C
     assert said(spacious_cluster) == [("ACCEPT", framework.id)]
 
 
-def test_whoever_has_nothing_of_an_agent_is_not_asked(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_framework_without_share_of_agent_gets_no_inverse_offer(
+    spacious_cluster: Cluster, frameworks: Frameworks
+) -> None:
     first = frameworks(spacious_cluster.master)
     offers = first.offers(5)
     other = frameworks(spacious_cluster.master)
@@ -137,9 +141,7 @@ def test_whoever_has_nothing_of_an_agent_is_not_asked(spacious_cluster: Cluster,
     first.none("INVERSE_OFFERS", seconds=1)
 
 
-def test_a_changed_window_rescinds_the_question_and_asks_anew(
-    spacious_cluster: Cluster, frameworks: Frameworks
-) -> None:
+def test_changed_window_replaces_inverse_offer(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     schedule(spacious_cluster, window(offer, HOUR_NS))
@@ -160,7 +162,7 @@ def test_a_changed_window_rescinds_the_question_and_asks_anew(
     framework.none("INVERSE_OFFERS", seconds=1)
 
 
-def test_a_scheduler_that_comes_back_is_asked_again(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_resubscribed_scheduler_gets_inverse_offer_again(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     schedule(spacious_cluster, window(offer, HOUR_NS))
@@ -170,7 +172,7 @@ def test_a_scheduler_that_comes_back_is_asked_again(spacious_cluster: Cluster, f
     assert asked(framework)["agent_id"] == offer["agent_id"]
 
 
-def test_a_machine_brought_down_loses_its_tasks(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_machine_brought_down_loses_its_tasks(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     there = [machine(offer)]
@@ -231,7 +233,7 @@ def test_bad_schedules_are_refused(spacious_cluster: Cluster) -> None:
 # ---- agents drained --------------------------------------------------------------------------------------------
 
 
-def test_an_agent_drained_for_good_is_gone_afterwards(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_agent_drained_with_mark_gone_is_gone_afterwards(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     assert operate(spacious_cluster, "DRAIN_AGENT", agent_id=offer["agent_id"], mark_gone=True).status == 200
@@ -244,9 +246,7 @@ def test_an_agent_drained_for_good_is_gone_afterwards(spacious_cluster: Cluster,
     soon(lambda: not agent(spacious_cluster, offer["agent_id"]), "its end")
 
 
-def test_a_deactivated_agent_is_not_offered_until_reactivated(
-    spacious_cluster: Cluster, frameworks: Frameworks
-) -> None:
+def test_deactivated_agent_is_not_offered_until_reactivated(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     framework.call("REVIVE")
@@ -273,7 +273,7 @@ def test_unknown_agents_cannot_be_drained(spacious_cluster: Cluster) -> None:
         assert operate(spacious_cluster, kind).status == 400
 
 
-def test_a_drained_agents_tasks_are_killed_and_say_why(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_tasks_of_drained_agent_are_killed_with_reason(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     # The last of all: an agent of Mesos drops tasks for a while after it is reactivated, as still draining.
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")

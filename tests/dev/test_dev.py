@@ -58,7 +58,7 @@ def end(dev: Product, root: int, number: int = signal.SIGTERM) -> int:
     return code
 
 
-def test_the_demo_fires_runs_its_shards_and_leaves_no_process_at_the_end(dev: Product) -> None:
+def test_demo_runs_its_shards_and_leaves_no_process_after_stop(dev: Product) -> None:
     root = start(dev)
     finished(dev, 1)
     run = dev.runs("sales")[-1]
@@ -71,7 +71,7 @@ def test_the_demo_fires_runs_its_shards_and_leaves_no_process_at_the_end(dev: Pr
     assert set(attempts(dev.data / "demo-output").values()) == {1}
 
 
-def test_a_killed_scheduler_is_started_again_and_the_live_executors_go_on(dev: Product) -> None:
+def test_killed_scheduler_is_restarted_and_executors_survive(dev: Product) -> None:
     root = start(dev)
     finished(dev, 1)
     executors = until(lambda: executors_of(dev.data), "an executor")
@@ -85,7 +85,7 @@ def test_a_killed_scheduler_is_started_again_and_the_live_executors_go_on(dev: P
     assert set(attempts(dev.data / "demo-output").values()) == {1}
 
 
-def test_a_killed_root_takes_all_with_it_and_the_next_start_goes_on(dev: Product) -> None:
+def test_killed_root_leaves_no_process_and_next_start_resumes_jobs(dev: Product) -> None:
     root = start(dev)
     finished(dev, 1)
     os.kill(root, signal.SIGKILL)
@@ -114,7 +114,7 @@ def tell(ctx):
 """
 
 
-def test_executors_that_are_kept_are_warm_before_the_first_firing_and_replaced_when_lost(dev: Product) -> None:
+def test_warm_executors_start_before_first_run_and_are_replaced_after_loss(dev: Product) -> None:
     app, built = dev.folder / "static", dev.folder / "built"
     app.mkdir()
     built.mkdir()
@@ -183,7 +183,7 @@ def beats(written: Path) -> list[tuple[int, int, float]]:
     return [(item, version, when) for item, version, _, when in map(json.loads, lines)]
 
 
-def test_an_app_is_rolled_to_a_new_version_and_a_version_that_does_not_run_stops(dev: Product) -> None:
+def test_rollout_replaces_shards_one_by_one_and_stops_at_broken_version(dev: Product) -> None:
     app, written = dev.folder / "rolling", dev.folder / "beats.jsonl"
     root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
     until(dev.healthy, "a healthy server")
@@ -215,9 +215,7 @@ def files() -> Iterator[Server]:
     server.close()
 
 
-def test_packages_damaged_later_fail_their_own_tasks_with_the_reason_and_are_fetched_ever_more_rarely(
-    dev: Product, files: Server
-) -> None:
+def test_damaged_packages_fail_only_their_own_tasks_and_fetches_back_off(dev: Product, files: Server) -> None:
     names = ("good", "altered", "missing")
     packages = {name: package_bytes({"tell.py": f"def tell(ctx): return {name!r}"}) for name in names}
     hashes = {name: sha256(content).hexdigest() for name, content in packages.items()}
@@ -270,20 +268,20 @@ def test_packages_damaged_later_fail_their_own_tasks_with_the_reason_and_are_fet
     assert end(dev, root) == 0
 
 
-def test_a_port_that_another_server_has_is_refused_and_not_taken_for_ours(dev: Product) -> None:
+def test_occupied_port_is_refused(dev: Product) -> None:
     dev.start("dev", "--data", str(dev.data), "--port", str(dev.port))
     until(dev.healthy, "a healthy server")
     assert "--port" in dev.run("dev", "--demo", "--port", str(dev.port), code=1)
 
 
-def test_a_data_directory_that_cannot_be_used_is_named(dev: Product) -> None:
+def test_unusable_data_directory_is_named(dev: Product) -> None:
     (dev.folder / "file").touch()
     refusal = dev.run("dev", "--data", str(dev.folder / "file"), "--port", "0", code=1)
     assert "cannot be used as --data" in refusal.replace("\n", " ")
     assert "Traceback" not in refusal
 
 
-def test_state_that_cannot_be_used_ends_the_start_with_the_reason(dev: Product) -> None:
+def test_unreadable_state_ends_start_with_reason(dev: Product) -> None:
     dev.data.mkdir()
     (dev.data / "jobcloud.db").write_bytes(b"no database" * 1000)
     (dev.data / "scheduler.log").write_text("of an earlier start\n")
@@ -294,13 +292,13 @@ def test_state_that_cannot_be_used_ends_the_start_with_the_reason(dev: Product) 
 
 
 @pytest.mark.parametrize("wait_s", [0.5, 1.5, 2.5])
-def test_a_signal_during_the_start_ends_everything(dev: Product, wait_s: float) -> None:
+def test_signal_during_start_ends_all_processes(dev: Product, wait_s: float) -> None:
     root = dev.start("dev", "--demo", "--data", str(dev.data), "--port", str(dev.port))
     until((dev.data / "dev.lock").exists, "the root to begin")
     time.sleep(wait_s - 0.5)  # wherever it is by now
     assert end(dev, root.pid) == 0
 
 
-def test_a_second_root_on_the_same_data_is_refused(dev: Product) -> None:
+def test_second_root_on_same_data_is_refused(dev: Product) -> None:
     start(dev)
     assert "in use" in dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)

@@ -155,7 +155,7 @@ def running(world: World) -> World:
 # ---- updates ---------------------------------------------------------------------------------------------------
 
 
-def test_an_update_is_sent_again_with_longer_and_longer_pauses(running: World) -> None:
+def test_unacknowledged_update_is_retried_with_doubling_interval(running: World) -> None:
     running.update("TASK_RUNNING")
     times = []
     for _ in range(1_400):
@@ -164,7 +164,7 @@ def test_an_update_is_sent_again_with_longer_and_longer_pauses(running: World) -
     assert times[1:] == [10, 30, 70, 150, 310, 630, 1230]  # doubling, at most ten minutes apart
 
 
-def test_the_next_update_waits_for_the_acknowledgement_of_the_last(running: World) -> None:
+def test_next_update_waits_for_acknowledgement_of_previous_one(running: World) -> None:
     first = running.update("TASK_STARTING")
     second = running.update("TASK_RUNNING")
     assert running.states() == [("TASK_STARTING", "TASK_STARTING")]
@@ -176,7 +176,7 @@ def test_the_next_update_waits_for_the_acknowledgement_of_the_last(running: Worl
     assert running.states() == []
 
 
-def test_a_repeated_update_carries_the_latest_state(running: World) -> None:
+def test_retried_update_carries_latest_state(running: World) -> None:
     running.update("TASK_RUNNING")
     running.update("TASK_FINISHED")
     running.updates()
@@ -184,7 +184,7 @@ def test_a_repeated_update_carries_the_latest_state(running: World) -> None:
     assert running.states() == [("TASK_RUNNING", "TASK_FINISHED")]
 
 
-def test_an_update_sent_twice_counts_once(running: World) -> None:
+def test_repeated_update_is_forwarded_once(running: World) -> None:
     status = running.status("TASK_RUNNING")
     for _ in range(2):
         running.call("UPDATE", {"status": status})
@@ -194,7 +194,7 @@ def test_an_update_sent_twice_counts_once(running: World) -> None:
     assert running.updates() == []
 
 
-def test_updates_are_kept_while_there_is_no_master(running: World) -> None:
+def test_updates_are_kept_while_master_is_away(running: World) -> None:
     running.do(LinkLost("a"))
     running.update("TASK_RUNNING")
     running.wait(60_000)
@@ -206,7 +206,7 @@ def test_updates_are_kept_while_there_is_no_master(running: World) -> None:
     assert len(running.updates()) == 1  # one retry, not two
 
 
-def test_a_task_is_forgotten_when_its_end_is_acknowledged(running: World) -> None:
+def test_task_is_forgotten_after_terminal_acknowledgement(running: World) -> None:
     uuid = running.update("TASK_FINISHED")
     assert len(running.agent.registration().tasks) == 1
     running.acknowledge(uuid)
@@ -228,7 +228,7 @@ def test_tasks_wait_until_their_executor_subscribes(world: World) -> None:
     assert world.kinds() == ["LAUNCH"]
 
 
-def test_an_executor_that_never_subscribes_is_killed(world: World) -> None:
+def test_executor_that_never_subscribes_is_killed(world: World) -> None:
     world.run()
     world.wait(60_000)
     assert world.effects[-1] == KillExecutor(world.container)
@@ -238,7 +238,7 @@ def test_an_executor_that_never_subscribes_is_killed(world: World) -> None:
     assert update.status["message"] == "Executor did not register within 1mins"
 
 
-def test_an_executor_that_could_not_be_started_says_why(world: World) -> None:
+def test_task_of_executor_that_cannot_start_fails_with_reason(world: World) -> None:
     world.run()
     world.do(ExecutorEnded(world.container, 9, "Failed to launch container: no"))
     (update,) = world.updates()
@@ -246,7 +246,7 @@ def test_an_executor_that_could_not_be_started_says_why(world: World) -> None:
     assert update.status["message"] == "Failed to launch container: no"
 
 
-def test_an_executors_end_comes_before_the_failure_of_its_tasks(running: World) -> None:
+def test_executor_exit_is_reported_before_failures_of_its_tasks(running: World) -> None:
     running.run("t2")
     finished = running.update("TASK_FINISHED")
     running.updates()
@@ -262,14 +262,14 @@ def test_an_executors_end_comes_before_the_failure_of_its_tasks(running: World) 
     assert running.agent.state.frameworks == {}
 
 
-def test_a_task_for_an_executor_that_is_ending_is_dropped(running: World) -> None:
+def test_task_for_terminating_executor_is_dropped(running: World) -> None:
     running.do(FromMaster(ShutdownExecutor("f", "e")))
     running.run("late")
     (update,) = running.updates()
     assert (update.status["state"], update.status["message"]) == ("TASK_DROPPED", "Executor terminating")
 
 
-def test_a_shutdown_has_a_grace_period(running: World) -> None:
+def test_executor_is_killed_after_shutdown_grace_period(running: World) -> None:
     running.do(FromMaster(ShutdownExecutor("f", "e")))
     assert running.kinds() == ["SHUTDOWN"]
     running.wait(4_900)
@@ -278,7 +278,7 @@ def test_a_shutdown_has_a_grace_period(running: World) -> None:
     assert KillExecutor(running.container) in running.effects
 
 
-def test_an_executor_can_have_a_grace_period_of_its_own(world: World) -> None:
+def test_executor_can_set_its_own_grace_period(world: World) -> None:
     world.run(shutdown_grace_period={"nanoseconds": 60_000_000_000})
     world.subscribe()
     world.do(FromMaster(ShutdownExecutor("f", "e")))
@@ -288,7 +288,7 @@ def test_an_executor_can_have_a_grace_period_of_its_own(world: World) -> None:
     assert KillExecutor(world.container) in world.effects
 
 
-def test_a_task_killed_before_its_executor_is_there_is_never_launched(world: World) -> None:
+def test_task_killed_before_executor_subscribes_is_not_launched(world: World) -> None:
     world.run()
     world.do(FromMaster(KillTask("f", "t")))
     assert world.states() == [("TASK_KILLED", "TASK_KILLED")]
@@ -296,7 +296,7 @@ def test_a_task_killed_before_its_executor_is_there_is_never_launched(world: Wor
     assert world.kinds() == ["SHUTDOWN"]  # it has nothing to do
 
 
-def test_an_executor_that_comes_back_without_a_task_never_got_it(running: World) -> None:
+def test_task_missing_from_resubscription_is_dropped(running: World) -> None:
     running.do(StreamLost(running.stream))
     running.run("lost")
     running.subscribe(unacknowledged_tasks=[{"task_id": {"value": "t"}, "name": "t", "agent_id": {"value": "S0"}}])
@@ -305,7 +305,7 @@ def test_an_executor_that_comes_back_without_a_task_never_got_it(running: World)
     ] == [("lost", "TASK_DROPPED", "REASON_AGENT_RESTARTED")]
 
 
-def test_an_executor_that_comes_back_repeats_what_was_lost(running: World) -> None:
+def test_resubscribed_executor_repeats_unacknowledged_updates(running: World) -> None:
     running.do(StreamLost(running.stream))
     status = running.status("TASK_RUNNING")
     task = {"name": "t", "task_id": {"value": "t"}, "agent_id": {"value": "S0"}}
@@ -314,7 +314,7 @@ def test_an_executor_that_comes_back_repeats_what_was_lost(running: World) -> No
     assert running.kinds() == ["ACKNOWLEDGED", "SUBSCRIBED"]
 
 
-def test_a_second_stream_of_an_executor_replaces_the_first(running: World) -> None:
+def test_second_stream_of_executor_replaces_first(running: World) -> None:
     first = running.stream
     running.subscribe(unacknowledged_tasks=[{"task_id": {"value": "t"}, "name": "t", "agent_id": {"value": "S0"}}])
     assert Close(first) in running.effects
@@ -323,7 +323,7 @@ def test_a_second_stream_of_an_executor_replaces_the_first(running: World) -> No
     assert running.kinds() == ["SUBSCRIBED", "LAUNCH"]
 
 
-def test_an_executor_is_told_to_end_when_it_subscribes_too_late(running: World) -> None:
+def test_executor_that_subscribes_too_late_gets_shutdown(running: World) -> None:
     running.do(FromMaster(ShutdownExecutor("f", "e")))
     running.subscribe()
     assert running.kinds()[-1] == "SHUTDOWN"
@@ -337,7 +337,7 @@ def test_messages_pass_in_both_directions(running: World) -> None:
     assert running.up[-1] == MessageToFramework("f", "e", "dXA=")
 
 
-def test_an_executor_hears_a_heartbeat(running: World) -> None:
+def test_executor_gets_heartbeats(running: World) -> None:
     running.wait(30 * 60_000)
     assert running.kinds() == ["HEARTBEAT"]
 
@@ -345,7 +345,7 @@ def test_an_executor_hears_a_heartbeat(running: World) -> None:
 # ---- frameworks and the agent itself ---------------------------------------------------------------------------
 
 
-def test_a_framework_that_is_shut_down_says_nothing_more(running: World) -> None:
+def test_framework_that_is_shut_down_sends_no_updates(running: World) -> None:
     running.update("TASK_RUNNING")
     running.updates()
     running.do(FromMaster(ShutdownFramework("f")))
@@ -360,25 +360,25 @@ def test_a_framework_that_is_shut_down_says_nothing_more(running: World) -> None
     assert isinstance(running.effects[-1], StartExecutor)
 
 
-def test_an_agent_that_is_shut_down_ends_when_its_executors_have(running: World) -> None:
+def test_agent_ends_after_last_executor_when_shut_down(running: World) -> None:
     running.do(FromMaster(ShutdownAgent("gone")))
     assert not any(isinstance(one, EndAgent) for one in running.effects)
     running.do(ExecutorEnded(running.container, 0))
     assert any(isinstance(one, EndAgent) for one in running.effects)
 
 
-def test_an_idle_agent_that_is_shut_down_ends_at_once(world: World) -> None:
+def test_idle_agent_ends_at_once_when_shut_down(world: World) -> None:
     world.do(FromMaster(ShutdownAgent("gone")))
     assert world.effects == [EndAgent("gone")]
 
 
-def test_an_agent_answers_for_tasks_it_never_got(world: World) -> None:
+def test_agent_sends_update_for_undelivered_task(world: World) -> None:
     world.do(FromMaster(RunTask(FRAMEWORK, {"task_id": {"value": "x"}, "executor": {"executor_id": {"value": "e"}}})))
     world.do(FromMaster(DropTasks("f", ("never",), "TASK_DROPPED")))
     assert world.states() == [("TASK_DROPPED", "TASK_DROPPED")]
 
 
-def test_an_agent_answers_for_tasks_of_a_framework_it_never_heard_of(world: World) -> None:
+def test_agent_retries_update_for_undelivered_task_of_unknown_framework(world: World) -> None:
     """What the master says of it, until that is acknowledged."""
     world.do(FromMaster(DropTasks("f", ("never",), "TASK_LOST")))
     world.wait(60_000)
@@ -390,7 +390,7 @@ def test_an_agent_answers_for_tasks_of_a_framework_it_never_heard_of(world: Worl
     assert world.updates() == []
 
 
-def test_ids_of_two_agents_never_meet() -> None:
+def test_agents_create_different_ids() -> None:
     one, other = World(), World()
     other.agent = Agent(AgentSettings(salt=8, agent_id="S1"))
     other.link()
@@ -430,7 +430,7 @@ JSON = st.recursive(
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(JSON, st.sampled_from(["SUBSCRIBE", "UPDATE", "MESSAGE", "HEARTBEAT"]))
-def test_no_body_of_a_call_breaks_the_agent(body: Any, kind: str) -> None:
+def test_arbitrary_call_body_does_not_break_agent(body: Any, kind: str) -> None:
     world = World()
     world.run()
     world.subscribe()

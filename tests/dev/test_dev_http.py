@@ -26,7 +26,7 @@ def written(number: int, body: bytes, chunked: bool, size: int) -> bytes:
 
 
 @given(BODIES, st.lists(st.integers(0, 600), max_size=12))
-def test_requests_are_cut_out_of_pieces_of_any_size(bodies: list[tuple[bytes, bool, int]], cuts: list[int]) -> None:
+def test_requests_are_parsed_from_pieces_of_any_size(bodies: list[tuple[bytes, bool, int]], cuts: list[int]) -> None:
     data = b"".join(written(number, *one) for number, one in enumerate(bodies))
     reader, found, begin = RequestReader(), [], 0
     for end in [*sorted(cuts), len(data)]:
@@ -41,7 +41,7 @@ def test_requests_are_cut_out_of_pieces_of_any_size(bodies: list[tuple[bytes, bo
     ]
 
 
-def test_one_byte_at_a_time() -> None:
+def test_requests_are_parsed_from_single_bytes() -> None:
     data, reader, found = written(7, b"abc" * 9, True, 4) + written(8, b"abc", False, 4), RequestReader(), []
     for at in range(len(data)):
         reader.feed(data[at : at + 1])
@@ -76,7 +76,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"x" * 70_000, 400),
     ],
 )
-def test_what_is_no_request_is_said_once_those_before_it_are_read(data: bytes, status: int) -> None:
+def test_invalid_request_is_refused_after_valid_ones_before_it(data: bytes, status: int) -> None:
     reader = RequestReader()
     reader.feed(written(1, b"before", False, 1) + data)
     first = reader.next()
@@ -87,7 +87,7 @@ def test_what_is_no_request_is_said_once_those_before_it_are_read(data: bytes, s
     assert refused.value.status == status
 
 
-def test_a_request_is_not_read_into_the_next() -> None:
+def test_request_does_not_leak_into_next_one() -> None:
     reader = RequestReader()
     reader.feed(b"GET /1 HTTP/1.1\r\nName: 1\r\n\r\n")
     reader.feed(b"POST /2 HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n2")
@@ -115,7 +115,7 @@ def test_a_request_is_not_read_into_the_next() -> None:
         (CHUNKED, b"1000;x=y\r\n" + b"x" * 4_096 + b"\r\n", 413),
     ],
 )
-def test_what_never_ends_is_cut_off(head: bytes, more: bytes, status: int) -> None:
+def test_endless_request_is_refused(head: bytes, more: bytes, status: int) -> None:
     reader = RequestReader()
     reader.feed(head)
     for _ in range(8_193 if status == 413 else 70):
@@ -125,7 +125,7 @@ def test_what_never_ends_is_cut_off(head: bytes, more: bytes, status: int) -> No
     assert refused.value.status == status
 
 
-def test_a_head_and_a_body_may_be_as_large_as_that() -> None:
+def test_head_and_body_of_maximum_size_are_accepted() -> None:
     reader, body, value = RequestReader(), bytes(MAX_BODY_BYTES), b"x" * 65_000
     reader.feed(b"POST / HTTP/1.1\r\nName: %s\r\nContent-Length: %d\r\n\r\n" % (value, len(body)))
     for at in range(0, len(body), 1 << 20):
@@ -163,7 +163,7 @@ def bodies_of(answers: bytes) -> list[bytes]:
     return [one.partition(b"\r\n\r\n")[2] for one in answers.split(b"HTTP/1.1 200 ")[1:]]
 
 
-def test_answers_come_in_the_order_of_the_requests_however_long_each_takes() -> None:
+def test_answers_keep_order_of_requests() -> None:
     async def slowly(request: Request, connection: Connection) -> None:
         await asyncio.sleep(0.01)
         connection.answer(200, request.body)
@@ -180,7 +180,7 @@ def test_answers_come_in_the_order_of_the_requests_however_long_each_takes() -> 
     assert bodies_of(talk(handler, *calls)) == wanted
 
 
-def test_a_client_that_waits_to_send_its_body_is_told_to_once() -> None:
+def test_client_that_expects_100_continue_gets_it_once() -> None:
     async def run() -> bytes:
         listener = await serve(lambda request, connection: connection.answer(200, request.body), 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
@@ -200,7 +200,7 @@ def test_a_client_that_waits_to_send_its_body_is_told_to_once() -> None:
     assert answer.endswith(b"\r\n\r\nabcd")
 
 
-def test_nothing_is_read_after_a_request_that_is_none_or_that_is_the_last() -> None:
+def test_nothing_is_read_after_invalid_or_last_request() -> None:
     def handler(request: Request, connection: Connection) -> None:
         connection.answer(200, request.body)
 
@@ -211,7 +211,7 @@ def test_nothing_is_read_after_a_request_that_is_none_or_that_is_the_last() -> N
     assert b"HTTP/1.1 400 " in answers
 
 
-def test_a_stream_is_over_when_its_client_goes() -> None:
+def test_stream_ends_when_client_disconnects() -> None:
     over = []
 
     def handler(request: Request, connection: Connection) -> None:
@@ -223,7 +223,7 @@ def test_a_stream_is_over_when_its_client_goes() -> None:
     assert over == [b"1"]
 
 
-def test_who_is_connected_is_cut_off_at_the_end() -> None:
+def test_stopped_listener_resets_connections() -> None:
     async def run() -> bytes:
         listener = await serve(lambda request, connection: connection.answer(200), 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)

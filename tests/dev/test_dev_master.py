@@ -193,7 +193,7 @@ def world() -> World:
 # ---- an agent that goes ----------------------------------------------------------------------------------------
 
 
-def test_a_lost_agents_tasks_are_unreachable_and_its_offers_rescinded(world: World) -> None:
+def test_lost_agent_makes_tasks_unreachable_and_rescinds_offers(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -207,7 +207,7 @@ def test_a_lost_agents_tasks_are_unreachable_and_its_offers_rescinded(world: Wor
     assert framework.reconcile(("t", "")) == [("t", "TASK_UNKNOWN", "REASON_RECONCILIATION")]
 
 
-def test_a_framework_unaware_of_partitions_loses_its_tasks(world: World) -> None:
+def test_framework_without_partition_awareness_loses_tasks(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework("GPU_RESOURCES")
     framework.launch("t")
@@ -215,7 +215,7 @@ def test_a_framework_unaware_of_partitions_loses_its_tasks(world: World) -> None
     assert world.statuses() == [("t", "TASK_LOST", "REASON_AGENT_REMOVED")]
 
 
-def test_a_lost_agent_comes_back_with_its_tasks(world: World) -> None:
+def test_lost_agent_returns_with_its_tasks(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
@@ -229,7 +229,7 @@ def test_a_lost_agent_comes_back_with_its_tasks(world: World) -> None:
     assert not any(isinstance(one, KillTask) for one in world.told)
 
 
-def test_a_link_that_breaks_rescinds_offers_and_waits_for_the_agent(world: World) -> None:
+def test_broken_link_rescinds_offers_and_waits_for_agent(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
@@ -246,7 +246,7 @@ def test_a_link_that_breaks_rescinds_offers_and_waits_for_the_agent(world: World
     assert world.statuses() == [("t", "TASK_KILLED", "")]
 
 
-def test_an_agent_that_stays_away_is_given_up(world: World) -> None:
+def test_agent_that_does_not_return_in_time_is_unreachable(world: World) -> None:
     world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
@@ -257,7 +257,7 @@ def test_an_agent_that_stays_away_is_given_up(world: World) -> None:
     assert world.statuses() == [("t", "TASK_UNREACHABLE", "REASON_AGENT_REMOVED")]
 
 
-def test_without_checkpointing_a_broken_link_ends_the_tasks(world: World) -> None:
+def test_broken_link_ends_tasks_without_checkpointing(world: World) -> None:
     world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -268,7 +268,7 @@ def test_without_checkpointing_a_broken_link_ends_the_tasks(world: World) -> Non
 @pytest.mark.parametrize(
     ("capability", "state"), [("PARTITION_AWARE", "TASK_DROPPED"), ("TASK_KILLING_STATE", "TASK_LOST")]
 )
-def test_a_returning_agent_answers_for_tasks_it_never_got(world: World, capability: str, state: str) -> None:
+def test_returning_agent_must_drop_undelivered_tasks(world: World, capability: str, state: str) -> None:
     agent_id = world.agent()
     framework = world.framework(capability, checkpoint=True)
     framework.launch("t")
@@ -277,7 +277,7 @@ def test_a_returning_agent_answers_for_tasks_it_never_got(world: World, capabili
     assert DropTasks(framework.id, ("t",), state) in world.told
 
 
-def test_an_agent_marked_gone_is_told_to_end_and_never_let_back(world: World) -> None:
+def test_agent_marked_gone_is_shut_down_and_not_readmitted(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -290,7 +290,7 @@ def test_an_agent_marked_gone_is_told_to_end_and_never_let_back(world: World) ->
     assert world.told == [ShutdownAgent("Agent has been marked gone")]
 
 
-def test_an_unreachable_agent_can_be_marked_gone(world: World) -> None:
+def test_unreachable_agent_can_be_marked_gone(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -304,7 +304,7 @@ def test_an_unreachable_agent_can_be_marked_gone(world: World) -> None:
 # ---- a master that forgot --------------------------------------------------------------------------------------
 
 
-def test_reconciliation_is_silent_while_agents_may_come_back(world: World) -> None:
+def test_reconciliation_waits_for_recovering_agents(world: World) -> None:
     world.master.expect_agents(["dev-S7"], world.at)
     framework = world.framework(id={"value": "old"})
     assert framework.reconcile(("t", "dev-S7"), ("u", "")) == []
@@ -316,7 +316,7 @@ def test_reconciliation_is_silent_while_agents_may_come_back(world: World) -> No
     ]
 
 
-def test_an_agent_that_does_not_come_back_after_a_restart_is_unreachable(world: World) -> None:
+def test_agent_missing_after_master_restart_becomes_unreachable(world: World) -> None:
     world.master.expect_agents(["dev-S7"], world.at)
     framework = world.framework(id={"value": "old"})
     world.wait(600_001)
@@ -324,12 +324,12 @@ def test_an_agent_that_does_not_come_back_after_a_restart_is_unreachable(world: 
     assert framework.reconcile(("t", "dev-S7")) == [("t", "TASK_UNREACHABLE", "REASON_RECONCILIATION")]
 
 
-def test_a_new_agent_never_gets_the_id_of_one_that_is_awaited(world: World) -> None:
+def test_new_agent_does_not_get_id_of_recovering_agent(world: World) -> None:
     world.master.expect_agents(["dev-S7"], world.at)
     assert world.agent("b") == "dev-S8"
 
 
-def test_a_framework_is_known_from_its_agents_before_it_subscribes(world: World) -> None:
+def test_framework_is_recovered_from_agents_before_it_subscribes(world: World) -> None:
     old = World()
     old.agent()
     owner = old.framework(checkpoint=True)
@@ -349,7 +349,7 @@ def test_a_framework_is_known_from_its_agents_before_it_subscribes(world: World)
     assert back.reconcile() == []
 
 
-def test_an_agent_that_still_has_a_removed_framework_is_told_to_end_it(world: World) -> None:
+def test_returning_agent_must_shut_down_removed_framework(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
@@ -363,7 +363,7 @@ def test_an_agent_that_still_has_a_removed_framework_is_told_to_end_it(world: Wo
 # ---- frameworks ------------------------------------------------------------------------------------------------
 
 
-def test_a_framework_that_stays_away_is_removed_after_its_failover_time(world: World) -> None:
+def test_framework_is_removed_after_failover_timeout(world: World) -> None:
     world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -378,7 +378,7 @@ def test_a_framework_that_stays_away_is_removed_after_its_failover_time(world: W
     assert isinstance(effects[2], Close)
 
 
-def test_a_framework_that_comes_back_in_time_stays(world: World) -> None:
+def test_framework_that_returns_within_failover_timeout_stays(world: World) -> None:
     framework = world.framework()
     world.do(StreamLost(framework.stream_id))
     world.wait(30_000)
@@ -387,14 +387,14 @@ def test_a_framework_that_comes_back_in_time_stays(world: World) -> None:
     assert framework.id in world.master.state.frameworks
 
 
-def test_heartbeats_come_at_once_and_then_at_their_interval(world: World) -> None:
+def test_heartbeats_come_at_once_and_then_at_interval(world: World) -> None:
     world.framework()
     assert len(world.of("HEARTBEAT")) == 1
     world.wait(45_000)
     assert len(world.of("HEARTBEAT")) == 3
 
 
-def test_a_new_subscription_ends_the_old_streams_heartbeat(world: World) -> None:
+def test_new_subscription_ends_heartbeat_of_old_stream(world: World) -> None:
     framework = world.framework()
     framework.subscribe()
     world.of("HEARTBEAT")
@@ -402,7 +402,7 @@ def test_a_new_subscription_ends_the_old_streams_heartbeat(world: World) -> None
     assert len(world.of("HEARTBEAT")) == 1
 
 
-def test_agents_hear_of_a_framework_that_changed(world: World) -> None:
+def test_agents_get_changed_framework_info(world: World) -> None:
     world.agent()
     framework = world.framework()
     framework.info["name"] = "renamed"
@@ -410,7 +410,7 @@ def test_agents_hear_of_a_framework_that_changed(world: World) -> None:
     assert [one.framework["name"] for one in world.told if isinstance(one, FrameworkUpdated)] == ["renamed"]
 
 
-def test_updates_for_an_absent_scheduler_are_left_to_the_agents_retry(world: World) -> None:
+def test_update_for_disconnected_scheduler_is_left_to_agent_retry(world: World) -> None:
     world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -421,7 +421,7 @@ def test_updates_for_an_absent_scheduler_are_left_to_the_agents_retry(world: Wor
     assert framework.reconcile() == [("t", "TASK_RUNNING", "REASON_RECONCILIATION")]
 
 
-def test_operations_other_than_launch_are_refused_clearly(world: World) -> None:
+def test_operations_other_than_launch_are_refused(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework()
     offer = world.offers()[0]
@@ -435,7 +435,7 @@ def test_operations_other_than_launch_are_refused_clearly(world: World) -> None:
 # ---- offers ----------------------------------------------------------------------------------------------------
 
 
-def test_what_a_task_used_is_free_when_it_ends_not_when_that_is_acknowledged(world: World) -> None:
+def test_task_resources_are_freed_at_end_not_at_acknowledgement(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t", cpus=3.9)
@@ -450,7 +450,7 @@ def test_what_a_task_used_is_free_when_it_ends_not_when_that_is_acknowledged(wor
     assert "t" not in world.master.state.frameworks[framework.id].tasks
 
 
-def test_an_executor_that_exits_frees_its_share(world: World) -> None:
+def test_executor_exit_frees_its_resources(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -462,7 +462,7 @@ def test_an_executor_that_exits_frees_its_share(world: World) -> None:
     assert world.master.state.agents[agent_id].used() == NOTHING
 
 
-def test_each_framework_gets_its_share_of_the_agents(world: World) -> None:
+def test_frameworks_share_agents_fairly(world: World) -> None:
     first = world.framework()
     for number in range(8):
         world.agent(f"a{number}")
@@ -474,7 +474,7 @@ def test_each_framework_gets_its_share_of_the_agents(world: World) -> None:
     assert (shares.count(first.id), shares.count(second.id)) == (4, 4)
 
 
-def test_reserved_resources_go_to_their_role_alone() -> None:
+def test_reserved_resources_are_offered_to_their_role_only() -> None:
     world = World()
     world.agent(resources=parse("cpus(batch):2;cpus:1;mem:64"))
     other = world.framework(roles=["other"])
@@ -486,7 +486,7 @@ def test_reserved_resources_go_to_their_role_alone() -> None:
     assert other.id != batch.id
 
 
-def test_a_host_with_gpus_is_kept_for_those_who_know_them(world: World) -> None:
+def test_gpu_agent_is_offered_to_gpu_aware_frameworks_only(world: World) -> None:
     world.agent(resources=parse("cpus:1;mem:64;gpus:1"))
     world.framework()
     assert world.offers() == []
@@ -494,7 +494,7 @@ def test_a_host_with_gpus_is_kept_for_those_who_know_them(world: World) -> None:
     assert len(world.offers()) == 1
 
 
-def test_a_filter_hides_what_was_refused_and_less_but_not_more(world: World) -> None:
+def test_filter_hides_refused_amount_but_not_larger_one(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -508,7 +508,7 @@ def test_a_filter_hides_what_was_refused_and_less_but_not_more(world: World) -> 
     assert [one["agent_id"]["value"] for one in world.offers()] == [agent_id]
 
 
-def test_offers_time_out_if_the_master_is_told_so() -> None:
+def test_offers_time_out_if_configured() -> None:
     world = World(offer_timeout_ms=3_000)
     world.agent()
     world.framework()
@@ -519,7 +519,7 @@ def test_offers_time_out_if_the_master_is_told_so() -> None:
     assert len(world.offers()) == 1
 
 
-def test_ports_are_offered_in_what_is_left_of_their_ranges(world: World) -> None:
+def test_unused_ports_are_offered_as_ranges(world: World) -> None:
     agent_id = world.agent()
     framework = world.framework()
     offer = world.offers()[0]
@@ -569,7 +569,7 @@ JSON = st.recursive(
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(JSON, st.sampled_from(["SUBSCRIBE", "ACCEPT", "DECLINE", "KILL", "RECONCILE", "ACKNOWLEDGE", "MESSAGE"]))
-def test_no_body_of_a_call_breaks_the_master(body: Any, kind: str) -> None:
+def test_arbitrary_call_body_does_not_break_master(body: Any, kind: str) -> None:
     world = World()
     world.agent()
     framework = world.framework()
@@ -603,7 +603,7 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
 JUNK = [None, "", "x", -1, 0, 10**30, 1e308, True, [], {}, [None], {"value": None}, {"value": 7}, "\u0000", [[]]]
 
 
-def test_no_spoilt_field_of_a_call_breaks_the_master() -> None:
+def test_invalid_field_of_call_does_not_break_master() -> None:
     world = World()
     agent_id = world.agent(resources=parse("cpus:4000;mem:4096000;ports:[31000-31999]"))
     framework = world.framework()
@@ -654,7 +654,7 @@ MOVES = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60)
 
 @settings(max_examples=120, derandomize=True, deadline=None)
 @given(MOVES)
-def test_amounts_add_up_after_any_events(moves: list[tuple[int, int]]) -> None:
+def test_resource_amounts_add_up_after_random_events(moves: list[tuple[int, int]]) -> None:
     world = World()
     frameworks = [world.framework(checkpoint=True), world.framework("GPU_RESOURCES")]
     links = ["a", "b", "c"]

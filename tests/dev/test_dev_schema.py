@@ -72,12 +72,12 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return [place for key in keys for place in ((value, key), *places(value[key]))]
 
 
-def test_calls_as_drivers_and_executors_make_them_need_no_second_look() -> None:
+def test_usual_calls_pass_quick_check() -> None:
     assert all(SCHEDULER_CALL.passes_quickly(call) for call in OF_SCHEDULERS)
     assert all(EXECUTOR_CALL.passes_quickly(call) for call in OF_EXECUTORS)
 
 
-def test_what_passes_at_first_sight_passes_the_second_look_unchanged() -> None:
+def test_call_that_passes_quick_check_passes_full_check_unchanged() -> None:
     for check, calls in ((SCHEDULER_CALL, OF_SCHEDULERS), (EXECUTOR_CALL, OF_EXECUTORS)):
         for call in calls:
             written = pickle.dumps(call)
@@ -90,7 +90,7 @@ def test_what_passes_at_first_sight_passes_the_second_look_unchanged() -> None:
 
 
 @given(st.data())
-def test_so_it_does_with_several_things_wrong(data: st.DataObject) -> None:
+def test_quick_and_full_check_agree_on_several_errors(data: st.DataObject) -> None:
     check, calls = data.draw(st.sampled_from([(SCHEDULER_CALL, OF_SCHEDULERS), (EXECUTOR_CALL, OF_EXECUTORS)]))
     call = copy.deepcopy(data.draw(st.sampled_from(calls)))
     for _ in range(data.draw(st.integers(1, 3))):

@@ -9,7 +9,7 @@ from rich.console import Console
 from jobcloud.dev.terminal import EventPrinter
 
 
-def test_what_a_job_says_does_not_steer_the_terminal() -> None:
+def test_job_text_cannot_control_terminal() -> None:
     screen = io.StringIO()
     view = EventPrinter(Console(file=screen, width=200))
     view.show(

@@ -278,7 +278,7 @@ ALONE: dict[str, tuple[Json, str, str, str]] = {
 }  # fmt: skip
 
 
-def test_what_harms_nobody_is_the_end_of_its_own_shard_and_the_reason_is_given(house: House) -> None:
+def test_isolated_errors_end_only_their_own_shard_with_reason(house: House) -> None:
     """All at once, beside each other: shared ones in one worker."""
     runs = {
         (what, how): house.start(**{**job, "isolation": how}) for what, (job, *_) in ALONE.items() for how in ISOLATIONS
@@ -294,13 +294,13 @@ def test_what_harms_nobody_is_the_end_of_its_own_shard_and_the_reason_is_given(h
     house.calm()
 
 
-def test_output_that_is_no_text_can_be_read(house: House) -> None:
+def test_binary_output_can_be_read(house: House) -> None:
     for job in ({"job_class": "not_utf8"}, {"jobType": "SCRIPT", "scriptCommandLine": "printf '\\377\\376'"}):
         run = house.start(**job)
         assert house.client.log(house.end(run)["taskId"])["text"] == "\ufffd\ufffd"
 
 
-def test_a_changed_directory_or_environment_is_seen_in_its_process_alone(house: House) -> None:
+def test_changed_directory_and_environment_are_visible_in_same_process_only(house: House) -> None:
     app = str(house.sandbox() / "app")
     house.end(house.start("changes_process", isolation="process"))
 
@@ -318,7 +318,7 @@ def test_a_changed_directory_or_environment_is_seen_in_its_process_alone(house: 
     assert seen("shared") == [app, None, None]
 
 
-def test_two_apps_with_modules_of_one_name_never_meet(house: House) -> None:
+def test_apps_with_modules_of_same_name_do_not_interfere(house: House) -> None:
     other = house.product.folder / "other"
     (other / "shop").mkdir(parents=True)
     (other / "shop" / "__init__.py").touch()
@@ -344,7 +344,7 @@ def test_two_apps_with_modules_of_one_name_never_meet(house: House) -> None:
         ("closes_everything", "signal", "closed its pipe"),
     ],
 )
-def test_who_takes_the_process_down_fails_and_those_in_it_start_again_uncharged(
+def test_job_that_ends_its_process_fails_and_others_restart_uncharged(
     house: House, job: str, cause: str, says: str
 ) -> None:
     alone = house.end(house.start(job, isolation="process"))
@@ -356,7 +356,7 @@ def test_who_takes_the_process_down_fails_and_those_in_it_start_again_uncharged(
     house.calm("shared")
 
 
-def test_who_takes_the_worker_down_each_time_is_found_and_fails_alone(house: House) -> None:
+def test_job_that_always_ends_its_worker_is_identified_and_fails(house: House) -> None:
     guilty = house.end(house.start("dies", failover=True, failoverDelaySeconds=0.1, failoverAttempts=0))
     assert (guilty["state"], guilty["cause"], guilty["attempt"]) == ("FAILED", "exit_code", ALONE_AFTER + 1)
     sibling = house.shard(house.siblings["shared"])
@@ -365,7 +365,7 @@ def test_who_takes_the_worker_down_each_time_is_found_and_fails_alone(house: Hou
     house.calm()
 
 
-def test_a_worker_that_answers_twice_ends_its_shard_once(house: House) -> None:
+def test_worker_that_answers_twice_ends_shard_once(house: House) -> None:
     assert house.did(house.start("answers_twice", isolation="process")) == ("FINISHED", "")
     house.calm()
     assert house.did(house.start("answers_twice")) == ("FINISHED", "")
@@ -373,7 +373,7 @@ def test_a_worker_that_answers_twice_ends_its_shard_once(house: House) -> None:
 
 
 @pytest.mark.parametrize("worker", ["nonsense", "silence"])
-def test_a_worker_of_the_apps_own_that_cannot_be_one_is_told_so(house: House, worker: str) -> None:
+def test_invalid_bootstrap_script_is_reported(house: House, worker: str) -> None:
     code = 'import os, sys; os.write(int(sys.argv[-1]), b"what?\\n")' if worker == "nonsense" else "import time"
     command = f"{sys.executable} -c \"{code.replace(chr(34), chr(92) + chr(34))}; __import__('time').sleep(600)\""
     odd = house.product.folder / worker
@@ -406,7 +406,7 @@ def test_a_worker_of_the_apps_own_that_cannot_be_one_is_told_so(house: House, wo
 STUBBORN = ("masks_signals", "deadlocks", "never_returns", "burns_cpu")
 
 
-def test_shards_that_hear_nothing_are_ended_all_the_same(house: House) -> None:
+def test_unresponsive_shards_are_killed(house: House) -> None:
     """By a kill, and where they have a process of their own by timeoutSeconds too."""
     alone = [house.start(job, isolation="process") for job in STUBBORN]
     late = [house.start(job, isolation="process", timeoutSeconds=0.5) for job in STUBBORN]
@@ -423,7 +423,7 @@ def test_shards_that_hear_nothing_are_ended_all_the_same(house: House) -> None:
 
 
 @pytest.mark.parametrize("how", ISOLATIONS)
-def test_a_fork_bomb_ends_with_its_process(house: House, how: str) -> None:
+def test_fork_bomb_ends_with_its_process(house: House, how: str) -> None:
     run = house.start("forks_wildly", isolation=how)
     siblings = 3 + (how == "process")
     until(lambda: len(house.processes()) >= siblings + 63, "it to fork")
@@ -439,7 +439,7 @@ def test_a_fork_bomb_ends_with_its_process(house: House, how: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- floods
 
 
-def test_a_gigabyte_of_output_fills_no_disk_and_slows_no_other(house: House) -> None:
+def test_gigabyte_of_output_is_truncated_and_delays_no_other_job(house: House) -> None:
     sizes = {"shared": GIB, "process": GIB // 4, "script": GIB // 4}
     floods = {how: house.start("floods", shardingItemParameters=f"0={sizes[how]}", isolation=how) for how in ISOLATIONS}
     command = f"sh -c 'head -c {sizes['script']} /dev/zero'"
@@ -479,7 +479,7 @@ def full_disk(house: House) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_costs_output_and_the_job_that_needs_room_and_no_other(house: House, full_disk: Path) -> None:
+def test_full_disk_fails_only_jobs_that_need_space(house: House, full_disk: Path) -> None:
     filler = house.end(house.start("fills_up", jobParameter=str(full_disk / "data")))
     assert (filler["state"], filler["cause"]) == ("FAILED", "exception")
     assert "No space left" in filler["message"]
@@ -515,7 +515,7 @@ def leads_nobody(pid: int) -> bool:
 
 
 @pytest.mark.usefixtures("small_group")
-def test_what_the_kernel_kills_for_want_of_memory_is_told_so(house: House) -> None:
+def test_out_of_memory_kill_is_reported(house: House) -> None:
     alone = house.end(house.start("fills_memory", isolation="process", shardingItemParameters="0=400"))
     assert (alone["state"], alone["cause"]) == ("FAILED", "out_of_memory")
     house.calm()
@@ -530,7 +530,7 @@ def test_what_the_kernel_kills_for_want_of_memory_is_told_so(house: House) -> No
 # --------------------------------------------------------------------------------------------- agent and executor
 
 
-def test_an_agent_that_is_restarted_finds_its_executor_and_hears_what_happened_meanwhile(house: House) -> None:
+def test_restarted_agent_recovers_executor_and_its_updates(house: House) -> None:
     daemon = daemon_of(house)
     run = house.start("until_file", shardingItemParameters="0=go")
     until(lambda: house.shard(run)["startedAt"], "its start")
@@ -544,7 +544,7 @@ def test_an_agent_that_is_restarted_finds_its_executor_and_hears_what_happened_m
     house.calm()
 
 
-def test_a_daemon_that_is_killed_takes_all_with_it_and_all_start_again_uncharged(house: House) -> None:
+def test_killed_executor_leaves_no_process_and_its_shards_restart_uncharged(house: House) -> None:
     sandbox = house.sandbox()
     child = house.start("leaves_children", shardingItemParameters="0=600")
     until(lambda: len(house.processes()) == 4, "its child to run")

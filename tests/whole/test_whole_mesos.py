@@ -71,9 +71,7 @@ def add_demo(product: Product, output: Path) -> None:
     product.run("app", "add", str(app))
 
 
-def test_the_demo_runs_on_mesos_and_survives_kill_stop_and_teardown(
-    product: Product, master: str, tmp_path: Path
-) -> None:
+def test_demo_survives_kill_stop_and_teardown_on_mesos(product: Product, master: str, tmp_path: Path) -> None:
     output = tmp_path / "output"
     process = serve(product, master)
     add_demo(product, output)
@@ -113,7 +111,7 @@ def test_the_demo_runs_on_mesos_and_survives_kill_stop_and_teardown(
     assert set(attempts(output).values()) == {1}
 
 
-def test_a_second_framework_gets_its_share_while_the_first_is_idle_and_while_it_waits_in_vain(
+def test_second_framework_gets_offers_while_first_one_is_idle_or_waits(
     product: Product, master: str, tmp_path: Path
 ) -> None:
     serve(product, master)
@@ -148,7 +146,7 @@ WANTED = {
 }  # fmt: skip
 
 
-def test_executors_are_kept_on_each_agent_adopted_by_the_next_scheduler_and_given_up(
+def test_warm_executors_on_each_agent_survive_scheduler_and_end_when_disabled(
     product: Product, master: str, tmp_path: Path
 ) -> None:
     process = serve(product, master)

@@ -117,7 +117,7 @@ def goes_on(pair: Pair, number: int) -> None:
     until(lambda: pair.finished(number) > before, "a firing of the new leader")
 
 
-def test_schedulers_take_over_from_each_other_and_lose_nothing(pair: Pair, tmp_path: Path) -> None:
+def test_schedulers_take_over_from_each_other_without_loss(pair: Pair, tmp_path: Path) -> None:
     output = tmp_path / "output"
     pair.start(0)
     until(lambda: pair.leads(0), "a leader")
