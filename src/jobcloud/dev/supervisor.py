@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -264,7 +265,8 @@ def _token(path: Path) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A random free port below the ephemeral ones, which outgoing connections could take before we listen."""
+    for port in random.SystemRandom().sample(range(12_000, 31_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise StartFailed("found no free port")
