@@ -1,4 +1,4 @@
-"""The soak's judge must find what it is there to find."""
+"""The soak's checker finds lost, doubled, early, overlapping and silent shards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GOOD = [*whole(), *whole(item=1), resident(MINUTE + 120)]
 
 
 def judged(folder: Path, lines: list[dict[str, Any]], *faults: dict[str, Any]) -> dict[str, int]:
-    """How many of each kind were found."""
+    """The number of violations of each kind."""
     jobs = [
         {"name": "work", "kind": "TRANSIENT", "cron": "0 * * * * ?", "shards": 2, "complete": True},
         {"name": "resident", "kind": "DAEMON", "cron": "0 * * * * ?", "shards": 1, "complete": False},

@@ -27,7 +27,7 @@ _DEADLINE_S = 120.0  # long enough for a machine that is several times overloade
 T = TypeVar("T")
 
 
-def until(test: Callable[[], T], what: str, seconds: float = _DEADLINE_S) -> T:
+def until(test: Callable[[], T | None], what: str, seconds: float = _DEADLINE_S) -> T:
     """The first true result of `test`. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := test()):

@@ -1,4 +1,4 @@
-"""The dev cluster as a process: how it starts and ends, what its knobs break, what hostile clients get."""
+"""The dev cluster as a process: start and end, fault injection, invalid requests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def framework(cluster: DevCluster) -> Iterator[Framework]:
 
 
 def launch(framework: Framework, name: str = "t", *commands: Any, prelude: str = "exec") -> Any:
-    """A running task, on an agent that has room: the offer it is on."""
+    """Launch a task and wait until it runs. Returns its offer."""
     offer = framework.offers(1)[0]
     data = encode_data(json.dumps([{"update": name, "state": "TASK_RUNNING"}, *commands]).encode())
     info = {
@@ -53,10 +53,10 @@ def launch(framework: Framework, name: str = "t", *commands: Any, prelude: str =
     return offer
 
 
-def until(test: Callable[[], Any], what: str, seconds: float = 10) -> Any:
+def until(test: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := test()):
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.01)
     return found
 
@@ -84,10 +84,10 @@ def test_signal_ends_cluster_and_all_its_processes(tmp_path: Path, number: int) 
     cluster = DevCluster(agents=1, data=tmp_path, allocation_interval_ms=50)
     cluster.start()
     framework = Framework(cluster.master, "PARTITION_AWARE").subscribe()
-    launch(framework, prelude="setsid sleep 1000 & exec")  # something of a session of its own beside it
+    launch(framework, prelude="setsid sleep 1000 & exec")  # a helper process in its own session
     until(lambda: len(children_of_sandboxes(tmp_path)) >= 2, "the executor and its helper")
     cluster.process.send_signal(number)
-    assert cluster.process.wait(5) == 0
+    assert cluster.process.wait(60) == 0
     assert children_of_sandboxes(tmp_path) == []
     framework.stream.wait_end()
     framework.stream.close()
@@ -101,13 +101,13 @@ def test_killed_cluster_leaves_no_process(tmp_path: Path) -> None:
     launch(framework, prelude="setsid sleep 1000 & exec")
     until(lambda: len(children_of_sandboxes(tmp_path)) >= 2, "the executor and its helper")
     cluster.process.kill()
-    until(lambda: not children_of_sandboxes(tmp_path), "the executor's end, and its helper's")
+    until(lambda: not children_of_sandboxes(tmp_path), "the end of the executor and its helper")
     framework.stream.wait_end()
     framework.stream.close()
     cluster.stop()
 
 
-def test_executor_ends_with_killed_cluster_without_reaper(tmp_path: Path) -> None:
+def test_executor_ends_with_killed_cluster_without_warden(tmp_path: Path) -> None:
     cluster = DevCluster(agents=1, data=tmp_path, allocation_interval_ms=50)
     cluster.start()
     pid = cluster.process.pid
@@ -131,7 +131,7 @@ def test_cluster_ends_with_its_parent(tmp_path: Path) -> None:
         "print(child.pid, flush=True)\n"
         "os._exit(0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=120, check=True)
     until(lambda: not alive(int(done.stdout)), "the cluster's end")
 
 
@@ -148,7 +148,7 @@ def test_agents_keep_their_ids_with_data_directory(tmp_path: Path) -> None:
 def test_damaged_state_file_is_named_and_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "cluster.json").write_text("{")
     argv = [sys.executable, "-m", "jobcloud.dev.cluster", "--port=0", f"--data={tmp_path}"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "cluster.json is damaged" in done.stderr
     assert (tmp_path / "cluster.json").read_text() == "{"
@@ -167,7 +167,7 @@ def test_damaged_state_file_is_named_and_left_unchanged(tmp_path: Path) -> None:
 )
 def test_bad_flags_are_named(flags: list[str], text: str) -> None:
     argv = [sys.executable, "-m", "jobcloud.dev.cluster", "--port=0", *flags]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert text in done.stderr
 
@@ -190,7 +190,7 @@ def test_attributes_and_resources_are_set_by_flags() -> None:
         framework.teardown()
 
 
-# ---- knobs -----------------------------------------------------------------------------------------------------
+# ---- fault injection -------------------------------------------------------------------------------------------
 
 
 def test_dropped_stream_ends(cluster: DevCluster, framework: Framework) -> None:
@@ -204,7 +204,7 @@ def test_muted_stream_stays_open_and_silent(cluster: DevCluster, framework: Fram
     offer = framework.offers(1)[0]
     cluster.control("mute_stream", framework_id=framework.id)
     framework.decline([offer], 0)
-    framework.none("OFFERS", seconds=0.4)
+    framework.expect_none("OFFERS", seconds=0.4)
     assert not framework.stream.ended
     framework.stream.close()
     framework.subscribe()
@@ -212,7 +212,7 @@ def test_muted_stream_stays_open_and_silent(cluster: DevCluster, framework: Fram
 
 def test_garbled_stream_is_rejected_by_reader(cluster: DevCluster, framework: Framework) -> None:
     cluster.control("garble_stream", framework_id=framework.id, bytes="nonsense\n")
-    framework.stream.wait_end()  # the reader gave up
+    framework.stream.wait_end()  # the reader has closed the connection
     framework.stream.close()
     framework.subscribe()
 
@@ -220,24 +220,24 @@ def test_garbled_stream_is_rejected_by_reader(cluster: DevCluster, framework: Fr
 def test_updates_can_be_doubled_delayed_dropped_and_reordered(cluster: DevCluster, framework: Framework) -> None:
     offer = launch(framework, "t")
     cluster.control("updates", kind="double", state="TASK_FINISHED")
-    framework.tell(offer["agent_id"], "e", {"update": "t", "state": "TASK_FINISHED"})
+    framework.command(offer["agent_id"], "e", {"update": "t", "state": "TASK_FINISHED"})
     first, second = framework.update("t"), framework.update("t")
     assert first == second
     cluster.control("updates", kind="drop", state="TASK_FAILED")
-    framework.tell(offer["agent_id"], "e", {"update": "x", "state": "TASK_FAILED"})
-    framework.none("UPDATE", seconds=0.3)
-    cluster.control("advance_clock", ms=11_000)  # the agent's retry
+    framework.command(offer["agent_id"], "e", {"update": "x", "state": "TASK_FAILED"})
+    framework.expect_none("UPDATE", seconds=0.3)
+    cluster.control("advance_clock", ms=11_000)  # until the agent's retry
     assert framework.update("x")["state"] == "TASK_FAILED"
     cluster.control("updates", kind="delay", delay_ms=300, task_id="y")
     begin = time.monotonic()
-    framework.tell(offer["agent_id"], "e", {"update": "y", "state": "TASK_LOST"})
+    framework.command(offer["agent_id"], "e", {"update": "y", "state": "TASK_LOST"})
     framework.update("y")
     assert time.monotonic() - begin >= 0.29
     cluster.control("updates", kind="hold", count=2)
     commands = [{"update": name, "state": "TASK_LOST"} for name in ("p", "q")]
-    framework.tell(offer["agent_id"], "e", *commands)
+    framework.command(offer["agent_id"], "e", *commands)
     for _ in commands:
-        framework.heard("ACKNOWLEDGED")
+        framework.reported("ACKNOWLEDGED")
     assert cluster.control("release_updates") == {"updates": 2}
     assert [framework.update()["task_id"]["value"] for _ in commands] == ["q", "p"]
 
@@ -265,7 +265,7 @@ def test_agent_can_be_lost_and_return_with_its_tasks(cluster: DevCluster, framew
     assert (back["state"], back["reason"]) == ("TASK_RUNNING", "REASON_AGENT_REREGISTERED")
     framework.call("RECONCILE", {"tasks": []})
     assert framework.update("t")["state"] == "TASK_RUNNING"
-    framework.tell(agent_id, "e", {"update": "t", "state": "TASK_FINISHED"})
+    framework.command(agent_id, "e", {"update": "t", "state": "TASK_FINISHED"})
     assert framework.update("t", "TASK_FINISHED")
 
 
@@ -278,12 +278,12 @@ def test_restarted_master_recovers_tasks_from_agents(cluster: DevCluster, framew
     framework.subscribe()
     assert framework.id == old
     framework.call("RECONCILE", {"tasks": [{"task_id": {"value": "t"}, "agent_id": agent_id}]})
-    framework.none("UPDATE", seconds=0.3)
+    framework.expect_none("UPDATE", seconds=0.3)
     for number in (1, 2):
         cluster.control("return_agent", agent=number)
     framework.call("RECONCILE", {"tasks": [{"task_id": {"value": "t"}, "agent_id": agent_id}]})
     assert framework.update("t")["state"] == "TASK_RUNNING"
-    framework.tell(agent_id, "e", {"update": "t", "state": "TASK_FINISHED"})
+    framework.command(agent_id, "e", {"update": "t", "state": "TASK_FINISHED"})
     assert framework.update("t", "TASK_FINISHED")
 
 
@@ -323,12 +323,12 @@ def test_invalid_fault_request_is_explained(cluster: DevCluster, knob: str, fiel
         cluster.control(knob, **fields)
 
 
-# ---- hostile clients -------------------------------------------------------------------------------------------
+# ---- invalid requests ------------------------------------------------------------------------------------------
 
 
 def raw(cluster: DevCluster, data: bytes) -> bytes:
     host, _, port = cluster.master.partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as link:
+    with socket.create_connection((host, int(port)), timeout=60) as link:
         link.sendall(data)
         return link.recv(4096)
 
@@ -356,14 +356,14 @@ def test_deep_and_huge_bodies_are_refused(cluster: DevCluster) -> None:
     headers = {"content_type": "application/json"}
     assert request(cluster.master, "POST", "/api/v1", "[" * 200_000, **headers).status == 400
     assert request(cluster.master, "POST", "/api/v1", "9" * 10_000, **headers).status == 400
-    with contextlib.suppress(ConnectionError):  # it may be cut off while it still sends
+    with contextlib.suppress(ConnectionError):  # the connection may be reset while the body is sent
         assert request(cluster.master, "POST", "/api/v1", b"x" * (64 << 20), **headers).status == 413
     assert request(cluster.master, "GET", "/health").status == 200
 
 
 def test_chunked_body_is_read(cluster: DevCluster) -> None:
     host, _, port = cluster.master.partition(":")
-    link = http.client.HTTPConnection(host, int(port), timeout=10)
+    link = http.client.HTTPConnection(host, int(port), timeout=60)
     body = iter([b'{"type":', b' "GET_HEALTH"}'])
     link.request("POST", "/api/v1", body, {"Content-Type": "application/json"}, encode_chunked=True)
     answer = link.getresponse()
@@ -392,7 +392,6 @@ def test_idle_clients_do_not_block_cluster(cluster: DevCluster) -> None:
     host, _, port = cluster.master.partition(":")
     with contextlib.ExitStack() as held:
         for _ in range(200):
-            link = held.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            link = held.enter_context(socket.create_connection((host, int(port)), timeout=60))
             link.sendall(b"POST /api/v1 HTTP/1.1\r\n")
         assert post(cluster.master, "/api/v1", {"type": "GET_HEALTH"}).status == 200
-    assert os.getpid()

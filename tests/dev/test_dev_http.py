@@ -1,4 +1,4 @@
-"""The dev cluster's HTTP: requests out of pieces of every size, answers in the order of the requests."""
+"""The dev cluster's HTTP server: requests in pieces of any size, answers in the order of the requests."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_head_and_body_of_maximum_size_are_accepted() -> None:
 
 
 def talk(handler: Callable[[Request, Connection], Any], *pieces: bytes) -> bytes:
-    """What a client gets that sends these pieces, says that this is all, and reads to the end."""
+    """Send these pieces, close the sending side, and return everything that is received."""
 
     async def run() -> bytes:
         listener = await serve(handler, 0)
@@ -151,7 +151,7 @@ def talk(handler: Callable[[Request, Connection], Any], *pieces: bytes) -> bytes
             await writer.drain()
         writer.write_eof()
         try:
-            return await asyncio.wait_for(reader.read(), 20)
+            return await asyncio.wait_for(reader.read(), 60)
         finally:
             writer.close()
             listener.stop()
@@ -185,15 +185,15 @@ def test_client_that_expects_100_continue_gets_it_once() -> None:
         listener = await serve(lambda request, connection: connection.answer(200, request.body), 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         writer.write(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-        told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        interim = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         for piece in (b"a", b"b", b"cd"):
             writer.write(piece)
             await writer.drain()
         writer.write_eof()
-        rest = await asyncio.wait_for(reader.read(), 20)
+        rest = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         listener.stop()
-        return told + rest
+        return interim + rest
 
     answer = asyncio.run(run())
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
@@ -231,7 +231,7 @@ def test_stopped_listener_resets_connections() -> None:
         await reader.readuntil(b"\r\n\r\n")
         listener.stop()
         try:
-            rest = await asyncio.wait_for(reader.read(), 20)
+            rest = await asyncio.wait_for(reader.read(), 60)
         except ConnectionError:
             rest = b""
         writer.close()

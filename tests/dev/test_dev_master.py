@@ -1,4 +1,4 @@
-"""The dev master as a pure machine: what no local Mesos can be brought to do, and what must always hold."""
+"""The dev master as a pure state machine: behaviour that a local Mesos cannot show, and invariants."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ AGENT = parse("cpus:4;mem:4096;ports:[31000-31009]")
 UUIDS = (encode_data(uuid_of(1, number)) for number in itertools.count())
 
 
-class World:
-    """A master, with what tests say to it and hear from it."""
+class MasterHarness:
+    """A master, and the events and messages that it has sent."""
 
     def __init__(self, **more: Any) -> None:
         self.at = 1_000_000
         self.master = Master(MasterSettings(**more), self.at)
-        self.sent: list[dict[str, Any]] = []
-        self.told: list[Any] = []
+        self.events: list[dict[str, Any]] = []
+        self.messages: list[Any] = []
         self.closed: list[str] = []
 
-    def do(self, event: Any) -> list[Any]:
+    def handle(self, event: Any) -> list[Any]:
         effects = self.master.handle(event, self.at)
         for effect in effects:
             if isinstance(effect, Send):
-                self.sent.append(effect.event)
+                self.events.append(effect.event)
             elif isinstance(effect, ToAgent):
-                self.told.append(effect.message)
+                self.messages.append(effect.message)
             elif isinstance(effect, Close):
                 self.closed.append(effect.stream_id)
         self.check()
         return effects
 
     def check(self) -> None:
-        """Every amount of every agent is free, offered or used, exactly once."""
+        """Each amount of an agent's resources is free, offered or used, and counted once."""
         allocator = self.master.state.allocator
         for agent_id, agent in self.master.state.agents.items():
             total = allocator.agents[agent_id].free + agent.used()
@@ -93,44 +93,44 @@ class World:
         return {name: amount for (name, _), amount in total.scalars.items() if amount}
 
     def wait(self, ms: int) -> None:
-        """Time passes, with every alarm in its turn."""
+        """Let time pass, with a Tick for each timer."""
         end = self.at + ms
         while (due := self.master.next_at()) is not None and due <= end:
             self.at = max(self.at, due)
-            self.do(Tick())
+            self.handle(Tick())
         self.at = end
 
     def agent(self, link: str = "a", agent_id: str = "", resources: Resources = AGENT, **more: Any) -> str:
-        self.do(FromAgent(link, RegisterAgent(agent_id, f"{link}.host", 1, resources, **more)))
+        self.handle(FromAgent(link, RegisterAgent(agent_id, f"{link}.host", 1, resources, **more)))
         return agent_id or next(one.agent_id for one in self.master.state.agents.values() if one.link == link)
 
     def framework(self, *capabilities: str, **info: Any) -> Framework:
         return Framework(self, capabilities or ("PARTITION_AWARE",), info)
 
-    def of(self, kind: str) -> list[Any]:
-        """The bodies of all events of a kind; they are forgotten."""
-        found = [event.get(kind.lower()) for event in self.sent if event["type"] == kind]
-        self.sent = [event for event in self.sent if event["type"] != kind]
+    def take_events(self, kind: str) -> list[Any]:
+        """Take the bodies of all events of a kind."""
+        found = [event.get(kind.lower()) for event in self.events if event["type"] == kind]
+        self.events = [event for event in self.events if event["type"] != kind]
         return found
 
     def statuses(self) -> list[tuple[str, str, str]]:
         return [
             (one["status"]["task_id"]["value"], one["status"]["state"], one["status"].get("reason", ""))
-            for one in self.of("UPDATE")
+            for one in self.take_events("UPDATE")
         ]
 
     def offers(self) -> list[Any]:
-        return [offer for body in self.of("OFFERS") for offer in body["offers"]]
+        return [offer for body in self.take_events("OFFERS") for offer in body["offers"]]
 
     def update(self, framework_id: str, task_id: str, state: str, link: str = "a", latest: str = "") -> str:
         uuid = next(UUIDS)
         status = {"task_id": {"value": task_id}, "state": state, "uuid": uuid}
-        self.do(FromAgent(link, UpdateStatus(framework_id, status, latest or state)))
+        self.handle(FromAgent(link, UpdateStatus(framework_id, status, latest or state)))
         return uuid
 
 
 class Framework:
-    def __init__(self, world: World, capabilities: tuple[str, ...], info: dict[str, Any]) -> None:
+    def __init__(self, world: MasterHarness, capabilities: tuple[str, ...], info: dict[str, Any]) -> None:
         self.world = world
         kinds = [{"type": one} for one in ("MULTI_ROLE", *capabilities)]
         self.info = {"user": "u", "name": "n", "capabilities": kinds, "roles": ["*"], "failover_timeout": 60.0, **info}
@@ -141,7 +141,7 @@ class Framework:
         call: dict[str, Any] = {"type": "SUBSCRIBE", "subscribe": {"framework_info": self.info}}
         if "id" in self.info:
             call["framework_id"] = self.info["id"]
-        effects = self.world.do(Call(call))
+        effects = self.world.handle(Call(call))
         self.stream_id = effects[0].stream_id
         if effects[1].event["type"] == "SUBSCRIBED":
             self.info["id"] = effects[1].event["subscribed"]["framework_id"]
@@ -155,7 +155,7 @@ class Framework:
         call = {"type": kind, "framework_id": self.info["id"]}
         if body is not None:
             call[kind.lower()] = body
-        return self.world.do(Call(call, self.stream_id))[0]
+        return self.world.handle(Call(call, self.stream_id))[0]
 
     def task(self, name: str, agent_id: str, cpus: float = 1, executor: str = "e") -> dict[str, Any]:
         one = {"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}}
@@ -186,125 +186,125 @@ class Framework:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> MasterHarness:
+    return MasterHarness()
 
 
-# ---- an agent that goes ----------------------------------------------------------------------------------------
+# ---- loss of agents --------------------------------------------------------------------------------------------
 
 
-def test_lost_agent_makes_tasks_unreachable_and_rescinds_offers(world: World) -> None:
+def test_lost_agent_makes_tasks_unreachable_and_rescinds_offers(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
     world.wait(10_000)
     assert len(world.offers()) == 1
-    world.do(AgentTimedOut(agent_id))
+    world.handle(AgentTimedOut(agent_id))
     assert world.statuses() == [("t", "TASK_UNREACHABLE", "REASON_AGENT_REMOVED")]
-    assert len(world.of("RESCIND")) == 1
-    assert world.of("FAILURE") == [{"agent_id": {"value": agent_id}}]
+    assert len(world.take_events("RESCIND")) == 1
+    assert world.take_events("FAILURE") == [{"agent_id": {"value": agent_id}}]
     assert framework.reconcile(("t", agent_id)) == [("t", "TASK_UNREACHABLE", "REASON_RECONCILIATION")]
     assert framework.reconcile(("t", "")) == [("t", "TASK_UNKNOWN", "REASON_RECONCILIATION")]
 
 
-def test_framework_without_partition_awareness_loses_tasks(world: World) -> None:
+def test_framework_without_partition_awareness_loses_tasks(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework("GPU_RESOURCES")
     framework.launch("t")
-    world.do(AgentTimedOut(agent_id))
+    world.handle(AgentTimedOut(agent_id))
     assert world.statuses() == [("t", "TASK_LOST", "REASON_AGENT_REMOVED")]
 
 
-def test_lost_agent_returns_with_its_tasks(world: World) -> None:
+def test_lost_agent_returns_with_its_tasks(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
-    task = next(one.task for one in world.told if isinstance(one, RunTask))
-    world.do(AgentTimedOut(agent_id))
+    task = next(one.task for one in world.messages if isinstance(one, RunTask))
+    world.handle(AgentTimedOut(agent_id))
     world.statuses()
     report = TaskReport(framework.id, task, "e", "TASK_RUNNING", ())
     world.agent("a", agent_id, tasks=(report,), frameworks=(framework.info,))
     assert world.statuses() == [("t", "TASK_RUNNING", "REASON_AGENT_REREGISTERED")]
     assert framework.reconcile(("t", agent_id)) == [("t", "TASK_RUNNING", "REASON_RECONCILIATION")]
-    assert not any(isinstance(one, KillTask) for one in world.told)
+    assert not any(isinstance(one, KillTask) for one in world.messages)
 
 
-def test_broken_link_rescinds_offers_and_waits_for_agent(world: World) -> None:
+def test_broken_link_rescinds_offers_and_waits_for_agent(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
-    task = next(one.task for one in world.told if isinstance(one, RunTask))
+    task = next(one.task for one in world.messages if isinstance(one, RunTask))
     world.wait(10_000)
-    world.do(LinkLost("a"))
-    assert len(world.of("RESCIND")) == 1
+    world.handle(LinkLost("a"))
+    assert len(world.take_events("RESCIND")) == 1
     assert world.statuses() == []
     framework.call("KILL", {"task_id": {"value": "t"}})
     report = TaskReport(framework.id, task, "e", "TASK_RUNNING", ())
     world.agent("b", agent_id, tasks=(report,), frameworks=(framework.info,))
-    assert KillTask(framework.id, "t") in world.told  # said again, now that it can be heard
+    assert KillTask(framework.id, "t") in world.messages  # sent again over the new link
     world.update(framework.id, "t", "TASK_KILLED", "b")
     assert world.statuses() == [("t", "TASK_KILLED", "")]
 
 
-def test_agent_that_does_not_return_in_time_is_unreachable(world: World) -> None:
+def test_agent_that_does_not_return_in_time_is_unreachable(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
-    world.do(LinkLost("a"))
+    world.handle(LinkLost("a"))
     world.wait(599_000)
     assert world.statuses() == []
     world.wait(2_000)
     assert world.statuses() == [("t", "TASK_UNREACHABLE", "REASON_AGENT_REMOVED")]
 
 
-def test_broken_link_ends_tasks_without_checkpointing(world: World) -> None:
+def test_broken_link_ends_tasks_without_checkpointing(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework()
     framework.launch("t")
-    world.do(LinkLost("a"))
+    world.handle(LinkLost("a"))
     assert world.statuses() == [("t", "TASK_LOST", "REASON_AGENT_DISCONNECTED")]
 
 
 @pytest.mark.parametrize(
     ("capability", "state"), [("PARTITION_AWARE", "TASK_DROPPED"), ("TASK_KILLING_STATE", "TASK_LOST")]
 )
-def test_returning_agent_must_drop_undelivered_tasks(world: World, capability: str, state: str) -> None:
+def test_returning_agent_must_drop_undelivered_tasks(world: MasterHarness, capability: str, state: str) -> None:
     agent_id = world.agent()
     framework = world.framework(capability, checkpoint=True)
     framework.launch("t")
-    world.do(LinkLost("a"))
+    world.handle(LinkLost("a"))
     world.agent("a", agent_id)
-    assert DropTasks(framework.id, ("t",), state) in world.told
+    assert DropTasks(framework.id, ("t",), state) in world.messages
 
 
-def test_agent_marked_gone_is_shut_down_and_not_readmitted(world: World) -> None:
+def test_agent_marked_gone_is_shut_down_and_not_readmitted(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
     gone = Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}})
-    assert world.do(gone)[0] == Reply(200)
-    assert ShutdownAgent("Agent has been marked gone") in world.told
+    assert world.handle(gone)[0] == Reply(200)
+    assert ShutdownAgent("Agent has been marked gone") in world.messages
     assert world.statuses() == [("t", "TASK_GONE_BY_OPERATOR", "REASON_AGENT_REMOVED_BY_OPERATOR")]
-    world.told.clear()
-    world.do(FromAgent("a", RegisterAgent(agent_id, "h", 1, AGENT)))
-    assert world.told == [ShutdownAgent("Agent has been marked gone")]
+    world.messages.clear()
+    world.handle(FromAgent("a", RegisterAgent(agent_id, "h", 1, AGENT)))
+    assert world.messages == [ShutdownAgent("Agent has been marked gone")]
 
 
-def test_unreachable_agent_can_be_marked_gone(world: World) -> None:
+def test_unreachable_agent_can_be_marked_gone(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
-    world.do(AgentTimedOut(agent_id))
+    world.handle(AgentTimedOut(agent_id))
     world.statuses()
-    world.do(Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}}))
+    world.handle(Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}}))
     assert world.statuses() == [("t", "TASK_GONE_BY_OPERATOR", "REASON_AGENT_REMOVED_BY_OPERATOR")]
     assert framework.reconcile(("t", agent_id)) == [("t", "TASK_GONE_BY_OPERATOR", "REASON_RECONCILIATION")]
 
 
-# ---- a master that forgot --------------------------------------------------------------------------------------
+# ---- restart of the master -------------------------------------------------------------------------------------
 
 
-def test_reconciliation_waits_for_recovering_agents(world: World) -> None:
+def test_reconciliation_waits_for_recovering_agents(world: MasterHarness) -> None:
     world.master.expect_agents(["dev-S7"], world.at)
     framework = world.framework(id={"value": "old"})
     assert framework.reconcile(("t", "dev-S7"), ("u", "")) == []
@@ -316,25 +316,25 @@ def test_reconciliation_waits_for_recovering_agents(world: World) -> None:
     ]
 
 
-def test_agent_missing_after_master_restart_becomes_unreachable(world: World) -> None:
+def test_agent_missing_after_master_restart_becomes_unreachable(world: MasterHarness) -> None:
     world.master.expect_agents(["dev-S7"], world.at)
     framework = world.framework(id={"value": "old"})
     world.wait(600_001)
-    assert world.of("FAILURE") == [{"agent_id": {"value": "dev-S7"}}]
+    assert world.take_events("FAILURE") == [{"agent_id": {"value": "dev-S7"}}]
     assert framework.reconcile(("t", "dev-S7")) == [("t", "TASK_UNREACHABLE", "REASON_RECONCILIATION")]
 
 
-def test_new_agent_does_not_get_id_of_recovering_agent(world: World) -> None:
+def test_new_agent_does_not_get_id_of_recovering_agent(world: MasterHarness) -> None:
     world.master.expect_agents(["dev-S7"], world.at)
     assert world.agent("b") == "dev-S8"
 
 
-def test_framework_is_recovered_from_agents_before_it_subscribes(world: World) -> None:
-    old = World()
+def test_framework_is_recovered_from_agents_before_it_subscribes(world: MasterHarness) -> None:
+    old = MasterHarness()
     old.agent()
     owner = old.framework(checkpoint=True)
     owner.launch("t")
-    task = next(one.task for one in old.told if isinstance(one, RunTask))
+    task = next(one.task for one in old.messages if isinstance(one, RunTask))
     report = TaskReport(owner.id, task, "e", "TASK_RUNNING", ({"state": "TASK_RUNNING"},), "TASK_RUNNING", next(UUIDS))
     world.master.expect_agents(["dev-S0"], world.at)
     agent_id = world.agent("a", "dev-S0", tasks=(report,), frameworks=(owner.info,))
@@ -345,83 +345,83 @@ def test_framework_is_recovered_from_agents_before_it_subscribes(world: World) -
     uuid = world.update(owner.id, "t", "TASK_FINISHED")
     assert world.statuses() == [("t", "TASK_FINISHED", "")]
     back.acknowledge("t", agent_id, uuid)
-    assert AcknowledgeUpdate(owner.id, "t", uuid) in world.told
+    assert AcknowledgeUpdate(owner.id, "t", uuid) in world.messages
     assert back.reconcile() == []
 
 
-def test_returning_agent_must_shut_down_removed_framework(world: World) -> None:
+def test_returning_agent_must_shut_down_removed_framework(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
-    world.do(LinkLost("a"))
+    world.handle(LinkLost("a"))
     framework.call("TEARDOWN")
-    world.told.clear()
+    world.messages.clear()
     world.agent("a", agent_id, frameworks=(framework.info,))
-    assert ShutdownFramework(framework.id) in world.told
+    assert ShutdownFramework(framework.id) in world.messages
 
 
 # ---- frameworks ------------------------------------------------------------------------------------------------
 
 
-def test_framework_is_removed_after_failover_timeout(world: World) -> None:
+def test_framework_is_removed_after_failover_timeout(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework()
     framework.launch("t")
-    world.do(StreamLost(framework.stream_id))
+    world.handle(StreamLost(framework.stream_id))
     world.wait(59_000)
     assert framework.id in world.master.state.frameworks
     world.wait(2_000)
     assert framework.id not in world.master.state.frameworks
-    assert ShutdownFramework(framework.id) in world.told
+    assert ShutdownFramework(framework.id) in world.messages
     effects = framework.subscribe()
     assert effects[1].event["error"]["message"] == "Framework has been removed"
     assert isinstance(effects[2], Close)
 
 
-def test_framework_that_returns_within_failover_timeout_stays(world: World) -> None:
+def test_framework_that_returns_within_failover_timeout_stays(world: MasterHarness) -> None:
     framework = world.framework()
-    world.do(StreamLost(framework.stream_id))
+    world.handle(StreamLost(framework.stream_id))
     world.wait(30_000)
     framework.subscribe()
     world.wait(120_000)
     assert framework.id in world.master.state.frameworks
 
 
-def test_heartbeats_come_at_once_and_then_at_interval(world: World) -> None:
+def test_heartbeats_come_at_once_and_then_at_interval(world: MasterHarness) -> None:
     world.framework()
-    assert len(world.of("HEARTBEAT")) == 1
+    assert len(world.take_events("HEARTBEAT")) == 1
     world.wait(45_000)
-    assert len(world.of("HEARTBEAT")) == 3
+    assert len(world.take_events("HEARTBEAT")) == 3
 
 
-def test_new_subscription_ends_heartbeat_of_old_stream(world: World) -> None:
+def test_new_subscription_ends_heartbeat_of_old_stream(world: MasterHarness) -> None:
     framework = world.framework()
     framework.subscribe()
-    world.of("HEARTBEAT")
+    world.take_events("HEARTBEAT")
     world.wait(15_000)
-    assert len(world.of("HEARTBEAT")) == 1
+    assert len(world.take_events("HEARTBEAT")) == 1
 
 
-def test_agents_get_changed_framework_info(world: World) -> None:
+def test_agents_get_changed_framework_info(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework()
     framework.info["name"] = "renamed"
     framework.subscribe()
-    assert [one.framework["name"] for one in world.told if isinstance(one, FrameworkUpdated)] == ["renamed"]
+    assert [one.framework["name"] for one in world.messages if isinstance(one, FrameworkUpdated)] == ["renamed"]
 
 
-def test_update_for_disconnected_scheduler_is_left_to_agent_retry(world: World) -> None:
+def test_update_for_disconnected_scheduler_is_left_to_agent_retry(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework()
     framework.launch("t")
-    world.do(StreamLost(framework.stream_id))
+    world.handle(StreamLost(framework.stream_id))
     world.update(framework.id, "t", "TASK_RUNNING")
     assert world.statuses() == []
     framework.subscribe()
     assert framework.reconcile() == [("t", "TASK_RUNNING", "REASON_RECONCILIATION")]
 
 
-def test_operations_other_than_launch_are_refused(world: World) -> None:
+def test_operations_other_than_launch_are_refused(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     offer = world.offers()[0]
@@ -429,13 +429,13 @@ def test_operations_other_than_launch_are_refused(world: World) -> None:
     reserve = {"type": "RESERVE", "id": {"value": "r"}}
     framework.call("ACCEPT", {"offer_ids": [offer["id"]], "operations": [group, reserve]})
     assert world.statuses() == [("t", "TASK_ERROR", "REASON_TASK_INVALID")]
-    assert world.of("UPDATE_OPERATION_STATUS")[0]["status"]["state"] == "OPERATION_ERROR"
+    assert world.take_events("UPDATE_OPERATION_STATUS")[0]["status"]["state"] == "OPERATION_ERROR"
 
 
 # ---- offers ----------------------------------------------------------------------------------------------------
 
 
-def test_task_resources_are_freed_at_end_not_at_acknowledgement(world: World) -> None:
+def test_task_resources_are_freed_at_end_not_at_acknowledgement(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t", cpus=3.9)
@@ -450,19 +450,19 @@ def test_task_resources_are_freed_at_end_not_at_acknowledgement(world: World) ->
     assert "t" not in world.master.state.frameworks[framework.id].tasks
 
 
-def test_executor_exit_frees_its_resources(world: World) -> None:
+def test_executor_exit_frees_its_resources(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
     uuid = world.update(framework.id, "t", "TASK_FINISHED")
     framework.acknowledge("t", agent_id, uuid)
-    world.do(FromAgent("a", ExecutorExited(framework.id, "e", 256)))
+    world.handle(FromAgent("a", ExecutorExited(framework.id, "e", 256)))
     failure = {"agent_id": {"value": agent_id}, "executor_id": {"value": "e"}, "status": 256}
-    assert world.of("FAILURE") == [failure]
+    assert world.take_events("FAILURE") == [failure]
     assert world.master.state.agents[agent_id].used() == NOTHING
 
 
-def test_frameworks_share_agents_fairly(world: World) -> None:
+def test_frameworks_share_agents_fairly(world: MasterHarness) -> None:
     first = world.framework()
     for number in range(8):
         world.agent(f"a{number}")
@@ -475,7 +475,7 @@ def test_frameworks_share_agents_fairly(world: World) -> None:
 
 
 def test_reserved_resources_are_offered_to_their_role_only() -> None:
-    world = World()
+    world = MasterHarness()
     world.agent(resources=parse("cpus(batch):2;cpus:1;mem:64"))
     other = world.framework(roles=["other"])
     assert [one["scalar"]["value"] for one in world.offers()[0]["resources"] if one["name"] == "cpus"] == [1.0]
@@ -486,7 +486,7 @@ def test_reserved_resources_are_offered_to_their_role_only() -> None:
     assert other.id != batch.id
 
 
-def test_gpu_agent_is_offered_to_gpu_aware_frameworks_only(world: World) -> None:
+def test_gpu_agent_is_offered_to_gpu_aware_frameworks_only(world: MasterHarness) -> None:
     world.agent(resources=parse("cpus:1;mem:64;gpus:1"))
     world.framework()
     assert world.offers() == []
@@ -494,7 +494,7 @@ def test_gpu_agent_is_offered_to_gpu_aware_frameworks_only(world: World) -> None
     assert len(world.offers()) == 1
 
 
-def test_filter_hides_refused_amount_but_not_larger_one(world: World) -> None:
+def test_filter_hides_refused_amount_but_not_larger_one(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -509,17 +509,17 @@ def test_filter_hides_refused_amount_but_not_larger_one(world: World) -> None:
 
 
 def test_offers_time_out_if_configured() -> None:
-    world = World(offer_timeout_ms=3_000)
+    world = MasterHarness(offer_timeout_ms=3_000)
     world.agent()
     world.framework()
     first = world.offers()[0]
     world.wait(3_000)
-    assert world.of("RESCIND") == [{"offer_id": first["id"]}]
+    assert world.take_events("RESCIND") == [{"offer_id": first["id"]}]
     world.wait(1_000)
     assert len(world.offers()) == 1
 
 
-def test_unused_ports_are_offered_as_ranges(world: World) -> None:
+def test_unused_ports_are_offered_as_ranges(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     offer = world.offers()[0]
@@ -532,7 +532,7 @@ def test_unused_ports_are_offered_as_ranges(world: World) -> None:
     assert ports["ranges"]["range"] == [{"begin": 31000, "end": 31002}, {"begin": 31005, "end": 31009}]
 
 
-# ---- hostile calls ---------------------------------------------------------------------------------------------
+# ---- invalid calls ---------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -570,7 +570,7 @@ JSON = st.recursive(
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(JSON, st.sampled_from(["SUBSCRIBE", "ACCEPT", "DECLINE", "KILL", "RECONCILE", "ACKNOWLEDGE", "MESSAGE"]))
 def test_arbitrary_call_body_does_not_break_master(body: Any, kind: str) -> None:
-    world = World()
+    world = MasterHarness()
     world.agent()
     framework = world.framework()
     for call in (
@@ -578,13 +578,13 @@ def test_arbitrary_call_body_does_not_break_master(body: Any, kind: str) -> None
         {"type": kind, "framework_id": framework.info["id"], kind.lower(): body},
         {"type": kind, kind.lower(): body},
     ):
-        effects = world.do(Call(call, framework.stream_id if kind != "SUBSCRIBE" else None))
+        effects = world.handle(Call(call, framework.stream_id if kind != "SUBSCRIBE" else None))
         assert isinstance(effects[0], (Reply, Subscribed))
-        world.do(Operate(call))
+        world.handle(Operate(call))
 
 
 def paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where there is something in a JSON value."""
+    """The paths to all parts of a JSON value."""
     found = [above] if above else []
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         found += paths(inner, (*above, key))
@@ -600,11 +600,27 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
     return made
 
 
-JUNK = [None, "", "x", -1, 0, 10**30, 1e308, True, [], {}, [None], {"value": None}, {"value": 7}, "\u0000", [[]]]
+JUNK: list[Any] = [
+    None,
+    "",
+    "x",
+    -1,
+    0,
+    10**30,
+    1e308,
+    True,
+    [],
+    {},
+    [None],
+    {"value": None},
+    {"value": 7},
+    "\u0000",
+    [[]],
+]
 
 
 def test_invalid_field_of_call_does_not_break_master() -> None:
-    world = World()
+    world = MasterHarness()
     agent_id = world.agent(resources=parse("cpus:4000;mem:4096000;ports:[31000-31999]"))
     framework = world.framework()
     offer = world.offers()[0]
@@ -637,17 +653,17 @@ def test_invalid_field_of_call_does_not_break_master() -> None:
             call["framework_id"] = framework.info["id"]
         for path in paths(call):
             for junk in JUNK:
-                if kind == "ACCEPT":  # each with an offer and a task id that are good
+                if kind == "ACCEPT":  # use a valid offer and a new task id each time
                     world.wait(1_000)
                     offer = [offer, *world.offers()][-1]
-                    accept["offer_ids"], task["task_id"] = [offer["id"]], {"value": f"t{len(world.told)}"}
-                spoilt = replaced(call, path, junk)
+                    accept["offer_ids"], task["task_id"] = [offer["id"]], {"value": f"t{len(world.messages)}"}
+                changed = replaced(call, path, junk)
                 stream = None if kind == "SUBSCRIBE" else framework.stream_id
-                assert isinstance(world.do(Call(spoilt, stream))[0], (Reply, Subscribed))
-        world.sent.clear()
+                assert isinstance(world.handle(Call(changed, stream))[0], (Reply, Subscribed))
+        world.events.clear()
 
 
-# ---- any order -------------------------------------------------------------------------------------------------
+# ---- random events ---------------------------------------------------------------------------------------------
 
 MOVES = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60)
 
@@ -655,7 +671,7 @@ MOVES = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60)
 @settings(max_examples=120, derandomize=True, deadline=None)
 @given(MOVES)
 def test_resource_amounts_add_up_after_random_events(moves: list[tuple[int, int]]) -> None:
-    world = World()
+    world = MasterHarness()
     frameworks = [world.framework(checkpoint=True), world.framework("GPU_RESOURCES")]
     links = ["a", "b", "c"]
     known = {link: world.agent(link) for link in links}
@@ -679,9 +695,9 @@ def test_resource_amounts_add_up_after_random_events(moves: list[tuple[int, int]
             refuse = {"refuse_seconds": number}
             framework.call("DECLINE", {"offer_ids": [{"value": one.offer_id} for one in mine], "filters": refuse})
         elif move == 6:
-            world.do(LinkLost(link))
+            world.handle(LinkLost(link))
         elif move == 7:
-            world.do(AgentTimedOut(known[link]))
+            world.handle(AgentTimedOut(known[link]))
         elif move == 8:
             agent = world.master.state.agents.get(known[link])
             reports = [
@@ -693,7 +709,7 @@ def test_resource_amounts_add_up_after_random_events(moves: list[tuple[int, int]
         elif move == 9:
             framework.subscribe()
         elif move == 10 and world.master.state.offers:
-            world.do(RescindOffer(next(iter(world.master.state.offers))))
+            world.handle(RescindOffer(next(iter(world.master.state.offers))))
         elif move == 11:
-            world.do(FromAgent(link, ExecutorExited(framework.id, "e", 0)))
+            world.handle(FromAgent(link, ExecutorExited(framework.id, "e", 0)))
         world.wait(number * 300)

@@ -27,12 +27,12 @@ from .agent import AgentSettings
 from .http_api import HttpApi
 from .master import MasterSettings
 from .resources import ResourceError, Resources, parse
-from .sandbox import Reaper
+from .sandbox import Warden
 from .shell import Shell, new_salt
 
 DEFAULT_RESOURCES = "cpus:4;mem:4096;disk:10000;ports:[31000-31999]"
-_START_SECONDS = 20.0
-_STOP_SECONDS = 10.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
 
 
 class ClusterError(Exception):
@@ -184,11 +184,11 @@ def main(argv: list[str] | None = None) -> int:
             data = temporary = Path(tempfile.mkdtemp(prefix="jobcloud-dev-"))
         data.mkdir(parents=True, exist_ok=True)
         data = data.resolve()
-        reaper = Reaper(data / "agents", temporary)
+        warden = Warden(data / "agents", temporary)
         try:
             asyncio.run(_run(options, data))
         finally:
-            reaper.finish()
+            warden.finish()
     except (OSError, ClusterError) as failure:
         print(f"jobcloud.dev.cluster: {failure}", file=sys.stderr)
         return 1

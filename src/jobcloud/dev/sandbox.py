@@ -2,7 +2,7 @@
 
 Each executor leads its own session. When it ends, all processes that it started are killed: they are found by the
 sandbox in their environment. When the cluster's process ends, even by SIGKILL, executors get SIGKILL as their
-parent-death signal, and the reaper process kills the rest. The parent-death signal belongs to the thread that forks, so
+parent-death signal, and the warden process kills the rest. The parent-death signal belongs to the thread that forks, so
 only the main thread starts executors.
 """
 
@@ -218,7 +218,7 @@ def kill_all(sandbox: Path, leader: int = 0) -> None:
         time.sleep(0.002)
 
 
-class Reaper:
+class Warden:
     """A process that outlives the cluster's process briefly, to clean up after it if it was killed.
 
     It waits until a pipe closes that only the cluster's process holds. Then it kills every process started below `root`

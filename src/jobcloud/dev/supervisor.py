@@ -34,7 +34,7 @@ import jobcloud
 if TYPE_CHECKING:
     from jobcloud.client.http import Client
 
-_START_S = 20.0
+_START_S = 60.0
 _STOP_S = 4.0
 _RESTART_LOOP_S = 10.0  # a process that ends earlier than this is restarted after a pause
 
