@@ -150,7 +150,7 @@ def test_a_script_ends_with_its_exit_code(app: Path, capfd: pytest.CaptureFixtur
     assert "shard 0 failed: 3" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize(("job", "says"), [("nothing", "there are: fails"), ("missing", "there is no 'Missing'")])
+@pytest.mark.parametrize(("job", "says"), [("nothing", "jobs: fails"), ("missing", "there is no 'Missing'")])
 def test_a_job_that_cannot_be_had_is_a_usage_error(
     app: Path, job: str, says: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

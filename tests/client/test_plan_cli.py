@@ -46,7 +46,7 @@ def test_it_says_what_fits_how_few_would_do_and_what_failures_do(
     assert "fits: all 100 tasks on 6 hosts" in text
     assert "5 hosts suffice, 4 cannot (" in text
     assert "zone east" in text
-    assert "8 more tasks of report fit beside what runs, 9 cannot" in text
+    assert "8 more tasks of report fit in addition, 9 do not" in text
     where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
     text = plan(capsys, *where, "--fail", 7, "--fail-by", "rack")
     assert "7 hosts cannot fail, there are 6" in text
@@ -197,14 +197,14 @@ def test_a_table_that_is_wrong_is_told_by_file_line_and_column(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "--hosts, --host, --cluster: is missing"),
-        (("--host", "cpus=1", "--cluster"), "contradict each other"),
-        (("--host", "cpus=1"), "--tasks, --manifest, --jobs: is missing"),
-        (("--host", "cpus", "--tasks", "tasks.csv"), "no host type"),
-        (("--host", "cpus=1,cpus=2", "--tasks", "tasks.csv"), "--host, cpus: is there twice"),
-        (("--host", "cpus=1,count=5", "--tasks", "tasks.csv"), "--host, count: says nothing of a type"),
+        ((), "--hosts, --host, --cluster: one of them is required"),
+        (("--host", "cpus=1", "--cluster"), "exclude each other"),
+        (("--host", "cpus=1"), "--tasks, --manifest, --jobs: one of them is required"),
+        (("--host", "cpus", "--tasks", "tasks.csv"), "not a host type"),
+        (("--host", "cpus=1,cpus=2", "--tasks", "tasks.csv"), "--host, cpus: is given twice"),
+        (("--host", "cpus=1,count=5", "--tasks", "tasks.csv"), "--host, count: does not describe a type of host"),
         (("--host", "name=,cpus=1", "--tasks", "tasks.csv"), "--host, name: is empty"),
-        (("--host", "attr_=x,cpus=1", "--tasks", "tasks.csv"), "no host type"),
+        (("--host", "attr_=x,cpus=1", "--tasks", "tasks.csv"), "not a host type"),
         (("--hosts", "-", "--tasks", "-"), "both are standard input"),
         (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "none/p.csv"), "there is no directory"),
         (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "."), "cannot be written"),
@@ -249,7 +249,7 @@ def test_a_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_the_solver_says_does_not_spoil_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
-    from jobcloud.client.planning import solver_silenced
+    from jobcloud.client.plan_report import solver_silenced
 
     with solver_silenced():
         os.write(1, b"a line of the solver\n")
