@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jobcloud.client.http import ApiError, Json
 
 _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Runs and tasks", "Cluster", "Tools"
-_PANELS = {
+PANELS = {
     _START: ("dev", "scheduler"),
     _APPS: ("app", "job", "run-local"),
     _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
@@ -40,7 +40,7 @@ class _Commands(TyperGroup):
     """The help lists commands in this order; Typer itself lists every single command before the groups."""
 
     def list_commands(self, ctx: object) -> list[str]:
-        order = [name for names in _PANELS.values() for name in names]
+        order = [name for names in PANELS.values() for name in names]
         return sorted(self.commands, key=order.index)
 
 
