@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.client.test_cli_docs import COMMANDS, options
 
 from whole_kit import ROOT, Product, processes_with, until
 
@@ -62,11 +61,6 @@ def test_files_of_readmes_app_are_the_ones_that_it_lists() -> None:
     (tree,) = [text for language, text in BLOCKS if not language]
     named = {text.partition("\n")[0].removeprefix("# ") for language, text in BLOCKS if language in ("python", "toml")}
     assert named == set(tree.split()) - {"hello/"}
-
-
-def test_options_of_other_commands_in_readme_exist() -> None:
-    (line,) = [line for line in LINES if line[:2] == ["jobcloud", "scheduler"]]
-    assert {word for word in line if word.startswith("--")} <= options(COMMANDS["scheduler"])
 
 
 def test_make_targets_of_readme_exist() -> None:

@@ -1,4 +1,4 @@
-"""docs/cli.md and `--help` describe the command line that exists."""
+"""docs/cli.md, README.md and `--help` describe the command line that exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typer.main import get_command
 
 from jobcloud.client.cli import PANELS, cli
 
-DOC = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+ROOT = Path(__file__).parents[2]
+DOC = (ROOT / "docs" / "cli.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def commands() -> Iterator[tuple[str, TyperCommand]]:
@@ -55,17 +57,20 @@ def test_command_and_its_options_have_a_help_text(name: str) -> None:
         assert getattr(parameter, "help", ""), f"{name} {parameter.name}"
 
 
-def test_options_in_the_docs_exist() -> None:
-    for name, rest in re.findall(r"`([a-z-]+(?: [a-z]+)?)((?: [^`]*)?)`", DOC):
+def test_options_in_docs_exist() -> None:
+    in_docs = re.findall(r"`([a-z-]+(?: [a-z]+)?)((?: [^`]*)?)`", DOC)
+    in_readme = re.findall(r"^jobcloud ([a-z-]+(?: [a-z]+)?)(.*)", README, re.MULTILINE)
+    for words, rest in [*in_docs, *in_readme]:
+        name = words if words in COMMANDS else words.partition(" ")[0]
         if name in COMMANDS:
             assert set(re.findall(r"--[a-z-]+", rest)) <= options(COMMANDS[name]), name
 
 
-def test_commands_without_json_are_the_ones_that_the_docs_name() -> None:
+def test_commands_without_json_are_those_in_docs() -> None:
     without = {name for name, command in COMMANDS.items() if "--json" not in options(command)}
     assert without == {"app init", "run-local", "dev", "scheduler"}
     assert "All commands except `app init`, `run-local`, `dev` and `scheduler` have `--json`" in DOC
 
 
-def test_every_command_has_a_place_in_the_help() -> None:
+def test_every_command_has_a_panel_in_help() -> None:
     assert {name for names in PANELS.values() for name in names} == {name.partition(" ")[0] for name in COMMANDS}
