@@ -129,7 +129,7 @@ def _need_text(problem: Problem, need: Need) -> str:
         tried = problem.tasks - need.unsuitable - need.untried
         text += f" for the {tried:,} tasks tried in time; {bound.hosts - 1:,} cannot take all ({bound.how})"
     elif need.found.proven:
-        text += f", {need.hosts - 1:,} cannot ({bound.how})" if need.hosts else ""
+        text += f", {need.hosts - 1:,} cannot ({bound.how})" if need.hosts > 1 else ""
     else:
         text += f", {bound.hosts - 1:,} cannot ({bound.how}); the numbers between are unproven"
     text += _price(need.price)

@@ -271,7 +271,8 @@ def explanation(item: Json) -> None:
     if not item["waiting"] and not item["active"]:
         say(f"{item['jobName']}: no shard is running or waiting; next run {moment(item['nextFiring'])}")
     else:
-        say(f"{item['jobName']}: {item['active']} active, {item['waiting']} waiting, {item['behind']} runs behind")
+        behind = f"; further runs waiting: {item['behind']}" if item["behind"] else ""
+        say(f"{item['jobName']}: {item['active']} active, {item['waiting']} waiting{behind}")
     for reason in item["reasons"]:
         say(f"  • {reason['text']}")
         if item["waiting"] and not reason["waitingHelps"]:

@@ -59,9 +59,9 @@ def update(
 ) -> None:
     """Update a registered app, and follow until all resident shards run the new version.
 
-    TRANSIENT jobs use the new version from their next run. Exits with 1 if the new version does not run; shards that
-    were not replaced keep the old version. Exits with 1 also if --timeout is over; the roll-out continues. Run the
-    command again to follow a roll-out that is in progress.
+    TRANSIENT jobs use the new version from their next run. The command exits with 1 if the new version does not run;
+    shards that were not replaced keep the old version. It also exits with 1 after --timeout seconds; the roll-out then
+    continues. Run the command again to follow a roll-out that is in progress.
     """
     from jobcloud.client.apps import add_app
 

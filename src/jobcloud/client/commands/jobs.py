@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 commands = typer.Typer(no_args_is_help=True)
 
 JobFile = Annotated[
-    str, typer.Argument(metavar="[FILE|-]", help="JSON file with a job or a list of jobs; - reads standard input.")
+    str, typer.Argument(metavar="FILE|-", help="JSON file with a job or a list of jobs; - reads standard input.")
 ]
 Fields = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field by its JSON name. Repeatable.")
@@ -32,7 +32,9 @@ def add(
     ctx: typer.Context,
     file: JobFile = "",
     fields: Fields = None,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Do not start the schedules yet.")] = False,
+    disabled: Annotated[
+        bool, typer.Option("--disabled", help="Register the jobs disabled, to be enabled later.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Register jobs from JSON, from --set fields, or from both. See docs/job-configuration.md for the fields."""
@@ -51,7 +53,7 @@ def add(
 def update(
     ctx: typer.Context, job: JobName, file: JobFile = "", fields: Fields = None, as_json: AsJson = False
 ) -> None:
-    """Replace a job's configuration by FILE, or change single fields with --set."""
+    """Replace a job's configuration with FILE, or change single fields with --set."""
     if not file and not fields:
         raise ConfigError("there is nothing to change", field="FILE", fix="name a JSON file, or give --set FIELD=VALUE")
     configs = _read_jobs(file) if file else []

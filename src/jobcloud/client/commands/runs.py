@@ -13,9 +13,10 @@ from jobcloud.client.commands.options import AsJson, JobName, Limit
 
 def list_runs(
     ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="[JOB]", help="Only runs of this job.")] = "",
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Only runs of this job.")] = "",
     state: Annotated[
-        str, typer.Option(help="Only runs in this state, such as FAILED or DEAD (no attempts left).")
+        str,
+        typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (no attempts left)."),
     ] = "",
     limit: Limit = 20,
     as_json: AsJson = False,

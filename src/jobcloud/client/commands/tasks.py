@@ -30,7 +30,9 @@ TaskName = Annotated[
 def list_tasks(
     ctx: typer.Context,
     job: Annotated[str, typer.Option(help="Only tasks of this job.")] = "",
-    state: Annotated[str, typer.Option(help="Only tasks in this state: RUNNING etc., 'active' or 'ended'.")] = "",
+    state: Annotated[
+        str, typer.Option(help="Only tasks in this state, such as RUNNING; or 'active', or 'ended'.")
+    ] = "",
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
