@@ -53,11 +53,8 @@ def test_plan_answers_fit_minimum_failures_and_room_for_more(folder: Path, capsy
 
 def test_json_and_placement_agree_and_respect_capacity(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "placed.csv"
-    found = json.loads(
-        plan(
-            capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--placement", out, "--json"
-        )
-    )  # fmt: skip
+    tables = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
+    found = json.loads(plan(capsys, *tables, "--placement", out, "--json"))
     assert (found["fits"], found["tasks"], found["peak"]) == (True, 100, None)
     with out.open() as file:
         rows = list(csv.DictReader(file))
@@ -91,10 +88,8 @@ def test_tasks_not_tried_in_time_exit_with_1_and_are_counted(
 
 
 def test_number_of_hosts_is_found_for_each_type(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = plan(
-        capsys, "--host", "name=small,cpus=16,mem_mb=65536,price=100", "--host",
-        "name=large,cpus=64,mem_mb=262144,price=300", "--tasks", folder / "tasks.csv",
-    )  # fmt: skip
+    small, large = "name=small,cpus=16,mem_mb=65536,price=100", "name=large,cpus=64,mem_mb=262144,price=300"
+    text = plan(capsys, "--host", small, "--host", large, "--tasks", folder / "tasks.csv")
     assert "small (16 cpus, 65,536 mem_mb): " in text
     assert "large (64 cpus, 262,144 mem_mb): 5 hosts suffice, 4 cannot" in text
     assert "price 1,500.00" in text

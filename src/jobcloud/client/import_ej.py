@@ -35,10 +35,12 @@ _APP_FIELDS = frozenset(
     {"appName", "appURL", "bootstrapScript", "cpuCount", "memoryMB", "appCacheEnable", "eventTraceSamplingCount"}
 )
 _JOB_FIELDS = frozenset(
-    {"jobName", "jobClass", "jobType", "cron", "shardingTotalCount", "shardingItemParameters", "jobParameter",
-     "failover", "misfire", "description", "jobProperties", "streamingProcess", "scriptCommandLine", "appName",
-     "cpuCount", "memoryMB", "jobExecutionType", "beanName", "applicationContext"}
-)  # fmt: skip
+    {
+        *("jobName", "appName", "description", "jobExecutionType", "cpuCount", "memoryMB", "jobProperties"),
+        *("jobType", "jobClass", "beanName", "applicationContext", "scriptCommandLine", "streamingProcess"),
+        *("cron", "shardingTotalCount", "shardingItemParameters", "jobParameter", "failover", "misfire"),
+    }
+)
 _OWN_PACKAGE = ("appURL", "bootstrapScript")
 _HANDLERS = {
     "job_exception_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultJobExceptionHandler",

@@ -9,12 +9,13 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Json: TypeAlias = dict[str, Any]
+    from jobcloud.client.http import Json
+
 T = TypeVar("T")
 
 # Width of output that is not a terminal's: wide enough that no table is cut.
@@ -255,7 +256,7 @@ def tasks(items: Iterable[Json]) -> None:
     show_table(titles, rows, "no tasks: no task has been launched yet")
 
 
-def _result(value: Any) -> str:
+def _result(value: object) -> str:
     return "" if value is None else "result: " + json.dumps(value, ensure_ascii=False)
 
 

@@ -35,7 +35,7 @@ def retry(
     shard: Annotated[int | None, typer.Option(min=0, help="Only this shard. Default: every failed shard.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retry the shards of a run that are DEAD, FAILED or KILLED. Their attempts start at 1 again."""
+    """Retry the shards of a run that are DEAD, FAILED or KILLED, with all their attempts again."""
     with connect(ctx) as client:
         found = client.retry(run, shard)
     render.answer(found, f"run {found['id']} is {found['state']}", as_json=as_json)
