@@ -7,7 +7,6 @@ command, and turns errors into messages and exit codes.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -139,6 +138,8 @@ def _report(error: JobcloudError, *, as_json: bool) -> Exit:
     from jobcloud.client.http import ApiError, NotReachable
 
     if as_json:
+        import json
+
         sys.stderr.write(json.dumps(_problem(error)) + "\n")
     elif isinstance(error, NotReachable):
         render.complain(f"{error}; is it running? (`jobcloud dev` starts a server; --server names another one)")

@@ -1,11 +1,11 @@
 """The output of commands: JSON for scripts; tables, ages and local times for people.
 
-Text from the server is printed as plain text: markup and control characters in it have no effect.
+Text from the server is printed as plain text: markup and control characters in it have no effect. Libraries are
+imported when they are used, as every command imports this module, `--help` too.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -41,7 +41,6 @@ _COLOURS = {
 
 def console(*, error: bool = False) -> Console:
     """A console on standard output or standard error. Only a terminal limits the width of lines."""
-    # Imported late: `--version` and JSON output do without rich.
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout
@@ -67,6 +66,8 @@ def answer(value: Json, text: str, *, as_json: bool) -> None:
 
 
 def show_json(value: object) -> None:
+    import json
+
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
 
@@ -257,6 +258,8 @@ def tasks(items: Iterable[Json]) -> None:
 
 
 def _result(value: object) -> str:
+    import json
+
     return "" if value is None else "result: " + json.dumps(value, ensure_ascii=False)
 
 

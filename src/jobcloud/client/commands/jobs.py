@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -115,6 +114,8 @@ def disable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
 
 def _read_jobs(file: str) -> list[Json]:
     """Raises ConfigError if the file cannot be read or is not JSON of jobs."""
+    import json
+
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
         found = json.loads(text)
@@ -132,6 +133,8 @@ def _read_jobs(file: str) -> list[Json]:
 
 def _assignments(fields: list[str] | None) -> Json:
     """`cpuCount=0.5` → {"cpuCount": 0.5}. A value that is not JSON counts as text. Raises ConfigError."""
+    import json
+
     found: Json = {}
     for field in fields or ():
         name, sign, text = field.partition("=")
