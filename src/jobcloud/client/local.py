@@ -21,7 +21,7 @@ from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_j
 from jobcloud.executor.package import WHEELS, PackageError, unpack_wheels
 from jobcloud.executor.plugins import Plugins
 from jobcloud.executor.scripts import environment
-from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListener, ShardingContext, perform, settled
+from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListener, ShardingContext, perform, resolve
 from jobcloud.model import parse_shard_parameters
 
 
@@ -99,7 +99,7 @@ def _call_firing_listener(parts: _Parts, job: Mapping[str, Any], step: str, outc
         outcomes=outcomes,
         logger=shard.logger,
     )
-    plugins.call_firing_listener(parts.firing_listener, step, ctx, settled)
+    plugins.call_firing_listener(parts.firing_listener, step, ctx, resolve)
 
 
 def _find(app: Path, name: str) -> Mapping[str, Any]:
@@ -152,7 +152,7 @@ def _run(job: Mapping[str, Any], ctx: ShardingContext, contexts: Contexts, parts
         return perform(loaded, ctx, streaming=bool(job.get("streamingProcess")))
 
     try:
-        return LocalRun(ctx.sharding_item, plugins.around(parts.listeners, ctx, run, settled))
+        return LocalRun(ctx.sharding_item, plugins.around(parts.listeners, ctx, run, resolve))
     except Exception as error:
         if not parts.ignores and (parts.handler is None or not plugins.handled(parts.handler, ctx, error)):
             raise
