@@ -308,7 +308,7 @@ def test_unreadable_state_ends_start_with_reason(dev: Product) -> None:
     (dev.data / "scheduler.log").write_text("log of an earlier start\n")
     refusal = dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)
     assert "[info" in refusal, "the log is not taken for markup"
-    assert "it was left as it is" in refusal.replace("\n", " ")
+    assert "it was left unchanged" in refusal.replace("\n", " ")
     assert "earlier start" not in refusal
 
 
