@@ -10,13 +10,13 @@ import pytest
 from tests.soak.checker import check, seconds_due
 
 MINUTE = 1_767_225_600  # the seconds since the epoch of a full minute
-GONE = {"what": "agent gone", "agent": "a1", "at": MINUTE + 70}
+GONE = {"event": "agent gone", "agent": "a1", "at": MINUTE + 70}
 
 
-def line(what: str, at: float, attempt: int = 1, item: int = 0, due: int = MINUTE + 60, **more: Any) -> dict[str, Any]:
+def line(event: str, at: float, attempt: int = 1, item: int = 0, due: int = MINUTE + 60, **more: Any) -> dict[str, Any]:
     run = {"job": "work", "fire_ms": due * 1000, "run": f"work.{due}", "pid": 1, "agent": f"a{attempt}", **more}
     task = f"{run['job']}@-@{item}@-@READY@-@{run['agent']}@-@1-{due}{attempt}"
-    return {"task": task, "what": what, "at": at, "item": item, "attempt": attempt, **run}
+    return {"task": task, "event": event, "at": at, "item": item, "attempt": attempt, **run}
 
 
 def whole(due: int = MINUTE + 60, **more: Any) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def test_run_without_faults_passes(tmp_path: Path) -> None:
     ("lines", "found"),
     [
         ([one for one in GOOD if one["item"] == 0], {"lost": 1}),
-        ([one for one in GOOD if (one["what"], one["item"]) != ("end", 1)], {"lost": 1}),
+        ([one for one in GOOD if (one["event"], one["item"]) != ("end", 1)], {"lost": 1}),
         ([*GOOD, line("start", MINUTE + 61)], {"doubled": 1}),
         ([*GOOD, line("start", MINUTE + 115, task="another")], {"doubled": 1}),
         ([*GOOD, line("start", MINUTE + 55, due=MINUTE + 180)], {"early": 1}),

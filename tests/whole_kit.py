@@ -31,7 +31,7 @@ def until(test: Callable[[], T | None], what: str, seconds: float = _DEADLINE_S)
     """The first true result of `test`. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := test()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(0.05)
     return found
 

@@ -74,7 +74,7 @@ def agent(cluster: Cluster, agent_id: Json) -> Json:
 def wait_until(test: Callable[[], Any], what: str) -> Any:
     deadline = time.monotonic() + 60
     while not (found := test()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"waited too long for {what}"
         time.sleep(0.05)
     return found
 

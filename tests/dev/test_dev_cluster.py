@@ -56,7 +56,7 @@ def launch(framework: Framework, name: str = "t", *commands: Any, prelude: str =
 def until(test: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := test()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"waited too long for {what}"
         time.sleep(0.01)
     return found
 

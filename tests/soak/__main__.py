@@ -182,11 +182,11 @@ class Soak:
 
     # ---- faults ----------------------------------------------------------------------------------------------
 
-    def fault(self, what: str, **more: Any) -> float:
+    def fault(self, event: str, **more: Any) -> float:
         """Record a fault. Returns its time."""
         at = time.time()
-        self.faults.append({"what": what, "at": at, **more})
-        print(f"  {time.strftime('%H:%M:%S')} {what} {more or ''}", flush=True)
+        self.faults.append({"event": event, "at": at, **more})
+        print(f"  {time.strftime('%H:%M:%S')} {event} {more or ''}", flush=True)
         return at
 
     def kill_the_leader(self) -> None:
@@ -219,7 +219,7 @@ class Soak:
         self.figures.setdefault(figure, []).append(round(first - at, 2))
 
     def _first_start(self, at: float, before: int) -> float:
-        starts = [line["at"] for line in self._recent(at) if line["what"] == "start" and epoch(line["task"]) > before]
+        starts = [line["at"] for line in self._recent(at) if line["event"] == "start" and epoch(line["task"]) > before]
         return min(starts, default=0.0)
 
     def epoch_seen(self) -> int:
@@ -288,7 +288,7 @@ class Soak:
         before, lines = self._transactions(), len(checker.read(self.log))
 
         def stop() -> None:
-            shards = sum(line["what"] == "start" for line in checker.read(self.log)[lines:])
+            shards = sum(line["event"] == "start" for line in checker.read(self.log)[lines:])
             self.figures["zookeeper_writes_per_run"] = round((self._transactions() - before) / max(shards, 1), 4)
 
         return stop

@@ -78,7 +78,7 @@ def attempts_of(lines: list[dict[str, Any]], verdict: Verdict) -> list[Attempt]:
     numbers: dict[tuple[str, int, int], str] = {}
     for line in lines:
         task = line["task"]
-        if line["what"] == "start":
+        if line["event"] == "start":
             if task in found:
                 verdict.doubled.append(f"{task} started twice: {found[task].started:.1f} and {line['at']:.1f}")
                 continue
@@ -91,7 +91,7 @@ def attempts_of(lines: list[dict[str, Any]], verdict: Verdict) -> list[Attempt]:
                 verdict.early.append(f"{task} started {fire_s - line['at']:.3f} s before it was due")
         elif task in found:
             found[task].ended = line["at"]
-            found[task].cancelled = line["what"] == "cancelled"
+            found[task].cancelled = line["event"] == "cancelled"
     return list(found.values())
 
 
@@ -113,7 +113,7 @@ def check_due(jobs: list[dict[str, Any]], span: tuple[float, float], attempts: l
 
 def check_overlaps(attempts: list[Attempt], faults: list[dict[str, Any]], verdict: Verdict) -> None:
     """Two attempts of a (job, shard) overlap only if the agent of the first was marked gone before."""
-    gone = {fault["agent"]: fault["at"] for fault in faults if fault["what"] == "agent gone"}
+    gone = {fault["agent"]: fault["at"] for fault in faults if fault["event"] == "agent gone"}
     by_shard: dict[tuple[str, int], list[Attempt]] = defaultdict(list)
     for one in attempts:
         by_shard[one.job, one.item].append(one)
@@ -134,7 +134,7 @@ def check_residents(
     """In the final calm every shard of a DAEMON job runs at each of its fire times, in one task only."""
     ran: dict[tuple[str, int], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for line in lines:
-        if line["what"] == "start" and calm[0] <= line["at"] <= calm[1] + MINUTE_S:
+        if line["event"] == "start" and calm[0] <= line["at"] <= calm[1] + MINUTE_S:
             ran[line["job"], line["item"]][round((line["fire_ms"] or 0) / 1000)].add(line["task"])
     for job in jobs:
         for due in seconds_due(job["cron"], *calm):

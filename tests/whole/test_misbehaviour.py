@@ -187,7 +187,7 @@ class Site:
             seen = (shard["state"], shard["attempt"], shard["retries"])
             assert seen == ("ACTIVE", self.attempts[how], 0), f"{how}: {shard}"
         if self.attempts["shared"] > ALONE_AFTER:
-            # After so many lost workers it has a worker of its own. Replace it by a fresh sibling.
+            # After ALONE_AFTER lost workers it has a worker of its own. Replace it by a fresh sibling.
             self.kill(self.siblings["shared"])
             assert self.wait_for_end(self.siblings["shared"])["state"] == "KILLED"
             self.siblings["shared"], self.attempts["shared"] = self._sibling("shared"), 1

@@ -11,9 +11,9 @@ from typing import Any
 from jobcloud.job import ShardingContext, SimpleJob
 
 
-def record(ctx: ShardingContext, what: str) -> None:
+def record(ctx: ShardingContext, event: str) -> None:
     line: dict[str, Any] = {
-        "what": what,
+        "event": event,
         "at": time.time(),
         "job": ctx.job_name,
         "item": ctx.sharding_item,
