@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,11 +31,23 @@ class _Run:
 
 
 class EventPrinter:
-    """Prints the server's events."""
+    """Prints the server's events as lines for people."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._runs: dict[str, _Run] = {}
+        self._printers: dict[str, Callable[[dict[str, Any], datetime], None]] = {
+            "fired": self._fired,
+            "launched": self._launched,
+            "running": self._running,
+            "ended": self._ended,
+            "done": self._done,
+            "skipped": self._skipped,
+            "refused": self._skipped,
+            "fault": self._fault,
+            "cluster": self._cluster,
+            "config": self._config,
+        }
 
     def follow(self, client: Client) -> None:
         """Print events until the process ends. Reconnects when the server comes back."""
@@ -47,26 +60,26 @@ class EventPrinter:
 
     def show(self, event: dict[str, Any]) -> None:
         """Print one event, in the JSON form of the events route."""
-        handler = getattr(self, f"_on_{event['topic']}", None)
-        if handler is not None:
-            handler(event, _instant(event))
+        printer = self._printers.get(event["topic"])
+        if printer is not None:
+            printer(event, datetime.fromisoformat(event["at"]).astimezone())
 
-    def _on_fired(self, event: dict[str, Any], at: datetime) -> None:
+    def _fired(self, event: dict[str, Any], at: datetime) -> None:
         self._runs[event["runId"]] = _Run(at)
 
-    def _on_launched(self, event: dict[str, Any], at: datetime) -> None:
+    def _launched(self, event: dict[str, Any], at: datetime) -> None:
         self._runs.setdefault(event["runId"], _Run(at)).hosts[event["hostname"]] += 1
 
-    def _on_running(self, event: dict[str, Any], at: datetime) -> None:
+    def _running(self, event: dict[str, Any], at: datetime) -> None:
         if event["text"] == "COMPLETE":
             self._line(at, event["jobName"], Text("ran, resident", style="cyan"), event["hostname"])
 
-    def _on_ended(self, event: dict[str, Any], at: datetime) -> None:
+    def _ended(self, event: dict[str, Any], at: datetime) -> None:
         if event["state"] != "FINISHED":
             text = f"shard {event['item']} {event['state']}: {event['text'].partition(chr(10))[0]}"
             self._line(at, event["jobName"], Text(text, style="red"), event["hostname"])
 
-    def _on_done(self, event: dict[str, Any], at: datetime) -> None:
+    def _done(self, event: dict[str, Any], at: datetime) -> None:
         run = self._runs.pop(event["runId"], _Run(at))
         style = next(
             (style for state, style in _STYLES.items() if state in event["text"] and state != "FINISHED"), "green"
@@ -75,18 +88,16 @@ class EventPrinter:
         hosts = "  ".join(f"{host.removesuffix('.localhost')}×{count}" for host, count in sorted(run.hosts.items()))
         self._line(at, event["jobName"], Text(event["text"].lower() + took, style=style), hosts)
 
-    def _on_skipped(self, event: dict[str, Any], at: datetime) -> None:
+    def _skipped(self, event: dict[str, Any], at: datetime) -> None:
         self._line(at, event["jobName"], Text(event["text"], style="yellow"), "")
 
-    _on_refused = _on_skipped
-
-    def _on_fault(self, event: dict[str, Any], at: datetime) -> None:
+    def _fault(self, event: dict[str, Any], at: datetime) -> None:
         self._line(at, event["jobName"] or "-", Text(event["text"], style="bold red"), "")
 
-    def _on_cluster(self, event: dict[str, Any], at: datetime) -> None:
+    def _cluster(self, event: dict[str, Any], at: datetime) -> None:
         self._line(at, "cluster", Text(event["text"], style="dim"), "")
 
-    def _on_config(self, event: dict[str, Any], at: datetime) -> None:
+    def _config(self, event: dict[str, Any], at: datetime) -> None:
         self._line(at, "config", Text(event["text"], style="dim"), "")
 
     def _line(self, at: datetime, subject: str, text: Text, host: str) -> None:
@@ -96,10 +107,6 @@ class EventPrinter:
         if host:
             line.append(f"   {host.removesuffix('.localhost')}", style="blue")
         self._console.print(line)
-
-
-def _instant(event: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(event["at"]).astimezone()
 
 
 def banner(url: str, data: Path | None, demo: bool) -> RenderableType:

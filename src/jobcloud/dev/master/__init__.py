@@ -4,7 +4,9 @@
 modules, each of which imports only those above it:
 
     records         the records of frameworks, agents, executors, tasks, offers and drains
+    validation      checks of frameworks, offer lists and tasks
     allocator       which framework is offered which resources
+    events          events and task statuses from the master
     state           tables, timers, effects, and the changes that keep resource amounts consistent
     views           JSON: /state, read-only operator calls, offers
     offers          offers made, and rescinded after a timeout
