@@ -29,7 +29,7 @@ MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut
 
 
 class Master:
-    """`state` and `views` are for readers; only inputs to `handle` change the state."""
+    """`state` and `views` are for readers. Only inputs to `handle` change the state of a running master."""
 
     def __init__(self, settings: MasterSettings, at_ms: int = 0) -> None:
         self.state = State(settings, at_ms)
