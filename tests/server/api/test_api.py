@@ -14,7 +14,7 @@ from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.messages import Publish, Topic
 from jobcloud.model import MAX_SHARDS
 from jobcloud.scheduler import Policy, Scheduler, Stored
-from jobcloud.server.api import ApiOptions, LogChunk, LogRequest, Notices, views
+from jobcloud.server.api import ApiOptions, LogChunk, LogRequest, Notices, snapshot
 from jobcloud.server.urls import UrlPolicy
 
 
@@ -307,7 +307,7 @@ def test_what_a_job_shows_as_its_configuration_can_be_put_back(api: Client, loop
         ({"jobClass": "a b"}, "jobClass", "Python object"),
         ({"beanName": "b"}, "applicationContext", "beanName"),
         ({"priority": 1001}, "priority", "-1000 to 1000"),
-        ({"jobProperties": {"x": "y"}}, "jobProperties.x", "no field"),
+        ({"jobProperties": {"x": "y"}}, "jobProperties.x", "known field"),
         ({"jobProperties": {"job_exception_handler": "my handler"}}, "jobProperties.job_exception_handler", "Class"),
         ({"jobProperties": {"job_exception_handler": "webhook"}}, "jobProperties.job_exception_webhook", "needed"),
         (
@@ -726,4 +726,4 @@ def test_the_openapi_document_describes_every_route_and_refers_to_nothing_missin
 
 def test_the_cluster_tells_which_matcher_is_in_use() -> None:
     for matcher, name in ((CompiledMatcher, "compiled"), (PlainMatcher, "plain")):
-        assert views.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher), 0).matcher == name
+        assert snapshot.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher), 0).matcher == name

@@ -1,4 +1,4 @@
-"""Between the JSON of an app or job and the core's values; all that is wrong with one is found in one pass."""
+"""Converts apps and jobs between JSON and the scheduler's values. One pass finds all problems of a configuration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 PACKAGE_SCHEME = "package:sha256:"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-# pydantic's names of types, as JSON's users say them.
+# The names of types in errors of pydantic, and the words for users of JSON.
 _TYPES = {
     "int_type": "whole number",
     "bool_type": "boolean",
@@ -38,7 +38,7 @@ _ALLOW_JOBS = "list the host in the server's http_jobs.hosts setting"
 V = TypeVar("V")
 C = TypeVar("C", bound=Config)
 
-# What a wrong field is replaced by while the rest is checked. None of it is ever stored.
+# Replacements for invalid fields while the other fields are checked. They are never stored.
 _HARMLESS: dict[str, Any] = {
     "appName": "a",
     "jobName": "j",
@@ -57,19 +57,19 @@ _HARMLESS: dict[str, Any] = {
 
 
 def read_app(body: Mapping[str, Any], policy: UrlPolicy) -> App:
-    """Raises Problem that lists everything wrong with it."""
+    """Raises Problem that lists all problems."""
     return _read(body, AppConfig, lambda config: _app(config, policy))
 
 
 def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
-    """Raises Problem that lists everything wrong with it."""
+    """Raises Problem that lists all problems."""
     return _read(body, JobConfig, lambda config: _job(config, policy))
 
 
 def check(kind: str, body: bytes) -> None:
-    """Whether an "app" or "job" would be taken, as far as that can be said without the server's settings.
+    """Check the JSON of an "app" or "job" as far as possible without the server's settings.
 
-    Raises ConfigError.
+    Raises ConfigError for the first problem; its `others` are the further ones.
     """
     try:
         (read_app if kind == "app" else read_job)(parse(body), UrlPolicy(hosts=("*",)))
@@ -134,7 +134,7 @@ def _from_json(config: Config, type_: type) -> dict[str, Any]:
 
 
 def _read(body: Mapping[str, Any], model: type[C], build: Callable[[C], V]) -> V:
-    """Check shape, then meaning; a field found wrong is replaced by something harmless and the check goes on."""
+    """Check types, then values. Each invalid field is replaced by a harmless value, and the check is repeated."""
     issues: dict[str, Issue] = {}
     value = dict(body)
     for _ in range(len(model.model_fields) + 2):
@@ -167,7 +167,7 @@ def _make_harmless(value: dict[str, Any], model: type[Config], names: Iterable[s
         if name in known and name in _HARMLESS:
             value[name] = _HARMLESS[name]
         if name == "httpUri":
-            # No URI is harmless under every policy; another type needs none.
+            # A URI may be refused by any policy. Another type of job needs none.
             value.update(jobType="SCRIPT", scriptCommandLine=_HARMLESS["scriptCommandLine"])
 
 
@@ -181,7 +181,7 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
         elif kind == "missing":
             yield Issue(name, "is missing", _description(model, name))
         elif kind == "enum":
-            yield Issue(name, f"{str(fault['input'])[:80]!r} is not known", f"use {fault['ctx']['expected']}")
+            yield Issue(name, f"{str(fault['input'])[:80]!r} is not a valid value", f"use {fault['ctx']['expected']}")
         elif kind.endswith("_type") and kind not in ("amount_type", "executors_type"):
             wanted = _TYPES.get(kind, kind.removesuffix("_type"))
             article = "an" if wanted[0] in "aeiou" else "a"
@@ -194,8 +194,8 @@ def _unknown(name: str, path: list[str], model: type[BaseModel]) -> Issue:
     known = [info.alias or key for key, info in model.model_fields.items()]
     lowered = {key.lower(): key for key in known}
     near = difflib.get_close_matches(path[-1].lower(), lowered, n=1, cutoff=0.6)
-    fix = f"did you mean {lowered[near[0]]!r}?" if near else f"there are: {', '.join(known)}"
-    return Issue(name, "is no field here", fix)
+    fix = f"did you mean {lowered[near[0]]!r}?" if near else f"known fields: {', '.join(known)}"
+    return Issue(name, "is not a known field", fix)
 
 
 def _description(model: type[BaseModel], name: str) -> str:
@@ -216,7 +216,9 @@ def _package(policy: UrlPolicy, url: str, sha256: str) -> Package:
     if url.startswith(PACKAGE_SCHEME):
         uploaded = url.removeprefix(PACKAGE_SCHEME)
         if not _SHA256.fullmatch(uploaded):
-            raise ConfigError("names no SHA-256", field="appURL", fix="64 lower-case hex digits follow package:sha256:")
+            raise ConfigError(
+                "does not name a SHA-256", field="appURL", fix="64 lower-case hex digits follow package:sha256:"
+            )
         if sha256 not in ("", uploaded):
             raise ConfigError("differs from the hash in appURL", field="packageSha256", fix="leave it out")
         return Package(url, uploaded)
@@ -237,6 +239,13 @@ def _job(config: JobConfig, policy: UrlPolicy) -> Job:
         policy.check(values["http_uri"], "httpUri", "https://host/path", _ALLOW_JOBS)
     _check_zone(values["zone"])
     return Job(**values)
+
+
+def check_same_name(field: str, path: str, body: str) -> None:
+    """Raises Problem if the name in the path is not that in the body."""
+    if path != body:
+        problem = f"is {body[:100]!r}, but the path has {path[:100]!r}"
+        raise invalid([Issue(field, problem, "a name cannot change; register a new one")])
 
 
 def _check_zone(zone: str) -> None:

@@ -1,4 +1,7 @@
-"""The JSON of the API as pydantic models.
+"""Building blocks of the API's JSON as pydantic models.
+
+A `…Config` is a configuration, a `…View` an answer, a `…List` a list of views, and a `…Query` the parameters of a
+request. The module of a resource has its views and queries.
 
 Configurations are read strictly: no unknown field, no wrong type, no inexact number. Their schemas are generated from
 the descriptions in config.py. Amounts are thousandths in Python and plain numbers in JSON; instants are milliseconds
@@ -10,7 +13,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +29,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from jobcloud import fields
-from jobcloud.config import EVERY_AGENT, MAX_EXECUTORS, App, Job
+from jobcloud.config import EVERY_AGENT, MAX_EXECUTORS, App, Job, Resources
 from jobcloud.fields import REQUIRED, Unit
 from jobcloud.server.api.body import json_type
 
@@ -169,9 +172,15 @@ def json_name(name: str) -> str:
 
 
 class View(BaseModel):
-    """What the server answers."""
+    """An answer of the server."""
 
     model_config = ConfigDict(alias_generator=json_name, populate_by_name=True)
+
+
+class Query(BaseModel):
+    """The parameters of a request. Unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
 class Amounts(View):
@@ -182,255 +191,14 @@ class Amounts(View):
     port_count: Quantity
 
 
-class Health(View):
-    status: Literal["ok", "failing"]
-    leading: bool
-    connected: bool = Field(description="subscribed to a Mesos master")
-    version: str
-
-
-class PackageView(View):
-    sha256: str
-    size: int = Field(description="bytes")
-    files: int
-    app_url: str = Field(description="what to write into an app's appURL")
-
-
-class StoredPackageView(View):
-    sha256: str
-    size: int = Field(description="bytes")
-    app_url: str
-    apps: list[str] = Field(description="the apps made from it")
-
-
-class PackageList(View):
-    items: list[StoredPackageView]
-
-
-class TeardownView(View):
-    framework_id: str
-
-
-class AppView(View):
-    app_name: str
-    enabled: bool
-    jobs: list[str]
-    warm_executors: int = Field(description="of the executors to be kept, how many are up")
-    executors_lacking: str = Field(description="why fewer are up than are to be kept; empty where none lacks")
-    config: AppConfig
-
-
-class JobRollout(View):
-    job_name: str
-    shards: int
-    running: int = Field(description="shards that run as configured now")
-    outdated: int = Field(description="shards that run as it was before")
-    stopped: str = Field(description="why it goes no further; empty while it does")
-    waiting: str = Field(description="what it waits for")
-
-
-class RolloutView(View):
-    """How far an app's residents, and the executors that it keeps, have come to its present version."""
-
-    app_name: str
-    state: Literal["done", "rolling", "stopped"]
-    jobs: list[JobRollout] = Field(description="the DAEMON jobs that are enabled")
-    warm_executors: int
-    executors_lacking: str
-
-
-class JobView(View):
-    job_name: str
-    app_name: str
-    enabled: bool = Field(description="neither the job nor its app is disabled")
-    disabled: bool = Field(description="the job itself is disabled")
-    next_firing: Instant
-    waiting_shards: int
-    active_shards: int
-    outdated_shards: int = Field(description="of a DAEMON job: active, and not as configured now; see explain")
-    last_run: RunSummary | None
-    skipped_firings: int
-    skipped_reason: str
-    dead_runs: int = Field(description="runs with shards whose attempts are used up: GET /runs?state=DEAD")
-    config: JobConfig
-
-
-RunState = Literal["WAITING", "ACTIVE", "FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
-
-
-class RunSummary(View):
-    id: str
-    job_name: str
-    cause: str
-    fired_at: Instant
-    ended_at: Instant
-    state: RunState
-
-
-class ShardView(View):
-    item: int
-    step: str = Field(description='"before" or "after": a call of the firing\'s listener; empty for a shard')
-    state: str
-    attempt: int
-    execution: str
-    failures: int = Field(description="attempts in a row that the infrastructure lost")
-    retries: int = Field(description="repeats because the job itself had failed")
-    task_id: str
-    agent_id: str
-    hostname: str
-    not_before: Instant
-    started_at: Instant
-    ended_at: Instant
-    message: str
-    cause: str = Field(description="why it did not end well, such as exception or worker_lost; empty where unknown")
-    result: Any = Field(description="what the job returned, or null")
-
-
-class RunView(RunSummary):
-    shards: list[ShardView]
-
-
-class TaskView(View):
-    id: str
-    job_name: str
-    app_name: str
-    run_id: str
-    item: int
-    step: str = Field(description='"before" or "after": a call of the firing\'s listener; empty for a shard')
-    attempt: int
-    execution: str
-    state: str
-    active: bool
-    agent_id: str
-    hostname: str
-    executor_id: str
-    fired_at: Instant
-    created_at: Instant
-    started_at: Instant
-    ended_at: Instant
-    kill_asked_at: Instant
-    message: str
-    cause: str = Field(description="as of the shard, once it has ended")
-    result: Any = Field(description="what the job returned, or null")
-
-
-class StoryLine(View):
-    at: Instant
-    topic: str
-    text: str
-
-
-class TaskDetail(TaskView):
-    resources: Amounts | None
-    story: list[StoryLine]
-
-
-class LogView(View):
-    """`nextOffset` is where to go on; `text` is UTF-8 with a replacement character for what is not."""
-
-    task_id: str
-    stream: Literal["stdout", "stderr"]
-    offset: int
-    next_offset: int
-    size: int
-    text: str
-
-
-class ReasonView(View):
-    code: str
-    text: str
-    resource: str
-    asked: Quantity
-    available: Quantity
-    hosts: int
-    waiting_helps: bool
-
-
-class ExplanationView(View):
-    job_name: str
-    headline: str
-    waiting: int
-    active: int
-    behind: int = Field(description="firings that wait for the one explained")
-    next_firing: Instant
-    reasons: list[ReasonView]
-
-
-class AgentOut(View):
-    agent_id: str
-    hostname: str
-    address: str
-    attributes: dict[str, str]
-    offered: Amounts
-    claimed: Amounts
-    whole: Amounts = Field(description="offered and claimed together when it was last offered")
-    offers: int
-    executors: list[str]
-    lost: bool
-    tasks: int
-    closed: bool = Field(description="gets nothing new, for one of the following")
-    drain: DrainOut | None = Field(description="an operator wants it empty")
-    maintenance: MaintenanceOut | None = Field(description="the window that Mesos announces")
-
-
-class DrainOut(View):
-    since: Instant
-    deadline: Instant
-    reason: str
-
-
-class MaintenanceOut(View):
-    start: Instant
-    end: Instant
-
-
-class ClusterView(View):
-    framework_id: str
-    connected: bool = Field(description="subscribed to a Mesos master")
-    matcher: Literal["compiled", "plain"]
-    version: str
-    agents: list[AgentOut]
-    apps: int
-    jobs: int
-    active_tasks: int
-    waiting_shards: int
-
-
-class ExecutorView(View):
-    id: str
-    agent_id: str
-    app_name: str
-    tasks: int
-    kept: bool = Field(description="one of the app's executors that stay though no job needs them")
-    launched_at: Instant
-
-
-class FiringTimes(View):
-    cron: str
-    time_zone: str
-    times: list[Instant]
-
-
-class AppList(View):
-    items: list[AppView]
-
-
-class JobList(View):
-    items: list[JobView]
-
-
-class TaskList(View):
-    items: list[TaskView]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
-
-
-class RunList(View):
-    items: list[RunView]
-    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
-
-
-class ExecutorList(View):
-    items: list[ExecutorView]
+def amounts(resources: Resources) -> Amounts:
+    return Amounts(
+        cpu_count=resources.cpus,
+        memory_mb=resources.mem,
+        disk_mb=resources.disk,
+        gpu_count=resources.gpus,
+        port_count=resources.ports,
+    )
 
 
 class FieldIssue(View):
@@ -447,6 +215,3 @@ class ProblemView(View):
     status: int
     detail: str
     errors: list[FieldIssue]
-
-
-JobView.model_rebuild()
