@@ -144,7 +144,7 @@ class PatientResponse(StreamingResponse):
 
 
 def decode(data: bytes, *, final: bool = False) -> tuple[str, int]:
-    """The text of the bytes, and the number of bytes used. Unless `final`, a character cut off at the end is not used."""
+    """The text of the bytes, and the number of bytes used. Unless `final`, a character cut at the end is left out."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(data, final)
     pending = b"" if final else decoder.getstate()[0]
