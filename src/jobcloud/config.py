@@ -1,7 +1,7 @@
 """Apps and jobs as people configure them.
 
-Each field is described where it is declared: its name in JSON, its unit and range, the effect of a change, and a text
-for people. See fields.py for what reads the descriptions.
+The declaration of a field includes its description: its name in JSON, its unit and range, the effect of a change, and a
+text for people. fields.py lists the uses of these descriptions.
 
 Amounts are integers in thousandths (1.5 cpus = 1500, 128 MB = 128000, 2 ports = 2000), the precision of Mesos.
 """
@@ -46,7 +46,7 @@ MAX_REPEATS = 1_000
 MAX_WAITING = 100
 MIN_DELAY_MS = 100
 MAX_DELAY_MS = 7 * 86_400_000
-# Their ranges are checked for HTTP jobs only.
+# The ranges of these fields are checked for HTTP jobs only.
 _HTTP_TIMEOUTS = frozenset({"http_connect_timeout_ms", "http_read_timeout_ms"})
 # Sections of the documentation.
 _CLOCK = "cron.md#time-zones-and-changes-of-the-clock"
@@ -134,7 +134,7 @@ class Concurrency(StrEnum):
 
 
 class PartitionPolicy(StrEnum):
-    """A shard on an unreachable agent, where it may still run: wait for the agent, or replace the shard."""
+    """A shard that may still run on an unreachable agent: wait for the agent, or replace the shard."""
 
     WAIT = "wait"
     REPLACE = "replace"
@@ -395,7 +395,7 @@ class Job:
     partition: PartitionPolicy = described(
         PartitionPolicy.WAIT,
         "partitionPolicy",
-        "rule for a shard on an unreachable agent, where it may still run; `failover` does not matter",
+        "rule for a shard that may still run on an unreachable agent; `failover` does not matter",
         change=Change.NONE,
     )
     replace_after_ms: int = described(

@@ -1,8 +1,8 @@
 """Descriptions of the fields that people configure.
 
-`config.py` describes each field of an app and of a job once, where it declares the field. These descriptions drive the
-API's schema and converters, the checks of ranges, the revisions of resident shards, the tables in
-docs/job-configuration.md and the help of `--set`.
+`config.py` describes each field of an app and of a job once, in its declaration. These descriptions drive the API's
+schema and converters, the checks of ranges, the revisions of resident shards, the tables in docs/job-configuration.md
+and the help of `--set`.
 """
 
 from __future__ import annotations
