@@ -219,7 +219,7 @@ class App:
     sampling: int = described(
         0,
         "eventTraceSamplingCount",
-        "trace every n-th run of a DAEMON job, and every failure; 0: trace all",
+        "trace every n-th execution of a DAEMON job, and every failure; 0: trace all",
         high=1_000_000,
         elastic_job=True,
     )

@@ -9,9 +9,9 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
-from jobcloud.config import parse_shard_parameters
+from jobcloud.config import App, Job, JobKind, UpdateStrategy, parse_shard_parameters
 from jobcloud.fields import Change, changing
-from jobcloud.model import App, Firing, Job, JobKind, ShardState, Task, UpdateStrategy
+from jobcloud.model import Firing, ShardState, Task
 
 _NO_EFFECT = changing(Job, Change.NONE)
 _NO_EFFECT_ON_RUNS = changing(Job, Change.NONE, Change.TIMES)

@@ -9,7 +9,7 @@ import pytest
 from httpx import Client
 
 from api_kit import FakeLoop, app_body, client_of, issues, job_body, make_api
-from jobcloud.model import MAX_SHARDS
+from jobcloud.config import MAX_SHARDS
 from jobcloud.server.api import ApiOptions
 from jobcloud.server.urls import UrlPolicy
 
@@ -109,6 +109,13 @@ def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeL
             "jobProperties.job_exception_webhook",
             "http_jobs.hosts",
         ),
+        (
+            {"jobProperties": {"executor_service_handler": "mine"}},
+            "jobProperties.executor_service_handler",
+            "thread pool",
+        ),
+        ({"timeoutSeconds": 2_592_000.5}, "timeoutSeconds", "2592000.5 is out of range | 0 to 2592000"),
+        ({"retryMaxDelaySeconds": 5}, "retryMaxDelaySeconds", "below retryDelaySeconds"),
         ({"listener": "audit"}, "listener", "array"),
         ({"listener": ["shop:Audit", "a b"]}, "listener", "Class"),
         ({"listener": ["x"] * 21}, "listener", "20"),

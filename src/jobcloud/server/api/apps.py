@@ -9,9 +9,10 @@ from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
 from pydantic import Field
 
+from jobcloud.config import App, Job, JobKind
 from jobcloud.errors import ConfigError
 from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled
-from jobcloud.model import App, Job, JobKind, TaskState
+from jobcloud.model import TaskState
 from jobcloud.scheduler import Scheduler, revisions
 from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
 from jobcloud.server.api.schema import AppConfig, View

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from jobcloud.config import App, Job, JobType, Package, Resources
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
-from jobcloud.model import App, Job, JobType, Package, Resources
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import NESTED, AppConfig, Config, JobConfig

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
 from pydantic import Field
 
+from jobcloud.config import Job, JobKind
 from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, Trigger
-from jobcloud.model import Cause, Firing, Job, JobKind, ShardState
+from jobcloud.model import Cause, Firing, ShardState
 from jobcloud.scheduler import revisions
 from jobcloud.scheduler.explain import Explanation
 from jobcloud.server.api.convert import check_same_name, job_config, read_job

@@ -11,8 +11,8 @@ from fastapi import Query as Parameter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
+from jobcloud.config import App
 from jobcloud.errors import NotFound
-from jobcloud.model import App
 from jobcloud.server.api.convert import PACKAGE_SCHEME
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.schema import View

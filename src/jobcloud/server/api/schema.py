@@ -118,7 +118,7 @@ class _ThreadPool(Config):
 
 
 #: Nested objects by their JSON name: name of the schema, its description, its base.
-_NESTED = {
+_GROUPS = {
     "jobProperties": ("JobProperties", "Error handling, under Elastic-Job's names.", _ThreadPool),
     "distributedListener": ("DistributedListener", "Called once before and once after a whole run.", Config),
 }
@@ -131,7 +131,7 @@ def _generate(record: type, name: str, text: str, base: type[Config] = Config, p
         if field.group == parent:
             columns[field.name] = _column(field)
         elif not parent and field.group not in columns:
-            nested = NESTED[field.group] = _generate(record, *_NESTED[field.group], parent=field.group)
+            nested = NESTED[field.group] = _generate(record, *_GROUPS[field.group], parent=field.group)
             required = any(column.is_required() for column in nested.model_fields.values())
             columns[field.group] = (nested | None, None) if required else (nested, Field(default_factory=nested))
     return create_model(name, __base__=base, __doc__=text, __module__=__name__, **columns)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from jobcloud.config import App, Job
 from jobcloud.errors import NotFound
 from jobcloud.match import PlainMatcher
-from jobcloud.model import App, Executor, Firing, Job, JobState, Task
+from jobcloud.model import Executor, Firing, JobState, Task
 from jobcloud.scheduler import Scheduler
 
 

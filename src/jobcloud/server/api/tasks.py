@@ -9,9 +9,10 @@ from fastapi import APIRouter
 from fastapi import Query as Parameter
 from pydantic import Field
 
+from jobcloud.config import DELIMITER
 from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
-from jobcloud.model import DELIMITER, Firing, Shard, ShardState, Task, TaskState
+from jobcloud.model import Firing, Shard, ShardState, Task, TaskState
 from jobcloud.server.api.paging import PageQuery, Place, page
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.runs import result_of
