@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/*.h src/jobcloud/*/*.pyx compat/http-parser/pyproject.toml compat/http-parser/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format docs build debug-test bench bench-end-to-end bench-dev-cluster bench-gate bench-plots bench-quality bench-plan executor-soak match-soak match-mutants cron-soak simulate simulate-mutations soak clean
+.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-dev-cluster bench-gate bench-plots bench-quality bench-plan executor-soak match-soak match-mutants cron-soak simulate simulate-mutations soak clean
 
 run: $(VENV)/.server
 	$(BIN)/jobcloud dev --demo $(ARGS)
@@ -46,10 +46,6 @@ types: $(VENV)/.tests
 format: $(VENV)/.tests
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-# The tables of docs/job-configuration.md, from the descriptions in config.py.
-docs: $(VENV)/.tests
-	$(BIN)/python docs/generate.py
 
 # Built in a folder of its own, so that neither the checkout nor the editable install takes part.
 build: $(VENV)/.tests

@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 import pytest
-from docs.generate import PAGE, updated
+from tools.field_tables import PATH, updated
 
 from core_world import make_app, make_job
 from jobcloud.config import App, Job, Resources
@@ -15,7 +15,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.fields import REQUIRED, Change, Spec, Unit, changing, fields_of, markdown, names, values_of
 
 RECORDS = (App, Job)
-DOCS = PAGE.parent
+DOCS = PATH.parent
 
 
 @pytest.mark.parametrize("record", RECORDS)
@@ -41,7 +41,7 @@ def test_texts_are_sentences_without_their_full_stop(record: type) -> None:
 def test_references_lead_to_a_section(record: type) -> None:
     for field in fields_of(record):
         page, _, section = field.spec.see.partition("#")
-        text = (DOCS / page if page else PAGE).read_text()
+        text = (DOCS / page if page else PATH).read_text()
         assert not section or section in sections(text), field.spec.see
 
 
@@ -51,7 +51,7 @@ def sections(text: str) -> set[str]:
 
 
 def test_tables_of_the_documentation_are_current() -> None:
-    text = PAGE.read_text()
+    text = PATH.read_text()
     assert updated(text) == text, "run make docs"
 
 

@@ -1,4 +1,7 @@
-"""Writes the tables of fields in job-configuration.md again: `make docs`."""
+"""Write the tables of fields in docs/job-configuration.md, from the descriptions in src/jobcloud/config.py.
+
+`make docs` runs this. `tests/test_fields.py` fails while the page differs from the code.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 from jobcloud.config import App, Job
 from jobcloud.fields import markdown
 
-PAGE = Path(__file__).with_name("job-configuration.md")
+PATH = Path(__file__).parents[1] / "docs" / "job-configuration.md"
 END = "<!-- end of fields -->\n"
 
 
@@ -24,4 +27,4 @@ def updated(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text()))
+    PATH.write_text(updated(PATH.read_text()))
