@@ -215,7 +215,7 @@ class App:
         elastic_job=True,
     )
     resources: Resources = field(default=DEFAULT_EXECUTOR, metadata=_amounts("the executor itself", NOTHING))
-    cache: bool = described(True, "appCacheEnable", "agents keep the package in their cache", elastic_job=True)
+    cache: bool = described(True, "appCacheEnable", "let agents keep the package in their cache", elastic_job=True)
     sampling: int = described(
         0,
         "eventTraceSamplingCount",
@@ -293,18 +293,22 @@ class Job:
         elastic_job=True,
     )
     streaming: bool = described(
-        False, "streamingProcess", "a DATAFLOW job fetches and processes until no data is left", elastic_job=True
+        False, "streamingProcess", "let a DATAFLOW job fetch and process until no data is left", elastic_job=True
     )
     script: str = described("", "scriptCommandLine", "command of a SCRIPT job", elastic_job=True)
     http_uri: str = described("", "httpUri", "URI that an HTTP job calls, of a host in the setting `http_jobs.hosts`")
-    http_method: HttpMethod = described(HttpMethod.GET, "httpMethod", "method of the request")
-    http_data: str = described("", "httpData", f"body of the request, up to {MAX_HTTP_DATA:,} characters")
-    http_content_type: str = described("application/json", "httpContentType", "media type of the body")
+    http_method: HttpMethod = described(HttpMethod.GET, "httpMethod", "method of an HTTP job's request")
+    http_data: str = described("", "httpData", f"body of an HTTP job's request, up to {MAX_HTTP_DATA:,} characters")
+    http_content_type: str = described("application/json", "httpContentType", "media type of an HTTP job's request")
     http_connect_timeout_ms: int = described(
-        3000, "httpConnectTimeoutMilliseconds", "time limit for connecting", low=1, high=3_600_000
+        3000, "httpConnectTimeoutMilliseconds", "an HTTP job's time limit for connecting", low=1, high=3_600_000
     )
     http_read_timeout_ms: int = described(
-        5000, "httpReadTimeoutMilliseconds", "time limit for each wait for the answer", low=1, high=86_400_000
+        5000,
+        "httpReadTimeoutMilliseconds",
+        "an HTTP job's time limit for each wait for the answer",
+        low=1,
+        high=86_400_000,
     )
     zone: str = described("UTC", "timeZone", "time zone of `cron`: a name of the tz database", change=Change.TIMES)
     dialect: Dialect = described(Dialect.QUARTZ, "cronDialect", "syntax of `cron`", change=Change.TIMES, see="cron.md")
@@ -317,7 +321,7 @@ class Job:
     catch_up: CatchUp = described(
         CatchUp.SKIP,
         "catchUp",
-        "rule for firings missed while no scheduler led: run none, one for all, or the last ones",
+        "rule for firings missed while no scheduler led: run none of them, one for all, or the last ones",
         change=Change.NONE,
         see="#overlap-overload-and-gaps",
     )
@@ -347,7 +351,7 @@ class Job:
     misfire: bool = described(
         False,
         "misfire",
-        "a firing that may not run yet waits for the earlier ones; otherwise it is skipped",
+        "let a firing that may not run yet wait for the earlier ones, instead of skipping it",
         change=Change.NONE,
         elastic_job=True,
     )
@@ -362,7 +366,7 @@ class Job:
     failover: bool = described(
         False,
         "failover",
-        "a shard starts again elsewhere if the cluster lost it",
+        "start a shard again elsewhere if the cluster lost it",
         change=Change.NONE,
         see="#repeats",
         elastic_job=True,
@@ -386,7 +390,7 @@ class Job:
     failover_most_ms: int = described(
         60_000,
         "failoverMaxDelaySeconds",
-        "maximum of that wait; at least `failoverDelaySeconds`",
+        "maximum of the wait before the repeat of a lost attempt; at least `failoverDelaySeconds`",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,
@@ -395,7 +399,7 @@ class Job:
     partition: PartitionPolicy = described(
         PartitionPolicy.WAIT,
         "partitionPolicy",
-        "rule for a shard that may still run on an unreachable agent; `failover` does not matter",
+        "rule for a shard that may still run on an unreachable agent; independent of `failover`",
         change=Change.NONE,
     )
     replace_after_ms: int = described(
@@ -448,7 +452,7 @@ class Job:
     retry_most_ms: int = described(
         3_600_000,
         "retryMaxDelaySeconds",
-        "maximum of that wait; at least `retryDelaySeconds`",
+        "maximum of the wait before the repeat of a failed attempt; at least `retryDelaySeconds`",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,
@@ -457,7 +461,7 @@ class Job:
     retry_jitter: int = described(
         100,
         "retryJitter",
-        "up to this part of the wait is added to it, a different part for each shard",
+        "maximum part of the wait that is added to it; each shard gets a different part",
         unit=Unit.MILLI,
         high=1_000,
         change=Change.NONE,
@@ -497,14 +501,14 @@ class Job:
     memory_limit_mb: int = described(
         0,
         "memoryLimitMB",
-        "limit for the address space of each process of an attempt; 0: none",
+        "limit for the address space of each process of an attempt, in MB; 0: none",
         high=64 << 20,
         see="executor.md#limits",
     )
     cpu_limit_s: int = described(
         0,
         "cpuLimitSeconds",
-        "limit for the CPU time of each process of an attempt; 0: none",
+        "limit for the CPU time of each process of an attempt, in seconds; 0: none",
         high=30 * 86_400,
         see="executor.md#limits",
     )
@@ -535,7 +539,7 @@ class Job:
     firing_listener: str = described(
         "",
         "distributedListener.class",
-        "called before and after a whole run of a TRANSIENT job; `distributedListener` is an object or null",
+        "called once before and once after a run of a TRANSIENT job; `distributedListener` may be null",
         json_default=REQUIRED,
         see=_PLUGINS,
         elastic_job=True,
@@ -543,14 +547,14 @@ class Job:
     before_timeout_ms: int = described(
         0,
         "distributedListener.startedTimeoutMilliseconds",
-        "time limit of the call before; 0: none",
+        "time limit of the call before the run; 0: none",
         high=MAX_RUN_MS,
         elastic_job=True,
     )
     after_timeout_ms: int = described(
         0,
         "distributedListener.completedTimeoutMilliseconds",
-        "time limit of the call after; 0: none",
+        "time limit of the call after the run; 0: none",
         high=MAX_RUN_MS,
         elastic_job=True,
     )
@@ -565,7 +569,7 @@ class Job:
     error_webhook: str = described(
         "",
         "jobProperties.job_exception_webhook",
-        "URL that the handler webhook calls, of a host in the setting `http_jobs.hosts`",
+        "URL that the handler `webhook` calls after each failed attempt, of a host in the setting `http_jobs.hosts`",
     )
     description: str = described("", "description", "text for people", change=Change.NONE, elastic_job=True)
 

@@ -188,8 +188,7 @@ def markdown(record: type) -> str:
         name = f"`{own.name}`" if own.elastic_job else f"`{own.name}` †"
         meaning = f"{own.text[0].upper()}{own.text[1:]}."
         if own.see:
-            page, _, section = own.see.partition("#")
-            meaning += f" See [{section.replace('-', ' ') or page}]({own.see})."
+            meaning += f" See [{own.see.partition('#')[0] or 'below'}]({own.see})."
         cells = (name, _type_text(field), _default_text(field), own.range(","), own.change.value, meaning)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
