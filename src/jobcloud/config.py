@@ -49,7 +49,7 @@ MAX_DELAY_MS = 7 * 86_400_000
 # The ranges of these fields are checked for HTTP jobs only.
 _HTTP_TIMEOUTS = frozenset({"http_connect_timeout_ms", "http_read_timeout_ms"})
 # Sections of the documentation.
-_CLOCK = "cron.md#time-zones-and-changes-of-the-clock"
+_CLOCK = "cron.md#time-zones-and-clock-changes"
 _PLUGINS = "executor.md#listeners-and-error-handlers"
 # Upper limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)

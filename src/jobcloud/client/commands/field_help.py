@@ -8,12 +8,13 @@ from typer.core import TyperCommand
 
 
 class ListsJobFields(TyperCommand):
-    """A command whose `--help` ends with the JSON names of a job's fields."""
+    """A command whose `--help` ends with the fields of a job."""
 
     def format_help(self, *args: Any, **kwargs: Any) -> None:
         # Imported only for --help: config.py needs the cron library, which is slow to import.
         from jobcloud.config import Job
         from jobcloud.fields import names
 
-        self.epilog = f"Fields of a job, described in docs/job-configuration.md: {', '.join(names(Job))}."
+        listed = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names(Job)))
+        self.epilog = f"Fields of a job, described in docs/job-configuration.md: {listed}."
         super().format_help(*args, **kwargs)
