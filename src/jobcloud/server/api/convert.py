@@ -92,9 +92,9 @@ def job_config(job: Job) -> JobConfig:
 
 def _to_json(record: App | Job, type_: type) -> dict[str, Any]:
     """The values of the schema's attributes."""
-    described = fields_of(type_)
-    values = dict(zip((field.name for field in described), values_of(type_)(record), strict=True))
-    for field in _converted(type_):
+    names, converted = _plan(type_)
+    values = dict(zip(names, values_of(type_)(record), strict=True))
+    for field in converted:
         value = values.pop(field.name)
         if value == field.default:
             value = field.json_default
@@ -108,13 +108,15 @@ def _to_json(record: App | Job, type_: type) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=16)
-def _converted(type_: type) -> tuple[Field, ...]:
-    """The fields whose value in JSON's schema differs from that in Python, or is in a nested object."""
-    return tuple(
+def _plan(type_: type) -> tuple[tuple[str, ...], tuple[Field, ...]]:
+    """The names of all fields, and the fields whose value in the schema differs or is in a nested object."""
+    described = fields_of(type_)
+    converted = (
         field
-        for field in fields_of(type_)
+        for field in described
         if field.group or field.default != field.json_default or isinstance(field.default, tuple)
     )
+    return tuple(field.name for field in described), tuple(converted)
 
 
 def _from_json(config: Config, type_: type) -> dict[str, Any]:
