@@ -39,7 +39,7 @@ def row(title: str) -> Callable[[Test], Test]:
     return mark
 
 
-def test_every_cell_of_the_documents_table_is_a_test() -> None:
+def test_every_cell_of_the_documented_table_has_a_test() -> None:
     section = DOCUMENT.read_text().partition("## What is guaranteed")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     table = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
@@ -107,7 +107,7 @@ def house(shared_house: House) -> Iterator[House]:
 
 
 @row("exception, import error, exit in a job")
-def test_what_a_job_does_wrong_is_its_shards_alone(house: House, how: str) -> None:
+def test_failing_job_affects_its_shard_only(house: House, how: str) -> None:
     siblings, worker = house.siblings(), house.worker()
     wrong = {"Raises": "exception", "Missing": "import", "exits": "exit_code"}
     if how == "script":
@@ -122,7 +122,7 @@ def test_what_a_job_does_wrong_is_its_shards_alone(house: House, how: str) -> No
 
 @row("the process dies (`os._exit`, signal, out of memory)")
 @pytest.mark.parametrize("job", ["dies", "segfaults", "killed"])
-def test_a_process_that_dies_takes_with_it_what_it_ran_and_no_other(house: House, how: str, job: str) -> None:
+def test_process_that_dies_affects_its_own_shards_only(house: House, how: str, job: str) -> None:
     siblings, worker = house.siblings(), house.worker()
     end = house.agent.end(house.launch(how, job))
     lost = {"dies": "exit_code", "segfaults": "signal", "killed": "signal"}[job]
@@ -138,7 +138,7 @@ def test_a_process_that_dies_takes_with_it_what_it_ran_and_no_other(house: House
 
 
 @row("working directory, environment, `sys.modules`, memory")
-def test_what_a_job_changes_in_its_process_is_seen_by_those_in_it(house: House, how: str) -> None:
+def test_changes_to_a_process_are_seen_only_by_shards_in_it(house: House, how: str) -> None:
     changed = ["/", "1", "changed"]
     assert house.agent.end(house.launch(how, "changes_process")).state == "TASK_FINISHED"
     seen = {other: _seen(house, other) for other in COLUMNS}
@@ -155,7 +155,7 @@ def _seen(house: House, how: str) -> list[Any]:
 
 
 @row("output")
-def test_output_is_kept_apart_as_far_as_is_said(house: House, how: str) -> None:
+def test_output_of_shards_is_kept_apart(house: House, how: str) -> None:
     tasks = [house.launch(how, "prints_with_child") for _ in range(2)]
     for task in tasks:
         assert house.agent.end(task).state == "TASK_FINISHED"
@@ -167,7 +167,7 @@ def test_output_is_kept_apart_as_far_as_is_said(house: House, how: str) -> None:
 
 
 @row("kill, first")
-def test_a_shard_is_asked_to_stop_first(house: House, how: str) -> None:
+def test_killed_shard_is_first_asked_to_stop(house: House, how: str) -> None:
     siblings = house.siblings()
     task = house.launch(how, "polite")
     wait_until(lambda: house.executor.output(task), "it runs")
@@ -179,7 +179,7 @@ def test_a_shard_is_asked_to_stop_first(house: House, how: str) -> None:
 
 
 @row("kill, after the grace time")
-def test_a_shard_that_does_not_stop_is_stopped(house: House, how: str) -> None:
+def test_shard_that_does_not_stop_is_ended_by_force(house: House, how: str) -> None:
     siblings, worker = house.siblings(), house.worker()
     mortal = house.launch("shared", "never_returns")
     task = house.launch(how, "never_returns")
@@ -203,7 +203,7 @@ def test_a_shard_that_does_not_stop_is_stopped(house: House, how: str) -> None:
 
 
 @row("`timeoutSeconds` is over")
-def test_a_run_out_of_time_is_killed_and_has_failed(house: House, how: str) -> None:
+def test_execution_over_its_time_limit_is_killed_and_fails(house: House, how: str) -> None:
     siblings = house.siblings()
     end = house.agent.end(house.launch(how, timeoutSeconds=0.2))
     assert (end.state, end.cause) == ("TASK_FAILED", "timeout")
@@ -211,7 +211,7 @@ def test_a_run_out_of_time_is_killed_and_has_failed(house: House, how: str) -> N
 
 
 @row("the end is reported")
-def test_when_an_end_is_reported_the_code_no_longer_runs(house: House, how: str) -> None:
+def test_code_no_longer_runs_when_its_end_is_reported(house: House, how: str) -> None:
     task = house.launch(how, "beats", parameter=f"beats-{how}")
     beats = house.executor.sandbox / "app" / f"beats-{how}"
     wait_until(beats.exists, "it runs")
@@ -251,7 +251,9 @@ def test_children_end_with_their_process(house: House, how: str, session: str) -
         ({"openFilesLimit": 64}, "opens_files", "Too many open files"),
     ],
 )
-def test_limits_hold_where_they_can(house: House, how: str, limit: dict[str, int], job: str, says: str) -> None:
+def test_limits_hold_for_isolated_shards_and_are_refused_for_shared_ones(
+    house: House, how: str, limit: dict[str, int], job: str, says: str
+) -> None:
     if how == "shared":
         names = {"memoryLimitMB": "memory_limit_mb", "cpuLimitSeconds": "cpu_limit_s"}
         (field, amount), *_ = limit.items()
@@ -269,7 +271,7 @@ def test_limits_hold_where_they_can(house: House, how: str, limit: dict[str, int
 
 
 @row("the daemon is killed (SIGKILL)")
-def test_nothing_outlives_the_daemon(agent: FakeAgent, start: Start, how: str) -> None:
+def test_daemon_leaves_no_process(agent: FakeAgent, start: Start, how: str) -> None:
     executor = start()
     house = House(agent, executor)
     for job in ("never_returns", "leaves_children"):

@@ -26,7 +26,7 @@ def test_coroutines_share_one_event_loop_and_keep_their_output_apart(
     assert executor.output("t1") == executor.output("t2") == "before\nafter\n"
 
 
-def test_a_coroutine_that_exits_ends_its_own_shard_only(agent: FakeAgent, start: Start) -> None:
+def test_coroutine_that_exits_ends_its_own_shard_only(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("other", jobClass="shop.jobs:waits_asynchronously")
     agent.launch("t1", jobClass="shop.jobs:asynchronous", parameter="3")
@@ -36,7 +36,7 @@ def test_a_coroutine_that_exits_ends_its_own_shard_only(agent: FakeAgent, start:
     assert agent.states("other") == ["TASK_RUNNING"]
 
 
-def test_a_kill_cancels_a_coroutine_where_it_awaits(agent: FakeAgent, start: Start) -> None:
+def test_kill_cancels_a_coroutine_at_its_await(agent: FakeAgent, start: Start) -> None:
     executor = start()
     for task in ("t1", "sibling"):
         agent.launch(task, jobClass="shop.jobs:waits_asynchronously")
@@ -46,7 +46,7 @@ def test_a_kill_cancels_a_coroutine_where_it_awaits(agent: FakeAgent, start: Sta
     assert agent.states("sibling") == ["TASK_RUNNING"]
 
 
-def test_an_asynchronous_dataflow_streams(agent: FakeAgent, start: Start) -> None:
+def test_async_dataflow_streams(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobType="DATAFLOW", jobClass="shop.jobs:AsynchronousFlow", streamingProcess=True)
     assert agent.end("t1").state == "TASK_FINISHED"
@@ -54,7 +54,7 @@ def test_an_asynchronous_dataflow_streams(agent: FakeAgent, start: Start) -> Non
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_progress_is_told_but_not_a_thousand_times(agent: FakeAgent, start: Start, isolation: str) -> None:
+def test_progress_reports_are_sent_but_limited_in_rate(agent: FakeAgent, start: Start, isolation: str) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:progresses", isolation=isolation)
 
@@ -72,13 +72,13 @@ def test_progress_is_told_but_not_a_thousand_times(agent: FakeAgent, start: Star
     assert len(told()) < 30
 
 
-def test_progress_that_is_no_number_is_the_jobs_mistake(agent: FakeAgent, start: Start) -> None:
+def test_progress_that_is_no_number_fails_the_job(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:wrong_progress")
     assert "ValueError: progress(-1, None)" in agent.end("t1").message
 
 
-def test_a_pool_is_opened_once_for_a_thousand_runs_and_closed_at_the_end(agent: FakeAgent, start: Start) -> None:
+def test_pool_is_opened_once_for_a_thousand_executions_and_closed_at_the_end(agent: FakeAgent, start: Start) -> None:
     package = zip_of({path.name: path.read_text() for path in POOL.glob("*.py")})
     agent.executor_data = app_payload(package, maxParallel=8)
     executor = start(package)
@@ -93,7 +93,7 @@ def test_a_pool_is_opened_once_for_a_thousand_runs_and_closed_at_the_end(agent: 
     assert (opened.count("pool opened"), opened.count("pool closed")) == (1, 1)
 
 
-def test_nothing_grows_over_two_thousand_runs(agent: FakeAgent, start: Start) -> None:
+def test_daemon_and_worker_do_not_grow_over_two_thousand_executions(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE, maxParallel=8)
     executor = start()
     worker = agent.end(agent.launch("first", jobClass="shop.jobs:Settle")).data["result"]["pid"]

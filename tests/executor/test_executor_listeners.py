@@ -69,9 +69,7 @@ def hook() -> Iterator[Hook]:
     hook.close()
 
 
-def test_plug_ins_are_found_by_the_entry_points_of_a_package_in_the_app(
-    agent: FakeAgent, start: Start, python: str
-) -> None:
+def test_plugins_are_found_by_entry_points_of_a_package_in_the_app(agent: FakeAgent, start: Start, python: str) -> None:
     info = {
         "shop_plugins-1.0.dist-info/METADATA": METADATA,
         "shop_plugins-1.0.dist-info/entry_points.txt": ENTRY_POINTS,
@@ -96,7 +94,7 @@ def test_plug_ins_are_found_by_the_entry_points_of_a_package_in_the_app(
 
 
 @pytest.mark.parametrize("job_type", ["SIMPLE", "SCRIPT"])
-def test_the_listener_of_a_firing_runs_as_a_task_of_its_own_whatever_the_job_is(
+def test_firing_listener_runs_as_a_separate_task_for_every_job_type(
     agent: FakeAgent, start: Start, job_type: str
 ) -> None:
     executor = start()
@@ -114,7 +112,7 @@ def test_the_listener_of_a_firing_runs_as_a_task_of_its_own_whatever_the_job_is(
     assert agent.end("x").cause == "payload"
 
 
-def test_a_call_of_a_listener_that_takes_too_long_is_a_timeout(agent: FakeAgent, start: Start) -> None:
+def test_listener_call_over_its_time_limit_is_a_timeout(agent: FakeAgent, start: Start) -> None:
     start()
     payload = task_payload("b", jobClass="shop.jobs:works_on", distributedListener="shop.jobs:Slow", timeoutSeconds=600)
     agent.launch("b", {**payload, "step": "after", "firing": {}, "timeoutSeconds": 0.2})
@@ -125,7 +123,7 @@ def test_a_call_of_a_listener_that_takes_too_long_is_a_timeout(agent: FakeAgent,
 @pytest.mark.parametrize(
     ("handler", "state", "logged"), [("log", "FAILED", True), ("fail", "FAILED", False), ("ignore", "FINISHED", False)]
 )
-def test_the_handlers_of_the_executor_decide_the_outcome_and_the_log(
+def test_executors_error_handlers_decide_the_outcome_and_the_log(
     agent: FakeAgent, start: Start, handler: str, state: str, logged: bool
 ) -> None:
     executor = start()
@@ -138,7 +136,7 @@ def test_the_handlers_of_the_executor_decide_the_outcome_and_the_log(
     assert agent.end("s1").state == f"TASK_{state}"
 
 
-def test_what_is_not_the_jobs_own_doing_is_never_ignored(agent: FakeAgent, start: Start) -> None:
+def test_failure_outside_the_job_is_never_ignored(agent: FakeAgent, start: Start) -> None:
     start()
     for task, job, cause in (
         ("t1", {"jobClass": "shop.jobs:Missing"}, "import"),
@@ -150,7 +148,7 @@ def test_what_is_not_the_jobs_own_doing_is_never_ignored(agent: FakeAgent, start
         assert agent.end(task).cause == cause, agent.end(task)
 
 
-def test_a_webhook_is_told_of_every_failure_whatever_ran(agent: FakeAgent, start: Start, hook: Hook) -> None:
+def test_webhook_gets_every_failure_of_every_job_type(agent: FakeAgent, start: Start, hook: Hook) -> None:
     executor = start()
     told = {"errorHandler": "webhook", "errorWebhook": hook.url}
     jobs = {
@@ -176,7 +174,7 @@ def test_a_webhook_is_told_of_every_failure_whatever_ran(agent: FakeAgent, start
     wait_until(lambda: "it answered 500" in executor.log(), "the daemon says that the webhook did not take it")
 
 
-def test_a_failure_of_the_last_moment_is_still_told_before_the_executor_leaves(
+def test_last_failure_is_sent_to_the_webhook_before_the_executor_exits(
     agent: FakeAgent, start: Start, hook: Hook
 ) -> None:
     agent.executor_data = app_payload(PACKAGE, idleTimeoutSeconds=0)
@@ -186,7 +184,7 @@ def test_a_failure_of_the_last_moment_is_still_told_before_the_executor_leaves(
     assert [report["taskId"] for report in hook.reports] == ["t1"]
 
 
-def test_runs_of_a_resident_job_have_their_listeners_and_handler_too(agent: FakeAgent, start: Start) -> None:
+def test_executions_of_a_resident_job_have_listeners_and_handlers(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch(
         "d1", jobClass="shop.jobs:Raises", jobExecutionType="DAEMON", timer=EVERY_SECOND, errorHandler="ignore",

@@ -191,7 +191,7 @@ def test_two_tasks_share_one_executor_and_finish(framework: Framework) -> None:
     assert framework.states("a") == ["TASK_RUNNING", "TASK_FINISHED"]
 
 
-def test_failures_scripts_and_kills_come_back_as_what_they_are(framework: Framework) -> None:
+def test_failures_scripts_and_kills_are_reported_with_their_states(framework: Framework) -> None:
     offer = framework.launch(
         {
             "raises": {"jobClass": "jobs:raises"},
@@ -208,7 +208,7 @@ def test_failures_scripts_and_kills_come_back_as_what_they_are(framework: Framew
     assert framework.end("waits").state == "TASK_KILLED"
 
 
-def test_a_resident_task_reports_its_runs(framework: Framework) -> None:
+def test_resident_task_reports_its_executions(framework: Framework) -> None:
     offer = framework.launch({"d": {"jobExecutionType": "DAEMON", "jobClass": "jobs:where", "timer": EVERY_SECOND}})
 
     def completed() -> list[dict[str, Any]]:
@@ -221,7 +221,7 @@ def test_a_resident_task_reports_its_runs(framework: Framework) -> None:
     assert framework.end("d").state == "TASK_KILLED"
 
 
-def test_an_executor_without_work_leaves_and_nothing_of_it_is_left(framework: Framework, work: Path) -> None:
+def test_idle_executor_exits_and_leaves_no_process(framework: Framework, work: Path) -> None:
     framework.launch({"a": {"jobClass": "jobs:where"}}, idle_s=0.5)
     sandboxes = [path.parent for path in work.rglob(bundle.FILE_NAME)]
     assert sandboxes

@@ -34,7 +34,7 @@ WAIT = "shop.jobs:wait_for_kill"
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_an_error_in_a_finalizer_changes_no_outcome(agent: FakeAgent, start: Start, isolation: str) -> None:
+def test_error_in_a_finalizer_changes_no_outcome(agent: FakeAgent, start: Start, isolation: str) -> None:
     start()
     for task in ("t1", "t2"):
         agent.launch(task, jobClass="shop.jobs:BadFarewell", isolation=isolation)
@@ -45,7 +45,7 @@ STUBBORN = ["masks_signals", "deadlocks", "never_returns", "burns_cpu"]
 
 
 @pytest.mark.parametrize("job", STUBBORN)
-def test_a_shard_that_hears_nothing_costs_its_worker_and_ends(agent: FakeAgent, start: Start, job: str) -> None:
+def test_shard_that_ignores_the_kill_ends_with_its_worker(agent: FakeAgent, start: Start, job: str) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:" + job)
     agent.state("t1", "TASK_RUNNING")
@@ -57,7 +57,7 @@ def test_a_shard_that_hears_nothing_costs_its_worker_and_ends(agent: FakeAgent, 
 
 
 @pytest.mark.parametrize("job", STUBBORN)
-def test_an_isolated_shard_that_hears_nothing_is_ended_all_the_same(agent: FakeAgent, start: Start, job: str) -> None:
+def test_isolated_shard_that_ignores_the_kill_is_ended(agent: FakeAgent, start: Start, job: str) -> None:
     executor = start()
     agent.launch("sibling", jobClass=WAIT)
     agent.launch("t1", jobClass="shop.jobs:" + job, isolation="process")
@@ -70,7 +70,7 @@ def test_an_isolated_shard_that_hears_nothing_is_ended_all_the_same(agent: FakeA
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_many_forked_children_with_sessions_of_their_own_end_with_their_shard(
+def test_many_forked_children_with_their_own_sessions_end_with_their_shard(
     agent: FakeAgent, start: Start, isolation: str
 ) -> None:
     executor = start()
@@ -86,7 +86,7 @@ def test_many_forked_children_with_sessions_of_their_own_end_with_their_shard(
 
 
 @pytest.mark.parametrize("session", ["own", "same"])
-def test_a_child_that_hops_from_process_to_process_is_caught(agent: FakeAgent, start: Start, session: str) -> None:
+def test_child_that_forks_again_and_again_is_caught(agent: FakeAgent, start: Start, session: str) -> None:
     executor = start()
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine="bin/hops.py", parameter=session)
     wait_until(lambda: executor.output("s1"), "it hops")
@@ -99,7 +99,7 @@ FLOOD = 64 << 20
 
 
 @pytest.mark.parametrize("how", ["shared", "process", "script"])
-def test_a_flood_of_output_fills_no_disk_and_stops_nobody(agent: FakeAgent, start: Start, how: str) -> None:
+def test_flood_of_output_is_bounded_and_blocks_no_other_task(agent: FakeAgent, start: Start, how: str) -> None:
     executor = start()
     job: dict[str, object] = {"jobClass": "shop.jobs:floods", "isolation": how, "parameter": str(FLOOD)}
     if how == "script":
@@ -119,7 +119,7 @@ def test_a_flood_of_output_fills_no_disk_and_stops_nobody(agent: FakeAgent, star
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_a_job_that_closes_the_descriptors_of_its_output_harms_nobody(
+def test_job_that_closes_its_output_descriptors_does_not_affect_the_next(
     agent: FakeAgent, start: Start, isolation: str
 ) -> None:
     executor = start()
@@ -130,7 +130,7 @@ def test_a_job_that_closes_the_descriptors_of_its_output_harms_nobody(
     assert executor.output("t2") == "settling 0 \n"
 
 
-def test_streams_that_one_job_replaced_and_closed_are_there_for_the_next(agent: FakeAgent, start: Start) -> None:
+def test_streams_that_one_job_replaced_and_closed_are_restored_for_the_next(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:replaces_streams")
     agent.end("t1")
@@ -143,7 +143,7 @@ def test_streams_that_one_job_replaced_and_closed_are_there_for_the_next(agent: 
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_output_that_is_no_text_is_kept_as_it_is(agent: FakeAgent, start: Start, isolation: str) -> None:
+def test_binary_output_is_kept_unchanged(agent: FakeAgent, start: Start, isolation: str) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:not_utf8", isolation=isolation)
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine="printf '\\377\\376'")
@@ -160,7 +160,7 @@ def limited(tmp_path: Path, command: str) -> str:
     return str(wrapper)
 
 
-def test_files_that_may_not_grow_cost_output_and_nothing_else(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+def test_file_size_limit_costs_only_output(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
     executor = start(python=limited(tmp_path, "ulimit -f 64"))  # units of 512 bytes, or of 1,024
     agent.launch("t1", jobClass="shop.jobs:prints_much")
     agent.launch("t2", jobClass="shop.jobs:prints_much", isolation="process")
@@ -177,7 +177,7 @@ def open_files_of(executor: ExecutorProcess) -> int:
 WAITING = "sh -c 'until test -e go; do sleep 0.02; done'"
 
 
-def test_a_daemon_takes_as_many_descriptors_as_it_may_and_gives_its_children_what_it_had(
+def test_daemon_raises_its_descriptor_limit_and_children_get_the_original(
     agent: FakeAgent, start: Start, tmp_path: Path
 ) -> None:
     executor = start(python=limited(tmp_path, "ulimit -S -n 64"))
@@ -193,7 +193,9 @@ def test_a_daemon_takes_as_many_descriptors_as_it_may_and_gives_its_children_wha
     wait_until(lambda: open_files_of(executor) <= before, "nothing of them stays open")
 
 
-def test_a_run_for_which_no_descriptor_is_left_is_not_to_blame(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+def test_execution_without_free_descriptors_fails_as_worker_lost(
+    agent: FakeAgent, start: Start, tmp_path: Path
+) -> None:
     executor = start(python=limited(tmp_path, "ulimit -n 40"))
     agent.launch("t0", jobClass="shop.jobs:works_on")
     assert agent.end("t0").state == "TASK_FINISHED"
@@ -224,7 +226,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_costs_output_and_nothing_else(agent: FakeAgent, small_disk: Path) -> None:
+def test_full_disk_costs_only_output(agent: FakeAgent, small_disk: Path) -> None:
     executor = ExecutorProcess(agent, small_disk / "sandbox", PACKAGE, sys.executable)
     try:
         agent.launch("t1", jobClass="shop.jobs:prints_much")
@@ -243,9 +245,7 @@ def test_a_full_disk_costs_output_and_nothing_else(agent: FakeAgent, small_disk:
         executor.stop()
 
 
-def test_a_package_that_does_not_fit_on_the_disk_fails_its_tasks_with_the_reason(
-    agent: FakeAgent, small_disk: Path
-) -> None:
+def test_package_too_large_for_the_disk_fails_its_tasks_with_the_reason(agent: FakeAgent, small_disk: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data", bytes(4 << 20))
@@ -269,7 +269,7 @@ def small_group() -> Iterator[Path]:
         wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
 
 
-def test_a_process_that_the_kernel_kills_for_want_of_memory_is_told_so(
+def test_process_killed_by_the_oom_killer_fails_with_cause_out_of_memory(
     agent: FakeAgent, start: Start, tmp_path: Path, small_group: Path
 ) -> None:
     executor = start(python=limited(tmp_path, f"echo $$ > {small_group}/cgroup.procs"))
@@ -293,7 +293,7 @@ def test_a_process_that_the_kernel_kills_for_want_of_memory_is_told_so(
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_an_error_for_want_of_memory_has_a_cause_of_its_own(agent: FakeAgent, start: Start, isolation: str) -> None:
+def test_memory_error_fails_with_cause_out_of_memory(agent: FakeAgent, start: Start, isolation: str) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:wants_memory", isolation=isolation)
     end = agent.end("t1")
@@ -317,9 +317,7 @@ def test_an_error_for_want_of_memory_has_a_cause_of_its_own(agent: FakeAgent, st
         ({}, 0),
     ],
 )
-def test_kills_for_want_of_memory_are_counted_where_the_kernel_does(
-    tmp_path: Path, files: dict[str, str], count: int
-) -> None:
+def test_oom_kills_are_counted_in_the_control_group(tmp_path: Path, files: dict[str, str], count: int) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -334,7 +332,7 @@ def test_kills_for_want_of_memory_are_counted_where_the_kernel_does(
         ("import os, sys; os.close(int(sys.argv[-1])); __import__('time').sleep(600)", "closed its pipe"),
     ],
 )
-def test_a_worker_that_never_answers_as_it_should_is_lost_with_the_reason(
+def test_worker_that_answers_wrongly_is_lost_with_the_reason(
     agent: FakeAgent, start: Start, worker: str, says: str
 ) -> None:
     agent.executor_data = app_payload(PACKAGE, workerCommand=f'{sys.executable} -c "{worker}"')
@@ -348,7 +346,7 @@ def test_a_worker_that_never_answers_as_it_should_is_lost_with_the_reason(
     assert agent.end("s1").state == "TASK_FINISHED"
 
 
-def test_a_worker_that_is_not_ready_in_time_is_lost(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+def test_worker_that_is_not_ready_in_time_is_lost(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
     agent.executor_data = app_payload(PACKAGE, workerCommand="sh -c 'sleep 600'")
     hasty = tmp_path / "python"
     hasty.write_text(
@@ -369,7 +367,7 @@ def test_a_worker_that_is_not_ready_in_time_is_lost(agent: FakeAgent, start: Sta
     assert not living_in(executor.sandbox / "app")
 
 
-def test_a_listener_that_hangs_while_it_is_made_holds_up_its_own_jobs_alone(agent: FakeAgent, start: Start) -> None:
+def test_listener_that_hangs_during_creation_delays_only_its_own_jobs(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:works_on", listener=["shop.jobs:Hangs"])
     agent.state("t1", "TASK_RUNNING")
@@ -408,7 +406,7 @@ def answering(agent: FakeAgent, start: Start, tmp_path: Path) -> Callable[[str],
     return end
 
 
-def test_results_of_another_worker_are_held_to_the_same_limits(answering: Callable[[str], Ended]) -> None:
+def test_results_of_a_custom_worker_have_the_same_limits(answering: Callable[[str], Ended]) -> None:
     results = {"[1]": [1], "float('nan')": None, "'x' * 5000": None, "[" * 40 + "]" * 40: None}
     for result, kept in results.items():
         end = answering(f"dict(result={result})")
@@ -429,14 +427,14 @@ def test_results_of_another_worker_are_held_to_the_same_limits(answering: Callab
         "dict(message='x' * 2_000_000)",
     ],
 )
-def test_an_end_that_cannot_be_is_a_breach(answering: Callable[[str], Ended], fields: str) -> None:
+def test_invalid_end_breaks_the_protocol(answering: Callable[[str], Ended], fields: str) -> None:
     end = answering(fields)
     assert (end.state, end.cause) == ("TASK_FAILED", "worker_lost")
     assert "broke the protocol" in end.message
     assert answering("dict(result=1)").state == "TASK_FINISHED", "the next one gets a new worker"
 
 
-def test_a_worker_that_never_answers_at_all_is_ended_by_the_time_limit_of_a_kill(
+def test_worker_that_never_answers_is_ended_when_the_grace_time_of_a_kill_is_over(
     agent: FakeAgent, start: Start
 ) -> None:
     agent.executor_data = app_payload(PACKAGE, workerCommand="sh -c 'sleep 600'")

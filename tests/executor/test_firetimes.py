@@ -35,7 +35,7 @@ def table(**changes: Any) -> dict[str, Any]:
         ("0 0 0 29 2 ?", "UTC"),
     ],
 )
-def test_it_fires_as_the_scheduler_would_have(text, zone):
+def test_fire_times_agree_with_the_scheduler(text, zone):
     schedule = Schedule.parse(text, zone=zone)
     agent = FireTimes(json.loads(json.dumps(schedule.table())))
     at = MARCH_28
@@ -46,7 +46,7 @@ def test_it_fires_as_the_scheduler_would_have(text, zone):
 
 @pytest.mark.parametrize("gap", Gap)
 @pytest.mark.parametrize("fold", Fold)
-def test_it_keeps_the_policy_for_changes_of_the_clock(gap, fold):
+def test_fire_times_follow_the_policy_for_clock_changes(gap, fold):
     for text in ("0 30 2 * * ?", "0 0/20 2 * * ?"):
         schedule = Schedule.parse(text, zone="Europe/Berlin", gap=gap, fold=fold)
         agent = FireTimes(schedule.table())
@@ -57,7 +57,7 @@ def test_it_keeps_the_policy_for_changes_of_the_clock(gap, fold):
                 at = schedule.next_after(at)
 
 
-def test_a_table_without_future_firings_gives_none():
+def test_table_without_future_firings_gives_none():
     assert FireTimes(Schedule.parse("0 0 0 1 1 ? 2020").table()).next_after(MARCH_28) is None
     assert FireTimes(Schedule.parse("0 0 0 30 2 ?").table()).next_after(MARCH_28) is None
     assert FireTimes(table()).next_after(10**16) is None
@@ -93,12 +93,12 @@ def test_a_table_without_future_firings_gives_none():
         ("zone", None),
     ],
 )
-def test_a_damaged_table_is_refused_by_the_name_of_its_field(field, value):
+def test_damaged_table_is_refused_by_the_name_of_its_field(field, value):
     with pytest.raises(ValueError, match=field):
         FireTimes(table(**{field: value}))
 
 
-def test_a_missing_field_is_refused_by_name():
+def test_missing_field_is_refused_by_name():
     for field in table():
         damaged = table()
         del damaged[field]
@@ -108,7 +108,7 @@ def test_a_missing_field_is_refused_by_name():
         FireTimes([])  # type: ignore[arg-type]
 
 
-def test_it_imports_the_standard_library_alone_and_parses_as_python_3_9():
+def test_firetimes_imports_only_the_standard_library_and_parses_as_python_3_9():
     source = pathlib.Path(jobcloud.executor.firetimes.__file__).read_text(encoding="utf-8")
     tree = ast.parse(source, feature_version=(3, 9))
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

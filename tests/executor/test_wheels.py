@@ -61,7 +61,7 @@ def with_wheels(files: Mapping[str, str], **wheels: bytes) -> bytes:
     return out.getvalue()
 
 
-def test_the_wheels_in_a_package_are_looked_at_with_it() -> None:
+def test_wheels_in_a_package_are_inspected_with_it() -> None:
     """Before any agent meets them: what is uploaded, however it was packed."""
     good = wheel_of({"stock/__init__.py": "A = 1"})
     assert "wheels/stock-1.2-py3-none-any.whl" in inspect(with_wheels({"a.py": ""}, stock=good)).names
@@ -87,7 +87,7 @@ def test_the_wheels_in_a_package_are_looked_at_with_it() -> None:
 # ---------------------------------------------------------------------------------------------------- as a package
 
 
-def test_a_wheel_is_a_package_whose_parts_go_where_they_belong(tmp_path: Path) -> None:
+def test_wheel_is_unpacked_as_a_package_with_each_part_in_its_place(tmp_path: Path) -> None:
     wheel = wheel_of(
         {
             "stock/__init__.py": "A = 1",
@@ -123,7 +123,7 @@ def test_a_wheel_is_a_package_whose_parts_go_where_they_belong(tmp_path: Path) -
         (b"\x1f\x8b" + bytes(600), "it is no zip archive"),
     ],
 )
-def test_what_is_no_sound_wheel_is_refused_and_leaves_nothing(wheel: bytes, why: str, tmp_path: Path) -> None:
+def test_invalid_wheel_is_refused_and_leaves_nothing(wheel: bytes, why: str, tmp_path: Path) -> None:
     with pytest.raises(PackageError) as refused:
         inspect(wheel, wheel=True)
     assert why in str(refused.value)
@@ -132,7 +132,7 @@ def test_what_is_no_sound_wheel_is_refused_and_leaves_nothing(wheel: bytes, why:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_with_an_installed_project_beside_the_apps_own_code_stays_as_it_is(tmp_path: Path) -> None:
+def test_package_with_an_installed_project_next_to_app_code_is_not_taken_for_a_wheel(tmp_path: Path) -> None:
     inside = wheel_of({"stock-1.2.data/purelib/more.py": "1"})
     out = io.BytesIO(inside)
     with zipfile.ZipFile(out, "a") as archive:
@@ -171,18 +171,18 @@ def test_a_directory_with_an_installed_project_beside_the_apps_own_code_stays_as
         ("pp310-pypy310_pp73-any", False),
     ],
 )
-def test_tags_say_whom_a_wheel_is_for(tags: str, fitting: bool) -> None:
+def test_wheel_tags_are_matched_with_the_interpreter(tags: str, fitting: bool) -> None:
     assert fits(f"stock-1.2-{tags}.whl", GLIBC) == fitting
 
 
-def test_musl_is_told_from_glibc() -> None:
+def test_musl_wheels_do_not_fit_glibc() -> None:
     alpine = Interpreter(11, "x86_64", ("musl", (1, 2)))
     assert fits("stock-1.2-cp311-cp311-musllinux_1_2_x86_64.whl", alpine)
     assert not fits("stock-1.2-cp311-cp311-musllinux_1_3_x86_64.whl", alpine)
     assert not fits("stock-1.2-cp311-cp311-manylinux2014_x86_64.whl", alpine)
 
 
-def test_of_several_the_one_for_this_interpreter_is_chosen() -> None:
+def test_wheel_for_this_interpreter_is_chosen_among_several() -> None:
     files = [f"fast-1-cp3{minor}-cp3{minor}-manylinux2014_x86_64.whl" for minor in (10, 11, 12)]
     assert choose([*files, "Fast-1-py3-none-any.whl", "other-2-py3-none-any.whl"], GLIBC) == [
         "fast-1-cp311-cp311-manylinux2014_x86_64.whl",
@@ -197,7 +197,7 @@ def test_of_several_the_one_for_this_interpreter_is_chosen() -> None:
             choose(files, GLIBC)
 
 
-def test_what_pip_says_of_this_interpreter_is_said_here(tmp_path: Path) -> None:
+def test_tags_agree_with_pip(tmp_path: Path) -> None:
     """The oracle: every tag that pip would install here fits, and none of another minor version does."""
     out = subprocess.run(
         [sys.executable, "-m", "pip", "debug", "--verbose"], capture_output=True, text=True, check=False
@@ -214,7 +214,7 @@ def test_what_pip_says_of_this_interpreter_is_said_here(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- in an app
 
 
-def test_wheels_of_a_package_are_unpacked_together_and_share_what_is_the_same(tmp_path: Path) -> None:
+def test_wheels_of_a_package_share_one_folder_and_equal_files(tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     folder.mkdir()
     assert not unpack_wheels(str(folder), str(tmp_path / "none"))
@@ -249,7 +249,7 @@ def test_jobs_and_scripts_import_from_the_wheels_of_their_package(agent: FakeAge
     assert executor.output("t2") == "wheel\n"
 
 
-def test_a_wheel_itself_is_run(agent: FakeAgent, start: Start) -> None:
+def test_app_package_may_be_a_wheel(agent: FakeAgent, start: Start) -> None:
     package = wheel_of({"stock-1.2.data/purelib/shop.py": "def tell(ctx):\n    return 'wheel'\n"})
     agent.executor_data = app_payload(package)
     start(package)
@@ -257,7 +257,7 @@ def test_a_wheel_itself_is_run(agent: FakeAgent, start: Start) -> None:
     assert agent.end("t1").data["result"] == "wheel"
 
 
-def test_a_broken_wheel_fails_the_tasks_of_its_app_with_the_reason(agent: FakeAgent, start: Start) -> None:
+def test_broken_wheel_fails_the_tasks_of_its_app_with_the_reason(agent: FakeAgent, start: Start) -> None:
     package = with_wheels({"shop.py": JOBS}, stock=wheel_of({"a.py": "1"}, record={"a.py": f"a.py,{_hash(b'2')},1"}))
     agent.executor_data = app_payload(package)
     start(package)
@@ -266,7 +266,7 @@ def test_a_broken_wheel_fails_the_tasks_of_its_app_with_the_reason(agent: FakeAg
     assert "stock-1.2-py3-none-any.whl: 'a.py' in the package is damaged" in agent.end("t1").message
 
 
-def test_the_example_makes_its_virtual_environment_once_from_wheels_and_runs_in_it(
+def test_venv_example_makes_its_virtual_environment_once_and_runs_in_it(
     agent: FakeAgent, start: Start, tmp_path: Path
 ) -> None:
     app = tmp_path / "venv"
@@ -285,7 +285,7 @@ def test_the_example_makes_its_virtual_environment_once_from_wheels_and_runs_in_
     assert executor.output("t1") == "['part', 'region'] [[0, 'north']]\n"
 
 
-def test_wheels_are_there_for_a_job_that_is_run_here(tmp_path: Path) -> None:
+def test_run_local_imports_from_the_wheels(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "stock-1.2-py3-none-any.whl").write_bytes(wheel_of({"stock_here.py": "WHERE = 'wheel'"}))
     (tmp_path / "shop_here.py").write_text("import stock_here\ndef tell(ctx):\n    return stock_here.WHERE\n")
@@ -295,7 +295,7 @@ def test_wheels_are_there_for_a_job_that_is_run_here(tmp_path: Path) -> None:
     assert sys.path == before
 
 
-def test_what_cannot_be_used_is_said_before_it_is_uploaded(tmp_path: Path) -> None:
+def test_unusable_wheel_is_refused_before_the_upload(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     broken = wheel_of({"a.py": "1"}, record={"a.py": ""})
     for path in (tmp_path / "stock-1.2-py3-none-any.whl", tmp_path / "wheels" / "stock-1.2-py3-none-any.whl"):

@@ -111,27 +111,27 @@ def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerPro
     worker.close()
 
 
-def test_a_worker_says_that_it_is_ready_and_leaves_when_told(worker: WorkerProcess) -> None:
+def test_worker_answers_ready_and_exits_on_stop(worker: WorkerProcess) -> None:
     assert worker.hear("ready")["protocol"] == protocol.VERSION
     worker.say({"type": "stop"})
     assert worker.process.wait(30) == 0
 
 
-def test_a_worker_whose_daemon_is_gone_leaves(worker: WorkerProcess) -> None:
+def test_worker_exits_when_its_daemon_is_gone(worker: WorkerProcess) -> None:
     worker.hear("ready")
     os.close(worker.orders)
     assert worker.process.wait(30) != 0
     worker.orders = os.open(os.devnull, os.O_WRONLY)
 
 
-def test_a_run_is_started_and_ended_once_with_its_result(worker: WorkerProcess) -> None:
+def test_run_is_started_and_ended_once_with_its_result(worker: WorkerProcess) -> None:
     worker.run("t1", jobClass="shop.jobs:works_on")
     assert worker.hear("started")["task"] == "t1"
     end = worker.hear("ended")
     assert (end["task"], end["run"], end["state"], end["result"]) == ("t1", 1, "finished", "done")
 
 
-def test_runs_go_on_beside_each_other_and_a_cancel_is_for_one(worker: WorkerProcess) -> None:
+def test_runs_are_concurrent_and_a_cancel_is_for_one(worker: WorkerProcess) -> None:
     for task in ("a", "b"):
         worker.run(task, jobClass="shop.jobs:wait_for_kill")
     for task in ("a", "b"):
@@ -145,14 +145,14 @@ def test_runs_go_on_beside_each_other_and_a_cancel_is_for_one(worker: WorkerProc
     assert (end["task"], end["state"], end["cause"]) == ("a", "killed", "killed")
 
 
-def test_a_cancel_or_forget_of_nothing_is_nothing(worker: WorkerProcess) -> None:
+def test_cancel_or_forget_of_an_unknown_task_is_ignored(worker: WorkerProcess) -> None:
     worker.say({"type": "cancel", "task": "nobody"})
     worker.say({"type": "forget", "task": "nobody"})
     worker.run("t1", jobClass="shop.jobs:works_on")
     assert worker.hear("ended")["state"] == "finished"
 
 
-def test_a_job_that_finished_without_noticing_the_cancel_has_finished(worker: WorkerProcess) -> None:
+def test_job_that_returns_without_noticing_the_cancel_has_finished(worker: WorkerProcess) -> None:
     worker.run("t1", jobClass="shop.jobs:until_file", parameter="go")
     worker.hear("started")
     worker.say({"type": "cancel", "task": "t1"})
@@ -160,7 +160,7 @@ def test_a_job_that_finished_without_noticing_the_cancel_has_finished(worker: Wo
     assert worker.hear("ended")["state"] == "finished"
 
 
-def test_a_kept_job_is_loaded_once_and_forgotten_when_told(worker: WorkerProcess) -> None:
+def test_kept_job_is_loaded_once_until_it_is_forgotten(worker: WorkerProcess) -> None:
     job = {"jobClass": "shop.jobs:Counts", "keep": True}
     worker.run("d", "load", 0, **job)
     assert worker.hear("ended")["run"] == 0
@@ -184,7 +184,7 @@ def test_a_kept_job_is_loaded_once_and_forgotten_when_told(worker: WorkerProcess
         ({"applicationContext": "shop.jobs:broken_context", "beanName": "settle"}, "context"),
     ],
 )
-def test_every_failure_has_its_cause_and_leaves_the_worker_well(
+def test_failed_run_has_its_cause_and_leaves_the_worker_usable(
     request: pytest.FixtureRequest, worker: WorkerProcess, job: dict[str, Any], cause: str
 ) -> None:
     if cause == "exit_code" and "java" in request.node.name:
@@ -197,7 +197,7 @@ def test_every_failure_has_its_cause_and_leaves_the_worker_well(
     assert worker.hear("ended")["state"] == "finished"
 
 
-def test_contexts_are_built_before_anybody_asks_and_one_that_cannot_be_harms_nobody(worker: WorkerProcess) -> None:
+def test_contexts_are_built_in_advance_and_a_failing_one_is_harmless(worker: WorkerProcess) -> None:
     worker.say({"type": "warm", "contexts": ["shop.jobs:broken_context", "shop.jobs:Warmed", "shop.jobs:Missing"]})
     built = worker.sandbox / "app" / "built"
     wait_until(built.exists, "the context is built")
@@ -215,7 +215,7 @@ def refuses(request: pytest.FixtureRequest) -> bool:
     return "java" in request.node.name
 
 
-def test_listeners_are_called_around_each_run_of_a_shard_and_made_once(worker: WorkerProcess, refuses: bool) -> None:
+def test_listeners_are_called_around_each_run_and_created_once(worker: WorkerProcess, refuses: bool) -> None:
     job = {"listener": ["shop.jobs:Audits"]}
     for number, name in enumerate(("works_on", "Raises"), 1):
         worker.run(f"t{number}", jobClass=f"shop.jobs:{name}", **job)
@@ -239,9 +239,7 @@ def test_listeners_are_called_around_each_run_of_a_shard_and_made_once(worker: W
         (["no-such-entry-point"], ""),
     ],
 )
-def test_a_listener_that_fails_fails_the_shard(
-    worker: WorkerProcess, refuses: bool, names: list[str], printed: str
-) -> None:
+def test_failing_listener_fails_the_shard(worker: WorkerProcess, refuses: bool, names: list[str], printed: str) -> None:
     worker.run("t1", jobClass="shop.jobs:Settle", listener=names)
     end = worker.hear("ended")
     assert (end["state"], end["cause"]) == ("failed", "listener" if printed and not refuses else "import")
@@ -252,7 +250,7 @@ def test_a_listener_that_fails_fails_the_shard(
     assert worker.hear("ended")["state"] == "finished"
 
 
-def test_the_listener_of_a_firing_is_told_of_it_before_and_after(worker: WorkerProcess, refuses: bool) -> None:
+def test_firing_listener_is_called_before_and_after(worker: WorkerProcess, refuses: bool) -> None:
     job = {"jobClass": "shop.jobs:works_on", "distributedListener": "shop.jobs:Stage"}
     before = worker.listen("b", "before", {"parameters": {"1": "Paris"}}, **job)
     after = worker.listen("a", "after", {"outcomes": {"FINISHED": 3, "FAILED": 1}}, **job)
@@ -264,7 +262,7 @@ def test_the_listener_of_a_firing_is_told_of_it_before_and_after(worker: WorkerP
         assert worker.printed("a") == "closing {'FINISHED': 3, 'FAILED': 1} False\n"
 
 
-def test_an_error_handler_decides_what_an_exception_means(worker: WorkerProcess, refuses: bool) -> None:
+def test_error_handler_decides_whether_an_exception_is_a_failure(worker: WorkerProcess, refuses: bool) -> None:
     job = {"jobClass": "shop.jobs:Raises", "errorHandler": "shop.jobs:Deals"}
     ends = {}
     for parameter in ("deal", "leave", "raise"):
@@ -290,7 +288,7 @@ def test_output_goes_to_the_shard_that_printed_it(worker: WorkerProcess) -> None
         assert printed == f"settling {number} {'p' * number}\n"
 
 
-def test_a_file_in_the_app_named_like_a_standard_module_harms_nobody(worker: WorkerProcess) -> None:
+def test_app_file_named_like_a_standard_module_is_harmless(worker: WorkerProcess) -> None:
     # The worker has its own modules loaded; only the app's imports meet the app's files.
     worker.hear("ready")
     (worker.sandbox / "app" / "json.py").write_text("raise RuntimeError('not yours')\n")
@@ -298,14 +296,14 @@ def test_a_file_in_the_app_named_like_a_standard_module_harms_nobody(worker: Wor
     assert worker.hear("ended")["state"] == "finished"
 
 
-def test_orders_that_are_none_end_the_worker(worker: WorkerProcess) -> None:
+def test_invalid_orders_end_the_worker(worker: WorkerProcess) -> None:
     worker.hear("ready")
     os.write(worker.orders, b"nonsense\n")
     assert worker.process.wait(30) != 0
 
 
 @given(st.lists(st.text(max_size=40), max_size=6), st.integers(1, 7))
-def test_messages_come_out_as_they_went_in_whatever_the_pieces(tasks: list[str], size: int) -> None:
+def test_messages_are_read_back_from_pieces_of_any_size(tasks: list[str], size: int) -> None:
     messages = [{"type": "cancel", "task": task} for task in tasks]
     stream = b"".join(map(protocol.encode, messages))
     reader = protocol.LineReader(protocol.TO_WORKER)
@@ -340,7 +338,7 @@ def test_messages_of_the_wrong_shape_are_a_protocol_error(line: bytes) -> None:
         protocol.decode(line, protocol.FROM_WORKER)
 
 
-def test_a_line_without_end_is_a_protocol_error() -> None:
+def test_line_without_end_is_a_protocol_error() -> None:
     reader = protocol.LineReader(protocol.FROM_WORKER)
     for _ in range(10):
         assert not list(reader.feed(b"x" * 100_000))
@@ -348,14 +346,14 @@ def test_a_line_without_end_is_a_protocol_error() -> None:
         list(reader.feed(b"x" * 100_000))
 
 
-def test_what_a_worker_said_before_nonsense_still_counts() -> None:
+def test_messages_before_an_invalid_line_still_count() -> None:
     heard = []
     with pytest.raises(protocol.ProtocolError):
         heard.extend(protocol.LineReader(protocol.FROM_WORKER).feed(b'{"type":"ready","protocol":2}\nnonsense\n'))
     assert heard == [{"type": "ready", "protocol": 2}]
 
 
-def test_a_shard_for_which_there_is_no_thread_is_not_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shard_without_a_thread_fails_as_worker_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_thread(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
