@@ -1,4 +1,4 @@
-"""What the executor daemon runs and reports, as a process against a scripted agent."""
+"""The executor daemon as a process with a scripted agent: what it runs and reports."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_cooperative_shard_is_killed_and_its_siblings_continue(agent: FakeAgent,
     [
         ("nowhere.jobs:Settle", "No module named 'nowhere'"),
         ("broken:Anything", "No module named 'no_such_module'"),
-        ("shop.jobs:Missing", "there is no 'Missing' in 'shop.jobs'"),
+        ("shop.jobs:Missing", "'shop.jobs' has no 'Missing'"),
         ("shop.jobs:NotAJob", "must be a jobcloud.job.SimpleJob"),
         ("shop.jobs:Unmakeable", "RuntimeError: no connection"),
         ("nodots", "write package.module:Name"),
@@ -138,7 +138,11 @@ def test_exit_code_in_a_job_is_its_outcome(agent: FakeAgent, start: Start) -> No
 
 def test_context_is_built_once_and_its_beans_are_reused(agent: FakeAgent, start: Start) -> None:
     start()
-    bean = {"applicationContext": "shop.jobs:context", "beanName": "settle", "jobClass": "shop.jobs:Bean"}
+    bean: dict[str, Any] = {
+        "applicationContext": "shop.jobs:context",
+        "beanName": "settle",
+        "jobClass": "shop.jobs:Bean",
+    }
     for number in (1, 2, 3):
         agent.launch(f"t{number}", **bean)
         assert agent.end(f"t{number}").data["result"] == [1, number]
@@ -202,7 +206,7 @@ def test_job_that_closes_its_output_does_not_close_the_others(agent: FakeAgent, 
 @pytest.mark.parametrize(
     ("job", "says"),
     [
-        ("talks_nonsense", "broke the protocol: no JSON"),
+        ("talks_nonsense", "broke the protocol: not JSON"),
         ("segfaults", "SIGSEGV"),
     ],
 )
@@ -254,7 +258,7 @@ def test_any_error_text_fits_into_an_update(agent: FakeAgent, start: Start, job:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("run.py", "neither in PATH nor in the package"),
+        ("run.py", "not in PATH and not in the package"),
         ("bin/run.py", "No such file"),
         ("./shop/jobs.py", "is it executable in the package?"),
     ],
@@ -324,7 +328,9 @@ def test_altered_package_fails_each_task_before_anything_is_unpacked(agent: Fake
 def test_resident_job_fires_by_itself_keeps_its_object_and_survives_a_failure(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("d", jobExecutionType="DAEMON", jobClass="shop.jobs:Counts", timer=EVERY_SECOND)
-    reports = wait_until(lambda: agent.reports("d", "COMPLETE")[2:] and agent.reports("d", "COMPLETE"), "three runs")
+    reports = wait_until(
+        lambda: agent.reports("d", "COMPLETE")[2:] and agent.reports("d", "COMPLETE"), "three executions"
+    )
     assert [(report["run"], report["success"]) for report in reports[:3]] == [(1, True), (2, False), (3, True)]
     assert reports[1]["error"].startswith("ValueError: the second fails")
     assert [report["run"] for report in agent.reports("d", "BEGIN")][:3] == [1, 2, 3]
@@ -338,10 +344,10 @@ def test_resident_job_fires_by_itself_keeps_its_object_and_survives_a_failure(ag
 def test_resident_script_reports_are_sampled_and_failures_always_reported(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE, eventTraceSamplingCount=1000)
     start()
-    script = {"jobType": "SCRIPT", "jobExecutionType": "DAEMON", "timer": EVERY_SECOND}
+    script: dict[str, Any] = {"jobType": "SCRIPT", "jobExecutionType": "DAEMON", "timer": EVERY_SECOND}
     agent.launch("good", scriptCommandLine="true", **script)
     agent.launch("bad", scriptCommandLine="false", **script)
-    report = wait_until(lambda: agent.reports("bad", "COMPLETE"), "the failure is told")[0]
+    report = wait_until(lambda: agent.reports("bad", "COMPLETE"), "the failure is reported")[0]
     assert (report["success"], report["error"]) == (False, "exit code 1")
     assert agent.reports("good", "COMPLETE") == []
 
@@ -355,7 +361,7 @@ def test_resident_job_continues_in_a_new_worker_if_its_own_dies_between_two_exec
     def completed() -> list[dict[str, Any]]:
         return agent.reports("d1", "COMPLETE")
 
-    wait_until(completed, "its first run ends")
+    wait_until(completed, "its first execution ends")
     agent.launch("t1", jobClass="shop.jobs:dies")
     assert agent.end("t1").cause == "worker_lost"
     known = len(completed())

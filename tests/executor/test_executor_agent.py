@@ -1,5 +1,4 @@
-"""The executor and its agent: restarts, lost connections and answers. E1 to E7 are what pymesos' executor driver gets
-wrong; each is a test by that name."""
+"""The executor and its agent: restarts, lost connections, missing answers."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ import ssl
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,9 +40,9 @@ def test_unacknowledged_update_is_sent_again_when_the_agent_is_back(agent: FakeA
     end = agent.end("t1")
     agent.down()
     agent.up()
-    told = wait_until(lambda: agent.subscriptions()[1:], "it subscribed again")[0]
-    assert [task["task_id"]["value"] for task in told["unacknowledged_tasks"]] == ["t1"]
-    states = [update["status"]["state"] for update in told["unacknowledged_updates"]]
+    subscription = wait_until(lambda: agent.subscriptions()[1:], "it subscribed again")[0]
+    assert [task["task_id"]["value"] for task in subscription["unacknowledged_tasks"]] == ["t1"]
+    states = [update["status"]["state"] for update in subscription["unacknowledged_updates"]]
     assert states == ["TASK_RUNNING", "TASK_FINISHED"]
     assert agent.end("t1").data == end.data
     assert len(agent.statuses("t1")) == 2
@@ -55,14 +55,14 @@ def test_acknowledged_update_is_not_sent_again(agent: FakeAgent, start: Start) -
     agent.launch("t2", jobClass=WAIT)
     agent.state("t2", "TASK_RUNNING")
 
-    def told_nothing() -> bool:
-        """The acknowledgements may still be under way when the stream breaks; then they are, rightly, told again."""
+    def owes_nothing() -> bool:
+        """Acknowledgements that are under way when the stream breaks are lost, and the updates are sent again."""
         agent.drop_stream()
         known = len(agent.subscriptions())
-        told = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
-        return told == {"unacknowledged_tasks": [], "unacknowledged_updates": []}
+        subscription = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
+        return bool(subscription == {"unacknowledged_tasks": [], "unacknowledged_updates": []})
 
-    wait_until(told_nothing, "all is acknowledged")
+    wait_until(owes_nothing, "all is acknowledged")
 
 
 def test_update_made_while_the_agent_is_away_is_sent_when_it_is_back(agent: FakeAgent, start: Start) -> None:
@@ -132,7 +132,7 @@ def test_refusing_agent_is_asked_again_with_a_back_off(agent: FakeAgent, start: 
     began = time.monotonic()
     executor = start(MESOS_RECOVERY_TIMEOUT="1secs", MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="100ms")
     assert executor.wait() == 3
-    # The back-off is 12 ms at least; a busy loop would ask some thousand times.
+    # The back-off is at least 12 ms. A busy loop would ask thousands of times.
     assert 3 <= len(agent.subscriptions()) <= 3 + (time.monotonic() - began) / 0.0125
 
 
@@ -161,11 +161,11 @@ def test_agent_with_tls_is_trusted_only_with_a_valid_certificate(tmp_path: Path)
         agent.launch("t1", jobClass="shop.jobs:works_on")
         assert agent.end("t1").state == "TASK_FINISHED"
         trusting.stop()
-        told = len(agent.calls)
+        calls = len(agent.calls)
         wary = ExecutorProcess(agent, tmp_path / "b", PACKAGE, python, **tls)
         try:
             wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in wary.log(), "it refuses the certificate")
-            assert len(agent.calls) == told
+            assert len(agent.calls) == calls
         finally:
             wary.stop()
     finally:
@@ -276,8 +276,8 @@ def test_refused_update_is_sent_until_the_agent_takes_it(agent: FakeAgent, start
 def _owes(agent: FakeAgent) -> bool:
     agent.drop_stream()
     known = len(agent.subscriptions())
-    told = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
-    return bool(told["unacknowledged_updates"])
+    subscription = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
+    return bool(subscription["unacknowledged_updates"])
 
 
 def test_task_group_is_refused_with_a_message(agent: FakeAgent, start: Start) -> None:
@@ -292,7 +292,7 @@ def test_kill_that_races_with_the_end_gives_one_terminal_update(agent: FakeAgent
     start()
     tasks = [f"t{number}" for number in range(60)]
     for number, task in enumerate(tasks):
-        script = {"jobType": "SCRIPT", "scriptCommandLine": "true"}
+        script: dict[str, Any] = {"jobType": "SCRIPT", "scriptCommandLine": "true"}
         agent.launch(task, **(script if number % 3 == 0 else {"jobClass": "shop.jobs:works_on"}))
         if number % 2:
             agent.kill(task)

@@ -1,4 +1,4 @@
-"""The table of guarantees in docs/executor.md: every cell of it is a test here, and there is no row without one."""
+"""The table of guarantees in docs/executor.md: each cell has a test here."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from jobcloud.model import Isolation, Job, JobKind, JobType, Resources
 pytest_plugins = ["executor_kit.fixtures"]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "executor.md"
-# How a job is run, and the heading of the table's column about it.
+# How a job runs, and the heading of its column in the table.
 COLUMNS = {
     "shared": "SIMPLE, DATAFLOW, isolation `shared`",
     "process": "SIMPLE, DATAFLOW, isolation `process`",
-    "script": "SCRIPT, HTTP (a process per run)",
+    "script": "SCRIPT, HTTP (a process per execution)",
 }
 ROWS: dict[str, str] = {}
 Test = Callable[..., None]
 
 
 def row(title: str) -> Callable[[Test], Test]:
-    """Makes of a test with the argument `how` one for each cell of that row."""
+    """Make a test for each cell of that row, from one with the argument `how`."""
 
     def mark(test: Test) -> Test:
         ROWS[title] = test.__name__
@@ -50,14 +50,14 @@ def test_every_cell_of_the_documented_table_has_a_test() -> None:
 
 
 class House:
-    """One executor for all tests of the file: what they leave in it would show in the next."""
+    """One executor for all tests of the file: a test that leaves something behind fails the next one."""
 
     def __init__(self, agent: FakeAgent, executor: ExecutorProcess) -> None:
         self.agent, self.executor = agent, executor
         self._tasks = 0
 
     def launch(self, how: str, job: str = "wait_for_kill", **more: Any) -> str:
-        """Start a job of the kit's app (for scripts: the arguments of bin/behave.py); its task."""
+        """Start a job of the kit's app (for scripts: the arguments of bin/behave.py). Returns its task."""
         self._tasks += 1
         task = f"t{self._tasks}"
         if how == "script":
@@ -68,14 +68,14 @@ class House:
         return task
 
     def siblings(self) -> dict[str, str]:
-        """A shard of each kind that waits, by kind."""
+        """Start a waiting shard of each kind. Returns the tasks by kind."""
         tasks = {how: self.launch(how) for how in COLUMNS}
         for task in tasks.values():
             wait_until(lambda task=task: self.executor.output(task), f"{task} runs")  # type: ignore[misc]
         return tasks
 
     def dismiss(self, *tasks: str) -> None:
-        """They run undisturbed to this very moment."""
+        """Check that the tasks ran undisturbed until now, and end them."""
         for task in tasks:
             assert self.agent.states(task) == ["TASK_RUNNING"]
             self.agent.kill(task, grace_s=60)
@@ -151,7 +151,8 @@ def test_changes_to_a_process_are_seen_only_by_shards_in_it(house: House, how: s
 def _seen(house: House, how: str) -> list[Any]:
     task = house.launch(how, "sees_process")
     end = house.agent.end(task)
-    return json.loads(house.executor.output(task)) if how == "script" else end.data["result"][:3]
+    seen: list[Any] = json.loads(house.executor.output(task)) if how == "script" else end.data["result"][:3]
+    return seen
 
 
 @row("output")
@@ -163,7 +164,7 @@ def test_output_of_shards_is_kept_apart(house: House, how: str) -> None:
         assert sorted(house.executor.output(task).splitlines()) == [*child, f"from {task}"]
     worker = house.executor.sandbox / "worker" / "stdout"
     if how == "shared":
-        wait_until(lambda: "from a child" in worker.read_text(), "the child's words are in the worker's own log")
+        wait_until(lambda: "from a child" in worker.read_text(), "the child's output is in the worker's own log")
 
 
 @row("kill, first")
@@ -187,7 +188,7 @@ def test_shard_that_does_not_stop_is_ended_by_force(house: House, how: str) -> N
         house.agent.state(one, "TASK_RUNNING")
     house.agent.kill(task, grace_s=0.3)
     if how == "shared":
-        # Retired: the next shard gets another worker while the old one lives.
+        # The worker is retired: new shards get another worker while the old one still runs.
         wait_until(lambda: house.worker() != worker, "new shards go to a new worker")
         house.agent.kill(siblings.pop("shared"))
         end = house.agent.end(mortal)

@@ -1,4 +1,4 @@
-"""HTTP jobs: one request each, to nowhere but where they may."""
+"""HTTP jobs: one request each, to allowed addresses only."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Server:
                 outer.asked.append(
                     {"method": self.command, "path": self.path, "headers": self.headers, "body": body.decode()}
                 )
-                what = self.path.partition("?")[0].strip("/")
-                if what == "never":
+                status = self.path.partition("?")[0].strip("/")
+                if status == "never":
                     outer.never.wait(60)
                     return
-                self.send_response(int(what))
+                self.send_response(int(status))
                 self.send_header("Location", "/200")
                 self.end_headers()
                 self.wfile.write(b"said the server\n")
@@ -129,7 +129,7 @@ def test_host_name_may_resolve_to_any_other_address() -> None:
 
 
 class Network:
-    """A name whose addresses differ from one look-up to the next, and a note of what is connected to."""
+    """A host name that resolves differently each time, and a record of the connections."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
         self.answers, self.connected = list(answers), list[tuple[str, int]]()
@@ -155,7 +155,7 @@ def test_checked_address_is_used_even_if_the_name_resolves_differently_later(
     with pytest.raises(ConnectionRefusedError):
         send(REQUEST, {})
     assert network.connected == [("192.0.2.7", 81), ("192.0.2.8", 81)]
-    assert network.answers == [["127.0.0.1"]], "one look-up"
+    assert network.answers == [["127.0.0.1"]], "resolved once"
 
 
 def test_host_name_with_one_forbidden_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

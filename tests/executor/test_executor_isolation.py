@@ -1,4 +1,4 @@
-"""Processes of a shard's own, turns in a shared one, and limits: of time, memory, CPU, open files."""
+"""Isolated shards, maxParallel, and limits of time, memory, CPU and open files."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_isolated_shard_that_ignores_the_kill_is_ended_without_harm_to_others(ag
 
 def test_isolated_context_is_closed_before_the_end_is_reported(agent: FakeAgent, start: Start) -> None:
     executor = start()
-    job = {"beanName": "settle", "applicationContext": "shop.jobs:Pool", "isolation": "process"}
+    job: dict[str, Any] = {"beanName": "settle", "applicationContext": "shop.jobs:Pool", "isolation": "process"}
     agent.launch("t1", **job)
     assert agent.end("t1").state == "TASK_FINISHED"
     assert (executor.sandbox / "app" / "closed").exists()
@@ -109,7 +109,7 @@ def test_isolated_context_is_closed_before_the_end_is_reported(agent: FakeAgent,
 
 def test_isolated_resident_job_keeps_its_process_between_executions(agent: FakeAgent, start: Start) -> None:
     executor = start()
-    resident = {"jobExecutionType": "DAEMON", "timer": EVERY_SECOND, "isolation": "process"}
+    resident: dict[str, Any] = {"jobExecutionType": "DAEMON", "timer": EVERY_SECOND, "isolation": "process"}
     agent.launch("d1", jobClass="shop.jobs:Counts", **resident)
     wait_until(lambda: len(agent.reports("d1", "COMPLETE")) >= 3, "it runs")
     assert [line.split()[0] for line in executor.output("d1").splitlines()][:3] == ["1", "2", "3"]
@@ -179,7 +179,7 @@ def test_execution_within_its_time_limit_is_left_alone_and_a_kill_is_no_timeout(
 
 def test_resident_execution_over_its_time_limit_fails_and_the_task_continues(agent: FakeAgent, start: Start) -> None:
     start()
-    resident = {"jobExecutionType": "DAEMON", "timer": EVERY_SECOND, "timeoutSeconds": 0.2}
+    resident: dict[str, Any] = {"jobExecutionType": "DAEMON", "timer": EVERY_SECOND, "timeoutSeconds": 0.2}
     agent.launch("d1", jobClass=WAIT, **resident)
     wait_until(lambda: len(agent.reports("d1", "COMPLETE")) >= 2, "it runs again")
     assert {report["cause"] for report in agent.reports("d1", "COMPLETE")} == {"timeout"}
@@ -195,7 +195,7 @@ def test_resident_execution_over_its_time_limit_fails_and_the_task_continues(age
     ],
 )
 def test_isolated_process_is_held_to_its_limits(
-    agent: FakeAgent, start: Start, limit: dict[str, int], job: dict[str, Any], said: str
+    agent: FakeAgent, start: Start, limit: dict[str, Any], job: dict[str, Any], said: str
 ) -> None:
     start()
     agent.launch("t1", isolation="process", **limit, **job)
@@ -209,7 +209,7 @@ def test_isolated_process_is_held_to_its_limits(
 def test_script_is_held_to_its_limits(agent: FakeAgent, start: Start) -> None:
     executor = start()
     command = "sh -c 'ulimit -n; ulimit -t; ulimit -v'"
-    limits = {"openFilesLimit": 50, "cpuLimitSeconds": 7, "memoryLimitMB": 300}
+    limits: dict[str, Any] = {"openFilesLimit": 50, "cpuLimitSeconds": 7, "memoryLimitMB": 300}
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine=command, **limits)
     assert agent.end("s1").state == "TASK_FINISHED"
     assert executor.output("s1").split() == ["50", "7", str(300 * 1024)]
@@ -218,6 +218,7 @@ def test_script_is_held_to_its_limits(agent: FakeAgent, start: Start) -> None:
 @pytest.mark.parametrize("field", ["timeoutSeconds", "memoryLimitMB", "cpuLimitSeconds", "openFilesLimit"])
 def test_invalid_limit_is_refused_by_name(agent: FakeAgent, start: Start, field: str) -> None:
     start()
-    agent.launch("t1", jobClass="shop.jobs:works_on", **{field: -1})
+    limit: dict[str, Any] = {field: -1}
+    agent.launch("t1", jobClass="shop.jobs:works_on", **limit)
     assert agent.end("t1").state == "TASK_ERROR"
     assert field in agent.end("t1").message

@@ -1,4 +1,4 @@
-"""An app whose worker is a JVM: JARs, with classes as they were written for Elastic-Job 2.1.5."""
+"""An app whose worker is a JVM: JARs with unmodified classes for Elastic-Job 2.1.5."""
 
 from __future__ import annotations
 

@@ -1,6 +1,10 @@
-"""Kills that kill, and what they leave alone."""
+"""Kills: the killed shard ends, and others are left alone."""
 
 from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
 
 from executor_kit import FakeAgent, Start, living_in, wait_until
 
@@ -43,13 +47,12 @@ def test_shard_that_ignores_the_kill_costs_its_worker_but_not_siblings_that_fini
     agent.launch("before", jobClass="shop.jobs:Settle")
     agent.kill("stubborn", grace_s=3)
 
-    def another_worker() -> bool:
-        another_worker.count += 1
-        agent.launch(f"after{another_worker.count}", jobClass="shop.jobs:Settle")
-        pid = agent.end(f"after{another_worker.count}").data["result"]["pid"]
-        return pid != agent.end("before").data["result"]["pid"]
+    numbers = itertools.count(1)
 
-    another_worker.count = 0
+    def another_worker() -> bool:
+        task = agent.launch(f"after{next(numbers)}", jobClass="shop.jobs:Settle")
+        return bool(agent.end(task).data["result"]["pid"] != agent.end("before").data["result"]["pid"])
+
     wait_until(another_worker, "new shards go to a new worker")
     (executor.sandbox / "app" / "go").touch()
     assert agent.end("stubborn").state == "TASK_KILLED"
@@ -71,13 +74,13 @@ def test_siblings_that_do_not_finish_in_the_grace_time_are_lost_with_the_worker(
 
 def test_grace_time_comes_from_the_kill_or_else_from_the_job(agent: FakeAgent, start: Start) -> None:
     executor = start()
-    script = {"jobType": "SCRIPT", "scriptCommandLine": "bin/stubborn.sh", "parameter": "600"}
+    script: dict[str, Any] = {"jobType": "SCRIPT", "scriptCommandLine": "bin/stubborn.sh", "parameter": "600"}
     agent.launch("hasty", killGraceSeconds=0.1, **script)
     agent.launch("patient", killGraceSeconds=600, **script)
     agent.launch("wrong", killGraceSeconds=-1, **script)
     assert "killGraceSeconds" in agent.end("wrong").message
     for task in ("hasty", "patient"):
-        wait_until(lambda task=task: executor.output(task), f"{task} has shut its ears")
+        wait_until(functools.partial(executor.output, task), f"{task} ignores SIGTERM")
         agent.kill(task)
     assert agent.end("hasty").state == "TASK_KILLED"
     assert agent.states("patient") == ["TASK_RUNNING"]

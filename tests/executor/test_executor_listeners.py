@@ -1,4 +1,4 @@
-"""Listeners and error handlers, through the daemon: plug-ins of the app's, and what the daemon makes of failures."""
+"""Listeners and error handlers through the daemon: plug-ins of the app, and the daemon's own handlers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METADATA = "Metadata-Version: 2.1\nName: shop-plugins\nVersion: 1.0\n"
 
 
 class Hook:
-    """A webhook that notes what it is told, and answers `status`."""
+    """A webhook that records its reports and answers `status`."""
 
     def __init__(self) -> None:
         self.reports: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ def test_plugins_are_found_by_entry_points_of_a_package_in_the_app(agent: FakeAg
     agent.launch("t1", jobClass="shop.jobs:Raises", listener=["audit"], errorHandler="deals", parameter="deal")
     end = agent.end("t1")
     assert end.state == "TASK_FINISHED", end
-    assert end.message.startswith("the error handler dealt with ValueError: no stock")
+    assert end.message.startswith("the error handler handled ValueError: no stock")
     assert executor.output("t1") == "before 0 0\nafter ValueError 1\nhandling ValueError\n"
     for task, job in (
         ("t2", {"listener": ["audits"]}),
@@ -90,7 +90,7 @@ def test_plugins_are_found_by_entry_points_of_a_package_in_the_app(agent: FakeAg
         agent.launch(task, jobClass="shop.jobs:works_on", **job)
         end = agent.end(task)
         assert (end.state, end.cause) == ("TASK_FAILED", "import"), end
-    assert "there are: audit, broken, stage" in agent.end("t2").message
+    assert "known: audit, broken, stage" in agent.end("t2").message
 
 
 @pytest.mark.parametrize("job_type", ["SIMPLE", "SCRIPT"])
@@ -98,7 +98,7 @@ def test_firing_listener_runs_as_a_separate_task_for_every_job_type(
     agent: FakeAgent, start: Start, job_type: str
 ) -> None:
     executor = start()
-    job = {"jobType": job_type, "jobClass": "shop.jobs:works_on", "scriptCommandLine": "bin/run.py"}
+    job: dict[str, Any] = {"jobType": job_type, "jobClass": "shop.jobs:works_on", "scriptCommandLine": "bin/run.py"}
     payload = task_payload("b", **job, distributedListener="shop.jobs:Stage")
     agent.launch("b", {**payload, "step": "before", "firing": {"parameters": {"0": "Rome"}}})
     assert agent.end("b").state == "TASK_FINISHED", agent.end("b")
@@ -138,27 +138,28 @@ def test_executors_error_handlers_decide_the_outcome_and_the_log(
 
 def test_failure_outside_the_job_is_never_ignored(agent: FakeAgent, start: Start) -> None:
     start()
-    for task, job, cause in (
+    failures: list[tuple[str, dict[str, Any], str]] = [
         ("t1", {"jobClass": "shop.jobs:Missing"}, "import"),
         ("t2", {"jobClass": "shop.jobs:dies"}, "worker_lost"),
         ("t3", {"jobClass": "shop.jobs:works_on", "listener": ["shop.jobs:Refuses"]}, "listener"),
         ("t4", {"jobClass": "shop.jobs:wait_for_kill", "timeoutSeconds": 0.2}, "timeout"),
-    ):
+    ]
+    for task, job, cause in failures:
         agent.launch(task, errorHandler="ignore", **job)
         assert agent.end(task).cause == cause, agent.end(task)
 
 
 def test_webhook_gets_every_failure_of_every_job_type(agent: FakeAgent, start: Start, hook: Hook) -> None:
     executor = start()
-    told = {"errorHandler": "webhook", "errorWebhook": hook.url}
-    jobs = {
+    handler: dict[str, Any] = {"errorHandler": "webhook", "errorWebhook": hook.url}
+    jobs: dict[str | None, dict[str, Any]] = {
         "exception": {"jobClass": "shop.jobs:Raises"},
         "worker_lost": {"jobClass": "shop.jobs:dies"},
         "exit_code": {"jobType": "SCRIPT", "scriptCommandLine": "bin/run.py", "item": 3},
         None: {"jobClass": "shop.jobs:works_on"},
     }
     for cause, job in jobs.items():
-        agent.launch(f"t-{cause}", **job, **told)
+        agent.launch(f"t-{cause}", **job, **handler)
         assert agent.end(f"t-{cause}").cause == cause
     reports = wait_until(lambda: len(hook.reports) == 3 and hook.reports, "three reports")
     assert [report["cause"] for report in reports] == list(jobs)[:3]
@@ -169,7 +170,7 @@ def test_webhook_gets_every_failure_of_every_job_type(agent: FakeAgent, start: S
     }  # fmt: skip
     assert reports[2]["exitCode"] == 3
     hook.status = 500
-    agent.launch("again", jobClass="shop.jobs:Raises", **told)
+    agent.launch("again", jobClass="shop.jobs:Raises", **handler)
     assert agent.end("again").state == "TASK_FAILED"
     wait_until(lambda: "it answered 500" in executor.log(), "the daemon says that the webhook did not take it")
 
@@ -190,7 +191,7 @@ def test_executions_of_a_resident_job_have_listeners_and_handlers(agent: FakeAge
         "d1", jobClass="shop.jobs:Raises", jobExecutionType="DAEMON", timer=EVERY_SECOND, errorHandler="ignore",
         listener=["shop.jobs:Audits"],
     )  # fmt: skip
-    wait_until(lambda: len(agent.reports("d1", "COMPLETE")) >= 2, "two runs")
+    wait_until(lambda: len(agent.reports("d1", "COMPLETE")) >= 2, "two executions")
     assert {report["success"] for report in agent.reports("d1", "COMPLETE")} == {True}
     assert executor.output("d1").startswith("before 0 0\nafter ValueError 1\nbefore 0 1\n")
     agent.kill("d1")

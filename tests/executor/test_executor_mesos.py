@@ -1,4 +1,4 @@
-"""The executor on real Mesos: its zip brought by the fetcher, started by the agent, its updates seen by a scheduler."""
+"""The executor on real Mesos: fetched and started by the agent, with its updates received by a scheduler."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def waits(ctx):
 
 
 class Framework:
-    """The least scheduler there can be: it subscribes, keeps offers and updates, and acknowledges."""
+    """A minimal scheduler: it subscribes, keeps offers and updates, and acknowledges."""
 
     def __init__(self, master: str, directory: Path) -> None:
         self._master = master
@@ -82,7 +82,7 @@ class Framework:
         self._server.close()
 
     def close(self) -> None:
-        """Tear it down; the master ends the stream."""
+        """Tear the framework down. The master ends the stream."""
         self.call("TEARDOWN")
         self._reader.join(30)
 
@@ -110,7 +110,7 @@ class Framework:
         server.close()
 
     def launch(self, tasks: dict[str, dict[str, Any]], idle_s: float = 600) -> dict[str, Any]:
-        """Every task on one executor of the next offer; the offer."""
+        """Launch every task on one executor of the next offer. Returns the offer."""
         offer = self.offers.get(timeout=60)
         infos = [self._info(task_id, job, offer, idle_s) for task_id, job in tasks.items()]
         operation = {"type": "LAUNCH", "launch": {"task_infos": infos}}
@@ -214,7 +214,7 @@ def test_resident_task_reports_its_executions(framework: Framework) -> None:
     def completed() -> list[dict[str, Any]]:
         return [data_of(status) for status in list(framework.updates) if status.get("message") == "COMPLETE"]
 
-    wait_until(lambda: len(completed()) >= 2, "two runs are reported", 60)
+    wait_until(lambda: len(completed()) >= 2, "two executions are reported", 60)
     assert [report["run"] for report in completed()][:2] == [1, 2]
     assert all(report["success"] for report in completed())
     framework.call("KILL", kill={"task_id": {"value": "d"}, "agent_id": offer["agent_id"]})

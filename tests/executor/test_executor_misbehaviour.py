@@ -1,4 +1,4 @@
-"""Jobs and workers that behave badly: the right outcome, nothing left behind, siblings as the table says."""
+"""Jobs and workers that misbehave: correct outcomes, nothing left behind, siblings unaffected as documented."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ FLOOD = 64 << 20
 @pytest.mark.parametrize("how", ["shared", "process", "script"])
 def test_flood_of_output_is_bounded_and_blocks_no_other_task(agent: FakeAgent, start: Start, how: str) -> None:
     executor = start()
-    job: dict[str, object] = {"jobClass": "shop.jobs:floods", "isolation": how, "parameter": str(FLOOD)}
+    job: dict[str, Any] = {"jobClass": "shop.jobs:floods", "isolation": how, "parameter": str(FLOOD)}
     if how == "script":
         job = {"jobType": "SCRIPT", "scriptCommandLine": f"sh -c 'head -c {FLOOD} /dev/zero'"}
     agent.launch("flood", **job)
@@ -115,7 +116,7 @@ def test_flood_of_output_is_bounded_and_blocks_no_other_task(agent: FakeAgent, s
     assert len(sizes) == 2
     assert max(sizes.values()) <= 10 << 20
     (before,) = (int(name.rpartition(".")[2]) for name in sizes if name != "stdout")
-    assert before + sizes["stdout"] == FLOOD, "the name of the first file tells how much came before the second"
+    assert before + sizes["stdout"] == FLOOD, "the predecessor's name says how many bytes precede"
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
@@ -153,7 +154,7 @@ def test_binary_output_is_kept_unchanged(agent: FakeAgent, start: Start, isolati
 
 
 def limited(tmp_path: Path, command: str) -> str:
-    """An interpreter that is started behind a command."""
+    """An interpreter that runs a shell command first."""
     wrapper = tmp_path / "python"
     wrapper.write_text(f'#!/bin/sh\n{command}\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
@@ -200,7 +201,7 @@ def test_execution_without_free_descriptors_fails_as_worker_lost(
     agent.launch("t0", jobClass="shop.jobs:works_on")
     assert agent.end("t0").state == "TASK_FINISHED"
     before = open_files_of(executor)
-    kinds: list[dict[str, object]] = [
+    kinds: list[dict[str, Any]] = [
         {"jobType": "SCRIPT", "scriptCommandLine": WAITING},
         {"jobClass": "shop.jobs:until_file", "parameter": "go", "isolation": "process"},
     ]
@@ -210,7 +211,7 @@ def test_execution_without_free_descriptors_fails_as_worker_lost(
     ends = [agent.end(task) for task in tasks]
     assert {(end.state, end.cause) for end in ends} == {("TASK_FINISHED", None), ("TASK_FAILED", "worker_lost")}
     assert "Too many open files" in next(end.message for end in ends if end.cause)
-    wait_until(lambda: open_files_of(executor) <= before, "nothing of them stays open")
+    wait_until(lambda: open_files_of(executor) <= before, "their descriptors are closed")
     agent.launch("last", jobClass="shop.jobs:works_on", isolation="process")
     assert agent.end("last").state == "TASK_FINISHED"
 
@@ -275,20 +276,20 @@ def test_process_killed_by_the_oom_killer_fails_with_cause_out_of_memory(
     executor = start(python=limited(tmp_path, f"echo $$ > {small_group}/cgroup.procs"))
     agent.launch("sibling", jobClass=WAIT)
     agent.state("sibling", "TASK_RUNNING")
-    # What the kernel takes is the largest: the one that asks for more than there is.
+    # The kernel kills the largest process: the one that asks for too much memory.
     agent.launch("t1", jobClass="shop.jobs:fills_memory", isolation="process", parameter="400")
     end = agent.end("t1")
     assert (end.state, end.cause, end.data["exitCode"]) == ("TASK_FAILED", "out_of_memory", -9), end
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine=f"{sys.executable} -c 'x = b\"x\" * (400 << 20)'")
     assert agent.end("s1").cause == "out_of_memory"
     agent.launch("s2", jobType="SCRIPT", scriptCommandLine="sh -c 'kill -9 $$'")
-    assert agent.end("s2").cause == "signal", "another's SIGKILL is none of the kernel's"
+    assert agent.end("s2").cause == "signal", "a SIGKILL from elsewhere is not the OOM killer's"
     assert agent.states("sibling") == ["TASK_RUNNING"]
     agent.launch("t2", jobClass="shop.jobs:fills_memory", parameter="400")
     for task in ("sibling", "t2"):
         end = agent.end(task)
         assert end.cause == "worker_lost"
-        assert "for want of memory" in end.message
+        assert "because memory ran out" in end.message
     executor.stop()
 
 
@@ -389,12 +390,14 @@ for order in map(json.loads, lines):
         end = {"state": "finished", "cause": None, "message": "", "exitCode": None, "result": None}
         say(type="started", **ids)
         say(**{"type": "ended", **ids, **end, **eval(order["context"]["shardingParameter"])})
+    elif order["type"] == "stop":
+        break
 """
 
 
 @pytest.fixture
 def answering(agent: FakeAgent, start: Start, tmp_path: Path) -> Callable[[str], Ended]:
-    """How a task ends that another worker answers for with these fields."""
+    """Ends of tasks in a custom worker that answers with these fields."""
     (tmp_path / "worker.py").write_text(ANSWERS)
     agent.executor_data = app_payload(PACKAGE, workerCommand=f"{sys.executable} {tmp_path / 'worker.py'}")
     start()

@@ -1,4 +1,4 @@
-"""The executor's pure parts and its files: ledger, firings of resident jobs, settings, logs, bundle."""
+"""Unit tests of the executor's parts: ledger, firings of resident jobs, settings, logs, bundle."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_ledger_launches_and_ends_each_task_once_and_forgets_no_update(
     heard_of = {recorded[uuid][0] for uuid in acknowledged}
     assert [info["id"] for info in ledger.unacknowledged_tasks()] == [t for t in launched if t not in heard_of]
     assert ledger.live == len(launched) - len(ends)
-    assert ledger.settled == (ledger.live == 0 and set(recorded) == acknowledged)
+    assert ledger.empty == (ledger.live == 0 and set(recorded) == acknowledged)
 
 
 def test_ledger_bounds_reports_but_always_keeps_the_end() -> None:
@@ -82,7 +82,7 @@ class Every:
         return due if due <= self.last else None
 
 
-def _run(plan: Resident, begin: int, end: int) -> int | None:
+def _execute(plan: Resident, begin: int, end: int) -> int | None:
     assert plan.begin(begin)
     plan.end(end)
     return plan.due
@@ -91,16 +91,16 @@ def _run(plan: Resident, begin: int, end: int) -> int | None:
 def test_missed_firings_are_skipped() -> None:
     plan = Resident(Every(1000), misfire=False, sampling=0, now_ms=500)
     assert plan.due == 1000
-    assert _run(plan, 1000, 1100) == 2000
-    assert _run(plan, 2000, 5400) == 6000
+    assert _execute(plan, 1000, 1100) == 2000
+    assert _execute(plan, 2000, 5400) == 6000
 
 
 def test_missed_firings_are_made_up_for_by_one_execution() -> None:
     plan = Resident(Every(1000), misfire=True, sampling=0, now_ms=500)
-    assert _run(plan, 1000, 4400) == 2000
+    assert _execute(plan, 1000, 4400) == 2000
     assert plan.wait_ms(4400) == 0
-    assert _run(plan, 4400, 4500) == 5000
-    assert _run(plan, 5000, 5900) == 6000
+    assert _execute(plan, 4400, 4500) == 5000
+    assert _execute(plan, 5000, 5900) == 6000
 
 
 def test_execution_that_is_too_late_counts_as_missed() -> None:
@@ -113,19 +113,19 @@ def test_execution_that_is_too_late_counts_as_missed() -> None:
 
 def test_resident_job_ends_after_its_last_firing() -> None:
     plan = Resident(Every(1000, last=2000), misfire=True, sampling=0, now_ms=0)
-    assert _run(plan, 1000, 1001) == 2000
-    assert _run(plan, 2000, 9000) is None
+    assert _execute(plan, 1000, 1001) == 2000
+    assert _execute(plan, 2000, 9000) is None
 
 
 @pytest.mark.parametrize(("sampling", "reported"), [(0, [1, 2, 3, 4, 5, 6]), (1, [1, 2, 3, 4, 5, 6]), (3, [3, 6])])
 def test_every_nth_execution_is_reported(sampling: int, reported: list[int]) -> None:
     plan = Resident(Every(1000), misfire=False, sampling=sampling, now_ms=0)
     seen = []
-    while plan.runs < 6:
+    while plan.executions < 6:
         assert plan.due is not None
-        _run(plan, plan.due, plan.due + 1)
+        _execute(plan, plan.due, plan.due + 1)
         if plan.reported:
-            seen.append(plan.runs)
+            seen.append(plan.executions)
     assert seen == reported
 
 
@@ -184,7 +184,7 @@ def test_log_keeps_the_end_of_its_stream_within_its_bounds(pieces: list[bytes]) 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "new", "stdout")
         for number, piece in enumerate(pieces):
-            if number % 5 == 0:  # each run of a resident job opens it again
+            if number % 5 == 0:  # each execution of a resident job opens it again
                 log = RotatingLog(str(path), limit=64)
             log.write(piece)
             log.close()
@@ -273,7 +273,7 @@ def test_cancelled_timers_do_not_pile_up_and_the_others_still_fire() -> None:
     loop = Loop()
     fired: list[int] = []
     for number in range(20):
-        loop.later(0, lambda number=number: fired.append(number))
+        loop.later(0, functools.partial(fired.append, number))
         for _ in range(1_000):
             loop.later(3600, lambda: None).cancel()
     assert len(loop._timers) <= 2_000
@@ -292,7 +292,7 @@ def test_last_n_ended_tasks_are_remembered() -> None:
 
 
 def test_hash_is_found_only_at_an_aligned_place() -> None:
-    """Eight bytes that lie across two hashes are none."""
+    """Eight bytes across two hashes do not count."""
     remembered = _Remembered(2)
     remembered._block[:] = bytes(4) + struct.pack("q", hash("x")) + bytes(4)
     assert "x" not in remembered
@@ -331,6 +331,13 @@ class _Fickle(dict):  # type: ignore[type-arg]
         return super().items()
 
 
+def nested(levels: int) -> Any:
+    value: Any = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("value", "kept", "says"),
     [
@@ -340,24 +347,25 @@ class _Fickle(dict):  # type: ignore[type-arg]
         ({1: 2}, {"1": 2}, ""),
         ("x" * 3_998, "x" * 3_998, ""),
         ("x" * 3_999, None, "more than 4000 bytes"),
-        (b"x", None, "no JSON"),
-        (float("nan"), None, "no JSON"),
-        ({1, 2}, None, "no JSON"),
-        (functools.reduce(lambda inner, _: [inner], range(33), 0), None, "more than 32 levels"),
-        (functools.reduce(lambda inner, _: [inner], range(100_000), 0), None, "dropped"),
+        (b"x", None, "not JSON"),
+        (float("nan"), None, "not JSON"),
+        ({1, 2}, None, "not JSON"),
+        (nested(33), None, "more than 32 levels"),
+        (nested(100_000), None, "dropped"),
         (_Fickle(looks=0), {"looks": 1}, ""),
     ],
 )
 def test_result_is_decoded_from_its_json_or_dropped(value: Any, kept: Any, says: str) -> None:
-    found, note = small(value)
+    found, dropped = small(value)
     assert found == kept
-    assert says in note
-    assert bool(says) == bool(note)
+    assert says in dropped
+    assert bool(says) == bool(dropped)
 
 
 def test_pump_without_free_descriptors_leaves_none_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pump = Pump(lambda *_: None)
-    pipe, made = os.pipe, []
+    pipe = os.pipe
+    made: list[tuple[int, int]] = []
 
     def one_pipe() -> tuple[int, int]:
         if made:
@@ -374,7 +382,7 @@ def test_pump_without_free_descriptors_leaves_none_open(tmp_path: Path, monkeypa
 
 
 def test_daemons_own_log_is_bounded(tmp_path: Path) -> None:
-    """It is handed an open file, which it cannot replace."""
+    """The daemon gets the file open and cannot replace it."""
     code = (
         "from jobcloud.executor import loop\n"
         "loop.LOG_BYTES = 5_000\n"

@@ -1,4 +1,4 @@
-"""App packages: what is accepted comes out as it went in, everything else is refused and leaves nothing behind."""
+"""App packages: valid ones are unpacked unchanged, all others are refused and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_bytes_that_are_no_archive_are_refused(package: bytes, tmp_path: Path) -
 def test_truncated_or_altered_archive_is_refused_or_unpacks_the_same(pack: Packer, tmp_path: Path) -> None:
     content = os.urandom(5000)
     package = pack(("data", content, FILE), ("more", b"x" * 5000, FILE))
-    # What follows a tar's first block of zeros is padding to 10,240 bytes.
+    # A tar's first block of zeros is followed by padding to 10,240 bytes.
     for length in range(0, len(package) - 10_000 if pack is tarred else len(package) - 200, 97):
         with pytest.raises(PackageError):
             inspect(package[:length])

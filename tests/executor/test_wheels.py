@@ -1,4 +1,4 @@
-"""Wheels: as a package, or in one; what they are made of, whom they are for, and that an altered one harms nobody."""
+"""Wheels as a package and in one: their content, their tags, and damage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GLIBC = Interpreter(11, "x86_64", ("glibc", (2, 31)))
 def wheel_of(
     files: Mapping[str, str], name: str = "stock", version: str = "1.2", record: Mapping[str, str] | None = None
 ) -> bytes:
-    """A wheel with these files; `record` overrules lines of its RECORD ("": left out)."""
+    """A wheel with these files. `record` overrides lines of its RECORD; "" leaves one out."""
     info = f"{name}-{version}.dist-info"
     everything = {**files, f"{info}/METADATA": f"Name: {name}\n", f"{info}/WHEEL": "Wheel-Version: 1.0\n"}
     lines = {path: f"{path},{_hash(content.encode())},{len(content)}" for path, content in everything.items()}
@@ -54,24 +54,24 @@ def with_wheels(files: Mapping[str, str], **wheels: bytes) -> bytes:
     """A package with files and, in its folder `wheels`, `name-version…` without the tags."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for path, content in files.items():
-            archive.writestr(path, content)
-        for name, content in wheels.items():
-            archive.writestr(f"wheels/{name}-1.2-py3-none-any.whl", content)
+        for path, text in files.items():
+            archive.writestr(path, text)
+        for name, wheel in wheels.items():
+            archive.writestr(f"wheels/{name}-1.2-py3-none-any.whl", wheel)
     return out.getvalue()
 
 
 def test_wheels_in_a_package_are_inspected_with_it() -> None:
-    """Before any agent meets them: what is uploaded, however it was packed."""
+    """Damaged wheels are found at the upload, before any agent gets them."""
     good = wheel_of({"stock/__init__.py": "A = 1"})
     assert "wheels/stock-1.2-py3-none-any.whl" in inspect(with_wheels({"a.py": ""}, stock=good)).names
     altered = wheel_of(
         {"stock/__init__.py": "A = 1"}, record={"stock/__init__.py": f"stock/__init__.py,{_hash(b'B')},5"}
     )
     for wheel, why in (
-        (altered, "not what the wheel's RECORD says"),
+        (altered, "differs from the wheel's RECORD"),
         (with_wheels({"a.py": ""}), "no .*dist-info"),
-        (b"nothing", "no zip, tar"),
+        (b"nothing", "not a zip, tar"),
         (good[:-9], "damaged"),
     ):
         with pytest.raises(PackageError, match=f"wheels/stock-1.2-py3-none-any.whl.*{why}"):
@@ -80,7 +80,7 @@ def test_wheels_in_a_package_are_inspected_with_it() -> None:
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("wheels/stock.whl", good)
         archive.writestr("elsewhere/any.whl", b"nobody imports from this")
-    with pytest.raises(PackageError, match="has no name of a wheel"):
+    with pytest.raises(PackageError, match="is not named as a wheel"):
         inspect(out.getvalue())
 
 
@@ -115,7 +115,7 @@ def test_wheel_is_unpacked_as_a_package_with_each_part_in_its_place(tmp_path: Pa
         (wheel_of({"a.py": "1"}, record={"a.py": "a.py,md5=AAAA,1"}), "RECORD has no SHA-2 hash of 'a.py'"),
         (wheel_of({"a.py": "1"}, record={"a.py": "a.py,sha256=%%%,1"}), "RECORD cannot be read"),
         (wheel_of({"a.py": "1"}, record={"a.py": "a.py"}), "RECORD cannot be read"),
-        (wheel_of({"stock-1.2.data/other/x": "1"}), "belongs to no part of a wheel"),
+        (wheel_of({"stock-1.2.data/other/x": "1"}), "does not belong to any part of a wheel"),
         (wheel_of({"../a.py": "1"}), "would escape"),
         (wheel_of({"other-1.dist-info/WHEEL": "1"}), "or more than one"),
         (wheel_of({"stock-1.2.data/purelib/a.py": "1", "a.py": "2"}), "'a.py' is in the package twice"),
@@ -141,7 +141,7 @@ def test_package_with_an_installed_project_next_to_app_code_is_not_taken_for_a_w
     assert (tmp_path / "app" / "stock-1.2.data" / "purelib" / "more.py").exists()
 
 
-# --------------------------------------------------------------------------------------------------- for whom it is
+# --------------------------------------------------------------------------------------------------- tags
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_wheel_for_this_interpreter_is_chosen_among_several() -> None:
 
 
 def test_tags_agree_with_pip(tmp_path: Path) -> None:
-    """The oracle: every tag that pip would install here fits, and none of another minor version does."""
+    """Every tag that pip would install here fits, and none of another minor version does."""
     out = subprocess.run(
         [sys.executable, "-m", "pip", "debug", "--verbose"], capture_output=True, text=True, check=False
     )
@@ -206,7 +206,7 @@ def test_tags_agree_with_pip(tmp_path: Path) -> None:
     if not tags:
         pytest.skip("pip does not tell its tags here")
     mine = this_interpreter()
-    # What pip takes besides: wheels of an interpreter without an ABI for some platform, which nobody builds.
+    # pip also takes wheels for a platform without an ABI, which nobody builds.
     told = [tag for tag in tags if not (tag.startswith("cp") and tag.split("-")[1] == "none")]
     assert [tag for tag in told if not fits(f"a-1-{tag}.whl", mine)] == []
 

@@ -1,4 +1,4 @@
-"""A scripted agent, and the executor daemon as a process against it."""
+"""A scripted agent, and the executor daemon as a process connected to it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TERMINAL = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"}
 
 
 def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """The first true answer; fails the test where none comes in time."""
+    """The first true answer of `condition`. Fails the test if there is none in time."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
         if answer := condition():
@@ -44,8 +44,11 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
 
 
 def interpreters() -> list[str]:
-    """The interpreter that most tests start executors with (JOBCLOUD_TEST_PYTHON, else the one that runs the tests)
-    and, where there is one, the oldest that agents may have."""
+    """The interpreters to start executors with.
+
+    The first is JOBCLOUD_TEST_PYTHON, or the one that runs the tests. The second is a Python 3.9, if one is installed:
+    the oldest version that agents may have.
+    """
     found = [shutil.which("python3.9"), *map(str, Path.home().glob(".pyenv/versions/3.9.*/bin/python3"))]
     own = os.environ.get("JOBCLOUD_TEST_PYTHON") or sys.executable
     return [own, *[path for path in found if path and _is_python(path)][:1]]
@@ -53,7 +56,7 @@ def interpreters() -> list[str]:
 
 @cache
 def _is_python(path: str) -> bool:
-    """A pyenv shim is there even if the version behind it is not."""
+    """A pyenv shim may exist without its version."""
     return subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
@@ -69,7 +72,7 @@ def zip_of(files: Mapping[str, str]) -> bytes:
 
 
 def app_files() -> dict[str, str]:
-    """The app that the executor's tests run: by path in the package."""
+    """The files of the app that the executor's tests run, by path in the package."""
     root = Path(__file__).parent / "app"
     files = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(root)): path.read_text() for path in files}
@@ -98,7 +101,7 @@ def app_payload(package: bytes | None, **changes: Any) -> dict[str, Any]:
 
 
 def task_payload(task_id: str, *, item: int = 0, parameter: str = "", **job: Any) -> dict[str, Any]:
-    """TaskInfo.data before encoding; `job` overrides fields of the job."""
+    """TaskInfo.data before encoding. `job` overrides fields of the job."""
     defaults = {
         "jobType": "SIMPLE",
         "jobExecutionType": "TRANSIENT",
@@ -130,7 +133,7 @@ def task_payload(task_id: str, *, item: int = 0, parameter: str = "", **job: Any
 
 
 class FakeAgent:
-    """An agent that a test drives by hand: it acknowledges updates unless told otherwise, and notes all it is told."""
+    """An agent that a test controls: it records all calls, and acknowledges updates if `acknowledge` is set."""
 
     def __init__(
         self,
@@ -159,7 +162,7 @@ class FakeAgent:
         return f"127.0.0.1:{self._port or 1}"
 
     def up(self) -> None:
-        """Listen, after down() on the same port again."""
+        """Listen. After down(), on the same port again."""
         agent = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -191,7 +194,7 @@ class FakeAgent:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def down(self) -> None:
-        """As an agent that is killed: nothing answers, the stream breaks."""
+        """Behave as a killed agent: nothing answers, the stream breaks."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
@@ -199,7 +202,7 @@ class FakeAgent:
         self.drop_stream()
 
     def drop_stream(self) -> None:
-        """The streams break; what subscribes from now on begins with a proper word."""
+        """Break the streams. Later streams begin with a valid event."""
         with self._condition:
             streams, self._streams = self._streams, []
             self.first_word = None
@@ -265,7 +268,7 @@ class FakeAgent:
         info: Mapping[str, Any] | None = None,
         **job: Any,
     ) -> str:
-        """Launch a task of that payload, or of one with these fields of the job; `info` are more fields of TaskInfo."""
+        """Launch a task with `payload`, or with these fields of the job. `info`: further fields of TaskInfo."""
         info = {**(info or {}), "task_id": {"value": task_id}, "name": task_id, "agent_id": {"value": "S0"}}
         if payload is None:
             payload = task_payload(task_id, **job)
@@ -283,25 +286,26 @@ class FakeAgent:
         return [call["subscribe"] for call in list(self.calls) if call["type"] == "SUBSCRIBE"]
 
     def statuses(self, task_id: str) -> list[dict[str, Any]]:
-        """Every status of the task, each uuid once, in the order told (re-subscriptions included)."""
-        told: dict[str, dict[str, Any]] = {}
+        """Every status of the task, each uuid once, in the order received (those of subscriptions included)."""
+        received: dict[str, dict[str, Any]] = {}
         for call in list(self.calls):
             updates = call["subscribe"]["unacknowledged_updates"] if call["type"] == "SUBSCRIBE" else [call["update"]]
             for update in updates:
                 if update["status"]["task_id"]["value"] == task_id:
-                    told.setdefault(update["status"]["uuid"], update["status"])
-        return list(told.values())
+                    received.setdefault(update["status"]["uuid"], update["status"])
+        return list(received.values())
 
     def states(self, task_id: str) -> list[str]:
         return [status["state"] for status in self.statuses(task_id)]
 
     def state(self, task_id: str, state: str) -> dict[str, Any]:
-        """Wait for the task's (first) status of that state."""
+        """Wait for the task's first status of that state."""
 
         def found() -> dict[str, Any] | None:
             return next((status for status in self.statuses(task_id) if status["state"] == state), None)
 
-        return wait_until(found, f"{task_id} is {state}")
+        status: dict[str, Any] = wait_until(found, f"{task_id} is {state}")
+        return status
 
     def end(self, task_id: str, deadline_s: float = DEADLINE_S) -> Ended:
         """Wait for the task's terminal status."""
@@ -317,7 +321,8 @@ class FakeAgent:
 
 
 def data_of(status: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(decode_data(status["data"]))
+    data: dict[str, Any] = json.loads(decode_data(status["data"]))
+    return data
 
 
 class Ended:
@@ -330,14 +335,15 @@ class Ended:
 
     @property
     def cause(self) -> str | None:
-        return self.data["cause"]
+        cause: str | None = self.data["cause"]
+        return cause
 
     def __repr__(self) -> str:
         return f"{self.state} {self.data} {self.message}"
 
 
 class ExecutorProcess:
-    """The daemon, started from the zip as an agent would."""
+    """The daemon, started from the zip as an agent does it."""
 
     def __init__(self, agent: FakeAgent, sandbox: Path, package: bytes | None, python: str, **environment: Any) -> None:
         group: int = environment.pop("process_group", 0)
@@ -408,9 +414,9 @@ def living_in(directory: Path) -> list[int]:
 
 @contextlib.contextmanager
 def little_memory() -> Iterator[Path]:
-    """A control group with 200 MB of memory, version 1 or 2, whichever there is; skips where there is none.
+    """A control group (version 1 or 2) with 200 MB of memory. Skips the test if it cannot be made.
 
-    Whoever is in it has to be gone at the end.
+    No process may be in it at the end.
     """
     old = Path("/sys/fs/cgroup/memory")
     group = (old if old.is_dir() else Path("/sys/fs/cgroup")) / f"jobcloud-test-{os.getpid()}"

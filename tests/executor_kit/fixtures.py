@@ -1,4 +1,4 @@
-"""The fixtures that start a scripted agent and an executor for it."""
+"""Fixtures: a scripted agent, and executors that connect to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload
 
 @pytest.fixture(params=interpreters(), ids=lambda path: "oldest" if "3.9" in path else "own", scope="session")
 def python(request: pytest.FixtureRequest) -> str:
-    return request.param
+    path: str = request.param
+    return path
 
 
 @pytest.fixture
