@@ -258,7 +258,7 @@ def test_any_error_text_fits_into_an_update(agent: FakeAgent, start: Start, job:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("run.py", "not in PATH and not in the package"),
+        ("run.py", "neither in PATH nor in the package"),
         ("bin/run.py", "No such file"),
         ("./shop/jobs.py", "is it executable in the package?"),
     ],

@@ -120,7 +120,7 @@ def test_wheel_is_unpacked_as_a_package_with_each_part_in_its_place(tmp_path: Pa
         (wheel_of({"other-1.dist-info/WHEEL": "1"}), "or more than one"),
         (wheel_of({"stock-1.2.data/purelib/a.py": "1", "a.py": "2"}), "'a.py' is in the package twice"),
         (wheel_of({"a.py": "1"}).replace(b"dist-info", b"dist-inf0"), "has no *.dist-info/WHEEL"),
-        (b"\x1f\x8b" + bytes(600), "it is no zip archive"),
+        (b"\x1f\x8b" + bytes(600), "it is not a zip archive"),
     ],
 )
 def test_invalid_wheel_is_refused_and_leaves_nothing(wheel: bytes, why: str, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_wheel_for_this_interpreter_is_chosen_among_several() -> None:
     for files, why in (
         (["fast-1-cp312-cp312-win_amd64.whl"], "is not for CPython 3.11 on linux x86_64"),
         (["fast-1-py3-none-any.whl", "fast-2-py3-none-any.whl"], "two versions"),
-        (["fast.whl"], "has no name of a wheel"),
+        (["fast.whl"], "is not named as a wheel"),
     ):
         with pytest.raises(WheelError, match=why):
             choose(files, GLIBC)

@@ -35,4 +35,4 @@ def start(agent: FakeAgent, tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for executor in started:
-        executor.stop()
+        executor.kill()

@@ -22,7 +22,10 @@ from jobcloud.adapters.mesos.wire import dumps, launch_operation, read_status, r
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.executor import protocol
+from jobcloud.executor.execution import LOADING
+from jobcloud.executor.execution import Execution as WorkerExecution
 from jobcloud.executor.payload import read_app, read_task
+from jobcloud.executor.workers import order
 from jobcloud.messages import (
     Accept,
     Effect,
@@ -306,6 +309,22 @@ def test_recorded_lines_between_daemon_and_worker_are_of_the_protocol() -> None:
     assert seen["worker"] >= {"hello", "load", "run", "listen", "cancel"}
 
 
+def test_orders_to_a_worker_are_the_recorded_ones() -> None:
+    """The app's own workers get the same orders for the same payloads."""
+    payloads = {info["task_id"]["value"]: read_task(info["data"]) for info in recorded("launches.json")}
+    compared = set()
+    for line in recorded("worker_lines.json"):
+        wanted = json.loads(line["line"])
+        if line["to"] == "worker" and wanted["type"] in ("load", "run", "listen"):
+            made = payloads[wanted["task"]]
+            firing = made.resident and wanted["run"] != LOADING
+            facts = made.facts(wanted["facts"]["fireTime"] if firing else None)
+            execution = WorkerExecution(wanted["task"], wanted["run"], made, facts, unused, unused, unused, unused)
+            assert json.loads(protocol.encode(order(execution))) == wanted
+            compared.add(wanted["type"])
+    assert compared == {"load", "run", "listen"}
+
+
 # ---- what comes from executors -------------------------------------------------------------------------------
 
 
@@ -331,6 +350,10 @@ def test_recorded_outcomes_are_read() -> None:
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------
+
+
+def unused(*_: object) -> None:
+    raise AssertionError("only the order is made")
 
 
 def load(store: Store) -> StoredRecords:

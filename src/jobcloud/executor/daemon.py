@@ -238,7 +238,9 @@ class Executor(Listener):
     def _on_launch_group(self, event: Dict[str, Any]) -> None:
         for info in event["launch_group"]["task_group"]["tasks"]:
             if self._ledger.launch(info["task_id"]["value"], info):
-                self._end(info["task_id"]["value"], _error("this executor runs no task groups: launch single tasks"))
+                self._end(
+                    info["task_id"]["value"], _error("this executor does not run task groups: launch single tasks")
+                )
 
     def _launch(self, info: Dict[str, Any]) -> None:
         task_id = info["task_id"]["value"]

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from jobcloud.executor import plugins, protocol
 from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_job
@@ -37,8 +37,15 @@ _logs: "contextvars.ContextVar[Optional[_Logs]]" = contextvars.ContextVar("jobcl
 
 PROGRESS_EVERY_S = 1.0
 
-# state, cause, message, exit code, result
-_End = Tuple[str, Optional[Cause], str, Optional[int], Any]
+
+class _End(NamedTuple):
+    """The end of a shard, as in the message `ended`. `state`: finished, failed or killed."""
+
+    state: str
+    cause: Optional[Cause] = None
+    message: str = ""
+    exit_code: Optional[int] = None
+    result: Any = None
 
 
 @dataclass(eq=False)
@@ -121,7 +128,7 @@ class Worker:
         except RuntimeError as error:
             # The machine has no room for another thread. That is not this shard's failure, and the others go on.
             del self._shards[task]
-            self._end(task, shard, ("failed", Cause.WORKER_LOST, f"the worker cannot run it: {error}", None, None))
+            self._end(task, shard, _End("failed", Cause.WORKER_LOST, f"the worker cannot run it: {error}"))
 
     def _set_up(self, hello: protocol.Message) -> None:
         if hello["protocol"] != protocol.VERSION:
@@ -156,28 +163,26 @@ class Worker:
         try:
             end = self._outcome(message, shard)
         except BaseException as error:  # an error in the report of an error: the shard must end
-            end = "failed", Cause.EXCEPTION, f"the job's error cannot be reported: {type(error).__name__}", None, None
+            end = _End("failed", Cause.EXCEPTION, f"the job's error cannot be reported: {type(error).__name__}")
         if os.getpid() != self._pid:
             # A child that the job forked returned from the job. Only the parent reports the shard's end.
-            state, _, _, exit_code, _ = end
-            os._exit(exit_code or int(state != "finished"))
+            os._exit(end.exit_code or int(end.state != "finished"))
         for file in logs or ():
             file.end()
         self._shards.pop(task, None)
         self._end(task, shard, end)
 
     def _end(self, task: str, shard: _Shard, end: _End) -> None:
-        state, cause, text, exit_code, result = end
         self._send(
             {
                 "type": "ended",
                 "task": task,
                 "run": shard.number,
-                "state": state,
-                "cause": cause.value if cause else None,
-                "message": text,
-                "exitCode": exit_code,
-                "result": result,
+                "state": end.state,
+                "cause": end.cause.value if end.cause else None,
+                "message": end.message,
+                "exitCode": end.exit_code,
+                "result": end.result,
             }
         )
 
@@ -193,13 +198,13 @@ class Worker:
                 return self._listen(message, shard)
             return self._perform(message, shard)
         except LoadError as error:
-            return "failed", error.cause, cut(str(error)), None, None
+            return _End("failed", error.cause, cut(str(error)))
         except BaseException as error:
             if shard.noticed or plugins.logs_errors(message["job"]):
                 _restore_output()
                 traceback.print_exc()
             if shard.noticed:
-                return "killed", Cause.KILLED, describe(error), None, None
+                return _End("killed", Cause.KILLED, describe(error))
             return _failure(error)
 
     def _perform(self, message: protocol.Message, shard: _Shard) -> _End:
@@ -209,7 +214,7 @@ class Worker:
         handler = self._plugins.error_handler(description)
         job = self._job(message)
         if message["type"] == "load":
-            return "finished", None, "", None, None
+            return _End("finished")
         complete = functools.partial(self._complete, shard)
         ctx = sharding_context(
             message["context"],
@@ -228,14 +233,14 @@ class Worker:
                 else run()
             )
         except BaseException as error:
-            if handler is None or shard.noticed or _failure(error)[0] == "finished":
+            if handler is None or shard.noticed or _failure(error).state == "finished":
                 raise
             if not plugins.handled(handler, ctx, error):
                 raise
-            return "finished", None, cut(f"the error handler handled {describe(error)}"), None, None
+            return _End("finished", message=cut(f"the error handler handled {describe(error)}"))
         if shard.noticed:
-            return "killed", Cause.KILLED, "the job returned after it was asked to stop", None, None
-        return "finished", None, dropped, None, result
+            return _End("killed", Cause.KILLED, "the job returned after it was asked to stop")
+        return _End("finished", message=dropped, result=result)
 
     def _listen(self, message: protocol.Message, shard: _Shard) -> _End:
         ctx = firing_context(
@@ -248,8 +253,8 @@ class Worker:
         complete = functools.partial(settled, complete=functools.partial(self._complete, shard))
         plugins.call_firing_listener(self._plugins.firing_listener(message["job"]), message["step"], ctx, complete)
         if shard.noticed:
-            return "killed", Cause.KILLED, "the listener returned after it was asked to stop", None, None
-        return "finished", None, "", None, None
+            return _End("killed", Cause.KILLED, "the listener returned after it was asked to stop")
+        return _End("finished")
 
     def _complete(self, shard: _Shard, coroutine: Awaitable[Any]) -> Any:
         from jobcloud.executor.coroutines import EventLoop  # imports asyncio: only for async jobs
@@ -283,23 +288,18 @@ def _logger(message: protocol.Message) -> logging.Logger:
 
 def _failure(error: BaseException) -> _End:
     if isinstance(error, ListenerError):
-        return "failed", Cause.LISTENER, cut(str(error)), None, None
+        return _End("failed", Cause.LISTENER, cut(str(error)))
     if isinstance(error, SystemExit):
         # The kernel keeps eight bits of an exit code.
         code = int(error.code) & 0xFF if isinstance(error.code, int) else int(error.code is not None)
         if code == 0:
-            return "finished", None, "", None, None
-        return "failed", Cause.EXIT_CODE, describe(error), code, None
+            return _End("finished")
+        return _End("failed", Cause.EXIT_CODE, describe(error), code)
     if isinstance(error, JobCancelled):
-        return (
-            "failed",
-            Cause.EXCEPTION,
-            "the job raised JobCancelled, but it was not cancelled: " + describe(error),
-            None,
-            None,
-        )
+        text = "the job raised JobCancelled, but it was not cancelled: " + describe(error)
+        return _End("failed", Cause.EXCEPTION, text)
     cause = Cause.OUT_OF_MEMORY if isinstance(error, MemoryError) else Cause.EXCEPTION
-    return "failed", cause, describe(error), None, None
+    return _End("failed", cause, describe(error))
 
 
 class _ShardBytes(io.BufferedIOBase):
