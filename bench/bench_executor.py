@@ -43,7 +43,7 @@ class Bench:
 
     def stop(self) -> None:
         self.executor.stop()
-        self.agent.down()
+        self.agent.close()
 
     def _launch(self, task: str, isolation: str) -> None:
         self.agent.launch(task, jobClass="bench_jobs:now", isolation=isolation)

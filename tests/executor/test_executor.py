@@ -111,7 +111,7 @@ def test_cooperative_shard_is_killed_and_its_siblings_continue(agent: FakeAgent,
     [
         ("nowhere.jobs:Settle", "No module named 'nowhere'"),
         ("broken:Anything", "No module named 'no_such_module'"),
-        ("shop.jobs:Missing", "'shop.jobs' has no 'Missing'"),
+        ("shop.jobs:Missing", "there is no 'Missing' in 'shop.jobs'"),
         ("shop.jobs:NotAJob", "must be a jobcloud.job.SimpleJob"),
         ("shop.jobs:Unmakeable", "RuntimeError: no connection"),
         ("nodots", "write package.module:Name"),

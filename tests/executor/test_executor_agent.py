@@ -146,7 +146,7 @@ def test_agents_domain_socket_is_used_if_there_is_one(tmp_path: Path) -> None:
         assert agent.end("t1").state == "TASK_FINISHED"
     finally:
         executor.stop()
-        agent.down()
+        agent.close()
 
 
 def test_agent_with_tls_is_trusted_only_with_a_valid_certificate(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_agent_with_tls_is_trusted_only_with_a_valid_certificate(tmp_path: Path)
             wary.stop()
     finally:
         trusting.stop()
-        agent.down()
+        agent.close()
 
 
 def test_second_launch_of_a_living_task_changes_nothing(agent: FakeAgent, start: Start) -> None:
@@ -210,7 +210,8 @@ def test_other_processes_in_the_executors_group_survive_its_end(agent: FakeAgent
 
 
 def test_shutdown_ends_every_task_with_one_last_update(agent: FakeAgent, start: Start) -> None:
-    executor = start()
+    # Half of it is for the tasks, the rest for the last updates.
+    executor = start(MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="4secs")
     agent.launch("good", jobClass=WAIT)
     agent.launch("stubborn", jobClass="shop.jobs:never_returns")
     agent.launch("script", jobType="SCRIPT", scriptCommandLine="sh -c 'sleep 600'")

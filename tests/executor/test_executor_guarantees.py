@@ -96,7 +96,7 @@ def shared_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     executor = ExecutorProcess(agent, tmp_path_factory.mktemp("house") / "sandbox", PACKAGE, interpreters()[0])
     yield House(agent, executor)
     executor.stop()
-    agent.down()
+    agent.close()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from typing import Any
 
 from executor_kit import FakeAgent, Start, living_in, wait_until
@@ -39,24 +40,25 @@ def test_streaming_job_stops_between_two_fetches(agent: FakeAgent, start: Start)
 def test_shard_that_ignores_the_kill_costs_its_worker_but_not_siblings_that_finish(
     agent: FakeAgent, start: Start
 ) -> None:
-    executor = start()
+    app = start().sandbox / "app"
     agent.launch("stubborn", jobClass="shop.jobs:never_returns")
     agent.launch("sibling", jobClass="shop.jobs:until_file", parameter="go")
     for task in ("stubborn", "sibling"):
         agent.state(task, "TASK_RUNNING")
-    agent.launch("before", jobClass="shop.jobs:Settle")
-    agent.kill("stubborn", grace_s=3)
-
+    before = agent.end(agent.launch("before", jobClass="shop.jobs:Settle"))
+    agent.kill("stubborn", grace_s=2)
     numbers = itertools.count(1)
 
-    def another_worker() -> bool:
+    def task_of_another_worker() -> str:
         task = agent.launch(f"after{next(numbers)}", jobClass="shop.jobs:Settle")
-        return bool(agent.end(task).data["result"]["pid"] != agent.end("before").data["result"]["pid"])
+        wait_until(lambda: len(living_in(app)) == 2 or agent.states(task)[1:], "a new worker, or the task's end")
+        return task if len(living_in(app)) == 2 else ""
 
-    wait_until(another_worker, "new shards go to a new worker")
-    (executor.sandbox / "app" / "go").touch()
+    after = wait_until(task_of_another_worker, "new shards go to a new worker")
+    (app / "go").touch()
     assert agent.end("stubborn").state == "TASK_KILLED"
     assert agent.end("sibling").state == "TASK_FINISHED"
+    assert agent.end(after).data["result"]["pid"] != before.data["result"]["pid"]
     assert agent.states("stubborn") == ["TASK_RUNNING", "TASK_KILLED"]
 
 
@@ -114,6 +116,17 @@ def test_processes_that_a_script_started_end_with_it(agent: FakeAgent, start: St
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine=command)
     assert agent.end("s1").state == "TASK_FINISHED"
     assert not living_in(executor.sandbox / "app")
+
+
+def test_child_started_just_before_the_end_of_its_script_ends_with_it(agent: FakeAgent, start: Start) -> None:
+    """The child is in the middle of exec when its parent dies, and then has no environment to know it by."""
+    executor = start()
+    app = executor.sandbox / "app"
+    code = "import os, subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True); os._exit(9)"
+    for number in range(30):
+        agent.launch(f"s{number}", jobType="SCRIPT", scriptCommandLine=f'{sys.executable} -S -E -c "{code}"')
+        assert agent.end(f"s{number}").cause == "exit_code"
+        assert not living_in(app)
 
 
 def test_processes_that_a_worker_started_end_with_it(agent: FakeAgent, start: Start) -> None:

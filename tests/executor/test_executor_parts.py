@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcloud.executor import bundle, output
-from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger, _Remembered
+from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger, _RecentTexts
 from jobcloud.executor.loop import Loop
 from jobcloud.executor.outcomes import MESSAGE_CHARS, cut, small
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders, rotated, task_folder
@@ -283,7 +283,7 @@ def test_cancelled_timers_do_not_pile_up_and_the_others_still_fire() -> None:
 
 
 def test_last_n_ended_tasks_are_remembered() -> None:
-    remembered = _Remembered(100)
+    remembered = _RecentTexts(100)
     for number in range(1_000):
         assert f"t{number}" not in remembered
         remembered.add(f"t{number}")
@@ -293,7 +293,7 @@ def test_last_n_ended_tasks_are_remembered() -> None:
 
 def test_hash_is_found_only_at_an_aligned_place() -> None:
     """Eight bytes across two hashes do not count."""
-    remembered = _Remembered(2)
+    remembered = _RecentTexts(2)
     remembered._block[:] = bytes(4) + struct.pack("q", hash("x")) + bytes(4)
     assert "x" not in remembered
     remembered.add("x")

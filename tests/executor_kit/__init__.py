@@ -10,6 +10,7 @@ import os
 import py_compile
 import shutil
 import signal
+import socket
 import socketserver
 import ssl
 import subprocess
@@ -30,7 +31,8 @@ from jobcloud.cron import Schedule
 from jobcloud.executor import bundle
 from jobcloud.wire import decode_data, encode_data, frame_json
 
-DEADLINE_S = 30.0
+# Long enough for a machine that is busy with other tests.
+DEADLINE_S = 60.0
 EVERY_SECOND = Schedule.parse("* * * * * ?", zone="UTC").table()
 TERMINAL = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"}
 
@@ -174,6 +176,7 @@ class FakeAgent:
         self._streams: list[Any] = []
         self._condition = threading.Condition()
         self._port = 0
+        self._reserved: socket.socket | None = None
         self._server: socketserver.BaseServer | None = None
         self.up()
 
@@ -203,6 +206,7 @@ class FakeAgent:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass
 
+        self._release_port()
         if self._socket_path is None:
             self._server = Server(("127.0.0.1", self._port), Handler)
             self._port = self._server.server_address[1]
@@ -219,7 +223,25 @@ class FakeAgent:
         if server is not None:
             server.shutdown()
             server.server_close()
+            if self._port:
+                self._reserve_port()
         self.drop_stream()
+
+    def _reserve_port(self) -> None:
+        """Keep the port from other tests, without listening."""
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", self._port))
+
+    def _release_port(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+
+    def close(self) -> None:
+        """End for good."""
+        self.down()
+        self._release_port()
 
     def drop_stream(self) -> None:
         """Break the streams. Later streams begin with a valid event."""

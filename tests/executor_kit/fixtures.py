@@ -21,7 +21,7 @@ def python(request: pytest.FixtureRequest) -> str:
 def agent() -> Iterator[FakeAgent]:
     agent = FakeAgent(app_payload(PACKAGE))
     yield agent
-    agent.down()
+    agent.close()
 
 
 @pytest.fixture

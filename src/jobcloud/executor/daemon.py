@@ -65,7 +65,7 @@ class _Task:
     execution: Optional[Execution] = None
     resident: Optional[Resident] = None
     timer: Optional[Timer] = None
-    limit: Optional[Timer] = None
+    time_limit: Optional[Timer] = None
     timed_out: bool = False
     progress_sent_at: float = 0.0
     killing: Optional[Cause] = None
@@ -94,7 +94,7 @@ class Executor(Listener):
         self._subscribed_with: Mapping[str, Any] = {}
         self._resends: Dict[str, Timer] = {}
         self._last_refusal = ""
-        self._agent_limit: Optional[Timer] = None
+        self._agent_deadline: Optional[Timer] = None
         self._idle: Optional[Timer] = None
         self._had_work = False
         self._executions = 0
@@ -115,7 +115,7 @@ class Executor(Listener):
 
     def start(self) -> None:
         self._link.start()
-        self._agent_limit = self._loop.later(
+        self._agent_deadline = self._loop.later(
             self._settings.recovery_timeout_s,
             lambda: self.shutdown("the agent never accepted the subscription", _NEVER_SUBSCRIBED_EXIT),
         )
@@ -154,7 +154,7 @@ class Executor(Listener):
             # Without checkpoints, a restarted agent does not know this executor.
             self.shutdown("the agent is gone and the framework does not checkpoint", _AGENT_GONE_EXIT)
             return
-        self._agent_limit = self._loop.later(
+        self._agent_deadline = self._loop.later(
             self._settings.recovery_timeout_s,
             lambda: self.shutdown("the agent did not come back in time", _AGENT_GONE_EXIT),
         )
@@ -169,8 +169,8 @@ class Executor(Listener):
     def _on_subscribed(self, event: Dict[str, Any]) -> None:
         self._connected = True
         self._last_refusal = ""
-        if self._agent_limit is not None:
-            self._agent_limit.cancel()
+        if self._agent_deadline is not None:
+            self._agent_deadline.cancel()
         if self._app is None and not self._app_error:
             self._read_app(event["subscribed"]["executor_info"].get("data"))
         for uuid in self._ledger.unacknowledged_updates():
@@ -258,10 +258,10 @@ class Executor(Listener):
             return
         self._isolate(task_id, lambda: self._accept(task_id, info))
 
-    def _isolate(self, task_id: str, step: Callable[[], None]) -> None:
+    def _isolate(self, task_id: str, begin: Callable[[], None]) -> None:
         """Begin a task. An error ends this task only."""
         try:
-            step()
+            begin()
         except PayloadError as error:
             self._end(task_id, _error(f"TaskInfo.data: {error}"))
         except Exception as error:
@@ -338,11 +338,11 @@ class Executor(Listener):
         number = LOADING if task.resident is not None else 1
         self._start_execution(task, number, task.payload.facts())
 
-    def _on_warm(self, task: _Task, why_not: str) -> None:
+    def _on_warm(self, task: _Task, problem: str) -> None:
         if task.task_id not in self._tasks:
             return
-        if why_not:
-            self._end(task.task_id, failed(Cause.WORKER_LOST, why_not))
+        if problem:
+            self._end(task.task_id, failed(Cause.WORKER_LOST, problem))
         else:
             self._update(task.task_id, "TASK_RUNNING")
 
@@ -376,7 +376,7 @@ class Executor(Listener):
             return
         timeout_s = execution.payload.timeout_s
         if timeout_s is not None:
-            task.limit = self._loop.later(timeout_s, functools.partial(self._time_out, task, execution))
+            task.time_limit = self._loop.later(timeout_s, functools.partial(self._time_out, task, execution))
         if task.resident is None:
             self._update(task.task_id, "TASK_RUNNING")
 
@@ -401,8 +401,8 @@ class Executor(Listener):
         if task is None:
             return
         task.execution = None
-        if task.limit is not None:
-            task.limit.cancel()
+        if task.time_limit is not None:
+            task.time_limit.cancel()
         if task.timed_out and task.killing is None and outcome.state is State.KILLED:
             text = f"it took longer than its timeoutSeconds, {execution.payload.timeout_s:g}: {outcome.message}"
             outcome = failed(Cause.TIMEOUT, text, outcome.exit_code)

@@ -20,7 +20,7 @@ _ENDED_REMEMBERED = 10_000
 MAX_WAITING_REPORTS = 1_000
 
 
-class _Remembered:
+class _RecentTexts:
     """The last `size` texts, as 64-bit hashes. A chance collision becomes likely only with 2 ** 32 texts.
 
     All hashes are in one block of memory: single objects would leave holes in the heap when they are freed.
@@ -47,7 +47,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._live: Set[str] = set()
-        self._ended = _Remembered(_ENDED_REMEMBERED)
+        self._ended = _RecentTexts(_ENDED_REMEMBERED)
         self._unknown_to_agent: Dict[str, Mapping[str, Any]] = {}
         self._updates: OrderedDict[str, Status] = OrderedDict()
         self._waiting: Dict[str, int] = {}

@@ -106,7 +106,9 @@ def find_object(path: str, field: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise LoadError(Cause.IMPORT, f"{label}: {getattr(found, '__name__', module)!r} has no {part!r}") from None
+            raise LoadError(
+                Cause.IMPORT, f"{label}: there is no {part!r} in {getattr(found, '__name__', module)!r}"
+            ) from None
     return found
 
 

@@ -12,7 +12,7 @@ from jobcloud.wire import RESULT_BYTES, RESULT_LEVELS, is_flat
 
 MESSAGE_CHARS = 4000
 _TOO_LARGE = f"the result was dropped: more than {RESULT_BYTES} bytes of JSON"
-_OURS = ("jobcloud.", "importlib", "_frozen_importlib")
+_EXECUTOR_MODULES = ("jobcloud.", "importlib", "_frozen_importlib")
 
 
 class State(str, Enum):
@@ -105,7 +105,7 @@ def cut(text: str, limit: int = MESSAGE_CHARS) -> str:
 def describe(error: BaseException) -> str:
     """The exception's last line, then its traceback from the first frame outside the executor."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_EXECUTOR_MODULES):
         trace = trace.tb_next
     head = "".join(traceback.format_exception_only(type(error), error)).strip()
     if trace is None:

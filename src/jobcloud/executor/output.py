@@ -151,7 +151,7 @@ class Pump:
     def __init__(self, post: Callable[..., None]) -> None:
         self._post = post
         self._selector = selectors.DefaultSelector()
-        self._orders: Deque[Callable[[], None]] = deque()
+        self._requests: Deque[Callable[[], None]] = deque()
         self._wake_read, self._wake_write = os.pipe()
         self._logs: Dict[int, RotatingLog] = {}
         os.set_blocking(self._wake_read, False)
@@ -169,15 +169,15 @@ class Pump:
             raise
         for (read, _), file in zip(pipes, files):  # noqa: B905 - `strict` is of 3.10
             os.set_blocking(read, False)
-            self._order(functools.partial(self._open, read, file))
+            self._request(functools.partial(self._open, read, file))
         return [write for _, write in pipes], tuple(read for read, _ in pipes)
 
     def finish(self, tickets: Tuple[int, ...], then: Callable[..., None], *args: Any) -> None:
         """Copy the rest, close the pipes even if a process still holds their write ends, then post `then`."""
-        self._order(lambda: self._finish(tickets, then, args))
+        self._request(lambda: self._finish(tickets, then, args))
 
-    def _order(self, order: Callable[[], None]) -> None:
-        self._orders.append(order)
+    def _request(self, request: Callable[[], None]) -> None:
+        self._requests.append(request)
         os.write(self._wake_write, b"!")
 
     def _run(self) -> None:
@@ -193,15 +193,15 @@ class Pump:
             if key.fd == self._wake_read:
                 os.read(self._wake_read, 4096)
             else:
-                self._carry(key.fd)
-        while self._orders:
-            self._orders.popleft()()
+                self._copy(key.fd)
+        while self._requests:
+            self._requests.popleft()()
 
     def _open(self, read: int, file: RotatingLog) -> None:
         self._logs[read] = file
         self._selector.register(read, selectors.EVENT_READ)
 
-    def _carry(self, read: int) -> bool:
+    def _copy(self, read: int) -> bool:
         """Copy one piece. Whether there may be more."""
         try:
             data = os.read(read, 1 << 16)
@@ -218,7 +218,7 @@ class Pump:
         for read in tickets:
             # A process that escaped may continue to write: stop after the content of one pipe.
             for _ in range(64):
-                if not self._carry(read):
+                if not self._copy(read):
                     break
             if read in self._selector.get_map():
                 self._selector.unregister(read)

@@ -95,13 +95,13 @@ def inspect(source: Source, limits: Limits = Limits(), *, wheel: bool = False) -
 
     Nothing is written, apart from one wheel at a time to an unnamed temporary file. Raises PackageError.
     """
-    with _opened(source) as file:
+    with _open_source(source) as file:
         kind = _format(file)
-        survey = _surveyed(file, kind, limits, wheel)
+        survey = _read_entries(file, kind, limits, wheel)
         return PackageInfo(kind, _sha256(file), _size(file), survey.unpacked, frozenset(survey.leaves()))
 
 
-def _surveyed(file: IO[bytes], kind: str, limits: Limits, wheel: bool) -> _Survey:
+def _read_entries(file: IO[bytes], kind: str, limits: Limits, wheel: bool) -> _Survey:
     survey = _Survey(limits, _size(file))
     for entry in _entries(file, kind, wheel):
         survey.add(entry)
@@ -110,7 +110,7 @@ def _surveyed(file: IO[bytes], kind: str, limits: Limits, wheel: bool) -> _Surve
         if posixpath.dirname(entry.name) == WHEELS and entry.name.endswith(".whl") and not wheel:
             _inspect_library(entry, limits)
         else:
-            _drain(entry, survey.ignore)
+            _copy(entry, survey.ignore)
     survey.check_links()
     return survey
 
@@ -122,16 +122,16 @@ def _inspect_library(entry: _Entry, limits: Limits) -> None:
     if not distribution(name):
         raise PackageError(f"'{entry.name}' is not named as a wheel: name-version-python-abi-platform.whl")
     with tempfile.TemporaryFile() as copy:
-        _drain(entry, copy.write)
+        _copy(entry, copy.write)
         try:
-            _surveyed(copy, _format(copy), limits, wheel=True)
+            _read_entries(copy, _format(copy), limits, wheel=True)
         except PackageError as error:
             raise PackageError(f"{entry.name}: {error}") from error
 
 
 def verify(source: Source, sha256: str) -> None:
     """Raises PackageError if the bytes do not hash to `sha256` (lower-case hex)."""
-    with _opened(source) as file:
+    with _open_source(source) as file:
         found = _sha256(file)
     if found != sha256:
         raise PackageError(
@@ -146,7 +146,7 @@ def unpack(
 
     Raises PackageError.
     """
-    with _appearing(into) as partial, _opened(source) as file:
+    with _new_directory(into) as partial, _open_source(source) as file:
         survey = _Survey(limits, _size(file))
         _unpack_entries(_entries(file, _format(file), wheel), partial, survey)
         _make_links(partial, survey)
@@ -164,12 +164,12 @@ def unpack_wheels(folder: str, into: str, limits: Limits = Limits()) -> bool:
         paths = [os.path.join(folder, name) for name in choose(found, this_interpreter())]
     except WheelError as error:
         raise PackageError(str(error)) from error
-    with _appearing(into) as partial:
+    with _new_directory(into) as partial:
         survey = _Survey(limits, sum(os.path.getsize(path) for path in paths), "in two of the wheels: leave out one")
         digests: Dict[str, Optional[bytes]] = {}
         for path in paths:
             try:
-                with _opened(path) as file:
+                with _open_source(path) as file:
                     _unpack_entries(
                         _without_copies(_entries(file, _format(file), wheel=True), digests), partial, survey
                     )
@@ -190,7 +190,7 @@ def _without_copies(entries: Iterator[_Entry], digests: Dict[str, Optional[bytes
 
 
 @contextlib.contextmanager
-def _appearing(into: Union[str, "os.PathLike[str]"]) -> Iterator[str]:
+def _new_directory(into: Union[str, "os.PathLike[str]"]) -> Iterator[str]:
     """A temporary directory, renamed to `into` at the end. Raises PackageError."""
     final = os.fspath(into)
     partial = final + ".partial"
@@ -231,10 +231,10 @@ def _write(entry: _Entry, path: str) -> None:
         path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755 if entry.executable else 0o644
     )
     with os.fdopen(descriptor, "wb") as out:
-        _drain(entry, out.write)
+        _copy(entry, out.write)
 
 
-def _drain(entry: _Entry, sink: Callable[[bytes], object]) -> None:
+def _copy(entry: _Entry, sink: Callable[[bytes], object]) -> None:
     assert entry.open is not None
     try:
         with entry.open() as data:
@@ -387,7 +387,7 @@ def _zip_entries(file: IO[bytes], must_be_wheel: bool) -> Iterator[_Entry]:
             name = entry = _safe_name(info.orig_filename)
             opened: Callable[[], Any] = functools.partial(archive.open, info)
             if wheel is not None:
-                name, opened = _placed(wheel, entry), functools.partial(wheel.open, entry, opened)
+                name, opened = _destination(wheel, entry), functools.partial(wheel.open, entry, opened)
             mode = info.external_attr >> 16
             if info.flag_bits & 0x1:
                 raise PackageError(f"'{name}' in the package is encrypted: pack it without a password")
@@ -405,7 +405,7 @@ def _zip_entries(file: IO[bytes], must_be_wheel: bool) -> Iterator[_Entry]:
                 yield _Entry(name, _Kind.FILE, info.file_size, bool(mode & 0o111), open=opened, digest=digest)
 
 
-def _placed(wheel: Wheel, entry: str) -> str:
+def _destination(wheel: Wheel, entry: str) -> str:
     try:
         return wheel.place(entry)
     except WheelError as error:
@@ -413,7 +413,7 @@ def _placed(wheel: Wheel, entry: str) -> str:
 
 
 def _tar_entries(file: IO[bytes]) -> Iterator[_Entry]:
-    stream = _Frugal(_decompressed(file))
+    stream = _BoundedReader(_decompressed(file))
     with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive:  # type: ignore[call-overload]
         for member in archive:
             name = _safe_name(member.name)
@@ -458,7 +458,7 @@ def _decompressed(file: IO[bytes]) -> Any:
     return file
 
 
-class _Frugal:
+class _BoundedReader:
     """A reader for tarfile with a limit: tarfile reads an extended header of any size into memory at once."""
 
     def __init__(self, file: Any) -> None:
@@ -509,7 +509,7 @@ def _link_target(name: str, target: bytes) -> str:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[IO[bytes]]:
+def _open_source(source: Source) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return

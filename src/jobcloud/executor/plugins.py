@@ -22,7 +22,7 @@ ERROR_HANDLERS = "jobcloud.error_handlers"
 OWN_HANDLERS = ("log", "fail", "ignore", "webhook")
 _SILENT = ("fail", "ignore")
 # Their names in Elastic-Job 2.1.5 and 3.0.
-_THEIR_NAMES = {
+_ELASTIC_JOB_NAMES = {
     "": "log",
     "default": "log",
     "LOG": "log",
@@ -41,7 +41,7 @@ class ListenerError(Exception):
 
 def handler_name(name: str) -> str:
     """The executor's name of the error handler `name` in a job's configuration."""
-    return _THEIR_NAMES.get(name, name)
+    return _ELASTIC_JOB_NAMES.get(name, name)
 
 
 class Plugins:
@@ -121,7 +121,7 @@ def around(listeners: Sequence[JobListener], ctx: ShardingContext, run: Callable
     result: List[T] = []
     try:
         for listener in listeners:
-            with _blamed(listener):
+            with _as_listener_error(listener):
                 complete(listener.before_job_executed(ctx))
             entered.append(listener)
         result.append(run())
@@ -129,7 +129,7 @@ def around(listeners: Sequence[JobListener], ctx: ShardingContext, run: Callable
         raised.append(error)
     for listener in reversed(entered):
         try:
-            with _blamed(listener):
+            with _as_listener_error(listener):
                 complete(listener.after_job_executed(ctx, raised[0] if raised else None))
         except ListenerError as error:
             raised.append(error)
@@ -142,7 +142,7 @@ def around(listeners: Sequence[JobListener], ctx: ShardingContext, run: Callable
 
 def call_firing_listener(listener: FiringListener, step: str, ctx: FiringContext, complete: Complete) -> None:
     """`step` is "before" or "after". Raises ListenerError."""
-    with _blamed(listener):
+    with _as_listener_error(listener):
         complete(listener.before_firing(ctx) if step == "before" else listener.after_firing(ctx))
 
 
@@ -162,7 +162,7 @@ def logs_errors(job: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _blamed(listener: Any) -> Iterator[None]:
+def _as_listener_error(listener: Any) -> Iterator[None]:
     try:
         yield
     except BaseException as error:

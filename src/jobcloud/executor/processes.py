@@ -29,7 +29,7 @@ _M_ARENA_MAX = -8
 # Each execution takes the daemon a few descriptors. It needs no more than this.
 _MAX_FILES = 65_536
 # These errors say that the machine has no room for another process. They say nothing about the program.
-_SCARCE = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _SWEEPS = 50
 # One scan of /proc can miss a process that forks and ends during the scan.
 _CLEAN_SCANS = 3
@@ -81,9 +81,9 @@ def take_open_files() -> Tuple[int, int]:
     return soft, hard
 
 
-def is_scarce(error: Exception) -> bool:
+def is_shortage(error: Exception) -> bool:
     """Whether a process could not be started because the machine is out of a resource."""
-    return isinstance(error, OSError) and error.errno in _SCARCE
+    return isinstance(error, OSError) and error.errno in _SHORTAGES
 
 
 def _die_with_parent() -> None:
@@ -163,7 +163,7 @@ def _guard(read: int, write: int, family: str) -> None:
         if clean_scans == _CLEAN_SCANS:
             return
         for pid in left:
-            _kill_family(pid)
+            _kill_with_group(pid)
         time.sleep(0.01)
 
 
@@ -250,7 +250,7 @@ class Children:
                     _killpg(pid, signal.SIGKILL)
                 left = [pid for pid in _own_children() if pid != self._warden and _alive(pid)]
                 for pid in left:
-                    _kill_family(pid)
+                    _kill_with_group(pid)
             if not left and self._none_reaped_since(reaped):
                 return
             time.sleep(0.01)
@@ -293,14 +293,16 @@ class Children:
         """
         for _ in range(_SWEEPS):
             reaped = self._reaped_orphans
-            unknown = [pid for pid in _own_children() if pid not in self._children]
+            unknown = [pid for pid in _own_children() if pid not in self._children and pid != self._warden]
+            # During exec, and shortly before it is dead, a process has no environment, and so no mark. The arguments
+            # are read before the mark: if there are some, the mark is there too.
+            unsure = {pid for pid in unknown if _without_arguments(pid)}
             marks = {pid: _mark(pid) for pid in unknown}
             for pid in unknown:
                 if marks[pid].startswith(mark):
-                    _kill_family(pid)
+                    _kill_with_group(pid)
             self._collect(unknown)
-            # A process loses its environment, and with it the mark, before it is dead.
-            left = any(found.startswith(mark) if found else _exiting(pid) for pid, found in marks.items())
+            left = any(found.startswith(mark) if found else pid in unsure for pid, found in marks.items())
             if not left and self._none_reaped_since(reaped):
                 return
             time.sleep(0.002)
@@ -334,7 +336,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _kill_family(pid: int) -> None:
+def _kill_with_group(pid: int) -> None:
     """Kill a process and its group at once: a process that forks and ends quickly cannot leave the group."""
     group = int((_stat(pid) or [b"", b"", b"0"])[2])
     if group > 1:
@@ -374,10 +376,16 @@ def _alive(pid: int) -> bool:
     return _stat(pid)[:1] not in ([], [b"Z"], [b"X"])
 
 
-def _exiting(pid: int) -> bool:
-    """Whether the process is ending or has ended. Source: proc(5), `flags`; PF_EXITING in include/linux/sched.h."""
-    fields = _stat(pid)
-    return not fields or bool(int(fields[6]) & 0x4)
+def _without_arguments(pid: int) -> bool:
+    """Whether the process is in the middle of exec, is ending, or has ended.
+
+    It then has neither arguments nor an environment. A process that cleared its environment still has arguments.
+    Source: Linux, fs/proc/base.c, `environ_read` and `get_mm_cmdline`.
+    """
+    try:
+        return not _read(f"/proc/{pid}/cmdline")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _mark(pid: int) -> str:

@@ -16,7 +16,7 @@ from jobcloud.executor.loop import Loop, Timer
 from jobcloud.executor.outcomes import Cause, Outcome, State, failed, killed
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
 from jobcloud.executor.payload import sharding_context
-from jobcloud.executor.processes import Child, Children, describe_exit, is_scarce, own_program
+from jobcloud.executor.processes import Child, Children, describe_exit, is_shortage, own_program
 from jobcloud.job import ShardingContext
 
 
@@ -64,7 +64,9 @@ class Scripts:
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             refusal = (
-                _not_started(argv, error) if is_scarce(error) else failed(Cause.COMMAND, self._why_not(argv, error))
+                _not_started(argv, error)
+                if is_shortage(error)
+                else failed(Cause.COMMAND, self._start_problem(argv, error))
             )
             self._pump.finish(tickets, execution.on_ended, execution, refusal)
             return
@@ -98,7 +100,7 @@ class Scripts:
             script.timer.cancel()
         execution.on_ended(execution, _outcome(execution, script.child, code, script.errors.tail()))
 
-    def _why_not(self, argv: List[str], error: Exception) -> str:
+    def _start_problem(self, argv: List[str], error: Exception) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         text = f"cannot start {argv[0]!r}: {reason}"
         if isinstance(error, PermissionError):

@@ -103,9 +103,9 @@ class Worker:
                 if message["type"] == "stop":
                     self._contexts.close()
                     return 0
-                self._obey(message)
+                self._handle_order(message)
 
-    def _obey(self, message: protocol.Message) -> None:
+    def _handle_order(self, message: protocol.Message) -> None:
         kind = message["type"]
         if kind == "hello":
             self._set_up(message)

@@ -26,7 +26,7 @@ from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed, small
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
 from jobcloud.executor.payload import AppPayload
-from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, is_scarce, own_program
+from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, is_shortage, own_program
 
 READY_WITHIN_S = 60.0
 # How long a process that escaped may hold a dead worker's pipe open.
@@ -100,7 +100,7 @@ class Workers:
         self._sharing = 0
         self._waiting: Deque[Execution] = deque()
         self._all: Set[_Worker] = set()
-        self._home: Dict[Execution, _Worker] = {}
+        self._worker_of: Dict[Execution, _Worker] = {}
         self._timers: Dict[Execution, Timer] = {}
         self._when_gone: Optional[Callable[[], None]] = None
         self._placeholders: Dict[str, _Placeholder] = {}
@@ -130,16 +130,16 @@ class Workers:
         elif self._current.ready:
             self._notify_placeholders("")
 
-    def _notify_placeholders(self, why_not: str) -> None:
+    def _notify_placeholders(self, problem: str) -> None:
         for placeholder in list(self._placeholders.values()):
             on_ready, placeholder.on_ready = placeholder.on_ready, None
             if on_ready is not None:
-                on_ready(why_not)
+                on_ready(problem)
 
     def _warm_again(self, worker: _Worker) -> None:
         """Start a new worker for the placeholders after a back-off: the shared worker was lost."""
         if self._placeholders and self._current is None and self._when_gone is None:
-            self._notify_placeholders(f"the worker was lost: {_how(worker)}")
+            self._notify_placeholders(f"the worker was lost: {_reason_of(worker)}")
             if time.monotonic() - worker.started_at > _REWARM_MAX_S:
                 self._rewarm_s = _REWARM_FIRST_S
             self._loop.later(self._rewarm_s, self._warm)
@@ -162,16 +162,16 @@ class Workers:
             execution.on_ended(execution, failed(Cause.PAYLOAD, f"the task's data is too large: {error}"))
             return
         except (OSError, subprocess.SubprocessError) as error:
-            cause = Cause.COMMAND if self._app.worker and not is_scarce(error) else Cause.WORKER_LOST
+            cause = Cause.COMMAND if self._app.worker and not is_shortage(error) else Cause.WORKER_LOST
             execution.on_ended(execution, failed(cause, f"cannot start a worker: {error}"))
             return
         worker.executions[execution.task_id] = execution
-        self._home[execution] = worker
+        self._worker_of[execution] = worker
         self._sharing += not worker.owner
         worker.outbox.put(line)
 
     def kill(self, execution: Execution, grace_s: float) -> None:
-        worker = self._home.get(execution)
+        worker = self._worker_of.get(execution)
         if worker is None:
             if execution in self._waiting:
                 self._waiting.remove(execution)
@@ -320,12 +320,12 @@ class Workers:
             worker.outcome = outcome
             self._ask_to_leave(worker, _LEAVE_WITHIN_S)
         else:
-            self._take_out(worker, execution, outcome)
+            self._complete(worker, execution, outcome)
             self._end_if_done(worker)
 
-    def _take_out(self, worker: _Worker, execution: Execution, outcome: Outcome) -> None:
+    def _complete(self, worker: _Worker, execution: Execution, outcome: Outcome) -> None:
         del worker.executions[execution.task_id]
-        del self._home[execution]
+        del self._worker_of[execution]
         self._sharing -= not worker.owner
         if execution in self._timers:
             self._timers.pop(execution).cancel()
@@ -385,10 +385,10 @@ class Workers:
             del self._own[worker.owner]
         lost = worker.outcome or (_lost_alone if worker.owner else _lost)(worker)
         if not worker.retired and worker.executions and not worker.owner:
-            log(f"lost a worker with {len(worker.executions)} shards: {_how(worker)}")
+            log(f"lost a worker with {len(worker.executions)} shards: {_reason_of(worker)}")
         stopped = killed(message="the shard did not stop when asked; its worker was ended")
         for execution in list(worker.executions.values()):
-            self._take_out(worker, execution, stopped if execution.cancelled and worker.outcome is None else lost)
+            self._complete(worker, execution, stopped if execution.cancelled and worker.outcome is None else lost)
         if not worker.owner:
             self._warm_again(worker)
         if self._when_gone is not None and not self._all:
@@ -418,7 +418,7 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> Tuple[i
     return read, write
 
 
-def _how(worker: _Worker) -> str:
+def _reason_of(worker: _Worker) -> str:
     if worker.child is not None and worker.child.out_of_memory:
         return "the kernel killed it because memory ran out"
     return worker.reason or f"it ended with {describe_exit(worker.exit_code)}"
@@ -428,13 +428,13 @@ def _lost(worker: _Worker) -> Outcome:
     others = len(worker.executions) - 1
     text = f"the worker process that ran this shard{f' and {others} others' if others > 0 else ''} was lost: "
     tail = worker.errors.tail().strip() if worker.exit_code < 0 and not worker.reason else ""
-    return failed(Cause.WORKER_LOST, text + _how(worker) + (f"\n\n{tail}" if tail else ""))
+    return failed(Cause.WORKER_LOST, text + _reason_of(worker) + (f"\n\n{tail}" if tail else ""))
 
 
 def _lost_alone(worker: _Worker) -> Outcome:
     """The shard was alone in the worker, so it has ended the process itself."""
     tail = worker.errors.tail().strip()
-    text = f"the shard's process ended before it reported the shard's end: {_how(worker)}"
+    text = f"the shard's process ended before it reported the shard's end: {_reason_of(worker)}"
     cause = Cause.SIGNAL if worker.exit_code < 0 else Cause.EXIT_CODE
     if worker.child is not None and worker.child.out_of_memory:
         cause = Cause.OUT_OF_MEMORY
