@@ -164,7 +164,10 @@ def test_output_of_shards_is_kept_apart(house: House, how: str) -> None:
         assert sorted(house.executor.output(task).splitlines()) == [*child, f"from {task}"]
     worker = house.executor.sandbox / "worker" / "stdout"
     if how == "shared":
-        wait_until(lambda: "from a child" in worker.read_text(), "the child's output is in the worker's own log")
+        wait_until(
+            lambda: worker.exists() and "from a child" in worker.read_text(),
+            "the child's output is in the worker's own log",
+        )
 
 
 @row("kill, first")

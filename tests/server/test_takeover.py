@@ -7,6 +7,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,9 +89,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 def sqlite_store(folder: Path) -> Store:
     path = folder / "jobcloud.db"
-    with sqlite3.connect(path) as db:
-        db.executescript((DATA / "jobcloud.sql").read_text())
-    db.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(f"BEGIN;\n{(DATA / 'jobcloud.sql').read_text()}COMMIT;")
     return SqliteStore(path)
 
 

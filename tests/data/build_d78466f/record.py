@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -551,6 +552,27 @@ def scheduler(arguments: list[str]) -> int:
     return 0
 
 
+def few(entries: list[Any], kind: Callable[[Any], object], count: int = 4) -> list[Any]:
+    """The first entries of each kind."""
+    seen: Counter[object] = Counter()
+    kept = []
+    for entry in entries:
+        seen[kind(entry)] += 1
+        if seen[kind(entry)] <= count:
+            kept.append(entry)
+    return kept
+
+
+def kind_of_update(status: dict[str, Any]) -> object:
+    data = json.loads(base64.b64decode(status.get("data", "bnVsbA=="))) or {}
+    return status["state"], status.get("reason"), status.get("message", "")[:8], data.get("cause")
+
+
+def kind_of_line(line: dict[str, str]) -> object:
+    message = json.loads(line["line"])
+    return line["to"], message["type"], message.get("state"), message.get("cause"), message.get("step")
+
+
 def write(name: str, entries: list[Any]) -> None:
     """One entry a line, so that a difference shows."""
     text = ",\n".join(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) for entry in entries)
@@ -569,8 +591,8 @@ def record() -> int:
             (OUT / "bundle.json").write_text(json.dumps(found["bundle"], indent=1) + "\n")
             write("executors.json", list(found["executors"].values()))
             write("launches.json", found["launches"])
-            write("updates.json", found["updates"])
-            write("worker_lines.json", recording.lines())
+            write("updates.json", few(found["updates"], kind_of_update))
+            write("worker_lines.json", few(recording.lines(), kind_of_line))
         with zookeeper(WORK / "zookeeper") as hosts, Recording(WORK / "b", hosts) as recording:
             recording.play()
             recording.kill()
