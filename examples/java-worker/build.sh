@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds out/worker.jar and out/lib/shop.jar. It needs only a JDK 17. `out` is then an app, with jobcloud.toml.
+# Builds out/worker.jar and out/lib/shop.jar with a JDK 17 only. `out` is then the directory of an app.
 set -eu
 cd "$(dirname "$0")"
 out=${1:-out}

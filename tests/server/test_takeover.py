@@ -19,7 +19,7 @@ pytest.importorskip("kazoo", reason="the extra [server] is not installed")
 
 from tests.simulation.zookeeper import SimServer, SimSession
 
-from jobcloud.adapters.mesos.wire import dumps, launch_operation, read_status, read_usual
+from jobcloud.adapters.mesos.wire import dumps, launch_operation, read_common, read_status
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.executor import protocol
@@ -331,7 +331,7 @@ def test_orders_to_a_worker_are_the_recorded_ones() -> None:
 def test_recorded_updates_are_read_on_both_ways() -> None:
     for update in recorded("updates.json"):
         record = json.dumps({"type": "UPDATE", "update": {"status": update}}).encode()
-        assert read_usual(record, ("*",)) == read_status(update)
+        assert read_common(record, ("*",)) == read_status(update)
 
 
 def test_recorded_outcomes_are_read() -> None:

@@ -14,10 +14,10 @@ import java.util.Map;
 import java.util.function.Function;
 import java.util.function.Supplier;
 
-/** Loads the objects of jobs: classes from the app's JARs, and beans from contexts that are built once. */
+/** Loads the object of a job: a class of the app's JARs, or a bean of a context that is built once. */
 final class Jobs {
 
-    /** The job cannot be loaded. `reason` is the protocol's cause. */
+    /** The job cannot be loaded. `reason` is a cause of the protocol. */
     static final class LoadError extends Exception {
 
         private static final long serialVersionUID = 1;
@@ -34,7 +34,7 @@ final class Jobs {
     private final Map<String, Map<?, ?>> contexts = new HashMap<>();
     private final List<AutoCloseable> closing = new ArrayList<>();
 
-    /** Loads classes from the directory, and from the JARs in it and in its `lib`. */
+    /** The classes of the directory itself and of all JARs in it and in its `lib`. */
     Jobs(File directory) throws MalformedURLException {
         List<URL> found = new ArrayList<>();
         found.add(directory.toURI().toURL());
@@ -51,15 +51,15 @@ final class Jobs {
         return classes;
     }
 
-    /** Refuses a job that needs a feature that this worker lacks. */
+    /** Refuses jobs that need a feature which this worker lacks. */
     static void refuseUnknown(Map<?, ?> job, boolean firing) throws LoadError {
         Object listeners = job.get("listener");
         if (firing || listeners instanceof List && !((List<?>) listeners).isEmpty()) {
-            throw new LoadError("import", "the Java worker calls no listeners", null);
+            throw new LoadError("import", "the worker for Java does not support listeners", null);
         }
         String handler = text(job, "errorHandler");
         if (!handler.isEmpty() && !OWN_HANDLERS.contains(handler)) {
-            throw new LoadError("import", "the Java worker has no error handler " + handler, null);
+            throw new LoadError("import", "the worker for Java does not support the error handler " + handler, null);
         }
     }
 
@@ -67,17 +67,17 @@ final class Jobs {
         String context = text(job, "applicationContext");
         String bean = text(job, "beanName");
         boolean named = !context.isEmpty() && !bean.isEmpty();
-        String label = named ? "beanName " + bean : "jobClass " + text(job, "jobClass");
-        Object made = named ? bean(context, bean) : make("import", label, text(job, "jobClass"));
+        String what = named ? "beanName " + bean : "jobClass " + text(job, "jobClass");
+        Object made = named ? bean(context, bean) : make("import", what, text(job, "jobClass"));
         boolean dataflow = "DATAFLOW".equals(job.get("jobType"));
         if (dataflow ? !(made instanceof DataflowJob) : !(made instanceof SimpleJob || made instanceof Function)) {
             String wanted = dataflow ? "DataflowJob" : "SimpleJob or a Function";
-            throw new LoadError("import", label + " is a " + made.getClass().getName() + ", must be a " + wanted, null);
+            throw new LoadError("import", what + " is a " + made.getClass().getName() + ", must be a " + wanted, null);
         }
         return made;
     }
 
-    /** Returns the result of a Function. Elastic-Job's own jobs have no result. */
+    /** A Function returns the result. Elastic-Job's own jobs have none. */
     @SuppressWarnings("unchecked")
     static Object perform(Object job, ShardingContext context, boolean streaming, Supplier<Boolean> cancelled) {
         if (job instanceof SimpleJob) {
@@ -96,7 +96,7 @@ final class Jobs {
         return null;
     }
 
-    /** Builds a context in advance. If that fails, the first shard that needs the context tries again. */
+    /** Builds a context before the first job needs it. An error is ignored here: it is raised again for that job. */
     synchronized void warm(String context) {
         try {
             build(context);
@@ -128,12 +128,12 @@ final class Jobs {
         }
     }
 
-    private Object make(String reason, String label, String name) throws LoadError {
+    private Object make(String reason, String what, String name) throws LoadError {
         try {
             return Class.forName(name.replace(':', '.'), true, classes).getDeclaredConstructor().newInstance();
         } catch (ReflectiveOperationException | LinkageError error) {
             Throwable why = error.getCause() == null ? error : error.getCause();
-            throw new LoadError(reason, label + " cannot be created: " + why, why);
+            throw new LoadError(reason, what + " cannot be created: " + why, why);
         }
     }
 
@@ -142,7 +142,7 @@ final class Jobs {
         return value instanceof String ? (String) value : "";
     }
 
-    /** Closes the contexts, starting with the last one built. */
+    /** Closes the contexts, the last built first. */
     void close() throws Exception {
         for (AutoCloseable context : closing) {
             context.close();

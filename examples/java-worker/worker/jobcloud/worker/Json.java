@@ -8,7 +8,7 @@ import java.util.Map;
 /** JSON as maps, lists, strings, longs, doubles, booleans and null (RFC 8259). Throws IllegalArgumentException. */
 final class Json {
 
-    private static final int MAX_DEPTH = 500;
+    private static final int DEEPEST = 500;
     private final String text;
     private int at;
     private int depth;
@@ -35,7 +35,7 @@ final class Json {
 
     private Object value() {
         space();
-        if (at >= text.length() || ++depth > MAX_DEPTH) {
+        if (at >= text.length() || ++depth > DEEPEST) {
             throw wrong();
         }
         try {
@@ -168,7 +168,7 @@ final class Json {
     }
 
     private IllegalArgumentException wrong() {
-        return new IllegalArgumentException("not JSON at character " + at);
+        return new IllegalArgumentException("invalid JSON at character " + at);
     }
 
     private static void write(Object value, StringBuilder out) {
@@ -177,7 +177,7 @@ final class Json {
         } else if (value instanceof Number) {
             double number = ((Number) value).doubleValue();
             if (Double.isNaN(number) || Double.isInfinite(number)) {
-                throw new IllegalArgumentException("JSON cannot hold " + number);
+                throw new IllegalArgumentException("JSON cannot represent " + number);
             }
             out.append(value);
         } else if (value instanceof Map) {
@@ -203,7 +203,7 @@ final class Json {
         } else if (value instanceof CharSequence) {
             quote(value.toString(), out);
         } else {
-            throw new IllegalArgumentException("JSON cannot hold " + value.getClass().getName());
+            throw new IllegalArgumentException("JSON cannot represent " + value.getClass().getName());
         }
     }
 
@@ -213,7 +213,7 @@ final class Json {
             if (c == '"' || c == '\\') {
                 out.append('\\').append(c);
             } else if (c < ' ' || c > '~') {
-                // ASCII only, so that half a surrogate pair is harmless.
+                // ASCII only, so that an unpaired surrogate survives.
                 out.append(String.format("\\u%04x", (int) c));
             } else {
                 out.append(c);

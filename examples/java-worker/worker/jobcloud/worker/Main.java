@@ -24,7 +24,7 @@ public final class Main {
     private static final int MAX_LINE = 1 << 20;
     private static final int MAX_TEXT = 4000;
 
-    /** A cancelled shard's thread is interrupted. The shard has noticed it if it consumed the interruption. */
+    /** A run is interrupted to stop it. It has noticed if it cleared the interruption. */
     private static final class Shard {
 
         final Thread thread;
@@ -86,7 +86,7 @@ public final class Main {
                 }
                 tasks = (String) order.get("tasks");
                 jobs = new Jobs(new File((String) order.get("directory")));
-                send("ready", "protocol", PROTOCOL);
+                say("ready", "protocol", PROTOCOL);
                 break;
             case "run":
             case "load":
@@ -131,7 +131,7 @@ public final class Main {
             out.open(new File(folder, "stdout"));
             err.open(new File(folder, "stderr"));
         }
-        send("started", "task", task, "run", order.get("run"));
+        say("started", "task", task, "run", order.get("run"));
         Map<String, Object> end = outcome(order, task, shard);
         out.leave();
         err.leave();
@@ -139,7 +139,7 @@ public final class Main {
         end.put("type", "ended");
         end.put("task", task);
         end.put("run", order.get("run"));
-        send(end);
+        say(end);
     }
 
     private Map<String, Object> outcome(Map<?, ?> order, String task, Shard shard) {
@@ -172,7 +172,7 @@ public final class Main {
         }
     }
 
-    /** If the interruption is still pending, the job did not consume it, or only called isInterrupted(). */
+    /** An interruption that is still set was not noticed, or the job only called isInterrupted(). */
     private static boolean noticed(Shard shard) {
         return shard.noticed || shard.cancelled && !Thread.currentThread().isInterrupted();
     }
@@ -180,10 +180,10 @@ public final class Main {
     private static Map<String, Object> finished(Object result) {
         try {
             boolean small = Json.write(result).length() <= MAX_TEXT;
-            String dropped = small ? "" : "the result was dropped: more than " + MAX_TEXT + " bytes of JSON";
-            return end("finished", null, dropped, small ? result : null);
+            String note = small ? "" : "the result was dropped: more than " + MAX_TEXT + " bytes of JSON";
+            return end("finished", null, note, small ? result : null);
         } catch (IllegalArgumentException | StackOverflowError error) {
-            return end("finished", null, "the result was dropped: not JSON: " + error.getMessage(), null);
+            return end("finished", null, "the result was dropped, as it has no JSON form: " + error.getMessage(), null);
         }
     }
 
@@ -213,16 +213,16 @@ public final class Main {
         return text.length() <= MAX_TEXT ? text : text.substring(0, MAX_TEXT);
     }
 
-    private void send(String type, Object... fields) {
+    private void say(String type, Object... fields) {
         Map<String, Object> message = new LinkedHashMap<>();
         message.put("type", type);
         for (int i = 0; i < fields.length; i += 2) {
             message.put((String) fields[i], fields[i + 1]);
         }
-        send(message);
+        say(message);
     }
 
-    private void send(Map<String, Object> message) {
+    private void say(Map<String, Object> message) {
         byte[] line = (Json.write(message) + "\n").getBytes(StandardCharsets.UTF_8);
         synchronized (answers) {
             try {

@@ -1,6 +1,6 @@
 package com.dangdang.ddframe.job.api;
 
-/** The context of one shard, with the getters of Elastic-Job 2.1.5. */
+/** One shard of a run, with the getters of Elastic-Job 2.1.5. */
 public final class ShardingContext {
 
     private final String jobName;
