@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.contract.conftest import KINDS, _start
 from tests.contract.test_mesos_contract import launch, say, shown
 
-from conftest import KINDS, _start
 from mesos_client import Answer, Cluster, Framework, post
 
 Frameworks = Callable[..., Framework]
