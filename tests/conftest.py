@@ -89,6 +89,18 @@ _ON_ZOOKEEPER = frozenset(
         "tests/adapters/zookeeper/test_zookeeper_store.py",
     }
 )
+# With JOBCLOUD_TEST_MESOS these share one real cluster.
+_ON_MESOS = frozenset(
+    {
+        "tests/adapters/mesos/test_mesos_driver_real.py",
+        "tests/contract/test_mesos_contract.py",
+        "tests/contract/test_mesos_contract_agents.py",
+        "tests/contract/test_mesos_contract_operators.py",
+        "tests/executor/test_executor_mesos.py",
+        "tests/whole/test_misbehaviour.py",
+        "tests/whole/test_whole_mesos.py",
+    }
+)
 
 
 def unit_of(nodeid: str) -> str:
@@ -96,6 +108,8 @@ def unit_of(nodeid: str) -> str:
     file = nodeid.partition("::")[0]
     if file in _TEST_BY_TEST:
         return nodeid
+    if file in _ON_MESOS and os.environ.get("JOBCLOUD_TEST_MESOS"):
+        return "mesos"
     return "zookeeper" if file in _ON_ZOOKEEPER else file
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_files_named_in_the_split_exist() -> None:
-    named = {*conftest._LONGEST_FIRST, *conftest._TEST_BY_TEST, *conftest._ON_ZOOKEEPER}
+    named = {*conftest._LONGEST_FIRST, *conftest._TEST_BY_TEST, *conftest._ON_ZOOKEEPER, *conftest._ON_MESOS}
     assert {file for file in named if not (ROOT / file).is_file()} == set()
 
 
