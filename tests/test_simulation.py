@@ -117,5 +117,5 @@ def test_every_deliberate_bug_still_finds_its_place() -> None:
 
 @pytest.mark.parametrize("name", ["acknowledge before the write", "no fencing", "forget the retry"])
 def test_a_deliberate_bug_is_caught(name: str, tmp_path: Path) -> None:
-    found = caught(next(one for one in MUTATIONS if one.name == name), tmp_path, most=300)
+    found = caught(next(one for one in MUTATIONS if one.name == name), tmp_path, max_histories=300)
     assert found.broken, f"{name} was not caught in {found.histories} histories"
