@@ -121,8 +121,8 @@ def _task_picture() -> Iterable[str]:
                 by_end[following].add(state)
             elif following is not state:
                 live[state, following].append(update)
-        for end, states in by_end.items():
-            ends[frozenset(states), end].append(update)
+        for end, old_states in by_end.items():
+            ends[frozenset(old_states), end].append(update)
     groups = {
         frozenset(TaskState): "live",
         frozenset(_UNSEEN): "not_seen_to_run",
@@ -139,7 +139,7 @@ def _task_picture() -> Iterable[str]:
         else:
             lines += [f"    {old} --> {target}: {label}" for old, label in edges.items()]
     lines += ["}", *notes]
-    lines += [f"{groups[states]} --> {end}: {_short(updates)}" for (states, end), updates in ends.items()]
+    lines += [f"{groups[group]} --> {end}: {_short(updates)}" for (group, end), updates in ends.items()]
     lines += [f"{TaskState.UNREACHABLE} --> {End.REPLACED}: partitionPolicy", *(f"{end} --> [*]" for end in End)]
     return _mermaid(lines)
 

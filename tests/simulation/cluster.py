@@ -203,13 +203,17 @@ class Cluster:
     def call(self, session: SimSession, body: bytes) -> Reply:
         """Handle one call of a scheduler and answer it."""
         call = loads(body)
-        self._reply = None
         known = dict(self.master.offers)
         self.post(Call(call, session.stream_id))
-        assert self._reply is not None, "every call is answered"
-        if self._reply.status < 300:
+        reply = self._take_reply()
+        if reply.status < 300:
             self.world.truth.called(session.process, call, known)
-        return self._reply
+        return reply
+
+    def _take_reply(self) -> Reply:
+        reply, self._reply = self._reply, None
+        assert reply is not None, "every call is answered"
+        return reply
 
     def stream_lost(self, stream_id: str) -> None:
         if self.sessions.pop(stream_id, None) is not None:

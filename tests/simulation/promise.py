@@ -297,7 +297,7 @@ class Promise:
 
     def loaded(self, stored: StoredRecords) -> None:
         """A load returns exactly the records written, despite split batches, cleaning and lost answers."""
-        found = {(kind, key): value for kind, each in stored.records.items() for key, value in each.items()}
+        found: Entries = {(kind, key): value for kind, each in stored.records.items() for key, value in each.items()}
         entries = self._world.server.entries
         if stored.faults:
             self._world.violation(f"7: intact records are reported as damaged: {stored.faults}")
@@ -540,7 +540,7 @@ class Promise:
         for place, runs in self._world.truth.running.items():
             if not 1 <= len(runs) <= AT_ONCE.get(place[0], 1):
                 return f"{place} runs {len(runs)} times"
-            job = core.jobs.get(place[0])
+            resident = core.jobs.get(place[0])
             placeholder = core.tasks.get(runs[0].task_id)
             if placeholder is not None and placeholder.placeholder:
                 if (
@@ -549,7 +549,9 @@ class Promise:
                     or placeholder.app in core.disabled_apps
                 ):
                     return f"{runs[0].task_id} keeps an executor that is no longer wanted"
-            elif runs[0].daemon and (job is None or core.states[job.name].disabled or job.app in core.disabled_apps):
+            elif runs[0].daemon and (
+                resident is None or core.states[resident.name].disabled or resident.app in core.disabled_apps
+            ):
                 return f"resident {place} runs and is no longer wanted"
             if runs[0].task_id not in core.tasks:
                 return f"{runs[0].task_id} runs and the scheduler does not know it"

@@ -240,7 +240,7 @@ class SimDriver:
         if self.process.stopped:
             self.world.later(200, self.left, session)
             return
-        self.hardened._leave(session)
+        self.hardened._leave(session)  # type: ignore[arg-type]  # a SimSession
         replaced = self.hardened._replaced
         self._attempt_in(self.world.dice.randint(4_000, 8_000) if replaced else self.world.dice.randint(100, 400))
 
