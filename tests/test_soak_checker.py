@@ -1,4 +1,4 @@
-"""The checker of the soak finds each kind of violation."""
+"""The soak's judge must find what it is there to find."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GOOD = [*whole(), *whole(item=1), resident(MINUTE + 120)]
 
 
 def judged(folder: Path, lines: list[dict[str, Any]], *faults: dict[str, Any]) -> dict[str, int]:
-    """The number of findings of each kind."""
+    """How many of each kind were found."""
     jobs = [
         {"name": "work", "kind": "TRANSIENT", "cron": "0 * * * * ?", "shards": 2, "complete": True},
         {"name": "resident", "kind": "DAEMON", "cron": "0 * * * * ?", "shards": 1, "complete": False},
@@ -46,7 +46,7 @@ def judged(folder: Path, lines: list[dict[str, Any]], *faults: dict[str, Any]) -
     return {kind: len(getattr(found, kind)) for kind in kinds if getattr(found, kind)}
 
 
-def test_correct_log_gives_no_findings(tmp_path: Path) -> None:
+def test_all_is_well(tmp_path: Path) -> None:
     assert judged(tmp_path, GOOD) == {}
 
 
@@ -63,16 +63,16 @@ def test_correct_log_gives_no_findings(tmp_path: Path) -> None:
         ([*GOOD, resident(MINUTE + 120, agent="a2")], {"doubled": 1}),
     ],
 )
-def test_violation_is_found(tmp_path: Path, lines: list[dict[str, Any]], found: dict[str, int]) -> None:
+def test_what_is_wrong_is_found(tmp_path: Path, lines: list[dict[str, Any]], found: dict[str, int]) -> None:
     assert judged(tmp_path, lines) == found
 
 
-def test_overlap_is_explained_by_an_agent_removed_before(tmp_path: Path) -> None:
+def test_an_overlap_is_explained_by_an_agent_that_was_taken_away_before(tmp_path: Path) -> None:
     again = [line("start", MINUTE + 80, attempt=2), line("end", MINUTE + 90, attempt=2)]
     assert judged(tmp_path, [*GOOD, *again], GONE) == {"explained": 1}
 
 
-def test_checker_computes_due_seconds_by_itself() -> None:
+def test_cron_is_read_independently() -> None:
     assert seconds_due("5,7 * * * * ?", MINUTE, MINUTE + 66) == [MINUTE + 5, MINUTE + 7, MINUTE + 65]
     assert len(seconds_due("* * * * * ?", MINUTE, MINUTE + 59)) == 60
     with pytest.raises(ValueError, match="more than this checker reads"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
-
-from zookeeper_kit import free_ports
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "demo"
@@ -30,12 +29,18 @@ def until(test: Callable[[], T], what: str, seconds: float = 60.0) -> T:
     return found
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Product:
     """`jobcloud` commands against one server; every process started here is ended with it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self.data = folder / "data"
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("JOBCLOUD_")},

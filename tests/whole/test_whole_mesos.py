@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from whole_kit import DEMO, Product, attempts, until
-from zookeeper_kit import free_ports
+from whole_kit import DEMO, Product, attempts, free_port, until
 
 pytestmark = pytest.mark.mesos
 
@@ -167,7 +166,7 @@ def test_executors_are_kept_on_each_agent_adopted_by_the_next_scheduler_and_give
     process.kill()
     process.wait()
     # The next one serves what agents fetch at another address: that makes no other executors of those that run.
-    product.environ["JOBCLOUD_ARTIFACTS_PORT"] = str(free_ports(1)[0])
+    product.environ["JOBCLOUD_ARTIFACTS_PORT"] = str(free_port())
     serve(product, master)
     before = len(product.runs("sales"))
     until(lambda: len(product.runs("sales")) > before, "a firing after the kill")
