@@ -119,9 +119,9 @@ class Soak:
         for product in self.schedulers:
             product.end()
 
-    def leader(self) -> int:
-        """The number of the leader from 1 on, or 0."""
-        return next((number + 1 for number, product in enumerate(self.schedulers) if product.healthy()), 0)
+    def leader(self) -> int | None:
+        """1 and up."""
+        return next((number + 1 for number, product in enumerate(self.schedulers) if product.healthy()), None)
 
     def leading(self) -> tuple[int, subprocess.Popen[bytes]]:
         number = until(self.leader, "a leader") - 1
