@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobcloud.dev.registry import Offer
 from jobcloud.dev.resources import NOTHING
-from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor
+from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor, Status
 from jobcloud.model import Cause, Execution, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.cluster import amounts
@@ -85,7 +85,7 @@ class Truth:
         counted = 1 + sum(not self._replaced(other) for other in others)
         for other in others:
             # An unreachable attempt may begin after its replacement.
-            why = self._replaced(run) or self._replaced(other) or self._beside(run, other, counted)
+            why = self._replaced(run) or self._replaced(other) or self._together(run, other, counted)
             if not why:
                 self._world.violation(f"1: {run.job}/{run.item} runs twice: {other.task_id} and {run.task_id}")
             self.overlaps.append(f"{other.task_id} and {run.task_id}: {why}")
@@ -114,7 +114,7 @@ class Truth:
                 if other.firing_id == run.firing_id and other is not run and not self._replaced(other):
                     self._world.violation(f"1: {run.task_id} is called while {other.task_id} still runs")
 
-    def _beside(self, run: Run, other: Run, number: int) -> str:
+    def _together(self, run: Run, other: Run, number: int) -> str:
         limit = AT_ONCE.get(run.job, 1)
         return f"its job allows {limit} at once" if run.firing_id != other.firing_id and number <= limit else ""
 
@@ -146,13 +146,17 @@ class Truth:
             self.given_up.add(task_id)
         if status["state"] == "TASK_UNREACHABLE":
             self.doubtful.add(task_id)
-            self.asked.pop(task_id, None)
         if status["state"] in _ENDS:
             self.reported.setdefault(task_id, set()).add(status["state"])
         if status["state"] == "TASK_ERROR" and "more than available" not in status["message"]:
             self._world.violation(f"4: Mesos found {task_id} invalid: {status['message'][:300]}")
         if "uuid" in status:
             self.state_of[status["uuid"]] = task_id, status["state"]
+
+    def heard(self, status: Status) -> None:
+        """A scheduler handles an update. Its time to end starts again for a task that it knows to be unreachable."""
+        if status.state == "TASK_UNREACHABLE":
+            self.asked.pop(status.task_id, None)
 
     def called(self, process: Process, call: dict[str, Any], offers: dict[str, Offer]) -> None:
         """The master has carried out a call."""

@@ -105,6 +105,8 @@ class SimCore(Scheduler):
         firings = dict(self.firings) if isinstance(event, Tick) else {}
         task = self.tasks.get(event.status.task_id) if isinstance(event, StatusReceived) else None
         effects = super().handle(event)
+        if isinstance(event, StatusReceived):
+            self.process.world.truth.heard(event.status)
         self.process.world.note(f"{self.process.name} {event!r}"[:300])
         if firings:
             self.process.world.promise.launched(self, firings, effects, event.at)
