@@ -63,7 +63,7 @@ build: $(VENV)/.tests ## Build the sdist, and from it the wheel, into build/dist
 	rm -rf build/dist && mkdir -p build/dist
 	$(BIN)/python -m build --outdir build/dist .
 
-clean: ## Remove everything that was built, and $(VENV)
+clean: ## Remove everything that was built, and the virtual environment
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
 	rm -rf compat/http-parser/build
 	find src compat tests bench tools -name '*.egg-info' -prune -exec rm -rf {} +
@@ -134,7 +134,7 @@ $(VENV)/bin/python:
 	@echo "Creating a virtual environment in $(VENV)."
 	$(PYTHON) -m venv $(VENV)
 
-# A target that compiles touches both files, so that `make test` after `make run` is the only case that compiles twice.
+# `make test` after `make run` compiles a second time. Every other order compiles once.
 $(VENV)/.server: $(VENV)/bin/python $(SOURCES)
 	@echo "Installing jobcloud into $(VENV) and compiling its three Cython modules. This takes about a minute."
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
