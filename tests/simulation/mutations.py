@@ -200,7 +200,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a lost answer counts as done", "adapters/zookeeper/store.py",
-        "if witness is not None and self._came_through(witness, deadline):", "if witness is not None:",
+        "if witness is not None and self._took_effect(witness, deadline):", "if witness is not None:",
         quiet=True,
     ),
     Mutation(
