@@ -37,7 +37,7 @@ QUIET = {
 LIBRARIES = {
     "numpy": {*MATCH, ROOT / "scheduler" / "cluster.py"},
     "croniter": {ROOT / "cron.py"},
-    "msgspec": {ROOT / f"{name}.py" for name in ("messages", "model", "ports")},
+    "msgspec": {ROOT / f"{name}.py" for name in ("config", "messages", "model", "ports")},
 }
 
 

@@ -323,7 +323,7 @@ REFUSED: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "no-type": ({"jobName": "no-type", "appName": "shop"}, "jobType: is missing"),
     "unknown-type": (ej_job("unknown-type", jobType="CRON"), "'CRON' is not known"),
     "cron": (ej_job("cron", cron="0 0 0 1W,15W * ?"), "cron:"),
-    "shards": (ej_job("shards", shardingItemParameters="0:Berlin"), "no item=value pair"),
+    "shards": (ej_job("shards", shardingItemParameters="0:Berlin"), "item=value pair"),
     "no-app": (ej_job("no-app", "nowhere"), "'nowhere' is not registered"),
     "app-type": (ej_job("app-type", appName={"a": 1}), "is not registered"),
     "properties": (ej_job("properties", jobProperties="x"), "jobProperties"),
@@ -332,8 +332,8 @@ REFUSED: dict[str, tuple[bytes | dict[str, Any], str]] = {
         "Spring's XML is not supported",
     ),
     "xml": (ej_job("xml", beanName="job", applicationContext="job.xml"), "Spring's XML is not supported"),
-    "no script": (ej_script("no script", scriptCommandLine=""), "is no valid name"),
-    "工作": (ej_job("工作"), "is no valid name"),
+    "no script": (ej_script("no script", scriptCommandLine=""), "is not a valid name"),
+    "工作": (ej_job("工作"), "is not a valid name"),
 }
 
 

@@ -276,7 +276,9 @@ def test_however_slowly_it_comes_it_ends_in_time(
 def test_a_handshake_without_end_ends_in_time(store: PackageStore) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         origin = Origin(store, UrlPolicy(hosts=("127.0.0.1",)), timeout_s=0.3)
-        assert "takes longer than 0.3 s" in refused(origin, f"https://127.0.0.1:{silent.getsockname()[1]}/x.zip").problem
+        assert (
+            "takes longer than 0.3 s" in refused(origin, f"https://127.0.0.1:{silent.getsockname()[1]}/x.zip").problem
+        )
 
 
 def test_so_many_at_once_and_no_more(server: Server, store: PackageStore) -> None:

@@ -30,6 +30,7 @@ UNIT_TESTS = (
                      "mass_loss", "retry", "circuit_breakers", "scheduler_weaknesses")
     ),
     *(f"tests/server/test_{name}.py" for name in ("loop", "loop_leadership", "records")),
+    "tests/test_config.py",
     "tests/test_model.py",
     "tests/adapters/mesos/test_mesos_wire.py",
     "tests/adapters/zookeeper/test_zookeeper_journal.py",

@@ -10,6 +10,7 @@ import typer
 
 from jobcloud.client import render
 from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.field_help import ListsJobFields
 from jobcloud.client.commands.options import AsJson, JobName
 from jobcloud.errors import ConfigError
 
@@ -26,7 +27,7 @@ Fields = Annotated[
 ]
 
 
-@commands.command("add")
+@commands.command("add", cls=ListsJobFields)
 def add(
     ctx: typer.Context,
     file: JobFile = "",
@@ -48,7 +49,7 @@ def add(
         render.jobs(added)
 
 
-@commands.command("update")
+@commands.command("update", cls=ListsJobFields)
 def update(
     ctx: typer.Context, job: JobName, file: JobFile = "", fields: Fields = None, as_json: AsJson = False
 ) -> None:
