@@ -119,7 +119,7 @@ def questions() -> list[str]:
 
 def steps(answer: str, start: int) -> str:
     """The firings as distances, which halves the table."""
-    distances = []
+    distances: list[str] = []
     for firing in answer.split():
         if not firing.isdigit():
             return " ".join([*distances, firing])
