@@ -288,14 +288,14 @@ def judged(dice: random.Random, text: str, zone: str, begin: int, dialect: Diale
     return schedule, chosen
 
 
-def test_quartz_expressions_fire_when_the_slow_stepper_says():
+def test_quartz_expressions_fire_as_in_the_slow_stepper():
     dice = random.Random(f"quartz {SEED}")
     print(f"JOBCLOUD_SEED={SEED}")
     for _, (zone, begin) in zip(range(TRIPLES * 6 // 10 // STARTS), pairs(dice), strict=False):
         judged(dice, quartz_expression(dice), zone, begin, Dialect.QUARTZ)
 
 
-def test_unix_expressions_fire_when_the_slow_stepper_says():
+def test_unix_expressions_fire_as_in_the_slow_stepper():
     dice = random.Random(f"unix {SEED}")
     print(f"JOBCLOUD_SEED={SEED}")
     for _, (zone, begin) in zip(range(TRIPLES * 2 // 10 // STARTS), pairs(dice), strict=False):
@@ -352,7 +352,7 @@ def answered() -> Iterator[tuple[str, str, int, list[int], bool]]:
             yield text, zone, int(start), *recorded_firings(int(start), steps)
 
 
-def test_we_refuse_what_quartz_refuses_and_nothing_else():
+def test_refused_expressions_are_those_of_quartz():
     for text, _, _, steps in RECORDED:
         refused_by_quartz = steps == "REFUSED"
         try:
@@ -367,7 +367,7 @@ def is_lost(text: str, instant: int, zone: str) -> bool:
     return (zone, text, f"{local(instant, zone):%Y-%m-%d %H:%M}") in LOST
 
 
-def test_without_its_clock_policy_every_firing_is_that_of_quartz():
+def test_firings_without_the_clock_policy_are_those_of_quartz():
     # Quartz skips what falls in a gap, and of two equal wall times takes the second, for every kind of expression.
     compared = 0
     for text, zone, start, recorded, ended in answered():
@@ -380,7 +380,7 @@ def test_without_its_clock_policy_every_firing_is_that_of_quartz():
     assert compared > 20_000
 
 
-def test_our_default_differs_from_quartz_only_at_changes_of_the_clock():
+def test_default_policy_differs_from_quartz_only_at_clock_changes():
     made_up_for = first_of_two = second_of_two = 0
     for text, zone, start, recorded, ended in answered():
         firings = ours(Schedule.parse(text, zone=zone), start, recorded, ended)
@@ -437,7 +437,7 @@ def cronsim_next(text: str, zone: str, start_ms: int) -> int | None:
         return None
 
 
-def test_unix_expressions_fire_when_cronsim_says():
+def test_unix_expressions_fire_as_in_cronsim():
     dice = random.Random(f"cronsim {SEED}")
     print(f"JOBCLOUD_SEED={SEED}")
     wanted, compared = TRIPLES * 2 // 10, 0

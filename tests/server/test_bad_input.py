@@ -152,7 +152,7 @@ def test_malformed_json_is_refused_and_stores_nothing(dev: Product, body: bytes)
         ("jobName", "sales", 409),
     ],
 )
-def test_a_wrong_field_is_named_and_stores_nothing(client: Client, field: str, value: object, status: int) -> None:
+def test_wrong_field_is_named_and_stores_nothing(client: Client, field: str, value: object, status: int) -> None:
     before = {job["jobName"] for job in client.jobs()}
     refusal = refused(lambda: client.create_job(job("wrong", **{field: value})))
     assert refusal.status == status
@@ -194,7 +194,7 @@ def cut_off(file: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [no_archive, escaping, escaping_by_a_link, bomb, cut_off])
-def test_a_package_that_is_none_is_refused_when_it_is_uploaded(
+def test_invalid_package_is_refused_at_upload(
     dev: Product, client: Client, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     file = tmp_path / "package.zip"
@@ -213,7 +213,7 @@ def files() -> Iterator[Server]:
     server.close()
 
 
-def test_an_app_by_url_runs_from_what_the_server_has_fetched(client: Client, files: Server) -> None:
+def test_app_by_url_runs_from_the_package_that_the_server_fetched(client: Client, files: Server) -> None:
     sha256 = hashlib.sha256(cast(bytes, files.pages["/app.zip"])).hexdigest()
     app = {
         "appName": "afar",
@@ -248,7 +248,7 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
         ("/login", "appURL", "no zip, tar or compressed tar"),
     ],
 )
-def test_a_url_with_no_package_behind_it_is_refused_at_once(
+def test_url_without_a_package_is_refused_at_once(
     client: Client, files: Server, page: str, field: str, why: str
 ) -> None:
     login = b"<html>"
@@ -280,14 +280,14 @@ def failure(client: Client, name: str, **changes: Any) -> str:
 
 
 @pytest.mark.usefixtures("siblings_go_on")
-def test_a_package_without_the_entry_of_a_job_fails_that_job(client: Client) -> None:
+def test_package_without_the_entry_of_a_job_fails_that_job(client: Client) -> None:
     assert "nowhere" in failure(client, "no-module", jobClass="nowhere:Job")
     assert "Missing" in failure(client, "no-class", jobClass="jobs:Missing")
     assert "nothere.sh" in failure(client, "no-script", jobType="SCRIPT", jobClass="", scriptCommandLine="./nothere.sh")
 
 
 @pytest.mark.usefixtures("siblings_go_on")
-def test_a_job_that_raises_exits_or_never_returns_fails_alone(client: Client) -> None:
+def test_job_that_raises_exits_or_hangs_fails_alone(client: Client) -> None:
     assert "no stock" in failure(client, "raises", jobClass="jobs:raises")
     assert failure(client, "exits", jobClass="jobs:exits")
     client.create_job(job("forever", jobClass="jobs:forever"))
@@ -327,7 +327,7 @@ GARBAGE = ("no frame at all\n", "7\n{broken", "99999999999999\n{}", '2\n[]12\n{"
 
 
 @pytest.mark.usefixtures("siblings_go_on")
-def test_garbage_from_master_and_agent_costs_the_connection_alone(dev: Product, client: Client) -> None:
+def test_garbage_from_master_and_agent_only_ends_the_connection(dev: Product, client: Client) -> None:
     pid, executors = scheduler_of(dev), set(executors_of(dev.data))
     for garbage in GARBAGE:
         assert until(lambda: turn(dev, "garble_stream", bytes=garbage)["streams"], "a stream") == 1  # noqa: B023
@@ -353,7 +353,7 @@ def future(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "why"), [(damaged, "not an SQLite database"), (future, "newer jobcloud")])
-def test_state_that_cannot_be_read_ends_the_start_and_is_left_as_it_is(
+def test_unreadable_state_ends_the_start_and_is_left_unchanged(
     dev: Product, tmp_path: Path, make: Callable[[Path], None], why: str
 ) -> None:
     file = tmp_path / "jobcloud.db"
@@ -367,7 +367,7 @@ def test_state_that_cannot_be_read_ends_the_start_and_is_left_as_it_is(
 
 
 @pytest.mark.usefixtures("siblings_go_on")
-def test_a_full_disk_refuses_changes_keeps_all_and_takes_them_again_when_there_is_room(
+def test_full_disk_refuses_changes_until_space_is_free_and_loses_nothing(
     dev: Product, client: Client, tmp_path: Path
 ) -> None:
     """A limit on the size of its files stops every write of the scheduler's process, its log's among them."""

@@ -282,7 +282,7 @@ def history(seed: int) -> tuple[World, Counter[str]]:
     return world, world.happened
 
 
-def test_what_was_confirmed_is_done_and_no_attempt_starts_twice_whatever_fails(seed: int) -> None:
+def test_confirmed_commands_are_done_and_no_attempt_starts_twice_despite_faults(seed: int) -> None:
     happened: Counter[str] = Counter()
     with capture_logs():
         for number in range(12):
@@ -291,7 +291,7 @@ def test_what_was_confirmed_is_done_and_no_attempt_starts_twice_whatever_fails(s
 
 
 @pytest.mark.parametrize("seed_of_old", [1, 2, 3])
-def test_the_same_seed_repeats_the_same_history(seed_of_old: int) -> None:
+def test_same_seed_repeats_the_same_history(seed_of_old: int) -> None:
     with capture_logs():
         first, second = (history(seed_of_old)[0] for _ in range(2))
     assert first.server.entries == second.server.entries

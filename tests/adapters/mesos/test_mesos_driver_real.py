@@ -115,7 +115,7 @@ def status(one: Running, state: str, acknowledge: bool = True) -> Status:
     return found
 
 
-def test_a_task_is_launched_followed_and_acknowledged_one_update_at_a_time(mesos: str) -> None:
+def test_task_is_launched_followed_and_acknowledged_one_update_at_a_time(mesos: str) -> None:
     with running(mesos) as one:
         update = {"update": "task-1", "state": "TASK_RUNNING", "data": "eyJhIjoxfQ=="}
         launch(one, update, {"update": "task-1", "state": "TASK_FINISHED"})
@@ -130,7 +130,7 @@ def test_a_task_is_launched_followed_and_acknowledged_one_update_at_a_time(mesos
         one.driver.teardown()
 
 
-def test_a_task_is_killed_and_its_executor_shut_down(mesos: str) -> None:
+def test_task_is_killed_and_its_executor_shut_down(mesos: str) -> None:
     with running(mesos) as one:
         executor = launch(one, {"update": "task-1", "state": "TASK_RUNNING"})
         status(one, "TASK_RUNNING")
@@ -146,7 +146,7 @@ def test_a_task_is_killed_and_its_executor_shut_down(mesos: str) -> None:
         one.driver.teardown()
 
 
-def test_calls_under_way_together_are_all_taken_and_in_order(mesos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipelined_calls_are_all_accepted_in_order(mesos: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exchanged = []
     exchange = Session.exchange
 
@@ -192,7 +192,7 @@ def test_stop_leaves_the_task_running_and_the_next_scheduler_takes_it_over(mesos
     assert framework(mesos, framework_id) is None
 
 
-def test_a_second_scheduler_replaces_the_first_which_lets_it_be(mesos: str) -> None:
+def test_second_scheduler_replaces_the_first_for_good(mesos: str) -> None:
     with running(mesos, refused_retry_s=60.0) as one:
         framework_id = one.wait(Subscribed).framework_id
         with running(mesos, framework_id) as two:
@@ -204,7 +204,7 @@ def test_a_second_scheduler_replaces_the_first_which_lets_it_be(mesos: str) -> N
         assert len(one.receiver.all(Subscribed)) == 1
 
 
-def test_a_removed_framework_id_is_refused_for_good_and_a_new_one_taken(mesos: str) -> None:
+def test_removed_framework_id_is_refused_for_good_and_a_new_one_taken(mesos: str) -> None:
     with running(mesos) as one:
         removed = one.wait(Subscribed).framework_id
         one.driver.teardown()
@@ -215,7 +215,7 @@ def test_a_removed_framework_id_is_refused_for_good_and_a_new_one_taken(mesos: s
         two.driver.teardown()
 
 
-def test_an_operator_who_removes_the_framework_is_noticed(mesos: str) -> None:
+def test_removal_of_the_framework_by_an_operator_is_noticed(mesos: str) -> None:
     with running(mesos) as one:
         framework_id = one.wait(Subscribed).framework_id
         body = f"frameworkId={framework_id}".encode()

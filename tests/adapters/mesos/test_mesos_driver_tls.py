@@ -35,7 +35,7 @@ def trusting(authority: Any, folder: Path, **more: str) -> TlsSettings:
     return TlsSettings(ca_file=str(folder / "ca.pem"), **more)
 
 
-def test_p15_everything_goes_over_tls(authority: Any, tmp_path: Path) -> None:
+def test_p15_events_and_calls_use_tls(authority: Any, tmp_path: Path) -> None:
     with FakeMaster(tls=server(authority)) as master:
         with Running(master.address, tls=trusting(authority, tmp_path)) as running:
             running.wait(Subscribed)
@@ -60,7 +60,7 @@ def test_p15_stop_ends_a_tls_session_at_once(authority: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["mesos.example", "127.0.0.2"])
-def test_p15_a_certificate_for_another_host_is_refused(
+def test_p15_certificate_for_another_host_is_refused(
     authority: Any, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with FakeMaster(tls=server(authority, name)) as master:
@@ -70,13 +70,13 @@ def test_p15_a_certificate_for_another_host_is_refused(
     assert master.streams == []
 
 
-def test_p15_an_unknown_authority_is_refused(tmp_path: Path, authority: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_p15_unknown_authority_is_refused(tmp_path: Path, authority: Any, caplog: pytest.LogCaptureFixture) -> None:
     with FakeMaster(tls=server(trustme.CA())) as master, Running(master.address, tls=trusting(authority, tmp_path)):
         until(lambda: caplog.text.count("certificate verify failed") >= 2)
     assert master.streams == []
 
 
-def test_p15_a_master_without_tls_gets_no_credentials(tmp_path: Path, authority: Any) -> None:
+def test_p15_master_without_tls_gets_no_credentials(tmp_path: Path, authority: Any) -> None:
     with FakeMaster() as master:
         tls = trusting(authority, tmp_path)
         with Running(master.address, tls=tls, principal="me", secret="x", answer_timeout_s=0.2) as running:
@@ -86,7 +86,7 @@ def test_p15_a_master_without_tls_gets_no_credentials(tmp_path: Path, authority:
     assert master.streams == []
 
 
-def test_p15_a_client_certificate_is_shown(tmp_path: Path, authority: Any) -> None:
+def test_p15_client_certificate_is_sent(tmp_path: Path, authority: Any) -> None:
     demanding = server(authority)
     authority.configure_trust(demanding)
     demanding.verify_mode = ssl.CERT_REQUIRED

@@ -140,7 +140,7 @@ def info(host: str, port: int = 5050, **more: object) -> dict[str, object]:
     return {"address": {"hostname": f"{host}.example", "ip": host, "port": port, **more}, "version": "1.11.0"}
 
 
-def test_p18_the_lowest_sequence_leads_and_a_change_is_followed(zookeeper: ZooKeeper, found: Found) -> None:
+def test_p18_lowest_sequence_leads_and_changes_are_followed(zookeeper: ZooKeeper, found: Found) -> None:
     zookeeper.put("/mesos")
     zookeeper.put("/mesos/json.info_0000000009", info("9.9.9.9"))
     zookeeper.put("/mesos/json.info_0000000010", info("10.0.0.10"))
@@ -156,7 +156,7 @@ def test_p18_sequences_are_compared_as_numbers(zookeeper: ZooKeeper, found: Foun
     until(lambda: found[-1:] == [Address("2.2.2.2", 5050)])
 
 
-def test_p18_a_path_missing_at_the_start_is_waited_for(zookeeper: ZooKeeper, found: Found) -> None:
+def test_p18_missing_path_is_waited_for(zookeeper: ZooKeeper, found: Found) -> None:
     until(lambda: found == [None])
     until(lambda: zookeeper.watches)
     zookeeper.put("/mesos")
@@ -164,7 +164,7 @@ def test_p18_a_path_missing_at_the_start_is_waited_for(zookeeper: ZooKeeper, fou
     until(lambda: found == [None, Address("1.1.1.1", 5050)])
 
 
-def test_p18_foreign_children_are_passed_over(zookeeper: ZooKeeper, found: Found) -> None:
+def test_p18_foreign_children_are_ignored(zookeeper: ZooKeeper, found: Found) -> None:
     zookeeper.put("/mesos")
     for foreign in ("aaa", "info_0000000000", "json.info_", "json.info_x", "json.info_0000000000x", "log_replicas"):
         zookeeper.put(f"/mesos/{foreign}", b"garbage")
@@ -208,7 +208,7 @@ def test_p18_zookeeper_may_be_down_at_the_start_and_later(zookeeper: ZooKeeper) 
         b'{"address":{"ip":"1.1.1.1","port":0}}',
     ],
 )
-def test_p18_a_damaged_node_is_reported_and_mended_ones_are_read(
+def test_p18_damaged_node_is_reported_and_read_once_repaired(
     zookeeper: ZooKeeper, found: Found, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     zookeeper.put("/mesos")
@@ -218,7 +218,9 @@ def test_p18_a_damaged_node_is_reported_and_mended_ones_are_read(
     until(lambda: found[-1:] == [Address("1.1.1.1", 5050)])
 
 
-def test_p18_a_lost_watch_is_made_good(zookeeper: ZooKeeper, found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p18_change_is_found_despite_a_lost_watch(
+    zookeeper: ZooKeeper, found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(detector, "_RECHECK_S", 0.02)
     zookeeper.put("/mesos")
     zookeeper.put("/mesos/json.info_0000000001", info("1.1.1.1"))
@@ -229,7 +231,7 @@ def test_p18_a_lost_watch_is_made_good(zookeeper: ZooKeeper, found: Found, monke
 
 
 @pytest.mark.parametrize(("by_name", "host"), [(True, "1.1.1.1.example"), (False, "1.1.1.1")])
-def test_p18_certificates_name_hosts_so_tls_takes_the_name(zookeeper: ZooKeeper, by_name: bool, host: str) -> None:
+def test_p18_host_name_is_used_with_tls(zookeeper: ZooKeeper, by_name: bool, host: str) -> None:
     zookeeper.nodes.update({"/m/n": b"", "/m/n/json.info_0000000000": json.dumps(info("1.1.1.1")).encode()})
     seen: Found = []
     detector = MasterDetector(parse_zk_uri("zk://a:1,b:2/m/n/"), "me:secret", seen.append, by_name)
@@ -246,7 +248,7 @@ def test_p18_credentials_in_the_address_are_refused_and_not_repeated() -> None:
     assert "topsecret" not in str(refused.value)
 
 
-def test_p18_the_driver_follows_the_leader(zookeeper: ZooKeeper) -> None:
+def test_p18_driver_follows_the_leader(zookeeper: ZooKeeper) -> None:
     with FakeMaster() as one, FakeMaster() as other, Running("zk://a:2181/mesos") as running:
         zookeeper.put("/mesos")
         zookeeper.put("/mesos/json.info_0000000000", info("127.0.0.1", one.port))
@@ -267,7 +269,7 @@ def test_p18_the_driver_follows_the_leader(zookeeper: ZooKeeper) -> None:
 
 
 @pytest.mark.zookeeper
-def test_p18_the_driver_follows_the_leader_on_a_real_zookeeper(tmp_path: Path) -> None:
+def test_p18_driver_follows_the_leader_on_a_real_zookeeper(tmp_path: Path) -> None:
     import zookeeper_kit
 
     with zookeeper_kit.running(tmp_path) as (server,), FakeMaster() as one, FakeMaster() as other:

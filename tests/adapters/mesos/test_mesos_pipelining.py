@@ -59,7 +59,7 @@ def tasks(master: FakeMaster) -> list[str]:
     return [one.call["kill"]["task_id"]["value"] for one in master.calls if one.call["type"] == "KILL"]
 
 
-def test_calls_go_out_in_order_without_waiting_for_answers() -> None:
+def test_calls_are_sent_in_order_without_waiting_for_answers() -> None:
     with FakeMaster() as master:
         with under_way(master, accept) as running:
             running.driver.send(Kill("last", AGENT))
@@ -90,7 +90,7 @@ def test_each_answer_belongs_to_its_own_call() -> None:
 
 @pytest.mark.parametrize("answered", [0, 1, 17, COUNT - 1])
 @pytest.mark.parametrize("end", ["close", "reset", "garbage", "cut"])
-def test_a_connection_lost_between_two_answers_leaves_only_the_unanswered_in_doubt(answered: int, end: str) -> None:
+def test_connection_lost_between_two_answers_makes_only_unanswered_calls_uncertain(answered: int, end: str) -> None:
     def cut(running: Running, streams: list[Stream]) -> None:
         accept(running, streams[:answered])
         connection = streams[0].connection
@@ -120,7 +120,7 @@ def test_a_connection_lost_between_two_answers_leaves_only_the_unanswered_in_dou
         assert running.receiver.all(Disconnected) == []
 
 
-def test_lost_acknowledgements_are_dropped_and_other_calls_of_the_same_connection_come_back() -> None:
+def test_lost_acknowledgements_are_dropped_and_other_calls_of_the_connection_are_returned() -> None:
     with FakeMaster() as master:
         master.on_call = lambda stream: stream.answer("202 Accepted") if stream.number == 0 else None
         with Running(master.address) as running:
@@ -136,7 +136,7 @@ def test_lost_acknowledgements_are_dropped_and_other_calls_of_the_same_connectio
         assert len(running.receiver.all(SendFailed)) == 1
 
 
-def test_no_more_than_the_bound_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_calls_in_flight_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesos_driver, "_MAX_IN_FLIGHT", 5)
     seen = []
 
@@ -155,7 +155,7 @@ def test_no_more_than_the_bound_are_under_way(monkeypatch: pytest.MonkeyPatch) -
         assert running.receiver.all(SendFailed) == []
 
 
-def test_a_master_that_closes_after_each_answer_gets_one_call_at_a_time() -> None:
+def test_master_that_closes_after_each_answer_gets_one_call_at_a_time() -> None:
     def on_call(stream: Stream) -> None:
         stream.answer("202 Accepted", b"", "Connection: close")
         stream.close()
@@ -170,7 +170,7 @@ def test_a_master_that_closes_after_each_answer_gets_one_call_at_a_time() -> Non
         assert running.receiver.all(SendFailed) == []
 
 
-def test_calls_without_answers_are_all_in_doubt_and_end_the_session() -> None:
+def test_calls_without_answers_are_all_uncertain_and_end_the_session() -> None:
     with FakeMaster() as master:
         master.on_call = lambda stream: stream.answer("202 Accepted") if stream.number == 0 else None
         with Running(master.address, answer_timeout_s=0.3) as running:
@@ -185,7 +185,7 @@ def test_calls_without_answers_are_all_in_doubt_and_end_the_session() -> None:
             running.wait(Subscribed, 2)
 
 
-def test_calls_under_way_when_the_stream_ends_still_get_their_answers() -> None:
+def test_calls_in_flight_at_the_end_of_the_stream_get_their_answers() -> None:
     def end_and_answer(running: Running, streams: list[Stream]) -> None:
         master.stream(0).close()
         until(lambda: running.driver._driver.session is None)
@@ -211,7 +211,7 @@ def line_to(listener: socket.socket, timeout_s: float = 5.0) -> CallLine:
     return CallLine(Address(*listener.getsockname()), Dialer(timeout_s=timeout_s))
 
 
-def test_a_call_that_is_cut_short_is_certain_and_those_before_it_are_in_doubt(listener: socket.socket) -> None:
+def test_truncated_call_fails_certainly_and_calls_before_it_are_uncertain(listener: socket.socket) -> None:
     line = line_to(listener)
     huge = b"x" * (64 << 20)  # more than the sockets between us take
 
@@ -243,7 +243,7 @@ def test_a_call_that_is_cut_short_is_certain_and_those_before_it_are_in_doubt(li
     line.close()
 
 
-def test_an_answer_as_long_as_its_connection_counts(listener: socket.socket) -> None:
+def test_answer_that_ends_with_its_connection_counts(listener: socket.socket) -> None:
     line = line_to(listener)
 
     def serve() -> None:
@@ -262,7 +262,7 @@ def test_an_answer_as_long_as_its_connection_counts(listener: socket.socket) -> 
     line.close()
 
 
-def test_interim_and_surplus_answers_settle_nothing(listener: socket.socket) -> None:
+def test_interim_and_surplus_answers_belong_to_no_call(listener: socket.socket) -> None:
     line = line_to(listener, timeout_s=0.3)
     ok = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 
@@ -284,7 +284,7 @@ def test_interim_and_surplus_answers_settle_nothing(listener: socket.socket) -> 
     server.join()
 
 
-def test_an_unanswered_call_is_told_from_a_lost_one(listener: socket.socket) -> None:
+def test_unanswered_call_differs_from_a_lost_one(listener: socket.socket) -> None:
     line = line_to(listener, timeout_s=0.1)
     line.add(b"call", "id")
     (failed,) = line.exchange()

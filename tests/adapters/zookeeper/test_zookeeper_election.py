@@ -92,7 +92,7 @@ def expire(candidate: Candidate) -> None:
     thief.close()
 
 
-def test_the_first_leads_and_the_others_hear_where_it_is(join: Join) -> None:
+def test_first_candidate_leads_and_the_others_learn_its_address(join: Join) -> None:
     first = join("http://first:1")
     until(first.leads)
     second = join("http://second:1")
@@ -101,7 +101,7 @@ def test_the_first_leads_and_the_others_hear_where_it_is(join: Join) -> None:
     assert not second.leads()
 
 
-def test_an_orderly_stop_lets_the_next_one_lead_and_they_follow_in_order(join: Join) -> None:
+def test_next_candidate_leads_at_once_after_an_orderly_stop(join: Join) -> None:
     names = ["a", "b", "c"]
     candidates = []
     for name in names:
@@ -114,7 +114,7 @@ def test_an_orderly_stop_lets_the_next_one_lead_and_they_follow_in_order(join: J
         candidate.close()
 
 
-def test_resigning_is_enough(join: Join) -> None:
+def test_next_candidate_leads_after_a_resignation(join: Join) -> None:
     first = join("a")
     until(first.leads)
     second = join("b")
@@ -124,7 +124,7 @@ def test_resigning_is_enough(join: Join) -> None:
     assert not first.leads()
 
 
-def test_an_expired_session_ends_the_leadership_for_good_and_its_writes_are_fenced(join: Join) -> None:
+def test_expired_session_ends_the_leadership_for_good_and_its_writes_are_fenced(join: Join) -> None:
     first = join("a")
     until(first.leads)
     second = join("b")
@@ -141,7 +141,7 @@ def test_an_expired_session_ends_the_leadership_for_good_and_its_writes_are_fenc
     assert second.store.load().records[Kind.TASK] == {"t": b"{}"}
 
 
-def test_a_lost_session_counts_from_its_first_instant_whatever_came_after(join: Join) -> None:
+def test_lost_session_counts_at_once_even_if_a_new_one_has_begun(join: Join) -> None:
     first = join("a")
     until(first.leads)
     first.session._changed("LOST")
@@ -150,7 +150,7 @@ def test_a_lost_session_counts_from_its_first_instant_whatever_came_after(join: 
     assert "session" in first.election.lost
 
 
-def test_who_stood_still_after_the_election_does_not_push_aside_who_followed(join: Join, namespace: str) -> None:
+def test_process_suspended_after_its_election_does_not_supersede_its_successor(join: Join, namespace: str) -> None:
     first = join("a")
     until(first.leads)
     second = join("b")
@@ -163,7 +163,7 @@ def test_who_stood_still_after_the_election_does_not_push_aside_who_followed(joi
     second.store.write(second.epoch, WRITE)
 
 
-def test_waiting_ends_where_it_would_not_help(zookeeper_hosts: str, join: Join, namespace: str) -> None:
+def test_wait_raises_if_the_tree_cannot_be_used(zookeeper_hosts: str, join: Join, namespace: str) -> None:
     until(join("a").leads)
     session = zookeeper_kit.connect(zookeeper_hosts, namespace, auth="me:secret")
     with pytest.raises(StoreUnusable, match="can be changed by anyone"):
@@ -171,14 +171,14 @@ def test_waiting_ends_where_it_would_not_help(zookeeper_hosts: str, join: Join, 
     session.close()
 
 
-def test_a_node_removed_from_the_election_ends_the_leadership(join: Join) -> None:
+def test_removal_of_the_election_node_ends_the_leadership(join: Join) -> None:
     first = join("a")
     until(first.leads)
     first.session.ask(lambda client: client.delete_async(first.election._own))
     until(lambda: "removed" in first.election.lost)
 
 
-def test_a_candidate_whose_session_expires_waits_again(join: Join) -> None:
+def test_candidate_whose_session_expires_waits_again(join: Join) -> None:
     first = join("a")
     until(first.leads)
     second = join("b")
@@ -189,9 +189,7 @@ def test_a_candidate_whose_session_expires_waits_again(join: Join) -> None:
     until(second.leads)
 
 
-def test_silence_ends_the_leadership_by_our_own_clock_before_the_servers_end_the_session(
-    tmp_path: Path, namespace: str
-) -> None:
+def test_leadership_ends_by_our_own_clock_before_the_servers_end_the_session(tmp_path: Path, namespace: str) -> None:
     with zookeeper_kit.running(tmp_path) as (server,):
         first = Candidate(server.address, namespace, "a", timeout_s=3.0)
         try:
@@ -207,7 +205,7 @@ def test_silence_ends_the_leadership_by_our_own_clock_before_the_servers_end_the
             first.close()
 
 
-def test_a_short_break_suspends_and_then_it_goes_on(tmp_path: Path, namespace: str) -> None:
+def test_short_interruption_suspends_the_leadership_which_then_continues(tmp_path: Path, namespace: str) -> None:
     with zookeeper_kit.running(tmp_path) as (server,):
         first = Candidate(server.address, namespace, "a", timeout_s=20.0)
         try:
@@ -223,7 +221,7 @@ def test_a_short_break_suspends_and_then_it_goes_on(tmp_path: Path, namespace: s
             first.close()
 
 
-def test_servers_that_grant_less_than_was_asked_for_are_believed(join: Join, zookeeper_hosts: str) -> None:
+def test_granted_session_timeout_is_used_instead_of_the_requested_one(join: Join, zookeeper_hosts: str) -> None:
     candidate = Candidate(zookeeper_hosts, f"test/{uuid.uuid4().hex}", "a", timeout_s=100.0)
     try:
         until(candidate.leads)
@@ -232,7 +230,7 @@ def test_servers_that_grant_less_than_was_asked_for_are_believed(join: Join, zoo
         candidate.close()
 
 
-def test_without_a_quorum_nobody_leads_and_with_it_one_does(tmp_path: Path, namespace: str) -> None:
+def test_leader_exists_only_with_a_quorum(tmp_path: Path, namespace: str) -> None:
     with zookeeper_kit.running(tmp_path, 3) as servers, ExitStack() as stack:
         candidates = []
         for name in ("a", "b"):
@@ -253,7 +251,7 @@ def test_without_a_quorum_nobody_leads_and_with_it_one_does(tmp_path: Path, name
         assert second.store.load().records[Kind.TASK] == {"t": b"{}"}
 
 
-def test_the_loss_of_the_ensembles_leader_loses_no_write(tmp_path: Path, namespace: str) -> None:
+def test_loss_of_the_leading_server_loses_no_write(tmp_path: Path, namespace: str) -> None:
     with zookeeper_kit.running(tmp_path, 3) as servers:
         first = Candidate(zookeeper_kit.hosts(servers), namespace, "a", timeout_s=20.0)
         try:
@@ -291,7 +289,7 @@ while True:
 """
 
 
-def test_a_process_paused_for_longer_than_its_session_writes_nothing_any_more(
+def test_process_suspended_for_longer_than_its_session_writes_nothing_afterwards(
     join: Join, zookeeper_hosts: str, namespace: str
 ) -> None:
     argv = [sys.executable, "-c", WRITER, zookeeper_hosts, namespace, str(Path(__file__).parents[3])]

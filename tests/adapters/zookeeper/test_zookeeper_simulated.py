@@ -171,7 +171,7 @@ def tree_of(client: Any, root: str, path: str = "") -> dict[str, Any]:
     return found
 
 
-def test_both_answer_the_same_to_the_same_requests(real: RealSide, seed: int) -> None:
+def test_simulated_and_real_server_give_the_same_answers(real: RealSide, seed: int) -> None:
     simulated, dice = SimulatedSide(), Dice(seed)
     seen: Counter[str] = Counter()
     for number in range(REQUESTS):
@@ -204,7 +204,7 @@ def test_both_answer_the_same_to_the_same_requests(real: RealSide, seed: int) ->
     assert wanted <= seen.keys(), f"never seen: {wanted - seen.keys()}"
 
 
-def test_a_session_that_was_ended_gets_nothing_done() -> None:
+def test_requests_of_an_ended_session_have_no_effect() -> None:
     simulated = SimulatedSide()
     simulated.clients[1].create("/same/own", b"", None, True)
     simulated.server.end(simulated.sessions[1])
