@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.api_kit import package_bytes
+from tests.origin_kit import Server
+from tests.whole_kit import Product, attempts, executors_of, processes_with, until
 
-from api_kit import package_bytes
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import ApiError, Client
-from origin_kit import Server
-from whole_kit import Product, attempts, executors_of, processes_with, until
 
 pytestmark = pytest.mark.dev_cluster
 

@@ -508,13 +508,13 @@ def running(world: World, *, pace: Pace = PACE, sinks: tuple[Any, ...] = ()) -> 
     try:
         yield loop
     finally:
-        assert loop.stop(10)
+        assert loop.stop(60)
 
 
-def eventually(condition: Callable[[], object], within: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "not true in time"
         time.sleep(0.002)
 
 
@@ -708,7 +708,7 @@ def test_single_event_is_handled_without_delay(world: World) -> None:
 
 
 def test_events_in_quick_succession_share_a_write(world: World) -> None:
-    with running(world, pace=Pace(coalesce_ms=1_000)):
+    with running(world, pace=Pace(coalesce_ms=2_000)):
         for name in "abcdef":
             world.deliver(status(name))
             if name == "a":
@@ -721,15 +721,15 @@ def test_events_in_quick_succession_share_a_write(world: World) -> None:
 def test_events_gather_after_a_long_turn(world: World) -> None:
     def slow(event: Event) -> bool:
         if isinstance(event, StatusReceived) and event.status.task_id == "a":
-            time.sleep(0.6)
+            time.sleep(1.0)
         return False
 
     world.fail_handle = slow
-    with running(world, pace=Pace(coalesce_ms=100)):
+    with running(world, pace=Pace(coalesce_ms=300)):
         world.deliver(status("a"))
         eventually(lambda: world.count(Acknowledge) == 1)
         world.deliver(status("b"))
-        time.sleep(0.03)  # long enough for it to be taken, where nothing is to gather
+        time.sleep(0.03)  # long enough to handle it, if the thread did not rest
         for name in "cdef":
             world.deliver(status(name))
         eventually(lambda: world.count(Acknowledge) == 6)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.api_kit import FakeLoop, app_body, client_of, make_api, package_bytes
 
-from api_kit import FakeLoop, app_body, client_of, make_api, package_bytes
 from jobcloud.errors import ConfigError, StoreError, StoreFull
 from jobcloud.executor.package import PackageError
 from jobcloud.server.packages import PackageStore, StoredPackage, referenced

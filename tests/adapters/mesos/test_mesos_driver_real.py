@@ -20,6 +20,8 @@ pytest.importorskip(
     "jobcloud.adapters.mesos.driver", reason="the extra [server] with compat/http-parser is not installed"
 )
 
+from tests.mesos_kit import DEADLINE_S, Running, until
+
 from jobcloud.adapters.mesos.link import CallFailed, Session
 from jobcloud.messages import (
     Accept,
@@ -41,7 +43,6 @@ from jobcloud.messages import (
     Subscribed,
 )
 from jobcloud.model import Executor, Offer, Share
-from mesos_kit import DEADLINE_S, Running, until
 
 COMMAND = "JOBCLOUD_TEST_MESOS"
 EXECUTOR = Path(__file__).parents[2] / "contract" / "scripted_executor.py"

@@ -14,9 +14,10 @@ pytest.importorskip(
     "jobcloud.adapters.mesos.driver", reason="the extra [server] with compat/http-parser is not installed"
 )
 
+from tests.mesos_kit import FakeMaster, Running, offer, offers, until
+
 from jobcloud.adapters.mesos.driver import TlsSettings
 from jobcloud.messages import OffersReceived, Revive, SendFailed, Subscribed
-from mesos_kit import FakeMaster, Running, offer, offers, until
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ pytest.importorskip(
     "jobcloud.adapters.mesos.driver", reason="the extra [server] with compat/http-parser is not installed"
 )
 
+from tests.mesos_kit import AGENT, FakeMaster, Running, Stream, until
+
 from jobcloud.adapters.mesos import driver as mesos_driver
 from jobcloud.adapters.mesos.link import Address, CallFailed, CallLine, CallUnanswered, Dialer
 from jobcloud.messages import Acknowledge, Disconnected, Kill, Revive, SendFailed, Subscribed
-from mesos_kit import AGENT, FakeMaster, Running, Stream, until
 
 COUNT = 40
 
@@ -207,7 +208,7 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
-def line_to(listener: socket.socket, timeout_s: float = 5.0) -> CallLine:
+def line_to(listener: socket.socket, timeout_s: float = 30.0) -> CallLine:
     return CallLine(Address(*listener.getsockname()), Dialer(timeout_s=timeout_s))
 
 
@@ -220,8 +221,9 @@ def test_truncated_call_fails_certainly_and_calls_before_it_are_uncertain(listen
         with connection:
             connection.recv(1 << 16)
             connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
-            while b"second" not in connection.recv(1 << 16):
-                pass
+            received = b""
+            while b"second" not in received:
+                received += connection.recv(1 << 16)
 
     server = threading.Thread(target=serve)
     server.start()
@@ -263,7 +265,7 @@ def test_answer_that_ends_with_its_connection_counts(listener: socket.socket) ->
 
 
 def test_interim_and_surplus_answers_belong_to_no_call(listener: socket.socket) -> None:
-    line = line_to(listener, timeout_s=0.3)
+    line = line_to(listener)
     ok = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 
     def serve() -> None:

@@ -30,19 +30,19 @@ class RealSide:
 
     def __init__(self, hosts: str) -> None:
         self.hosts, self.root = hosts, f"/same-{uuid.uuid4().hex}"
-        self.clients = [KazooClient(hosts, timeout=10) for _ in range(CLIENTS)]
+        self.clients = [KazooClient(hosts, timeout=60) for _ in range(CLIENTS)]
         for client in self.clients:
-            client.start(10)
+            client.start(60)
         self.clients[0].create(self.root)
 
     def expire(self, number: int) -> None:
         """End a session as a server does: whoever takes it over and closes it ends it for its owner."""
         client = self.clients[number]
         lost, taken = client.client_id, KazooClient(self.hosts, client_id=client.client_id)
-        taken.start(10)
+        taken.start(60)
         taken.stop()
         taken.close()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while client.client_id in (lost, None) or not client.connected:
             assert time.monotonic() < deadline, "no new session"
             time.sleep(0.01)

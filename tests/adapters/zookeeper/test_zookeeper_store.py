@@ -17,8 +17,8 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
+from tests import zookeeper_kit
 
-import zookeeper_kit
 from jobcloud.adapters.zookeeper import journal
 from jobcloud.adapters.zookeeper.session import NoAnswer, ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
@@ -39,8 +39,8 @@ class Tree:
     def __init__(self, hosts: str) -> None:
         self.hosts = hosts
         self.namespace = f"test/{uuid.uuid4().hex}"
-        self.client = KazooClient(hosts)
-        self.client.start(10)
+        self.client = KazooClient(hosts, timeout=60)
+        self.client.start(60)
         self._stores: list[ZooKeeperStore] = []
 
     def open(self, **options: Any) -> ZooKeeperStore:
@@ -273,7 +273,7 @@ def test_late_request_changes_nothing(tree: Tree) -> None:
     store.write(epoch, [put(Kind.TASK, "t", b"old"), put(Kind.JOB, "j", b"old")])
     store._transaction = build  # type: ignore[method-assign]
     store.write(epoch, [put(Kind.TASK, "t", b"new"), put(Kind.JOB, "j", b"new")])
-    results = build(*late[0]).get(timeout=10)
+    results = build(*late[0]).get(timeout=60)
     assert any(isinstance(result, Exception) for result in results)
     found = tree.load().records
     assert (found[Kind.TASK], found[Kind.JOB]) == ({"t": b"new"}, {"j": b"new"})
@@ -281,8 +281,10 @@ def test_late_request_changes_nothing(tree: Tree) -> None:
 
 def test_every_call_has_a_time_limit(tmp_path: Path) -> None:
     with zookeeper_kit.running(tmp_path) as (server,):
-        store = ZooKeeperStore(zookeeper_kit.connect(server.address, "a", 1.0))
+        session = zookeeper_kit.connect(server.address, "a", 60.0)
+        store = ZooKeeperStore(session)
         epoch = store.acquire()
+        session._timeout_s = 1.0
         server.pause()
         try:
             for use in (store.acquire, store.load, lambda: store.write(epoch, [put(Kind.TASK, "t")])):
@@ -428,7 +430,7 @@ def test_tree_with_credentials_is_closed_to_others(tree: Tree) -> None:
             yield from acls(f"{path}/{child}")
 
     tree_client = KazooClient(tree.hosts, auth_data=[("digest", "me:secret")])
-    tree_client.start(10)
+    tree_client.start(60)
     wanted = [make_digest_acl("me", "secret", all=True)]
     assert all(acl == wanted for acl in acls(f"/{tree.namespace}"))
     tree_client.stop()
@@ -470,9 +472,9 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
         "ssl.clientAuth=need",
     )
 
-    def attempt(hosts: str, **files: str) -> int:
+    def attempt(hosts: str, limit_s: float = 5.0, **files: str) -> int:
         tls = ZooKeeperTls(**{name: str(tmp_path / file) for name, file in files.items()})
-        store = ZooKeeperStore(ZooKeeperSession(ZooKeeperSettings(hosts, session_timeout_s=5.0, tls=tls)))
+        store = ZooKeeperStore(ZooKeeperSession(ZooKeeperSettings(hosts, session_timeout_s=limit_s, tls=tls)))
         try:
             return store.acquire()
         finally:
@@ -480,7 +482,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
 
     mine = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.pem"}
     with zookeeper_kit.running(tmp_path / "zookeeper", more=lines):
-        assert attempt(f"127.0.0.1:{port}", **mine) == 1
+        assert attempt(f"127.0.0.1:{port}", 60.0, **mine) == 1
         for wrong in ({**mine, "ca_file": "stranger.pem"}, {"ca_file": "ca.pem"}):
             with pytest.raises(NoAnswer):
                 attempt(f"127.0.0.1:{port}", **wrong)
