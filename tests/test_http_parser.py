@@ -1,4 +1,4 @@
-"""The stand-in for http-parser: what pymesos calls, on responses in pieces of every size."""
+"""The replacement of http-parser: the calls of pymesos, on responses in pieces of every size."""
 
 from __future__ import annotations
 

@@ -160,9 +160,9 @@ def test_a_job_that_yields_has_done_nothing_and_fails() -> None:
     for wrong in (yields, yields_asynchronously):
         with pytest.raises(TypeError, match="cannot be a job: it yields"):
             job(wrong)
-    for wrong in (yields, yields_asynchronously, Yields(), Flows()):
+    for generator in (yields, yields_asynchronously, Yields(), Flows()):
         with pytest.raises(TypeError, match="it yields"):
-            perform(wrong, ShardingContext())  # type: ignore[arg-type]
+            perform(generator, ShardingContext())
 
 
 def test_progress_is_checked_and_goes_to_whoever_listens() -> None:

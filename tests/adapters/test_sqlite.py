@@ -1,4 +1,4 @@
-"""The SQLite file: damage, newer versions, full disks, other processes, kill -9."""
+"""The SQLite file: damage, newer versions, full disks, other processes and kill -9."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_full_database_loses_nothing_and_accepts_writes_when_space_is_free(path:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Every write beyond `size` bytes of a file fails, as on a disk that breaks."""
+    """Fail every write beyond `size` bytes of a file, like a broken disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -264,8 +264,8 @@ def test_second_process_on_the_same_file_fences_the_first(path: Path, _: int) ->
     writer.stdout.readline()
     second = SqliteStore(path)
     epoch = second.acquire()
-    _, errors = writer.communicate(timeout=30)
-    assert "Fenced" in errors
+    output = writer.communicate(timeout=60)[1]
+    assert "Fenced" in output
     assert writer.returncode == 1
     second.write(epoch, [JOB])
     second.close()

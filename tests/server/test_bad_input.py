@@ -1,4 +1,4 @@
-"""Bad input at every door of the running product: a clear error at the right place, nothing lost, siblings unharmed."""
+"""Bad input to the running product: a clear error at the right place, no loss, and no effect on other jobs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MANIFEST = '[app]\nappName = "bad"\ncpuCount = 0.1\nmemoryMB = 32\n'
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """The demo on a dev cluster, with one more app whose jobs are registered by the tests."""
+    """The demo on a dev cluster, with another app whose jobs are registered by the tests."""
     product = Product(tmp_path_factory.mktemp("bad"))
     product.environ |= {"JOBCLOUD_PACKAGES_HOSTS": "127.0.0.1", "JOBCLOUD_PACKAGES_FETCH_TIMEOUT": "2s"}
     root = product.start("dev", "--demo", "--data", str(product.data), "--port", str(product.port))
@@ -79,7 +79,7 @@ def client(dev: Product) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_lost(client: Client) -> Iterator[None]:
-    """Whatever a test does, what was stored before is stored, and no shard of the demo has failed."""
+    """After each test: the stored records still exist, and no shard of the demo has failed."""
     before = {job["jobName"]: job["config"] for job in client.jobs()}
     yield
     after = {job["jobName"]: job["config"] for job in client.jobs()}
@@ -89,7 +89,7 @@ def nothing_is_lost(client: Client) -> Iterator[None]:
 
 @pytest.fixture
 def siblings_go_on(dev: Product, client: Client) -> Iterator[None]:
-    """A firing of the demo that is due during the test or after it ends well, and each shard has run once."""
+    """A run of the demo that is due during or after the test succeeds, with one attempt per shard."""
     known = ended(client, "sales")
     yield
     until(lambda: ended(client, "sales") - known, "a further firing of the demo")
@@ -101,7 +101,7 @@ def ended(client: Client, job: str) -> set[str]:
 
 
 def job(name: str, **changes: Any) -> dict[str, Any]:
-    """A job of the app `bad` that fires when it is triggered only."""
+    """A job of the app `bad` that runs only when it is triggered."""
     return {
         "jobName": name,
         "appName": "bad",
@@ -272,10 +272,11 @@ def test_url_without_a_package_is_refused_at_once(
 
 
 def failure(client: Client, name: str, **changes: Any) -> str:
-    """What the failed shard of a job says, triggered once."""
+    """Trigger a job and return the message of its failed shard."""
     client.create_job(job(name, **changes))
     run = client.trigger(name)["id"]
     shard = until(lambda: next((s for s in client.run(run)["shards"] if s["state"] == "FAILED"), None), "a failure")
+    assert shard is not None
     return str(shard["message"])
 
 
@@ -370,7 +371,7 @@ def test_unreadable_state_ends_the_start_and_is_left_unchanged(
 def test_full_disk_refuses_changes_until_space_is_free_and_loses_nothing(
     dev: Product, client: Client, tmp_path: Path
 ) -> None:
-    """A limit on the size of its files stops every write of the scheduler's process, its log's among them."""
+    """A limit on file sizes stops every write of the scheduler process, including its log."""
     jobs = {job["jobName"]: job["config"] for job in client.jobs()}
     pid = scheduler_of(dev)
     room = resource.prlimit(pid, resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""Logs: what a line holds, and which notices reach it."""
+"""Logs: the fields of a line, and the levels of notices."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""The order of store, send, acknowledge and tell; failures at each step of it; the thread around it."""
+"""The order of store, send, acknowledge and publish; failures at each step; the thread of the loop."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ NOW = 1_700_000_000_000
 
 @dataclass
 class World:
-    """Everything the loop touches, writing down in one list what it was made to do."""
+    """Everything outside the loop. `done` records all its actions in one list."""
 
     done: list[Any] = field(default_factory=list)
     server: MemoryServer = field(default_factory=MemoryServer)
@@ -78,7 +79,7 @@ class World:
         return self.cores[-1]
 
     def deliver(self, event: Event) -> None:
-        """As the driver does, in its present session."""
+        """Deliver an event as the driver does, in its present session."""
         self.drivers[-1][0](event)
 
 
@@ -134,7 +135,7 @@ class RecordingStore:
             raise self._world.fail_load.pop(0)
         return self._inner.load()
 
-    def write(self, epoch: int, batch: list[StoredWrite]) -> None:
+    def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
         if batch and self._world.fail_before:
             raise self._world.fail_before.pop(0)
         self._inner.write(epoch, batch)
@@ -149,7 +150,7 @@ class RecordingStore:
 
 
 class RecordingDriver:
-    """As the real one, it cannot be started again once it was stopped."""
+    """Like the real driver, it cannot be started again after a stop."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -415,7 +416,7 @@ def test_superseded_leader_does_not_subscribe_again(processor: BatchProcessor[Fa
 def test_reload_reads_the_state_after_no_other_leader_can_write(
     processor: BatchProcessor[FakeCore], world: World
 ) -> None:
-    """It may stand still between any two requests, and another lead meanwhile: even one write of that one counts."""
+    """It may be suspended between two requests. Another leader's writes of that time must be loaded."""
 
     def meanwhile(self: RecordingStore) -> int:
         other = MemoryStore(world.server)
@@ -537,6 +538,12 @@ def test_question_is_answered_between_batches_and_sees_completed_commands(world:
         assert loop.health().leading
 
 
+def hold(entered: Future[None], busy: Future[None]) -> None:
+    """Keep the thread of the loop busy until the test continues."""
+    entered.set_result(None)
+    busy.result(60)
+
+
 def raising(error: Exception) -> None:
     raise error
 
@@ -595,9 +602,13 @@ def test_fenced_leader_stops_and_reports_why(world: World) -> None:
 def test_update_that_always_fails_causes_two_recoveries_and_is_then_dropped(world: World) -> None:
     world.fail_handle = lambda event: isinstance(event, StatusReceived) and event.status.task_id == "bad"
     with running(world) as loop:
+
+        def leads_in(session: int) -> bool:
+            return len(world.drivers) == session and loop.health().leading
+
         for sessions in (2, 3):
             world.deliver(status("bad"))
-            eventually(lambda count=sessions: len(world.drivers) == count and loop.health().leading)
+            eventually(partial(leads_in, sessions))
         world.deliver(status("bad"))
         world.deliver(status("good"))
         eventually(lambda: world.count(Acknowledge) == 1)
@@ -672,8 +683,8 @@ def test_command_that_times_out_in_the_inbox_is_not_carried_out(world: World) ->
     with running(world) as loop, ThreadPoolExecutor(1) as pool:
         busy: Future[None] = Future()
         entered: Future[None] = Future()
-        blocking = pool.submit(loop.ask, lambda core: (entered.set_result(None), busy.result(10)))
-        entered.result(10)
+        blocking = pool.submit(loop.ask, lambda core: hold(entered, busy))
+        entered.result(60)
         with pytest.raises(Unavailable, match="it was not carried out"):
             loop.command(lambda at: SetJobEnabled(at, "j", True), timeout=0.01)
         busy.set_result(None)
@@ -686,12 +697,12 @@ def test_callers_behind_a_failed_write_are_answered_at_once(world: World) -> Non
     with running(world, pace=Pace(batch_limit=1, retry_first_ms=1)) as loop, ThreadPoolExecutor(3) as pool:
         busy: Future[None] = Future()
         entered: Future[None] = Future()
-        blocking = pool.submit(loop.ask, lambda core: (entered.set_result(None), busy.result(10)))
-        entered.result(10)
+        blocking = pool.submit(loop.ask, lambda core: hold(entered, busy))
+        entered.result(60)
         world.fail_before = [StoreError("disk")]
         waiting = []
         for name in ("first", "second"):
-            waiting.append(pool.submit(loop.command, lambda at, name=name: SetJobEnabled(at, name, True)))
+            waiting.append(pool.submit(loop.command, partial(SetJobEnabled, name=name, enabled=True)))
             eventually(lambda: loop.health().waiting == len(waiting))
         busy.set_result(None)
         blocking.result(10)

@@ -1,4 +1,4 @@
-"""A loop whose leadership is in doubt stands still; one that has lost it ends."""
+"""A loop whose leadership is in doubt is suspended; a loop that has lost it ends."""
 
 from __future__ import annotations
 

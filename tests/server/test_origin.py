@@ -1,4 +1,4 @@
-"""Packages by URL: fetched once by the server, from nowhere but where it may, whatever is there."""
+"""Packages by URL: fetched once by the server, only from allowed servers, with all kinds of bad content."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def refused(origin: Origin, url: str, sha256: str = SHA256) -> ConfigError:
 
 @pytest.fixture(autouse=True)
 def nothing_half_done(tmp_path: Path) -> Iterator[None]:
-    """Whatever happened, what is in the store is whole."""
+    """After each test: all packages in the store are complete."""
     yield
     found = [path for path in (tmp_path / "packages").rglob("*") if path.is_file()]
     assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in found] == [path.parent.name for path in found]
@@ -156,7 +156,7 @@ def test_redirect_from_https_to_http_is_refused(store: PackageStore, monkeypatch
 
 
 class Names:
-    """What the look-up of names answers, and a note of what is connected to."""
+    """Fake name resolution. Records the addresses connected to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
         self.connected = list[Any]()
@@ -247,7 +247,7 @@ def test_truncated_body_is_reported(server: Server, origin: Origin) -> None:
 
 
 def dripping(first: bytes) -> Callable[[Server], Answer]:
-    """Sends `first`, then a byte now and then, so that no timeout of a single read ends it."""
+    """Send `first`, then a byte now and then, so that no read times out."""
 
     def page(server: Server) -> Answer:
         def answer(handler: BaseHTTPRequestHandler) -> None:

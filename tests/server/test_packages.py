@@ -1,4 +1,4 @@
-"""The package store: complete or not there, never changed, gone when nothing needs it."""
+"""The package store: packages are complete, never change, and are removed when unused."""
 
 from __future__ import annotations
 

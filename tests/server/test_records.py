@@ -1,4 +1,4 @@
-"""Stored records: there and back, damage, other versions."""
+"""Stored records: encoding, damage, other versions."""
 
 from __future__ import annotations
 

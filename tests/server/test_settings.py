@@ -1,4 +1,4 @@
-"""Settings: where they come from, which source wins, and how errors read."""
+"""Settings: sources, their precedence, and error messages."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_variables_of_other_parts_of_jobcloud_are_ignored(monkeypatch: pytest.Mo
 def test_settings_cannot_be_changed() -> None:
     settings = load()
     with pytest.raises(ValidationError):
-        settings.http.port = 1  # type: ignore[misc]
+        settings.http.port = 1
     with pytest.raises(ValidationError):
-        settings.pure_matcher = True  # type: ignore[misc]
+        settings.pure_matcher = True
 
 
 def test_all_errors_are_reported_together_with_key_and_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A task's output on its way from the agent: whole, in order and at its place, whatever is rotated meanwhile."""
+"""Task output read from the agent: complete, in order and at the right offset despite rotation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_output(address: str, wanted: Output, offset: int, limit: int) -> tuple[
 
 
 class FakeAgent:
-    """Sandboxes on the disk behind a dev agent's answers; `before_read` runs before each READ_FILE."""
+    """Sandboxes on disk, served by the dev agent's code. `before_read` runs before each READ_FILE."""
 
     def __init__(self, root: Path) -> None:
         self.root = root / "slaves"
@@ -77,7 +77,7 @@ class FakeAgent:
         self.address = f"127.0.0.1:{self.server.server_port}"
 
     def run(self, container: str) -> TaskFolders:
-        """A new run of the executor, from now on the latest."""
+        """Add a sandbox of the executor, which becomes the latest."""
         sandbox = self.root / "S1" / "frameworks" / "F1" / "executors" / "shop@v1" / "runs" / container
         sandbox.mkdir(parents=True)
         latest = sandbox.parent / "latest"
@@ -205,7 +205,7 @@ def test_agent_that_refuses_is_named_in_the_error(agent: FakeAgent, status: int)
 
 
 class Task:
-    """A task that writes: `text` grows by a piece each time it is read, until there is none."""
+    """A task that writes: `text` grows by a piece at each read, until no pieces are left."""
 
     def __init__(self, *pieces: bytes, keeps: int = 1 << 20) -> None:
         self.pieces, self.text, self.keeps = list(pieces), b"", keeps
@@ -316,10 +316,10 @@ def test_stalled_reader_is_dropped_and_reading_for_it_stops(caplog: pytest.LogCa
 
         async def send(message: object) -> None:
             sent.append(message)
-            if len(sent) == 4:  # the head, "retry", a piece; then its buffers are full
+            if len(sent) == 4:  # head, "retry", one piece; then the buffers are full
                 await asyncio.Event().wait()
 
-        await response.stream_response(send)  # type: ignore[arg-type]
+        await response.stream_response(send)
         followers.check_room()
 
     asyncio.run(run())

@@ -1,6 +1,8 @@
 # ruff: noqa: SIM117 - the master first, then what talks to it
-"""The Mesos driver against a scripted master. The tests named p01 … p19 are the faults of pymesos 0.3.15 that could
-reach us; docs/mesos.md lists them by these numbers."""
+"""The Mesos driver against a scripted master.
+
+The tests p01 … p19 cover the faults of pymesos 0.3.15 that docs/mesos.md lists by these numbers.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -89,7 +91,7 @@ def master() -> Iterator[FakeMaster]:
 
 
 def test_subscription_contains_the_settings(master: FakeMaster) -> None:
-    more = {"roles": ("a", "b"), "hostname": "here", "webui_url": "http://here/", "principal": "me"}
+    more: dict[str, Any] = {"roles": ("a", "b"), "hostname": "here", "webui_url": "http://here/", "principal": "me"}
     with Running(master.address, framework_id="", **more) as running:
         event = running.wait(Subscribed)
         assert (event.framework_id, event.master) == (FRAMEWORK, master.address)
@@ -204,7 +206,7 @@ def test_inverse_offers_are_delivered_and_answered(master: FakeMaster) -> None:
     with Running(master.address) as running:
         start = {"start": {"nanoseconds": 5 * 10**9}}
         inverse = {"id": {"value": "inverse-1"}, "agent_id": {"value": AGENT}, "unavailability": start}
-        endless = {**inverse, "id": {"value": "inverse-2"}, "unavailability": {}}  # not of Mesos' form
+        endless = {**inverse, "id": {"value": "inverse-2"}, "unavailability": {}}  # malformed
         master.stream().send({"type": "INVERSE_OFFERS", "inverse_offers": {"inverse_offers": [endless, inverse]}})
         told = running.wait(InverseOffersReceived)
         assert told.inverse_offers == (InverseOffer("inverse-1", AGENT, Window(5_000)),)
@@ -602,7 +604,7 @@ def test_p04_master_that_never_sends_subscribed_is_given_up() -> None:
 def test_p05_refused_credentials_are_retried_slowly_and_logged(status: str, caplog: pytest.LogCaptureFixture) -> None:
     def refuse_twice(stream: Stream) -> None:
         if stream.number < 2:
-            # Cut short: pymesos dies of a TypeError at such a body.
+            # A truncated body, which causes a TypeError in pymesos.
             stream.raw(f"HTTP/1.1 {status}\r\nContent-Length: 1000\r\n\r\nnot you".encode())
             stream.close()
         else:
@@ -673,8 +675,11 @@ def test_p07_descriptors_above_1023_work(master: FakeMaster) -> None:
             master.call(1)
             session = running.driver._driver.session
             assert session is not None
+            connection = session._calls._connection
+            assert session._socket is not None
+            assert connection is not None
             assert session._socket.fileno() > 1023
-            assert session._calls._connection.sock.fileno() > 1023
+            assert connection.sock.fileno() > 1023
             assert running.receiver.all(SendFailed) == []
     finally:
         for one in held:
@@ -947,11 +952,15 @@ def test_redirect_is_followed_at_once(master: FakeMaster) -> None:
     assert follower.calls == []
 
 
+def redirect_to(master: FakeMaster) -> Callable[[Stream], None]:
+    to = f"Location: http://{master.address}/api/v1/scheduler"
+    return lambda stream: stream.answer("307 Temporary Redirect", b"", to)
+
+
 def test_masters_that_redirect_in_a_circle_are_retried_with_growing_waits() -> None:
     with FakeMaster() as one, FakeMaster() as other:
         for here, there in ((one, other), (other, one)):
-            to = f"Location: http://{there.address}/api/v1/scheduler"
-            here.on_subscribe = lambda stream, to=to: stream.answer("307 Temporary Redirect", b"", to)
+            here.on_subscribe = redirect_to(there)
         began = time.monotonic()
         with Running(one.address, backoff_first_s=0.1, backoff_max_s=0.5) as running:
             one.stream(2)
@@ -1068,8 +1077,7 @@ def test_subscribed_event_after_the_end_of_its_session_is_ignored() -> None:
     driver.framework_id = "old"
     driver.renew()
     driver.on_subscribed(subscribed("old")["subscribed"])
-    assert driver.framework_id is None
-    assert driver.session is None
+    assert [driver.framework_id, driver.session] == [None, None]
 
 
 def test_second_subscribed_event_is_delivered(master: FakeMaster) -> None:

@@ -1,4 +1,4 @@
-"""The driver on a real Apache Mesos: JOBCLOUD_TEST_MESOS names the command that starts one."""
+"""The driver on a real Apache Mesos. JOBCLOUD_TEST_MESOS names the command that starts it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ pytestmark = [
 
 
 def cluster(folder: Path, **flags: str) -> Iterator[str]:
-    """A Mesos of two agents; the master's address."""
+    """A Mesos cluster with two agents. Yields the address of the master."""
     argv = [*shlex.split(os.environ[COMMAND]), "up", "--port", "0", "--work-dir", str(folder), "--agents", "2"]
     environment = {**os.environ, "MESOS_ALLOCATION_INTERVAL": "100ms", **flags}
     process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True)
@@ -84,18 +84,19 @@ def state(mesos: str) -> dict[str, Any]:
         return dict(json.load(answer))
 
 
-def framework(mesos: str, framework_id: str, among: str = "frameworks") -> dict[str, Any] | None:
-    return next((one for one in state(mesos)[among] if one["id"] == framework_id), None)
+def framework(mesos: str, framework_id: str, among: str = "frameworks") -> dict[str, Any]:
+    """The entry of a framework in the master's state; empty if it has none."""
+    return next((one for one in state(mesos)[among] if one["id"] == framework_id), {})
 
 
 def offered(one: Running) -> Offer:
-    """The first offer that is worth something."""
+    """The first offer with resources."""
     found = until(lambda: [o for e in one.receiver.all(OffersReceived) for o in e.offers if len(o.shares) >= 3])
     return found[0]
 
 
 def some(offer: Offer, **amounts: int) -> tuple[Share, ...]:
-    """Shares of an offer, by name and amount."""
+    """Shares of an offer with the given amounts, by name."""
     by_name = {share.name: share for share in offer.shares}
     return tuple(Share(name, amount, by_name[name].origin) for name, amount in amounts.items())
 
@@ -122,7 +123,7 @@ def test_task_is_launched_followed_and_acknowledged_one_update_at_a_time(mesos: 
         launch(one, update, {"update": "task-1", "state": "TASK_FINISHED"})
         first = status(one, "TASK_RUNNING", acknowledge=False)
         assert (first.task_id, first.source, first.data) == ("task-1", "SOURCE_EXECUTOR", '{"a":1}')
-        # The remainder of the accepted offer comes back at once, before its filter of 5 s by default would end.
+        # The remainder of the accepted offer is offered at once, not after the default filter of 5 s.
         until(lambda: len([o for e in one.receiver.all(OffersReceived) for o in e.offers]) >= 3)
         assert [e.status.state for e in one.receiver.all(StatusReceived)] == ["TASK_RUNNING"]
         status(one, "TASK_RUNNING")
@@ -181,7 +182,7 @@ def test_stop_leaves_the_task_running_and_the_next_scheduler_takes_it_over(mesos
         launch(one, {"update": "task-1", "state": "TASK_RUNNING"})
         status(one, "TASK_RUNNING")
         framework_id = one.wait(Subscribed).framework_id
-        # The acknowledgement goes out before the driver stops.
+        # The driver sends the acknowledgement before it stops.
     until(lambda: not framework(mesos, framework_id)["active"])
     assert framework(mesos, framework_id)["tasks"][0]["state"] == "TASK_RUNNING"
     with running(mesos, framework_id) as two:
@@ -190,7 +191,7 @@ def test_stop_leaves_the_task_running_and_the_next_scheduler_takes_it_over(mesos
         assert status(two, "TASK_RUNNING").reason == "REASON_RECONCILIATION"
         two.driver.teardown()
         until(lambda: framework(mesos, framework_id, "completed_frameworks"))
-    assert framework(mesos, framework_id) is None
+    assert framework(mesos, framework_id) == {}
 
 
 def test_second_scheduler_replaces_the_first_for_good(mesos: str) -> None:

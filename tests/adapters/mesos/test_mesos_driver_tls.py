@@ -1,5 +1,5 @@
 # ruff: noqa: E402, SIM117 - skipped before anything is imported; the master first, then what talks to it
-"""TLS to a scripted master, with certificates made for the test (p15: pymesos has no TLS)."""
+"""TLS to a scripted master with test certificates (p15: pymesos has no TLS)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_p15_events_and_calls_use_tls(authority: Any, tmp_path: Path) -> None:
                 running.driver.send(Revive())
             master.call(4)
             assert len({id(one.connection) for one in master.calls}) == 1
-            # Larger than a TLS record, in pieces.
+            # Larger than one TLS record.
             master.stream().send(offers(*(offer(number) for number in range(200))))
             assert len(running.wait(OffersReceived).offers) == 200
             master.stream().close()

@@ -1,4 +1,4 @@
-"""Calls under way together: order, bounds, and what becomes of each when the connection breaks between two answers."""
+"""Pipelined calls: order, limits, and the outcome of each call when the connection breaks between two answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNT = 40
 def under_way(
     master: FakeMaster, then: Callable[[Running, list[Stream]], None], count: int = COUNT
 ) -> Iterator[Running]:
-    """A driver of whose calls the first is answered and the next `count` come before any answer; then `then` acts."""
+    """A driver whose first call is answered. The next `count` calls arrive without an answer; then `then` is called."""
 
     def on_call(stream: Stream) -> None:
         if stream.number == 0:
@@ -100,7 +100,7 @@ def test_connection_lost_between_two_answers_makes_only_unanswered_calls_uncerta
         elif end == "cut":
             connection.sendall(b"HTTP/1.1 202 Acc")
         if end == "reset":
-            # The answers must have been read, or a reset takes them along.
+            # A reset discards answers that have not been read.
             until(lambda: len(running.driver._in_flight) <= COUNT - answered)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             connection.close()
@@ -115,7 +115,7 @@ def test_connection_lost_between_two_answers_makes_only_unanswered_calls_uncerta
         failed = failures(running)
         assert list(failed) == [f"task-{number}" for number in range(answered, COUNT)]
         assert not any(one.certain for one in failed.values())
-        # None is repeated, and the session goes on.
+        # No call is repeated, and the session continues.
         assert tasks(master) == [*(f"task-{number}" for number in range(COUNT)), "after"]
         assert master.calls[-1].connection is not master.calls[0].connection
         assert running.receiver.all(Disconnected) == []
@@ -142,7 +142,7 @@ def test_number_of_calls_in_flight_is_limited(monkeypatch: pytest.MonkeyPatch) -
     seen = []
 
     def on_call(stream: Stream) -> None:
-        # One at a time is read here, so what is not answered yet waits in the socket or at the sender.
+        # One call at a time is read here. The others wait in the socket or at the sender.
         seen.append(len(running.driver._in_flight))
         stream.answer("202 Accepted")
 
@@ -181,7 +181,7 @@ def test_calls_without_answers_are_all_uncertain_and_end_the_session() -> None:
             for number in range(10):
                 running.driver.send(Kill(f"task-{number}", AGENT))
             running.wait(SendFailed, 10)
-            assert not any(one.certain for one in failures(running).values() if one.call.task_id in tasks(master))
+            assert not any(one.certain for task, one in failures(running).items() if task in tasks(master))
             assert "not answered" in running.wait(Disconnected).reason
             running.wait(Subscribed, 2)
 
@@ -199,7 +199,7 @@ def test_calls_in_flight_at_the_end_of_the_stream_get_their_answers() -> None:
         assert [one for one in running.receiver.all(SendFailed) if not one.certain] == []
 
 
-# ------------------------------------------------------------------------------------------------- the line by itself
+# ----------------------------------------------------------------------------------------- the connection for calls
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def line_to(listener: socket.socket, timeout_s: float = 30.0) -> CallLine:
 
 def test_truncated_call_fails_certainly_and_calls_before_it_are_uncertain(listener: socket.socket) -> None:
     line = line_to(listener)
-    huge = b"x" * (64 << 20)  # more than the sockets between us take
+    huge = b"x" * (64 << 20)  # more than the socket buffers hold
 
     def serve() -> None:
         connection, _ = listener.accept()

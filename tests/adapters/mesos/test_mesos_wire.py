@@ -1,10 +1,11 @@
-"""Mesos' JSON to our values and back: what is kept, what is left out, what is refused."""
+"""Conversion between Mesos' JSON and our values: kept, ignored and refused parts."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -106,7 +107,9 @@ def test_origin_does_not_depend_on_the_order_of_fields() -> None:
     resource = scalar(role="*", allocation_info={"role": "ops"})
     mirrored = dict(reversed(resource.items()))
     assert read_share(resource, OURS) == read_share(mirrored, OURS)
-    assert json.loads(read_share(resource, OURS).origin) == {"role": "*", "allocation_info": {"role": "ops"}}
+    share = read_share(resource, OURS)
+    assert share is not None
+    assert json.loads(share.origin) == {"role": "*", "allocation_info": {"role": "ops"}}
 
 
 @pytest.mark.parametrize(
@@ -229,10 +232,12 @@ def test_status_data_that_is_not_text_is_ignored(data: str) -> None:
     assert read_status({"task_id": {"value": "t"}, "state": "TASK_RUNNING", "data": data}).data == ""
 
 
-# ------------------------------------------------------------------------- the short way that most events are read on
+# ------------------------------------------------------------------------- the fast path for most events
 
-# What may be anywhere in place of what belongs there.
-JUNK = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3) | st.just({})
+# Values that replace parts of an event at random.
+JUNK: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3) | st.just({})
+)
 NAMES = st.sampled_from(["cpus", "mem", "ports", "eng/dev", "ops", "else", "/x", ""])
 BASE64 = st.binary(max_size=6).map(base64.b64encode).map(bytes.decode) | st.text("ab=+/\n", max_size=8)
 VALUE = st.fixed_dictionaries({"value": NAMES})
@@ -263,10 +268,11 @@ OFFERS = st.fixed_dictionaries(
 
 @st.composite
 def perhaps_damaged(draw: st.DrawFn, events: st.SearchStrategy[Any]) -> Any:
-    """An event, or one in which something is replaced, missing or added."""
+    """An event, sometimes with a part replaced, removed or added."""
     event = draw(events)
     places = list(_places(event))
-    if places and draw(st.booleans()):
+    damaged: bool = draw(st.booleans())
+    if places and damaged:
         inner, key = draw(st.sampled_from(places))
         match draw(st.sampled_from(["replace", "drop", "add"])):
             case "replace":
@@ -294,7 +300,7 @@ def test_fast_path_parses_updates_with_the_same_result(status: Json) -> None:
 def test_fast_path_parses_offers_with_the_same_result(offered: list[Json]) -> None:
     event = {"type": "OFFERS", "offers": {"offers": offered}}
     read = read_common(dumps(event), OURS)
-    assert read in (None, tuple(_or_none(lambda one=one: read_offer(one, OURS)) for one in loads(dumps(offered))))
+    assert read in (None, tuple(_or_none(partial(read_offer, one, OURS)) for one in loads(dumps(offered))))
 
 
 def _or_none(read: Callable[[], Status | Offer]) -> Status | Offer | None:

@@ -1,4 +1,4 @@
-"""The journal of the state in ZooKeeper, without ZooKeeper: whatever is written, reading it back gives the latest."""
+"""The journal of the ZooKeeper store, without ZooKeeper."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _batches = st.lists(st.dictionaries(_places, st.none() | st.binary(max_size=60),
 
 
 class Log:
-    """The segments as they lie in ZooKeeper, and a leader's picture of them."""
+    """The segments as stored in ZooKeeper, and the journal of a leader."""
 
     def __init__(self) -> None:
         self.blobs: dict[int, bytes] = {}

@@ -1,4 +1,4 @@
-"""What is particular to the state in ZooKeeper: batches in parts, lost answers, damage, cleaning, and who may look."""
+"""The ZooKeeper store: split batches, lost answers, damage, cleaning, and access control."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ pytestmark = pytest.mark.zookeeper
 
 
 class Crash(BaseException):
-    """The process is gone at this very point."""
+    """The process ends at this point."""
 
 
 class Tree:
-    """One namespace: stores on it, and a client that looks at it as an operator would."""
+    """One namespace, with stores and a client for the view of an operator."""
 
     def __init__(self, hosts: str) -> None:
         self.hosts = hosts
@@ -79,7 +79,7 @@ def tree(zookeeper_hosts: str) -> Iterator[Tree]:
 
 
 def noise(number: int, size: int) -> bytes:
-    """Bytes that no compression makes smaller, the same for the same number."""
+    """Incompressible bytes, the same for the same number."""
     return random.Random(number).randbytes(size)
 
 
@@ -114,8 +114,10 @@ def test_layout_is_as_documented(tree: Tree) -> None:
 
 
 def crash_after(store: ZooKeeperStore, requests: int) -> Callable[[], bool]:
-    """End the process before its request number `requests` + 1; tells whether that came to pass."""
-    transact, done, crashed = store._transact, [], []
+    """End the process before its request number `requests` + 1. The result tells whether that has happened."""
+    transact = store._transact
+    done: list[bool] = []
+    crashed: list[bool] = []
 
     def counted(*arguments: Any, **named: Any) -> None:
         if len(done) == requests:
@@ -151,7 +153,7 @@ def test_crash_between_the_parts_of_a_batch_leaves_all_of_it_or_none(tree: Tree,
         if count(found) > 1:
             flat = {(kind, key): value for kind, entries in found.records.items() for key, value in entries.items()}
             assert flat == wanted
-        # The next leader finishes or sweeps up what is left, and nothing gets lost by it.
+        # The next leader completes the batch or deletes its parts, and loses nothing.
         heir, epoch = tree.lead()
         heir.write(epoch, [put(Kind.JOB, "job-0", b"newer"), put(Kind.TASK, "t0", b"newer")])
         found = tree.load()
@@ -228,7 +230,8 @@ def test_record_over_the_limit_is_refused_and_the_store_continues(tree: Tree, ki
 def test_lost_answer_is_resolved_by_reading(tree: Tree, batch: list[StoredWrite], arrives: bool) -> None:
     store, epoch = tree.lead()
     store.load()
-    ask, lost = store._session.ask, []
+    ask = store._session.ask
+    lost: list[bool] = []
 
     def losing(request: Any, limit_s: float | None = None) -> Any:
         if lost:
@@ -264,7 +267,7 @@ def test_epoch_raised_without_an_answer_is_ours(tree: Tree) -> None:
 
 
 def test_late_request_changes_nothing(tree: Tree) -> None:
-    """It was taken for lost; the leader has looked, gone on, and written something else."""
+    """The request seemed lost; the leader has checked, continued, and written something else."""
     store, epoch = tree.lead()
     store.load()
     late: list[Any] = []
@@ -388,7 +391,7 @@ def test_burst_of_4000_tasks_needs_less_than_a_tenth_of_a_request_each(tree: Tre
     before = store.requests
     for start in range(0, 4_000, 1_000):
         store.write(epoch, tasks[start : start + 1_000])
-    # Updates come a few dozen at a time.
+    # Updates arrive a few dozen at a time.
     for change in (False, True):
         for start in range(0, 4_000, 40):
             share = tasks[start : start + 40]
@@ -416,7 +419,7 @@ def test_journal_stays_small_and_cleaning_loses_nothing(tree: Tree) -> None:
     assert found[Kind.FIRING] == {"f": noise(99, 50_000)}
 
 
-# ------------------------------------------------------------------------------------------------------- who may look
+# ------------------------------------------------------------------------------------------------------- access control
 
 
 def test_tree_with_credentials_is_closed_to_others(tree: Tree) -> None:
@@ -447,13 +450,13 @@ def test_tree_that_everyone_can_change_is_refused_unless_configured(tree: Tree) 
     assert tree.open(auth="me:secret", open_tree=True).acquire() == 2
 
 
-# kazoo forgets to close sockets whose handshake failed.
+# kazoo does not close sockets whose handshake failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_tls_checks_both_sides(tmp_path: Path) -> None:
     authority, stranger = trustme.CA(), trustme.CA()
     files = {"server": authority.issue_cert("127.0.0.1"), "client": authority.issue_cert("client@example.org")}
     for name, certificate in files.items():
-        # Java reads keys in PKCS #8 only.
+        # Java only reads keys in PKCS #8.
         key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
@@ -472,7 +475,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
         "ssl.clientAuth=need",
     )
 
-    def attempt(hosts: str, limit_s: float = 5.0, **files: str) -> int:
+    def attempt(hosts: str, files: dict[str, str], limit_s: float = 5.0) -> int:
         tls = ZooKeeperTls(**{name: str(tmp_path / file) for name, file in files.items()})
         store = ZooKeeperStore(ZooKeeperSession(ZooKeeperSettings(hosts, session_timeout_s=limit_s, tls=tls)))
         try:
@@ -482,12 +485,12 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
 
     mine = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.pem"}
     with zookeeper_kit.running(tmp_path / "zookeeper", more=lines):
-        assert attempt(f"127.0.0.1:{port}", 60.0, **mine) == 1
+        assert attempt(f"127.0.0.1:{port}", mine, 60.0) == 1
         for wrong in ({**mine, "ca_file": "stranger.pem"}, {"ca_file": "ca.pem"}):
             with pytest.raises(NoAnswer):
-                attempt(f"127.0.0.1:{port}", **wrong)
+                attempt(f"127.0.0.1:{port}", wrong)
         with pytest.raises(NoAnswer):
-            attempt(f"localhost:{port}", **mine)
+            attempt(f"localhost:{port}", mine)
     gc.collect()
 
 
