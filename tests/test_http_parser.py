@@ -31,7 +31,7 @@ def test_chunked_response_is_parsed_in_pieces_of_any_size(size: int) -> None:
     assert parser.is_message_complete()
 
 
-def test_status_is_unknown_before_the_headers_end() -> None:
+def test_status_and_headers_are_unknown_before_the_headers_end() -> None:
     parser = http.HttpParser()
     parser.execute(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: //a:1\r\n", 51)
     assert not parser.is_headers_complete()
@@ -44,7 +44,7 @@ def test_status_is_unknown_before_the_headers_end() -> None:
     "garbage",
     [b"RTSP hello\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"HTTP/1.1 abc\r\n\r\n"],
 )
-def test_parser_refuses_everything_after_bytes_that_are_not_http(garbage: bytes) -> None:
+def test_bytes_that_are_not_http_are_refused_for_good(garbage: bytes) -> None:
     parser = http.HttpParser()
     assert parser.execute(garbage, len(garbage)) == 0
     assert parser.get_errno() == 1

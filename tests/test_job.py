@@ -160,9 +160,9 @@ def test_job_that_yields_fails() -> None:
     for wrong in (yields, yields_asynchronously):
         with pytest.raises(TypeError, match="cannot be a job: it yields"):
             job(wrong)
-    for work in (yields, yields_asynchronously, Yields(), Flows()):
+    for generator in (yields, yields_asynchronously, Yields(), Flows()):
         with pytest.raises(TypeError, match="it yields"):
-            perform(work, ShardingContext())
+            perform(generator, ShardingContext())
 
 
 def test_progress_is_checked_and_passed_to_its_listener() -> None:
