@@ -372,7 +372,7 @@ class Workers:
         self._on_ending(worker, "exit")
 
     def _on_ending(self, worker: _Worker, sign: str) -> None:
-        """Record a sign of a worker's end. It is gone after all three, because lines that it sent before still count."""
+        """Record a sign of a worker's end. It is gone after all three: lines that it sent before still count."""
         worker.ending.add(sign)
         if sign == "silence" and "exit" not in worker.ending:
             # The worker closed its pipe but still runs, so its shards can no longer report.
