@@ -245,7 +245,7 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
         ("http://localhost/app.zip", "appURL", "the host 'localhost' is not allowed"),
         ("/endless", "appURL", "takes longer than 2 s"),
         ("/app.zip", "packageSha256", "has the hash"),
-        ("/login", "appURL", "no zip, tar or compressed tar"),
+        ("/login", "appURL", "not a zip, tar or compressed tar"),
     ],
 )
 def test_a_url_with_no_package_behind_it_is_refused_at_once(

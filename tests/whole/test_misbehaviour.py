@@ -523,7 +523,7 @@ def test_what_the_kernel_kills_for_want_of_memory_is_told_so(house: House) -> No
     house.calm("shared")
     shared = house.end(house.start("fills_memory", shardingItemParameters="0=400"))
     assert (shared["state"], shared["cause"]) == ("FAILED", "worker_lost")
-    assert "for want of memory" in shared["message"]
+    assert "because memory ran out" in shared["message"]
     house.calm("shared")
 
 
