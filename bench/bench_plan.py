@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobcloud.planning.packing import fewest
-from jobcloud.planning.problem import HostKind, Problem, TaskKind, build, join
+from jobcloud.planning.problem import HostKind, Problem, Source, TaskKind, build, join
 from jobcloud.planning.tables import read_hosts, read_tasks
 from jobcloud.planning.verify import verify
 
@@ -63,10 +63,11 @@ def main() -> int:
     parser.add_argument("--tasks", type=Path)
     given = parser.parse_args()
     if given.hosts and given.tasks:
-        hosts, tasks = read_hosts(given.hosts), read_tasks(given.tasks)
-        kinds = [HostKind(row.id, row.amounts, row.attributes, row.copies) for row in hosts.rows]
-        demand = [TaskKind(row.job, row.amounts, row.copies, row.rules) for row in tasks.rows]
-        problem = join(hosts, kinds, tasks, demand)
+        supply, asked = read_hosts(given.hosts), read_tasks(given.tasks)
+        kinds = [HostKind(row.id, row.amounts, row.attributes, row.copies) for row in supply.rows]
+        demand = [TaskKind(row.job, row.amounts, row.copies, row.rules) for row in asked.rows]
+        sources = [Source(table.source, table.dimensions) for table in (supply, asked)]
+        problem = join(sources[0], kinds, sources[1], demand)
         began = time.perf_counter()
         found = fewest(problem, 0, seconds=given.seconds)
         verify(problem, found.packing)

@@ -61,7 +61,7 @@ def main() -> int:
 def objects(case: Case) -> float:
     """Placements a second through `Placer.place`."""
     workload = workloads.mixed(case.hosts, case.classes)
-    hosts = [
+    hosts: list[tuple[str, dict[str, int], dict[str, str], tuple[()]]] = [
         (f"h{i:06d}", {name: amount // 1_000 for name, amount in zip(AXES, row, strict=True)}, {}, ())
         for i, row in enumerate(workload.hosts.tolist())
     ]

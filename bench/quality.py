@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def _memory(chance: random.Random, *times: int) -> int:
     return 1_000 * chance.choices(fenzo_mix.MEMORY, fenzo_mix.MEMORY_WEIGHTS)[0] * chance.choice(times or (1,))
 
 
-def _until(hosts: list[Task], percent: int, tasks: Iterator[Task]) -> Mix:
+def _until(hosts: Sequence[Task], percent: int, tasks: Iterator[Task]) -> Mix:
     """Tasks until the first dimension is demanded to ``percent``."""
     left = [sum(amounts) * percent // 100 for amounts in zip(*hosts, strict=True)]
     taken = []
@@ -68,7 +68,7 @@ def _gpu_tasks(chance: random.Random, share: float) -> Iterator[Task]:
 
 def gpus(chance: random.Random) -> Mix:
     """Three hosts in ten have gpus, one task in twelve wants some: gpus bind, and others must leave them alone."""
-    hosts = []
+    hosts: list[Task] = []
     for _ in range(200):
         if chance.random() < 0.3:
             number = chance.choice((4, 8))
@@ -171,7 +171,8 @@ def leftovers(chance: random.Random) -> Mix:
 def _fenzo(name: str) -> Callable[[random.Random], Mix]:
     def mix(chance: random.Random) -> Mix:
         hosts, tasks = fenzo_mix.workload(name, chance.randrange(1 << 30))
-        return np.array(hosts, dtype=np.int64) * [1, 1_000], np.array(tasks, dtype=np.int64) * [1, 1_000]
+        unit = np.array([1, 1_000], dtype=np.int64)
+        return np.array(hosts, dtype=np.int64) * unit, np.array(tasks, dtype=np.int64) * unit
 
     return mix
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,5 +98,5 @@ def _request(chance: random.Random) -> tuple[float, int, int, int]:
     return cpus, chance.choice((64, 128, 256, 512, 1_000, 2_048, 4_096, 16_000)), chance.randrange(10, 2_000), gpus
 
 
-def _thousandths(rows: list[tuple[float, ...]]) -> NDArray[np.int64]:
+def _thousandths(rows: Sequence[tuple[float, ...]]) -> NDArray[np.int64]:
     return np.array([[round(1_000 * amount) for amount in row] for row in rows], dtype=np.int64)
