@@ -183,7 +183,7 @@ def test_apps_jobs_and_marks_are_taken_over(run: Import, ej: Namespace, loop: Fa
     )  # fmt: skip
     assert (settle.zone, settle.failover, settle.misfire, settle.resources.mem) == ("Asia/Shanghai", True, True, 64_000)
     assert (jobs["resident"].kind, jobs["flow"].streaming, jobs["report"].script) == ("DAEMON", True, "bin/run.sh fast")
-    assert {name for name, state in loop.scheduler.states.items() if state.disabled} == {"flow"}
+    assert {name for name, state in loop.scheduler.job_states.items() if state.disabled} == {"flow"}
     assert done.items["job flow"]["disabled"]
     assert ej.all() == before, "nothing is written there"
 
@@ -211,7 +211,7 @@ def test_a_second_run_changes_nothing_and_what_was_changed_here_stays(
     }  # fmt: skip
     assert "differs in cron" in again.items["job tuned"]["reason"]
     assert loop.effects == [], "a job that was enabled here is not disabled again"
-    assert not loop.scheduler.states["settle"].disabled
+    assert not loop.scheduler.job_states["settle"].disabled
 
 
 def test_a_dry_run_says_the_same_and_does_nothing(run: Import, ej: Namespace, loop: FakeLoop, package: str) -> None:
@@ -247,7 +247,7 @@ def test_jobs_of_a_disabled_app_do_not_fire(run: Import, ej: Namespace, loop: Fa
     loop.offer()
     assert loop.tick(60_000) == []
     assert loop.scheduler.disabled_apps == {"shop"}
-    assert not any(state.disabled for state in loop.scheduler.states.values())
+    assert not any(state.disabled for state in loop.scheduler.job_states.values())
 
 
 def test_an_app_that_is_here_already_keeps_its_package_and_its_mark(
@@ -263,7 +263,7 @@ def test_an_app_that_is_here_already_keeps_its_package_and_its_mark(
     assert done.code == 0
     assert loop.scheduler.apps["shop"] == mine
     assert not loop.scheduler.disabled_apps
-    assert loop.scheduler.states["settle"].disabled, "its app was disabled: it must not begin to fire"
+    assert loop.scheduler.job_states["settle"].disabled, "its app was disabled: it must not begin to fire"
     assert "stays enabled here" in done.items["app shop"]["changes"]
     assert "its app shop was" in done.items["job settle"]["changes"][0]
 
@@ -275,7 +275,7 @@ def test_everything_can_be_registered_disabled(run: Import, ej: Namespace, loop:
     assert run(package, "--disabled").code == 0
     loop.offer()
     assert loop.tick(60_000) == []
-    assert all(state.disabled for state in loop.scheduler.states.values())
+    assert all(state.disabled for state in loop.scheduler.job_states.values())
 
 
 def test_packages_can_be_taken_as_they_are(run: Import, ej: Namespace, loop: FakeLoop, files: str) -> None:

@@ -677,7 +677,7 @@ def test_a_refused_command_changes_nothing_and_names_field_and_fix(
 ) -> None:
     desk, _ = desk_with_task(cron=MINUTELY)
     scheduler = desk.scheduler
-    watched = ("apps", "jobs", "states", "firings", "tasks", "executors")
+    watched = ("apps", "jobs", "job_states", "firings", "tasks", "executors")
 
     def seen() -> dict[str, object]:
         return {name: copy.copy(getattr(scheduler, name)) for name in watched} | copy.deepcopy(scheduler.indexes())

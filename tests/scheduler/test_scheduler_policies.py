@@ -275,7 +275,7 @@ def minute(desk: Desk, count: int = 1) -> list[str]:
 
 
 def skipped(desk: Desk) -> int:
-    return desk.scheduler.states["report"].skipped
+    return desk.scheduler.job_states["report"].skipped
 
 
 def test_forbid_never_runs_two_firings_at_once() -> None:
@@ -370,7 +370,7 @@ def test_misfire_once_queues_one_firing_for_all_that_came_due_meanwhile() -> Non
     desk = cron_desk(misfire=True, misfire_limit=1)
     (first,) = minute(desk, 6)
     assert (len(desk.firings()), skipped(desk)) == (2, 4)
-    assert "misfireLimit" in desk.scheduler.states["report"].skipped_reason
+    assert "misfireLimit" in desk.scheduler.job_states["report"].skipped_reason
     desk.status(first, "TASK_FINISHED")
     desk.status(*launch(desk), "TASK_FINISHED")
     assert launch(desk) == []

@@ -442,7 +442,7 @@ class World:
         for job in scheduler.jobs.values():
             if (
                 job.kind is JobKind.DAEMON
-                and not scheduler.states[job.name].disabled
+                and not scheduler.job_states[job.name].disabled
                 and job.app not in scheduler.disabled_apps
             ):
                 (resident,) = scheduler.queue.unfinished(job.name)

@@ -137,7 +137,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a removed app stays disabled", "scheduler/commands.py",
-        "        self._state.set_app_mark(event.name, disabled=False)\n",
+        "        self._state.set_app_disabled(event.name, disabled=False)\n",
         "",
     ),
     Mutation(
@@ -205,13 +205,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "an updated job is considered by the clock alone", "scheduler/commands.py",
-        "considered_ms=max(event.at, self._state.states[job.name].considered_ms))",
-        "considered_ms=event.at)",
+        "        considered = max(event.at, self._state.job_states[job.name].considered_ms)\n",
+        "        considered = event.at\n",
         quiet=True,
     ),
     Mutation(
         "an enabled job is considered by the clock alone", "scheduler/commands.py",
-        "            considered = max(at, self._state.states[job.name].considered_ms)\n",
+        "            considered = max(at, self._state.job_states[job.name].considered_ms)\n",
         "            considered = at\n",
         quiet=True,
     ),

@@ -81,7 +81,7 @@ class CircuitBreakers:
         self._ran_ms[content] = at
         self.proven.add(executor_key(task.agent_id, task.executor_id))
         if self.open.pop(content, None) is not None:
-            self._state.work()
+            self._state.request_cycle()
 
     def ended(self, task: Task, end: End, reason: str, cause: str, message: str, at: int) -> None:
         """`reason` is Mesos', `cause` the executor's own word."""

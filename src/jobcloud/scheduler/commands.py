@@ -66,8 +66,7 @@ class Commands:
         plan = launch.plan_executor(app, self._state.policy.artifacts)
         # Where its record was lost, what runs may be of any version.
         renewed = known is None or plan.id != self._state.plan_of(app.name).id
-        self._state.apps[app.name] = app
-        self._state.dirty[Kind.APP, app.name] = app
+        self._state.put(Kind.APP, app.name, app)
         self._state.plans[app.name] = plan
         self._warm_executors.look = True
         for job in self._state.jobs_of(app.name):
@@ -75,7 +74,7 @@ class Commands:
             if renewed and job.kind is JobKind.DAEMON:
                 self._update(job, job, event.at)
         self._state.publish(event.at, Topic.CONFIG, f"app {app.name} is {'updated' if known else 'registered'}")
-        self._state.work()
+        self._state.request_cycle()
 
     def remove_app(self, event: RemoveApp) -> None:
         self._state.app(event.name)
@@ -84,10 +83,9 @@ class Commands:
             raise Conflict(
                 f"app {event.name} has {len(jobs)} jobs", field="appName", fix="remove them first, or ask for both"
             )
-        del self._state.apps[event.name]
+        self._state.delete(Kind.APP, event.name)
         self._state.plans.pop(event.name, None)
-        self._state.dirty[Kind.APP, event.name] = None
-        self._state.set_app_mark(event.name, disabled=False)
+        self._state.set_app_disabled(event.name, disabled=False)
         self._warm_executors.look = True
         for job in jobs:
             self._remove_job(job, event.at)
@@ -99,9 +97,9 @@ class Commands:
         self._state.app(event.name)
         if event.enabled == (event.name not in self._state.disabled_apps):
             return
-        self._state.set_app_mark(event.name, disabled=not event.enabled)
+        self._state.set_app_disabled(event.name, disabled=not event.enabled)
         self._warm_executors.look = True
-        self._state.work()
+        self._state.request_cycle()
         for job in self._state.jobs_of(event.name):
             self._apply_enabled(job, event.at)
         self._state.publish(event.at, Topic.CONFIG, f"app {event.name} is {'enabled' if event.enabled else 'disabled'}")
@@ -120,23 +118,23 @@ class Commands:
             self._state.isolated(
                 job.name, event.at, self._timetable.fire, known, self._timetable.due[job.name], event.at
             )
-        self._state.jobs[job.name] = job
-        self._state.dirty[Kind.JOB, job.name] = job
+        self._state.put(Kind.JOB, job.name, job)
         self._state.faults.pop(job.name, None)
         self._tasks.look_again()
         self._warm_executors.look |= bool(self._state.apps[job.app].executors)
         if known is None:
             # Runs of a removed job of this name may still be ending: they are of an older generation.
             ending = max((firing.generation for firing in self._state.queue.unfinished(job.name)), default=0)
-            self._state.states[job.name] = JobState(event.at, ending + 1, disabled=not event.enabled)
-            self._state.dirty[Kind.JOB_STATE, job.name] = self._state.states[job.name]
+            state = JobState(event.at, ending + 1, disabled=not event.enabled)
+            self._state.put(Kind.JOB_STATE, job.name, state)
             self._firings.ensure_daemon(job, event.at)
         elif not revisions.same_work(known, job):
             self._update(known, job, event.at)
         self._state.queue.reconsider(job.name)
-        # Under the new times nothing was due before now, nor is it for a leader that comes later.
-        self._state.set_state(job.name, considered_ms=max(event.at, self._state.states[job.name].considered_ms))
-        self._timetable.schedule(job, self._state.states[job.name].considered_ms)
+        # Nothing was due before now under the new times, for this leader or a later one.
+        considered = max(event.at, self._state.job_states[job.name].considered_ms)
+        self._state.change_job_state(job.name, considered_ms=considered)
+        self._timetable.schedule(job, considered)
         self._state.publish(
             event.at, Topic.CONFIG, f"job {job.name} is {'updated' if known else 'registered'}", job=job.name
         )
@@ -146,9 +144,9 @@ class Commands:
 
     def set_job_enabled(self, event: SetJobEnabled) -> None:
         job = self._state.job(event.name)
-        if event.enabled == (not self._state.states[job.name].disabled):
+        if event.enabled == (not self._state.job_states[job.name].disabled):
             return
-        self._state.set_state(job.name, disabled=not event.enabled)
+        self._state.change_job_state(job.name, disabled=not event.enabled)
         self._apply_enabled(job, event.at)
         self._state.publish(
             event.at, Topic.CONFIG, f"job {job.name} is {'enabled' if event.enabled else 'disabled'}", job=job.name
@@ -196,11 +194,11 @@ class Commands:
         changes = {item: retry.reset(shard) for item, shard in shards.items()}
         if firing.ended_ms:
             put_back = tuple(changes.get(item, shard) for item, shard in enumerate(firing.shards))
-            generation = self._state.states[job.name].generation
+            generation = self._state.job_states[job.name].generation
             self._firings.reopen(changed(firing, generation=generation, shards=put_back, ended_ms=0))
         else:
             self._firings.put_shards(firing.id, changes, event.at)
-            self._state.work()
+            self._state.request_cycle()
         text = f"{len(changes)} shards are put back by an operator"
         self._state.publish(event.at, Topic.FIRED, text, job=job.name, firing_id=firing.id)
 
@@ -249,10 +247,9 @@ class Commands:
 
     def _remove_job(self, job: Job, at: int) -> None:
         # First of all: what a resident job loses it would otherwise start again.
-        del self._state.jobs[job.name], self._state.states[job.name]
+        self._state.delete(Kind.JOB, job.name)
+        self._state.delete(Kind.JOB_STATE, job.name)
         self._tasks.cancel(job.name, at, "the job was removed")
-        self._state.dirty[Kind.JOB, job.name] = None
-        self._state.dirty[Kind.JOB_STATE, job.name] = None
         for noted in (self._timetable.due, self._state.faults, self._cycle.refusals):
             noted.pop(job.name, None)
         self._firings.prune_history(job.name)
@@ -262,8 +259,8 @@ class Commands:
         """After a change of a disabled mark. What fell due meanwhile is not made up for."""
         if self._state.enabled(job.name):
             # Never backwards, should the clock have been set back: what has fired is not due again.
-            considered = max(at, self._state.states[job.name].considered_ms)
-            self._state.set_state(job.name, considered_ms=considered)
+            considered = max(at, self._state.job_states[job.name].considered_ms)
+            self._state.change_job_state(job.name, considered_ms=considered)
             self._timetable.schedule(job, considered)
             self._firings.ensure_daemon(job, at)
             self._rollouts.look(job, at)
@@ -282,13 +279,13 @@ class Commands:
             waiting = {i: shard for i, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
             if changes := {i: changed(shard, not_before_ms=0, failures=0) for i, shard in waiting.items()}:
                 self._firings.put_shards(firing.id, changes, at)
-                self._state.work()
+                self._state.request_cycle()
         self._firings.ensure_daemon(job, at)
         self._rollouts.look(job, at)
 
     def _renew(self, job: Job, at: int) -> None:
         """What was made from the old configuration ends before anything new starts."""
-        self._state.set_state(job.name, generation=self._state.states[job.name].generation + 1)
+        self._state.change_job_state(job.name, generation=self._state.job_states[job.name].generation + 1)
         self._tasks.cancel(job.name, at, "the job or its app was updated")
         self._firings.ensure_daemon(job, at)
 

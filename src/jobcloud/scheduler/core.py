@@ -27,7 +27,6 @@ from jobcloud.messages import (
     FrameworkRemoved,
     InverseOffersReceived,
     KillTask,
-    Kind,
     OfferRescinded,
     OffersReceived,
     Publish,
@@ -82,7 +81,7 @@ class Scheduler:
         self._state = state = State(policy, stored, epoch, at, matcher)
         self.apps = state.apps
         self.jobs = state.jobs
-        self.states = state.states
+        self.job_states = state.job_states
         self.disabled_apps = state.disabled_apps
         self.firings = state.firings
         self.tasks = state.tasks
@@ -297,7 +296,7 @@ class Scheduler:
         for task in tasks.values():
             running.setdefault((task.job, task.item), []).append(self.firings[task.firing_id])
         for (name, item), found in running.items():
-            current = name in self.jobs and found[0].generation == self.states[name].generation
+            current = name in self.jobs and found[0].generation == self.job_states[name].generation
             most = self.jobs[name].runs_at_once if current else MAX_WAITING  # as many as an older one had allowed
             assert len(found) <= most, f"{name}/{item} runs {len(found)} times"
             generations = {firing.generation for firing in found} - {recovery.NO_GENERATION}  # stand-ins are ending
@@ -342,7 +341,7 @@ class Scheduler:
             self._circuit_breakers.expire_backoffs(at),
         )
         if any(expired):
-            self._state.work()
+            self._state.request_cycle()
         if self._drains.step(at):
             self._cycle.reopen(at)
         self._tasks.replace_unreachable(at)
@@ -368,7 +367,7 @@ class Scheduler:
         self._tasks.look_again()
         self.cluster.age_offers_from(at)
         self._firings.shorten_back_offs(at)
-        self._state.work()
+        self._state.request_cycle()
 
     # ------------------------------------------------------------------------------------------------- the session
 
@@ -378,8 +377,7 @@ class Scheduler:
         self._cycle.begin()
         self._drains.begin()
         if event.framework_id != self._state.framework_id:
-            self._state.framework_id = event.framework_id
-            self._state.dirty[Kind.FRAMEWORK, "id"] = event.framework_id
+            self._state.set_framework_id(event.framework_id)
         self._reconciliation.begin(event.at)
         self._timeouts.begin()
         self._rollouts.begin()
@@ -401,8 +399,7 @@ class Scheduler:
         """Mesos has killed all there was; the id is void. Start over as a new framework."""
         self._state.connected = False
         self.cluster.drop_all_offers()
-        self._state.framework_id = ""
-        self._state.dirty[Kind.FRAMEWORK, "id"] = None
+        self._state.set_framework_id("")
         for task in list(self.tasks.values()):
             lost = status.TABLE[task.state, "TASK_LOST"]
             assert isinstance(lost, End)
@@ -410,7 +407,7 @@ class Scheduler:
         self._reconciliation.removed()
         for executor in list(self.executors.values()):
             self._executors.forget(executor)
-        self._state.out.append(Resubscribe())
+        self._state.emit(Resubscribe())
         self._state.publish(event.at, Topic.CLUSTER, f"Mesos removed the framework: {event.reason}")
 
     def _sweep(self, at: int) -> None:
@@ -444,7 +441,7 @@ class Scheduler:
     def _reasons(self, job: Job, head: Firing | None, at: int) -> Iterable[Reason]:
         if job.app in self.disabled_apps:
             yield Reason("app_disabled", f"app {job.app} is disabled")
-        if self.states[job.name].disabled:
+        if self.job_states[job.name].disabled:
             yield Reason("job_disabled", "the job is disabled")
         if job.name in self.faults:
             yield Reason("fault", self.faults[job.name])
@@ -496,11 +493,11 @@ class Scheduler:
         self._warm_executors.restore()
         self._circuit_breakers.restore()
         for firing in [firing for firing in self.firings.values() if not firing.ended_ms]:
-            if firing.job not in self.jobs or firing.generation != self.states[firing.job].generation:
+            if firing.job not in self.jobs or firing.generation != self.job_states[firing.job].generation:
                 self._tasks.cancel_firing(firing, at, recovery.MESSAGE)
         self._firings.prune_all()
         for job in list(self.jobs.values()):
-            considered = self.states[job.name].considered_ms
+            considered = self.job_states[job.name].considered_ms
             self._state.isolated(job.name, at, self._timetable.schedule, job, considered)
             self._state.isolated(job.name, at, self._firings.ensure_daemon, job, at)
             self._state.isolated(job.name, at, self._rollouts.look, job, at)

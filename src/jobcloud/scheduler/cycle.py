@@ -36,7 +36,7 @@ from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MOST_AVOIDED = 100
 # A member of an enumeration costs a function call each time it is named, in CPython 3.11.
-_ACTIVE, _DAEMON, _TOLD_LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Topic.LAUNCHED
+_ACTIVE, _DAEMON, _TASK, _LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Kind.TASK, Topic.LAUNCHED
 
 
 class Cycle:
@@ -84,14 +84,14 @@ class Cycle:
     def reopen(self, at: int) -> None:
         """Agents get tasks again whose offers were declined for long."""
         self._filtered_until = at + self._state.policy.drain_refuse_ms
-        self._state.work()
+        self._state.request_cycle()
 
     def give_back(self, at: int) -> None:
         """Decline what was held long enough, is held over the limit, or is of agents that get nothing new."""
         if closed := self._state.cluster.offers_of_closed():
             for offer_id in closed:
                 self._state.cluster.drop_offer(offer_id)
-            self._state.out.append(Decline(tuple(closed), self._state.policy.drain_refuse_ms))
+            self._state.emit(Decline(tuple(closed), self._state.policy.drain_refuse_ms))
         old = self._state.cluster.offers_received_before(at - self._state.policy.offer_hold_ms)
         spare = old or self._state.cluster.oldest_offers(self._state.cluster.held - self._state.policy.max_offers)
         if not spare:
@@ -100,7 +100,7 @@ class Cycle:
             self._state.cluster.drop_offer(offer_id)
         idle = self._warm_executors.roaming() and not self._waiting(at)
         refuse_ms = self._state.policy.roaming_refuse_ms if idle else self._state.policy.decline_refuse_ms
-        self._state.out.append(Decline(tuple(spare), refuse_ms))
+        self._state.emit(Decline(tuple(spare), refuse_ms))
         self._filtered_until = at + refuse_ms
 
     def wants_tick(self, at: int) -> bool:
@@ -129,10 +129,10 @@ class Cycle:
         waiting, roaming = self._waiting(at), self._warm_executors.roaming()
         if (waiting and self.can_revive(at)) or (roaming and self._suppressed):
             self._suppressed, self._filtered_until = False, 0
-            self._state.out.append(Revive())
+            self._state.emit(Revive())
         elif not waiting and not roaming and not self._state.cluster.held and not self._suppressed:
             self._suppressed = True
-            self._state.out.append(Suppress())
+            self._state.emit(Suppress())
         self._state.new_work = False
 
     def eligible(self, at: int) -> list[queue.Entry]:
@@ -271,7 +271,7 @@ class Cycle:
             if made is not None:
                 changes.setdefault(firing.id, {})[choice.item] = made[1]
         offer_ids = tuple(offer.id for offer in offers)
-        self._state.out.append(Accept(agent_id, offer_ids, tuple(launches)) if launches else Decline(offer_ids, 0))
+        self._state.emit(Accept(agent_id, offer_ids, tuple(launches)) if launches else Decline(offer_ids, 0))
 
     def _launch(
         self, firing: Firing, item: int, placement: Placement, pool: Pool, hostname: str, at: int
@@ -323,16 +323,15 @@ class Cycle:
         gone = key in self._executors.gone
         shares, executor = launch.task_shares(pool, task, self._state.executors.get(key), plan, at, gone=gone)
         if key not in self._state.executors:
-            self._state.executors[key] = executor
-            self._state.dirty[Kind.EXECUTOR, key] = executor
+            self._state.put(Kind.EXECUTOR, key, executor)
             self._state.cluster.reserve(task.agent_id, executor.id, plan.resources)
         self._state.cluster.bind(task.id, placement)
         self._executors.use(key)
         self._executors.gone.discard(key)  # Mesos starts it again with this task
-        self._state.put_task(task)
+        self._state.put(_TASK, task.id, task)
         self._circuit_breakers.launched(task, at)
         self._reconciliation.await_answer(task.id, at + self._state.policy.launch_answer_ms)
-        self._state.tell(at, _TOLD_LAUNCHED, task, f"placed on {task.hostname}")
+        self._state.publish_task(at, _LAUNCHED, task, f"placed on {task.hostname}")
         return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, data)
 
     def on_send_failed(self, event: SendFailed) -> None:
@@ -346,7 +345,7 @@ class Cycle:
                 elif task is not None:
                     self._reconciliation.await_answer(task.id, event.at)
             if self._state.connected:  # whatever became of the call, its offers are not needed
-                self._state.out.append(Decline(call.offer_ids, 0))
+                self._state.emit(Decline(call.offer_ids, 0))
         elif isinstance(call, Suppress | Revive):
             self._suppressed, self._state.new_work = isinstance(call, Revive), True
         elif isinstance(call, Reconcile):
@@ -354,7 +353,7 @@ class Cycle:
         elif (
             isinstance(call, AcceptInverseOffers | DeclineInverseOffers) and self._state.connected and not event.certain
         ):
-            self._state.out.append(call)  # a question without an answer is not asked again
+            self._state.emit(call)  # a question without an answer is not asked again
         self._state.publish(event.at, Topic.FAULT, f"{type(call).__name__} failed: {event.reason}")
 
     def _requests_in_use(self) -> set[Request]:

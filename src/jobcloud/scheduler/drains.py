@@ -94,9 +94,9 @@ class Drains:
             self.windows[inverse.agent_id] = inverse.unavailable
             (no if self._would_lose(inverse.agent_id, inverse.unavailable) else yes).append(inverse.id)
         if yes:
-            self._state.out.append(AcceptInverseOffers(tuple(yes), _YES_MS))
+            self._state.emit(AcceptInverseOffers(tuple(yes), _YES_MS))
         if no:
-            self._state.out.append(DeclineInverseOffers(tuple(no), _NO_MS))
+            self._state.emit(DeclineInverseOffers(tuple(no), _NO_MS))
         self._step_at = 0
 
     def lose(self, agent_id: str) -> None:
@@ -138,11 +138,10 @@ class Drains:
         self._step_at = 0
 
     def _put(self, agent_id: str, drain: Drain | None) -> None:
-        self._state.dirty[Kind.DRAIN, agent_id] = drain
         if drain is None:
-            del self._state.drains[agent_id]
+            self._state.delete(Kind.DRAIN, agent_id)
         else:
-            self._state.drains[agent_id] = drain
+            self._state.put(Kind.DRAIN, agent_id, drain)
 
     def _known(self, name: str) -> str:
         """The id of the agent with this id or host name. Raises NotFound, or Conflict where several go by the name."""
@@ -198,7 +197,7 @@ class Drains:
                 self._reconciliation.send_kill(task, at)
             else:
                 continue
-            self._state.tell(at, Topic.CLUSTER, task, "leaves its agent, which is to be emptied")
+            self._state.publish_task(at, Topic.CLUSTER, task, "leaves its agent, which is to be emptied")
 
     def _unsettled(self, firing_ids: Iterable[str]) -> Counter[str]:
         """How many shards of each of these firings have yet to run, or to run again, as far as Mesos has said so."""

@@ -80,15 +80,14 @@ class Executors:
         if entry is None or entry.lost or key in self.gone:
             self.forget(executor)
         elif executor.app not in self._state.apps:
-            self._state.out.append(ShutdownExecutor(executor.id, executor.agent_id))
+            self._state.emit(ShutdownExecutor(executor.id, executor.agent_id))
 
     def forget(self, executor: Executor) -> None:
         self._state.cluster.unreserve(executor.agent_id, executor.id)
         key = executor_key(executor.agent_id, executor.id)
-        del self._state.executors[key]
+        self._state.delete(Kind.EXECUTOR, key)
         self.gone.discard(key)
         self.idle.pop(key, None)
-        self._state.dirty[Kind.EXECUTOR, key] = None
 
     def on_agent(self, agent_id: str) -> list[Executor]:
         return [executor for executor in self._state.executors.values() if executor.agent_id == agent_id]
@@ -100,6 +99,6 @@ class Executors:
             if plan is not None and plan.executor_id == executor.id:
                 shares = tuple(Share(name, n) for name, n in zip(DIMENSIONS, plan.resources, strict=True) if n)
                 executor = changed(executor, spec=plan.spec, shares=shares)
-                self._state.executors[key] = self._state.dirty[Kind.EXECUTOR, key] = executor
+                self._state.put(Kind.EXECUTOR, key, executor)
         self._state.cluster.reserve(executor.agent_id, executor.id, amounts(executor.shares))
         self.idle[key] = at

@@ -54,7 +54,9 @@ class Firings:
         if (firing := self.resident(job.name)) is not None:
             self._fit(firing, job, at)
         elif not self._state.queue.unfinished(job.name):
-            self.add(sharding.make_firing(job, self._state.states[job.name], Cause.DAEMON, at, self._state.unique()))
+            self.add(
+                sharding.make_firing(job, self._state.job_states[job.name], Cause.DAEMON, at, self._state.unique())
+            )
 
     def resident(self, job: str) -> Firing | None:
         """The firing of a resident job whose shards are to run; None where it is disabled, or an older one ends."""
@@ -77,12 +79,12 @@ class Firings:
         }
         if changes:
             self.put_shards(firing.id, changes, at)
-            self._state.work()
+            self._state.request_cycle()
 
     def add(self, firing: Firing) -> None:
-        self._state.firings[firing.id] = self._state.dirty[Kind.FIRING, firing.id] = firing
+        self._state.put(_FIRING, firing.id, firing)
         self._state.queue.add(firing)
-        self._state.work()
+        self._state.request_cycle()
 
     def put_shards(self, firing_id: str, changes: dict[int, Shard], at: int) -> None:
         """Replace some shards, or add some; a firing whose shards have all ended has ended with them."""
@@ -92,8 +94,7 @@ class Firings:
         firing = _with_shards(old, changes)
         if not self._state.queue.change(firing, changes):
             firing = changed(firing, ended_ms=at)
-        self._state.firings[firing_id] = firing
-        self._state.dirty[_FIRING, firing_id] = firing
+        self._state.put(_FIRING, firing_id, firing)
         if firing.ended_ms:
             self._done(firing, at)
 
@@ -101,7 +102,7 @@ class Firings:
         """A shard runs since then; its task's record says so as well, so this is not stored for its own sake."""
         old = self._state.firings[firing_id]
         firing = _with_shards(old, {item: changed(old.shards[item], started_ms=started_ms)})
-        self._state.firings[firing_id] = firing
+        self._state.put_unsaved(_FIRING, firing_id, firing)
         self._state.queue.renew(firing)
 
     def _done(self, firing: Firing, at: int) -> None:
@@ -113,7 +114,7 @@ class Firings:
         job = self._state.jobs.get(firing.job)
         if job is not None:
             self.ensure_daemon(job, at)
-        self._state.work()
+        self._state.request_cycle()
 
     def prune_history(self, job: str) -> None:
         policy = self._state.policy
@@ -121,8 +122,7 @@ class Firings:
             ended = kept.get(job, deque())
             while len(ended) > (most if job in self._state.jobs else 0):
                 firing_id = ended.popleft()
-                del self._state.firings[firing_id]
-                self._state.dirty[Kind.FIRING, firing_id] = None
+                self._state.delete(_FIRING, firing_id)
             if not ended:
                 kept.pop(job, None)
 

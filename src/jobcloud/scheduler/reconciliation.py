@@ -64,7 +64,7 @@ class Reconciliation:
     def _kill_orphan(self, task_id: str, agent_id: str, at: int) -> None:
         if self._state.connected:
             self.orphans[task_id] = agent_id, at + self._state.policy.kill_again_ms
-            self._state.out.append(Kill(task_id, agent_id))
+            self._state.emit(Kill(task_id, agent_id))
 
     def lose(self, agent_id: str) -> None:
         """The agent is away; when it comes back, Mesos tells of each task there."""
@@ -106,18 +106,16 @@ class Reconciliation:
         self.silent.update(dict.fromkeys(silent, at + self._state.policy.launch_answer_ms))
         self._silent_until = min(self.silent.values())
         if silent:
-            self._state.out.append(
-                Reconcile(tuple((task_id, self._state.tasks[task_id].agent_id) for task_id in silent))
-            )
+            self._state.emit(Reconcile(tuple((task_id, self._state.tasks[task_id].agent_id) for task_id in silent)))
 
     def _reconcile(self, at: int) -> None:
         """Explicitly for each task without an answer, with back-off; then implicitly, and again every interval."""
         if self.pending:
-            self._state.out.append(Reconcile(tuple((t, self._state.tasks[t].agent_id) for t in self.pending)))
+            self._state.emit(Reconcile(tuple((t, self._state.tasks[t].agent_id) for t in self.pending)))
             self._reconcile_at = at + self._wait_ms
             self._wait_ms = min(self._wait_ms * 2, self._state.policy.reconcile_max_ms)
             return
-        self._state.out.append(Reconcile())
+        self._state.emit(Reconcile())
         self.pending = dict.fromkeys(self._state.tasks)
         self._wait_ms = self._state.policy.reconcile_first_ms
         self._reconcile_at = at + self._state.policy.reconcile_interval_ms
@@ -128,4 +126,4 @@ class Reconciliation:
             self.kills[task.id] = at
             return
         self.kills[task.id] = at + self._state.policy.kill_again_ms
-        self._state.out.append(Kill(task.id, task.agent_id))
+        self._state.emit(Kill(task.id, task.agent_id))

@@ -111,7 +111,7 @@ class Rollouts:
             down.add(task.item)
             self._tasks.kill(task, at)
             why = ", to be replaced by what is configured now" if task.item < job.shard_count else f": {FEWER}"
-            self._state.tell(at, Topic.CONFIG, task, f"ends{why}")
+            self._state.publish_task(at, Topic.CONFIG, task, f"ends{why}")
 
     def _may_end(self, task: Task, job: Job, down: set[int]) -> bool:
         if task.item >= job.shard_count:

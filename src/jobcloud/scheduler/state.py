@@ -1,6 +1,6 @@
-"""What one leader knows and what it is about to do: the records, the offers held, the queue, and the effects so far.
+"""The state of one leader: tables of records, offers held, the queue, the write set and the effects.
 
-Every part of the scheduler works on the same book. Nothing here decides.
+All parts of the scheduler share one State. It makes no decisions.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ class Policy:
     sweep_ms: int = 60_000
 
 
-# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
-_TASK = Kind.TASK
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class State:
-    """The stored records as they are now, and beside them what only this leader knows.
+    """The stored records as they are now, and the data that only this leader has.
 
-    `dirty` and `out` are what the event under way has changed and asks for; `flush` hands both over.
+    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains` and
+    `framework_id`. Every part reads them. Only the methods of this class change them, together with the write set, so
+    that no change can be lost at a fail-over. The write set and the effects are those of the event being handled;
+    `flush` hands both over.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: type[AnyMatcher]) -> None:
@@ -75,52 +75,114 @@ class State:
         whole = recover(stored, at)
         self.apps = whole.apps
         self.jobs = whole.jobs
-        self.states = whole.job_states
+        self.job_states = whole.job_states
         self.disabled_apps = whole.disabled_apps
         self.firings = with_starts(whole.firings, whole.tasks.values())
         self.tasks = whole.tasks
         self.executors = whole.executors
         self.framework_id = whole.framework_id
         self.drains = whole.drains
+        self._tables: dict[Kind, dict[str, Any]] = {
+            Kind.APP: self.apps,
+            Kind.JOB: self.jobs,
+            Kind.JOB_STATE: self.job_states,
+            Kind.FIRING: self.firings,
+            Kind.TASK: self.tasks,
+            Kind.EXECUTOR: self.executors,
+            Kind.DRAIN: self.drains,
+        }
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
         self.queue = queue.Queue(lambda job: self.jobs[job].runs_at_once if job in self.jobs else 1)
-        #: job → why it could not be launched; cleared when it or its app changes
+        #: job → why it could not be launched; cleared when the job or its app changes
         self.faults: dict[str, str] = {}
         self.plans: dict[str, ExecutorPlan] = {}
         self._sequence = recovery.numbers_used(stored, epoch)
-        #: something may be launched now; there may be something to launch for which offers should be asked
+        #: cycle_due: something may be launched now; new_work: offers should be requested if none are held
         self.cycle_due = self.new_work = True
         self.notices: deque[Publish] = deque(maxlen=20_000)
-        # What had to be mended is written with the first event's effects.
-        self.dirty: dict[tuple[Kind, str], Record | None] = {
+        # Repairs made by the recovery are written with the effects of the first event.
+        self.write_set: dict[tuple[Kind, str], Record | None] = {
             (kind, key): record for kind, key, record in differences(stored, whole)
         }
-        self.out: list[Effect] = []
+        self.effects: list[Effect] = []
 
-    def put_task(self, task: Task) -> None:
-        self.tasks[task.id] = task
-        self.dirty[_TASK, task.id] = task
+    # ------------------------------------------------------------------------------------------------- changes
 
-    def set_state(self, job: str, **changes: Any) -> None:
-        self.states[job] = changed(self.states[job], **changes)
-        self.dirty[Kind.JOB_STATE, job] = self.states[job]
+    def put(self, kind: Kind, key: str, record: Record) -> None:
+        """Set a record, here and in the store."""
+        self._tables[kind][key] = record
+        self.write_set[kind, key] = record
 
-    def set_app_mark(self, app: str, *, disabled: bool) -> None:
+    def put_unsaved(self, kind: Kind, key: str, record: Record) -> None:
+        """Set a record here alone. For values that a new leader derives from other records."""
+        self._tables[kind][key] = record
+
+    def delete(self, kind: Kind, key: str) -> None:
+        """Delete a record, here and in the store. Raises KeyError if there is none."""
+        del self._tables[kind][key]
+        self.write_set[kind, key] = None
+
+    def set_app_disabled(self, app: str, *, disabled: bool) -> None:
         if disabled:
             self.disabled_apps.add(app)
         else:
             self.disabled_apps.discard(app)
-        self.dirty[Kind.DISABLED_APP, app] = True if disabled else None
+        self.write_set[Kind.DISABLED_APP, app] = True if disabled else None
+
+    def set_framework_id(self, framework_id: str) -> None:
+        """Set the id that Mesos knows this framework by; "" if the next subscription is to get a new one."""
+        self.framework_id = framework_id
+        self.write_set[Kind.FRAMEWORK, "id"] = framework_id or None
+
+    def change_job_state(self, job: str, **changes: Any) -> None:
+        self.put(Kind.JOB_STATE, job, changed(self.job_states[job], **changes))
+
+    def emit(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+    def publish(self, at: int, topic: Topic, text: str, **about: Any) -> None:
+        """Publish a notice. `about` holds further fields of Publish."""
+        self._publish(Publish(at, topic, text, **about))
+
+    def publish_task(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
+        """Publish a notice about a task."""
+        job = task.job
+        if task.placeholder:
+            job, text = "", f"kept executor of {task.app}: {text}"
+        self._publish(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state))
+
+    def _publish(self, notice: Publish) -> None:
+        self.notices.append(notice)
+        self.effects.append(notice)
 
     def flush(self) -> list[Effect]:
-        effects = self.out
-        if self.dirty:
-            effects.append(Save(tuple([Write(kind, key, record) for (kind, key), record in self.dirty.items()])))
-            self.dirty = {}
+        """The effects since the last call, in the order in which they are to be performed."""
+        effects = self.effects
+        if self.write_set:
+            effects.append(Save(tuple([Write(kind, key, record) for (kind, key), record in self.write_set.items()])))
+            self.write_set = {}
         effects.sort(key=_rank)
-        self.out = []
+        self.effects = []
         return effects
+
+    def request_cycle(self) -> None:
+        """Run a scheduling cycle with the next tick. Request offers if none are held."""
+        self.cycle_due = self.new_work = True
+
+    def isolated(self, job: str, at: int, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Call `do` for one job. An exception is recorded as that job's fault and affects no other job.
+
+        Returns None if `do` has failed.
+        """
+        try:
+            return do(*args, **kwargs)
+        except Exception as error:  # any fault in one job must leave the others running
+            self.faults[job] = f"{type(error).__name__}: {error}"
+            self.publish(at, Topic.FAULT, self.faults[job], job=job)
+            return None
+
+    # ------------------------------------------------------------------------------------------------- reading
 
     def app(self, name: str) -> App:
         if name not in self.apps:
@@ -136,14 +198,10 @@ class State:
         return [job for job in self.jobs.values() if job.app == app]
 
     def enabled(self, job: str) -> bool:
-        return (
-            not self.states[job].disabled and self.jobs[job].app not in self.disabled_apps
-            if job in self.jobs
-            else False
-        )
+        return job in self.jobs and not self.job_states[job].disabled and self.jobs[job].app not in self.disabled_apps
 
     def wanted(self, firing: Firing) -> bool:
-        return self.enabled(firing.job) and firing.generation == self.states[firing.job].generation
+        return self.enabled(firing.job) and firing.generation == self.job_states[firing.job].generation
 
     def plan_of(self, app: str) -> ExecutorPlan:
         if app not in self.plans:
@@ -160,31 +218,6 @@ class State:
     def fence(self) -> int:
         """Grows over all attempts of all leaders; fits a double exactly for 9 million leaders."""
         return self.epoch * 1_000_000_000 + self._sequence
-
-    def work(self) -> None:
-        self.cycle_due = self.new_work = True
-
-    def isolated(self, job: str, at: int, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Do something for one job; a fault in it marks that job and touches no other. None where it failed."""
-        try:
-            return do(*args, **kwargs)
-        except Exception as error:  # whatever is wrong with one job, the others go on
-            self.faults[job] = f"{type(error).__name__}: {error}"
-            self.publish(at, Topic.FAULT, self.faults[job], job=job)
-            return None
-
-    def publish(self, at: int, topic: Topic, text: str, **about: Any) -> None:
-        self._note(Publish(at, topic, text, **about))
-
-    def tell(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
-        job = task.job
-        if task.placeholder:
-            job, text = "", f"kept executor of {task.app}: {text}"
-        self._note(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state))
-
-    def _note(self, notice: Publish) -> None:
-        self.notices.append(notice)
-        self.out.append(notice)
 
 
 def _rank(effect: Effect) -> int:

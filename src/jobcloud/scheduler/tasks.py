@@ -41,7 +41,7 @@ _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
 _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
 # What every update looks at: a member of an enumeration costs a function call each time it is named, in CPython 3.11.
 _RUNNING, _UNREACHABLE, _DAEMON = TaskState.RUNNING, TaskState.UNREACHABLE, Cause.DAEMON
-_INVALID, _TASK, _TOLD_RUNNING, _TOLD_ENDED = End.INVALID, Kind.TASK, Topic.RUNNING, Topic.ENDED
+_INVALID, _TASK, _TOPIC_RUNNING, _TOPIC_ENDED = End.INVALID, Kind.TASK, Topic.RUNNING, Topic.ENDED
 
 
 class Tasks:
@@ -118,7 +118,7 @@ class Tasks:
     def on_status(self, event: StatusReceived) -> None:
         update, at = event.status, event.at
         if update.uuid:
-            self._state.out.append(Acknowledge(update.task_id, update.agent_id, update.uuid))
+            self._state.emit(Acknowledge(update.task_id, update.agent_id, update.uuid))
         self._reconciliation.heard(update.task_id)
         task = self._state.tasks.get(update.task_id)
         if task is None:
@@ -189,7 +189,7 @@ class Tasks:
             away = at if state is _UNREACHABLE else 0
             message = update.message[:1_000]
             now = changed(task, state=state, started_ms=started, message=message, unreachable_ms=away)
-            self._state.put_task(now)
+            self._state.put(_TASK, now.id, now)
             self._note_reach(task.id, state)
             if begins:
                 self._timeouts.watch(now)
@@ -204,7 +204,7 @@ class Tasks:
         elif begins:
             self._firings.note_start(task.firing_id, task.item, started)
         if state is not task.state or update.message:
-            self._state.tell(at, _TOLD_RUNNING, task, update.message or f"is {state}", state)
+            self._state.publish_task(at, _TOPIC_RUNNING, task, update.message or f"is {state}", state)
 
     def end(self, task: Task, end: End, message: str, at: int, outcome: Outcome = NO_OUTCOME) -> None:
         """A task is over: its claim is freed, its record goes, its shard goes on as `retry.after` says."""
@@ -213,17 +213,16 @@ class Tasks:
         self._circuit_breakers.lost_sight_of(task, at)
         self._timeouts.forget(task.id)
         self.unreachable.pop(task.id, None)
-        del self._state.tasks[task.id]
-        self._state.dirty[_TASK, task.id] = None
+        self._state.delete(_TASK, task.id)
         key = executor_key(task.agent_id, task.executor_id)
         self._executors.leave(key, at)
         if task.placeholder:
             self._warm_executors.ended(task, message, at)
-            self._state.tell(at, Topic.ENDED, task, message, str(end))
+            self._state.publish_task(at, Topic.ENDED, task, message, str(end))
         else:
             self._shard_ended(task, end, message, at, outcome)
         self._executors.drop_if_deserted(self._state.executors[key])
-        self._state.work()
+        self._state.request_cycle()
 
     def _shard_ended(self, task: Task, end: End, message: str, at: int, outcome: Outcome) -> None:
         firing = self._state.firings[task.firing_id]
@@ -240,7 +239,7 @@ class Tasks:
             seed=f"{firing.id}/{task.item}",
             cause=outcome.cause,
         )  # fmt: skip
-        self._state.tell(at, _TOLD_ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
+        self._state.publish_task(at, _TOPIC_ENDED, task, message, shard.state if shard.state.ended else f"{end}, again")
         if shard.outcome is not outcome:
             shard = changed(shard, outcome=outcome)
         self._firings.put_shards(firing.id, {task.item: shard}, at)
@@ -248,7 +247,7 @@ class Tasks:
     def kill(self, task: Task, at: int) -> None:
         """End a task, also over changes of the leader. Its shard comes back if it is a wanted resident's."""
         if not task.kill_ms:
-            self._state.put_task(changed(task, kill_ms=at))
+            self._state.put(_TASK, task.id, changed(task, kill_ms=at))
             self._timeouts.watch(self._state.tasks[task.id])
         if task.placeholder:
             self._warm_executors.note(self._state.tasks[task.id])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 
-from jobcloud.messages import ShutdownExecutor, Topic
+from jobcloud.messages import Kind, ShutdownExecutor, Topic
 from jobcloud.model import MAX_KILL_GRACE_MS, Cause, Firing, Job, Step, Task, TaskState, changed
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.state import State
@@ -77,14 +77,16 @@ class Timeouts:
         ):
             self._look_in(task.id, _LOOK_MS)
         elif task.overdue_ms or task.kill_ms:
-            self._state.out.append(ShutdownExecutor(task.executor_id, task.agent_id))
-            self._state.tell(at, Topic.FAULT, task, "does not end though it was asked to: its executor is shut down")
+            self._state.emit(ShutdownExecutor(task.executor_id, task.agent_id))
+            self._state.publish_task(
+                at, Topic.FAULT, task, "does not end though it was asked to: its executor is shut down"
+            )
             self.watch(task)
         else:
-            self._state.put_task(changed(task, overdue_ms=at))
+            self._state.put(Kind.TASK, task.id, changed(task, overdue_ms=at))
             self._reconciliation.send_kill(task, at)
             text = f"runs for longer than its limit, {self._limit(task) / 1000:g} s, and its executor does not end it"
-            self._state.tell(at, Topic.FAULT, task, text)
+            self._state.publish_task(at, Topic.FAULT, task, text)
             self.watch(self._state.tasks[task.id])
 
     def _look_in(self, task_id: str, ms: int) -> None:

@@ -51,7 +51,7 @@ class Timetable:
             considered = following
             self.enqueue(job, Cause.CRON, considered, at)
             following = schedule.next_after(considered)
-        self._state.set_state(job.name, considered_ms=considered)
+        self._state.change_job_state(job.name, considered_ms=considered)
         self._set_timer(job.name, following)
 
     def _missed(self, job: Job, schedule: Schedule, first: int, last: int, at: int) -> None:
@@ -75,7 +75,7 @@ class Timetable:
         if not replacing and behind >= 0 and (why := self._turned_away(job, cause, behind)):
             self._skip(job, fire_ms, at, why)
             return
-        firing = sharding.make_firing(job, self._state.states[job.name], cause, fire_ms, self._state.unique())
+        firing = sharding.make_firing(job, self._state.job_states[job.name], cause, fire_ms, self._state.unique())
         if firing.id in self._state.firings:
             return  # fired under another generation or before a crash: never twice for one instant
         for older in unfinished if replacing else ():
@@ -94,8 +94,8 @@ class Timetable:
         return f"{behind} firings wait already (misfireLimit)" if behind >= job.misfire_limit else ""
 
     def _skip(self, job: Job, fire_ms: int, at: int, why: str) -> None:
-        state = self._state.states[job.name]
-        self._state.set_state(job.name, skipped=state.skipped + 1, skipped_reason=why)
+        state = self._state.job_states[job.name]
+        self._state.change_job_state(job.name, skipped=state.skipped + 1, skipped_reason=why)
         due = datetime.fromtimestamp(fire_ms / 1000, UTC)
         self._state.publish(
             at, Topic.SKIPPED, f"the firing of {due:%Y-%m-%d %H:%M:%S} UTC is skipped: {why}", job=job.name

@@ -109,7 +109,7 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
     return Snapshot(
         dict(scheduler.apps),
         dict(scheduler.jobs),
-        dict(scheduler.states),
+        dict(scheduler.job_states),
         frozenset(scheduler.disabled_apps),
         dict(scheduler.firings),
         dict(scheduler.tasks),
@@ -161,7 +161,7 @@ def rollout_view(scheduler: Scheduler, name: str, at: int) -> RolloutView:
 
 
 def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
-    generation = scheduler.states[job.name].generation
+    generation = scheduler.job_states[job.name].generation
     firings = [firing for firing in scheduler.queue.unfinished(job.name) if firing.generation == generation]
     stale = {
         task.id
