@@ -133,11 +133,11 @@ def test_offers_are_old_by_their_receipt() -> None:
 def test_ports_are_cut_from_their_ranges_lowest_first() -> None:
     ports = Share("ports", 6000, ranges=((100, 101), (200, 203)))
     pool = Pool([Offer("o", "a", "h", "h:1", (ports,))])
-    assert pool.cut(Resources(ports=3000))[0].ranges == ((100, 101), (200, 200))
-    assert pool.cut(Resources(ports=1000))[0].ranges == ((201, 201),)
-    assert pool.cut(Resources(ports=2000))[0].ranges == ((202, 203),)
+    assert pool.allocate(Resources(ports=3000))[0].ranges == ((100, 101), (200, 200))
+    assert pool.allocate(Resources(ports=1000))[0].ranges == ((201, 201),)
+    assert pool.allocate(Resources(ports=2000))[0].ranges == ((202, 203),)
     with pytest.raises(InsufficientResources, match="ports"):
-        pool.cut(Resources(ports=1000))
+        pool.allocate(Resources(ports=1000))
 
 
 def test_any_cut_adds_up_and_keeps_where_it_came_from(seed: int) -> None:
@@ -149,7 +149,7 @@ def test_any_cut_adds_up_and_keeps_where_it_came_from(seed: int) -> None:
         for _ in range(6):
             wanted = Resources(*(dice.choice((0, 1000, 3000)) for _ in DIMENSIONS))
             try:
-                cut = pool.cut(wanted)
+                cut = pool.allocate(wanted)
             except InsufficientResources:
                 assert any(want > have for want, have in zip(wanted, left, strict=True))
                 continue

@@ -65,7 +65,7 @@ def test_an_agent_gets_nothing_new_within_the_lead_of_its_window(in_ms: int, pla
     declined = [offer_id for one in of(Decline, effects) for offer_id in one.offer_ids]
     assert (declined == ["o"]) is not placed  # others may use it
     if not placed:
-        assert "1 agents are to be emptied" in desk.scheduler.explain("report", desk.at).reasons[-1].text
+        assert "1 agents are being drained" in desk.scheduler.explain("report", desk.at).reasons[-1].text
 
 
 def test_an_agent_closes_when_its_lead_begins_and_opens_when_its_window_ends() -> None:
@@ -73,9 +73,9 @@ def test_an_agent_closes_when_its_lead_begins_and_opens_when_its_window_ends() -
     window = Window(desk.at + LEAD + MINUTE, desk.at + LEAD + 3 * MINUTE)
     desk.offer(changed(make_offer("o"), unavailable=window))
     desk.run_until_idle(2 * MINUTE)
-    assert desk.scheduler.cluster.closed == {"a1"}
+    assert desk.scheduler.cluster.cordoned == {"a1"}
     desk.run_until_idle(LEAD + 2 * MINUTE)
-    assert desk.scheduler.cluster.closed == set()
+    assert desk.scheduler.cluster.cordoned == set()
     desk.do(Trigger(desk.at, "report"))
     assert desk.launched(desk.offer(make_offer("p")))
 
@@ -258,7 +258,7 @@ def test_an_operator_empties_an_agent_by_host_name_and_gives_it_back() -> None:
     desk.run_until_idle(2_000)
     assert not desk.launched(desk.offer(make_offer("o")))
     (view,) = desk.scheduler.agents()
-    assert view.closed
+    assert view.cordoned
     assert view.drain is not None
     assert view.drain.reason == "new disk"
     assert view.drain.deadline_ms > desk.at

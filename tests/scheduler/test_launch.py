@@ -116,9 +116,9 @@ def test_an_executor_that_is_gone_takes_its_share_anew_and_is_the_same() -> None
     assert same is executor
     parts = zip(Resources(3000, 384_000), plan.resources, make_task().resources, strict=True)
     left = Resources(*(have - executor_takes - task_takes for have, executor_takes, task_takes in parts))
-    assert amounts(pool.cut(left)) == left
+    assert amounts(pool.allocate(left)) == left
     with pytest.raises(InsufficientResources):
-        pool.cut(Resources(cpus=1))
+        pool.allocate(Resources(cpus=1))
 
 
 def test_a_pool_that_is_short_is_left_as_it_was() -> None:
@@ -126,7 +126,7 @@ def test_a_pool_that_is_short_is_left_as_it_was() -> None:
     plan = plan_executor(make_app(), ARTIFACTS)
     with pytest.raises(InsufficientResources):
         task_shares(pool, make_task(), None, plan, 7, gone=False)
-    assert amounts(pool.cut(Resources(1000, 128_000))) == Resources(1000, 128_000)
+    assert amounts(pool.allocate(Resources(1000, 128_000))) == Resources(1000, 128_000)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from core_world import Desk, make_app, make_job
 from jobcloud.adapters.mesos.wire import loads
 from jobcloud.messages import Kind, Trigger
 from jobcloud.model import NO_OUTCOME, Outcome, ShardState
-from jobcloud.scheduler.tasks import outcome_of
+from jobcloud.scheduler.tasks import parse_outcome
 from jobcloud.server.records import decode, encode
 from jobcloud.wire import RESULT_BYTES
 
@@ -47,7 +47,7 @@ for _ in range(33):
     ],
 )
 def test_of_an_executors_words_what_can_be_kept_is(data: str, outcome: Outcome) -> None:
-    assert outcome_of(data) == outcome
+    assert parse_outcome(data) == outcome
 
 
 @given(
@@ -60,7 +60,7 @@ def test_of_an_executors_words_what_can_be_kept_is(data: str, outcome: Outcome) 
     )
 )
 def test_whatever_is_kept_can_be_stored_and_shown(data: str) -> None:
-    outcome = outcome_of(data)
+    outcome = parse_outcome(data)
     if outcome.result:
         json.loads(outcome.result.encode())
         assert len(outcome.result.encode()) <= RESULT_BYTES

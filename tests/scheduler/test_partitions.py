@@ -39,7 +39,7 @@ def replacement(desk: Desk, ms: int) -> str:
 def test_by_default_what_may_still_run_is_waited_for(kind: JobKind) -> None:
     desk, task = desk_with_lost_task(kind=kind, failover=True)
     assert not replacement(desk, 86_400_000)
-    assert "1 of its shards are on agents out of reach" in desk.scheduler.explain("report", desk.at).reasons[0].text
+    assert "1 of its shards are on unreachable agents" in desk.scheduler.explain("report", desk.at).reasons[0].text
     assert "jobcloud task forget" in desk.scheduler.explain("report", desk.at).reasons[0].text
     desk.status(task, "TASK_RUNNING")
     assert desk.running() == [task]
@@ -82,7 +82,7 @@ def test_the_twin_that_comes_back_is_ended_and_the_later_one_stays() -> None:
     twin = replacement(desk, 1_000)
     effects = desk.status(task, "TASK_RUNNING", uuid="")
     assert [kill.task_id for kill in of(Kill, effects)] == [task]
-    assert any("replaced twin" in notice.text for notice in of(Publish, effects))
+    assert any("replaced attempt" in notice.text for notice in of(Publish, effects))
     assert desk.running() == [twin]
     assert of(Kill, desk.status(task, "TASK_RUNNING", uuid="")) == []  # it has been told
     again = of(Kill, desk.run_until_idle(POLICY.kill_again_ms))

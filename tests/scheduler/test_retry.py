@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from core_world import make_job
 from jobcloud.model import Execution, Job, Shard, ShardState
-from jobcloud.scheduler.retry import ALONE_AFTER, AVOID_MS, PROVEN_MS, after, backoff_ms, longest_ms, retry_ms
+from jobcloud.scheduler.retry import (
+    ALONE_AFTER,
+    AVOID_MS,
+    PROVEN_MS,
+    backoff_ms,
+    max_backoff_ms,
+    next_shard_state,
+    retry_ms,
+)
 from jobcloud.scheduler.status import End
 
 AT = 1_000_000
@@ -30,9 +38,9 @@ def ended(
     **fields: Any,
 ) -> Shard:
     job = job or make_job(**fields)
-    return after(
-        shard, end, AT, "why", job, wanted=wanted, asked=asked, daemon=daemon, failover=job.failover, seed="x/0",
-        cause=cause,
+    return next_shard_state(
+        shard, end, AT, "why", job, wanted=wanted, kill_requested=asked, daemon=daemon,
+        failover=job.failover, seed="x/0", cause=cause,
     )  # fmt: skip
 
 
@@ -109,7 +117,7 @@ def test_who_loses_the_worker_it_shares_is_charged_only_once_it_is_alone(end: En
         assert shard.state is ShardState.WAITING
         assert (shard.lost_workers, shard.failures) == (min(losses, ALONE_AFTER), max(0, losses - ALONE_AFTER)), losses
         waits.append(shard.not_before_ms - AT)
-        assert longest_ms(make_job(), shard) >= waits[-1]
+        assert max_backoff_ms(make_job(), shard) >= waits[-1]
     assert waits == [1000, 2000, 4000]
     shard = ended(end, shard, daemon=daemon, failover=True, failover_attempts=1, cause="worker_lost")
     assert shard.state is (ShardState.WAITING if daemon else ShardState.DEAD)
@@ -163,7 +171,7 @@ def test_the_wait_before_a_retry_is_the_back_off_and_at_most_the_jitter_more(
     job = make_job(retry_count=1000, retry_delay_ms=first, retry_most_ms=600_000, retry_jitter=jitter)
     least = backoff_ms(retries, first, 600_000)
     wait = retry_ms(job, retries, seed)
-    assert least <= wait <= least + least * jitter // 1000 <= longest_ms(job, Shard(retries=retries))
+    assert least <= wait <= least + least * jitter // 1000 <= max_backoff_ms(job, Shard(retries=retries))
     assert wait == retry_ms(job, retries, seed)
 
 

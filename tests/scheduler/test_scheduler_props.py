@@ -513,12 +513,12 @@ def digest(world: World) -> str:
 
 def test_another_process_decides_the_same(seed: int) -> None:
     """Nothing depends on the order in which a set or a hash happens to put things."""
-    code = f"import test_scheduler_props as t; print(t.digest(t.play({seed}, 300, damage=True)))"
+    code = f"from tests.scheduler import test_scheduler_props as t; print(t.digest(t.play({seed}, 300, damage=True)))"
     told = {
         subprocess.run(
             [sys.executable, "-c", code],
-            cwd=Path(__file__).parents[1],
-            env={**os.environ, "PYTHONHASHSEED": number},
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": number, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
             check=True,

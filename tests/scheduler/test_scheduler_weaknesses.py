@@ -556,7 +556,7 @@ def test_b32_nothing_grows_over_many_launches_whatever_becomes_of_them() -> None
     assert seen[-1] | {"State.notices": 0} == seen[-13] | {"State.notices": 0}
     assert len(desk.stored.firings) <= 6 * 31
     assert seen[-1]["State.notices"] <= 20_000
-    assert sys.getsizeof(desk.scheduler.queue._back_offs) < 10_000
+    assert sys.getsizeof(desk.scheduler.queue._backoffs) < 10_000
 
 
 def test_b34_one_command_has_one_effect() -> None:

@@ -50,9 +50,9 @@ def test_what_runs_too_long_is_ended_here_and_has_failed_by_its_limit(end: str, 
         assert asked(desk, 1_000) == (1, 0), "the next leader goes on with it"
     desk.status(task, end, reason="REASON_EXECUTOR_TERMINATED")
     assert shard(desk).state is ShardState.FAILED
-    assert (shard(desk).outcome.cause, "longer than its time limit" in shard(desk).message) == ("timeout", True)
+    assert (shard(desk).outcome.cause, "exceeded its time limit" in shard(desk).message) == ("timeout", True)
     assert asked(desk, LIMIT + HUNG) == (0, 0)
-    assert desk.scheduler.indexes()["overdue"] == {}
+    assert desk.scheduler.indexes()["timeouts"] == {}
 
 
 def test_the_limit_of_what_runs_already_is_watched_by_the_next_leader_from_when_it_began() -> None:

@@ -239,7 +239,7 @@ def test_no_room_is_explained() -> None:
     world.do(Trigger(world.at, "report"))
     offer_all(world, "a2", cpus=1)
     reasons = [reason.text for reason in world.scheduler.explain("report", world.at).reasons]
-    assert any("keeps 1 of 2 executors warm: no further agent" in text for text in reasons)
+    assert any("has 1 of 2 warm executors: no further agent" in text for text in reasons)
 
 
 def test_contexts_of_the_apps_jobs_are_built_with_them() -> None:

@@ -104,17 +104,17 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "what reconciliation says of an unconfirmed launch is not believed", "scheduler/tasks.py",
-        "        if isinstance(next_step, End):\n            message",
+        "        if isinstance(step, End):\n            self._finish",
         '        told = task.state is TaskState.STORED and update.reason == "REASON_RECONCILIATION"\n'
-        "        if told and isinstance(next_step, End):\n            return\n"
-        "        if isinstance(next_step, End):\n            message",
+        "        if told and isinstance(step, End):\n            return\n"
+        "        if isinstance(step, End):\n            self._finish",
         quiet=True,
     ),
     Mutation("no fencing", "adapters/memory.py", "if epoch != self._server.epoch:", "if epoch > self._server.epoch:"),
     Mutation(
-        "a limit is forgotten by the next leader", "scheduler/tasks.py",
-        "            self._timeouts.watch(task)\n            self._note_reach",
-        "            self._note_reach",
+        "a limit is forgotten by the next leader", "scheduler/timeouts.py",
+        "    def restore(self, at: int) -> None:\n        for task in self._state.tasks.values():\n",
+        "    def restore(self, at: int) -> None:\n        for task in ():\n",
     ),
     Mutation(
         "no end is believed that is told without its update", "scheduler/status.py",
@@ -154,7 +154,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "an operator's kill is not stored", "scheduler/commands.py",
         "        self._tasks.kill(task, event.at)\n",
-        "        self._reconciliation.send_kill(task, event.at)\n",
+        "        self._tasks._reconciliation.send_kill(task, event.at)\n",
     ),
     Mutation(
         "what replaces a lost attempt waits its turn", "scheduler/queue.py",
@@ -172,8 +172,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         quiet=True,
     ),
     Mutation(
-        "a removed job leaves its refusal", "scheduler/commands.py",
-        "(self._timetable.due, self._state.faults, self._cycle.refusals)", "(self._timetable.due, self._state.faults)",
+        "a removed job leaves its refusal", "scheduler/cycle.py",
+        "        self.refusals.pop(name, None)\n", "        pass\n",
         quiet=True,
     ),
     Mutation(

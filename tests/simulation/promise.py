@@ -523,7 +523,11 @@ class Promise:
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
                 return f"{firing.id} has not ended: {_brief(firing.shards)}: {self._why(process, firing.job)}"
         for job in core.jobs.values():
-            if job.kind is JobKind.DAEMON and not core.job_states[job.name].disabled and job.app not in core.disabled_apps:
+            if (
+                job.kind is JobKind.DAEMON
+                and not core.job_states[job.name].disabled
+                and job.app not in core.disabled_apps
+            ):
                 for item in range(job.shard_count):
                     if len(self._world.truth.running.get((job.name, item), ())) != 1:
                         runs = self._world.truth.running.get((job.name, item), ())
@@ -546,7 +550,9 @@ class Promise:
                     or placeholder.app in core.disabled_apps
                 ):
                     return f"{runs[0].task_id} keeps an executor that nobody wants any more"
-            elif runs[0].daemon and (job is None or core.job_states[job.name].disabled or job.app in core.disabled_apps):
+            elif runs[0].daemon and (
+                job is None or core.job_states[job.name].disabled or job.app in core.disabled_apps
+            ):
                 return f"resident {place} runs, which nobody wants any more"
             if runs[0].task_id not in core.tasks:
                 return f"{runs[0].task_id} runs and the scheduler does not know it"

@@ -1,4 +1,4 @@
-"""Which version of its job and app a shard is: what may go on as it is after a change, and what has to start anew."""
+"""Revisions: whether running shards may continue after a change of their job or app, or must start again."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _BESIDE = {"description", "executors", "url"}
 
 
 def same_work(old: Job, new: Job) -> bool:
-    """Whether running work of `old` may go on under `new`: only how it is scheduled or described has changed.
+    """Whether running work of `old` may continue under `new`, because only its schedule or description has changed.
 
-    Where fewer runs are allowed beside each other, some of those that run would be too many.
+    False if `new` allows fewer concurrent runs: some of the running ones might be too many.
     """
     if new.runs_at_once < old.runs_at_once or _depend_now(old, new):
         return False
@@ -36,7 +36,7 @@ def same_work(old: Job, new: Job) -> bool:
 
 
 def may_roll(old: Job, new: Job) -> bool:
-    """Whether shards of `old` may run beside shards of `new`, so that they can be replaced a few at a time."""
+    """Whether shards of `old` and `new` may run at the same time, so that a roll-out can replace a few at a time."""
     if old.kind is not JobKind.DAEMON or new.kind is not JobKind.DAEMON:
         return False
     resharded = old.shard_count != new.shard_count and not new.independent_shards
@@ -44,16 +44,16 @@ def may_roll(old: Job, new: Job) -> bool:
 
 
 def _depend_now(old: Job, new: Job) -> bool:
-    """Whether shards of several totals may run that have just lost the right to."""
+    """Whether running shards may have different totals, which `new` no longer allows."""
     return old.independent_shards and not new.independent_shards
 
 
 @lru_cache(maxsize=1024)
 def of_shards(job: Job, app: App) -> tuple[str, ...]:
-    """The revision of each shard: 16 hex digits of the SHA-256 of what it is made from, as canonical JSON.
+    """The revision of each shard: 16 hex digits of the SHA-256 of its configuration as canonical JSON.
 
-    What has its default is left out, so that a field that comes to the model later makes no new revision; and what
-    agents fetch besides the app's package: a newer jobcloud replaces no residents.
+    Fields at their default are left out, so that a field added to the model later changes no revision. The executor
+    program is not part of it: a newer jobcloud does not restart resident shards.
     """
     made_from = [_given(job, _RUNNING_GOES_ON | _OF_ALL_SHARDS), _given(app, _BESIDE)]
     common = json.dumps(made_from, sort_keys=True, separators=(",", ":"))
@@ -63,7 +63,7 @@ def of_shards(job: Job, app: App) -> tuple[str, ...]:
 
 
 def stale(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) -> Iterator[Task]:
-    """The tasks of a resident's firing that are to be replaced, or to end as their item is no more; by item."""
+    """The tasks of a resident job's firing with an old revision or an item that the job no longer has, by item."""
     if app is None:
         return
     wanted = of_shards(job, app)
@@ -75,7 +75,7 @@ def stale(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) 
 
 
 def _given(record: Any, neutral: set[str]) -> dict[str, Any]:
-    """The fields that are not at their default, of records within records too."""
+    """The fields that are not at their default, also in nested records."""
     named = ((f, getattr(record, f.name)) for f in fields(record) if f.name not in neutral)
     given = {f.name: value for f, value in named if f.default is MISSING or value != f.default}
     return {name: _given(value, neutral) if is_dataclass(value) else value for name, value in given.items()}

@@ -22,37 +22,42 @@ from jobcloud.scheduler.recovery import Stored, differences, recover, with_start
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The numbers that steer the scheduler. Durations are milliseconds."""
+    """The settings of the scheduler. Durations are in milliseconds."""
 
     artifacts: Artifacts
     offer_hold_ms: int = 5_000
     max_offers: int = 100_000
     decline_refuse_ms: int = 5_000
-    #: the same where nothing waits and offers are only taken to see agents that are new
+    #: replaces decline_refuse_ms while no shard waits and offers only serve to discover new agents
     roaming_refuse_ms: int = 60_000
-    #: a firing this late is still on time; a later one is a missed one
+    #: a firing that is late by at most this long is on time; a later one is missed
     misfire_threshold_ms: int = 5_000
-    #: firings of one job that may wait at once
+    #: unfinished firings that one job may have
     max_waiting: int = 100
-    #: ended firings kept per job; besides, those with shards that are DEAD
+    #: ended firings kept per job
     history: int = 50
+    #: ended firings with DEAD shards kept per job, in addition to `history`
     max_dead: int = 100
     reconcile_interval_ms: int = 900_000
     reconcile_first_ms: int = 1_000
     reconcile_max_ms: int = 60_000
-    #: a stored launch with no update for this long is asked about
+    #: a launch without an update for this long is reconciled
     launch_answer_ms: int = 10_000
+    #: a kill is sent again after this long
     kill_again_ms: int = 10_000
-    #: how long beyond a run's time limit its executor has to end it, and a task that was asked to end to do so
+    #: time that an executor has to end a run that exceeds its time limit, before the scheduler kills the task
     overdue_ms: int = 30_000
+    #: time that a task has to end after a kill, before its executor is shut down
     hung_ms: int = 120_000
-    #: shards matched in one round
+    #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
+    #: an agent without tasks, executors and offers is forgotten after this long
     agent_memory_ms: int = 86_400_000
-    #: how long before its window an agent gets nothing new, and how long an operator's drain takes unless he says so
+    #: an agent is cordoned this long before its maintenance window; also the default length of an operator's drain
     drain_lead_ms: int = 600_000
-    #: how long offers of agents to be emptied stay away
+    #: refuse time of offers from cordoned agents
     drain_refuse_ms: int = 30_000
+    #: interval between two sweeps
     sweep_ms: int = 60_000
 
 
@@ -149,7 +154,7 @@ class State:
         """Publish a notice about a task."""
         job = task.job
         if task.placeholder:
-            job, text = "", f"kept executor of {task.app}: {text}"
+            job, text = "", f"warm executor of {task.app}: {text}"
         self._publish(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state))
 
     def _publish(self, notice: Publish) -> None:
@@ -185,11 +190,13 @@ class State:
     # ------------------------------------------------------------------------------------------------- reading
 
     def app(self, name: str) -> App:
+        """Raises NotFound."""
         if name not in self.apps:
             raise NotFound(f"there is no app {name}", field="appName", fix="`jobcloud app list` names them")
         return self.apps[name]
 
     def job(self, name: str) -> Job:
+        """Raises NotFound."""
         if name not in self.jobs:
             raise NotFound(f"there is no job {name}", field="jobName", fix="`jobcloud job list` names them")
         return self.jobs[name]
@@ -198,12 +205,15 @@ class State:
         return [job for job in self.jobs.values() if job.app == app]
 
     def enabled(self, job: str) -> bool:
+        """Whether the job exists and neither it nor its app is disabled."""
         return job in self.jobs and not self.job_states[job].disabled and self.jobs[job].app not in self.disabled_apps
 
     def wanted(self, firing: Firing) -> bool:
+        """Whether the shards of the firing are to run: its job is enabled and has not started a newer generation."""
         return self.enabled(firing.job) and firing.generation == self.job_states[firing.job].generation
 
     def plan_of(self, app: str) -> ExecutorPlan:
+        """The plan of the app's executor. Raises NotFound."""
         if app not in self.plans:
             self.plans[app] = launch.plan_executor(self.app(app), self.policy.artifacts)
         return self.plans[app]
@@ -212,11 +222,12 @@ class State:
         return self.plan_of(job.app).request(job)
 
     def unique(self) -> str:
+        """A new id suffix, unique over all leaders."""
         self._sequence += 1
         return f"{self.epoch}-{self._sequence}"
 
     def fence(self) -> int:
-        """Grows over all attempts of all leaders; fits a double exactly for 9 million leaders."""
+        """A fence token. Tokens grow over all attempts of all leaders. A double holds those of 9 million leaders."""
         return self.epoch * 1_000_000_000 + self._sequence
 
 

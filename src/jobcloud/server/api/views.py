@@ -418,7 +418,7 @@ def agent_out(agent: AgentView) -> AgentOut:
         executors=list(agent.executors),
         lost=agent.lost,
         tasks=agent.tasks,
-        closed=agent.closed,
+        closed=agent.cordoned,
         drain=DrainOut(since=drain.since_ms, deadline=drain.deadline_ms, reason=drain.reason) if drain else None,
         maintenance=MaintenanceOut(start=window.start_ms, end=window.end_ms) if window else None,
     )
