@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
+from functools import lru_cache
 
 from jobcloud.model import Firing, Job, Task, TaskState, content_of
 from jobcloud.scheduler import retry
@@ -35,6 +36,10 @@ _PACKAGE = "package"
 # Module constants for enumeration members: the attribute access is a function call in CPython 3.11.
 _SUCCEEDED, _FAILED = End.SUCCEEDED, End.FAILED
 _RUNNING, _UNREACHABLE = TaskState.RUNNING, TaskState.UNREACHABLE
+
+
+# Called for each task, of few executors.
+_content_of = lru_cache(maxsize=4096)(content_of)
 
 
 @dataclass(slots=True)
@@ -83,7 +88,7 @@ class CircuitBreakers(Part):
     # ------------------------------------------------------------------------------------------------- tasks
 
     def task_launched(self, task: Task, at: int) -> None:
-        if self.open and (found := self.open.get(content_of(task.executor_id))) is not None:
+        if self.open and (found := self.open.get(_content_of(task.executor_id))) is not None:
             found.trial, found.until_ms, found.expired = task.id, at + _MAX_MS, False
 
     def task_changed(self, before: Task, task: Task, at: int) -> None:
@@ -94,20 +99,20 @@ class CircuitBreakers(Part):
             self._end_trial(task, at)
 
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
-        reason = ending.update.reason if ending.update is not None else ""
         cause = ending.outcome.cause
-        if cause == _PACKAGE or (reason in _NOT_STARTED and not self._has_started(task)):
+        if cause == _PACKAGE or (ending.reason in _NOT_STARTED and not self._has_started(task)):
             self._trip(task, ending.message, at)
         elif ending.end is _SUCCEEDED or (cause and ending.end is _FAILED):
             self._close(task, at)
-        self._end_trial(task, at)
+        if self.open:
+            self._end_trial(task, at)
 
     def _has_started(self, task: Task) -> bool:
         return bool(task.started_ms) or executor_key(task.agent_id, task.executor_id) in self._proven
 
     def _close(self, task: Task, at: int) -> None:
         """A task has run, so its executor has started."""
-        content = content_of(task.executor_id)
+        content = _content_of(task.executor_id)
         self._ran_ms[content] = at
         self._proven.add(executor_key(task.agent_id, task.executor_id))
         if self.open.pop(content, None) is not None:
@@ -115,7 +120,7 @@ class CircuitBreakers(Part):
 
     def _trip(self, task: Task, why: str, at: int) -> None:
         """An executor has not started."""
-        content = content_of(task.executor_id)
+        content = _content_of(task.executor_id)
         found = self.open.get(content)
         if found is None:
             if 0 <= at - self._ran_ms.get(content, at - _RECENT_MS) < _RECENT_MS:
@@ -129,7 +134,7 @@ class CircuitBreakers(Part):
 
     def _end_trial(self, task: Task, at: int) -> None:
         """A task that is over or unreachable shows no longer whether executors start. Another one may be tried."""
-        found = self.open.get(content_of(task.executor_id)) if self.open else None
+        found = self.open.get(_content_of(task.executor_id))
         if found is not None and found.trial == task.id:
             found.trial, found.until_ms = "", at
 

@@ -79,14 +79,16 @@ class Executors(Part):
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
         key = executor_key(task.agent_id, task.executor_id)
         executor = self._state.executors[key]
-        if ending.end is _INVALID or _never_reached_its_agent(task, ending, executor):
-            # The executor may be gone or differ from its record. Unless others run in it, it is accounted for anew.
+        if ending.end is _INVALID or (ending.dropped and executor.launched_ms == task.created_ms):
+            # The executor may differ from its record, or the dropped launch was to start it. Unless other tasks run in
+            # it, it is accounted for anew.
             self.gone.add(key)
-        self.load[key] -= 1
-        if not self.load[key]:
-            del self.load[key]
-            self.idle[key] = at
-        self._drop_if_deserted(executor)
+        if self.load[key] > 1:
+            self.load[key] -= 1
+            return
+        del self.load[key]
+        self.idle[key] = at
+        self._drop_if_deserted(key, executor)
 
     # ------------------------------------------------------------------------------------------------- their end
 
@@ -97,39 +99,39 @@ class Executors(Part):
             return
         # Updates of its tasks are on the way. It is forgotten with the last of them.
         self.gone.add(key)
-        self._drop_if_deserted(executor)
+        self._drop_if_deserted(key, executor)
         self._state.cycle_due = True
 
     def agent_lost(self, agent_id: str) -> None:
-        for executor in [found for found in self._state.executors.values() if found.agent_id == agent_id]:
-            self._drop_if_deserted(executor)
+        for key, executor in list(self._state.executors.items()):
+            if executor.agent_id == agent_id:
+                self._drop_if_deserted(key, executor)
 
     def app_changed(self, name: str) -> None:
         if name not in self._state.apps:
-            for executor in [found for found in self._state.executors.values() if found.app == name]:
-                self._drop_if_deserted(executor)
+            for key, executor in list(self._state.executors.items()):
+                if executor.app == name:
+                    self._drop_if_deserted(key, executor)
 
-    def _drop_if_deserted(self, executor: Executor) -> None:
+    def _drop_if_deserted(self, key: str, executor: Executor) -> None:
         """Without tasks an executor is forgotten if it or its agent is gone, and shut down if its app is."""
-        key = executor_key(executor.agent_id, executor.id)
         if self.load.get(key):
             return
         entry = self._state.cluster.agents.get(executor.agent_id)
         if entry is None or entry.lost or key in self.gone:
-            self._forget(executor)
+            self._forget(key, executor)
         elif executor.app not in self._state.apps:
             self._state.emit(ShutdownExecutor(executor.id, executor.agent_id))
 
-    def _forget(self, executor: Executor) -> None:
+    def _forget(self, key: str, executor: Executor) -> None:
         self._state.cluster.unreserve(executor.agent_id, executor.id)
-        key = executor_key(executor.agent_id, executor.id)
         self._state.delete(Kind.EXECUTOR, key)
         self.gone.discard(key)
         self.idle.pop(key, None)
 
     def framework_removed(self) -> None:
-        for executor in list(self._state.executors.values()):
-            self._forget(executor)
+        for key, executor in list(self._state.executors.items()):
+            self._forget(key, executor)
 
     def clock_set_back(self, at: int) -> None:
         self.idle = {key: min(since, at) for key, since in self.idle.items()}
@@ -137,8 +139,9 @@ class Executors(Part):
     def sweep(self, at: int) -> None:
         """Forget executors that have been idle for longer than they live. Mesos does not report every end."""
         for key, since in list(self.idle.items()):
-            if at - since > self._max_idle_ms(self._state.executors[key]):
-                self._forget(self._state.executors[key])
+            executor = self._state.executors[key]
+            if at - since > self._max_idle_ms(executor):
+                self._forget(key, executor)
 
     def _max_idle_ms(self, executor: Executor) -> int:
         app = self._state.apps.get(executor.app)
@@ -157,9 +160,3 @@ class Executors(Part):
         assert loads == self.load, f"tasks per executor are {loads}, not {self.load}"
         assert self.gone <= known, "an executor is gone that is not known"
         assert self.idle.keys() == known - loads.keys(), "an executor is idle with tasks, or busy without"
-
-
-def _never_reached_its_agent(task: Task, ending: Ending, executor: Executor) -> bool:
-    """Whether the dropped launch of this task was to start the executor."""
-    dropped = ending.update is not None and ending.update.state == "TASK_DROPPED"
-    return dropped and executor.launched_ms == task.created_ms

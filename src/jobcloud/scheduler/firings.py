@@ -15,7 +15,8 @@ from jobcloud.scheduler.state import State
 # Why a shard has ended that its job no longer has.
 FEWER = "the job has fewer shards now"
 # Module constants for enumeration members: the attribute access is a function call in CPython 3.11.
-_FIRING = Kind.FIRING
+_FIRING, _DEAD = Kind.FIRING, ShardState.DEAD
+_ENDED = tuple(state for state in ShardState if state.ended)
 
 
 class Firings(Part):
@@ -91,8 +92,8 @@ class Firings(Part):
         self._state.queue.renew(firing)
 
     def _ended(self, firing: Firing, at: int) -> None:
-        counts = {state: sum(s.state is state for s in firing.shards) for state in ShardState if state.ended}
-        text = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+        states = [shard.state for shard in firing.shards]
+        text = ", ".join(f"{states.count(state)} {state}" for state in _ENDED if state in states)
         self._state.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id)
         self._remember(firing)
         self._prune(firing.job)
@@ -140,7 +141,7 @@ class Firings(Part):
 
     def _remember(self, firing: Firing) -> None:
         """Firings with DEAD shards have a list of their own, so that successful ones do not displace them."""
-        kept = self.dead if any(shard.state is ShardState.DEAD for shard in firing.shards) else self.history
+        kept = self.dead if any(shard.state is _DEAD for shard in firing.shards) else self.history
         kept.setdefault(firing.job, deque()).append(firing.id)
 
     def _prune(self, job: str) -> None:

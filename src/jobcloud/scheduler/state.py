@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
-from jobcloud.messages import RANK, Effect, Kind, Publish, Record, Save, Topic, Write
+from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
 from jobcloud.model import DIMENSIONS, App, Firing, Job, Task, changed
 from jobcloud.scheduler import launch, queue, recovery
 from jobcloud.scheduler.cluster import Cluster, Request
@@ -60,6 +60,10 @@ class Policy:
     #: interval between two sweeps
     sweep_ms: int = 60_000
 
+
+_PUBLISH = RANK[Publish]
+# flush() puts the Save before all other effects.
+assert RANK[Save] == 0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,7 +114,8 @@ class State:
         self.write_set: dict[tuple[Kind, str], Record | None] = {
             (kind, key): record for kind, key, record in differences(stored, whole)
         }
-        self.effects: list[Effect] = []
+        #: by rank, see EFFECT_ORDER
+        self.effects: tuple[list[Effect], ...] = tuple([] for _ in EFFECT_ORDER)
 
     # ------------------------------------------------------------------------------------------------- changes
 
@@ -144,7 +149,7 @@ class State:
         self.put(Kind.JOB_STATE, job, changed(self.job_states[job], **changes))
 
     def emit(self, effect: Effect) -> None:
-        self.effects.append(effect)
+        self.effects[RANK[type(effect)]].append(effect)
 
     def publish(self, at: int, topic: Topic, text: str, **about: Any) -> None:
         """Publish a notice. `about` holds further fields of Publish."""
@@ -159,17 +164,19 @@ class State:
 
     def _publish(self, notice: Publish) -> None:
         self.notices.append(notice)
-        self.effects.append(notice)
+        self.effects[_PUBLISH].append(notice)
 
     def flush(self) -> list[Effect]:
         """The effects since the last call, in the order in which they are to be performed."""
-        effects = self.effects
+        found: list[Effect] = []
         if self.write_set:
-            effects.append(Save(tuple([Write(kind, key, record) for (kind, key), record in self.write_set.items()])))
+            found.append(Save(tuple([Write(kind, key, record) for (kind, key), record in self.write_set.items()])))
             self.write_set = {}
-        effects.sort(key=_rank)
-        self.effects = []
-        return effects
+        for effects in self.effects:
+            if effects:
+                found += effects
+                effects.clear()
+        return found
 
     def request_cycle(self) -> None:
         """Run a scheduling cycle with the next tick. Request offers if none are held."""
@@ -229,7 +236,3 @@ class State:
     def fence(self) -> int:
         """A fence token. Tokens grow over all attempts of all leaders. A double holds those of 9 million leaders."""
         return self.epoch * 1_000_000_000 + self._sequence
-
-
-def _rank(effect: Effect) -> int:
-    return RANK[type(effect)]

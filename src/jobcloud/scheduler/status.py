@@ -27,12 +27,17 @@ class End(StrEnum):
 
 
 class Ending(NamedTuple):
-    """The end of a task: its kind, a message for people, the executor's report, and the update if there was one."""
+    """The end of a task, and the update that reported it.
+
+    `message` is for people, `outcome` the executor's report, `reason` that of Mesos. `dropped`: Mesos dropped the
+    launch before it came to the agent.
+    """
 
     end: End
     message: str
     outcome: Outcome = NO_OUTCOME
-    update: Status | None = None
+    reason: str = ""
+    dropped: bool = False
 
 
 Step: TypeAlias = TaskState | End

@@ -128,7 +128,7 @@ class Tasks(Part):
         elif task.overdue_ms and end in _TAKEN_AWAY:
             # We killed it because its executor did not. It fails as if its executor had ended it.
             end, outcome, message = End.FAILED, Outcome("timeout"), f"{OVERDUE}: {message}"
-        self.end(task, Ending(end, message, outcome, update), at)
+        self.end(task, Ending(end, message, outcome, update.reason, update.state == "TASK_DROPPED"), at)
 
     def _fetched_artifacts(self, task: Task, update: Status) -> str:
         """Name the artifacts after a failed fetch. Mesos says only that a fetch has failed."""
