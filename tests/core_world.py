@@ -86,9 +86,11 @@ def make_app(name: str = "shop", version: int = 1, **fields: Any) -> App:
 
 
 def make_job(name: str = "report", **fields: Any) -> Job:
-    given = {"app": "shop", "kind": JobKind.TRANSIENT, "type": JobType.SIMPLE, "cron": NEVER, "shard_count": 1,
-             "resources": Resources(1000, 128_000), "job_class": "shop.jobs:Report"} | fields  # fmt: skip
-    return Job(name, **given)
+    given: dict[str, Any] = {
+        "app": "shop", "kind": JobKind.TRANSIENT, "type": JobType.SIMPLE, "cron": NEVER, "shard_count": 1,
+        "resources": Resources(1000, 128_000), "job_class": "shop.jobs:Report",
+    }  # fmt: skip
+    return Job(name, **(given | fields))
 
 
 def make_offer(offer_id: str, agent: str = "a1", cpus: int = 8, mem: int = 8_192, **more: int) -> Offer:

@@ -8,7 +8,8 @@ from core_world import Desk, make_app, make_job, make_offer, payload_of
 from jobcloud.messages import AgentLost, KillTask, Launch, PutJob, Trigger
 from jobcloud.model import Execution, ShardState
 
-STAGED = {"shard_count": 2, "firing_listener": "shop.jobs:Stage", "before_timeout_ms": 3_000, "shard_parameters": "1=b"}
+STAGED: dict[str, Any] = {"shard_count": 2, "firing_listener": "shop.jobs:Stage", "before_timeout_ms": 3_000,
+                          "shard_parameters": "1=b"}  # fmt: skip
 
 
 def fired(**fields: Any) -> Desk:

@@ -135,7 +135,7 @@ def test_a_pool_that_is_short_is_left_as_it_was() -> None:
 )
 def test_a_payload_holds_what_its_job_says_whatever_the_characters(kind: JobKind, listener: str) -> None:
     odd = '"}\\\n\u2028 ß€,{"a":[%s] \x7f'
-    about = {"parameter": odd, "shard_count": 2, "shard_parameters": '0="}{ß,1=\\n', "description": odd}
+    about: dict[str, Any] = {"parameter": odd, "shard_count": 2, "shard_parameters": '0="}{ß,1=\\n', "description": odd}
     job = make_job(kind=kind, firing_listener=listener, **about)
     firing = sharding.make_firing(job, JobState(0), Cause.CRON, 7_000, "unique")
     steps = ["before", "after"] if listener else []

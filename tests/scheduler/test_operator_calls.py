@@ -143,8 +143,8 @@ def test_an_app_that_is_removed_leaves_nothing_in_the_store(disabled: bool) -> N
     if disabled:
         desk.do(SetAppEnabled(desk.at, "shop", False))
     desk.do(RemoveApp(desk.at, "shop", jobs=True))
-    assert desk.stored.apps == desk.stored.jobs == desk.stored.job_states == {}
-    assert desk.stored.disabled_apps == set()
+    stored = desk.stored
+    assert (stored.apps, stored.jobs, stored.job_states, stored.disabled_apps) == ({}, {}, {}, set())
     for task in tasks:
         desk.status(task, "TASK_KILLED")
     assert (desk.stored.tasks, desk.stored.firings) == ({}, {})

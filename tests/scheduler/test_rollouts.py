@@ -38,8 +38,9 @@ class Roll:
         self.serve()
 
     def job(self, parameter: str, shards: int, **fields: Any) -> Any:
-        return make_job(**({"kind": JobKind.DAEMON, "shard_count": shards, "parameter": parameter,
-                            "resources": Resources(100, 1000)} | self.fields | fields))  # fmt: skip
+        given: dict[str, Any] = {"kind": JobKind.DAEMON, "shard_count": shards, "parameter": parameter,
+                                 "resources": Resources(100, 1000)}  # fmt: skip
+        return make_job(**(given | self.fields | fields))
 
     def update(self, parameter: str = NEW, shards: int | None = None, **fields: Any) -> None:
         self.shards = self.shards if shards is None else shards
@@ -438,7 +439,10 @@ def test_a_revision_tells_what_a_shard_is_made_from_and_nothing_else() -> None:
     job, app = make_job(kind=JobKind.DAEMON, shard_count=2), make_app()
     first = revisions.of_shards(job, app)
     assert len(set(first)) == 1
-    for change in ({"priority": 1}, {"description": "x"}, {"max_unavailable": 2}, {"failover": True}):
+    neutral: tuple[dict[str, Any], ...] = (
+        {"priority": 1}, {"description": "x"}, {"max_unavailable": 2}, {"failover": True},
+    )  # fmt: skip
+    for change in neutral:
         assert revisions.of_shards(replace(job, **change), app) == first
     assert revisions.of_shards(replace(job, shard_count=3), app)[:2] == first
     assert revisions.of_shards(job, replace(app, description="x", executors=3)) == first

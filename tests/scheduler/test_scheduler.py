@@ -51,8 +51,10 @@ from jobcloud.model import (
     Cause,
     Concurrency,
     Execution,
+    Firing,
     JobKind,
     Resources,
+    Shard,
     ShardState,
     TaskState,
     UpdateStrategy,
@@ -178,9 +180,14 @@ def test_a_long_absence_costs_little_and_is_made_up_for_by_policy(
 ) -> None:
     desk = Desk(make_app(), make_job(cron=SECONDLY, catch_up=catch_up, misfire=True))
     desk.at += 3 * 365 * 86_400_000 + 500
-    asked = []
+    asked: list[int] = []
     next_after = Schedule.next_after
-    monkeypatch.setattr(Schedule, "next_after", lambda self, at: (asked.append(at), next_after(self, at))[1])
+
+    def counted(self: Schedule, at: int) -> int | None:
+        asked.append(at)
+        return next_after(self, at)
+
+    monkeypatch.setattr(Schedule, "next_after", counted)
     desk.restart()
     desk.tick()
     assert len(asked) < 100
@@ -864,9 +871,14 @@ POLICY_INTERVAL = Policy(ARTIFACTS).reconcile_interval_ms
 def test_a_wide_round_writes_its_firing_once_and_touches_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)))
     desk.do(Trigger(desk.at, "report"))
-    changed = []
+    changed: list[str] = []
     change = desk.scheduler.queue.change
-    monkeypatch.setattr(desk.scheduler.queue, "change", lambda *given: (changed.append(1), change(*given))[1])
+
+    def counted(firing: Firing, shards: dict[int, Shard]) -> bool:
+        changed.append(firing.id)
+        return change(firing, shards)
+
+    monkeypatch.setattr(desk.scheduler.queue, "change", counted)
     effects = desk.scheduler.handle(OffersReceived(desk.at, (make_offer("o1", cpus=64, mem=100_000),)))
     effects += desk.scheduler.handle(Tick(desk.at))
     assert len(desk.launched(effects)) == 5_000

@@ -35,6 +35,11 @@ def fired(desk: Desk, job: str = "report") -> list[str]:
     return launch(desk)
 
 
+def only(found: list[str]) -> str:
+    (one,) = found
+    return one
+
+
 def shard_of(desk: Desk, item: int = 0, job: str = "report") -> Any:
     return desk.firings(job)[-1].shards[item]
 
@@ -75,7 +80,7 @@ def dead_desk(**fields: Any) -> tuple[Desk, str]:
     first, second = fired(desk)
     desk.status(first, "TASK_FINISHED")
     desk.status(second, "TASK_FAILED")
-    desk.status(*launch(desk, ms=100), "TASK_FAILED")
+    desk.status(only(launch(desk, ms=100)), "TASK_FAILED")
     (firing,) = desk.firings()
     assert [shard.state for shard in firing.shards] == [ShardState.FINISHED, ShardState.DEAD]
     return desk, firing.id
@@ -104,7 +109,7 @@ def test_what_is_put_back_has_all_its_attempts_again() -> None:
     desk, run_id = dead_desk()
     desk.do(Retry(desk.at, run_id, 1))
     for wait in (0, 100):
-        desk.status(*launch(desk, ms=wait), "TASK_FAILED")
+        desk.status(only(launch(desk, ms=wait)), "TASK_FAILED")
     assert shard_of(desk, 1).state is ShardState.DEAD
 
 
@@ -113,12 +118,12 @@ def test_dead_runs_are_not_crowded_out_by_those_that_went_well() -> None:
     desk = Desk(make_app(), make_job(retry_count=1, retry_delay_ms=100, retry_jitter=0), policy=policy)
     dead = []
     for _ in range(3):
-        desk.status(*fired(desk), "TASK_FAILED")
-        desk.status(*launch(desk, ms=100), "TASK_FAILED")
+        desk.status(only(fired(desk)), "TASK_FAILED")
+        desk.status(only(launch(desk, ms=100)), "TASK_FAILED")
         dead.append(desk.firings()[-1].id)
         for _ in range(4):
             desk.at += 1
-            desk.status(*fired(desk), "TASK_FINISHED")
+            desk.status(only(fired(desk)), "TASK_FINISHED")
     kept = [firing.id for firing in desk.firings() if firing.shards[0].state is ShardState.DEAD]
     assert kept == dead[1:]
     assert len(desk.firings()) == len(desk.stored.firings) == 5
@@ -177,7 +182,7 @@ def test_retry_calls_the_listener_of_the_firing_again() -> None:
     first, second = launch(desk)
     desk.status(first, "TASK_FINISHED")
     desk.status(second, "TASK_FAILED")
-    desk.status(*launch(desk), "TASK_FINISHED")
+    desk.status(only(launch(desk)), "TASK_FINISHED")
     (firing,) = desk.firings()
     assert firing.ended_ms
     desk.do(Retry(desk.at, firing.id))
@@ -192,11 +197,11 @@ def test_retry_calls_the_listener_of_the_firing_again() -> None:
 
 def test_retry_starts_what_a_failed_listener_had_kept_from_running() -> None:
     desk = Desk(make_app(), make_job(shard_count=2, firing_listener="shop:Stage"))
-    desk.status(*fired(desk), "TASK_FAILED")
+    desk.status(only(fired(desk)), "TASK_FAILED")
     (firing,) = desk.firings()
     assert [shard.state for shard in firing.shards][:2] == [ShardState.CANCELLED] * 2
     desk.do(Retry(desk.at, firing.id))
-    desk.status(*launch(desk), "TASK_FINISHED")
+    desk.status(only(launch(desk)), "TASK_FINISHED")
     assert len(launch(desk)) == 2
 
 
@@ -372,7 +377,7 @@ def test_misfire_once_queues_one_firing_for_all_that_came_due_meanwhile() -> Non
     assert (len(desk.firings()), skipped(desk)) == (2, 4)
     assert "misfireLimit" in desk.scheduler.job_states["report"].skipped_reason
     desk.status(first, "TASK_FINISHED")
-    desk.status(*launch(desk), "TASK_FINISHED")
+    desk.status(only(launch(desk)), "TASK_FINISHED")
     assert launch(desk) == []
 
 
@@ -405,7 +410,7 @@ def test_b35_what_a_gap_without_a_leader_missed_is_made_up_for_as_the_job_says(
     desk.tick()
     assert len(desk.firings()) == len(made_up)  # not once more
     for _ in made_up:
-        desk.status(*launch(desk), "TASK_FINISHED")
+        desk.status(only(launch(desk)), "TASK_FINISHED")
     assert launch(desk) == []
     assert len(minute(desk)) == 1
 

@@ -9,6 +9,7 @@ import pytest
 
 from core_world import Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.messages import (
+    Accept,
     AcceptInverseOffers,
     AgentLost,
     Decline,
@@ -226,7 +227,7 @@ def test_an_operator_who_kills_one_gets_another(restarted: bool) -> None:
 def test_a_launch_that_was_not_sent_is_made_up_for() -> None:
     world = desk(1)
     effects = world.offer(make_offer("o1"))
-    accept = next(effect for effect in effects if type(effect).__name__ == "Accept")
+    accept = of(Accept, effects)[0]
     world.do(SendFailed(world.at, accept, "no route", certain=True))
     assert not world.scheduler.tasks
     world.run_until_idle(1_000)
