@@ -137,7 +137,7 @@ def damaged(value: Any, dice: random.Random, keys: list[str]) -> Any:
     return holder[""]
 
 
-def test_whatever_is_written_into_a_record_by_hand_stops_no_leader(seed: int) -> None:
+def test_hand_edited_records_stop_no_leader(seed: int) -> None:
     values, at = whole()
     text = {place: json.dumps(value) for place, value in values.items()}
     for number in range(60):
@@ -165,7 +165,7 @@ def of_job(values: Values, kind: Kind, job: str) -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize("number", [-1, 10_002, 10**9, 2**63, 10**30])
-def test_an_item_that_no_job_can_have_is_a_fault_of_that_record(number: int) -> None:
+def test_impossible_item_is_a_fault_of_its_record(number: int) -> None:
     values, at = whole()
     key, task = of_job(values, Kind.TASK, "resident")
     task["item"] = number
@@ -176,7 +176,7 @@ def test_an_item_that_no_job_can_have_is_a_fault_of_that_record(number: int) -> 
 
 @pytest.mark.parametrize("amount", [-1, 2**52, 2**63, 10**30])
 @pytest.mark.parametrize("kind", [Kind.TASK, Kind.EXECUTOR])
-def test_an_amount_that_no_agent_can_have_is_a_fault_of_that_record(kind: Kind, amount: int) -> None:
+def test_impossible_amount_is_a_fault_of_its_record(kind: Kind, amount: int) -> None:
     values, at = whole()
     key = min(key for found, key in values if found is kind)
     if kind is Kind.TASK:
@@ -189,7 +189,7 @@ def test_an_amount_that_no_agent_can_have_is_a_fault_of_that_record(kind: Kind, 
 
 
 @pytest.mark.parametrize("field", ["firing_id", "item", "job"])
-def test_a_task_whose_record_names_another_shard_stays_that_of_the_shard_that_names_it(field: str) -> None:
+def test_task_belongs_to_the_shard_that_names_it(field: str) -> None:
     values, at = whole()
     key, task = of_job(values, Kind.TASK, "resident")
     item = task["item"]
@@ -205,7 +205,7 @@ def test_a_task_whose_record_names_another_shard_stays_that_of_the_shard_that_na
     assert f"resident@-@{item}" in again
 
 
-def test_shards_that_name_the_task_of_another_have_none_and_residents_start_again() -> None:
+def test_shard_that_names_another_shards_task_fails_and_a_resident_one_restarts() -> None:
     values, at = whole()
     _, firing = of_job(values, Kind.FIRING, "resident")
     active = [shard for shard in firing["shards"] if shard.get("state") == "ACTIVE"]
@@ -217,7 +217,7 @@ def test_shards_that_name_the_task_of_another_have_none_and_residents_start_agai
     assert len({shard.task_id for shard in found.shards}) == 3
 
 
-def test_a_firing_without_shards_is_a_fault() -> None:
+def test_firing_without_shards_is_a_fault() -> None:
     values, at = whole()
     key, firing = of_job(values, Kind.FIRING, "staged")
     firing["shards"] = firing["shards"][:2]  # the calls of the listener alone

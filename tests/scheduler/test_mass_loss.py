@@ -44,7 +44,7 @@ def lose_half(desk: Desk, there: dict[str, list[str]], state: str) -> tuple[list
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_what_is_lost_with_half_the_cluster_comes_back_in_queue_order_and_all_else_is_left_alone(
+def test_shards_lost_with_half_the_cluster_restart_in_queue_order_and_others_stay(
     restarted: bool,
 ) -> None:
     desk, there = loaded()
@@ -82,7 +82,7 @@ def test_what_is_lost_with_half_the_cluster_comes_back_in_queue_order_and_all_el
     assert len(of(Save, said)) <= len(lost) * 2 + len(of(Accept, said)) + 20
 
 
-def test_what_is_out_of_reach_with_half_the_cluster_starts_nothing() -> None:
+def test_unreachable_half_of_the_cluster_starts_nothing() -> None:
     desk, there = loaded()
     lost, began = lose_half(desk, there, "TASK_UNREACHABLE")
     for number in range(10):

@@ -73,7 +73,7 @@ def later(desk: Desk, restarted: bool) -> list[str]:
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(("kind", "situation"), EACH)
-def test_what_is_switched_off_or_removed_ends_and_never_comes_back(
+def test_disabled_or_removed_work_ends_and_does_not_restart(
     kind: JobKind, situation: str, call: str, restarted: bool
 ) -> None:
     for late in LATE:
@@ -93,7 +93,7 @@ def test_what_is_switched_off_or_removed_ends_and_never_comes_back(
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("call", BACK)
 @pytest.mark.parametrize(("kind", "situation"), EACH)
-def test_what_is_switched_on_again_does_what_is_due_from_then_on_and_nothing_twice(
+def test_enabled_work_fires_from_then_on_and_never_twice(
     kind: JobKind, situation: str, call: str, restarted: bool
 ) -> None:
     desk, tasks = prepared(kind, situation)
@@ -110,7 +110,7 @@ def test_what_is_switched_on_again_does_what_is_due_from_then_on_and_nothing_twi
 
 @pytest.mark.parametrize("call", ["remove job", "remove app"])
 @pytest.mark.parametrize("kind", JobKind)
-def test_what_is_registered_again_waits_for_the_end_of_what_was_removed(kind: JobKind, call: str) -> None:
+def test_re_registered_job_waits_for_the_end_of_the_removed_one(kind: JobKind, call: str) -> None:
     desk, tasks = prepared(kind, "runs")
     desk.do(CALLS[call](desk.at))
     if call == "remove app":
@@ -125,7 +125,7 @@ def test_what_is_registered_again_waits_for_the_end_of_what_was_removed(kind: Jo
     assert len(later(desk, False)) == 2
 
 
-def test_an_app_with_jobs_is_removed_with_them_alone_and_its_executors_are_ended() -> None:
+def test_app_with_jobs_is_removed_only_together_with_them_and_its_executors_end() -> None:
     desk, tasks = prepared(JobKind.TRANSIENT, "runs")
     with pytest.raises(Conflict, match="has 1 jobs"):
         desk.do(RemoveApp(desk.at, "shop"))
@@ -138,7 +138,7 @@ def test_an_app_with_jobs_is_removed_with_them_alone_and_its_executors_are_ended
 
 
 @pytest.mark.parametrize("disabled", [False, True])
-def test_an_app_that_is_removed_leaves_nothing_in_the_store(disabled: bool) -> None:
+def test_removed_app_leaves_nothing_in_the_store(disabled: bool) -> None:
     desk, tasks = prepared(JobKind.DAEMON, "runs")
     if disabled:
         desk.do(SetAppEnabled(desk.at, "shop", False))
@@ -155,7 +155,7 @@ def test_an_app_that_is_removed_leaves_nothing_in_the_store(disabled: bool) -> N
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_trigger_is_refused_where_it_would_not_run(call: str) -> None:
+def test_trigger_is_refused_if_the_job_could_not_run(call: str) -> None:
     desk, _ = prepared(JobKind.TRANSIENT, "runs")
     desk.do(CALLS[call](desk.at))
     with pytest.raises(NotFound if "remove" in call else Conflict):
@@ -165,7 +165,7 @@ def test_a_trigger_is_refused_where_it_would_not_run(call: str) -> None:
         desk.do(Trigger(desk.at, "report"))
 
 
-def test_a_trigger_while_the_job_runs_waits_its_turn() -> None:
+def test_triggered_firing_waits_behind_the_running_one() -> None:
     desk, _ = prepared(JobKind.TRANSIENT, "runs")
     desk.do(Trigger(desk.at, "report"))
     desk.do(Trigger(desk.at, "report"))
@@ -180,9 +180,7 @@ def test_a_trigger_while_the_job_runs_waits_its_turn() -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_an_updated_transient_job_starts_nothing_of_the_old_configuration_any_more(
-    situation: str, restarted: bool
-) -> None:
+def test_updated_transient_job_starts_nothing_of_its_old_configuration(situation: str, restarted: bool) -> None:
     desk, tasks = prepared(JobKind.TRANSIENT, situation)
     desk.do(PutJob(desk.at, make_job(shard_count=2, failover=True, parameter="new"), replace=True))
     assert {kill.task_id for kill in of(Kill, desk.last)} == set(tasks)

@@ -46,7 +46,7 @@ for _ in range(33):
         ("", NO_OUTCOME),
     ],
 )
-def test_of_an_executors_words_what_can_be_kept_is(data: str, outcome: Outcome) -> None:
+def test_valid_parts_of_an_executors_outcome_are_kept(data: str, outcome: Outcome) -> None:
     assert parse_outcome(data) == outcome
 
 
@@ -59,14 +59,14 @@ def test_of_an_executors_words_what_can_be_kept_is(data: str, outcome: Outcome) 
         ).map(lambda value: json.dumps({"cause": "exception", "result": value})),
     )
 )
-def test_whatever_is_kept_can_be_stored_and_shown(data: str) -> None:
+def test_any_parsed_outcome_can_be_stored_and_shown(data: str) -> None:
     outcome = parse_outcome(data)
     if outcome.result:
         json.loads(outcome.result.encode())
         assert len(outcome.result.encode()) <= RESULT_BYTES
 
 
-def test_a_shard_keeps_the_outcome_of_its_last_attempt() -> None:
+def test_shard_keeps_the_outcome_of_its_last_attempt() -> None:
     desk = Desk(make_app(), make_job(retry_count=1, retry_delay_ms=100))
     desk.do(Trigger(desk.at, "report"))
 
@@ -93,7 +93,7 @@ def test_a_shard_keeps_the_outcome_of_its_last_attempt() -> None:
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"\\ud800", b"\\udc00 half", b"caf\xe9"])
-def test_a_message_that_is_no_text_does_not_make_the_stream_unreadable(text: bytes) -> None:
+def test_invalid_text_in_a_message_does_not_break_the_stream(text: bytes) -> None:
     event = loads(b'{"type":"UPDATE","update":{"status":{"message":"%s","state":"TASK_FAILED"}}}' % text)
     status = event["update"]["status"]
     assert status["state"] == "TASK_FAILED"
@@ -101,6 +101,6 @@ def test_a_message_that_is_no_text_does_not_make_the_stream_unreadable(text: byt
 
 
 @pytest.mark.parametrize("record", [b"", b"{", b"\xff\xfe", b"NaN", b"[" * 100_000, b'{"a":Infinity}'])
-def test_what_is_no_json_is_still_none(record: bytes) -> None:
+def test_invalid_json_is_still_rejected(record: bytes) -> None:
     with pytest.raises(ValueError, match=r"Expecting|Out of range|nested|JSON is malformed|truncated|invalid"):
         loads(record)

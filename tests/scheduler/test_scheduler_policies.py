@@ -47,7 +47,7 @@ def shard_of(desk: Desk, item: int = 0, job: str = "report") -> Any:
 # --------------------------------------------------------------------------------------------------- retry, dead
 
 
-def test_a_failed_run_is_repeated_after_its_back_off_and_not_before() -> None:
+def test_failed_run_is_repeated_after_its_back_off_and_not_before() -> None:
     job = make_job(retry_count=2, retry_delay_ms=10_000, retry_jitter=0)
     desk = Desk(make_app(), job)
     (task_id,) = fired(desk)
@@ -87,7 +87,7 @@ def dead_desk(**fields: Any) -> tuple[Desk, str]:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_dead_run_is_told_of_and_retry_puts_back_what_failed_alone(restarted: bool) -> None:
+def test_dead_run_is_reported_and_retry_puts_back_only_failed_shards(restarted: bool) -> None:
     desk, run_id = dead_desk()
     if restarted:
         desk.restart()
@@ -105,7 +105,7 @@ def test_a_dead_run_is_told_of_and_retry_puts_back_what_failed_alone(restarted: 
     assert not [one for one in desk.scheduler.explain("report", desk.at).reasons if one.code == "dead"]
 
 
-def test_what_is_put_back_has_all_its_attempts_again() -> None:
+def test_put_back_shard_has_all_its_attempts_again() -> None:
     desk, run_id = dead_desk()
     desk.do(Retry(desk.at, run_id, 1))
     for wait in (0, 100):
@@ -113,7 +113,7 @@ def test_what_is_put_back_has_all_its_attempts_again() -> None:
     assert shard_of(desk, 1).state is ShardState.DEAD
 
 
-def test_dead_runs_are_not_crowded_out_by_those_that_went_well() -> None:
+def test_dead_runs_are_not_displaced_by_successful_ones() -> None:
     policy = replace(POLICY, history=3, max_dead=2)
     desk = Desk(make_app(), make_job(retry_count=1, retry_delay_ms=100, retry_jitter=0), policy=policy)
     dead = []
@@ -134,7 +134,7 @@ def test_dead_runs_are_not_crowded_out_by_those_that_went_well() -> None:
     assert desk.stored.firings == {}
 
 
-def test_retry_is_refused_where_it_would_do_harm_or_nothing() -> None:
+def test_retry_is_refused_if_it_would_do_harm_or_nothing() -> None:
     desk, run_id = dead_desk()
     resident = make_job("pulse", kind=JobKind.DAEMON)
     desk.do(PutJob(desk.at, resident))
@@ -163,7 +163,7 @@ def test_retry_is_refused_where_it_would_do_harm_or_nothing() -> None:
     refused(Conflict)
 
 
-def test_a_shard_can_be_put_back_while_others_of_its_run_go_on() -> None:
+def test_shard_can_be_put_back_while_others_of_its_run_continue() -> None:
     desk = Desk(make_app(), make_job(shard_count=2))
     first, second = fired(desk)
     desk.status(first, "TASK_FAILED")
@@ -195,7 +195,7 @@ def test_retry_calls_the_listener_of_the_firing_again() -> None:
     assert {shard.state for shard in desk.firings()[0].shards} == {ShardState.FINISHED}
 
 
-def test_retry_starts_what_a_failed_listener_had_kept_from_running() -> None:
+def test_retry_starts_the_shards_that_a_failed_listener_had_stopped() -> None:
     desk = Desk(make_app(), make_job(shard_count=2, firing_listener="shop:Stage"))
     desk.status(only(fired(desk)), "TASK_FAILED")
     (firing,) = desk.firings()
@@ -208,7 +208,7 @@ def test_retry_starts_what_a_failed_listener_had_kept_from_running() -> None:
 # ---------------------------------------------------------------------------------------------------------- fail-over
 
 
-def test_b26_a_lost_shard_waits_longer_each_time_keeps_away_from_the_agent_and_gives_up() -> None:
+def test_b26_lost_shard_backs_off_avoids_the_agent_and_gives_up() -> None:
     """Fail-over was immediate, unlimited, without back-off, and could land on the same agent."""
     desk = Desk(make_app(), make_job(failover=True, failover_attempts=3, failover_delay_ms=2_000))
     (task_id,) = fired(desk)
@@ -222,7 +222,7 @@ def test_b26_a_lost_shard_waits_longer_each_time_keeps_away_from_the_agent_and_g
     assert shard_of(desk).state is ShardState.DEAD
 
 
-def test_an_agent_is_avoided_only_as_long_as_there_is_another_and_for_a_minute() -> None:
+def test_agent_is_avoided_for_a_minute_if_there_is_another() -> None:
     desk = Desk(make_app(), make_job(failover=True))
     (task_id,) = fired(desk)
     desk.status(task_id, "TASK_RUNNING")
@@ -239,7 +239,7 @@ def test_an_agent_is_avoided_only_as_long_as_there_is_another_and_for_a_minute()
     desk.scheduler.cluster.validate()
 
 
-def test_a_clock_set_back_keeps_no_shard_away_from_its_agent_for_longer() -> None:
+def test_clock_set_back_does_not_prolong_the_avoidance_of_an_agent() -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
     (task_id,) = launch(desk)
     desk.status(task_id, "TASK_RUNNING")
@@ -253,7 +253,7 @@ def test_a_clock_set_back_keeps_no_shard_away_from_its_agent_for_longer() -> Non
     assert [agent_of(one) for one in launch(desk, "a1", ms=60_000)] == ["a1"]
 
 
-def test_avoiding_costs_the_matcher_no_class_for_good() -> None:
+def test_avoiding_agents_leaves_no_class_in_the_matcher() -> None:
     desk = Desk(make_app(), make_job(failover=True, shard_count=4, failover_attempts=1000))
     tasks = fired(desk)
     for _ in range(20):
@@ -292,7 +292,7 @@ def test_forbid_never_runs_two_firings_at_once() -> None:
     assert len(launch(desk)) == 1
 
 
-def test_allow_runs_as_many_firings_at_once_as_it_says_and_queues_or_skips_the_rest() -> None:
+def test_allow_runs_firings_up_to_its_limit_and_queues_or_skips_the_rest() -> None:
     desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=2)
     first, second = minute(desk, 4)
     assert {desk.scheduler.tasks[one].item for one in (first, second)} == {0}
@@ -306,7 +306,7 @@ def test_allow_runs_as_many_firings_at_once_as_it_says_and_queues_or_skips_the_r
     assert (explained.active, explained.waiting, explained.behind) == (2, 0, 0)
 
 
-def test_with_misfire_the_rest_waits_its_turn_under_allow_too() -> None:
+def test_allow_with_misfire_queues_the_rest() -> None:
     desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=2, misfire=True, misfire_limit=1)
     first, _ = minute(desk, 5)
     assert (len(desk.firings()), skipped(desk)) == (3, 2)
@@ -316,7 +316,7 @@ def test_with_misfire_the_rest_waits_its_turn_under_allow_too() -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_replace_ends_the_old_run_and_sees_it_end_before_the_new_one_starts(restarted: bool) -> None:
+def test_replace_starts_the_new_run_after_the_old_one_has_ended(restarted: bool) -> None:
     desk = cron_desk(concurrency=Concurrency.REPLACE, shard_count=2)
     first, second = minute(desk)
     desk.status(first, "TASK_RUNNING")
@@ -335,7 +335,7 @@ def test_replace_ends_the_old_run_and_sees_it_end_before_the_new_one_starts(rest
     assert {desk.scheduler.tasks[task_id].firing_id for task_id in desk.running()} == {new.id}
 
 
-def test_replace_keeps_one_run_that_ends_and_one_that_waits_however_many_come_due() -> None:
+def test_replace_keeps_one_ending_and_one_waiting_run_for_any_number_of_firings() -> None:
     desk = cron_desk(concurrency=Concurrency.REPLACE)
     (first,) = minute(desk)
     desk.status(first, "TASK_UNREACHABLE")
@@ -350,7 +350,7 @@ def test_replace_keeps_one_run_that_ends_and_one_that_waits_however_many_come_du
     assert desk.scheduler.firings[desk.scheduler.tasks[task_id].firing_id].cause == "trigger"
 
 
-def test_old_and_new_configuration_never_run_beside_each_other_under_allow() -> None:
+def test_allow_never_runs_old_and_new_configuration_concurrently() -> None:
     desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=3)
     first, second = minute(desk, 2)
     desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], parameter="new"), replace=True))
@@ -361,7 +361,7 @@ def test_old_and_new_configuration_never_run_beside_each_other_under_allow() -> 
     assert len(launch(desk)) == 1
 
 
-def test_more_at_once_starts_what_waits_and_fewer_ends_what_runs() -> None:
+def test_raised_limit_starts_waiting_runs_and_lowered_limit_ends_running_ones() -> None:
     desk = cron_desk(misfire=True)
     job = desk.scheduler.jobs["report"]
     (first,) = minute(desk, 2)
@@ -371,7 +371,7 @@ def test_more_at_once_starts_what_waits_and_fewer_ends_what_runs() -> None:
     assert {kill.task_id for kill in of(Kill, desk.last)} == {first, second}
 
 
-def test_misfire_once_queues_one_firing_for_all_that_came_due_meanwhile() -> None:
+def test_misfire_once_queues_one_firing_for_all_missed_ones() -> None:
     desk = cron_desk(misfire=True, misfire_limit=1)
     (first,) = minute(desk, 6)
     assert (len(desk.firings()), skipped(desk)) == (2, 4)
@@ -397,7 +397,7 @@ def after_a_gap(ms: int, **fields: Any) -> Desk:
     [(CatchUp.SKIP, 10, [], 1), (CatchUp.ONCE, 10, [10], 0), (CatchUp.ALL, 100, list(range(1, 11)), 0),
      (CatchUp.ALL, 3, [8, 9, 10], 1), (CatchUp.ALL, 1, [10], 1)],
 )  # fmt: skip
-def test_b35_what_a_gap_without_a_leader_missed_is_made_up_for_as_the_job_says(
+def test_b35_firings_missed_without_a_leader_are_caught_up_by_policy(
     catch_up: CatchUp, limit: int, made_up: list[int], lost: int
 ) -> None:
     """Fires missed during leader absence were lost silently."""
@@ -415,7 +415,7 @@ def test_b35_what_a_gap_without_a_leader_missed_is_made_up_for_as_the_job_says(
     assert len(minute(desk)) == 1
 
 
-def test_what_is_caught_up_runs_one_after_the_other_unless_the_job_allows_more() -> None:
+def test_caught_up_firings_run_one_after_the_other_unless_the_job_allows_more() -> None:
     desk = after_a_gap(630_000, catch_up=CatchUp.ALL)
     assert len(launch(desk)) == 1
     desk = after_a_gap(630_000, catch_up=CatchUp.ALL, concurrency=Concurrency.ALLOW, concurrency_limit=4)
@@ -427,9 +427,7 @@ def test_what_is_caught_up_runs_one_after_the_other_unless_the_job_allows_more()
 @given(st.sampled_from(["0 * * * * ?", "* * * * * ?", "0/7 * 3,9 * * ?", "0 0 12 ? * MON", "0 30 2 * * ?"]),
        st.integers(0, 400_000), st.integers(1, 30), st.integers(1, 400_000))  # fmt: skip
 @settings(max_examples=60)
-def test_the_last_so_many_firings_are_those_that_listing_all_would_give(
-    cron: str, start: int, most: int, length: int
-) -> None:
+def test_latest_firings_equal_the_end_of_a_full_listing(cron: str, start: int, most: int, length: int) -> None:
     schedule = Schedule.parse(cron, zone="Europe/Berlin")
     first = schedule.next_after(START + start * 1_000)
     assert first is not None

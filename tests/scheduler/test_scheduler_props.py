@@ -496,11 +496,11 @@ def test_any_history_keeps_every_promise(number: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_the_same_holds_where_each_new_leader_finds_a_record_damaged(number: int, seed: int) -> None:
+def test_any_history_with_damaged_records_keeps_every_promise(number: int, seed: int) -> None:
     assert play(seed + number, EVENTS_EACH, damage=True).events >= EVENTS_EACH
 
 
-def test_without_faults_mesos_refuses_no_launch(seed: int) -> None:
+def test_mesos_refuses_no_launch_without_faults(seed: int) -> None:
     worlds = [play(seed + number, EVENTS_EACH, faults=False) for number in range(4)]
     assert [refused for world in worlds for refused in world.mesos.unexpected] == []
     assert sum(len(world.mesos.tasks) for world in worlds) > 50
@@ -511,7 +511,7 @@ def digest(world: World) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def test_another_process_decides_the_same(seed: int) -> None:
+def test_another_process_makes_the_same_decisions(seed: int) -> None:
     """Nothing depends on the order in which a set or a hash happens to put things."""
     code = f"from tests.scheduler import test_scheduler_props as t; print(t.digest(t.play({seed}, 300, damage=True)))"
     told = {
@@ -528,7 +528,7 @@ def test_another_process_decides_the_same(seed: int) -> None:
     assert len(told) == 1
 
 
-def test_the_histories_meet_every_event_and_every_effect(seed: int) -> None:
+def test_histories_meet_every_event_and_every_effect(seed: int) -> None:
     met: set[type] = set()
     # Some are rare: a window of maintenance that would lose a shard for good is declined. It ends once all were met.
     for number in range(4 * HISTORIES):
