@@ -1,8 +1,8 @@
-"""What the tests of the core share: values with defaults, a scheduler, and a small Mesos that keeps its own books.
+"""Shared by the tests of the scheduler: values with defaults, a scheduler, and a small simulated Mesos.
 
-The Mesos here is a judge: it accounts for every offer, task and executor by itself, refuses what real Mesos refuses,
-and knows what truly runs. Calls to it and events from it wait in two queues, so that a test decides what overtakes
-what and what gets lost.
+The simulated Mesos accounts for every offer, task and executor by itself. It refuses the same calls as a real Mesos and
+knows which tasks really run. Calls to it and events from it wait in two queues, so that a test decides which of them
+are reordered or lost.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
-from jobcloud.match import Matcher
+from jobcloud.match import AnyMatcher, Matcher
 from jobcloud.messages import (
     RANK,
     Accept,
@@ -77,7 +77,7 @@ END_STATES = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_LOST", "TASK_
 
 
 def served_by(policy: Policy, epoch: int) -> Policy:
-    """The policy of the leader of an epoch: each serves what agents fetch from an address of its own."""
+    """The policy of the leader of an epoch. Each leader serves artifacts from its own address."""
     return replace(policy, artifacts=replace(policy.artifacts, base_url=f"http://leader-{epoch}"))
 
 
@@ -105,7 +105,7 @@ def make_status(task_id: str, state: str, uuid: str = "", **fields: str) -> Stat
 
 
 def apply(stored: Stored, writes: Iterable[Write]) -> None:
-    """What a store does with the writes of one Save."""
+    """Apply the writes of one Save, as a store does."""
     tables: dict[Kind, dict[str, Any]] = {
         Kind.APP: stored.apps,
         Kind.JOB: stored.jobs,
@@ -133,7 +133,7 @@ def copy_of(stored: Stored) -> Stored:
 
 
 class CountingMatcher:
-    """The matcher, watched: a claim is released exactly once."""
+    """A matcher that checks that each claim is released exactly once."""
 
     def __init__(self, dimensions: int) -> None:
         self._matcher = Matcher(dimensions)
@@ -147,8 +147,15 @@ class CountingMatcher:
         return getattr(self._matcher, name)
 
 
+def counting_matcher(dimensions: int) -> AnyMatcher:
+    return cast(AnyMatcher, CountingMatcher(dimensions))
+
+
 class Desk:
-    """A scheduler with its store, for tests that play events by hand. `at` is now; every effect is kept in `last`."""
+    """A scheduler with its store, for tests that make events by hand.
+
+    `at` is the current time, `last` the effects of the last event, `all` those of every event.
+    """
 
     def __init__(self, *objects: App | Job, policy: Policy = POLICY, subscribed: bool = True) -> None:
         self.policy = policy
@@ -164,7 +171,7 @@ class Desk:
 
     def _new(self) -> Scheduler:
         policy = served_by(self.policy, self.epoch)
-        return Scheduler(policy, copy_of(self.stored), self.epoch, self.at, CountingMatcher)  # type: ignore[arg-type]
+        return Scheduler(policy, copy_of(self.stored), self.epoch, self.at, counting_matcher)
 
     def do(self, event: Event) -> list[Effect]:
         effects = self.scheduler.handle(event)
@@ -183,7 +190,7 @@ class Desk:
         return self.do(Tick(self.at))
 
     def run_until_idle(self, until_ms: int = 0) -> list[Effect]:
-        """Ticks exactly when the scheduler asks for one, up to `until_ms` from now; never twice without need."""
+        """Tick whenever the scheduler asks for it, up to `until_ms` from now. It must not ask twice without need."""
         end, effects = self.at + until_ms, self.tick()
         for _ in range(10_000):
             wake = self.scheduler.next_wake(self.at)
@@ -193,7 +200,7 @@ class Desk:
             assert wake >= self.at
             if wake == self.at:
                 again = self.tick()
-                assert self.scheduler.next_wake(self.at) != self.at, "it asks for ticks without end"
+                assert self.scheduler.next_wake(self.at) != self.at, "it asks for ticks endlessly"
                 effects = effects + again
             else:
                 self.at = wake
@@ -219,7 +226,7 @@ class Desk:
         return [firing for firing in self.scheduler.firings.values() if firing.job == job]
 
     def running(self, job: str = "report") -> list[str]:
-        """Task ids of a job that the scheduler believes in."""
+        """Ids of the job's tasks that have a record."""
         return [task.id for task in self.scheduler.tasks.values() if task.job == job]
 
 
@@ -237,7 +244,7 @@ def payload_of(launched: Launch) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class RealTask:
-    """A task as it truly is on its agent. `updates` wait for their acknowledgement, oldest first."""
+    """A task as it really is on its agent. `updates` are not acknowledged yet, oldest first."""
 
     id: str
     agent: str
@@ -261,7 +268,7 @@ class RealAgent:
 
 
 class Mesos:
-    """Master and agents in one. `calls` waits to be processed, `events` waits to be delivered."""
+    """Master and agents in one. `calls` are to be processed, `events` to be delivered."""
 
     def __init__(self, dice: random.Random, capacities: dict[str, Resources]) -> None:
         self.dice = dice
@@ -277,14 +284,14 @@ class Mesos:
         self.unexpected: list[str] = []
         self._numbers = 0
         self.windows: dict[str, Window] = {}
-        #: tasks that live unknown to the scheduler: declared dead, rightly or not, or their record was lost
+        #: tasks that may live without a record: declared dead, rightly or not, or their record was lost
         self.excused: set[str] = set()
         self.answers: Counter[str] = Counter()
 
     # -------------------------------------------------------------------------------------------- what is true
 
     def live(self, agent: str | None = None) -> list[RealTask]:
-        """What truly runs and is not written off: tasks of agents declared gone are."""
+        """The tasks that really run, without those of agents that are declared gone."""
         return [t for t in self.tasks.values() if not t.ended and not self.agents[t.agent].gone
                 and agent in (None, t.agent)]  # fmt: skip
 
@@ -300,7 +307,7 @@ class Mesos:
         return amounts(share for offer in self.offers.values() if offer.agent_id == agent for share in offer.shares)
 
     def check(self, at_once: Callable[[str], int] = lambda job: 1) -> None:
-        """No agent is over-committed; no shard runs twice, or more often than its job allows `at_once`."""
+        """Check that no agent is over-committed and no shard runs more often than `at_once` allows its job."""
         for agent in self.agents.values():
             booked = self.used(agent.id).plus(self.outstanding(agent.id))
             assert all(b <= t for b, t in zip(booked, agent.total, strict=True)), f"{agent.id} is over-committed"
@@ -327,7 +334,7 @@ class Mesos:
         self._post(lambda at: Subscribed(at, found, "master"))
 
     def drop_connection(self) -> list[SendFailed]:
-        """The stream ends. Calls on their way arrive, get lost, or nobody knows; what is said of each is returned."""
+        """End the stream. A call under way fails with certainty, or may have arrived. Returns the failures."""
         failed = []
         for call in self.calls:
             certain = self.dice.random() < 0.5
@@ -359,7 +366,7 @@ class Mesos:
                 self.offer(name)
 
     def offer(self, name: str) -> None:
-        """Offer what is free on an agent, sometimes in two parts."""
+        """Offer the free resources of an agent, sometimes as two offers."""
         agent = self.agents[name]
         if not agent.reachable or agent.gone:
             return
@@ -385,7 +392,7 @@ class Mesos:
             self._post(lambda at: OffersReceived(at, made))
 
     def schedule(self, name: str, window: Window | None) -> None:
-        """An operator announces maintenance of an agent, or takes it back: its offers are void."""
+        """An operator announces or cancels the maintenance of an agent. Its offers are rescinded."""
         for offer in [offer.id for offer in self.offers.values() if offer.agent_id == name]:
             self.rescind(offer)
         self.windows.pop(name, None)
@@ -407,13 +414,13 @@ class Mesos:
         self._post(lambda at: StatusReceived(at, status))
 
     def _answer(self, task_id: str, agent_id: str, state: str, reason: str = "REASON_RECONCILIATION") -> None:
-        """An update of the master itself: nothing to acknowledge."""
+        """Send an update of the master itself, which is not acknowledged."""
         self._tell(Status(task_id, agent_id, state, reason=reason))
 
     # ---------------------------------------------------------------------------------------------- what agents do
 
     def move(self, task: RealTask, state: str, reason: str = "", data: str = "") -> None:
-        """A task changes state on its agent; the update waits until it is acknowledged."""
+        """Change a task's state on its agent. The update is kept until it is acknowledged."""
         if task.ended:
             return
         task.state = state
@@ -421,7 +428,7 @@ class Mesos:
         self.send_update(task)
 
     def send_update(self, task: RealTask, any_of_them: bool = False) -> None:
-        """The agent sends (again) the oldest update that is not acknowledged; a hostile network: any of them."""
+        """Send the oldest unacknowledged update, again or for the first time; with `any_of_them`, a random one."""
         if task.updates and self.agents[task.agent].reachable and not self.agents[task.agent].gone:
             self._tell(self.dice.choice(task.updates) if any_of_them else task.updates[0])
 
@@ -455,7 +462,7 @@ class Mesos:
             self._answer(task.id, name, task.state, "REASON_AGENT_REREGISTERED")
 
     def declare_gone(self, name: str) -> None:
-        """An operator marks the agent gone: what runs there, if anything, is written off."""
+        """An operator declares the agent gone, and its tasks with it."""
         live = self.live(name)
         self.agents[name].gone, self.agents[name].reachable = True, False
         for offer in [offer.id for offer in self.offers.values() if offer.agent_id == name]:
@@ -467,7 +474,7 @@ class Mesos:
     # ----------------------------------------------------------------------------------------- scheduler to master
 
     def send(self, call: Call | Acknowledge) -> SendFailed | None:
-        """Queue a call. Without a connection it certainly fails."""
+        """Queue a call. Without a connection it fails with certainty."""
         if not self.subscribed and not isinstance(call, Resubscribe):
             return None if isinstance(call, Acknowledge) else SendFailed(0, call, "not connected", certain=True)
         if not isinstance(call, Resubscribe):

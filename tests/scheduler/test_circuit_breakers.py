@@ -1,4 +1,4 @@
-"""Versions of apps whose executors do not come up: the tasks fail with the reason, and starts become few."""
+"""Circuit breakers: if executors of an app version do not start, tasks fail with the reason and starts become rare."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ AGENTS = tuple(f"a{number}" for number in range(5))
 
 
 def launch(desk: Desk, ms: int = 0) -> list[str]:
-    """The ids of the tasks launched while `ms` pass and every agent makes an offer."""
+    """The ids of the tasks launched after `ms`, with an offer of every agent."""
     effects = desk.run_until_idle(ms)
     effects = effects + desk.offer(*(make_offer(f"{agent}-{desk.at}", agent) for agent in AGENTS))
     return [one.task_id for one in desk.launched(effects)]
 
 
 def play(desk: Desk, fails: dict[str, Any], seconds: int) -> list[int]:
-    """Every second for so long: offers, and the failure of all that was launched; how many there were each time."""
+    """Each second make offers and fail all launched tasks. Returns the number of launches of each second."""
     counts = []
     for _ in range(seconds):
         tasks = launch(desk, 1_000)
@@ -41,7 +41,7 @@ def test_broken_package_is_tried_by_one_task_at_growing_intervals(fails: dict[st
     resident = make_job("resident", kind=JobKind.DAEMON, shard_count=4)
     desk = Desk(make_app(executors=executors), *jobs, resident)
     counts = play(desk, fails, 600)
-    assert sum(counts[:3]) > 4, "nobody knew before the first had failed"
+    assert sum(counts[:3]) > 4, "these were launched before the first failure"
     assert max(counts[3:]) == 1
     assert 9 <= sum(counts[3:]) <= 600 / 60 + 6
     reasons = desk.scheduler.explain("resident", desk.at).reasons

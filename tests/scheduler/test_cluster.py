@@ -1,4 +1,4 @@
-"""Offers held, claims made of them, and shares cut from what several offers hold together."""
+"""The cluster: offers held, claims on them, and shares allocated from several offers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from core_world import CountingMatcher, make_offer
+from core_world import counting_matcher, make_offer
 from jobcloud.match import MAX_AMOUNT
 from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
 from jobcloud.scheduler.cluster import Cluster, InsufficientResources, Pool, Request, amounts
@@ -15,7 +15,7 @@ ONE = Request(Resources(1000, 128_000), "app@-@1", Resources(1000, 128_000))
 
 
 def cluster_with(*offers: Offer) -> Cluster:
-    cluster = Cluster(CountingMatcher(len(DIMENSIONS)))  # type: ignore[arg-type]
+    cluster = Cluster(counting_matcher(len(DIMENSIONS)))
     for offer in offers:
         cluster.add_offer(offer, 0)
     return cluster
@@ -53,7 +53,7 @@ def test_size_of_an_agent_stays_known_without_offers() -> None:
     cluster.bind("t", placement)
     assert cluster.whole(entry).cpus == 2_000
     cluster.drop_all_offers()
-    # The share of a task comes back before the news that it has ended: for that long it counts twice.
+    # The task's share is offered again before its end is reported. Until then it counts twice.
     cluster.add_offer(make_offer("o3", cpus=2), 5)
     cluster.release("t")
     assert cluster.whole(entry).cpus == 2_000
@@ -112,7 +112,9 @@ def test_unused_classes_are_dropped_and_executors_still_count_once() -> None:
         cluster.prune_classes([])
     assert (len(cluster._classes), len(cluster._executor_keys)) == (0, 1)
     placed = cluster.place([ONE] * 20, 20)
-    assert sum(placement is not None for placement in placed) == 9  # the executor is held, not charged again
+    assert (
+        sum(placement is not None for placement in placed) == 9
+    )  # the executor has its reservation and is not charged again
 
 
 def test_age_of_an_offer_counts_from_its_receipt() -> None:

@@ -1,4 +1,4 @@
-"""Records that somebody has changed by hand: readable, and wrong. Each costs itself, never a leader or another job."""
+"""Damaged records: readable but wrong. Such a record must not affect a leader or another job."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEXTS = ("", "x", "a@-@b", "@-@@-@@-@", "\0", "/", "x" * 5_000, *TaskState, *Sha
 
 
 def whole() -> tuple[Values, int]:
-    """What a scheduler with some of everything has stored, and when."""
+    """The records of a scheduler with work of every kind, and the time of their storage."""
     desk = Desk(
         make_app(), make_app("other", executors=1),
         make_job("resident", kind=JobKind.DAEMON, shard_count=3),
@@ -64,7 +64,7 @@ def whole() -> tuple[Values, int]:
 
 
 class Heir(Desk):
-    """The next leader, on what is stored; whatever it writes can be read again."""
+    """A new leader of the stored records. Each of its writes must be readable."""
 
     def __init__(self, values: Values, at: int) -> None:
         stored = StoredRecords()
@@ -94,7 +94,7 @@ class Heir(Desk):
 
 
 def lives_on(heir: Heir, dice: random.Random) -> None:
-    """Updates, offers and time come; what is asked is answered; all is taken away."""
+    """Send updates, offers and ticks, answer reconciliations, and remove everything at the end."""
     for states in (UPDATES, ("TASK_RUNNING", "TASK_LOST", "TASK_FINISHED")):
         heir.run_until_idle()
         for task in list(heir.scheduler.tasks.values()):
@@ -115,7 +115,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def damaged(value: Any, dice: random.Random, keys: list[str]) -> Any:
-    """The value with something in it replaced by what no version writes there."""
+    """The value with one part replaced by one that no version writes."""
     path = dice.choice(places(value))
     holder = parent = {"": value}
     last: Any = ""
@@ -130,7 +130,7 @@ def damaged(value: Any, dice: random.Random, keys: list[str]) -> Any:
         parent[last] = dice.choice((*TEXTS, *keys))
     elif isinstance(old, list):
         parent[last] = dice.choice(([], old * 2, old[:1], old[1:], old * 50))
-    elif dice.random() < 0.5:  # what is left out where it has its default
+    elif dice.random() < 0.5:  # fields that are left out at their default
         old[dice.choice(("attempt", "kill_ms", "started_ms", "ended_ms", "not_before_ms"))] = dice.choice(NUMBERS)
     else:
         old[dice.choice(("state", "task_id", "cause", "execution"))] = dice.choice((*TEXTS, *keys))
@@ -156,7 +156,7 @@ def test_hand_edited_records_stop_no_leader(seed: int) -> None:
 
 
 def of_job(values: Values, kind: Kind, job: str) -> tuple[str, Any]:
-    """The first record of a kind that is of a job and runs."""
+    """The first record of a kind that belongs to a running job."""
     for (found, key), value in sorted(values.items(), key=lambda one: one[0]):
         lives = found is kind and value["job"] == job and not value.get("ended_ms")
         if lives and (kind is Kind.FIRING or value["state"] == "RUNNING"):
@@ -171,7 +171,7 @@ def test_impossible_item_is_a_fault_of_its_record(number: int) -> None:
     task["item"] = number
     heir = Heir(values, at)
     assert heir.faults() == [f"task/{key}"]
-    assert key in heir.scheduler.tasks, "its shard knows of it still"
+    assert key in heir.scheduler.tasks, "its shard still names it"
 
 
 @pytest.mark.parametrize("amount", [-1, 2**52, 2**63, 10**30])
@@ -220,5 +220,5 @@ def test_shard_that_names_another_shards_task_fails_and_a_resident_one_restarts(
 def test_firing_without_shards_is_a_fault() -> None:
     values, at = whole()
     key, firing = of_job(values, Kind.FIRING, "staged")
-    firing["shards"] = firing["shards"][:2]  # the calls of the listener alone
+    firing["shards"] = firing["shards"][:2]  # the shards of the listener's calls only
     assert Heir(values, at).faults() == [f"firing/{key}"]

@@ -1,4 +1,4 @@
-"""Agents to be emptied: by maintenance windows of Mesos, and by operators of ours."""
+"""Drains of agents: for maintenance windows of Mesos, and for operators."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEAD = POLICY.drain_lead_ms
 
 
 def desk_with(running: int = 1, **fields: Any) -> tuple[Desk, list[str]]:
-    """A desk whose job has all its shards running on agent a1; their task ids."""
+    """A desk with a job whose shards all run on agent a1, and their task ids."""
     desk = Desk(make_app(), make_job(shard_count=running, **fields))
     if fields.get("kind") is not JobKind.DAEMON:
         desk.do(Trigger(desk.at, "report"))
@@ -43,7 +43,7 @@ def desk_with(running: int = 1, **fields: Any) -> tuple[Desk, list[str]]:
 
 
 def kills(desk: Desk, ms: int) -> list[str]:
-    """The tasks whose end is asked for within `ms`."""
+    """The tasks that are killed within `ms`."""
     return [kill.task_id for kill in of(Kill, desk.run_until_idle(ms))]
 
 
@@ -63,7 +63,7 @@ def test_agent_gets_no_new_tasks_within_the_lead_of_its_window(in_ms: int, place
     effects = desk.offer(changed(make_offer("o"), unavailable=Window(desk.at + in_ms)))
     assert bool(desk.launched(effects)) is placed
     declined = [offer_id for one in of(Decline, effects) for offer_id in one.offer_ids]
-    assert (declined == ["o"]) is not placed  # others may use it
+    assert (declined == ["o"]) is not placed  # other frameworks may use it
     if not placed:
         assert "1 agents are being drained" in desk.scheduler.explain("report", desk.at).reasons[-1].text
 
@@ -113,7 +113,7 @@ def test_resident_shards_leave_a_drained_agent_a_few_at_a_time() -> None:
     assert kills(desk, MINUTE - 1) == []
     first = kills(desk, 1_000)
     assert len(first) == 2  # a tenth of them
-    assert kills(desk, 5_000) == []  # until those run again
+    assert kills(desk, 5_000) == []  # the next ones wait until those run again
     for task in first:
         desk.status(task, "TASK_KILLED")
     desk.run_until_idle(2_000)
@@ -145,7 +145,7 @@ def test_lost_kill_of_a_drain_is_repeated_also_by_the_next_leader() -> None:
     assert kills(desk, 1) == tasks
     assert kills(desk, POLICY.kill_again_ms) == tasks
     desk.restart()
-    assert kills(desk, 1_000) == tasks  # whatever Mesos tells it of the window
+    assert kills(desk, 1_000) == tasks  # even if Mesos announces the window again
     desk.status(tasks[0], "TASK_KILLED")
     (again,) = desk.launched(desk.offer(make_offer("second", "a2")))
     assert again.name == "report@-@0"
@@ -157,14 +157,14 @@ def test_fail_over_does_not_increase_the_number_of_leaving_shards() -> None:
     asked = kills(desk, 1_000)
     assert len(asked) == 2  # a tenth of them
     desk.restart()
-    assert sorted(kills(desk, 3_000)) == sorted(asked)  # those again, and no others
+    assert sorted(kills(desk, 3_000)) == sorted(asked)  # the same ones again, and no others
     for task in asked:
         desk.status(task, "TASK_KILLED")
     desk.run_until_idle(3_000)
     desk.offer(make_offer("second", "a2", cpus=64, mem=65_536))
     for task in set(desk.running()) - set(tasks):
         desk.status(task, "TASK_RUNNING")
-    assert kills(desk, 3_000) == []  # what else runs the new leader has not heard yet
+    assert kills(desk, 3_000) == []  # the other tasks are not confirmed for the new leader yet
     for task in set(tasks) - set(asked):
         desk.status(task, "TASK_RUNNING")
     assert len(kills(desk, 1_000)) == 2
@@ -172,7 +172,7 @@ def test_fail_over_does_not_increase_the_number_of_leaving_shards() -> None:
 
 @pytest.mark.parametrize("window", [False, True])
 def test_transient_shard_is_moved_by_the_next_leader_too(window: bool) -> None:
-    """Its kill is not stored, as it would then not start again: the decision is made once more."""
+    """Its kill is not stored, because it would then not start again. The next leader decides it again."""
     desk, tasks = desk_with(1, failover=True)
     if window:
         ask(desk, 1_000)
@@ -184,7 +184,7 @@ def test_transient_shard_is_moved_by_the_next_leader_too(window: bool) -> None:
         ask(desk, -2_000)
     assert kills(desk, 2_000) == tasks
     desk.restart()
-    desk.status(tasks[0], "TASK_KILLED")  # before that leader knows of anything to be emptied
+    desk.status(tasks[0], "TASK_KILLED")  # before that leader knows of a drain
     (firing,) = desk.firings()
     assert firing.shards[0].state is ShardState.WAITING
 
@@ -221,7 +221,7 @@ def test_transient_shards_without_failover_stay_on_a_drained_agent() -> None:
         ({}, False),
         ({"failover": True}, True),
         ({"kind": JobKind.DAEMON}, True),
-        ({"timeout_ms": 30_000}, True),  # it will have ended by then
+        ({"timeout_ms": 30_000}, True),  # it ends before the window
         ({"timeout_ms": 600_000}, False),
     ],
 )
@@ -235,7 +235,9 @@ def test_maintenance_is_accepted_unless_a_shard_would_be_lost(fields: dict[str, 
 
 def test_inverse_offer_is_accepted_after_the_shard_has_ended() -> None:
     desk, tasks = desk_with(1)
-    assert of(DeclineInverseOffers, ask(desk, 5 * MINUTE))[0].refuse_ms <= 5_000  # so it is asked again soon
+    assert (
+        of(DeclineInverseOffers, ask(desk, 5 * MINUTE))[0].refuse_ms <= 5_000
+    )  # the short filter lets Mesos ask again soon
     desk.status(tasks[0], "TASK_FINISHED")
     assert of(AcceptInverseOffers, ask(desk, 5 * MINUTE))
 

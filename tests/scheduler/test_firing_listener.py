@@ -1,4 +1,4 @@
-"""The listener of a whole firing: called once before its first shard and once after its last, whatever gets lost."""
+"""The listener of a firing: called once before its first shard and once after its last, whatever is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fired(**fields: Any) -> Desk:
 
 
 def started(desk: Desk) -> list[Launch]:
-    """What is launched, in an executor that may take anything."""
+    """The launches after an offer with enough room for all."""
     return desk.launched(desk.offer())
 
 
@@ -50,7 +50,7 @@ def test_listener_is_called_before_and_after_the_shards() -> None:
     assert steps(shards) == [None, None]
     assert payload_of(shards[1])["shardingContext"]["shardingParameter"] == "b"
     finish(desk, shards[:1])
-    assert not started(desk), "the call after waits for every shard"
+    assert not started(desk), "the last call waits for every shard"
     finish(desk, shards[1:], "TASK_FAILED")
     after = started(desk)
     assert steps(after) == ["after"]

@@ -1,4 +1,4 @@
-"""What goes into an ACCEPT: the executor's description and identity, and the shares of tasks and executors."""
+"""The content of an ACCEPT: the executor's description and identity, and the shares of tasks and executors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators' calls do to what waits and runs (docs/operations.md, "Calls while things run"). No ghost returns."""
+"""Operators' calls while work waits and runs (docs/operations.md, "Calls while things run"). Ended work stays ended."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ BACK: dict[str, Callable[[int], Command]] = {
     "disable job": lambda at: SetJobEnabled(at, "report", True),
     "disable app": lambda at: SetAppEnabled(at, "shop", True),
 }
-# What a shard does when the call comes.
+# The situation of a shard when the call comes.
 SITUATIONS = ("waits", "backs off", "is launched", "runs", "is out of reach")
 LATE = ("TASK_KILLED", "TASK_FINISHED", "TASK_FAILED", "TASK_LOST", "TASK_GONE_BY_OPERATOR")
 EACH = [*product(JobKind, SITUATIONS)]
 
 
 def prepared(kind: JobKind, situation: str) -> tuple[Desk, list[str]]:
-    """A desk with a job of two shards in a situation, and the tasks that live."""
+    """A desk with a job of two shards in a situation, and their live tasks."""
     desk = Desk(make_app(), make_job(kind=kind, shard_count=2, failover=True, retry_count=5))
     if kind is JobKind.TRANSIENT:
         desk.do(Trigger(desk.at, "report"))
@@ -62,7 +62,7 @@ def prepared(kind: JobKind, situation: str) -> tuple[Desk, list[str]]:
 
 
 def later(desk: Desk, restarted: bool) -> list[str]:
-    """Agents go and come, time passes, there is room: what is launched."""
+    """Lose and return agents, let time pass and make offers. Returns the launches."""
     desk.do(AgentLost(desk.at, "a1"))
     if restarted:
         desk.restart()
@@ -79,8 +79,8 @@ def test_disabled_or_removed_work_ends_and_does_not_restart(
     for late in LATE:
         desk, tasks = prepared(kind, situation)
         desk.do(CALLS[call](desk.at))
-        assert {kill.task_id for kill in of(Kill, desk.last)} == set(tasks), "what runs is asked to end, at once"
-        assert later(desk, restarted) == [], "what waited does not start any more"
+        assert {kill.task_id for kill in of(Kill, desk.last)} == set(tasks), "running tasks are killed at once"
+        assert later(desk, restarted) == [], "waiting shards no longer start"
         for task in tasks:
             desk.status(task, late)
         assert later(desk, restarted) == [], f"nor after {late}"
@@ -100,7 +100,7 @@ def test_enabled_work_fires_from_then_on_and_never_twice(
     desk.do(CALLS[call](desk.at))
     desk.do(BACK[call](desk.at))
     early = later(desk, restarted)
-    assert len(early) == (2 - len(tasks) if kind is JobKind.DAEMON else 0), "what ran is to be seen to end first"
+    assert len(early) == (2 - len(tasks) if kind is JobKind.DAEMON else 0), "the running tasks must end first"
     for task in tasks:
         desk.status(task, "TASK_KILLED")
     started = early + later(desk, restarted)
@@ -151,7 +151,7 @@ def test_removed_app_leaves_nothing_in_the_store(disabled: bool) -> None:
     desk.restart()
     desk.do(PutApp(desk.at, make_app()))
     desk.do(PutJob(desk.at, make_job(kind=JobKind.DAEMON)))
-    assert len(desk.launched(desk.offer(make_offer("again")))) == 1  # and not disabled
+    assert len(desk.launched(desk.offer(make_offer("again")))) == 1  # and it is not disabled
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -1,4 +1,4 @@
-"""What an executor says of a task's end, from the update's data to what is stored: only what can be kept is kept."""
+"""Outcomes reported by executors, from the update's data to the stored record. Only valid parts are stored."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_shard_keeps_the_outcome_of_its_last_attempt() -> None:
     def attempt(state: str, data: str) -> Any:
         desk.offer()
         (task,) = desk.running()
-        assert desk.firings()[0].shards[0].outcome == NO_OUTCOME, "what runs has not ended"
+        assert desk.firings()[0].shards[0].outcome == NO_OUTCOME, "a running task has not ended"
         desk.status(task, "TASK_RUNNING")
         desk.status(task, state, data=data)
         return desk.firings()[0].shards[0]
@@ -89,7 +89,7 @@ def test_shard_keeps_the_outcome_of_its_last_attempt() -> None:
     assert b"outcome" not in before
     decoded = decode(Kind.FIRING, firing.id, before)
     assert isinstance(decoded, Firing)
-    assert decoded.shards[0].outcome == NO_OUTCOME, "written before there was one"
+    assert decoded.shards[0].outcome == NO_OUTCOME, "a record from before this field existed"
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"\\ud800", b"\\udc00 half", b"caf\xe9"])

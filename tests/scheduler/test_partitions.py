@@ -1,4 +1,4 @@
-"""Shards whose agents are out of reach: who waits, who is replaced, and what becomes of the twin that comes back."""
+"""Unreachable shards: which wait, which are replaced, and what happens to a replaced attempt that comes back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPLACE = {"partition": PartitionPolicy.REPLACE}
 
 
 def desk_with_lost_task(**fields: Any) -> tuple[Desk, str]:
-    """A desk whose one shard runs on agent a1, which cannot be reached; the task's id."""
+    """A desk whose one shard runs on the unreachable agent a1, and the task's id."""
     desk = Desk(make_app(), make_job(**fields))
     if fields.get("kind") is not JobKind.DAEMON:
         desk.do(Trigger(desk.at, "report"))
@@ -28,7 +28,7 @@ def desk_with_lost_task(**fields: Any) -> tuple[Desk, str]:
 
 
 def replacement(desk: Desk, ms: int) -> str:
-    """The task that runs after `ms` in the shard's stead, or ""."""
+    """The task that has replaced the shard's attempt after `ms`, or ""."""
     before = desk.running()
     desk.run_until_idle(ms)
     desk.offer(make_offer(f"o{desk.at}", "a2"))
@@ -45,7 +45,7 @@ def test_unreachable_shard_is_waited_for_by_default(kind: JobKind) -> None:
     assert desk.running() == [task]
 
 
-@pytest.mark.parametrize("failover", [False, True])  # that is for attempts that are known to be lost
+@pytest.mark.parametrize("failover", [False, True])  # failover is for attempts that are known to be lost
 def test_unreachable_shard_is_replaced_after_the_time_its_job_gives(failover: bool) -> None:
     desk, task = desk_with_lost_task(**REPLACE, replace_after_ms=60_000, failover=failover)
     assert not replacement(desk, 59_000)
@@ -84,9 +84,9 @@ def test_replaced_attempt_that_comes_back_is_killed_and_the_later_one_stays() ->
     assert [kill.task_id for kill in of(Kill, effects)] == [task]
     assert any("replaced attempt" in notice.text for notice in of(Publish, effects))
     assert desk.running() == [twin]
-    assert of(Kill, desk.status(task, "TASK_RUNNING", uuid="")) == []  # it has been told
+    assert of(Kill, desk.status(task, "TASK_RUNNING", uuid="")) == []  # it was killed already
     again = of(Kill, desk.run_until_idle(POLICY.kill_again_ms))
-    assert [kill.task_id for kill in again] == [task]  # until it is seen to have ended
+    assert [kill.task_id for kill in again] == [task]  # until its end is reported
     desk.status(task, "TASK_KILLED")
     assert of(Kill, desk.run_until_idle(10 * POLICY.kill_again_ms)) == []
     desk.status(twin, "TASK_FINISHED")
@@ -106,7 +106,7 @@ def test_shard_that_is_reachable_again_in_time_stays() -> None:
     desk.run_until_idle(59_000)
     desk.status(task, "TASK_RUNNING")
     assert not replacement(desk, 600_000)
-    desk.status(task, "TASK_UNREACHABLE")  # the time begins anew
+    desk.status(task, "TASK_UNREACHABLE")  # the time begins again
     assert not replacement(desk, 59_000)
     assert replacement(desk, 4_000)
 
@@ -116,7 +116,7 @@ def test_unreachable_shard_is_not_replaced_without_a_master() -> None:
     desk.do(Disconnected(desk.at, "gone"))
     assert not replacement(desk, 600_000)
     desk.do(Subscribed(desk.at, "framework-1"))
-    assert not replacement(desk, 10_000)  # asked about, not answered
+    assert not replacement(desk, 10_000)  # reconciliation is pending
     desk.status(task, "TASK_UNREACHABLE", uuid="")
     assert replacement(desk, 2_000)
 
@@ -134,7 +134,7 @@ def test_changed_partition_policy_applies_to_unreachable_shards() -> None:
     desk, task = desk_with_lost_task()
     assert not replacement(desk, 600_000)
     desk.do(PutJob(desk.at, make_job(**REPLACE), replace=True))
-    assert desk.running() == [task]  # its work goes on
+    assert desk.running() == [task]  # its work continues
     assert replacement(desk, 2_000)
 
 
@@ -147,7 +147,7 @@ def test_task_that_an_operator_declares_dead_is_lost(failover: bool, state: Shar
     desk.do(ForgetTask(desk.at, task))
     (firing,) = desk.firings()
     assert (firing.shards[0].state, firing.shards[0].message) == (state, "an operator declared it dead")
-    assert of(Kill, desk.status(task, "TASK_RUNNING"))  # he was mistaken
+    assert of(Kill, desk.status(task, "TASK_RUNNING"))  # the operator was mistaken
 
 
 def test_task_that_mesos_reports_alive_is_forgotten_only_by_force() -> None:

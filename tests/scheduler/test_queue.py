@@ -1,4 +1,4 @@
-"""The queue's order, its one-run-a-job rule, its back-offs; and against a slow twin, under random changes."""
+"""The queue: its order, one run per job, back-offs, and a comparison with a slow twin under random changes."""
 
 from __future__ import annotations
 

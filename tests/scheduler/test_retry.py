@@ -1,4 +1,4 @@
-"""Which way a shard goes on after its task has ended."""
+"""The next state of a shard whose task has ended."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_killed_shard_restarts_only_if_it_is_a_wanted_resident(end: End) -> None
         assert ended(end, failing, wanted=wanted, daemon=daemon, asked=True, failover=True).state is FINAL[end]
     shard = ended(end, failing, daemon=True, asked=True)
     assert (shard.state, shard.attempt) == (ShardState.WAITING, 3)
-    # Where the cluster took it, and not the asking, the back-off goes on.
+    # If the cluster took it, and not the kill, the back-off applies.
     lost = end not in (End.KILLED, End.SUCCEEDED, End.FAILED)
     assert (shard.failures, shard.not_before_ms > AT) == ((3, True) if lost else (0, False))
 
@@ -103,7 +103,7 @@ def test_losses_in_a_row_are_limited() -> None:
         assert (shard.state, shard.failures) == (ShardState.WAITING, failures)
     assert ended(End.LOST, shard, failover=True).state is ShardState.DEAD
     assert ended(End.INVALID, shard).state is ShardState.DEAD
-    assert ended(End.LOST, shard).state is ShardState.FAILED  # its job asks for no repeats of that
+    assert ended(End.LOST, shard).state is ShardState.FAILED  # its job allows no retries
     assert ended(End.LOST, shard, failover=True, failover_attempts=11).state is ShardState.WAITING
     assert ended(End.LOST, shard, daemon=True).state is ShardState.WAITING
 
@@ -128,7 +128,7 @@ def test_resident_that_ran_for_long_starts_without_lost_workers() -> None:
     assert ended(End.LOST, settled, daemon=True).lost_workers == 0
     again = ended(End.LOST, settled, daemon=True, cause="worker_lost")
     assert (again.lost_workers, again.failures, again.not_before_ms) == (1, 0, AT + 1000)
-    assert ended(End.LOST, settled, failover=True).lost_workers == 2, "a run of its own goes on as it was"
+    assert ended(End.LOST, settled, failover=True).lost_workers == 2, "a failure in its own process counts as before"
 
 
 def test_attempt_that_ran_for_long_resets_the_failures() -> None:

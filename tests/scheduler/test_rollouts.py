@@ -1,4 +1,4 @@
-"""Roll-outs: resident shards come to a new configuration or app a few at a time, and the old one is seen to end."""
+"""Roll-outs: resident shards get a new configuration or app version a few at a time, after their old task has ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OLD, NEW = "old", "new"
 
 
 class Roll:
-    """A resident job whose shards all run, each on whichever of four agents has room."""
+    """A resident job whose shards all run on four agents."""
 
     def __init__(self, shards: int = 5, **fields: Any) -> None:
         self.fields = fields
@@ -47,7 +47,7 @@ class Roll:
         self.desk.do(PutJob(self.desk.at, self.job(parameter, self.shards, **fields), replace=True))
 
     def launch(self) -> list[str]:
-        """Offer room, so that all that may start does; what was launched since this was last called."""
+        """Make offers with room for all that may start. Returns the launches since the last call."""
         self.desk.offer(make_offer(f"o{len(self.desk.all)}", cpus=64, mem=65_536))
         launched = [one for one in self.desk.launched(self.desk.all) if one.task_id not in self.version]
         for one in launched:
@@ -65,7 +65,7 @@ class Roll:
         return tasks
 
     def asked(self) -> list[str]:
-        """The tasks that are being ended, by item."""
+        """The tasks that are killed and have not ended, by item."""
         tasks = [task for task in self.desk.scheduler.tasks.values() if task.kill_ms]
         assert tasks == [task for task in self.desk.stored.tasks.values() if task.kill_ms], "not stored"
         return [task.id for task in sorted(tasks, key=lambda task: task.item)]
@@ -76,7 +76,7 @@ class Roll:
         self.desk.run_until_idle()
 
     def versions(self) -> list[str]:
-        """What each item runs: a version, or "" where it does not."""
+        """The version that each item runs, or "" if it does not run."""
         (firing,) = [one for one in self.desk.firings() if not one.ended_ms]
         tasks = self.desk.scheduler.tasks
         runs = [name in tasks and tasks[name].state is TaskState.RUNNING for name in (s.task_id for s in firing.shards)]
@@ -132,7 +132,7 @@ def test_roll_out_replaces_one_shard_after_the_other(what: str, restarted: bool)
         assert roll.launch() == [], "the old one has not ended"
         if restarted:
             roll.desk.restart()
-            assert roll.asked() == [old], "the next leader asks for no other"
+            assert roll.asked() == [old], "the next leader kills no other"
             assert old in {kill.task_id for kill in of(Kill, roll.desk.run_until_idle())}
             roll.run(*(task for task in roll.desk.running() if task != old))
             assert roll.asked() == [old]
@@ -169,7 +169,7 @@ def test_shards_down_for_other_reasons_count_and_are_replaced_first() -> None:
     roll.end(roll.desk.running()[2], state="TASK_LOST")
     roll.update()
     assert roll.asked() == []
-    assert items(roll.launch()) == [2], "the new version is not held up by the back-off of the old one"
+    assert items(roll.launch()) == [2], "the new version does not wait for the back-off of the old one"
     roll.run(roll.desk.running()[-1])
     assert items(roll.asked()) == [0]
 
@@ -191,7 +191,7 @@ def test_change_of_scheduling_fields_replaces_no_shard() -> None:
         roll.fields[field] = value
         roll.update(OLD)
         assert roll.asked() == []
-    roll.update(OLD, cron="0 0 0 1 1 ? 2098")  # a resident watches the clock itself
+    roll.update(OLD, cron="0 0 0 1 1 ? 2098")  # a resident job fires by itself
     assert len(roll.asked()) == 3
 
 
@@ -230,7 +230,7 @@ def test_version_that_runs_only_briefly_stops_its_roll_out() -> None:
             crashes += 1
         roll.end(*roll.asked())
     assert crashes >= 8
-    assert roll.versions().count(OLD) >= 4, "what crashed has to run for a while before the next is touched"
+    assert roll.versions().count(OLD) >= 4, "a shard that crashed must run for a while before the next is replaced"
     roll.desk.at += 2 * MINUTE
     fine = roll.serve()
     assert roll.asked() == []
@@ -246,7 +246,7 @@ def test_rollback_to_the_previous_version_leaves_its_running_shards_alone() -> N
     roll.end(*roll.asked())
     roll.end(*roll.launch(), state="TASK_FAILED")
     roll.update(OLD)
-    assert items(roll.serve()) == [0], "at once: the back-off was of the version that failed"
+    assert items(roll.serve()) == [0], "at once: the back-off belonged to the version that failed"
     assert roll.asked() == []
     assert set(before[1:]) < set(roll.desk.running())
 
@@ -291,7 +291,7 @@ def test_unreachable_shard_counts_as_down_and_is_replaced_only_by_its_policy() -
     roll.serve()
     roll.end(*roll.asked())
     roll.serve()
-    assert roll.asked() == [away], "back in reach it is as old as it was"
+    assert roll.asked() == [away], "reachable again, it still has its old start time"
 
 
 def test_killed_task_that_is_lost_restarts_on_another_agent() -> None:
@@ -455,6 +455,6 @@ def test_revision_depends_on_the_shards_configuration_only() -> None:
 
 
 def test_revisions_do_not_change_with_the_program_version() -> None:
-    """A scheduler that is upgraded finds what runs as it was left: a change here replaces every resident everywhere."""
+    """A change of these values would restart every resident shard of every user with an upgrade."""
     job = make_job(kind=JobKind.DAEMON, shard_count=2, shard_parameters="1=x", parameter="p", timeout_ms=5_000)
     assert revisions.of_shards(job, make_app()) == ("2f05f04accdc6fe7", "11c609bc1e290e01")

@@ -1,4 +1,4 @@
-"""The scheduler by examples: what happened before, an event, and what is to be done then."""
+"""The scheduler by examples: earlier events, one event, and its effects."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_long_absence_costs_little_and_is_caught_up_by_policy(
     known = len(desk.firings())
     desk.restart()
     desk.tick()
-    assert len(desk.firings()) == known, "made up for twice"
+    assert len(desk.firings()) == known, "caught up twice"
 
 
 def test_restart_fires_nothing_twice() -> None:
@@ -227,7 +227,7 @@ def test_clock_set_back_fires_nothing_twice_and_delays_only_firings() -> None:
     desk.at -= 3_600_000
     desk.run_until_idle(10_000)
     assert [firing.fire_ms for firing in desk.firings()] == fired
-    assert desk.scheduler.cluster.held == 0, "the offer was given back in time"
+    assert desk.scheduler.cluster.held == 0, "the offer was declined in time"
     assert "other" in {one.task_id.partition("@")[0] for one in desk.launched(desk.offer(make_offer("o3")))}
     desk.at = START + 2000
     desk.tick()
@@ -293,7 +293,7 @@ def test_resident_job_starts_at_once_and_restarts_with_growing_back_off() -> Non
 
 
 def test_executor_of_a_dropped_first_launch_was_never_started() -> None:
-    """Mesos drops a launch whose offer it has taken back; the next one starts the executor, and pays for it."""
+    """Mesos drops a launch whose offer it has rescinded. The next one starts the executor and pays for it."""
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
     (one,) = desk.launched(desk.offer(make_offer("o1")))
     assert len(desk.scheduler.executors) == 1
@@ -322,7 +322,7 @@ def test_failing_resident_does_not_restart_faster_than_its_back_off() -> None:
 
 def test_shard_starts_at_the_end_of_its_back_off_without_other_events() -> None:
     desk, task_id = desk_with_task(failover=True)
-    desk.run_until_idle(60_000)  # idle: offers are suppressed
+    desk.run_until_idle(60_000)  # idle, so offers are suppressed
     desk.status(task_id, "TASK_LOST")
     effects = desk.run_until_idle(999)
     assert of(Revive, effects) == []
@@ -433,7 +433,9 @@ def test_new_leader_reconciles_every_task_until_it_is_answered() -> None:
     assert asked == [1000, 3000, 7000, 15_000]
     desk.status(task_id, "TASK_RUNNING", uuid="")
     assert of(Acknowledge, desk.last) == []
-    assert of(Reconcile, wait_for(desk, Reconcile)) == [Reconcile()], "then about what it does not know"
+    assert of(Reconcile, wait_for(desk, Reconcile)) == [Reconcile()], (
+        "then implicitly, about tasks that it does not know"
+    )
     assert desk.running() == [task_id]
 
 
@@ -503,7 +505,7 @@ def test_killed_resident_task_ends_under_any_leader_and_restarts(restarted: bool
         desk.restart()
         assert of(Kill, desk.run_until_idle()) == [Kill(task_id, "a1")]
     desk.status(task_id, end)
-    desk.at += 1000 if end == "TASK_LOST" else 0  # what was lost waits as after any loss
+    desk.at += 1000 if end == "TASK_LOST" else 0  # the lost shard waits as after any loss
     assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
 
 
@@ -513,7 +515,7 @@ def test_orphan_task_is_killed_and_the_late_end_of_one_is_ignored() -> None:
     assert of(Kill, desk.status(stranger, "TASK_RUNNING")) == [Kill(stranger, "a1")]
     assert of(Kill, desk.status(stranger, "TASK_FINISHED")) == []
     assert of(Acknowledge, desk.last)
-    # A state of a later Mesos may be of a task that lives.
+    # A state of a later Mesos may be that of a live task.
     assert of(Kill, desk.status(stranger, "TASK_PAUSED")) == [Kill(stranger, "a1")]
 
 
@@ -554,7 +556,7 @@ def test_executor_is_forgotten_when_it_is_gone_and_empty() -> None:
 
 
 def test_leader_at_another_address_joins_running_executors() -> None:
-    """Mesos refuses a task whose ExecutorInfo differs from that of the live executor of its id."""
+    """Mesos refuses a task whose ExecutorInfo differs from that of the live executor with its id."""
     desk, _ = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=9)
     (executor,) = desk.scheduler.executors.values()
     assert "http://leader-1/" in executor.spec
@@ -571,7 +573,7 @@ def test_leader_at_another_address_joins_running_executors() -> None:
 
 
 def test_gone_executor_is_replaced_by_one_from_the_current_leader() -> None:
-    """The old leader may be gone; and while some of its tasks are not known to have ended, its record stays."""
+    """The old leader may be gone. Its executor's record stays while some of its tasks may live."""
     desk, first = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=9)
     (executor,) = desk.scheduler.executors.values()
     desk.restart()
@@ -584,7 +586,7 @@ def test_gone_executor_is_replaced_by_one_from_the_current_leader() -> None:
     assert list(desk.stored.executors.values()) == [other.executor]
     desk.do(Trigger(desk.at, "report"))
     (joined,) = desk.launched(desk.offer(make_offer("o3", cpus=1, mem=128)))
-    assert joined.executor == other.executor, "what is paid for is not paid for again"
+    assert joined.executor == other.executor, "the executor is not paid for again"
 
 
 def test_executor_without_record_is_not_joined_if_its_description_is_unknown() -> None:
@@ -693,7 +695,7 @@ def test_refused_command_changes_nothing_and_names_field_and_fix(
     assert found.value.field
     assert found.value.fix
     assert seen() == before
-    assert desk.tick() == []  # nothing was left to be written or sent
+    assert desk.tick() == []  # nothing is left to write or send
 
 
 @pytest.mark.parametrize("kind", JobKind)
@@ -831,7 +833,7 @@ def test_ended_firings_are_kept_up_to_a_limit() -> None:
 
 
 def test_scheduler_comes_to_rest_in_every_state() -> None:
-    """`settle` fails where a tick at the wanted instant leaves the same wish behind."""
+    """`run_until_idle` fails if the scheduler asks again for a tick that it has just had."""
     desk = Desk(make_app(), make_job(cron=MINUTELY, shard_count=3, failover=True), make_job("d", kind=JobKind.DAEMON))
     events: list[Callable[[], object]] = [
         lambda: desk.do(Trigger(desk.at, "report")),
@@ -884,7 +886,7 @@ def test_wide_cycle_writes_and_changes_its_firing_once(monkeypatch: pytest.Monke
     (save,) = of(Save, effects)
     assert [write.kind for write in save.writes].count(Kind.FIRING) == 1
     desk.scheduler.handle(RemoveJob(desk.at, "report"))
-    assert len(changed) == 1, "nothing waits: there is nothing to cancel but tasks to end"
+    assert len(changed) == 1, "no shard waits, so only tasks are killed"
 
 
 # -------------------------------------------------------------------------------------------------------- reading
@@ -953,6 +955,6 @@ def test_time_zone_change_loses_and_doubles_no_firing(
     while desk.at < midnight + 3 * 3_600_000 - 60_000:
         desk.tick(60_000)
         if restarted and desk.at % 1_800_000 == 0:
-            desk.restart()  # also at the very instant at which something is due
+            desk.restart()  # also at exactly the instant at which a job is due
     fired = [(firing.fire_ms - midnight) / 3_600_000 for firing in desk.firings()]
     assert [hour for hour in fired if hour > -1] == hours

@@ -1,4 +1,4 @@
-"""What a job says of its repeats, overlaps and limits, held against a scheduler that plays by it."""
+"""The policies of a job for retries, overlapping firings and limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobcloud.scheduler.timetable import latest, latest_ones
 
 
 def launch(desk: Desk, *agents: str, ms: int = 0) -> list[str]:
-    """The ids of the tasks launched while `ms` pass and then some agents (a1) make offers."""
+    """The ids of the tasks launched after `ms`, with an offer of each agent (a1 if none is given)."""
     effects = desk.run_until_idle(ms)
     for agent in agents or ("a1",):
         effects = effects + desk.offer(make_offer(f"{agent}-{desk.at}-{len(desk.all)}", agent))
@@ -75,7 +75,7 @@ def test_waits_and_counts_outlive_the_leader() -> None:
 
 
 def dead_desk(**fields: Any) -> tuple[Desk, str]:
-    """A desk with a run of two shards: the first has finished, the second is DEAD."""
+    """A desk with a run of two shards, and its id. The first shard has finished, the second is DEAD."""
     desk = Desk(make_app(), make_job(shard_count=2, retry_count=1, retry_delay_ms=100, retry_jitter=0, **fields))
     first, second = fired(desk)
     desk.status(first, "TASK_FINISHED")
@@ -95,7 +95,7 @@ def test_dead_run_is_reported_and_retry_puts_back_only_failed_shards(restarted: 
     assert run_id in reason.text
     desk.do(Retry(desk.at, run_id))
     if restarted:
-        desk.restart()  # what was answered is stored
+        desk.restart()  # the answered command is stored
     (task_id,) = launch(desk)
     assert task_id.split("@-@")[1] == "1"
     assert (shard_of(desk, 1).attempt, shard_of(desk, 1).retries) == (3, 0)
@@ -153,10 +153,10 @@ def test_retry_is_refused_if_it_would_do_harm_or_nothing() -> None:
     refused(Conflict)
     desk.do(SetJobEnabled(desk.at, "report", enabled=True))
     desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], shard_count=3), replace=True))
-    refused(Conflict)  # its shards are others now
+    refused(Conflict)  # it has other shards now
     desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], shard_count=2, parameter="new"), replace=True))
-    desk.do(Retry(desk.at, run_id))  # with the configuration of today
-    assert len(launch(desk)) == 2  # the resident's shard, too
+    desk.do(Retry(desk.at, run_id))  # with the current configuration
+    assert len(launch(desk)) == 2  # the resident's shard too
     desk.status(desk.running()[0], "TASK_KILLED")
     refused(Conflict, item=0)
     desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], kind=JobKind.DAEMON), replace=True))
@@ -209,7 +209,7 @@ def test_retry_starts_the_shards_that_a_failed_listener_had_stopped() -> None:
 
 
 def test_b26_lost_shard_backs_off_avoids_the_agent_and_gives_up() -> None:
-    """Fail-over was immediate, unlimited, without back-off, and could land on the same agent."""
+    """In Elastic-Job-Cloud fail-over is immediate, unlimited, without back-off, and may use the same agent."""
     desk = Desk(make_app(), make_job(failover=True, failover_attempts=3, failover_delay_ms=2_000))
     (task_id,) = fired(desk)
     for wait, agent in ((2_000, "a2"), (4_000, "a1"), (8_000, "a2")):
@@ -217,7 +217,7 @@ def test_b26_lost_shard_backs_off_avoids_the_agent_and_gives_up() -> None:
         desk.status(task_id, "TASK_LOST")
         assert launch(desk, "a1", "a2", ms=wait - 1) == []
         (task_id,) = launch(desk, "a1", "a2", ms=1)
-        assert agent_of(task_id) == agent  # not where the attempt before was lost
+        assert agent_of(task_id) == agent  # not on the agent that lost the previous attempt
     desk.status(task_id, "TASK_LOST")
     assert shard_of(desk).state is ShardState.DEAD
 
@@ -227,14 +227,14 @@ def test_agent_is_avoided_for_a_minute_if_there_is_another() -> None:
     (task_id,) = fired(desk)
     desk.status(task_id, "TASK_RUNNING")
     desk.status(task_id, "TASK_LOST")
-    (task_id,) = launch(desk, "a1", ms=1_000)  # there is no other
+    (task_id,) = launch(desk, "a1", ms=1_000)  # there is no other agent
     desk.status(task_id, "TASK_RUNNING")
     desk.status(task_id, "TASK_LOST")
     desk.offer(make_offer("small", "a2", cpus=0))
     assert launch(desk, "a1", ms=2_000) == []
     codes = [one.code for one in desk.scheduler.explain("report", desk.at).reasons]
     assert "avoided" in codes
-    assert launch(desk, "a1", ms=59_999) == []  # the other one never has room
+    assert launch(desk, "a1", ms=59_999) == []  # the other agent never has room
     assert [agent_of(one) for one in launch(desk, "a1", ms=1)] == ["a1"]
     desk.scheduler.cluster.validate()
 
@@ -246,7 +246,7 @@ def test_clock_set_back_does_not_prolong_the_avoidance_of_an_agent() -> None:
     desk.status(task_id, "TASK_LOST")
     desk.do(
         PutJob(desk.at, replace(desk.scheduler.jobs["report"], parameter="new"), replace=True)
-    )  # no back-off any more
+    )  # no further back-off
     desk.at -= 3_600_000
     desk.tick()
     desk.offer(make_offer("small", "a2", cpus=0))
@@ -270,12 +270,12 @@ def test_avoiding_agents_leaves_no_class_in_the_matcher() -> None:
 
 
 def cron_desk(**fields: Any) -> Desk:
-    """A job that fires each minute; its first firing is due in a minute."""
+    """A job that fires each minute, first in a minute."""
     return Desk(make_app(), make_job(cron="0 * * * * ?", **fields))
 
 
 def minute(desk: Desk, count: int = 1) -> list[str]:
-    """What is launched while some minutes pass."""
+    """The launches of the next minutes."""
     return [task_id for _ in range(count) for task_id in launch(desk, ms=60_000)]
 
 
@@ -327,8 +327,8 @@ def test_replace_starts_the_new_run_after_the_old_one_has_ended(restarted: bool)
         desk.restart()
     assert launch(desk) == []
     desk.status(first, "TASK_KILLED")
-    assert launch(desk) == []  # the other shard has not been seen to end
-    desk.status(second, "TASK_FINISHED")  # it was quicker than its kill
+    assert launch(desk) == []  # the other shard has not ended yet
+    desk.status(second, "TASK_FINISHED")  # it finished before its kill arrived
     assert len(launch(desk)) == 2
     old = desk.scheduler.firings[old.id]
     assert [shard.state for shard in old.shards] == [ShardState.KILLED, ShardState.FINISHED]
@@ -385,7 +385,7 @@ def test_misfire_once_queues_one_firing_for_all_missed_ones() -> None:
 
 
 def after_a_gap(ms: int, **fields: Any) -> Desk:
-    """No leader ran for a while."""
+    """There was no leader for a while."""
     desk = cron_desk(**fields)
     desk.at += ms
     desk.restart()
@@ -400,7 +400,7 @@ def after_a_gap(ms: int, **fields: Any) -> Desk:
 def test_b35_firings_missed_without_a_leader_are_caught_up_by_policy(
     catch_up: CatchUp, limit: int, made_up: list[int], lost: int
 ) -> None:
-    """Fires missed during leader absence were lost silently."""
+    """In Elastic-Job-Cloud firings missed without a leader are lost silently."""
     desk = after_a_gap(630_000, catch_up=catch_up, catch_up_limit=limit)
     desk.tick()
     assert [(firing.fire_ms - START) // 60_000 for firing in desk.firings()] == made_up
@@ -408,7 +408,7 @@ def test_b35_firings_missed_without_a_leader_are_caught_up_by_policy(
     assert skipped(desk) == lost
     desk.restart()
     desk.tick()
-    assert len(desk.firings()) == len(made_up)  # not once more
+    assert len(desk.firings()) == len(made_up)  # and not again
     for _ in made_up:
         desk.status(only(launch(desk)), "TASK_FINISHED")
     assert launch(desk) == []

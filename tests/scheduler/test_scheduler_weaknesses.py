@@ -1,7 +1,7 @@
-"""Where Elastic-Job-Cloud 2.1.5 and 3.0.x go wrong in scheduling, one test each; numbers as in our list of them.
+"""Scheduling defects of Elastic-Job-Cloud 2.1.5 and 3.0.x, one test each, numbered as in our list of them.
 
 Elsewhere: B-12 in test_loop_leadership, B-13 to B-15 in test_loop, B-26 and B-35 in test_scheduler_policies. B-33 (a
-partial PUT of an app wipes what it leaves out) is the API's: the core only ever takes whole apps.
+partial PUT of an app deletes the omitted fields) concerns the API: the scheduler receives whole apps only.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def trigger(desk: Desk, job: str = "report") -> None:
 
 def test_b01_bad_sharding_text_stops_no_other_job() -> None:
     bad = make_job("bad")
-    object.__setattr__(bad, "shard_parameters", "no pair")  # as if validation had let it through
+    object.__setattr__(bad, "shard_parameters", "no pair")  # bypasses validation
     desk = Desk(make_app(), bad, make_job("good"))
     trigger(desk, "bad")
     trigger(desk, "good")
@@ -147,7 +147,7 @@ def test_b06_unreachable_agent_blocks_no_job_for_ever(kind: JobKind, way_out: st
     if kind is JobKind.TRANSIENT:
         trigger(desk)
     (one,) = desk.launched(desk.offer())
-    for _ in range(5):  # each answer to a reconciliation says the same again
+    for _ in range(5):  # each answer to a reconciliation repeats the update
         desk.status(one.task_id, "TASK_UNREACHABLE")
     assert desk.scheduler.explain("report", desk.at).reasons[0].code == "unreachable"
     if way_out == "policy":
@@ -161,7 +161,7 @@ def test_b06_unreachable_agent_blocks_no_job_for_ever(kind: JobKind, way_out: st
     else:
         desk.status(one.task_id, "TASK_GONE_BY_OPERATOR" if way_out == "gone" else "TASK_UNKNOWN")
     assert desk.running() == []
-    assert desk.firings()[0].shards[0].failures == 1, "one loss, however often it was told"
+    assert desk.firings()[0].shards[0].failures == 1, "a loss counts once, however often it is reported"
     desk.at += 5_000
     assert len(desk.launched(desk.offer(make_offer("o2", "a2")))) == 1
 
@@ -285,7 +285,7 @@ def test_b17_offers_of_an_earlier_session_are_not_used() -> None:
     trigger(desk)
     desk.do(OffersReceived(desk.at, (make_offer("o1"),)))
     desk.do(Disconnected(desk.at))
-    desk.do(OffersReceived(desk.at, (make_offer("o2"),)))  # late, from the session that is over
+    desk.do(OffersReceived(desk.at, (make_offer("o2"),)))  # late, from the previous session
     desk.do(Subscribed(desk.at, "framework-1"))
     assert of(Accept, desk.run_until_idle()) == []
     assert len(desk.launched(desk.offer(make_offer("o3")))) == 1
@@ -307,7 +307,7 @@ def test_b18_launches_need_only_offers() -> None:
 
 
 def test_b19_app_pays_for_its_executor_once_per_agent() -> None:
-    """The acceptance test of Elastic-Job-Cloud, through the scheduler: two apps in turn, two agents."""
+    """The acceptance test of Elastic-Job-Cloud, played on this scheduler: two apps in turn, two agents."""
     for cpus, mem_units, placed in ((13, 13, 20), (11, 11, 18), (13, 11, 18), (11, 13, 18)):
         apps = [make_app(name, number) for number, name in enumerate(("shop", "bank"), 1)]
         jobs = [make_job(f"job{number}", app=apps[number % 2].name) for number in range(20)]
@@ -475,7 +475,7 @@ def test_b29_idle_executor_releases_its_resources() -> None:
     desk.status(one.task_id, "TASK_FINISHED")
     assert desk.scheduler.cluster.claim_count() == (0, 1)
     desk.tick(60_000)
-    desk.tick(60_001)  # it leaves by itself; nobody tells reliably
+    desk.tick(60_001)  # it ends by itself, which Mesos does not report reliably
     assert desk.scheduler.cluster.claim_count() == (0, 0)
     assert desk.stored.executors == {}
 
@@ -513,13 +513,13 @@ def test_b31_removed_framework_id_is_dropped_and_wanted_work_restarts(restarted:
     desk.at += 2_000
     after = desk.launched(desk.offer(make_offer("o2", cpus=16)))
     assert sorted(one.name for one in after) == ["again@-@0", "pulse@-@0", "pulse@-@1"]
-    for one in before:  # whatever the old framework still says starts or ends nothing
+    for one in before:  # late updates of the old framework change nothing
         desk.status(one.task_id, "TASK_KILLED")
     assert len(desk.running("pulse")) == 2
 
 
 def sizes(desk: Desk) -> dict[str, int]:
-    """How much each container of the scheduler holds, nested ones included."""
+    """The size of each container of the scheduler, nested ones included."""
     found = {}
     parts = [part for part in vars(desk.scheduler).values()
              if type(part).__module__.startswith("jobcloud.") and hasattr(part, "__dict__")]  # fmt: skip
@@ -534,7 +534,7 @@ def sizes(desk: Desk) -> dict[str, int]:
 
 
 def test_b32_memory_does_not_grow_over_many_launches() -> None:
-    """Rounds that place nothing, launches that fail, runs that end: the books are the same before and after."""
+    """Cycles without placements, failed launches and ended runs leave every container at its size."""
     jobs = [make_job(f"j{number}", shard_count=10, failover=True) for number in range(4)]
     bad = make_job("bad")
     object.__setattr__(bad, "shard_parameters", "no pair")
@@ -577,7 +577,7 @@ def test_b36_placement_counts_the_executor_and_a_refused_one_counts_it_again() -
     assert desk.launched(desk.offer(make_offer("o1", cpus=2))) == []
     assert "cpus: asked 3, best available 2" in desk.scheduler.explain("report", desk.at).headline
     (one,) = desk.launched(desk.offer(make_offer("o2", cpus=3)))
-    desk.status(one.task_id, "TASK_ERROR")  # its executor may have gone: it is not believed in any more
+    desk.status(one.task_id, "TASK_ERROR")  # its executor may be gone, so its record is dropped
     desk.at += 10_000
     assert desk.launched(desk.offer(make_offer("o3", cpus=2))) == []
     assert desk.scheduler.executors == {}
@@ -603,7 +603,7 @@ def test_b37_removed_job_stays_removed_after_late_updates(kind: JobKind, launch:
 
 
 def test_save_comes_with_the_effects_that_it_covers() -> None:
-    """Every launch is stored before it is sent: the intent stands in the very Save that precedes it."""
+    """Every launch is stored before it is sent: the preceding Save contains its intent."""
     desk = Desk(make_app(), make_job(shard_count=3))
     trigger(desk)
     effects = desk.offer()

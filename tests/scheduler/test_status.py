@@ -1,4 +1,4 @@
-"""A task's life, pair by pair, against expectations written down a second time and in another shape."""
+"""The table of task states, pair by pair, against expectations written in another form."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ UPDATES = [
     "TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_UNREACHABLE", "TASK_FINISHED", "TASK_FAILED",
     "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN",
 ]  # fmt: skip
-# How far a task has come; an update of something earlier is late news and changes nothing.
+# The progress of a task. A late update of an earlier state changes nothing.
 PROGRESS = [TaskState.STORED, TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING]
 BEFORE_IT_RAN = (TaskState.STORED, TaskState.STAGING)
 
 
 def expected(state: TaskState, update: str) -> TaskState | End:
-    """By rules, where the table has entries."""
+    """The expected step, from rules instead of table entries."""
     match update:
         case "TASK_FINISHED":
             return End.SUCCEEDED

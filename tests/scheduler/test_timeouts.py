@@ -1,4 +1,4 @@
-"""Runs beyond their time limit whose executor does not end them, and executors that heed nothing."""
+"""Timeouts: runs beyond their time limit that their executor does not end, and executors that ignore kills."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def running(**fields: Any) -> tuple[Desk, str]:
 
 
 def asked(desk: Desk, ms: int) -> tuple[int, int]:
-    """How many kills and shutdowns the time until then brings, with a Tick a second as the loop gives them."""
+    """The number of kills and of shutdowns in the next `ms`, with a Tick each second."""
     began, end = len(desk.all), desk.at + ms
     while desk.at < end:
         desk.tick(min(1_000, end - desk.at))
@@ -41,13 +41,13 @@ def shard(desk: Desk) -> Any:
 @pytest.mark.parametrize("restarted", [False, True])
 def test_run_beyond_its_time_limit_is_killed_and_has_failed(end: str, restarted: bool) -> None:
     desk, task = running()
-    assert asked(desk, LIMIT + GRACE - 1) == (0, 0), "its executor is given the time to do it"
+    assert asked(desk, LIMIT + GRACE - 1) == (0, 0), "its executor has time to end it"
     assert asked(desk, 1_000) == (1, 0)
     assert desk.stored.tasks[task].overdue_ms
     if restarted:
         desk.restart()
         desk.status(task, "TASK_RUNNING")
-        assert asked(desk, 1_000) == (1, 0), "the next leader goes on with it"
+        assert asked(desk, 1_000) == (1, 0), "the next leader repeats the kill"
     desk.status(task, end, reason="REASON_EXECUTOR_TERMINATED")
     assert shard(desk).state is ShardState.FAILED
     assert (shard(desk).outcome.cause, "exceeded its time limit" in shard(desk).message) == ("timeout", True)
@@ -103,7 +103,7 @@ def test_hung_executor_is_shut_down_after_operator_disable(kind: JobKind, restar
     if restarted:
         desk.restart()
         desk.status(task, "TASK_RUNNING")
-        assert asked(desk, HUNG - 1_000)[1] == 0, "for the next leader the time begins anew"
+        assert asked(desk, HUNG - 1_000)[1] == 0, "the time begins again for the next leader"
     assert asked(desk, 2_000)[1] == 1
     desk.status(task, "TASK_FAILED", reason="REASON_EXECUTOR_TERMINATED")
     assert all(firing.ended_ms for firing in desk.firings())
@@ -111,7 +111,7 @@ def test_hung_executor_is_shut_down_after_operator_disable(kind: JobKind, restar
 
 @pytest.mark.parametrize("away", ["its agent", "the master"])
 def test_kill_timeout_begins_when_the_kill_can_be_sent(away: str) -> None:
-    """Else all that runs beside the task would end with it, the moment that a connection is back."""
+    """Otherwise the executor and its other tasks would end as soon as the connection is back."""
     desk, task = running(timeout_ms=0)
     if away == "its agent":
         desk.status(task, "TASK_UNREACHABLE")

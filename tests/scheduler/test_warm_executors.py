@@ -1,4 +1,4 @@
-"""Static executors: kept though no job needs them, replaced when lost, given up when nobody wants them any more."""
+"""Warm executors: started before a job needs them, replaced when lost, and ended when no longer wanted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def desk(executors: int = 2, **fields: Any) -> Desk:
 
 
 def offer_all(desk: Desk, *agents: str, **amounts: int) -> list[Launch]:
-    """One offer of each agent; what is launched."""
+    """Make one offer of each agent. Returns the launches."""
     offers = [make_offer(f"{agent}-{desk.at}-{len(desk.all)}", agent, **amounts) for agent in agents]
     return desk.launched(desk.offer(*offers))
 
@@ -113,10 +113,10 @@ def test_lost_warm_executor_is_replaced_after_a_back_off(state: str) -> None:
     world = desk(1)
     (first,) = up(world, offer_all(world, "a1"))
     world.status(first, state)
-    assert not offer_all(world, "a1"), "not in the same moment"
+    assert not offer_all(world, "a1"), "not at the same time"
     assert world.scheduler.explain("report", world.at).reasons[0].code == "executors"
     world.run_until_idle(1_000)
-    assert agents(world) == ["a1"], "out of the offer that was held"
+    assert agents(world) == ["a1"], "from the offer that was held"
 
 
 def test_unreachable_warm_executor_is_replaced_and_the_surplus_ends_on_its_return() -> None:
@@ -164,7 +164,7 @@ def test_update_of_the_app_replaces_its_warm_executors() -> None:
 def test_change_of_the_number_leaves_existing_executors_and_shards_alone() -> None:
     world = Desk(make_app(executors=1), make_job(kind=JobKind.DAEMON, resources=Resources(500, 64_000)))
     tasks = up(world, offer_all(world, "a1"))
-    assert len(tasks) == 2, "a keeper and the resident shard, in one ACCEPT"
+    assert len(tasks) == 2, "a placeholder and the resident shard, in one ACCEPT"
     world.do(PutApp(world.at, make_app(executors=2), replace=True))
     assert not of(Kill, world.run_until_idle())
     assert [launched.executor.agent_id for launched in offer_all(world, "a1", "a2")] == ["a2"]
@@ -181,7 +181,7 @@ def test_new_leader_adopts_warm_executors() -> None:
     world.stored.tasks.clear()
     world.restart()
     world.status(tasks[0], "TASK_RUNNING")
-    assert [kill.task_id for kill in of(Kill, world.last)] == [tasks[0]], "one whose record was lost is a stray"
+    assert [kill.task_id for kill in of(Kill, world.last)] == [tasks[0]], "a task whose record was lost is an orphan"
 
 
 @pytest.mark.parametrize("executors", [1, EVERY_AGENT])
@@ -219,7 +219,7 @@ def test_placeholder_killed_by_an_operator_is_replaced(restarted: bool) -> None:
     if restarted:
         world.restart()
         assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [first]
-    assert not offer_all(world, "a1")  # one an agent, until it has ended
+    assert not offer_all(world, "a1")  # one per agent, until it has ended
     world.status(first, "TASK_KILLED")
     assert len(offer_all(world, "a1")) == 1
 
@@ -251,11 +251,13 @@ def test_placeholders_build_the_contexts_of_the_apps_jobs() -> None:
     (first,) = up(world, [launched])
     world.do(PutJob(world.at, make_job("other", bean="sum", context="other_jobs:context")))
     world.do(PutJob(world.at, make_job("third", bean="sum", context="third_jobs:context", isolation="process")))
-    assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [first], "it lacks what a new job needs"
+    assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [first], (
+        "it lacks a context that a new job needs"
+    )
     world.status(first, "TASK_KILLED")
     (again,) = offer_all(world, "a1", "a2")
     assert payload_of(again)["job"]["contexts"] == ["other_jobs:context", "pool_jobs:context"]
-    assert again.executor.agent_id == "a1", "in the executor that lives"
+    assert again.executor.agent_id == "a1", "in the living executor"
     up(world, [again])
     world.do(RemoveJob(world.at, "other"))
     assert not of(Kill, world.run_until_idle())
@@ -267,7 +269,7 @@ def test_wanted_number_of_warm_executors_is_kept_in_any_history() -> None:
 
 
 def _random_history(dice: random.Random) -> None:
-    """Updates, losses, kills and fail-overs at random; when it is calm again there are as many as are wanted."""
+    """Random updates, losses, kills and fail-overs. Afterwards there are as many as are wanted."""
     world, app = desk(dice.randrange(1, 4)), make_app()
     names = ["a1", "a2", "a3", "a4", "a5"]
     for _ in range(40):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jobcloud.match import AnyMatcher, Matcher
+from jobcloud.match import Matcher
 from jobcloud.messages import (
     AgentLost,
     Disconnected,
@@ -54,8 +54,8 @@ from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.recovery import Stored as Stored
 from jobcloud.scheduler.rollouts import Rollouts
+from jobcloud.scheduler.state import MakeMatcher, State
 from jobcloud.scheduler.state import Policy as Policy
-from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
 from jobcloud.scheduler.timeouts import Timeouts
 from jobcloud.scheduler.timetable import Timetable
@@ -69,7 +69,7 @@ class Scheduler:
     give the same effects. Readers may use the tables, `cluster` and `queue`, and must not change them.
     """
 
-    def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: type[AnyMatcher] = Matcher):
+    def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher = Matcher):
         self.policy = policy
         self.epoch = epoch
         self._state = state = State(policy, stored, epoch, at, matcher)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
@@ -65,6 +65,9 @@ _PUBLISH = RANK[Publish]
 # flush() puts the Save before all other effects.
 assert RANK[Save] == 0
 
+#: makes a matcher of so many dimensions
+MakeMatcher: TypeAlias = Callable[[int], AnyMatcher]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -78,7 +81,7 @@ class State:
     `flush` hands both over.
     """
 
-    def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: type[AnyMatcher]) -> None:
+    def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
         self.policy = policy
         self.epoch = epoch
         whole = recover(stored, at)
