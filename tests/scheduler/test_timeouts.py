@@ -11,7 +11,7 @@ from jobcloud.messages import Disconnected, Kill, SetJobEnabled, ShutdownExecuto
 from jobcloud.model import JobKind, ShardState
 
 KILL_GRACE = 7_000
-LIMIT, GRACE, HUNG = 60_000, POLICY.overdue_ms + 2 * KILL_GRACE, POLICY.hung_ms + 2 * KILL_GRACE
+LIMIT, GRACE, HUNG = 60_000, POLICY.timeout_grace_ms + 2 * KILL_GRACE, POLICY.kill_timeout_ms + 2 * KILL_GRACE
 
 
 def running(**fields: Any) -> tuple[Desk, str]:

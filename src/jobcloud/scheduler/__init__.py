@@ -11,6 +11,9 @@ The modules by the stage of the work that they belong to:
 | 4 executors | `executors` · `warm_executors` · `circuit_breakers` |
 | 5 operators | `commands` · `drains` · `rollouts` · `revisions` |
 | reading | `explain` · `reason` · `invariants` |
+
+Hot paths use module constants such as `_ACTIVE` for enumeration members, because naming a member costs a function call
+in CPython 3.11.
 """
 
 from jobcloud.scheduler.core import Policy, Scheduler, Stored

@@ -33,7 +33,6 @@ _NOT_STARTED = frozenset(
     }
 )
 _PACKAGE = "package"
-# Module constants for enumeration members: the attribute access is a function call in CPython 3.11.
 _SUCCEEDED, _FAILED = End.SUCCEEDED, End.FAILED
 _RUNNING, _UNREACHABLE = TaskState.RUNNING, TaskState.UNREACHABLE
 

@@ -1,4 +1,4 @@
-"""The scheduler: events go in, effects come out, and nothing here touches the world.
+"""The scheduler: events go in, effects come out, without side effects.
 
 One object owns the state, and `handle` is the only way to change it. This module only dispatches: it makes the parts,
 hands each event to its part and calls the hooks that all parts share (see part.py). Tasks are launched with a Tick.

@@ -30,7 +30,6 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
-# Module constants for enumeration members: the attribute access is a function call in CPython 3.11.
 _ACTIVE, _DAEMON, _TASK, _LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Kind.TASK, Topic.LAUNCHED
 
 
@@ -136,7 +135,7 @@ class Cycle(Part):
         )
 
     def _work_waits(self, at: int) -> bool:
-        """Whether a shard or a placeholder may start now."""
+        """Whether a shard or a placeholder waits and may start now."""
         return self._state.queue.any_eligible(
             at, lambda job: self._launchable(job, at)
         ) or self._warm_executors.needs_offers(at)

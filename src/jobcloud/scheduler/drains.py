@@ -38,7 +38,7 @@ from jobcloud.scheduler.tasks import Tasks
 
 # How often running drains are checked.
 _CHECK_MS = 1_000
-# One in so many shards of a job may move at the same time.
+# At most a tenth of a job's shards may move at the same time.
 _PART = 10
 # How long an answer to an inverse offer holds. A refusal is considered again soon.
 _ACCEPT_MS = 60_000

@@ -14,7 +14,6 @@ from jobcloud.scheduler.state import State
 
 # Why a shard has ended that its job no longer has.
 FEWER = "the job has fewer shards now"
-# Module constants for enumeration members: the attribute access is a function call in CPython 3.11.
 _FIRING, _DEAD = Kind.FIRING, ShardState.DEAD
 _ENDED = tuple(state for state in ShardState if state.ended)
 

@@ -16,7 +16,6 @@ from typing import NamedTuple
 from jobcloud.model import Execution, Firing, Shard, ShardState
 from jobcloud.scheduler.retry import AVOID_MS
 
-# Module constants for enumeration members: the attribute access is a function call in CPython 3.11.
 _READY, _WAITING = Execution.READY, ShardState.WAITING
 
 

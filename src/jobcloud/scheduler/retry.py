@@ -10,13 +10,12 @@ from jobcloud.scheduler.status import WORKER_LOST, End
 
 # An attempt that ran this long has proved that the shard can run. The next loss starts from the first back-off again.
 PROVEN_MS = 60_000
-# After so many losses of a shared worker a shard gets a process of its own. Until then another shard may have taken
+# After this many losses of a shared worker a shard gets its own process. Until then another shard may have taken
 # the worker down; in its own process only the shard itself can.
 ALONE_AFTER = 2
 # After its back-off a shard avoids the agent that lost its last attempt for this long.
 AVOID_MS = 60_000
 
-# Module constants for enumeration members: the attribute access is a function call in CPython 3.11.
 _SUCCEEDED = End.SUCCEEDED
 
 _FINAL = {

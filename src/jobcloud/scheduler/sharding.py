@@ -27,7 +27,6 @@ from jobcloud.scheduler.retry import ALONE_AFTER
 PAYLOAD_SCHEMA = 1
 # The item in the context of a listener's call. A call is for no shard, and its item must differ from every shard's.
 _STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
-# Module constants for enumeration members: the attribute access is a function call in CPython 3.11.
 _RESIDENT = JobKind.DAEMON
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 

@@ -46,9 +46,9 @@ class Policy:
     #: a kill is sent again after this long
     kill_again_ms: int = 10_000
     #: time that an executor has to end a run that exceeds its time limit, before the scheduler kills the task
-    overdue_ms: int = 30_000
+    timeout_grace_ms: int = 30_000
     #: time that a task has to end after a kill, before its executor is shut down
-    hung_ms: int = 120_000
+    kill_timeout_ms: int = 120_000
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
     #: an agent without tasks, executors and offers is forgotten after this long
@@ -65,7 +65,7 @@ _PUBLISH = RANK[Publish]
 # flush() puts the Save before all other effects.
 assert RANK[Save] == 0
 
-#: makes a matcher of so many dimensions
+#: makes a matcher for a number of dimensions
 MakeMatcher: TypeAlias = Callable[[int], AnyMatcher]
 
 P = ParamSpec("P")

@@ -24,7 +24,6 @@ _MAX_STEP_MS = 2_000
 # A task that is unreachable or unconfirmed is checked again after this.
 _CHECK_MS = 5_000
 _MAX_STALE = 1_000
-# Module constants for enumeration members: the attribute access is a function call in CPython 3.11.
 _UNREACHABLE = TaskState.UNREACHABLE
 
 
@@ -63,9 +62,9 @@ class Timeouts(Part):
     def _watch(self, task: Task) -> None:
         policy = self._state.policy
         if task.overdue_ms or task.kill_ms:
-            self._check_in(task.id, policy.hung_ms + self._grace(task))
+            self._check_in(task.id, policy.kill_timeout_ms + self._grace(task))
         elif task.started_ms and (limit := self._limit(task)):
-            self._check_in(task.id, limit + policy.overdue_ms + self._grace(task))
+            self._check_in(task.id, limit + policy.timeout_grace_ms + self._grace(task))
 
     def _restart_kill_timeout(self, task: Task) -> None:
         """A kill may not have reached the task before now."""
