@@ -253,7 +253,7 @@ def settings(master: str, **more: Any) -> MesosSettings:
     quick: dict[str, Any] = {
         "answer_timeout_s": 5.0,
         "backoff_first_s": 0.01,
-        "backoff_most_s": 0.05,
+        "backoff_max_s": 0.05,
         "refused_retry_s": 0.05,
         "user": "nobody",
     }

@@ -127,15 +127,15 @@ def test_days_of_the_unix_dialect(text, expected):
         ("* * * 1 JANUARY ?", "month: 'JANUARY' .* a name such as JAN"),
         ("* * * ? * 0", "day of week: '0' .* from 1 to 7 or a name such as SUN"),
         ("* * * ? * FRI#6", "day of week: 'FRI#6' .* from 1 to 5"),
-        ("* * * ? * FRI#2,MON#1", "day of week: .* no list"),
+        ("* * * ? * FRI#2,MON#1", "day of week: .* lists are not"),
         ("* * * ? * 2,6L", "day of week: '2,6L' .* from 1 to 7"),
         ("* * * ? * MON-FRI/2", "day of week: 'MON-FRI/2' .* write 2-6/2"),
         ("* * * 1 NOV-FEB/2 ?", "month: 'NOV-FEB/2' .* write 1-6/2 for JAN-JUN/2"),
         ("0 0 0 1 1 ? 1969", "year: '1969' .* from 1970 to 2099"),
         ("0 0 0 1 1 ? 2030-2020", "year: .* runs backwards"),
         ("* * * * * ?\n", "day of month: .* must be ?"),
-        ("٣ * * * * ?", "beyond ASCII"),
-        ("0," * 200 + "0 * * * * ?", "above 256"),
+        ("٣ * * * * ?", "outside ASCII"),
+        ("0," * 200 + "0 * * * * ?", "more than 256"),
     ],
 )
 def test_an_unusable_expression_is_refused_with_field_text_and_fix(text, said):
@@ -152,7 +152,7 @@ def test_an_unusable_expression_is_refused_with_field_text_and_fix(text, said):
         ("22-2 * * * *", "minutes: '22-2' .* runs backwards"),
         ("* * * * 8", "day of week: '8' .* from 0 to 7"),
         ("/5 * * * *", "minutes: '/5' .* from 0 to 59"),
-        ("@reboot", "no macro; write one of @yearly"),
+        ("@reboot", "not a macro; write one of @yearly"),
     ],
 )
 def test_the_unix_dialect_refuses_what_is_not_its_own(text, said):

@@ -47,11 +47,20 @@ class Server:
         (folder / "data").mkdir(parents=True)
         (folder / "data" / "myid").write_text(f"{number}\n")
         lines = (
-            f"tickTime={_TICK_MS}", "initLimit=50", "syncLimit=25", f"dataDir={folder / 'data'}",
-            f"clientPort={port}", "clientPortAddress=127.0.0.1", "admin.enableServer=false",
-            f"minSessionTimeout={2 * _TICK_MS}", "maxSessionTimeout=60000", "maxClientCnxns=0",
-            "4lw.commands.whitelist=srvr,mntr", *peers, *more,
-        )  # fmt: skip
+            f"tickTime={_TICK_MS}",
+            "initLimit=50",
+            "syncLimit=25",
+            f"dataDir={folder / 'data'}",
+            f"clientPort={port}",
+            "clientPortAddress=127.0.0.1",
+            "admin.enableServer=false",
+            f"minSessionTimeout={2 * _TICK_MS}",
+            "maxSessionTimeout=60000",
+            "maxClientCnxns=0",
+            "4lw.commands.whitelist=srvr,mntr",
+            *peers,
+            *more,
+        )
         (folder / "zoo.cfg").write_text("\n".join(lines) + "\n")
         self.process: subprocess.Popen[bytes] | None = None
 

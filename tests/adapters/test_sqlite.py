@@ -56,7 +56,7 @@ def test_a_newer_file_is_refused_with_what_to_do_and_left_untouched(path: Path) 
     with other_program(path) as connection:
         connection.execute("PRAGMA user_version = 2")
     before = path.read_bytes()
-    with pytest.raises(StoreUnusable, match=r"newer jobcloud \(format 2, this one reads 1\).*Run that newer version"):
+    with pytest.raises(StoreUnusable, match=r"newer jobcloud \(format 2, this one reads 1\).*Run the newer version"):
         SqliteStore(path)
     assert path.read_bytes() == before
     assert sorted(path.parent.iterdir()) == [path]
@@ -74,7 +74,7 @@ def test_a_newer_format_that_still_lies_in_the_log_is_seen_too(path: Path) -> No
 @pytest.mark.parametrize("content", [b"hello", b"SQLite format 3\0", b"\0" * 4096, b"PK\3\4" * 100])
 def test_a_file_that_is_no_database_is_named_and_left_untouched(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(StoreUnusable, match=r"jobcloud\.db is no SQLite database"):
+    with pytest.raises(StoreUnusable, match=r"jobcloud\.db is not an SQLite database"):
         SqliteStore(path)
     assert path.read_bytes() == content
 
@@ -153,7 +153,7 @@ def test_a_full_database_loses_nothing_and_takes_writes_again_when_there_is_room
     epoch = store.acquire()
     store.write(epoch, [JOB])
     store._db.execute("PRAGMA max_page_count = 20")
-    with pytest.raises(StoreFull, match=r"no room left for .*jobcloud\.db"):
+    with pytest.raises(StoreFull, match=r"no space left for .*jobcloud\.db"):
         store.write(epoch, [StoredWrite(Kind.JOB, "a", b"2"), StoredWrite(Kind.JOB, "b", b"x" * 200_000)])
     assert store.load().records[Kind.JOB] == {"a": b"1"}
     store._db.execute("PRAGMA max_page_count = 1000000")

@@ -289,7 +289,7 @@ def test_state_that_cannot_be_used_ends_the_start_with_the_reason(dev: Product) 
     (dev.data / "scheduler.log").write_text("of an earlier start\n")
     refusal = dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)
     assert "[info" in refusal, "a log is shown as it is"
-    assert "it was left as it is" in refusal.replace("\n", " ")
+    assert "it was left unchanged" in refusal.replace("\n", " ")
     assert "earlier start" not in refusal
 
 

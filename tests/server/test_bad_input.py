@@ -243,8 +243,8 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
         ("/nothing", "appURL", "404 Not Found"),
         ("http://169.254.169.254/latest", "appURL", "the host '169.254.169.254' is not allowed"),
         ("http://localhost/app.zip", "appURL", "the host 'localhost' is not allowed"),
-        ("/endless", "appURL", "takes over 2 s"),
-        ("/app.zip", "packageSha256", "hashes to"),
+        ("/endless", "appURL", "takes longer than 2 s"),
+        ("/app.zip", "packageSha256", "has the hash"),
         ("/login", "appURL", "no zip, tar or compressed tar"),
     ],
 )
@@ -255,9 +255,12 @@ def test_a_url_with_no_package_behind_it_is_refused_at_once(
     files.pages |= {"/login": login, "/endless": endless}
     files.redirect("/moved", page)
     config = {
-        "appName": "none", "appURL": files.url + "/moved", "cpuCount": 0.1, "memoryMB": 32,
+        "appName": "none",
+        "appURL": files.url + "/moved",
+        "cpuCount": 0.1,
+        "memoryMB": 32,
         "packageSha256": hashlib.sha256(login).hexdigest(),
-    }  # fmt: skip
+    }
     refusal = refused(lambda: client.put_app(config))
     assert (refusal.status, refusal.errors[0]["field"]) == (422, field)
     assert why in refusal.errors[0]["problem"]
@@ -349,7 +352,7 @@ def future(file: Path) -> None:
     database.close()
 
 
-@pytest.mark.parametrize(("make", "why"), [(damaged, "no SQLite database"), (future, "newer jobcloud")])
+@pytest.mark.parametrize(("make", "why"), [(damaged, "not an SQLite database"), (future, "newer jobcloud")])
 def test_state_that_cannot_be_read_ends_the_start_and_is_left_as_it_is(
     dev: Product, tmp_path: Path, make: Callable[[Path], None], why: str
 ) -> None:
@@ -359,7 +362,7 @@ def test_state_that_cannot_be_read_ends_the_start_and_is_left_as_it_is(
     dev.environ["JOBCLOUD_ARTIFACTS_PORT"] = "0"
     said = dev.run("scheduler", "--mesos", "127.0.0.1:1", "--data", str(tmp_path), "--port", "0", code=6)
     assert why in said
-    assert "it was left as it is" in said
+    assert "it was left unchanged" in said
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before
 
 

@@ -38,7 +38,7 @@ from jobcloud.model import App, Job, JobKind, JobType, Offer, Package, Resources
 from jobcloud.ports import StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
-from jobcloud.server.batch import Arrived, Item, Leader, Order
+from jobcloud.server.batch import Arrived, BatchProcessor, Item, Order
 from jobcloud.server.records import Restored
 
 POLICY = Policy(
@@ -184,10 +184,10 @@ class Process:
     def __init__(self, world: World) -> None:
         self._world = world
         self._inbox: deque[Item] = deque()
-        self.leader: Leader[FaultyScheduler] = Leader(
+        self.processor: BatchProcessor[FaultyScheduler] = BatchProcessor(
             FaultyStore(world), lambda: Mesos(world), self._restore, lambda notice: None, now_ms=lambda: world.now
         )
-        self.leader.acquire()
+        self.processor.acquire()
         self._begin()
 
     def _restore(self, restored: Restored, epoch: int, at: int) -> FaultyScheduler:
@@ -196,8 +196,8 @@ class Process:
         return core
 
     def _begin(self) -> None:
-        self.leader.reload()
-        self.leader.connect(lambda session, event: self._inbox.append(Arrived(event, session)))
+        self.processor.reload()
+        self.processor.connect(lambda session, event: self._inbox.append(Arrived(event, session)))
 
     def order(self, make: Callable[[int], Command]) -> Future[None]:
         reply: Future[None] = Future()
@@ -207,7 +207,7 @@ class Process:
     def step(self) -> None:
         """Something happens: time passes, Mesos takes a call, or the inbox is handled."""
         self._world.now += self._world.chance.randint(0, 50)
-        mesos: Any = self.leader.driver
+        mesos: Any = self.processor.driver
         for _ in range(self._world.chance.randint(0, 4)):
             if mesos.calls:
                 mesos.step()
@@ -215,9 +215,9 @@ class Process:
             mesos.remind()
         taken = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._world.chance.randint(0, 20)))]
         try:
-            self.leader.process(taken)
+            self.processor.process(taken)
         except Exception:
-            self.leader.disconnect()
+            self.processor.disconnect()
             self._begin()
 
 
@@ -232,12 +232,12 @@ def run(process: Process, world: World, steps: int) -> Process:
 
 
 def firings(process: Process) -> list[Any]:
-    return list(process.leader.core.firings.values())
+    return list(process.processor.core.firings.values())
 
 
 def at_rest(process: Process, world: World) -> bool:
     ended = all(firing.ended_ms for firing in firings(process))
-    return ended and not process.leader.core.tasks and not world.unacknowledged
+    return ended and not process.processor.core.tasks and not world.unacknowledged
 
 
 def history(seed: int) -> tuple[World, Counter[str]]:
@@ -248,9 +248,16 @@ def history(seed: int) -> tuple[World, Counter[str]]:
     )
     for number in range(JOBS):
         job = Job(
-            f"job{number}", "app", JobKind.TRANSIENT, JobType.SCRIPT, "0 0 0 1 1 ? 2099", SHARDS, Resources(10, 1_000),
-            script="run", failover=True,
-        )  # fmt: skip
+            f"job{number}",
+            "app",
+            JobKind.TRANSIENT,
+            JobType.SCRIPT,
+            "0 0 0 1 1 ? 2099",
+            SHARDS,
+            Resources(10, 1_000),
+            script="run",
+            failover=True,
+        )
         process.order(lambda at, job=job: PutJob(at, job))
     process = run(process, world, 20)
     world.faulty = True
@@ -266,7 +273,7 @@ def history(seed: int) -> tuple[World, Counter[str]]:
         if at_rest(process, world):
             break
     assert world.violations == []
-    process.leader.core.validate()
+    process.processor.core.validate()
     assert all(shard.state is ShardState.FINISHED for firing in firings(process) for shard in firing.shards)
     done = Counter(firing.job for firing in firings(process))
     assert all(done[name] >= count for name, count in promised.items()), "a command that was confirmed is lost"

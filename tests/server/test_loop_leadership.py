@@ -22,7 +22,7 @@ from tests.server.test_loop import (
 from jobcloud.errors import Fenced, RecordTooLarge, Refused, StoreError, Unavailable
 from jobcloud.messages import OfferRescinded, SetJobEnabled
 from jobcloud.ports import Flag
-from jobcloud.server.batch import Arrived, Leader
+from jobcloud.server.batch import Arrived, BatchProcessor
 from jobcloud.server.loop import Loop, Phase
 
 
@@ -116,11 +116,15 @@ def test_a_loop_that_never_led_stops_and_says_who_leads() -> None:
     assert world.done == ["closed"]
 
 
-def make_leader(world: World, may_send: Callable[[], bool]) -> Leader[FakeCore]:
-    made: Leader[FakeCore] = Leader(
-        RecordingStore(world), lambda: RecordingDriver(world), world.restore, world.done.append,
-        now_ms=lambda: world.now, may_send=may_send,
-    )  # fmt: skip
+def make_processor(world: World, may_send: Callable[[], bool]) -> BatchProcessor[FakeCore]:
+    made: BatchProcessor[FakeCore] = BatchProcessor(
+        RecordingStore(world),
+        lambda: RecordingDriver(world),
+        world.restore,
+        world.done.append,
+        now_ms=lambda: world.now,
+        may_send=may_send,
+    )
     made.acquire()
     made.reload()
     made.connect(lambda session, event: None)
@@ -130,21 +134,21 @@ def make_leader(world: World, may_send: Callable[[], bool]) -> Leader[FakeCore]:
 
 def test_a_process_that_stood_still_between_storing_and_sending_sends_nothing() -> None:
     world, answers = World(), [False]
-    leader = make_leader(world, lambda: answers[0])
+    processor = make_processor(world, lambda: answers[0])
     order: Any = enabling("j")
     with pytest.raises(StoreError, match="in doubt"):
-        leader.process([Arrived(status("a")), order])
+        processor.process([Arrived(status("a")), order])
     assert world.done == [("a", "j")]
-    with pytest.raises(Unavailable, match="not certain"):
+    with pytest.raises(Unavailable, match="may or may not"):
         order.reply.result(0)
 
 
 def test_a_record_too_large_for_the_store_is_refused_to_who_asked_for_it() -> None:
     world = World()
-    leader = make_leader(world, lambda: True)
+    processor = make_processor(world, lambda: True)
     world.fail_before = [RecordTooLarge("job 'j' takes 2000000 bytes")]
     order: Any = enabling("j")
     with pytest.raises(RecordTooLarge):
-        leader.process([order])
+        processor.process([order])
     with pytest.raises(Refused, match="takes 2000000 bytes"):
         order.reply.result(0)

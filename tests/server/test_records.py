@@ -94,9 +94,13 @@ def test_what_comes_and_goes_leaves_its_defaults_out() -> None:
     firing = Firing("f", "job", 3, Cause.CRON, 5, (Shard(), Shard(ShardState.FINISHED, 2, outcome=Outcome("", "7"))))
     value = encode(Kind.FIRING, firing)
     assert json.loads(value)["r"] == {
-        "id": "f", "job": "job", "generation": 3, "cause": "cron", "fire_ms": 5,
+        "id": "f",
+        "job": "job",
+        "generation": 3,
+        "cause": "cron",
+        "fire_ms": 5,
         "shards": [{}, {"state": "FINISHED", "attempt": 2, "outcome": {"result": "7"}}],
-    }  # fmt: skip
+    }
     assert decode(Kind.FIRING, "f", value) == firing
 
 

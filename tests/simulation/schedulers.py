@@ -20,7 +20,7 @@ from jobcloud.model import Task
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
-from jobcloud.server.batch import Arrived, CoreFailed, Item, Leader, Order, refuse
+from jobcloud.server.batch import Arrived, BatchProcessor, CoreFailed, Item, Order, refuse
 from jobcloud.server.records import Restored
 
 from .zookeeper import SimZooKeeperStore
@@ -124,7 +124,7 @@ class SimSession:
         self.stream_id = ""
         self.subscribed = self.ended = False
         self.end_reason = ""
-        self.patience_s = 15.0
+        self.silence_limit_s = 15.0
         self.heard = self.process.world.now
         self._world = self.process.world
         self._added: list[bytes] = []
@@ -275,7 +275,7 @@ class SimDriver:
             self._call_in(self.world.dice.randint(0, 3))
 
     def _calls_wait(self) -> bool:
-        return not self.real._errands.empty() or bool(self.real._under_way)
+        return not self.real._requests.empty() or bool(self.real._in_flight)
 
     def stop(self) -> None:
         """What was decided before still goes out."""
@@ -317,9 +317,9 @@ class Process:
         self._turn_at = -1
         self.driver: SimDriver | None = None
         self.store: Any = SimZooKeeperStore(world, self) if world.plan.zookeeper else SimStore(world, self)
-        self.leader: Leader[SimCore] = Leader(
-            self.store, self._make_driver, self._restore, self._tell, now_ms=world.clock,
-            may_send=self._entitled,
+        self.leader: BatchProcessor[SimCore] = BatchProcessor(
+            self.store, self._make_driver, self._restore, self._publish, now_ms=world.clock,
+            may_send=self._may_act,
         )  # fmt: skip
 
     @property
@@ -388,7 +388,7 @@ class Process:
         else:
             self.world.later(self.world.dice.randint(50, 500), self._guarded, self._stand_by)
 
-    def _entitled(self) -> bool:
+    def _may_act(self) -> bool:
         return not self.world.plan.zookeeper or self.store.election.holds()
 
     def _begin(self) -> None:
@@ -422,7 +422,7 @@ class Process:
         if planned != self._turn_at or self.dead or self._busy or not self._ready:
             return
         self._turn_at = -1
-        if self.world.plan.zookeeper and not self._entitled():
+        if self.world.plan.zookeeper and not self._may_act():
             self._guarded(self._stand_still)
             return
         taken = list(self.inbox)
@@ -522,6 +522,6 @@ class Process:
         core._tasks.kill = noted  # type: ignore[method-assign]
         return core
 
-    def _tell(self, notice: Publish) -> None:
+    def _publish(self, notice: Publish) -> None:
         self.point("before Publish")
         self.point("after Publish")

@@ -37,7 +37,7 @@ SESSION_MS = 4_000
 # So small that batches of a few records come in parts, and that old segments are cleaned within a history.
 _SMALL = (
     (store, {"_REQUEST_BYTES": 4_000, "_PIECE_BYTES": 700, "_REQUEST_OPERATIONS": 12}),
-    (journal, {"_SPARE_BYTES": 6_000, "_MOST_SEGMENTS": 25, "_DELETED_AT_ONCE": 20}),
+    (journal, {"_SPARE_BYTES": 6_000, "_MAX_SEGMENTS": 25, "_DELETED_AT_ONCE": 20}),
 )
 
 
@@ -219,7 +219,7 @@ class SimSession(ZooKeeperSession):
     def __init__(self, world: World, process: Process | None = None) -> None:
         self.root = f"/{_NAMESPACE}"
         self.hosts = "zookeeper"
-        self._wanted = ZooKeeperSettings(self.hosts, _NAMESPACE, open_tree=True)
+        self._settings = ZooKeeperSettings(self.hosts, _NAMESPACE, open_tree=True)
         self._acl = []
         self._timeout_s = SESSION_MS / 1_000
         self._lost = 0
@@ -445,7 +445,7 @@ class SimZooKeeperStore:
     def leads(self) -> bool:
         """Whether it is this process' turn. Asks after its node from then on."""
         try:
-            if self.election._look() is not None:
+            if self.election._campaign() is not None:
                 return False
         except (StoreError, zk.KazooException):
             return False
@@ -457,7 +457,7 @@ class SimZooKeeperStore:
             return
         more = True
         if not self._process.stopped and self.session.connected:
-            more = self.election._look_after_node()
+            more = self.election._check_own_node()
         if more:
             self._world.later(SESSION_MS // 8, self._look_after)
 

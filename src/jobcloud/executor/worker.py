@@ -27,7 +27,7 @@ from jobcloud.executor.outcomes import Cause, cut, describe, small
 from jobcloud.executor.output import RotatingLog, TaskFolders
 from jobcloud.executor.payload import firing_context, sharding_context
 from jobcloud.executor.plugins import ListenerError, Plugins
-from jobcloud.job import Job, JobCancelled, perform, settled
+from jobcloud.job import Job, JobCancelled, perform, resolve
 
 if TYPE_CHECKING:
     from jobcloud.executor.coroutines import EventLoop
@@ -214,7 +214,7 @@ class Worker:
         )
         try:
             result, note = small(
-                plugins.around(listeners, ctx, run, functools.partial(settled, complete=complete))
+                plugins.around(listeners, ctx, run, functools.partial(resolve, complete=complete))
                 if listeners
                 else run()
             )
@@ -236,7 +236,7 @@ class Worker:
             logger=_logger(message),
             is_cancelled=shard.is_cancelled,
         )
-        complete = functools.partial(settled, complete=functools.partial(self._complete, shard))
+        complete = functools.partial(resolve, complete=functools.partial(self._complete, shard))
         plugins.call_firing_listener(self._plugins.firing_listener(message["job"]), message["step"], ctx, complete)
         if shard.noticed:
             return "killed", Cause.KILLED, "the listener returned after it was asked to stop", None, None

@@ -15,6 +15,7 @@ from jobcloud.scheduler.state import State
 # Why a shard has ended that its job no longer has.
 FEWER = "the job has fewer shards now"
 _FIRING, _DEAD = Kind.FIRING, ShardState.DEAD
+_NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)
 
 
@@ -186,10 +187,11 @@ class Firings(Part):
 
 def _validate_listener(firing: Firing) -> None:
     before, after = firing.shards[-2:]
-    begun = any(shard.attempt for shard in firing.work)
+    # Not by their attempts: a damaged record may count attempts of a shard that has never run.
+    begun = any(shard.state not in _NOT_BEGUN for shard in firing.work)
     assert before.state is ShardState.FINISHED or not begun, f"{firing.id} began before its listener's first call"
     done = all(shard.state.ended for shard in firing.work)
-    idle = after.state in (ShardState.WAITING, ShardState.CANCELLED)
+    idle = after.state in _NOT_BEGUN
     assert done or idle, f"{firing.id} called its listener before its end"
 
 

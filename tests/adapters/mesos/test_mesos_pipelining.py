@@ -100,7 +100,7 @@ def test_a_connection_lost_between_two_answers_leaves_only_the_unanswered_in_dou
             connection.sendall(b"HTTP/1.1 202 Acc")
         if end == "reset":
             # The answers must have been read, or a reset takes them along.
-            until(lambda: len(running.driver._under_way) <= COUNT - answered)
+            until(lambda: len(running.driver._in_flight) <= COUNT - answered)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             connection.close()
         else:
@@ -137,12 +137,12 @@ def test_lost_acknowledgements_are_dropped_and_other_calls_of_the_same_connectio
 
 
 def test_no_more_than_the_bound_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mesos_driver, "_UNDER_WAY", 5)
+    monkeypatch.setattr(mesos_driver, "_MAX_IN_FLIGHT", 5)
     seen = []
 
     def on_call(stream: Stream) -> None:
         # One at a time is read here, so what is not answered yet waits in the socket or at the sender.
-        seen.append(len(running.driver._under_way))
+        seen.append(len(running.driver._in_flight))
         stream.answer("202 Accepted")
 
     with FakeMaster(on_call=on_call) as master:
@@ -194,7 +194,7 @@ def test_calls_under_way_when_the_stream_ends_still_get_their_answers() -> None:
     with FakeMaster() as master:
         with under_way(master, end_and_answer) as running:
             running.wait(Subscribed, 2)
-            until(lambda: not running.driver._under_way)
+            until(lambda: not running.driver._in_flight)
         assert [one for one in running.receiver.all(SendFailed) if not one.certain] == []
 
 

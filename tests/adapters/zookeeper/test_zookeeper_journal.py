@@ -52,7 +52,7 @@ def test_the_latest_write_of_each_record_is_what_is_read_at_every_moment(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journals, "_SPARE_BYTES", spare)
-        patch.setattr(journals, "_MOST_SEGMENTS", most)
+        patch.setattr(journals, "_MAX_SEGMENTS", most)
         log = Log()
         wanted: dict[Place, bytes] = {}
         for batch in batches:
@@ -63,8 +63,8 @@ def test_the_latest_write_of_each_record_is_what_is_read_at_every_moment(
                     wanted[place] = value
             found, journal = log.read()
             assert found == wanted
-            assert (journal.where, journal.live, journal.size) == (
-                log.journal.where,
+            assert (journal.latest, journal.live, journal.size) == (
+                log.journal.latest,
                 log.journal.live,
                 log.journal.size,
             )

@@ -190,8 +190,17 @@ def test_both_answer_the_same_to_the_same_requests(real: RealSide, seed: int) ->
             seen.update(str(part) for part in parts if str(part).endswith(("Error", "Inconsistency")))
         if number % 100 == 99:
             assert tree_of(real.clients[0], real.root) == tree_of(simulated.clients[0], simulated.root)
-    wanted = {"done", "expired", "NoNodeError", "NodeExistsError", "BadVersionError", "NotEmptyError",
-              "NoChildrenForEphemeralsError", "RolledBackError", "RuntimeInconsistency"}  # fmt: skip
+    wanted = {
+        "done",
+        "expired",
+        "NoNodeError",
+        "NodeExistsError",
+        "BadVersionError",
+        "NotEmptyError",
+        "NoChildrenForEphemeralsError",
+        "RolledBackError",
+        "RuntimeInconsistency",
+    }
     assert wanted <= seen.keys(), f"never seen: {wanted - seen.keys()}"
 
 

@@ -460,11 +460,15 @@ def test_over_tls_both_sides_are_checked(tmp_path: Path) -> None:
     stranger.cert_pem.write_to_path(tmp_path / "stranger.pem")
     port = zookeeper_kit.free_ports(1)[0]
     lines = (
-        "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory", f"secureClientPort={port}",
-        "secureClientPortAddress=127.0.0.1", "ssl.keyStore.type=PEM", "ssl.trustStore.type=PEM",
-        f"ssl.keyStore.location={tmp_path / 'server.pem'}", f"ssl.trustStore.location={tmp_path / 'ca.pem'}",
+        "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+        f"secureClientPort={port}",
+        "secureClientPortAddress=127.0.0.1",
+        "ssl.keyStore.type=PEM",
+        "ssl.trustStore.type=PEM",
+        f"ssl.keyStore.location={tmp_path / 'server.pem'}",
+        f"ssl.trustStore.location={tmp_path / 'ca.pem'}",
         "ssl.clientAuth=need",
-    )  # fmt: skip
+    )
 
     def attempt(hosts: str, **files: str) -> int:
         tls = ZooKeeperTls(**{name: str(tmp_path / file) for name, file in files.items()})

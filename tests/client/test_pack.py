@@ -1,4 +1,4 @@
-"""A directory becomes the same package every time, with what an app needs and nothing else."""
+"""Packing an app: deterministic, complete, and without files that do not belong to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write(root: Path, *names: str) -> None:
         path.write_text(f"content of {name}")
 
 
-def test_the_same_content_gives_the_same_package_wherever_and_whenever(tmp_path: Path) -> None:
+def test_same_content_gives_same_package_at_any_place_and_time(tmp_path: Path) -> None:
     names = ["b.py", "a.py", "sub/c.txt"]
     write(tmp_path / "one", *names)
     write(tmp_path / "two", *reversed(names))
@@ -33,7 +33,7 @@ def test_the_same_content_gives_the_same_package_wherever_and_whenever(tmp_path:
     assert pack(tmp_path / "one", tmp_path / "1.zip") != pack(tmp_path / "two", tmp_path / "2.zip")
 
 
-def test_what_it_packs_the_executor_unpacks(tmp_path: Path) -> None:
+def test_packed_app_is_unpacked_by_the_executor(tmp_path: Path) -> None:
     write(tmp_path / "app", "run.sh", "pkg/mod.py")
     (tmp_path / "app" / "run.sh").chmod(0o750)
     sha256 = pack(tmp_path / "app", tmp_path / "app.zip")
@@ -44,7 +44,7 @@ def test_what_it_packs_the_executor_unpacks(tmp_path: Path) -> None:
     assert not os.access(tmp_path / "out" / "pkg" / "mod.py", os.X_OK)
 
 
-def test_the_manifest_caches_and_repositories_stay_out(tmp_path: Path) -> None:
+def test_manifest_caches_and_repositories_are_not_packed(tmp_path: Path) -> None:
     write(
         tmp_path,
         "a.py",
@@ -70,21 +70,21 @@ def test_links_within_the_app_are_packed_as_files_and_others_refused(tmp_path: P
         assert archive.read("b.py") == b"content of a.py"
     write(tmp_path, "secret")
     (app / "c.py").symlink_to("../secret")
-    with pytest.raises(ConfigError, match=r"c\.py links out of the app"):
+    with pytest.raises(ConfigError, match=r"c\.py links to a file outside of the app"):
         pack(app, tmp_path / "out.zip")
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_pipes_and_empty_directories_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "app", "a.py")
     os.mkfifo(tmp_path / "app" / "pipe")
-    with pytest.raises(ConfigError, match="pipe is no file"):
+    with pytest.raises(ConfigError, match="pipe is neither a file nor a directory"):
         pack(tmp_path / "app", tmp_path / "out.zip")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="nothing in"):
+    with pytest.raises(ConfigError, match="holds no files"):
         pack(tmp_path / "empty", tmp_path / "out.zip")
 
 
-def test_a_manifest_is_found_in_directories_and_archives(tmp_path: Path) -> None:
+def test_manifest_is_found_in_directories_and_archives(tmp_path: Path) -> None:
     manifest = '[app]\nname = "x"\ncpuCount = 0.5\n[[jobs]]\njobName = "j"\n'
     (tmp_path / "app").mkdir()
     path = tmp_path / "app" / "jobcloud.toml"
@@ -99,7 +99,7 @@ def test_a_manifest_is_found_in_directories_and_archives(tmp_path: Path) -> None
         assert found.jobs == ({"jobName": "j"},)
 
 
-def test_an_app_needs_no_manifest(tmp_path: Path) -> None:
+def test_app_needs_no_manifest(tmp_path: Path) -> None:
     write(tmp_path / "app", "a.py")
     pack(tmp_path / "app", tmp_path / "a.zip")
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04")

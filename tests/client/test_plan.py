@@ -1,4 +1,4 @@
-"""`jobcloud plan` as a user types it: answers, formats, and what is wrong with what he gave."""
+"""`jobcloud plan` on the command line: answers, formats and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def plan(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
-    """What it printed: the answer, or with a code of 2 and more the error."""
+    """The output of a plan that exits with `code`: standard output, or from code 2 on standard error."""
     with pytest.raises(SystemExit) as ended:
         cli.main(["plan", "--seconds", "1", *map(str, arguments)])
     said = capsys.readouterr()
@@ -37,29 +37,24 @@ def plan(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) 
     return said.err if code > 1 else said.out
 
 
-def test_it_says_what_fits_how_few_would_do_and_what_failures_do(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plan_answers_fit_minimum_failures_and_room_for_more(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = plan(
         capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--more", "report", "--fail", 1
     )
     assert "fits: all 100 tasks on 6 hosts" in text
     assert "5 hosts suffice, 4 cannot (" in text
     assert "zone east" in text
-    assert "8 more tasks of report fit beside what runs, 9 cannot" in text
+    assert "8 more tasks of report fit in addition, 9 do not" in text
     where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
     text = plan(capsys, *where, "--fail", 7, "--fail-by", "rack")
     assert "7 hosts cannot fail, there are 6" in text
     assert "no host has the attribute rack" in text
 
 
-def test_as_json_and_with_a_placement_that_can_be_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_placement_agree_and_respect_capacity(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "placed.csv"
-    found = json.loads(
-        plan(
-            capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--placement", out, "--json"
-        )
-    )  # fmt: skip
+    tables = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
+    found = json.loads(plan(capsys, *tables, "--placement", out, "--json"))
     assert (found["fits"], found["tasks"], found["peak"]) == (True, 100, None)
     with out.open() as file:
         rows = list(csv.DictReader(file))
@@ -71,7 +66,7 @@ def test_as_json_and_with_a_placement_that_can_be_checked(folder: Path, capsys: 
         assert 8_192 * jobs.count("report") + 16_384 * jobs.count("settle") <= 262_144
 
 
-def test_what_does_not_fit_ends_with_1_and_says_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demand_that_does_not_fit_exits_with_1_and_the_reason(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "tasks.csv").write_text("id,cpus,mem_mb,count\nlarge,65,1,2\nmany,32,1,13\n")
     text = plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", code=1)
     assert "does not fit: 3 of 15 tasks refused" in text
@@ -79,7 +74,7 @@ def test_what_does_not_fit_ends_with_1_and_says_why(folder: Path, capsys: pytest
     assert "short of cpus on 6" in text
 
 
-def test_what_was_not_tried_in_time_ends_with_1_and_is_said(
+def test_tasks_not_tried_in_time_exit_with_1_and_are_counted(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobcloud.planning.packing._SURE_LOOKS", 0)
@@ -92,17 +87,15 @@ def test_what_was_not_tried_in_time_ends_with_1_and_is_said(
     assert "refused" not in text
 
 
-def test_types_and_how_many(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = plan(
-        capsys, "--host", "name=small,cpus=16,mem_mb=65536,price=100", "--host",
-        "name=large,cpus=64,mem_mb=262144,price=300", "--tasks", folder / "tasks.csv",
-    )  # fmt: skip
+def test_number_of_hosts_is_found_for_each_type(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = "name=small,cpus=16,mem_mb=65536,price=100", "name=large,cpus=64,mem_mb=262144,price=300"
+    text = plan(capsys, "--host", small, "--host", large, "--tasks", folder / "tasks.csv")
     assert "small (16 cpus, 65,536 mem_mb): " in text
     assert "large (64 cpus, 262,144 mem_mb): 5 hosts suffice, 4 cannot" in text
     assert "price 1,500.00" in text
 
 
-def test_the_jobs_of_a_manifest_at_their_peak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_of_a_manifest_are_planned_at_their_peak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "app").mkdir()
     job = (
         '[[jobs]]\njobName = "{0}"\njobClass = "m:J"\njobType = "SIMPLE"\njobExecutionType = "TRANSIENT"\n'
@@ -119,8 +112,8 @@ def test_the_jobs_of_a_manifest_at_their_peak(folder: Path, capsys: pytest.Captu
     assert (found["tasks"], found["peak"]) == (20, None)
 
 
-def test_executors_that_are_kept_warm_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Three executors need three hosts, as an agent keeps one of an app; "each" takes room on every one."""
+def test_warm_executors_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An agent keeps one executor per app, so three need three hosts; "each" needs room on every host."""
     (folder / "app").mkdir()
     manifest = (
         '[app]\nappName = "shop"\ncpuCount = 1\nmemoryMB = 64\nexecutors = {}\n'
@@ -138,7 +131,7 @@ def test_executors_that_are_kept_warm_are_counted(folder: Path, capsys: pytest.C
     assert "executors" in said
 
 
-def test_the_running_cluster_and_its_registered_jobs(
+def test_running_cluster_is_planned_with_its_registered_jobs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = tmp_path / "demo"
@@ -164,7 +157,7 @@ def test_the_running_cluster_and_its_registered_jobs(
         loop.offer()
         text = plan(capsys, "--cluster", "--jobs", "--more", "hello")
         assert "fits: all 4 tasks on 1 host" in text
-        loop.tick(60_000)  # what nobody needs has gone back to Mesos: the agent is as large as it was
+        loop.tick(60_000)  # unused offers were declined; the size of the agent is still known
         assert not any(loop.scheduler.agents()[0].offered)
         assert plan(capsys, "--cluster", "--jobs", "--more", "hello") == text
 
@@ -185,7 +178,7 @@ def test_the_running_cluster_and_its_registered_jobs(
         (HOSTS, "id,cpus,mem_mb,count\na,1,1,1e9\n", "tasks.csv, line 2, column count"),
     ],
 )
-def test_a_table_that_is_wrong_is_told_by_file_line_and_column(
+def test_error_in_a_table_is_reported_with_file_line_and_column(
     folder: Path, capsys: pytest.CaptureFixture[str], hosts: str, tasks: str, said: str
 ) -> None:
     (folder / "hosts.csv").write_text(hosts)
@@ -197,14 +190,14 @@ def test_a_table_that_is_wrong_is_told_by_file_line_and_column(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "--hosts, --host, --cluster: is missing"),
-        (("--host", "cpus=1", "--cluster"), "contradict each other"),
-        (("--host", "cpus=1"), "--tasks, --manifest, --jobs: is missing"),
-        (("--host", "cpus", "--tasks", "tasks.csv"), "no host type"),
-        (("--host", "cpus=1,cpus=2", "--tasks", "tasks.csv"), "--host, cpus: is there twice"),
-        (("--host", "cpus=1,count=5", "--tasks", "tasks.csv"), "--host, count: says nothing of a type"),
+        ((), "--hosts, --host, --cluster: one of them is required"),
+        (("--host", "cpus=1", "--cluster"), "exclude each other"),
+        (("--host", "cpus=1"), "--tasks, --manifest, --jobs: one of them is required"),
+        (("--host", "cpus", "--tasks", "tasks.csv"), "not a host type"),
+        (("--host", "cpus=1,cpus=2", "--tasks", "tasks.csv"), "--host, cpus: is given twice"),
+        (("--host", "cpus=1,count=5", "--tasks", "tasks.csv"), "--host, count: does not describe a type of host"),
         (("--host", "name=,cpus=1", "--tasks", "tasks.csv"), "--host, name: is empty"),
-        (("--host", "attr_=x,cpus=1", "--tasks", "tasks.csv"), "no host type"),
+        (("--host", "attr_=x,cpus=1", "--tasks", "tasks.csv"), "not a host type"),
         (("--hosts", "-", "--tasks", "-"), "both are standard input"),
         (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "none/p.csv"), "there is no directory"),
         (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "."), "cannot be written"),
@@ -215,7 +208,7 @@ def test_a_table_that_is_wrong_is_told_by_file_line_and_column(
         (("--host", "cpus=9,mem_mb=99999", "--tasks", "none.csv"), "none.csv"),
     ],
 )
-def test_options_that_are_wrong_are_told(
+def test_wrong_options_are_reported(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -226,12 +219,12 @@ def test_options_that_are_wrong_are_told(
     assert said in " ".join(plan(capsys, *arguments, code=2).split())
 
 
-def test_a_job_that_there_is_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_job_is_reported_with_a_suggestion(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
     assert "did you mean 'report'" in plan(capsys, *where, "--more", "reprt", code=4)
 
 
-def test_a_full_disk_does_not_cost_the_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answer_is_printed_before_a_full_disk_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--hosts", str(folder / "hosts.csv"), "--tasks", str(folder / "tasks.csv"), "--placement", "/dev/full")
     with pytest.raises(SystemExit) as ended:
         cli.main(["plan", "--seconds", "1", *arguments])
@@ -241,15 +234,15 @@ def test_a_full_disk_does_not_cost_the_answer(folder: Path, capsys: pytest.Captu
     assert "fits: all 100 tasks on 6 hosts" in said.out
 
 
-def test_a_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plot_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     out = folder / "plan.svg"
     plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--plot", out)
     assert out.read_text().startswith("<?xml")
 
 
-def test_what_the_solver_says_does_not_spoil_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
-    from jobcloud.client.planning import solver_silenced
+def test_output_of_the_solver_is_discarded(capfd: pytest.CaptureFixture[str]) -> None:
+    from jobcloud.client.plan_report import solver_silenced
 
     with solver_silenced():
         os.write(1, b"a line of the solver\n")
@@ -257,7 +250,7 @@ def test_what_the_solver_says_does_not_spoil_the_answer(capfd: pytest.CaptureFix
     assert capfd.readouterr().out == "the answer\n"
 
 
-def test_it_loads_nothing_of_the_server_and_no_solver_before_it_is_asked() -> None:
+def test_importing_planning_loads_neither_server_nor_solver() -> None:
     code = "import sys; from jobcloud.client import planning; print(*sys.modules)"
     loaded: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"scipy", "matplotlib", "fastapi", "pymesos", "kazoo"} & set(loaded.split())
