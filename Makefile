@@ -41,7 +41,7 @@ lint: $(VENV)/.tests
 
 types: $(VENV)/.tests
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest jobcloud._match jobcloud.match._placer
+	$(BIN)/python -m mypy.stubtest jobcloud._match jobcloud.match._placer jobcloud.planning._pack
 
 format: $(VENV)/.tests
 	$(BIN)/ruff check --fix .

@@ -12,27 +12,31 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "jobcloud" / "_match.pyx"
+#: The files that a build of the compiled matcher reads.
+FILES = ("_match.pyx", "_match_score.h")
 PLACEMENTS = 30_000  # of the random histories; each mutant here is caught well before
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One bug: ``good`` stands in the source once and becomes ``bad``."""
+    """One bug: ``good`` occurs once in the sources and becomes ``bad``."""
 
     name: str
     good: str
     bad: str
 
-    def planted(self, source: str) -> str:
-        assert source.count(self.good) == 1, f"{self.name}: {self.good!r} stands {source.count(self.good)} times"
-        return source.replace(self.good, self.bad)
+    def planted(self, sources: Mapping[str, str]) -> dict[str, str]:
+        """The sources, text by file name, with this bug."""
+        occurrences = sum(text.count(self.good) for text in sources.values())
+        assert occurrences == 1, f"{self.name}: {self.good!r} occurs {occurrences} times"
+        return {name: text.replace(self.good, self.bad) for name, text in sources.items()}
 
 
 MUTANTS = (
@@ -143,10 +147,16 @@ setup(name="mutant", ext_modules=cythonize(modules, language_level=3, compiler_d
 """
 
 
-def build(source: str, folder: Path) -> Path:
-    """Compile a source of the matcher, without optimisation; returns the module's file."""
+def read_sources() -> dict[str, str]:
+    """The text of each of ``FILES``, by name."""
+    return {name: (ROOT / "src" / "jobcloud" / name).read_text() for name in FILES}
+
+
+def build(sources: Mapping[str, str], folder: Path) -> Path:
+    """Compile the sources without optimisation; returns the path of the module."""
     (folder / "jobcloud").mkdir()
-    (folder / "jobcloud" / "_match.pyx").write_text(source)
+    for name, text in sources.items():
+        (folder / "jobcloud" / name).write_text(text)
     (folder / "setup.py").write_text(_SETUP)
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -156,10 +166,10 @@ def build(source: str, folder: Path) -> Path:
     return module
 
 
-def is_caught(source: str) -> bool:
-    """Whether the random histories fail on a matcher built from this source."""
+def is_caught(sources: Mapping[str, str]) -> bool:
+    """Whether the random histories fail on a matcher built from these sources."""
     with tempfile.TemporaryDirectory(prefix="jobcloud-mutant-") as folder:
-        module = build(source, Path(folder))
+        module = build(sources, Path(folder))
         command = [sys.executable, "-m", "tests.match.match_mutants", "--module", str(module)]
         environment = os.environ | {"JOBCLOUD_MATCH_PLACEMENTS": str(PLACEMENTS)}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -192,13 +202,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.module:
         return run_tests_on(options.module)
-    source = SOURCE.read_text()
+    sources = read_sources()
     escaped = []
     if not options.names:
-        assert not is_caught(source), "the histories fail on the matcher as it is"
+        assert not is_caught(sources), "the histories fail on the matcher as it is"
     for mutant in MUTANTS:
         if not options.names or any(part in mutant.name for part in options.names):
-            caught = is_caught(mutant.planted(source))
+            caught = is_caught(mutant.planted(sources))
             print(f"{'caught ' if caught else 'ESCAPED'} {mutant.name}", flush=True)
             if not caught:
                 escaped.append(mutant.name)

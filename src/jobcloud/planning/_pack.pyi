@@ -1,3 +1,5 @@
+from typing import final
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -5,6 +7,7 @@ from jobcloud.planning.problem import Problem
 
 RULES: tuple[str, ...]
 
+@final
 class Packer:
     """Tasks on hosts, undone and redone. capacity int64[H, D], host_type int32[H], weight float64[D]."""
 
@@ -32,6 +35,7 @@ class Packer:
     def waiting(self, kinds: NDArray[np.int32]) -> NDArray[np.bool_]: ...
     def improve(self, pool: NDArray[np.int32], steps: int, shuffles: int) -> NDArray[np.int32]: ...
 
+@final
 class Pricer:
     """What one host can hold that is worth most. capacity int64[D], size int64[K, D]."""
 

@@ -5,6 +5,7 @@ tasks share on a host (an executor). `packing.py` makes the arrays and says what
 answer without this file. Amounts are int64, so what fits is exact; floats only say which host is tried first.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 import numpy as np
@@ -24,6 +25,8 @@ cdef enum Rule:
 RULES = ("first", "best", "worst", "dot", "l2")
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class Packer:
     """The arrays are those of `packing.Problem`; kinds are sorted by job, tasks by kind. See `packing.py`."""
 
@@ -596,6 +599,8 @@ cdef class Packer:
 # ------------------------------------------------------------------------------------------------- the fullest one host
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class Pricer:
     """What one host of a kind can hold that is worth most: a bounded knapsack in D dimensions, by branch and bound.
 
