@@ -1,8 +1,8 @@
-"""What a launch costs the dev cluster's process: `python bench/bench_dev_cluster.py [--launches N] [--against SRC …]`.
+"""Measures a launch in the dev cluster: `python bench/bench_dev_cluster.py [--launches N] [--against SRC …]`.
 
-A bare framework of this process subscribes, launches, acknowledges, as the driver does: calls in a row without waiting
-for the answers. Every task has to be told RUNNING and FINISHED, each once, and every call answered with 202. With
-`--against`, sources of other commits take turns with our own, as a machine is never as fast twice.
+A minimal framework in this process subscribes, launches and acknowledges as the driver does: it sends calls without
+waiting for the answers. Every task must get RUNNING and FINISHED exactly once, and every call a 202. With `--against`,
+sources of other commits take turns with this one, because the speed of a machine varies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jobcloud.wire import RecordReader
 
 RUN_MS, ALLOCATION_MS = 100, 200
 AGENT = "cpus:32;mem:131072;disk:100000;ports:[31000-31999]"
-AT_ONCE = 1_000  # tasks that do not run yet
+AT_ONCE = 1_000  # tasks that are not running yet
 ARTIFACTS = Artifacts("http://127.0.0.1:9", "e" * 64, "executor.zip", "exec python3 executor.zip")
 PLAN = plan_executor(App("app", Package("package:sha256:" + "a" * 64, "a" * 64)), ARTIFACTS)
 DATA = json.dumps({"job": {"jobName": "job", "jobClass": "shop.jobs:Report"}, "padding": "x" * 500}).encode()
@@ -101,7 +101,7 @@ class Framework:
         return head.encode() + data
 
     def run(self) -> None:
-        """Until every task has ended and every call is answered."""
+        """Wait until every task has ended and every call is answered."""
         deadline = time.monotonic() + 60 + self.wanted / 100
         while self.told < 2 * self.wanted or self._answers < self._calls:
             ready, _, _ = select.select([self._events, self._line], [], [], 20)
@@ -169,7 +169,7 @@ class Framework:
 
 
 class _Chunks:
-    """HTTP's chunked coding, undone."""
+    """Decodes HTTP's chunked coding."""
 
     def __init__(self) -> None:
         self.head = b""
@@ -191,7 +191,7 @@ class _Chunks:
 
 
 def measured(source: Path, launches: int, agents: int = 100, tasks_a_call: int = 10) -> tuple[float, float]:
-    """Microseconds of the cluster's CPU a launch, and launches a second."""
+    """Microseconds of the cluster's CPU per launch, and launches per second."""
     argv = [sys.executable, "-m", "jobcloud.dev.cluster", "--agents=0", "--port=0"]
     argv += [f"--allocation-interval-ms={ALLOCATION_MS}", f"--parent-pid={os.getpid()}"]
     environment = {**os.environ, "PYTHONPATH": str(source)}
@@ -202,7 +202,7 @@ def measured(source: Path, launches: int, agents: int = 100, tasks_a_call: int =
             _add_agents(master, agents)
             warm = Framework(master, launches // 10, tasks_a_call)
             warm.run()
-            warm.close()  # or half of the offers would be its own
+            warm.close()  # otherwise half of the offers would go to it
             began, spent = time.monotonic(), _cpu(process.pid)
             framework = Framework(master, launches, tasks_a_call)
             framework.run()
@@ -234,8 +234,8 @@ def main() -> None:
     parser.add_argument("--launches", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--agents", type=int, default=100)
-    parser.add_argument("--tasks-a-call", type=int, default=10, help="at most so many in one ACCEPT")
-    parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="SRC", help="other trees' src")
+    parser.add_argument("--tasks-a-call", type=int, default=10, help="maximum in one ACCEPT")
+    parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="SRC", help="src of other checkouts")
     given = parser.parse_args()
     sources = [Path(__file__).parents[1] / "src", *given.against]
     found: dict[Path, list[tuple[float, float]]] = {source: [] for source in sources}
@@ -245,8 +245,8 @@ def main() -> None:
     for source, taken in found.items():
         costs, rates = zip(*taken, strict=True)
         print(
-            f"{source}: {statistics.median(costs):.0f} µs of CPU a launch ({min(costs):.0f} to {max(costs):.0f}),"
-            f" {statistics.median(rates):.0f} launches a second"
+            f"{source}: {statistics.median(costs):.0f} µs of CPU per launch ({min(costs):.0f} to {max(costs):.0f}),"
+            f" {statistics.median(rates):.0f} launches per second"
         )
 
 

@@ -1,9 +1,8 @@
-"""How quick and how small an executor is: `python bench/bench_executor.py [RUNS] [--out FILE]`; `make executor-soak`.
+"""Measures speed and size of an executor: `python bench/bench_executor.py [RUNS] [--out FILE]`; `make executor-soak`.
 
-Launch to user code in a warm worker, beside a process of the shard's own, turn by turn in one run; short shards a
-second through one executor; memory, descriptors and threads of daemon and worker as RUNS go by. What is returned is
-checked before it is timed. The agent is a scripted one on this machine, which takes its share. Exits with 1 where an
-aim of AIMS is missed.
+It measures the time from launch to user code in a warm worker and in a separate process, in turns; short shards per
+second through one executor; and memory, descriptors and threads of daemon and worker over RUNS. Results are checked
+before they are timed. A scripted agent runs on the same machine. Exits with 1 if a target of TARGETS is missed.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ JOBS = "import os, time\n\ndef now(ctx):\n    return [time.time(), os.getpid()]\
 PAIRS = 40
 BATCH = 500
 ROWS = 20
-# What is to be reached: shards a second; milliseconds to user code in a warm worker; MB of the daemon; MB that either
-# process may grow by after the first quarter of the runs, when what is bounded, as the memory of ended tasks, is full.
-AIMS = {"rate": 200, "warm_ms": 30, "daemon_mb": 40, "growth_mb": 1}
+# Shards per second; milliseconds to user code in a warm worker; MB of the daemon; MB of growth of either process after
+# the first quarter of the runs, when bounded buffers, such as the memory of ended tasks, are full.
+TARGETS = {"rate": 200, "warm_ms": 30, "daemon_mb": 40, "growth_mb": 1}
 
 
 class Bench:
@@ -49,17 +48,17 @@ class Bench:
         self.agent.launch(task, jobClass="bench_jobs:now", isolation=isolation)
 
     def latency_ms(self, task: str, isolation: str) -> float:
-        """From LAUNCH to the first line of user code, one shard alone."""
+        """Milliseconds from LAUNCH to the first line of user code, for a single shard."""
         before = time.time()
         self._launch(task, isolation)
         end = self.agent.end(task)
         at, pid = end.data["result"]
         assert (end.state, pid == self.worker) == ("TASK_FINISHED", isolation == "shared")
         self.agent.calls.clear()
-        return (at - before) * 1000
+        return float(at - before) * 1000
 
     def batch(self, first: int) -> float:
-        """Shards a second, BATCH of them launched at once; each has finished."""
+        """Shards per second, BATCH of them launched at once, until all have finished."""
         before = time.monotonic()
         for number in range(first, first + BATCH):
             self._launch(f"b{number}", "shared")
@@ -89,12 +88,12 @@ def measured(bench: Bench, runs: int, missed: list[str]) -> Iterator[str]:
     pairs = [(bench.latency_ms(f"s{n}", "shared"), bench.latency_ms(f"p{n}", "process")) for n in range(PAIRS)]
     warm, fresh = (statistics.median(one[which] for one in pairs) for which in (0, 1))
     yield (
-        f"Launch to user code, median of {PAIRS}: {warm:.1f} ms in the warm worker (aim {AIMS['warm_ms']}), "
-        f"{fresh:.1f} ms in a process of its own: {fresh / warm:.0f} to 1.\n"
+        f"Launch to user code, median of {PAIRS}: {warm:.1f} ms in the warm worker (target {TARGETS['warm_ms']}), "
+        f"{fresh:.1f} ms in a separate process: {fresh / warm:.0f} to 1.\n"
     )
-    if warm > AIMS["warm_ms"]:
+    if warm > TARGETS["warm_ms"]:
         missed.append("warm_ms")
-    yield "| runs | a second | daemon MB, files, threads | worker MB, files, threads |"
+    yield "| runs | per second | daemon MB, files, threads | worker MB, files, threads |"
     yield "| --- | --- | --- | --- |"
     rates: list[float] = []
     settled: tuple[float, float] | None = None
@@ -108,14 +107,14 @@ def measured(bench: Bench, runs: int, missed: list[str]) -> Iterator[str]:
             yield f"| {done:,} | {statistics.median(rates[-ROWS:]):.0f} | {' | '.join(shown)} |"
     assert settled is not None
     growth = daemon[0] - settled[0], worker[0] - settled[1]
-    yield f"\nShards a second, median: {statistics.median(rates):.0f} (aim {AIMS['rate']})."
+    yield f"\nShards per second, median: {statistics.median(rates):.0f} (target {TARGETS['rate']})."
     yield (
         f"Growth after the first quarter: daemon {growth[0]:+.1f} MB, worker {growth[1]:+.1f} MB "
-        f"(aim {AIMS['growth_mb']}). The daemon has {daemon[0]:.1f} MB (aim {AIMS['daemon_mb']})."
+        f"(target {TARGETS['growth_mb']}). The daemon has {daemon[0]:.1f} MB (target {TARGETS['daemon_mb']})."
     )
     found = {"growth_mb": max(growth), "daemon_mb": daemon[0]}
-    missed += [name for name, value in found.items() if value > AIMS[name]]
-    if statistics.median(rates) < AIMS["rate"]:
+    missed += [name for name, value in found.items() if value > TARGETS[name]]
+    if statistics.median(rates) < TARGETS["rate"]:
         missed.append("rate")
 
 

@@ -1,4 +1,5 @@
-/* The C kernels of the compiled matcher: the score of a host and the tables of scores. Included by _match.pyx. */
+/* The C kernels of the compiled matcher: the score of a host, and the tables of scores. Only _match.pyx includes this
+   file. docs/matcher.md, "Fitness", defines the score. */
 
 #ifndef JOBCLOUD_MATCH_SCORE_H
 #define JOBCLOUD_MATCH_SCORE_H
@@ -11,8 +12,9 @@
 #include <emmintrin.h>
 #endif
 
-/* In C for one attribute that Cython cannot write: the loops are compiled for several vector widths, and the
-   widest that the machine has is chosen when the module is loaded. Integers give the same answer on each. */
+/* Written in C because Cython cannot express target_clones: the compiler emits the loops for several vector widths,
+   and the loader picks the widest that the CPU supports. All arithmetic is on integers, so every width gives the same
+   result. */
 #if defined(__x86_64__) && defined(__GLIBC__) && __GNUC__ >= 12 && !defined(__clang__)
 #define JOBCLOUD_WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 static const char *jobcloud_vector_path(void)
@@ -26,38 +28,48 @@ static const char *jobcloud_vector_path(void)
 static const char *jobcloud_vector_path(void) { return "the compiler's baseline"; }
 #endif
 
-enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_FEW = 16, JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_PAYS = 1 << 30 };
-enum { JOBCLOUD_LINE = 16, JOBCLOUD_SIDE_BY_SIDE = 16, JOBCLOUD_MOST_SIDE_BY_SIDE = 6, JOBCLOUD_WORDS = 20 };
-enum { JOBCLOUD_TERMS = 17, JOBCLOUD_MOST_PENALTY = 1 << 28, JOBCLOUD_MOST_EXCESS = 64 };
+enum { JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_UNKNOWN = -2 };
+/* Added to the score of a host on which the task would pay the shared part. */
+enum { JOBCLOUD_PAYS = 1 << 30 };
+/* Hosts in a block of a scan, in a small block, and in a cache line. */
+enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_FEW = 16, JOBCLOUD_LINE = 16 };
+enum { JOBCLOUD_MIN_GATHERED = 16, JOBCLOUD_MAX_GATHERED_DIMENSIONS = 6, JOBCLOUD_COLUMN_WORDS = 20 };
+enum { JOBCLOUD_TERMS = 17, JOBCLOUD_MAX_PENALTY = 1 << 28, JOBCLOUD_MAX_EXCESS = 64 };
 
-/* One rule of a class: it holds where low <= count < high. `value` is NULL where each host counts by itself. */
+/* One rule of a class. If `graded`, the weight is paid for each claim in excess. The rule holds if low <= count <
+   high. `value` is NULL if the rule counts each host on its own. */
 typedef struct {
     const int32_t *counts, *value;
     int32_t low, high, weight, graded;
 } jobcloud_term;
 
-/* One host as scores see it: plane[0..2][d] of dimension d are what is free of it, clamped to [-1, INT32_MAX];
-   1 / capacity as mantissa << 8 | exponent; and the free share << 8 | that share against the host's largest one.
-   `level` is the least of the shares << 10 | the host's size << 1 | whether it is free in every dimension; -1:
-   over-committed or closed, nothing fits. A size is a small float beside the median capacities,
-   exponent << 5 | mantissa without its first bit. */
+/* The row of a host: its level, then PLANES words for each dimension d.
+   FREE: the free amount, clamped to [-1, INT32_MAX].
+   SCALE: 1 / capacity as mantissa << 8 | exponent; 0 if the capacity is 0.
+   SHARE: the free share << 8 | that share relative to the host's largest free share, in 128ths.
+   The level is the least free share << 10 | the host's size << 1 | 1 if nothing is claimed. It is -1 if the host is
+   disabled, exclusively claimed or over-committed: then no task fits. The size relates the host to the median
+   capacities. It is a small float: exponent << 5 | mantissa without its leading bit. */
 enum { FREE, SCALE, SHARE, PLANES };
-enum { JOBCLOUD_WHOLE = 1 << 20, JOBCLOUD_OPENING = 1 << 13, JOBCLOUD_ASKEW = 1 << 14, JOBCLOUD_UNASKED = 1 << 16 };
+enum { JOBCLOUD_WHOLE = 1 << 20, JOBCLOUD_OPENING = 1 << 13, JOBCLOUD_IMBALANCE = 1 << 14, JOBCLOUD_UNASKED = 1 << 16 };
 enum { JOBCLOUD_LARGE = 1 << 12 };
 enum { JOBCLOUD_SIZE_BITS = 11, JOBCLOUD_LEAST_SIZE = 32, JOBCLOUD_LARGEST_SIZE = (1 << 17) - 1 };
-enum { JOBCLOUD_TILT = 56 };  /* 128ths of the largest share */
+enum { JOBCLOUD_BALANCED = 56 };  /* 7/16 of the largest share, in 128ths */
 
-/* What a task needs of one dimension: `amount` clamped to INT32_MAX, and amount >> shift in 16 bits. */
+/* The amount that a task needs of one dimension: `amount` is clamped to INT32_MAX, `mantissa` is amount >> shift in
+   16 bits. */
 typedef struct {
     int32_t amount, mantissa, shift;
 } jobcloud_need;
 
-/* One class and the hosts as its score sees them. Planes are [dimensions][PLANES][stride]; a row of `width` words
-   holds the level and the planes of one host side by side. `payers` is NULL without a key; a host without payers
-   needs `first` and comes after all that have some, and with `payers_only` it is out. `fitness` holds the weights
-   of the parts of the score; NULL: it is "even" alone, for which there are vector loops. Where a class needs more
-   than fits 32 bits, or so little that it may be no part of a host (`wide`), hosts are looked at one by one, and
-   what fits is asked of the exact amounts, [slots][dimensions]. */
+/* One class, and the hosts as its score sees them.
+   Planes are [dimensions][PLANES][stride]. A row of `width` words holds the level and the planes of one host.
+   `key_claims` counts the live claims with the class's shared key on each host; NULL if the class has no key. A host
+   without such a claim needs `first` instead of `request` and ranks below all hosts with one. `with_key_only`
+   excludes it.
+   `fitness` holds the weights of the parts of the score; NULL selects "even" alone, which has vector loops.
+   `wide` is set if the class needs more than 32 bits of some dimension, or so little that its share may round to 0.
+   Then hosts are scored one at a time, and fit is decided on the exact amounts, [slots][dimensions]. */
 typedef struct {
     int dimensions, width;
     size_t stride;
@@ -65,14 +77,14 @@ typedef struct {
     const int64_t *exact_request, *exact_first, *unclaimed;
     const int32_t *planes, *levels, *rows;
     const uint8_t *allowed;
-    const int32_t *payers;
-    int32_t payers_only;
+    const int32_t *key_claims;
+    int32_t with_key_only;
     const int64_t *fitness;
-    const int32_t *grouped;  /* claims of the class's group on each host; NULL: they do not matter */
-    int32_t most, wide;
+    const int32_t *grouped;  /* claims of the class's group on each host; NULL: no limit per host */
+    int32_t max_per_host, wide;
     int32_t terms;
-    const int32_t *penalty;  /* of each host; NULL: none */
-    const int32_t *judged;   /* of each host, what the caller's fitness says instead; NULL: there is none */
+    const int32_t *penalty;  /* by host; NULL: none */
+    const int32_t *custom;   /* by host, the results of the custom fitness; NULL: none */
     jobcloud_term term[JOBCLOUD_TERMS];
 } jobcloud_view;
 
@@ -91,7 +103,7 @@ static void jobcloud_set_need(jobcloud_need *need, const int64_t *amount, int di
     }
 }
 
-/* 1 / capacity; 0 without one. */
+/* 1 / capacity as mantissa << 8 | exponent; 0 if the capacity is 0. */
 static uint32_t jobcloud_scale(int64_t capacity)
 {
     int bits = jobcloud_bits((uint64_t)capacity);
@@ -101,25 +113,25 @@ static uint32_t jobcloud_scale(int64_t capacity)
     return (uint32_t)(((unsigned __int128)1 << (bits + 15)) / (uint64_t)capacity) << 8 | (uint32_t)(bits - 5);
 }
 
-/* An amount in parts of 2^20 of the capacity, from its mantissa and shift. The product has 32 bits: a small amount
-   of a capacity with more than 36 bits is no part at all. */
+/* An amount in units of 2^-20 of the capacity, from its mantissa and shift. The product has 32 bits, so a small
+   amount of a capacity of more than 36 bits counts as 0. */
 static inline int32_t jobcloud_share(uint32_t scale, int32_t mantissa, int32_t shift)
 {
     int32_t places = (int32_t)(scale & 255) - shift;
     return places > 31 ? 0 : (int32_t)(((uint32_t)mantissa * (scale >> 8)) >> (places & 31));
 }
 
-/* Whether any of the amounts may be no part of a capacity with the exponent `deepest`: the vector loops shift by 31
-   places at most. */
-static int jobcloud_is_tiny(const jobcloud_need *need, int deepest, int dimensions)
+/* Whether any amount may round to 0 on a host whose capacity has the exponent `max_exponent`. The vector loops shift
+   by at most 31 places and cannot represent that. */
+static int jobcloud_is_tiny(const jobcloud_need *need, int max_exponent, int dimensions)
 {
     for (int d = 0; d < dimensions; d++)
-        if (need[d].amount > 0 && deepest - need[d].shift > 31)
+        if (need[d].amount > 0 && max_exponent - need[d].shift > 31)
             return 1;
     return 0;
 }
 
-/* How large a host is beside the median capacities: the mean over the dimensions that it has. */
+/* The size of a host relative to the median capacities: the mean over the dimensions that it has. */
 static int32_t jobcloud_size(const int64_t *total, const int64_t *median, int dimensions)
 {
     uint64_t size = 0, known = 0;
@@ -136,22 +148,24 @@ static int32_t jobcloud_size(const int64_t *total, const int64_t *median, int di
     return exponent << 5 | (int32_t)((size >> exponent) & 31);
 }
 
-/* A part of the host as a part of the median one; wraps where the task does not fit, which is asked elsewhere. */
-static inline int32_t jobcloud_sized(int32_t lost, int32_t level)
+/* Convert a share of the host to a share of the median host. The product may wrap if the task does not fit; then the
+   host is infeasible and the result unused. */
+static inline int32_t jobcloud_cluster_loss(int32_t lost, int32_t level)
 {
     const uint32_t size = (uint32_t)level >> 1;
     return (int32_t)(((uint32_t)lost * ((size & 31) | 32)) >> ((JOBCLOUD_SIZE_BITS - (size >> 5 & 15)) & 31));
 }
 
-/* What the host costs whatever is placed: for being opened, and for each time that it is twice the median one. */
-static inline int32_t jobcloud_entry(int32_t level)
+/* The part of the score that does not depend on the task: the cost of opening an unused host, and of each doubling of
+   its size over the median. */
+static inline int32_t jobcloud_fixed_cost(int32_t level)
 {
     const int32_t doubled = (level >> 6 & 15) - (JOBCLOUD_SIZE_BITS - 5);
     return (level & 1) * JOBCLOUD_OPENING + (doubled > 0 ? doubled : 0) * JOBCLOUD_LARGE;
 }
 
-/* Bring the row of a host up to date with its exact amounts. */
-static void jobcloud_refresh(
+/* Update the row of a host from its exact amounts. */
+static void jobcloud_refresh_row(
     int32_t *row, const int64_t *unclaimed, const int64_t *total, int32_t size, int open, int dimensions)
 {
     int32_t least = JOBCLOUD_WHOLE, largest = 0, untouched = 1, short_by = open ? 0 : -1;
@@ -180,7 +194,7 @@ static void jobcloud_refresh(
 }
 
 /* Copy the row of a host to the planes. */
-static void jobcloud_spread(
+static void jobcloud_copy_to_planes(
     int32_t *planes, int32_t *levels, size_t stride, const int32_t *row, int host, int dimensions)
 {
     levels[host] = row[0];
@@ -188,21 +202,21 @@ static void jobcloud_spread(
         planes[(size_t)i * stride + host] = row[1 + i];
 }
 
-/* How many claims too many or too few there are for the rule; 0 where it holds. */
+/* By how many claims the count breaks the rule, at most JOBCLOUD_MAX_EXCESS; 0 if the rule holds. */
 static inline int32_t jobcloud_excess(const jobcloud_term *term, int host)
 {
     int32_t at = term->value ? term->value[host] : host, count;
     if (at < 0)
-        return JOBCLOUD_MOST_EXCESS;
+        return JOBCLOUD_MAX_EXCESS;
     count = term->counts[at];
     if (count < term->low)
         return 1;
     if (count < term->high)
         return 0;
-    return count - term->high < JOBCLOUD_MOST_EXCESS ? count - term->high + 1 : JOBCLOUD_MOST_EXCESS;
+    return count - term->high < JOBCLOUD_MAX_EXCESS ? count - term->high + 1 : JOBCLOUD_MAX_EXCESS;
 }
 
-/* What the host pays for the rules that it breaks and for being itself; -1 where one may not be broken. */
+/* The host's own penalty plus the penalties of the rules that it breaks; -1 if it breaks a rule without a weight. */
 static int64_t jobcloud_penalty(const jobcloud_view *view, int host)
 {
     int64_t sum = view->penalty ? view->penalty[host] : 0;
@@ -213,19 +227,19 @@ static int64_t jobcloud_penalty(const jobcloud_view *view, int host)
             return -1;
         sum += excess > 0 ? (term->graded ? excess : 1) * term->weight : 0;
     }
-    return sum < JOBCLOUD_MOST_PENALTY ? sum : JOBCLOUD_MOST_PENALTY;
+    return sum < JOBCLOUD_MAX_PENALTY ? sum : JOBCLOUD_MAX_PENALTY;
 }
 
 enum { EVEN, PACK, CONVEX, L2, SPREAD, STRAND, DOT, ALIGN };
 
-/* The score of a host on which the need fits, from its parts. All shares are in parts of 2^20 of the capacity. */
-static uint64_t jobcloud_mixed(const jobcloud_view *view, const int32_t *row, const jobcloud_need *need)
+/* The score of a feasible host for a weighted mix of parts. All shares are in units of 2^-20 of the capacity. */
+static uint64_t jobcloud_weighted_score(const jobcloud_view *view, const int32_t *row, const jobcloud_need *need)
 {
     const uint64_t whole = JOBCLOUD_WHOLE;
     const int64_t *fitness = view->fitness;
     uint64_t pack = 0, convex = 0, l2 = 0, dot = 0, least = whole, dimensions = 0, sum;
     uint64_t had_squared = 0, asked_squared = 0, product = 0, unasked = 0;
-    int32_t tilt = 0, even;
+    int32_t balance = 0, even;
     for (int d = 0; d < view->dimensions; d++) {
         const int32_t *at = row + 1 + PLANES * d;
         uint64_t left, had, asked;
@@ -243,11 +257,11 @@ static uint64_t jobcloud_mixed(const jobcloud_view *view, const int32_t *row, co
         product += had * asked;
         had_squared += had * had;
         asked_squared += asked * asked;
-        tilt += (int32_t)(asked >> 6) * ((at[SHARE] & 255) - JOBCLOUD_TILT);
+        balance += (int32_t)(asked >> 6) * ((at[SHARE] & 255) - JOBCLOUD_BALANCED);
         unasked += need[d].amount == 0 && (at[SHARE] & 255) > 0;
     }
-    even = jobcloud_sized((row[0] >> 10) - (int32_t)least, row[0]) + jobcloud_entry(row[0])
-         + (int32_t)unasked * JOBCLOUD_UNASKED + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
+    even = jobcloud_cluster_loss((row[0] >> 10) - (int32_t)least, row[0]) + jobcloud_fixed_cost(row[0])
+         + (int32_t)unasked * JOBCLOUD_UNASKED + (balance < 0 ? JOBCLOUD_IMBALANCE : 0);
     if (dimensions == 0)
         least = 0;
     sum = fitness[EVEN] * (uint64_t)even + fitness[PACK] * pack + fitness[CONVEX] * (convex / 3)
@@ -271,36 +285,69 @@ static int jobcloud_fits_exactly(const jobcloud_view *view, int host, int pays)
     return 1;
 }
 
-/* The score of one host. Whether a host is out is seldom to be foretold, so it is computed and not branched on. */
-static inline __attribute__((always_inline)) int32_t jobcloud_score_one(const jobcloud_view *view, int host)
+static inline __attribute__((always_inline)) jobcloud_need jobcloud_select(
+    int condition, jobcloud_need yes, jobcloud_need no)
 {
-    const int32_t *row = view->rows + (size_t)host * view->width;
-    const int32_t pays = view->payers && view->payers[host] == 0;
-    const jobcloud_need *need = pays ? view->first : view->request;
-    int32_t least = JOBCLOUD_WHOLE, tilt = 0, score = (pays ? JOBCLOUD_PAYS : 0) + jobcloud_entry(row[0]);
-    int32_t bad = row[0] | -(pays & view->payers_only);
+    return (jobcloud_need){
+        condition ? yes.amount : no.amount, condition ? yes.mantissa : no.mantissa, condition ? yes.shift : no.shift};
+}
+
+/* Negative if the mask excludes the host, or if the host has as many claims of the group as the class allows. */
+static inline __attribute__((always_inline)) int32_t jobcloud_exclusion(const jobcloud_view *view, int host)
+{
+    int32_t bad = 0;
     if (view->allowed)
         bad |= -(int32_t)(view->allowed[host] == 0);
     if (view->grouped)
-        bad |= -(int32_t)(view->grouped[host] >= view->most);
+        bad |= -(int32_t)(view->grouped[host] >= view->max_per_host);
+    return bad;
+}
+
+/* Add one dimension to the sums of a host; `bad` becomes negative if the need does not fit. This is the only
+   definition of the "even" score. `wide` is a compile-time constant; with 0, all shifts are known to be at most 31
+   places. */
+static inline __attribute__((always_inline)) void jobcloud_add_dimension(
+    int32_t *bad, int32_t *least, int32_t *balance, int32_t *score,
+    int32_t amount, uint32_t scale, int32_t share, jobcloud_need need, const int wide)
+{
+    const uint32_t places = (scale & 255) - (uint32_t)need.shift;
+    const int32_t relative = share & 255;
+    const int32_t asked = wide ? jobcloud_share(scale, need.mantissa, need.shift)
+                               : (int32_t)(((uint32_t)need.mantissa * (scale >> 8)) >> (places & 31));
+    const int32_t left = (share >> 8) - asked;
+    *bad |= amount - need.amount;
+    *score += need.amount == 0 && relative > 0 ? JOBCLOUD_UNASKED : 0;
+    *least = left < *least ? left : *least;
+    *balance += (asked >> 6) * (relative - JOBCLOUD_BALANCED);
+}
+
+/* The part of the "even" score that depends on all dimensions. */
+static inline __attribute__((always_inline)) int32_t jobcloud_finish(int32_t level, int32_t least, int32_t balance)
+{
+    return jobcloud_cluster_loss((level >> 10) - least, level) + (balance < 0 ? JOBCLOUD_IMBALANCE : 0);
+}
+
+/* The score of one host. Feasibility is hard to predict, so it is computed without branches. */
+static inline __attribute__((always_inline)) int32_t jobcloud_score_one(const jobcloud_view *view, int host)
+{
+    const int32_t *row = view->rows + (size_t)host * view->width;
+    const int32_t pays = view->key_claims && view->key_claims[host] == 0;
+    const jobcloud_need *need = pays ? view->first : view->request, nothing = {0, 0, 0};
+    int32_t least = JOBCLOUD_WHOLE, balance = 0, score = (pays ? JOBCLOUD_PAYS : 0) + jobcloud_fixed_cost(row[0]);
+    int32_t bad = row[0] | -(pays & view->with_key_only) | jobcloud_exclusion(view, host);
     for (int d = 0; d < view->dimensions; d++) {
         const int32_t *at = row + 1 + PLANES * d;
-        const int32_t tilted = at[SHARE] & 255;
-        int32_t left = at[SHARE] >> 8, asked;
-        bad |= at[FREE] - need[d].amount;
-        if (need[d].amount) {
-            asked = jobcloud_share((uint32_t)at[SCALE], need[d].mantissa, need[d].shift);
-            left -= asked;
-            tilt += (asked >> 6) * (tilted - JOBCLOUD_TILT);
-        } else
-            score += tilted > 0 ? JOBCLOUD_UNASKED : 0;
-        least = left < least ? left : least;
+        if (need[d].amount)
+            jobcloud_add_dimension(&bad, &least, &balance, &score, at[FREE], (uint32_t)at[SCALE], at[SHARE],
+                                   need[d], 1);
+        else
+            jobcloud_add_dimension(&bad, &least, &balance, &score, 0, 0, at[SHARE], nothing, 1);
     }
-    score += jobcloud_sized((row[0] >> 10) - least, row[0]) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
+    score += jobcloud_finish(row[0], least, balance);
     if (view->wide && bad >= 0)
         bad = jobcloud_fits_exactly(view, host, pays) - 1;
     if (view->fitness && bad >= 0) {
-        score = view->judged ? view->judged[host] : (int32_t)jobcloud_mixed(view, row, need);
+        score = view->custom ? view->custom[host] : (int32_t)jobcloud_weighted_score(view, row, need);
         score += pays ? JOBCLOUD_PAYS : 0;
     }
     if ((view->terms || view->penalty) && bad >= 0) {
@@ -313,19 +360,20 @@ static inline __attribute__((always_inline)) int32_t jobcloud_score_one(const jo
 
 #define JOBCLOUD_EACH for (int i = 0; i < lanes; i++)
 
-/* Scores of `lanes` hosts from `base` on, a number that the compiler knows; returns the lowest. */
+/* Scores of `lanes` hosts from `base` on, read from the planes. `lanes` is a compile-time constant. Returns the
+   lowest score. */
 static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
     const jobcloud_view *view, size_t base, const int lanes, int32_t *restrict out)
 {
-    int32_t bad[JOBCLOUD_BLOCK], least[JOBCLOUD_BLOCK], tilt[JOBCLOUD_BLOCK];
+    int32_t bad[JOBCLOUD_BLOCK], least[JOBCLOUD_BLOCK], balance[JOBCLOUD_BLOCK];
     int32_t lowest = JOBCLOUD_INFEASIBLE, usable = 0;
     const int32_t *restrict level = view->levels + base, *restrict planes = view->planes + base;
-    const int32_t *restrict payers = view->payers ? view->payers + base : NULL;
-    JOBCLOUD_EACH {  /* `bad` is negative where the task does not fit */
+    const int32_t *restrict key_claims = view->key_claims ? view->key_claims + base : NULL;
+    JOBCLOUD_EACH {
         bad[i] = level[i];
         least[i] = JOBCLOUD_WHOLE;
-        tilt[i] = 0;
-        out[i] = jobcloud_entry(level[i]);
+        balance[i] = 0;
+        out[i] = jobcloud_fixed_cost(level[i]);
     }
     if (view->allowed) {
         const uint8_t *restrict allowed = view->allowed + base;
@@ -333,14 +381,14 @@ static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
             bad[i] |= -(int32_t)(allowed[i] == 0);
     }
     if (view->grouped) {
-        const int32_t *restrict grouped = view->grouped + base, most = view->most;
+        const int32_t *restrict grouped = view->grouped + base, max_per_host = view->max_per_host;
         JOBCLOUD_EACH
-            bad[i] |= -(int32_t)(grouped[i] >= most);
+            bad[i] |= -(int32_t)(grouped[i] >= max_per_host);
     }
-    if (payers && view->payers_only) {
+    if (key_claims && view->with_key_only) {
         JOBCLOUD_EACH
-            bad[i] |= -(int32_t)(payers[i] == 0);
-        payers = NULL;
+            bad[i] |= -(int32_t)(key_claims[i] == 0);
+        key_claims = NULL;
     }
     JOBCLOUD_EACH
         usable |= ~bad[i];
@@ -349,44 +397,28 @@ static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
             out[i] = JOBCLOUD_INFEASIBLE;
         return lowest;
     }
-    if (payers)
+    if (key_claims)
         JOBCLOUD_EACH
-            out[i] += payers[i] == 0 ? JOBCLOUD_PAYS : 0;
+            out[i] += key_claims[i] == 0 ? JOBCLOUD_PAYS : 0;
     for (int d = 0; d < view->dimensions; d++, planes += PLANES * view->stride) {
         const int32_t *restrict amount = planes + FREE * view->stride;
         const int32_t *restrict share = planes + SHARE * view->stride;
         const uint32_t *restrict scale = (const uint32_t *)(planes + SCALE * view->stride);
-        const jobcloud_need request = view->request[d], first = view->first[d];
-        if (payers && first.amount != request.amount)
-            JOBCLOUD_EACH {
-                const int32_t needed = payers[i] == 0 ? first.amount : request.amount;
-                const uint32_t mantissa = (uint32_t)(payers[i] == 0 ? first.mantissa : request.mantissa);
-                const uint32_t shift = (uint32_t)(payers[i] == 0 ? first.shift : request.shift);
-                const int32_t asked = (int32_t)((mantissa * (scale[i] >> 8)) >> (((scale[i] & 255) - shift) & 31));
-                const int32_t left = (share[i] >> 8) - asked, tilted = share[i] & 255;
-                bad[i] |= amount[i] - needed;
-                out[i] += needed == 0 && tilted > 0 ? JOBCLOUD_UNASKED : 0;
-                least[i] = left < least[i] ? left : least[i];
-                tilt[i] += (asked >> 6) * (tilted - JOBCLOUD_TILT);
-            }
+        const jobcloud_need request = view->request[d], first = view->first[d], nothing = {0, 0, 0};
+        if (key_claims && first.amount != request.amount)
+            JOBCLOUD_EACH
+                jobcloud_add_dimension(&bad[i], &least[i], &balance[i], &out[i], amount[i], scale[i], share[i],
+                                       jobcloud_select(key_claims[i] == 0, first, request), 0);
         else if (request.amount)
-            JOBCLOUD_EACH {
-                const int32_t asked = (int32_t)(((uint32_t)request.mantissa * (scale[i] >> 8))
-                                                >> (((scale[i] & 255) - (uint32_t)request.shift) & 31));
-                const int32_t left = (share[i] >> 8) - asked, tilted = share[i] & 255;
-                bad[i] |= amount[i] - request.amount;
-                least[i] = left < least[i] ? left : least[i];
-                tilt[i] += (asked >> 6) * (tilted - JOBCLOUD_TILT);
-            }
+            JOBCLOUD_EACH
+                jobcloud_add_dimension(&bad[i], &least[i], &balance[i], &out[i], amount[i], scale[i], share[i],
+                                       request, 0);
         else
-            JOBCLOUD_EACH {
-                const int32_t left = share[i] >> 8;
-                least[i] = left < least[i] ? left : least[i];
-                out[i] += (share[i] & 255) > 0 ? JOBCLOUD_UNASKED : 0;
-            }
+            JOBCLOUD_EACH
+                jobcloud_add_dimension(&bad[i], &least[i], &balance[i], &out[i], 0, 0, share[i], nothing, 0);
     }
     JOBCLOUD_EACH
-        out[i] += jobcloud_sized((level[i] >> 10) - least[i], level[i]) + (tilt[i] < 0 ? JOBCLOUD_ASKEW : 0);
+        out[i] += jobcloud_finish(level[i], least[i], balance[i]);
     if (view->terms || view->penalty)
         JOBCLOUD_EACH
             if (bad[i] >= 0) {
@@ -401,7 +433,7 @@ static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
     return lowest;
 }
 
-/* Scores of the n hosts from `base` on into out[0..63], infeasible beyond n; returns the lowest. */
+/* Scores of the n hosts from `base` on into out[0..63]; places beyond n are infeasible. Returns the lowest score. */
 JOBCLOUD_WIDEST
 static int32_t jobcloud_score_block(const jobcloud_view *view, int base, int n, int32_t *out)
 {
@@ -424,11 +456,11 @@ static int32_t jobcloud_score_block(const jobcloud_view *view, int base, int n, 
     return lowest;
 }
 
-/* As many hosts as scores fill a line of the cache, to be scored side by side: the words of their rows, and whether
-   each needs `first`. */
+/* The rows of gathered hosts as columns, one host per lane, and whether the host needs `first`. The scores of all
+   lanes fill one cache line. */
 typedef struct {
-    int32_t word[JOBCLOUD_WORDS][JOBCLOUD_LINE], pays[JOBCLOUD_LINE];
-} __attribute__((aligned(64))) jobcloud_lanes;
+    int32_t word[JOBCLOUD_COLUMN_WORDS][JOBCLOUD_LINE], pays[JOBCLOUD_LINE];
+} __attribute__((aligned(64))) jobcloud_columns;
 
 typedef int32_t jobcloud_four __attribute__((vector_size(16)));
 #if defined(__clang__)
@@ -437,10 +469,10 @@ typedef int32_t jobcloud_four __attribute__((vector_size(16)));
 #define JOBCLOUD_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (jobcloud_four){__VA_ARGS__})
 #endif
 
-/* Turn the rows of n hosts, 1 to JOBCLOUD_LINE, into columns, four by four words at a time; the last host stands
-   for those beyond it. What else may rule a host out does so as its level would. */
-static inline __attribute__((always_inline)) void jobcloud_line_up(
-    const jobcloud_view *view, const int32_t *hosts, int n, const int dimensions, jobcloud_lanes *lanes)
+/* Transpose the rows of n hosts, 1 to JOBCLOUD_LINE, into columns, in blocks of 4 x 4 words. The last host fills the
+   lanes beyond n. An excluded host gets a negative level. */
+static inline __attribute__((always_inline)) void jobcloud_gather_rows(
+    const jobcloud_view *view, const int32_t *hosts, int n, const int dimensions, jobcloud_columns *columns)
 {
     for (int i = 0; i < n; i += 4) {
         const int32_t *row[4];
@@ -461,81 +493,66 @@ static inline __attribute__((always_inline)) void jobcloud_line_up(
             b = JOBCLOUD_SHUFFLE(low, lower, 2, 3, 6, 7);
             c = JOBCLOUD_SHUFFLE(high, higher, 0, 1, 4, 5);
             d = JOBCLOUD_SHUFFLE(high, higher, 2, 3, 6, 7);
-            memcpy(lanes->word[at] + i, &a, 16);
-            memcpy(lanes->word[at + 1] + i, &b, 16);
-            memcpy(lanes->word[at + 2] + i, &c, 16);
-            memcpy(lanes->word[at + 3] + i, &d, 16);
+            memcpy(columns->word[at] + i, &a, 16);
+            memcpy(columns->word[at + 1] + i, &b, 16);
+            memcpy(columns->word[at + 2] + i, &c, 16);
+            memcpy(columns->word[at + 3] + i, &d, 16);
         }
     }
-    if (view->allowed)
+    if (view->allowed || view->grouped)
         for (int i = 0; i < n; i++)
-            lanes->word[0][i] |= -(int32_t)(view->allowed[hosts[i]] == 0);
-    if (view->grouped)
+            columns->word[0][i] |= jobcloud_exclusion(view, hosts[i]);
+    if (view->key_claims)
         for (int i = 0; i < n; i++)
-            lanes->word[0][i] |= -(int32_t)(view->grouped[hosts[i]] >= view->most);
-    if (view->payers)
-        for (int i = 0; i < n; i++)
-            lanes->pays[i] = view->payers[hosts[i]] == 0;
+            columns->pays[i] = view->key_claims[hosts[i]] == 0;
 }
 
-/* Scores of n hosts, up to a multiple of JOBCLOUD_LINE, as jobcloud_score_one has them. With a constant number of
-   dimensions all is kept in registers. All hosts are lined up first: words just stored are waited for. */
-static inline __attribute__((always_inline)) void jobcloud_score_lines(
+/* Scores of n gathered hosts, equal to those of jobcloud_score_one. The number of dimensions is a compile-time
+   constant, so that all values stay in registers. All hosts are gathered first, because a load right after a store of
+   another width stalls. */
+static inline __attribute__((always_inline)) void jobcloud_score_columns(
     const jobcloud_view *view, const int32_t *hosts, int n, const int dimensions, const int keyed,
     int32_t *restrict out)
 {
-    jobcloud_lanes lines[JOBCLOUD_BLOCK / JOBCLOUD_LINE];
-    int32_t unasked[JOBCLOUD_MOST_SIDE_BY_SIDE][2];
+    jobcloud_columns lines[JOBCLOUD_BLOCK / JOBCLOUD_LINE];
     for (int base = 0; base < n; base += JOBCLOUD_LINE)
-        jobcloud_line_up(view, hosts + base, n - base < JOBCLOUD_LINE ? n - base : JOBCLOUD_LINE, dimensions,
+        jobcloud_gather_rows(view, hosts + base, n - base < JOBCLOUD_LINE ? n - base : JOBCLOUD_LINE, dimensions,
                          &lines[base / JOBCLOUD_LINE]);
-    for (int d = 0; d < dimensions; d++) {
-        unasked[d][0] = view->request[d].amount ? 0 : JOBCLOUD_UNASKED;
-        unasked[d][1] = view->first[d].amount ? 0 : JOBCLOUD_UNASKED;
-    }
-    for (const jobcloud_lanes *lanes = lines; n > 0; n -= JOBCLOUD_LINE, lanes++, out += JOBCLOUD_LINE)
+    for (const jobcloud_columns *columns = lines; n > 0; n -= JOBCLOUD_LINE, columns++, out += JOBCLOUD_LINE)
         for (int i = 0; i < JOBCLOUD_LINE; i++) {
-            const int32_t level = lanes->word[0][i], pays = keyed ? lanes->pays[i] : 0;
-            int32_t bad = level, least = JOBCLOUD_WHOLE, tilt = 0;
-            int32_t score = jobcloud_entry(level) + (pays ? JOBCLOUD_PAYS : 0);
+            const int32_t level = columns->word[0][i], pays = keyed ? columns->pays[i] : 0;
+            int32_t bad = level, least = JOBCLOUD_WHOLE, balance = 0;
+            int32_t score = jobcloud_fixed_cost(level) + (pays ? JOBCLOUD_PAYS : 0);
             for (int d = 0; d < dimensions; d++) {
-                const jobcloud_need request = view->request[d], first = view->first[d];
-                const uint32_t scale = (uint32_t)lanes->word[1 + PLANES * d + SCALE][i];
-                const uint32_t mantissa = (uint32_t)(pays ? first.mantissa : request.mantissa);
-                const uint32_t shift = (scale & 255) - (uint32_t)(pays ? first.shift : request.shift);
-                const int32_t asked = (int32_t)((mantissa * (scale >> 8)) >> (shift & 31));
-                const int32_t share = lanes->word[1 + PLANES * d + SHARE][i], tilted = share & 255;
-                const int32_t left = (share >> 8) - asked;
-                bad |= lanes->word[1 + PLANES * d + FREE][i] - (pays ? first.amount : request.amount);
-                score += tilted > 0 ? (pays ? unasked[d][1] : unasked[d][0]) : 0;
-                least = left < least ? left : least;
-                tilt += (asked >> 6) * (tilted - JOBCLOUD_TILT);
+                const int (*words)[JOBCLOUD_LINE] = columns->word + 1 + PLANES * d;
+                jobcloud_add_dimension(&bad, &least, &balance, &score, words[FREE][i], (uint32_t)words[SCALE][i],
+                                       words[SHARE][i], jobcloud_select(pays, view->first[d], view->request[d]), 0);
             }
-            score += jobcloud_sized((level >> 10) - least, level) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
+            score += jobcloud_finish(level, least, balance);
             out[i] = bad < 0 ? JOBCLOUD_INFEASIBLE : score;
         }
 }
 
-/* Whether hosts may be scored side by side. */
-static inline int jobcloud_is_plain(const jobcloud_view *view)
+/* Whether gathered hosts may be scored with vector loops. */
+static inline int jobcloud_can_gather(const jobcloud_view *view)
 {
-    return view->dimensions <= JOBCLOUD_MOST_SIDE_BY_SIDE && !view->fitness && !view->wide && !view->terms
+    return view->dimensions <= JOBCLOUD_MAX_GATHERED_DIMENSIONS && !view->fitness && !view->wide && !view->terms
         && !view->penalty;
 }
 
-/* Scores of n hosts, from 1 to JOBCLOUD_BLOCK, into out, which has room for a multiple of JOBCLOUD_LINE. */
+/* Scores of n hosts, 1 to JOBCLOUD_BLOCK, into `out`, which has room for a multiple of JOBCLOUD_LINE. */
 JOBCLOUD_WIDEST
-static void jobcloud_score_hosts(const jobcloud_view *view, const int32_t *hosts, int n, int32_t *out)
+static void jobcloud_score_gathered(const jobcloud_view *view, const int32_t *hosts, int n, int32_t *out)
 {
-#define JOBCLOUD_OF(dimensions) \
+#define JOBCLOUD_CASE(dimensions) \
     case dimensions: \
-        if (view->payers) \
-            jobcloud_score_lines(view, hosts, n, dimensions, 1, out); \
+        if (view->key_claims) \
+            jobcloud_score_columns(view, hosts, n, dimensions, 1, out); \
         else \
-            jobcloud_score_lines(view, hosts, n, dimensions, 0, out); \
+            jobcloud_score_columns(view, hosts, n, dimensions, 0, out); \
         break;
     switch (view->dimensions) {
-        JOBCLOUD_OF(1) JOBCLOUD_OF(2) JOBCLOUD_OF(3) JOBCLOUD_OF(4) JOBCLOUD_OF(5) JOBCLOUD_OF(6)
+        JOBCLOUD_CASE(1) JOBCLOUD_CASE(2) JOBCLOUD_CASE(3) JOBCLOUD_CASE(4) JOBCLOUD_CASE(5) JOBCLOUD_CASE(6)
     }
 }
 
@@ -547,8 +564,8 @@ static inline __attribute__((always_inline)) int32_t jobcloud_lowest(const int32
     return lowest;
 }
 
-/* The lowest of a line if `score` stood in place `at`: a score that was just stored there would be waited for. Not
-   unrolled, as GCC would take the lanes apart. */
+/* The lowest score of a line as if `score` were stored at `at`. The store comes later, because loading it back right
+   away would stall. Not unrolled: otherwise GCC splits the vector into scalars. */
 static inline __attribute__((always_inline)) int32_t jobcloud_lowest_with(const int32_t *of, int at, int32_t score)
 {
     int32_t lowest = JOBCLOUD_INFEASIBLE;
@@ -560,8 +577,8 @@ static inline __attribute__((always_inline)) int32_t jobcloud_lowest_with(const 
     return lowest;
 }
 
-/* Where the value is first in lines of the cache; it must be there. */
-static inline __attribute__((always_inline)) int jobcloud_where(const int32_t *of, int32_t value)
+/* The index of the first occurrence of a value in a sequence of cache lines. The value must be present. */
+static inline __attribute__((always_inline)) int jobcloud_find(const int32_t *of, int32_t value)
 {
     for (int at = 0;; at += JOBCLOUD_LINE) {
         uint32_t equal = 0;
@@ -581,24 +598,25 @@ static inline __attribute__((always_inline)) int jobcloud_where(const int32_t *o
     }
 }
 
-/* The scores of one class: of each host, the minima of 16 hosts and the minima of 16 of those. All three begin and,
-   with hosts and minima that there are not, end with a line of the cache, so that a minimum is that of one line. */
+/* The scores of one class: one per host (`score`), the minima of 16 hosts each (`line`), and the minima of 16 of
+   those each (`top`). Each array starts at a cache line and is padded with infeasible entries to a whole one, so that
+   every minimum covers exactly one line. */
 typedef struct {
-    int32_t *score, *line, *top;   /* one piece of memory; NULL: no table */
+    int32_t *score, *line, *top;   /* one allocation; NULL: no table */
     int32_t lines, tops;
-    int32_t best, best_score;      /* UNKNOWN: to be looked up in the minima */
+    int32_t best, best_score;      /* JOBCLOUD_UNKNOWN: search the minima */
     int32_t asks, misses, wait;
-    uint64_t seen;                 /* the change up to which the scores are right */
+    uint64_t seen;                 /* the change up to which the scores are current */
 } jobcloud_table;
 
-/* Lines of the cache that so many words take. */
+/* The number of cache lines that `words` words fill. */
 static inline int jobcloud_whole_lines(int words)
 {
     return (words + JOBCLOUD_LINE - 1) / JOBCLOUD_LINE;
 }
 
-/* The minima of lines, and infeasible up to a whole line of them. */
-static inline __attribute__((always_inline)) void jobcloud_take_minima(
+/* Store the minimum of each line, padded with infeasible entries to a whole line. */
+static inline __attribute__((always_inline)) void jobcloud_store_minima(
     const int32_t *of, int lines, int32_t *minima)
 {
     int line = 0;
@@ -620,17 +638,17 @@ static void jobcloud_rebuild(jobcloud_table *table, const jobcloud_view *view, i
         if (!whole)
             memcpy(table->score + base, rest, sizeof(int32_t) * (size_t)(room - base));
     }
-    jobcloud_take_minima(table->score, table->lines, table->line);
-    jobcloud_take_minima(table->line, table->tops, table->top);
-    table->best = -2;
+    jobcloud_store_minima(table->score, table->lines, table->line);
+    jobcloud_store_minima(table->line, table->tops, table->top);
+    table->best = JOBCLOUD_UNKNOWN;
 }
 
-/* Some hosts, each once, have other scores now: keep the minima and the best host right. Which minima that moves is
-   seldom to be foretold, so they are taken anew and not branched on. */
-static inline __attribute__((always_inline)) void jobcloud_set(
+/* Store new scores of distinct hosts and keep the minima and the best host correct. Whether a minimum changes is hard
+   to predict, so minima are recomputed without branches. */
+static inline __attribute__((always_inline)) void jobcloud_store_scores(
     jobcloud_table *table, const int32_t *hosts, const int32_t *score, int n)
 {
-    uint32_t moved[JOBCLOUD_BLOCK], lines = 0;
+    uint32_t changed_tops[JOBCLOUD_BLOCK], lines = 0;
     int64_t lowest = INT64_MAX;
     for (int i = 0; i < n; i++) {
         const uint32_t host = (uint32_t)hosts[i], line = host / JOBCLOUD_LINE;
@@ -639,36 +657,37 @@ static inline __attribute__((always_inline)) void jobcloud_set(
         const int64_t here = (int64_t)score[i] << 32 | host;
         table->score[host] = score[i];
         lowest = here < lowest ? here : lowest;
-        moved[lines] = line / JOBCLOUD_LINE;
+        changed_tops[lines] = line / JOBCLOUD_LINE;
         lines += least != table->line[line];
         table->line[line] = least;
     }
     for (uint32_t i = 0; i < lines; i++)
-        table->top[moved[i]] = jobcloud_lowest(table->line + (size_t)moved[i] * JOBCLOUD_LINE, JOBCLOUD_LINE);
-    if (table->best == -2)
+        table->top[changed_tops[i]] = jobcloud_lowest(
+            table->line + (size_t)changed_tops[i] * JOBCLOUD_LINE, JOBCLOUD_LINE);
+    if (table->best == JOBCLOUD_UNKNOWN)
         return;
     if (lowest < ((int64_t)table->best_score << 32 | (uint32_t)(table->best < 0 ? 0 : table->best))) {
         table->best = (int32_t)lowest;
         table->best_score = (int32_t)(lowest >> 32);
     } else if (table->best >= 0 && table->score[table->best] > table->best_score)
-        table->best = -2;
+        table->best = JOBCLOUD_UNKNOWN;
 }
 
-/* Score one host anew. */
+/* Compute the score of one host again. */
 JOBCLOUD_WIDEST
-static void jobcloud_mend(jobcloud_table *table, const jobcloud_view *view, int32_t host)
+static void jobcloud_rescore(jobcloud_table *table, const jobcloud_view *view, int32_t host)
 {
     const int32_t score = jobcloud_score_one(view, host);
     if (score != table->score[host])
-        jobcloud_set(table, &host, &score, 1);
+        jobcloud_store_scores(table, &host, &score, 1);
 }
 
-/* Score anew what changed since the table was right, `most` hosts at most; how many that were, and ~ that if there
-   are more. `changed_at` and `older` are by host. A slot beyond the table was removed: what is not there has no
-   score. */
+/* Compute again the scores of all hosts that changed since the table was current, at most `max_hosts` of them.
+   Returns how many there were, or ~ of the number already done if there are more. `changed_at` and `older` are
+   indexed by host. Slots beyond the table have been removed and have no score. */
 JOBCLOUD_WIDEST
 static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const uint64_t *changed_at,
-                           const int32_t *older, int newest, int most)
+                           const int32_t *older, int newest, int max_hosts)
 {
     const int hosts = table->lines * JOBCLOUD_LINE;
     ptrdiff_t host = newest;
@@ -682,11 +701,11 @@ static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, con
             changed[n] = (int32_t)host;
             n += host < hosts;
         }
-        if (done + n > most)
+        if (done + n > max_hosts)
             return ~done;
         done += n;
-        if (n >= JOBCLOUD_SIDE_BY_SIDE && jobcloud_is_plain(view))
-            jobcloud_score_hosts(view, changed, n, score);
+        if (n >= JOBCLOUD_MIN_GATHERED && jobcloud_can_gather(view))
+            jobcloud_score_gathered(view, changed, n, score);
         else
             for (int i = 0; i < n; i++)
                 score[i] = jobcloud_score_one(view, changed[i]);
@@ -696,7 +715,7 @@ static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, con
             changed[differ] = at;
             differ += now != table->score[at];
         }
-        jobcloud_set(table, changed, score, differ);
+        jobcloud_store_scores(table, changed, score, differ);
     }
     return done;
 }
@@ -704,17 +723,17 @@ static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, con
 JOBCLOUD_WIDEST
 static int jobcloud_best(jobcloud_table *table)
 {
-    if (table->best == -2) {
+    if (table->best == JOBCLOUD_UNKNOWN) {
         const int tops = jobcloud_whole_lines(table->tops) * JOBCLOUD_LINE;
         const int32_t lowest = jobcloud_lowest(table->top, tops);
         table->best = -1;
         table->best_score = lowest;
         if (lowest != JOBCLOUD_INFEASIBLE) {
-            table->best = jobcloud_where(table->top, lowest);
+            table->best = jobcloud_find(table->top, lowest);
             table->best = table->best * JOBCLOUD_LINE
-                        + jobcloud_where(table->line + (size_t)table->best * JOBCLOUD_LINE, lowest);
+                        + jobcloud_find(table->line + (size_t)table->best * JOBCLOUD_LINE, lowest);
             table->best = table->best * JOBCLOUD_LINE
-                        + jobcloud_where(table->score + (size_t)table->best * JOBCLOUD_LINE, lowest);
+                        + jobcloud_find(table->score + (size_t)table->best * JOBCLOUD_LINE, lowest);
         }
     }
     return table->best;

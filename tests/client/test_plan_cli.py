@@ -49,7 +49,7 @@ def test_it_says_what_fits_how_few_would_do_and_what_failures_do(
     assert "8 more tasks of report fit beside what runs, 9 cannot" in text
     where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
     text = plan(capsys, *where, "--fail", 7, "--fail-by", "rack")
-    assert "7 hosts cannot fail, there are 6" in text
+    assert "7 hosts cannot fail; there are only 6" in text
     assert "no host has the attribute rack" in text
 
 
@@ -75,7 +75,7 @@ def test_what_does_not_fit_ends_with_1_and_says_why(folder: Path, capsys: pytest
     (folder / "tasks.csv").write_text("id,cpus,mem_mb,count\nlarge,65,1,2\nmany,32,1,13\n")
     text = plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", code=1)
     assert "does not fit: 3 of 15 tasks refused" in text
-    assert "larger than any host: 65 cpus of 64 at most" in text
+    assert "larger than any host: 65 cpus of at most 64" in text
     assert "short of cpus on 6" in text
 
 
@@ -209,7 +209,7 @@ def test_a_table_that_is_wrong_is_told_by_file_line_and_column(
         (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "none/p.csv"), "there is no directory"),
         (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "."), "cannot be written"),
         (("--host", "cpus=many", "--tasks", "tasks.csv"), "--host, cpus"),
-        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--plot", "out.gif"), "no ending that is known"),
+        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--plot", "out.gif"), "unknown ending"),
         (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--zone", "Mars/Olympus"), "--zone"),
         (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--day", "tomorrow"), "--day"),
         (("--host", "cpus=9,mem_mb=99999", "--tasks", "none.csv"), "none.csv"),

@@ -1,4 +1,4 @@
-"""What the comparison of the two matchers is worth: planted bugs are caught."""
+"""The comparison of the two matchers catches planted bugs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from tests.match.match_mutants import MUTANTS, QUICK, Mutant, is_caught, read_so
 
 
 @pytest.mark.parametrize("mutant", QUICK, ids=lambda mutant: mutant.name)
-def test_a_planted_bug_is_caught(mutant: Mutant) -> None:
-    """Two of those that `make match-mutants` tries, as each takes a build."""
+def test_planted_bug_is_caught(mutant: Mutant) -> None:
+    """Two of the bugs of `make match-mutants`, because each takes a build."""
     assert is_caught(mutant.planted(read_sources()))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_planted_bug_has_its_place(mutant: Mutant) -> None:
+def test_planted_bug_still_applies(mutant: Mutant) -> None:
     assert mutant.planted(read_sources())

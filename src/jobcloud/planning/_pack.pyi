@@ -9,7 +9,7 @@ RULES: tuple[str, ...]
 
 @final
 class Packer:
-    """Tasks on hosts, undone and redone. capacity int64[H, D], host_type int32[H], weight float64[D]."""
+    """A packing that can be revised. capacity int64[H, D], host_type int32[H], weight float64[D]."""
 
     def __init__(
         self, problem: Problem, capacity: ArrayLike, host_type: ArrayLike, weight: ArrayLike, seed: int
@@ -37,7 +37,7 @@ class Packer:
 
 @final
 class Pricer:
-    """What one host can hold that is worth most. capacity int64[D], size int64[K, D]."""
+    """The most valuable content of one host. capacity int64[D], size int64[K, D]."""
 
     def __init__(self, capacity: ArrayLike, size: ArrayLike) -> None: ...
     @property
@@ -47,5 +47,5 @@ class Pricer:
     @property
     def nodes(self) -> int: ...
     def price(
-        self, value: ArrayLike, most: ArrayLike, threshold: int, node_limit: int, wanted: int = 20
+        self, value: ArrayLike, limit: ArrayLike, threshold: int, node_limit: int, wanted: int = 20
     ) -> tuple[int, NDArray[np.int32]]: ...
