@@ -1,4 +1,4 @@
-"""A scheduler without a cluster behind a loop without a thread, for tests of what talks to the API."""
+"""An API over a scheduler without a cluster and a loop without a thread, for tests of the API and its clients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Health:
 
 
 class FakeLoop:
-    """Carries commands out at once, on the caller's thread; its clock moves only when told to."""
+    """Carries out commands at once, on the caller's thread. Its clock moves only in `tick`."""
 
     def __init__(self) -> None:
         self.now = START
@@ -76,7 +76,7 @@ class FakeLoop:
         self.feed(OffersReceived(self.now, (offer,)))
 
     def tick(self, later_ms: int = 0) -> list[str]:
-        """Let time pass; returns the ids of the tasks launched."""
+        """Advance the clock; return the ids of the launched tasks."""
         self.now += later_ms
         done = self.feed(Tick(self.now))
         return [launch.task_id for effect in done if isinstance(effect, Accept) for launch in effect.launches]
@@ -103,7 +103,7 @@ def make_api(tmp_path: Path, loop: FakeLoop | None = None, **extra: Any) -> Fast
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """The app on a free loopback port; stopped again."""
+    """Serve an app on a free loopback port; yields its URL."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     started = threading.Event()
@@ -143,13 +143,13 @@ def job_body(name: str = "hello", app: str = "demo", **changes: Any) -> dict[str
     } | changes
 
 
-# One event loop for all calls: making one costs more than most calls do.
+# One event loop for all calls: creating one takes longer than most calls.
 _RUNNER = asyncio.Runner()
 atexit.register(_RUNNER.close)
 
 
 class InProcess(httpx.BaseTransport):
-    """Calls an ASGI app without a socket. With `strict` a defect of the app fails the test instead of being a 500."""
+    """Calls an ASGI app without a socket. With `strict`, an unexpected error fails the test instead of being a 500."""
 
     def __init__(self, app: Any, *, strict: bool = True) -> None:
         self._transport = httpx.ASGITransport(app, raise_app_exceptions=strict)
@@ -166,3 +166,14 @@ class InProcess(httpx.BaseTransport):
 def client_of(app: Any, token: str = "", *, strict: bool = True, url: str = "http://127.0.0.1/api/v1") -> httpx.Client:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return httpx.Client(transport=InProcess(app, strict=strict), base_url=url, headers=headers)
+
+
+def issues(answer: httpx.Response, slug: str = "invalid") -> dict[str, str]:
+    """The problem and the fix of each field, from a problem document of this kind."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    document = answer.json()
+    assert document["type"] == f"urn:jobcloud:problem:{slug}", document
+    assert document["status"] == answer.status_code
+    assert document["title"]
+    assert document["detail"]
+    return {issue["field"]: f"{issue['problem']} | {issue['fix']}" for issue in document["errors"]}

@@ -1,8 +1,7 @@
-"""What the tests of the core share: values with defaults, a scheduler, and a small Mesos that keeps its own books.
+"""Kit for tests of the core: records with defaults, a scheduler, and a small Mesos with its own accounts.
 
-The Mesos here is a judge: it accounts for every offer, task and executor by itself, refuses what real Mesos refuses,
-and knows what truly runs. Calls to it and events from it wait in two queues, so that a test decides what overtakes
-what and what gets lost.
+This Mesos is a judge: it counts every offer, task and executor by itself, refuses the same calls as a real Mesos, and
+knows which tasks run. Calls to it and events from it wait in two queues, so that a test decides their order and losses.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ END_STATES = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_LOST", "TASK_
 
 
 def served_by(policy: Policy, epoch: int) -> Policy:
-    """The policy of the leader of an epoch: each serves what agents fetch from an address of its own."""
+    """The policy of the leader of an epoch. Each leader serves artifacts from its own address."""
     return replace(policy, artifacts=replace(policy.artifacts, base_url=f"http://leader-{epoch}"))
 
 
@@ -86,13 +85,15 @@ def make_app(name: str = "shop", version: int = 1, **fields: Any) -> App:
 
 
 def make_job(name: str = "report", **fields: Any) -> Job:
-    given = {"app": "shop", "kind": JobKind.TRANSIENT, "type": JobType.SIMPLE, "cron": NEVER, "shard_count": 1,
-             "resources": Resources(1000, 128_000), "job_class": "shop.jobs:Report"} | fields  # fmt: skip
-    return Job(name, **given)
+    given: dict[str, Any] = {
+        "app": "shop", "kind": JobKind.TRANSIENT, "type": JobType.SIMPLE, "cron": NEVER, "shard_count": 1,
+        "resources": Resources(1000, 128_000), "job_class": "shop.jobs:Report",
+    }  # fmt: skip
+    return Job(name, **(given | fields))
 
 
 def make_offer(offer_id: str, agent: str = "a1", cpus: int = 8, mem: int = 8_192, **more: int) -> Offer:
-    """`cpus` in cpus, `mem` and others in their usual units."""
+    """`cpus` in CPUs, `mem` in MiB, `more` in the unit of each resource."""
     values = {"cpus": cpus, "mem": mem, **more}
     shares = tuple(Share(name, number * 1000) for name, number in values.items() if number)
     return Offer(offer_id, agent, f"host-{agent}", f"10.0.0.1:{5051}", shares)
@@ -103,7 +104,7 @@ def make_status(task_id: str, state: str, uuid: str = "", **fields: str) -> Stat
 
 
 def apply(stored: Stored, writes: Iterable[Write]) -> None:
-    """What a store does with the writes of one Save."""
+    """Apply the writes of one Save, as a store does."""
     tables: dict[Kind, dict[str, Any]] = {
         Kind.APP: stored.apps,
         Kind.JOB: stored.jobs,
@@ -131,7 +132,7 @@ def copy_of(stored: Stored) -> Stored:
 
 
 class CountingMatcher:
-    """The matcher, watched: a claim is released exactly once."""
+    """The matcher, with a check that each claim is released exactly once."""
 
     def __init__(self, dimensions: int) -> None:
         self._matcher = Matcher(dimensions)
@@ -146,7 +147,7 @@ class CountingMatcher:
 
 
 class Desk:
-    """A scheduler with its store, for tests that play events by hand. `at` is now; every effect is kept in `last`."""
+    """A scheduler and its store, for tests that play events. `at` is the time; `last` has the latest effects."""
 
     def __init__(self, *objects: App | Job, policy: Policy = POLICY, subscribed: bool = True) -> None:
         self.policy = policy
@@ -181,7 +182,7 @@ class Desk:
         return self.do(Tick(self.at))
 
     def run_until_idle(self, until_ms: int = 0) -> list[Effect]:
-        """Ticks exactly when the scheduler asks for one, up to `until_ms` from now; never twice without need."""
+        """Tick exactly when the scheduler asks for it, up to `until_ms` from now."""
         end, effects = self.at + until_ms, self.tick()
         for _ in range(10_000):
             wake = self.scheduler.next_wake(self.at)
@@ -217,7 +218,7 @@ class Desk:
         return [firing for firing in self.scheduler.firings.values() if firing.job == job]
 
     def running(self, job: str = "report") -> list[str]:
-        """Task ids of a job that the scheduler believes in."""
+        """The task ids of a job that the scheduler has a record of."""
         return [task.id for task in self.scheduler.tasks.values() if task.job == job]
 
 
@@ -235,7 +236,7 @@ def payload_of(launched: Launch) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class RealTask:
-    """A task as it truly is on its agent. `updates` wait for their acknowledgement, oldest first."""
+    """A task on its agent. `updates` wait for their acknowledgement, oldest first."""
 
     id: str
     agent: str
@@ -259,7 +260,7 @@ class RealAgent:
 
 
 class Mesos:
-    """Master and agents in one. `calls` waits to be processed, `events` waits to be delivered."""
+    """Master and agents in one. `calls` are to be processed, `events` to be delivered."""
 
     def __init__(self, dice: random.Random, capacities: dict[str, Resources]) -> None:
         self.dice = dice
@@ -275,14 +276,14 @@ class Mesos:
         self.unexpected: list[str] = []
         self._numbers = 0
         self.windows: dict[str, Window] = {}
-        #: tasks that live unknown to the scheduler: declared dead, rightly or not, or their record was lost
+        #: living tasks unknown to the scheduler: declared dead, or without a record
         self.excused: set[str] = set()
         self.answers: Counter[str] = Counter()
 
-    # -------------------------------------------------------------------------------------------- what is true
+    # -------------------------------------------------------------------------------------------- the truth
 
     def live(self, agent: str | None = None) -> list[RealTask]:
-        """What truly runs and is not written off: tasks of agents declared gone are."""
+        """The running tasks, apart from those of agents declared gone."""
         return [t for t in self.tasks.values() if not t.ended and not self.agents[t.agent].gone
                 and agent in (None, t.agent)]  # fmt: skip
 
@@ -298,7 +299,7 @@ class Mesos:
         return amounts(share for offer in self.offers.values() if offer.agent_id == agent for share in offer.shares)
 
     def check(self, at_once: Callable[[str], int] = lambda job: 1) -> None:
-        """No agent is over-committed; no shard runs twice, or more often than its job allows `at_once`."""
+        """Check that no agent is over-committed, and that no shard runs more often than its job allows `at_once`."""
         for agent in self.agents.values():
             booked = self.used(agent.id).plus(self.outstanding(agent.id))
             assert all(b <= t for b, t in zip(booked, agent.total, strict=True)), f"{agent.id} is over-committed"
@@ -325,7 +326,7 @@ class Mesos:
         self._post(lambda at: Subscribed(at, found, "master"))
 
     def drop_connection(self) -> list[SendFailed]:
-        """The stream ends. Calls on their way arrive, get lost, or nobody knows; what is said of each is returned."""
+        """End the stream. Calls in flight arrive, get lost, or are uncertain; the result for each is returned."""
         failed = []
         for call in self.calls:
             certain = self.dice.random() < 0.5
@@ -357,7 +358,7 @@ class Mesos:
                 self.offer(name)
 
     def offer(self, name: str) -> None:
-        """Offer what is free on an agent, sometimes in two parts."""
+        """Offer the free resources of an agent, sometimes in two parts."""
         agent = self.agents[name]
         if not agent.reachable or agent.gone:
             return
@@ -383,7 +384,7 @@ class Mesos:
             self._post(lambda at: OffersReceived(at, made))
 
     def schedule(self, name: str, window: Window | None) -> None:
-        """An operator announces maintenance of an agent, or takes it back: its offers are void."""
+        """An operator schedules maintenance of an agent or cancels it. The agent's offers become void."""
         for offer in [offer.id for offer in self.offers.values() if offer.agent_id == name]:
             self.rescind(offer)
         self.windows.pop(name, None)
@@ -405,13 +406,13 @@ class Mesos:
         self._post(lambda at: StatusReceived(at, status))
 
     def _answer(self, task_id: str, agent_id: str, state: str, reason: str = "REASON_RECONCILIATION") -> None:
-        """An update of the master itself: nothing to acknowledge."""
+        """An update by the master itself, without acknowledgement."""
         self._tell(Status(task_id, agent_id, state, reason=reason))
 
-    # ---------------------------------------------------------------------------------------------- what agents do
+    # ---------------------------------------------------------------------------------------------- agents
 
     def move(self, task: RealTask, state: str, reason: str = "", data: str = "") -> None:
-        """A task changes state on its agent; the update waits until it is acknowledged."""
+        """A task changes state on its agent. The update waits for its acknowledgement."""
         if task.ended:
             return
         task.state = state
@@ -419,7 +420,7 @@ class Mesos:
         self.send_update(task)
 
     def send_update(self, task: RealTask, any_of_them: bool = False) -> None:
-        """The agent sends (again) the oldest update that is not acknowledged; a hostile network: any of them."""
+        """The agent sends the oldest unacknowledged update, again if need be; a hostile network, any of them."""
         if task.updates and self.agents[task.agent].reachable and not self.agents[task.agent].gone:
             self._tell(self.dice.choice(task.updates) if any_of_them else task.updates[0])
 
@@ -453,7 +454,7 @@ class Mesos:
             self._answer(task.id, name, task.state, "REASON_AGENT_REREGISTERED")
 
     def declare_gone(self, name: str) -> None:
-        """An operator marks the agent gone: what runs there, if anything, is written off."""
+        """An operator marks the agent gone. Its tasks are given up."""
         live = self.live(name)
         self.agents[name].gone, self.agents[name].reachable = True, False
         for offer in [offer.id for offer in self.offers.values() if offer.agent_id == name]:
@@ -465,7 +466,7 @@ class Mesos:
     # ----------------------------------------------------------------------------------------- scheduler to master
 
     def send(self, call: Call | Acknowledge) -> SendFailed | None:
-        """Queue a call. Without a connection it certainly fails."""
+        """Queue a call. It fails without a connection."""
         if not self.subscribed and not isinstance(call, Resubscribe):
             return None if isinstance(call, Acknowledge) else SendFailed(0, call, "not connected", certain=True)
         if not isinstance(call, Resubscribe):

@@ -1,4 +1,4 @@
-"""The demo's jobs. They need nothing but the standard library and `jobcloud.job`."""
+"""The jobs of the demo. They need only the standard library and `jobcloud.job`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAYS = 28
 
 
 class Sales(SimpleJob):
-    """Revenue and best seller of one region on one day; a later firing takes the next day."""
+    """Revenue and best seller of one region on one day. Each run takes the next day of the sample data."""
 
     def execute(self, ctx: ShardingContext) -> None:
         started = time.time()
@@ -28,13 +28,13 @@ class Sales(SimpleJob):
                 if int(row["day"]) == day:
                     revenue[row["product"]] += int(row["units"]) * int(row["cents"])
         best, cents = revenue.most_common(1)[0]
-        print(f"{region}, day {day}: {sum(revenue.values()) / 100:,.2f} in all, most of it {best} ({cents / 100:,.2f})")
+        print(f"{region}, day {day}: total {sum(revenue.values()) / 100:,.2f}, best seller {best} ({cents / 100:,.2f})")
         report = {"region": region, "day": day, "cents": sum(revenue.values()), "best": best}
         append(ctx, f"sales-{region}", started, report)
 
 
 class Pulse(SimpleJob):
-    """How many reports each region has; run by its own clock inside the resident task."""
+    """Number of reports of each region. A resident task runs this by its own clock."""
 
     def execute(self, ctx: ShardingContext) -> None:
         started = time.time()
@@ -47,7 +47,7 @@ class Pulse(SimpleJob):
 
 
 def append(ctx: ShardingContext, name: str, started: float, facts: dict[str, object]) -> None:
-    """One line a run: who ran, when, and what came of it. O_APPEND keeps lines of several agents whole."""
+    """Append a record of this attempt. O_APPEND keeps the lines of concurrent writers intact."""
     line = {
         "run": ctx.run_id,
         "item": ctx.sharding_item,

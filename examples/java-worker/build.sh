@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds out/worker.jar and out/lib/shop.jar with a JDK 17 and nothing else; `out` and jobcloud.toml are then an app.
+# Builds out/worker.jar and out/lib/shop.jar with a JDK 17 only. `out` is then the directory of an app.
 set -eu
 cd "$(dirname "$0")"
 out=${1:-out}

@@ -1,6 +1,6 @@
-"""An application context: what is costly is opened once per worker and shared by all runs of all jobs in it.
+"""An application context: expensive resources are opened once per worker and shared by all runs of all its jobs.
 
-Here it is a pool of SQLite connections; with another database only `connect` differs.
+Here the resource is a pool of SQLite connections. For another database, only `connect` changes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jobcloud.job import ShardingContext, SimpleJob
 
 
 class Pool:
-    """Connections that threads borrow; whoever finds none waits."""
+    """Connections that threads borrow. A thread waits if all are in use."""
 
     def __init__(self, database: str, size: int) -> None:
         self._idle: queue.Queue[sqlite3.Connection] = queue.Queue()
@@ -38,7 +38,7 @@ class Pool:
 
 
 class Count(SimpleJob):
-    """The bean: made once, with the pool, and run by many shards at once."""
+    """The bean: created once with the pool, and run by many shards at the same time."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -53,7 +53,7 @@ class Count(SimpleJob):
 
 @contextlib.contextmanager
 def context() -> Iterator[dict[str, SimpleJob]]:
-    """applicationContext: entered before the first run, left when the executor leaves."""
+    """The applicationContext: entered before the first run, left when the executor exits."""
     pool = Pool("file:visits.db", size=4)
     print("pool opened", file=sys.__stderr__, flush=True)
     try:

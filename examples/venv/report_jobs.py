@@ -1,4 +1,4 @@
-"""A job that needs a library which agents do not have."""
+"""A job with a library that the agents do not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m jobcloud` is the `jobcloud` command."""
+"""`python -m jobcloud` runs the `jobcloud` command."""
 
 from jobcloud.client.cli import main
 

@@ -1,12 +1,12 @@
-"""When a job fires: cron expressions in Quartz and Unix dialect, on the wall clock of a time zone.
+"""When a job fires: cron expressions in Quartz or Unix dialect, on the wall clock of a time zone.
 
-Who does what. Our part reads the text and refuses what it cannot mean: numbers, names, ranges (wrapping ones too),
-steps and lists become plain sets, Quartz weekdays (1 = SUN) become Sunday = 0, and the days that no set can say (`L`,
-`L-3`, `LW`, `15W`, `6L`, `FRI#2`) become a `SpecialDay`. croniter steps from one wall time to the next over those
-sets, the either-or of Unix day fields included; it is told of no zone, and of no special day. The zone, its gaps and
-folds are ours again. docs/cron.md states dialects and policy for users.
+The work is divided into three parts. This module parses and checks the text: numbers, names, ranges (also wrapping
+ones), steps and lists become plain sets; Quartz weekdays (1 = SUN) become Sunday = 0; days that no set can express
+(`L`, `L-3`, `LW`, `15W`, `6L`, `FRI#2`) become a `SpecialDay`. croniter finds the next wall time in these sets,
+including the "either day" rule of Unix; it knows nothing of zones and special days. This module then maps wall times to
+instants of the zone, with its gaps and folds. docs/cron.md describes the dialects and the policy for users.
 
-Sources: org.quartz.CronExpression 2.3.2 (observed, see tests/data), crontab(5) of Vixie cron as Debian ships it.
+Sources: org.quartz.CronExpression 2.3.2 (observed, see tests/data); crontab(5) of Vixie cron as in Debian.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ _MACROS: Final = {
 
 
 class CronError(ValueError):
-    """A cron expression or zone that cannot be used; the message names the field, the text and the fix."""
+    """A cron expression or zone is invalid. The message names the field, the text and the fix."""
 
 
 class Dialect(enum.Enum):
-    """How the text is read: Quartz has seconds first and 1 = SUN, Unix five fields and 0 = SUN."""
+    """The syntax: Quartz starts with seconds and counts 1 = SUN; Unix has five fields and counts 0 = SUN."""
 
     QUARTZ = "quartz"
     UNIX = "unix"
 
 
 class Gap(enum.Enum):
-    """What happens to a fixed time that the clock jumps over: it runs at the first instant after, or not at all."""
+    """Policy for a fixed time that the clock skips: fire at the first instant after the gap, or not at all."""
 
     RUN_AFTER = "run_after"
     SKIP = "skip"
 
 
 class Fold(enum.Enum):
-    """What happens when the clock shows a time twice: AUTO is once for fixed times, both for interval-like ones."""
+    """Policy for a time that occurs twice: AUTO means once for fixed times, both for interval-like expressions."""
 
     AUTO = "auto"
     ONCE = "once"
@@ -71,7 +71,7 @@ class Fold(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of an expression: its inclusive range, the greatest step, and the names of its values."""
+    """One field: its inclusive range, its greatest step, the names of its values, and whether ranges may wrap."""
 
     name: str
     low: int
@@ -99,25 +99,25 @@ _UNIX: Final = (
 
 
 class DayKind(enum.Enum):
-    """The days of a month that no set of numbers can say."""
+    """The kinds of days that no set of numbers can express."""
 
-    LAST = "last"  # n days before the last one
-    LAST_WORKDAY = "last_workday"  # the workday nearest to that
+    LAST = "last"  # n days before the last day
+    LAST_WORKDAY = "last_workday"  # the workday nearest to n days before the last day
     NEAREST_WORKDAY = "nearest_workday"  # the workday nearest to day n, within the month
-    LAST_WEEKDAY = "last_weekday"  # the last Friday, say
-    NTH_WEEKDAY = "nth_weekday"  # the second Friday, say
+    LAST_WEEKDAY = "last_weekday"  # e.g. the last Friday
+    NTH_WEEKDAY = "nth_weekday"  # e.g. the second Friday
 
 
 @dataclass(frozen=True, slots=True)
 class SpecialDay:
-    """One day a month: `n` as its kind says, `weekday` 0 = Sunday where the kind has one."""
+    """One day per month. The kind defines `n`; `weekday` counts from Sunday = 0 and is 0 if the kind has none."""
 
     kind: DayKind
     n: int = 0
     weekday: int = 0
 
     def day(self, year: int, month: int) -> int | None:
-        """The day of that month; None where it has none (no fifth Friday, no 31st)."""
+        """The day in that month; None if the month has none (no fifth Friday, no 31st)."""
         first, length = calendar.monthrange(year, month)
         if self.kind is DayKind.LAST_WEEKDAY:
             return length - (first + length - self.weekday) % 7
@@ -141,7 +141,7 @@ def _nearest_workday(first: int, day: int, length: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """A compiled expression: sorted sets; weekdays with 0 = Sunday; years None means every year."""
+    """A parsed expression: sorted sets; weekdays count from Sunday = 0; `years` None means every year."""
 
     seconds: tuple[int, ...]
     minutes: tuple[int, ...]
@@ -156,7 +156,7 @@ class _Rules:
 
 
 def _values(field: _Field, text: str) -> tuple[int, ...]:
-    """The values a field's text names, sorted."""
+    """The values that a field's text selects, sorted."""
     found: set[int] = set()
     for item in text.split(","):
         found.update(_item(field, item))
@@ -171,7 +171,7 @@ def _item(field: _Field, item: str) -> Iterator[int]:
     start_text, dash, stop_text = span.partition("-")
     if slash and field.wraps and not field.names.keys().isdisjoint((start_text, stop_text)):
         example = "2-6/2 for MON-FRI/2" if "MON" in field.names else "1-6/2 for JAN-JUN/2"
-        raise _bad(field, item, f"a step needs numbers, Quartz ignores one after names; write {example}")
+        raise _bad(field, item, f"Quartz ignores a step after names, so use numbers; write {example}")
     start = _number(field, item, start_text)
     if not dash:
         return iter(range(start, field.high + 1, step) if slash else (start,))
@@ -207,9 +207,11 @@ def _split(text: str, counts: tuple[int, ...], shape: str) -> list[str]:
     if not isinstance(text, str):
         raise CronError(f"cron expression: expected text, got {type(text).__name__}; write it in quotes")
     if len(text) > MAX_LENGTH:
-        raise CronError(f"cron expression: {len(text)} characters, above {MAX_LENGTH}; split it into two jobs")
+        raise CronError(f"cron expression: {len(text)} characters, more than {MAX_LENGTH}; split it into two jobs")
     if not text.isascii():
-        raise CronError(f"cron expression: {text!r} holds characters beyond ASCII; use plain digits, names and signs")
+        raise CronError(
+            f"cron expression: {text!r} contains characters outside ASCII; use plain digits, names and signs"
+        )
     fields = text.upper().replace("\t", " ").split(" ")
     fields = [field for field in fields if field]
     if len(fields) not in counts:
@@ -257,11 +259,13 @@ def _special_day(text: str) -> SpecialDay | None:
 
 
 def _special_weekday(text: str) -> SpecialDay | None:
-    """`6L`, `FRIL`, `6#2`, `FRI#2` of the day-of-week field; a lone `L` is plain Saturday."""
+    """`6L`, `FRIL`, `6#2`, `FRI#2` of the day-of-week field. `L` alone means Saturday and is no special day."""
     day, sign, nth = text.partition("#")
     if sign:
         if nth not in {"1", "2", "3", "4", "5"}:
-            raise _bad(_QUARTZ_WEEKDAYS, text, "after # comes one number from 1 to 5, and no list, as in FRI#2")
+            raise _bad(
+                _QUARTZ_WEEKDAYS, text, "# is followed by one number from 1 to 5, as in FRI#2; lists are not possible"
+            )
         return SpecialDay(DayKind.NTH_WEEKDAY, int(nth), _number(_QUARTZ_WEEKDAYS, text, day) - 1)
     if text.endswith("L") and text != "L":
         return SpecialDay(DayKind.LAST_WEEKDAY, weekday=_number(_QUARTZ_WEEKDAYS, text, text[:-1]) - 1)
@@ -271,7 +275,7 @@ def _special_weekday(text: str) -> SpecialDay | None:
 def _unix_rules(text: str) -> _Rules:
     macro = text.strip().lower() if isinstance(text, str) else ""
     if macro.startswith("@") and macro not in _MACROS:
-        raise CronError(f"cron expression: {text[:40]!r} is no macro; write one of {', '.join(_MACROS)}")
+        raise CronError(f"cron expression: {text[:40]!r} is not a macro; write one of {', '.join(_MACROS)}")
     shape = "5: minutes hours day-of-month month day-of-week, such as */5 * * * *"
     minutes, hours, days, months, weekdays = fields = _split(_MACROS.get(macro, text), (5,), shape)
     for part, value in zip(_UNIX, fields, strict=True):
@@ -292,7 +296,7 @@ def _unix_rules(text: str) -> _Rules:
 
 
 def _engine(rules: _Rules) -> croniter:
-    """croniter over the sets alone: minutes hours days months weekdays seconds [years], in its own order."""
+    """A croniter over the sets. Its order of fields: minutes hours days months weekdays seconds [years]."""
     lists = [
         _text(rules.minutes, 60),
         _text(rules.hours, 24),
@@ -324,7 +328,7 @@ def _text(values: tuple[int, ...], size_of_all: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The instant (seconds) a zone's offset (seconds east) changes."""
+    """A change of a zone's offset (seconds east of UTC) at an instant (seconds)."""
 
     at: int
     before: int
@@ -333,13 +337,13 @@ class _Change:
 
 def _offset(zone: ZoneInfo, second: int) -> int:
     offset = datetime.datetime.fromtimestamp(second, zone).utcoffset()
-    assert offset is not None, "a ZoneInfo knows its offset"
+    assert offset is not None, "a ZoneInfo always has an offset"
     return offset.days * _DAY + offset.seconds
 
 
 @lru_cache(maxsize=8192)
 def _changes(zone: ZoneInfo, year: int) -> tuple[_Change, ...]:
-    """The changes from two days before a year's start (UTC) to its end."""
+    """The changes from two days before the start of a year (UTC) to its end."""
     start = calendar.timegm((year, 1, 1, 0, 0, 0)) - 2 * _DAY
     end = calendar.timegm((year + 1, 1, 1, 0, 0, 0))
     found = []
@@ -358,7 +362,7 @@ def _year(second: int) -> int:
 
 
 def _change_before(zone: ZoneInfo, second: int) -> _Change | None:
-    """The last change at or before an instant, if it is at most two days back: no fold is longer."""
+    """The last change at or before an instant, but at most two days before it: no fold is longer."""
     recent = [change for change in _changes(zone, _year(second)) if second - 2 * _DAY < change.at <= second]
     return recent[-1] if recent else None
 
@@ -378,7 +382,7 @@ def _zone(name: str) -> ZoneInfo:
     if not isinstance(name, str) or not name.isascii() or len(name) > 64:
         raise CronError(f"zone: {str(name)[:64]!r} is unknown; {fix}")
     if name.startswith(("right/", "posix/")) or name in {"localtime", "posixrules", "Factory"}:
-        raise CronError(f"zone: {name!r} is not the same on every machine, or counts leap seconds; {fix}")
+        raise CronError(f"zone: {name!r} differs between machines, or counts leap seconds; {fix}")
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):
@@ -387,16 +391,16 @@ def _zone(name: str) -> ZoneInfo:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A cron expression in a zone: an unending, or ending, row of instants in strictly rising order.
+    """A cron expression in a zone: a finite or infinite sequence of instants in strictly ascending order.
 
-    Instants are milliseconds since the epoch, always whole seconds, in the years 1970 to 2099 (UTC): Quartz' range of
-    years and the search horizon. An expression that never comes due there is valid and has no firings.
+    Instants are milliseconds since the epoch, always whole seconds, in the years 1970 to 2099 (UTC). An expression
+    without an instant in these years is valid and never fires.
 
-    A wall time that a gap jumps over fires at the first instant after it (`Gap.RUN_AFTER`; several of one gap fire
-    once), or never (`Gap.SKIP`). A wall time that comes twice in a fold fires the first time (`Fold.ONCE`) or both
-    times (`Fold.BOTH`). Interval-like expressions follow the clock as it is: nothing for a gap, and with `Fold.AUTO`
-    each time in a fold. Quartz: interval-like is one with `*` or `/` in minutes or hours. Unix: one whose minutes or
-    hours start with `*`, as in Vixie cron.
+    A wall time in a gap fires at the first instant after the gap (`Gap.RUN_AFTER`; all times of one gap fire once), or
+    never (`Gap.SKIP`). A wall time that occurs twice in a fold fires the first time (`Fold.ONCE`) or both times
+    (`Fold.BOTH`). Interval-like expressions follow the clock: they do not fire for a gap, and with `Fold.AUTO` they
+    fire both times in a fold. A Quartz expression is interval-like if minutes or hours contain `*` or `/`; a Unix
+    expression, if minutes or hours start with `*`, as in Vixie cron.
     """
 
     text: str
@@ -418,11 +422,7 @@ class Schedule:
         gap: Gap = Gap.RUN_AFTER,
         fold: Fold = Fold.AUTO,
     ) -> Schedule:
-        """The schedule an expression means.
-
-        Raises:
-            CronError: the expression or the zone is unusable; says which field, what text and what to write.
-        """
+        """The schedule of an expression. Raises CronError if the expression or the zone is invalid."""
         try:
             return _parse(text, zone, dialect, gap, fold)
         except TypeError:
@@ -431,11 +431,11 @@ class Schedule:
             ) from None
 
     def next_after(self, after_ms: int) -> int | None:
-        """The first firing strictly after an instant; None when there is none until the end of 2099."""
+        """The first firing (ms) strictly after an instant (ms); None if there is none until the end of 2099."""
         return _first_from(self, max(after_ms // 1000 + 1, 0))
 
     def between(self, after_ms: int, until_ms: int, limit: int) -> tuple[int, ...]:
-        """The first `limit` firings with after < firing ≤ until, ascending."""
+        """The first `limit` firings with after < firing ≤ until (ms), ascending."""
         found: list[int] = []
         fires = self.next_after(after_ms)
         while fires is not None and fires <= until_ms and len(found) < limit:
@@ -444,7 +444,7 @@ class Schedule:
         return tuple(found)
 
     def table(self) -> dict[str, Any]:
-        """The compiled form in JSON types, for `firetimes.FireTimes`; weekdays count from Sunday = 0."""
+        """The parsed form in JSON types, for `executor.firetimes.FireTimes`. Weekdays count from Sunday = 0."""
         rules, special = self._rules, self._rules.special
         return {
             "version": 1,
@@ -471,18 +471,18 @@ class Schedule:
         return self.fold is Fold.BOTH or (self.fold is Fold.AUTO and self._rules.interval)
 
     def _first_from(self, first: int) -> int | None:
-        """The first firing at or after an instant in seconds, in milliseconds."""
+        """The first firing (ms) at or after an instant (s)."""
         if first >= _END:
             return None
         fires = self._next_wall(first) if self._clock is None else self._next_in_zone(self._clock, first)
         return None if fires is None or fires >= _END else fires * 1000
 
     def _next_in_zone(self, zone: ZoneInfo, first: int) -> int | None:
-        """The first instant ≥ first that fires, in seconds.
+        """The first firing (s) at or after an instant (s).
 
-        Between two changes of offset, instants and wall times differ by a constant; so it is one search in wall time
-        per stretch, beginning where the policy lets that stretch begin. `searched` remembers that no wall time between
-        it and `wall` matches: a stretch that begins within needs no new search.
+        Between two changes of offset, instants and wall times differ by a constant. So each such period needs one
+        search in wall time, which starts where the policy lets the period start (`_opening`). No wall time from
+        `searched` to `wall` matches, so a period that starts between them needs no new search.
         """
         offset, opened = _offset(zone, first), first
         change = _change_before(zone, first)
@@ -502,13 +502,13 @@ class Schedule:
                 searched, wall = opening, self._next_wall(opening)
 
     def _opening(self, change: _Change) -> int:
-        """The first wall time that counts after a change of offset."""
+        """The first wall time that may fire after a change of offset."""
         gap = change.after > change.before
         keep = self._run_after_gap if gap else not self._repeat_in_fold
         return change.at + (change.before if keep else change.after)
 
     def _next_wall(self, wall: int) -> int | None:
-        """The first matching wall time ≥ wall, as if it were seconds in UTC."""
+        """The first matching wall time ≥ wall, both in seconds as if in UTC."""
         special = self._rules.special
         if special is None:
             return self._step(wall)
@@ -519,7 +519,7 @@ class Schedule:
         return None
 
     def _special_midnights(self, special: SpecialDay, wall: int) -> Iterator[int]:
-        """The starts of the special days, from the day of `wall` on."""
+        """The midnights of the special days, from the day of `wall` on."""
         months, years = self._rules.months, self._rules.years
         start = datetime.datetime.fromtimestamp(wall, datetime.UTC)
         for year in range(start.year, LAST_YEAR + 1) if years is None else years:
@@ -529,7 +529,7 @@ class Schedule:
                     yield calendar.timegm((year, month, day, 0, 0, 0))
 
     def _step(self, wall: int) -> int | None:
-        # A copy, because croniter keeps its position inside, and a schedule is shared.
+        # A copy: croniter stores its position in the object, and schedules are shared between threads.
         try:
             found = int(copy.copy(self._stepper).get_next(float, start_time=float(wall - 1)))
         except CroniterBadDateError:
@@ -539,7 +539,7 @@ class Schedule:
 
 @lru_cache(maxsize=16384)
 def _first_from(schedule: Schedule, first: int) -> int | None:
-    """Where many jobs have one expression, they come due together: one search is enough for them."""
+    """Cached: jobs with the same expression are due together and share one search."""
     return schedule._first_from(first)
 
 

@@ -1,17 +1,17 @@
-"""The tree of errors that cross a boundary of this package.
+"""The errors that cross package boundaries.
 
 JobcloudError
-├── Refused            a request was turned down; nothing changed
+├── Refused            a request was refused; nothing changed
 │   ├── ConfigError    a field of an app, a job or the settings is wrong
-│   ├── NotFound       it names something that does not exist
-│   ├── Conflict       it contradicts what exists
-│   └── Unavailable    it may succeed later (no leader here, store or master out of reach)
-├── InvalidTransition  a (task state, update) pair that the table does not list: a defect of ours
+│   ├── NotFound       the request names something that does not exist
+│   ├── Conflict       the request contradicts the present state
+│   └── Unavailable    the request may succeed later (no leader here, store or master out of reach)
+├── InvalidTransition  a (task state, update) pair is missing in the table: a defect of ours
 ├── StoreError         the state could not be read or written
-│   ├── Fenced         another leader has raised the epoch: this one must stop
+│   ├── Fenced         another leader has raised the epoch; this one must stop
 │   ├── StoreFull      the disk or quota is full
-│   ├── RecordTooLarge a record is larger than the store takes
-│   └── StoreUnusable  damaged, or written by a newer version
+│   ├── RecordTooLarge a record exceeds the size limit of the store
+│   └── StoreUnusable  the state is damaged, or written by a newer version
 └── NotConnected       a call could not be handed to Mesos
 """
 
@@ -19,13 +19,13 @@ from __future__ import annotations
 
 
 class JobcloudError(Exception):
-    """Base of every error raised on purpose."""
+    """Base class of all errors of jobcloud."""
 
 
 class Refused(JobcloudError):
-    """A request turned down before it changed anything.
+    """A request was refused before it changed anything.
 
-    `field` names the offending input where there is one; `fix` says what to do instead.
+    `field` names the wrong input, or is ""; `fix` tells the caller what to do.
     """
 
     def __init__(self, problem: str, *, field: str = "", fix: str = "") -> None:
@@ -40,7 +40,7 @@ class Refused(JobcloudError):
 
 
 class ConfigError(Refused):
-    """A field is wrong. `others` holds the further ones found in the same pass."""
+    """A field is wrong. `others` are further errors found in the same check."""
 
     def __init__(self, problem: str, *, field: str, fix: str = "", others: tuple[ConfigError, ...] = ()) -> None:
         super().__init__(problem, field=field, fix=fix)
@@ -48,19 +48,19 @@ class ConfigError(Refused):
 
 
 class NotFound(Refused):
-    """No such app, job, task or package."""
+    """The app, job, task or package does not exist."""
 
 
 class Conflict(Refused):
-    """It contradicts what exists: a duplicate name, an app that still has jobs."""
+    """The request contradicts the present state: a duplicate name, an app that still has jobs."""
 
 
 class Unavailable(Refused):
-    """It cannot be done now; trying again later may succeed."""
+    """The request cannot be carried out now; it may succeed later."""
 
 
 class InvalidTransition(JobcloudError):
-    """A (state, update) pair outside the table of `status`."""
+    """A (state, update) pair that the table in `scheduler.status` lacks."""
 
 
 class StoreError(JobcloudError):
@@ -68,20 +68,20 @@ class StoreError(JobcloudError):
 
 
 class Fenced(StoreError):
-    """The epoch was raised by another leader; nothing was written."""
+    """Another leader has raised the epoch; nothing was written."""
 
 
 class StoreFull(StoreError):
-    """No room; nothing was written, what was stored before is intact."""
+    """No space left; nothing was written, and the stored state is intact."""
 
 
 class RecordTooLarge(StoreError):
-    """A record is larger than the store takes; nothing was written, and trying again would not help."""
+    """A record exceeds the size limit of the store; nothing was written. A retry fails too."""
 
 
 class StoreUnusable(StoreError):
-    """The stored state is damaged or of a newer version; it was left untouched."""
+    """The stored state is damaged or of a newer version; it was left unchanged."""
 
 
 class NotConnected(JobcloudError):
-    """There is no master to hand a call to; it was certainly not sent."""
+    """No master is connected; the call was certainly not sent."""

@@ -1,12 +1,12 @@
-"""What job authors import: the job types and the context a shard runs with.
+"""The API for job authors: job types, listeners, and the context of a shard.
 
-Importing it loads nothing but a few standard modules. It runs on agents: standard library only, CPython >= 3.9.
+It runs on agents: standard library only, CPython >= 3.9. Importing it loads only a few standard modules.
 
     from jobcloud.job import ShardingContext, SimpleJob
 
-    class Settle(SimpleJob):
+    class Report(SimpleJob):
         def execute(self, ctx: ShardingContext) -> None:
-            ctx.logger.info("settling part %d of %d", ctx.sharding_item, ctx.sharding_total_count)
+            ctx.logger.info("part %d of %d", ctx.sharding_item, ctx.sharding_total_count)
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Awaitable, Callable, Dict, Iterable, Mapping, Optional, Protocol, Sequence, TypeVar, Union
 
-# Progress beyond this is no number in other languages.
-_LARGEST = 10.0**308
+# Some JSON parsers in other languages read larger numbers as infinity.
+_MAX_PROGRESS = 10.0**308
 
 
 class JobLogger(Protocol):
-    """The part of `logging.Logger` that jobs can rely on."""
+    """The methods of `logging.Logger` that jobs can use."""
 
     def debug(self, msg: object, *args: object) -> None: ...
     def info(self, msg: object, *args: object) -> None: ...
@@ -39,25 +39,25 @@ class _SilentLogger:
 
 
 class JobCancelled(Exception):
-    """Raised at a safe point of a job that was asked to stop; letting it pass ends the shard as KILLED."""
+    """Raised at a safe point of a job that was asked to stop. Unless the job catches it, the shard ends as KILLED."""
 
 
 def _never() -> bool:
     return False
 
 
-def _unheard(done: float, total: Optional[float]) -> None:
+def _ignore_progress(done: float, total: Optional[float]) -> None:
     pass
 
 
 @dataclass(frozen=True)
 class ShardingContext:
-    """One shard's share of a firing.
+    """The context of one attempt of a shard.
 
-    The first six fields are Elastic-Job's. `run_id` is the same for every attempt at this shard of this firing,
-    `attempt` counts from 1, and `fence` only ever grows: a job that writes `fence` along with its results and refuses
-    smaller ones has its effects once, whatever is retried. `fire_time_ms` is the instant the firing was due, in
-    milliseconds since the Unix epoch, None for one triggered by hand.
+    The first six fields are those of Elastic-Job. `run_id` is the same for all attempts of this shard in this run;
+    `attempt` counts from 1. `fence` grows with every attempt: a job that stores `fence` with its results, and rejects
+    writes with a smaller one, takes effect once even if it is retried. `fire_time_ms` is the instant the run was due,
+    in milliseconds since the Unix epoch; None for a run triggered by hand.
     """
 
     job_name: str = ""
@@ -72,30 +72,30 @@ class ShardingContext:
     fire_time_ms: Optional[int] = None
     logger: JobLogger = field(default_factory=_SilentLogger, repr=False, compare=False)
     is_cancelled: Callable[[], bool] = field(default=_never, repr=False, compare=False)
-    on_progress: Callable[[float, Optional[float]], None] = field(default=_unheard, repr=False, compare=False)
+    on_progress: Callable[[float, Optional[float]], None] = field(default=_ignore_progress, repr=False, compare=False)
 
     @property
     def cancelled(self) -> bool:
-        """Whether this shard was asked to stop. Long jobs look at it now and then, clean up and return."""
+        """Whether this shard was asked to stop. A long job should check it regularly, clean up and return."""
         return self.is_cancelled()
 
     def raise_if_cancelled(self) -> None:
-        """A safe point: raises JobCancelled once the shard was asked to stop."""
+        """A safe point: raises JobCancelled if the shard was asked to stop."""
         if self.cancelled:
             raise JobCancelled(f"shard {self.sharding_item} of {self.job_name} was asked to stop")
 
     def progress(self, done: float, total: Optional[float] = None) -> None:
-        """Say how far this shard is: `done` of `total` units of the job's own. About one report a second is passed on.
+        """Report progress: `done` of `total`, in units of the job. About one report a second is passed on.
 
-        Raises ValueError where a number is negative or none.
+        Raises ValueError if an argument is negative or not a finite number.
         """
         for number in (done, 0 if total is None else total):
-            if not isinstance(number, (int, float)) or not 0 <= number < _LARGEST:
-                raise ValueError(f"progress({done!r}, {total!r}): give numbers from 0 on")
+            if not isinstance(number, (int, float)) or not 0 <= number < _MAX_PROGRESS:
+                raise ValueError(f"progress({done!r}, {total!r}): the numbers must not be negative")
         self.on_progress(done, total)
 
     def as_dict(self) -> Dict[str, Any]:
-        """The six fields by Elastic-Job's names."""
+        """The first six fields, under their names in Elastic-Job."""
         return {
             "jobName": self.job_name,
             "taskId": self.task_id,
@@ -106,12 +106,12 @@ class ShardingContext:
         }
 
     def to_json(self) -> str:
-        """The six fields as JSON text: what a SCRIPT job gets as its last argument."""
+        """The first six fields as JSON text: the last argument of a SCRIPT job."""
         return json.dumps(self.as_dict(), ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], **more: Any) -> ShardingContext:
-        """The inverse of `as_dict`; `more` are fields by their Python names."""
+        """The inverse of `as_dict`. `more`: further fields by their Python names."""
         return cls(
             job_name=fields["jobName"],
             task_id=fields["taskId"],
@@ -124,51 +124,51 @@ class ShardingContext:
 
 
 class SimpleJob(abc.ABC):
-    """One call per shard and firing. `execute` may be an `async def`."""
+    """A job with one call per attempt of a shard. `execute` may be an `async def`."""
 
     @abc.abstractmethod
     def execute(self, ctx: ShardingContext) -> Any:
-        """Do the work. Returning is success, an exception is failure; a small JSON value returned is kept as result."""
+        """Do the work. To return is success, an exception is failure. A small JSON value is kept as the result."""
 
 
 class DataflowJob(abc.ABC):
-    """Fetch, then process what was fetched; with `streamingProcess`, again and again until nothing is fetched.
+    """Fetch items, then process them; with `streamingProcess`, repeat until no items are left.
 
-    Both methods may be `async def`s.
+    Both methods may be `async def`.
     """
 
     @abc.abstractmethod
     def fetch_data(self, ctx: ShardingContext) -> Optional[Iterable[Any]]:
-        """The next items of this shard; None or nothing ends the run."""
+        """The next items of this shard. None or no items ends the attempt."""
 
     @abc.abstractmethod
     def process_data(self, ctx: ShardingContext, data: Sequence[Any]) -> Any:
-        """Work on what `fetch_data` returned, which is never empty here."""
+        """Process the items that `fetch_data` returned; there is at least one."""
 
 
 class JobListener:
-    """Called around each run of a shard, in the shard's thread; made once per worker, so it is called by many threads.
+    """Called before and after each attempt of a shard, in its thread. Created once per worker; many threads call it.
 
-    Both methods may be `async def`s.
+    Both methods may be `async def`.
     """
 
     def before_job_executed(self, ctx: ShardingContext) -> Any:
-        """The job is about to run. An exception fails the shard; the job does not run then."""
+        """The job is about to run. An exception fails the shard, and the job does not run."""
 
     def after_job_executed(self, ctx: ShardingContext, error: Optional[BaseException]) -> Any:
-        """The job has ended, with `error` or with success. Called wherever `before_job_executed` has returned.
+        """The job has ended; `error` is None after success. Called if `before_job_executed` has returned.
 
-        An exception here fails a shard that had succeeded.
+        An exception fails a shard that had succeeded.
         """
 
 
 @dataclass(frozen=True)
 class FiringContext:
-    """What a FiringListener learns of the firing as a whole.
+    """The context of a FiringListener call: the firing as a whole.
 
-    `run_id` is the firing's; `attempt` and `fence` are of this call, as in ShardingContext. `sharding_parameters` are
-    by item, where there are any. `outcomes` counts the shards by how they ended (FINISHED, FAILED, KILLED, CANCELLED);
-    empty before the firing.
+    `run_id` is that of the firing; `attempt` and `fence` belong to this call, as in ShardingContext.
+    `sharding_parameters` maps items to their parameters. `outcomes` counts the shards by final state (FINISHED, FAILED,
+    KILLED, CANCELLED); it is empty before the firing.
     """
 
     job_name: str = ""
@@ -191,29 +191,29 @@ class FiringContext:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every shard has finished well."""
+        """Whether every shard has FINISHED."""
         return self.outcomes.get("FINISHED", 0) == self.sharding_total_count
 
 
 class FiringListener:
-    """Called once before the first shard of a firing starts and once after the last has ended, wherever there is room.
+    """Called once before the first shard of a firing starts, and once after the last has ended.
 
-    Each call is a task of its own: one that was lost with its agent is made again, with the same `run_id` and a higher
-    `fence`. Both methods may be `async def`s.
+    Each call is a task of its own on any agent. A call that is lost with its agent is repeated, with the same `run_id`
+    and a higher `fence`. Both methods may be `async def`.
     """
 
     def before_firing(self, ctx: FiringContext) -> Any:
         """No shard has started. An exception cancels the firing: no shard starts, and `after_firing` is not called."""
 
     def after_firing(self, ctx: FiringContext) -> Any:
-        """Every shard has ended; `ctx.outcomes` tells how. An exception makes the run a failed one."""
+        """Every shard has ended, with the states in `ctx.outcomes`. An exception makes the run fail."""
 
 
 class ErrorHandler:
-    """Told of every exception that a job lets pass; made once per worker, so it is called by many threads."""
+    """Called for every exception that a job raises. Created once per worker; many threads call it."""
 
     def handle(self, ctx: ShardingContext, error: BaseException) -> Optional[bool]:
-        """True: it is dealt with, the shard has FINISHED. Anything else: the shard has FAILED with `error`."""
+        """True: the error is handled and the shard has FINISHED. Any other value: the shard has FAILED with `error`."""
         return None
 
 
@@ -222,10 +222,10 @@ Job = Union[SimpleJob, DataflowJob, Callable[[ShardingContext], Any]]
 
 
 def job(function: Function) -> Function:
-    """Decorator of a function, or an `async def`, that is a SIMPLE job: checked when its module is imported.
+    """Decorator for a function, or an `async def`, that is a SIMPLE job. It checks the function at import.
 
-    A function works as a job without it too; then what is wrong with it shows when it first runs. Raises TypeError for
-    what cannot be called with one argument.
+    It is optional: without it, errors appear only when the job first runs. Raises TypeError if the function cannot be
+    called with one argument, or is a generator.
     """
     try:
         inspect.signature(function).bind(None)
@@ -237,11 +237,11 @@ def job(function: Function) -> Function:
     return function
 
 
-_YIELDS = "it yields, so that calling it runs nothing of it; return once the work is done"
+_YIELDS = "it yields, so a call runs none of its code; use return instead"
 
 
 def run_coroutine(coroutine: Awaitable[Any]) -> Any:
-    """Its result, awaited in an event loop of its own."""
+    """Await a coroutine in a new event loop and return its result."""
     import asyncio
 
     async def wait() -> Any:
@@ -250,8 +250,8 @@ def run_coroutine(coroutine: Awaitable[Any]) -> Any:
     return asyncio.run(wait())
 
 
-def settled(value: Any, *, complete: Callable[[Awaitable[Any]], Any] = run_coroutine) -> Any:
-    """`value`, or what it gives where it is to be awaited."""
+def resolve(value: Any, *, complete: Callable[[Awaitable[Any]], Any] = run_coroutine) -> Any:
+    """`value`, or its result if it is awaitable."""
     return complete(value) if hasattr(value, "__await__") else value
 
 
@@ -264,12 +264,12 @@ def perform(
 ) -> Any:
     """Run one shard in the calling thread and return the job's result (None for a dataflow job).
 
-    What the job's functions give to await goes to `complete`, which returns the result. Raises whatever the job raises,
-    JobCancelled between two rounds of a streaming job that was asked to stop, and TypeError where `job` is none.
+    `complete` awaits the awaitables that the job returns. Raises every exception of the job, JobCancelled between two
+    rounds of a streaming job that was asked to stop, and TypeError if `job` is not a job.
     """
 
     def completed(value: Any) -> Any:
-        return settled(value, complete=complete)
+        return resolve(value, complete=complete)
 
     if isinstance(job, SimpleJob):
         return _done(job.execute(ctx), completed)
@@ -277,13 +277,13 @@ def perform(
         return _perform_dataflow(job, ctx, streaming, completed)
     if callable(job):
         return _done(job(ctx), completed)
-    raise TypeError(f"{job!r} is no job: make it a SimpleJob, a DataflowJob or a function of one argument")
+    raise TypeError(f"{job!r} is not a job: make it a SimpleJob, a DataflowJob or a function of one argument")
 
 
 def _done(value: Any, completed: Callable[[Any], Any]) -> Any:
-    """A generator that nobody runs would look like success."""
+    """The completed result. Raises TypeError for a generator: nobody would run it, and it would look like success."""
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
-        raise TypeError(f"{value.__qualname__} is no job: {_YIELDS}")
+        raise TypeError(f"{value.__qualname__} is not a job: {_YIELDS}")
     return completed(value)
 
 
@@ -299,7 +299,7 @@ def _perform_dataflow(job: DataflowJob, ctx: ShardingContext, streaming: bool, c
 
 
 def _fetched(data: Optional[Iterable[Any]]) -> Any:
-    """`data`, listed where it has no length; None where it is empty (not asked by truth: an array may have none)."""
+    """`data`, as a list if it has no length; None if it is empty. By len(), because arrays may have no truth value."""
     if data is None:
         return None
     sized: Any = data if hasattr(data, "__len__") else list(data)

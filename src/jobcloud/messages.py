@@ -1,7 +1,8 @@
-"""What goes into the scheduler (events) and what comes out of it (effects), as frozen values.
+"""Inputs of the scheduler (events) and its outputs (effects), as frozen values.
 
-An event carries the instant `at` it happened; identifiers come with it too. Effects are performed in the order of
-`EFFECT_ORDER`: a thing is stored before it is sent, and acknowledged to Mesos only after what it changed is stored.
+Every event has `at`, the instant it happened in milliseconds since the epoch, and all identifiers it needs. Effects are
+performed in `EFFECT_ORDER`: a decision is stored before it is sent, and a status update is acknowledged only after the
+changes it caused are stored.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Tick(msgspec.Struct, frozen=True, gc=False):
 
 
 class Subscribed(msgspec.Struct, frozen=True, gc=False):
-    """The master has (again) taken us in; offers of an earlier session are void."""
+    """The master has accepted the subscription. Offers of earlier sessions are void."""
 
     at: int
     framework_id: str
@@ -31,14 +32,14 @@ class Subscribed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Disconnected(msgspec.Struct, frozen=True, gc=False):
-    """The event stream has ended; offers held are void."""
+    """The event stream has ended. All offers are void."""
 
     at: int
     reason: str = ""
 
 
 class FrameworkRemoved(msgspec.Struct, frozen=True, gc=False):
-    """The master refuses our framework id for good."""
+    """The master will never accept our framework id again."""
 
     at: int
     reason: str
@@ -55,16 +56,16 @@ class OfferRescinded(msgspec.Struct, frozen=True, gc=False):
 
 
 class InverseOffersReceived(msgspec.Struct, frozen=True, gc=False):
-    """Those rescinded need no event: an answer to one has no effect."""
+    """A rescinded inverse offer needs no event: an answer to it has no effect."""
 
     at: int
     inverse_offers: tuple[InverseOffer, ...]
 
 
 class Status(msgspec.Struct, frozen=True, gc=False):
-    """A task status update as Mesos sends it. `uuid` is "" where no acknowledgement is due.
+    """A task status update from Mesos. `uuid` is "" if no acknowledgement is due.
 
-    `state` keeps Mesos' own name (`TASK_RUNNING`), also one we do not know; `data` is the executor's JSON, or "".
+    `state` is the name in Mesos (`TASK_RUNNING`), possibly unknown to us; `data` is the executor's JSON, or "".
     """
 
     task_id: str
@@ -94,7 +95,7 @@ class ExecutorLost(msgspec.Struct, frozen=True, gc=False):
 
 
 class SendFailed(msgspec.Struct, frozen=True, gc=False):
-    """A call did not reach the master (`certain`), or nobody knows whether it did."""
+    """A call failed: it did not reach the master (`certain`), or it may have reached it."""
 
     at: int
     call: Call
@@ -103,7 +104,7 @@ class SendFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class PutApp(msgspec.Struct, frozen=True, gc=False):
-    """Register an app, or replace one (`replace`)."""
+    """Register an app, or replace it (`replace`)."""
 
     at: int
     app: App
@@ -111,7 +112,7 @@ class PutApp(msgspec.Struct, frozen=True, gc=False):
 
 
 class RemoveApp(msgspec.Struct, frozen=True, gc=False):
-    """Remove an app and, with `jobs`, all its jobs."""
+    """Remove an app. With `jobs`, also remove all its jobs."""
 
     at: int
     name: str
@@ -125,7 +126,7 @@ class SetAppEnabled(msgspec.Struct, frozen=True, gc=False):
 
 
 class PutJob(msgspec.Struct, frozen=True, gc=False):
-    """`enabled` is for a job that is new: without it the job fires only once it is enabled."""
+    """Register a job, or replace it (`replace`). `enabled` False: a new job does not fire until it is enabled."""
 
     at: int
     job: Job
@@ -152,14 +153,14 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
 
 class KillTask(msgspec.Struct, frozen=True, gc=False):
-    """An operator ends one task."""
+    """Kill one task."""
 
     at: int
     task_id: str
 
 
 class ForgetTask(msgspec.Struct, frozen=True, gc=False):
-    """An operator knows that a task is dead. Without `force` one that Mesos says is alive is not forgotten."""
+    """Forget a task that is known to be dead. `force`: even if Mesos reports it as alive."""
 
     at: int
     task_id: str
@@ -167,7 +168,7 @@ class ForgetTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
-    """An operator puts back what has failed of a firing: one shard of it, or all."""
+    """Retry the failed shards of a firing, or only the shard `item`."""
 
     at: int
     firing_id: str
@@ -175,7 +176,7 @@ class Retry(msgspec.Struct, frozen=True, gc=False):
 
 
 class DrainAgent(msgspec.Struct, frozen=True, gc=False):
-    """An operator wants an agent, named by its id or host name, to be emptied; `deadline_ms` 0: the usual one."""
+    """Drain an agent, given by its id or host name. `deadline_ms` 0: the default deadline."""
 
     at: int
     agent: str
@@ -221,20 +222,20 @@ Event: TypeAlias = (
 
 
 class Kind(StrEnum):
-    """The kinds of stored records; the key within a kind is given with each."""
+    """The kinds of stored records. The comments give key → record."""
 
     APP = "app"  # app name → App
     JOB = "job"  # job name → Job
     JOB_STATE = "job_state"  # job name → JobState
     DISABLED_APP = "disabled_app"  # app name → True
     FIRING = "firing"  # firing id → Firing
-    TASK = "task"  # task id → Task, while it is not known to have ended
+    TASK = "task"  # task id → Task, until it is known to have ended
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
     DRAIN = "drain"  # agent id → Drain
 
 
-#: As stores name them. To ask a member for its value costs a function call, in CPython 3.11.
+#: The names that stores use. Tables, because `kind.value` is a Python function call in CPython 3.11 (`enum.property`).
 KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
@@ -243,7 +244,7 @@ Record: TypeAlias = App | Job | JobState | Firing | Task | Executor | Drain | st
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):
-    """Put (or with `record` None delete) one record."""
+    """Put one record, or delete it if `record` is None."""
 
     kind: Kind
     key: str
@@ -251,13 +252,13 @@ class Write(msgspec.Struct, frozen=True, gc=False):
 
 
 class Save(msgspec.Struct, frozen=True, gc=False):
-    """Writes that must become durable together, before anything else of the same event is performed."""
+    """Writes that become durable together, before other effects of the same event are performed."""
 
     writes: tuple[Write, ...]
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):
-    """One task as it goes into an ACCEPT. `data` is the payload for the executor (docs/executor.md)."""
+    """One task of an ACCEPT call. `data` is the payload for the executor (docs/executor.md)."""
 
     task_id: str
     name: str
@@ -267,7 +268,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Accept(msgspec.Struct, frozen=True, gc=False):
-    """Launch tasks on one agent out of all its offers held."""
+    """Launch tasks on one agent, with all its offers that are held."""
 
     agent_id: str
     offer_ids: tuple[str, ...]
@@ -275,21 +276,21 @@ class Accept(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decline(msgspec.Struct, frozen=True, gc=False):
-    """Give offers back, not to be offered the same again for `refuse_ms`."""
+    """Decline offers. Mesos does not offer the same resources again for `refuse_ms`."""
 
     offer_ids: tuple[str, ...]
     refuse_ms: int
 
 
 class AcceptInverseOffers(msgspec.Struct, frozen=True, gc=False):
-    """We can do without these agents; the question may come again after `refuse_ms`."""
+    """Agree to the maintenance of these agents. Mesos may ask again after `refuse_ms`."""
 
     inverse_offer_ids: tuple[str, ...]
     refuse_ms: int
 
 
 class DeclineInverseOffers(msgspec.Struct, frozen=True, gc=False):
-    """Something would be lost with these agents; the question may come again after `refuse_ms`."""
+    """Object to the maintenance of these agents. Mesos may ask again after `refuse_ms`."""
 
     inverse_offer_ids: tuple[str, ...]
     refuse_ms: int
@@ -306,21 +307,21 @@ class ShutdownExecutor(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reconcile(msgspec.Struct, frozen=True, gc=False):
-    """Ask for the state of (task id, agent id) pairs; of every task the master knows where empty."""
+    """Ask for the state of (task id, agent id) pairs; of all tasks that the master knows if `tasks` is empty."""
 
     tasks: tuple[tuple[str, str], ...] = ()
 
 
 class Revive(msgspec.Struct, frozen=True, gc=False):
-    """Ask for offers again, filters forgotten."""
+    """Ask for offers again and clear all filters."""
 
 
 class Suppress(msgspec.Struct, frozen=True, gc=False):
-    """Ask for no offers until revived."""
+    """Ask for no offers until Revive."""
 
 
 class Resubscribe(msgspec.Struct, frozen=True, gc=False):
-    """The stored framework id is void: subscribe as a new framework."""
+    """Subscribe as a new framework, because the stored framework id is void."""
 
 
 class Acknowledge(msgspec.Struct, frozen=True, gc=False):
@@ -330,7 +331,7 @@ class Acknowledge(msgspec.Struct, frozen=True, gc=False):
 
 
 class Topic(StrEnum):
-    """What a notice is about."""
+    """The subject of a notice."""
 
     FIRED = "fired"
     SKIPPED = "skipped"
@@ -345,7 +346,7 @@ class Topic(StrEnum):
 
 
 class Publish(msgspec.Struct, frozen=True, gc=False):
-    """A notice for people and traces. It may get lost; nothing depends on it."""
+    """A notice for users and traces. It may get lost; nothing depends on it."""
 
     at: int
     topic: Topic
@@ -372,17 +373,23 @@ Call: TypeAlias = (
 )
 Effect: TypeAlias = Save | Call | Acknowledge | Publish
 
-# Store, then send, then acknowledge, then tell. Within a rank effects keep the order they were decided in.
-# fmt: off
+# Store, then send, then acknowledge, then publish. Within a rank, effects keep the order in which they were decided.
 EFFECT_ORDER: tuple[tuple[type, ...], ...] = (
     (Save,),
     (
-        Resubscribe, Revive, Accept, Decline, AcceptInverseOffers, DeclineInverseOffers, Kill, ShutdownExecutor,
-        Reconcile, Suppress,
+        Resubscribe,
+        Revive,
+        Accept,
+        Decline,
+        AcceptInverseOffers,
+        DeclineInverseOffers,
+        Kill,
+        ShutdownExecutor,
+        Reconcile,
+        Suppress,
     ),
     (Acknowledge,),
     (Publish,),
 )
-# fmt: on
 RANK = {effect: rank for rank, effects in enumerate(EFFECT_ORDER) for effect in effects}
 assert set(RANK) == set(Effect.__args__), "EFFECT_ORDER must rank every effect exactly once"

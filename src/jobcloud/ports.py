@@ -1,4 +1,7 @@
-"""What the core's shell asks of the world. Each adapter implements one of these; one contract suite tests them all."""
+"""Ports: the interfaces between the server and the world. Each adapter implements one.
+
+One contract suite (tests/adapters/test_store_contract.py) tests all stores.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from jobcloud.messages import Acknowledge, Call, Event, Kind
 
 
 class Flag(Protocol):
-    """What of threading.Event is asked here."""
+    """The part of threading.Event that is used here."""
 
     def is_set(self) -> bool: ...
 
 
 class StoredWrite(msgspec.Struct, frozen=True, gc=False):
-    """Put (or with `value` None delete) one record, encoded."""
+    """Put one encoded record, or delete it if `value` is None."""
 
     kind: Kind
     key: str
@@ -27,7 +30,7 @@ class StoredWrite(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class StoredFault:
-    """A record that could not be read: where it lies and what is wrong. It is reported and left as it is."""
+    """A record that cannot be read: its location and the problem. It is reported and left unchanged."""
 
     path: str
     problem: str
@@ -35,84 +38,83 @@ class StoredFault:
 
 @dataclass(slots=True)
 class StoredRecords:
-    """Everything a store holds, encoded, by kind and key."""
+    """All records of a store, encoded, by kind and key."""
 
     records: dict[Kind, dict[str, bytes]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     faults: list[StoredFault] = field(default_factory=list)
 
 
 class Store(Protocol):
-    """Durable state with a leader's epoch as its fence.
+    """Durable state, fenced by the epoch of the leader.
 
-    acquire → load → write* → close. Every method raises StoreError (or one of its subclasses) and leaves what was
-    stored intact.
+    acquire → load → write* → close. Every method raises StoreError or a subclass; the stored state stays intact.
     """
 
     def acquire(self) -> int:
-        """Raise the epoch durably and return it. From here on a write with an older epoch raises Fenced."""
+        """Raise the epoch durably and return it. From then on a write with an older epoch raises Fenced."""
 
     def load(self) -> StoredRecords:
-        """Everything stored. Unknown or damaged entries come as faults and stay where they are."""
+        """All records. Unknown or damaged entries are reported as faults and left unchanged."""
 
     def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
-        """Make all of `batch` durable, or none of it, provided that `epoch` is the current one.
+        """Make all of `batch` durable, or none of it, if `epoch` is the current one.
 
-        Raises Fenced where it is not, StoreFull where there is no room.
+        Raises Fenced if it is not, StoreFull if no space is left.
         """
 
     def close(self) -> None:
-        """Release what is held. Idempotent."""
+        """Release all resources. Idempotent."""
 
 
 class Leadership(Protocol):
-    """The right to be the one scheduler that acts; several may wait for it.
+    """The right to be the only scheduler that acts. Several schedulers may wait for it.
 
-    wait → holds* → resign. Once lost it does not come back: the process ends, and starts again as a candidate.
+    wait → holds* → resign. A lost leadership never comes back: the process ends and starts again as a candidate.
     """
 
-    def wait(self, stop: Flag, tell: Callable[[str], None]) -> bool:
-        """Until we lead: True; or `stop` is set: False. `tell` hears who leads meanwhile, at every change.
+    def wait(self, stop: Flag, report: Callable[[str], None]) -> bool:
+        """Wait until this process leads (True) or `stop` is set (False). `report` is told who leads, at each change.
 
-        Raises StoreUnusable where waiting would not help.
+        Raises StoreUnusable if waiting cannot help.
         """
 
     def holds(self) -> bool:
-        """Whether we may act at this instant. False also while that is in doubt; never waits."""
+        """Whether this process may act now. False while that is in doubt. Never waits."""
 
     @property
     def lost(self) -> str:
-        """Why the leadership is gone for good; "" while it is not."""
+        """Why the leadership is lost for good; "" if it is not."""
 
     def resign(self) -> None:
-        """Let the next one lead at once. Nothing may be stored or sent afterwards. Idempotent."""
+        """Let the next candidate lead at once. Nothing may be stored or sent afterwards. Idempotent."""
 
 
 class Driver(Protocol):
     """The framework's side of Mesos.
 
-    start → send* → stop. Events are delivered from threads of the driver's own; no exception of the receiver may
-    end it. Nothing but `teardown` ever ends the framework: `stop` leaves its tasks running.
+    start → send* → stop. Events are delivered on threads of the driver; an exception of the receiver must not end
+    them. Only `teardown` ends the framework: after `stop` its tasks keep running.
     """
 
     def start(self, deliver: Callable[[Event], None], framework_id: str) -> None:
-        """Subscribe (with `framework_id` unless that is ""), and again whenever the master is lost, until stopped."""
+        """Subscribe, with `framework_id` unless it is "". Subscribe again whenever the master is lost, until `stop`."""
 
     def send(self, call: Call | Acknowledge) -> None:
-        """Queue a call; calls reach the master in the order of `send`. Never blocks, never raises.
+        """Queue a call. Calls reach the master in the order of `send`. Never blocks, never raises.
 
-        A call that fails comes back as SendFailed; an acknowledgement that fails is dropped, as Mesos sends the
-        update again.
+        A failed call is delivered as SendFailed. A failed acknowledgement is dropped, because Mesos sends the update
+        again.
         """
 
     def stop(self) -> None:
-        """Disconnect within 5 s, the queued calls sent where possible. Idempotent."""
+        """Send the queued calls if possible, and disconnect, within 5 s. Idempotent."""
 
     def teardown(self) -> None:
-        """Remove the framework from Mesos: every task of it is killed. Raises NotConnected."""
+        """Remove the framework from Mesos, which kills all its tasks. Raises NotConnected."""
 
 
 class Sink(Protocol):
-    """A place that notices go to. Losing some is allowed; blocking is not."""
+    """A receiver of notices. It may lose some; it must not block."""
 
     def publish(self, notice: object) -> None:
         """Take one notice."""

@@ -1,7 +1,7 @@
-"""What the scheduler, the executor and the dev cluster share of Mesos' v1 HTTP API: RecordIO framing and base64 data,
-and how much of a job's result that data may hold.
+"""Parts of Mesos' v1 HTTP API shared by scheduler, executor and dev cluster: RecordIO framing, base64 data, and the
+limits of a job's result inside that data.
 
-Runs on agents too: standard library only, CPython >= 3.9.
+Also runs on agents: standard library only, CPython >= 3.9.
 
 Source: Mesos documentation, "Scheduler HTTP API", section "RecordIO response format": each record is its length in
 bytes as decimal text, a line feed, then that many bytes.
@@ -13,43 +13,43 @@ import base64
 import json
 from typing import Any, List
 
-# A length line longer than this is garbage, not a record; 2**63 has 19 digits.
+# A longer length line is not RecordIO: MAX_RECORD_BYTES has 8 digits.
 _MAX_LENGTH_DIGITS = 10
-# Mesos itself sends an OFFERS event of 5,000 agents in some 15 MiB.
+# An OFFERS event with 5,000 agents has about 15 MiB.
 MAX_RECORD_BYTES = 64 << 20
-# What a job returns goes with the end of its task, as so much JSON at most.
+# A job's result is sent as JSON with the end of its task: at most this many bytes, nested at most this deep.
 RESULT_BYTES, RESULT_LEVELS = 4_000, 32
 
 
 class FramingError(Exception):
-    """The stream is not RecordIO (or holds a record over the limit); nothing after this point can be trusted."""
+    """The stream is not RecordIO, or a record exceeds the limit. The rest of the stream cannot be read."""
 
 
 def frame(record: bytes) -> bytes:
-    """One record as it goes over the wire."""
+    """One record in RecordIO framing."""
     return b"%d\n%s" % (len(record), record)
 
 
 def frame_json(message: Any) -> bytes:
-    """One JSON message as it goes over the wire."""
+    """One JSON message in RecordIO framing."""
     return frame(json.dumps(message, separators=(",", ":")).encode())
 
 
 class RecordReader:
-    """Cuts a byte stream into records, whatever the sizes of the pieces it comes in."""
+    """Splits a byte stream into records. The stream may arrive in pieces of any size."""
 
     def __init__(self, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
         self._max = max_record_bytes
         self._buffer = bytearray()
-        self._wanted = -1  # length of the record being read, -1 while its length line is
+        self._wanted = -1  # length of the record being read; -1 before its length line is complete
 
     def feed(self, data: bytes) -> List[bytes]:
         """The records that `data` completes, in order.
 
-        Raises FramingError where a length line is no decimal number or is over the limit.
+        Raises FramingError if a length line is not a decimal number, or is over the limit.
         """
         if self._wanted < 0 and not self._buffer:
-            # Most servers send each record as a piece of its own.
+            # Fast path: most servers send each record as one piece.
             end = data.find(b"\n", 0, _MAX_LENGTH_DIGITS + 1)
             if end > 0 and len(data) - end - 1 == self._length(data[:end]):
                 return [data[end + 1 :]]
@@ -75,7 +75,7 @@ class RecordReader:
 
     def _length(self, line: bytes) -> int:
         if not line.isdigit():
-            raise FramingError(f"a record length of {line!r} is no decimal number")
+            raise FramingError(f"the record length {line!r} is not a decimal number")
         length = int(line)
         if length > self._max:
             raise FramingError(f"a record of {length} bytes is over the limit of {self._max}")
@@ -83,16 +83,16 @@ class RecordReader:
 
 
 def encode_data(data: bytes) -> str:
-    """Bytes as the `data` and `uuid` fields carry them in JSON."""
+    """Bytes as text, as in the `data` and `uuid` fields of JSON messages."""
     return base64.b64encode(data).decode("ascii")
 
 
 def decode_data(text: str) -> bytes:
-    """The inverse of `encode_data`. Raises ValueError where `text` is no base64."""
+    """The inverse of `encode_data`. Raises ValueError if `text` is not base64."""
     return base64.b64decode(text, validate=True)
 
 
 def is_flat(value: Any, levels: int = RESULT_LEVELS) -> bool:
-    """Whether what JSON gave nests no deeper than so many levels."""
+    """Whether a JSON value is nested at most `levels` deep."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return levels >= 0 and all(is_flat(one, levels - 1) for one in inner)

@@ -1,4 +1,4 @@
-"""The command line against a live server: what it prints, and what its exit codes say."""
+"""The command line against a live server: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_log(request: LogRequest) -> LogChunk:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeLoop, str, list[str]]]:
-    """(its loop, its URL, what was torn down)"""
+    """(its loop, its URL, one entry for each teardown)"""
     loop, torn = FakeLoop(), list[str]()
     options = ApiOptions(access=Access(token=TOKEN))
     api = make_api(
@@ -82,7 +82,7 @@ def loop(server: tuple[FakeLoop, str, list[str]]) -> FakeLoop:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place without traces of other servers."""
+    """A directory without context files of other servers."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     for name in ("JOBCLOUD_SERVER", "JOBCLOUD_TOKEN", "JOBCLOUD_PURE_MATCHER"):
         monkeypatch.delenv(name, raising=False)
@@ -97,7 +97,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Runs a command line with the server and its token in the environment."""
+    """Run a command line with the server and its token in the environment."""
     monkeypatch.setenv("JOBCLOUD_SERVER", server[1])
     monkeypatch.setenv("JOBCLOUD_TOKEN", TOKEN)
 
@@ -128,13 +128,11 @@ def launch(loop: FakeLoop) -> list[str]:
 # ------------------------------------------------------------------------------------------------------ apps and jobs
 
 
-def test_adding_an_app_registers_it_with_its_jobs_and_again_changes_nothing(
-    run: Run, loop: FakeLoop, app: Path
-) -> None:
+def test_app_add_registers_app_and_jobs_and_changes_nothing_when_repeated(run: Run, loop: FakeLoop, app: Path) -> None:
     first = run("app", "add", str(app))
     assert (first.code, first.err) == (0, "")
     assert "app demo is registered" in first.out
-    assert "job hello is registered, next firing" in first.out
+    assert "job hello is registered, next run" in first.out
     assert loop.scheduler.jobs["hello"].resources.cpus == 100
     loop.effects.clear()
     again = run("app", "add", str(app), "--json")
@@ -148,13 +146,13 @@ def test_adding_an_app_registers_it_with_its_jobs_and_again_changes_nothing(
     assert loop.scheduler.apps["demo"].package == version, "a job's change makes no new version of the app"
 
 
-def test_an_app_can_be_added_under_another_name_without_its_jobs(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_app_can_be_added_under_another_name_without_its_jobs(run: Run, loop: FakeLoop, app: Path) -> None:
     assert run("app", "add", str(app), "--name", "other", "--no-jobs").code == 0
     assert set(loop.scheduler.apps) == {"other"}
     assert not loop.scheduler.jobs
 
 
-def test_an_archive_is_named_after_its_file(run: Run, loop: FakeLoop, app: Path, tmp_path: Path) -> None:
+def test_app_of_an_archive_is_named_after_the_file(run: Run, loop: FakeLoop, app: Path, tmp_path: Path) -> None:
     from jobcloud.client.pack import pack
 
     pack(app, tmp_path / "report-1.2.zip")
@@ -165,13 +163,13 @@ def test_an_archive_is_named_after_its_file(run: Run, loop: FakeLoop, app: Path,
 @pytest.mark.parametrize(
     ("manifest", "says"),
     [
-        ("[app", "no TOML"),
-        ("[apps]", "there are [app] and [[jobs]]"),
-        ("[[app]]", "laid out wrongly"),
-        ("[jobs]", "laid out wrongly"),
+        ("[app", "not valid TOML"),
+        ("[apps]", "use [app] and [[jobs]]"),
+        ("[[app]]", "wrong layout"),
+        ("[jobs]", "wrong layout"),
     ],
 )
-def test_a_bad_manifest_is_a_usage_error_and_registers_nothing(
+def test_bad_manifest_is_a_usage_error_and_registers_nothing(
     run: Run, loop: FakeLoop, app: Path, manifest: str, says: str
 ) -> None:
     (app / "jobcloud.toml").write_text(manifest)
@@ -182,15 +180,15 @@ def test_a_bad_manifest_is_a_usage_error_and_registers_nothing(
 
 
 @pytest.mark.parametrize("value", ["1979-05-27", "nan", "inf"])
-def test_values_that_json_cannot_say_are_a_usage_error(run: Run, app: Path, value: str) -> None:
+def test_values_that_json_cannot_represent_are_a_usage_error(run: Run, app: Path, value: str) -> None:
     (app / "jobcloud.toml").write_text(f"[app]\ndescription = {value}\n")
     result = run("app", "add", str(app))
     assert result.code == 2
-    assert "JSON cannot say" in result.err
+    assert "JSON cannot represent" in result.err
     assert run("job", "add", "--set", "cpuCount=NaN").code == 2
 
 
-def test_apps_are_listed_shown_switched_and_removed(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_apps_are_listed_shown_disabled_enabled_and_removed(run: Run, loop: FakeLoop, app: Path) -> None:
     assert "no apps yet" in run("app", "list").out
     run("app", "add", str(app))
     assert re.search(r"demo +enabled +1 +0.5 +64", run("app", "list").out)
@@ -204,7 +202,7 @@ def test_apps_are_listed_shown_switched_and_removed(run: Run, loop: FakeLoop, ap
     assert run("app", "show", "demo").code == 4
 
 
-def test_an_app_without_residents_is_updated_at_once_and_an_unknown_one_is_refused(
+def test_app_update_is_done_at_once_without_residents_and_refused_for_unknown_apps(
     run: Run, loop: FakeLoop, app: Path
 ) -> None:
     assert run("app", "update", str(app)).code == 4
@@ -216,7 +214,7 @@ def test_an_app_without_residents_is_updated_at_once_and_an_unknown_one_is_refus
     assert loop.scheduler.apps["demo"].package != before
 
 
-def test_an_update_is_followed_until_all_residents_are_new_or_it_has_stopped(
+def test_app_update_follows_until_all_residents_are_new_or_rollout_has_stopped(
     run: Run, loop: FakeLoop, app: Path
 ) -> None:
     manifest = MANIFEST.replace("TRANSIENT", "DAEMON")
@@ -230,14 +228,14 @@ def test_an_update_is_followed_until_all_residents_are_new_or_it_has_stopped(
     begun = run("app", "update", str(app), "--no-wait", "--json").json
     assert (begun["state"], begun["jobs"][0]["running"], begun["jobs"][0]["outdated"]) == ("rolling", 0, 2)
     late = run("app", "update", str(app), "--timeout", "0.01")
-    assert (late.code, "still rolling after 0.01 s, and goes on" in late.out) == (1, True)
+    assert (late.code, "continues after 0.01 s" in late.out) == (1, True)
     loop.update(old[0], "TASK_KILLED")
     loop.offer()
     (new,) = loop.tick()
     loop.update(new, "TASK_FAILED", "ImportError: no module named new")
     stopped = run("app", "update", str(app))
     assert stopped.code == 1
-    for text in ("0 of 2 shards run the new version", "ImportError", "has stopped", "goes on as it was"):
+    for text in ("0 of 2 shards run the new version", "ImportError", "has stopped", "keep the old version"):
         assert text in stopped.out
     (app / "hello.py").write_text("class Hello: ...\n")
     run("app", "update", str(app), "--no-wait")
@@ -246,10 +244,10 @@ def test_an_update_is_followed_until_all_residents_are_new_or_it_has_stopped(
         loop.update(task, "TASK_RUNNING")
     done = run("app", "update", str(app), "--json")
     assert (done.code, done.json["state"], done.json["jobs"][0]["running"]) == (0, "done", 2)
-    assert old[1] in loop.scheduler.tasks, "what ran before was left alone"
+    assert old[1] in loop.scheduler.tasks, "the old version keeps running"
 
 
-def test_jobs_are_added_from_a_file_from_stdin_and_from_fields(
+def test_jobs_are_added_from_file_stdin_and_fields(
     run: Run, loop: FakeLoop, app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("app", "add", str(app), "--no-jobs")
@@ -261,11 +259,13 @@ def test_jobs_are_added_from_a_file_from_stdin_and_from_fields(
     assert (loop.scheduler.jobs["c"].resources.cpus, loop.scheduler.jobs["c"].description) == (125, "see below")
     fields = [f"--set={key}={value}" for key, value in job_body("d").items()]
     assert run("job", "add", *fields).code == 0
-    assert run("job", "add", *fields).code == 1, "it exists"
+    assert run("job", "add", *fields).code == 1, "the job exists already"
     assert [job["jobName"] for job in run("job", "list", "--json").json] == ["a", "b", "c", "d"]
 
 
-def test_a_job_is_changed_field_by_field_or_as_a_whole(run: Run, loop: FakeLoop, app: Path, tmp_path: Path) -> None:
+def test_job_update_changes_single_fields_or_whole_configuration(
+    run: Run, loop: FakeLoop, app: Path, tmp_path: Path
+) -> None:
     run("app", "add", str(app))
     assert run("job", "update", "hello", "--set", "cron=0 0 8 ? * MON-FRI").code == 0
     assert loop.scheduler.jobs["hello"].cron == "0 0 8 ? * MON-FRI"
@@ -275,11 +275,11 @@ def test_a_job_is_changed_field_by_field_or_as_a_whole(run: Run, loop: FakeLoop,
     assert loop.scheduler.jobs["hello"].resources.cpus == 300
 
 
-def test_everything_wrong_with_a_job_is_printed_with_its_fix(run: Run, app: Path) -> None:
+def test_all_errors_of_a_job_are_printed_with_their_fixes(run: Run, app: Path) -> None:
     run("app", "add", str(app), "--no-jobs")
     result = run("job", "add", "--set", "jobNam=x", "--set", "cron=bad")
     assert result.code == 1
-    assert re.search(r"\d+ things are wrong", result.err)
+    assert re.search(r"\d+ errors:", result.err)
     assert "did you mean 'jobName'?" in result.err
     as_json = run("job", "add", "--set", "jobNam=x", "--json")
     assert json.loads(as_json.err)["type"] == "urn:jobcloud:problem:invalid"
@@ -301,7 +301,7 @@ def test_everything_wrong_with_a_job_is_printed_with_its_fix(run: Run, app: Path
         ("dev", "--agents", "0"),
     ],
 )
-def test_wrong_usage_ends_with_2_and_prints_nothing_to_stdout(run: Run, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2_and_prints_nothing_to_stdout(run: Run, arguments: tuple[str, ...]) -> None:
     if arguments[0] == "scheduler":
         pytest.importorskip("pydantic_settings")
     result = run(*arguments)
@@ -309,7 +309,7 @@ def test_wrong_usage_ends_with_2_and_prints_nothing_to_stdout(run: Run, argument
     assert result.err
 
 
-def test_jobs_are_triggered_switched_shown_and_removed(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_jobs_are_triggered_disabled_enabled_shown_and_removed(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     assert "is WAITING" in run("job", "trigger", "hello").out
     assert run("job", "trigger", "hello", "--json").json["cause"] == "trigger"
@@ -321,7 +321,7 @@ def test_jobs_are_triggered_switched_shown_and_removed(run: Run, loop: FakeLoop,
     assert run("job", "show", "hello").code == 4
 
 
-def test_a_dead_run_is_listed_and_put_back(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_dead_run_is_listed_and_retried(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     changes = ("retryCount=1", "retryDelaySeconds=0.5", "retryJitter=0", "shardingTotalCount=1")
     assert run("job", "update", "hello", *(word for one in changes for word in ("--set", one))).code == 0
@@ -341,11 +341,11 @@ def test_a_dead_run_is_listed_and_put_back(run: Run, loop: FakeLoop, app: Path) 
     assert run("retry", "nope", "--json").code == 4
 
 
-# ----------------------------------------------------------------------------------------------------- what happens
+# ------------------------------------------------------------------------------------- runs, tasks and the cluster
 
 
-def test_tasks_runs_and_the_cluster_are_shown(run: Run, loop: FakeLoop, app: Path) -> None:
-    assert "nothing has been launched" in run("tasks").out
+def test_tasks_runs_and_cluster_are_shown(run: Run, loop: FakeLoop, app: Path) -> None:
+    assert "no task has been launched" in run("tasks").out
     run("app", "add", str(app))
     first, second = launch(loop)
     loop.update(first, "TASK_RUNNING")
@@ -353,7 +353,7 @@ def test_tasks_runs_and_the_cluster_are_shown(run: Run, loop: FakeLoop, app: Pat
     table = run("tasks")
     assert re.search(r"hello/0 +RUNNING +1 +agent-1.test", table.out)
     assert first in table.out
-    assert "\x1b" not in table.out, "a job's message does not steer the terminal"
+    assert "\x1b" not in table.out, "control characters in a job's message are removed"
     assert [task["id"] for task in run("tasks", "--state", "active", "--json").json] == [first]
     assert re.search(r"cron +ACTIVE +1 ACTIVE, 1 FAILED", run("runs", "hello").out)
     assert run("runs", "--json", "--limit", "1").json[0]["shards"][1]["state"] == "FAILED"
@@ -363,7 +363,7 @@ def test_tasks_runs_and_the_cluster_are_shown(run: Run, loop: FakeLoop, app: Pat
     assert run("cluster", "--json").json["frameworkId"] == "framework-1"
 
 
-def test_an_explanation_says_what_is_short(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_explanation_names_the_missing_resource(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     run("job", "update", "hello", "--set", "cpuCount=100")
     assert launch(loop) == []
@@ -374,20 +374,19 @@ def test_an_explanation_says_what_is_short(run: Run, loop: FakeLoop, app: Path) 
 
 
 @pytest.mark.parametrize("name", ["{0}", "hello/0", "{0:.12}"])
-def test_a_tasks_output_is_found_by_id_by_shard_and_by_prefix(run: Run, loop: FakeLoop, app: Path, name: str) -> None:
+def test_task_output_is_found_by_id_shard_and_prefix(run: Run, loop: FakeLoop, app: Path, name: str) -> None:
     run("app", "add", str(app))
     task = launch(loop)[0]
     result = run("logs", name.format(task))
-    assert (result.code, result.out) == (0, LOG.decode()), "all of it, in order, over many pieces"
+    assert (result.code, result.out) == (0, LOG.decode()), "all output, in order, from many pieces"
 
 
-def test_output_can_be_cut_and_followed(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_task_output_can_be_tailed_and_followed(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     first, second = launch(loop)
     assert run("logs", "hello", "--tail", "2").out == "line 19998\nline 19999\n"
-    assert run("logs", "hello", "--tail", "1", "--json").json == {
-        "taskId": first, "stream": "stdout", "text": "line 19999\n",
-    }  # fmt: skip
+    last = {"taskId": first, "stream": "stdout", "text": "line 19999\n"}
+    assert run("logs", "hello", "--tail", "1", "--json").json == last
     assert run("logs", "hello", "--stderr").out == ""
     loop.update(second, "TASK_FINISHED")
     assert run("logs", second, "--follow", "--tail", "1").out == "line 19999\n"
@@ -397,15 +396,15 @@ def test_output_can_be_cut_and_followed(run: Run, loop: FakeLoop, app: Path) -> 
     assert run("logs", "nope").code == run("logs", "hello/7").code == 4
 
 
-def test_a_task_can_be_killed(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_task_can_be_killed(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     task = launch(loop)[1]
     loop.update(task, "TASK_RUNNING")
-    assert "asked to end" in run("kill", "hello/1").out
+    assert "is being killed" in run("kill", "hello/1").out
     assert loop.scheduler.tasks[task].kill_ms
 
 
-def test_a_task_known_to_be_dead_is_forgotten(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_task_known_to_be_dead_is_forgotten(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     task = launch(loop)[1]
     loop.update(task, "TASK_RUNNING")
@@ -414,20 +413,20 @@ def test_a_task_known_to_be_dead_is_forgotten(run: Run, loop: FakeLoop, app: Pat
     assert task not in loop.scheduler.tasks
 
 
-def test_an_agent_is_emptied_and_given_back(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_agent_is_drained_and_undrained(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     launch(loop)
     drained = run("agent", "drain", "agent-1.test", "--reason", "new disk")
-    assert "agent-1.test gets nothing new; 2 tasks are there" in drained.out
-    assert "to be empty at" in run("cluster").out
+    assert "agent-1.test gets no new tasks; tasks on it now: 2" in drained.out
+    assert "drains until" in run("cluster").out
     assert "new disk" in run("cluster").out
     assert run("agent", "drain", "agent-1.test", "--json").json["drain"]["reason"] == ""
-    assert "gets tasks again" in run("agent", "undrain", "agent-1.test").out
+    assert "gets new tasks again" in run("agent", "undrain", "agent-1.test").out
     assert not loop.scheduler.agents()[0].drain
     assert run("agent", "drain", "nope").code == 4
 
 
-def test_next_firings_need_no_server(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_next_needs_no_server(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (
         ["next", "0 0 8 ? * MON-FRI", "--zone", "Europe/Berlin"],
         ["next", "0 8 * * 1-5", "--dialect", "unix"],
@@ -438,18 +437,18 @@ def test_next_firings_need_no_server(home: Path, capsys: pytest.CaptureFixture[s
         assert len(json.loads(capsys.readouterr().out)["times"]) == 3
 
 
-def test_a_teardown_needs_the_frameworks_id(run: Run, server: tuple[FakeLoop, str, list[str]]) -> None:
+def test_teardown_needs_the_framework_id(run: Run, server: tuple[FakeLoop, str, list[str]]) -> None:
     torn = server[2]
     assert run("framework", "teardown").code == run("framework", "teardown", "--confirm", "x").code == 1
     assert torn == []
-    assert "framework-1 is torn down" in run("framework", "teardown", "--confirm", "framework-1").out
+    assert "framework framework-1 is removed" in run("framework", "teardown", "--confirm", "framework-1").out
     assert torn.pop() == "down"
 
 
 # -------------------------------------------------------------------------------------------------------- exit codes
 
 
-def test_exit_codes_tell_what_kind_of_trouble_it_is(
+def test_exit_codes_distinguish_kinds_of_errors(
     run: Run, loop: FakeLoop, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:
     assert run("job", "show", "nope").code == 4
@@ -483,7 +482,7 @@ def test_exit_codes_tell_what_kind_of_trouble_it_is(
         (("--token", "a\nb: c", "tasks"), 2),
     ],
 )
-def test_with_json_every_error_is_a_problem_document(run: Run, loop: FakeLoop, arguments: list[str], code: int) -> None:
+def test_errors_are_problem_documents_with_json(run: Run, loop: FakeLoop, arguments: list[str], code: int) -> None:
     result = run(*arguments, "--json")
     assert (result.code, result.out) == (code, "")
     problem = json.loads(result.err)
@@ -496,13 +495,13 @@ def test_with_json_every_error_is_a_problem_document(run: Run, loop: FakeLoop, a
 
 @pytest.mark.parametrize("command", ["logs", "kill"])
 @pytest.mark.parametrize("name", ["", "/0"])
-def test_an_empty_name_means_no_task_rather_than_the_newest_of_all(run: Run, command: str, name: str) -> None:
+def test_empty_task_name_is_refused_and_does_not_mean_the_newest_task(run: Run, command: str, name: str) -> None:
     result = run(command, name)
     assert result.code == 2
     assert "names no task" in result.err
 
 
-def test_json_too_deep_and_too_many_jobs_are_refused_here(run: Run, home: Path) -> None:
+def test_deeply_nested_json_and_several_jobs_are_refused_by_the_client(run: Run, home: Path) -> None:
     deep = home / "deep.json"
     deep.write_text("[" * 100_000)
     assert run("job", "add", str(deep)).code == 2
@@ -513,13 +512,13 @@ def test_json_too_deep_and_too_many_jobs_are_refused_here(run: Run, home: Path) 
     assert "holds 2 jobs" in result.err
 
 
-def test_what_is_removed_is_told(run: Run, loop: FakeLoop, app: Path) -> None:
+def test_removal_is_confirmed(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     assert run("job", "remove", "hello", "--json").json == {"jobName": "hello", "removed": True}
     assert "app demo is removed" in run("app", "remove", "demo").out
 
 
-def test_something_else_that_answers_is_told_from_a_jobcloud_server(run: Run) -> None:
+def test_other_http_server_is_not_taken_for_a_jobcloud_server(run: Run) -> None:
     async def other(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
         await send({"type": "http.response.body", "body": b"<html>"})
@@ -527,7 +526,7 @@ def test_something_else_that_answers_is_told_from_a_jobcloud_server(run: Run) ->
     with serving(other) as url:
         result = run("--server", url, "tasks")
     assert result.code == 1
-    assert "no jobcloud server" in result.err
+    assert "not from a jobcloud server" in result.err
 
 
 @pytest.fixture
@@ -542,7 +541,7 @@ def free_port() -> int:
 # ------------------------------------------------------------------------------------------------ finding the server
 
 
-def test_a_server_on_this_machine_is_found_by_the_file_it_leaves(home: Path) -> None:
+def test_server_on_this_machine_is_found_by_its_context_file(home: Path) -> None:
     assert context.find() == Context("http://127.0.0.1:8899")
     path = context.write(Context("http://127.0.0.1:4711", "s3cret", os.getpid()))
     assert path == home / "run" / "jobcloud" / "4711.json"
@@ -551,7 +550,7 @@ def test_a_server_on_this_machine_is_found_by_the_file_it_leaves(home: Path) -> 
     context.write(Context("http://127.0.0.1:8899", "other", os.getpid()))
     assert context.find().token == "other", "the default port comes first"
     assert context.find("http://127.0.0.1:4711/").token == "s3cret"
-    assert context.find("http://elsewhere.test").token == "", "a token goes to its own server only"
+    assert context.find("http://elsewhere.test").token == "", "the token of a file is used for its own server only"
     assert context.find("http://elsewhere.test", "mine").token == "mine"
     context.remove(path, pid=1)
     assert path.exists(), "another server's file stays"
@@ -559,7 +558,7 @@ def test_a_server_on_this_machine_is_found_by_the_file_it_leaves(home: Path) -> 
     assert not path.exists()
 
 
-def test_files_that_others_can_read_or_whose_server_is_gone_are_passed_over(home: Path) -> None:
+def test_context_files_readable_by_others_or_of_dead_servers_are_ignored(home: Path) -> None:
     path = context.write(Context("http://127.0.0.1:4711", "s3cret", os.getpid()))
     path.chmod(0o644)
     assert context.find().token == ""
@@ -572,7 +571,7 @@ def test_files_that_others_can_read_or_whose_server_is_gone_are_passed_over(home
     assert context.find().token == ""
 
 
-def test_the_environment_comes_before_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_takes_precedence_over_context_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context.write(Context("http://127.0.0.1:8899", "file", os.getpid()))
     monkeypatch.setenv("JOBCLOUD_SERVER", "http://elsewhere.test")
     monkeypatch.setenv("JOBCLOUD_TOKEN", "env")
@@ -581,7 +580,7 @@ def test_the_environment_comes_before_the_file(home: Path, monkeypatch: pytest.M
 
 # ------------------------------------------------------------------------------------------------------- as a process
 
-# Stands for an install without the server's extra.
+# Simulates an installation without the extra [server].
 BARE = """
 import sys
 class Absent:
@@ -596,14 +595,12 @@ main()
 
 
 def process(*arguments: str, code: str = "from jobcloud.client.cli import main; main()", **environ: str) -> Result:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *arguments],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environ},
-    )  # fmt: skip
+    argv, env = [sys.executable, "-W", "error", "-c", code, *arguments], {**os.environ, **environ}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=env)
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def test_the_client_works_without_the_servers_libraries(
+def test_client_works_without_libraries_of_the_server(
     server: tuple[FakeLoop, str, list[str]], loop: FakeLoop, app: Path
 ) -> None:
     where = {"JOBCLOUD_SERVER": server[1], "JOBCLOUD_TOKEN": TOKEN}
@@ -616,28 +613,27 @@ def test_the_client_works_without_the_servers_libraries(
         assert "pip install" in result.err
 
 
-def test_the_version_says_which_matcher_is_in_use() -> None:
+def test_version_names_the_matcher_in_use() -> None:
     assert re.fullmatch(r"jobcloud \d+\.\d+\.\d+ \(matcher: (compiled, .+|not built)\)\n", process("--version").out)
     for yes in ("1", "true", "ON"):
         assert "(matcher: plain)" in process("--version", JOBCLOUD_PURE_MATCHER=yes).out
     assert "plain" not in process("--version", JOBCLOUD_PURE_MATCHER="false").out
 
 
-def test_help_loads_neither_the_client_nor_the_server() -> None:
+def test_help_imports_neither_client_nor_server_libraries() -> None:
     code = (
         "import sys\n"
         "from jobcloud.client.cli import main\n"
+        "slow = ('httpx', 'pydantic', 'fastapi', 'numpy', 'croniter', 'jobcloud.server', 'jobcloud.dev')\n"
         "try: main()\n"
-        "finally: print([m for m in ('httpx', 'pydantic', 'fastapi', 'numpy', 'croniter') if m in sys.modules])"
+        "finally: print([module for module in slow if module in sys.modules])"
     )
     result = process("--help", code=code)
     assert result.code == 0
     assert result.out.rstrip().endswith("[]")
 
 
-def test_a_reader_that_closes_the_pipe_early_is_no_error(
-    server: tuple[FakeLoop, str, list[str]], loop: FakeLoop, app: Path
-) -> None:
+def test_closed_output_pipe_is_not_an_error(server: tuple[FakeLoop, str, list[str]], loop: FakeLoop, app: Path) -> None:
     where = {"JOBCLOUD_SERVER": server[1], "JOBCLOUD_TOKEN": TOKEN}
     process("app", "add", str(app), **where)
     launch(loop)
@@ -651,12 +647,20 @@ def test_a_reader_that_closes_the_pipe_early_is_no_error(
 # ---------------------------------------------------------------------------------------------------------- rendering
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s ago"), (12.4, "12s ago"), (59.7, "1m ago"), (90, "1m30s ago"), (-90, "in 1m30s"), (3600, "1h ago"),
-        (7260, "2h1m ago"), (86_400, "1d ago"), (90_000, "1d1h ago"), (-5, "in 5s"),
-    ],
-)  # fmt: skip
-def test_ages_are_short(seconds: float, text: str) -> None:
-    assert render.age(seconds) == text
+AGES = {
+    "0s ago": 0,
+    "12s ago": 12.4,
+    "1m ago": 59.7,
+    "1m30s ago": 90,
+    "1h ago": 3600,
+    "2h1m ago": 7260,
+    "1d ago": 86_400,
+    "1d1h ago": 90_000,
+    "in 5s": -5,
+    "in 1m30s": -90,
+}
+
+
+@pytest.mark.parametrize("text", AGES)
+def test_ages_are_short(text: str) -> None:
+    assert render.age(AGES[text]) == text

@@ -1,4 +1,4 @@
-"""Jobs without a cluster: the app that `app init` writes, and `run-local`."""
+"""Jobs without a cluster: `run-local` and the app that `app init` writes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_all_shards_run_in_the_apps_directory_with_one_context(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_shards_run_in_the_app_directory_with_one_context(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = Path.cwd(), list(sys.path)
     results = [run.result for run in run_local(app, "where")]
     assert results == [[str(app), "all", parameter] for parameter in ("", "b", "")]
@@ -113,25 +113,23 @@ def test_all_shards_run_in_the_apps_directory_with_one_context(app: Path, capfd:
     assert (Path.cwd(), sys.path) == before
 
 
-def test_one_shard_can_be_picked(app: Path) -> None:
+def test_single_shard_can_be_run(app: Path) -> None:
     assert [(run.item, run.result[2]) for run in run_local(app, "where", 1)] == [(1, "b")]
     with pytest.raises(ConfigError, match="0 to 2"):
         list(run_local(app, "where", 3))
 
 
-def test_a_streaming_job_runs_to_its_end_and_its_progress_is_shown(
-    app: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_streaming_job_runs_to_its_end_and_prints_its_progress(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert [run.failed for run in run_local(app, "flow")] == [False]
     assert capfd.readouterr().out == "progress: 1 of 2\nprogress: 2 of 2\n"
 
 
-def test_what_a_job_raises_comes_through_to_the_debugger(app: Path) -> None:
+def test_error_of_a_job_is_raised_to_the_debugger(app: Path) -> None:
     with pytest.raises(ValueError, match="no stock"):
         list(run_local(app, "fails"))
 
 
-def test_listeners_and_handlers_are_called_as_in_the_cluster(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_listeners_and_error_handlers_are_called_as_in_a_cluster(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert [run.handled for run in run_local(app, "listened")] == ["ValueError: no stock"] * 2
     around = [f"before {item}\nafter {item} no stock\n" for item in (0, 1)]
     assert capfd.readouterr().out == f"opening 2\n{''.join(around)}closing {{'FINISHED': 2}}\n"
@@ -143,15 +141,15 @@ def test_listeners_and_handlers_are_called_as_in_the_cluster(app: Path, capfd: p
         list(run_local(app, "unheard"))
 
 
-def test_a_script_ends_with_its_exit_code(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failing_script_is_reported_with_its_exit_code(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["run-local", str(app), "script"])
     assert ended.value.code == 1
     assert "shard 0 failed: 3" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize(("job", "says"), [("nothing", "there are: fails"), ("missing", "there is no 'Missing'")])
-def test_a_job_that_cannot_be_had_is_a_usage_error(
+@pytest.mark.parametrize(("job", "says"), [("nothing", "jobs: fails"), ("missing", "there is no 'Missing'")])
+def test_missing_job_or_class_is_a_usage_error(
     app: Path, job: str, says: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -160,7 +158,7 @@ def test_a_job_that_cannot_be_had_is_a_usage_error(
     assert says in capfd.readouterr().err
 
 
-def test_the_app_that_init_writes_works_and_its_test_passes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_app_written_by_init_works_and_its_test_passes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     directory = tmp_path / "my-app.2"
     cli.cli(["app", "init", str(directory)], standalone_mode=False)
     assert sorted(path.name for path in directory.iterdir()) == [
@@ -176,7 +174,7 @@ def test_the_app_that_init_writes_works_and_its_test_passes(tmp_path: Path, capf
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_init_writes_over_nothing(tmp_path: Path) -> None:
+def test_init_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     for name in (tmp_path, tmp_path / "mine", tmp_path / "not a name"):
         with pytest.raises(SystemExit) as ended:

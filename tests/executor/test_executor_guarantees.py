@@ -1,4 +1,4 @@
-"""The table of guarantees in docs/executor.md: every cell of it is a test here, and there is no row without one."""
+"""The table of guarantees in docs/executor.md: each cell has a test here."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from jobcloud.model import Isolation, Job, JobKind, JobType, Resources
 pytest_plugins = ["executor_kit.fixtures"]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "executor.md"
-# How a job is run, and the heading of the table's column about it.
+# How a job runs, and the heading of its column in the table.
 COLUMNS = {
     "shared": "SIMPLE, DATAFLOW, isolation `shared`",
     "process": "SIMPLE, DATAFLOW, isolation `process`",
-    "script": "SCRIPT, HTTP (a process per run)",
+    "script": "SCRIPT, HTTP (a process per execution)",
 }
 ROWS: dict[str, str] = {}
 Test = Callable[..., None]
 
 
 def row(title: str) -> Callable[[Test], Test]:
-    """Makes of a test with the argument `how` one for each cell of that row."""
+    """Make a test for each cell of that row, from one with the argument `how`."""
 
     def mark(test: Test) -> Test:
         ROWS[title] = test.__name__
@@ -39,7 +39,7 @@ def row(title: str) -> Callable[[Test], Test]:
     return mark
 
 
-def test_every_cell_of_the_documents_table_is_a_test() -> None:
+def test_every_cell_of_the_documented_table_has_a_test() -> None:
     section = DOCUMENT.read_text().partition("## What is guaranteed")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     table = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
@@ -50,14 +50,14 @@ def test_every_cell_of_the_documents_table_is_a_test() -> None:
 
 
 class House:
-    """One executor for all tests of the file: what they leave in it would show in the next."""
+    """One executor for all tests of the file: a test that leaves something behind fails the next one."""
 
     def __init__(self, agent: FakeAgent, executor: ExecutorProcess) -> None:
         self.agent, self.executor = agent, executor
         self._tasks = 0
 
     def launch(self, how: str, job: str = "wait_for_kill", **more: Any) -> str:
-        """Start a job of the kit's app (for scripts: the arguments of bin/behave.py); its task."""
+        """Start a job of the kit's app (for scripts: the arguments of bin/behave.py). Returns its task."""
         self._tasks += 1
         task = f"t{self._tasks}"
         if how == "script":
@@ -68,14 +68,14 @@ class House:
         return task
 
     def siblings(self) -> dict[str, str]:
-        """A shard of each kind that waits, by kind."""
+        """Start a waiting shard of each kind. Returns the tasks by kind."""
         tasks = {how: self.launch(how) for how in COLUMNS}
         for task in tasks.values():
             wait_until(lambda task=task: self.executor.output(task), f"{task} runs")  # type: ignore[misc]
         return tasks
 
     def dismiss(self, *tasks: str) -> None:
-        """They run undisturbed to this very moment."""
+        """Check that the tasks ran undisturbed until now, and end them."""
         for task in tasks:
             assert self.agent.states(task) == ["TASK_RUNNING"]
             self.agent.kill(task, grace_s=60)
@@ -96,7 +96,7 @@ def shared_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     executor = ExecutorProcess(agent, tmp_path_factory.mktemp("house") / "sandbox", PACKAGE, interpreters()[0])
     yield House(agent, executor)
     executor.stop()
-    agent.down()
+    agent.close()
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def house(shared_house: House) -> Iterator[House]:
 
 
 @row("exception, import error, exit in a job")
-def test_what_a_job_does_wrong_is_its_shards_alone(house: House, how: str) -> None:
+def test_failing_job_affects_its_shard_only(house: House, how: str) -> None:
     siblings, worker = house.siblings(), house.worker()
     wrong = {"Raises": "exception", "Missing": "import", "exits": "exit_code"}
     if how == "script":
@@ -122,7 +122,7 @@ def test_what_a_job_does_wrong_is_its_shards_alone(house: House, how: str) -> No
 
 @row("the process dies (`os._exit`, signal, out of memory)")
 @pytest.mark.parametrize("job", ["dies", "segfaults", "killed"])
-def test_a_process_that_dies_takes_with_it_what_it_ran_and_no_other(house: House, how: str, job: str) -> None:
+def test_process_that_dies_affects_its_own_shards_only(house: House, how: str, job: str) -> None:
     siblings, worker = house.siblings(), house.worker()
     end = house.agent.end(house.launch(how, job))
     lost = {"dies": "exit_code", "segfaults": "signal", "killed": "signal"}[job]
@@ -138,7 +138,7 @@ def test_a_process_that_dies_takes_with_it_what_it_ran_and_no_other(house: House
 
 
 @row("working directory, environment, `sys.modules`, memory")
-def test_what_a_job_changes_in_its_process_is_seen_by_those_in_it(house: House, how: str) -> None:
+def test_changes_to_a_process_are_seen_only_by_shards_in_it(house: House, how: str) -> None:
     changed = ["/", "1", "changed"]
     assert house.agent.end(house.launch(how, "changes_process")).state == "TASK_FINISHED"
     seen = {other: _seen(house, other) for other in COLUMNS}
@@ -151,11 +151,12 @@ def test_what_a_job_changes_in_its_process_is_seen_by_those_in_it(house: House, 
 def _seen(house: House, how: str) -> list[Any]:
     task = house.launch(how, "sees_process")
     end = house.agent.end(task)
-    return json.loads(house.executor.output(task)) if how == "script" else end.data["result"][:3]
+    seen: list[Any] = json.loads(house.executor.output(task)) if how == "script" else end.data["result"][:3]
+    return seen
 
 
 @row("output")
-def test_output_is_kept_apart_as_far_as_is_said(house: House, how: str) -> None:
+def test_output_of_shards_is_kept_apart(house: House, how: str) -> None:
     tasks = [house.launch(how, "prints_with_child") for _ in range(2)]
     for task in tasks:
         assert house.agent.end(task).state == "TASK_FINISHED"
@@ -163,11 +164,14 @@ def test_output_is_kept_apart_as_far_as_is_said(house: House, how: str) -> None:
         assert sorted(house.executor.output(task).splitlines()) == [*child, f"from {task}"]
     worker = house.executor.sandbox / "worker" / "stdout"
     if how == "shared":
-        wait_until(lambda: "from a child" in worker.read_text(), "the child's words are in the worker's own log")
+        wait_until(
+            lambda: worker.exists() and "from a child" in worker.read_text(),
+            "the child's output is in the worker's own log",
+        )
 
 
 @row("kill, first")
-def test_a_shard_is_asked_to_stop_first(house: House, how: str) -> None:
+def test_killed_shard_is_first_asked_to_stop(house: House, how: str) -> None:
     siblings = house.siblings()
     task = house.launch(how, "polite")
     wait_until(lambda: house.executor.output(task), "it runs")
@@ -179,7 +183,7 @@ def test_a_shard_is_asked_to_stop_first(house: House, how: str) -> None:
 
 
 @row("kill, after the grace time")
-def test_a_shard_that_does_not_stop_is_stopped(house: House, how: str) -> None:
+def test_shard_that_does_not_stop_is_ended_by_force(house: House, how: str) -> None:
     siblings, worker = house.siblings(), house.worker()
     mortal = house.launch("shared", "never_returns")
     task = house.launch(how, "never_returns")
@@ -187,7 +191,7 @@ def test_a_shard_that_does_not_stop_is_stopped(house: House, how: str) -> None:
         house.agent.state(one, "TASK_RUNNING")
     house.agent.kill(task, grace_s=0.3)
     if how == "shared":
-        # Retired: the next shard gets another worker while the old one lives.
+        # The worker is retired: new shards get another worker while the old one still runs.
         wait_until(lambda: house.worker() != worker, "new shards go to a new worker")
         house.agent.kill(siblings.pop("shared"))
         end = house.agent.end(mortal)
@@ -203,7 +207,7 @@ def test_a_shard_that_does_not_stop_is_stopped(house: House, how: str) -> None:
 
 
 @row("`timeoutSeconds` is over")
-def test_a_run_out_of_time_is_killed_and_has_failed(house: House, how: str) -> None:
+def test_execution_over_its_time_limit_is_killed_and_fails(house: House, how: str) -> None:
     siblings = house.siblings()
     end = house.agent.end(house.launch(how, timeoutSeconds=0.2))
     assert (end.state, end.cause) == ("TASK_FAILED", "timeout")
@@ -211,7 +215,7 @@ def test_a_run_out_of_time_is_killed_and_has_failed(house: House, how: str) -> N
 
 
 @row("the end is reported")
-def test_when_an_end_is_reported_the_code_no_longer_runs(house: House, how: str) -> None:
+def test_code_no_longer_runs_when_its_end_is_reported(house: House, how: str) -> None:
     task = house.launch(how, "beats", parameter=f"beats-{how}")
     beats = house.executor.sandbox / "app" / f"beats-{how}"
     wait_until(beats.exists, "it runs")
@@ -251,7 +255,9 @@ def test_children_end_with_their_process(house: House, how: str, session: str) -
         ({"openFilesLimit": 64}, "opens_files", "Too many open files"),
     ],
 )
-def test_limits_hold_where_they_can(house: House, how: str, limit: dict[str, int], job: str, says: str) -> None:
+def test_limits_hold_for_isolated_shards_and_are_refused_for_shared_ones(
+    house: House, how: str, limit: dict[str, int], job: str, says: str
+) -> None:
     if how == "shared":
         names = {"memoryLimitMB": "memory_limit_mb", "cpuLimitSeconds": "cpu_limit_s"}
         (field, amount), *_ = limit.items()
@@ -269,7 +275,7 @@ def test_limits_hold_where_they_can(house: House, how: str, limit: dict[str, int
 
 
 @row("the daemon is killed (SIGKILL)")
-def test_nothing_outlives_the_daemon(agent: FakeAgent, start: Start, how: str) -> None:
+def test_daemon_leaves_no_process(agent: FakeAgent, start: Start, how: str) -> None:
     executor = start()
     house = House(agent, executor)
     for job in ("never_returns", "leaves_children"):

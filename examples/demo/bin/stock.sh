@@ -1,6 +1,6 @@
 #!/bin/sh
-# Units sold a product over all regions. The last argument is the sharding context as JSON; the same facts are in
-# the environment.
+# Units sold per product in all regions. The last argument is the sharding context as JSON; the environment holds
+# the same values.
 set -eu
 mkdir -p "$JOBCLOUD_JOB_PARAMETER"
 out="$JOBCLOUD_JOB_PARAMETER/stock.txt"

@@ -1,4 +1,4 @@
-"""State in memory: for tests, simulations and a trial run that may forget everything at its end."""
+"""State in memory, for tests, simulations and trial runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 @dataclass(slots=True)
 class MemoryServer:
-    """What several MemoryStores share, as several schedulers share one state.
+    """The state that several MemoryStores share, as several schedulers share one store.
 
-    Kinds are text, so that a test can plant one that no version knows.
+    Kinds are text, so that a test can add a kind that no version knows.
     """
 
     epoch: int = 0
@@ -24,7 +24,7 @@ class MemoryServer:
 
 
 class MemoryStore:
-    """A `Store` in this process' memory."""
+    """A `Store` in the memory of this process."""
 
     def __init__(self, server: MemoryServer | None = None) -> None:
         self._server = server or MemoryServer()
@@ -42,7 +42,7 @@ class MemoryStore:
                 if kind in KINDS:
                     stored.records[KINDS[kind]][key] = value
                 else:
-                    stored.faults.append(StoredFault(f"{kind}/{key}", "is of a kind this version does not know"))
+                    stored.faults.append(StoredFault(f"{kind}/{key}", "is of a kind that this version does not know"))
         return stored
 
     def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:

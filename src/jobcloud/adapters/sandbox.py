@@ -1,12 +1,11 @@
-"""Task output, read from the agent that ran the task, through Mesos' operator API.
+"""Read task output from the agent that ran the task, through Mesos' operator API.
 
-The executor keeps a stream in two files, `stdout` and its predecessor `stdout.<bytes before it>`
-(jobcloud.executor.output). Offsets count from the beginning of the whole stream, so a reader that comes back finds its
-place again, or learns how much it has missed. The HTTP client is imported with the first output that is asked for: the
-scheduler starts without it.
+The executor keeps a stream in two files: `stdout` and its predecessor `stdout.<bytes before it>`
+(jobcloud.executor.output). Offsets count from the beginning of the whole stream, so a reader can continue at its
+offset, or see how much it has missed. The HTTP client is imported at the first read, so the scheduler starts faster.
 
-Source: Mesos documentation, "Operator HTTP API" (LIST_FILES and READ_FILE of agents; the data is base64, so it arrives
-as it is), "Sandbox" (virtual paths of executors' sandboxes) and the agent endpoint `/state`.
+Source: Mesos documentation, "Operator HTTP API" (LIST_FILES and READ_FILE of agents; the data is base64, so it
+arrives unchanged), "Sandbox" (virtual paths of executors' sandboxes) and the agent endpoint `/state`.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ if TYPE_CHECKING:
     import httpx
 
 _TIMEOUT_S = 5.0
-_MOST_STATE_BYTES = 64 << 20
-_MOST_SANDBOXES = 100
-# A stream may be rotated while it is read. After this many times only its predecessor is read, which does not change.
-_TRIES = 3
-_MISSING = "there is no such output: nothing was printed, or the agent has removed it"
+_MAX_STATE_BYTES = 64 << 20
+_MAX_SANDBOXES = 100
+# A stream may be rotated during a read. After this many attempts only its predecessor is read, which never changes.
+_MAX_ATTEMPTS = 3
+_MISSING = "the output does not exist: the task printed nothing, or the agent has removed it"
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Which stream of which task is meant. `earlier`: the executor may have been started anew since the task ended."""
+    """One stream of one task. `earlier`: the executor may have been restarted since the task ended."""
 
     framework_id: str
     executor_id: str
@@ -45,7 +44,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where a stream lies: bytes `first` to `before` in the predecessor, those to `end` in the file itself."""
+    """The place of a stream: bytes `first` to `before` are in the predecessor, `before` to `end` in the file itself."""
 
     folder: str
     stream: str
@@ -54,14 +53,14 @@ class _Layout:
     end: int = 0
 
     def pieces(self) -> Iterator[tuple[str, int, int]]:
-        """(path, offset of its first byte, and of its end) in order."""
+        """(path, offset of its first byte, offset of its end) of both files, in order."""
         path = f"{self.folder}/{self.stream}"
         yield f"{path}.{self.before}", self.first, self.before
         yield path, self.before, self.end
 
 
 class OutputReader:
-    """Reads output from any agent, over connections that are kept for a while. Any thread may call it."""
+    """Reads output from any agent over pooled connections. Thread-safe."""
 
     def __init__(self) -> None:
         self._client: httpx.Client | None = None
@@ -75,13 +74,13 @@ class OutputReader:
     def read(self, address: str, wanted: Output, offset: int, limit: int) -> tuple[bytes, int, int]:
         """(data, its offset, size of the stream so far) of one task's `stdout` or `stderr`.
 
-        `offset` < 0 counts from the end. The data begins behind `offset` where what stood there is kept no more. Raises
-        NotFound, Unavailable.
+        `offset` < 0 counts from the end. The returned offset is larger than `offset` if older bytes were deleted.
+        Raises NotFound, Unavailable.
         """
         agent = _Agent(self._connect(), f"http://{address}")
         layout = _find(agent, wanted)
         start = min(offset, layout.end) if offset >= 0 else layout.end + offset
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             start = max(start, layout.first)
             data = _read(agent, layout, start, limit)
             now = _layout(layout.folder, wanted.stream, agent.files(layout.folder) or {})
@@ -113,7 +112,7 @@ def _read(agent: _Agent, layout: _Layout, start: int, limit: int) -> bytes:
 
 
 def _find(agent: _Agent, wanted: Output) -> _Layout:
-    """Raises NotFound."""
+    """The layout of the wanted stream. Raises NotFound."""
     name = task_folder(wanted.task_id)
     latest = f"/frameworks/{wanted.framework_id}/executors/{wanted.executor_id}/runs/latest"
     files = agent.files(f"{latest}/tasks/{name}")
@@ -134,13 +133,13 @@ def _layout(folder: str, stream: str, files: dict[str, int]) -> _Layout:
 
 
 class _Agent:
-    """What is asked of an agent. Every method raises Unavailable where it does not answer as it should."""
+    """HTTP client of one agent. Every method raises Unavailable if the agent does not answer as expected."""
 
     def __init__(self, client: httpx.Client, url: str) -> None:
         self._client, self._url = client, url
 
     def files(self, folder: str) -> dict[str, int] | None:
-        """Names and sizes; None where there is no such folder."""
+        """Names and sizes of files; None if the folder does not exist."""
         try:
             listed = self._call("LIST_FILES", {"path": folder})
             if listed is None:
@@ -150,7 +149,7 @@ class _Agent:
             raise self._unavailable(error) from error
 
     def read(self, path: str, offset: int, length: int) -> bytes:
-        """As much as the agent gives in one answer; nothing where the file is gone."""
+        """The bytes of one answer, at most `length`; empty if the file is gone."""
         try:
             found = self._call("READ_FILE", {"path": path, "offset": offset, "length": length})
             return base64.b64decode(found.get("data", ""), validate=True) if found is not None else b""
@@ -158,7 +157,7 @@ class _Agent:
             raise self._unavailable(error) from error
 
     def sandboxes(self, wanted: Output) -> list[str]:
-        """Where the executor has run, the newest first; only where the task ran, if the agent remembers that."""
+        """Sandboxes of the executor, the newest first. Only those of the task, if the agent remembers them."""
         try:
             state = json.loads(self._state())
             found = [
@@ -171,10 +170,10 @@ class _Agent:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise self._unavailable(error) from error
         own = [directory for mine, directory in found if mine]
-        return own or [directory for _, directory in reversed(found)][:_MOST_SANDBOXES]
+        return own or [directory for _, directory in reversed(found)][:_MAX_SANDBOXES]
 
     def _call(self, kind: str, body: dict[str, Any]) -> Any:
-        """The answer's body; None where the path is not found."""
+        """The body of the answer; None if the path is not found."""
         import httpx
 
         call = {"type": kind, kind.lower(): body}
@@ -196,12 +195,12 @@ class _Agent:
                 answer.raise_for_status()
                 for chunk in answer.iter_bytes():
                     content += chunk
-                    if len(content) > _MOST_STATE_BYTES:
-                        raise ValueError(f"its /state is over {_MOST_STATE_BYTES} bytes")
+                    if len(content) > _MAX_STATE_BYTES:
+                        raise ValueError(f"its /state is larger than {_MAX_STATE_BYTES} bytes")
         except httpx.HTTPError as error:
             raise self._unavailable(error) from error
         return bytes(content)
 
     def _unavailable(self, error: Exception) -> Unavailable:
-        problem = f"the agent at {self._url} does not answer as it should: {error}"
-        return Unavailable(problem, fix="look at the agent, try again later")
+        problem = f"the agent at {self._url} does not answer as expected: {error}"
+        return Unavailable(problem, fix="check the agent, and try again later")

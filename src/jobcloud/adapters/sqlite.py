@@ -1,7 +1,7 @@
-"""State in one SQLite file: the embedded default.
+"""State in one SQLite file: the default store.
 
-One row a record, the leader's epoch in a row of its own; each write is one transaction that also proves the epoch,
-so a second scheduler on the same file shuts the first one out instead of mixing with it. docs/state.md describes the
+Each record is a row; the leader's epoch is a row of its own. Each write is one transaction that also checks the epoch,
+so a second scheduler on the same file fences the first one instead of interleaving with it. docs/state.md describes the
 file. Formats: https://www.sqlite.org/fileformat2.html (header), https://www.sqlite.org/wal.html.
 """
 
@@ -20,11 +20,11 @@ from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = int.from_bytes(b"jobc")
-# Reading every page of a file this large takes under a second or two; a larger one is checked as it is loaded.
+# Checking every page of a file of this size takes at most two seconds. Larger files are only checked as they are read.
 _CHECKED_BYTES = 256 * 1024 * 1024
-# How long a new leader tries to get a word in.
+# How long a new leader tries to get the lock of the file.
 _TAKEOVER_S = 10.0
-# With 100,000 tasks stored writes take a fifth less CPU time than with SQLite's own 2 MB; more gains nothing.
+# With 100,000 stored tasks, writes take a fifth less CPU time than with SQLite's default of 2 MB. More has no effect.
 _CACHE_KIB = 8_000
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -39,19 +39,19 @@ COMMIT;
 """  # noqa: S608 - made of constants
 _PUT = "INSERT INTO record VALUES (?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value"
 _DELETE = "DELETE FROM record WHERE kind = ? AND key = ?"
-# An update that changes nothing is written all the same, so an empty batch proves that the disk takes writes.
+# SQLite writes even an update that changes nothing, so an empty batch also proves that the disk works.
 _PROVE_EPOCH = "UPDATE leader SET epoch = epoch WHERE epoch = ?"
 
 
 class _Busy(StoreError):
-    """Another process holds the file."""
+    """Another process has locked the file."""
 
 
 class SqliteStore:
-    """A `Store` in the file `path`, which is created with its directory where missing.
+    """A `Store` in the file `path`. A missing file is created, with its directory.
 
-    It may move between threads but serves one at a time. `busy_s` bounds the wait for another process' transaction.
-    Raises StoreUnusable for a file that is damaged, foreign or of a newer version, and leaves it as it is.
+    It serves one thread at a time. `busy_s` limits the wait for a transaction of another process. Raises StoreUnusable
+    for a file that is damaged, foreign or of a newer version; the file is left unchanged.
     """
 
     def __init__(self, path: Path, *, busy_s: float = 2.0) -> None:
@@ -59,7 +59,7 @@ class SqliteStore:
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._check_header()
-            # Private from its first byte on: jobs' parameters may hold secrets.
+            # Private from the start: parameters of jobs may contain secrets.
             path.touch(mode=0o600)
             self._busy_s = busy_s
             self._db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
@@ -71,7 +71,7 @@ class SqliteStore:
             raise
 
     def acquire(self) -> int:
-        # A leader under load leaves gaps so short that SQLite's own waiting, 100 ms apart, may miss all of them.
+        # A leader under load releases the lock only briefly. SQLite polls every 100 ms and could miss every release.
         deadline = time.monotonic() + _TAKEOVER_S
         while True:
             try:
@@ -107,13 +107,13 @@ class SqliteStore:
             if put:
                 self._db.executemany(_PUT, put)
             if len(put) < len(last):
-                self._db.executemany(_DELETE, [where for where, value in last.items() if value is None])
+                self._db.executemany(_DELETE, [place for place, value in last.items() if value is None])
 
     def close(self) -> None:
         self._db.close()
 
     def _check_header(self) -> None:
-        """Turn down foreign and newer files by their first 100 bytes, before SQLite could touch them."""
+        """Reject foreign and newer files by their first 100 bytes, before SQLite can change them."""
         try:
             with self.path.open("rb") as file:
                 header = file.read(100)
@@ -123,8 +123,8 @@ class SqliteStore:
             return
         if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
             raise StoreUnusable(
-                f"{self.path} is no SQLite database or its beginning is damaged; it was left as it is. "
-                "Put a backup in its place, or move it away to start with an empty state"
+                f"{self.path} is not an SQLite database, or its beginning is damaged; it was left unchanged. "
+                "Restore a backup, or move the file away to start with an empty state"
             )
         self._check_version(*(int.from_bytes(header[start : start + 4]) for start in (60, 68)))
 
@@ -134,7 +134,7 @@ class SqliteStore:
         if version > SCHEMA_VERSION:
             raise StoreUnusable(
                 f"{self.path} was written by a newer jobcloud (format {version}, this one reads {SCHEMA_VERSION}); "
-                "it was left as it is. Run that newer version, or choose another data directory"
+                "it was left unchanged. Run the newer version, or choose another data directory"
             )
 
     def _open(self) -> None:
@@ -144,7 +144,9 @@ class SqliteStore:
         if tables and not tables >= {"record", "leader"}:
             raise StoreUnusable(f"{self.path} is the database of another program; choose another data directory")
         if self._pragma("journal_mode = WAL") != "wal":
-            raise StoreError(f"{self.path} lies on a file system that cannot share memory (WAL); use a local disk")
+            raise StoreError(
+                f"{self.path} is on a file system without shared memory, which WAL needs; use a local disk"
+            )
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
         if not tables:
@@ -158,7 +160,7 @@ class SqliteStore:
         except sqlite3.OperationalError:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            # Another process may have created the tables since we looked.
+            # Another process may have created the tables meanwhile.
             if self._pragma("user_version") != SCHEMA_VERSION:
                 raise
 
@@ -179,7 +181,7 @@ class SqliteStore:
                 yield
                 self._db.execute("COMMIT")
             finally:
-                # On some errors SQLite has rolled back by itself.
+                # After some errors SQLite has already rolled back.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
 
@@ -194,7 +196,7 @@ class SqliteStore:
 
 
 def _problem(kind: object) -> str:
-    return "does not hold a JSON value" if kind in KINDS else "is of a kind this version does not know"
+    return "does not contain a JSON value" if kind in KINDS else "is of a kind that this version does not know"
 
 
 def _translate(path: Path, error: sqlite3.Error | OSError) -> StoreError:
@@ -202,9 +204,9 @@ def _translate(path: Path, error: sqlite3.Error | OSError) -> StoreError:
     code = sqlite3.SQLITE_FULL if isinstance(error, OSError) and error.errno in _NO_ROOM else -1
     match getattr(error, "sqlite_errorcode", code) & 0xFF:
         case sqlite3.SQLITE_FULL:
-            return StoreFull(f"no room left for {path}: free some space on its disk ({error})")
+            return StoreFull(f"no space left for {path}: free some space on its disk ({error})")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return _Busy(f"{path} is locked by another process: end it, or wait until it is done ({error})")
+            return _Busy(f"{path} is locked by another process: stop it, or wait for it ({error})")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return _damaged(path, error)
         case 0xFF if type(error) is sqlite3.DatabaseError:
@@ -215,6 +217,6 @@ def _translate(path: Path, error: sqlite3.Error | OSError) -> StoreError:
 
 def _damaged(path: Path, error: Exception) -> StoreUnusable:
     return StoreUnusable(
-        f"{path} is damaged ({error}); it was left as it is. Put a backup in its place, "
-        "or move it away to start with an empty state"
+        f"{path} is damaged ({error}); it was left unchanged. Restore a backup, "
+        "or move the file away to start with an empty state"
     )

@@ -1,4 +1,4 @@
-"""Registering an app with its jobs, as `jobcloud app add` does."""
+"""Packing, uploading and registering an app with its jobs, as `jobcloud app add` does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WHEEL = ".whl"
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The app and jobs as the server shows them now; `new` holds the names of those that it did not know before."""
+    """The app and its jobs as the server shows them now; `new` names the newly registered ones ("app a", "job b")."""
 
     app: Json
     jobs: tuple[Json, ...]
@@ -37,17 +37,17 @@ def add_app(
     job_fields: Mapping[str, Any] | None = None,
     known: bool = False,
 ) -> Added:
-    """Pack the directory (or take the archive) at `path`, upload it, register or replace the app and its jobs.
+    """Upload the app at `path` (a directory or an archive), and register or update it and its jobs.
 
-    Everything else comes from the manifest; `job_fields` overrule it in every job. Repeated, it changes nothing that
-    is the same. `known`: the app must be registered already. Raises ConfigError for a bad manifest or directory,
-    ApiError for what the server refuses.
+    The configuration comes from the manifest; `job_fields` override it in every job. Calling it again changes nothing
+    that is unchanged. `known`: the app must be registered already. Raises ConfigError for a bad manifest or package,
+    ApiError if the server refuses.
     """
     manifest = read_manifest(path)
     config = dict(manifest.app)
     config["appName"] = name or config.get("appName") or _name_of(path.resolve())
     if known:
-        client.app(config["appName"])  # says so where there is no such app
+        client.app(config["appName"])  # raises if the app is not registered
     if "appURL" not in config:
         config["appURL"] = f"package:sha256:{upload(client, path)}"
     app, app_is_new = client.put_app(config)
@@ -65,7 +65,7 @@ def _name_of(path: Path) -> str:
 
 
 def upload(client: Client, path: Path) -> str:
-    """The hash of the app's package, which the server has afterwards. Raises ConfigError for what is no wheel."""
+    """Upload the app's package unless the server has it; returns its SHA-256. Raises ConfigError for a bad wheel."""
     for wheel in sorted((path / WHEELS).glob("*" + _WHEEL)) if path.is_dir() else [path] * (path.suffix == _WHEEL):
         try:
             inspect(wheel, wheel=True)

@@ -1,6 +1,6 @@
-"""Where a server on this machine leaves its address and token, so that the client needs neither spelled out.
+"""Files through which clients find the servers of the same user on this machine, with their tokens.
 
-One file a server: `${XDG_RUNTIME_DIR, else ~/.cache}/jobcloud/<port>.json`, readable by its owner alone, holding
+One file per server: `${XDG_RUNTIME_DIR, else ~/.cache}/jobcloud/<port>.json`, readable by its owner only, with
 `{"url": …, "token": …, "pid": …}`.
 """
 
@@ -21,7 +21,7 @@ DEFAULT_URL = "http://127.0.0.1:8899"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A server and the token it takes. `pid` is the server's process, 0 where it is not known."""
+    """A server and its token. `pid` is the server's process, 0 if unknown."""
 
     url: str
     token: str = ""
@@ -35,7 +35,7 @@ def directory(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def write(context: Context, environ: Mapping[str, str] | None = None) -> Path:
-    """Leave `context` for clients of the same user; returns the file, for `remove` at the end."""
+    """Write the file of a server; returns its path, for `remove`."""
     folder = directory(environ)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, name = tempfile.mkstemp(dir=folder)  # made with mode 0600
@@ -47,16 +47,16 @@ def write(context: Context, environ: Mapping[str, str] | None = None) -> Path:
 
 
 def remove(path: Path, pid: int) -> None:
-    """Take the file away, unless another server has written it anew meanwhile."""
+    """Remove the file of the server `pid`, unless another server has overwritten it."""
     found = _read(path)
     if found is not None and found.pid == pid:
         path.unlink(missing_ok=True)
 
 
 def find(server: str = "", token: str = "", environ: Mapping[str, str] | None = None) -> Context:
-    """The server to talk to: what is given, else JOBCLOUD_SERVER and JOBCLOUD_TOKEN, else one that runs here.
+    """The server to use: the arguments, else JOBCLOUD_SERVER and JOBCLOUD_TOKEN, else a server on this machine.
 
-    A token found in a file goes to that file's server only.
+    A token from a file is used for the server of that file only.
     """
     env = os.environ if environ is None else environ
     server = server or env.get("JOBCLOUD_SERVER", "")
@@ -70,7 +70,7 @@ def find(server: str = "", token: str = "", environ: Mapping[str, str] | None = 
 
 
 def _local(folder: Path) -> list[Context]:
-    """The servers that run on this machine, the one started last first."""
+    """The running servers of this user on this machine, the newest first."""
     with contextlib.suppress(OSError):
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
         return [context for path in files if (context := _read(path)) and _runs(context.pid)]
@@ -78,7 +78,7 @@ def _local(folder: Path) -> list[Context]:
 
 
 def _read(path: Path) -> Context | None:
-    """None for a file that is not ours, that others can read, or that holds something else."""
+    """None for a file that belongs to or is readable by another user, or that is damaged."""
     try:
         status = path.stat()
         if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:

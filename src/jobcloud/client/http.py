@@ -1,4 +1,4 @@
-"""A thin typed client of the REST API. Results are the API's JSON as it comes (docs/api.md)."""
+"""A thin client of the REST API. Methods return the API's JSON unchanged (docs/api.md)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from jobcloud.errors import ConfigError, JobcloudError, NotFound
 Json: TypeAlias = dict[str, Any]
 
 _PAGE = 500
-# A package takes its time, whether it is sent or the server fetches it.
+# A package may be large, for the client to send or for the server to fetch.
 _PACKAGE_S = 600.0
-# How long a server that went away while its client follows something may take to come back.
+# Maximum absence of a server while a client follows output or a roll-out.
 _RECONNECT_S = 30.0
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 class ApiError(JobcloudError):
-    """The server said no. `problem` is its RFC 9457 document, or what could be made of its answer."""
+    """The server refused or failed. `problem` is its RFC 9457 document, or a substitute if it sent none."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status = status
@@ -36,6 +36,7 @@ class ApiError(JobcloudError):
 
     @property
     def errors(self) -> list[Json]:
+        """The single errors of the problem: `{field, problem, fix}`."""
         found = self.problem.get("errors")
         return [issue for issue in found if isinstance(issue, dict)] if isinstance(found, list) else []
 
@@ -57,9 +58,10 @@ class _Event:
 
 
 class Client:
-    """Use as a context manager. Every method raises ApiError, or its NotReachable; NotFound for what is no name.
+    """A client of one server; use it as a context manager.
 
-    Raises ConfigError for a URL or token that none can be.
+    Raises ConfigError if the URL or token is malformed. Every method raises ApiError if the server refuses,
+    NotReachable if no server answers, and NotFound for a name that cannot exist ("" or with a "/").
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Client:
     ) -> None:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {_checked_token(token)}"} if token else {}
-        # A proxy of the environment is none for loopback, and would be handed the token.
+        # A proxy from the environment cannot reach this loopback, and would receive the token.
         try:
             self._http = httpx.Client(
                 base_url=f"{self.url}/api/v1/",
@@ -77,7 +79,7 @@ class Client:
                 trust_env=not _is_loopback(self.url),
             )
         except httpx.InvalidURL as error:
-            raise ConfigError(f"{url!r} is no URL: {error}", field="--server", fix="http://HOST:PORT") from error
+            raise ConfigError(f"{url!r} is not a URL: {error}", field="--server", fix="http://HOST:PORT") from error
 
     def __enter__(self) -> Client:
         return self
@@ -96,18 +98,17 @@ class Client:
         return self._json("GET", f"apps/{_part(name)}")
 
     def put_app(self, config: Json) -> tuple[Json, bool]:
-        """Register the app or replace it; and whether it is new."""
+        """Register or replace an app; returns it and True if it is new."""
         return self._put("apps", str(config.get("appName", "")), config, timeout=_PACKAGE_S)
 
     def rollout(self, app: str) -> Json:
-        """How far the app's residents have come to its present version."""
+        """The progress of the app's resident shards towards its current version."""
         return self._json("GET", f"apps/{_part(app)}/rollout")
 
     def follow_rollout(self, app: str, within_s: float = float("inf")) -> Iterator[Json]:
-        """Each state of an app's roll-out that differs from the one before, until it is done or has stopped, or so many
-        seconds are over.
+        """Each new state of an app's roll-out, until it is done, has stopped, or `within_s` seconds are over.
 
-        It goes on where the server comes back within 30 s.
+        Continues if the server is away for at most 30 s.
         """
         before: Json = {}
         broken_at, until = 0.0, time.monotonic() + within_s
@@ -124,7 +125,7 @@ class Client:
             if found.get("state") in ("done", "stopped") or time.monotonic() >= until:
                 return
             before = found
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     def remove_app(self, name: str, *, jobs: bool = False) -> None:
         self._send("DELETE", f"apps/{_part(name)}", params={"jobs": str(jobs).lower()})
@@ -142,7 +143,7 @@ class Client:
         return True
 
     def upload(self, package: Path, sha256: str = "") -> Json:
-        """Upload an archive; `sha256` makes sure that it arrives as it is."""
+        """Upload an archive; the server refuses it if its hash is not `sha256`."""
         with package.open("rb") as file:
             response = self._send(
                 "POST",
@@ -172,7 +173,7 @@ class Client:
         return self._json("PUT", f"jobs/{_part(name)}", json=config)
 
     def put_job(self, config: Json) -> tuple[Json, bool]:
-        """Register the job or replace it; and whether it is new."""
+        """Register or replace a job; returns it and True if it is new."""
         return self._put("jobs", str(config.get("jobName", "")), config)
 
     def remove_job(self, name: str) -> None:
@@ -187,7 +188,7 @@ class Client:
     def explain(self, job: str) -> Json:
         return self._json("GET", f"jobs/{_part(job)}/explain")
 
-    # ------------------------------------------------------------------------------------------------------- live
+    # --------------------------------------------------------------------------- tasks, output, runs and the cluster
 
     def tasks(self, limit: int = 100, **filters: str | int) -> list[Json]:
         """The newest tasks. Filters: job, app, item, state, prefix."""
@@ -200,25 +201,27 @@ class Client:
         return self._json("POST", f"tasks/{_part(task_id)}/kill")
 
     def forget(self, task_id: str, *, force: bool = False) -> Json:
-        """Have a task treated as lost that is known to be dead."""
+        """Treat a task as lost that is known to be dead. `force`: even if Mesos reports it as alive."""
         return self._json("POST", f"tasks/{_part(task_id)}/forget", params={"force": "true"} if force else {})
 
     def drain(self, agent: str, deadline_s: int = 0, reason: str = "") -> Json:
-        """Have an agent (its id or host name) emptied; `deadline_s` 0 for the usual time."""
+        """Drain an agent (id or host name) within `deadline_s` seconds; 0 means the server's default."""
         return self._json("POST", f"agents/{_part(agent)}/drain", params={"deadline": deadline_s, "reason": reason})
 
     def undrain(self, agent: str) -> Json:
         return self._json("POST", f"agents/{_part(agent)}/undrain")
 
     def log(self, task_id: str, stream: str = "stdout", **where: int) -> Json:
-        """A piece of a task's output. `where`: offset, limit (bytes) or tail (lines)."""
+        """A piece of a task's output: `{offset, text, nextOffset, size}`.
+
+        `where`: offset and limit in bytes, or tail in lines.
+        """
         return self._json("GET", f"tasks/{_part(task_id)}/logs", params={"stream": stream, **where})
 
     def follow(self, task_id: str, stream: str = "stdout", **where: int) -> Iterator[Json]:
-        """A task's output as it is written, until it has ended: `{offset, text, missed}`. `where`: offset or tail.
+        """A task's output as it is written, until the task ends: `{offset, text, missed}`. `where`: offset or tail.
 
-        Where the connection breaks it goes on behind what was received, for as long as the server comes back within
-        30 s.
+        After a lost connection it continues with the next byte, if the server is away for at most 30 s.
         """
         path = f"tasks/{_part(task_id)}/logs/stream"
         query: dict[str, str | int] = {"stream": stream, **where}
@@ -238,18 +241,18 @@ class Client:
                     raise
             broken_at = broken_at or time.monotonic()
             if time.monotonic() - broken_at > _RECONNECT_S:
-                raise NotReachable(self.url, "it ended the stream of output before the task has ended")
-            time.sleep(0.5)
+                raise NotReachable(self.url, "it closed the output stream before the task ended")
+            time.sleep(_POLL_S)
 
     def runs(self, limit: int = 100, **filters: str) -> list[Json]:
-        """The newest firings. Filters: job, state."""
+        """The newest runs. Filters: job, state."""
         return self._pages("runs", limit, filters)
 
     def run(self, run_id: str) -> Json:
         return self._json("GET", f"runs/{_part(run_id)}")
 
     def retry(self, run_id: str, item: int | None = None) -> Json:
-        """Put back what has failed of a run, or one shard of it."""
+        """Retry the failed shards of a run, or one shard of it."""
         params = {} if item is None else {"item": item}
         return self._json("POST", f"runs/{_part(run_id)}/retry", params=params)
 
@@ -260,11 +263,11 @@ class Client:
         return self._json("GET", "cluster")
 
     def health(self) -> Json:
-        """`{status, leading, connected, version}`, of a server that is not well too."""
+        """`{status, leading, connected, version}`; also of an unhealthy server."""
         return _object(self._send("GET", "health", accept=(503,)))
 
     def events(self) -> Iterator[Json]:
-        """Notices as they happen, until the server goes away."""
+        """Notices as they happen, until the server closes the stream."""
         for event in self._events("events", {}):
             yield event.data
 
@@ -274,7 +277,7 @@ class Client:
     # -------------------------------------------------------------------------------------------------------- wire
 
     def _put(self, kind: str, name: str, config: Json, **options: Any) -> tuple[Json, bool]:
-        """Creating comes first: where the thing exists the server says so, and only then it is replaced."""
+        """Create, and replace only if the server reports a conflict. Returns the object and True if it is new."""
         try:
             return self._json("POST", kind, json=config, **options), True
         except ApiError as error:
@@ -308,8 +311,8 @@ class Client:
                 return
 
     def _events(self, path: str, params: Mapping[str, str | int], last_id: str = "") -> Iterator[_Event]:
-        """Server-sent events, until the server ends them. Each of ours has its data in one line."""
-        # The server says something every 15 s, if only that there is nothing new.
+        """Server-sent events until the server closes the stream. Our server writes the data of an event in one line."""
+        # The server sends at least a comment every 15 s.
         timeout = httpx.Timeout(10.0, read=60.0)
         headers = {"Last-Event-ID": last_id} if last_id else {}
         event = _Event()
@@ -348,12 +351,12 @@ class Client:
 
 
 def _encode(config: Json) -> bytes:
-    """Raises ConfigError for what JSON cannot say: dates and NaN, which TOML and Python's JSON can."""
+    """Raises ConfigError for values without JSON form, such as the dates and NaN of TOML."""
     try:
         return json.dumps(config, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        problem = f"holds something that JSON cannot say: {error}"
-        raise ConfigError(problem, field="configuration", fix="use texts, numbers and booleans") from error
+        problem = f"contains a value that JSON cannot represent: {error}"
+        raise ConfigError(problem, field="configuration", fix="use strings, numbers and booleans") from error
 
 
 def _object(response: httpx.Response) -> Json:
@@ -362,7 +365,7 @@ def _object(response: httpx.Response) -> Json:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ApiError(response.status_code, {"detail": "what answers there is no jobcloud server"})
+        raise ApiError(response.status_code, {"detail": "the answer is not from a jobcloud server"})
     return found
 
 
@@ -373,17 +376,17 @@ def _problem(response: httpx.Response) -> Json:
 
 
 def _part(name: str) -> str:
-    """A name as one part of a path; `.` and `..` would be resolved away. Raises NotFound for what is no name."""
+    """A name as one segment of a path; `.` and `..` are escaped. Raises NotFound for "" and names with "/"."""
     if not name or "/" in name:
-        raise NotFound(f"there is no {name!r}", fix="names are not empty and hold no '/'")
+        raise NotFound(f"there is no {name!r}", fix="a name is not empty and contains no '/'")
     return {".": "%2E", "..": "%2E%2E"}.get(name) or quote(name, safe="@")
 
 
 def _checked_token(token: str) -> str:
-    """As it can go into a header. Raises ConfigError, without repeating it."""
+    """Raises ConfigError, which does not repeat the token, if a header cannot hold it."""
     if not (token.isascii() and token.isprintable()):
-        problem = "holds characters that no token has"
-        raise ConfigError(problem, field="--token", fix="copy it again; JOBCLOUD_TOKEN holds the text of the file")
+        problem = "contains characters that a token cannot have"
+        raise ConfigError(problem, field="--token", fix="copy it again from the server's token file")
     return token
 
 

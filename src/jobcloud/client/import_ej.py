@@ -1,8 +1,8 @@
-"""From an Elastic-Job-Cloud 2.1.5 to a jobcloud: its apps, jobs and disabled marks, registered through the API.
+"""The import of apps, jobs and disabled marks from an Elastic-Job-Cloud 2.1.5, registered through the API.
 
-Every node is reported: what became of it, what was changed on the way, or why it was refused. Names, fields and
-defaults of Elastic-Job-Cloud are those of its 2.1.5 release. What is registered here already is never overwritten, so
-that a second run does nothing that the first has done.
+The report has one item per node: the action, the changes to its configuration, and the reason of a refusal. Names,
+fields and defaults of Elastic-Job-Cloud are those of its 2.1.5 release. An import never overwrites an app or a job
+that is registered here already, so a second import changes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jobcloud.client.http import ApiError, Client, Json, NotReachable
 from jobcloud.client.pack import read_manifest
 from jobcloud.errors import ConfigError, JobcloudError
 
-# A configuration takes some hundred bytes; what is a thousand times as large is something else.
+# A configuration has some hundred bytes. A node a thousand times as large is not one.
 MAX_NODE_BYTES = 256 << 10
 MAX_PACKAGE_BYTES = 2 << 30
 _REFUSALS = frozenset({400, 404, 409, 413, 422})
@@ -35,10 +35,12 @@ _APP_FIELDS = frozenset(
     {"appName", "appURL", "bootstrapScript", "cpuCount", "memoryMB", "appCacheEnable", "eventTraceSamplingCount"}
 )
 _JOB_FIELDS = frozenset(
-    {"jobName", "jobClass", "jobType", "cron", "shardingTotalCount", "shardingItemParameters", "jobParameter",
-     "failover", "misfire", "description", "jobProperties", "streamingProcess", "scriptCommandLine", "appName",
-     "cpuCount", "memoryMB", "jobExecutionType", "beanName", "applicationContext"}
-)  # fmt: skip
+    {
+        *("jobName", "appName", "description", "jobExecutionType", "cpuCount", "memoryMB", "jobProperties"),
+        *("jobType", "jobClass", "beanName", "applicationContext", "scriptCommandLine", "streamingProcess"),
+        *("cron", "shardingTotalCount", "shardingItemParameters", "jobParameter", "failover", "misfire"),
+    }
+)
 _OWN_PACKAGE = ("appURL", "bootstrapScript")
 _HANDLERS = {
     "job_exception_handler": "com.dangdang.ddframe.job.executor.handler.impl.DefaultJobExceptionHandler",
@@ -50,17 +52,17 @@ _CONTEXT_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 
 
 class Action(StrEnum):
-    """What became of a node; a dry run says what would."""
+    """What the import did with a node, or would do if it were not a dry run."""
 
     REGISTERED = "registered"
-    UNCHANGED = "unchanged"  # registered here already, and the same
-    KEPT = "kept"  # registered here already, and different: it stays as it is here
+    UNCHANGED = "unchanged"  # registered here already with the same configuration
+    KEPT = "kept"  # registered here already with another configuration, which stays
     REFUSED = "refused"
 
 
 @dataclass(slots=True)
 class Item:
-    """`changes` are sentences: what is different from Elastic-Job-Cloud. `reason` says why it was kept or refused."""
+    """A node in the report. `changes` describe differences from Elastic-Job-Cloud; `reason`: why kept or refused."""
 
     kind: str
     name: str
@@ -110,7 +112,7 @@ class Node(Protocol):
 
 
 class Tree(Protocol):
-    """What lies in the namespace; `left` counts what is not taken, by folder."""
+    """The content of the namespace. `left`: the number of nodes that are not imported, by folder."""
 
     @property
     def apps(self) -> Sequence[Node]: ...
@@ -125,14 +127,14 @@ class Tree(Protocol):
 
 
 Check = Callable[[str, bytes], None]
-"""("app" or "job", configuration as JSON): raises ConfigError where the server would refuse it."""
+"""Check("app" or "job", JSON of a configuration) raises ConfigError if the server would refuse it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`packages`: directory or archive of an app by its name. `fetch`: take packages from where appURL says.
+    """`packages`: directory or archive of an app by its name. `fetch`: download other packages from their appURL.
 
-    `disabled`: register every job disabled. `zone`: the time zone that Elastic-Job's scheduler ran in.
+    `disabled`: register every job disabled. `zone`: the time zone of Elastic-Job-Cloud's scheduler.
     """
 
     zone: str = "UTC"
@@ -143,10 +145,10 @@ class Options:
 
 
 def import_tree(client: Client, tree: Tree, namespace: str, options: Options, check: Check) -> Report:
-    """Register what `tree` holds, or with `dry_run` only say what would be.
+    """Register the apps and jobs of `tree`, or only report them if `options.dry_run`.
 
-    Raises ApiError where the server fails for a reason that is no refusal; what was registered by then stays, and
-    another run goes on.
+    Raises ApiError if the server fails (a refusal is not a failure). Apps and jobs registered until then stay, and
+    another import continues.
     """
     return _Import(client, tree, namespace, options, check).run()
 
@@ -155,13 +157,13 @@ class _Import:
     def __init__(self, client: Client, tree: Tree, namespace: str, options: Options, check: Check) -> None:
         self._client, self._tree, self._options, self._check = client, tree, options, check
         self._report = Report(namespace, options.dry_run)
-        self._apps: dict[str, Json] = {}  # as they are here, or will be
+        self._apps: dict[str, Json] = {}  # registered here, or would be after a dry run
         self._jobs: dict[str, Json] = {}
         self._switched_off: set[str] = set()  # apps that are disabled here
 
     def run(self) -> Report:
-        self._note_what_differs()
-        self._look()
+        self._add_notes()
+        self._read_registered()
         for node in self._tree.apps:
             self._report.items.append(self._app(node))
         for node in self._tree.jobs:
@@ -170,27 +172,27 @@ class _Import:
         self._report_orphans("job", self._tree.disabled_jobs, self._tree.jobs)
         return self._report
 
-    def _note_what_differs(self) -> None:
-        """What is different for all jobs alike, and what is not taken at all."""
-        say = self._report.notes.append
-        say(
-            f"cron expressions are read in {self._options.zone} (--zone); Elastic-Job's scheduler read them in its "
-            "JVM's zone"
+    def _add_notes(self) -> None:
+        """Note the differences that concern all jobs, and the nodes that are not imported."""
+        note = self._report.notes.append
+        note(
+            f"cron expressions are read in the time zone {self._options.zone} (--zone); Elastic-Job-Cloud uses the "
+            "time zone of its JVM"
         )
-        say("at a change of the clock a time that is jumped over fires after the gap; Quartz left it out (dstGap)")
-        say("without misfire a firing due while the one before runs is skipped; Elastic-Job kept one waiting")
+        note("a time that the clock skips in spring fires after the gap; Quartz leaves it out (see dstGap)")
+        note("without misfire, a run due while the previous one runs is skipped; Elastic-Job-Cloud keeps one waiting")
         for folder, count in self._tree.left.items():
-            say(f"{folder}: {count} left where they are: what Elastic-Job has under way it has to end itself")
+            note(f"{folder}: {count} nodes are not imported; Elastic-Job-Cloud has to finish this work itself")
 
-    def _look(self) -> None:
-        """What is registered here already."""
+    def _read_registered(self) -> None:
+        """Ask the server for its apps and jobs. A dry run works without a server."""
         try:
             self._apps = {app["appName"]: app for app in self._client.apps()}
             self._jobs = {job["jobName"]: job["config"] for job in self._client.jobs()}
         except NotReachable as error:
             if not self._options.dry_run:
                 raise
-            self._report.notes.append(f"{error}: it is not known what is registered there already")
+            self._report.notes.append(f"{error}; this dry run does not know the apps and jobs registered there")
         self._switched_off = {name for name, app in self._apps.items() if not app["enabled"]}
 
     # ---- apps ------------------------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ class _Import:
             for name in ("cpuCount", "memoryMB"):
                 _round_up(config, name, item)
             if node.name in self._apps:
-                # Its package is what was registered here.
+                # The package is the one registered here, so the package fields may differ.
                 _compare(config, self._apps[node.name]["config"], item, without=_OWN_PACKAGE)
                 if item.disabled != (node.name in self._switched_off):
                     item.changes.append(f"stays {'enabled' if item.disabled else 'disabled'} here")
@@ -220,7 +222,7 @@ class _Import:
             self._check("app", json.dumps(config).encode())
             self._apps[item.name] = {"appName": item.name, "enabled": not item.disabled, "config": config}
         else:
-            # It has no jobs yet: nothing can fire before the mark is there.
+            # The app has no jobs yet, so none can fire before the app is disabled.
             self._apps[item.name] = self._client.create_app(config)
             if item.disabled:
                 self._client.switch_app(item.name, enabled=False)
@@ -228,7 +230,7 @@ class _Import:
             self._switched_off.add(item.name)
 
     def _package(self, config: Json, item: Item) -> None:
-        """Where the app's code comes from. Raises ConfigError, ApiError."""
+        """Set the app's package. Raises ConfigError if the options give none, ApiError if the server refuses it."""
         script, url = config.pop("bootstrapScript", ""), config.pop("appURL", "")
         path = self._options.packages.get(item.name)
         if path is not None:
@@ -239,13 +241,13 @@ class _Import:
             item.changes.append(f"appURL: the package is {path}, not {_short(url)}")
         elif self._options.fetch:
             config["appURL"] = self._fetched(url)
-            item.changes.append(f"appURL: the package was taken from {_short(url)} and is kept here")
+            item.changes.append(f"appURL: the package was downloaded from {_short(url)} and is stored here")
         else:
             raise ConfigError(
-                f"nobody vouches for what {_short(url)} holds",
+                f"the content of {_short(url)} is unverified: its hash is unknown",
                 field="appURL",
-                fix=f"--package {item.name}=DIR with the app made ready for jobcloud, --fetch to take it as it is, or "
-                "register the app first (jobcloud app add)",
+                fix=f"give --package {item.name}=DIR with the app adapted to jobcloud, or --fetch to use the package "
+                "unchanged, or register the app first with `jobcloud app add`",
             )
         if script and not config.get("bootstrapScript"):
             item.changes.append(f"bootstrapScript: {_short(script)} starts Elastic-Job's own executor and is left out")
@@ -255,7 +257,7 @@ class _Import:
 
     def _fetched(self, url: Any) -> str:
         if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
-            raise ConfigError(f"{_short(url)} is no http(s) URL", field="appURL", fix="--package NAME=DIR")
+            raise ConfigError(f"{_short(url)} is not an http(s) URL", field="appURL", fix="give --package APP=DIR")
         if self._options.dry_run:
             return _UNKNOWN_PACKAGE
         with tempfile.TemporaryDirectory() as folder:
@@ -278,7 +280,7 @@ class _Import:
             self._check_app(app, config)
             if app in self._tree.disabled_apps and app not in self._switched_off and not item.disabled:
                 item.disabled = True
-                item.changes.append(f"is registered disabled itself: its app {app} was, and is not here")
+                item.changes.append(f"is registered disabled: its app {app} is disabled there, but enabled here")
             if self._options.dry_run:
                 self._check("job", json.dumps(config).encode())
             else:
@@ -289,17 +291,18 @@ class _Import:
         return item
 
     def _check_app(self, app: Any, config: Json) -> None:
-        """Raises ConfigError where the job's app is not here, or cannot run it."""
+        """Raises ConfigError if the job's app is not registered here or cannot run the job."""
         if not isinstance(app, str) or app not in self._apps:
-            problem = f"the app {_short(app)} is not registered here, and was not taken"
-            raise ConfigError(problem, field="appName", fix="see what became of the app")
+            problem = f"the app {_short(app)} is not registered here and was not imported"
+            raise ConfigError(problem, field="appName", fix="see the item of the app")
         name = config.get("jobClass")
         java = isinstance(name, str) and "." in name and ":" not in name and config.get("jobType") != "SCRIPT"
         if java and not self._apps[app]["config"].get("bootstrapScript"):
             raise ConfigError(
-                f"{_short(name)} is a Java class, and the app {app} has no worker that runs one",
+                f"{_short(name)} is a Java class, and the app {app} has no worker for Java",
                 field="jobClass",
-                fix=f"--package {app}=DIR with a worker and its bootstrapScript in the manifest (docs/migration.md)",
+                fix=f"give --package {app}=DIR with a worker, and its bootstrapScript in the manifest: "
+                "docs/migration.md",
             )
 
     def _report_orphans(self, kind: str, marked: Iterable[str], nodes: Iterable[Node]) -> None:
@@ -311,7 +314,7 @@ class _Import:
 
 
 def translate_job(given: Json, zone: str, item: Item) -> Json:
-    """A job's fields as jobcloud has them; what differs is noted in `item`. Raises ConfigError."""
+    """The configuration of a job for jobcloud. Differences are added to `item.changes`. Raises ConfigError."""
     config = _kept(given, _JOB_FIELDS, item)
     for name in ("cpuCount", "memoryMB"):
         _round_up(config, name, item)
@@ -320,10 +323,10 @@ def translate_job(given: Json, zone: str, item: Item) -> Json:
     _drop_handlers(config, item)
     if config.get("jobType") == "SCRIPT":
         if config.pop("jobClass", _SCRIPT_MARKER) not in ("", _SCRIPT_MARKER):
-            item.changes.append("jobClass: means nothing for a SCRIPT and is left out")
+            item.changes.append("jobClass: has no meaning for a SCRIPT job and is left out")
         script = config.get("scriptCommandLine")
         if isinstance(script, str) and _SHELL.search(script):
-            item.changes.append(f"scriptCommandLine: {_short(script)} is run without a shell; ask for one: sh -c '…'")
+            item.changes.append(f"scriptCommandLine: {_short(script)} runs without a shell; if it needs one: sh -c '…'")
     else:
         _drop(config, "scriptCommandLine", item)
     if config.get("jobType") != "DATAFLOW":
@@ -333,14 +336,14 @@ def translate_job(given: Json, zone: str, item: Item) -> Json:
 
 
 def _check_context(config: Json, item: Item) -> None:
-    """Elastic-Job looks a bean up only where both fields are given."""
+    """Elastic-Job looks up a bean only if both fields are given. Raises ConfigError for Spring's XML."""
     bean, context = config.get("beanName"), config.get("applicationContext")
     if not (bean and context):
         _drop(config, "beanName", item)
         _drop(config, "applicationContext", item)
     elif isinstance(context, str) and (context.endswith(".xml") or not _CONTEXT_CLASS.fullmatch(context)):
-        fix = "a class of the app's that makes the context, such as com.example.Shop (docs/migration.md)"
-        raise ConfigError(f"Spring's XML is not read: {_short(context)}", field="applicationContext", fix=fix)
+        fix = "give a class of the app that creates the context, such as com.example.Shop: docs/migration.md"
+        raise ConfigError(f"Spring's XML is not supported: {_short(context)}", field="applicationContext", fix=fix)
 
 
 def _drop_handlers(config: Json, item: Item) -> None:
@@ -350,7 +353,7 @@ def _drop_handlers(config: Json, item: Item) -> None:
     del config["jobProperties"]
     for name, value in handlers.items():
         if value and value != _HANDLERS.get(name):
-            item.changes.append(f"jobProperties.{name}: {_short(value)} is left out; there is only the default")
+            item.changes.append(f"jobProperties.{name}: {_short(value)} is left out; only the default is supported")
 
 
 def _drop(config: Json, name: str, item: Item) -> None:
@@ -359,26 +362,26 @@ def _drop(config: Json, name: str, item: Item) -> None:
 
 
 def _read(node: Node, name_field: str) -> Json:
-    """What a node holds. Raises ConfigError."""
+    """The JSON object of a node. Raises ConfigError."""
     if node.problem:
         raise ConfigError(node.problem, field=node.path)
     if len(node.data) > MAX_NODE_BYTES:
-        problem = f"holds {len(node.data)} bytes, which no configuration takes (at most {MAX_NODE_BYTES})"
+        problem = f"holds {len(node.data)} bytes; a configuration has at most {MAX_NODE_BYTES}"
         raise ConfigError(problem, field=node.path)
     try:
-        found = json.loads(node.data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+        found = json.loads(node.data.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise ConfigError("is no UTF-8 text", field=node.path) from error
+        raise ConfigError("is not UTF-8 text", field=node.path) from error
     except RecursionError as error:
         raise ConfigError("is nested too deeply", field=node.path) from error
     except ValueError as error:
-        hint = "Elastic-Job-Cloud 3 keeps YAML there: only 2.1.5 is read" if b"{" not in node.data[:1] else ""
-        raise ConfigError(f"is no JSON: {str(error)[:200]}", field=node.path, fix=hint) from error
+        hint = "only Elastic-Job-Cloud 2.1.5 is supported; version 3 stores YAML" if b"{" not in node.data[:1] else ""
+        raise ConfigError(f"is not valid JSON: {str(error)[:200]}", field=node.path, fix=hint) from error
     if not isinstance(found, dict):
-        raise ConfigError("is no JSON object", field=node.path)
+        raise ConfigError("is not a JSON object", field=node.path)
     inside = found.get(name_field, node.name)
     if inside != node.name:
-        raise ConfigError(f"is {_short(inside)}, the node is named {_short(node.name)}", field=name_field)
+        raise ConfigError(f"is {_short(inside)}, but the node is named {_short(node.name)}", field=name_field)
     return {name_field: node.name, **found}
 
 
@@ -390,21 +393,21 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
     return found
 
 
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no number of JSON")
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def _kept(given: Json, known: frozenset[str], item: Item) -> Json:
-    """The fields that mean something; those without a value count as absent, as they do in Elastic-Job."""
-    strange = sorted(set(given) - known)
-    item.changes += [f"{name[:80]}: means nothing to Elastic-Job-Cloud and is left out" for name in strange[:20]]
-    if len(strange) > 20:
-        item.changes.append(f"{len(strange) - 20} more unknown fields are left out")
+    """The known fields with a value. Elastic-Job treats a null field as absent."""
+    unknown = sorted(set(given) - known)
+    item.changes += [f"{name[:80]}: is unknown to Elastic-Job-Cloud and is left out" for name in unknown[:20]]
+    if len(unknown) > 20:
+        item.changes.append(f"{len(unknown) - 20} more unknown fields are left out")
     return {name: value for name, value in given.items() if name in known and value is not None}
 
 
 def _round_up(config: Json, name: str, item: Item) -> None:
-    """To thousandths, which is what Mesos keeps."""
+    """Round up to thousandths, the precision of Mesos."""
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12:
         return
@@ -420,23 +423,26 @@ def _compare(config: Json, here: Mapping[str, Any], item: Item, without: Collect
     item.action, item.changes = Action.UNCHANGED, []
     if differ:
         item.action = Action.KEPT
-        item.reason = f"is registered here already and differs in {', '.join(differ)}; it stays as it is"
+        item.reason = f"is registered here with other values of {', '.join(differ)}, which stay"
 
 
 def _refuse(item: Item, error: JobcloudError) -> None:
-    """A refusal of the server's says all that is wrong; everything else ends the import."""
+    """Refuse the item if the server or a check refused it. Any other error ends the import and is raised."""
     if isinstance(error, NotReachable) or (isinstance(error, ApiError) and error.status not in _REFUSALS):
         raise error
     if isinstance(error, ApiError):
-        faults = [f"{one.get('field')}: {one.get('problem')}" + (f" ({one['fix']})" if one.get("fix") else "")
-                  for one in error.errors]  # fmt: skip
+        faults = [
+            f"{issue.get('field')}: {issue.get('problem')}" + (f" ({issue['fix']})" if issue.get("fix") else "")
+            for issue in error.errors
+        ]
         item.refuse("; ".join(faults) or str(error))
     else:
-        item.refuse("; ".join(map(str, (error, *getattr(error, "others", ())))))
+        others = error.others if isinstance(error, ConfigError) else ()
+        item.refuse("; ".join(map(str, (error, *others))))
 
 
 def _fetch(url: str, path: Path) -> None:
-    """Raises ConfigError."""
+    """Download a package of at most MAX_PACKAGE_BYTES. Raises ConfigError."""
     size = 0
     try:
         with httpx.stream("GET", url, timeout=_FETCH, follow_redirects=False) as response, path.open("wb") as file:
@@ -445,11 +451,11 @@ def _fetch(url: str, path: Path) -> None:
             for piece in response.iter_bytes():
                 size += len(piece)
                 if size > MAX_PACKAGE_BYTES:
-                    raise ConfigError(f"{_short(url)} is over {MAX_PACKAGE_BYTES} bytes", field="appURL")
+                    raise ConfigError(f"{_short(url)} is larger than {MAX_PACKAGE_BYTES} bytes", field="appURL")
                 file.write(piece)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise ConfigError(
-            f"{_short(url)} cannot be fetched: {error or type(error).__name__}", field="appURL"
+            f"{_short(url)} cannot be downloaded: {error or type(error).__name__}", field="appURL"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Running a job here and now, in this process and without a cluster: for trying it out, and for debuggers."""
+"""Running a job in this process, without a cluster, to try or debug it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_j
 from jobcloud.executor.package import WHEELS, PackageError, unpack_wheels
 from jobcloud.executor.plugins import Plugins
 from jobcloud.executor.scripts import environment
-from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListener, ShardingContext, perform, settled
+from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListener, ShardingContext, perform, resolve
 from jobcloud.model import parse_shard_parameters
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """How one shard ended: `result` is what the job returned, the exit code of a script, or an HTTP status.
+    """The end of one shard. `result` is the job's return value, a script's exit code, or an HTTP status.
 
-    `handled` is the error that the job's error handler dealt with, or "".
+    `handled` is the error that the job's error handler has handled, or "".
     """
 
     item: int
@@ -40,7 +40,7 @@ class LocalRun:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What is called around the job."""
+    """The listeners and the error handler of a job. `ignores`: all errors count as handled."""
 
     listeners: list[JobListener]
     firing_listener: FiringListener | None
@@ -49,25 +49,25 @@ class _Parts:
 
 
 def run_local(app: Path, job_name: str, item: int | None = None) -> Iterator[LocalRun]:
-    """Run the shards (or the one) of a job in the manifest of the app's directory, one after the other.
+    """Run all shards of a job, one after the other, or only shard `item`. The job is in the manifest of the app.
 
-    The job runs in the calling thread, in the app's directory, with the app's context opened once, with its listeners
-    and its error handler; only a webhook is not called. What it raises comes through. Raises ConfigError for a manifest
-    without such a job, a shard that it has not, or a class that cannot be loaded.
+    The job runs in the calling thread and in the app's directory. The app's context is opened once. Listeners and the
+    error handler are called; a webhook is not. Errors of the job are raised to the caller. Raises ConfigError if the
+    manifest has no such job, the job no such shard, or a class cannot be loaded.
     """
     job = _find(app, job_name)
     items = _items(job, item)
     with _inside(app.resolve()):
         parts, contexts = _parts(job), Contexts()
         try:
-            _tell_firing(parts, job, "before", {})
+            _call_firing_listener(parts, job, "before", {})
             runs = []
             for number in items:
                 runs.append(_run(job, _context(job, number), contexts, parts))
                 yield runs[-1]
             failures = sum(run.failed for run in runs)
             outcomes = {"FINISHED": len(runs) - failures, "FAILED": failures}
-            _tell_firing(parts, job, "after", {state: number for state, number in outcomes.items() if number})
+            _call_firing_listener(parts, job, "after", {state: number for state, number in outcomes.items() if number})
         finally:
             contexts.close()
 
@@ -85,7 +85,7 @@ def _parts(job: Mapping[str, Any]) -> _Parts:
         raise ConfigError(str(error), field="listener") from error
 
 
-def _tell_firing(parts: _Parts, job: Mapping[str, Any], step: str, outcomes: Mapping[str, int]) -> None:
+def _call_firing_listener(parts: _Parts, job: Mapping[str, Any], step: str, outcomes: Mapping[str, int]) -> None:
     if parts.firing_listener is None:
         return
     shard = _context(job, 0)
@@ -99,21 +99,21 @@ def _tell_firing(parts: _Parts, job: Mapping[str, Any], step: str, outcomes: Map
         outcomes=outcomes,
         logger=shard.logger,
     )
-    plugins.call_firing_listener(parts.firing_listener, step, ctx, settled)
+    plugins.call_firing_listener(parts.firing_listener, step, ctx, resolve)
 
 
 def _find(app: Path, name: str) -> Mapping[str, Any]:
     jobs = {str(job.get("jobName")): job for job in read_manifest(app).jobs}
     if name not in jobs:
         known = ", ".join(sorted(jobs)) or "none"
-        raise ConfigError(f"{app / MANIFEST} has no job {name!r}", field="JOB", fix=f"there are: {known}")
+        raise ConfigError(f"{app / MANIFEST} has no job {name!r}", field="JOB", fix=f"jobs: {known}")
     return {"jobType": "SIMPLE", "jobClass": "", "shardingTotalCount": 1, **jobs[name]}
 
 
 def _items(job: Mapping[str, Any], item: int | None) -> range:
     count = job["shardingTotalCount"]
     if not isinstance(count, int) or count < 1:
-        raise ConfigError(f"is {count!r}", field="shardingTotalCount", fix="give a whole number from 1 on")
+        raise ConfigError(f"is {count!r}", field="shardingTotalCount", fix="give an integer of at least 1")
     if item is None:
         return range(count)
     if not 0 <= item < count:
@@ -152,7 +152,7 @@ def _run(job: Mapping[str, Any], ctx: ShardingContext, contexts: Contexts, parts
         return perform(loaded, ctx, streaming=bool(job.get("streamingProcess")))
 
     try:
-        return LocalRun(ctx.sharding_item, plugins.around(parts.listeners, ctx, run, settled))
+        return LocalRun(ctx.sharding_item, plugins.around(parts.listeners, ctx, run, resolve))
     except Exception as error:
         if not parts.ignores and (parts.handler is None or not plugins.handled(parts.handler, ctx, error)):
             raise
@@ -181,9 +181,9 @@ def _request(job: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _inside(app: Path) -> Iterator[None]:
-    """The app's directory is the current one and first on the path, as in a worker; both are put back."""
+    """Make the app's directory the current one and the first on sys.path, as in a worker; restore both at the end."""
     if not app.is_dir():
-        raise ConfigError(f"{app} is no directory", field="APP", fix="name the directory of the app")
+        raise ConfigError(f"{app} is not a directory", field="DIR", fix="give the directory of the app")
     before, path = Path.cwd(), list(sys.path)
     os.chdir(app)
     sys.path.insert(0, str(app))

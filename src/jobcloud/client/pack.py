@@ -1,6 +1,6 @@
-"""An app's directory becomes a package, always the same one for the same content; and what its manifest says.
+"""Packing an app's directory, and reading its manifest. The same content always becomes the same package.
 
-The manifest `jobcloud.toml` stands in the app's directory and uses the field names of the API:
+The manifest `jobcloud.toml` is in the app's directory and uses the field names of the API:
 
     [app]
     name = "reports"
@@ -10,7 +10,7 @@ The manifest `jobcloud.toml` stands in the app's directory and uses the field na
     jobName = "nightly"
     ...
 
-It does not go into the package: changing a job's cron makes no new version of the app.
+The package does not contain it: a new cron of a job does not make a new version of the app.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ MANIFEST = "jobcloud.toml"
 SKIPPED_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".mypy_cache", ".pytest_cache"})
 SKIPPED_SUFFIXES = (".pyc", ".pyo", ".swp")
 _MAX_MANIFEST = 1 << 20
-# The earliest instant a zip can name: the packing time is nobody's business and would change the hash.
+# The earliest time that a zip can hold. The real time would change the hash.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a manifest holds: fields of the app (with `appName`), and the jobs, each with its `appName`."""
+    """The content of a manifest: the fields of the app, and the fields of each job, by their JSON names."""
 
     app: dict[str, Any] = field(default_factory=dict)
     jobs: tuple[dict[str, Any], ...] = ()
 
 
 def pack(directory: Path, out: Path) -> str:
-    """Write the zip of a directory; returns its SHA-256. Raises ConfigError for what a package cannot hold."""
+    """Write the zip of a directory; returns its SHA-256. Raises ConfigError if a package cannot hold a file of it."""
     files = sorted(_files(directory, directory))
     if not files:
-        raise ConfigError(f"there is nothing in {directory}", field="package", fix="name the directory with the code")
+        raise ConfigError(f"{directory} holds no files", field="package", fix="give the directory with the code")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, path in files:
             entry = zipfile.ZipInfo(name, _NO_TIME)
@@ -66,18 +66,18 @@ def sha256_of(path: Path) -> str:
 
 
 def read_manifest(app: Path) -> Manifest:
-    """The manifest of an app's directory or archive, empty where it has none. Raises ConfigError."""
+    """The manifest of an app's directory or archive; empty if there is none. Raises ConfigError if it is invalid."""
     text = _manifest_text(app)
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"is no TOML: {error}", field=MANIFEST) from error
+        raise ConfigError(f"is not valid TOML: {error}", field=MANIFEST) from error
     unknown = sorted(set(document) - {"app", "jobs"})
     if unknown:
-        raise ConfigError(f"{unknown[0]!r} is no section", field=MANIFEST, fix="there are [app] and [[jobs]]")
+        raise ConfigError(f"{unknown[0]!r} is not a known section", field=MANIFEST, fix="use [app] and [[jobs]]")
     table, jobs = document.get("app", {}), document.get("jobs", [])
     if not isinstance(table, dict) or not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
-        raise ConfigError("is laid out wrongly", field=MANIFEST, fix="write [app] once, and [[jobs]] for each job")
+        raise ConfigError("has the wrong layout", field=MANIFEST, fix="write [app] once, and [[jobs]] for each job")
     fields = dict(table)
     if "name" in fields:
         fields.setdefault("appName", fields.pop("name"))
@@ -91,14 +91,16 @@ def _files(root: Path, folder: Path) -> Iterator[tuple[str, Path]]:
             continue
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             raise ConfigError(
-                f"{name} links out of the app", field="package", fix="copy what it points to into the app"
+                f"{name} links to a file outside of the app", field="package", fix="copy that file into the app"
             )
         if path.is_file():
             yield name, path
         elif path.is_dir() and not path.is_symlink():
             yield from _files(root, path)
         else:
-            raise ConfigError(f"{name} is no file", field="package", fix="take it out of the app's directory")
+            raise ConfigError(
+                f"{name} is neither a file nor a directory", field="package", fix="remove it from the app"
+            )
 
 
 def _manifest_text(app: Path) -> str:
@@ -112,7 +114,7 @@ def _manifest_text(app: Path) -> str:
 
 
 def _from_archive(archive: Path) -> bytes:
-    """The manifest at the top of an archive; whether the archive is sound is the server's to find out."""
+    """The manifest at the top of an archive; b"" if there is none. A damaged archive is left to the server's check."""
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened, opened.open(MANIFEST) as file:

@@ -1,20 +1,24 @@
-"""What people see: tables, ages and local times. Text from the server is shown as text, never as markup or as codes
-for the terminal."""
+"""The output of commands: JSON for scripts; tables, ages and local times for people.
+
+Text from the server is printed as plain text: markup and control characters in it have no effect. Libraries are
+imported when they are used, as every command imports this module, `--help` too.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
 
-Json: TypeAlias = dict[str, Any]
+    from jobcloud.client.http import Json
 
+T = TypeVar("T")
+
+# Width of output that is not a terminal's: wide enough that no table is cut.
 _WIDE = 10_000
 _COLOURS = {
     "FINISHED": "green",
@@ -36,20 +40,43 @@ _COLOURS = {
 
 
 def console(*, error: bool = False) -> Console:
-    """Written to a file or a pipe, nothing is cut off to fit a screen."""
+    """A console on standard output or standard error. Only a terminal limits the width of lines."""
+    from rich.console import Console
+
     stream = sys.stderr if error else sys.stdout
     return Console(
         file=stream, highlight=False, soft_wrap=not stream.isatty(), width=None if stream.isatty() else _WIDE
     )
 
 
+def show(value: T, table: Callable[[T], None], *, as_json: bool) -> None:
+    """Print an answer of the server as JSON or with `table`."""
+    if as_json:
+        show_json(value)
+    else:
+        table(value)
+
+
+def answer(value: Json, text: str, *, as_json: bool) -> None:
+    """Print an answer of the server as JSON or in one sentence."""
+    if as_json:
+        show_json(value)
+    else:
+        say(text)
+
+
 def show_json(value: object) -> None:
+    import json
+
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
 
 
 def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing: str) -> None:
-    """Columns whose title ends in "#" hold numbers. `nothing` is said instead of an empty table."""
+    """Print a table, or `nothing` if it has no rows. Titles that end in "#" belong to columns of numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
     lines = [[clean(cell) for cell in row] for row in rows]
     if not lines:
         console().print(Text(nothing, "dim"))
@@ -63,7 +90,10 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[object]], nothing:
 
 
 def show_fields(fields: Iterable[tuple[str, object]]) -> None:
-    """One thing: a line for each field that says something."""
+    """Print one line per field. Empty fields are left out."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -74,22 +104,26 @@ def show_fields(fields: Iterable[tuple[str, object]]) -> None:
 
 
 def say(text: str, style: str = "") -> None:
+    from rich.text import Text
+
     console().print(Text(clean(text), style))
 
 
 def complain(text: str) -> None:
-    """An error, to standard error."""
+    """Print an error to standard error."""
+    from rich.text import Text
+
     console(error=True).print(Text.assemble(("error: ", "bold red"), clean(text)))
 
 
 def clean(value: object) -> str:
-    """As text without control characters: a job's message must not steer the terminal."""
+    """The value as text without control characters: the message of a job must not control the terminal."""
     text = {None: "-", True: "yes", False: "no"}.get(value) if isinstance(value, bool | None) else str(value)
     return "".join(char if char.isprintable() or char == "\n" else "�" for char in text or "")
 
 
 def moment(instant: str | None, now: datetime | None = None) -> str:
-    """An instant in local time, and how long ago or ahead that is."""
+    """An instant of the API in local time with its age: "08:00:00 (2m ago)"."""
     if not instant:
         return "-"
     then = datetime.fromisoformat(instant)
@@ -112,7 +146,7 @@ def age(seconds: float) -> str:
     return f"{text} ago" if seconds >= 0 else f"in {text}"
 
 
-# ------------------------------------------------------------------------------------------------------- the tables
+# ------------------------------------------------------------------------------------------------------------- tables
 
 
 def apps(items: Iterable[Json]) -> None:
@@ -127,7 +161,11 @@ def apps(items: Iterable[Json]) -> None:
         )
         for a in items
     )
-    show_table(("APP", "STATE", "JOBS#", "CPUS#", "MEM MB#", "PACKAGE"), rows, "no apps yet: jobcloud app add DIR")
+    show_table(
+        ("APP", "STATE", "JOBS#", "CPUS#", "MEM MB#", "PACKAGE"),
+        rows,
+        "no apps yet; register one: jobcloud app add DIR",
+    )
 
 
 def jobs(items: Iterable[Json]) -> None:
@@ -145,8 +183,8 @@ def jobs(items: Iterable[Json]) -> None:
         )
         for j in items
     )
-    titles = ("JOB", "APP", "KIND", "CRON", "SHARDS#", "STATE", "ACTIVE/WAITING", "LAST RUN", "NEXT")
-    show_table(titles, rows, "no jobs yet: jobcloud job add FILE.json")
+    titles = ("JOB", "APP", "KIND", "CRON", "SHARDS#", "STATE", "ACTIVE/WAITING", "LAST RUN", "NEXT RUN")
+    show_table(titles, rows, "no jobs yet; register one: jobcloud job add FILE.json")
 
 
 def job(item: Json) -> None:
@@ -156,12 +194,12 @@ def job(item: Json) -> None:
             ("job", item["jobName"]),
             ("app", item["appName"]),
             ("state", _enabled(item)),
-            ("next firing", moment(item["nextFiring"])),
+            ("next run", moment(item["nextFiring"])),
             ("shards", f"{item['activeShards']} active, {item['waitingShards']} waiting"),
             ("last run", f"{run['id']} {run['state']} {moment(run['firedAt'])}" if run else "never"),
             ("outdated shards", item["outdatedShards"] or ""),
             ("dead runs", item["deadRuns"] or ""),
-            ("skipped", f"{item['skippedFirings']}: {item['skippedReason']}" if item["skippedFirings"] else ""),
+            ("skipped runs", f"{item['skippedFirings']}: {item['skippedReason']}" if item["skippedFirings"] else ""),
             *((name, value) for name, value in item["config"].items() if name not in ("jobName", "appName")),
         ]
     )
@@ -180,16 +218,17 @@ def app(item: Json) -> None:
 
 
 def rollout(item: Json) -> None:
-    """One line a job, and how it goes on."""
+    """The progress of a roll-out: one line per job, and its result if it has ended."""
     for job in item["jobs"]:
-        more = job["stopped"] or job["waiting"]
-        how_far = f"job {job['jobName']}: {job['running']} of {job['shards']} shards run the new version"
-        say(f"{how_far}; {more}" if more else how_far)
+        reason = job["stopped"] or job["waiting"]
+        progress = f"job {job['jobName']}: {job['running']} of {job['shards']} shards run the new version"
+        say(f"{progress}; {reason}" if reason else progress)
     if item["executorsLacking"]:
         say(item["executorsLacking"])
     if item["state"] == "stopped":
-        say(f"the roll-out of {item['appName']} has stopped; what was not replaced goes on as it was", "bold red")
-        say("mend it and update again; what ran before, given to `jobcloud app update`, brings that back")
+        stopped = f"the roll-out of app {item['appName']} has stopped; shards not yet replaced keep the old version"
+        say(stopped, "bold red")
+        say("to continue, fix the app and run `jobcloud app update` again; to go back, run it with the old version")
     elif item["state"] == "done":
         say(f"app {item['appName']} is up to date", "bold green")
 
@@ -215,10 +254,12 @@ def tasks(items: Iterable[Json]) -> None:
         for t in items
     )
     titles = ("JOB/SHARD", "STATE", "ATTEMPT#", "HOST", "STARTED", "ENDED", "MESSAGE", "TASK")
-    show_table(titles, rows, "no tasks: nothing has been launched yet")
+    show_table(titles, rows, "no tasks: no task has been launched yet")
 
 
-def _result(value: Any) -> str:
+def _result(value: object) -> str:
+    import json
+
     return "" if value is None else "result: " + json.dumps(value, ensure_ascii=False)
 
 
@@ -227,14 +268,15 @@ def runs(items: Iterable[Json]) -> None:
         (r["id"], r["cause"], r["state"], _shards(r["shards"]), moment(r["firedAt"]), moment(r["endedAt"]))
         for r in items
     )
-    show_table(("RUN", "CAUSE", "STATE", "SHARDS", "FIRED", "ENDED"), rows, "no runs: nothing has fired yet")
+    show_table(("RUN", "CAUSE", "STATE", "SHARDS", "FIRED", "ENDED"), rows, "no runs: no job has fired yet")
 
 
 def explanation(item: Json) -> None:
     if not item["waiting"] and not item["active"]:
-        say(f"{item['jobName']}: nothing waits, nothing runs; next firing {moment(item['nextFiring'])}")
+        say(f"{item['jobName']}: no shard is running or waiting; next run {moment(item['nextFiring'])}")
     else:
-        say(f"{item['jobName']}: {item['active']} active, {item['waiting']} waiting, {item['behind']} firings behind")
+        behind = f"; further runs waiting: {item['behind']}" if item["behind"] else ""
+        say(f"{item['jobName']}: {item['active']} active, {item['waiting']} waiting{behind}")
     for reason in item["reasons"]:
         say(f"  • {reason['text']}")
         if item["waiting"] and not reason["waitingHelps"]:
@@ -262,44 +304,46 @@ def cluster(item: Json) -> None:
             a["offers"],
             len(a["executors"]),
             a["tasks"],
-            _standing(a),
+            _condition(a),
         )
         for a in item["agents"]
     )
     show_table(
-        ("HOST", "AGENT", "OFFERED", "CLAIMED", "OFFERS#", "EXECUTORS#", "TASKS#", ""), rows, "no agents seen yet"
+        ("HOST", "AGENT", "OFFERED", "CLAIMED", "OFFERS#", "EXECUTORS#", "TASKS#", ""),
+        rows,
+        "no agent has sent an offer yet",
     )
 
 
-def _standing(agent: Json) -> str:
-    """What is out of the ordinary about an agent."""
+def _condition(agent: Json) -> str:
+    """Loss, drain and maintenance of an agent; "" for none."""
     said = ["lost"] if agent["lost"] else []
     if agent["drain"]:
         reason = f" ({agent['drain']['reason']})" if agent["drain"]["reason"] else ""
-        said.append(f"to be empty at {moment(agent['drain']['deadline'])}{reason}")
+        said.append(f"drains until {moment(agent['drain']['deadline'])}{reason}")
     if agent["maintenance"]:
         said.append(f"maintenance from {moment(agent['maintenance']['start'])}")
     return ", ".join(said)
 
 
 def imported(report: Json) -> None:
-    """What became of each app and job of another system."""
+    """The report of an import: one line per node of the other system."""
     rows = (
         (
             item["kind"],
             item["name"],
-            _done(item, report),
+            _action(item, report),
             "\n".join([*filter(None, [item["reason"]]), *item["changes"]]),
         )
         for item in report["items"]
     )
-    show_table(("WHAT", "NAME", "DONE", "REASON, CHANGES"), rows, "nothing is there")
+    show_table(("KIND", "NAME", "ACTION", "REASON, CHANGES"), rows, "the namespace holds no apps and no jobs")
     for note in report["notes"]:
         say(f"• {note}")
     say(", ".join(f"{count} {action}" for action, count in report["summary"].items()))
 
 
-def _done(item: Json, report: Json) -> str:
+def _action(item: Json, report: Json) -> str:
     action = item["action"] + (", disabled" if item["disabled"] else "")
     return f"({action})" if report["dryRun"] else action
 

@@ -1,4 +1,4 @@
-"""What `jobcloud app init` writes: a small app that works, with a job, its test and its manifest."""
+"""The small working app that `jobcloud app init` writes: a job, its test and its manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobcloud.job import ShardingContext, SimpleJob
 
 
 class Hello(SimpleJob):
-    """Greets whoever its shard is for."""
+    """Greets the city in the parameter of its shard."""
 
     def execute(self, ctx: ShardingContext) -> dict[str, str]:
         greeting = f"Hello, {ctx.sharding_parameter or 'world'}"
@@ -30,7 +30,7 @@ _TEST = Template("""from jobcloud.job import ShardingContext, perform
 from $module import Hello
 
 
-def test_a_shard_greets_whom_it_is_for() -> None:
+def test_shard_greets_its_city() -> None:
     ctx = ShardingContext("hello", sharding_total_count=2, sharding_item=1, sharding_parameter="Paris")
     assert perform(Hello(), ctx) == {"greeting": "Hello, Paris"}
 """)
@@ -56,14 +56,14 @@ memoryMB = 32
 
 
 def init_app(directory: Path) -> list[Path]:
-    """Write the app into a new (or empty) directory that gives it its name; the files written.
+    """Write the app into a new or empty directory and name it after the directory; returns the files written.
 
-    Raises ConfigError, nothing written, where the name is none or the directory holds something.
+    Raises ConfigError, and writes nothing, if the name is invalid or the directory is not empty.
     """
     name = directory.resolve().name
-    check_name("NAME", name)
+    check_name("DIR", name)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ConfigError(f"{directory} is there already", field="NAME", fix="name a new directory")
+        raise ConfigError(f"{directory} exists and is not empty", field="DIR", fix="give a new directory")
     module = re.sub(r"\W|^(?=\d)", "_", name).lower() + "_jobs"
     files = {f"{module}.py": _JOBS, f"test_{module}.py": _TEST, MANIFEST: _MANIFEST}
     directory.mkdir(parents=True, exist_ok=True)

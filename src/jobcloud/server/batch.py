@@ -1,7 +1,8 @@
-"""What a leader does with a batch of events: let the core decide, then store, send, acknowledge, tell. In that order.
+"""Process one batch of events: let the core decide, then store, send, acknowledge and publish, in that order.
 
-No threads and no waiting in here: `loop` drives it with a thread, a simulation with a virtual clock. A Leader decides
-nothing about jobs; it keeps the promise that what left the process was stored before.
+This module has no threads and never waits. `loop` calls it from the scheduler's thread; the simulator calls it on a
+virtual clock. BatchProcessor decides nothing about jobs and does not elect a leader. It guarantees the order: nothing
+leaves the process before the decision behind it is stored.
 """
 
 from __future__ import annotations
@@ -41,31 +42,31 @@ from jobcloud.server.records import Restored
 
 log = structlog.get_logger(__name__)
 
-_OF_THE_SESSION = (Subscribed, Disconnected, FrameworkRemoved)
-# An event that made the core fail this often is dropped.
-_TRIES = 2
-_REMEMBERED_FAILURES = 1_000
-# How long a leader goes on at most without having proved that it still is one.
-_PROVE_MS = 10_000
+_SESSION_EVENTS = (Subscribed, Disconnected, FrameworkRemoved)
+# After this many failures an event is dropped.
+_MAX_FAILURES = 2
+_MAX_COUNTED = 1_000
+# The longest time between two proofs that the epoch is still ours.
+_MAX_UNPROVEN_MS = 10_000
 
 
 class Core(Protocol):
-    """The scheduler as the shell sees it."""
+    """The part of the scheduler that this module calls."""
 
     def handle(self, event: Event) -> list[Effect]:
-        """Decide. Raises Refused, with nothing changed, for a command that it turns down."""
+        """Decide. Raises Refused, with nothing changed, for a command that is turned down."""
 
     def next_wake(self, at: int) -> int | None:
-        """The next instant, later than the last Tick, at which a Tick is wanted."""
+        """The next instant (ms) after the last Tick at which a Tick is due; None for none."""
 
 
 CoreT = TypeVar("CoreT", bound=Core)
 Restore: TypeAlias = Callable[[Restored, int, int], CoreT]
-"""(what is stored, epoch, now in ms) → a core that goes on from there."""
+"""(stored records, epoch, now in ms) → a core restored from them."""
 
 
 class Arrived(msgspec.Struct, frozen=True, gc=False):
-    """An event; one of the driver's carries the session it belongs to, and is void in any other."""
+    """An event. An event of the driver carries its session number and is dropped in any other session."""
 
     event: Event
     session: int | None = None
@@ -73,7 +74,7 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A command in the making (given its instant) and who waits for it."""
+    """A command that is waited for. `make` builds it from the instant (ms) at which it is handled."""
 
     make: Callable[[int], Command]
     reply: Future[None]
@@ -83,7 +84,7 @@ Item: TypeAlias = Arrived | Order
 
 
 class CoreFailed(JobcloudError):
-    """The core raised something other than Refused: its state cannot be trusted and must be loaded again."""
+    """The core raised an exception other than Refused: its state may be inconsistent and must be loaded again."""
 
     def __init__(self, event: Event, error: Exception) -> None:
         super().__init__(f"{type(event).__name__} made the scheduler fail: {type(error).__name__}: {error}")
@@ -92,11 +93,11 @@ class CoreFailed(JobcloudError):
 
 @dataclass(slots=True)
 class _Batch:
-    """What came of the events of one turn."""
+    """Effects and pending replies of one turn."""
 
     effects: list[Effect] = field(default_factory=list)
     replies: list[Future[None]] = field(default_factory=list)
-    # A new session: see to it that we still lead, even if there is nothing to store.
+    # In a new session the epoch is checked even if there is nothing to store.
     prove_epoch: bool = False
 
     def answer(self, error: Exception | None = None) -> None:
@@ -108,7 +109,7 @@ class _Batch:
 
 
 def merge(series: Iterable[Iterable[Write]]) -> list[Write]:
-    """The last write of each record: what is left of what becomes durable at once."""
+    """The last write of each record. All writes of a batch become durable together, so earlier ones do not matter."""
     last: dict[tuple[Kind, str], Write] = {}
     for writes in series:
         for write in writes:
@@ -116,9 +117,10 @@ def merge(series: Iterable[Iterable[Write]]) -> list[Write]:
     return list(last.values())
 
 
-class Leader(Generic[CoreT]):
-    """acquire → reload → connect → process* → disconnect; after a StoreError or CoreFailed: disconnect, reload,
-    connect. Fenced ends it for good.
+class BatchProcessor(Generic[CoreT]):
+    """acquire → reload → connect → process* → disconnect.
+
+    After a StoreError or CoreFailed: disconnect, reload, connect. Fenced is final.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class Leader(Generic[CoreT]):
         store: Store,
         make_driver: Callable[[], Driver],
         restore: Restore[CoreT],
-        tell: Callable[[Publish], None],
+        publish: Callable[[Publish], None],
         *,
         now_ms: Callable[[], int],
         tick_ms: int = 1_000,
@@ -136,7 +138,7 @@ class Leader(Generic[CoreT]):
         self._make_driver = make_driver
         self.driver: Driver | None = None
         self._restore = restore
-        self._tell = tell
+        self._publish = publish
         self._now_ms = now_ms
         self._tick_ms = tick_ms
         self._may_send = may_send
@@ -156,37 +158,37 @@ class Leader(Generic[CoreT]):
         self.late_ms = 0
 
     def acquire(self) -> None:
-        """Become the leader. Raises StoreError."""
+        """Raise the epoch. Raises StoreError."""
         self.epoch = self._store.acquire()
 
     def reload(self) -> None:
-        """Start over from what is stored, as the leader that we must still be. Raises StoreError."""
+        """Restore a core from the store. Raises StoreError; Fenced if another scheduler has raised the epoch."""
         if self._led:
-            # A core makes ids from its epoch and a count that begins anew: a further core needs a further epoch, and
-            # the state as it is once nobody else can change it. But not the place of who has taken ours.
+            # Ids are made from the epoch and a counter that starts at 0, so a new core needs a new epoch. The write
+            # first proves the old epoch: a scheduler that was superseded must not take the lead back.
             self._store.write(self.epoch, ())
             self.epoch = self._store.acquire()
         restored = records.restore(self._store.load())
-        # Who would subscribe as a former leader would cut off the present one.
+        # Subscribing without this proof could cut off the session of the present leader.
         self._store.write(self.epoch, ())
         self._led = True
         self.core = self._restore(restored, self.epoch, self._now_ms())
         self._ticked_ms, self._planned_ms = 0, self._now_ms()
-        # An id that could not be stored is used again all the same, lest each attempt leave a framework behind.
+        # Reuse an id that could not be stored. Otherwise each attempt would register another framework.
         self._framework_id = restored.framework_id or self._framework_id
         self.faults = tuple(restored.faults)
         for fault in self.faults:
-            log.error("stored record unreadable, left as it is", path=fault.path, problem=fault.problem)
+            log.error("stored record cannot be read; left unchanged", path=fault.path, problem=fault.problem)
 
     def connect(self, deliver: Callable[[int, Event], None]) -> None:
-        """Subscribe, with a driver of this session's own; `deliver` takes (session, event) on any thread."""
+        """Subscribe with a new driver. `deliver` takes (session, event) and is called on any thread."""
         self.session += 1
         self._deliver = partial(deliver, self.session)
         self.driver = self._make_driver()
         self.driver.start(self._deliver, self._framework_id)
 
     def disconnect(self) -> None:
-        """Leave the master; what it still sends belongs to no session any more."""
+        """Close the session. Events that still arrive from it are dropped."""
         self.session += 1
         self.connected = False
         driver, self.driver = self.driver, None
@@ -197,10 +199,10 @@ class Leader(Generic[CoreT]):
             log.exception("driver failed to stop")
 
     def process(self, items: Sequence[Item]) -> None:
-        """Handle `items` and perform what comes of them; a Tick joins them when one is due.
+        """Handle `items`, and a Tick if one is due, then perform their effects.
 
-        On CoreFailed everything before the event that failed has been performed, nothing after it has. On a
-        StoreError nothing has been performed. Whoever waits for an order has got an answer in each case.
+        Raises CoreFailed after the effects of all events before the failed one were performed; later items are refused.
+        Raises StoreError before anything was sent. In each case every order has been answered.
         """
         batch = _Batch()
         try:
@@ -216,13 +218,13 @@ class Leader(Generic[CoreT]):
         self._planned_ms = self._due(self._now_ms())
 
     def wake_ms(self) -> int:
-        """How long from now until `process` should be called at the latest, items or not."""
+        """Milliseconds until `process` must be called, with or without items."""
         now = self._now_ms()
-        # After the clock was set back the plan says nothing.
+        # If the clock was set back, the planned instant is meaningless.
         return 0 if now < self._ticked_ms else max(0, self._planned_ms - now)
 
     def _due(self, now: int) -> int:
-        """When the next Tick is due. A core that asks for an instant gone by gets it, but not without end."""
+        """When the next Tick is due (ms). Always after the last one: a core that asks for the past must not spin."""
         if now < self._ticked_ms:
             return now
         wake = self.core.next_wake(now)
@@ -257,7 +259,9 @@ class Leader(Generic[CoreT]):
             return
         try:
             if self._is_poison(command):
-                raise Refused("this command has made the scheduler fail before", fix="see the log; report the defect")
+                raise Refused(
+                    "this command has made the scheduler fail before", fix="see the log and report the defect"
+                )
             self._handle(command, batch)
         except Refused as error:
             order.reply.set_exception(error)
@@ -271,14 +275,14 @@ class Leader(Generic[CoreT]):
         if self._failures and self._is_poison(event):
             log.error("event dropped: it has made the scheduler fail before", stimulus=repr(event)[:4_000])
             return
-        if isinstance(event, _OF_THE_SESSION):
-            self._note_session(event, batch)
+        if isinstance(event, _SESSION_EVENTS):
+            self._follow_session(event, batch)
         try:
             self._handle(event, batch)
         except Refused as error:
             log.warning("event refused", stimulus=repr(event)[:4_000], problem=str(error))
 
-    def _note_session(self, event: Subscribed | Disconnected | FrameworkRemoved, batch: _Batch) -> None:
+    def _follow_session(self, event: Subscribed | Disconnected | FrameworkRemoved, batch: _Batch) -> None:
         match event:
             case Subscribed():
                 self.connected = batch.prove_epoch = True
@@ -290,27 +294,27 @@ class Leader(Generic[CoreT]):
                 self._framework_id = ""
 
     def _handle(self, event: Event, batch: _Batch) -> None:
-        """Raises Refused, or CoreFailed for anything else that the core raises; then `batch` is unchanged."""
+        """Raises Refused, or CoreFailed for any other exception of the core. `batch` is unchanged then."""
         try:
             effects = self.core.handle(event)
             for effect in effects:
                 if type(effect) not in RANK:
-                    raise TypeError(f"there is no such effect: {type(effect)}")
+                    raise TypeError(f"unknown effect: {type(effect)}")
         except Refused:
             raise
         except Exception as error:
-            self._remember(event)
+            self._count_failure(event)
             raise CoreFailed(event, error) from error
         batch.effects.extend(effects)
 
     def _is_poison(self, event: Event) -> bool:
-        return bool(self._failures) and self._failures.get(changed(event, at=0), 0) >= _TRIES
+        return bool(self._failures) and self._failures.get(changed(event, at=0), 0) >= _MAX_FAILURES
 
-    def _remember(self, event: Event) -> None:
-        if len(self._failures) >= _REMEMBERED_FAILURES:
+    def _count_failure(self, event: Event) -> None:
+        if len(self._failures) >= _MAX_COUNTED:
             self._failures.clear()
-        same = changed(event, at=0)
-        self._failures[same] = self._failures.get(same, 0) + 1
+        ranked = changed(event, at=0)
+        self._failures[ranked] = self._failures.get(ranked, 0) + 1
 
     def _perform(self, batch: _Batch) -> None:
         ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]
@@ -318,28 +322,28 @@ class Leader(Generic[CoreT]):
             ranks[RANK[type(effect)]].append(effect)
         try:
             self._save(batch, ranks[0])
-            self._check_standing(batch)
+            self._check_may_send(batch)
         except RecordTooLarge as error:
-            batch.answer(Refused(str(error), fix="make it smaller"))
+            batch.answer(Refused(str(error), fix="make the record smaller"))
             raise
         except StoreError as error:
             batch.answer(
-                Unavailable(f"it is not certain that this was stored ({error})", fix="look, then try again if need be")
+                Unavailable(f"it may or may not have been stored ({error})", fix="check, then try again if necessary")
             )
             raise
-        for same in ranks:
-            for effect in same:
+        for ranked in ranks:
+            for effect in ranked:
                 if isinstance(effect, Publish):
-                    self._tell(effect)
+                    self._publish(effect)
                 elif not isinstance(effect, Save):
                     self._send(effect)
         batch.answer()
 
     def _save(self, batch: _Batch, saves: Iterable[Effect]) -> None:
         writes = merge(save.writes for save in saves if isinstance(save, Save))
-        # A leader with nothing to store learns in bounded time, too, that another has taken its place; and nobody is
-        # told that things are as he wants by one who knows only how they were.
-        due = batch.replies or not 0 <= self._now_ms() - self._proved_ms < _PROVE_MS
+        # A leader with nothing to store must also learn in bounded time that it was superseded. And a command is only
+        # confirmed by a scheduler that has just proved that it leads, even if the command changes nothing.
+        due = batch.replies or not 0 <= self._now_ms() - self._proved_ms < _MAX_UNPROVEN_MS
         if not writes and not batch.prove_epoch and not due:
             return
         try:
@@ -352,27 +356,27 @@ class Leader(Generic[CoreT]):
         if writes:
             self.written_ms = self._proved_ms
 
-    def _check_standing(self, batch: _Batch) -> None:
-        """A process may stand still between any two lines, and find another leader in its place."""
+    def _check_may_send(self, batch: _Batch) -> None:
+        """The process may have been suspended since the write. Raises StoreError if its lead is in doubt."""
         if not self._may_send() and any(not isinstance(effect, Save | Publish) for effect in batch.effects):
-            raise StoreError("whether this scheduler still leads is in doubt")
+            raise StoreError("it is in doubt whether this scheduler still leads")
 
     def _send(self, effect: Call | Acknowledge) -> None:
-        """A driver never raises; if it does, nobody knows whether the call left, and the core learns just that."""
+        """A driver must not raise. If it does, the call may have left, so the core gets an uncertain SendFailed."""
         assert self.driver is not None, "effects are performed between connect and disconnect"
         try:
             self.driver.send(effect)
         except Exception as error:
-            log.exception("driver failed to take a call")
+            log.exception("driver raised an exception for a call")
             if not isinstance(effect, Acknowledge):
                 self._deliver(SendFailed(self._now_ms(), effect, str(error), certain=False))
 
 
 def refuse(items: Iterable[Item], problem: str) -> None:
-    """Answer every order among `items` that it was not carried out."""
+    """Answer every order among `items` with Unavailable(`problem`)."""
     for item in items:
         if isinstance(item, Order) and item.reply.set_running_or_notify_cancel():
-            item.reply.set_exception(Unavailable(problem, fix="try again in some seconds"))
+            item.reply.set_exception(Unavailable(problem, fix="try again in a few seconds"))
 
 
 def _encoded(write: Write) -> StoredWrite:

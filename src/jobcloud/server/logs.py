@@ -1,4 +1,4 @@
-"""Logs: JSON lines for machines, or text for people, on standard error; and the notices of the core among them."""
+"""Logging to standard error, as JSON lines or as text. The notices of the core go to the same log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 
 from jobcloud.messages import Publish, Topic
 
-# What happens to each single task is for the run history; a log keeps what an operator would want to be told.
+# The run history records each task. The log keeps only notices that an operator needs.
 _LEVELS = {
     Topic.FIRED: logging.INFO,
     Topic.SKIPPED: logging.WARNING,
@@ -50,7 +50,7 @@ def configure(form: Literal["text", "json"], level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(sys.stderr))),
         cache_logger_on_first_use=False,
     )
-    # What the libraries and the adapters say by the standard module goes the same way.
+    # Libraries and adapters use the standard module. Their records go to the same handler.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(level=number, handlers=[handler], force=True)
@@ -59,8 +59,7 @@ def configure(form: Literal["text", "json"], level: str) -> None:
 
 
 class _Lossy:
-    """A stream that does without what cannot be written: a log on a full disk must not end who logs, as the handlers
-    of the standard module know too."""
+    """A stream that drops text that cannot be written: a full disk must not end the process that logs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -76,10 +75,10 @@ class _Lossy:
 
 
 class LogSink:
-    """A sink that writes each notice to the log, at the level of its topic; the log as configured when this is made."""
+    """A sink that logs each notice at the level of its topic. Create it after `configure`."""
 
     def __init__(self) -> None:
-        # Bound once, and the levels looked up once: there are three notices for each task, of which none is written.
+        # Computed once: each task causes three notices, and none of them is logged by default.
         self._log = structlog.get_logger("notice").bind()
         self._topics = frozenset(topic for topic, level in _LEVELS.items() if self._log.is_enabled_for(level))
 

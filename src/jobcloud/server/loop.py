@@ -1,8 +1,9 @@
-"""The one thread that owns the core: others put events, commands and questions into its inbox and wait.
+"""The thread that owns the core. Other threads put events, commands and questions into its inbox.
 
-A lone event is handled at once; where many come, the thread takes all that wait, a few milliseconds' worth, so that
-they share one write, and rests between two turns for three times as long as the last one took: the more there is to do,
-the more is done at once. After a failed write or an error inside the core it starts over from what is stored.
+The loop decides when to work: it waits, gathers events into batches, checks the leadership and recovers from failures.
+`batch` decides how: it performs one batch in the right order. A single event is handled at once. Under load, events
+share one write, and the thread rests three times as long as its last turn took, so batches grow with the load. After a
+failed write or an error in the core, the loop starts over from the stored state.
 """
 
 from __future__ import annotations
@@ -21,28 +22,29 @@ import structlog
 from jobcloud import messages
 from jobcloud.errors import Fenced, NotConnected, Unavailable
 from jobcloud.ports import Driver, Leadership, Sink, Store, StoredFault
-from jobcloud.server.batch import Arrived, CoreT, Item, Leader, Order, Restore, refuse
+from jobcloud.server.batch import Arrived, BatchProcessor, CoreT, Item, Order, Restore, refuse
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-# How often a leadership in doubt is looked at.
-_DOUBT_S = 0.02
-# After a turn events gather for so many times as long as it took, but for so many times `coalesce_ms` at most.
-_REST, _LONGEST_REST = 3, 7
+# Seconds between two checks of a leadership in doubt.
+_RECHECK_S = 0.02
+# The rest after a turn, as a multiple of its length; and its maximum, as a multiple of `coalesce_ms`.
+_REST_FACTOR, _MAX_REST_FACTOR = 3, 7
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How the loop spends time. `retry_*`: the wait before it starts over, doubled each time up to the most; after
-    `calm_ms` without a failure it begins anew.
+    """Timing of the loop.
+
+    The wait before it starts over doubles from `retry_first_ms` to `retry_max_ms`; `calm_ms` without failure reset it.
     """
 
     coalesce_ms: int = 3
     tick_ms: int = 1_000
     batch_limit: int = 10_000
     retry_first_ms: int = 100
-    retry_most_ms: int = 10_000
+    retry_max_ms: int = 10_000
     calm_ms: int = 60_000
 
 
@@ -59,7 +61,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`late_ms`: how long after the wanted instant the last Tick came. `idle_ms`: since the thread was last seen."""
+    """`late_ms`: delay of the last Tick after its due instant. `idle_ms`: time since the thread was last active."""
 
     phase: Phase
     problem: str
@@ -86,9 +88,9 @@ class _Question:
 class Loop(Generic[CoreT]):
     """[stand_by* →] start → (deliver | command | ask | health)* → stop. Every method may be called from any thread.
 
-    It owns `store` and the drivers that `make_driver` makes, one for each session with the master, and closes them.
-    With `leadership` it does nothing while that is in doubt, and ends once it is lost.
-    `now_ms` is the wall clock, `monotonic` counts seconds.
+    It owns and closes `store`, and the drivers that `make_driver` returns, one per session with the master.
+    While `leadership` is in doubt it does nothing; once the leadership is lost, it ends.
+    `now_ms` is the wall clock; `monotonic` counts seconds.
     """
 
     def __init__(
@@ -108,35 +110,35 @@ class Loop(Generic[CoreT]):
         self._failed_sinks: set[int] = set()
         self._monotonic = monotonic
         self._pace = pace
-        self._leader: Leader[CoreT] = Leader(
-            store, make_driver, restore, self._tell, now_ms=now_ms, tick_ms=pace.tick_ms, may_send=self._entitled
+        self._processor: BatchProcessor[CoreT] = BatchProcessor(
+            store, make_driver, restore, self._publish, now_ms=now_ms, tick_ms=pace.tick_ms, may_send=self._may_act
         )
         self._leadership = leadership
         self._inbox: deque[Item | _Question] = deque()
         self._changed = Condition()
-        #: the thread looks for work under the lock, or waits for some
+        #: The thread checks its inbox under the lock, or waits.
         self._idle = False
         self._stopping = Event()
         self._phase = Phase.STARTING
         self._problem = ""
         self._started: Future[None] = Future()
         self._seen = monotonic()
-        self._turned = self._rested = self._recovered = float("-inf")
+        self._taken_at = self._rest_until = self._recovered = float("-inf")
         self._recoveries = self._streak = 0
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
         self.failure: BaseException | None = None
 
     def stand_by(self, problem: str) -> None:
-        """Before `start`: say to callers why there is no leader here, and where one is."""
+        """Before `start`: set the text that tells callers why this scheduler does not lead, and which one does."""
         self._phase, self._problem = Phase.STANDBY, problem
 
     def start(self) -> None:
-        """Lead: raise the epoch, load, subscribe. Raises StoreError and whatever else prevents it."""
+        """Raise the epoch, load, subscribe. Raises StoreError, or any other exception of these steps."""
         self._thread.start()
         self._started.result()
 
     def stop(self, timeout: float = 10.0) -> bool:
-        """Leave the master (tasks run on) and close the store. False where that took longer than `timeout` s."""
+        """Disconnect from the master (tasks keep running) and close the store. False if not done within `timeout` s."""
         self._stopping.set()
         if self._thread.ident is None:
             self._store.close()
@@ -146,50 +148,50 @@ class Loop(Generic[CoreT]):
         return self.wait(timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Until the loop has ended, by `stop` or by itself; `failure` then says why, or is None."""
+        """Wait up to `timeout` s for the end of the loop. False if it still runs. `failure` is its cause, or None."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def deliver(self, event: messages.Event) -> None:
-        """Hand in an event. It may be dropped by a recovery, as anything that comes from the master."""
+        """Add an event. A recovery may drop it, like any event from the master."""
         self._put(Arrived(event))
 
     def command(self, make: Callable[[int], messages.Command], timeout: float = 10.0) -> None:
-        """Carry out a command, made by `make` from its instant; return once it is durably stored and handed over.
+        """Carry out the command that `make` builds from the instant (ms). Return once it is stored and its calls sent.
 
-        Raises what `make` raises; Refused, with nothing changed; Unavailable; CoreFailed for a defect of ours.
+        Raises Refused (nothing has changed), Unavailable, CoreFailed for a defect of ours, and any exception of `make`.
         """
         reply: Future[None] = Future()
         self._submit(Order(make, reply))
         self._result(reply, timeout)
 
     def ask(self, fn: Callable[[CoreT], T], timeout: float = 5.0) -> T:
-        """What `fn` finds in the core, which it must not change. Raises what it raises, and Unavailable."""
+        """The result of `fn(core)`, which must not change the core. Raises Unavailable, and any exception of `fn`."""
         reply: Future[T] = Future()
         self._submit(_Question(fn, reply))
         return self._result(reply, timeout)
 
     def teardown(self) -> None:
-        """Remove the framework from Mesos, which ends every task of it. Raises NotConnected."""
-        driver = self._leader.driver
+        """Remove the framework from Mesos, which kills all its tasks. Raises NotConnected."""
+        driver = self._processor.driver
         if driver is None:
-            raise NotConnected("there is no session with a master now")
+            raise NotConnected("not connected to a master now")
         driver.teardown()
 
     def subscribe(self, sink: Sink) -> Callable[[], None]:
-        """Publish to `sink` as well, until the function returned is called."""
+        """Also publish to `sink`, until the returned function is called."""
         with self._changed:
             self._sinks = (*self._sinks, sink)
         return lambda: self._unsubscribe(sink)
 
     def healthy(self) -> bool:
-        """Leading, and subscribed at a master."""
-        return self._standing()[0] is Phase.LEADING and self._leader.connected
+        """Whether it leads and is subscribed at a master."""
+        return self._phase_now()[0] is Phase.LEADING and self._processor.connected
 
     def health(self) -> Health:
-        """How things stand, without waiting for the thread."""
-        leader = self._leader
-        phase, problem = self._standing()
+        """The present state, without waiting for the thread."""
+        leader = self._processor
+        phase, problem = self._phase_now()
         return Health(
             phase=phase,
             problem=problem,
@@ -203,11 +205,11 @@ class Loop(Generic[CoreT]):
             faults=leader.faults,
         )
 
-    # ------------------------------------------------------------------------------------------- callers' threads
+    # ----------------------------------------------------------------------------------------- on callers' threads
 
     def _put(self, item: Item | _Question) -> None:
         self._inbox.append(item)
-        # A thread that is busy looks before it waits, and has said that it may wait before it looks.
+        # No lost wake-up: the thread sets `_idle` before it checks the inbox for the last time.
         if self._idle:
             with self._changed:
                 self._changed.notify()
@@ -215,20 +217,20 @@ class Loop(Generic[CoreT]):
     def _submit(self, item: Order | _Question) -> None:
         assert current_thread() is not self._thread, "the loop's own thread cannot wait for itself"
         with self._changed:
-            phase, problem = self._standing()
+            phase, problem = self._phase_now()
             if phase is not Phase.LEADING:
-                raise Unavailable(f"no leader here: {problem or phase}", fix="try again in some seconds")
+                raise Unavailable(f"no leader here: {problem or phase}", fix="try again in a few seconds")
             self._put(item)
 
     def _result(self, reply: Future[T], timeout: float) -> T:
         try:
             return reply.result(timeout)
         except TimeoutError:
-            never = reply.cancel()
-            if not never and reply.done():
+            cancelled = reply.cancel()
+            if not cancelled and reply.done():
                 return reply.result()
-            what = "it was not carried out" if never else "it may yet be carried out"
-            raise Unavailable(f"no answer within {timeout:g} s; {what}", fix="look, then try again") from None
+            outcome = "it was not carried out" if cancelled else "it may still be carried out"
+            raise Unavailable(f"no answer within {timeout:g} s; {outcome}", fix="check, then try again") from None
 
     def _unsubscribe(self, sink: Sink) -> None:
         with self._changed:
@@ -237,7 +239,7 @@ class Loop(Generic[CoreT]):
     def _arrive(self, session: int, event: messages.Event) -> None:
         self._put(Arrived(event, session))
 
-    # --------------------------------------------------------------------------------------------- the loop's own
+    # -------------------------------------------------------------------------------------- on the loop's thread
 
     def _run(self) -> None:
         try:
@@ -253,24 +255,26 @@ class Loop(Generic[CoreT]):
 
     def _begin(self) -> None:
         self._check_leadership()
-        self._leader.acquire()
-        self._leader.reload()
-        self._leader.connect(self._arrive)
+        self._processor.acquire()
+        self._processor.reload()
+        self._processor.connect(self._arrive)
         self._enter(Phase.LEADING)
-        log.info("leading", epoch=self._leader.epoch)
+        log.info("leading", epoch=self._processor.epoch)
         self._started.set_result(None)
 
     def _serve(self) -> None:
-        """One turn; what goes wrong in it is answered by starting over."""
+        """One turn. After an error the loop starts over; Fenced is passed on."""
         try:
             self._await_work()
             if not self._await_leadership():
                 return
             began = self._monotonic()
             items, questions = self._take()
-            self._leader.process(items)
+            self._processor.process(items)
             ended = self._monotonic()
-            self._rested = ended + min(_REST * (ended - began), _LONGEST_REST * self._pace.coalesce_ms / 1_000)
+            self._rest_until = ended + min(
+                _REST_FACTOR * (ended - began), _MAX_REST_FACTOR * self._pace.coalesce_ms / 1_000
+            )
             for question in questions:
                 self._answer(question)
         except Fenced:
@@ -285,7 +289,7 @@ class Loop(Generic[CoreT]):
             self._idle = True
             while not self._inbox and not self._stopping.is_set():
                 self._seen = self._monotonic()
-                if (pause := self._leader.wake_ms()) <= 0:
+                if (pause := self._processor.wake_ms()) <= 0:
                     break
                 self._changed.wait(pause / 1_000)
             self._idle = False
@@ -297,83 +301,83 @@ class Loop(Generic[CoreT]):
         questions = [item for item in taken if isinstance(item, _Question)]
         return [item for item in taken if not isinstance(item, _Question)], questions
 
-    def _standing(self) -> tuple[Phase, str]:
-        """Phase and problem as of now: doubt counts from its first instant, not from when the thread learns of it."""
-        if self._phase is Phase.LEADING and not self._entitled():
-            return Phase.SUSPENDED, "the leadership is in doubt"
+    def _phase_now(self) -> tuple[Phase, str]:
+        """Phase and problem. A doubtful leadership counts at once, even if the thread has not noticed it yet."""
+        if self._phase is Phase.LEADING and not self._may_act():
+            return Phase.SUSPENDED, "it is in doubt whether this scheduler still leads"
         return self._phase, self._problem
 
-    def _entitled(self) -> bool:
+    def _may_act(self) -> bool:
         return self._leadership is None or self._leadership.holds()
 
     def _await_leadership(self) -> bool:
-        """Stand still while it is in doubt whether we lead; what arrives waits. False where we are to stop meanwhile.
+        """Wait while the leadership is in doubt; the inbox keeps new items. False if `stop` was called meanwhile.
 
-        Raises Fenced once it is lost.
+        Raises Fenced once the leadership is lost.
         """
-        if self._entitled():
+        if self._may_act():
             return True
-        log.warning("standing still: the leadership is in doubt")
-        while not self._entitled() and not self._stopping.wait(_DOUBT_S):
+        log.warning("suspended: the leadership is in doubt")
+        while not self._may_act() and not self._stopping.wait(_RECHECK_S):
             self._seen = self._monotonic()
             self._check_leadership()
         self._check_leadership()
-        return self._entitled()
+        return self._may_act()
 
     def _check_leadership(self) -> None:
         if self._leadership is not None and self._leadership.lost:
             raise Fenced(f"the leadership was lost: {self._leadership.lost}")
 
     def _coalesce(self) -> None:
-        """Let events that follow close upon each other gather; the first after a quiet moment waits for nobody."""
+        """Let events that arrive in quick succession gather. The first event after a quiet moment does not wait."""
         if not self._inbox:
             return
-        pause = max(self._turned + self._pace.coalesce_ms / 1_000, self._rested) - self._monotonic()
+        pause = max(self._taken_at + self._pace.coalesce_ms / 1_000, self._rest_until) - self._monotonic()
         if pause > 0:
             self._stopping.wait(pause)
-        self._turned = self._monotonic()
+        self._taken_at = self._monotonic()
 
     def _answer(self, question: _Question) -> None:
         if not question.reply.set_running_or_notify_cancel():
             return
         try:
-            question.reply.set_result(question.ask(self._leader.core))
+            question.reply.set_result(question.ask(self._processor.core))
         except Exception as error:
             question.reply.set_exception(error)
 
     def _recover(self, error: Exception) -> None:
-        """Forget what is in memory, leave the master, and begin again from the store as soon as it answers."""
+        """Discard the core, disconnect, and start over from the store as soon as it answers."""
         log.error("starting over from the stored state", problem=str(error), exc_info=error)
         self._recoveries += 1
         self._enter(Phase.RECOVERING, str(error))
-        self._leader.disconnect()
+        self._processor.disconnect()
         while not self._stopping.wait(self._delay()):
             self._seen = self._monotonic()
             self._check_leadership()
             try:
-                self._leader.reload()
-                self._leader.connect(self._arrive)
+                self._processor.reload()
+                self._processor.connect(self._arrive)
             except Fenced:
                 raise
             except Exception as again:
-                log.exception("the stored state cannot be used yet", problem=str(again))
+                log.exception("starting over failed; trying again", problem=str(again))
                 self._enter(Phase.RECOVERING, str(again))
             else:
                 self._enter(Phase.LEADING)
-                log.info("leading again", epoch=self._leader.epoch)
+                log.info("leading again", epoch=self._processor.epoch)
                 return
 
     def _delay(self) -> float:
-        """Seconds to wait before the next attempt, doubled with each that follows closely upon another."""
+        """Seconds before the next attempt. They double while failures follow each other closely."""
         now = self._monotonic()
         calm = now - self._recovered > self._pace.calm_ms / 1_000
         self._streak = 0 if calm else self._streak + 1
-        delay_ms = min(self._pace.retry_most_ms, self._pace.retry_first_ms << min(self._streak, 20))
+        delay_ms = min(self._pace.retry_max_ms, self._pace.retry_first_ms << min(self._streak, 20))
         self._recovered = now + delay_ms / 1_000
         return delay_ms / 1_000
 
     def _enter(self, phase: Phase, problem: str = "") -> None:
-        """Change the phase; outside LEADING nobody is left waiting."""
+        """Change the phase. Outside LEADING every waiting caller is refused."""
         with self._changed:
             self._phase, self._problem = phase, problem
             waiting: list[Item | _Question] = []
@@ -384,27 +388,29 @@ class Loop(Generic[CoreT]):
         refuse((item for item in waiting if not isinstance(item, _Question)), why)
         for item in waiting:
             if isinstance(item, _Question) and item.reply.set_running_or_notify_cancel():
-                item.reply.set_exception(Unavailable(why, fix="try again in some seconds"))
+                item.reply.set_exception(Unavailable(why, fix="try again in a few seconds"))
 
     def _end(self, phase: Phase, error: BaseException | None) -> None:
-        """Step down for good: nothing is written or sent from here on, and every caller has an answer."""
+        """Step down for good. From here on nothing is written or sent, and every caller has an answer."""
         self.failure = error
         self._enter(phase, str(error or ""))
         if error is not None:
             log.error("stepped down", phase=phase, problem=str(error), exc_info=error)
-        self._leader.disconnect()
+        self._processor.disconnect()
         try:
             self._store.close()
         except Exception:
             log.exception("the store could not be closed")
         if not self._started.done():
-            self._started.set_exception(error or Unavailable("stopped before it had started"))
+            self._started.set_exception(error or Unavailable("stopped before it started"))
 
-    def _tell(self, notice: messages.Publish) -> None:
+    def _publish(self, notice: messages.Publish) -> None:
         for sink in self._sinks:
             try:
                 sink.publish(notice)
             except Exception:
                 if id(sink) not in self._failed_sinks:
                     self._failed_sinks.add(id(sink))
-                    log.exception("a receiver of notices fails; this is said once", sink=type(sink).__name__)
+                    log.exception(
+                        "a sink failed to take a notice; further failures are not logged", sink=type(sink).__name__
+                    )

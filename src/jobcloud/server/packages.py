@@ -1,8 +1,8 @@
 """App packages on disk, by the hash of their content.
 
-Layout: `<root>/<sha256>/package.<format>`; an upload grows in `<root>/.incoming/` and moves to its place complete,
-inspected and synced, or not at all. A package that is there never changes, so readers need no lock. Those that no app
-and no executor refers to go away once they are old enough not to be an upload on its way to being registered.
+Layout: `<root>/<sha256>/package.<format>`. An upload is written to `<root>/.incoming/` and moves to its place only when
+it is complete, inspected and synced. A stored package never changes, so readers need no lock. A package that no app and
+no executor refers to is removed after a grace period, which leaves time to register an app for a new upload.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FILES = re.compile(r"package\.(zip|tar)")
 
 @dataclass(frozen=True, slots=True)
 class StoredPackage:
-    """`size` in bytes; `files` counts what is in it; `file` is the name agents fetch it by."""
+    """`size` in bytes; `files`: number of files in it; `file`: the name agents fetch it by."""
 
     sha256: str
     size: int
@@ -39,7 +39,7 @@ class StoredPackage:
 
 
 class PackageStore:
-    """Raises ConfigError (field `package`) for what is no package, StoreError where the disk fails."""
+    """Raises ConfigError (field `package`) for an invalid package, StoreError if the disk fails."""
 
     def __init__(
         self,
@@ -51,24 +51,24 @@ class PackageStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.max_bytes = max_bytes
-        # Held while an app is registered or removed, and while collecting: a package that is being referred to stays.
+        # Held while an app is registered or removed and during `collect`, so that no package in use is removed.
         self.guard = threading.Lock()
         self._root = root
         self._incoming = root / ".incoming"
         self._grace = grace_seconds
         self._check = check
         self._clock = clock
-        # What an earlier process left half received is of no use to anybody.
+        # Remove incomplete uploads of an earlier process.
         with _disk():
             shutil.rmtree(self._incoming, ignore_errors=True)
             self._incoming.mkdir(parents=True)
 
     def receive(self) -> Upload:
-        """Begin an upload: write its chunks, then commit it, all within a `with` block."""
+        """Begin an upload: write its chunks, then commit it, inside a `with` block."""
         return Upload(self)
 
     def find(self, sha256: str) -> Path | None:
-        """Where a package lies; None where there is no such package."""
+        """The path of a package; None if it is not stored."""
         if not _SHA256.fullmatch(sha256):
             return None
         with contextlib.suppress(OSError):
@@ -78,7 +78,7 @@ class PackageStore:
         return None
 
     def renew(self, sha256: str) -> Path | None:
-        """As `find`, and what is there is young again."""
+        """As `find`; also restarts the grace period of the package."""
         path = self.find(sha256)
         if path is not None:
             with contextlib.suppress(OSError):
@@ -91,7 +91,7 @@ class PackageStore:
             return sorted(path.name for path in self._root.iterdir() if self.find(path.name))
 
     def collect(self, referenced: Iterable[str]) -> list[str]:
-        """Remove the packages that are old enough and not among `referenced`; return their hashes."""
+        """Remove packages past their grace period that are not in `referenced`. Returns their hashes."""
         keep = set(referenced)
         oldest = self._clock() - self._grace
         gone = []
@@ -104,7 +104,7 @@ class PackageStore:
         return gone
 
     def adopt(self, incoming: Path, *, wheel: bool = False) -> StoredPackage:
-        """Inspect a complete upload and move it to its place; `wheel`: it must be one. Called by Upload."""
+        """Inspect a complete upload and move it to its place. With `wheel` it must be a wheel. Called by Upload."""
         try:
             with _disk():
                 info = self._check(incoming, wheel=wheel)
@@ -114,7 +114,7 @@ class PackageStore:
         with _disk():
             place = self._root / info.sha256
             place.mkdir(exist_ok=True)
-            # Replacing a package by itself is harmless, and makes it young again.
+            # Replacing a package by the same content is harmless, and restarts its grace period.
             os.utime(incoming, (self._clock(), self._clock()))
             incoming.chmod(0o644)
             incoming.replace(place / file)
@@ -123,14 +123,14 @@ class PackageStore:
         return StoredPackage(info.sha256, info.packed_bytes, len(info.names), file)
 
     def incoming(self) -> tuple[int, Path]:
-        """A new file to upload into: its descriptor and path. Called by Upload."""
+        """A new file for an upload: its descriptor and path. Called by Upload."""
         with _disk():
             descriptor, name = tempfile.mkstemp(dir=self._incoming)
             return descriptor, Path(name)
 
 
 class Upload:
-    """One package on its way in. Leaving the `with` block without commit() drops it."""
+    """A package being received. Leaving the `with` block without `commit` drops it."""
 
     def __init__(self, store: PackageStore) -> None:
         self._store = store
@@ -150,25 +150,27 @@ class Upload:
         self._path.unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> None:
-        """Raises ConfigError over the size limit, StoreError where it cannot be written."""
+        """Raises ConfigError above the size limit, StoreError if the disk fails."""
         self._size += len(chunk)
         if self._size > self._store.max_bytes:
-            problem = f"is over {self._store.max_bytes} bytes"
-            raise ConfigError(problem, field="package", fix="leave out what the app does not need to run")
+            problem = f"is larger than {self._store.max_bytes} bytes"
+            raise ConfigError(problem, field="package", fix="remove files that the app does not need")
         self._hash.update(chunk)
         with _disk():
             self._file.write(chunk)
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far."""
+        """The hash of everything written so far."""
         return self._hash.hexdigest()
 
     def commit(self, expected_sha256: str = "", *, wheel: bool = False) -> StoredPackage:
-        """Accept what was written; `wheel`: it must be one. Raises ConfigError where it is no package, or not the
-        expected one."""
+        """Store the upload. With `wheel` it must be a wheel.
+
+        Raises ConfigError if it is not a package, or not the expected one.
+        """
         if expected_sha256 and expected_sha256 != self.sha256:
-            raise ConfigError(f"hashes to {self.sha256}: not what was sent", field="package", fix="upload it again")
+            raise ConfigError(f"has the hash {self.sha256}: not what was sent", field="package", fix="upload it again")
         if not self._size:
             raise ConfigError("is empty", field="package", fix="send the archive as the body of the request")
         with _disk():
@@ -179,7 +181,7 @@ class Upload:
 
 
 def referenced(packages: Iterable[str], specs: Iterable[str], stored: Iterable[str]) -> set[str]:
-    """The hashes that must stay: those of registered apps, and those that the ExecutorInfo of a live executor names."""
+    """The hashes in use: those of registered apps, and those that the ExecutorInfo of a live executor names."""
     texts = tuple(specs)
     return set(packages) | {sha256 for sha256 in stored if any(sha256 in text for text in texts)}
 
@@ -194,10 +196,10 @@ def _sync(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _disk() -> Iterator[None]:
-    """What the disk refuses, in the words of the error tree."""
+    """Translate errors of the disk into StoreError."""
     try:
         yield
     except OSError as error:
         if error.errno in (ENOSPC, EDQUOT):
-            raise StoreFull("no room for the package") from error
+            raise StoreFull("no space left for the package") from error
         raise StoreError(f"cannot store packages: {error.strerror or error}") from error

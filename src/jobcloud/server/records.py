@@ -1,9 +1,9 @@
-"""Stored records as JSON: `{"v": 1, "r": …}`, the record's own fields under "r".
+"""Stored records as JSON: `{"v": 1, "r": …}`, with the record's fields under "r".
 
-Within a version fields may be added with a default: an older program ignores what it does not know, a newer one
-fills in what is missing. Of firings and tasks, which come and go all the time, what has its default is left out. Any
-other change, of a default too, raises VERSION. What cannot be read becomes a fault that names the record
-and is left where it is: one damaged record costs nobody else anything.
+Within a version, fields with a default may be added: an older program ignores unknown fields, a newer one fills in
+missing fields. Firings and tasks are written often, so their fields with default values are left out. Any other change,
+also of a default, needs a new VERSION. A record that cannot be read is reported as a fault and left unchanged; it does
+not affect other records.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class _Envelope(msgspec.Struct):
 
 @dataclass(slots=True)
 class Restored(Stored):
-    """What a leader starts from; `faults` names the records that could not be read."""
+    """The state a leader starts from. `faults` names the records that cannot be read."""
 
     faults: list[StoredFault] = field(default_factory=list)
 
 
 class Unreadable(Exception):
-    """A stored value is damaged, or of a newer version."""
+    """A stored value is damaged or of a newer version."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -59,14 +59,14 @@ _START = b'{"v":%d,"r":' % VERSION
 
 
 def encode(kind: Kind, record: Record) -> bytes:
-    """Raises TypeError where `record` is not what `kind` holds."""
+    """Raises TypeError if `record` is not of the type of `kind`."""
     if not isinstance(record, _TYPES[kind]):
         raise TypeError(f"a record of kind {kind} cannot be a {type(record).__name__}")
     return _START + _encoder.encode(record) + b"}"
 
 
 def decode(kind: Kind, key: str, value: bytes) -> Record:
-    """The record that `encode` made `value` from. Raises Unreadable."""
+    """The inverse of `encode`. Raises Unreadable, also if the record belongs to another key."""
     try:
         envelope = _envelope.decode(value)
         if envelope.v != VERSION:
@@ -77,12 +77,12 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
     if (own := _own_key(record)) not in (None, key):
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
     if isinstance(record, Firing) and (not record.work or (record.stepped and record.cause is Cause.DAEMON)):
-        raise Unreadable("is damaged: it has not the shards of any firing")
+        raise Unreadable("is damaged: its shards do not fit any firing")
     return record
 
 
 def restore(stored: StoredRecords) -> Restored:
-    """Decode everything; never raises for what a store may hold."""
+    """Decode everything. Never raises, whatever the store holds."""
     faults = list(stored.faults)
     readable = {kind: dict(_readable(kind, entries.items(), faults)) for kind, entries in stored.records.items()}
     return Restored(
@@ -110,7 +110,7 @@ def _readable(
 
 
 def _own_key(record: Record) -> str | None:
-    """The key that a record itself implies, where it does."""
+    """The key implied by the record's fields; None if there is none."""
     match record:
         case App() | Job():
             return record.name

@@ -1,8 +1,8 @@
-"""Settings: one frozen object out of a TOML file, the environment and flags, each overruling the one before.
+"""Settings: one frozen object from a TOML file, the environment and flags; each overrides the one before.
 
-The key `http.port` stands in the file under `[http]` as `port`, in the environment as JOBCLOUD_HTTP_PORT. Durations
-are written with their unit ("5s", "1h30m"), sizes too ("256MiB"), lists in the environment with commas. Secrets come
-from files that others cannot read, never from the settings themselves. docs/settings.md lists every key.
+The key `http.port` is `port` under `[http]` in the file, and JOBCLOUD_HTTP_PORT in the environment. Durations and sizes
+have a unit ("5s", "1h30m", "256MiB"); lists in the environment are separated by commas. Secrets come from files that
+other users cannot read, never from the settings themselves. docs/settings.md lists every key.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _MASTER = re.compile(r"(zk://[^\s/]+(/[^\s]*)?|[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1
 _SERVERS = re.compile(r"[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,100}(/[A-Za-z0-9_-]{1,100}){0,9}")
 _MAX_SECRET = 4_096
-# What `load` has read, for the sources of the Settings it makes.
+# The parsed file, passed by `load` to the sources of Settings.
 _file_content: ContextVar[dict[str, Any]] = ContextVar("_file_content", default={})  # noqa: B039 - never changed
 
 
 def _wrong(problem: str, fix: str, *, key: str = "") -> PydanticCustomError:
-    """An error that says what to do; `key` names a field within the section where it is not the one at hand."""
+    """An error with a fix. `key` names the field of the section if the validator checks several."""
     return PydanticCustomError("setting", "{problem}", {"problem": problem, "fix": fix, "key": key})
 
 
@@ -45,7 +45,7 @@ def _duration(value: object) -> object:
     if isinstance(value, timedelta):
         return value
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise _wrong(f"{str(value)[:40]!r} is no duration", 'a number with a unit, such as "500ms", "5s" or "1h30m"')
+        raise _wrong(f"{str(value)[:40]!r} is not a duration", 'a number with a unit, such as "500ms", "5s" or "1h30m"')
     return timedelta(milliseconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value)))
 
 
@@ -58,7 +58,9 @@ def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
         try:
             ipaddress.ip_network(network)
         except ValueError:
-            raise _wrong(f"{network[:80]!r} is no network", 'an address and a length, such as "10.0.0.0/8"') from None
+            raise _wrong(
+                f"{network[:80]!r} is not a network", 'an address and a length, such as "10.0.0.0/8"'
+            ) from None
     return networks
 
 
@@ -72,22 +74,26 @@ def _readable_file(path: Path) -> Path:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise _wrong(f"{path} cannot be read: {error.strerror}", "the path of a file this process may read") from None
+        raise _wrong(
+            f"{path} cannot be read: {error.strerror}", "the path of a file that this process can read"
+        ) from None
 
 
 def read_secret(path: Path) -> str:
-    """The one line of a secret's file. Raises PydanticCustomError where others may read it, or it holds no secret."""
+    """The secret in a file of one line. Raises PydanticCustomError if other users can read it, or it has no secret."""
     try:
         with path.open("rb") as file:
             status = stat.S_IMODE(path.stat().st_mode)
             content = file.read(_MAX_SECRET + 1)
     except OSError as error:
-        raise _wrong(f"{path} cannot be read: {error.strerror}", "the path of a file that holds the secret") from None
+        raise _wrong(
+            f"{path} cannot be read: {error.strerror}", "the path of a file that contains the secret"
+        ) from None
     if status & 0o007:
-        raise _wrong(f"{path} is open to every user of this machine", f"run: chmod 600 {path}")
+        raise _wrong(f"{path} can be read by every user of this machine", f"run: chmod 600 {path}")
     secret = content.strip()
     if not secret or len(content) > _MAX_SECRET or not re.fullmatch(rb"[!-~]+", secret):
-        raise _wrong(f"{path} holds no secret", "put it there as one line of ASCII without spaces")
+        raise _wrong(f"{path} contains no secret", "write it there as one line of ASCII without spaces")
     return secret.decode()
 
 
@@ -104,7 +110,7 @@ def milliseconds(duration: timedelta) -> int:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine alone; a name other than localhost could be anything."""
+    """Whether `host` is reachable from this machine only. A name other than localhost may be any machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -116,43 +122,45 @@ class _Section(BaseModel):
 
 
 class Mesos(_Section):
-    """How to reach Mesos, and who we are there."""
+    """How to reach Mesos, and this framework's identity there."""
 
-    master: str = Field(default="", description="HOST:PORT, several with commas between them, or zk://HOST:PORT/PATH")
-    principal: str = Field(default="", description="the name to authenticate with")
-    secret_file: SecretFile | None = Field(default=None, description="a file that holds the principal's secret")
-    roles: Words = Field(default=("*",), min_length=1, description='the roles to ask offers for, e.g. "batch,spare"')
+    master: str = Field(default="", description="HOST:PORT, several separated by commas, or zk://HOST:PORT/PATH")
+    principal: str = Field(default="", description="the principal to authenticate as")
+    secret_file: SecretFile | None = Field(default=None, description="a file that contains the principal's secret")
+    roles: Words = Field(
+        default=("*",), min_length=1, description='the roles to receive offers for, e.g. "batch,spare"'
+    )
     user: str = Field(
-        default="", description="the user that executors run as on the agents; empty: the scheduler's own"
+        default="", description="the user that executors run as on the agents; empty: the user of the scheduler"
     )
     failover_timeout: Positive = Field(
-        default=timedelta(weeks=1), description="how long Mesos keeps the tasks while no scheduler is there, e.g. 1w"
+        default=timedelta(weeks=1), description="how long Mesos keeps tasks running without a scheduler, e.g. 1w"
     )
-    tls: bool = Field(default=False, description="true to speak TLS to the master")
+    tls: bool = Field(default=False, description="true to use TLS to the master")
     tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
     tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
     tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with its key")
     zookeeper_auth_file: SecretFile | None = Field(
-        default=None, description="a file that holds user:password for ZooKeeper"
+        default=None, description="a file that contains user:password for ZooKeeper"
     )
 
     @check(mode="after")
     def _fits_together(self) -> Mesos:
         if self.master and not _MASTER.fullmatch(self.master):
             raise _wrong(
-                f"{self.master[:80]!r} names no master",
-                "HOST:PORT or zk://HOST:PORT/PATH; passwords go into files",
+                f"{self.master[:80]!r} is not the address of a master",
+                "HOST:PORT or zk://HOST:PORT/PATH; passwords belong in files",
                 key="master",
             )
         if "@" in self.master:
-            raise _wrong("holds a password", "move it to the file of mesos.zookeeper_auth_file", key="master")
+            raise _wrong("contains a password", "move it to the file of mesos.zookeeper_auth_file", key="master")
         if bool(self.principal) != bool(self.secret_file):
-            raise _wrong("is of no use alone", "set both mesos.principal and mesos.secret_file", key="principal")
+            raise _wrong("has no effect alone", "set both mesos.principal and mesos.secret_file", key="principal")
         if (self.tls_ca_file or self.tls_cert_file or self.tls_key_file) and not self.tls:
-            raise _wrong("is off though its files are set", "set mesos.tls to true", key="tls")
+            raise _wrong("is off, but its files are set", "set mesos.tls to true", key="tls")
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
             raise _wrong(
-                "is of no use alone", "set both mesos.tls_cert_file and mesos.tls_key_file", key="tls_cert_file"
+                "has no effect alone", "set both mesos.tls_cert_file and mesos.tls_key_file", key="tls_cert_file"
             )
         return self
 
@@ -166,18 +174,16 @@ class Mesos(_Section):
 
 
 class ZooKeeper(_Section):
-    """Where schedulers that stand by for each other keep their state, and elect who leads."""
+    """State and leader election in ZooKeeper, for several schedulers of which one leads."""
 
-    hosts: str = Field(default="", description="HOST:PORT, several with commas between them; empty: no ZooKeeper")
-    namespace: str = Field(default="jobcloud", description="the node that everything lies below, e.g. jobcloud")
-    auth_file: SecretFile | None = Field(default=None, description="a file that holds user:password (digest)")
-    open_tree: bool = Field(
-        default=False, description="true to keep the state where everyone who reaches ZooKeeper may change it"
-    )
+    hosts: str = Field(default="", description="HOST:PORT, several separated by commas; empty: no ZooKeeper")
+    namespace: str = Field(default="jobcloud", description="the node that contains all state, e.g. jobcloud")
+    auth_file: SecretFile | None = Field(default=None, description="a file that contains user:password (digest)")
+    open_tree: bool = Field(default=False, description="true to allow state that every client of ZooKeeper can change")
     session_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=1))] = Field(
-        default=timedelta(seconds=10), description="how long a silent leader is waited for, 1s to 1m"
+        default=timedelta(seconds=10), description="how long to wait for a silent leader, 1s to 1m"
     )
-    tls: bool = Field(default=False, description="true to speak TLS to ZooKeeper")
+    tls: bool = Field(default=False, description="true to use TLS to ZooKeeper")
     tls_ca_file: ReadableFile | None = Field(default=None, description="a PEM file with the authorities to trust")
     tls_cert_file: ReadableFile | None = Field(default=None, description="a PEM file with our own certificate")
     tls_key_file: ReadableFile | None = Field(default=None, description="a PEM file with its key")
@@ -185,17 +191,17 @@ class ZooKeeper(_Section):
     @check(mode="after")
     def _usable(self) -> ZooKeeper:
         if "@" in self.hosts:
-            raise _wrong("holds a password", "move it to the file of zookeeper.auth_file", key="hosts")
+            raise _wrong("contains a password", "move it to the file of zookeeper.auth_file", key="hosts")
         if self.hosts and not _SERVERS.fullmatch(self.hosts):
-            raise _wrong(f"{self.hosts[:80]!r} names no servers", "HOST:PORT,HOST:PORT", key="hosts")
+            raise _wrong(f"{self.hosts[:80]!r} is not a list of servers", "HOST:PORT,HOST:PORT", key="hosts")
         if not _NAMESPACE.fullmatch(self.namespace) or self.namespace.split("/")[0] == "zookeeper":
             raise _wrong(
-                f"{self.namespace[:80]!r} is no place for the state",
-                "names of letters, digits, - and _, with / between them",
+                f"{self.namespace[:80]!r} is not a valid namespace",
+                "names of letters, digits, - and _, separated by /",
                 key="namespace",
             )
         if self.auth_file and not re.fullmatch(r"[^:]+:.+", read_secret(self.auth_file)):
-            raise _wrong("holds no user:password", "one line, USER:PASSWORD", key="auth_file")
+            raise _wrong("contains no user:password", "one line, USER:PASSWORD", key="auth_file")
         return self
 
     @check(mode="after")
@@ -203,15 +209,17 @@ class ZooKeeper(_Section):
         local = all(is_loopback(host.rpartition(":")[0]) for host in self.hosts.split(","))
         if self.hosts and not local and not self.auth_file and not self.open_tree:
             raise _wrong(
-                "is needed: whoever can write to the state decides what runs on the agents",
-                "name a file that holds user:password, or set zookeeper.open_tree to true",
+                "is required: anyone who can change the state decides which code runs on the agents",
+                "name a file that contains user:password, or set zookeeper.open_tree to true",
                 key="auth_file",
             )
         if (self.tls_ca_file or self.tls_cert_file or self.tls_key_file) and not self.tls:
-            raise _wrong("is off though its files are set", "set zookeeper.tls to true", key="tls")
+            raise _wrong("is off, but its files are set", "set zookeeper.tls to true", key="tls")
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
             raise _wrong(
-                "is of no use alone", "set both zookeeper.tls_cert_file and zookeeper.tls_key_file", key="tls_cert_file"
+                "has no effect alone",
+                "set both zookeeper.tls_cert_file and zookeeper.tls_key_file",
+                key="tls_cert_file",
             )
         return self
 
@@ -225,15 +233,17 @@ class Http(_Section):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
     port: Port = Field(default=8899, description="a port, 0 for any free one")
-    token_file: SecretFile | None = Field(default=None, description="a file that holds the token callers must show")
-    hosts: Words = Field(default=(), description="host names the API goes by besides those of loopback")
-    origins: Words = Field(default=(), description="origins of web pages that may write, e.g. https://ops.example.org")
+    token_file: SecretFile | None = Field(default=None, description="a file that contains the token callers must send")
+    hosts: Words = Field(default=(), description="host names of the API in addition to loopback names")
+    origins: Words = Field(
+        default=(), description="origins of web pages that may change things, e.g. https://ops.example.org"
+    )
 
     @check(mode="after")
     def _guarded(self) -> Http:
         if not self.token_file and not is_loopback(self.host):
             raise _wrong(
-                f"{self.host!r} can be reached from other machines, and no token is asked for",
+                f"{self.host!r} can be reached from other machines, but no token is required",
                 "set http.token_file, or listen on 127.0.0.1",
                 key="host",
             )
@@ -245,61 +255,65 @@ class Http(_Section):
 
 
 class ArtifactServer(_Section):
-    """Where agents fetch packages and the executor: read-only, by the hash of the content."""
+    """The listener from which agents fetch packages and the executor: read-only, by content hash."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
     port: Port = Field(default=8898, description="a port, 0 for any free one")
-    advertise: str = Field(default="", description="the name by which agents reach this machine; empty: artifacts.host")
+    advertise: str = Field(
+        default="", description="the name under which agents reach this machine; empty: artifacts.host"
+    )
 
     @check(mode="after")
     def _reachable(self) -> ArtifactServer:
         if not self.advertise and self.host in ("0.0.0.0", "::", "[::]"):  # noqa: S104 - compared, not bound
             raise _wrong(
-                "is needed where artifacts.host is every address",
-                "set artifacts.advertise to the name by which agents reach this machine",
+                "is required if artifacts.host is every address",
+                "set artifacts.advertise to the name under which agents reach this machine",
                 key="advertise",
             )
         return self
 
 
 class Scheduling(_Section):
-    """The numbers that steer the scheduler."""
+    """Timing and limits of the scheduler."""
 
-    offer_hold: Positive = Field(default=timedelta(seconds=5), description="how long offers are held unused, e.g. 5s")
+    offer_hold: Positive = Field(default=timedelta(seconds=5), description="how long unused offers are held, e.g. 5s")
     decline_refuse: Positive = Field(
-        default=timedelta(seconds=5), description="how long a declined offer stays away, e.g. 5s"
+        default=timedelta(seconds=5), description="how long declined resources are not offered again, e.g. 5s"
     )
-    misfire_threshold: Positive = Field(default=timedelta(seconds=5), description="how late is still on time, e.g. 5s")
+    misfire_threshold: Positive = Field(
+        default=timedelta(seconds=5), description="how late a firing may be and still count as on time, e.g. 5s"
+    )
     reconcile_interval: Positive = Field(
-        default=timedelta(minutes=15), description="how often all tasks are compared, e.g. 15m"
+        default=timedelta(minutes=15), description="how often all tasks are reconciled with Mesos, e.g. 15m"
     )
-    history: int = Field(default=50, ge=1, le=10_000, description="ended firings kept per job, 1 to 10000")
+    history: int = Field(default=50, ge=1, le=10_000, description="ended runs kept per job, 1 to 10000")
     coalesce: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(seconds=1))] = Field(
         default=timedelta(milliseconds=3),
-        description="how long events may gather before one write, 0ms to 1s; seven times as long under load",
+        description="how long events gather before one write, 0ms to 1s; under load seven times as long",
     )
 
 
 class Packages(_Section):
-    """What app packages may be, and where this server may fetch them besides what is uploaded."""
+    """Limits of app packages, and the servers they may be fetched from in addition to uploads."""
 
     max_bytes: ByteSize = Field(
-        default=ByteSize(256 << 20), ge=1_024, le=1 << 40, description="the largest upload, e.g. 256MiB"
+        default=ByteSize(256 << 20), ge=1_024, le=1 << 40, description="the largest package, e.g. 256MiB"
     )
     hosts: Words = Field(default=(), description='servers that appURL may name, e.g. "files.example.org,*.intra"')
     schemes: Annotated[tuple[Literal["http", "https"], ...], BeforeValidator(_words)] = Field(
         default=("https", "http"), description='"https", "http" or both'
     )
     networks: Annotated[Words, AfterValidator(_networks)] = Field(
-        default=(), description='networks that their names may lead to besides public ones, e.g. "10.0.0.0/8"'
+        default=(), description='networks they may have addresses in, in addition to public ones, e.g. "10.0.0.0/8"'
     )
     fetch_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=10))] = Field(
-        default=timedelta(minutes=2), description="how long fetching one package may take, 1s to 10m"
+        default=timedelta(minutes=2), description="how long the fetch of one package may take, 1s to 10m"
     )
 
 
 class HttpJobs(_Section):
-    """What HTTP jobs may call. Nothing, unless it is listed."""
+    """The servers that HTTP jobs may call. None by default."""
 
     hosts: Words = Field(default=(), description='servers that httpUri may name, e.g. "orders.example.org,*.intra"')
     schemes: Annotated[tuple[Literal["http", "https"], ...], BeforeValidator(_words)] = Field(
@@ -315,7 +329,7 @@ class Log(_Section):
 
 
 class Settings(BaseSettings):
-    """Everything the scheduler can be told. `load` makes it."""
+    """All settings of the scheduler. Created by `load`."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -326,8 +340,8 @@ class Settings(BaseSettings):
         enable_decoding=False,
     )
 
-    data: Path | None = Field(default=None, description="the directory that keeps the state; empty: in memory")
-    pure_matcher: bool = Field(default=False, description="true to place with the plain Python matcher")
+    data: Path | None = Field(default=None, description="the directory for the state; empty: state in memory")
+    pure_matcher: bool = Field(default=False, description="true to use the matcher in plain Python")
     mesos: Mesos = Mesos()
     zookeeper: ZooKeeper = ZooKeeper()
     http: Http = Http()
@@ -341,8 +355,8 @@ class Settings(BaseSettings):
     def _lasting(self) -> Settings:
         if self.zookeeper.hosts and self.data is None:
             raise _wrong(
-                "is needed with zookeeper.hosts: the state outlives this process, so its packages must",
-                "a directory that every scheduler shares, or at least keeps",
+                "is required with zookeeper.hosts: the state outlives this process, so the packages must too",
+                "a directory on permanent storage, best shared by all schedulers",
                 key="data",
             )
         return self
@@ -360,10 +374,10 @@ class Settings(BaseSettings):
 
 
 def load(file: Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
-    """The settings of `file` (TOML), overruled by the environment, overruled by `flags`.
+    """The settings of `file` (TOML), overridden by the environment, overridden by `flags`.
 
-    `flags` are by key ("http.port"); None stands for a flag not given. Raises ConfigError for the first thing wrong,
-    the others within.
+    `flags` maps keys ("http.port") to values; None means not given. Raises ConfigError for the first problem, with
+    the others in `others`.
     """
     token = _file_content.set(_read(file) if file else {})
     try:
@@ -392,7 +406,7 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}", field="config", fix="check the path") from None
     except ValueError as error:
-        raise ConfigError(f"{file} is no TOML: {error}", field="config", fix="see https://toml.io") from None
+        raise ConfigError(f"{file} is not valid TOML: {error}", field="config", fix="see https://toml.io") from None
 
 
 def _nested(flags: Mapping[str, object]) -> dict[str, Any]:
@@ -411,7 +425,7 @@ def _problem(details: ErrorDetails) -> ConfigError:
     if details["type"] == "extra_forbidden":
         known = [name for name, _, _ in keys()]
         close = difflib.get_close_matches(key, known, n=1)
-        return ConfigError("is no setting", field=key, fix=f"did you mean {close[0]}?" if close else "remove it")
+        return ConfigError("is not a setting", field=key, fix=f"did you mean {close[0]}?" if close else "remove it")
     described = {name: description for name, description, _ in keys()}.get(key, "")
     fix = str(context.get("fix") or described)
     return ConfigError(details["msg"], field=key, fix=fix)

@@ -1,4 +1,4 @@
-"""Options → settings → adapters → scheduler → loop → listeners: the only file that knows them all."""
+"""Build a scheduler process: settings → adapters → scheduler → loop → listeners. Only this module knows all of them."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ _STOP_S = 8.0
 
 
 def run_scheduler(wanted: Settings) -> int:
-    """Run until SIGINT or SIGTERM, which leave the tasks running. The exit code: 1 where it had to step down.
+    """Run until SIGINT or SIGTERM; tasks keep running. Returns the exit code: 1 if it had to step down.
 
-    Raises ConfigError for settings that are wrong, StoreError for state that cannot be used.
+    Raises ConfigError for invalid settings, StoreError if the state cannot be used.
     """
     if not wanted.mesos.master:
         raise ConfigError("is not set", field="mesos.master", fix="--mesos HOST:PORT or zk://HOST:PORT/PATH")
     logs.configure(wanted.log.format, wanted.log.level)
     stop = _on_signals()
     with contextlib.ExitStack() as stack:
-        # Packages need files even where the state is in memory.
+        # Packages need files even if the state is in memory.
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jobcloud.")) if wanted.data is None else ""
         return _Process(wanted, wanted.data or Path(folder)).run(stop)
 
 
 def _on_signals() -> threading.Event:
-    """Set by the first SIGINT or SIGTERM; further ones do not interrupt the orderly end."""
+    """An event set by the first SIGINT or SIGTERM. Further signals do not interrupt the shutdown."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -79,7 +79,7 @@ def _on_signals() -> threading.Event:
 
 
 class _Process:
-    """The parts of one scheduler process, started in order and ended in the opposite one."""
+    """The parts of one scheduler process. They end in the reverse order of their start."""
 
     def __init__(self, wanted: Settings, data: Path) -> None:
         self._settings = wanted
@@ -111,7 +111,7 @@ class _Process:
             stack.callback(listener.stop)
 
             def teardown() -> None:
-                """Nothing is left to do for a framework without tasks: end, and let the next start take a new id."""
+                """Remove the framework, then end the process: the next start registers a new framework."""
                 loop.teardown()
                 stop.set()
 
@@ -124,7 +124,7 @@ class _Process:
                 log.info("listening", url=api_url)
                 if not leadership.wait(stop, loop.stand_by):
                     return 0
-                # Before anything that takes its time: the next one waits for it.
+                # Stop the loop first at the end: the next leader waits for it.
                 stack.callback(loop.stop, _STOP_S)
             loop.start()
             stack.enter_context(self._context(api_url))
@@ -167,7 +167,7 @@ class _Process:
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
-        """Leave address and token for clients of the same user, for as long as we run."""
+        """Write address and token to a file for clients of the same user, while this process runs."""
         path = context.write(context.Context(url, self._token, os.getpid()))
         log.info("listening", url=url)
         try:
@@ -186,14 +186,14 @@ class _Process:
 
 
 def _end_soon() -> None:
-    """Whoever leads no more must not linger, whatever its threads wait for."""
+    """Exit even if threads hang: a process that has stepped down must not linger."""
     timer = threading.Timer(2 * _STOP_S, os._exit, (1,))
     timer.daemon = True
     timer.start()
 
 
 class _Listener:
-    """An ASGI app on a listening socket, in a thread of its own."""
+    """Serves an ASGI app on a listening socket in its own thread."""
 
     def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
         config = uvicorn.Config(
@@ -209,13 +209,15 @@ class _Listener:
 
 
 def _listen(host: str, port: int, key: str) -> socket.socket:
-    """Raises ConfigError where the address cannot be had."""
+    """Raises ConfigError if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=512)
     except OSError as error:
         problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
-        raise ConfigError(problem, field=key, fix="end what listens there, or choose another port") from error
+        raise ConfigError(
+            problem, field=key, fix="stop the process that listens there, or choose another port"
+        ) from error
 
 
 def _url(host: str, listening: socket.socket) -> str:
@@ -224,7 +226,7 @@ def _url(host: str, listening: socket.socket) -> str:
 
 
 def _executor_zip(data: Path) -> tuple[str, Path]:
-    """Hash and path of the executor's zip, built from the code we run and written where the listener serves it."""
+    """Build the executor's zip from the running code and write it below `data`. Returns its hash and path."""
     content = bundle.build()
     path = data / bundle.FILE_NAME
     try:
@@ -276,10 +278,12 @@ def _mesos(wanted: Settings) -> MesosSettings:
 
 
 def _read_log(outputs: OutputReader, wanted: LogRequest) -> LogChunk:
-    """Ask the agent, executor by executor, for a task's output."""
+    """Read a task's output from its agent, trying one executor after another."""
     if not wanted.address:
-        raise Unavailable("the address of the task's agent is not known now", fix="try again when it makes an offer")
-    missing: Refused = NotFound("there is no such output", field="taskId")
+        raise Unavailable(
+            "the address of the task's agent is unknown", fix="try again after the agent has sent an offer"
+        )
+    missing: Refused = NotFound("the output does not exist", field="taskId")
     for executor_id in wanted.executors:
         try:
             output = Output(wanted.framework_id, executor_id, wanted.task_id, wanted.stream, earlier=wanted.ended)

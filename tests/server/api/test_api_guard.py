@@ -1,4 +1,4 @@
-"""Who gets in, how large and how slow a body may be, and that hostile requests end in clear answers."""
+"""Access to the API, limits of bodies, and answers to hostile requests."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def every_operation(api: httpx.Client) -> list[tuple[str, str]]:
 )  # fmt: skip
 def test_every_route_but_health_refuses_a_wrong_token(tmp_path: Path, header: str | None) -> None:
     api = client_of(guarded(tmp_path))
-    headers = [("authorization", header.encode("latin-1"))] if header is not None else []
+    headers = [(b"authorization", header.encode("latin-1"))] if header is not None else []
     for method, path in every_operation(api):
         answer = api.request(method, path, headers=headers)
         assert answer.status_code == 401, f"{method} {path}"
@@ -68,7 +68,7 @@ def test_health_and_the_openapi_document_are_open_to_all(tmp_path: Path) -> None
     assert api.get("health/").status_code == 401
 
 
-def test_the_right_token_lets_in_and_two_do_not(tmp_path: Path) -> None:
+def test_right_token_is_accepted_and_two_tokens_are_not(tmp_path: Path) -> None:
     app = guarded(tmp_path)
     assert client_of(app, TOKEN).get("jobs").status_code == 200
     both = [("authorization", f"Bearer {TOKEN}"), ("authorization", "Bearer x")]
@@ -78,7 +78,7 @@ def test_the_right_token_lets_in_and_two_do_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "127.0.0.1:8899", "localhost:1", "LOCALHOST", "[::1]:8899", "ops.test:80"]
 )
-def test_loopback_and_configured_host_names_are_answered(tmp_path: Path, host: str) -> None:
+def test_loopback_and_configured_host_names_are_accepted(tmp_path: Path, host: str) -> None:
     api = client_of(guarded(tmp_path, hosts=("Ops.Test",)), TOKEN)
     assert api.get("jobs", headers={"host": host}).status_code == 200
 
@@ -86,7 +86,7 @@ def test_loopback_and_configured_host_names_are_answered(tmp_path: Path, host: s
 @pytest.mark.parametrize(
     "host", ["evil.test", "127.0.0.1.evil.test", "localhost.evil.test:8899", "evil.test:127.0.0.1", ""]
 )
-def test_a_foreign_host_name_is_refused_even_for_health(tmp_path: Path, host: str) -> None:
+def test_foreign_host_name_is_refused_even_for_health(tmp_path: Path, host: str) -> None:
     api = client_of(guarded(tmp_path), TOKEN)
     for path in ("jobs", "health"):
         answer = api.get(path, headers={"host": host})
@@ -95,7 +95,7 @@ def test_a_foreign_host_name_is_refused_even_for_health(tmp_path: Path, host: st
 
 
 @pytest.mark.parametrize("origin", ["http://evil.test", "null", "http://127.0.0.1:9", "http://127.0.0.1.evil.test", ""])
-def test_a_page_of_another_origin_cannot_write(tmp_path: Path, origin: str) -> None:
+def test_page_of_another_origin_cannot_write(tmp_path: Path, origin: str) -> None:
     loop = FakeLoop()
     api = client_of(guarded(tmp_path, loop), TOKEN)
     sha256 = api.post("packages", content=package_bytes()).json()["sha256"]
@@ -105,21 +105,21 @@ def test_a_page_of_another_origin_cannot_write(tmp_path: Path, origin: str) -> N
     assert not loop.scheduler.apps
 
 
-def test_its_own_pages_and_configured_origins_can_write(tmp_path: Path) -> None:
+def test_pages_of_the_server_and_of_configured_origins_can_write(tmp_path: Path) -> None:
     api = client_of(guarded(tmp_path, origins=("https://ops.test",)), TOKEN)
     for origin in ("http://127.0.0.1", "https://ops.test"):
         assert api.post("packages", content=package_bytes(), headers={"origin": origin}).status_code == 201
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "ops.test", ""])
-def test_it_does_not_listen_for_other_machines_without_a_token(tmp_path: Path, host: str) -> None:
+def test_api_without_a_token_listens_on_loopback_only(tmp_path: Path, host: str) -> None:
     packages = PackageStore(tmp_path / "packages")
     with pytest.raises(ConfigError, match="token"):
         create_api(FakeLoop(), packages, ApiOptions(host=host))
     create_api(FakeLoop(), packages, ApiOptions(host=host, access=Access(token=TOKEN)))
 
 
-def test_the_token_is_never_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_token_is_never_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     loop = FakeLoop()
     api = client_of(guarded(tmp_path, loop), TOKEN, strict=False)
     loop.failure = RuntimeError("broken")
@@ -152,13 +152,13 @@ def test_the_token_is_never_logged(tmp_path: Path, caplog: pytest.LogCaptureFixt
         (b"[[[[" * 20 + b'"' + b"]" * 70, "nested"),
     ],
 )
-def test_malformed_json_is_refused_with_what_is_wrong(tmp_path: Path, body: bytes, says: str) -> None:
+def test_malformed_json_is_refused_with_the_reason(tmp_path: Path, body: bytes, says: str) -> None:
     answer = client_of(make_api(tmp_path)).post("jobs", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, slug(answer)) == (400, "malformed-json")
     assert says in answer.json()["detail"]
 
 
-def test_brackets_in_strings_are_no_nesting(tmp_path: Path) -> None:
+def test_brackets_in_strings_do_not_count_as_nesting(tmp_path: Path) -> None:
     body = json.dumps(job_body(description="[{" * 1000 + '\\"', jobz=1))
     answer = client_of(make_api(tmp_path)).post("jobs", content=body, headers={"content-type": "application/json"})
     assert [issue["field"] for issue in answer.json()["errors"]] == ["jobz"]
@@ -172,7 +172,7 @@ def test_other_content_types_are_refused(tmp_path: Path, kind: str) -> None:
     assert slug(answer) == "unsupported-media-type"
 
 
-def test_bodies_over_the_limit_are_refused_declared_or_not(tmp_path: Path) -> None:
+def test_body_over_the_limit_is_refused_with_or_without_a_declared_length(tmp_path: Path) -> None:
     api = client_of(make_api(tmp_path, options=ApiOptions(access=Access(max_upload_bytes=2 << 20))))
     json_type = {"content-type": "application/json"}
     assert slug(api.post("jobs", content=b" " * (1 << 20) + b"x", headers=json_type)) == "too-large"
@@ -183,7 +183,7 @@ def test_bodies_over_the_limit_are_refused_declared_or_not(tmp_path: Path) -> No
         assert slug(answer) == "too-large"
 
 
-def test_a_body_that_trickles_in_is_cut_off(tmp_path: Path) -> None:
+def test_slow_body_is_cut_off(tmp_path: Path) -> None:
     app = make_api(tmp_path, options=ApiOptions(access=Access(body_seconds=0.2)))
     with serving(app) as url, socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=10) as slow:
         slow.sendall(
@@ -215,7 +215,7 @@ FIELDS = [
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> httpx.Client:
-    """An API with an app and a job; a defect raises here."""
+    """An API with an app and a job. An unexpected error fails the test."""
     api = client_of(make_api(tmp_path_factory.mktemp("live")))
     sha256 = api.post("packages", content=package_bytes()).json()["sha256"]
     api.post("apps", json=app_body(sha256))
@@ -228,7 +228,7 @@ hostile = settings(max_examples=100, suppress_health_check=[HealthCheck.function
 
 @hostile
 @given(changes=st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=10), json_values, min_size=1, max_size=4))
-def test_no_configuration_ever_breaks_the_server(live: httpx.Client, changes: dict[str, Any]) -> None:
+def test_no_configuration_breaks_the_server(live: httpx.Client, changes: dict[str, Any]) -> None:
     for method, path in (("PUT", "jobs/hello"), ("POST", "apps")):
         answer = live.request(method, path, json=job_body(**changes))
         assert answer.status_code in (200, 201, 400, 404, 409, 422), answer.text
@@ -238,7 +238,7 @@ def test_no_configuration_ever_breaks_the_server(live: httpx.Client, changes: di
 
 @hostile
 @given(body=st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_no_body_ever_breaks_the_server(live: httpx.Client, body: bytes) -> None:
+def test_no_body_breaks_the_server(live: httpx.Client, body: bytes) -> None:
     for path in ("jobs", "packages", "framework/teardown"):
         kind = "application/octet-stream" if path == "packages" else "application/json"
         answer = live.post(path, content=body, headers={"content-type": kind})
@@ -253,7 +253,7 @@ def test_no_body_ever_breaks_the_server(live: httpx.Client, body: bytes) -> None
     ),
     query=st.dictionaries(st.sampled_from(["cursor", "limit", "item", "cron", "zone", "after"]), st.text(max_size=20)),
 )
-def test_no_path_or_query_ever_breaks_the_server(live: httpx.Client, path: list[str], query: dict[str, str]) -> None:
+def test_no_path_or_query_breaks_the_server(live: httpx.Client, path: list[str], query: dict[str, str]) -> None:
     for target in ("/".join(path), "cron/next", "tasks"):
         answer = live.get("http://127.0.0.1/api/v1/" + target, params=query)
         assert answer.status_code < 500 or target.endswith(("events", "logs")), answer.text
@@ -262,7 +262,7 @@ def test_no_path_or_query_ever_breaks_the_server(live: httpx.Client, path: list[
 # -------------------------------------------------------------------------------------------------------- live only
 
 
-def test_events_stream_to_a_live_listener_and_end_with_the_server(tmp_path: Path) -> None:
+def test_events_reach_a_listener_until_the_server_ends(tmp_path: Path) -> None:
     notices = Notices()
     app = make_api(tmp_path, notices=notices)
     with serving(app) as url, httpx.stream("GET", f"{url}/api/v1/events", timeout=10) as answer:

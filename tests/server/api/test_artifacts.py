@@ -1,4 +1,4 @@
-"""What agents can fetch, and that it is nothing else."""
+"""The listener that serves packages and the executor to agents, and nothing else."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_packages_and_the_executor_are_served_by_their_hash(listener: httpx.Clie
     assert listener.get(f"/{EXECUTOR_SHA}/executor.zip").content == EXECUTOR
 
 
-def test_head_tells_the_size_alone(listener: httpx.Client, sha256: str) -> None:
+def test_head_answers_with_the_size_only(listener: httpx.Client, sha256: str) -> None:
     answer = listener.head(f"/{sha256}/package.zip")
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-length"] == str(len(package_bytes()))
@@ -56,19 +56,19 @@ def test_head_tells_the_size_alone(listener: httpx.Client, sha256: str) -> None:
         "/{zero}/package.zip",
     ],
 )  # fmt: skip
-def test_everything_else_is_not_there(listener: httpx.Client, sha256: str, path: str) -> None:
+def test_every_other_path_is_not_found(listener: httpx.Client, sha256: str, path: str) -> None:
     url = path.format(sha=sha256, SHA=sha256.upper(), exe=EXECUTOR_SHA, zero="0" * 64)
     answer = listener.get(httpx.URL("http://agents.test").copy_with(raw_path=url.encode()))
     assert (answer.status_code, answer.content) == (404, b"")
 
 
-def test_nothing_can_be_written(listener: httpx.Client, sha256: str) -> None:
+def test_other_methods_are_refused(listener: httpx.Client, sha256: str) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         answer = listener.request(method, f"/{sha256}/package.zip")
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
-def test_it_works_over_a_socket(tmp_path: Path, sha256: str) -> None:
+def test_package_is_served_over_a_socket(tmp_path: Path, sha256: str) -> None:
     with (
         serving(create_artifacts(PackageStore(tmp_path / "packages"))) as url,
         urlopen(f"{url}/{sha256}/package.zip") as answer,

@@ -1,1 +1,1 @@
-"""The Mesos framework driver: pymesos, made safe."""
+"""The Mesos framework driver, based on pymesos."""

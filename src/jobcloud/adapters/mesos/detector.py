@@ -1,6 +1,6 @@
-"""Which Mesos master leads, as ZooKeeper knows it.
+"""Detect the leading Mesos master in ZooKeeper.
 
-Format: leading master candidates keep sequential nodes `json.info_<number>` in one directory, each holding the
+Format: candidates for the leading master keep sequential nodes `json.info_<number>` in one directory, each holding the
 MasterInfo as JSON; the lowest number leads (Mesos 1.11, `src/master/contender`, `detector/zookeeper.cpp`).
 """
 
@@ -22,8 +22,8 @@ from jobcloud.errors import ConfigError
 _log = logging.getLogger("jobcloud.mesos")
 _NODE = re.compile(r"json\.info_(\d{1,19})")
 _FIELD = "mesos.master"
-# Watches tell of changes; this is how soon one that was lost is made good.
-_LOOK_AGAIN_S = 10.0
+# Watches report changes. This interval limits the delay if a watch is lost.
+_RECHECK_S = 10.0
 _ANSWER_S = 5.0
 
 
@@ -33,13 +33,13 @@ class ZooKeeperPath(NamedTuple):
 
 
 def parse_zk_uri(uri: str) -> ZooKeeperPath:
-    """`zk://host1:port1,host2/path`. Raises ConfigError."""
+    """The parts of `zk://host1:port1,host2/path`. Raises ConfigError."""
     hosts, slash, path = uri.removeprefix("zk://").partition("/")
     if "@" in hosts:
         raise ConfigError(
-            "credentials do not belong into a ZooKeeper address",
+            "contains credentials",
             field=_FIELD,
-            fix="give them as the setting for ZooKeeper authentication, and zk://HOST:PORT,.../PATH here",
+            fix="use zk://HOST:PORT,.../PATH, and move the credentials to the file of mesos.zookeeper_auth_file",
         )
     if not slash or not path.strip("/") or not all(hosts.split(",")):
         raise ConfigError(f"{uri[:200]!r} is incomplete", field=_FIELD, fix="use zk://HOST:PORT,HOST:PORT/PATH")
@@ -47,29 +47,29 @@ def parse_zk_uri(uri: str) -> ZooKeeperPath:
 
 
 class MasterDetector:
-    """Calls `found` with the leading master, or None while there is none, at every change.
+    """Calls `found` at every change, with the leading master or None.
 
-    Nothing that happens to ZooKeeper ends it; while ZooKeeper is out of reach the last master stands.
-    `auth` is "user:password" for the digest scheme, "" for none; `by_name` prefers a master's host name to its IP
-    address (certificates name hosts).
+    Errors of ZooKeeper never end it; while ZooKeeper is out of reach, the last known master stays valid.
+    `auth` is "user:password" for the digest scheme, "" for none. `by_name` prefers the master's host name to its IP
+    address, because certificates name hosts.
     """
 
-    def __init__(self, where: ZooKeeperPath, auth: str, found: Callable[[Address | None], None], by_name: bool) -> None:
-        self._path = where.path
+    def __init__(self, node: ZooKeeperPath, auth: str, found: Callable[[Address | None], None], by_name: bool) -> None:
+        self._path = node.path
         self._found = found
         self._by_name = by_name
         self._client = KazooClient(
-            hosts=where.hosts,
+            hosts=node.hosts,
             timeout=10.0,
             auth_data=[("digest", auth)] if auth else None,
             connection_retry={"max_tries": -1, "max_delay": 15.0},
             logger=logging.getLogger("jobcloud.mesos.zookeeper"),
         )
         self._client.add_listener(self._changed)
-        self._look = threading.Event()
+        self._wake = threading.Event()
         self._stopping = False
         self._leader: Address | None = None
-        self._told = False
+        self._reported = False
         self._problem = ""
         self._thread = threading.Thread(target=self._run, name="mesos-detector", daemon=True)
 
@@ -80,41 +80,41 @@ class MasterDetector:
     def stop(self) -> None:
         """Idempotent."""
         self._stopping = True
-        self._look.set()
+        self._wake.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(2)
         self._client.stop()
         self._client.close()
 
     def _changed(self, *_: object) -> None:
-        # On kazoo's own thread, which must not be kept; nor may it get anything but None back.
-        self._look.set()
+        # Called on kazoo's thread: it must not block, and must return None.
+        self._wake.set()
 
     def _run(self) -> None:
         while not self._stopping:
             if self._client.connected:
-                self._look_now()
-            self._look.wait(_LOOK_AGAIN_S)
-            self._look.clear()
+                self._check()
+            self._wake.wait(_RECHECK_S)
+            self._wake.clear()
 
-    def _look_now(self) -> None:
+    def _check(self) -> None:
         try:
             leader = self._read()
-        except Exception as error:  # kazoo raises a dozen kinds; whatever it was, look again
-            self._complain(f"cannot read {self._path} in ZooKeeper: {error!r}")
+        except Exception as error:  # kazoo raises a dozen kinds of errors; each is retried
+            self._warn_once(f"cannot read {self._path} in ZooKeeper: {error!r}")
             return
-        if leader != self._leader or not self._told:
-            self._leader, self._told = leader, True
-            _log.info("the leading Mesos master is %s", leader or "not known")
+        if leader != self._leader or not self._reported:
+            self._leader, self._reported = leader, True
+            _log.info("the leading Mesos master is %s", leader or "unknown")
             self._found(leader)
 
     def _read(self) -> Address | None:
         try:
             children = self._client.get_children_async(self._path, watch=self._changed).get(timeout=_ANSWER_S)
         except NoNodeError:
-            # Wakes us when the first master ever creates it.
+            # This watch fires when the first master creates the node.
             self._client.exists_async(self._path, watch=self._changed).get(timeout=_ANSWER_S)
-            self._complain(f"{self._path} does not exist in ZooKeeper (yet): no master has registered there")
+            self._warn_once(f"{self._path} does not exist in ZooKeeper: no master has registered there yet")
             return None
         nodes = [match for child in children if (match := _NODE.fullmatch(child))]
         if not nodes:
@@ -124,13 +124,13 @@ class MasterDetector:
         try:
             leader = _address(data, self._by_name)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._complain(f"{path} in ZooKeeper is no MasterInfo: {error!r}")
+            self._warn_once(f"{path} in ZooKeeper is not a MasterInfo: {error!r}")
             return None
         self._problem = ""
         return leader
 
-    def _complain(self, problem: str) -> None:
-        """Once each, not at every look."""
+    def _warn_once(self, problem: str) -> None:
+        """Log a problem once, not at every check."""
         if problem != self._problem:
             self._problem = problem
             _log.warning("%s", problem)
@@ -142,5 +142,5 @@ def _address(data: bytes, by_name: bool) -> Address:
     host = next((name for name in (names if by_name else names[::-1]) if name), None)
     port = address["port"]
     if not isinstance(host, str) or not isinstance(port, int) or not 0 < port < 65_536:
-        raise ValueError(f"{host!r}:{port!r} is no address")
+        raise ValueError(f"{host!r}:{port!r} is not an address")
     return Address(host, port)

@@ -1,8 +1,8 @@
-"""The Driver port on Mesos: our calls and events over pymesos' driver class, hardened (mesos_hardened).
+"""The Driver port on Mesos: calls and events through pymesos' driver class, hardened (`hardened`).
 
-Threads: one follows the event stream, one makes the calls in order; with zk:// one looks for the leading master.
-Back-pressure: a receiver that blocks stops the reading, so events wait at the master; calls wait here, up to a bound
-beyond which they come back as SendFailed.
+Threads: one reads the event stream, one makes the calls in order; with zk:// one detects the leading master.
+Back-pressure: while the receiver of events blocks, the stream is not read and events wait at the master. Calls wait
+here; beyond MAX_WAITING_CALLS they are returned as SendFailed.
 """
 
 # ruff: noqa: N802 - _Receiver has the method names that pymesos calls
@@ -26,10 +26,10 @@ from jobcloud.adapters.mesos.wire import (
     Json,
     ids,
     launch_operation,
+    read_common,
     read_inverse_offer,
     read_offer,
     read_status,
-    read_usual,
 )
 from jobcloud.errors import ConfigError, NotConnected
 from jobcloud.messages import (
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("jobcloud.mesos")
 
 MAX_WAITING_CALLS = 100_000
-# So many calls may be without an answer at a time: enough to keep a master busy, few enough to be in doubt together.
-_UNDER_WAY = 256
+# Calls without an answer at a time: enough to keep a master busy, and not too many to be uncertain if it fails.
+_MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
 _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
@@ -74,7 +74,7 @@ _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TAS
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """TLS to the master, which must prove its host name. Paths of PEM files; "" for the system's CAs, no client's."""
+    """TLS to the master, with host name check. Paths of PEM files; "" means the system's CAs or no certificate."""
 
     ca_file: str = ""
     cert_file: str = ""
@@ -83,10 +83,10 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class MesosSettings:
-    """How to reach Mesos and who we are there.
+    """How to reach Mesos, and the identity of this framework.
 
-    `master` is HOST:PORT, several of those with commas between them, or zk://HOST:PORT,.../PATH; `zookeeper_auth` is
-    "user:password" for the latter. The other durations are for slow networks and for tests.
+    `master` is HOST:PORT, several separated by commas, or zk://HOST:PORT,.../PATH; `zookeeper_auth` is "user:password"
+    for the last form. The durations from `missed_heartbeats` on are for slow networks and for tests.
     """
 
     master: str
@@ -105,13 +105,13 @@ class MesosSettings:
     missed_heartbeats: int = 5
     answer_timeout_s: float = 15.0
     backoff_first_s: float = 0.25
-    backoff_most_s: float = 15.0
+    backoff_max_s: float = 15.0
     refused_retry_s: float = 60.0
 
 
 @dataclass(slots=True)
 class _Teardown:
-    """A request to remove the framework, and what became of it."""
+    """A request to remove the framework, and its outcome."""
 
     done: threading.Event = field(default_factory=threading.Event)
     problem: str = ""
@@ -123,28 +123,33 @@ class _Stop:
 
 
 T = TypeVar("T")
-_Errand: TypeAlias = Call | Acknowledge | _Teardown | _Stop
+_Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
 class MesosDriver:
-    """See `jobcloud.ports.Driver`. Raises ConfigError naming the setting that is wrong."""
+    """See `jobcloud.ports.Driver`. Raises ConfigError naming the wrong setting."""
 
     def __init__(self, settings: MesosSettings) -> None:
         self._settings = settings
         self._masters = _masters(settings.master)
         dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s)
-        backoff = Backoff(settings.backoff_first_s, settings.backoff_most_s, settings.refused_retry_s)
+        backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, settings.refused_retry_s)
         receiver = _Receiver(self)
         self._driver = HardenedDriver(
-            receiver, _framework_info(settings), self._masters, dialer, backoff, settings.missed_heartbeats,
-            receiver.usual,
-        )  # fmt: skip
-        self._deliver: Callable[[Event], None] = _nobody
-        self._errands: queue.SimpleQueue[tuple[_Errand, Session | None]] = queue.SimpleQueue()
-        # Of the thread that makes calls: the session it is at, and what awaits an answer there, oldest first.
+            receiver,
+            _framework_info(settings),
+            self._masters,
+            dialer,
+            backoff,
+            settings.missed_heartbeats,
+            receiver.fast_path,
+        )
+        self._deliver: Callable[[Event], None] = _discard
+        self._requests: queue.SimpleQueue[tuple[_Request, Session | None]] = queue.SimpleQueue()
+        # Used by the thread that makes calls: its present session, and requests without an answer, oldest first.
         self._session: Session | None = None
-        self._under_way: deque[_Errand] = deque()
-        self._caller = threading.Thread(target=self._run_errands, name="mesos-calls", daemon=True)
+        self._in_flight: deque[_Request] = deque()
+        self._caller = threading.Thread(target=self._run_calls, name="mesos-calls", daemon=True)
         self._stopping = False
         self._detector: MasterDetector | None = None
 
@@ -158,13 +163,13 @@ class MesosDriver:
             self._detector = self._detect()
 
     def _detect(self) -> MasterDetector:
-        # kazoo is needed for zk:// only.
+        # Imported here because only zk:// needs kazoo.
         from jobcloud.adapters.mesos.detector import MasterDetector, parse_zk_uri
 
         settings = self._settings
         by_name = settings.tls is not None
-        where = parse_zk_uri(settings.master)
-        detector = MasterDetector(where, settings.zookeeper_auth, self._master_found, by_name)
+        node = parse_zk_uri(settings.master)
+        detector = MasterDetector(node, settings.zookeeper_auth, self._master_found, by_name)
         detector.start()
         return detector
 
@@ -174,8 +179,8 @@ class MesosDriver:
     def send(self, call: Call | Acknowledge) -> None:
         self._queue(call)
 
-    def _queue(self, errand: _Errand) -> None:
-        self._errands.put((errand, self._driver.session))
+    def _queue(self, request: _Request) -> None:
+        self._requests.put((request, self._driver.session))
 
     def stop(self) -> None:
         if self._stopping:
@@ -196,111 +201,113 @@ class MesosDriver:
             raise NotConnected("the driver is not running")
         self._queue(request)
         if not request.done.wait(_TEARDOWN_S):
-            raise NotConnected(f"the master did not answer in {_TEARDOWN_S:g} s: the framework may or may not be gone")
+            raise NotConnected(
+                f"the master did not answer in {_TEARDOWN_S:g} s: the framework may or may not be removed"
+            )
         if request.problem:
             raise NotConnected(request.problem)
 
     # Events.
 
     def deliver(self, event: Event) -> None:
-        """Hand an event to the receiver, unless we are stopping. The threads that call this go on if it fails."""
+        """Pass an event to the receiver, unless the driver is stopping. Callers handle exceptions of the receiver."""
         if not self._stopping:
             self._deliver(event)
 
-    # Calls: everything below runs on the thread that makes them.
+    # Calls: everything below runs on the thread that makes calls.
 
-    def _run_errands(self) -> None:
+    def _run_calls(self) -> None:
         while True:
             try:
                 if not self._run_some():
                     return
             except Exception:
-                _log.exception("error while making calls; going on")
+                _log.exception("error while making calls; continuing")
 
     def _run_some(self) -> bool:
-        """Send what waits, as far as it may be under way at once, and hear an answer. False after the last errand."""
-        for errand, session in self._next_errands():
-            if session is not self._session or isinstance(errand, Resubscribe | _Stop):
-                while self._under_way:
-                    self._hear()
+        """Send waiting requests up to the limit in flight, and read answers. False after the last request."""
+        for request, session in self._next_requests():
+            if session is not self._session or isinstance(request, Resubscribe | _Stop):
+                while self._in_flight:
+                    self._receive()
                 self._session = session
                 self._driver.call_in(session)
-            if isinstance(errand, _Stop):
+            if isinstance(request, _Stop):
                 return False
-            self._run_errand(errand)
-        if self._under_way:
-            self._hear()
+            self._start_call(request)
+        if self._in_flight:
+            self._receive()
         return True
 
-    def _next_errands(self) -> Iterator[tuple[_Errand, Session | None]]:
-        """Those that wait; at least one where nothing is under way."""
+    def _next_requests(self) -> Iterator[tuple[_Request, Session | None]]:
+        """The waiting requests. Waits for one if none is in flight."""
         try:
-            yield self._errands.get(block=not self._under_way)
-            while len(self._under_way) < _UNDER_WAY:
-                yield self._errands.get_nowait()
+            yield self._requests.get(block=not self._in_flight)
+            while len(self._in_flight) < _MAX_IN_FLIGHT:
+                yield self._requests.get_nowait()
         except queue.Empty:
             return
 
-    def _run_errand(self, errand: _Errand) -> None:
-        if isinstance(errand, Resubscribe):
+    def _start_call(self, request: _Request) -> None:
+        if isinstance(request, Resubscribe):
             self._driver.renew()
             return
         try:
-            if self._errands.qsize() > MAX_WAITING_CALLS:
+            if self._requests.qsize() > MAX_WAITING_CALLS:
                 raise CallFailed(f"more than {MAX_WAITING_CALLS} calls are waiting", certain=True)
-            self._make(errand)
+            self._make_call(request)
         except CallFailed as error:
-            self._settled(errand, error)
+            self._complete(request, error)
         except NotConnected as error:
-            self._settled(errand, CallFailed(f"not connected: {error}", certain=True))
+            self._complete(request, CallFailed(f"not connected: {error}", certain=True))
         except Exception as error:
-            # Bytes leave later, in `_hear`.
-            _log.exception("%s could not be written down for Mesos", type(errand).__name__)
-            reason = f"could not be written down: {str(error) or repr(error)}"
-            self._settled(errand, CallFailed(reason, certain=True))
+            # Certain: bytes are only sent later, in `_receive`.
+            _log.exception("%s could not be encoded for Mesos", type(request).__name__)
+            reason = f"could not be encoded: {str(error) or repr(error)}"
+            self._complete(request, CallFailed(reason, certain=True))
         else:
-            self._under_way.append(errand)
+            self._in_flight.append(request)
 
-    def _hear(self) -> None:
-        """Send what is to be sent and wait for at least one answer."""
+    def _receive(self) -> None:
+        """Send the added calls and wait for at least one answer."""
         assert self._session is not None
         try:
             outcomes = self._session.exchange()
         except Exception as error:
-            _log.exception("the calls to Mesos failed in an unforeseen way")
+            _log.exception("unexpected error during calls to Mesos")
             self._session.end(repr(error))
-            outcomes = [CallFailed(repr(error), certain=False)] * len(self._under_way)
+            outcomes = [CallFailed(repr(error), certain=False)] * len(self._in_flight)
         for outcome in outcomes:
-            errand = self._under_way.popleft()
-            if outcome is not None or isinstance(errand, _Teardown):
-                self._settled(errand, outcome)
+            request = self._in_flight.popleft()
+            if outcome is not None or isinstance(request, _Teardown):
+                self._complete(request, outcome)
 
-    def _settled(self, errand: _Errand, failure: CallFailed | None) -> None:
-        """What became of it is known."""
-        if isinstance(errand, _Teardown):
+    def _complete(self, request: _Request, failure: CallFailed | None) -> None:
+        """Handle the outcome of a request."""
+        if isinstance(request, _Teardown):
             if failure is not None:
-                errand.problem = failure.reason
+                request.problem = failure.reason
                 self._driver.unbar()
-            errand.done.set()
+            request.done.set()
         elif failure is None:
             return
-        elif isinstance(errand, Acknowledge | _Stop):
-            _log.info("%s dropped: %s", type(errand).__name__, failure.reason)
+        elif isinstance(request, Acknowledge | _Stop):
+            _log.info("%s dropped: %s", type(request).__name__, failure.reason)
         else:
             try:
-                self.deliver(SendFailed(now_ms(), errand, failure.reason, failure.certain))
+                self.deliver(SendFailed(now_ms(), request, failure.reason, failure.certain))
             except Exception:
-                _log.exception("error while handling a failed %s; going on", type(errand).__name__)
+                _log.exception("error while handling a failed %s; continuing", type(request).__name__)
 
-    def _make(self, errand: _Errand) -> None:
+    def _make_call(self, request: _Request) -> None:
         driver = self._driver
-        if isinstance(errand, Acknowledge):  # most are
-            driver.acknowledge(errand.task_id, errand.agent_id, errand.uuid)
+        if isinstance(request, Acknowledge):  # the most frequent call
+            driver.acknowledge(request.task_id, request.agent_id, request.uuid)
             return
-        match errand:
+        match request:
             case Accept(agent_id, offer_ids, launches):
                 operation = launch_operation(launches, agent_id, driver.framework_id or "")
-                # What is left of the offers is wanted back at once.
+                # The remaining resources should be offered again at once.
                 driver.acceptOffers(ids(offer_ids), [operation], filters={"refuse_seconds": 0.0})
             case Decline(offer_ids, refuse_ms):
                 driver.declineOffer(ids(offer_ids), filters={"refuse_seconds": refuse_ms / 1000})
@@ -327,14 +334,14 @@ class MesosDriver:
 
 
 class _Receiver:
-    """What pymesos' driver calls, with the names of `pymesos.Scheduler`: each method makes one of our events."""
+    """The callbacks of pymesos' driver, named as in `pymesos.Scheduler`. Each method delivers one of our events."""
 
     def __init__(self, owner: MesosDriver) -> None:
         self._owner = owner
 
-    def usual(self, record: bytes) -> bool:
-        """Most of what comes are updates and offers of the usual form: those are read on a short way."""
-        event = read_usual(record, self._owner.roles)
+    def fast_path(self, record: bytes) -> bool:
+        """Read updates and offers in their common form without dicts. False for all other records."""
+        event = read_common(record, self._owner.roles)
         if event is None:
             return False
         at = now_ms()
@@ -367,16 +374,16 @@ class _Receiver:
         self._owner.deliver(InverseOffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
 
     def inverseOfferRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
-        """It has been answered already."""
+        """Ignored: it has already been answered."""
 
     def statusUpdate(self, driver: HardenedDriver, status: Json) -> None:
         self._owner.deliver(StatusReceived(now_ms(), read_status(status)))
 
     def operationStatusUpdate(self, driver: HardenedDriver, status: Json) -> None:
-        """We ask for no operations that have one."""
+        """Ignored: we request no operations with status updates."""
 
     def frameworkMessage(self, driver: HardenedDriver, executor_id: Json, agent_id: Json, data: str) -> None:
-        """Our executor speaks by status updates, which are not lost."""
+        """Ignored: our executor only sends status updates, which are reliable."""
 
     def slaveLost(self, driver: HardenedDriver, agent_id: Json) -> None:
         self._owner.deliver(AgentLost(now_ms(), agent_id["value"]))
@@ -385,7 +392,7 @@ class _Receiver:
         self._owner.deliver(ExecutorLost(now_ms(), agent_id["value"], executor_id["value"]))
 
     def processHeartBeat(self, driver: HardenedDriver) -> None:
-        """The session watches them."""
+        """Ignored: the session itself watches heartbeats."""
 
 
 def now_ms() -> int:
@@ -393,16 +400,16 @@ def now_ms() -> int:
 
 
 def _read(read: Callable[[Json], T], offer: Json) -> T | None:
-    """One of several, so that a bad one costs no others."""
+    """Parse one offer of several. None if it is malformed, so that the others are still used."""
     try:
         return read(offer)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        _log.error("an offer is not of Mesos' form and was left out: %r in %.500r", error, offer)
+        _log.error("malformed offer ignored: %r in %.500r", error, offer)
         return None
 
 
-def _nobody(event: Event) -> None:
-    """The receiver before `start`."""
+def _discard(event: Event) -> None:
+    """The receiver of events before `start`."""
 
 
 def _task(task_id: str, agent_id: str) -> Json:
@@ -413,7 +420,7 @@ def _task(task_id: str, agent_id: str) -> Json:
 
 
 def _masters(text: str) -> tuple[Address, ...]:
-    """The masters to try in turn; none where ZooKeeper knows. Raises ConfigError."""
+    """The masters to try in turn; empty for zk://. Raises ConfigError."""
     if text.startswith("zk://"):
         from jobcloud.adapters.mesos.detector import parse_zk_uri
 
@@ -431,7 +438,7 @@ def _masters(text: str) -> tuple[Address, ...]:
 
 def _framework_info(settings: MesosSettings) -> Json:
     if not settings.roles or not all(settings.roles):
-        raise ConfigError("needs at least one role", field="mesos.roles", fix='"*" is the default one')
+        raise ConfigError("needs at least one role", field="mesos.roles", fix='the default is "*"')
     capabilities = [*_CAPABILITIES, *(["GPU_RESOURCES"] if settings.gpus else [])]
     info: dict[str, Any] = {
         "user": settings.user or _own_user(),
@@ -449,16 +456,16 @@ def _own_user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:
-        raise ConfigError("is needed, as this process has no user name", field="mesos.user") from error
+        raise ConfigError("is required, because this process has no user name", field="mesos.user") from error
 
 
 def _authorization(settings: MesosSettings) -> str:
     if settings.secret and not settings.principal:
-        raise ConfigError("is missing beside the secret", field="mesos.principal")
+        raise ConfigError("is required with a secret", field="mesos.principal")
     if not settings.secret:
         return ""
     if ":" in settings.principal:
-        raise ConfigError("must not hold a colon, which ends it in HTTP", field="mesos.principal")
+        raise ConfigError("must not contain a colon: HTTP would end it there", field="mesos.principal")
     return "Basic " + base64.b64encode(f"{settings.principal}:{settings.secret}".encode()).decode()
 
 

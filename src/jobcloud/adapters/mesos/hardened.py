@@ -1,7 +1,7 @@
-"""pymesos' scheduler driver with what is unsafe in it replaced. docs/mesos.md lists every override and its reason.
+"""pymesos' scheduler driver with its unsafe parts replaced. docs/mesos.md lists every override and its reason.
 
-Kept: its calls (acceptOffers, declineOffer, killTask, …), which build the messages, and its dispatch of events to
-the methods of a `pymesos.Scheduler`. Replaced: everything that touches the network, and every way to lose tasks.
+Kept: its calls (acceptOffers, declineOffer, killTask, …), which build the messages, and its dispatch of events to the
+methods of a `pymesos.Scheduler`. Replaced: everything that uses the network, and everything that can lose tasks.
 """
 
 # ruff: noqa: N802 - the method names are those of pymesos
@@ -26,7 +26,7 @@ from jobcloud.wire import FramingError
 
 @contextmanager
 def _without_side_effects() -> Iterator[None]:
-    """Importing pymesos takes over SIGINT (which works on the main thread only) and logs to stderr. Not here."""
+    """Suppress side effects of the import: pymesos installs a SIGINT handler (main thread only) and a log handler."""
     real = signal.signal
 
     def keep(number: int, handler: Any) -> Any:
@@ -65,58 +65,58 @@ _EVENTS = frozenset(
         "HEARTBEAT",
     }
 )
-# Those that may come before SUBSCRIBED.
+# Events that may arrive before SUBSCRIBED.
 _EARLY_EVENTS = frozenset({"SUBSCRIBED", "ERROR", "HEARTBEAT"})
-# What an ERROR event says of a framework id that Mesos will never take again (master.cpp, subscribing a completed one).
+# Messages of ERROR for a framework id that Mesos will never accept again (master.cpp, subscribing a completed one).
 _REMOVED = ("framework has been removed", "completed framework")
-# … and to a scheduler that another one with the same id has replaced. Coming back at once would oust that one in turn.
+# Message to a scheduler that was replaced by another one with the same id. Subscribing at once would replace that one.
 _REPLACED = "framework failed over"
 _HEARTBEAT_S = 15.0
 _LONGEST_HEARTBEAT_S = 3600.0
-# A session that held so long was a good one: after it, the first attempt comes at once again.
+# After a session of this length the backoff starts at its first value again.
 _GOOD_SESSION_S = 30.0
 
 
 def _heartbeat_s(info: Json) -> float:
-    """The interval between heartbeats that a SUBSCRIBED event announces, within reason."""
+    """The interval between heartbeats announced by SUBSCRIBED, limited to plausible values."""
     announced = float(info.get("heartbeat_interval_seconds", _HEARTBEAT_S))
     return min(announced, _LONGEST_HEARTBEAT_S) if announced > 0 else _HEARTBEAT_S
 
 
 class End(Enum):
-    """How an attempt at a subscription ended, as far as it matters for the next one."""
+    """How an attempt to subscribe ended. It determines the wait before the next attempt."""
 
     LOST = auto()
     REDIRECTED = auto()
-    REFUSED = auto()  # not until somebody has changed something: wrong credentials, replaced by another scheduler
+    REFUSED = auto()  # wrong credentials, or replaced by another scheduler: a quick retry would not help
 
 
 class Backoff:
-    """How long to wait before the next attempt: doubling from `first_s` to `most_s`, jittered over its upper half."""
+    """The wait before the next attempt: doubles from `first_s` to `max_s`, with jitter over its upper half."""
 
-    def __init__(self, first_s: float, most_s: float, refused_s: float) -> None:
-        self._first_s, self._most_s, self._refused_s = first_s, most_s, refused_s
+    def __init__(self, first_s: float, max_s: float, refused_s: float) -> None:
+        self._first_s, self._max_s, self._refused_s = first_s, max_s, refused_s
         self._failures = 0
 
     def reset(self) -> None:
         self._failures = 0
 
     def next(self, end: End) -> float:
-        """Seconds."""
+        """Seconds to wait after an attempt that ended with `end`."""
         doubled = self._first_s * 2 ** min(self._failures, 30)
         self._failures += 1
         if end is End.REDIRECTED and self._failures == 1:
             return 0.0
-        most = self._refused_s if end is End.REFUSED else min(self._most_s, doubled)
-        return most * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        limit = self._refused_s if end is End.REFUSED else min(self._max_s, doubled)
+        return limit * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has no types
-    """Stays subscribed until stopped, whatever happens, and never tears the framework down unless told to.
+    """Stays subscribed until stopped, despite all errors, and removes the framework only by `teardown`.
 
-    `sched` is a `pymesos.Scheduler`, called from the driver's thread; its exceptions are logged and change nothing.
-    `usual` is shown each record of a subscription first: it may take one itself and return True.
-    Calls, and `call_in`, are for one thread; they raise CallFailed or NotConnected.
+    `sched` is a `pymesos.Scheduler`, called on the driver's thread; its exceptions are logged and have no other effect.
+    `fast_path` gets each record of a subscription first; it returns True if it has handled the record.
+    Calls and `call_in` must be made by one thread; they raise CallFailed or NotConnected.
     """
 
     # Set by pymesos.
@@ -132,10 +132,10 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         dialer: Dialer,
         backoff: Backoff,
         missed_heartbeats: int = 5,
-        usual: Callable[[bytes], bool] = lambda record: False,
+        fast_path: Callable[[bytes], bool] = lambda record: False,
     ) -> None:
         super().__init__(sched, dict(framework), "", implicit_acknowledgements=False, failover=True)
-        self._usual = usual
+        self._fast_path = fast_path
         self._masters = masters
         self._dialer = dialer
         self._backoff_policy = backoff
@@ -148,10 +148,10 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._replaced = False
         self._barred = False
 
-    # Life: start, stop and the loop between them.
+    # Start, stop, and the loop between them.
 
     def start(self) -> None:
-        """Subscribe from a thread of the driver's own."""
+        """Subscribe on a new thread."""
         with self._lock:
             if self._started:
                 return
@@ -160,7 +160,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._io_thread.start()
 
     def stop(self, failover: bool = True) -> None:
-        """Disconnect. The framework and its tasks stay, whatever `failover` says: see `teardown`."""
+        """Disconnect. The framework and its tasks stay, whatever `failover` is; `teardown` removes them."""
         with self._lock:
             self._started = False
             attempt = self._attempt
@@ -174,7 +174,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             thread.join(timeout_s)
 
     def _shutdown(self) -> None:
-        """pymesos' tears the framework down here."""
+        """Does nothing: pymesos would remove the framework here."""
 
     def _notify(self) -> None:
         self._wake.set()
@@ -193,15 +193,15 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
                 self._pause(self._backoff_policy.next(end))
 
     def _pause(self, seconds: float | None) -> None:
-        """Wait, unless something has changed or does meanwhile."""
+        """Wait for `seconds` (None: without limit), or until something changes."""
         self._wake.wait(seconds)
         self._wake.clear()
 
     def _next_session(self) -> Session | None:
-        """The next attempt, if there may be one and a master is known.
+        """The next attempt; None if it is not allowed or no master is known.
 
-        Chosen and noted in one step: whoever changes the master or the framework id finds either the old choice, to
-        end it, or none.
+        Chosen and stored under one lock: a thread that changes the master or the framework id finds either no attempt,
+        or one that it can end.
         """
         with self._lock:
             address = None if self._barred or not self._started else self._next_master()
@@ -210,7 +210,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             return self._attempt
 
     def _next_master(self) -> Address | None:
-        """Where to try next: where we were sent, else the one detected, else the configured ones in turn."""
+        """The master to try next: the target of a redirect, else a configured one in turn, else the detected one."""
         address, self._redirect = self._redirect, None
         if address is None and self._masters:
             address = self._masters[self._turn % len(self._masters)]
@@ -220,14 +220,14 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         return address
 
     def _follow(self, session: Session) -> End:
-        """One attempt at a subscription, and its events as long as it lasts. Whatever goes wrong ends here."""
+        """Subscribe and handle events until the session ends. Never raises."""
         end = End.LOST
         try:
             end = self._subscribe(session)
         except (OSError, http.client.HTTPException, NotConnected, FramingError, ValueError) as error:
             session.end(str(error) or repr(error))
         except Exception as error:
-            _log.exception("the connection to Mesos master %s failed in an unforeseen way", session.address)
+            _log.exception("unexpected error in the connection to Mesos master %s", session.address)
             session.end(repr(error))
         session.end("the master closed the event stream")
         session.close()
@@ -245,7 +245,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             return End.LOST
         if status in (http.client.TEMPORARY_REDIRECT, http.client.MOVED_PERMANENTLY, http.client.FOUND):
             self._redirect = Address.parse(session.location)
-            session.end(f"it does not lead and points to {self._redirect}")
+            session.end(f"it does not lead and redirects to {self._redirect}")
             return End.REDIRECTED
         session.end(f"SUBSCRIBE was answered with HTTP {status}: {session.body()}")
         if status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
@@ -264,31 +264,31 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             self._last_end = session.end_reason
             self._guarded("disconnected", self.on_close)
 
-    # Where the master is.
+    # The master to connect to.
 
     def change_master(self, new_master: str | None) -> None:
-        """Go to another master as soon as may be; None: to none until there is one."""
+        """Switch to another master at once. None: disconnect until a master is known."""
         with self._lock:
             changed = new_master != self.master
             self._new_master = new_master
             attempt = self._attempt
             self._backoff_policy.reset()
         if changed and attempt is not None:
-            attempt.end(f"the leading master is now {new_master or 'not known'}")
+            attempt.end(f"the leading master is now {new_master or 'unknown'}")
         self._wake.set()
 
     def _get_version(self, master: str) -> None:
-        """Nothing here depends on the master's version, which pymesos cannot read if it ends in -rc1."""
+        """Does nothing: the version is not needed, and pymesos cannot parse one that ends in -rc1."""
 
-    # Who we are.
+    # The framework's identity.
 
     @property
     def framework(self) -> Json:
-        """FrameworkInfo as it was given, with the id once there is one; pymesos adds capabilities on its own."""
+        """The given FrameworkInfo, with the id once it is known. pymesos would add capabilities."""
         return dict(self._framework)
 
     def gen_request(self) -> bytes:
-        """The SUBSCRIBE call's body."""
+        """The body of SUBSCRIBE."""
         info = self.framework
         call: Json = {"type": "SUBSCRIBE", "subscribe": {"framework_info": info}}
         if "id" in info:
@@ -296,7 +296,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         return dumps(call)
 
     def renew(self) -> None:
-        """The framework id is void: forget it, and subscribe as a new framework."""
+        """Drop the framework id and subscribe as a new framework."""
         with self._lock:
             self._framework.pop("id", None)
             self._barred = False
@@ -307,24 +307,24 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._wake.set()
 
     def bar(self) -> None:
-        """Do not subscribe any more, until `renew` or `unbar`."""
+        """Do not subscribe again until `renew` or `unbar`."""
         self._barred = True
 
     def unbar(self) -> None:
-        """Subscribe again, as who we are."""
+        """Allow subscribing again, with the same framework id."""
         self._barred = False
         self._wake.set()
 
     # Events.
 
     def _take(self, session: Session, record: bytes) -> None:
-        """One record of the stream. What is wrong with it, or with its receiver, costs this one event only."""
-        if session.subscribed and self._started and self._guarded("an event", self._usual, record):
+        """Handle one record of the stream. An error in it, or in its receiver, affects only this event."""
+        if session.subscribed and self._started and self._guarded("an event", self._fast_path, record):
             return
         try:
             event = loads(record)
         except ValueError as error:
-            session.end(f"an event is no JSON: {error}")
+            session.end(f"an event is not JSON: {error}")
             return
         kind = event.get("type") if isinstance(event, dict) else None
         if kind not in _EVENTS:
@@ -336,18 +336,18 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             if kind == "SUBSCRIBED" and not session.subscribed:
                 session.end("its SUBSCRIBED event was not understood")
 
-    def _guarded(self, what: str, handle: Any, *arguments: Any) -> Any:
-        """What `handle` returns; True where it failed, which has been said then."""
+    def _guarded(self, label: str, handle: Any, *arguments: Any) -> Any:
+        """The result of `handle`; True if it raised an exception, which is logged."""
         try:
             return handle(*arguments)
         except Exception:
-            _log.exception("error while handling %s from Mesos; going on", what)
+            _log.exception("error while handling %s from Mesos; continuing", label)
             return True
 
     def on_subscribed(self, info: Json) -> None:
         framework_id = info["framework_id"]["value"]
         if not isinstance(framework_id, str) or not framework_id:
-            raise ValueError(f"{framework_id!r} is no framework id")
+            raise ValueError(f"{framework_id!r} is not a framework id")
         with self._lock:
             session = self._attempt
             if session is None or session.ended:
@@ -355,7 +355,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             known = self.framework_id is not None
             self.framework_id = framework_id
             self.stream_id = session.stream_id
-            session.patience_s = _heartbeat_s(info) * self._missed_heartbeats
+            session.silence_limit_s = _heartbeat_s(info) * self._missed_heartbeats
             session.subscribed = True
         master = {"hostname": session.address.host, "port": session.address.port}
         if known:
@@ -371,7 +371,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
 
     def on_error(self, event: Json) -> None:
         message = str(event.get("message", ""))
-        _log.error("Mesos says: %s", message)
+        _log.error("error from Mesos: %s", message)
         lowered = message.lower()
         removed = any(words in lowered for words in _REMOVED)
         if removed:
@@ -379,17 +379,17 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._replaced = _REPLACED in lowered
         attempt = self._attempt
         if attempt is not None:
-            attempt.end(f"Mesos says: {message}")
+            attempt.end(f"error from Mesos: {message}")
         if removed:
             self.sched.error(self, message)
 
     def on_close(self) -> None:
-        """Once for each subscription that had succeeded, not for each attempt."""
+        """Called once for each subscription that succeeded, not for each attempt."""
         self.sched.disconnected(self)
 
     @property
     def last_end(self) -> str:
-        """Why the last subscription ended."""
+        """The reason why the last subscription ended."""
         return self._last_end
 
     _last_end = ""
@@ -398,17 +398,17 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
 
     @property
     def session(self) -> Session | None:
-        """The subscription that calls belong to which are decided on now."""
+        """The present subscription; None if there is none. Calls that are queued now belong to it."""
         session = self._attempt
         return session if session is not None and session.subscribed and not session.ended else None
 
     def call_in(self, session: Session | None) -> None:
-        """Calls made from now on belong to `session`, and fail where there is none or it has ended."""
+        """Calls from now on belong to `session`. They fail if it is None or has ended."""
         self._calling = session
 
     @property
     def connected(self) -> bool:
-        """True, or raises NotConnected: where this is False, pymesos' calls do nothing and do not say so."""
+        """True, or raises NotConnected. It is never False, because pymesos' calls would then silently do nothing."""
         self._session_of_call()
         return True
 
@@ -418,38 +418,35 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         return self._calling
 
     def _send(self, body: Json, path: str = "", method: str = "POST", headers: object = None) -> Json:
-        """The end of every call of pymesos: it goes out with the session's next exchange.
-
-        Raises CallFailed or NotConnected.
-        """
+        """The last step of every call: add it to the session's next exchange. Raises CallFailed or NotConnected."""
         self._session_of_call().add(dumps(body))
         return {}
 
     def _close(self) -> None:
-        """pymesos' connection for calls; ours belongs to the session."""
+        """Does nothing: the connection for calls belongs to the session."""
 
     def acknowledge(self, task_id: str, agent_id: str, uuid: str) -> None:
-        """pymesos' `acknowledgeStatusUpdate`, which takes a whole status: there is one for each update."""
+        """As pymesos' `acknowledgeStatusUpdate`, but without a dict per update: it is the most frequent call."""
         which = {"agent_id": {"value": agent_id}, "task_id": {"value": task_id}, "uuid": uuid}
         self._send({"type": "ACKNOWLEDGE", "framework_id": {"value": self.framework_id}, "acknowledge": which})
 
     def killTask(self, task_id: Json, agent_id: Json | None = None) -> None:
-        """With the agent's id, the master finds the task even before that agent has re-registered."""
+        """Sends the agent id too: the master then finds the task even before the agent has re-registered."""
         kill = {"task_id": task_id} if agent_id is None else {"task_id": task_id, "agent_id": agent_id}
         self._call("KILL", kill)
 
     def reconcileTasks(self, tasks: list[Json]) -> None:
-        """With agent ids: without, the master keeps silent while any agent has yet to re-register."""
+        """Sends agent ids too: without them the master does not answer until all agents have re-registered."""
         self._call("RECONCILE", {"tasks": tasks})
 
     def shutdownExecutor(self, executor_id: Json, agent_id: Json) -> None:
-        """A call pymesos lacks."""
+        """A call that pymesos lacks."""
         self._call("SHUTDOWN", {"executor_id": executor_id, "agent_id": agent_id})
 
     def teardown(self) -> None:
-        """Remove the framework: every task of it is killed. The only way here that leads to TEARDOWN.
+        """Remove the framework, which kills all its tasks. Only this method sends TEARDOWN.
 
-        Nobody subscribes from here on, unless `unbar` says that it failed.
+        Bars new subscriptions; call `unbar` if it has failed.
         """
         self.bar()
         self._call("TEARDOWN", None)

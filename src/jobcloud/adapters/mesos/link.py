@@ -1,6 +1,6 @@
-"""HTTP to one Mesos master: the event stream of a subscription, and the connection its calls go out on.
+"""HTTP to one Mesos master: the event stream of a subscription, and the connection for its calls.
 
-Blocking sockets with timeouts: CPython waits on those with poll(), so there is no limit on descriptor numbers.
+It uses blocking sockets with timeouts. CPython waits on them with poll(), which has no limit on descriptor numbers.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from jobcloud.wire import RecordReader
 PATH = "/api/v1/scheduler"
 DEFAULT_PORT = 5050
 _PIECE = 1 << 18
-# So much of one large record counts as a sign of life; less does not, or a stream out of step would never be noticed.
-_LIVELY = 1 << 20
+# This many bytes of an incomplete record are a sign of life. Fewer are not: a stream out of step would go unnoticed.
+_ALIVE_BYTES = 1 << 20
 _MAX_BODY = 1 << 16
 _MAX_REASON = 1000
-# How long calls that are under way when the stream ends may still wait for their answers.
+# How long calls in flight may wait for their answers after the stream has ended.
 _LAST_ANSWER_S = 1.0
 
 
 class CallFailed(Exception):
-    """A call was refused or got lost; `certain` says that it had no effect."""
+    """A call was refused or lost. `certain`: it had no effect."""
 
     def __init__(self, reason: str, *, certain: bool) -> None:
         super().__init__(reason)
@@ -45,7 +45,7 @@ class CallFailed(Exception):
 
 
 class CallUnanswered(CallFailed):
-    """No answer came in time."""
+    """A call was not answered in time."""
 
 
 class Address(NamedTuple):
@@ -57,32 +57,32 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """`host`, `host:port`, `[v6]:port` or a URL of one. Raises ValueError."""
+        """Parse `host`, `host:port`, `[v6]:port` or a URL with one of them. Raises ValueError."""
         netloc = urlsplit(text if "//" in text else "//" + text).netloc
         if not netloc or "@" in netloc or (netloc.count(":") > 1 and not netloc.startswith("[")):
-            raise ValueError(f"{text[:200]!r} is no HOST:PORT (IPv6 addresses go in brackets)")
+            raise ValueError(f"{text[:200]!r} is not HOST:PORT (IPv6 addresses need brackets)")
         parts = urlsplit("//" + netloc)
         if not parts.hostname or parts.port == 0:
-            raise ValueError(f"{text[:200]!r} is no HOST:PORT")
+            raise ValueError(f"{text[:200]!r} is not HOST:PORT")
         return cls(parts.hostname, parts.port or DEFAULT_PORT)
 
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """How masters are reached: TLS where there is a context, whose host name check is on; `timeout_s` a step."""
+    """How to connect to masters. TLS if `context` is given; it must check host names. `timeout_s` limits each step."""
 
     context: ssl.SSLContext | None = None
     authorization: str = ""
     timeout_s: float = 15.0
 
     def connection(self, address: Address) -> http.client.HTTPConnection:
-        """Not connected yet."""
+        """A new connection, not yet open."""
         if self.context is None:
             return http.client.HTTPConnection(address.host, address.port, timeout=self.timeout_s)
         return http.client.HTTPSConnection(address.host, address.port, timeout=self.timeout_s, context=self.context)
 
     def headers(self) -> dict[str, str]:
-        """Those of every request; a new dict each time, as none may be shared between drivers."""
+        """The headers of every request, as a new dict each time: drivers must not share one."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.authorization:
             headers["Authorization"] = self.authorization
@@ -90,26 +90,26 @@ class Dialer:
 
 
 class CallLine:
-    """The keep-alive connection that one session's calls go out on, in order, several of them under way at a time.
+    """The keep-alive connection for the calls of one session, in order, several in flight at a time.
 
-    HTTP/1.1 pipelining (RFC 9112, 9.3.2): answers come in the order of the calls. A connection that has not yet shown
-    that it stays open after an answer carries one call at a time. `add` and `exchange` are for one thread.
+    HTTP/1.1 pipelining (RFC 9112, 9.3.2): answers arrive in the order of the calls. Until a connection has stayed open
+    after an answer, it carries one call at a time. `add` and `exchange` must be called by one thread.
     """
 
     def __init__(self, address: Address, dialer: Dialer) -> None:
         self._address = address
         self._dialer = dialer
-        # Held while calls are under way.
+        # Held while calls are in flight.
         self._busy = threading.Lock()
         self._closed = False
         self._connection: http.client.HTTPConnection | None = None
         self._answers = _Answers()
         self._waiting: list[bytes] = []
-        self._under_way = 0
+        self._in_flight = 0
         self._head = b""
 
     def add(self, call: bytes, stream_id: str) -> None:
-        """Let a call go out with the next `exchange`. Raises CallFailed where none may any more."""
+        """Add a call for the next `exchange`. Raises CallFailed if the connection is closed."""
         if self._closed:
             raise CallFailed("not connected", certain=True)
         if not self._head:
@@ -119,28 +119,31 @@ class CallLine:
         self._waiting.append(b"%s%d\r\n\r\n%s" % (self._head, len(call), call))
 
     def exchange(self) -> list[CallFailed | None]:
-        """Send what was added and wait for an answer: what became of the oldest calls, at least one, in order."""
-        if not self._under_way:
+        """Send the added calls and wait for an answer. Returns outcomes of the oldest calls, at least one, in order.
+
+        An outcome is None for an accepted call.
+        """
+        if not self._in_flight:
             self._busy.acquire()
         try:
-            settled: list[CallFailed | None] = []
+            outcomes: list[CallFailed | None] = []
             unsent = self._write()
-            while self._under_way and (unsent or not settled):
-                settled += self._read()
-            assert settled or unsent, "nothing was added"
-            return settled + unsent
+            while self._in_flight and (unsent or not outcomes):
+                outcomes += self._read()
+            assert outcomes or unsent, "nothing was added"
+            return outcomes + unsent
         finally:
-            if not self._under_way:
+            if not self._in_flight:
                 if self._closed:
                     self._hang_up()
                 self._busy.release()
 
     def stop_sending(self) -> None:
-        """No call goes out any more. From any thread."""
+        """Send no further calls. Thread-safe."""
         self._closed = True
 
     def close(self) -> None:
-        """The same; calls under way have a moment left to get their answers. From any thread."""
+        """Close the connection. Calls in flight may wait a moment for their answers. Thread-safe."""
         self._closed = True
         if self._busy.acquire(timeout=_LAST_ANSWER_S):
             self._hang_up()
@@ -149,8 +152,8 @@ class CallLine:
             _shut(connection.sock)
 
     def _write(self) -> list[CallFailed | None]:
-        """Send what may be sent now; the failures of calls that could not be, which come after those under way."""
-        if not self._waiting or (self._under_way and not self._answers.persistent and not self._closed):
+        """Send the calls that may be sent now. Returns failures of calls that could not be sent."""
+        if not self._waiting or (self._in_flight and not self._answers.persistent and not self._closed):
             return []
         try:
             connection = self._connect()
@@ -161,39 +164,40 @@ class CallLine:
             return unsent
         calls = self._waiting if self._answers.persistent else self._waiting[:1]
         whole, problem = _send(connection.sock, calls)
-        self._under_way += whole
-        # The master acts on whole requests only, and the one after those was cut short.
+        self._in_flight += whole
+        # The master acts only on complete requests, and the one after them was cut off.
         del self._waiting[: whole + bool(problem)]
         return [CallFailed(f"could not be sent to {self._address}: {problem}", certain=True)] if problem else []
 
     def _read(self) -> list[CallFailed | None]:
-        """Wait for an answer to a call under way; what became of one or more, of all if the connection is no more."""
+        """Wait for an answer. Returns one or more outcomes; those of all calls in flight if the connection is lost."""
         assert self._connection is not None
-        settled: list[CallFailed | None] = []
+        outcomes: list[CallFailed | None] = []
         lost: CallFailed | None = None
         try:
-            while not settled and not lost:
+            while not outcomes and not lost:
                 data = self._connection.sock.recv(_PIECE)
-                settled += self._answers.feed(data)
-                if not data or self._answers.over or len(settled) > self._under_way:
+                outcomes += self._answers.feed(data)
+                if not data or self._answers.over or len(outcomes) > self._in_flight:
                     lost = CallFailed("the connection was closed before the answer", certain=False)
         except TimeoutError:
             lost = CallUnanswered(f"not answered in {self._dialer.timeout_s:g} s", certain=False)
         except (OSError, HttpParserError, HttpParserUpgrade) as error:
-            settled += self._answers.taken()
+            outcomes += self._answers.take()
             lost = CallFailed(f"the connection was lost before the answer: {error!r}", certain=False)
-        del settled[self._under_way :]
-        self._under_way -= len(settled)
+        del outcomes[self._in_flight :]
+        self._in_flight -= len(outcomes)
         if lost:
-            settled += [lost] * self._under_way
+            outcomes += [lost] * self._in_flight
             self._hang_up()
-        return settled
+        return outcomes
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._closed:
             raise CallFailed("not connected", certain=True)
-        if self._connection is not None and not self._under_way and _readable(self._connection.sock):
-            # Nothing is outstanding: the master has closed it. Noticed now, the next call is not in doubt.
+        if self._connection is not None and not self._in_flight and _readable(self._connection.sock):
+            # Without calls in flight, readable means that the master has closed the connection. Noticing it before the
+            # next call avoids an uncertain failure.
             self._hang_up()
         if self._connection is None:
             connection = self._dialer.connection(self._address)
@@ -202,7 +206,7 @@ class CallLine:
         return self._connection
 
     def _hang_up(self) -> None:
-        self._under_way = 0
+        self._in_flight = 0
         self._answers = _Answers()
         if self._connection is not None:
             self._connection.close()
@@ -210,32 +214,32 @@ class CallLine:
 
 
 class _Answers:
-    """Those that come over one connection: failures of calls, or None for a call that was taken."""
+    """The outcomes parsed from one connection: a failure, or None for an accepted call."""
 
     def __init__(self) -> None:
         self._parser = HttpResponseParser(self)
         self._body = b""
         self._begun = False
-        self._settled: list[CallFailed | None] = []
-        # Whether the connection has outlived an answer; whether the last answer was the last of all.
+        self._outcomes: list[CallFailed | None] = []
+        # `persistent`: the connection has stayed open after an answer. `over`: no further answers will come.
         self.persistent = False
         self.over = False
 
     def feed(self, data: bytes) -> list[CallFailed | None]:
-        """The answers that `data` completes; b"" is the end. Raises HttpParserError or HttpParserUpgrade."""
+        """The outcomes that `data` completes; b"" is the end. Raises HttpParserError or HttpParserUpgrade."""
         if data:
             self._parser.feed_data(data)
         elif self._begun:
-            # Its length is where the connection ends, or it lacks some of the words: the status stands.
+            # The end of the connection is also the end of this answer. Its status counts even if the body is cut off.
             self.on_message_complete()
-        return self.taken()
+        return self.take()
 
-    def taken(self) -> list[CallFailed | None]:
-        """What is complete and has not been given yet."""
-        settled, self._settled = self._settled, []
-        return settled
+    def take(self) -> list[CallFailed | None]:
+        """The complete outcomes not yet returned."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
-    # What httptools calls while it parses.
+    # Callbacks of httptools.
 
     def on_headers_complete(self) -> None:
         self._begun = True
@@ -248,13 +252,13 @@ class _Answers:
         status, body = self._parser.get_status_code(), self._body
         self._body, self._begun = b"", False
         if status >= http.client.OK:
-            self._settled.append(_failure(status, body))
+            self._outcomes.append(_failure(status, body))
             self.over = not self._parser.should_keep_alive()
             self.persistent = not self.over
 
 
 def _send(sock: socket.socket, calls: list[bytes]) -> tuple[int, OSError | None]:
-    """How many calls left as a whole, and what stopped the next one."""
+    """The number of calls sent completely, and the error that stopped the next one."""
     data, sent = memoryview(b"".join(calls)), 0
     problem: OSError | None = None
     try:
@@ -267,9 +271,10 @@ def _send(sock: socket.socket, calls: list[bytes]) -> tuple[int, OSError | None]
 
 
 class Session:
-    """One attempt at a subscription and, if it succeeds, what lasts until its event stream ends.
+    """One attempt to subscribe and, if it succeeds, the subscription until its event stream ends.
 
-    One thread opens it, reads `records` and closes it; one makes calls by `add` and `exchange`; `end` comes from any.
+    One thread opens it, reads `records` and closes it; one thread makes calls by `add` and `exchange`. `end` is
+    thread-safe.
     """
 
     def __init__(self, address: Address, dialer: Dialer) -> None:
@@ -278,8 +283,8 @@ class Session:
         self.location = ""
         self.subscribed = False
         self.end_reason = ""
-        # How long the stream may be silent; raised once SUBSCRIBED tells the heartbeats' interval.
-        self.patience_s = dialer.timeout_s
+        # How long the stream may be silent. Raised when SUBSCRIBED announces the interval of heartbeats.
+        self.silence_limit_s = dialer.timeout_s
         self._dialer = dialer
         self._calls = CallLine(address, dialer)
         self._lock = threading.Lock()
@@ -292,7 +297,7 @@ class Session:
         return self._ended
 
     def end(self, reason: str) -> None:
-        """Whoever reads wakes up and finds it ended; no call goes out any more. The first reason stands."""
+        """End the session: wakes the thread that reads, and sends no further calls. The first reason is kept."""
         with self._lock:
             if not self._ended:
                 self._ended = True
@@ -302,7 +307,7 @@ class Session:
                 _shut(self._socket)
 
     def open(self, subscribe: bytes) -> int:
-        """Send SUBSCRIBE; the status of the answer. Raises OSError, HTTPException or NotConnected."""
+        """Send SUBSCRIBE and return the HTTP status. Raises OSError, HTTPException or NotConnected."""
         connection = self._dialer.connection(self.address)
         connection.connect()
         with self._lock:
@@ -316,7 +321,7 @@ class Session:
         return self._response.status
 
     def body(self) -> str:
-        """Why the answer is not what it should be."""
+        """The body of an error answer."""
         return self._response.read(_MAX_BODY).decode(errors="replace").strip()[:_MAX_REASON]
 
     def records(self) -> Iterator[bytes]:
@@ -328,45 +333,45 @@ class Session:
         chunks = _Chunks(self._response) if self._response.chunked else None
         silent_since = time.monotonic()
         received = 0
-        while pieces := self._read(chunks, silent_since + self.patience_s):
+        while pieces := self._read(chunks, silent_since + self.silence_limit_s):
             any_records = False
             for piece in pieces:
                 records = reader.feed(piece)
                 yield from records
                 received += len(piece)
                 any_records = any_records or bool(records)
-            if any_records or received >= _LIVELY:
-                # Only now: what the receiver took for its own work is no silence of the master's.
+            if any_records or received >= _ALIVE_BYTES:
+                # After the loop: the time that the receiver takes for its work is not silence of the master.
                 silent_since, received = time.monotonic(), 0
 
     def _read(self, chunks: _Chunks | None, deadline: float) -> list[bytes]:
         assert self._socket is not None
         try:
-            # A deadline that has passed still takes what is there, or a slow receiver would cost the session.
+            # Even after the deadline, available data is read. Otherwise a slow receiver would lose the session.
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             if chunks is not None:
                 return chunks.read(_PIECE)
             piece = self._response.read1(_PIECE)
             return [piece] if piece else []
         except TimeoutError:
-            raise TimeoutError(f"no event and no heartbeat for {self.patience_s:g} s") from None
+            raise TimeoutError(f"no event and no heartbeat for {self.silence_limit_s:g} s") from None
 
     def add(self, call: bytes) -> None:
-        """Let a call go out with the next `exchange`. Raises CallFailed."""
+        """Add a call for the next `exchange`. Raises CallFailed."""
         if self._ended:
             raise CallFailed(f"not connected: {self.end_reason}", certain=True)
         self._calls.add(call, self.stream_id)
 
     def exchange(self) -> list[CallFailed | None]:
-        """Send what was added and wait for an answer: what became of the oldest calls, at least one, in order."""
-        settled = self._calls.exchange()
-        if any(isinstance(one, CallUnanswered) for one in settled):
-            # A master that answers nothing would hold up every further call as long.
+        """As `CallLine.exchange`. Ends the session if a call is not answered in time."""
+        outcomes = self._calls.exchange()
+        if any(isinstance(one, CallUnanswered) for one in outcomes):
+            # Every further call would wait for the timeout as well.
             self.end("a call was not answered in time")
-        return settled
+        return outcomes
 
     def close(self) -> None:
-        """Give the descriptors back. By the thread that reads, after `end`."""
+        """Close all sockets. Called by the reading thread, after `end`."""
         self._calls.close()
         with self._lock:
             if self._socket is not None:
@@ -377,10 +382,9 @@ class Session:
 
 
 class _Chunks:
-    """The body of an answer in chunks (RFC 9112, 7.1): the content of as many of them at a time as have come.
+    """The body of a chunked answer (RFC 9112, 7.1). Reads all available chunks at a time.
 
-    A master sends each event as a chunk of its own, and http.client takes one at a time, with several calls to the
-    system for each.
+    A master sends each event as a chunk, and http.client reads one chunk at a time, with several system calls each.
     """
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
@@ -390,16 +394,16 @@ class _Chunks:
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append
         self._parser = HttpResponseParser(self)
-        # The real head was http.client's.
+        # http.client has already read the real head.
         self._parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 
     def on_message_complete(self) -> None:
         self._over = True
 
     def read(self, size: int) -> list[bytes]:
-        """What the next bytes hold, at most `size` of them, waiting for some; nothing at the end.
+        """The content of the next bytes, at most `size`. Waits for some; empty at the end.
 
-        Raises OSError, and HTTPException where they are no chunks, once what came before them was read.
+        Raises OSError, and HTTPException for malformed chunks after everything before them was returned.
         """
         while not self._pieces and not self._over:
             if self._problem is not None:
@@ -415,13 +419,13 @@ class _Chunks:
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            self._problem = http.client.HTTPException(f"the event stream is not in chunks: {error}")
+            self._problem = http.client.HTTPException(f"the event stream is malformed: {error}")
 
 
 def _failure(status: int, body: bytes) -> CallFailed | None:
     if http.client.OK <= status < http.client.MULTIPLE_CHOICES:
         return None
-    # 307 and 503 come from a master that does not lead (any more) and has not looked at the call.
+    # 307 and 503 are sent by a master that does not lead and has ignored the call.
     certain = status < http.client.INTERNAL_SERVER_ERROR or status == http.client.SERVICE_UNAVAILABLE
     words = body[:_MAX_BODY].decode(errors="replace").strip()[:_MAX_REASON]
     return CallFailed(f"HTTP {status}: {words}", certain=certain)
@@ -434,6 +438,6 @@ def _readable(one: socket.socket) -> bool:
 
 
 def _shut(one: socket.socket) -> None:
-    # The plain socket's: that of TLS would pull its state from under the thread that reads.
+    # The method of the plain socket: shutdown() of a TLS socket discards the TLS state that the other thread uses.
     with suppress(OSError):
         socket.socket.shutdown(one, socket.SHUT_RDWR)

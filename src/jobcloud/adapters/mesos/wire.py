@@ -1,6 +1,6 @@
-"""Mesos' v1 JSON ↔ our values, nothing else: no connection, no clock, no state but caches.
+"""Convert between Mesos' v1 JSON and our values. No connection, no clock, no state except caches.
 
-Source of the shapes: Mesos 1.11, `include/mesos/v1/mesos.proto` and `scheduler/scheduler.proto`, as protobuf's JSON
+Source of the formats: Mesos 1.11, `include/mesos/v1/mesos.proto` and `scheduler/scheduler.proto`, as protobuf's JSON
 mapping writes them (bytes in base64, enums by name, 64-bit integers as numbers).
 """
 
@@ -21,12 +21,12 @@ from jobcloud.wire import decode_data
 
 Json = dict[str, Any]
 
-# Fields of a Resource that a Share carries itself; the rest goes into its origin.
+# Fields of a Resource that are fields of Share. All others are part of Share.origin.
 _OWN = ("name", "type", "scalar", "ranges")
-# Resources that may be taken back any time, that several hold, that keep data: plain tasks must not use them.
+# Resources that are revocable, shared or persistent. Plain tasks must not use them.
 _UNUSABLE = frozenset(("revocable", "shared", "provider_id"))
 _UNUSABLE_DISK = frozenset(("persistence", "volume", "source"))
-# Above this a double no longer holds thousandths exactly.
+# Above this a double cannot represent thousandths exactly.
 _MAX_SCALAR = 2**53 / 1000
 _MAX_PORT = 65_535
 
@@ -36,15 +36,15 @@ _canonical = msgspec.json.Encoder(order="deterministic")
 
 
 def dumps(message: object) -> bytes:
-    """JSON as it goes to Mesos."""
+    """Encode a message to Mesos as JSON."""
     return msgspec.json.encode(message)
 
 
 def loads(record: bytes) -> Any:
-    """Raises ValueError where `record` is no JSON.
+    """Decode a record. Raises ValueError if it is not JSON.
 
-    What is no text inside of it is replaced: Mesos passes on the bytes that an executor sent it, and one bad message
-    must not make the stream unreadable for as long as its agent sends it again.
+    Invalid UTF-8 inside is replaced. Mesos forwards the bytes of executors unchecked, and an agent resends an update
+    until it is acknowledged: one bad message would break the stream again and again.
     """
     try:
         try:
@@ -60,9 +60,9 @@ def loads(record: bytes) -> Any:
 
 
 def read_offer(offer: Json, roles: tuple[str, ...]) -> Offer:
-    """One offer; of its resources those that a framework of `roles` may use for plain tasks.
+    """Parse an offer. Keeps the resources that a framework with `roles` may use for plain tasks.
 
-    Raises KeyError, TypeError, ValueError or AttributeError where it is not of Mesos' form.
+    Raises KeyError, TypeError, ValueError or AttributeError if it is malformed.
     """
     hostname = offer.get("hostname", "")
     shares = (read_share(resource, roles) for resource in offer.get("resources", ()))
@@ -78,7 +78,7 @@ def read_offer(offer: Json, roles: tuple[str, ...]) -> Offer:
 
 
 def read_inverse_offer(offer: Json) -> InverseOffer:
-    """Raises KeyError, TypeError, ValueError or AttributeError where it is not of Mesos' form."""
+    """Parse an inverse offer. Raises KeyError, TypeError, ValueError or AttributeError if it is malformed."""
     return InverseOffer(offer["id"]["value"], offer["agent_id"]["value"], _window(offer["unavailability"]))
 
 
@@ -88,7 +88,7 @@ def _window(unavailability: Json) -> Window:
 
 
 def _agent_address(url: Json, hostname: str) -> str:
-    """Host, port and path of the agent's HTTP API: several agents may share one port."""
+    """Host, port and path of the agent's HTTP API. Several agents may share a port and differ by path."""
     address = url.get("address", {})
     return _host_port_path(
         address.get("ip"), address.get("hostname"), address.get("port"), url.get("path", ""), hostname
@@ -98,13 +98,13 @@ def _agent_address(url: Json, hostname: str) -> str:
 @lru_cache(maxsize=16_384, typed=True)
 def _host_port_path(ip: str | None, name: str | None, port: int | None, path: str, hostname: str) -> str:
     path = path.rstrip("/")
-    # The name an agent goes by need not be known to our resolver.
+    # The IP address first: our resolver may not know the agent's host name.
     host = ip or name or hostname
     return f"{bracketed(host)}:{port}{path if _PATH.fullmatch(path) else ''}" if host and port else ""
 
 
 def bracketed(host: str) -> str:
-    """A host as URLs write it: IPv6 addresses in brackets."""
+    """The host as in URLs: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -121,9 +121,9 @@ def _attributes(attributes: Iterable[Json]) -> Iterable[tuple[str, str]]:
 
 
 def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
-    """One entry of an offer's resources; None where it is not ours to use.
+    """Parse one resource of an offer. None if we must not use it.
 
-    Amounts are rounded to thousandths, as Mesos does (its document "Attributes and Resources").
+    Amounts are rounded to thousandths, as in Mesos (documentation, "Attributes and Resources").
     """
     if not _UNUSABLE.isdisjoint(resource) or not _ours(resource, roles):
         return None
@@ -142,9 +142,9 @@ def read_share(resource: Json, roles: tuple[str, ...]) -> Share | None:
 
 
 def _origin(resource: Json) -> str:
-    """What a Share does not carry itself, of which most have nothing but the role that they are offered to."""
+    """The other fields of a resource as JSON. Most resources have only the role that they are offered to."""
     allocation = resource.get("allocation_info")
-    # Name, type and value are three.
+    # Fast path: the other three fields are name, type and value.
     if allocation is not None and len(resource) == 4 and allocation.keys() == {"role"}:
         return _offered_to(allocation["role"])
     return _canonical.encode({field: value for field, value in resource.items() if field not in _OWN}).decode()
@@ -156,9 +156,9 @@ def _offered_to(role: str) -> str:
 
 
 def thousandths(value: float) -> int:
-    """Raises ValueError where `value` is no amount."""
+    """An amount in thousandths. Raises ValueError if `value` is negative, too large or not a number."""
     if not 0 <= value <= _MAX_SCALAR:
-        raise ValueError(f"{value} is no amount")
+        raise ValueError(f"{value} is not an amount")
     return round(value * 1000)
 
 
@@ -168,19 +168,19 @@ def _range(one: Json) -> tuple[int, int]:
 
 def _ports(begin: object, end: object) -> tuple[int, int]:
     if not (isinstance(begin, int) and isinstance(end, int) and 0 <= begin <= end <= _MAX_PORT):
-        raise ValueError(f"{begin!r}-{end!r} is no range of ports")
+        raise ValueError(f"{begin!r}-{end!r} is not a range of ports")
     return begin, end
 
 
 def _reserved_to(resource: Json) -> str:
-    """The role a resource is reserved to, "*" for none; `reservations` is the newer spelling, its last entry rules."""
+    """The role a resource is reserved to; "*" for none. In `reservations`, the newer format, the last entry counts."""
     reservations = resource.get("reservations")
     role: str = reservations[-1].get("role", "*") if reservations else resource.get("role", "*")
     return role
 
 
 def _ours(resource: Json, roles: tuple[str, ...]) -> bool:
-    """Unreserved, or reserved to one of our roles or an ancestor of one, which Mesos lets its descendants use."""
+    """Whether a resource is unreserved, or reserved to one of our roles or an ancestor of one."""
     reserved = _reserved_to(resource)
     allocated = resource.get("allocation_info", {}).get("role")
     if allocated is not None and allocated not in roles:
@@ -189,9 +189,9 @@ def _ours(resource: Json, roles: tuple[str, ...]) -> bool:
 
 
 def read_status(status: Json) -> Status:
-    """A TaskStatus. Raises KeyError or TypeError where it has no task or state.
+    """Parse a TaskStatus. Raises KeyError or TypeError if it has no task or state.
 
-    Data that is no text in base64 comes as "".
+    Data that is not base64 of UTF-8 becomes "".
     """
     return Status(
         task_id=status["task_id"]["value"],
@@ -212,8 +212,8 @@ def _text(data: str) -> str:
         return ""
 
 
-# What follows reads the same in the form that nearly every event has: a status update, and offers of resources that
-# carry a role and nothing else. To have JSON read into these is several times as fast as into dicts.
+# The fast path for the most frequent events: status updates, and offers of resources that have only a role in addition
+# to name, type and value. Decoding JSON into these structs is several times as fast as into dicts.
 
 
 class _Value(msgspec.Struct, frozen=True, gc=False):
@@ -297,46 +297,54 @@ class _Offers(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="OFFE
     offers: _OffersBody
 
 
-_usual = msgspec.json.Decoder(_Update | _Offers)
+_common = msgspec.json.Decoder(_Update | _Offers)
 
 
-def read_usual(record: bytes, roles: tuple[str, ...]) -> Status | tuple[Offer, ...] | None:
-    """The status of an UPDATE, or the offers of an OFFERS event, as `read_status` and `read_offer` read them; None for
-    any other event, and where anything in it is not of the usual form."""
+def read_common(record: bytes, roles: tuple[str, ...]) -> Status | tuple[Offer, ...] | None:
+    """Parse an UPDATE or OFFERS event in its common form, with the results of `read_status` and `read_offer`.
+
+    None for all other events and forms.
+    """
     try:
-        event = _usual.decode(record)
+        event = _common.decode(record)
         if isinstance(event, _Update):
-            return _usual_status(event.update.status)
-        return tuple([_usual_offer(offer, roles) for offer in event.offers.offers])
+            return _common_status(event.update.status)
+        return tuple([_common_offer(offer, roles) for offer in event.offers.offers])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _usual_status(status: _TaskStatus) -> Status:
+def _common_status(status: _TaskStatus) -> Status:
     try:
         data = status.data.decode() if status.data else ""
     except UnicodeDecodeError:
         data = ""
     return Status(
-        status.task_id.value, status.agent_id.value, status.state, status.uuid, status.reason, status.source,
-        status.message, data,
-    )  # fmt: skip
+        status.task_id.value,
+        status.agent_id.value,
+        status.state,
+        status.uuid,
+        status.reason,
+        status.source,
+        status.message,
+        data,
+    )
 
 
-def _usual_offer(offer: _OfferForm, roles: tuple[str, ...]) -> Offer:
+def _common_offer(offer: _OfferForm, roles: tuple[str, ...]) -> Offer:
     address = offer.url.address
     return Offer(
         offer.id.value,
         offer.agent_id.value,
         offer.hostname,
         _host_port_path(address.ip, address.hostname, address.port, offer.url.path, offer.hostname),
-        tuple([_usual_share(one) for one in offer.resources if one.allocation_info.role in roles]),
+        tuple([_common_share(one) for one in offer.resources if one.allocation_info.role in roles]),
         tuple(_attributes(offer.attributes)) if offer.attributes else (),
         _window(offer.unavailability) if isinstance(offer.unavailability, dict) else None,
     )
 
 
-def _usual_share(resource: _Scalar | _Spans) -> Share:
+def _common_share(resource: _Scalar | _Spans) -> Share:
     origin = _offered_to(resource.allocation_info.role)
     if isinstance(resource, _Scalar):
         return Share(resource.name, thousandths(resource.scalar.value), origin)
@@ -348,7 +356,7 @@ def _usual_share(resource: _Scalar | _Spans) -> Share:
 
 
 def launch_operation(launches: Iterable[Launch], agent_id: str, framework_id: str) -> Json:
-    """One LAUNCH operation with a TaskInfo a launch. Raises ConfigError where an executor's spec is no JSON object."""
+    """A LAUNCH operation. Raises ConfigError if an executor's spec is not a JSON object."""
     tasks = [_task_info(launch, agent_id, framework_id) for launch in launches]
     return {"type": "LAUNCH", "launch": {"task_infos": tasks}}
 
@@ -360,7 +368,7 @@ def _task_info(launch: Launch, agent_id: str, framework_id: str) -> Json:
         "agent_id": {"value": agent_id},
         "resources": [_resource(share) for share in launch.shares],
         "executor": _executor_info(launch.executor, framework_id),
-        "data": launch.data,  # `dumps` writes bytes in base64
+        "data": launch.data,  # `dumps` encodes bytes in base64
     }
 
 
@@ -378,7 +386,7 @@ def _resource(share: Share) -> msgspec.Raw:
 
 @lru_cache(maxsize=4096)
 def _executor_info(executor: Executor, framework_id: str) -> msgspec.Raw:
-    """The ExecutorInfo; encoded once, as every task that joins an executor must name it the same, byte by byte."""
+    """The ExecutorInfo. Cached: Mesos requires the same ExecutorInfo in every task that joins an executor."""
     info = {
         **_object(executor.spec, f"the spec of executor {executor.id}"),
         "type": "CUSTOM",
@@ -389,16 +397,16 @@ def _executor_info(executor: Executor, framework_id: str) -> msgspec.Raw:
     return msgspec.Raw(dumps(info))
 
 
-def _object(text: str, what: str) -> Mapping[str, Any]:
+def _object(text: str, label: str) -> Mapping[str, Any]:
     try:
         value = loads(text.encode())
     except ValueError as error:
-        raise ConfigError(f"is no JSON: {error}", field=what) from error
+        raise ConfigError(f"is not JSON: {error}", field=label) from error
     if not isinstance(value, dict):
-        raise ConfigError("is no JSON object", field=what)
+        raise ConfigError("is not a JSON object", field=label)
     return value
 
 
 def ids(values: Iterable[str]) -> list[Json]:
-    """Ids in Mesos' form."""
+    """Ids in the form of Mesos."""
     return [{"value": value} for value in values]

@@ -1,7 +1,7 @@
-"""What lies in the ZooKeeper namespace of an Elastic-Job-Cloud scheduler, read and left as it is.
+"""Read the ZooKeeper namespace of an Elastic-Job-Cloud scheduler. Nothing is changed.
 
 Layout (Elastic-Job-Cloud 2.1.5): config/app/NAME and config/job/NAME hold JSON; state/disable/app/NAME and
-state/disable/job/NAME are marks; state/ready, state/failover and state/running hold what its scheduler is about to do.
+state/disable/job/NAME are marks; state/ready, state/failover and state/running hold the pending work of its scheduler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CONNECT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EjNode:
-    """One node of a configuration: its path, its name, and what it holds or why that could not be read."""
+    """One configuration node: path, name, and its data, or the `problem` why it could not be read."""
 
     path: str
     name: str
@@ -29,7 +29,7 @@ class EjNode:
 
 @dataclass(slots=True)
 class EjTree:
-    """`left` counts what else its scheduler keeps, by folder."""
+    """The namespace. `left` counts the nodes of pending work, by folder."""
 
     apps: list[EjNode] = field(default_factory=list)
     jobs: list[EjNode] = field(default_factory=list)
@@ -39,16 +39,16 @@ class EjTree:
 
 
 def read_tree(hosts: str, namespace: str, auth: str = "") -> EjTree:
-    """Everything that Elastic-Job-Cloud has stored. Nothing is changed, no node is created.
+    """Read the apps, jobs and marks of Elastic-Job-Cloud. No node is changed or created.
 
-    `auth` is its zk_digest, "user:password". Raises ConfigError for what is no server, namespace or credential,
-    Unavailable where no server answers.
+    `auth` is its zk_digest, "user:password". Raises ConfigError for wrong servers, namespace or credentials,
+    Unavailable if no server answers.
     """
     session = ZooKeeperSession(ZooKeeperSettings(hosts, namespace, auth=auth, open_tree=True))
     try:
         return _read(session)
     except NoAnswer as error:
-        raise Unavailable(str(error), field="--zookeeper", fix="HOST:PORT of a server that runs") from error
+        raise Unavailable(str(error), field="--zookeeper", fix="HOST:PORT of a running server") from error
     except (StoreUnusable, zk.NoAuthError) as error:
         raise _denied(session.root) from error
     except zk.KazooException as error:

@@ -1,10 +1,11 @@
-"""Who of several schedulers leads: the one whose node in ZooKeeper is the oldest.
+"""Leader election in ZooKeeper: the candidate with the oldest node leads.
 
 The recipe is ZooKeeper's own (https://zookeeper.apache.org/doc/r3.8.0/recipes.html#sc_leaderElection): ephemeral nodes
-with growing numbers, each candidate watching the one before its own. kazoo's Election waits without a time limit while
-ZooKeeper is out of reach and does not tell a leader that it leads no more, so what is added here is doubt: a leader
-asks after its own node again and again, and trusts an answer for two thirds of what the servers grant a session. After
-that, by its own clock, it leads no more, whatever ZooKeeper or kazoo have said; the servers name another only later.
+with growing numbers; each candidate watches the node before its own. kazoo's Election is not used: it waits without a
+time limit while ZooKeeper is out of reach, and it does not tell a leader that it has lost the lead. Here, the leader
+keeps checking its own node. It trusts an answer for two thirds of the session timeout that the servers granted. After
+that time, by its own clock, it no longer leads, whatever ZooKeeper or kazoo report. The servers let the next candidate
+lead only later, when the session has expired.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from jobcloud.ports import Flag
 _log = logging.getLogger("jobcloud.zookeeper")
 _NODE = re.compile(r"([0-9a-f]{32})-(\d{10})")
 _FOLDER = "ha/election"
-# Watches tell of changes; this is how soon one that was lost is made good.
-_LOOK_AGAIN_S = 1.0
+# Watches report changes. This interval limits the delay if a watch is lost.
+_RECHECK_S = 1.0
 _TRUST = 2 / 3
 _HEARTBEATS = 8
 
@@ -36,7 +37,7 @@ _HEARTBEATS = 8
 class ZooKeeperElection:
     """A `Leadership` in the namespace of `session`, which must outlive it.
 
-    `address` tells standbys, and through them people, where the leader's API is. `monotonic` counts seconds.
+    `address` is the URL of this scheduler's API; standbys show it to users. `monotonic` counts seconds.
     """
 
     def __init__(
@@ -56,15 +57,15 @@ class ZooKeeperElection:
 
     @property
     def node(self) -> str:
-        """The path of our node, which is there for as long as we may lead; "" before we did."""
+        """The path of our node, which exists as long as we may lead; "" before we were elected."""
         return self._own
 
-    def wait(self, stop: Flag, tell: Callable[[str], None]) -> bool:
-        told = None
+    def wait(self, stop: Flag, report: Callable[[str], None]) -> bool:
+        reported = None
         while not stop.is_set():
             self._changed.clear()
             try:
-                found = self._look()
+                found = self._campaign()
             except StoreUnusable:
                 raise
             except (StoreError, zk.KazooException) as error:
@@ -72,19 +73,19 @@ class ZooKeeperElection:
             if found is None:
                 threading.Thread(target=self._watch, name="leadership", daemon=True).start()
                 return True
-            if found != told:
-                told = found
-                tell(found)
+            if found != reported:
+                reported = found
+                report(found)
             self._pause(stop)
         return False
 
     def holds(self) -> bool:
-        if self._over():
+        if self._ended():
             return False
         if not self._lost and self._session.losses != self._losses:
-            self._lose("the session with ZooKeeper was lost")
+            self._mark_lost("the session with ZooKeeper was lost")
         if not self._lost and self._monotonic() - self._answered > self._session.timeout_s * _TRUST:
-            self._lose(f"ZooKeeper has not answered for {self._session.timeout_s * _TRUST:.1f} s")
+            self._mark_lost(f"ZooKeeper has not answered for {self._session.timeout_s * _TRUST:.1f} s")
         return not self._lost and self._session.connected
 
     @property
@@ -96,15 +97,15 @@ class ZooKeeperElection:
         self._resigned = True
         if self._own:
             try:
-                self._session.ask(lambda client: client.delete_async(self._own), _LOOK_AGAIN_S)
+                self._session.ask(lambda client: client.delete_async(self._own), _RECHECK_S)
             except (StoreError, zk.KazooException) as error:
-                _log.info("the election's node ends with the session: %r", error)
+                _log.info("could not delete the election node; it expires with the session: %r", error)
 
-    def _look(self) -> str | None:
-        """None once we lead, else who does. Raises StoreError, KazooException."""
+    def _campaign(self) -> str | None:
+        """Become a candidate. None if we lead, else a text about the leader. Raises StoreError, KazooException."""
         losses, asked = self._session.losses, self._monotonic()
         if not self._session.connected:
-            return "waiting for ZooKeeper, which is out of reach"
+            return "waiting for ZooKeeper: it is out of reach"
         folder = self._session.path(_FOLDER)
         self._session.prepare([folder])
         names = self._candidates(folder)
@@ -117,7 +118,7 @@ class ZooKeeperElection:
             names = self._candidates(folder)
             own = next((name for name in names if name.startswith(self._token)), None)
             if own is None:
-                return "waiting for ZooKeeper: the session ended when it had begun"
+                return "waiting for ZooKeeper: the new session has already ended"
         if names[0] == own:
             self._own, self._losses, self._answered = f"{folder}/{own}", losses, asked
             return None
@@ -131,43 +132,43 @@ class ZooKeeperElection:
         return sorted(filter(_NODE.fullmatch, children), key=lambda name: name.rpartition("-")[2])
 
     def _pause(self, stop: Flag) -> None:
-        deadline = self._monotonic() + _LOOK_AGAIN_S
+        deadline = self._monotonic() + _RECHECK_S
         while not stop.is_set() and not self._changed.wait(0.05) and self._monotonic() < deadline:
             continue
 
     def _wake(self, event: Any) -> None:
-        # On kazoo's thread, which must get None back.
+        # Called on kazoo's thread, which requires None as the result.
         self._changed.set()
 
     def _watch(self) -> None:
-        """Ask after our own node, again and again, for as long as we lead."""
+        """Check our own node regularly while we lead."""
         pause = threading.Event()
-        while self._look_after_node():
+        while self._check_own_node():
             pause.wait(self._session.timeout_s / _HEARTBEATS)
 
-    def _look_after_node(self) -> bool:
-        """Whether it is worth asking again."""
-        if self._lost or self._over():
+    def _check_own_node(self) -> bool:
+        """Check our own node once. False if no further check is needed."""
+        if self._lost or self._ended():
             return False
         asked, limit = self._monotonic(), self._session.timeout_s * _TRUST
         try:
             if self._session.ask(lambda client: client.exists_async(self._own), limit) is None:
-                self._lose("its node in the election was removed")
+                self._mark_lost("our node in the election was removed")
             else:
                 self._answered = max(self._answered, asked)
         except (StoreError, zk.KazooException) as error:
-            if self._over():
+            if self._ended():
                 return False
-            _log.warning("no sign of ZooKeeper: %s", error)
+            _log.warning("ZooKeeper does not answer: %s", error)
         self.holds()
         return True
 
-    def _over(self) -> bool:
+    def _ended(self) -> bool:
         return self._resigned or self._session.closed
 
-    def _lose(self, why: str) -> None:
+    def _mark_lost(self, why: str) -> None:
         self._lost = self._lost or why
-        _log.error("leads no more: %s", why)
+        _log.error("leadership lost: %s", why)
 
 
 def _address(data: bytes) -> str:

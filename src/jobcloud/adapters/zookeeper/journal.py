@@ -1,13 +1,13 @@
-"""The journal in which ZooKeeper keeps the records that change all the time: what it holds, and what to write next.
+"""The journal for records that change often: the place of each, and the content of the next segment. No I/O.
 
-A journal is a series of numbered segments; each is one batch of writes, and the latest write of a record counts. A
-node per record would cost a request for each, a node per group of records would be rewritten as a whole for each; a
-segment costs one request for a batch of any kind. Room is won from the oldest segment on, a little with every write:
-its records that still count move into the new segment, in whose transaction the old one is deleted. (Rosenblum and
-Ousterhout, "The design and implementation of a log-structured file system", 1992; oldest first, so that the mark of a
-deletion may go as soon as its segment does.)
+A journal is a series of numbered segments. Each segment is one batch of writes; the latest write of a record is valid.
+A node per record would cost one request per record, and a node per group of records would be rewritten as a whole. A
+segment costs one request for any batch. Space is reclaimed from the oldest segment, a little with every write: its
+records that are still valid are copied to the new segment, and the transaction that creates the new segment deletes the
+old one. (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", 1992. The oldest
+segment goes first, so that the marker of a deletion can be dropped with its segment.)
 
-No input or output in here. Format of a segment: zlib(msgpack([[kind, key, value or nil], …])).
+Format of a segment: zlib(msgpack([[kind, key, value or nil], …])).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import msgspec
 Place: TypeAlias = tuple[str, str]
 """(kind, key) of a record."""
 Entry: TypeAlias = tuple[str, str, bytes | None]
-"""(kind, key, value); without a value it marks a deletion."""
+"""(kind, key, value). None as value marks a deletion."""
 
-# Dead weight that is not worth a thought, and how many segments a start can read quickly.
+# Obsolete bytes that need no cleaning, and the number of segments that a start can read quickly.
 _SPARE_BYTES = 1 << 20
-_MOST_SEGMENTS = 2_000
+_MAX_SEGMENTS = 2_000
 _ENTRY_BYTES = 40
 _DELETED_AT_ONCE = 150
 
@@ -36,12 +36,12 @@ _decoder = msgspec.msgpack.Decoder(list[tuple[str, str, bytes | None]])
 
 
 class Damaged(Exception):
-    """A segment that cannot be read."""
+    """A segment cannot be read."""
 
 
 @dataclass(slots=True)
 class Segment:
-    """`nodes` are the names of those that hold it, `blob` its content as stored, `size` its bytes in memory."""
+    """`nodes`: names of its nodes; `blob`: its content as stored; `size`: its bytes in memory."""
 
     number: int
     nodes: tuple[str, ...]
@@ -51,19 +51,19 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the next segment holds, and the segments that it makes superfluous."""
+    """The entries of the next segment, and the old segments to delete with it."""
 
     entries: list[Entry]
     cleaned: list[Segment]
 
 
 def encode(entries: Sequence[Entry]) -> bytes:
-    """Raises UnicodeEncodeError for text that is none."""
+    """Raises UnicodeEncodeError for text that UTF-8 cannot encode."""
     return zlib.compress(_encoder.encode(entries), 1)
 
 
 def decode(blob: bytes) -> list[Entry]:
-    """Raises Damaged."""
+    """The inverse of `encode`. Raises Damaged."""
     try:
         return _decoder.decode(zlib.decompress(blob))
     except (zlib.error, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -71,7 +71,7 @@ def decode(blob: bytes) -> list[Entry]:
 
 
 def marks(entries: Iterable[Entry]) -> bytes:
-    """Eight bytes for each record of a segment: should the segment be damaged, they tell which records it changed."""
+    """Eight bytes for each record of a segment. If the segment is damaged, they tell which records it changed."""
     return b"".join(sorted(mark(kind, key) for kind, key, _ in entries))
 
 
@@ -81,16 +81,16 @@ def mark(kind: str, key: str) -> bytes:
 
 @dataclass(slots=True)
 class Journal:
-    """Where each record's latest write lies. `size` and `live` count bytes: all, and those that count."""
+    """The segment of each record's latest write. `size` counts all bytes, `live` those of valid records."""
 
     segments: dict[int, Segment] = field(default_factory=dict)
-    where: dict[Place, tuple[int, int]] = field(default_factory=dict)
+    latest: dict[Place, tuple[int, int]] = field(default_factory=dict)
     last: int = 0
     size: int = 0
     live: int = 0
 
     def append(self, segment: Segment, entries: Iterable[Entry]) -> None:
-        """Take in a segment newer than all others."""
+        """Add a segment that is newer than all others."""
         self.segments[segment.number] = segment
         self.last = max(self.last, segment.number)
         self.size += segment.size
@@ -98,41 +98,41 @@ class Journal:
             self.forget((kind, key))
             if value is not None:
                 size = entry_size(kind, key, value)
-                self.where[kind, key] = (segment.number, size)
+                self.latest[kind, key] = (segment.number, size)
                 self.live += size
 
     def forget(self, place: Place) -> None:
-        if (found := self.where.pop(place, None)) is not None:
+        if (found := self.latest.pop(place, None)) is not None:
             self.live -= found[1]
 
     def drop(self, segments: Iterable[Segment]) -> None:
-        """Segments that were deleted after all that counts in them had moved."""
+        """Remove segments that were deleted after their valid records had been copied."""
         for segment in segments:
             self.size -= self.segments.pop(segment.number).size
 
     def plan(self, writes: Mapping[Place, bytes | None]) -> Plan:
-        """The segment that makes `writes` last; deleting what is not there takes no room."""
+        """The next segment for `writes`. Deletions of missing records need no entry."""
         entries: list[Entry] = [
-            (*place, value) for place, value in writes.items() if value is not None or place in self.where
+            (*place, value) for place, value in writes.items() if value is not None or place in self.latest
         ]
         moved, cleaned = self._clean(writes, sum(entry_size(*entry) for entry in entries))
         return Plan([*moved, *entries], cleaned)
 
     def _clean(self, writes: Mapping[Place, bytes | None], written: int) -> tuple[list[Entry], list[Segment]]:
-        """Oldest first, while too much is dead; in proportion to what is written, so that no write stands out."""
+        """Clean the oldest segments while too many bytes are obsolete. The effort is proportional to the write."""
         moved: list[Entry] = []
         cleaned: list[Segment] = []
         budget = 4 * written + (64 << 10)
         size, count, deleted = self.size + written, len(self.segments) + 1, 0
         for segment in self.segments.values():
             deleted += len(segment.nodes)
-            if not self._too_much(size, count) or budget <= 0 or (cleaned and deleted > _DELETED_AT_ONCE):
+            if not self._needs_cleaning(size, count) or budget <= 0 or (cleaned and deleted > _DELETED_AT_ONCE):
                 break
             kept = [
                 entry
                 for entry in decode(segment.blob)
                 if entry[2] is not None
-                and self.where.get(entry[:2], (0, 0))[0] == segment.number
+                and self.latest.get(entry[:2], (0, 0))[0] == segment.number
                 and entry[:2] not in writes
             ]
             moved.extend(kept)
@@ -142,8 +142,8 @@ class Journal:
             count -= 1
         return moved, cleaned
 
-    def _too_much(self, size: int, count: int) -> bool:
-        return size > 2 * self.live + _SPARE_BYTES or count > _MOST_SEGMENTS
+    def _needs_cleaning(self, size: int, count: int) -> bool:
+        return size > 2 * self.live + _SPARE_BYTES or count > _MAX_SEGMENTS
 
 
 def entry_size(kind: str, key: str, value: bytes | None) -> int:

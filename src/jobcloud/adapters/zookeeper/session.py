@@ -1,7 +1,7 @@
-"""One session with ZooKeeper in which no call waits without a time limit.
+"""A session with ZooKeeper, with a time limit on every call.
 
-kazoo does the talking. What it leaves open is decided here: which trees are too open to be used, how long an answer
-may take, and what a lost answer means (nobody knows whether the request took effect; the caller has to look).
+kazoo implements the protocol. This module decides three more things: which trees are too open to be used, how long an
+answer may take, and how a lost answer is reported. The request may have taken effect; the caller must check.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from kazoo.security import OPEN_ACL_UNSAFE, Permissions, make_digest_acl
 from jobcloud.errors import ConfigError, StoreError, StoreFull, StoreUnusable
 
 _log = logging.getLogger("jobcloud.zookeeper")
-# It reports each of its attempts to connect, some a second; what comes of them is said here.
+# kazoo logs every attempt to connect, several a second. This module logs the changes of the connection instead.
 _kazoo_log = logging.getLogger("jobcloud.zookeeper.kazoo")
 _kazoo_log.setLevel(logging.ERROR)
-# Requests that lost their way: they may have taken effect, or may yet.
+# After these errors the request may have taken effect, or may still do so.
 _UNKNOWN = (
     zk.ConnectionLoss,
     zk.ConnectionClosedError,
@@ -37,15 +37,15 @@ _UNKNOWN = (
     zk.CancelledError,
     KazooTimeoutError,
 )
-_OUTSTANDING = 64
+_MAX_OUTSTANDING = 64
 _CLOSE_S = 3.0
 
 Request: TypeAlias = Callable[[KazooClient], Any]
-"""Starts one request and gives the object whose `get` waits for the answer."""
+"""Starts one request and returns the object whose `get` waits for the answer."""
 
 
 class NoAnswer(StoreError):
-    """ZooKeeper did not answer in time: nobody knows whether the request has taken effect."""
+    """ZooKeeper did not answer in time. The request may have taken effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ZooKeeperTls:
 
 @dataclass(frozen=True, slots=True)
 class ZooKeeperSettings:
-    """`auth` is "user:password" for the digest scheme; `open_tree` allows state that everyone may change."""
+    """`auth` is "user:password" for the digest scheme. `open_tree` allows state that everyone can change."""
 
     hosts: str
     namespace: str = "jobcloud"
@@ -68,17 +68,17 @@ class ZooKeeperSettings:
 
 
 class ZooKeeperSession:
-    """A connection that is opened in the background and kept; after the loss of the session a new one begins.
+    """A connection that is opened and kept in the background. After a session is lost, a new one begins.
 
-    Raises ConfigError for credentials among the hosts, and for credentials that are none.
+    Raises ConfigError for credentials in `hosts`, and for malformed credentials.
     """
 
-    def __init__(self, wanted: ZooKeeperSettings) -> None:
-        self.root = "/" + wanted.namespace.strip("/")
-        self.hosts = check_hosts(wanted.hosts)
-        self._wanted = wanted
-        self._acl = _acl(wanted.auth)
-        self._timeout_s = wanted.session_timeout_s
+    def __init__(self, settings: ZooKeeperSettings) -> None:
+        self.root = "/" + settings.namespace.strip("/")
+        self.hosts = check_hosts(settings.hosts)
+        self._settings = settings
+        self._acl = _acl(settings.auth)
+        self._timeout_s = settings.session_timeout_s
         self._lost = 0
         self._closed = False
         self._connected = threading.Event()
@@ -86,25 +86,25 @@ class ZooKeeperSession:
         self._prepared: set[str] = set()
         self._client = KazooClient(
             hosts=self.hosts,
-            timeout=wanted.session_timeout_s,
-            auth_data=[("digest", wanted.auth)] if wanted.auth else None,
+            timeout=settings.session_timeout_s,
+            auth_data=[("digest", settings.auth)] if settings.auth else None,
             default_acl=self._acl,
             connection_retry=KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_delay=0.5),
             logger=_kazoo_log,
-            **_tls_options(wanted.tls),
+            **_tls_options(settings.tls),
         )
-        self._note_timeout()
+        self._track_timeout()
         self._client.add_listener(self._changed)
         self._client.start_async()
 
     @property
     def timeout_s(self) -> float:
-        """After this long without a sign of us the servers end the session: what they have granted, not our wish."""
+        """The session timeout that the servers have granted, which may differ from the one requested."""
         return self._timeout_s
 
     @property
     def connected(self) -> bool:
-        """Whether the servers were in reach a moment ago; False from the first doubt on."""
+        """Whether the connection is up. False from the first doubt on."""
         return self._connected.is_set()
 
     @property
@@ -113,61 +113,61 @@ class ZooKeeperSession:
 
     @property
     def losses(self) -> int:
-        """How many sessions have been lost so far."""
+        """The number of sessions lost so far."""
         return self._lost
 
     def monotonic(self) -> float:
-        """Seconds, of the clock that time limits are measured by."""
+        """The clock for time limits, in seconds."""
         return time.monotonic()
 
     def pause(self, seconds: float) -> None:
-        """Wait before asking again."""
+        """Wait before the next attempt."""
         time.sleep(seconds)
 
     def path(self, *names: str) -> str:
         return "/".join((self.root, *names))
 
     def listen(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called, on kazoo's thread, whenever the state of the connection changes."""
+        """Call `changed`, on kazoo's thread, whenever the state of the connection changes."""
         self._listeners.append(changed)
 
     def ask(self, request: Request, limit_s: float | None = None) -> Any:
-        """The answer to one request, waited for no longer than the session lasts.
+        """The answer to one request. Waits at most `limit_s`, by default the session timeout.
 
-        Raises NoAnswer; kazoo's own errors for answers such as NoNodeError; StoreUnusable where access is denied.
+        Raises NoAnswer; StoreUnusable if access is denied; errors of kazoo for answers such as NoNodeError.
         """
         limit_s = self._timeout_s if limit_s is None else max(0.001, limit_s)
-        # kazoo would keep the request for later; what did not go out in time should not go out at all.
+        # Without a connection kazoo would queue the request and send it later. It must be sent in time or never.
         if self._closed or not self._connected.wait(limit_s):
             raise NoAnswer(f"ZooKeeper at {self.hosts} is out of reach")
         return self._answer(request(self._client), limit_s)
 
     def ask_many(self, requests: Iterable[Request]) -> Iterator[Any]:
-        """The answers to many requests, in their order; some are always on their way. Raises as `ask`."""
+        """The answers to many requests, in order. Several are in flight at a time. Raises as `ask`."""
         waiting: list[Any] = []
         self._connected.wait(self._timeout_s)
         for request in requests:
             waiting.append(request(self._client))
-            if len(waiting) >= _OUTSTANDING:
+            if len(waiting) >= _MAX_OUTSTANDING:
                 yield self._answer(waiting.pop(0), self._timeout_s)
         for each in waiting:
             yield self._answer(each, self._timeout_s)
 
     def prepare(self, paths: Iterable[str]) -> None:
-        """Create the namespace and `paths` below it where missing. Raises StoreUnusable for nodes open to everyone."""
+        """Create the namespace and `paths` if missing. Raises StoreUnusable if everyone can change them."""
         for path in (self.root, *paths):
             if path not in self._prepared:
                 self._make(path)
-                self._check_closed(path)
+                self._check_protected(path)
                 self._prepared.add(path)
 
     def close(self) -> None:
-        """End the session: its ephemeral nodes vanish at once. Idempotent."""
+        """End the session, which deletes its ephemeral nodes. Idempotent."""
         if self._closed:
             return
         self._closed = True
         self._connected.clear()
-        # kazoo waits for servers that do not answer, longer than we should.
+        # In a thread, because kazoo waits too long for servers that do not answer.
         closing = threading.Thread(target=self._close_client, name="zookeeper-close", daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
@@ -177,7 +177,7 @@ class ZooKeeperSession:
             self._client.stop()
             self._client.close()
         except Exception:
-            _log.info("the session with ZooKeeper ends by its time limit", exc_info=True)
+            _log.info("could not close the session with ZooKeeper; it will expire", exc_info=True)
 
     def _answer(self, pending: Any, limit_s: float) -> Any:
         try:
@@ -189,7 +189,7 @@ class ZooKeeperSession:
 
     def _denied(self) -> StoreUnusable:
         return StoreUnusable(
-            f"ZooKeeper denies access to {self.root}: its nodes belong to somebody else, "
+            f"ZooKeeper denies access to {self.root}: its nodes have another owner, "
             "or the credentials in zookeeper.auth_file are wrong"
         )
 
@@ -204,20 +204,20 @@ class ZooKeeperSession:
         with suppress(zk.NodeExistsError):
             self.ask(lambda client: client.create_async(path, b"", self._acl))
 
-    def _check_closed(self, path: str) -> None:
-        """Whoever can write here decides which code runs on the agents."""
-        if self._wanted.open_tree or not self._wanted.auth:
+    def _check_protected(self, path: str) -> None:
+        """Raises StoreUnusable for an open node: anyone who can change the state decides what runs on the agents."""
+        if self._settings.open_tree or not self._settings.auth:
             return
         entries, _ = self.ask(lambda client: client.get_acls_async(path))
         if any(entry.id.scheme in ("world", "ip") and entry.perms & ~Permissions.READ for entry in entries):
             raise StoreUnusable(
-                f"{path} in ZooKeeper can be changed by anyone who reaches the server, and with it what runs on the "
-                "agents. Restrict it (zkCli.sh: setAcl -R), choose another zookeeper.namespace, or set "
-                "zookeeper.open_tree to true if that is meant"
+                f"{path} in ZooKeeper can be changed by anyone who reaches the server, who then decides which code "
+                "runs on the agents. Restrict it (zkCli.sh: setAcl -R), choose another zookeeper.namespace, or set "
+                "zookeeper.open_tree to true to allow this"
             )
 
     def _changed(self, state: str) -> None:
-        # On kazoo's thread, which must not be kept; it must get None back.
+        # Called on kazoo's thread: it must not block, and must return None.
         if not self._closed:
             _log.info("the connection to ZooKeeper at %s is %s", self.hosts, state)
         if state == KazooState.LOST:
@@ -229,21 +229,21 @@ class ZooKeeperSession:
         for listener in self._listeners:
             listener()
 
-    def _note_timeout(self) -> None:
-        """Servers grant what lies within their limits; kazoo learns it and keeps it to itself (read_timeout is ⅔)."""
+    def _track_timeout(self) -> None:
+        """Learn the granted session timeout. kazoo does not publish it; its read timeout is two thirds of it."""
         connection = self._client._connection
         connect = connection._connect
 
-        def noted(*arguments: Any) -> Any:
+        def tracked(*arguments: Any) -> Any:
             read_timeout_ms, connect_timeout_ms = connect(*arguments)
             self._timeout_s = read_timeout_ms * 1.5 / 1_000
             return read_timeout_ms, connect_timeout_ms
 
-        connection._connect = noted
+        connection._connect = tracked
 
 
 def failed(results: Iterable[Any]) -> tuple[int, Exception] | None:
-    """The operation of a transaction that made it fail: its number and what was wrong."""
+    """The operation that made a transaction fail, as (number, error); None after success. Raises StoreFull."""
     consequences = (zk.RolledBackError, zk.RuntimeInconsistency)
     for number, result in enumerate(results):
         if isinstance(result, Exception) and not isinstance(result, consequences):
@@ -254,16 +254,16 @@ def failed(results: Iterable[Any]) -> tuple[int, Exception] | None:
 
 
 def check_hosts(hosts: str) -> str:
-    """`host:port,host:port`. Raises ConfigError."""
+    """The hosts as `host:port,host:port`. Raises ConfigError."""
     if "@" in hosts:
         raise ConfigError(
-            "credentials do not belong into the address: they would be ignored",
+            "credentials do not belong in the address: they would be ignored",
             field="zookeeper.hosts",
             fix="move user:password into the file of zookeeper.auth_file",
         )
     if "/" in hosts or not all(host.strip() for host in hosts.split(",")):
-        problem = f"{hosts[:80]!r} names no servers"
-        raise ConfigError(problem, field="zookeeper.hosts", fix="HOST:PORT, several with commas between them")
+        problem = f"{hosts[:80]!r} is not a list of servers"
+        raise ConfigError(problem, field="zookeeper.hosts", fix="HOST:PORT, several separated by commas")
     return ",".join(host.strip() for host in hosts.split(","))
 
 
@@ -272,7 +272,7 @@ def _acl(auth: str) -> list[Any]:
         return list(OPEN_ACL_UNSAFE)
     user, colon, password = auth.partition(":")
     if not (user and colon and password):
-        raise ConfigError("holds no user:password", field="zookeeper.auth_file", fix="one line, USER:PASSWORD")
+        raise ConfigError("contains no user:password", field="zookeeper.auth_file", fix="one line, USER:PASSWORD")
     return [make_digest_acl(user, password, all=True)]
 
 

@@ -1,23 +1,23 @@
-"""State in ZooKeeper, for schedulers that stand by for each other.
+"""State in ZooKeeper, for a group of schedulers of which one leads.
 
-Below the namespace (names are percent-encoded keys):
+Nodes below the namespace (names are percent-encoded keys):
 
-    epoch                 its version is the leader's epoch; its data tells who raised it
-    config/app/NAME       an app, as docs/state.md describes it
+    epoch                 its version is the leader's epoch; its data names the process that raised it
+    config/app/NAME       an app (docs/state.md)
     config/job/NAME       a job
-    state/disable/app/NAME  an app's disabled mark
-    state/journal/…       all that changes all the time (`zookeeper_journal`)
-    state/unfold          while it exists: the number of the segment whose apps and jobs are not yet all in their nodes
+    state/disable/app/NAME  the mark of a disabled app
+    state/journal/…       records that change often (`journal`)
+    state/unfold          exists while the apps and jobs of a segment are being copied to their nodes: its number
     ha/framework/id       the framework id
-    ha/election/…         who leads and who waits (`zookeeper_election`)
+    ha/election/…         the candidates, of which the oldest leads (`election`)
 
-A batch is one transaction that checks the epoch's version, so a leader whose epoch was raised writes nothing. It
-creates the journal's next segment under a number that only one transaction can ever take: a request that got lost and
-comes late finds its number taken, or the later one does. A batch too large for one request is spread: parts first, then
-the transaction that creates the segment itself. Parts without their segment mean nothing and are swept up, so a crash
-between the requests leaves either all of the batch or none. Apps and jobs that do not fit into that transaction lie in
-the segment, marked by state/unfold in the same transaction, until they have been copied to their nodes; a reader takes
-them from the segment as long as the mark stands.
+A batch is one transaction that checks the version of the epoch node, so a superseded leader writes nothing. The
+transaction creates the next segment of the journal under a number that only one transaction can take: if a lost request
+arrives late, either it or its successor finds the number taken and fails. A batch too large for one request is split:
+first its parts, then the transaction that creates the segment. Parts without a segment have no meaning and are deleted
+later, so a crash between the requests leaves all of the batch or none. Apps and jobs that do not fit into the
+transaction are stored in the segment; the same transaction creates state/unfold. They are then copied to their nodes.
+While state/unfold exists, a reader takes them from the segment.
 
 Sources: https://zookeeper.apache.org/doc/r3.8.0/zookeeperProgrammers.html (multi, versions, jute.maxbuffer).
 """
@@ -55,7 +55,7 @@ from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 _log = logging.getLogger("jobcloud.zookeeper")
 
-# Kinds with a node for each record; the others live in the journal.
+# Kinds with a node for each record. The others are in the journal.
 _FOLDERS = {
     Kind.APP: "config/app",
     Kind.JOB: "config/job",
@@ -73,13 +73,13 @@ _PARENTS = {
     "state/disable": {"app"},
     "ha": {"framework", "election"},
 }
-# A server takes 1 MiB (jute.maxbuffer) with all that frames it; half of that leaves room for any framing.
+# A server accepts requests of 1 MiB (jute.maxbuffer). Half of that leaves enough room for the framing.
 _REQUEST_BYTES = 500_000
 _PIECE_BYTES = 200_000
 _REQUEST_OPERATIONS = 400
-_MOST_NODE_BYTES = 400_000
-_MOST_RECORD_BYTES = 16 << 20
-_LOOKS = 5
+_MAX_NODE_BYTES = 400_000
+_MAX_RECORD_BYTES = 16 << 20
+_MAX_READS = 5
 
 Operation: TypeAlias = tuple[str, str, bytes | None]
 """("create", "set" or "delete"), the path, the data."""
@@ -87,7 +87,7 @@ Operation: TypeAlias = tuple[str, str, bytes | None]
 
 @dataclass(slots=True)
 class _Unfold:
-    """A segment's writes that are to be copied to nodes; `version` of the mark, which every step raises."""
+    """Writes of a segment that must be copied to nodes. `version`: that of the mark, which every step raises."""
 
     number: int
     version: int
@@ -96,19 +96,20 @@ class _Unfold:
 
 @dataclass(slots=True)
 class _Image:
-    """What lies in ZooKeeper as far as the next write has to know."""
+    """The part of the stored state that the next write needs to know."""
 
     journal: Journal = field(default_factory=Journal)
     nodes: set[Place] = field(default_factory=set)
-    litter: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
     unfold: _Unfold | None = None
 
 
 class ZooKeeperStore:
     """A `Store` in the namespace of `session`, which it owns. It serves one thread at a time.
 
-    `name` tells people who raised the epoch. `candidate` gives the path of a node that must be there for that, lest a
-    process that stood still push aside who has followed it. `requests` counts those that changed something.
+    `name` is stored with the epoch, for users. `candidate` returns the path of our election node: the epoch is raised
+    only while that node exists, so a process that was suspended cannot supersede its successor. `requests` counts the
+    requests that changed something.
     """
 
     def __init__(self, session: ZooKeeperSession, *, name: str = "", candidate: Callable[[], str] = str) -> None:
@@ -137,12 +138,12 @@ class ZooKeeperStore:
                 self._set_epoch(data, stat.version)
                 self.requests += 1
             except (zk.BadVersionError, NoAnswer) as error:
-                # Somebody else was quicker, or nobody knows whether we were: look again.
+                # Another process was faster, or our request may have taken effect: read again.
                 if self._session.monotonic() > deadline:
                     raise StoreError(f"the epoch could not be raised: {error}") from error
 
     def _set_epoch(self, data: bytes, version: int) -> None:
-        """Raises BadVersionError, NoAnswer, Fenced."""
+        """Raises BadVersionError, NoAnswer, or Fenced if our election node is gone."""
         candidate = self._candidate()
 
         def request(client: KazooClient) -> Any:
@@ -168,13 +169,13 @@ class ZooKeeperStore:
         with self._translated():
             self._open()
             if epoch < 1:
-                # -1 would mean any version to ZooKeeper.
+                # ZooKeeper would take -1 as any version.
                 raise Fenced(f"epoch {epoch} was never acquired")
             self._write(epoch, {(KIND_NAMES[write.kind], write.key): write.value for write in batch})
 
     def _write(self, epoch: int, last: Mapping[Place, bytes | None]) -> None:
         _check_sizes(last)
-        # Until it is certain that everything went as meant, nothing is known of what lies in ZooKeeper.
+        # Until this write has succeeded, the image may differ from the stored state.
         image, self._image = self._image, None
         if last:
             image = image or self._read()[0]
@@ -207,60 +208,63 @@ class ZooKeeperStore:
     # ---------------------------------------------------------------------------------------------------- writing
 
     def _append(self, epoch: int, image: _Image, last: Mapping[Place, bytes | None]) -> bool:
-        """One segment for the batch, its apps and jobs along with it or in it. False: `image` is out of date now."""
+        """Store the batch as one segment. Small apps and jobs are written with it, many inside it.
+
+        False if `image` is out of date afterwards.
+        """
         journaled = {place: value for place, value in last.items() if place[0] not in _FOLDERS}
         placed = {place: value for place, value in last.items() if place[0] in _FOLDERS}
         plan = image.journal.plan(journaled)
-        operations = self._placing(image, placed)
+        operations = self._node_operations(image, placed)
         folded = _weight(operations) > _REQUEST_BYTES - 2 * _PIECE_BYTES or len(operations) > _REQUEST_OPERATIONS // 4
         entries = [*plan.entries, *((*place, value) for place, value in placed.items())] if folded else plan.entries
         number = image.journal.last + 1
         spread = _Spread(self._session.path(_JOURNAL), number, entries)
         for part in spread.parts:
             self._transact(epoch, [part])
-        litter = image.litter[:100]
+        leftovers = image.leftovers[:100]
         ending: list[Operation] = [*spread.ends]
         ending.extend(("delete", self._journal(name), None) for segment in plan.cleaned for name in segment.nodes)
-        ending.extend(("delete", self._journal(name), None) for name in litter)
+        ending.extend(("delete", self._journal(name), None) for name in leftovers)
         ending.extend([("create", self._session.path(_UNFOLD), str(number).encode())] if folded else operations)
         self._transact(epoch, ending, witness=(spread.ends[0][1], spread.token))
         image.journal.append(Segment(number, spread.names, spread.blob, spread.size), plan.entries)
         image.journal.drop(plan.cleaned)
-        image.litter = image.litter[len(litter) :]
+        image.leftovers = image.leftovers[len(leftovers) :]
         if not folded:
-            _note(image.nodes, placed)
+            _track_nodes(image.nodes, placed)
             return True
         image.unfold = _Unfold(number, 0, placed)
         try:
             self._unfold(epoch, image)
         except StoreError as error:
-            # The batch is durable all the same; the next write, or the next leader, looks how far this came.
-            _log.warning("apps and jobs stay in the journal for now: %s", error)
+            # The batch is durable. The next write, or the next leader, reads how far the copy got and completes it.
+            _log.warning("apps and jobs stay in the journal until the next write: %s", error)
             return False
         return True
 
     def _unfold(self, epoch: int, image: _Image) -> None:
-        """Copy the apps and jobs of a large batch to their nodes. Repeating it changes nothing."""
+        """Copy the apps and jobs of a large batch to their nodes. Idempotent."""
         unfold = image.unfold
         if unfold is None:
             return
         mark_path = self._session.path(_UNFOLD)
-        for share in _shares(unfold.writes):
-            steps = [("set", mark_path, str(unfold.number).encode()), *self._placing(image, share)]
+        for portion in _portions(unfold.writes):
+            steps = [("set", mark_path, str(unfold.number).encode()), *self._node_operations(image, portion)]
             self._transact(epoch, steps, version=unfold.version)
             unfold.version += 1
-            _note(image.nodes, share)
+            _track_nodes(image.nodes, portion)
         self._transact(epoch, [("delete", mark_path, None)], version=unfold.version)
         image.unfold = None
 
-    def _placing(self, image: _Image, writes: Mapping[Place, bytes | None]) -> list[Operation]:
+    def _node_operations(self, image: _Image, writes: Mapping[Place, bytes | None]) -> list[Operation]:
         operations: list[Operation] = []
         for place, value in writes.items():
             path = self._session.path(_FOLDERS[Kind(place[0])], _name_of(place[1]))
-            there = place in image.nodes
+            exists = place in image.nodes
             if value is not None:
-                operations.append(("set" if there else "create", path, value))
-            elif there:
+                operations.append(("set" if exists else "create", path, value))
+            elif exists:
                 operations.append(("delete", path, None))
         return operations
 
@@ -275,24 +279,25 @@ class ZooKeeperStore:
         witness: tuple[str, bytes] | None = None,
         version: int = -1,
     ) -> None:
-        """Perform `operations` if `epoch` is the current one, all or none; `version` is for the first of them.
+        """Perform all `operations`, or none, if `epoch` is current. `version` is that of the first operation's node.
 
-        `witness` is a node and what it begins with once the transaction has taken effect.
+        `witness` is (path, prefix): after the transaction took effect, that node's data starts with the prefix. It
+        tells whether a request without an answer has taken effect.
         """
         deadline = self._session.monotonic() + self._session.timeout_s
         while True:
             try:
                 results = self._session.ask(lambda client: self._transaction(client, epoch, operations, version))
             except NoAnswer:
-                if witness is not None and self._came_through(witness, deadline):
+                if witness is not None and self._took_effect(witness, deadline):
                     break
                 if self._session.monotonic() > deadline or (operations and witness is None):
                     raise
                 continue
             if (problem := failed(results)) is None:
                 break
-            if isinstance(problem[1], zk.NodeExistsError) and witness and self._came_through(witness, deadline):
-                # An earlier try of ours arrived after all.
+            if isinstance(problem[1], zk.NodeExistsError) and witness and self._took_effect(witness, deadline):
+                # An earlier attempt of ours has arrived late.
                 break
             self._explain(epoch, operations, *problem)
         self.requests += 1
@@ -316,10 +321,10 @@ class ZooKeeperStore:
             raise Fenced(f"epoch {epoch} was superseded: another scheduler leads below {self._session.root}")
         if number == 0:
             raise StoreUnusable(f"{self._session.path(_EPOCH)} in ZooKeeper cannot be checked ({error!r})")
-        raise StoreError(f"{operations[number - 1][1]} in ZooKeeper was changed by somebody else ({error!r})")
+        raise StoreError(f"{operations[number - 1][1]} in ZooKeeper was changed by another client ({error!r})")
 
-    def _came_through(self, witness: tuple[str, bytes], deadline: float) -> bool:
-        """Whether the transaction whose answer got lost has taken effect. Raises NoAnswer."""
+    def _took_effect(self, witness: tuple[str, bytes], deadline: float) -> bool:
+        """Whether a transaction without an answer has taken effect. Raises NoAnswer."""
         path, token = witness
         while True:
             try:
@@ -336,18 +341,18 @@ class ZooKeeperStore:
     # ---------------------------------------------------------------------------------------------------- reading
 
     def _read(self) -> tuple[_Image, StoredRecords]:
-        """Everything below the namespace, looked at again where it changed meanwhile."""
-        for _ in range(_LOOKS):
+        """Read everything below the namespace. Repeated if it changes during the read."""
+        for _ in range(_MAX_READS):
             try:
                 self._session.ask(lambda client: client.sync_async(self._session.root))
                 return self._read_once()
             except zk.NoNodeError:
                 continue
-        raise StoreError(f"{self._session.root} in ZooKeeper changes all the time: another scheduler leads there")
+        raise StoreError(f"{self._session.root} in ZooKeeper keeps changing: another scheduler leads there")
 
     def _read_once(self) -> tuple[_Image, StoredRecords]:
         image, stored = _Image(), StoredRecords()
-        self._report_strangers(stored)
+        self._report_unknown(stored)
         for kind, folder in _FOLDERS.items():
             names = self._children(folder)
             self._report_misnamed(folder, names, stored)
@@ -361,14 +366,14 @@ class ZooKeeperStore:
 
     def _read_journal(self, image: _Image, stored: StoredRecords, unfold: tuple[int, int] | None) -> None:
         files = _Files(self._children(_JOURNAL))
-        stored.faults.extend(StoredFault(self._journal(name), "is of no known kind") for name in files.strange)
+        stored.faults.extend(StoredFault(self._journal(name), "is of an unknown kind") for name in files.strange)
         blobs = dict(zip(files.segments, self._values(map(self._journal, files.segments)), strict=True))
         parts = dict(zip(files.parts, self._values(map(self._journal, files.parts)), strict=True))
         used: set[str] = set()
         for number in sorted(files.numbers):
             name = _segment_name(number)
             try:
-                blob, names = _gathered(name, blobs.get(name), parts)
+                blob, names = _assemble(name, blobs.get(name), parts)
                 entries = decode(blob)
             except Damaged as error:
                 self._quarantine(name, error, image, stored)
@@ -388,13 +393,13 @@ class ZooKeeperStore:
                 image.unfold = _Unfold(*unfold, placed)
                 for (kind, key), value in placed.items():
                     _put(stored, kind, key, value)
-        image.litter = [name for name in (*files.parts, *files.marks) if name not in used]
-        known = {place for place in image.journal.where if place[0] not in KINDS}
-        problem = "is of a kind this version does not know"
+        image.leftovers = [name for name in (*files.parts, *files.marks) if name not in used]
+        known = {place for place in image.journal.latest if place[0] not in KINDS}
+        problem = "is of a kind that this version does not know"
         stored.faults.extend(StoredFault(f"{self._journal('*')}: {kind}/{key}", problem) for kind, key in sorted(known))
 
     def _quarantine(self, name: str, error: Damaged, image: _Image, stored: StoredRecords) -> None:
-        """Records that a damaged segment changed are unknown now: what older segments say of them is out of date."""
+        """Drop the records that a damaged segment changed: older segments have only outdated versions of them."""
         path = self._journal(name)
         try:
             found, _ = self._session.ask(lambda client: client.get_async(self._journal(_marks_name(name))))
@@ -402,17 +407,17 @@ class ZooKeeperStore:
             found = b"?"
         if len(found) % 8:
             raise StoreUnusable(
-                f"{path} in ZooKeeper and the node beside it are damaged ({error}); nobody can tell which records are "
-                "out of date without them. They were left as they are: restore them from a backup, or delete both to "
-                "go on with older versions of those records"
+                f"{path} in ZooKeeper and its node of marks are damaged ({error}); without them it is unknown which "
+                "records are out of date. They were left unchanged: restore them from a backup, or delete both to "
+                "continue with older versions of those records"
             )
         changed = {found[start : start + 8] for start in range(0, len(found), 8)}
-        gone = [place for place in image.journal.where if mark(*place) in changed]
+        gone = [place for place in image.journal.latest if mark(*place) in changed]
         for place in gone:
             image.journal.forget(place)
             _put(stored, *place, None)
         stored.faults.append(
-            StoredFault(path, f"is damaged ({error}): {len(changed)} records that it changed are unknown")
+            StoredFault(path, f"is damaged ({error}): {len(changed)} records that it changed are lost")
         )
 
     def _unfold_mark(self) -> tuple[int, int] | None:
@@ -421,21 +426,23 @@ class ZooKeeperStore:
         except zk.NoNodeError:
             return None
         if not data.isdigit():
-            raise StoreUnusable(f"{self._session.path(_UNFOLD)} in ZooKeeper is damaged; it was left as it is")
+            raise StoreUnusable(f"{self._session.path(_UNFOLD)} in ZooKeeper is damaged; it was left unchanged")
         return int(data), stat.version
 
-    def _report_strangers(self, stored: StoredRecords) -> None:
+    def _report_unknown(self, stored: StoredRecords) -> None:
         for folder, known in _PARENTS.items():
             strange = sorted(set(self._children(folder)) - known)
             faults = (
-                StoredFault(self._session.path(*filter(None, (folder, name))), "is of no known kind")
+                StoredFault(self._session.path(*filter(None, (folder, name))), "is of an unknown kind")
                 for name in strange
             )
             stored.faults.extend(faults)
 
     def _report_misnamed(self, folder: str, names: Iterable[str], stored: StoredRecords) -> None:
         wrong = (name for name in names if not _is_name(name))
-        stored.faults.extend(StoredFault(self._session.path(folder, name), "is not named as we do") for name in wrong)
+        stored.faults.extend(
+            StoredFault(self._session.path(folder, name), "has a name in another encoding") for name in wrong
+        )
 
     def _children(self, folder: str) -> list[str]:
         path = self._session.path(folder) if folder else self._session.root
@@ -448,10 +455,10 @@ class ZooKeeperStore:
 
 
 class _Spread:
-    """A segment's content over as many nodes as it takes: `parts` to create first, `ends` in the transaction.
+    """A segment split into nodes: `parts` are created first, `ends` belong to the transaction.
 
-    The node of the segment holds a header, `1 TOKEN PARTS\\n`, and what the parts leave; a part is named
-    SEGMENT-TOKEN-NUMBER, so that no attempt meets the litter of another. The marks lie beside it.
+    The node of the segment contains a header, `1 TOKEN PARTS\\n`, and the rest of the content. A part is named
+    SEGMENT-TOKEN-NUMBER, so that leftovers of another attempt cannot collide. The marks are a node of their own.
     """
 
     def __init__(self, folder: str, number: int, entries: Sequence[Entry]) -> None:
@@ -463,17 +470,17 @@ class _Spread:
         self.token = f"1 {token} ".encode()
         header = self.token + b"%d\n" % len(names)
         marked = marks(entries)
-        # Marks of a huge batch go without: such a segment cannot be told apart when damaged.
-        beside = [("create", f"{folder}/{_marks_name(name)}", marked)] if len(marked) <= _PIECE_BYTES else []
-        self.names = (name, *names, *([_marks_name(name)] if beside else []))
+        # A huge batch has no marks. If its segment is damaged, the store refuses to start.
+        marks_node = [("create", f"{folder}/{_marks_name(name)}", marked)] if len(marked) <= _PIECE_BYTES else []
+        self.names = (name, *names, *([_marks_name(name)] if marks_node else []))
         self.parts: list[Operation] = [
             ("create", f"{folder}/{part}", piece) for part, piece in zip(names, pieces[:-1], strict=True)
         ]
-        self.ends: list[Operation] = [("create", f"{folder}/{name}", header + pieces[-1]), *beside]
+        self.ends: list[Operation] = [("create", f"{folder}/{name}", header + pieces[-1]), *marks_node]
 
 
 class _Files:
-    """The names in the journal's folder by what they are."""
+    """The names in the folder of the journal, by kind."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.segments: list[str] = []
@@ -490,7 +497,7 @@ class _Files:
                 self.numbers.add(int(base))
             elif rest == _MARKS:
                 self.marks.append(name)
-                # Marks are created and deleted with their segment: without it, somebody took it away.
+                # Marks are created and deleted with their segment. Marks alone mean that the segment was removed.
                 self.numbers.add(int(base))
             else:
                 self.parts.append(name)
@@ -508,8 +515,8 @@ def _marks_name(segment: str) -> str:
     return f"{segment}-{_MARKS}"
 
 
-def _gathered(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple[bytes, tuple[str, ...]]:
-    """A segment's content and the nodes it came from. Raises Damaged."""
+def _assemble(name: str, data: bytes | None, parts: Mapping[str, bytes]) -> tuple[bytes, tuple[str, ...]]:
+    """The content of a segment and the names of its nodes. Raises Damaged."""
     if data is None:
         raise Damaged("it is missing")
     header, newline, rest = data.partition(b"\n")
@@ -530,19 +537,19 @@ def _pieces(blob: bytes) -> list[bytes]:
     return [blob[start : start + _PIECE_BYTES] for start in range(0, max(1, len(blob)), _PIECE_BYTES)]
 
 
-def _shares(writes: Mapping[Place, bytes | None]) -> Iterator[dict[Place, bytes | None]]:
-    """`writes` in portions of one request each."""
-    share: dict[Place, bytes | None] = {}
+def _portions(writes: Mapping[Place, bytes | None]) -> Iterator[dict[Place, bytes | None]]:
+    """`writes`, split into portions of one request each."""
+    portion: dict[Place, bytes | None] = {}
     weight = 0
     for place, value in writes.items():
         added = 200 + 4 * len(place[1]) + len(value or b"")
-        if share and (weight + added > _REQUEST_BYTES or len(share) >= _REQUEST_OPERATIONS // 2):
-            yield share
-            share, weight = {}, 0
-        share[place] = value
+        if portion and (weight + added > _REQUEST_BYTES or len(portion) >= _REQUEST_OPERATIONS // 2):
+            yield portion
+            portion, weight = {}, 0
+        portion[place] = value
         weight += added
-    if share:
-        yield share
+    if portion:
+        yield portion
 
 
 def _weight(operations: Iterable[Operation]) -> int:
@@ -551,12 +558,12 @@ def _weight(operations: Iterable[Operation]) -> int:
 
 def _check_sizes(writes: Mapping[Place, bytes | None]) -> None:
     for (kind, key), value in writes.items():
-        most = _MOST_NODE_BYTES if kind in _FOLDERS else _MOST_RECORD_BYTES
-        if value is not None and len(value) > most:
-            raise RecordTooLarge(f"{kind} {key[:80]!r} takes {len(value)} bytes; ZooKeeper can hold {most} of them")
+        limit = _MAX_NODE_BYTES if kind in _FOLDERS else _MAX_RECORD_BYTES
+        if value is not None and len(value) > limit:
+            raise RecordTooLarge(f"{kind} {key[:80]!r} takes {len(value)} bytes; ZooKeeper can hold at most {limit}")
 
 
-def _note(nodes: set[Place], writes: Mapping[Place, bytes | None]) -> None:
+def _track_nodes(nodes: set[Place], writes: Mapping[Place, bytes | None]) -> None:
     for place, value in writes.items():
         if value is None:
             nodes.discard(place)
@@ -578,7 +585,7 @@ def _reading(path: str) -> Request:
 
 
 def _name_of(key: str) -> str:
-    """`key` as the name of a node: ZooKeeper allows neither "/" nor "." nor control characters nor nothing."""
+    """The node name of a key. ZooKeeper allows no "/", ".", "..", control characters or empty names."""
     name = quote(key, safe=" @:+,=")
     return {"": "%", ".": "%2E", "..": "%2E%2E"}.get(name, name)
 

@@ -14,7 +14,8 @@ from starlette.middleware import Middleware
 
 import jobcloud
 from jobcloud.errors import JobcloudError
-from jobcloud.server.api import routes_config, routes_live
+from jobcloud.server.api import apps, cluster, jobs, logs, runs, tasks
+from jobcloud.server.api import packages as packages_api
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Guard, check_bind
@@ -40,9 +41,9 @@ def create_api(
     teardown: Callable[[], None] | None = None,
     more_routes: Iterable[APIRouter] = (),
 ) -> FastAPI:
-    """The API. Everything passes the guard, `more_routes` (which bring their own prefix) too.
+    """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
 
-    Raises ConfigError where it would be open to other machines without a token.
+    Raises ConfigError if the API would be open to other machines without a token.
     """
     check_bind(options.host, options.access.token)
     app = FastAPI(
@@ -60,8 +61,8 @@ def create_api(
     followers = followers or Followers(notices)
     origin = origin or Origin(packages, options.urls)
     app.state.services = Services(loop, packages, origin, options, notices, followers, read_log, teardown)
-    for router in (routes_config.router, routes_live.router):
-        app.include_router(router, prefix=PREFIX)
+    for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster):
+        app.include_router(resource.router, prefix=PREFIX)
     for extra in more_routes:
         app.include_router(extra)
     for kind in (Problem, JobcloudError, TimeoutError, HTTPException, RequestValidationError, Exception):
@@ -71,24 +72,24 @@ def create_api(
 
 
 def _answer(request: Request, error: Exception) -> JSONResponse:
-    """Every error leaves as a problem document. What is a defect of ours is logged by the guard."""
+    """The problem document of an error. The guard logs unexpected errors."""
     if isinstance(error, RequestValidationError):
         return invalid(_parameter_issues(error)).response()
     if isinstance(error, HTTPException):
         return from_status(error.status_code, str(error.detail), error.headers).response()
     known = from_error(error)
-    return (known or Problem("internal", "The server failed to answer this; its log says why.")).response()
+    return (known or Problem("internal", "The server failed to answer. Its log has the reason.")).response()
 
 
 def _parameter_issues(error: RequestValidationError) -> Iterable[Issue]:
     for fault in error.errors():
         name = ".".join(str(part) for part in fault["loc"][1:])[:200]
-        problem = "is no parameter here" if fault["type"] == "extra_forbidden" else str(fault["msg"])
+        problem = "is not a known parameter" if fault["type"] == "extra_forbidden" else str(fault["msg"])
         yield Issue(name, problem, "leave it out" if fault["type"] == "extra_forbidden" else "")
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI 3.1, with the token and the problem documents that any operation may answer."""
+    """The OpenAPI 3.1 document, with the token and the problem documents of all operations."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         _add_schemas(document["components"]["schemas"])
@@ -107,7 +108,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _add_schemas(schemas: dict[str, Any]) -> None:
-    """The models that no route names in its signature."""
+    """Add the schemas that are in no route's signature."""
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for model in (AppConfig, JobConfig, ProblemView):

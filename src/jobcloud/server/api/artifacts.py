@@ -1,6 +1,7 @@
-"""What agents fetch: packages and the executor, by content hash, read-only, from a listener of their own.
+"""Packages and the executor for agents, by content hash, read-only, on a separate listener.
 
-Agents have no token, so nothing else is served here, and nothing can be listed: who knows a hash knows the content.
+Agents have no token, so this listener serves nothing else and has no list: only a client that knows a hash gets the
+content.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def create_artifacts(
 ) -> ASGIApp:
     """The ASGI app: `GET|HEAD /<sha256>/<file>`. `executor` is the hash and path of the executor's zip.
 
-    `refill` is asked for the hash and file of a package that is not here, as after a change of the leader; it may take
-    its time, and raise a JobcloudError.
+    `refill` fetches a missing package by its hash and file name, for example after a change of the leader. It may
+    block, and raise a JobcloudError.
     """
 
     def find(sha256: str, file: str) -> Path | None:
@@ -47,7 +48,7 @@ def create_artifacts(
 class _Artifacts:
     def __init__(self, find: Callable[[str, str], Path | None], refill: Callable[[str, str], Path | None]) -> None:
         self._find, self._refill = find, refill
-        #: what is being fetched, for all who ask for it
+        #: packages that are being fetched; all requests for one share its future
         self._refilling: dict[tuple[str, str], asyncio.Future[Path | None]] = {}
         self._turns = asyncio.Semaphore(_REFILLS_AT_ONCE)
 
@@ -73,7 +74,7 @@ class _Artifacts:
                 return Response(status_code=503, headers={"Retry-After": "5"})
         if path is None:
             return Response(status_code=404)
-        # The content of a hash never changes: agents may keep it for as long as they like.
+        # The content of a hash never changes, so agents may cache it without a limit.
         headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
         return FileResponse(path, media_type="application/octet-stream", headers=headers)
 

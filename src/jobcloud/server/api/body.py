@@ -1,4 +1,4 @@
-"""Reading request bodies that may be hostile: bounded, strict JSON with exact numbers."""
+"""Strict JSON of bounded size with exact numbers, for request bodies that may be hostile."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _MAX_NUMBER_LENGTH = 64
 
 
 async def read_json(request: Request) -> Any:
-    """The body as plain values; numbers with a point or an exponent as Decimal. Raises Problem."""
+    """The body as plain values. Numbers with a point or an exponent are Decimals. Raises Problem."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        raise Problem("unsupported-media-type", f"Send application/json, not {kind[:80] or 'an unnamed type'!r}.")
+        raise Problem("unsupported-media-type", f"Send application/json, not {kind[:80] or 'no type'!r}.")
     return parse(await request.body())
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """The body, which must be a JSON object. Raises Problem."""
+    """The body as a JSON object. Raises Problem if it is not one."""
     value = await read_json(request)
     if not isinstance(value, dict):
         raise Problem("malformed-json", f"The body must be a JSON object, not {json_type(value)}.")
@@ -32,7 +32,7 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def parse(body: bytes) -> Any:
-    """Strict JSON: UTF-8, no NaN or Infinity, no key twice, at most MAX_DEPTH deep. Raises Problem."""
+    """Parse JSON in UTF-8 without NaN, Infinity and repeated keys, at most MAX_DEPTH deep. Raises Problem."""
     _check_depth(body)
     try:
         value = json.loads(
@@ -47,14 +47,16 @@ def parse(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise Problem("malformed-json", f"The body is not UTF-8 at byte {error.start}.") from None
     except UnicodeEncodeError:
-        raise Problem("malformed-json", "The body holds half of a surrogate pair, which is no character.") from None
+        raise Problem(
+            "malformed-json", "The body contains half of a surrogate pair, which is not a character."
+        ) from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise Problem("malformed-json", f"{error.msg} at {where}." if body else "The body is empty.") from None
 
 
 def json_type(value: Any) -> str:
-    """What JSON calls the type of a value."""
+    """The name of a value's type in JSON."""
     match value:
         case None:
             return "null"
@@ -71,7 +73,7 @@ def json_type(value: Any) -> str:
 
 
 def _check_depth(body: bytes) -> None:
-    """Refuse deep nesting before the parser recurses into it; brackets inside strings do not count."""
+    """Refuse deep nesting before the parser recurses. Brackets inside strings do not count."""
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return
     depth, in_string, escaped = 0, False, False
@@ -94,7 +96,7 @@ def _check_depth(body: bytes) -> None:
 
 
 def _check_text(value: Any) -> None:
-    """JSON can spell halves of surrogate pairs, which nothing can store or send on. Raises UnicodeEncodeError."""
+    """Raises UnicodeEncodeError for half of a surrogate pair: JSON can spell it, but it cannot be stored."""
     if isinstance(value, str):
         value.encode()
     elif isinstance(value, dict):
@@ -109,24 +111,24 @@ def _check_text(value: Any) -> None:
 def _decimal(text: str) -> Decimal:
     number = Decimal(text) if len(text) <= _MAX_NUMBER_LENGTH else None
     if number is None or abs(number.adjusted()) > 30:
-        raise Problem("malformed-json", f"The number {text[:20]}… is too long or out of any range.")
+        raise Problem("malformed-json", f"The number {text[:20]}… is too long or out of range.")
     return number
 
 
 def _integer(text: str) -> int:
     if len(text) > 30:
-        raise Problem("malformed-json", f"The number {text[:20]}… is out of any range.")
+        raise Problem("malformed-json", f"The number {text[:20]}… is out of range.")
     return int(text)
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise Problem("malformed-json", f"{text} is no JSON number.")
+    raise Problem("malformed-json", f"{text} is not a JSON number.")
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise Problem("malformed-json", f"The key {key[:80]!r} stands twice in one object.")
+            raise Problem("malformed-json", f"The key {key[:80]!r} occurs twice in one object.")
         found[key] = value
     return found

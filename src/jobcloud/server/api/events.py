@@ -16,30 +16,30 @@ from jobcloud.messages import Publish
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.schema import rfc3339
 
-_MOST_LISTENERS = 200
+_MAX_LISTENERS = 200
 _PING_SECONDS = 15.0
 
 
 class Notices:
-    """A sink that keeps the newest notices and wakes whoever listens. Publishing never blocks.
+    """A sink that keeps the newest notices and wakes the listeners. Publishing never blocks.
 
-    A listener that is too slow misses what the ring has dropped meanwhile; one that comes back with the id of the
-    last event it has seen goes on behind that, unless the server was started anew.
+    A slow listener misses the notices that the ring has dropped meanwhile. A listener that returns with the id of its
+    last event continues after that event, unless the server has restarted.
     """
 
     def __init__(self, size: int = 2000) -> None:
-        # As they came: most are never looked at, and to write each down costs more than to decide what it tells.
+        # Notices are rendered when a listener reads them. Most are never read, and rendering each would be costly.
         self._ring: deque[tuple[int, Publish]] = deque(maxlen=size)
         self._numbers = itertools.count(1)
         self._boot = secrets.token_hex(4)
         self._lock = threading.Lock()
         self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
-        #: the listeners that have seen everything and are to be woken
+        #: the listeners that have read all notices and wait for the next
         self._waiting: set[asyncio.Event] = set()
         self._closed = False
 
     def publish(self, notice: object) -> None:
-        """Take one notice; what is no `Publish` is none of ours."""
+        """Keep a notice. Other effects than `Publish` are ignored."""
         if not isinstance(notice, Publish):
             return
         with self._lock:
@@ -58,9 +58,10 @@ class Notices:
         return self._closed
 
     def check_room(self) -> None:
-        """Raises Problem where too many listen already."""
-        if len(self._listeners) >= _MOST_LISTENERS:
-            raise Problem("too-many", f"{_MOST_LISTENERS} listen already.", headers={"Retry-After": "30"})
+        """Raises Problem if there is no room for another listener."""
+        if len(self._listeners) >= _MAX_LISTENERS:
+            detail = f"{_MAX_LISTENERS} other clients listen to events."
+            raise Problem("too-many", detail, headers={"Retry-After": "30"})
 
     async def stream(self, last_id: str = "") -> AsyncIterator[str]:
         """Events in text/event-stream format, until closed."""
@@ -101,7 +102,7 @@ class Notices:
 
 
 async def _wait(event: asyncio.Event) -> bool:
-    """Whether the event came before it was time for a sign of life."""
+    """Whether the event was set before the next sign of life is due."""
     try:
         async with asyncio.timeout(_PING_SECONDS):
             await event.wait()

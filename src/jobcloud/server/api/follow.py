@@ -1,7 +1,7 @@
-"""A task's output as it is written, as server-sent events: read from its agent again and again, piece by piece.
+"""A task's output as server-sent events, read piece by piece from its agent while it is written.
 
-The scheduler's thread is asked one thing a second and reader, whether the task still runs, and only while there is
-nothing new. Nothing is kept here but the piece that is on its way to the reader.
+Each reader asks the scheduler's thread at most once a second whether the task is active, and only while there is no
+new output. The server keeps only the piece that is being sent.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_MOST_READERS = 100
-# Reads wait for agents, which may be gone: they must not take the threads that all other requests run in.
-_MOST_READS_AT_ONCE = 10
+_MAX_READERS = 100
+# Reads wait for agents that may be gone, so they have their own threads instead of those of other requests.
+_MAX_READS_AT_ONCE = 10
 _PING_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one stream of output comes from.
+    """The source of a stream of output.
 
-    `read(offset, ended)` raises NotFound and Unavailable as LogReader; `active()` is whether the task still runs;
-    `state()` how it ended.
+    `read(offset, ended)` raises NotFound and Unavailable as LogReader does. `active()` is False after the end of the
+    task; `state()` is the task's state.
     """
 
     read: Callable[[int, bool], LogChunk]
@@ -49,10 +49,9 @@ class Source:
 
 
 class Followers:
-    """Those who follow output. A reader who comes back with the id of the last event goes on behind that.
+    """The readers of output. A reader that returns with the id of its last event continues after that event.
 
-    `poll_s` is how often an agent is asked for more, `patience_s` how long one may not answer before its readers are
-    told so.
+    An agent is polled every `poll_s`. If it has not answered for `patience_s`, its readers get an error.
     """
 
     def __init__(self, notices: Notices, *, poll_s: float = 1.0, patience_s: float = 30.0) -> None:
@@ -61,15 +60,15 @@ class Followers:
         self._reads: CapacityLimiter | None = None
 
     def check_room(self) -> None:
-        """Raises Problem where too many follow already."""
-        if self._open >= _MOST_READERS:
-            raise Problem("too-many", f"{_MOST_READERS} follow output already.", headers={"Retry-After": "30"})
+        """Raises Problem if there is no room for another reader."""
+        if self._open >= _MAX_READERS:
+            raise Problem("too-many", f"{_MAX_READERS} other clients follow output.", headers={"Retry-After": "30"})
 
     async def stream(self, source: Source, offset: int) -> AsyncGenerator[str]:
-        """Events in text/event-stream format, until the task has ended and all was sent.
+        """Events in text/event-stream format, until the task has ended and all its output was sent.
 
-        `output` has `{offset, text, missed}`, with how many bytes before `offset` are kept no more; its id is where to
-        go on. `end` has the task's state, `error` the problem why there is no more.
+        `output` has `{offset, text, missed}`: `missed` bytes before `offset` no longer exist. Its id is the offset to
+        continue from. `end` has the task's state. `error` has the problem that ends the stream.
         """
         self._open += 1
         try:
@@ -88,7 +87,7 @@ class Followers:
                 chunk = await self._apart(source.read, offset, ended)
                 heard = clock()
             except NotFound:
-                # Files are made with the first byte.
+                # The file is made with the first byte of output.
                 chunk, heard = LogChunk(b"", offset, offset), clock()
             except Unavailable as error:
                 if clock() - heard > self._patience_s:
@@ -112,19 +111,19 @@ class Followers:
                 yield ": nothing new\n\n"
                 said = clock()
             if not ended:
-                # What was written until then is still to be read. A scheduler that is too busy is asked again.
+                # Output written before the end must still be read. If the scheduler is too busy, it is asked again.
                 with contextlib.suppress(TimeoutError):
                     ended = not await self._apart(source.active)
             if not ended or chunk is None:
                 await asyncio.sleep(self._poll_s)
 
     async def _apart(self, ask: Callable[P, T], *args: P.args, **_: P.kwargs) -> T:
-        self._reads = self._reads or CapacityLimiter(_MOST_READS_AT_ONCE)
+        self._reads = self._reads or CapacityLimiter(_MAX_READS_AT_ONCE)
         return await to_thread.run_sync(ask, *args, limiter=self._reads)
 
 
 class PatientResponse(StreamingResponse):
-    """A stream that is given up where its reader takes nothing for `patience_s`; until then one piece waits for it."""
+    """A stream that ends if its reader accepts no data for `patience_s`. At most one piece waits for the reader."""
 
     def __init__(self, content: AsyncGenerator[str], *, patience_s: float = 30.0) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -139,13 +138,13 @@ class PatientResponse(StreamingResponse):
         try:
             await super().stream_response(send_soon)
         except TimeoutError:
-            log.warning("a reader of a task's output took nothing for %g s and was dropped", self._patience_s)
+            log.warning("a reader of a task's output accepted no data for %g s and was dropped", self._patience_s)
         finally:
             await self._events.aclose()
 
 
 def decode(data: bytes, *, final: bool = False) -> tuple[str, int]:
-    """As text, without a character that is cut off at the end unless it is `final`; and how many bytes that took."""
+    """The text of the bytes, and the number of bytes used. Unless `final`, a character cut at the end is left out."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(data, final)
     pending = b"" if final else decoder.getstate()[0]

@@ -1,7 +1,8 @@
-"""The gate in front of every route: host, token, origin, size and pace of bodies; and no defect leaves a trace outside.
+"""Checks in front of every route: host, token, origin, size and speed of bodies. Unexpected errors reveal no detail.
 
-Why the Host is checked: a page of a hostile site can point its own name at 127.0.0.1 (DNS rebinding) and so reach a
-server that listens on loopback only. Why the Origin: a page can send a form to any address the browser can reach.
+The Host header is checked because a hostile page can point its own name at 127.0.0.1 (DNS rebinding), and so reach a
+server that listens on loopback only. The Origin header is checked because a page can send a form to any address that
+the browser can reach.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ log = logging.getLogger(__name__)
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-# What a reader may see without a token: whether the server is well, and how its API looks.
+# Resources that need no token.
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
-# The rest of a body that is not read to its end would stand before the next request.
+# The unread rest of a body would precede the next request on the connection.
 _HANG_UP = {"Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may ask what. `token` "" lets everybody in who reaches the loopback address.
+    """Access rules. With `token` "" every client that reaches the loopback address has access.
 
-    `hosts`: names the server goes by besides those of loopback. `origins`: of pages that may write, besides its own.
-    `body_seconds` bounds how long a body may take to arrive, `upload_seconds` that of a package.
+    `hosts` are names of the server in addition to those of loopback. `origins` are those of pages that may write, in
+    addition to the server's own. A body must arrive within `body_seconds`, a package within `upload_seconds`.
     """
 
     token: str = ""
@@ -48,7 +49,7 @@ class Access:
 
 
 def check_bind(host: str, token: str) -> None:
-    """Raises ConfigError where the API would listen off loopback for everybody."""
+    """Raises ConfigError if the API would be open to other machines without a token."""
     if not token and not is_loopback(host):
         raise ConfigError(
             f"{host!r} is reachable from other machines, and no token is set", field="token", fix="set a token"
@@ -78,12 +79,12 @@ class Guard:
             problem = from_error(error)
             if problem is None:
                 log.exception("a request failed: %s %s", scope["method"], scope["path"])
-                problem = Problem("internal", "The server failed to answer this; its log says why.")
+                problem = Problem("internal", "The server failed to answer. Its log has the reason.")
             if not answer.started:
                 await problem.response()(scope, receive, send)
 
     def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Check everything that needs no body; return the bounded way to read it. Raises Problem."""
+        """Check all headers; return a bounded `receive` for the body. Raises Problem."""
         self._check_host(_headers(scope, b"host"))
         if scope["path"] not in OPEN_PATHS:
             self._check_token(_headers(scope, b"authorization"))
@@ -101,7 +102,7 @@ class Guard:
         name = _host_name(given[0])
         if name not in self._hosts:
             fix = "use a loopback address, or add the name to the server's hosts setting"
-            raise Problem("misdirected", f"This server does not go by the name {name[:100]!r}: {fix}.")
+            raise Problem("misdirected", f"{name[:100]!r} is not a name of this server: {fix}.")
 
     def _check_token(self, given: list[str]) -> None:
         if not self._access.token:
@@ -109,18 +110,18 @@ class Guard:
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         known = hmac.compare_digest(token.strip().encode(), self._access.token.encode())
         if scheme.lower() != "bearer" or not known:
-            detail = "The token is not the right one." if given else "Send the header 'Authorization: Bearer <token>'."
+            detail = "The token is wrong." if given else "Send the header 'Authorization: Bearer <token>'."
             raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="jobcloud"'})
 
     def _check_origin(self, given: list[str], host: str) -> None:
         for origin in given:
             if origin not in self._access.origins and urlsplit(origin).netloc.lower() != host.lower():
-                fix = "add it to the server's origins setting if it is yours"
-                raise Problem("forbidden-origin", f"{origin[:100]!r} is not this server: {fix}.")
+                fix = "if it is yours, add it to the server's origins setting"
+                raise Problem("forbidden-origin", f"{origin[:100]!r} is not an origin of this server: {fix}.")
 
 
 class _Answer:
-    """Passes an answer on, and remembers whether it has begun."""
+    """Forwards an answer, and records whether it has started."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -167,13 +168,15 @@ class _Body:
 def _check_length(given: Iterable[str], limit: int) -> None:
     for length in given:
         if not length.isascii() or not length.isdigit() or len(length) > 15:
-            raise Problem("bad-request", "The Content-Length is no number.", [Issue("Content-Length", "is no number")])
+            raise Problem(
+                "bad-request", "The Content-Length is not a number.", [Issue("Content-Length", "is not a number")]
+            )
         if int(length) > limit:
             raise _too_large(limit)
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem("too-large", f"The body is over {limit} bytes, the limit here.", headers=_HANG_UP)
+    return Problem("too-large", f"The body is longer than the limit of {limit} bytes.", headers=_HANG_UP)
 
 
 def _headers(scope: Scope, name: bytes) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the REST API asks of the rest of the server, so that it can be served, and tested, without it."""
+"""Ports to the rest of the server, so that the API can be served and tested without it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ class Health(Protocol):
 
 
 class Loop(Protocol):
-    """The one thread that owns the scheduler."""
+    """The thread that owns the scheduler."""
 
     def command(self, make: Callable[[int], Command], timeout: float = 10) -> object:
-        """Hand in the command that `make` builds for the instant it is given; return once its effect is stored.
+        """Carry out the command that `make` builds for an instant. Returns when its effect is stored.
 
-        Raises Refused (nothing changed), StoreError, or TimeoutError (it may still take effect).
+        Raises Refused if nothing was changed, StoreError, or TimeoutError if the command may still take effect.
         """
 
     def ask(self, fn: Callable[[Scheduler], T], timeout: float = 5) -> T:
-        """What `fn` returns when run on the scheduler between two events. Raises TimeoutError."""
+        """Call `fn` on the scheduler between two events; return its result. Raises TimeoutError."""
 
     def health(self) -> Health: ...
 
 
 @dataclass(frozen=True, slots=True)
 class LogRequest:
-    """A piece of one task's output, on an agent at `address` ("" where it is not known any more).
+    """A request for a piece of a task's output on the agent at `address` ("" if it is no longer known).
 
-    `executors`: ids of the executors that may have run it. An `offset` below 0 counts from the end. `ended`: nothing
-    more will be written, and the executor may have been started anew since.
+    `executors` are the ids of the executors that may have run the task. A negative `offset` counts from the end.
+    `ended`: the output is complete, and the executor may have been started again since.
     """
 
     task_id: str
@@ -56,9 +56,9 @@ class LogRequest:
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """`data` as it stands at `offset`; `size` is the length of the whole stream so far, in bytes.
+    """The `data` at `offset`. `size` is the current length of the whole stream, in bytes.
 
-    Where what stood at the offset asked for is kept no more, `offset` is that of the first byte that is.
+    If the bytes at the requested offset no longer exist, `offset` is that of the first existing byte.
     """
 
     data: bytes
@@ -66,5 +66,5 @@ class LogChunk:
     size: int
 
 
-# Raises NotFound where there is no such output (any more), Unavailable where the agent does not answer.
+# Raises NotFound if the output does not exist or no longer exists, Unavailable if the agent does not answer.
 LogReader = Callable[[LogRequest], LogChunk]

@@ -14,30 +14,30 @@ from jobcloud.errors import ConfigError, Conflict, NotConnected, NotFound, Refus
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:jobcloud:problem:"
 
-# The slug of a problem's type is part of the interface: scripts tell problems apart by it.
+# The slug of a problem's type is part of the interface: scripts distinguish problems by it.
 SLUGS = {
-    "malformed-json": (400, "The body is no valid JSON"),
-    "bad-request": (400, "The request cannot be understood"),
-    "unauthenticated": (401, "A valid token is needed"),
+    "malformed-json": (400, "The body is not valid JSON"),
+    "bad-request": (400, "The request is malformed"),
+    "unauthenticated": (401, "A valid token is required"),
     "forbidden-origin": (403, "Writes from this origin are refused"),
-    "not-found": (404, "There is no such thing"),
-    "method-not-allowed": (405, "The method does not exist here"),
+    "not-found": (404, "The resource does not exist"),
+    "method-not-allowed": (405, "The resource does not have this method"),
     "timeout": (408, "The body did not arrive in time"),
-    "conflict": (409, "It contradicts what exists"),
+    "conflict": (409, "The request conflicts with the current state"),
     "too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The content type is not supported"),
-    "misdirected": (421, "This server does not answer to that host name"),
-    "invalid": (422, "The request names something that is not valid"),
-    "too-many": (429, "Too many at once"),
+    "misdirected": (421, "This server does not have that host name"),
+    "invalid": (422, "The request has invalid fields"),
+    "too-many": (429, "Too many requests of this kind at once"),
     "internal": (500, "The server failed"),
-    "unavailable": (503, "It cannot be done now"),
-    "storage-full": (507, "There is no room to store it"),
+    "unavailable": (503, "The request cannot be carried out now"),
+    "storage-full": (507, "There is no storage space left"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing that is wrong: the field in its JSON spelling, what is wrong with it, what to do instead."""
+    """A problem with one field, in its JSON spelling, and a way to fix it."""
 
     field: str
     problem: str
@@ -45,7 +45,7 @@ class Issue:
 
 
 class Problem(Exception):
-    """An answer that is an error. `slug` is one of SLUGS."""
+    """An error answer. `slug` is one of SLUGS."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Problem(Exception):
 
 
 def from_refused(error: Refused) -> Problem:
-    """The problem a refusal of the core becomes."""
+    """The problem for a refusal of the scheduler."""
     for kind, slug in ((NotFound, "not-found"), (Conflict, "conflict"), (Unavailable, "unavailable")):
         if isinstance(error, kind):
             return Problem(slug, str(error), [Issue(error.field, error.problem, error.fix)])
@@ -89,25 +89,25 @@ def from_refused(error: Refused) -> Problem:
 
 
 def from_error(error: Exception) -> Problem | None:
-    """The problem for an error raised on purpose; None where it is a defect of ours."""
+    """The problem for an error raised on purpose; None for an unexpected error."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, Refused):
         return from_refused(error)
     if isinstance(error, StoreFull):
-        return Problem("storage-full", "There is no room left where the state is stored; nothing was changed.")
+        return Problem("storage-full", "There is no storage space left for the state; nothing was changed.")
     if isinstance(error, NotConnected):
-        return Problem("unavailable", "There is no Mesos master to hand this to at the moment.")
+        return Problem("unavailable", "The scheduler is not connected to a Mesos master.")
     if isinstance(error, StoreError):
-        return Problem("unavailable", "The state cannot be read or written at the moment.")
+        return Problem("unavailable", "The state cannot be read or written now.")
     if isinstance(error, TimeoutError):
-        detail = "The scheduler did not answer in time; the request may still take effect: look before you repeat it."
+        detail = "The scheduler did not answer in time. The request may still take effect: check before you repeat it."
         return Problem("unavailable", detail, headers={"Retry-After": "5"})
     return None
 
 
 def invalid(issues: Iterable[Issue]) -> Problem:
-    """All that is wrong with one request, at once."""
+    """The problem for all invalid fields of a request."""
     found = list(issues)
     first = found[0]
     where = f"{first.field}: " if first.field else ""
@@ -116,7 +116,7 @@ def invalid(issues: Iterable[Issue]) -> Problem:
 
 
 def from_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Problem:
-    """The problem for a status that the web framework chose."""
+    """The problem for a status of the web framework."""
     for slug, (code, title) in SLUGS.items():
         if code == status and slug != "malformed-json":
             return Problem(slug, title if detail in ("", HTTPStatus(status).phrase) else detail, headers=headers)

@@ -1,4 +1,4 @@
-"""What every route works with."""
+"""The parts of the server that routes use."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request
 
 from jobcloud.errors import JobcloudError
 from jobcloud.messages import Command
 from jobcloud.scheduler.explain import AgentView, Explanation
+from jobcloud.server.api.body import read_object
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
-from jobcloud.server.api.views import Snapshot, take
+from jobcloud.server.api.snapshot import Snapshot, take
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
 from jobcloud.server.urls import UrlPolicy
@@ -27,9 +28,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ApiOptions:
-    """How the API behaves. `host` is the address it will be bound to.
+    """Options of the API. `host` is the address that it will be bound to.
 
-    `urls` says where packages may come from, `job_urls` what HTTP jobs may call.
+    `urls` lists the hosts that packages may come from, `job_urls` those that HTTP jobs may call.
     """
 
     host: str = "127.0.0.1"
@@ -51,7 +52,7 @@ class Services:
     clock: Callable[[], int] = lambda: int(time.time() * 1000)
 
     def command(self, make: Callable[[int], Command]) -> int:
-        """Have the command carried out; return the instant it was given."""
+        """Carry out a command; return the instant it was made for. Raises as `Loop.command`."""
         given: list[int] = []
 
         def at(instant: int) -> Command:
@@ -72,14 +73,14 @@ class Services:
         return self.loop.ask(lambda scheduler: scheduler.framework_id)
 
     def explain(self, job: str) -> tuple[Explanation, int | None]:
-        """Why a job is, or is not, running; and when it is due next. Raises NotFound."""
+        """The reasons why a job's shards run or wait, and its next fire time. Raises NotFound."""
         now = self.clock()
         return self.loop.ask(lambda scheduler: (scheduler.explain(job, now), scheduler.next_firing(job)))
 
     def collect_packages(self) -> None:
-        """Remove packages that nothing needs any more; `packages.guard` must be held.
+        """Remove packages that are no longer in use. The caller must hold `packages.guard`.
 
-        It comes after a change that has succeeded, and what it cannot do now it does after the next one.
+        This runs after a change has succeeded, so it raises nothing: the next change tries again.
         """
         try:
             snapshot = self.snapshot()
@@ -95,10 +96,12 @@ def _services(request: Request) -> Services:
     return services
 
 
-Use = Annotated[Services, Depends(_services)]
+ServicesDep = Annotated[Services, Depends(_services)]
+JsonObject = Annotated[dict[str, Any], Depends(read_object)]
+Switch = Literal["enable", "disable"]
 
 
 def json_body(schema: type) -> dict[str, Any]:
-    """The OpenAPI description of a body that the route reads by itself (strictly; see body.py)."""
+    """The OpenAPI description of a body that the route reads itself, as a JsonObject."""
     reference = {"$ref": f"#/components/schemas/{schema.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}

@@ -14,10 +14,10 @@ import java.util.Map;
 import java.util.function.Function;
 import java.util.function.Supplier;
 
-/** From a job's configuration to the object that runs: classes of the app's JARs, beans of contexts built once. */
+/** Loads the object of a job: a class of the app's JARs, or a bean of a context that is built once. */
 final class Jobs {
 
-    /** The job cannot be had; `reason` is the protocol's cause. */
+    /** The job cannot be loaded. `reason` is a cause of the protocol. */
     static final class LoadError extends Exception {
 
         private static final long serialVersionUID = 1;
@@ -51,15 +51,15 @@ final class Jobs {
         return classes;
     }
 
-    /** What this worker cannot do must not be left out in silence. */
+    /** Refuses jobs that need a feature which this worker lacks. */
     static void refuseUnknown(Map<?, ?> job, boolean firing) throws LoadError {
         Object listeners = job.get("listener");
         if (firing || listeners instanceof List && !((List<?>) listeners).isEmpty()) {
-            throw new LoadError("import", "the worker for Java calls no listeners", null);
+            throw new LoadError("import", "the worker for Java does not support listeners", null);
         }
         String handler = text(job, "errorHandler");
         if (!handler.isEmpty() && !OWN_HANDLERS.contains(handler)) {
-            throw new LoadError("import", "the worker for Java knows no error handler " + handler, null);
+            throw new LoadError("import", "the worker for Java does not support the error handler " + handler, null);
         }
     }
 
@@ -77,7 +77,7 @@ final class Jobs {
         return made;
     }
 
-    /** What a Function returns is the result; Elastic-Job's own jobs have none. */
+    /** A Function returns the result. Elastic-Job's own jobs have none. */
     @SuppressWarnings("unchecked")
     static Object perform(Object job, ShardingContext context, boolean streaming, Supplier<Boolean> cancelled) {
         if (job instanceof SimpleJob) {
@@ -96,7 +96,7 @@ final class Jobs {
         return null;
     }
 
-    /** Builds a context that nobody asks for yet; what is wrong with it shows again when somebody does. */
+    /** Builds a context before the first job needs it. An error is ignored here: it is raised again for that job. */
     synchronized void warm(String context) {
         try {
             build(context);
@@ -133,7 +133,7 @@ final class Jobs {
             return Class.forName(name.replace(':', '.'), true, classes).getDeclaredConstructor().newInstance();
         } catch (ReflectiveOperationException | LinkageError error) {
             Throwable why = error.getCause() == null ? error : error.getCause();
-            throw new LoadError(reason, what + " cannot be made: " + why, why);
+            throw new LoadError(reason, what + " cannot be created: " + why, why);
         }
     }
 

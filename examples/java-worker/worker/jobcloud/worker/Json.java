@@ -168,7 +168,7 @@ final class Json {
     }
 
     private IllegalArgumentException wrong() {
-        return new IllegalArgumentException("no JSON at character " + at);
+        return new IllegalArgumentException("invalid JSON at character " + at);
     }
 
     private static void write(Object value, StringBuilder out) {
@@ -177,7 +177,7 @@ final class Json {
         } else if (value instanceof Number) {
             double number = ((Number) value).doubleValue();
             if (Double.isNaN(number) || Double.isInfinite(number)) {
-                throw new IllegalArgumentException("JSON has no " + number);
+                throw new IllegalArgumentException("JSON cannot represent " + number);
             }
             out.append(value);
         } else if (value instanceof Map) {
@@ -203,7 +203,7 @@ final class Json {
         } else if (value instanceof CharSequence) {
             quote(value.toString(), out);
         } else {
-            throw new IllegalArgumentException("JSON has no " + value.getClass().getName());
+            throw new IllegalArgumentException("JSON cannot represent " + value.getClass().getName());
         }
     }
 
@@ -213,7 +213,7 @@ final class Json {
             if (c == '"' || c == '\\') {
                 out.append('\\').append(c);
             } else if (c < ' ' || c > '~') {
-                // ASCII alone: half a surrogate pair stays what it is and breaks nothing.
+                // ASCII only, so that an unpaired surrogate survives.
                 out.append(String.format("\\u%04x", (int) c));
             } else {
                 out.append(c);

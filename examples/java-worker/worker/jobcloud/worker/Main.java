@@ -24,7 +24,7 @@ public final class Main {
     private static final int MAX_LINE = 1 << 20;
     private static final int MAX_TEXT = 4000;
 
-    /** A run that was asked to stop is interrupted; it has noticed where it took the interruption away. */
+    /** A run is interrupted to stop it. It has noticed if it cleared the interruption. */
     private static final class Shard {
 
         final Thread thread;
@@ -111,7 +111,7 @@ public final class Main {
                 kept.remove((String) order.get("task"));
                 break;
             default:
-                throw new IllegalArgumentException("no order known here: " + order.get("type"));
+                throw new IllegalArgumentException("unknown order: " + order.get("type"));
         }
     }
 
@@ -172,7 +172,7 @@ public final class Main {
         }
     }
 
-    /** An interruption that is still there was never looked at, or the job only asked isInterrupted(). */
+    /** An interruption that is still set was not noticed, or the job only called isInterrupted(). */
     private static boolean noticed(Shard shard) {
         return shard.noticed || shard.cancelled && !Thread.currentThread().isInterrupted();
     }
@@ -183,7 +183,7 @@ public final class Main {
             String note = small ? "" : "the result was dropped: more than " + MAX_TEXT + " bytes of JSON";
             return end("finished", null, note, small ? result : null);
         } catch (IllegalArgumentException | StackOverflowError error) {
-            return end("finished", null, "the result was dropped: no JSON: " + error.getMessage(), null);
+            return end("finished", null, "the result was dropped, as it has no JSON form: " + error.getMessage(), null);
         }
     }
 

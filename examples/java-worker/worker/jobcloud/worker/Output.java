@@ -11,7 +11,7 @@ import java.nio.file.StandardCopyOption;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 
-/** System.out or System.err: what a shard's thread prints goes to the shard's log, all else where it went before. */
+/** System.out or System.err. Output of a shard's thread goes to the shard's log; other output stays. */
 final class Output extends OutputStream {
 
     private static final int LOG_BYTES = 10 << 20;
@@ -26,12 +26,12 @@ final class Output extends OutputStream {
         return new PrintStream(this, true, StandardCharsets.UTF_8);
     }
 
-    /** From now on this thread, and those it starts, write to that file. */
+    /** Sends the output of this thread, and of threads that it starts, to a file. */
     void open(File file) {
         logs.set(new Log(file));
     }
 
-    /** The thread's shard has ended. */
+    /** Ends that when the thread's shard has ended. */
     void leave() {
         Log log = logs.get();
         logs.remove();
@@ -55,7 +55,7 @@ final class Output extends OutputStream {
         }
     }
 
-    /** The log folder's name: as the daemon has it (jobcloud.executor.output.task_folder). */
+    /** The name of the log folder, the same as in jobcloud.executor.output.task_folder. */
     static String folder(String task) {
         StringBuilder name = new StringBuilder();
         for (byte b : task.getBytes(StandardCharsets.UTF_8)) {
@@ -79,8 +79,8 @@ final class Output extends OutputStream {
     }
 
     /**
-     * A file and its predecessor, named by how many bytes of the stream came before what is in the file (as
-     * jobcloud.executor.output has it). A full disk is no reason for a job to fail.
+     * A file and its predecessor. The name is the offset of the file's first byte in the stream, the same as in
+     * jobcloud.executor.output. A full disk does not make the job fail.
      */
     private static final class Log {
 

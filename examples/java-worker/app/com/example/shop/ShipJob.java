@@ -5,7 +5,7 @@ import com.dangdang.ddframe.job.api.dataflow.DataflowJob;
 import java.util.ArrayList;
 import java.util.List;
 
-/** A dataflow job as written for Elastic-Job 2.1.5; with streamingProcess it goes on until nothing is left. */
+/** A dataflow job as written for Elastic-Job 2.1.5. With streamingProcess it repeats until there is no more data. */
 public class ShipJob implements DataflowJob<Integer> {
 
     private int left = 3;

@@ -6,7 +6,7 @@ import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Supplier;
 
-/** applicationContext "com.example.shop.Shop": made once per worker; where a Spring container would be started. */
+/** applicationContext "com.example.shop.Shop": created once per worker. A Spring container would be started here. */
 public class Shop implements Supplier<Map<String, SimpleJob>>, AutoCloseable {
 
     private static final AtomicInteger MADE = new AtomicInteger();

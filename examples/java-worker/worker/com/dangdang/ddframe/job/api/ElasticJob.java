@@ -1,5 +1,5 @@
 package com.dangdang.ddframe.job.api;
 
-/** What every job of Elastic-Job 2.1.5 is. */
+/** The base of all jobs of Elastic-Job 2.1.5. */
 public interface ElasticJob {
 }

@@ -1,6 +1,6 @@
 package com.dangdang.ddframe.job.api;
 
-/** One shard's share of a firing, with the getters that Elastic-Job 2.1.5 gives to jobs. */
+/** One shard of a run, with the getters of Elastic-Job 2.1.5. */
 public final class ShardingContext {
 
     private final String jobName;

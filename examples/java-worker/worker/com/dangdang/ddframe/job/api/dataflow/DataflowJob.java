@@ -4,7 +4,7 @@ import com.dangdang.ddframe.job.api.ElasticJob;
 import com.dangdang.ddframe.job.api.ShardingContext;
 import java.util.List;
 
-/** Fetch, then process what was fetched; as Elastic-Job 2.1.5 has it. */
+/** Fetches data and processes it. The same interface as in Elastic-Job 2.1.5. */
 public interface DataflowJob<T> extends ElasticJob {
 
     List<T> fetchData(ShardingContext shardingContext);

@@ -1,0 +1,137 @@
+"""`jobcloud app`: register, update and remove apps."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.exit_codes import Exit
+from jobcloud.client.commands.options import AppName, AsJson
+
+commands = typer.Typer(no_args_is_help=True)
+
+AppPath = Annotated[
+    Path, typer.Argument(metavar="PATH", exists=True, help="Directory of the app, or its zip, tar or wheel.")
+]
+NewName = Annotated[
+    str, typer.Option(help="Name of the app. Default: the name in the manifest, else the name of PATH.")
+]
+
+
+@commands.command("add")
+def add(
+    ctx: typer.Context,
+    path: AppPath,
+    name: NewName = "",
+    jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Also register the jobs of the manifest.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Pack, upload and register an app and its jobs. Run it again to update them."""
+    from jobcloud.client.apps import add_app
+
+    with connect(ctx) as client:
+        added = add_app(client, path, name=name, jobs=jobs)
+    if as_json:
+        render.show_json({"app": added.app, "jobs": list(added.jobs)})
+        return
+    names = [("app " + added.app["appName"], ""), *(("job " + job["jobName"], job["nextFiring"]) for job in added.jobs)]
+    for title, due in names:
+        state = "registered" if title in added.new else "up to date"
+        render.say(f"{title} is {state}" + (f", next run {render.moment(due)}" if due else ""))
+
+
+@commands.command("update")
+def update(
+    ctx: typer.Context,
+    path: AppPath,
+    name: NewName = "",
+    jobs: Annotated[bool, typer.Option("--jobs/--no-jobs", help="Also update the jobs of the manifest.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the roll-out until it ends.")] = True,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Maximum time to follow the roll-out; 0: no limit.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Update a registered app, and follow until all resident shards run the new version.
+
+    TRANSIENT jobs use the new version from their next run. The command exits with 1 if the new version does not run;
+    shards that were not replaced keep the old version. It also exits with 1 after --timeout seconds; the roll-out then
+    continues. Run the command again to follow a roll-out that is in progress.
+    """
+    from jobcloud.client.apps import add_app
+
+    with connect(ctx) as client:
+        added = add_app(client, path, name=name, jobs=jobs, known=True)
+        app = added.app["appName"]
+        state = client.rollout(app)
+        for state in client.follow_rollout(app, timeout or math.inf) if wait else ():
+            if not as_json:
+                render.rollout(state)
+    if as_json:
+        render.show_json(state)
+    elif not wait:
+        render.say(f"the new version of app {app} is registered; its roll-out is {state['state']}")
+    elif state["state"] == "rolling":
+        render.say(f"the roll-out of app {app} continues after {timeout:g} s; run this command again to follow it")
+    if wait and state["state"] != "done":
+        raise typer.Exit(Exit.REFUSED)
+
+
+@commands.command("init")
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Directory to create. Its name becomes the name of the app.")
+    ],
+) -> None:
+    """Create a small working app: a job, its test and a manifest."""
+    from jobcloud.client.skeleton import init_app
+
+    for path in init_app(directory):
+        render.say(f"wrote {path}")
+    render.say(f"try it: jobcloud run-local {directory} hello")
+
+
+@commands.command("list")
+def list_apps(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List all apps."""
+    with connect(ctx) as client:
+        render.show(client.apps(), render.apps, as_json=as_json)
+
+
+@commands.command("show")
+def show(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
+    """Show an app and its configuration."""
+    with connect(ctx) as client:
+        render.show(client.app(app), render.app, as_json=as_json)
+
+
+@commands.command("remove")
+def remove(
+    ctx: typer.Context,
+    app: AppName,
+    jobs: Annotated[bool, typer.Option("--jobs", help="Also remove its jobs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove an app."""
+    with connect(ctx) as client:
+        client.remove_app(app, jobs=jobs)
+    render.answer({"appName": app, "removed": True}, f"app {app} is removed", as_json=as_json)
+
+
+@commands.command("enable")
+def enable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
+    """Enable the schedules of an app's jobs again."""
+    with connect(ctx) as client:
+        render.show(client.switch_app(app, enabled=True), render.app, as_json=as_json)
+
+
+@commands.command("disable")
+def disable(ctx: typer.Context, app: AppName, as_json: AsJson = False) -> None:
+    """Stop all jobs of an app and disable their schedules."""
+    with connect(ctx) as client:
+        render.show(client.switch_app(app, enabled=False), render.app, as_json=as_json)

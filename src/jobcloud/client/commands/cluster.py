@@ -1,0 +1,64 @@
+"""`jobcloud cluster`, `agent` and `framework`: the agents and the Mesos framework."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.options import AsJson
+
+agent_commands = typer.Typer(no_args_is_help=True)
+framework_commands = typer.Typer(no_args_is_help=True)
+
+AgentName = Annotated[
+    str, typer.Argument(metavar="AGENT", help="Id or host name of the agent; `jobcloud cluster` lists them.")
+]
+
+
+def show_cluster(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Show the agents, the resources that they offer, and the resources that tasks use."""
+    with connect(ctx) as client:
+        render.show(client.cluster(), render.cluster, as_json=as_json)
+
+
+@agent_commands.command("drain")
+def drain(
+    ctx: typer.Context,
+    agent: AgentName,
+    deadline: Annotated[int, typer.Option(min=1, max=30 * 86_400, help="Seconds until the agent must be empty.")] = 600,
+    reason: Annotated[str, typer.Option(help="Shown by `jobcloud cluster`.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Drain an agent. It gets no new tasks. Resident tasks move away; others may finish until the deadline."""
+    with connect(ctx) as client:
+        drained = client.drain(agent, deadline, reason)
+    name = drained["hostname"] or drained["agentId"]
+    render.answer(drained, f"{name} gets no new tasks; tasks on it now: {drained['tasks']}", as_json=as_json)
+
+
+@agent_commands.command("undrain")
+def undrain(ctx: typer.Context, agent: AgentName, as_json: AsJson = False) -> None:
+    """End the drain of an agent. It gets new tasks again."""
+    with connect(ctx) as client:
+        uncordoned = client.undrain(agent)
+    name = uncordoned["hostname"] or uncordoned["agentId"]
+    render.answer(uncordoned, f"{name} gets new tasks again", as_json=as_json)
+
+
+@framework_commands.command("teardown")
+def tear_down(
+    ctx: typer.Context,
+    confirm: Annotated[str, typer.Option(help="Id of the framework. Without it, the command asks for it.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Remove the framework from Mesos. This KILLS all its tasks. Nothing else removes the framework."""
+    with connect(ctx) as client:
+        framework_id = client.cluster()["frameworkId"]
+        if not confirm and framework_id and sys.stdin.isatty():
+            confirm = typer.prompt(f"All tasks of framework {framework_id} will be killed. Type its id to continue")
+        done = client.tear_down(confirm)
+    render.answer(done, f"framework {done['frameworkId']} is removed", as_json=as_json)

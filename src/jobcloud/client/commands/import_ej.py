@@ -1,0 +1,80 @@
+"""`jobcloud import-ej`: take over what an Elastic-Job-Cloud has registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.exit_codes import Exit
+from jobcloud.client.commands.options import AsJson
+from jobcloud.client.commands.server import server_libraries
+from jobcloud.errors import ConfigError
+
+
+def import_elastic_job(
+    ctx: typer.Context,
+    zookeeper: Annotated[str, typer.Option(metavar="HOST:PORT,…", help="ZooKeeper servers of Elastic-Job-Cloud.")],
+    namespace: Annotated[str, typer.Option(help="Its zk_namespace.")] = "elastic-job-cloud",
+    auth_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with its zk_digest, USER:PASSWORD.")
+    ] = None,
+    zone: Annotated[str, typer.Option(help="Time zone of its scheduler.")] = "UTC",
+    package: Annotated[
+        list[str] | None,
+        typer.Option(metavar="APP=DIR|FILE", help="Package of an app, adapted to jobcloud. Repeatable."),
+    ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download the packages of the other apps from their appURL, unchanged.")
+    ] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Register every job disabled.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import apps, jobs and disabled marks from Elastic-Job-Cloud 2.1.5. Exits with 1 if any of them is refused."""
+    from jobcloud.client import import_ej
+
+    _check_zone(zone)
+    options = import_ej.Options(zone, _packages(package), fetch, disabled, dry_run)
+    with server_libraries():
+        from jobcloud.adapters.zookeeper.elastic_job import read_tree
+        from jobcloud.server.api.convert import check
+    tree = read_tree(zookeeper, namespace, _digest(auth_file))
+    with connect(ctx) as client:
+        report = import_ej.import_tree(client, tree, namespace, options, check)
+    render.show(report.document(), render.imported, as_json=as_json)
+    if report.refused:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _check_zone(zone: str) -> None:
+    """Raises ConfigError if the zone is unknown."""
+    from jobcloud import cron as crons
+
+    try:
+        crons.Schedule.parse("0 0 0 * * ?", zone=zone)
+    except crons.CronError as error:
+        raise ConfigError(str(error), field="--zone") from error
+
+
+def _packages(given: list[str] | None) -> dict[str, Path]:
+    """Paths by app. Raises ConfigError if a text is not APP=PATH or its path does not exist."""
+    found = {}
+    for text in given or ():
+        app, sign, path = text.partition("=")
+        if not (app and sign and Path(path).exists()):
+            problem = f"{text!r} is not an app and an existing path"
+            raise ConfigError(problem, field="--package", fix="give APP=DIR or APP=FILE")
+        found[app] = Path(path)
+    return found
+
+
+def _digest(path: Path | None) -> str:
+    """Raises ConfigError if the file cannot be read."""
+    try:
+        return path.read_text().strip() if path else ""
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", field="--auth-file") from error

@@ -1,0 +1,148 @@
+"""`jobcloud job`: register, change, run and remove jobs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.field_help import ListsJobFields
+from jobcloud.client.commands.options import AsJson, JobName
+from jobcloud.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jobcloud.client.http import Json
+
+commands = typer.Typer(no_args_is_help=True)
+
+JobFile = Annotated[
+    str, typer.Argument(metavar="FILE|-", help="JSON file with a job or a list of jobs; - reads standard input.")
+]
+Fields = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field by its JSON name. Repeatable.")
+]
+
+
+@commands.command("add", cls=ListsJobFields)
+def add(
+    ctx: typer.Context,
+    file: JobFile = "",
+    fields: Fields = None,
+    disabled: Annotated[
+        bool, typer.Option("--disabled", help="Register the jobs disabled, to be enabled later.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register jobs from JSON, from --set fields, or from both. See docs/job-configuration.md for the fields."""
+    if not file and not fields:
+        raise ConfigError("there is no job to add", field="FILE", fix="name a JSON file, or give --set jobName=… etc.")
+    configs = _read_jobs(file) if file else [{}]
+    with connect(ctx) as client:
+        added = [client.create_job(config | _assignments(fields), enabled=not disabled) for config in configs]
+    if as_json:
+        render.show_json(added if len(added) > 1 else added[0])
+    else:
+        render.jobs(added)
+
+
+@commands.command("update", cls=ListsJobFields)
+def update(
+    ctx: typer.Context, job: JobName, file: JobFile = "", fields: Fields = None, as_json: AsJson = False
+) -> None:
+    """Replace a job's configuration with FILE, or change single fields with --set."""
+    if not file and not fields:
+        raise ConfigError("there is nothing to change", field="FILE", fix="name a JSON file, or give --set FIELD=VALUE")
+    configs = _read_jobs(file) if file else []
+    if len(configs) > 1:
+        raise ConfigError(f"{file} holds {len(configs)} jobs", field="FILE", fix="update one job at a time")
+    with connect(ctx) as client:
+        config = configs[0] if configs else client.job(job)["config"]
+        updated = client.update_job(job, config | _assignments(fields))
+        render.show(updated, render.job, as_json=as_json)
+
+
+@commands.command("list")
+def list_jobs(
+    ctx: typer.Context, app: Annotated[str, typer.Option(help="Only jobs of this app.")] = "", as_json: AsJson = False
+) -> None:
+    """List jobs."""
+    with connect(ctx) as client:
+        if app:
+            client.app(app)  # raises if the app does not exist
+        render.show(client.jobs(app), render.jobs, as_json=as_json)
+
+
+@commands.command("show")
+def show(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
+    """Show a job and its configuration."""
+    with connect(ctx) as client:
+        render.show(client.job(job), render.job, as_json=as_json)
+
+
+@commands.command("remove")
+def remove(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
+    """Remove a job and kill its tasks."""
+    with connect(ctx) as client:
+        client.remove_job(job)
+    render.answer({"jobName": job, "removed": True}, f"job {job} is removed", as_json=as_json)
+
+
+@commands.command("trigger")
+def trigger(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
+    """Run a job now."""
+    with connect(ctx) as client:
+        run = client.trigger(job)
+    render.answer(run, f"run {run['id']} is {run['state']}", as_json=as_json)
+
+
+@commands.command("enable")
+def enable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
+    """Enable a job's schedule again."""
+    with connect(ctx) as client:
+        render.show(client.switch_job(job, enabled=True), render.job, as_json=as_json)
+
+
+@commands.command("disable")
+def disable(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
+    """Stop a job and disable its schedule."""
+    with connect(ctx) as client:
+        render.show(client.switch_job(job, enabled=False), render.job, as_json=as_json)
+
+
+def _read_jobs(file: str) -> list[Json]:
+    """Raises ConfigError if the file cannot be read or is not JSON of jobs."""
+    import json
+
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
+        found = json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", field="FILE") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not valid JSON: {error}", field="FILE") from error
+    jobs = found if isinstance(found, list) else [found]
+    if not jobs or not all(isinstance(job, dict) for job in jobs):
+        raise ConfigError(
+            f"{file} holds no job", field="FILE", fix='write {"jobName": …, …}, or a list of such objects'
+        )
+    return jobs
+
+
+def _assignments(fields: list[str] | None) -> Json:
+    """`cpuCount=0.5` → {"cpuCount": 0.5}. A value that is not JSON counts as text. Raises ConfigError."""
+    import json
+
+    found: Json = {}
+    for field in fields or ():
+        name, sign, text = field.partition("=")
+        if not sign or not name:
+            raise ConfigError(f"{field!r} is not FIELD=VALUE", field="--set", fix="such as --set cpuCount=0.5")
+        try:
+            found[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            found[name] = text
+    return found

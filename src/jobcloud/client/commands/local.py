@@ -1,0 +1,75 @@
+"""Commands that need no server: `jobcloud run-local` and `next`."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.exit_codes import Exit
+from jobcloud.client.commands.options import AsJson
+from jobcloud.errors import ConfigError
+
+
+class Dialect(StrEnum):
+    """`jobcloud.cron.Dialect`, without importing the cron library for `--help`."""
+
+    QUARTZ = "quartz"
+    UNIX = "unix"
+
+
+def run_local(
+    app: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Directory of the app.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job of its manifest.")],
+    shard: Annotated[
+        int | None, typer.Option(min=0, help="Only this shard. Default: all, one after the other.")
+    ] = None,
+) -> None:
+    """Run a job in this process, without a cluster. Exits with 1 if a shard fails."""
+    import logging
+
+    from jobcloud.client import local
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    failed = False
+    for run in local.run_local(app, job, shard):
+        failed |= run.failed
+        ended = "failed" if run.failed else "finished"
+        render.say(f"shard {run.item} {ended}: {f'handled {run.handled}' if run.handled else repr(run.result)}")
+    if failed:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def next_firings(
+    cron: Annotated[str, typer.Argument(metavar="CRON", help="A cron expression such as '0 0/5 * * * ?'.")],
+    zone: Annotated[str, typer.Option(help="Time zone, such as Europe/Berlin.")] = "UTC",
+    dialect: Annotated[Dialect, typer.Option(help="quartz begins with seconds, unix with minutes.")] = Dialect.QUARTZ,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Number of times.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Print when a cron expression fires next. Needs no server."""
+    from zoneinfo import ZoneInfo
+
+    from jobcloud import cron as crons
+
+    try:
+        schedule = crons.Schedule.parse(cron, zone=zone, dialect=crons.Dialect(dialect.value))
+    except crons.CronError as error:
+        raise ConfigError(str(error), field="CRON") from error
+    instants = schedule.between(time.time_ns() // 1_000_000, 1 << 45, count)
+    moments = [datetime.fromtimestamp(instant / 1000, UTC) for instant in instants]
+    if as_json:
+        times = [f"{moment:%Y-%m-%dT%H:%M:%S.000Z}" for moment in moments]
+        render.show_json({"cron": cron, "timeZone": zone, "times": times})
+        return
+    now, local_zone = datetime.now(UTC), ZoneInfo(zone)
+    rows = [
+        (f"{moment.astimezone(local_zone):%a %Y-%m-%d %H:%M:%S %Z}", render.age((now - moment).total_seconds()))
+        for moment in moments
+    ]
+    render.show_table(("FIRES", ""), rows, "never before the year 2100")

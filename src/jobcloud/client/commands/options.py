@@ -1,0 +1,58 @@
+"""Options that several commands share, and groups of options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, NamedTuple, get_type_hints
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows, the newest first.")]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="Name of the app.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.")]
+
+
+class ServerOptions(NamedTuple):
+    """`--server` and `--token`, which stand before the command; "" if not given. Commands find them in `ctx.obj`."""
+
+    server: str = ""
+    token: str = ""
+
+
+def grouped(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose NamedTuple parameters stand for one option per field.
+
+    Typer reads the options from the signature. Groups keep the signature of a command with many options short.
+    """
+    parameters = _parameters(function)
+    groups = {name: parameter.annotation for name, parameter in parameters.items() if _is_group(parameter.annotation)}
+    options = {name: _parameters(group) for name, group in groups.items()}
+
+    def command(**values: object) -> None:
+        parts = {
+            name: group(**{option: values.pop(option) for option in options[name]}) for name, group in groups.items()
+        }
+        function(**values, **parts)
+
+    flat: list[inspect.Parameter] = []
+    for name, parameter in parameters.items():
+        flat += options[name].values() if name in groups else [parameter]
+    command.__doc__ = function.__doc__
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    vars(command)["__signature__"] = inspect.Signature(flat)
+    return command
+
+
+def _is_group(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, tuple)
+
+
+def _parameters(function: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """The parameters of a function or class by name, with evaluated annotations."""
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        name: parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(function).parameters.items()
+    }

@@ -1,0 +1,47 @@
+"""`jobcloud runs`, `retry` and `explain`: the runs of jobs. A run is one firing of a job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.options import AsJson, JobName, Limit
+
+
+def list_runs(
+    ctx: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Only runs of this job.")] = "",
+    state: Annotated[
+        str,
+        typer.Option(help="Only runs in this state, such as ACTIVE, FAILED or DEAD (no attempts left)."),
+    ] = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest runs and their results. A run is one firing of a job."""
+    with connect(ctx) as client:
+        if job:
+            client.job(job)  # raises if the job does not exist
+        filters = {"state": state.upper()} if state else {}
+        render.show(client.runs(limit, job=job, **filters), render.runs, as_json=as_json)
+
+
+def retry(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `jobcloud runs`.")],
+    shard: Annotated[int | None, typer.Option(min=0, help="Only this shard. Default: every failed shard.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Retry the shards of a run that are DEAD, FAILED or KILLED, with all their attempts again."""
+    with connect(ctx) as client:
+        found = client.retry(run, shard)
+    render.answer(found, f"run {found['id']} is {found['state']}", as_json=as_json)
+
+
+def explain(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
+    """Explain why a job is running or waiting: missing resources, amount asked for, best amount available."""
+    with connect(ctx) as client:
+        render.show(client.explain(job), render.explanation, as_json=as_json)

@@ -1,0 +1,131 @@
+"""`jobcloud tasks`, `logs`, `kill` and `task`: single tasks. A task is one attempt of one shard."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.connection import connect
+from jobcloud.client.commands.options import AsJson, Limit
+from jobcloud.errors import ConfigError, NotFound
+
+if TYPE_CHECKING:
+    from jobcloud.client.http import Client, Json
+
+commands = typer.Typer(no_args_is_help=True)
+
+TaskName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="Id of the task or its beginning; JOB/SHARD or JOB for the newest task of that shard or job.",
+    ),
+]
+
+
+def list_tasks(
+    ctx: typer.Context,
+    job: Annotated[str, typer.Option(help="Only tasks of this job.")] = "",
+    state: Annotated[
+        str, typer.Option(help="Only tasks in this state, such as RUNNING; or 'active', or 'ended'.")
+    ] = "",
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest tasks. A task is one attempt of one shard."""
+    with connect(ctx) as client:
+        if job:
+            client.job(job)  # raises if the job does not exist
+        render.show(client.tasks(limit, job=job, state=state), render.tasks, as_json=as_json)
+
+
+def logs(
+    ctx: typer.Context,
+    task: TaskName,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Print standard error instead of standard output.")] = False,
+    tail: Annotated[int, typer.Option(min=0, max=10_000, help="Only the last lines; 0: all.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the output until the task ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the output of a task."""
+    stream = "stderr" if stderr else "stdout"
+    with connect(ctx) as client:
+        task_id = _find_task(client, task)["id"]
+        pieces = _read_log(client, task_id, stream, tail, follow=follow)
+        if as_json:
+            render.show_json({"taskId": task_id, "stream": stream, "text": "".join(pieces)})
+            return
+        for text in pieces:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+def kill(ctx: typer.Context, task: TaskName, as_json: AsJson = False) -> None:
+    """Kill a task. The shard of a DAEMON job starts again: disable the job to stop it."""
+    with connect(ctx) as client:
+        killed = client.kill(_find_task(client, task)["id"])
+    render.answer(killed, f"task {killed['id']} is being killed", as_json=as_json)
+
+
+@commands.command("forget")
+def forget(
+    ctx: typer.Context,
+    task: TaskName,
+    force: Annotated[bool, typer.Option("--force", help="Even if Mesos reports the task as alive.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Treat a task as lost because you know that it is dead. If it reappears, it is killed."""
+    with connect(ctx) as client:
+        forgotten = client.forget(_find_task(client, task)["id"], force=force)
+    render.answer(forgotten, f"task {forgotten['id']} is forgotten", as_json=as_json)
+
+
+def _find_task(client: Client, text: str) -> Json:
+    """The task with this id, or the newest of JOB/SHARD or JOB, or the only task whose id begins with `text`.
+
+    Raises ConfigError if `text` is empty or fits several ids, NotFound if it fits none.
+    """
+    job, _, item = text.partition("/")
+    if not job:
+        # An empty variable in a script must not select the newest task of all jobs.
+        raise ConfigError(f"{text!r} names no task", field="TASK", fix="give an id or its beginning, JOB/SHARD, or JOB")
+    if item.isascii() and item.isdigit():
+        found = client.tasks(1, job=job, item=int(item))
+    elif newest := client.tasks(1, job=text):
+        found = newest
+    else:
+        found = client.tasks(21, prefix=text)
+        exact = [task for task in found if task["id"] == text]
+        if len(found) > 1 and not exact:
+            names = "\n  ".join(task["id"] for task in found[:20])
+            count = len(found) if len(found) <= 20 else "more than 20"
+            raise ConfigError(f"{text!r} fits {count} tasks", field="TASK", fix=f"give more of the id:\n  {names}")
+        found = exact or found
+    if not found:
+        raise NotFound(f"there is no task {text!r}", field="TASK", fix="`jobcloud tasks` lists the tasks")
+    return found[0]
+
+
+def _read_log(client: Client, task_id: str, stream: str, tail: int, *, follow: bool) -> Iterator[str]:
+    where = {"tail": tail} if tail else {"offset": 0}
+    if follow:
+        for event in client.follow(task_id, stream, **where):
+            _report_missed(event["missed"])
+            yield event["text"]
+        return
+    while True:
+        piece = client.log(task_id, stream, **where)
+        _report_missed(piece["offset"] - where.get("offset", piece["offset"]))
+        yield piece["text"]
+        where = {"offset": piece["nextOffset"]}
+        if not piece["text"] or piece["nextOffset"] >= piece["size"]:
+            return
+
+
+def _report_missed(count: int) -> None:
+    if count > 0:
+        sys.stderr.write(f"({count} bytes are missing here: older output has been deleted)\n")

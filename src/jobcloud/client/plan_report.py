@@ -1,0 +1,195 @@
+"""The output of `jobcloud plan`: sentences and tables, JSON, the placement as CSV, a progress bar."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from jobcloud.client import render
+from jobcloud.client.http import Json
+from jobcloud.client.planning import Demand
+from jobcloud.errors import ConfigError
+from jobcloud.planning import plan as plans
+from jobcloud.planning.packing import Progress
+from jobcloud.planning.plan import Need, Plan, host_names, task_jobs
+from jobcloud.planning.problem import Problem
+
+_MAX_ROWS: Final = 30
+
+
+def document(plan: Plan, demand: Demand) -> Json:
+    """The plan and its peak as JSON: `{"peak": {"at": instant}}`, or `{"second": seconds}` of a task table."""
+    return plans.document(plan) | {"peak": _peak(demand)}
+
+
+def _peak(demand: Demand) -> Json | None:
+    if demand.peak_ms is None:
+        return None
+    if demand.of_table:
+        return {"second": demand.peak_ms / 1_000}
+    return {"at": f"{datetime.fromtimestamp(demand.peak_ms / 1000, UTC):%Y-%m-%dT%H:%M:%S.000Z}"}
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress | None]:
+    """A progress bar on standard error; None if that is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=render.console(error=True), transient=True) as bar:
+        task = bar.add_task("planning", total=1.0)
+        yield lambda what, part: bar.update(task, description=render.clean(what), completed=part)
+
+
+@contextmanager
+def solver_silenced() -> Iterator[None]:
+    """Discard what the solver's library writes to standard output, which must hold nothing but the answer."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def write_placement(plan: Plan, path: Path) -> None:
+    """Write the host of each task as CSV (job, host); the host of an unplaced task is empty. Raises ConfigError."""
+    names = host_names(plan.problem, plan.packing)
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("job", "host"))
+            pairs = zip(task_jobs(plan.problem), plan.packing.host_of.tolist(), strict=True)
+            writer.writerows((job, names[host] if host >= 0 else "") for job, host in pairs)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}", field="--placement") from error
+
+
+def show(plan: Plan, demand: Demand, zone: str) -> None:
+    """Print the answers as sentences and tables, the peak in local time of `zone`."""
+    if demand.peak_ms is not None and not demand.of_table:
+        peak = datetime.fromtimestamp(demand.peak_ms / 1000, UTC).astimezone(ZoneInfo(zone))
+        render.say(f"peak at {peak:%a %Y-%m-%d %H:%M:%S %Z}, {plan.problem.tasks:,} tasks at once")
+    elif demand.peak_ms is not None:
+        render.say(f"peak after {timedelta(milliseconds=demand.peak_ms)}, {plan.problem.tasks:,} tasks at once")
+    if not plan.question.how_many:
+        hosts = f"{len(plan.packing.hosts):,} host{'s' if len(plan.packing.hosts) != 1 else ''}"
+        if plan.fits:
+            render.say(f"fits: all {plan.problem.tasks:,} tasks on {hosts}", "bold green")
+        elif plan.refused:
+            refused = plan.packing.unplaced - plan.packing.untried
+            render.say(f"does not fit: {refused:,} of {plan.problem.tasks:,} tasks refused", "bold red")
+        if plan.bound_broken:
+            render.say(plan.bound_broken)
+    if plan.untried:
+        render.say(_untried_text(plan), "bold red")
+    for need in plan.needs:
+        render.say(_need_text(plan.problem, need))
+    if plan.mix and len(plan.mix.hosts) > 1:
+        hosts = " + ".join(f"{count:,} × {name}" for name, count in plan.mix.hosts)
+        untried = f"; tasks not tried in time: {plan.mix.untried:,}" if plan.mix.untried else ""
+        render.say(f"mixed, each task on the cheapest type for it: {hosts}{untried}{_price(plan.mix.price)}")
+    for note in plan.notes:
+        render.say(note)
+    _show_refused(plan)
+    _show_resources(plan)
+    _show_failures(plan)
+    _show_more(plan)
+
+
+def _untried_text(plan: Plan) -> str:
+    count, seconds = plan.packing.untried, plan.question.seconds
+    return (
+        f"{count:,} of {plan.problem.tasks:,} tasks were not tried within {seconds:g} seconds, so it is unknown if "
+        f"they fit; give more --seconds"
+    )
+
+
+def _need_text(problem: Problem, need: Need) -> str:
+    bound = need.found.bound
+    kind = problem.host_kinds[need.kind]
+    pairs = zip(problem.dimensions, kind.capacity, strict=True)
+    holds = "" if "=" in need.name else f" ({', '.join(f'{_amount(amount)} {name}' for name, amount in pairs)})"
+    text = f"{need.name}{holds}: {need.hosts:,} host{'s suffice' if need.hosts != 1 else ' suffices'}"
+    if need.untried:
+        tried = problem.tasks - need.unsuitable - need.untried
+        text += f" for the {tried:,} tasks tried in time; {bound.hosts - 1:,} cannot take all ({bound.how})"
+    elif need.found.proven:
+        text += f", {need.hosts - 1:,} cannot ({bound.how})" if need.hosts > 1 else ""
+    else:
+        text += f", {bound.hosts - 1:,} cannot ({bound.how}); the numbers between are unproven"
+    text += _price(need.price)
+    return text + (f"; tasks that cannot run on this type: {need.unsuitable:,}" if need.unsuitable else "")
+
+
+def _price(price: float) -> str:
+    return f", price {price:,.2f}" if price else ""
+
+
+def _show_refused(plan: Plan) -> None:
+    if not plan.refused:
+        return
+    render.say("")
+    rows = [(r.job, f"{r.tasks:,}", r.reason) for r in plan.refused[:_MAX_ROWS]]
+    render.show_table(("REFUSED", "TASKS#", "WHY"), rows, "")
+    if len(plan.refused) > _MAX_ROWS:
+        render.say(f"and {len(plan.refused) - _MAX_ROWS:,} more; --json lists all", "dim")
+
+
+def _show_resources(plan: Plan) -> None:
+    render.say("")
+    rows = []
+    for d, name in enumerate(plan.problem.dimensions):
+        total, used, stranded = int(plan.capacity[d]), int(plan.used[d]), int(plan.stranded[d])
+        rows.append(
+            (
+                name,
+                _amount(plan.problem.demand[d]),
+                _amount(total),
+                _amount(used),
+                _share(used, total),
+                _amount(stranded),
+                _share(stranded, total),
+            )
+        )
+    titles = ("RESOURCE", "DEMAND#", "CAPACITY#", "IN USE#", "#", "STRANDED#", " #")
+    render.show_table(titles, rows, "the tasks need no resources")
+
+
+def _show_failures(plan: Plan) -> None:
+    if not plan.failures:
+        return
+    render.say("")
+    titles = ["IF THIS FAILS", "HOSTS#", "DISPLACED#", "WITHOUT ROOM#", "AFTER MOVING#"]
+    rows: list[tuple[object, ...]] = [(f.what, f.hosts, f.displaced, f.homeless, f.after_moving) for f in plan.failures]
+    if any(f.untried for f in plan.failures):
+        titles.append("NOT TRIED#")
+        rows = [(*row, f.untried) for row, f in zip(rows, plan.failures, strict=True)]
+    render.show_table(titles, rows, "")
+
+
+def _show_more(plan: Plan) -> None:
+    for more in plan.more:
+        render.say(f"{more.at_least:,} more tasks of {more.job} fit in addition, {more.at_most + 1:,} do not")
+
+
+def _share(amount: int, total: int) -> str:
+    return f"{amount / total:.1%}" if total else "-"
+
+
+def _amount(thousandths: int) -> str:
+    return f"{int(thousandths) / 1_000:,.3f}".rstrip("0").rstrip(".")

@@ -1,0 +1,754 @@
+"""Apps and jobs as people configure them.
+
+The declaration of a field includes its description: its name in JSON, its unit and range, the effect of a change, and a
+text for people. fields.py lists the uses of these descriptions.
+
+Amounts are integers in thousandths (1.5 cpus = 1500, 128 MB = 128000, 2 ports = 2000), the precision of Mesos.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
+from jobcloud.errors import ConfigError
+from jobcloud.fields import REQUIRED, Change, Spec, Unit, check_ranges, described, spec
+
+# Separates the parts of a task id, as in Elastic-Job-Cloud.
+DELIMITER = "@-@"
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_NAME_RULE = "1 to 100 letters, digits, '_', '-' or '.', the first a letter, digit or '_'"
+_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
+_URI = re.compile(r"https?://[!-~]{1,2040}")
+_CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# The name of an entry point, or a class as above with a colon.
+_PLUGIN = re.compile(r"[A-Za-z0-9_.-]{1,100}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+MAX_PLUGIN_NAME = 300
+MAX_LISTENERS = 20
+# Error handlers that need no code of the app.
+OWN_ERROR_HANDLERS = ("log", "fail", "ignore", "webhook")
+MAX_SHARDS = 10_000
+MAX_TEXT = 65_536
+MAX_IDLE_TIMEOUT_MS = 86_400_000
+MAX_HTTP_DATA = 16_384
+MAX_RUN_MS = 30 * 86_400_000
+MAX_KILL_GRACE_MS = 3_600_000
+MAX_REPEATS = 1_000
+MAX_WAITING = 100
+MIN_DELAY_MS = 100
+MAX_DELAY_MS = 7 * 86_400_000
+# The ranges of these fields are checked for HTTP jobs only.
+_HTTP_TIMEOUTS = frozenset({"http_connect_timeout_ms", "http_read_timeout_ms"})
+# Sections of the documentation.
+_CLOCK = "cron.md#time-zones-and-clock-changes"
+_PLUGINS = "executor.md#listeners-and-error-handlers"
+# Upper limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
+_MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
+
+# Checked when a record is decoded, so that one corrupt record cannot affect others.
+Amount = Annotated[int, msgspec.Meta(ge=0, le=max(_MAX_AMOUNTS))]
+
+
+class Resources(NamedTuple):
+    """Amounts in thousandths: cpus, megabytes of memory and disk, gpus, number of ports."""
+
+    cpus: Amount = 0
+    mem: Amount = 0
+    disk: Amount = 0
+    gpus: Amount = 0
+    ports: Amount = 0
+
+    def plus(self, other: Resources) -> Resources:
+        cpus, mem, disk, gpus, ports = other
+        return Resources(self.cpus + cpus, self.mem + mem, self.disk + disk, self.gpus + gpus, self.ports + ports)
+
+
+DIMENSIONS = Resources._fields
+NOTHING = Resources()
+DEFAULT_EXECUTOR = Resources(cpus=1000, mem=128_000)
+SMALLEST_SHARD = Resources(cpus=1, mem=1000)
+# The resources of a placeholder task. Mesos refuses a task without resources.
+KEEPER = Resources(cpus=1)
+# In place of a number of executors: one on each agent.
+EVERY_AGENT = -1
+MAX_EXECUTORS = 100_000
+
+
+class JobKind(StrEnum):
+    """TRANSIENT jobs fire by cron and end. DAEMON jobs are resident and compute their times themselves."""
+
+    TRANSIENT = "TRANSIENT"
+    DAEMON = "DAEMON"
+
+
+class JobType(StrEnum):
+    SIMPLE = "SIMPLE"
+    DATAFLOW = "DATAFLOW"
+    SCRIPT = "SCRIPT"
+    HTTP = "HTTP"
+
+
+class HttpMethod(StrEnum):
+    GET = "GET"
+    POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+    HEAD = "HEAD"
+
+
+class Isolation(StrEnum):
+    """Whether the shards of an app on an agent share one worker process, or each has its own."""
+
+    SHARED = "shared"
+    PROCESS = "process"
+
+
+# Their attempts are separate processes, whatever the isolation.
+_OWN_PROCESS = frozenset({JobType.SCRIPT, JobType.HTTP})
+
+
+class CatchUp(StrEnum):
+    """Firings that were due while no leader ran: run none of them, one for all, or the last few."""
+
+    SKIP = "skip"
+    ONCE = "once"
+    ALL = "all"
+
+
+class Concurrency(StrEnum):
+    """A firing that is due before an earlier one has ended: it may not run, may run up to a limit, or replaces it."""
+
+    FORBID = "forbid"
+    ALLOW = "allow"
+    REPLACE = "replace"
+
+
+class PartitionPolicy(StrEnum):
+    """A shard that may still run on an unreachable agent: wait for the agent, or replace the shard."""
+
+    WAIT = "wait"
+    REPLACE = "replace"
+
+
+class UpdateStrategy(StrEnum):
+    """How a resident job gets a new configuration: a few shards at a time, or all end before any starts."""
+
+    ROLLING = "rolling"
+    RECREATE = "recreate"
+
+
+def _amounts(whose: str, least: Resources) -> dict[str, Spec]:
+    """The JSON field of each dimension."""
+    specs = (
+        Spec("cpuCount", f"cpus of {whose}", elastic_job=True),
+        Spec("memoryMB", f"memory of {whose} in MB", elastic_job=True),
+        Spec("diskMB", f"disk space of {whose} in MB", json_default=0),
+        Spec("gpuCount", f"gpus of {whose}", step=1000, json_default=0),
+        Spec("portCount", f"ports of {whose}", step=1000, json_default=0),
+    )
+    return {
+        name: replace(one, unit=Unit.MILLI, low=low, high=high)
+        for name, one, low, high in zip(DIMENSIONS, specs, least, _MAX_AMOUNTS, strict=True)
+    }
+
+
+# The JSON name of each dimension, in the order of Resources.
+RESOURCE_FIELDS = tuple(one.name for one in _amounts("", NOTHING).values())
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """The package of an app: the URL that agents fetch it from, and the hash that they verify before they unpack it.
+
+    Raises ConfigError if the hash is not a SHA-256.
+    """
+
+    url: str
+    sha256: str
+    file: str = "package.zip"
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ConfigError(
+                f"{self.sha256[:80]!r} is not a SHA-256", field="packageSha256", fix="give 64 lower-case hex digits"
+            )
+
+
+_PACKAGE = {
+    "url": Spec(
+        "appURL",
+        "`package:sha256:<64 hex digits>` of an uploaded package, or an http(s) URL of a host in `packages.hosts`",
+        see="executor.md#packages",
+        change=Change.NONE,
+        elastic_job=True,
+    ),
+    "sha256": Spec(
+        "packageSha256", "SHA-256 of the package in lower-case hex; required with an http(s) URL", json_default=""
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A package, and the needs of its executor. `executors` may be EVERY_AGENT.
+
+    Raises ConfigError that names the field (in its JSON spelling).
+    """
+
+    name: str = field(metadata=spec("appName", _NAME_RULE, change=Change.FIXED, elastic_job=True))
+    package: Package = field(metadata=_PACKAGE)
+    bootstrap_script: str = described(
+        "",
+        "bootstrapScript",
+        "command of a worker in the package, run without a shell; empty: the executor's own worker",
+        see="executor.md#a-worker-of-your-own",
+        elastic_job=True,
+    )
+    resources: Resources = field(default=DEFAULT_EXECUTOR, metadata=_amounts("the executor itself", NOTHING))
+    cache: bool = described(True, "appCacheEnable", "let agents keep the package in their cache", elastic_job=True)
+    sampling: int = described(
+        0,
+        "eventTraceSamplingCount",
+        "trace every n-th execution of a DAEMON job, and every failure; 0: trace all",
+        high=1_000_000,
+        elastic_job=True,
+    )
+    idle_timeout_ms: int = described(
+        60_000,
+        "idleTimeoutSeconds",
+        "time after which an executor without work exits",
+        unit=Unit.MILLI,
+        low=1_000,
+        high=MAX_IDLE_TIMEOUT_MS,
+    )
+    max_parallel: int = described(
+        0,
+        "maxParallel",
+        "maximum of shards that run at once in the app's worker on an agent; others wait there; 0: no limit",
+        high=10_000,
+    )
+    executors: int = described(
+        0,
+        "executors",
+        'executors kept warm, at most one on each agent; `"each"`: one on every agent that has room',
+        unit=Unit.WHOLE_OR_EACH,
+        low=EVERY_AGENT,
+        high=MAX_EXECUTORS,
+        change=Change.NONE,
+        see="executor.md#warm-executors",
+    )
+    description: str = described("", "description", "text for people", change=Change.NONE)
+
+    def __post_init__(self) -> None:
+        check_name("appName", self.name)
+        check_ranges(self)
+        check_text("description", self.description)
+        _check_command("bootstrapScript", self.bootstrap_script)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A unit of scheduling, with its code in an app.
+
+    Raises ConfigError that names the field (in its JSON spelling).
+    """
+
+    name: str = field(
+        metadata=spec("jobName", f"{_NAME_RULE}; unique over all apps", change=Change.FIXED, elastic_job=True)
+    )
+    app: str = field(metadata=spec("appName", "a registered app", elastic_job=True))
+    kind: JobKind = field(
+        metadata=spec(
+            "jobExecutionType",
+            "`TRANSIENT`: the job fires and ends; `DAEMON`: its shards stay and compute their times themselves",
+            elastic_job=True,
+        )
+    )
+    type: JobType = field(
+        metadata=spec(
+            "jobType", "`SIMPLE`, `DATAFLOW`: a Python class; `SCRIPT`: a command; `HTTP`: a request", elastic_job=True
+        )
+    )
+    cron: str = field(metadata=spec("cron", "when the job fires", change=Change.TIMES, see="cron.md", elastic_job=True))
+    shard_count: int = field(
+        metadata=spec(
+            "shardingTotalCount", "number of shards", low=1, high=MAX_SHARDS, change=Change.SHARDS, elastic_job=True
+        )
+    )
+    resources: Resources = field(metadata=_amounts("one shard", SMALLEST_SHARD))
+    job_class: str = described(
+        "",
+        "jobClass",
+        "`package.module:Class`; required for SIMPLE and DATAFLOW jobs without `beanName`",
+        elastic_job=True,
+    )
+    streaming: bool = described(
+        False, "streamingProcess", "let a DATAFLOW job fetch and process until no data is left", elastic_job=True
+    )
+    script: str = described("", "scriptCommandLine", "command of a SCRIPT job", elastic_job=True)
+    http_uri: str = described("", "httpUri", "URI that an HTTP job calls, of a host in the setting `http_jobs.hosts`")
+    http_method: HttpMethod = described(HttpMethod.GET, "httpMethod", "method of an HTTP job's request")
+    http_data: str = described("", "httpData", f"body of an HTTP job's request, up to {MAX_HTTP_DATA:,} characters")
+    http_content_type: str = described("application/json", "httpContentType", "media type of an HTTP job's request")
+    http_connect_timeout_ms: int = described(
+        3000, "httpConnectTimeoutMilliseconds", "an HTTP job's time limit for connecting", low=1, high=3_600_000
+    )
+    http_read_timeout_ms: int = described(
+        5000,
+        "httpReadTimeoutMilliseconds",
+        "an HTTP job's time limit for each wait for the answer",
+        low=1,
+        high=86_400_000,
+    )
+    zone: str = described("UTC", "timeZone", "time zone of `cron`: a name of the tz database", change=Change.TIMES)
+    dialect: Dialect = described(Dialect.QUARTZ, "cronDialect", "syntax of `cron`", change=Change.TIMES, see="cron.md")
+    gap: Gap = described(
+        Gap.RUN_AFTER, "dstGap", "rule for a time that the clock jumps over", change=Change.TIMES, see=_CLOCK
+    )
+    fold: Fold = described(
+        Fold.AUTO, "dstFold", "rule for a time that the clock shows twice", change=Change.TIMES, see=_CLOCK
+    )
+    catch_up: CatchUp = described(
+        CatchUp.SKIP,
+        "catchUp",
+        "rule for firings missed while no scheduler led: run none of them, one for all, or the last ones",
+        change=Change.NONE,
+        see="#overlap-overload-and-gaps",
+    )
+    catch_up_limit: int = described(
+        10,
+        "catchUpLimit",
+        "with `catchUp` all: maximum of missed firings that run",
+        low=1,
+        high=MAX_WAITING,
+        change=Change.NONE,
+    )
+    concurrency: Concurrency = described(
+        Concurrency.FORBID,
+        "concurrency",
+        "rule for a firing of a TRANSIENT job that is due before an earlier one has ended",
+        change=Change.NONE,
+        see="#overlap-overload-and-gaps",
+    )
+    concurrency_limit: int = described(
+        10,
+        "concurrencyLimit",
+        "with `concurrency` allow: maximum of firings that run at once",
+        low=1,
+        high=MAX_WAITING,
+        change=Change.NONE,
+    )
+    misfire: bool = described(
+        False,
+        "misfire",
+        "let a firing that may not run yet wait for the earlier ones, instead of skipping it",
+        change=Change.NONE,
+        elastic_job=True,
+    )
+    misfire_limit: int = described(
+        MAX_WAITING,
+        "misfireLimit",
+        "with `misfire`: maximum of firings that wait; 1: one for all that come due meanwhile",
+        low=1,
+        high=MAX_WAITING,
+        change=Change.NONE,
+    )
+    failover: bool = described(
+        False,
+        "failover",
+        "start a shard again elsewhere if the cluster lost it",
+        change=Change.NONE,
+        see="#repeats",
+        elastic_job=True,
+    )
+    failover_attempts: int = described(
+        10,
+        "failoverAttempts",
+        "attempts in a row that the cluster may lose until the shard is DEAD",
+        high=MAX_REPEATS,
+        change=Change.NONE,
+    )
+    failover_delay_ms: int = described(
+        1_000,
+        "failoverDelaySeconds",
+        "wait before the first repeat of a lost attempt; doubled for each further one",
+        unit=Unit.MILLI,
+        low=MIN_DELAY_MS,
+        high=MAX_DELAY_MS,
+        change=Change.NONE,
+    )
+    failover_most_ms: int = described(
+        60_000,
+        "failoverMaxDelaySeconds",
+        "maximum of the wait before the repeat of a lost attempt; at least `failoverDelaySeconds`",
+        unit=Unit.MILLI,
+        low=MIN_DELAY_MS,
+        high=MAX_DELAY_MS,
+        change=Change.NONE,
+    )
+    partition: PartitionPolicy = described(
+        PartitionPolicy.WAIT,
+        "partitionPolicy",
+        "rule for a shard that may still run on an unreachable agent; independent of `failover`",
+        change=Change.NONE,
+    )
+    replace_after_ms: int = described(
+        0,
+        "replaceAfterSeconds",
+        "with `partitionPolicy` replace: time that the agent must be unreachable first",
+        unit=Unit.MILLI,
+        high=MAX_DELAY_MS,
+        change=Change.NONE,
+    )
+    update_strategy: UpdateStrategy = described(
+        UpdateStrategy.ROLLING,
+        "updateStrategy",
+        "`rolling`: replace a DAEMON job's shards a few at a time; `recreate`: end all before any starts",
+        change=Change.NONE,
+        see="#updates-of-resident-jobs",
+    )
+    max_unavailable: int = described(
+        1,
+        "maxUnavailable",
+        "with `updateStrategy` rolling: maximum of shards that are down at once",
+        low=1,
+        high=MAX_SHARDS,
+        change=Change.NONE,
+    )
+    independent_shards: bool = described(
+        False,
+        "independentShards",
+        "the work of a DAEMON job's shard depends on its item and parameter, not on `shardingTotalCount`",
+        change=Change.NONE,
+        see="#updates-of-resident-jobs",
+    )
+    retry_count: int = described(
+        0,
+        "retryCount",
+        "repeats of a shard whose own attempts fail; then it is DEAD",
+        high=MAX_REPEATS,
+        change=Change.NONE,
+        see="#repeats",
+    )
+    retry_delay_ms: int = described(
+        10_000,
+        "retryDelaySeconds",
+        "wait before the first repeat of a failed attempt; doubled for each further one",
+        unit=Unit.MILLI,
+        low=MIN_DELAY_MS,
+        high=MAX_DELAY_MS,
+        change=Change.NONE,
+    )
+    retry_most_ms: int = described(
+        3_600_000,
+        "retryMaxDelaySeconds",
+        "maximum of the wait before the repeat of a failed attempt; at least `retryDelaySeconds`",
+        unit=Unit.MILLI,
+        low=MIN_DELAY_MS,
+        high=MAX_DELAY_MS,
+        change=Change.NONE,
+    )
+    retry_jitter: int = described(
+        100,
+        "retryJitter",
+        "maximum part of the wait that is added to it; each shard gets a different part",
+        unit=Unit.MILLI,
+        high=1_000,
+        change=Change.NONE,
+    )
+    shard_parameters: str = described(
+        "",
+        "shardingItemParameters",
+        "parameters of single shards, such as `0=Berlin,1=Paris`; items start at 0",
+        change=Change.SHARDS,
+        elastic_job=True,
+    )
+    parameter: str = described("", "jobParameter", "parameter of all shards", elastic_job=True)
+    priority: int = described(
+        0, "priority", "jobs of a higher priority are placed first", low=-1000, high=1000, change=Change.NONE
+    )
+    isolation: Isolation = described(
+        Isolation.SHARED,
+        "isolation",
+        "`shared`: the shards of an app on an agent share a worker process; `process`: each has its own",
+        see="executor.md#what-is-guaranteed",
+    )
+    timeout_ms: int = described(
+        0,
+        "timeoutSeconds",
+        "time limit of an attempt, which then fails with the cause `timeout`; 0: no limit",
+        unit=Unit.MILLI,
+        high=MAX_RUN_MS,
+    )
+    kill_grace_ms: int = described(
+        5_000,
+        "killGraceSeconds",
+        "time that an attempt has to end before it is killed",
+        unit=Unit.MILLI,
+        high=MAX_KILL_GRACE_MS,
+        see="executor.md#what-is-guaranteed",
+    )
+    memory_limit_mb: int = described(
+        0,
+        "memoryLimitMB",
+        "limit for the address space of each process of an attempt, in MB; 0: none",
+        high=64 << 20,
+        see="executor.md#limits",
+    )
+    cpu_limit_s: int = described(
+        0,
+        "cpuLimitSeconds",
+        "limit for the CPU time of each process of an attempt, in seconds; 0: none",
+        high=30 * 86_400,
+        see="executor.md#limits",
+    )
+    open_files_limit: int = described(
+        0,
+        "openFilesLimit",
+        "limit for the open files of each process of an attempt; 0: none",
+        high=1 << 20,
+        see="executor.md#limits",
+    )
+    bean: str = described(
+        "", "beanName", "name of the job in its application context", json_default=None, elastic_job=True
+    )
+    context: str = described(
+        "",
+        "applicationContext",
+        "`package.module:Name` of a context that each worker builds once",
+        json_default=None,
+        elastic_job=True,
+    )
+    listeners: tuple[str, ...] = described(
+        (),
+        "listener",
+        "called around each shard: names of entry points, or `package.module:Class`; not for SCRIPT and HTTP",
+        see=_PLUGINS,
+        elastic_job=True,
+    )
+    firing_listener: str = described(
+        "",
+        "distributedListener.class",
+        "called once before and once after a run of a TRANSIENT job; `distributedListener` may be null",
+        json_default=REQUIRED,
+        see=_PLUGINS,
+        elastic_job=True,
+    )
+    before_timeout_ms: int = described(
+        0,
+        "distributedListener.startedTimeoutMilliseconds",
+        "time limit of the call before the run; 0: none",
+        high=MAX_RUN_MS,
+        elastic_job=True,
+    )
+    after_timeout_ms: int = described(
+        0,
+        "distributedListener.completedTimeoutMilliseconds",
+        "time limit of the call after the run; 0: none",
+        high=MAX_RUN_MS,
+        elastic_job=True,
+    )
+    error_handler: str = described(
+        "log",
+        "jobProperties.job_exception_handler",
+        "`log` (the default), `fail`, `ignore`, `webhook`, an entry point's name, or `package.module:Class`",
+        json_default="default",
+        see=_PLUGINS,
+        elastic_job=True,
+    )
+    error_webhook: str = described(
+        "",
+        "jobProperties.job_exception_webhook",
+        "URL that the handler `webhook` calls after each failed attempt, of a host in the setting `http_jobs.hosts`",
+    )
+    description: str = described("", "description", "text for people", change=Change.NONE, elastic_job=True)
+
+    def __hash__(self) -> int:
+        """A hash of a few fields that differ between most jobs. Caches hash a job with every task."""
+        return hash((self.name, self.shard_count, self.cron))
+
+    def __post_init__(self) -> None:
+        check_name("jobName", self.name)
+        check_name("appName", self.app)
+        check_ranges(self, leave_out=frozenset() if self.type is JobType.HTTP else _HTTP_TIMEOUTS)
+        for name, text in (("jobParameter", self.parameter), ("description", self.description)):
+            check_text(name, text)
+        self._check_type()
+        self._check_limits()
+        self._check_listeners()
+        self._check_repeats()
+        self._check_overlap()
+        self._check_updates()
+        self.schedule()
+        parse_shard_parameters(self.shard_parameters, self.shard_count)
+
+    def _check_type(self) -> None:
+        if self.type is JobType.SCRIPT:
+            if not self.script.strip():
+                raise ConfigError("a SCRIPT job needs a command", field="scriptCommandLine", fix='e.g. "bin/report.sh"')
+            check_text("scriptCommandLine", self.script)
+        elif self.type is JobType.HTTP:
+            self._check_http()
+        elif not self.job_class and not self.bean:
+            raise ConfigError("is missing", field="jobClass", fix='name the class as "package.module:Class"')
+        for name, text in (("jobClass", self.job_class), ("applicationContext", self.context)):
+            if text and not _CLASS.fullmatch(text):
+                raise ConfigError(
+                    f"{text[:80]!r} does not name a Python object", field=name, fix='use "package.module:Name"'
+                )
+        if self.bean and not self.context:
+            raise ConfigError("is needed to look up beanName", field="applicationContext", fix="or drop beanName")
+
+    def _check_http(self) -> None:
+        if not _URI.fullmatch(self.http_uri):
+            raise ConfigError("is not an http(s) URI", field="httpUri", fix='e.g. "https://orders.example.org/settle"')
+        if not _CONTENT_TYPE.fullmatch(self.http_content_type):
+            raise ConfigError("is not a media type", field="httpContentType", fix='e.g. "application/json"')
+        if len(self.http_data) > MAX_HTTP_DATA or "\0" in self.http_data:
+            raise ConfigError(
+                f"is longer than {MAX_HTTP_DATA} characters or contains a NUL", field="httpData", fix="shorten it"
+            )
+
+    def _check_listeners(self) -> None:
+        handler = "jobProperties.job_exception_handler"
+        named = [("listener", name) for name in self.listeners] + [(handler, self.error_handler)]
+        if self.firing_listener:
+            named.append(("distributedListener.class", self.firing_listener))
+        for where, name in named:
+            if not _PLUGIN.fullmatch(name) or (":" in name and len(name) > MAX_PLUGIN_NAME):
+                fix = 'use an entry point\'s name or "package.module:Class"'
+                raise ConfigError(f"{name[:80]!r} does not name a plug-in", field=where, fix=fix)
+        if len(self.listeners) > MAX_LISTENERS:
+            raise ConfigError(f"has {len(self.listeners)} names", field="listener", fix=f"at most {MAX_LISTENERS}")
+        if self.type in _OWN_PROCESS:
+            without = f"a {self.type} job has no worker that could call it"
+            if self.listeners:
+                raise ConfigError(without, field="listener", fix="leave it out, or use distributedListener")
+            if self.error_handler not in OWN_ERROR_HANDLERS:
+                raise ConfigError(without, field=handler, fix=f"use {', '.join(OWN_ERROR_HANDLERS)}")
+        if self.firing_listener and self.kind is JobKind.DAEMON:
+            problem = "the shards of a DAEMON job do not share a run"
+            raise ConfigError(
+                problem, field="distributedListener", fix="use listener, which is called around each shard"
+            )
+        if (self.error_handler == "webhook") != bool(self.error_webhook):
+            problem = (
+                "is needed by the handler webhook" if not self.error_webhook else "is for the handler webhook only"
+            )
+            raise ConfigError(problem, field="jobProperties.job_exception_webhook", fix="give both or neither")
+
+    def _check_limits(self) -> None:
+        limits = (
+            ("memoryLimitMB", self.memory_limit_mb),
+            ("cpuLimitSeconds", self.cpu_limit_s),
+            ("openFilesLimit", self.open_files_limit),
+        )
+        for name, limit in limits:
+            if limit and self.shares_worker:
+                raise ConfigError(
+                    "would limit all shards of the worker together", field=name, fix='use isolation "process"'
+                )
+
+    def _check_overlap(self) -> None:
+        if self.kind is JobKind.DAEMON and self.concurrency is not Concurrency.FORBID:
+            raise ConfigError("is for TRANSIENT jobs; a DAEMON job never overlaps", field="concurrency", fix="drop it")
+
+    def _check_updates(self) -> None:
+        if self.kind is JobKind.DAEMON:
+            return
+        for name, given in (
+            ("updateStrategy", self.update_strategy is not UpdateStrategy.ROLLING),
+            ("maxUnavailable", self.max_unavailable != 1),
+            ("independentShards", self.independent_shards),
+        ):
+            if given:
+                raise ConfigError("is for DAEMON jobs; all shards of a run have one version", field=name, fix="drop it")
+
+    def _check_repeats(self) -> None:
+        for name, delay_ms, max_ms in (
+            ("retry", self.retry_delay_ms, self.retry_most_ms),
+            ("failover", self.failover_delay_ms, self.failover_most_ms),
+        ):
+            if max_ms < delay_ms:
+                raise ConfigError(
+                    f"is below {name}DelaySeconds",
+                    field=f"{name}MaxDelaySeconds",
+                    fix="raise the maximum, or lower the delay",
+                )
+
+    @property
+    def shares_worker(self) -> bool:
+        """Whether the shards run in the worker process that all jobs of the app share."""
+        return self.isolation is Isolation.SHARED and self.type not in _OWN_PROCESS
+
+    @property
+    def runs_at_once(self) -> int:
+        """The maximum of firings that may run at once."""
+        return self.concurrency_limit if self.concurrency is Concurrency.ALLOW else 1
+
+    def schedule(self) -> Schedule:
+        """The parsed cron expression. Raises ConfigError."""
+        try:
+            return Schedule.parse(self.cron, zone=self.zone, dialect=self.dialect, gap=self.gap, fold=self.fold)
+        except CronError as error:
+            raise ConfigError(str(error), field="cron") from error
+
+
+def check_name(field: str, name: str) -> None:
+    """Raises ConfigError if a name cannot be part of an id, a path and a URL."""
+    if not _NAME.fullmatch(name) or DELIMITER in name:
+        raise ConfigError(f"{name[:120]!r} is not a valid name", field=field, fix=f"use {_NAME_RULE}")
+
+
+def check_text(field: str, text: str) -> None:
+    """Raises ConfigError if a text is too long to store."""
+    if len(text) > MAX_TEXT or "\0" in text:
+        raise ConfigError(f"is longer than {MAX_TEXT} characters or contains a NUL", field=field, fix="shorten it")
+
+
+def _check_command(field: str, line: str) -> None:
+    check_text(field, line)
+    try:
+        shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(f"cannot be split into words: {error}", field=field, fix="close the quotes") from error
+
+
+def check_resources(resources: Resources, least: Resources = NOTHING) -> None:
+    """Raises ConfigError that names the first amount out of range."""
+    for one, amount in zip(_amounts("", least).values(), resources, strict=True):
+        one.check(amount)
+
+
+@lru_cache(maxsize=1024)
+def parse_shard_parameters(text: str, count: int) -> tuple[str, ...]:
+    """The parameter of each of `count` shards from `0=a,1=b`; "" for a shard without one.
+
+    This is the format of Elastic-Job's `shardingItemParameters`. Raises ConfigError that names the invalid pair.
+    """
+    field = "shardingItemParameters"
+    check_text(field, text)
+    parameters = [""] * count
+    seen: set[int] = set()
+    for pair in text.split(",") if text.strip() else ():
+        key, sign, value = (part.strip() for part in pair.partition("="))
+        if not sign or not key.isascii() or not key.isdigit() or "=" in value:
+            raise ConfigError(f"{pair[:80]!r} is not an item=value pair", field=field, fix='e.g. "0=Berlin,1=Paris"')
+        item = int(key[:9])
+        if item >= count or len(key) > 9:
+            raise ConfigError(f"item {key[:20]} is out of range", field=field, fix=f"items are 0 to {count - 1}")
+        if item in seen:
+            raise ConfigError(f"item {item} is given twice", field=field)
+        seen.add(item)
+        parameters[item] = value
+    return tuple(parameters)

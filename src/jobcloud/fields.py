@@ -1,0 +1,212 @@
+"""Descriptions of the fields that people configure.
+
+`config.py` describes each field of an app and of a job once, in its declaration. These descriptions drive the API's
+schema and converters, the checks of ranges, the revisions of resident shards, the tables in docs/job-configuration.md
+and the help of `--set`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from decimal import Decimal
+from enum import Enum, StrEnum
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
+
+from jobcloud.errors import ConfigError
+
+T = TypeVar("T")
+
+#: In place of a default: the field must be given.
+REQUIRED: Final = MISSING
+# In place of JSON's default.
+_AS_IN_PYTHON: Final = object()
+
+
+class Unit(Enum):
+    """The way JSON writes a number that Python holds as an integer."""
+
+    WHOLE = "whole number"
+    #: 1500 is written 1.5: milliseconds as seconds, thousandths of a cpu as cpus.
+    MILLI = "number"
+    #: -1 is written "each".
+    WHOLE_OR_EACH = 'whole number, `"each"`'
+
+    def text(self, number: int, separator: str = "") -> str:
+        """The number as JSON writes it; `separator` "," separates thousands for people."""
+        return f"{Decimal(number) / 1000 if self is Unit.MILLI else Decimal(number):{separator}f}"
+
+
+class Change(StrEnum):
+    """The effect of a changed field on work that has not ended."""
+
+    #: The field cannot change.
+    FIXED = "fixed"
+    #: None. The scheduler uses the new value from its next decision on.
+    NONE = "none"
+    #: The runs of a TRANSIENT job continue. A DAEMON job's shards, which compute their times themselves, are replaced.
+    TIMES = "times"
+    #: The runs of a TRANSIENT job are ended. Of a DAEMON job's shards those that differ are replaced.
+    SHARDS = "shards"
+    #: The runs of a TRANSIENT job are ended. A DAEMON job's shards are replaced. A changed app ends no run.
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A field in JSON.
+
+    `name` has a dot if the field belongs to a nested object. `text` says what the field means, in one sentence without
+    the full stop; `see` is the place in the documentation that says more. `low` and `high` are inclusive, and `step`
+    divides every valid number, all in Python's unit; a number without `high` has no range. `json_default` is given if
+    it differs from Python's default. `elastic_job` marks the fields of Elastic-Job-Cloud.
+    """
+
+    name: str
+    text: str
+    unit: Unit = Unit.WHOLE
+    low: int = 0
+    high: int | None = None
+    step: int = 1
+    change: Change = Change.REPLACE
+    see: str = ""
+    json_default: Any = _AS_IN_PYTHON
+    elastic_job: bool = False
+
+    def check(self, number: int) -> None:
+        """Raises ConfigError if a number in Python's unit is not valid."""
+        if self.high is not None and not self.low <= number <= self.high:
+            raise ConfigError(f"{self.unit.text(number)} is out of range", field=self.name, fix=self.range())
+        if number % self.step:
+            raise ConfigError(f"{self.unit.text(number)} is not a whole number", field=self.name)
+
+    def range(self, separator: str = "") -> str:
+        """The valid numbers, in JSON's unit; "" if there is no range."""
+        if self.high is None:
+            return ""
+        low = max(self.low, 0) if self.unit is Unit.WHOLE_OR_EACH else self.low
+        return f"{self.unit.text(low, separator)} to {self.unit.text(self.high, separator)}"
+
+
+def spec(name: str, text: str, **about: Any) -> Mapping[str, Spec]:
+    """The metadata of a dataclass field; `about` holds further attributes of its Spec.
+
+    If an attribute holds a record whose members are fields in JSON, its metadata maps each member to a Spec instead.
+    """
+    return {"": Spec(name, text, **about)}
+
+
+def described(default: T, name: str, text: str, **about: Any) -> T:
+    """A dataclass field with a default and a description; see `spec`."""
+    return dataclasses.field(default=default, metadata=spec(name, text, **about))
+
+
+class Field(NamedTuple):
+    """A described field: attribute `name` of the record, or of the record that its attribute `owner` holds.
+
+    `group` is the nested object in JSON that the field belongs to, or "". The defaults are in Python's unit: `default`
+    is that of the attribute, `json_default` that of the JSON field. Each may be REQUIRED.
+    """
+
+    name: str
+    owner: str
+    group: str
+    type: Any
+    default: Any
+    json_default: Any
+    spec: Spec
+
+    @property
+    def path(self) -> str:
+        return f"{self.owner}.{self.name}" if self.owner else self.name
+
+
+@lru_cache(maxsize=16)
+def fields_of(record: type) -> tuple[Field, ...]:
+    """The described fields of a dataclass, in the order of their declaration."""
+    types = get_type_hints(record)
+    found = []
+    for declared in dataclasses.fields(record):
+        name, type_, default = declared.name, types[declared.name], declared.default
+        for member, described in declared.metadata.items():
+            if not member:
+                found.append(_field(name, "", type_, default, described))
+            else:
+                member_default = REQUIRED if default is MISSING else getattr(default, member)
+                found.append(_field(member, name, get_type_hints(type_)[member], member_default, described))
+    return tuple(found)
+
+
+def _field(name: str, owner: str, type_: Any, default: Any, described: Spec) -> Field:
+    json_default = default if described.json_default is _AS_IN_PYTHON else described.json_default
+    return Field(name, owner, described.name.rpartition(".")[0], type_, default, json_default, described)
+
+
+@lru_cache(maxsize=64)
+def changing(record: type, *effects: Change) -> frozenset[str]:
+    """The names of the fields whose change has one of these effects."""
+    return frozenset(field.name for field in fields_of(record) if field.spec.change in effects)
+
+
+@lru_cache(maxsize=16)
+def values_of(record: type) -> Callable[[Any], tuple[Any, ...]]:
+    """A function that returns the values of the described fields, in their order."""
+    return attrgetter(*(field.path for field in fields_of(record)))
+
+
+def check_ranges(record: Any, *, leave_out: frozenset[str] = frozenset()) -> None:
+    """Raises ConfigError that names the first number out of its range."""
+    kind: type = type(record)
+    values, specs = _numbers(kind, leave_out)
+    for described, value in zip(specs, values(record), strict=True):
+        described.check(value)
+
+
+@lru_cache(maxsize=16)
+def _numbers(record: type, leave_out: frozenset[str]) -> tuple[Callable[[Any], tuple[int, ...]], tuple[Spec, ...]]:
+    found = [field for field in fields_of(record) if field.spec.high is not None and field.name not in leave_out]
+    return attrgetter(*(field.path for field in found)), tuple(field.spec for field in found)
+
+
+# ----------------------------------------------------------------------------------------------------- documentation
+
+
+def names(record: type) -> tuple[str, ...]:
+    """The JSON names of the fields, in the order of the documentation."""
+    return tuple(field.spec.name for field in fields_of(record))
+
+
+def markdown(record: type) -> str:
+    """A table with one row for each field."""
+    rows = ["| field | type | default | range | change | meaning |", "| --- | --- | --- | --- | --- | --- |"]
+    for field in fields_of(record):
+        own = field.spec
+        name = f"`{own.name}`" if own.elastic_job else f"`{own.name}` †"
+        meaning = f"{own.text[0].upper()}{own.text[1:]}."
+        if own.see:
+            meaning += f" See [{own.see.partition('#')[0] or 'below'}]({own.see})."
+        cells = (name, _type_text(field), _default_text(field), own.range(","), own.change.value, meaning)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _type_text(field: Field) -> str:
+    if isinstance(field.type, type) and issubclass(field.type, Enum):
+        return ", ".join(f"`{member.value}`" for member in field.type)
+    name = {bool: "boolean", int: field.spec.unit.value, str: "text"}.get(field.type, "list of texts")
+    return f"{name} or null" if field.json_default is None else name
+
+
+def _default_text(field: Field) -> str:
+    default = field.json_default
+    if default is REQUIRED:
+        return "required"
+    if field.type is int:
+        return f"`{field.spec.unit.text(default)}`"
+    if isinstance(default, Enum):
+        return f"`{default.value}`"
+    return f"`{json.dumps(default)}`"

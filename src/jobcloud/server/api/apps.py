@@ -1,0 +1,192 @@
+"""Apps: registration, enabling, roll-outs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Response
+from fastapi import Query as Parameter
+from pydantic import Field
+
+from jobcloud.config import App, Job, JobKind
+from jobcloud.errors import ConfigError
+from jobcloud.messages import PutApp, RemoveApp, SetAppEnabled
+from jobcloud.model import TaskState
+from jobcloud.scheduler import Scheduler, revisions
+from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_name, read_app
+from jobcloud.server.api.schema import AppConfig, View
+from jobcloud.server.api.services import JsonObject, Services, ServicesDep, Switch, json_body
+from jobcloud.server.api.snapshot import Snapshot, WarmExecutors, no_app
+
+router = APIRouter(tags=["apps"])
+
+
+class AppView(View):
+    app_name: str
+    enabled: bool
+    jobs: list[str]
+    warm_executors: int = Field(description="warm executors that are up")
+    executors_lacking: str = Field(description="the reason if fewer are up than configured; otherwise empty")
+    config: AppConfig
+
+
+class AppList(View):
+    items: list[AppView]
+
+
+class JobRollout(View):
+    job_name: str
+    shards: int
+    running: int = Field(description="shards that run with the current configuration")
+    outdated: int = Field(description="shards that run with an earlier configuration")
+    stopped: str = Field(description="the reason if the roll-out has stopped; otherwise empty")
+    waiting: str = Field(description="the reason if the roll-out waits; otherwise empty")
+
+
+class RolloutView(View):
+    """The progress of an app's DAEMON jobs and warm executors to the current version."""
+
+    app_name: str
+    state: Literal["done", "rolling", "stopped"]
+    jobs: list[JobRollout] = Field(description="the DAEMON jobs that are enabled")
+    warm_executors: int
+    executors_lacking: str
+
+
+@router.get("/apps")
+def list_apps(services: ServicesDep) -> AppList:
+    snapshot = services.snapshot()
+    return AppList(items=[app_view(snapshot, name) for name in sorted(snapshot.apps)])
+
+
+@router.post("/apps", status_code=201, openapi_extra=json_body(AppConfig))
+def create_app(services: ServicesDep, body: JsonObject, response: Response) -> AppView:
+    app = read_app(body, services.options.urls)
+    response.headers["Location"] = f"/api/v1/apps/{app.name}"
+    return _put(services, app, replace_it=False)
+
+
+@router.get("/apps/{app}")
+def show_app(services: ServicesDep, app: str) -> AppView:
+    return app_view(services.snapshot(), app)
+
+
+@router.get("/apps/{app}/rollout")
+def show_rollout(services: ServicesDep, app: str) -> RolloutView:
+    """The progress of the app's DAEMON jobs to its current version."""
+    now = services.clock()
+    return services.loop.ask(lambda scheduler: rollout_view(scheduler, app, now))
+
+
+@router.put("/apps/{app}", openapi_extra=json_body(AppConfig))
+def replace_app(services: ServicesDep, app: str, body: JsonObject) -> AppView:
+    given = read_app(body, services.options.urls)
+    check_same_name("appName", app, given.name)
+    return _put(services, given, replace_it=True)
+
+
+@router.delete("/apps/{app}", status_code=204)
+def remove_app(
+    services: ServicesDep, app: str, jobs: Annotated[bool, Parameter(description="remove its jobs too")] = False
+) -> None:
+    with services.packages.guard:
+        services.command(lambda at: RemoveApp(at, app, jobs))
+        services.collect_packages()
+
+
+@router.post("/apps/{app}/{switch}")
+def switch_app(services: ServicesDep, app: str, switch: Switch) -> AppView:
+    services.command(lambda at: SetAppEnabled(at, app, switch == "enable"))
+    return app_view(services.snapshot(), app)
+
+
+def _put(services: Services, app: App, *, replace_it: bool) -> AppView:
+    if not app.package.url.startswith(PACKAGE_SCHEME):
+        # Fetch nothing for a request that will be refused, and let no other request wait for the fetch.
+        known = services.loop.ask(lambda scheduler: app.name in scheduler.apps)
+        if known == replace_it:
+            services.origin.obtain(app.package)
+    with services.packages.guard:
+        stored = _with_stored_package(services, app)
+        services.command(lambda at: PutApp(at, stored, replace_it))
+        if replace_it:
+            services.collect_packages()
+    return app_view(services.snapshot(), app.name)
+
+
+def _with_stored_package(services: Services, app: App) -> App:
+    """The app with the file name of its stored package. Raises ConfigError if the package was not uploaded."""
+    path = services.packages.find(app.package.sha256)
+    if path is not None:
+        return replace(app, package=replace(app.package, file=path.name))
+    if not app.package.url.startswith(PACKAGE_SCHEME):
+        return app
+    problem = f"there is no package {app.package.sha256}"
+    raise ConfigError(problem, field="appURL", fix="upload it first (POST /api/v1/packages)")
+
+
+def app_view(snapshot: Snapshot, name: str) -> AppView:
+    """Raises NotFound."""
+    app = snapshot.app(name)
+    warm = snapshot.warm_executors.get(name, WarmExecutors())
+    return AppView(
+        app_name=name,
+        enabled=name not in snapshot.disabled_apps,
+        jobs=sorted(job.name for job in snapshot.jobs.values() if job.app == name),
+        warm_executors=warm.up,
+        executors_lacking=warm.lacking,
+        config=app_config(app),
+    )
+
+
+def rollout_view(scheduler: Scheduler, name: str, at: int) -> RolloutView:
+    """Runs on the scheduler's thread. Raises NotFound."""
+    if name not in scheduler.apps:
+        raise no_app(name)
+    jobs = [
+        _job_rollout(scheduler, job, at)
+        for job in sorted(scheduler.jobs.values(), key=lambda job: job.name)
+        if job.app == name and job.kind is JobKind.DAEMON and scheduler.enabled(job.name)
+    ]
+    lacking = scheduler.lacking_executors(name, at)
+    stopped = any(job.stopped for job in jobs) or (lacking is not None and lacking.at > at)
+    done = lacking is None and all(job.running == job.shards and not job.outdated for job in jobs)
+    return RolloutView(
+        app_name=name,
+        state="stopped" if stopped else "done" if done else "rolling",
+        jobs=jobs,
+        warm_executors=scheduler.warm_executors(name),
+        executors_lacking=lacking.text if lacking else "",
+    )
+
+
+# After the last shard was replaced, its back-off or fault is the only sign that the new version does not run.
+_STOPPED = ("rollout_stopped", "fault", "back_off")
+
+
+def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
+    generation = scheduler.states[job.name].generation
+    firings = [firing for firing in scheduler.queue.unfinished(job.name) if firing.generation == generation]
+    stale = {
+        task.id
+        for firing in firings
+        for task in revisions.stale(job, scheduler.apps[job.app], firing, scheduler.tasks)
+        if task.item < job.shard_count
+    }
+    tasks = (scheduler.tasks.get(shard.task_id) for firing in firings for shard in firing.shards)
+    running = sum(
+        task is not None and task.state is TaskState.RUNNING and not task.kill_ms and task.id not in stale
+        for task in tasks
+    )
+    reasons = () if running == job.shard_count else scheduler.explain(job.name, at).reasons
+    stopped = next((reason.text for reason in reasons if reason.code in _STOPPED), "")
+    waiting = next((reason.text for reason in reasons if reason.code != "running"), "")
+    return JobRollout(
+        job_name=job.name,
+        shards=job.shard_count,
+        running=running,
+        outdated=len(stale),
+        stopped=stopped,
+        waiting=waiting,
+    )

@@ -1,0 +1,219 @@
+"""The cluster: agents, executors, the framework, events, health."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Response
+from fastapi import Query as Parameter
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+
+import jobcloud
+from jobcloud.errors import NotFound
+from jobcloud.messages import DrainAgent, UndrainAgent
+from jobcloud.model import ShardState
+from jobcloud.scheduler import explain
+from jobcloud.server.api.problems import Issue, Problem, invalid
+from jobcloud.server.api.schema import Amounts, Instant, Query, View, amounts
+from jobcloud.server.api.services import JsonObject, Services, ServicesDep
+from jobcloud.server.api.snapshot import Snapshot
+
+router = APIRouter()
+
+
+class DrainView(View):
+    since: Instant
+    deadline: Instant
+    reason: str
+
+
+class MaintenanceView(View):
+    start: Instant
+    end: Instant
+
+
+class AgentView(View):
+    agent_id: str
+    hostname: str
+    address: str
+    attributes: dict[str, str]
+    offered: Amounts
+    claimed: Amounts
+    whole: Amounts = Field(description="the sum of offered and claimed at the time of the last offer")
+    offers: int
+    executors: list[str]
+    lost: bool
+    tasks: int
+    closed: bool = Field(description="the agent gets no new tasks, because of a drain or maintenance")
+    drain: DrainView | None = Field(description="an operator's order to empty the agent")
+    maintenance: MaintenanceView | None = Field(description="the window that Mesos announces")
+
+
+class ClusterView(View):
+    framework_id: str
+    connected: bool = Field(description="subscribed to a Mesos master")
+    matcher: Literal["compiled", "plain"]
+    version: str
+    agents: list[AgentView]
+    apps: int
+    jobs: int
+    active_tasks: int
+    waiting_shards: int
+
+
+class ExecutorView(View):
+    id: str
+    agent_id: str
+    app_name: str
+    tasks: int
+    kept: bool = Field(description="a warm executor, which stays without work")
+    launched_at: Instant
+
+
+class ExecutorList(View):
+    items: list[ExecutorView]
+
+
+class TeardownView(View):
+    framework_id: str
+
+
+class Health(View):
+    status: Literal["ok", "failing"]
+    leading: bool
+    connected: bool = Field(description="subscribed to a Mesos master")
+    version: str
+
+
+class DrainQuery(Query):
+    deadline: int = Field(0, ge=0, le=30 * 86_400, description="seconds from now; 0: 600")
+    reason: str = Field("", max_length=1000)
+
+
+@router.get("/executors", tags=["cluster"])
+def list_executors(services: ServicesDep) -> ExecutorList:
+    return ExecutorList(items=_executor_views(services.snapshot()))
+
+
+@router.get("/cluster", tags=["cluster"])
+def show_cluster(services: ServicesDep) -> ClusterView:
+    snapshot, agents = services.snapshot(), services.agents()
+    waiting = sum(
+        shard.state is ShardState.WAITING for run in snapshot.firings.values() if not run.ended_ms for shard in run.work
+    )
+    return ClusterView(
+        framework_id=services.framework_id(),
+        connected=services.loop.health().connected,
+        matcher=snapshot.matcher,
+        version=jobcloud.__version__,
+        agents=[_agent_view(agent) for agent in sorted(agents, key=lambda agent: (agent.hostname, agent.id))],
+        apps=len(snapshot.apps),
+        jobs=len(snapshot.jobs),
+        active_tasks=sum(not task.placeholder for task in snapshot.tasks.values()),
+        waiting_shards=waiting,
+    )
+
+
+@router.post("/agents/{agent}/drain", tags=["cluster"])
+def drain_agent(services: ServicesDep, agent: str, query: Annotated[DrainQuery, Parameter()]) -> AgentView:
+    """Empty an agent, named by its id or host name, by the deadline. It gets no new tasks.
+
+    Resident shards move to other agents. Transient shards end by themselves; at the deadline the rest is killed, and
+    starts again elsewhere if its job has failover.
+    """
+    seconds = query.deadline
+    services.command(lambda at: DrainAgent(at, agent, at + seconds * 1000 if seconds else 0, query.reason))
+    return _find_agent(services, agent)
+
+
+@router.post("/agents/{agent}/undrain", tags=["cluster"])
+def undrain_agent(services: ServicesDep, agent: str) -> AgentView:
+    """End a drain, so that the agent gets tasks again. A drain or maintenance of Mesos itself stays."""
+    services.command(lambda at: UndrainAgent(at, agent))
+    return _find_agent(services, agent)
+
+
+@router.post("/framework/teardown", status_code=202, tags=["cluster"])
+def tear_down(services: ServicesDep, body: JsonObject) -> TeardownView:
+    """Remove the framework from Mesos, which kills all its tasks. Takes `{"confirm": "<framework id>"}`."""
+    framework_id = services.framework_id()
+    if services.teardown is None or not framework_id:
+        raise Problem("unavailable", "There is no framework to tear down: the scheduler has not registered with Mesos.")
+    if body != {"confirm": framework_id}:
+        fix = f'send {{"confirm": "{framework_id}"}} to kill all its tasks'
+        raise invalid([Issue("confirm", "does not name this framework", fix)])
+    services.teardown()
+    return TeardownView(framework_id=framework_id)
+
+
+@router.get("/events", tags=["events"], response_class=StreamingResponse)
+async def stream_events(services: ServicesDep, last_event_id: Annotated[str, Header(max_length=100)] = "") -> Response:
+    """Notices of the scheduler as server-sent events, from now on. Last-Event-ID continues a stream."""
+    services.notices.check_room()
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(services.notices.stream(last_event_id), media_type="text/event-stream", headers=headers)
+
+
+@router.get("/health", tags=["health"], responses={503: {"model": Health}})
+async def show_health(services: ServicesDep, response: Response) -> Health:
+    """Whether the scheduler leads and is connected. This resource needs no token."""
+    health = services.loop.health()
+    well = health.leading and health.connected
+    response.status_code = 200 if well else 503
+    return Health(
+        status="ok" if well else "failing",
+        leading=health.leading,
+        connected=health.connected,
+        version=jobcloud.__version__,
+    )
+
+
+def _find_agent(services: Services, name: str) -> AgentView:
+    """Raises NotFound if the agent has not been offered since this leader took over."""
+    found = next((agent for agent in services.agents() if name in (agent.id, agent.hostname)), None)
+    if found is None:
+        raise NotFound(f"agent {name[:200]} has made no offer yet", field="agentId", fix="try again later")
+    return _agent_view(found)
+
+
+def _agent_view(agent: explain.AgentView) -> AgentView:
+    drain, window = agent.drain, agent.window
+    return AgentView(
+        agent_id=agent.id,
+        hostname=agent.hostname,
+        address=agent.address,
+        attributes=dict(agent.attributes),
+        offered=amounts(agent.offered),
+        claimed=amounts(agent.claimed),
+        whole=amounts(agent.whole),
+        offers=agent.offers,
+        executors=list(agent.executors),
+        lost=agent.lost,
+        tasks=agent.tasks,
+        closed=agent.closed,
+        drain=DrainView(since=drain.since_ms, deadline=drain.deadline_ms, reason=drain.reason) if drain else None,
+        maintenance=MaintenanceView(start=window.start_ms, end=window.end_ms) if window else None,
+    )
+
+
+def _executor_views(snapshot: Snapshot) -> list[ExecutorView]:
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    warm: set[tuple[str, str]] = set()
+    for task in snapshot.tasks.values():
+        if task.placeholder:
+            warm.add((task.agent_id, task.executor_id))
+        else:
+            counts[task.agent_id, task.executor_id] += 1
+    return [
+        ExecutorView(
+            id=executor.id,
+            agent_id=executor.agent_id,
+            app_name=executor.app,
+            tasks=counts[executor.agent_id, executor.id],
+            kept=(executor.agent_id, executor.id) in warm,
+            launched_at=executor.launched_ms,
+        )
+        for executor in sorted(snapshot.executors, key=lambda e: (e.app, e.agent_id, e.id))
+    ]

@@ -1,0 +1,184 @@
+"""Jobs: registration, enabling, triggers, explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Response
+from fastapi import Query as Parameter
+from pydantic import Field
+
+from jobcloud.config import Job, JobKind
+from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, Trigger
+from jobcloud.model import Cause, Firing, ShardState
+from jobcloud.scheduler import revisions
+from jobcloud.scheduler.explain import Explanation
+from jobcloud.server.api.convert import check_same_name, job_config, read_job
+from jobcloud.server.api.problems import Problem
+from jobcloud.server.api.runs import RunSummary, run_state, run_summary
+from jobcloud.server.api.schema import Instant, JobConfig, Quantity, View
+from jobcloud.server.api.services import JsonObject, ServicesDep, Switch, json_body
+from jobcloud.server.api.snapshot import Snapshot
+
+router = APIRouter(tags=["jobs"])
+
+
+class JobView(View):
+    job_name: str
+    app_name: str
+    enabled: bool = Field(description="neither the job nor its app is disabled")
+    disabled: bool = Field(description="the job itself is disabled")
+    next_firing: Instant
+    waiting_shards: int
+    active_shards: int
+    outdated_shards: int = Field(description="active shards of a DAEMON job with an earlier configuration; see explain")
+    last_run: RunSummary | None
+    skipped_firings: int
+    skipped_reason: str
+    dead_runs: int = Field(description="runs with shards that have used up their attempts: GET /runs?state=DEAD")
+    config: JobConfig
+
+
+class JobList(View):
+    items: list[JobView]
+
+
+class ReasonView(View):
+    code: str
+    text: str
+    resource: str
+    asked: Quantity
+    available: Quantity
+    hosts: int
+    waiting_helps: bool
+
+
+class ExplanationView(View):
+    job_name: str
+    headline: str
+    waiting: int
+    active: int
+    behind: int = Field(description="firings that wait for the explained one")
+    next_firing: Instant
+    reasons: list[ReasonView]
+
+
+@router.get("/jobs")
+def list_jobs(
+    services: ServicesDep, app: Annotated[str, Parameter(description="only jobs of this app")] = ""
+) -> JobList:
+    snapshot = services.snapshot()
+    names = sorted(job.name for job in snapshot.jobs.values() if app in ("", job.app))
+    runs = snapshot.runs_by_job()
+    return JobList(items=[_job_view(snapshot, name, runs.get(name, ())) for name in names])
+
+
+@router.post("/jobs", status_code=201, openapi_extra=json_body(JobConfig))
+def create_job(
+    services: ServicesDep,
+    body: JsonObject,
+    response: Response,
+    enabled: Annotated[bool, Parameter(description="false: the job does not fire until it is enabled")] = True,
+) -> JobView:
+    job = read_job(body, services.options.job_urls)
+    services.command(lambda at: PutJob(at, job, enabled=enabled))
+    response.headers["Location"] = f"/api/v1/jobs/{job.name}"
+    return show_job(services, job.name)
+
+
+@router.get("/jobs/{job}")
+def show_job(services: ServicesDep, job: str) -> JobView:
+    snapshot = services.snapshot()
+    return _job_view(snapshot, job, snapshot.runs(job))
+
+
+@router.put("/jobs/{job}", openapi_extra=json_body(JobConfig))
+def replace_job(services: ServicesDep, job: str, body: JsonObject) -> JobView:
+    given = read_job(body, services.options.job_urls)
+    check_same_name("jobName", job, given.name)
+    services.command(lambda at: PutJob(at, given, replace=True))
+    return show_job(services, job)
+
+
+@router.delete("/jobs/{job}", status_code=204)
+def remove_job(services: ServicesDep, job: str) -> None:
+    services.command(lambda at: RemoveJob(at, job))
+
+
+@router.post("/jobs/{job}/trigger", status_code=202)
+def trigger_job(services: ServicesDep, job: str) -> RunSummary:
+    """Fire a TRANSIENT job now. The answer is the new run."""
+    at = services.command(lambda at: Trigger(at, job))
+    made = [run for run in services.snapshot().runs(job) if run.cause is Cause.TRIGGER and run.fire_ms == at]
+    if not made:
+        raise Problem("unavailable", f"Job {job} was triggered, but its new run no longer exists.")
+    return run_summary(made[0])
+
+
+@router.get("/jobs/{job}/explain")
+def explain_job(services: ServicesDep, job: str) -> ExplanationView:
+    """The reasons why the job's shards are running or waiting."""
+    explanation, next_firing = services.explain(job)
+    return _explanation_view(explanation, next_firing)
+
+
+@router.post("/jobs/{job}/{switch}")
+def switch_job(services: ServicesDep, job: str, switch: Switch) -> JobView:
+    services.command(lambda at: SetJobEnabled(at, job, switch == "enable"))
+    return show_job(services, job)
+
+
+def _job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing]) -> JobView:
+    """`runs` are the job's runs, newest first. Raises NotFound."""
+    job, state = snapshot.job(name), snapshot.states[name]
+    shards = [shard.state for run in runs if not run.ended_ms for shard in run.work]
+    return JobView(
+        job_name=name,
+        app_name=job.app,
+        enabled=not state.disabled and job.app not in snapshot.disabled_apps,
+        disabled=state.disabled,
+        next_firing=snapshot.next_firings.get(name, 0),
+        waiting_shards=shards.count(ShardState.WAITING),
+        active_shards=shards.count(ShardState.ACTIVE),
+        outdated_shards=_outdated(snapshot, job, runs),
+        last_run=run_summary(runs[0]) if runs else None,
+        skipped_firings=state.skipped,
+        skipped_reason=state.skipped_reason,
+        dead_runs=sum(run_state(run) == "DEAD" for run in runs),
+        config=job_config(job),
+    )
+
+
+def _outdated(snapshot: Snapshot, job: Job, runs: Sequence[Firing]) -> int:
+    if job.kind is not JobKind.DAEMON:
+        return 0
+    generation, app = snapshot.states[job.name].generation, snapshot.apps.get(job.app)
+    current = [run for run in runs if not run.ended_ms and run.generation == generation]
+    return sum(
+        task.item < job.shard_count for run in current for task in revisions.stale(job, app, run, snapshot.tasks)
+    )
+
+
+def _explanation_view(explanation: Explanation, next_firing: int | None) -> ExplanationView:
+    reasons = [
+        ReasonView(
+            code=reason.code,
+            text=reason.text,
+            resource=reason.resource,
+            asked=reason.asked,
+            available=reason.available,
+            hosts=reason.hosts,
+            waiting_helps=reason.waiting_helps,
+        )
+        for reason in explanation.reasons
+    ]
+    return ExplanationView(
+        job_name=explanation.job,
+        headline=explanation.headline,
+        waiting=explanation.waiting,
+        active=explanation.active,
+        behind=explanation.behind,
+        next_firing=next_firing or 0,
+        reasons=reasons,
+    )

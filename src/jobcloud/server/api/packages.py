@@ -1,0 +1,102 @@
+"""Packages: upload, and which apps use them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as Parameter
+from fastapi.concurrency import run_in_threadpool
+from pydantic import Field
+
+from jobcloud.config import App
+from jobcloud.errors import NotFound
+from jobcloud.server.api.convert import PACKAGE_SCHEME
+from jobcloud.server.api.problems import Problem
+from jobcloud.server.api.schema import View
+from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.packages import StoredPackage, Upload
+
+router = APIRouter(tags=["packages"])
+
+_ARCHIVES = ("application/octet-stream", "application/zip", "application/gzip", "application/x-tar")
+_UPLOADS_AT_ONCE = asyncio.Semaphore(4)
+
+
+class PackageView(View):
+    sha256: str
+    size: int = Field(description="bytes")
+    files: int
+    app_url: str = Field(description="the value for an app's appURL")
+
+
+class StoredPackageView(View):
+    sha256: str
+    size: int = Field(description="bytes")
+    app_url: str
+    apps: list[str] = Field(description="the apps that use it")
+
+
+class PackageList(View):
+    items: list[StoredPackageView]
+
+
+@router.get("/packages")
+def list_packages(services: ServicesDep) -> PackageList:
+    apps = services.snapshot().apps.values()
+    return PackageList(items=[_stored_view(services, sha256, apps) for sha256 in services.packages.stored()])
+
+
+@router.get("/packages/{sha256}")
+def show_package(services: ServicesDep, sha256: str) -> StoredPackageView:
+    return _stored_view(services, sha256, services.snapshot().apps.values())
+
+
+@router.post(
+    "/packages",
+    status_code=201,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _ARCHIVES},
+        }
+    },
+)
+async def upload_package(
+    services: ServicesDep,
+    request: Request,
+    response: Response,
+    sha256: Annotated[str, Parameter(description="refuse the upload unless it has this hash")] = "",
+) -> PackageView:
+    """Upload a zip, tar, tar.gz, tar.bz2 or tar.xz. The archive itself is the body."""
+    kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    if kind not in _ARCHIVES:
+        raise Problem("unsupported-media-type", f"Send the archive itself as application/octet-stream, not {kind!r}.")
+    if _UPLOADS_AT_ONCE.locked():
+        raise Problem("too-many", "Four other uploads are in progress.", headers={"Retry-After": "5"})
+    async with _UPLOADS_AT_ONCE:
+        with services.packages.receive() as upload:
+            async for chunk in request.stream():
+                upload.write(chunk)
+            stored = await run_in_threadpool(_accept, services, upload, sha256)
+    response.headers["Location"] = f"/api/v1/packages/{stored.sha256}"
+    url = PACKAGE_SCHEME + stored.sha256
+    return PackageView(sha256=stored.sha256, size=stored.size, files=stored.files, app_url=url)
+
+
+def _accept(services: Services, upload: Upload, sha256: str) -> StoredPackage:
+    """Store the upload, and remove earlier uploads that no app uses: this is the moment when the store grows."""
+    stored = upload.commit(sha256)
+    with services.packages.guard:
+        services.collect_packages()
+    return stored
+
+
+def _stored_view(services: Services, sha256: str, apps: Iterable[App]) -> StoredPackageView:
+    path = services.packages.find(sha256)
+    if path is None:
+        raise NotFound(f"there is no package {sha256[:100]}", field="sha256", fix="upload it (POST /api/v1/packages)")
+    users = sorted(app.name for app in apps if app.package.sha256 == sha256)
+    return StoredPackageView(sha256=sha256, size=path.stat().st_size, app_url=PACKAGE_SCHEME + sha256, apps=users)

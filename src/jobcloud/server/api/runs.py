@@ -1,0 +1,181 @@
+"""Runs: the firings of jobs, with their shards."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from fastapi import Query as Parameter
+from pydantic import Field
+
+from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
+from jobcloud.errors import ConfigError, NotFound
+from jobcloud.messages import Retry
+from jobcloud.model import Firing, Shard, ShardState, Step
+from jobcloud.server.api.paging import PageQuery, page
+from jobcloud.server.api.schema import Instant, Query, View
+from jobcloud.server.api.services import ServicesDep
+
+router = APIRouter(tags=["runs"])
+
+RunState = Literal["WAITING", "ACTIVE", "FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
+_WORST_FIRST: tuple[tuple[ShardState, RunState], ...] = (
+    (ShardState.DEAD, "DEAD"),
+    (ShardState.FAILED, "FAILED"),
+    (ShardState.KILLED, "KILLED"),
+    (ShardState.CANCELLED, "CANCELLED"),
+)
+
+
+class RunSummary(View):
+    id: str
+    job_name: str
+    cause: str
+    fired_at: Instant
+    ended_at: Instant
+    state: RunState
+
+
+class ShardView(View):
+    """A shard of a run, with its last attempt."""
+
+    item: int
+    step: str = Field(description='"before" or "after" for a call of the run\'s listener; empty for a shard')
+    state: str
+    attempt: int
+    execution: str
+    failures: int = Field(description="attempts in a row that the infrastructure lost")
+    retries: int = Field(description="repeats after a failure of the job itself")
+    task_id: str
+    agent_id: str
+    hostname: str
+    not_before: Instant
+    started_at: Instant
+    ended_at: Instant
+    message: str
+    cause: str = Field(description="the cause of a failure, such as exception or worker_lost; empty if unknown")
+    result: Any = Field(description="the return value of the job, or null")
+
+
+class RunView(RunSummary):
+    shards: list[ShardView]
+
+
+class RunList(View):
+    items: list[RunView]
+    next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
+
+
+class FiringTimes(View):
+    cron: str
+    time_zone: str
+    times: list[Instant]
+
+
+class RunQuery(PageQuery):
+    job: str = ""
+    state: RunState | None = None
+
+
+class CronQuery(Query):
+    cron: str = Field(max_length=1000)
+    zone: str = Field("UTC", max_length=100)
+    dialect: Dialect = Dialect.QUARTZ
+    gap: Gap = Gap.RUN_AFTER
+    fold: Fold = Fold.AUTO
+    after: int = Field(0, ge=0, lt=1 << 45, description="milliseconds since the Unix epoch; 0: now")
+    count: int = Field(5, ge=1, le=100)
+
+
+@router.get("/runs")
+def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) -> RunList:
+    """Runs with their shards, newest first."""
+    snapshot = services.snapshot()
+    found = (run for run in snapshot.runs(query.job) if query.state in (None, run_state(run)))
+    items, cursor = page(found, lambda run: (-run.fire_ms, run.id, 0), query)
+    return RunList(items=[run_view(run) for run in items], next_cursor=cursor)
+
+
+@router.get("/runs/{run_id}")
+def show_run(services: ServicesDep, run_id: str) -> RunView:
+    run = services.snapshot().firings.get(run_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id[:200]}", field="runId", fix="`jobcloud runs` shows all runs")
+    return run_view(run)
+
+
+@router.post("/runs/{run_id}/retry", status_code=202)
+def retry_run(
+    services: ServicesDep,
+    run_id: str,
+    item: Annotated[int | None, Parameter(ge=0, description="only this shard")] = None,
+) -> RunView:
+    """Start the shards of a run again that are DEAD, FAILED or KILLED, with all their attempts."""
+    services.command(lambda at: Retry(at, run_id, item))
+    return show_run(services, run_id)
+
+
+@router.get("/cron/next")
+def next_firings(services: ServicesDep, query: Annotated[CronQuery, Parameter()]) -> FiringTimes:
+    """The next times of a cron expression."""
+    try:
+        schedule = Schedule.parse(query.cron, zone=query.zone, dialect=query.dialect, gap=query.gap, fold=query.fold)
+    except CronError as error:
+        raise ConfigError(str(error), field="cron") from None
+    after = query.after or services.clock()
+    times = schedule.between(after, 1 << 45, query.count)
+    return FiringTimes(cron=query.cron, time_zone=query.zone, times=list(times))
+
+
+def run_state(firing: Firing) -> RunState:
+    """The state of a run as one word. After its end this is the worst state of its shards."""
+    states = {shard.state for shard in firing.shards}
+    if not firing.ended_ms:
+        return "WAITING" if states == {ShardState.WAITING} else "ACTIVE"
+    for state, word in _WORST_FIRST:
+        if state in states:
+            return word
+    return "FINISHED"
+
+
+def run_summary(firing: Firing) -> RunSummary:
+    return RunSummary(
+        id=firing.id,
+        job_name=firing.job,
+        cause=firing.cause,
+        fired_at=firing.fire_ms,
+        ended_at=firing.ended_ms,
+        state=run_state(firing),
+    )
+
+
+def run_view(firing: Firing) -> RunView:
+    shards = [_shard_view(item, shard, firing.step(item)) for item, shard in enumerate(firing.shards)]
+    return RunView(**dict(run_summary(firing)), shards=shards)
+
+
+def _shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:
+    return ShardView(
+        item=item,
+        step=step or "",
+        state=shard.state,
+        attempt=shard.attempt,
+        execution=shard.execution,
+        failures=shard.failures,
+        retries=shard.retries,
+        task_id=shard.task_id,
+        agent_id=shard.agent_id,
+        hostname=shard.hostname,
+        not_before=shard.not_before_ms,
+        started_at=shard.started_ms,
+        ended_at=shard.ended_ms,
+        message=shard.message,
+        cause=shard.outcome.cause,
+        result=result_of(shard),
+    )
+
+
+def result_of(shard: Shard) -> Any:
+    """The return value of the job as JSON, or None."""
+    return json.loads(shard.outcome.result) if shard.outcome.result else None

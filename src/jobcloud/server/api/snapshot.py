@@ -1,0 +1,88 @@
+"""A copy of the scheduler's state, so that answers are built outside the scheduler's thread."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from jobcloud.config import App, Job
+from jobcloud.errors import NotFound
+from jobcloud.match import PlainMatcher
+from jobcloud.model import Executor, Firing, JobState, Task
+from jobcloud.scheduler import Scheduler
+
+
+class WarmExecutors(NamedTuple):
+    """The number of an app's warm executors that are up, and the reason if more are wanted."""
+
+    up: int = 0
+    lacking: str = ""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The scheduler's values at one moment. Users call a firing a run."""
+
+    apps: Mapping[str, App]
+    jobs: Mapping[str, Job]
+    states: Mapping[str, JobState]
+    disabled_apps: frozenset[str]
+    firings: Mapping[str, Firing]
+    tasks: Mapping[str, Task]
+    executors: Sequence[Executor]
+    next_firings: Mapping[str, int]
+    matcher: Literal["compiled", "plain"]
+    #: by app, for apps that ask for warm executors
+    warm_executors: Mapping[str, WarmExecutors]
+
+    def runs(self, job: str = "") -> list[Firing]:
+        """The runs of a job, or of all jobs, newest first."""
+        found = (firing for firing in self.firings.values() if job in ("", firing.job))
+        return sorted(found, key=lambda firing: (-firing.fire_ms, firing.id))
+
+    def runs_by_job(self) -> Mapping[str, list[Firing]]:
+        """The runs of each job, newest first."""
+        found: dict[str, list[Firing]] = defaultdict(list)
+        for firing in self.runs():
+            found[firing.job].append(firing)
+        return found
+
+    def app(self, name: str) -> App:
+        """Raises NotFound."""
+        if name not in self.apps:
+            raise no_app(name)
+        return self.apps[name]
+
+    def job(self, name: str) -> Job:
+        """Raises NotFound."""
+        if name not in self.jobs:
+            raise NotFound(f"there is no job {name[:100]}", field="jobName", fix="`jobcloud job list` shows all jobs")
+        return self.jobs[name]
+
+
+def take(scheduler: Scheduler, at: int) -> Snapshot:
+    """Copies references only. Runs on the scheduler's thread."""
+    due = {name: scheduler.next_firing(name) for name in scheduler.jobs}
+    return Snapshot(
+        dict(scheduler.apps),
+        dict(scheduler.jobs),
+        dict(scheduler.states),
+        frozenset(scheduler.disabled_apps),
+        dict(scheduler.firings),
+        dict(scheduler.tasks),
+        tuple(scheduler.executors.values()),
+        {name: instant for name, instant in due.items() if instant is not None},
+        "plain" if isinstance(scheduler.cluster.matcher, PlainMatcher) else "compiled",
+        {app.name: _warm_executors(scheduler, app.name, at) for app in scheduler.apps.values() if app.executors},
+    )
+
+
+def _warm_executors(scheduler: Scheduler, app: str, at: int) -> WarmExecutors:
+    lacking = scheduler.lacking_executors(app, at)
+    return WarmExecutors(scheduler.warm_executors(app), lacking.text if lacking else "")
+
+
+def no_app(name: str) -> NotFound:
+    return NotFound(f"there is no app {name[:100]}", field="appName", fix="`jobcloud app list` shows all apps")

@@ -1,0 +1,76 @@
+"""docs/cli.md, README.md and `--help` describe the command line that exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from jobcloud.client.cli import PANELS, cli
+
+ROOT = Path(__file__).parents[2]
+DOC = (ROOT / "docs" / "cli.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> Iterator[tuple[str, TyperCommand]]:
+    """(name as it is typed, command)"""
+    root = get_command(cli)
+    assert isinstance(root, TyperGroup)
+    for name, command in root.commands.items():
+        if isinstance(command, TyperGroup):
+            for inner, one in command.commands.items():
+                assert isinstance(one, TyperCommand)
+                yield f"{name} {inner}", one
+        else:
+            assert isinstance(command, TyperCommand)
+            yield name, command
+
+
+def options(command: TyperCommand) -> set[str]:
+    return {
+        word
+        for parameter in command.params
+        for word in (*parameter.opts, *parameter.secondary_opts)
+        if word.startswith("--")
+    }
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_is_documented(name: str) -> None:
+    assert re.search(rf"`{name}[ `]", DOC), f"docs/cli.md does not mention `{name}`"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_and_its_options_have_a_help_text(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    assert command.help.split("\n\n")[0].rstrip().endswith(".")
+    for parameter in command.params:
+        assert getattr(parameter, "help", ""), f"{name} {parameter.name}"
+
+
+def test_options_in_docs_exist() -> None:
+    in_docs = re.findall(r"`([a-z-]+(?: [a-z]+)?)((?: [^`]*)?)`", DOC)
+    in_readme = re.findall(r"^jobcloud ([a-z-]+(?: [a-z]+)?)(.*)", README, re.MULTILINE)
+    for words, rest in [*in_docs, *in_readme]:
+        name = words if words in COMMANDS else words.partition(" ")[0]
+        if name in COMMANDS:
+            assert set(re.findall(r"--[a-z-]+", rest)) <= options(COMMANDS[name]), name
+
+
+def test_commands_without_json_are_those_in_docs() -> None:
+    without = {name for name, command in COMMANDS.items() if "--json" not in options(command)}
+    assert without == {"app init", "run-local", "dev", "scheduler"}
+    assert "All commands except `app init`, `run-local`, `dev` and `scheduler` have `--json`" in DOC
+
+
+def test_every_command_has_a_panel_in_help() -> None:
+    assert {name for names in PANELS.values() for name in names} == {name.partition(" ")[0] for name in COMMANDS}

@@ -1,0 +1,256 @@
+"""`jobcloud plan` on the command line: answers, formats and errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api_kit import FakeLoop, make_api, serving
+from jobcloud.client import cli
+from jobcloud.server.api import Access, ApiOptions
+
+HOSTS = "id,cpus,mem_mb,attr_zone,count\na,64,262144,east,3\nb,64,262144,west,3\n"
+TASKS = "id,job,cpus,mem_mb,constraint,count\nr,report,4,8192,max_per_host=8,40\ns,settle,1,16384,,60\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "hosts.csv").write_text(HOSTS)
+    (tmp_path / "tasks.csv").write_text(TASKS)
+    return tmp_path
+
+
+def plan(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
+    """The output of a plan that exits with `code`: standard output, or from code 2 on standard error."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", "--seconds", "1", *map(str, arguments)])
+    said = capsys.readouterr()
+    assert (ended.value.code or 0) == code, said.out + said.err
+    assert "Traceback" not in said.err
+    return said.err if code > 1 else said.out
+
+
+def test_plan_answers_fit_minimum_failures_and_room_for_more(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = plan(
+        capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--more", "report", "--fail", 1
+    )
+    assert "fits: all 100 tasks on 6 hosts" in text
+    assert "5 hosts suffice, 4 cannot (" in text
+    assert "zone east" in text
+    assert "8 more tasks of report fit in addition, 9 do not" in text
+    where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
+    text = plan(capsys, *where, "--fail", 7, "--fail-by", "rack")
+    assert "7 hosts cannot fail; there are only 6" in text
+    assert "no host has the attribute rack" in text
+
+
+def test_json_and_placement_agree_and_respect_capacity(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "placed.csv"
+    tables = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
+    found = json.loads(plan(capsys, *tables, "--placement", out, "--json"))
+    assert (found["fits"], found["tasks"], found["peak"]) == (True, 100, None)
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 100
+    for host in {row["host"] for row in rows}:
+        jobs = [row["job"] for row in rows if row["host"] == host]
+        assert jobs.count("report") <= 8
+        assert 4 * jobs.count("report") + jobs.count("settle") <= 64
+        assert 8_192 * jobs.count("report") + 16_384 * jobs.count("settle") <= 262_144
+
+
+def test_demand_that_does_not_fit_exits_with_1_and_the_reason(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "tasks.csv").write_text("id,cpus,mem_mb,count\nlarge,65,1,2\nmany,32,1,13\n")
+    text = plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", code=1)
+    assert "does not fit: 3 of 15 tasks refused" in text
+    assert "larger than any host: 65 cpus of at most 64" in text
+    assert "short of cpus on 6" in text
+
+
+def test_tasks_not_tried_in_time_exit_with_1_and_are_counted(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobcloud.planning.packing._SURE_LOOKS", 0)
+    monkeypatch.setattr("jobcloud.planning.packing._Clock.end", 0.0)
+    (folder / "tasks.csv").write_text("id,cpus,mem_mb,count\na,8,1,2\nb,4,1,13\n")
+    tables = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--seconds", "0.1")
+    text = plan(capsys, *tables, code=1)
+    assert "13 of 15 tasks were not tried within 0.1 seconds" in text
+    assert "tasks tried in time; " in text
+    assert "refused" not in text
+
+
+def test_number_of_hosts_is_found_for_each_type(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = "name=small,cpus=16,mem_mb=65536,price=100", "name=large,cpus=64,mem_mb=262144,price=300"
+    text = plan(capsys, "--host", small, "--host", large, "--tasks", folder / "tasks.csv")
+    assert "small (16 cpus, 65,536 mem_mb): " in text
+    assert "large (64 cpus, 262,144 mem_mb): 5 hosts suffice, 4 cannot" in text
+    assert "price 1,500.00" in text
+
+
+def test_jobs_of_a_manifest_are_planned_at_their_peak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "app").mkdir()
+    job = (
+        '[[jobs]]\njobName = "{0}"\njobClass = "m:J"\njobType = "SIMPLE"\njobExecutionType = "TRANSIENT"\n'
+        'cron = "{1}"\nshardingTotalCount = 10\ncpuCount = 1\nmemoryMB = 64\n'
+    )
+    manifest = '[app]\nappName = "shop"\ncpuCount = 1\nmemoryMB = 64\n' + job.format("a", "0 0 2 * * ?")
+    (folder / "app" / "jobcloud.toml").write_text(manifest + job.format("b", "0 30 2 * * ?"))
+    (folder / "times.csv").write_text("job,seconds\na,3600\n")
+    times = ("--manifest", folder / "app", "--run-times", folder / "times.csv", "--run-time", 60)
+    text = plan(capsys, "--host", "cpus=11,mem_mb=4096", *times, "--day", "2026-03-02")
+    assert "peak at Mon 2026-03-02 02:30:00 UTC, 20 tasks at once" in text
+    assert "2 hosts suffice, 1 cannot" in text
+    found = json.loads(plan(capsys, "--host", "cpus=11,mem_mb=4096", *times, "--all-at-once", "--json"))
+    assert (found["tasks"], found["peak"]) == (20, None)
+
+
+def test_warm_executors_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An agent keeps one executor per app, so three need three hosts; "each" needs room on every host."""
+    (folder / "app").mkdir()
+    manifest = (
+        '[app]\nappName = "shop"\ncpuCount = 1\nmemoryMB = 64\nexecutors = {}\n'
+        '[[jobs]]\njobName = "a"\njobClass = "m:J"\njobType = "SIMPLE"\njobExecutionType = "DAEMON"\n'
+        'cron = "0 0 2 * * ?"\nshardingTotalCount = 10\ncpuCount = 1\nmemoryMB = 64\n'
+    )
+    for executors, hosts in ((0, 1), (3, 3), ('"each"', 2)):
+        (folder / "app" / "jobcloud.toml").write_text(manifest.format(executors))
+        host = "cpus=11,mem_mb=4096" if executors == 0 else "cpus=10.5,mem_mb=4096"
+        found = json.loads(plan(capsys, "--host", host, "--manifest", folder / "app", "--json"))
+        assert found["needs"][0]["hosts"] == hosts, executors
+        assert found["fits"]
+    (folder / "app" / "jobcloud.toml").write_text(manifest.format('"many"'))
+    said = plan(capsys, "--host", "cpus=11,mem_mb=4096", "--manifest", folder / "app", code=2)
+    assert "executors" in said
+
+
+def test_running_cluster_is_planned_with_its_registered_jobs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = tmp_path / "demo"
+    app.mkdir()
+    (app / "hello.py").write_text("class Hello: ...\n")
+    (app / "jobcloud.toml").write_text(
+        '[app]\nappName = "demo"\ncpuCount = 0.5\nmemoryMB = 64\n'
+        '[[jobs]]\njobName = "hello"\njobClass = "hello:Hello"\njobType = "SIMPLE"\njobExecutionType = "DAEMON"\n'
+        'cron = "0 * * * * ?"\nshardingTotalCount = 4\ncpuCount = 0.5\nmemoryMB = 32\n'
+    )
+    loop = FakeLoop()
+    loop.subscribe()
+    options = ApiOptions(access=Access(token="t0ken"))
+    with serving(make_api(tmp_path, loop, options=options)) as url:
+        monkeypatch.setenv("JOBCLOUD_SERVER", url)
+        monkeypatch.setenv("JOBCLOUD_TOKEN", "t0ken")
+        assert "there are no jobs" in plan(capsys, "--host", "cpus=8,mem_mb=8192", "--jobs", code=2)
+        with pytest.raises(SystemExit):
+            cli.main(["app", "add", str(app)])
+        capsys.readouterr()
+        assert "the cluster has no agents" in plan(capsys, "--cluster", "--jobs", code=2)
+        loop.tick(6_000)
+        loop.offer()
+        text = plan(capsys, "--cluster", "--jobs", "--more", "hello")
+        assert "fits: all 4 tasks on 1 host" in text
+        loop.tick(60_000)  # unused offers were declined; the size of the agent is still known
+        assert not any(loop.scheduler.agents()[0].offered)
+        assert plan(capsys, "--cluster", "--jobs", "--more", "hello") == text
+
+
+@pytest.mark.parametrize(
+    ("hosts", "tasks", "said"),
+    [
+        ("id,cpus,mem_mb\na,1,2,3\n", TASKS, "hosts.csv, line 2"),
+        ("id,cpus,mem_mb\na,x,1\n", TASKS, "hosts.csv, line 2, column cpus"),
+        ("id,cpus,mem_mb\na,nan,1\n", TASKS, "hosts.csv, line 2, column cpus"),
+        ("id,cpus,mem_mb\na,-1,1\n", TASKS, "hosts.csv, line 2, column cpus"),
+        ("id,cpus,mem_mb\na,1,1\na,2,1\n", TASKS, "hosts.csv, line 3, column id"),
+        ("id,cpus\na,1\n", TASKS, "hosts.csv, line 1, column mem_mb"),
+        ("", TASKS, "hosts.csv"),
+        ("id,cpus,mem_mb\na,1,1\n", "id,cpus,mem_mb\na,1,1\nb\n", "tasks.csv, line 3"),
+        ("id,cpus,mem_mb\na,1,1\n", "id,cpus,mem_mb,gpus\na,1,1,1\n", "gpus"),
+        (HOSTS, "id,cpus,mem_mb,constraint\na,1,1,anti:b<=x\n", "tasks.csv, line 2, column constraint"),
+        (HOSTS, "id,cpus,mem_mb,count\na,1,1,1e9\n", "tasks.csv, line 2, column count"),
+    ],
+)
+def test_error_in_a_table_is_reported_with_file_line_and_column(
+    folder: Path, capsys: pytest.CaptureFixture[str], hosts: str, tasks: str, said: str
+) -> None:
+    (folder / "hosts.csv").write_text(hosts)
+    (folder / "tasks.csv").write_text(tasks)
+    text = plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", code=2)
+    assert said in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--hosts, --host, --cluster: one of them is required"),
+        (("--host", "cpus=1", "--cluster"), "exclude each other"),
+        (("--host", "cpus=1"), "--tasks, --manifest, --jobs: one of them is required"),
+        (("--host", "cpus", "--tasks", "tasks.csv"), "not a host type"),
+        (("--host", "cpus=1,cpus=2", "--tasks", "tasks.csv"), "--host, cpus: is given twice"),
+        (("--host", "cpus=1,count=5", "--tasks", "tasks.csv"), "--host, count: does not describe a type of host"),
+        (("--host", "name=,cpus=1", "--tasks", "tasks.csv"), "--host, name: is empty"),
+        (("--host", "attr_=x,cpus=1", "--tasks", "tasks.csv"), "not a host type"),
+        (("--hosts", "-", "--tasks", "-"), "both are standard input"),
+        (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "none/p.csv"), "there is no directory"),
+        (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "."), "cannot be written"),
+        (("--host", "cpus=many", "--tasks", "tasks.csv"), "--host, cpus"),
+        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--plot", "out.gif"), "unknown ending"),
+        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--zone", "Mars/Olympus"), "--zone"),
+        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--day", "tomorrow"), "--day"),
+        (("--host", "cpus=9,mem_mb=99999", "--tasks", "none.csv"), "none.csv"),
+    ],
+)
+def test_wrong_options_are_reported(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    assert said in " ".join(plan(capsys, *arguments, code=2).split())
+
+
+def test_unknown_job_is_reported_with_a_suggestion(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
+    assert "did you mean 'report'" in plan(capsys, *where, "--more", "reprt", code=4)
+
+
+def test_answer_is_printed_before_a_full_disk_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--hosts", str(folder / "hosts.csv"), "--tasks", str(folder / "tasks.csv"), "--placement", "/dev/full")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", "--seconds", "1", *arguments])
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "No space left on device" in said.err
+    assert "fits: all 100 tasks on 6 hosts" in said.out
+
+
+def test_plot_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    out = folder / "plan.svg"
+    plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", "--plot", out)
+    assert out.read_text().startswith("<?xml")
+
+
+def test_output_of_the_solver_is_discarded(capfd: pytest.CaptureFixture[str]) -> None:
+    from jobcloud.client.plan_report import solver_silenced
+
+    with solver_silenced():
+        os.write(1, b"a line of the solver\n")
+    os.write(1, b"the answer\n")
+    assert capfd.readouterr().out == "the answer\n"
+
+
+def test_importing_planning_loads_neither_server_nor_solver() -> None:
+    code = "import sys; from jobcloud.client import planning; print(*sys.modules)"
+    loaded: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"scipy", "matplotlib", "fastapi", "pymesos", "kazoo"} & set(loaded.split())

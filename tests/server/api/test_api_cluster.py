@@ -1,0 +1,85 @@
+"""Agents, executors, the framework, events and health in the API."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from httpx import Client
+
+from api_kit import ARTIFACTS, FakeLoop, client_of, issues, make_api
+from jobcloud.match import CompiledMatcher, PlainMatcher
+from jobcloud.messages import Publish, Topic
+from jobcloud.scheduler import Policy, Scheduler, Stored
+from jobcloud.server.api import Notices, snapshot
+
+
+def test_cluster_is_shown_in_the_units_of_the_configuration(api: Client, loop: FakeLoop, launched: list[str]) -> None:
+    cluster = api.get("cluster").json()
+    assert (cluster["frameworkId"], cluster["connected"], cluster["activeTasks"]) == ("framework-1", True, 2)
+    assert cluster["agents"][0]["claimed"] == {
+        "cpuCount": 0.7, "memoryMB": 128, "diskMB": 0, "gpuCount": 0, "portCount": 0,
+    }  # fmt: skip
+    executors = api.get("executors").json()["items"]
+    assert [(executor["appName"], executor["tasks"]) for executor in executors] == [("demo", 2)]
+
+
+def test_agent_is_drained_and_undrained(api: Client, loop: FakeLoop, launched: list[str]) -> None:
+    (agent,) = api.get("cluster").json()["agents"]
+    assert (agent["closed"], agent["drain"], agent["maintenance"], agent["tasks"]) == (False, None, None, 2)
+    drained = api.post(f"agents/{agent['hostname']}/drain", params={"deadline": 120, "reason": "new disk"})
+    assert drained.status_code == 200
+    assert drained.json()["drain"] == {
+        "since": "2023-11-14T22:13:26.000Z", "deadline": "2023-11-14T22:15:26.000Z", "reason": "new disk",
+    }  # fmt: skip
+    (agent,) = api.get("cluster").json()["agents"]
+    assert agent["drain"]["reason"] == "new disk"
+    assert api.post(f"agents/{agent['agentId']}/undrain").json()["drain"] is None
+    assert api.post("agents/nope/drain").status_code == api.post("agents/nope/undrain").status_code == 404
+    issues(api.post(f"agents/{agent['agentId']}/drain?deadline=-1"))
+    issues(api.post(f"agents/{agent['agentId']}/drain?dead=1"))
+
+
+def test_teardown_must_name_the_framework(loop: FakeLoop, tmp_path: Path) -> None:
+    torn: list[str] = []
+    api = client_of(make_api(tmp_path, loop, teardown=lambda: torn.append("down")))
+    for wrong in ({}, {"confirm": ""}, {"confirm": "framework-2"}, {"confirm": "framework-1", "x": 1}):
+        assert "framework-1" in issues(api.post("framework/teardown", json=wrong))["confirm"]
+    assert torn == []
+    assert api.post("framework/teardown", json={"confirm": "framework-1"}).status_code == 202
+    assert torn == ["down"]
+
+
+def test_health_follows_the_scheduler(api: Client, loop: FakeLoop) -> None:
+    assert api.get("health").status_code == 200
+    loop.well = False
+    answer = api.get("health")
+    assert (answer.status_code, answer.json()["status"]) == (503, "failing")
+
+
+def test_notices_are_numbered_events(loop: FakeLoop) -> None:
+
+    async def collect(notices: Notices, last_id: str, count: int) -> list[str]:
+        stream = notices.stream(last_id)
+        found = [await anext(stream) for _ in range(count)]
+        notices.close()
+        assert [event async for event in stream] == []
+        return found
+
+    notices = Notices(size=2)
+    for number in range(3):
+        notices.publish(Publish(loop.now, Topic.FIRED, f"n{number}", job="hello", firing_id="run"))
+    notices.publish("not a notice")
+    _, first, second = asyncio.run(collect(notices, "elsewhere-1", 3))
+    assert "event: fired" in first
+    assert '"text": "n1"' in first
+    assert '"jobName": "hello", "runId": "run"' in first
+    again = Notices()
+    again.publish(Publish(loop.now, Topic.FIRED, "old"))
+    assert asyncio.run(collect(again, "", 1)) == ["retry: 2000\n\n"]
+    assert second.startswith("id: ")
+
+
+def test_snapshot_names_the_matcher_in_use() -> None:
+    for matcher, name in ((CompiledMatcher, "compiled"), (PlainMatcher, "plain")):
+        assert snapshot.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher), 0).matcher == name

@@ -1,0 +1,80 @@
+"""Errors of the API as problem documents, and its OpenAPI document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx import Client
+
+from api_kit import FakeLoop, client_of, issues, job_body, make_api
+from jobcloud.errors import NotFound, StoreError, StoreFull
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (StoreFull("disk"), 507),
+        (StoreError("/secret/path"), 503),
+        (TimeoutError(), 503),
+        (NotFound("x"), 404),
+    ],
+)
+def test_failure_of_the_loop_becomes_a_problem(
+    api: Client, loop: FakeLoop, demo: str, failure: Exception, status: int
+) -> None:
+    loop.failure = failure
+    answer = api.post("jobs", json=job_body())
+    assert answer.status_code == status
+    assert "/secret/path" not in answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_unexpected_error_is_logged_only(loop: FakeLoop, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    api = client_of(make_api(tmp_path, loop), strict=False)
+    loop.failure = RuntimeError("the secret plan")
+    answer = api.delete("jobs/x")
+    assert answer.status_code == 500
+    assert "secret plan" not in answer.text
+    assert "Traceback" not in answer.text
+    issues(answer, "internal")
+    assert "the secret plan" in caplog.text, "the log knows"
+
+
+def test_unknown_paths_and_methods_are_problems(api: Client) -> None:
+    issues(api.get("nothing/here"), "not-found")
+    answer = api.patch("jobs/x")
+    issues(answer, "method-not-allowed")
+    assert "GET" in answer.headers["allow"]
+
+
+def test_openapi_document_describes_every_route_and_has_no_missing_reference(api: Client) -> None:
+    document = api.get("openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    schemas = document["components"]["schemas"]
+    references: list[str] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            references.extend(ref for key, ref in value.items() if key == "$ref" and isinstance(ref, str))
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+
+    walk(document)
+    missing = {ref for ref in references if ref.removeprefix("#/components/schemas/") not in schemas}
+    assert not missing
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert {"POST /api/v1/packages", "PUT /api/v1/jobs/{job}", "GET /api/v1/tasks/{task_id}/logs"} <= set(operations)
+    assert all("application/problem+json" in o["responses"]["default"]["content"] for o in operations.values())
+    assert len({o["operationId"] for o in operations.values()}) == len(operations)
+    fields = {"appName", "appURL", "memoryMB", "jobName", "shardingTotalCount", "catchUp"}
+    assert fields <= set(schemas["AppConfig"]["properties"]) | set(schemas["JobConfig"]["properties"])
+    assert schemas["JobConfig"]["additionalProperties"] is False

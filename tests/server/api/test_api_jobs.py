@@ -1,0 +1,218 @@
+"""Jobs in the API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx import Client
+
+from api_kit import FakeLoop, app_body, client_of, issues, job_body, make_api
+from jobcloud.config import MAX_SHARDS
+from jobcloud.server.api import ApiOptions
+from jobcloud.server.urls import UrlPolicy
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("http://evil.example.org/", "not allowed"),
+        ("http://127.0.0.1/", "not allowed"),
+        ("http://127.1/", "not allowed"),
+        ("ftp://good.example.org/", "scheme"),
+        ("http://user@good.example.org/", "user"),
+        ("", "plain URL"),
+    ],
+)
+def test_http_job_calls_allowed_hosts_only(loop: FakeLoop, tmp_path: Path, uri: str, why: str, sha256: str) -> None:
+    options = ApiOptions(job_urls=UrlPolicy(hosts=("good.example.org", "*.1")))
+    api = client_of(make_api(tmp_path, loop, options=options))
+    api.post("apps", json=app_body(sha256))
+    found = issues(api.post("jobs", json=job_body(jobType="HTTP", httpUri=uri, cron="x")))
+    assert why in found["httpUri"]
+    assert "cron" in found, "the rest is checked too"
+
+
+def test_http_job_is_shown_with_its_request(loop: FakeLoop, tmp_path: Path, sha256: str) -> None:
+    options = ApiOptions(job_urls=UrlPolicy(hosts=("good.example.org",)))
+    api = client_of(make_api(tmp_path, loop, options=options))
+    assert api.post("apps", json=app_body(sha256)).status_code in (200, 201, 409)
+    told = {"jobType": "HTTP", "httpUri": "https://good.example.org/x", "httpMethod": "POST", "httpData": "ä"}
+    answer = api.post("jobs", json=job_body(**told))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["config"].items() >= told.items()
+
+
+def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeLoop, hello: str) -> None:
+    changed = api.get("jobs/hello").json()["config"] | {
+        "cpuCount": 0.001,
+        "shardingItemParameters": "0=a,1=b",
+        "timeZone": "Europe/Berlin",
+        "cron": "*/5 * * * *",
+        "cronDialect": "unix",
+        "dstGap": "skip",
+        "dstFold": "both",
+        "catchUp": "once",
+        "priority": -7,
+        "misfire": True,
+        "beanName": "b",
+        "applicationContext": "m:c",
+    }
+    assert api.put("jobs/hello", json=changed).json()["config"] == changed
+    loop.effects.clear()
+    assert api.put("jobs/hello", json=changed).status_code == 200
+    assert loop.effects == []
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "says"),
+    [
+        ({"jobNam": "x"}, "jobNam", "did you mean 'jobName'?"),
+        ({"cronn": "x"}, "cronn", "did you mean 'cron'?"),
+        ({"CPUCount": 1}, "CPUCount", "did you mean 'cpuCount'?"),
+        ({"jobName": "a/b"}, "jobName", "not a valid name"),
+        ({"jobName": "a@-@b"}, "jobName", "not a valid name"),
+        ({"jobName": ""}, "jobName", "not a valid name"),
+        ({"jobName": None}, "jobName", "not null"),
+        ({"cron": "bad"}, "cron", "fields"),
+        ({"cron": 5}, "cron", "must be a string, not a number"),
+        ({"timeZone": "Mars/Olympus"}, "timeZone", "Mars/Olympus"),
+        ({"cronDialect": "cobol"}, "cronDialect", "'quartz' or 'unix'"),
+        ({"shardingTotalCount": 0}, "shardingTotalCount", f"1 to {MAX_SHARDS}"),
+        ({"shardingTotalCount": 2.0}, "shardingTotalCount", "whole number"),
+        ({"shardingTotalCount": "2"}, "shardingTotalCount", "not a string"),
+        ({"shardingTotalCount": True}, "shardingTotalCount", "not a boolean"),
+        ({"shardingTotalCount": 10**29}, "shardingTotalCount", "less than"),
+        ({"shardingItemParameters": "0:a"}, "shardingItemParameters", "item=value"),
+        ({"shardingItemParameters": "2=a"}, "shardingItemParameters", "0 to 1"),
+        ({"cpuCount": 0}, "cpuCount", "0.001"),
+        ({"cpuCount": 0.0001}, "cpuCount", "three decimals"),
+        ({"cpuCount": -1}, "cpuCount", "out of range"),
+        ({"cpuCount": 1e20}, "cpuCount", "out of range"),
+        ({"cpuCount": "1"}, "cpuCount", "must be a number, not a string"),
+        ({"cpuCount": True}, "cpuCount", "must be a number, not a boolean"),
+        ({"memoryMB": 0.5}, "memoryMB", "out of range"),
+        ({"portCount": 1.5}, "portCount", "whole number"),
+        ({"failover": "yes"}, "failover", "boolean"),
+        ({"jobType": "simple"}, "jobType", "'SIMPLE', 'DATAFLOW', 'SCRIPT' or 'HTTP'"),
+        ({"jobType": "SCRIPT"}, "scriptCommandLine", "needs a command"),
+        ({"jobClass": ""}, "jobClass", "missing"),
+        ({"jobClass": "a b"}, "jobClass", "Python object"),
+        ({"beanName": "b"}, "applicationContext", "beanName"),
+        ({"priority": 1001}, "priority", "-1000 to 1000"),
+        ({"jobProperties": {"x": "y"}}, "jobProperties.x", "known field"),
+        ({"jobProperties": {"job_exception_handler": "my handler"}}, "jobProperties.job_exception_handler", "Class"),
+        ({"jobProperties": {"job_exception_handler": "webhook"}}, "jobProperties.job_exception_webhook", "needed"),
+        (
+            {"jobProperties": {"job_exception_handler": "webhook", "job_exception_webhook": "http://127.0.0.1/x"}},
+            "jobProperties.job_exception_webhook",
+            "http_jobs.hosts",
+        ),
+        (
+            {"jobProperties": {"executor_service_handler": "mine"}},
+            "jobProperties.executor_service_handler",
+            "thread pool",
+        ),
+        ({"timeoutSeconds": 2_592_000.5}, "timeoutSeconds", "2592000.5 is out of range | 0 to 2592000"),
+        ({"retryMaxDelaySeconds": 5}, "retryMaxDelaySeconds", "below retryDelaySeconds"),
+        ({"listener": "audit"}, "listener", "array"),
+        ({"listener": ["shop:Audit", "a b"]}, "listener", "Class"),
+        ({"listener": ["x"] * 21}, "listener", "20"),
+        ({"distributedListener": {}}, "distributedListener.class", "missing"),
+        (
+            {"distributedListener": {"class": "s:S", "startedTimeout": 1}},
+            "distributedListener.startedTimeout",
+            "did you",
+        ),
+        (
+            {"distributedListener": {"class": "s:S", "startedTimeoutMilliseconds": -1}},
+            "distributedListener.startedTimeoutMilliseconds",
+            "range",
+        ),
+        ({"distributedListener": {"class": "s:S"}, "jobExecutionType": "DAEMON"}, "distributedListener", "listener"),
+        ({"jobProperties": []}, "jobProperties", "object"),
+        ({"description": "x" * 70_000}, "description", "shorten"),
+        ({"jobParameter": "a\0b"}, "jobParameter", "NUL"),
+    ],
+)
+def test_invalid_field_is_named_with_a_fix_and_nothing_is_stored(
+    api: Client, demo: str, change: dict[str, Any], field: str, says: str
+) -> None:
+    found = issues(api.post("jobs", json=job_body(**change)))
+    assert says in found[field]
+    assert set(found) == {field}
+    assert api.get("jobs").json() == {"items": []}
+
+
+def test_all_problems_of_a_job_are_reported_at_once(api: Client, demo: str) -> None:
+    body = job_body(name="a b", cron="bad", cpuCount="x", priority=5000, timeZone="No/Where", jobz=1, failover=0)
+    del body["jobType"]
+    wrong = {"jobName", "cron", "cpuCount", "priority", "timeZone", "jobz", "failover", "jobType"}
+    assert set(issues(api.post("jobs", json=body))) == wrong
+
+
+def test_default_handlers_of_elastic_job_are_accepted(api: Client, demo: str) -> None:
+    package = "com.dangdang.ddframe.job.executor.handler.impl"
+    handlers = {
+        "job_exception_handler": f"{package}.DefaultJobExceptionHandler",
+        "executor_service_handler": f"{package}.DefaultExecutorServiceHandler",
+    }
+    assert api.post("jobs", json=job_body(jobProperties=handlers)).status_code == 201
+
+
+def test_amounts_are_read_exactly(api: Client, loop: FakeLoop, demo: str) -> None:
+    body = b'{"jobName":"x","appName":"demo","jobClass":"m:C","jobType":"SIMPLE","jobExecutionType":"TRANSIENT",'
+    body += b'"cron":"0 0 0 * * ?","shardingTotalCount":1,"cpuCount":4.35e-1,"memoryMB":1048576.001}'
+    answer = api.post("jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 201, answer.text
+    assert loop.scheduler.jobs["x"].resources[:2] == (435, 1_048_576_001)
+    assert b'"cpuCount":0.435,"memoryMB":1048576.001' in api.get("jobs/x").content
+
+
+def test_job_of_an_unknown_app_is_refused(api: Client) -> None:
+    answer = api.post("jobs", json=job_body())
+    assert answer.status_code == 404
+    assert "appName" in issues(answer, "not-found")
+
+
+def test_trigger_answers_with_its_new_run(api: Client, loop: FakeLoop, hello: str) -> None:
+    answer = api.post("jobs/hello/trigger")
+    assert answer.status_code == 202
+    assert answer.json()["cause"] == "trigger"
+    assert api.get(f"runs/{answer.json()['id']}").json()["state"] == "WAITING"
+
+
+def test_resident_and_disabled_jobs_cannot_be_triggered(api: Client, hello: str) -> None:
+    assert api.post("jobs", json=job_body("always", jobExecutionType="DAEMON")).status_code == 201
+    assert api.post("jobs/always/trigger").status_code == 409
+    assert api.post("jobs/hello/disable").json()["enabled"] is False
+    assert api.post("jobs/hello/trigger").status_code == 409
+    assert api.post("jobs/hello/enable").json()["enabled"] is True
+    assert api.post("jobs/nope/trigger").status_code == 404
+    assert api.post("jobs/hello/dance").status_code == 422
+
+
+def test_jobs_are_listed_by_app(api: Client, sha256: str, hello: str) -> None:
+    api.post("apps", json=app_body(sha256, name="other"))
+    api.post("jobs", json=job_body("second", "other"))
+    assert [job["jobName"] for job in api.get("jobs").json()["items"]] == ["hello", "second"]
+    assert [job["jobName"] for job in api.get("jobs", params={"app": "other"}).json()["items"]] == ["second"]
+
+
+def test_removed_job_is_not_found(api: Client, hello: str) -> None:
+    assert api.delete("jobs/hello").status_code == 204
+    assert api.delete("jobs/hello").status_code == 404
+
+
+def test_explanation_has_numbers(api: Client, loop: FakeLoop, demo: str) -> None:
+    api.post("jobs", json=job_body(cpuCount=64))
+    loop.tick(6000)
+    loop.offer(cpus=8000)
+    loop.tick()
+    found = api.get("jobs/hello/explain").json()
+    assert (found["waiting"], found["active"]) == (2, 0)
+    short = next(reason for reason in found["reasons"] if reason["resource"] == "cpus")
+    assert short["asked"] >= 64
+    assert short["available"] == 8
+    assert api.get("jobs/nope/explain").status_code == 404

@@ -1,0 +1,156 @@
+"""Apps and jobs: invalid values are refused, and the error names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core_world import make_app, make_job
+from jobcloud.config import (
+    DIMENSIONS,
+    RESOURCE_FIELDS,
+    Concurrency,
+    Isolation,
+    JobKind,
+    JobType,
+    Package,
+    Resources,
+    parse_shard_parameters,
+)
+from jobcloud.cron import Dialect
+from jobcloud.errors import ConfigError
+
+BAD_NAMES = ["", "a/b", "a b", "a@-@b", ".hidden", "-flag", "ä", "a" * 101, "a\n", "a\0", "../x", "a%2f"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_name_that_would_break_an_id_or_a_path_is_refused(name: str) -> None:
+    for make, field in ((make_app, "appName"), (make_job, "jobName")):
+        with pytest.raises(ConfigError) as found:
+            make(name)
+        assert found.value.field == field
+        assert found.value.fix
+    with pytest.raises(ConfigError, match="appName"):
+        make_job(app=name)
+
+
+@pytest.mark.parametrize("name", ["a", "0", "_x", "a.b-c_d", "A" * 100])
+def test_ordinary_name_is_accepted(name: str) -> None:
+    assert (make_app(name).name, make_job(name).name) == (name, name)
+
+
+BAD_JOBS: list[tuple[str, dict[str, Any]]] = [
+    ("shardingTotalCount", {"shard_count": 0}),
+    ("shardingTotalCount", {"shard_count": 10_001}),
+    ("priority", {"priority": 1001}),
+    ("cpuCount", {"resources": Resources(0, 128_000)}),
+    ("cpuCount", {"resources": Resources(-1, 128_000)}),
+    ("memoryMB", {"resources": Resources(1000, 999)}),
+    ("memoryMB", {"resources": Resources(1000, 2**62)}),
+    ("diskMB", {"resources": Resources(1000, 128_000, -1)}),
+    ("gpuCount", {"resources": Resources(1000, 128_000, gpus=500)}),
+    ("portCount", {"resources": Resources(1000, 128_000, ports=1001)}),
+    ("catchUpLimit", {"catch_up_limit": 0}),
+    ("misfireLimit", {"misfire_limit": 101}),
+    ("concurrencyLimit", {"concurrency_limit": 0}),
+    ("concurrency", {"kind": JobKind.DAEMON, "concurrency": Concurrency.REPLACE}),
+    ("retryCount", {"retry_count": -1}),
+    ("retryCount", {"retry_count": 1001}),
+    ("retryDelaySeconds", {"retry_delay_ms": 99}),
+    ("retryMaxDelaySeconds", {"retry_delay_ms": 5_000, "retry_most_ms": 4_999}),
+    ("retryMaxDelaySeconds", {"retry_most_ms": 7 * 86_400_000 + 1}),
+    ("retryJitter", {"retry_jitter": 1001}),
+    ("retryJitter", {"retry_jitter": -1}),
+    ("failoverAttempts", {"failover_attempts": -1}),
+    ("replaceAfterSeconds", {"replace_after_ms": -1}),
+    ("failoverDelaySeconds", {"failover_delay_ms": 0}),
+    ("failoverMaxDelaySeconds", {"failover_most_ms": 999}),
+    ("cron", {"cron": ""}),
+    ("cron", {"cron": "* * * * *"}),
+    ("cron", {"cron": "0 0 0 * * *"}),
+    ("cron", {"cron": "0 0 0 ? * ?"}),
+    ("cron", {"cron": "0 * * * * ?", "zone": "Mars/Olympus"}),
+    ("cron", {"cron": "0 * * * * ?", "dialect": Dialect.UNIX}),
+    ("jobClass", {"job_class": ""}),
+    ("jobClass", {"job_class": "os.system('x')"}),
+    ("jobClass", {"job_class": "a..b"}),
+    ("scriptCommandLine", {"type": JobType.SCRIPT, "script": "  "}),
+    ("scriptCommandLine", {"type": JobType.SCRIPT, "script": "x\0y"}),
+    ("applicationContext", {"bean": "b"}),
+    ("applicationContext", {"context": "a b"}),
+    ("jobParameter", {"parameter": "x" * 65_537}),
+    ("timeoutSeconds", {"timeout_ms": -1}),
+    ("killGraceSeconds", {"kill_grace_ms": -1}),
+    ("killGraceSeconds", {"kill_grace_ms": 3_600_001}),
+    ("httpUri", {"type": JobType.HTTP}),
+    ("httpUri", {"type": JobType.HTTP, "http_uri": "ftp://x/"}),
+    ("httpUri", {"type": JobType.HTTP, "http_uri": "http://x/ y"}),
+    ("httpData", {"type": JobType.HTTP, "http_uri": "http://x/", "http_data": "x" * 16_385}),
+    ("httpContentType", {"type": JobType.HTTP, "http_uri": "http://x/", "http_content_type": "a/b\r\nX: y"}),
+    ("httpReadTimeoutMilliseconds", {"type": JobType.HTTP, "http_uri": "http://x/", "http_read_timeout_ms": 0}),
+    ("memoryLimitMB", {"memory_limit_mb": -1, "isolation": Isolation.PROCESS}),
+    ("memoryLimitMB", {"memory_limit_mb": 64}),
+    ("cpuLimitSeconds", {"cpu_limit_s": 1}),
+    ("openFilesLimit", {"open_files_limit": 1 << 21, "isolation": Isolation.PROCESS}),
+    ("description", {"description": "\0"}),
+    ("shardingItemParameters", {"shard_parameters": "0"}),
+    ("shardingItemParameters", {"shard_parameters": "0=a,0=b", "shard_count": 2}),
+    ("shardingItemParameters", {"shard_parameters": "1=a"}),
+    ("shardingItemParameters", {"shard_parameters": "-1=a"}),
+    ("shardingItemParameters", {"shard_parameters": "9999999999999999999999=a"}),
+    ("shardingItemParameters", {"shard_parameters": "٣=a", "shard_count": 9}),
+]
+
+
+@pytest.mark.parametrize(("field", "change"), BAD_JOBS)
+def test_error_names_the_invalid_field_of_a_job(field: str, change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as found:
+        make_job(**change)
+    assert found.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("eventTraceSamplingCount", {"sampling": -1}),
+        ("idleTimeoutSeconds", {"idle_timeout_ms": 999}),
+        ("memoryMB", {"resources": Resources(1000, -5)}),
+        ("bootstrapScript", {"bootstrap_script": "start.sh 'it"}),
+        ("bootstrapScript", {"bootstrap_script": "x\0"}),
+        ("maxParallel", {"max_parallel": -1}),
+    ],
+)
+def test_error_names_the_invalid_field_of_an_app(field: str, change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as found:
+        make_app(**change)
+    assert found.value.field == field
+
+
+@pytest.mark.parametrize("text", ["", "g" * 64, "A" * 64, "a" * 63, "a" * 65, "a" * 63 + "\n"])
+def test_package_without_a_full_hash_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="packageSha256"):
+        Package("http://x", text)
+
+
+def test_shard_parameters_are_assigned_to_their_items() -> None:
+    assert parse_shard_parameters(" 2 = c , 0=a b", 4) == ("a b", "", "c", "")
+    assert parse_shard_parameters(" ", 2) == ("", "")
+
+
+@given(st.text(max_size=60), st.integers(1, 50))
+def test_any_text_gives_shard_parameters_or_an_error_that_names_the_field(text: str, count: int) -> None:
+    try:
+        found = parse_shard_parameters(text, count)
+    except ConfigError as error:
+        refused = error.field
+    else:
+        refused = "" if len(found) == count else "its length"
+    assert refused in ("", "shardingItemParameters")
+
+
+def test_resources_are_added_by_dimension() -> None:
+    assert Resources(1, 2, 3, 4, 5).plus(Resources(10, 20, 30, 40, 50)) == Resources(11, 22, 33, 44, 55)
+    assert len(DIMENSIONS) == len(RESOURCE_FIELDS)
