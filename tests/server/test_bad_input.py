@@ -245,7 +245,7 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
         ("http://localhost/app.zip", "appURL", "the host 'localhost' is not allowed"),
         ("/endless", "appURL", "takes longer than 2 s"),
         ("/app.zip", "packageSha256", "has the hash"),
-        ("/login", "appURL", "no zip, tar or compressed tar"),
+        ("/login", "appURL", "not a zip, tar or compressed tar"),
     ],
 )
 def test_url_without_a_package_is_refused_at_once(
@@ -297,7 +297,7 @@ def test_job_that_raises_exits_or_hangs_fails_alone(client: Client) -> None:
     client.create_job(job("works"))
     run = client.trigger("works")["id"]
     until(lambda: client.run(run)["state"] == "FINISHED", "its neighbour in the same worker")
-    assert client.tasks(job="forever", state="RUNNING"), "nobody ends it unasked"
+    assert client.tasks(job="forever", state="RUNNING"), "it runs until it is killed"
     client.kill(client.tasks(job="forever")[0]["id"])
     until(lambda: client.runs(job="forever")[0]["state"] == "KILLED", "its end", 30)
 

@@ -530,7 +530,7 @@ def test_out_of_memory_kill_is_reported(site: Site) -> None:
     site.check_siblings("shared")
     shared = site.wait_for_end(site.start("fills_memory", shardingItemParameters="0=400"))
     assert (shared["state"], shared["cause"]) == ("FAILED", "worker_lost")
-    assert "for want of memory" in shared["message"]
+    assert "because memory ran out" in shared["message"]
     site.check_siblings("shared")
 
 
