@@ -87,7 +87,7 @@ simulate-mutations: $(VENV)/.tests ## Plant bugs in the scheduler; the simulator
 # ARGS='--brief --part 5' is a small soak of about three minutes.
 MINUTES ?= 10
 soak: $(VENV)/.tests ## Kill, freeze and cut off real schedulers for MINUTES (needs JOBCLOUD_TEST_MESOS)
-	PYTHONPATH=tests $(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 match-soak: $(VENV)/.tests ## Compare the compiled matcher with its twin over ten million placements (hours)
 	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/match/test_match_props.py -k random_placements -o timeout=0
