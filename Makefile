@@ -57,6 +57,7 @@ prose: ## Count odd English phrases; ARGS='--list FILE' shows them
 
 docs: $(VENV)/.server ## Write the generated documents anew
 	$(BIN)/python tools/state_pictures.py
+	$(BIN)/python tools/field_tables.py
 
 # The wheel is built from the sdist, so that neither the checkout nor the editable install takes part.
 build: $(VENV)/.tests ## Build the sdist, and from it the wheel, into build/dist
