@@ -85,7 +85,7 @@ def test_churn_rounds_end_and_start_tasks(tmp_path: Path) -> None:
         ),
         (
             {"hosts": HOSTS, "fill": "id,host,cpus,mem_mb\n", "churn": "iter,op,id,cpus,mem_mb\n0,put,n,1,1\n"},
-            "churn.csv, line 2, column op: 'put' is no operation",
+            "churn.csv, line 2, column op: 'put' is not an operation",
         ),
         ({"hosts": HOSTS}, "give --tasks, or --fill and --churn"),
     ],
