@@ -138,7 +138,7 @@ class World:
         table = self.dice.choice([table for table in tables if table] or [{"": None}])
         key = self.dice.choice(list(table))
         lost = table.pop(key)
-        if getattr(lost, "keeper", False):
+        if getattr(lost, "placeholder", False):
             self.mesos.excused.add(key)  # no other record names it, so it lives until Mesos reports it
         self.log.append(f"--- damaged: {lost}")
 
