@@ -109,7 +109,7 @@ class Cluster:
         self.gone: dict[str, int] = {}
         self._armed = 0
         self._arrives: dict[str, int] = {}
-        self._reply: Reply | None = None
+        self._replies: list[Reply] = []
         for cpus in sizes:
             self.add_host(cpus)
 
@@ -164,7 +164,7 @@ class Cluster:
     def _perform(self, effect: Effect, session: SimSession | None) -> None:
         match effect:
             case Reply():
-                self._reply = effect
+                self._replies.append(effect)
             case Subscribed() if session is not None:
                 session.stream_id = effect.stream_id
                 self.sessions[effect.stream_id] = session
@@ -203,13 +203,13 @@ class Cluster:
     def call(self, session: SimSession, body: bytes) -> Reply:
         """One call of a scheduler, and its answer."""
         call = loads(body)
-        self._reply = None
+        self._replies.clear()
         known = dict(self.master.offers)
         self.post(Call(call, session.stream_id))
-        assert self._reply is not None, "every call is answered"
-        if self._reply.status < 300:
+        assert self._replies, "every call is answered"
+        if self._replies[-1].status < 300:
             self.world.truth.called(session.process, call, known)
-        return self._reply
+        return self._replies[-1]
 
     def stream_lost(self, stream_id: str) -> None:
         if self.sessions.pop(stream_id, None) is not None:

@@ -294,7 +294,7 @@ class Promise:
 
     def loaded(self, stored: StoredRecords) -> None:
         """What is read is what was written, all of it and nothing else, through parts, cleaning and lost answers."""
-        found = {(kind, key): value for kind, each in stored.records.items() for key, value in each.items()}
+        found: Entries = {(kind, key): value for kind, each in stored.records.items() for key, value in each.items()}
         entries = self._world.server.entries
         if stored.faults:
             self._world.violation(f"7: damage is reported where there is none: {stored.faults}")
@@ -541,7 +541,7 @@ class Promise:
         for place, runs in self._world.truth.running.items():
             if not 1 <= len(runs) <= AT_ONCE.get(place[0], 1):
                 return f"{place} runs {len(runs)} times"
-            job = core.jobs.get(place[0])
+            owner = core.jobs.get(place[0])
             placeholder = core.tasks.get(runs[0].task_id)
             if placeholder is not None and placeholder.placeholder:
                 if (
@@ -551,9 +551,9 @@ class Promise:
                 ):
                     return f"{runs[0].task_id} keeps an executor that nobody wants any more"
             elif runs[0].daemon and (
-                job is None or core.job_states[job.name].disabled or job.app in core.disabled_apps
+                owner is None or core.job_states[owner.name].disabled or owner.app in core.disabled_apps
             ):
-                return f"resident {place} runs, which nobody wants any more"
+                return f"resident {place} runs and is no longer wanted"
             if runs[0].task_id not in core.tasks:
                 return f"{runs[0].task_id} runs and the scheduler does not know it"
             if to_end := [run.task_id for run in runs if run.task_id in self._world.operators.to_end]:

@@ -235,12 +235,13 @@ class SimDriver:
 
     def left(self, session: Any) -> None:
         """A subscription is over: the driver says so and tries again, after a while if it was replaced by another."""
-        if self.stopped or self.process.dead or self.hardened._attempt is not session:
+        attempt = self.hardened._attempt
+        if self.stopped or self.process.dead or attempt is None or attempt is not session:
             return
         if self.process.stopped:
             self.world.later(200, self.left, session)
             return
-        self.hardened._leave(session)
+        self.hardened._leave(attempt)
         replaced = self.hardened._replaced
         self._attempt_in(self.world.dice.randint(4_000, 8_000) if replaced else self.world.dice.randint(100, 400))
 

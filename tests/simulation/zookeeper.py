@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kazoo import exceptions as zk
@@ -48,6 +49,9 @@ class _Node:
     version: int = 0
     created: int = 0  # children that there have been
     children: set[str] = field(default_factory=set)
+
+    def restore(self, data: bytes, version: int) -> None:
+        self.data, self.version = data, version
 
     def stat(self) -> ZnodeStat:
         changes = 2 * self.created - len(self.children)
@@ -118,7 +122,7 @@ class SimServer:
             case ask.SetData():
                 node = self._versioned(request.path, request.version)
                 before = node.data, node.version
-                undo.append(lambda: (setattr(node, "data", before[0]), setattr(node, "version", before[1])))
+                undo.append(partial(node.restore, *before))
                 node.data, node.version = request.data, node.version + 1
                 return node.stat()
             case ask.CheckVersion():
@@ -128,7 +132,7 @@ class SimServer:
 
     def _create(self, session: int, request: Any, undo: list[Callable[[], Any]]) -> str:
         parent = self._node(_parent(request.path))
-        path = request.path + (f"{parent.created:010d}" if request.flags & _SEQUENCE else "")
+        path: str = request.path + (f"{parent.created:010d}" if request.flags & _SEQUENCE else "")
         if path in self.nodes:
             raise zk.NodeExistsError
         if parent.owner:
