@@ -1,124 +1,150 @@
-# `make run` and `make test` are all a newcomer needs; both set up what they need first.
+# `make help` lists the targets. Each target first installs whatever it needs into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/*.h src/jobcloud/*/*.pyx compat/http-parser/pyproject.toml compat/http-parser/http_parser/*.py)
+# Processes of `make test`. Many tests wait for a timer or a server, so more processes than cores pay off.
+WORKERS ?= 4
+SOURCES := pyproject.toml setup.py $(wildcard src/jobcloud/*.pyx src/jobcloud/*.h src/jobcloud/*/*.pyx \
+	compat/http-parser/pyproject.toml compat/http-parser/http_parser/*.py)
 
-.PHONY: run test test-mesos test-zookeeper lint types format build debug-test bench bench-end-to-end bench-dev-cluster bench-gate bench-plots bench-quality bench-plan executor-soak match-soak match-mutants cron-soak simulate simulate-mutations soak clean
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## List the targets
+	@echo "Usage: make TARGET [ARGS='...']. ARGS is passed on to the command of the target."
+	@awk -F ' *## ' '/^[a-z-]+:.*## /{split($$1, name, ":"); printf "  %-20s %s\n", name[1], $$2}' $(firstword $(MAKEFILE_LIST))
 
-run: $(VENV)/.server
+# ------------------------------------------------------------------------------------------------ run and test
+
+.PHONY: run test test-mesos test-zookeeper debug-test
+run: $(VENV)/.server ## Run a cluster, a scheduler and a demo app on this machine, until Ctrl-C
 	$(BIN)/jobcloud dev --demo $(ARGS)
 
-test: $(VENV)/.tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.tests ## Run the tests in WORKERS processes; ARGS='-n 0 FILE' runs one file in one process
+	@echo "Running the tests in $(WORKERS) processes. This takes a few minutes."
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jobcloud needs Python 3.11 or newer: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.server: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server]'
-	touch $@
-
-$(VENV)/.tests: $(VENV)/.server
-	$(BIN)/python -m pip install -q -e '.[plan]' --group dev
-	touch $@
-
-# The tests that need a real Apache Mesos: JOBCLOUD_TEST_MESOS names the command that starts one.
-test-mesos: $(VENV)/.tests
+# One process: the tests share one cluster.
+test-mesos: $(VENV)/.tests ## Run the tests on a real Mesos; JOBCLOUD_TEST_MESOS names the command that starts it
 	@test -n "$$JOBCLOUD_TEST_MESOS" || { echo "set JOBCLOUD_TEST_MESOS to a command that starts a Mesos cluster"; exit 2; }
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m mesos $(ARGS)
 
-# The tests that need a real ZooKeeper: apt-get install zookeeper.
-test-zookeeper: $(VENV)/.tests
+test-zookeeper: $(VENV)/.tests ## Run the tests on a real ZooKeeper (apt-get install zookeeper)
 	JOBCLOUD_TEST_NO_SKIP=1 $(BIN)/python -m pytest -m zookeeper $(ARGS)
 
-lint: $(VENV)/.tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/jobcloud
-
-types: $(VENV)/.tests
-	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest jobcloud._match jobcloud.match._placer
-
-format: $(VENV)/.tests
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-
-# Built in a folder of its own, so that neither the checkout nor the editable install takes part.
-build: $(VENV)/.tests
-	rm -rf build/wheel && $(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
-
-# The suites of the matcher, by name too, and of packing on a build with bounds checks.
-debug-test: $(VENV)/.tests
+debug-test: $(VENV)/.tests ## Run the tests of the matcher and of packing on a build with bounds checks
 	JOBCLOUD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
 	$(BIN)/python -m pytest tests/match tests/planning/test_plan_packing.py; status=$$?; \
 	$(BIN)/python setup.py -q build_ext --inplace --force && exit $$status
 
-# Bugs planted in the compiled matcher, each to be caught by the comparison with the plain one; some fifteen minutes.
-match-mutants: $(VENV)/.tests
+# ------------------------------------------------------------------------------------------------ check and build
+
+.PHONY: lint types format prose docs build clean
+lint: $(VENV)/.tests ## Check style: ruff and cython-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src/jobcloud
+
+types: $(VENV)/.tests ## Check types: mypy, and the stubs of the compiled modules
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest jobcloud._match jobcloud.match._placer jobcloud.planning._pack
+
+format: $(VENV)/.tests ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+prose: ## Count odd English phrases; ARGS='--list FILE' shows them
+	$(PYTHON) tools/prose.py $(ARGS)
+
+docs: $(VENV)/.server ## Write the generated documents anew
+	$(BIN)/python tools/state_pictures.py
+	$(BIN)/python tools/field_tables.py
+
+# The wheel is built from the sdist, so that neither the checkout nor the editable install takes part.
+build: $(VENV)/.tests ## Build the sdist, and from it the wheel, into build/dist
+	rm -rf build/dist && mkdir -p build/dist
+	$(BIN)/python -m build --outdir build/dist .
+
+clean: ## Remove everything that was built, and the virtual environment
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
+	rm -rf compat/http-parser/build
+	find src compat tests bench tools -name '*.egg-info' -prune -exec rm -rf {} +
+	find src compat tests bench tools -name __pycache__ -prune -exec rm -rf {} +
+	find src -name '*.so' -delete -o -name '_*.c' -delete -o -name '_*.html' -delete
+
+# ------------------------------------------------------------------------------------------------ long tests
+
+.PHONY: simulate simulate-mutations soak match-soak match-mutants cron-soak executor-soak
+# make simulate SEEDS=10000 FROM=0; ARGS='--seed N --replay' prints one history.
+SEEDS ?= 1000
+FROM ?= 0
+simulate: $(VENV)/.tests ## Play SEEDS simulated histories of the whole scheduler (docs/simulation.md)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed $(FROM) $(ARGS)
+
+# ARGS='--only TEXT' selects bugs by name. ARGS='--unit-tests --table FILE' also asks the unit tests: all of them for
+# each quiet bug, and until one fails for each other bug.
+simulate-mutations: $(VENV)/.tests ## Plant bugs in the scheduler; the simulator must catch each within 2,000 histories
+	$(BIN)/python -m tests.simulation.mutations $(ARGS)
+
+# ARGS='--brief --part 5' is a small soak of about three minutes.
+MINUTES ?= 10
+soak: $(VENV)/.tests ## Kill, freeze and cut off real schedulers for MINUTES (needs JOBCLOUD_TEST_MESOS)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+
+match-soak: $(VENV)/.tests ## Compare the compiled matcher with its twin over ten million placements (hours)
+	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/match/test_match_props.py -k random_placements -o timeout=0
+
+match-mutants: $(VENV)/.tests ## Plant bugs in the compiled matcher; the comparison must catch each (15 minutes)
 	$(BIN)/python -m tests.match.match_mutants $(ARGS)
 
-# A million (expression, zone, start) triples against the oracles; some ten minutes.
-cron-soak: $(VENV)/.tests
+cron-soak: $(VENV)/.tests ## Compare a million cron expressions with the oracles (10 minutes)
 	JOBCLOUD_CRON_TRIPLES=1000000 $(BIN)/python -m pytest -q -o timeout=0 tests/test_cron_oracles.py
 
-# The whole loop at speed, over HTTP to a dev cluster: latency, launches a second, bursts; some fifteen minutes.
-bench-end-to-end: $(VENV)/.tests
-	$(BIN)/python bench/bench_end_to_end.py $(ARGS)
+executor-soak: $(VENV)/.tests ## Run 100,000 executions through one executor: speed and memory (10 minutes)
+	$(BIN)/python bench/bench_executor.py 100000 --out bench/results/executor.md $(ARGS)
 
-# What a launch costs the dev cluster's process; ARGS="--against SRC" lets the sources of another commit take turns.
-bench-dev-cluster: $(VENV)/.tests
-	$(BIN)/python bench/bench_dev_cluster.py $(ARGS)
+# ------------------------------------------------------------------------------------------------ benchmarks
 
-bench: $(VENV)/.tests
+.PHONY: bench bench-gate bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
+bench: $(VENV)/.tests ## Time a scheduling cycle and the matcher
 	$(BIN)/python bench/bench_cycle.py
 	$(BIN)/python -m pytest bench/bench_match.py --benchmark-enable --benchmark-only
 
-# The matcher's ratios to its yardsticks and the scores it computes: fails where either got worse.
-bench-gate: $(VENV)/.tests
+bench-gate: $(VENV)/.tests ## Fail if the matcher got slower than its yardsticks allow, or computes more scores
 	$(BIN)/python bench/gate.py $(ARGS)
 
-# ns per placement over hosts, log-log, with both yardsticks, into bench/results.
-bench-plots: $(VENV)/.tests
+bench-end-to-end: $(VENV)/.tests ## Time the whole loop over HTTP to a dev cluster (15 minutes)
+	$(BIN)/python bench/bench_end_to_end.py $(ARGS)
+
+# ARGS="--against SRC" alternates with the sources of another commit.
+bench-dev-cluster: $(VENV)/.tests ## Measure the CPU time that a launch costs the dev cluster
+	$(BIN)/python bench/bench_dev_cluster.py $(ARGS)
+
+bench-plots: $(VENV)/.tests ## Plot the time per placement over the number of hosts, into bench/results
 	$(BIN)/python bench/plots.py --out bench/results $(ARGS)
 
-# The planner beside the bound of the configuration LP, on batches of few shapes; some minutes.
-bench-plan: $(VENV)/.tests
+bench-plan: $(VENV)/.tests ## Compare the planner with the bound of the configuration LP (minutes)
 	$(BIN)/python bench/bench_plan.py --out bench/results/plan.md $(ARGS)
 
-# A hundred thousand runs through one executor: its speed beside a fresh process, and its memory as they go by; ten minutes.
-executor-soak: $(VENV)/.tests
-	$(BIN)/python bench/bench_executor.py 100000 --out bench/results/executor.md $(ARGS)
-
-# How well each fitness rule packs, over workloads and seeds: the table that the default was chosen from.
-bench-quality: $(VENV)/.tests
+bench-quality: $(VENV)/.tests ## Measure how well each fitness rule packs; the default was chosen from this table
 	$(BIN)/python bench/quality.py --out bench/results/quality.md $(ARGS)
 
-# Ten million random placements, the compiled matcher beside its twin; takes hours.
-match-soak: $(VENV)/.tests
-	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/match/test_match_props.py -k random_placements -o timeout=0
+# ------------------------------------------------------------------------------------------------ environment
 
-# Simulated histories of the whole scheduler: SEEDS of them from the seed FROM on; ARGS='--seed N --replay' tells one.
-SEEDS ?= 1000
-FROM ?= 0
-simulate: $(VENV)/.tests
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --seed $(FROM) $(ARGS)
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jobcloud needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	@echo "Creating a virtual environment in $(VENV)."
+	$(PYTHON) -m venv $(VENV)
 
-# Deliberate bugs, each to be caught by the simulator within 2,000 histories. ARGS='--unit-tests --table FILE' also asks
-# the unit tests: all of them once for the quiet bugs, and for each other bug until one fails; ARGS='--only TEXT' takes
-# some of the bugs.
-simulate-mutations: $(VENV)/.tests
-	$(BIN)/python -m tests.simulation.mutations $(ARGS)
+# `make test` after `make run` compiles a second time. Every other order compiles once.
+$(VENV)/.server: $(VENV)/bin/python $(SOURCES)
+	@echo "Installing jobcloud into $(VENV) and compiling its three Cython modules. This takes about a minute."
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server]'
+	touch $@
 
-# Three schedulers on a real ZooKeeper and a real Mesos (JOBCLOUD_TEST_MESOS), killed, frozen and cut off for so many
-# MINUTES beside 4,000 job instances; an independent checker judges what the jobs wrote. ARGS='--brief --part 5' for a small
-# one of some three minutes.
-MINUTES ?= 10
-soak: $(VENV)/.tests
-	PYTHONPATH=tests $(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
-
-clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/jobcloud.egg-info src/jobcloud/*.c src/jobcloud/*.so src/jobcloud/*/*.c src/jobcloud/*/*.so
+$(VENV)/.tests: $(VENV)/bin/python $(SOURCES)
+	@echo "Installing jobcloud into $(VENV) with the libraries for tests, and compiling its three Cython modules."
+	@echo "This takes one to two minutes."
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q ./compat/http-parser -e '.[server,plan]' --group dev
+	touch $(VENV)/.server $@

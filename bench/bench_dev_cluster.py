@@ -1,8 +1,8 @@
-"""What a launch costs the dev cluster's process: `python bench/bench_dev_cluster.py [--launches N] [--against SRC …]`.
+"""CPU time of the dev cluster for one launch: `python bench/bench_dev_cluster.py [--launches N] [--against SRC …]`.
 
-A bare framework of this process subscribes, launches, acknowledges, as the driver does: calls in a row without waiting
-for the answers. Every task has to be told RUNNING and FINISHED, each once, and every call answered with 202. With
-`--against`, sources of other commits take turns with our own, as a machine is never as fast twice.
+A minimal framework in this process subscribes, launches and acknowledges like the driver: it pipelines calls. It checks
+that every task gets RUNNING and FINISHED exactly once, and that every call is answered with 202. With `--against`, the
+sources of other commits are measured in turn with our own, since the speed of a machine varies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jobcloud.wire import RecordReader
 
 RUN_MS, ALLOCATION_MS = 100, 200
 AGENT = "cpus:32;mem:131072;disk:100000;ports:[31000-31999]"
-AT_ONCE = 1_000  # tasks that do not run yet
+MAX_STAGING = 1_000  # tasks launched and not yet running
 ARTIFACTS = Artifacts("http://127.0.0.1:9", "e" * 64, "executor.zip", "exec python3 executor.zip")
 PLAN = plan_executor(App("app", Package("package:sha256:" + "a" * 64, "a" * 64)), ARTIFACTS)
 DATA = json.dumps({"job": {"jobName": "job", "jobClass": "shop.jobs:Report"}, "padding": "x" * 500}).encode()
@@ -76,10 +76,10 @@ class Event(msgspec.Struct):
 class Framework:
     def __init__(self, master: str, wanted: int, tasks_a_call: int) -> None:
         self._host, self._tasks_a_call = master, tasks_a_call
-        self.wanted, self.launched, self.told = wanted, 0, 0
+        self.wanted, self.launched, self.updates = wanted, 0, 0
         self._states: dict[str, list[str]] = {}
         self._calls, self._answers = 0, 0
-        self._unanswered = b""
+        self._partial_answer = b""
         self._id = self._stream_id = ""
         self._events, self._line = self._connect(), self._connect()
         self._records, self._chunks = RecordReader(), _Chunks()
@@ -101,12 +101,12 @@ class Framework:
         return head.encode() + data
 
     def run(self) -> None:
-        """Until every task has ended and every call is answered."""
+        """Run until every task has ended and every call is answered."""
         deadline = time.monotonic() + 60 + self.wanted / 100
-        while self.told < 2 * self.wanted or self._answers < self._calls:
+        while self.updates < 2 * self.wanted or self._answers < self._calls:
             ready, _, _ = select.select([self._events, self._line], [], [], 20)
             if not ready or time.monotonic() > deadline:
-                updates, answers = f"{self.told} of {2 * self.wanted}", f"{self._answers} of {self._calls}"
+                updates, answers = f"{self.updates} of {2 * self.wanted}", f"{self._answers} of {self._calls}"
                 raise TimeoutError(f"{updates} updates, {answers} answers")
             if self._line in ready:
                 self._take_answers(self._line.recv(1 << 18))
@@ -130,7 +130,7 @@ class Framework:
         return [msgspec.json.decode(one, type=Event) for one in self._records.feed(plain)]
 
     def _take_answers(self, data: bytes) -> None:
-        *whole, self._unanswered = (self._unanswered + data).split(b"\r\n\r\n")
+        *whole, self._partial_answer = (self._partial_answer + data).split(b"\r\n\r\n")
         assert all(one.startswith(b"HTTP/1.1 202 ") for one in whole), whole[-1]
         self._answers += len(whole)
 
@@ -150,12 +150,12 @@ class Framework:
     def _acknowledgement(self, status: Status) -> bytes:
         assert status.uuid, status
         self._states.setdefault(status.task_id.value, []).append(status.state)
-        self.told += 1
+        self.updates += 1
         body = {"agent_id": status.agent_id, "task_id": status.task_id, "uuid": status.uuid}
         return self._call("ACKNOWLEDGE", body)
 
     def _answer_to(self, offer: Offer) -> bytes:
-        room = min(self._tasks_a_call, self.wanted - self.launched, AT_ONCE - self.launched + len(self._states))
+        room = min(self._tasks_a_call, self.wanted - self.launched, MAX_STAGING - self.launched + len(self._states))
         agent_id, shares = offer.agent_id.value, (Share("cpus", 100, ALLOCATED), Share("mem", 32_000, ALLOCATED))
         executor = Executor(PLAN.executor_id, agent_id, "app", shares, PLAN.spec, 0)
         launches = []
@@ -169,7 +169,7 @@ class Framework:
 
 
 class _Chunks:
-    """HTTP's chunked coding, undone."""
+    """Decodes the chunked transfer coding."""
 
     def __init__(self) -> None:
         self.head = b""
@@ -190,8 +190,8 @@ class _Chunks:
         return b"".join(plain)
 
 
-def measured(source: Path, launches: int, agents: int = 100, tasks_a_call: int = 10) -> tuple[float, float]:
-    """Microseconds of the cluster's CPU a launch, and launches a second."""
+def measure(source: Path, launches: int, agents: int = 100, tasks_a_call: int = 10) -> tuple[float, float]:
+    """Microseconds of the cluster's CPU for each launch, and launches per second."""
     argv = [sys.executable, "-m", "jobcloud.dev.cluster", "--agents=0", "--port=0"]
     argv += [f"--allocation-interval-ms={ALLOCATION_MS}", f"--parent-pid={os.getpid()}"]
     environment = {**os.environ, "PYTHONPATH": str(source)}
@@ -202,7 +202,7 @@ def measured(source: Path, launches: int, agents: int = 100, tasks_a_call: int =
             _add_agents(master, agents)
             warm = Framework(master, launches // 10, tasks_a_call)
             warm.run()
-            warm.close()  # or half of the offers would be its own
+            warm.close()  # an open one would get half of the offers
             began, spent = time.monotonic(), _cpu(process.pid)
             framework = Framework(master, launches, tasks_a_call)
             framework.run()
@@ -234,19 +234,19 @@ def main() -> None:
     parser.add_argument("--launches", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--agents", type=int, default=100)
-    parser.add_argument("--tasks-a-call", type=int, default=10, help="at most so many in one ACCEPT")
-    parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="SRC", help="other trees' src")
+    parser.add_argument("--tasks-a-call", type=int, default=10, help="maximum number of tasks in one ACCEPT")
+    parser.add_argument("--against", type=Path, nargs="*", default=[], metavar="SRC", help="src of other source trees")
     given = parser.parse_args()
     sources = [Path(__file__).parents[1] / "src", *given.against]
     found: dict[Path, list[tuple[float, float]]] = {source: [] for source in sources}
     for _ in range(given.rounds):
         for source in sources:
-            found[source].append(measured(source.resolve(), given.launches, given.agents, given.tasks_a_call))
+            found[source].append(measure(source.resolve(), given.launches, given.agents, given.tasks_a_call))
     for source, taken in found.items():
         costs, rates = zip(*taken, strict=True)
         print(
-            f"{source}: {statistics.median(costs):.0f} µs of CPU a launch ({min(costs):.0f} to {max(costs):.0f}),"
-            f" {statistics.median(rates):.0f} launches a second"
+            f"{source}: {statistics.median(costs):.0f} µs of CPU per launch ({min(costs):.0f} to {max(costs):.0f}),"
+            f" {statistics.median(rates):.0f} launches per second"
         )
 
 

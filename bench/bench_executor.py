@@ -1,9 +1,9 @@
-"""How quick and how small an executor is: `python bench/bench_executor.py [RUNS] [--out FILE]`; `make executor-soak`.
+"""Speed and size of an executor: `python bench/bench_executor.py [RUNS] [--out FILE]`, or `make executor-soak`.
 
-Launch to user code in a warm worker, beside a process of the shard's own, turn by turn in one run; short shards a
-second through one executor; memory, descriptors and threads of daemon and worker as RUNS go by. What is returned is
-checked before it is timed. The agent is a scripted one on this machine, which takes its share. Exits with 1 where an
-aim of AIMS is missed.
+It measures: the time from LAUNCH to user code in a warm worker and in a process of the shard's own, in turns; short
+shards per second through one executor; memory, descriptors and threads of daemon and worker over RUNS executions. Every
+result is checked. The scripted agent runs on the same machine and takes its share of the CPU. Exits with 1 if an aim of
+AIMS is missed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from bench.machine import described
-
-from executor_kit import ExecutorProcess, FakeAgent, app_payload, interpreters, zip_of
+from tests.executor_kit import ExecutorProcess, FakeAgent, app_payload, interpreters, zip_of
 
 JOBS = "import os, time\n\ndef now(ctx):\n    return [time.time(), os.getpid()]\n"
 PAIRS = 40
 BATCH = 500
 ROWS = 20
-# What is to be reached: shards a second; milliseconds to user code in a warm worker; MB of the daemon; MB that either
-# process may grow by after the first quarter of the runs, when what is bounded, as the memory of ended tasks, is full.
+# Aims: shards per second, milliseconds to user code in a warm worker, MB of the daemon, and MB that either process may
+# grow after the first quarter of the executions, when bounded tables such as that of ended tasks are full.
 AIMS = {"rate": 200, "warm_ms": 30, "daemon_mb": 40, "growth_mb": 1}
 
 
@@ -43,31 +41,32 @@ class Bench:
 
     def stop(self) -> None:
         self.executor.stop()
-        self.agent.down()
+        self.agent.close()
 
     def _launch(self, task: str, isolation: str) -> None:
         self.agent.launch(task, jobClass="bench_jobs:now", isolation=isolation)
 
     def latency_ms(self, task: str, isolation: str) -> float:
-        """From LAUNCH to the first line of user code, one shard alone."""
+        """The time from LAUNCH to the first line of user code, for a single shard."""
         before = time.time()
         self._launch(task, isolation)
         end = self.agent.end(task)
         at, pid = end.data["result"]
         assert (end.state, pid == self.worker) == ("TASK_FINISHED", isolation == "shared")
         self.agent.calls.clear()
-        return (at - before) * 1000
+        return float(at - before) * 1000
 
     def batch(self, first: int) -> float:
-        """Shards a second, BATCH of them launched at once; each has finished."""
+        """Shards per second when BATCH are launched at once. Each must finish."""
         before = time.monotonic()
         for number in range(first, first + BATCH):
             self._launch(f"b{number}", "shared")
         states: list[str] = []
         while len(states) < BATCH:
             time.sleep(0.05)
-            told = [call["update"]["status"]["state"] for call in list(self.agent.calls) if call["type"] == "UPDATE"]
-            states = [state for state in told if state not in ("TASK_STARTING", "TASK_RUNNING")]
+            calls = [call for call in list(self.agent.calls) if call["type"] == "UPDATE"]
+            reported = [call["update"]["status"]["state"] for call in calls]
+            states = [state for state in reported if state not in ("TASK_STARTING", "TASK_RUNNING")]
         assert set(states) == {"TASK_FINISHED"}, set(states)
         self.agent.calls.clear()
         return BATCH / (time.monotonic() - before)
@@ -82,7 +81,7 @@ def state_of(pid: int) -> tuple[float, int, int]:
 
 def head(runs: int) -> str:
     load = f"load {os.getloadavg()[0]:.1f} at the start"
-    return f"# An executor's speed and size\n\n{runs:,} runs. {described()}, {load}.\n"
+    return f"# Speed and size of an executor\n\n{runs:,} executions. {described()}, {load}.\n"
 
 
 def measured(bench: Bench, runs: int, missed: list[str]) -> Iterator[str]:
@@ -94,21 +93,21 @@ def measured(bench: Bench, runs: int, missed: list[str]) -> Iterator[str]:
     )
     if warm > AIMS["warm_ms"]:
         missed.append("warm_ms")
-    yield "| runs | a second | daemon MB, files, threads | worker MB, files, threads |"
+    yield "| executions | per second | daemon MB, files, threads | worker MB, files, threads |"
     yield "| --- | --- | --- | --- |"
     rates: list[float] = []
-    settled: tuple[float, float] | None = None
+    baseline: tuple[float, float] | None = None
     for done in range(BATCH, runs + 1, BATCH):
         rates.append(bench.batch(done))
         daemon, worker = state_of(bench.executor.process.pid), state_of(bench.worker)
-        if settled is None and done >= runs / 4:
-            settled = daemon[0], worker[0]
+        if baseline is None and done >= runs / 4:
+            baseline = daemon[0], worker[0]
         if done % max(BATCH, runs // ROWS // BATCH * BATCH) == 0 or done + BATCH > runs:
             shown = (f"{mb:.1f}, {files}, {threads}" for mb, files, threads in (daemon, worker))
             yield f"| {done:,} | {statistics.median(rates[-ROWS:]):.0f} | {' | '.join(shown)} |"
-    assert settled is not None
-    growth = daemon[0] - settled[0], worker[0] - settled[1]
-    yield f"\nShards a second, median: {statistics.median(rates):.0f} (aim {AIMS['rate']})."
+    assert baseline is not None
+    growth = daemon[0] - baseline[0], worker[0] - baseline[1]
+    yield f"\nShards per second, median: {statistics.median(rates):.0f} (aim {AIMS['rate']})."
     yield (
         f"Growth after the first quarter: daemon {growth[0]:+.1f} MB, worker {growth[1]:+.1f} MB "
         f"(aim {AIMS['growth_mb']}). The daemon has {daemon[0]:.1f} MB (aim {AIMS['daemon_mb']})."

@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: a fresh seed for random histories, and each store behind one face."""
+"""Fixtures shared by many tests, the seed of random histories, and the split of the tests over processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -16,7 +17,8 @@ from hypothesis import Phase, settings
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.ports import Store
 
-# As in production: by default structlog would spend half a second on each traceback, with every variable in it.
+# The same processors as in production. structlog's default spends half a second on each traceback, because it renders
+# every local variable.
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,
@@ -25,7 +27,7 @@ structlog.configure(
     ]
 )
 settings.register_profile("jobcloud", derandomize=True, deadline=None, database=None)
-# For who asks only whether there is a failure: making it small takes minutes.
+# For callers that only ask whether a test fails. Shrinking takes minutes.
 settings.register_profile("no_shrinking", settings.get_profile("jobcloud"), phases=(Phase.explicit, Phase.generate))
 settings.load_profile("jobcloud")
 
@@ -34,7 +36,7 @@ _FALLBACK_SEED = 20_260_101
 
 @cache
 def run_seed() -> int:
-    """JOBCLOUD_SEED, else taken from the commit's hash: each commit tries histories of its own, repeatably."""
+    """JOBCLOUD_SEED, or a number from the hash of the commit: each commit tries new histories, repeatably."""
     if given := os.environ.get("JOBCLOUD_SEED"):
         return int(given)
     found = subprocess.run(
@@ -47,6 +49,88 @@ def pytest_report_header() -> str:
     return f"jobcloud seed: {run_seed()} (set JOBCLOUD_SEED to repeat)"
 
 
+# How `pytest -n` splits the tests over its workers. The tests of a unit run in one worker, in order. Units start in the
+# order of collection, these files first: a long unit that starts last would leave the other workers idle.
+_LONGEST_FIRST = (
+    "tests/dev/test_dev.py",
+    "tests/match/test_match_props.py",
+    "tests/adapters/test_store_contract.py",
+    "tests/adapters/zookeeper/test_zookeeper_store.py",
+    "tests/adapters/zookeeper/test_zookeeper_election.py",
+    "tests/adapters/zookeeper/test_zookeeper_simulated.py",
+    "tests/test_simulation.py",
+    "tests/whole/test_misbehaviour.py",
+    "tests/whole/test_whole_zookeeper.py",
+    "tests/executor/test_executor_misbehaviour.py",
+    "tests/test_cron_oracles.py",
+    "tests/match/test_match_mutants.py",
+    "tests/contract/test_mesos_contract.py",
+    "tests/executor/test_executor.py",
+    "tests/executor/test_executor_isolation.py",
+    "tests/executor/test_executor_agent.py",
+    "tests/server/test_bad_input.py",
+    "tests/scheduler/test_scheduler_props.py",
+)
+# Files whose tests share no costly fixture and take long: each test is a unit.
+_TEST_BY_TEST = frozenset(
+    {
+        "tests/match/test_match_mutants.py",
+        "tests/match/test_match_props.py",
+        "tests/test_cron_oracles.py",
+        "tests/test_simulation.py",
+    }
+)
+# Files that share the ZooKeeper servers of this module are one unit, so that these are started once.
+_ON_ZOOKEEPER = frozenset(
+    {
+        "tests/adapters/test_store_contract.py",
+        "tests/adapters/zookeeper/test_zookeeper_election.py",
+        "tests/adapters/zookeeper/test_zookeeper_simulated.py",
+        "tests/adapters/zookeeper/test_zookeeper_store.py",
+    }
+)
+# With JOBCLOUD_TEST_MESOS these share one real cluster.
+_ON_MESOS = frozenset(
+    {
+        "tests/adapters/mesos/test_mesos_driver_real.py",
+        "tests/contract/test_mesos_contract.py",
+        "tests/contract/test_mesos_contract_agents.py",
+        "tests/contract/test_mesos_contract_operators.py",
+        "tests/executor/test_executor_mesos.py",
+        "tests/whole/test_misbehaviour.py",
+        "tests/whole/test_whole_mesos.py",
+    }
+)
+
+
+def unit_of(nodeid: str) -> str:
+    """The unit of a test: by default its file, because of the fixtures of modules."""
+    file = nodeid.partition("::")[0]
+    if file in _TEST_BY_TEST:
+        return nodeid
+    if file in _ON_MESOS and os.environ.get("JOBCLOUD_TEST_MESOS"):
+        return "mesos"
+    return "zookeeper" if file in _ON_ZOOKEEPER else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid)
+
+    config.option.loadscopereorder = False  # it would start the units with most tests first
+    return Units(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        rank = {file: number for number, file in enumerate(_LONGEST_FIRST)}
+        items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+
+
 _skipped: list[str] = []
 
 
@@ -57,9 +141,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With JOBCLOUD_TEST_NO_SKIP=1, as CI has it where the real servers are, a test skipped is a test failed."""
-    if _skipped and os.environ.get("JOBCLOUD_TEST_NO_SKIP") == "1":
-        print(f"\n{len(_skipped)} tests were skipped where none may be: {', '.join(_skipped[:5])} …")
+    """With JOBCLOUD_TEST_NO_SKIP=1 a skipped test fails the run. CI sets it when the real servers are installed."""
+    is_worker = hasattr(session.config, "workerinput")  # of xdist; the controller sees the reports of all workers
+    if _skipped and not is_worker and os.environ.get("JOBCLOUD_TEST_NO_SKIP") == "1":
+        print(f"\nJOBCLOUD_TEST_NO_SKIP=1, but {len(_skipped)} tests were skipped: {', '.join(_skipped[:5])} …")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -73,8 +158,8 @@ OpenStore = Callable[[], Store]
 
 @pytest.fixture(scope="session")
 def zookeeper_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of one real ZooKeeper server; tests take namespaces of their own."""
-    import zookeeper_kit
+    """The address of one real ZooKeeper server. Each test uses a namespace of its own."""
+    from tests import zookeeper_kit
 
     with zookeeper_kit.running(tmp_path_factory.mktemp("zookeeper")) as servers:
         yield zookeeper_kit.hosts(servers)
@@ -82,8 +167,8 @@ def zookeeper_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ensemble_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The addresses of three real ZooKeeper servers, for tests that leave them alone."""
-    import zookeeper_kit
+    """The addresses of an ensemble of three real ZooKeeper servers, for tests that do not stop them."""
+    from tests import zookeeper_kit
 
     with zookeeper_kit.running(tmp_path_factory.mktemp("ensemble"), 3) as servers:
         yield zookeeper_kit.hosts(servers)
@@ -98,20 +183,21 @@ def ensemble_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ]
 )
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
-    """Opens the state of one test; called again, it is another scheduler on the same state."""
+    """A function that opens the state of one test. Each further call opens the same state as another scheduler."""
     opened: list[Store] = []
     server = MemoryServer()
-    where = request.getfixturevalue(request.param) if request.param.endswith("_hosts") else ""
+    hosts = request.getfixturevalue(request.param) if request.param.endswith("_hosts") else ""
     namespace = f"test/{uuid.uuid4().hex}"
 
     def open_one() -> Store:
         if request.param == "memory":
             opened.append(MemoryStore(server))
-        elif where:
-            import zookeeper_kit
+        elif hosts:
+            from tests import zookeeper_kit
+
             from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 
-            opened.append(ZooKeeperStore(zookeeper_kit.connect(where, namespace)))
+            opened.append(ZooKeeperStore(zookeeper_kit.connect(hosts, namespace)))
         else:
             from jobcloud.adapters.sqlite import SqliteStore
 

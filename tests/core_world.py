@@ -94,7 +94,7 @@ def make_job(name: str = "report", **fields: Any) -> Job:
 
 
 def make_offer(offer_id: str, agent: str = "a1", cpus: int = 8, mem: int = 8_192, **more: int) -> Offer:
-    """`cpus` in cpus, `mem` and others in their usual units."""
+    """`cpus` in CPUs, `mem` in MiB, `more` in the unit of each resource."""
     values = {"cpus": cpus, "mem": mem, **more}
     shares = tuple(Share(name, number * 1000) for name, number in values.items() if number)
     return Offer(offer_id, agent, f"host-{agent}", f"10.0.0.1:{5051}", shares)
@@ -288,7 +288,7 @@ class Mesos:
         self.excused: set[str] = set()
         self.answers: Counter[str] = Counter()
 
-    # -------------------------------------------------------------------------------------------- what is true
+    # -------------------------------------------------------------------------------------------- the truth
 
     def live(self, agent: str | None = None) -> list[RealTask]:
         """The tasks that really run, without those of agents that are declared gone."""
@@ -417,7 +417,7 @@ class Mesos:
         """Send an update of the master itself, which is not acknowledged."""
         self._tell(Status(task_id, agent_id, state, reason=reason))
 
-    # ---------------------------------------------------------------------------------------------- what agents do
+    # ---------------------------------------------------------------------------------------------- agents
 
     def move(self, task: RealTask, state: str, reason: str = "", data: str = "") -> None:
         """Change a task's state on its agent. The update is kept until it is acknowledged."""

@@ -1,4 +1,4 @@
-"""A raw client of Mesos' v1 HTTP API for the contract suite: it shows every byte it is told and hides nothing."""
+"""A raw client of Mesos' v1 HTTP API for tests: it keeps every event as it was received."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Event = dict[str, Any]
 
 
 class Answer:
-    """What a request was answered: `status`, `headers` (lower case names) and the `body` as text."""
+    """An HTTP answer: `status`, `headers` (lower case names) and the `body` as text."""
 
     def __init__(self, status: int, headers: dict[str, str], body: str) -> None:
         self.status, self.headers, self.body = status, headers, body
@@ -28,9 +28,9 @@ class Answer:
 
 
 def request(address: str, method: str, path: str, body: bytes | str | None = None, **headers: str) -> Answer:
-    """One request over a connection of its own; a header `content_type` is sent as `content-type`."""
+    """Send one request on a new connection. A header `content_type` is sent as `content-type`."""
     host, port = address.split(":")
-    link = http.client.HTTPConnection(host, int(port), timeout=20)
+    link = http.client.HTTPConnection(host, int(port), timeout=60)
     try:
         link.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         reply = link.getresponse()
@@ -44,11 +44,11 @@ def post(address: str, path: str, call: Any, **headers: str) -> Answer:
 
 
 class Stream:
-    """The answer to a SUBSCRIBE: a connection from which a thread reads events until it ends or is closed."""
+    """The answer to a SUBSCRIBE: a thread reads events until the stream ends or is closed."""
 
     def __init__(self, address: str, path: str, call: Any, **headers: str) -> None:
         host, port = address.split(":")
-        self._link = http.client.HTTPConnection(host, int(port), timeout=20)
+        self._link = http.client.HTTPConnection(host, int(port), timeout=60)
         self._link.request("POST", path, json.dumps(call), {"Content-Type": JSON, "Accept": JSON, **headers})
         self._socket: socket.socket = self._link.sock
         self._reply = self._link.getresponse()
@@ -80,7 +80,7 @@ class Stream:
             self._changed.notify_all()
 
     def wait_for(self, test: Callable[[], Any], seconds: float, what: str) -> Any:
-        """What `test` gives as soon as it is true; it is asked again after every event."""
+        """The first true result of `test`, which is called after every event."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while not (found := test()):
@@ -92,7 +92,7 @@ class Stream:
                 self._changed.wait(left)
         return found
 
-    def wait_end(self, seconds: float = 10) -> None:
+    def wait_end(self, seconds: float = 60) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: self.ended, seconds), f"the stream is still open: {self.events}"
 
@@ -105,7 +105,7 @@ class Stream:
 
 
 class Framework:
-    """A scripted scheduler: subscribes, makes the calls it is told to, keeps every event."""
+    """A scheduler that is controlled by a test. It keeps every event."""
 
     def __init__(self, master: str, *capabilities: str, name: str = "contract", **info: Any) -> None:
         self.master = master
@@ -117,7 +117,7 @@ class Framework:
             "failover_timeout": 600.0,
             **info,
         }
-        self.seen = 0  # events before this index are behind us
+        self.seen = 0  # index of the first event that no test has consumed
         self.stream: Stream
 
     def subscribe(self, **extra: Any) -> Framework:
@@ -141,7 +141,7 @@ class Framework:
         return post(self.master, "/api/v1/scheduler", call, **{"mesos_stream_id": self.stream.stream_id, **headers})
 
     def next(self, *kinds: str, seconds: float = 60, where: Callable[[Event], bool] = lambda _: True) -> Event:
-        """The next event of one of `kinds`; those before it are passed over."""
+        """The next event of one of `kinds`. Skips the events before it."""
 
         def find() -> Event | None:
             for index in range(self.seen, len(self.stream.events)):
@@ -154,8 +154,8 @@ class Framework:
         found: Event = self.stream.wait_for(find, seconds, f"event {'/'.join(kinds)}")
         return found
 
-    def none(self, *kinds: str, seconds: float, where: Callable[[Event], bool] = lambda _: True) -> None:
-        """Nothing of these kinds comes within `seconds` (the one wait that has to last)."""
+    def expect_none(self, *kinds: str, seconds: float, where: Callable[[Event], bool] = lambda _: True) -> None:
+        """Wait for `seconds` and check that no event of these kinds comes."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -165,7 +165,7 @@ class Framework:
             raise AssertionError(f"unexpected: {event}")
 
     def offers(self, count: int = 1, seconds: float = 60, agent: str = "") -> list[dict[str, Any]]:
-        """The next `count` offers (of the agent with that id) not seen before."""
+        """The next `count` offers, of one agent if its id is given."""
         found: list[dict[str, Any]] = []
         while len(found) < count:
             event = self.next("OFFERS", seconds=seconds)
@@ -188,7 +188,7 @@ class Framework:
         return self.call("DECLINE", body)
 
     def update(self, task: str = "", state: str = "", seconds: float = 60, acknowledge: bool = True) -> dict[str, Any]:
-        """The next status update (of that task, in that state), acknowledged if it has to be."""
+        """The next status update, of one task or state if given. Acknowledges it if it has a uuid."""
 
         def fits(event: Event) -> bool:
             status = event["update"]["status"]
@@ -202,41 +202,40 @@ class Framework:
     def acknowledge(self, status: dict[str, Any]) -> Answer:
         return self.call("ACKNOWLEDGE", {k: status[k] for k in ("agent_id", "task_id", "uuid")})
 
-    def tell(self, agent_id: dict[str, str], executor: str, *commands: Any) -> Answer:
-        """Commands for the scripted executor."""
+    def command(self, agent_id: dict[str, str], executor: str, *commands: Any) -> Answer:
+        """Send commands to the scripted executor."""
         data = encode_data(json.dumps(list(commands)).encode())
         return self.call("MESSAGE", {"agent_id": agent_id, "executor_id": {"value": executor}, "data": data})
 
-    def heard(self, kind: str, seconds: float = 60) -> Any:
-        """The next thing of that kind that the scripted executor says it got."""
+    def reported(self, kind: str, seconds: float = 60) -> Any:
+        """The next event or report of that kind that the scripted executor sends."""
 
         def fits(event: Event) -> bool:
-            return bool(said(event)["type"] == kind)
+            return bool(report_of(event)["type"] == kind)
 
-        return said(self.next("MESSAGE", seconds=seconds, where=fits))
+        return report_of(self.next("MESSAGE", seconds=seconds, where=fits))
 
     def teardown(self) -> None:
-        """End of a case: whatever runs is killed; the stream is closed."""
+        """Remove the framework, which kills its executors, and close the stream."""
         if not self.stream.ended:
             self.call("TEARDOWN")
             self.stream.wait_end()
         self.stream.close()
 
 
-def said(event: Event) -> Any:
+def report_of(event: Event) -> Any:
     return json.loads(decode_data(event["message"]["data"]))
 
 
 @dataclass
 class Cluster:
-    """A running cluster: its kind, the master's address, its agents' addresses by number from 1."""
+    """A running cluster: its kind ("dev" or "mesos") and the master's address."""
 
     kind: str
     master: str
 
     def agent(self, agent_id: str) -> str:
-        """The address at which an agent answers (in a local Mesos its own one is that of all agents)."""
-
+        """The address of an agent. The /state of a local Mesos shows the master's port for all agents."""
         slaves = request(self.master, "GET", "/state").json()["slaves"]
         found = next(one for one in slaves if one["id"] == agent_id)
         if self.kind == "dev":
@@ -247,12 +246,12 @@ class Cluster:
 
 
 def amounts(**named: float) -> list[dict[str, Any]]:
-    """Resources as TaskInfo and ExecutorInfo take them; `role` is left to the default."""
+    """Scalar resources for a TaskInfo or ExecutorInfo, with the default role."""
     return [{"name": name, "type": "SCALAR", "scalar": {"value": value}} for name, value in named.items()]
 
 
 def total(resources: list[dict[str, Any]]) -> dict[str, float]:
-    """Scalar resources added up by name."""
+    """The sums of scalar resources by name."""
     sums: dict[str, float] = {}
     for one in resources:
         if one["type"] == "SCALAR":

@@ -1,4 +1,4 @@
-"""A server of files on loopback that does as a test has it, for tests of what fetches from it."""
+"""A scripted file server on loopback for tests that fetch packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Server:
-    """Answers each path as a test has it: with bytes, or by a function of the handler."""
+    """Answers each path with bytes, or by a function of the handler."""
 
     def __init__(self, pages: Mapping[str, bytes]) -> None:
         self.pages: dict[str, bytes | Answer] = dict(pages)
@@ -40,7 +40,7 @@ class Server:
             daemon_threads = True
 
             def handle_error(self, *args: Any) -> None:
-                """The client has hung up on a test's body: that is what is tested."""
+                """Ignored: the client may end the connection during a body on purpose."""
 
         self._http = Http(("127.0.0.1", 0), Handler)
         self.port = self._http.server_address[1]

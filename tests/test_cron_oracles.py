@@ -1,8 +1,8 @@
-"""cron.py and firetimes.py against judges that share no code with them.
+"""cron.py and firetimes.py against oracles that share no code with them.
 
-The judges: a slow stepper written here, which walks the real clock minute by minute; Quartz itself, recorded in
-data/quartz_firings.tsv; and cronsim for the Unix dialect. JOBCLOUD_CRON_TRIPLES sets how many (expression, zone, start)
-triples are tried, JOBCLOUD_SEED makes other ones.
+The oracles: a slow stepper in this file, which follows the real clock minute by minute; Quartz itself, recorded in
+data/quartz_firings.tsv; and cronsim for the Unix dialect. JOBCLOUD_CRON_TRIPLES sets the number of (expression, zone,
+start) triples; JOBCLOUD_SEED selects other ones.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from jobcloud.executor.firetimes import FireTimes
 
 TRIPLES = int(os.environ.get("JOBCLOUD_CRON_TRIPLES", "100000"))
 SEED = os.environ.get("JOBCLOUD_SEED", "2026")
-STARTS = 100  # of one expression in one zone
-AGENT_STARTS = 4  # of these, how many the agent's stepper is asked too
+STARTS = 100  # start instants per expression and zone
+AGENT_STARTS = 4  # of these, checked with the agent's stepper too
 ODD_ZONES = [
     "UTC",
     "Europe/Berlin",
@@ -42,7 +42,7 @@ ODD_ZONES = [
     "Europe/Dublin",
     "Pacific/Kwajalein",
 ]
-# Refused, as not the same everywhere or counting leap seconds.
+# Refused: they differ between machines or count leap seconds.
 NO_ZONES = ("posix/", "right/", "localtime", "posixrules", "Factory")
 ALL_ZONES = sorted(zone for zone in zoneinfo.available_timezones() if not zone.startswith(NO_ZONES))
 MINUTE, DAY = 60, 86_400
@@ -54,7 +54,7 @@ def local(instant: int, zone: str) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(instant, zoneinfo.ZoneInfo(zone))
 
 
-# The slow stepper: every value is asked, one by one, whether the text of its field names it.
+# The slow stepper checks every value against the text of its field.
 
 
 def names(word: str, first_weekday: int) -> int:
@@ -65,7 +65,7 @@ def names(word: str, first_weekday: int) -> int:
 
 @functools.lru_cache(maxsize=100_000)
 def says(text: str, value: int, low: int, high: int, first_weekday: int = 1) -> bool:
-    """Whether a field's text names a value, walking each item upwards from its start, and round where it wraps."""
+    """Whether the text of a field names a value. Counts each item up from its start, with wrapping."""
     for item in text.split(","):
         span, _, step = item.partition("/")
         start, _, stop = span.partition("-")
@@ -121,8 +121,14 @@ def says_weekday(text: str, day: datetime.date) -> bool:
     return says(text, weekday, 1, 7)
 
 
+def offset(wall: datetime.datetime) -> datetime.timedelta:
+    found = wall.utcoffset()
+    assert found is not None
+    return found
+
+
 class SlowStepper:
-    """One expression in one zone, judged minute by minute."""
+    """One expression in one zone, checked minute by minute."""
 
     def __init__(self, text: str, zone: str, dialect: Dialect, gap: Gap, fold: Fold) -> None:
         self.dialect, self.zone = dialect, zoneinfo.ZoneInfo(zone)
@@ -165,7 +171,7 @@ class SlowStepper:
         return datetime.datetime.fromtimestamp(instant, self.zone)
 
     def firings(self, start: int, end: int, days: int) -> tuple[list[int], int]:
-        """Every firing from start on, and the instant up to which that is all: enough days matched, or the end."""
+        """All firings from `start` to a returned instant: until `days` days have matched, or `end`."""
         found: list[int] = []
         instant = start
         while instant < end and days:
@@ -180,7 +186,7 @@ class SlowStepper:
 
     def firings_of(self, minute: int) -> Iterator[int]:
         wall, before = self.local(minute), self.local(minute - MINUTE)
-        jump = round((wall.utcoffset() - before.utcoffset()) / datetime.timedelta(minutes=1))
+        jump = round((offset(wall) - offset(before)) / datetime.timedelta(minutes=1))
         if self.make_up and jump > 0:
             skipped = (wall.replace(tzinfo=None) - datetime.timedelta(minutes=back) for back in range(1, jump + 1))
             if any(map(self.matches, skipped)):
@@ -192,14 +198,14 @@ class SlowStepper:
             yield from (minute + second for second in range(60) if says(self.second, second, 0, 59))
 
 
-# Making triples.
+# Random (expression, zone, start) triples.
 
 
 def field(dice: random.Random, low: int, high: int, *, wraps: bool) -> str:
     first, second = dice.randint(low, high), dice.randint(low, high)
     if not wraps:
         first, second = sorted((first, second))
-        # cronsim reads 2-2/3 as 2/3; crontab(5) has it as 2 alone, and so have we.
+        # cronsim reads 2-2/3 as 2/3; crontab(5) and we read it as 2.
         second += first == second < high
         first -= first == second
     step = dice.randint(1, min(high, 7 if high < 10 else 23))
@@ -242,7 +248,7 @@ def unix_expression(dice: random.Random) -> str:
 
 
 def change_near(dice: random.Random, zone: str) -> int:
-    """An instant within two days before a change of the zone's clock, or anywhere if it has none that year."""
+    """An instant within two days before a clock change of the zone; any instant if the year has none."""
     start = dice.randrange(3 * 366 * DAY, 67 * 365 * DAY)
     for day in range(start, start + 366 * DAY, DAY):
         if local(day, zone).utcoffset() != local(day + DAY, zone).utcoffset():
@@ -250,8 +256,8 @@ def change_near(dice: random.Random, zone: str) -> int:
     return start
 
 
-def pairs(dice: random.Random) -> Iterator[tuple[str, str, int]]:
-    """Zones and beginnings, half of them where the clock is about to change, for as many triples as are asked for."""
+def pairs(dice: random.Random) -> Iterator[tuple[str, int]]:
+    """Endless zones and start instants, many of them shortly before a clock change."""
     while True:
         zone = dice.choice(ODD_ZONES) if dice.random() < 0.6 else dice.choice(ALL_ZONES)
         begin = change_near(dice, zone) if dice.random() < 0.6 else dice.randrange(3 * 366 * DAY, 67 * 365 * DAY)
@@ -259,7 +265,7 @@ def pairs(dice: random.Random) -> Iterator[tuple[str, str, int]]:
 
 
 def starts(dice: random.Random, begin: int, firings: list[int], end: int) -> list[int]:
-    """Instants in milliseconds, some at or just beside a firing."""
+    """Instants in milliseconds, some at or next to a firing."""
     chosen = [dice.randrange(begin * 1000, end * 1000) for _ in range(STARTS // 2)]
     for _ in range(STARTS - len(chosen)):
         near = dice.choice(firings) if firings else dice.randrange(begin, end)
@@ -273,7 +279,7 @@ def expected_next(firings: list[int], start_ms: int) -> int | None:
 
 
 def judged(dice: random.Random, text: str, zone: str, begin: int, dialect: Dialect) -> tuple[Schedule, list[int]]:
-    """Compares one pair with the slow stepper at many starts, the agent's stepper at some; gives the starts."""
+    """Compare with the slow stepper at many start instants, and the agent's stepper at some. Returns the starts."""
     gap, fold = dice.choice(list(Gap)), dice.choice(list(Fold))
     schedule = Schedule.parse(text, zone=zone, dialect=dialect, gap=gap, fold=fold)
     agent = FireTimes(schedule.table())
@@ -288,14 +294,14 @@ def judged(dice: random.Random, text: str, zone: str, begin: int, dialect: Diale
     return schedule, chosen
 
 
-def test_quartz_expressions_fire_when_the_slow_stepper_says():
+def test_quartz_expressions_fire_as_in_the_slow_stepper() -> None:
     dice = random.Random(f"quartz {SEED}")
     print(f"JOBCLOUD_SEED={SEED}")
     for _, (zone, begin) in zip(range(TRIPLES * 6 // 10 // STARTS), pairs(dice), strict=False):
         judged(dice, quartz_expression(dice), zone, begin, Dialect.QUARTZ)
 
 
-def test_unix_expressions_fire_when_the_slow_stepper_says():
+def test_unix_expressions_fire_as_in_the_slow_stepper() -> None:
     dice = random.Random(f"unix {SEED}")
     print(f"JOBCLOUD_SEED={SEED}")
     for _, (zone, begin) in zip(range(TRIPLES * 2 // 10 // STARTS), pairs(dice), strict=False):
@@ -306,16 +312,16 @@ def test_unix_expressions_fire_when_the_slow_stepper_says():
 
 TABLE = pathlib.Path(__file__).parent / "data" / "quartz_firings.tsv"
 RECORDED = [line.split("\t") for line in TABLE.read_text(encoding="ascii").splitlines()]
-# Quartz accepts these, and computes something no one can have meant, or fails then. We refuse.
+# Quartz accepts these expressions and computes nonsense or fails. We refuse them.
 ONLY_QUARTZ_ACCEPTS = {
-    "0 L * * * ?": "an L where there is no last: Quartz throws when asked for a firing",
+    "0 L * * * ?": "L in a field without a last value: Quartz throws",
     "0 0 0 * L ?": "the same in the month",
     "0 0 0 1 1 ? 20x0": "Quartz reads year 20 and drops the rest",
 }
 ONLY_WE_ACCEPT = {"0 0 0 ? * 2-FRI": "a range from a number to a name is clear; Quartz cannot parse it"}
-# Quartz takes the 31st of a month of 30 days for the 1st of the next one, and if that is a Saturday, fires on the 30th.
+# Quartz reads the 31st of a month of 30 days as the 1st of the next one. If that is a Saturday, it fires on the 30th.
 FALSE_31W = {("0 0 0 31W * ?", "2027-04-30"), ("0 0 0 31W * ?", "2028-06-30")}
-# The clock went from 00:01 to 01:01, and Quartz loses what is due in the rest of that hour, though it exists.
+# The clock went from 00:01 to 01:01. Quartz skips firings in the rest of that hour, although it exists.
 LOST = {
     ("America/St_Johns", "0 30 1 * * ?", "2006-04-02 01:30"),
     ("America/St_Johns", "0 5,35 1,2 * * ?", "2006-04-02 01:05"),
@@ -325,7 +331,7 @@ LOST = {
 
 
 def recorded_firings(start: int, steps: str) -> tuple[list[int], bool]:
-    """The instants of a line, in seconds, and whether these were the last."""
+    """The instants of a line in seconds, and whether no further ones follow."""
     words = steps.split()
     distances = [int(word) for word in words if word != "END"]
     return [start + sum(distances[: index + 1]) for index in range(len(distances))], words[-1:] == ["END"]
@@ -337,13 +343,13 @@ def ours(schedule: Schedule, start: int, recorded: list[int], ended: bool) -> li
 
 
 def comes_again(instant: int, zone: str) -> bool:
-    """Whether the clock will show the wall time of this instant once more."""
+    """Whether the wall time of this instant occurs a second time."""
     wall = local(instant, zone)
     return wall.fold == 0 and wall.replace(fold=1).timestamp() != instant
 
 
 def ends_a_gap(instant: int, zone: str) -> bool:
-    return local(instant, zone).utcoffset() > local(instant - 1, zone).utcoffset()
+    return offset(local(instant, zone)) > offset(local(instant - 1, zone))
 
 
 def answered() -> Iterator[tuple[str, str, int, list[int], bool]]:
@@ -352,7 +358,7 @@ def answered() -> Iterator[tuple[str, str, int, list[int], bool]]:
             yield text, zone, int(start), *recorded_firings(int(start), steps)
 
 
-def test_we_refuse_what_quartz_refuses_and_nothing_else():
+def test_refused_expressions_are_those_of_quartz() -> None:
     for text, _, _, steps in RECORDED:
         refused_by_quartz = steps == "REFUSED"
         try:
@@ -367,8 +373,8 @@ def is_lost(text: str, instant: int, zone: str) -> bool:
     return (zone, text, f"{local(instant, zone):%Y-%m-%d %H:%M}") in LOST
 
 
-def test_without_its_clock_policy_every_firing_is_that_of_quartz():
-    # Quartz skips what falls in a gap, and of two equal wall times takes the second, for every kind of expression.
+def test_firings_without_the_clock_policy_are_those_of_quartz() -> None:
+    # Quartz skips times in a gap and takes the second of two equal wall times, for every expression.
     compared = 0
     for text, zone, start, recorded, ended in answered():
         schedule = Schedule.parse(text, zone=zone, gap=Gap.SKIP, fold=Fold.BOTH)
@@ -380,7 +386,7 @@ def test_without_its_clock_policy_every_firing_is_that_of_quartz():
     assert compared > 20_000
 
 
-def test_our_default_differs_from_quartz_only_at_changes_of_the_clock():
+def test_default_policy_differs_from_quartz_only_at_clock_changes() -> None:
     made_up_for = first_of_two = second_of_two = 0
     for text, zone, start, recorded, ended in answered():
         firings = ours(Schedule.parse(text, zone=zone), start, recorded, ended)
@@ -393,7 +399,7 @@ def test_our_default_differs_from_quartz_only_at_changes_of_the_clock():
             made_up_for += ends_a_gap(firing, zone)
             first_of_two += comes_again(firing, zone)
         for firing in set(recorded) - set(firings):
-            again = local(firing, zone).fold == 1  # of two equal wall times we took the first
+            again = local(firing, zone).fold == 1  # we take the first of two equal wall times
             assert again or (text, f"{local(firing, zone):%Y-%m-%d}") in FALSE_31W, (text, zone, firing)
             second_of_two += again
     assert made_up_for > 20
@@ -404,10 +410,10 @@ def test_our_default_differs_from_quartz_only_at_changes_of_the_clock():
 
 
 def is_beyond_cronsim(change: int, zone: str) -> bool:
-    """Whether a change of the clock is one of those that cronsim 2.8 gets wrong, or never returns from.
+    """Whether cronsim 2.8 has a wrong result, or an endless loop, at a clock change.
 
-    It steps in whole real hours and to midnights, whether these exist or not: half-hour changes (Lord Howe), changes at
-    00:01 (St. John's), and gaps at midnight (Havana, São Paulo).
+    It steps in real hours and to midnights, even if these do not exist: half-hour changes (Lord Howe), changes at 00:01
+    (St. John's), and gaps at midnight (Havana, São Paulo).
     """
     before, after = local(change - 1, zone), local(change, zone)
     return after.minute != 0 or (before + datetime.timedelta(seconds=1)).minute != 0 or before.date() != after.date()
@@ -415,7 +421,7 @@ def is_beyond_cronsim(change: int, zone: str) -> bool:
 
 @functools.lru_cache(maxsize=100_000)
 def change_within(hour: int, zone: str) -> int | None:
-    """The instant within an hour, minute by minute, at which the zone's offset changes."""
+    """The minute within an hour at which the zone's offset changes, in seconds; None if it does not."""
     for minute in range(hour, hour + 3600, MINUTE):
         if local(minute, zone).utcoffset() != local(minute - MINUTE, zone).utcoffset():
             return minute
@@ -437,7 +443,7 @@ def cronsim_next(text: str, zone: str, start_ms: int) -> int | None:
         return None
 
 
-def test_unix_expressions_fire_when_cronsim_says():
+def test_unix_expressions_fire_as_in_cronsim() -> None:
     dice = random.Random(f"cronsim {SEED}")
     print(f"JOBCLOUD_SEED={SEED}")
     wanted, compared = TRIPLES * 2 // 10, 0
@@ -447,7 +453,7 @@ def test_unix_expressions_fire_when_cronsim_says():
         for start in starts(dice, begin, [], begin + 4 * DAY):
             answer = schedule.next_after(start)
             days = range(start // 1000 // DAY * DAY, (answer or start) // 1000 + DAY, DAY)
-            # Asked in the second of two equal hours, cronsim forgets which one and answers with a time that has passed.
+            # For a start in the second of two equal hours, cronsim returns an instant of the past.
             if local(start // 1000, zone).fold or any(day_is_beyond_cronsim(day, zone) for day in days):
                 continue
             assert answer == cronsim_next(text, zone, start), (text, zone, start)

@@ -1,4 +1,4 @@
-"""The stand-in for http-parser: what pymesos calls, on responses in pieces of every size."""
+"""The replacement for http-parser: the calls of pymesos, on responses in pieces of every size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNKED = (
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_a_chunked_response_is_parsed_in_pieces_of_any_size(size: int) -> None:
+def test_chunked_response_is_parsed_in_pieces_of_any_size(size: int) -> None:
     parser = http.HttpParser()
     body = b""
     for start in range(0, len(CHUNKED), size):
@@ -31,7 +31,7 @@ def test_a_chunked_response_is_parsed_in_pieces_of_any_size(size: int) -> None:
     assert parser.is_message_complete()
 
 
-def test_nothing_is_known_before_the_headers_end() -> None:
+def test_status_and_headers_are_unknown_before_the_headers_end() -> None:
     parser = http.HttpParser()
     parser.execute(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: //a:1\r\n", 51)
     assert not parser.is_headers_complete()
@@ -44,14 +44,14 @@ def test_nothing_is_known_before_the_headers_end() -> None:
     "garbage",
     [b"RTSP hello\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"HTTP/1.1 abc\r\n\r\n"],
 )
-def test_bytes_that_are_no_http_are_refused_for_good(garbage: bytes) -> None:
+def test_bytes_that_are_not_http_are_refused_for_good(garbage: bytes) -> None:
     parser = http.HttpParser()
     assert parser.execute(garbage, len(garbage)) == 0
     assert parser.get_errno() == 1
     assert parser.execute(CHUNKED, len(CHUNKED)) == 0
 
 
-def test_only_the_given_length_is_parsed() -> None:
+def test_parser_reads_only_the_given_length() -> None:
     parser = http.HttpParser()
     head = CHUNKED.index(b"5\r\nhello")
     assert parser.execute(CHUNKED, head) == head
@@ -59,12 +59,12 @@ def test_only_the_given_length_is_parsed() -> None:
     assert parser.get_errno() == 0
 
 
-def test_there_is_no_errno_attribute() -> None:
+def test_parser_has_no_errno_attribute() -> None:
     assert not hasattr(http.HttpParser(), "errno")
 
 
 def test_requests_and_compression_are_refused() -> None:
-    with pytest.raises(ValueError, match="responses only"):
+    with pytest.raises(ValueError, match="responses"):
         http.HttpParser(kind=0)
-    with pytest.raises(ValueError, match="decompresses nothing"):
+    with pytest.raises(ValueError, match="decompress"):
         http.HttpParser(decompress=True)

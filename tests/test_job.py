@@ -31,13 +31,13 @@ class Flow(DataflowJob):
 
 
 class Truthless(list[int]):
-    """As a numpy array of several elements."""
+    """Like a numpy array of several elements: it has no truth value."""
 
     def __bool__(self) -> bool:
         raise ValueError("ambiguous")
 
 
-def test_the_context_is_six_fields_by_elastic_jobs_names() -> None:
+def test_context_has_the_six_fields_of_elastic_job() -> None:
     ctx = ShardingContext("settle", "t1", 4, "ä", 2, "south", run_id="r", attempt=3, fence=9)
     fields = {
         "jobName": "settle",
@@ -53,14 +53,14 @@ def test_the_context_is_six_fields_by_elastic_jobs_names() -> None:
         ctx.sharding_item = 3  # type: ignore[misc]
 
 
-def test_a_context_made_in_a_users_test_logs_to_nobody_and_is_not_cancelled() -> None:
+def test_context_made_in_a_test_has_defaults_for_logging_and_cancellation() -> None:
     ctx = ShardingContext(job_name="settle")
     ctx.logger.info("hello %s", "you")
     assert not ctx.cancelled
     ctx.raise_if_cancelled()
 
 
-def test_a_simple_job_and_a_function_give_their_result() -> None:
+def test_simple_job_and_function_return_their_result() -> None:
     class Simple(SimpleJob):
         def execute(self, ctx: ShardingContext) -> int:
             return ctx.sharding_item
@@ -72,20 +72,20 @@ def test_a_simple_job_and_a_function_give_their_result() -> None:
         perform("Simple", ctx)  # type: ignore[arg-type]
 
 
-def test_a_one_off_dataflow_fetches_once_and_processes_what_there_is() -> None:
+def test_dataflow_that_does_not_stream_fetches_and_processes_once() -> None:
     flow = Flow([1], [2])
     perform(flow, ShardingContext())
     assert (flow.seen, flow.rounds) == ([[1]], [[2]])
 
 
 @pytest.mark.parametrize("nothing", [None, [], (), Truthless(), iter(())])
-def test_a_streaming_dataflow_ends_when_nothing_is_fetched(nothing: Any) -> None:
+def test_streaming_dataflow_ends_when_it_fetches_nothing(nothing: Any) -> None:
     flow = Flow([1], Truthless([2, 3]), iter([4]), nothing)
     perform(flow, ShardingContext(), streaming=True)
     assert flow.seen == [[1], [2, 3], [4]]
 
 
-def test_a_streaming_dataflow_stops_between_rounds_when_it_is_cancelled() -> None:
+def test_streaming_dataflow_stops_between_rounds_when_cancelled() -> None:
     flow = Flow([1], [2], [3])
     ctx = ShardingContext(is_cancelled=lambda: len(flow.seen) == 2)
     with pytest.raises(JobCancelled):
@@ -98,7 +98,7 @@ AGENT_SIDE += sorted((ROOT / "executor").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", AGENT_SIDE, ids=lambda path: path.name)
-def test_what_runs_on_agents_is_python_3_9_and_standard_library(path: Path) -> None:
+def test_agent_code_is_python_3_9_and_standard_library(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 9))
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -111,7 +111,7 @@ def test_what_runs_on_agents_is_python_3_9_and_standard_library(path: Path) -> N
                 assert {path_named.with_suffix(".py"), path_named / "__init__.py"} & set(AGENT_SIDE), name
 
 
-def test_importing_the_job_api_is_light() -> None:
+def test_job_api_imports_little() -> None:
     script = "import sys; before = set(sys.modules); import jobcloud.job; print(*set(sys.modules) - before)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in result.stdout.split()}
@@ -134,12 +134,12 @@ def test_asynchronous_jobs_are_awaited() -> None:
 
 
 @pytest.mark.parametrize("wrong", [lambda: None, lambda a, b: None, 7])
-def test_a_function_that_cannot_be_a_job_is_refused_where_it_is_written(wrong: Any) -> None:
+def test_function_that_cannot_be_a_job_is_refused_by_the_decorator(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"cannot be a job|callable"):
         job(wrong)
 
 
-def test_a_job_that_yields_has_done_nothing_and_fails() -> None:
+def test_job_that_yields_fails() -> None:
     def yields(ctx: ShardingContext) -> Any:
         yield ctx
 
@@ -160,12 +160,12 @@ def test_a_job_that_yields_has_done_nothing_and_fails() -> None:
     for wrong in (yields, yields_asynchronously):
         with pytest.raises(TypeError, match="cannot be a job: it yields"):
             job(wrong)
-    for wrong in (yields, yields_asynchronously, Yields(), Flows()):
+    for generator in (yields, yields_asynchronously, Yields(), Flows()):
         with pytest.raises(TypeError, match="it yields"):
-            perform(wrong, ShardingContext())  # type: ignore[arg-type]
+            perform(generator, ShardingContext())
 
 
-def test_progress_is_checked_and_goes_to_whoever_listens() -> None:
+def test_progress_is_checked_and_passed_to_its_listener() -> None:
     told: list[Any] = []
     ctx = ShardingContext(on_progress=lambda done, total: told.append((done, total)))
     ctx.progress(1)

@@ -1,6 +1,6 @@
-"""Who may import whom, read from the syntax trees.
+"""Directions of imports, checked in the syntax trees.
 
-`scheduler/`, `match/`, `planning/` and the vocabulary at the top decide and touch nothing. Other packages touch the
+`scheduler/`, `match/`, `planning/` and the vocabulary at the top decide and touch nothing. The other packages touch the
 world.
 """
 
@@ -19,7 +19,7 @@ import jobcloud
 ROOT = Path(jobcloud.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# Code that runs on agents: the standard library of CPython 3.9 alone.
+# Code that runs on agents: only the standard library of CPython 3.9.
 ON_AGENTS = [*(ROOT / "executor").rglob("*.py"), *(ROOT / f"{name}.py" for name in ("job", "wire"))]
 VOCABULARY = [path for path in sorted(ROOT.glob("*.py")) if path.stem not in ("__init__", "__main__", "job", "wire")]
 SCHEDULER = sorted((ROOT / "scheduler").rglob("*.py"))
@@ -50,7 +50,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The full names of all modules that a file imports, wherever in it."""
+    """The full names of all modules imported anywhere in a file."""
     package = ("jobcloud", *path.relative_to(ROOT).parent.parts)
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
@@ -68,7 +68,7 @@ def is_module(name: str) -> bool:
 
 
 def within(path: Path, *folders: str) -> set[str]:
-    """What a file imports from some folders of the package."""
+    """The modules that a file imports from some folders of the package."""
     prefixes = tuple(f"jobcloud.{folder}" for folder in folders)
     return {name for name in imports(path) if name in prefixes or name.startswith(tuple(p + "." for p in prefixes))}
 
@@ -85,7 +85,7 @@ IMPURE_PACKAGES = tuple(
 def test_every_package_is_either_pure_or_not() -> None:
     assert set(PURE_PACKAGES) | {"planning"} <= {path.name for path in ROOT.iterdir()}
     assert len(SCHEDULER) > 20
-    assert len(VOCABULARY) + 4 <= 14, "the top holds the vocabulary alone"
+    assert len(VOCABULARY) + 4 <= 14, "the top holds only the vocabulary"
 
 
 @pytest.mark.parametrize("path", PURE, ids=named)
@@ -98,7 +98,7 @@ def test_pure_module_imports_nothing_that_touches_the_world(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PURE, ids=named)
-def test_pure_module_reads_no_clock_and_no_randomness_and_opens_nothing(path: Path) -> None:
+def test_pure_module_uses_no_clock_no_randomness_and_no_files(path: Path) -> None:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute):
             assert node.attr not in {"now", "utcnow", "today", "urandom"}, f"{named(path)}:{node.lineno}: {node.attr}"
@@ -107,19 +107,19 @@ def test_pure_module_reads_no_clock_and_no_randomness_and_opens_nothing(path: Pa
 
 
 @pytest.mark.parametrize("path", VOCABULARY, ids=named)
-def test_vocabulary_knows_no_package(path: Path) -> None:
+def test_vocabulary_imports_no_package(path: Path) -> None:
     assert path.stem == "placer" or not within(path, *PURE_PACKAGES)
 
 
 @pytest.mark.parametrize("path", MATCH, ids=named)
-def test_matcher_is_a_library_of_its_own(path: Path) -> None:
+def test_matcher_imports_only_itself(path: Path) -> None:
     own = {name for name in imports(path) if name.startswith("jobcloud.")}
     allowed = ("jobcloud._match", "jobcloud.match")
     assert {name for name in own if not name.startswith(allowed)} == set()
 
 
 @pytest.mark.parametrize("path", ON_AGENTS, ids=named)
-def test_what_runs_on_agents_needs_nothing_but_a_python_3_9(path: Path) -> None:
+def test_agent_code_needs_only_python_3_9(path: Path) -> None:
     foreign = {top(name) for name in imports(path)} - sys.stdlib_module_names - {"jobcloud"}
     assert not foreign, f"{named(path)} imports {foreign}"
     own = {name for name in imports(path) if name.startswith("jobcloud.")}
@@ -140,7 +140,7 @@ def technology(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "adapters").rglob("*.py")), ids=named)
-def test_adapter_knows_neither_the_server_nor_another_technology(path: Path) -> None:
+def test_adapter_imports_neither_the_server_nor_another_technology(path: Path) -> None:
     assert not within(path, "server", "client", "dev", "planning", "scheduler")
     others = {name.split(".")[2] for name in within(path, "adapters") if name.count(".") >= 2}
     assert others <= {technology(path)}
@@ -152,8 +152,8 @@ RUN_THE_SERVER = {"client/commands/server.py", "client/commands/import_ej.py"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "client").rglob("*.py")), ids=named)
-def test_the_client_knows_no_code_of_the_server(path: Path) -> None:
-    # Running a job without a cluster takes what runs it on an agent; what is sent is checked as the agent will.
+def test_client_imports_no_code_of_the_server(path: Path) -> None:
+    # `run-local` runs a job with the code of agents, and packages are checked with it before they are sent.
     executor = () if path.stem in ("local", "apps") else ("executor",)
     if named(path) not in RUN_THE_SERVER:
         assert not within(path, "server", "adapters", "dev", *executor)
@@ -161,13 +161,13 @@ def test_the_client_knows_no_code_of_the_server(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PLANNING, ids=named)
-def test_planning_knows_what_decides_and_nothing_of_server_and_client(path: Path) -> None:
+def test_planning_imports_neither_server_nor_client(path: Path) -> None:
     assert not within(path, "server", "client", "adapters", "dev", "executor")
     foreign = {top(name) for name in imports(path)} - sys.stdlib_module_names - {"jobcloud", "numpy"}
     assert foreign <= {"scipy", "matplotlib"}
 
 
-def test_planning_needs_neither_solver_nor_plotter_until_they_are_used() -> None:
+def test_planning_loads_solver_and_plotter_only_on_use() -> None:
     files = ", ".join(f"jobcloud.planning.{path.stem}" for path in (ROOT / "planning").glob("[!_]*.py"))
     assert not {top(name) for name in loaded_by(f"import {files}")} & {"scipy", "matplotlib", "httpx", "typer"}
 
@@ -179,13 +179,13 @@ def test_pymesos_stays_in_its_adapter(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)
-def test_the_product_knows_no_dev_cluster(path: Path) -> None:
-    if path.parent.name != "dev" and named(path) not in RUN_THE_SERVER:
+def test_product_imports_no_dev_cluster(path: Path) -> None:
+    if path.relative_to(ROOT).parts[0] != "dev" and named(path) not in RUN_THE_SERVER:
         assert not within(path, "dev")
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The modules that a fresh interpreter holds after a statement, those it began with left out."""
+    """The modules that a statement loads in a fresh interpreter."""
     code = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return {name for name in found.stdout.split() if not name.startswith("__")}
@@ -195,7 +195,7 @@ def test_importing_jobcloud_loads_nothing_else() -> None:
     assert loaded_by("import jobcloud") == {"jobcloud"}
 
 
-def test_the_core_needs_no_library_of_the_server() -> None:
+def test_core_loads_no_library_of_the_server() -> None:
     libraries = {top(name) for name in loaded_by("import jobcloud.scheduler")}
     assert not libraries & {
         "pydantic",
@@ -209,8 +209,7 @@ def test_the_core_needs_no_library_of_the_server() -> None:
     }
 
 
-def test_the_rule_sees_what_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rule that reads trees may read past them: here it is shown what it must find."""
+def test_rule_finds_every_form_of_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path / "jobcloud")
     inner = tmp_path / "jobcloud" / "server"
     inner.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The simulator as part of the ordinary run: fresh histories, those that once failed, and that it catches anything."""
+"""The simulator in `make test`: fresh histories, seeds that failed once, and deliberate bugs that it must catch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_fresh_histories_keep_every_promise_and_reach_every_crash_point(seed: in
     summary = played(range(first, first + HISTORIES))
     for number, point in enumerate(ALL_POINTS):
         aimed = (number + 1) * AIMED + first
-        # Some are rare, as an operator must ask for what few histories allow.
+        # Some points are rare, because few histories allow the operator's command that leads there.
         for start in range(aimed, aimed + 48, 4):
             if not summary.hit[point]:
                 summary.hit += played(range(start, start + 4)).hit
@@ -54,22 +54,22 @@ def played(seeds: range) -> Summary:
 
 
 @pytest.mark.parametrize("known", KNOWN)
-def test_a_seed_that_failed_once_does_not_fail_again(known: int) -> None:
+def test_seed_that_failed_once_passes(known: int) -> None:
     judged(run(known))
 
 
-def test_the_same_seed_makes_the_same_history() -> None:
+def test_same_seed_makes_the_same_history() -> None:
     first, second = play(make_plan(7)), play(make_plan(7))
     assert (first.hash, first.steps) == (second.hash, second.steps)
     assert first.hash != play(make_plan(8)).hash
 
 
-def test_nor_does_the_order_of_sets_change_it() -> None:
-    """Which differs from one run of Python to the next; 5032 is a seed whose kills an agent hears as it comes back."""
-    told = "from tests.simulation.plan import make_plan; from tests.simulation.world import play\n"
-    told += "print([play(make_plan(seed)).hash for seed in (7, 8, 5032, 5034)])"
+def test_history_does_not_depend_on_the_order_of_sets() -> None:
+    """Seed 5032: an agent that reconnects is told several kills at once."""
+    program = "from tests.simulation.plan import make_plan; from tests.simulation.world import play\n"
+    program += "print([play(make_plan(seed)).hash for seed in (7, 8, 5032, 5034)])"
     root = Path(__file__).parents[1]
-    command = [sys.executable, "-c", told]
+    command = [sys.executable, "-c", program]
     hashes = set()
     for number in ("1", "2", "3"):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path]), "PYTHONHASHSEED": number}
@@ -80,31 +80,31 @@ def test_nor_does_the_order_of_sets_change_it() -> None:
     assert len(hashes) == 1, hashes
 
 
-def test_a_failing_plan_shrinks_to_the_faults_that_matter() -> None:
+def test_failing_plan_shrinks_to_the_faults_that_matter() -> None:
     plan = make_plan(3)
     needed = {plan.faults[1], plan.faults[-2]}
 
-    def breaks_where_both_come(tried: object) -> History:
+    def breaks_with_both(tried: object) -> History:
         faults: tuple[Fault, ...] = tried.faults  # type: ignore[attr-defined]
         broken = ["1: twice"] if needed <= set(faults) else []
         return History(tried, violations=broken, hit=Counter())  # type: ignore[arg-type]
 
-    found = shrink(breaks_where_both_come(plan), run=breaks_where_both_come)
+    found = shrink(breaks_with_both(plan), run=breaks_with_both)
     assert set(found.plan.faults) == needed
     assert all(str(fault) in tell(found) for fault in needed)
 
 
-def test_a_seed_is_replayed_and_told_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_prints_the_whole_history(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     history = play(make_plan(7))
     monkeypatch.setattr(sys, "argv", ["simulation", "--seed", "7", "--replay"])
     assert main() == 0
-    told = capsys.readouterr().out
-    assert told.splitlines()[-1] == f"{history.steps} steps, hash {history.hash}"
-    assert told.count("\n  ") == len(history.plan.faults) + len(history.trace)
-    assert all(line[:220] in told for line in (*map(str, history.plan.faults), *history.trace))
+    output = capsys.readouterr().out
+    assert output.splitlines()[-1] == f"{history.steps} steps, hash {history.hash}"
+    assert output.count("\n  ") == len(history.plan.faults) + len(history.trace)
+    assert all(line[:220] in output for line in (*map(str, history.plan.faults), *history.trace))
 
 
-def test_every_deliberate_bug_still_finds_its_place() -> None:
+def test_every_deliberate_bug_still_applies() -> None:
     source = Path(jobcloud.__file__).parent
     places = [(one.name, file, old, new) for one in MUTATIONS for file, old, new in one.places]
     assert not [(name, file) for name, file, old, _ in places if (source / file).read_text().count(old) != 1]
@@ -112,10 +112,10 @@ def test_every_deliberate_bug_still_finds_its_place() -> None:
         compile((source / file).read_text().replace(old, new), f"{file}: {name}", "exec")
     assert len({file for _, file, _, _ in places}) >= 8
     assert len(MUTATIONS) >= 20
-    assert sum(one.quiet for one in MUTATIONS) * 2 >= len(MUTATIONS), "at least half survive the unit tests"
+    assert sum(one.quiet for one in MUTATIONS) * 2 >= len(MUTATIONS), "at least half pass the unit tests"
 
 
 @pytest.mark.parametrize("name", ["acknowledge before the write", "no fencing", "forget the retry"])
-def test_a_deliberate_bug_is_caught(name: str, tmp_path: Path) -> None:
-    found = caught(next(one for one in MUTATIONS if one.name == name), tmp_path, most=300)
+def test_deliberate_bug_is_caught(name: str, tmp_path: Path) -> None:
+    found = caught(next(one for one in MUTATIONS if one.name == name), tmp_path, max_histories=300)
     assert found.broken, f"{name} was not caught in {found.histories} histories"

@@ -1,4 +1,4 @@
-"""The soak's judge must find what it is there to find."""
+"""The soak's checker finds lost, doubled, early, overlapping and silent shards."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from tests.soak.checker import check, seconds_due
 
 MINUTE = 1_767_225_600  # the seconds since the epoch of a full minute
-GONE = {"what": "agent gone", "agent": "a1", "at": MINUTE + 70}
+GONE = {"event": "agent gone", "agent": "a1", "at": MINUTE + 70}
 
 
-def line(what: str, at: float, attempt: int = 1, item: int = 0, due: int = MINUTE + 60, **more: Any) -> dict[str, Any]:
+def line(event: str, at: float, attempt: int = 1, item: int = 0, due: int = MINUTE + 60, **more: Any) -> dict[str, Any]:
     run = {"job": "work", "fire_ms": due * 1000, "run": f"work.{due}", "pid": 1, "agent": f"a{attempt}", **more}
     task = f"{run['job']}@-@{item}@-@READY@-@{run['agent']}@-@1-{due}{attempt}"
-    return {"task": task, "what": what, "at": at, "item": item, "attempt": attempt, **run}
+    return {"task": task, "event": event, "at": at, "item": item, "attempt": attempt, **run}
 
 
 def whole(due: int = MINUTE + 60, **more: Any) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ GOOD = [*whole(), *whole(item=1), resident(MINUTE + 120)]
 
 
 def judged(folder: Path, lines: list[dict[str, Any]], *faults: dict[str, Any]) -> dict[str, int]:
-    """How many of each kind were found."""
+    """The number of violations of each kind."""
     jobs = [
         {"name": "work", "kind": "TRANSIENT", "cron": "0 * * * * ?", "shards": 2, "complete": True},
         {"name": "resident", "kind": "DAEMON", "cron": "0 * * * * ?", "shards": 1, "complete": False},
@@ -46,7 +46,7 @@ def judged(folder: Path, lines: list[dict[str, Any]], *faults: dict[str, Any]) -
     return {kind: len(getattr(found, kind)) for kind in kinds if getattr(found, kind)}
 
 
-def test_all_is_well(tmp_path: Path) -> None:
+def test_run_without_faults_passes(tmp_path: Path) -> None:
     assert judged(tmp_path, GOOD) == {}
 
 
@@ -54,7 +54,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     ("lines", "found"),
     [
         ([one for one in GOOD if one["item"] == 0], {"lost": 1}),
-        ([one for one in GOOD if (one["what"], one["item"]) != ("end", 1)], {"lost": 1}),
+        ([one for one in GOOD if (one["event"], one["item"]) != ("end", 1)], {"lost": 1}),
         ([*GOOD, line("start", MINUTE + 61)], {"doubled": 1}),
         ([*GOOD, line("start", MINUTE + 115, task="another")], {"doubled": 1}),
         ([*GOOD, line("start", MINUTE + 55, due=MINUTE + 180)], {"early": 1}),
@@ -63,17 +63,17 @@ def test_all_is_well(tmp_path: Path) -> None:
         ([*GOOD, resident(MINUTE + 120, agent="a2")], {"doubled": 1}),
     ],
 )
-def test_what_is_wrong_is_found(tmp_path: Path, lines: list[dict[str, Any]], found: dict[str, int]) -> None:
+def test_violation_is_found(tmp_path: Path, lines: list[dict[str, Any]], found: dict[str, int]) -> None:
     assert judged(tmp_path, lines) == found
 
 
-def test_an_overlap_is_explained_by_an_agent_that_was_taken_away_before(tmp_path: Path) -> None:
+def test_overlap_is_explained_by_earlier_loss_of_agent(tmp_path: Path) -> None:
     again = [line("start", MINUTE + 80, attempt=2), line("end", MINUTE + 90, attempt=2)]
     assert judged(tmp_path, [*GOOD, *again], GONE) == {"explained": 1}
 
 
-def test_cron_is_read_independently() -> None:
+def test_cron_is_evaluated_independently() -> None:
     assert seconds_due("5,7 * * * * ?", MINUTE, MINUTE + 66) == [MINUTE + 5, MINUTE + 7, MINUTE + 65]
     assert len(seconds_due("* * * * * ?", MINUTE, MINUTE + 59)) == 60
-    with pytest.raises(ValueError, match="more than this checker reads"):
+    with pytest.raises(ValueError, match="is not supported by this checker"):
         seconds_due("0 0/5 * * * ?", MINUTE, MINUTE + 60)

@@ -1,14 +1,18 @@
-"""The whole product as a user has it: processes, the command line, the files its jobs write."""
+"""Runs the whole product as a user does: processes, the command line, the REST API, the files that jobs write."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -17,26 +21,31 @@ from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "demo"
+# Below the ephemeral ports of Linux (32768 and up), so that no outgoing connection takes one between probe and use.
+_PORTS = range(12_000, 31_000)
+_DEADLINE_S = 120.0  # long enough for a machine that is several times overloaded
 T = TypeVar("T")
 
 
-def until(test: Callable[[], T], what: str, seconds: float = 60.0) -> T:
-    """What `test` gives as soon as it is true."""
+def until(test: Callable[[], T | None], what: str, seconds: float = _DEADLINE_S) -> T:
+    """The first true result of `test`. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := test()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(0.05)
     return found
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A random free port: concurrent tests choose different ones."""
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("found no free port")
 
 
 class Product:
-    """`jobcloud` commands against one server; every process started here is ended with it."""
+    """`jobcloud` commands and API calls for one server. `end` kills the processes started here."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,6 +60,7 @@ class Product:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `jobcloud` with its output in a log file."""
         with open(self.folder / f"{arguments[0]}.log", "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "jobcloud", *arguments], env=self.environ, stdout=log, stderr=log,
@@ -59,7 +69,11 @@ class Product:
         self._processes.append(process)
         return process
 
-    def run(self, *arguments: str, code: int = 0, seconds: float = 60.0) -> str:
+    def wait_for_last(self) -> int:
+        """The exit code of the process started last."""
+        return self._processes[-1].wait(_DEADLINE_S)
+
+    def run(self, *arguments: str, code: int = 0, seconds: float = _DEADLINE_S) -> str:
         """The output of one command, which must end with `code`."""
         argv = [sys.executable, "-m", "jobcloud", *arguments]
         done = subprocess.run(argv, env=self.environ, capture_output=True, text=True, timeout=seconds, check=False)
@@ -67,18 +81,45 @@ class Product:
         return done.stdout + done.stderr
 
     def json(self, *arguments: str) -> Any:
+        """The output of one command with `--json`."""
         return json.loads(self.run(*arguments, "--json"))
 
+    def call(self, path: str, method: str = "GET", change: Any = None, **query: str) -> tuple[int, Any]:
+        """The status and body of a call of /api/v1/PATH; (0, {}) if there is no answer. Much faster than a command."""
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+        body = None if change is None else json.dumps(change).encode()
+        headers = {"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"}
+        request = urllib.request.Request(url, body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+        except (OSError, http.client.HTTPException):
+            return 0, {}
+
+    def get(self, path: str, **query: str) -> Any:
+        """The body of GET /api/v1/PATH, which must succeed."""
+        status, body = self.call(path, **query)
+        assert status == 200, f"{path}: {status} {body}"
+        return body
+
+    def _token(self) -> str:
+        """The token that the command line would use."""
+        if "JOBCLOUD_TOKEN" in self.environ:
+            return self.environ["JOBCLOUD_TOKEN"]
+        try:
+            return str(json.loads((self.folder / "jobcloud" / f"{self.port}.json").read_text())["token"])
+        except FileNotFoundError:
+            return ""
+
     def runs(self, job: str, state: str = "FINISHED") -> list[dict[str, Any]]:
-        found = self.json("runs", job)
-        return [run for run in (found["items"] if isinstance(found, dict) else found) if run["state"] == state]
+        found: list[dict[str, Any]] = self.get("runs", job=job, state=state)["items"]
+        return found
 
     def healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return self.call("health")[0] == 200
 
     def end(self) -> None:
         for process in self._processes:
@@ -88,7 +129,7 @@ class Product:
 
 
 def attempts(output: Path) -> Counter[tuple[str, int, int]]:
-    """How often each (run, shard, attempt) ran, by what the jobs themselves have written."""
+    """The number of executions of each (run, shard, attempt), as recorded by the jobs."""
     lines = (line for file in output.glob("*.jsonl") for line in file.read_text().splitlines())
     return Counter((run["run"], run["item"], run["attempt"]) for run in map(json.loads, lines))
 
@@ -105,7 +146,7 @@ def processes_with(text: str) -> list[int]:
 
 
 def executors_of(data: Path) -> list[int]:
-    """The executor daemons that run in sandboxes below `data`."""
+    """The executor daemons whose sandbox is below `data`."""
     return [
         pid
         for pid in processes_with(f"MESOS_SANDBOX={data}")

@@ -1,7 +1,8 @@
-"""Real ZooKeeper servers for tests: Debian's package, in processes of our own on free loopback ports."""
+"""Real ZooKeeper servers for tests: Debian's package, in own processes on free loopback ports."""
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import socket
@@ -16,19 +17,19 @@ import pytest
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
 
 _JARS = Path("/usr/share/java")
-# The package leaves out a part of netty that TLS needs.
+# The package does not depend on a part of netty that TLS needs.
 _CLASS_PATH = ":".join(
     str(_JARS / jar) for jar in ("zookeeper.jar", "slf4j-simple.jar", "netty-codec.jar", "netty-resolver.jar")
 )
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-# Short, so that sessions of one second are granted.
+# Short, so that short sessions are granted.
 _TICK_MS = 200
 
 
 def missing() -> str:
-    """Why there is no ZooKeeper to test on, or ""."""
+    """Why no ZooKeeper is available for tests, or ""."""
     if not shutil.which("java"):
-        return "needs a Java: apt-get install zookeeper"
+        return "needs Java: apt-get install zookeeper"
     return "" if (_JARS / "zookeeper.jar").exists() else "needs ZooKeeper: apt-get install zookeeper"
 
 
@@ -38,7 +39,7 @@ def need() -> None:
 
 
 class Server:
-    """One server, of an ensemble where `peers` name the others."""
+    """One server. `peers` are the lines of configuration that name the servers of its ensemble."""
 
     def __init__(
         self, folder: Path, port: int, number: int = 1, peers: tuple[str, ...] = (), more: tuple[str, ...] = ()
@@ -74,11 +75,11 @@ class Server:
             self.process = subprocess.Popen([*argv, str(self.folder / "zoo.cfg")], stdout=log, stderr=log)
 
     def mode(self) -> str:
-        """standalone, leader or follower; "" while it does not serve."""
+        """ "standalone", "leader" or "follower"; "" while it does not serve."""
         return self._told("Mode")
 
     def transactions(self) -> int:
-        """How many there were since the ensemble last chose a leader; 0 while it does not serve."""
+        """The number of transactions since the ensemble last elected a leader; 0 while it does not serve."""
         return int(self._told("Zxid") or "0", 16) & 0xFFFF_FFFF
 
     def _told(self, name: str) -> str:
@@ -94,11 +95,11 @@ class Server:
         return ""
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 120  # an ensemble on a busy machine
+        deadline = time.monotonic() + 120  # an ensemble on a loaded machine
         while not self.mode():
             assert self.process is not None
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2_000:]
-            assert time.monotonic() < deadline, "ZooKeeper does not come up"
+            assert time.monotonic() < deadline, "ZooKeeper does not start"
             time.sleep(0.05)
 
     def pause(self) -> None:
@@ -116,17 +117,23 @@ class Server:
             self.process = None
 
 
+# Below the range from which Linux takes ports for connections, and for servers that ask for any port. So no other
+# process of the tests is given a port between the look at it and the start of the server.
+_PORTS = range(12_000, 32_000)
+
+
 def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().choice(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.add(port)
+    return list(found)
 
 
 @contextmanager
 def running(folder: Path, count: int = 1, more: tuple[str, ...] = ()) -> Iterator[list[Server]]:
-    """A server, or an ensemble of `count`, with `more` lines of configuration; ended with the block."""
+    """A server, or an ensemble of `count`, with `more` lines of configuration. Killed at the end of the block."""
     need()
     ports = free_ports(3 * count)
     peers = tuple(

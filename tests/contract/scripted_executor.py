@@ -1,10 +1,12 @@
-"""A Mesos v1 executor that does what it is told: by the data of its tasks and by messages of its scheduler.
+"""A Mesos v1 executor that performs commands from the data of its tasks and from messages of its scheduler.
 
 Commands: {"update": TASK, "state": STATE, ...} · {"exit": CODE} · {"signal": NUMBER} · {"environment": true} ·
-{"resubscribe": true} (a new stream with everything unacknowledged; "forgetful": as if it had never got its tasks) ·
-{"deaf": true} (ignore SHUTDOWN and SIGTERM). It tells its scheduler of every event it gets, heartbeats left out.
-Standard library only.
+{"resubscribe": true} (a new stream with all unacknowledged tasks and updates; "forgetful": without the tasks) ·
+{"deaf": true} (ignore SHUTDOWN and SIGTERM). It reports every event except heartbeats to its scheduler. It uses the
+standard library only.
 """
+
+from __future__ import annotations
 
 import base64
 import http.client
@@ -13,6 +15,8 @@ import os
 import signal
 import sys
 import uuid
+from collections.abc import Iterator
+from typing import Any
 
 ENDPOINT = os.environ["MESOS_AGENT_ENDPOINT"]
 FRAMEWORK = {"value": os.environ["MESOS_FRAMEWORK_ID"]}
@@ -20,12 +24,12 @@ EXECUTOR = {"value": os.environ["MESOS_EXECUTOR_ID"]}
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 if "MESOS_EXECUTOR_AUTHENTICATION_TOKEN" in os.environ:
     HEADERS["Authorization"] = "Bearer " + os.environ["MESOS_EXECUTOR_AUTHENTICATION_TOKEN"]
-unacknowledged_tasks = {}
-unacknowledged_updates = {}
+unacknowledged_tasks: dict[str, Any] = {}
+unacknowledged_updates: dict[str, Any] = {}
 deaf = False
 
 
-def connect(call):
+def connect(call: dict[str, Any]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     host, port = ENDPOINT.split(":")
     link = http.client.HTTPConnection(host, int(port))
     link.request(
@@ -34,27 +38,34 @@ def connect(call):
     return link, link.getresponse()
 
 
-def send(call):
+def send(call: dict[str, Any]) -> None:
     link, reply = connect(call)
     text = reply.read().decode()
     if reply.status != 202:
-        print("refused with", reply.status, text, "was", json.dumps(call), file=sys.stderr, flush=True)
+        print("call", json.dumps(call), "was refused with", reply.status, text, file=sys.stderr, flush=True)
     link.close()
 
 
-def say(kind, **more):
+def report(kind: str, **more: Any) -> None:
     data = base64.b64encode(json.dumps(dict(more, type=kind, pid=os.getpid())).encode()).decode()
     send({"type": "MESSAGE", "message": {"data": data}})
 
 
-def update(task, state, **more):
-    status = {"task_id": {"value": task}, "state": state, "source": "SOURCE_EXECUTOR", "executor_id": EXECUTOR, **more}
+def update(task: str, state: str, **more: Any) -> None:
+    status: dict[str, Any] = {
+        "task_id": {"value": task},
+        "state": state,
+        "source": "SOURCE_EXECUTOR",
+        "executor_id": EXECUTOR,
+        **more,
+    }
     status["uuid"] = base64.b64encode(uuid.uuid4().bytes).decode()
     unacknowledged_updates[status["uuid"]] = {"status": status}
     send({"type": "UPDATE", "update": {"status": status}})
 
 
-def obey(command):
+def perform(command: dict[str, Any]) -> bool:
+    """Whether a new stream is requested."""
     global deaf
     if "update" in command:
         update(command.pop("update"), command.pop("state"), **command)
@@ -64,11 +75,11 @@ def obey(command):
     elif "signal" in command:
         os.kill(os.getpid(), command["signal"])
     elif "environment" in command:
-        say("environment", variables=dict(os.environ), directory=os.getcwd(), files=sorted(os.listdir()))
+        report("environment", variables=dict(os.environ), directory=os.getcwd(), files=sorted(os.listdir()))
     elif "deaf" in command:
         deaf = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        say("deaf")
+        report("deaf")
     elif "resubscribe" in command:
         if command["resubscribe"] == "forgetful":
             unacknowledged_tasks.clear()
@@ -76,8 +87,8 @@ def obey(command):
     return False
 
 
-def handle(event):
-    """Whether a new stream is wanted."""
+def handle(event: dict[str, Any]) -> bool:
+    """Whether a new stream is requested."""
     kind = event["type"]
     if kind == "HEARTBEAT":
         return False
@@ -93,17 +104,17 @@ def handle(event):
     elif kind == "MESSAGE":
         commands = json.loads(base64.b64decode(event["message"]["data"]))
     if kind != "MESSAGE":
-        say(kind, event=event)
+        report(kind, event=event)
     if kind == "SHUTDOWN" and not deaf:
         sys.stdout.flush()
         os._exit(0)
     again = False
     for command in commands:
-        again = obey(command) or again
+        again = perform(command) or again
     return again
 
 
-def records(reply):
+def records(reply: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
     while True:
         line = reply.readline()
         if not line:
@@ -111,8 +122,8 @@ def records(reply):
         yield json.loads(reply.read(int(line)))
 
 
-def follow():
-    """Subscribe and obey; whether to subscribe again."""
+def follow() -> bool:
+    """Subscribe and handle events until the stream ends. Returns whether to subscribe again."""
     link, reply = connect(
         {
             "type": "SUBSCRIBE",

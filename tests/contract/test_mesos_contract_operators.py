@@ -1,4 +1,4 @@
-"""Maintenance windows and drained agents: recorded on a real Mesos 1.11, holds on both."""
+"""Maintenance windows and drained agents. Recorded on a real Mesos 1.11, and holds on both clusters."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.contract.test_mesos_contract import launch, say, shown
-
-from conftest import KINDS, _start
-from mesos_client import Answer, Cluster, Framework, post
+from tests.contract.clusters import KINDS, start_cluster
+from tests.contract.test_mesos_contract import launch, summary, update_of
+from tests.mesos_client import Answer, Cluster, Framework, post
 
 Frameworks = Callable[..., Framework]
 Json = dict[str, Any]
@@ -19,12 +18,12 @@ HOUR_NS = 3_600 * 10**9
 
 @pytest.fixture(scope="module", params=KINDS)
 def spacious_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Agents enough for three of them to be lost."""
-    yield from _start(request.param, tmp_path_factory, 5, None)
+    """Five agents, of which the tests lose three."""
+    yield from start_cluster(request.param, tmp_path_factory, 5)
 
 
 @pytest.fixture(autouse=True)
-def _no_schedule(spacious_cluster: Cluster) -> Iterator[None]:
+def _clear_schedule(spacious_cluster: Cluster) -> Iterator[None]:
     yield
     scheduled = operate(spacious_cluster, "GET_MAINTENANCE_STATUS").json()["get_maintenance_status"]["status"]
     if scheduled.get("down_machines"):
@@ -48,19 +47,19 @@ def schedule(cluster: Cluster, *windows: Json) -> Answer:
     return operate(cluster, "UPDATE_MAINTENANCE_SCHEDULE", schedule={"windows": list(windows)})
 
 
-def asked(framework: Framework, seconds: float = 5) -> Json:
-    """The next inverse offer, alone in its event."""
+def next_inverse_offer(framework: Framework, seconds: float = 60) -> Json:
+    """The next inverse offer, which must be alone in its event."""
     (found,) = framework.next("INVERSE_OFFERS", seconds=seconds)["inverse_offers"]["inverse_offers"]
     return dict(found)
 
 
-def answer(framework: Framework, verb: str, inverse: Json, refuse_seconds: float = 60.0) -> None:
+def answer_inverse_offer(framework: Framework, verb: str, inverse: Json, refuse_seconds: float = 60.0) -> None:
     body = {"inverse_offer_ids": [inverse["id"]], "filters": {"refuse_seconds": refuse_seconds}}
     assert framework.call(f"{verb}_INVERSE_OFFERS", body).status == 202
 
 
-def said(cluster: Cluster) -> list[tuple[str, str]]:
-    """What frameworks have answered, as an operator sees it: (status, framework id)."""
+def recorded_answers(cluster: Cluster) -> list[tuple[str, str]]:
+    """The (status, framework id) pairs that operators see as answers to inverse offers."""
     status = operate(cluster, "GET_MAINTENANCE_STATUS").json()["get_maintenance_status"]["status"]
     found = [one for drained in status.get("draining_machines", ()) for one in drained.get("statuses", ())]
     return [(one["status"], one["framework_id"]["value"]) for one in found]
@@ -71,10 +70,10 @@ def agent(cluster: Cluster, agent_id: Json) -> Json:
     return next((dict(one) for one in agents if one["agent_info"]["id"] == agent_id), {})
 
 
-def soon(test: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 10
+def wait_until(test: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + 60
     while not (found := test()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"waited too long for {what}"
         time.sleep(0.05)
     return found
 
@@ -82,7 +81,7 @@ def soon(test: Callable[[], Any], what: str) -> Any:
 # ---- maintenance -----------------------------------------------------------------------------------------------
 
 
-def test_a_window_is_announced_by_offers_and_an_inverse_offer(
+def test_maintenance_window_is_announced_by_offers_and_inverse_offer(
     spacious_cluster: Cluster, frameworks: Frameworks
 ) -> None:
     framework = frameworks(spacious_cluster.master)
@@ -96,7 +95,7 @@ def test_a_window_is_announced_by_offers_and_an_inverse_offer(
     marked = [one for one in again if "unavailability" in one]
     assert [one["agent_id"] for one in marked] == [offers[0]["agent_id"]]
     assert marked[0]["unavailability"] == announced
-    inverse = asked(framework)
+    inverse = next_inverse_offer(framework)
     assert inverse == {
         "id": inverse["id"],
         "url": marked[0]["url"],
@@ -110,67 +109,69 @@ def test_a_window_is_announced_by_offers_and_an_inverse_offer(
     assert status == {"status": {"draining_machines": [{"id": machine(offers[0])}]}}
 
 
-def test_an_answer_is_shown_to_operators_and_asked_for_again(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_answer_to_inverse_offer_is_shown_and_requested_again(
+    spacious_cluster: Cluster, frameworks: Frameworks
+) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     schedule(spacious_cluster, window(offer, HOUR_NS))
-    first = asked(framework)
+    first = next_inverse_offer(framework)
     assert first["agent_id"] == offer["agent_id"]
-    answer(framework, "DECLINE", first, 1.0)
-    soon(lambda: said(spacious_cluster) == [("DECLINE", framework.id)], "DECLINE")
-    second = asked(framework)  # when the filter is over
-    answer(framework, "ACCEPT", second)
-    soon(lambda: said(spacious_cluster) == [("ACCEPT", framework.id)], "ACCEPT")
-    answer(framework, "DECLINE", second)  # once more is none
-    framework.none("INVERSE_OFFERS", seconds=1.5)
-    assert said(spacious_cluster) == [("ACCEPT", framework.id)]
+    answer_inverse_offer(framework, "DECLINE", first, 1.0)
+    wait_until(lambda: recorded_answers(spacious_cluster) == [("DECLINE", framework.id)], "DECLINE")
+    second = next_inverse_offer(framework)  # after the filter expires
+    answer_inverse_offer(framework, "ACCEPT", second)
+    wait_until(lambda: recorded_answers(spacious_cluster) == [("ACCEPT", framework.id)], "ACCEPT")
+    answer_inverse_offer(framework, "DECLINE", second)  # ignored: it has been answered
+    framework.expect_none("INVERSE_OFFERS", seconds=1.5)
+    assert recorded_answers(spacious_cluster) == [("ACCEPT", framework.id)]
 
 
-def test_whoever_has_nothing_of_an_agent_is_not_asked(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_framework_without_share_of_agent_gets_no_inverse_offer(
+    spacious_cluster: Cluster, frameworks: Frameworks
+) -> None:
     first = frameworks(spacious_cluster.master)
     offers = first.offers(5)
     other = frameworks(spacious_cluster.master)
     schedule(spacious_cluster, window({"hostname": "elsewhere"}, HOUR_NS))
     first.call("SUPPRESS")
     schedule(spacious_cluster, window(offers[0], HOUR_NS))
-    asked(other)  # the offers are his now
-    first.none("INVERSE_OFFERS", seconds=1)
+    next_inverse_offer(other)  # it has the offers now
+    first.expect_none("INVERSE_OFFERS", seconds=1)
 
 
-def test_a_changed_window_rescinds_the_question_and_asks_anew(
-    spacious_cluster: Cluster, frameworks: Frameworks
-) -> None:
+def test_changed_window_replaces_inverse_offer(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     schedule(spacious_cluster, window(offer, HOUR_NS))
-    first = asked(framework)
+    first = next_inverse_offer(framework)
     schedule(spacious_cluster, window(offer, 2 * HOUR_NS))
     rescinded = framework.next("RESCIND_INVERSE_OFFER")["rescind_inverse_offer"]
     assert rescinded == {"inverse_offer_id": first["id"]}
-    second = asked(framework)
+    second = next_inverse_offer(framework)
     assert second["unavailability"] == {"start": {"nanoseconds": 2 * HOUR_NS}}
-    answer(framework, "ACCEPT", second)
-    soon(lambda: said(spacious_cluster), "the answer")
+    answer_inverse_offer(framework, "ACCEPT", second)
+    wait_until(lambda: recorded_answers(spacious_cluster), "the answer")
     schedule(spacious_cluster, window(offer, 3 * HOUR_NS))
-    assert said(spacious_cluster) == []  # it was to another question
-    third = asked(framework)
+    assert recorded_answers(spacious_cluster) == []  # the old answer was for another window
+    third = next_inverse_offer(framework)
     assert third["unavailability"] == {"start": {"nanoseconds": 3 * HOUR_NS}}
     schedule(spacious_cluster)
     framework.next("RESCIND_INVERSE_OFFER")
-    framework.none("INVERSE_OFFERS", seconds=1)
+    framework.expect_none("INVERSE_OFFERS", seconds=1)
 
 
-def test_a_scheduler_that_comes_back_is_asked_again(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_resubscribed_scheduler_gets_inverse_offer_again(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     schedule(spacious_cluster, window(offer, HOUR_NS))
-    answer(framework, "DECLINE", asked(framework), 600.0)
+    answer_inverse_offer(framework, "DECLINE", next_inverse_offer(framework), 600.0)
     framework.stream.close()
     framework.subscribe()
-    assert asked(framework)["agent_id"] == offer["agent_id"]
+    assert next_inverse_offer(framework)["agent_id"] == offer["agent_id"]
 
 
-def test_a_machine_brought_down_loses_its_tasks(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_machine_brought_down_loses_its_tasks(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     there = [machine(offer)]
@@ -179,11 +180,11 @@ def test_a_machine_brought_down_loses_its_tasks(spacious_cluster: Cluster, frame
     assert refused.status == 400
     assert refused.body == f"Machine '{shown_as}' is not in DRAINING mode and cannot be brought down"
     schedule(spacious_cluster, window(offer, HOUR_NS))
-    inverse = asked(framework)
+    inverse = next_inverse_offer(framework)
     assert operate(spacious_cluster, "START_MAINTENANCE", machines=there).status == 200
     status = framework.update("t1", "TASK_LOST")  # and not TASK_UNREACHABLE
     text = f"Agent {offer['hostname']} removed: Operator initiated 'Machine DOWN'"
-    assert shown(status) == ("TASK_LOST", "SOURCE_MASTER", "REASON_AGENT_REMOVED", text)
+    assert summary(status) == ("TASK_LOST", "SOURCE_MASTER", "REASON_AGENT_REMOVED", text)
     assert "unreachable_time" not in status
     assert "uuid" not in status
     gone = framework.next("RESCIND_INVERSE_OFFER")["rescind_inverse_offer"]["inverse_offer_id"]
@@ -228,25 +229,23 @@ def test_bad_schedules_are_refused(spacious_cluster: Cluster) -> None:
     assert unknown.body == """Machine '{"hostname":"y"}' is not part of a maintenance schedule"""
 
 
-# ---- agents drained --------------------------------------------------------------------------------------------
+# ---- drained agents --------------------------------------------------------------------------------------------
 
 
-def test_an_agent_drained_for_good_is_gone_afterwards(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+def test_agent_drained_with_mark_gone_is_gone_afterwards(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     assert operate(spacious_cluster, "DRAIN_AGENT", agent_id=offer["agent_id"], mark_gone=True).status == 200
-    assert framework.heard("KILL")["event"]["kill"] == {"task_id": {"value": "t1"}}
-    framework.tell(offer["agent_id"], "e", say("t1", "TASK_KILLED"))
+    assert framework.reported("KILL")["event"]["kill"] == {"task_id": {"value": "t1"}}
+    framework.command(offer["agent_id"], "e", update_of("t1", "TASK_KILLED"))
     status = framework.update("t1")
-    assert shown(status) == ("TASK_GONE_BY_OPERATOR", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
+    assert summary(status) == ("TASK_GONE_BY_OPERATOR", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
     failure = framework.next("FAILURE", where=lambda e: "executor_id" not in e["failure"])
     assert failure["failure"] == {"agent_id": offer["agent_id"]}
-    soon(lambda: not agent(spacious_cluster, offer["agent_id"]), "its end")
+    wait_until(lambda: not agent(spacious_cluster, offer["agent_id"]), "its end")
 
 
-def test_a_deactivated_agent_is_not_offered_until_reactivated(
-    spacious_cluster: Cluster, frameworks: Frameworks
-) -> None:
+def test_deactivated_agent_is_not_offered_until_reactivated(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     framework.call("REVIVE")
@@ -255,9 +254,9 @@ def test_a_deactivated_agent_is_not_offered_until_reactivated(
     assert (refused.status, refused.body) == (400, "Agent is not deactivated")
     assert operate(spacious_cluster, "DEACTIVATE_AGENT", agent_id=offer["agent_id"]).status == 200
     assert framework.next("RESCIND")["rescind"]["offer_id"] == rest["id"]
-    framework.tell(offer["agent_id"], "e", say("t1", "TASK_FINISHED"))
-    assert shown(framework.update("t1"))[0] == "TASK_FINISHED"  # what runs goes on
-    framework.none("OFFERS", seconds=1)
+    framework.command(offer["agent_id"], "e", update_of("t1", "TASK_FINISHED"))
+    assert summary(framework.update("t1"))[0] == "TASK_FINISHED"  # running tasks continue
+    framework.expect_none("OFFERS", seconds=1)
     assert operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=offer["agent_id"]).status == 200
     framework.offers(1, agent=offer["agent_id"]["value"])
 
@@ -273,26 +272,28 @@ def test_unknown_agents_cannot_be_drained(spacious_cluster: Cluster) -> None:
         assert operate(spacious_cluster, kind).status == 400
 
 
-def test_a_drained_agents_tasks_are_killed_and_say_why(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
-    # The last of all: an agent of Mesos drops tasks for a while after it is reactivated, as still draining.
+def test_tasks_of_drained_agent_are_killed_with_reason(spacious_cluster: Cluster, frameworks: Frameworks) -> None:
+    # Must be the last test: after a reactivation, Mesos' agent drops tasks for a while as if it were still draining.
     framework = frameworks(spacious_cluster.master)
     offer, _ = launch(framework, "t1")
     agent_id = offer["agent_id"]
     grace = {"nanoseconds": HOUR_NS}
     drain = operate(spacious_cluster, "DRAIN_AGENT", agent_id=agent_id, max_grace_period={"seconds": 3600})
     assert drain.status == 200
-    kill = framework.heard("KILL")["event"]["kill"]
+    kill = framework.reported("KILL")["event"]["kill"]
     assert kill == {"task_id": {"value": "t1"}, "kill_policy": {"grace_period": grace}}
     drained = agent(spacious_cluster, agent_id)
     assert (drained.get("active"), drained["deactivated"]) == (False, True)
     assert drained["drain_info"] == {"state": "DRAINING", "config": {"max_grace_period": grace, "mark_gone": False}}
     refused = operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=agent_id)
     assert (refused.status, refused.body) == (400, "Agent is still in the DRAINING state")
-    framework.tell(agent_id, "e", say("t1", "TASK_KILLED"))
+    framework.command(agent_id, "e", update_of("t1", "TASK_KILLED"))
     status = framework.update("t1")
-    assert shown(status) == ("TASK_KILLED", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
-    soon(lambda: agent(spacious_cluster, agent_id)["drain_info"]["state"] == "DRAINED", "DRAINED")
-    framework.none("OFFERS", seconds=1, where=lambda e: any(o["agent_id"] == agent_id for o in e["offers"]["offers"]))
+    assert summary(status) == ("TASK_KILLED", "SOURCE_EXECUTOR", "REASON_AGENT_DRAINING", None)
+    wait_until(lambda: agent(spacious_cluster, agent_id)["drain_info"]["state"] == "DRAINED", "DRAINED")
+    framework.expect_none(
+        "OFFERS", seconds=1, where=lambda e: any(o["agent_id"] == agent_id for o in e["offers"]["offers"])
+    )
     assert operate(spacious_cluster, "REACTIVATE_AGENT", agent_id=agent_id).status == 200
     framework.call("REVIVE")
     framework.offers(1, agent=agent_id["value"])

@@ -1,4 +1,4 @@
-"""`jobcloud dev --demo` as a newcomer has it: it runs, survives kills, goes on, and leaves nothing behind."""
+"""`jobcloud dev` as its users start it: the demo runs, survives kills, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-
-from api_kit import package_bytes
-from origin_kit import Server
-from whole_kit import Product, attempts, executors_of, processes_with, until
+from tests.api_kit import package_bytes
+from tests.origin_kit import Server
+from tests.whole_kit import Product, attempts, executors_of, processes_with, until
 
 pytestmark = pytest.mark.dev_cluster
 
@@ -28,14 +27,24 @@ def dev(tmp_path: Path) -> Iterator[Product]:
     until(lambda: not processes_with(str(tmp_path)), "the process tree to end")
 
 
-def start(dev: Product) -> int:
-    root = dev.start("dev", "--demo", "--data", str(dev.data), "--port", str(dev.port))
+def start(dev: Product, *options: str) -> int:
+    """Start `jobcloud dev`. Returns the pid of the root process."""
+    root = dev.start("dev", *options, "--data", str(dev.data), "--port", str(dev.port))
     until(dev.healthy, "a healthy server")
     return root.pid
 
 
+def start_demo(dev: Product) -> int:
+    """Start `jobcloud dev --demo`, with jobs that run every second instead of every 5 to 15 seconds."""
+    root = start(dev, "--demo")
+    until(lambda: dev.call("jobs/stock")[0] == 200, "the demo's last job")
+    for job in ("sales", "pulse", "stock"):
+        config = {**dev.get(f"jobs/{job}")["config"], "cron": "* * * * * ?"}
+        assert dev.call(f"jobs/{job}", "PUT", config)[0] == 200
+    return root
+
+
 def scheduler_of(dev: Product) -> int:
-    """The scheduler's process, which is a child of the root."""
     found = [
         pid
         for pid in processes_with(str(dev.data))
@@ -45,25 +54,22 @@ def scheduler_of(dev: Product) -> int:
     return found[0]
 
 
-def finished(dev: Product, number: int) -> None:
-    until(lambda: len(dev.runs("sales")) >= number, f"{number} finished firings")
+def wait_for_runs(dev: Product, count: int) -> None:
+    until(lambda: len(dev.runs("sales")) >= count, f"{count} finished runs")
 
 
 def end(dev: Product, root: int, number: int = signal.SIGTERM) -> int:
+    """Send a signal to the root and wait until no process is left. Returns the exit code."""
     os.kill(root, number)
-    begun = time.monotonic()
-    process = dev._processes[-1]
-    code = process.wait(15)
-    until(lambda: not processes_with(str(dev.data)), "every process to end", max(0.1, 5 - (time.monotonic() - begun)))
+    code = dev.wait_for_last()
+    until(lambda: not processes_with(str(dev.data)), "every process to end")
     return code
 
 
-def test_the_demo_fires_runs_its_shards_and_leaves_no_process_at_the_end(dev: Product) -> None:
-    root = start(dev)
-    finished(dev, 1)
-    run = dev.runs("sales")[-1]
-    assert len(dev.json("runs", "sales")) >= 1
-    assert run["jobName"] == "sales"
+def test_demo_runs_its_shards_and_leaves_no_process_after_stop(dev: Product) -> None:
+    root = start_demo(dev)
+    wait_for_runs(dev, 1)
+    assert {run["jobName"] for run in dev.json("runs", "sales")} == {"sales"}
     until((dev.data / "demo-output" / "stock.txt").exists, "the script's output")
     until((dev.data / "demo-output" / "pulse.jsonl").exists, "the resident job's output")
     assert "north" in dev.run("logs", "sales/0")
@@ -71,34 +77,38 @@ def test_the_demo_fires_runs_its_shards_and_leaves_no_process_at_the_end(dev: Pr
     assert set(attempts(dev.data / "demo-output").values()) == {1}
 
 
-def test_a_killed_scheduler_is_started_again_and_the_live_executors_go_on(dev: Product) -> None:
-    root = start(dev)
-    finished(dev, 1)
+def test_killed_scheduler_is_restarted_and_executors_survive(dev: Product) -> None:
+    root = start_demo(dev)
+    wait_for_runs(dev, 1)
     executors = until(lambda: executors_of(dev.data), "an executor")
     first = scheduler_of(dev)
     os.kill(first, signal.SIGKILL)
     until(lambda: dev.healthy() and scheduler_of(dev) != first, "a new scheduler")
     before = len(dev.runs("sales"))
-    finished(dev, before + 2)
+    wait_for_runs(dev, before + 2)
     assert executors_of(dev.data) == executors
     assert end(dev, root) == 0
     assert set(attempts(dev.data / "demo-output").values()) == {1}
 
 
-def test_a_killed_root_takes_all_with_it_and_the_next_start_goes_on(dev: Product) -> None:
-    root = start(dev)
-    finished(dev, 1)
+def test_killed_root_leaves_no_process_and_next_start_resumes_jobs(dev: Product) -> None:
+    root = start_demo(dev)
+    wait_for_runs(dev, 1)
     os.kill(root, signal.SIGKILL)
-    until(lambda: not processes_with(str(dev.data)), "the whole tree to end", 5)
-    root = start(dev)
+    until(lambda: not processes_with(str(dev.data)), "the whole tree to end")
+    root = start_demo(dev)
     ran = {run["id"] for run in dev.runs("sales")}
     assert ran, "the history is still there"
-    until(lambda: {run["id"] for run in dev.runs("sales")} - ran, "a further firing")
+    until(lambda: {run["id"] for run in dev.runs("sales")} - ran, "a further run")
     pulse = dev.data / "demo-output" / "pulse.jsonl"
     size = pulse.stat().st_size if pulse.exists() else 0
     until(lambda: pulse.exists() and pulse.stat().st_size > size, "the resident job to run again")
     assert end(dev, root) == 0
     assert set(attempts(dev.data / "demo-output").values()) == {1}
+
+
+def warm_executors(dev: Product) -> int:
+    return int(dev.get("apps/static")["warmExecutors"])
 
 
 STATIC = """
@@ -114,7 +124,7 @@ def tell(ctx):
 """
 
 
-def test_executors_that_are_kept_are_warm_before_the_first_firing_and_replaced_when_lost(dev: Product) -> None:
+def test_warm_executors_start_before_first_run_and_are_replaced_after_loss(dev: Product) -> None:
     app, built = dev.folder / "static", dev.folder / "built"
     app.mkdir()
     built.mkdir()
@@ -134,26 +144,26 @@ def test_executors_that_are_kept_are_warm_before_the_first_firing_and_replaced_w
         memoryMB = 32
         """
     )
-    root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
-    until(dev.healthy, "a healthy server")
+    root = start(dev)
     dev.run("app", "add", str(app))
-    until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 2, "two warm executors")
+    until(lambda: warm_executors(dev) == 2, "two warm executors")
     warm = until(lambda: len(found := {file.name for file in built.iterdir()}) == 2 and found, "their contexts")
-    assert dev.json("cluster")["activeTasks"] == 0
+    assert dev.get("cluster")["activeTasks"] == 0
     dev.run("job", "trigger", "tell")
     until(lambda: dev.runs("tell"), "the run")
-    assert {file.name for file in built.iterdir()} == warm, "no context was built for it"
+    assert {file.name for file in built.iterdir()} == warm, "the run used a warm context"
     daemon = int(Path("/proc", min(warm), "stat").read_text().rpartition(")")[2].split()[1])
     os.kill(daemon, signal.SIGKILL)
-    until(lambda: len({file.name for file in built.iterdir()} - warm) == 1, "another one")
-    until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 2, "two warm executors again")
+    until(lambda: len({file.name for file in built.iterdir()} - warm) == 1, "another context")
+    until(lambda: warm_executors(dev) == 2, "two warm executors again")
     dev.run("app", "disable", "static")
-    until(lambda: dev.json("app", "show", "static")["warmExecutors"] == 0, "their end")
+    until(lambda: warm_executors(dev) == 0, "their end")
+    assert dev.json("app", "show", "static")["warmExecutors"] == 0
     assert end(dev, root) == 0
 
 
 def rolling_app(app: Path, written: Path, code: str) -> None:
-    """A resident of three shards that write their version again and again."""
+    """Write an app whose resident job has three shards, each of which records its version every second."""
     app.mkdir(exist_ok=True)
     (app / "pulse.py").write_text(
         f"import json, time\n{code}\n"
@@ -178,15 +188,14 @@ def rolling_app(app: Path, written: Path, code: str) -> None:
 
 
 def beats(written: Path) -> list[tuple[int, int, float]]:
-    """(shard, version, when), as the jobs have written them."""
+    """(shard, version, time), as recorded by the job."""
     lines = written.read_text().splitlines() if written.exists() else []
     return [(item, version, when) for item, version, _, when in map(json.loads, lines)]
 
 
-def test_an_app_is_rolled_to_a_new_version_and_a_version_that_does_not_run_stops(dev: Product) -> None:
+def test_rollout_replaces_shards_one_by_one_and_stops_at_broken_version(dev: Product) -> None:
     app, written = dev.folder / "rolling", dev.folder / "beats.jsonl"
-    root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
-    until(dev.healthy, "a healthy server")
+    root = start(dev)
     rolling_app(app, written, "VERSION = 1")
     dev.run("app", "add", str(app))
     until(lambda: {item for item, version, _ in beats(written) if version == 1} == {0, 1, 2}, "the first version")
@@ -196,8 +205,8 @@ def test_an_app_is_rolled_to_a_new_version_and_a_version_that_does_not_run_stops
     for item in range(3):
         old = max(when for shard, version, when in beats(written) if (shard, version) == (item, 1))
         new = min(when for shard, version, when in beats(written) if (shard, version) == (item, 2))
-        assert old < new, f"shard {item} ran old and new at one instant"
-    assert dev.json("app", "update", str(app))["state"] == "done", "again changes nothing"
+        assert old < new, f"shard {item} ran both versions at once"
+    assert dev.json("app", "update", str(app))["state"] == "done", "a second update changes nothing"
     rolling_app(app, written, "import nowhere")
     stopped = dev.run("app", "update", str(app), code=1)
     assert "nowhere" in stopped
@@ -215,16 +224,13 @@ def files() -> Iterator[Server]:
     server.close()
 
 
-def test_packages_damaged_later_fail_their_own_tasks_with_the_reason_and_are_fetched_ever_more_rarely(
-    dev: Product, files: Server
-) -> None:
+def test_damaged_packages_fail_only_their_own_tasks_and_fetches_back_off(dev: Product, files: Server) -> None:
     names = ("good", "altered", "missing")
     packages = {name: package_bytes({"tell.py": f"def tell(ctx): return {name!r}"}) for name in names}
     hashes = {name: sha256(content).hexdigest() for name, content in packages.items()}
     files.pages |= {f"/{name}/app.zip": content for name, content in packages.items()}
     dev.environ["JOBCLOUD_PACKAGES_HOSTS"] = "127.0.0.1"
-    root = dev.start("dev", "--data", str(dev.data), "--port", str(dev.port)).pid
-    until(dev.healthy, "a healthy server")
+    root = start(dev)
     for name in names:
         app = dev.folder / name
         app.mkdir()
@@ -259,48 +265,55 @@ def test_packages_damaged_later_fail_their_own_tasks_with_the_reason_and_are_fet
         (dev.folder / f"{name}.json").write_text(json.dumps(job))
         dev.run("job", "add", str(dev.folder / f"{name}.json"))
     until(lambda: len(dev.runs("good")) >= 12, "the good app's runs")
-    most = 2 + 1 + math.log2(1 + time.monotonic() - began)  # on each agent once, then after 1 s, 2 s, 4 s …
-    assert 1 < files.asked.count("/missing/app.zip") <= 1 + most
+    max_fetches = 2 + 1 + math.log2(1 + time.monotonic() - began)  # once on each agent, then after 1 s, 2 s, 4 s …
+    assert 1 < files.asked.count("/missing/app.zip") <= 1 + max_fetches
     for name, why in (("altered", "sha256"), ("missing", hashes["missing"])):
         assert why in dev.run("explain", name), name
         assert not dev.runs(name)
     failed = dev.json("tasks", "--job", "altered", "--state", "FAILED")
-    assert 0 < len(failed) <= 2 * most
+    assert 0 < len(failed) <= 2 * max_fetches
     assert all("altered on its way" in task["message"] for task in failed)
     assert end(dev, root) == 0
 
 
-def test_a_port_that_another_server_has_is_refused_and_not_taken_for_ours(dev: Product) -> None:
-    dev.start("dev", "--data", str(dev.data), "--port", str(dev.port))
-    until(dev.healthy, "a healthy server")
-    assert "--port" in dev.run("dev", "--demo", "--port", str(dev.port), code=1)
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """A second `jobcloud dev` that runs already."""
+    product = Product(tmp_path_factory.mktemp("other"))
+    root = start(product)
+    yield product
+    end(product, root)
+    product.end()
 
 
-def test_a_data_directory_that_cannot_be_used_is_named(dev: Product) -> None:
+def test_occupied_port_is_refused(dev: Product, other: Product) -> None:
+    assert "--port" in dev.run("dev", "--demo", "--port", str(other.port), code=1)
+
+
+def test_second_root_on_same_data_is_refused(dev: Product, other: Product) -> None:
+    assert "in use" in dev.run("dev", "--data", str(other.data), "--port", "0", code=1)
+
+
+def test_unusable_data_directory_is_named(dev: Product) -> None:
     (dev.folder / "file").touch()
     refusal = dev.run("dev", "--data", str(dev.folder / "file"), "--port", "0", code=1)
     assert "cannot be used as --data" in refusal.replace("\n", " ")
     assert "Traceback" not in refusal
 
 
-def test_state_that_cannot_be_used_ends_the_start_with_the_reason(dev: Product) -> None:
+def test_unreadable_state_ends_start_with_reason(dev: Product) -> None:
     dev.data.mkdir()
     (dev.data / "jobcloud.db").write_bytes(b"no database" * 1000)
-    (dev.data / "scheduler.log").write_text("of an earlier start\n")
+    (dev.data / "scheduler.log").write_text("log of an earlier start\n")
     refusal = dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)
-    assert "[info" in refusal, "a log is shown as it is"
+    assert "[info" in refusal, "the log is not taken for markup"
     assert "it was left unchanged" in refusal.replace("\n", " ")
     assert "earlier start" not in refusal
 
 
 @pytest.mark.parametrize("wait_s", [0.5, 1.5, 2.5])
-def test_a_signal_during_the_start_ends_everything(dev: Product, wait_s: float) -> None:
+def test_signal_during_start_ends_all_processes(dev: Product, wait_s: float) -> None:
     root = dev.start("dev", "--demo", "--data", str(dev.data), "--port", str(dev.port))
     until((dev.data / "dev.lock").exists, "the root to begin")
-    time.sleep(wait_s - 0.5)  # wherever it is by now
+    time.sleep(wait_s - 0.5)  # the start is then at any point
     assert end(dev, root.pid) == 0
-
-
-def test_a_second_root_on_the_same_data_is_refused(dev: Product) -> None:
-    start(dev)
-    assert "in use" in dev.run("dev", "--data", str(dev.data), "--port", "0", code=1)

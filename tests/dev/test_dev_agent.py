@@ -1,4 +1,4 @@
-"""The dev agent as a pure machine: updates until they are acknowledged, executors from their start to their end."""
+"""The dev agent as a pure state machine: acknowledged updates, and executors from their start to their end."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ FRAMEWORK: dict[str, Any] = {
 RESOURCES = [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1.0}, "allocation_info": {"role": "*"}}]
 
 
-class World:
-    """An agent, with the master and the executors it talks to played by a test."""
+class AgentHarness:
+    """An agent. The test takes the part of its master and of its executors."""
 
     def __init__(self, **more: Any) -> None:
         self.at = 1_000_000
         self.agent = Agent(AgentSettings(resources=parse("cpus:4;mem:4096"), salt=7, **more))
         self.ids = itertools.count()
-        self.up: list[Any] = []
+        self.messages: list[Any] = []
         self.events: list[tuple[str, Any]] = []
         self.effects: list[Any] = []
         self.stream = ""
         self.link()
 
-    def do(self, event: Any) -> list[Any]:
+    def handle(self, event: Any) -> list[Any]:
         effects = self.agent.handle(event, self.at)
         for effect in effects:
             if isinstance(effect, ToMaster):
-                self.up.append(effect.message)
+                self.messages.append(effect.message)
             elif isinstance(effect, Send):
                 self.events.append((effect.event["type"], effect.event.get(effect.event["type"].lower())))
             else:
@@ -81,20 +81,20 @@ class World:
         end = self.at + ms
         while (due := self.agent.next_at()) is not None and due <= end:
             self.at = max(self.at, due)
-            self.do(Tick())
+            self.handle(Tick())
         self.at = end
 
     def link(self) -> RegisterAgent:
-        self.do(LinkMade())
-        registration = self.up[-1]
-        self.do(FromMaster(Registered("S0")))
+        self.handle(LinkMade())
+        registration = self.messages[-1]
+        self.handle(FromMaster(Registered("S0")))
         assert isinstance(registration, RegisterAgent)
         return registration
 
     def run(self, name: str = "t", executor: str = "e", framework: dict[str, Any] = FRAMEWORK, **more: Any) -> None:
         info = {"executor_id": {"value": executor}, "command": {"value": "x"}, "framework_id": framework["id"], **more}
         task = {"task_id": {"value": name}, "name": name, "resources": RESOURCES, "executor": info}
-        self.do(FromMaster(RunTask(framework, task)))
+        self.handle(FromMaster(RunTask(framework, task)))
 
     @property
     def container(self) -> str:
@@ -104,7 +104,7 @@ class World:
         call = {"type": kind, "framework_id": {"value": "f"}, "executor_id": {"value": executor}}
         if body is not None:
             call[kind.lower()] = body
-        return self.do(Call(call))
+        return self.handle(Call(call))
 
     def subscribe(self, executor: str = "e", **body: Any) -> None:
         first = self.call("SUBSCRIBE", body, executor)[0]
@@ -121,12 +121,12 @@ class World:
         return str(status["uuid"])
 
     def acknowledge(self, uuid: str, name: str = "t") -> None:
-        self.do(FromMaster(AcknowledgeUpdate("f", name, uuid)))
+        self.handle(FromMaster(AcknowledgeUpdate("f", name, uuid)))
 
     def updates(self) -> list[UpdateStatus]:
-        """The updates sent to the master; they are forgotten."""
-        found = [one for one in self.up if isinstance(one, UpdateStatus)]
-        self.up = [one for one in self.up if not isinstance(one, UpdateStatus)]
+        """Take the updates that were sent to the master."""
+        found = [one for one in self.messages if isinstance(one, UpdateStatus)]
+        self.messages = [one for one in self.messages if not isinstance(one, UpdateStatus)]
         return found
 
     def states(self) -> list[tuple[str, str]]:
@@ -139,12 +139,12 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> AgentHarness:
+    return AgentHarness()
 
 
 @pytest.fixture
-def running(world: World) -> World:
+def running(world: AgentHarness) -> AgentHarness:
     """An executor with one task in it."""
     world.run()
     world.subscribe()
@@ -155,28 +155,28 @@ def running(world: World) -> World:
 # ---- updates ---------------------------------------------------------------------------------------------------
 
 
-def test_an_update_is_sent_again_with_longer_and_longer_pauses(running: World) -> None:
+def test_unacknowledged_update_is_retried_with_doubling_interval(running: AgentHarness) -> None:
     running.update("TASK_RUNNING")
     times = []
     for _ in range(1_400):
         running.wait(1_000)
         times += [running.at // 1_000 - 1_000 for _ in running.updates()]
-    assert times[1:] == [10, 30, 70, 150, 310, 630, 1230]  # doubling, at most ten minutes apart
+    assert times[1:] == [10, 30, 70, 150, 310, 630, 1230]  # intervals double up to ten minutes
 
 
-def test_the_next_update_waits_for_the_acknowledgement_of_the_last(running: World) -> None:
+def test_next_update_waits_for_acknowledgement_of_previous_one(running: AgentHarness) -> None:
     first = running.update("TASK_STARTING")
     second = running.update("TASK_RUNNING")
     assert running.states() == [("TASK_STARTING", "TASK_STARTING")]
-    running.acknowledge(second)  # not its turn
+    running.acknowledge(second)  # not the first pending one
     assert running.states() == []
     running.acknowledge(first)
     assert running.states() == [("TASK_RUNNING", "TASK_RUNNING")]
-    running.acknowledge(first)  # twice
+    running.acknowledge(first)  # repeated
     assert running.states() == []
 
 
-def test_a_repeated_update_carries_the_latest_state(running: World) -> None:
+def test_retried_update_carries_latest_state(running: AgentHarness) -> None:
     running.update("TASK_RUNNING")
     running.update("TASK_FINISHED")
     running.updates()
@@ -184,7 +184,7 @@ def test_a_repeated_update_carries_the_latest_state(running: World) -> None:
     assert running.states() == [("TASK_RUNNING", "TASK_FINISHED")]
 
 
-def test_an_update_sent_twice_counts_once(running: World) -> None:
+def test_repeated_update_is_forwarded_once(running: AgentHarness) -> None:
     status = running.status("TASK_RUNNING")
     for _ in range(2):
         running.call("UPDATE", {"status": status})
@@ -194,8 +194,8 @@ def test_an_update_sent_twice_counts_once(running: World) -> None:
     assert running.updates() == []
 
 
-def test_updates_are_kept_while_there_is_no_master(running: World) -> None:
-    running.do(LinkLost("a"))
+def test_updates_are_kept_while_master_is_away(running: AgentHarness) -> None:
+    running.handle(LinkLost("a"))
     running.update("TASK_RUNNING")
     running.wait(60_000)
     assert running.updates() == []
@@ -206,19 +206,19 @@ def test_updates_are_kept_while_there_is_no_master(running: World) -> None:
     assert len(running.updates()) == 1  # one retry, not two
 
 
-def test_a_task_is_forgotten_when_its_end_is_acknowledged(running: World) -> None:
+def test_task_is_forgotten_after_terminal_acknowledgement(running: AgentHarness) -> None:
     uuid = running.update("TASK_FINISHED")
     assert len(running.agent.registration().tasks) == 1
     running.acknowledge(uuid)
     assert running.agent.registration().tasks == ()
-    running.do(FromMaster(KillTask("f", "t")))
+    running.handle(FromMaster(KillTask("f", "t")))
     assert running.states()[-1][0] == "TASK_DROPPED"
 
 
 # ---- executors -------------------------------------------------------------------------------------------------
 
 
-def test_tasks_wait_until_their_executor_subscribes(world: World) -> None:
+def test_tasks_wait_until_their_executor_subscribes(world: AgentHarness) -> None:
     world.run("a")
     world.run("b")
     assert len([one for one in world.effects if isinstance(one, StartExecutor)]) == 1
@@ -228,49 +228,49 @@ def test_tasks_wait_until_their_executor_subscribes(world: World) -> None:
     assert world.kinds() == ["LAUNCH"]
 
 
-def test_an_executor_that_never_subscribes_is_killed(world: World) -> None:
+def test_executor_that_never_subscribes_is_killed(world: AgentHarness) -> None:
     world.run()
     world.wait(60_000)
     assert world.effects[-1] == KillExecutor(world.container)
-    world.do(ExecutorEnded(world.container, 9))
+    world.handle(ExecutorEnded(world.container, 9))
     (update,) = world.updates()
     assert update.status["reason"] == "REASON_EXECUTOR_REGISTRATION_TIMEOUT"
     assert update.status["message"] == "Executor did not register within 1mins"
 
 
-def test_an_executor_that_could_not_be_started_says_why(world: World) -> None:
+def test_task_of_executor_that_cannot_start_fails_with_reason(world: AgentHarness) -> None:
     world.run()
-    world.do(ExecutorEnded(world.container, 9, "Failed to launch container: no"))
+    world.handle(ExecutorEnded(world.container, 9, "Failed to launch container: no"))
     (update,) = world.updates()
     assert (update.status["state"], update.status["reason"]) == ("TASK_FAILED", "REASON_CONTAINER_LAUNCH_FAILED")
     assert update.status["message"] == "Failed to launch container: no"
 
 
-def test_an_executors_end_comes_before_the_failure_of_its_tasks(running: World) -> None:
+def test_executor_exit_is_reported_before_failures_of_its_tasks(running: AgentHarness) -> None:
     running.run("t2")
     finished = running.update("TASK_FINISHED")
     running.updates()
-    running.do(ExecutorEnded(running.container, 256))
-    kinds = [type(one) for one in running.up]
+    running.handle(ExecutorEnded(running.container, 256))
+    kinds = [type(one) for one in running.messages]
     assert kinds[-2:] == [ExecutorExited, UpdateStatus]
     (update,) = running.updates()
     assert update.status["task_id"] == {"value": "t2"}
     assert isinstance(running.effects[-1], Close)
     running.acknowledge(finished)
     running.acknowledge(update.status["uuid"], "t2")
-    assert running.agent.executors == {}
-    assert running.agent.frameworks == {}
+    assert running.agent.state.executors == {}
+    assert running.agent.state.frameworks == {}
 
 
-def test_a_task_for_an_executor_that_is_ending_is_dropped(running: World) -> None:
-    running.do(FromMaster(ShutdownExecutor("f", "e")))
+def test_task_for_terminating_executor_is_dropped(running: AgentHarness) -> None:
+    running.handle(FromMaster(ShutdownExecutor("f", "e")))
     running.run("late")
     (update,) = running.updates()
     assert (update.status["state"], update.status["message"]) == ("TASK_DROPPED", "Executor terminating")
 
 
-def test_a_shutdown_has_a_grace_period(running: World) -> None:
-    running.do(FromMaster(ShutdownExecutor("f", "e")))
+def test_executor_is_killed_after_shutdown_grace_period(running: AgentHarness) -> None:
+    running.handle(FromMaster(ShutdownExecutor("f", "e")))
     assert running.kinds() == ["SHUTDOWN"]
     running.wait(4_900)
     assert KillExecutor(running.container) not in running.effects
@@ -278,26 +278,26 @@ def test_a_shutdown_has_a_grace_period(running: World) -> None:
     assert KillExecutor(running.container) in running.effects
 
 
-def test_an_executor_can_have_a_grace_period_of_its_own(world: World) -> None:
+def test_executor_can_set_its_own_grace_period(world: AgentHarness) -> None:
     world.run(shutdown_grace_period={"nanoseconds": 60_000_000_000})
     world.subscribe()
-    world.do(FromMaster(ShutdownExecutor("f", "e")))
+    world.handle(FromMaster(ShutdownExecutor("f", "e")))
     world.wait(59_000)
     assert KillExecutor(world.container) not in world.effects
     world.wait(1_100)
     assert KillExecutor(world.container) in world.effects
 
 
-def test_a_task_killed_before_its_executor_is_there_is_never_launched(world: World) -> None:
+def test_task_killed_before_executor_subscribes_is_not_launched(world: AgentHarness) -> None:
     world.run()
-    world.do(FromMaster(KillTask("f", "t")))
+    world.handle(FromMaster(KillTask("f", "t")))
     assert world.states() == [("TASK_KILLED", "TASK_KILLED")]
     world.subscribe()
-    assert world.kinds() == ["SHUTDOWN"]  # it has nothing to do
+    assert world.kinds() == ["SHUTDOWN"]  # it has no task
 
 
-def test_an_executor_that_comes_back_without_a_task_never_got_it(running: World) -> None:
-    running.do(StreamLost(running.stream))
+def test_task_missing_from_resubscription_is_dropped(running: AgentHarness) -> None:
+    running.handle(StreamLost(running.stream))
     running.run("lost")
     running.subscribe(unacknowledged_tasks=[{"task_id": {"value": "t"}, "name": "t", "agent_id": {"value": "S0"}}])
     assert [
@@ -305,8 +305,8 @@ def test_an_executor_that_comes_back_without_a_task_never_got_it(running: World)
     ] == [("lost", "TASK_DROPPED", "REASON_AGENT_RESTARTED")]
 
 
-def test_an_executor_that_comes_back_repeats_what_was_lost(running: World) -> None:
-    running.do(StreamLost(running.stream))
+def test_resubscribed_executor_repeats_unacknowledged_updates(running: AgentHarness) -> None:
+    running.handle(StreamLost(running.stream))
     status = running.status("TASK_RUNNING")
     task = {"name": "t", "task_id": {"value": "t"}, "agent_id": {"value": "S0"}}
     running.subscribe(unacknowledged_updates=[{"status": status}], unacknowledged_tasks=[task])
@@ -314,30 +314,30 @@ def test_an_executor_that_comes_back_repeats_what_was_lost(running: World) -> No
     assert running.kinds() == ["ACKNOWLEDGED", "SUBSCRIBED"]
 
 
-def test_a_second_stream_of_an_executor_replaces_the_first(running: World) -> None:
+def test_second_stream_of_executor_replaces_first(running: AgentHarness) -> None:
     first = running.stream
     running.subscribe(unacknowledged_tasks=[{"task_id": {"value": "t"}, "name": "t", "agent_id": {"value": "S0"}}])
     assert Close(first) in running.effects
-    running.do(StreamLost(first))  # its end is no longer of interest
+    running.handle(StreamLost(first))  # the old stream
     running.run("t2")
     assert running.kinds() == ["SUBSCRIBED", "LAUNCH"]
 
 
-def test_an_executor_is_told_to_end_when_it_subscribes_too_late(running: World) -> None:
-    running.do(FromMaster(ShutdownExecutor("f", "e")))
+def test_executor_that_subscribes_too_late_gets_shutdown(running: AgentHarness) -> None:
+    running.handle(FromMaster(ShutdownExecutor("f", "e")))
     running.subscribe()
     assert running.kinds()[-1] == "SHUTDOWN"
     assert isinstance(running.effects[-1], Close)
 
 
-def test_messages_pass_in_both_directions(running: World) -> None:
-    running.do(FromMaster(MessageToExecutor("f", "e", "ZG93bg==")))
+def test_messages_pass_in_both_directions(running: AgentHarness) -> None:
+    running.handle(FromMaster(MessageToExecutor("f", "e", "ZG93bg==")))
     assert running.events == [("MESSAGE", {"data": "ZG93bg=="})]
     running.call("MESSAGE", {"data": "dXA="})
-    assert running.up[-1] == MessageToFramework("f", "e", "dXA=")
+    assert running.messages[-1] == MessageToFramework("f", "e", "dXA=")
 
 
-def test_an_executor_hears_a_heartbeat(running: World) -> None:
+def test_executor_gets_heartbeats(running: AgentHarness) -> None:
     running.wait(30 * 60_000)
     assert running.kinds() == ["HEARTBEAT"]
 
@@ -345,42 +345,44 @@ def test_an_executor_hears_a_heartbeat(running: World) -> None:
 # ---- frameworks and the agent itself ---------------------------------------------------------------------------
 
 
-def test_a_framework_that_is_shut_down_says_nothing_more(running: World) -> None:
+def test_framework_that_is_shut_down_sends_no_updates(running: AgentHarness) -> None:
     running.update("TASK_RUNNING")
     running.updates()
-    running.do(FromMaster(ShutdownFramework("f")))
+    running.handle(FromMaster(ShutdownFramework("f")))
     assert running.kinds()[-1] == "SHUTDOWN"
     running.update("TASK_KILLED")
-    running.do(ExecutorEnded(running.container, 0))
+    running.handle(ExecutorEnded(running.container, 0))
     running.wait(60_000)
     assert running.updates() == []
-    assert running.agent.frameworks == {}
-    assert running.agent.executors == {}
-    running.run("again")  # a framework of that name may come again
+    assert running.agent.state.frameworks == {}
+    assert running.agent.state.executors == {}
+    running.run("again")  # a framework with this id may return
     assert isinstance(running.effects[-1], StartExecutor)
 
 
-def test_an_agent_that_is_shut_down_ends_when_its_executors_have(running: World) -> None:
-    running.do(FromMaster(ShutdownAgent("gone")))
+def test_agent_ends_after_last_executor_when_shut_down(running: AgentHarness) -> None:
+    running.handle(FromMaster(ShutdownAgent("gone")))
     assert not any(isinstance(one, EndAgent) for one in running.effects)
-    running.do(ExecutorEnded(running.container, 0))
+    running.handle(ExecutorEnded(running.container, 0))
     assert any(isinstance(one, EndAgent) for one in running.effects)
 
 
-def test_an_idle_agent_that_is_shut_down_ends_at_once(world: World) -> None:
-    world.do(FromMaster(ShutdownAgent("gone")))
+def test_idle_agent_ends_at_once_when_shut_down(world: AgentHarness) -> None:
+    world.handle(FromMaster(ShutdownAgent("gone")))
     assert world.effects == [EndAgent("gone")]
 
 
-def test_an_agent_answers_for_tasks_it_never_got(world: World) -> None:
-    world.do(FromMaster(RunTask(FRAMEWORK, {"task_id": {"value": "x"}, "executor": {"executor_id": {"value": "e"}}})))
-    world.do(FromMaster(DropTasks("f", ("never",), "TASK_DROPPED")))
+def test_agent_sends_update_for_undelivered_task(world: AgentHarness) -> None:
+    world.handle(
+        FromMaster(RunTask(FRAMEWORK, {"task_id": {"value": "x"}, "executor": {"executor_id": {"value": "e"}}}))
+    )
+    world.handle(FromMaster(DropTasks("f", ("never",), "TASK_DROPPED")))
     assert world.states() == [("TASK_DROPPED", "TASK_DROPPED")]
 
 
-def test_an_agent_answers_for_tasks_of_a_framework_it_never_heard_of(world: World) -> None:
-    """What the master says of it, until that is acknowledged."""
-    world.do(FromMaster(DropTasks("f", ("never",), "TASK_LOST")))
+def test_agent_retries_update_for_undelivered_task_of_unknown_framework(world: AgentHarness) -> None:
+    """The state is that of the master. The update is retried until it is acknowledged."""
+    world.handle(FromMaster(DropTasks("f", ("never",), "TASK_LOST")))
     world.wait(60_000)
     told = world.updates()
     assert len(told) > 1
@@ -390,8 +392,8 @@ def test_an_agent_answers_for_tasks_of_a_framework_it_never_heard_of(world: Worl
     assert world.updates() == []
 
 
-def test_ids_of_two_agents_never_meet() -> None:
-    one, other = World(), World()
+def test_agents_create_different_ids() -> None:
+    one, other = AgentHarness(), AgentHarness()
     other.agent = Agent(AgentSettings(salt=8, agent_id="S1"))
     other.link()
     for world in (one, other):
@@ -399,7 +401,7 @@ def test_ids_of_two_agents_never_meet() -> None:
     assert one.container != other.container
 
 
-# ---- hostile calls ---------------------------------------------------------------------------------------------
+# ---- invalid calls ---------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -430,10 +432,10 @@ JSON = st.recursive(
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(JSON, st.sampled_from(["SUBSCRIBE", "UPDATE", "MESSAGE", "HEARTBEAT"]))
-def test_no_body_of_a_call_breaks_the_agent(body: Any, kind: str) -> None:
-    world = World()
+def test_arbitrary_call_body_does_not_break_agent(body: Any, kind: str) -> None:
+    world = AgentHarness()
     world.run()
     world.subscribe()
     named = {"framework_id": {"value": "f"}, "executor_id": {"value": "e"}}
     for call in (body, {**named, "type": kind, kind.lower(): body}, {"type": kind, kind.lower(): body}):
-        assert isinstance(world.do(Call(call))[0], (Reply, Subscribed))
+        assert isinstance(world.handle(Call(call))[0], (Reply, Subscribed))

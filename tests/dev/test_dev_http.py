@@ -1,4 +1,4 @@
-"""The dev cluster's HTTP: requests out of pieces of every size, answers in the order of the requests."""
+"""The dev cluster's HTTP server: requests in pieces of any size, answers in the order of the requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def written(number: int, body: bytes, chunked: bool, size: int) -> bytes:
 
 
 @given(BODIES, st.lists(st.integers(0, 600), max_size=12))
-def test_requests_are_cut_out_of_pieces_of_any_size(bodies: list[tuple[bytes, bool, int]], cuts: list[int]) -> None:
+def test_requests_are_parsed_from_pieces_of_any_size(bodies: list[tuple[bytes, bool, int]], cuts: list[int]) -> None:
     data = b"".join(written(number, *one) for number, one in enumerate(bodies))
     reader, found, begin = RequestReader(), [], 0
     for end in [*sorted(cuts), len(data)]:
@@ -41,7 +41,7 @@ def test_requests_are_cut_out_of_pieces_of_any_size(bodies: list[tuple[bytes, bo
     ]
 
 
-def test_one_byte_at_a_time() -> None:
+def test_requests_are_parsed_from_single_bytes() -> None:
     data, reader, found = written(7, b"abc" * 9, True, 4) + written(8, b"abc", False, 4), RequestReader(), []
     for at in range(len(data)):
         reader.feed(data[at : at + 1])
@@ -76,7 +76,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"x" * 70_000, 400),
     ],
 )
-def test_what_is_no_request_is_said_once_those_before_it_are_read(data: bytes, status: int) -> None:
+def test_invalid_request_is_refused_after_valid_ones_before_it(data: bytes, status: int) -> None:
     reader = RequestReader()
     reader.feed(written(1, b"before", False, 1) + data)
     first = reader.next()
@@ -87,7 +87,7 @@ def test_what_is_no_request_is_said_once_those_before_it_are_read(data: bytes, s
     assert refused.value.status == status
 
 
-def test_a_request_is_not_read_into_the_next() -> None:
+def test_request_does_not_leak_into_next_one() -> None:
     reader = RequestReader()
     reader.feed(b"GET /1 HTTP/1.1\r\nName: 1\r\n\r\n")
     reader.feed(b"POST /2 HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n2")
@@ -115,7 +115,7 @@ def test_a_request_is_not_read_into_the_next() -> None:
         (CHUNKED, b"1000;x=y\r\n" + b"x" * 4_096 + b"\r\n", 413),
     ],
 )
-def test_what_never_ends_is_cut_off(head: bytes, more: bytes, status: int) -> None:
+def test_endless_request_is_refused(head: bytes, more: bytes, status: int) -> None:
     reader = RequestReader()
     reader.feed(head)
     for _ in range(8_193 if status == 413 else 70):
@@ -125,7 +125,7 @@ def test_what_never_ends_is_cut_off(head: bytes, more: bytes, status: int) -> No
     assert refused.value.status == status
 
 
-def test_a_head_and_a_body_may_be_as_large_as_that() -> None:
+def test_head_and_body_of_maximum_size_are_accepted() -> None:
     reader, body, value = RequestReader(), bytes(MAX_BODY_BYTES), b"x" * 65_000
     reader.feed(b"POST / HTTP/1.1\r\nName: %s\r\nContent-Length: %d\r\n\r\n" % (value, len(body)))
     for at in range(0, len(body), 1 << 20):
@@ -141,7 +141,7 @@ def test_a_head_and_a_body_may_be_as_large_as_that() -> None:
 
 
 def talk(handler: Callable[[Request, Connection], Any], *pieces: bytes) -> bytes:
-    """What a client gets that sends these pieces, says that this is all, and reads to the end."""
+    """Send these pieces, close the sending side, and return everything that is received."""
 
     async def run() -> bytes:
         listener = await serve(handler, 0)
@@ -151,7 +151,7 @@ def talk(handler: Callable[[Request, Connection], Any], *pieces: bytes) -> bytes
             await writer.drain()
         writer.write_eof()
         try:
-            return await asyncio.wait_for(reader.read(), 20)
+            return await asyncio.wait_for(reader.read(), 60)
         finally:
             writer.close()
             listener.stop()
@@ -163,7 +163,7 @@ def bodies_of(answers: bytes) -> list[bytes]:
     return [one.partition(b"\r\n\r\n")[2] for one in answers.split(b"HTTP/1.1 200 ")[1:]]
 
 
-def test_answers_come_in_the_order_of_the_requests_however_long_each_takes() -> None:
+def test_answers_keep_order_of_requests() -> None:
     async def slowly(request: Request, connection: Connection) -> None:
         await asyncio.sleep(0.01)
         connection.answer(200, request.body)
@@ -180,27 +180,27 @@ def test_answers_come_in_the_order_of_the_requests_however_long_each_takes() -> 
     assert bodies_of(talk(handler, *calls)) == wanted
 
 
-def test_a_client_that_waits_to_send_its_body_is_told_to_once() -> None:
+def test_client_that_expects_100_continue_gets_it_once() -> None:
     async def run() -> bytes:
         listener = await serve(lambda request, connection: connection.answer(200, request.body), 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         writer.write(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-        told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        interim = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         for piece in (b"a", b"b", b"cd"):
             writer.write(piece)
             await writer.drain()
         writer.write_eof()
-        rest = await asyncio.wait_for(reader.read(), 20)
+        rest = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         listener.stop()
-        return told + rest
+        return interim + rest
 
     answer = asyncio.run(run())
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
     assert answer.endswith(b"\r\n\r\nabcd")
 
 
-def test_nothing_is_read_after_a_request_that_is_none_or_that_is_the_last() -> None:
+def test_nothing_is_read_after_invalid_or_last_request() -> None:
     def handler(request: Request, connection: Connection) -> None:
         connection.answer(200, request.body)
 
@@ -211,19 +211,19 @@ def test_nothing_is_read_after_a_request_that_is_none_or_that_is_the_last() -> N
     assert b"HTTP/1.1 400 " in answers
 
 
-def test_a_stream_is_over_when_its_client_goes() -> None:
+def test_stream_ends_when_client_disconnects() -> None:
     over = []
 
     def handler(request: Request, connection: Connection) -> None:
         connection.start_stream("", lambda: over.append(request.body))
-        connection.event({"type": "HEARTBEAT"})
+        connection.send_event({"type": "HEARTBEAT"})
 
     answer = talk(handler, written(1, b"1", False, 1) + written(2, b"nobody reads this", False, 1))
     assert answer.endswith(b'\r\n\r\n17\r\n20\n{"type":"HEARTBEAT"}\r\n')
     assert over == [b"1"]
 
 
-def test_who_is_connected_is_cut_off_at_the_end() -> None:
+def test_stopped_listener_resets_connections() -> None:
     async def run() -> bytes:
         listener = await serve(lambda request, connection: connection.answer(200), 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
@@ -231,7 +231,7 @@ def test_who_is_connected_is_cut_off_at_the_end() -> None:
         await reader.readuntil(b"\r\n\r\n")
         listener.stop()
         try:
-            rest = await asyncio.wait_for(reader.read(), 20)
+            rest = await asyncio.wait_for(reader.read(), 60)
         except ConnectionError:
             rest = b""
         writer.close()

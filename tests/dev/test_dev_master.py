@@ -1,19 +1,16 @@
-"""The dev master as a pure machine: what no local Mesos can be brought to do, and what must always hold."""
+"""The dev master as a pure state machine: behaviour that a local Mesos cannot show, and invariants."""
 
 from __future__ import annotations
 
-import ast
 import itertools
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import jobcloud.dev.master as master_module
 from jobcloud.dev.master import Master, MasterSettings
 from jobcloud.dev.protocol import (
     AcknowledgeUpdate,
@@ -49,33 +46,33 @@ AGENT = parse("cpus:4;mem:4096;ports:[31000-31009]")
 UUIDS = (encode_data(uuid_of(1, number)) for number in itertools.count())
 
 
-class World:
-    """A master, with what tests say to it and hear from it."""
+class MasterHarness:
+    """A master, and the events and messages that it has sent."""
 
     def __init__(self, **more: Any) -> None:
         self.at = 1_000_000
         self.master = Master(MasterSettings(**more), self.at)
-        self.sent: list[dict[str, Any]] = []
-        self.told: list[Any] = []
+        self.events: list[dict[str, Any]] = []
+        self.messages: list[Any] = []
         self.closed: list[str] = []
 
-    def do(self, event: Any) -> list[Any]:
+    def handle(self, event: Any) -> list[Any]:
         effects = self.master.handle(event, self.at)
         for effect in effects:
             if isinstance(effect, Send):
-                self.sent.append(effect.event)
+                self.events.append(effect.event)
             elif isinstance(effect, ToAgent):
-                self.told.append(effect.message)
+                self.messages.append(effect.message)
             elif isinstance(effect, Close):
                 self.closed.append(effect.stream_id)
         self.check()
         return effects
 
     def check(self) -> None:
-        """Every amount of every agent is free, offered or used, exactly once."""
-        allocator = self.master.allocator
-        for agent_id, agent in self.master.agents.items():
-            total = allocator.hosts[agent_id].free + agent.used()
+        """Each amount of an agent's resources is free, offered or used, and counted once."""
+        allocator = self.master.state.allocator
+        for agent_id, agent in self.master.state.agents.items():
+            total = allocator.agents[agent_id].free + agent.used()
             for offer in agent.offers.values():
                 total = total + offer.resources
             assert total.scalars == agent.total.scalars
@@ -85,10 +82,10 @@ class World:
             assert counted == self.charged(framework_id)
 
     def charged(self, framework_id: str) -> dict[str, int]:
-        framework, total = self.master.frameworks[framework_id], NOTHING
+        framework, total = self.master.state.frameworks[framework_id], NOTHING
         for offer in framework.offers.values():
             total = total + offer.resources
-        for agent in self.master.agents.values():
+        for agent in self.master.state.agents.values():
             for (owner, _), executor in agent.executors.items():
                 total = total + (executor.resources if owner == framework_id else NOTHING)
         for task in framework.tasks.values():
@@ -96,44 +93,44 @@ class World:
         return {name: amount for (name, _), amount in total.scalars.items() if amount}
 
     def wait(self, ms: int) -> None:
-        """Time passes, with every alarm in its turn."""
+        """Let time pass, with a Tick for each timer."""
         end = self.at + ms
         while (due := self.master.next_at()) is not None and due <= end:
             self.at = max(self.at, due)
-            self.do(Tick())
+            self.handle(Tick())
         self.at = end
 
     def agent(self, link: str = "a", agent_id: str = "", resources: Resources = AGENT, **more: Any) -> str:
-        self.do(FromAgent(link, RegisterAgent(agent_id, f"{link}.host", 1, resources, **more)))
-        return agent_id or next(one.agent_id for one in self.master.agents.values() if one.link == link)
+        self.handle(FromAgent(link, RegisterAgent(agent_id, f"{link}.host", 1, resources, **more)))
+        return agent_id or next(one.agent_id for one in self.master.state.agents.values() if one.link == link)
 
     def framework(self, *capabilities: str, **info: Any) -> Framework:
         return Framework(self, capabilities or ("PARTITION_AWARE",), info)
 
-    def of(self, kind: str) -> list[Any]:
-        """The bodies of all events of a kind; they are forgotten."""
-        found = [event.get(kind.lower()) for event in self.sent if event["type"] == kind]
-        self.sent = [event for event in self.sent if event["type"] != kind]
+    def take_events(self, kind: str) -> list[Any]:
+        """Take the bodies of all events of a kind."""
+        found = [event.get(kind.lower()) for event in self.events if event["type"] == kind]
+        self.events = [event for event in self.events if event["type"] != kind]
         return found
 
     def statuses(self) -> list[tuple[str, str, str]]:
         return [
             (one["status"]["task_id"]["value"], one["status"]["state"], one["status"].get("reason", ""))
-            for one in self.of("UPDATE")
+            for one in self.take_events("UPDATE")
         ]
 
     def offers(self) -> list[Any]:
-        return [offer for body in self.of("OFFERS") for offer in body["offers"]]
+        return [offer for body in self.take_events("OFFERS") for offer in body["offers"]]
 
     def update(self, framework_id: str, task_id: str, state: str, link: str = "a", latest: str = "") -> str:
         uuid = next(UUIDS)
         status = {"task_id": {"value": task_id}, "state": state, "uuid": uuid}
-        self.do(FromAgent(link, UpdateStatus(framework_id, status, latest or state)))
+        self.handle(FromAgent(link, UpdateStatus(framework_id, status, latest or state)))
         return uuid
 
 
 class Framework:
-    def __init__(self, world: World, capabilities: tuple[str, ...], info: dict[str, Any]) -> None:
+    def __init__(self, world: MasterHarness, capabilities: tuple[str, ...], info: dict[str, Any]) -> None:
         self.world = world
         kinds = [{"type": one} for one in ("MULTI_ROLE", *capabilities)]
         self.info = {"user": "u", "name": "n", "capabilities": kinds, "roles": ["*"], "failover_timeout": 60.0, **info}
@@ -144,7 +141,7 @@ class Framework:
         call: dict[str, Any] = {"type": "SUBSCRIBE", "subscribe": {"framework_info": self.info}}
         if "id" in self.info:
             call["framework_id"] = self.info["id"]
-        effects = self.world.do(Call(call))
+        effects = self.world.handle(Call(call))
         self.stream_id = effects[0].stream_id
         if effects[1].event["type"] == "SUBSCRIBED":
             self.info["id"] = effects[1].event["subscribed"]["framework_id"]
@@ -158,7 +155,7 @@ class Framework:
         call = {"type": kind, "framework_id": self.info["id"]}
         if body is not None:
             call[kind.lower()] = body
-        return self.world.do(Call(call, self.stream_id))[0]
+        return self.world.handle(Call(call, self.stream_id))[0]
 
     def task(self, name: str, agent_id: str, cpus: float = 1, executor: str = "e") -> dict[str, Any]:
         one = {"name": "cpus", "type": "SCALAR", "scalar": {"value": cpus}}
@@ -189,152 +186,125 @@ class Framework:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> MasterHarness:
+    return MasterHarness()
 
 
-def test_the_machines_touch_nothing() -> None:
-    """They may import each other, the wire helpers and the quiet part of the standard library."""
-    quiet = {"__future__", "collections", "dataclasses", "enum", "functools", "heapq", "json", "re", "typing", "wire"}
-    folder = Path(master_module.__file__).parent
-    pure = (
-        "master",
-        "agent",
-        "registry",
-        "allocator",
-        "operators",
-        "validation",
-        "views",
-        "virtual",
-        "protocol",
-        "schema",
-        "resources",
-    )
-    values = {name: {"msgspec"} for name in ("agent", "protocol", "registry", "resources", "schema")}
-    for name in pure:
-        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
-            found = [one.name for one in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                found = [node.module or ""]
-            for module in found:
-                assert module.partition(".")[0] in {*quiet, *pure, *values.get(name, ())}, f"{name}.py imports {module}"
+# ---- loss of agents --------------------------------------------------------------------------------------------
 
 
-# ---- an agent that goes ----------------------------------------------------------------------------------------
-
-
-def test_a_lost_agents_tasks_are_unreachable_and_its_offers_rescinded(world: World) -> None:
+def test_lost_agent_makes_tasks_unreachable_and_rescinds_offers(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
     world.wait(10_000)
     assert len(world.offers()) == 1
-    world.do(AgentTimedOut(agent_id))
+    world.handle(AgentTimedOut(agent_id))
     assert world.statuses() == [("t", "TASK_UNREACHABLE", "REASON_AGENT_REMOVED")]
-    assert len(world.of("RESCIND")) == 1
-    assert world.of("FAILURE") == [{"agent_id": {"value": agent_id}}]
+    assert len(world.take_events("RESCIND")) == 1
+    assert world.take_events("FAILURE") == [{"agent_id": {"value": agent_id}}]
     assert framework.reconcile(("t", agent_id)) == [("t", "TASK_UNREACHABLE", "REASON_RECONCILIATION")]
     assert framework.reconcile(("t", "")) == [("t", "TASK_UNKNOWN", "REASON_RECONCILIATION")]
 
 
-def test_a_framework_unaware_of_partitions_loses_its_tasks(world: World) -> None:
+def test_framework_without_partition_awareness_loses_tasks(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework("GPU_RESOURCES")
     framework.launch("t")
-    world.do(AgentTimedOut(agent_id))
+    world.handle(AgentTimedOut(agent_id))
     assert world.statuses() == [("t", "TASK_LOST", "REASON_AGENT_REMOVED")]
 
 
-def test_a_lost_agent_comes_back_with_its_tasks(world: World) -> None:
+def test_lost_agent_returns_with_its_tasks(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
-    task = next(one.task for one in world.told if isinstance(one, RunTask))
-    world.do(AgentTimedOut(agent_id))
+    task = next(one.task for one in world.messages if isinstance(one, RunTask))
+    world.handle(AgentTimedOut(agent_id))
     world.statuses()
     report = TaskReport(framework.id, task, "e", "TASK_RUNNING", ())
     world.agent("a", agent_id, tasks=(report,), frameworks=(framework.info,))
     assert world.statuses() == [("t", "TASK_RUNNING", "REASON_AGENT_REREGISTERED")]
     assert framework.reconcile(("t", agent_id)) == [("t", "TASK_RUNNING", "REASON_RECONCILIATION")]
-    assert not any(isinstance(one, KillTask) for one in world.told)
+    assert not any(isinstance(one, KillTask) for one in world.messages)
 
 
-def test_a_link_that_breaks_rescinds_offers_and_waits_for_the_agent(world: World) -> None:
+def test_broken_link_rescinds_offers_and_waits_for_agent(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
-    task = next(one.task for one in world.told if isinstance(one, RunTask))
+    task = next(one.task for one in world.messages if isinstance(one, RunTask))
     world.wait(10_000)
-    world.do(LinkLost("a"))
-    assert len(world.of("RESCIND")) == 1
+    world.handle(LinkLost("a"))
+    assert len(world.take_events("RESCIND")) == 1
     assert world.statuses() == []
     framework.call("KILL", {"task_id": {"value": "t"}})
     report = TaskReport(framework.id, task, "e", "TASK_RUNNING", ())
     world.agent("b", agent_id, tasks=(report,), frameworks=(framework.info,))
-    assert KillTask(framework.id, "t") in world.told  # said again, now that it can be heard
+    assert KillTask(framework.id, "t") in world.messages  # sent again over the new link
     world.update(framework.id, "t", "TASK_KILLED", "b")
     assert world.statuses() == [("t", "TASK_KILLED", "")]
 
 
-def test_an_agent_that_stays_away_is_given_up(world: World) -> None:
+def test_agent_that_does_not_return_in_time_is_unreachable(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
-    world.do(LinkLost("a"))
+    world.handle(LinkLost("a"))
     world.wait(599_000)
     assert world.statuses() == []
     world.wait(2_000)
     assert world.statuses() == [("t", "TASK_UNREACHABLE", "REASON_AGENT_REMOVED")]
 
 
-def test_without_checkpointing_a_broken_link_ends_the_tasks(world: World) -> None:
+def test_broken_link_ends_tasks_without_checkpointing(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework()
     framework.launch("t")
-    world.do(LinkLost("a"))
+    world.handle(LinkLost("a"))
     assert world.statuses() == [("t", "TASK_LOST", "REASON_AGENT_DISCONNECTED")]
 
 
 @pytest.mark.parametrize(
     ("capability", "state"), [("PARTITION_AWARE", "TASK_DROPPED"), ("TASK_KILLING_STATE", "TASK_LOST")]
 )
-def test_a_returning_agent_answers_for_tasks_it_never_got(world: World, capability: str, state: str) -> None:
+def test_returning_agent_must_drop_undelivered_tasks(world: MasterHarness, capability: str, state: str) -> None:
     agent_id = world.agent()
     framework = world.framework(capability, checkpoint=True)
     framework.launch("t")
-    world.do(LinkLost("a"))
+    world.handle(LinkLost("a"))
     world.agent("a", agent_id)
-    assert DropTasks(framework.id, ("t",), state) in world.told
+    assert DropTasks(framework.id, ("t",), state) in world.messages
 
 
-def test_an_agent_marked_gone_is_told_to_end_and_never_let_back(world: World) -> None:
+def test_agent_marked_gone_is_shut_down_and_not_readmitted(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
     gone = Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}})
-    assert world.do(gone)[0] == Reply(200)
-    assert ShutdownAgent("Agent has been marked gone") in world.told
+    assert world.handle(gone)[0] == Reply(200)
+    assert ShutdownAgent("Agent has been marked gone") in world.messages
     assert world.statuses() == [("t", "TASK_GONE_BY_OPERATOR", "REASON_AGENT_REMOVED_BY_OPERATOR")]
-    world.told.clear()
-    world.do(FromAgent("a", RegisterAgent(agent_id, "h", 1, AGENT)))
-    assert world.told == [ShutdownAgent("Agent has been marked gone")]
+    world.messages.clear()
+    world.handle(FromAgent("a", RegisterAgent(agent_id, "h", 1, AGENT)))
+    assert world.messages == [ShutdownAgent("Agent has been marked gone")]
 
 
-def test_an_unreachable_agent_can_be_marked_gone(world: World) -> None:
+def test_unreachable_agent_can_be_marked_gone(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
-    world.do(AgentTimedOut(agent_id))
+    world.handle(AgentTimedOut(agent_id))
     world.statuses()
-    world.do(Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}}))
+    world.handle(Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}}))
     assert world.statuses() == [("t", "TASK_GONE_BY_OPERATOR", "REASON_AGENT_REMOVED_BY_OPERATOR")]
     assert framework.reconcile(("t", agent_id)) == [("t", "TASK_GONE_BY_OPERATOR", "REASON_RECONCILIATION")]
 
 
-# ---- a master that forgot --------------------------------------------------------------------------------------
+# ---- restart of the master -------------------------------------------------------------------------------------
 
 
-def test_reconciliation_is_silent_while_agents_may_come_back(world: World) -> None:
+def test_reconciliation_waits_for_recovering_agents(world: MasterHarness) -> None:
     world.master.expect_agents(["dev-S7"], world.at)
     framework = world.framework(id={"value": "old"})
     assert framework.reconcile(("t", "dev-S7"), ("u", "")) == []
@@ -346,112 +316,112 @@ def test_reconciliation_is_silent_while_agents_may_come_back(world: World) -> No
     ]
 
 
-def test_an_agent_that_does_not_come_back_after_a_restart_is_unreachable(world: World) -> None:
+def test_agent_missing_after_master_restart_becomes_unreachable(world: MasterHarness) -> None:
     world.master.expect_agents(["dev-S7"], world.at)
     framework = world.framework(id={"value": "old"})
     world.wait(600_001)
-    assert world.of("FAILURE") == [{"agent_id": {"value": "dev-S7"}}]
+    assert world.take_events("FAILURE") == [{"agent_id": {"value": "dev-S7"}}]
     assert framework.reconcile(("t", "dev-S7")) == [("t", "TASK_UNREACHABLE", "REASON_RECONCILIATION")]
 
 
-def test_a_new_agent_never_gets_the_id_of_one_that_is_awaited(world: World) -> None:
+def test_new_agent_does_not_get_id_of_recovering_agent(world: MasterHarness) -> None:
     world.master.expect_agents(["dev-S7"], world.at)
     assert world.agent("b") == "dev-S8"
 
 
-def test_a_framework_is_known_from_its_agents_before_it_subscribes(world: World) -> None:
-    old = World()
+def test_framework_is_recovered_from_agents_before_it_subscribes(world: MasterHarness) -> None:
+    old = MasterHarness()
     old.agent()
     owner = old.framework(checkpoint=True)
     owner.launch("t")
-    task = next(one.task for one in old.told if isinstance(one, RunTask))
+    task = next(one.task for one in old.messages if isinstance(one, RunTask))
     report = TaskReport(owner.id, task, "e", "TASK_RUNNING", ({"state": "TASK_RUNNING"},), "TASK_RUNNING", next(UUIDS))
     world.master.expect_agents(["dev-S0"], world.at)
     agent_id = world.agent("a", "dev-S0", tasks=(report,), frameworks=(owner.info,))
-    assert world.master.frameworks[owner.id].recovered
+    assert world.master.state.frameworks[owner.id].recovered
     assert world.offers() == []
     back = world.framework(id=owner.info["id"], checkpoint=True)
     assert back.reconcile() == [("t", "TASK_RUNNING", "REASON_RECONCILIATION")]
     uuid = world.update(owner.id, "t", "TASK_FINISHED")
     assert world.statuses() == [("t", "TASK_FINISHED", "")]
     back.acknowledge("t", agent_id, uuid)
-    assert AcknowledgeUpdate(owner.id, "t", uuid) in world.told
+    assert AcknowledgeUpdate(owner.id, "t", uuid) in world.messages
     assert back.reconcile() == []
 
 
-def test_an_agent_that_still_has_a_removed_framework_is_told_to_end_it(world: World) -> None:
+def test_returning_agent_must_shut_down_removed_framework(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework(checkpoint=True)
     framework.launch("t")
-    world.do(LinkLost("a"))
+    world.handle(LinkLost("a"))
     framework.call("TEARDOWN")
-    world.told.clear()
+    world.messages.clear()
     world.agent("a", agent_id, frameworks=(framework.info,))
-    assert ShutdownFramework(framework.id) in world.told
+    assert ShutdownFramework(framework.id) in world.messages
 
 
 # ---- frameworks ------------------------------------------------------------------------------------------------
 
 
-def test_a_framework_that_stays_away_is_removed_after_its_failover_time(world: World) -> None:
+def test_framework_is_removed_after_failover_timeout(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework()
     framework.launch("t")
-    world.do(StreamLost(framework.stream_id))
+    world.handle(StreamLost(framework.stream_id))
     world.wait(59_000)
-    assert framework.id in world.master.frameworks
+    assert framework.id in world.master.state.frameworks
     world.wait(2_000)
-    assert framework.id not in world.master.frameworks
-    assert ShutdownFramework(framework.id) in world.told
+    assert framework.id not in world.master.state.frameworks
+    assert ShutdownFramework(framework.id) in world.messages
     effects = framework.subscribe()
     assert effects[1].event["error"]["message"] == "Framework has been removed"
     assert isinstance(effects[2], Close)
 
 
-def test_a_framework_that_comes_back_in_time_stays(world: World) -> None:
+def test_framework_that_returns_within_failover_timeout_stays(world: MasterHarness) -> None:
     framework = world.framework()
-    world.do(StreamLost(framework.stream_id))
+    world.handle(StreamLost(framework.stream_id))
     world.wait(30_000)
     framework.subscribe()
     world.wait(120_000)
-    assert framework.id in world.master.frameworks
+    assert framework.id in world.master.state.frameworks
 
 
-def test_heartbeats_come_at_once_and_then_at_their_interval(world: World) -> None:
+def test_heartbeats_come_at_once_and_then_at_interval(world: MasterHarness) -> None:
     world.framework()
-    assert len(world.of("HEARTBEAT")) == 1
+    assert len(world.take_events("HEARTBEAT")) == 1
     world.wait(45_000)
-    assert len(world.of("HEARTBEAT")) == 3
+    assert len(world.take_events("HEARTBEAT")) == 3
 
 
-def test_a_new_subscription_ends_the_old_streams_heartbeat(world: World) -> None:
+def test_new_subscription_ends_heartbeat_of_old_stream(world: MasterHarness) -> None:
     framework = world.framework()
     framework.subscribe()
-    world.of("HEARTBEAT")
+    world.take_events("HEARTBEAT")
     world.wait(15_000)
-    assert len(world.of("HEARTBEAT")) == 1
+    assert len(world.take_events("HEARTBEAT")) == 1
 
 
-def test_agents_hear_of_a_framework_that_changed(world: World) -> None:
+def test_agents_get_changed_framework_info(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework()
     framework.info["name"] = "renamed"
     framework.subscribe()
-    assert [one.framework["name"] for one in world.told if isinstance(one, FrameworkUpdated)] == ["renamed"]
+    assert [one.framework["name"] for one in world.messages if isinstance(one, FrameworkUpdated)] == ["renamed"]
 
 
-def test_updates_for_an_absent_scheduler_are_left_to_the_agents_retry(world: World) -> None:
+def test_update_for_disconnected_scheduler_is_left_to_agent_retry(world: MasterHarness) -> None:
     world.agent()
     framework = world.framework()
     framework.launch("t")
-    world.do(StreamLost(framework.stream_id))
+    world.handle(StreamLost(framework.stream_id))
     world.update(framework.id, "t", "TASK_RUNNING")
     assert world.statuses() == []
     framework.subscribe()
     assert framework.reconcile() == [("t", "TASK_RUNNING", "REASON_RECONCILIATION")]
 
 
-def test_operations_other_than_launch_are_refused_clearly(world: World) -> None:
+def test_operations_other_than_launch_are_refused(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     offer = world.offers()[0]
@@ -459,13 +429,13 @@ def test_operations_other_than_launch_are_refused_clearly(world: World) -> None:
     reserve = {"type": "RESERVE", "id": {"value": "r"}}
     framework.call("ACCEPT", {"offer_ids": [offer["id"]], "operations": [group, reserve]})
     assert world.statuses() == [("t", "TASK_ERROR", "REASON_TASK_INVALID")]
-    assert world.of("UPDATE_OPERATION_STATUS")[0]["status"]["state"] == "OPERATION_ERROR"
+    assert world.take_events("UPDATE_OPERATION_STATUS")[0]["status"]["state"] == "OPERATION_ERROR"
 
 
 # ---- offers ----------------------------------------------------------------------------------------------------
 
 
-def test_what_a_task_used_is_free_when_it_ends_not_when_that_is_acknowledged(world: World) -> None:
+def test_task_resources_are_freed_at_end_not_at_acknowledgement(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t", cpus=3.9)
@@ -474,25 +444,25 @@ def test_what_a_task_used_is_free_when_it_ends_not_when_that_is_acknowledged(wor
     world.update(framework.id, "t", "TASK_RUNNING", latest="TASK_FINISHED")
     world.wait(1_000)
     assert [one["resources"][0]["scalar"]["value"] for one in world.offers()] == [3.9]
-    assert "t" in world.master.frameworks[framework.id].tasks
+    assert "t" in world.master.state.frameworks[framework.id].tasks
     uuid = world.update(framework.id, "t", "TASK_FINISHED")
     framework.acknowledge("t", agent_id, uuid)
-    assert "t" not in world.master.frameworks[framework.id].tasks
+    assert "t" not in world.master.state.frameworks[framework.id].tasks
 
 
-def test_an_executor_that_exits_frees_its_share(world: World) -> None:
+def test_executor_exit_frees_its_resources(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
     uuid = world.update(framework.id, "t", "TASK_FINISHED")
     framework.acknowledge("t", agent_id, uuid)
-    world.do(FromAgent("a", ExecutorExited(framework.id, "e", 256)))
+    world.handle(FromAgent("a", ExecutorExited(framework.id, "e", 256)))
     failure = {"agent_id": {"value": agent_id}, "executor_id": {"value": "e"}, "status": 256}
-    assert world.of("FAILURE") == [failure]
-    assert world.master.agents[agent_id].used() == NOTHING
+    assert world.take_events("FAILURE") == [failure]
+    assert world.master.state.agents[agent_id].used() == NOTHING
 
 
-def test_each_framework_gets_its_share_of_the_agents(world: World) -> None:
+def test_frameworks_share_agents_fairly(world: MasterHarness) -> None:
     first = world.framework()
     for number in range(8):
         world.agent(f"a{number}")
@@ -504,8 +474,8 @@ def test_each_framework_gets_its_share_of_the_agents(world: World) -> None:
     assert (shares.count(first.id), shares.count(second.id)) == (4, 4)
 
 
-def test_reserved_resources_go_to_their_role_alone() -> None:
-    world = World()
+def test_reserved_resources_are_offered_to_their_role_only() -> None:
+    world = MasterHarness()
     world.agent(resources=parse("cpus(batch):2;cpus:1;mem:64"))
     other = world.framework(roles=["other"])
     assert [one["scalar"]["value"] for one in world.offers()[0]["resources"] if one["name"] == "cpus"] == [1.0]
@@ -516,7 +486,7 @@ def test_reserved_resources_go_to_their_role_alone() -> None:
     assert other.id != batch.id
 
 
-def test_a_host_with_gpus_is_kept_for_those_who_know_them(world: World) -> None:
+def test_gpu_agent_is_offered_to_gpu_aware_frameworks_only(world: MasterHarness) -> None:
     world.agent(resources=parse("cpus:1;mem:64;gpus:1"))
     world.framework()
     assert world.offers() == []
@@ -524,7 +494,7 @@ def test_a_host_with_gpus_is_kept_for_those_who_know_them(world: World) -> None:
     assert len(world.offers()) == 1
 
 
-def test_a_filter_hides_what_was_refused_and_less_but_not_more(world: World) -> None:
+def test_filter_hides_refused_amount_but_not_larger_one(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     framework.launch("t")
@@ -538,18 +508,18 @@ def test_a_filter_hides_what_was_refused_and_less_but_not_more(world: World) -> 
     assert [one["agent_id"]["value"] for one in world.offers()] == [agent_id]
 
 
-def test_offers_time_out_if_the_master_is_told_so() -> None:
-    world = World(offer_timeout_ms=3_000)
+def test_offers_time_out_if_configured() -> None:
+    world = MasterHarness(offer_timeout_ms=3_000)
     world.agent()
     world.framework()
     first = world.offers()[0]
     world.wait(3_000)
-    assert world.of("RESCIND") == [{"offer_id": first["id"]}]
+    assert world.take_events("RESCIND") == [{"offer_id": first["id"]}]
     world.wait(1_000)
     assert len(world.offers()) == 1
 
 
-def test_ports_are_offered_in_what_is_left_of_their_ranges(world: World) -> None:
+def test_unused_ports_are_offered_as_ranges(world: MasterHarness) -> None:
     agent_id = world.agent()
     framework = world.framework()
     offer = world.offers()[0]
@@ -562,7 +532,7 @@ def test_ports_are_offered_in_what_is_left_of_their_ranges(world: World) -> None
     assert ports["ranges"]["range"] == [{"begin": 31000, "end": 31002}, {"begin": 31005, "end": 31009}]
 
 
-# ---- hostile calls ---------------------------------------------------------------------------------------------
+# ---- invalid calls ---------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -599,8 +569,8 @@ JSON = st.recursive(
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(JSON, st.sampled_from(["SUBSCRIBE", "ACCEPT", "DECLINE", "KILL", "RECONCILE", "ACKNOWLEDGE", "MESSAGE"]))
-def test_no_body_of_a_call_breaks_the_master(body: Any, kind: str) -> None:
-    world = World()
+def test_arbitrary_call_body_does_not_break_master(body: Any, kind: str) -> None:
+    world = MasterHarness()
     world.agent()
     framework = world.framework()
     for call in (
@@ -608,13 +578,13 @@ def test_no_body_of_a_call_breaks_the_master(body: Any, kind: str) -> None:
         {"type": kind, "framework_id": framework.info["id"], kind.lower(): body},
         {"type": kind, kind.lower(): body},
     ):
-        effects = world.do(Call(call, framework.stream_id if kind != "SUBSCRIBE" else None))
+        effects = world.handle(Call(call, framework.stream_id if kind != "SUBSCRIBE" else None))
         assert isinstance(effects[0], (Reply, Subscribed))
-        world.do(Operate(call))
+        world.handle(Operate(call))
 
 
 def paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where there is something in a JSON value."""
+    """The paths to all parts of a JSON value."""
     found = [above] if above else []
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         found += paths(inner, (*above, key))
@@ -630,11 +600,27 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
     return made
 
 
-JUNK = [None, "", "x", -1, 0, 10**30, 1e308, True, [], {}, [None], {"value": None}, {"value": 7}, "\u0000", [[]]]
+JUNK: list[Any] = [
+    None,
+    "",
+    "x",
+    -1,
+    0,
+    10**30,
+    1e308,
+    True,
+    [],
+    {},
+    [None],
+    {"value": None},
+    {"value": 7},
+    "\u0000",
+    [[]],
+]
 
 
-def test_no_spoilt_field_of_a_call_breaks_the_master() -> None:
-    world = World()
+def test_invalid_field_of_call_does_not_break_master() -> None:
+    world = MasterHarness()
     agent_id = world.agent(resources=parse("cpus:4000;mem:4096000;ports:[31000-31999]"))
     framework = world.framework()
     offer = world.offers()[0]
@@ -667,33 +653,33 @@ def test_no_spoilt_field_of_a_call_breaks_the_master() -> None:
             call["framework_id"] = framework.info["id"]
         for path in paths(call):
             for junk in JUNK:
-                if kind == "ACCEPT":  # each with an offer and a task id that are good
+                if kind == "ACCEPT":  # use a valid offer and a new task id each time
                     world.wait(1_000)
                     offer = [offer, *world.offers()][-1]
-                    accept["offer_ids"], task["task_id"] = [offer["id"]], {"value": f"t{len(world.told)}"}
-                spoilt = replaced(call, path, junk)
+                    accept["offer_ids"], task["task_id"] = [offer["id"]], {"value": f"t{len(world.messages)}"}
+                changed = replaced(call, path, junk)
                 stream = None if kind == "SUBSCRIBE" else framework.stream_id
-                assert isinstance(world.do(Call(spoilt, stream))[0], (Reply, Subscribed))
-        world.sent.clear()
+                assert isinstance(world.handle(Call(changed, stream))[0], (Reply, Subscribed))
+        world.events.clear()
 
 
-# ---- any order -------------------------------------------------------------------------------------------------
+# ---- random events ---------------------------------------------------------------------------------------------
 
 MOVES = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 9)), max_size=60)
 
 
 @settings(max_examples=120, derandomize=True, deadline=None)
 @given(MOVES)
-def test_amounts_add_up_after_any_events(moves: list[tuple[int, int]]) -> None:
-    world = World()
+def test_resource_amounts_add_up_after_random_events(moves: list[tuple[int, int]]) -> None:
+    world = MasterHarness()
     frameworks = [world.framework(checkpoint=True), world.framework("GPU_RESOURCES")]
     links = ["a", "b", "c"]
     known = {link: world.agent(link) for link in links}
     count = itertools.count()
     for move, number in moves:
         framework, link = frameworks[number % 2], links[number % 3]
-        mine = [one for one in world.master.offers.values() if one.framework_id == framework.id]
-        tasks = list(world.master.frameworks[framework.id].tasks.values())
+        mine = [one for one in world.master.state.offers.values() if one.framework_id == framework.id]
+        tasks = list(world.master.state.frameworks[framework.id].tasks.values())
         if move in (0, 1, 2) and mine:
             offer = mine[number % len(mine)]
             shown = {"id": {"value": offer.offer_id}, "agent_id": {"value": offer.agent_id}}
@@ -701,7 +687,7 @@ def test_amounts_add_up_after_any_events(moves: list[tuple[int, int]]) -> None:
         elif move in (3, 4) and tasks:
             task = tasks[number % len(tasks)]
             state = ("TASK_RUNNING", "TASK_FINISHED")[move - 3]
-            at = world.master.agents[task.agent_id]
+            at = world.master.state.agents[task.agent_id]
             uuid = world.update(framework.id, task.task_id, state, at.link)
             if number % 2:
                 framework.acknowledge(task.task_id, task.agent_id, uuid)
@@ -709,11 +695,11 @@ def test_amounts_add_up_after_any_events(moves: list[tuple[int, int]]) -> None:
             refuse = {"refuse_seconds": number}
             framework.call("DECLINE", {"offer_ids": [{"value": one.offer_id} for one in mine], "filters": refuse})
         elif move == 6:
-            world.do(LinkLost(link))
+            world.handle(LinkLost(link))
         elif move == 7:
-            world.do(AgentTimedOut(known[link]))
+            world.handle(AgentTimedOut(known[link]))
         elif move == 8:
-            agent = world.master.agents.get(known[link])
+            agent = world.master.state.agents.get(known[link])
             reports = [
                 TaskReport(one.framework_id, one.info, one.executor_id, one.state, ())
                 for one in (agent.tasks.values() if agent else [])
@@ -722,8 +708,8 @@ def test_amounts_add_up_after_any_events(moves: list[tuple[int, int]]) -> None:
             world.agent(link, known[link], tasks=tuple(reports), frameworks=infos)
         elif move == 9:
             framework.subscribe()
-        elif move == 10 and world.master.offers:
-            world.do(RescindOffer(next(iter(world.master.offers))))
+        elif move == 10 and world.master.state.offers:
+            world.handle(RescindOffer(next(iter(world.master.state.offers))))
         elif move == 11:
-            world.do(FromAgent(link, ExecutorExited(framework.id, "e", 0)))
+            world.handle(FromAgent(link, ExecutorExited(framework.id, "e", 0)))
         world.wait(number * 300)

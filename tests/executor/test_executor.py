@@ -1,4 +1,4 @@
-"""What the executor daemon runs and reports, as a process against a scripted agent."""
+"""The executor daemon as a process with a scripted agent: what it runs and reports."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from tests.executor_kit import EVERY_SECOND, PACKAGE, FakeAgent, Start, app_payload, wait_until
 
-from executor_kit import EVERY_SECOND, PACKAGE, FakeAgent, Start, app_payload, wait_until
-
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 
-def test_a_simple_job_runs_and_its_result_comes_back(agent: FakeAgent, start: Start, python: str) -> None:
+def test_simple_job_runs_and_its_result_is_reported(agent: FakeAgent, start: Start, python: str) -> None:
     executor = start(python=python)
     agent.launch("t1", item=3, parameter="south", jobClass="shop.jobs:Settle")
     end = agent.end("t1")
@@ -27,7 +26,7 @@ def test_a_simple_job_runs_and_its_result_comes_back(agent: FakeAgent, start: St
     assert "logged run-t1" in executor.output("t1", "stderr")
 
 
-def test_a_script_gets_the_context_as_last_argument_and_the_facts_in_its_environment(
+def test_script_gets_the_context_as_last_argument_and_the_facts_in_its_environment(
     agent: FakeAgent, start: Start, python: str
 ) -> None:
     executor = start(python=python)
@@ -51,7 +50,7 @@ def test_a_script_gets_the_context_as_last_argument_and_the_facts_in_its_environ
     assert executor.output("s1", "stderr") == "a word on stderr\n"
 
 
-def test_a_script_that_exits_with_another_code_than_zero_has_failed(agent: FakeAgent, start: Start) -> None:
+def test_script_with_a_nonzero_exit_code_fails(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("s1", item=3, jobType="SCRIPT", scriptCommandLine="bin/run.py")
     end = agent.end("s1")
@@ -59,7 +58,7 @@ def test_a_script_that_exits_with_another_code_than_zero_has_failed(agent: FakeA
     assert end.message == "exit code 3\n\na word on stderr"
 
 
-def test_an_exception_is_a_failure_and_its_last_line_comes_first(agent: FakeAgent, start: Start) -> None:
+def test_exception_is_a_failure_with_its_last_line_first(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs.Raises")
     end = agent.end("t1")
@@ -69,13 +68,13 @@ def test_an_exception_is_a_failure_and_its_last_line_comes_first(agent: FakeAgen
     assert "jobcloud/" not in end.message
 
 
-def test_a_plain_function_is_a_job(agent: FakeAgent, start: Start) -> None:
+def test_plain_function_is_a_job(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:plain")
     assert agent.end("t1").data["result"] == "all"
 
 
-def test_a_dead_worker_fails_its_shards_and_the_next_task_gets_a_new_one(agent: FakeAgent, start: Start) -> None:
+def test_dead_worker_fails_its_shards_and_the_next_task_gets_a_new_one(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("slow", jobClass="shop.jobs:never_returns")
     agent.state("slow", "TASK_RUNNING")
@@ -88,7 +87,7 @@ def test_a_dead_worker_fails_its_shards_and_the_next_task_gets_a_new_one(agent: 
     assert agent.end("next").state == "TASK_FINISHED"
 
 
-def test_an_idle_executor_leaves(agent: FakeAgent, start: Start) -> None:
+def test_idle_executor_exits(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE, idleTimeoutSeconds=0.3)
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:plain")
@@ -96,7 +95,7 @@ def test_an_idle_executor_leaves(agent: FakeAgent, start: Start) -> None:
     assert executor.wait() == 0
 
 
-def test_a_cooperative_shard_is_killed_and_its_siblings_go_on(agent: FakeAgent, start: Start) -> None:
+def test_cooperative_shard_is_killed_and_its_siblings_continue(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("good", jobClass="shop.jobs:wait_for_kill")
     agent.launch("sibling", jobClass="shop.jobs:wait_for_kill")
@@ -118,9 +117,7 @@ def test_a_cooperative_shard_is_killed_and_its_siblings_go_on(agent: FakeAgent, 
         ("", "write package.module:Name"),
     ],
 )
-def test_a_class_that_is_no_job_is_named_with_the_reason(
-    agent: FakeAgent, start: Start, job_class: str, says: str
-) -> None:
+def test_invalid_job_class_is_named_with_the_reason(agent: FakeAgent, start: Start, job_class: str, says: str) -> None:
     start()
     agent.launch("t1", jobClass=job_class)
     end = agent.end("t1")
@@ -129,7 +126,7 @@ def test_a_class_that_is_no_job_is_named_with_the_reason(
     assert says in end.message
 
 
-def test_an_exit_in_a_job_is_its_outcome(agent: FakeAgent, start: Start) -> None:
+def test_exit_code_in_a_job_is_its_outcome(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("zero", item=0, jobClass="shop.jobs:exits")
     agent.launch("three", item=3, jobClass="shop.jobs:exits")
@@ -138,15 +135,19 @@ def test_an_exit_in_a_job_is_its_outcome(agent: FakeAgent, start: Start) -> None
     assert (three.state, three.cause, three.data["exitCode"]) == ("TASK_FAILED", "exit_code", 3)
 
 
-def test_a_context_is_built_once_and_its_beans_are_reused(agent: FakeAgent, start: Start) -> None:
+def test_context_is_built_once_and_its_beans_are_reused(agent: FakeAgent, start: Start) -> None:
     start()
-    bean = {"applicationContext": "shop.jobs:context", "beanName": "settle", "jobClass": "shop.jobs:Bean"}
+    bean: dict[str, Any] = {
+        "applicationContext": "shop.jobs:context",
+        "beanName": "settle",
+        "jobClass": "shop.jobs:Bean",
+    }
     for number in (1, 2, 3):
         agent.launch(f"t{number}", **bean)
         assert agent.end(f"t{number}").data["result"] == [1, number]
 
 
-def test_a_context_that_is_a_context_manager_is_closed_when_the_executor_leaves(agent: FakeAgent, start: Start) -> None:
+def test_context_manager_is_closed_when_the_executor_exits(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE, idleTimeoutSeconds=0.1)
     executor = start()
     agent.launch("t1", applicationContext="shop.jobs:Pool", beanName="settle")
@@ -163,7 +164,7 @@ def test_a_context_that_is_a_context_manager_is_closed_when_the_executor_leaves(
         ("shop.jobs:works_on", "settle", "cannot be built"),
     ],
 )
-def test_a_context_that_cannot_be_had_is_named_with_the_reason(
+def test_context_that_cannot_be_built_is_named_with_the_reason(
     agent: FakeAgent, start: Start, context: str, bean: str, says: str
 ) -> None:
     start()
@@ -173,7 +174,7 @@ def test_a_context_that_cannot_be_had_is_named_with_the_reason(
     assert says in end.message
 
 
-def test_a_dataflow_job_runs_once_or_until_nothing_is_fetched(agent: FakeAgent, start: Start) -> None:
+def test_dataflow_job_runs_once_or_until_nothing_is_fetched(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("once", jobType="DATAFLOW", jobClass="shop.jobs:Flow")
     agent.launch("stream", jobType="DATAFLOW", jobClass="shop.jobs:Flow", streamingProcess=True)
@@ -182,7 +183,7 @@ def test_a_dataflow_job_runs_once_or_until_nothing_is_fetched(agent: FakeAgent, 
     assert executor.output("stream") == "[1, 2]\n[3]\n"
 
 
-def test_what_a_job_prints_is_bounded_and_harms_nobody(agent: FakeAgent, start: Start) -> None:
+def test_output_of_a_job_is_bounded(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("much", jobClass="shop.jobs:prints_much")
     assert agent.end("much").state == "TASK_FINISHED"
@@ -191,7 +192,7 @@ def test_what_a_job_prints_is_bounded_and_harms_nobody(agent: FakeAgent, start: 
     assert sum(sizes) < 25 << 20
 
 
-def test_a_job_that_closes_its_output_closes_nobody_elses(agent: FakeAgent, start: Start) -> None:
+def test_job_that_closes_its_output_does_not_close_the_others(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:closes_output")
     assert agent.end("t1").state == "TASK_FINISHED"
@@ -204,13 +205,11 @@ def test_a_job_that_closes_its_output_closes_nobody_elses(agent: FakeAgent, star
 @pytest.mark.parametrize(
     ("job", "says"),
     [
-        ("talks_nonsense", "broke the protocol: no JSON"),
+        ("talks_nonsense", "broke the protocol: not JSON"),
         ("segfaults", "SIGSEGV"),
     ],
 )
-def test_a_worker_that_fails_the_daemon_is_lost_and_replaced(
-    agent: FakeAgent, start: Start, job: str, says: str
-) -> None:
+def test_faulty_worker_is_lost_and_replaced(agent: FakeAgent, start: Start, job: str, says: str) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:" + job)
     end = agent.end("t1")
@@ -220,7 +219,7 @@ def test_a_worker_that_fails_the_daemon_is_lost_and_replaced(
     assert agent.end("t2").state == "TASK_FINISHED"
 
 
-def test_a_worker_that_answers_twice_ends_its_task_once(agent: FakeAgent, start: Start) -> None:
+def test_worker_that_answers_twice_ends_its_task_once(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:answers_twice")
     assert agent.end("t1").data["result"] == 1
@@ -229,14 +228,14 @@ def test_a_worker_that_answers_twice_ends_its_task_once(agent: FakeAgent, start:
     assert agent.states("t1") == ["TASK_RUNNING", "TASK_FINISHED"]
 
 
-def test_a_child_forked_by_a_job_does_not_speak_for_it(agent: FakeAgent, start: Start) -> None:
+def test_child_forked_by_a_job_does_not_report_its_end(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:forks")
     assert agent.end("t1").data["result"] == "parent"
 
 
 @pytest.mark.parametrize("job", ["big_result", "odd_result"])
-def test_a_result_that_cannot_be_kept_is_dropped_and_said(agent: FakeAgent, start: Start, job: str) -> None:
+def test_result_that_is_no_small_json_is_dropped_with_a_message(agent: FakeAgent, start: Start, job: str) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:" + job)
     end = agent.end("t1")
@@ -263,7 +262,9 @@ def test_any_error_text_fits_into_an_update(agent: FakeAgent, start: Start, job:
         ("./shop/jobs.py", "is it executable in the package?"),
     ],
 )
-def test_a_script_that_cannot_start_says_why(agent: FakeAgent, start: Start, command: str, says: str) -> None:
+def test_script_that_cannot_be_started_fails_with_the_reason(
+    agent: FakeAgent, start: Start, command: str, says: str
+) -> None:
     executor = start()
     agent.launch("first", jobType="SCRIPT", scriptCommandLine="true")
     assert agent.end("first").state == "TASK_FINISHED"
@@ -274,7 +275,7 @@ def test_a_script_that_cannot_start_says_why(agent: FakeAgent, start: Start, com
     assert says in end.message
 
 
-def test_scripts_that_cannot_start_leave_the_next_ones_alone(agent: FakeAgent, start: Start) -> None:
+def test_scripts_that_cannot_be_started_do_not_affect_later_ones(agent: FakeAgent, start: Start) -> None:
     start()
     for number in range(30):
         agent.launch(f"bad{number}", jobType="SCRIPT", scriptCommandLine="./no/such/program")
@@ -285,7 +286,7 @@ def test_scripts_that_cannot_start_leave_the_next_ones_alone(agent: FakeAgent, s
 
 
 @pytest.mark.parametrize("command", ["", "'unbalanced"])
-def test_a_command_line_that_is_none_is_refused(agent: FakeAgent, start: Start, command: str) -> None:
+def test_invalid_command_line_is_refused(agent: FakeAgent, start: Start, command: str) -> None:
     start()
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine=command)
     end = agent.end("s1")
@@ -294,7 +295,9 @@ def test_a_command_line_that_is_none_is_refused(agent: FakeAgent, start: Start, 
 
 
 @pytest.mark.parametrize("payload", ["", "%%%", "bm8ganNvbg==", "eyJzY2hlbWEiOjk5fQ=="])
-def test_task_data_of_another_kind_or_schema_is_refused_in_words(agent: FakeAgent, start: Start, payload: str) -> None:
+def test_task_data_that_is_invalid_or_of_another_schema_is_refused(
+    agent: FakeAgent, start: Start, payload: str
+) -> None:
     start()
     agent.launch("t1", payload)
     end = agent.end("t1")
@@ -302,7 +305,7 @@ def test_task_data_of_another_kind_or_schema_is_refused_in_words(agent: FakeAgen
     assert "TaskInfo.data" in end.message
 
 
-def test_executor_data_of_another_schema_fails_each_task_in_words(agent: FakeAgent, start: Start) -> None:
+def test_executor_data_of_another_schema_fails_each_task_with_a_message(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE, schema=2)
     start()
     agent.launch("t1", jobClass="shop.jobs:works_on")
@@ -311,7 +314,7 @@ def test_executor_data_of_another_schema_fails_each_task_in_words(agent: FakeAge
     assert "schema 2" in end.message
 
 
-def test_a_package_that_was_altered_fails_each_task_before_anything_is_unpacked(agent: FakeAgent, start: Start) -> None:
+def test_altered_package_fails_each_task_before_anything_is_unpacked(agent: FakeAgent, start: Start) -> None:
     executor = start(package=PACKAGE + b"x")
     for task in ("t1", "t2"):
         agent.launch(task, jobClass="shop.jobs:works_on")
@@ -321,10 +324,12 @@ def test_a_package_that_was_altered_fails_each_task_before_anything_is_unpacked(
     assert not (executor.sandbox / "app").exists()
 
 
-def test_a_resident_job_fires_by_itself_keeps_its_object_and_survives_a_failure(agent: FakeAgent, start: Start) -> None:
+def test_resident_job_fires_by_itself_keeps_its_object_and_survives_a_failure(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("d", jobExecutionType="DAEMON", jobClass="shop.jobs:Counts", timer=EVERY_SECOND)
-    reports = wait_until(lambda: agent.reports("d", "COMPLETE")[2:] and agent.reports("d", "COMPLETE"), "three runs")
+    reports = wait_until(
+        lambda: agent.reports("d", "COMPLETE")[2:] and agent.reports("d", "COMPLETE"), "three executions"
+    )
     assert [(report["run"], report["success"]) for report in reports[:3]] == [(1, True), (2, False), (3, True)]
     assert reports[1]["error"].startswith("ValueError: the second fails")
     assert [report["run"] for report in agent.reports("d", "BEGIN")][:3] == [1, 2, 3]
@@ -335,18 +340,18 @@ def test_a_resident_job_fires_by_itself_keeps_its_object_and_survives_a_failure(
     assert agent.end("d").state == "TASK_KILLED"
 
 
-def test_a_resident_script_fires_and_is_sampled_but_failures_are_always_told(agent: FakeAgent, start: Start) -> None:
+def test_resident_script_reports_are_sampled_and_failures_always_reported(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE, eventTraceSamplingCount=1000)
     start()
-    script = {"jobType": "SCRIPT", "jobExecutionType": "DAEMON", "timer": EVERY_SECOND}
+    script: dict[str, Any] = {"jobType": "SCRIPT", "jobExecutionType": "DAEMON", "timer": EVERY_SECOND}
     agent.launch("good", scriptCommandLine="true", **script)
     agent.launch("bad", scriptCommandLine="false", **script)
-    report = wait_until(lambda: agent.reports("bad", "COMPLETE"), "the failure is told")[0]
+    report = wait_until(lambda: agent.reports("bad", "COMPLETE"), "the failure is reported")[0]
     assert (report["success"], report["error"]) == (False, "exit code 1")
     assert agent.reports("good", "COMPLETE") == []
 
 
-def test_a_resident_job_goes_on_in_a_new_worker_if_its_own_dies_between_two_runs(
+def test_resident_job_continues_in_a_new_worker_if_its_own_dies_between_two_executions(
     agent: FakeAgent, start: Start
 ) -> None:
     executor = start()
@@ -355,7 +360,7 @@ def test_a_resident_job_goes_on_in_a_new_worker_if_its_own_dies_between_two_runs
     def completed() -> list[dict[str, Any]]:
         return agent.reports("d1", "COMPLETE")
 
-    wait_until(completed, "its first run ends")
+    wait_until(completed, "its first execution ends")
     agent.launch("t1", jobClass="shop.jobs:dies")
     assert agent.end("t1").cause == "worker_lost"
     known = len(completed())
@@ -365,7 +370,7 @@ def test_a_resident_job_goes_on_in_a_new_worker_if_its_own_dies_between_two_runs
     assert executor.process.poll() is None
 
 
-def test_a_resident_job_that_cannot_be_loaded_fails_at_once(agent: FakeAgent, start: Start) -> None:
+def test_resident_job_that_cannot_be_loaded_fails_at_once(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("d", jobExecutionType="DAEMON", jobClass="shop.jobs:Missing", timer=EVERY_SECOND)
     end = agent.end("d")
@@ -373,7 +378,7 @@ def test_a_resident_job_that_cannot_be_loaded_fails_at_once(agent: FakeAgent, st
 
 
 @pytest.mark.parametrize("timer", [None, {"version": 1}, {"version": 2}])
-def test_a_resident_job_without_a_table_of_firings_is_refused(agent: FakeAgent, start: Start, timer: Any) -> None:
+def test_resident_job_without_a_table_of_firings_is_refused(agent: FakeAgent, start: Start, timer: Any) -> None:
     start()
     agent.launch("d", jobExecutionType="DAEMON", jobClass="shop.jobs:Counts", timer=timer)
     end = agent.end("d")

@@ -1,5 +1,4 @@
-"""The executor and its agent: restarts, lost connections and answers. E1 to E7 are what pymesos' executor driver gets
-wrong; each is a test by that name."""
+"""The executor and its agent: restarts, lost connections, missing answers."""
 
 from __future__ import annotations
 
@@ -10,10 +9,10 @@ import ssl
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from executor_kit import (
+from tests.executor_kit import (
     PACKAGE,
     ExecutorProcess,
     FakeAgent,
@@ -25,49 +24,48 @@ from executor_kit import (
     task_payload,
     wait_until,
 )
+
 from jobcloud.executor import bundle
 from jobcloud.wire import frame
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 WAIT = "shop.jobs:wait_for_kill"
 
 
-def test_e1_an_update_without_acknowledgement_is_told_again_when_the_agent_is_back(
-    agent: FakeAgent, start: Start
-) -> None:
+def test_unacknowledged_update_is_sent_again_when_the_agent_is_back(agent: FakeAgent, start: Start) -> None:
     start()
     agent.acknowledge = False
     agent.launch("t1", jobClass="shop.jobs:works_on")
     end = agent.end("t1")
     agent.down()
     agent.up()
-    told = wait_until(lambda: agent.subscriptions()[1:], "it subscribed again")[0]
-    assert [task["task_id"]["value"] for task in told["unacknowledged_tasks"]] == ["t1"]
-    states = [update["status"]["state"] for update in told["unacknowledged_updates"]]
+    subscription = wait_until(lambda: agent.subscriptions()[1:], "it subscribed again")[0]
+    assert [task["task_id"]["value"] for task in subscription["unacknowledged_tasks"]] == ["t1"]
+    states = [update["status"]["state"] for update in subscription["unacknowledged_updates"]]
     assert states == ["TASK_RUNNING", "TASK_FINISHED"]
     assert agent.end("t1").data == end.data
     assert len(agent.statuses("t1")) == 2
 
 
-def test_e1_what_was_acknowledged_is_not_told_again(agent: FakeAgent, start: Start) -> None:
+def test_acknowledged_update_is_not_sent_again(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:works_on")
     agent.end("t1")
     agent.launch("t2", jobClass=WAIT)
     agent.state("t2", "TASK_RUNNING")
 
-    def told_nothing() -> bool:
-        """The acknowledgements may still be under way when the stream breaks; then they are, rightly, told again."""
+    def owes_nothing() -> bool:
+        """Acknowledgements that are under way when the stream breaks are lost, and the updates are sent again."""
         agent.drop_stream()
         known = len(agent.subscriptions())
-        told = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
-        return told == {"unacknowledged_tasks": [], "unacknowledged_updates": []}
+        subscription = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
+        return bool(subscription == {"unacknowledged_tasks": [], "unacknowledged_updates": []})
 
-    wait_until(told_nothing, "all is acknowledged")
+    wait_until(owes_nothing, "all is acknowledged")
 
 
-def test_e2_what_happens_while_the_agent_is_away_is_told_when_it_is_back(agent: FakeAgent, start: Start) -> None:
+def test_update_made_while_the_agent_is_away_is_sent_when_it_is_back(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobType="SCRIPT", scriptCommandLine="sh -c 'until test -e go; do sleep 0.02; done'")
     agent.state("t1", "TASK_RUNNING")
@@ -79,7 +77,7 @@ def test_e2_what_happens_while_the_agent_is_away_is_told_when_it_is_back(agent: 
     assert agent.states("t1") == ["TASK_RUNNING", "TASK_FINISHED"]
 
 
-def test_e2_what_happens_while_it_subscribes_is_told_once_it_has(agent: FakeAgent, start: Start) -> None:
+def test_update_made_during_a_subscription_is_sent_after_it(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobType="SCRIPT", scriptCommandLine="sh -c 'until test -e go; do sleep 0.02; done'")
     agent.state("t1", "TASK_RUNNING")
@@ -93,7 +91,7 @@ def test_e2_what_happens_while_it_subscribes_is_told_once_it_has(agent: FakeAgen
     assert len(agent.subscriptions()) == 2
 
 
-def test_e3_without_checkpointing_the_executor_leaves_when_the_agent_does(agent: FakeAgent, start: Start) -> None:
+def test_executor_without_checkpointing_ends_with_the_agent(agent: FakeAgent, start: Start) -> None:
     executor = start(MESOS_CHECKPOINT="0", MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="1secs")
     agent.launch("t1", jobClass=WAIT)
     agent.state("t1", "TASK_RUNNING")
@@ -102,7 +100,7 @@ def test_e3_without_checkpointing_the_executor_leaves_when_the_agent_does(agent:
     assert not living_in(executor.sandbox / "app")
 
 
-def test_e3_with_checkpointing_a_task_outlives_an_agent_restart(agent: FakeAgent, start: Start) -> None:
+def test_task_with_checkpointing_outlives_an_agent_restart(agent: FakeAgent, start: Start) -> None:
     start(MESOS_CHECKPOINT="1")
     agent.launch("t1", jobClass=WAIT)
     agent.state("t1", "TASK_RUNNING")
@@ -112,14 +110,14 @@ def test_e3_with_checkpointing_a_task_outlives_an_agent_restart(agent: FakeAgent
     assert agent.end("t1").state == "TASK_KILLED"
 
 
-def test_e4_the_agents_token_goes_with_each_call_and_to_no_job(agent: FakeAgent, start: Start) -> None:
+def test_agents_token_is_sent_with_each_call_and_hidden_from_jobs(agent: FakeAgent, start: Start) -> None:
     start(MESOS_EXECUTOR_AUTHENTICATION_TOKEN="a.b.c")
     agent.launch("t1", jobClass="shop.jobs:environment")
     assert agent.end("t1").data["result"] == []
     assert {headers["Authorization"] for headers in agent.headers} == {"Bearer a.b.c"}
 
 
-def test_e5_the_executor_gives_up_when_the_recovery_timeout_is_over(agent: FakeAgent, start: Start) -> None:
+def test_executor_ends_when_the_recovery_timeout_is_over(agent: FakeAgent, start: Start) -> None:
     timeouts = {"MESOS_RECOVERY_TIMEOUT": "500ms", "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": "1secs"}
     executor = start(**timeouts)
     agent.launch("t1", jobClass=WAIT)
@@ -129,16 +127,16 @@ def test_e5_the_executor_gives_up_when_the_recovery_timeout_is_over(agent: FakeA
     assert "did not come back" in executor.log()
 
 
-def test_e5_a_refusing_agent_is_asked_again_and_again_but_in_no_hurry(agent: FakeAgent, start: Start) -> None:
+def test_refusing_agent_is_asked_again_with_a_back_off(agent: FakeAgent, start: Start) -> None:
     agent.answer_subscribe = 503
     began = time.monotonic()
     executor = start(MESOS_RECOVERY_TIMEOUT="1secs", MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="100ms")
     assert executor.wait() == 3
-    # The back-off is 12 ms at least; a busy loop would ask some thousand times.
+    # The back-off is at least 12 ms. A busy loop would ask thousands of times.
     assert 3 <= len(agent.subscriptions()) <= 3 + (time.monotonic() - began) / 0.0125
 
 
-def test_e5_an_agent_that_offers_a_socket_file_is_talked_to_there(tmp_path: Path) -> None:
+def test_agents_domain_socket_is_used_if_there_is_one(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
     agent = FakeAgent(app_payload(PACKAGE), socket_path=path)
     python = interpreters()[0]
@@ -148,10 +146,10 @@ def test_e5_an_agent_that_offers_a_socket_file_is_talked_to_there(tmp_path: Path
         assert agent.end("t1").state == "TASK_FINISHED"
     finally:
         executor.stop()
-        agent.down()
+        agent.close()
 
 
-def test_an_agent_with_tls_is_talked_to_if_its_certificate_is_good(tmp_path: Path) -> None:
+def test_agent_with_tls_is_trusted_only_with_a_valid_certificate(tmp_path: Path) -> None:
     authority = pytest.importorskip("trustme").CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -163,19 +161,19 @@ def test_an_agent_with_tls_is_talked_to_if_its_certificate_is_good(tmp_path: Pat
         agent.launch("t1", jobClass="shop.jobs:works_on")
         assert agent.end("t1").state == "TASK_FINISHED"
         trusting.stop()
-        told = len(agent.calls)
+        calls = len(agent.calls)
         wary = ExecutorProcess(agent, tmp_path / "b", PACKAGE, python, **tls)
         try:
             wait_until(lambda: "CERTIFICATE_VERIFY_FAILED" in wary.log(), "it refuses the certificate")
-            assert len(agent.calls) == told
+            assert len(agent.calls) == calls
         finally:
             wary.stop()
     finally:
         trusting.stop()
-        agent.down()
+        agent.close()
 
 
-def test_e6_a_second_launch_of_a_living_task_changes_nothing(agent: FakeAgent, start: Start) -> None:
+def test_second_launch_of_a_living_task_changes_nothing(agent: FakeAgent, start: Start) -> None:
     executor = start()
     for _ in range(2):
         agent.launch("t1", jobClass=WAIT)
@@ -187,7 +185,7 @@ def test_e6_a_second_launch_of_a_living_task_changes_nothing(agent: FakeAgent, s
     assert executor.output("t1") == "waiting\n"
 
 
-def test_e6_a_launch_of_a_task_that_ended_starts_nothing(agent: FakeAgent, start: Start) -> None:
+def test_launch_of_an_ended_task_starts_nothing(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:works_on")
     agent.end("t1")
@@ -197,7 +195,7 @@ def test_e6_a_launch_of_a_task_that_ended_starts_nothing(agent: FakeAgent, start
     assert agent.states("t1") == ["TASK_RUNNING", "TASK_FINISHED"]
 
 
-def test_e7_others_in_the_executors_process_group_live_on(agent: FakeAgent, start: Start) -> None:
+def test_other_processes_in_the_executors_group_survive_its_end(agent: FakeAgent, start: Start) -> None:
     neighbour = subprocess.Popen(["sleep", "600"], process_group=0)
     try:
         executor = start(process_group=neighbour.pid)
@@ -212,7 +210,8 @@ def test_e7_others_in_the_executors_process_group_live_on(agent: FakeAgent, star
 
 
 def test_shutdown_ends_every_task_with_one_last_update(agent: FakeAgent, start: Start) -> None:
-    executor = start()
+    # Half of it is for the tasks, the rest for the last updates.
+    executor = start(MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="4secs")
     agent.launch("good", jobClass=WAIT)
     agent.launch("stubborn", jobClass="shop.jobs:never_returns")
     agent.launch("script", jobType="SCRIPT", scriptCommandLine="sh -c 'sleep 600'")
@@ -237,7 +236,7 @@ def test_sigterm_is_a_shutdown(agent: FakeAgent, start: Start) -> None:
 
 
 @pytest.mark.parametrize("word", [b"rubbish without a length\n", frame(b"no json"), frame(b"[]"), b"99999999999\n"])
-def test_an_agent_that_sends_garbage_is_left_and_asked_again(agent: FakeAgent, start: Start, word: bytes) -> None:
+def test_agent_that_sends_garbage_is_disconnected_and_asked_again(agent: FakeAgent, start: Start, word: bytes) -> None:
     agent.first_word = word
     start()
     wait_until(lambda: len(agent.subscriptions()) >= 3, "it keeps asking")
@@ -246,7 +245,7 @@ def test_an_agent_that_sends_garbage_is_left_and_asked_again(agent: FakeAgent, s
     assert agent.end("t1").state == "TASK_FINISHED"
 
 
-def test_events_it_cannot_read_are_skipped(agent: FakeAgent, start: Start) -> None:
+def test_unreadable_events_are_skipped(agent: FakeAgent, start: Start) -> None:
     start()
     for event in (
         {"type": "NEW_IN_THE_FUTURE"},
@@ -262,7 +261,7 @@ def test_events_it_cannot_read_are_skipped(agent: FakeAgent, start: Start) -> No
     assert agent.end("t1").state == "TASK_FINISHED"
 
 
-def test_a_refused_update_is_sent_until_it_is_taken(agent: FakeAgent, start: Start) -> None:
+def test_refused_update_is_sent_until_the_agent_takes_it(agent: FakeAgent, start: Start) -> None:
     agent.answer_update = 503
     start()
     agent.launch("t1", jobClass="shop.jobs:works_on")
@@ -278,11 +277,11 @@ def test_a_refused_update_is_sent_until_it_is_taken(agent: FakeAgent, start: Sta
 def _owes(agent: FakeAgent) -> bool:
     agent.drop_stream()
     known = len(agent.subscriptions())
-    told = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
-    return bool(told["unacknowledged_updates"])
+    subscription = wait_until(lambda: agent.subscriptions()[known:], "it subscribed again")[0]
+    return bool(subscription["unacknowledged_updates"])
 
 
-def test_a_task_group_is_refused_in_words(agent: FakeAgent, start: Start) -> None:
+def test_task_group_is_refused_with_a_message(agent: FakeAgent, start: Start) -> None:
     start()
     task = {"task_id": {"value": "g1"}, "name": "g1", "agent_id": {"value": "S0"}}
     agent.send({"type": "LAUNCH_GROUP", "launch_group": {"task_group": {"tasks": [task]}}})
@@ -290,11 +289,11 @@ def test_a_task_group_is_refused_in_words(agent: FakeAgent, start: Start) -> Non
     assert (end.state, end.cause) == ("TASK_ERROR", "payload")
 
 
-def test_kills_that_race_with_the_end_give_one_end_each(agent: FakeAgent, start: Start) -> None:
+def test_kill_that_races_with_the_end_gives_one_terminal_update(agent: FakeAgent, start: Start) -> None:
     start()
     tasks = [f"t{number}" for number in range(60)]
     for number, task in enumerate(tasks):
-        script = {"jobType": "SCRIPT", "scriptCommandLine": "true"}
+        script: dict[str, Any] = {"jobType": "SCRIPT", "scriptCommandLine": "true"}
         agent.launch(task, **(script if number % 3 == 0 else {"jobClass": "shop.jobs:works_on"}))
         if number % 2:
             agent.kill(task)
@@ -308,7 +307,7 @@ def test_kills_that_race_with_the_end_give_one_end_each(agent: FakeAgent, start:
         assert states[-1] in ("TASK_FINISHED", "TASK_KILLED")
 
 
-def test_nothing_survives_a_daemon_that_is_killed(agent: FakeAgent, start: Start) -> None:
+def test_killed_daemon_leaves_no_process(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:never_returns")
     agent.launch("t2", jobType="SCRIPT", scriptCommandLine="sh -c 'setsid sleep 600; true'")
@@ -320,7 +319,7 @@ def test_nothing_survives_a_daemon_that_is_killed(agent: FakeAgent, start: Start
     wait_until(lambda: not living_in(executor.sandbox), "all are gone")
 
 
-def test_the_command_line_of_the_bundle_checks_what_it_starts(tmp_path: Path) -> None:
+def test_command_line_of_the_bundle_checks_python_and_hash(tmp_path: Path) -> None:
     zip_file = os.path.join(tmp_path, bundle.FILE_NAME)
     with open(zip_file, "wb") as file:
         file.write(bundle.build())
@@ -345,7 +344,9 @@ def test_the_command_line_of_the_bundle_checks_what_it_starts(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("policy", [7, {"grace_period": 7}, {"grace_period": {"nanoseconds": "soon"}}])
-def test_a_task_that_cannot_be_begun_ends_and_others_go_on(agent: FakeAgent, start: Start, policy: object) -> None:
+def test_task_that_cannot_be_started_fails_without_harm_to_others(
+    agent: FakeAgent, start: Start, policy: object
+) -> None:
     start()
     info = {"task_id": {"value": "odd"}, "data": json_data(task_payload("odd", jobClass="shop.jobs:works_on"))}
     agent.send({"type": "LAUNCH", "launch": {"task": {**info, "kill_policy": policy}}})
@@ -355,7 +356,7 @@ def test_a_task_that_cannot_be_begun_ends_and_others_go_on(agent: FakeAgent, sta
     assert agent.end("t1").state == "TASK_FINISHED"
 
 
-def test_an_empty_payload_is_no_reason_to_die(agent: FakeAgent, start: Start) -> None:
+def test_missing_task_data_does_not_end_the_daemon(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE)
     start()
     agent.send({"type": "LAUNCH", "launch": {"task": {"task_id": {"value": "t0"}}}})

@@ -1,4 +1,4 @@
-"""HTTP jobs: one request each, to nowhere but where they may."""
+"""HTTP jobs: one request each, to allowed addresses only."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from tests.executor_kit import Ended, FakeAgent, Start
 
-from executor_kit import Ended, FakeAgent, Start
 from jobcloud.executor.http_job import Refused, check_address, send
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 
 class Server:
@@ -31,11 +31,11 @@ class Server:
                 outer.asked.append(
                     {"method": self.command, "path": self.path, "headers": self.headers, "body": body.decode()}
                 )
-                what = self.path.partition("?")[0].strip("/")
-                if what == "never":
+                status = self.path.partition("?")[0].strip("/")
+                if status == "never":
                     outer.never.wait(60)
                     return
-                self.send_response(int(what))
+                self.send_response(int(status))
                 self.send_header("Location", "/200")
                 self.end_headers()
                 self.wfile.write(b"said the server\n")
@@ -68,9 +68,7 @@ def call(agent: FakeAgent, uri: str, **job: Any) -> Ended:
     return agent.end("h1")
 
 
-def test_an_http_job_asks_with_its_shard_in_a_header(
-    agent: FakeAgent, start: Start, server: Server, python: str
-) -> None:
+def test_http_job_sends_its_shard_in_a_header(agent: FakeAgent, start: Start, server: Server, python: str) -> None:
     executor = start(python=python)
     end = call(agent, server.url + "/200?a=b", httpMethod="POST", httpData='{"ä":1}')
     assert end.state == "TASK_FINISHED", end
@@ -85,7 +83,7 @@ def test_an_http_job_asks_with_its_shard_in_a_header(
 
 
 @pytest.mark.parametrize(("path", "says"), [("/404", "404 Not Found"), ("/503", "503"), ("/302", "302 Found")])
-def test_an_answer_that_is_no_success_is_a_failure(
+def test_http_answer_outside_2xx_fails_the_job(
     agent: FakeAgent, start: Start, server: Server, path: str, says: str
 ) -> None:
     start()
@@ -95,17 +93,19 @@ def test_an_answer_that_is_no_success_is_a_failure(
     assert len(server.asked) == 1
 
 
-def test_a_server_that_does_not_answer_is_not_waited_for(agent: FakeAgent, start: Start, server: Server) -> None:
+def test_silent_server_fails_the_http_job_after_its_read_timeout(
+    agent: FakeAgent, start: Start, server: Server
+) -> None:
     start()
     assert "timed out" in call(agent, server.url + "/never", httpReadTimeoutMilliseconds=100).message
 
 
-def test_an_http_job_can_be_killed_and_timed_out(agent: FakeAgent, start: Start, server: Server) -> None:
+def test_http_job_can_be_killed_and_timed_out(agent: FakeAgent, start: Start, server: Server) -> None:
     start()
     assert call(agent, server.url + "/never", timeoutSeconds=0.5, httpReadTimeoutMilliseconds=60_000).cause == "timeout"
 
 
-def test_a_server_that_is_not_there_is_a_failure_with_the_reason(agent: FakeAgent, start: Start) -> None:
+def test_unreachable_server_fails_the_http_job_with_the_reason(agent: FakeAgent, start: Start) -> None:
     start()
     assert "refused" in call(agent, "http://127.0.0.1:1/").message
 
@@ -117,19 +117,19 @@ def test_a_server_that_is_not_there_is_a_failure_with_the_reason(agent: FakeAgen
         "2002:a9fe:a9fe::1",
     ],
 )  # fmt: skip
-def test_a_name_must_not_lead_to_an_agents_own_addresses(address: str) -> None:
+def test_host_name_that_resolves_to_the_agent_is_refused(address: str) -> None:
     with pytest.raises(Refused, match="another machine on each agent"):
         check_address("orders.example.org", address)
     check_address(address, address)
 
 
-def test_a_name_may_lead_to_any_other_address() -> None:
+def test_host_name_may_resolve_to_any_other_address() -> None:
     for address in ("10.0.0.7", "2001:db8::1", "64:ff9b::a00:7"):
         check_address("orders.example.org", address)
 
 
 class Network:
-    """A name whose addresses differ from one look-up to the next, and a note of what is connected to."""
+    """A host name that resolves differently each time, and a record of the connections."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
         self.answers, self.connected = list(answers), list[tuple[str, int]]()
@@ -148,17 +148,17 @@ class Network:
 REQUEST = {"uri": "http://orders.example.org:81/", "method": "GET", "data": "", "connectTimeout": 1, "readTimeout": 1}
 
 
-def test_what_was_checked_is_what_is_connected_to_whatever_the_name_leads_to_next(
+def test_checked_address_is_used_even_if_the_name_resolves_differently_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = Network(monkeypatch, ["192.0.2.7", "192.0.2.8"], ["127.0.0.1"])
     with pytest.raises(ConnectionRefusedError):
         send(REQUEST, {})
     assert network.connected == [("192.0.2.7", 81), ("192.0.2.8", 81)]
-    assert network.answers == [["127.0.0.1"]], "one look-up"
+    assert network.answers == [["127.0.0.1"]], "resolved once"
 
 
-def test_a_name_with_one_forbidden_address_among_others_is_called_at_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_name_with_one_forbidden_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(monkeypatch, ["192.0.2.7", "169.254.169.254"])
     with pytest.raises(Refused):
         send(REQUEST, {})

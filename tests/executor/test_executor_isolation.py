@@ -1,14 +1,13 @@
-"""Processes of a shard's own, turns in a shared one, and limits: of time, memory, CPU, open files."""
+"""Isolated shards, maxParallel, and limits of time, memory, CPU and open files."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from tests.executor_kit import EVERY_SECOND, PACKAGE, Ended, FakeAgent, Start, app_payload, living_in, wait_until
 
-from executor_kit import EVERY_SECOND, PACKAGE, Ended, FakeAgent, Start, app_payload, living_in, wait_until
-
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 WAIT = "shop.jobs:wait_for_kill"
 
@@ -18,7 +17,7 @@ def run_alone(agent: FakeAgent, task: str, job_class: str, **more: Any) -> Ended
     return agent.end(task)
 
 
-def test_each_shard_of_an_isolated_job_has_a_process_of_its_own(agent: FakeAgent, start: Start, python: str) -> None:
+def test_each_shard_of_an_isolated_job_has_its_own_process(agent: FakeAgent, start: Start, python: str) -> None:
     executor = start(python=python)
     shared = agent.end(agent.launch("t0", jobClass="shop.jobs:Settle"))
     ends = [shared, *(run_alone(agent, task, "Settle") for task in ("t1", "t2"))]
@@ -37,7 +36,7 @@ def test_each_shard_of_an_isolated_job_has_a_process_of_its_own(agent: FakeAgent
         ("Raises", "exception", None),
     ],
 )
-def test_the_end_of_an_isolated_process_is_its_shards_alone(
+def test_end_of_an_isolated_process_affects_its_shard_only(
     agent: FakeAgent, start: Start, job: str, cause: str, exit_code: int | None
 ) -> None:
     start()
@@ -53,9 +52,7 @@ def test_the_end_of_an_isolated_process_is_its_shards_alone(
 
 
 @pytest.mark.parametrize("job", ["talks_nonsense", "answers_twice"])
-def test_an_isolated_worker_that_breaks_the_protocol_ends_nobody_elses_shard(
-    agent: FakeAgent, start: Start, job: str
-) -> None:
+def test_isolated_worker_that_breaks_the_protocol_ends_its_shard_only(agent: FakeAgent, start: Start, job: str) -> None:
     start()
     agent.launch("sibling", jobClass=WAIT)
     end = run_alone(agent, "t1", job)
@@ -65,7 +62,7 @@ def test_an_isolated_worker_that_breaks_the_protocol_ends_nobody_elses_shard(
     assert agent.states("sibling") == ["TASK_RUNNING"]
 
 
-def test_a_directory_or_environment_that_an_isolated_job_changes_is_its_own(agent: FakeAgent, start: Start) -> None:
+def test_isolated_job_changes_only_its_own_directory_and_environment(agent: FakeAgent, start: Start) -> None:
     executor = start()
     pid = run_alone(agent, "t1", "changes_process").data["result"]
     agent.launch("t2", jobClass="shop.jobs:sees_process")
@@ -74,13 +71,13 @@ def test_a_directory_or_environment_that_an_isolated_job_changes_is_its_own(agen
         assert end.data["result"][3] != pid
 
 
-def test_what_an_isolated_jobs_children_print_is_in_its_log(agent: FakeAgent, start: Start) -> None:
+def test_output_of_an_isolated_jobs_children_is_in_its_log(agent: FakeAgent, start: Start) -> None:
     executor = start()
     run_alone(agent, "t1", "child_prints")
     assert sorted(executor.output("t1").splitlines()) == ["from a child", "from the job"]
 
 
-def test_nothing_of_an_isolated_shard_is_left_when_its_end_is_reported(agent: FakeAgent, start: Start) -> None:
+def test_isolated_shard_leaves_no_process_when_its_end_is_reported(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:leaves_children", isolation="process", parameter="600")
     wait_until(lambda: len(living_in(executor.sandbox / "app")) == 2, "its child runs")
@@ -89,7 +86,7 @@ def test_nothing_of_an_isolated_shard_is_left_when_its_end_is_reported(agent: Fa
     assert not living_in(executor.sandbox / "app")
 
 
-def test_an_isolated_shard_that_does_not_listen_is_killed_and_no_other_notices(agent: FakeAgent, start: Start) -> None:
+def test_isolated_shard_that_ignores_the_kill_is_ended_without_harm_to_others(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("sibling", jobClass=WAIT)
     agent.launch("stubborn", jobClass="shop.jobs:never_returns", isolation="process")
@@ -101,17 +98,17 @@ def test_an_isolated_shard_that_does_not_listen_is_killed_and_no_other_notices(a
     assert len(living_in(executor.sandbox / "app")) == 1
 
 
-def test_an_isolated_context_is_closed_before_the_end_is_reported(agent: FakeAgent, start: Start) -> None:
+def test_isolated_context_is_closed_before_the_end_is_reported(agent: FakeAgent, start: Start) -> None:
     executor = start()
-    job = {"beanName": "settle", "applicationContext": "shop.jobs:Pool", "isolation": "process"}
+    job: dict[str, Any] = {"beanName": "settle", "applicationContext": "shop.jobs:Pool", "isolation": "process"}
     agent.launch("t1", **job)
     assert agent.end("t1").state == "TASK_FINISHED"
     assert (executor.sandbox / "app" / "closed").exists()
 
 
-def test_an_isolated_resident_job_keeps_its_process_from_run_to_run(agent: FakeAgent, start: Start) -> None:
+def test_isolated_resident_job_keeps_its_process_between_executions(agent: FakeAgent, start: Start) -> None:
     executor = start()
-    resident = {"jobExecutionType": "DAEMON", "timer": EVERY_SECOND, "isolation": "process"}
+    resident: dict[str, Any] = {"jobExecutionType": "DAEMON", "timer": EVERY_SECOND, "isolation": "process"}
     agent.launch("d1", jobClass="shop.jobs:Counts", **resident)
     wait_until(lambda: len(agent.reports("d1", "COMPLETE")) >= 3, "it runs")
     assert [line.split()[0] for line in executor.output("d1").splitlines()][:3] == ["1", "2", "3"]
@@ -120,7 +117,7 @@ def test_an_isolated_resident_job_keeps_its_process_from_run_to_run(agent: FakeA
     wait_until(lambda: not living_in(executor.sandbox / "app"), "its process leaves")
 
 
-def test_shards_above_the_limit_of_the_app_wait_for_their_turn(agent: FakeAgent, start: Start) -> None:
+def test_shards_above_max_parallel_wait_in_order(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE, maxParallel=2)
     start()
     tasks = ["a", "b", "c", "d"]
@@ -139,7 +136,7 @@ def test_shards_above_the_limit_of_the_app_wait_for_their_turn(agent: FakeAgent,
     assert agent.states("b") == ["TASK_RUNNING"]
 
 
-def test_shards_that_wait_start_in_a_new_worker_when_theirs_is_lost(agent: FakeAgent, start: Start) -> None:
+def test_waiting_shards_start_in_a_new_worker_after_a_loss(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE, maxParallel=1)
     start()
     agent.launch("first", jobClass="shop.jobs:dies")
@@ -157,7 +154,7 @@ def test_shards_that_wait_start_in_a_new_worker_when_theirs_is_lost(agent: FakeA
         {"jobType": "SCRIPT", "scriptCommandLine": "sh -c 'sleep 600'"},
     ],
 )
-def test_a_run_that_takes_too_long_has_failed_with_that_cause(
+def test_execution_over_its_time_limit_fails_with_cause_timeout(
     agent: FakeAgent, start: Start, job: dict[str, Any]
 ) -> None:
     executor = start()
@@ -169,7 +166,7 @@ def test_a_run_that_takes_too_long_has_failed_with_that_cause(
     wait_until(lambda: len(living_in(executor.sandbox / "app")) <= ("isolation" not in job), "nothing is left of it")
 
 
-def test_a_run_in_time_is_not_touched_and_a_kill_is_no_timeout(agent: FakeAgent, start: Start) -> None:
+def test_execution_within_its_time_limit_is_left_alone_and_a_kill_is_no_timeout(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("quick", jobClass="shop.jobs:works_on", timeoutSeconds=60)
     assert agent.end("quick").state == "TASK_FINISHED"
@@ -179,9 +176,9 @@ def test_a_run_in_time_is_not_touched_and_a_kill_is_no_timeout(agent: FakeAgent,
     assert (agent.end("killed").state, agent.end("killed").cause) == ("TASK_KILLED", "killed")
 
 
-def test_a_resident_run_that_takes_too_long_fails_and_the_task_goes_on(agent: FakeAgent, start: Start) -> None:
+def test_resident_execution_over_its_time_limit_fails_and_the_task_continues(agent: FakeAgent, start: Start) -> None:
     start()
-    resident = {"jobExecutionType": "DAEMON", "timer": EVERY_SECOND, "timeoutSeconds": 0.2}
+    resident: dict[str, Any] = {"jobExecutionType": "DAEMON", "timer": EVERY_SECOND, "timeoutSeconds": 0.2}
     agent.launch("d1", jobClass=WAIT, **resident)
     wait_until(lambda: len(agent.reports("d1", "COMPLETE")) >= 2, "it runs again")
     assert {report["cause"] for report in agent.reports("d1", "COMPLETE")} == {"timeout"}
@@ -196,8 +193,8 @@ def test_a_resident_run_that_takes_too_long_fails_and_the_task_goes_on(agent: Fa
         ({"cpuLimitSeconds": 1}, {"jobClass": "shop.jobs:burns_cpu"}, "SIGXCPU"),
     ],
 )
-def test_an_isolated_process_gets_no_more_than_its_limits(
-    agent: FakeAgent, start: Start, limit: dict[str, int], job: dict[str, Any], said: str
+def test_isolated_process_is_held_to_its_limits(
+    agent: FakeAgent, start: Start, limit: dict[str, Any], job: dict[str, Any], said: str
 ) -> None:
     start()
     agent.launch("t1", isolation="process", **limit, **job)
@@ -208,18 +205,19 @@ def test_an_isolated_process_gets_no_more_than_its_limits(
     assert agent.end("t2").state == "TASK_FINISHED"
 
 
-def test_a_script_gets_no_more_than_its_limits(agent: FakeAgent, start: Start) -> None:
+def test_script_is_held_to_its_limits(agent: FakeAgent, start: Start) -> None:
     executor = start()
     command = "sh -c 'ulimit -n; ulimit -t; ulimit -v'"
-    limits = {"openFilesLimit": 50, "cpuLimitSeconds": 7, "memoryLimitMB": 300}
+    limits: dict[str, Any] = {"openFilesLimit": 50, "cpuLimitSeconds": 7, "memoryLimitMB": 300}
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine=command, **limits)
     assert agent.end("s1").state == "TASK_FINISHED"
     assert executor.output("s1").split() == ["50", "7", str(300 * 1024)]
 
 
 @pytest.mark.parametrize("field", ["timeoutSeconds", "memoryLimitMB", "cpuLimitSeconds", "openFilesLimit"])
-def test_a_limit_that_is_none_is_refused_by_name(agent: FakeAgent, start: Start, field: str) -> None:
+def test_invalid_limit_is_refused_by_name(agent: FakeAgent, start: Start, field: str) -> None:
     start()
-    agent.launch("t1", jobClass="shop.jobs:works_on", **{field: -1})
+    limit: dict[str, Any] = {field: -1}
+    agent.launch("t1", jobClass="shop.jobs:works_on", **limit)
     assert agent.end("t1").state == "TASK_ERROR"
     assert field in agent.end("t1").message

@@ -1,4 +1,4 @@
-"""An app whose worker is a JVM: JARs, with classes as they were written for Elastic-Job 2.1.5."""
+"""An app whose worker is a JVM: JARs with unmodified classes for Elastic-Job 2.1.5."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.executor_kit import FakeAgent, Start, app_payload, needs_jdk
 
-from executor_kit import FakeAgent, Start, app_payload, needs_jdk
 from jobcloud.client.pack import pack
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 pytestmark = needs_jdk
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "java-worker"
@@ -44,7 +44,7 @@ def test_job_jars_run_in_one_jvm_that_keeps_its_context(agent: FakeAgent, start:
     assert "the shop is closed" in (executor.sandbox / "worker" / "stderr").read_text()
 
 
-def test_a_java_shard_can_have_a_jvm_of_its_own(agent: FakeAgent, start: Start, package: bytes) -> None:
+def test_java_shard_can_have_its_own_jvm(agent: FakeAgent, start: Start, package: bytes) -> None:
     agent.executor_data = app_payload(package, workerCommand=LAUNCHER)
     executor = start(package)
     agent.launch("t1", jobClass="com.example.shop.SettleJob", isolation="process")
@@ -52,7 +52,7 @@ def test_a_java_shard_can_have_a_jvm_of_its_own(agent: FakeAgent, start: Start, 
     assert executor.output("t1") == "settling 0 of 4: \n"
 
 
-def test_a_worker_command_that_cannot_be_started_fails_the_task_with_the_reason(
+def test_worker_command_that_cannot_be_started_fails_the_task_with_the_reason(
     agent: FakeAgent, start: Start, package: bytes
 ) -> None:
     agent.executor_data = app_payload(package, workerCommand="no-such-java -jar worker.jar")

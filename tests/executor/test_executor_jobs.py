@@ -1,15 +1,17 @@
-"""Kinds of jobs beside the plain ones: coroutines, progress, contexts that are opened once."""
+"""Special kinds of jobs: coroutines, progress, contexts that are opened once."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.executor_kit import PACKAGE, TERMINAL, FakeAgent, Start, app_payload, data_of, living_in, wait_until, zip_of
 
-from executor_kit import PACKAGE, TERMINAL, FakeAgent, Start, app_payload, data_of, living_in, wait_until, zip_of
 from jobcloud.executor.output import KEPT_FOLDERS
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 POOL = Path(__file__).parents[2] / "examples" / "pool"
 
@@ -26,7 +28,7 @@ def test_coroutines_share_one_event_loop_and_keep_their_output_apart(
     assert executor.output("t1") == executor.output("t2") == "before\nafter\n"
 
 
-def test_a_coroutine_that_exits_ends_its_own_shard_only(agent: FakeAgent, start: Start) -> None:
+def test_coroutine_that_exits_ends_its_own_shard_only(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("other", jobClass="shop.jobs:waits_asynchronously")
     agent.launch("t1", jobClass="shop.jobs:asynchronous", parameter="3")
@@ -36,17 +38,17 @@ def test_a_coroutine_that_exits_ends_its_own_shard_only(agent: FakeAgent, start:
     assert agent.states("other") == ["TASK_RUNNING"]
 
 
-def test_a_kill_cancels_a_coroutine_where_it_awaits(agent: FakeAgent, start: Start) -> None:
+def test_kill_cancels_a_coroutine_at_its_await(agent: FakeAgent, start: Start) -> None:
     executor = start()
     for task in ("t1", "sibling"):
         agent.launch(task, jobClass="shop.jobs:waits_asynchronously")
-        wait_until(lambda task=task: executor.output(task), "it awaits")
+        wait_until(functools.partial(executor.output, task), "it awaits")
     agent.kill("t1", grace_s=600)
     assert (agent.end("t1").state, agent.end("t1").cause) == ("TASK_KILLED", "killed")
     assert agent.states("sibling") == ["TASK_RUNNING"]
 
 
-def test_an_asynchronous_dataflow_streams(agent: FakeAgent, start: Start) -> None:
+def test_async_dataflow_streams(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobType="DATAFLOW", jobClass="shop.jobs:AsynchronousFlow", streamingProcess=True)
     assert agent.end("t1").state == "TASK_FINISHED"
@@ -54,35 +56,35 @@ def test_an_asynchronous_dataflow_streams(agent: FakeAgent, start: Start) -> Non
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_progress_is_told_but_not_a_thousand_times(agent: FakeAgent, start: Start, isolation: str) -> None:
+def test_progress_reports_are_sent_but_limited_in_rate(agent: FakeAgent, start: Start, isolation: str) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:progresses", isolation=isolation)
 
-    def told() -> list[dict[str, object]]:
+    def reports() -> list[dict[str, object]]:
         return [data_of(status) for status in agent.statuses("t1") if "PROGRESS" in status.get("message", "")]
 
-    wait_until(lambda: len(told()) >= 2, "a second report")
-    assert told()[:2] == [
+    wait_until(lambda: len(reports()) >= 2, "a second report")
+    assert reports()[:2] == [
         {"schema": 1, "run": 1, "done": 1, "total": 1000},
         {"schema": 1, "run": 1, "done": 1000, "total": None},
     ]
     assert agent.reports("t1", "PROGRESS 1 of 1000")
     agent.kill("t1")
     assert agent.end("t1").state == "TASK_KILLED"
-    assert len(told()) < 30
+    assert len(reports()) < 30
 
 
-def test_progress_that_is_no_number_is_the_jobs_mistake(agent: FakeAgent, start: Start) -> None:
+def test_progress_that_is_no_number_fails_the_job(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:wrong_progress")
     assert "ValueError: progress(-1, None)" in agent.end("t1").message
 
 
-def test_a_pool_is_opened_once_for_a_thousand_runs_and_closed_at_the_end(agent: FakeAgent, start: Start) -> None:
+def test_pool_is_opened_once_for_a_thousand_executions_and_closed_at_the_end(agent: FakeAgent, start: Start) -> None:
     package = zip_of({path.name: path.read_text() for path in POOL.glob("*.py")})
     agent.executor_data = app_payload(package, maxParallel=8)
     executor = start(package)
-    job = {"applicationContext": "pool_jobs:context", "beanName": "count"}
+    job: dict[str, Any] = {"applicationContext": "pool_jobs:context", "beanName": "count"}
     for number in range(1000):
         agent.launch(f"t{number}", item=number % 4, **job)
     ends = [agent.end(f"t{number}", 120) for number in range(1000)]
@@ -93,7 +95,7 @@ def test_a_pool_is_opened_once_for_a_thousand_runs_and_closed_at_the_end(agent: 
     assert (opened.count("pool opened"), opened.count("pool closed")) == (1, 1)
 
 
-def test_nothing_grows_over_two_thousand_runs(agent: FakeAgent, start: Start) -> None:
+def test_daemon_and_worker_do_not_grow_over_two_thousand_executions(agent: FakeAgent, start: Start) -> None:
     agent.executor_data = app_payload(PACKAGE, maxParallel=8)
     executor = start()
     worker = agent.end(agent.launch("first", jobClass="shop.jobs:Settle")).data["result"]["pid"]
@@ -106,13 +108,16 @@ def test_nothing_grows_over_two_thousand_runs(agent: FakeAgent, start: Start) ->
     def run_many(name: str) -> None:
         agent.calls.clear()
         for number in range(500):
-            kind = {"jobClass": "shop.jobs:Settle", "isolation": "process" if number % 200 == 0 else "shared"}
-            script = {"jobType": "SCRIPT", "scriptCommandLine": "echo out"}
+            kind: dict[str, Any] = {
+                "jobClass": "shop.jobs:Settle",
+                "isolation": "process" if number % 200 == 0 else "shared",
+            }
+            script: dict[str, Any] = {"jobType": "SCRIPT", "scriptCommandLine": "echo out"}
             agent.launch(f"{name}{number}", **(script if number % 50 == 1 else kind))
 
         def ended() -> list[str]:
-            told = [call["update"]["status"]["state"] for call in list(agent.calls) if call["type"] == "UPDATE"]
-            return [state for state in told if state in TERMINAL]
+            states = [call["update"]["status"]["state"] for call in list(agent.calls) if call["type"] == "UPDATE"]
+            return [state for state in states if state in TERMINAL]
 
         wait_until(lambda: len(ended()) == 500, "all have ended", 120)
         assert set(ended()) == {"TASK_FINISHED"}
@@ -121,6 +126,6 @@ def test_nothing_grows_over_two_thousand_runs(agent: FakeAgent, start: Start) ->
     before = taken()
     for name in "abcd":
         run_many(name)
-    wait_until(lambda: taken() == before, f"no more is taken than {before}")
+    wait_until(lambda: taken() == before, f"they are back to {before}")
     assert len(list((executor.sandbox / "tasks").iterdir())) <= KEPT_FOLDERS + 1
     assert living_in(executor.sandbox / "app") == [worker]

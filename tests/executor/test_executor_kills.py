@@ -1,15 +1,20 @@
-"""Kills that kill, and what they leave alone."""
+"""Kills: the killed shard ends, and others are left alone."""
 
 from __future__ import annotations
 
-from executor_kit import FakeAgent, Start, living_in, wait_until
+import functools
+import itertools
+import sys
+from typing import Any
 
-pytest_plugins = ["executor_kit.fixtures"]
+from tests.executor_kit import FakeAgent, Start, living_in, wait_until
+
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 WAIT = "shop.jobs:wait_for_kill"
 
 
-def test_a_cooperative_shard_is_killed_and_its_siblings_never_notice(agent: FakeAgent, start: Start) -> None:
+def test_cooperative_shard_is_killed_without_effect_on_its_siblings(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("good", jobClass=WAIT)
     agent.launch("sibling", jobClass=WAIT)
@@ -22,7 +27,7 @@ def test_a_cooperative_shard_is_killed_and_its_siblings_never_notice(agent: Fake
     assert agent.states("sibling") == ["TASK_RUNNING"]
 
 
-def test_a_streaming_job_stops_between_two_rounds(agent: FakeAgent, start: Start) -> None:
+def test_streaming_job_stops_between_two_fetches(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobType="DATAFLOW", jobClass="shop.jobs:Endless", streamingProcess=True)
     wait_until(lambda: executor.output("t1"), "it runs")
@@ -32,28 +37,28 @@ def test_a_streaming_job_stops_between_two_rounds(agent: FakeAgent, start: Start
     assert "asked to stop" in end.message
 
 
-def test_a_shard_that_does_not_listen_costs_its_worker_but_not_the_siblings_that_finish(
+def test_shard_that_ignores_the_kill_costs_its_worker_but_not_siblings_that_finish(
     agent: FakeAgent, start: Start
 ) -> None:
-    executor = start()
+    app = start().sandbox / "app"
     agent.launch("stubborn", jobClass="shop.jobs:never_returns")
     agent.launch("sibling", jobClass="shop.jobs:until_file", parameter="go")
     for task in ("stubborn", "sibling"):
         agent.state(task, "TASK_RUNNING")
-    agent.launch("before", jobClass="shop.jobs:Settle")
-    agent.kill("stubborn", grace_s=3)
+    before = agent.end(agent.launch("before", jobClass="shop.jobs:Settle"))
+    agent.kill("stubborn", grace_s=2)
+    numbers = itertools.count(1)
 
-    def another_worker() -> bool:
-        another_worker.count += 1
-        agent.launch(f"after{another_worker.count}", jobClass="shop.jobs:Settle")
-        pid = agent.end(f"after{another_worker.count}").data["result"]["pid"]
-        return pid != agent.end("before").data["result"]["pid"]
+    def task_of_another_worker() -> str:
+        task = agent.launch(f"after{next(numbers)}", jobClass="shop.jobs:Settle")
+        wait_until(lambda: len(living_in(app)) == 2 or agent.states(task)[1:], "a new worker, or the task's end")
+        return task if len(living_in(app)) == 2 else ""
 
-    another_worker.count = 0
-    wait_until(another_worker, "new shards go to a new worker")
-    (executor.sandbox / "app" / "go").touch()
+    after = wait_until(task_of_another_worker, "new shards go to a new worker")
+    (app / "go").touch()
     assert agent.end("stubborn").state == "TASK_KILLED"
     assert agent.end("sibling").state == "TASK_FINISHED"
+    assert agent.end(after).data["result"]["pid"] != before.data["result"]["pid"]
     assert agent.states("stubborn") == ["TASK_RUNNING", "TASK_KILLED"]
 
 
@@ -69,15 +74,15 @@ def test_siblings_that_do_not_finish_in_the_grace_time_are_lost_with_the_worker(
     assert (sibling.state, sibling.cause) == ("TASK_FAILED", "worker_lost")
 
 
-def test_the_job_says_how_long_an_end_may_take_unless_the_kill_does(agent: FakeAgent, start: Start) -> None:
+def test_grace_time_comes_from_the_kill_or_else_from_the_job(agent: FakeAgent, start: Start) -> None:
     executor = start()
-    script = {"jobType": "SCRIPT", "scriptCommandLine": "bin/stubborn.sh", "parameter": "600"}
+    script: dict[str, Any] = {"jobType": "SCRIPT", "scriptCommandLine": "bin/stubborn.sh", "parameter": "600"}
     agent.launch("hasty", killGraceSeconds=0.1, **script)
     agent.launch("patient", killGraceSeconds=600, **script)
     agent.launch("wrong", killGraceSeconds=-1, **script)
     assert "killGraceSeconds" in agent.end("wrong").message
     for task in ("hasty", "patient"):
-        wait_until(lambda task=task: executor.output(task), f"{task} has shut its ears")
+        wait_until(functools.partial(executor.output, task), f"{task} ignores SIGTERM")
         agent.kill(task)
     assert agent.end("hasty").state == "TASK_KILLED"
     assert agent.states("patient") == ["TASK_RUNNING"]
@@ -85,7 +90,7 @@ def test_the_job_says_how_long_an_end_may_take_unless_the_kill_does(agent: FakeA
     assert agent.end("patient").state == "TASK_KILLED"
 
 
-def test_a_script_is_asked_first(agent: FakeAgent, start: Start) -> None:
+def test_killed_script_gets_sigterm_first(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine="bin/polite.sh")
     wait_until(lambda: executor.output("s1"), "it is ready")
@@ -95,7 +100,7 @@ def test_a_script_is_asked_first(agent: FakeAgent, start: Start) -> None:
     assert executor.output("s1") == "ready\nbye\n"
 
 
-def test_a_script_that_ignores_sigterm_is_killed_with_all_it_started(agent: FakeAgent, start: Start) -> None:
+def test_script_that_ignores_sigterm_is_killed_with_its_children(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("s1", parameter="600", jobType="SCRIPT", scriptCommandLine="bin/stubborn.sh")
     wait_until(lambda: executor.output("s1") and len(living_in(executor.sandbox / "app")) >= 2, "it is ready")
@@ -105,7 +110,7 @@ def test_a_script_that_ignores_sigterm_is_killed_with_all_it_started(agent: Fake
     assert not living_in(executor.sandbox / "app")
 
 
-def test_what_a_script_leaves_behind_ends_with_it(agent: FakeAgent, start: Start) -> None:
+def test_processes_that_a_script_started_end_with_it(agent: FakeAgent, start: Start) -> None:
     executor = start()
     command = "sh -c 'sleep 600 & setsid sleep 600 & true'"
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine=command)
@@ -113,7 +118,18 @@ def test_what_a_script_leaves_behind_ends_with_it(agent: FakeAgent, start: Start
     assert not living_in(executor.sandbox / "app")
 
 
-def test_what_a_worker_leaves_behind_ends_with_it(agent: FakeAgent, start: Start) -> None:
+def test_child_started_just_before_the_end_of_its_script_ends_with_it(agent: FakeAgent, start: Start) -> None:
+    """The child is in the middle of exec when its parent dies, and then has no environment to know it by."""
+    executor = start()
+    app = executor.sandbox / "app"
+    code = "import os, subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True); os._exit(9)"
+    for number in range(30):
+        agent.launch(f"s{number}", jobType="SCRIPT", scriptCommandLine=f'{sys.executable} -S -E -c "{code}"')
+        assert agent.end(f"s{number}").cause == "exit_code"
+        assert not living_in(app)
+
+
+def test_processes_that_a_worker_started_end_with_it(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", parameter="600", jobClass="shop.jobs:leaves_children")
     wait_until(lambda: len(living_in(executor.sandbox / "app")) == 2, "its child runs")
@@ -122,7 +138,7 @@ def test_what_a_worker_leaves_behind_ends_with_it(agent: FakeAgent, start: Start
     assert not living_in(executor.sandbox / "app")
 
 
-def test_a_task_that_is_killed_before_its_package_is_there_never_starts(agent: FakeAgent, start: Start) -> None:
+def test_task_killed_before_its_package_is_unpacked_never_starts(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:wait_for_kill")
     agent.kill("t1")

@@ -1,4 +1,4 @@
-"""Listeners and error handlers, through the daemon: plug-ins of the app's, and what the daemon makes of failures."""
+"""Listeners and error handlers through the daemon: plug-ins of the app, and the daemon's own handlers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-
-from executor_kit import (
+from tests.executor_kit import (
     EVERY_SECOND,
     PACKAGE,
     FakeAgent,
@@ -22,7 +21,7 @@ from executor_kit import (
     zip_of,
 )
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 ENTRY_POINTS = """\
 [jobcloud.listeners]
@@ -37,7 +36,7 @@ METADATA = "Metadata-Version: 2.1\nName: shop-plugins\nVersion: 1.0\n"
 
 
 class Hook:
-    """A webhook that notes what it is told, and answers `status`."""
+    """A webhook that records its reports and answers `status`."""
 
     def __init__(self) -> None:
         self.reports: list[dict[str, Any]] = []
@@ -69,9 +68,7 @@ def hook() -> Iterator[Hook]:
     hook.close()
 
 
-def test_plug_ins_are_found_by_the_entry_points_of_a_package_in_the_app(
-    agent: FakeAgent, start: Start, python: str
-) -> None:
+def test_plugins_are_found_by_entry_points_of_a_package_in_the_app(agent: FakeAgent, start: Start, python: str) -> None:
     info = {
         "shop_plugins-1.0.dist-info/METADATA": METADATA,
         "shop_plugins-1.0.dist-info/entry_points.txt": ENTRY_POINTS,
@@ -82,7 +79,7 @@ def test_plug_ins_are_found_by_the_entry_points_of_a_package_in_the_app(
     agent.launch("t1", jobClass="shop.jobs:Raises", listener=["audit"], errorHandler="deals", parameter="deal")
     end = agent.end("t1")
     assert end.state == "TASK_FINISHED", end
-    assert end.message.startswith("the error handler dealt with ValueError: no stock")
+    assert end.message.startswith("the error handler handled ValueError: no stock")
     assert executor.output("t1") == "before 0 0\nafter ValueError 1\nhandling ValueError\n"
     for task, job in (
         ("t2", {"listener": ["audits"]}),
@@ -92,15 +89,15 @@ def test_plug_ins_are_found_by_the_entry_points_of_a_package_in_the_app(
         agent.launch(task, jobClass="shop.jobs:works_on", **job)
         end = agent.end(task)
         assert (end.state, end.cause) == ("TASK_FAILED", "import"), end
-    assert "there are: audit, broken, stage" in agent.end("t2").message
+    assert "known: audit, broken, stage" in agent.end("t2").message
 
 
 @pytest.mark.parametrize("job_type", ["SIMPLE", "SCRIPT"])
-def test_the_listener_of_a_firing_runs_as_a_task_of_its_own_whatever_the_job_is(
+def test_firing_listener_runs_as_a_separate_task_for_every_job_type(
     agent: FakeAgent, start: Start, job_type: str
 ) -> None:
     executor = start()
-    job = {"jobType": job_type, "jobClass": "shop.jobs:works_on", "scriptCommandLine": "bin/run.py"}
+    job: dict[str, Any] = {"jobType": job_type, "jobClass": "shop.jobs:works_on", "scriptCommandLine": "bin/run.py"}
     payload = task_payload("b", **job, distributedListener="shop.jobs:Stage")
     agent.launch("b", {**payload, "step": "before", "firing": {"parameters": {"0": "Rome"}}})
     assert agent.end("b").state == "TASK_FINISHED", agent.end("b")
@@ -114,7 +111,7 @@ def test_the_listener_of_a_firing_runs_as_a_task_of_its_own_whatever_the_job_is(
     assert agent.end("x").cause == "payload"
 
 
-def test_a_call_of_a_listener_that_takes_too_long_is_a_timeout(agent: FakeAgent, start: Start) -> None:
+def test_listener_call_over_its_time_limit_is_a_timeout(agent: FakeAgent, start: Start) -> None:
     start()
     payload = task_payload("b", jobClass="shop.jobs:works_on", distributedListener="shop.jobs:Slow", timeoutSeconds=600)
     agent.launch("b", {**payload, "step": "after", "firing": {}, "timeoutSeconds": 0.2})
@@ -125,7 +122,7 @@ def test_a_call_of_a_listener_that_takes_too_long_is_a_timeout(agent: FakeAgent,
 @pytest.mark.parametrize(
     ("handler", "state", "logged"), [("log", "FAILED", True), ("fail", "FAILED", False), ("ignore", "FINISHED", False)]
 )
-def test_the_handlers_of_the_executor_decide_the_outcome_and_the_log(
+def test_executors_error_handlers_decide_the_outcome_and_the_log(
     agent: FakeAgent, start: Start, handler: str, state: str, logged: bool
 ) -> None:
     executor = start()
@@ -138,29 +135,30 @@ def test_the_handlers_of_the_executor_decide_the_outcome_and_the_log(
     assert agent.end("s1").state == f"TASK_{state}"
 
 
-def test_what_is_not_the_jobs_own_doing_is_never_ignored(agent: FakeAgent, start: Start) -> None:
+def test_failure_outside_the_job_is_never_ignored(agent: FakeAgent, start: Start) -> None:
     start()
-    for task, job, cause in (
+    failures: list[tuple[str, dict[str, Any], str]] = [
         ("t1", {"jobClass": "shop.jobs:Missing"}, "import"),
         ("t2", {"jobClass": "shop.jobs:dies"}, "worker_lost"),
         ("t3", {"jobClass": "shop.jobs:works_on", "listener": ["shop.jobs:Refuses"]}, "listener"),
         ("t4", {"jobClass": "shop.jobs:wait_for_kill", "timeoutSeconds": 0.2}, "timeout"),
-    ):
+    ]
+    for task, job, cause in failures:
         agent.launch(task, errorHandler="ignore", **job)
         assert agent.end(task).cause == cause, agent.end(task)
 
 
-def test_a_webhook_is_told_of_every_failure_whatever_ran(agent: FakeAgent, start: Start, hook: Hook) -> None:
+def test_webhook_gets_every_failure_of_every_job_type(agent: FakeAgent, start: Start, hook: Hook) -> None:
     executor = start()
-    told = {"errorHandler": "webhook", "errorWebhook": hook.url}
-    jobs = {
+    handler: dict[str, Any] = {"errorHandler": "webhook", "errorWebhook": hook.url}
+    jobs: dict[str | None, dict[str, Any]] = {
         "exception": {"jobClass": "shop.jobs:Raises"},
         "worker_lost": {"jobClass": "shop.jobs:dies"},
         "exit_code": {"jobType": "SCRIPT", "scriptCommandLine": "bin/run.py", "item": 3},
         None: {"jobClass": "shop.jobs:works_on"},
     }
     for cause, job in jobs.items():
-        agent.launch(f"t-{cause}", **job, **told)
+        agent.launch(f"t-{cause}", **job, **handler)
         assert agent.end(f"t-{cause}").cause == cause
     reports = wait_until(lambda: len(hook.reports) == 3 and hook.reports, "three reports")
     assert [report["cause"] for report in reports] == list(jobs)[:3]
@@ -171,12 +169,12 @@ def test_a_webhook_is_told_of_every_failure_whatever_ran(agent: FakeAgent, start
     }  # fmt: skip
     assert reports[2]["exitCode"] == 3
     hook.status = 500
-    agent.launch("again", jobClass="shop.jobs:Raises", **told)
+    agent.launch("again", jobClass="shop.jobs:Raises", **handler)
     assert agent.end("again").state == "TASK_FAILED"
     wait_until(lambda: "it answered 500" in executor.log(), "the daemon says that the webhook did not take it")
 
 
-def test_a_failure_of_the_last_moment_is_still_told_before_the_executor_leaves(
+def test_last_failure_is_sent_to_the_webhook_before_the_executor_exits(
     agent: FakeAgent, start: Start, hook: Hook
 ) -> None:
     agent.executor_data = app_payload(PACKAGE, idleTimeoutSeconds=0)
@@ -186,13 +184,13 @@ def test_a_failure_of_the_last_moment_is_still_told_before_the_executor_leaves(
     assert [report["taskId"] for report in hook.reports] == ["t1"]
 
 
-def test_runs_of_a_resident_job_have_their_listeners_and_handler_too(agent: FakeAgent, start: Start) -> None:
+def test_executions_of_a_resident_job_have_listeners_and_handlers(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch(
         "d1", jobClass="shop.jobs:Raises", jobExecutionType="DAEMON", timer=EVERY_SECOND, errorHandler="ignore",
         listener=["shop.jobs:Audits"],
     )  # fmt: skip
-    wait_until(lambda: len(agent.reports("d1", "COMPLETE")) >= 2, "two runs")
+    wait_until(lambda: len(agent.reports("d1", "COMPLETE")) >= 2, "two executions")
     assert {report["success"] for report in agent.reports("d1", "COMPLETE")} == {True}
     assert executor.output("d1").startswith("before 0 0\nafter ValueError 1\nbefore 0 1\n")
     agent.kill("d1")

@@ -1,4 +1,4 @@
-"""The executor on real Mesos: its zip brought by the fetcher, started by the agent, its updates seen by a scheduler."""
+"""The executor on real Mesos: fetched and started by the agent, with its updates received by a scheduler."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from executor_kit import (
+from tests.executor_kit import (
     EVERY_SECOND,
     TERMINAL,
     Ended,
@@ -28,6 +27,7 @@ from executor_kit import (
     wait_until,
     zip_of,
 )
+
 from jobcloud.executor import bundle
 from jobcloud.wire import RecordReader
 
@@ -54,7 +54,7 @@ def waits(ctx):
 
 
 class Framework:
-    """The least scheduler there can be: it subscribes, keeps offers and updates, and acknowledges."""
+    """A minimal scheduler: it subscribes, keeps offers and updates, and acknowledges."""
 
     def __init__(self, master: str, directory: Path) -> None:
         self._master = master
@@ -82,7 +82,7 @@ class Framework:
         self._server.close()
 
     def close(self) -> None:
-        """Tear it down; the master ends the stream."""
+        """Tear the framework down. The master ends the stream."""
         self.call("TEARDOWN")
         self._reader.join(30)
 
@@ -110,7 +110,7 @@ class Framework:
         server.close()
 
     def launch(self, tasks: dict[str, dict[str, Any]], idle_s: float = 600) -> dict[str, Any]:
-        """Every task on one executor of the next offer; the offer."""
+        """Launch every task on one executor of the next offer. Returns the offer."""
         offer = self.offers.get(timeout=60)
         infos = [self._info(task_id, job, offer, idle_s) for task_id, job in tasks.items()]
         operation = {"type": "LAUNCH", "launch": {"task_infos": infos}}
@@ -191,7 +191,7 @@ def test_two_tasks_share_one_executor_and_finish(framework: Framework) -> None:
     assert framework.states("a") == ["TASK_RUNNING", "TASK_FINISHED"]
 
 
-def test_failures_scripts_and_kills_come_back_as_what_they_are(framework: Framework) -> None:
+def test_failures_scripts_and_kills_are_reported_with_their_states(framework: Framework) -> None:
     offer = framework.launch(
         {
             "raises": {"jobClass": "jobs:raises"},
@@ -208,20 +208,20 @@ def test_failures_scripts_and_kills_come_back_as_what_they_are(framework: Framew
     assert framework.end("waits").state == "TASK_KILLED"
 
 
-def test_a_resident_task_reports_its_runs(framework: Framework) -> None:
+def test_resident_task_reports_its_executions(framework: Framework) -> None:
     offer = framework.launch({"d": {"jobExecutionType": "DAEMON", "jobClass": "jobs:where", "timer": EVERY_SECOND}})
 
     def completed() -> list[dict[str, Any]]:
         return [data_of(status) for status in list(framework.updates) if status.get("message") == "COMPLETE"]
 
-    wait_until(lambda: len(completed()) >= 2, "two runs are reported", 60)
+    wait_until(lambda: len(completed()) >= 2, "two executions are reported", 60)
     assert [report["run"] for report in completed()][:2] == [1, 2]
     assert all(report["success"] for report in completed())
     framework.call("KILL", kill={"task_id": {"value": "d"}, "agent_id": offer["agent_id"]})
     assert framework.end("d").state == "TASK_KILLED"
 
 
-def test_an_executor_without_work_leaves_and_nothing_of_it_is_left(framework: Framework, work: Path) -> None:
+def test_idle_executor_exits_and_leaves_no_process(framework: Framework, work: Path) -> None:
     framework.launch({"a": {"jobClass": "jobs:where"}}, idle_s=0.5)
     sandboxes = [path.parent for path in work.rglob(bundle.FILE_NAME)]
     assert sandboxes

@@ -1,4 +1,4 @@
-"""Jobs and workers that behave badly: the right outcome, nothing left behind, siblings as the table says."""
+"""Jobs and workers that misbehave: correct outcomes, nothing left behind, siblings unaffected as documented."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from executor_kit import (
+from tests.executor_kit import (
     PACKAGE,
     Ended,
     ExecutorProcess,
@@ -25,16 +25,17 @@ from executor_kit import (
     living_in,
     wait_until,
 )
+
 from jobcloud.executor import bundle
 from jobcloud.executor.processes import oom_kills
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 WAIT = "shop.jobs:wait_for_kill"
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_an_error_in_a_finalizer_changes_no_outcome(agent: FakeAgent, start: Start, isolation: str) -> None:
+def test_error_in_a_finalizer_changes_no_outcome(agent: FakeAgent, start: Start, isolation: str) -> None:
     start()
     for task in ("t1", "t2"):
         agent.launch(task, jobClass="shop.jobs:BadFarewell", isolation=isolation)
@@ -45,7 +46,7 @@ STUBBORN = ["masks_signals", "deadlocks", "never_returns", "burns_cpu"]
 
 
 @pytest.mark.parametrize("job", STUBBORN)
-def test_a_shard_that_hears_nothing_costs_its_worker_and_ends(agent: FakeAgent, start: Start, job: str) -> None:
+def test_shard_that_ignores_the_kill_ends_with_its_worker(agent: FakeAgent, start: Start, job: str) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:" + job)
     agent.state("t1", "TASK_RUNNING")
@@ -57,7 +58,7 @@ def test_a_shard_that_hears_nothing_costs_its_worker_and_ends(agent: FakeAgent, 
 
 
 @pytest.mark.parametrize("job", STUBBORN)
-def test_an_isolated_shard_that_hears_nothing_is_ended_all_the_same(agent: FakeAgent, start: Start, job: str) -> None:
+def test_isolated_shard_that_ignores_the_kill_is_ended(agent: FakeAgent, start: Start, job: str) -> None:
     executor = start()
     agent.launch("sibling", jobClass=WAIT)
     agent.launch("t1", jobClass="shop.jobs:" + job, isolation="process")
@@ -70,7 +71,7 @@ def test_an_isolated_shard_that_hears_nothing_is_ended_all_the_same(agent: FakeA
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_many_forked_children_with_sessions_of_their_own_end_with_their_shard(
+def test_many_forked_children_with_their_own_sessions_end_with_their_shard(
     agent: FakeAgent, start: Start, isolation: str
 ) -> None:
     executor = start()
@@ -86,7 +87,7 @@ def test_many_forked_children_with_sessions_of_their_own_end_with_their_shard(
 
 
 @pytest.mark.parametrize("session", ["own", "same"])
-def test_a_child_that_hops_from_process_to_process_is_caught(agent: FakeAgent, start: Start, session: str) -> None:
+def test_child_that_forks_again_and_again_is_caught(agent: FakeAgent, start: Start, session: str) -> None:
     executor = start()
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine="bin/hops.py", parameter=session)
     wait_until(lambda: executor.output("s1"), "it hops")
@@ -99,9 +100,9 @@ FLOOD = 64 << 20
 
 
 @pytest.mark.parametrize("how", ["shared", "process", "script"])
-def test_a_flood_of_output_fills_no_disk_and_stops_nobody(agent: FakeAgent, start: Start, how: str) -> None:
+def test_flood_of_output_is_bounded_and_blocks_no_other_task(agent: FakeAgent, start: Start, how: str) -> None:
     executor = start()
-    job: dict[str, object] = {"jobClass": "shop.jobs:floods", "isolation": how, "parameter": str(FLOOD)}
+    job: dict[str, Any] = {"jobClass": "shop.jobs:floods", "isolation": how, "parameter": str(FLOOD)}
     if how == "script":
         job = {"jobType": "SCRIPT", "scriptCommandLine": f"sh -c 'head -c {FLOOD} /dev/zero'"}
     agent.launch("flood", **job)
@@ -115,11 +116,11 @@ def test_a_flood_of_output_fills_no_disk_and_stops_nobody(agent: FakeAgent, star
     assert len(sizes) == 2
     assert max(sizes.values()) <= 10 << 20
     (before,) = (int(name.rpartition(".")[2]) for name in sizes if name != "stdout")
-    assert before + sizes["stdout"] == FLOOD, "the name of the first file tells how much came before the second"
+    assert before + sizes["stdout"] == FLOOD, "the predecessor's name says how many bytes precede"
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_a_job_that_closes_the_descriptors_of_its_output_harms_nobody(
+def test_job_that_closes_its_output_descriptors_does_not_affect_the_next(
     agent: FakeAgent, start: Start, isolation: str
 ) -> None:
     executor = start()
@@ -130,7 +131,7 @@ def test_a_job_that_closes_the_descriptors_of_its_output_harms_nobody(
     assert executor.output("t2") == "settling 0 \n"
 
 
-def test_streams_that_one_job_replaced_and_closed_are_there_for_the_next(agent: FakeAgent, start: Start) -> None:
+def test_streams_that_one_job_replaced_and_closed_are_restored_for_the_next(agent: FakeAgent, start: Start) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:replaces_streams")
     agent.end("t1")
@@ -143,7 +144,7 @@ def test_streams_that_one_job_replaced_and_closed_are_there_for_the_next(agent: 
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_output_that_is_no_text_is_kept_as_it_is(agent: FakeAgent, start: Start, isolation: str) -> None:
+def test_binary_output_is_kept_unchanged(agent: FakeAgent, start: Start, isolation: str) -> None:
     executor = start()
     agent.launch("t1", jobClass="shop.jobs:not_utf8", isolation=isolation)
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine="printf '\\377\\376'")
@@ -153,14 +154,14 @@ def test_output_that_is_no_text_is_kept_as_it_is(agent: FakeAgent, start: Start,
 
 
 def limited(tmp_path: Path, command: str) -> str:
-    """An interpreter that is started behind a command."""
+    """An interpreter that runs a shell command first."""
     wrapper = tmp_path / "python"
     wrapper.write_text(f'#!/bin/sh\n{command}\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
     return str(wrapper)
 
 
-def test_files_that_may_not_grow_cost_output_and_nothing_else(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+def test_file_size_limit_costs_only_output(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
     executor = start(python=limited(tmp_path, "ulimit -f 64"))  # units of 512 bytes, or of 1,024
     agent.launch("t1", jobClass="shop.jobs:prints_much")
     agent.launch("t2", jobClass="shop.jobs:prints_much", isolation="process")
@@ -177,7 +178,7 @@ def open_files_of(executor: ExecutorProcess) -> int:
 WAITING = "sh -c 'until test -e go; do sleep 0.02; done'"
 
 
-def test_a_daemon_takes_as_many_descriptors_as_it_may_and_gives_its_children_what_it_had(
+def test_daemon_raises_its_descriptor_limit_and_children_get_the_original(
     agent: FakeAgent, start: Start, tmp_path: Path
 ) -> None:
     executor = start(python=limited(tmp_path, "ulimit -S -n 64"))
@@ -193,12 +194,14 @@ def test_a_daemon_takes_as_many_descriptors_as_it_may_and_gives_its_children_wha
     wait_until(lambda: open_files_of(executor) <= before, "nothing of them stays open")
 
 
-def test_a_run_for_which_no_descriptor_is_left_is_not_to_blame(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+def test_execution_without_free_descriptors_fails_as_worker_lost(
+    agent: FakeAgent, start: Start, tmp_path: Path
+) -> None:
     executor = start(python=limited(tmp_path, "ulimit -n 40"))
     agent.launch("t0", jobClass="shop.jobs:works_on")
     assert agent.end("t0").state == "TASK_FINISHED"
     before = open_files_of(executor)
-    kinds: list[dict[str, object]] = [
+    kinds: list[dict[str, Any]] = [
         {"jobType": "SCRIPT", "scriptCommandLine": WAITING},
         {"jobClass": "shop.jobs:until_file", "parameter": "go", "isolation": "process"},
     ]
@@ -208,7 +211,7 @@ def test_a_run_for_which_no_descriptor_is_left_is_not_to_blame(agent: FakeAgent,
     ends = [agent.end(task) for task in tasks]
     assert {(end.state, end.cause) for end in ends} == {("TASK_FINISHED", None), ("TASK_FAILED", "worker_lost")}
     assert "Too many open files" in next(end.message for end in ends if end.cause)
-    wait_until(lambda: open_files_of(executor) <= before, "nothing of them stays open")
+    wait_until(lambda: open_files_of(executor) <= before, "their descriptors are closed")
     agent.launch("last", jobClass="shop.jobs:works_on", isolation="process")
     assert agent.end("last").state == "TASK_FINISHED"
 
@@ -224,7 +227,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_costs_output_and_nothing_else(agent: FakeAgent, small_disk: Path) -> None:
+def test_full_disk_costs_only_output(agent: FakeAgent, small_disk: Path) -> None:
     executor = ExecutorProcess(agent, small_disk / "sandbox", PACKAGE, sys.executable)
     try:
         agent.launch("t1", jobClass="shop.jobs:prints_much")
@@ -243,9 +246,7 @@ def test_a_full_disk_costs_output_and_nothing_else(agent: FakeAgent, small_disk:
         executor.stop()
 
 
-def test_a_package_that_does_not_fit_on_the_disk_fails_its_tasks_with_the_reason(
-    agent: FakeAgent, small_disk: Path
-) -> None:
+def test_package_too_large_for_the_disk_fails_its_tasks_with_the_reason(agent: FakeAgent, small_disk: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data", bytes(4 << 20))
@@ -269,31 +270,31 @@ def small_group() -> Iterator[Path]:
         wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
 
 
-def test_a_process_that_the_kernel_kills_for_want_of_memory_is_told_so(
+def test_process_killed_by_the_oom_killer_fails_with_cause_out_of_memory(
     agent: FakeAgent, start: Start, tmp_path: Path, small_group: Path
 ) -> None:
     executor = start(python=limited(tmp_path, f"echo $$ > {small_group}/cgroup.procs"))
     agent.launch("sibling", jobClass=WAIT)
     agent.state("sibling", "TASK_RUNNING")
-    # What the kernel takes is the largest: the one that asks for more than there is.
+    # The kernel kills the largest process: the one that asks for too much memory.
     agent.launch("t1", jobClass="shop.jobs:fills_memory", isolation="process", parameter="400")
     end = agent.end("t1")
     assert (end.state, end.cause, end.data["exitCode"]) == ("TASK_FAILED", "out_of_memory", -9), end
     agent.launch("s1", jobType="SCRIPT", scriptCommandLine=f"{sys.executable} -c 'x = b\"x\" * (400 << 20)'")
     assert agent.end("s1").cause == "out_of_memory"
     agent.launch("s2", jobType="SCRIPT", scriptCommandLine="sh -c 'kill -9 $$'")
-    assert agent.end("s2").cause == "signal", "another's SIGKILL is none of the kernel's"
+    assert agent.end("s2").cause == "signal", "a SIGKILL from elsewhere is not the OOM killer's"
     assert agent.states("sibling") == ["TASK_RUNNING"]
     agent.launch("t2", jobClass="shop.jobs:fills_memory", parameter="400")
     for task in ("sibling", "t2"):
         end = agent.end(task)
         assert end.cause == "worker_lost"
-        assert "for want of memory" in end.message
+        assert "because memory ran out" in end.message
     executor.stop()
 
 
 @pytest.mark.parametrize("isolation", ["shared", "process"])
-def test_an_error_for_want_of_memory_has_a_cause_of_its_own(agent: FakeAgent, start: Start, isolation: str) -> None:
+def test_memory_error_fails_with_cause_out_of_memory(agent: FakeAgent, start: Start, isolation: str) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:wants_memory", isolation=isolation)
     end = agent.end("t1")
@@ -317,9 +318,7 @@ def test_an_error_for_want_of_memory_has_a_cause_of_its_own(agent: FakeAgent, st
         ({}, 0),
     ],
 )
-def test_kills_for_want_of_memory_are_counted_where_the_kernel_does(
-    tmp_path: Path, files: dict[str, str], count: int
-) -> None:
+def test_oom_kills_are_counted_in_the_control_group(tmp_path: Path, files: dict[str, str], count: int) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -334,7 +333,7 @@ def test_kills_for_want_of_memory_are_counted_where_the_kernel_does(
         ("import os, sys; os.close(int(sys.argv[-1])); __import__('time').sleep(600)", "closed its pipe"),
     ],
 )
-def test_a_worker_that_never_answers_as_it_should_is_lost_with_the_reason(
+def test_worker_that_answers_wrongly_is_lost_with_the_reason(
     agent: FakeAgent, start: Start, worker: str, says: str
 ) -> None:
     agent.executor_data = app_payload(PACKAGE, workerCommand=f'{sys.executable} -c "{worker}"')
@@ -348,7 +347,7 @@ def test_a_worker_that_never_answers_as_it_should_is_lost_with_the_reason(
     assert agent.end("s1").state == "TASK_FINISHED"
 
 
-def test_a_worker_that_is_not_ready_in_time_is_lost(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
+def test_worker_that_is_not_ready_in_time_is_lost(agent: FakeAgent, start: Start, tmp_path: Path) -> None:
     agent.executor_data = app_payload(PACKAGE, workerCommand="sh -c 'sleep 600'")
     hasty = tmp_path / "python"
     hasty.write_text(
@@ -369,7 +368,7 @@ def test_a_worker_that_is_not_ready_in_time_is_lost(agent: FakeAgent, start: Sta
     assert not living_in(executor.sandbox / "app")
 
 
-def test_a_listener_that_hangs_while_it_is_made_holds_up_its_own_jobs_alone(agent: FakeAgent, start: Start) -> None:
+def test_listener_that_hangs_during_creation_delays_only_its_own_jobs(agent: FakeAgent, start: Start) -> None:
     start()
     agent.launch("t1", jobClass="shop.jobs:works_on", listener=["shop.jobs:Hangs"])
     agent.state("t1", "TASK_RUNNING")
@@ -391,12 +390,14 @@ for order in map(json.loads, lines):
         end = {"state": "finished", "cause": None, "message": "", "exitCode": None, "result": None}
         say(type="started", **ids)
         say(**{"type": "ended", **ids, **end, **eval(order["context"]["shardingParameter"])})
+    elif order["type"] == "stop":
+        break
 """
 
 
 @pytest.fixture
 def answering(agent: FakeAgent, start: Start, tmp_path: Path) -> Callable[[str], Ended]:
-    """How a task ends that another worker answers for with these fields."""
+    """Ends of tasks in a custom worker that answers with these fields."""
     (tmp_path / "worker.py").write_text(ANSWERS)
     agent.executor_data = app_payload(PACKAGE, workerCommand=f"{sys.executable} {tmp_path / 'worker.py'}")
     start()
@@ -408,7 +409,7 @@ def answering(agent: FakeAgent, start: Start, tmp_path: Path) -> Callable[[str],
     return end
 
 
-def test_results_of_another_worker_are_held_to_the_same_limits(answering: Callable[[str], Ended]) -> None:
+def test_results_of_a_custom_worker_have_the_same_limits(answering: Callable[[str], Ended]) -> None:
     results = {"[1]": [1], "float('nan')": None, "'x' * 5000": None, "[" * 40 + "]" * 40: None}
     for result, kept in results.items():
         end = answering(f"dict(result={result})")
@@ -429,14 +430,14 @@ def test_results_of_another_worker_are_held_to_the_same_limits(answering: Callab
         "dict(message='x' * 2_000_000)",
     ],
 )
-def test_an_end_that_cannot_be_is_a_breach(answering: Callable[[str], Ended], fields: str) -> None:
+def test_invalid_end_breaks_the_protocol(answering: Callable[[str], Ended], fields: str) -> None:
     end = answering(fields)
     assert (end.state, end.cause) == ("TASK_FAILED", "worker_lost")
     assert "broke the protocol" in end.message
     assert answering("dict(result=1)").state == "TASK_FINISHED", "the next one gets a new worker"
 
 
-def test_a_worker_that_never_answers_at_all_is_ended_by_the_time_limit_of_a_kill(
+def test_worker_that_never_answers_is_ended_when_the_grace_time_of_a_kill_is_over(
     agent: FakeAgent, start: Start
 ) -> None:
     agent.executor_data = app_payload(PACKAGE, workerCommand="sh -c 'sleep 600'")

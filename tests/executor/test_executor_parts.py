@@ -1,4 +1,4 @@
-"""The executor's pure parts and its files: ledger, firings of resident jobs, settings, logs, bundle."""
+"""Unit tests of the executor's parts: ledger, firings of resident jobs, settings, logs, bundle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcloud.executor import bundle, output
-from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger, _Remembered
+from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger, _RecentTexts
 from jobcloud.executor.loop import Loop
 from jobcloud.executor.outcomes import MESSAGE_CHARS, cut, small
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders, rotated, task_folder
@@ -35,7 +35,7 @@ STATES = ["TASK_RUNNING", *sorted(TERMINAL)]
         st.tuples(st.sampled_from(["launch", "record", "acknowledge"]), st.integers(0, 3), st.sampled_from(STATES))
     )
 )
-def test_whatever_comes_each_task_is_launched_and_ended_once_and_nothing_is_forgotten(
+def test_ledger_launches_and_ends_each_task_once_and_forgets_no_update(
     steps: list[tuple[str, int, str]],
 ) -> None:
     ledger = Ledger()
@@ -60,10 +60,10 @@ def test_whatever_comes_each_task_is_launched_and_ended_once_and_nothing_is_forg
     heard_of = {recorded[uuid][0] for uuid in acknowledged}
     assert [info["id"] for info in ledger.unacknowledged_tasks()] == [t for t in launched if t not in heard_of]
     assert ledger.live == len(launched) - len(ends)
-    assert ledger.settled == (ledger.live == 0 and set(recorded) == acknowledged)
+    assert ledger.empty == (ledger.live == 0 and set(recorded) == acknowledged)
 
 
-def test_reports_are_bounded_while_nobody_takes_them_but_the_end_is_always_kept() -> None:
+def test_ledger_bounds_reports_but_always_keeps_the_end() -> None:
     ledger = Ledger()
     ledger.launch("d", {})
     kept = [ledger.record("d", f"u{number}", {"state": "TASK_RUNNING"}) for number in range(MAX_WAITING_REPORTS + 1)]
@@ -82,7 +82,7 @@ class Every:
         return due if due <= self.last else None
 
 
-def _run(plan: Resident, begin: int, end: int) -> int | None:
+def _execute(plan: Resident, begin: int, end: int) -> int | None:
     assert plan.begin(begin)
     plan.end(end)
     return plan.due
@@ -91,19 +91,19 @@ def _run(plan: Resident, begin: int, end: int) -> int | None:
 def test_missed_firings_are_skipped() -> None:
     plan = Resident(Every(1000), misfire=False, sampling=0, now_ms=500)
     assert plan.due == 1000
-    assert _run(plan, 1000, 1100) == 2000
-    assert _run(plan, 2000, 5400) == 6000
+    assert _execute(plan, 1000, 1100) == 2000
+    assert _execute(plan, 2000, 5400) == 6000
 
 
-def test_missed_firings_are_made_up_for_by_one_run() -> None:
+def test_missed_firings_are_made_up_for_by_one_execution() -> None:
     plan = Resident(Every(1000), misfire=True, sampling=0, now_ms=500)
-    assert _run(plan, 1000, 4400) == 2000
+    assert _execute(plan, 1000, 4400) == 2000
     assert plan.wait_ms(4400) == 0
-    assert _run(plan, 4400, 4500) == 5000
-    assert _run(plan, 5000, 5900) == 6000
+    assert _execute(plan, 4400, 4500) == 5000
+    assert _execute(plan, 5000, 5900) == 6000
 
 
-def test_a_run_that_comes_much_too_late_is_a_missed_one() -> None:
+def test_execution_that_is_too_late_counts_as_missed() -> None:
     for misfire in (False, True):
         plan = Resident(Every(10_000), misfire, sampling=0, now_ms=0)
         assert plan.begin(10_000 + LATE_MS + 1) is misfire
@@ -111,26 +111,26 @@ def test_a_run_that_comes_much_too_late_is_a_missed_one() -> None:
             assert plan.due == 20_000
 
 
-def test_a_table_that_ends_ends() -> None:
+def test_resident_job_ends_after_its_last_firing() -> None:
     plan = Resident(Every(1000, last=2000), misfire=True, sampling=0, now_ms=0)
-    assert _run(plan, 1000, 1001) == 2000
-    assert _run(plan, 2000, 9000) is None
+    assert _execute(plan, 1000, 1001) == 2000
+    assert _execute(plan, 2000, 9000) is None
 
 
 @pytest.mark.parametrize(("sampling", "reported"), [(0, [1, 2, 3, 4, 5, 6]), (1, [1, 2, 3, 4, 5, 6]), (3, [3, 6])])
-def test_every_nth_run_is_reported(sampling: int, reported: list[int]) -> None:
+def test_every_nth_execution_is_reported(sampling: int, reported: list[int]) -> None:
     plan = Resident(Every(1000), misfire=False, sampling=sampling, now_ms=0)
     seen = []
-    while plan.runs < 6:
+    while plan.executions < 6:
         assert plan.due is not None
-        _run(plan, plan.due, plan.due + 1)
+        _execute(plan, plan.due, plan.due + 1)
         if plan.reported:
-            seen.append(plan.runs)
+            seen.append(plan.executions)
     assert seen == reported
 
 
 @given(st.booleans(), st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 9000)), max_size=30))
-def test_runs_never_overlap_and_never_repeat_a_firing(misfire: bool, delays: list[tuple[int, int]]) -> None:
+def test_executions_never_overlap_and_never_repeat_a_firing(misfire: bool, delays: list[tuple[int, int]]) -> None:
     plan, now, fired = Resident(Every(1000), misfire, sampling=0, now_ms=0), 0, []
     for late, took in delays:
         assert plan.due is not None
@@ -146,7 +146,7 @@ ENVIRONMENT = {"MESOS_AGENT_ENDPOINT": "10.0.0.7:5051", "MESOS_FRAMEWORK_ID": "F
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", False), ("1", True), ("", False)])
-def test_the_agent_sets_checkpoint_to_0_or_1_and_0_is_no(text: str, value: bool) -> None:
+def test_checkpoint_setting_0_means_no(text: str, value: bool) -> None:
     assert read_settings({**ENVIRONMENT, "MESOS_CHECKPOINT": text}).checkpoint is value
 
 
@@ -169,22 +169,22 @@ def test_durations_are_read_as_mesos_writes_them(text: str, seconds: float) -> N
         ("MESOS_SUBSCRIPTION_BACKOFF_MAX", "2 s"),
     ],
 )
-def test_a_variable_that_is_wrong_is_named(name: str, value: str) -> None:
+def test_invalid_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         read_settings({**ENVIRONMENT, name: value})
 
 
-def test_the_token_is_in_no_representation() -> None:
+def test_token_is_not_in_the_representation() -> None:
     settings = read_settings({**ENVIRONMENT, "MESOS_EXECUTOR_AUTHENTICATION_TOKEN": "s3cret"})
     assert "s3cret" not in repr(settings)
 
 
 @given(st.lists(st.binary(max_size=50), max_size=30))
-def test_a_log_keeps_the_last_of_what_was_written_within_its_bounds(pieces: list[bytes]) -> None:
+def test_log_keeps_the_end_of_its_stream_within_its_bounds(pieces: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "new", "stdout")
         for number, piece in enumerate(pieces):
-            if number % 5 == 0:  # each run of a resident job opens it again
+            if number % 5 == 0:  # each execution of a resident job opens it again
                 log = RotatingLog(str(path), limit=64)
             log.write(piece)
             log.close()
@@ -199,7 +199,7 @@ def test_a_log_keeps_the_last_of_what_was_written_within_its_bounds(pieces: list
     assert len(kept) >= min(len(everything), 64)
 
 
-def test_a_log_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+def test_log_that_cannot_be_written_raises_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     log = RotatingLog(str(tmp_path / "file" / "stdout"))
     log.write(b"lost")
@@ -207,7 +207,7 @@ def test_a_log_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 
 @given(st.text(min_size=1, max_size=400), st.text(min_size=1, max_size=400))
-def test_every_task_id_has_a_folder_of_its_own_that_is_a_plain_name(one: str, other: str) -> None:
+def test_every_task_id_has_its_own_folder_with_a_plain_name(one: str, other: str) -> None:
     names = [task_folder(one), task_folder(other)]
     assert (names[0] == names[1]) == (one == other)
     for name in names:
@@ -216,12 +216,12 @@ def test_every_task_id_has_a_folder_of_its_own_that_is_a_plain_name(one: str, ot
         assert not name.startswith(".")
 
 
-def test_an_ordinary_task_id_is_its_own_folder() -> None:
+def test_ordinary_task_id_is_its_folders_name() -> None:
     task_id = "settle@-@0@-@READY@-@S1@-@4f6d-1"
     assert task_folder(task_id) == task_id
 
 
-def test_old_folders_of_ended_tasks_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_folders_of_ended_tasks_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "KEPT_FOLDERS", 3)
     folders = TaskFolders(str(tmp_path))
     for number in range(5):
@@ -238,7 +238,7 @@ def test_old_folders_of_ended_tasks_make_room(tmp_path: Path, monkeypatch: pytes
 
 
 @given(st.text(max_size=300), st.integers(60, 120))
-def test_a_cut_text_fits_and_keeps_both_ends(text: str, limit: int) -> None:
+def test_cut_text_fits_and_keeps_both_ends(text: str, limit: int) -> None:
     short = cut(text, limit)
     assert len(short) <= limit
     assert text[:20] == short[:20]
@@ -246,7 +246,7 @@ def test_a_cut_text_fits_and_keeps_both_ends(text: str, limit: int) -> None:
     assert len(cut("x" * 10_000)) == MESSAGE_CHARS
 
 
-def test_the_bundle_is_the_same_every_time_and_holds_only_what_agents_need() -> None:
+def test_bundle_is_reproducible_and_has_only_the_agents_modules() -> None:
     first = bundle.build()
     names = zipfile.ZipFile(io.BytesIO(first)).namelist()
     assert names == sorted(names)
@@ -258,7 +258,7 @@ def test_the_bundle_is_the_same_every_time_and_holds_only_what_agents_need() -> 
     assert second == first
 
 
-def test_the_bundle_loads_nothing_of_the_server(tmp_path: Path) -> None:
+def test_bundle_loads_no_module_of_the_server(tmp_path: Path) -> None:
     zip_file = tmp_path / bundle.FILE_NAME
     zip_file.write_bytes(bundle.build())
     script = (
@@ -269,11 +269,11 @@ def test_the_bundle_loads_nothing_of_the_server(tmp_path: Path) -> None:
     assert loaded.stdout == "\n"
 
 
-def test_timers_that_were_cancelled_do_not_pile_up_and_the_others_still_fire() -> None:
+def test_cancelled_timers_do_not_pile_up_and_the_others_still_fire() -> None:
     loop = Loop()
     fired: list[int] = []
     for number in range(20):
-        loop.later(0, lambda number=number: fired.append(number))
+        loop.later(0, functools.partial(fired.append, number))
         for _ in range(1_000):
             loop.later(3600, lambda: None).cancel()
     assert len(loop._timers) <= 2_000
@@ -282,8 +282,8 @@ def test_timers_that_were_cancelled_do_not_pile_up_and_the_others_still_fire() -
     assert fired == list(range(20))
 
 
-def test_so_many_ended_tasks_are_remembered_and_no_more() -> None:
-    remembered = _Remembered(100)
+def test_last_n_ended_tasks_are_remembered() -> None:
+    remembered = _RecentTexts(100)
     for number in range(1_000):
         assert f"t{number}" not in remembered
         remembered.add(f"t{number}")
@@ -291,23 +291,23 @@ def test_so_many_ended_tasks_are_remembered_and_no_more() -> None:
     assert [number for number in range(1_000) if f"t{number}" in remembered] == list(range(900, 1_000))
 
 
-def test_a_hash_is_found_at_its_own_place_alone() -> None:
-    """Eight bytes that lie across two hashes are none."""
-    remembered = _Remembered(2)
+def test_hash_is_found_only_at_an_aligned_place() -> None:
+    """Eight bytes across two hashes do not count."""
+    remembered = _RecentTexts(2)
     remembered._block[:] = bytes(4) + struct.pack("q", hash("x")) + bytes(4)
     assert "x" not in remembered
     remembered.add("x")
     assert "x" in remembered
 
 
-def test_a_timer_in_the_far_future_holds_up_nothing() -> None:
+def test_timer_in_the_far_future_blocks_nothing() -> None:
     loop = Loop()
     loop.later(1e18, lambda: loop.stop(1))
     threading.Timer(0.01, loop.post, (loop.stop, 7)).start()
     assert loop.run() == 7
 
 
-def test_a_log_that_has_ended_takes_no_more_and_keeps_no_file_open(tmp_path: Path) -> None:
+def test_ended_log_refuses_writes_and_keeps_no_file_open(tmp_path: Path) -> None:
     log = RotatingLog(str(tmp_path / "stdout"))
     assert log.write(b"before")
     log.close()
@@ -331,6 +331,13 @@ class _Fickle(dict):  # type: ignore[type-arg]
         return super().items()
 
 
+def nested(levels: int) -> Any:
+    value: Any = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("value", "kept", "says"),
     [
@@ -340,24 +347,25 @@ class _Fickle(dict):  # type: ignore[type-arg]
         ({1: 2}, {"1": 2}, ""),
         ("x" * 3_998, "x" * 3_998, ""),
         ("x" * 3_999, None, "more than 4000 bytes"),
-        (b"x", None, "no JSON"),
-        (float("nan"), None, "no JSON"),
-        ({1, 2}, None, "no JSON"),
-        (functools.reduce(lambda inner, _: [inner], range(33), 0), None, "more than 32 levels"),
-        (functools.reduce(lambda inner, _: [inner], range(100_000), 0), None, "dropped"),
+        (b"x", None, "not JSON"),
+        (float("nan"), None, "not JSON"),
+        ({1, 2}, None, "not JSON"),
+        (nested(33), None, "more than 32 levels"),
+        (nested(100_000), None, "dropped"),
         (_Fickle(looks=0), {"looks": 1}, ""),
     ],
 )
-def test_a_result_is_what_json_makes_of_it_or_is_dropped(value: Any, kept: Any, says: str) -> None:
-    found, note = small(value)
+def test_result_is_decoded_from_its_json_or_dropped(value: Any, kept: Any, says: str) -> None:
+    found, dropped = small(value)
     assert found == kept
-    assert says in note
-    assert bool(says) == bool(note)
+    assert says in dropped
+    assert bool(says) == bool(dropped)
 
 
-def test_where_no_descriptor_is_left_nothing_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pump_without_free_descriptors_leaves_none_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pump = Pump(lambda *_: None)
-    pipe, made = os.pipe, []
+    pipe = os.pipe
+    made: list[tuple[int, int]] = []
 
     def one_pipe() -> tuple[int, int]:
         if made:
@@ -373,8 +381,8 @@ def test_where_no_descriptor_is_left_nothing_stays_open(tmp_path: Path, monkeypa
             os.fstat(descriptor)
 
 
-def test_the_daemons_own_log_is_bounded_whatever_it_has_to_say(tmp_path: Path) -> None:
-    """It is handed an open file, which it cannot replace."""
+def test_daemons_own_log_is_bounded(tmp_path: Path) -> None:
+    """The daemon gets the file open and cannot replace it."""
     code = (
         "from jobcloud.executor import loop\n"
         "loop.LOG_BYTES = 5_000\n"

@@ -1,4 +1,4 @@
-"""The agent's stepper: it takes only sound tables, needs nothing but the standard library, and agrees with cron.py."""
+"""Fire times on the agent: valid tables only, standard library only, and the same instants as cron.py."""
 
 from __future__ import annotations
 
@@ -35,29 +35,33 @@ def table(**changes: Any) -> dict[str, Any]:
         ("0 0 0 29 2 ?", "UTC"),
     ],
 )
-def test_it_fires_as_the_scheduler_would_have(text, zone):
+def test_fire_times_agree_with_the_scheduler(text: str, zone: str) -> None:
     schedule = Schedule.parse(text, zone=zone)
     agent = FireTimes(json.loads(json.dumps(schedule.table())))
-    at = MARCH_28
+    at: int | None = MARCH_28
     for _ in range(15):
-        assert agent.next_after(at) == schedule.next_after(at)
-        at = schedule.next_after(at)
+        assert at is not None
+        following = schedule.next_after(at)
+        assert agent.next_after(at) == following
+        at = following
 
 
 @pytest.mark.parametrize("gap", Gap)
 @pytest.mark.parametrize("fold", Fold)
-def test_it_keeps_the_policy_for_changes_of_the_clock(gap, fold):
+def test_fire_times_follow_the_policy_for_clock_changes(gap: Gap, fold: Fold) -> None:
     for text in ("0 30 2 * * ?", "0 0/20 2 * * ?"):
         schedule = Schedule.parse(text, zone="Europe/Berlin", gap=gap, fold=fold)
         agent = FireTimes(schedule.table())
         for start in (1_774_742_400_000, 1_792_886_400_000):  # the days of the change in 2026
-            at = start
+            at: int | None = start
             for _ in range(8):
-                assert agent.next_after(at) == schedule.next_after(at)
-                at = schedule.next_after(at)
+                assert at is not None
+                following = schedule.next_after(at)
+                assert agent.next_after(at) == following
+                at = following
 
 
-def test_a_table_without_future_firings_gives_none():
+def test_table_without_future_firings_gives_none() -> None:
     assert FireTimes(Schedule.parse("0 0 0 1 1 ? 2020").table()).next_after(MARCH_28) is None
     assert FireTimes(Schedule.parse("0 0 0 30 2 ?").table()).next_after(MARCH_28) is None
     assert FireTimes(table()).next_after(10**16) is None
@@ -93,12 +97,12 @@ def test_a_table_without_future_firings_gives_none():
         ("zone", None),
     ],
 )
-def test_a_damaged_table_is_refused_by_the_name_of_its_field(field, value):
+def test_damaged_table_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         FireTimes(table(**{field: value}))
 
 
-def test_a_missing_field_is_refused_by_name():
+def test_missing_field_is_refused_by_name() -> None:
     for field in table():
         damaged = table()
         del damaged[field]
@@ -108,7 +112,7 @@ def test_a_missing_field_is_refused_by_name():
         FireTimes([])  # type: ignore[arg-type]
 
 
-def test_it_imports_the_standard_library_alone_and_parses_as_python_3_9():
+def test_firetimes_imports_only_the_standard_library_and_parses_as_python_3_9() -> None:
     source = pathlib.Path(jobcloud.executor.firetimes.__file__).read_text(encoding="utf-8")
     tree = ast.parse(source, feature_version=(3, 9))
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

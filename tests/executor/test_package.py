@@ -1,4 +1,4 @@
-"""App packages: what is accepted comes out as it went in, everything else is refused and leaves nothing behind."""
+"""App packages: valid ones are unpacked unchanged, all others are refused and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ FILE, RUN, LINK, DIRECTORY = stat.S_IFREG | 0o640, stat.S_IFREG | 0o755, stat.S_
 
 
 @PACKERS
-def test_files_directories_links_and_modes_come_out_as_they_went_in(pack: Packer, tmp_path: Path) -> None:
+def test_files_directories_links_and_modes_are_unpacked_unchanged(pack: Packer, tmp_path: Path) -> None:
     package = pack(
         ("empty/", None, DIRECTORY),
         ("shop/jobs.py", b"pass\n", FILE),
@@ -89,7 +89,7 @@ def test_files_directories_links_and_modes_come_out_as_they_went_in(pack: Packer
     assert stat.S_IMODE((tmp_path / "app" / "shop" / "jobs.py").stat().st_mode) == 0o644
 
 
-def test_a_hard_link_in_a_tar_is_the_file_before_it(tmp_path: Path) -> None:
+def test_hard_link_in_a_tar_is_an_earlier_file(tmp_path: Path) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         first = tarfile.TarInfo("a")
@@ -124,9 +124,7 @@ BAD = {
 @PACKERS
 @pytest.mark.parametrize("named", BAD)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_what_would_escape_or_surprise_is_refused_by_name_and_leaves_nothing(
-    pack: Packer, named: str, tmp_path: Path
-) -> None:
+def test_unsafe_entry_is_refused_by_name_and_leaves_nothing(pack: Packer, named: str, tmp_path: Path) -> None:
     package = pack(("first", b"x", FILE), *BAD[named])
     for attempt in (lambda: inspect(package), lambda: unpack(package, tmp_path / "app")):
         with pytest.raises(PackageError) as refusal:
@@ -150,16 +148,16 @@ def test_bytes_that_are_no_archive_are_refused(package: bytes, tmp_path: Path) -
 
 
 @PACKERS
-def test_an_archive_that_is_cut_off_or_altered_is_refused_or_the_same(pack: Packer, tmp_path: Path) -> None:
+def test_truncated_or_altered_archive_is_refused_or_unpacks_the_same(pack: Packer, tmp_path: Path) -> None:
     content = os.urandom(5000)
     package = pack(("data", content, FILE), ("more", b"x" * 5000, FILE))
-    # What follows a tar's first block of zeros is padding to 10,240 bytes.
+    # A tar's first block of zeros is followed by padding to 10,240 bytes.
     for length in range(0, len(package) - 10_000 if pack is tarred else len(package) - 200, 97):
         with pytest.raises(PackageError):
             inspect(package[:length])
 
 
-def test_a_wrong_checksum_inside_a_zip_is_found(tmp_path: Path) -> None:
+def test_wrong_checksum_inside_a_zip_is_found(tmp_path: Path) -> None:
     package = bytearray(zipped(("data", b"0123456789" * 100, FILE)))
     package[45] ^= 0xFF
     with pytest.raises(PackageError, match="damaged"):
@@ -167,7 +165,7 @@ def test_a_wrong_checksum_inside_a_zip_is_found(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_encrypted_zip_is_refused() -> None:
+def test_encrypted_zip_is_refused() -> None:
     package = bytearray(zipped(("secret", b"x", FILE)))
     central = package.index(b"PK\x01\x02")
     package[central + 8] |= 1
@@ -186,21 +184,21 @@ def test_too_many_entries_and_too_many_bytes_are_refused(pack: Packer, tmp_path:
 
 
 @pytest.mark.parametrize("pack", [zipped, tar_gz])
-def test_a_bomb_is_refused_before_it_is_unpacked(pack: Packer, tmp_path: Path) -> None:
+def test_bomb_is_refused_before_it_is_unpacked(pack: Packer, tmp_path: Path) -> None:
     package = pack(("bomb", bytes(80 << 20), FILE))
     with pytest.raises(PackageError, match="bomb"):
         unpack(package, tmp_path / "app")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tar_header_that_announces_gigabytes_is_not_read_into_memory() -> None:
+def test_tar_header_that_announces_gigabytes_is_not_read_into_memory() -> None:
     header = tarfile.TarInfo("././@PaxHeader")
     header.type, header.size = tarfile.XHDTYPE, 3 << 30
     with pytest.raises(PackageError, match="tar header"):
         inspect(gzip.compress(header.tobuf(tarfile.USTAR_FORMAT) + bytes(4096)))
 
 
-def test_the_hash_is_checked_on_files_and_bytes(tmp_path: Path) -> None:
+def test_hash_is_checked_on_files_and_bytes(tmp_path: Path) -> None:
     path = tmp_path / "package.zip"
     path.write_bytes(zipped(("a", b"x", FILE)))
     good = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -212,7 +210,7 @@ def test_the_hash_is_checked_on_files_and_bytes(tmp_path: Path) -> None:
         verify(tmp_path / "missing", good)
 
 
-def test_a_directory_that_exists_is_not_touched(tmp_path: Path) -> None:
+def test_existing_directory_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "mine").touch()
     with pytest.raises(PackageError, match="cannot unpack into"):
@@ -221,7 +219,7 @@ def test_a_directory_that_exists_is_not_touched(tmp_path: Path) -> None:
 
 
 @given(st.data())
-def test_altered_archives_never_do_anything_but_unpack_or_be_refused(data: st.DataObject) -> None:
+def test_altered_archives_are_either_unpacked_or_refused(data: st.DataObject) -> None:
     pack = data.draw(st.sampled_from([zipped, tarred, tar_gz]))
     package = bytearray(pack(("a/b", b"content" * 20, FILE), ("l", b"a/b", LINK), ("d/", None, DIRECTORY)))
     for _ in range(data.draw(st.integers(1, 4))):

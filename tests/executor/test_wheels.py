@@ -1,4 +1,4 @@
-"""Wheels: as a package, or in one; what they are made of, whom they are for, and that an altered one harms nobody."""
+"""Wheels as a package and in one: their content, their tags, and damage."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.executor_kit import FakeAgent, Start, app_payload
 
-from executor_kit import FakeAgent, Start, app_payload
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
 from jobcloud.client.local import run_local
@@ -24,7 +24,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.executor.package import Limits, PackageError, inspect, unpack, unpack_wheels
 from jobcloud.executor.wheels import Interpreter, WheelError, choose, fits, this_interpreter
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 VENV = Path(__file__).parents[2] / "examples" / "venv"
 GLIBC = Interpreter(11, "x86_64", ("glibc", (2, 31)))
@@ -33,7 +33,7 @@ GLIBC = Interpreter(11, "x86_64", ("glibc", (2, 31)))
 def wheel_of(
     files: Mapping[str, str], name: str = "stock", version: str = "1.2", record: Mapping[str, str] | None = None
 ) -> bytes:
-    """A wheel with these files; `record` overrules lines of its RECORD ("": left out)."""
+    """A wheel with these files. `record` overrides lines of its RECORD; "" leaves one out."""
     info = f"{name}-{version}.dist-info"
     everything = {**files, f"{info}/METADATA": f"Name: {name}\n", f"{info}/WHEEL": "Wheel-Version: 1.0\n"}
     lines = {path: f"{path},{_hash(content.encode())},{len(content)}" for path, content in everything.items()}
@@ -54,24 +54,24 @@ def with_wheels(files: Mapping[str, str], **wheels: bytes) -> bytes:
     """A package with files and, in its folder `wheels`, `name-version…` without the tags."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for path, content in files.items():
-            archive.writestr(path, content)
-        for name, content in wheels.items():
-            archive.writestr(f"wheels/{name}-1.2-py3-none-any.whl", content)
+        for path, text in files.items():
+            archive.writestr(path, text)
+        for name, wheel in wheels.items():
+            archive.writestr(f"wheels/{name}-1.2-py3-none-any.whl", wheel)
     return out.getvalue()
 
 
-def test_the_wheels_in_a_package_are_looked_at_with_it() -> None:
-    """Before any agent meets them: what is uploaded, however it was packed."""
+def test_wheels_in_a_package_are_inspected_with_it() -> None:
+    """Damaged wheels are found at the upload, before any agent gets them."""
     good = wheel_of({"stock/__init__.py": "A = 1"})
     assert "wheels/stock-1.2-py3-none-any.whl" in inspect(with_wheels({"a.py": ""}, stock=good)).names
     altered = wheel_of(
         {"stock/__init__.py": "A = 1"}, record={"stock/__init__.py": f"stock/__init__.py,{_hash(b'B')},5"}
     )
     for wheel, why in (
-        (altered, "not what the wheel's RECORD says"),
+        (altered, "differs from the wheel's RECORD"),
         (with_wheels({"a.py": ""}), "no .*dist-info"),
-        (b"nothing", "no zip, tar"),
+        (b"nothing", "not a zip, tar"),
         (good[:-9], "damaged"),
     ):
         with pytest.raises(PackageError, match=f"wheels/stock-1.2-py3-none-any.whl.*{why}"):
@@ -80,14 +80,14 @@ def test_the_wheels_in_a_package_are_looked_at_with_it() -> None:
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("wheels/stock.whl", good)
         archive.writestr("elsewhere/any.whl", b"nobody imports from this")
-    with pytest.raises(PackageError, match="has no name of a wheel"):
+    with pytest.raises(PackageError, match="is not named as a wheel"):
         inspect(out.getvalue())
 
 
 # ---------------------------------------------------------------------------------------------------- as a package
 
 
-def test_a_wheel_is_a_package_whose_parts_go_where_they_belong(tmp_path: Path) -> None:
+def test_wheel_is_unpacked_as_a_package_with_each_part_in_its_place(tmp_path: Path) -> None:
     wheel = wheel_of(
         {
             "stock/__init__.py": "A = 1",
@@ -115,15 +115,15 @@ def test_a_wheel_is_a_package_whose_parts_go_where_they_belong(tmp_path: Path) -
         (wheel_of({"a.py": "1"}, record={"a.py": "a.py,md5=AAAA,1"}), "RECORD has no SHA-2 hash of 'a.py'"),
         (wheel_of({"a.py": "1"}, record={"a.py": "a.py,sha256=%%%,1"}), "RECORD cannot be read"),
         (wheel_of({"a.py": "1"}, record={"a.py": "a.py"}), "RECORD cannot be read"),
-        (wheel_of({"stock-1.2.data/other/x": "1"}), "belongs to no part of a wheel"),
+        (wheel_of({"stock-1.2.data/other/x": "1"}), "does not belong to any part of a wheel"),
         (wheel_of({"../a.py": "1"}), "would escape"),
         (wheel_of({"other-1.dist-info/WHEEL": "1"}), "or more than one"),
         (wheel_of({"stock-1.2.data/purelib/a.py": "1", "a.py": "2"}), "'a.py' is in the package twice"),
         (wheel_of({"a.py": "1"}).replace(b"dist-info", b"dist-inf0"), "has no *.dist-info/WHEEL"),
-        (b"\x1f\x8b" + bytes(600), "it is no zip archive"),
+        (b"\x1f\x8b" + bytes(600), "it is not a zip archive"),
     ],
 )
-def test_what_is_no_sound_wheel_is_refused_and_leaves_nothing(wheel: bytes, why: str, tmp_path: Path) -> None:
+def test_invalid_wheel_is_refused_and_leaves_nothing(wheel: bytes, why: str, tmp_path: Path) -> None:
     with pytest.raises(PackageError) as refused:
         inspect(wheel, wheel=True)
     assert why in str(refused.value)
@@ -132,7 +132,7 @@ def test_what_is_no_sound_wheel_is_refused_and_leaves_nothing(wheel: bytes, why:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_with_an_installed_project_beside_the_apps_own_code_stays_as_it_is(tmp_path: Path) -> None:
+def test_package_with_an_installed_project_next_to_app_code_is_not_taken_for_a_wheel(tmp_path: Path) -> None:
     inside = wheel_of({"stock-1.2.data/purelib/more.py": "1"})
     out = io.BytesIO(inside)
     with zipfile.ZipFile(out, "a") as archive:
@@ -141,7 +141,7 @@ def test_a_directory_with_an_installed_project_beside_the_apps_own_code_stays_as
     assert (tmp_path / "app" / "stock-1.2.data" / "purelib" / "more.py").exists()
 
 
-# --------------------------------------------------------------------------------------------------- for whom it is
+# --------------------------------------------------------------------------------------------------- tags
 
 
 @pytest.mark.parametrize(
@@ -171,18 +171,18 @@ def test_a_directory_with_an_installed_project_beside_the_apps_own_code_stays_as
         ("pp310-pypy310_pp73-any", False),
     ],
 )
-def test_tags_say_whom_a_wheel_is_for(tags: str, fitting: bool) -> None:
+def test_wheel_tags_are_matched_with_the_interpreter(tags: str, fitting: bool) -> None:
     assert fits(f"stock-1.2-{tags}.whl", GLIBC) == fitting
 
 
-def test_musl_is_told_from_glibc() -> None:
+def test_musl_wheels_do_not_fit_glibc() -> None:
     alpine = Interpreter(11, "x86_64", ("musl", (1, 2)))
     assert fits("stock-1.2-cp311-cp311-musllinux_1_2_x86_64.whl", alpine)
     assert not fits("stock-1.2-cp311-cp311-musllinux_1_3_x86_64.whl", alpine)
     assert not fits("stock-1.2-cp311-cp311-manylinux2014_x86_64.whl", alpine)
 
 
-def test_of_several_the_one_for_this_interpreter_is_chosen() -> None:
+def test_wheel_for_this_interpreter_is_chosen_among_several() -> None:
     files = [f"fast-1-cp3{minor}-cp3{minor}-manylinux2014_x86_64.whl" for minor in (10, 11, 12)]
     assert choose([*files, "Fast-1-py3-none-any.whl", "other-2-py3-none-any.whl"], GLIBC) == [
         "fast-1-cp311-cp311-manylinux2014_x86_64.whl",
@@ -191,14 +191,14 @@ def test_of_several_the_one_for_this_interpreter_is_chosen() -> None:
     for files, why in (
         (["fast-1-cp312-cp312-win_amd64.whl"], "is not for CPython 3.11 on linux x86_64"),
         (["fast-1-py3-none-any.whl", "fast-2-py3-none-any.whl"], "two versions"),
-        (["fast.whl"], "has no name of a wheel"),
+        (["fast.whl"], "is not named as a wheel"),
     ):
         with pytest.raises(WheelError, match=why):
             choose(files, GLIBC)
 
 
-def test_what_pip_says_of_this_interpreter_is_said_here(tmp_path: Path) -> None:
-    """The oracle: every tag that pip would install here fits, and none of another minor version does."""
+def test_tags_agree_with_pip(tmp_path: Path) -> None:
+    """Every tag that pip would install here fits, and none of another minor version does."""
     out = subprocess.run(
         [sys.executable, "-m", "pip", "debug", "--verbose"], capture_output=True, text=True, check=False
     )
@@ -206,7 +206,7 @@ def test_what_pip_says_of_this_interpreter_is_said_here(tmp_path: Path) -> None:
     if not tags:
         pytest.skip("pip does not tell its tags here")
     mine = this_interpreter()
-    # What pip takes besides: wheels of an interpreter without an ABI for some platform, which nobody builds.
+    # pip also takes wheels for a platform without an ABI, which nobody builds.
     told = [tag for tag in tags if not (tag.startswith("cp") and tag.split("-")[1] == "none")]
     assert [tag for tag in told if not fits(f"a-1-{tag}.whl", mine)] == []
 
@@ -214,7 +214,7 @@ def test_what_pip_says_of_this_interpreter_is_said_here(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- in an app
 
 
-def test_wheels_of_a_package_are_unpacked_together_and_share_what_is_the_same(tmp_path: Path) -> None:
+def test_wheels_of_a_package_share_one_folder_and_equal_files(tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     folder.mkdir()
     assert not unpack_wheels(str(folder), str(tmp_path / "none"))
@@ -249,7 +249,7 @@ def test_jobs_and_scripts_import_from_the_wheels_of_their_package(agent: FakeAge
     assert executor.output("t2") == "wheel\n"
 
 
-def test_a_wheel_itself_is_run(agent: FakeAgent, start: Start) -> None:
+def test_app_package_may_be_a_wheel(agent: FakeAgent, start: Start) -> None:
     package = wheel_of({"stock-1.2.data/purelib/shop.py": "def tell(ctx):\n    return 'wheel'\n"})
     agent.executor_data = app_payload(package)
     start(package)
@@ -257,7 +257,7 @@ def test_a_wheel_itself_is_run(agent: FakeAgent, start: Start) -> None:
     assert agent.end("t1").data["result"] == "wheel"
 
 
-def test_a_broken_wheel_fails_the_tasks_of_its_app_with_the_reason(agent: FakeAgent, start: Start) -> None:
+def test_broken_wheel_fails_the_tasks_of_its_app_with_the_reason(agent: FakeAgent, start: Start) -> None:
     package = with_wheels({"shop.py": JOBS}, stock=wheel_of({"a.py": "1"}, record={"a.py": f"a.py,{_hash(b'2')},1"}))
     agent.executor_data = app_payload(package)
     start(package)
@@ -266,7 +266,7 @@ def test_a_broken_wheel_fails_the_tasks_of_its_app_with_the_reason(agent: FakeAg
     assert "stock-1.2-py3-none-any.whl: 'a.py' in the package is damaged" in agent.end("t1").message
 
 
-def test_the_example_makes_its_virtual_environment_once_from_wheels_and_runs_in_it(
+def test_venv_example_makes_its_virtual_environment_once_and_runs_in_it(
     agent: FakeAgent, start: Start, tmp_path: Path
 ) -> None:
     app = tmp_path / "venv"
@@ -285,7 +285,7 @@ def test_the_example_makes_its_virtual_environment_once_from_wheels_and_runs_in_
     assert executor.output("t1") == "['part', 'region'] [[0, 'north']]\n"
 
 
-def test_wheels_are_there_for_a_job_that_is_run_here(tmp_path: Path) -> None:
+def test_run_local_imports_from_the_wheels(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "stock-1.2-py3-none-any.whl").write_bytes(wheel_of({"stock_here.py": "WHERE = 'wheel'"}))
     (tmp_path / "shop_here.py").write_text("import stock_here\ndef tell(ctx):\n    return stock_here.WHERE\n")
@@ -295,7 +295,7 @@ def test_wheels_are_there_for_a_job_that_is_run_here(tmp_path: Path) -> None:
     assert sys.path == before
 
 
-def test_what_cannot_be_used_is_said_before_it_is_uploaded(tmp_path: Path) -> None:
+def test_unusable_wheel_is_refused_before_the_upload(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     broken = wheel_of({"a.py": "1"}, record={"a.py": ""})
     for path in (tmp_path / "stock-1.2-py3-none-any.whl", tmp_path / "wheels" / "stock-1.2-py3-none-any.whl"):

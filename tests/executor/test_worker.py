@@ -1,4 +1,4 @@
-"""The line protocol, from the daemon's place: any worker implementation has to pass this, whatever its language."""
+"""Conformance tests of the line protocol, from the daemon's side, for workers in any language."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.executor_kit import app_files, needs_jdk, task_payload, wait_until
 
-from executor_kit import app_files, needs_jdk, task_payload, wait_until
 from jobcloud.executor import protocol
 from jobcloud.executor.worker import Worker
 from jobcloud.executor.workers import python_worker
@@ -22,7 +22,7 @@ JAVA_WORKER = Path(__file__).parents[2] / "examples" / "java-worker" / "worker"
 
 
 class WorkerProcess:
-    """A worker that has been greeted, in an app directory of its own."""
+    """A worker after `hello`, in its own app directory."""
 
     def __init__(self, command: list[str], sandbox: Path) -> None:
         self.sandbox = sandbox
@@ -44,42 +44,42 @@ class WorkerProcess:
         os.close(orders_read)
         os.close(answers_write)
         self._reader = protocol.LineReader(protocol.FROM_WORKER)
-        self._heard: list[dict[str, Any]] = []
+        self._received: list[dict[str, Any]] = []
         hello = {"type": "hello", "protocol": protocol.VERSION, "appName": "shop", "appVersion": "v1"}
-        self.say({**hello, "directory": str(app), "tasks": str(sandbox / "tasks"), "unknownField": [1]})
+        self.send({**hello, "directory": str(app), "tasks": str(sandbox / "tasks"), "unknownField": [1]})
 
-    def say(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         os.write(self.orders, protocol.encode(message))
 
     def run(self, task_id: str, kind: str = "run", number: int = 1, keep: bool = False, **job: Any) -> None:
         payload = task_payload(task_id, **job)
         facts = {name: payload[name] for name in ("runId", "attempt", "fence", "fireTime")}
         message = {"type": kind, "task": task_id, "run": number, "keep": keep, "facts": facts}
-        self.say({**message, "job": payload["job"], "context": payload["shardingContext"]})
+        self.send({**message, "job": payload["job"], "context": payload["shardingContext"]})
 
     def listen(self, task_id: str, step: str, firing: dict[str, Any], **job: Any) -> dict[str, Any]:
-        """Call the firing's listener; how that ended."""
+        """Call the firing's listener. Returns the `ended` message."""
         payload = task_payload(task_id, **job)
         facts = {name: payload[name] for name in ("runId", "attempt", "fence", "fireTime")}
         message = {"type": "listen", "task": task_id, "run": 1, "step": step, "facts": facts, "firing": firing}
-        self.say({**message, "job": payload["job"], "context": payload["shardingContext"]})
-        self.hear("started", task_id)
-        return self.hear("ended", task_id)
+        self.send({**message, "job": payload["job"], "context": payload["shardingContext"]})
+        self.receive("started", task_id)
+        return self.receive("ended", task_id)
 
     def printed(self, task_id: str) -> str:
         path = self.sandbox / "tasks" / task_id / "stdout"
         return path.read_text() if path.exists() else ""
 
-    def hear(self, kind: str, task: str | None = None) -> dict[str, Any]:
-        """The next message of that kind (and task); others are kept."""
+    def receive(self, kind: str, task: str | None = None) -> dict[str, Any]:
+        """The next message of that kind (and task). Other messages are kept."""
         while True:
-            for message in self._heard:
+            for message in self._received:
                 if message["type"] == kind and task in (None, message.get("task")):
-                    self._heard.remove(message)
+                    self._received.remove(message)
                     return message
             data = os.read(self.answers, 65536)
             assert data, (self.sandbox / "worker.log").read_text()
-            self._heard.extend(self._reader.feed(data))
+            self._received.extend(self._reader.feed(data))
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -111,65 +111,65 @@ def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerPro
     worker.close()
 
 
-def test_a_worker_says_that_it_is_ready_and_leaves_when_told(worker: WorkerProcess) -> None:
-    assert worker.hear("ready")["protocol"] == protocol.VERSION
-    worker.say({"type": "stop"})
+def test_worker_answers_ready_and_exits_on_stop(worker: WorkerProcess) -> None:
+    assert worker.receive("ready")["protocol"] == protocol.VERSION
+    worker.send({"type": "stop"})
     assert worker.process.wait(30) == 0
 
 
-def test_a_worker_whose_daemon_is_gone_leaves(worker: WorkerProcess) -> None:
-    worker.hear("ready")
+def test_worker_exits_when_its_daemon_is_gone(worker: WorkerProcess) -> None:
+    worker.receive("ready")
     os.close(worker.orders)
     assert worker.process.wait(30) != 0
     worker.orders = os.open(os.devnull, os.O_WRONLY)
 
 
-def test_a_run_is_started_and_ended_once_with_its_result(worker: WorkerProcess) -> None:
+def test_run_is_started_and_ended_once_with_its_result(worker: WorkerProcess) -> None:
     worker.run("t1", jobClass="shop.jobs:works_on")
-    assert worker.hear("started")["task"] == "t1"
-    end = worker.hear("ended")
+    assert worker.receive("started")["task"] == "t1"
+    end = worker.receive("ended")
     assert (end["task"], end["run"], end["state"], end["result"]) == ("t1", 1, "finished", "done")
 
 
-def test_runs_go_on_beside_each_other_and_a_cancel_is_for_one(worker: WorkerProcess) -> None:
+def test_runs_are_concurrent_and_a_cancel_is_for_one(worker: WorkerProcess) -> None:
     for task in ("a", "b"):
         worker.run(task, jobClass="shop.jobs:wait_for_kill")
     for task in ("a", "b"):
-        worker.hear("started", task)
-    worker.say({"type": "cancel", "task": "b"})
-    assert worker.hear("ended")["task"] == "b"
+        worker.receive("started", task)
+    worker.send({"type": "cancel", "task": "b"})
+    assert worker.receive("ended")["task"] == "b"
     worker.run("c", jobClass="shop.jobs:works_on")
-    assert worker.hear("ended")["task"] == "c"
-    worker.say({"type": "cancel", "task": "a"})
-    end = worker.hear("ended")
+    assert worker.receive("ended")["task"] == "c"
+    worker.send({"type": "cancel", "task": "a"})
+    end = worker.receive("ended")
     assert (end["task"], end["state"], end["cause"]) == ("a", "killed", "killed")
 
 
-def test_a_cancel_or_forget_of_nothing_is_nothing(worker: WorkerProcess) -> None:
-    worker.say({"type": "cancel", "task": "nobody"})
-    worker.say({"type": "forget", "task": "nobody"})
+def test_cancel_or_forget_of_an_unknown_task_is_ignored(worker: WorkerProcess) -> None:
+    worker.send({"type": "cancel", "task": "nobody"})
+    worker.send({"type": "forget", "task": "nobody"})
     worker.run("t1", jobClass="shop.jobs:works_on")
-    assert worker.hear("ended")["state"] == "finished"
+    assert worker.receive("ended")["state"] == "finished"
 
 
-def test_a_job_that_finished_without_noticing_the_cancel_has_finished(worker: WorkerProcess) -> None:
+def test_job_that_returns_without_noticing_the_cancel_has_finished(worker: WorkerProcess) -> None:
     worker.run("t1", jobClass="shop.jobs:until_file", parameter="go")
-    worker.hear("started")
-    worker.say({"type": "cancel", "task": "t1"})
+    worker.receive("started")
+    worker.send({"type": "cancel", "task": "t1"})
     (worker.sandbox / "app" / "go").touch()
-    assert worker.hear("ended")["state"] == "finished"
+    assert worker.receive("ended")["state"] == "finished"
 
 
-def test_a_kept_job_is_loaded_once_and_forgotten_when_told(worker: WorkerProcess) -> None:
-    job = {"jobClass": "shop.jobs:Counts", "keep": True}
+def test_kept_job_is_loaded_once_until_it_is_forgotten(worker: WorkerProcess) -> None:
+    job: dict[str, Any] = {"jobClass": "shop.jobs:Counts", "keep": True}
     worker.run("d", "load", 0, **job)
-    assert worker.hear("ended")["run"] == 0
+    assert worker.receive("ended")["run"] == 0
     for number in (1, 2):
         worker.run("d", number=number, **job)
-        assert worker.hear("ended")["state"] == ("finished", "failed")[number - 1]
-    worker.say({"type": "forget", "task": "d"})
+        assert worker.receive("ended")["state"] == ("finished", "failed")[number - 1]
+    worker.send({"type": "forget", "task": "d"})
     worker.run("d", number=3, **job)
-    assert worker.hear("ended")["state"] == "finished"
+    assert worker.receive("ended")["state"] == "finished"
     lines = (worker.sandbox / "tasks" / "d" / "stdout").read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2", "1"]
 
@@ -184,30 +184,30 @@ def test_a_kept_job_is_loaded_once_and_forgotten_when_told(worker: WorkerProcess
         ({"applicationContext": "shop.jobs:broken_context", "beanName": "settle"}, "context"),
     ],
 )
-def test_every_failure_has_its_cause_and_leaves_the_worker_well(
+def test_failed_run_has_its_cause_and_leaves_the_worker_usable(
     request: pytest.FixtureRequest, worker: WorkerProcess, job: dict[str, Any], cause: str
 ) -> None:
     if cause == "exit_code" and "java" in request.node.name:
-        return  # System.exit() ends a JVM with all that runs in it; the daemon tells the rest
+        return  # System.exit() ends the whole JVM, and the daemon reports its shards
     worker.run("t1", **job)
-    end = worker.hear("ended")
+    end = worker.receive("ended")
     assert (end["state"], end["cause"]) == ("failed", cause)
     assert end["message"]
     worker.run("t2", jobClass="shop.jobs:works_on")
-    assert worker.hear("ended")["state"] == "finished"
+    assert worker.receive("ended")["state"] == "finished"
 
 
-def test_contexts_are_built_before_anybody_asks_and_one_that_cannot_be_harms_nobody(worker: WorkerProcess) -> None:
-    worker.say({"type": "warm", "contexts": ["shop.jobs:broken_context", "shop.jobs:Warmed", "shop.jobs:Missing"]})
+def test_contexts_are_built_in_advance_and_a_failing_one_is_harmless(worker: WorkerProcess) -> None:
+    worker.send({"type": "warm", "contexts": ["shop.jobs:broken_context", "shop.jobs:Warmed", "shop.jobs:Missing"]})
     built = worker.sandbox / "app" / "built"
     wait_until(built.exists, "the context is built")
     worker.run("t1", applicationContext="shop.jobs:Warmed", beanName="works_on")
-    end = worker.hear("ended")
+    end = worker.receive("ended")
     assert end["state"] == "finished", end
     assert built.read_text() == "x", "once"
 
 
-# A worker has listeners and error handlers, or it refuses each job that asks for them: none is left out in silence.
+# A worker either calls listeners and error handlers, or refuses every job that names one.
 
 
 @pytest.fixture
@@ -215,11 +215,11 @@ def refuses(request: pytest.FixtureRequest) -> bool:
     return "java" in request.node.name
 
 
-def test_listeners_are_called_around_each_run_of_a_shard_and_made_once(worker: WorkerProcess, refuses: bool) -> None:
-    job = {"listener": ["shop.jobs:Audits"]}
+def test_listeners_are_called_around_each_run_and_created_once(worker: WorkerProcess, refuses: bool) -> None:
+    job: dict[str, Any] = {"listener": ["shop.jobs:Audits"]}
     for number, name in enumerate(("works_on", "Raises"), 1):
         worker.run(f"t{number}", jobClass=f"shop.jobs:{name}", **job)
-        end = worker.hear("ended")
+        end = worker.receive("ended")
         if refuses:
             assert (end["state"], end["cause"]) == ("failed", "import")
         else:
@@ -239,20 +239,18 @@ def test_listeners_are_called_around_each_run_of_a_shard_and_made_once(worker: W
         (["no-such-entry-point"], ""),
     ],
 )
-def test_a_listener_that_fails_fails_the_shard(
-    worker: WorkerProcess, refuses: bool, names: list[str], printed: str
-) -> None:
+def test_failing_listener_fails_the_shard(worker: WorkerProcess, refuses: bool, names: list[str], printed: str) -> None:
     worker.run("t1", jobClass="shop.jobs:Settle", listener=names)
-    end = worker.hear("ended")
+    end = worker.receive("ended")
     assert (end["state"], end["cause"]) == ("failed", "listener" if printed and not refuses else "import")
     assert end["message"]
     if not refuses:
         assert worker.printed("t1") == printed
     worker.run("t2", jobClass="shop.jobs:works_on")
-    assert worker.hear("ended")["state"] == "finished"
+    assert worker.receive("ended")["state"] == "finished"
 
 
-def test_the_listener_of_a_firing_is_told_of_it_before_and_after(worker: WorkerProcess, refuses: bool) -> None:
+def test_firing_listener_is_called_before_and_after(worker: WorkerProcess, refuses: bool) -> None:
     job = {"jobClass": "shop.jobs:works_on", "distributedListener": "shop.jobs:Stage"}
     before = worker.listen("b", "before", {"parameters": {"1": "Paris"}}, **job)
     after = worker.listen("a", "after", {"outcomes": {"FINISHED": 3, "FAILED": 1}}, **job)
@@ -264,12 +262,12 @@ def test_the_listener_of_a_firing_is_told_of_it_before_and_after(worker: WorkerP
         assert worker.printed("a") == "closing {'FINISHED': 3, 'FAILED': 1} False\n"
 
 
-def test_an_error_handler_decides_what_an_exception_means(worker: WorkerProcess, refuses: bool) -> None:
-    job = {"jobClass": "shop.jobs:Raises", "errorHandler": "shop.jobs:Deals"}
+def test_error_handler_decides_whether_an_exception_is_a_failure(worker: WorkerProcess, refuses: bool) -> None:
+    job: dict[str, Any] = {"jobClass": "shop.jobs:Raises", "errorHandler": "shop.jobs:Deals"}
     ends = {}
     for parameter in ("deal", "leave", "raise"):
         worker.run(parameter, parameter=parameter, **job)
-        ends[parameter] = worker.hear("ended")
+        ends[parameter] = worker.receive("ended")
     if refuses:
         assert {end["cause"] for end in ends.values()} == {"import"}
         return
@@ -284,28 +282,28 @@ def test_output_goes_to_the_shard_that_printed_it(worker: WorkerProcess) -> None
     for number, task in enumerate(tasks):
         worker.run(task, jobClass="shop.jobs:Settle", item=number, parameter="p" * number)
     for task in tasks:
-        worker.hear("ended", task)
+        worker.receive("ended", task)
     for number, task in enumerate(tasks):
         printed = (worker.sandbox / "tasks" / task / "stdout").read_text()
         assert printed == f"settling {number} {'p' * number}\n"
 
 
-def test_a_file_in_the_app_named_like_a_standard_module_harms_nobody(worker: WorkerProcess) -> None:
-    # The worker has its own modules loaded; only the app's imports meet the app's files.
-    worker.hear("ready")
+def test_app_file_named_like_a_standard_module_is_harmless(worker: WorkerProcess) -> None:
+    # The worker has loaded its own modules. Only imports of the app find the app's files.
+    worker.receive("ready")
     (worker.sandbox / "app" / "json.py").write_text("raise RuntimeError('not yours')\n")
     worker.run("t1", jobClass="shop.jobs:works_on")
-    assert worker.hear("ended")["state"] == "finished"
+    assert worker.receive("ended")["state"] == "finished"
 
 
-def test_orders_that_are_none_end_the_worker(worker: WorkerProcess) -> None:
-    worker.hear("ready")
+def test_invalid_orders_end_the_worker(worker: WorkerProcess) -> None:
+    worker.receive("ready")
     os.write(worker.orders, b"nonsense\n")
     assert worker.process.wait(30) != 0
 
 
 @given(st.lists(st.text(max_size=40), max_size=6), st.integers(1, 7))
-def test_messages_come_out_as_they_went_in_whatever_the_pieces(tasks: list[str], size: int) -> None:
+def test_messages_are_read_back_from_pieces_of_any_size(tasks: list[str], size: int) -> None:
     messages = [{"type": "cancel", "task": task} for task in tasks]
     stream = b"".join(map(protocol.encode, messages))
     reader = protocol.LineReader(protocol.TO_WORKER)
@@ -340,7 +338,7 @@ def test_messages_of_the_wrong_shape_are_a_protocol_error(line: bytes) -> None:
         protocol.decode(line, protocol.FROM_WORKER)
 
 
-def test_a_line_without_end_is_a_protocol_error() -> None:
+def test_line_without_end_is_a_protocol_error() -> None:
     reader = protocol.LineReader(protocol.FROM_WORKER)
     for _ in range(10):
         assert not list(reader.feed(b"x" * 100_000))
@@ -348,14 +346,14 @@ def test_a_line_without_end_is_a_protocol_error() -> None:
         list(reader.feed(b"x" * 100_000))
 
 
-def test_what_a_worker_said_before_nonsense_still_counts() -> None:
-    heard = []
+def test_messages_before_an_invalid_line_still_count() -> None:
+    heard: list[dict[str, Any]] = []
     with pytest.raises(protocol.ProtocolError):
         heard.extend(protocol.LineReader(protocol.FROM_WORKER).feed(b'{"type":"ready","protocol":2}\nnonsense\n'))
     assert heard == [{"type": "ready", "protocol": 2}]
 
 
-def test_a_shard_for_which_there_is_no_thread_is_not_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shard_without_a_thread_fails_as_worker_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_thread(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

@@ -1,4 +1,4 @@
-"""A scripted agent, and the executor daemon as a process against it."""
+"""A scripted agent, and the executor daemon as a process connected to it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import hashlib
 import io
 import json
 import os
+import py_compile
 import shutil
 import signal
+import socket
 import socketserver
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -28,13 +31,14 @@ from jobcloud.cron import Schedule
 from jobcloud.executor import bundle
 from jobcloud.wire import decode_data, encode_data, frame_json
 
-DEADLINE_S = 30.0
+# Long enough for a machine that is busy with other tests.
+DEADLINE_S = 60.0
 EVERY_SECOND = Schedule.parse("* * * * * ?", zone="UTC").table()
 TERMINAL = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"}
 
 
 def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """The first true answer; fails the test where none comes in time."""
+    """The first true answer of `condition`. Fails the test if there is none in time."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
         if answer := condition():
@@ -44,8 +48,11 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
 
 
 def interpreters() -> list[str]:
-    """The interpreter that most tests start executors with (JOBCLOUD_TEST_PYTHON, else the one that runs the tests)
-    and, where there is one, the oldest that agents may have."""
+    """The interpreters to start executors with.
+
+    The first is JOBCLOUD_TEST_PYTHON, or the one that runs the tests. The second is a Python 3.9, if one is installed:
+    the oldest version that agents may have.
+    """
     found = [shutil.which("python3.9"), *map(str, Path.home().glob(".pyenv/versions/3.9.*/bin/python3"))]
     own = os.environ.get("JOBCLOUD_TEST_PYTHON") or sys.executable
     return [own, *[path for path in found if path and _is_python(path)][:1]]
@@ -53,8 +60,25 @@ def interpreters() -> list[str]:
 
 @cache
 def _is_python(path: str) -> bool:
-    """A pyenv shim is there even if the version behind it is not."""
+    """A pyenv shim may exist without its version."""
     return subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+@cache
+def executor_zip() -> bytes:
+    """The executor's zip with compiled modules added: an executor of this interpreter starts in less time.
+
+    Other versions of Python ignore the compiled modules.
+    """
+    out = io.BytesIO(bundle.build())
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(out, "a") as archive:
+        for name in archive.namelist():
+            source = archive.extract(name, folder)
+            mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            compiled = py_compile.compile(source, source + "c", name, doraise=True, invalidation_mode=mode)
+            assert compiled is not None
+            archive.write(compiled, name + "c")
+    return out.getvalue()
 
 
 def zip_of(files: Mapping[str, str]) -> bytes:
@@ -69,7 +93,7 @@ def zip_of(files: Mapping[str, str]) -> bytes:
 
 
 def app_files() -> dict[str, str]:
-    """The app that the executor's tests run: by path in the package."""
+    """The files of the app that the executor's tests run, by path in the package."""
     root = Path(__file__).parent / "app"
     files = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(root)): path.read_text() for path in files}
@@ -98,7 +122,7 @@ def app_payload(package: bytes | None, **changes: Any) -> dict[str, Any]:
 
 
 def task_payload(task_id: str, *, item: int = 0, parameter: str = "", **job: Any) -> dict[str, Any]:
-    """TaskInfo.data before encoding; `job` overrides fields of the job."""
+    """TaskInfo.data before encoding. `job` overrides fields of the job."""
     defaults = {
         "jobType": "SIMPLE",
         "jobExecutionType": "TRANSIENT",
@@ -130,7 +154,7 @@ def task_payload(task_id: str, *, item: int = 0, parameter: str = "", **job: Any
 
 
 class FakeAgent:
-    """An agent that a test drives by hand: it acknowledges updates unless told otherwise, and notes all it is told."""
+    """An agent that a test controls: it records all calls, and acknowledges updates if `acknowledge` is set."""
 
     def __init__(
         self,
@@ -141,6 +165,7 @@ class FakeAgent:
         self._socket_path, self._tls = socket_path, tls
         self.executor_data = executor_data
         self.calls: list[dict[str, Any]] = []
+        self._statuses: dict[str, dict[str, dict[str, Any]]] = {}
         self.headers: list[Mapping[str, str]] = []
         self.acknowledge = True
         self.answer_subscribe = 200
@@ -151,6 +176,7 @@ class FakeAgent:
         self._streams: list[Any] = []
         self._condition = threading.Condition()
         self._port = 0
+        self._reserved: socket.socket | None = None
         self._server: socketserver.BaseServer | None = None
         self.up()
 
@@ -159,7 +185,7 @@ class FakeAgent:
         return f"127.0.0.1:{self._port or 1}"
 
     def up(self) -> None:
-        """Listen, after down() on the same port again."""
+        """Listen. After down(), on the same port again."""
         agent = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -180,6 +206,7 @@ class FakeAgent:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass
 
+        self._release_port()
         if self._socket_path is None:
             self._server = Server(("127.0.0.1", self._port), Handler)
             self._port = self._server.server_address[1]
@@ -191,15 +218,33 @@ class FakeAgent:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def down(self) -> None:
-        """As an agent that is killed: nothing answers, the stream breaks."""
+        """Behave as a killed agent: nothing answers, the stream breaks."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
             server.server_close()
+            if self._port:
+                self._reserve_port()
         self.drop_stream()
 
+    def _reserve_port(self) -> None:
+        """Keep the port from other tests, without listening."""
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", self._port))
+
+    def _release_port(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+
+    def close(self) -> None:
+        """End for good."""
+        self.down()
+        self._release_port()
+
     def drop_stream(self) -> None:
-        """The streams break; what subscribes from now on begins with a proper word."""
+        """Break the streams. Later streams begin with a valid event."""
         with self._condition:
             streams, self._streams = self._streams, []
             self.first_word = None
@@ -210,9 +255,13 @@ class FakeAgent:
     def _on_call(self, handler: Any, body: dict[str, Any]) -> None:
         subscribes = body["type"] == "SUBSCRIBE"
         status = self.answer_subscribe if subscribes else self.answer_update
+        updates = body["subscribe"]["unacknowledged_updates"] if subscribes else [body["update"]]
         with self._condition:
             self.calls.append(body)
             self.headers.append(dict(handler.headers))
+            for one in updates:
+                of_task = self._statuses.setdefault(one["status"]["task_id"]["value"], {})
+                of_task.setdefault(one["status"]["uuid"], one["status"])
         if subscribes and status == 200:
             self._stream(handler, body)
             return
@@ -265,7 +314,7 @@ class FakeAgent:
         info: Mapping[str, Any] | None = None,
         **job: Any,
     ) -> str:
-        """Launch a task of that payload, or of one with these fields of the job; `info` are more fields of TaskInfo."""
+        """Launch a task with `payload`, or with these fields of the job. `info`: further fields of TaskInfo."""
         info = {**(info or {}), "task_id": {"value": task_id}, "name": task_id, "agent_id": {"value": "S0"}}
         if payload is None:
             payload = task_payload(task_id, **job)
@@ -283,25 +332,21 @@ class FakeAgent:
         return [call["subscribe"] for call in list(self.calls) if call["type"] == "SUBSCRIBE"]
 
     def statuses(self, task_id: str) -> list[dict[str, Any]]:
-        """Every status of the task, each uuid once, in the order told (re-subscriptions included)."""
-        told: dict[str, dict[str, Any]] = {}
-        for call in list(self.calls):
-            updates = call["subscribe"]["unacknowledged_updates"] if call["type"] == "SUBSCRIBE" else [call["update"]]
-            for update in updates:
-                if update["status"]["task_id"]["value"] == task_id:
-                    told.setdefault(update["status"]["uuid"], update["status"])
-        return list(told.values())
+        """Every status of the task, each uuid once, in the order received (those of subscriptions included)."""
+        with self._condition:
+            return list(self._statuses.get(task_id, {}).values())
 
     def states(self, task_id: str) -> list[str]:
         return [status["state"] for status in self.statuses(task_id)]
 
     def state(self, task_id: str, state: str) -> dict[str, Any]:
-        """Wait for the task's (first) status of that state."""
+        """Wait for the task's first status of that state."""
 
         def found() -> dict[str, Any] | None:
             return next((status for status in self.statuses(task_id) if status["state"] == state), None)
 
-        return wait_until(found, f"{task_id} is {state}")
+        status: dict[str, Any] = wait_until(found, f"{task_id} is {state}")
+        return status
 
     def end(self, task_id: str, deadline_s: float = DEADLINE_S) -> Ended:
         """Wait for the task's terminal status."""
@@ -317,7 +362,8 @@ class FakeAgent:
 
 
 def data_of(status: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(decode_data(status["data"]))
+    data: dict[str, Any] = json.loads(decode_data(status["data"]))
+    return data
 
 
 class Ended:
@@ -330,14 +376,15 @@ class Ended:
 
     @property
     def cause(self) -> str | None:
-        return self.data["cause"]
+        cause: str | None = self.data["cause"]
+        return cause
 
     def __repr__(self) -> str:
         return f"{self.state} {self.data} {self.message}"
 
 
 class ExecutorProcess:
-    """The daemon, started from the zip as an agent would."""
+    """The daemon, started from the zip as an agent does it."""
 
     def __init__(self, agent: FakeAgent, sandbox: Path, package: bytes | None, python: str, **environment: Any) -> None:
         group: int = environment.pop("process_group", 0)
@@ -345,7 +392,7 @@ class ExecutorProcess:
         sandbox.mkdir(exist_ok=True)
         if package is not None:
             (sandbox / "package.zip").write_bytes(package)
-        (sandbox / bundle.FILE_NAME).write_bytes(bundle.build())
+        (sandbox / bundle.FILE_NAME).write_bytes(executor_zip())
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(sandbox),
@@ -380,7 +427,14 @@ class ExecutorProcess:
         path = self.sandbox / "tasks" / task_id / name
         return path.read_text() if path.exists() else ""
 
+    def kill(self) -> None:
+        """Kill the daemon, and wait until its warden has killed everything that it started."""
+        self.process.kill()
+        self.process.wait()
+        wait_until(lambda: not living_in(self.sandbox), f"no process is left in {self.sandbox}")
+
     def stop(self) -> None:
+        """End the daemon in order, as an agent does it."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -408,9 +462,9 @@ def living_in(directory: Path) -> list[int]:
 
 @contextlib.contextmanager
 def little_memory() -> Iterator[Path]:
-    """A control group with 200 MB of memory, version 1 or 2, whichever there is; skips where there is none.
+    """A control group (version 1 or 2) with 200 MB of memory. Skips the test if it cannot be made.
 
-    Whoever is in it has to be gone at the end.
+    No process may be in it at the end.
     """
     old = Path("/sys/fs/cgroup/memory")
     group = (old if old.is_dir() else Path("/sys/fs/cgroup")) / f"jobcloud-test-{os.getpid()}"

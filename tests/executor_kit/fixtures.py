@@ -1,4 +1,4 @@
-"""The fixtures that start a scripted agent and an executor for it."""
+"""Fixtures: a scripted agent, and executors that connect to it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload, interpreters
+from tests.executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload, interpreters
 
 
 @pytest.fixture(params=interpreters(), ids=lambda path: "oldest" if "3.9" in path else "own", scope="session")
 def python(request: pytest.FixtureRequest) -> str:
-    return request.param
+    path: str = request.param
+    return path
 
 
 @pytest.fixture
 def agent() -> Iterator[FakeAgent]:
     agent = FakeAgent(app_payload(PACKAGE))
     yield agent
-    agent.down()
+    agent.close()
 
 
 @pytest.fixture
@@ -34,4 +34,4 @@ def start(agent: FakeAgent, tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for executor in started:
-        executor.stop()
+        executor.kill()

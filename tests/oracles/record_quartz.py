@@ -1,11 +1,11 @@
-"""Records tests/data/quartz_firings.tsv from Quartz itself; the tests then need no Java.
+"""Record tests/data/quartz_firings.tsv from Quartz itself, so that the tests need no Java.
 
     python tests/oracles/record_quartz.py /usr/share/java/quartz2.jar:/usr/share/java/slf4j-api.jar
 
 The class path is that of Debian's libquartz2-java (Quartz 2.3.2), with a JDK 17. Each line of the table is
 "expression TAB zone TAB start TAB steps": the seconds from the start to the first firing, from there to the next, and
-so on; END where Quartz gives no further one before 2100, BROKEN where it throws, REFUSED where it does not accept the
-expression. Zones with summer time are recorded in the past, where no later tz database changes them.
+so on; END if Quartz has no further firing before 2100, BROKEN if it throws, REFUSED if it does not accept the
+expression. Zones with clock changes are recorded in the past, which later versions of the tz database do not change.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CLOCKS = (
     .split("|")
 )
 
-# Zone, and an instant within the day before a change of its clock: forward, back, and stranger ones.
+# A zone, and an instant within the day before a clock change: forward, back, and unusual ones.
 CHANGES = [
     ("Europe/Berlin", (2023, 3, 25, 12)),
     ("Europe/Berlin", (2023, 10, 28, 12)),
@@ -81,7 +81,7 @@ CHANGES = [
 
 
 def number(dice: random.Random, low: int, high: int) -> str:
-    """The text of one field that Quartz reads as it is written."""
+    """The text of one field that Quartz interprets as documented."""
     first, second = dice.randint(low, high), dice.randint(low, high)
     limit = min(high, {6: 7}.get(high, high))
     return dice.choice(
@@ -98,7 +98,7 @@ def number(dice: random.Random, low: int, high: int) -> str:
 
 
 def random_expression(dice: random.Random) -> str:
-    """A plain expression: no L, W or #, which FEATURES has."""
+    """An expression without L, W and #, which FEATURES covers."""
     day, weekday = (number(dice, 1, 31), "?") if dice.random() < 0.5 else ("?", number(dice, 1, 7))
     minute, hour = number(dice, 0, 59), number(dice, 0, 23)
     return (
@@ -107,7 +107,7 @@ def random_expression(dice: random.Random) -> str:
 
 
 def questions() -> list[str]:
-    """Every line to ask: expression, zone, start, how many firings."""
+    """All questions: expression, zone, start, number of firings."""
     dice = random.Random(1)
     starts = [calendar.timegm((2026, 1, 30, 22, 59, 31)), calendar.timegm((2027, 12, 31, 23, 59, 59))]
     asked = [(text, "UTC", start, 14) for text in FEATURES for start in starts]
@@ -118,8 +118,8 @@ def questions() -> list[str]:
 
 
 def steps(answer: str, start: int) -> str:
-    """The firings as distances, which halves the table."""
-    distances = []
+    """The firings as distances, which halves the size of the table."""
+    distances: list[str] = []
     for firing in answer.split():
         if not firing.isdigit():
             return " ".join([*distances, firing])
@@ -129,7 +129,7 @@ def steps(answer: str, start: int) -> str:
 
 
 def main(class_path: str) -> None:
-    """Compile the recorder, ask, write the table."""
+    """Compile the recorder, ask Quartz, and write the table."""
     with tempfile.TemporaryDirectory() as out:
         subprocess.run(["javac", "-cp", class_path, "-d", out, str(HERE / "QuartzRecorder.java")], check=True)
         command = ["java", "-cp", f"{class_path}:{out}", "QuartzRecorder"]

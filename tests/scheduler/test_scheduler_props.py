@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from core_world import (
+from tests.core_world import (
     ARTIFACTS,
     START,
     Mesos,
@@ -34,6 +33,7 @@ from core_world import (
     send_all,
     served_by,
 )
+
 from jobcloud.errors import Refused
 from jobcloud.messages import (
     RANK,

@@ -1,4 +1,4 @@
-"""Bad input at every door of the running product: a clear error at the right place, nothing lost, siblings unharmed."""
+"""Bad input to the running product: a clear error at the right place, no loss, and no effect on other jobs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.api_kit import package_bytes
+from tests.origin_kit import Server
+from tests.whole_kit import Product, attempts, executors_of, processes_with, until
 
-from api_kit import package_bytes
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import ApiError, Client
-from origin_kit import Server
-from whole_kit import Product, attempts, executors_of, processes_with, until
 
 pytestmark = pytest.mark.dev_cluster
 
@@ -48,7 +48,7 @@ MANIFEST = '[app]\nappName = "bad"\ncpuCount = 0.1\nmemoryMB = 32\n'
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """The demo on a dev cluster, with one more app whose jobs are registered by the tests."""
+    """The demo on a dev cluster, with another app whose jobs are registered by the tests."""
     product = Product(tmp_path_factory.mktemp("bad"))
     product.environ |= {"JOBCLOUD_PACKAGES_HOSTS": "127.0.0.1", "JOBCLOUD_PACKAGES_FETCH_TIMEOUT": "2s"}
     root = product.start("dev", "--demo", "--data", str(product.data), "--port", str(product.port))
@@ -79,7 +79,7 @@ def client(dev: Product) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_lost(client: Client) -> Iterator[None]:
-    """Whatever a test does, what was stored before is stored, and no shard of the demo has failed."""
+    """After each test: the stored records still exist, and no shard of the demo has failed."""
     before = {job["jobName"]: job["config"] for job in client.jobs()}
     yield
     after = {job["jobName"]: job["config"] for job in client.jobs()}
@@ -89,7 +89,7 @@ def nothing_is_lost(client: Client) -> Iterator[None]:
 
 @pytest.fixture
 def siblings_go_on(dev: Product, client: Client) -> Iterator[None]:
-    """A firing of the demo that is due during the test or after it ends well, and each shard has run once."""
+    """A run of the demo that is due during or after the test succeeds, with one attempt per shard."""
     known = ended(client, "sales")
     yield
     until(lambda: ended(client, "sales") - known, "a further firing of the demo")
@@ -101,7 +101,7 @@ def ended(client: Client, job: str) -> set[str]:
 
 
 def job(name: str, **changes: Any) -> dict[str, Any]:
-    """A job of the app `bad` that fires when it is triggered only."""
+    """A job of the app `bad` that runs only when it is triggered."""
     return {
         "jobName": name,
         "appName": "bad",
@@ -152,7 +152,7 @@ def test_malformed_json_is_refused_and_stores_nothing(dev: Product, body: bytes)
         ("jobName", "sales", 409),
     ],
 )
-def test_a_wrong_field_is_named_and_stores_nothing(client: Client, field: str, value: object, status: int) -> None:
+def test_wrong_field_is_named_and_stores_nothing(client: Client, field: str, value: object, status: int) -> None:
     before = {job["jobName"] for job in client.jobs()}
     refusal = refused(lambda: client.create_job(job("wrong", **{field: value})))
     assert refusal.status == status
@@ -194,7 +194,7 @@ def cut_off(file: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [no_archive, escaping, escaping_by_a_link, bomb, cut_off])
-def test_a_package_that_is_none_is_refused_when_it_is_uploaded(
+def test_invalid_package_is_refused_at_upload(
     dev: Product, client: Client, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     file = tmp_path / "package.zip"
@@ -213,7 +213,7 @@ def files() -> Iterator[Server]:
     server.close()
 
 
-def test_an_app_by_url_runs_from_what_the_server_has_fetched(client: Client, files: Server) -> None:
+def test_app_by_url_runs_from_the_package_that_the_server_fetched(client: Client, files: Server) -> None:
     sha256 = hashlib.sha256(cast(bytes, files.pages["/app.zip"])).hexdigest()
     app = {
         "appName": "afar",
@@ -245,10 +245,10 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
         ("http://localhost/app.zip", "appURL", "the host 'localhost' is not allowed"),
         ("/endless", "appURL", "takes longer than 2 s"),
         ("/app.zip", "packageSha256", "has the hash"),
-        ("/login", "appURL", "no zip, tar or compressed tar"),
+        ("/login", "appURL", "not a zip, tar or compressed tar"),
     ],
 )
-def test_a_url_with_no_package_behind_it_is_refused_at_once(
+def test_url_without_a_package_is_refused_at_once(
     client: Client, files: Server, page: str, field: str, why: str
 ) -> None:
     login = b"<html>"
@@ -272,22 +272,23 @@ def test_a_url_with_no_package_behind_it_is_refused_at_once(
 
 
 def failure(client: Client, name: str, **changes: Any) -> str:
-    """What the failed shard of a job says, triggered once."""
+    """Trigger a job and return the message of its failed shard."""
     client.create_job(job(name, **changes))
     run = client.trigger(name)["id"]
     shard = until(lambda: next((s for s in client.run(run)["shards"] if s["state"] == "FAILED"), None), "a failure")
+    assert shard is not None
     return str(shard["message"])
 
 
 @pytest.mark.usefixtures("siblings_go_on")
-def test_a_package_without_the_entry_of_a_job_fails_that_job(client: Client) -> None:
+def test_package_without_the_entry_of_a_job_fails_that_job(client: Client) -> None:
     assert "nowhere" in failure(client, "no-module", jobClass="nowhere:Job")
     assert "Missing" in failure(client, "no-class", jobClass="jobs:Missing")
     assert "nothere.sh" in failure(client, "no-script", jobType="SCRIPT", jobClass="", scriptCommandLine="./nothere.sh")
 
 
 @pytest.mark.usefixtures("siblings_go_on")
-def test_a_job_that_raises_exits_or_never_returns_fails_alone(client: Client) -> None:
+def test_job_that_raises_exits_or_hangs_fails_alone(client: Client) -> None:
     assert "no stock" in failure(client, "raises", jobClass="jobs:raises")
     assert failure(client, "exits", jobClass="jobs:exits")
     client.create_job(job("forever", jobClass="jobs:forever"))
@@ -296,7 +297,7 @@ def test_a_job_that_raises_exits_or_never_returns_fails_alone(client: Client) ->
     client.create_job(job("works"))
     run = client.trigger("works")["id"]
     until(lambda: client.run(run)["state"] == "FINISHED", "its neighbour in the same worker")
-    assert client.tasks(job="forever", state="RUNNING"), "nobody ends it unasked"
+    assert client.tasks(job="forever", state="RUNNING"), "it runs until it is killed"
     client.kill(client.tasks(job="forever")[0]["id"])
     until(lambda: client.runs(job="forever")[0]["state"] == "KILLED", "its end", 30)
 
@@ -327,7 +328,7 @@ GARBAGE = ("no frame at all\n", "7\n{broken", "99999999999999\n{}", '2\n[]12\n{"
 
 
 @pytest.mark.usefixtures("siblings_go_on")
-def test_garbage_from_master_and_agent_costs_the_connection_alone(dev: Product, client: Client) -> None:
+def test_garbage_from_master_and_agent_only_ends_the_connection(dev: Product, client: Client) -> None:
     pid, executors = scheduler_of(dev), set(executors_of(dev.data))
     for garbage in GARBAGE:
         assert until(lambda: turn(dev, "garble_stream", bytes=garbage)["streams"], "a stream") == 1  # noqa: B023
@@ -353,7 +354,7 @@ def future(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "why"), [(damaged, "not an SQLite database"), (future, "newer jobcloud")])
-def test_state_that_cannot_be_read_ends_the_start_and_is_left_as_it_is(
+def test_unreadable_state_ends_the_start_and_is_left_unchanged(
     dev: Product, tmp_path: Path, make: Callable[[Path], None], why: str
 ) -> None:
     file = tmp_path / "jobcloud.db"
@@ -367,10 +368,10 @@ def test_state_that_cannot_be_read_ends_the_start_and_is_left_as_it_is(
 
 
 @pytest.mark.usefixtures("siblings_go_on")
-def test_a_full_disk_refuses_changes_keeps_all_and_takes_them_again_when_there_is_room(
+def test_full_disk_refuses_changes_until_space_is_free_and_loses_nothing(
     dev: Product, client: Client, tmp_path: Path
 ) -> None:
-    """A limit on the size of its files stops every write of the scheduler's process, its log's among them."""
+    """A limit on file sizes stops every write of the scheduler process, including its log."""
     jobs = {job["jobName"]: job["config"] for job in client.jobs()}
     pid = scheduler_of(dev)
     room = resource.prlimit(pid, resource.RLIMIT_FSIZE)

@@ -1,7 +1,7 @@
-"""The real scheduler under a leader whose store, driver and core fail at random, and which crashes in between.
+"""The real scheduler in a batch processor whose store, driver and core fail at random, with crashes in between.
 
-One thread and virtual time: a seed repeats its history. A small Mesos that outlives every leader checks, whenever
-something reaches it, that it was stored before.
+One thread and virtual time: a seed repeats its history. A small Mesos that survives every crash checks that each call
+was stored before it arrives.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,11 +50,11 @@ JOBS, SHARDS = 4, 3
 
 
 class Crash(BaseException):
-    """The process is gone at this very point."""
+    """The process ends at this point."""
 
 
 class World:
-    """Mesos, the state and the clock: what a crash of the scheduler leaves alone."""
+    """Mesos, the state and the clock: everything that survives a crash of the scheduler."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -66,7 +67,7 @@ class World:
         self.offers = 0
         self.happened: Counter[str] = Counter()
         self.struck: list[Event] = []
-        # Kept, not raised: a leader swallows what a driver raises.
+        # Recorded, not raised: the batch processor handles exceptions of a driver.
         self.violations: list[str] = []
 
     def fails(self, what: str, share: float) -> bool:
@@ -101,7 +102,7 @@ class FaultyScheduler(Scheduler):
 
     def handle(self, event: Event) -> list[Effect]:
         effects = super().handle(event)
-        # Once for an event: one that fails twice is dropped for good, which the loop's own tests show.
+        # Once per event: an event that fails twice is dropped, which test_loop.py tests.
         if changed(event, at=0) not in self.world.struck and self.world.fails("defect in the core", 0.003):
             self.world.struck.append(changed(event, at=0))
             raise ZeroDivisionError
@@ -109,7 +110,7 @@ class FaultyScheduler(Scheduler):
 
 
 class Mesos:
-    """The driver of one session; calls are carried out later, or lost with the session."""
+    """The driver of one session. Calls are carried out later, or are lost with the session."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -143,7 +144,7 @@ class Mesos:
         self.calls.append(call)
 
     def remind(self) -> None:
-        """Send again what was not acknowledged, as agents do."""
+        """Resend unacknowledged updates, as agents do."""
         for status in self._world.unacknowledged.values():
             self._deliver(StatusReceived(self._world.now, status))
 
@@ -179,7 +180,7 @@ class Mesos:
 
 
 class Process:
-    """A scheduler process: a leader, its inbox, and what the loop does about failures."""
+    """A scheduler process: a batch processor, its inbox, and the recovery of the loop."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -205,7 +206,7 @@ class Process:
         return reply
 
     def step(self) -> None:
-        """Something happens: time passes, Mesos takes a call, or the inbox is handled."""
+        """One random step: time passes, Mesos takes a call, or the inbox is handled."""
         self._world.now += self._world.chance.randint(0, 50)
         mesos: Any = self.processor.driver
         for _ in range(self._world.chance.randint(0, 4)):
@@ -222,7 +223,7 @@ class Process:
 
 
 def run(process: Process, world: World, steps: int) -> Process:
-    """As many steps; a process that crashed is followed by a new one on the same state."""
+    """Run `steps` steps. After a crash a new process continues with the same state."""
     for _ in range(steps):
         try:
             process.step()
@@ -258,13 +259,13 @@ def history(seed: int) -> tuple[World, Counter[str]]:
             script="run",
             failover=True,
         )
-        process.order(lambda at, job=job: PutJob(at, job))
+        process.order(partial(PutJob, job=job))
     process = run(process, world, 20)
     world.faulty = True
     promised: Counter[str] = Counter()
     for _ in range(60):
         name = f"job{world.chance.randrange(JOBS)}"
-        reply = process.order(lambda at, name=name: Trigger(at, name))
+        reply = process.order(partial(Trigger, job=name))
         process = run(process, world, 6)
         promised[name] += reply.done() and reply.exception() is None
     world.faulty = False
@@ -282,7 +283,7 @@ def history(seed: int) -> tuple[World, Counter[str]]:
     return world, world.happened
 
 
-def test_what_was_confirmed_is_done_and_no_attempt_starts_twice_whatever_fails(seed: int) -> None:
+def test_confirmed_commands_are_done_and_no_attempt_starts_twice_despite_faults(seed: int) -> None:
     happened: Counter[str] = Counter()
     with capture_logs():
         for number in range(12):
@@ -291,7 +292,7 @@ def test_what_was_confirmed_is_done_and_no_attempt_starts_twice_whatever_fails(s
 
 
 @pytest.mark.parametrize("seed_of_old", [1, 2, 3])
-def test_the_same_seed_repeats_the_same_history(seed_of_old: int) -> None:
+def test_same_seed_repeats_the_same_history(seed_of_old: int) -> None:
     with capture_logs():
         first, second = (history(seed_of_old)[0] for _ in range(2))
     assert first.server.entries == second.server.entries

@@ -1,4 +1,4 @@
-"""Logs: what a line holds, and which notices reach it."""
+"""Logs: the fields of a line, and the levels of notices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().err.splitlines()
 
 
-def test_a_notice_becomes_one_json_line_with_what_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notice_becomes_one_json_line_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("json", "info")
     logs.LogSink().publish(FIRED)
     (line,) = lines(capsys)
@@ -45,7 +45,7 @@ def test_a_notice_becomes_one_json_line_with_what_it_is_about(capsys: pytest.Cap
     }
 
 
-def test_single_tasks_show_at_the_debug_level_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notices_of_single_tasks_are_logged_at_debug_level_only(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("text", "INFO")
     logs.LogSink().publish(RUNNING)
     assert lines(capsys) == []
@@ -54,7 +54,7 @@ def test_single_tasks_show_at_the_debug_level_alone(capsys: pytest.CaptureFixtur
     assert "item=0" in lines(capsys)[0]
 
 
-def test_an_error_in_json_is_still_one_line_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_in_json_is_one_line_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("json", "info")
     try:
         raise ValueError("two\nlines")
@@ -64,7 +64,7 @@ def test_an_error_in_json_is_still_one_line_with_its_traceback(capsys: pytest.Ca
     assert "ValueError: two\nlines" in json.loads(line)["exception"]
 
 
-def test_what_is_no_notice_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_values_than_notices_are_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("json", "debug")
     logs.LogSink().publish("text")
     assert lines(capsys) == []

@@ -1,4 +1,4 @@
-"""A loop whose leadership is in doubt stands still; one that has lost it ends."""
+"""A loop whose leadership is in doubt is suspended; a loop that has lost it ends."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def running(world: World, leadership: FakeLeadership) -> Iterator[Loop[FakeCore]
         assert loop.stop(10)
 
 
-def test_in_doubt_nothing_is_stored_or_sent_and_afterwards_nothing_is_missing() -> None:
+def test_doubtful_leadership_suspends_store_and_send_and_loses_nothing() -> None:
     world, leadership = World(), FakeLeadership()
     with running(world, leadership) as loop:
         leadership.sure = False
@@ -72,7 +72,7 @@ def test_in_doubt_nothing_is_stored_or_sent_and_afterwards_nothing_is_missing() 
         assert loop.health().recoveries == 0
 
 
-def test_b12_a_lost_leadership_ends_the_loop_with_nothing_stored_or_sent() -> None:
+def test_b12_lost_leadership_ends_the_loop_with_nothing_stored_or_sent() -> None:
     world, leadership = World(), FakeLeadership()
     with running(world, leadership) as loop:
         leadership.lost = "the session was lost"
@@ -83,7 +83,7 @@ def test_b12_a_lost_leadership_ends_the_loop_with_nothing_stored_or_sent() -> No
         assert world.done == ["disconnected", "closed"]
 
 
-def test_a_lost_leadership_ends_recovery_too() -> None:
+def test_lost_leadership_also_ends_recovery() -> None:
     world, leadership = World(), FakeLeadership()
     with running(world, leadership) as loop:
         world.fail_before = [StoreError("gone")]
@@ -95,7 +95,7 @@ def test_a_lost_leadership_ends_recovery_too() -> None:
         assert isinstance(loop.failure, Fenced)
 
 
-def test_stopped_while_in_doubt_it_stores_nothing_any_more() -> None:
+def test_loop_stopped_while_in_doubt_stores_nothing() -> None:
     world, leadership = World(), FakeLeadership()
     with running(world, leadership) as loop:
         leadership.sure = False
@@ -105,7 +105,7 @@ def test_stopped_while_in_doubt_it_stores_nothing_any_more() -> None:
     assert world.done == ["disconnected", "closed"]
 
 
-def test_a_loop_that_never_led_stops_and_says_who_leads() -> None:
+def test_loop_that_never_led_names_the_leader_and_stops() -> None:
     world = World()
     loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), (), world.restore)
     loop.stand_by("http://other:8899 leads")
@@ -132,7 +132,7 @@ def make_processor(world: World, may_send: Callable[[], bool]) -> BatchProcessor
     return made
 
 
-def test_a_process_that_stood_still_between_storing_and_sending_sends_nothing() -> None:
+def test_process_suspended_between_store_and_send_sends_nothing() -> None:
     world, answers = World(), [False]
     processor = make_processor(world, lambda: answers[0])
     order: Any = enabling("j")
@@ -143,7 +143,7 @@ def test_a_process_that_stood_still_between_storing_and_sending_sends_nothing() 
         order.reply.result(0)
 
 
-def test_a_record_too_large_for_the_store_is_refused_to_who_asked_for_it() -> None:
+def test_command_with_a_record_too_large_for_the_store_is_refused() -> None:
     world = World()
     processor = make_processor(world, lambda: True)
     world.fail_before = [RecordTooLarge("job 'j' takes 2000000 bytes")]

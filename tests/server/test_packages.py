@@ -1,4 +1,4 @@
-"""The package store: complete or not there, never changed, gone when nothing needs it."""
+"""The package store: packages are complete, never change, and are removed when unused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.api_kit import FakeLoop, app_body, client_of, make_api, package_bytes
 
-from api_kit import FakeLoop, app_body, client_of, make_api, package_bytes
 from jobcloud.errors import ConfigError, StoreError, StoreFull
 from jobcloud.executor.package import PackageError
 from jobcloud.server.packages import PackageStore, StoredPackage, referenced
@@ -29,7 +29,7 @@ def leftovers(root: Path) -> list[str]:
     return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
 
 
-def test_a_package_lies_under_the_hash_of_its_content(tmp_path: Path) -> None:
+def test_package_is_stored_under_the_hash_of_its_content(tmp_path: Path) -> None:
     store, data = PackageStore(tmp_path), package_bytes({"a.py": "1", "b/c.py": "2"})
     stored = put(store, data)
     assert stored == StoredPackage(hashlib.sha256(data).hexdigest(), len(data), 2, "package.zip")
@@ -40,7 +40,7 @@ def test_a_package_lies_under_the_hash_of_its_content(tmp_path: Path) -> None:
     assert store.stored() == [stored.sha256]
 
 
-def test_a_tar_is_a_package_too(tmp_path: Path) -> None:
+def test_tar_is_accepted_as_a_package(tmp_path: Path) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         entry = tarfile.TarInfo("a.py")
@@ -49,13 +49,13 @@ def test_a_tar_is_a_package_too(tmp_path: Path) -> None:
     assert put(PackageStore(tmp_path), out.getvalue()).file == "package.tar"
 
 
-def test_the_same_content_twice_is_one_package(tmp_path: Path) -> None:
+def test_same_content_twice_is_one_package(tmp_path: Path) -> None:
     store = PackageStore(tmp_path)
     assert put(store, package_bytes()) == put(store, package_bytes())
     assert len(leftovers(tmp_path)) == 1
 
 
-def test_what_is_no_package_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_invalid_package_leaves_no_files(tmp_path: Path) -> None:
     store = PackageStore(tmp_path, max_bytes=1000)
     for data in (b"", b"no archive", package_bytes()[:-5], package_bytes({"/etc/passwd": "x"}), b"x" * 1001):
         with pytest.raises(ConfigError) as error:
@@ -65,14 +65,14 @@ def test_what_is_no_package_leaves_nothing_behind(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-def test_an_upload_that_ends_early_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_aborted_upload_leaves_no_files(tmp_path: Path) -> None:
     store = PackageStore(tmp_path)
     with store.receive() as upload:
         upload.write(package_bytes())
     assert leftovers(tmp_path) == []
 
 
-def test_a_start_clears_what_a_crash_left_half_received(tmp_path: Path) -> None:
+def test_start_removes_incomplete_uploads_of_a_crash(tmp_path: Path) -> None:
     store = PackageStore(tmp_path)
     stored = put(store, package_bytes())
     (tmp_path / ".incoming" / "half").write_bytes(b"x")
@@ -84,7 +84,7 @@ def test_a_start_clears_what_a_crash_left_half_received(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_a_full_or_broken_disk_is_said_so_and_changes_nothing(
+def test_full_or_broken_disk_is_reported_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     store = PackageStore(tmp_path)
@@ -101,7 +101,7 @@ def test_a_full_or_broken_disk_is_said_so_and_changes_nothing(
     assert len(leftovers(tmp_path)) == 1
 
 
-def test_a_bad_hash_finds_nothing(tmp_path: Path) -> None:
+def test_bad_hash_finds_nothing(tmp_path: Path) -> None:
     store = PackageStore(tmp_path)
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "package.zip").write_bytes(b"")
@@ -109,7 +109,7 @@ def test_a_bad_hash_finds_nothing(tmp_path: Path) -> None:
         assert store.find(name) is None
 
 
-def test_only_old_packages_that_nothing_refers_to_are_collected(tmp_path: Path) -> None:
+def test_only_old_unreferenced_packages_are_collected(tmp_path: Path) -> None:
     now = [1_700_000_000.0]
     store = PackageStore(tmp_path, grace_seconds=60, clock=lambda: now[0])
     kept, unused, young = (package_bytes({name: ""}) for name in "abc")
@@ -130,7 +130,7 @@ def test_packages_of_apps_and_live_executors_are_referenced() -> None:
     assert referenced([a], [f'{{"uri": "http://x/{b}/package.zip"}}'], [a, b, c]) == {a, b}
 
 
-def test_a_checker_that_refuses_keeps_its_words(tmp_path: Path) -> None:
+def test_error_of_the_package_check_keeps_its_text(tmp_path: Path) -> None:
     def check(path: Path, *, wheel: bool) -> Any:
         raise PackageError("entry ../x leaves the package")
 
@@ -138,7 +138,7 @@ def test_a_checker_that_refuses_keeps_its_words(tmp_path: Path) -> None:
         put(PackageStore(tmp_path, check=check), b"x")
 
 
-def test_replacing_and_removing_an_app_collects_its_old_package(tmp_path: Path) -> None:
+def test_old_package_is_collected_when_its_app_is_replaced_or_removed(tmp_path: Path) -> None:
     now = [0.0]
     store = PackageStore(tmp_path / "p", grace_seconds=10, clock=lambda: now[0])
     api = client_of(make_api(tmp_path, FakeLoop(), packages=store))
@@ -153,7 +153,7 @@ def test_replacing_and_removing_an_app_collects_its_old_package(tmp_path: Path) 
     assert store.stored() == []
 
 
-def test_an_upload_collects_what_was_uploaded_earlier_and_never_registered(tmp_path: Path) -> None:
+def test_upload_collects_older_packages_that_were_never_registered(tmp_path: Path) -> None:
     now = [0.0]
     store = PackageStore(tmp_path / "p", grace_seconds=10, clock=lambda: now[0])
     loop = FakeLoop()

@@ -1,4 +1,4 @@
-"""Stored records: there and back, damage, other versions."""
+"""Stored records: encoding, damage, other versions."""
 
 from __future__ import annotations
 
@@ -75,22 +75,22 @@ def stored(*entries: tuple[Kind, str, bytes]) -> StoredRecords:
 
 
 @pytest.mark.parametrize(("kind", "key", "record"), SAMPLES, ids=lambda part: str(part)[:20])
-def test_each_kind_comes_back_as_it_was(kind: Kind, key: str, record: Record) -> None:
+def test_each_kind_of_record_survives_encoding(kind: Kind, key: str, record: Record) -> None:
     assert decode(kind, key, encode(kind, record)) == record
 
 
-def test_every_kind_is_among_the_samples() -> None:
+def test_samples_contain_every_kind() -> None:
     assert {kind for kind, _, _ in SAMPLES} == set(Kind)
 
 
-def test_a_value_is_json_that_names_its_format() -> None:
+def test_stored_value_is_json_with_a_format_number() -> None:
     assert json.loads(encode(Kind.JOB_STATE, JobState(5))) == {
         "v": 1,
         "r": {"considered_ms": 5, "generation": 1, "disabled": False, "skipped": 0, "skipped_reason": ""},
     }
 
 
-def test_what_comes_and_goes_leaves_its_defaults_out() -> None:
+def test_firings_and_tasks_are_stored_without_default_values() -> None:
     firing = Firing("f", "job", 3, Cause.CRON, 5, (Shard(), Shard(ShardState.FINISHED, 2, outcome=Outcome("", "7"))))
     value = encode(Kind.FIRING, firing)
     assert json.loads(value)["r"] == {
@@ -146,7 +146,7 @@ def test_fields_of_a_later_release_of_the_same_format_are_ignored() -> None:
         (encode(Kind.JOB, replace(JOB, name="other")), "holds the record of 'other'"),
     ],
 )
-def test_a_damaged_or_newer_job_is_a_fault_by_path_and_stops_no_other(value: bytes, problem: str) -> None:
+def test_damaged_or_newer_job_is_a_fault_and_affects_no_other(value: bytes, problem: str) -> None:
     other = replace(JOB, name="good")
     restored = restore(stored((Kind.JOB, "job", value), (Kind.JOB, "good", encode(Kind.JOB, other))))
     assert restored.jobs == {"good": other}
@@ -154,14 +154,14 @@ def test_a_damaged_or_newer_job_is_a_fault_by_path_and_stops_no_other(value: byt
     assert problem in restored.faults[0].problem
 
 
-def test_what_the_store_itself_could_not_read_is_passed_on() -> None:
+def test_faults_of_the_store_are_passed_on() -> None:
     records = StoredRecords(faults=[StoredFault("quota/q", "unknown")])
     assert restore(records).faults == [StoredFault("quota/q", "unknown")]
 
 
 @settings(max_examples=300)
 @given(st.sampled_from(SAMPLES), st.data())
-def test_no_damage_of_bytes_is_more_than_a_fault(sample: tuple[Kind, str, Record], data: st.DataObject) -> None:
+def test_random_damage_of_a_record_is_only_a_fault(sample: tuple[Kind, str, Record], data: st.DataObject) -> None:
     kind, key, record = sample
     value = bytearray(encode(kind, record))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -171,11 +171,11 @@ def test_no_damage_of_bytes_is_more_than_a_fault(sample: tuple[Kind, str, Record
 
 
 @given(st.sampled_from(list(Kind)), st.binary(max_size=60))
-def test_no_value_at_all_raises_anything_but_unreadable(kind: Kind, value: bytes) -> None:
+def test_arbitrary_values_raise_only_unreadable(kind: Kind, value: bytes) -> None:
     with suppress(Unreadable):
         decode(kind, "k", value)
 
 
-def test_a_record_of_another_kind_is_not_encoded() -> None:
+def test_record_of_another_kind_is_not_encoded() -> None:
     with pytest.raises(TypeError, match="cannot be a Task"):
         encode(Kind.JOB, TASK)

@@ -1,4 +1,4 @@
-"""Settings: where they come from, which source wins, and how errors read."""
+"""Settings: sources, their precedence, and error messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refused(**flags: object) -> dict[str, str]:
     return problems(caught.value)
 
 
-def test_without_anything_given_it_listens_on_loopback_and_keeps_state_in_memory() -> None:
+def test_default_settings_listen_on_loopback_and_keep_state_in_memory() -> None:
     settings = load()
     assert (settings.http.host, settings.http.port, settings.data) == ("127.0.0.1", 8899, None)
     assert settings.scheduling.offer_hold == timedelta(seconds=5)
@@ -54,7 +54,7 @@ def test_without_anything_given_it_listens_on_loopback_and_keeps_state_in_memory
     assert settings.packages.max_bytes == 256 * 1024 * 1024
 
 
-def test_flags_overrule_the_environment_which_overrules_the_file(
+def test_flags_override_the_environment_which_overrides_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = toml(tmp_path, "[http]\nport = 1\nhost = 'localhost'\n[scheduling]\nhistory = 1\noffer_hold = '1s'")
@@ -83,7 +83,7 @@ def test_every_key_can_be_set_by_its_environment_variable(monkeypatch: pytest.Mo
     assert settings.log.format == "json"
 
 
-def test_variables_for_other_parts_of_jobcloud_are_none_of_its_business(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_other_parts_of_jobcloud_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCLOUD_SEED", "7")
     monkeypatch.setenv("JOBCLOUD_RUN_ID", "x")
     assert load() == load()
@@ -92,12 +92,12 @@ def test_variables_for_other_parts_of_jobcloud_are_none_of_its_business(monkeypa
 def test_settings_cannot_be_changed() -> None:
     settings = load()
     with pytest.raises(ValidationError):
-        settings.http.port = 1  # type: ignore[misc]
+        settings.http.port = 1
     with pytest.raises(ValidationError):
-        settings.pure_matcher = True  # type: ignore[misc]
+        settings.pure_matcher = True
 
 
-def test_all_errors_come_at_once_each_with_its_key_and_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_together_with_key_and_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCLOUD_SCHEDULING_HISTORY", "many")
     file = toml(tmp_path, "[http]\nprot = 80\n[scheduling]\noffer_hold = 5\n[log]\nlevel = 'loud'\n[nonsense]\na = 1")
     with pytest.raises(ConfigError) as caught:
@@ -120,16 +120,16 @@ def test_all_errors_come_at_once_each_with_its_key_and_fix(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("text", "ms"), [("5s", 5_000), ("500ms", 500), ("10m", 600_000), ("1h30m", 5_400_000), ("1.5s", 1_500)]
 )
-def test_durations_are_written_with_units(text: str, ms: int) -> None:
+def test_durations_have_units(text: str, ms: int) -> None:
     assert milliseconds(load(flags={"scheduling.offer_hold": text}).scheduling.offer_hold) == ms
 
 
 @pytest.mark.parametrize("value", ["5", "s", "-5s", "5 s", "5x", "", "0s", "9999d", 5, True, "1e3s", "9" * 400 + "w"])
-def test_what_is_no_duration_in_range_is_refused(value: object) -> None:
+def test_invalid_durations_are_refused(value: object) -> None:
     assert set(refused(scheduling__offer_hold=value)) == {"scheduling.offer_hold"}
 
 
-def test_off_loopback_it_needs_a_token(token: Path) -> None:
+def test_token_is_required_off_loopback(token: Path) -> None:
     for host in ("0.0.0.0", "10.0.0.7", "::", "scheduler.example.org"):
         assert "set http.token_file" in refused(http__host=host)["http.host"]
         assert load(flags={"http.host": host, "http.token_file": token}).http.token == "s3cret-of-the-api"
@@ -137,23 +137,23 @@ def test_off_loopback_it_needs_a_token(token: Path) -> None:
         assert load(flags={"http.host": host}).http.token == ""
 
 
-def test_a_secret_that_everybody_may_read_is_refused_with_the_command_that_helps(token: Path) -> None:
+def test_secret_readable_by_everyone_is_refused_with_the_chmod_command(token: Path) -> None:
     token.chmod(0o644)
     assert f"chmod 600 {token}" in refused(http__token_file=token)["http.token_file"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"two\nlines", b"\xff\xfe", b"x" * 5_000])
-def test_a_file_that_holds_no_secret_is_refused(token: Path, content: bytes) -> None:
+def test_file_without_a_secret_is_refused(token: Path, content: bytes) -> None:
     token.write_bytes(content)
     assert "contains no secret" in refused(http__token_file=token)["http.token_file"]
 
 
-def test_a_missing_secret_is_named(tmp_path: Path) -> None:
+def test_missing_secret_file_is_reported(tmp_path: Path) -> None:
     assert "No such file" in refused(http__token_file=tmp_path / "none")["http.token_file"]
     assert "directory" in refused(http__token_file=tmp_path)["http.token_file"]
 
 
-def test_secrets_show_neither_in_the_settings_nor_in_errors(token: Path) -> None:
+def test_secrets_appear_neither_in_settings_nor_in_errors(token: Path) -> None:
     token.write_text("two words")
     assert "two words" not in str(refused(http__token_file=token))
     token.write_text("s3cret-of-the-api")
@@ -163,20 +163,20 @@ def test_secrets_show_neither_in_the_settings_nor_in_errors(token: Path) -> None
 @pytest.mark.parametrize(
     "master", ["m1:5050", "10.0.0.1:5050", "m1:5050,m2:5050", "zk://a:2181,b:2181/mesos", "[::1]:5050"]
 )
-def test_masters_as_they_are_written(master: str) -> None:
+def test_valid_masters_are_accepted(master: str) -> None:
     assert load(flags={"mesos.master": master}).mesos.master == master
 
 
 @pytest.mark.parametrize("master", ["m1", "http://m1:5050", "zk://", "m1:5050/", "m1 :5050", "user:pw@m1:5050"])
-def test_what_names_no_master_is_refused(master: str) -> None:
+def test_invalid_masters_are_refused(master: str) -> None:
     assert set(refused(mesos__master=master)) == {"mesos.master"}
 
 
-def test_a_password_in_the_address_of_zookeeper_is_refused() -> None:
+def test_password_in_the_address_of_zookeeper_is_refused() -> None:
     assert "mesos.zookeeper_auth_file" in refused(mesos__master="zk://u:p@a:2181/mesos")["mesos.master"]
 
 
-def test_zookeeper_keeps_state_that_others_must_not_change(token: Path, tmp_path: Path) -> None:
+def test_remote_zookeeper_requires_credentials_or_open_tree(token: Path, tmp_path: Path) -> None:
     token.write_text("me:secret")
     remote = {"zookeeper.hosts": "zk1:2181,zk2:2181", "data": tmp_path}
     assert (
@@ -193,16 +193,16 @@ def test_zookeeper_keeps_state_that_others_must_not_change(token: Path, tmp_path
 
 
 @pytest.mark.parametrize("hosts", ["zk1", "zk1:2181/jobcloud", "zk://zk1:2181", "zk1:2181,,zk2:2181", "zk1: 2181"])
-def test_what_names_no_zookeeper_is_refused(hosts: str, tmp_path: Path) -> None:
+def test_invalid_zookeeper_hosts_are_refused(hosts: str, tmp_path: Path) -> None:
     assert set(refused(zookeeper__hosts=hosts, data=tmp_path)) == {"zookeeper.hosts"}
 
 
 @pytest.mark.parametrize("namespace", ["", "/", "a//b", "zookeeper", "zookeeper/x", "a b", "../a", "a/"])
-def test_what_is_no_namespace_is_refused(namespace: str) -> None:
+def test_invalid_namespaces_are_refused(namespace: str) -> None:
     assert set(refused(zookeeper__namespace=namespace)) == {"zookeeper.namespace"}
 
 
-def test_networks_are_networks() -> None:
+def test_package_networks_are_validated() -> None:
     given = load(flags={"packages.networks": "10.0.0.0/8, fd00::/8", "packages.fetch_timeout": "30s"}).packages
     assert (given.networks, given.fetch_timeout.total_seconds()) == (("10.0.0.0/8", "fd00::/8"), 30)
     for wrong in ("10.0.0.1/8", "intra", "10.0.0.0/40"):
@@ -210,7 +210,7 @@ def test_networks_are_networks() -> None:
     assert set(refused(packages__fetch_timeout="11m")) == {"packages.fetch_timeout"}
 
 
-def test_settings_that_need_each_other_say_so(token: Path) -> None:
+def test_settings_that_need_each_other_are_checked_together(token: Path) -> None:
     assert "set both" in refused(mesos__principal="p")["mesos.principal"]
     assert "set both" in refused(mesos__secret_file=token)["mesos.principal"]
     assert load(flags={"mesos.principal": "p", "mesos.secret_file": token}).mesos.secret == "s3cret-of-the-api"
@@ -220,7 +220,7 @@ def test_settings_that_need_each_other_say_so(token: Path) -> None:
     assert load(flags={"artifacts.host": "0.0.0.0", "artifacts.advertise": "s1"}).artifacts.advertise == "s1"
 
 
-def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
+def test_missing_or_invalid_toml_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
         load(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match=r"jobcloud\.toml is not valid TOML"):
@@ -230,14 +230,14 @@ def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
         load(tmp_path / "binary.toml")
 
 
-def test_a_section_that_is_no_table_is_refused(tmp_path: Path) -> None:
+def test_section_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(toml(tmp_path, "http = 5"))
     assert set(problems(caught.value)) == {"http"}
 
 
 @given(st.dictionaries(st.sampled_from([key for key, _, _ in keys()]), st.text(max_size=8) | st.integers() | st.none()))
-def test_no_flag_at_all_raises_anything_but_a_config_error(flags: dict[str, object]) -> None:
+def test_arbitrary_flags_raise_only_config_errors(flags: dict[str, object]) -> None:
     found: set[str] = set()
     try:
         load(flags=flags)
@@ -246,11 +246,11 @@ def test_no_flag_at_all_raises_anything_but_a_config_error(flags: dict[str, obje
     assert found <= {key for key, _, _ in keys()}
 
 
-def test_every_setting_says_what_to_give() -> None:
+def test_every_setting_has_a_description() -> None:
     assert [key for key, description, _ in keys() if not description] == []
 
 
-def test_the_document_lists_every_setting_and_no_other() -> None:
+def test_documentation_lists_exactly_the_settings() -> None:
     document = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
     listed = re.findall(r"^\| `([a-z_.]+)` \|", document, re.MULTILINE)
     assert listed == [key for key, _, _ in keys()]

@@ -1,4 +1,4 @@
-"""A task's output on its way from the agent: whole, in order and at its place, whatever is rotated meanwhile."""
+"""Task output read from the agent: complete, in order and at the right offset despite rotation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_output(address: str, wanted: Output, offset: int, limit: int) -> tuple[
 
 
 class FakeAgent:
-    """Sandboxes on the disk behind a dev agent's answers; `before_read` runs before each READ_FILE."""
+    """Sandboxes on disk, served by the dev agent's code. `before_read` runs before each READ_FILE."""
 
     def __init__(self, root: Path) -> None:
         self.root = root / "slaves"
@@ -77,7 +77,7 @@ class FakeAgent:
         self.address = f"127.0.0.1:{self.server.server_port}"
 
     def run(self, container: str) -> TaskFolders:
-        """A new run of the executor, from now on the latest."""
+        """Add a sandbox of the executor, which becomes the latest."""
         sandbox = self.root / "S1" / "frameworks" / "F1" / "executors" / "shop@v1" / "runs" / container
         sandbox.mkdir(parents=True)
         latest = sandbox.parent / "latest"
@@ -114,7 +114,7 @@ Steps = list[tuple[bytes, int, bool]]
 
 @settings(max_examples=15)
 @given(st.lists(st.tuples(st.binary(max_size=150), st.integers(1, 90), st.booleans()), min_size=1, max_size=12))
-def test_a_reader_gets_every_byte_once_at_its_place_or_learns_how_many_are_gone(
+def test_reader_gets_every_byte_once_or_learns_how_many_are_gone(
     tmp_path_factory: pytest.TempPathFactory, steps: Steps
 ) -> None:
     with agent_in(tmp_path_factory.mktemp("agent")) as agent:
@@ -145,9 +145,7 @@ def test_a_reader_gets_every_byte_once_at_its_place_or_learns_how_many_are_gone(
 
 
 @pytest.mark.parametrize("rotations", [1, 2, 9])
-def test_what_is_read_while_the_file_is_rotated_is_not_taken_for_a_part_of_the_other(
-    agent: FakeAgent, rotations: int
-) -> None:
+def test_read_during_a_rotation_does_not_mix_the_files(agent: FakeAgent, rotations: int) -> None:
     log, stream = agent.log(agent.run("c1")), bytearray()
 
     def write(size: int) -> None:
@@ -170,14 +168,14 @@ def test_what_is_read_while_the_file_is_rotated_is_not_taken_for_a_part_of_the_o
     assert at + len(data) <= size <= len(stream)
 
 
-def test_the_end_of_a_stream_reaches_back_over_a_rotation(agent: FakeAgent) -> None:
+def test_tail_of_a_stream_spans_a_rotation(agent: FakeAgent) -> None:
     log = agent.log(agent.run("c1"))
     log.write(bytes(range(100)))
     log.close()
     assert read_output(agent.address, WANTED, -50, 1000) == (bytes(range(50, 100)), 50, 100)
 
 
-def test_output_is_found_in_the_run_that_wrote_it_however_often_the_executor_ran_since(agent: FakeAgent) -> None:
+def test_output_is_found_in_the_sandbox_that_wrote_it_after_executor_restarts(agent: FakeAgent) -> None:
     for run in range(3):
         log = agent.log(agent.run(f"c{run}"), f"t{run}")
         log.write(b"by run %d" % run)
@@ -189,7 +187,7 @@ def test_output_is_found_in_the_run_that_wrote_it_however_often_the_executor_ran
         read_output(agent.address, Output("F1", "shop@v1", "t9", "stdout", earlier=True), 0, 100)
 
 
-def test_a_task_that_runs_is_looked_for_in_the_latest_run_alone(agent: FakeAgent) -> None:
+def test_running_task_is_only_searched_in_the_latest_sandbox(agent: FakeAgent) -> None:
     agent.run("c1")
     with pytest.raises(NotFound):
         read_output(agent.address, WANTED, 0, 100)
@@ -197,7 +195,7 @@ def test_a_task_that_runs_is_looked_for_in_the_latest_run_alone(agent: FakeAgent
 
 
 @pytest.mark.parametrize("status", [401, 500])
-def test_an_agent_that_refuses_is_named(agent: FakeAgent, status: int) -> None:
+def test_agent_that_refuses_is_named_in_the_error(agent: FakeAgent, status: int) -> None:
     agent.status = status
     with pytest.raises(Unavailable, match=agent.address):
         read_output(agent.address, WANTED, 0, 100)
@@ -207,7 +205,7 @@ def test_an_agent_that_refuses_is_named(agent: FakeAgent, status: int) -> None:
 
 
 class Task:
-    """A task that writes: `text` grows by a piece each time it is read, until there is none."""
+    """A task that writes: `text` grows by a piece at each read, until no pieces are left."""
 
     def __init__(self, *pieces: bytes, keeps: int = 1 << 20) -> None:
         self.pieces, self.text, self.keeps = list(pieces), b"", keeps
@@ -241,7 +239,7 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
     return fields.get("event", ""), data | ({"id": int(fields["id"])} if "id" in fields else {})
 
 
-def test_output_is_followed_to_the_last_byte_that_was_written_before_the_end() -> None:
+def test_output_is_followed_to_the_last_byte_before_the_end() -> None:
     task = Task(
         b"one ", "two \u20ac".encode()[:-1], "two \u20ac".encode()[-1:] + b" three", b"", b" four and more \xff"
     )
@@ -252,23 +250,23 @@ def test_output_is_followed_to_the_last_byte_that_was_written_before_the_end() -
     assert pieces[-1][1]["id"] == len(task.text)
 
 
-def test_a_reader_that_comes_back_goes_on_behind_what_it_had() -> None:
+def test_reader_that_reconnects_continues_at_its_offset() -> None:
     *pieces, _ = follow(Task(b"0123456789abcdef"), offset=12)
     assert [(data["offset"], data["text"]) for _, data in pieces] == [(12, "cdef")]
 
 
-def test_what_was_rotated_away_meanwhile_is_counted() -> None:
+def test_bytes_lost_to_rotation_are_counted() -> None:
     *pieces, _ = follow(Task(b"0123", b"456789abcdefghij", keeps=8))
     assert [(data["text"], data["missed"]) for _, data in pieces] == [("0123", 0), ("cdefghij", 8)]
 
 
-def test_an_agent_that_is_away_for_a_moment_costs_nothing() -> None:
+def test_short_outage_of_the_agent_loses_nothing() -> None:
     task = Task(b"one", b"two")
     task.failures = [Unavailable("it is away")] * 3
     assert [data.get("text") for _, data in follow(task)] == ["one", "two", None]
 
 
-def test_an_agent_that_stays_away_ends_the_stream_with_the_reason() -> None:
+def test_long_outage_of_the_agent_ends_the_stream_with_the_reason() -> None:
     task = Task(b"one")
     task.failures = [Unavailable("it is away")] * 1000
     ((kind, problem),) = follow(task, patience_s=0.0)
@@ -276,7 +274,7 @@ def test_an_agent_that_stays_away_ends_the_stream_with_the_reason() -> None:
     assert "it is away" in problem["detail"]
 
 
-def test_a_task_that_never_wrote_has_an_end_and_no_output() -> None:
+def test_task_without_output_has_an_end_and_no_output() -> None:
     task = Task(b"", b"")
     task.failures = [NotFound("nothing was printed")] * 5
     assert [kind for kind, _ in follow(task)] == ["end"]
@@ -293,7 +291,7 @@ def test_streams_end_with_the_server() -> None:
     asyncio.run(run())
 
 
-def test_only_so_many_may_follow() -> None:
+def test_number_of_followers_is_limited() -> None:
     async def run() -> None:
         followers = Followers(Notices())
         streams = [followers.stream(Task(b"x").source(), 0) for _ in range(100)]
@@ -308,7 +306,7 @@ def test_only_so_many_may_follow() -> None:
     asyncio.run(run())
 
 
-def test_a_reader_that_takes_nothing_is_dropped_and_no_more_is_read_for_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_stalled_reader_is_dropped_and_reading_for_it_stops(caplog: pytest.LogCaptureFixture) -> None:
     task = Task(*[b"x" * 10] * 1000)
 
     async def run() -> None:
@@ -318,10 +316,10 @@ def test_a_reader_that_takes_nothing_is_dropped_and_no_more_is_read_for_it(caplo
 
         async def send(message: object) -> None:
             sent.append(message)
-            if len(sent) == 4:  # the head, "retry", a piece; then its buffers are full
+            if len(sent) == 4:  # head, "retry", one piece; then the buffers are full
                 await asyncio.Event().wait()
 
-        await response.stream_response(send)  # type: ignore[arg-type]
+        await response.stream_response(send)
         followers.check_room()
 
     asyncio.run(run())

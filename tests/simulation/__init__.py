@@ -1,6 +1,6 @@
-"""Whole histories of the scheduler in virtual time, every one made from a seed: see `promise` for what must hold.
+"""Whole histories of the scheduler in virtual time, each made from a seed. `promise` lists the checks.
 
-Real: the core, the leader's loop logic, the stored records, the driver and its translation. Simulated: Mesos (the dev
-cluster's own machines without their shell), the executors, the store, the operators and the clock. No threads, no
-real time, no randomness but the seed's. `python -m tests.simulation --help`.
+Real: the core, the leader's logic, the stored records, the driver and its translation. Simulated: Mesos (the state
+machines of the dev cluster), executors, store, operators and clock. No threads, no real time, and no randomness apart
+from the seed. See docs/simulation.md, and `python -m tests.simulation --help`.
 """

@@ -1,4 +1,4 @@
-"""Mesos: the dev cluster's master and agents, with a network between them that is slow, and breaks when told to."""
+"""Mesos: master and agents of the dev cluster, and a slow network between them that breaks on request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Host:
-    """An agent's machine: the agent, its link to the master, its executors."""
+    """A machine: the agent, its link to the master, and its executors."""
 
     cluster: Cluster
     agent: Agent
@@ -109,7 +109,7 @@ class Cluster:
         self.gone: dict[str, int] = {}
         self._armed = 0
         self._arrives: dict[str, int] = {}
-        self._replies: list[Reply] = []
+        self._reply: Reply | None = None
         for cpus in sizes:
             self.add_host(cpus)
 
@@ -125,7 +125,7 @@ class Cluster:
         host.post(LinkMade())
 
     def replace_host(self, host: Host) -> None:
-        """A new machine takes the place of a dead one, which its operator marks as gone: nobody else can know."""
+        """Replace a dead machine by a new one. An operator marks the dead one as gone, since only they can know."""
         if host in self.hosts:
             if host.agent.agent_id:
                 self.mark_gone(host)
@@ -135,7 +135,7 @@ class Cluster:
     # ---- between agents and master ---------------------------------------------------------------------------
 
     def _travel(self, way: str) -> int:
-        """When a message arrives that leaves now: none overtakes another on the same way."""
+        """The arrival of a message sent now. Messages on the same path stay in order."""
         at = max(self.world.now + self.world.dice.randint(0, 4), self._arrives.get(way, 0))
         self._arrives[way] = at
         return at - self.world.now
@@ -164,7 +164,7 @@ class Cluster:
     def _perform(self, effect: Effect, session: SimSession | None) -> None:
         match effect:
             case Reply():
-                self._replies.append(effect)
+                self._reply = effect
             case Subscribed() if session is not None:
                 session.stream_id = effect.stream_id
                 self.sessions[effect.stream_id] = session
@@ -201,15 +201,19 @@ class Cluster:
         self.post(Call(loads(body)), session)
 
     def call(self, session: SimSession, body: bytes) -> Reply:
-        """One call of a scheduler, and its answer."""
+        """Handle one call of a scheduler and answer it."""
         call = loads(body)
-        self._replies.clear()
-        known = dict(self.master.offers)
+        known = dict(self.master.state.offers)
         self.post(Call(call, session.stream_id))
-        assert self._replies, "every call is answered"
-        if self._replies[-1].status < 300:
+        reply = self._take_reply()
+        if reply.status < 300:
             self.world.truth.called(session.process, call, known)
-        return self._replies[-1]
+        return reply
+
+    def _take_reply(self) -> Reply:
+        reply, self._reply = self._reply, None
+        assert reply is not None, "every call is answered"
+        return reply
 
     def stream_lost(self, stream_id: str) -> None:
         if self.sessions.pop(stream_id, None) is not None:
@@ -218,7 +222,7 @@ class Cluster:
     # ---- faults ----------------------------------------------------------------------------------------------
 
     def cut(self, host: Host, timed_out: bool) -> None:
-        """The link breaks; with `timed_out` the master has given the agent up already."""
+        """Break the link. `timed_out`: the master has already given up the agent."""
         if not host.linked:
             return
         host.linked = False
@@ -233,7 +237,7 @@ class Cluster:
             host.post(LinkMade())
 
     def kill_host(self, host: Host) -> None:
-        """Power off: nobody learns of it but by silence."""
+        """Power off. Others notice only the silence."""
         for executor in list(host.executors.values()):
             executor.die(9, report=False)
         host.dead, was_linked, host.linked = True, host.linked, False
@@ -247,7 +251,7 @@ class Cluster:
         self.post(Operate({"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}}))
 
     def announce(self, host: Host, in_ms: int, down_after_ms: int) -> None:
-        """Maintenance of one machine; with `down_after_ms` it is taken down."""
+        """Schedule maintenance of one machine. `down_after_ms`: take it down then."""
         machine = {"hostname": host.agent.settings.hostname, "ip": "127.0.0.1"}
         self.world.truth.windows.add(host.agent.agent_id)
         start = {"nanoseconds": max(0, self.world.now + in_ms) * 1_000_000}
@@ -256,13 +260,13 @@ class Cluster:
             self.world.later(down_after_ms, self._take_down, host, machine)
 
     def _take_down(self, host: Host, machine: dict[str, str]) -> None:
-        before = self.master.agents.get(host.agent.agent_id)
+        before = self.master.state.agents.get(host.agent.agent_id)
         self._operate("START_MAINTENANCE", {"machines": [machine]})
-        if before is not None and host.agent.agent_id not in self.master.agents:
+        if before is not None and host.agent.agent_id not in self.master.state.agents:
             self.world.truth.gone.add(host.agent.agent_id)
 
     def end_maintenance(self) -> None:
-        down = self.master.operators.status().get("down_machines")
+        down = self.master.views.maintenance_status().get("down_machines")
         if down:
             self._operate("STOP_MAINTENANCE", {"machines": down})
         self._schedule([])
@@ -271,7 +275,7 @@ class Cluster:
         self._operate("UPDATE_MAINTENANCE_SCHEDULE", {"schedule": {"windows": windows}})
 
     def drain(self, host: Host, mark_gone: bool) -> None:
-        """Mesos itself empties an agent."""
+        """Mesos drains an agent."""
         self._operate("DRAIN_AGENT", {"agent_id": {"value": host.agent.agent_id}, "mark_gone": mark_gone})
 
     def reactivate(self, agent_id: str) -> None:
@@ -284,27 +288,28 @@ class Cluster:
         self.post(RescindOffer(offer_id))
 
     def teardown(self) -> None:
-        """An operator removes the framework at the master."""
-        for framework_id in [one.id for one in self.master.frameworks.values() if not one.recovered]:
+        """An operator tears the framework down at the master."""
+        for framework_id in [one.id for one in self.master.state.frameworks.values() if not one.recovered]:
             self.world.truth.removed.add(framework_id)
             self.post(Operate({"type": "TEARDOWN", "teardown": {"framework_id": {"value": framework_id}}}))
 
     def restart(self, forgetful: bool) -> None:
-        """Another master takes over. It knows which agents there were, unless it is `forgetful`."""
+        """Another master takes over. It knows the agents, unless it is `forgetful`."""
         for session in list(self.sessions.values()):
             session.end("the connection was reset")
         self.sessions.clear()
-        known = [*self.master.agents, *self.master.unreachable, *self.master.recovering]
-        removed, operators = self.master.removed_frameworks, self.master.operators
+        before = self.master.state
+        known = [*before.agents, *before.unreachable, *before.recovering]
         self.masters += 1
         self._armed = 0
         self.settings = replace(self.settings, master_id=f"m{self.masters}")
         self.master = Master(self.settings, self.world.now)
-        self.master.gone = {} if forgetful else dict(self.gone)
+        self.master.state.gone = {} if forgetful else dict(self.gone)
         if not forgetful:
             self.master.expect_agents(sorted(set(known) - self.gone.keys()), self.world.now)
-            self.master.operators.take_over(operators)
-        self.master.removed_frameworks = removed  # or it would take back what an operator has ended
+            self.master.state.take_over(before)
+        # Otherwise it would accept a framework that an operator has removed.
+        self.master.state.removed_frameworks = before.removed_frameworks
         for host in self.hosts:
             if host.linked and not host.dead:
                 host.post(LinkLost(host.link))

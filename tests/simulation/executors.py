@@ -1,7 +1,7 @@
 """Executors as their agents see them: processes that subscribe, run tasks, report, and sometimes misbehave.
 
-They keep what our daemon keeps to: every update is sent again after a lost stream until the agent has taken it, a task
-has one end, an idle executor leaves. What truly runs is known here and nowhere else.
+They follow the rules of the real daemon: updates are resent after a lost stream until the agent has acknowledged them,
+a task ends once, and an idle executor leaves. Only this module knows which tasks really run.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _SALT = 1 << 60
 
 @dataclass(slots=True)
 class Run:
-    """One task in its executor. `step` is the call of a firing's listener that it makes, "" for a shard.
+    """One task in its executor. `step` names the call of a firing's listener, or is "" for a shard.
 
-    `total`, `parameter` and `package`, its hash, tell of which version it is.
+    `total`, `parameter` and `package` (a hash) identify the version of the job.
     """
 
     task_id: str
@@ -54,7 +54,7 @@ class Executor:
     hung: bool = False
     stream_id: str = ""
     tasks: dict[str, Run] = field(default_factory=dict)
-    known: dict[str, Json] = field(default_factory=dict)  # tasks that got here, until their end is taken
+    known: dict[str, Json] = field(default_factory=dict)  # tasks received, until their end is acknowledged
     untaken: dict[str, Json] = field(default_factory=dict)  # uuid → status
     idle_since: int = 0
     idle_ms: int = 5_000
@@ -93,7 +93,7 @@ class Executor:
         self._rest()
 
     def cut(self) -> None:
-        """The stream to the agent breaks; the executor comes back."""
+        """Break the stream to the agent. The executor reconnects."""
         if self.stream_id and self.alive:
             stream, self.stream_id = self.stream_id, ""
             self.host.streams.pop(stream, None)
@@ -101,7 +101,7 @@ class Executor:
             self.world.later(self.world.dice.randint(50, 2_000), self.subscribe)
 
     def die(self, status: int, report: bool = True) -> None:
-        """All that runs here ends, without a word to anybody."""
+        """End all tasks without reporting anything."""
         if not self.alive:
             return
         self.alive = False
@@ -121,7 +121,7 @@ class Executor:
         if self.alive and not self.hung and not self.tasks and not self.untaken and self.idle_since == since:
             self.die(0)
 
-    # ---- what the agent says ---------------------------------------------------------------------------------
+    # ---- messages of the agent ------------------------------------------------------------------------------
 
     def receive(self, event: Json) -> None:
         if not self.alive or self.hung:
@@ -166,7 +166,7 @@ class Executor:
             limit_ms = round((payload if run.step else payload["job"])["timeoutSeconds"] * 1_000)
             if 0 < limit_ms < run_ms:
                 if dice.random() < 0.5:
-                    return  # it hangs, and nobody here notices
+                    return  # the executor hangs
                 run_ms, end = limit_ms, "TASK_FAILED"
             self.world.later(run_ms, self._finish, task_id, end)
         elif dice.random() < 0.1:

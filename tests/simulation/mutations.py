@@ -1,6 +1,6 @@
-"""Deliberate bugs, each a patch of the source, that the simulator must catch: `make simulate-mutations`.
+"""Deliberate bugs that the simulator must catch: `make simulate-mutations`.
 
-A patch is applied to a copy of the source tree; the simulator then runs on that copy until a promise is broken.
+Each is a patch, applied to a copy of the source tree. The simulator plays on the copy until a promise is broken.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# The deterministic tests of the scheduler, its loop, stores and adapters: one scenario each, no real servers. Those
-# that play random histories beside checkers (scheduler_props, leader_faults) are small simulators, and left out.
+# The deterministic tests of the scheduler, its loop, stores and adapters: one scenario each, no real servers. Tests of
+# random histories (scheduler_props, batch_faults) are small simulators and not among them.
 UNIT_TESTS = (
     *(
         f"tests/scheduler/test_{name}.py"
@@ -37,16 +37,16 @@ UNIT_TESTS = (
     "tests/adapters/test_store_contract.py",
     "tests/adapters/test_sqlite.py",
 )  # fmt: skip
-# Asked about the driver alone, against a scripted master: they take a minute more.
+# Only for bugs in the driver: these use a scripted master and take a minute more.
 DRIVER_TESTS = ("tests/adapters/mesos/test_mesos_driver.py", "tests/adapters/mesos/test_mesos_pipelining.py")
 _DRIVER = "adapters/mesos/"
 
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """In `file`, `old` becomes `new`; it must be there exactly once. `also` are further places of the same bug.
+    """Replace `old` by `new` in `file`, where it must occur exactly once. `also`: further places of the same bug.
 
-    `quiet`: the unit tests are expected not to notice it.
+    `quiet`: the unit tests are expected to pass with it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Mutation:
 
 @dataclass(frozen=True, slots=True)
 class Caught:
-    """`broken` is the promise that was broken, or "" """
+    """`broken` is the broken promise, or ""."""
 
     broken: str
     histories: int
@@ -71,7 +71,7 @@ class Caught:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Who noticed a bug; `test` is the first unit test that did, "" where none does, None where none was run."""
+    """The result for one bug. `test`: the first unit test that fails, "" if none does, None if none was run."""
 
     mutation: Mutation
     found: Caught
@@ -104,7 +104,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         quiet=True,
     ),
     Mutation(
-        "what reconciliation says of an unconfirmed launch is not believed", "scheduler/tasks.py",
+        "reconciliation of an unconfirmed launch is ignored", "scheduler/tasks.py",
         "        if isinstance(step, End):\n            self._finish",
         '        told = task.state is TaskState.STORED and update.reason == "REASON_RECONCILIATION"\n'
         "        if told and isinstance(step, End):\n            return\n"
@@ -118,7 +118,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    def restore(self, at: int) -> None:\n        for task in ():\n",
     ),
     Mutation(
-        "no end is believed that is told without its update", "scheduler/status.py",
+        "an end reported without its update is ignored", "scheduler/status.py",
         "    if found is _FAIL and status.reason in _NO_REASON:",
         "    if isinstance(found, End) and status.reason in _NO_REASON:",
         quiet=True,
@@ -158,7 +158,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        self._tasks._reconciliation.send_kill(task, event.at)\n",
     ),
     Mutation(
-        "what replaces a lost attempt waits its turn", "scheduler/queue.py",
+        "a replacement of a lost attempt has no precedence", "scheduler/queue.py",
         "for is_first, row in ((False, again), (True, first)) if row)",
         "for is_first, row in ((True, again), (True, first)) if row)",
     ),
@@ -167,7 +167,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        self._state.cluster.release(task.id)\n", "",
     ),
     Mutation(
-        "an app without placeholders is kept in mind", "scheduler/warm_executors.py",
+        "an app without placeholder tasks stays in the index", "scheduler/warm_executors.py",
         "        if not placeholders:\n            del self.of_app[task.app]\n",
         "",
         quiet=True,
@@ -178,7 +178,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         quiet=True,
     ),
     Mutation(
-        # Either of the two alone does no harm: the other is there for it.
+        # Each of the two alone is harmless, because the other covers it.
         "numbers start again in the same epoch", "scheduler/recovery.py",
         "for text in ids if (found", "for text in ids[:0] if (found",
         (("server/batch.py", "        if self._led:\n", "        if False:\n"),),
@@ -194,7 +194,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         quiet=True,
     ),
     Mutation(
-        "half of a large batch stays where it is", "adapters/zookeeper/store.py",
+        "half of a large batch is not unfolded", "adapters/zookeeper/store.py",
         "            image = image or self._read()[0]\n            self._unfold(epoch, image)\n",
         "            image = image or self._read()[0]\n",
         quiet=True,
@@ -220,7 +220,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def patched(folder: Path, *mutations: Mutation) -> Path:
-    """A copy of the source tree in `folder` with the bugs in it. Raises ValueError where a place is not found."""
+    """Copy the source tree to `folder` with the bugs. Raises ValueError if a place is not found once."""
     source = folder / "src"
     shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "*.c"))
     for mutation in mutations:
@@ -228,15 +228,24 @@ def patched(folder: Path, *mutations: Mutation) -> Path:
             path = source / "jobcloud" / file
             text = path.read_text()
             if text.count(old) != 1:
-                raise ValueError(f"{mutation.name}: its place is in {file} {text.count(old)} times")
+                raise ValueError(f"{mutation.name}: its place occurs {text.count(old)} times in {file}")
             path.write_text(text.replace(old, new))
     return source
 
 
-def caught(mutation: Mutation, folder: Path, most: int = 2_000, processes: int = 2) -> Caught:
-    """Play up to `most` histories on the patched source, until one breaks a promise."""
+def caught(mutation: Mutation, folder: Path, max_histories: int = 2_000, processes: int = 2) -> Caught:
+    """Play up to `max_histories` histories on the patched source, until one breaks a promise."""
     environment = _environment(patched(folder, mutation))
-    command = [sys.executable, "-m", "tests.simulation", "--seeds", str(most), "--stop", "--processes", str(processes)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.simulation",
+        "--seeds",
+        str(max_histories),
+        "--stop",
+        "--processes",
+        str(processes),
+    ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     histories = re.search(r"^([0-9]+) histories", done.stdout, re.MULTILINE)
     if histories is None:
@@ -245,7 +254,7 @@ def caught(mutation: Mutation, folder: Path, most: int = 2_000, processes: int =
 
 
 def noticed_by_unit_tests(folder: Path, *mutations: Mutation) -> str:
-    """The first of the unit tests that fails with all these bugs in the source; "" where none does."""
+    """The first unit test that fails with all these bugs in the source, or ""."""
     environment = _environment(patched(folder, *mutations))
     driver = any(mutation.file.startswith(_DRIVER) for mutation in mutations)
     tests = (*UNIT_TESTS, *(DRIVER_TESTS if driver else ()))
@@ -270,8 +279,8 @@ def noticed_by_unit_tests(folder: Path, *mutations: Mutation) -> str:
 def who_notices(mutations: Sequence[Mutation]) -> dict[str, str]:
     """Name of each bug → the first unit test that notices it, or "".
 
-    Where no test fails with many quiet ones in the source at once, none notices any of them: that saves a run of all
-    tests for each. Where one fails, or their places overlap, they are asked half by half.
+    Bugs are tried together: if all tests pass, none of the bugs is noticed, which saves a run of all tests for each. If
+    a test fails, or places overlap, each half is tried separately.
     """
     if not mutations:
         return {}
@@ -294,11 +303,11 @@ def _environment(source: Path) -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutations", description=__doc__)
-    parser.add_argument("--only", default="", help="those whose name holds this text")
-    parser.add_argument("--most", type=int, default=2_000)
+    parser.add_argument("--only", default="", help="only bugs whose name contains this text")
+    parser.add_argument("--max", type=int, default=2_000, help="histories to play with each bug")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--unit-tests", action="store_true", help="also tell which of them the unit tests notice")
-    parser.add_argument("--table", type=Path, help="write what was found to this Markdown file")
+    parser.add_argument("--unit-tests", action="store_true", help="also find out which bugs the unit tests notice")
+    parser.add_argument("--table", type=Path, help="write the results to this Markdown file")
     asked = parser.parse_args()
     chosen = [mutation for mutation in MUTATIONS if asked.only in mutation.name]
     tests: dict[str, str] = {}
@@ -308,44 +317,43 @@ def main() -> int:
         print("noticed of the quiet ones:", {name: test for name, test in tests.items() if test} or "none", flush=True)
     for mutation in chosen:
         with tempfile.TemporaryDirectory(prefix="jobcloud.") as folder:
-            found = caught(mutation, Path(folder), asked.most, asked.processes)
+            found = caught(mutation, Path(folder), asked.max, asked.processes)
         if asked.unit_tests and mutation.name not in tests:
             tests |= who_notices([mutation])
         verdicts.append(Verdict(mutation, found, tests.get(mutation.name)))
         print(verdicts[-1], flush=True)
-        if asked.table:  # after each, as the whole takes long
-            asked.table.write_text(table(verdicts, asked.most))
+        if asked.table:  # after each, because the whole takes long
+            asked.table.write_text(table(verdicts, asked.max))
     survivors = sum(not verdict.found.broken for verdict in verdicts)
     print(f"{survivors} of {len(verdicts)} survived")
     return 1 if survivors else 0
 
 
-def table(verdicts: Sequence[Verdict], most: int) -> str:
-    """What was found, as Markdown."""
+def table(verdicts: Sequence[Verdict], max_histories: int) -> str:
+    """The results as Markdown."""
     files = {verdict.mutation.file for verdict in verdicts}
     held = sum(bool(verdict.found.broken) for verdict in verdicts)
     summary = (
-        f"{len(verdicts)} bugs in {len(files)} files, asked at {_commit()}. The simulator played up to {most:,} "
-        f"histories with each and caught {held}."
+        f"{len(verdicts)} bugs in {len(files)} files, tried at {_commit()}. "
+        f"The simulator played up to {max_histories:,} histories with each and caught {held}."
     )
     asked = [verdict for verdict in verdicts if verdict.test is not None]
     if asked:
         survived = sum(verdict.test == "" for verdict in asked)
         summary += f" {survived} of {len(asked)} survive the unit tests.\n\n"
         summary += _UNIT.format(*(", ".join(map(_name, tests)) for tests in (UNIT_TESTS, DRIVER_TESTS)))
-    head = ["# Deliberate bugs in the scheduler, and who notices", "", summary, "",
+    head = ["# Deliberate bugs in the scheduler, and the tests that notice them", "", summary, "",
             "| file | bug | histories until caught | promise broken | noticed by a unit test |",
             "| --- | --- | --- | --- | --- |"]  # fmt: skip
     return "\n".join([*head, *(verdict.row() for verdict in verdicts)]) + "\n"
 
 
 _UNIT = f"""\
-Unit tests are the deterministic ones of the scheduler, its loop, stores and adapters, of one scenario each and without
-real servers: {{0}}; for `{_DRIVER}…` also {{1}}. Those that play random histories beside checkers of their own
-(scheduler_props, leader_faults) are small simulators and not among them, nor are those on a real ZooKeeper. "No" in the
-last column means that none of them notices; those that were expected to be quiet were in the source all at once.
-Histories are those of the seeds from 0 on; the numbers of the promises are
-those of `tests/simulation/promise.py`."""
+Unit tests are the deterministic tests of the scheduler, its loop, stores and adapters, with one scenario each and no
+real servers: {{0}}; for `{_DRIVER}…` also {{1}}. Tests of random histories (scheduler_props, batch_faults) are small
+simulators and not among them, and neither are tests on a real ZooKeeper. "No" in the last column means that all unit
+tests pass; the bugs expected to be quiet were tried together. Histories start at seed 0. Promises have the numbers of
+`tests/simulation/promise.py`."""
 
 
 def _name(test: str) -> str:
@@ -354,7 +362,7 @@ def _name(test: str) -> str:
 
 @cache
 def _commit() -> str:
-    """Where the source stands that the bugs were put into."""
+    """The commit of the source."""
     git = shutil.which("git") or "git"
     told = [
         subprocess.run([git, *asked], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()

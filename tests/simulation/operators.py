@@ -1,4 +1,4 @@
-"""Operators: what they ask for, what they were answered, and what must therefore be stored."""
+"""Operators: their commands, the answers, and the state that must be stored as a consequence."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .schedulers import Process
     from .world import World
 
-# Jobs by number whose firings may meet, and how; the others' may not. Residents are 1 and 4.
+# The concurrency policy of some jobs, by number. Firings of other jobs must not overlap. Jobs 1 and 4 are residents.
 CONCURRENCY = {0: Concurrency.REPLACE, 3: Concurrency.ALLOW}
 AT_ONCE = {"j3": 2}
 REPLACING = {"j0"}
@@ -56,7 +56,7 @@ _PUT_BACK = {ShardState.FAILED, ShardState.DEAD, ShardState.KILLED}
 
 @dataclass(slots=True)
 class _Asked:
-    """A command that has no answer yet: on which thing it bears and what that is afterwards."""
+    """A command without an answer yet, the thing that it changes, and the value of that thing afterwards."""
 
     process: Process
     key: tuple[str, str]
@@ -69,24 +69,24 @@ class Operators:
     def __init__(self, world: World) -> None:
         self._world = world
         self._asked: list[_Asked] = []
-        #: thing → what it may be now; more than one where a command got no clear answer
+        #: thing → its possible values; several if a command had no definite answer
         self._may_be: dict[tuple[str, str], list[Any]] = {}
         self.triggered: dict[str, int] = {}
-        self.executors: dict[str, Resources] = {}  # hash of a package → what its executor uses
-        self.killed: set[str] = set()  # tasks that somebody asked the end of
-        self.by_hand: set[str] = set()  # tasks they asked the end of
-        self.to_end: set[str] = set()  # those of them that are sure to end, as they were told
-        self.forgotten: set[str] = set()  # tasks they declared dead
-        self.retried: set[str] = set()  # runs they put back
-        self.replacing: set[str] = set()  # jobs whose shards may be replaced while they are out of reach
+        self.executors: dict[str, Resources] = {}  # hash of a package → resources of its executor
+        self.killed: set[str] = set()  # tasks that a scheduler or an operator asked to end
+        self.by_hand: set[str] = set()  # tasks that an operator asked to end
+        self.to_end: set[str] = set()  # those whose kill was answered as stored
+        self.forgotten: set[str] = set()  # tasks declared dead
+        self.retried: set[str] = set()  # runs put back
+        self.replacing: set[str] = set()  # jobs whose unreachable shards may be replaced
         self.done = self.doubtful = 0
 
     @property
     def waiting(self) -> bool:
-        """Whether a command has no answer yet."""
+        """True if a command has no answer yet."""
         return bool(self._asked)
 
-    # ---- what they do ----------------------------------------------------------------------------------------
+    # ---- commands -------------------------------------------------------------------------------------------
 
     def set_up(self, jobs: int) -> None:
         for app in ("a0", "a1"):
@@ -136,7 +136,7 @@ class Operators:
         self._ask(("drain_mark", agent_id), False, lambda at: UndrainAgent(at, agent_id))
 
     def forget(self, a: int, b: int) -> None:
-        """They declare a task dead that is out of reach, or by mistake any."""
+        """Declare a task dead: an unreachable one, or by mistake any other."""
         leader = self._world.leader()
         tasks = sorted(leader.core.tasks.values(), key=lambda task: task.id) if leader is not None else []
         away = [task for task in tasks if task.state is TaskState.UNREACHABLE]
@@ -146,7 +146,7 @@ class Operators:
             self._ask(("task", task_id), ABSENT, lambda at: ForgetTask(at, task_id, force=b % 4 == 0))
 
     def retry(self, a: int, b: int) -> None:
-        """They put back what has failed of a run, all of it or one shard; or by mistake any run."""
+        """Retry the failed shards of a run, all or one; by mistake any run."""
         leader = self._world.leader()
         runs = sorted(leader.core.firings.values(), key=lambda firing: firing.id) if leader is not None else []
         failed = [run for run in runs if any(shard.state in _PUT_BACK for shard in run.work)]
@@ -182,7 +182,7 @@ class Operators:
         self._ask(("job", job.name), job, lambda at: PutJob(at, job, replace))
 
     def _update_of(self, b: int) -> dict[str, Any]:
-        """What makes a resident another version, and how it comes to it."""
+        """The fields that make another version of a resident, and its update strategy."""
         return {
             "shard_count": 1 + b % 4, "parameter": f"v{b % 5}", "max_unavailable": 1 + (b % 7 == 0),
             "update_strategy": UpdateStrategy.RECREATE if b % 11 == 0 else UpdateStrategy.ROLLING,
@@ -194,12 +194,12 @@ class Operators:
             self._ask(("app", name), ABSENT, lambda at: RemoveApp(at, name, jobs=True))
 
     def _pending_on(self, app: str) -> bool:
-        """Jobs go with their app: one thing at a time, or nobody can say what should be there."""
+        """Remove jobs and their app one at a time, so that the expected state is known."""
         return any(asked.key[0] in ("job", "job_mark", "app_mark", "app") for asked in self._asked)
 
     def _mark(self, key: tuple[str, str], make: Any, b: int) -> None:
         self._ask(key, b % 2 == 0, lambda at: make(at, b % 2 == 1))
-        if b % 2 == 0:  # what is switched off is mostly switched on again
+        if b % 2 == 0:  # most disabled things are enabled again
             self._world.later(500 + b % 9_000, lambda: self._ask(key, False, lambda at: make(at, True)))
 
     def _ask(self, key: tuple[str, str], after: Any, make: Any) -> None:
@@ -219,7 +219,7 @@ class Operators:
         self._asked.append(asked)
         reply.add_done_callback(lambda done: self._answered(asked, done, made))
 
-    # ---- what they are told ----------------------------------------------------------------------------------
+    # ---- answers -------------------------------------------------------------------------------------------
 
     def _answered(self, asked: _Asked, reply: Future[None], made: list[Command]) -> None:
         if asked not in self._asked:
@@ -242,7 +242,7 @@ class Operators:
 
     def _triggered(self, command: Any) -> None:
         if (Kind.JOB, command.job) not in self._world.server.entries:
-            return  # removed with what it had waiting, in the write that also held the firing
+            return  # removed together with the firing, in the same write
         found = [f for f in self._world.promise.firings.values() if f.job == command.job and f.cause is Cause.TRIGGER]
         count = self.triggered[command.job] = self.triggered.get(command.job, 0) + 1
         if len(found) < count:
@@ -258,7 +258,7 @@ class Operators:
         if kind == "app" and removed:
             jobs = [k for k, v in self._may_be.items() if k[0] == "job" and any(j and j.app == name for j in v)]
             for key in jobs:
-                # Whether it is one of this app's is not certain where its last command was not.
+                # If the last command on the job is uncertain, so is its app.
                 sure = len(values) == 1 and all(j and j.app == name for j in self._may_be[key])
                 self._may_be[key] = [ABSENT] if sure else [*self._may_be[key], ABSENT]
                 self._forget_mark(("job_mark", key[1]), sure)
@@ -281,12 +281,12 @@ class Operators:
             self._settle(asked, [*self._may_be.get(asked.key, [unset]), asked.after])
 
     def process_ended(self, process: Process) -> None:
-        """Whoever waited for it will never know."""
+        """The callers get no answer."""
         for asked in [one for one in self._asked if one.process is process]:
             self._asked.remove(asked)
             self._doubt(asked)
 
-    # ---- what must be ----------------------------------------------------------------------------------------
+    # ---- expectations ---------------------------------------------------------------------------------------
 
     def _check_stored(self, asked: _Asked) -> None:
         if asked.key[0] in ("app", "job"):
@@ -295,7 +295,7 @@ class Operators:
                 self._world.violation(f"7: {asked.key} was answered as done, and is{'' if stored else ' not'} stored")
 
     def check(self, process: Process) -> None:
-        """A leader that has loaded finds what was promised."""
+        """Check a leader that has loaded: everything promised is there."""
         core = process.core
         pending = {asked.key for asked in self._asked}
         if any(kind == "app" for kind, _ in pending):

@@ -1,6 +1,6 @@
-"""From a seed to a plan: how large the cluster is and which faults and operator calls come when.
+"""From a seed to a plan: the size of the cluster, the faults, and the calls of operators.
 
-All that goes wrong is in the plan, so that a failing history can be shrunk by leaving faults out.
+Everything that goes wrong is in the plan, so that a failing history can be shrunk by leaving faults out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SENT = (
 )  # fmt: skip
 SENT_NAMES = tuple(kind.__name__ for kind in _SENT)
 
-# Where a scheduler can be when it dies or stops for a while.
+# Points at which a scheduler may crash or pause.
 POINTS: tuple[str, ...] = (
     "before acquire", "after acquire", "before load", "after load", "before proof", "after proof",
     "after restore", "before start", "after start", "before stop", "after stop",
@@ -45,13 +45,13 @@ POINTS: tuple[str, ...] = (
     *(f"{when} {name}" for name in SENT_NAMES for when in ("before", "after")),
 )  # fmt: skip
 
-# Those of the steps of a write and of the election in ZooKeeper, which only some histories have.
+# Points in a write and in the election in ZooKeeper. Only histories with ZooKeeper have them.
 ZOOKEEPER_POINTS: tuple[str, ...] = tuple(
     f"{when} {stage}" for stage in ("epoch", "part", "segment", "unfold", "candidate") for when in ("before", "after")
 )
 ALL_POINTS = POINTS + ZOOKEEPER_POINTS
 
-# What brings a scheduler to a point where it does not come by itself.
+# Faults that lead a scheduler to a point that it does not reach by itself.
 _LEADS_TO: dict[str, str] = {
     "stop": "store_fails",
     "Disconnected": "stream_cut",
@@ -87,7 +87,7 @@ _LEADS_TO: dict[str, str] = {
 }
 _AT_A_START = {"acquire", "load", "proof", "restore", "start"}
 
-# kind → how often it is drawn. `a` and `b` of a fault are numbers whose meaning the kind gives.
+# kind → relative frequency. The meaning of the numbers `a` and `b` of a fault depends on its kind.
 _WEIGHTS = {
     "crash": 10, "pause": 5, "second_leader": 2, "store_fails": 3, "store_lies": 4, "store_down": 2,
     "stream_cut": 3, "partition": 2, "update_lost": 5, "update_doubled": 4, "update_late": 5, "call_lost": 4,
@@ -98,16 +98,16 @@ _WEIGHTS = {
     "drain": 3, "maintenance": 3, "mesos_drains": 2, "update": 8, "mass_loss": 2,
 }  # fmt: skip
 _ZOOKEEPER_WEIGHTS = {"session_cut": 4, "request_lost": 4, "request_late": 4, "answer_lost": 4, "crash": 6, "pause": 3}
-_ZOOKEEPER_SHARE = 4  # one in so many
+_ZOOKEEPER_SHARE = 4  # one history in four
 
-#: A seed from n times this on is aimed at crash point n - 1: for points that few histories come by on their own.
+#: Seeds from n times this number on aim at crash point n - 1, because few histories reach some points by themselves.
 AIMED = 1_000_000_000
 _AIMED_CRASHES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`at` counts milliseconds from the beginning of the history."""
+    """`at` is in milliseconds from the start of the history."""
 
     at: int
     kind: str
@@ -121,7 +121,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`agents`: cpus of each. `jobs`: how many there are at first. `zookeeper`: the state is there, not in memory."""
+    """`agents`: CPUs of each agent. `jobs`: their number at the start. `zookeeper`: the state is in ZooKeeper."""
 
     seed: int
     agents: tuple[int, ...]
@@ -142,13 +142,13 @@ def make_plan(seed: int) -> Plan:
         at = dice.randrange(500, length)
         fault = Fault(at, kind, dice.randrange(1_000_000), dice.randrange(1_000_000))
         if kind in ("crash", "pause"):
-            # All points get their turn, however many histories there are.
+            # All points are covered evenly, for any number of histories.
             fault = Fault(at, kind, (seed * 7 + number * 11) % len(POINTS), fault.b)
             faults += _to_get_there(fault, dice)
         faults.append(fault)
     jobs = dice.randint(3, 6)
     if any(fault.kind == "mass_loss" for fault in faults):
-        agents = (2,) * min(len(agents), 3)  # then there is less room than is wanted
+        agents = (2,) * min(len(agents), 3)  # so that demand exceeds the room
     aim = seed // AIMED - 1
     zookeeper = aim >= len(POINTS) or (aim < 0 and seed % _ZOOKEEPER_SHARE == 0)
     if zookeeper:

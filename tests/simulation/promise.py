@@ -1,25 +1,26 @@
-"""The promise, as checks. Each names what it holds the scheduler to; numbers are those of the list below.
+"""The promises of the scheduler, as checks. A violation names the number in this list.
 
-1. No (job, shard) runs twice at one instant by what the executors know, unless in two firings that the job allows
-   beside each other, or Mesos had given up the earlier attempt (its agent gone for good, or unknown to a master without
-   memory; its framework removed), its job's partition policy had replaced it, or an operator had declared it dead. Each
-   overlap is listed. Nor do shards of two totals of a resident whose shards are not independent.
-2. Every recorded firing reaches an outcome, or waits with a reason; none vanishes. Whatever is passed over as
-   considered was queued or counted as skipped.
-3. Every claim is released exactly once. At rest nothing is claimed and no index has grown.
-4. No agent is over-committed, executors included, by the master's own books; no ACCEPT spends more than was offered.
+1. No (job, shard) runs twice at one instant, as the executors know it. Exceptions, each of which is listed: two firings
+   that the job allows at once; Mesos had given up the earlier attempt (its agent is gone, its framework is removed, or
+   a master without memory does not know it); the job's partition policy had replaced it; an operator had declared it
+   dead.
+   Shards of two totals of a resident do not run at once either, unless its shards are independent.
+2. Every recorded firing reaches an outcome or waits with a reason. None vanishes. Each instant passed over was queued,
+   or counted as skipped.
+3. Every claim is released exactly once. At rest nothing is claimed and all indexes are empty.
+4. No agent is over-committed by the master's count, executors included. No ACCEPT spends more than was offered.
 5. Only the holder of the current epoch changes anything, in the store or at Mesos.
-6. Once the faults have stopped all desired residents run, as configured last, and all due work ends, in bounded time.
-7. What a command was answered as done is done, after any crash; a task that was to end ends.
-8. Stored first: a launch leaves after its intent is stored, an acknowledgement after what it acknowledges is.
-9. No task id, attempt or fence token is used twice; fence tokens of a shard grow.
-10. A resident's shard that runs is asked to end, to be replaced, only where no more than its job allows are then down;
-    unless an operator asks for its end, or its agent is to be emptied.
-11. An executor is shut down by force only where a task in it had been asked to end, and had had time to.
-12. An agent that an operator empties gets nothing new.
-13. Nothing starts before what is ahead of it in the queue and would take no more room: first what replaces a lost
-    attempt, then by priority, then by age. What was lost, or has failed, waits its back-off. So there is no storm, even
-    where half of the cluster is lost at once.
+6. After the faults, all desired residents run in their last configuration and all due work ends, in bounded time.
+7. A command answered as done is done, after any crash. A task that was asked to end ends.
+8. A launch is sent after its intent is stored, and an acknowledgement after its consequences are.
+9. No task id, attempt or fence token is used twice. Fence tokens of a shard grow.
+10. A running shard of a resident is replaced only if then at most max_unavailable shards of its job are down, unless
+    an operator kills it or its agent is drained.
+11. An executor is shut down by force only if a task in it was asked to end and had time for it.
+12. An agent drained by an operator gets nothing new.
+13. A shard starts only after the shards ahead of it in the queue that need no more room: first replacements of lost
+    attempts, then by priority, then by age. Lost and failed shards wait for their back-off. So there is no storm, even
+    if half of the cluster is lost at once.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jobcloud.dev.registry import Offer
+from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
-from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor
+from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor, Status
 from jobcloud.model import Cause, Execution, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.cluster import amounts
@@ -48,23 +49,23 @@ if TYPE_CHECKING:
 Entries = dict[tuple[str, str], bytes]
 _GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
-# What a task has at least to end, from when it can hear that it is to: the simulated policy gives it twice as long.
+# The least time to end after a task can hear of its kill. The simulated policy gives it twice as long.
 _TIME_TO_END_MS = 3_000
 _ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED",
                    "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})  # fmt: skip
 
 
 class Truth:
-    """What happened outside of the scheduler: what ran, what Mesos said, which calls had effect."""
+    """The world outside of the scheduler: executions, updates of Mesos, and calls that had an effect."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.running: dict[tuple[str, int], list[Run]] = {}
         self.ended: dict[str, str] = {}  # task id → how
         self.begun: set[str] = set()
-        self.doubtful: set[str] = set()  # tasks out of reach once: nobody could tell whether they ran
+        self.doubtful: set[str] = set()  # tasks that were unreachable once, and may have run or not
         self.overlaps: list[str] = []
-        self.gone: set[str] = set()  # agents marked so
+        self.gone: set[str] = set()  # agents marked gone
         self.windows: set[str] = set()  # agents that had a maintenance window
         self.removed: set[str] = set()  # frameworks
         self.framework_of: dict[str, str] = {}  # task → its framework
@@ -73,9 +74,9 @@ class Truth:
         self.launched: set[str] = set()
         self.attempts: set[tuple[str, int, int]] = set()
         self.fences: dict[tuple[str, int], int] = {}
-        self.opened: set[str] = set()  # firings whose listener was called before them, and did well
-        self.reported: dict[str, set[str]] = {}  # task → the ends that Mesos told of
-        self.asked: dict[str, int] = {}  # task → since when Mesos knows that it is to end, and can say so to its agent
+        self.opened: set[str] = set()  # firings whose listener "before" has succeeded
+        self.reported: dict[str, set[str]] = {}  # task → ends reported by Mesos
+        self.asked: dict[str, int] = {}  # task → instant at which Mesos could tell its agent to kill it
         self.epoch = 0
 
     def started(self, run: Run) -> None:
@@ -83,8 +84,8 @@ class Truth:
         others = self.running.setdefault((run.job, run.item), [])
         counted = 1 + sum(not self._replaced(other) for other in others)
         for other in others:
-            # What is out of reach may begin only after what replaces it.
-            why = self._replaced(run) or self._replaced(other) or self._beside(run, other, counted)
+            # An unreachable attempt may begin after its replacement.
+            why = self._replaced(run) or self._replaced(other) or self._together(run, other, counted)
             if not why:
                 self._world.violation(f"1: {run.job}/{run.item} runs twice: {other.task_id} and {run.task_id}")
             self.overlaps.append(f"{other.task_id} and {run.task_id}: {why}")
@@ -95,15 +96,17 @@ class Truth:
         self._of_one_total(run)
 
     def _of_one_total(self, run: Run) -> None:
-        """Who shares work by item and total does not meet another total."""
+        """Shards that divide the work by item and total do not run with another total."""
         if not run.daemon or run.task_id in self._world.promise.free or self._replaced(run):
             return
         for other in (other for (job, _), runs in self.running.items() if job == run.job for other in runs):
             if other.total != run.total and other.task_id not in self._world.promise.free and not self._replaced(other):
-                self._world.violation(f"1: {run.task_id} of {run.total} runs beside {other.task_id} of {other.total}")
+                self._world.violation(
+                    f"1: {run.task_id} of {run.total} runs together with {other.task_id} of {other.total}"
+                )
 
     def _in_its_turn(self, run: Run) -> None:
-        """A firing's listener is called before all of its shards and after all of them."""
+        """The listener of a firing is called before all shards and after all shards."""
         if run.stepped and run.step != "before" and run.firing_id not in self.opened:
             self._world.violation(f"1: {run.task_id} starts before the listener of {run.firing_id} has finished")
         if run.step == "after":
@@ -111,9 +114,9 @@ class Truth:
                 if other.firing_id == run.firing_id and other is not run and not self._replaced(other):
                     self._world.violation(f"1: {run.task_id} is called while {other.task_id} still runs")
 
-    def _beside(self, run: Run, other: Run, number: int) -> str:
-        most = AT_ONCE.get(run.job, 1)
-        return f"its job allows {most} at once" if run.firing_id != other.firing_id and number <= most else ""
+    def _together(self, run: Run, other: Run, number: int) -> str:
+        limit = AT_ONCE.get(run.job, 1)
+        return f"its job allows {limit} at once" if run.firing_id != other.firing_id and number <= limit else ""
 
     def _replaced(self, run: Run) -> str:
         if run.framework_id in self.removed:
@@ -123,7 +126,7 @@ class Truth:
         if run.task_id in self._world.operators.forgotten:
             return "an operator declared it dead"
         if run.task_id in self.doubtful and run.job in self._world.operators.replacing:
-            return "its job replaces what is out of reach"
+            return "its job replaces unreachable shards"
         return "Mesos gave it up" if run.task_id in self.given_up else ""
 
     def stopped(self, run: Run, how: str) -> None:
@@ -143,7 +146,6 @@ class Truth:
             self.given_up.add(task_id)
         if status["state"] == "TASK_UNREACHABLE":
             self.doubtful.add(task_id)
-            self.asked.pop(task_id, None)
         if status["state"] in _ENDS:
             self.reported.setdefault(task_id, set()).add(status["state"])
         if status["state"] == "TASK_ERROR" and "more than available" not in status["message"]:
@@ -151,8 +153,13 @@ class Truth:
         if "uuid" in status:
             self.state_of[status["uuid"]] = task_id, status["state"]
 
-    def called(self, process: Process, call: dict[str, Any], offers: dict[str, Offer]) -> None:
-        """The master has carried a call out."""
+    def heard(self, status: Status) -> None:
+        """A scheduler handles an update. Its time to end starts again for a task that it knows to be unreachable."""
+        if status.state == "TASK_UNREACHABLE":
+            self.asked.pop(status.task_id, None)
+
+    def called(self, process: Process, call: dict[str, Any], offers: dict[str, OfferRecord]) -> None:
+        """The master has carried out a call."""
         epoch = process.leader.epoch
         if epoch < self.epoch:
             self._world.violation(f"5: {process.name} of epoch {epoch} was heard by Mesos after epoch {self.epoch}")
@@ -164,12 +171,12 @@ class Truth:
     def subscribed(self, epoch: int) -> None:
         self.epoch = max(self.epoch, epoch)
 
-    def _accepted(self, accept: dict[str, Any], offers: dict[str, Offer]) -> None:
+    def _accepted(self, accept: dict[str, Any], offers: dict[str, OfferRecord]) -> None:
         tasks = [task for operation in accept["operations"] for task in operation["launch"]["task_infos"]]
         for task in tasks:
             self._launched(task)
         if all(one["value"] in offers for one in accept["offer_ids"]):
-            for agent in self._world.cluster.master.agents.values():
+            for agent in self._world.cluster.master.state.agents.values():
                 used = agent.used()
                 for offer in agent.offers.values():
                     used = used + offer.resources
@@ -194,7 +201,7 @@ class Truth:
         self.fences[place] = payload["fence"]
 
     def _executor_pays(self, task: dict[str, Any]) -> None:
-        """What an executor uses it is charged for: Mesos' books are right only then."""
+        """An executor is charged for its resources, or Mesos' count would be wrong."""
         executor = base64.b64decode(task["executor"]["data"]).decode()
         wanted = next((need for package, need in self._world.operators.executors.items() if package in executor), None)
         charged = dict.fromkeys(("cpus", "mem"), 0)
@@ -205,7 +212,7 @@ class Truth:
             self._world.violation(f"4: the executor of {task['task_id']['value']} uses {wanted}, charged is {charged}")
 
     def end_of(self, task_id: str) -> str:
-        """What became of a task: how it ended, "runs" or "never ran"."""
+        """The end of a task, "runs", or "never ran"."""
         return self.ended.get(task_id, "runs" if task_id in self.begun else "never ran")
 
 
@@ -213,11 +220,11 @@ class Promise:
     def __init__(self, world: World) -> None:
         self._world = world
         self._epoch = 0
-        self.firings: dict[str, Firing] = {}  # as last stored, the deleted ones too
-        self.unwanted: set[str] = set()  # tasks to be killed because their job was taken back, for a while or for good
-        self.overdue: set[str] = set()  # tasks that ran beyond their limit
-        self.free: set[str] = set()  # tasks that may run beside others of another total
-        self.emptied: set[str] = set()  # agents that operators empty, since before the latest write
+        self.firings: dict[str, Firing] = {}  # as last stored, including deleted ones
+        self.unwanted: set[str] = set()  # tasks to be killed because their job was disabled, changed or removed
+        self.overdue: set[str] = set()  # tasks that exceeded their limit
+        self.free: set[str] = set()  # tasks that may run together with tasks of another total
+        self.emptied: set[str] = set()  # agents drained by operators since before the latest write
 
     # ---- the store -------------------------------------------------------------------------------------------
 
@@ -243,7 +250,7 @@ class Promise:
                 self._considered(key, record, before, decoded)
 
     def _tasks_written(self, before: Entries, batch: dict[Any, Any]) -> None:
-        ended: dict[str, set[int]] = {}  # job → items that ran and are asked to end, though they are wanted
+        ended: dict[str, set[int]] = {}  # job → running items asked to end although they are wanted
         for task in [record for record in batch.values() if isinstance(record, Task)]:
             if task.overdue_ms:
                 self._overdue_written(task)
@@ -266,12 +273,12 @@ class Promise:
                 self._world.violation(f"10: {items} of {name} are to be replaced, down are {down} of {now.shard_count}")
 
     def _emptied(self, agent_id: str, before: Entries) -> bool:
-        """Whether an agent is, or was just before, to be emptied."""
+        """True if an agent is drained, or was just before."""
         drained = any((Kind.DRAIN, agent_id) in entries for entries in (before, self._world.server.entries))
         return drained or agent_id in self._world.truth.windows
 
     def _overdue_written(self, task: Task) -> None:
-        """A run is ended for its limit only once it has run for so long; a jump of the clock counts for two seconds."""
+        """A task is killed for its limit only after it has run for that long. A clock jump counts as two seconds."""
         runs = self._world.truth.running.get((task.job, task.item), ())
         since = next((run.since for run in runs if run.task_id == task.id), 0)
         jumps = self._world.history.happened["clock"]
@@ -286,21 +293,21 @@ class Promise:
         return job
 
     def _down(self, entries: Entries, job: Job) -> set[int]:
-        """The items of a resident that do not run, or not for long, by what is stored."""
+        """The items of a resident that, according to the store, do not run or are asked to end."""
         tasks = [_task(entries, key) for kind, key in entries if kind == Kind.TASK]
         up = {one.item for one in tasks if one and one.job == job.name and one.state is TaskState.RUNNING
               and not one.kill_ms}  # fmt: skip
         return set(range(job.shard_count)) - up
 
     def loaded(self, stored: StoredRecords) -> None:
-        """What is read is what was written, all of it and nothing else, through parts, cleaning and lost answers."""
+        """A load returns exactly the records written, despite split batches, cleaning and lost answers."""
         found: Entries = {(kind, key): value for kind, each in stored.records.items() for key, value in each.items()}
         entries = self._world.server.entries
         if stored.faults:
-            self._world.violation(f"7: damage is reported where there is none: {stored.faults}")
+            self._world.violation(f"7: intact records are reported as damaged: {stored.faults}")
         if found != entries:
             wrong = [place for place in found.keys() | entries.keys() if found.get(place) != entries.get(place)]
-            self._world.violation(f"7: what is read differs from what was written: {sorted(wrong)[:5]}")
+            self._world.violation(f"7: the records read differ from those written: {sorted(wrong)[:5]}")
 
     def _firing_written(self, key: str, record: Any, batch: dict[Any, Any]) -> None:
         if record is not None:
@@ -324,7 +331,7 @@ class Promise:
         self._world.violation(f"2: {key} vanishes unfinished: {old}")
 
     def _outcomes(self, firing: Firing) -> None:
-        """What a shard is said to have come to, its executor knows as well."""
+        """The stored outcome of a shard agrees with its executor."""
         for item, shard in enumerate(firing.shards):
             how = self._world.truth.end_of(shard.task_id)
             if shard.state is ShardState.FINISHED and how != "TASK_FINISHED":
@@ -334,7 +341,7 @@ class Promise:
                 self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
 
     def _retried(self, firing: Firing) -> None:
-        """What failed by its job's own doing is repeated as often as the job says."""
+        """A shard that its job failed is repeated as often as the job says."""
         job, old = self._job(self._world.server.entries, firing.job), self.firings.get(firing.id)
         before = old.shards if old is not None else ()
         truth, operators = self._world.truth, self._world.operators
@@ -344,13 +351,13 @@ class Promise:
             task_id = shard.task_id
             failed = truth.reported.get(task_id) == {"TASK_FAILED"} and truth.end_of(task_id) == "TASK_FAILED"
             spared = task_id in operators.killed | operators.forgotten | self.unwanted
-            # Whoever led heard that it was lost with its framework, and not of its end.
+            # The leader heard that the task was lost with its framework, not that it failed.
             spared |= truth.framework_of.get(task_id) in truth.removed
             if failed and not spared and shard not in before[item : item + 1]:
                 self._world.violation(f"2: {firing.id}/{item} failed and is not repeated: {shard}")
 
     def _wanted(self, task: Task) -> bool:
-        """Whether nothing stored at this instant is a reason to kill the task."""
+        """True if no stored record is a reason to kill the task."""
         entries = self._world.server.entries
         state_value, firing = entries.get((Kind.JOB_STATE, task.job)), self.firings.get(task.firing_id)
         if state_value is None or firing is None:
@@ -364,7 +371,7 @@ class Promise:
         )
 
     def _comes_back(self, firing: Firing, item: int, how: str) -> bool:
-        """Whether a shard whose attempt was lost through no fault of its job has to be tried again."""
+        """True if a shard whose attempt was lost without fault of its job must be tried again."""
         shard = firing.shards[item]
         entries = self._world.server.entries
         job_value, state_value = entries.get((Kind.JOB, firing.job)), entries.get((Kind.JOB_STATE, firing.job))
@@ -411,12 +418,12 @@ class Promise:
         recorded = {one.fire_ms for one in self.firings.values() if one.job == name and one.cause is Cause.CRON}
         missing = [instant for instant in due if instant not in recorded]
         if missing and not caught_up and state.skipped == old.skipped:
-            self._world.violation(f"2: {name} was due at {missing} and nobody says why it did not fire")
+            self._world.violation(f"2: {name} was due at {missing} and no record says why it did not fire")
 
     # ---- decisions -------------------------------------------------------------------------------------------
 
     def launched(self, core: SimCore, before: dict[str, Firing], effects: Sequence[Effect], at: int) -> None:
-        """A round is over: nobody who would have had room was ahead of what is launched, and still waits."""
+        """After a scheduling cycle, no waiting shard that would fit was ahead of a launched one."""
         accepts = [effect for effect in effects if isinstance(effect, Accept)]
         waiting = list(_waiting(core, before, at)) if accepts else []
         if not waiting:
@@ -429,7 +436,7 @@ class Promise:
                     self._world.violation(f"13: {task.id} starts before shard {item} of {firing.id}: {shard}")
 
     def task_ended(self, core: SimCore, task: Task, at: int) -> None:
-        """What ended without being asked to, and is tried again, waits first."""
+        """A shard that ended without being asked to waits before it is tried again."""
         job, firing = core.jobs.get(task.job), core.firings.get(task.firing_id)
         if job is None or firing is None or task.id in self._world.operators.killed:
             return
@@ -446,9 +453,9 @@ class Promise:
         if isinstance(call, Accept):
             for launched in call.launches:
                 if leads and not self._stored(Kind.TASK, launched.task_id):
-                    self._world.violation(f"8: {launched.task_id} is sent, its intent is not stored")
+                    self._world.violation(f"8: {launched.task_id} is sent before its intent is stored")
             if leads and call.launches and call.agent_id in self.emptied and self._stored(Kind.DRAIN, call.agent_id):
-                self._world.violation(f"12: {call.agent_id} is to be emptied and gets {call.launches[0].task_id}")
+                self._world.violation(f"12: {call.agent_id} is drained and gets {call.launches[0].task_id}")
             self._spends(call)
         elif isinstance(call, ShutdownExecutor) and leads:
             self._shuts_down(process, call)
@@ -464,7 +471,7 @@ class Promise:
             self._world.violation(f"11: {call.executor_id} on {call.agent_id} is shut down, asked to end were {asked}")
 
     def _spends(self, call: Accept) -> None:
-        master = self._world.cluster.master
+        master = self._world.cluster.master.state
         if not all(offer_id in master.offers for offer_id in call.offer_ids):
             return
         offered = NOTHING
@@ -490,7 +497,7 @@ class Promise:
     # ---- processes -------------------------------------------------------------------------------------------
 
     def turned(self, process: Process) -> None:
-        """A turn of the loop is over: the core's own invariants hold, what it knows is what is stored."""
+        """After a turn of the loop the core's invariants hold, and its state is stored."""
         try:
             process.core.validate()
         except AssertionError as error:
@@ -500,12 +507,12 @@ class Promise:
 
     def restored(self, process: Process) -> None:
         self.turned(process)
-        if process.leader.epoch == self._world.server.epoch:  # whoever was superseded since need know nothing
+        if process.leader.epoch == self._world.server.epoch:  # a superseded leader need not know the latest records
             self.as_stored(process)
             self._world.operators.check(process)
 
     def as_stored(self, process: Process) -> None:
-        """Whatever task is stored the leader has taken up, unless its next write deletes it."""
+        """The leader has adopted every stored task, unless its next write deletes it."""
         core, entries = process.core, self._world.server.entries
         stored = {key for kind, key in entries if kind == Kind.TASK}
         if not stored <= core.tasks.keys() | _dirty(core):
@@ -517,7 +524,7 @@ class Promise:
     # ---- at the end ------------------------------------------------------------------------------------------
 
     def unsettled(self, process: Process, due_until: int) -> str:
-        """What still has to come to an end or to run; "" where nothing has."""
+        """The first thing that still has to end or to run, or ""."""
         core = process.core
         for firing in core.firings.values():
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
@@ -541,7 +548,7 @@ class Promise:
         for place, runs in self._world.truth.running.items():
             if not 1 <= len(runs) <= AT_ONCE.get(place[0], 1):
                 return f"{place} runs {len(runs)} times"
-            owner = core.jobs.get(place[0])
+            resident = core.jobs.get(place[0])
             placeholder = core.tasks.get(runs[0].task_id)
             if placeholder is not None and placeholder.placeholder:
                 if (
@@ -549,19 +556,19 @@ class Promise:
                     or not core.apps[placeholder.app].executors
                     or placeholder.app in core.disabled_apps
                 ):
-                    return f"{runs[0].task_id} keeps an executor that nobody wants any more"
+                    return f"{runs[0].task_id} keeps an executor that is no longer wanted"
             elif runs[0].daemon and (
-                owner is None or core.job_states[owner.name].disabled or owner.app in core.disabled_apps
+                resident is None or core.job_states[resident.name].disabled or resident.app in core.disabled_apps
             ):
                 return f"resident {place} runs and is no longer wanted"
             if runs[0].task_id not in core.tasks:
                 return f"{runs[0].task_id} runs and the scheduler does not know it"
             if to_end := [run.task_id for run in runs if run.task_id in self._world.operators.to_end]:
-                return f"{to_end} run on, whose end an operator was told is on its way"
+                return f"{to_end} run on, although their kill was answered as stored"
         return ""
 
     def _out_of_date(self, core: Any) -> str:
-        """What runs of residents that is not what was configured last."""
+        """The first resident task that does not run the last configuration, or ""."""
         for (name, item), runs in self._world.truth.running.items():
             job = core.jobs.get(name)
             if not runs[0].daemon or job is None or job.app not in core.apps:
@@ -581,8 +588,8 @@ class Promise:
         return ", ".join(reason.text for reason in process.core.explain(job, self._world.clock()).reasons)
 
     def unrest(self, process: Process) -> str:
-        """What is left when every app and job has been removed and there was time for it to end."""
-        core, master = process.core, self._world.cluster.master
+        """Anything left after all apps and jobs were removed and had time to end, or ""."""
+        core, master = process.core, self._world.cluster.master.state
         if self._world.truth.running:
             return f"still running: {sorted(self._world.truth.running)}"
         if core.tasks or core.firings:
@@ -595,7 +602,7 @@ class Promise:
         )
 
     def leftovers(self, process: Process) -> str:
-        """At rest no index of the scheduler holds anything, nor does the store but the framework's id."""
+        """At rest all indexes of the scheduler are empty, and the store holds only the framework id."""
         core = process.core
         claims, holds = core.cluster.claim_count()
         indexes: dict[str, Any] = {
@@ -608,7 +615,7 @@ class Promise:
 
 
 def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tuple[Firing, int]]:
-    """The shards that might have started in a round and did not, of firings that may run for sure."""
+    """The shards that could have started in a cycle and did not, of firings that certainly may run."""
     unended = [firing for firing in before.values() if not firing.ended_ms]
     firings = Counter(firing.job for firing in unended)
     for firing in unended:
@@ -626,13 +633,13 @@ def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tupl
 
 
 def _ahead(core: SimCore, firing: Firing, shard: Shard, task: Task) -> bool:
-    """Whether a waiting shard was ahead of a task in the queue."""
+    """True if a waiting shard was ahead of a task in the queue."""
     first, jobs = Execution.READY, core.jobs
     ours = shard.execution is first, -jobs[firing.job].priority
     theirs = task.execution is first, -jobs[task.job].priority
     if ours != theirs or firing.id == task.firing_id:
         return ours < theirs
-    # Those that this leader has loaded are older than all others, and nobody else knows in which order they came.
+    # Loaded firings are older than all others; their own order is unknown.
     known = [name for name in core.firings if name not in core.loaded]
     again = core.process.world.operators.retried
     if task.firing_id not in known or {firing.id, task.firing_id} & again:

@@ -1,4 +1,4 @@
-"""Many histories, on all cores: `make simulate SEEDS=10000`."""
+"""Play many histories on all cores: `make simulate SEEDS=10000`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .world import History, play
 
 @dataclass(slots=True)
 class Summary:
-    """What many histories came to."""
+    """Totals over many histories."""
 
     histories: int = 0
     steps: int = 0
@@ -51,7 +51,7 @@ def run(seed: int) -> History:
 
 
 def run_all(seeds: Iterable[int], processes: int, stop_at_first: bool = False) -> Summary:
-    """Histories of `seeds`, in order. With one process in this one, which can then be debugged."""
+    """Play `seeds` in order. `processes=1` plays in the calling process, so that a debugger works."""
     summary = Summary()
     if processes <= 1:
         for seed in seeds:

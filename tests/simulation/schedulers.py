@@ -1,4 +1,4 @@
-"""Scheduler processes: the real leader, core and driver; simulated around them are store, network, and sudden death."""
+"""Scheduler processes: the real leader, core and driver, in a simulated store and network, with crashes and pauses."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _PATIENCE_MS = 10_000  # two heartbeats and a half
 
 
 class Crash(BaseException):
-    """The process is gone at this very point."""
+    """The process ends at this point."""
 
 
 class WatchedMatcher:
-    """The matcher; what is released was claimed, and only once."""
+    """The matcher, with a check that every release has a claim, once."""
 
     def __init__(self, dimensions: int) -> None:
         self._matcher = Matcher(dimensions)
@@ -59,7 +59,7 @@ class WatchedMatcher:
 
 
 class SimStore(MemoryStore):
-    """The store as one process sees it; it may be out of reach, fail, or do its work and say that it failed."""
+    """The store as one process sees it. It may be unreachable, fail, or succeed and report a failure."""
 
     def __init__(self, world: World, process: Process) -> None:
         super().__init__(world.server)
@@ -98,13 +98,15 @@ class SimStore(MemoryStore):
 
 
 class SimCore(Scheduler):
-    process: Any = None  # not there yet while it restores itself
-    loaded: frozenset[str] = frozenset()  # the firings that were there before it
+    process: Any = None  # None while the core restores itself
+    loaded: frozenset[str] = frozenset()  # the firings loaded at the start
 
     def handle(self, event: Event) -> list[Effect]:
         firings = dict(self.firings) if isinstance(event, Tick) else {}
         task = self.tasks.get(event.status.task_id) if isinstance(event, StatusReceived) else None
         effects = super().handle(event)
+        if isinstance(event, StatusReceived):
+            self.process.world.truth.heard(event.status)
         self.process.world.note(f"{self.process.name} {event!r}"[:300])
         if firings:
             self.process.world.promise.launched(self, firings, effects, event.at)
@@ -130,11 +132,11 @@ class SimSession:
         self._added: list[bytes] = []
 
     def receive(self, record: bytes) -> None:
-        """A record arrives. A process that is stopped finds it when it goes on."""
+        """A record arrives. A paused process sees it when it continues."""
         if self.ended or self.process.dead:
             return
         if self.process.partitioned:
-            # A stream has no gaps: what got lost ends it.
+            # A stream has no gaps: a lost record ends it.
             self._world.later(self.process.partition_until - self._world.now, self.end, "the connection was reset")
             return
         if self.process.stopped:
@@ -149,7 +151,7 @@ class SimSession:
         self._added.append(body)
 
     def exchange(self) -> list[CallFailed | None]:
-        """Some calls are under way together: where the connection breaks, the master has seen the first of them."""
+        """Calls in flight together. If the connection breaks, the master has seen the first ones."""
         if self.ended:
             lost: list[CallFailed | None] = [CallFailed(f"not connected: {self.end_reason}", certain=True)]
             lost *= len(self._added)
@@ -181,7 +183,7 @@ class SimSession:
         self._world.later(0, self.driver.left, self)
 
     def watch(self) -> None:
-        """Too long a silence ends it."""
+        """End the stream after a long silence."""
         if not self.ended:
             if self._world.now - self.heard >= _PATIENCE_MS:
                 self.end("no event and no heartbeat")
@@ -190,7 +192,7 @@ class SimSession:
 
 
 class SimDriver:
-    """The real driver without its threads and sockets: every attempt, event and call is an event of the world."""
+    """The real driver without threads and sockets: connecting, events and calls are events of the world."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -234,14 +236,13 @@ class SimDriver:
             self.hardened._take(session, record)
 
     def left(self, session: Any) -> None:
-        """A subscription is over: the driver says so and tries again, after a while if it was replaced by another."""
-        attempt = self.hardened._attempt
-        if self.stopped or self.process.dead or attempt is None or attempt is not session:
+        """A subscription has ended. The driver reports it and reconnects, later if another scheduler replaced it."""
+        if self.stopped or self.process.dead or self.hardened._attempt is not session:
             return
         if self.process.stopped:
             self.world.later(200, self.left, session)
             return
-        self.hardened._leave(attempt)
+        self.hardened._leave(session)  # type: ignore[arg-type]  # a SimSession
         replaced = self.hardened._replaced
         self._attempt_in(self.world.dice.randint(4_000, 8_000) if replaced else self.world.dice.randint(100, 400))
 
@@ -271,7 +272,7 @@ class SimDriver:
         if self.hardened._attempt is None:
             self._attempt_in(1)
         if self.process.dead:
-            self.stopped = True  # these calls were on their way when the process died; the others never left
+            self.stopped = True  # these calls were in flight when the process died; the others were never sent
         elif self._calls_wait():
             self._call_in(self.world.dice.randint(0, 3))
 
@@ -279,7 +280,7 @@ class SimDriver:
         return not self.real._requests.empty() or bool(self.real._in_flight)
 
     def stop(self) -> None:
-        """What was decided before still goes out."""
+        """Send the calls decided before."""
         self.process.point("before stop")
         while not self.stopped and not self.process.partitioned and self._calls_wait():
             self.real._run_some()
@@ -294,7 +295,7 @@ class SimDriver:
         raise AssertionError("nobody asked for it")
 
     def vanish(self) -> None:
-        """The process died: one call may have been on its way, the connection breaks."""
+        """The process died: one call may be in flight, and the connection breaks."""
         session = self.hardened._attempt
         self.real._deliver = lambda event: None
         if self.world.dice.random() < 0.5:
@@ -306,7 +307,7 @@ class SimDriver:
 
 
 class Process:
-    """A scheduler process: what `server.loop` does, turn by turn, without its thread."""
+    """A scheduler process: the turns of `server.loop` without its thread."""
 
     def __init__(self, world: World, number: int) -> None:
         self.world = world
@@ -335,10 +336,10 @@ class Process:
     def core(self) -> SimCore:
         return self.leader.core
 
-    # ---- death and sleep -------------------------------------------------------------------------------------
+    # ---- crash and pause ------------------------------------------------------------------------------------
 
     def point(self, label: str) -> None:
-        """A place where the process may die, or be stopped for a while as by SIGSTOP."""
+        """A point at which the process may crash, or pause as after SIGSTOP."""
         fault = self.world.at_point(label)
         if fault is None:
             return
@@ -348,7 +349,7 @@ class Process:
         self._sleep(fault.b)
 
     def _sleep(self, number: int) -> None:
-        """The world goes on meanwhile, sometimes with another leader."""
+        """Pause while the world goes on, sometimes with another leader."""
         if self.stopped:
             return
         self.stopped = True
@@ -380,7 +381,7 @@ class Process:
             self._guarded(self._begin)
 
     def _stand_by(self) -> None:
-        """Wait for the turn, as the oldest candidate in ZooKeeper."""
+        """Wait until this is the oldest candidate in ZooKeeper."""
         if self.dead:
             return
         if not self.stopped and self.store.leads():
@@ -433,7 +434,7 @@ class Process:
             self._turn_in(0 if self.inbox else max(1, self.leader.wake_ms()))
 
     def _stand_still(self) -> None:
-        """While the leadership is in doubt nothing is decided; what arrives waits."""
+        """Decide nothing while the leadership is in doubt. Events wait."""
         self.store.check()
         self._turn_in(100)
 
@@ -463,7 +464,7 @@ class Process:
             self.world.later(self.world.dice.randint(50, 2_500), self.world.start_process)
 
     def _end(self) -> None:
-        """Another leads: everybody gets an answer, and nothing is written or sent from here on."""
+        """Another scheduler leads: answer everybody, and write and send nothing more."""
         self.world.note(f"{self.name} steps down")
         self._ready = False
         refuse(self.inbox, "no leader here")
@@ -480,7 +481,7 @@ class Process:
         refuse(self.inbox, "starting over")
         self.inbox.clear()
         if not was_ready and not hasattr(self.leader, "core"):
-            self.die()  # it never led: the process ends, another is started
+            self.die()  # it never led: the process ends, and another starts
             return
         try:
             self.leader.disconnect()
@@ -498,7 +499,7 @@ class Process:
             self.store.check()
         self._lead()
 
-    # ---- what the leader is given ----------------------------------------------------------------------------
+    # ---- dependencies of the leader -------------------------------------------------------------------------
 
     def _make_driver(self) -> SimDriver:
         self.driver = SimDriver(self)

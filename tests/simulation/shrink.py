@@ -1,4 +1,4 @@
-"""A failing plan made small: faults are left out as long as it still fails, and the rest is told readably."""
+"""Shrink a failing plan to the faults that matter, and describe it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .plan import Plan
 from .world import History, play
 
 
-def shrink(history: History, most_runs: int = 150, run: Callable[[Plan], History] = play) -> History:
-    """The smallest plan found that breaks the same promise.
+def shrink(history: History, max_runs: int = 150, run: Callable[[Plan], History] = play) -> History:
+    """Return the history of the smallest plan found that breaks the same promise.
 
-    Delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", 2002): parts of the
-    faults are left out, ever smaller ones, until none can be missed.
+    Delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", 2002): leave out parts
+    of the faults, smaller and smaller ones, until each remaining fault is needed.
     """
     best, parts, runs = history, 2, 0
-    while len(best.plan.faults) > 1 and runs < most_runs:
+    while len(best.plan.faults) > 1 and runs < max_runs:
         size = max(1, len(best.plan.faults) // parts)
         smaller = None
         for start in range(0, len(best.plan.faults), size):
@@ -39,7 +39,7 @@ def _same(tried: History, history: History) -> bool:
 
 
 def tell(history: History, lines: int = 40) -> str:
-    """A failing history for people: what was done to it, what happened last, what was broken."""
+    """Describe a failing history: its faults, its last events, and the broken promise."""
     plan = history.plan
     head = [f"seed {plan.seed}: agents with {plan.agents} cpus, {plan.jobs} jobs, {len(plan.faults)} faults:"]
     faults = [f"  {fault}" for fault in plan.faults]

@@ -1,4 +1,4 @@
-"""One history: the clock and what waits for it, the faults of the plan, and the phases from first start to rest."""
+"""One history: virtual time, the faults of the plan, and the phases from the first start to rest."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from .promise import Promise, Truth
 from .schedulers import Process
 from .zookeeper import SimServer, read_as_it_is, small
 
-# Longest virtual time from the last fault until all is well, and from the last job's removal until all is at rest.
+# Limits in virtual time: from the last fault until all is well, and from the last removal until all is at rest.
 SETTLE_MS = 150_000
 REST_MS = 60_000
-_MOST_STEPS = 60_000
+_MAX_STEPS = 60_000
 FEWEST_STEPS = 500
-# Where there are fewer, residents and executors may leave no agent room for a run, and somebody adds one in the end.
+# In a smaller cluster, residents and executors may leave no agent with room for a run. So an agent is added at the end.
 ENOUGH_CPUS = 6
 _DAY_MS = 25 * 3_600_000
-# Faults that wait for their occasion: each takes effect once, the next time it can.
+# Faults that take effect once, at the next opportunity.
 _OCCASIONS = frozenset(
     {"store_fails", "store_lies", "update_lost", "update_doubled", "update_late", "call_lost", "finish_twice",
      "start_fails", "request_lost", "request_late", "answer_lost"}
@@ -41,12 +41,12 @@ _OPERATORS = frozenset({"put_app", "put_job", "remove_job", "remove_app", "app_m
 
 
 class Stuck(Exception):
-    """The history has shown what it has to show: a violation."""
+    """A promise was broken: the history ends here."""
 
 
 @dataclass(slots=True)
 class History:
-    """What became of a plan."""
+    """The result of a plan."""
 
     plan: Plan
     violations: list[str] = field(default_factory=list)
@@ -63,9 +63,9 @@ class World:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.now = START
-        self.wall = 0  # how far the schedulers' clocks are off
+        self.wall = 0  # offset of the schedulers' clocks in ms
         self.dice = random.Random(f"world {plan.seed}")
-        self.server = MemoryServer()  # what is durable: the store itself, or what ZooKeeper's has to hold
+        self.server = MemoryServer()  # the durable state, also the expected one if ZooKeeper holds it
         self.zookeeper = SimServer()
         self.durable = 0
         self.store_down_until = 0
@@ -85,7 +85,7 @@ class World:
     # ---- time ------------------------------------------------------------------------------------------------
 
     def clock(self) -> int:
-        """What the schedulers' machines believe."""
+        """The time on the schedulers' machines."""
         return self.now + self.wall
 
     def later(self, ms: int, do: Callable[..., Any], *args: Any) -> None:
@@ -93,14 +93,14 @@ class World:
         heapq.heappush(self._queue, (self.now + max(ms, 0), self._sequence, do, args))
 
     def run_until(self, instant: int, nested: bool = False) -> None:
-        """Let everything happen that is due until then; `nested` inside something that waits meanwhile."""
+        """Run all events up to `instant`. `nested`: called from inside an event that waits."""
         self._depth += nested
         while self._queue and self._queue[0][0] <= instant:
             at, _, do, args = heapq.heappop(self._queue)
             self.now = max(self.now, at)
             do(*args)
             self.history.steps += 1
-            if self.history.steps > _MOST_STEPS:
+            if self.history.steps > _MAX_STEPS:
                 self.violation("6: it never comes to rest: too many steps")
             if self.history.violations:
                 raise Stuck
@@ -108,14 +108,14 @@ class World:
         self._depth -= nested
 
     def may_wait(self) -> bool:
-        """Whether somebody may wait while the world goes on; not where others wait already."""
+        """True if an event may wait while the world goes on. At most a few may be nested."""
         return self._depth < 3
 
     def number(self) -> int:
         self._numbers += 1
         return self._numbers
 
-    # ---- what is told ----------------------------------------------------------------------------------------
+    # ---- reports -------------------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
         self.history.trace.append(f"{(self.now - START) / 1000:8.3f}s {text}")
@@ -127,7 +127,7 @@ class World:
     # ---- faults ----------------------------------------------------------------------------------------------
 
     def take(self, kind: str) -> bool:
-        """Whether a fault of this kind waits for this occasion."""
+        """True if a fault of this kind waits; it is used up."""
         if not self._occasions[kind]:
             return False
         self._occasions[kind] -= 1
@@ -145,7 +145,7 @@ class World:
         return fault
 
     def strike(self, fault: Fault) -> None:
-        """A fault of the plan comes."""
+        """Apply a fault of the plan."""
         kind, a, b = fault.kind, fault.a, fault.b
         if kind in ("crash", "pause"):
             self._armed[ALL_POINTS[a]] = fault
@@ -170,7 +170,7 @@ class World:
         self.store_down_until = self.now + a % 6_000
 
     def _session_cut(self, a: int, b: int) -> None:
-        """A process and ZooKeeper do not reach each other: shorter or longer than a session lasts."""
+        """Cut a process off from ZooKeeper, for less or more than a session timeout."""
         if living := self.living():
             living[a % len(living)].store.session.cut(200 + b % 9_000)
 
@@ -184,7 +184,7 @@ class World:
             living[a % len(living)].partition_until = self.now + 500 + b % 25_000
 
     def _rescind(self, a: int, b: int) -> None:
-        offers = list(self.cluster.master.offers)
+        offers = list(self.cluster.master.state.offers)
         if offers:
             self.cluster.rescind(offers[a % len(offers)])
         self._occasions["rescind_accepted"] += not offers
@@ -203,9 +203,9 @@ class World:
             self.later(1_000 + b % 20_000, self.cluster.replace_host, host)
 
     def _mass_loss(self, a: int, b: int) -> None:
-        """Half of the cluster is lost at one instant: it dies, or is out of reach for a while.
+        """Lose half of the cluster at one instant: it dies, or is unreachable for a while.
 
-        Operators ask for everything just then, so that less room is left than is wanted.
+        Operators trigger everything at the same time, so that demand exceeds the remaining room.
         """
         living = [host for host in self.cluster.hosts if not host.dead]
         for number, host in enumerate(living[a % 2 :: 2]):
@@ -280,7 +280,7 @@ class World:
         return [process for process in self.processes if not process.dead]
 
     def someone(self) -> Process | None:
-        """A scheduler that takes commands; the newest, or once in a while an older one that thinks it leads."""
+        """A scheduler that takes commands: the newest, or sometimes an older one that believes it leads."""
         ready = [process for process in self.living() if process.ready]
         if not ready:
             return None
@@ -311,7 +311,7 @@ class World:
             self.promise.loaded(read_as_it_is(self))
 
     def _heal(self) -> None:
-        """Nothing goes wrong any more; what is broken is mended."""
+        """End all faults and repair the world."""
         self.note("faults are over")
         self._armed.clear()
         self._occasions.clear()
@@ -335,15 +335,15 @@ class World:
             self.start_process()
 
     def _give_back(self) -> None:
-        """Nobody drains an agent any more; one that died meanwhile stays drained, as on Mesos, and matters not."""
+        """End all drains. A dead agent stays drained, as on Mesos, without effect."""
         master = self.cluster.master
         for turn in range(60):
             leader = self.leader()
-            drained = [host for host in self.cluster.hosts if host.agent.agent_id in master.operators.drains]
+            drained = [host for host in self.cluster.hosts if host.agent.agent_id in master.state.drains]
             for host in drained:
                 self.cluster.reactivate(host.agent.agent_id)
                 if turn == 30:
-                    # Mesos asks a task of its own accord once; where that was lost, somebody takes the machine away.
+                    # Mesos kills the tasks of a drained agent only once. If that message was lost, remove the machine.
                     self.cluster.replace_host(host)
             if leader is not None and not (leader.core.drains or drained or self.operators.waiting):
                 return
@@ -354,7 +354,7 @@ class World:
         raise Stuck
 
     def _rest_a_day(self) -> None:
-        """Executors that idle for so long are gone; for a leader that comes meanwhile the day begins anew."""
+        """Wait until idle executors have left. A new leader counts their idle time from its own start."""
         leader = None
         while leader is not self.leader():
             leader = self.leader()
@@ -389,7 +389,7 @@ class World:
 
 
 class _Alarm(logging.Handler):
-    """Whatever the driver swallows with a traceback is a defect."""
+    """Every exception that the driver logs and swallows is a defect."""
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.ERROR)
@@ -401,7 +401,7 @@ class _Alarm(logging.Handler):
 
 
 def play(plan: Plan) -> History:
-    """Run a plan. No exception but those of a defect in the simulator itself, or KeyboardInterrupt."""
+    """Run a plan. Raises nothing, apart from KeyboardInterrupt and defects of the simulator itself."""
     world = World(plan)
     real_now, mesos_driver.now_ms = mesos_driver.now_ms, world.clock
     limits = small() if plan.zookeeper else []

@@ -1,9 +1,8 @@
-"""A ZooKeeper in memory, beneath the product's own store, session and election, and beneath kazoo's own client.
+"""A ZooKeeper in memory, below the real store, session and election, and below kazoo's client.
 
-`SimServer` is the data tree with its sessions: it does what a server does with kazoo's requests, and is itself held to
-the real one (`test_zookeeper_simulated.py`). It has no ACLs and rings no watches. `SimSession` is how a scheduler's
-process sees it: a request may get lost, be carried out though its answer is lost, or arrive late; connections break and
-sessions expire.
+`SimServer` is the data tree with its sessions. It handles kazoo's requests as a server does, and is compared with a
+real one (`test_zookeeper_simulated.py`). It has no ACLs and no watches. `SimSession` is the view of a scheduler's
+process: requests may get lost or arrive late, answers may get lost, connections break, and sessions expire.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _EPHEMERAL, _SEQUENCE = 1, 2
 _WRITES = (ask.Create, ask.Delete, ask.SetData, ask.Transaction)
 _NAMESPACE = "sim"
 SESSION_MS = 4_000
-# So small that batches of a few records come in parts, and that old segments are cleaned within a history.
+# Small, so that batches of a few records are split, and old segments are cleaned within a history.
 _SMALL = (
     (store, {"_REQUEST_BYTES": 4_000, "_PIECE_BYTES": 700, "_REQUEST_OPERATIONS": 12}),
     (journal, {"_SPARE_BYTES": 6_000, "_MAX_SEGMENTS": 25, "_DELETED_AT_ONCE": 20}),
@@ -47,7 +46,7 @@ class _Node:
     data: bytes
     owner: int = 0
     version: int = 0
-    created: int = 0  # children that there have been
+    created: int = 0  # children ever created
     children: set[str] = field(default_factory=set)
 
     def restore(self, data: bytes, version: int) -> None:
@@ -59,7 +58,7 @@ class _Node:
 
 
 class SimServer:
-    """The tree. Transactions are all or nothing; an ephemeral node goes with its session."""
+    """The tree. Transactions are atomic. Ephemeral nodes end with their session."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, _Node] = {"/": _Node(b"")}
@@ -75,13 +74,13 @@ class SimServer:
         return session in self._sessions
 
     def end(self, session: int) -> None:
-        """Close or expire: from here on the session's requests are refused."""
+        """Close or expire a session. Its further requests are refused."""
         self._sessions.discard(session)
         for path in [path for path, node in self.nodes.items() if node.owner == session]:
             self._delete(path, -1, [])
 
     def handle(self, session: int, request: Any) -> Any:
-        """What kazoo makes of the server's answer. Raises kazoo's errors."""
+        """The server's answer as kazoo returns it. Raises kazoo's errors."""
         if session not in self._sessions:
             raise zk.SessionExpiredError
         match request:
@@ -121,8 +120,7 @@ class SimServer:
                 return self._delete(request.path, request.version, undo)
             case ask.SetData():
                 node = self._versioned(request.path, request.version)
-                before = node.data, node.version
-                undo.append(partial(node.restore, *before))
+                undo.append(partial(node.restore, node.data, node.version))
                 node.data, node.version = request.data, node.version + 1
                 return node.stat()
             case ask.CheckVersion():
@@ -182,7 +180,7 @@ def _name(path: str) -> str:
 
 
 class SimClient(KazooClient):  # type: ignore[misc]
-    """kazoo's own client; what it would put on the wire goes to `carry`."""
+    """kazoo's client, whose requests go to `carry` instead of a socket."""
 
     def __init__(self, carry: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -196,7 +194,7 @@ class SimClient(KazooClient):  # type: ignore[misc]
 
 
 class _Connected:
-    """Stands in for the event that a session waits for."""
+    """Replaces the event that a session waits for."""
 
     def __init__(self, session: SimSession) -> None:
         self._session = session
@@ -218,7 +216,7 @@ class _Connected:
 
 
 class SimSession(ZooKeeperSession):
-    """The product's session on a connection that breaks when told to. It begins anew where the server ended it."""
+    """The real session on a connection that breaks on request. It starts again if the server has ended it."""
 
     def __init__(self, world: World, process: Process | None = None) -> None:
         self.root = f"/{_NAMESPACE}"
@@ -259,7 +257,7 @@ class SimSession(ZooKeeperSession):
     # ---- the connection --------------------------------------------------------------------------------------
 
     def cut(self, ms: int) -> None:
-        """Nothing gets through for a while."""
+        """Cut the connection for a while."""
         if not self._closed:
             self._cut_until = max(self._cut_until, self._world.now + ms)
             if self._connected.is_set():
@@ -282,11 +280,11 @@ class SimSession(ZooKeeperSession):
 
     @property
     def _still(self) -> bool:
-        """A process that is gone or stopped says nothing."""
+        """True if the process is dead or paused."""
         return self._process is not None and (self._process.dead or self._process.stopped)
 
     def _beat(self) -> None:
-        """Pings of a living client; the server ends the session after a silence."""
+        """Ping as a living client does. The server ends the session after a silence."""
         now = self._world.now
         if self._closed or (self._process is not None and self._process.dead and not self._server.alive(self._id)):
             return
@@ -294,7 +292,7 @@ class SimSession(ZooKeeperSession):
             if now >= self._cut_until and self._server.alive(self._id):
                 self._heard = now
             elif now >= self._cut_until and self._connected.is_set():
-                # It was stopped for too long: the servers tell it now.
+                # The process was paused for too long, and learns it now.
                 self._changed(KazooState.SUSPENDED)
             self._reconnect()
         if now - self._heard >= SESSION_MS and self._server.alive(self._id):
@@ -311,7 +309,7 @@ class SimSession(ZooKeeperSession):
     # ---- requests --------------------------------------------------------------------------------------------
 
     def _carry(self, request: Any) -> Any:
-        """A request on its way to the server, and its answer on the way back."""
+        """Carry a request to the server and the answer back."""
         if self._process is None:
             return self._server.handle(self._id, request)
         world, stage, writing = self._world, _stage(request), self._process.store.writing
@@ -359,7 +357,7 @@ _LABELS = frozenset(ZOOKEEPER_POINTS)
 
 
 def _stage(request: Any) -> str:
-    """Which step of the store's or the election's work a request is; "" for others."""
+    """The step of the store or the election to which a request belongs, or ""."""
     if isinstance(request, ask.Create):
         return "candidate" if request.flags & _EPHEMERAL else ""
     if not isinstance(request, ask.Transaction):
@@ -377,7 +375,7 @@ def _stage(request: Any) -> str:
 
 @dataclass(slots=True)
 class Writing:
-    """A batch that is being written."""
+    """A batch in the process of being written."""
 
     epoch: int
     batch: Sequence[StoredWrite]
@@ -385,7 +383,7 @@ class Writing:
 
 
 class SimZooKeeperStore:
-    """The product's store as one process uses it; what becomes durable, and when, goes into the world's own books."""
+    """The real store as one process uses it. The world records the instant at which each batch becomes durable."""
 
     def __init__(self, world: World, process: Process) -> None:
         self._world, self._process = world, process
@@ -427,7 +425,7 @@ class SimZooKeeperStore:
         self._process.point(f"after {what}")
 
     def durable(self, writing: Writing | None) -> None:
-        """The transaction that makes a batch last has taken effect."""
+        """The transaction that makes a batch durable has taken effect."""
         if writing is None or writing.durable:
             self._world.violation(f"5: {self._process.name} writes the same batch twice")
             return
@@ -444,10 +442,10 @@ class SimZooKeeperStore:
     def close(self) -> None:
         self._real.close()
 
-    # ---- who leads -------------------------------------------------------------------------------------------
+    # ---- election -------------------------------------------------------------------------------------------
 
     def leads(self) -> bool:
-        """Whether it is this process' turn. Asks after its node from then on."""
+        """True if it is the turn of this process, which then watches its node."""
         try:
             if self.election._campaign() is not None:
                 return False
@@ -466,14 +464,14 @@ class SimZooKeeperStore:
             self._world.later(SESSION_MS // 8, self._look_after)
 
     def check(self) -> bool:
-        """Whether the process may act now. Raises Fenced once it may never again."""
+        """True if the process may act now. Raises Fenced if it never may again."""
         if lost := self.election.lost:
             raise Fenced(lost)
         return self.election.holds()
 
 
 def small() -> list[tuple[Any, str, Any]]:
-    """Make requests and segments small; returns what was there before."""
+    """Make requests and segments small. Returns the former limits."""
     before = []
     for module, limits in _SMALL:
         for name, limit in limits.items():
@@ -483,7 +481,7 @@ def small() -> list[tuple[Any, str, Any]]:
 
 
 def read_as_it_is(world: World) -> StoredRecords:
-    """The state by the product's own reader, over a connection without faults."""
+    """The state as the real reader loads it over a connection without faults."""
     store = ZooKeeperStore(SimSession(world))
     stored = store.load()
     store.close()

@@ -1,7 +1,7 @@
-"""`python -m tests.soak [--minutes N] [--keep FOLDER]`: set the world up, break it for N minutes, have it checked.
+"""`python -m tests.soak [--minutes N] [--keep FOLDER]`: start the servers, inject faults for N minutes, check the jobs.
 
-Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. Prints figures and the verdict; exit code 0 if the
-promise held.
+Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. Prints figures and the verdict. The exit code is 0 if
+no shard was lost or doubled.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import zookeeper_kit
 from tests.soak import checker
 from tests.soak.servers import Front, Mesos
-
-import zookeeper_kit
-from whole_kit import Product, until
+from tests.whole_kit import Product, until
 
 AGENTS = 10
 RESOURCES = "cpus:9;mem:8192;disk:20000;ports:[31000-32000]"
@@ -35,20 +34,19 @@ SESSION_S = 3
 RESIDENT, RESIDENT_SHARDS = 200, 10
 WORK, WORK_SHARDS = 100, 20
 CPU = 0.018  # 4,000 of them fit on nine agents
-# Every job fires in the first ten seconds of the minute, and this begins two seconds before.
+# The final calm starts two seconds before a minute. Every job fires in the first ten seconds of the minute.
 CALM_S = 15
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds: a run of a shard that works, the pauses between faults, how long load is measured, and for how long at
-    most is waited after the last fault until what was due before has ended: a slow machine makes late, not lost."""
+    """Durations in seconds."""
 
-    work: int = 50
-    pause: tuple[float, float] = (5, 15)
-    measured: int = 25
-    settling: int = 300
+    work: int = 50  # of a shard of a TRANSIENT job
+    pause: tuple[float, float] = (5, 15)  # between faults
+    measured: int = 25  # measurement of the load
+    max_drain: int = 300  # wait after the last fault for due shards: on a slow machine they are late, not lost
 
 
 BRIEF = Times(20, (1, 3), 8, 120)
@@ -56,7 +54,7 @@ BRIEF = Times(20, (1, 3), 8, 120)
 
 class Soak:
     def __init__(self, folder: Path, seed: int, part: int, times: Times) -> None:
-        """`part`: with so-many times fewer jobs."""
+        """`part` divides the number of jobs."""
         self.folder, self.times = folder, times
         self.residents, self.works = RESIDENT // part, WORK // part
         self.dice = random.Random(seed)
@@ -81,7 +79,7 @@ class Soak:
         for number in range(3):
             self._start(number)
         stack.callback(self._ending.set)
-        threading.Thread(target=self._restart_the_dead, daemon=True).start()
+        threading.Thread(target=self._restart_schedulers, daemon=True).start()
         until(self.leader, "a leader")
 
     def _scheduler(self, number: int) -> Product:
@@ -107,8 +105,8 @@ class Soak:
             "scheduler", "--mesos", self.mesos.master, "--data", str(product.data), "--port", str(product.port)
         )
 
-    def _restart_the_dead(self) -> None:
-        """What a supervisor does."""
+    def _restart_schedulers(self) -> None:
+        """Restart schedulers that have ended, as a supervisor does."""
         while not self._ending.wait(0.5):
             for number, process in list(self.processes.items()):
                 if process.poll() is not None and not self._ending.is_set():
@@ -120,17 +118,17 @@ class Soak:
             product.end()
 
     def leader(self) -> int | None:
-        """1 and up."""
+        """The number of the leader, counted from 1; None if there is none."""
         return next((number + 1 for number, product in enumerate(self.schedulers) if product.healthy()), None)
 
     def leading(self) -> tuple[int, subprocess.Popen[bytes]]:
-        number = until(self.leader, "a leader") - 1
-        return number, self.processes[number]
+        number: int = until(self.leader, "a leader")
+        return number - 1, self.processes[number - 1]
 
     # ---- load ------------------------------------------------------------------------------------------------
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All of the minute's work begins in its first ten seconds, so that 4,000 shards are there at once."""
+        """All jobs fire in the first ten seconds of a minute, so that 4,000 shards run at once."""
         made = [
             self._job(f"resident{n}", "DAEMON", f"{n % 10} * * * * ?", RESIDENT_SHARDS, 0)
             for n in range(self.residents)
@@ -160,7 +158,7 @@ class Soak:
             lines += [f"{key} = {json.dumps(value)}" for key, value in job.items()]
         (app / "jobcloud.toml").write_text("\n".join(lines) + "\n")
         number, _ = self.leading()
-        # A write for each job, which three ZooKeepers on one busy disk may take their time for.
+        # Each job is one write, which takes long with three ZooKeeper servers on one busy disk.
         self.schedulers[number].run("app", "add", str(app), seconds=300)
 
     def plan(self, span: tuple[float, float], calm: tuple[float, float]) -> None:
@@ -174,19 +172,20 @@ class Soak:
         (self.folder / "plan.json").write_text(json.dumps({"jobs": jobs, "span": span, "calm": calm}))
         (self.folder / "faults.json").write_text(json.dumps(self.faults))
 
-    def settle(self, span: tuple[float, float]) -> None:
-        """Until what was due in the span has ended."""
+    def wait_for_due_work(self, span: tuple[float, float]) -> None:
+        """Wait until the shards that were due in the span have ended."""
         self.plan(span, (0, 0))
-        deadline = time.monotonic() + self.times.settling
+        deadline = time.monotonic() + self.times.max_drain
         while checker.unfinished(self.folder) and time.monotonic() < deadline:
             time.sleep(3)
 
     # ---- faults ----------------------------------------------------------------------------------------------
 
-    def fault(self, what: str, **more: Any) -> float:
+    def fault(self, event: str, **more: Any) -> float:
+        """Record a fault. Returns its time."""
         at = time.time()
-        self.faults.append({"what": what, "at": at, **more})
-        print(f"  {time.strftime('%H:%M:%S')} {what} {more or ''}", flush=True)
+        self.faults.append({"event": event, "at": at, **more})
+        print(f"  {time.strftime('%H:%M:%S')} {event} {more or ''}", flush=True)
         return at
 
     def kill_the_leader(self) -> None:
@@ -202,7 +201,7 @@ class Soak:
         at = self.fault("leader stopped in order")
         process.send_signal(signal.SIGTERM)
         self._taken_over(at, before, "orderly_s")
-        assert process.wait(30) == 0, "an orderly stop ends with 0"
+        assert process.wait(30) == 0, "an orderly stop ends with exit code 0"
 
     def freeze_the_leader(self) -> None:
         _, process = self.leading()
@@ -211,15 +210,15 @@ class Soak:
         process.send_signal(signal.SIGSTOP)
         self._taken_over(at, before, "thawed_s")
         process.send_signal(signal.SIGCONT)
-        assert process.wait(30) == 1, "a leader that was replaced ends with 1"
+        assert process.wait(30) == 1, "a replaced leader ends with exit code 1"
 
     def _taken_over(self, at: float, before: int, figure: str) -> None:
-        """Until a shard has started that a later leader has launched."""
+        """Wait until a shard starts that a later leader has launched."""
         first = until(lambda: self._first_start(at, before), "a launch by the next leader", 60)
         self.figures.setdefault(figure, []).append(round(first - at, 2))
 
     def _first_start(self, at: float, before: int) -> float:
-        starts = [line["at"] for line in self._recent(at) if line["what"] == "start" and epoch(line["task"]) > before]
+        starts = [line["at"] for line in self._recent(at) if line["event"] == "start" and epoch(line["task"]) > before]
         return min(starts, default=0.0)
 
     def epoch_seen(self) -> int:
@@ -227,7 +226,7 @@ class Soak:
         return max(epoch(line["task"]) for line in self._recent(time.time() - 30))
 
     def _recent(self, since: float) -> list[dict[str, Any]]:
-        """The lines since then, from the ends of the files."""
+        """The jobs' records since a time, from the ends of the files."""
         found = []
         for path in self.log.glob("*.jsonl"):
             if path.stat().st_mtime < since:
@@ -266,7 +265,7 @@ class Soak:
     # ---- measuring -------------------------------------------------------------------------------------------
 
     def peak(self) -> None:
-        """As soon as all instances run at once, which takes a machine that is fast enough."""
+        """Measure the load while all shards run at once."""
         self.until_running(self.residents * RESIDENT_SHARDS + self.works * WORK_SHARDS)
         self.figures["running"] = self.mesos.counted()
         _, process = self.leading()
@@ -277,27 +276,28 @@ class Soak:
         self.figures["resident_mb"] = resident_mb(process.pid)
 
     def until_running(self, wanted: int) -> None:
-        deadline, most = time.monotonic() + 240, 0
+        deadline, peak = time.monotonic() + 240, 0
         while (running := self.mesos.running()) < wanted:
-            most = max(most, running)
-            assert time.monotonic() < deadline, f"of {wanted} shards {most} ran at once: the machine is too slow"
+            peak = max(peak, running)
+            assert time.monotonic() < deadline, f"only {peak} of {wanted} shards ran at once: the machine is too slow"
             time.sleep(0.5)
 
-    def writes(self) -> Callable[[], None]:
+    def count_writes(self) -> Callable[[], None]:
+        """Count ZooKeeper writes until the returned function is called."""
         before, lines = self._transactions(), len(checker.read(self.log))
 
-        def until_now() -> None:
-            shards = sum(line["what"] == "start" for line in checker.read(self.log)[lines:])
+        def stop() -> None:
+            shards = sum(line["event"] == "start" for line in checker.read(self.log)[lines:])
             self.figures["zookeeper_writes_per_run"] = round((self._transactions() - before) / max(shards, 1), 4)
 
-        return until_now
+        return stop
 
     def _transactions(self) -> int:
         return max(server.transactions() for server in self.zookeeper)
 
 
 def epoch(task: str) -> int:
-    """A task's id ends with its leader's epoch and a count."""
+    """The epoch of the leader that created a task, which is part of the task's id."""
     return int(task.split("@-@")[4].split("-")[0])
 
 
@@ -333,7 +333,7 @@ def run(folder: Path, minutes: float, seed: int, part: int, times: Times) -> boo
         soak.register()
         soak.until_running(soak.residents * RESIDENT_SHARDS)
         first = time.time()
-        count = soak.writes()
+        count = soak.count_writes()
         soak.peak()
         time.sleep(times.work)
         count()
@@ -343,15 +343,15 @@ def run(folder: Path, minutes: float, seed: int, part: int, times: Times) -> boo
             soak.stop_the_leader, soak.lose_an_agent,
         ]  # fmt: skip
         end = time.monotonic() + minutes * 60
-        round_of = list(faults)
-        while round_of or time.monotonic() < end:
-            round_of = round_of or soak.dice.sample(faults[:-1], len(faults) - 1)
-            round_of.pop(0)()
+        sequence = list(faults)
+        while sequence or time.monotonic() < end:
+            sequence = sequence or soak.dice.sample(faults[:-1], len(faults) - 1)
+            sequence.pop(0)()
             time.sleep(soak.dice.uniform(*times.pause))
         span = first, time.time()
         print("calm", flush=True)
         until(soak.leader, "a leader")
-        soak.settle(span)
+        soak.wait_for_due_work(span)
         sleep_to_second(58)
         calm = time.time(), time.time() + CALM_S
         time.sleep(CALM_S + 5)
@@ -367,17 +367,19 @@ def run(folder: Path, minutes: float, seed: int, part: int, times: Times) -> boo
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=0.0, help="of faults; at least each of them once")
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="minutes of faults; each fault is injected at least once"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--part", type=int, default=1, help="so-many times fewer jobs than 300")
-    parser.add_argument("--brief", action="store_true", help="shorter runs of shards and waits: some four minutes")
-    parser.add_argument("--keep", type=Path, help="a new folder for all files, kept")
+    parser.add_argument("--part", type=int, default=1, help="divide the number of jobs (300) by this")
+    parser.add_argument("--brief", action="store_true", help="shorter shards and waits: about four minutes in all")
+    parser.add_argument("--keep", type=Path, help="keep all files in this new folder")
     given = parser.parse_args()
     if problem := zookeeper_kit.missing():
         parser.error(problem)
     with folder_for(given.keep) as folder:
         held = run(folder, given.minutes, given.seed, given.part, BRIEF if given.brief else Times())
-    print("the promise held" if held else "THE PROMISE WAS BROKEN")
+    print("passed" if held else "FAILED")
     return 0 if held else 1
 
 

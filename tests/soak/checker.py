@@ -1,7 +1,7 @@
-"""What the jobs wrote, against what was due. Independent: it imports nothing of jobcloud and reads cron by itself.
+"""Compares the jobs' records with the due shards. It evaluates cron itself and imports no code of jobcloud.
 
-`python tests/soak/checker.py FOLDER` checks a folder that a soak has left: `plan.json` (jobs and the span to check),
-`faults.json` (what was done to the servers, when) and `log/*.jsonl` (what the jobs wrote).
+`python tests/soak/checker.py FOLDER` checks the folder of a soak: `plan.json` (jobs and the span to check),
+`faults.json` (the injected faults and their times) and `log/*.jsonl` (the jobs' records).
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def seconds_due(cron: str, first: float, until: float) -> list[int]:
     """Every second in [first, until] at which `cron` fires; its fields after the first must all be `*` or `?`."""
     seconds, *rest = cron.split()
     if any(part not in ("*", "?") for part in rest):
-        raise ValueError(f"{cron!r} is more than this checker reads")
+        raise ValueError(f"{cron!r} is not supported by this checker")
     wanted = set(range(60)) if seconds == "*" else {int(one) for one in seconds.split(",")}
     return [at for at in range(int(first), int(until) + 1) if at >= first and at % MINUTE_S in wanted]
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All lines; a last one cut short by a kill is left out."""
+    """All records, in order of time. A last line that was cut off by a kill is ignored."""
     lines = []
     for path in sorted(folder.glob("*.jsonl")):
         for text in path.read_text().splitlines():
@@ -73,12 +73,12 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def attempts_of(lines: list[dict[str, Any]], verdict: Verdict) -> list[Attempt]:
-    """The runs of TRANSIENT jobs, by task; a second start of a task is a doubled attempt."""
+    """The attempts of TRANSIENT jobs. A second start of a task is a doubled attempt."""
     found: dict[str, Attempt] = {}
     numbers: dict[tuple[str, int, int], str] = {}
     for line in lines:
         task = line["task"]
-        if line["what"] == "start":
+        if line["event"] == "start":
             if task in found:
                 verdict.doubled.append(f"{task} started twice: {found[task].started:.1f} and {line['at']:.1f}")
                 continue
@@ -91,15 +91,15 @@ def attempts_of(lines: list[dict[str, Any]], verdict: Verdict) -> list[Attempt]:
                 verdict.early.append(f"{task} started {fire_s - line['at']:.3f} s before it was due")
         elif task in found:
             found[task].ended = line["at"]
-            found[task].cancelled = line["what"] == "cancelled"
+            found[task].cancelled = line["event"] == "cancelled"
     return list(found.values())
 
 
-def check_due(jobs: list[dict[str, Any]], span: tuple[float, float], runs: list[Attempt], verdict: Verdict) -> None:
-    """Each due (job, fire time, shard) has an attempt that came to its end."""
+def check_due(jobs: list[dict[str, Any]], span: tuple[float, float], attempts: list[Attempt], verdict: Verdict) -> None:
+    """Each due (job, fire time, shard) has an attempt that has ended."""
     by_place: dict[tuple[str, int, int], list[Attempt]] = defaultdict(list)
-    for run in runs:
-        by_place[run.job, round(run.fire_s), run.item].append(run)
+    for one in attempts:
+        by_place[one.job, round(one.fire_s), one.item].append(one)
     for job in jobs:
         for due in seconds_due(job["cron"], *span):
             for item in range(job["shards"]):
@@ -111,30 +111,30 @@ def check_due(jobs: list[dict[str, Any]], span: tuple[float, float], runs: list[
                     verdict.lateness.append(min(run.started for run in tried) - due)
 
 
-def check_overlaps(runs: list[Attempt], faults: list[dict[str, Any]], verdict: Verdict) -> None:
-    """Two attempts of a (job, shard) at one instant only where the first one's agent was taken away before."""
-    gone = {fault["agent"]: fault["at"] for fault in faults if fault["what"] == "agent gone"}
+def check_overlaps(attempts: list[Attempt], faults: list[dict[str, Any]], verdict: Verdict) -> None:
+    """Two attempts of a (job, shard) overlap only if the agent of the first was marked gone before."""
+    gone = {fault["agent"]: fault["at"] for fault in faults if fault["event"] == "agent gone"}
     by_shard: dict[tuple[str, int], list[Attempt]] = defaultdict(list)
-    for run in runs:
-        by_shard[run.job, run.item].append(run)
-    for place, all_of_it in by_shard.items():
+    for one in attempts:
+        by_shard[one.job, one.item].append(one)
+    for shard, of_shard in by_shard.items():
         before: Attempt | None = None
-        for run in sorted(all_of_it, key=lambda run: run.started):
-            if before is not None and before.ended > run.started:
-                text = f"{place}: {before.task} until {before.ended:.1f}, {run.task} from {run.started:.1f}"
-                explained = gone.get(before.agent, float("inf")) < run.started
+        for one in sorted(of_shard, key=lambda one: one.started):
+            if before is not None and before.ended > one.started:
+                text = f"{shard}: {before.task} until {before.ended:.1f}, {one.task} from {one.started:.1f}"
+                explained = gone.get(before.agent, float("inf")) < one.started
                 (verdict.explained if explained else verdict.unexplained).append(text)
-            if before is None or run.ended > before.ended:
-                before = run
+            if before is None or one.ended > before.ended:
+                before = one
 
 
 def check_residents(
     jobs: list[dict[str, Any]], calm: tuple[float, float], lines: list[dict[str, Any]], verdict: Verdict
 ) -> None:
-    """In the calm at the end every shard of a DAEMON job runs at each of its instants, in one task only."""
+    """In the final calm every shard of a DAEMON job runs at each of its fire times, in one task only."""
     ran: dict[tuple[str, int], dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for line in lines:
-        if line["what"] == "start" and calm[0] <= line["at"] <= calm[1] + MINUTE_S:
+        if line["event"] == "start" and calm[0] <= line["at"] <= calm[1] + MINUTE_S:
             ran[line["job"], line["item"]][round((line["fire_ms"] or 0) / 1000)].add(line["task"])
     for job in jobs:
         for due in seconds_due(job["cron"], *calm):
@@ -148,12 +148,12 @@ def check_residents(
 
 
 def unfinished(folder: Path) -> int:
-    """How many of the shards that were due in the span have not come to their end yet."""
+    """The number of shards that were due in the span and have not ended."""
     plan = json.loads((folder / "plan.json").read_text())
     complete = {job["name"]: job for job in plan["jobs"] if job["complete"]}
     verdict = Verdict()
-    runs = attempts_of([line for line in read(folder / "log") if line["job"] in complete], verdict)
-    check_due(list(complete.values()), tuple(plan["span"]), runs, verdict)
+    attempts = attempts_of([line for line in read(folder / "log") if line["job"] in complete], verdict)
+    check_due(list(complete.values()), tuple(plan["span"]), attempts, verdict)
     return len(verdict.lost)
 
 
@@ -164,11 +164,11 @@ def check(folder: Path) -> Verdict:
     verdict = Verdict()
     kinds = {job["name"]: job["kind"] for job in plan["jobs"]}
     transient = [job for job in plan["jobs"] if job["kind"] == "TRANSIENT"]
-    runs = attempts_of([line for line in lines if kinds[line["job"]] != "DAEMON"], verdict)
-    verdict.attempts = len(runs)
-    verdict.repeated = sum(run.attempt > 1 for run in runs)
-    check_due([job for job in transient if job["complete"]], tuple(plan["span"]), runs, verdict)
-    check_overlaps(runs, faults, verdict)
+    attempts = attempts_of([line for line in lines if kinds[line["job"]] != "DAEMON"], verdict)
+    verdict.attempts = len(attempts)
+    verdict.repeated = sum(one.attempt > 1 for one in attempts)
+    check_due([job for job in transient if job["complete"]], tuple(plan["span"]), attempts, verdict)
+    check_overlaps(attempts, faults, verdict)
     residents = [job for job in plan["jobs"] if job["kind"] == "DAEMON"]
     check_residents(residents, tuple(plan["calm"]), [line for line in lines if kinds[line["job"]] == "DAEMON"], verdict)
     return verdict
@@ -178,7 +178,7 @@ def report(verdict: Verdict) -> None:
     print(f"{verdict.due} shards were due, {verdict.attempts} attempts, {verdict.repeated} of them repeated")
     late = sorted(verdict.lateness)
     if late:
-        print(f"late: p50 {late[len(late) // 2]:.2f} s, p99 {late[int(len(late) * 0.99)]:.2f} s, most {late[-1]:.2f} s")
+        print(f"late: p50 {late[len(late) // 2]:.2f} s, p99 {late[int(len(late) * 0.99)]:.2f} s, max {late[-1]:.2f} s")
     for name in ("lost", "doubled", "early", "unexplained", "silent", "explained"):
         found = getattr(verdict, name)
         print(f"{name}: {len(found)}")

@@ -1,4 +1,4 @@
-"""The parts of the soak's world that live outside the schedulers: Mesos, the front of the artifact listeners."""
+"""The soak's servers other than schedulers and ZooKeeper: Mesos, and a load balancer for the artifact listeners."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_S = 60
 
 
 class Mesos:
-    """A real Mesos in a process of its own, by the command in JOBCLOUD_TEST_MESOS; it crashes and comes back."""
+    """A real Mesos, started by the command in JOBCLOUD_TEST_MESOS."""
 
     def __init__(self, folder: Path, agents: int, resources: str) -> None:
         command = os.environ.get("JOBCLOUD_TEST_MESOS")
@@ -30,7 +30,7 @@ class Mesos:
         self._process = self._start(*self._first)
 
     def _start(self, *more: str) -> subprocess.Popen[str]:
-        # It logs tens of lines a task, which at this load is a good part of its work.
+        # Mesos logs tens of lines for each task, which would cost much time at this load.
         environ = {"GLOG_minloglevel": "1", **os.environ}
         process = subprocess.Popen([*self._argv, *more], stdout=subprocess.PIPE, text=True, env=environ)
         assert process.stdout is not None
@@ -43,7 +43,7 @@ class Mesos:
         return process
 
     def crash_and_return(self) -> None:
-        """Master and agents die; executors live on and find the same cluster again."""
+        """Kill master and agents, and start them again. Executors survive and reconnect."""
         self._process.kill()
         self._process.wait()
         self._process = self._start("--keep")
@@ -54,12 +54,12 @@ class Mesos:
             return found
 
     def running(self) -> int:
-        """Cheap for the master, unlike its whole state, whose making holds up the very launches that are waited for."""
+        """The number of running tasks, from the metrics: making the whole state would delay the launches."""
         with urllib.request.urlopen(f"http://{self.master}/metrics/snapshot", timeout=30) as answer:
             return int(json.load(answer)["master/tasks_running"])
 
     def counted(self) -> int:
-        """The running tasks in its whole state."""
+        """The number of running tasks, from the whole state."""
         return sum(
             task["state"] == "TASK_RUNNING" for framework in self.state()["frameworks"] for task in framework["tasks"]
         )
@@ -80,9 +80,9 @@ class Mesos:
 
 
 class Front(socketserver.ThreadingTCPServer):
-    """One address for the artifact listeners of all schedulers, as a load balancer gives it: the first that answers.
+    """A load balancer for the artifact listeners of all schedulers: it forwards to the first one that answers.
 
-    It listens on another address of loopback than the schedulers, at the same port, so that each may advertise it.
+    It listens at the schedulers' port, on another loopback address, so that each scheduler can advertise it.
     """
 
     daemon_threads = True
@@ -110,7 +110,7 @@ class _Forward(socketserver.BaseRequestHandler):
                 there.sendall(request)
                 first = there.recv(65_536)
                 if not first:
-                    continue  # it died, or stands still
+                    continue  # it died or is frozen
                 self.request.sendall(first)
                 while piece := there.recv(65_536):
                     self.request.sendall(piece)

@@ -1,7 +1,8 @@
-"""Jobs and workers that behave badly, in the whole product: the API, a scheduler, an agent, the executor.
+"""Misbehaving jobs and workers in the whole product: the API, a scheduler, an agent, the executor.
 
-On the dev cluster and on a real Mesos. Beside every bad job wait three good ones, one a kind of isolation; after it
-they are looked at: who shared a process that died was started again, uncharged, and nobody else has noticed.
+Runs on the dev cluster and on a real Mesos. Three well-behaved sibling jobs, one for each isolation, run next to every
+misbehaving one. After it, each test checks the siblings: those that shared a process that died were restarted, without
+a charge to their retries, and the others were not affected.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.executor_kit import little_memory, living_in
+from tests.whole_kit import Product, processes_with, until
 
-from executor_kit import little_memory, living_in
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
 from jobcloud.dev.cluster import DevCluster
 from jobcloud.executor import bundle
 from jobcloud.scheduler.retry import ALONE_AFTER
-from whole_kit import Product, processes_with, until
 
 Json = dict[str, Any]
 
@@ -33,7 +34,7 @@ APP = Path(__file__).parents[1] / "executor_kit" / "app"
 MANIFEST = '[app]\nappName = "{}"\ncpuCount = 0.1\nmemoryMB = 32\n'
 NEVER = "0 0 0 1 1 ? 2099"
 GIB = 1 << 30
-# A part of the sandbox that is on a disk of so many bytes, where one is full.
+# Bytes of the disk for the tasks' output in the test of a full disk.
 SMALL_DISK = 4 << 20
 LOG_BYTES = 10 << 20
 IN_SANDBOX = {bundle.FILE_NAME, "package.zip", "app", "tasks", "worker", "stdout", "stderr"}
@@ -46,7 +47,7 @@ SIBLINGS: dict[str, Json] = {
 
 
 class Mesos:
-    """A real one, by the command in JOBCLOUD_TEST_MESOS; it crashes and comes back."""
+    """A real Mesos, started by the command in JOBCLOUD_TEST_MESOS."""
 
     def __init__(self, folder: Path) -> None:
         command = os.environ.get("JOBCLOUD_TEST_MESOS")
@@ -65,7 +66,7 @@ class Mesos:
         self.master = line.split()[1].removeprefix("master=")
 
     def restart_agent(self) -> None:
-        """The master with it: they are one process here."""
+        """Restart the agent, and with it the master, which is the same process."""
         self._end(signal.SIGKILL)
         self._start("--keep")
 
@@ -80,7 +81,7 @@ class Mesos:
 
 
 class Dev:
-    """The dev cluster. Its executors die with its process: a restart is one of the connections."""
+    """The dev cluster. Its executors end with its process, so a restart of the agent only breaks the connections."""
 
     def __init__(self, folder: Path) -> None:
         self._cluster = DevCluster(data=folder, allocation_interval_ms=50)
@@ -94,8 +95,8 @@ class Dev:
         self._cluster.stop()
 
 
-class House:
-    """One agent, one app, three siblings."""
+class Site:
+    """One agent, one app, three sibling jobs."""
 
     def __init__(self, product: Product, client: Client, cluster: Mesos | Dev, work: Path) -> None:
         self.product, self.client, self.cluster, self.work = product, client, cluster, work
@@ -104,12 +105,12 @@ class House:
         self.attempts = dict.fromkeys(SIBLINGS, 1)
 
     def _sibling(self, how: str) -> str:
-        """One that may lose an attempt by the cluster's doing, and any number that is not charged to it."""
-        often = {"failover": True, "failoverAttempts": 1, "failoverDelaySeconds": 0.1, "failoverMaxDelaySeconds": 0.1}
-        return self.start(**often, **SIBLINGS[how])
+        """Start a sibling. One attempt may fail by its own fault; lost attempts are not charged."""
+        retries = {"failoverAttempts": 1, "failoverDelaySeconds": 0.1, "failoverMaxDelaySeconds": 0.1}
+        return self.start(**{"failover": True, **retries, **SIBLINGS[how]})
 
     def start(self, job_class: str = "", **job: Any) -> str:
-        """Register a job and trigger it; the run's id."""
+        """Register a job and trigger it. Returns the run's id."""
         self._jobs += 1
         name = f"job{self._jobs}"
         config = {
@@ -131,8 +132,8 @@ class House:
         found: Json = self.client.run(run)["shards"][0]
         return found
 
-    def running(self, run: str) -> Json:
-        """The run's shard, once it has printed something."""
+    def wait_until_running(self, run: str) -> Json:
+        """The run's shard, after its first output."""
 
         def printed() -> Json | None:
             shard = self.shard(run)
@@ -140,22 +141,28 @@ class House:
 
         return until(printed, f"{run} to run")
 
-    def end(self, run: str, seconds: float = 60) -> Json:
+    def wait_for_end(self, run: str, seconds: float = 120) -> Json:
         def ended() -> Json | None:
             shard = self.shard(run)
             return shard if shard["state"] not in ("WAITING", "ACTIVE") else None
 
         return until(ended, f"{run} to end; it is {self.shard(run)}", seconds)
 
-    def did(self, run: str) -> tuple[str, str]:
-        shard = self.end(run)
+    def wait_for_start(self, run: str) -> None:
+        until(lambda: self.shard(run)["startedAt"], f"{run} to start")
+
+    def wait_for_attempt(self, run: str, number: int) -> None:
+        until(lambda: self.shard(run)["attempt"] >= number, f"attempt {number} of {run}")
+
+    def outcome(self, run: str) -> tuple[str, str]:
+        shard = self.wait_for_end(run)
         return shard["state"], shard["cause"]
 
     def kill(self, run: str) -> None:
         self.client.kill(self.shard(run)["taskId"])
 
     def sandbox(self, app: str = "shop") -> Path:
-        """Of the executor that lives."""
+        """The sandbox of the newest executor of an app."""
 
         def newest() -> Path | None:
             found = [path.parent for path in self.work.rglob(bundle.FILE_NAME) if f"/{app}@-@" in str(path)]
@@ -167,28 +174,28 @@ class House:
         return self.sandbox() / "tasks" / task
 
     def processes(self) -> list[int]:
-        """What runs for the app's shards: workers, scripts and whatever they have started."""
+        """The processes of the app's shards: workers, scripts and their children."""
         return living_in(self.sandbox() / "app")
 
-    def calm(self, *lost: str) -> None:
-        """Each sibling waits, in its first attempt, or where its process was lost in the next one, and uncharged."""
+    def check_siblings(self, *lost: str) -> None:
+        """Check that each sibling runs, without a charged retry; those in `lost` run one attempt more than before."""
         for how in lost:
             self.attempts[how] += 1
         for how, run in self.siblings.items():
-            until(lambda run=run, how=how: self.shard(run)["attempt"] >= self.attempts[how], f"{how} to come back")  # type: ignore[misc]
-            shard = self.running(run)
+            self.wait_for_attempt(run, self.attempts[how])
+            shard = self.wait_until_running(run)
             seen = (shard["state"], shard["attempt"], shard["retries"])
             assert seen == ("ACTIVE", self.attempts[how], 0), f"{how}: {shard}"
         if self.attempts["shared"] > ALONE_AFTER:
-            # By now it has a process of its own: another one takes its place.
+            # After ALONE_AFTER lost workers it has a worker of its own. Replace it by a fresh sibling.
             self.kill(self.siblings["shared"])
-            assert self.end(self.siblings["shared"])["state"] == "KILLED"
+            assert self.wait_for_end(self.siblings["shared"])["state"] == "KILLED"
             self.siblings["shared"], self.attempts["shared"] = self._sibling("shared"), 1
-            self.running(self.siblings["shared"])
+            self.wait_until_running(self.siblings["shared"])
 
-    def clean(self, processes: int = 3) -> None:
-        """Nothing is left but the siblings' processes, and no file that is not an executor's."""
-        until(lambda: len(self.processes()) == processes, f"nothing to be left: {self.processes()}")
+    def check_no_leftovers(self, processes: int = 3) -> None:
+        """Only the siblings' processes are left, and only files of the executor."""
+        until(lambda: len(self.processes()) == processes, f"no process to be left: {self.processes()}")
         assert {path.name for path in self.sandbox().iterdir()} <= IN_SANDBOX
 
 
@@ -196,7 +203,7 @@ class House:
     scope="module",
     params=[pytest.param("dev", marks=pytest.mark.dev_cluster), pytest.param("mesos", marks=pytest.mark.mesos)],
 )
-def whole_house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def shared_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("misbehaviour").resolve()
     work = folder / "cluster"
     cluster: Mesos | Dev = Mesos(work) if request.param == "mesos" else Dev(work)
@@ -210,7 +217,7 @@ def whole_house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     assert "Traceback" not in (folder / "scheduler.log").read_text()
 
 
-def serve(product: Product, cluster: Mesos | Dev, work: Path) -> Iterator[House]:
+def serve(product: Product, cluster: Mesos | Dev, work: Path) -> Iterator[Site]:
     product.environ["JOBCLOUD_ARTIFACTS_PORT"] = "0"
     scheduler = product.start(
         "scheduler", "--mesos", cluster.master, "--data", str(product.data), "--port", str(product.port)
@@ -222,28 +229,28 @@ def serve(product: Product, cluster: Mesos | Dev, work: Path) -> Iterator[House]
     known = json.loads((product.folder / "jobcloud" / f"{product.port}.json").read_text())
     with Client(known["url"], known["token"]) as client:
         add_app(client, app)
-        house = House(product, client, cluster, work)
-        house.calm()
-        yield house
+        site = Site(product, client, cluster, work)
+        site.check_siblings()
+        yield site
         client.tear_down(client.cluster()["frameworkId"])
-        assert scheduler.wait(20) == 0
+        assert scheduler.wait(120) == 0
 
 
 @pytest.fixture
-def house(whole_house: House) -> Iterator[House]:
-    whole_house.calm()
-    yield whole_house
-    whole_house.clean()
+def site(shared_site: Site) -> Iterator[Site]:
+    shared_site.check_siblings()
+    yield shared_site
+    shared_site.check_no_leftovers()
 
 
 ISOLATIONS = ("shared", "process")
 
 
-# ------------------------------------------------------------------------------------- what a job does to itself alone
+# ---- errors isolated to the job --------------------------------------------------------------------------------
 
 
 BEAN = {"jobClass": "", "beanName": "settle"}
-ALONE: dict[str, tuple[Json, str, str, str]] = {
+ISOLATED: dict[str, tuple[Json, str, str, str]] = {
     "import error": ({"jobClass": "broken:Job"}, "FAILED", "import", "no_such_module"),
     "missing module": ({"jobClass": "nowhere:Job"}, "FAILED", "import", "nowhere"),
     "missing class": ({"jobClass": "shop.jobs:Missing"}, "FAILED", "import", "Missing"),
@@ -278,60 +285,62 @@ ALONE: dict[str, tuple[Json, str, str, str]] = {
 }  # fmt: skip
 
 
-def test_what_harms_nobody_is_the_end_of_its_own_shard_and_the_reason_is_given(house: House) -> None:
-    """All at once, beside each other: shared ones in one worker."""
+def test_isolated_errors_end_only_their_own_shard_with_reason(site: Site) -> None:
+    """All jobs run at the same time, the shared ones in one worker."""
     runs = {
-        (what, how): house.start(**{**job, "isolation": how}) for what, (job, *_) in ALONE.items() for how in ISOLATIONS
+        (name, how): site.start(**{**job, "isolation": how})
+        for name, (job, *_) in ISOLATED.items()
+        for how in ISOLATIONS
     }
     wrong = []
-    for (what, how), run in runs.items():
-        _, state, cause, says = ALONE[what]
-        shard = house.end(run)
+    for (name, how), run in runs.items():
+        _, state, cause, says = ISOLATED[name]
+        shard = site.wait_for_end(run)
         if (shard["state"], shard["cause"], shard["attempt"]) != (state, cause, 1) or says not in shard["message"]:
-            wrong.append((what, how, shard))
+            wrong.append((name, how, shard))
         shard["message"].encode()
     assert not wrong
-    house.calm()
+    site.check_siblings()
 
 
-def test_output_that_is_no_text_can_be_read(house: House) -> None:
+def test_binary_output_can_be_read(site: Site) -> None:
     for job in ({"job_class": "not_utf8"}, {"jobType": "SCRIPT", "scriptCommandLine": "printf '\\377\\376'"}):
-        run = house.start(**job)
-        assert house.client.log(house.end(run)["taskId"])["text"] == "\ufffd\ufffd"
+        run = site.start(**job)
+        assert site.client.log(site.wait_for_end(run)["taskId"])["text"] == "\ufffd\ufffd"
 
 
-def test_a_changed_directory_or_environment_is_seen_in_its_process_alone(house: House) -> None:
-    app = str(house.sandbox() / "app")
-    house.end(house.start("changes_process", isolation="process"))
+def test_changed_directory_and_environment_are_visible_in_same_process_only(site: Site) -> None:
+    app = str(site.sandbox() / "app")
+    site.wait_for_end(site.start("changes_process", isolation="process"))
 
     def seen(how: str) -> list[Any]:
-        found: list[Any] = house.end(house.start("sees_process", isolation=how))["result"]
+        found: list[Any] = site.wait_for_end(site.start("sees_process", isolation=how))["result"]
         return found[:3]
 
     assert seen("shared") == seen("process") == [app, None, None]
-    house.end(house.start("changes_process"))
+    site.wait_for_end(site.start("changes_process"))
     assert seen("shared") == ["/", "1", "changed"]
     assert seen("process") == [app, None, None]
-    house.calm()
-    house.end(house.start("dies"))
-    house.calm("shared")
+    site.check_siblings()
+    site.wait_for_end(site.start("dies"))
+    site.check_siblings("shared")
     assert seen("shared") == [app, None, None]
 
 
-def test_two_apps_with_modules_of_one_name_never_meet(house: House) -> None:
-    other = house.product.folder / "other"
+def test_apps_with_modules_of_same_name_do_not_interfere(site: Site) -> None:
+    other = site.product.folder / "other"
     (other / "shop").mkdir(parents=True)
     (other / "shop" / "__init__.py").touch()
     (other / "shop" / "jobs.py").write_text("def works_on(ctx):\n    return 'the other one'\n")
     (other / "jobcloud.toml").write_text(MANIFEST.format("other"))
-    add_app(house.client, other)
-    runs = {app: [house.start("works_on", appName=app) for _ in range(2)] for app in ("shop", "other")}
-    results = {app: {house.end(run)["result"] for run in of_app} for app, of_app in runs.items()}
+    add_app(site.client, other)
+    runs = {app: [site.start("works_on", appName=app) for _ in range(2)] for app in ("shop", "other")}
+    results = {app: {site.wait_for_end(run)["result"] for run in of_app} for app, of_app in runs.items()}
     assert results == {"shop": {"done"}, "other": {"the other one"}}
-    house.client.remove_app("other", jobs=True)
+    site.client.remove_app("other", jobs=True)
 
 
-# ------------------------------------------------------------------------------------------- what costs its process
+# ---- loss of the worker process --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -344,123 +353,121 @@ def test_two_apps_with_modules_of_one_name_never_meet(house: House) -> None:
         ("closes_everything", "signal", "closed its pipe"),
     ],
 )
-def test_who_takes_the_process_down_fails_and_those_in_it_start_again_uncharged(
-    house: House, job: str, cause: str, says: str
+def test_job_that_ends_its_process_fails_and_others_restart_uncharged(
+    site: Site, job: str, cause: str, says: str
 ) -> None:
-    alone = house.end(house.start(job, isolation="process"))
+    alone = site.wait_for_end(site.start(job, isolation="process"))
     assert (alone["state"], alone["cause"]) == ("FAILED", cause), alone
     assert says in alone["message"]
-    house.calm()
-    shared = house.end(house.start(job))
+    site.check_siblings()
+    shared = site.wait_for_end(site.start(job))
     assert (shared["state"], shared["cause"]) == ("FAILED", "worker_lost")
-    house.calm("shared")
+    site.check_siblings("shared")
 
 
-def test_who_takes_the_worker_down_each_time_is_found_and_fails_alone(house: House) -> None:
-    guilty = house.end(house.start("dies", failover=True, failoverDelaySeconds=0.1, failoverAttempts=0))
+def test_job_that_always_ends_its_worker_is_identified_and_fails(site: Site) -> None:
+    guilty = site.wait_for_end(site.start("dies", failover=True, failoverDelaySeconds=0.1, failoverAttempts=0))
     assert (guilty["state"], guilty["cause"], guilty["attempt"]) == ("FAILED", "exit_code", ALONE_AFTER + 1)
-    sibling = house.shard(house.siblings["shared"])
+    sibling = site.shard(site.siblings["shared"])
     assert 1 < sibling["attempt"] <= ALONE_AFTER + 1
-    house.attempts["shared"] = sibling["attempt"]
-    house.calm()
+    site.attempts["shared"] = sibling["attempt"]
+    site.check_siblings()
 
 
-def test_a_worker_that_answers_twice_ends_its_shard_once(house: House) -> None:
-    assert house.did(house.start("answers_twice", isolation="process")) == ("FINISHED", "")
-    house.calm()
-    assert house.did(house.start("answers_twice")) == ("FINISHED", "")
-    house.calm("shared")
+def test_worker_that_answers_twice_ends_shard_once(site: Site) -> None:
+    assert site.outcome(site.start("answers_twice", isolation="process")) == ("FINISHED", "")
+    site.check_siblings()
+    assert site.outcome(site.start("answers_twice")) == ("FINISHED", "")
+    site.check_siblings("shared")
 
 
 @pytest.mark.parametrize("worker", ["nonsense", "silence"])
-def test_a_worker_of_the_apps_own_that_cannot_be_one_is_told_so(house: House, worker: str) -> None:
+def test_invalid_bootstrap_script_is_reported(site: Site, worker: str) -> None:
     code = 'import os, sys; os.write(int(sys.argv[-1]), b"what?\\n")' if worker == "nonsense" else "import time"
     command = f"{sys.executable} -c \"{code.replace(chr(34), chr(92) + chr(34))}; __import__('time').sleep(600)\""
-    odd = house.product.folder / worker
+    odd = site.product.folder / worker
     odd.mkdir()
     (odd / "jobs.py").touch()
     (odd / "jobcloud.toml").write_text(MANIFEST.format(worker))
-    added = add_app(house.client, odd).app["config"]
-    house.client.put_app({**added, "bootstrapScript": command})
-    run = house.start("any", appName=worker, failoverAttempts=1, failoverDelaySeconds=0.1, retryCount=0)
+    added = add_app(site.client, odd).app["config"]
+    site.client.put_app({**added, "bootstrapScript": command})
+    run = site.start("any", appName=worker, failoverAttempts=1, failoverDelaySeconds=0.1, retryCount=0)
     if worker == "nonsense":
-        shard = house.end(run)
-        # What never ran is tried again whatever the job says, in a worker that it shares and then in one of its own.
+        shard = site.wait_for_end(run)
+        # Attempts that never ran are repeated without a charge: in a shared worker, then in a worker of its own.
         assert (shard["state"], shard["attempt"]) == ("FAILED", ALONE_AFTER + 1)
         assert "broke the protocol" in shard["message"]
     else:
-        until(
-            lambda: house.shard(run)["taskId"] and living_in(house.sandbox(worker) / "app"), "the worker to be silent"
-        )
-        house.kill(run)
-        assert house.end(run)["state"] == "KILLED"
-    assert not living_in(house.sandbox(worker) / "app")
-    script = house.start(appName=worker, jobType="SCRIPT", scriptCommandLine="true")
-    assert house.did(script) == ("FINISHED", "")
-    house.client.remove_app(worker, jobs=True)
+        until(lambda: site.shard(run)["taskId"] and living_in(site.sandbox(worker) / "app"), "the worker to be silent")
+        site.kill(run)
+        assert site.wait_for_end(run)["state"] == "KILLED"
+    assert not living_in(site.sandbox(worker) / "app")
+    script = site.start(appName=worker, jobType="SCRIPT", scriptCommandLine="true")
+    assert site.outcome(script) == ("FINISHED", "")
+    site.client.remove_app(worker, jobs=True)
 
 
-# ----------------------------------------------------------------------------------------------- what does not end
+# ---- jobs that do not end --------------------------------------------------------------------------------------
 
 
 STUBBORN = ("masks_signals", "deadlocks", "never_returns", "burns_cpu")
 
 
-def test_shards_that_hear_nothing_are_ended_all_the_same(house: House) -> None:
-    """By a kill, and where they have a process of their own by timeoutSeconds too."""
-    alone = [house.start(job, isolation="process") for job in STUBBORN]
-    late = [house.start(job, isolation="process", timeoutSeconds=0.5) for job in STUBBORN]
-    shared = [house.start(job) for job in STUBBORN]
-    script = house.start(jobType="SCRIPT", scriptCommandLine="bin/behave.py never_returns")
+def test_unresponsive_shards_are_killed(site: Site) -> None:
+    """A kill ends them; timeoutSeconds too if they have a process of their own."""
+    alone = [site.start(job, isolation="process") for job in STUBBORN]
+    late = [site.start(job, isolation="process", timeoutSeconds=0.5) for job in STUBBORN]
+    shared = [site.start(job) for job in STUBBORN]
+    script = site.start(jobType="SCRIPT", scriptCommandLine="bin/behave.py never_returns")
     killed = [*alone, *shared, script]
     for run in killed:
-        until(lambda run=run: house.shard(run)["startedAt"], "its start")  # type: ignore[misc]
+        site.wait_for_start(run)
     for run in killed:
-        house.kill(run)
-    assert [house.end(run)["state"] for run in killed] == ["KILLED"] * len(killed)
-    assert [house.did(run) for run in late] == [("FAILED", "timeout")] * len(late)
-    house.calm("shared")
+        site.kill(run)
+    assert [site.wait_for_end(run)["state"] for run in killed] == ["KILLED"] * len(killed)
+    assert [site.outcome(run) for run in late] == [("FAILED", "timeout")] * len(late)
+    site.check_siblings("shared")
 
 
 @pytest.mark.parametrize("how", ISOLATIONS)
-def test_a_fork_bomb_ends_with_its_process(house: House, how: str) -> None:
-    run = house.start("forks_wildly", isolation=how)
+def test_fork_bomb_ends_with_its_process(site: Site, how: str) -> None:
+    run = site.start("forks_wildly", isolation=how)
     siblings = 3 + (how == "process")
-    until(lambda: len(house.processes()) >= siblings + 63, "it to fork")
-    house.kill(run)
-    assert house.end(run)["state"] == "KILLED"
+    until(lambda: len(site.processes()) >= siblings + 63, "it to fork")
+    site.kill(run)
+    assert site.wait_for_end(run)["state"] == "KILLED"
     if how == "shared":
-        house.calm()
-        house.end(house.start("dies"))
-        house.calm("shared")
-    house.clean()
+        site.check_siblings()
+        site.wait_for_end(site.start("dies"))
+        site.check_siblings("shared")
+    site.check_no_leftovers()
 
 
-# ------------------------------------------------------------------------------------------------------------- floods
+# ---- floods of output ------------------------------------------------------------------------------------------
 
 
-def test_a_gigabyte_of_output_fills_no_disk_and_slows_no_other(house: House) -> None:
+def test_gigabyte_of_output_is_truncated_and_delays_no_other_job(site: Site) -> None:
     sizes = {"shared": GIB, "process": GIB // 4, "script": GIB // 4}
-    floods = {how: house.start("floods", shardingItemParameters=f"0={sizes[how]}", isolation=how) for how in ISOLATIONS}
+    floods = {how: site.start("floods", shardingItemParameters=f"0={sizes[how]}", isolation=how) for how in ISOLATIONS}
     command = f"sh -c 'head -c {sizes['script']} /dev/zero'"
-    floods["script"] = house.start(jobType="SCRIPT", scriptCommandLine=command)
+    floods["script"] = site.start(jobType="SCRIPT", scriptCommandLine=command)
     for _ in range(3):
-        assert house.did(house.start("works_on")) == ("FINISHED", "")
+        assert site.outcome(site.start("works_on")) == ("FINISHED", "")
     for how, run in floods.items():
-        shard = house.end(run, 120)
+        shard = site.wait_for_end(run, 120)
         assert (shard["state"], shard["cause"]) == ("FINISHED", "")
-        kept = [path.stat().st_size for path in house.log_folder(shard["taskId"]).iterdir()]
+        kept = [path.stat().st_size for path in site.log_folder(shard["taskId"]).iterdir()]
         assert len(kept) == 2
         assert max(kept) <= LOG_BYTES
-        assert house.client.log(shard["taskId"], tail=1)["size"] == sizes[how]
-    house.calm()
+        assert site.client.log(shard["taskId"], tail=1)["size"] == sizes[how]
+    site.check_siblings()
 
 
-# ------------------------------------------------------------------------------------------- what the machine refuses
+# ---- full disk and memory --------------------------------------------------------------------------------------
 
 
-def may(capability: int) -> bool:
-    """Whether this process has that capability. Source: capabilities(7), proc(5)."""
+def has_capability(capability: int) -> bool:
+    """Whether this process has a capability. Source: capabilities(7), proc(5)."""
     status = Path("/proc/self/status").read_text()
     return bool(int(status.partition("CapEff:")[2].split()[0], 16) >> capability & 1)
 
@@ -469,89 +476,89 @@ SYS_ADMIN = 21
 
 
 @pytest.fixture
-def full_disk(house: House) -> Iterator[Path]:
-    """The folder of the tasks' output, on a disk of its own that is full."""
-    disk = house.sandbox() / "tasks"
-    if not may(SYS_ADMIN):
-        pytest.skip("only who may mount can have a disk that is small enough to be full")
+def full_disk(site: Site) -> Iterator[Path]:
+    """The folder of the tasks' output, on a small disk of its own."""
+    disk = site.sandbox() / "tasks"
+    if not has_capability(SYS_ADMIN):
+        pytest.skip("needs CAP_SYS_ADMIN to mount a small disk")
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(disk)], check=True)
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_costs_output_and_the_job_that_needs_room_and_no_other(house: House, full_disk: Path) -> None:
-    filler = house.end(house.start("fills_up", jobParameter=str(full_disk / "data")))
+def test_full_disk_fails_only_jobs_that_need_space(site: Site, full_disk: Path) -> None:
+    filler = site.wait_for_end(site.start("fills_up", jobParameter=str(full_disk / "data")))
     assert (filler["state"], filler["cause"]) == ("FAILED", "exception")
     assert "No space left" in filler["message"]
     for how in ISOLATIONS:
-        assert house.did(house.start("prints_much", isolation=how)) == ("FINISHED", "")
-        assert house.did(house.start("works_on", isolation=how)) == ("FINISHED", "")
-    assert house.did(house.start(jobType="SCRIPT", scriptCommandLine="sh -c 'echo much'")) == ("FINISHED", "")
-    assert house.attempts == {how: house.shard(run)["attempt"] for how, run in house.siblings.items()}
+        assert site.outcome(site.start("prints_much", isolation=how)) == ("FINISHED", "")
+        assert site.outcome(site.start("works_on", isolation=how)) == ("FINISHED", "")
+    assert site.outcome(site.start(jobType="SCRIPT", scriptCommandLine="sh -c 'echo much'")) == ("FINISHED", "")
+    assert site.attempts == {how: site.shard(run)["attempt"] for how, run in site.siblings.items()}
 
 
 @pytest.fixture
-def small_group(house: House) -> Iterator[Path]:
-    """A control group with little memory, and in it from now on whatever the executor starts."""
+def small_group(site: Site) -> Iterator[Path]:
+    """A control group with little memory, which contains the executor's daemon and all processes it starts."""
     with little_memory() as group:
-        (group / "cgroup.procs").write_text(str(daemon_of(house)))
+        (group / "cgroup.procs").write_text(str(daemon_of(site)))
         yield group
         for pid in (group / "cgroup.procs").read_text().split():
             (group.parent / "cgroup.procs").write_text(pid)
 
 
-def daemon_of(house: House) -> int:
+def daemon_of(site: Site) -> int:
     (found,) = (
         pid
-        for pid in living_in(house.sandbox())
-        if bundle.FILE_NAME.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and not leads_nobody(pid)
+        for pid in living_in(site.sandbox())
+        if bundle.FILE_NAME.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and has_children(pid)
     )
     return found
 
 
-def leads_nobody(pid: int) -> bool:
-    """A warden has no child, the daemon its warden."""
-    return not Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+def has_children(pid: int) -> bool:
+    """True for the daemon, whose child is the warden; the warden has none."""
+    return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 @pytest.mark.usefixtures("small_group")
-def test_what_the_kernel_kills_for_want_of_memory_is_told_so(house: House) -> None:
-    alone = house.end(house.start("fills_memory", isolation="process", shardingItemParameters="0=400"))
+def test_out_of_memory_kill_is_reported(site: Site) -> None:
+    alone = site.wait_for_end(site.start("fills_memory", isolation="process", shardingItemParameters="0=400"))
     assert (alone["state"], alone["cause"]) == ("FAILED", "out_of_memory")
-    house.calm()
-    house.end(house.start("dies"))
-    house.calm("shared")
-    shared = house.end(house.start("fills_memory", shardingItemParameters="0=400"))
+    site.check_siblings()
+    site.wait_for_end(site.start("dies"))
+    site.check_siblings("shared")
+    shared = site.wait_for_end(site.start("fills_memory", shardingItemParameters="0=400"))
     assert (shared["state"], shared["cause"]) == ("FAILED", "worker_lost")
-    assert "for want of memory" in shared["message"]
-    house.calm("shared")
+    assert "because memory ran out" in shared["message"]
+    site.check_siblings("shared")
 
 
-# --------------------------------------------------------------------------------------------- agent and executor
+# ---- agent and executor ----------------------------------------------------------------------------------------
 
 
-def test_an_agent_that_is_restarted_finds_its_executor_and_hears_what_happened_meanwhile(house: House) -> None:
-    daemon = daemon_of(house)
-    run = house.start("until_file", shardingItemParameters="0=go")
-    until(lambda: house.shard(run)["startedAt"], "its start")
-    (house.sandbox() / "app" / "go").touch()
-    house.cluster.restart_agent()
-    assert house.end(run)["attempt"] == 1
-    assert house.did(run) == ("FINISHED", "")
-    until(lambda: house.client.cluster()["connected"], "the scheduler to be back")
-    assert house.did(house.start("works_on")) == ("FINISHED", "")
-    assert daemon_of(house) == daemon
-    house.calm()
+def test_restarted_agent_recovers_executor_and_its_updates(site: Site) -> None:
+    daemon = daemon_of(site)
+    run = site.start("until_file", shardingItemParameters="0=go")
+    site.wait_for_start(run)
+    (site.sandbox() / "app" / "go").touch()
+    site.cluster.restart_agent()
+    assert site.wait_for_end(run)["attempt"] == 1
+    assert site.outcome(run) == ("FINISHED", "")
+    until(lambda: site.client.cluster()["connected"], "the scheduler to be back")
+    assert site.outcome(site.start("works_on")) == ("FINISHED", "")
+    assert daemon_of(site) == daemon
+    site.check_siblings()
 
 
-def test_a_daemon_that_is_killed_takes_all_with_it_and_all_start_again_uncharged(house: House) -> None:
-    sandbox = house.sandbox()
-    child = house.start("leaves_children", shardingItemParameters="0=600")
-    until(lambda: len(house.processes()) == 4, "its child to run")
-    os.kill(daemon_of(house), signal.SIGKILL)
-    shard = house.end(child)
+def test_killed_executor_leaves_no_process_and_its_shards_restart_uncharged(site: Site) -> None:
+    sandbox = site.sandbox()
+    child = site.start("leaves_children", shardingItemParameters="0=600")
+    until(lambda: len(site.processes()) == 4, "its child to run")
+    os.kill(daemon_of(site), signal.SIGKILL)
+    shard = site.wait_for_end(child)
     assert (shard["state"], shard["cause"], shard["attempt"]) == ("FAILED", "", 1)
     assert "EXECUTOR_TERMINATED" in shard["message"]
-    until(lambda: not living_in(sandbox), f"nothing to be left of it: {living_in(sandbox)}")
-    house.calm("shared", "process", "script")
-    assert house.sandbox() != sandbox
+    until(lambda: not living_in(sandbox), f"no process to be left of it: {living_in(sandbox)}")
+    site.check_siblings("shared", "process", "script")
+    assert site.sandbox() != sandbox

@@ -1,7 +1,7 @@
-"""`python -m jobcloud.dev.cluster`: a master and N agents on this machine, in one process; and a handle on it.
+"""`python -m jobcloud.dev.cluster`: a master and N agents in one process; and `DevCluster`, which starts that process.
 
-The process prints one line `ready master=127.0.0.1:PORT agents=N`, ends on SIGTERM and SIGINT (and with its parent, if
-that is asked for) and leaves no process behind, however it ends.
+The process prints one line `ready master=127.0.0.1:PORT agents=N`. It ends on SIGTERM and SIGINT, and with its parent
+if `--parent-pid` is given. It leaves no process behind, even if it is killed.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from types import TracebackType
 from typing import Any
 
 from .agent import AgentSettings
+from .http_api import HttpApi
 from .master import MasterSettings
 from .resources import ResourceError, Resources, parse
 from .sandbox import Warden
 from .shell import Shell, new_salt
 
 DEFAULT_RESOURCES = "cpus:4;mem:4096;disk:10000;ports:[31000-31999]"
-_START_SECONDS = 20.0
-_STOP_SECONDS = 10.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
 
 
 class ClusterError(Exception):
-    """The dev cluster did not start, or a knob was refused; the text is what it said."""
+    """The dev cluster did not start, or refused a request; the text is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,47 +58,52 @@ class ClusterOptions:
 def _options(argv: list[str]) -> ClusterOptions:
     parser = argparse.ArgumentParser(prog="jobcloud.dev.cluster", description="A small Mesos for laptops and tests.")
     add = parser.add_argument
-    add("--agents", type=int, default=1, help="how many (%(default)s)")
-    add("--port", type=int, default=5050, help="of the master; 0: any free one; agents take free ones (%(default)s)")
-    add("--data", type=Path, help="directory for sandboxes and the agents' ids; a temporary one otherwise")
-    add("--resources", default=DEFAULT_RESOURCES, help="of each agent (%(default)s)")
-    add("--attributes", action="append", default=[], help="of each agent: key:value, several by ; (may be repeated)")
-    add("--parent-pid", type=int, help="end when this process is not the parent any more")
+    add("--agents", type=int, default=1, help="number of agents (%(default)s)")
+    add("--port", type=int, default=5050, help="port of the master; 0 takes a free one, as agents do (%(default)s)")
+    add("--data", type=Path, help="directory of the sandboxes and agents' ids (a temporary one)")
+    add("--resources", default=DEFAULT_RESOURCES, help="resources of each agent (%(default)s)")
+    add(
+        "--attributes",
+        action="append",
+        default=[],
+        help="attributes of each agent: key:value, separated by ; (may be repeated)",
+    )
+    add("--parent-pid", type=int, help="end when this parent process has ended")
     add("--heartbeat-ms", type=int, default=15_000)
     add("--allocation-interval-ms", type=int, default=1_000)
-    add("--offer-timeout-ms", type=int, help="rescind offers that are not answered for so long")
+    add("--offer-timeout-ms", type=int, help="rescind offers after this time (never)")
     add("--executor-registration-timeout-ms", type=int, default=60_000)
     add("--executor-shutdown-grace-ms", type=int, default=5_000)
-    asked = parser.parse_args(argv)
-    if asked.agents < 0 or not 0 <= asked.port < 65536:
-        parser.error("--agents is at least 0, --port from 0 to 65535")
+    given = parser.parse_args(argv)
+    if given.agents < 0 or not 0 <= given.port < 65536:
+        parser.error("--agents must be at least 0, --port from 0 to 65535")
     for name in ("heartbeat_ms", "allocation_interval_ms", "executor_registration_timeout_ms"):
-        if getattr(asked, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} is at least 1")
+        if getattr(given, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     try:
-        resources, attributes = parse(asked.resources), _attributes(";".join(asked.attributes))
+        resources, attributes = parse(given.resources), _attributes(";".join(given.attributes))
     except ResourceError as refused:
         parser.error(str(refused))
     master = MasterSettings(
-        heartbeat_ms=asked.heartbeat_ms,
-        allocation_interval_ms=asked.allocation_interval_ms,
-        offer_timeout_ms=asked.offer_timeout_ms,
+        heartbeat_ms=given.heartbeat_ms,
+        allocation_interval_ms=given.allocation_interval_ms,
+        offer_timeout_ms=given.offer_timeout_ms,
     )
     return ClusterOptions(
-        asked.agents,
-        asked.port,
-        asked.data,
+        given.agents,
+        given.port,
+        given.data,
         resources,
         attributes,
-        asked.parent_pid,
+        given.parent_pid,
         master,
-        asked.executor_registration_timeout_ms,
-        asked.executor_shutdown_grace_ms,
+        given.executor_registration_timeout_ms,
+        given.executor_shutdown_grace_ms,
     )
 
 
 def _attributes(text: str) -> tuple[dict[str, Any], ...]:
-    """`rack:a;zone:b;weight:2.5` as Mesos reads it: a number is a scalar, everything else a text."""
+    """Parse `rack:a;zone:b;weight:2.5`: numbers become scalars, as in Mesos. Raises ResourceError."""
     made: list[dict[str, Any]] = []
     for part in filter(str.strip, text.split(";")):
         name, colon, value = (one.strip() for one in part.partition(":"))
@@ -110,42 +116,39 @@ def _attributes(text: str) -> tuple[dict[str, Any], ...]:
     return tuple(made)
 
 
-class _Memory:
-    """What outlives the process in `--data`: the cluster's name and its agents' ids."""
+class _SavedState:
+    """The cluster's name and its agents' ids, saved in `--data`. Raises ClusterError if the file is damaged."""
 
     def __init__(self, data: Path) -> None:
         self._path = data / "cluster.json"
         self.name = f"{new_salt():016x}"
         self.agent_ids: list[str] = []
-        self.runs = 0
+        self.starts = 0
         with contextlib.suppress(FileNotFoundError):
             try:
-                kept = json.loads(self._path.read_text())
-                self.name, self.agent_ids, self.runs = (
-                    str(kept["name"]),
-                    [str(one) for one in kept["agents"]],
-                    int(kept["runs"]),
-                )
+                saved = json.loads(self._path.read_text())
+                self.name, self.starts = str(saved["name"]), int(saved["runs"])
+                self.agent_ids = [str(one) for one in saved["agents"]]
             except (ValueError, KeyError, TypeError):
-                raise ClusterError(f"{self._path} is damaged: remove it to begin with new agents") from None
+                raise ClusterError(f"{self._path} is damaged: remove it to start with new agents") from None
 
     def save(self, agent_ids: list[str]) -> None:
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps({"name": self.name, "agents": agent_ids, "runs": self.runs + 1}))
-        fresh.replace(self._path)
+        """Replace the file, so that a kill leaves the old or the new one."""
+        new = self._path.with_suffix(".new")
+        new.write_text(json.dumps({"name": self.name, "agents": agent_ids, "runs": self.starts + 1}))
+        new.replace(self._path)
 
 
 async def _run(options: ClusterOptions, data: Path) -> None:
-    memory = _Memory(data)
-    run = f"{memory.name}-{memory.runs}"
-
-    shell = Shell(replace(options.master, master_id=run), data)
+    saved = _SavedState(data)
+    shell = Shell(replace(options.master, master_id=f"{saved.name}-{saved.starts}"), data)
+    api = HttpApi(shell)
     stop = asyncio.Event()
-    for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(ending, stop.set)
+    for stop_signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(stop_signal, stop.set)
     try:
-        port = await shell.start_master(options.port)
-        known = memory.agent_ids[: options.agents]
+        port = await api.start_master(options.port)
+        known = saved.agent_ids[: options.agents]
         shell.master.expect_agents(known, shell.now())
         for number in range(options.agents):
             settings = AgentSettings(
@@ -157,12 +160,12 @@ async def _run(options: ClusterOptions, data: Path) -> None:
                 registration_timeout_ms=options.registration_timeout_ms,
                 shutdown_grace_ms=options.shutdown_grace_ms,
             )
-            await shell.start_agent(settings, f"agent{number + 1}")
-        memory.save([host.agent.agent_id for host in shell.hosts.values()])
+            await api.start_agent(settings, f"agent{number + 1}")
+        saved.save([host.agent.agent_id for host in shell.hosts.values()])
         print(f"ready master=127.0.0.1:{port} agents={options.agents}", flush=True)
         await _until(stop, options.parent_pid)
     finally:
-        await shell.stop()
+        shell.stop()
 
 
 async def _until(stop: asyncio.Event, parent_pid: int | None) -> None:
@@ -173,7 +176,7 @@ async def _until(stop: asyncio.Event, parent_pid: int | None) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     options = _options(sys.argv[1:] if argv is None else argv)
-    # Nothing here is circular for long, and to look for what is costs more than the work while many tasks run.
+    # Few objects form reference cycles; frequent collections would cost more than the work of launches.
     gc.set_threshold(100_000, 20, 20)
     try:
         data, temporary = options.data, None
@@ -185,20 +188,21 @@ def main(argv: list[str] | None = None) -> int:
         try:
             asyncio.run(_run(options, data))
         finally:
-            warden.dismiss()
+            warden.finish()
     except (OSError, ClusterError) as failure:
         print(f"jobcloud.dev.cluster: {failure}", file=sys.stderr)
         return 1
     return 0
 
 
-# ---- a handle on it --------------------------------------------------------------------------------------------
+# ---- client ----------------------------------------------------------------------------------------------------
 
 
 class DevCluster:
-    """`with DevCluster(agents=2) as cluster:` a dev cluster in a process of its own; `cluster.master` is "host:port".
+    """Runs a dev cluster in a child process: `with DevCluster(agents=2) as cluster:`. `cluster.master` is "host:port".
 
-    `options` become flags (`allocation_interval_ms=50` → `--allocation-interval-ms 50`). Raises ClusterError.
+    `options` become flags: `allocation_interval_ms=50` is `--allocation-interval-ms=50`. Raises ClusterError if the
+    cluster does not start.
     """
 
     def __init__(self, agents: int = 1, port: int = 0, **options: Any) -> None:
@@ -225,11 +229,11 @@ class DevCluster:
         line = self.process.stdout.readline() if ready else ""
         if not line.startswith("ready "):
             self.stop()
-            raise ClusterError(f"the dev cluster did not start: {line.strip() or 'it said nothing'}")
+            raise ClusterError(f"the dev cluster did not start: {line.strip() or 'no output'}")
         self.master = line.split()[1].removeprefix("master=")
 
     def stop(self) -> int:
-        """SIGTERM, then wait; gives the exit code."""
+        """Send SIGTERM and wait. Returns the exit code."""
         self.process.terminate()
         try:
             code = self.process.wait(_STOP_SECONDS)
@@ -241,7 +245,7 @@ class DevCluster:
         return code
 
     def control(self, knob: str, **fields: Any) -> dict[str, Any]:
-        """Turn a fault knob (docs/dev-cluster.md). Raises ClusterError with what it refused."""
+        """Inject a fault (docs/dev-cluster.md). Raises ClusterError with the text of a refusal."""
         host, _, port = self.master.partition(":")
         link = http.client.HTTPConnection(host, int(port), timeout=_STOP_SECONDS)
         try:

@@ -1,5 +1,7 @@
-"""What a dev agent shows of its sandboxes, by path or by Mesos' virtual path: `/files/read`, `/files/browse`, the
-operator calls READ_FILE and LIST_FILES, and where executors have run (`/state`)."""
+"""Files of an agent's sandboxes, by path or by Mesos' virtual path.
+
+Serves `/files/read`, `/files/browse`, the operator calls READ_FILE and LIST_FILES, and the executors in `/state`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_MAX_READ = 16 * 4096  # what Mesos gives at most in one answer (16 pages)
+_MAX_READ = 16 * 4096  # Mesos' limit for one answer: 16 pages
 
 
 def read(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
-    """Part of a file: status and JSON `{"data", "offset"}`; without `offset` (or with -1) only how long it is."""
+    """Read part of a file: the status and JSON `{"data", "offset"}`.
+
+    Without `offset` the data is empty and the offset is the size of the file.
+    """
     path = _resolved(root, query.get("path"))
     if isinstance(path, str):
         return 400, path
@@ -38,16 +43,16 @@ def read(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
 
 
 def browse(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
-    """What a directory holds, as Mesos lists it."""
+    """List a directory: the status and a JSON array."""
     path = _resolved(root, query.get("path"))
     if isinstance(path, str):
         return 400, path
     if path is None or not path.is_dir():
         return 404, ""
-    shown = []
+    listed = []
     for entry in sorted(path.iterdir()):
         found = entry.lstat()
-        shown.append(
+        listed.append(
             {
                 "path": f"{(query.get('path') or '').rstrip('/')}/{entry.name}",
                 "size": found.st_size,
@@ -58,11 +63,11 @@ def browse(root: Path, query: Mapping[str, str]) -> tuple[int, str]:
                 "gid": str(found.st_gid),
             }
         )
-    return 200, json.dumps(shown)
+    return 200, json.dumps(listed)
 
 
 def operate(root: Path, call: object) -> tuple[int, str]:
-    """The operator API's READ_FILE and LIST_FILES."""
+    """Answer READ_FILE or LIST_FILES: the status and JSON, or the text of an error."""
     kind = call.get("type") if isinstance(call, dict) else None
     body = call.get(kind.lower()) if isinstance(call, dict) and isinstance(kind, str) else None
     if kind not in ("READ_FILE", "LIST_FILES") or not isinstance(body, dict) or not isinstance(body.get("path"), str):
@@ -87,12 +92,12 @@ def operate(root: Path, call: object) -> tuple[int, str]:
 
 
 def _info(browsed: dict[str, Any]) -> dict[str, Any]:
-    """A FileInfo of the operator API, without what nobody here asks for."""
+    """A FileInfo of the operator API, without optional fields."""
     return {name: browsed[name] for name in ("path", "size", "nlink", "uid", "gid")}
 
 
 def frameworks(root: Path, live: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The frameworks of an agent's /state with the runs of their executors: `live` names those of now by container."""
+    """The frameworks of an agent's /state, with their executors. `live` maps container ids to ids of live executors."""
     found: dict[str, dict[str, Any]] = {}
     runs = [run for run in root.glob("*/frameworks/*/executors/*/runs/*") if not run.is_symlink()]
     for run in sorted(runs, key=lambda run: run.stat().st_mtime):
@@ -105,7 +110,7 @@ def frameworks(root: Path, live: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _resolved(root: Path, path: str | None) -> Path | str | None:
-    """The file meant; a text if the request is bad; None if it is no business of ours."""
+    """The path of a file; an error text for a bad request; None for a path outside the sandboxes."""
     if not path:
         return "Expecting 'path=value' in query.\n"
     wanted = Path(path)

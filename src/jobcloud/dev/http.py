@@ -1,7 +1,7 @@
-"""HTTP/1.1 for the dev cluster as an asyncio protocol: small, loopback only, every connection at hand to be broken.
+"""A small HTTP/1.1 server as an asyncio protocol, on loopback only.
 
-A server framework would hide what the fault knobs need: the sockets under the event streams. Calls that come in a row
-are read and answered in a row, without a turn of the event loop for each.
+Fault injection needs the sockets under the event streams, which a server framework would hide. Pipelined requests are
+read and answered together, without a turn of the event loop for each.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ MAX_BODY_BYTES = 32 << 20
 _MAX_HEAD_BYTES = 64 << 10
 _LONG_BODY, _LONG_HEAD = f"The body is over {MAX_BODY_BYTES} bytes", "The head of the request is too long"
 _encode = msgspec.json.Encoder().encode
-_MAX_BACKLOG_BYTES = 256 << 20  # a stream whose reader is further behind than this is cut off: 500,000 updates
+_MAX_BACKLOG_BYTES = 256 << 20  # unread bytes (500,000 updates) after which a stream is cut off
 
 
 class BadRequestError(Exception):
-    """A request that is none; answered with `status` and the connection closed."""
+    """An invalid request. It is answered with `status`, then the connection is closed."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -38,7 +38,7 @@ class BadRequestError(Exception):
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
-    """What a request says of itself; `waits` says that its client wants to be told to send the body."""
+    """The head of a request. With `waits` the client sends the body after "100 Continue"."""
 
     method: str
     path: str
@@ -50,17 +50,17 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 class Request(msgspec.Struct, frozen=True, gc=False):
     head: Head
     body: bytes
-    last: bool  # its client wants no answer after this one
+    last: bool  # the connection is to be closed after the answer
 
 
 class RequestReader:
-    """Cuts what a client sends into requests, whatever the sizes of the pieces it comes in."""
+    """Parses requests from received data, which may be cut at any byte."""
 
     def __init__(self) -> None:
         self._target, self._body = b"", bytearray()
         self._headers: dict[bytes, bytes] = {}
         self._head: Head
-        self._idle = 0  # so many bytes have come since a body grew or a request was complete
+        self._idle = 0  # bytes received since a body grew or a request was complete
         self._client_waits = False
         self._found: deque[Request] = deque()
         self._refused: BadRequestError | None = None
@@ -83,26 +83,26 @@ class RequestReader:
             self._refused = BadRequestError(400, str(error))
 
     def take_pause(self) -> bool:
-        """Whether a client waits for "100 Continue" before it sends a body; true once for each."""
+        """Whether the client waits for "100 Continue" before it sends a body. True once for each request."""
         waits, self._client_waits = self._client_waits, False
         return waits
 
     def next(self) -> Request | None:
-        """The next request, None if it is not complete yet. Raises BadRequestError, after which nothing makes sense."""
+        """The next complete request, or None. Raises BadRequestError; the rest of the data is then meaningless."""
         if self._found:
             return self._found.popleft()
         if self._refused is not None:
             raise self._refused
         return None
 
-    # What httptools calls while it parses.
+    # Callbacks of httptools.
 
     def on_url(self, piece: bytes) -> None:
         self._target += piece
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        if parser.should_upgrade():  # and httptools would leave out the body
+        if parser.should_upgrade():  # httptools would skip the body
             raise BadRequestError(501, "Expecting HTTP/1.1 and no 'Upgrade'")
         version, headers = parser.get_http_version(), tuple(self._headers.items())
         self._head = _read_head(parser.get_method(), self._target, version, headers)
@@ -122,21 +122,21 @@ class RequestReader:
 
 
 class Connection(asyncio.Protocol):
-    """One client: requests come in through it and answers go out, and it can become an event stream."""
+    """One client connection: requests and answers, until a SUBSCRIBE turns it into an event stream."""
 
     def __init__(self, handler: Handler, others: set[Connection]) -> None:
         self._handler, self._others = handler, others
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._reader = RequestReader()
-        self._under_way: asyncio.Task[None] | None = None  # a request that takes its time: the next ones wait
-        self._ended = False  # the client sends nothing more, or nothing that makes sense
+        self._pending: asyncio.Task[None] | None = None  # a request handled in a task; later requests wait
+        self._ended = False  # no further request is read
         self._unwritten: list[bytes] = []
         self.streaming = False
         self.muted = False
         self._on_end: Callable[[], None] = lambda: None
 
-    # ---- what asyncio calls ----------------------------------------------------------------------------------
+    # ---- callbacks of asyncio --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -144,14 +144,14 @@ class Connection(asyncio.Protocol):
         self._others.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if not (self.streaming or self._ended):  # what a stream's client still sends means nothing
+        if not (self.streaming or self._ended):
             self._reader.feed(data)
-            self._go_on()
+            self._handle_requests()
 
     def eof_received(self) -> bool:
-        """Answers that are still under way go out before the connection is closed."""
+        """Close the connection after a pending answer."""
         self._ended = True
-        if self._under_way is None:
+        if self._pending is None:
             self.close()
         return True
 
@@ -164,8 +164,8 @@ class Connection(asyncio.Protocol):
 
     # ---- requests --------------------------------------------------------------------------------------------
 
-    def _go_on(self) -> None:
-        while self._under_way is None and not (self.streaming or self._ended):
+    def _handle_requests(self) -> None:
+        while self._pending is None and not (self.streaming or self._ended):
             try:
                 request = self._reader.next()
             except BadRequestError as refused:
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
                     self.close()
             else:
                 self._transport.pause_reading()
-                self._under_way = self._loop.create_task(self._finish(slow, request))
+                self._pending = self._loop.create_task(self._finish(slow, request))
 
     async def _finish(self, slow: Coroutine[Any, Any, None], request: Request) -> None:
         try:
@@ -190,12 +190,12 @@ class Connection(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
-        self._under_way = None
+        self._pending = None
         if self._ended or request.last:
             self.close()
             return
         self._transport.resume_reading()
-        self._go_on()
+        self._handle_requests()
 
     # ---- answers and events ----------------------------------------------------------------------------------
 
@@ -212,27 +212,27 @@ class Connection(asyncio.Protocol):
         self._write(_status_line(status) + head.encode() + b"\r\n" + data)
 
     def start_stream(self, stream_id: str, on_end: Callable[[], None]) -> None:
-        """200 and chunks from now on (schedulers are told the stream's id); `on_end` is called when it is over."""
+        """Answer 200 and begin a chunked body; `on_end` is called when the connection is lost."""
         self.streaming = True
         self._on_end = on_end
         named = f"Mesos-Stream-Id: {stream_id}\r\n" if stream_id else ""
         head = f"Transfer-Encoding: chunked\r\n{named}Content-Type: application/json\r\n\r\n"
         self._write(_status_line(200) + head.encode())
 
-    def event(self, event: dict[str, Any]) -> None:
-        self.raw(frame(_encode(event)))
+    def send_event(self, event: dict[str, Any]) -> None:
+        self.send_chunk(frame(_encode(event)))
 
-    def raw(self, data: bytes) -> None:
+    def send_chunk(self, data: bytes) -> None:
         if not self.muted:
             self._write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def finish(self) -> None:
-        """End a stream as a server does: its last chunk, then the connection."""
+        """Send the last chunk, then close the connection."""
         self._write(b"0\r\n\r\n")
         self.close()
 
     def abort(self) -> None:
-        """Cut the connection without a word."""
+        """Reset the connection; unsent data is lost."""
         self._unwritten.clear()
         self._transport.abort()
 
@@ -242,7 +242,7 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def _write(self, data: bytes) -> None:
-        """What is written in one turn of the event loop goes out together."""
+        """Buffer data. Writes within one turn of the event loop are sent together."""
         if not self._unwritten:
             self._loop.call_soon(self._flush)
         self._unwritten.append(data)
@@ -256,15 +256,12 @@ class Connection(asyncio.Protocol):
 
 
 Handler = Callable[[Request, Connection], "Coroutine[Any, Any, None] | None"]
-"""Answers a request; at once, or by and by in what it gives back."""
+"""Answers a request before it returns, or in the coroutine that it returns."""
 
 
 @lru_cache(maxsize=256)
 def _read_head(method: bytes, target: bytes, version: str, headers: tuple[tuple[bytes, bytes], ...]) -> Head:
-    """Raises BadRequestError.
-
-    A client's heads differ in little but the length of the body, so that most have been read before.
-    """
+    """Parse a head. Cached: the heads of one client differ only in the length of the body. Raises BadRequestError."""
     if not version.startswith("1."):
         raise BadRequestError(505, "Expecting HTTP/1.1")
     if len(target) + sum(len(name) + len(value) + len(b": \r\n") for name, value in headers) > _MAX_HEAD_BYTES:
@@ -275,7 +272,7 @@ def _read_head(method: bytes, target: bytes, version: str, headers: tuple[tuple[
     try:
         url = urlsplit(target.decode())
     except ValueError:
-        raise BadRequestError(400, "The path is no URL") from None
+        raise BadRequestError(400, "The path is not a valid URL") from None
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     waits = named.get("expect", "").lower() == "100-continue"
     return Head(method.decode(), unquote(url.path), MappingProxyType(query), MappingProxyType(named), waits)
@@ -297,7 +294,7 @@ def _empty_answer_at(status: int, second: int) -> bytes:
 
 
 class Listener:
-    """A server on loopback, and whoever is connected to it."""
+    """A listening socket on loopback, and its connections."""
 
     def __init__(self, server: asyncio.Server, connections: set[Connection]) -> None:
         self._server, self._connections = server, connections
@@ -307,17 +304,18 @@ class Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     def close(self) -> None:
-        """Nobody can connect any more; who is connected stays."""
+        """Refuse new connections; open ones stay."""
         self._server.close()
 
     def stop(self) -> None:
+        """Close the listener and reset all connections."""
         self.close()
         for connection in list(self._connections):
             connection.abort()
 
 
 async def serve(handler: Handler, port: int) -> Listener:
-    """A server (`port` 0: at a free one). Raises OSError."""
+    """Listen on loopback; `port` 0 takes a free port. Raises OSError."""
     connections: set[Connection] = set()
     made = asyncio.get_running_loop().create_server(
         lambda: Connection(handler, connections), "127.0.0.1", port, backlog=1024

@@ -1,8 +1,8 @@
-"""What the dev cluster's pure machines take in and give out: their inputs, the messages between them, their effects.
+"""Inputs and effects of the master and agent state machines, and the messages between the two.
 
-Master and agents talk to each other in values, not bytes: that part of Mesos is its own affair and nobody outside
-sees it. Towards schedulers and executors calls and events are the v1 API's JSON as dicts. `link` names the connection
-between the master and one agent; the shell (or a simulator) knows which is which.
+Master and agents exchange Python values: Mesos' own protocol between them is not public. Calls and events of schedulers
+and executors are JSON of the v1 API, as dicts. `link` names the connection between the master and one agent; the
+caller of the state machines (the shell or a simulator) chooses it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 from .resources import Resources
 
 Json = dict[str, Any]
+VERSION = "1.11.0"  # of Mesos, whose API master and agents serve
 
 TERMINAL = frozenset(
     {
@@ -33,13 +34,11 @@ TERMINAL = frozenset(
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
-    """A call of the scheduler, executor or operator API, its JSON parsed but not checked, unless it is `known` to be
-    one because it was made here.
-    """
+    """A call of the scheduler or executor API, as parsed JSON. Its form is checked unless it is `trusted`."""
 
     body: Any
     stream_id: str | None = None
-    known: bool = False
+    trusted: bool = False
 
 
 class Operate(msgspec.Struct, frozen=True, gc=False):
@@ -49,23 +48,23 @@ class Operate(msgspec.Struct, frozen=True, gc=False):
 
 
 class StreamLost(msgspec.Struct, frozen=True, gc=False):
-    """The other side of an event stream has gone."""
+    """The client of an event stream has disconnected."""
 
     stream_id: str
 
 
 class LinkLost(msgspec.Struct, frozen=True, gc=False):
-    """The connection between master and agent broke; each side gets its own notice."""
+    """The connection between master and agent broke; each side gets this input."""
 
     link: str
 
 
 class LinkMade(msgspec.Struct, frozen=True, gc=False):
-    """An agent can reach a master (again)."""
+    """The agent is connected to a master and must register."""
 
 
 class AgentTimedOut(msgspec.Struct, frozen=True, gc=False):
-    """The master's health checks of an agent have failed often enough."""
+    """The master's health checks of an agent have failed too often."""
 
     agent_id: str
 
@@ -75,7 +74,7 @@ class RescindOffer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False):
-    """Time has passed; due at `next_at()` at the latest."""
+    """Time has passed. Due at `next_at()`."""
 
 
 class FromAgent(msgspec.Struct, frozen=True, gc=False):
@@ -93,7 +92,7 @@ class ExecutorStarted(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExecutorEnded(msgspec.Struct, frozen=True, gc=False):
-    """An executor's process is gone: `status` as of wait(2), or the `failure` that kept it from starting."""
+    """An executor's process has ended with `status` (as of wait(2)), or could not start because of `failure`."""
 
     container_id: str
     status: int
@@ -148,7 +147,7 @@ class ShutdownAgent(msgspec.Struct, frozen=True, gc=False):
 
 
 class DropTasks(msgspec.Struct, frozen=True, gc=False):
-    """Tasks of a re-registered agent that the master has and the agent has not: the agent says they are in `state`."""
+    """Tasks that a re-registered agent does not report: the agent must send an update with `state` for each."""
 
     framework_id: str
     task_ids: tuple[str, ...]
@@ -156,7 +155,7 @@ class DropTasks(msgspec.Struct, frozen=True, gc=False):
 
 
 class DrainAgent(msgspec.Struct, frozen=True, gc=False):
-    """End every task, and say so with each (None: that is over)."""
+    """Kill all tasks, with the drain as the reason. None ends the drain."""
 
     config: Json | None
 
@@ -180,7 +179,7 @@ ToAgentMessage = (
 
 
 class TaskReport(msgspec.Struct, frozen=True, gc=False):
-    """A task as its agent knows it."""
+    """A task in an agent's registration."""
 
     framework_id: str
     task: Json
@@ -197,7 +196,7 @@ class ExecutorReport(msgspec.Struct, frozen=True, gc=False):
 
 
 class RegisterAgent(msgspec.Struct, frozen=True, gc=False):
-    """An agent presents itself; with the id it has, what runs there, and whose it is, if it was registered before."""
+    """An agent registers. A re-registration carries its id, tasks, executors and their frameworks."""
 
     agent_id: str
     hostname: str
@@ -234,27 +233,27 @@ ToMasterMessage = RegisterAgent | UpdateStatus | ExecutorExited | MessageToFrame
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """The answer to the call just handled: `body` is a text, or JSON where it is a dict."""
+    """The answer to the call at hand. A dict as `body` is sent as JSON."""
 
     status: int
     body: str | Json = ""
 
 
 class Subscribed(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a SUBSCRIBE: 200 and a stream of events, known by this id from now on."""
+    """The answer to a SUBSCRIBE: 200 and an event stream with this id."""
 
     stream_id: str
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """One event for a stream."""
+    """Send one event to a stream."""
 
     stream_id: str
     event: Json
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):
-    """End a stream after what was sent."""
+    """End a stream after the events already sent."""
 
     stream_id: str
 
@@ -269,7 +268,7 @@ class ToMaster(msgspec.Struct, frozen=True, gc=False):
 
 
 class StartExecutor(msgspec.Struct, frozen=True, gc=False):
-    """Fetch what the executor's command wants into a new sandbox, then start it there."""
+    """Fetch the URIs of the executor's command into a new sandbox, then start it there."""
 
     container_id: str
     agent_id: str
@@ -279,13 +278,13 @@ class StartExecutor(msgspec.Struct, frozen=True, gc=False):
 
 
 class KillExecutor(msgspec.Struct, frozen=True, gc=False):
-    """SIGKILL to everything an executor started."""
+    """Send SIGKILL to an executor and all processes that it started."""
 
     container_id: str
 
 
 class EndAgent(msgspec.Struct, frozen=True, gc=False):
-    """The master told the agent to end (it was marked gone)."""
+    """The master shut the agent down, and its last executor has ended."""
 
     message: str
 

@@ -1,8 +1,8 @@
-"""Amounts of an agent's resources, by name and reservation: what is offered, asked for, used and left.
+"""Amounts of resources, by name and reservation.
 
-Scalars are int thousandths (Mesos' own precision: documentation "Mesos Attributes & Resources"), ranges are sorted,
-disjoint and inclusive. A key is (name, role it is reserved to); "*" stands for no reservation. Static reservations
-alone are known here; the role something is *allocated* to is the offer's business.
+Scalars are int thousandths, which is Mesos' own precision (documentation "Mesos Attributes & Resources"). Ranges are
+sorted, disjoint and inclusive. A key is (name, reserved role), with "*" for unreserved resources. Only static
+reservations are supported. The role that resources are *allocated* to is not part of an amount.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UNRESERVED_KEYS = frozenset(("name", "type", "scalar", "ranges", "allocation_in
 
 
 class ResourceError(ValueError):
-    """Resources that Mesos would refuse; the text says why."""
+    """Resources that Mesos would refuse; the text is the reason."""
 
 
 class Resources(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +50,7 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         return Resources(scalars, ranges)
 
     def __sub__(self, other: Resources) -> Resources:
-        """What is left without `other`, which must be contained; empty entries are dropped."""
+        """The rest without `other`, which must be contained. Empty entries are dropped."""
         if other is self:
             return NOTHING
         scalars = dict(self.scalars)
@@ -77,7 +77,7 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         return all(_covers(self.ranges.get(key, ()), spans) for key, spans in other.ranges.items())
 
     def usable_by(self, role: str) -> Resources:
-        """What may be offered to `role`: the unreserved part and what is reserved to it or to a role above it."""
+        """The part that may be offered to `role`: unreserved, or reserved to it or to a parent role."""
         for _, reserved in (*self.scalars, *self.ranges):
             if reserved != UNRESERVED:
                 break
@@ -89,7 +89,7 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         )
 
     def overlaps(self, other: Resources) -> bool:
-        """Whether a port (or other range) is in both."""
+        """Whether both contain the same port (or other range value)."""
         if not self.ranges:
             return False
         return any(
@@ -97,7 +97,7 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         )
 
     def amount(self, name: str) -> int:
-        """All of a scalar, reserved or not, in thousandths."""
+        """The total of a scalar over all reservations, in thousandths."""
         total = 0
         for (other, _), amount in self.scalars.items():
             if other == name:
@@ -105,15 +105,15 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         return total
 
     def to_wire(self, allocated_to: str = "", with_role: bool = False) -> Wire:
-        """As `Resource` messages, which are shared: nobody may change them.
+        """`Resource` messages. They are cached and shared: callers must not change them.
 
-        `with_role` in the older format, for frameworks without RESERVATION_REFINEMENT.
+        `with_role` selects the older format, for frameworks without RESERVATION_REFINEMENT.
         """
         ranges = [_ranges_entry(key, spans, allocated_to, with_role) for key, spans in self.ranges.items()]
         return ranges + [_scalar_entry(key, amount, allocated_to, with_role) for key, amount in self.scalars.items()]
 
     def __str__(self) -> str:
-        """As Mesos writes them into its messages, near enough to be read."""
+        """Similar to the notation in Mesos' messages."""
         parts = [f"{n}{_shown(r)}:{amount / 1000:g}" for (n, r), amount in self.scalars.items()]
         parts += [f"{n}{_shown(r)}:[{', '.join(f'{a}-{b}' for a, b in s)}]" for (n, r), s in self.ranges.items()]
         return "; ".join(parts) or "{}"
@@ -180,7 +180,7 @@ def _covers(spans: Spans, wanted: Spans) -> bool:
 
 
 def from_wire(wire: Wire) -> Resources:
-    """`Resource` messages as amounts; entries of one key are added up. Raises ResourceError in Mesos' words."""
+    """Parse `Resource` messages; entries with the same key are added. Raises ResourceError in Mesos' words."""
     scalars: dict[Key, int] = {}
     ranges: dict[Key, Spans] = {}
     for entry in wire:
@@ -200,7 +200,7 @@ def from_wire(wire: Wire) -> Resources:
 
 
 def bad_allocation(wire: Wire, role: str) -> str:
-    """What is wrong where some of these are allocated to any other role."""
+    """The error if an entry is allocated to another role, or ""."""
     for entry in wire:
         if (entry.get("allocation_info") or {}).get("role", role) != role:
             return "The resources have multiple allocation roles or one that was not offered"
@@ -224,12 +224,12 @@ def _reservation(entry: Mapping[str, Any]) -> str:
         return UNRESERVED
     for word in ("reservation", "disk", "revocable", "shared", "provider_id"):
         if entry.get(word) is not None:
-            raise ResourceError(f"'{word}' is not known to the dev cluster")
+            raise ResourceError(f"the dev cluster does not support '{word}'")
     stack = entry.get("reservations") or []
     if stack and stack[-1].get("type") == "STATIC":
         return str(stack[-1]["role"])
     if stack:
-        raise ResourceError("dynamic reservations are not known to the dev cluster")
+        raise ResourceError("the dev cluster does not support dynamic reservations")
     return str(entry.get("role", UNRESERVED))
 
 
@@ -258,9 +258,9 @@ def _spans(entry: Mapping[str, Any]) -> Spans:
 
 
 def parse(text: str) -> Resources:
-    """An agent's `--resources`: `cpus:4;cpus(role):2;mem:4096;ports:[31000-31999,32000-32100]`.
+    """Parse an agent's `--resources`: `cpus:4;cpus(role):2;mem:4096;ports:[31000-31999,32000-32100]`.
 
-    Raises ResourceError naming the part that cannot be read.
+    Raises ResourceError with the invalid part.
     """
     scalars: dict[Key, int] = {}
     ranges: dict[Key, Spans] = {}
@@ -288,5 +288,5 @@ def _parsed_scalar(value: str, part: str) -> int:
     except ValueError:
         amount = -1
     if not 0 <= amount <= _MAX_SCALAR:
-        raise ResourceError(f"resources: {part!r}: a value is a number of at least 0 or a range `[low-high]`")
+        raise ResourceError(f"resources: {part!r}: a value is a number of at least 0, or a range `[low-high]`")
     return round(amount * 1000)

@@ -1,9 +1,9 @@
-"""What an agent does on its machine: directories, fetched files, executor processes and their end.
+"""Sandboxes of executors: directories, fetched files, processes and their end.
 
-Every executor leads a session of its own and is killed with everything it started when it or the cluster ends: it gets
-SIGKILL when the cluster's process dies however that happens (PR_SET_PDEATHSIG, which belongs to the thread that forks,
-so executors are started by the main thread only), and what it left running is found by the sandbox in its environment,
-by the cluster's process or, if that one was killed, by its warden.
+Each executor leads its own session. When it ends, all processes that it started are killed: they are found by the
+sandbox in their environment. When the cluster's process ends, even by SIGKILL, executors get SIGKILL as their
+parent-death signal, and the warden process kills the rest. The parent-death signal belongs to the thread that forks, so
+only the main thread starts executors.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,41 +39,43 @@ _ARCHIVES = {
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PR_SET_PDEATHSIG = 1
 _FETCH_SECONDS = 60
-_KILL_ROUNDS = 100
+_MAX_KILL_SCANS = 100
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LaunchError(Exception):
-    """An executor that could not be started; the text is the message of its tasks' updates."""
+    """An executor could not be started; the text is the message of its tasks' updates."""
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """Where an agent works and what executors are told of it."""
+class Workspace:
+    """An agent's work directory, and the agent settings that executors get in their environment."""
 
     work_dir: Path
     port: int
     shutdown_grace: str = "5secs"
 
+    @property
+    def agents_dir(self) -> Path:
+        """The root of all sandboxes, of this and of earlier ids of the agent."""
+        return self.work_dir / "slaves"
+
     def sandbox(self, start: StartExecutor) -> Path:
         executor_id = str(start.executor["executor_id"]["value"])
-        executor = self.executors(start.agent_id, start.framework_id) / executor_id
-        return executor / "runs" / start.container_id
-
-    def executors(self, agent_id: str, framework_id: str) -> Path:
-        return self.work_dir / "slaves" / agent_id / "frameworks" / framework_id / "executors"
+        executors = self.agents_dir / start.agent_id / "frameworks" / start.framework_id / "executors"
+        return executors / executor_id / "runs" / start.container_id
 
 
-def prepare(machine: Machine, start: StartExecutor) -> Path:
-    """A new sandbox with everything the command wants fetched. Slow: not for the main thread. Raises LaunchError."""
-    sandbox = machine.sandbox(start)
+def prepare(workspace: Workspace, start: StartExecutor) -> Path:
+    """Create a sandbox and fetch the URIs of the command. Blocks: run it in a thread. Raises LaunchError."""
+    sandbox = workspace.sandbox(start)
     sandbox.mkdir(parents=True)
     latest = sandbox.parent / "latest"
     latest.unlink(missing_ok=True)
     latest.symlink_to(sandbox)
     for uri in start.executor["command"].get("uris") or []:
         try:
-            _fetch(uri, sandbox, machine.work_dir / "fetch-cache")
+            _fetch(uri, sandbox, workspace.work_dir / "fetch-cache")
         except (OSError, ValueError, EOFError, shutil.Error, zipfile.BadZipFile) as failure:
             (sandbox / "stderr").write_text(f"Failed to fetch '{uri['value']}': {failure}\n")
             text = f"Failed to fetch all URIs for container '{start.container_id}': exited with status 1"
@@ -80,34 +84,45 @@ def prepare(machine: Machine, start: StartExecutor) -> Path:
 
 
 def _fetch(uri: Json, sandbox: Path, cache: Path) -> None:
-    where = uri["value"].strip()
-    target = (sandbox / (uri.get("output_file") or where.rpartition("/")[2])).resolve()
+    source = uri["value"].strip()
+    target = (sandbox / (uri.get("output_file") or source.rpartition("/")[2])).resolve()
     if not target.is_relative_to(sandbox.resolve()) or target == sandbox.resolve():
-        raise ValueError("its name leads out of the sandbox")
+        raise ValueError("its name leads outside the sandbox")
     target.parent.mkdir(parents=True, exist_ok=True)
     if uri.get("cache"):
-        cached = cache / where.encode().hex()[-200:]
-        if not cached.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            _download(where, cached)
-        shutil.copyfile(cached, target)
+        shutil.copyfile(_cached(source, cache), target)
     else:
-        _download(where, target)
+        _download(source, target)
     if uri.get("executable"):
         target.chmod(0o755)
     elif uri.get("extract", True):
         _extract(target, sandbox)
 
 
-def _download(where: str, target: Path) -> None:
-    url = urlsplit(where)
+def _cached(source: str, cache: Path) -> Path:
+    """The cached copy of a URI. Executors that start at the same time may each download it."""
+    cached = cache / sha256(source.encode()).hexdigest()
+    if not cached.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=cache)
+        os.close(descriptor)
+        try:
+            _download(source, Path(partial))
+            os.replace(partial, cached)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    return cached
+
+
+def _download(source: str, target: Path) -> None:
+    url = urlsplit(source)
     if url.scheme in ("http", "https"):
-        with urllib.request.urlopen(where, timeout=_FETCH_SECONDS) as answer, target.open("wb") as out:  # noqa: S310
+        with urllib.request.urlopen(source, timeout=_FETCH_SECONDS) as answer, target.open("wb") as out:  # noqa: S310
             shutil.copyfileobj(answer, out)
         return
-    path = where.removeprefix("file://").removeprefix("localhost")
+    path = source.removeprefix("file://").removeprefix("localhost")
     if url.scheme not in ("", "file") or not path.startswith("/"):
-        raise ValueError("the fetcher knows http, https, file and absolute paths")
+        raise ValueError("the fetcher supports http, https, file and absolute paths")
     shutil.copyfile(path, target)
 
 
@@ -121,9 +136,9 @@ def _extract(path: Path, sandbox: Path) -> None:
             return
 
 
-def environment(machine: Machine, start: StartExecutor, sandbox: Path) -> dict[str, str]:
-    """What Mesos' agent tells an executor of the v1 API; the command's own variables come last."""
-    made = {
+def environment(workspace: Workspace, start: StartExecutor, sandbox: Path) -> dict[str, str]:
+    """The environment of an executor: Mesos' variables, then those of its command."""
+    variables = {
         "PATH": _DEFAULT_PATH,
         "LIBPROCESS_PORT": "0",
         "LIBPROCESS_IP": "127.0.0.1",
@@ -132,29 +147,29 @@ def environment(machine: Machine, start: StartExecutor, sandbox: Path) -> dict[s
         "MESOS_DIRECTORY": str(sandbox),
         "MESOS_SANDBOX": str(sandbox),
         "MESOS_SLAVE_ID": start.agent_id,
-        "MESOS_SLAVE_PID": f"slave(1)@127.0.0.1:{machine.port}",
-        "MESOS_AGENT_ENDPOINT": f"127.0.0.1:{machine.port}",
+        "MESOS_SLAVE_PID": f"slave(1)@127.0.0.1:{workspace.port}",
+        "MESOS_AGENT_ENDPOINT": f"127.0.0.1:{workspace.port}",
         "MESOS_CHECKPOINT": "1" if start.checkpoint else "0",
         "MESOS_HTTP_COMMAND_EXECUTOR": "0",
-        "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": _grace(machine, start.executor),
+        "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": _grace(workspace, start.executor),
     }
     if start.checkpoint:
-        made["MESOS_RECOVERY_TIMEOUT"] = "15mins"
-        made["MESOS_SUBSCRIPTION_BACKOFF_MAX"] = "2secs"
-    variables = (start.executor["command"].get("environment") or {}).get("variables") or []
-    made.update({one["name"]: one.get("value", "") for one in variables})
-    return made
+        variables["MESOS_RECOVERY_TIMEOUT"] = "15mins"
+        variables["MESOS_SUBSCRIPTION_BACKOFF_MAX"] = "2secs"
+    own = (start.executor["command"].get("environment") or {}).get("variables") or []
+    variables.update({one["name"]: one.get("value", "") for one in own})
+    return variables
 
 
-def _grace(machine: Machine, executor: Json) -> str:
+def _grace(workspace: Workspace, executor: Json) -> str:
     given = (executor.get("shutdown_grace_period") or {}).get("nanoseconds")
     if given is None:
-        return machine.shutdown_grace
+        return workspace.shutdown_grace
     return f"{given // 10**9}secs" if given % 10**9 == 0 else f"{given / 10**6:g}ms"
 
 
-def start_process(machine: Machine, start: StartExecutor, sandbox: Path) -> subprocess.Popen[bytes]:
-    """Start an executor in its sandbox; from the main thread only. Raises LaunchError."""
+def start_process(workspace: Workspace, start: StartExecutor, sandbox: Path) -> subprocess.Popen[bytes]:
+    """Start an executor in its sandbox. Call it in the main thread only. Raises LaunchError."""
     command = start.executor["command"]
     if command.get("shell", True):
         argv = ["/bin/sh", "-c", command.get("value", "")]
@@ -167,33 +182,33 @@ def start_process(machine: Machine, start: StartExecutor, sandbox: Path) -> subp
             return subprocess.Popen(
                 argv,
                 cwd=sandbox,
-                env=environment(machine, start, sandbox),
+                env=environment(workspace, start, sandbox),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - two system calls, no lock
+                preexec_fn=_end_with_parent(os.getpid()),  # noqa: PLW1509 - two system calls, no lock
             )
         except (OSError, ValueError) as failure:
             err.write(f"Failed to execute '{argv[0]}': {failure}\n".encode())
             raise LaunchError(f"Failed to launch container: {failure}") from None
 
 
-def _die_with(parent: int) -> Callable[[], None]:
-    def ask() -> None:
+def _end_with_parent(parent: int) -> Callable[[], None]:
+    def set_signal() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # the parent ended before the signal was set
             os._exit(1)
 
-    return ask
+    return set_signal
 
 
 def kill_all(sandbox: Path, leader: int = 0) -> None:
-    """SIGKILL to the session's leader, its group and every process that was started in (or below) a sandbox."""
+    """Send SIGKILL to the process group of `leader` and to every process started in or below a sandbox."""
     if leader:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
-    for _ in range(_KILL_ROUNDS):  # what forks while it is looked for is found in the next round
+    for _ in range(_MAX_KILL_SCANS):  # the next scan finds processes forked during this one
         found = list(_processes_of(sandbox))
         if not found:
             return
@@ -204,10 +219,10 @@ def kill_all(sandbox: Path, leader: int = 0) -> None:
 
 
 class Warden:
-    """A process that outlives the cluster's by a moment, to kill what that one left if it was killed itself.
+    """A process that outlives the cluster's process briefly, to clean up after it if it was killed.
 
-    It waits for the end of a pipe that the cluster's process holds and nobody else, then kills everything that was
-    started below `root` and, if it is to, removes `temporary`. Make it before there are threads or an event loop.
+    It waits until a pipe closes that only the cluster's process holds. Then it kills every process started below `root`
+    and removes `temporary`. Create it before threads and the event loop.
     """
 
     def __init__(self, root: Path, temporary: Path | None) -> None:
@@ -222,18 +237,18 @@ class Warden:
             os._exit(0)
 
     def _watch(self, watched: int, root: Path, temporary: Path | None) -> None:
-        os.setsid()  # no signal meant for the cluster's terminal or group
+        os.setsid()  # signals to the cluster's terminal or process group must not reach it
         os.close(self._held)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):  # who reads the cluster's output must see its end
-            os.dup2(nothing, number)
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):  # readers of the cluster's output must see its end
+            os.dup2(null, number)
         os.read(watched, 1)
         kill_all(root)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def dismiss(self) -> None:
-        """The cluster has ended in order."""
+    def finish(self) -> None:
+        """Let it clean up, and wait for its end."""
         os.close(self._held)
         os.waitpid(self._pid, 0)
 

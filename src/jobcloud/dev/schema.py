@@ -1,6 +1,6 @@
-"""Which JSON is a v1 call: the fields of Mesos' protobuf messages that the dev cluster reads, and their types.
+"""Checks that JSON is a v1 call: the fields of Mesos' protobuf messages that the dev cluster reads, and their types.
 
-As in Mesos, unknown fields are skipped, a wrong type or a missing required field refuses the whole call.
+As in Mesos, unknown fields are ignored; a wrong type or a missing required field invalidates the whole call.
 Source: include/mesos/v1/{mesos,scheduler/scheduler,executor/executor,master/master}.proto of Mesos 1.11.0.
 """
 
@@ -16,90 +16,90 @@ from ..wire import decode_data
 
 
 class CallError(ValueError):
-    """A call that is not one; the text names the field."""
+    """JSON that is not a valid call; the text names the field."""
 
 
-# Where in a call something is: the place around it, and its name or number there. Spelt out where it is wrong only.
-Place: TypeAlias = "tuple[Place, str | int] | None"
-Check = Callable[[Any, Place], None]
+# The path to a value in a call: the path of its container, and its name or index. Formatted only for errors.
+FieldPath: TypeAlias = "tuple[FieldPath, str | int] | None"
+Check = Callable[[Any, FieldPath], None]
 
 
-def spelt(place: Place) -> str:
-    """`accept.offer_ids[3].value`; "" is the call itself."""
-    if place is None:
+def format_path(path: FieldPath) -> str:
+    """`accept.offer_ids[3].value`; "" for the call itself."""
+    if path is None:
         return ""
-    around, name = spelt(place[0]), place[1]
-    return f"{around}[{name}]" if isinstance(name, int) else f"{around}.{name}" if around else name
+    container, name = format_path(path[0]), path[1]
+    return f"{container}[{name}]" if isinstance(name, int) else f"{container}.{name}" if container else name
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message: its fields, and which of them have to be there.
+    """Checks a message: its known fields and its required fields.
 
-    Checking one drops its nulls, which for Mesos are fields that were left out.
+    The check removes nulls, which Mesos treats as missing fields.
     """
 
     fields: Mapping[str, Check]
     required: tuple[str, ...] = ()
 
-    def __call__(self, value: Any, place: Place = None) -> None:
+    def __call__(self, value: Any, path: FieldPath = None) -> None:
         if not isinstance(value, dict):
-            raise CallError(f"{spelt(place) or 'the call'}: expecting a JSON object")
+            raise CallError(f"{format_path(path) or 'the call'}: expecting a JSON object")
         fields, nulls = self.fields, False
         for name, inner in value.items():
             if inner is None:
                 nulls = True
             elif (check := fields.get(name)) is not None:
-                check(inner, (place, name))
+                check(inner, (path, name))
         if nulls:
             for name in [name for name, inner in value.items() if inner is None]:
                 del value[name]
         for name in self.required:
             if name not in value:
-                raise CallError(f"Missing required fields: {spelt((place, name))}")
+                raise CallError(f"Missing required fields: {format_path((path, name))}")
 
 
-def text(value: Any, place: Place) -> None:
+def text(value: Any, path: FieldPath) -> None:
     if not isinstance(value, str):
-        raise CallError(f"{spelt(place)}: expecting a string")
+        raise CallError(f"{format_path(path)}: expecting a string")
 
 
-def flag(value: Any, place: Place) -> None:
+def flag(value: Any, path: FieldPath) -> None:
     if not isinstance(value, bool):
-        raise CallError(f"{spelt(place)}: expecting a boolean")
+        raise CallError(f"{format_path(path)}: expecting a boolean")
 
 
-def whole(value: Any, place: Place) -> None:
+def whole(value: Any, path: FieldPath) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**64:
-        raise CallError(f"{spelt(place)}: expecting a whole number")
+        raise CallError(f"{format_path(path)}: expecting a whole number")
 
 
-def natural(value: Any, place: Place) -> None:
-    whole(value, place)
+def natural(value: Any, path: FieldPath) -> None:
+    whole(value, path)
     if value < 0:
-        raise CallError(f"{spelt(place)}: expecting a number of at least 0")
+        raise CallError(f"{format_path(path)}: expecting a number of at least 0")
 
 
-def number(value: Any, place: Place) -> None:
+def number(value: Any, path: FieldPath) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value or abs(value) > 1e300:
-        raise CallError(f"{spelt(place)}: expecting a number")
+        raise CallError(f"{format_path(path)}: expecting a number")
 
 
-def data(value: Any, place: Place) -> None:
-    text(value, place)
+def data(value: Any, path: FieldPath) -> None:
+    text(value, path)
     try:
         decode_data(value)
     except ValueError:
-        raise CallError(f"{spelt(place)}: expecting base64") from None
+        raise CallError(f"{format_path(path)}: expecting base64") from None
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
     names: tuple[str, ...]
 
-    def __call__(self, value: Any, place: Place) -> None:
+    def __call__(self, value: Any, path: FieldPath) -> None:
         if value not in self.names:
-            raise CallError(f"{spelt(place)}: {value!r} is not one of its values")
+            raise CallError(f"{format_path(path)}: {value!r} is not one of its values")
 
 
 def one_of(*names: str) -> Check:
@@ -110,11 +110,11 @@ def one_of(*names: str) -> Check:
 class ListOf:
     inner: Check
 
-    def __call__(self, value: Any, place: Place) -> None:
+    def __call__(self, value: Any, path: FieldPath) -> None:
         if not isinstance(value, list):
-            raise CallError(f"{spelt(place)}: expecting a JSON array")
+            raise CallError(f"{format_path(path)}: expecting a JSON array")
         for index, item in enumerate(value):
-            self.inner(item, (place, index))
+            self.inner(item, (path, index))
 
 
 def listed(inner: Check) -> Check:
@@ -122,9 +122,9 @@ def listed(inner: Check) -> Check:
 
 
 def shape(check: Check) -> Any:
-    """The type, as msgspec knows types, of which every value passes a check and is left as it is.
+    """A msgspec type for a check: every value of the type passes the check, unchanged.
 
-    Not the other way round: a field that is null or unknown, and an integer above 2**63, may pass the check too.
+    The reverse does not hold: the check also accepts nulls, unknown fields, and integers above 2**63.
     """
     if isinstance(check, Message):
         required = [(name, shape(check.fields[name])) for name in check.required]
@@ -152,14 +152,14 @@ _SHAPES: dict[Check, Any] = {
 
 
 class Quick:
-    """The check of a message that mostly is as it should be, which compiled code sees; it is looked at again if not."""
+    """Checks a message in compiled code first, and by `Message` only if that fails."""
 
     def __init__(self, message: Message) -> None:
         self.message = message
         self._shape = shape(message)
 
-    def fits(self, value: Any) -> bool:
-        """Whether it passes at first sight."""
+    def passes_quickly(self, value: Any) -> bool:
+        """Whether the compiled check accepts the value."""
         try:
             msgspec.convert(value, self._shape)
         except msgspec.ValidationError:
@@ -174,12 +174,12 @@ class Quick:
 
 
 def is_uuid(value: bytes) -> bool:
-    """Whether Mesos takes these bytes as a UUID: sixteen of them, and one of the versions it knows (1 to 5)."""
+    """Whether Mesos accepts these bytes as a UUID: sixteen bytes of version 1 to 5."""
     return len(value) == 16 and 1 <= value[6] >> 4 <= 5
 
 
 def uuid_of(high: int, low: int) -> bytes:
-    """A UUID of version 4 made from two numbers, of which 60 and 62 bits are used."""
+    """A UUID of version 4 from 60 bits of `high` and 62 bits of `low`."""
     first = (high & 0xFFFF_FFFF_FFFF) << 16 | 0x4000 | (high >> 48 & 0xFFF)
     return first.to_bytes(8, "big") + (1 << 63 | low & (1 << 62) - 1).to_bytes(8, "big")
 
@@ -369,7 +369,7 @@ AGENT = Message({"agent_id": ID}, ("agent_id",))
 MACHINE = Message({"hostname": text, "ip": text})
 UNAVAILABILITY = Message({"start": DURATION, "duration": DURATION}, ("start",))
 WINDOW = Message({"machine_ids": listed(MACHINE), "unavailability": UNAVAILABILITY}, ("unavailability",))
-GRACE = Message({"seconds": whole, "nanos": whole})  # here Mesos takes a google.protobuf.Duration
+GRACE = Message({"seconds": whole, "nanos": whole})  # a google.protobuf.Duration, unlike Mesos' other durations
 MACHINES = Message({"machines": listed(MACHINE)})
 OPERATOR_CALL = Message(
     {

@@ -1,8 +1,8 @@
 """`jobcloud dev`: one process tree with a dev cluster, a scheduler and, with --demo, the demo app.
 
-This process is the root: it starts the others, starts again what dies, tells what happens, and ends them all. They are
-the same programs as in production; nothing in them knows that it is here. The client is imported once they are started:
-the time that takes is theirs to start in.
+This process is the root of the tree. It starts the other processes, restarts those that die, prints the server's
+events, and stops all. The scheduler is the same program as in production. The client is imported after the processes
+have been started, so that they start during that time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -33,14 +34,14 @@ import jobcloud
 if TYPE_CHECKING:
     from jobcloud.client.http import Client
 
-_START_S = 20.0
+_START_S = 60.0
 _STOP_S = 4.0
-_CALM_S = 10.0
+_RESTART_LOOP_S = 10.0  # a process that ends earlier than this is restarted after a pause
 
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """What `jobcloud dev` was asked for. Without `data` everything goes with the process."""
+    """Options of `jobcloud dev`. Without `data` the state is in a temporary folder."""
 
     demo: bool = False
     agents: int = 2
@@ -49,15 +50,15 @@ class DevOptions:
 
 
 class Stopped(Exception):
-    """A signal has asked for the end."""
+    """A signal has stopped the process."""
 
 
 class StartFailed(Exception):
-    """A part did not come up; the text says which and why."""
+    """A process did not start; the text names it and the reason."""
 
 
 def run_dev(options: DevOptions) -> int:
-    """Run until SIGINT or SIGTERM; the exit code."""
+    """Run until SIGINT or SIGTERM. Returns the exit code."""
     console = Console(highlight=False)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.suppress(Stopped))
@@ -65,16 +66,16 @@ def run_dev(options: DevOptions) -> int:
             signal.signal(number, _stop)
         data = options.data or Path(stack.enter_context(_temporary()))
         try:
-            _Tree(options, data.absolute(), console).run()
+            _ProcessTree(options, data.absolute(), console).run()
         except StartFailed as error:
-            # What a log holds is no markup: Rich would swallow its "[warning]".
+            # The text may quote a log, whose "[warning]" Rich would take for markup.
             console.print(Text(str(error), "red"))
             return 1
     return 0
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # A second signal must not interrupt the clean-up that the first one has begun.
+    # A second signal must not interrupt the clean-up after the first.
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
     raise Stopped
@@ -82,7 +83,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def _temporary() -> Iterator[str]:
-    """A folder that goes with us; those of roots that were killed go now."""
+    """A folder that is removed at the end. Also removes the folders of earlier roots that were killed."""
     base = Path(tempfile.gettempdir())
     for left in base.glob("jobcloud-dev.*"):
         with contextlib.suppress(ValueError, OSError):
@@ -95,8 +96,8 @@ def _temporary() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Tree:
-    """The processes and their files below `data`."""
+class _ProcessTree:
+    """The processes, and their files below `data`."""
 
     def __init__(self, options: DevOptions, data: Path, console: Console) -> None:
         self._options = options
@@ -113,18 +114,18 @@ class _Tree:
             self._prepare()
             self._start("cluster")
             self._start("scheduler")
-            from jobcloud.dev.view import View, banner
+            from jobcloud.dev.terminal import EventPrinter, banner
 
             self._wait_until_healthy()
-            view = View(self._console)
-            follower = threading.Thread(target=view.follow, args=(self._client(),), daemon=True)
+            printer = EventPrinter(self._console)
+            follower = threading.Thread(target=printer.follow, args=(self._client(),), daemon=True)
             follower.start()
             if self._options.demo:
                 self._register_demo()
             self._console.print(banner(self._url, self._data if self._options.data else None, self._options.demo))
             self._supervise()
         except Stopped:
-            # The terminal may be gone, and the end must come all the same.
+            # The terminal may be closed; the processes must be stopped all the same.
             with contextlib.suppress(OSError):
                 self._console.print("stopping")
         finally:
@@ -144,34 +145,34 @@ class _Tree:
         self._master_port, self._artifact_port = _free_port(), _free_port()
 
     def _claim_port(self) -> None:
-        """Whatever else answers there would be taken for our scheduler, healthy at once."""
+        """Raise StartFailed if the port is in use: another server there would be taken for our scheduler."""
         try:
             socket.create_server(("127.0.0.1", self._port)).close()
         except OSError as error:
             raise StartFailed(
-                f"port {self._port} cannot be had: {error.strerror or error}; end what listens there"
-                " (another `jobcloud dev`?), or choose one with --port"
+                f"port {self._port} is not available: {error.strerror or error}; stop the process that listens there"
+                " (another `jobcloud dev`?), or choose a port with --port"
             ) from error
 
     def _lock(self) -> None:
-        """One root a data directory: two schedulers on one file would fence each other in turn."""
-        self._lock_file = open(self._data / "dev.lock", "a")  # noqa: SIM115 - held for as long as we live
+        """Allow one root for each data directory: two schedulers on one file would fence each other again and again."""
+        self._lock_file = open(self._data / "dev.lock", "a")  # noqa: SIM115 - held until the process ends
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StartFailed(
-                f"{self._data} is in use by another `jobcloud dev`: end that one, or use --data"
+                f"{self._data} is in use by another `jobcloud dev`: stop that one, or use --data"
             ) from None
 
     def _start(self, name: str) -> None:
         with open(self._data / f"{name}.log", "ab") as log:
             self._log_begin[name] = log.tell()
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "jobcloud.dev.leash", str(os.getpid()), *self._command(name)],
+                [sys.executable, "-m", "jobcloud.dev.parent_death", str(os.getpid()), *self._command(name)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C goes to the terminal's foreground group: the root alone decides the order of the end.
+                # Ctrl-C signals the terminal's foreground group. Only the root gets it, and stops the others in order.
                 process_group=0,
             )
         self._started[name] = time.monotonic()
@@ -201,7 +202,7 @@ class _Tree:
             for name, child in self._children.items():
                 if child.poll() is not None:
                     raise StartFailed(
-                        f"the {name} ended at its start; the end of {self._data / name}.log:\n" + self._tail(name)
+                        f"the {name} ended while it started; the end of {self._data / name}.log:\n" + self._tail(name)
                     )
             with contextlib.suppress(ApiError, NotReachable):
                 if self._client().health().get("leading"):
@@ -212,12 +213,12 @@ class _Tree:
         )
 
     def _register_demo(self) -> None:
-        """The same as `jobcloud app add examples/demo`, its output kept beside our other files."""
+        """Do the same as `jobcloud app add examples/demo`, with the jobs' output below `data`."""
         from jobcloud.client.apps import add_app
 
         folder = Path(jobcloud.__file__).parents[2] / "examples" / "demo"
         if not folder.is_dir():
-            raise StartFailed(f"the demo app comes with the source code; there is no {folder}")
+            raise StartFailed(f"the demo app is part of the source code: {folder} does not exist")
         add_app(self._client(), folder, job_fields={"jobParameter": str(self._data / "demo-output")})
 
     def _supervise(self) -> None:
@@ -225,13 +226,13 @@ class _Tree:
             time.sleep(0.2)
             for name, child in list(self._children.items()):
                 if child.poll() is not None:
-                    self._console.print(f"[yellow]the {name} ended with {child.returncode}: starting it again[/]")
-                    if time.monotonic() - self._started[name] < _CALM_S:
+                    self._console.print(f"[yellow]the {name} ended with {child.returncode}: restarting it[/]")
+                    if time.monotonic() - self._started[name] < _RESTART_LOOP_S:
                         time.sleep(1.0)
                     self._start(name)
 
     def _end(self) -> None:
-        """The scheduler first, so that it does not take the end of the cluster for a failure; then everything."""
+        """Stop the scheduler, then the cluster, whose end the scheduler would report as a failure."""
         deadline = time.monotonic() + _STOP_S
         for name in ("scheduler", "cluster"):
             child = self._children.get(name)
@@ -245,7 +246,7 @@ class _Tree:
                 child.wait()
 
     def _tail(self, name: str) -> str:
-        """The last lines that it has logged since it was started."""
+        """The last lines of a process's log since its start."""
         with contextlib.suppress(OSError), open(self._data / f"{name}.log", "rb") as log:
             log.seek(self._log_begin[name])
             return "\n".join(log.read().decode(errors="replace").splitlines()[-15:])
@@ -253,7 +254,7 @@ class _Tree:
 
 
 def _token(path: Path) -> str:
-    """The token in a private file, minted on first use."""
+    """The token in a private file, which is created on first use."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text().strip()
     token = secrets.token_urlsafe(24)
@@ -264,7 +265,8 @@ def _token(path: Path) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A random free port below the ephemeral ones, which outgoing connections could take before we listen."""
+    for port in random.SystemRandom().sample(range(12_000, 31_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise StartFailed("found no free port")

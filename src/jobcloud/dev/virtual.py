@@ -1,4 +1,4 @@
-"""Executors that are no processes: they subscribe, run every task for a while, and say that it finished. Pure."""
+"""Executors without processes: they subscribe, and finish each task after a fixed time. Pure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from ..wire import encode_data
 from .protocol import Call, Effect, ExecutorEnded, ExecutorStarted, Json, KillExecutor, Send, StartExecutor, Subscribed
 from .schema import uuid_of
 
-Later = tuple[tuple[int, Call | ExecutorStarted | ExecutorEnded], ...]
-_NOTHING: Later = ()
+# Inputs for the agent, each with a delay in milliseconds.
+DelayedInputs = tuple[tuple[int, Call | ExecutorStarted | ExecutorEnded], ...]
+_NOTHING: DelayedInputs = ()
 
 
 @dataclass(slots=True)
-class _Executor:
+class _VirtualExecutor:
     container_id: str
-    call: Json  # what every call of it starts from
+    call: Json  # fields common to all its calls
 
 
 @dataclass(slots=True)
 class VirtualExecutors:
-    """The executors of one agent; `take` turns its effects into what comes back, each after so many milliseconds."""
+    """The executors of one agent. Each task runs for `run_ms`."""
 
     run_ms: int
-    _executors: dict[str, _Executor] = field(default_factory=dict)  # by container, later by stream
-    _waiting: list[_Executor] = field(default_factory=list)  # those whose SUBSCRIBE is being answered
+    _executors: dict[str, _VirtualExecutor] = field(default_factory=dict)  # by stream
+    _waiting: list[_VirtualExecutor] = field(default_factory=list)  # their SUBSCRIBE is being answered
     _ids: int = 0
 
-    def take(self, effect: Effect) -> Later:
+    def react(self, effect: Effect) -> DelayedInputs:
+        """The inputs that an effect of the agent leads to."""
         if isinstance(effect, Send):
             executor = self._executors.get(effect.stream_id)
             return _NOTHING if executor is None else self._event(executor, effect.event)
@@ -39,13 +41,13 @@ class VirtualExecutors:
             return ((0, ExecutorEnded(effect.container_id, 9)),)
         return _NOTHING
 
-    def _start(self, start: StartExecutor) -> Later:
+    def _start(self, start: StartExecutor) -> DelayedInputs:
         call: Json = {"framework_id": {"value": start.framework_id}, "executor_id": start.executor["executor_id"]}
-        self._waiting.append(_Executor(start.container_id, call))
-        subscribe = Call({**call, "type": "SUBSCRIBE", "subscribe": {}}, known=True)
+        self._waiting.append(_VirtualExecutor(start.container_id, call))
+        subscribe = Call({**call, "type": "SUBSCRIBE", "subscribe": {}}, trusted=True)
         return (0, ExecutorStarted(start.container_id, 0)), (0, subscribe)
 
-    def _event(self, executor: _Executor, event: Json) -> Later:
+    def _event(self, executor: _VirtualExecutor, event: Json) -> DelayedInputs:
         kind = event["type"]
         if kind == "LAUNCH":
             task_id = event["launch"]["task"]["task_id"]
@@ -57,8 +59,8 @@ class VirtualExecutors:
             return ((0, ExecutorEnded(executor.container_id, 0)),)
         return _NOTHING
 
-    def _update(self, executor: _Executor, task_id: Json, state: str) -> Call:
+    def _update(self, executor: _VirtualExecutor, task_id: Json, state: str) -> Call:
         self._ids += 1
         uuid = encode_data(uuid_of(0, self._ids))
         status = {"task_id": task_id, "state": state, "source": "SOURCE_EXECUTOR", "uuid": uuid}
-        return Call({**executor.call, "type": "UPDATE", "update": {"status": status}}, known=True)
+        return Call({**executor.call, "type": "UPDATE", "update": {"status": status}}, trusted=True)

@@ -1,1 +1,1 @@
-"""What runs on agents: one executor per app version and agent, standard library only, CPython >= 3.9."""
+"""The part that runs on agents: one executor per app version and agent. Standard library only, CPython >= 3.9."""

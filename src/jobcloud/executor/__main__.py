@@ -1,4 +1,4 @@
-"""The executor's command: what the agent starts, in the sandbox of one app version on one agent."""
+"""The command that the agent starts in the sandbox of one app version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobcloud.executor.settings import SettingsError, read_settings
 
 
 def main() -> int:
-    """The exit code: 0 done, 2 not started by an agent, 3 never subscribed, 4 the agent is gone, 5 refused by it."""
+    """Exit code: 0 done, 2 not started by an agent, 3 never subscribed, 4 the agent is gone, 5 refused by the agent."""
     try:
         settings = read_settings(os.environ)
     except SettingsError as error:

@@ -1,8 +1,8 @@
 """The executor's side of Mesos' v1 executor HTTP API.
 
-Source: Mesos documentation, "Executor HTTP API": one POST of SUBSCRIBE whose answer is an endless RecordIO stream of
-events, every other call a POST of its own that is answered 202. Two threads do that; everything they learn is posted to
-the daemon's loop.
+Source: Mesos documentation, "Executor HTTP API": the answer to the POST of SUBSCRIBE is an endless RecordIO stream of
+events. Every other call is a separate POST that is answered 202. Two threads do this and post all results to the
+daemon's loop.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _MAX_EVENT_BYTES = 16 << 20
 
 
 class AgentError(Exception):
-    """The agent refused, or what it said is not the executor API."""
+    """The agent refused, or its answer is not of the executor API."""
 
 
 class Listener:
-    """What the daemon wants to hear, always in the loop. `connection` counts the attempts to subscribe."""
+    """Callbacks of an AgentLink, always called in the loop. `connection` counts the attempts to subscribe."""
 
     def subscribe_call(self, connection: int) -> Call:
         raise NotImplementedError
@@ -45,7 +45,7 @@ class Listener:
         raise NotImplementedError
 
     def on_sent(self, uuid: str, refusal: str) -> None:
-        """An UPDATE was taken by the agent (`refusal` empty) or was not."""
+        """The agent has taken an UPDATE (`refusal` is ""), or has not."""
         raise NotImplementedError
 
 
@@ -72,10 +72,10 @@ class AgentLink:
                 self._subscribe(connection)
                 reason = "the agent closed the stream"
             except Exception as error:
-                # Whatever the agent did: without this thread the executor is deaf.
+                # This thread must survive every error: without it, the executor gets no events.
                 reason = f"{type(error).__name__}: {error}"
             self._post(self._listener.on_disconnected, connection, reason)
-            # A stream that lived a while says the agent is well; one that ends at once must not be asked in a hurry.
+            # If the stream lasted a while, the agent is healthy. If it ended at once, back off.
             failures = 0 if time.monotonic() - began > self._settings.backoff_max_s else failures + 1
             ceiling = min(self._settings.backoff_max_s, _FIRST_BACKOFF_S * 2 ** min(failures, 16))
             time.sleep(random.uniform(ceiling / 4, ceiling))  # noqa: S311 - jitter
@@ -132,7 +132,7 @@ class AgentLink:
         if settings.tls:
             import ssl
 
-            # The agent's certificate is checked against the system's authorities, or those SSL_CERT_FILE names.
+            # Checked against the system's certificate authorities, or those of SSL_CERT_FILE.
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(settings.host, settings.port, timeout=_ANSWER_TIMEOUT_S, context=context)
         return http.client.HTTPConnection(settings.host, settings.port, timeout=_ANSWER_TIMEOUT_S)
@@ -162,7 +162,7 @@ def _event(record: bytes) -> Dict[str, Any]:
     try:
         event = json.loads(record.decode())
     except (ValueError, RecursionError) as error:
-        raise AgentError(f"an event that is no JSON: {record[:80]!r}") from error
+        raise AgentError(f"an event that is not JSON: {record[:80]!r}") from error
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         raise AgentError(f"an event without a type: {record[:80]!r}")
     return event

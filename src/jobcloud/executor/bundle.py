@@ -37,7 +37,7 @@ if found != wanted:
 
 
 def build() -> bytes:
-    """The zip. The same sources give the same bytes: names sorted, times fixed, nothing compressed."""
+    """Build the zip. The same sources give the same bytes: names are sorted, times fixed, nothing is compressed."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(_members()):
@@ -49,10 +49,10 @@ def build() -> bytes:
 
 
 def command(sha256: str, file: str = FILE_NAME) -> str:
-    """The `sh` line for an ExecutorInfo's command, for a sandbox into which the zip was fetched as `file`.
+    """The `sh` line for an ExecutorInfo's command. The zip was fetched into the sandbox as `file`.
 
-    It ends with 127 where there is no python3, with 1 where that is too old or the zip is not the one that hashes to
-    `sha256`, each with a sentence on stderr.
+    The exit code is 127 if there is no python3, and 1 if python3 is too old or the zip does not hash to `sha256`. Each
+    time a message on stderr tells why.
     """
     name = shlex.quote(file)
     missing = (

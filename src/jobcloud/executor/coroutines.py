@@ -1,4 +1,4 @@
-"""The one event loop in which an app's `async def` jobs run, each as a task of its own."""
+"""The event loop of a worker: all `async def` jobs of the app run in it, each as an asyncio task."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, Awaitable, Callable, Optional, Tuple
 
 
 class EventLoop:
-    """Started by the first coroutine; ends with the process. Any thread may call `run`."""
+    """Started by the first coroutine. It ends with the process. Any thread may call `run`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: Optional[asyncio.AbstractEventLoop] = None
 
     def run(self, coroutine: Awaitable[Any], on_stop: Callable[[Callable[[], None]], None]) -> Any:
-        """Wait for its result; raises what it raises.
+        """Wait for the result of `coroutine`. Raises its exception.
 
-        `on_stop` is given, once the coroutine runs, what cancels it where it awaits; any thread may call that. The
-        coroutine sees the caller's context variables.
+        When the coroutine runs, `on_stop` is called with a function that cancels it at its current await. Any thread
+        may call that function. The coroutine sees the caller's context variables.
         """
         error, result = asyncio.run_coroutine_threadsafe(_carry(coroutine, on_stop), self._running()).result()
         if error is not None:
@@ -36,7 +36,7 @@ class EventLoop:
 async def _carry(
     coroutine: Awaitable[Any], on_stop: Callable[[Callable[[], None]], None]
 ) -> Tuple[Optional[BaseException], Any]:
-    """Errors as values: a SystemExit that left a task would end the loop, and every other job with it."""
+    """Return errors as values: a SystemExit raised from a task would end the loop and every other job."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     on_stop(lambda: _cancel(loop, task))

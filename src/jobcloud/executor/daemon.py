@@ -1,6 +1,6 @@
-"""The executor daemon: tasks of one app version on one agent, from LAUNCH to the one terminal update each.
+"""The executor daemon: it takes the tasks of one app version on one agent from LAUNCH to their terminal update.
 
-User code never runs in this process. Everything is decided in the loop's thread; docs/executor.md tells the story.
+User code never runs in this process. All decisions are made in the loop's thread. See docs/executor.md.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from jobcloud.executor import package
 from jobcloud.executor.agent_api import AgentLink, Call, Listener
+from jobcloud.executor.execution import LOADING, Execution, Runner
 from jobcloud.executor.ledger import Ledger
 from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, describe, failed, killed
@@ -32,27 +33,26 @@ from jobcloud.executor.processes import (
     take_open_files,
 )
 from jobcloud.executor.resident import Resident, resident
-from jobcloud.executor.runs import LOADING, Run, Runner
 from jobcloud.executor.scripts import Scripts
 from jobcloud.executor.settings import Settings
 from jobcloud.executor.webhooks import Webhooks
 from jobcloud.executor.workers import Workers
 from jobcloud.wire import encode_data
 
-# How long the first task may take to come, whatever the idle time: it is on its way.
+# The first task is on its way: wait at least this long for it, even if the idle timeout is shorter.
 _FIRST_TASK_WITHIN_S = 60.0
 _RESEND_REFUSED_S = 1.0
 _RESEND_UNACKNOWLEDGED_S = 30.0
 _LEAVE_WITHIN_S = 5.0
-# Wall clocks jump: a resident job's wait is looked at again this often.
-_LONGEST_WAIT_S = 5.0
-# A worker passes on a report a second; one that floods is heard no oftener.
+# Wall clocks jump: a resident job checks its next firing at least this often.
+_MAX_WAIT_S = 5.0
+# A worker sends about one report a second. More are dropped.
 _PROGRESS_EVERY_S = 0.9
-# How long reports to webhooks may hold up an executor that leaves.
-_LAST_REPORTS_S, _LOOK_AGAIN_S = 10.0, 0.05
-# After so many runs, memory that has been freed in pieces is given back: else the heap grows by its holes.
+# How long webhook reports may delay an executor that leaves, and how often it checks.
+_LAST_REPORTS_S, _RECHECK_S = 10.0, 0.05
+# Return free memory after this many executions: otherwise the heap grows by its holes.
 _TRIM_EVERY = 1_000
-# What the handler "ignore" ignores: what the job itself did. Everything else says that it did not run as it should.
+# The handler "ignore" ignores failures of the job's own code. It does not ignore failures to run the job.
 _IGNORABLE = (Cause.EXCEPTION, Cause.EXIT_CODE)
 _NEVER_SUBSCRIBED_EXIT, _AGENT_GONE_EXIT, _REFUSED_EXIT = 3, 4, 5
 
@@ -62,18 +62,18 @@ class _Task:
     task_id: str
     payload: TaskPayload
     grace_s: float
-    run: Optional[Run] = None
+    execution: Optional[Execution] = None
     resident: Optional[Resident] = None
     timer: Optional[Timer] = None
-    limit: Optional[Timer] = None
+    time_limit: Optional[Timer] = None
     timed_out: bool = False
-    told_progress_at: float = 0.0
+    progress_sent_at: float = 0.0
     killing: Optional[Cause] = None
     started_at: int = 0
 
 
 class Executor(Listener):
-    """Every method runs in the loop."""
+    """The daemon's state. Every method runs in the loop."""
 
     def __init__(self, settings: Settings, loop: Loop, children: Children) -> None:
         self._settings, self._loop, self._children = settings, loop, children
@@ -91,13 +91,13 @@ class Executor(Listener):
         self._workers: Optional[Workers] = None
         self._preparing = False
         self._connected = False
-        self._told: Mapping[str, Any] = {}
+        self._subscribed_with: Mapping[str, Any] = {}
         self._resends: Dict[str, Timer] = {}
         self._last_refusal = ""
-        self._patience: Optional[Timer] = None
+        self._agent_deadline: Optional[Timer] = None
         self._idle: Optional[Timer] = None
         self._had_work = False
-        self._runs = 0
+        self._executions = 0
         self._leaving: Optional[Callable[[], None]] = None
         self._actions: Mapping[str, Callable[[Dict[str, Any]], None]] = {
             "SUBSCRIBED": self._on_subscribed,
@@ -107,40 +107,40 @@ class Executor(Listener):
             "ACKNOWLEDGED": self._on_acknowledged,
             "SHUTDOWN": lambda _: self.shutdown("the agent asked for it", 0),
             "ERROR": lambda event: self.shutdown(
-                f"the agent refuses this executor: {event.get('error')}", _REFUSED_EXIT
+                f"the agent refused this executor: {event.get('error')}", _REFUSED_EXIT
             ),
-            "MESSAGE": lambda _: log("a framework message is ignored; this executor knows none"),
+            "MESSAGE": lambda _: log("ignored a framework message: this executor knows none"),
             "HEARTBEAT": lambda _: None,
         }
 
     def start(self) -> None:
         self._link.start()
-        self._patience = self._loop.later(
+        self._agent_deadline = self._loop.later(
             self._settings.recovery_timeout_s,
-            lambda: self.shutdown("the agent never let it subscribe", _NEVER_SUBSCRIBED_EXIT),
+            lambda: self.shutdown("the agent never accepted the subscription", _NEVER_SUBSCRIBED_EXIT),
         )
 
     def end_processes(self) -> None:
-        """Nothing this executor started is left."""
+        """Kill every process that this executor started."""
         self._children.kill_all()
 
     # The agent
 
     def subscribe_call(self, connection: int) -> Call:
-        self._told = self._ledger.unacknowledged_updates()
-        updates = [{"status": status} for status in self._told.values()]
+        self._subscribed_with = self._ledger.unacknowledged_updates()
+        updates = [{"status": status} for status in self._subscribed_with.values()]
         tasks = self._ledger.unacknowledged_tasks()
         return self._call("SUBSCRIBE", {"unacknowledged_tasks": tasks, "unacknowledged_updates": updates})
 
     def on_event(self, connection: int, event: Dict[str, Any]) -> None:
         action = self._actions.get(event["type"])
         if action is None:
-            log(f"an event of type {event['type']!r:.80} is ignored")
+            log(f"ignored an event of unknown type {event['type']!r:.80}")
             return
         try:
             action(event)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            log(f"a {event['type']} event that this executor cannot read is ignored: {type(error).__name__}: {error}")
+            log(f"ignored a {event['type']} event that cannot be read: {type(error).__name__}: {error}")
 
     def on_disconnected(self, connection: int, reason: str) -> None:
         if not self._connected:
@@ -151,17 +151,17 @@ class Executor(Listener):
         self._connected = False
         log(f"disconnected from the agent: {reason}")
         if not self._settings.checkpoint:
-            # Without checkpoints the agent that comes back knows nothing of this executor.
+            # Without checkpoints, a restarted agent does not know this executor.
             self.shutdown("the agent is gone and the framework does not checkpoint", _AGENT_GONE_EXIT)
             return
-        self._patience = self._loop.later(
+        self._agent_deadline = self._loop.later(
             self._settings.recovery_timeout_s,
             lambda: self.shutdown("the agent did not come back in time", _AGENT_GONE_EXIT),
         )
 
     def on_sent(self, uuid: str, refusal: str) -> None:
         if refusal and refusal != self._last_refusal:
-            log(f"the agent did not take an update: {refusal}")
+            log(f"the agent refused an update: {refusal}")
         self._last_refusal = refusal
         if self._ledger.waiting(uuid):
             self._resend_later(uuid, _RESEND_REFUSED_S if refusal else _RESEND_UNACKNOWLEDGED_S)
@@ -169,16 +169,16 @@ class Executor(Listener):
     def _on_subscribed(self, event: Dict[str, Any]) -> None:
         self._connected = True
         self._last_refusal = ""
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._agent_deadline is not None:
+            self._agent_deadline.cancel()
         if self._app is None and not self._app_error:
             self._read_app(event["subscribed"]["executor_info"].get("data"))
         for uuid in self._ledger.unacknowledged_updates():
-            if uuid in self._told:
+            if uuid in self._subscribed_with:
                 self._resend_later(uuid, _RESEND_UNACKNOWLEDGED_S)
             else:
                 self._resend(uuid)
-        self._look_idle()
+        self._check_idle()
 
     def _read_app(self, data: Optional[str]) -> None:
         try:
@@ -193,7 +193,7 @@ class Executor(Listener):
         self._ledger.acknowledge(acknowledged["task_id"]["value"], uuid)
         if uuid in self._resends:
             self._resends.pop(uuid).cancel()
-        self._look_idle()
+        self._check_idle()
 
     def _call(self, kind: str, body: Mapping[str, Any]) -> Call:
         ids = {
@@ -213,7 +213,7 @@ class Executor(Listener):
             "timestamp": time.time(),
         }
         if message:
-            # What is no Unicode (file names, output) must not make the whole update unreadable.
+            # Text that is not Unicode (file names, output) must not make the whole update unreadable.
             status["message"] = message.encode("utf-8", "replace").decode()
         if data:
             status["data"] = encode_data(data)
@@ -239,33 +239,33 @@ class Executor(Listener):
         for info in event["launch_group"]["task_group"]["tasks"]:
             if self._ledger.launch(info["task_id"]["value"], info):
                 self._end(
-                    info["task_id"]["value"], _error("task groups are not what this executor runs; launch single tasks")
+                    info["task_id"]["value"], _error("this executor does not run task groups: launch single tasks")
                 )
 
     def _launch(self, info: Dict[str, Any]) -> None:
         task_id = info["task_id"]["value"]
         if not self._ledger.launch(task_id, info):
-            log(f"a second LAUNCH of {task_id} is ignored")
+            log(f"ignored a second LAUNCH of {task_id}")
             return
         self._had_work = True
         if self._idle is not None:
             self._idle.cancel()
         if self._leaving is not None:
-            self._end(task_id, failed(Cause.EXECUTOR_SHUTDOWN, "the executor is leaving"))
+            self._end(task_id, failed(Cause.EXECUTOR_SHUTDOWN, "the executor is shutting down"))
             return
         if self._app_error:
             self._end(task_id, _error(self._app_error))
             return
-        self._contain(task_id, lambda: self._accept(task_id, info))
+        self._isolate(task_id, lambda: self._accept(task_id, info))
 
-    def _contain(self, task_id: str, step: Callable[[], None]) -> None:
-        """Whatever goes wrong in beginning a task ends that task, and no other."""
+    def _isolate(self, task_id: str, begin: Callable[[], None]) -> None:
+        """Begin a task. An error ends this task only."""
         try:
-            step()
+            begin()
         except PayloadError as error:
             self._end(task_id, _error(f"TaskInfo.data: {error}"))
         except Exception as error:
-            log(f"cannot begin {task_id}:\n" + traceback.format_exc())
+            log(f"cannot start {task_id}:\n" + traceback.format_exc())
             self._end(task_id, failed(Cause.EXECUTOR_ERROR, describe(error)))
 
     def _accept(self, task_id: str, info: Mapping[str, Any]) -> None:
@@ -288,10 +288,10 @@ class Executor(Listener):
         try:
             return resident(payload.timer or {}, payload.misfire, self._app.sampling_count, _now_ms())
         except Exception as error:
-            raise PayloadError(f"'timer' in job is no table of firings: {type(error).__name__}: {error}") from error
+            raise PayloadError(f"'timer' in job is not a table of firings: {type(error).__name__}: {error}") from error
 
     def _unpack(self) -> None:
-        """In a thread of its own: a large package must not hold up kills and acknowledgements."""
+        """Runs in its own thread: a large package must not delay kills and acknowledgements."""
         assert self._app is not None
         refusal = ""
         libraries: List[str] = []
@@ -323,111 +323,120 @@ class Executor(Listener):
         env = {name: value for name, value in os.environ.items() if name != "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"}
         common = (self._loop, self._children, self._pump, self._folders)
         self._workers = Workers(*common, self._app, self._directory, libraries, env)
-        if libraries:  # a script's Python finds them so; a worker is told
+        if libraries:  # for Python scripts; workers get them in "hello"
             env = {**env, "PYTHONPATH": os.pathsep.join(filter(None, [*libraries, env.get("PYTHONPATH")]))}
         self._runners = {True: Scripts(*common, self._directory, env), False: self._workers}
         for task in waiting:
-            self._contain(task.task_id, functools.partial(self._begin, task))
+            self._isolate(task.task_id, functools.partial(self._begin, task))
 
     def _begin(self, task: _Task) -> None:
-        """A transient task runs, a resident one is loaded first, a keeper has a worker kept for others."""
+        """Execute a TRANSIENT task, load a DAEMON task, or keep a worker warm for a placeholder task."""
         if task.payload.placeholder is not None:
             assert self._workers is not None
             self._workers.keep_warm(task.task_id, task.payload.placeholder, functools.partial(self._on_warm, task))
             return
         number = LOADING if task.resident is not None else 1
-        self._start_run(task, number, task.payload.facts())
+        self._start_execution(task, number, task.payload.facts())
 
-    def _on_warm(self, task: _Task, why_not: str) -> None:
+    def _on_warm(self, task: _Task, problem: str) -> None:
         if task.task_id not in self._tasks:
             return
-        if why_not:
-            self._end(task.task_id, failed(Cause.WORKER_LOST, why_not))
+        if problem:
+            self._end(task.task_id, failed(Cause.WORKER_LOST, problem))
         else:
             self._update(task.task_id, "TASK_RUNNING")
 
-    def _start_run(self, task: _Task, number: int, facts: Dict[str, Any]) -> None:
-        steps = self._on_run_started, self._on_run_ended, self._on_run_waiting, self._on_run_progress
-        task.run = Run(task.task_id, number, task.payload, facts, *steps)
+    def _start_execution(self, task: _Task, number: int, facts: Dict[str, Any]) -> None:
+        task.execution = Execution(
+            task.task_id,
+            number,
+            task.payload,
+            facts,
+            on_started=self._on_started,
+            on_ended=self._on_ended,
+            on_waiting=self._on_waiting,
+            on_progress=self._on_progress,
+        )
         task.timed_out = False
-        self._runner(task).start(task.run)
+        self._runner(task).start(task.execution)
 
     def _runner(self, task: _Task) -> Runner:
         return self._runners[task.payload.scripted]
 
-    def _on_run_waiting(self, run: Run) -> None:
-        task = self._tasks.get(run.task_id)
+    def _on_waiting(self, execution: Execution) -> None:
+        task = self._tasks.get(execution.task_id)
         if task is not None and task.resident is None and self._app is not None:
             self._update(
                 task.task_id, "TASK_STARTING", f"waits for one of the {self._app.max_parallel} places (maxParallel)"
             )
 
-    def _on_run_started(self, run: Run) -> None:
-        task = self._tasks.get(run.task_id)
+    def _on_started(self, execution: Execution) -> None:
+        task = self._tasks.get(execution.task_id)
         if task is None:
             return
-        if run.payload.timeout_s is not None:
-            task.limit = self._loop.later(run.payload.timeout_s, functools.partial(self._time_out, task, run))
+        timeout_s = execution.payload.timeout_s
+        if timeout_s is not None:
+            task.time_limit = self._loop.later(timeout_s, functools.partial(self._time_out, task, execution))
         if task.resident is None:
             self._update(task.task_id, "TASK_RUNNING")
 
-    def _on_run_progress(self, run: Run, done: float, total: Optional[float]) -> None:
-        task = self._tasks.get(run.task_id)
+    def _on_progress(self, execution: Execution, done: float, total: Optional[float]) -> None:
+        task = self._tasks.get(execution.task_id)
         now = time.monotonic()
-        if task is not None and now - task.told_progress_at >= _PROGRESS_EVERY_S:
-            task.told_progress_at = now
+        if task is not None and now - task.progress_sent_at >= _PROGRESS_EVERY_S:
+            task.progress_sent_at = now
             text = f"PROGRESS {done:g}" + ("" if total is None else f" of {total:g}")
-            self._report(run.task_id, text, {"run": run.number, "done": done, "total": total})
+            self._report(execution.task_id, text, {"run": execution.number, "done": done, "total": total})
 
-    def _time_out(self, task: _Task, run: Run) -> None:
-        if task.run is run and task.killing is None:
+    def _time_out(self, task: _Task, execution: Execution) -> None:
+        if task.execution is execution and task.killing is None:
             task.timed_out = True
-            self._runner(task).kill(run, task.grace_s)
+            self._runner(task).kill(execution, task.grace_s)
 
-    def _on_run_ended(self, run: Run, outcome: Outcome) -> None:
-        self._runs += 1
-        if self._runs % _TRIM_EVERY == 0:
+    def _on_ended(self, execution: Execution, outcome: Outcome) -> None:
+        self._executions += 1
+        if self._executions % _TRIM_EVERY == 0:
             give_back_memory()
-        task = self._tasks.get(run.task_id)
+        task = self._tasks.get(execution.task_id)
         if task is None:
             return
-        task.run = None
-        if task.limit is not None:
-            task.limit.cancel()
+        task.execution = None
+        if task.time_limit is not None:
+            task.time_limit.cancel()
         if task.timed_out and task.killing is None and outcome.state is State.KILLED:
-            text = f"the run took longer than its timeoutSeconds, {run.payload.timeout_s:g}: {outcome.message}"
+            text = f"it took longer than its timeoutSeconds, {execution.payload.timeout_s:g}: {outcome.message}"
             outcome = failed(Cause.TIMEOUT, text, outcome.exit_code)
         if task.killing is None and outcome.state is State.FAILED:
-            outcome = self._handle_failure(run, outcome)
+            outcome = self._handle_failure(execution, outcome)
         if task.killing is not None and outcome.state is State.KILLED:
             self._end(task.task_id, killed(task.killing, outcome.message, outcome.exit_code))
         elif task.resident is None:
             self._end(task.task_id, outcome)
         else:
-            self._resident_run_ended(task, task.resident, run, outcome)
+            self._resident_execution_ended(task, task.resident, execution, outcome)
 
-    def _handle_failure(self, run: Run, outcome: Outcome) -> Outcome:
-        """What the job's error handler makes of it, as far as that is not for code of the app's."""
-        if run.payload.webhook:
-            self._webhooks.report(run.payload.webhook, _failure_report(run, outcome))
-        if run.payload.ignores_errors and outcome.cause in _IGNORABLE:
-            return Outcome(State.FINISHED, message=cut(f"ignored, as the job wants it: {outcome.message}"))
+    def _handle_failure(self, execution: Execution, outcome: Outcome) -> Outcome:
+        """Apply the error handlers `webhook` and `ignore`. The worker applies those of the app."""
+        if execution.payload.webhook:
+            self._webhooks.report(execution.payload.webhook, _failure_report(execution, outcome))
+        if execution.payload.ignores_errors and outcome.cause in _IGNORABLE:
+            return Outcome(State.FINISHED, message=cut(f"ignored, as the job's error handler says: {outcome.message}"))
         return outcome
 
     def _on_kill(self, event: Dict[str, Any]) -> None:
         kill = event["kill"]
         task = self._tasks.get(kill["task_id"]["value"])
         if task is None:
-            log(f"a KILL of {kill['task_id']['value']}, which is not alive here, is ignored")
+            log(f"ignored a KILL of {kill['task_id']['value']}, which is not alive here")
             return
         self._kill(task, Cause.KILLED, _grace(kill, task.grace_s))
 
     def _kill(self, task: _Task, cause: Cause, grace_s: float) -> None:
         task.killing = task.killing or cause
-        if task.run is None:
+        if task.execution is None:
             self._end(task.task_id, killed(task.killing))
         else:
-            self._runner(task).kill(task.run, grace_s)
+            self._runner(task).kill(task.execution, grace_s)
 
     def _end(self, task_id: str, outcome: Outcome) -> None:
         task = self._tasks.pop(task_id, None)
@@ -440,30 +449,31 @@ class Executor(Listener):
                 self._runner(task).forget(task_id)
             if self._workers is not None:
                 self._workers.let_cool(task_id)
-        self._look_idle()
+        self._check_idle()
 
     # Resident tasks
 
-    def _resident_run_ended(self, task: _Task, plan: Resident, run: Run, outcome: Outcome) -> None:
-        if run.number != LOADING:
+    def _resident_execution_ended(self, task: _Task, plan: Resident, execution: Execution, outcome: Outcome) -> None:
+        loading = execution.number == LOADING
+        if not loading:
             self._report_end(task, plan, outcome)
             plan.end(_now_ms())
         if task.killing is not None:
             self._end(task.task_id, killed(task.killing))
-        elif outcome.cause is Cause.WORKER_LOST or (run.number == LOADING and outcome.state is not State.FINISHED):
+        elif outcome.cause is Cause.WORKER_LOST or (loading and outcome.state is not State.FINISHED):
             self._end(task.task_id, outcome)
         else:
-            if run.number == LOADING:
+            if loading:
                 self._update(task.task_id, "TASK_RUNNING")
             self._await_firing(task, plan)
 
     def _await_firing(self, task: _Task, plan: Resident) -> None:
         if plan.due is None:
-            self._end(task.task_id, Outcome(State.FINISHED, message="the job's cron has no firing any more"))
+            self._end(task.task_id, Outcome(State.FINISHED, message="the job's cron has no further firing"))
             return
         wait_s = plan.wait_ms(_now_ms()) / 1000
         if wait_s > 0:
-            task.timer = self._loop.later(min(wait_s, _LONGEST_WAIT_S), lambda: self._await_firing(task, plan))
+            task.timer = self._loop.later(min(wait_s, _MAX_WAIT_S), lambda: self._await_firing(task, plan))
         elif plan.begin(_now_ms()):
             self._start_firing(task, plan)
         else:
@@ -472,16 +482,16 @@ class Executor(Listener):
     def _start_firing(self, task: _Task, plan: Resident) -> None:
         task.started_at = _now_ms()
         if plan.reported:
-            self._report(task.task_id, "BEGIN", {"run": plan.runs, "startedAt": task.started_at})
-        self._start_run(task, plan.runs, task.payload.facts(plan.fire_time))
+            self._report(task.task_id, "BEGIN", {"run": plan.executions, "startedAt": task.started_at})
+        self._start_execution(task, plan.executions, task.payload.facts(plan.fire_time))
 
     def _report_end(self, task: _Task, plan: Resident, outcome: Outcome) -> None:
-        """A failure is reported whatever the sampling says."""
+        """Failures are always reported. Successes are sampled."""
         success = outcome.state is State.FINISHED
         if success and not plan.reported:
             return
         facts: Dict[str, Any] = {
-            "run": plan.runs,
+            "run": plan.executions,
             "startedAt": task.started_at,
             "endedAt": _now_ms(),
             "success": success,
@@ -498,19 +508,19 @@ class Executor(Listener):
     # The end
 
     def shutdown(self, reason: str, exit_code: int) -> None:
-        """End every task within the agent's grace time, hand in their last updates, leave."""
+        """End every task within the agent's grace time, deliver their last updates, then exit."""
         if self._leaving is not None:
             return
         log(f"shutting down: {reason}")
         grace_s = self._settings.shutdown_grace_s
-        self._leave_when_settled(exit_code)
+        self._leave_when_done(exit_code)
         for task in list(self._tasks.values()):
             self._kill(task, Cause.EXECUTOR_SHUTDOWN, min(task.grace_s, grace_s * 0.5))
-        # The agent kills the whole container at the end of the grace time; leaving by oneself is cleaner.
+        # The agent kills the whole container at the end of the grace time. Exit before that.
         self._loop.later(grace_s * 0.9, lambda: self._loop.stop(exit_code))
-        self._look_idle()
+        self._check_idle()
 
-    def _leave_when_settled(self, exit_code: int) -> None:
+    def _leave_when_done(self, exit_code: int) -> None:
         def leave() -> None:
             if self._workers is None:
                 self._stop_when_reported(exit_code, _LAST_REPORTS_S)
@@ -519,14 +529,14 @@ class Executor(Listener):
 
         self._leaving = leave
 
-    def _stop_when_reported(self, exit_code: int, patience_s: float) -> None:
-        if patience_s > 0 and self._webhooks.busy:
-            self._loop.later(_LOOK_AGAIN_S, lambda: self._stop_when_reported(exit_code, patience_s - _LOOK_AGAIN_S))
+    def _stop_when_reported(self, exit_code: int, remaining_s: float) -> None:
+        if remaining_s > 0 and self._webhooks.busy:
+            self._loop.later(_RECHECK_S, lambda: self._stop_when_reported(exit_code, remaining_s - _RECHECK_S))
         else:
             self._loop.stop(exit_code)
 
-    def _look_idle(self) -> None:
-        if not self._ledger.settled:
+    def _check_idle(self) -> None:
+        if not self._ledger.empty:
             return
         if self._leaving is not None:
             self._leaving()
@@ -539,17 +549,17 @@ class Executor(Listener):
             self._idle = self._loop.later(wait_s, self._leave_if_idle)
 
     def _leave_if_idle(self) -> None:
-        if self._ledger.settled and self._leaving is None:
-            self._leave_when_settled(0)
-            self._look_idle()
+        if self._ledger.empty and self._leaving is None:
+            self._leave_when_done(0)
+            self._check_idle()
 
 
-def _failure_report(run: Run, outcome: Outcome) -> Dict[str, Any]:
-    context = run.payload.context
+def _failure_report(execution: Execution, outcome: Outcome) -> Dict[str, Any]:
+    context = execution.payload.context
     return {
         **{name: context[name] for name in ("jobName", "taskId", "shardingTotalCount", "shardingItem")},
-        **run.facts,
-        "step": run.payload.step,
+        **execution.facts,
+        "step": execution.payload.step,
         "cause": outcome.cause.value if outcome.cause else None,
         "exitCode": outcome.exit_code,
         "message": outcome.message,
@@ -572,7 +582,7 @@ def _now_ms() -> int:
 
 
 def serve(settings: Settings) -> int:
-    """Run the executor; its exit code. Belongs in a process's main thread."""
+    """Run the executor and return its exit code. Call this in the process's main thread."""
     share_one_heap()
     open_files = take_open_files()
     become_subreaper()

@@ -1,14 +1,13 @@
-"""When a DAEMON job fires, computed on the agent: steps over the table that the scheduler compiled from the cron text.
+"""The firing times of a DAEMON job, computed on the agent from a table that the scheduler compiled from the cron text.
 
-Standard library only, CPython 3.9 and later: it runs in executors, where croniter and the scheduler are absent. It
-shares no code with `jobcloud.cron`, whose `Schedule.table()` gives the table and whose documentation states the policy;
-where the two disagree one of them is wrong, and the tests compare them.
+Standard library only, CPython 3.9 and later: croniter and the scheduler are absent in executors. This module shares no
+code with `jobcloud.cron`. `Schedule.table()` there makes the table and documents the policy. Tests compare the two.
 
 The table, in JSON types: `version` 1; `seconds`, `minutes`, `hours`, `months`, `month_days`, `weekdays` (0 = Sunday)
 and `years` (null: every year) as rising lists of whole numbers; `either_day`, true when a day needs to be in only one
 of `month_days` and `weekdays`; `special_day`, null or an object of `kind` (last, last_workday, nearest_workday,
 last_weekday, nth_weekday), `n` and `weekday`, which then replaces both; `zone`; `run_after_gap`: a wall time that the
-clock jumps over fires at the first instant after; `repeat_in_fold`: a wall time that comes twice fires twice.
+clock jumps over fires at the first instant after; `repeat_in_fold`: a wall time that occurs twice fires twice.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ LAST_YEAR = 2099
 
 _MINUTE = 60
 _DAY = 86_400
-_NEAR = (
-    2 * _DAY
-)  # further from a change of the clock than this, nothing special can happen: no jump is longer than a day
+# The clock is steady at this distance from any change: no jump is longer than a day.
+_NEAR = 2 * _DAY
 _END = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
 _LISTS = {
     "seconds": (0, 59),
@@ -70,7 +68,7 @@ class FireTimes:
         self._zone = _zone(table)
 
     def next_after(self, after_ms: int) -> Optional[int]:
-        """The first firing strictly after an instant; None when there is none until the end of 2099."""
+        """The first firing strictly after an instant, or None if there is none until the end of 2099."""
         second = max(after_ms // 1000 + 1, 0)
         while second < _END:
             if self._clock_is_steady(second):
@@ -85,12 +83,12 @@ class FireTimes:
         return _seconds(datetime.fromtimestamp(second, self._zone).utcoffset())
 
     def _clock_is_steady(self, second: int) -> bool:
-        """Whether no change of the clock is near, before or after."""
+        """Whether the clock does not change near `second`."""
         offset = self._offset(second)
         return all(self._offset(second + near) == offset for near in (-_NEAR, -_DAY, _DAY, _NEAR))
 
     def _steady(self, second: int) -> Tuple[Optional[int], int]:
-        """A firing within the day after `second`, or None and where to go on; the clock is steady all that time."""
+        """(a firing within a day after `second` or None, the second to continue from). The clock is steady so long."""
         offset = self._offset(second)
         wall = datetime.fromtimestamp(second + offset, timezone.utc)
         if self._is_day(wall.date()):
@@ -101,11 +99,11 @@ class FireTimes:
         if following is None:
             return None, _END
         midnight = calendar.timegm(following.timetuple()) - offset
-        # Land a little early when the day is far off: the clock may change in between.
+        # If the day is far off, continue a little before it: the clock may change in between.
         return None, midnight if midnight - second <= _DAY else max(midnight - _NEAR, second + _DAY)
 
     def _around_a_change(self, second: int) -> Tuple[Optional[int], int]:
-        """The same, minute by minute along the real clock, so that gaps and folds are simply met."""
+        """The same, minute by minute along the real clock, which has the gaps and folds."""
         start = second - second % _MINUTE
         for minute in range(start, start + _DAY, _MINUTE):
             wall = datetime.fromtimestamp(minute, self._zone)
@@ -119,7 +117,7 @@ class FireTimes:
         return None, start + _DAY
 
     def _gap_fires(self, minute: int, wall: datetime) -> bool:
-        """Whether the clock jumped at this minute, and over a wall time that is to be made up for."""
+        """Whether the clock jumped forward at this minute over a wall time that fires after the gap."""
         before = datetime.fromtimestamp(minute - 1, self._zone)
         gap = _seconds(wall.utcoffset()) - _seconds(before.utcoffset())
         if gap <= 0 or not self._run_after_gap:
@@ -139,7 +137,7 @@ class FireTimes:
         return of_month or of_week if self._either_day else of_month and of_week
 
     def _day_from(self, day: date) -> Optional[date]:
-        """The first matching day from `day` on."""
+        """The first matching day, starting with `day`."""
         while day.year <= LAST_YEAR:
             if day.month not in self._months or (self._years is not None and day.year not in self._years):
                 day = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
@@ -150,7 +148,7 @@ class FireTimes:
         return None
 
     def _time_from(self, hour: int, minute: int, second: int) -> Optional[int]:
-        """The first matching time of day from this one on, in seconds after midnight."""
+        """The first matching time of day at or after the given one, in seconds after midnight."""
         for at_hour in self._hours[bisect_left(self._hours, hour) :]:
             if at_hour > hour:
                 return at_hour * 3600 + self._minutes[0] * 60 + self._seconds[0]
@@ -175,7 +173,7 @@ def _is_special(day: date, kind: str, n: int, weekday: int) -> bool:
 
 
 def _workdays_near(target: date) -> Iterator[date]:
-    """The workdays of the target's month within two days of it, the nearest first."""
+    """The workdays of the target's month within two days of it, nearest first."""
     for shift in (0, -1, 1, -2, 2):
         day = target + timedelta(days=shift)
         if day.month == target.month and day.isoweekday() <= 5:

@@ -1,7 +1,7 @@
-"""An HTTP job's run: one request, in a process of its own as a script has. A status from 200 to 299 is success.
+"""An execution of an HTTP job: one request, made by a separate process. A status from 200 to 299 is success.
 
-The address is looked up once and checked; no redirect is followed and no proxy asked: what the scheduler's allow-list
-let through is what is called.
+The host is resolved once, and each address is checked. Redirects and proxies are not followed, so that only hosts on
+the scheduler's allow-list are called.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Mapping, NoReturn, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
 VARIABLE = "JOBCLOUD_HTTP"
-# Of the answer's body, in the shard's log.
+# This much of the response body goes to the shard's log.
 SHOWN_BYTES = 1 << 20
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -30,11 +30,11 @@ _HEADERS = {
 
 
 class Refused(Exception):
-    """The request is not made; the text says why."""
+    """The request is not made. The text says why."""
 
 
 def main() -> None:
-    """The request is in the environment as JSON, the shard's six fields are the last argument."""
+    """The environment holds the request as JSON. The last argument holds the shard's six fields."""
     try:
         request = json.loads(os.environ[VARIABLE])
         context = json.dumps(json.loads(sys.argv[-1]))
@@ -46,9 +46,9 @@ def main() -> None:
 
 
 def call(request: Mapping[str, Any], headers: Mapping[str, str]) -> Tuple[int, str]:
-    """(status, reason); they and the beginning of the body go to stdout.
+    """Make the request. Returns (status, reason), and prints both and the beginning of the body to stdout.
 
-    Raises OSError, HTTPException, or Refused for an address that is not to be called.
+    Raises OSError, HTTPException, or Refused if an address must not be called.
     """
 
     def show(answer: http.client.HTTPResponse) -> None:
@@ -63,7 +63,7 @@ def send(
     headers: Mapping[str, str],
     use: Callable[[http.client.HTTPResponse], None] = lambda answer: None,
 ) -> Tuple[int, str]:
-    """(status, reason); `use` may read the answer. Raises as `call` does."""
+    """Make the request. Returns (status, reason). `use` may read the response. Raises the same errors as `call`."""
     parts = urlsplit(request["uri"])
     connection = connect(parts, request["connectTimeout"] / 1000)
     try:
@@ -80,7 +80,7 @@ def send(
 
 
 def check_address(host: str, address: str) -> None:
-    """A name must not lead to this machine or to the network's own services; an address as it stands may.
+    """Refuse a host name that resolves to this machine or to a link-local service. An address literal may be one.
 
     Raises Refused.
     """
@@ -89,14 +89,14 @@ def check_address(host: str, address: str) -> None:
 
 
 def differs_by_machine(address: Address) -> bool:
-    """Whether it leads elsewhere from each machine."""
+    """Whether the address means another destination on each machine."""
     return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
 
 
 def inner_address(text: str) -> Address:
-    """The address, or the IPv4 one that some IPv6 addresses stand for: mapped ones, 6to4 (RFC 3056), NAT64 (RFC 6052).
+    """The address, or the IPv4 address inside an IPv6 one: mapped, 6to4 (RFC 3056), NAT64 (RFC 6052).
 
-    Raises ValueError for what is no address.
+    Raises ValueError if `text` is not an address.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
@@ -107,7 +107,7 @@ def inner_address(text: str) -> Address:
 
 
 def target(parts: SplitResult) -> str:
-    """What is asked for in the first line of a request."""
+    """The request target in the first line of a request."""
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
@@ -117,16 +117,16 @@ def connect(
     check: Callable[[str, str], None] = check_address,
     watch: Callable[[socket.socket], None] = lambda sock: None,
 ) -> http.client.HTTPConnection:
-    """A connection to the host of a URL, within `timeout_s` after its addresses are known.
+    """Connect to the host of a URL within `timeout_s` after its addresses are known.
 
-    `check` is called with the host and each of its addresses, and raises what this raises, too, besides OSError.
-    `watch` gets the socket before anything is said on it.
+    `check` is called with the host and each of its addresses. `watch` gets the socket before anything is sent.
+    Raises OSError and the errors of `check`.
     """
     host = parts.hostname or ""
     usual = 443 if parts.scheme == "https" else 80
     port = parts.port or usual
     last: Exception = OSError(f"{host} has no address")
-    # Looked up once: what is connected to are the very addresses that were checked, all of them before the first.
+    # Resolved once: only checked addresses are connected to. All are checked before the first connection.
     addresses = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in addresses:
         check(host, address)

@@ -1,7 +1,7 @@
-"""Which tasks are alive here and which of their status updates the agent has not acknowledged. Pure: no time, no ids.
+"""The tasks that are alive here and the status updates that the agent has not acknowledged. Pure: no time, no ids.
 
 Source: Mesos documentation, "Executor HTTP API": SUBSCRIBE carries every task and update without an acknowledgement,
-so that an agent that restarted learns what happened meanwhile.
+so that a restarted agent learns of them.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ Status = Mapping[str, Any]
 _HASH = struct.Struct("q")
 
 TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
-# Remembered so that a LAUNCH delivered twice, the second time late, starts nothing.
+# Ended tasks are remembered, so that a LAUNCH that is delivered again later starts nothing.
 _ENDED_REMEMBERED = 10_000
-# Progress reports kept for one task while no agent takes them; the newest are dropped, terminal updates never.
+# Reports kept for one task while no agent takes them. The newest are dropped, terminal updates never.
 MAX_WAITING_REPORTS = 1_000
 
 
-class _Remembered:
-    """The last so many texts, by their hashes: two that are equal by chance would need 2 ** 32 of them at once.
+class _RecentTexts:
+    """The last `size` texts, as 64-bit hashes. A chance collision becomes likely only with 2 ** 32 texts.
 
-    One block for all: as objects, made at one time and freed at another, they would leave holes all over the heap.
+    All hashes are in one block of memory: single objects would leave holes in the heap when they are freed.
     """
 
-    def __init__(self, most: int) -> None:
-        self._block = bytearray(_HASH.size * most)
+    def __init__(self, size: int) -> None:
+        self._block = bytearray(_HASH.size * size)
         self._next = 0
 
     def add(self, text: str) -> None:
@@ -43,11 +43,11 @@ class _Remembered:
 
 
 class Ledger:
-    """The executor's side of what it owes the agent."""
+    """The executor's tasks and the updates that it still owes the agent."""
 
     def __init__(self) -> None:
         self._live: Set[str] = set()
-        self._ended = _Remembered(_ENDED_REMEMBERED)
+        self._ended = _RecentTexts(_ENDED_REMEMBERED)
         self._unknown_to_agent: Dict[str, Mapping[str, Any]] = {}
         self._updates: OrderedDict[str, Status] = OrderedDict()
         self._waiting: Dict[str, int] = {}
@@ -57,12 +57,12 @@ class Ledger:
         return len(self._live)
 
     @property
-    def settled(self) -> bool:
+    def empty(self) -> bool:
         """No task is alive and the agent has every update."""
         return not self._live and not self._updates
 
     def launch(self, task_id: str, info: Mapping[str, Any]) -> bool:
-        """False, and nothing changed, where this task id was launched here before."""
+        """Take in a task. False, and no change, if this task id was launched here before."""
         if task_id in self._live or task_id in self._ended:
             return False
         self._live.add(task_id)
@@ -75,7 +75,7 @@ class Ledger:
     def record(self, task_id: str, uuid: str, status: Status) -> bool:
         """Keep an update until it is acknowledged.
 
-        False, and nothing is kept, for a task that is not alive (so no task ends twice) and for one report too many.
+        False, and nothing is kept, if the task is not alive (so no task ends twice) or has too many reports.
         """
         if task_id not in self._live:
             return False
@@ -89,7 +89,7 @@ class Ledger:
         return True
 
     def acknowledge(self, task_id: str, uuid: str) -> bool:
-        """False where no update of that uuid waits, as after a second acknowledgement."""
+        """Drop an acknowledged update. False if it is unknown, as after a second acknowledgement."""
         if self._updates.pop(uuid, None) is None:
             return False
         self._unknown_to_agent.pop(task_id, None)

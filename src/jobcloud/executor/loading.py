@@ -1,4 +1,4 @@
-"""From a job's configuration to the object that runs: classes by name, beans from contexts that are built once."""
+"""Load the object of a job: a class or function by name, or a bean from a context that is built once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobcloud.job import DataflowJob, Job, SimpleJob
 
 
 class LoadError(Exception):
-    """The job cannot be had; `cause` says which part failed, the text which name and what to do."""
+    """The job cannot be loaded. `cause` says which part failed, the text which name and how to fix it."""
 
     def __init__(self, cause: Cause, text: str) -> None:
         super().__init__(text)
@@ -23,14 +23,14 @@ class LoadError(Exception):
 
 
 def add_libraries(folders: Sequence[str]) -> None:
-    """Import from these folders, too: behind the standard library, before what is installed with the interpreter."""
+    """Import from these folders: after the standard library, before the interpreter's installed packages."""
     installed = (at for at, path in enumerate(sys.path) if os.path.basename(path) in ("site-packages", "dist-packages"))
     at = next(installed, len(sys.path))
     sys.path[at:at] = folders
 
 
 class Contexts:
-    """The app's contexts, each built by the first shard that asks and kept until the worker leaves."""
+    """The app's contexts. The first shard that needs a context builds it. It is kept until the worker ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,7 +39,7 @@ class Contexts:
         self._exits = contextlib.ExitStack()
 
     def bean(self, context: str, name: str) -> Any:
-        """Raises LoadError. A context that could not be built is tried again by the next shard."""
+        """A bean of a context. Raises LoadError. If a context cannot be built, the next shard tries again."""
         beans = self._beans(context)
         try:
             return beans[name]
@@ -50,7 +50,7 @@ class Contexts:
             ) from None
 
     def warm(self, context: str) -> None:
-        """Build a context that nobody asks for yet. Raises LoadError."""
+        """Build a context before a shard needs it. Raises LoadError."""
         self._beans(context)
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class Contexts:
             return self._built[context]
 
     def _build(self, context: str) -> Mapping[str, Any]:
-        factory = named(context, "applicationContext")
+        factory = find_object(context, "applicationContext")
         try:
             built = factory()
             if hasattr(built, "__enter__") and hasattr(built, "__exit__"):
@@ -77,60 +77,63 @@ class Contexts:
         if not isinstance(built, Mapping):
             raise LoadError(
                 Cause.CONTEXT,
-                f"applicationContext {context!r} gave {type(built).__name__}, must give a mapping of beans by name",
+                f"applicationContext {context!r} returned {type(built).__name__}, must return a mapping of beans",
             )
         return built
 
 
 def load_job(job: Mapping[str, Any], contexts: Contexts) -> Job:
-    """Raises LoadError. As in Elastic-Job, a bean needs beanName and applicationContext both; else jobClass is made."""
+    """The job's object: a bean if both beanName and applicationContext are given, as in Elastic-Job, else a jobClass.
+
+    Raises LoadError.
+    """
     context, bean = job.get("applicationContext") or "", job.get("beanName") or ""
     if context and bean:
-        return _checked(_made(contexts.bean(context, bean), f"beanName {bean!r}"), job, f"beanName {bean!r}")
-    what = f"jobClass {job['jobClass']!r}"
-    return _checked(_made(named(job["jobClass"], "jobClass"), what), job, what)
+        return _check_type(_instantiate(contexts.bean(context, bean), f"beanName {bean!r}"), job, f"beanName {bean!r}")
+    label = f"jobClass {job['jobClass']!r}"
+    return _check_type(_instantiate(find_object(job["jobClass"], "jobClass"), label), job, label)
 
 
-def named(path: str, field: str) -> Any:
-    """What `package.module:Name` or `package.module.Name` names. Raises LoadError."""
-    what = f"{field} {path!r}"
-    module, name = _split(path, what)
+def find_object(path: str, field: str) -> Any:
+    """The object named by `package.module:Name` or `package.module.Name`. Raises LoadError."""
+    label = f"{field} {path!r}"
+    module, name = _split(path, label)
     try:
         found = importlib.import_module(module)
     except BaseException as error:
-        raise LoadError(Cause.IMPORT, f"{what} cannot be imported: {describe(error)}") from error
+        raise LoadError(Cause.IMPORT, f"{label} cannot be imported: {describe(error)}") from error
     for part in name.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             raise LoadError(
-                Cause.IMPORT, f"{what}: there is no {part!r} in {getattr(found, '__name__', module)!r}"
+                Cause.IMPORT, f"{label}: there is no {part!r} in {getattr(found, '__name__', module)!r}"
             ) from None
     return found
 
 
-def _split(path: str, what: str) -> Tuple[str, str]:
+def _split(path: str, label: str) -> Tuple[str, str]:
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     if not module or not name or not all(part.isidentifier() for part in (module + "." + name).split(".")):
-        raise LoadError(Cause.IMPORT, f"{what} names nothing in a module; write package.module:Name")
+        raise LoadError(Cause.IMPORT, f"{label} names nothing in a module; write package.module:Name")
     return module, name
 
 
-def _made(found: Any, what: str) -> Any:
+def _instantiate(found: Any, label: str) -> Any:
     if not inspect.isclass(found):
         return found
     try:
         return found()
     except BaseException as error:
-        raise LoadError(Cause.IMPORT, f"{what} cannot be made: {describe(error)}") from error
+        raise LoadError(Cause.IMPORT, f"{label} cannot be created: {describe(error)}") from error
 
 
-def _checked(made: Any, job: Mapping[str, Any], what: str) -> Job:
+def _check_type(made: Any, job: Mapping[str, Any], label: str) -> Job:
     wanted = DataflowJob if job["jobType"] == "DATAFLOW" else SimpleJob
     function = inspect.isroutine(made) and wanted is SimpleJob
     if not isinstance(made, wanted) and not function:
         raise LoadError(
             Cause.IMPORT,
-            f"{what} is a {type(made).__name__}, a {job['jobType']} job must be a jobcloud.job.{wanted.__name__}",
+            f"{label} is a {type(made).__name__}, a {job['jobType']} job must be a jobcloud.job.{wanted.__name__}",
         )
     return made  # type: ignore[no-any-return]

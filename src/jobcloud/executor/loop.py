@@ -1,4 +1,4 @@
-"""The daemon's one thread of decisions: others post to it, timers fire in it, an error in one step ends nothing."""
+"""The event loop that makes the daemon's decisions, in one thread. An error in one step does not end it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ import time
 import traceback
 from typing import Any, Callable, List, Optional, Tuple
 
-# Of the daemon's own log, twice: `stderr`, and what was in it before as `stderr.old`.
+# Limit of the daemon's own log `stderr`, and of the older part in `stderr.old`.
 LOG_BYTES = 10 << 20
 _log_lock = threading.Lock()
 
 
 def log(text: str) -> None:
-    """One line on stderr, which the agent keeps in the sandbox, bounded. A full disk must not end the daemon."""
+    """Write one line to stderr, a bounded file in the sandbox. A full disk must not end the daemon."""
     with _log_lock:
         try:
             _make_room()
-            sys.stderr.write(time.strftime("%Y-%m-%dT%H:%M:%S ") + text[:_LONGEST_LINE] + "\n")
+            sys.stderr.write(time.strftime("%Y-%m-%dT%H:%M:%S ") + text[:_MAX_LINE_CHARS] + "\n")
             sys.stderr.flush()
         except (OSError, ValueError):
             pass
 
 
 def _make_room() -> None:
-    """The file is the agent's, who has it open, too: it can be emptied but not replaced. Others bound what is none."""
+    """Move a full log to `.old`. The agent has the file open too, so it is emptied and not replaced.
+
+    Nothing happens if stderr is not a regular file.
+    """
     descriptor = sys.stderr.fileno()
     state = os.fstat(descriptor)
     if stat.S_ISREG(state.st_mode) and state.st_size >= LOG_BYTES:
@@ -44,14 +47,14 @@ def _make_room() -> None:
             os.ftruncate(descriptor, 0)
 
 
-# Cancelled timers are thrown out when there are so many: each update of a task leaves one behind.
+# Cancelled timers are removed when there are this many: each update of a task leaves one behind.
 _CROWDED = 1_000
-_LONGEST_WAIT_S = 3_600.0
-_LONGEST_LINE = 20_000
+_MAX_WAIT_S = 3_600.0
+_MAX_LINE_CHARS = 20_000
 
 
 class Timer:
-    """A call to come; cancel() is harmless at any time."""
+    """A future call. cancel() is harmless at any time."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self.call: Optional[Callable[[], None]] = call
@@ -61,7 +64,7 @@ class Timer:
 
 
 class Loop:
-    """post() may be called from any thread, later() and stop() only from steps of the loop."""
+    """post() may be called from any thread, later() and stop() only from within the loop."""
 
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Tuple[Callable[..., Any], Tuple[Any, ...]]] = queue.SimpleQueue()
@@ -86,32 +89,32 @@ class Loop:
         self._exit_code = exit_code
 
     def run(self) -> int:
-        """Until stop(); its exit code."""
+        """Run until stop(). Returns its exit code."""
         while self._exit_code is None:
             try:
-                step, args = self._inbox.get(timeout=self._patience())
+                step, args = self._inbox.get(timeout=self._time_to_wait())
             except queue.Empty:
                 self._fire_timers()
                 continue
-            self._do(step, *args)
+            self._perform(step, *args)
             self._fire_timers()
         return self._exit_code
 
-    def _patience(self) -> Optional[float]:
+    def _time_to_wait(self) -> Optional[float]:
         while self._timers and self._timers[0][2].call is None:
             heapq.heappop(self._timers)
-        # However far away: a queue can only wait so long.
-        return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_WAIT_S) if self._timers else None
+        # A queue cannot wait for arbitrarily long.
+        return min(max(0.0, self._timers[0][0] - time.monotonic()), _MAX_WAIT_S) if self._timers else None
 
     def _fire_timers(self) -> None:
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             call = heapq.heappop(self._timers)[2].call
             if call is not None:
-                self._do(call)
+                self._perform(call)
 
-    def _do(self, step: Callable[..., Any], *args: Any) -> None:
+    def _perform(self, step: Callable[..., Any], *args: Any) -> None:
         try:
             step(*args)
         except Exception:
-            log("an error in the executor itself; it goes on:\n" + traceback.format_exc())
+            log("an error in the executor itself, which continues:\n" + traceback.format_exc())

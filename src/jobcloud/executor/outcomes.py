@@ -1,4 +1,4 @@
-"""How a run ended, in the words that go to the scheduler."""
+"""How an execution ended, as reported to the scheduler."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jobcloud.wire import RESULT_BYTES, RESULT_LEVELS, is_flat
 
 MESSAGE_CHARS = 4000
 _TOO_LARGE = f"the result was dropped: more than {RESULT_BYTES} bytes of JSON"
-_OURS = ("jobcloud.", "importlib", "_frozen_importlib")
+_EXECUTOR_MODULES = ("jobcloud.", "importlib", "_frozen_importlib")
 
 
 class State(str, Enum):
-    """The terminal Mesos task states an executor of ours reports."""
+    """The terminal task states that the executor reports."""
 
     FINISHED = "TASK_FINISHED"
     FAILED = "TASK_FAILED"
@@ -25,28 +25,28 @@ class State(str, Enum):
 
 
 class Cause(str, Enum):
-    """Why a run did not end well, for machines; the message says it to people."""
+    """Why an execution failed, for machines. The message is for people."""
 
     EXCEPTION = "exception"  # the job raised
-    EXIT_CODE = "exit_code"  # the script, or sys.exit() in a job, ended with another code than 0
-    SIGNAL = "signal"  # a signal nobody here sent ended the script
-    IMPORT = "import"  # jobClass cannot be loaded or is no job
+    EXIT_CODE = "exit_code"  # the script, or sys.exit() in a job, ended with a code other than 0
+    SIGNAL = "signal"  # a signal that the executor did not send ended the script
+    IMPORT = "import"  # jobClass cannot be loaded or is not a job
     CONTEXT = "context"  # applicationContext cannot be built or lacks the bean
     LISTENER = "listener"  # a listener raised
-    COMMAND = "command"  # scriptCommandLine names nothing that can be started
+    COMMAND = "command"  # scriptCommandLine cannot be started
     PACKAGE = "package"  # the app package is missing, altered or unsafe
-    PAYLOAD = "payload"  # the task's or executor's data is not what this executor understands
-    TIMEOUT = "timeout"  # the run took longer than timeoutSeconds
-    OUT_OF_MEMORY = "out_of_memory"  # MemoryError, or the kernel killed the process for want of memory
-    WORKER_LOST = "worker_lost"  # the process the shard shared with others died; not this shard's fault, perhaps
+    PAYLOAD = "payload"  # the executor does not understand the data of the task or of the executor
+    TIMEOUT = "timeout"  # the execution took longer than timeoutSeconds
+    OUT_OF_MEMORY = "out_of_memory"  # MemoryError, or the kernel killed the process because memory ran out
+    WORKER_LOST = "worker_lost"  # the worker that the shard shared with others died; perhaps another shard's fault
     KILLED = "killed"  # the scheduler asked for it
-    EXECUTOR_SHUTDOWN = "executor_shutdown"  # the executor left while the task was alive
-    EXECUTOR_ERROR = "executor_error"  # a mistake in the executor itself
+    EXECUTOR_SHUTDOWN = "executor_shutdown"  # the executor ended while the task was alive
+    EXECUTOR_ERROR = "executor_error"  # an error in the executor itself
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of one run. `result` is a small JSON value or None."""
+    """The end of one execution. `result` is a small JSON value or None."""
 
     state: State
     cause: Optional[Cause] = None
@@ -55,7 +55,7 @@ class Outcome:
     result: Any = None
 
     def data(self) -> bytes:
-        """The machine-readable half of a terminal status update."""
+        """The machine-readable part of a terminal status update, as JSON."""
         fields: Dict[str, Any] = {"schema": 1, "cause": self.cause.value if self.cause else None}
         if self.exit_code is not None:
             fields["exitCode"] = self.exit_code
@@ -73,7 +73,7 @@ def killed(cause: Cause = Cause.KILLED, message: str = "", exit_code: Optional[i
 
 
 def small(result: Any) -> Tuple[Any, str]:
-    """(the result as JSON gives it back, a note where it cannot be kept). The result itself may change meanwhile."""
+    """(a copy of the result, decoded from its JSON, or None; why it was dropped, or "")."""
     if result is None:
         return None, ""
     if isinstance(result, (str, bytes)) and len(result) > RESULT_BYTES:
@@ -87,14 +87,14 @@ def small(result: Any) -> Tuple[Any, str]:
                 return None, _TOO_LARGE
         kept = json.loads("".join(pieces))
     except Exception as error:
-        return None, f"the result was dropped: no JSON: {cut(str(error), 200)}"
+        return None, f"the result was dropped: not JSON: {cut(str(error), 200)}"
     if not is_flat(kept):
         return None, f"the result was dropped: more than {RESULT_LEVELS} levels of JSON"
     return kept, ""
 
 
 def cut(text: str, limit: int = MESSAGE_CHARS) -> str:
-    """`text` in at most `limit` characters: the middle goes, for beginning and end say most."""
+    """`text` in at most `limit` characters. The middle is cut: beginning and end say most."""
     if len(text) <= limit:
         return text
     gap = f"\n… {len(text) - limit} characters left out …\n"
@@ -103,9 +103,9 @@ def cut(text: str, limit: int = MESSAGE_CHARS) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """The exception's last line first, then its traceback from the first frame that is not ours."""
+    """The exception's last line, then its traceback from the first frame outside the executor."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_EXECUTOR_MODULES):
         trace = trace.tb_next
     head = "".join(traceback.format_exception_only(type(error), error)).strip()
     if trace is None:

@@ -1,4 +1,4 @@
-"""Where the output of tasks goes: bounded files in folders of their own, whatever and however much a job prints."""
+"""The output of tasks: bounded files, in one folder for each task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobcloud.executor.loop import log
 
 LOG_BYTES = 10 << 20
 TAIL_BYTES = 2000
-# Folders of ended tasks that are kept, so that neither their number nor their size grows with the executor's age.
+# How many folders of ended tasks are kept, and how many bytes in all.
 KEPT_FOLDERS = 500
 KEPT_BYTES = 1 << 30
 _MAX_FOLDER_NAME = 200
@@ -26,7 +26,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._@=-]|^\.")
 
 
 def task_folder(task_id: str) -> str:
-    """The folder's name below `tasks/`: the id itself if harmless, else percent-encoded and cut with a hash."""
+    """The folder's name below `tasks/`: the id itself if it is safe, else percent-encoded and shortened with a hash."""
     name = _UNSAFE.sub(
         lambda match: "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "replace")), task_id
     )
@@ -36,11 +36,11 @@ def task_folder(task_id: str) -> str:
 
 
 class RotatingLog:
-    """A file and its predecessor, each of at most `limit` bytes; made with the first byte. Any thread may write.
+    """A file and its predecessor, each of at most `limit` bytes. The first byte creates it. Any thread may write.
 
-    The predecessor is named `<file>.<bytes>`, by how many bytes of the whole stream came before what is in `<file>`: a
-    reader finds its place again whatever was rotated meanwhile. What cannot be written is dropped: a full disk is no
-    reason for a job to fail in a print().
+    The predecessor is named `<file>.<bytes>`, by the number of bytes in the stream before those in `<file>`, so that a
+    reader finds its place after a rotation. Output that cannot be written is dropped: a job must not fail in a print()
+    because the disk is full.
     """
 
     def __init__(self, path: str, limit: int = LOG_BYTES) -> None:
@@ -53,7 +53,7 @@ class RotatingLog:
         self._tail = b""
 
     def write(self, data: bytes) -> bool:
-        """False after end(): nothing was written."""
+        """Write `data`. False, and nothing is written, after end()."""
         with self._lock:
             if self._ended:
                 return False
@@ -67,16 +67,16 @@ class RotatingLog:
             return True
 
     def tail(self) -> str:
-        """The last of what was written, as text."""
+        """The last TAIL_BYTES of the output, as text."""
         return self._tail.decode("utf-8", "replace")
 
     def close(self) -> None:
-        """The next write opens it again."""
+        """Close the file. The next write opens it again."""
         with self._lock:
             self._close()
 
     def end(self) -> None:
-        """For good."""
+        """Close the file. Later writes are refused."""
         with self._lock:
             self._ended = True
             self._close()
@@ -103,7 +103,7 @@ class RotatingLog:
         return descriptor
 
     def _rotate(self) -> None:
-        """One rename: a reader sees the bytes in the old place or in the new one."""
+        """Rotate with one rename: a reader finds the bytes in the old place or in the new one."""
         assert self._descriptor is not None
         self._close()
         previous, now = self._before, self._before + self._size
@@ -114,14 +114,14 @@ class RotatingLog:
 
 
 def rotated(path: str) -> int:
-    """How many bytes of a log's stream came before what is in the file at `path`: its predecessor's name says it."""
+    """How many bytes of the stream precede the file at `path`, by its predecessor's name."""
     folder, name = os.path.split(path)
     ends = (entry[len(name) + 1 :] for entry in os.listdir(folder) if entry.startswith(name + "."))
     return max((int(end) for end in ends if end.isdigit()), default=0)
 
 
 class TaskFolders:
-    """The folders of ended tasks, the oldest removed first."""
+    """The folders of tasks. The oldest ones of ended tasks are removed."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -146,12 +146,12 @@ class TaskFolders:
 
 
 class Pump:
-    """One thread that carries what processes write into pipes to their logs, as fast as they write."""
+    """A thread that copies the output of processes from pipes to their logs."""
 
     def __init__(self, post: Callable[..., None]) -> None:
         self._post = post
         self._selector = selectors.DefaultSelector()
-        self._orders: Deque[Callable[[], None]] = deque()
+        self._requests: Deque[Callable[[], None]] = deque()
         self._wake_read, self._wake_write = os.pipe()
         self._logs: Dict[int, RotatingLog] = {}
         os.set_blocking(self._wake_read, False)
@@ -159,7 +159,7 @@ class Pump:
         threading.Thread(target=self._run, name="pump", daemon=True).start()
 
     def attach(self, *files: RotatingLog) -> Tuple[List[int], Tuple[int, ...]]:
-        """(the pipes' ends to write to, the tickets for `finish`), one for each log. Raises OSError."""
+        """Make a pipe for each log. Returns (write ends, tickets for `finish`). Raises OSError."""
         pipes: List[Tuple[int, int]] = []
         try:
             pipes.extend(os.pipe() for _ in files)
@@ -169,15 +169,15 @@ class Pump:
             raise
         for (read, _), file in zip(pipes, files):  # noqa: B905 - `strict` is of 3.10
             os.set_blocking(read, False)
-            self._order(functools.partial(self._open, read, file))
+            self._request(functools.partial(self._open, read, file))
         return [write for _, write in pipes], tuple(read for read, _ in pipes)
 
     def finish(self, tickets: Tuple[int, ...], then: Callable[..., None], *args: Any) -> None:
-        """Carry what is in the pipes, close them though someone may hold their other ends, then post `then`."""
-        self._order(lambda: self._finish(tickets, then, args))
+        """Copy the rest, close the pipes even if a process still holds their write ends, then post `then`."""
+        self._request(lambda: self._finish(tickets, then, args))
 
-    def _order(self, order: Callable[[], None]) -> None:
-        self._orders.append(order)
+    def _request(self, request: Callable[[], None]) -> None:
+        self._requests.append(request)
         os.write(self._wake_write, b"!")
 
     def _run(self) -> None:
@@ -185,24 +185,24 @@ class Pump:
             try:
                 self._step()
             except Exception:
-                # One log less, but never a pump that stands still: every script would block on its full pipe.
-                log("an error in the pump of task output; it goes on:\n" + traceback.format_exc())
+                # The thread must survive: without it, every script would block on its full pipe.
+                log("an error in the copying of task output, which continues:\n" + traceback.format_exc())
 
     def _step(self) -> None:
         for key, _ in self._selector.select():
             if key.fd == self._wake_read:
                 os.read(self._wake_read, 4096)
             else:
-                self._carry(key.fd)
-        while self._orders:
-            self._orders.popleft()()
+                self._copy(key.fd)
+        while self._requests:
+            self._requests.popleft()()
 
     def _open(self, read: int, file: RotatingLog) -> None:
         self._logs[read] = file
         self._selector.register(read, selectors.EVENT_READ)
 
-    def _carry(self, read: int) -> bool:
-        """Whether there may be more."""
+    def _copy(self, read: int) -> bool:
+        """Copy one piece. Whether there may be more."""
         try:
             data = os.read(read, 1 << 16)
         except BlockingIOError:
@@ -216,9 +216,9 @@ class Pump:
 
     def _finish(self, tickets: Tuple[int, ...], then: Callable[..., None], args: Tuple[Any, ...]) -> None:
         for read in tickets:
-            # A process that escaped may go on writing: what one pipe holds is enough.
+            # A process that escaped may continue to write: stop after the content of one pipe.
             for _ in range(64):
-                if not self._carry(read):
+                if not self._copy(read):
                     break
             if read in self._selector.get_map():
                 self._selector.unregister(read)

@@ -1,8 +1,8 @@
-"""App packages: is this archive one, is it safe, and how it gets into a directory.
+"""App packages: validate an archive and unpack it into a directory.
 
-The scheduler inspects what is uploaded, the executor checks the hash and unpacks. Both take every archive as hostile:
-nothing leaves the directory, nothing but files, directories and links among them is made, and counts, sizes and the
-ratio of unpacking are bounded before anything is written. Standard library only, CPython >= 3.9.
+The scheduler inspects uploads. The executor verifies the hash and unpacks. Both treat every archive as hostile: nothing
+is written outside the directory, only files, directories and links between them are made, and counts, sizes and the
+compression ratio are checked before anything is written. Standard library only, CPython >= 3.9.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _CHUNK = 1 << 16
 _MAX_NAME_BYTES = 1024
 _MAX_LINK_STEPS = 40
 _MAX_RECORD_BYTES = 16 << 20
-# What a package may bring along to import from.
+# The folder of a package with the wheels to import from.
 WHEELS = "wheels"
-# Archives of text compress 10:1, sparse data 50:1; only bombs reach this. Small ones may compress as they like.
+# Text compresses 10:1, sparse data 50:1. Only bombs reach the limit. Small archives may have any ratio.
 _RATIO_FREE_BYTES = 64 << 20
-# What the readers raise on archives that are cut off, altered or only look like one.
+# Errors of the readers for archives that are truncated, altered, or no archives.
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -49,12 +49,12 @@ _DAMAGE = (
 
 
 class PackageError(Exception):
-    """The package cannot be used; the text names the entry and the fix."""
+    """The package cannot be used. The text names the entry and the fix."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`files` counts entries of every kind, `bytes` the unpacked size, `ratio` unpacked to packed size."""
+    """`files`: entries of every kind. `bytes`: unpacked size. `ratio`: unpacked size to packed size."""
 
     files: int = 10_000
     bytes: int = 1 << 30
@@ -63,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class PackageInfo:
-    """What is in a package: `format` is "zip" or "tar", `names` the paths of its files and links."""
+    """The content of a package. `format` is "zip" or "tar", `names` are the paths of its files and links."""
 
     format: str
     sha256: str
@@ -87,21 +87,21 @@ class _Entry:
     executable: bool = False
     target: str = ""
     open: Optional[Callable[[], Any]] = None
-    digest: Optional[bytes] = None  # what it must hash to, where it is of a wheel
+    digest: Optional[bytes] = None  # the expected hash, for an entry of a wheel
 
 
 def inspect(source: Source, limits: Limits = Limits(), *, wheel: bool = False) -> PackageInfo:
-    """Read the whole package, and the wheels in its folder for them; `wheel`: it must be one. Raises PackageError.
+    """Read the whole package and the wheels in its folder `wheels`. `wheel`: the package must be a wheel.
 
-    Nothing of it is written but those wheels, one at a time, to a temporary file without a name.
+    Nothing is written, apart from one wheel at a time to an unnamed temporary file. Raises PackageError.
     """
-    with _opened(source) as file:
+    with _open_source(source) as file:
         kind = _format(file)
-        survey = _surveyed(file, kind, limits, wheel)
+        survey = _read_entries(file, kind, limits, wheel)
         return PackageInfo(kind, _sha256(file), _size(file), survey.unpacked, frozenset(survey.leaves()))
 
 
-def _surveyed(file: IO[bytes], kind: str, limits: Limits, wheel: bool) -> _Survey:
+def _read_entries(file: IO[bytes], kind: str, limits: Limits, wheel: bool) -> _Survey:
     survey = _Survey(limits, _size(file))
     for entry in _entries(file, kind, wheel):
         survey.add(entry)
@@ -110,28 +110,28 @@ def _surveyed(file: IO[bytes], kind: str, limits: Limits, wheel: bool) -> _Surve
         if posixpath.dirname(entry.name) == WHEELS and entry.name.endswith(".whl") and not wheel:
             _inspect_library(entry, limits)
         else:
-            _drain(entry, survey.ignore)
+            _copy(entry, survey.ignore)
     survey.check_links()
     return survey
 
 
 def _inspect_library(entry: _Entry, limits: Limits) -> None:
-    import tempfile  # the server's alone
+    import tempfile  # not needed in the executor
 
     name = posixpath.basename(entry.name)
     if not distribution(name):
-        raise PackageError(f"'{entry.name}' has no name of a wheel: name-version-python-abi-platform.whl")
+        raise PackageError(f"'{entry.name}' is not named as a wheel: name-version-python-abi-platform.whl")
     with tempfile.TemporaryFile() as copy:
-        _drain(entry, copy.write)
+        _copy(entry, copy.write)
         try:
-            _surveyed(copy, _format(copy), limits, wheel=True)
+            _read_entries(copy, _format(copy), limits, wheel=True)
         except PackageError as error:
             raise PackageError(f"{entry.name}: {error}") from error
 
 
 def verify(source: Source, sha256: str) -> None:
-    """Raises PackageError where the bytes are not those that hash to `sha256` (lower-case hex)."""
-    with _opened(source) as file:
+    """Raises PackageError if the bytes do not hash to `sha256` (lower-case hex)."""
+    with _open_source(source) as file:
         found = _sha256(file)
     if found != sha256:
         raise PackageError(
@@ -142,20 +142,20 @@ def verify(source: Source, sha256: str) -> None:
 def unpack(
     source: Source, into: Union[str, "os.PathLike[str]"], limits: Limits = Limits(), *, wheel: bool = False
 ) -> None:
-    """Unpack into the new directory `into`; it appears complete or not at all. `wheel`: it must be one.
+    """Unpack into the new directory `into`, which appears complete or not at all. `wheel`: it must be a wheel.
 
     Raises PackageError.
     """
-    with _appearing(into) as partial, _opened(source) as file:
+    with _new_directory(into) as partial, _open_source(source) as file:
         survey = _Survey(limits, _size(file))
         _unpack_entries(_entries(file, _format(file), wheel), partial, survey)
         _make_links(partial, survey)
 
 
 def unpack_wheels(folder: str, into: str, limits: Limits = Limits()) -> bool:
-    """Unpack those wheels in a folder that are for this interpreter, all into the new directory `into`.
+    """Unpack the wheels in `folder` that are for this interpreter into the new directory `into`.
 
-    Whether there are any. The limits are for all of them together. Raises PackageError.
+    Returns whether there are any. The limits are for all of them together. Raises PackageError.
     """
     found = [name for name in os.listdir(folder) if name.endswith(".whl")] if os.path.isdir(folder) else []
     if not found:
@@ -164,12 +164,12 @@ def unpack_wheels(folder: str, into: str, limits: Limits = Limits()) -> bool:
         paths = [os.path.join(folder, name) for name in choose(found, this_interpreter())]
     except WheelError as error:
         raise PackageError(str(error)) from error
-    with _appearing(into) as partial:
+    with _new_directory(into) as partial:
         survey = _Survey(limits, sum(os.path.getsize(path) for path in paths), "in two of the wheels: leave out one")
         digests: Dict[str, Optional[bytes]] = {}
         for path in paths:
             try:
-                with _opened(path) as file:
+                with _open_source(path) as file:
                     _unpack_entries(
                         _without_copies(_entries(file, _format(file), wheel=True), digests), partial, survey
                     )
@@ -180,7 +180,7 @@ def unpack_wheels(folder: str, into: str, limits: Limits = Limits()) -> bool:
 
 
 def _without_copies(entries: Iterator[_Entry], digests: Dict[str, Optional[bytes]]) -> Iterator[_Entry]:
-    """Files that are the same in several wheels, such as the `__init__.py` of a package that they share, come once."""
+    """Drop files that several wheels share, such as the `__init__.py` of a common package, if they are equal."""
     for entry in entries:
         if entry.kind is _Kind.FILE:
             if entry.digest is not None and digests.get(entry.name) == entry.digest:
@@ -190,8 +190,8 @@ def _without_copies(entries: Iterator[_Entry], digests: Dict[str, Optional[bytes
 
 
 @contextlib.contextmanager
-def _appearing(into: Union[str, "os.PathLike[str]"]) -> Iterator[str]:
-    """A directory to write to, which becomes `into` at the end. Raises PackageError."""
+def _new_directory(into: Union[str, "os.PathLike[str]"]) -> Iterator[str]:
+    """A temporary directory, renamed to `into` at the end. Raises PackageError."""
     final = os.fspath(into)
     partial = final + ".partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -221,7 +221,7 @@ def _unpack_entries(entries: Iterator[_Entry], root: str, survey: _Survey) -> No
 
 def _make_links(root: str, survey: _Survey) -> None:
     survey.check_links()
-    # Made last, so that no file of the archive was written through one.
+    # Links are made last, so that no file is written through one.
     for name, target in survey.links.items():
         os.symlink(target, os.path.join(root, name))
 
@@ -231,10 +231,10 @@ def _write(entry: _Entry, path: str) -> None:
         path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755 if entry.executable else 0o644
     )
     with os.fdopen(descriptor, "wb") as out:
-        _drain(entry, out.write)
+        _copy(entry, out.write)
 
 
-def _drain(entry: _Entry, sink: Callable[[bytes], object]) -> None:
+def _copy(entry: _Entry, sink: Callable[[bytes], object]) -> None:
     assert entry.open is not None
     try:
         with entry.open() as data:
@@ -244,14 +244,14 @@ def _drain(entry: _Entry, sink: Callable[[bytes], object]) -> None:
                     return
                 sink(chunk)
     except _DAMAGE as error:
-        # An errno belongs to the disk written to, everything else to the archive.
+        # Errors with an errno come from the disk, all others from the archive.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise PackageError(f"'{entry.name}' in the package is damaged ({error}): pack it again") from error
 
 
 class _Survey:
-    """What was seen so far, and the refusal of everything that must not be."""
+    """The entries so far. Refuses entries that are unsafe or over a limit."""
 
     def __init__(self, limits: Limits, packed: int, twice: str = "twice: pack it again from a directory") -> None:
         self._limits, self._packed, self._twice = limits, packed, twice
@@ -286,12 +286,10 @@ class _Survey:
         self.unpacked += entry.size
         limits = self._limits
         if self._count > limits.files:
-            raise PackageError(
-                f"the package has more than {limits.files} entries: leave out what the app does not need"
-            )
+            raise PackageError(f"the package has more than {limits.files} entries: leave out unneeded files")
         if self.unpacked > limits.bytes:
             raise PackageError(
-                f"at '{entry.name}' the package is over {limits.bytes} bytes unpacked: leave out what is not needed"
+                f"at '{entry.name}' the package is over {limits.bytes} bytes unpacked: leave out unneeded files"
             )
         if self.unpacked > max(_RATIO_FREE_BYTES, self._packed * limits.ratio):
             raise PackageError(
@@ -313,7 +311,7 @@ class _Survey:
             self._resolve(name)
 
     def _resolve(self, name: str) -> None:
-        """Follow a link as the kernel would, with the archive as the whole world."""
+        """Follow a link as the kernel would, within the archive."""
         todo = name.split("/")[::-1]
         at: List[str] = []
         steps = 0
@@ -340,7 +338,7 @@ class _Survey:
 
 
 def _format(file: IO[bytes]) -> str:
-    """What the bytes say; names and suffixes prove nothing."""
+    """The format by the first bytes. File names prove nothing."""
     file.seek(0)
     head = file.read(512)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -348,13 +346,13 @@ def _format(file: IO[bytes]) -> str:
     if head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head[:6] == b"\xfd7zXZ\0" or head[257:262] == b"ustar":
         return "tar"
     raise PackageError(
-        "the package is no zip, tar or compressed tar archive: pack the app's directory with `jobcloud app add DIR`"
+        "the package is not a zip, tar or compressed tar archive: pack the app's directory with `jobcloud app add DIR`"
     )
 
 
 def _entries(file: IO[bytes], kind: str, wheel: bool) -> Iterator[_Entry]:
     if wheel and kind != "zip":
-        raise PackageError("the package is no wheel: it is no zip archive")
+        raise PackageError("the package is not a wheel: it is not a zip archive")
     file.seek(0)
     try:
         yield from _zip_entries(file, wheel) if kind == "zip" else _tar_entries(file)
@@ -367,7 +365,7 @@ def _entries(file: IO[bytes], kind: str, wheel: bool) -> Iterator[_Entry]:
 
 
 def _wheel_in(archive: zipfile.ZipFile, must: bool) -> Optional[Wheel]:
-    """The wheel that a zip is, by what is in it. Raises PackageError where it must be one."""
+    """The wheel in a zip, or None. Raises PackageError if it must be a wheel and is not."""
 
     def read(name: str) -> bytes:
         if archive.getinfo(name).file_size > _MAX_RECORD_BYTES:
@@ -378,7 +376,7 @@ def _wheel_in(archive: zipfile.ZipFile, must: bool) -> Optional[Wheel]:
         return read_wheel(archive.namelist(), read)
     except WheelError as error:
         if must:
-            raise PackageError(f"the package is no wheel that can be used: {error}") from error
+            raise PackageError(f"the package is not a usable wheel: {error}") from error
         return None
 
 
@@ -389,7 +387,7 @@ def _zip_entries(file: IO[bytes], must_be_wheel: bool) -> Iterator[_Entry]:
             name = entry = _safe_name(info.orig_filename)
             opened: Callable[[], Any] = functools.partial(archive.open, info)
             if wheel is not None:
-                name, opened = _placed(wheel, entry), functools.partial(wheel.open, entry, opened)
+                name, opened = _destination(wheel, entry), functools.partial(wheel.open, entry, opened)
             mode = info.external_attr >> 16
             if info.flag_bits & 0x1:
                 raise PackageError(f"'{name}' in the package is encrypted: pack it without a password")
@@ -407,7 +405,7 @@ def _zip_entries(file: IO[bytes], must_be_wheel: bool) -> Iterator[_Entry]:
                 yield _Entry(name, _Kind.FILE, info.file_size, bool(mode & 0o111), open=opened, digest=digest)
 
 
-def _placed(wheel: Wheel, entry: str) -> str:
+def _destination(wheel: Wheel, entry: str) -> str:
     try:
         return wheel.place(entry)
     except WheelError as error:
@@ -415,7 +413,7 @@ def _placed(wheel: Wheel, entry: str) -> str:
 
 
 def _tar_entries(file: IO[bytes]) -> Iterator[_Entry]:
-    stream = _Frugal(_decompressed(file))
+    stream = _BoundedReader(_decompressed(file))
     with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as archive:  # type: ignore[call-overload]
         for member in archive:
             name = _safe_name(member.name)
@@ -436,7 +434,7 @@ def _tar_entries(file: IO[bytes]) -> Iterator[_Entry]:
                 )
             else:
                 raise PackageError(f"'{name}' in the package is a device, a sparse file or the like: leave it out")
-        # tarfile takes a header that is cut off or altered for the end of the archive; the end is a block of zeros.
+        # tarfile takes a truncated or altered header for the end of the archive. The real end is a block of zeros.
         stream.seek(archive.offset)
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise PackageError("the package is a damaged tar archive (it ends too early): pack it again")
@@ -460,8 +458,8 @@ def _decompressed(file: IO[bytes]) -> Any:
     return file
 
 
-class _Frugal:
-    """A reader for tarfile, which reads an extended header of any announced size into memory in one go."""
+class _BoundedReader:
+    """A reader for tarfile with a limit: tarfile reads an extended header of any size into memory at once."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -480,7 +478,7 @@ class _Frugal:
 
 
 def _safe_name(name: str) -> str:
-    """The entry's normal path, "" for the root itself."""
+    """The entry's normal path, "" for the root."""
     shown = f"'{name[:200]}' in the package"
     if name.startswith("/") or ".." in name.split("/"):
         raise PackageError(f"{shown} would escape its directory: use paths relative to the app's directory")
@@ -490,7 +488,7 @@ def _safe_name(name: str) -> str:
         )
     normal = posixpath.normpath(name) if name else ""
     if len(_encoded(normal, shown)) > _MAX_NAME_BYTES or any(len(part.encode()) > 255 for part in normal.split("/")):
-        raise PackageError(f"{shown} has too long a name: rename it")
+        raise PackageError(f"{shown} has a name that is too long: rename it")
     return "" if normal == "." else normal
 
 
@@ -503,7 +501,7 @@ def _encoded(name: str, shown: str) -> bytes:
 
 def _link_target(name: str, target: bytes) -> str:
     if not target or len(target) > _MAX_NAME_BYTES or b"\0" in target:
-        raise PackageError(f"'{name}' in the package is a link to nothing sensible: pack a copy")
+        raise PackageError(f"'{name}' in the package is a link without a valid target: pack a copy")
     try:
         return target.decode()
     except UnicodeDecodeError as error:
@@ -511,7 +509,7 @@ def _link_target(name: str, target: bytes) -> str:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[IO[bytes]]:
+def _open_source(source: Source) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return

@@ -1,4 +1,4 @@
-"""What the scheduler writes into TaskInfo.data and ExecutorInfo.data, read and checked; docs/executor.md lists it."""
+"""Parse and validate TaskInfo.data and ExecutorInfo.data. docs/executor.md lists the fields."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class PayloadError(Exception):
-    """The data is not what this executor understands; the text names the field."""
+    """This executor does not understand the data. The text names the field."""
 
 
 @dataclass(frozen=True)
 class PackageRef:
-    """The fetched file, a plain name in the sandbox, and what its bytes must hash to (lower-case hex)."""
+    """The fetched file, by its plain name in the sandbox, and its SHA-256 (lower-case hex)."""
 
     file: str
     sha256: str
@@ -33,9 +33,9 @@ class PackageRef:
 
 @dataclass(frozen=True)
 class AppPayload:
-    """ExecutorInfo.data. `idle_timeout_s` None: never leave for want of work. `max_parallel` 0: no limit.
+    """ExecutorInfo.data. `idle_timeout_s` None: never exit when idle. `max_parallel` 0: no limit.
 
-    `worker` is the command of a worker that the app brings along, None for the one that comes with the executor.
+    `worker` is the command of the app's own worker, None for the executor's worker.
     """
 
     app_name: str
@@ -50,11 +50,12 @@ class AppPayload:
 
 @dataclass(frozen=True)
 class TaskPayload:
-    """TaskInfo.data: the shard to run and the job it is of.
+    """TaskInfo.data: one attempt of a shard, and its job.
 
-    `own_process`: a worker for this shard alone. `step`: no shard, but a call of the firing's listener, "before" or
-    "after", and `firing` what it is told. `keeper`: nothing is run, the worker is kept with these contexts built.
-    `webhook` is the URL to tell of failures, or "". `timeout_s` and `rlimits` hold for each run; None: no limit.
+    `own_process`: the shard has a worker to itself. `step`: instead of a shard, call the firing's listener "before" or
+    "after", with the data in `firing`. `placeholder`: run nothing, keep a worker warm with these contexts built.
+    `webhook`: the URL for reports of failures, or "". `timeout_s` and `rlimits` hold for each execution, None: no
+    limit.
     """
 
     context: Mapping[str, Any]
@@ -80,11 +81,11 @@ class TaskPayload:
 
     @property
     def scripted(self) -> bool:
-        """Whether its runs are processes that know nothing of workers."""
+        """Whether each execution is a process of its own, without a worker."""
         return self.step is None and (self.script is not None or self.http is not None)
 
     def facts(self, fire_time_ms: Optional[int] = None) -> Dict[str, Any]:
-        """What a job learns beside the six fields. Each firing of a resident job is a run of its own."""
+        """The facts of one execution, in addition to the six fields. Each firing of a DAEMON job has its own runId."""
         if fire_time_ms is None:
             return {"runId": self.run_id, "attempt": self.attempt, "fence": self.fence, "fireTime": self.fire_time_ms}
         run_id = f"{self.run_id}#{fire_time_ms}"
@@ -92,7 +93,7 @@ class TaskPayload:
 
 
 def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **more: Any) -> ShardingContext:
-    """A job's context from a task payload's two halves."""
+    """The context of a shard, from the two parts of a task payload."""
     return ShardingContext.from_dict(
         context,
         run_id=facts["runId"],
@@ -106,7 +107,7 @@ def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **mor
 def firing_context(
     context: Mapping[str, Any], facts: Mapping[str, Any], firing: Mapping[str, Any], **more: Any
 ) -> FiringContext:
-    """What a listener of the whole firing is called with."""
+    """The context of a firing listener."""
     return FiringContext(
         job_name=context["jobName"],
         task_id=context["taskId"],
@@ -195,37 +196,37 @@ class _Fields:
             raise PayloadError(f"{self._where} lacks '{name}'")
         value = self._fields[name]
         if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
-            raise PayloadError(f"'{name}' in {self._where} is {value!r:.80}, of the wrong type")
+            raise PayloadError(f"'{name}' in {self._where} is {value!r:.80}, which has the wrong type")
         return value
 
     def optional(self, name: str, types: _Types, default: Any) -> Any:
         return default if self._fields.get(name) is None else self.required(name, types)
 
     def at_least(self, name: str, types: _Types, least: int) -> Any:
-        """A number, or None where there is none."""
+        """A number, or None if the field is missing."""
         number = self.optional(name, types, None)
         if number is not None and number < least:
-            raise PayloadError(f"'{name}' in {self._where} is {number}, must not be below {least}")
+            raise PayloadError(f"'{name}' in {self._where} is {number}, must be at least {least}")
         return number
 
     def one_of(self, name: str, words: Tuple[str, ...]) -> str:
         word: str = self.required(name, str)
         if word not in words:
-            raise PayloadError(f"'{name}' in {self._where} is {word!r:.80}, this executor knows {', '.join(words)}")
+            raise PayloadError(f"'{name}' in {self._where} is {word!r:.80}, must be one of {', '.join(words)}")
         return word
 
 
-def _object(data: Optional[str], what: str) -> Mapping[str, Any]:
+def _object(data: Optional[str], label: str) -> Mapping[str, Any]:
     if not isinstance(data, str):
-        raise PayloadError(f"{what} is missing")
+        raise PayloadError(f"{label} is missing")
     try:
         fields = json.loads(decode_data(data).decode())
     except (ValueError, RecursionError) as error:
-        raise PayloadError(f"{what} is no JSON in base64: {error}") from error
+        raise PayloadError(f"{label} is not JSON in base64: {error}") from error
     schema = fields.get("schema") if isinstance(fields, dict) else None
     if schema != SCHEMA:
         raise PayloadError(
-            f"{what} has schema {schema!r:.80}, this executor understands {SCHEMA}; executor and scheduler must match"
+            f"{label} has schema {schema!r:.80}, this executor understands {SCHEMA}; executor and scheduler must match"
         )
     return fields  # type: ignore[no-any-return]
 
@@ -279,5 +280,5 @@ def _command(field: str, line: str) -> Tuple[str, ...]:
     except ValueError as error:
         raise PayloadError(f"{field} {line!r:.200} cannot be split into words: {error}") from error
     if not argv or any("\0" in word for word in argv):
-        raise PayloadError(f"{field} is empty or holds a NUL; give the command to run")
+        raise PayloadError(f"{field} is empty or contains a NUL; give the command to run")
     return argv

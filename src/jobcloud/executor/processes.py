@@ -1,8 +1,8 @@
 """Starting processes so that they can be ended with everything they started.
 
-Every child leads a session of its own and carries a mark in its environment. The daemon is a subreaper: descendants
-that left their session come to it when their parents die, and are found by the mark. When the daemon itself is killed,
-the kernel kills its children (PR_SET_PDEATHSIG), and a warden, a fork of the daemon that does nothing else, theirs.
+Every child leads a session of its own and carries a mark in its environment. The daemon is a subreaper: when a parent
+dies, descendants that left their session become children of the daemon, which finds them by the mark. When the daemon
+is killed, the kernel kills its children (PR_SET_PDEATHSIG). The warden, a small fork of the daemon, kills the others.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ MARK = "JOBCLOUD_PROCESS"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # Source: glibc, malloc.h; the parameter of mallopt(3).
 _M_ARENA_MAX = -8
-# Each run takes the daemon a few descriptors: more than this it does not need.
-_MOST_FILES = 65_536
-# What says that the machine has no room for a further process, and nothing about the program.
-_SCARCE = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# Each execution takes the daemon a few descriptors. This many are enough.
+_MAX_FILES = 65_536
+# These errors say that the machine has no room for another process. They say nothing about the program.
+_SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _SWEEPS = 50
-# A look at all of /proc takes a while: what forks and ends meanwhile may be missed once.
-_LOOKS_IN_VAIN = 3
+# One scan of /proc can miss a process that forks and ends during the scan.
+_CLEAN_SCANS = 3
 
 try:
     _prctl: Optional[Callable[..., int]] = ctypes.CDLL(None, use_errno=True).prctl
@@ -41,45 +41,49 @@ except (OSError, AttributeError):
 
 
 def own_program(module: str) -> List[str]:
-    """The command that calls `main` of a module of the executor's, on the daemon's own interpreter.
+    """The command that calls `main` of an executor module with the daemon's own interpreter.
 
-    The current directory is taken off the path before anything is imported: a file `json.py` in it must do no harm.
+    It removes the current directory from the path before it imports anything, so that a file `json.py` there is
+    harmless.
     """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [sys.executable, "-c", f"import sys; sys.path[:1] = [{root!r}]; from {module} import main; main()"]
 
 
 def become_subreaper() -> None:
-    """Orphaned descendants come to this process from now on; without the means for it they go to init as ever."""
+    """Become the parent of orphaned descendants. If the kernel cannot do that, they go to init."""
     if _prctl is None or _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         log("cannot become a subreaper; processes that leave their session may survive their task")
 
 
 def share_one_heap() -> None:
-    """Let all threads allocate from one heap, before there is a second: with glibc's one for each thread, what is made
-    in one and freed in another leaves holes, and memory rises for as long as tasks come. Elsewhere nothing happens."""
+    """Let all threads share one heap. Call this before there is a second thread.
+
+    With glibc's heap per thread, memory that one thread allocates and another frees leaves holes, and the daemon grows
+    with every task. No effect with other C libraries.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back_memory() -> None:
-    """Have the C library return what it holds free to the kernel. Elsewhere than with glibc nothing happens."""
+    """Return free memory of the C library to the kernel. No effect with other C libraries than glibc."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def take_open_files() -> Tuple[int, int]:
-    """Let this process have as many descriptors as it may. Gives the limits it had, which children get back."""
+    """Raise this process's limit of open files. Returns the previous (soft, hard) limits, which children get back."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    limit = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return soft, hard
 
 
-def is_scarce(error: Exception) -> bool:
-    """Whether a process could not be started for want of something that others have taken."""
-    return isinstance(error, OSError) and error.errno in _SCARCE
+def is_shortage(error: Exception) -> bool:
+    """Whether a process could not be started because the machine is out of a resource."""
+    return isinstance(error, OSError) and error.errno in _SHORTAGES
 
 
 def _die_with_parent() -> None:
@@ -89,9 +93,9 @@ def _die_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Rlimits:
-    """What the kernel lets each process of a run have: address space, CPU time, descriptors. None: as the daemon.
+    """Kernel limits of each process of an execution: address space, CPU time, open files. None: those of the daemon.
 
-    They are inherited, not summed up: a run of two processes may have twice as much. Source: setrlimit(2).
+    Limits hold per process: an execution with two processes can use twice as much. Source: setrlimit(2).
     """
 
     memory_mb: Optional[int] = None
@@ -99,7 +103,7 @@ class Rlimits:
     open_files: Optional[int] = None
 
     def table(self) -> List[Tuple[int, Tuple[int, int]]]:
-        """(which, (soft, hard)), never above what the daemon itself may have."""
+        """(which, (soft, hard)), never above the daemon's own limits."""
         wanted = (
             (resource.RLIMIT_AS, self.memory_mb and self.memory_mb << 20, 0),
             # One second between SIGXCPU and SIGKILL.
@@ -113,8 +117,8 @@ NO_LIMITS = Rlimits()
 
 
 def _within(which: int, limit: int, slack: int) -> Tuple[int, int]:
-    _, most = resource.getrlimit(which)
-    hard = limit + slack if most == resource.RLIM_INFINITY else min(limit + slack, most)
+    _, ceiling = resource.getrlimit(which)
+    hard = limit + slack if ceiling == resource.RLIM_INFINITY else min(limit + slack, ceiling)
     return min(limit, hard), hard
 
 
@@ -128,9 +132,9 @@ def _before_exec(limits: List[Tuple[int, Tuple[int, int]]]) -> Callable[[], None
 
 
 def start_warden(family: str) -> int:
-    """Fork the process that outlives this one by a moment and kills what bears the family's marks; its pid.
+    """Fork the process that outlives this one and kills every process with the family's marks. Returns its pid.
 
-    To be called before there are threads. It notices the end by the pipe that only this process holds open.
+    Call this before there are threads. Only this process holds the pipe open, so its end tells the warden.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -152,21 +156,22 @@ def _guard(read: int, write: int, family: str) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     os.read(read, 1)
-    looks_in_vain = 0
+    clean_scans = 0
     for _ in range(_SWEEPS):
         left = [pid for pid, _ in _parents() if _mark(pid).startswith(family + ".")]
-        looks_in_vain = 0 if left else looks_in_vain + 1
-        if looks_in_vain == _LOOKS_IN_VAIN:
+        clean_scans = 0 if left else clean_scans + 1
+        if clean_scans == _CLEAN_SCANS:
             return
         for pid in left:
-            _kill_family(pid)
+            _kill_with_group(pid)
         time.sleep(0.01)
 
 
 class Child:
-    """A process that was started here, leader of its own session and process group.
+    """A process that was started here. It leads a session and a process group.
 
-    `out_of_memory`, once it has ended: the kernel killed it, or something in its control group, for want of memory.
+    `out_of_memory` is set when it has ended: the kernel killed it, or another process of its control group, because
+    memory ran out.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", mark: str, on_exit: Callable[[int], None]) -> None:
@@ -180,10 +185,10 @@ class Child:
 
 
 class Children:
-    """All processes started here.
+    """All processes that were started here.
 
-    Exactly one thread may call `spawn`, and it must live as long as the children: PR_SET_PDEATHSIG is about threads.
-    `on_exit` gets the exit code, or minus the signal, by way of `post`, once the whole process group is dead.
+    Only one thread may call `spawn`, and it must live as long as the children: PR_SET_PDEATHSIG belongs to the thread.
+    When the whole process group is dead, `on_exit` is posted with the exit code, or minus the signal.
     """
 
     def __init__(self, post: Callable[..., None], family: str, warden: int, open_files: Tuple[int, int]) -> None:
@@ -192,7 +197,7 @@ class Children:
         self._lock = threading.Lock()
         self._children: Dict[int, Child] = {}
         self._started = threading.Event()
-        self._marks = self._strays = 0
+        self._marks = self._reaped_orphans = 0
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
 
     def spawn(
@@ -207,11 +212,11 @@ class Children:
         pass_fds: Sequence[int] = (),
         limits: Rlimits = NO_LIMITS,
     ) -> Child:
-        """Raises OSError where the program cannot be started."""
+        """Raises OSError if the program cannot be started."""
         self._marks += 1
         mark = f"{self._family}.{self._marks}."
         prepare = _before_exec([*self._inherited, *limits.table()])
-        # The reaper must not meet a child that is not in the table yet.
+        # The reaper must not find a child that is not in the table yet.
         with self._lock:
             process = subprocess.Popen(
                 argv,
@@ -230,23 +235,23 @@ class Children:
         return child
 
     def signal_group(self, child: Child, number: int) -> None:
-        """To the child's process group, while the child is not reaped: only until then the number is surely its own."""
+        """Signal the child's process group unless the child is reaped: after that, the number may be another's."""
         with self._lock:
             if child.pid in self._children:
                 child.killed = child.killed or number == signal.SIGKILL
                 _killpg(child.pid, number)
 
     def kill_all(self) -> None:
-        """SIGKILL to everything that descends from here and still comes to light, strays included."""
+        """SIGKILL every descendant that can be found, orphans included."""
         for _ in range(_SWEEPS):
-            buried = self._strays
+            reaped = self._reaped_orphans
             with self._lock:
                 for pid in self._children:
                     _killpg(pid, signal.SIGKILL)
                 left = [pid for pid in _own_children() if pid != self._warden and _alive(pid)]
                 for pid in left:
-                    _kill_family(pid)
-            if not left and self._settled(buried):
+                    _kill_with_group(pid)
+            if not left and self._none_reaped_since(reaped):
                 return
             time.sleep(0.01)
 
@@ -259,62 +264,64 @@ class Children:
                 self._started.wait()
                 continue
             if ended is not None:
-                self._bury(ended.si_pid)
+                self._reap_child(ended.si_pid)
 
-    def _bury(self, pid: int) -> None:
+    def _reap_child(self, pid: int) -> None:
         with self._lock:
             child = self._children.get(pid)
             if child is None:
-                # A stray, or a program that could not be started: Popen has waited for that one itself.
-                self._bury_stray(pid)
+                # An orphan, or a program that could not be started, for which Popen has waited.
+                self._reap_orphan(pid)
                 return
-            # Before the pid is free for others: what the leader left in its group must not outlive it.
+            # Before the pid can be reused: the rest of the group must not outlive its leader.
             _killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             del self._children[pid]
         try:
             self._sweep(child.mark)
         except OSError as error:
-            log(f"cannot look for what a process left behind: {error}")
+            log(f"cannot search for processes that a child left behind: {error}")
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         child.out_of_memory = code == -signal.SIGKILL and not child.killed and oom_kills() > child.oom_kills_before
-        child.process.returncode = code  # Popen must not wait for a pid that is no longer its
+        child.process.returncode = code  # Popen must not wait for a pid that it no longer owns
         self._post(child.on_exit, code)
 
     def _sweep(self, mark: str) -> None:
-        """Kill what left the group but not the family; each death may bring its children here.
+        """Kill descendants that left the process group. Each death may make grandchildren ours.
 
-        A look at /proc takes a while. As long as strays die meanwhile, there may be a child of theirs that it missed.
+        A scan of /proc takes time. If orphans died during the scan, it may have missed their children: scan again.
         """
         for _ in range(_SWEEPS):
-            buried = self._strays
-            unknown = [pid for pid in _own_children() if pid not in self._children]
+            reaped = self._reaped_orphans
+            unknown = [pid for pid in _own_children() if pid not in self._children and pid != self._warden]
+            # During exec, and shortly before it is dead, a process has no environment, and so no mark. The arguments
+            # are read before the mark: if there are some, the mark is there too.
+            unsure = {pid for pid in unknown if _without_arguments(pid)}
             marks = {pid: _mark(pid) for pid in unknown}
             for pid in unknown:
                 if marks[pid].startswith(mark):
-                    _kill_family(pid)
+                    _kill_with_group(pid)
             self._collect(unknown)
-            # A process loses its environment, and with it the mark, before it is dead.
-            left = any(found.startswith(mark) if found else _exiting(pid) for pid, found in marks.items())
-            if not left and self._settled(buried):
+            left = any(found.startswith(mark) if found else pid in unsure for pid, found in marks.items())
+            if not left and self._none_reaped_since(reaped):
                 return
             time.sleep(0.002)
 
-    def _settled(self, buried: int) -> bool:
-        """No stray was buried since there were so many. Burying and counting are one step under the lock."""
+    def _none_reaped_since(self, reaped: int) -> bool:
+        """Whether no orphan was reaped since the count was `reaped`. Reaping and counting happen under one lock."""
         with self._lock:
-            return self._strays == buried
+            return self._reaped_orphans == reaped
 
     def _collect(self, pids: List[int]) -> None:
         for pid in pids:
             with self._lock:
                 if pid not in self._children and not _alive(pid):
-                    self._bury_stray(pid)
+                    self._reap_orphan(pid)
 
-    def _bury_stray(self, pid: int) -> None:
+    def _reap_orphan(self, pid: int) -> None:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
-            self._strays += 1
+            self._reaped_orphans += 1
 
 
 def _killpg(pid: int, number: int) -> None:
@@ -329,8 +336,8 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _kill_family(pid: int) -> None:
-    """And its process group at once: one that forks and ends faster than it is looked for cannot get out of that."""
+def _kill_with_group(pid: int) -> None:
+    """Kill a process and its group at once: a process that forks and ends quickly cannot leave the group."""
     group = int((_stat(pid) or [b"", b"", b"0"])[2])
     if group > 1:
         _killpg(group, signal.SIGKILL)
@@ -338,7 +345,7 @@ def _kill_family(pid: int) -> None:
 
 
 def _own_children() -> List[int]:
-    """The pids of this process's children, dead ones that were not reaped included."""
+    """The pids of this process's children, including dead ones that were not reaped."""
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         # A kernel without CONFIG_PROC_CHILDREN: ask every process for its parent.
         return [pid for pid, parent in _parents() if parent == os.getpid()]
@@ -358,7 +365,7 @@ def _parents() -> Iterator[Tuple[int, int]]:
 
 
 def _stat(pid: int) -> List[bytes]:
-    """The fields of /proc/PID/stat from the state on: the name before them may hold anything."""
+    """The fields of /proc/PID/stat from the state on. The name before them may contain anything."""
     try:
         return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -369,14 +376,20 @@ def _alive(pid: int) -> bool:
     return _stat(pid)[:1] not in ([], [b"Z"], [b"X"])
 
 
-def _exiting(pid: int) -> bool:
-    """On its way to its end, or there. Source: proc(5), `flags`; PF_EXITING in the kernel's include/linux/sched.h."""
-    fields = _stat(pid)
-    return not fields or bool(int(fields[6]) & 0x4)
+def _without_arguments(pid: int) -> bool:
+    """Whether the process is in the middle of exec, is ending, or has ended.
+
+    It then has neither arguments nor an environment. A process that cleared its environment still has arguments.
+    Source: Linux, fs/proc/base.c, `environ_read` and `get_mm_cmdline`.
+    """
+    try:
+        return not _read(f"/proc/{pid}/cmdline")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _mark(pid: int) -> str:
-    """The mark in a process's environment; none for a zombie, one that is dying, or one that has taken it out."""
+    """The mark in a process's environment. "" for a zombie, for one that is ending, and if it was removed."""
     try:
         for entry in _read(f"/proc/{pid}/environ").split(b"\0"):
             if entry.startswith(MARK.encode() + b"="):
@@ -392,8 +405,10 @@ def _read(path: str) -> bytes:
 
 
 def oom_kills(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> int:
-    """How many processes the kernel has killed for want of memory: in this process's control group where that is
-    counted (memory.events of version 2, memory.oom_control of version 1), else on the whole machine. 0 where unknown.
+    """How many processes the kernel has killed because memory ran out. 0 if unknown.
+
+    Counted in this process's control group (memory.events of version 2, memory.oom_control of version 1), otherwise on
+    the whole machine.
 
     Source: Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst; oom_kill in /proc/vmstat.
     """
@@ -416,7 +431,7 @@ def _memory_groups(proc: str, groups: str) -> Iterator[str]:
 
 
 def describe_exit(code: int) -> str:
-    """An exit code as people say it."""
+    """The exit code in words."""
     if code >= 0:
         return f"exit code {code}"
     try:

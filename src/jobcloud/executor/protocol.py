@@ -1,7 +1,7 @@
 """The line protocol between the executor daemon and an app worker. docs/executor.md describes it for other languages.
 
-JSON objects, one a line, UTF-8, over two pipes whose descriptors the worker gets as its last two arguments. Each side
-checks the shape of what it reads; what breaks the protocol ends the worker, never the daemon.
+One JSON object a line, UTF-8, over two pipes. The worker gets their descriptors as its last two arguments. Each side
+checks the shape of each message. An invalid message ends the worker, never the daemon.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ANY = (object,)
 # Below the largest double.
 _LARGEST = 10.0**308
 
-# By message type: its fields. Fields not named here are allowed and ignored, so that either side may know more.
+# The fields of each message type. Other fields are ignored, so that either side may be newer.
 TO_WORKER: Mapping[str, Shape] = {
     "hello": {"protocol": _NUMBER, "appName": _TEXT, "appVersion": _TEXT, "directory": _TEXT, "tasks": _TEXT},
     "load": {"task": _TEXT, "run": _NUMBER, "job": _OBJECT, "context": _OBJECT, "facts": _OBJECT},
@@ -62,11 +62,11 @@ FROM_WORKER: Mapping[str, Shape] = {
 
 
 class ProtocolError(Exception):
-    """The other side said something that is not in the protocol."""
+    """The other side sent a line that is not in the protocol."""
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """One message as a line. Raises ProtocolError where it is longer than a line may be."""
+    """One message as a line. Raises ProtocolError if the line is too long."""
     line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
     if len(line) > MAX_LINE_BYTES:
         raise ProtocolError(
@@ -76,15 +76,15 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes, shapes: Mapping[str, Shape]) -> Message:
-    """The message in `line`. Raises ProtocolError where it is none of `shapes`."""
+    """The message in `line`. Raises ProtocolError if it matches none of `shapes`."""
     try:
         message: Any = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"no JSON: {_shown(line)}") from error
+        raise ProtocolError(f"not JSON: {_shown(line)}") from error
     kind = message.get("type") if isinstance(message, dict) else None
     shape = shapes.get(kind) if isinstance(kind, str) else None
     if shape is None:
-        raise ProtocolError(f"no message known here: {_shown(line)}")
+        raise ProtocolError(f"unknown message: {_shown(line)}")
     for name, types in shape.items():
         value = message.get(name)
         if not isinstance(value, types) or not (types is _ANY or _is_plain(value)):
@@ -93,16 +93,16 @@ def decode(line: bytes, shapes: Mapping[str, Shape]) -> Message:
 
 
 class LineReader:
-    """Cuts a byte stream into messages, whatever the sizes of the pieces it comes in."""
+    """Splits a byte stream into messages."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self._shapes = shapes
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """The messages that `data` completes, one by one: what came before nonsense still counts.
+        """The messages that `data` completes. Messages before an invalid line are valid.
 
-        Raises ProtocolError; nothing read after that can be trusted.
+        Raises ProtocolError. Nothing after that can be trusted.
         """
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
@@ -114,7 +114,7 @@ class LineReader:
 
 
 def _is_plain(value: Any) -> bool:
-    """No truth value for a number, and no number that other languages cannot hold."""
+    """False for a boolean, and for a number that a double cannot hold."""
     return not isinstance(value, bool) and (not isinstance(value, (int, float)) or abs(value) < _LARGEST)
 
 

@@ -1,4 +1,4 @@
-"""SCRIPT and HTTP jobs: a process of their own for each run, never a shell between."""
+"""SCRIPT and HTTP jobs: each execution is a process, started without a shell."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from jobcloud.executor import http_job
+from jobcloud.executor.execution import LOADING, Execution
 from jobcloud.executor.loop import Loop, Timer
 from jobcloud.executor.outcomes import Cause, Outcome, State, failed, killed
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
 from jobcloud.executor.payload import sharding_context
-from jobcloud.executor.processes import Child, Children, describe_exit, is_scarce, own_program
-from jobcloud.executor.runs import LOADING, Run
+from jobcloud.executor.processes import Child, Children, describe_exit, is_shortage, own_program
 from jobcloud.job import ShardingContext
 
 
@@ -36,21 +36,21 @@ class Scripts:
     ) -> None:
         self._loop, self._children, self._pump, self._folders = loop, children, pump, folders
         self._directory, self._env = directory, env
-        self._running: Dict[Run, _Script] = {}
+        self._running: Dict[Execution, _Script] = {}
 
-    def start(self, run: Run) -> None:
-        if run.number == LOADING:
-            run.on_ended(run, Outcome(State.FINISHED))
+    def start(self, execution: Execution) -> None:
+        if execution.number == LOADING:
+            execution.on_ended(execution, Outcome(State.FINISHED))
             return
-        context = sharding_context(run.payload.context, run.facts)
-        argv = [*(run.payload.script or own_program("jobcloud.executor.http_job")), context.to_json()]
-        more = {} if run.payload.http is None else {http_job.VARIABLE: json.dumps(run.payload.http)}
-        folder = self._folders.path(run.task_id)
+        context = sharding_context(execution.payload.context, execution.facts)
+        argv = [*(execution.payload.script or own_program("jobcloud.executor.http_job")), context.to_json()]
+        more = {} if execution.payload.http is None else {http_job.VARIABLE: json.dumps(execution.payload.http)}
+        folder = self._folders.path(execution.task_id)
         output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
         try:
             (stdout, stderr), tickets = self._pump.attach(output, errors)
         except OSError as error:
-            run.on_ended(run, _not_started(argv, error))
+            execution.on_ended(execution, _not_started(argv, error))
             return
         try:
             child = self._children.spawn(
@@ -59,46 +59,48 @@ class Scripts:
                 env={**self._env, **environment(context), **more},
                 stdout=stdout,
                 stderr=stderr,
-                limits=run.payload.rlimits,
-                on_exit=lambda code: self._on_exit(run, code),
+                limits=execution.payload.rlimits,
+                on_exit=lambda code: self._on_exit(execution, code),
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             refusal = (
-                _not_started(argv, error) if is_scarce(error) else failed(Cause.COMMAND, self._why_not(argv, error))
+                _not_started(argv, error)
+                if is_shortage(error)
+                else failed(Cause.COMMAND, self._start_problem(argv, error))
             )
-            self._pump.finish(tickets, run.on_ended, run, refusal)
+            self._pump.finish(tickets, execution.on_ended, execution, refusal)
             return
         finally:
             os.close(stdout)
             os.close(stderr)
-        self._running[run] = _Script(child, tickets, errors)
-        run.on_started(run)
+        self._running[execution] = _Script(child, tickets, errors)
+        execution.on_started(execution)
 
-    def kill(self, run: Run, grace_s: float) -> None:
-        script = self._running.get(run)
+    def kill(self, execution: Execution, grace_s: float) -> None:
+        script = self._running.get(execution)
         if script is None:
             return
-        if not run.cancelled:
-            run.cancelled = True
+        if not execution.cancelled:
+            execution.cancelled = True
             self._children.signal_group(script.child, signal.SIGTERM)
         if script.timer is not None:
             script.timer.cancel()
         script.timer = self._loop.later(grace_s, lambda: self._children.signal_group(script.child, signal.SIGKILL))
 
     def forget(self, task_id: str) -> None:
-        """Nothing is kept of a script between its runs."""
+        """Nothing is kept for a script between executions."""
 
-    def _on_exit(self, run: Run, code: int) -> None:
-        script = self._running[run]
-        self._pump.finish(script.tickets, self._on_output_closed, run, code)
+    def _on_exit(self, execution: Execution, code: int) -> None:
+        script = self._running[execution]
+        self._pump.finish(script.tickets, self._on_output_closed, execution, code)
 
-    def _on_output_closed(self, run: Run, code: int) -> None:
-        script = self._running.pop(run)
+    def _on_output_closed(self, execution: Execution, code: int) -> None:
+        script = self._running.pop(execution)
         if script.timer is not None:
             script.timer.cancel()
-        run.on_ended(run, _outcome(run, script.child, code, script.errors.tail()))
+        execution.on_ended(execution, _outcome(execution, script.child, code, script.errors.tail()))
 
-    def _why_not(self, argv: List[str], error: Exception) -> str:
+    def _start_problem(self, argv: List[str], error: Exception) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         text = f"cannot start {argv[0]!r}: {reason}"
         if isinstance(error, PermissionError):
@@ -106,18 +108,20 @@ class Scripts:
         if isinstance(error, FileNotFoundError) and "/" not in argv[0] and not shutil.which(argv[0]):
             inside = os.path.exists(os.path.join(self._directory, argv[0]))
             return text + (
-                f"; in the package, so write './{argv[0]}'" if inside else "; neither in PATH nor in the package"
+                f"; it is in the package: write './{argv[0]}'"
+                if inside
+                else "; it is neither in PATH nor in the package"
             )
         return text
 
 
 def _not_started(argv: List[str], error: Exception) -> Outcome:
-    """The agent has no room for it now; the job is not to blame."""
+    """The agent has no room for the process now. This is not the job's failure."""
     return failed(Cause.WORKER_LOST, f"cannot start {argv[0]!r}: {error}")
 
 
 def environment(context: ShardingContext) -> Dict[str, str]:
-    """The facts of a shard as a script finds them."""
+    """The environment variables of a script."""
     return {
         "JOBCLOUD_RUN_ID": context.run_id,
         "JOBCLOUD_ATTEMPT": str(context.attempt),
@@ -132,12 +136,12 @@ def environment(context: ShardingContext) -> Dict[str, str]:
     }
 
 
-def _outcome(run: Run, child: Child, code: int, errors: str) -> Outcome:
-    if run.cancelled:
+def _outcome(execution: Execution, child: Child, code: int, errors: str) -> Outcome:
+    if execution.cancelled:
         return killed(message=f"the script ended with {describe_exit(code)} after it was asked to stop", exit_code=code)
     if code == 0:
         return Outcome(State.FINISHED, exit_code=0)
     tail = f"\n\n{errors.strip()}" if errors.strip() else ""
     if child.out_of_memory:
-        return failed(Cause.OUT_OF_MEMORY, f"the kernel killed the script for want of memory{tail}", code)
+        return failed(Cause.OUT_OF_MEMORY, f"the kernel killed the script because memory ran out{tail}", code)
     return failed(Cause.EXIT_CODE if code > 0 else Cause.SIGNAL, describe_exit(code) + tail, code)

@@ -1,4 +1,4 @@
-"""What the agent tells an executor through the environment. Read once, passed down.
+"""The settings that the agent passes to an executor in the environment.
 
 Source: Mesos documentation, "Executor HTTP API", section "Environment variables".
 """
@@ -15,12 +15,12 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|secs|mins|hrs|days|weeks
 
 
 class SettingsError(Exception):
-    """The environment is not that of a Mesos executor; the text names the variable."""
+    """The environment is not that of a Mesos executor. The text names the variable."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Times in seconds. `domain_socket` is a path and replaces the endpoint's TCP port where the agent offers one."""
+    """Times are in seconds. `domain_socket` is a path: if the agent offers one, it replaces the endpoint's TCP port."""
 
     framework_id: str
     executor_id: str
@@ -37,7 +37,7 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Raises SettingsError naming the variable."""
+    """Raises SettingsError, which names the variable."""
     host, port = _endpoint(_required(environment, "MESOS_AGENT_ENDPOINT"))
     return Settings(
         framework_id=_required(environment, "MESOS_FRAMEWORK_ID"),
@@ -58,9 +58,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 def _required(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name)
     if not value:
-        raise SettingsError(
-            f"{name} is not set: this program is started by a Mesos agent, as the command of an ExecutorInfo"
-        )
+        raise SettingsError(f"{name} is not set: a Mesos agent starts this program as the command of an ExecutorInfo")
     return value
 
 
@@ -72,7 +70,7 @@ def _endpoint(text: str) -> "tuple[str, int]":
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:
-    """The agent always sets MESOS_CHECKPOINT, to "0" or "1": its presence says nothing."""
+    """The agent always sets MESOS_CHECKPOINT, to "0" or "1": only the value counts."""
     return environment.get(name, "").strip().lower() in ("1", "true", "yes", "on")
 
 

@@ -1,4 +1,4 @@
-"""Telling a webhook of runs that failed: one POST each, by one thread of the daemon, never in the way of anything."""
+"""Reports of failed executions to webhooks: one POST for each, sent by one thread of the daemon."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any, Mapping, Optional, Tuple
 
 from jobcloud.executor.loop import log
 
-# Calls that may wait for a slow server; further ones are dropped with a line in the daemon's log.
-MOST_WAITING = 1_000
+# Reports that may wait for a slow server. More are dropped, with a line in the daemon's log.
+MAX_WAITING = 1_000
 _CONNECT_MS, _ANSWER_MS = 3_000, 5_000
 
 
 class Webhooks:
-    """Any thread may call. The thread starts with the first report."""
+    """Any thread may call this. The sending thread starts with the first report."""
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[Tuple[str, bytes]] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[Tuple[str, bytes]] = queue.Queue(MAX_WAITING)
         self._thread: Optional[threading.Thread] = None
 
     @property
     def busy(self) -> bool:
-        """Whether a report has not been handed over yet."""
+        """Whether a report is still to be sent."""
         return self._waiting.unfinished_tasks > 0
 
     def report(self, url: str, report: Mapping[str, Any]) -> None:
-        """Send `report` as JSON, once; nothing comes of a server that does not take it but a line in the log."""
+        """Send `report` as JSON. A failed attempt is logged and not repeated."""
         try:
             self._waiting.put_nowait((url, json.dumps(report).encode()))
         except queue.Full:
-            log(f"{MOST_WAITING} reports wait for webhooks; one more is dropped")
+            log(f"dropped a webhook report: {MAX_WAITING} are waiting already")
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
@@ -43,14 +43,14 @@ class Webhooks:
             try:
                 _post(url, report)
             except Exception as error:
-                log(f"the webhook {url:.200} was not told of a failure: {type(error).__name__}: {error}")
+                log(f"the webhook {url:.200} did not take a report: {type(error).__name__}: {error}")
             finally:
                 self._waiting.task_done()
 
 
 def _post(url: str, report: bytes) -> None:
-    """Raises OSError, HTTPException, or Refused where it is not taken."""
-    from jobcloud.executor import http_job  # ssl and what it needs: only where there is a webhook
+    """Raises OSError, HTTPException, or Refused if the server does not take it."""
+    from jobcloud.executor import http_job  # imports ssl: only for jobs with a webhook
 
     request = {
         "uri": url,

@@ -1,4 +1,4 @@
-"""Wheels: what is in one, where its files go, and which of several is for this interpreter. Standard library only.
+"""Wheels: read one, place its files, and choose the one for this interpreter. Standard library only.
 
 Sources: the specifications "Binary distribution format" (PEP 427), "Recording installed projects" (RECORD) and
 "Platform compatibility tags" (PEP 425, 600, 656) of the Python Packaging User Guide.
@@ -19,33 +19,33 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Opt
 
 _FILE = re.compile(r"(?P<dist>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<tags>[^-]+-[^-]+-[^-]+)\.whl")
 _INFO = re.compile(r"([^/]+)\.dist-info/WHEEL")
-# What a wheel's RECORD cannot have a hash of: itself, and what signs it.
+# RECORD has no hash of itself and of its signatures.
 _UNHASHED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 _HASHES = ("sha256", "sha384", "sha512")
-# Where the parts of `*.data` go, below the folder that the wheel is unpacked into.
+# Destination of each part of `*.data`, below the folder that the wheel is unpacked into.
 _SCHEMES = {"purelib": "", "platlib": "", "data": "", "scripts": "bin/", "headers": "include/"}
 _OLD_MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 
 
 class WheelError(Exception):
-    """It is no wheel, or none for this interpreter; the text says why and what to do."""
+    """Not a wheel, or not for this interpreter. The text says why and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """`stem` is "name-version" as in its dist-info; `hashes` what RECORD says each entry hashes to."""
+    """`stem` is "name-version" as in its dist-info. `hashes` has the algorithm and hash of each entry in RECORD."""
 
     stem: str
     hashes: Mapping[str, Tuple[str, bytes]]
 
     def place(self, entry: str) -> str:
-        """Where an entry goes, below the folder that the wheel is unpacked into. Raises WheelError."""
+        """The destination of an entry, below the folder that the wheel is unpacked into. Raises WheelError."""
         data = f"{self.stem}.data/"
         if not entry.startswith(data):
             return "" if entry + "/" == data else entry
         scheme, _, rest = entry[len(data) :].partition("/")
         if scheme not in _SCHEMES:
-            raise WheelError(f"'{entry}' belongs to no part of a wheel: build it again")
+            raise WheelError(f"'{entry}' does not belong to any part of a wheel: build it again")
         return _SCHEMES[scheme] + rest if rest else ""
 
     def digest(self, entry: str) -> Optional[bytes]:
@@ -53,7 +53,7 @@ class Wheel:
         return known[1] if known else None
 
     def open(self, entry: str, opened: Callable[[], Any]) -> Any:
-        """The entry, to be read to its end; what differs from RECORD raises ValueError there."""
+        """Open the entry. At its end, reading raises ValueError if the content differs from RECORD."""
         return _Checked(opened(), *self.hashes[entry]) if entry in self.hashes else opened()
 
 
@@ -71,12 +71,12 @@ class _Checked:
         chunk: bytes = self._file.read(size)
         self._hash.update(chunk)
         if not chunk and self._hash.digest() != self._digest:
-            raise ValueError("it is not what the wheel's RECORD says")
+            raise ValueError("it differs from the wheel's RECORD")
         return chunk
 
 
 def read_wheel(names: Iterable[str], read: Callable[[str], bytes]) -> Wheel:
-    """The wheel whose files have these `names`. Raises WheelError where they make none."""
+    """The wheel with files of these `names`. Raises WheelError if it is not a valid wheel."""
     files = {name for name in names if not name.endswith("/")}
     stems = [found[1] for name in files if (found := _INFO.fullmatch(name))]
     if len(stems) != 1:
@@ -86,7 +86,7 @@ def read_wheel(names: Iterable[str], read: Callable[[str], bytes]) -> Wheel:
         raise WheelError(f"it has no {info}RECORD")
     version = re.search(rb"^Wheel-Version:\s*(\d+)\.", read(info + "WHEEL"), re.MULTILINE)
     if version is None or version[1] != b"1":
-        raise WheelError("it is of a version that is not known here: build it with a current tool")
+        raise WheelError("it has an unknown Wheel-Version: build it with a current tool")
     unhashed = {info + name for name in _UNHASHED}
     hashes = _record(read(info + "RECORD"), unhashed)
     if different := sorted((files - unhashed) ^ hashes.keys()):
@@ -110,11 +110,11 @@ def _record(text: bytes, unhashed: Iterable[str]) -> Dict[str, Tuple[str, bytes]
     return hashes
 
 
-# ------------------------------------------------------------------------------------------------- which is for whom
+# ------------------------------------------------------------------------------------------------- choosing
 
 
 class Interpreter(NamedTuple):
-    """What tells wheels apart. `libc` is "glibc" or "musl" with its version, or ("", (0, 0)) where it is not known."""
+    """The facts that wheel tags are compared with. `libc`: "glibc" or "musl" with its version, or ("", (0, 0))."""
 
     minor: int
     machine: str
@@ -141,36 +141,36 @@ def _libc() -> Tuple[str, Tuple[int, int]]:
 
 
 def distribution(file: str) -> str:
-    """The name of the project that a wheel's file name gives, or "" where it is no name of a wheel."""
+    """The project in a wheel's file name, or "" if it is not the name of a wheel."""
     found = _FILE.fullmatch(file)
     return found["dist"] if found else ""
 
 
 def choose(files: Iterable[str], interpreter: Interpreter) -> List[str]:
-    """Of each project the one wheel that is for the interpreter. Raises WheelError where there is none, or a choice."""
+    """The wheel of each project for the interpreter. Raises WheelError if there is none, or more than one version."""
     by_project: Dict[str, List[str]] = {}
     for file in sorted(files):
         project = distribution(file)
         if not project:
-            raise WheelError(f"{file[:200]} has no name of a wheel: name-version-python-abi-platform.whl")
+            raise WheelError(f"{file[:200]} is not named as a wheel: name-version-python-abi-platform.whl")
         by_project.setdefault(re.sub(r"[-_.]+", "-", project).lower(), []).append(file)
     chosen = []
     for found in by_project.values():
         fitting = [file for file in found if fits(file, interpreter)]
         if not fitting:
             raise WheelError(
-                f"{found[0]} is not for {interpreter}: ship a wheel that is, or one for any (py3-none-any)"
+                f"{found[0]} is not for {interpreter}: ship one that is, or one for any interpreter (py3-none-any)"
             )
         versions = {_FILE.fullmatch(file)["version"] for file in fitting}  # type: ignore[index]
         if len(versions) > 1:
             raise WheelError(f"{fitting[0]} and {fitting[-1]} are two versions of one project: ship one")
-        # The most specific one: an extension module rather than its fallback.
+        # The most specific one: prefer an extension module to its pure Python fallback.
         chosen.append(max(fitting, key=lambda file: (not file.endswith("-any.whl"), file)))
     return chosen
 
 
 def fits(file: str, interpreter: Interpreter) -> bool:
-    """Whether some of the tags in a wheel's file name are the interpreter's."""
+    """Whether any tag in a wheel's file name fits the interpreter."""
     found = _FILE.fullmatch(file)
     if found is None:
         return False

@@ -1,7 +1,7 @@
-"""The app worker: the one process that runs an app's SIMPLE and DATAFLOW shards, each in a thread of its own.
+"""The app worker: the process that runs an app's SIMPLE and DATAFLOW shards, each in a thread of its own.
 
-It is told what to do in lines (protocol.py) and answers in lines. Output goes to the log of the shard whose thread
-printed it; what has no such thread goes to the worker's own.
+It reads orders and writes answers as lines (protocol.py). Output of a shard's thread goes to the shard's log, all other
+output to the worker's log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from jobcloud.executor import plugins, protocol
 from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_job
@@ -37,20 +37,27 @@ _logs: "contextvars.ContextVar[Optional[_Logs]]" = contextvars.ContextVar("jobcl
 
 PROGRESS_EVERY_S = 1.0
 
-# state, cause, message, exit code, result
-_End = Tuple[str, Optional[Cause], str, Optional[int], Any]
+
+class _End(NamedTuple):
+    """The end of a shard, as in the message `ended`. `state`: finished, failed or killed."""
+
+    state: str
+    cause: Optional[Cause] = None
+    message: str = ""
+    exit_code: Optional[int] = None
+    result: Any = None
 
 
 @dataclass(eq=False)
 class _Shard:
-    run: int
+    number: int
     cancel: threading.Event = field(default_factory=threading.Event)
     noticed: bool = False
     stop_coroutine: Optional[Callable[[], None]] = None
-    told_progress_at: float = -PROGRESS_EVERY_S
+    progress_sent_at: float = -PROGRESS_EVERY_S
 
     def is_cancelled(self) -> bool:
-        """What a job's `ctx.cancelled` asks. Whether it ever learned of the kill decides how its return is read."""
+        """`ctx.cancelled` of the job. `noticed`: the job has learned of the kill, so its return means KILLED."""
         self.noticed = self.noticed or self.cancel.is_set()
         return self.noticed
 
@@ -59,7 +66,7 @@ class _Shard:
         self._interrupt()
 
     def on_stop(self, stop: Callable[[], None]) -> None:
-        """From now on a kill interrupts the coroutine; maybe it has come already."""
+        """From now on a kill interrupts the coroutine. The kill may have come already."""
         self.stop_coroutine = stop
         if self.cancel.is_set():
             self._interrupt()
@@ -72,7 +79,7 @@ class _Shard:
 
 
 class Worker:
-    """Orders come in by `run`, in the main thread; shards answer from theirs."""
+    """`run` reads orders in the main thread. Shards answer from their own threads."""
 
     def __init__(self, orders: int, answers: int) -> None:
         self._orders, self._answers = orders, answers
@@ -86,7 +93,7 @@ class Worker:
         self._folders: Optional[TaskFolders] = None
 
     def run(self) -> int:
-        """Until told to stop, or until the daemon is gone."""
+        """Run until the daemon says stop, or is gone. Returns the exit code."""
         reader = protocol.LineReader(protocol.TO_WORKER)
         while True:
             data = os.read(self._orders, 1 << 16)
@@ -96,16 +103,16 @@ class Worker:
                 if message["type"] == "stop":
                     self._contexts.close()
                     return 0
-                self._obey(message)
+                self._handle_order(message)
 
-    def _obey(self, message: protocol.Message) -> None:
+    def _handle_order(self, message: protocol.Message) -> None:
         kind = message["type"]
         if kind == "hello":
-            self._settle(message)
+            self._set_up(message)
         elif kind in ("run", "load", "listen"):
             self._begin(message)
         elif kind == "warm":
-            with contextlib.suppress(RuntimeError):  # no thread: the first shard builds its context, as ever
+            with contextlib.suppress(RuntimeError):  # no thread left: the first shard builds the context
                 threading.Thread(target=self._warm, args=(message["contexts"],), name="warm", daemon=True).start()
         elif kind == "cancel":
             if message["task"] in self._shards:
@@ -119,28 +126,28 @@ class Worker:
         try:
             threading.Thread(target=self._run_shard, args=(message, shard), name=task, daemon=True).start()
         except RuntimeError as error:
-            # The machine gives no further thread: that is not this shard's fault, and no reason to lose the others.
+            # The machine has no room for another thread. That is not this shard's failure, and the others go on.
             del self._shards[task]
-            self._end(task, shard, ("failed", Cause.WORKER_LOST, f"the worker cannot run it: {error}", None, None))
+            self._end(task, shard, _End("failed", Cause.WORKER_LOST, f"the worker cannot run it: {error}"))
 
-    def _settle(self, hello: protocol.Message) -> None:
+    def _set_up(self, hello: protocol.Message) -> None:
         if hello["protocol"] != protocol.VERSION:
             raise protocol.ProtocolError(f"the daemon speaks protocol {hello['protocol']}, not {protocol.VERSION}")
-        # Without a folder this process is one shard's alone: its output goes where the process's goes.
+        # Without a folder this process belongs to one shard: its output goes to the process's.
         self._folders = TaskFolders(hello["tasks"]) if hello["tasks"] else None
         os.chdir(hello["directory"])
         sys.path.insert(0, hello["directory"])
         add_libraries(hello.get("libraries", ()))
-        self._say({"type": "ready", "protocol": protocol.VERSION})
+        self._send({"type": "ready", "protocol": protocol.VERSION})
 
-    def _say(self, message: protocol.Message) -> None:
+    def _send(self, message: protocol.Message) -> None:
         line = protocol.encode(message)
         with self._write_lock:
             while line:
                 line = line[os.write(self._answers, line) :]
 
     def _warm(self, contexts: List[str]) -> None:
-        """What cannot be built now is tried again by the first shard that needs it, and fails that."""
+        """Build contexts in advance. A context that fails is tried again by the first shard that needs it."""
         for context in contexts:
             try:
                 self._contexts.warm(context)
@@ -151,26 +158,33 @@ class Worker:
         task = message["task"]
         logs = self._shard_logs(task)
         _logs.set(logs)
-        _mend_output()
-        self._say({"type": "started", "task": task, "run": shard.run})
+        _restore_output()
+        self._send({"type": "started", "task": task, "run": shard.number})
         try:
             end = self._outcome(message, shard)
-        except BaseException as error:  # in telling of one; the shard must end whatever happens
-            end = "failed", Cause.EXCEPTION, f"the job's error cannot be told: {type(error).__name__}", None, None
+        except BaseException as error:  # an error in the report of an error: the shard must end
+            end = _End("failed", Cause.EXCEPTION, f"the job's error cannot be reported: {type(error).__name__}")
         if os.getpid() != self._pid:
-            # A child that the job forked and let run out of it: only its parent speaks for the shard.
-            state, _, _, exit_code, _ = end
-            os._exit(exit_code or int(state != "finished"))
+            # A child that the job forked returned from the job. Only the parent reports the shard's end.
+            os._exit(end.exit_code or int(end.state != "finished"))
         for file in logs or ():
             file.end()
         self._shards.pop(task, None)
         self._end(task, shard, end)
 
     def _end(self, task: str, shard: _Shard, end: _End) -> None:
-        state, cause, text, exit_code, result = end
-        told = {"state": state, "cause": cause.value if cause else None, "message": text}
-        ids = {"type": "ended", "task": task, "run": shard.run}
-        self._say({**ids, **told, "exitCode": exit_code, "result": result})
+        self._send(
+            {
+                "type": "ended",
+                "task": task,
+                "run": shard.number,
+                "state": end.state,
+                "cause": end.cause.value if end.cause else None,
+                "message": end.message,
+                "exitCode": end.exit_code,
+                "result": end.result,
+            }
+        )
 
     def _shard_logs(self, task: str) -> Optional[_Logs]:
         if self._folders is None:
@@ -184,49 +198,49 @@ class Worker:
                 return self._listen(message, shard)
             return self._perform(message, shard)
         except LoadError as error:
-            return "failed", error.cause, cut(str(error)), None, None
+            return _End("failed", error.cause, cut(str(error)))
         except BaseException as error:
             if shard.noticed or plugins.logs_errors(message["job"]):
-                _mend_output()
+                _restore_output()
                 traceback.print_exc()
             if shard.noticed:
-                return "killed", Cause.KILLED, describe(error), None, None
+                return _End("killed", Cause.KILLED, describe(error))
             return _failure(error)
 
     def _perform(self, message: protocol.Message, shard: _Shard) -> _End:
-        # All that can be missing is looked for before any of it runs.
+        # Load everything before the job runs.
         description = message["job"]
         listeners = self._plugins.listeners(description)
         handler = self._plugins.error_handler(description)
         job = self._job(message)
         if message["type"] == "load":
-            return "finished", None, "", None, None
+            return _End("finished")
         complete = functools.partial(self._complete, shard)
         ctx = sharding_context(
             message["context"],
             message["facts"],
             logger=_logger(message),
             is_cancelled=shard.is_cancelled,
-            on_progress=functools.partial(self._tell_progress, message["task"], shard),
+            on_progress=functools.partial(self._send_progress, message["task"], shard),
         )
         run = functools.partial(
             perform, job, ctx, streaming=bool(description.get("streamingProcess")), complete=complete
         )
         try:
-            result, note = small(
+            result, dropped = small(
                 plugins.around(listeners, ctx, run, functools.partial(resolve, complete=complete))
                 if listeners
                 else run()
             )
         except BaseException as error:
-            if handler is None or shard.noticed or _failure(error)[0] == "finished":
+            if handler is None or shard.noticed or _failure(error).state == "finished":
                 raise
             if not plugins.handled(handler, ctx, error):
                 raise
-            return "finished", None, cut(f"the error handler dealt with {describe(error)}"), None, None
+            return _End("finished", message=cut(f"the error handler handled {describe(error)}"))
         if shard.noticed:
-            return "killed", Cause.KILLED, "the job returned after it was asked to stop", None, None
-        return "finished", None, note, None, result
+            return _End("killed", Cause.KILLED, "the job returned after it was asked to stop")
+        return _End("finished", message=dropped, result=result)
 
     def _listen(self, message: protocol.Message, shard: _Shard) -> _End:
         ctx = firing_context(
@@ -239,11 +253,11 @@ class Worker:
         complete = functools.partial(resolve, complete=functools.partial(self._complete, shard))
         plugins.call_firing_listener(self._plugins.firing_listener(message["job"]), message["step"], ctx, complete)
         if shard.noticed:
-            return "killed", Cause.KILLED, "the listener returned after it was asked to stop", None, None
-        return "finished", None, "", None, None
+            return _End("killed", Cause.KILLED, "the listener returned after it was asked to stop")
+        return _End("finished")
 
     def _complete(self, shard: _Shard, coroutine: Awaitable[Any]) -> Any:
-        from jobcloud.executor.coroutines import EventLoop  # asyncio is not for free: only where a job is async
+        from jobcloud.executor.coroutines import EventLoop  # imports asyncio: only for async jobs
 
         with self._write_lock:
             self._coroutines = self._coroutines or EventLoop()
@@ -252,11 +266,11 @@ class Worker:
         finally:
             shard.stop_coroutine = None
 
-    def _tell_progress(self, task: str, shard: _Shard, done: float, total: Optional[float]) -> None:
+    def _send_progress(self, task: str, shard: _Shard, done: float, total: Optional[float]) -> None:
         now = time.monotonic()
-        if now - shard.told_progress_at >= PROGRESS_EVERY_S and os.getpid() == self._pid:
-            shard.told_progress_at = now
-            self._say({"type": "progress", "task": task, "run": shard.run, "done": done, "total": total})
+        if now - shard.progress_sent_at >= PROGRESS_EVERY_S and os.getpid() == self._pid:
+            shard.progress_sent_at = now
+            self._send({"type": "progress", "task": task, "run": shard.number, "done": done, "total": total})
 
     def _job(self, message: protocol.Message) -> Job:
         task = message["task"]
@@ -274,27 +288,22 @@ def _logger(message: protocol.Message) -> logging.Logger:
 
 def _failure(error: BaseException) -> _End:
     if isinstance(error, ListenerError):
-        return "failed", Cause.LISTENER, cut(str(error)), None, None
+        return _End("failed", Cause.LISTENER, cut(str(error)))
     if isinstance(error, SystemExit):
-        # As the kernel keeps it of a process.
+        # The kernel keeps eight bits of an exit code.
         code = int(error.code) & 0xFF if isinstance(error.code, int) else int(error.code is not None)
         if code == 0:
-            return "finished", None, "", None, None
-        return "failed", Cause.EXIT_CODE, describe(error), code, None
+            return _End("finished")
+        return _End("failed", Cause.EXIT_CODE, describe(error), code)
     if isinstance(error, JobCancelled):
-        return (
-            "failed",
-            Cause.EXCEPTION,
-            "the job raised JobCancelled though nobody cancelled it: " + describe(error),
-            None,
-            None,
-        )
+        text = "the job raised JobCancelled, but it was not cancelled: " + describe(error)
+        return _End("failed", Cause.EXCEPTION, text)
     cause = Cause.OUT_OF_MEMORY if isinstance(error, MemoryError) else Cause.EXCEPTION
-    return "failed", cause, describe(error), None, None
+    return _End("failed", cause, describe(error))
 
 
 class _ShardBytes(io.BufferedIOBase):
-    """Binary output that goes where the thread's shard logs, else to the descriptor the worker was started with."""
+    """Binary output to the log of the thread's shard, else to the worker's descriptor."""
 
     def __init__(self, descriptor: int, which: int) -> None:
         self._descriptor, self._which = descriptor, which
@@ -305,7 +314,7 @@ class _ShardBytes(io.BufferedIOBase):
     def write(self, data: Any) -> int:
         raw = bytes(data)
         logs = _logs.get()
-        # What a shard has left running may go on printing after its end.
+        # Threads that a shard started may print after its end.
         if logs is None or not logs[self._which].write(raw):
             self._write_own(raw)
         return len(raw)
@@ -321,7 +330,7 @@ class _ShardBytes(io.BufferedIOBase):
         return self._descriptor
 
     def close(self) -> None:
-        """One shard must not close what all share."""
+        """Ignored: all shards share the stream."""
 
 
 class _ShardText(io.TextIOBase):
@@ -344,17 +353,17 @@ class _ShardText(io.TextIOBase):
         return self.buffer.fileno()
 
     def reconfigure(self, **_: Any) -> None:
-        """What jobs ask for here, UTF-8 and no buffering, they have."""
+        """Ignored: the stream is UTF-8 and unbuffered already."""
 
     def close(self) -> None:
-        """One shard must not close what all share."""
+        """Ignored: all shards share the stream."""
 
 
 _OUTPUT = {"stdout": _ShardText(1, 0), "stderr": _ShardText(2, 1)}
 
 
-def _mend_output() -> None:
-    """What one shard has put in the streams' place, and closed, would be every other's error in a print()."""
+def _restore_output() -> None:
+    """Replace a stream that one shard has closed: otherwise print() would fail in every other shard."""
     for name, stream in _OUTPUT.items():
         if getattr(getattr(sys, name), "closed", True):
             setattr(sys, name, stream)
@@ -368,7 +377,7 @@ def _take_over_output() -> None:
 
 
 def main(argv: Optional[List[str]] = None) -> None:
-    """The last two arguments are the descriptors to read orders from and to write answers to."""
+    """The last two arguments are file descriptors: one to read orders from, one to write answers to."""
     orders, answers = (int(text) for text in (sys.argv if argv is None else argv)[-2:])
     for descriptor in (orders, answers):
         os.set_inheritable(descriptor, False)

@@ -1,8 +1,9 @@
-"""The daemon's side of app workers: started when first needed, spoken to by lines, replaced when they die or must.
+"""The daemon's side of app workers: processes that are started on demand, take orders in lines, and are replaced.
 
-The shards of an app share one worker. A shard is killed by asking it; where it does not listen, its worker is retired:
-it gets no new shards, and is ended when only such shards are left in it, at the latest after the grace time once more.
-A job with isolation "process" has a worker for each shard, which leaves with it.
+The shards of an app share one worker. To kill a shard, the daemon asks it to stop. If the shard does not stop in the
+grace time, its worker is retired: it gets no new shards. The daemon ends a retired worker when only killed shards are
+left in it, at the latest after the grace time once more. With isolation "process" each shard has its own worker, which
+ends with the shard.
 """
 
 from __future__ import annotations
@@ -20,46 +21,47 @@ from dataclasses import dataclass
 from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from jobcloud.executor import protocol
+from jobcloud.executor.execution import LOADING, Execution
 from jobcloud.executor.loop import Loop, Timer, log
 from jobcloud.executor.outcomes import Cause, Outcome, State, cut, failed, killed, small
 from jobcloud.executor.output import Pump, RotatingLog, TaskFolders
 from jobcloud.executor.payload import AppPayload
-from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, is_scarce, own_program
-from jobcloud.executor.runs import LOADING, Run
+from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, is_shortage, own_program
 
 READY_WITHIN_S = 60.0
-# How long a dead worker's pipe may stay open in the hands of a process that got away from it.
+# How long a process that escaped may hold a dead worker's pipe open.
 _LAST_WORDS_S = 2.0
-# How long a worker of one shard may take to close its contexts when the shard has ended.
+# How long the worker of a single shard may take to close its contexts after the shard.
 _LEAVE_WITHIN_S = 5.0
-# A kept worker that is lost is started again after so long, twice as long each time.
-_REWARM_FIRST_S, _REWARM_MOST_S = 1.0, 60.0
+# Back-off before a lost warm worker is started again: first and longest wait.
+_REWARM_FIRST_S, _REWARM_MAX_S = 1.0, 60.0
 _STATES = {"finished": State.FINISHED, "failed": State.FAILED, "killed": State.KILLED}
 
 
 def python_worker() -> List[str]:
-    """The command of the worker that comes with the executor."""
+    """The command of the executor's own worker."""
     return own_program("jobcloud.executor.worker")
 
 
 @dataclass
 class _Placeholder:
-    """A task for which a worker is kept; `told` until it has been told."""
+    """A placeholder task. `on_ready` is None once it has been called."""
 
     contexts: Tuple[str, ...]
-    told: Optional[Callable[[str], None]]
+    on_ready: Optional[Callable[[str], None]]
 
 
 class _Worker:
-    """One worker process and the runs in it. `ending` fills up with "exit", "silence" and "output"; then it is gone.
+    """One worker process and the executions in it.
 
-    `owner` is the task that has it to itself, if any. Such a worker's last outcome is told when it is gone.
+    `owner` is the task that has the worker to itself, or "". The `outcome` of such a task is reported when the worker
+    is gone. A worker is gone when `ending` has all of "exit", "silence" (its pipe is closed) and "output".
     """
 
     def __init__(self, output: RotatingLog, errors: RotatingLog, owner: str = "") -> None:
         self.owner = owner
         self.outcome: Optional[Outcome] = None
-        self.runs: Dict[str, Run] = {}
+        self.executions: Dict[str, Execution] = {}
         self.ready = False
         self.started_at = time.monotonic()
         self.retired = False
@@ -96,22 +98,22 @@ class Workers:
         self._current: Optional[_Worker] = None
         self._own: Dict[str, _Worker] = {}
         self._sharing = 0
-        self._waiting: Deque[Run] = deque()
+        self._waiting: Deque[Execution] = deque()
         self._all: Set[_Worker] = set()
-        self._home: Dict[Run, _Worker] = {}
-        self._timers: Dict[Run, Timer] = {}
+        self._worker_of: Dict[Execution, _Worker] = {}
+        self._timers: Dict[Execution, Timer] = {}
         self._when_gone: Optional[Callable[[], None]] = None
         self._placeholders: Dict[str, _Placeholder] = {}
         self._rewarm_s = _REWARM_FIRST_S
 
-    def keep_warm(self, task_id: str, contexts: Tuple[str, ...], told: Callable[[str], None]) -> None:
-        """Have a shared worker up, those contexts built, until `let_cool`; one that is lost is replaced.
+    def keep_warm(self, task_id: str, contexts: Tuple[str, ...], on_ready: Callable[[str], None]) -> None:
+        """Keep a shared worker running, with these contexts built, until `let_cool`. A lost worker is replaced.
 
-        `told` is called once: with "" when the first is ready, or with why none is to be had.
+        `on_ready` is called once: with "" when the worker is ready, or with the reason why none can be started.
         """
-        self._placeholders[task_id] = _Placeholder(contexts, told)
+        self._placeholders[task_id] = _Placeholder(contexts, on_ready)
         if contexts and self._current is not None:
-            self._say(self._current, {"type": "warm", "contexts": list(contexts)})
+            self._send(self._current, {"type": "warm", "contexts": list(contexts)})
         self._warm()
 
     def let_cool(self, task_id: str) -> None:
@@ -128,102 +130,92 @@ class Workers:
         elif self._current.ready:
             self._notify_placeholders("")
 
-    def _notify_placeholders(self, why_not: str) -> None:
+    def _notify_placeholders(self, problem: str) -> None:
         for placeholder in list(self._placeholders.values()):
-            told, placeholder.told = placeholder.told, None
-            if told is not None:
-                told(why_not)
+            on_ready, placeholder.on_ready = placeholder.on_ready, None
+            if on_ready is not None:
+                on_ready(problem)
 
     def _warm_again(self, worker: _Worker) -> None:
-        """A shared worker is gone, or takes no new shards any more."""
+        """Start a new worker for the placeholders after a back-off: the shared worker was lost."""
         if self._placeholders and self._current is None and self._when_gone is None:
-            self._notify_placeholders(f"the worker was lost: {_how(worker)}")
-            if time.monotonic() - worker.started_at > _REWARM_MOST_S:
+            self._notify_placeholders(f"the worker was lost: {_reason_of(worker)}")
+            if time.monotonic() - worker.started_at > _REWARM_MAX_S:
                 self._rewarm_s = _REWARM_FIRST_S
             self._loop.later(self._rewarm_s, self._warm)
-            self._rewarm_s = min(_REWARM_MOST_S, self._rewarm_s * 2)
+            self._rewarm_s = min(_REWARM_MAX_S, self._rewarm_s * 2)
 
-    def start(self, run: Run) -> None:
-        most = self._app.max_parallel
-        if run.payload.own_process or not most or self._sharing < most:
-            self._launch(run)
+    def start(self, execution: Execution) -> None:
+        limit = self._app.max_parallel
+        if execution.payload.own_process or not limit or self._sharing < limit:
+            self._launch(execution)
         else:
-            self._waiting.append(run)
-            run.on_waiting(run)
+            self._waiting.append(execution)
+            execution.on_waiting(execution)
 
-    def _launch(self, run: Run) -> None:
-        payload = run.payload
-        message = {
-            "task": run.task_id,
-            "run": run.number,
-            "job": payload.job,
-            "context": payload.context,
-            "facts": run.facts,
-        }
-        if payload.step is not None:
-            message.update(type="listen", step=payload.step, firing=payload.firing)
-        else:
-            message.update(type="load" if run.number == LOADING else "run", keep=payload.resident)
+    def _launch(self, execution: Execution) -> None:
+        payload = execution.payload
         try:
-            line = protocol.encode(message)
-            worker = self._own_worker(run) if payload.own_process else self._current or self._start_shared()
+            line = protocol.encode(order(execution))
+            worker = self._own_worker(execution) if payload.own_process else self._current or self._start_shared()
         except protocol.ProtocolError as error:
-            run.on_ended(run, failed(Cause.PAYLOAD, f"the task's data is too large: {error}"))
+            execution.on_ended(execution, failed(Cause.PAYLOAD, f"the task's data is too large: {error}"))
             return
         except (OSError, subprocess.SubprocessError) as error:
-            cause = Cause.COMMAND if self._app.worker and not is_scarce(error) else Cause.WORKER_LOST
-            run.on_ended(run, failed(cause, f"cannot start a worker: {error}"))
+            cause = Cause.COMMAND if self._app.worker and not is_shortage(error) else Cause.WORKER_LOST
+            execution.on_ended(execution, failed(cause, f"cannot start a worker: {error}"))
             return
-        worker.runs[run.task_id] = run
-        self._home[run] = worker
+        worker.executions[execution.task_id] = execution
+        self._worker_of[execution] = worker
         self._sharing += not worker.owner
         worker.outbox.put(line)
 
-    def kill(self, run: Run, grace_s: float) -> None:
-        worker = self._home.get(run)
+    def kill(self, execution: Execution, grace_s: float) -> None:
+        worker = self._worker_of.get(execution)
         if worker is None:
-            if run in self._waiting:
-                self._waiting.remove(run)
-                run.on_ended(run, killed(message="it was waiting for its turn"))
+            if execution in self._waiting:
+                self._waiting.remove(execution)
+                execution.on_ended(execution, killed(message="it was waiting for a place (maxParallel)"))
             return
-        if not run.cancelled:
-            run.cancelled = True
-            self._say(worker, {"type": "cancel", "task": run.task_id})
-        if run in self._timers:
-            self._timers.pop(run).cancel()
-        self._timers[run] = self._loop.later(grace_s, lambda: self._lose_patience(worker, grace_s))
+        if not execution.cancelled:
+            execution.cancelled = True
+            self._send(worker, {"type": "cancel", "task": execution.task_id})
+        if execution in self._timers:
+            self._timers.pop(execution).cancel()
+        self._timers[execution] = self._loop.later(grace_s, lambda: self._end_stubborn(worker, grace_s))
 
     def forget(self, task_id: str) -> None:
         if task_id in self._own:
-            self._let_go(self._own.pop(task_id), _LEAVE_WITHIN_S)
+            self._ask_to_leave(self._own.pop(task_id), _LEAVE_WITHIN_S)
             return
         for worker in self._all:
-            self._say(worker, {"type": "forget", "task": task_id})
+            self._send(worker, {"type": "forget", "task": task_id})
 
-    def stop(self, patience_s: float, when_gone: Callable[[], None]) -> None:
-        """Let the workers close their contexts and leave; calls back once none is left."""
+    def stop(self, leave_within_s: float, when_gone: Callable[[], None]) -> None:
+        """Let the workers close their contexts and exit. Calls back when none is left."""
         self._when_gone = when_gone
         self._current = None
         if not self._all:
             when_gone()
         for worker in list(self._all):
-            self._let_go(worker, patience_s)
+            self._ask_to_leave(worker, leave_within_s)
 
-    def _let_go(self, worker: _Worker, patience_s: float) -> None:
-        self._say(worker, {"type": "stop"})
-        self._loop.later(patience_s, lambda: self._kill_worker(worker, "it did not leave in time"))
+    def _ask_to_leave(self, worker: _Worker, leave_within_s: float) -> None:
+        self._send(worker, {"type": "stop"})
+        self._loop.later(leave_within_s, lambda: self._kill_worker(worker, "it did not exit in time"))
 
     def _start_shared(self) -> _Worker:
         self._current = self._start_worker(_Worker(self._output, self._errors), self._folders.root, NO_LIMITS)
         return self._current
 
-    def _own_worker(self, run: Run) -> _Worker:
-        """A resident job's is kept from run to run. Its output has no other shard's to be told from."""
-        if run.task_id not in self._own:
-            folder = self._folders.path(run.task_id)
+    def _own_worker(self, execution: Execution) -> _Worker:
+        """The worker of one task. A DAEMON task keeps it between executions. Its output goes to the task's folder."""
+        if execution.task_id not in self._own:
+            folder = self._folders.path(execution.task_id)
             output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
-            self._own[run.task_id] = self._start_worker(_Worker(output, errors, run.task_id), "", run.payload.rlimits)
-        return self._own[run.task_id]
+            worker = _Worker(output, errors, execution.task_id)
+            self._own[execution.task_id] = self._start_worker(worker, "", execution.payload.rlimits)
+        return self._own[execution.task_id]
 
     def _start_worker(self, worker: _Worker, folders: str, limits: Rlimits) -> _Worker:
         orders, answers = self._spawn(worker, limits)
@@ -232,17 +224,17 @@ class Workers:
         self._start_thread(worker, answers, self._read_lines, worker, answers)
         app = self._app
         hello = {"type": "hello", "protocol": protocol.VERSION, "appName": app.app_name, "appVersion": app.app_version}
-        self._say(worker, {**hello, "directory": self._directory, "libraries": self._libraries, "tasks": folders})
+        self._send(worker, {**hello, "directory": self._directory, "libraries": self._libraries, "tasks": folders})
         contexts = sorted({context for placeholder in self._placeholders.values() for context in placeholder.contexts})
         if contexts and not worker.owner:
-            self._say(worker, {"type": "warm", "contexts": contexts})
+            self._send(worker, {"type": "warm", "contexts": contexts})
         self._loop.later(
             READY_WITHIN_S, lambda: None if worker.ready else self._kill_worker(worker, "it was not ready in time")
         )
         return worker
 
     def _start_thread(self, worker: _Worker, descriptor: int, target: Callable[..., None], *args: Any) -> None:
-        """Raises OSError where the machine gives no further thread; the worker is ended then."""
+        """Raises OSError if the machine has no room for another thread. The worker is ended then."""
         try:
             threading.Thread(target=target, args=args, name="worker-lines", daemon=True).start()
         except RuntimeError as error:
@@ -251,7 +243,7 @@ class Workers:
             raise OSError(errno.EAGAIN, str(error)) from error
 
     def _spawn(self, worker: _Worker, limits: Rlimits) -> Tuple[int, int]:
-        """Our ends of the pipes: (orders, answers). Raises OSError or SubprocessError, and then none is open."""
+        """Start the process. Returns our ends of the pipes: (orders, answers). Raises OSError or SubprocessError."""
         with contextlib.ExitStack() as given_away, contextlib.ExitStack() as ours:
             (stdout, stderr), worker.tickets = self._pump.attach(worker.output, worker.errors)
             ours.callback(self._pump.finish, worker.tickets, lambda: None)
@@ -271,7 +263,7 @@ class Workers:
             ours.pop_all()
         return orders[1], answers[0]
 
-    def _say(self, worker: _Worker, message: protocol.Message) -> None:
+    def _send(self, worker: _Worker, message: protocol.Message) -> None:
         worker.outbox.put(protocol.encode(message))
 
     def _read_lines(self, worker: _Worker, descriptor: int) -> None:
@@ -284,7 +276,7 @@ class Workers:
                 for message in reader.feed(data):
                     self._loop.post(self._on_message, worker, message)
         except protocol.ProtocolError as error:
-            self._loop.post(self._break, worker, str(error))
+            self._loop.post(self._end_faulty, worker, str(error))
         finally:
             os.close(descriptor)
             self._loop.post(self._on_ending, worker, "silence")
@@ -294,54 +286,54 @@ class Workers:
             return
         if message["type"] == "ready":
             if message["protocol"] != protocol.VERSION:
-                self._break(worker, f"it speaks protocol {message['protocol']}, not {protocol.VERSION}")
+                self._end_faulty(worker, f"it speaks protocol {message['protocol']}, not {protocol.VERSION}")
             worker.ready = True
             if worker is self._current:
                 self._notify_placeholders("")
             return
-        run = worker.runs.get(message["task"])
-        if run is None or run.number != message["run"]:
-            self._break(worker, f"'{message['type']}' for what does not run in it")
+        execution = worker.executions.get(message["task"])
+        if execution is None or execution.number != message["run"]:
+            self._end_faulty(worker, f"'{message['type']}' for an execution that is not in it")
         elif message["type"] == "started":
-            run.on_started(run)
+            execution.on_started(execution)
         elif message["type"] == "progress":
-            run.on_progress(run, message["done"], message["total"])
+            execution.on_progress(execution, message["done"], message["total"])
         else:
-            self._on_ended(worker, run, message)
+            self._on_ended(worker, execution, message)
 
-    def _on_ended(self, worker: _Worker, run: Run, message: protocol.Message) -> None:
-        # A worker of the app's own may send what ours never does.
-        result, note = small(message["result"])
+    def _on_ended(self, worker: _Worker, execution: Execution, message: protocol.Message) -> None:
+        # An app's own worker may send invalid ends.
+        result, dropped = small(message["result"])
         try:
             cause = None if message["cause"] is None else Cause(message["cause"])
-            text = cut(message["message"] or note)
+            text = cut(message["message"] or dropped)
             outcome = Outcome(_STATES[message["state"]], cause, text, message["exitCode"], result)
         except (KeyError, ValueError):
-            self._break(worker, "an end with a state or cause that does not exist")
+            self._end_faulty(worker, "an end with an unknown state or cause")
             return
-        if outcome.state is State.KILLED and not run.cancelled:
-            self._break(worker, "the end of a shard as killed that nobody has cancelled")
+        if outcome.state is State.KILLED and not execution.cancelled:
+            self._end_faulty(worker, "a shard ended as killed that was not cancelled")
         elif worker.outcome is not None:
-            self._break(worker, "a second end of its one shard")
-        elif worker.owner and not run.payload.resident:
-            # It is told once the process and its children are gone.
+            self._end_faulty(worker, "a second end of its only shard")
+        elif worker.owner and not execution.payload.resident:
+            # Reported when the process and its children are gone.
             worker.outcome = outcome
-            self._let_go(worker, _LEAVE_WITHIN_S)
+            self._ask_to_leave(worker, _LEAVE_WITHIN_S)
         else:
-            self._take_out(worker, run, outcome)
+            self._complete(worker, execution, outcome)
             self._end_if_done(worker)
 
-    def _take_out(self, worker: _Worker, run: Run, outcome: Outcome) -> None:
-        del worker.runs[run.task_id]
-        del self._home[run]
+    def _complete(self, worker: _Worker, execution: Execution, outcome: Outcome) -> None:
+        del worker.executions[execution.task_id]
+        del self._worker_of[execution]
         self._sharing -= not worker.owner
-        if run in self._timers:
-            self._timers.pop(run).cancel()
+        if execution in self._timers:
+            self._timers.pop(execution).cancel()
         while self._waiting and self._sharing < self._app.max_parallel:
             self._launch(self._waiting.popleft())
-        run.on_ended(run, outcome)
+        execution.on_ended(execution, outcome)
 
-    def _lose_patience(self, worker: _Worker, grace_s: float) -> None:
+    def _end_stubborn(self, worker: _Worker, grace_s: float) -> None:
         if worker.owner:
             self._kill_worker(worker, "its shard did not end when it was killed")
         elif not worker.retired:
@@ -353,10 +345,10 @@ class Workers:
             self._end_if_done(worker)
 
     def _end_if_done(self, worker: _Worker) -> None:
-        if worker.retired and all(run.cancelled for run in worker.runs.values()):
+        if worker.retired and all(execution.cancelled for execution in worker.executions.values()):
             self._kill_worker(worker, "a shard in it did not end when it was killed")
 
-    def _break(self, worker: _Worker, reason: str) -> None:
+    def _end_faulty(self, worker: _Worker, reason: str) -> None:
         worker.broken = True
         self._kill_worker(worker, f"it broke the protocol: {reason}")
 
@@ -378,56 +370,71 @@ class Workers:
         self._loop.later(_LAST_WORDS_S, lambda: self._on_ending(worker, "silence"))
         self._on_ending(worker, "exit")
 
-    def _on_ending(self, worker: _Worker, what: str) -> None:
-        """What it said before it died still counts: it is gone when all three have come."""
-        worker.ending.add(what)
-        if what == "silence" and "exit" not in worker.ending:
-            # It closed its pipe and lives on: nobody will hear of its shards again.
+    def _on_ending(self, worker: _Worker, sign: str) -> None:
+        """Lines that a worker sent before it died still count, so it is gone only when all three have come."""
+        worker.ending.add(sign)
+        if sign == "silence" and "exit" not in worker.ending:
+            # It closed its pipe and still runs: its shards can no longer report.
             self._loop.later(_LAST_WORDS_S, lambda: self._kill_worker(worker, "it closed its pipe"))
         if len(worker.ending) == 3 and worker in self._all:
             self._all.discard(worker)
-            self._bury(worker)
+            self._remove(worker)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _remove(self, worker: _Worker) -> None:
         if self._own.get(worker.owner) is worker:
             del self._own[worker.owner]
         lost = worker.outcome or (_lost_alone if worker.owner else _lost)(worker)
-        if not worker.retired and worker.runs and not worker.owner:
-            log(f"lost a worker with {len(worker.runs)} shards: {_how(worker)}")
-        stopped = killed(message="the shard did not stop by itself; its worker was ended")
-        for run in list(worker.runs.values()):
-            self._take_out(worker, run, stopped if run.cancelled and worker.outcome is None else lost)
+        if not worker.retired and worker.executions and not worker.owner:
+            log(f"lost a worker with {len(worker.executions)} shards: {_reason_of(worker)}")
+        stopped = killed(message="the shard did not stop when asked; its worker was ended")
+        for execution in list(worker.executions.values()):
+            self._complete(worker, execution, stopped if execution.cancelled and worker.outcome is None else lost)
         if not worker.owner:
             self._warm_again(worker)
         if self._when_gone is not None and not self._all:
             self._when_gone()
 
 
+def order(execution: Execution) -> protocol.Message:
+    """The message that has a worker carry out an execution."""
+    payload = execution.payload
+    message: protocol.Message = {
+        "task": execution.task_id,
+        "run": execution.number,
+        "job": payload.job,
+        "context": payload.context,
+        "facts": execution.facts,
+    }
+    if payload.step is not None:
+        return {**message, "type": "listen", "step": payload.step, "firing": payload.firing}
+    return {**message, "type": "load" if execution.number == LOADING else "run", "keep": payload.resident}
+
+
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> Tuple[int, int]:
-    """(read, write), each closed with the stack of its side. Raises OSError."""
+    """(read, write). Each end is closed with the stack of its side. Raises OSError."""
     read, write = os.pipe()
     reader.callback(os.close, read)
     writer.callback(os.close, write)
     return read, write
 
 
-def _how(worker: _Worker) -> str:
+def _reason_of(worker: _Worker) -> str:
     if worker.child is not None and worker.child.out_of_memory:
-        return "the kernel killed it for want of memory"
+        return "the kernel killed it because memory ran out"
     return worker.reason or f"it ended with {describe_exit(worker.exit_code)}"
 
 
 def _lost(worker: _Worker) -> Outcome:
-    others = len(worker.runs) - 1
+    others = len(worker.executions) - 1
     text = f"the worker process that ran this shard{f' and {others} others' if others > 0 else ''} was lost: "
     tail = worker.errors.tail().strip() if worker.exit_code < 0 and not worker.reason else ""
-    return failed(Cause.WORKER_LOST, text + _how(worker) + (f"\n\n{tail}" if tail else ""))
+    return failed(Cause.WORKER_LOST, text + _reason_of(worker) + (f"\n\n{tail}" if tail else ""))
 
 
 def _lost_alone(worker: _Worker) -> Outcome:
-    """Nobody else was in it: the end of the process is the shard's own doing."""
+    """The shard was alone in the worker, so it has ended the process itself."""
     tail = worker.errors.tail().strip()
-    text = f"the shard's process did not live to tell how the shard ended: {_how(worker)}"
+    text = f"the shard's process ended before it reported the shard's end: {_reason_of(worker)}"
     cause = Cause.SIGNAL if worker.exit_code < 0 else Cause.EXIT_CODE
     if worker.child is not None and worker.child.out_of_memory:
         cause = Cause.OUT_OF_MEMORY
@@ -435,7 +442,7 @@ def _lost_alone(worker: _Worker) -> Outcome:
 
 
 def _write_lines(descriptor: int, outbox: "queue.SimpleQueue[Any]") -> None:
-    """Blocking in a thread of its own: a worker that does not read must not hold up the daemon."""
+    """Write lines in a separate thread: a worker that does not read must not block the daemon."""
     try:
         while True:
             line = outbox.get()
@@ -444,6 +451,6 @@ def _write_lines(descriptor: int, outbox: "queue.SimpleQueue[Any]") -> None:
             while line:
                 line = line[os.write(descriptor, line) :]
     except OSError:
-        return  # it is dying; its exit tells the rest
+        return  # the worker is ending; its exit is handled elsewhere
     finally:
         os.close(descriptor)

@@ -313,8 +313,8 @@ class BatchProcessor(Generic[CoreT]):
     def _count_failure(self, event: Event) -> None:
         if len(self._failures) >= _MAX_COUNTED:
             self._failures.clear()
-        ranked = changed(event, at=0)
-        self._failures[ranked] = self._failures.get(ranked, 0) + 1
+        same = changed(event, at=0)
+        self._failures[same] = self._failures.get(same, 0) + 1
 
     def _perform(self, batch: _Batch) -> None:
         ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]

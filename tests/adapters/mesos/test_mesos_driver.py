@@ -1,6 +1,8 @@
 # ruff: noqa: SIM117 - the master first, then what talks to it
-"""The Mesos driver against a scripted master. The tests named p01 … p19 are the faults of pymesos 0.3.15 that could
-reach us; docs/mesos.md lists them by these numbers."""
+"""The Mesos driver against a scripted master.
+
+The tests p01 … p19 cover the faults of pymesos 0.3.15 that docs/mesos.md lists by these numbers.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,32 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 pytest.importorskip(
     "jobcloud.adapters.mesos.driver", reason="the extra [server] with compat/http-parser is not installed"
+)
+
+from tests.mesos_kit import (
+    AGENT,
+    FRAMEWORK,
+    FakeMaster,
+    Json,
+    Receiver,
+    Running,
+    Stream,
+    accept_all,
+    frame,
+    offer,
+    offers,
+    settings,
+    subscribe_with,
+    subscribed,
+    until,
+    update,
 )
 
 from jobcloud.adapters.mesos import driver as mesos_driver
@@ -52,24 +73,6 @@ from jobcloud.messages import (
     Suppress,
 )
 from jobcloud.model import Executor, InverseOffer, Share, Window
-from mesos_kit import (
-    AGENT,
-    FRAMEWORK,
-    FakeMaster,
-    Json,
-    Receiver,
-    Running,
-    Stream,
-    accept_all,
-    frame,
-    offer,
-    offers,
-    settings,
-    subscribe_with,
-    subscribed,
-    until,
-    update,
-)
 
 ACCEPT = Accept(
     AGENT,
@@ -87,8 +90,8 @@ def master() -> Iterator[FakeMaster]:
 # ------------------------------------------------------------------------------------------------------- subscribing
 
 
-def test_it_subscribes_with_what_the_settings_say(master: FakeMaster) -> None:
-    more = {"roles": ("a", "b"), "hostname": "here", "webui_url": "http://here/", "principal": "me"}
+def test_subscription_contains_the_settings(master: FakeMaster) -> None:
+    more: dict[str, Any] = {"roles": ("a", "b"), "hostname": "here", "webui_url": "http://here/", "principal": "me"}
     with Running(master.address, framework_id="", **more) as running:
         event = running.wait(Subscribed)
         assert (event.framework_id, event.master) == (FRAMEWORK, master.address)
@@ -106,7 +109,7 @@ def test_it_subscribes_with_what_the_settings_say(master: FakeMaster) -> None:
     assert "id" not in info
 
 
-def test_a_known_framework_id_is_taken_up_again(master: FakeMaster) -> None:
+def test_known_framework_id_is_used_to_subscribe(master: FakeMaster) -> None:
     with Running(master.address, framework_id=FRAMEWORK) as running:
         running.wait(Subscribed)
         master.stream().close()
@@ -135,7 +138,7 @@ def test_events_are_delivered_in_order_as_our_values(master: FakeMaster) -> None
         assert (running.wait(ExecutorLost).executor_id, running.wait(AgentLost).agent_id) == ("ex-1", AGENT)
 
 
-def test_an_end_of_the_stream_is_told_once_with_its_reason(master: FakeMaster) -> None:
+def test_end_of_the_stream_is_delivered_once_with_its_reason(master: FakeMaster) -> None:
     with Running(master.address) as running:
         running.wait(Subscribed)
         master.stream().raw(b"0\r\n\r\n")
@@ -144,7 +147,7 @@ def test_an_end_of_the_stream_is_told_once_with_its_reason(master: FakeMaster) -
     assert len(running.receiver.all(Disconnected)) == 1
 
 
-def test_a_later_framework_id_of_the_master_is_the_one_that_counts(master: FakeMaster) -> None:
+def test_latest_framework_id_of_the_master_is_used(master: FakeMaster) -> None:
     with Running(master.address, framework_id="old") as running:
         assert running.wait(Subscribed).framework_id == FRAMEWORK
         running.driver.send(Revive())
@@ -154,7 +157,7 @@ def test_a_later_framework_id_of_the_master_is_the_one_that_counts(master: FakeM
 # ------------------------------------------------------------------------------------------------------------- calls
 
 
-def test_every_call_reaches_the_master_in_order_on_one_connection_of_its_own(master: FakeMaster) -> None:
+def test_calls_reach_the_master_in_order_on_one_separate_connection(master: FakeMaster) -> None:
     sent = (
         ACCEPT,
         Decline(("offer-2", "offer-3"), 5500),
@@ -186,7 +189,7 @@ def test_every_call_reaches_the_master_in_order_on_one_connection_of_its_own(mas
     assert running.receiver.all(SendFailed) == []
 
 
-def test_an_accept_is_one_launch_of_all_tasks_and_wants_the_remainder_back_at_once(master: FakeMaster) -> None:
+def test_accept_launches_all_tasks_and_gets_the_remainder_back_at_once(master: FakeMaster) -> None:
     with Running(master.address) as running:
         running.wait(Subscribed)
         running.driver.send(ACCEPT)
@@ -199,14 +202,14 @@ def test_an_accept_is_one_launch_of_all_tasks_and_wants_the_remainder_back_at_on
     assert task["executor"]["framework_id"] == {"value": FRAMEWORK}
 
 
-def test_maintenance_is_told_of_and_answered(master: FakeMaster) -> None:
+def test_inverse_offers_are_delivered_and_answered(master: FakeMaster) -> None:
     with Running(master.address) as running:
         start = {"start": {"nanoseconds": 5 * 10**9}}
         inverse = {"id": {"value": "inverse-1"}, "agent_id": {"value": AGENT}, "unavailability": start}
-        endless = {**inverse, "id": {"value": "inverse-2"}, "unavailability": {}}  # not of Mesos' form
+        endless = {**inverse, "id": {"value": "inverse-2"}, "unavailability": {}}  # malformed
         master.stream().send({"type": "INVERSE_OFFERS", "inverse_offers": {"inverse_offers": [endless, inverse]}})
-        told = running.wait(InverseOffersReceived)
-        assert told.inverse_offers == (InverseOffer("inverse-1", AGENT, Window(5_000)),)
+        received = running.wait(InverseOffersReceived)
+        assert received.inverse_offers == (InverseOffer("inverse-1", AGENT, Window(5_000)),)
         running.driver.send(AcceptInverseOffers(("inverse-1",), 60_000))
         running.driver.send(DeclineInverseOffers(("inverse-2",), 500))
         yes, no = master.call(0).call, master.call(1).call
@@ -229,7 +232,7 @@ def test_maintenance_is_told_of_and_answered(master: FakeMaster) -> None:
         ("500 Internal Server Error", False),
     ],
 )
-def test_a_refused_call_comes_back_with_the_masters_words(master: FakeMaster, status: str, certain: bool) -> None:
+def test_refused_call_is_returned_with_the_text_of_the_master(master: FakeMaster, status: str, certain: bool) -> None:
     master.on_call = lambda stream: stream.answer(status, b"because of this")
     with Running(master.address) as running:
         running.wait(Subscribed)
@@ -243,7 +246,7 @@ def test_a_refused_call_comes_back_with_the_masters_words(master: FakeMaster, st
     assert running.receiver.all(Disconnected) == []
 
 
-def test_a_connection_lost_before_the_answer_leaves_the_call_in_doubt_and_it_is_not_repeated(
+def test_call_without_an_answer_on_a_lost_connection_is_uncertain_and_not_repeated(
     master: FakeMaster,
 ) -> None:
     master.on_call = lambda stream: stream.close()
@@ -257,9 +260,9 @@ def test_a_connection_lost_before_the_answer_leaves_the_call_in_doubt_and_it_is_
     assert master.kinds == ["ACCEPT", "REVIVE"]
 
 
-def test_a_call_without_an_answer_is_in_doubt_and_ends_the_session(master: FakeMaster) -> None:
+def test_call_without_an_answer_in_time_is_uncertain_and_ends_the_session(master: FakeMaster) -> None:
     master.on_call = lambda stream: None
-    with Running(master.address, answer_timeout_s=0.2) as running:
+    with Running(master.address, answer_timeout_s=0.5) as running:
         running.wait(Subscribed)
         running.driver.send(ACCEPT)
         running.driver.send(Kill("task-1", AGENT))
@@ -272,7 +275,7 @@ def test_a_call_without_an_answer_is_in_doubt_and_ends_the_session(master: FakeM
     assert master.kinds == ["ACCEPT"]
 
 
-def test_a_connection_the_master_closed_while_idle_is_replaced_before_the_next_call(master: FakeMaster) -> None:
+def test_idle_connection_closed_by_the_master_is_replaced_before_the_next_call(master: FakeMaster) -> None:
     def answer_and_close(stream: Stream) -> None:
         stream.answer("202 Accepted")
         stream.close()
@@ -288,7 +291,7 @@ def test_a_connection_the_master_closed_while_idle_is_replaced_before_the_next_c
     assert running.receiver.all(SendFailed) == []
 
 
-def test_a_lost_acknowledgement_is_dropped_as_mesos_sends_the_update_again(master: FakeMaster) -> None:
+def test_lost_acknowledgement_is_dropped_because_mesos_resends_the_update(master: FakeMaster) -> None:
     master.on_call = lambda stream: stream.answer("400 Bad Request")
     with Running(master.address) as running:
         running.wait(Subscribed)
@@ -298,7 +301,7 @@ def test_a_lost_acknowledgement_is_dropped_as_mesos_sends_the_update_again(maste
     assert master.kinds == ["ACKNOWLEDGE", "KILL"]
 
 
-def test_calls_queued_for_an_earlier_session_never_go_out_in_a_later_one(master: FakeMaster) -> None:
+def test_calls_queued_in_a_session_are_never_sent_in_a_later_one(master: FakeMaster) -> None:
     held = threading.Event()
 
     def hold(stream: Stream) -> None:
@@ -322,7 +325,7 @@ def test_calls_queued_for_an_earlier_session_never_go_out_in_a_later_one(master:
     assert master.calls[-1].headers["Mesos-Stream-Id"] == "stream-1"
 
 
-def test_more_calls_than_the_bound_come_back(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_beyond_the_queue_limit_are_returned(master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesos_driver, "MAX_WAITING_CALLS", 3)
     held = threading.Event()
 
@@ -343,7 +346,7 @@ def test_more_calls_than_the_bound_come_back(master: FakeMaster, monkeypatch: py
         master.call(3)
 
 
-def test_a_launch_that_cannot_be_written_down_comes_back_and_harms_no_other(master: FakeMaster) -> None:
+def test_launch_that_cannot_be_encoded_is_returned_and_affects_no_other(master: FakeMaster) -> None:
     broken = Executor("ex-1", AGENT, "app", (), "no json")
     with Running(master.address) as running:
         running.wait(Subscribed)
@@ -360,7 +363,7 @@ def test_a_launch_that_cannot_be_written_down_comes_back_and_harms_no_other(mast
 # -------------------------------------------------------------------------------------------------- stop and teardown
 
 
-def test_stop_sends_what_is_queued_and_leaves_the_framework_alone(master: FakeMaster) -> None:
+def test_stop_sends_queued_calls_and_keeps_the_framework(master: FakeMaster) -> None:
     with Running(master.address) as running:
         running.wait(Subscribed)
         for number in range(20):
@@ -380,12 +383,12 @@ def test_stop_ends_in_time_while_the_master_hangs(master: FakeMaster, monkeypatc
         master.call()
         began = time.monotonic()
         running.driver.stop()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
     names = {thread.name for thread in threading.enumerate()}
     until(lambda: "mesos-calls" not in {thread.name for thread in threading.enumerate()}, str(names))
 
 
-def test_stop_works_from_within_an_event_and_before_start(master: FakeMaster) -> None:
+def test_stop_works_inside_an_event_and_before_start(master: FakeMaster) -> None:
     MesosDriver(settings(master.address)).stop()
     done = threading.Event()
 
@@ -400,7 +403,7 @@ def test_stop_works_from_within_an_event_and_before_start(master: FakeMaster) ->
         assert done.wait(10)
 
 
-def test_only_teardown_tears_down_and_nobody_subscribes_afterwards(master: FakeMaster) -> None:
+def test_teardown_alone_removes_the_framework_and_prevents_new_subscriptions(master: FakeMaster) -> None:
     with Running(master.address) as running:
         running.wait(Subscribed)
 
@@ -421,7 +424,7 @@ def test_only_teardown_tears_down_and_nobody_subscribes_afterwards(master: FakeM
     assert master.kinds == ["TEARDOWN"]
 
 
-def test_a_teardown_that_is_refused_says_so_and_the_driver_goes_on(master: FakeMaster) -> None:
+def test_refused_teardown_raises_and_the_driver_continues(master: FakeMaster) -> None:
     master.on_call = lambda stream: stream.answer("403 Forbidden", b"not yours")
     with Running(master.address) as running:
         running.wait(Subscribed)
@@ -431,7 +434,7 @@ def test_a_teardown_that_is_refused_says_so_and_the_driver_goes_on(master: FakeM
         running.wait(Subscribed, 2)
 
 
-def test_a_teardown_without_a_master_says_so() -> None:
+def test_teardown_without_a_master_raises() -> None:
     with FakeMaster(on_subscribe=lambda stream: None) as master, Running(master.address) as running:
         with pytest.raises(NotConnected):
             running.driver.teardown()
@@ -443,7 +446,7 @@ def test_a_teardown_without_a_master_says_so() -> None:
 
 
 @pytest.mark.parametrize("kind", [Subscribed, OffersReceived, StatusReceived, Disconnected])
-def test_p01_an_exception_in_the_receiver_tears_nothing_down(master: FakeMaster, kind: type) -> None:
+def test_p01_exception_in_the_receiver_does_not_remove_the_framework(master: FakeMaster, kind: type) -> None:
     with Running(master.address, Receiver(kind)) as running:
         stream = master.stream()
         stream.send(offers(offer()), update(), {"type": "FAILURE", "failure": {"agent_id": {"value": AGENT}}})
@@ -455,7 +458,7 @@ def test_p01_an_exception_in_the_receiver_tears_nothing_down(master: FakeMaster,
     assert master.kinds == ["REVIVE"]
 
 
-def test_p01_an_exception_at_a_failed_call_ends_no_further_call(master: FakeMaster) -> None:
+def test_p01_exception_for_a_failed_call_does_not_affect_later_calls(master: FakeMaster) -> None:
     master.on_call = lambda stream: stream.answer("400 Bad Request")
     with Running(master.address, Receiver(SendFailed)) as running:
         running.wait(Subscribed)
@@ -484,7 +487,7 @@ def test_p01_an_exception_at_a_failed_call_ends_no_further_call(master: FakeMast
         None,
     ],
 )
-def test_p01_an_event_of_the_wrong_form_costs_only_itself(master: FakeMaster, event: object) -> None:
+def test_p01_malformed_event_is_only_dropped(master: FakeMaster, event: object) -> None:
     with Running(master.address) as running:
         master.stream().send(event, update())
         running.wait(StatusReceived)
@@ -494,7 +497,7 @@ def test_p01_an_event_of_the_wrong_form_costs_only_itself(master: FakeMaster, ev
     assert len(master.streams) == 1
 
 
-def test_p02_a_failed_acknowledgement_ends_nothing_and_none_is_sent_unasked(master: FakeMaster) -> None:
+def test_p02_failed_acknowledgement_is_dropped_and_none_is_implicit(master: FakeMaster) -> None:
     master.on_call = lambda stream: stream.answer("503 Service Unavailable")
     with Running(master.address) as running:
         master.stream().send(update())
@@ -523,17 +526,15 @@ def _error(message: str) -> Json:
     ],
     ids=["503", "500", "closed", "ERROR", "closed after SUBSCRIBED", "empty"],
 )
-def test_p03_no_end_of_an_attempt_leads_to_a_busy_loop(behaviour: Any) -> None:
+def test_p03_failed_attempts_never_cause_a_busy_loop(behaviour: Any) -> None:
     with FakeMaster(on_subscribe=behaviour) as master:
+        began = time.monotonic()
         with Running(master.address, backoff_first_s=0.1, backoff_max_s=15.0) as running:
-            master.stream(2)
-            began = time.monotonic()
             master.stream(3)
-            # 0.05, 0.1, 0.2, 0.4 s at least: what a busy loop does in that time is hundreds.
-            assert time.monotonic() - began > 0.1
-        assert len(master.streams) <= 6
+            # The waits are at least 0.05, 0.1 and 0.2 s, on a loaded machine longer.
+            assert time.monotonic() - began >= 0.35
         subscriptions = len(running.receiver.all(Subscribed))
-        # The last one may have been cut off by the stop.
+        # The stop may have ended the last one.
         assert len(running.receiver.all(Disconnected)) in (subscriptions, max(subscriptions - 1, 0))
 
 
@@ -550,7 +551,7 @@ def test_p03_waits_double_up_to_fifteen_seconds_with_jitter() -> None:
     assert backoff.next(End.REDIRECTED) > 0
 
 
-def test_p04_a_stream_without_heartbeats_is_left() -> None:
+def test_p04_stream_without_heartbeats_is_ended() -> None:
     with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=0.05))) as master:
         with Running(master.address) as running:
             assert "no heartbeat for 0.25 s" in running.wait(Disconnected).reason
@@ -558,38 +559,39 @@ def test_p04_a_stream_without_heartbeats_is_left() -> None:
 
 
 def test_p04_heartbeats_keep_a_stream_alive() -> None:
-    with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=0.1))) as master:
+    with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=0.4))) as master:
         with Running(master.address) as running:
             running.wait(Subscribed)
-            for _ in range(12):
+            # For longer than the limit of 2 s.
+            for _ in range(25):
                 master.stream().send({"type": "HEARTBEAT"})
                 time.sleep(0.1)
         assert running.receiver.all(Disconnected) == []
 
 
-def test_p04_a_slow_receiver_is_no_silence_of_the_masters() -> None:
+def test_p04_slow_receiver_does_not_count_as_silence_of_the_master() -> None:
     class Slow(Receiver):
         def __call__(self, event: Any) -> None:
             super().__call__(event)
             if isinstance(event, OffersReceived):
-                time.sleep(0.6)
+                time.sleep(2.5)
 
-    with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=0.1))) as master:
+    # The limit is 2 s. The update arrives while the receiver is busy for longer.
+    with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=0.4))) as master:
         with Running(master.address, Slow()) as running:
             master.stream().send(offers(offer()))
             running.wait(OffersReceived)
-            time.sleep(0.3)
             master.stream().send(update())
             running.wait(StatusReceived)
         assert len(master.streams) == 1
 
 
-def test_p04_a_master_that_never_answers_subscribe_is_left() -> None:
+def test_p04_master_that_never_answers_subscribe_is_given_up() -> None:
     with FakeMaster(on_subscribe=lambda stream: None) as master, Running(master.address, answer_timeout_s=0.1):
         master.stream(2)
 
 
-def test_p04_a_master_that_never_says_subscribed_is_left() -> None:
+def test_p04_master_that_never_sends_subscribed_is_given_up() -> None:
     def mute(stream: Stream) -> None:
         stream.begin()
 
@@ -599,12 +601,10 @@ def test_p04_a_master_that_never_says_subscribed_is_left() -> None:
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
-def test_p05_refused_credentials_are_tried_again_slowly_and_said_clearly(
-    status: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_p05_refused_credentials_are_retried_slowly_and_logged(status: str, caplog: pytest.LogCaptureFixture) -> None:
     def refuse_twice(stream: Stream) -> None:
         if stream.number < 2:
-            # Cut short: pymesos dies of a TypeError at such a body.
+            # A truncated body, which causes a TypeError in pymesos.
             stream.raw(f"HTTP/1.1 {status}\r\nContent-Length: 1000\r\n\r\nnot you".encode())
             stream.close()
         else:
@@ -615,7 +615,7 @@ def test_p05_refused_credentials_are_tried_again_slowly_and_said_clearly(
     assert "check principal" in caplog.text
 
 
-def test_p06_a_name_that_does_not_resolve_is_tried_again(monkeypatch: pytest.MonkeyPatch, master: FakeMaster) -> None:
+def test_p06_unresolvable_name_is_retried(monkeypatch: pytest.MonkeyPatch, master: FakeMaster) -> None:
     real = socket.getaddrinfo
     asked = []
 
@@ -636,7 +636,7 @@ def test_p06_a_name_that_does_not_resolve_is_tried_again(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "error", [OSError(101, "Network is unreachable"), UnicodeError("label too long"), ValueError()]
 )
-def test_p06_whatever_connecting_raises_is_survived(
+def test_p06_every_error_of_connecting_is_survived(
     monkeypatch: pytest.MonkeyPatch, master: FakeMaster, error: Exception
 ) -> None:
     real = socket.create_connection
@@ -653,7 +653,7 @@ def test_p06_whatever_connecting_raises_is_survived(
         running.wait(Subscribed)
 
 
-def test_p06_refused_connections_are_tried_again_and_the_next_master_in_the_list_is_found(master: FakeMaster) -> None:
+def test_p06_refused_connections_are_retried_with_the_next_master_of_the_list(master: FakeMaster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with Running(f"127.0.0.1:{port}, {master.address}") as running:
@@ -675,8 +675,11 @@ def test_p07_descriptors_above_1023_work(master: FakeMaster) -> None:
             master.call(1)
             session = running.driver._driver.session
             assert session is not None
+            connection = session._calls._connection
+            assert session._socket is not None
+            assert connection is not None
             assert session._socket.fileno() > 1023
-            assert session._calls._connection.sock.fileno() > 1023
+            assert connection.sock.fileno() > 1023
             assert running.receiver.all(SendFailed) == []
     finally:
         for one in held:
@@ -684,7 +687,7 @@ def test_p07_descriptors_above_1023_work(master: FakeMaster) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_p08_no_call_is_dropped_in_silence_while_disconnected() -> None:
+def test_p08_calls_while_disconnected_are_returned() -> None:
     calls = (
         ACCEPT,
         Decline(("o",), 0),
@@ -718,7 +721,7 @@ def test_p09_reconciliation_carries_agent_ids(master: FakeMaster) -> None:
     assert tasks == [{"task_id": {"value": "task-1"}, "agent_id": {"value": AGENT}}, {"task_id": {"value": "task-2"}}]
 
 
-def test_p10_a_kill_carries_its_agent(master: FakeMaster) -> None:
+def test_p10_kill_carries_the_agent_id(master: FakeMaster) -> None:
     with Running(master.address) as running:
         running.wait(Subscribed)
         running.driver.send(Kill("task-1", AGENT))
@@ -726,7 +729,7 @@ def test_p10_a_kill_carries_its_agent(master: FakeMaster) -> None:
     assert kill == {"task_id": {"value": "task-1"}, "agent_id": {"value": AGENT}}
 
 
-def test_p11_capabilities_and_failover_timeout_are_what_we_say(master: FakeMaster) -> None:
+def test_p11_capabilities_and_failover_timeout_are_as_configured(master: FakeMaster) -> None:
     with Running(master.address, gpus=False) as without, Running(master.address) as with_gpus:
         without.wait(Subscribed)
         with_gpus.wait(Subscribed)
@@ -738,7 +741,7 @@ def test_p11_capabilities_and_failover_timeout_are_what_we_say(master: FakeMaste
 
 
 @pytest.mark.parametrize("info", [*({"version": one} for one in ("1.12.0-rc1", "", "banana", 5, None)), {}, 5, None])
-def test_p12_the_masters_version_may_be_anything(info: object) -> None:
+def test_p12_version_of_the_master_is_ignored(info: object) -> None:
     event = subscribed()
     event["subscribed"]["master_info"] = info
     with FakeMaster(on_subscribe=subscribe_with(event)) as master:
@@ -761,11 +764,11 @@ def test_p13_drivers_do_not_share_credentials_or_stream_ids() -> None:
             assert "Mesos-Stream-Id" not in other.stream().headers
 
 
-def test_p13_the_secret_is_not_shown() -> None:
+def test_p13_secret_is_not_shown() -> None:
     assert "hidden" not in repr(MesosSettings("a:1", principal="me", secret="hidden", zookeeper_auth="u:hidden"))
 
 
-def test_p14_a_slow_call_holds_up_neither_events_nor_senders(master: FakeMaster) -> None:
+def test_p14_slow_call_delays_neither_events_nor_senders(master: FakeMaster) -> None:
     held = threading.Event()
 
     def hold(stream: Stream) -> None:
@@ -811,7 +814,7 @@ def test_p15_ipv6_works() -> None:
         b"0\n",
     ],
 )
-def test_p16_a_stream_that_is_no_recordio_is_left_and_taken_up_anew(garbage: bytes) -> None:
+def test_p16_stream_that_is_not_recordio_is_ended_and_subscribed_again(garbage: bytes) -> None:
     def begin(stream: Stream) -> None:
         accept_all(stream)
         if stream.number == 0:
@@ -824,7 +827,7 @@ def test_p16_a_stream_that_is_no_recordio_is_left_and_taken_up_anew(garbage: byt
         running.wait(StatusReceived)
 
 
-def test_p16_what_came_before_chunks_that_are_none_counts() -> None:
+def test_p16_events_before_malformed_chunks_are_delivered() -> None:
     def begin(stream: Stream) -> None:
         accept_all(stream)
         if stream.number == 0:
@@ -836,7 +839,7 @@ def test_p16_what_came_before_chunks_that_are_none_counts() -> None:
         running.wait(Subscribed, 2)
 
 
-def test_p16_a_record_that_only_trickles_does_not_keep_the_stream_alive() -> None:
+def test_p16_trickling_record_does_not_keep_the_stream_alive() -> None:
     def trickle(stream: Stream) -> None:
         stream.begin().send(subscribed(heartbeat_s=0.05))
         stream.chunk(b"1000000\n")
@@ -849,7 +852,7 @@ def test_p16_a_record_that_only_trickles_does_not_keep_the_stream_alive() -> Non
 
 
 @pytest.mark.parametrize("garbage", [b"RTSP/1.0 200\r\n\r\n", b"\x00" * 100, b"HTTP/1.1 200 OK\r\n" + b"a" * 70_000])
-def test_p16_an_answer_that_is_no_http_is_survived(garbage: bytes) -> None:
+def test_p16_answer_that_is_not_http_is_survived(garbage: bytes) -> None:
     def begin(stream: Stream) -> None:
         if stream.number:
             accept_all(stream)
@@ -861,7 +864,7 @@ def test_p16_an_answer_that_is_no_http_is_survived(garbage: bytes) -> None:
         running.wait(Subscribed)
 
 
-def test_p16_records_may_be_cut_anywhere(master: FakeMaster) -> None:
+def test_p16_records_may_be_split_anywhere(master: FakeMaster) -> None:
     with Running(master.address) as running:
         whole = frame(update("täsk-1")) + frame(update("task-2"))
         for byte in whole:
@@ -870,7 +873,7 @@ def test_p16_records_may_be_cut_anywhere(master: FakeMaster) -> None:
         assert [one.status.task_id for one in running.receiver.all(StatusReceived)] == ["täsk-1", "task-2"]
 
 
-def test_p16_an_offers_event_of_fifteen_megabytes_arrives(master: FakeMaster) -> None:
+def test_p16_offers_event_of_fifteen_megabytes_arrives(master: FakeMaster) -> None:
     count = 5000
     many = [offer(n, f"agent-{n}", attributes=[_text("rack", "x" * 2500)]) for n in range(count)]
     data = frame(offers(*many))
@@ -907,7 +910,7 @@ assert signal.signal.__module__ == "signal"
 @pytest.mark.parametrize(
     "how", ["load()", "thread = threading.Thread(target=load); thread.start(); thread.join()"], ids=["main", "thread"]
 )
-def test_p17_importing_it_leaves_signals_and_logging_alone_on_any_thread(how: str) -> None:
+def test_p17_import_does_not_change_signals_or_logging_on_any_thread(how: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", _IMPORT.format(how=how)],
         capture_output=True,
@@ -918,7 +921,7 @@ def test_p17_importing_it_leaves_signals_and_logging_alone_on_any_thread(how: st
     assert done.returncode == 0, done.stderr
 
 
-def test_no_descriptor_is_lost_over_many_sessions(master: FakeMaster) -> None:
+def test_descriptors_do_not_leak_over_many_sessions(master: FakeMaster) -> None:
     def twice(stream: Stream) -> None:
         accept_all(stream)
         if stream.number < 30:
@@ -939,7 +942,7 @@ def test_no_descriptor_is_lost_over_many_sessions(master: FakeMaster) -> None:
 # ------------------------------------------------------------------------------------- redirects, errors, replacement
 
 
-def test_a_redirect_is_followed_at_once(master: FakeMaster) -> None:
+def test_redirect_is_followed_at_once(master: FakeMaster) -> None:
     to = f"Location: //{master.address}/api/v1/scheduler"
     with FakeMaster(on_subscribe=lambda stream: stream.answer("307 Temporary Redirect", b"", to)) as follower:
         with Running(follower.address, backoff_first_s=30.0, backoff_max_s=30.0) as running:
@@ -949,15 +952,20 @@ def test_a_redirect_is_followed_at_once(master: FakeMaster) -> None:
     assert follower.calls == []
 
 
-def test_masters_that_redirect_in_a_circle_are_asked_ever_more_slowly() -> None:
+def redirect_to(master: FakeMaster) -> Callable[[Stream], None]:
+    to = f"Location: http://{master.address}/api/v1/scheduler"
+    return lambda stream: stream.answer("307 Temporary Redirect", b"", to)
+
+
+def test_masters_that_redirect_in_a_circle_are_retried_with_growing_waits() -> None:
     with FakeMaster() as one, FakeMaster() as other:
         for here, there in ((one, other), (other, one)):
-            to = f"Location: http://{there.address}/api/v1/scheduler"
-            here.on_subscribe = lambda stream, to=to: stream.answer("307 Temporary Redirect", b"", to)
+            here.on_subscribe = redirect_to(there)
+        began = time.monotonic()
         with Running(one.address, backoff_first_s=0.1, backoff_max_s=0.5) as running:
             one.stream(2)
-            asked = len(one.streams) + len(other.streams)
-            assert asked <= 6
+            # The first redirect is followed at once. The next waits are at least 0.1, 0.2 and 0.25 s.
+            assert time.monotonic() - began >= 0.55
             other.on_subscribe = one.on_subscribe = accept_all
             running.wait(Subscribed)
 
@@ -965,7 +973,7 @@ def test_masters_that_redirect_in_a_circle_are_asked_ever_more_slowly() -> None:
 @pytest.mark.parametrize(
     "location", ["Location: ", "Location: //", "Location: //:::/x", "Location: //a:99999/", "X: y"]
 )
-def test_a_redirect_to_nowhere_is_survived(location: str) -> None:
+def test_invalid_redirect_is_survived(location: str) -> None:
     def begin(stream: Stream) -> None:
         if stream.number < 2:
             stream.answer("307 Temporary Redirect", b"", location)
@@ -977,7 +985,7 @@ def test_a_redirect_to_nowhere_is_survived(location: str) -> None:
 
 
 @pytest.mark.parametrize("message", ["Framework has been removed", "Completed framework attempted to re-subscribe"])
-def test_a_removed_framework_is_told_and_comes_back_only_as_a_new_one(message: str) -> None:
+def test_removed_framework_is_reported_and_subscribes_only_as_a_new_one(message: str) -> None:
     def begin(stream: Stream) -> None:
         if "framework_id" in stream.call:
             stream.begin().send(_error(message))
@@ -994,7 +1002,7 @@ def test_a_removed_framework_is_told_and_comes_back_only_as_a_new_one(message: s
     assert running.receiver.all(Disconnected) == []
 
 
-def test_a_framework_removed_while_subscribed_ends_the_session(master: FakeMaster) -> None:
+def test_framework_removed_while_subscribed_ends_the_session(master: FakeMaster) -> None:
     with Running(master.address) as running:
         running.wait(Subscribed)
         master.stream().send(_error("Framework has been removed"))
@@ -1008,7 +1016,7 @@ def test_a_framework_removed_while_subscribed_ends_the_session(master: FakeMaste
         assert "framework_id" not in master.stream(1).call
 
 
-def test_a_receiver_may_resubscribe_from_within_the_event(master: FakeMaster) -> None:
+def test_receiver_may_resubscribe_inside_the_event(master: FakeMaster) -> None:
     class Eager(Receiver):
         def __call__(self, event: Any) -> None:
             super().__call__(event)
@@ -1023,7 +1031,7 @@ def test_a_receiver_may_resubscribe_from_within_the_event(master: FakeMaster) ->
     assert "framework_id" not in master.stream(1).call
 
 
-def test_a_scheduler_replaced_by_another_one_does_not_fight_back(master: FakeMaster) -> None:
+def test_replaced_scheduler_does_not_replace_its_successor(master: FakeMaster) -> None:
     with Running(master.address, refused_retry_s=60.0) as running:
         running.wait(Subscribed)
         master.stream().send(_error("Framework failed over"))
@@ -1033,14 +1041,14 @@ def test_a_scheduler_replaced_by_another_one_does_not_fight_back(master: FakeMas
     assert running.receiver.all(FrameworkRemoved) == []
 
 
-def test_events_before_subscribed_are_not_taken(master: FakeMaster) -> None:
+def test_events_before_subscribed_are_ignored(master: FakeMaster) -> None:
     master.on_subscribe = subscribe_with(update("early"), subscribed(), update("late"))
     with Running(master.address) as running:
         assert running.wait(StatusReceived).status.task_id == "late"
 
 
 @pytest.mark.parametrize("heartbeat_s", [0, -1, 1e12, 0.0, None])
-def test_p04_an_absurd_heartbeat_interval_is_not_believed(heartbeat_s: float | None) -> None:
+def test_p04_absurd_heartbeat_interval_is_limited(heartbeat_s: float | None) -> None:
     with FakeMaster(on_subscribe=subscribe_with(subscribed(heartbeat_s=heartbeat_s))) as master:
         with Running(master.address) as running:
             master.stream().send(update())
@@ -1051,7 +1059,7 @@ def test_p04_an_absurd_heartbeat_interval_is_not_believed(heartbeat_s: float | N
 
 
 @pytest.mark.parametrize("info", [{}, {"framework_id": {}}, {"framework_id": {"value": 7}}, None, 5])
-def test_a_subscribed_event_that_cannot_be_understood_is_no_subscription(info: object) -> None:
+def test_malformed_subscribed_event_is_not_a_subscription(info: object) -> None:
     def begin(stream: Stream) -> None:
         if stream.number:
             accept_all(stream)
@@ -1063,17 +1071,16 @@ def test_a_subscribed_event_that_cannot_be_understood_is_no_subscription(info: o
         assert len(master.streams) == 2
 
 
-def test_a_subscribed_event_that_comes_after_its_session_was_given_up_is_void() -> None:
+def test_subscribed_event_after_the_end_of_its_session_is_ignored() -> None:
     driver = MesosDriver(settings("127.0.0.1:1"))._driver
     driver._attempt = Session(Address("127.0.0.1", 1), Dialer())
     driver.framework_id = "old"
     driver.renew()
     driver.on_subscribed(subscribed("old")["subscribed"])
-    assert driver.framework_id is None
-    assert driver.session is None
+    assert [driver.framework_id, driver.session] == [None, None]
 
 
-def test_a_second_subscribed_event_is_told_too(master: FakeMaster) -> None:
+def test_second_subscribed_event_is_delivered(master: FakeMaster) -> None:
     with Running(master.address) as running:
         master.stream().send(subscribed("framework-9"))
         assert running.wait(Subscribed, 2).framework_id == "framework-9"
@@ -1104,7 +1111,7 @@ def test_a_second_subscribed_event_is_told_too(master: FakeMaster) -> None:
         ({"tls": mesos_driver.TlsSettings(cert_file="/nowhere.pem")}, "mesos.tls.cert_file"),
     ],
 )
-def test_a_wrong_setting_is_refused_by_name(change: dict[str, Any], field: str) -> None:
+def test_wrong_setting_is_refused_by_name(change: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError) as refused:
         MesosDriver(MesosSettings(**{"master": "a:5050", **change}))
     assert refused.value.field == field
@@ -1122,6 +1129,6 @@ def test_a_wrong_setting_is_refused_by_name(change: dict[str, Any], field: str) 
         ("http://a:1/path", Address("a", 1)),
     ],
 )
-def test_addresses_are_read(text: str, address: Address) -> None:
+def test_addresses_are_parsed(text: str, address: Address) -> None:
     assert Address.parse(text) == address
     assert Address.parse(str(address)) == address

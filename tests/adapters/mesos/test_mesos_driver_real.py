@@ -1,4 +1,4 @@
-"""The driver on a real Apache Mesos: JOBCLOUD_TEST_MESOS names the command that starts one."""
+"""The driver on a real Apache Mesos. JOBCLOUD_TEST_MESOS names the command that starts it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import pytest
 pytest.importorskip(
     "jobcloud.adapters.mesos.driver", reason="the extra [server] with compat/http-parser is not installed"
 )
+
+from tests.mesos_kit import DEADLINE_S, Running, until
 
 from jobcloud.adapters.mesos.link import CallFailed, Session
 from jobcloud.messages import (
@@ -41,7 +43,6 @@ from jobcloud.messages import (
     Subscribed,
 )
 from jobcloud.model import Executor, Offer, Share
-from mesos_kit import DEADLINE_S, Running, until
 
 COMMAND = "JOBCLOUD_TEST_MESOS"
 EXECUTOR = Path(__file__).parents[2] / "contract" / "scripted_executor.py"
@@ -53,7 +54,7 @@ pytestmark = [
 
 
 def cluster(folder: Path, **flags: str) -> Iterator[str]:
-    """A Mesos of two agents; the master's address."""
+    """A Mesos cluster with two agents. Yields the address of the master."""
     argv = [*shlex.split(os.environ[COMMAND]), "up", "--port", "0", "--work-dir", str(folder), "--agents", "2"]
     environment = {**os.environ, "MESOS_ALLOCATION_INTERVAL": "100ms", **flags}
     process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True)
@@ -83,18 +84,19 @@ def state(mesos: str) -> dict[str, Any]:
         return dict(json.load(answer))
 
 
-def framework(mesos: str, framework_id: str, among: str = "frameworks") -> dict[str, Any] | None:
-    return next((one for one in state(mesos)[among] if one["id"] == framework_id), None)
+def framework(mesos: str, framework_id: str, among: str = "frameworks") -> dict[str, Any]:
+    """The entry of a framework in the master's state; empty if it has none."""
+    return next((one for one in state(mesos)[among] if one["id"] == framework_id), {})
 
 
 def offered(one: Running) -> Offer:
-    """The first offer that is worth something."""
+    """The first offer with resources."""
     found = until(lambda: [o for e in one.receiver.all(OffersReceived) for o in e.offers if len(o.shares) >= 3])
     return found[0]
 
 
 def some(offer: Offer, **amounts: int) -> tuple[Share, ...]:
-    """Shares of an offer, by name and amount."""
+    """Shares of an offer with the given amounts, by name."""
     by_name = {share.name: share for share in offer.shares}
     return tuple(Share(name, amount, by_name[name].origin) for name, amount in amounts.items())
 
@@ -115,13 +117,13 @@ def status(one: Running, state: str, acknowledge: bool = True) -> Status:
     return found
 
 
-def test_a_task_is_launched_followed_and_acknowledged_one_update_at_a_time(mesos: str) -> None:
+def test_task_is_launched_followed_and_acknowledged_one_update_at_a_time(mesos: str) -> None:
     with running(mesos) as one:
         update = {"update": "task-1", "state": "TASK_RUNNING", "data": "eyJhIjoxfQ=="}
         launch(one, update, {"update": "task-1", "state": "TASK_FINISHED"})
         first = status(one, "TASK_RUNNING", acknowledge=False)
         assert (first.task_id, first.source, first.data) == ("task-1", "SOURCE_EXECUTOR", '{"a":1}')
-        # The remainder of the accepted offer comes back at once, before its filter of 5 s by default would end.
+        # The remainder of the accepted offer is offered at once, not after the default filter of 5 s.
         until(lambda: len([o for e in one.receiver.all(OffersReceived) for o in e.offers]) >= 3)
         assert [e.status.state for e in one.receiver.all(StatusReceived)] == ["TASK_RUNNING"]
         status(one, "TASK_RUNNING")
@@ -130,7 +132,7 @@ def test_a_task_is_launched_followed_and_acknowledged_one_update_at_a_time(mesos
         one.driver.teardown()
 
 
-def test_a_task_is_killed_and_its_executor_shut_down(mesos: str) -> None:
+def test_task_is_killed_and_its_executor_shut_down(mesos: str) -> None:
     with running(mesos) as one:
         executor = launch(one, {"update": "task-1", "state": "TASK_RUNNING"})
         status(one, "TASK_RUNNING")
@@ -146,7 +148,7 @@ def test_a_task_is_killed_and_its_executor_shut_down(mesos: str) -> None:
         one.driver.teardown()
 
 
-def test_calls_under_way_together_are_all_taken_and_in_order(mesos: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipelined_calls_are_all_accepted_in_order(mesos: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exchanged = []
     exchange = Session.exchange
 
@@ -162,7 +164,7 @@ def test_calls_under_way_together_are_all_taken_and_in_order(mesos: str, monkeyp
             one.driver.send(Reconcile(((name, agent),)))
         until(lambda: len(one.receiver.all(StatusReceived)) >= len(names))
         assert [event.status.task_id for event in one.receiver.all(StatusReceived)] == names
-        # A call that is refused in their midst is told from its neighbours.
+        # A refused call between them is recognized.
         call = one.driver._driver._call
         monkeypatch.setattr(one.driver._driver, "reviveOffers", lambda: call("MESSAGE", None))
         for other in (Reconcile(((names[0], agent),)), Revive(), Reconcile(((names[1], agent),))):
@@ -180,7 +182,7 @@ def test_stop_leaves_the_task_running_and_the_next_scheduler_takes_it_over(mesos
         launch(one, {"update": "task-1", "state": "TASK_RUNNING"})
         status(one, "TASK_RUNNING")
         framework_id = one.wait(Subscribed).framework_id
-        # The acknowledgement goes out before the driver stops.
+        # The driver sends the acknowledgement before it stops.
     until(lambda: not framework(mesos, framework_id)["active"])
     assert framework(mesos, framework_id)["tasks"][0]["state"] == "TASK_RUNNING"
     with running(mesos, framework_id) as two:
@@ -189,10 +191,10 @@ def test_stop_leaves_the_task_running_and_the_next_scheduler_takes_it_over(mesos
         assert status(two, "TASK_RUNNING").reason == "REASON_RECONCILIATION"
         two.driver.teardown()
         until(lambda: framework(mesos, framework_id, "completed_frameworks"))
-    assert framework(mesos, framework_id) is None
+    assert framework(mesos, framework_id) == {}
 
 
-def test_a_second_scheduler_replaces_the_first_which_lets_it_be(mesos: str) -> None:
+def test_second_scheduler_replaces_the_first_for_good(mesos: str) -> None:
     with running(mesos, refused_retry_s=60.0) as one:
         framework_id = one.wait(Subscribed).framework_id
         with running(mesos, framework_id) as two:
@@ -204,7 +206,7 @@ def test_a_second_scheduler_replaces_the_first_which_lets_it_be(mesos: str) -> N
         assert len(one.receiver.all(Subscribed)) == 1
 
 
-def test_a_removed_framework_id_is_refused_for_good_and_a_new_one_taken(mesos: str) -> None:
+def test_removed_framework_id_is_refused_for_good_and_a_new_one_taken(mesos: str) -> None:
     with running(mesos) as one:
         removed = one.wait(Subscribed).framework_id
         one.driver.teardown()
@@ -215,7 +217,7 @@ def test_a_removed_framework_id_is_refused_for_good_and_a_new_one_taken(mesos: s
         two.driver.teardown()
 
 
-def test_an_operator_who_removes_the_framework_is_noticed(mesos: str) -> None:
+def test_removal_of_the_framework_by_an_operator_is_noticed(mesos: str) -> None:
     with running(mesos) as one:
         framework_id = one.wait(Subscribed).framework_id
         body = f"frameworkId={framework_id}".encode()

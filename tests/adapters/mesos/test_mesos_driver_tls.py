@@ -1,5 +1,5 @@
 # ruff: noqa: E402, SIM117 - skipped before anything is imported; the master first, then what talks to it
-"""TLS to a scripted master, with certificates made for the test (p15: pymesos has no TLS)."""
+"""TLS to a scripted master with test certificates (p15: pymesos has no TLS)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ pytest.importorskip(
     "jobcloud.adapters.mesos.driver", reason="the extra [server] with compat/http-parser is not installed"
 )
 
+from tests.mesos_kit import FakeMaster, Running, offer, offers, until
+
 from jobcloud.adapters.mesos.driver import TlsSettings
 from jobcloud.messages import OffersReceived, Revive, SendFailed, Subscribed
-from mesos_kit import FakeMaster, Running, offer, offers, until
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def trusting(authority: Any, folder: Path, **more: str) -> TlsSettings:
     return TlsSettings(ca_file=str(folder / "ca.pem"), **more)
 
 
-def test_p15_everything_goes_over_tls(authority: Any, tmp_path: Path) -> None:
+def test_p15_events_and_calls_use_tls(authority: Any, tmp_path: Path) -> None:
     with FakeMaster(tls=server(authority)) as master:
         with Running(master.address, tls=trusting(authority, tmp_path)) as running:
             running.wait(Subscribed)
@@ -43,7 +44,7 @@ def test_p15_everything_goes_over_tls(authority: Any, tmp_path: Path) -> None:
                 running.driver.send(Revive())
             master.call(4)
             assert len({id(one.connection) for one in master.calls}) == 1
-            # Larger than a TLS record, in pieces.
+            # Larger than one TLS record.
             master.stream().send(offers(*(offer(number) for number in range(200))))
             assert len(running.wait(OffersReceived).offers) == 200
             master.stream().close()
@@ -60,7 +61,7 @@ def test_p15_stop_ends_a_tls_session_at_once(authority: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["mesos.example", "127.0.0.2"])
-def test_p15_a_certificate_for_another_host_is_refused(
+def test_p15_certificate_for_another_host_is_refused(
     authority: Any, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with FakeMaster(tls=server(authority, name)) as master:
@@ -70,13 +71,13 @@ def test_p15_a_certificate_for_another_host_is_refused(
     assert master.streams == []
 
 
-def test_p15_an_unknown_authority_is_refused(tmp_path: Path, authority: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_p15_unknown_authority_is_refused(tmp_path: Path, authority: Any, caplog: pytest.LogCaptureFixture) -> None:
     with FakeMaster(tls=server(trustme.CA())) as master, Running(master.address, tls=trusting(authority, tmp_path)):
         until(lambda: caplog.text.count("certificate verify failed") >= 2)
     assert master.streams == []
 
 
-def test_p15_a_master_without_tls_gets_no_credentials(tmp_path: Path, authority: Any) -> None:
+def test_p15_master_without_tls_gets_no_credentials(tmp_path: Path, authority: Any) -> None:
     with FakeMaster() as master:
         tls = trusting(authority, tmp_path)
         with Running(master.address, tls=tls, principal="me", secret="x", answer_timeout_s=0.2) as running:
@@ -86,7 +87,7 @@ def test_p15_a_master_without_tls_gets_no_credentials(tmp_path: Path, authority:
     assert master.streams == []
 
 
-def test_p15_a_client_certificate_is_shown(tmp_path: Path, authority: Any) -> None:
+def test_p15_client_certificate_is_sent(tmp_path: Path, authority: Any) -> None:
     demanding = server(authority)
     authority.configure_trust(demanding)
     demanding.verify_mode = ssl.CERT_REQUIRED

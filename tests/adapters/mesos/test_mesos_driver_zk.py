@@ -1,6 +1,6 @@
-"""Finding the leading master in ZooKeeper (p18), against a scripted stand-in for kazoo's client.
+"""Detection of the leading master in ZooKeeper (p18), with a fake of kazoo's client.
 
-The stand-in keeps nodes and one-shot watches; the last test does without it.
+The fake has nodes and one-shot watches. The last test uses a real ZooKeeper.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ pytest.importorskip(
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionLoss, NoNodeError
+from tests.mesos_kit import FakeMaster, Running, until
 
 from jobcloud.adapters.mesos import detector
 from jobcloud.adapters.mesos.detector import MasterDetector, parse_zk_uri
 from jobcloud.adapters.mesos.link import Address
 from jobcloud.errors import ConfigError
 from jobcloud.messages import Disconnected, Subscribed
-from mesos_kit import FakeMaster, Running, until
 
 
 class Answer:
@@ -38,26 +39,30 @@ class Answer:
 
 
 class ZooKeeper:
-    """What the servers hold and every client's watches."""
+    """Nodes of the servers and watches of all clients. Tests change nodes while a detector reads them."""
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()
         self.nodes: dict[str, bytes] = {}
         self.up = True
         self.clients: list[Client] = []
         self.watches: list[tuple[str, Callable[[object], None]]] = []
 
     def put(self, path: str, data: object = b"") -> None:
-        self.nodes[path] = data if isinstance(data, bytes) else json.dumps(data).encode()
+        with self.lock:
+            self.nodes[path] = data if isinstance(data, bytes) else json.dumps(data).encode()
         self.fire(path)
 
     def remove(self, path: str) -> None:
-        del self.nodes[path]
+        with self.lock:
+            del self.nodes[path]
         self.fire(path)
 
     def fire(self, path: str) -> None:
         parent = path.rpartition("/")[0]
-        due = [watch for watch in self.watches if watch[0] in (path, parent)]
-        self.watches = [watch for watch in self.watches if watch not in due]
+        with self.lock:
+            due = [watch for watch in self.watches if watch[0] in (path, parent)]
+            self.watches = [watch for watch in self.watches if watch not in due]
         for _, call in due:
             assert call(object()) is None
 
@@ -92,20 +97,26 @@ class Client:
 
     def get_children_async(self, path: str, watch: Callable[[object], None]) -> Answer:
         def act() -> list[str]:
-            self._check(path)
-            self.world.watches.append((path, watch))
-            return [one[len(path) + 1 :] for one in self.world.nodes if one.startswith(path + "/")]
+            with self.world.lock:
+                self._check(path)
+                self.world.watches.append((path, watch))
+                return [one[len(path) + 1 :] for one in self.world.nodes if one.startswith(path + "/")]
 
         return Answer(act)
 
     def exists_async(self, path: str, watch: Callable[[object], None]) -> Answer:
-        return Answer(lambda: self.world.watches.append((path, watch)))
+        def act() -> None:
+            with self.world.lock:
+                self.world.watches.append((path, watch))
+
+        return Answer(act)
 
     def get_async(self, path: str, watch: Callable[[object], None]) -> Answer:
         def act() -> tuple[bytes, object]:
-            self._check(path)
-            self.world.watches.append((path, watch))
-            return self.world.nodes[path], None
+            with self.world.lock:
+                self._check(path)
+                self.world.watches.append((path, watch))
+                return self.world.nodes[path], None
 
         return Answer(act)
 
@@ -128,7 +139,7 @@ Found = list[Address | None]
 
 @pytest.fixture
 def found(zookeeper: ZooKeeper) -> Iterator[Found]:
-    """What a detector at /mesos finds, in order."""
+    """The masters that a detector at /mesos finds, in order."""
     seen: Found = []
     detector = MasterDetector(parse_zk_uri("zk://a:2181/mesos"), "", seen.append, by_name=False)
     detector.start()
@@ -140,7 +151,7 @@ def info(host: str, port: int = 5050, **more: object) -> dict[str, object]:
     return {"address": {"hostname": f"{host}.example", "ip": host, "port": port, **more}, "version": "1.11.0"}
 
 
-def test_p18_the_lowest_sequence_leads_and_a_change_is_followed(zookeeper: ZooKeeper, found: Found) -> None:
+def test_p18_lowest_sequence_leads_and_changes_are_followed(zookeeper: ZooKeeper, found: Found) -> None:
     zookeeper.put("/mesos")
     zookeeper.put("/mesos/json.info_0000000009", info("9.9.9.9"))
     zookeeper.put("/mesos/json.info_0000000010", info("10.0.0.10"))
@@ -156,7 +167,7 @@ def test_p18_sequences_are_compared_as_numbers(zookeeper: ZooKeeper, found: Foun
     until(lambda: found[-1:] == [Address("2.2.2.2", 5050)])
 
 
-def test_p18_a_path_missing_at_the_start_is_waited_for(zookeeper: ZooKeeper, found: Found) -> None:
+def test_p18_missing_path_is_waited_for(zookeeper: ZooKeeper, found: Found) -> None:
     until(lambda: found == [None])
     until(lambda: zookeeper.watches)
     zookeeper.put("/mesos")
@@ -164,7 +175,7 @@ def test_p18_a_path_missing_at_the_start_is_waited_for(zookeeper: ZooKeeper, fou
     until(lambda: found == [None, Address("1.1.1.1", 5050)])
 
 
-def test_p18_foreign_children_are_passed_over(zookeeper: ZooKeeper, found: Found) -> None:
+def test_p18_foreign_children_are_ignored(zookeeper: ZooKeeper, found: Found) -> None:
     zookeeper.put("/mesos")
     for foreign in ("aaa", "info_0000000000", "json.info_", "json.info_x", "json.info_0000000000x", "log_replicas"):
         zookeeper.put(f"/mesos/{foreign}", b"garbage")
@@ -208,7 +219,7 @@ def test_p18_zookeeper_may_be_down_at_the_start_and_later(zookeeper: ZooKeeper) 
         b'{"address":{"ip":"1.1.1.1","port":0}}',
     ],
 )
-def test_p18_a_damaged_node_is_reported_and_mended_ones_are_read(
+def test_p18_damaged_node_is_reported_and_read_once_repaired(
     zookeeper: ZooKeeper, found: Found, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     zookeeper.put("/mesos")
@@ -218,7 +229,9 @@ def test_p18_a_damaged_node_is_reported_and_mended_ones_are_read(
     until(lambda: found[-1:] == [Address("1.1.1.1", 5050)])
 
 
-def test_p18_a_lost_watch_is_made_good(zookeeper: ZooKeeper, found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p18_change_is_found_despite_a_lost_watch(
+    zookeeper: ZooKeeper, found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(detector, "_RECHECK_S", 0.02)
     zookeeper.put("/mesos")
     zookeeper.put("/mesos/json.info_0000000001", info("1.1.1.1"))
@@ -229,7 +242,7 @@ def test_p18_a_lost_watch_is_made_good(zookeeper: ZooKeeper, found: Found, monke
 
 
 @pytest.mark.parametrize(("by_name", "host"), [(True, "1.1.1.1.example"), (False, "1.1.1.1")])
-def test_p18_certificates_name_hosts_so_tls_takes_the_name(zookeeper: ZooKeeper, by_name: bool, host: str) -> None:
+def test_p18_host_name_is_used_with_tls(zookeeper: ZooKeeper, by_name: bool, host: str) -> None:
     zookeeper.nodes.update({"/m/n": b"", "/m/n/json.info_0000000000": json.dumps(info("1.1.1.1")).encode()})
     seen: Found = []
     detector = MasterDetector(parse_zk_uri("zk://a:1,b:2/m/n/"), "me:secret", seen.append, by_name)
@@ -246,7 +259,7 @@ def test_p18_credentials_in_the_address_are_refused_and_not_repeated() -> None:
     assert "topsecret" not in str(refused.value)
 
 
-def test_p18_the_driver_follows_the_leader(zookeeper: ZooKeeper) -> None:
+def test_p18_driver_follows_the_leader(zookeeper: ZooKeeper) -> None:
     with FakeMaster() as one, FakeMaster() as other, Running("zk://a:2181/mesos") as running:
         zookeeper.put("/mesos")
         zookeeper.put("/mesos/json.info_0000000000", info("127.0.0.1", one.port))
@@ -267,32 +280,43 @@ def test_p18_the_driver_follows_the_leader(zookeeper: ZooKeeper) -> None:
 
 
 @pytest.mark.zookeeper
-def test_p18_the_driver_follows_the_leader_on_a_real_zookeeper(tmp_path: Path) -> None:
-    import zookeeper_kit
+def test_p18_driver_follows_the_leader_on_a_real_zookeeper(tmp_path: Path) -> None:
+    from tests import zookeeper_kit
 
-    with zookeeper_kit.running(tmp_path) as (server,), FakeMaster() as one, FakeMaster() as other:
-        masters = KazooClient(server.address)
-        masters.start(10)
+    @contextmanager
+    def connected() -> Iterator[KazooClient]:
+        client = KazooClient(server.address, timeout=60)
+        client.start(60)
+        yield client
+        client.stop()
+        client.close()
 
-        def stand(master: FakeMaster) -> str:
-            data = json.dumps(info("127.0.0.1", master.port)).encode()
-            made: str = masters.create("/mesos/json.info_", data, ephemeral=True, sequence=True, makepath=True)
-            return made
+    def add(client: KazooClient, master: FakeMaster) -> str:
+        # Not ephemeral as those of a master: no session has to survive the restart of the server.
+        data = json.dumps(info("127.0.0.1", master.port)).encode()
+        created: str = client.create("/mesos/json.info_", data, sequence=True, makepath=True)
+        return created
 
-        with Running(f"zk://{server.address}/mesos") as running:
-            first = stand(one)
+    with (
+        zookeeper_kit.running(tmp_path) as (server,),
+        FakeMaster() as one,
+        FakeMaster() as other,
+        Running(f"zk://{server.address}/mesos") as running,
+    ):
+        with connected() as client:
+            first = add(client, one)
             assert running.wait(Subscribed).master == one.address
-            stand(other)
-            masters.create("/mesos/log_replicas", b"")
-            masters.delete(first)
+            second = add(client, other)
+            client.create("/mesos/log_replicas", b"")
+            client.delete(first)
             assert running.wait(Subscribed, 2).master == other.address
-            # ZooKeeper out of reach: the last master stands. Once back, changes are followed again.
-            server.kill()
-            server.start()
-            server.wait()
-            assert other.stream().call["framework_id"] == {"value": "framework-1"}
-            masters.retry(masters.delete, "/mesos/json.info_0000000001")
-            stand(one)
+        # While ZooKeeper is out of reach, the last master stays. Later changes are followed again.
+        server.kill()
+        server.start()
+        server.wait()
+        assert other.stream().call["framework_id"] == {"value": "framework-1"}
+        assert len(running.receiver.all(Subscribed)) == 2
+        with connected() as client:
+            client.delete(second)
+            add(client, one)
             assert running.wait(Subscribed, 3).master == one.address
-        masters.stop()
-        masters.close()

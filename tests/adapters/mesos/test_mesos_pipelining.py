@@ -1,4 +1,4 @@
-"""Calls under way together: order, bounds, and what becomes of each when the connection breaks between two answers."""
+"""Pipelined calls: order, limits, and the outcome of each call when the connection breaks between two answers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ pytest.importorskip(
     "jobcloud.adapters.mesos.driver", reason="the extra [server] with compat/http-parser is not installed"
 )
 
+from tests.mesos_kit import AGENT, FakeMaster, Running, Stream, until
+
 from jobcloud.adapters.mesos import driver as mesos_driver
 from jobcloud.adapters.mesos.link import Address, CallFailed, CallLine, CallUnanswered, Dialer
 from jobcloud.messages import Acknowledge, Disconnected, Kill, Revive, SendFailed, Subscribed
-from mesos_kit import AGENT, FakeMaster, Running, Stream, until
 
 COUNT = 40
 
 
 @contextmanager
-def under_way(
+def pipelined(
     master: FakeMaster, then: Callable[[Running, list[Stream]], None], count: int = COUNT
 ) -> Iterator[Running]:
-    """A driver of whose calls the first is answered and the next `count` come before any answer; then `then` acts."""
+    """A driver whose first call is answered. The next `count` calls arrive without an answer; then `then` is called."""
 
     def on_call(stream: Stream) -> None:
         if stream.number == 0:
@@ -59,9 +60,9 @@ def tasks(master: FakeMaster) -> list[str]:
     return [one.call["kill"]["task_id"]["value"] for one in master.calls if one.call["type"] == "KILL"]
 
 
-def test_calls_go_out_in_order_without_waiting_for_answers() -> None:
+def test_calls_are_sent_in_order_without_waiting_for_answers() -> None:
     with FakeMaster() as master:
-        with under_way(master, accept) as running:
+        with pipelined(master, accept) as running:
             running.driver.send(Kill("last", AGENT))
             until(lambda: "last" in tasks(master))
         assert tasks(master) == [*(f"task-{number}" for number in range(COUNT)), "last"]
@@ -76,7 +77,7 @@ def test_each_answer_belongs_to_its_own_call() -> None:
             stream.answer(status, f"as for {number}".encode())
 
     with FakeMaster() as master:
-        with under_way(master, refuse_some) as running:
+        with pipelined(master, refuse_some) as running:
             running.wait(SendFailed, 2)
             running.driver.send(Kill("last", AGENT))
             until(lambda: "last" in tasks(master))
@@ -90,7 +91,7 @@ def test_each_answer_belongs_to_its_own_call() -> None:
 
 @pytest.mark.parametrize("answered", [0, 1, 17, COUNT - 1])
 @pytest.mark.parametrize("end", ["close", "reset", "garbage", "cut"])
-def test_a_connection_lost_between_two_answers_leaves_only_the_unanswered_in_doubt(answered: int, end: str) -> None:
+def test_connection_lost_between_two_answers_makes_only_unanswered_calls_uncertain(answered: int, end: str) -> None:
     def cut(running: Running, streams: list[Stream]) -> None:
         accept(running, streams[:answered])
         connection = streams[0].connection
@@ -99,7 +100,7 @@ def test_a_connection_lost_between_two_answers_leaves_only_the_unanswered_in_dou
         elif end == "cut":
             connection.sendall(b"HTTP/1.1 202 Acc")
         if end == "reset":
-            # The answers must have been read, or a reset takes them along.
+            # A reset discards answers that have not been read.
             until(lambda: len(running.driver._in_flight) <= COUNT - answered)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             connection.close()
@@ -107,20 +108,20 @@ def test_a_connection_lost_between_two_answers_leaves_only_the_unanswered_in_dou
             streams[0].close()
 
     with FakeMaster() as master:
-        with under_way(master, cut) as running:
+        with pipelined(master, cut) as running:
             until(lambda: len(failures(running)) == COUNT - answered)
             running.driver.send(Kill("after", AGENT))
             until(lambda: "after" in tasks(master))
         failed = failures(running)
         assert list(failed) == [f"task-{number}" for number in range(answered, COUNT)]
         assert not any(one.certain for one in failed.values())
-        # None is repeated, and the session goes on.
+        # No call is repeated, and the session continues.
         assert tasks(master) == [*(f"task-{number}" for number in range(COUNT)), "after"]
         assert master.calls[-1].connection is not master.calls[0].connection
         assert running.receiver.all(Disconnected) == []
 
 
-def test_lost_acknowledgements_are_dropped_and_other_calls_of_the_same_connection_come_back() -> None:
+def test_lost_acknowledgements_are_dropped_and_other_calls_of_the_connection_are_returned() -> None:
     with FakeMaster() as master:
         master.on_call = lambda stream: stream.answer("202 Accepted") if stream.number == 0 else None
         with Running(master.address) as running:
@@ -136,12 +137,12 @@ def test_lost_acknowledgements_are_dropped_and_other_calls_of_the_same_connectio
         assert len(running.receiver.all(SendFailed)) == 1
 
 
-def test_no_more_than_the_bound_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_calls_in_flight_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesos_driver, "_MAX_IN_FLIGHT", 5)
     seen = []
 
     def on_call(stream: Stream) -> None:
-        # One at a time is read here, so what is not answered yet waits in the socket or at the sender.
+        # One call at a time is read here. The others wait in the socket or at the sender.
         seen.append(len(running.driver._in_flight))
         stream.answer("202 Accepted")
 
@@ -155,7 +156,7 @@ def test_no_more_than_the_bound_are_under_way(monkeypatch: pytest.MonkeyPatch) -
         assert running.receiver.all(SendFailed) == []
 
 
-def test_a_master_that_closes_after_each_answer_gets_one_call_at_a_time() -> None:
+def test_master_that_closes_after_each_answer_gets_one_call_at_a_time() -> None:
     def on_call(stream: Stream) -> None:
         stream.answer("202 Accepted", b"", "Connection: close")
         stream.close()
@@ -170,7 +171,7 @@ def test_a_master_that_closes_after_each_answer_gets_one_call_at_a_time() -> Non
         assert running.receiver.all(SendFailed) == []
 
 
-def test_calls_without_answers_are_all_in_doubt_and_end_the_session() -> None:
+def test_calls_without_answers_are_all_uncertain_and_end_the_session() -> None:
     with FakeMaster() as master:
         master.on_call = lambda stream: stream.answer("202 Accepted") if stream.number == 0 else None
         with Running(master.address, answer_timeout_s=0.3) as running:
@@ -180,25 +181,25 @@ def test_calls_without_answers_are_all_in_doubt_and_end_the_session() -> None:
             for number in range(10):
                 running.driver.send(Kill(f"task-{number}", AGENT))
             running.wait(SendFailed, 10)
-            assert not any(one.certain for one in failures(running).values() if one.call.task_id in tasks(master))
+            assert not any(one.certain for task, one in failures(running).items() if task in tasks(master))
             assert "not answered" in running.wait(Disconnected).reason
             running.wait(Subscribed, 2)
 
 
-def test_calls_under_way_when_the_stream_ends_still_get_their_answers() -> None:
+def test_calls_in_flight_at_the_end_of_the_stream_get_their_answers() -> None:
     def end_and_answer(running: Running, streams: list[Stream]) -> None:
         master.stream(0).close()
         until(lambda: running.driver._driver.session is None)
         accept(running, streams)
 
     with FakeMaster() as master:
-        with under_way(master, end_and_answer) as running:
+        with pipelined(master, end_and_answer) as running:
             running.wait(Subscribed, 2)
             until(lambda: not running.driver._in_flight)
         assert [one for one in running.receiver.all(SendFailed) if not one.certain] == []
 
 
-# ------------------------------------------------------------------------------------------------- the line by itself
+# ----------------------------------------------------------------------------------------- the connection for calls
 
 
 @pytest.fixture
@@ -207,21 +208,22 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
-def line_to(listener: socket.socket, timeout_s: float = 5.0) -> CallLine:
+def line_to(listener: socket.socket, timeout_s: float = 30.0) -> CallLine:
     return CallLine(Address(*listener.getsockname()), Dialer(timeout_s=timeout_s))
 
 
-def test_a_call_that_is_cut_short_is_certain_and_those_before_it_are_in_doubt(listener: socket.socket) -> None:
+def test_truncated_call_fails_certainly_and_calls_before_it_are_uncertain(listener: socket.socket) -> None:
     line = line_to(listener)
-    huge = b"x" * (64 << 20)  # more than the sockets between us take
+    huge = b"x" * (64 << 20)  # more than the socket buffers hold
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
             connection.recv(1 << 16)
             connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
-            while b"second" not in connection.recv(1 << 16):
-                pass
+            received = b""
+            while b"second" not in received:
+                received += connection.recv(1 << 16)
 
     server = threading.Thread(target=serve)
     server.start()
@@ -243,7 +245,7 @@ def test_a_call_that_is_cut_short_is_certain_and_those_before_it_are_in_doubt(li
     line.close()
 
 
-def test_an_answer_as_long_as_its_connection_counts(listener: socket.socket) -> None:
+def test_answer_that_ends_with_its_connection_counts(listener: socket.socket) -> None:
     line = line_to(listener)
 
     def serve() -> None:
@@ -262,8 +264,8 @@ def test_an_answer_as_long_as_its_connection_counts(listener: socket.socket) -> 
     line.close()
 
 
-def test_interim_and_surplus_answers_settle_nothing(listener: socket.socket) -> None:
-    line = line_to(listener, timeout_s=0.3)
+def test_interim_and_surplus_answers_belong_to_no_call(listener: socket.socket) -> None:
+    line = line_to(listener)
     ok = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 
     def serve() -> None:
@@ -284,7 +286,7 @@ def test_interim_and_surplus_answers_settle_nothing(listener: socket.socket) -> 
     server.join()
 
 
-def test_an_unanswered_call_is_told_from_a_lost_one(listener: socket.socket) -> None:
+def test_unanswered_call_differs_from_a_lost_one(listener: socket.socket) -> None:
     line = line_to(listener, timeout_s=0.1)
     line.add(b"call", "id")
     (failed,) = line.exchange()

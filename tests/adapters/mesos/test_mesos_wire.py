@@ -1,10 +1,11 @@
-"""Mesos' JSON to our values and back: what is kept, what is left out, what is refused."""
+"""Conversion between Mesos' JSON and our values: kept, ignored and refused parts."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,13 +61,13 @@ def test_amounts_are_rounded_to_thousandths(value: float, amount: int) -> None:
 
 
 @pytest.mark.parametrize("value", [-0.1, 1e300, float("inf"), float("nan"), -1])
-def test_what_is_no_amount_is_refused(value: float) -> None:
+def test_invalid_amounts_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="not an amount"):
         thousandths(value)
 
 
 @given(st.integers(0, 2**50))
-def test_every_amount_survives_the_way_out_and_back(amount: int) -> None:
+def test_every_amount_survives_a_round_trip(amount: int) -> None:
     executor = Executor("e", "a", "app", (Share("cpus", amount),), "{}")
     sent = loads(dumps(launch_operation([Launch("t", "t", (Share("mem", amount),), executor, b"")], "a", "f")))
     task = sent["launch"]["task_infos"][0]
@@ -88,7 +89,7 @@ RESOURCES = [
 ]
 
 
-def test_an_offers_resources_go_back_as_they_came() -> None:
+def test_resources_of_an_offer_are_returned_unchanged() -> None:
     read = read_offer(offer(resources=RESOURCES), OURS).shares
     assert [(share.name, share.amount, share.reserved) for share in read] == [
         ("cpus", 3250, False),
@@ -102,11 +103,13 @@ def test_an_offers_resources_go_back_as_they_came() -> None:
     assert loads(dumps(launch_operation([launch], "a", "f")))["launch"]["task_infos"][0]["resources"] == RESOURCES
 
 
-def test_the_origin_does_not_depend_on_the_order_of_fields() -> None:
+def test_origin_does_not_depend_on_the_order_of_fields() -> None:
     resource = scalar(role="*", allocation_info={"role": "ops"})
     mirrored = dict(reversed(resource.items()))
     assert read_share(resource, OURS) == read_share(mirrored, OURS)
-    assert json.loads(read_share(resource, OURS).origin) == {"role": "*", "allocation_info": {"role": "ops"}}
+    share = read_share(resource, OURS)
+    assert share is not None
+    assert json.loads(share.origin) == {"role": "*", "allocation_info": {"role": "ops"}}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_the_origin_does_not_depend_on_the_order_of_fields() -> None:
         scalar(allocation_info={"role": "other"}),
     ],
 )
-def test_what_is_not_ours_to_use_is_left_out(resource: Json) -> None:
+def test_unusable_resources_are_ignored(resource: Json) -> None:
     assert read_offer(offer(resources=[resource, scalar("mem", 1.0)]), OURS).shares == (Share("mem", 1000),)
 
 
@@ -151,13 +154,13 @@ def test_reservations_to_our_roles_and_their_ancestors_are_ours(resource: Json, 
 
 
 @pytest.mark.parametrize(("begin", "end"), [(5, 4), (-1, 4), (0, 65_536), (0.5, 1), ("1", 2), (None, 2)])
-def test_ranges_that_are_no_ports_are_refused(begin: Any, end: Any) -> None:
+def test_ranges_that_are_not_ports_are_refused(begin: Any, end: Any) -> None:
     resource = {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": begin, "end": end}]}}
     with pytest.raises((ValueError, TypeError)):
         read_share(resource, OURS)
 
 
-def test_an_offer_tells_host_address_attributes_and_maintenance() -> None:
+def test_offer_is_parsed_with_host_address_attributes_and_maintenance() -> None:
     read = read_offer(
         offer(
             url={"scheme": "http", "address": {"hostname": "h.example", "ip": "10.0.0.1", "port": 5051}},
@@ -181,7 +184,7 @@ def test_an_offer_tells_host_address_attributes_and_maintenance() -> None:
     ("address", "expected"),
     [({"ip": "::1", "port": 5051}, "[::1]:5051"), ({"port": 5051}, "host:5051"), ({"hostname": "h"}, ""), ({}, "")],
 )
-def test_an_agents_address_is_written_like_a_urls(address: Json, expected: str) -> None:
+def test_address_of_an_agent_is_formatted_as_in_urls(address: Json, expected: str) -> None:
     assert read_offer(offer(url={"address": address}), OURS).address == expected
 
 
@@ -197,12 +200,12 @@ def test_an_agents_address_is_written_like_a_urls(address: Json, expected: str) 
         ("@h", ""),
     ],
 )
-def test_agents_that_share_a_port_are_told_apart_by_their_paths(path: str, expected: str) -> None:
+def test_agents_that_share_a_port_differ_by_path(path: str, expected: str) -> None:
     url = {"address": {"ip": "10.0.0.1", "port": 5051}, "path": path}
     assert read_offer(offer(url=url), OURS).address == "10.0.0.1:5051" + expected
 
 
-def test_a_status_is_read_with_its_data() -> None:
+def test_status_is_parsed_with_its_data() -> None:
     status = {
         "task_id": {"value": "t"},
         "agent_id": {"value": "a"},
@@ -219,20 +222,22 @@ def test_a_status_is_read_with_its_data() -> None:
     assert (read.reason, read.source, read.message, read.data) == ("REASON_X", "SOURCE_EXECUTOR", "boom", '{"ü":1}')
 
 
-def test_a_bare_status_has_empty_texts() -> None:
+def test_minimal_status_has_empty_texts() -> None:
     read = read_status({"task_id": {"value": "t"}, "state": "TASK_NEVER_HEARD_OF"})
     assert (read.agent_id, read.state, read.uuid, read.data) == ("", "TASK_NEVER_HEARD_OF", "", "")
 
 
 @pytest.mark.parametrize("data", ["%%%", "gIA=", "abc"])
-def test_status_data_that_is_no_text_is_left_out(data: str) -> None:
+def test_status_data_that_is_not_text_is_ignored(data: str) -> None:
     assert read_status({"task_id": {"value": "t"}, "state": "TASK_RUNNING", "data": data}).data == ""
 
 
-# ------------------------------------------------------------------------- the short way that most events are read on
+# ------------------------------------------------------------------------- the fast path for most events
 
-# What may be anywhere in place of what belongs there.
-JUNK = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3) | st.just({})
+# Values that replace parts of an event at random.
+JUNK: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3) | st.just({})
+)
 NAMES = st.sampled_from(["cpus", "mem", "ports", "eng/dev", "ops", "else", "/x", ""])
 BASE64 = st.binary(max_size=6).map(base64.b64encode).map(bytes.decode) | st.text("ab=+/\n", max_size=8)
 VALUE = st.fixed_dictionaries({"value": NAMES})
@@ -263,10 +268,11 @@ OFFERS = st.fixed_dictionaries(
 
 @st.composite
 def perhaps_damaged(draw: st.DrawFn, events: st.SearchStrategy[Any]) -> Any:
-    """An event, or one in which something is replaced, missing or added."""
+    """An event, sometimes with a part replaced, removed or added."""
     event = draw(events)
     places = list(_places(event))
-    if places and draw(st.booleans()):
+    damaged: bool = draw(st.booleans())
+    if places and damaged:
         inner, key = draw(st.sampled_from(places))
         match draw(st.sampled_from(["replace", "drop", "add"])):
             case "replace":
@@ -285,16 +291,16 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @given(perhaps_damaged(STATUSES))
-def test_an_update_reads_the_same_on_the_short_way(status: Json) -> None:
+def test_fast_path_parses_updates_with_the_same_result(status: Json) -> None:
     event = {"type": "UPDATE", "update": {"status": status}}
     assert read_common(dumps(event), OURS) in (None, _or_none(lambda: read_status(loads(dumps(status)))))
 
 
 @given(perhaps_damaged(st.lists(OFFERS, max_size=2)))
-def test_offers_read_the_same_on_the_short_way(offered: list[Json]) -> None:
+def test_fast_path_parses_offers_with_the_same_result(offered: list[Json]) -> None:
     event = {"type": "OFFERS", "offers": {"offers": offered}}
     read = read_common(dumps(event), OURS)
-    assert read in (None, tuple(_or_none(lambda one=one: read_offer(one, OURS)) for one in loads(dumps(offered))))
+    assert read in (None, tuple(_or_none(partial(read_offer, one, OURS)) for one in loads(dumps(offered))))
 
 
 def _or_none(read: Callable[[], Status | Offer]) -> Status | Offer | None:
@@ -304,7 +310,7 @@ def _or_none(read: Callable[[], Status | Offer]) -> Status | Offer | None:
         return None
 
 
-def test_what_mesos_sends_mostly_is_read_on_the_short_way() -> None:
+def test_fast_path_parses_the_common_events_of_mesos() -> None:
     status = {
         "task_id": {"value": "t"},
         "agent_id": {"value": "a"},
@@ -327,11 +333,11 @@ def test_what_mesos_sends_mostly_is_read_on_the_short_way() -> None:
     "record",
     [b'{"type":"HEARTBEAT"}', b"[]", b"{", b'{"type":"UPDATE"}', b'{"type":"UPDATE","update":' + b"[" * 100_000],
 )
-def test_what_is_not_usual_is_left_to_the_long_way(record: bytes) -> None:
+def test_fast_path_leaves_other_events_to_the_general_one(record: bytes) -> None:
     assert read_common(record, OURS) is None
 
 
-def test_a_launch_names_everything_mesos_needs() -> None:
+def test_launch_contains_all_fields_that_mesos_needs() -> None:
     spec = json.dumps(
         {"name": "jobcloud", "command": {"value": "run", "uris": [{"value": "http://x/e.zip"}]}, "data": "e30="}
     )
@@ -360,13 +366,13 @@ def test_a_launch_names_everything_mesos_needs() -> None:
 
 
 @pytest.mark.parametrize("spec", ["", "no json", "[]", "5", '"text"', "{", '{"a":NaN}'])
-def test_an_executor_whose_spec_is_no_object_is_refused_by_name(spec: str) -> None:
+def test_executor_with_an_invalid_spec_is_refused_by_name(spec: str) -> None:
     launch = Launch("t", "t", (), Executor("ex-7", "a", "app", (), spec), b"")
     with pytest.raises(ConfigError, match="ex-7"):
         launch_operation([launch], "a", "f")
 
 
-def test_a_spec_cannot_take_the_place_of_ids() -> None:
+def test_spec_cannot_override_ids() -> None:
     spec = '{"executor_id":{"value":"x"},"framework_id":{"value":"x"},"type":"DEFAULT","resources":[]}'
     launch = Launch("t", "t", (), Executor("ex", "a", "app", (Share("cpus", 1),), spec), b"")
     info = loads(dumps(launch_operation([launch], "a", "f")))["launch"]["task_infos"][0]["executor"]
@@ -374,12 +380,12 @@ def test_a_spec_cannot_take_the_place_of_ids() -> None:
     assert len(info["resources"]) == 1
 
 
-def test_an_origin_cannot_change_what_a_share_says() -> None:
+def test_origin_cannot_override_fields_of_a_share() -> None:
     share = Share("cpus", 1000, '{"name":"mem","scalar":{"value":99}}')
     launch = Launch("t", "t", (share,), Executor("ex", "a", "app", (), "{}"), b"")
     (resource,) = loads(dumps(launch_operation([launch], "a", "f")))["launch"]["task_infos"][0]["resources"]
     assert resource == {"name": "cpus", "type": "SCALAR", "scalar": {"value": 1.0}}
 
 
-def test_ids_take_mesos_form() -> None:
+def test_ids_are_in_mesos_form() -> None:
     assert ids(("a", "b")) == [{"value": "a"}, {"value": "b"}]

@@ -1,4 +1,8 @@
-"""Who leads: on real ZooKeeper servers that stop answering, come back, and sessions that end behind our back."""
+"""Leader election on real ZooKeeper servers, with outages and expired sessions.
+
+A leadership ends for good after two thirds of the session timeout without an answer. So sessions are long, except in
+tests that wait for this end: on a loaded machine an answer may take seconds.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,15 @@ import pytest
 
 pytest.importorskip("kazoo", reason="the extra [server] is not installed")
 
-import zookeeper_kit
+from tests import zookeeper_kit
+from tests.mesos_kit import until
+
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
 from jobcloud.adapters.zookeeper.session import NoAnswer
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.errors import Fenced, StoreUnusable
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredWrite
-from mesos_kit import until
 
 pytestmark = pytest.mark.zookeeper
 
@@ -31,9 +36,9 @@ WRITE = [StoredWrite(Kind.TASK, "t", b"{}")]
 
 
 class Candidate:
-    """A scheduler as far as ZooKeeper sees it: it waits in a thread of its own and then leads."""
+    """A scheduler as seen by ZooKeeper: it waits on its own thread and then leads."""
 
-    def __init__(self, hosts: str, namespace: str, name: str, timeout_s: float = 1.0) -> None:
+    def __init__(self, hosts: str, namespace: str, name: str, timeout_s: float = 60.0) -> None:
         self.session = zookeeper_kit.connect(hosts, namespace, timeout_s)
         self.election = ZooKeeperElection(self.session, name)
         self.store = ZooKeeperStore(self.session, name=name, candidate=lambda: self.election.node)
@@ -55,7 +60,7 @@ class Candidate:
 
     def close(self) -> None:
         self.stop.set()
-        self._thread.join(10)
+        self._thread.join(60)
         self.store.close()
 
 
@@ -80,19 +85,19 @@ def join(zookeeper_hosts: str, namespace: str) -> Iterator[Join]:
 
 
 def expire(candidate: Candidate) -> None:
-    """End the session on the server, as if it had heard nothing for too long (another connection takes and closes it).
+    """Expire the session on the server: another connection takes it over and closes it.
 
     https://cwiki.apache.org/confluence/display/HADOOP2/ZooKeeper+FAQ, "Is there an easy way to expire a session".
     """
     from kazoo.client import KazooClient
 
     thief = KazooClient(candidate.session.hosts, client_id=candidate.session._client.client_id)
-    thief.start(10)
+    thief.start(60)
     thief.stop()
     thief.close()
 
 
-def test_the_first_leads_and_the_others_hear_where_it_is(join: Join) -> None:
+def test_first_candidate_leads_and_the_others_learn_its_address(join: Join) -> None:
     first = join("http://first:1")
     until(first.leads)
     second = join("http://second:1")
@@ -101,7 +106,7 @@ def test_the_first_leads_and_the_others_hear_where_it_is(join: Join) -> None:
     assert not second.leads()
 
 
-def test_an_orderly_stop_lets_the_next_one_lead_and_they_follow_in_order(join: Join) -> None:
+def test_next_candidate_leads_at_once_after_an_orderly_stop(join: Join) -> None:
     names = ["a", "b", "c"]
     candidates = []
     for name in names:
@@ -114,7 +119,7 @@ def test_an_orderly_stop_lets_the_next_one_lead_and_they_follow_in_order(join: J
         candidate.close()
 
 
-def test_resigning_is_enough(join: Join) -> None:
+def test_next_candidate_leads_after_a_resignation(join: Join) -> None:
     first = join("a")
     until(first.leads)
     second = join("b")
@@ -124,7 +129,7 @@ def test_resigning_is_enough(join: Join) -> None:
     assert not first.leads()
 
 
-def test_an_expired_session_ends_the_leadership_for_good_and_its_writes_are_fenced(join: Join) -> None:
+def test_expired_session_ends_the_leadership_for_good_and_its_writes_are_fenced(join: Join) -> None:
     first = join("a")
     until(first.leads)
     second = join("b")
@@ -141,7 +146,7 @@ def test_an_expired_session_ends_the_leadership_for_good_and_its_writes_are_fenc
     assert second.store.load().records[Kind.TASK] == {"t": b"{}"}
 
 
-def test_a_lost_session_counts_from_its_first_instant_whatever_came_after(join: Join) -> None:
+def test_lost_session_counts_at_once_even_if_a_new_one_has_begun(join: Join) -> None:
     first = join("a")
     until(first.leads)
     first.session._changed("LOST")
@@ -150,7 +155,7 @@ def test_a_lost_session_counts_from_its_first_instant_whatever_came_after(join: 
     assert "session" in first.election.lost
 
 
-def test_who_stood_still_after_the_election_does_not_push_aside_who_followed(join: Join, namespace: str) -> None:
+def test_process_suspended_after_its_election_does_not_supersede_its_successor(join: Join, namespace: str) -> None:
     first = join("a")
     until(first.leads)
     second = join("b")
@@ -163,7 +168,7 @@ def test_who_stood_still_after_the_election_does_not_push_aside_who_followed(joi
     second.store.write(second.epoch, WRITE)
 
 
-def test_waiting_ends_where_it_would_not_help(zookeeper_hosts: str, join: Join, namespace: str) -> None:
+def test_wait_raises_if_the_tree_cannot_be_used(zookeeper_hosts: str, join: Join, namespace: str) -> None:
     until(join("a").leads)
     session = zookeeper_kit.connect(zookeeper_hosts, namespace, auth="me:secret")
     with pytest.raises(StoreUnusable, match="can be changed by anyone"):
@@ -171,14 +176,17 @@ def test_waiting_ends_where_it_would_not_help(zookeeper_hosts: str, join: Join, 
     session.close()
 
 
-def test_a_node_removed_from_the_election_ends_the_leadership(join: Join) -> None:
-    first = join("a")
-    until(first.leads)
-    first.session.ask(lambda client: client.delete_async(first.election._own))
-    until(lambda: "removed" in first.election.lost)
+def test_removal_of_the_election_node_ends_the_leadership(zookeeper_hosts: str, namespace: str) -> None:
+    first = Candidate(zookeeper_hosts, namespace, "a", timeout_s=20.0)
+    try:
+        until(first.leads)
+        first.session.ask(lambda client: client.delete_async(first.election._own))
+        until(lambda: "removed" in first.election.lost)
+    finally:
+        first.close()
 
 
-def test_a_candidate_whose_session_expires_waits_again(join: Join) -> None:
+def test_candidate_whose_session_expires_waits_again(join: Join) -> None:
     first = join("a")
     until(first.leads)
     second = join("b")
@@ -189,16 +197,14 @@ def test_a_candidate_whose_session_expires_waits_again(join: Join) -> None:
     until(second.leads)
 
 
-def test_silence_ends_the_leadership_by_our_own_clock_before_the_servers_end_the_session(
-    tmp_path: Path, namespace: str
-) -> None:
+def test_leadership_ends_by_our_own_clock_before_the_servers_end_the_session(tmp_path: Path, namespace: str) -> None:
     with zookeeper_kit.running(tmp_path) as (server,):
         first = Candidate(server.address, namespace, "a", timeout_s=3.0)
         try:
             until(first.leads)
             assert first.session.timeout_s == 3.0
             server.pause()
-            # The server cannot tell us anything any more, nor end the session.
+            # The paused server can neither answer nor end the session.
             until(lambda: "not answered for 2.0 s" in first.election.lost)
             with pytest.raises((NoAnswer, Fenced)):
                 first.store.write(first.epoch, WRITE)
@@ -207,9 +213,9 @@ def test_silence_ends_the_leadership_by_our_own_clock_before_the_servers_end_the
             first.close()
 
 
-def test_a_short_break_suspends_and_then_it_goes_on(tmp_path: Path, namespace: str) -> None:
+def test_short_interruption_suspends_the_leadership_which_then_continues(tmp_path: Path, namespace: str) -> None:
     with zookeeper_kit.running(tmp_path) as (server,):
-        first = Candidate(server.address, namespace, "a", timeout_s=20.0)
+        first = Candidate(server.address, namespace, "a")
         try:
             until(first.leads)
             server.kill()
@@ -223,7 +229,7 @@ def test_a_short_break_suspends_and_then_it_goes_on(tmp_path: Path, namespace: s
             first.close()
 
 
-def test_servers_that_grant_less_than_was_asked_for_are_believed(join: Join, zookeeper_hosts: str) -> None:
+def test_granted_session_timeout_is_used_instead_of_the_requested_one(join: Join, zookeeper_hosts: str) -> None:
     candidate = Candidate(zookeeper_hosts, f"test/{uuid.uuid4().hex}", "a", timeout_s=100.0)
     try:
         until(candidate.leads)
@@ -232,11 +238,11 @@ def test_servers_that_grant_less_than_was_asked_for_are_believed(join: Join, zoo
         candidate.close()
 
 
-def test_without_a_quorum_nobody_leads_and_with_it_one_does(tmp_path: Path, namespace: str) -> None:
+def test_leader_exists_only_with_a_quorum(tmp_path: Path, namespace: str) -> None:
     with zookeeper_kit.running(tmp_path, 3) as servers, ExitStack() as stack:
         candidates = []
         for name in ("a", "b"):
-            candidates.append(Candidate(zookeeper_kit.hosts(servers), namespace, name, timeout_s=2.0))
+            candidates.append(Candidate(zookeeper_kit.hosts(servers), namespace, name, timeout_s=6.0))
             stack.callback(candidates[-1].close)
             until(lambda: candidates[-1].epoch or candidates[-1].waits())
         first, second = candidates
@@ -245,7 +251,7 @@ def test_without_a_quorum_nobody_leads_and_with_it_one_does(tmp_path: Path, name
             server.kill()
         until(lambda: first.election.lost)
         assert not second.leads()
-        # Its process ends; the servers will not learn of it before they are back.
+        # Its process ends. The servers learn of it after they have come back.
         first.close()
         for server in servers[:2]:
             server.start()
@@ -253,9 +259,9 @@ def test_without_a_quorum_nobody_leads_and_with_it_one_does(tmp_path: Path, name
         assert second.store.load().records[Kind.TASK] == {"t": b"{}"}
 
 
-def test_the_loss_of_the_ensembles_leader_loses_no_write(tmp_path: Path, namespace: str) -> None:
+def test_loss_of_the_leading_server_loses_no_write(tmp_path: Path, namespace: str) -> None:
     with zookeeper_kit.running(tmp_path, 3) as servers:
-        first = Candidate(zookeeper_kit.hosts(servers), namespace, "a", timeout_s=20.0)
+        first = Candidate(zookeeper_kit.hosts(servers), namespace, "a")
         try:
             until(first.leads)
             first.store.write(first.epoch, WRITE)
@@ -268,15 +274,15 @@ def test_the_loss_of_the_ensembles_leader_loses_no_write(tmp_path: Path, namespa
             first.close()
 
 
-# What a paused process does: it writes as fast as it can until a write fails, and says so.
+# The suspended process: it writes as fast as it can until a write fails, and prints the error.
 WRITER = """
 import sys
-sys.path[:0] = [sys.argv[3], sys.argv[3] + "/tests"]
+sys.path.insert(0, sys.argv[3])
 from tests.adapters.zookeeper.test_zookeeper_election import Candidate
-from mesos_kit import until
+from tests.mesos_kit import until
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredWrite
-one = Candidate(sys.argv[1], sys.argv[2], "paused")
+one = Candidate(sys.argv[1], sys.argv[2], "paused", timeout_s=6.0)
 until(one.leads)
 print("leads", flush=True)
 number = 0
@@ -291,7 +297,7 @@ while True:
 """
 
 
-def test_a_process_paused_for_longer_than_its_session_writes_nothing_any_more(
+def test_process_suspended_for_longer_than_its_session_writes_nothing_afterwards(
     join: Join, zookeeper_hosts: str, namespace: str
 ) -> None:
     argv = [sys.executable, "-c", WRITER, zookeeper_hosts, namespace, str(Path(__file__).parents[3])]

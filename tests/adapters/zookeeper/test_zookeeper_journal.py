@@ -1,4 +1,4 @@
-"""The journal of the state in ZooKeeper, without ZooKeeper: whatever is written, reading it back gives the latest."""
+"""The journal of the ZooKeeper store, without ZooKeeper."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _batches = st.lists(st.dictionaries(_places, st.none() | st.binary(max_size=60),
 
 
 class Log:
-    """The segments as they lie in ZooKeeper, and a leader's picture of them."""
+    """The segments as stored in ZooKeeper, and the journal of a leader."""
 
     def __init__(self) -> None:
         self.blobs: dict[int, bytes] = {}
@@ -47,7 +47,7 @@ class Log:
 
 @pytest.mark.parametrize(("spare", "most"), [(0, 1_000), (10_000, 5), (500, 20)])
 @given(_batches)
-def test_the_latest_write_of_each_record_is_what_is_read_at_every_moment(
+def test_latest_write_of_each_record_is_always_read(
     spare: int, most: int, batches: list[dict[Place, bytes | None]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -71,7 +71,7 @@ def test_the_latest_write_of_each_record_is_what_is_read_at_every_moment(
             assert len(log.blobs) <= most + 1
 
 
-def test_the_journal_is_bounded_by_what_counts() -> None:
+def test_size_of_the_journal_is_limited_by_its_valid_records() -> None:
     log = Log()
     log.write({("task", f"lasting-{number}"): bytes(200) for number in range(1_000)})
     for number in range(5_000):
@@ -81,14 +81,14 @@ def test_the_journal_is_bounded_by_what_counts() -> None:
     assert len(log.read()[0]) == 1_001
 
 
-def test_deleting_what_is_not_there_takes_no_room() -> None:
+def test_deletion_of_a_missing_record_takes_no_space() -> None:
     assert Journal().plan({("task", "t"): None}).entries == []
 
 
 @pytest.mark.parametrize(
     "blob", [b"", b"x", zlib.compress(b"x"), zlib.compress(b"\x91\x93\x01\x02\x03"), encode([])[:-1]]
 )
-def test_what_is_no_segment_is_damaged(blob: bytes) -> None:
+def test_invalid_segment_raises_damaged(blob: bytes) -> None:
     with pytest.raises(Damaged):
         decode(blob)
 

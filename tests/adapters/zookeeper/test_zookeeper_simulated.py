@@ -1,4 +1,4 @@
-"""The simulated ZooKeeper against a real one: the same random requests to both, and every answer compared."""
+"""The simulated ZooKeeper against a real one: both get the same random requests, and every answer is compared."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ NAMES = ("a", "b", "c")
 
 
 class RealSide:
-    """Clients of a real server, below a node of their own."""
+    """Clients of a real server, below their own node."""
 
     def __init__(self, hosts: str) -> None:
         self.hosts, self.root = hosts, f"/same-{uuid.uuid4().hex}"
-        self.clients = [KazooClient(hosts, timeout=10) for _ in range(CLIENTS)]
+        self.clients = [KazooClient(hosts, timeout=60) for _ in range(CLIENTS)]
         for client in self.clients:
-            client.start(10)
+            client.start(60)
         self.clients[0].create(self.root)
 
     def expire(self, number: int) -> None:
-        """End a session as a server does: whoever takes it over and closes it ends it for its owner."""
+        """Expire a session: another connection takes it over and closes it."""
         client = self.clients[number]
         lost, taken = client.client_id, KazooClient(self.hosts, client_id=client.client_id)
-        taken.start(10)
+        taken.start(60)
         taken.stop()
         taken.close()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while client.client_id in (lost, None) or not client.connected:
             assert time.monotonic() < deadline, "no new session"
             time.sleep(0.01)
@@ -76,7 +76,7 @@ def real(zookeeper_hosts: str) -> Iterator[RealSide]:
 
 
 def plain(value: Any, root: str) -> Any:
-    """An answer without what differs between two servers: times, transaction ids, session ids, where the tree lies."""
+    """An answer without differences between servers: times, transaction ids, session ids, the root of the tree."""
     match value:
         case ZnodeStat():
             owned = value.ephemeralOwner != 0
@@ -93,7 +93,7 @@ def plain(value: Any, root: str) -> Any:
 
 
 class Dice:
-    """One random request after the other, made for either side."""
+    """Random requests for both sides."""
 
     def __init__(self, seed: int) -> None:
         self._dice = random.Random(f"zookeeper requests {seed}")
@@ -171,7 +171,7 @@ def tree_of(client: Any, root: str, path: str = "") -> dict[str, Any]:
     return found
 
 
-def test_both_answer_the_same_to_the_same_requests(real: RealSide, seed: int) -> None:
+def test_simulated_and_real_server_give_the_same_answers(real: RealSide, seed: int) -> None:
     simulated, dice = SimulatedSide(), Dice(seed)
     seen: Counter[str] = Counter()
     for number in range(REQUESTS):
@@ -181,9 +181,11 @@ def test_both_answer_the_same_to_the_same_requests(real: RealSide, seed: int) ->
             simulated.expire(client)
             seen["expired"] += 1
         else:
-            # Another client may be connected to a server that lags behind; the answers are compared, not the delays.
+            # The answers are compared, not the delays between servers.
             answers = [carry_out(side.clients[client], side.root, request) for side in (real, simulated)]
-            first, second = (plain(answer, side.root) for answer, side in zip(answers, (real, simulated), strict=True))
+            first, second = (
+                plain(answer, root) for answer, root in zip(answers, (real.root, simulated.root), strict=True)
+            )
             assert first == second, f"request {number} of seed {seed}: {request}"
             seen.update([str(first)] if isinstance(first, str) and first.endswith("Error") else ["done"])
             parts = first if isinstance(first, list) else []
@@ -204,7 +206,7 @@ def test_both_answer_the_same_to_the_same_requests(real: RealSide, seed: int) ->
     assert wanted <= seen.keys(), f"never seen: {wanted - seen.keys()}"
 
 
-def test_a_session_that_was_ended_gets_nothing_done() -> None:
+def test_requests_of_an_ended_session_have_no_effect() -> None:
     simulated = SimulatedSide()
     simulated.clients[1].create("/same/own", b"", None, True)
     simulated.server.end(simulated.sessions[1])

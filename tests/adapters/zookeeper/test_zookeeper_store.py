@@ -1,4 +1,4 @@
-"""What is particular to the state in ZooKeeper: batches in parts, lost answers, damage, cleaning, and who may look."""
+"""The ZooKeeper store: split batches, lost answers, damage, cleaning, and access control."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
+from tests import zookeeper_kit
 
-import zookeeper_kit
 from jobcloud.adapters.zookeeper import journal
 from jobcloud.adapters.zookeeper.session import NoAnswer, ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
@@ -30,17 +30,17 @@ pytestmark = pytest.mark.zookeeper
 
 
 class Crash(BaseException):
-    """The process is gone at this very point."""
+    """The process ends at this point."""
 
 
 class Tree:
-    """One namespace: stores on it, and a client that looks at it as an operator would."""
+    """One namespace, with stores and a client for the view of an operator."""
 
     def __init__(self, hosts: str) -> None:
         self.hosts = hosts
         self.namespace = f"test/{uuid.uuid4().hex}"
-        self.client = KazooClient(hosts)
-        self.client.start(10)
+        self.client = KazooClient(hosts, timeout=60)
+        self.client.start(60)
         self._stores: list[ZooKeeperStore] = []
 
     def open(self, **options: Any) -> ZooKeeperStore:
@@ -79,7 +79,7 @@ def tree(zookeeper_hosts: str) -> Iterator[Tree]:
 
 
 def noise(number: int, size: int) -> bytes:
-    """Bytes that no compression makes smaller, the same for the same number."""
+    """Incompressible bytes, the same for the same number."""
     return random.Random(number).randbytes(size)
 
 
@@ -95,7 +95,7 @@ def count(records: StoredRecords) -> int:
     return sum(map(len, records.records.values()))
 
 
-def test_the_layout_is_the_documented_one(tree: Tree) -> None:
+def test_layout_is_as_documented(tree: Tree) -> None:
     store, epoch = tree.lead()
     kinds = (Kind.APP, Kind.JOB, Kind.DISABLED_APP, Kind.FRAMEWORK, Kind.TASK)
     store.write(epoch, [put(kind, "a/b", kind.encode()) for kind in kinds])
@@ -114,8 +114,10 @@ def test_the_layout_is_the_documented_one(tree: Tree) -> None:
 
 
 def crash_after(store: ZooKeeperStore, requests: int) -> Callable[[], bool]:
-    """End the process before its request number `requests` + 1; tells whether that came to pass."""
-    transact, done, crashed = store._transact, [], []
+    """End the process before its request number `requests` + 1. The result tells whether that has happened."""
+    transact = store._transact
+    done: list[bool] = []
+    crashed: list[bool] = []
 
     def counted(*arguments: Any, **named: Any) -> None:
         if len(done) == requests:
@@ -129,7 +131,7 @@ def crash_after(store: ZooKeeperStore, requests: int) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("batch", [LARGE, MANY_JOBS, [*LARGE, *MANY_JOBS]], ids=["tasks", "jobs", "both"])
-def test_a_crash_between_the_parts_of_a_batch_leaves_all_of_it_or_none(tree: Tree, batch: list[StoredWrite]) -> None:
+def test_crash_between_the_parts_of_a_batch_leaves_all_of_it_or_none(tree: Tree, batch: list[StoredWrite]) -> None:
     wanted = {(write.kind, write.key): write.value for write in [*batch, put(Kind.TASK, "old")]}
     requests = seen_none = seen_all = 0
     crashed = True
@@ -151,7 +153,7 @@ def test_a_crash_between_the_parts_of_a_batch_leaves_all_of_it_or_none(tree: Tre
         if count(found) > 1:
             flat = {(kind, key): value for kind, entries in found.records.items() for key, value in entries.items()}
             assert flat == wanted
-        # The next leader finishes or sweeps up what is left, and nothing gets lost by it.
+        # The next leader completes the batch or deletes its parts, and loses nothing.
         heir, epoch = tree.lead()
         heir.write(epoch, [put(Kind.JOB, "job-0", b"newer"), put(Kind.TASK, "t0", b"newer")])
         found = tree.load()
@@ -164,7 +166,7 @@ def test_a_crash_between_the_parts_of_a_batch_leaves_all_of_it_or_none(tree: Tre
     assert seen_all >= 1
 
 
-def test_litter_of_a_crash_is_swept_up(tree: Tree) -> None:
+def test_leftover_parts_of_a_crash_are_deleted(tree: Tree) -> None:
     store, epoch = tree.lead()
     crash_after(store, 3)
     with pytest.raises(Crash):
@@ -176,7 +178,7 @@ def test_litter_of_a_crash_is_swept_up(tree: Tree) -> None:
     assert len(tree.journal()) == 2
 
 
-def test_a_leader_that_loses_the_epoch_between_the_parts_leaves_nothing(tree: Tree) -> None:
+def test_leader_superseded_between_the_parts_of_a_batch_stores_nothing(tree: Tree) -> None:
     store, epoch = tree.lead()
     transact = store._transact
     done: list[object] = []
@@ -193,7 +195,7 @@ def test_a_leader_that_loses_the_epoch_between_the_parts_leaves_nothing(tree: Tr
     assert count(tree.load()) == 0
 
 
-def test_no_request_comes_near_the_servers_limit(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_stay_far_below_the_limit_of_the_server(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     store, epoch = tree.lead()
     sizes: list[tuple[int, int]] = []
     build = store._transaction
@@ -211,7 +213,7 @@ def test_no_request_comes_near_the_servers_limit(tree: Tree, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("kind", "size"), [(Kind.JOB, 400_001), (Kind.APP, 2_000_000), (Kind.TASK, 17 << 20)])
-def test_a_record_over_the_limit_is_refused_and_the_store_goes_on(tree: Tree, kind: Kind, size: int) -> None:
+def test_record_over_the_limit_is_refused_and_the_store_continues(tree: Tree, kind: Kind, size: int) -> None:
     store, epoch = tree.lead()
     with pytest.raises(RecordTooLarge, match=f"'big' takes {size} bytes"):
         store.write(epoch, [put(Kind.TASK, "t"), put(kind, "big", bytes(size))])
@@ -225,10 +227,11 @@ def test_a_record_over_the_limit_is_refused_and_the_store_goes_on(tree: Tree, ki
 
 @pytest.mark.parametrize("arrives", [True, False], ids=["done", "not-done"])
 @pytest.mark.parametrize("batch", [LARGE[:5], MANY_JOBS[:3], []], ids=["tasks", "jobs", "nothing"])
-def test_a_lost_answer_is_made_good_by_looking(tree: Tree, batch: list[StoredWrite], arrives: bool) -> None:
+def test_lost_answer_is_resolved_by_reading(tree: Tree, batch: list[StoredWrite], arrives: bool) -> None:
     store, epoch = tree.lead()
     store.load()
-    ask, lost = store._session.ask, []
+    ask = store._session.ask
+    lost: list[bool] = []
 
     def losing(request: Any, limit_s: float | None = None) -> Any:
         if lost:
@@ -245,7 +248,7 @@ def test_a_lost_answer_is_made_good_by_looking(tree: Tree, batch: list[StoredWri
     assert count(tree.load()) == len(batch) + 1
 
 
-def test_an_epoch_raised_without_an_answer_is_ours(tree: Tree) -> None:
+def test_epoch_raised_without_an_answer_is_ours(tree: Tree) -> None:
     tree.lead()
     store = tree.open()
     store.load()
@@ -263,8 +266,8 @@ def test_an_epoch_raised_without_an_answer_is_ours(tree: Tree) -> None:
     store.write(2, [put(Kind.TASK, "t")])
 
 
-def test_a_request_that_comes_late_changes_nothing_any_more(tree: Tree) -> None:
-    """It was taken for lost; the leader has looked, gone on, and written something else."""
+def test_late_request_changes_nothing(tree: Tree) -> None:
+    """The request seemed lost; the leader has checked, continued, and written something else."""
     store, epoch = tree.lead()
     store.load()
     late: list[Any] = []
@@ -273,16 +276,18 @@ def test_a_request_that_comes_late_changes_nothing_any_more(tree: Tree) -> None:
     store.write(epoch, [put(Kind.TASK, "t", b"old"), put(Kind.JOB, "j", b"old")])
     store._transaction = build  # type: ignore[method-assign]
     store.write(epoch, [put(Kind.TASK, "t", b"new"), put(Kind.JOB, "j", b"new")])
-    results = build(*late[0]).get(timeout=10)
+    results = build(*late[0]).get(timeout=60)
     assert any(isinstance(result, Exception) for result in results)
     found = tree.load().records
     assert (found[Kind.TASK], found[Kind.JOB]) == ({"t": b"new"}, {"j": b"new"})
 
 
-def test_no_call_waits_without_end(tmp_path: Path) -> None:
+def test_every_call_has_a_time_limit(tmp_path: Path) -> None:
     with zookeeper_kit.running(tmp_path) as (server,):
-        store = ZooKeeperStore(zookeeper_kit.connect(server.address, "a", 1.0))
+        session = zookeeper_kit.connect(server.address, "a", 60.0)
+        store = ZooKeeperStore(session)
         epoch = store.acquire()
+        session._timeout_s = 1.0
         server.pause()
         try:
             for use in (store.acquire, store.load, lambda: store.write(epoch, [put(Kind.TASK, "t")])):
@@ -293,7 +298,7 @@ def test_no_call_waits_without_end(tmp_path: Path) -> None:
             store.close()
 
 
-def test_servers_out_of_reach_are_an_error_not_a_wait() -> None:
+def test_unreachable_servers_raise_no_answer() -> None:
     port = zookeeper_kit.free_ports(1)[0]
     store = ZooKeeperStore(zookeeper_kit.connect(f"127.0.0.1:{port}", "a", 0.5))
     with pytest.raises(NoAnswer, match="out of reach"):
@@ -304,7 +309,7 @@ def test_servers_out_of_reach_are_an_error_not_a_wait() -> None:
 # ------------------------------------------------------------------------------------------------------------- damage
 
 
-def test_unknown_nodes_are_reported_by_path_and_left(tree: Tree) -> None:
+def test_unknown_nodes_are_reported_by_path_and_left_unchanged(tree: Tree) -> None:
     store, epoch = tree.lead()
     store.write(epoch, [put(Kind.JOB, "j")])
     strange = ["stranger", "config/queue", "state/ready", "ha/x", "state/journal/readme", "config/job/a b!"]
@@ -318,7 +323,7 @@ def test_unknown_nodes_are_reported_by_path_and_left(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("damage", ["garbage", "emptied", "deleted", "newer"])
-def test_a_damaged_segment_is_reported_and_no_older_version_of_its_records_comes_back(tree: Tree, damage: str) -> None:
+def test_damaged_segment_is_reported_and_older_versions_of_its_records_stay_lost(tree: Tree, damage: str) -> None:
     store, epoch = tree.lead()
     store.write(epoch, [put(Kind.TASK, "kept"), put(Kind.TASK, "changed", b"1"), put(Kind.TASK, "gone")])
     store.write(epoch, [put(Kind.TASK, "changed", b"2"), StoredWrite(Kind.TASK, "gone", None), put(Kind.TASK, "lost")])
@@ -341,7 +346,7 @@ def test_a_damaged_segment_is_reported_and_no_older_version_of_its_records_comes
         assert tree.client.get(path)[0] == data
 
 
-def test_damage_whose_extent_nobody_can_tell_is_refused_and_left(tree: Tree) -> None:
+def test_segment_damaged_together_with_its_marks_is_refused_and_left_unchanged(tree: Tree) -> None:
     store, epoch = tree.lead()
     store.write(epoch, [put(Kind.TASK, "t")])
     name = tree.segments()[0]
@@ -352,7 +357,7 @@ def test_damage_whose_extent_nobody_can_tell_is_refused_and_left(tree: Tree) -> 
     assert tree.client.get(tree.path(f"state/journal/{name}"))[0] == b"?"
 
 
-def test_a_record_of_a_kind_that_only_a_newer_version_knows_is_kept(tree: Tree) -> None:
+def test_record_of_a_newer_kind_is_kept(tree: Tree) -> None:
     store, epoch = tree.lead()
     store.write(epoch, [put(Kind.TASK, "t")])
     entries = journal.encode([("future", "f", b"{}")])
@@ -365,7 +370,7 @@ def test_a_record_of_a_kind_that_only_a_newer_version_knows_is_kept(tree: Tree) 
     assert len(tree.load().faults) == 1
 
 
-def test_a_node_taken_away_meanwhile_is_an_error_and_looking_again_mends_it(tree: Tree) -> None:
+def test_node_deleted_by_another_client_fails_the_write_and_a_new_load_works(tree: Tree) -> None:
     store, epoch = tree.lead()
     store.write(epoch, [put(Kind.JOB, "j", b"1")])
     tree.client.delete(tree.path("config/job/j"))
@@ -380,13 +385,13 @@ def test_a_node_taken_away_meanwhile_is_an_error_and_looking_again_mends_it(tree
 # --------------------------------------------------------------------------------------------------------------- cost
 
 
-def test_a_burst_of_4000_tasks_costs_less_than_a_tenth_of_a_write_each(tree: Tree) -> None:
+def test_burst_of_4000_tasks_needs_less_than_a_tenth_of_a_request_each(tree: Tree) -> None:
     store, epoch = tree.lead()
     tasks = [put(Kind.TASK, f"job-{number}@-@{uuid.UUID(int=number)}", noise(number, 400)) for number in range(4_000)]
     before = store.requests
     for start in range(0, 4_000, 1_000):
         store.write(epoch, tasks[start : start + 1_000])
-    # Updates come a few dozen at a time.
+    # Updates arrive a few dozen at a time.
     for change in (False, True):
         for start in range(0, 4_000, 40):
             share = tasks[start : start + 40]
@@ -395,7 +400,7 @@ def test_a_burst_of_4000_tasks_costs_less_than_a_tenth_of_a_write_each(tree: Tre
     assert tree.load().records[Kind.TASK] == {}
 
 
-def test_the_journal_stays_small_and_nothing_gets_lost_by_cleaning(tree: Tree) -> None:
+def test_journal_stays_small_and_cleaning_loses_nothing(tree: Tree) -> None:
     store, epoch = tree.lead()
     lasting = [put(Kind.TASK, f"lasting-{number}", noise(number, 100)) for number in range(100)]
     store.write(epoch, lasting)
@@ -414,10 +419,10 @@ def test_the_journal_stays_small_and_nothing_gets_lost_by_cleaning(tree: Tree) -
     assert found[Kind.FIRING] == {"f": noise(99, 50_000)}
 
 
-# ------------------------------------------------------------------------------------------------------- who may look
+# ------------------------------------------------------------------------------------------------------- access control
 
 
-def test_with_credentials_nobody_else_can_read_or_write(tree: Tree) -> None:
+def test_tree_with_credentials_is_closed_to_others(tree: Tree) -> None:
     store = tree.open(auth="me:secret")
     epoch = store.acquire()
     store.write(epoch, [*LARGE, put(Kind.APP, "a"), put(Kind.JOB, "j")])
@@ -428,7 +433,7 @@ def test_with_credentials_nobody_else_can_read_or_write(tree: Tree) -> None:
             yield from acls(f"{path}/{child}")
 
     tree_client = KazooClient(tree.hosts, auth_data=[("digest", "me:secret")])
-    tree_client.start(10)
+    tree_client.start(60)
     wanted = [make_digest_acl("me", "secret", all=True)]
     assert all(acl == wanted for acl in acls(f"/{tree.namespace}"))
     tree_client.stop()
@@ -438,20 +443,20 @@ def test_with_credentials_nobody_else_can_read_or_write(tree: Tree) -> None:
             tree.open(auth=auth).load()
 
 
-def test_a_tree_that_everyone_may_change_is_refused_unless_asked_for(tree: Tree) -> None:
+def test_tree_that_everyone_can_change_is_refused_unless_configured(tree: Tree) -> None:
     tree.lead()
     with pytest.raises(StoreUnusable, match="can be changed by anyone"):
         tree.open(auth="me:secret").acquire()
     assert tree.open(auth="me:secret", open_tree=True).acquire() == 2
 
 
-# kazoo forgets to close sockets whose handshake failed.
+# kazoo does not close sockets whose handshake failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-def test_over_tls_both_sides_are_checked(tmp_path: Path) -> None:
+def test_tls_checks_both_sides(tmp_path: Path) -> None:
     authority, stranger = trustme.CA(), trustme.CA()
     files = {"server": authority.issue_cert("127.0.0.1"), "client": authority.issue_cert("client@example.org")}
     for name, certificate in files.items():
-        # Java reads keys in PKCS #8 only.
+        # Java only reads keys in PKCS #8.
         key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
@@ -470,9 +475,9 @@ def test_over_tls_both_sides_are_checked(tmp_path: Path) -> None:
         "ssl.clientAuth=need",
     )
 
-    def attempt(hosts: str, **files: str) -> int:
+    def attempt(hosts: str, files: dict[str, str], limit_s: float = 5.0) -> int:
         tls = ZooKeeperTls(**{name: str(tmp_path / file) for name, file in files.items()})
-        store = ZooKeeperStore(ZooKeeperSession(ZooKeeperSettings(hosts, session_timeout_s=5.0, tls=tls)))
+        store = ZooKeeperStore(ZooKeeperSession(ZooKeeperSettings(hosts, session_timeout_s=limit_s, tls=tls)))
         try:
             return store.acquire()
         finally:
@@ -480,12 +485,12 @@ def test_over_tls_both_sides_are_checked(tmp_path: Path) -> None:
 
     mine = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.pem"}
     with zookeeper_kit.running(tmp_path / "zookeeper", more=lines):
-        assert attempt(f"127.0.0.1:{port}", **mine) == 1
+        assert attempt(f"127.0.0.1:{port}", mine, 60.0) == 1
         for wrong in ({**mine, "ca_file": "stranger.pem"}, {"ca_file": "ca.pem"}):
             with pytest.raises(NoAnswer):
-                attempt(f"127.0.0.1:{port}", **wrong)
+                attempt(f"127.0.0.1:{port}", wrong)
         with pytest.raises(NoAnswer):
-            attempt(f"localhost:{port}", **mine)
+            attempt(f"localhost:{port}", mine)
     gc.collect()
 
 
@@ -497,12 +502,12 @@ def test_credentials_in_the_address_are_refused_and_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("hosts", ["", "a:1,", "a:1/chroot", " "])
-def test_what_names_no_servers_is_refused(hosts: str) -> None:
+def test_invalid_hosts_are_refused(hosts: str) -> None:
     with pytest.raises(ConfigError):
         ZooKeeperSession(ZooKeeperSettings(hosts))
 
 
 @pytest.mark.parametrize("auth", ["me", ":secret", "me:"])
-def test_credentials_that_are_none_are_refused(auth: str) -> None:
+def test_malformed_credentials_are_refused(auth: str) -> None:
     with pytest.raises(ConfigError, match="user:password"):
         ZooKeeperSession(ZooKeeperSettings("127.0.0.1:1", auth=auth))

@@ -1,4 +1,4 @@
-"""Jobs that write down when each shard starts and ends, one line each, to a file of their process."""
+"""Jobs that record the start and the end of each shard as one line in a file of their process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from jobcloud.job import ShardingContext, SimpleJob
 
 
-def note(ctx: ShardingContext, what: str) -> None:
+def record(ctx: ShardingContext, event: str) -> None:
     line: dict[str, Any] = {
-        "what": what,
+        "event": event,
         "at": time.time(),
         "job": ctx.job_name,
         "item": ctx.sharding_item,
@@ -23,7 +23,7 @@ def note(ctx: ShardingContext, what: str) -> None:
         "task": ctx.task_id,
         "pid": os.getpid(),
     }
-    # O_APPEND and one write: lines of many threads stay whole, and a kill -9 loses none that was written.
+    # With O_APPEND and one write, lines of concurrent threads stay whole, and a kill loses no written line.
     descriptor = os.open(
         Path(ctx.job_parameter) / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
     )
@@ -34,14 +34,14 @@ def note(ctx: ShardingContext, what: str) -> None:
 
 
 class Work(SimpleJob):
-    """Runs for as many seconds as its sharding parameter says."""
+    """Runs for the number of seconds in its sharding parameter."""
 
     def execute(self, ctx: ShardingContext) -> None:
-        note(ctx, "start")
+        record(ctx, "start")
         until = time.monotonic() + float(ctx.sharding_parameter or 0)
         while (left := until - time.monotonic()) > 0:
             if ctx.cancelled:
-                note(ctx, "cancelled")
+                record(ctx, "cancelled")
                 ctx.raise_if_cancelled()
             time.sleep(min(left, 1.0))
-        note(ctx, "end")
+        record(ctx, "end")

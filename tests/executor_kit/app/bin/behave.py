@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -u
-"""As a script, what the jobs in shop/jobs.py do."""
+"""A script with the same behaviours as the jobs in shop/jobs.py."""
 
 import json
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A child that is never there for long: it forks, its parent ends, again and again."""
+"""A chain of short-lived children: each forks the next one and ends."""
 
 import os
 import time

@@ -447,7 +447,7 @@ def giant_result(ctx):
 
 
 class Fickle(dict):
-    """Another mapping each time it is looked at."""
+    """A mapping that changes with each access."""
 
     looks = 0
 
@@ -484,7 +484,7 @@ def closes_everything(ctx):
 
 
 def forks_wildly(ctx):
-    """Whatever there is forks, six times: 63 children and children's children, each in a session of its own."""
+    """Every process forks six times: 63 descendants, each in its own session."""
     first = os.getpid()
     for _ in range(6):
         if os.fork() == 0:

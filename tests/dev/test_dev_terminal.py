@@ -1,4 +1,4 @@
-"""What `jobcloud dev` prints of the server's notices."""
+"""Terminal output of `jobcloud dev`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import io
 
 from rich.console import Console
 
-from jobcloud.dev.view import View
+from jobcloud.dev.terminal import EventPrinter
 
 
-def test_what_a_job_says_does_not_steer_the_terminal() -> None:
+def test_job_text_cannot_control_terminal() -> None:
     screen = io.StringIO()
-    view = View(Console(file=screen, width=200))
-    view.show(
+    printer = EventPrinter(Console(file=screen, width=200))
+    printer.show(
         {
             "topic": "ended",
             "at": "2026-01-01T00:00:00.000Z",
@@ -23,7 +23,7 @@ def test_what_a_job_says_does_not_steer_the_terminal() -> None:
             "hostname": "agent1.localhost",
         }
     )
-    said = screen.getvalue()
-    assert "\x1b" not in said
-    assert "no �]0;stock" in said
-    assert "[red]here" in said
+    output = screen.getvalue()
+    assert "\x1b" not in output
+    assert "no �]0;stock" in output
+    assert "[red]here" in output

@@ -1,6 +1,6 @@
-"""`python -m jobcloud.dev.leash PID COMMAND…`: become COMMAND, and be killed when the process PID, our parent, ends.
+"""`python -m jobcloud.dev.parent_death PID COMMAND…`: run COMMAND, which is killed when its parent PID ends.
 
-However the parent ends, kill -9 included: the kernel keeps the leash (PR_SET_PDEATHSIG, prctl(2)), and execve keeps it.
+The kernel sends SIGKILL however the parent ends (PR_SET_PDEATHSIG, prctl(2)). The setting survives execve.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ def main() -> None:
     parent, *command = sys.argv[1:]
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         sys.exit(f"prctl failed: {os.strerror(ctypes.get_errno())}")
-    if os.getppid() != int(parent):  # it ended before the leash was on
+    if os.getppid() != int(parent):  # the parent ended before the signal was set
         sys.exit(1)
-    os.execvp(command[0], command)  # noqa: S606 - no shell is meant
+    os.execvp(command[0], command)  # noqa: S606 - runs without a shell on purpose
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Why a framework, an offer list or a task is refused: the checks of Mesos' master, in its order and its words.
+"""Checks of frameworks, offer lists and tasks, in the order and the words of Mesos' master.
 
-Source: src/master/validation.cpp and src/common/validation.cpp of Mesos 1.11.0; every function gives the error or "".
+The `bad_…` functions return the error, or "" if there is none. Source: src/master/validation.cpp and
+src/common/validation.cpp of Mesos 1.11.0.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .protocol import Json
-from .registry import Agent, Framework, Offer, can, roles_of
-from .resources import NOTHING, Resources, bad_allocation, from_wire
+from ..framework_info import has_capability, roles_of
+from ..protocol import Json
+from ..resources import NOTHING, Resources, bad_allocation, from_wire
+from .records import AgentRecord, FrameworkRecord, OfferRecord
 
 _MAX_ID = 255  # NAME_MAX: ids become names of directories
 _NOT_IN_ID = re.compile(r"[\x00-\x1f/\\\x7f]")
@@ -44,7 +46,7 @@ def bad_role(role: str) -> str:
 
 
 def bad_framework(info: Json, suppressed: list[str]) -> str:
-    multi_role = can(info, "MULTI_ROLE")
+    multi_role = has_capability(info, "MULTI_ROLE")
     if multi_role and info.get("role") is not None:
         return "'FrameworkInfo.role' must not be set when the framework is MULTI_ROLE capable"
     if not multi_role and info.get("roles"):
@@ -55,12 +57,12 @@ def bad_framework(info: Json, suppressed: list[str]) -> str:
         return f"'FrameworkInfo.roles' contains duplicate items: {{ {twice} }}"
     for role in roles:
         if error := bad_role(role):
-            where = (
+            prefix = (
                 "'FrameworkInfo.roles' contains invalid role"
                 if multi_role
                 else "'FrameworkInfo.role' is not a valid role"
             )
-            return f"{where}: {error}"
+            return f"{prefix}: {error}"
     given = info.get("id", {}).get("value", "")
     if given and (error := bad_id(given)):
         return error
@@ -70,8 +72,8 @@ def bad_framework(info: Json, suppressed: list[str]) -> str:
     return ""
 
 
-def changed_for_good(old: Json, new: Json) -> str:
-    """A field that a framework cannot change while it lives."""
+def changed_immutable_field(old: Json, new: Json) -> str:
+    """The error if a field differs that Mesos does not let a framework change."""
     for name in ("user", "checkpoint"):
         if old.get(name) != new.get(name):
             return (
@@ -88,7 +90,7 @@ def bad_failover_timeout(info: Json) -> str:
     return ""
 
 
-def bad_offers(offer_ids: list[str], offers: Mapping[str, Offer], framework: Framework) -> str:
+def bad_offers(offer_ids: list[str], offers: Mapping[str, OfferRecord], framework: FrameworkRecord) -> str:
     if not offer_ids:
         return "No offers specified"
     seen: set[str] = set()
@@ -129,7 +131,10 @@ def bad_command(command: Json) -> str:
 
 
 def read_resources(tasks: list[Json]) -> list[tuple[Resources, Resources]]:
-    """Of each task, what it and its executor ask for. Raises ResourceError if any of that makes no sense."""
+    """The (own, executor's) resources of each task. Raises ResourceError if any are invalid.
+
+    Equal consecutive ExecutorInfos become one value, which makes later comparisons quick.
+    """
     found: list[tuple[Resources, Resources]] = []
     last: Json = {}
     of_executor = NOTHING
@@ -138,7 +143,7 @@ def read_resources(tasks: list[Json]) -> list[tuple[Resources, Resources]]:
         executor = task.get("executor") or {}
         if executor == last:
             if executor:
-                task["executor"] = last  # one value for all that are equal is quicker to compare
+                task["executor"] = last
         else:
             last, of_executor = executor, from_wire(executor.get("resources") or [])
         found.append((own, of_executor))
@@ -149,7 +154,7 @@ def _negative(holder: Json | None, name: str) -> bool:
     return bool(((holder or {}).get(name) or {}).get("nanoseconds", 0) < 0)
 
 
-def _bad_task(task: Json, framework: Framework, agent: Agent) -> str:
+def _bad_task(task: Json, framework: FrameworkRecord, agent: AgentRecord) -> str:
     task_id = task["task_id"]["value"]
     if error := bad_id(task_id):
         return error
@@ -171,7 +176,7 @@ def _bad_task(task: Json, framework: Framework, agent: Agent) -> str:
     return ""
 
 
-def _bad_executor(executor: Json, framework: Framework, agent: Agent) -> str:
+def _bad_executor(executor: Json, framework: FrameworkRecord, agent: AgentRecord) -> str:
     if executor.get("type") == "UNKNOWN":
         return "Unknown executor type"
     executor_id = executor["executor_id"]["value"]
@@ -200,26 +205,32 @@ def _bad_executor(executor: Json, framework: Framework, agent: Agent) -> str:
 
 
 def same_executor(one: Json, other: Json) -> bool:
-    """Equal as messages: entries in another order and defaults left out do not count."""
+    """Whether two ExecutorInfos mean the same: the order of resources and explicit defaults do not matter."""
     return _comparable(one) == _comparable(other)
 
 
 def _comparable(executor: Json) -> Json:
-    shown = {key: value for key, value in executor.items() if value is not None}
-    shown["resources"] = from_wire(executor.get("resources") or [])
-    shown.setdefault("type", "CUSTOM")
-    command = {k: v for k, v in (executor.get("command") or {}).items() if v is not None}
+    normal = {key: value for key, value in executor.items() if value is not None}
+    normal["resources"] = from_wire(executor.get("resources") or [])
+    normal.setdefault("type", "CUSTOM")
+    command = {key: value for key, value in (executor.get("command") or {}).items() if value is not None}
     command.setdefault("shell", True)
-    shown["command"] = command
-    return shown
+    normal["command"] = command
+    return normal
 
 
 def bad_launch(
-    task: Json, role: str, framework: Framework, agent: Agent, own: Resources, of_executor: Resources, is_known: bool
+    task: Json,
+    role: str,
+    framework: FrameworkRecord,
+    agent: AgentRecord,
+    own: Resources,
+    of_executor: Resources,
+    identical: bool,
 ) -> str:
-    """Why a task must not be launched; `own` and `of_executor` are what it and its executor ask for.
+    """The error of a task that asks for `own` resources and those `of_executor`.
 
-    `is_known` says that the executor lives, and was asked for in the same words.
+    `identical` tells that its executor runs with an identical ExecutorInfo, which needs no second check.
     """
     if error := _bad_task(task, framework, agent):
         return error
@@ -229,8 +240,8 @@ def bad_launch(
     if (executor is None) == (task.get("command") is None):
         return "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
     if executor is None:
-        return "Tasks with a command of their own need mesos-executor; name an ExecutorInfo instead"
-    if not is_known:
+        return "The dev cluster has no mesos-executor for tasks with a command; use an ExecutorInfo instead"
+    if not identical:
         if error := bad_allocation(executor.get("resources") or [], role):
             return f"Task uses invalid resources: {error}"
         if error := _bad_executor(executor, framework, agent):

@@ -1,33 +1,50 @@
-"""What the dev master shows of itself: /state, the operator API's answers, and offers as frameworks see them."""
+"""JSON views of the master: /state, read-only operator calls, and offers as frameworks receive them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .protocol import Json
-from .registry import Agent, Executor, Framework, InverseOffer, Offer, Task
-from .resources import NOTHING, Resources
+from ..protocol import VERSION, Json
+from ..resources import NOTHING, Resources
+from .records import (
+    AgentRecord,
+    ExecutorRecord,
+    FrameworkRecord,
+    InverseOfferRecord,
+    OfferRecord,
+    TaskRecord,
+    machine_key,
+)
+from .state import State
 
-if TYPE_CHECKING:
-    from .master import Master
-
-LOOPBACK = 0x0100007F  # 127.0.0.1 as MasterInfo has it: in network order, read as a little-endian number
-VERSION = "1.11.0"  # of the API that is spoken here
+_LOOPBACK = 0x0100007F  # 127.0.0.1 as MasterInfo encodes it: network byte order, read as a little-endian number
 
 
-class MasterView:
-    def __init__(self, master: Master) -> None:
-        self._master = master
+class Views:
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._operator_calls: dict[str, Callable[[], Json]] = {
+            "GET_HEALTH": lambda: {"healthy": True},
+            "GET_VERSION": lambda: {"version_info": {"version": VERSION}},
+            "GET_MASTER": lambda: {"master_info": self.master_info()},
+            "GET_AGENTS": self._get_agents,
+            "GET_FRAMEWORKS": self._get_frameworks,
+            "GET_TASKS": self._get_tasks,
+            "GET_EXECUTORS": self._get_executors,
+            "GET_STATE": self._get_state,
+            "GET_MAINTENANCE_SCHEDULE": lambda: {"schedule": self.maintenance_schedule()},
+            "GET_MAINTENANCE_STATUS": lambda: {"status": self.maintenance_status()},
+        }
 
-    # ---- v1 --------------------------------------------------------------------------------------------------
+    # ---- v1 API --------------------------------------------------------------------------------------------
 
     def master_info(self) -> Json:
-        settings = self._master.settings
+        settings = self._state.settings
         return {
             "id": settings.master_id,
-            "ip": LOOPBACK,
+            "ip": _LOOPBACK,
             "port": settings.port,
             "pid": f"master@127.0.0.1:{settings.port}",
             "hostname": settings.hostname,
@@ -36,13 +53,13 @@ class MasterView:
             "capabilities": [{"type": "AGENT_UPDATE"}, {"type": "AGENT_DRAINING"}],
         }
 
-    def offers(self, offers: Iterable[Offer], framework: Framework) -> list[Json]:
-        """As their framework gets them."""
+    def offers(self, offers: Iterable[OfferRecord], framework: FrameworkRecord) -> list[Json]:
+        """Offers in the form of an OFFERS event."""
         with_role = not framework.can("RESERVATION_REFINEMENT")
         return [self._offer(offer, framework, with_role) for offer in offers]
 
-    def _offer(self, offer: Offer, framework: Framework, with_role: bool) -> Json:
-        agent = self._master.agents[offer.agent_id]
+    def _offer(self, offer: OfferRecord, framework: FrameworkRecord, with_role: bool) -> Json:
+        agent = self._state.agents[offer.agent_id]
         shown: Json = {
             "id": {"value": offer.offer_id},
             "framework_id": {"value": offer.framework_id},
@@ -54,43 +71,45 @@ class MasterView:
         }
         if agent.attributes:
             shown["attributes"] = list(agent.attributes)
-        window = self._master.operators.unavailability(agent)
-        if window is not None:
-            shown["unavailability"] = window
+        unavailability = self._state.unavailability
+        if unavailability and agent.machine in unavailability:
+            shown["unavailability"] = unavailability[agent.machine]
         executors = [executor_id for framework_id, executor_id in agent.executors if framework_id == framework.id]
         if executors:
             shown["executor_ids"] = [{"value": executor_id} for executor_id in executors]
         return shown
 
-    def inverse_offer(self, made: InverseOffer, window: Json) -> Json:
-        agent = self._master.agents[made.agent_id]
+    def inverse_offer(self, inverse: InverseOfferRecord, window: Json) -> Json:
+        agent = self._state.agents[inverse.agent_id]
         return {
-            "id": {"value": made.offer_id},
+            "id": {"value": inverse.offer_id},
             "url": _url(agent.hostname, agent.port),
-            "framework_id": {"value": made.framework_id},
-            "agent_id": {"value": made.agent_id},
+            "framework_id": {"value": inverse.framework_id},
+            "agent_id": {"value": inverse.agent_id},
             "unavailability": window,
         }
 
-    def answer(self, kind: Any) -> Json | None:
-        """The response to a read-only call of the operator API; None if it is not known here."""
-        make: dict[Any, Callable[[], Json]] = {
-            "GET_HEALTH": lambda: {"healthy": True},
-            "GET_VERSION": lambda: {"version_info": {"version": VERSION}},
-            "GET_MASTER": lambda: {"master_info": self.master_info()},
-            "GET_AGENTS": self._get_agents,
-            "GET_FRAMEWORKS": self._get_frameworks,
-            "GET_TASKS": self._get_tasks,
-            "GET_EXECUTORS": self._get_executors,
-            "GET_STATE": self._get_state,
-            "GET_MAINTENANCE_SCHEDULE": lambda: {"schedule": self.schedule()},
-            "GET_MAINTENANCE_STATUS": lambda: {"status": self._master.operators.status()},
-        }
-        return {"type": kind, kind.lower(): make[kind]()} if kind in make else None
+    def operator_answer(self, kind: Any) -> Json | None:
+        """The response to a read-only operator call; None if the dev cluster does not support that call."""
+        make = self._operator_calls.get(kind) if isinstance(kind, str) else None
+        return None if make is None else {"type": kind, kind.lower(): make()}
 
-    def schedule(self) -> Json:
-        windows = self._master.operators.windows
-        return {"windows": windows} if windows else {}
+    def maintenance_schedule(self) -> Json:
+        return {"windows": self._state.windows} if self._state.windows else {}
+
+    def maintenance_status(self) -> Json:
+        """Scheduled machines by mode; draining ones with the answers of frameworks to inverse offers."""
+        state, draining, down = self._state, [], []
+        for machine_id in (machine_id for window in state.windows for machine_id in window["machine_ids"]):
+            machine = machine_key(machine_id)
+            if state.machine_modes[machine] == "DOWN":
+                down.append(machine_id)
+                continue
+            agents = [agent for agent in state.agents.values() if agent.machine == machine]
+            answers = [one for agent in agents for one in state.inverse_answers.get(agent.agent_id, {}).values()]
+            draining.append({"id": machine_id, "statuses": answers} if answers else {"id": machine_id})
+        lists = (("draining_machines", draining), ("down_machines", down))
+        return {name: machines for name, machines in lists if machines}
 
     def _get_state(self) -> Json:
         return {
@@ -101,14 +120,14 @@ class MasterView:
         }
 
     def _get_agents(self) -> Json:
-        return {"agents": [self._agent(agent) for agent in self._master.agents.values()]}
+        return {"agents": [self._agent(agent) for agent in self._state.agents.values()]}
 
-    def _agent(self, agent: Agent) -> Json:
+    def _agent(self, agent: AgentRecord) -> Json:
         offered = _sum(offer.resources for offer in agent.offers.values())
-        drain = self._master.operators.drains.get(agent.agent_id)
+        drain = self._state.drains.get(agent.agent_id)
         more: Json = {}
         if drain is not None:
-            more["drain_info"] = drain.shown()
+            more["drain_info"] = drain.to_wire()
             more["estimated_drain_start_time"] = {"nanoseconds": drain.since // 1000 * 1_000_000_000}
         return {
             "agent_info": {
@@ -128,18 +147,18 @@ class MasterView:
             **more,
         }
 
-    def _activity(self, agent: Agent) -> Json:
-        deactivated = agent.agent_id in self._master.operators.deactivated
+    def _activity(self, agent: AgentRecord) -> Json:
+        deactivated = agent.agent_id in self._state.deactivated
         return {"active": agent.connected and not deactivated, "deactivated": deactivated}
 
     def _get_frameworks(self) -> Json:
-        master = self._master
+        state = self._state
         return {
-            "frameworks": [self._framework(one) for one in master.frameworks.values()],
-            "completed_frameworks": [self._framework(one) for one in master.removed_frameworks.values()],
+            "frameworks": [self._framework(one) for one in state.frameworks.values()],
+            "completed_frameworks": [self._framework(one) for one in state.removed_frameworks.values()],
         }
 
-    def _framework(self, framework: Framework) -> Json:
+    def _framework(self, framework: FrameworkRecord) -> Json:
         shown: Json = {
             "framework_info": framework.info,
             "active": framework.connected,
@@ -154,11 +173,11 @@ class MasterView:
 
     def _get_tasks(self) -> Json:
         shown: dict[str, list[Json]] = {"tasks": [], "unreachable_tasks": [], "completed_tasks": []}
-        for framework in self._master.frameworks.values():
+        for framework in self._state.frameworks.values():
             shown["tasks"] += [_task(one) for one in framework.tasks.values()]
             shown["unreachable_tasks"] += [_task(one) for one in framework.unreachable.values()]
             shown["completed_tasks"] += [_task(one) for one in framework.completed]
-        for framework in self._master.removed_frameworks.values():
+        for framework in self._state.removed_frameworks.values():
             shown["completed_tasks"] += [_task(one) for one in framework.completed]
         return shown
 
@@ -166,7 +185,7 @@ class MasterView:
         return {
             "executors": [
                 {"executor_info": executor.info, "agent_id": {"value": agent.agent_id}}
-                for agent in self._master.agents.values()
+                for agent in self._state.agents.values()
                 for executor in agent.executors.values()
             ]
         }
@@ -174,32 +193,32 @@ class MasterView:
     # ---- /state ----------------------------------------------------------------------------------------------
 
     def state(self) -> Json:
-        master, settings = self._master, self._master.settings
+        state, settings = self._state, self._state.settings
         pid = f"master@127.0.0.1:{settings.port}"
         return {
             "version": VERSION,
             "id": settings.master_id,
             "pid": pid,
             "hostname": settings.hostname,
-            "start_time": master.started_at / 1000,
-            "elected_time": master.started_at / 1000,
+            "start_time": state.started_at / 1000,
+            "elected_time": state.started_at / 1000,
             "leader": pid,
             "leader_info": {"id": settings.master_id, "pid": pid, "port": settings.port, "hostname": settings.hostname},
-            "activated_slaves": float(sum(agent.connected for agent in master.agents.values())),
-            "deactivated_slaves": float(sum(not agent.connected for agent in master.agents.values())),
-            "unreachable_slaves": float(len(master.unreachable)),
-            "slaves": [self._slave(agent) for agent in master.agents.values()],
-            "recovered_slaves": [{"id": agent_id} for agent_id in sorted(master.recovering)],
-            "frameworks": [self._state_framework(one) for one in master.frameworks.values()],
-            "completed_frameworks": [self._state_framework(one) for one in master.removed_frameworks.values()],
+            "activated_slaves": float(sum(agent.connected for agent in state.agents.values())),
+            "deactivated_slaves": float(sum(not agent.connected for agent in state.agents.values())),
+            "unreachable_slaves": float(len(state.unreachable)),
+            "slaves": [self._slave(agent) for agent in state.agents.values()],
+            "recovered_slaves": [{"id": agent_id} for agent_id in sorted(state.recovering)],
+            "frameworks": [self._state_framework(one) for one in state.frameworks.values()],
+            "completed_frameworks": [self._state_framework(one) for one in state.removed_frameworks.values()],
             "unregistered_frameworks": [],
         }
 
-    def _slave(self, agent: Agent) -> Json:
-        drain = self._master.operators.drains.get(agent.agent_id)
+    def _slave(self, agent: AgentRecord) -> Json:
+        drain = self._state.drains.get(agent.agent_id)
         more: Json = {}
         if drain is not None:
-            more = {"drain_info": drain.shown(), "estimated_drain_start_time_seconds": drain.since / 1000}
+            more = {"drain_info": drain.to_wire(), "estimated_drain_start_time_seconds": drain.since / 1000}
         return {
             "id": agent.agent_id,
             "hostname": agent.hostname,
@@ -215,13 +234,13 @@ class MasterView:
             **more,
         }
 
-    def _state_framework(self, framework: Framework) -> Json:
+    def _state_framework(self, framework: FrameworkRecord) -> Json:
         info = framework.info
         used = _sum(task.resources for task in framework.tasks.values() if not task.terminal)
         offered = _sum(offer.resources for offer in framework.offers.values())
         executors = [
             (agent, executor)
-            for agent in self._master.agents.values()
+            for agent in self._state.agents.values()
             for key, executor in agent.executors.items()
             if key[0] == framework.id
         ]
@@ -269,7 +288,7 @@ def _url(hostname: str, port: int) -> Json:
     }
 
 
-def _sum(many: Any) -> Resources:
+def _sum(many: Iterable[Resources]) -> Resources:
     total = NOTHING
     for one in many:
         total = total + one
@@ -289,7 +308,7 @@ def _attribute(attribute: Json) -> Any:
     return attribute["scalar"]["value"] if "scalar" in attribute else attribute["text"]["value"]
 
 
-def _task(task: Task) -> Json:
+def _task(task: TaskRecord) -> Json:
     shown: Json = {
         "name": task.info.get("name", ""),
         "task_id": {"value": task.task_id},
@@ -307,7 +326,7 @@ def _task(task: Task) -> Json:
     return shown
 
 
-def _state_task(task: Task) -> Json:
+def _state_task(task: TaskRecord) -> Json:
     return {
         "id": task.task_id,
         "name": task.info.get("name", ""),
@@ -325,7 +344,7 @@ def _state_task(task: Task) -> Json:
     }
 
 
-def _state_executor(framework: Framework, agent: Agent, executor: Executor) -> Json:
+def _state_executor(framework: FrameworkRecord, agent: AgentRecord, executor: ExecutorRecord) -> Json:
     info = executor.info
     command = info.get("command") or {}
     return {

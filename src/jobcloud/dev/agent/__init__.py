@@ -1,0 +1,21 @@
+"""A Mesos agent as a pure state machine. It opens no socket, starts no process and reads no clock.
+
+It requests processes by effects (`StartExecutor`, `KillExecutor`) and learns of them by inputs (`ExecutorStarted`,
+`ExecutorEnded`). The modules, each of which imports only those above it:
+
+    records     executors and launched tasks
+    updates     status updates, sent again until acknowledged
+    state       tables, timers, effects
+    validation  checks of executor calls
+    executors   processes, API calls, launch and kill of tasks
+    core        `Agent`: dispatch, registration, messages of the master
+
+Source: src/slave/{slave,http,task_status_update_manager}.cpp of Mesos 1.11.0, judged by the contract suite.
+"""
+
+from __future__ import annotations
+
+from .core import Agent, AgentInput
+from .state import AgentSettings
+
+__all__ = ["Agent", "AgentInput", "AgentSettings"]

@@ -1,0 +1,20 @@
+"""Reading a FrameworkInfo: its roles, its capabilities, and the task state that it understands."""
+
+from __future__ import annotations
+
+from .protocol import Json
+
+
+def has_capability(info: Json, capability: str) -> bool:
+    return any(one.get("type") == capability for one in info.get("capabilities", ()))
+
+
+def dropped_state(info: Json) -> str:
+    """The state of a task that was never launched: only partition-aware frameworks know TASK_DROPPED."""
+    return "TASK_DROPPED" if has_capability(info, "PARTITION_AWARE") else "TASK_LOST"
+
+
+def roles_of(info: Json) -> tuple[str, ...]:
+    if has_capability(info, "MULTI_ROLE"):
+        return tuple(info.get("roles", ()))
+    return (info.get("role", "*"),)

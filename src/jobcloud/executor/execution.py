@@ -1,0 +1,44 @@
+"""One execution of user code: the daemon gives it to a Runner and gets its progress and its end back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Optional, Protocol
+
+from jobcloud.executor.outcomes import Outcome
+from jobcloud.executor.payload import TaskPayload
+
+# The number of the execution that only loads a resident job. Firings count from 1.
+LOADING = 0
+
+
+@dataclass(eq=False)
+class Execution:
+    """A TRANSIENT task has one execution. A DAEMON task has one for each firing, and they never overlap.
+
+    `on_waiting` is called if the execution must wait for a place (maxParallel). `on_started` is called at most once,
+    before `on_ended`. `on_ended` is called exactly once.
+    """
+
+    task_id: str
+    number: int
+    payload: TaskPayload
+    facts: Dict[str, Any]
+    on_started: Callable[[Execution], None]
+    on_ended: Callable[[Execution, Outcome], None]
+    on_waiting: Callable[[Execution], None]
+    on_progress: Callable[[Execution, float, Optional[float]], None]
+    cancelled: bool = False
+
+
+class Runner(Protocol):
+    """Carries out executions. All calls and callbacks happen in the loop."""
+
+    def start(self, execution: Execution) -> None:
+        """Start it. May call back before it returns."""
+
+    def kill(self, execution: Execution, grace_s: float) -> None:
+        """Ask the execution to end, and end it by force after the grace time. A second call may shorten the time."""
+
+    def forget(self, task_id: str) -> None:
+        """The task has ended: drop everything that was kept for it."""
