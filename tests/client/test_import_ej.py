@@ -319,7 +319,7 @@ REFUSED: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "types": (ej_job("types", shardingTotalCount="2", cpuCount="much", misfire=1), "shardingTotalCount: must be"),
     "negative": (ej_job("negative", cpuCount=-1.0), "cpuCount"),
     "vast": (ej_job("vast", cpuCount=1e15), "cpuCount: "),
-    "endless": (ej_job("endless", cpuCount=1e300), "out of any range"),
+    "endless": (ej_job("endless", cpuCount=1e300), "too long or out of range"),
     "no-type": ({"jobName": "no-type", "appName": "shop"}, "jobType: is missing"),
     "unknown-type": (ej_job("unknown-type", jobType="CRON"), "'CRON' is not known"),
     "cron": (ej_job("cron", cron="0 0 0 1W,15W * ?"), "cron:"),
