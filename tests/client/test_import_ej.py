@@ -321,7 +321,7 @@ REFUSED: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "vast": (ej_job("vast", cpuCount=1e15), "cpuCount: "),
     "endless": (ej_job("endless", cpuCount=1e300), "too long or out of range"),
     "no-type": ({"jobName": "no-type", "appName": "shop"}, "jobType: is missing"),
-    "unknown-type": (ej_job("unknown-type", jobType="CRON"), "'CRON' is not known"),
+    "unknown-type": (ej_job("unknown-type", jobType="CRON"), "'CRON' is not a valid value"),
     "cron": (ej_job("cron", cron="0 0 0 1W,15W * ?"), "cron:"),
     "shards": (ej_job("shards", shardingItemParameters="0:Berlin"), "item=value pair"),
     "no-app": (ej_job("no-app", "nowhere"), "'nowhere' is not registered"),
