@@ -13,7 +13,12 @@ flags = ["-O1" if debug else "-O3"]
 setup(
     ext_modules=cythonize(
         [
-            Extension("jobcloud._match", ["src/jobcloud/_match.pyx"], extra_compile_args=flags),
+            Extension(
+                "jobcloud._match",
+                ["src/jobcloud/_match.pyx"],
+                depends=["src/jobcloud/_match_score.h"],
+                extra_compile_args=flags,
+            ),
             Extension("jobcloud.match._placer", ["src/jobcloud/match/_placer.pyx"], extra_compile_args=flags),
             Extension("jobcloud.planning._pack", ["src/jobcloud/planning/_pack.pyx"], extra_compile_args=flags),
         ],

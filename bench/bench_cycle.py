@@ -1,12 +1,12 @@
-"""How fast the core decides: from "due, or offer arrived" to the ACCEPT ready for the wire, and launches a second.
+"""Measures the core: the time from a due firing or an offer to the encoded ACCEPT, and launches per second.
 
-`python bench/bench_cycle.py [--json] [--quick]`. Nothing runs on agents here; statuses come at once.
+`python bench/bench_cycle.py [--json] [--quick]`. No agents run; status updates arrive immediately.
 
 cycle   one Tick (a firing is due) or one OffersReceived and its Tick, with all calls and records encoded and a store in
         memory; 1,000 jobs of 4 shards on 100 agents, 4,000 tasks running.
-launch  everything from trigger to acknowledged TASK_FINISHED with the SQLite store, synchronous as in production;
-        events that wait are taken together and share one write, as the loop does.
-growth  100,000 launches, a third of which fail: the books hold as much at the end as at the beginning.
+launch  the whole way from trigger to acknowledged TASK_FINISHED with the SQLite store, synchronous as in production;
+        waiting events are handled together and share one write, as in the loop.
+growth  100,000 launches, a third of which fail: the state is as large at the end as at the beginning.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ POLICY = Policy(Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec py
 
 
 class Shell:
-    """What surrounds the core in production, without its thread: records to a store, calls to their JSON."""
+    """The environment of the core in production, without its thread: a store for records, JSON for calls."""
 
     def __init__(self, store: Store, policy: Policy = POLICY) -> None:
         self.store = store
@@ -63,7 +63,7 @@ class Shell:
         self.do(Subscribed(self.at, "framework-1"))
 
     def do(self, *events: Any) -> list[Effect]:
-        """Handle a batch, store it in one write, encode what is to be sent."""
+        """Handle a batch, store it in one write and encode the calls."""
         effects = [effect for event in events for effect in self.scheduler.handle(event)]
         last = {(w.kind, w.key): w.record for effect in effects if isinstance(effect, Save) for w in effect.writes}
         if last:
@@ -86,7 +86,7 @@ class Shell:
 
 
 def encode_call(call: Accept | Acknowledge) -> bytes:
-    """The call as Mesos' v1 scheduler API takes it, by the driver's own encoder."""
+    """The call in the format of Mesos' v1 scheduler API, from the driver's own encoder."""
     if isinstance(call, Acknowledge):
         agent_id, task_id = {"value": call.agent_id}, {"value": call.task_id}
         acknowledge = {"agent_id": agent_id, "task_id": task_id, "uuid": call.uuid}
@@ -121,7 +121,7 @@ def fill(shell: Shell, jobs: int, apps: int = 10, shards: int = 4, fires: Callab
 
 
 class Taken(NamedTuple):
-    """Seconds by the clock on the wall, and of our own: they part where the machine is busy with something else."""
+    """Wall-clock seconds and CPU seconds of this process; they differ if the machine is busy."""
 
     wall: float
     cpu: float
@@ -147,8 +147,8 @@ def percentiles(name: str, times: list[Taken]) -> dict[str, float]:
 
 
 def bench_cycle(rounds: int) -> dict[str, Any]:
-    """1,000 jobs, each fires once an hour, one a second: `due` times that Tick. Half an hour apart from it another
-    one waits for room: `offer` times OffersReceived and its Tick. Each launches 4 tasks beside 3,996."""
+    """1,000 jobs fire once per hour, one job per second: `due` times that Tick. Half an hour apart, another job waits
+    for room: `offer` times OffersReceived and its Tick. Each launches 4 tasks next to 3,996 running ones."""
     shell = Shell(MemoryStore(MemoryServer()))
     agents = [f"agent-{number}" for number in range(100)]
     fill(shell, 1_000, fires=lambda n: f"{n % 60} {n // 60} * * * ?")
@@ -200,7 +200,7 @@ def finish(shell: Shell, running: dict[str, list[Launch]], job: str) -> None:
 
 
 def churn(shell: Shell, wanted: int, batch_jobs: int, shards: int, failing: bool = False) -> int:
-    """Trigger, launch, run, end: two writes for a batch, ends together with the next launches. Returns the launches."""
+    """Trigger, launch, run, end: two writes per batch; ends share a write with new launches. Returns the launches."""
     agents = [f"agent-{number}" for number in range(100)]
     done = fresh = 0
     waiting: list[Any] = []
@@ -276,11 +276,12 @@ def main() -> int:
     cycle, launch = results["cycle"], results["launch"]
     for name in ("due", "offer"):
         wall, cpu = ([cycle[f"{name}_{which}_{clock}_ms"] for which in ("p50", "p99")] for clock in Taken._fields)
-        print(f"{name} to ACCEPT: p50 {wall[0]} ms, p99 {wall[1]} ms (cpu {cpu[0]} and {cpu[1]}; aim 2 and 10)")
+        print(f"{name} to ACCEPT: p50 {wall[0]} ms, p99 {wall[1]} ms (cpu {cpu[0]} and {cpu[1]}; target 2 and 10)")
     print(
-        f"{launch['per_second']:,} launches a second with SQLite, {launch['per_cpu_second']:,} a cpu second (aim 5,000)"
+        f"{launch['per_second']:,} launches per second with SQLite, {launch['per_cpu_second']:,} per CPU second"
+        " (target 5,000)"
     )
-    print(f"nothing grew over {results['growth']['launches']:,} launches")
+    print(f"no state grew over {results['growth']['launches']:,} launches")
     return 0
 
 

@@ -1,14 +1,13 @@
-"""The whole scheduler at speed: loop, core, store and driver over HTTP to a dev cluster's virtual agents.
+"""Measures the whole scheduler: loop, core, store and driver over HTTP to the virtual agents of a dev cluster.
 
-`python bench/bench_end_to_end.py [SCENARIO …] [--store sqlite|zookeeper] [--quick]`. Each scenario is a process of its
-own beside the cluster; CPU and memory are that process's. On two cores the cluster, a Python program too, takes the
-other one.
+`python bench/bench_end_to_end.py [SCENARIO …] [--store sqlite|zookeeper] [--quick]`. Each scenario runs in its own
+process; CPU and memory are those of this process. The cluster, also a Python program, uses the other one of two cores.
 
-latency   20 firings of 4 shards a second: from the due instant to the ACCEPT and to the TASK_RUNNING that comes back
-launches  jobs that are triggered again as soon as they have ended: launches a second, each run, ended, acknowledged
-burst     100,000 shards due in one second: how long until the last is accepted, and whether all end
-running   1,000 launches a second beside 100,000 running shards on 10,000 agents: memory, CPU
-lateness  4,000 and 40,000 jobs that fire once a minute: from the due instant to the ACCEPT
+latency   20 firings of 4 shards per second: from the due instant to the ACCEPT and to the TASK_RUNNING
+launches  jobs that are triggered again as soon as they end: launches per second, each run, ended and acknowledged
+burst     100,000 shards due in one second: the time until the last is accepted; all must end
+running   1,000 launches per second next to 100,000 running shards on 10,000 agents: memory, CPU
+lateness  4,000 and 40,000 jobs that fire once per minute: from the due instant to the ACCEPT
 """
 
 from __future__ import annotations
@@ -49,12 +48,12 @@ AGENT = "cpus:32;mem:131072;disk:100000;ports:[31000-31999]"
 
 
 class Observed:
-    """What left for Mesos and came back, with its instants in seconds of the wall clock."""
+    """The calls to Mesos and the events from it, with wall-clock seconds."""
 
     def __init__(self) -> None:
         self.accepted: list[tuple[float, float]] = []  # (due, sent) of each task
         self.running: dict[str, float] = {}
-        self.ended: dict[str, str] = {}  # task → the first end that was told: updates come twice, and answers late
+        self.ended: dict[str, str] = {}  # task → its first terminal update: updates may be repeated, and answers late
         self.done: list[str] = []
         self.changed = threading.Condition()
 
@@ -96,7 +95,7 @@ class ObservedDriver(MesosDriver):
 
 
 class World:
-    """A cluster of virtual agents and a leader of this process on it."""
+    """A cluster of virtual agents and a leader in this process."""
 
     def __init__(self, cluster: DevCluster, store: Store) -> None:
         self.cluster = cluster
@@ -114,11 +113,11 @@ class World:
         self.loop.command(lambda at: PutApp(at, App("app", package, resources=Resources(100, 32_000))))
 
     def agents(self, count: int, run_ms: int) -> None:
-        for begun in range(0, count, 500):  # a call has ten seconds
+        for begun in range(0, count, 500):  # a call times out after ten seconds
             self.cluster.control("add_agents", count=min(500, count - begun), resources=AGENT, run_ms=run_ms)
 
     def jobs(self, count: int, shards: int, cron: Callable[[int], str]) -> list[str]:
-        """Registered, by several clients at once."""
+        """Register jobs with several clients at once."""
         names = [f"job{number}" for number in range(count)]
         need = Resources(100, 32_000)
 
@@ -145,7 +144,7 @@ def until(test: Callable[[], Any], what: str, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not test():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:g} s in vain for {what}")
+            raise TimeoutError(f"timed out after {seconds:g} s waiting for {what}")
         time.sleep(0.02)
 
 
@@ -161,12 +160,13 @@ def world(store: str) -> Iterator[World]:
 
 @contextlib.contextmanager
 def opened(store: str, folder: Path) -> Iterator[Store]:
-    """The loop closes it."""
+    """The loop closes the store."""
     if store == "sqlite":
         yield SqliteStore(folder / "state" / "jobcloud.db")
         return
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import zookeeper_kit
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tests import zookeeper_kit
+
     from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 
     with zookeeper_kit.running(folder) as servers:
@@ -177,7 +177,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
     ordered = sorted(values)
     return {
         name: round(ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1000, 1)
-        for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99), ("most_ms", 1.0))
+        for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99), ("max_ms", 1.0))
     }
 
 
@@ -187,7 +187,7 @@ def resident_mb() -> int:
 
 
 class Cost:
-    """What has passed since it was made: by the clock, of this process (the scheduler's) and of the cluster's."""
+    """The elapsed wall-clock time, and the CPU time of this process (the scheduler) and of the cluster."""
 
     def __init__(self, w: World) -> None:
         self._cluster = Path(f"/proc/{w.cluster.process.pid}/stat")
@@ -201,7 +201,7 @@ class Cost:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def report(self, launches: int) -> dict[str, Any]:
-        """Shares of one core and, for a busy machine, CPU time a launch, which says what a quiet one could do."""
+        """Shares of one core, and CPU time per launch, which predicts the speed of a quiet machine."""
         seconds, own, other = self.seconds(), time.process_time() - self._own, self._cluster_cpu() - self._other
         return {
             "launches": launches, "launches_per_second": round(launches / seconds),
@@ -237,7 +237,7 @@ def launches(w: World, scale: int) -> dict[str, Any]:
         w.loop.command(lambda at: Trigger(at, name), timeout=60)
 
     def again() -> None:
-        """Whoever is done is triggered again, by several clients: one would wait for a write of its own each time."""
+        """Trigger ended jobs again, with several clients: a single one would wait for its own write each time."""
         taken = 0
         with ThreadPoolExecutor(16) as clients:
             list(clients.map(trigger, names))
@@ -282,7 +282,7 @@ def burst(w: World, scale: int) -> dict[str, Any]:
 
 
 def running(w: World, scale: int) -> dict[str, Any]:
-    """Every job fires every two minutes and runs for 110 s: so many a second, about 110 times as many at once."""
+    """Every job fires every two minutes and runs for 110 s: about 110 times as many runs at once as per second."""
     jobs, shards = 1_200 // scale, 100
     w.agents(10_000 // scale, run_ms=110_000)
     w.jobs(jobs, shards, lambda n: f"{n % 120 % 60} {n % 120 // 60}/2 * * * ?")

@@ -1,9 +1,9 @@
-"""The compiled matcher beside its plain twin and beside the scan a careful numpy user would write.
+"""Compares the compiled matcher with its plain twin and with a careful scan in numpy.
 
     pytest bench/bench_match.py --benchmark-enable --benchmark-group-by=group
 
-One group a workload, so the ratios come from one run on one machine. Each contestant places the same tasks on a fresh
-matcher in every round; that all give the same placements is checked before anything is timed.
+Each workload is a group, so the ratios come from one run on one machine. Each contestant places the same tasks on a new
+matcher in every round. All must give the same placements before they are timed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def placer(contestant: str, workload: workloads.Workload) -> Placer:
 
 
 def checked_tasks(workload: workloads.Workload, evaluations: int) -> NDArray[np.int64]:
-    """Tasks enough for so many (task, host) pairs; all must place the first of them alike."""
+    """Enough tasks for `evaluations` (task, host) pairs, after all contestants placed the first ones equally."""
     hosts = len(workload.hosts)
     few = workload.tasks[: max(20, 200_000 // hosts)]
     answers = [placer(contestant, workload)(few).tolist() for contestant in ("index", "scan", "numpy", "plain")]
@@ -66,17 +66,17 @@ def workload(request: pytest.FixtureRequest) -> workloads.Workload:
 
 
 @pytest.mark.parametrize("contestant", ["index", "scan", "numpy"])
-def test_beside_two_scans(benchmark: Any, contestant: str, workload: workloads.Workload) -> None:
+def test_against_two_scans(benchmark: Any, contestant: str, workload: workloads.Workload) -> None:
     time_placements(benchmark, "scans", contestant, workload, 20_000_000)
 
 
 @pytest.mark.parametrize("contestant", ["index", "plain"])
-def test_beside_the_twin(benchmark: Any, contestant: str, workload: workloads.Workload) -> None:
+def test_against_the_twin(benchmark: Any, contestant: str, workload: workloads.Workload) -> None:
     time_placements(benchmark, "plain twin", contestant, workload, 200_000)
 
 
 def test_churn(benchmark: Any) -> None:
-    """1,000 hosts with 20 apps on them; in each round 500 tasks end and 500 start."""
+    """1,000 hosts with 20 apps; in each round 500 tasks end and 500 start."""
     workload = workloads.mixed(1_000, 151, apps=20)
     matcher = workloads.load(CompiledMatcher, workload)
     _, ids = matcher.match(workload.tasks)

@@ -1,7 +1,7 @@
-"""What the state in ZooKeeper costs: `python bench/bench_zookeeper.py`, on a real server of its own (Debian's package).
+"""Measures the cost of state in ZooKeeper: `python bench/bench_zookeeper.py`, on a real server (Debian's package).
 
-Prints the writes per task and the time of a burst of 4,000 tasks, the time a start takes with 10,000 jobs and 100,000
-tasks, and that of small writes beside so many.
+Prints the writes per task and the time of a burst of 4,000 tasks, the time of a start with 10,000 jobs and 100,000
+tasks, and the time of small writes next to these.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import zookeeper_kit
+from tests import zookeeper_kit
+
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredWrite
 
-# What `server.records` makes of a task and a job, roughly, with ids as random as real ones.
+# Similar to the records of a task and a job from `server.records`, with equally random ids.
 _TASK = (
     '{"v":1,"r":{"id":"%s","firing_id":"job-%d.20260101T000000Z","job":"job-%d","item":%d,"attempt":1,'
     '"execution":"ready","agent_id":"%032x-S%d","hostname":"agent-%d.example.org","app":"app",'
@@ -68,7 +69,7 @@ def main() -> None:
             in_batches(store, epoch, [write for number in range(10_000) for write in job(number)], 2_000)
         with timed("100,000 tasks stored", store, 100_000):
             in_batches(store, epoch, [task(number) for number in range(100_000)], 2_000)
-        with timed("3,000 writes of 3 tasks beside them", store, 9_000):
+        with timed("3,000 writes of 3 tasks next to them", store, 9_000):
             in_batches(store, epoch, [task(number * 37 % 100_000) for number in range(9_000)], 3)
         heir = ZooKeeperStore(zookeeper_kit.connect(servers[0].address, "bench"))
         with timed("a new leader's start", heir, 1):

@@ -1,10 +1,10 @@
-"""Workloads like those that Netflix' Fenzo was measured with, as CSV files.
+"""Writes workloads like those of the measurements of Netflix Fenzo, as CSV files.
 
     python bench/fenzo_mix.py --out DIR [--seed N] [NAME …]
 
 Tasks: cpus {0.1, 0.25, 0.5, 1, 2, 4} with weights {25, 25, 20, 15, 10, 5}, memory {64 … 4096} MB with weights
-{10, 15, 20, 20, 20, 10, 5}, independent. Hosts: 16, 24, 32, 48 or 64 cpus, 64 to 256 GB. P: memory is 0.5, 1 or 2 GB a
-cpu, and tasks come until the first dimension is 97 % demanded, so that two dimensions bind.
+{10, 15, 20, 20, 20, 10, 5}, independent. Hosts: 16, 24, 32, 48 or 64 cpus, 64 to 256 GB. P: hosts have 0.5, 1 or 2 GB
+per cpu, and tasks arrive until the first dimension is 97 % demanded, so that two dimensions are scarce.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HOST_CPUS = (16, 24, 32, 48, 64)
 HOST_MEMORY = (65_536, 98_304, 131_072, 196_608, 262_144)
 MEMORY_PER_CPU = (512, 1_024, 2_048)  # MB, of the hosts of P
 
-# name: hosts, tasks; or no number of tasks where the demand decides
+# name: hosts, tasks; no number of tasks if the demand decides
 SIZES: dict[str, tuple[int, int | None]] = {
     "S": (10, 4_000),
     "M": (100, 10_000),
@@ -38,7 +38,7 @@ Amounts = tuple[int, int]  # cpus in thousandths, memory in MB
 
 
 def workload(name: str, seed: int) -> tuple[list[Amounts], list[Amounts]]:
-    """Hosts and tasks of one of ``SIZES``; the same seed gives the same everywhere."""
+    """Hosts and tasks of one of ``SIZES``. The same seed gives the same rows everywhere."""
     count, tasks = SIZES[name]
     chance = random.Random(f"{name}/{seed}")
     cpus = [chance.choice(HOST_CPUS) for _ in range(count)]
@@ -74,12 +74,12 @@ def write(folder: Path, name: str, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SIZES)}; all if none is given")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SIZES)}; default: all")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(SIZES):
-        parser.error(f"there is no workload {', '.join(sorted(unknown))}; there are {', '.join(SIZES)}")
+        parser.error(f"unknown workloads {', '.join(sorted(unknown))}; known are {', '.join(SIZES)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.names or SIZES:
         write(arguments.out, name, arguments.seed)

@@ -1,13 +1,13 @@
-"""The matcher's speed, as ratios of one run, and its work, counted: fails where either got worse.
+"""Checks the matcher's speed, as ratios of one run, and its work, as counts. Fails if either got worse.
 
     python bench/gate.py [--quick] [--json]
 
-For each workload the index places all tasks, the plain scan and the numpy scan as many as fit a time limit; that they
-pick the same hosts is checked first. Placements are timed apart from refusals: the tasks that found a host, alone (they
-go where they went among all); then, on the index so filled, those that found none. Times are the fastest of several
-interleaved runs. The floors are far below what an idle machine shows, so that only a real loss fails. How many scores
-are computed is the same on every machine, so the counts are held exactly; write down a smaller one when the matcher has
-learned to do with less.
+For each workload, the index places all tasks; the plain scan and the numpy scan place as many as fit a time limit.
+First the gate checks that all choose the same hosts. Placements and refusals are timed separately: first only the
+tasks that found a host (they get the same host without the others), then, on the filled index, the tasks that found
+none. Times are the fastest of several interleaved runs. The floors are far below the ratios of an idle machine, so
+that only a real loss fails. The number of scores is the same on every machine, so the counts are checked exactly;
+lower them when the matcher needs fewer scores.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from jobcloud.match import CompiledMatcher, vector_path
 
 SCAN_WORK = 60_000_000  # hosts x tasks for the plain scan
 NUMPY_WORK = 4_000_000
-ROUNDS, MOST_ROUNDS, SECONDS = 4, 40, 0.5
+ROUNDS, MAX_ROUNDS, SECONDS = 4, 40, 0.5
 FEW_REFUSED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A workload; ``floor``: the least ratio to the plain scan; ``evaluations``: scores computed for all its tasks."""
+    """A workload. ``floor``: the minimum ratio to the plain scan. ``evaluations``: the scores for all its tasks."""
 
     hosts: int
     classes: int
@@ -53,7 +53,7 @@ CASES = (
     Case(100, 151, 0.6, 144_022),
     Case(1_000, 8, 2.0, 55_158),
     Case(1_000, 151, 1.0, 935_538),
-    Case(1_000, 10_000, 0.6, 10_000_000),  # every task a class of its own
+    Case(1_000, 10_000, 0.6, 10_000_000),  # every task is its own class
     Case(10_000, 8, 15.0, 572_140),
     Case(10_000, 151, 4.0, 8_293_353),
     Case(100_000, 8, 80.0, 3_462_268),
@@ -64,15 +64,15 @@ EXPONENT = 0.25  # of the cost per placement, from 1,000 to 100,000 hosts with 8
 EXPONENT_MARGIN = 0.15
 RELEASE_NS = 500
 CHURN_MS = 1.0
-TIMES_FEW = 2.0  # a round beside 45,000 running tasks, over one beside 9,000
-MARGIN = 2.0  # on the few absolute times, for a busy machine
+TIMES_FEW = 2.0  # a round next to 45,000 running tasks over one next to 9,000
+MARGIN = 2.0  # on the absolute times, for a busy machine
 CLAIM_BYTES = 64
 TABLE_BYTES = 4.5
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one case showed; ns per placement, and with the index per refusal: None where too few are refused."""
+    """The result of a case: ns per placement, and per refusal with the index; None if too few tasks are refused."""
 
     hosts: int
     classes: int
@@ -102,11 +102,11 @@ def main() -> int:
         if arguments.quick and case.hosts > QUICK:
             continue
         rows.append(row := measure(case))
-        faults += judge(case, row)
+        faults += check_case(case, row)
         if not arguments.json:
             print(_line(row))
     figures = life_cycle()
-    faults += judge_life_cycle(figures) + judge_growth(rows)
+    faults += check_life_cycle(figures) + check_growth(rows)
     if arguments.json:
         print(json.dumps({"path": vector_path(), "rows": [asdict(r) for r in rows], "faults": faults} | figures))
     else:
@@ -126,7 +126,7 @@ def measure(case: Case) -> Row:
     }
     slots = {name: _slots(make()(tasks[name])) for name, make in makers.items()}
     for name, length in samples.items():
-        assert np.array_equal(slots["index"][:length], slots[name]), f"{name} picks other hosts than the index"
+        assert np.array_equal(slots["index"][:length], slots[name]), f"{name} chooses other hosts than the index"
     refused = workload.tasks[slots["index"] < 0]
     for name, make in makers.items():
         there = slots[name] >= 0
@@ -163,10 +163,10 @@ def measure(case: Case) -> Row:
 
 
 def _fastest(makers: dict[str, Callable[[], Any]], tasks: dict[str, Any]) -> dict[str, float]:
-    """The fastest of many short or a few long runs, in an order that changes, for what ran before leaves its marks."""
+    """The fastest of many short or few long runs, in rotating order, because each run affects the next one."""
     best = dict.fromkeys(makers, float("inf"))
     names, began, turn = list(makers), time.perf_counter(), 0
-    while turn < ROUNDS or (turn < MOST_ROUNDS and time.perf_counter() - began < SECONDS):
+    while turn < ROUNDS or (turn < MAX_ROUNDS and time.perf_counter() - began < SECONDS):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             if turn > 0 and best[name] > SECONDS:
@@ -190,30 +190,30 @@ def _workload(case: Case) -> workloads.Workload:
     return workloads.of_one_task_each(workload)
 
 
-def judge(case: Case, row: Row) -> list[str]:
+def check_case(case: Case, row: Row) -> list[str]:
     what = f"{case.hosts} hosts, {case.classes} classes"
     faults = []
     if row.times_scan < case.floor:
-        faults.append(f"{what}: {row.times_scan:.2f} times the plain scan, not {case.floor}")
+        faults.append(f"{what}: {row.times_scan:.2f} times the plain scan, below {case.floor}")
     if row.evaluations > case.evaluations:
-        faults.append(f"{what}: {row.evaluations} scores computed, not {case.evaluations}")
+        faults.append(f"{what}: {row.evaluations} scores computed, above {case.evaluations}")
     if case.hosts >= 1_000 and row.table_bytes_per_host > TABLE_BYTES:
-        faults.append(f"{what}: {row.table_bytes_per_host:.2f} bytes of index per host and class, not {TABLE_BYTES}")
+        faults.append(f"{what}: {row.table_bytes_per_host:.2f} bytes of index per host and class, above {TABLE_BYTES}")
     return faults
 
 
-def judge_growth(rows: list[Row]) -> list[str]:
+def check_growth(rows: list[Row]) -> list[str]:
     ns = {row.hosts: row.index_ns for row in rows if row.classes == 8}
     if 100_000 not in ns:
         return []
     exponent = float(np.log(ns[100_000] / ns[1_000]) / np.log(100))
     if exponent > EXPONENT + EXPONENT_MARGIN:
-        return [f"the cost per placement grows with exponent {exponent:.2f}, not {EXPONENT}"]
+        return [f"the cost per placement grows with exponent {exponent:.2f}, above {EXPONENT}"]
     return []
 
 
 def life_cycle() -> dict[str, float]:
-    """Releases and steady churn beside 45,000 running tasks, and what running tasks cost: nothing."""
+    """Releases and steady churn next to 45,000 running tasks; running tasks should add no cost."""
     few, many = churned(9_000), churned(45_000)
     memory = many.matcher.memory()["claims"] / len(many.live)
     begin = time.perf_counter()
@@ -229,7 +229,7 @@ def life_cycle() -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Churned:
-    """`seconds`: of a round, the median; `live`: int64 release ids."""
+    """`seconds`: the median of a round. `live`: int64 release ids."""
 
     seconds: float
     matcher: Any
@@ -237,9 +237,9 @@ class Churned:
 
 
 def churned(running: int) -> Churned:
-    """1,000 hosts with so many tasks, of which 500 end and 500 start a round."""
+    """1,000 hosts with `running` tasks; in each round 500 end and 500 start."""
     mixed = workloads.mixed(1_000, 151, apps=20)
-    times = running // 9_000  # hosts as much larger as there are more tasks, so that they are equally full
+    times = running // 9_000  # larger hosts for more tasks, so that they are equally full
     workload = replace(mixed, hosts=mixed.hosts * times, tasks=np.tile(mixed.tasks[:9_000], times))
     matcher = workloads.load(CompiledMatcher, workload)
     _, ids = matcher.match(workload.tasks)
@@ -256,14 +256,14 @@ def churned(running: int) -> Churned:
     return Churned(float(np.median(rounds)), matcher, live)
 
 
-def judge_life_cycle(figures: dict[str, float]) -> list[str]:
+def check_life_cycle(figures: dict[str, float]) -> list[str]:
     limits = {
         "churn_ms_per_round": MARGIN * CHURN_MS,
         "churn_times_few_running": TIMES_FEW,
         "release_ns": MARGIN * RELEASE_NS,
         "claim_bytes": CLAIM_BYTES,
     }
-    return [f"{name} is {figures[name]:.2f}, not {most}" for name, most in limits.items() if figures[name] > most]
+    return [f"{name} is {figures[name]:.2f}, above {limit}" for name, limit in limits.items() if figures[name] > limit]
 
 
 def _line(row: Row) -> str:

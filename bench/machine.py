@@ -1,4 +1,4 @@
-"""Where and of what figures were measured: said beside them."""
+"""Describes the machine and the commit of a measurement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobcloud.match import vector_path
 
 
 def described() -> str:
-    """Processor, vector code, Python and commit, in one line."""
+    """Processor, vector instructions, Python and commit, in one line."""
     return f"{os.cpu_count()} x {_processor()}, {vector_path()}, Python {platform.python_version()}, commit {_commit()}"
 
 

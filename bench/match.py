@@ -1,19 +1,19 @@
-"""Times the matcher on any workload given as CSV files.
+"""Times the matcher on a workload from CSV files.
 
     python bench/match.py --hosts HOSTS.csv --tasks TASKS.csv [--fitness F] [--engine E] [--repeat N] [--json]
     python bench/match.py --hosts HOSTS.csv --fill FILL.csv --churn CHURN.csv …
 
 The columns are those of `jobcloud plan` (docs/planning.md): id, cpus, mem_mb, and any of disk_mb, net_mbps, gpus,
 ports (hosts: or port_beg and port_end), count, attr_NAME (hosts), constraint (tasks). A dimension counts if any task
-asks for it. Of the constraints, anti:JOB<=N between two jobs works for N = 0 only, as the matcher's rules have no more;
-`jobcloud plan` takes them all. F is a name, or weights in 1024ths: align=512,pack=512.
+requests it. Between two jobs, the constraint anti:JOB<=N works only with N = 0, because the matcher has no rule for
+other limits; `jobcloud plan` supports all. F is a name, or weights in 1024ths: align=512,pack=512.
 
 native_seconds: one match() on a loaded matcher. api_seconds: from the rows as Python objects to a list of (task id,
-host id or None), with everything made anew. Both are medians of --repeat.
+host id or None), with all objects made anew. Both are medians of --repeat.
 
-FILL: tasks that run already, with a column host; CHURN: iter, op (add or del), id, cpus, mem_mb. Then api_seconds is
-the median of the rounds: names of the tasks that end and start go in, hosts come out. native_seconds: release() and
-match() alone, in another run of the same rounds.
+FILL: running tasks, with a column host. CHURN: iter, op (add or del), id, cpus, mem_mb. Then api_seconds is the
+median of the rounds, from the names of tasks that end and start to their hosts. native_seconds: release() and match()
+alone, in another run of the same rounds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.match import ENGINES, MatchError, at_most, vector_path
 from jobcloud.match.constraints import ConstraintError
 from jobcloud.match.placer import PORTS, Placer, Shape
-from jobcloud.planning.rules import MOST_PER_HOST
+from jobcloud.planning.rules import MAX_PER_HOST
 from jobcloud.planning.tables import BadTable, HostTable, TaskRow, TaskTable, parse_amount, read_hosts, read_table
 from jobcloud.planning.tables import read_tasks as read_task_table
 
@@ -57,17 +57,17 @@ class Round(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Tasks as (name, kind), and what `Placer.shape` is told for each kind."""
+    """Tasks as (name, kind), and the arguments of `Placer.shape` for each kind."""
 
     dimensions: tuple[str, ...]
     tasks: list[tuple[str, Any]]
     kinds: dict[Any, dict[str, Any]]
-    beside: dict[Any, tuple[str, list[str]]]  # kind → its group, and the groups that it shares no host with
+    exclusions: dict[Any, tuple[str, list[str]]]  # kind → its group, and the groups with which it shares no host
 
     def shapes(self, placer: Placer) -> dict[Any, Shape]:
         made = {}
         for kind, asked in self.kinds.items():
-            group, foes = self.beside.get(kind, ("", []))
+            group, foes = self.exclusions.get(kind, ("", []))
             rules = [at_most(1, placer.group(foe)) for foe in foes]
             made[kind] = placer.shape(group=group, rules=rules, **asked)
         return made
@@ -104,7 +104,7 @@ def main() -> int:
 
 
 def cold(table: HostTable, demand: Demand, repeat: int, options: dict[str, Any]) -> dict[str, Any]:
-    """All tasks at once on hosts that are empty."""
+    """All tasks at once on empty hosts."""
     hosts = host_rows(table, demand.dimensions)
     native, api, answers = [], [], list[tuple[str, str | None]]()
     for _ in range(repeat):
@@ -112,7 +112,7 @@ def cold(table: HostTable, demand: Demand, repeat: int, options: dict[str, Any])
         placer.add_hosts(hosts)
         shapes = demand.shapes(placer)
         classes = np.array([shapes[kind].number for _, kind in demand.tasks], dtype=np.int32)
-        native.append(timed(lambda: placer.matcher.match(classes))[1])  # noqa: B023 - called at once
+        native.append(timed(lambda: placer.matcher.match(classes))[1])  # noqa: B023 - called immediately
         answers, seconds = timed(lambda: place_all(hosts, demand, options))
         api.append(seconds)
     return summary(table, demand, answers) | times(native, api)
@@ -126,7 +126,7 @@ def place_all(hosts: list[HostRow], demand: Demand, options: dict[str, Any]) -> 
 
 
 def churn(table: HostTable, fill: Path, changes: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Rounds in which some tasks end and others start, beside many that go on."""
+    """Rounds in which some tasks end and others start, next to many running tasks."""
     running, rounds = read_fill(fill), read_churn(changes)
     dimensions = ("cpus", "mem_mb")
     kinds = {kind for _, kind in running} | {kind for each in rounds for _, kind in each.started}
@@ -145,7 +145,7 @@ def churn(table: HostTable, fill: Path, changes: Path, options: dict[str, Any]) 
     placer, shapes = loaded()
     api, answers = [], list[tuple[str, str | None]]()
     for each in rounds:
-        placed, seconds = timed(lambda: churned(placer, shapes, each))  # noqa: B023 - called at once
+        placed, seconds = timed(lambda: churned(placer, shapes, each))  # noqa: B023 - called immediately
         api.append(seconds)
         answers += placed
     native = native_rounds(*loaded(), rounds)
@@ -158,14 +158,14 @@ def churned(placer: Placer, shapes: dict[Any, Shape], each: Round) -> list[tuple
 
 
 def native_rounds(placer: Placer, shapes: dict[Any, Shape], rounds: list[Round]) -> list[float]:
-    """The same rounds with the matcher alone, ids and classes at hand."""
+    """The same rounds with the matcher alone, given ids and classes."""
     ids, seconds = placer.claims(), []
     for each in rounds:
         ended = np.array([ids.pop(name, -1) for name in each.ended], dtype=np.int64)
         classes = np.array([shapes[kind].number for _, kind in each.started], dtype=np.int32)
 
         def work() -> Any:
-            placer.matcher.release(ended)  # noqa: B023 - called at once
+            placer.matcher.release(ended)  # noqa: B023 - called immediately
             return placer.matcher.match(classes)  # noqa: B023
 
         (_, started), spent = timed(work)
@@ -212,9 +212,9 @@ def summary(table: HostTable, demand: Demand, answers: list[tuple[str, str | Non
 
 
 def host_rows(table: HostTable, dimensions: tuple[str, ...]) -> list[HostRow]:
-    """Raises BadTable where the hosts say nothing of what tasks ask for."""
+    """Raises BadTable if tasks request a dimension that the hosts do not specify."""
     if missing := set(dimensions) - set(table.dimensions):
-        raise BadTable("is asked for by tasks", field=f"{table.source}, column {min(missing)}", fix="add the column")
+        raise BadTable("is requested by tasks", field=f"{table.source}, column {min(missing)}", fix="add the column")
     rows = []
     for row in table.rows:
         have = dict(zip(table.dimensions, row.amounts, strict=True))
@@ -230,9 +230,9 @@ def read_tasks(path: Path) -> Demand:
     used = tuple(name for d, name in enumerate(table.dimensions) if any(row.amounts[d] for row in table.rows))
     dimensions = used or ("cpus",)
     foes = _foes(table)
-    tasks, kinds, beside = list[tuple[str, Any]](), dict[Any, dict[str, Any]](), dict[Any, tuple[str, list[str]]]()
+    tasks, kinds, exclusions = list[tuple[str, Any]](), dict[Any, dict[str, Any]](), dict[Any, tuple[str, list[str]]]()
     for row in table.rows:
-        grouped = row.job in foes or row.rules.max_per_host < MOST_PER_HOST
+        grouped = row.job in foes or row.rules.max_per_host < MAX_PER_HOST
         kind = (row.amounts, id(row.rules), row.job if grouped else "")
         tasks += [(name, kind) for name in row.each()]
         if kind in kinds:
@@ -241,30 +241,30 @@ def read_tasks(path: Path) -> Demand:
         kinds[kind] = {
             "amounts": {name: asked[name] for name in dimensions},
             "constraints": row.rules.attributes,
-            "max_per_host": _most(row),
+            "max_per_host": _max_per_host(row),
         }
         if grouped:
-            beside[kind] = (row.job, sorted(foes[row.job]))
-    return Demand(dimensions, tasks, kinds, beside)
+            exclusions[kind] = (row.job, sorted(foes[row.job]))
+    return Demand(dimensions, tasks, kinds, exclusions)
 
 
 def _foes(table: TaskTable) -> defaultdict[str, set[str]]:
-    """job → the jobs that it shares no host with; jobs with a limit for themselves are there too."""
+    """job → the jobs with which it shares no host. Includes jobs that limit their own tasks."""
     foes: defaultdict[str, set[str]] = defaultdict(set)
     for row in table.rows:
-        for other, limit in row.rules.beside.items():
+        for other, limit in row.rules.neighbours.items():
             if other != row.job and limit:
                 where = f"{table.source}, line {row.line}, column constraint"
-                raise BadTable(f"anti:{other}<={limit} is not 0", field=where, fix="ask jobcloud plan")
+                raise BadTable(f"anti:{other}<={limit} is not 0", field=where, fix="use jobcloud plan")
             foes[row.job].update({other} - {row.job})
             if other != row.job:
                 foes[other].add(row.job)
     return foes
 
 
-def _most(row: TaskRow) -> int:
-    most = min(row.rules.max_per_host, row.rules.beside.get(row.job, MOST_PER_HOST) + 1)
-    return most if most < MOST_PER_HOST else 0
+def _max_per_host(row: TaskRow) -> int:
+    limit = min(row.rules.max_per_host, row.rules.neighbours.get(row.job, MAX_PER_HOST) + 1)
+    return limit if limit < MAX_PER_HOST else 0
 
 
 def read_fill(path: Path) -> list[tuple[tuple[str, str], tuple[int, int]]]:
@@ -282,7 +282,7 @@ def read_churn(path: Path) -> list[Round]:
             each.started.append((row["id"], _kind(path, line, row)))
         else:
             where = f"{path}, line {line}, column op"
-            raise BadTable(f"{row['op']!r:.60} is no operation", field=where, fix="write add or del")
+            raise BadTable(f"{row['op']!r:.60} is not an operation", field=where, fix="write add or del")
     return list(rounds.values())
 
 

@@ -1,4 +1,4 @@
-"""The yardstick: the scan that a careful numpy user would write for the default fitness, `even`."""
+"""A reference for comparison: a careful scan in numpy for the default fitness, `even`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INFEASIBLE = 2**31 - 1
 
 
 class NumpyScan:
-    """Over D x H int64 arrays: a mask of what fits, the same integer score (docs/matcher.md), the first lowest."""
+    """Works on D x H int64 arrays: a mask of feasible hosts, the score of docs/matcher.md, the first lowest."""
 
     def __init__(self, workload: workloads.Workload) -> None:
         self.free = np.ascontiguousarray(workload.hosts.T)
@@ -22,9 +22,9 @@ class NumpyScan:
         self.scale = np.where(self.known, (1 << (bits + 15)) // np.maximum(self.capacity, 1), 0)
         self.down = bits - 5
         self.had = np.zeros_like(self.free)
-        self.against = np.zeros_like(self.free)
+        self.relative = np.zeros_like(self.free)
         self.least = np.zeros(self.free.shape[1], dtype=np.int64)
-        self.entry = np.zeros_like(self.least)  # what a host costs whatever is placed
+        self.entry = np.zeros_like(self.least)  # the fixed cost of a host
         self.size = self._sizes()
         self.large = 2**12 * np.maximum(_bits(self.size) - 12, 0)
         self._refresh(slice(None))
@@ -38,9 +38,9 @@ class NumpyScan:
         fits = (self.free >= request[:, None]).all(axis=0)
         asked = np.where(self.known, (mantissa[:, None] * self.scale) >> np.maximum(self.down - shift[:, None], 0), 0)
         score = ((self.least - (self.had - asked).min(axis=0)) * self.size >> 11) + self.entry
-        score += (((asked >> 6) * self.against).sum(axis=0) < 0) * 2**14
+        score += (((asked >> 6) * self.relative).sum(axis=0) < 0) * 2**14
         for d in np.flatnonzero(request == 0):
-            score += (self.against[d] > -7 * 128) * 2**16
+            score += (self.relative[d] > -7 * 128) * 2**16
         score[~fits] = INFEASIBLE
         slot = int(score.argmin())
         if score[slot] == INFEASIBLE:
@@ -56,17 +56,17 @@ class NumpyScan:
         largest = share.max(axis=0, initial=0)
         in_128ths = share * np.where(largest > 0, 2**27 // np.maximum(largest, 1), 0) >> 20
         self.had[:, at] = np.where(self.known[:, at], share, 2**20)
-        self.against[:, at] = 16 * in_128ths - 7 * 128
+        self.relative[:, at] = 16 * in_128ths - 7 * 128
         untouched = (free == self.capacity[:, at]).all(axis=0)
         self.least[at] = self.had[:, at].min(axis=0)
         self.entry[at] = 2**13 * untouched + self.large[at]
 
     def _sizes(self) -> NDArray[np.int64]:
-        """Of each host the mean of its capacities in parts of 2**11 of the median ones, to 6 bits."""
+        """The size of each host: the mean of its capacities in units of 2**-11 of the medians, to 6 bits."""
         known = (np.sort(row[row > 0]) for row in self.capacity)
         medians = _highest_bits(np.array([row[len(row) // 2] if len(row) else 1 for row in known]))
-        beside = np.minimum(self.capacity * 2**11 // medians[:, None], 2**17 - 1)
-        return _highest_bits(np.maximum(beside.sum(axis=0) // np.maximum(self.known.sum(axis=0), 1), 2**5))
+        relative = np.minimum(self.capacity * 2**11 // medians[:, None], 2**17 - 1)
+        return _highest_bits(np.maximum(relative.sum(axis=0) // np.maximum(self.known.sum(axis=0), 1), 2**5))
 
 
 def _highest_bits(amounts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -75,5 +75,5 @@ def _highest_bits(amounts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _bits(amounts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The bit length of each; exact below 2**53."""
+    """The bit length of each amount; exact below 2**53."""
     return np.frexp(amounts.astype(np.float64))[1].astype(np.int64)

@@ -1,9 +1,9 @@
-"""ns per placement over the number of hosts, log-log, with both yardsticks: a picture and the table it shows.
+"""Draws ns per placement over the number of hosts, log-log, with both scans, and writes the table of the figures.
 
-    python bench/plots.py --out FOLDER [--most-hosts N]
+    python bench/plots.py --out FOLDER [--max-hosts N]
 
-Workloads, answers that are checked first, and how time is taken: bench/gate.py. Objects: `Placer.place`, from (task,
-shape) to (task, host), for the tasks that find a host alone, by processor time, the fastest of some runs.
+Workloads, checks and timing are those of bench/gate.py. Objects: `Placer.place`, from (task, shape) to (task, host),
+only for tasks that find a host, by processor time, the fastest of several runs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ OBJECT_RUNS: Final = 5
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--most-hosts", type=int, default=100_000)
+    parser.add_argument("--max-hosts", type=int, default=100_000)
     arguments = parser.parse_args()
-    cases = [case for case in CASES if case.classes in CLASSES and case.hosts <= arguments.most_hosts]
-    head = ("hosts", "classes", "tasks", "placed", "index ns", "a refusal", "x scan", "x numpy", "objects a second")
+    cases = [case for case in CASES if case.classes in CLASSES and case.hosts <= arguments.max_hosts]
+    head = ("hosts", "classes", "tasks", "placed", "index ns", "ns per refusal", "x scan", "x numpy", "objects per s")
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     rows = []
     for case in cases:
@@ -53,13 +53,13 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw(rows, arguments.out / "placements.svg")
     note = " ".join((__doc__ or "").split("\n\n")[2].split())
-    text = f"# The index beside its yardsticks\n\n{described()}. {note}\n\n![](placements.svg)\n\n"
+    text = f"# The index compared with two scans\n\n{described()}. {note}\n\n![](placements.svg)\n\n"
     (arguments.out / "placements.md").write_text(text + "\n".join(lines) + "\n")
     return 0
 
 
 def objects(case: Case) -> float:
-    """Placements a second through `Placer.place`."""
+    """Placements per second through `Placer.place`."""
     workload = workloads.mixed(case.hosts, case.classes)
     hosts: list[tuple[str, dict[str, int], dict[str, str], tuple[()]]] = [
         (f"h{i:06d}", {name: amount // 1_000 for name, amount in zip(AXES, row, strict=True)}, {}, ())

@@ -1,10 +1,10 @@
-"""How well each fitness rule packs: tasks in order of arrival, greedy, several seeds of each workload.
+"""Measures how well each fitness packs: tasks in order of arrival, greedy, several seeds of each workload.
 
     python bench/quality.py [--seeds N] [--out FILE] [RULE …]
 
-P100, P500, L10k, S and M are those of bench/fenzo_mix.py; the others are made here. Shown is the worst of the seeds,
-and the mean where they differ: of L10k the hosts used and their cpus over those demanded, of S and M the cpus used over
-those there are, of all others the percentage of the demand not placed, in the dimension that lacks most.
+P100, P500, L10k, S and M come from bench/fenzo_mix.py, the others from bench/quality.py. The table shows the worst of
+the seeds, and the mean if they differ. L10k: the hosts used, and their cpus over the cpus requested. S and M: the cpus
+used over the total. All others: the percentage of the demand not placed, in the scarcest dimension.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _memory(chance: random.Random, *times: int) -> int:
 
 
 def _until(hosts: Sequence[Task], percent: int, tasks: Iterator[Task]) -> Mix:
-    """Tasks until the first dimension is demanded to ``percent``."""
+    """The hosts, and tasks until the first dimension is demanded to ``percent``."""
     left = [sum(amounts) * percent // 100 for amounts in zip(*hosts, strict=True)]
     taken = []
     for task in tasks:
@@ -67,7 +67,7 @@ def _gpu_tasks(chance: random.Random, share: float) -> Iterator[Task]:
 
 
 def gpus(chance: random.Random) -> Mix:
-    """Three hosts in ten have gpus, one task in twelve wants some: gpus bind, and others must leave them alone."""
+    """Three hosts in ten have gpus; one task in twelve requests some. Gpus are scarce: other tasks must spare them."""
     hosts: list[Task] = []
     for _ in range(200):
         if chance.random() < 0.3:
@@ -79,7 +79,7 @@ def gpus(chance: random.Random) -> Mix:
 
 
 def all_gpus(chance: random.Random) -> Mix:
-    """Each host has 2 to 8 gpus, one task in three wants some."""
+    """Each host has 2 to 8 gpus; one task in three requests some."""
     hosts = [
         (
             1_000 * chance.choice((48, 64, 96, 128)),
@@ -92,14 +92,14 @@ def all_gpus(chance: random.Random) -> Mix:
 
 
 def disks(chance: random.Random) -> Mix:
-    """A disk that four tasks in ten ask for."""
+    """Four tasks in ten request disk."""
     hosts = [(*_host(chance, 1, 2), 1_000 * chance.choice((200, 500, 2_000))) for _ in range(200)]
     sizes = (0, 0, 0, 0, 0, 0, 10_000, 20_000, 50_000, 100_000)
     return _until(hosts, 95, iter(lambda: (_cpus(chance), _memory(chance), chance.choice(sizes)), None))
 
 
 def three(chance: random.Random) -> Mix:
-    """Cpus, memory and disk bind."""
+    """Cpus, memory and disk are scarce."""
     hosts = []
     for _ in range(200):
         cpus, memory = _host(chance, 0.5, 1, 2)
@@ -119,18 +119,18 @@ def large(chance: random.Random) -> Mix:
 
 
 def equal(chance: random.Random) -> Mix:
-    """Equal hosts of which two dimensions bind."""
+    """Equal hosts with two scarce dimensions."""
     return _until([(32_000, 34_432_000)] * 100, 97, iter(lambda: (_cpus(chance), _memory(chance)), None))
 
 
 def lumps(chance: random.Random) -> Mix:
-    """Cpus alone, and tasks that fill a good part of the smaller hosts."""
+    """Cpus only, and tasks that fill much of the smaller hosts."""
     hosts = [(1_000 * chance.choice((8, 16, 32)),) for _ in range(100)]
     return _until(hosts, 97, iter(lambda: (chance.choice((500, 1_000, 2_000, 8_000, 12_000)),), None))
 
 
 def lumps_and_memory(chance: random.Random) -> Mix:
-    """The same with memory, of which there is enough."""
+    """The same with sufficient memory."""
     hosts = []
     for _ in range(100):
         cpus = chance.choice((8, 16, 32))
@@ -140,7 +140,7 @@ def lumps_and_memory(chance: random.Random) -> Mix:
 
 
 def _unequal(chance: random.Random, cpus: list[int], asked: dict[int, int]) -> Mix:
-    """Hosts of 4 GB a cpu, and tasks of so many thousandths of a cpu with their weights, of 1 to 3 GB a cpu."""
+    """Hosts with 4 GB per cpu; tasks with 1 to 3 GB per cpu. ``asked``: thousandths of cpus, with weights."""
     hosts = [(1_000 * n, 4_096_000 * n) for n in cpus]
     chance.shuffle(hosts)
 
@@ -152,27 +152,29 @@ def _unequal(chance: random.Random, cpus: list[int], asked: dict[int, int]) -> M
 
 
 def giants(chance: random.Random) -> Mix:
-    """Six large hosts beside ninety small ones, and some tasks that only the large ones take."""
+    """Six large hosts and ninety small ones, and some tasks that fit only the large ones."""
     cpus = [8] * 90 + [64, 96, 96, 128, 128, 128]
     return _unequal(chance, cpus, {500: 30, 1_000: 30, 2_000: 20, 4_000: 10, 16_000: 3})
 
 
 def kinds(chance: random.Random) -> Mix:
-    """Three kinds of hosts, each eight or four times as large as the one before."""
+    """Three kinds of hosts; each is eight or four times as large as the previous one."""
     cpus = [4] * 150 + [32] * 20 + [128] * 5
     return _unequal(chance, cpus, {250: 30, 500: 30, 1_000: 20, 2_000: 10, 8_000: 3, 24_000: 1})
 
 
 def leftovers(chance: random.Random) -> Mix:
-    """Small hosts, which take none of the larger tasks, beside as many large ones."""
+    """Small hosts, too small for the larger tasks, and a similar number of large ones."""
     return _unequal(chance, [64] * 40 + [4] * 30, {500: 30, 1_000: 30, 2_000: 20, 4_000: 10, 16_000: 5, 32_000: 3})
+
+
+_TO_THOUSANDTHS: Ints = np.array([1, 1_000], dtype=np.int64)  # cpus are in thousandths already
 
 
 def _fenzo(name: str) -> Callable[[random.Random], Mix]:
     def mix(chance: random.Random) -> Mix:
         hosts, tasks = fenzo_mix.workload(name, chance.randrange(1 << 30))
-        unit = np.array([1, 1_000], dtype=np.int64)
-        return np.array(hosts, dtype=np.int64) * unit, np.array(tasks, dtype=np.int64) * unit
+        return np.array(hosts, dtype=np.int64) * _TO_THOUSANDTHS, np.array(tasks, dtype=np.int64) * _TO_THOUSANDTHS
 
     return mix
 
@@ -219,13 +221,13 @@ def cell(name: str, seeds: list[tuple[float, ...]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("rules", nargs="*", metavar="RULE", help=f"of {', '.join(RULES)}; all if none is given")
+    parser.add_argument("rules", nargs="*", metavar="RULE", help=f"{', '.join(RULES)}; default: all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if unknown := set(arguments.rules) - set(RULES):
-        parser.error(f"there is no rule {', '.join(sorted(unknown))}; there are {', '.join(RULES)}")
+        parser.error(f"unknown rules {', '.join(sorted(unknown))}; known are {', '.join(RULES)}")
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     mixes = {name: [mix(random.Random(f"{name}/{seed}")) for seed in seeds] for name, mix in MIXES.items()}
     lines = [f"| rule | {' | '.join(MIXES)} |", f"| --- |{' --- |' * len(MIXES)}"]

@@ -1,4 +1,4 @@
-"""Named, seeded clusters and job mixes for benchmarks and tests; the same name gives the same numbers everywhere."""
+"""Named, seeded clusters and job mixes for benchmarks and tests. The same name gives the same numbers everywhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 DIMENSIONS = 4  # cpus, mem (MB), disk (MB), gpus; in thousandths
 
-# (cpus, memory MB, disk MB, gpus) of the machines one finds in a mixed private cluster
+# (cpus, memory MB, disk MB, gpus) of typical machines of a mixed private cluster
 HOST_TYPES = (
     (16, 65_536, 400_000, 0),
     (32, 131_072, 800_000, 0),
@@ -23,9 +23,9 @@ HOST_TYPES = (
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """``hosts`` int64[H, D] capacities, ``requests`` int64[C, D] per class, ``tasks`` int64[T] class indices in order.
+    """``hosts`` int64[H, D] capacities, ``requests`` int64[C, D] by class, ``tasks`` int64[T] class indices in order.
 
-    ``keys[c]`` is the shared key of class c or -1, ``shared`` int64[D] what each key costs per host.
+    ``keys[c]``: the shared key of class c, or -1. ``shared`` int64[D]: the amounts of each key per host.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Workload:
 
 
 def mixed(hosts: int, classes: int, *, apps: int = 0, seed: int = 1) -> Workload:
-    """A mixed cluster and about ten tasks a host (4,000 to 300,000) of ``classes`` shapes in random order."""
+    """A mixed cluster and about ten tasks per host (4,000 to 300,000) of ``classes`` shapes in random order."""
     chance = random.Random(f"{hosts}/{classes}/{apps}/{seed}")
     capacities = [chance.choice(HOST_TYPES) for _ in range(hosts)]
     requests = [_request(chance) for _ in range(classes)]
@@ -53,7 +53,7 @@ def mixed(hosts: int, classes: int, *, apps: int = 0, seed: int = 1) -> Workload
 
 
 def of_one_task_each(workload: Workload) -> Workload:
-    """The same hosts and as many tasks, but no two of one shape: each is a class of its own."""
+    """The same hosts and number of tasks, but each task is its own class."""
     chance = random.Random(f"one each/{workload.name}")
     count = len(workload.tasks)
     requests = _thousandths(
@@ -70,7 +70,7 @@ def of_one_task_each(workload: Workload) -> Workload:
 
 
 def two_apps(cpus: int, mem_units: int) -> Workload:
-    """Elastic-Job-Cloud's own case: 20 tasks of 1 cpu and 128 MB of two apps in turn, each executor as large."""
+    """Elastic-Job-Cloud's test case: 20 tasks of 1 cpu and 128 MB of two apps in turn; executors of the same size."""
     one = (1, 128, 0, 0)
     return Workload(
         name=f"two agents of {cpus} cpus and {mem_units} x 128 MB",
@@ -83,7 +83,7 @@ def two_apps(cpus: int, mem_units: int) -> Workload:
 
 
 def load(matcher_type: Any, workload: Workload, **options: Any) -> Any:
-    """A matcher of ``matcher_type`` with the workload's hosts and classes, whose numbers are their indices."""
+    """A matcher of ``matcher_type`` with the hosts and classes of the workload; their numbers are their indices."""
     matcher = matcher_type(workload.hosts.shape[1], **options)
     for capacity in workload.hosts:
         matcher.add_host(capacity)

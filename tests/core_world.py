@@ -1,7 +1,8 @@
-"""Kit for tests of the core: records with defaults, a scheduler, and a small Mesos with its own accounts.
+"""Shared by the tests of the scheduler: values with defaults, a scheduler, and a small simulated Mesos.
 
-This Mesos is a judge: it counts every offer, task and executor by itself, refuses the same calls as a real Mesos, and
-knows which tasks run. Calls to it and events from it wait in two queues, so that a test decides their order and losses.
+The simulated Mesos accounts for every offer, task and executor by itself. It refuses the same calls as a real Mesos and
+knows which tasks really run. Calls to it and events from it wait in two queues, so that a test decides which of them
+are reordered or lost.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
-from jobcloud.match import Matcher
+from jobcloud.match import AnyMatcher, Matcher
 from jobcloud.messages import (
     RANK,
     Accept,
@@ -132,7 +133,7 @@ def copy_of(stored: Stored) -> Stored:
 
 
 class CountingMatcher:
-    """The matcher, with a check that each claim is released exactly once."""
+    """A matcher that checks that each claim is released exactly once."""
 
     def __init__(self, dimensions: int) -> None:
         self._matcher = Matcher(dimensions)
@@ -146,8 +147,15 @@ class CountingMatcher:
         return getattr(self._matcher, name)
 
 
+def counting_matcher(dimensions: int) -> AnyMatcher:
+    return cast(AnyMatcher, CountingMatcher(dimensions))
+
+
 class Desk:
-    """A scheduler and its store, for tests that play events. `at` is the time; `last` has the latest effects."""
+    """A scheduler with its store, for tests that make events by hand.
+
+    `at` is the current time, `last` the effects of the last event, `all` those of every event.
+    """
 
     def __init__(self, *objects: App | Job, policy: Policy = POLICY, subscribed: bool = True) -> None:
         self.policy = policy
@@ -163,7 +171,7 @@ class Desk:
 
     def _new(self) -> Scheduler:
         policy = served_by(self.policy, self.epoch)
-        return Scheduler(policy, copy_of(self.stored), self.epoch, self.at, CountingMatcher)  # type: ignore[arg-type]
+        return Scheduler(policy, copy_of(self.stored), self.epoch, self.at, counting_matcher)
 
     def do(self, event: Event) -> list[Effect]:
         effects = self.scheduler.handle(event)
@@ -182,7 +190,7 @@ class Desk:
         return self.do(Tick(self.at))
 
     def run_until_idle(self, until_ms: int = 0) -> list[Effect]:
-        """Tick exactly when the scheduler asks for it, up to `until_ms` from now."""
+        """Tick whenever the scheduler asks for it, up to `until_ms` from now. It must not ask twice without need."""
         end, effects = self.at + until_ms, self.tick()
         for _ in range(10_000):
             wake = self.scheduler.next_wake(self.at)
@@ -192,7 +200,7 @@ class Desk:
             assert wake >= self.at
             if wake == self.at:
                 again = self.tick()
-                assert self.scheduler.next_wake(self.at) != self.at, "it asks for ticks without end"
+                assert self.scheduler.next_wake(self.at) != self.at, "it asks for ticks endlessly"
                 effects = effects + again
             else:
                 self.at = wake
@@ -218,7 +226,7 @@ class Desk:
         return [firing for firing in self.scheduler.firings.values() if firing.job == job]
 
     def running(self, job: str = "report") -> list[str]:
-        """The task ids of a job that the scheduler has a record of."""
+        """Ids of the job's tasks that have a record."""
         return [task.id for task in self.scheduler.tasks.values() if task.job == job]
 
 
@@ -236,7 +244,7 @@ def payload_of(launched: Launch) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class RealTask:
-    """A task on its agent. `updates` wait for their acknowledgement, oldest first."""
+    """A task as it really is on its agent. `updates` are not acknowledged yet, oldest first."""
 
     id: str
     agent: str
@@ -276,14 +284,14 @@ class Mesos:
         self.unexpected: list[str] = []
         self._numbers = 0
         self.windows: dict[str, Window] = {}
-        #: living tasks unknown to the scheduler: declared dead, or without a record
+        #: tasks that may live without a record: declared dead, rightly or not, or their record was lost
         self.excused: set[str] = set()
         self.answers: Counter[str] = Counter()
 
     # -------------------------------------------------------------------------------------------- the truth
 
     def live(self, agent: str | None = None) -> list[RealTask]:
-        """The running tasks, apart from those of agents declared gone."""
+        """The tasks that really run, without those of agents that are declared gone."""
         return [t for t in self.tasks.values() if not t.ended and not self.agents[t.agent].gone
                 and agent in (None, t.agent)]  # fmt: skip
 
@@ -299,7 +307,7 @@ class Mesos:
         return amounts(share for offer in self.offers.values() if offer.agent_id == agent for share in offer.shares)
 
     def check(self, at_once: Callable[[str], int] = lambda job: 1) -> None:
-        """Check that no agent is over-committed, and that no shard runs more often than its job allows `at_once`."""
+        """Check that no agent is over-committed and no shard runs more often than `at_once` allows its job."""
         for agent in self.agents.values():
             booked = self.used(agent.id).plus(self.outstanding(agent.id))
             assert all(b <= t for b, t in zip(booked, agent.total, strict=True)), f"{agent.id} is over-committed"
@@ -326,7 +334,7 @@ class Mesos:
         self._post(lambda at: Subscribed(at, found, "master"))
 
     def drop_connection(self) -> list[SendFailed]:
-        """End the stream. Calls in flight arrive, get lost, or are uncertain; the result for each is returned."""
+        """End the stream. A call under way fails with certainty, or may have arrived. Returns the failures."""
         failed = []
         for call in self.calls:
             certain = self.dice.random() < 0.5
@@ -358,7 +366,7 @@ class Mesos:
                 self.offer(name)
 
     def offer(self, name: str) -> None:
-        """Offer the free resources of an agent, sometimes in two parts."""
+        """Offer the free resources of an agent, sometimes as two offers."""
         agent = self.agents[name]
         if not agent.reachable or agent.gone:
             return
@@ -384,7 +392,7 @@ class Mesos:
             self._post(lambda at: OffersReceived(at, made))
 
     def schedule(self, name: str, window: Window | None) -> None:
-        """An operator schedules maintenance of an agent or cancels it. The agent's offers become void."""
+        """An operator announces or cancels the maintenance of an agent. Its offers are rescinded."""
         for offer in [offer.id for offer in self.offers.values() if offer.agent_id == name]:
             self.rescind(offer)
         self.windows.pop(name, None)
@@ -406,13 +414,13 @@ class Mesos:
         self._post(lambda at: StatusReceived(at, status))
 
     def _answer(self, task_id: str, agent_id: str, state: str, reason: str = "REASON_RECONCILIATION") -> None:
-        """An update by the master itself, without acknowledgement."""
+        """Send an update of the master itself, which is not acknowledged."""
         self._tell(Status(task_id, agent_id, state, reason=reason))
 
     # ---------------------------------------------------------------------------------------------- agents
 
     def move(self, task: RealTask, state: str, reason: str = "", data: str = "") -> None:
-        """A task changes state on its agent. The update waits for its acknowledgement."""
+        """Change a task's state on its agent. The update is kept until it is acknowledged."""
         if task.ended:
             return
         task.state = state
@@ -420,7 +428,7 @@ class Mesos:
         self.send_update(task)
 
     def send_update(self, task: RealTask, any_of_them: bool = False) -> None:
-        """The agent sends the oldest unacknowledged update, again if need be; a hostile network, any of them."""
+        """Send the oldest unacknowledged update, again or for the first time; with `any_of_them`, a random one."""
         if task.updates and self.agents[task.agent].reachable and not self.agents[task.agent].gone:
             self._tell(self.dice.choice(task.updates) if any_of_them else task.updates[0])
 
@@ -454,7 +462,7 @@ class Mesos:
             self._answer(task.id, name, task.state, "REASON_AGENT_REREGISTERED")
 
     def declare_gone(self, name: str) -> None:
-        """An operator marks the agent gone. Its tasks are given up."""
+        """An operator declares the agent gone, and its tasks with it."""
         live = self.live(name)
         self.agents[name].gone, self.agents[name].reachable = True, False
         for offer in [offer.id for offer in self.offers.values() if offer.agent_id == name]:
@@ -466,7 +474,7 @@ class Mesos:
     # ----------------------------------------------------------------------------------------- scheduler to master
 
     def send(self, call: Call | Acknowledge) -> SendFailed | None:
-        """Queue a call. It fails without a connection."""
+        """Queue a call. Without a connection it fails with certainty."""
         if not self.subscribed and not isinstance(call, Resubscribe):
             return None if isinstance(call, Acknowledge) else SendFailed(0, call, "not connected", certain=True)
         if not isinstance(call, Resubscribe):

@@ -314,7 +314,7 @@ TABLE = pathlib.Path(__file__).parent / "data" / "quartz_firings.tsv"
 RECORDED = [line.split("\t") for line in TABLE.read_text(encoding="ascii").splitlines()]
 # Quartz accepts these expressions and computes nonsense or fails. We refuse them.
 ONLY_QUARTZ_ACCEPTS = {
-    "0 L * * * ?": "an L where there is no last: Quartz throws when asked for a firing",
+    "0 L * * * ?": "L in a field without a last value: Quartz throws",
     "0 0 0 * L ?": "the same in the month",
     "0 0 0 1 1 ? 20x0": "Quartz reads year 20 and drops the rest",
 }

@@ -64,7 +64,7 @@ def test_parser_has_no_errno_attribute() -> None:
 
 
 def test_requests_and_compression_are_refused() -> None:
-    with pytest.raises(ValueError, match="responses only"):
+    with pytest.raises(ValueError, match="responses"):
         http.HttpParser(kind=0)
-    with pytest.raises(ValueError, match="decompresses nothing"):
+    with pytest.raises(ValueError, match="decompress"):
         http.HttpParser(decompress=True)

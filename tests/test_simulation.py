@@ -72,7 +72,7 @@ def test_history_does_not_depend_on_the_order_of_sets() -> None:
     command = [sys.executable, "-c", program]
     hashes = set()
     for number in ("1", "2", "3"):
-        environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": number}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path]), "PYTHONHASHSEED": number}
         done = subprocess.run(
             command, cwd=root, env=environment, capture_output=True, text=True, check=True, timeout=120
         )

@@ -1,7 +1,8 @@
 """The compiled matcher: integer arrays in, integer arrays out, by the rules of docs/matcher.md.
 
-It knows slots, classes, keys and claims, and nothing of the world they stand for. Amounts are int64, because a disk of
-some terabytes in thousandths of a megabyte does not fit 32 bits, and integers, because three tenths must fit into 0.3.
+It knows slots, classes, keys and claims, but not the agents and tasks that they represent. Amounts are int64: a disk of
+several terabytes, in thousandths of a megabyte, needs more than 32 bits. They are integers so that three requests of
+0.1 fit into 0.3. ``match/plain.py`` documents each method.
 """
 
 cimport cython
@@ -31,10 +32,10 @@ from jobcloud._match_types import (
     fitness_weights,
     free_rows,
     group_limit,
-    judgement,
+    custom_score,
     preemptible,
     release_numbers,
-    restored_judge,
+    restored_fitness,
     slot_penalties,
     truth,
     whole,
@@ -50,19 +51,18 @@ cdef enum:
     CLASS_REMOVED = 2
     NONE = -1
     UNTRIED = -2
-    MOST = 0
-    NEAR = 1
-    BALANCE = 2
+    RULE_AT_MOST = 0
+    RULE_NEAR = 1
+    RULE_BALANCED = 2
     SHORTAGE_SHIFT = 33
-    FIRST_HOSTS = 64  # room to begin with
-    UNKNOWN = -2  # a table's best host has become worse: look at the minima
-    # What decides between the table of a class and a scan; each only trades time for time, never answers.
-    FEWEST_HOSTS = 32  # below, one scan costs what looking into a table costs
-    ASKS_BEFORE_TABLE = 1  # as often in a row a class must come back soon enough to be worth one
-    HOSTS_A_REPLAY = 8  # re-scoring one host alone costs as much as scoring so many in a pass
-    CHANGES_A_HOST = 2  # between two asks; the tasks of a batch tend to fill one host after the other
-    LONGEST_WAIT = 6  # a table that never catches up is left alone for up to 2**6 - 2 scans
-    IDLE_CHANGES = 16  # a host: a table not asked for meanwhile is dropped
+    FIRST_HOSTS = 64  # initial room
+    # These choose between the table of a class and a scan. They affect speed only, never the answers.
+    MIN_HOSTS_FOR_TABLE = 32  # with fewer hosts, a scan costs no more than a table
+    ASKS_BEFORE_TABLE = 1  # how often in a row a class must be asked for again soon, before it gets one
+    HOSTS_PER_REPLAY = 8  # scoring one host alone costs as much as scoring this many in a pass
+    CHANGES_PER_HOST = 2  # expected between two asks; the tasks of a batch tend to fill one host at a time
+    MAX_MISSES = 6  # a table that keeps falling behind is not used for up to 2**6 - 2 scans
+    IDLE_CHANGES_PER_HOST = 16  # a table that is not asked for during this many is dropped
 
 cdef int64_t SHORTAGE_ONE = <int64_t>1 << 53
 cdef int64_t WHOLE_SHORTAGE = <int64_t>1 << 20
@@ -71,11 +71,11 @@ cdef int64_t MAX_GROUP_CLAIMED = limits.MAX_GROUP_CLAIMED
 cdef int64_t MAX_CLAIMS = limits.MAX_CLAIMS
 cdef uint32_t MAX_GENERATION = limits.MAX_GENERATION
 cdef int64_t INDEX_BITS = 0xFFFFFFFF
-cdef int64_t MOST_TABLE_BYTES = <int64_t>1 << 30  # classes beyond are scanned for
+cdef int64_t MAX_TABLE_BYTES = <int64_t>1 << 30  # further classes use scans
 
 
 cdef object grown(table, Py_ssize_t length, int axis):
-    """A copy of ``table`` that is ``length`` long on ``axis``, zeros at the end."""
+    """A copy of ``table`` with ``length`` entries on ``axis``; the new entries are zeros."""
     array = np.asarray(table)
     shape = list(array.shape)
     shape[axis] = length
@@ -88,725 +88,7 @@ cdef extern from "<stdlib.h>":
     void* aligned_alloc(size_t alignment, size_t size) nogil
 
 
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <stddef.h>
-    #include <stdlib.h>
-    #include <string.h>
-    #ifdef __SSE2__
-    #include <emmintrin.h>
-    #endif
-
-    /* In C for one attribute that Cython cannot write: the loops are compiled for several vector widths, and the
-       widest that the machine has is chosen when the module is loaded. Integers give the same answer on each. */
-    #if defined(__x86_64__) && defined(__GLIBC__) && __GNUC__ >= 12 && !defined(__clang__)
-    #define JOBCLOUD_WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-    static const char *jobcloud_vector_path(void)
-    {
-        __builtin_cpu_init();
-        return __builtin_cpu_supports("x86-64-v4") ? "x86-64-v4 (AVX-512)"
-             : __builtin_cpu_supports("x86-64-v3") ? "x86-64-v3 (AVX2)" : "x86-64 (SSE2)";
-    }
-    #else
-    #define JOBCLOUD_WIDEST
-    static const char *jobcloud_vector_path(void) { return "the compiler's baseline"; }
-    #endif
-
-    enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_FEW = 16, JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_PAYS = 1 << 30 };
-    enum { JOBCLOUD_LINE = 16, JOBCLOUD_SIDE_BY_SIDE = 16, JOBCLOUD_MOST_SIDE_BY_SIDE = 6, JOBCLOUD_WORDS = 20 };
-    enum { JOBCLOUD_TERMS = 17, JOBCLOUD_MOST_PENALTY = 1 << 28, JOBCLOUD_MOST_EXCESS = 64 };
-
-    /* One rule of a class: it holds where low <= count < high. `value` is NULL where each host counts by itself. */
-    typedef struct {
-        const int32_t *counts, *value;
-        int32_t low, high, weight, graded;
-    } jobcloud_term;
-
-    /* One host as scores see it: plane[0..2][d] of dimension d are what is free of it, clamped to [-1, INT32_MAX];
-       1 / capacity as mantissa << 8 | exponent; and the free share << 8 | that share against the host's largest one.
-       `level` is the least of the shares << 10 | the host's size << 1 | whether it is free in every dimension; -1:
-       over-committed or closed, nothing fits. A size is a small float beside the median capacities,
-       exponent << 5 | mantissa without its first bit. */
-    enum { FREE, SCALE, SHARE, PLANES };
-    enum { JOBCLOUD_WHOLE = 1 << 20, JOBCLOUD_OPENING = 1 << 13, JOBCLOUD_ASKEW = 1 << 14, JOBCLOUD_UNASKED = 1 << 16 };
-    enum { JOBCLOUD_LARGE = 1 << 12 };
-    enum { JOBCLOUD_SIZE_BITS = 11, JOBCLOUD_LEAST_SIZE = 32, JOBCLOUD_LARGEST_SIZE = (1 << 17) - 1 };
-    enum { JOBCLOUD_TILT = 56 };  /* 128ths of the largest share */
-
-    /* What a task needs of one dimension: `amount` clamped to INT32_MAX, and amount >> shift in 16 bits. */
-    typedef struct {
-        int32_t amount, mantissa, shift;
-    } jobcloud_need;
-
-    /* One class and the hosts as its score sees them. Planes are [dimensions][PLANES][stride]; a row of `width` words
-       holds the level and the planes of one host side by side. `payers` is NULL without a key; a host without payers
-       needs `first` and comes after all that have some, and with `payers_only` it is out. `fitness` holds the weights
-       of the parts of the score; NULL: it is "even" alone, for which there are vector loops. Where a class needs more
-       than fits 32 bits, or so little that it may be no part of a host (`wide`), hosts are looked at one by one, and
-       what fits is asked of the exact amounts, [slots][dimensions]. */
-    typedef struct {
-        int dimensions, width;
-        size_t stride;
-        const jobcloud_need *request, *first;
-        const int64_t *exact_request, *exact_first, *unclaimed;
-        const int32_t *planes, *levels, *rows;
-        const uint8_t *allowed;
-        const int32_t *payers;
-        int32_t payers_only;
-        const int64_t *fitness;
-        const int32_t *grouped;  /* claims of the class's group on each host; NULL: they do not matter */
-        int32_t most, wide;
-        int32_t terms;
-        const int32_t *penalty;  /* of each host; NULL: none */
-        const int32_t *judged;   /* of each host, what the caller's fitness says instead; NULL: there is none */
-        jobcloud_term term[JOBCLOUD_TERMS];
-    } jobcloud_view;
-
-    static inline int jobcloud_bits(uint64_t amount)
-    {
-        return amount ? 64 - __builtin_clzll(amount) : 0;
-    }
-
-    static void jobcloud_set_need(jobcloud_need *need, const int64_t *amount, int dimensions)
-    {
-        for (int d = 0; d < dimensions; d++) {
-            int shift = jobcloud_bits((uint64_t)amount[d]) - 16;
-            need[d].shift = shift > 0 ? shift : 0;
-            need[d].mantissa = (int32_t)(amount[d] >> need[d].shift);
-            need[d].amount = amount[d] < INT32_MAX ? (int32_t)amount[d] : INT32_MAX;
-        }
-    }
-
-    /* 1 / capacity; 0 without one. */
-    static uint32_t jobcloud_scale(int64_t capacity)
-    {
-        int bits = jobcloud_bits((uint64_t)capacity);
-        if (capacity == 0)
-            return 0;
-        bits = bits < 5 ? 5 : bits;
-        return (uint32_t)(((unsigned __int128)1 << (bits + 15)) / (uint64_t)capacity) << 8 | (uint32_t)(bits - 5);
-    }
-
-    /* An amount in parts of 2^20 of the capacity, from its mantissa and shift. The product has 32 bits: a small amount
-       of a capacity with more than 36 bits is no part at all. */
-    static inline int32_t jobcloud_share(uint32_t scale, int32_t mantissa, int32_t shift)
-    {
-        int32_t places = (int32_t)(scale & 255) - shift;
-        return places > 31 ? 0 : (int32_t)(((uint32_t)mantissa * (scale >> 8)) >> (places & 31));
-    }
-
-    /* Whether any of the amounts may be no part of a capacity with the exponent `deepest`: the vector loops shift by 31
-       places at most. */
-    static int jobcloud_is_tiny(const jobcloud_need *need, int deepest, int dimensions)
-    {
-        for (int d = 0; d < dimensions; d++)
-            if (need[d].amount > 0 && deepest - need[d].shift > 31)
-                return 1;
-        return 0;
-    }
-
-    /* How large a host is beside the median capacities: the mean over the dimensions that it has. */
-    static int32_t jobcloud_size(const int64_t *total, const int64_t *median, int dimensions)
-    {
-        uint64_t size = 0, known = 0;
-        int exponent;
-        for (int d = 0; d < dimensions; d++)
-            if (total[d] > 0 && median[d] > 0) {
-                uint64_t here = ((uint64_t)total[d] << JOBCLOUD_SIZE_BITS) / (uint64_t)median[d];
-                size += here < JOBCLOUD_LARGEST_SIZE ? here : JOBCLOUD_LARGEST_SIZE;
-                known++;
-            }
-        size = known ? size / known : 0;
-        size = size < JOBCLOUD_LEAST_SIZE ? JOBCLOUD_LEAST_SIZE : size;
-        exponent = jobcloud_bits(size) - 6;
-        return exponent << 5 | (int32_t)((size >> exponent) & 31);
-    }
-
-    /* A part of the host as a part of the median one; wraps where the task does not fit, which is asked elsewhere. */
-    static inline int32_t jobcloud_sized(int32_t lost, int32_t level)
-    {
-        const uint32_t size = (uint32_t)level >> 1;
-        return (int32_t)(((uint32_t)lost * ((size & 31) | 32)) >> ((JOBCLOUD_SIZE_BITS - (size >> 5 & 15)) & 31));
-    }
-
-    /* What the host costs whatever is placed: for being opened, and for each time that it is twice the median one. */
-    static inline int32_t jobcloud_entry(int32_t level)
-    {
-        const int32_t doubled = (level >> 6 & 15) - (JOBCLOUD_SIZE_BITS - 5);
-        return (level & 1) * JOBCLOUD_OPENING + (doubled > 0 ? doubled : 0) * JOBCLOUD_LARGE;
-    }
-
-    /* Bring the row of a host up to date with its exact amounts. */
-    static void jobcloud_refresh(
-        int32_t *row, const int64_t *unclaimed, const int64_t *total, int32_t size, int open, int dimensions)
-    {
-        int32_t least = JOBCLOUD_WHOLE, largest = 0, untouched = 1, short_by = open ? 0 : -1;
-        uint32_t per;
-        for (int d = 0; d < dimensions; d++) {
-            int32_t *at = row + 1 + PLANES * d, share = JOBCLOUD_WHOLE;
-            int64_t amount = unclaimed[d];
-            at[FREE] = amount < 0 ? -1 : amount < INT32_MAX ? (int32_t)amount : INT32_MAX;
-            short_by |= at[FREE];
-            untouched &= amount == total[d];
-            if (at[SCALE] && amount >= 0) {
-                int shift = jobcloud_bits((uint64_t)amount) - 16;
-                shift = shift > 0 ? shift : 0;
-                share = jobcloud_share((uint32_t)at[SCALE], (int32_t)(amount >> shift), shift);
-                largest = share > largest ? share : largest;
-                least = share < least ? share : least;
-            }
-            at[SHARE] = share;
-        }
-        per = largest ? ((uint32_t)1 << 27) / (uint32_t)largest : 0;
-        for (int d = 0; d < dimensions; d++) {
-            int32_t *at = row + 1 + PLANES * d, share = at[SHARE];
-            at[SHARE] = share << 8 | (at[SCALE] ? (int32_t)((uint64_t)share * per >> 20) : 0);
-        }
-        row[0] = short_by < 0 ? -1 : least << 10 | size << 1 | untouched;
-    }
-
-    /* Copy the row of a host to the planes. */
-    static void jobcloud_spread(
-        int32_t *planes, int32_t *levels, size_t stride, const int32_t *row, int host, int dimensions)
-    {
-        levels[host] = row[0];
-        for (int i = 0; i < PLANES * dimensions; i++)
-            planes[(size_t)i * stride + host] = row[1 + i];
-    }
-
-    /* How many claims too many or too few there are for the rule; 0 where it holds. */
-    static inline int32_t jobcloud_excess(const jobcloud_term *term, int host)
-    {
-        int32_t at = term->value ? term->value[host] : host, count;
-        if (at < 0)
-            return JOBCLOUD_MOST_EXCESS;
-        count = term->counts[at];
-        if (count < term->low)
-            return 1;
-        if (count < term->high)
-            return 0;
-        return count - term->high < JOBCLOUD_MOST_EXCESS ? count - term->high + 1 : JOBCLOUD_MOST_EXCESS;
-    }
-
-    /* What the host pays for the rules that it breaks and for being itself; -1 where one may not be broken. */
-    static int64_t jobcloud_penalty(const jobcloud_view *view, int host)
-    {
-        int64_t sum = view->penalty ? view->penalty[host] : 0;
-        for (int i = 0; i < view->terms; i++) {
-            const jobcloud_term *term = &view->term[i];
-            int64_t excess = jobcloud_excess(term, host);
-            if (excess > 0 && term->weight == 0)
-                return -1;
-            sum += excess > 0 ? (term->graded ? excess : 1) * term->weight : 0;
-        }
-        return sum < JOBCLOUD_MOST_PENALTY ? sum : JOBCLOUD_MOST_PENALTY;
-    }
-
-    enum { EVEN, PACK, CONVEX, L2, SPREAD, STRAND, DOT, ALIGN };
-
-    /* The score of a host on which the need fits, from its parts. All shares are in parts of 2^20 of the capacity. */
-    static uint64_t jobcloud_mixed(const jobcloud_view *view, const int32_t *row, const jobcloud_need *need)
-    {
-        const uint64_t whole = JOBCLOUD_WHOLE;
-        const int64_t *fitness = view->fitness;
-        uint64_t pack = 0, convex = 0, l2 = 0, dot = 0, least = whole, dimensions = 0, sum;
-        uint64_t had_squared = 0, asked_squared = 0, product = 0, unasked = 0;
-        int32_t tilt = 0, even;
-        for (int d = 0; d < view->dimensions; d++) {
-            const int32_t *at = row + 1 + PLANES * d;
-            uint64_t left, had, asked;
-            if (at[SCALE] == 0)
-                continue;
-            had = (uint64_t)(at[SHARE] >> 8);
-            asked = (uint64_t)jobcloud_share((uint32_t)at[SCALE], need[d].mantissa, need[d].shift);
-            left = had - asked;
-            dimensions++;
-            pack += left;
-            l2 += left * left >> 20;
-            convex += left + (left * left >> 20) + (left * left * left >> 40);
-            least = left < least ? left : least;
-            dot += whole - (had * asked >> 20);
-            product += had * asked;
-            had_squared += had * had;
-            asked_squared += asked * asked;
-            tilt += (int32_t)(asked >> 6) * ((at[SHARE] & 255) - JOBCLOUD_TILT);
-            unasked += need[d].amount == 0 && (at[SHARE] & 255) > 0;
-        }
-        even = jobcloud_sized((row[0] >> 10) - (int32_t)least, row[0]) + jobcloud_entry(row[0])
-             + (int32_t)unasked * JOBCLOUD_UNASKED + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
-        if (dimensions == 0)
-            least = 0;
-        sum = fitness[EVEN] * (uint64_t)even + fitness[PACK] * pack + fitness[CONVEX] * (convex / 3)
-            + fitness[L2] * l2 + fitness[SPREAD] * (dimensions * whole - pack)
-            + fitness[STRAND] * (pack - dimensions * least) + fitness[DOT] * dot;
-        if (fitness[ALIGN]) {
-            unsigned __int128 squares = (unsigned __int128)had_squared * asked_squared;
-            unsigned __int128 cosine = squares ? (((unsigned __int128)product * product) << 20) / squares : 0;
-            sum += fitness[ALIGN] * (whole - (uint64_t)cosine);
-        }
-        return sum >> 10;
-    }
-
-    static int jobcloud_fits_exactly(const jobcloud_view *view, int host, int pays)
-    {
-        const int64_t *unclaimed = view->unclaimed + (size_t)host * view->dimensions;
-        const int64_t *need = pays ? view->exact_first : view->exact_request;
-        for (int d = 0; d < view->dimensions; d++)
-            if (unclaimed[d] < need[d])
-                return 0;
-        return 1;
-    }
-
-    /* The score of one host. Whether a host is out is seldom to be foretold, so it is computed and not branched on. */
-    static inline __attribute__((always_inline)) int32_t jobcloud_score_one(const jobcloud_view *view, int host)
-    {
-        const int32_t *row = view->rows + (size_t)host * view->width;
-        const int32_t pays = view->payers && view->payers[host] == 0;
-        const jobcloud_need *need = pays ? view->first : view->request;
-        int32_t least = JOBCLOUD_WHOLE, tilt = 0, score = (pays ? JOBCLOUD_PAYS : 0) + jobcloud_entry(row[0]);
-        int32_t bad = row[0] | -(pays & view->payers_only);
-        if (view->allowed)
-            bad |= -(int32_t)(view->allowed[host] == 0);
-        if (view->grouped)
-            bad |= -(int32_t)(view->grouped[host] >= view->most);
-        for (int d = 0; d < view->dimensions; d++) {
-            const int32_t *at = row + 1 + PLANES * d;
-            const int32_t tilted = at[SHARE] & 255;
-            int32_t left = at[SHARE] >> 8, asked;
-            bad |= at[FREE] - need[d].amount;
-            if (need[d].amount) {
-                asked = jobcloud_share((uint32_t)at[SCALE], need[d].mantissa, need[d].shift);
-                left -= asked;
-                tilt += (asked >> 6) * (tilted - JOBCLOUD_TILT);
-            } else
-                score += tilted > 0 ? JOBCLOUD_UNASKED : 0;
-            least = left < least ? left : least;
-        }
-        score += jobcloud_sized((row[0] >> 10) - least, row[0]) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
-        if (view->wide && bad >= 0)
-            bad = jobcloud_fits_exactly(view, host, pays) - 1;
-        if (view->fitness && bad >= 0) {
-            score = view->judged ? view->judged[host] : (int32_t)jobcloud_mixed(view, row, need);
-            score += pays ? JOBCLOUD_PAYS : 0;
-        }
-        if ((view->terms || view->penalty) && bad >= 0) {
-            const int64_t penalty = jobcloud_penalty(view, host);
-            bad = penalty < 0 ? -1 : 0;
-            score += (int32_t)penalty;
-        }
-        return bad < 0 ? JOBCLOUD_INFEASIBLE : score;
-    }
-
-    #define JOBCLOUD_EACH for (int i = 0; i < lanes; i++)
-
-    /* Scores of `lanes` hosts from `base` on, a number that the compiler knows; returns the lowest. */
-    static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
-        const jobcloud_view *view, size_t base, const int lanes, int32_t *restrict out)
-    {
-        int32_t bad[JOBCLOUD_BLOCK], least[JOBCLOUD_BLOCK], tilt[JOBCLOUD_BLOCK];
-        int32_t lowest = JOBCLOUD_INFEASIBLE, usable = 0;
-        const int32_t *restrict level = view->levels + base, *restrict planes = view->planes + base;
-        const int32_t *restrict payers = view->payers ? view->payers + base : NULL;
-        JOBCLOUD_EACH {  /* `bad` is negative where the task does not fit */
-            bad[i] = level[i];
-            least[i] = JOBCLOUD_WHOLE;
-            tilt[i] = 0;
-            out[i] = jobcloud_entry(level[i]);
-        }
-        if (view->allowed) {
-            const uint8_t *restrict allowed = view->allowed + base;
-            JOBCLOUD_EACH
-                bad[i] |= -(int32_t)(allowed[i] == 0);
-        }
-        if (view->grouped) {
-            const int32_t *restrict grouped = view->grouped + base, most = view->most;
-            JOBCLOUD_EACH
-                bad[i] |= -(int32_t)(grouped[i] >= most);
-        }
-        if (payers && view->payers_only) {
-            JOBCLOUD_EACH
-                bad[i] |= -(int32_t)(payers[i] == 0);
-            payers = NULL;
-        }
-        JOBCLOUD_EACH
-            usable |= ~bad[i];
-        if (usable >= 0) {
-            JOBCLOUD_EACH
-                out[i] = JOBCLOUD_INFEASIBLE;
-            return lowest;
-        }
-        if (payers)
-            JOBCLOUD_EACH
-                out[i] += payers[i] == 0 ? JOBCLOUD_PAYS : 0;
-        for (int d = 0; d < view->dimensions; d++, planes += PLANES * view->stride) {
-            const int32_t *restrict amount = planes + FREE * view->stride;
-            const int32_t *restrict share = planes + SHARE * view->stride;
-            const uint32_t *restrict scale = (const uint32_t *)(planes + SCALE * view->stride);
-            const jobcloud_need request = view->request[d], first = view->first[d];
-            if (payers && first.amount != request.amount)
-                JOBCLOUD_EACH {
-                    const int32_t needed = payers[i] == 0 ? first.amount : request.amount;
-                    const uint32_t mantissa = (uint32_t)(payers[i] == 0 ? first.mantissa : request.mantissa);
-                    const uint32_t shift = (uint32_t)(payers[i] == 0 ? first.shift : request.shift);
-                    const int32_t asked = (int32_t)((mantissa * (scale[i] >> 8)) >> (((scale[i] & 255) - shift) & 31));
-                    const int32_t left = (share[i] >> 8) - asked, tilted = share[i] & 255;
-                    bad[i] |= amount[i] - needed;
-                    out[i] += needed == 0 && tilted > 0 ? JOBCLOUD_UNASKED : 0;
-                    least[i] = left < least[i] ? left : least[i];
-                    tilt[i] += (asked >> 6) * (tilted - JOBCLOUD_TILT);
-                }
-            else if (request.amount)
-                JOBCLOUD_EACH {
-                    const int32_t asked = (int32_t)(((uint32_t)request.mantissa * (scale[i] >> 8))
-                                                    >> (((scale[i] & 255) - (uint32_t)request.shift) & 31));
-                    const int32_t left = (share[i] >> 8) - asked, tilted = share[i] & 255;
-                    bad[i] |= amount[i] - request.amount;
-                    least[i] = left < least[i] ? left : least[i];
-                    tilt[i] += (asked >> 6) * (tilted - JOBCLOUD_TILT);
-                }
-            else
-                JOBCLOUD_EACH {
-                    const int32_t left = share[i] >> 8;
-                    least[i] = left < least[i] ? left : least[i];
-                    out[i] += (share[i] & 255) > 0 ? JOBCLOUD_UNASKED : 0;
-                }
-        }
-        JOBCLOUD_EACH
-            out[i] += jobcloud_sized((level[i] >> 10) - least[i], level[i]) + (tilt[i] < 0 ? JOBCLOUD_ASKEW : 0);
-        if (view->terms || view->penalty)
-            JOBCLOUD_EACH
-                if (bad[i] >= 0) {
-                    int64_t penalty = jobcloud_penalty(view, (int)base + i);
-                    bad[i] |= penalty < 0 ? -1 : 0;
-                    out[i] += (int32_t)penalty;
-                }
-        JOBCLOUD_EACH
-            out[i] = bad[i] < 0 ? JOBCLOUD_INFEASIBLE : out[i];
-        JOBCLOUD_EACH
-            lowest = out[i] < lowest ? out[i] : lowest;
-        return lowest;
-    }
-
-    /* Scores of the n hosts from `base` on into out[0..63], infeasible beyond n; returns the lowest. */
-    JOBCLOUD_WIDEST
-    static int32_t jobcloud_score_block(const jobcloud_view *view, int base, int n, int32_t *out)
-    {
-        int32_t lowest = JOBCLOUD_INFEASIBLE;
-        int done = 0;
-        if (view->fitness || view->wide)
-            for (; done < n; done++) {
-                out[done] = jobcloud_score_one(view, base + done);
-                lowest = out[done] < lowest ? out[done] : lowest;
-            }
-        else if (n > JOBCLOUD_FEW) {
-            lowest = jobcloud_score_lanes(view, (size_t)base, JOBCLOUD_BLOCK, out);
-            done = JOBCLOUD_BLOCK;
-        } else if (n > 0) {
-            lowest = jobcloud_score_lanes(view, (size_t)base, JOBCLOUD_FEW, out);
-            done = JOBCLOUD_FEW;
-        }
-        for (; done < JOBCLOUD_BLOCK; done++)
-            out[done] = JOBCLOUD_INFEASIBLE;
-        return lowest;
-    }
-
-    /* As many hosts as scores fill a line of the cache, to be scored side by side: the words of their rows, and whether
-       each needs `first`. */
-    typedef struct {
-        int32_t word[JOBCLOUD_WORDS][JOBCLOUD_LINE], pays[JOBCLOUD_LINE];
-    } __attribute__((aligned(64))) jobcloud_lanes;
-
-    typedef int32_t jobcloud_four __attribute__((vector_size(16)));
-    #if defined(__clang__)
-    #define JOBCLOUD_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-    #else
-    #define JOBCLOUD_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (jobcloud_four){__VA_ARGS__})
-    #endif
-
-    /* Turn the rows of n hosts, 1 to JOBCLOUD_LINE, into columns, four by four words at a time; the last host stands
-       for those beyond it. What else may rule a host out does so as its level would. */
-    static inline __attribute__((always_inline)) void jobcloud_line_up(
-        const jobcloud_view *view, const int32_t *hosts, int n, const int dimensions, jobcloud_lanes *lanes)
-    {
-        for (int i = 0; i < n; i += 4) {
-            const int32_t *row[4];
-            for (int k = 0; k < 4; k++)
-                row[k] = view->rows + (size_t)hosts[i + k < n ? i + k : n - 1] * view->width;
-    #pragma GCC unroll 8
-            for (int at = 0; at < 1 + PLANES * dimensions; at += 4) {
-                jobcloud_four a, b, c, d, low, high, lower, higher;
-                memcpy(&a, row[0] + at, 16);
-                memcpy(&b, row[1] + at, 16);
-                memcpy(&c, row[2] + at, 16);
-                memcpy(&d, row[3] + at, 16);
-                low = JOBCLOUD_SHUFFLE(a, b, 0, 4, 1, 5);
-                high = JOBCLOUD_SHUFFLE(a, b, 2, 6, 3, 7);
-                lower = JOBCLOUD_SHUFFLE(c, d, 0, 4, 1, 5);
-                higher = JOBCLOUD_SHUFFLE(c, d, 2, 6, 3, 7);
-                a = JOBCLOUD_SHUFFLE(low, lower, 0, 1, 4, 5);
-                b = JOBCLOUD_SHUFFLE(low, lower, 2, 3, 6, 7);
-                c = JOBCLOUD_SHUFFLE(high, higher, 0, 1, 4, 5);
-                d = JOBCLOUD_SHUFFLE(high, higher, 2, 3, 6, 7);
-                memcpy(lanes->word[at] + i, &a, 16);
-                memcpy(lanes->word[at + 1] + i, &b, 16);
-                memcpy(lanes->word[at + 2] + i, &c, 16);
-                memcpy(lanes->word[at + 3] + i, &d, 16);
-            }
-        }
-        if (view->allowed)
-            for (int i = 0; i < n; i++)
-                lanes->word[0][i] |= -(int32_t)(view->allowed[hosts[i]] == 0);
-        if (view->grouped)
-            for (int i = 0; i < n; i++)
-                lanes->word[0][i] |= -(int32_t)(view->grouped[hosts[i]] >= view->most);
-        if (view->payers)
-            for (int i = 0; i < n; i++)
-                lanes->pays[i] = view->payers[hosts[i]] == 0;
-    }
-
-    /* Scores of n hosts, up to a multiple of JOBCLOUD_LINE, as jobcloud_score_one has them. With a constant number of
-       dimensions all is kept in registers. All hosts are lined up first: words just stored are waited for. */
-    static inline __attribute__((always_inline)) void jobcloud_score_lines(
-        const jobcloud_view *view, const int32_t *hosts, int n, const int dimensions, const int keyed,
-        int32_t *restrict out)
-    {
-        jobcloud_lanes lines[JOBCLOUD_BLOCK / JOBCLOUD_LINE];
-        int32_t unasked[JOBCLOUD_MOST_SIDE_BY_SIDE][2];
-        for (int base = 0; base < n; base += JOBCLOUD_LINE)
-            jobcloud_line_up(view, hosts + base, n - base < JOBCLOUD_LINE ? n - base : JOBCLOUD_LINE, dimensions,
-                             &lines[base / JOBCLOUD_LINE]);
-        for (int d = 0; d < dimensions; d++) {
-            unasked[d][0] = view->request[d].amount ? 0 : JOBCLOUD_UNASKED;
-            unasked[d][1] = view->first[d].amount ? 0 : JOBCLOUD_UNASKED;
-        }
-        for (const jobcloud_lanes *lanes = lines; n > 0; n -= JOBCLOUD_LINE, lanes++, out += JOBCLOUD_LINE)
-            for (int i = 0; i < JOBCLOUD_LINE; i++) {
-                const int32_t level = lanes->word[0][i], pays = keyed ? lanes->pays[i] : 0;
-                int32_t bad = level, least = JOBCLOUD_WHOLE, tilt = 0;
-                int32_t score = jobcloud_entry(level) + (pays ? JOBCLOUD_PAYS : 0);
-                for (int d = 0; d < dimensions; d++) {
-                    const jobcloud_need request = view->request[d], first = view->first[d];
-                    const uint32_t scale = (uint32_t)lanes->word[1 + PLANES * d + SCALE][i];
-                    const uint32_t mantissa = (uint32_t)(pays ? first.mantissa : request.mantissa);
-                    const uint32_t shift = (scale & 255) - (uint32_t)(pays ? first.shift : request.shift);
-                    const int32_t asked = (int32_t)((mantissa * (scale >> 8)) >> (shift & 31));
-                    const int32_t share = lanes->word[1 + PLANES * d + SHARE][i], tilted = share & 255;
-                    const int32_t left = (share >> 8) - asked;
-                    bad |= lanes->word[1 + PLANES * d + FREE][i] - (pays ? first.amount : request.amount);
-                    score += tilted > 0 ? (pays ? unasked[d][1] : unasked[d][0]) : 0;
-                    least = left < least ? left : least;
-                    tilt += (asked >> 6) * (tilted - JOBCLOUD_TILT);
-                }
-                score += jobcloud_sized((level >> 10) - least, level) + (tilt < 0 ? JOBCLOUD_ASKEW : 0);
-                out[i] = bad < 0 ? JOBCLOUD_INFEASIBLE : score;
-            }
-    }
-
-    /* Whether hosts may be scored side by side. */
-    static inline int jobcloud_is_plain(const jobcloud_view *view)
-    {
-        return view->dimensions <= JOBCLOUD_MOST_SIDE_BY_SIDE && !view->fitness && !view->wide && !view->terms
-            && !view->penalty;
-    }
-
-    /* Scores of n hosts, from 1 to JOBCLOUD_BLOCK, into out, which has room for a multiple of JOBCLOUD_LINE. */
-    JOBCLOUD_WIDEST
-    static void jobcloud_score_hosts(const jobcloud_view *view, const int32_t *hosts, int n, int32_t *out)
-    {
-    #define JOBCLOUD_OF(dimensions) \
-        case dimensions: \
-            if (view->payers) \
-                jobcloud_score_lines(view, hosts, n, dimensions, 1, out); \
-            else \
-                jobcloud_score_lines(view, hosts, n, dimensions, 0, out); \
-            break;
-        switch (view->dimensions) {
-            JOBCLOUD_OF(1) JOBCLOUD_OF(2) JOBCLOUD_OF(3) JOBCLOUD_OF(4) JOBCLOUD_OF(5) JOBCLOUD_OF(6)
-        }
-    }
-
-    static inline __attribute__((always_inline)) int32_t jobcloud_lowest(const int32_t *of, int n)
-    {
-        int32_t lowest = JOBCLOUD_INFEASIBLE;
-        for (int i = 0; i < n; i++)
-            lowest = of[i] < lowest ? of[i] : lowest;
-        return lowest;
-    }
-
-    /* The lowest of a line if `score` stood in place `at`: a score that was just stored there would be waited for. Not
-       unrolled, as GCC would take the lanes apart. */
-    static inline __attribute__((always_inline)) int32_t jobcloud_lowest_with(const int32_t *of, int at, int32_t score)
-    {
-        int32_t lowest = JOBCLOUD_INFEASIBLE;
-    #pragma GCC unroll 1
-        for (int i = 0; i < JOBCLOUD_LINE; i++) {
-            const int32_t here = i == at ? score : of[i];
-            lowest = here < lowest ? here : lowest;
-        }
-        return lowest;
-    }
-
-    /* Where the value is first in lines of the cache; it must be there. */
-    static inline __attribute__((always_inline)) int jobcloud_where(const int32_t *of, int32_t value)
-    {
-        for (int at = 0;; at += JOBCLOUD_LINE) {
-            uint32_t equal = 0;
-    #ifdef __SSE2__
-            const __m128i *four = (const __m128i *)(of + at), wanted = _mm_set1_epi32(value);
-            const __m128i a = _mm_cmpeq_epi32(_mm_loadu_si128(four), wanted);
-            const __m128i b = _mm_cmpeq_epi32(_mm_loadu_si128(four + 1), wanted);
-            const __m128i c = _mm_cmpeq_epi32(_mm_loadu_si128(four + 2), wanted);
-            const __m128i d = _mm_cmpeq_epi32(_mm_loadu_si128(four + 3), wanted);
-            equal = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d)));
-    #else
-            for (int i = 0; i < JOBCLOUD_LINE; i++)
-                equal |= (uint32_t)(of[at + i] == value) << i;
-    #endif
-            if (equal)
-                return at + __builtin_ctz(equal);
-        }
-    }
-
-    /* The scores of one class: of each host, the minima of 16 hosts and the minima of 16 of those. All three begin and,
-       with hosts and minima that there are not, end with a line of the cache, so that a minimum is that of one line. */
-    typedef struct {
-        int32_t *score, *line, *top;   /* one piece of memory; NULL: no table */
-        int32_t lines, tops;
-        int32_t best, best_score;      /* UNKNOWN: to be looked up in the minima */
-        int32_t asks, misses, wait;
-        uint64_t seen;                 /* the change up to which the scores are right */
-    } jobcloud_table;
-
-    /* Lines of the cache that so many words take. */
-    static inline int jobcloud_whole_lines(int words)
-    {
-        return (words + JOBCLOUD_LINE - 1) / JOBCLOUD_LINE;
-    }
-
-    /* The minima of lines, and infeasible up to a whole line of them. */
-    static inline __attribute__((always_inline)) void jobcloud_take_minima(
-        const int32_t *of, int lines, int32_t *minima)
-    {
-        int line = 0;
-        for (; line < lines; line++)
-            minima[line] = jobcloud_lowest(of + (size_t)line * JOBCLOUD_LINE, JOBCLOUD_LINE);
-        for (; line % JOBCLOUD_LINE; line++)
-            minima[line] = JOBCLOUD_INFEASIBLE;
-    }
-
-    JOBCLOUD_WIDEST
-    static void jobcloud_rebuild(jobcloud_table *table, const jobcloud_view *view, int hosts)
-    {
-        const int room = table->lines * JOBCLOUD_LINE;
-        int32_t rest[JOBCLOUD_BLOCK];
-        for (int base = 0; base < room; base += JOBCLOUD_BLOCK) {
-            const int n = hosts - base, whole = room - base >= JOBCLOUD_BLOCK;
-            jobcloud_score_block(view, base, n < 0 ? 0 : n > JOBCLOUD_BLOCK ? JOBCLOUD_BLOCK : n,
-                                 whole ? table->score + base : rest);
-            if (!whole)
-                memcpy(table->score + base, rest, sizeof(int32_t) * (size_t)(room - base));
-        }
-        jobcloud_take_minima(table->score, table->lines, table->line);
-        jobcloud_take_minima(table->line, table->tops, table->top);
-        table->best = -2;
-    }
-
-    /* Some hosts, each once, have other scores now: keep the minima and the best host right. Which minima that moves is
-       seldom to be foretold, so they are taken anew and not branched on. */
-    static inline __attribute__((always_inline)) void jobcloud_set(
-        jobcloud_table *table, const int32_t *hosts, const int32_t *score, int n)
-    {
-        uint32_t moved[JOBCLOUD_BLOCK], lines = 0;
-        int64_t lowest = INT64_MAX;
-        for (int i = 0; i < n; i++) {
-            const uint32_t host = (uint32_t)hosts[i], line = host / JOBCLOUD_LINE;
-            const int32_t least = jobcloud_lowest_with(
-                table->score + (size_t)line * JOBCLOUD_LINE, host % JOBCLOUD_LINE, score[i]);
-            const int64_t here = (int64_t)score[i] << 32 | host;
-            table->score[host] = score[i];
-            lowest = here < lowest ? here : lowest;
-            moved[lines] = line / JOBCLOUD_LINE;
-            lines += least != table->line[line];
-            table->line[line] = least;
-        }
-        for (uint32_t i = 0; i < lines; i++)
-            table->top[moved[i]] = jobcloud_lowest(table->line + (size_t)moved[i] * JOBCLOUD_LINE, JOBCLOUD_LINE);
-        if (table->best == -2)
-            return;
-        if (lowest < ((int64_t)table->best_score << 32 | (uint32_t)(table->best < 0 ? 0 : table->best))) {
-            table->best = (int32_t)lowest;
-            table->best_score = (int32_t)(lowest >> 32);
-        } else if (table->best >= 0 && table->score[table->best] > table->best_score)
-            table->best = -2;
-    }
-
-    /* Score one host anew. */
-    JOBCLOUD_WIDEST
-    static void jobcloud_mend(jobcloud_table *table, const jobcloud_view *view, int32_t host)
-    {
-        const int32_t score = jobcloud_score_one(view, host);
-        if (score != table->score[host])
-            jobcloud_set(table, &host, &score, 1);
-    }
-
-    /* Score anew what changed since the table was right, `most` hosts at most; how many that were, and ~ that if there
-       are more. `changed_at` and `older` are by host. A slot beyond the table was removed: what is not there has no
-       score. */
-    JOBCLOUD_WIDEST
-    static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const uint64_t *changed_at,
-                               const int32_t *older, int newest, int most)
-    {
-        const int hosts = table->lines * JOBCLOUD_LINE;
-        ptrdiff_t host = newest;
-        int done = 0;
-        while (host >= 0 && changed_at[host] > table->seen) {
-            int32_t changed[JOBCLOUD_BLOCK], score[JOBCLOUD_BLOCK], n = 0, differ = 0;
-            for (; n < JOBCLOUD_BLOCK && host >= 0 && changed_at[host] > table->seen; host = older[host]) {
-                const ptrdiff_t at = host < hosts ? host : 0;
-                __builtin_prefetch(table->score + at, 1);
-                __builtin_prefetch(table->line + at / JOBCLOUD_LINE, 1);
-                changed[n] = (int32_t)host;
-                n += host < hosts;
-            }
-            if (done + n > most)
-                return ~done;
-            done += n;
-            if (n >= JOBCLOUD_SIDE_BY_SIDE && jobcloud_is_plain(view))
-                jobcloud_score_hosts(view, changed, n, score);
-            else
-                for (int i = 0; i < n; i++)
-                    score[i] = jobcloud_score_one(view, changed[i]);
-            for (int i = 0; i < n; i++) {
-                const int at = changed[i], now = score[i];
-                score[differ] = now;
-                changed[differ] = at;
-                differ += now != table->score[at];
-            }
-            jobcloud_set(table, changed, score, differ);
-        }
-        return done;
-    }
-
-    JOBCLOUD_WIDEST
-    static int jobcloud_best(jobcloud_table *table)
-    {
-        if (table->best == -2) {
-            const int tops = jobcloud_whole_lines(table->tops) * JOBCLOUD_LINE;
-            const int32_t lowest = jobcloud_lowest(table->top, tops);
-            table->best = -1;
-            table->best_score = lowest;
-            if (lowest != JOBCLOUD_INFEASIBLE) {
-                table->best = jobcloud_where(table->top, lowest);
-                table->best = table->best * JOBCLOUD_LINE
-                            + jobcloud_where(table->line + (size_t)table->best * JOBCLOUD_LINE, lowest);
-                table->best = table->best * JOBCLOUD_LINE
-                            + jobcloud_where(table->score + (size_t)table->best * JOBCLOUD_LINE, lowest);
-            }
-        }
-        return table->best;
-    }
-    """
+cdef extern from "_match_score.h":
     const char* jobcloud_vector_path() nogil
     enum:
         JOBCLOUD_BLOCK
@@ -838,15 +120,15 @@ cdef extern from *:
         const int32_t* levels
         const int32_t* rows
         const uint8_t* allowed
-        const int32_t* payers
-        int32_t payers_only
+        const int32_t* key_claims
+        int32_t with_key_only
         const int64_t* fitness
         const int32_t* grouped
-        int32_t most
+        int32_t max_per_host
         int32_t wide
         int32_t terms
         const int32_t* penalty
-        const int32_t* judged
+        const int32_t* custom
         Term* term
     ctypedef struct Table "jobcloud_table":
         int32_t* score
@@ -862,45 +144,45 @@ cdef extern from *:
         uint64_t seen
     void jobcloud_set_need(Need* need, const int64_t* amount, int dimensions) noexcept nogil
     uint32_t jobcloud_scale(int64_t capacity) noexcept nogil
-    int jobcloud_is_tiny(const Need* need, int deepest, int dimensions) noexcept nogil
+    int jobcloud_is_tiny(const Need* need, int max_exponent, int dimensions) noexcept nogil
     int32_t jobcloud_size(const int64_t* total, const int64_t* median, int dimensions) noexcept nogil
-    void jobcloud_refresh(
+    void jobcloud_refresh_row(
         int32_t* row, const int64_t* unclaimed, const int64_t* total, int32_t size, int open, int dimensions
     ) noexcept nogil
-    void jobcloud_spread(
+    void jobcloud_copy_to_planes(
         int32_t* planes, int32_t* levels, size_t stride, const int32_t* row, int host, int dimensions
     ) noexcept nogil
     int32_t jobcloud_score_block(const View* view, int base, int n, int32_t* out) noexcept nogil
     int32_t jobcloud_score_one(const View* view, int host) noexcept nogil
     int32_t jobcloud_excess(const Term* term, int host) noexcept nogil
-    int jobcloud_where(const int32_t* of, int32_t value) noexcept nogil
+    int jobcloud_find(const int32_t* of, int32_t value) noexcept nogil
     int jobcloud_whole_lines(int words) noexcept nogil
     void jobcloud_rebuild(Table* table, const View* view, int hosts) noexcept nogil
-    void jobcloud_mend(Table* table, const View* view, int host) noexcept nogil
+    void jobcloud_rescore(Table* table, const View* view, int host) noexcept nogil
     int jobcloud_replay(
-        Table* table, const View* view, const uint64_t* changed_at, const int32_t* older, int newest, int most
+        Table* table, const View* view, const uint64_t* changed_at, const int32_t* older, int newest, int max_hosts
     ) noexcept nogil
     int jobcloud_best(Table* table) noexcept nogil
 
 
-# A rule of a class. Those of a class and those of a group are linked lists in the order in which they were added; the
-# counts of one group by the values of one attribute are a spread, which several rules look at.
+# A rule of a class. The rules of a class form a linked list, as do the rules that count a group, in the order in which
+# they were added. Rules that count the same group by the same attribute share one ValueCounts.
 cdef struct Rule:
     int32_t cls
     int32_t kind
     int32_t group
     int32_t attribute
-    int32_t spread        # NONE: by host
+    int32_t value_counts      # NONE: by host
     int32_t number
     int32_t weight
-    int32_t least         # of a balance: the lowest count of all eligible values
+    int32_t least         # of a balanced rule: the lowest count of all eligible values
     int32_t next_of_class
     int32_t next_of_group
-    uint8_t* eligible     # of a balance, by value
-    uint64_t layout       # the value of ``layout`` for which ``eligible`` is right
+    uint8_t* eligible     # of a balanced rule, by value
+    uint64_t layout       # the value of ``layout`` for which ``eligible`` is current
 
 
-# The hosts that had value v when the attribute was set are hosts[starts[v]:starts[v + 1]].
+# hosts[starts[v]:starts[v + 1]] are the hosts that had value v when the attribute was set.
 cdef struct Attribute:
     bint known
     int32_t values  # one past the highest
@@ -908,7 +190,8 @@ cdef struct Attribute:
     int32_t* hosts
 
 
-cdef struct Spread:
+# The live claims of a group by the values of an attribute.
+cdef struct ValueCounts:
     int32_t group
     int32_t attribute
     int32_t users
@@ -917,25 +200,25 @@ cdef struct Spread:
 
 
 cdef int64_t table_size(int lines, int tops) noexcept nogil:
-    """Bytes of a table, whole lines."""
+    """Bytes of a table, in whole cache lines."""
     cdef int64_t all_lines = <int64_t>lines + tops + jobcloud_whole_lines(tops)
     return all_lines * JOBCLOUD_LINE * <int64_t>sizeof(int32_t)
 
 
 def vector_path():
-    """Which vector code the scans run on this machine."""
+    """The vector instructions that the scans use on this machine."""
     return jobcloud_vector_path().decode()
 
 
 @cython.final
 @cython.auto_pickle(False)
 cdef class Matcher:
-    """Places task classes on hosts: first where the class's shared part is already paid, then by fitness.
+    """Places task classes on hosts, by fitness; hosts that already have the class's shared part come first.
 
-    ``dimensions``: how many resources a host has, 1..64; their order is the caller's. ``engine``: "index" keeps the
-    scores of each class and re-scores the hosts that changed, "scan" scores all hosts for each task, "tables" is the
-    index without regard to what pays, for tests; the answers are the same. ``_match_py.py`` documents each method,
-    ``docs/matcher.md`` the rules. One thread uses a matcher at a time; ``match`` releases the GIL meanwhile.
+    ``dimensions``: the number of resources of a host, 1 to 64; the caller chooses their order. ``engine``: "index"
+    keeps the scores of each class and scores again the hosts that changed, "scan" scores all hosts for each task,
+    "tables" is the index without its cost estimates, for tests; the answers are the same. ``match/plain.py`` documents
+    each method, ``docs/matcher.md`` the rules. Only one thread may use a matcher at a time; ``match`` releases the GIL.
     """
 
     cdef readonly int dimensions
@@ -943,46 +226,46 @@ cdef class Matcher:
     cdef readonly int64_t evaluations  # scores computed so far
     cdef bint indexed
     cdef int64_t[::1] weights  # of the parts of the score, in the order of FITNESS
-    cdef bint plain_even
-    cdef int deepest  # the largest exponent of 1 / capacity that any host has had
-    cdef readonly object judge  # the fitness where it is a function, else None
-    cdef readonly int64_t judgements  # calls of it so far
-    cdef bint eager  # the tables are used even where they do not pay
+    cdef bint even_only
+    cdef int max_exponent  # the largest exponent of 1 / capacity of any host so far
+    cdef readonly object custom_fitness  # the fitness function; None if the fitness is built in
+    cdef readonly int64_t fitness_calls  # how often it was called
+    cdef bint eager  # use tables without cost estimates
     cdef bint busy
-    # Counts what may let a class fit that was refused before; claims never do (docs/matcher.md, "What was refused").
-    cdef uint64_t loosened
+    # Counts the events after which a refused class might fit. A new claim is not one: docs/matcher.md, "Refused tasks".
+    cdef uint64_t capacity_epoch
 
     cdef int hosts_end          # one past the highest slot in use
-    cdef int hosts_hint         # no slot below is absent
+    cdef int hosts_hint         # all slots below are in use
     cdef int64_t[:, ::1] unclaimed  # [slots, D]
     cdef int64_t[:, ::1] total
     cdef int width                  # of a row
-    cdef int32_t[:, ::1] rows       # [slots, width]: level and planes of one host side by side
-    cdef int32_t[:, ::1] planes     # [D * PLANES, slots]: the same for many hosts at once, and
-    cdef int32_t[::1] levels        # right for all changes up to ``spread``
-    cdef uint64_t spread
+    cdef int32_t[:, ::1] rows       # [slots, width]: the level and the planes of each host
+    cdef int32_t[:, ::1] planes     # [D * PLANES, slots]: the same in columns, and
+    cdef int32_t[::1] levels        # current up to change ``planes_seen``
+    cdef uint64_t planes_seen
     cdef uint8_t[::1] host_status
     cdef int32_t[::1] host_claims  # head of a linked list
-    cdef uint8_t[::1] host_open      # 1: enabled, and no exclusive claim is there
+    cdef uint8_t[::1] host_open      # 1: enabled and without an exclusive claim
     cdef int32_t[::1] host_count     # live claims
-    cdef int32_t[::1] host_exclusive  # exclusive ones among them
-    cdef int32_t[::1] host_size      # beside ``median``
-    # By dimension, of the hosts that have it: the median capacity, rounded down, and where the next such number begins;
-    # how many hosts there are, and how many are below each. As long as the median is between the two by these counts, a
-    # host that changes is the only one whose size does.
+    cdef int32_t[::1] host_exclusive  # live claims of exclusive classes
+    cdef int32_t[::1] host_size      # relative to ``median``
+    # By dimension, over the hosts that have it: the median capacity, rounded down; the next such rounded number; how
+    # many hosts there are; and how many are below each of the two. While these counts place the median between the two
+    # numbers, a change of one host changes no other host's size.
     cdef int64_t[::1] median
     cdef int64_t[::1] next_median
     cdef int64_t[::1] hosts_with
     cdef int64_t[::1] below_median
     cdef int64_t[::1] below_next
-    cdef uint64_t layout             # counts what may change which values of attributes there are to choose from
+    cdef uint64_t layout             # counts the events that may change which values are eligible
 
     cdef Attribute attributes[64]
-    cdef int32_t[:, ::1] value_of    # [attributes, slots], NONE: without
+    cdef int32_t[:, ::1] value_of    # [attributes, slots], NONE: no value
 
-    # Hosts in a list by their last change.
-    cdef uint64_t changed          # how many changes of hosts there were
-    cdef uint64_t[::1] changed_at  # what that was after the last change of each; 0: not in the list
+    # The hosts as a list, ordered by their last change.
+    cdef uint64_t changed          # the number of changes of hosts so far
+    cdef uint64_t[::1] changed_at  # its value after the last change of each host; 0: not in the list
     cdef int newest                # the host that changed last
     cdef int32_t[::1] newer
     cdef int32_t[::1] older
@@ -990,51 +273,51 @@ cdef class Matcher:
     cdef int classes_end
     cdef int64_t[:, ::1] request  # [classes, D]
     cdef int64_t[:, ::1] first    # request + shared part
-    cdef int32_t[:, ::1] needs    # [classes, 6 D]: both as scores see them, Need[D] each
-    cdef uint8_t[::1] class_wide  # needs more than fits 32 bits
+    cdef int32_t[:, ::1] needs    # [classes, 6 D]: request and first as Need[D] each
+    cdef uint8_t[::1] class_wide  # needs more than 32 bits
     cdef uint8_t[::1] class_status
     cdef int32_t[::1] class_key   # row in the key tables
     cdef int32_t[::1] class_mask  # row in the mask table
     cdef int32_t[::1] class_group  # row in the group table
-    cdef int32_t[::1] class_most   # claims of the group that the class bears on a host, itself included; 0: any
+    cdef int32_t[::1] class_max_per_host  # of claims of its group, itself included; 0: no limit
     cdef int64_t[::1] class_claims
     cdef uint8_t[::1] class_exclusive
     cdef int32_t[::1] class_rule   # head of the list of its rules
     cdef int32_t[::1] class_penalty  # row in the penalty table
     cdef int32_t[:, ::1] penalty   # [rows, slots]
-    cdef int32_t[:, ::1] judged    # [classes, slots], where there is a judge: what it said last
-    cdef uint64_t[::1] judged_seen  # [classes], the change up to which that is right
+    cdef int32_t[:, ::1] custom_scores  # [classes, slots], results of the custom fitness
+    cdef uint64_t[::1] custom_scores_seen  # [classes], the change up to which they are current
     cdef uint8_t[::1] penalty_used
-    cdef uint64_t[::1] class_refused  # value of ``loosened`` when the class was last refused
+    cdef uint64_t[::1] class_refused  # value of ``capacity_epoch`` when the class was last refused
     cdef Table* tables          # [classes]
     cdef Py_ssize_t tables_room
     cdef int64_t table_bytes
-    cdef int misses             # of all tables of late: the more, the longer others must wait to get one
-    cdef uint64_t swept         # the change at which idle tables were dropped last
-    cdef int emptied              # removed classes whose last claim has just ended
+    cdef int misses             # recent misses of all tables: with more, a class must wait longer for a table
+    cdef uint64_t swept         # the change at which idle tables were last dropped
+    cdef int emptied              # removed classes whose last claim has ended
 
     cdef dict key_rows
     cdef int64_t[:, ::1] shared   # [keys, D]
     cdef int64_t[::1] key_number
     cdef int32_t[::1] key_classes
-    cdef int32_t[:, ::1] paid     # [keys, slots]: live claims with the key
+    cdef int32_t[:, ::1] key_claims     # [keys, slots]: live claims with the key
 
     cdef dict group_rows
     cdef int64_t[::1] group_number
-    cdef int32_t[::1] group_classes  # and one more if it has a limit
+    cdef int32_t[::1] group_classes  # plus one if it has a limit
     cdef uint8_t[::1] group_limited
     cdef int64_t[:, ::1] group_limit  # [groups, D]
     cdef int64_t[:, ::1] group_used
     cdef int32_t[:, ::1] grouped  # [groups, slots]: live claims of the group
     cdef int64_t[::1] group_claims
-    cdef int32_t[::1] group_rule    # head of the list of rules that look at it
-    cdef int32_t[::1] group_spread  # head of the list of its counts by attribute
+    cdef int32_t[::1] group_rule    # head of the list of rules that count it
+    cdef int32_t[::1] group_value_counts  # head of the list of its ValueCounts
 
     cdef Rule* rules
     cdef int rules_room
     cdef int free_rule            # head of a list by next_of_class
-    cdef Spread* spreads
-    cdef int spreads_room
+    cdef ValueCounts* value_counts
+    cdef int value_counts_room
 
     cdef uint8_t[:, ::1] allowed  # [masks, slots]
     cdef uint8_t[::1] mask_used
@@ -1051,9 +334,9 @@ cdef class Matcher:
     def __cinit__(self):
         self.tables = NULL
         self.rules = NULL
-        self.spreads = NULL
+        self.value_counts = NULL
         self.tables_room = 0
-        self.rules_room = self.spreads_room = 0
+        self.rules_room = self.value_counts_room = 0
         memset(self.attributes, 0, sizeof(self.attributes))
 
     def __dealloc__(self):
@@ -1062,31 +345,31 @@ cdef class Matcher:
             free(self.tables[i].score)
         for i in range(self.rules_room):
             free(self.rules[i].eligible)
-        for i in range(self.spreads_room):
-            free(self.spreads[i].counts)
+        for i in range(self.value_counts_room):
+            free(self.value_counts[i].counts)
         for i in range(limits.MAX_ATTRIBUTES):
             free(self.attributes[i].starts)
             free(self.attributes[i].hosts)
         free(self.tables)
         free(self.rules)
-        free(self.spreads)
+        free(self.value_counts)
 
     def __init__(self, dimensions, *, engine="index", fitness="even"):
         if self.tables_room:
-            raise MatchStateError("a matcher is set up once")
+            raise MatchStateError("a matcher is initialised only once")
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
         self.engine = engine_name(engine)
         self.eager = self.engine == "tables"
         self.weights = np.array(fitness_weights(fitness), dtype=np.int64)
-        self.plain_even = self.fitness == {"even": limits.WHOLE_WEIGHT}
-        self.judge = fitness if callable(fitness) else None
+        self.even_only = self.fitness == {"even": limits.WHOLE_WEIGHT}
+        self.custom_fitness = fitness if callable(fitness) else None
         self.indexed = self.eager or self.engine == "index"
         self.newest = NONE
         self.changed_at = np.zeros(FIRST_HOSTS, dtype=np.uint64)
         self.newer = np.zeros(FIRST_HOSTS, dtype=np.int32)
         self.older = np.zeros(FIRST_HOSTS, dtype=np.int32)
         self.grow_tables(8)
-        self.loosened = self.layout = 1
+        self.capacity_epoch = self.layout = 1
         self.misses = 0
         self.free_rule = NONE
         self.hosts_end = self.hosts_hint = self.classes_end = self.emptied = 0
@@ -1095,7 +378,7 @@ cdef class Matcher:
         self.width = (1 + PLANES * self.dimensions + 3) // 4 * 4
         self.rows = np.zeros((FIRST_HOSTS, self.width), dtype=np.int32)
         self.planes = np.zeros((PLANES * self.dimensions, FIRST_HOSTS), dtype=np.int32)
-        self.levels = np.full(FIRST_HOSTS, NONE, dtype=np.int32)  # nothing fits where there is no host
+        self.levels = np.full(FIRST_HOSTS, NONE, dtype=np.int32)  # no task fits an absent host
         self.host_status = np.zeros(FIRST_HOSTS, dtype=np.uint8)
         self.host_claims = np.full(FIRST_HOSTS, NONE, dtype=np.int32)
         self.host_open = np.zeros(FIRST_HOSTS, dtype=np.uint8)
@@ -1116,21 +399,21 @@ cdef class Matcher:
         self.class_key = np.zeros(8, dtype=np.int32)
         self.class_mask = np.zeros(8, dtype=np.int32)
         self.class_group = np.zeros(8, dtype=np.int32)
-        self.class_most = np.zeros(8, dtype=np.int32)
+        self.class_max_per_host = np.zeros(8, dtype=np.int32)
         self.class_claims = np.zeros(8, dtype=np.int64)
         self.class_exclusive = np.zeros(8, dtype=np.uint8)
         self.class_rule = np.zeros(8, dtype=np.int32)
         self.class_penalty = np.zeros(8, dtype=np.int32)
         self.penalty = np.zeros((1, FIRST_HOSTS), dtype=np.int32)
-        self.judged = np.zeros((8 if self.judge is not None else 0, FIRST_HOSTS), dtype=np.int32)
-        self.judged_seen = np.zeros(8, dtype=np.uint64)
+        self.custom_scores = np.zeros((8 if self.custom_fitness is not None else 0, FIRST_HOSTS), dtype=np.int32)
+        self.custom_scores_seen = np.zeros(8, dtype=np.uint64)
         self.penalty_used = np.zeros(1, dtype=np.uint8)
         self.class_refused = np.zeros(8, dtype=np.uint64)
         self.key_rows = {}
         self.shared = np.zeros((4, self.dimensions), dtype=np.int64)
         self.key_number = np.zeros(4, dtype=np.int64)
         self.key_classes = np.zeros(4, dtype=np.int32)
-        self.paid = np.zeros((4, FIRST_HOSTS), dtype=np.int32)
+        self.key_claims = np.zeros((4, FIRST_HOSTS), dtype=np.int32)
         self.group_rows = {}
         self.group_number = np.zeros(4, dtype=np.int64)
         self.group_classes = np.zeros(4, dtype=np.int32)
@@ -1140,7 +423,7 @@ cdef class Matcher:
         self.grouped = np.zeros((4, FIRST_HOSTS), dtype=np.int32)
         self.group_claims = np.zeros(4, dtype=np.int64)
         self.group_rule = np.full(4, NONE, dtype=np.int32)
-        self.group_spread = np.full(4, NONE, dtype=np.int32)
+        self.group_value_counts = np.full(4, NONE, dtype=np.int32)
         self.allowed = np.zeros((1, FIRST_HOSTS), dtype=np.uint8)
         self.mask_used = np.zeros(1, dtype=np.uint8)
         self.claims_end = self.claims_live = 0
@@ -1233,7 +516,7 @@ cdef class Matcher:
         for i in range(self.value_of.shape[0]):
             self.value_of[i, at] = NONE
         self.touch(at)
-        self.loosened += 1
+        self.capacity_epoch += 1
         self.hosts_hint = min(self.hosts_hint, at)
         while self.hosts_end > 0 and self.host_status[self.hosts_end - 1] == HOST_ABSENT:
             self.hosts_end -= 1
@@ -1243,7 +526,7 @@ cdef class Matcher:
         cdef int at = self._host(slot)
         self._set_status(at, HOST_ENABLED if truth("on", on) else HOST_DISABLED)
         self.touch(at)
-        self.loosened += 1
+        self.capacity_epoch += 1
 
     def free(self, slot):
         cdef int at = self._host(slot)
@@ -1266,7 +549,7 @@ cdef class Matcher:
         self._write_attribute(number, of_slot, values is not None)
 
     def add_class(
-        self, request, *, shared_key=-1, shared=None, allowed=None, group=-1, most_per_host=0, rules=(),
+        self, request, *, shared_key=-1, shared=None, allowed=None, group=-1, max_per_host=0, rules=(),
         exclusive=False, penalty=None,
     ):
         self._idle()
@@ -1280,7 +563,7 @@ cdef class Matcher:
             shared_array = amounts("shared", shared, self.dimensions)
         mask = None if allowed is None else self._checked_mask(allowed)
         self._check_key(number, shared_array)
-        of_group = group_limit(group, most_per_host)
+        of_group = group_limit(group, max_per_host)
         bound = class_rules(rules)
         alone = truth("exclusive", exclusive)
         costs = None if penalty is None else self._checked_penalty(penalty)
@@ -1299,9 +582,9 @@ cdef class Matcher:
                 self.class_mask[at] = self._take_mask()
             self._write_mask(self.class_mask[at], mask)
         self.drop_table(at)
-        self.judged_seen[at] = 0
-        self.forget_eligible(at)
-        self.loosened += 1
+        self.custom_scores_seen[at] = 0
+        self.invalidate_balances(at)
+        self.capacity_epoch += 1
 
     def set_penalty(self, cls, penalty):
         cdef int at = self._class(cls)
@@ -1326,7 +609,7 @@ cdef class Matcher:
                 row = self._take_group(number)
                 self.group_limited[row] = 1
             np.asarray(self.group_limit)[row] = amount
-        self.loosened += 1
+        self.capacity_epoch += 1
 
     def remove_class(self, cls):
         cdef int at = self._class(cls)
@@ -1335,7 +618,7 @@ cdef class Matcher:
         if self.class_claims[at] == 0:
             self._drop_class(at)
 
-    # ---- the work
+    # ---- placing, releasing, explaining
 
     def match(self, classes, *, limit=-1):
         self._idle()
@@ -1346,7 +629,7 @@ cdef class Matcher:
         cdef Py_ssize_t done = 0
         cdef int64_t first_new = self.claims_end
         self._check_classes(cls)
-        self._settle_sizes()
+        self._update_sizes()
         slots = np.full(n, UNTRIED, dtype=np.int32)
         ids = np.full(n, NONE, dtype=np.int64)
         cdef int32_t[::1] slots_out = slots
@@ -1357,8 +640,8 @@ cdef class Matcher:
         self.busy = True
         try:
             while True:
-                if self.judge is not None:
-                    done = self.place_judged(cls, slots_out, ids_out, done, &left)
+                if self.custom_fitness is not None:
+                    done = self.place_custom(cls, slots_out, ids_out, done, &left)
                 else:
                     with nogil:
                         done = self.place(cls, slots_out, ids_out, done, &left)
@@ -1366,19 +649,19 @@ cdef class Matcher:
                     break
                 self._room_for_claim()
         except BaseException:
-            self._undo(ids, first_new)
+            self._rollback(ids, first_new)
             raise
         finally:
             self.busy = False
         return slots, ids
 
-    def match_gang(self, classes, *, least=-1):
+    def match_gang(self, classes, *, minimum=-1):
         wanted = class_numbers(classes)
-        cdef int64_t needed = whole("least", least, -1, len(wanted))
+        cdef int64_t needed = whole("minimum", minimum, -1, len(wanted))
         cdef int64_t first_new = self.claims_end
         slots, ids = self.match(wanted)
         if (slots >= 0).sum() < (needed if needed >= 0 else len(wanted)):
-            self._undo(ids, first_new)
+            self._rollback(ids, first_new)
             slots[slots >= 0] = UNTRIED
             ids[:] = NONE
         return slots, ids
@@ -1434,8 +717,8 @@ cdef class Matcher:
         cdef int64_t[::1] lacking = lacking_array
         cdef int64_t[::1] best = best_array
         cdef const int64_t* need
-        self.settle(of)
-        self.look(of, &view)
+        self.refresh_balances(of)
+        self.fill_view(of, &view)
         breaking = np.zeros(view.terms, np.int64)
         for h in range(self.hosts_end):
             if self.host_status[h] == HOST_ABSENT:
@@ -1449,7 +732,7 @@ cdef class Matcher:
             if not may:
                 disallowed += 1
                 continue
-            if self.class_most[of] > 0 and self.grouped[self.class_group[of], h] >= self.class_most[of]:
+            if self.class_max_per_host[of] > 0 and self.grouped[self.class_group[of], h] >= self.class_max_per_host[of]:
                 crowded += 1
                 continue
             if self.host_open[h] == 0 or (self.class_exclusive[of] and self.host_count[h] > 0):
@@ -1507,7 +790,7 @@ cdef class Matcher:
             seen.add(number)
             on_slot.setdefault(self.claim_slot[number & INDEX_BITS], []).append((-price, number))
         best = None
-        self.settle(of)
+        self.refresh_balances(of)
         for slot in range(self.hosts_end):
             if self.host_status[slot] != HOST_ENABLED or not self.may_use(of, slot):
                 continue
@@ -1523,20 +806,20 @@ cdef class Matcher:
         )
 
     cdef object _victims(self, int cls, int slot, list candidates):
-        """Those that must go, out of the candidates on the slot, (-cost, id) in order; None: all are not enough."""
+        """The candidates on the slot, sorted (-cost, id), that must be released; None if all of them are not enough."""
         cdef int64_t number
         victims = None
         for _, number in candidates:
-            self.shift(<int32_t>(number & INDEX_BITS), -1)
-        if self.has_place(cls, slot):
+            self.suspend(<int32_t>(number & INDEX_BITS))
+        if self.can_take(cls, slot):
             victims = []
             for price, number in candidates:
-                self.shift(<int32_t>(number & INDEX_BITS), 1)
-                if not self.has_place(cls, slot):
-                    self.shift(<int32_t>(number & INDEX_BITS), -1)
+                self.resume(<int32_t>(number & INDEX_BITS))
+                if not self.can_take(cls, slot):
+                    self.suspend(<int32_t>(number & INDEX_BITS))
                     victims.append((price, number))
         for _, number in candidates if victims is None else victims:
-            self.shift(<int32_t>(number & INDEX_BITS), 1)
+            self.resume(<int32_t>(number & INDEX_BITS))
         if candidates:
             self.touch(slot)
         return victims
@@ -1546,7 +829,7 @@ cdef class Matcher:
         return self.claims_live
 
     def memory(self):
-        """Bytes by what they are for: hosts, classes (masks and shared keys too), claims, index (the tables)."""
+        """Bytes by use: hosts, classes (with masks and shared keys), claims, index (the tables)."""
         self._idle()
         parts = {
             "hosts": [
@@ -1556,11 +839,12 @@ cdef class Matcher:
             ],
             "classes": [
                 self.request, self.first, self.needs, self.class_wide, self.class_status, self.class_key,
-                self.class_mask, self.class_claims,
-                self.class_refused, self.class_group, self.class_most, self.shared, self.key_number, self.key_classes,
-                self.paid, self.group_number, self.group_classes, self.group_limited, self.group_limit,
-                self.group_used, self.grouped, self.allowed, self.group_claims, self.group_rule, self.group_spread,
-                self.class_exclusive, self.class_rule, self.class_penalty, self.penalty, self.judged, self.judged_seen,
+                self.class_mask, self.class_claims, self.class_refused, self.class_group, self.class_max_per_host,
+                self.shared, self.key_number, self.key_classes,
+                self.key_claims, self.group_number, self.group_classes, self.group_limited, self.group_limit,
+                self.group_used, self.grouped, self.allowed, self.group_claims, self.group_rule,
+                self.group_value_counts, self.class_exclusive, self.class_rule, self.class_penalty, self.penalty,
+                self.custom_scores, self.custom_scores_seen,
             ],
             "claims": [self.generation, self.claim_slot, self.claim_class, self.claim_next, self.claim_before],
         }
@@ -1577,34 +861,35 @@ cdef class Matcher:
     @classmethod
     def restore(cls, data, *, engine="index", fitness=None):
         state = decode(data)
-        return from_state(state, engine, restored_judge(state, fitness))
+        return from_state(state, engine, restored_fitness(state, fitness))
 
     def fork(self):
         self._idle()
-        return from_state(self._state(), self.engine, self.judge)
+        return from_state(self._state(), self.engine, self.custom_fitness)
 
     def check(self):
-        """Recompute every total from the claims; raises MatchStateError naming the first that differs."""
+        """Recompute every total from the claims. Raises MatchStateError with the first that differs."""
         self._idle()
         state = self._state()
-        cdef Matcher again = from_state(state, "scan", self.judge)
+        cdef Matcher again = from_state(state, "scan", self.custom_fitness)
         cdef int h = self.hosts_end, c = self.classes_end, row, other, slot
-        self._settle_sizes()
-        again._settle_sizes()
+        self._update_sizes()
+        again._update_sizes()
         _same("free amounts", np.asarray(self.unclaimed)[:h], np.asarray(again.unclaimed)[:h])
         _same("rows", np.asarray(self.rows)[:h], np.asarray(again.rows)[:h])
         _same("claims of a class", np.asarray(self.class_claims)[:c], np.asarray(again.class_claims)[:c])
         if self.claims_live != again.claims_live:
             raise MatchStateError(f"{self.claims_live} claims are counted, {again.claims_live} are listed")
         if set(self.key_rows) != set(again.key_rows):
-            raise MatchStateError("the shared keys are not those of the classes")
+            raise MatchStateError("the shared keys do not match the classes")
         for number, row in self.key_rows.items():
             other = again.key_rows[number]
-            _same(f"payers of shared key {number}", np.asarray(self.paid)[row, :h], np.asarray(again.paid)[other, :h])
+            ours, theirs = np.asarray(self.key_claims)[row, :h], np.asarray(again.key_claims)[other, :h]
+            _same(f"claims with shared key {number}", ours, theirs)
             if self.key_classes[row] != again.key_classes[other]:
                 raise MatchStateError(f"shared key {number} miscounts its classes")
         if set(self.group_rows) != set(again.group_rows):
-            raise MatchStateError("the groups are not those of the classes")
+            raise MatchStateError("the groups do not match the classes")
         for number, row in self.group_rows.items():
             other = again.group_rows[number]
             _same(f"counts of group {number}", np.asarray(self.grouped)[row, :h], np.asarray(again.grouped)[other, :h])
@@ -1612,17 +897,17 @@ cdef class Matcher:
             _same(f"limit of group {number}", self.group_limit[row], again.group_limit[other])
             if self.group_claims[row] != again.group_claims[other]:
                 raise MatchStateError(f"group {number} miscounts its claims")
-            if self._spread_counts(row) != again._spread_counts(other):
-                raise MatchStateError(f"group {number} is miscounted by attribute")
+            if self._value_counts_of(row) != again._value_counts_of(other):
+                raise MatchStateError(f"group {number} has wrong counts by attribute")
             if self.group_classes[row] != again.group_classes[other]:
                 raise MatchStateError(f"group {number} miscounts its classes")
         for slot in range(h):
             if not np.array_equal(self._claims_on(slot), again._claims_on(slot)):
-                raise MatchStateError(f"slot {slot} lists other claims than it has")
+                raise MatchStateError(f"the list of claims of slot {slot} is wrong")
         for name in ("open", "claims counted", "exclusive claims"):
             ours, theirs = self._host_counts(name), again._host_counts(name)
             _same(name, ours[:h], theirs[:h])
-        self.spread_changes()
+        self.update_planes()
         _same("planes", np.asarray(self.planes)[:, :h].T, np.asarray(self.rows)[:h, 1 : 1 + PLANES * self.dimensions])
         _same("levels", np.asarray(self.levels)[:h], np.asarray(self.rows)[:h, 0])
         for row in range(c):
@@ -1630,12 +915,12 @@ cdef class Matcher:
                 self._check_table(row)
 
     cdef int _check_table(self, int cls) except -1:
-        """The scores of all hosts that did not change since, and all minima, are what a rebuild would find."""
+        """Check all minima, and the scores of the hosts that did not change since, against new computations."""
         cdef Table* table = &self.tables[cls]
         cdef View view
         cdef int at
-        self.settle(cls)
-        self.look(cls, &view)
+        self.refresh_balances(cls)
+        self.fill_view(cls, &view)
         for at in range(min(self.hosts_end, table.lines * JOBCLOUD_LINE)):
             if self.changed_at[at] <= table.seen and table.score[at] != jobcloud_score_one(&view, at):
                 raise MatchStateError(f"class {cls} has a wrong score for slot {at}")
@@ -1651,7 +936,7 @@ cdef class Matcher:
     cdef Py_ssize_t place(
         self, const int64_t[::1] classes, int32_t[::1] slots, int64_t[::1] ids, Py_ssize_t start, int64_t* left
     ) noexcept nogil:
-        """Place tasks from ``start`` on until all are done, the limit is used up or a claim needs more room."""
+        """Place tasks from ``start`` on until all are tried, the limit is reached or a claim needs more room."""
         cdef Py_ssize_t i
         cdef int cls, slot
         for i in range(start, classes.shape[0]):
@@ -1665,18 +950,18 @@ cdef class Matcher:
                 left[0] -= 1
         return classes.shape[0]
 
-    cdef Py_ssize_t place_judged(
+    cdef Py_ssize_t place_custom(
         self, const int64_t[::1] classes, int32_t[::1] slots, int64_t[::1] ids, Py_ssize_t start, int64_t* left
     ) except -1:
-        """The same where the fitness is a function: it is asked first of what changed."""
+        """The same with a custom fitness, which first scores the hosts that changed."""
         cdef Py_ssize_t i
         cdef int cls, slot
         for i in range(start, classes.shape[0]):
             if left[0] == 0 or not self.has_room():
                 return i
             cls = <int>classes[i]
-            if self.class_refused[cls] != self.loosened and not self.over_limit(cls, False):
-                self._ask_judge(cls)
+            if self.class_refused[cls] != self.capacity_epoch and not self.over_limit(cls, False):
+                self._score_custom(cls)
             slot = self.find(cls)
             slots[i] = slot
             if slot >= 0:
@@ -1684,21 +969,21 @@ cdef class Matcher:
                 left[0] -= 1
         return classes.shape[0]
 
-    cdef int _ask_judge(self, int cls) except -1:
-        """What the judge says of each host that changed, is enabled and allowed, and on which the task fits."""
+    cdef int _score_custom(self, int cls) except -1:
+        """Call the custom fitness for each changed host that is enabled and allowed and that the task fits."""
         cdef int host = self.newest
         changed = []
-        while host >= 0 and self.changed_at[host] > self.judged_seen[cls]:
+        while host >= 0 and self.changed_at[host] > self.custom_scores_seen[cls]:
             if self.host_status[host] == HOST_ENABLED and self.may_use(cls, host) and self.fits(cls, host):
                 changed.append(host)
             host = self.older[host]
         for host in sorted(changed):
-            self.judgements += 1
-            self.judged[cls, host] = judgement(
-                self.judge, cls, host, self._needed(cls, host), _amounts_of(self.unclaimed, host),
+            self.fitness_calls += 1
+            self.custom_scores[cls, host] = custom_score(
+                self.custom_fitness, cls, host, self._needed(cls, host), _amounts_of(self.unclaimed, host),
                 _amounts_of(self.total, host)
             )
-        self.judged_seen[cls] = self.changed
+        self.custom_scores_seen[cls] = self.changed
         return 0
 
     cdef bint fits(self, int cls, int slot) noexcept nogil:
@@ -1714,42 +999,42 @@ cdef class Matcher:
         return tuple([need[d] for d in range(self.dimensions)])
 
     cdef int find(self, int cls) noexcept nogil:
-        """The slot for one task of the class, the lowest among those with the lowest score; or NONE."""
+        """The slot for one task of the class: the lowest slot with the lowest score, or NONE."""
         cdef View view
         cdef int slot
-        if self.class_refused[cls] == self.loosened:
+        if self.class_refused[cls] == self.capacity_epoch:
             return NONE
         if self.over_limit(cls, False):
-            self.class_refused[cls] = self.loosened
+            self.class_refused[cls] = self.capacity_epoch
             return NONE
-        self.settle(cls)
-        self.look(cls, &view)
-        if self.up_to_date(cls, &view):
+        self.refresh_balances(cls)
+        self.fill_view(cls, &view)
+        if self.update_table(cls, &view):
             slot = jobcloud_best(&self.tables[cls])
         else:
-            view.payers_only = view.payers != NULL
+            view.with_key_only = view.key_claims != NULL
             slot = self.scan(&view)
-            if slot < 0 and view.payers_only:
-                view.payers_only = False
+            if slot < 0 and view.with_key_only:
+                view.with_key_only = False
                 slot = self.scan(&view)
         if slot < 0:
-            self.class_refused[cls] = self.loosened
+            self.class_refused[cls] = self.capacity_epoch
         return slot
 
     cdef bint over_limit(self, int cls, bint any_limit) noexcept nogil:
-        """Whether one more claim takes the class's group over its limit, or over any that there could be."""
+        """Whether one more claim would exceed the limit of the class's group, or any possible limit."""
         cdef int group = self.class_group[cls]
         cdef int d
-        cdef int64_t most
+        cdef int64_t limit
         if group < 0:
             return False
         for d in range(self.dimensions):
-            most = MAX_GROUP_CLAIMED if any_limit else self.group_limit[group, d]
-            if self.request[cls, d] > most - self.group_used[group, d]:
+            limit = MAX_GROUP_CLAIMED if any_limit else self.group_limit[group, d]
+            if self.request[cls, d] > limit - self.group_used[group, d]:
                 return True
         return False
 
-    cdef void look(self, int cls, View* view) noexcept nogil:
+    cdef void fill_view(self, int cls, View* view) noexcept nogil:
         cdef int key = self.class_key[cls]
         cdef int mask = self.class_mask[cls]
         view.dimensions = self.dimensions
@@ -1764,20 +1049,20 @@ cdef class Matcher:
         view.levels = &self.levels[0]
         view.rows = &self.rows[0, 0]
         view.wide = self.class_wide[cls]
-        if self.deepest > 31:
-            view.wide |= jobcloud_is_tiny(view.request, self.deepest, self.dimensions)
-            view.wide |= jobcloud_is_tiny(view.first, self.deepest, self.dimensions)
+        if self.max_exponent > 31:
+            view.wide |= jobcloud_is_tiny(view.request, self.max_exponent, self.dimensions)
+            view.wide |= jobcloud_is_tiny(view.first, self.max_exponent, self.dimensions)
         view.allowed = &self.allowed[mask, 0] if mask >= 0 else NULL
-        view.payers = &self.paid[key, 0] if key >= 0 else NULL
-        view.payers_only = False
-        view.grouped = &self.grouped[self.class_group[cls], 0] if self.class_most[cls] > 0 else NULL
-        view.most = self.class_most[cls]
-        view.fitness = NULL if self.plain_even else &self.weights[0]
+        view.key_claims = &self.key_claims[key, 0] if key >= 0 else NULL
+        view.with_key_only = False
+        view.grouped = &self.grouped[self.class_group[cls], 0] if self.class_max_per_host[cls] > 0 else NULL
+        view.max_per_host = self.class_max_per_host[cls]
+        view.fitness = NULL if self.even_only else &self.weights[0]
         view.penalty = &self.penalty[self.class_penalty[cls], 0] if self.class_penalty[cls] >= 0 else NULL
-        view.judged = &self.judged[cls, 0] if self.judged.shape[0] > 0 else NULL
+        view.custom = &self.custom_scores[cls, 0] if self.custom_scores.shape[0] > 0 else NULL
         view.terms = 0
         if self.class_rule[cls] >= 0:
-            self.look_at_rules(cls, view)
+            self.add_rule_terms(cls, view)
         if self.class_exclusive[cls]:
             view.term[view.terms] = Term(&self.host_count[0], NULL, 0, 1, 0, False)
             view.terms += 1
@@ -1786,65 +1071,65 @@ cdef class Matcher:
         cdef int32_t scores[JOBCLOUD_BLOCK]
         cdef int32_t here, lowest = JOBCLOUD_INFEASIBLE
         cdef int base = 0, slot = NONE
-        self.spread_changes()
+        self.update_planes()
         while base < self.hosts_end:
             here = jobcloud_score_block(view, base, min(JOBCLOUD_BLOCK, self.hosts_end - base), scores)
             if here < lowest:
                 lowest = here
-                slot = base + jobcloud_where(scores, here)
+                slot = base + jobcloud_find(scores, here)
             base += JOBCLOUD_BLOCK
         self.evaluations += self.hosts_end
         return slot
 
-    # ---- the index: scores kept for each class, brought up to date when the class is asked for
+    # ---- the index: the scores of each class, updated when the class is asked for
 
-    cdef bint up_to_date(self, int cls, const View* view) noexcept nogil:
-        """Bring the table of the class up to date where that is cheaper than a scan; whether it was."""
+    cdef bint update_table(self, int cls, const View* view) noexcept nogil:
+        """Update the table of the class if that is cheaper than a scan. Returns whether it was updated."""
         cdef Table* table = &self.tables[cls]
         cdef int replayed
-        cdef int most = 1 + self.hosts_end // HOSTS_A_REPLAY
-        if not self.eager and (not self.indexed or self.hosts_end < FEWEST_HOSTS):
+        cdef int max_hosts = 1 + self.hosts_end // HOSTS_PER_REPLAY
+        if not self.eager and (not self.indexed or self.hosts_end < MIN_HOSTS_FOR_TABLE):
             return False
-        if table.lines == 0 and not self.worth_a_table(table, most):
+        if table.lines == 0 and not self.worth_a_table(table, max_hosts):
             return False
         if table.wait > 0 and not self.eager:
             table.wait -= 1
             return False
         if table.lines * JOBCLOUD_LINE >= self.hosts_end:
-            replayed = jobcloud_replay(table, view, &self.changed_at[0], &self.older[0], self.newest, most)
+            replayed = jobcloud_replay(table, view, &self.changed_at[0], &self.older[0], self.newest, max_hosts)
             self.evaluations += max(replayed, ~replayed)
             if replayed >= 0:
                 table.misses = max(table.misses - 1, 0)
                 self.misses = max(self.misses - 1, 0)
                 table.seen = self.changed
                 return True
-            table.misses = min(table.misses + 1, LONGEST_WAIT)
-            self.misses = min(self.misses + 1, LONGEST_WAIT)
+            table.misses = min(table.misses + 1, MAX_MISSES)
+            self.misses = min(self.misses + 1, MAX_MISSES)
             table.wait = (1 << table.misses) - 2
         elif not self.make_table(table):
             return False
-        self.spread_changes()
+        self.update_planes()
         jobcloud_rebuild(table, view, self.hosts_end)
         self.evaluations += self.hosts_end
         table.seen = self.changed
         return True
 
-    cdef bint worth_a_table(self, Table* table, int most) noexcept nogil:
-        """Whether the class is asked for so often that a table could be brought up to date in time."""
+    cdef bint worth_a_table(self, Table* table, int max_hosts) noexcept nogil:
+        """Whether the class is asked for often enough that updating a table would be cheaper than scans."""
         cdef uint64_t since = self.changed - table.seen
         if self.eager:
             return self.hosts_end > 0
         table.seen = self.changed
-        table.asks = table.asks + 1 if since <= <uint64_t>CHANGES_A_HOST * most else max(table.asks - 2, 0)
+        table.asks = table.asks + 1 if since <= <uint64_t>CHANGES_PER_HOST * max_hosts else max(table.asks - 2, 0)
         return table.asks > ASKS_BEFORE_TABLE + self.misses
 
     cdef bint make_table(self, Table* table) noexcept nogil:
-        """Memory for the scores of all hosts there are; False when there is none, which only costs time."""
+        """Allocate scores for all hosts. Returns False if there is no memory; then the class uses scans."""
         cdef int lines = jobcloud_whole_lines(self.hosts_end)
         cdef int tops = jobcloud_whole_lines(lines)
         self.free_table(table)
         cdef int64_t size = table_size(lines, tops)
-        if self.table_bytes + size > MOST_TABLE_BYTES:
+        if self.table_bytes + size > MAX_TABLE_BYTES:
             return False
         table.score = <int32_t*>aligned_alloc(JOBCLOUD_LINE * sizeof(int32_t), size)
         if table.score == NULL:
@@ -1867,34 +1152,34 @@ cdef class Matcher:
         memset(&self.tables[cls], 0, sizeof(Table))
 
     cdef void drop_idle_tables(self) noexcept nogil:
-        """Give back the tables of classes that nobody asked for during many changes."""
+        """Free the tables of classes that were not asked for during many changes."""
         cdef int cls
-        if self.changed - self.swept < IDLE_CHANGES * <uint64_t>self.hosts_end + 4096:
+        if self.changed - self.swept < IDLE_CHANGES_PER_HOST * <uint64_t>self.hosts_end + 4096:
             return
         for cls in range(self.classes_end):
             if self.tables[cls].lines > 0 and self.tables[cls].seen <= self.swept:
                 self.drop_table(cls)
         self.swept = self.changed
 
-    cdef void spread_changes(self) noexcept nogil:
-        """Bring the planes up to date with the rows of the hosts that changed since."""
+    cdef void update_planes(self) noexcept nogil:
+        """Copy the rows of the hosts that changed since the last update to the planes."""
         cdef int host = self.newest
-        cdef uint64_t since = self.spread
+        cdef uint64_t since = self.planes_seen
         while host >= 0 and self.changed_at[host] > since:
-            jobcloud_spread(
+            jobcloud_copy_to_planes(
                 &self.planes[0, 0], &self.levels[0], self.planes.shape[1], &self.rows[host, 0], host, self.dimensions
             )
             host = self.older[host]
-        self.spread = self.changed
+        self.planes_seen = self.changed
 
     cdef void refresh(self, int slot) noexcept nogil:
-        jobcloud_refresh(
+        jobcloud_refresh_row(
             &self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], self.host_size[slot],
             self.host_open[slot], self.dimensions
         )
 
     cdef void touch(self, int slot) noexcept nogil:
-        """The host changed: to the front of the list, so that each host is in it once, however often it changes."""
+        """Move a changed host to the front of the list, which holds each host once."""
         self.refresh(slot)
         self.changed += 1
         if self.newest != slot:
@@ -1909,9 +1194,9 @@ cdef class Matcher:
             self.newest = slot
         self.changed_at[slot] = self.changed
 
-    # ---- rules on where the claims of a group are
+    # ---- rules on the claims of a group
 
-    cdef void look_at_rules(self, int cls, View* view) noexcept nogil:
+    cdef void add_rule_terms(self, int cls, View* view) noexcept nogil:
         cdef int at = self.class_rule[cls]
         while at >= 0:
             view.term[view.terms] = self.term(&self.rules[at])
@@ -1919,13 +1204,13 @@ cdef class Matcher:
             at = self.rules[at].next_of_class
 
     cdef Term term(self, const Rule* rule) noexcept nogil:
-        """What the rule asks for at present."""
+        """The bounds of the rule at present."""
         cdef Term term
         term.weight = rule.weight
-        term.graded = rule.kind == BALANCE
+        term.graded = rule.kind == RULE_BALANCED
         term.low = 0
         term.high = INT32_MAX
-        if rule.kind == NEAR:
+        if rule.kind == RULE_NEAR:
             if self.group_claims[rule.group] > 0 or self.class_group[rule.cls] != rule.group:
                 term.low = rule.number
         else:
@@ -1933,48 +1218,48 @@ cdef class Matcher:
         if rule.attribute < 0:
             term.counts, term.value = &self.grouped[rule.group, 0], NULL
         else:
-            term.counts, term.value = self.spreads[rule.spread].counts, &self.value_of[rule.attribute, 0]
+            term.counts, term.value = self.value_counts[rule.value_counts].counts, &self.value_of[rule.attribute, 0]
         return term
 
     cdef void count_in_group(self, int group, int slot, int by) noexcept nogil:
-        """A claim of the group comes or goes on a host; the rules that look at it, and what they change, follow."""
-        cdef int at = self.group_spread[group]
-        cdef Spread* spread
+        """Count a claim of the group on a host in or out, and update the rules that count the group."""
+        cdef int at = self.group_value_counts[group]
+        cdef ValueCounts* tally
         cdef int value
         self.grouped[group, slot] += by
         self.group_claims[group] += by
         while at >= 0:
-            spread = &self.spreads[at]
-            value = self.value_of[spread.attribute, slot]
+            tally = &self.value_counts[at]
+            value = self.value_of[tally.attribute, slot]
             if value >= 0:
-                spread.counts[value] += by
-            at = spread.next_of_group
+                tally.counts[value] += by
+            at = tally.next_of_group
         at = self.group_rule[group]
         while at >= 0:
-            self.follow(&self.rules[at], slot, by)
+            self.update_rule(&self.rules[at], slot, by)
             at = self.rules[at].next_of_group
 
-    cdef void follow(self, Rule* rule, int slot, int by) noexcept nogil:
-        """Find out for which hosts a rule says something else than before, and let its class know."""
+    cdef void update_rule(self, Rule* rule, int slot, int by) noexcept nogil:
+        """Score again, for the rule's class, the hosts for which the new count changes the rule's effect."""
         cdef int cls = rule.cls
         cdef int value, count, limit
         cdef bint first_or_last = self.group_claims[rule.group] == (1 if by > 0 else 0)
-        if rule.kind == NEAR and first_or_last and self.class_group[cls] == rule.group:
-            self.make_stale(cls)
+        if rule.kind == RULE_NEAR and first_or_last and self.class_group[cls] == rule.group:
+            self.invalidate_table(cls)
             return
         if rule.attribute < 0:
-            if rule.kind == NEAR:
+            if rule.kind == RULE_NEAR:
                 self.class_refused[cls] = 0
-            return  # the host itself changes anyway
+            return  # the host itself is scored again anyway
         value = self.value_of[rule.attribute, slot]
         if value < 0:
             return
-        count = self.spreads[rule.spread].counts[value]
-        if rule.kind == BALANCE:
+        count = self.value_counts[rule.value_counts].counts[value]
+        if rule.kind == RULE_BALANCED:
             if rule.layout != self.layout:
-                return  # all is counted anew before the class is next asked for
-            if self.moves_least(rule, value, count, by):
-                self.make_stale(cls)
+                return  # refresh_balances recounts before the class is next asked for
+            if self.changes_least(rule, value, count, by):
+                self.invalidate_table(cls)
                 return
             limit = rule.least + rule.number
             if rule.weight > 0 and max(count, count - by) >= limit:
@@ -1985,7 +1270,7 @@ cdef class Matcher:
         if (count >= limit) != (count - by >= limit):
             self.rescore_value(cls, rule.attribute, value)
 
-    cdef bint moves_least(self, Rule* rule, int value, int count, int by) noexcept nogil:
+    cdef bint changes_least(self, Rule* rule, int value, int count, int by) noexcept nogil:
         cdef int before = rule.least
         if not rule.eligible[value]:
             return False
@@ -1996,7 +1281,7 @@ cdef class Matcher:
         return rule.least != before
 
     cdef void find_least(self, Rule* rule) noexcept nogil:
-        cdef const int32_t* counts = self.spreads[rule.spread].counts
+        cdef const int32_t* counts = self.value_counts[rule.value_counts].counts
         cdef int value
         cdef int32_t least = INT32_MAX
         for value in range(self.attributes[rule.attribute].values):
@@ -2005,7 +1290,7 @@ cdef class Matcher:
         rule.least = 0 if least == INT32_MAX else least
 
     cdef void rescore_value(self, int cls, int attribute, int value) noexcept nogil:
-        """The class sees all hosts with this value of the attribute in another light."""
+        """Compute the class's scores again for all hosts with this value of the attribute."""
         cdef Table* table = &self.tables[cls]
         cdef Attribute* known = &self.attributes[attribute]
         cdef View view
@@ -2013,30 +1298,30 @@ cdef class Matcher:
         self.class_refused[cls] = 0
         if table.lines == 0:
             return
-        if known.starts[value + 1] - known.starts[value] > 1 + self.hosts_end // HOSTS_A_REPLAY:
+        if known.starts[value + 1] - known.starts[value] > 1 + self.hosts_end // HOSTS_PER_REPLAY:
             table.seen = 0
             return
-        self.look(cls, &view)
+        self.fill_view(cls, &view)
         for i in range(known.starts[value], known.starts[value + 1]):
             if known.hosts[i] < table.lines * JOBCLOUD_LINE:
-                jobcloud_mend(table, &view, known.hosts[i])
+                jobcloud_rescore(table, &view, known.hosts[i])
                 self.evaluations += 1
 
-    cdef void make_stale(self, int cls) noexcept nogil:
-        """The class sees all hosts in another light."""
+    cdef void invalidate_table(self, int cls) noexcept nogil:
+        """Mark the class's scores of all hosts as outdated."""
         self.class_refused[cls] = 0
         if self.tables[cls].lines > 0:
             self.tables[cls].seen = 0
 
-    cdef void settle(self, int cls) noexcept nogil:
-        """Find the eligible values of the class's balances anew where hosts, attributes or its mask changed."""
+    cdef void refresh_balances(self, int cls) noexcept nogil:
+        """Recompute the eligible values of the class's balanced rules if hosts, attributes or its mask changed."""
         cdef int at = self.class_rule[cls]
         cdef Rule* rule
         cdef int host, value
         while at >= 0:
             rule = &self.rules[at]
             at = rule.next_of_class
-            if rule.kind != BALANCE or rule.layout == self.layout:
+            if rule.kind != RULE_BALANCED or rule.layout == self.layout:
                 continue
             rule.layout = self.layout
             memset(rule.eligible, 0, self.attributes[rule.attribute].values)
@@ -2045,12 +1330,12 @@ cdef class Matcher:
                 if value >= 0 and self.host_status[host] == HOST_ENABLED and self.may_use(cls, host):
                     rule.eligible[value] = 1
             self.find_least(rule)
-            self.make_stale(cls)
+            self.invalidate_table(cls)
 
     cdef bint may_use(self, int cls, int slot) noexcept nogil:
         return self.class_mask[cls] < 0 or self.allowed[self.class_mask[cls], slot] != 0
 
-    cdef void forget_eligible(self, int cls) noexcept nogil:
+    cdef void invalidate_balances(self, int cls) noexcept nogil:
         cdef int at = self.class_rule[cls]
         while at >= 0:
             self.rules[at].layout = 0
@@ -2059,9 +1344,9 @@ cdef class Matcher:
     # ---- claims
 
     cdef const int64_t* need(self, int cls, int slot) noexcept nogil:
-        """What one task takes on the host: the request, and the shared part if nobody pays it there yet."""
+        """The amounts of one task on the host: the request, plus the shared part if no claim has it there yet."""
         cdef int key = self.class_key[cls]
-        if key >= 0 and self.paid[key, slot] == 0:
+        if key >= 0 and self.key_claims[key, slot] == 0:
             return &self.first[cls, 0]
         return &self.request[cls, 0]
 
@@ -2069,20 +1354,9 @@ cdef class Matcher:
         return self.free_claim >= 0 or self.claims_end < self.claim_slot.shape[0]
 
     cdef int64_t start_claim(self, int cls, int slot) noexcept nogil:
-        """Claim without asking whether it fits; there must be room for one more. Returns the release id."""
-        cdef int key = self.class_key[cls]
-        cdef const int64_t* need = self.need(cls, slot)
+        """Claim without a check of fit; there must be room for one more claim. Returns the release id."""
         cdef int32_t claim = self.free_claim
-        cdef int d
-        for d in range(self.dimensions):
-            self.unclaimed[slot, d] -= need[d]
-        if key >= 0:
-            self.paid[key, slot] += 1
-        self.count_on_host(cls, slot, 1)
-        if self.class_group[cls] >= 0:
-            self.count_in_group(self.class_group[cls], slot, 1)
-            for d in range(self.dimensions):
-                self.group_used[self.class_group[cls], d] += self.request[cls, d]
+        self.count(cls, slot, 1)
         self.touch(slot)
         if claim >= 0:
             self.free_claim = self.claim_next[claim]
@@ -2097,43 +1371,53 @@ cdef class Matcher:
         self.claims_live += 1
         return self.release_id(claim)
 
-    cdef void shift(self, int32_t claim, int by) noexcept nogil:
-        """Take a live claim out of all counts (-1) or put it back (1); it stays live, and its host must be touched."""
-        cdef int slot = self.claim_slot[claim]
-        cdef int cls = self.claim_class[claim]
+    cdef inline void count(self, int cls, int slot, int by) noexcept nogil:
+        """Count one claim of the class on the host in (1) or out (-1). The caller refreshes the host."""
         cdef int key = self.class_key[cls]
-        cdef const int64_t* held
+        cdef int group = self.class_group[cls]
+        cdef const int64_t* need
         cdef int d
         if key >= 0 and by < 0:
-            self.paid[key, slot] -= 1
-        held = self.need(cls, slot)
+            self.key_claims[key, slot] -= 1
+        need = self.need(cls, slot)
         for d in range(self.dimensions):
-            self.unclaimed[slot, d] -= by * held[d]
+            self.unclaimed[slot, d] -= by * need[d]
         if key >= 0 and by > 0:
-            self.paid[key, slot] += 1
-        self.count_on_host(cls, slot, by)
-        self.refresh(slot)
-        if self.class_group[cls] >= 0:
-            self.count_in_group(self.class_group[cls], slot, by)
+            self.key_claims[key, slot] += 1
+        self.host_count[slot] += by
+        if self.class_exclusive[cls]:
+            self.host_exclusive[slot] += by
+            self.host_open[slot] = self.host_status[slot] == HOST_ENABLED and self.host_exclusive[slot] == 0
+        if group >= 0:
+            self.count_in_group(group, slot, by)
             for d in range(self.dimensions):
-                self.group_used[self.class_group[cls], d] += by * self.request[cls, d]
+                self.group_used[group, d] += by * self.request[cls, d]
 
-    cdef bint has_place(self, int cls, int slot) noexcept nogil:
-        """Whether a task of the class could be claimed on the host as it is."""
+    cdef void suspend(self, int32_t claim) noexcept nogil:
+        """Exclude a live claim from all counts until ``resume``. The caller touches the host at the end."""
+        self.count(self.claim_class[claim], self.claim_slot[claim], -1)
+        self.refresh(self.claim_slot[claim])
+
+    cdef void resume(self, int32_t claim) noexcept nogil:
+        self.count(self.claim_class[claim], self.claim_slot[claim], 1)
+        self.refresh(self.claim_slot[claim])
+
+    cdef bint can_take(self, int cls, int slot) noexcept nogil:
+        """Whether the host could take a task of the class now."""
         cdef View view
-        self.look(cls, &view)
+        self.fill_view(cls, &view)
         return not self.over_limit(cls, False) and jobcloud_score_one(&view, slot) != JOBCLOUD_INFEASIBLE
 
     cdef void end_claim(self, int32_t claim) noexcept nogil:
-        """Give back what a live claim holds; its id is never live again."""
+        """End a live claim; its id never becomes live again."""
         self.give_back(claim)
         self.generation[claim] += 1
-        if self.generation[claim] <= MAX_GENERATION:  # else the index is worn out and rests for good
+        if self.generation[claim] <= MAX_GENERATION:  # otherwise the index is retired
             self.claim_next[claim] = self.free_claim
             self.free_claim = claim
 
-    cdef void take_back(self, int32_t claim, int64_t first_new) noexcept nogil:
-        """Undo the start of the latest claim, as if it had never been; indices from ``first_new`` on were new."""
+    cdef void rollback_claim(self, int32_t claim, int64_t first_new) noexcept nogil:
+        """Undo the latest start_claim, its id included. Indices from ``first_new`` on were new."""
         self.give_back(claim)
         if claim >= first_new:
             self.claims_end -= 1
@@ -2144,32 +1428,14 @@ cdef class Matcher:
     cdef void give_back(self, int32_t claim) noexcept nogil:
         cdef int slot = self.claim_slot[claim]
         cdef int cls = self.claim_class[claim]
-        cdef int key = self.class_key[cls]
-        cdef const int64_t* held
-        cdef int d
-        if key >= 0:
-            self.paid[key, slot] -= 1
-        held = self.need(cls, slot)
-        for d in range(self.dimensions):
-            self.unclaimed[slot, d] += held[d]
-        self.count_on_host(cls, slot, -1)
+        self.count(cls, slot, -1)
         self.touch(slot)
         self.unlink(claim, slot)
         self.claim_slot[claim] = self.claim_class[claim] = NONE
-        if self.class_group[cls] >= 0:
-            self.count_in_group(self.class_group[cls], slot, -1)
-            for d in range(self.dimensions):
-                self.group_used[self.class_group[cls], d] -= self.request[cls, d]
         self.class_claims[cls] -= 1
         self.emptied += self.class_claims[cls] == 0 and self.class_status[cls] == CLASS_REMOVED
         self.claims_live -= 1
-        self.loosened += 1
-
-    cdef void count_on_host(self, int cls, int slot, int by) noexcept nogil:
-        self.host_count[slot] += by
-        if self.class_exclusive[cls]:
-            self.host_exclusive[slot] += by
-            self.host_open[slot] = self.host_status[slot] == HOST_ENABLED and self.host_exclusive[slot] == 0
+        self.capacity_epoch += 1
 
     cdef void link(self, int32_t claim, int slot) noexcept nogil:
         cdef int32_t head = self.host_claims[slot]
@@ -2282,10 +1548,10 @@ cdef class Matcher:
             self.unclaimed[slot, d] += amount[d] - self.total[slot, d]
             self.total[slot, d] = amount[d]
             self.rows[slot, 1 + PLANES * d + SCALE] = <int32_t>jobcloud_scale(amount[d])
-            self.deepest = max(self.deepest, self.rows[slot, 1 + PLANES * d + SCALE] & 255)
+            self.max_exponent = max(self.max_exponent, self.rows[slot, 1 + PLANES * d + SCALE] & 255)
         self.host_size[slot] = jobcloud_size(&self.total[slot, 0], &self.median[0], self.dimensions)
         self.touch(slot)
-        self.loosened += 1
+        self.capacity_epoch += 1
         return 0
 
     cdef void count_capacity(self, int d, int64_t amount, int by) noexcept nogil:
@@ -2294,8 +1560,8 @@ cdef class Matcher:
             self.below_median[d] += by * (amount < self.median[d])
             self.below_next[d] += by * (amount < self.next_median[d])
 
-    cdef int _settle_sizes(self) except -1:
-        """Before hosts are scored: find the medians that moved, and the hosts whose sizes that changes."""
+    cdef int _update_sizes(self) except -1:
+        """Recompute the medians that changed and the sizes of the hosts. Called before hosts are scored."""
         cdef int d, slot
         cdef int64_t middle
         cdef int32_t size
@@ -2327,7 +1593,7 @@ cdef class Matcher:
         cdef Py_ssize_t old = self.host_status.shape[0]
         if count <= old:
             return 0
-        # An odd number of blocks: with a power of two all dimensions of a host would fall into one set of the cache.
+        # An odd number of blocks: with a power of two, all dimensions of a host would map to the same cache set.
         count = ((max(count, 2 * old) - 1) // JOBCLOUD_BLOCK + 1 | 1) * JOBCLOUD_BLOCK
         self.changed_at = grown(self.changed_at, count, 0)
         self.newer = grown(self.newer, count, 0)
@@ -2339,11 +1605,11 @@ cdef class Matcher:
         levels = grown(self.levels, count, 0)
         levels[old:] = NONE
         self.levels = levels
-        self.paid = grown(self.paid, count, 1)
+        self.key_claims = grown(self.key_claims, count, 1)
         self.grouped = grown(self.grouped, count, 1)
         self.allowed = grown(self.allowed, count, 1)
         self.penalty = grown(self.penalty, count, 1)
-        self.judged = grown(self.judged, count, 1)
+        self.custom_scores = grown(self.custom_scores, count, 1)
         self.host_open = grown(self.host_open, count, 0)
         self.host_count = grown(self.host_count, count, 0)
         self.host_exclusive = grown(self.host_exclusive, count, 0)
@@ -2354,7 +1620,7 @@ cdef class Matcher:
         claims = grown(self.host_claims, count, 0)
         claims[old:] = NONE
         self.host_claims = claims
-        self.host_status = grown(self.host_status, count, 0)  # last: its length says how much room there is
+        self.host_status = grown(self.host_status, count, 0)  # last, because its length is the room
         return 0
 
     cdef int grow_tables(self, Py_ssize_t count) except -1:
@@ -2377,7 +1643,7 @@ cdef class Matcher:
     cdef int _put_class(
         self, int cls, int status, const int64_t[::1] request, number, shared, mask, group, rules, exclusive, penalty
     ) except -1:
-        """Write a class into its free row; everything was checked before."""
+        """Write a class into a free row. The caller has checked the arguments."""
         cdef int d
         self._room_for_classes(cls + 1)
         cdef int key = self._take_key(number, shared)
@@ -2392,12 +1658,12 @@ cdef class Matcher:
         self.class_status[cls] = status
         self.class_key[cls] = key
         self.class_group[cls] = self._take_group(group[0])
-        self.class_most[cls] = group[1]
+        self.class_max_per_host[cls] = group[1]
         self.class_mask[cls] = row
         self.class_claims[cls] = 0
         self.class_refused[cls] = 0
         self.class_exclusive[cls] = exclusive
-        self.judged_seen[cls] = 0
+        self.custom_scores_seen[cls] = 0
         self.class_rule[cls] = self.class_penalty[cls] = NONE
         for rule in reversed(rules):
             self._put_rule(cls, rule)
@@ -2420,11 +1686,11 @@ cdef class Matcher:
         self.class_key = grown(self.class_key, count, 0)
         self.class_mask = grown(self.class_mask, count, 0)
         self.class_group = grown(self.class_group, count, 0)
-        self.class_most = grown(self.class_most, count, 0)
+        self.class_max_per_host = grown(self.class_max_per_host, count, 0)
         self.class_exclusive = grown(self.class_exclusive, count, 0)
-        self.judged_seen = grown(self.judged_seen, count, 0)
-        if self.judge is not None:
-            self.judged = grown(self.judged, count, 0)
+        self.custom_scores_seen = grown(self.custom_scores_seen, count, 0)
+        if self.custom_fitness is not None:
+            self.custom_scores = grown(self.custom_scores, count, 0)
         self.class_rule = grown(self.class_rule, count, 0)
         self.class_penalty = grown(self.class_penalty, count, 0)
         self.class_claims = grown(self.class_claims, count, 0)
@@ -2454,7 +1720,7 @@ cdef class Matcher:
         row = <int>self.key_classes.shape[0]
         self.shared = grown(self.shared, 2 * row, 0)
         self.key_number = grown(self.key_number, 2 * row, 0)
-        self.paid = grown(self.paid, 2 * row, 0)
+        self.key_claims = grown(self.key_claims, 2 * row, 0)
         self.key_classes = grown(self.key_classes, 2 * row, 0)
         return row
 
@@ -2475,11 +1741,11 @@ cdef class Matcher:
                 self.group_used = grown(self.group_used, 2 * row, 0)
                 self.group_claims = grown(self.group_claims, 2 * row, 0)
                 self.group_rule = grown(self.group_rule, 2 * row, 0)
-                self.group_spread = grown(self.group_spread, 2 * row, 0)
+                self.group_value_counts = grown(self.group_value_counts, 2 * row, 0)
                 self.group_classes = grown(self.group_classes, 2 * row, 0)
             np.asarray(self.group_limit)[row] = MAX_GROUP_CLAIMED
             self.group_number[row] = number
-            self.group_rule[row] = self.group_spread[row] = NONE
+            self.group_rule[row] = self.group_value_counts[row] = NONE
             self.group_rows[number] = row
         self.group_classes[row] += 1
         return row
@@ -2502,11 +1768,11 @@ cdef class Matcher:
         rule.least = 0
         rule.layout = 0
         rule.group = self._take_group(given.group)
-        rule.spread = NONE if rule.attribute < 0 else self._take_spread(rule.group, rule.attribute)
+        rule.value_counts = NONE if rule.attribute < 0 else self._take_value_counts(rule.group, rule.attribute)
         rule.next_of_class = self.class_rule[cls]
         rule.next_of_group = self.group_rule[rule.group]
         self.class_rule[cls] = self.group_rule[rule.group] = at
-        if rule.kind == BALANCE:
+        if rule.kind == RULE_BALANCED:
             self._room_for_eligible(rule)
         return 0
 
@@ -2545,8 +1811,8 @@ cdef class Matcher:
             while link[0] != at:
                 link = &self.rules[link[0]].next_of_group
             link[0] = self.rules[at].next_of_group
-            if self.rules[at].spread >= 0:
-                self._leave_spread(self.rules[at].spread)
+            if self.rules[at].value_counts >= 0:
+                self._leave_value_counts(self.rules[at].value_counts)
             self._leave_group(group)
             free(self.rules[at].eligible)
             memset(&self.rules[at], 0, sizeof(Rule))
@@ -2556,55 +1822,55 @@ cdef class Matcher:
         self.class_rule[cls] = NONE
         return 0
 
-    cdef int _take_spread(self, int group, int attribute) except -1:
-        """The counts of the group by the values of the attribute, made where there are none yet."""
-        cdef int at = self.group_spread[group]
+    cdef int _take_value_counts(self, int group, int attribute) except -1:
+        """The index of the group's counts by the values of the attribute, made if necessary."""
+        cdef int at = self.group_value_counts[group]
         cdef void* larger
-        while at >= 0 and self.spreads[at].attribute != attribute:
-            at = self.spreads[at].next_of_group
+        while at >= 0 and self.value_counts[at].attribute != attribute:
+            at = self.value_counts[at].next_of_group
         if at < 0:
             at = 0
-            while at < self.spreads_room and self.spreads[at].users > 0:
+            while at < self.value_counts_room and self.value_counts[at].users > 0:
                 at += 1
-            if at == self.spreads_room:
-                larger = realloc(self.spreads, 2 * (at + 2) * sizeof(Spread))
+            if at == self.value_counts_room:
+                larger = realloc(self.value_counts, 2 * (at + 2) * sizeof(ValueCounts))
                 if larger == NULL:
                     raise MemoryError(f"no memory for {2 * (at + 2)} counts by attribute")
-                self.spreads = <Spread*>larger
-                self.spreads_room = 2 * (at + 2)
-                memset(&self.spreads[at], 0, (self.spreads_room - at) * sizeof(Spread))
-            self.spreads[at].group = group
-            self.spreads[at].attribute = attribute
+                self.value_counts = <ValueCounts*>larger
+                self.value_counts_room = 2 * (at + 2)
+                memset(&self.value_counts[at], 0, (self.value_counts_room - at) * sizeof(ValueCounts))
+            self.value_counts[at].group = group
+            self.value_counts[at].attribute = attribute
             self._room_for_values(attribute)
-            self._count_spread(&self.spreads[at])
-            self.spreads[at].next_of_group = self.group_spread[group]
-            self.group_spread[group] = at
-        self.spreads[at].users += 1
+            self._recount_values(&self.value_counts[at])
+            self.value_counts[at].next_of_group = self.group_value_counts[group]
+            self.group_value_counts[group] = at
+        self.value_counts[at].users += 1
         return at
 
-    cdef int _leave_spread(self, int at) except -1:
-        cdef int32_t* link = &self.group_spread[self.spreads[at].group]
-        self.spreads[at].users -= 1
-        if self.spreads[at].users == 0:
+    cdef int _leave_value_counts(self, int at) except -1:
+        cdef int32_t* link = &self.group_value_counts[self.value_counts[at].group]
+        self.value_counts[at].users -= 1
+        if self.value_counts[at].users == 0:
             while link[0] != at:
-                link = &self.spreads[link[0]].next_of_group
-            link[0] = self.spreads[at].next_of_group
-            free(self.spreads[at].counts)
-            self.spreads[at].counts = NULL
+                link = &self.value_counts[link[0]].next_of_group
+            link[0] = self.value_counts[at].next_of_group
+            free(self.value_counts[at].counts)
+            self.value_counts[at].counts = NULL
         return 0
 
-    cdef int _count_spread(self, Spread* spread) except -1:
-        """Count the group's claims by the attribute, from those on each host."""
-        cdef int values = self.attributes[spread.attribute].values
+    cdef int _recount_values(self, ValueCounts* tally) except -1:
+        """Recompute the group's counts by value from its counts by host."""
+        cdef int values = self.attributes[tally.attribute].values
         cdef int host, value
-        free(spread.counts)
-        spread.counts = <int32_t*>calloc(max(values, 1), sizeof(int32_t))
-        if spread.counts == NULL:
+        free(tally.counts)
+        tally.counts = <int32_t*>calloc(max(values, 1), sizeof(int32_t))
+        if tally.counts == NULL:
             raise MemoryError(f"no memory for {values} values of an attribute")
         for host in range(self.hosts_end):
-            value = self.value_of[spread.attribute, host]
+            value = self.value_of[tally.attribute, host]
             if value >= 0:
-                spread.counts[value] += self.grouped[spread.group, host]
+                tally.counts[value] += self.grouped[tally.group, host]
         return 0
 
     cdef int _room_for_values(self, int attribute) except -1:
@@ -2618,7 +1884,7 @@ cdef class Matcher:
         return 0
 
     cdef int _write_attribute(self, int number, of_slot, known) except -1:
-        """Give each slot its value, and count and score anew all that looks at the attribute."""
+        """Set the value of each slot; recompute all counts and scores that depend on the attribute."""
         cdef Attribute* attribute = &self.attributes[number]
         cdef Py_ssize_t values = int(of_slot.max()) + 1 if len(of_slot) else 0
         cdef int at
@@ -2643,16 +1909,16 @@ cdef class Matcher:
         table = np.asarray(self.value_of)
         table[number] = NONE
         table[number, : len(of_slot)] = of_slot
-        for at in range(self.spreads_room):
-            if self.spreads[at].users > 0 and self.spreads[at].attribute == number:
-                self._count_spread(&self.spreads[at])
+        for at in range(self.value_counts_room):
+            if self.value_counts[at].users > 0 and self.value_counts[at].attribute == number:
+                self._recount_values(&self.value_counts[at])
         for at in range(self.rules_room):
             if self.rules[at].number > 0 and self.rules[at].attribute == number:
-                if self.rules[at].kind == BALANCE:
+                if self.rules[at].kind == RULE_BALANCED:
                     self._room_for_eligible(&self.rules[at])
                 self.drop_table(self.rules[at].cls)
         self.layout += 1
-        self.loosened += 1
+        self.capacity_epoch += 1
         return 0
 
     cdef int _put_penalty(self, int cls, penalty) except -1:
@@ -2677,7 +1943,7 @@ cdef class Matcher:
         return 0
 
     cdef object _class_rules(self, int cls):
-        """The rules of a class, as rows of the snapshot."""
+        """The rules of a class as rows of the snapshot."""
         cdef int at = self.class_rule[cls]
         found = []
         while at >= 0:
@@ -2687,15 +1953,15 @@ cdef class Matcher:
             at = rule.next_of_class
         return found
 
-    cdef object _spread_counts(self, int group):
-        """Of a group: the non-zero counts by (attribute, value)."""
-        cdef int at = self.group_spread[group], value
+    cdef object _value_counts_of(self, int group):
+        """The non-zero counts of a group by (attribute, value)."""
+        cdef int at = self.group_value_counts[group], value
         found = {}
         while at >= 0:
-            for value in range(self.attributes[self.spreads[at].attribute].values):
-                if self.spreads[at].counts[value] != 0:
-                    found[self.spreads[at].attribute, value] = self.spreads[at].counts[value]
-            at = self.spreads[at].next_of_group
+            for value in range(self.attributes[self.value_counts[at].attribute].values):
+                if self.value_counts[at].counts[value] != 0:
+                    found[self.value_counts[at].attribute, value] = self.value_counts[at].counts[value]
+            at = self.value_counts[at].next_of_group
         return found
 
     cdef object _host_counts(self, name):
@@ -2703,11 +1969,11 @@ cdef class Matcher:
         return np.asarray(tables[name])
 
     cdef object _rule_bytes(self):
-        size = self.rules_room * sizeof(Rule) + self.spreads_room * sizeof(Spread)
+        size = self.rules_room * sizeof(Rule) + self.value_counts_room * sizeof(ValueCounts)
         cdef int at
-        for at in range(self.spreads_room):
-            if self.spreads[at].users > 0:
-                size += self.attributes[self.spreads[at].attribute].values * sizeof(int32_t)
+        for at in range(self.value_counts_room):
+            if self.value_counts[at].users > 0:
+                size += self.attributes[self.value_counts[at].attribute].values * sizeof(int32_t)
         for at in range(self.rules_room):
             if self.rules[at].eligible != NULL:
                 size += self.attributes[self.rules[at].attribute].values
@@ -2780,13 +2046,13 @@ cdef class Matcher:
         self.claim_slot = grown(self.claim_slot, room, 0)
         return 0
 
-    cdef int _undo(self, ids, int64_t first_new) except -1:
+    cdef int _rollback(self, ids, int64_t first_new) except -1:
         for number in reversed(ids[ids >= 0].tolist()):
-            self.take_back(<int32_t>(<int64_t>number & INDEX_BITS), first_new)
+            self.rollback_claim(<int32_t>(<int64_t>number & INDEX_BITS), first_new)
         return 0
 
     cdef object _claims_on(self, int slot):
-        """The release ids on a slot, ascending."""
+        """The release ids of the live claims on a slot, ascending."""
         cdef int32_t claim = self.host_claims[slot]
         ids = []
         while claim >= 0:
@@ -2796,7 +2062,7 @@ cdef class Matcher:
 
     cdef object _nearest(self, int cls, int slot):
         cdef int key = self.class_key[cls]
-        cdef bint pays = key >= 0 and self.paid[key, slot] == 0
+        cdef bint pays = key >= 0 and self.key_claims[key, slot] == 0
         available = np.asarray(self.unclaimed)[slot].clip(0)
         return Nearest(slot=slot, asked=self._needed(cls, slot), available=tuple(available.tolist()), pays_shared=pays)
 
@@ -2816,13 +2082,13 @@ cdef class Matcher:
         return State(
             dimensions=self.dimensions,
             fitness=np.array(self.weights),
-            judged=np.array([self.judge is not None], dtype=np.int64),
+            custom_fitness=np.array([self.custom_fitness is not None], dtype=np.int64),
             host_status=np.asarray(self.host_status)[:h].astype(np.int64),
             host_capacity=np.asarray(self.total)[:h].copy(),
             class_status=status,
             class_key=np.where(keys >= 0, np.asarray(self.key_number)[keys], NONE),
             class_group=np.where(groups >= 0, np.asarray(self.group_number)[groups], NONE),
-            class_most=np.where(known, np.asarray(self.class_most)[:c], 0).astype(np.int64),
+            class_max_per_host=np.where(known, np.asarray(self.class_max_per_host)[:c], 0).astype(np.int64),
             class_masked=(masks >= 0).astype(np.int64),
             class_request=request,
             class_shared=shared,
@@ -2850,9 +2116,9 @@ cdef class Matcher:
         return np.array(stack[::-1], dtype=np.int64)
 
 
-cdef Matcher from_state(state, engine, judge):
-    """A matcher in exactly that state; what is free follows from the claims."""
-    fitness = dict(zip(limits.FITNESS, state.fitness.tolist())) if judge is None else judge
+cdef Matcher from_state(state, engine, custom_fitness):
+    """A matcher in exactly this state. The free amounts follow from the claims."""
+    fitness = dict(zip(limits.FITNESS, state.fitness.tolist())) if custom_fitness is None else custom_fitness
     cdef Matcher new = Matcher(state.dimensions, engine=engine, fitness=fitness)
     cdef int slot, cls
     masks = iter(state.class_allowed)
@@ -2874,7 +2140,7 @@ cdef Matcher from_state(state, engine, judge):
             key = int(state.class_key[cls])
             new._put_class(
                 cls, state.class_status[cls], state.class_request[cls], key, state.class_shared[cls], mask,
-                (int(state.class_group[cls]), int(state.class_most[cls])), rules.get(cls, ()),
+                (int(state.class_group[cls]), int(state.class_max_per_host[cls])), rules.get(cls, ()),
                 state.class_exclusive[cls], penalty,
             )
     for number, limit in zip(state.limited_group.tolist(), state.group_limit):
@@ -2913,4 +2179,4 @@ cdef tuple _amounts_of(int64_t[:, ::1] table, int slot):
 
 def _same(what, ours, theirs):
     if not np.array_equal(ours, theirs):
-        raise MatchStateError(f"the {what} are not what the claims add up to")
+        raise MatchStateError(f"the {what} differ from the totals of the claims")

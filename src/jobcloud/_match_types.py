@@ -1,7 +1,7 @@
-"""What both matchers share: limits, results, errors, the checks on what callers hand in, and the snapshot format.
+"""The parts that both matchers share: limits, result types, errors, argument checks and the snapshot format.
 
-Nothing here decides a placement; the rules stand in ``docs/matcher.md`` and are written down twice, in ``_match.pyx``
-and in ``_match_py.py``.
+Nothing here decides a placement. ``docs/matcher.md`` defines the rules; ``_match.pyx`` and ``match/plain.py`` implement
+them independently.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Int32Array: TypeAlias = NDArray[np.int32]
 MaskArray: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
 PenaltyArray: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
 
-MAX_AMOUNT: Final = 2**52  # thousandths; with it every sum and product below stays inside int64
-MAX_CLAIMED: Final = (
-    2**60
-)  # thousandths claimed on one host and dimension, reachable only by claims without a fit check
-MAX_GROUP_CLAIMED: Final = 2**62  # thousandths claimed by one group in a dimension; the limit where none is set
+MAX_AMOUNT: Final = 2**52  # thousandths; keeps every sum and product below inside int64
+#: Thousandths claimed on one host in one dimension. Only claims without a fit check can reach it.
+MAX_CLAIMED: Final = 2**60
+#: Thousandths claimed by one group in one dimension; the limit of a group without a limit of its own.
+MAX_GROUP_CLAIMED: Final = 2**62
 MAX_DIMENSIONS: Final = 64
 MAX_SLOTS: Final = 2**24
 MAX_CLASSES: Final = 2**24
@@ -34,43 +34,44 @@ MAX_GENERATION: Final = 2**31 - 1
 MAX_KEY: Final = 2**63 - 1
 MAX_ATTRIBUTES: Final = 64
 MAX_RULES: Final = 16  # of one class
-MAX_PENALTY: Final = 2**28  # of one rule, and of all that a host pays for one task
-MAX_COST: Final = 2**31 - 1  # of giving up one claim
-MAX_EXCESS: Final = 64  # tasks above the emptiest value that a soft balance still tells apart
+MAX_PENALTY: Final = 2**28  # of one rule, and of a host in total for one task
+MAX_COST: Final = 2**31 - 1  # of preempting one claim
+MAX_EXCESS: Final = 64  # excess tasks that a balanced rule with a weight still counts
 
 ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher looks for a host; the answers are the same
 
-# What a score is made of (docs/matcher.md, "Fitness"), and the name for none of it: the lowest slot that fits.
+# The parts of a score (docs/matcher.md, "Fitness"), and the name for none of them: the lowest slot that fits.
 FITNESS: Final = ("even", "pack", "convex", "l2", "spread", "strand", "dot", "align")
 FIRST: Final = "first"
 WHOLE_WEIGHT: Final = 1024
-MAX_WEIGHTS: Final = 4 * WHOLE_WEIGHT  # together; with it every score stays below 2**30
+MAX_WEIGHTS: Final = 4 * WHOLE_WEIGHT  # in total; keeps every score below 2**30
 
-REFUSED: Final = -1  # the task fits no host that it may use
-UNTRIED: Final = -2  # the batch limit was reached before this task
+REFUSED: Final = -1  # no host that the task may use has room
+UNTRIED: Final = -2  # the limit of placements was reached before this task
 
 HOST_ABSENT, HOST_ENABLED, HOST_DISABLED = 0, 1, 2
 CLASS_ABSENT, CLASS_USABLE, CLASS_REMOVED = 0, 1, 2  # removed: no longer matched, but live claims still refer to it
 
-BY_HOST: Final = -1  # in a rule, instead of an attribute: each host by itself
-RULES: Final = ("most", "near", "balance")
-MOST, NEAR, BALANCE = 0, 1, 2
+BY_HOST: Final = -1  # in a rule, instead of an attribute: count each host on its own
+RULES: Final = ("at_most", "near", "balanced")  # kinds of rules, in the order of their numbers in a snapshot
+RULE_AT_MOST, RULE_NEAR, RULE_BALANCED = 0, 1, 2
 
 
 class MatchError(ValueError):
-    """An argument was refused; the text names it and the fix, and nothing has changed."""
+    """An argument was refused. The text names it and the fix; nothing has changed."""
 
 
 class MatchStateError(AssertionError):
-    """The matcher's own books do not balance, or two threads used it at once."""
+    """The matcher's totals are inconsistent, or two threads used it at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Where a task may be, given where the live claims of a group are; made by at_most, near and balanced.
+    """Restricts the hosts of a task by the live claims of a group. Made by at_most, near and balanced.
 
-    What counts is how many claims of ``group`` there are on all hosts with the same value of ``attribute`` as the
-    host, or on the host alone (``BY_HOST``). ``weight`` 0: hosts that break the rule are not taken; else they pay it.
+    A rule counts the claims of ``group`` on all hosts with the same value of ``attribute`` as the host, or on the host
+    alone (``BY_HOST``). With ``weight`` 0, a host that breaks the rule is infeasible; otherwise the weight is added to
+    its score.
     """
 
     kind: str
@@ -81,36 +82,36 @@ class Rule:
 
 
 def at_most(number: int, group: int, *, per: int = BY_HOST, weight: int = 0) -> Rule:
-    """Fewer than ``number`` claims of the group there, so that with the new one there are at most so many.
+    """At most ``number`` claims of the group, the new one included, per host or per value of the attribute ``per``.
 
-    1: hosts, or values of the attribute ``per``, are unique among the group.
+    With 1, no two tasks of the group share a host or a value.
     """
-    return Rule("most", group, per, number, weight)
+    return Rule("at_most", group, per, number, weight)
 
 
-def near(group: int, *, within: int = BY_HOST, least: int = 1, weight: int = 0) -> Rule:
-    """At least ``least`` claims of the group there.
+def near(group: int, *, within: int = BY_HOST, minimum: int = 1, weight: int = 0) -> Rule:
+    """At least ``minimum`` claims of the group on the host, or on hosts with the same value of ``within``.
 
-    A class of that same group may also go anywhere (where the host has the attribute) while the group has no claim.
+    While the group has no claim, a class of the same group may use any host that has the attribute.
     """
-    return Rule("near", group, within, least, weight)
+    return Rule("near", group, within, minimum, weight)
 
 
 def balanced(group: int, across: int, *, skew: int = 1, weight: int = 0) -> Rule:
-    """With the new task, at most ``skew`` more claims of the group there than where there are fewest.
+    """At most ``skew`` more claims of the group, the new one included, than at the value of ``across`` with fewest.
 
-    Looked at are the values that enabled hosts have on which the class is allowed. With a weight, it is paid once
-    for each claim too many, 64 times at most.
+    Compares the values of the enabled hosts that the class may use. A weight is paid for each claim in excess, at most
+    64 times.
     """
-    return Rule("balance", group, across, skew, weight)
+    return Rule("balanced", group, across, skew, weight)
 
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The host that comes closest to taking one task of a class.
+    """The host that is closest to taking one task of a class; amounts in thousandths by dimension.
 
-    ``asked`` holds the request plus, when ``pays_shared``, the shared part (thousandths per dimension); ``available``
-    is what the host has free, never below zero.
+    ``asked`` is the request plus, if ``pays_shared``, the shared part. ``available`` is the free amount of the host,
+    never below zero.
     """
 
     slot: int
@@ -121,17 +122,17 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why one more task of a class is not placed now, counted over all hosts; amounts in thousandths per dimension.
+    """Why one more task of a class is not placed now: counts of hosts, and amounts in thousandths by dimension.
 
-    ``hosts`` = ``disabled`` + ``disallowed`` + ``crowded`` + ``occupied`` + ``ruled_out`` + ``considered``; a host
-    counts for the first that is true. ``crowded``: the class's group has as many claims there as the class bears.
-    ``occupied``: it belongs to an exclusive task, or the class is exclusive and others are there. ``ruled_out``: it
-    breaks a rule of the class that has no weight; ``breaking[r]`` counts the hosts, out of those and the considered
-    ones, that break rule r (which with a weight only costs). ``over_limit``: one more task would take the group over
-    its limit, wherever it ran; ``fitting`` may then be above 0.
-    ``lacking[d]`` says how many considered hosts have too little of dimension d, ``best[d]`` the most that any of
-    them has free. ``fitting`` is 0 unless the class could be placed after all. ``could_ever_fit``: some host that the
-    class may use, disabled ones included, would take one task if nothing else were claimed on it.
+    ``hosts`` = ``disabled`` + ``disallowed`` + ``crowded`` + ``occupied`` + ``ruled_out`` + ``considered``; each host
+    counts once, under the first reason that applies. ``crowded``: the host has as many claims of the group as the class
+    allows. ``occupied``: the host has an exclusive claim, or the class is exclusive and the host has claims.
+    ``ruled_out``: the host breaks a rule without a weight. ``breaking[r]``: how many of the ruled out and considered
+    hosts break rule r, with or without a weight. ``over_limit``: one more task would exceed the limit of the group on
+    any host; ``fitting`` may then be above 0. ``lacking[d]``: how many considered hosts have too little of dimension d.
+    ``best[d]``: the largest free amount of dimension d on any of them. ``fitting``: how many considered hosts have
+    room; 0 unless the class could be placed after all. ``could_ever_fit``: a host that the class may use, enabled or
+    not, could take one task if it had no claims.
     """
 
     hosts: int
@@ -152,7 +153,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Preemption:
-    """What would have to go for one task of a class: the claims ``release_ids``, ascending, on the host in ``slot``.
+    """The claims to release so that one task of a class fits: ``release_ids``, ascending, on the host in ``slot``.
 
     ``cost`` is the sum of their costs.
     """
@@ -163,7 +164,7 @@ class Preemption:
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:
-    """``value`` as an int within [low, high]; bools, floats and text are refused."""
+    """``value`` as an int within [low, high]. Raises MatchError for other values, bools, floats and text."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -176,7 +177,7 @@ def whole(name: str, value: object, low: int, high: int) -> int:
 
 
 def engine_name(value: object) -> str:
-    """``value``, one of the names of ``ENGINES``."""
+    """``value``, which must be in ``ENGINES``. Raises MatchError if it is not."""
     if not isinstance(value, str) or value not in ENGINES:
         raise MatchError(f"engine must be one of {', '.join(ENGINES)}, not {value!r:.60}")
     return value
@@ -184,19 +185,22 @@ def engine_name(value: object) -> str:
 
 Amounts: TypeAlias = tuple[int, ...]
 # (class, slot, need, free, capacity) → 0 to MAX_PENALTY, lower is better; pure in these.
-Judge: TypeAlias = Callable[[int, int, Amounts, Amounts, Amounts], int]
-Fitness: TypeAlias = str | Mapping[str, int] | Judge
+CustomFitness: TypeAlias = Callable[[int, int, Amounts, Amounts, Amounts], int]
+Fitness: TypeAlias = str | Mapping[str, int] | CustomFitness
 
 
 def fitness_weights(value: object) -> tuple[int, ...]:
-    """The weight of each part in ``FITNESS``, from a name or a mapping of names to 1024ths; zeros for a function."""
+    """The weight of each part in ``FITNESS``, from a name or a mapping of names to 1024ths; zeros for a function.
+
+    Raises MatchError if a name is unknown or a weight is out of range.
+    """
     if isinstance(value, str):
         value = {value: WHOLE_WEIGHT}
     if callable(value):
         value = {}
     if not isinstance(value, Mapping):
         raise MatchError(
-            f"fitness must be a name or a mapping of names to weights or a function, not {type(value).__name__}"
+            f"fitness must be a name, a mapping of names to weights or a function, not {type(value).__name__}"
         )
     for name in value:
         if name not in (*FITNESS, FIRST):
@@ -204,14 +208,14 @@ def fitness_weights(value: object) -> tuple[int, ...]:
     given = {name: whole(f"fitness[{name!r}]", weight, 0, MAX_WEIGHTS) for name, weight in value.items()}
     weights = tuple(given.get(name, 0) for name in FITNESS)
     if sum(weights) > MAX_WEIGHTS:
-        raise MatchError(f"the weights of fitness add up to {sum(weights)}; they may add up to {MAX_WEIGHTS}")
+        raise MatchError(f"the weights of fitness add up to {sum(weights)}; the maximum is {MAX_WEIGHTS}")
     return weights
 
 
-def judgement(judge: Judge, cls: int, slot: int, need: Amounts, free: Amounts, capacity: Amounts) -> int:
-    """What the caller's fitness says of the class and the host; raises MatchError when it raises or says nonsense."""
+def custom_score(fitness: CustomFitness, cls: int, slot: int, need: Amounts, free: Amounts, capacity: Amounts) -> int:
+    """The result of the custom fitness. Raises MatchError if the function raises or returns an invalid score."""
     try:
-        value = judge(cls, slot, need, free, capacity)
+        value = fitness(cls, slot, need, free, capacity)
     except Exception as error:
         raise MatchError(
             f"fitness raised {type(error).__name__} for class {cls} and slot {slot}: {error}; nothing was placed"
@@ -219,18 +223,21 @@ def judgement(judge: Judge, cls: int, slot: int, need: Amounts, free: Amounts, c
     return whole(f"fitness(class {cls}, slot {slot})", value, 0, MAX_PENALTY)
 
 
-def restored_judge(state: State, fitness: object) -> Judge | None:
-    """The function with which to go on from the snapshot; MatchError when one is missing, or there was none."""
-    judged = bool(state.judged[0])
-    if judged and not callable(fitness):
+def restored_fitness(state: State, fitness: object) -> CustomFitness | None:
+    """The custom fitness for a restored matcher, or None.
+
+    Raises MatchError if the snapshot needs a function and ``fitness`` is none, or the other way round.
+    """
+    custom_fitness = bool(state.custom_fitness[0])
+    if custom_fitness and not callable(fitness):
         raise MatchError("the snapshot was taken with a function as fitness; pass it as fitness")
-    if not judged and fitness is not None:
-        raise MatchError("the snapshot was taken with a fitness by name, which it holds; leave fitness out")
+    if not custom_fitness and fitness is not None:
+        raise MatchError("the snapshot holds a built-in fitness; leave fitness out")
     return fitness if callable(fitness) else None
 
 
 def preemptible(release_ids: object, costs: object) -> tuple[Int64Array, Int64Array]:
-    """Claims that may go, int64[n], and what each costs, int64[n], 1 each unless given."""
+    """The release ids of preemptible claims, int64[n], and their costs, int64[n]; the default cost is 1."""
     ids = _vector("release_ids", release_ids, ("int64",), "release ids")
     if costs is None:
         return ids, np.ones(len(ids), dtype=np.int64)
@@ -242,7 +249,7 @@ def preemptible(release_ids: object, costs: object) -> tuple[Int64Array, Int64Ar
 
 
 def amounts(name: str, value: object, dimensions: int) -> Int64Array:
-    """``value`` as int64[dimensions] of thousandths in [0, MAX_AMOUNT]."""
+    """``value`` as int64[dimensions] of thousandths in [0, MAX_AMOUNT]. Raises MatchError if it is not."""
     array = _vector(name, value, ("int64",), "thousandths")
     if array.shape[0] != dimensions:
         raise MatchError(f"{name} must have one amount for each of the {dimensions} dimensions, not {array.shape[0]}")
@@ -256,7 +263,7 @@ def amounts(name: str, value: object, dimensions: int) -> Int64Array:
 
 
 def amount_rows(name: str, value: object, dimensions: int) -> Int64Array:
-    """``value`` as int64[n, dimensions] of thousandths, each row as ``amounts`` has it."""
+    """``value`` as int64[n, dimensions] of thousandths; each row as in ``amounts``."""
     if not isinstance(value, np.ndarray) or value.dtype != "int64" or value.ndim != 2 or not value.flags.c_contiguous:
         got = f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
         raise MatchError(f"{name} must be a contiguous array int64[n, {dimensions}] of thousandths, not {got}")
@@ -268,7 +275,7 @@ def amount_rows(name: str, value: object, dimensions: int) -> Int64Array:
 
 
 def free_rows(slots: object, free: object, dimensions: int) -> tuple[Int64Array, Int64Array]:
-    """Slots int64[n], int32 is widened, and what each has left, int64[n, dimensions] as ``amount_rows`` has it."""
+    """The slots as int64[n] and their free amounts as int64[n, dimensions] of thousandths."""
     numbers = _vector("slots", slots, ("int64", "int32"), "slot numbers").astype(np.int64, copy=False)
     rows = amount_rows("free", free, dimensions)
     if len(rows) != len(numbers):
@@ -277,21 +284,21 @@ def free_rows(slots: object, free: object, dimensions: int) -> tuple[Int64Array,
 
 
 def class_numbers(value: object) -> Int64Array:
-    """``value`` as int64[n]; int32 is widened."""
+    """``value``, int64[n] or int32[n], as int64[n]."""
     return _vector("classes", value, ("int64", "int32"), "class numbers").astype(np.int64, copy=False)
 
 
 def release_numbers(value: object) -> Int64Array:
-    """``value`` as int64[n]; any number is fine here, unknown ones are reported by the release."""
+    """``value`` as int64[n]. Any number is accepted; ``release`` reports unknown ones."""
     return _vector("release_ids", value, ("int64",), "release ids")
 
 
-def group_limit(group: object, most: object) -> tuple[int, int]:
-    """The group's number or -1, and how many claims of it a host may have, 0 for any number."""
+def group_limit(group: object, max_per_host: object) -> tuple[int, int]:
+    """The group's number or -1, and the maximum of its claims on a host; 0 for no maximum."""
     number = whole("group", group, -1, MAX_KEY)
-    limit = whole("most_per_host", most, 0, MAX_CLAIMS)
+    limit = whole("max_per_host", max_per_host, 0, MAX_CLAIMS)
     if limit and number < 0:
-        raise MatchError("most_per_host is given without a group; name the group whose claims count")
+        raise MatchError("max_per_host is given without a group; name the group whose claims count")
     return number, limit
 
 
@@ -299,9 +306,9 @@ def class_rules(value: object) -> tuple[Rule, ...]:
     """``value`` as rules, each checked."""
     rules = tuple(value) if isinstance(value, Iterable) else (value,)
     if not all(isinstance(rule, Rule) for rule in rules):
-        raise MatchError(f"rules must be a list of what at_most, near and balanced return, not {value!r:.80}")
+        raise MatchError(f"rules must be a list of at_most(), near() and balanced() rules, not {value!r:.80}")
     if len(rules) > MAX_RULES:
-        raise MatchError(f"rules has {len(rules)} entries; a class may have {MAX_RULES}")
+        raise MatchError(f"rules has {len(rules)} entries; a class may have at most {MAX_RULES}")
     for i, rule in enumerate(rules):
         if rule.kind not in RULES:
             raise MatchError(f"rules[{i}].kind must be one of {', '.join(RULES)}, not {rule.kind!r:.60}")
@@ -309,29 +316,29 @@ def class_rules(value: object) -> tuple[Rule, ...]:
         whole(f"rules[{i}].attribute", rule.attribute, -1, MAX_ATTRIBUTES - 1)
         whole(f"rules[{i}].number", rule.number, 1, MAX_CLAIMS)
         whole(f"rules[{i}].weight", rule.weight, 0, MAX_PENALTY)
-        if rule.kind == "balance" and rule.attribute == BY_HOST:
+        if rule.kind == "balanced" and rule.attribute == BY_HOST:
             raise MatchError(
-                f"rules[{i}] balances over no attribute; give each host a value of its own to balance hosts"
+                f"rules[{i}] balances without an attribute; to balance hosts, give each host its own value of one"
             )
     return rules
 
 
 def truth(name: str, value: object) -> bool:
-    """``value``, a bool of Python or numpy; numbers are refused."""
+    """``value`` as a bool. Raises MatchError for anything other than a Python or numpy bool."""
     if not isinstance(value, (bool, np.bool_)):
         raise MatchError(f"{name} must be True or False, not {value!r:.60}")
     return bool(value)
 
 
 def attribute_values(value: object) -> Int64Array:
-    """``value`` as int64[n], one entry a slot: the number of the value that the host has, -1 for none."""
+    """``value`` as int64[n], one entry per slot: the number of the host's value, -1 for no value."""
     array = _vector("values", value, ("int64", "int32"), "value numbers").astype(np.int64, copy=False)
-    _check_range("values", array, -1, MAX_SLOTS - 1, "number values from 0 on, -1 for none")
+    _check_range("values", array, -1, MAX_SLOTS - 1, "a value's number is")
     return array
 
 
 def slot_penalties(value: object) -> Int64Array:
-    """``value`` as int64[n], one entry a slot: what a task of the class pays for the host."""
+    """``value`` as int64[n], one entry per slot: the penalty of the host for tasks of the class."""
     array = _vector("penalty", value, ("int64", "int32"), "penalties").astype(np.int64, copy=False)
     _check_range("penalty", array, 0, MAX_PENALTY, "a penalty is")
     return array
@@ -345,7 +352,7 @@ def _check_range(name: str, array: Int64Array, low: int, high: int, hint: str) -
 
 
 def check_present(name: str, marked: NDArray[Any], present: NDArray[np.bool_]) -> None:
-    """Refuse an array by slot that says something of a slot without a host."""
+    """Raise MatchError if the array marks a slot without a host."""
     slots = np.flatnonzero(marked)
     wrong = slots[(slots >= len(present)) | ~present[np.minimum(slots, len(present) - 1)]] if len(present) else slots
     if wrong.size:
@@ -353,7 +360,7 @@ def check_present(name: str, marked: NDArray[Any], present: NDArray[np.bool_]) -
 
 
 def allowed_slots(value: object) -> NDArray[np.uint8]:
-    """``value`` as uint8[n], one entry a slot, 1 where the class may run."""
+    """``value`` as uint8[n], one entry per slot: 1 if the class may run there."""
     return np.asarray(_vector("allowed", value, ("bool", "uint8"), "slots") != 0, dtype=np.uint8)
 
 
@@ -378,36 +385,36 @@ def _numpy_name(dtype: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that a matcher remembers; H slots, C classes, M of them with a mask and P with penalties, R rules of them,
-    A attributes, N claim indices, D dimensions.
+    """The complete state of a matcher.
 
-    What is free is not stored: it follows from the capacities and the claims. Hosts and classes end at the highest
-    one in use.
+    H slots, C classes (M with a mask, P with penalties), R rules, A attributes, N claim indices, D dimensions. Free
+    amounts are not stored; they follow from the capacities and the claims. Hosts and classes end at the highest one in
+    use.
     """
 
     dimensions: int
     fitness: Int64Array  # [8], the weights in the order of FITNESS
-    judged: Int64Array  # [1], 1 where the fitness is a function of the caller's, which is not stored
+    custom_fitness: Int64Array  # [1], 1 if the fitness is custom; the function is not stored
     host_status: Int64Array  # [H]
     host_capacity: Int64Array  # [H, D]
     class_status: Int64Array  # [C]
-    class_key: Int64Array  # [C], -1 without
-    class_group: Int64Array  # [C], -1 without
-    class_most: Int64Array  # [C], claims of the group on a host that the class bears, itself included; 0: any number
-    class_masked: Int64Array  # [C], 1 where a row of class_allowed belongs to it, in class order
+    class_key: Int64Array  # [C], -1 without a key
+    class_group: Int64Array  # [C], -1 without a group
+    class_max_per_host: Int64Array  # [C], of claims of the group, the new one included; 0: no maximum
+    class_masked: Int64Array  # [C], 1 if the class has a row of class_allowed; rows are in class order
     class_request: Int64Array  # [C, D]
     class_shared: Int64Array  # [C, D]
     class_allowed: NDArray[np.uint8]  # [M, H]
-    class_exclusive: Int64Array  # [C], 1 for an exclusive one
-    class_penalised: Int64Array  # [C], 1 where a row of class_penalty belongs to it, in class order
+    class_exclusive: Int64Array  # [C], 1 if exclusive
+    class_penalised: Int64Array  # [C], 1 if the class has a row of class_penalty; rows are in class order
     class_penalty: Int64Array  # [P, H]
     class_rules: Int64Array  # [R, 6], class, index in RULES, group, attribute, number, weight; in class order
     attribute: Int64Array  # [A], numbers in use, ascending
-    attribute_value: Int64Array  # [A, H], -1 for none
-    claim_generation: Int64Array  # [N], of the live claim, or of the next one to use this index
-    claim_class: Int64Array  # [N], -1 when not live
-    claim_slot: Int64Array  # [N], -1 when not live
-    free_claims: Int64Array  # [F], indices to be used again, from the end
+    attribute_value: Int64Array  # [A, H], -1 for no value
+    claim_generation: Int64Array  # [N], of the live claim, or of the next claim with this index
+    claim_class: Int64Array  # [N], -1 if not live
+    claim_slot: Int64Array  # [N], -1 if not live
+    free_claims: Int64Array  # [F], indices to reuse, from the end
     limited_group: Int64Array  # [L], ascending
     group_limit: Int64Array  # [L, D]
 
@@ -439,13 +446,13 @@ def encode(state: State) -> bytes:
 
 
 def decode(data: object) -> State:
-    """The state in a snapshot, checked in full; raises MatchError when it is damaged or of another version."""
+    """The state in a snapshot, fully checked. Raises MatchError if it is damaged or of another version."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise MatchError(f"a snapshot is bytes, not {type(data).__name__}")
     data = bytes(data)
     start = len(_MAGIC) + 8 * _HEADER_WORDS
     if data[: len(_MAGIC)] != _MAGIC:
-        raise MatchError("this is no snapshot of a matcher, or one of another version; take a new one")
+        raise MatchError("this is not a matcher snapshot of this version; take a new one")
     if len(data) < start + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise MatchError("the snapshot is damaged (its checksum does not match); take an older one")
     header = tuple(int(n) for n in np.frombuffer(data, "<i8", _HEADER_WORDS, len(_MAGIC)))
@@ -460,13 +467,13 @@ def _layout(
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return (
         ("fitness", (len(FITNESS),)),
-        ("judged", (1,)),
+        ("custom_fitness", (1,)),
         ("host_status", (h,)),
         ("host_capacity", (h, d)),
         ("class_status", (c,)),
         ("class_key", (c,)),
         ("class_group", (c,)),
-        ("class_most", (c,)),
+        ("class_max_per_host", (c,)),
         ("class_masked", (c,)),
         ("class_request", (c, d)),
         ("class_shared", (c, d)),
@@ -513,7 +520,10 @@ def _check_state(state: State) -> None:
     present, usable = state.host_status != HOST_ABSENT, state.class_status != CLASS_ABSENT
     weights = state.fitness
     _require(_within(weights, 0, MAX_WEIGHTS) and int(weights.sum()) <= MAX_WEIGHTS, "an unknown fitness")
-    _require(_within(state.judged, 0, 1) and not (state.judged[0] and weights.any()), "two kinds of fitness")
+    _require(
+        _within(state.custom_fitness, 0, 1) and not (state.custom_fitness[0] and weights.any()),
+        "both a built-in and a custom fitness",
+    )
     _require(_within(state.host_status, 0, 2) and _within(state.class_status, 0, 2), "an unknown host or class status")
     _require(not state.host_status.size or bool(present[-1]), "a gap at the end of the hosts")
     _require(not state.class_status.size or bool(usable[-1]), "a gap at the end of the classes")
@@ -528,8 +538,10 @@ def _check_state(state: State) -> None:
     _require(bool(np.all(state.class_key >= -1)), "a negative shared key")
     _require(not state.class_shared[state.class_key < 0].any(), "a shared amount without a key")
     _require(_one_shared_amount_a_key(state), "two shared amounts for one key")
-    _require(bool(np.all(state.class_group >= -1)) and _within(state.class_most, 0, MAX_CLAIMS), "a wrong group")
-    _require(not (state.class_most[state.class_group < 0].any()), "a limit without a group")
+    _require(
+        bool(np.all(state.class_group >= -1)) and _within(state.class_max_per_host, 0, MAX_CLAIMS), "a wrong group"
+    )
+    _require(not (state.class_max_per_host[state.class_group < 0].any()), "a limit without a group")
     _require(bool(np.all(state.class_group[absent] == -1)), "a group without a class")
     _require(_within(state.class_masked, 0, 1), "an unknown mask mark")
     _require(int(state.class_masked.sum()) == len(state.class_allowed), "a wrong number of masks")
@@ -548,11 +560,14 @@ def _check_rules(state: State, present: NDArray[np.bool_], usable: NDArray[np.bo
     _require(_within(state.class_penalty, 0, MAX_PENALTY), "a penalty out of range")
     _require(not state.class_penalty[:, ~present].any(), "a penalty without a host")
     of, kind, group, attribute, number, weight = state.class_rules.T
-    _require(_within(of, 0, len(usable) - 1) and bool(usable[of].all() and np.all(of[1:] >= of[:-1])), "a lost rule")
+    _require(
+        _within(of, 0, len(usable) - 1) and bool(usable[of].all() and np.all(of[1:] >= of[:-1])),
+        "a rule without a class",
+    )
     _require(not len(of) or int(np.bincount(of).max()) <= MAX_RULES, "too many rules of a class")
     _require(_within(kind, 0, len(RULES) - 1) and bool(np.all(group >= 0)), "an unknown rule")
     _require(_within(attribute, -1, MAX_ATTRIBUTES - 1), "an attribute out of range")
-    _require(bool(np.all((kind != BALANCE) | (attribute >= 0))), "a balance over no attribute")
+    _require(bool(np.all((kind != RULE_BALANCED) | (attribute >= 0))), "a balanced rule without an attribute")
     _require(_within(number, 1, MAX_CLAIMS) and _within(weight, 0, MAX_PENALTY), "a rule out of range")
     known = state.attribute
     _require(_within(known, 0, MAX_ATTRIBUTES - 1) and bool(np.all(known[1:] > known[:-1])), "a wrong attribute")
@@ -577,12 +592,13 @@ def _check_claims(state: State, present: NDArray[np.bool_], usable: NDArray[np.b
 
 
 def _claimed_within_limit(state: State, slots: Int64Array, classes: Int64Array) -> bool:
-    """Floats are near enough: this only keeps a forged snapshot from overflowing the sums."""
+    """Whether the sums cannot overflow. Floats are exact enough to detect a forged snapshot."""
     keys = state.class_key[classes]
-    _, payers = np.unique(np.stack((slots, keys)), axis=1, return_index=True)
+    _, first_with_key = np.unique(np.stack((slots, keys)), axis=1, return_index=True)
     for d in range(state.dimensions):
         claimed = np.bincount(slots, weights=state.class_request[classes, d], minlength=1)
-        claimed += np.bincount(slots[payers], weights=state.class_shared[classes[payers], d], minlength=len(claimed))
+        shared = state.class_shared[classes[first_with_key], d]
+        claimed += np.bincount(slots[first_with_key], weights=shared, minlength=len(claimed))
         if claimed.max() > MAX_CLAIMED * 1.001:
             return False
         _, members = np.unique(state.class_group[classes], return_inverse=True)
@@ -601,6 +617,6 @@ def _within(array: NDArray[Any], low: int, high: int) -> bool:
     return bool(np.all((array >= low) & (array <= high)))
 
 
-def _require(holds: bool, what: str) -> None:
+def _require(holds: bool, contradiction: str) -> None:
     if not holds:
-        raise MatchError(f"the snapshot contradicts itself ({what}); take an older one")
+        raise MatchError(f"the snapshot is inconsistent ({contradiction}); take an older one")

@@ -15,8 +15,8 @@ pytest.importorskip("kazoo", reason="the extra [server] is not installed")
 
 from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
+from tests.api_kit import FakeLoop, make_api, package_bytes, serving
 
-from api_kit import FakeLoop, make_api, package_bytes, serving
 from jobcloud.client import cli
 
 HANDLERS = {
@@ -182,7 +182,7 @@ def test_apps_jobs_and_disabled_marks_are_imported(run: Import, ej: Namespace, l
     assert (settle.shard_count, settle.shard_parameters) == (2, "0=Berlin,1=Paris")
     assert (settle.zone, settle.failover, settle.misfire, settle.resources.mem) == ("Asia/Shanghai", True, True, 64_000)
     assert (jobs["resident"].kind, jobs["flow"].streaming, jobs["report"].script) == ("DAEMON", True, "bin/run.sh fast")
-    assert {name for name, state in loop.scheduler.states.items() if state.disabled} == {"flow"}
+    assert {name for name, state in loop.scheduler.job_states.items() if state.disabled} == {"flow"}
     assert done.items["job flow"]["disabled"]
     assert ej.all() == before, "the import writes nothing to Elastic-Job-Cloud"
 
@@ -209,7 +209,7 @@ def test_second_import_changes_nothing_and_keeps_local_changes(
     assert again.actions() == unchanged | {"job tuned": "kept"}
     assert "other values of cron" in again.items["job tuned"]["reason"]
     assert loop.effects == [], "a job that was enabled here is not disabled again"
-    assert not loop.scheduler.states["settle"].disabled
+    assert not loop.scheduler.job_states["settle"].disabled
 
 
 def test_dry_run_reports_the_same_and_changes_nothing(run: Import, ej: Namespace, loop: FakeLoop, package: str) -> None:
@@ -245,7 +245,7 @@ def test_jobs_of_a_disabled_app_do_not_fire(run: Import, ej: Namespace, loop: Fa
     loop.offer()
     assert loop.tick(60_000) == []
     assert loop.scheduler.disabled_apps == {"shop"}
-    assert not any(state.disabled for state in loop.scheduler.states.values())
+    assert not any(state.disabled for state in loop.scheduler.job_states.values())
 
 
 def test_registered_app_keeps_its_package_and_stays_enabled(
@@ -261,7 +261,7 @@ def test_registered_app_keeps_its_package_and_stays_enabled(
     assert done.code == 0
     assert loop.scheduler.apps["shop"] == mine
     assert not loop.scheduler.disabled_apps
-    assert loop.scheduler.states["settle"].disabled, "its app was disabled there, so it must not start to fire"
+    assert loop.scheduler.job_states["settle"].disabled, "its app was disabled there, so it must not start to fire"
     assert "stays enabled here" in done.items["app shop"]["changes"]
     assert "its app shop is disabled there" in done.items["job settle"]["changes"][0]
 
@@ -273,7 +273,7 @@ def test_all_jobs_can_be_imported_disabled(run: Import, ej: Namespace, loop: Fak
     assert run(package, "--disabled").code == 0
     loop.offer()
     assert loop.tick(60_000) == []
-    assert all(state.disabled for state in loop.scheduler.states.values())
+    assert all(state.disabled for state in loop.scheduler.job_states.values())
 
 
 def test_packages_can_be_downloaded_unchanged(run: Import, ej: Namespace, loop: FakeLoop, files: str) -> None:
@@ -319,9 +319,9 @@ REFUSED: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "types": (ej_job("types", shardingTotalCount="2", cpuCount="much", misfire=1), "shardingTotalCount: must be"),
     "negative": (ej_job("negative", cpuCount=-1.0), "cpuCount"),
     "vast": (ej_job("vast", cpuCount=1e15), "cpuCount: "),
-    "endless": (ej_job("endless", cpuCount=1e300), "out of any range"),
+    "endless": (ej_job("endless", cpuCount=1e300), "too long or out of range"),
     "no-type": ({"jobName": "no-type", "appName": "shop"}, "jobType: is missing"),
-    "unknown-type": (ej_job("unknown-type", jobType="CRON"), "'CRON' is not known"),
+    "unknown-type": (ej_job("unknown-type", jobType="CRON"), "'CRON' is not a valid value"),
     "cron": (ej_job("cron", cron="0 0 0 1W,15W * ?"), "cron:"),
     "shards": (ej_job("shards", shardingItemParameters="0:Berlin"), "item=value pair"),
     "no-app": (ej_job("no-app", "nowhere"), "'nowhere' is not registered"),

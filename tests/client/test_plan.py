@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.api_kit import FakeLoop, make_api, serving
 
-from api_kit import FakeLoop, make_api, serving
 from jobcloud.client import cli
 from jobcloud.server.api import Access, ApiOptions
 
@@ -47,7 +47,7 @@ def test_plan_answers_fit_minimum_failures_and_room_for_more(folder: Path, capsy
     assert "8 more tasks of report fit in addition, 9 do not" in text
     where = ("--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv")
     text = plan(capsys, *where, "--fail", 7, "--fail-by", "rack")
-    assert "7 hosts cannot fail, there are 6" in text
+    assert "7 hosts cannot fail; there are only 6" in text
     assert "no host has the attribute rack" in text
 
 
@@ -70,7 +70,7 @@ def test_demand_that_does_not_fit_exits_with_1_and_the_reason(folder: Path, caps
     (folder / "tasks.csv").write_text("id,cpus,mem_mb,count\nlarge,65,1,2\nmany,32,1,13\n")
     text = plan(capsys, "--hosts", folder / "hosts.csv", "--tasks", folder / "tasks.csv", code=1)
     assert "does not fit: 3 of 15 tasks refused" in text
-    assert "larger than any host: 65 cpus of 64 at most" in text
+    assert "larger than any host: 65 cpus of at most 64" in text
     assert "short of cpus on 6" in text
 
 
@@ -202,7 +202,7 @@ def test_error_in_a_table_is_reported_with_file_line_and_column(
         (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "none/p.csv"), "there is no directory"),
         (("--host", "cpus=9,mem_mb=9", "--tasks", "tasks.csv", "--placement", "."), "cannot be written"),
         (("--host", "cpus=many", "--tasks", "tasks.csv"), "--host, cpus"),
-        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--plot", "out.gif"), "no ending that is known"),
+        (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--plot", "out.gif"), "unknown ending"),
         (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--zone", "Mars/Olympus"), "--zone"),
         (("--host", "cpus=1,mem_mb=1", "--tasks", "tasks.csv", "--day", "tomorrow"), "--day"),
         (("--host", "cpus=9,mem_mb=99999", "--tasks", "none.csv"), "none.csv"),

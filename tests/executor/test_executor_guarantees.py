@@ -11,12 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.executor_kit import (
+    PACKAGE,
+    ExecutorProcess,
+    FakeAgent,
+    Start,
+    app_payload,
+    interpreters,
+    living_in,
+    wait_until,
+)
 
-from executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload, interpreters, living_in, wait_until
 from jobcloud.errors import ConfigError
 from jobcloud.model import Isolation, Job, JobKind, JobType, Resources
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "executor.md"
 # How a job runs, and the heading of its column in the table.
@@ -49,7 +58,7 @@ def test_every_cell_of_the_documented_table_has_a_test() -> None:
     assert all(len(cells) == len(COLUMNS) + 1 and all(cells) for cells in body)
 
 
-class House:
+class Rig:
     """One executor for all tests of the file: a test that leaves something behind fails the next one."""
 
     def __init__(self, agent: FakeAgent, executor: ExecutorProcess) -> None:
@@ -91,78 +100,78 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def shared_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def shared_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     agent = FakeAgent(app_payload(PACKAGE))
-    executor = ExecutorProcess(agent, tmp_path_factory.mktemp("house") / "sandbox", PACKAGE, interpreters()[0])
-    yield House(agent, executor)
+    executor = ExecutorProcess(agent, tmp_path_factory.mktemp("rig") / "sandbox", PACKAGE, interpreters()[0])
+    yield Rig(agent, executor)
     executor.stop()
     agent.close()
 
 
 @pytest.fixture
-def house(shared_house: House) -> Iterator[House]:
-    yield shared_house
-    worker = shared_house.worker()
-    wait_until(lambda: shared_house.processes() == [worker], "nothing but the shared worker is left")
+def rig(shared_rig: Rig) -> Iterator[Rig]:
+    yield shared_rig
+    worker = shared_rig.worker()
+    wait_until(lambda: shared_rig.processes() == [worker], "nothing but the shared worker is left")
 
 
 @row("exception, import error, exit in a job")
-def test_failing_job_affects_its_shard_only(house: House, how: str) -> None:
-    siblings, worker = house.siblings(), house.worker()
+def test_failing_job_affects_its_shard_only(rig: Rig, how: str) -> None:
+    siblings, worker = rig.siblings(), rig.worker()
     wrong = {"Raises": "exception", "Missing": "import", "exits": "exit_code"}
     if how == "script":
         wrong = {"raise": "exit_code", "import": "exit_code", "exit 3": "exit_code"}
-    tasks = {job: house.launch(how, job, item=3) for job in wrong}
+    tasks = {job: rig.launch(how, job, item=3) for job in wrong}
     for job, cause in wrong.items():
-        end = house.agent.end(tasks[job])
+        end = rig.agent.end(tasks[job])
         assert (end.state, end.cause) == ("TASK_FAILED", cause), end
-    assert house.worker() == worker
-    house.dismiss(*siblings.values())
+    assert rig.worker() == worker
+    rig.dismiss(*siblings.values())
 
 
 @row("the process dies (`os._exit`, signal, out of memory)")
 @pytest.mark.parametrize("job", ["dies", "segfaults", "killed"])
-def test_process_that_dies_affects_its_own_shards_only(house: House, how: str, job: str) -> None:
-    siblings, worker = house.siblings(), house.worker()
-    end = house.agent.end(house.launch(how, job))
+def test_process_that_dies_affects_its_own_shards_only(rig: Rig, how: str, job: str) -> None:
+    siblings, worker = rig.siblings(), rig.worker()
+    end = rig.agent.end(rig.launch(how, job))
     lost = {"dies": "exit_code", "segfaults": "signal", "killed": "signal"}[job]
     assert (end.state, end.cause) == ("TASK_FAILED", "worker_lost" if how == "shared" else lost), end
     if how == "shared":
-        sibling = house.agent.end(siblings.pop("shared"))
+        sibling = rig.agent.end(siblings.pop("shared"))
         assert (sibling.state, sibling.cause) == ("TASK_FAILED", "worker_lost")
-        assert house.worker() != worker
+        assert rig.worker() != worker
     else:
         assert end.data["exitCode"] == {"dies": 9, "segfaults": -11, "killed": -9}[job]
-        assert house.worker() == worker
-    house.dismiss(*siblings.values())
+        assert rig.worker() == worker
+    rig.dismiss(*siblings.values())
 
 
 @row("working directory, environment, `sys.modules`, memory")
-def test_changes_to_a_process_are_seen_only_by_shards_in_it(house: House, how: str) -> None:
+def test_changes_to_a_process_are_seen_only_by_shards_in_it(rig: Rig, how: str) -> None:
     changed = ["/", "1", "changed"]
-    assert house.agent.end(house.launch(how, "changes_process")).state == "TASK_FINISHED"
-    seen = {other: _seen(house, other) for other in COLUMNS}
-    fresh = [str(house.executor.sandbox / "app"), None, None]
+    assert rig.agent.end(rig.launch(how, "changes_process")).state == "TASK_FINISHED"
+    seen = {other: _seen(rig, other) for other in COLUMNS}
+    fresh = [str(rig.executor.sandbox / "app"), None, None]
     assert seen == {other: changed if other == how == "shared" else fresh for other in COLUMNS}
     if how == "shared":
-        house.agent.end(house.launch("shared", "dies"))
+        rig.agent.end(rig.launch("shared", "dies"))
 
 
-def _seen(house: House, how: str) -> list[Any]:
-    task = house.launch(how, "sees_process")
-    end = house.agent.end(task)
-    seen: list[Any] = json.loads(house.executor.output(task)) if how == "script" else end.data["result"][:3]
+def _seen(rig: Rig, how: str) -> list[Any]:
+    task = rig.launch(how, "sees_process")
+    end = rig.agent.end(task)
+    seen: list[Any] = json.loads(rig.executor.output(task)) if how == "script" else end.data["result"][:3]
     return seen
 
 
 @row("output")
-def test_output_of_shards_is_kept_apart(house: House, how: str) -> None:
-    tasks = [house.launch(how, "prints_with_child") for _ in range(2)]
+def test_output_of_shards_is_kept_apart(rig: Rig, how: str) -> None:
+    tasks = [rig.launch(how, "prints_with_child") for _ in range(2)]
     for task in tasks:
-        assert house.agent.end(task).state == "TASK_FINISHED"
+        assert rig.agent.end(task).state == "TASK_FINISHED"
         child = [] if how == "shared" else ["from a child"]
-        assert sorted(house.executor.output(task).splitlines()) == [*child, f"from {task}"]
-    worker = house.executor.sandbox / "worker" / "stdout"
+        assert sorted(rig.executor.output(task).splitlines()) == [*child, f"from {task}"]
+    worker = rig.executor.sandbox / "worker" / "stdout"
     if how == "shared":
         wait_until(
             lambda: worker.exists() and "from a child" in worker.read_text(),
@@ -171,79 +180,79 @@ def test_output_of_shards_is_kept_apart(house: House, how: str) -> None:
 
 
 @row("kill, first")
-def test_killed_shard_is_first_asked_to_stop(house: House, how: str) -> None:
-    siblings = house.siblings()
-    task = house.launch(how, "polite")
-    wait_until(lambda: house.executor.output(task), "it runs")
-    house.agent.kill(task, grace_s=600)
-    end = house.agent.end(task)
+def test_killed_shard_is_first_asked_to_stop(rig: Rig, how: str) -> None:
+    siblings = rig.siblings()
+    task = rig.launch(how, "polite")
+    wait_until(lambda: rig.executor.output(task), "it runs")
+    rig.agent.kill(task, grace_s=600)
+    end = rig.agent.end(task)
     assert (end.state, end.cause) == ("TASK_KILLED", "killed")
-    assert house.executor.output(task).splitlines()[-1] == "bye"
-    house.dismiss(*siblings.values())
+    assert rig.executor.output(task).splitlines()[-1] == "bye"
+    rig.dismiss(*siblings.values())
 
 
 @row("kill, after the grace time")
-def test_shard_that_does_not_stop_is_ended_by_force(house: House, how: str) -> None:
-    siblings, worker = house.siblings(), house.worker()
-    mortal = house.launch("shared", "never_returns")
-    task = house.launch(how, "never_returns")
+def test_shard_that_does_not_stop_is_ended_by_force(rig: Rig, how: str) -> None:
+    siblings, worker = rig.siblings(), rig.worker()
+    mortal = rig.launch("shared", "never_returns")
+    task = rig.launch(how, "never_returns")
     for one in (mortal, task):
-        house.agent.state(one, "TASK_RUNNING")
-    house.agent.kill(task, grace_s=0.3)
+        rig.agent.state(one, "TASK_RUNNING")
+    rig.agent.kill(task, grace_s=0.3)
     if how == "shared":
         # The worker is retired: new shards get another worker while the old one still runs.
-        wait_until(lambda: house.worker() != worker, "new shards go to a new worker")
-        house.agent.kill(siblings.pop("shared"))
-        end = house.agent.end(mortal)
+        wait_until(lambda: rig.worker() != worker, "new shards go to a new worker")
+        rig.agent.kill(siblings.pop("shared"))
+        end = rig.agent.end(mortal)
         assert (end.state, end.cause) == ("TASK_FAILED", "worker_lost")
-    end = house.agent.end(task)
+    end = rig.agent.end(task)
     assert (end.state, end.cause) == ("TASK_KILLED", "killed")
     if how != "shared":
-        assert house.worker() == worker
-        house.agent.end(house.launch("shared", "dies"))
-        house.agent.end(mortal)
-        house.agent.end(siblings.pop("shared"))
-    house.dismiss(*siblings.values())
+        assert rig.worker() == worker
+        rig.agent.end(rig.launch("shared", "dies"))
+        rig.agent.end(mortal)
+        rig.agent.end(siblings.pop("shared"))
+    rig.dismiss(*siblings.values())
 
 
 @row("`timeoutSeconds` is over")
-def test_execution_over_its_time_limit_is_killed_and_fails(house: House, how: str) -> None:
-    siblings = house.siblings()
-    end = house.agent.end(house.launch(how, timeoutSeconds=0.2))
+def test_execution_over_its_time_limit_is_killed_and_fails(rig: Rig, how: str) -> None:
+    siblings = rig.siblings()
+    end = rig.agent.end(rig.launch(how, timeoutSeconds=0.2))
     assert (end.state, end.cause) == ("TASK_FAILED", "timeout")
-    house.dismiss(*siblings.values())
+    rig.dismiss(*siblings.values())
 
 
 @row("the end is reported")
-def test_code_no_longer_runs_when_its_end_is_reported(house: House, how: str) -> None:
-    task = house.launch(how, "beats", parameter=f"beats-{how}")
-    beats = house.executor.sandbox / "app" / f"beats-{how}"
+def test_code_no_longer_runs_when_its_end_is_reported(rig: Rig, how: str) -> None:
+    task = rig.launch(how, "beats", parameter=f"beats-{how}")
+    beats = rig.executor.sandbox / "app" / f"beats-{how}"
     wait_until(beats.exists, "it runs")
-    before = house.processes()
-    house.agent.kill(task, grace_s=600)
-    assert house.agent.end(task).state == "TASK_KILLED"
+    before = rig.processes()
+    rig.agent.kill(task, grace_s=600)
+    assert rig.agent.end(task).state == "TASK_KILLED"
     count = beats.stat().st_size
     if how != "shared":
-        assert len(house.processes()) == len(before) - 1
+        assert len(rig.processes()) == len(before) - 1
     time.sleep(0.1)
     assert beats.stat().st_size == count
 
 
 @row("children of the process, `setsid` or not")
 @pytest.mark.parametrize("session", ["own", "same"])
-def test_children_end_with_their_process(house: House, how: str, session: str) -> None:
-    worker, before = house.worker(), len(house.processes())
-    task = house.launch(how, "leaves_children", parameter=f"600{'' if session == 'own' else '.0'}")
-    wait_until(lambda: len(house.processes()) == before + 1 + (how != "shared"), "its child runs")
-    house.agent.kill(task)
-    assert house.agent.end(task).state == "TASK_KILLED"
+def test_children_end_with_their_process(rig: Rig, how: str, session: str) -> None:
+    worker, before = rig.worker(), len(rig.processes())
+    task = rig.launch(how, "leaves_children", parameter=f"600{'' if session == 'own' else '.0'}")
+    wait_until(lambda: len(rig.processes()) == before + 1 + (how != "shared"), "its child runs")
+    rig.agent.kill(task)
+    assert rig.agent.end(task).state == "TASK_KILLED"
     if how == "shared":
-        assert len(house.processes()) == before + 1, "it lives as long as the worker"
-        end = house.agent.end(house.launch("shared", "dies"))
+        assert len(rig.processes()) == before + 1, "it lives as long as the worker"
+        end = rig.agent.end(rig.launch("shared", "dies"))
         assert end.cause == "worker_lost"
-        assert not house.processes()
+        assert not rig.processes()
     else:
-        assert house.processes() == [worker]
+        assert rig.processes() == [worker]
 
 
 @row("`memoryLimitMB`, `cpuLimitSeconds`, `openFilesLimit`")
@@ -256,7 +265,7 @@ def test_children_end_with_their_process(house: House, how: str, session: str) -
     ],
 )
 def test_limits_hold_for_isolated_shards_and_are_refused_for_shared_ones(
-    house: House, how: str, limit: dict[str, int], job: str, says: str
+    rig: Rig, how: str, limit: dict[str, int], job: str, says: str
 ) -> None:
     if how == "shared":
         names = {"memoryLimitMB": "memory_limit_mb", "cpuLimitSeconds": "cpu_limit_s"}
@@ -265,21 +274,21 @@ def test_limits_hold_for_isolated_shards_and_are_refused_for_shared_ones(
         with pytest.raises(ConfigError, match=field):
             Job("j", "a", JobKind.TRANSIENT, JobType.SIMPLE, "0 0 0 * * ?", 1, Resources(100, 1000), **wanted)
         return
-    siblings = house.siblings()
-    end = house.agent.end(house.launch(how, job, parameter="600", **limit))
+    siblings = rig.siblings()
+    end = rig.agent.end(rig.launch(how, job, parameter="600", **limit))
     assert end.state == "TASK_FAILED"
     assert says in end.message, end
     if job == "takes_memory" and how == "process":
         assert end.cause == "out_of_memory"
-    house.dismiss(*siblings.values())
+    rig.dismiss(*siblings.values())
 
 
 @row("the daemon is killed (SIGKILL)")
 def test_daemon_leaves_no_process(agent: FakeAgent, start: Start, how: str) -> None:
     executor = start()
-    house = House(agent, executor)
+    rig = Rig(agent, executor)
     for job in ("never_returns", "leaves_children"):
-        house.launch(how, job, parameter="600")
-    wait_until(lambda: len(house.processes()) == (2 if how == "shared" else 3), "they run, a child too")
+        rig.launch(how, job, parameter="600")
+    wait_until(lambda: len(rig.processes()) == (2 if how == "shared" else 3), "they run, a child too")
     os.kill(executor.process.pid, 9)
-    wait_until(lambda: not house.processes(), "they end")
+    wait_until(lambda: not rig.processes(), "they end")

@@ -1,7 +1,7 @@
-"""Planted bugs in the compiled matcher, each of which the comparison with the plain one must catch.
+"""Planted bugs in the compiled matcher. The comparison with the plain matcher must catch each of them.
 
-``python -m tests.match.match_mutants [NAME …]`` builds each into a folder of its own and lets the random histories of
-``test_match_props`` loose on it (``make match-mutants``); nothing of the checkout is touched.
+``python -m tests.match.match_mutants [NAME …]`` (``make match-mutants``) builds each bug in a temporary folder and runs
+the random histories of ``test_match_props`` on it. It does not change the checkout.
 """
 
 from __future__ import annotations
@@ -12,113 +12,150 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "jobcloud" / "_match.pyx"
-PLACEMENTS = 30_000  # of the random histories; each mutant here is caught well before
+#: The files that a build of the compiled matcher reads.
+FILES = ("_match.pyx", "_match_score.h")
+PLACEMENTS = 30_000  # of the random histories; every mutant is caught well before that
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One bug: ``good`` stands in the source once and becomes ``bad``."""
+    """One bug: ``good`` occurs once in the sources and becomes ``bad``."""
 
     name: str
     good: str
     bad: str
 
-    def planted(self, source: str) -> str:
-        assert source.count(self.good) == 1, f"{self.name}: {self.good!r} stands {source.count(self.good)} times"
-        return source.replace(self.good, self.bad)
+    def planted(self, sources: Mapping[str, str]) -> dict[str, str]:
+        """The sources, text by file name, with this bug."""
+        occurrences = sum(text.count(self.good) for text in sources.values())
+        assert occurrences == 1, f"{self.name}: {self.good!r} occurs {occurrences} times"
+        return {name: text.replace(self.good, self.bad) for name, text in sources.items()}
 
 
 MUTANTS = (
     Mutant(
-        "a group gets one too many on a host", "view->grouped[host] >= view->most", "view->grouped[host] > view->most"
+        "a host takes one claim too many of a group",
+        "view->grouped[host] >= view->max_per_host",
+        "view->grouped[host] > view->max_per_host",
     ),
     Mutant(
-        "the minimum of minima is not looked for when one of them got worse",
+        "a scan lets a host take one claim too many of a group",
+        "grouped[i] >= max_per_host",
+        "grouped[i] > max_per_host",
+    ),
+    Mutant(
+        "the top minimum is not updated when a minimum below it rises",
         "lines += least != table->line[line];",
         "lines += least < table->line[line];",
     ),
     Mutant(
-        "the minimum of a line is that beside another host's score",
+        "the minimum of a line uses the place of another host",
         "table->score + (size_t)line * JOBCLOUD_LINE, host % JOBCLOUD_LINE, score[i]);",
         "table->score + (size_t)line * JOBCLOUD_LINE, (host + 1) % JOBCLOUD_LINE, score[i]);",
     ),
     Mutant(
-        "among equals a higher slot wins in the index",
+        "the index picks a higher slot among equal scores",
         "if (lowest < ((int64_t)table->best_score << 32 |",
         "if (lowest >> 32 < table->best_score && lowest < ((int64_t)table->best_score << 32 |",
     ),
     Mutant(
-        "side by side, two hosts are taken for each other",
+        "gathering swaps two hosts",
         "c = JOBCLOUD_SHUFFLE(high, higher, 0, 1, 4, 5);",
         "c = JOBCLOUD_SHUFFLE(high, higher, 1, 0, 4, 5);",
     ),
     Mutant(
-        "side by side, the last host gets another's score",
+        "the last gathered host gets the score of another",
         "hosts[i + k < n ? i + k : n - 1]",
         "hosts[i + k < n - 1 ? i + k : 0]",
     ),
     Mutant(
-        "side by side, the shared part is paid everywhere",
-        "lanes->pays[i] = view->payers[hosts[i]] == 0;",
-        "lanes->pays[i] = 0;",
+        "gathered hosts never need the shared part",
+        "columns->pays[i] = view->key_claims[hosts[i]] == 0;",
+        "columns->pays[i] = 0;",
     ),
-    Mutant("side by side, masks are not looked at", "view->allowed[hosts[i]] == 0", "view->allowed[hosts[i]] > 1"),
     Mutant(
-        "side by side, a group gets one too many on a host",
-        "view->grouped[hosts[i]] >= view->most",
-        "view->grouped[hosts[i]] > view->most",
+        "gathered hosts are never excluded",
+        "columns->word[0][i] |= jobcloud_exclusion(view, hosts[i]);",
+        "columns->word[0][i] |= 0;",
     ),
-    Mutant("three is four in convex", "(convex / 3)", "(convex / 4)"),
-    Mutant("all that a host pays is not capped", "sum < JOBCLOUD_MOST_PENALTY ? sum : JOBCLOUD_MOST_PENALTY", "sum"),
-    Mutant("what a balance pays is not graded", "(term->graded ? excess : 1) * term->weight", "term->weight"),
     Mutant(
-        "a refused class stays refused when a rule allows it again",
+        "a dimension that is not asked for costs nothing",
+        "*score += need.amount == 0 && relative > 0 ? JOBCLOUD_UNASKED : 0;",
+        "",
+    ),
+    Mutant(
+        "an imbalanced host pays no penalty",
+        "(balance < 0 ? JOBCLOUD_IMBALANCE : 0);\n}",
+        "0;\n}",
+    ),
+    Mutant("convex divides by four", "(convex / 3)", "(convex / 4)"),
+    Mutant("the sum of penalties is not capped", "sum < JOBCLOUD_MAX_PENALTY ? sum : JOBCLOUD_MAX_PENALTY", "sum"),
+    Mutant(
+        "a balanced rule is paid once instead of per claim",
+        "(term->graded ? excess : 1) * term->weight",
+        "term->weight",
+    ),
+    Mutant(
+        "a class stays refused although a rule allows it again",
         "        self.class_refused[cls] = 0\n        if table.lines == 0:",
         "        if table.lines == 0:",
     ),
     Mutant(
-        "a rule that turns leaves the scores as they are",
+        "scores are kept when a new claim changes a rule's effect",
         "        if (count >= limit) != (count - by >= limit):",
         "        if by < 0 and (count >= limit) != (count - by >= limit):",
     ),
     Mutant("a release does not lower the lowest count", "rule.least = min(rule.least, count)", "pass"),
     Mutant(
-        "a balance waits for values that the mask does not allow",
+        "a balanced rule counts values that the mask does not allow",
         "self.host_status[host] == HOST_ENABLED and self.may_use(cls, host):\n                    rule.eligible",
         "self.host_status[host] == HOST_ENABLED:\n                    rule.eligible",
     ),
     Mutant(
-        "the first of a group that keeps together is held to company",
+        "a near rule also binds the first task of its own group",
         "if self.group_claims[rule.group] > 0 or self.class_group[rule.cls] != rule.group:",
         "if True:",
     ),
-    Mutant("an exclusive task shares", "self.host_exclusive[slot] += by", "self.host_exclusive[slot] += 0"),
+    Mutant("an exclusive task shares its host", "self.host_exclusive[slot] += by", "self.host_exclusive[slot] += 0"),
     Mutant(
         "a group stops one short of its limit",
-        "if self.request[cls, d] > most - self.group_used[group, d]:",
-        "if self.request[cls, d] >= most - self.group_used[group, d]:",
+        "if self.request[cls, d] > limit - self.group_used[group, d]:",
+        "if self.request[cls, d] >= limit - self.group_used[group, d]:",
     ),
     Mutant(
-        "a gang that is given up does not give its new ids back",
+        "the rollback of a gang keeps its new ids",
         "        if claim >= first_new:\n            self.claims_end -= 1",
         "        if claim >= first_new + 1:\n            self.claims_end -= 1",
     ),
     Mutant("an id is used twice", "self.generation[claim] += 1", "self.generation[claim] += claim & 1"),
-    Mutant("a disabled host is taken", "status == HOST_ENABLED and self.host", "status != HOST_ABSENT and self.host"),
     Mutant(
-        "a proposal forgets what the group uses",
-        "self.group_used[self.class_group[cls], d] += by * self.request[cls, d]",
+        "a disabled host takes tasks", "status == HOST_ENABLED and self.host", "status != HOST_ABSENT and self.host"
+    ),
+    Mutant(
+        "the use of a group is not counted",
+        "self.group_used[group, d] += by * self.request[cls, d]",
         "pass",
     ),
     Mutant(
-        "the function is not asked of the host that changed last",
+        "the last claim with a key leaves the shared part behind",
+        "            self.key_claims[key, slot] -= 1\n        need = self.need(cls, slot)",
+        "            self.key_claims[key, slot] -= 0\n        need = self.need(cls, slot)\n"
+        "        if key >= 0 and by < 0:\n            self.key_claims[key, slot] -= 1",
+    ),
+    Mutant(
+        "a preemption proposal ignores the amounts that its victims would free",
+        "self.count(self.claim_class[claim], self.claim_slot[claim], -1)\n        self.refresh(self.claim_slot[claim])",
+        "self.count(self.claim_class[claim], self.claim_slot[claim], -1)",
+    ),
+    Mutant(
+        "the custom fitness does not score the host that changed last",
         "cdef int host = self.newest\n        changed = []\n",
         "cdef int host = self.older[self.newest] if self.newest >= 0 else NONE\n        changed = []\n",
     ),
@@ -129,8 +166,8 @@ MUTANTS = (
         "",
     ),
 )
-#: Tried in the ordinary run as well: a build takes some time.
-QUICK = tuple(mutant for mutant in MUTANTS if "turns leaves" in mutant.name or "a gang that is given up" in mutant.name)
+#: Two that the ordinary test run tries as well; each takes a build.
+QUICK = tuple(mutant for mutant in MUTANTS if "a rule's effect" in mutant.name or "rollback of a gang" in mutant.name)
 
 
 _SETUP = """
@@ -143,10 +180,16 @@ setup(name="mutant", ext_modules=cythonize(modules, language_level=3, compiler_d
 """
 
 
-def build(source: str, folder: Path) -> Path:
-    """Compile a source of the matcher, without optimisation; returns the module's file."""
+def read_sources() -> dict[str, str]:
+    """The text of each of ``FILES``, by name."""
+    return {name: (ROOT / "src" / "jobcloud" / name).read_text() for name in FILES}
+
+
+def build(sources: Mapping[str, str], folder: Path) -> Path:
+    """Compile the sources without optimisation; returns the path of the module."""
     (folder / "jobcloud").mkdir()
-    (folder / "jobcloud" / "_match.pyx").write_text(source)
+    for name, text in sources.items():
+        (folder / "jobcloud" / name).write_text(text)
     (folder / "setup.py").write_text(_SETUP)
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -156,21 +199,21 @@ def build(source: str, folder: Path) -> Path:
     return module
 
 
-def is_caught(source: str) -> bool:
-    """Whether the random histories fail on a matcher built from this source."""
+def is_caught(sources: Mapping[str, str]) -> bool:
+    """Whether the random histories fail on a matcher built from these sources."""
     with tempfile.TemporaryDirectory(prefix="jobcloud-mutant-") as folder:
-        module = build(source, Path(folder))
+        module = build(sources, Path(folder))
         command = [sys.executable, "-m", "tests.match.match_mutants", "--module", str(module)]
         environment = os.environ | {"JOBCLOUD_MATCH_PLACEMENTS": str(PLACEMENTS)}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    crashed = done.returncode < 0  # by a signal: it wrote where it must not
+    crashed = done.returncode < 0  # by a signal: the mutant wrote outside its memory
     if not crashed and done.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"the tests did not run:\n{done.stdout}{done.stderr}")
     return crashed or done.returncode == pytest.ExitCode.TESTS_FAILED
 
 
 def run_tests_on(module: Path) -> int:
-    """The histories in this process, with ``module`` in the place of the compiled matcher."""
+    """Run the histories in this process, with ``module`` as the compiled matcher."""
     spec = importlib.util.spec_from_file_location("jobcloud._match", module)
     assert spec
     assert spec.loader
@@ -180,25 +223,25 @@ def run_tests_on(module: Path) -> int:
     from jobcloud.match import CompiledMatcher
 
     assert CompiledMatcher is mutant.Matcher
-    wanted = "random_placements or TestHistories or engines_agree or side_by_side"
+    wanted = "random_placements or TestHistories or engines_agree or gathered_scores"
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=no_shrinking"]
     return pytest.main([*options, "tests/match/test_match_props.py", "-k", wanted])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="some of the mutants, by any part of their names")
+    parser.add_argument("names", nargs="*", help="mutants to try, by any part of their names")
     parser.add_argument("--module", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.module:
         return run_tests_on(options.module)
-    source = SOURCE.read_text()
+    sources = read_sources()
     escaped = []
     if not options.names:
-        assert not is_caught(source), "the histories fail on the matcher as it is"
+        assert not is_caught(sources), "the histories fail on the unchanged matcher"
     for mutant in MUTANTS:
         if not options.names or any(part in mutant.name for part in options.names):
-            caught = is_caught(mutant.planted(source))
+            caught = is_caught(mutant.planted(sources))
             print(f"{'caught ' if caught else 'ESCAPED'} {mutant.name}", flush=True)
             if not caught:
                 escaped.append(mutant.name)

@@ -1,4 +1,4 @@
-"""bench/match.py, as somebody with files of their own would use it."""
+"""bench/match.py on CSV files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HOSTS = "id,cpus,mem_mb,attr_zone,port_beg,port_end,count\na,4,8000,x,31000,3100
         ("id,cpus,mem_mb,count,constraint\nt,1,1,3,max_per_host=1;anti:u<=0\nu,1,1,1,\n", 3, 1, 3),
     ],
 )
-def test_tasks_are_placed_by_their_columns(
+def test_tasks_are_placed_by_the_columns_of_their_file(
     tmp_path: Path, tasks: str, placed: int, refused: int, hosts_used: int
 ) -> None:
     result = answer(tmp_path, {"hosts": HOSTS, "tasks": tasks}, "--repeat", "1")
@@ -56,14 +56,14 @@ def test_tasks_are_placed_by_their_columns(
     assert result["vector_path"]
 
 
-def test_engines_and_rules_are_chosen_by_name(tmp_path: Path) -> None:
+def test_engine_and_fitness_are_chosen_by_name(tmp_path: Path) -> None:
     files = {"hosts": HOSTS, "tasks": "id,cpus,mem_mb,count\nt,1,100,3\n"}
     assert answer(tmp_path, files, "--engine", "scan", "--fitness", "spread")["hosts_used"] == 3
     assert answer(tmp_path, files, "--fitness", "align=512,pack=512")["hosts_used"] == 1
     assert "none such" in run(tmp_path, files, "--fitness", "none such").stderr
 
 
-def test_rounds_of_churn_end_and_start_tasks(tmp_path: Path) -> None:
+def test_churn_rounds_end_and_start_tasks(tmp_path: Path) -> None:
     files = {
         "hosts": HOSTS,
         "fill": "id,host,cpus,mem_mb\nf1,a,4,1\nf2,b#0,4,1\nf3,b#1,4,1\n",
@@ -85,12 +85,12 @@ def test_rounds_of_churn_end_and_start_tasks(tmp_path: Path) -> None:
         ),
         (
             {"hosts": HOSTS, "fill": "id,host,cpus,mem_mb\n", "churn": "iter,op,id,cpus,mem_mb\n0,put,n,1,1\n"},
-            "churn.csv, line 2, column op: 'put' is no operation",
+            "churn.csv, line 2, column op: 'put' is not an operation",
         ),
         ({"hosts": HOSTS}, "give --tasks, or --fill and --churn"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, files: dict[str, str], words: str) -> None:
+def test_bad_file_is_reported_with_line_and_column(tmp_path: Path, files: dict[str, str], words: str) -> None:
     done = run(tmp_path, files)
     assert done.returncode == 2
     assert words in done.stderr

@@ -1,10 +1,11 @@
-"""The matcher's rules by example, each on the compiled one and on its plain twin."""
+"""The matcher's rules by example, on the compiled matcher and on its plain twin."""
 
 from __future__ import annotations
 
 import re
 import threading
 import tracemalloc
+from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,13 @@ def claim_one(matcher: Any, cls: int) -> int:
     return int(release_ids[0])
 
 
-def test_the_matcher_in_use_is_the_compiled_one() -> None:
+def test_matcher_in_use_is_compiled() -> None:
     assert match.Matcher is CompiledMatcher
     assert CompiledMatcher.__module__ == "jobcloud._match"
     assert _match.__file__.endswith(tuple(EXTENSION_SUFFIXES))
 
 
-def test_the_examples_in_the_documentation_run() -> None:
+def test_examples_in_the_documentation_run() -> None:
     text = (Path(__file__).parents[2] / "docs" / "matcher.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(examples) == 4
@@ -59,7 +60,7 @@ def test_the_examples_in_the_documentation_run() -> None:
         exec(compile(example, "docs/matcher.md", "exec"), {})
 
 
-def test_a_match_lets_other_threads_run_and_refuses_a_second_user() -> None:
+def test_match_releases_the_gil_and_refuses_a_second_thread() -> None:
     workload = workloads.mixed(10_000, 8)
     matcher = workloads.load(CompiledMatcher, workload, engine="scan")
     thread = threading.Thread(target=matcher.match, args=(workload.tasks[:10_000],))
@@ -78,7 +79,7 @@ def test_a_match_lets_other_threads_run_and_refuses_a_second_user() -> None:
 # ---- placing
 
 
-def test_best_fit_takes_the_host_that_is_left_with_least(impl: Any) -> None:
+def test_pack_takes_the_host_with_least_left_over(impl: Any) -> None:
     matcher = impl(2, fitness="pack")
     for cpus, memory in ((8, 800), (4, 400), (16, 1600)):
         matcher.add_host(units(cpus, memory))
@@ -86,7 +87,7 @@ def test_best_fit_takes_the_host_that_is_left_with_least(impl: Any) -> None:
     assert place(matcher, cls, cls, cls, cls) == [1, 1, 0, 0]
 
 
-def test_among_equal_hosts_the_lowest_slot_wins(impl: Any) -> None:
+def test_lowest_slot_wins_among_equal_hosts(impl: Any) -> None:
     matcher = impl(1)
     for _ in range(3):
         matcher.add_host(units(2))
@@ -94,33 +95,33 @@ def test_among_equal_hosts_the_lowest_slot_wins(impl: Any) -> None:
     assert place(matcher, cls, cls, cls) == [0, 1, 2]
 
 
-def test_three_tenths_fit_into_three_tenths(impl: Any) -> None:
+def test_three_requests_of_0_1_fit_into_0_3(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(0.3))
     cls = matcher.add_class(units(0.1))
     assert place(matcher, cls, cls, cls, cls) == [0, 0, 0, REFUSED]
 
 
-def test_a_task_that_exactly_fills_a_host_is_placed(impl: Any) -> None:
+def test_task_that_exactly_fills_a_host_is_placed(impl: Any) -> None:
     matcher = impl(2)
     matcher.add_host(units(4, 100))
     assert place(matcher, matcher.add_class(units(4, 100))) == [0]
 
 
-def test_a_task_that_asks_for_nothing_fits_an_empty_host(impl: Any) -> None:
+def test_task_that_requests_nothing_fits_an_empty_host(impl: Any) -> None:
     matcher = impl(2)
     matcher.add_host(units(4, 0))
     assert place(matcher, matcher.add_class(units(0, 0)), matcher.add_class(units(1, 0))) == [0, 0]
 
 
-def test_a_larger_task_is_refused_and_smaller_ones_after_it_are_placed(impl: Any) -> None:
+def test_smaller_tasks_are_placed_after_a_larger_one_is_refused(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(4))
     large, small = matcher.add_class(units(5)), matcher.add_class(units(1))
     assert place(matcher, large, small, large, small) == [REFUSED, 0, REFUSED, 0]
 
 
-def test_the_order_of_tasks_is_the_callers(impl: Any) -> None:
+def test_tasks_are_placed_in_the_order_of_the_caller(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(3))
     two, one = matcher.add_class(units(2)), matcher.add_class(units(1))
@@ -128,7 +129,7 @@ def test_the_order_of_tasks_is_the_callers(impl: Any) -> None:
     assert place(matcher.fork(), two, one, one) == [0, 0, REFUSED]
 
 
-def test_without_hosts_every_task_is_refused_with_a_reason(impl: Any) -> None:
+def test_every_task_is_refused_with_a_reason_without_hosts(impl: Any) -> None:
     matcher = impl(1)
     cls = matcher.add_class(units(1))
     assert place(matcher, cls) == [REFUSED]
@@ -136,7 +137,7 @@ def test_without_hosts_every_task_is_refused_with_a_reason(impl: Any) -> None:
     assert (refusal.hosts, refusal.nearest, refusal.could_ever_fit) == (0, None, False)
 
 
-def test_no_task_is_no_placement(impl: Any) -> None:
+def test_empty_match_places_nothing(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(1))
     slots, release_ids = matcher.match(NO_IDS)
@@ -153,7 +154,7 @@ def test_class_numbers_may_be_int32(impl: Any) -> None:
     assert slots.tolist() == [0]
 
 
-def test_the_limit_counts_placements_and_says_what_was_not_tried(impl: Any) -> None:
+def test_limit_counts_placements_and_marks_the_rest_untried(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(10))
     large, small = matcher.add_class(units(11)), matcher.add_class(units(1))
@@ -162,7 +163,7 @@ def test_the_limit_counts_placements_and_says_what_was_not_tried(impl: Any) -> N
     assert matcher.claims() == 2
 
 
-def test_more_hosts_than_a_block_are_all_seen(impl: Any) -> None:
+def test_all_hosts_beyond_one_block_are_used(impl: Any) -> None:
     matcher = impl(1, fitness="pack")
     for cpus in range(200, 0, -1):
         matcher.add_host(units(cpus))
@@ -174,7 +175,7 @@ def test_more_hosts_than_a_block_are_all_seen(impl: Any) -> None:
 # ---- hosts
 
 
-def test_a_new_host_gets_the_lowest_free_slot(impl: Any) -> None:
+def test_new_host_gets_the_lowest_free_slot(impl: Any) -> None:
     matcher = impl(1)
     assert [matcher.add_host(units(1)) for _ in range(4)] == [0, 1, 2, 3]
     matcher.remove_host(2)
@@ -182,7 +183,7 @@ def test_a_new_host_gets_the_lowest_free_slot(impl: Any) -> None:
     assert [matcher.add_host(units(1)) for _ in range(3)] == [0, 2, 4]
 
 
-def test_removing_a_host_releases_its_claims_and_names_them(impl: Any) -> None:
+def test_remove_host_releases_and_returns_its_claims(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(3))
     cls = matcher.add_class(units(1))
@@ -194,14 +195,14 @@ def test_removing_a_host_releases_its_claims_and_names_them(impl: Any) -> None:
     matcher.check()
 
 
-def test_a_removed_host_takes_nothing(impl: Any) -> None:
+def test_removed_host_takes_no_tasks(impl: Any) -> None:
     matcher = impl(1)
     matcher.remove_host(matcher.add_host(units(3)))
     assert place(matcher, matcher.add_class(units(0))) == [REFUSED]
 
 
-def test_hosts_that_came_and_went_beyond_the_table_of_a_class_leave_it_whole() -> None:
-    """A table has room for the hosts there were; those removed behind its end are in the list of changes too."""
+def test_table_survives_hosts_added_and_removed_beyond_its_end() -> None:
+    """The list of changes may hold removed hosts whose slots are beyond the end of a table."""
     matcher = CompiledMatcher(1, engine="tables")
     matcher.add_hosts(np.full((64, 1), 1_000))
     cls = matcher.add_class(np.array([10]))
@@ -213,7 +214,7 @@ def test_hosts_that_came_and_went_beyond_the_table_of_a_class_leave_it_whole() -
     matcher.check()
 
 
-def test_a_disabled_host_keeps_its_claims_and_gets_no_new_ones(impl: Any) -> None:
+def test_disabled_host_keeps_its_claims_and_gets_no_new_ones(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(3))
     cls = matcher.add_class(units(1))
@@ -225,7 +226,7 @@ def test_a_disabled_host_keeps_its_claims_and_gets_no_new_ones(impl: Any) -> Non
     assert place(matcher, cls) == [0]
 
 
-def test_a_host_that_shrank_below_its_claims_takes_nothing_new_until_it_is_free_again(impl: Any) -> None:
+def test_host_that_shrank_below_its_claims_takes_no_tasks_until_enough_end(impl: Any) -> None:
     matcher = impl(2)
     slot = matcher.add_host(units(4, 4))
     cls, nothing = matcher.add_class(units(1, 1)), matcher.add_class(units(0, 0))
@@ -238,7 +239,7 @@ def test_a_host_that_shrank_below_its_claims_takes_nothing_new_until_it_is_free_
     assert matcher.capacity(slot).tolist() == [2_000, 4_000]
 
 
-def test_a_class_refused_before_is_placed_once_a_host_comes_or_grows(impl: Any) -> None:
+def test_refused_class_is_placed_after_a_host_is_added_or_grows(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(1))
     cls = matcher.add_class(units(2))
@@ -252,7 +253,7 @@ def test_a_class_refused_before_is_placed_once_a_host_comes_or_grows(impl: Any) 
 # ---- shared parts: executors
 
 
-def test_the_shared_part_is_paid_by_the_first_claim_and_given_back_with_the_last(impl: Any) -> None:
+def test_shared_part_is_taken_by_the_first_claim_and_freed_with_the_last(impl: Any) -> None:
     matcher = impl(2)
     slot = matcher.add_host(units(4, 400))
     cls = matcher.add_class(units(1, 100), shared_key=7, shared=units(0.5, 50))
@@ -264,7 +265,7 @@ def test_the_shared_part_is_paid_by_the_first_claim_and_given_back_with_the_last
     assert matcher.free(slot).tolist() == [4_000, 400_000]
 
 
-def test_the_shared_part_must_fit_too(impl: Any) -> None:
+def test_shared_part_must_fit_too(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(2))
     cls = matcher.add_class(units(1), shared_key=1, shared=units(1.001))
@@ -272,7 +273,7 @@ def test_the_shared_part_must_fit_too(impl: Any) -> None:
     assert matcher.refusal(cls).nearest.pays_shared
 
 
-def test_several_new_executors_on_one_host_in_one_round_are_all_counted(impl: Any) -> None:
+def test_several_new_executors_on_one_host_in_one_match_are_all_counted(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(7))
     apps = [matcher.add_class(units(1), shared_key=app, shared=units(1)) for app in range(4)]
@@ -290,7 +291,7 @@ def test_classes_of_one_app_share_its_executor(impl: Any) -> None:
     assert matcher.free(slot).tolist() == [0]
 
 
-def test_a_host_where_the_executor_lives_comes_before_a_fuller_one(impl: Any) -> None:
+def test_host_that_runs_the_executor_comes_before_a_fuller_one(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(100))
     matcher.add_host(units(3))
@@ -301,7 +302,7 @@ def test_a_host_where_the_executor_lives_comes_before_a_fuller_one(impl: Any) ->
     assert place(matcher, cls) == [1]
 
 
-def test_a_hold_keeps_the_executor_counted_while_no_task_runs(impl: Any) -> None:
+def test_claim_without_amounts_keeps_the_executor_counted(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(3))
     hold = matcher.add_class(units(0), shared_key=5, shared=units(1))
@@ -314,7 +315,7 @@ def test_a_hold_keeps_the_executor_counted_while_no_task_runs(impl: Any) -> None
     assert matcher.free(slot).tolist() == [0]
 
 
-def test_a_key_may_get_other_amounts_once_nothing_of_it_is_left(impl: Any) -> None:
+def test_key_may_get_other_amounts_after_its_last_claim_and_class_end(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(9))
     cls = matcher.add_class(units(1), shared_key=5, shared=units(1))
@@ -329,7 +330,7 @@ def test_a_key_may_get_other_amounts_once_nothing_of_it_is_left(impl: Any) -> No
 # ---- classes
 
 
-def test_a_class_runs_only_where_it_is_allowed(impl: Any) -> None:
+def test_class_runs_only_where_it_is_allowed(impl: Any) -> None:
     matcher = impl(1, fitness="pack")
     for cpus in (1, 2, 3):
         matcher.add_host(units(cpus))
@@ -341,7 +342,7 @@ def test_a_class_runs_only_where_it_is_allowed(impl: Any) -> None:
     assert place(matcher, cls) == [0]
 
 
-def test_a_host_that_came_later_is_not_allowed_until_said_so(impl: Any) -> None:
+def test_new_host_is_not_allowed_before_set_allowed(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(1))
     cls = matcher.add_class(units(1), allowed=np.array([True]))
@@ -353,7 +354,7 @@ def test_a_host_that_came_later_is_not_allowed_until_said_so(impl: Any) -> None:
     assert place(matcher, cls) == [0]
 
 
-def test_a_removed_class_is_not_matched_and_its_claims_stay(impl: Any) -> None:
+def test_removed_class_is_not_matched_and_its_claims_stay(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(4))
     cls = matcher.add_class(units(1))
@@ -373,7 +374,7 @@ def test_a_removed_class_is_not_matched_and_its_claims_stay(impl: Any) -> None:
 # ---- claims
 
 
-def test_release_is_idempotent_and_names_what_was_not_live(impl: Any) -> None:
+def test_release_is_idempotent_and_returns_ids_that_were_not_live(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(4))
     _, release_ids = matcher.match(ids(*[matcher.add_class(units(1))] * 2))
@@ -384,7 +385,7 @@ def test_release_is_idempotent_and_names_what_was_not_live(impl: Any) -> None:
     assert matcher.claims() == 0
 
 
-def test_a_release_id_is_never_used_again(impl: Any) -> None:
+def test_release_id_is_never_reused(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(2))
     cls = matcher.add_class(units(1))
@@ -397,7 +398,7 @@ def test_a_release_id_is_never_used_again(impl: Any) -> None:
     assert matcher.release(ids(*seen)).tolist() == list(ids(*seen))
 
 
-def test_a_worn_out_claim_index_is_not_used_again(impl: Any) -> None:
+def test_exhausted_claim_index_is_retired(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(2))
     cls = matcher.add_class(units(1))
@@ -414,7 +415,7 @@ def test_a_worn_out_claim_index_is_not_used_again(impl: Any) -> None:
     matcher.check()
 
 
-def test_what_already_runs_is_assigned_without_a_fit_check(impl: Any) -> None:
+def test_running_task_is_assigned_without_a_fit_check(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(1))
     matcher.enable_host(slot, False)
@@ -425,7 +426,7 @@ def test_what_already_runs_is_assigned_without_a_fit_check(impl: Any) -> None:
     assert matcher.free(slot).tolist() == [1_000]
 
 
-def test_a_million_claims_made_and_released_leave_memory_flat(impl: Any) -> None:
+def test_memory_stays_flat_over_a_million_claims(impl: Any) -> None:
     rounds = 1_000 if impl is CompiledMatcher else 5
     matcher = impl(1)
     for _ in range(10):
@@ -446,7 +447,7 @@ def test_a_million_claims_made_and_released_leave_memory_flat(impl: Any) -> None
     assert len(matcher.snapshot()) == size
 
 
-def test_a_million_single_assignments_would_use_one_claim_index(impl: Any) -> None:
+def test_repeated_assignments_reuse_one_claim_index(impl: Any) -> None:
     matcher = impl(1)
     slot = matcher.add_host(units(1))
     cls = matcher.add_class(units(1))
@@ -459,7 +460,7 @@ def test_a_million_single_assignments_would_use_one_claim_index(impl: Any) -> No
 # ---- refusals
 
 
-def test_a_refusal_counts_what_lacks_and_names_the_nearest_host(impl: Any) -> None:
+def test_refusal_counts_shortages_and_names_the_nearest_host(impl: Any) -> None:
     matcher = impl(2)
     for cpus, memory in ((1, 900), (3, 100), (2, 500), (8, 800), (8, 800)):
         matcher.add_host(units(cpus, memory))
@@ -472,13 +473,15 @@ def test_a_refusal_counts_what_lacks_and_names_the_nearest_host(impl: Any) -> No
     assert refusal.best == (3_000, 900_000)
     assert refusal.fitting == 0
     assert refusal.could_ever_fit
-    assert refusal.nearest.slot == 2  # lacks half its cpus, host 0 three quarters, host 1 fails on two counts
+    assert (
+        refusal.nearest.slot == 2
+    )  # lacks half of its cpus; host 0 lacks three quarters, host 1 fails in two dimensions
     assert refusal.nearest.asked == (4_000, 400_000)
     assert refusal.nearest.available == (2_000, 500_000)
     assert not refusal.nearest.pays_shared
 
 
-def test_a_refusal_says_that_no_host_could_ever_fit(impl: Any) -> None:
+def test_refusal_says_that_no_host_could_ever_fit(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(4))
     cls = matcher.add_class(units(4), shared_key=1, shared=units(1))
@@ -490,7 +493,7 @@ def test_a_refusal_says_that_no_host_could_ever_fit(impl: Any) -> None:
     assert matcher.refusal(cls).fitting == 1
 
 
-def test_a_refusal_on_an_over_committed_host_shows_nothing_available(impl: Any) -> None:
+def test_refusal_on_an_over_committed_host_shows_nothing_available(impl: Any) -> None:
     matcher = impl(2)
     matcher.add_host(units(4, 4))
     cls, nothing = matcher.add_class(units(3, 3)), matcher.add_class(units(0, 1))
@@ -503,7 +506,7 @@ def test_a_refusal_on_an_over_committed_host_shows_nothing_available(impl: Any) 
 # ---- copies
 
 
-def test_a_restored_matcher_goes_on_exactly_alike(impl: Any) -> None:
+def test_restored_matcher_behaves_like_the_original(impl: Any) -> None:
     matcher = workloads.load(impl, workloads.mixed(20, 8, apps=3))
     workload = workloads.mixed(20, 8, apps=3)
     _, release_ids = matcher.match(workload.tasks[:50])
@@ -516,13 +519,13 @@ def test_a_restored_matcher_goes_on_exactly_alike(impl: Any) -> None:
     again.check()
 
 
-def test_a_snapshot_of_one_twin_is_read_by_the_other() -> None:
+def test_snapshot_of_one_twin_is_read_by_the_other() -> None:
     one = workloads.load(CompiledMatcher, workloads.mixed(10, 8, apps=2))
     one.match(workloads.mixed(10, 8, apps=2).tasks[:40])
     assert PlainMatcher.restore(one.snapshot()).snapshot() == one.snapshot()
 
 
-def test_a_fork_leaves_the_original_alone(impl: Any) -> None:
+def test_fork_does_not_change_the_original(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(2))
     cls = matcher.add_class(units(1))
@@ -533,7 +536,7 @@ def test_a_fork_leaves_the_original_alone(impl: Any) -> None:
     assert matcher.snapshot() == before
 
 
-def test_a_damaged_snapshot_is_refused_whatever_byte_is_wrong(impl: Any) -> None:
+def test_snapshot_with_any_damaged_byte_is_refused(impl: Any) -> None:
     matcher = workloads.load(impl, workloads.mixed(2, 2, apps=1))
     matcher.match(ids(0, 1))
     data = matcher.snapshot()
@@ -560,7 +563,7 @@ def test_a_damaged_snapshot_is_refused_whatever_byte_is_wrong(impl: Any) -> None
         ("free_claims", ids(0)),
         ("class_key", ids(4, -2)),
         ("class_group", ids(-2, -1)),
-        ("class_most", ids(0, 3)),
+        ("class_max_per_host", ids(0, 3)),
         ("limited_group", ids(-1)),
         ("group_limit", np.array([[-1]])),
         ("fitness", ids(0, 0, 0, 0, 0, 0, 5_000)),
@@ -580,7 +583,7 @@ def test_a_damaged_snapshot_is_refused_whatever_byte_is_wrong(impl: Any) -> None
         ("attribute_value", np.array([[0, -2]])),
     ],
 )
-def test_a_snapshot_that_contradicts_itself_is_refused(impl: Any, name: str, value: NDArray[np.int64]) -> None:
+def test_inconsistent_snapshot_is_refused(impl: Any, name: str, value: NDArray[np.int64]) -> None:
     matcher = impl(1)
     matcher.add_host(units(5))
     matcher.add_host(units(5))
@@ -613,15 +616,16 @@ BAD_AMOUNTS = [
 
 
 @pytest.mark.parametrize(("amount", "words"), BAD_AMOUNTS)
-def test_a_bad_amount_is_named_and_changes_nothing(impl: Any, amount: Any, words: str) -> None:
+def test_bad_amount_is_named_and_changes_nothing(impl: Any, amount: Any, words: str) -> None:
     matcher = impl(2)
     slot = matcher.add_host(units(1, 1))
     before = matcher.snapshot()
-    for call, name in (
+    calls: tuple[tuple[Callable[[], Any], str], ...] = (
         (lambda: matcher.add_host(amount), "capacity"),
         (lambda: matcher.set_host(slot, amount), "capacity"),
         (lambda: matcher.add_class(amount), "request"),
-    ):
+    )
+    for call, name in calls:
         with pytest.raises(MatchError, match=f"{name}.*{words}"):
             call()
     if amount is not None:
@@ -630,7 +634,7 @@ def test_a_bad_amount_is_named_and_changes_nothing(impl: Any, amount: Any, words
     assert matcher.snapshot() == before
 
 
-def test_what_is_left_can_be_set_for_many_hosts_whatever_is_claimed_there(impl: Any) -> None:
+def test_free_amounts_of_many_hosts_can_be_set_despite_claims(impl: Any) -> None:
     matcher = impl(2)
     slots = [matcher.add_host(units(4, 4)) for _ in range(3)]
     cls = matcher.add_class(units(3, 1))
@@ -654,24 +658,25 @@ def test_what_is_left_can_be_set_for_many_hosts_whatever_is_claimed_there(impl: 
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 65, 1.5, "2", True, None])
-def test_a_matcher_has_one_to_64_dimensions(impl: Any, wrong: Any) -> None:
+def test_matcher_has_1_to_64_dimensions(impl: Any, wrong: Any) -> None:
     with pytest.raises(MatchError, match="dimensions must be"):
         impl(wrong)
 
 
 @pytest.mark.parametrize("wrong", [1, -1, 2**40, 0.0, "0", None, True])
-def test_an_unknown_slot_or_class_is_named(impl: Any, wrong: Any) -> None:
+def test_unknown_slot_or_class_is_named(impl: Any, wrong: Any) -> None:
     matcher = impl(1)
     slot, cls = matcher.add_host(units(1)), matcher.add_class(units(1))
     before = matcher.snapshot()
-    for call in (
+    calls: tuple[Callable[[], Any], ...] = (
         lambda: matcher.set_host(wrong, units(1)),
         lambda: matcher.remove_host(wrong),
         lambda: matcher.enable_host(wrong, True),
         lambda: matcher.free(wrong),
         lambda: matcher.capacity(wrong),
         lambda: matcher.assign(cls, wrong),
-    ):
+    )
+    for call in calls:
         with pytest.raises(MatchError, match="slot"):
             call()
     for call in (
@@ -709,7 +714,7 @@ def test_one_unknown_class_refuses_the_whole_batch(impl: Any) -> None:
         ({"allowed": np.array([1])}, "allowed must be"),
     ],
 )
-def test_a_bad_class_is_named_and_not_added(impl: Any, arguments: dict[str, Any], words: str) -> None:
+def test_bad_class_is_named_and_not_added(impl: Any, arguments: dict[str, Any], words: str) -> None:
     matcher = impl(1)
     matcher.add_host(units(1))
     before = matcher.snapshot()
@@ -723,14 +728,14 @@ def test_release_ids_of_a_wrong_type_are_refused(impl: Any) -> None:
         impl(1).release(np.array([1.0]))
 
 
-def test_enabling_takes_a_truth_value(impl: Any) -> None:
+def test_enable_host_takes_a_bool(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(1))
     with pytest.raises(MatchError, match="on must be True or False"):
         matcher.enable_host(0, 1)
 
 
-def test_the_largest_amounts_do_not_overflow(impl: Any) -> None:
+def test_largest_amounts_do_not_overflow(impl: Any) -> None:
     most = np.array([match.MAX_AMOUNT], dtype=np.int64)
     matcher = impl(1)
     slot = matcher.add_host(most)
@@ -747,12 +752,12 @@ def test_the_largest_amounts_do_not_overflow(impl: Any) -> None:
     assert len(matcher.remove_host(slot)) == 255
 
 
-# ---- Elastic-Job-Cloud's acceptance cases: two apps in turn on two agents, each executor as large as a task
+# ---- Elastic-Job-Cloud's acceptance cases: two apps in turn on two agents; an executor is as large as a task
 
 
 def place_all(impl: Any, workload: workloads.Workload, executor_on_first: bool = False) -> list[int]:
     matcher = workloads.load(impl, workload)
-    if executor_on_first:  # what its running executor holds was never part of the offer of 11
+    if executor_on_first:  # the offer of 11 does not include the amounts of the running executor
         hold = matcher.add_class(0 * workload.shared, shared_key=0, shared=workload.shared)
         matcher.set_host(0, workload.hosts[0] + workload.shared)
         matcher.assign(hold, 0)
@@ -775,11 +780,11 @@ def test_at_least_18_tasks_of_two_apps_are_placed_on_two_agents_of_11_times_the_
     assert len(place_all(impl, workloads.two_apps(13, 11))) >= 18
 
 
-def test_more_than_18_tasks_are_placed_where_one_executor_runs_already(impl: Any) -> None:
+def test_more_than_18_tasks_are_placed_if_one_executor_already_runs(impl: Any) -> None:
     assert len(place_all(impl, workloads.two_apps(11, 11), executor_on_first=True)) > 18
 
 
-def test_a_task_of_an_app_without_an_executor_needs_only_itself(impl: Any) -> None:
+def test_task_of_an_app_without_executor_takes_only_its_request(impl: Any) -> None:
     matcher = impl(2)
     matcher.add_host(units(1.5, 192))
     assert place(matcher, matcher.add_class(units(1, 128))) == [0]
@@ -797,7 +802,7 @@ def test_a_task_of_an_app_without_an_executor_needs_only_itself(impl: Any) -> No
         (np.array([[1, 2, 3], [4, 5, 6]]).T[:2], "contiguous"),
     ],
 )
-def test_hosts_are_added_all_or_none(impl: Any, rows: Any, words: str) -> None:
+def test_add_hosts_adds_all_or_none(impl: Any, rows: Any, words: str) -> None:
     matcher = impl(2)
     assert matcher.add_hosts(np.array([[1, 2], [3, 4]])).tolist() == [0, 1]
     with pytest.raises(MatchError, match=words):
@@ -808,7 +813,7 @@ def test_hosts_are_added_all_or_none(impl: Any, rows: Any, words: str) -> None:
     assert matcher.add_hosts(np.empty((0, 2), dtype=np.int64)).tolist() == []
 
 
-def test_ten_million_claims_that_come_and_go_take_no_more_memory_than_the_first() -> None:
+def test_ten_million_claims_take_no_more_memory_than_the_first() -> None:
     matcher = CompiledMatcher(2)
     matcher.add_hosts(np.full((100, 2), 1_000_000))
     classes = [matcher.add_class(np.array([100 + number, 100])) for number in range(50)]

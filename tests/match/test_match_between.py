@@ -1,4 +1,4 @@
-"""Rules between tasks, exclusive hosts and penalties, each on a case small enough to see through."""
+"""Rules between tasks, exclusive hosts and penalties, on small cases."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from jobcloud.match import (
 )
 
 ZONE, RACK = 0, 5
-DIMENSION = 1 << 20  # what one dimension of a host wholly free is worth
+DIMENSION = 1 << 20  # one dimension of a host wholly free
 
 
 @pytest.fixture(params=[*ENGINES, "plain"])
 def impl(request: pytest.FixtureRequest) -> Any:
-    """Makes a matcher of one dimension."""
+    """Makes a matcher with one dimension."""
     if request.param == "plain":
         return lambda **options: PlainMatcher(1, **options)
     return lambda **options: CompiledMatcher(1, engine=request.param, **options)
@@ -57,7 +57,7 @@ def task(matcher: Any, *rules: Rule, **named: Any) -> int:
     return int(matcher.add_class(ints(1_000), rules=rules, **named))
 
 
-def test_at_most_one_in_a_zone_is_a_zone_of_its_own_for_each(impl: Any) -> None:
+def test_at_most_one_per_zone_gives_each_task_its_own_zone(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 0, 1, 1, 2)
     replica = task(matcher, at_most(1, 7, per=ZONE), group=7)
@@ -70,7 +70,7 @@ def test_at_most_one_in_a_zone_is_a_zone_of_its_own_for_each(impl: Any) -> None:
     assert place(matcher, replica, replica) == [2, REFUSED]
 
 
-def test_a_host_without_the_attribute_breaks_the_rule(impl: Any) -> None:
+def test_host_without_the_attribute_breaks_the_rule(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, -1, 0)
     replica = task(matcher, at_most(5, 7, per=ZONE), group=7)
@@ -92,7 +92,7 @@ def test_claims_made_before_the_rule_or_the_attribute_count(impl: Any) -> None:
     assert place(matcher, replica) == [REFUSED]
 
 
-def test_a_soft_limit_gives_way_when_nothing_else_is_left(impl: Any) -> None:
+def test_weighted_limit_yields_if_no_other_host_is_left(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 0, 1, size=2)
     replica = task(matcher, at_most(1, 7, per=ZONE, weight=8 * DIMENSION), group=7)
@@ -100,7 +100,7 @@ def test_a_soft_limit_gives_way_when_nothing_else_is_left(impl: Any) -> None:
     assert matcher.refusal(replica).ruled_out == 0
 
 
-def test_tasks_keep_the_company_of_another_group(impl: Any) -> None:
+def test_near_keeps_tasks_with_another_group(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 1, 1)
     cache = task(matcher, group=1, allowed=np.array([False, False, True]))
@@ -111,7 +111,7 @@ def test_tasks_keep_the_company_of_another_group(impl: Any) -> None:
     assert place(matcher, sidecar, web) == [REFUSED, 1]
 
 
-def test_the_first_of_a_group_that_keeps_together_may_go_anywhere(impl: Any) -> None:
+def test_first_task_of_a_group_with_near_may_go_anywhere(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 1, 1, size=1)
     member = task(matcher, near(1, within=ZONE), group=1, allowed=np.array([False, True, True]))
@@ -121,7 +121,7 @@ def test_the_first_of_a_group_that_keeps_together_may_go_anywhere(impl: Any) -> 
     assert place(matcher, anyone, anyone) == [0, REFUSED]
 
 
-def test_a_wish_for_company_is_an_affinity_by_weight(impl: Any) -> None:
+def test_weighted_near_is_an_affinity(impl: Any) -> None:
     matcher = impl(fitness="pack")
     hosts(matcher, 0, 0, 0, size=4)
     full = task(matcher)
@@ -136,7 +136,7 @@ def test_a_wish_for_company_is_an_affinity_by_weight(impl: Any) -> None:
     assert place(matcher, weak) == [2]
 
 
-def test_balance_takes_the_emptiest_zones(impl: Any) -> None:
+def test_balanced_takes_the_emptiest_zones(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 0, 1, 2)
     member = task(matcher, balanced(7, ZONE), group=7)
@@ -145,7 +145,7 @@ def test_balance_takes_the_emptiest_zones(impl: Any) -> None:
     assert place(matcher, member, member) == [2, 2]
 
 
-def test_a_full_zone_holds_up_a_balance_until_its_hosts_are_off(impl: Any) -> None:
+def test_full_zone_blocks_a_balanced_rule_until_its_hosts_are_disabled(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 1, size=2)
     member = task(matcher, balanced(7, ZONE, skew=2), group=7)
@@ -161,7 +161,7 @@ def test_a_full_zone_holds_up_a_balance_until_its_hosts_are_off(impl: Any) -> No
     assert place(matcher, member) == [0]
 
 
-def test_a_zone_that_the_mask_does_not_allow_is_not_waited_for(impl: Any) -> None:
+def test_zone_outside_the_mask_does_not_block_a_balanced_rule(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 1, 2)
     member = task(matcher, balanced(7, ZONE), group=7, allowed=np.array([True, True, False]))
@@ -170,7 +170,7 @@ def test_a_zone_that_the_mask_does_not_allow_is_not_waited_for(impl: Any) -> Non
     assert place(matcher, member, member, member) == [2, 2, 0]
 
 
-def test_a_soft_balance_pays_for_each_task_too_many(impl: Any) -> None:
+def test_weighted_balanced_pays_for_each_excess_task(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 0, 1, 2)
     matcher.enable_host(3, False)
@@ -181,7 +181,7 @@ def test_a_soft_balance_pays_for_each_task_too_many(impl: Any) -> None:
     assert matcher.refusal(member).ruled_out == 0
 
 
-def test_an_exclusive_task_is_alone_in_both_directions(impl: Any) -> None:
+def test_exclusive_task_excludes_and_is_excluded(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 0, 0)
     plain, alone = task(matcher), task(matcher, exclusive=True)
@@ -196,7 +196,7 @@ def test_an_exclusive_task_is_alone_in_both_directions(impl: Any) -> None:
     assert place(matcher, alone) == [1]
 
 
-def test_defect_of_fenzo_1_holds_for_what_is_assigned_too(impl: Any) -> None:
+def test_exclusive_class_keeps_away_from_assigned_tasks(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0)
     plain, alone = task(matcher), task(matcher, exclusive=True)
@@ -206,7 +206,7 @@ def test_defect_of_fenzo_1_holds_for_what_is_assigned_too(impl: Any) -> None:
     assert place(matcher, alone, plain) == [REFUSED, 0]
 
 
-def test_a_penalty_sways_and_a_paid_key_still_comes_first(impl: Any) -> None:
+def test_penalty_changes_the_choice_but_a_host_with_the_key_comes_first(impl: Any) -> None:
     matcher = impl(fitness="pack")
     hosts(matcher, 0, 0)
     picky = task(matcher, penalty=ints(DIMENSION, 0))
@@ -219,7 +219,7 @@ def test_a_penalty_sways_and_a_paid_key_still_comes_first(impl: Any) -> None:
     assert place(matcher, picky) == [0]
 
 
-def test_all_that_a_host_pays_is_capped(impl: Any) -> None:
+def test_sum_of_penalties_is_capped(impl: Any) -> None:
     matcher = impl(fitness={"pack": 4_096})
     hosts(matcher, 0, 1)
     wishes = [at_most(1, 1, per=ZONE, weight=MAX_PENALTY)] * 15
@@ -231,7 +231,7 @@ def test_all_that_a_host_pays_is_capped(impl: Any) -> None:
     assert place(matcher, rich) == [0]
 
 
-def test_a_gang_that_is_given_up_leaves_the_rules_as_they_were(impl: Any) -> None:
+def test_rolled_back_gang_leaves_the_rule_counts_unchanged(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, 0, 0, 1)
     member = task(matcher, at_most(1, 7, per=ZONE), balanced(7, ZONE), group=7)
@@ -253,7 +253,7 @@ def test_rules_survive_a_snapshot_and_a_fork(impl: Any) -> None:
         assert copy.match(ints(*[member] * 3))[0].tolist() == matcher.fork().match(ints(*[member] * 3))[0].tolist()
 
 
-def test_classes_with_rules_come_and_go(impl: Any) -> None:
+def test_classes_with_rules_can_be_added_and_removed(impl: Any) -> None:
     matcher = impl()
     hosts(matcher, *range(8))
     for turn in range(3):
@@ -272,16 +272,16 @@ def test_classes_with_rules_come_and_go(impl: Any) -> None:
 @pytest.mark.parametrize(
     ("named", "words"),
     [
-        ({"rules": [1]}, "what at_most, near and balanced return"),
-        ({"rules": 5}, "what at_most, near and balanced return"),
+        ({"rules": [1]}, r"a list of at_most\(\), near\(\) and balanced\(\) rules"),
+        ({"rules": 5}, r"a list of at_most\(\), near\(\) and balanced\(\) rules"),
         ({"rules": [at_most(0, 1)]}, r"rules\[0\].number must be between 1"),
         ({"rules": [at_most(1, -1)]}, r"rules\[0\].group must be between 0"),
         ({"rules": [near(1), at_most(1, 1, per=64)]}, r"rules\[1\].attribute must be between -1 and 63"),
         ({"rules": [near(1, weight=-1)]}, r"rules\[0\].weight must be between 0"),
         ({"rules": [near(1, weight=1.5)]}, r"rules\[0\].weight must be a whole number"),  # type: ignore[arg-type]
-        ({"rules": [balanced(1, -1)]}, "balances over no attribute"),
-        ({"rules": [Rule("best", 1)]}, r"rules\[0\].kind must be one of most, near, balance"),
-        ({"rules": [near(1)] * 17}, "17 entries; a class may have 16"),
+        ({"rules": [balanced(1, -1)]}, "balances without an attribute"),
+        ({"rules": [Rule("best", 1)]}, r"rules\[0\].kind must be one of at_most, near, balanced"),
+        ({"rules": [near(1)] * 17}, "17 entries; a class may have at most 16"),
         ({"exclusive": 1}, "exclusive must be True or False"),
         ({"penalty": [1]}, "penalty must be a one-dimensional"),
         ({"penalty": np.array([0.5])}, "not float64"),
@@ -290,7 +290,7 @@ def test_classes_with_rules_come_and_go(impl: Any) -> None:
         ({"penalty": ints(0, 1)}, r"penalty\[1\] is set, but slot 1 holds no host"),
     ],
 )
-def test_a_bad_rule_or_penalty_is_named_and_changes_nothing(impl: Any, named: Any, words: str) -> None:
+def test_bad_rule_or_penalty_is_named_and_changes_nothing(impl: Any, named: Any, words: str) -> None:
     matcher = impl()
     matcher.add_host(ints(1_000))
     cls = matcher.add_class(ints(1))
@@ -314,7 +314,7 @@ def test_a_bad_rule_or_penalty_is_named_and_changes_nothing(impl: Any, named: An
         ((0, ints(-1, 0)), r"values\[1\] is set, but slot 1 holds no host"),
     ],
 )
-def test_a_bad_attribute_is_named_and_changes_nothing(impl: Any, arguments: Any, words: str) -> None:
+def test_bad_attribute_is_named_and_changes_nothing(impl: Any, arguments: Any, words: str) -> None:
     matcher = impl()
     matcher.add_host(ints(1_000))
     before = matcher.snapshot()
@@ -323,8 +323,8 @@ def test_a_bad_attribute_is_named_and_changes_nothing(impl: Any, arguments: Any,
     assert matcher.snapshot() == before
 
 
-def test_a_rule_scores_only_what_it_changes() -> None:
-    """500 racks of 20 hosts: below its number a limit per rack costs nothing, at it the 20 hosts of the rack."""
+def test_rule_causes_scores_only_where_its_effect_changes() -> None:
+    """500 racks of 20 hosts: a limit per rack costs no scores until it is reached, then those of the 20 hosts."""
     matcher = CompiledMatcher(1, engine="tables")
     for _ in range(10_000):
         matcher.add_host(ints(100_000))

@@ -1,4 +1,4 @@
-"""Constraints on attributes as text, and what the matcher makes of their masks."""
+"""Constraints on attributes as text, and their masks in the matcher."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ HOST = {"host": "web-1", "zone": "a", "cores": "16", "rack": "r 7"}
         ("gpu !~ a*", True),
     ],
 )
-def test_a_constraint_holds_or_not(text: str, holds: bool) -> None:
+def test_constraint_holds_for_the_right_hosts(text: str, holds: bool) -> None:
     assert parse(text).holds(HOST) is holds
 
 
 @pytest.mark.parametrize(
     "text", ["", "zone", "zone ==", "zone in", "zone in a,,b", "== a", "zone = a", "cores >= many", "x > nan"]
 )
-def test_what_is_no_constraint_is_refused_with_a_hint(text: str) -> None:
+def test_invalid_constraint_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(ConstraintError, match=r"write an attribute|needs a (value|number)"):
         parse(text)
 
 
-def test_an_attribute_may_be_named_like_an_operator() -> None:
+def test_attribute_may_be_named_like_an_operator() -> None:
     assert parse("inside in yes") == Constraint("inside", Op.IN, ("yes",))
     assert parse("not == in") == Constraint("not", Op.EQUALS, ("in",))
 
 
-def test_a_mask_lets_a_class_run_where_all_constraints_hold() -> None:
+def test_mask_allows_hosts_that_meet_all_constraints() -> None:
     hosts: list[Any] = [HOST, None, {"host": "web-2", "zone": "b"}, {"host": "db-1", "zone": "a"}]
     wanted = [parse("zone == a"), parse("host ~ web-*")]
     assert mask(wanted, hosts).tolist() == [True, False, False, False]
@@ -74,7 +74,7 @@ def test_a_mask_lets_a_class_run_where_all_constraints_hold() -> None:
     assert matcher.refusal(picky).disallowed == 2
 
 
-def test_soft_constraints_become_what_a_host_costs() -> None:
+def test_soft_constraints_become_penalties() -> None:
     hosts: list[Any] = [HOST, None, {"host": "web-2", "zone": "b"}]
     soft = [(parse("zone == b"), 5), (parse("cores >= 8"), 3)]
     assert penalties(soft, hosts).tolist() == [5, 0, 3]
@@ -85,14 +85,14 @@ def test_soft_constraints_become_what_a_host_costs() -> None:
     assert matcher.match(np.array([cls] * 3))[0].tolist() == [2, 0, REFUSED]
 
 
-def test_the_values_of_an_attribute_are_numbered_and_failing_hosts_counted() -> None:
+def test_attribute_values_are_numbered_and_failing_hosts_counted() -> None:
     hosts: list[Any] = [{"zone": "b"}, None, {"zone": "a"}, {}, {"zone": "b"}]
     assert numbers("zone", hosts).tolist() == [1, -1, 0, -1, 1]
     assert failing([parse("zone == b"), parse("zone != a")], hosts) == (2, 1)
 
 
-def test_a_mask_costs_no_score(seed: int) -> None:
-    """As many scores with masks as without, so that a constraint costs a placement nothing."""
+def test_mask_needs_no_additional_scores(seed: int) -> None:
+    """The number of scores is the same with and without masks."""
     chance = np.random.default_rng(seed)
     tasks = chance.integers(0, 8, 5_000)
 

@@ -1,9 +1,9 @@
-"""Scenarios of the tests of Netflix' Fenzo, where the matcher has the feature; each test names the scenario.
+"""Scenarios from the tests of Netflix Fenzo for features that the matcher has; each test names its scenarios.
 
-B: basics, P and S: packing and spreading, C: constraints, R: limits of groups, SC: gpus, SO: what is offered once, OR
-and A: offers and groups of hosts, TS: its service; "defect": something that Fenzo gets wrong. cpus, memory in MB,
-network and ports are dimensions; a host has 10 ports unless said otherwise. What has no counterpart here, and why,
-stands in docs/matcher.md; the last test sees that nothing is left out.
+B: basics. P and S: packing and spreading. C: constraints. R: limits of groups. SC: gpus. SO: single offers. OR and A:
+offers and groups of hosts. TS: its service. "defect": a bug of Fenzo. The dimensions are cpus, memory in MB, network
+and ports; a host has 10 ports by default. docs/matcher.md lists the scenarios without a counterpart, with reasons; the
+last test checks that the list is complete.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def amounts(cpus: float, mem: float = 0, ports: int = 0, network: float = 0) -> 
 
 
 class Cluster:
-    """Hosts and tasks the way the scenarios tell of them."""
+    """Hosts and tasks in the terms of the scenarios."""
 
     def __init__(self, impl: Any, *hosts: NDArray[np.int64], **options: Any) -> None:
         self.matcher = impl(4, **options)
         self.hosts = [self.matcher.add_host(host) for host in hosts]
 
     def run(self, *tasks: NDArray[np.int64], **named: Any) -> list[int]:
-        """Where each task goes; equal ones are one class."""
+        """The host of each task. Equal tasks are one class."""
         numbers: dict[bytes, int] = {}
         for task in tasks:
             if task.tobytes() not in numbers:
@@ -56,7 +56,7 @@ def test_b1_three_tasks_fill_one_host(impl: Any) -> None:
     assert Cluster(impl, HOST_4).run(*tasks) == [0, 0, 0]
 
 
-def test_b2_a_task_larger_than_the_host_is_refused(impl: Any) -> None:
+def test_b2_task_larger_than_the_host_is_refused(impl: Any) -> None:
     assert Cluster(impl, HOST_4).run(amounts(5)) == [REFUSED]
 
 
@@ -64,12 +64,12 @@ def test_b3_two_of_three_tasks_fit(impl: Any) -> None:
     assert Cluster(impl, HOST_4).run(amounts(2), amounts(2), amounts(1)) == [0, 0, REFUSED]
 
 
-def test_b4_memory_binds(impl: Any) -> None:
+def test_b4_memory_is_the_limit(impl: Any) -> None:
     tasks = amounts(1, 95), amounts(2, 95), amounts(1, 95)
     assert Cluster(impl, HOST_4).run(*tasks) == [0, REFUSED, REFUSED]
 
 
-def test_b6_ports_bind(impl: Any) -> None:
+def test_b6_ports_are_the_limit(impl: Any) -> None:
     assert Cluster(impl, amounts(100, 100, 10)).run(*[amounts(1, 1, 6)] * 3) == [0, REFUSED, REFUSED]
 
 
@@ -87,7 +87,7 @@ def test_b9_and_b10_two_tasks_get_their_ports_in_one_run_or_in_two(impl: Any) ->
     assert cluster.matcher.free(0)[2] == 94_000
 
 
-def test_b11_a_port_in_use_is_not_given_again(impl: Any) -> None:
+def test_b11_port_in_use_is_not_assigned_again(impl: Any) -> None:
     placer = Placer(("cpus", "ports"), matcher=impl)
     placer.add_host("h", {"cpus": 4}, ports=[(1, 5)])
     shape = placer.shape({"cpus": 1, "ports": 1})
@@ -101,12 +101,12 @@ def test_b13_eight_tasks_fill_two_hosts(impl: Any) -> None:
     assert sorted(slots) == [0] * 4 + [1] * 4
 
 
-def test_b14_what_did_not_fit_leaves_the_host_for_the_next_run(impl: Any) -> None:
+def test_b14_refused_task_leaves_the_host_for_the_next_run(impl: Any) -> None:
     cluster = Cluster(impl, HOST_4)
     assert cluster.run(amounts(5)) + cluster.run(amounts(4)) == [REFUSED, 0]
 
 
-def test_b18_a_host_whose_offers_all_went_is_used_once_it_is_offered_again(impl: Any) -> None:
+def test_b18_host_is_used_again_after_its_offers_return(impl: Any) -> None:
     cluster = Cluster(impl, HOST_4)
     cluster.matcher.set_host(0, amounts(0))
     assert cluster.run(amounts(1)) == [REFUSED]
@@ -114,7 +114,7 @@ def test_b18_a_host_whose_offers_all_went_is_used_once_it_is_offered_again(impl:
     assert cluster.run(amounts(1)) == [0]
 
 
-def test_b20_disk_binds(impl: Any) -> None:
+def test_b20_disk_is_the_limit(impl: Any) -> None:
     matcher = impl(3)
     matcher.add_host(np.array([4_000, 100_000, 1_000_000]))
     task = matcher.add_class(np.array([1_000, 10_000, 800_000]))
@@ -129,7 +129,7 @@ def test_b21_several_offers_of_one_host_add_up(impl: Any) -> None:
     assert cluster.run(amounts(4)) == [0]
 
 
-def test_p1_the_second_task_joins_the_first(impl: Any) -> None:
+def test_p1_second_task_joins_the_first(impl: Any) -> None:
     cluster = Cluster(impl, HOST_4, HOST_4)
     assert cluster.run(amounts(1, 10)) == cluster.run(amounts(1, 10))
 
@@ -148,14 +148,14 @@ def test_s1_to_s3_ten_tasks_spread_over_ten_hosts(impl: Any) -> None:
     assert sorted(slots) == list(range(10))
 
 
-def test_c7_unique_host_spreads_what_otherwise_shares_one(impl: Any) -> None:
+def test_c7_unique_host_spreads_tasks_that_would_share_a_host(impl: Any) -> None:
     cluster = Cluster(impl, *[amounts(8, 8_000, 10)] * 5)
     task = amounts(1, 1_000, 1)
     assert len(set(cluster.run(*[task] * 5))) == 1
-    assert sorted(cluster.run(*[task] * 5, group=1, most_per_host=1)) == list(range(5))
+    assert sorted(cluster.run(*[task] * 5, group=1, max_per_host=1)) == list(range(5))
 
 
-def test_r1_and_r2_a_group_is_held_to_its_limit_and_others_are_not(impl: Any) -> None:
+def test_r1_and_r2_group_stays_within_its_limit_and_others_are_free(impl: Any) -> None:
     cluster, task = Cluster(impl, *[amounts(4, 4_000, 10)] * 10), amounts(1, 10)
     assert REFUSED not in cluster.run(*[task] * 20, group=2)
     cluster.matcher.set_group_limit(1, amounts(4, 4_000))
@@ -163,8 +163,8 @@ def test_r1_and_r2_a_group_is_held_to_its_limit_and_others_are_not(impl: Any) ->
     assert cluster.matcher.refusal(cluster.matcher.add_class(task, group=1)).over_limit
 
 
-def test_r4_a_group_at_its_limit_leaves_the_hosts_to_another(impl: Any) -> None:
-    """Without the scale-up, which is not there: the free hosts are the caller's to count."""
+def test_r4_group_at_its_limit_leaves_hosts_to_another(impl: Any) -> None:
+    """Without the scale-up, which the matcher lacks: the caller counts free hosts."""
     cluster, task = Cluster(impl, *[amounts(4, 4_000, 10)] * 6, fitness="pack"), amounts(1, 10)
     cluster.matcher.set_group_limit(1, amounts(4, 4_000))
     first = cluster.run(*[task] * 8, group=1)
@@ -174,7 +174,7 @@ def test_r4_a_group_at_its_limit_leaves_the_hosts_to_another(impl: Any) -> None:
     assert cluster.run(task, group=1) == [REFUSED]
 
 
-def test_r5_and_r7_a_limit_raised_or_set_late_holds_from_the_next_run_on(impl: Any) -> None:
+def test_r5_and_r7_new_limit_applies_from_the_next_run(impl: Any) -> None:
     cluster, task = Cluster(impl, *[amounts(4, 4_000, 10)] * 2), amounts(1, 1_000)
     assert cluster.run(task, group=1) == [0]
     cluster.matcher.set_group_limit(1, amounts(1, 1_000))
@@ -183,7 +183,7 @@ def test_r5_and_r7_a_limit_raised_or_set_late_holds_from_the_next_run_on(impl: A
     assert cluster.run(task, task, group=1) == [0, REFUSED]
 
 
-def test_defect_9_a_limit_of_nothing_refuses_every_task_with_a_record(impl: Any) -> None:
+def test_defect_9_limit_of_zero_refuses_every_task_with_a_reason(impl: Any) -> None:
     cluster = Cluster(impl, HOST_4)
     cluster.matcher.set_group_limit(1, amounts(0))
     assert cluster.run(*[amounts(1)] * 3, group=1) == [REFUSED] * 3
@@ -194,14 +194,14 @@ ZONES = [{HOST: name, "zone": f"zone-{name}"} for name in "ABC"]
 
 
 def zones(impl: Any, hosts: int = 3, **options: Any) -> Cluster:
-    """Hosts in zones of their own, attribute 0."""
+    """Hosts, each in its own zone; the zone is attribute 0."""
     cluster = Cluster(impl, *[amounts(4, 4_000, 10)] * hosts, **options)
     cluster.matcher.set_attribute(0, np.arange(hosts))
     return cluster
 
 
 def one_by_one(cluster: Cluster, *rules: Rule) -> set[int]:
-    """Three tasks of group 1, each in a run of its own."""
+    """Three tasks of group 1, each in its own run."""
     return {cluster.run(amounts(1, 1_000, 1), group=1, rules=rules)[0] for _ in range(3)}
 
 
@@ -215,19 +215,19 @@ def test_c2_unique_zones_over_several_runs(impl: Any) -> None:
     assert one_by_one(zones(impl), at_most(1, 1, per=0)) == {0, 1, 2}
 
 
-def test_c3_unique_zones_as_a_wish(impl: Any) -> None:
+def test_c3_unique_zones_with_a_weight(impl: Any) -> None:
     cluster, wish = zones(impl), at_most(1, 1, per=0, weight=1 << 22)
     assert one_by_one(cluster, wish) == {0, 1, 2}
-    assert one_by_one(cluster, wish) <= {0, 1, 2}  # and where it cannot be had, it is let go
+    assert one_by_one(cluster, wish) <= {0, 1, 2}  # the rule yields if it cannot be kept
 
 
-def test_c5_balanced_zones_as_a_wish(impl: Any) -> None:
+def test_c5_balanced_zones_with_a_weight(impl: Any) -> None:
     cluster = zones(impl)
     slots = cluster.run(*[amounts(1, 1_000, 1)] * 6, group=1, rules=[balanced(1, 0, weight=1 << 22)])
     assert sorted(slots) == [0, 0, 1, 1, 2, 2]
 
 
-def test_c10_a_task_goes_to_the_zone_it_asks_for_by_value(impl: Any) -> None:
+def test_c10_task_goes_to_the_zone_that_it_requires(impl: Any) -> None:
     cluster, task = Cluster(impl, *[amounts(4, 4_000, 10)] * 3), amounts(1, 1_000, 1)
     first = cluster.run(task, task)
     assert first[0] == first[1]
@@ -248,7 +248,7 @@ def gpus(impl: Any, *hosts: int) -> Any:
     return matcher
 
 
-def test_sc1_sc2_and_sc6_gpus_fit_or_are_what_lacks(impl: Any) -> None:
+def test_sc1_sc2_and_sc6_gpus_fit_or_are_reported_as_lacking(impl: Any) -> None:
     matcher = gpus(impl, 1)
     assert matcher.match(np.array([matcher.add_class(np.array([1_000, 1_000]))]))[0].tolist() == [0]
     matcher = gpus(impl, 4)
@@ -263,7 +263,7 @@ def test_sc4_eight_gpus_of_two_hosts_are_all_used(impl: Any) -> None:
     assert sorted(matcher.match(np.full(8, task))[0].tolist()) == [0] * 4 + [1] * 4
 
 
-def test_sc7_a_host_whose_one_offer_went_comes_back_with_it(impl: Any) -> None:
+def test_sc7_host_returns_with_its_only_offer(impl: Any) -> None:
     cluster, task = Cluster(impl, amounts(1)), amounts(1)
     assert cluster.run(task) == [0]
     cluster.matcher.set_host(0, amounts(0))
@@ -273,20 +273,20 @@ def test_sc7_a_host_whose_one_offer_went_comes_back_with_it(impl: Any) -> None:
     assert cluster.run(task) == [0]
 
 
-def test_so1_what_is_offered_once_is_used_up_in_several_runs(impl: Any) -> None:
+def test_so1_one_offer_serves_several_runs(impl: Any) -> None:
     cluster, task = Cluster(impl, amounts(4)), amounts(1)
     assert cluster.run(task) == [0]
     assert cluster.run(*[task] * 3) == [0, 0, 0]
     assert cluster.run(task) == [REFUSED]
 
 
-def test_or4_an_offer_that_is_rescinded_is_not_used(impl: Any) -> None:
+def test_or4_rescinded_offer_is_not_used(impl: Any) -> None:
     cluster = Cluster(impl, amounts(4))
     cluster.matcher.set_host(0, amounts(0))
     assert cluster.run(amounts(1)) == [REFUSED]
 
 
-def test_a1_and_defect_13_only_an_active_group_gets_tasks_and_none_named_means_all(impl: Any) -> None:
+def test_a1_and_defect_13_only_active_groups_get_tasks_and_no_group_means_all(impl: Any) -> None:
     hosts = [{HOST: "a", "group": "test2"}, {HOST: "b", "group": "test1"}]
     active = parse("group == test1")
     cluster = Cluster(impl, amounts(4))
@@ -301,7 +301,7 @@ def test_a4_two_active_groups_of_different_hosts(impl: Any) -> None:
     assert cluster.run(amounts(1), amounts(16)) == [0, 3]
 
 
-def test_ts7_a_task_that_is_removed_is_gone_from_its_host(impl: Any) -> None:
+def test_ts7_removed_task_frees_its_host(impl: Any) -> None:
     cluster = Cluster(impl, HOST_4)
     cluster.run(amounts(1, 10))
     cluster.matcher.release(cluster.ids)
@@ -309,12 +309,12 @@ def test_ts7_a_task_that_is_removed_is_gone_from_its_host(impl: Any) -> None:
     assert cluster.matcher.slots(cluster.ids).tolist() == [-1]
 
 
-def test_ts12_of_ten_hosts_one_may_be_used(impl: Any) -> None:
+def test_ts12_one_of_ten_hosts_may_be_used(impl: Any) -> None:
     cluster, only = Cluster(impl, *[amounts(1)] * 10), np.arange(10) == 7
     assert cluster.run(*[amounts(1)] * 5, allowed=only) == [7] + [REFUSED] * 4
 
 
-def test_defect_1_an_exclusive_task_shares_its_host_with_nothing_of_the_same_run(impl: Any) -> None:
+def test_defect_1_exclusive_task_shares_no_host_within_one_run(impl: Any) -> None:
     matcher = impl(4)
     matcher.add_host(HOST_4)
     alone, plain = matcher.add_class(amounts(1), exclusive=True), matcher.add_class(amounts(1))
@@ -322,58 +322,58 @@ def test_defect_1_an_exclusive_task_shares_its_host_with_nothing_of_the_same_run
     assert matcher.refusal(plain).occupied == 1
 
 
-def test_defect_2_three_tenths_fit_into_three_tenths(impl: Any) -> None:
+def test_defect_2_three_requests_of_0_1_fit_into_0_3(impl: Any) -> None:
     assert Cluster(impl, amounts(0.3)).run(*[amounts(0.1)] * 3) == [0, 0, 0]
 
 
-def test_defect_4_ports_come_back_when_tasks_end(impl: Any) -> None:
+def test_defect_4_ports_are_freed_when_tasks_end(impl: Any) -> None:
     cluster = Cluster(impl, amounts(10, 10, 2))
     assert cluster.run(*[amounts(1, 1, 1)] * 2) == [0, 0]
     cluster.matcher.release(cluster.ids)
     assert cluster.run(amounts(1, 1, 1)) == [0]
 
 
-def test_defect_10_a_refusal_without_any_host_has_a_record(impl: Any) -> None:
+def test_defect_10_refusal_without_hosts_has_a_reason(impl: Any) -> None:
     matcher = impl(4)
     assert matcher.refusal(matcher.add_class(amounts(1))).hosts == 0
 
 
-def test_defect_11_the_same_task_twice_in_one_run_is_refused(impl: Any) -> None:
+def test_defect_11_duplicate_task_in_one_run_is_refused(impl: Any) -> None:
     placer = Placer(("cpus",), matcher=impl)
     placer.add_host("h", {"cpus": 4})
     shape = placer.shape({"cpus": 1})
-    with pytest.raises(MatchError, match="'t' is asked for twice"):
+    with pytest.raises(MatchError, match="'t' is given twice"):
         placer.place([("t", shape), ("t", shape)])
     assert placer.matcher.claims() == 0
 
 
-def test_defect_12_a_host_that_is_not_known_cannot_be_disabled_in_vain(impl: Any) -> None:
+def test_defect_12_disabling_an_unknown_host_is_an_error(impl: Any) -> None:
     with pytest.raises(MatchError, match="slot 0 holds no host"):
         impl(4).enable_host(0, False)
 
 
-def test_defects_14_and_15_filling_a_host_or_asking_for_nothing_is_no_fault(impl: Any) -> None:
+def test_defects_14_and_15_task_may_fill_a_host_or_request_nothing(impl: Any) -> None:
     assert Cluster(impl, HOST_4, fitness="spread").run(HOST_4) == [0]
     assert Cluster(impl, HOST_4).run(amounts(0, 10)) == [0]
 
 
-def test_defect_16_five_thousand_refusals_are_one_record(impl: Any) -> None:
+def test_defect_16_five_thousand_refusals_have_one_reason(impl: Any) -> None:
     cluster = Cluster(impl, *[HOST_4] * 100)
     huge = cluster.matcher.add_class(amounts(5))
     assert set(cluster.matcher.match(np.full(5_211, huge))[0].tolist()) == {REFUSED}
     assert cluster.matcher.refusal(huge).lacking == (100, 0, 0, 0)
 
 
-def test_defect_17_an_unknown_release_is_named(impl: Any) -> None:
+def test_defect_17_unknown_release_is_returned(impl: Any) -> None:
     assert impl(4).release(np.array([77], dtype=np.int64)).tolist() == [77]
 
 
-def test_defect_18_gpus_of_several_hosts_are_not_one_host_s(impl: Any) -> None:
+def test_defect_18_gpus_of_several_hosts_do_not_add_up(impl: Any) -> None:
     matcher = gpus(impl, 1, 1)
     assert not matcher.refusal(matcher.add_class(np.array([1_000, 2_000]))).could_ever_fit
 
 
-def test_defect_19_a_group_without_a_limit_has_none_whatever_others_have(impl: Any) -> None:
+def test_defect_19_limit_of_one_group_does_not_limit_another(impl: Any) -> None:
     cluster, task = Cluster(impl, HOST_4), amounts(1)
     cluster.matcher.set_group_limit(1, amounts(0))
     assert cluster.run(task, group=2) == [0]
@@ -382,7 +382,7 @@ def test_defect_19_a_group_without_a_limit_has_none_whatever_others_have(impl: A
     assert cluster.run(task, group=1) == [0]
 
 
-def test_defect_20_a_task_larger_than_every_host_is_told_from_one_that_waits(impl: Any) -> None:
+def test_defect_20_task_larger_than_every_host_differs_from_a_waiting_one(impl: Any) -> None:
     cluster = Cluster(impl, HOST_4)
     assert cluster.run(amounts(4), amounts(3)) == [0, REFUSED]
     waits, never = cluster.matcher.add_class(amounts(3)), cluster.matcher.add_class(amounts(5))
@@ -390,7 +390,7 @@ def test_defect_20_a_task_larger_than_every_host_is_told_from_one_that_waits(imp
     assert not cluster.matcher.refusal(never).could_ever_fit
 
 
-#: The scenarios of its tests that differ from one another, and its defects: the numbers under each letter.
+#: The distinct scenarios of its tests, and its defects: the numbers by letter.
 SCENARIOS = {
     "b": [*range(1, 5), 6, 7, 9, 10, 11, *range(13, 19), 20, 21], "p": [1, 3, 4, 5], "s": [1, 2, 3],
     "c": [1, 2, 3, 5, 7, 10, 11, 12], "r": [1, 2, 4, 5, 7], "rs": range(1, 14), "sc": [1, 2, 4, 6, 7], "so": [1, 3],
@@ -409,9 +409,9 @@ def named(text: str) -> set[str]:
     return found
 
 
-def test_every_scenario_and_defect_has_its_test_or_its_reason() -> None:
+def test_every_scenario_and_defect_has_a_test_or_a_reason() -> None:
     tests = {found for name in globals() if name.startswith("test_") for found in named(name[5:].replace("_", " "))}
     text = (Path(__file__).parents[2] / "docs" / "matcher.md").read_text()
-    reasons = named(text.partition("## Beside Fenzo")[2].partition("\n## ")[0])
+    reasons = named(text.partition("## Compared with Fenzo")[2].partition("\n## ")[0])
     wanted = {f"{letters}{number}" for letters, numbers in SCENARIOS.items() for number in numbers}
     assert wanted - tests - reasons == set()

@@ -1,4 +1,4 @@
-"""Proposals of what would have to go, and a fitness of the caller's own: both ask much and change nothing."""
+"""Preemption proposals and custom fitness functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jobcloud.match import (
 
 @pytest.fixture(params=[*ENGINES, "plain"])
 def impl(request: pytest.FixtureRequest) -> Any:
-    """Makes a matcher of so many dimensions."""
+    """Makes a matcher with the given number of dimensions."""
     if request.param == "plain":
         return PlainMatcher
     return lambda dimensions, **options: CompiledMatcher(dimensions, engine=request.param, **options)
@@ -37,7 +37,7 @@ def ints(*numbers: int) -> NDArray[np.int64]:
 # ---- preemption
 
 
-def test_the_cheapest_host_is_proposed_and_nothing_changes(impl: Any) -> None:
+def test_preemption_proposes_the_cheapest_host_and_changes_nothing(impl: Any) -> None:
     matcher = impl(1)
     for _ in range(3):
         matcher.add_host(ints(4_000))
@@ -53,7 +53,7 @@ def test_the_cheapest_host_is_proposed_and_nothing_changes(impl: Any) -> None:
     assert matcher.match(ints(four))[0].tolist() == [1]
 
 
-def test_without_enough_to_give_up_there_is_no_proposal(impl: Any) -> None:
+def test_no_proposal_if_all_candidates_are_not_enough(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(ints(4_000))
     one, huge = matcher.add_class(ints(2_000)), matcher.add_class(ints(4_001))
@@ -66,7 +66,7 @@ def test_without_enough_to_give_up_there_is_no_proposal(impl: Any) -> None:
     assert matcher.preemption(all_of_it, running) is None
 
 
-def test_where_a_task_fits_nothing_has_to_go(impl: Any) -> None:
+def test_proposal_is_empty_if_the_task_already_fits(impl: Any) -> None:
     matcher = impl(1)
     for _ in range(2):
         matcher.add_host(ints(2_000))
@@ -74,7 +74,7 @@ def test_where_a_task_fits_nothing_has_to_go(impl: Any) -> None:
     assert matcher.preemption(one, ints(matcher.assign(one, 0), matcher.assign(one, 0))) == Preemption(1, (), 0)
 
 
-def test_what_shares_an_executor_or_a_group_goes_for_it(impl: Any) -> None:
+def test_victims_free_a_shared_part_or_a_place_in_a_group(impl: Any) -> None:
     matcher = impl(1)
     for _ in range(2):
         matcher.add_host(ints(4_000))
@@ -84,18 +84,18 @@ def test_what_shares_an_executor_or_a_group_goes_for_it(impl: Any) -> None:
     three = matcher.add_class(ints(3_000), group=1, rules=[at_most(1, 1, per=0)])
     running.append(matcher.assign(three, 1))
     assert matcher.preemption(three, ints(*running)) == Preemption(1, (running[2],), 1)
-    # with the group's own claim kept, its rule holds everywhere
+    # the group's own claim stays, so its rule holds everywhere
     assert matcher.preemption(three, ints(*running[:2])) is None
     four = matcher.add_class(ints(4_000))
-    # one of the two would leave the executor's part in place
+    # one of the two would keep the executor's part
     assert matcher.preemption(four, ints(*running), ints(1, 1, 3)) == Preemption(0, tuple(running[:2]), 2)
     matcher.check()
 
 
-def test_an_exclusive_task_and_a_limited_group_are_seen(impl: Any) -> None:
+def test_proposal_respects_exclusive_tasks_and_group_limits(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(ints(9_000))
-    one = matcher.add_class(ints(1_000), group=1, most_per_host=2)
+    one = matcher.add_class(ints(1_000), group=1, max_per_host=2)
     alone = matcher.add_class(ints(1_000), exclusive=True)
     running = ints(matcher.assign(one, 0), matcher.assign(one, 0))
     assert matcher.preemption(alone, running) == Preemption(0, tuple(running.tolist()), 2)
@@ -104,7 +104,7 @@ def test_an_exclusive_task_and_a_limited_group_are_seen(impl: Any) -> None:
     assert matcher.preemption(one, running) == Preemption(0, tuple(running.tolist()), 2)
 
 
-def test_none_of_the_proposed_could_be_spared(impl: Any, seed: int) -> None:
+def test_no_victim_could_be_spared(impl: Any, seed: int) -> None:
     chance = random.Random(seed)
     proposed = 0
     for _ in range(60):
@@ -138,7 +138,7 @@ def test_none_of_the_proposed_could_be_spared(impl: Any, seed: int) -> None:
         ({"cls": 5}, "class 5 is unknown"),
     ],
 )
-def test_a_bad_question_is_named(impl: Any, change: dict[str, Any], words: str) -> None:
+def test_bad_argument_of_preemption_is_named(impl: Any, change: dict[str, Any], words: str) -> None:
     matcher = impl(1)
     matcher.add_host(ints(1_000))
     cls = matcher.add_class(ints(1_000))
@@ -147,14 +147,14 @@ def test_a_bad_question_is_named(impl: Any, change: dict[str, Any], words: str) 
         matcher.preemption(**({"cls": cls, "release_ids": ints(1 << 32)} | change))
 
 
-# ---- a fitness in Python
+# ---- custom fitness
 
 
 def newest_first(cls: int, slot: int, need: Any, free: Any, capacity: Any) -> int:
     return 100 - slot
 
 
-def test_a_function_may_be_the_fitness(impl: Any) -> None:
+def test_fitness_may_be_a_function(impl: Any) -> None:
     matcher = impl(1, fitness=newest_first)
     for _ in range(4):
         matcher.add_host(ints(2_000))
@@ -163,12 +163,12 @@ def test_a_function_may_be_the_fitness(impl: Any) -> None:
     matcher.assign(sharing, 0)
     slots, _ = matcher.match(ints(one, one, one, *[sharing] * 3))
     assert slots.tolist() == [2, 2, 1, 0, 0, 3]
-    assert matcher.judge is newest_first
+    assert matcher.custom_fitness is newest_first
     assert matcher.fitness == {}
     matcher.check()
 
 
-def test_a_function_sees_the_need_and_what_is_free(impl: Any) -> None:
+def test_custom_fitness_gets_the_need_and_the_free_amounts(impl: Any) -> None:
     seen = []
 
     def fitness(*about: Any) -> int:
@@ -181,7 +181,7 @@ def test_a_function_sees_the_need_and_what_is_free(impl: Any) -> None:
     assert seen == [(0, 0, (1_500, 3), (4_000, 100), (4_000, 100))]
 
 
-def test_a_function_is_called_once_for_each_class_and_changed_host() -> None:
+def test_custom_fitness_is_called_once_per_class_and_changed_host() -> None:
     calls = []
     for engine in ENGINES:
         matcher = CompiledMatcher(1, engine=engine, fitness=newest_first)
@@ -189,11 +189,11 @@ def test_a_function_is_called_once_for_each_class_and_changed_host() -> None:
             matcher.add_host(ints(10_000))
         classes = ints(*(matcher.add_class(ints(1_000)) for _ in range(3)))
         matcher.match(np.tile(classes, 50))
-        # 100 hosts each at first, then of each class the host that the task before went to, while it has room
-        assert matcher.judgements <= 3 * 100 + 150 * 3
-        calls.append(matcher.judgements)
+        # first all 100 hosts per class; then, per class, the host of the previous task while it has room
+        assert matcher.fitness_calls <= 3 * 100 + 150 * 3
+        calls.append(matcher.fitness_calls)
         matcher.match(np.repeat(classes, 3))
-        assert matcher.judgements - calls[-1] <= 3 * 3 + 2 * 3
+        assert matcher.fitness_calls - calls[-1] <= 3 * 3 + 2 * 3
     assert len(set(calls)) == 1
 
 
@@ -208,11 +208,11 @@ def test_a_function_is_called_once_for_each_class_and_changed_host() -> None:
         (lambda slot: MAX_PENALTY + 1, "must be between 0 and 268435456, not 268435457"),
     ],
 )
-def test_a_function_that_fails_leaves_nothing_half_done(impl: Any, answer: Any, words: str) -> None:
+def test_failing_custom_fitness_rolls_back_the_match(impl: Any, answer: Any, words: str) -> None:
     bad = False
 
     def fitness(cls: int, slot: int, need: Any, free: Any, capacity: Any) -> int:
-        """Fails once there is less than 2 left anywhere, that is, in the middle of a batch."""
+        """Fails if less than 2 is free on a host, which happens in the middle of a batch."""
         return int(slot) if not bad or min(free) >= 2_000 else answer(slot)
 
     matcher = impl(1, fitness=fitness)
@@ -231,7 +231,7 @@ def test_a_function_that_fails_leaves_nothing_half_done(impl: Any, answer: Any, 
     assert matcher.match(ints(*[one] * 7))[0].tolist() == [0, 0, 0, 1, 1, 1, REFUSED]
 
 
-def test_a_function_cannot_reach_into_the_match_that_asks_it() -> None:
+def test_custom_fitness_cannot_call_the_matcher() -> None:
     def fitness(*about: Any) -> int:
         return int(matcher.free(0)[0])
 
@@ -243,7 +243,7 @@ def test_a_function_cannot_reach_into_the_match_that_asks_it() -> None:
     assert matcher.free(0).tolist() == [1_000]
 
 
-def test_a_function_is_given_again_to_go_on_from_a_snapshot(impl: Any) -> None:
+def test_custom_fitness_must_be_given_to_restore(impl: Any) -> None:
     matcher = impl(1, fitness=newest_first)
     for _ in range(2):
         matcher.add_host(ints(1_000))

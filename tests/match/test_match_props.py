@@ -1,11 +1,11 @@
-"""Random histories: the compiled matcher and its twin agree in everything, and neither breaks a promise."""
+"""Random histories: the compiled matcher and its twin always agree, and neither violates an invariant."""
 
 from __future__ import annotations
 
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,20 +38,20 @@ def array(*numbers: int) -> NDArray[np.int64]:
 
 
 class Pair:
-    """Both matchers under the same calls: every answer is compared, and each match held against the promises.
+    """Makes the same calls on both matchers, compares all answers and checks each match against the invariants.
 
-    The compiled one is there with each engine.
+    The compiled matcher takes part with each engine.
     """
 
     def __init__(self, dimensions: int, fitness: Any = "pack") -> None:
         self.dimensions = dimensions
-        self.judge = fitness if callable(fitness) else None
+        self.fitness = fitness if callable(fitness) else None
         self.compiled: Any = CompiledMatcher(dimensions, engine="tables", fitness=fitness)
         self.scanning: Any = CompiledMatcher(dimensions, engine="scan", fitness=fitness)
         self.plain: Any = PlainMatcher(dimensions, fitness=fitness)
         self.slots: set[int] = set()
         self.classes: set[int] = set()
-        self.helped: set[int] = set()  # classes for which the claim of another may make room
+        self.helped: set[int] = set()  # classes for which a claim of another class may make room
         self.live: dict[int, int] = {}  # release id -> slot
         self.ended: list[int] = []
         self.placed = 0
@@ -86,7 +86,7 @@ class Pair:
         if not isinstance(number, MatchError):
             self.classes.add(number)
             self.helped.discard(number)
-            if any(rule.kind != "most" for rule in named.get("rules", ())):
+            if any(rule.kind != "at_most" for rule in named.get("rules", ())):
                 self.helped.add(number)
 
     def remove_class(self, cls: int) -> None:
@@ -108,11 +108,11 @@ class Pair:
             assert why.fitting == 0 or why.over_limit or cls in self.helped
         self.placed += len(placed)
 
-    def match_gang(self, classes: list[int], least: int) -> None:
+    def match_gang(self, classes: list[int], minimum: int) -> None:
         before = self.compiled.snapshot()
-        slots, ids = (answer.tolist() for answer in self.call("match_gang", array(*classes), least=least))
+        slots, ids = (answer.tolist() for answer in self.call("match_gang", array(*classes), minimum=minimum))
         placed = {number: slot for slot, number in zip(slots, ids, strict=True) if slot >= 0}
-        assert not placed or len(placed) >= (least if least >= 0 else len(classes))
+        assert not placed or len(placed) >= (minimum if minimum >= 0 else len(classes))
         if not placed:
             assert self.compiled.snapshot() == self.plain.snapshot() == before
         self.live |= placed
@@ -130,7 +130,7 @@ class Pair:
         self._end([number for number in set(numbers) if number in self.live])
 
     def preemption(self, cls: int, numbers: list[int], costs: list[int]) -> None:
-        """Nothing changes, and with the proposed claims gone a task has room, unless it must not be there at all."""
+        """The call changes nothing, and releasing the proposed claims makes room for the task."""
         before = self.compiled.snapshot()
         proposal = self.call("preemption", cls, array(*numbers), array(*costs))
         assert self.compiled.snapshot() == self.plain.snapshot() == before
@@ -159,11 +159,11 @@ class Pair:
             self.call("capacity", slot)
 
     def reopen(self) -> None:
-        """Each goes on from the other's snapshot."""
+        """Each twin continues from the snapshot of the other."""
         data = self.compiled.snapshot()
-        self.compiled = CompiledMatcher.restore(self.plain.snapshot(), engine="tables", fitness=self.judge)
-        self.scanning = CompiledMatcher.restore(data, engine="scan", fitness=self.judge)
-        self.plain = PlainMatcher.restore(data, fitness=self.judge)
+        self.compiled = CompiledMatcher.restore(self.plain.snapshot(), engine="tables", fitness=self.fitness)
+        self.scanning = CompiledMatcher.restore(data, engine="scan", fitness=self.fitness)
+        self.plain = PlainMatcher.restore(data, fitness=self.fitness)
         self.compare()
 
     def fork(self) -> None:
@@ -178,12 +178,12 @@ def _plain(answer: Any) -> Any:
     return str(answer) if isinstance(answer, MatchError) else answer
 
 
-def judge(cls: int, slot: int, need: Any, free: Any, capacity: Any) -> int:
-    """A fitness of somebody's own, pure and without sense."""
+def arbitrary_fitness(cls: int, slot: int, need: Sequence[int], free: Sequence[int], capacity: Sequence[int]) -> int:
+    """A custom fitness: pure, otherwise arbitrary."""
     return (sum(free) + 3 * sum(need) + sum(capacity)) // 100 % 5 * (1 << 19) + (cls + slot) % 3
 
 
-#: Parts that pull in opposite directions, so that each must be right beside the other and not only in its own order.
+#: Parts that oppose each other, so that their values must be right and not only their order.
 MIXTURES: list[dict[str, int]] = [
     {"align": 700, "pack": 300, "strand": 24},
     {"dot": 4_096},
@@ -191,13 +191,13 @@ MIXTURES: list[dict[str, int]] = [
     {"convex": 700, "l2": 300, "spread": 800, "strand": 200},
     {"even": 300, "convex": 1_200, "spread": 1_100, "dot": 400},
 ]
-RULES: list[Any] = ["pack", *FITNESS, "first", *MIXTURES, judge]
+RULES: list[Any] = ["pack", *FITNESS, "first", *MIXTURES, arbitrary_fitness]
 WEIGHTS = st.sampled_from([0, 0, 1 << 19, 1 << 21, MAX_PENALTY])
 GROUPS = st.sampled_from([2, 5, 8])
 PLACES = st.sampled_from([BY_HOST, 0, 3])
 PLACE_RULES = st.one_of(
     st.builds(at_most, st.integers(1, 3), GROUPS, per=PLACES, weight=WEIGHTS),
-    st.builds(near, GROUPS, within=PLACES, least=st.integers(1, 2), weight=WEIGHTS),
+    st.builds(near, GROUPS, within=PLACES, minimum=st.integers(1, 2), weight=WEIGHTS),
     st.builds(balanced, GROUPS, st.sampled_from([0, 3]), skew=st.integers(1, 2), weight=WEIGHTS),
 )
 PENALTIES = st.sampled_from([0, 0, 1 << 18, 1 << 21, MAX_PENALTY])
@@ -206,7 +206,7 @@ CAPACITIES = st.sampled_from([0, 500, 1_000, 4_000, 7_001, 16_000])
 
 
 class Histories(RuleBasedStateMachine):
-    """Whatever the order of calls, both answer alike."""
+    """Both twins give the same answers for any order of calls."""
 
     @initialize(dimensions=st.integers(1, 3), fitness=st.sampled_from(RULES))
     def start(self, dimensions: int, fitness: Any) -> None:
@@ -254,7 +254,7 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data(), key=st.sampled_from([-1, 0, 7]), masked=st.booleans(), odd=st.booleans())
     def add_class(self, data: st.DataObject, key: int, masked: bool, odd: bool) -> None:
         named: dict[str, Any] = {"shared_key": key, "group": data.draw(st.sampled_from([-1, 2, 5]))}
-        named["most_per_host"] = data.draw(st.sampled_from([0, 0, 1, 2]))
+        named["max_per_host"] = data.draw(st.sampled_from([0, 0, 1, 2]))
         if key >= 0:
             usual = self.shared.setdefault(key, self.vector(data, AMOUNTS))
             named["shared"] = usual + 1 if odd else usual
@@ -303,10 +303,10 @@ class Histories(RuleBasedStateMachine):
         self.pair.match(data.draw(st.lists(st.sampled_from(sorted(self.pair.classes)), max_size=12)), limit)
 
     @precondition(lambda self: self.pair.classes)
-    @rule(data=st.data(), least=st.sampled_from([-1, -1, 0, 1]))
-    def match_gang(self, data: st.DataObject, least: int) -> None:
+    @rule(data=st.data(), minimum=st.sampled_from([-1, -1, 0, 1]))
+    def match_gang(self, data: st.DataObject, minimum: int) -> None:
         gang = data.draw(st.lists(st.sampled_from(sorted(self.pair.classes)), min_size=1, max_size=8))
-        self.pair.match_gang(gang, least)
+        self.pair.match_gang(gang, minimum)
 
     @precondition(lambda self: self.pair.classes and self.pair.slots)
     @rule(data=st.data())
@@ -347,7 +347,7 @@ TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=150, stateful_step_count=40, derandomize=True, deadline=None)
 
 
-def test_random_placements_are_the_same_in_both(seed: int) -> None:
+def test_twins_agree_on_random_placements(seed: int) -> None:
     chance, placed, history = random.Random(seed), 0, 0
     while placed < PLACEMENTS_WANTED:
         history += 1
@@ -367,7 +367,9 @@ def random_cluster(chance: random.Random) -> Pair:
     pair = Pair(chance.choice((1, 2, 4)), chance.choice(RULES))
     sizes = chance.sample((800, 1_000, 4_000, 16_000, 30_000, 32_000), 3)
     if chance.random() < 0.1:
-        sizes = [size << chance.choice((0, 10, 22, 32)) for size in sizes]  # small requests are no part of the largest
+        sizes = [
+            size << chance.choice((0, 10, 22, 32)) for size in sizes
+        ]  # small requests round to no share of the largest hosts
     for _ in range(chance.choice((1, 5, 12))):
         pair.add_host(array(*(chance.choice(sizes) for _ in range(pair.dimensions))))
     values = [[chance.randrange(-1, 4) for _ in pair.slots] for _ in range(2)]
@@ -379,11 +381,11 @@ def random_cluster(chance: random.Random) -> Pair:
         request = array(*(chance.choice((0, 1, 100, 250, 700)) for _ in range(pair.dimensions)))
         allowed = [chance.random() < 0.7 for _ in pair.slots] if chance.random() < 0.3 else None
         mask = None if allowed is None else np.array(allowed)
-        limited = {"group": chance.randrange(3), "most_per_host": chance.choice((0, 3, 6))}
+        limited = {"group": chance.randrange(3), "max_per_host": chance.choice((0, 3, 6))}
         named: dict[str, Any] = limited if chance.random() < 0.5 else {}
         if chance.random() < 0.4:
             named["rules"] = [random_rule(chance) for _ in range(chance.choice((1, 1, 2)))]
-        if chance.random() < 0.2:  # balanced over the values that the mask leaves
+        if chance.random() < 0.2:  # balanced over the values that the mask allows
             place, closed = chance.randrange(2), chance.randrange(4)
             mask = np.array([value != closed for value in values[place]])
             named |= {"group": 0, "rules": [balanced(0, place, skew=chance.choice((1, 3)))]}
@@ -401,7 +403,7 @@ def random_rule(chance: random.Random) -> Rule:
     if kind < 0.5:
         return at_most(chance.choice((1, 3, 10, 40)), group, per=place, weight=weight)
     if kind < 0.7:
-        return near(group, within=place, least=chance.choice((1, 4)), weight=weight)
+        return near(group, within=place, minimum=chance.choice((1, 4)), weight=weight)
     return balanced(group, abs(place), skew=chance.choice((1, 3)), weight=weight)
 
 
@@ -424,7 +426,7 @@ def random_step(pair: Pair, chance: random.Random) -> None:
         limit = array(*chance.choices((2_000, 9_000, 40_000), k=pair.dimensions))
         pair.call("set_group_limit", chance.randrange(3), limit if chance.random() < 0.5 else None)
     elif step < 0.84 and step >= 0.83:
-        if chance.random() < 0.7:  # a group that is full, so that it is its limit that somebody has to go for
+        if chance.random() < 0.7:  # a full group, so that victims must make room in its limit
             limit = array(*[chance.choice((500, 2_000, 9_000))] * pair.dimensions)
             pair.release(sorted(pair.live))
             pair.call("set_group_limit", chance.randrange(3), limit)
@@ -443,7 +445,7 @@ def random_step(pair: Pair, chance: random.Random) -> None:
         pair.call("refusal", cls)
 
 
-def test_the_named_workloads_are_placed_alike() -> None:
+def test_twins_agree_on_the_named_workloads() -> None:
     for workload in (workloads.mixed(10, 8), workloads.mixed(100, 151, apps=20)):
         tasks = workload.tasks[:1_500]
         compiled, plain = (workloads.load(kind, workload) for kind in (CompiledMatcher, PlainMatcher))
@@ -451,7 +453,7 @@ def test_the_named_workloads_are_placed_alike() -> None:
         assert compiled.snapshot() == plain.snapshot()
 
 
-def test_the_engines_agree_on_clusters_with_all_three_levels_of_minima(seed: int) -> None:
+def test_engines_agree_on_clusters_with_all_three_levels_of_minima(seed: int) -> None:
     chance = random.Random(seed)
     workload = workloads.mixed(9_000, 40, apps=7, seed=seed)
     engines = [workloads.load(CompiledMatcher, workload, engine=engine) for engine in ENGINES]
@@ -473,8 +475,8 @@ def test_the_engines_agree_on_clusters_with_all_three_levels_of_minima(seed: int
     assert engines[0].evaluations < engines[1].evaluations
 
 
-def test_hosts_scored_side_by_side_are_scored_as_one_by_one(seed: int) -> None:
-    """With keys, masks and groups, in every number of dimensions that is scored so and in one more."""
+def test_gathered_scores_equal_single_scores(seed: int) -> None:
+    """With keys, masks and groups, in each number of dimensions that may be gathered and one more."""
     chance = random.Random(seed)
     for dimensions in range(1, 8):
         engines = [CompiledMatcher(dimensions, engine=engine) for engine in ("tables", "scan")]
@@ -485,7 +487,7 @@ def test_hosts_scored_side_by_side_are_scored_as_one_by_one(seed: int) -> None:
         for cls in range(8):
             request = array(*chance.choices((0, 1, 100, 700, 2_500), k=dimensions))
             named: dict[str, Any] = {"shared_key": cls % 3, "shared": shared[cls % 3]} if cls % 3 < 2 else {}
-            named |= {"group": cls % 2, "most_per_host": 3} if cls in (1, 2, 3) else {}
+            named |= {"group": cls % 2, "max_per_host": 3} if cls in (1, 2, 3) else {}
             if cls in (3, 4, 5):
                 named["allowed"] = np.array([chance.random() < 0.7 for _ in range(1_200)])
             for matcher in engines:
@@ -504,7 +506,7 @@ def test_hosts_scored_side_by_side_are_scored_as_one_by_one(seed: int) -> None:
         assert engines[0].evaluations < engines[1].evaluations
 
 
-def test_the_twin_places_a_few_thousand_tasks_on_150_hosts_as_the_index_does(seed: int) -> None:
+def test_twins_agree_on_thousands_of_tasks_on_150_hosts(seed: int) -> None:
     workload = workloads.mixed(150, 12, apps=3, seed=seed)
     compiled, plain = (workloads.load(kind, workload) for kind in (CompiledMatcher, PlainMatcher))
     for start in range(0, 3_000, 500):

@@ -1,4 +1,4 @@
-"""Fitness by name, gangs and limits per host, each on a case small enough to see through."""
+"""Fitness by name, gangs and limits per host, on small cases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def units(*whole: float) -> NDArray[np.int64]:
 
 
 def chosen(impl: Any, fitness: Any, hosts: list[tuple[int, ...]], task: tuple[int, ...], free: Any = None) -> int:
-    """The slot that one task gets; ``free``: what is left of each host before, if not all."""
+    """The slot that one task gets. ``free``: the free amounts of each host; by default all is free."""
     matcher = impl(len(task), fitness=fitness)
     for capacity, left in zip(hosts, free or hosts, strict=True):
         slot = matcher.add_host(units(*capacity))
@@ -37,12 +37,12 @@ def chosen(impl: Any, fitness: Any, hosts: list[tuple[int, ...]], task: tuple[in
 @pytest.mark.parametrize(
     ("fitness", "hosts", "free", "slot"),
     [
-        ("even", [(10, 10), (10, 10)], [(10, 10), (9, 9)], 1),  # the one in use
-        ("even", [(10, 20), (20, 40)], None, 0),  # however large they are
+        ("even", [(10, 10), (10, 10)], [(10, 10), (9, 9)], 1),  # the host in use
+        ("even", [(10, 20), (20, 40)], None, 0),  # for any size of the hosts
         ("pack", [(10, 10), (10, 10)], [(9, 9), (5, 5)], 1),
         ("spread", [(10, 10), (10, 10)], [(5, 5), (9, 9)], 1),
         ("first", [(10, 10), (10, 10)], [(9, 9), (5, 5)], 0),
-        # pack sees the same leftovers, the others the large one in one dimension
+        # pack sees equal leftovers, the others the large leftover in one dimension
         ("pack", [(10, 10), (10, 10)], [(9, 1), (5, 5)], 0),
         ("convex", [(10, 10), (10, 10)], [(9, 1), (5, 5)], 1),
         ("l2", [(10, 10), (10, 10)], [(9, 1), (5, 5)], 1),
@@ -52,14 +52,14 @@ def chosen(impl: Any, fitness: Any, hosts: list[tuple[int, ...]], task: tuple[in
         ({"align": 1_000, "pack": 24}, [(10, 10), (10, 10)], [(9, 9), (4, 4)], 1),
     ],
 )
-def test_each_rule_prefers_what_it_is_named_for(impl: Any, fitness: Any, hosts: Any, free: Any, slot: int) -> None:
+def test_each_fitness_prefers_the_expected_host(impl: Any, fitness: Any, hosts: Any, free: Any, slot: int) -> None:
     assert chosen(impl, fitness, hosts, (1, 1), free) == slot
 
 
 def share(amount: int, capacity: int) -> int:
     b = max(len(f"{capacity:b}"), 5)
     e = max(len(f"{amount:b}") - 16, 0) if amount else 0
-    return ((amount >> e) * (2 ** (b + 15) // capacity)) >> (b - 5 - e)
+    return ((amount >> e) * ((1 << (b + 15)) // capacity)) >> (b - 5 - e)
 
 
 def six_bits(number: int) -> int:
@@ -67,7 +67,7 @@ def six_bits(number: int) -> int:
 
 
 def parts(capacity: list[int], free: list[int], need: list[int], every: list[list[int]]) -> dict[str, int]:
-    """The table under "Fitness" in docs/matcher.md, line by line, with nothing of the plain matcher.
+    """The table under "Fitness" in docs/matcher.md, line by line, independent of the plain matcher.
 
     ``every``: the capacities of all hosts.
     """
@@ -77,18 +77,18 @@ def parts(capacity: list[int], free: list[int], need: list[int], every: list[lis
     left = {d: had[d] - asked[d] for d in n}
     whole = 2**20
     most = max(had.values(), default=0)
-    against = {d: (had[d] * (2**27 // most)) >> 20 if most else 0 for d in n}
+    relative = {d: (had[d] * (2**27 // most)) >> 20 if most else 0 for d in n}
     spent = min(had.values()) - min(left.values()) if n else 0
     medians = {d: six_bits(statistics.median_high(other[d] for other in every if other[d] > 0)) for d in n}
     size = six_bits(max(sum(min(2**17 - 1, 2**11 * capacity[d] // medians[d]) for d in n) // max(len(n), 1), 2**5))
     opening = 2**13 if free == capacity else 0
     large = 2**12 * max(0, math.floor(math.log2(size / 2**11)))
-    askew = 2**14 if sum((asked[d] >> 6) * (16 * against[d] - 7 * 128) for d in n) < 0 else 0
-    unasked = sum(2**16 for d in n if need[d] == 0 and against[d] > 0)
+    imbalance = 2**14 if sum((asked[d] >> 6) * (16 * relative[d] - 7 * 128) for d in n) < 0 else 0
+    unasked = sum(2**16 for d in n if need[d] == 0 and relative[d] > 0)
     dotted = sum(had[d] * asked[d] for d in n)
     lengths = sum(had[d] ** 2 for d in n) * sum(asked[d] ** 2 for d in n)
     return {
-        "even": (spent * size >> 11) + opening + large + askew + unasked,
+        "even": (spent * size >> 11) + opening + large + imbalance + unasked,
         "pack": sum(left.values()),
         "convex": sum(f + (f**2 >> 20) + (f**3 >> 40) for f in left.values()) // 3,
         "l2": sum(f**2 >> 20 for f in left.values()),
@@ -101,8 +101,8 @@ def parts(capacity: list[int], free: list[int], need: list[int], every: list[lis
 
 
 @pytest.mark.parametrize("fitness", [*FITNESS, "first", "several"])
-def test_scores_are_those_of_the_document(impl: Any, fitness: str, seed: int) -> None:
-    """A third implementation; what it likes best is what is chosen, the lowest slot among equals."""
+def test_scores_equal_those_of_the_documentation(impl: Any, fitness: str, seed: int) -> None:
+    """The matcher chooses the host that a third implementation scores best, the lowest slot among equals."""
     chance = random.Random(f"{seed}/{fitness}")
     for _ in range(20):
         weights = {fitness: 1_024}
@@ -134,11 +134,11 @@ def test_scores_are_those_of_the_document(impl: Any, fitness: str, seed: int) ->
 @pytest.mark.parametrize(
     ("task", "free", "slot"),
     [
-        ((1, 1, 0), [(16, 16, 4), (16, 16, 0)], 1),  # gpus are kept for those who ask for them
+        ((1, 1, 0), [(16, 16, 4), (16, 16, 0)], 1),  # gpus are kept for tasks that request them
         ((1, 1, 1), [(16, 16, 0), (16, 16, 4)], 1),
-        ((2, 1, 0), [(4, 16, 0), (16, 4, 0)], 1),  # the cpus are not what that host runs out of
+        ((2, 1, 0), [(4, 16, 0), (16, 4, 0)], 1),  # cpus are not the scarcest resource of that host
         ((1, 2, 0), [(4, 16, 0), (16, 4, 0)], 0),
-        ((2, 1, 0), [(1, 16, 0), (2, 16, 0), (16, 16, 0)], 2),  # rather a host of its own than a far one
+        ((2, 1, 0), [(1, 16, 0), (2, 16, 0), (16, 16, 0)], 2),  # prefers an unused host to an imbalanced one
     ],
 )
 def test_even_keeps_leftovers_in_balance(impl: Any, task: Any, free: Any, slot: int) -> None:
@@ -146,7 +146,7 @@ def test_even_keeps_leftovers_in_balance(impl: Any, task: Any, free: Any, slot: 
 
 
 def test_even_leaves_large_hosts_to_large_tasks(impl: Any) -> None:
-    """A task takes as much of a large host as of a small one, so small tasks do not gather on the largest."""
+    """A task costs as much on a large host as on a small one, so small tasks do not collect on the largest."""
     matcher = impl(1)
     for cpus in (8, 8, 16, 32):
         matcher.add_host(units(cpus))
@@ -155,23 +155,23 @@ def test_even_leaves_large_hosts_to_large_tasks(impl: Any) -> None:
     assert slots.tolist() == [0] * 4 + [1] * 4 + [2, 2, 3, 3]
 
 
-def test_a_giant_that_is_not_used_changes_nothing(impl: Any) -> None:
-    plain, beside = impl(2), impl(2)
+def test_unused_giant_host_changes_nothing(impl: Any) -> None:
+    plain, with_giant = impl(2), impl(2)
     for _ in range(9):
         plain.add_host(units(16, 64))
-        beside.add_host(units(16, 64))
-    beside.enable_host(beside.add_host(units(1_600, 6_400)), False)
+        with_giant.add_host(units(16, 64))
+    with_giant.enable_host(with_giant.add_host(units(1_600, 6_400)), False)
     tasks = [units(1, 8), units(4, 4), units(0.5, 2)]
     answers = []
-    for matcher in (plain, beside):
+    for matcher in (plain, with_giant):
         classes = np.array([matcher.add_class(task) for task in tasks])
         answers.append(matcher.match(np.tile(classes, 20))[0].tolist())
     assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_sizes_follow_the_hosts_that_there_are(engine: str, seed: int) -> None:
-    """Whatever happened to hosts before, the picks are those of a matcher that is made anew."""
+def test_sizes_follow_changes_of_the_hosts(engine: str, seed: int) -> None:
+    """After any changes of hosts, the choices equal those of a new matcher."""
     chance = random.Random(f"{seed}/{engine}")
     matcher = CompiledMatcher(2, engine=engine)
     amounts = (0, 4, 8, 8, 16, 64, 900)
@@ -195,9 +195,9 @@ def test_sizes_follow_the_hosts_that_there_are(engine: str, seed: int) -> None:
         else:
             data = matcher.snapshot()
             matcher = matcher.fork() if chance.random() < 0.5 else CompiledMatcher.restore(data, engine=engine)
-        anew = PlainMatcher.restore(matcher.snapshot())
+        restored = PlainMatcher.restore(matcher.snapshot())
         tasks = np.array(chance.choices(classes, k=4))
-        got, expected = matcher.match(tasks), anew.match(tasks)
+        got, expected = matcher.match(tasks), restored.match(tasks)
         assert got[0].tolist() == expected[0].tolist()
         matcher.check()
         matcher.release(got[1][got[1] >= 0])
@@ -219,7 +219,7 @@ def test_amounts_beyond_32_bits_are_exact(engine: str, power: int) -> None:
 
 
 @pytest.mark.parametrize("fitness", [*FITNESS, "first"])
-def test_no_rule_refuses_a_task_that_fills_a_host_or_asks_for_nothing(impl: Any, fitness: str) -> None:
+def test_no_fitness_refuses_a_task_that_fills_a_host_or_requests_nothing(impl: Any, fitness: str) -> None:
     assert chosen(impl, fitness, [(4, 0)], (4, 0)) == 0
     assert chosen(impl, fitness, [(4, 4)], (0, 0)) == 0
     assert chosen(impl, fitness, [(4, 4)], (5, 0)) == REFUSED
@@ -239,29 +239,29 @@ def test_no_score_overflows_at_the_largest_amounts(impl: Any, fitness: Any) -> N
     ("fitness", "words"),
     [
         ("best", "one of even, pack, convex"),
-        (None, "a name or a mapping"),
+        (None, "a name, a mapping"),
         ({"pack": -1}, r"fitness\['pack'\] must be between"),
         ({"pack": 1.5}, "a whole number"),
         ({"pack": 4_000, "dot": 97}, "add up to 4097"),
     ],
 )
-def test_an_unknown_fitness_is_refused(impl: Any, fitness: Any, words: str) -> None:
+def test_unknown_fitness_is_refused(impl: Any, fitness: Any, words: str) -> None:
     with pytest.raises(MatchError, match=words):
         impl(2, fitness=fitness)
 
 
-def test_an_unknown_engine_is_refused(impl: Any) -> None:
+def test_unknown_engine_is_refused(impl: Any) -> None:
     with pytest.raises(MatchError, match="engine must be one of index, scan"):
         impl(2, engine="magic")
 
 
-def test_a_copy_keeps_the_fitness(impl: Any) -> None:
+def test_copy_keeps_the_fitness(impl: Any) -> None:
     matcher = impl(1, fitness={"align": 500, "first": 7, "pack": 12})
     assert matcher.fitness == matcher.fork().fitness == {"align": 500, "pack": 12}
     assert impl.restore(matcher.snapshot()).fitness == {"align": 500, "pack": 12}
 
 
-def test_a_gang_is_placed_whole_or_leaves_no_trace(impl: Any) -> None:
+def test_gang_is_placed_completely_or_leaves_no_trace(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(4))
     one, three = matcher.add_class(units(1)), matcher.add_class(units(3), shared_key=1, shared=units(0.5))
@@ -276,7 +276,7 @@ def test_a_gang_is_placed_whole_or_leaves_no_trace(impl: Any) -> None:
     matcher.check()
 
 
-def test_a_class_that_a_gang_left_no_room_is_placed_once_the_gang_is_given_up(impl: Any) -> None:
+def test_class_without_room_is_placed_after_the_gang_is_rolled_back(impl: Any) -> None:
     matcher = impl(1)
     for _ in range(100):
         matcher.add_host(units(2))
@@ -285,26 +285,26 @@ def test_a_class_that_a_gang_left_no_room_is_placed_once_the_gang_is_given_up(im
     assert (matcher.match_gang(np.array([one] * 100))[0] >= 0).all()
 
 
-def test_a_gang_may_be_placed_in_part(impl: Any) -> None:
+def test_gang_may_be_placed_in_part(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(2))
     one = matcher.add_class(units(1))
-    assert matcher.match_gang(np.array([one] * 3), least=2)[0].tolist() == [0, 0, REFUSED]
-    assert matcher.match_gang(np.array([one] * 3), least=1)[0].tolist() == [REFUSED] * 3
-    with pytest.raises(MatchError, match="least must be between -1 and 1"):
-        matcher.match_gang(np.array([one]), least=2)
+    assert matcher.match_gang(np.array([one] * 3), minimum=2)[0].tolist() == [0, 0, REFUSED]
+    assert matcher.match_gang(np.array([one] * 3), minimum=1)[0].tolist() == [REFUSED] * 3
+    with pytest.raises(MatchError, match="minimum must be between -1 and 1"):
+        matcher.match_gang(np.array([one]), minimum=2)
 
 
-def test_an_empty_gang_is_placed(impl: Any) -> None:
+def test_empty_gang_is_placed(impl: Any) -> None:
     assert impl(1).match_gang(np.array([], dtype=np.int64))[0].tolist() == []
 
 
-def test_a_host_takes_at_most_so_many_of_a_group(impl: Any) -> None:
+def test_host_takes_at_most_max_per_host_tasks_of_a_group(impl: Any) -> None:
     matcher = impl(1)
     for _ in range(2):
         matcher.add_host(units(10))
-    single = matcher.add_class(units(1), group=3, most_per_host=1)
-    pair = matcher.add_class(units(1), group=3, most_per_host=2)
+    single = matcher.add_class(units(1), group=3, max_per_host=1)
+    pair = matcher.add_class(units(1), group=3, max_per_host=2)
     slots, ids = matcher.match(np.array([single, single, single, pair, pair, pair]))
     assert slots.tolist() == [0, 1, REFUSED, 0, 1, REFUSED]
     why = matcher.refusal(single)
@@ -314,10 +314,10 @@ def test_a_host_takes_at_most_so_many_of_a_group(impl: Any) -> None:
     matcher.check()
 
 
-def test_what_runs_already_counts_for_its_group_whatever_the_limit(impl: Any) -> None:
+def test_assigned_task_counts_for_its_group_despite_the_limit(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(10))
-    single = matcher.add_class(units(1), group=0, most_per_host=1)
+    single = matcher.add_class(units(1), group=0, max_per_host=1)
     ids = np.array([matcher.assign(single, 0) for _ in range(3)])
     matcher.release(ids[:2])
     assert matcher.match(np.array([single]))[0].tolist() == [REFUSED]
@@ -325,16 +325,16 @@ def test_what_runs_already_counts_for_its_group_whatever_the_limit(impl: Any) ->
     assert matcher.match(np.array([single]))[0].tolist() == [0]
 
 
-def test_a_limit_per_host_needs_a_group(impl: Any) -> None:
+def test_max_per_host_needs_a_group(impl: Any) -> None:
     with pytest.raises(MatchError, match="name the group"):
-        impl(1).add_class(units(1), most_per_host=1)
+        impl(1).add_class(units(1), max_per_host=1)
 
 
-def test_many_groups_come_and_go(impl: Any) -> None:
+def test_many_groups_can_be_added_and_removed(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(1_000))
     for turn in range(3):
-        classes = [matcher.add_class(units(1), group=turn * 100 + i, most_per_host=1) for i in range(20)]
+        classes = [matcher.add_class(units(1), group=turn * 100 + i, max_per_host=1) for i in range(20)]
         slots, ids = matcher.match(np.array(classes * 2))
         assert slots.tolist() == [0] * 20 + [REFUSED] * 20
         matcher.check()
@@ -344,7 +344,7 @@ def test_many_groups_come_and_go(impl: Any) -> None:
         matcher.check()
 
 
-def test_a_group_stays_within_its_limit(impl: Any) -> None:
+def test_group_stays_within_its_limit(impl: Any) -> None:
     matcher = impl(2)
     for _ in range(2):
         matcher.add_host(units(4, 4))
@@ -363,7 +363,7 @@ def test_a_group_stays_within_its_limit(impl: Any) -> None:
     matcher.check()
 
 
-def test_a_limit_may_fall_below_what_runs_and_be_lifted(impl: Any) -> None:
+def test_group_limit_may_fall_below_its_claims_and_be_removed(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(10))
     one = matcher.add_class(units(1), group=0)
@@ -377,7 +377,7 @@ def test_a_limit_may_fall_below_what_runs_and_be_lifted(impl: Any) -> None:
     matcher.check()
 
 
-def test_a_limit_outlives_the_classes_of_its_group(impl: Any) -> None:
+def test_group_limit_outlives_the_classes_of_its_group(impl: Any) -> None:
     matcher = impl(1)
     matcher.add_host(units(10))
     matcher.set_group_limit(0, units(1))
@@ -387,6 +387,6 @@ def test_a_limit_outlives_the_classes_of_its_group(impl: Any) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(-1, units(1)), (0.5, units(1)), (0, units(1, 1)), (0, -units(1)), (0, [1])])
-def test_a_wrong_limit_is_refused(impl: Any, arguments: Any) -> None:
+def test_bad_group_limit_is_refused(impl: Any, arguments: Any) -> None:
     with pytest.raises(MatchError, match=r"group|limit"):
         impl(1).set_group_limit(*arguments)

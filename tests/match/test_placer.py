@@ -1,4 +1,4 @@
-"""Names, amounts and port numbers on top of the matcher."""
+"""Placement by name: names, amounts and port numbers on top of the matcher."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_tasks_are_placed_released_and_found_by_name(placer: Placer) -> None:
 
 
 @pytest.mark.parametrize("amount", [0.3, "0.3", Decimal("0.3")])
-def test_an_amount_is_what_is_written(placer: Placer, amount: Any) -> None:
+def test_amount_is_exactly_the_written_number(placer: Placer, amount: Any) -> None:
     assert placer.shape({"cpus": amount}) is placer.shape({"cpus": "0.300", "mem_mb": 0})
     assert placer.shape({"cpus": amount}).amounts == {"cpus": 300, "mem_mb": 0}
 
 
-def test_an_executor_is_paid_once_a_host(placer: Placer) -> None:
+def test_executor_is_counted_once_per_host(placer: Placer) -> None:
     wanted = ["zone == a"]
     shape = placer.shape(
         {"cpus": 1}, constraints=wanted, executor="shop", executor_amounts={"cpus": "0.5", "mem_mb": 512}
@@ -60,13 +60,13 @@ def test_an_executor_is_paid_once_a_host(placer: Placer) -> None:
     assert placer.free("small") == {"cpus": 500, "mem_mb": 7_488_000}
 
 
-def test_a_gang_is_placed_whole_or_not_at_all(placer: Placer) -> None:
+def test_gang_is_placed_completely_or_not_at_all(placer: Placer) -> None:
     big = placer.shape({"cpus": 10})
     assert placer.place_together(named(big, "t1", "t2")) == [("t1", None), ("t2", None)]
-    assert placer.place_together(named(big, "t1", "t2"), least=1) == [("t1", "large"), ("t2", None)]
+    assert placer.place_together(named(big, "t1", "t2"), minimum=1) == [("t1", "large"), ("t2", None)]
 
 
-def test_constraints_hold_for_hosts_that_come_later(placer: Placer) -> None:
+def test_constraints_apply_to_hosts_added_later(placer: Placer) -> None:
     shape = placer.shape({"cpus": 3}, constraints=["zone in c, d"], soft=[("host == dear", 1 << 20)])
     assert placer.place(named(shape, "t1")) == [("t1", None)]
     placer.add_host("cheap", {"cpus": 4, "mem_mb": 1}, {"zone": "d"})
@@ -76,7 +76,7 @@ def test_constraints_hold_for_hosts_that_come_later(placer: Placer) -> None:
     assert placer.place(named(shape, "t1")) == [("t1", "cheap")]
 
 
-def test_rules_between_tasks_name_groups_and_attributes(placer: Placer) -> None:
+def test_rules_between_tasks_use_named_groups_and_attributes(placer: Placer) -> None:
     one_a_zone = at_most(1, placer.group("web"), per=placer.attribute("zone"))
     shape = placer.shape({"cpus": 1}, group="web", rules=[one_a_zone])
     assert [host for _, host in placer.place(named(shape, "t1", "t2", "t3"))] == ["small", "large", None]
@@ -84,7 +84,7 @@ def test_rules_between_tasks_name_groups_and_attributes(placer: Placer) -> None:
     assert (why.ruled_out, why.hosts, why.could_ever_fit) == (2, 2, True)
 
 
-def test_why_says_what_is_missing_by_name(placer: Placer) -> None:
+def test_why_names_the_missing_resources(placer: Placer) -> None:
     huge = placer.shape({"cpus": 32, "mem_mb": 1}, constraints=["zone != a"])
     assert placer.place(named(huge, "t1")) == [("t1", None)]
     why = placer.why(huge)
@@ -96,14 +96,14 @@ def test_why_says_what_is_missing_by_name(placer: Placer) -> None:
     assert not why.could_ever_fit
 
 
-def test_a_disabled_host_takes_nothing_new(placer: Placer) -> None:
+def test_disabled_host_takes_no_new_tasks(placer: Placer) -> None:
     shape = placer.shape({"cpus": 1})
     placer.enable_host("small", False)
     assert placer.place(named(shape, "t1")) == [("t1", "large")]
-    assert placer.why(placer.shape({"cpus": 20})).closed == 1
+    assert placer.why(placer.shape({"cpus": 20})).disabled == 1
 
 
-def test_a_host_gets_other_amounts_and_keeps_its_tasks(placer: Placer) -> None:
+def test_set_host_changes_amounts_and_keeps_tasks(placer: Placer) -> None:
     shape = placer.shape({"cpus": 3})
     placer.place(named(shape, "t1"))
     placer.set_host("small", {"cpus": 2})
@@ -113,7 +113,7 @@ def test_a_host_gets_other_amounts_and_keeps_its_tasks(placer: Placer) -> None:
     assert placer.place(named(shape, "t2", "t3")) == [("t2", "small"), ("t3", "large")]
 
 
-def test_a_host_gets_other_attributes(placer: Placer) -> None:
+def test_set_host_changes_attributes(placer: Placer) -> None:
     shape = placer.shape({"cpus": 1}, constraints=["zone == c"])
     assert placer.place(named(shape, "t1")) == [("t1", None)]
     placer.set_host("large", {"cpus": 16}, {"zone": "c"})
@@ -122,7 +122,7 @@ def test_a_host_gets_other_attributes(placer: Placer) -> None:
     assert placer.place(named(shape, "t2")) == [("t2", "large")]
 
 
-def test_a_host_gets_other_ports_beside_those_that_its_tasks_have(with_ports: Placer) -> None:
+def test_set_host_changes_ports_and_keeps_ports_in_use(with_ports: Placer) -> None:
     with_ports.add_host("h", {"cpus": 8}, ports=[(1, 3), (8_080, 8_080)])
     two = with_ports.shape({"ports": 2}, fixed_ports=[8_080])
     with_ports.place(named(two, "t1"))
@@ -135,7 +135,7 @@ def test_a_host_gets_other_ports_beside_those_that_its_tasks_have(with_ports: Pl
     with_ports.place(named(one, "t2"))
     assert with_ports.ports_of("t2") == (7,)
     for wrong in ([(1, 1), (7, 8), (8_080, 8_080)], [(1, 8)], []):
-        with pytest.raises(MatchError, match=r"ports of host 'h': task 't1' has (2|8080|1); keep it"):
+        with pytest.raises(MatchError, match=r"ports of host 'h': task 't1' uses (2|8080|1); keep it"):
             with_ports.set_host("h", {"cpus": 4}, ports=wrong)
     with_ports.release(["t1"])
     with_ports.place(named(one, "t3"))
@@ -143,7 +143,7 @@ def test_a_host_gets_other_ports_beside_those_that_its_tasks_have(with_ports: Pl
     with_ports.matcher.check()
 
 
-def test_a_fork_goes_its_own_way(with_ports: Placer) -> None:
+def test_fork_is_independent(with_ports: Placer) -> None:
     with_ports.add_host("h", {"cpus": 8}, {"zone": "a"}, ports=[(1, 4)])
     one = with_ports.shape({"ports": 1}, constraints=["zone == a"])
     with_ports.place(named(one, "t1"))
@@ -167,7 +167,7 @@ def test_a_fork_goes_its_own_way(with_ports: Placer) -> None:
 
 
 def lived_in(matcher: Any, seed: int = 1) -> tuple[Placer, list[str]]:
-    """A placer with everything that a snapshot holds, gaps where hosts and tasks were, and the tasks that are there."""
+    """A placer with everything that a snapshot can hold, with gaps from removed hosts and tasks; and its tasks."""
     chance = random.Random(seed)
     placer = Placer(("cpus", "mem_mb", "ports"), fixed_ports=[8_080, 8_081], matcher=matcher)
     for n in range(8):
@@ -200,7 +200,7 @@ def kinds(placer: Placer) -> list[Shape]:
 
 @pytest.mark.parametrize("other", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
 @pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
-def test_a_restored_placer_goes_on_exactly_alike(matcher: Any, other: Any, seed: int) -> None:
+def test_restored_placer_behaves_like_the_original(matcher: Any, other: Any, seed: int) -> None:
     placer, names = lived_in(matcher, seed)
     again = Placer.restore(placer.snapshot(), matcher=other)
     assert again.snapshot() == placer.snapshot()
@@ -219,15 +219,15 @@ def test_a_restored_placer_goes_on_exactly_alike(matcher: Any, other: Any, seed:
     again.matcher.check()
 
 
-def test_a_snapshot_keeps_the_name_of_a_fitness_and_asks_for_a_function() -> None:
+def test_snapshot_keeps_a_named_fitness_and_requires_a_custom_one() -> None:
     named_, judged = Placer(("cpus",), fitness="spread"), Placer(("cpus",), fitness=lambda *_: 0)
     assert Placer.restore(named_.snapshot(), engine="scan").matcher.fitness["spread"] == 1_024
     with pytest.raises(MatchError, match="pass it as fitness"):
         Placer.restore(judged.snapshot())
-    assert Placer.restore(judged.snapshot(), fitness=lambda *_: 0).matcher.judge
+    assert Placer.restore(judged.snapshot(), fitness=lambda *_: 0).matcher.custom_fitness
 
 
-def test_a_damaged_snapshot_is_refused(seed: int) -> None:
+def test_damaged_snapshot_is_refused(seed: int) -> None:
     placer, _ = lived_in(CompiledMatcher)
     data = placer.snapshot()
     chance = random.Random(seed)
@@ -239,12 +239,12 @@ def test_a_damaged_snapshot_is_refused(seed: int) -> None:
             Placer.restore(data[:at])
     with pytest.raises(MatchError, match="a snapshot is bytes, not str"):
         Placer.restore("JCPLACE1")  # type: ignore[arg-type]
-    with pytest.raises(MatchError, match="no snapshot of a placer"):
+    with pytest.raises(MatchError, match="not a placer snapshot"):
         Placer.restore(placer.matcher.snapshot())
 
 
 def forged(data: bytes, change: Callable[[Any], Any]) -> bytes:
-    """With other names, and all checksums right."""
+    """The snapshot with changed names and correct checksums."""
     length = int.from_bytes(data[8:16], "little")
     text = json.dumps(change(json.loads(data[16 : 16 + length]))).encode()
     new = data[:8] + len(text).to_bytes(8, "little") + text + data[16 + length : -4]
@@ -268,46 +268,46 @@ def free_everywhere(names: Any) -> list[int]:
 
 
 FORGED: list[tuple[Any, str]] = [
-    (lambda n: 5, "contradicts itself"),
-    (lambda n: {}, "contradicts itself .KeyError"),
+    (lambda n: 5, "is inconsistent"),
+    (lambda n: {}, "is inconsistent .KeyError"),
     (lambda n: set_at(n, ("dimensions",), ["cpus"]), "fixed_ports are given"),
-    (lambda n: set_at(n, ("dimensions", 0), 5), "dimensions: 5 is no name"),
+    (lambda n: set_at(n, ("dimensions", 0), 5), "dimensions: 5 is not a name"),
     (lambda n: set_at(n, ("fixed_ports",), [8_080]), "other dimensions"),
     (lambda n: set_at(n, ("hosts",), n["hosts"][1:]), "hosts without a name"),
     (lambda n: set_at(n, ("hosts", 0, 0), 3), "hosts without a name"),
-    (lambda n: set_at(n, ("hosts", 0, 1, "host"), "h1"), "two hosts of one name"),
+    (lambda n: set_at(n, ("hosts", 0, 1, "host"), "h1"), "two hosts with the same name"),
     (lambda n: set_at(n, ("hosts", 0, 1, "zone"), 5), "must be a text, not 5"),
     (lambda n: set_at(n, ("hosts", 0, 2), [1, 1]), "a port twice"),
-    (lambda n: set_at(n, ("hosts", 0, 2), [1]), "another number of free ports"),
+    (lambda n: set_at(n, ("hosts", 0, 2), [1]), "a number of free ports"),
     (lambda n: set_at(n, ("groups",), []), "a group without a name"),
-    (lambda n: set_at(n, ("groups",), ["web", "web"]), "groups with one name"),
+    (lambda n: set_at(n, ("groups",), ["web", "web"]), "two groups with the same name"),
     (lambda n: set_at(n, ("executors",), []), "an executor without a name"),
     (lambda n: set_at(n, ("attributes",), []), "an attribute without a name"),
     (lambda n: set_at(n, ("shapes", 0, 0), 99), "a shape must be between"),
     (lambda n: set_at(n, ("shapes", 0, 0), n["shapes"][1][0]), "a shape twice"),
-    (lambda n: set_at(n, ("shapes", 0, 1), [["zone", "is", ["a"]]]), "contradicts itself .ValueError"),
+    (lambda n: set_at(n, ("shapes", 0, 1), [["zone", "is", ["a"]]]), "is inconsistent .ValueError"),
     (lambda n: set_at(n, ("shapes", 0, 2), [[["zone", "==", ["a"]], -1]]), "soft weight must be between"),
-    (lambda n: set_at(n, ("tasks", 0, 0), ""), "task: '' is no name"),
-    (lambda n: set_at(n, ("tasks", 0, 0), n["tasks"][1][0]), "a task without a claim, or two with one"),
-    (lambda n: set_at(n, ("tasks", 0, 1), n["tasks"][1][1]), "a task without a claim, or two with one"),
-    (lambda n: set_at(n, ("tasks", 0, 1), 5), "a task without a claim, or two with one"),
-    (lambda n: set_at(n, ("tasks", with_two_ports(n), 2), free_everywhere(n)[:2]), "a port that two have"),
-    (lambda n: set_at(n, ("tasks", 0, 2), [1, 2, 3, 4]), "ports than was asked for|a port that two have"),
-    (lambda n: set_at(n, ("tasks", 0, 2), [8_080, 8_081]), "fixed ports that nobody asked for"),
+    (lambda n: set_at(n, ("tasks", 0, 0), ""), "task: '' is not a name"),
+    (lambda n: set_at(n, ("tasks", 0, 0), n["tasks"][1][0]), "a task without a claim|two tasks with the same claim"),
+    (lambda n: set_at(n, ("tasks", 0, 1), n["tasks"][1][1]), "a task without a claim|two tasks with the same claim"),
+    (lambda n: set_at(n, ("tasks", 0, 1), 5), "a task without a claim|two tasks with the same claim"),
+    (lambda n: set_at(n, ("tasks", with_two_ports(n), 2), free_everywhere(n)[:2]), "a port of two tasks"),
+    (lambda n: set_at(n, ("tasks", 0, 2), [1, 2, 3, 4]), "a number of ports that differs|a port of two tasks"),
+    (lambda n: set_at(n, ("tasks", 0, 2), [8_080, 8_081]), "fixed ports that differ from the request"),
 ]
 
 
 @pytest.mark.parametrize(("change", "words"), FORGED)
-def test_a_forged_snapshot_is_refused_with_what_contradicts(change: Any, words: str) -> None:
+def test_forged_snapshot_is_refused_with_the_contradiction(change: Any, words: str) -> None:
     placer, _ = lived_in(PlainMatcher)
     with pytest.raises(MatchError, match=words):
         Placer.restore(forged(placer.snapshot(), change), matcher=PlainMatcher)
 
 
-def test_whatever_is_in_a_snapshot_it_is_refused_or_works(seed: int) -> None:
+def test_any_snapshot_is_refused_or_works(seed: int) -> None:
     placer, _ = lived_in(CompiledMatcher)
     data, chance = placer.snapshot(), random.Random(seed)
-    odd = (None, -1, 0, 1, True, 2.5, "", "h1", [], [[]], {}, [1], 1 << 70)
+    odd: tuple[Any, ...] = (None, -1, 0, 1, True, 2.5, "", "h1", [], [[]], {}, [1], 1 << 70)
 
     def change(names: Any) -> Any:
         path: list[Any] = [chance.choice(list(names))]
@@ -335,25 +335,25 @@ def _at(names: Any, path: list[Any]) -> Any:
     return names
 
 
-def test_what_runs_already_is_assigned(placer: Placer) -> None:
+def test_running_task_is_assigned(placer: Placer) -> None:
     shape = placer.shape({"cpus": 1})
     placer.assign("t1", shape, "large")
     assert placer.host_of("t1") == "large"
-    with pytest.raises(MatchError, match="'t1' is placed already"):
+    with pytest.raises(MatchError, match="'t1' is already placed"):
         placer.place(named(shape, "t1"))
 
 
-def test_a_removed_shape_takes_no_more_and_leaves_its_tasks(placer: Placer) -> None:
+def test_removed_shape_is_not_placed_and_keeps_its_tasks(placer: Placer) -> None:
     shape = placer.shape({"cpus": 1})
     placer.place(named(shape, "t1"))
     placer.remove_shape(shape)
-    with pytest.raises(MatchError, match="no shape of this placer"):
+    with pytest.raises(MatchError, match="not a shape of this placer"):
         placer.place(named(shape, "t2"))
     assert placer.release(["t1"]) == []
     assert placer.shape({"cpus": 1}) is not shape
 
 
-def test_ports_are_numbers_and_come_back(with_ports: Placer) -> None:
+def test_ports_are_numbered_and_reused(with_ports: Placer) -> None:
     with_ports.add_host("h", {"cpus": 8}, ports=[(1, 4), (6, 7)])
     four, two = with_ports.shape({"cpus": 1, "ports": 4}), with_ports.shape({"cpus": 1, "ports": 2})
     with_ports.place(named(four, "t1"))
@@ -367,7 +367,7 @@ def test_ports_are_numbers_and_come_back(with_ports: Placer) -> None:
     assert with_ports.ports_of("t3") == (1, 2)
 
 
-def test_a_fixed_port_is_one_task_s_on_a_host_and_handed_out_to_nobody(with_ports: Placer) -> None:
+def test_fixed_port_belongs_to_one_task_per_host_and_is_never_assigned_otherwise(with_ports: Placer) -> None:
     with_ports.add_host("h1", {"cpus": 8}, ports=[(8_079, 8_081)])
     with_ports.add_host("h2", {"cpus": 8}, ports=[(9_000, 9_001)])
     web = with_ports.shape({"cpus": 1}, fixed_ports=[8_080])
@@ -382,7 +382,7 @@ def test_a_fixed_port_is_one_task_s_on_a_host_and_handed_out_to_nobody(with_port
     assert with_ports.ports_of("t4") == (8_080, 8_079, 8_081)
 
 
-def test_ports_that_run_already_are_taken(with_ports: Placer) -> None:
+def test_ports_of_assigned_tasks_are_in_use(with_ports: Placer) -> None:
     with_ports.add_host("h", {"cpus": 8}, ports=[(1, 5)])
     two = with_ports.shape({"ports": 2})
     with_ports.assign("t1", two, "h", ports=[2, 3])
@@ -396,7 +396,7 @@ def test_ports_that_run_already_are_taken(with_ports: Placer) -> None:
     assert with_ports.ports_of("t3") == (2, 3)
 
 
-def test_no_port_is_ever_given_twice(with_ports: Placer, seed: int) -> None:
+def test_no_port_is_assigned_twice(with_ports: Placer, seed: int) -> None:
     chance, live = random.Random(seed), list[str]()
     for n in range(4):
         with_ports.add_host(f"h{n}", {"cpus": 30}, ports=[(8_070 + n, 8_090), (9_000, 9_000 + n)])
@@ -420,35 +420,35 @@ def test_no_port_is_ever_given_twice(with_ports: Placer, seed: int) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda p: p.add_host("small", {}), "host 'small' is there already"),
-        (lambda p: p.add_host("x", {"gpus": 1}), r"amounts\['gpus'\] is no dimension; there are cpus, mem_mb"),
+        (lambda p: p.add_host("small", {}), "host 'small' already exists"),
+        (lambda p: p.add_host("x", {"gpus": 1}), r"amounts\['gpus'\] is not a dimension; use cpus, mem_mb"),
         (lambda p: p.add_host("x", {"cpus": "many"}), r"amounts\['cpus'\] must be a number"),
         (lambda p: p.add_host("x", {"cpus": float("nan")}), "not nan"),
         (lambda p: p.add_host("x", {"cpus": -1}), "a number from 0 to .* not -1"),
         (lambda p: p.add_host("x", {"cpus": 0.0001}), "at most three decimals"),
         (lambda p: p.add_host("x", {"cpus": 10**30}), "a number from 0 to 4503599627370 "),
-        (lambda p: p.add_host("x", {}, ports=[(1, 2)]), "'ports' is no dimension"),
+        (lambda p: p.add_host("x", {}, ports=[(1, 2)]), "'ports' is not a dimension"),
         (lambda p: p.set_host("x", {}), "there is no host 'x'"),
         (lambda p: p.set_host("small", {"cpus": -1}), "a number from 0 to .* not -1"),
-        (lambda p: p.set_host("small", {"gpus": 1}), r"amounts\['gpus'\] is no dimension"),
+        (lambda p: p.set_host("small", {"gpus": 1}), r"amounts\['gpus'\] is not a dimension"),
         (lambda p: p.set_host("small", {}, {"zone": 5}), r"attributes\['zone'\] of .* must be a text, not 5"),
-        (lambda p: p.set_host("small", {}, ports=[(1, 2)]), "'ports' is no dimension"),
+        (lambda p: p.set_host("small", {}, ports=[(1, 2)]), "'ports' is not a dimension"),
         (lambda p: p.remove_host("x"), "there is no host 'x'"),
         (lambda p: p.enable_host("x", True), "there is no host 'x'"),
         (lambda p: p.shape({"cpus": -1}), "a number from 0 to .* not -1"),
-        (lambda p: p.shape({}, constraints=["zone"]), "is no constraint"),
-        (lambda p: p.shape({}, fixed_ports=[80]), "80 is none of the placer's own"),
-        (lambda p: p.shape({}, fixed_ports=["80"]), "'80' is no port"),
-        (lambda p: p.place(named(p.shape({}), "a", "a")), "task 'a' is asked for twice"),
-        (lambda p: p.place([("a", "no shape")]), "is no shape of this placer"),
-        (lambda p: p.place(named(Placer(("x",)).shape({}), "a")), "is no shape of this placer"),
+        (lambda p: p.shape({}, constraints=["zone"]), "is not a constraint"),
+        (lambda p: p.shape({}, fixed_ports=[80]), "80 is not a fixed port of this placer"),
+        (lambda p: p.shape({}, fixed_ports=["80"]), "'80' is not a port"),
+        (lambda p: p.place(named(p.shape({}), "a", "a")), "task 'a' is given twice"),
+        (lambda p: p.place([("a", "no shape")]), "is not a shape of this placer"),
+        (lambda p: p.place(named(Placer(("x",)).shape({}), "a")), "is not a shape of this placer"),
         (lambda p: p.assign("a", p.shape({}), "x"), "there is no host 'x'"),
-        (lambda p: p.add_hosts([("x", {}, {}, ()), ("x", {}, {}, ())]), "host 'x' is there already"),
+        (lambda p: p.add_hosts([("x", {}, {}, ()), ("x", {}, {}, ())]), "host 'x' already exists"),
         (lambda p: p.add_host("x", {"cpus": 1}, {"zone": 5}), r"attributes\['zone'\] of .* must be a text, not 5"),
         (lambda p: p.add_host("x", {"cpus": 1}, {"zone": None}), "must be a text, not None"),
         (lambda p: p.add_host("x", {"cpus": 1}, ["zone"]), "attributes of host 'x' must be a mapping, not list"),
-        (lambda p: p.add_host("", {}), "host: '' is no name"),
-        (lambda p: p.add_host(["x"], {}), "host: .* is no name"),
+        (lambda p: p.add_host("", {}), "host: '' is not a name"),
+        (lambda p: p.add_host(["x"], {}), "host: .* is not a name"),
         (lambda p: p.add_host("x", None), "amounts must be a mapping"),
         (lambda p: p.shape(["cpus"]), "amounts must be a mapping"),
         (lambda p: p.shape({}, constraints="zone == a"), "must be a list of texts"),
@@ -456,28 +456,28 @@ def test_no_port_is_ever_given_twice(with_ports: Placer, seed: int) -> None:
         (lambda p: p.shape({}, soft=[("zone == a", -5)]), "soft weight must be between 0 and"),
         (lambda p: p.shape({}, soft=[("zone == a", 0.5)]), "soft weight must be a whole number"),
         (lambda p: p.shape({}, soft=[("zone == a", 10**30)]), "soft weight must be between 0 and"),
-        (lambda p: p.shape({}, group=5), "group: 5 is no name"),
-        (lambda p: p.shape({}, executor=["x"]), "executor: .* is no name"),
+        (lambda p: p.shape({}, group=5), "group: 5 is not a name"),
+        (lambda p: p.shape({}, executor=["x"]), "executor: .* is not a name"),
         (lambda p: p.shape({}, executor_amounts={"cpus": 1}), "without an executor"),
-        (lambda p: p.place([(5, p.shape({}))]), "task: 5 is no name"),
-        (lambda p: p.place([(["a"], p.shape({}))]), "task: .* is no name"),
-        (lambda p: p.place([("a", p.shape({})), ("", p.shape({}))]), "task: '' is no name"),
-        (lambda p: p.place([("a", p.shape({})), ("t1", p.shape({}))]), "task 't1' is placed already"),
-        (lambda p: p.place([("a", p.shape({})), ("b", ["no shape"])]), "is no shape of this placer"),
+        (lambda p: p.place([(5, p.shape({}))]), "task: 5 is not a name"),
+        (lambda p: p.place([(["a"], p.shape({}))]), "task: .* is not a name"),
+        (lambda p: p.place([("a", p.shape({})), ("", p.shape({}))]), "task: '' is not a name"),
+        (lambda p: p.place([("a", p.shape({})), ("t1", p.shape({}))]), "task 't1' is already placed"),
+        (lambda p: p.place([("a", p.shape({})), ("b", ["no shape"])]), "is not a shape of this placer"),
         (lambda p: p.place([("a", p.shape({})), 5]), "a task is a pair of a name and a shape, not 5"),
-        (lambda p: p.place_together(named(p.shape({}), "a", "b"), least=3), "least must be between -1 and 2"),
-        (lambda p: p.assign("", p.shape({}), "small"), "task: '' is no name"),
-        (lambda p: p.release(["t1", 5]), "task: 5 is no name"),
-        (lambda p: p.release(["t1", ["t1"]]), "task: .* is no name"),
+        (lambda p: p.place_together(named(p.shape({}), "a", "b"), minimum=3), "minimum must be between -1 and 2"),
+        (lambda p: p.assign("", p.shape({}), "small"), "task: '' is not a name"),
+        (lambda p: p.release(["t1", 5]), "task: 5 is not a name"),
+        (lambda p: p.release(["t1", ["t1"]]), "task: .* is not a name"),
         (lambda p: p.place([("a", p.shape({}), 1)]), "a task is a pair of a name and a shape, not"),
         (lambda p: Placer(("ports",)).add_host("x", {}, ports=[(1,)]), "must be ranges"),
         (lambda p: Placer(("ports",)).add_host("x", {}, ports=5), "must be ranges"),
-        (lambda p: Placer(("ports",)).add_host("x", {}, ports=[(9, 3)]), "runs backwards"),
+        (lambda p: Placer(("ports",)).add_host("x", {}, ports=[(9, 3)]), "ends before it starts"),
         (lambda p: Placer(("cpus", "cpus")), "dimensions must be names, each once"),
-        (lambda p: Placer(("cpus",), fixed_ports=[80]), "'ports' is no dimension"),
+        (lambda p: Placer(("cpus",), fixed_ports=[80]), "'ports' is not a dimension"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_and_changes_nothing(placer: Placer, call: Any, words: str) -> None:
+def test_bad_argument_is_named_and_changes_nothing(placer: Placer, call: Any, words: str) -> None:
     placer.place(named(placer.shape({"cpus": 1}), "t1"))
     with pytest.raises(ValueError, match=words):
         call(placer)
@@ -489,11 +489,11 @@ def test_what_is_wrong_is_named_and_changes_nothing(placer: Placer, call: Any, w
 
 
 @pytest.mark.parametrize("matcher", [CompiledMatcher, PlainMatcher], ids=["compiled", "plain"])
-def test_names_are_free_again_when_nothing_was_placed(matcher: Any) -> None:
-    def judge(*_: Any) -> int:
+def test_names_are_free_again_after_a_failed_call(matcher: Any) -> None:
+    def custom(*_: Any) -> int:
         raise RuntimeError("no opinion")
 
-    placer = Placer(("cpus",), matcher=matcher, fitness=judge)
+    placer = Placer(("cpus",), matcher=matcher, fitness=custom)
     placer.add_host("h", {"cpus": 8})
     shape = placer.shape({"cpus": 1})
     for _ in range(2):
@@ -504,7 +504,7 @@ def test_names_are_free_again_when_nothing_was_placed(matcher: Any) -> None:
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_the_garbage_collector_is_left_as_it_was(placer: Placer, on: bool) -> None:
+def test_garbage_collector_state_is_restored(placer: Placer, on: bool) -> None:
     before = gc.isenabled()
     (gc.enable if on else gc.disable)()
     try:
@@ -514,18 +514,18 @@ def test_the_garbage_collector_is_left_as_it_was(placer: Placer, on: bool) -> No
         (gc.enable if before else gc.disable)()
 
 
-def test_a_name_may_be_any_kind_of_text(placer: Placer) -> None:
+def test_name_may_be_any_kind_of_text(placer: Placer) -> None:
     shape = placer.shape({"cpus": 1})
     answer = placer.place([(np.str_("a"), shape), ("b", shape)])
     assert answer == [("a", "small"), ("b", "small")]
     assert {type(name) for name, _ in answer} == {str}
-    with pytest.raises(MatchError, match="'a' is placed already"):
+    with pytest.raises(MatchError, match="'a' is already placed"):
         placer.place(named(shape, "a"))
     assert placer.release([np.str_("a"), np.str_("c")]) == ["c"]
 
 
-def test_names_are_kept_alike_compiled_and_plain(seed: int) -> None:
-    """Whatever is asked, also what is wrong, the two say and do the same."""
+def test_compiled_and_plain_loops_agree(seed: int) -> None:
+    """Both give the same answers and errors for any calls."""
     chance = random.Random(seed)
     placers = [Placer(("cpus",), matcher=matcher) for matcher in (CompiledMatcher, PlainMatcher)]
     for each in placers:
@@ -552,7 +552,7 @@ def test_names_are_kept_alike_compiled_and_plain(seed: int) -> None:
         each.matcher.check()
 
 
-def test_a_live_task_takes_few_bytes(seed: int) -> None:
+def test_live_task_takes_few_bytes(seed: int) -> None:
     placer = Placer(("cpus", "mem_mb"))
     for n in range(100):
         placer.add_host(f"host-{n}", {"cpus": 10_000, "mem_mb": 10_000_000})
@@ -569,7 +569,7 @@ def test_a_live_task_takes_few_bytes(seed: int) -> None:
     assert (used + placer.matcher.memory()["claims"]) / count <= 300
 
 
-def test_tasks_that_come_and_go_leave_nothing(with_ports: Placer) -> None:
+def test_released_tasks_leave_no_memory(with_ports: Placer) -> None:
     with_ports.add_host("h", {"cpus": 8}, ports=[(1, 5)])
     shape = with_ports.shape({"ports": 1})
     for n in range(50):

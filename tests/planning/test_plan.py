@@ -1,4 +1,4 @@
-"""The planner's questions and answers, from the library's side."""
+"""The planner as a library: questions and answers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from jobcloud.cron import Schedule
 from jobcloud.errors import ConfigError, NotFound
+from jobcloud.match.constraints import Constraint, parse
 from jobcloud.planning import plot
 from jobcloud.planning.demand import DAY_MS, ScheduledJob, Span, load, runs, spans
 from jobcloud.planning.jobs import executor, read_run_times, run_times_of, scheduled_job
@@ -40,7 +41,7 @@ def hosts(*counts: int, zones: str = "ab") -> list[HostKind]:
     ]
 
 
-def test_what_fits_is_said_with_how_few_would_do() -> None:
+def test_plan_says_that_tasks_fit_and_how_few_hosts_suffice() -> None:
     problem = build(["cpus", "mem"], hosts(3, 3), [TaskKind("a", (4_000, 1_000), 6), TaskKind("b", (1_000, 6_000), 3)])
     plan = make_plan(problem, QUICK)
     assert plan.fits
@@ -51,7 +52,7 @@ def test_what_fits_is_said_with_how_few_would_do() -> None:
     assert plan.capacity.tolist() == [48_000, 96_000]
 
 
-def test_why_tasks_are_refused() -> None:
+def test_refused_tasks_have_reasons() -> None:
     problem = build(
         ["cpus", "mem"],
         hosts(2),
@@ -63,29 +64,27 @@ def test_why_tasks_are_refused() -> None:
     )
     plan = make_plan(problem, QUICK)
     reasons = {r.job: (r.tasks, r.reason, r.could_ever_fit) for r in plan.refused}
-    assert reasons["large"] == (2, "larger than any host: 9 cpus of 8 at most", False)
-    assert reasons["elsewhere"] == (1, "no host has the zone that it asks for", False)
+    assert reasons["large"] == (2, "larger than any host: 9 cpus of at most 8", False)
+    assert reasons["elsewhere"] == (1, "no host has the required zone", False)
     assert reasons["many"] == (3, "no room: of 2 hosts, short of cpus on 2", True)
     assert not plan.fits
     assert plan.needs[0].unsuitable == 3
 
 
-def _zone(value: str):
-    from jobcloud.match.constraints import parse
-
+def _zone(value: str) -> Constraint:
     return parse(f"zone == {value}")
 
 
-def test_rules_are_a_reason_too_and_too_few_hosts_are_proven() -> None:
+def test_rules_are_a_reason_and_too_few_hosts_are_proven() -> None:
     plan = make_plan(build(["cpus", "mem"], hosts(2), [TaskKind("apart", (1, 1), 3, Rules(1))]), QUICK)
     assert plan.refused[0].reason == "no room: of 2 hosts, short of rules about other tasks on 2"
     assert (
         plan.bound_broken
-        == "no placement can fit: it takes 3 hosts at least (the most tasks of one job on a host), there are 2"
+        == "no placement can fit: at least 3 hosts are needed (the maximum of tasks of one job on a host), there are 2"
     )
 
 
-def test_what_failures_do() -> None:
+def test_plan_shows_the_effect_of_failures() -> None:
     tasks = [TaskKind("a", (4_000, 1_000), 6)]
     plan = make_plan(build(["cpus", "mem"], hosts(2, 2), tasks), Question(failures=(1, 2), seconds=3))
     found = {f.what: (f.hosts, f.displaced, f.homeless, f.after_moving) for f in plan.failures}
@@ -95,8 +94,8 @@ def test_what_failures_do() -> None:
     assert {"zone a", "zone b"} <= set(found)
 
 
-def test_moving_others_may_make_room() -> None:
-    """Two halves apart leave no room for a whole one until one of them moves."""
+def test_moving_other_tasks_may_make_room() -> None:
+    """Two half-size tasks on two hosts leave no room for a full-size one until one of them moves."""
     problem = build(["cpus"], [HostKind("h", (10,), {}, 3)], [TaskKind("half", (5,), 2), TaskKind("whole", (10,), 1)])
     from jobcloud.planning.packing import place
 
@@ -107,7 +106,7 @@ def test_moving_others_may_make_room() -> None:
     verify(problem, moved)
 
 
-def test_how_much_more_fits() -> None:
+def test_headroom_is_counted() -> None:
     problem = build(
         ["cpus", "mem"], hosts(2), [TaskKind("a", (3_000, 1_000), 2), TaskKind("b", (1_000, 1_000), 1, Rules(2))]
     )
@@ -115,19 +114,19 @@ def test_how_much_more_fits() -> None:
     a, b = plan.more
     assert a.at_least == 2
     assert a.at_least <= a.at_most <= 3
-    assert (b.at_least, b.at_most) == (3, 3)  # two a host
+    assert (b.at_least, b.at_most) == (3, 3)  # two per host
     with pytest.raises(NotFound, match="did you mean 'a'"):
         make_plan(problem, Question(more=("aa",)))
 
 
-def test_stranded_is_what_no_task_can_use() -> None:
+def test_stranded_amounts_are_those_that_no_task_can_use() -> None:
     problem = build(["cpus", "mem"], hosts(1), [TaskKind("a", (5_000, 1_000), 1)])
     assert make_plan(problem, QUICK).stranded.tolist() == [3_000, 15_000]
     problem = build(["cpus", "mem"], hosts(1), [TaskKind("a", (5_000, 1_000), 1), TaskKind("b", (1_000, 1_000), 1)])
     assert make_plan(problem, QUICK).stranded.tolist() == [0, 0]
 
 
-def test_types_are_told_apart_by_what_they_hold_and_cost() -> None:
+def test_host_types_differ_by_capacity_and_cost() -> None:
     types = [
         HostKind("small", (4_000, 8_000), {"zone": "a"}, 99, 100.0),
         HostKind("small too", (4_000, 8_000), {"zone": "b"}, 99, 100.0),
@@ -142,14 +141,14 @@ def test_types_are_told_apart_by_what_they_hold_and_cost() -> None:
     assert plan.mix.price == 800.0
 
 
-def test_an_executor_is_paid_once_a_host() -> None:
+def test_executor_is_counted_once_per_host() -> None:
     kinds = [TaskKind("a", (1_000,), 6, shared="app"), TaskKind("b", (1_000,), 6, shared="app")]
     plan = make_plan(build(["cpus"], [HostKind("h", (8_000,), {}, 2)], kinds, {"app": (2_000,)}), QUICK)
     assert plan.fits
     assert plan.used.tolist() == [16_000]
 
 
-def test_names_of_hosts_and_jobs_follow_the_rows() -> None:
+def test_host_and_job_names_follow_the_rows() -> None:
     problem = build(
         ["cpus"],
         [HostKind("x", (4,), {}, 1), HostKind("y", (4,), {}, 2)],
@@ -160,15 +159,15 @@ def test_names_of_hosts_and_jobs_follow_the_rows() -> None:
     assert sorted(task_jobs(problem)) == ["a", "b", "b"]
 
 
-def test_nothing_asked_and_nothing_there() -> None:
+def test_plan_without_tasks_or_hosts() -> None:
     assert make_plan(build(["cpus"], hosts(1)[:0], []), QUICK).fits
     plan = make_plan(build(["cpus"], [], [TaskKind("a", (1,), 2)]), QUICK)
     assert [r.tasks for r in plan.refused] == [2]
     assert make_plan(build([], [HostKind("h", (), {}, 1)], [TaskKind("a", (), 2)]), QUICK).fits
 
 
-def test_amounts_that_hosts_do_not_know_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"hosts.csv says nothing of gpus, which tasks.csv asks for"):
+def test_dimensions_unknown_to_hosts_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"hosts.csv does not specify gpus, which tasks.csv requests"):
         join(Source("hosts.csv", ("cpus",)), [], Source("tasks.csv", ("cpus", "gpus")), [TaskKind("a", (1, 1), 1)])
     problem = join(
         Source("h", ("mem", "cpus")),
@@ -180,14 +179,14 @@ def test_amounts_that_hosts_do_not_know_are_named() -> None:
     assert problem.capacity.tolist() == [[2]]
 
 
-def test_a_document_is_plain_json_and_holds_the_proof() -> None:
+def test_document_is_plain_json_with_the_proof() -> None:
     plan = make_plan(build(["cpus"], [HostKind("h", (1_000,), {}, 5)], [TaskKind("a", (400,), 10)]), QUICK)
     found = json.loads(json.dumps(document(plan)))
     need = found["needs"][0]
     assert (need["hosts"], need["atLeast"], need["because"]) == (5, 5, "configuration LP")
     weight = need["proof"]["weights"][0]
     assert weight["jobName"] == "a"
-    # The proof by hand: two on a host are worth at most `most`, ten are worth `total`.
+    # The proof by hand: the two tasks on a host are worth at most `most`; all ten are worth `total`.
     assert 2 * weight["weight"] <= need["proof"]["most"]
     assert need["proof"]["total"] == 10 * weight["weight"] > 4 * need["proof"]["most"]
 
@@ -200,12 +199,12 @@ def job(cron: str, minutes: float, **overlap: Any) -> ScheduledJob:
     return ScheduledJob(kind, Schedule.parse(cron) if cron else None, round(minutes * MINUTE), **overlap)
 
 
-def test_runs_of_a_day_those_of_the_evening_before_included() -> None:
+def test_runs_of_a_day_include_those_of_the_evening_before() -> None:
     found = runs(job("0 30 23 * * ?", 60), START, START + DAY_MS)
     assert found == [(START, START + 30 * MINUTE), (START + 1410 * MINUTE, START + DAY_MS)]
 
 
-def test_a_job_never_runs_beside_itself() -> None:
+def test_runs_of_a_job_do_not_overlap() -> None:
     every = runs(job("0 0/10 * * * ?", 15), START, START + 60 * MINUTE)
     assert len(every) > 2
     assert all(one[1] <= two[0] for one, two in pairwise(every))
@@ -214,19 +213,19 @@ def test_a_job_never_runs_beside_itself() -> None:
     assert sum(b - a for a, b in waiting) > sum(b - a for a, b in every)
 
 
-def test_a_burst_waits_its_turn_and_no_more_than_may_wait() -> None:
-    """Six firings in six minutes, five minutes each: half an hour, or what of it may wait."""
+def test_burst_waits_up_to_the_limit_of_waiting_runs() -> None:
+    """Six firings in six minutes with runs of five minutes take half an hour, or less if fewer may wait."""
     burst = "0 0-5 3 * * ?"
     begin = START + 180 * MINUTE
     at = [begin + n * 5 * MINUTE for n in range(6)]
     assert [begins for begins, _ in runs(job(burst, 5, waiting=100), START, START + DAY_MS)] == at
-    # Of those due at minutes 1 to 4 one may wait; when it starts, at minute 5, the one due then takes its place.
+    # One of the firings of minutes 1 to 4 may wait. It starts at minute 5; the firing of that minute waits next.
     assert [begins for begins, _ in runs(job(burst, 5, waiting=1), START, START + DAY_MS)] == at[:3]
-    # What waits since before the time looked at is seen.
+    # A firing that waits since before the window is included.
     assert runs(job(burst, 5, waiting=100), at[4], START + DAY_MS) == [(a, a + 5 * MINUTE) for a in at[4:]]
 
 
-def test_runs_beside_each_other_up_to_a_limit() -> None:
+def test_runs_overlap_up_to_a_limit() -> None:
     burst, day = "0 0-5 3 * * ?", (START, START + DAY_MS)
     for limit, peak in ((1, 1), (3, 3), (10, 4)):
         found = runs(job(burst, 3.5, at_once=limit), *day)
@@ -234,7 +233,7 @@ def test_runs_beside_each_other_up_to_a_limit() -> None:
         assert len(found) == (2 if limit == 1 else 5 if limit == 3 else 6)
 
 
-def test_a_run_ends_where_the_next_takes_its_place() -> None:
+def test_run_ends_when_the_next_replaces_it() -> None:
     found = runs(job("0 0-5 3 * * ?", 3.5, replaces=True), START, START + DAY_MS)
     lengths = [(until - begins) / MINUTE for begins, until in found]
     assert lengths == [1, 1, 1, 1, 1, 3.5]
@@ -248,8 +247,8 @@ def test_a_run_ends_where_the_next_takes_its_place() -> None:
     st.integers(0, 5),
     st.booleans(),
 )
-def test_runs_beside_a_clock_that_ticks(cron: str, minutes: int, at_once: int, waiting: int, replaces: bool) -> None:
-    """The same told half minute by half minute: what ends, what waits and starts, what fires."""
+def test_runs_equal_those_of_a_simulation(cron: str, minutes: int, at_once: int, waiting: int, replaces: bool) -> None:
+    """A simulation in steps of half a minute: runs end, waiting runs start, firings come due."""
     if replaces:
         at_once, waiting = 1, 0
     one, begin = job(cron, minutes, at_once=at_once, waiting=waiting, replaces=replaces), START + DAY_MS // 2
@@ -276,13 +275,13 @@ def test_runs_beside_a_clock_that_ticks(cron: str, minutes: int, at_once: int, w
         assert sum(begins <= now < until for begins, until in found) == seen[now]
 
 
-def test_residents_and_ceaseless_ones_run_always(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_daemon_and_continuous_jobs_always_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs(job("", 1), START, START + DAY_MS) == [(START, START + DAY_MS)]
-    monkeypatch.setattr("jobcloud.planning.demand._MOST_RUNS", 10)
+    monkeypatch.setattr("jobcloud.planning.demand._MAX_RUNS", 10)
     assert runs(job("0/1 * * * * ?", 0.01), START, START + DAY_MS) == [(START, START + DAY_MS)]
 
 
-def test_the_peak_is_where_most_of_a_dimension_is_asked() -> None:
+def test_peak_is_the_moment_of_highest_demand() -> None:
     found = load(spans([job("0 0 2 * * ?", 60), job("0 30 2 * * ?", 60), job("", 1)], START, START + DAY_MS), 1)
     peak = found.peak([1_000])
     assert peak == START + 150 * MINUTE
@@ -292,7 +291,7 @@ def test_the_peak_is_where_most_of_a_dimension_is_asked() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20), st.integers(0, 9), st.integers(1, 5)), max_size=12))
-def test_the_load_is_the_sum_of_what_runs(rows: list[tuple[int, int, int, int]]) -> None:
+def test_load_is_the_sum_of_running_tasks(rows: list[tuple[int, int, int, int]]) -> None:
     found = load(
         [Span(begin, begin + length, TaskKind("a", (amount,), copies)) for begin, length, amount, copies in rows], 1
     )
@@ -306,15 +305,15 @@ CONFIG = {
 }  # fmt: skip
 
 
-def test_a_job_of_its_configuration() -> None:
+def test_job_is_read_from_its_configuration() -> None:
     found = scheduled_job(CONFIG, 60)
     assert found.kind.request == (500, 64_000, 0, 0, 0)
     assert (found.kind.copies, found.kind.shared, found.run_ms) == (3, "a", 60_000)
     assert (found.at_once, found.waiting, found.replaces) == (1, 0, False)
     assert scheduled_job({**CONFIG, "misfire": True}, 60).waiting == 100
     assert scheduled_job({**CONFIG, "misfire": True, "misfireLimit": 3}, 60).waiting == 3
-    beside = scheduled_job({**CONFIG, "concurrency": "allow", "concurrencyLimit": 4}, 60)
-    assert (beside.at_once, beside.replaces) == (4, False)
+    overlapping = scheduled_job({**CONFIG, "concurrency": "allow", "concurrencyLimit": 4}, 60)
+    assert (overlapping.at_once, overlapping.replaces) == (4, False)
     instead = scheduled_job({**CONFIG, "concurrency": "replace", "misfire": True}, 60)
     assert (instead.at_once, instead.waiting, instead.replaces) == (1, 0, True)
     assert scheduled_job({**CONFIG, "timeoutSeconds": 1.5}, 60).run_ms == 1_500
@@ -345,7 +344,7 @@ def test_a_job_of_its_configuration() -> None:
         ("timeoutSeconds", "long"),
     ],
 )
-def test_a_configuration_that_is_wrong_is_named(field: str, value: object) -> None:
+def test_bad_configuration_is_named(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"job j, (timeZone|cron|{field})") as caught:
         scheduled_job({**CONFIG, field: value}, 60)
     assert caught.value.field
@@ -353,7 +352,7 @@ def test_a_configuration_that_is_wrong_is_named(field: str, value: object) -> No
         scheduled_job({}, 60)
 
 
-def test_run_times(tmp_path: Path) -> None:
+def test_run_times_are_read_from_a_table(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("job,seconds\na,1.5\nb,600\n")
     assert read_run_times(path) == {"a": 1.5, "b": 600.0}
@@ -374,7 +373,7 @@ def test_run_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "html"])
-def test_pictures(tmp_path: Path, ending: str) -> None:
+def test_pictures_are_drawn(tmp_path: Path, ending: str) -> None:
     pytest.importorskip("matplotlib")
     found = load(spans([job("0 0 2 * * ?", 60), job("", 1)], START, START + DAY_MS), 1)
     names = HostKind("$x^{<b>&", (4_000,), {}, 9)
@@ -391,10 +390,8 @@ def test_pictures(tmp_path: Path, ending: str) -> None:
     assert (tmp_path / f"again.{ending}").read_bytes() == data
 
 
-def test_a_picture_that_cannot_be_is_refused_before_anything_is_computed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ConfigError, match="no ending that is known"):
+def test_impossible_picture_is_refused_before_any_computation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="unknown ending"):
         plot.check_path(tmp_path / "out.gif")
     with pytest.raises(ConfigError, match="no directory"):
         plot.check_path(tmp_path / "none" / "out.png")
@@ -405,12 +402,12 @@ def test_a_picture_that_cannot_be_is_refused_before_anything_is_computed(
 
 @pytest.fixture
 def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of every search the first step is all that there is time for."""
+    """Each search has time for its first step only."""
     monkeypatch.setattr("jobcloud.planning.packing._SURE_LOOKS", 0)
 
 
 @pytest.mark.usefixtures("no_time")
-def test_what_was_not_tried_in_time_is_not_refused() -> None:
+def test_tasks_not_tried_in_time_are_not_refused() -> None:
     kinds = [TaskKind("huge", (9_000, 1), 1), TaskKind("large", (8_000, 1), 2), TaskKind("small", (1_000, 1), 3)]
     problem = build(["cpus", "mem"], hosts(1, 1), kinds)
     plan = make_plan(problem, Question(seconds=0))
@@ -426,8 +423,8 @@ def test_what_was_not_tried_in_time_is_not_refused() -> None:
 
 
 @pytest.mark.usefixtures("no_time")
-def test_of_equal_tasks_the_last_jobs_are_the_untried_ones() -> None:
-    """Two that are alike are one kind, which is tried first and as a whole; nothing of the others is said to fail."""
+def test_last_jobs_are_untried_among_equal_tasks() -> None:
+    """Two equal jobs are one kind, which is tried first and completely; the other tasks are not reported as refused."""
     kinds = [TaskKind("a", (4_000, 1), 2), TaskKind("b", (4_000, 1), 1), *(TaskKind(n, (1_000, 1), 2) for n in "cd")]
     plan = make_plan(build(["cpus", "mem"], hosts(1, 1, zones="aa"), kinds), Question(seconds=0, more=("c",)))
     assert plan.placed == 3
@@ -436,7 +433,7 @@ def test_of_equal_tasks_the_last_jobs_are_the_untried_ones() -> None:
     assert [(m.job, m.at_least) for m in plan.more] == [("c", 4)]
 
 
-def test_small_problems_are_tried_in_full_however_little_time_there_is() -> None:
+def test_small_problems_are_tried_completely_in_any_time() -> None:
     problem = build(["cpus", "mem"], hosts(3, 3), [TaskKind("a", (4_000, 1_000), 6), TaskKind("b", (1_000, 6_000), 3)])
     plan = make_plan(problem, Question(seconds=0))
     assert plan.fits
@@ -444,13 +441,13 @@ def test_small_problems_are_tried_in_full_however_little_time_there_is() -> None
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=12), st.tuples(*[st.integers(0, 4)] * 3))
-def test_where_none_of_the_smallest_fits_none_does(requests: list[tuple[int, ...]], free: tuple[int, ...]) -> None:
+def test_no_task_fits_if_the_smallest_does_not(requests: list[tuple[int, ...]], free: tuple[int, ...]) -> None:
     rows = np.array(requests, dtype=np.int64).reshape(-1, 3)
     some = any((need <= np.array(free)).all() for need in _smallest(rows))
     assert some == any((row <= np.array(free)).all() for row in rows)
 
 
-def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+def test_example_of_the_documentation_runs(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "planning.md").read_text()
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Packing and bounds beside brute force: bound ≤ optimum ≤ answer, and no answer that the checker refuses."""
+"""Packing and bounds against brute force: bound ≤ optimum ≤ answer, and the checker accepts every answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ amount = st.integers(0, 12)
 
 @st.composite
 def problems(draw: st.DrawFn, kinds: int = 4, copies: int = 3) -> Problem:
-    """Small ones with everything: limits, rules between jobs, attributes, shared amounts."""
+    """Small problems with all features: limits, rules between jobs, attributes, shared amounts."""
     dimensions = draw(st.integers(1, 3))
     vector = st.tuples(*[amount] * dimensions)
     hosts = [
@@ -34,11 +34,11 @@ def problems(draw: st.DrawFn, kinds: int = 4, copies: int = 3) -> Problem:
     names = [f"j{n}" for n in range(draw(st.integers(1, kinds)))]
     tasks = []
     for name in names:
-        beside = draw(st.dictionaries(st.sampled_from(names), st.integers(0, 2), max_size=2))
+        neighbours = draw(st.dictionaries(st.sampled_from(names), st.integers(0, 2), max_size=2))
         most = draw(st.sampled_from([1, 2, 1_000_000]))
         zone = draw(st.sampled_from([(), (), (parse("zone == a"),)]))
         shared = draw(st.sampled_from(["", "", "executor"]))
-        rules = Rules(most, beside, zone)
+        rules = Rules(most, neighbours, zone)
         tasks += [TaskKind(name, draw(vector), draw(st.integers(1, copies)), rules, shared)] * draw(st.integers(1, 2))
     return build([f"d{n}" for n in range(dimensions)], hosts, tasks, {"executor": draw(vector)})
 
@@ -53,15 +53,15 @@ def holds(problem: Problem, packing: Packing) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(problems())
-def test_what_is_placed_keeps_every_rule(problem: Problem) -> None:
+def test_placed_tasks_keep_every_rule(problem: Problem) -> None:
     verify(problem, place(problem, problem.host_list(), seconds=5))
 
 
 @settings(max_examples=150, deadline=None)
 @given(problems())
-def test_a_window_over_many_kinds_keeps_every_rule_and_leaves_nothing_out(problem: Problem) -> None:
+def test_window_over_many_kinds_keeps_every_rule_and_every_task(problem: Problem) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jobcloud.planning.packing._MOST_PAIRS", 0)
+        patch.setattr("jobcloud.planning.packing._MAX_PAIRS", 0)
         verify(problem, place(problem, problem.host_list(), seconds=5))
         answer = fewest(problem, 0, seconds=5)
     verify(problem, answer.packing)
@@ -70,8 +70,8 @@ def test_a_window_over_many_kinds_keeps_every_rule_and_leaves_nothing_out(proble
         assert not fits_somehow(problem, np.array([task]), [0])
 
 
-def test_a_window_comes_near_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobcloud.planning.packing._MOST_PAIRS", 0)
+def test_window_comes_near_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobcloud.planning.packing._MAX_PAIRS", 0)
     monkeypatch.setattr("jobcloud.planning.packing._WINDOWS", (64, 64))
     rng = np.random.default_rng(1)
     kinds = [TaskKind(f"j{n}", tuple(rng.integers(100, 8_000, 2).tolist()), 1) for n in range(3_000)]
@@ -83,7 +83,7 @@ def test_a_window_comes_near_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fits_somehow(problem: Problem, tasks: np.ndarray, hosts: list[int]) -> bool:
-    """By trying everything: whether these tasks can all be placed on these hosts."""
+    """Whether all these tasks can be placed on these hosts, by brute force."""
     for places in itertools.product(range(len(hosts)), repeat=len(tasks)):
         host_of = np.full(problem.tasks, -1, dtype=np.int32)
         host_of[tasks] = places
@@ -94,7 +94,7 @@ def fits_somehow(problem: Problem, tasks: np.ndarray, hosts: list[int]) -> bool:
 
 @settings(max_examples=100, deadline=None)
 @given(problems(kinds=3, copies=2), st.integers(0, 1))
-def test_bound_optimum_answer(problem: Problem, kind: int) -> None:
+def test_bound_optimum_and_answer_are_ordered(problem: Problem, kind: int) -> None:
     kind %= len(problem.host_kinds)
     answer = fewest(problem, kind, seconds=5)
     verify(problem, answer.packing)
@@ -107,11 +107,11 @@ def test_bound_optimum_answer(problem: Problem, kind: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_small_ones_are_packed_as_well_as_can_be(seed: int) -> None:
-    """Six tasks with a rule between two jobs; the optimum by trying everything."""
+def test_small_problems_are_packed_optimally(seed: int) -> None:
+    """Six tasks with a rule between two jobs; the optimum is found by brute force."""
     rng = np.random.default_rng(seed)
     kinds = [TaskKind(f"j{n}", tuple(rng.integers(1, 7, 2).tolist()), 1 + n % 2) for n in range(4)]
-    kinds[0] = replace(kinds[0], rules=Rules(beside={"j1": 0}))
+    kinds[0] = replace(kinds[0], rules=Rules(neighbours={"j1": 0}))
     problem = build(["cpus", "mem"], [HostKind("h", (10, 10), {}, 99)], kinds)
     answer = fewest(problem, 0, seconds=20)
     verify(problem, answer.packing)
@@ -122,7 +122,7 @@ def test_small_ones_are_packed_as_well_as_can_be(seed: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_the_dearest_host_beside_brute_force(data: st.DataObject) -> None:
+def test_most_valuable_host_equals_brute_force(data: st.DataObject) -> None:
     dimensions, kinds = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
     table = [data.draw(st.lists(st.integers(0, 14), min_size=dimensions, max_size=dimensions)) for _ in range(kinds)]
     size = np.array(table, dtype=np.int64)
@@ -137,7 +137,7 @@ def test_the_dearest_host_beside_brute_force(data: st.DataObject) -> None:
         assert (found[-1] @ size <= capacity).all()
         assert found[-1] @ value == best
         assert (found <= most).all()
-    # Given up early, it claims no less.
+    # If the search stops early, the bound is no lower.
     for nodes in (1, 3, 10):
         assert Pricer(capacity, size).price(value, most, 0, nodes)[0] >= best
 
@@ -157,8 +157,8 @@ def few_shapes(seed: int, shapes: int, tasks: int, dimensions: int = 4) -> Probl
     return build(["cpus", "mem_mb", "disk_mb", "net_mbps"][:dimensions], [host], kinds)
 
 
-def test_few_shapes_reach_the_bound() -> None:
-    """Nine of ten and more, the others within one host; `make plan-soak` measures many."""
+def test_problems_with_few_shapes_reach_the_bound() -> None:
+    """At least nine of ten reach the bound, the others within one host; `make plan-soak` measures many."""
     over = []
     for seed in range(10):
         problem = few_shapes(seed, shapes=(7, 30)[seed % 2], tasks=(60, 400, 1500)[seed % 3])
@@ -170,7 +170,7 @@ def test_few_shapes_reach_the_bound() -> None:
     assert over.count(0) >= 9
 
 
-def test_without_a_solver_it_still_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_works_without_a_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobcloud.planning.lp.available", lambda: False)
     problem = few_shapes(3, 7, 400)
     answer = fewest(problem, 0, seconds=20)
@@ -179,17 +179,17 @@ def test_without_a_solver_it_still_packs(monkeypatch: pytest.MonkeyPatch) -> Non
     assert answer.hosts <= answer.bound.hosts * 1.03 + 1
 
 
-def test_the_certificate_can_be_checked_by_hand() -> None:
-    """Three of 400 do not share 1000 with a fourth: the sum says 4 hosts for 10, the LP 5."""
+def test_certificate_can_be_checked_by_hand() -> None:
+    """Only two tasks of 400 fit into 1000, so 10 of them need 5 hosts. The sum says 4, the LP 5."""
     lp = ConfigurationLp(np.array([1000]), np.array([[400]]), np.array([10**6], dtype=np.int32))
     lp.solve(np.array([10]), deadline=float("inf"))
     proof = lp.weights
     assert proof.hosts == 5
     assert proof.total == proof.weights[0] * 10
-    assert 2 * proof.weights[0] <= proof.most
+    assert 2 * proof.weights[0] <= proof.max_value
 
 
-def test_bounds_by_name() -> None:
+def test_bounds_are_named() -> None:
     host = HostKind("h", (10, 10), {}, 100)
     far = build(
         ["cpus", "mem"],
@@ -204,7 +204,7 @@ def test_bounds_by_name() -> None:
     found = {bound.how: bound.hosts for bound in bounding.bounds(far, 0)}
     assert found["all tasks' cpus together"] == 4
     assert found["tasks of which no two share a host"] == 5
-    assert found["the most tasks of one job on a host"] == 5
+    assert found["the maximum of tasks of one job on a host"] == 5
     assert found["jobs that keep apart"] == 7
     assert bounding.lower_bound(far, 0).hosts == 7
     answer = fewest(far, 0, seconds=5)
@@ -212,8 +212,8 @@ def test_bounds_by_name() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)), min_size=1, max_size=8))
-def test_the_bound_of_large_tasks_is_the_best_over_all_thresholds(sizes: list[tuple[int, int]]) -> None:
-    """Beside the definition of L2, with every threshold there is."""
+def test_bound_of_large_tasks_is_the_best_over_all_thresholds(sizes: list[tuple[int, int]]) -> None:
+    """Compares with the definition of L2 over all thresholds."""
     kinds = [TaskKind(f"j{n}", (size,), copies, Rules(9)) for n, (size, copies) in enumerate(sizes)]
     problem = build(["cpus"], [HostKind("h", (30,), {}, 100)], kinds)
     tasks = [size for size, copies in sizes for _ in range(copies)]
@@ -227,7 +227,7 @@ def test_the_bound_of_large_tasks_is_the_best_over_all_thresholds(sizes: list[tu
     assert {bound.how: bound.hosts for bound in bounding.bounds(problem, 0)}["large tasks' cpus"] == best
 
 
-def test_a_packing_without_some_hosts_tells_the_refused_from_the_untried() -> None:
+def test_packing_without_some_hosts_separates_refused_from_untried() -> None:
     packing = Packing(np.zeros(3, dtype=np.int32), np.array([0, 2, UNTRIED, UNPLACED, 1], dtype=np.int32))
     assert packing.without(np.array([1])).host_of.tolist() == [0, 1, UNTRIED, UNPLACED, UNPLACED]
     assert (packing.unplaced, packing.untried) == (2, 1)
@@ -236,12 +236,12 @@ def test_a_packing_without_some_hosts_tells_the_refused_from_the_untried() -> No
 BROKEN = {
     "there is no host": lambda p: replace(p, host_of=p.host_of + 9),
     "thousandths of cpus": lambda p: replace(p, host_of=np.zeros_like(p.host_of)),
-    "places for": lambda p: replace(p, host_of=p.host_of[:-1]),
+    "entries for": lambda p: replace(p, host_of=p.host_of[:-1]),
 }
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_the_checker_refuses_a_broken_packing(text: str) -> None:
+def test_checker_refuses_a_broken_packing(text: str) -> None:
     problem = build(["cpus"], [HostKind("h", (10,), {}, 9)], [TaskKind("a", (6,), 3)])
     packing = fewest(problem, 0, seconds=5).packing
     with pytest.raises(BrokenPacking, match=text):
@@ -252,13 +252,13 @@ def test_the_checker_refuses_a_broken_packing(text: str) -> None:
     ("kinds", "text"),
     [
         ([TaskKind("a", (1,), 2, Rules(1))], "2 of a, at most 1"),
-        ([TaskKind("a", (1,), 3, Rules(beside={"a": 1}))], "2 of a beside a, at most 1"),
-        ([TaskKind("a", (1,), 1, Rules(beside={"b": 0})), TaskKind("b", (1,), 1)], "1 of b beside a, at most 0"),
+        ([TaskKind("a", (1,), 3, Rules(neighbours={"a": 1}))], "2 of a with a, at most 1"),
+        ([TaskKind("a", (1,), 1, Rules(neighbours={"b": 0})), TaskKind("b", (1,), 1)], "1 of b with a, at most 0"),
         ([TaskKind("a", (1,), 1, Rules(attributes=(parse("zone == b"),)))], "a may not run there"),
         ([TaskKind("a", (6,), 1, shared="x")], "11 of 10 thousandths of cpus"),
     ],
 )
-def test_the_checker_knows_every_rule(kinds: list[TaskKind], text: str) -> None:
+def test_checker_knows_every_rule(kinds: list[TaskKind], text: str) -> None:
     problem = build(["cpus"], [HostKind("h", (10,), {"zone": "a"}, 9)], kinds, {"x": (5,)})
     all_on_one = Packing(np.zeros(1, dtype=np.int32), np.zeros(problem.tasks, dtype=np.int32))
     with pytest.raises(BrokenPacking, match=text):
@@ -266,7 +266,7 @@ def test_the_checker_knows_every_rule(kinds: list[TaskKind], text: str) -> None:
     verify(problem, place(problem, problem.host_list(), seconds=5))
 
 
-def test_same_input_same_answer() -> None:
+def test_same_input_gives_the_same_answer() -> None:
     problem = few_shapes(5, 40, 800)
     first, second = (fewest(problem, 0, seconds=60) for _ in range(2))
     assert first.packing.host_of.tolist() == second.packing.host_of.tolist()

@@ -1,18 +1,23 @@
-"""Tables of hosts and tasks: read as they are, and refused with file, line, column and fix."""
+"""Tables of hosts and tasks. Errors name file, line, column and fix."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from jobcloud.match.constraints import HOST, ConstraintError
-from jobcloud.planning.rules import MOST_PER_HOST, parse_rules
+from jobcloud.planning.rules import MAX_PER_HOST, parse_rules
 from jobcloud.planning.tables import BadTable, read_hosts, read_tasks
 
 
+class Write(Protocol):
+    def __call__(self, text: str | bytes, name: str = "t.csv") -> Path: ...
+
+
 @pytest.fixture
-def write(tmp_path: Path):
+def write(tmp_path: Path) -> Write:
     def write(text: str | bytes, name: str = "t.csv") -> Path:
         path = tmp_path / name
         path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -21,7 +26,7 @@ def write(tmp_path: Path):
     return write
 
 
-def test_tasks_as_they_are(write) -> None:
+def test_tasks_are_read_from_a_table(write: Write) -> None:
     text = (
         "id,job,cpus,mem_mb,disk_mb,gpus,ports,constraint,arrive_s,leave_s,count,rdma\n"
         "a,ja,0.1,8192,0,0,,anti:ja<=2;jb<=0,0,-1,610,\n"
@@ -32,8 +37,8 @@ def test_tasks_as_they_are(write) -> None:
     a, b = table.rows
     assert (a.id, a.job, a.copies, a.arrive_s, a.leave_s, a.line) == ("a", "ja", 610, 0.0, None, 2)
     assert a.amounts == (100, 8_192_000, 0, 0, 0, 0)
-    assert a.rules.beside == {"ja": 2, "jb": 0}
-    assert a.rules.max_per_host == MOST_PER_HOST
+    assert a.rules.neighbours == {"ja": 2, "jb": 0}
+    assert a.rules.max_per_host == MAX_PER_HOST
     assert (b.job, b.copies, b.arrive_s, b.leave_s) == ("b", 1, 12.5, 60.0)
     assert b.amounts == (1250, 1000, 0, 1000, 2000, 7000)
     assert b.rules.max_per_host == 3
@@ -41,7 +46,7 @@ def test_tasks_as_they_are(write) -> None:
     assert not b.rules.attributes[0].holds({"gpu_model": "A10"})
 
 
-def test_hosts_as_they_are(write) -> None:
+def test_hosts_are_read_from_a_table(write: Write) -> None:
     text = (
         "\ufeffid,cpus,mem_mb,port_beg,port_end,attr_zone,attr_rack,count,price\r\n"
         'h,64.00,131072,31000,32000,a,"r,1",3,1999.5\r\n\r\n'
@@ -58,7 +63,7 @@ def test_hosts_as_they_are(write) -> None:
     assert i.each() == ["i"]
 
 
-def test_names_may_come_through_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
     monkeypatch.setattr("sys.stdin", io.StringIO("id,cpus,mem_mb\na,1,1\n"))
@@ -68,7 +73,7 @@ def test_names_may_come_through_standard_input(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         "sys.stdin", io.TextIOWrapper(io.BytesIO(b"id,cpus,mem_mb\n\xff,1,1\n"), errors="surrogateescape")
     )
-    with pytest.raises(BadTable, match="standard input, after line 1: is no UTF-8 text"):
+    with pytest.raises(BadTable, match="standard input, after line 1: is not UTF-8 text"):
         read_tasks(Path("-"))
 
 
@@ -82,49 +87,53 @@ HEAD = "id,cpus,mem_mb,count,constraint,arrive_s,leave_s\n"
         ("id,cpus\na,1\n", "line 1, column mem_mb", "is missing"),
         ("id,cpus,mem_mb,cpus\na,1,1,1\n", "line 1, column cpus", "twice"),
         ("id,cpus,mem_mb,\na,1,1,1\n", "line 1, column 4", "no name"),
-        ("id,cpus,mem_mb\n", "", "holds no tasks"),
+        ("id,cpus,mem_mb\n", "", "contains no tasks"),
         ("id;cpus;mem_mb\na;1;1\n", "line 1, column id, cpus, mem_mb", "are missing"),
         ("id,cpus,mem_mb,attr_\na,1,1,x\n", "line 1, column 4", "no name"),
         ("id,cpus,mem_mb,attr_host\na,1,1,x\n", "line 1, column attr_host", "cannot be given"),
         ("id,cpus,mem_mb,gp\0us\na,1,1,1\n", "line 1, column 4", "cannot be printed"),
-        (HEAD + "a\0b,1,1,,,,\n", "line 2, column id", "'a\\x00b' holds a character that cannot be printed"),
+        (HEAD + "a\0b,1,1,,,,\n", "line 2, column id", "'a\\x00b' contains a character that cannot be printed"),
         (HEAD + '"a\nb",1,1,,,,\n', "line 3, column id", "cannot be printed"),
         (HEAD + "a\x1b[31m,1,1,,,,\n", "line 2, column id", "cannot be printed"),
         (HEAD + "a\u202eb,1,1,,,,\n", "line 2, column id", "cannot be printed"),
-        (HEAD + "a,1\0,1,,,,\n", "line 2, column cpus", "no number"),
+        (HEAD + "a,1\0,1,,,,\n", "line 2, column cpus", "not a number"),
         (HEAD + "a,,1,,,,\n", "line 2, column cpus", "is empty"),
-        (HEAD + "a,1_000,1,,,,\n", "line 2, column cpus", "'1_000' is no number"),
-        (HEAD + "a,\uff11\uff12,1,,,,\n", "line 2, column cpus", "is no number"),
+        (HEAD + "a,1_000,1,,,,\n", "line 2, column cpus", "'1_000' is not a number"),
+        (HEAD + "a,\uff11\uff12,1,,,,\n", "line 2, column cpus", "is not a number"),
         (HEAD + "a,1e400,1,,,,\n", "line 2, column cpus", "out of range"),
         (HEAD + "a,1e99999999999999999999,1,,,,\n", "line 2, column cpus", "out of range"),
         (HEAD + "a," + "1" * 5_000 + ",1,,,,\n", "line 2, column cpus", "out of range"),
-        (HEAD + "a,one,1,,,,\n", "line 2, column cpus", "'one' is no number"),
-        (HEAD + "a,1,nan,,,,\n", "line 2, column mem_mb", "'nan' is no number"),
-        (HEAD + "a,1,inf,,,,\n", "line 2, column mem_mb", "'inf' is no number"),
+        (HEAD + "a,one,1,,,,\n", "line 2, column cpus", "'one' is not a number"),
+        (HEAD + "a,1,nan,,,,\n", "line 2, column mem_mb", "'nan' is not a number"),
+        (HEAD + "a,1,inf,,,,\n", "line 2, column mem_mb", "'inf' is not a number"),
         (HEAD + "a,1,-1,,,,\n", "line 2, column mem_mb", "'-1' is negative"),
         (HEAD + "a,1,1e30,,,,\n", "line 2, column mem_mb", "out of range"),
         (HEAD + "a,1,1e999999999,,,,\n", "line 2, column mem_mb", "out of range"),
-        (HEAD + "a,0.0001,1,,,,\n", "line 2, column cpus", "too fine"),
-        (HEAD + "a,1.00000000000000000000000000000000000000000000000001,1,,,,\n", "line 2, column cpus", "too fine"),
-        (HEAD + "a,1e-999999999,1,,,,\n", "line 2, column cpus", "too fine"),
+        (HEAD + "a,0.0001,1,,,,\n", "line 2, column cpus", "too many decimals"),
+        (
+            HEAD + "a,1.00000000000000000000000000000000000000000000000001,1,,,,\n",
+            "line 2, column cpus",
+            "too many decimals",
+        ),
+        (HEAD + "a,1e-999999999,1,,,,\n", "line 2, column cpus", "too many decimals"),
         (HEAD + "a,1,1,0,,,\n", "line 2, column count", "out of range"),
-        (HEAD + "a,1,1,2.5,,,\n", "line 2, column count", "too fine"),
+        (HEAD + "a,1,1,2.5,,,\n", "line 2, column count", "too many decimals"),
         (HEAD + "a,1,1,99999999999,,,\n", "line 2, column count", "out of range"),
-        (HEAD + "a,1,1,,anti:b<=x,,\n", "line 2, column constraint", "no rule"),
-        (HEAD + "a,1,1,,max_per_host=0,,\n", "line 2, column constraint", "no limit"),
-        (HEAD + "a,1,1,,zone,,\n", "line 2, column constraint", "no constraint"),
+        (HEAD + "a,1,1,,anti:b<=x,,\n", "line 2, column constraint", "not a rule"),
+        (HEAD + "a,1,1,,max_per_host=0,,\n", "line 2, column constraint", "not a limit"),
+        (HEAD + "a,1,1,,zone,,\n", "line 2, column constraint", "not a constraint"),
         (HEAD + "a,1,1,,,5,5\n", "line 2, column leave_s", "leaves at 5"),
-        (HEAD + "a,1,1,,,x,5\n", "line 2, column arrive_s", "no number"),
+        (HEAD + "a,1,1,,,x,5\n", "line 2, column arrive_s", "not a number"),
         (HEAD + ",1,1,,,,\n", "line 2, column id", "is empty"),
-        (HEAD + "a,1,1,,,,\nb,1,1,,,,\na,1,1,,,,\n", "line 4, column id", "'a' is there twice"),
-        (HEAD + "a,1,1\n", "line 2", "it has 3 fields, the first line 7"),
-        ("id,cpus,mem_mb,owner\na,1,1,bob\n", "line 2, column owner", "'bob' is no number"),
-        (b"id,cpus,mem_mb\n\xff\xfe,1,1\n", "after line 1", "no UTF-8"),
-        ('id,cpus,mem_mb\n"a,1,1\n', "line 2", "is no CSV"),
-        (b"id,cpus,mem_mb\n" + b"a" * 200_000 + b",1,1\n", "line 2", "is no CSV"),
+        (HEAD + "a,1,1,,,,\nb,1,1,,,,\na,1,1,,,,\n", "line 4, column id", "'a' is given twice"),
+        (HEAD + "a,1,1\n", "line 2", "has 3 fields; the first line has 7"),
+        ("id,cpus,mem_mb,owner\na,1,1,bob\n", "line 2, column owner", "'bob' is not a number"),
+        (b"id,cpus,mem_mb\n\xff\xfe,1,1\n", "after line 1", "not UTF-8"),
+        ('id,cpus,mem_mb\n"a,1,1\n', "line 2", "is not CSV"),
+        (b"id,cpus,mem_mb\n" + b"a" * 200_000 + b",1,1\n", "line 2", "is not CSV"),
     ],
 )
-def test_what_is_wrong_is_said(write, text: str | bytes, where: str, problem: str) -> None:
+def test_bad_table_is_reported(write: Write, text: str | bytes, where: str, problem: str) -> None:
     path = write(text)
     with pytest.raises(BadTable) as caught:
         read_tasks(path)
@@ -133,12 +142,12 @@ def test_what_is_wrong_is_said(write, text: str | bytes, where: str, problem: st
     assert problem in caught.value.problem
 
 
-def test_a_port_range_runs_upwards(write) -> None:
+def test_port_range_must_ascend(write: Write) -> None:
     with pytest.raises(BadTable, match="column port_end: 1 is below port_beg 2"):
         read_hosts(write("id,cpus,mem_mb,port_beg,port_end\na,1,1,2,1\n"))
 
 
-def test_several_faults_are_told_at_once(write) -> None:
+def test_several_errors_are_reported_at_once(write: Write) -> None:
     rows = "".join(f"t{i},x,1\n" for i in range(100))
     with pytest.raises(BadTable) as caught:
         read_tasks(write("id,cpus,mem_mb\nok,1,1\n" + rows))
@@ -147,13 +156,13 @@ def test_several_faults_are_told_at_once(write) -> None:
     ]
 
 
-def test_what_cannot_be_opened(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(BadTable, match="cannot be read"):
             read_hosts(path)
 
 
-def test_too_many_rows_or_tasks(write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_rows_or_tasks_are_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadTable, match="are more than 10,000,000"):
         read_tasks(write("id,cpus,mem_mb,count\na,1,1,6000000\nb,1,1,6000000\n"))
     monkeypatch.setattr("jobcloud.planning.tables.MAX_ROWS", 3)
@@ -162,10 +171,10 @@ def test_too_many_rows_or_tasks(write, monkeypatch: pytest.MonkeyPatch) -> None:
         read_tasks(write("id,cpus,mem_mb\na,1,1\nb,1,1\nc,1,1\nd,1,1\n"))
 
 
-def test_rules() -> None:
+def test_rules_are_parsed() -> None:
     rules = parse_rules("max_per_host=4; anti:a<=2;b x<=0;a<=1;zone in x, y;max_per_host=3;cores >= 8")
     assert rules.max_per_host == 3
-    assert rules.beside == {"a": 1, "b x": 0}
+    assert rules.neighbours == {"a": 1, "b x": 0}
     assert [c.attribute for c in rules.attributes] == ["zone", "cores"]
     assert parse_rules("") == parse_rules(" ; ")
     assert parse_rules("max_per_host=99999999999999") == parse_rules("")
@@ -176,6 +185,6 @@ def test_rules() -> None:
 @pytest.mark.parametrize(
     "text", ["anti:", "anti:a", "anti:a<=-1", "anti:a<=1.5", "max_per_host", "max_per_host=-1", "=a", "a=|"]
 )
-def test_rules_that_say_nothing(text: str) -> None:
+def test_empty_rules_are_parsed(text: str) -> None:
     with pytest.raises(ConstraintError):
         parse_rules(text)

@@ -1,4 +1,4 @@
-"""Versions of apps whose executors do not come up: the tasks fail with the reason, and starts become few."""
+"""Circuit breakers: if executors of an app version do not start, tasks fail with the reason and starts become rare."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer
 
-from core_world import Desk, make_app, make_job, make_offer
 from jobcloud.messages import AgentLost, PutApp, Trigger
 from jobcloud.model import JobKind, ShardState
 
@@ -17,14 +17,14 @@ AGENTS = tuple(f"a{number}" for number in range(5))
 
 
 def launch(desk: Desk, ms: int = 0) -> list[str]:
-    """The ids of the tasks launched while `ms` pass and every agent makes an offer."""
+    """The ids of the tasks launched after `ms`, with an offer of every agent."""
     effects = desk.run_until_idle(ms)
     effects = effects + desk.offer(*(make_offer(f"{agent}-{desk.at}", agent) for agent in AGENTS))
     return [one.task_id for one in desk.launched(effects)]
 
 
 def play(desk: Desk, fails: dict[str, Any], seconds: int) -> list[int]:
-    """Every second for so long: offers, and the failure of all that was launched; how many there were each time."""
+    """Each second make offers and fail all launched tasks. Returns the number of launches of each second."""
     counts = []
     for _ in range(seconds):
         tasks = launch(desk, 1_000)
@@ -36,12 +36,12 @@ def play(desk: Desk, fails: dict[str, Any], seconds: int) -> list[int]:
 
 @pytest.mark.parametrize("fails", [NO_PACKAGE, NO_CONTAINER])
 @pytest.mark.parametrize("executors", [0, 2])
-def test_a_broken_package_is_tried_ever_more_rarely_by_one_task(fails: dict[str, Any], executors: int) -> None:
+def test_broken_package_is_tried_by_one_task_at_growing_intervals(fails: dict[str, Any], executors: int) -> None:
     jobs = [make_job(f"each-second-{n}", cron="* * * * * ?", shard_count=4, failover=n > 0) for n in range(2)]
     resident = make_job("resident", kind=JobKind.DAEMON, shard_count=4)
     desk = Desk(make_app(executors=executors), *jobs, resident)
     counts = play(desk, fails, 600)
-    assert sum(counts[:3]) > 4, "nobody knew before the first had failed"
+    assert sum(counts[:3]) > 4, "these were launched before the first failure"
     assert max(counts[3:]) == 1
     assert 9 <= sum(counts[3:]) <= 600 / 60 + 6
     reasons = desk.scheduler.explain("resident", desk.at).reasons
@@ -50,7 +50,7 @@ def test_a_broken_package_is_tried_ever_more_rarely_by_one_task(fails: dict[str,
     assert all(fails["message"] in firing.shards[0].message for firing in desk.firings("each-second-0")[:-3])
 
 
-def test_what_could_not_be_fetched_is_named() -> None:
+def test_failed_fetch_names_the_artifact() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
     for task in launch(desk):
@@ -60,7 +60,7 @@ def test_what_could_not_be_fetched_is_named() -> None:
     assert f"http://leader-1/{1:064x}/package.zip" in shard.message
 
 
-def test_the_first_task_that_runs_lets_all_others_start() -> None:
+def test_first_running_task_closes_the_breaker_for_all_others() -> None:
     desk = Desk(make_app(), make_job(shard_count=4, failover=True))
     desk.do(Trigger(desk.at, "report"))
     for task in launch(desk):
@@ -71,7 +71,7 @@ def test_the_first_task_that_runs_lets_all_others_start() -> None:
     assert len(launch(desk)) == 3
 
 
-def test_a_new_version_starts_at_once_and_other_apps_never_notice() -> None:
+def test_open_breaker_does_not_affect_a_new_version_or_other_apps() -> None:
     desk = Desk(make_app(), make_app("bank", 7), make_job(shard_count=4), make_job("other", app="bank"))
     desk.do(Trigger(desk.at, "report"))
     for task in launch(desk):
@@ -85,7 +85,7 @@ def test_a_new_version_starts_at_once_and_other_apps_never_notice() -> None:
 
 
 @pytest.mark.parametrize("how", ["lost", "unreachable", "silent"])
-def test_a_trial_that_tells_nothing_is_followed_by_another(how: str) -> None:
+def test_inconclusive_trial_is_followed_by_another(how: str) -> None:
     desk = Desk(make_app(), make_job(shard_count=2, failover=True, failover_attempts=100))
     desk.do(Trigger(desk.at, "report"))
     for task in launch(desk):
@@ -99,7 +99,7 @@ def test_a_trial_that_tells_nothing_is_followed_by_another(how: str) -> None:
     assert len(launch(desk, 61_000 if how == "silent" else 2_000)) == 1
 
 
-def test_an_executor_that_had_come_up_and_ends_is_no_start_that_failed() -> None:
+def test_end_of_a_started_executor_is_no_failed_start() -> None:
     desk = Desk(make_app(), make_job(shard_count=3, failover=True))
     desk.do(Trigger(desk.at, "report"))
     first, *others = launch(desk)
@@ -113,7 +113,7 @@ def test_an_executor_that_had_come_up_and_ends_is_no_start_that_failed() -> None
     assert len(launch(desk, 2_000)) == 1 + len(there)
 
 
-def test_one_bad_agent_stops_nobody() -> None:
+def test_one_bad_agent_opens_no_breaker() -> None:
     desk = Desk(make_app(), make_job(cron="* * * * * ?", shard_count=5, failover=True))
     for _ in range(60):
         for task in launch(desk, 1_000):

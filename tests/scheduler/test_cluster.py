@@ -1,12 +1,12 @@
-"""Offers held, claims made of them, and shares cut from what several offers hold together."""
+"""The cluster: offers held, claims on them, and shares allocated from several offers."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
+from tests.core_world import counting_matcher, make_offer
 
-from core_world import CountingMatcher, make_offer
 from jobcloud.match import MAX_AMOUNT
 from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
 from jobcloud.scheduler.cluster import Cluster, InsufficientResources, Pool, Request, amounts
@@ -15,13 +15,13 @@ ONE = Request(Resources(1000, 128_000), "app@-@1", Resources(1000, 128_000))
 
 
 def cluster_with(*offers: Offer) -> Cluster:
-    cluster = Cluster(CountingMatcher(len(DIMENSIONS)))  # type: ignore[arg-type]
+    cluster = Cluster(counting_matcher(len(DIMENSIONS)))
     for offer in offers:
         cluster.add_offer(offer, 0)
     return cluster
 
 
-def test_several_offers_of_an_agent_are_one_room() -> None:
+def test_offers_of_one_agent_are_combined() -> None:
     cluster = cluster_with(make_offer("o1", cpus=1), make_offer("o2", cpus=1))
     assert cluster.place([ONE], 10)[0] is not None
     assert [offer.id for offer in cluster.take_offers("a1")] == ["o1", "o2"]
@@ -29,7 +29,7 @@ def test_several_offers_of_an_agent_are_one_room() -> None:
     cluster.validate()
 
 
-def test_what_a_task_frees_can_be_used_only_once_it_is_offered_again() -> None:
+def test_freed_resources_are_used_only_after_they_are_offered_again() -> None:
     cluster = cluster_with(make_offer("o1", cpus=2))
     placement = cluster.place([ONE], 10)[0]
     assert placement is not None
@@ -44,7 +44,7 @@ def test_what_a_task_frees_can_be_used_only_once_it_is_offered_again() -> None:
     cluster.validate()
 
 
-def test_how_large_an_agent_is_stays_known_when_it_offers_nothing() -> None:
+def test_size_of_an_agent_stays_known_without_offers() -> None:
     cluster = cluster_with(make_offer("o1", cpus=1), make_offer("o2", cpus=1))
     entry = cluster.agents["a1"]
     placement = cluster.place([ONE], 10)[0]
@@ -53,7 +53,7 @@ def test_how_large_an_agent_is_stays_known_when_it_offers_nothing() -> None:
     cluster.bind("t", placement)
     assert cluster.whole(entry).cpus == 2_000
     cluster.drop_all_offers()
-    # The share of a task comes back before the news that it has ended: for that long it counts twice.
+    # The task's share is offered again before its end is reported. Until then it counts twice.
     cluster.add_offer(make_offer("o3", cpus=2), 5)
     cluster.release("t")
     assert cluster.whole(entry).cpus == 2_000
@@ -63,7 +63,7 @@ def test_how_large_an_agent_is_stays_known_when_it_offers_nothing() -> None:
     assert cluster.whole(entry).cpus == 1_000
 
 
-def test_a_placement_that_is_undone_leaves_no_trace() -> None:
+def test_rolled_back_placement_leaves_no_trace() -> None:
     cluster = cluster_with(make_offer("o1", cpus=2))
     placement = cluster.place([ONE], 10)[0]
     assert placement is not None
@@ -72,27 +72,27 @@ def test_a_placement_that_is_undone_leaves_no_trace() -> None:
     assert cluster.place([ONE], 10)[0] is not None
 
 
-def test_a_rehearsal_claims_nothing() -> None:
+def test_rehearsal_claims_nothing() -> None:
     cluster = cluster_with(make_offer("o1", cpus=2))
     assert cluster.rehearse([ONE, ONE]) == ["a1", None]
     assert cluster.matcher.claims() == 0
 
 
-def test_beyond_the_limit_nothing_is_tried() -> None:
+def test_requests_beyond_the_limit_are_not_tried() -> None:
     cluster = cluster_with(make_offer("o1", cpus=8))
     huge = ONE._replace(resources=Resources(99_000, 128_000))
     placements = cluster.place([huge, ONE, huge, ONE, ONE], 2)
     assert [placement is not None for placement in placements] == [False, True, False, True]
 
 
-def test_an_absurd_offer_does_no_harm() -> None:
+def test_absurdly_large_offer_does_no_harm() -> None:
     absurd = Offer("o1", "a1", "h", "h:1", (Share("cpus", MAX_AMOUNT * 10), Share("mem", 1 << 62), Share("x", 1)))
     cluster = cluster_with(absurd)
     assert cluster.place([ONE], 1)[0] is not None
     cluster.validate()
 
 
-def test_a_lost_agent_is_forgotten_once_nothing_is_claimed_there() -> None:
+def test_lost_agent_is_forgotten_after_its_last_claim() -> None:
     cluster = cluster_with(make_offer("o1"))
     cluster.claim("t", "a1", ONE)
     cluster.lose_agent("a1")
@@ -104,7 +104,7 @@ def test_a_lost_agent_is_forgotten_once_nothing_is_claimed_there() -> None:
     cluster.lose_agent("a1")
 
 
-def test_classes_nobody_asks_for_are_dropped_and_executors_still_count_once() -> None:
+def test_unused_classes_are_dropped_and_executors_still_count_once() -> None:
     cluster = cluster_with(make_offer("o1", cpus=9))
     cluster.reserve("a1", ONE.executor_id, ONE.executor)
     for number in range(50):
@@ -112,10 +112,12 @@ def test_classes_nobody_asks_for_are_dropped_and_executors_still_count_once() ->
         cluster.prune_classes([])
     assert (len(cluster._classes), len(cluster._executor_keys)) == (0, 1)
     placed = cluster.place([ONE] * 20, 20)
-    assert sum(placement is not None for placement in placed) == 9  # the executor is held, not charged again
+    assert (
+        sum(placement is not None for placement in placed) == 9
+    )  # the executor has its reservation and is not charged again
 
 
-def test_offers_are_old_by_their_receipt() -> None:
+def test_age_of_an_offer_counts_from_its_receipt() -> None:
     cluster = cluster_with()
     for number in range(3):
         cluster.add_offer(make_offer(f"o{number}"), number)
@@ -130,17 +132,17 @@ def test_offers_are_old_by_their_receipt() -> None:
     cluster.validate()
 
 
-def test_ports_are_cut_from_their_ranges_lowest_first() -> None:
+def test_ports_are_allocated_from_the_lowest_ranges_first() -> None:
     ports = Share("ports", 6000, ranges=((100, 101), (200, 203)))
     pool = Pool([Offer("o", "a", "h", "h:1", (ports,))])
-    assert pool.cut(Resources(ports=3000))[0].ranges == ((100, 101), (200, 200))
-    assert pool.cut(Resources(ports=1000))[0].ranges == ((201, 201),)
-    assert pool.cut(Resources(ports=2000))[0].ranges == ((202, 203),)
+    assert pool.allocate(Resources(ports=3000))[0].ranges == ((100, 101), (200, 200))
+    assert pool.allocate(Resources(ports=1000))[0].ranges == ((201, 201),)
+    assert pool.allocate(Resources(ports=2000))[0].ranges == ((202, 203),)
     with pytest.raises(InsufficientResources, match="ports"):
-        pool.cut(Resources(ports=1000))
+        pool.allocate(Resources(ports=1000))
 
 
-def test_any_cut_adds_up_and_keeps_where_it_came_from(seed: int) -> None:
+def test_allocations_add_up_and_keep_their_origin(seed: int) -> None:
     dice = random.Random(seed)
     for _ in range(300):
         shares = [random_share(dice, number) for number in range(dice.randrange(1, 12))]
@@ -149,7 +151,7 @@ def test_any_cut_adds_up_and_keeps_where_it_came_from(seed: int) -> None:
         for _ in range(6):
             wanted = Resources(*(dice.choice((0, 1000, 3000)) for _ in DIMENSIONS))
             try:
-                cut = pool.cut(wanted)
+                cut = pool.allocate(wanted)
             except InsufficientResources:
                 assert any(want > have for want, have in zip(wanted, left, strict=True))
                 continue

@@ -1,4 +1,4 @@
-"""Records that somebody has changed by hand: readable, and wrong. Each costs itself, never a leader or another job."""
+"""Damaged records: readable but wrong. Such a record must not affect a leader or another job."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 import pytest
+from tests.core_world import Desk, apply, make_app, make_job, make_offer, of
 
-from core_world import Desk, apply, make_app, make_job, make_offer, of
 from jobcloud.messages import (
     DrainAgent,
     Event,
@@ -32,7 +32,7 @@ TEXTS = ("", "x", "a@-@b", "@-@@-@@-@", "\0", "/", "x" * 5_000, *TaskState, *Sha
 
 
 def whole() -> tuple[Values, int]:
-    """What a scheduler with some of everything has stored, and when."""
+    """The records of a scheduler with work of every kind, and the time of their storage."""
     desk = Desk(
         make_app(), make_app("other", executors=1),
         make_job("resident", kind=JobKind.DAEMON, shard_count=3),
@@ -64,7 +64,7 @@ def whole() -> tuple[Values, int]:
 
 
 class Heir(Desk):
-    """The next leader, on what is stored; whatever it writes can be read again."""
+    """A new leader of the stored records. Each of its writes must be readable."""
 
     def __init__(self, values: Values, at: int) -> None:
         stored = StoredRecords()
@@ -94,7 +94,7 @@ class Heir(Desk):
 
 
 def lives_on(heir: Heir, dice: random.Random) -> None:
-    """Updates, offers and time come; what is asked is answered; all is taken away."""
+    """Send updates, offers and ticks, answer reconciliations, and remove everything at the end."""
     for states in (UPDATES, ("TASK_RUNNING", "TASK_LOST", "TASK_FINISHED")):
         heir.run_until_idle()
         for task in list(heir.scheduler.tasks.values()):
@@ -115,7 +115,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def damaged(value: Any, dice: random.Random, keys: list[str]) -> Any:
-    """The value with something in it replaced by what no version writes there."""
+    """The value with one part replaced by one that no version writes."""
     path = dice.choice(places(value))
     holder = parent = {"": value}
     last: Any = ""
@@ -130,14 +130,14 @@ def damaged(value: Any, dice: random.Random, keys: list[str]) -> Any:
         parent[last] = dice.choice((*TEXTS, *keys))
     elif isinstance(old, list):
         parent[last] = dice.choice(([], old * 2, old[:1], old[1:], old * 50))
-    elif dice.random() < 0.5:  # what is left out where it has its default
+    elif dice.random() < 0.5:  # fields that are left out at their default
         old[dice.choice(("attempt", "kill_ms", "started_ms", "ended_ms", "not_before_ms"))] = dice.choice(NUMBERS)
     else:
         old[dice.choice(("state", "task_id", "cause", "execution"))] = dice.choice((*TEXTS, *keys))
     return holder[""]
 
 
-def test_whatever_is_written_into_a_record_by_hand_stops_no_leader(seed: int) -> None:
+def test_hand_edited_records_stop_no_leader(seed: int) -> None:
     values, at = whole()
     text = {place: json.dumps(value) for place, value in values.items()}
     for number in range(60):
@@ -156,7 +156,7 @@ def test_whatever_is_written_into_a_record_by_hand_stops_no_leader(seed: int) ->
 
 
 def of_job(values: Values, kind: Kind, job: str) -> tuple[str, Any]:
-    """The first record of a kind that is of a job and runs."""
+    """The first record of a kind that belongs to a running job."""
     for (found, key), value in sorted(values.items(), key=lambda one: one[0]):
         lives = found is kind and value["job"] == job and not value.get("ended_ms")
         if lives and (kind is Kind.FIRING or value["state"] == "RUNNING"):
@@ -165,18 +165,18 @@ def of_job(values: Values, kind: Kind, job: str) -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize("number", [-1, 10_002, 10**9, 2**63, 10**30])
-def test_an_item_that_no_job_can_have_is_a_fault_of_that_record(number: int) -> None:
+def test_impossible_item_is_a_fault_of_its_record(number: int) -> None:
     values, at = whole()
     key, task = of_job(values, Kind.TASK, "resident")
     task["item"] = number
     heir = Heir(values, at)
     assert heir.faults() == [f"task/{key}"]
-    assert key in heir.scheduler.tasks, "its shard knows of it still"
+    assert key in heir.scheduler.tasks, "its shard still names it"
 
 
 @pytest.mark.parametrize("amount", [-1, 2**52, 2**63, 10**30])
 @pytest.mark.parametrize("kind", [Kind.TASK, Kind.EXECUTOR])
-def test_an_amount_that_no_agent_can_have_is_a_fault_of_that_record(kind: Kind, amount: int) -> None:
+def test_impossible_amount_is_a_fault_of_its_record(kind: Kind, amount: int) -> None:
     values, at = whole()
     key = min(key for found, key in values if found is kind)
     if kind is Kind.TASK:
@@ -189,7 +189,7 @@ def test_an_amount_that_no_agent_can_have_is_a_fault_of_that_record(kind: Kind, 
 
 
 @pytest.mark.parametrize("field", ["firing_id", "item", "job"])
-def test_a_task_whose_record_names_another_shard_stays_that_of_the_shard_that_names_it(field: str) -> None:
+def test_task_belongs_to_the_shard_that_names_it(field: str) -> None:
     values, at = whole()
     key, task = of_job(values, Kind.TASK, "resident")
     item = task["item"]
@@ -205,7 +205,7 @@ def test_a_task_whose_record_names_another_shard_stays_that_of_the_shard_that_na
     assert f"resident@-@{item}" in again
 
 
-def test_shards_that_name_the_task_of_another_have_none_and_residents_start_again() -> None:
+def test_shard_that_names_another_shards_task_fails_and_a_resident_one_restarts() -> None:
     values, at = whole()
     _, firing = of_job(values, Kind.FIRING, "resident")
     active = [shard for shard in firing["shards"] if shard.get("state") == "ACTIVE"]
@@ -217,8 +217,8 @@ def test_shards_that_name_the_task_of_another_have_none_and_residents_start_agai
     assert len({shard.task_id for shard in found.shards}) == 3
 
 
-def test_a_firing_without_shards_is_a_fault() -> None:
+def test_firing_without_shards_is_a_fault() -> None:
     values, at = whole()
     key, firing = of_job(values, Kind.FIRING, "staged")
-    firing["shards"] = firing["shards"][:2]  # the calls of the listener alone
+    firing["shards"] = firing["shards"][:2]  # the shards of the listener's calls only
     assert Heir(values, at).faults() == [f"firing/{key}"]

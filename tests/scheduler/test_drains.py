@@ -1,12 +1,12 @@
-"""Agents to be emptied: by maintenance windows of Mesos, and by operators of ours."""
+"""Drains of agents: for maintenance windows of Mesos, and for operators."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from tests.core_world import POLICY, Desk, make_app, make_job, make_offer, of
 
-from core_world import POLICY, Desk, make_app, make_job, make_offer, of
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import (
     AcceptInverseOffers,
@@ -29,7 +29,7 @@ LEAD = POLICY.drain_lead_ms
 
 
 def desk_with(running: int = 1, **fields: Any) -> tuple[Desk, list[str]]:
-    """A desk whose job has all its shards running on agent a1; their task ids."""
+    """A desk with a job whose shards all run on agent a1, and their task ids."""
     desk = Desk(make_app(), make_job(shard_count=running, **fields))
     if fields.get("kind") is not JobKind.DAEMON:
         desk.do(Trigger(desk.at, "report"))
@@ -43,7 +43,7 @@ def desk_with(running: int = 1, **fields: Any) -> tuple[Desk, list[str]]:
 
 
 def kills(desk: Desk, ms: int) -> list[str]:
-    """The tasks whose end is asked for within `ms`."""
+    """The tasks that are killed within `ms`."""
     return [kill.task_id for kill in of(Kill, desk.run_until_idle(ms))]
 
 
@@ -57,37 +57,37 @@ def ask(desk: Desk, in_ms: int, agent: str = "a1", for_ms: int = 0) -> list[Any]
 
 
 @pytest.mark.parametrize(("in_ms", "placed"), [(LEAD - 1_000, False), (LEAD + MINUTE, True), (-MINUTE, False)])
-def test_an_agent_gets_nothing_new_within_the_lead_of_its_window(in_ms: int, placed: bool) -> None:
+def test_agent_gets_no_new_tasks_within_the_lead_of_its_window(in_ms: int, placed: bool) -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
     effects = desk.offer(changed(make_offer("o"), unavailable=Window(desk.at + in_ms)))
     assert bool(desk.launched(effects)) is placed
     declined = [offer_id for one in of(Decline, effects) for offer_id in one.offer_ids]
-    assert (declined == ["o"]) is not placed  # others may use it
+    assert (declined == ["o"]) is not placed  # other frameworks may use it
     if not placed:
-        assert "1 agents are to be emptied" in desk.scheduler.explain("report", desk.at).reasons[-1].text
+        assert "1 agents are being drained" in desk.scheduler.explain("report", desk.at).reasons[-1].text
 
 
-def test_an_agent_closes_when_its_lead_begins_and_opens_when_its_window_ends() -> None:
+def test_agent_is_cordoned_from_its_lead_to_the_end_of_its_window() -> None:
     desk = Desk(make_app(), make_job())
     window = Window(desk.at + LEAD + MINUTE, desk.at + LEAD + 3 * MINUTE)
     desk.offer(changed(make_offer("o"), unavailable=window))
     desk.run_until_idle(2 * MINUTE)
-    assert desk.scheduler.cluster.closed == {"a1"}
+    assert desk.scheduler.cluster.cordoned == {"a1"}
     desk.run_until_idle(LEAD + 2 * MINUTE)
-    assert desk.scheduler.cluster.closed == set()
+    assert desk.scheduler.cluster.cordoned == set()
     desk.do(Trigger(desk.at, "report"))
     assert desk.launched(desk.offer(make_offer("p")))
 
 
-def test_an_offer_without_a_window_ends_the_maintenance() -> None:
+def test_offer_without_a_window_ends_the_maintenance() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
     assert not desk.launched(desk.offer(changed(make_offer("o"), unavailable=Window(desk.at))))
     assert desk.launched(desk.offer(make_offer("p")))
 
 
-def test_a_new_session_knows_no_windows_but_what_it_is_told() -> None:
+def test_new_session_knows_only_the_windows_announced_in_it() -> None:
     desk = Desk(make_app(), make_job())
     desk.offer(changed(make_offer("o"), unavailable=Window(desk.at)))
     desk.do(Subscribed(desk.at, "framework-1"))
@@ -95,7 +95,7 @@ def test_a_new_session_knows_no_windows_but_what_it_is_told() -> None:
     assert desk.launched(desk.offer(make_offer("p")))
 
 
-def test_two_shards_are_not_both_placed_on_the_agent_that_closes() -> None:
+def test_cordoned_agent_does_not_get_the_second_of_two_shards() -> None:
     desk = Desk(make_app(), make_job(shard_count=2))
     desk.do(Trigger(desk.at, "report"))
     closing = changed(make_offer("o", "a1"), unavailable=Window(desk.at))
@@ -107,13 +107,13 @@ def test_two_shards_are_not_both_placed_on_the_agent_that_closes() -> None:
 # ------------------------------------------------------------------------------------------------ residents move
 
 
-def test_residents_move_in_time_a_few_at_a_time() -> None:
+def test_resident_shards_leave_a_drained_agent_a_few_at_a_time() -> None:
     desk, tasks = desk_with(20, kind=JobKind.DAEMON)
     ask(desk, LEAD + MINUTE)
     assert kills(desk, MINUTE - 1) == []
     first = kills(desk, 1_000)
     assert len(first) == 2  # a tenth of them
-    assert kills(desk, 5_000) == []  # until those run again
+    assert kills(desk, 5_000) == []  # the next ones wait until those run again
     for task in first:
         desk.status(task, "TASK_KILLED")
     desk.run_until_idle(2_000)
@@ -128,7 +128,7 @@ def test_residents_move_in_time_a_few_at_a_time() -> None:
     assert not set(second) & set(first)
 
 
-def test_when_half_the_time_is_over_all_residents_move() -> None:
+def test_all_resident_shards_leave_after_half_of_the_drain_time() -> None:
     desk, tasks = desk_with(20, kind=JobKind.DAEMON)
     ask(desk, LEAD // 2 - 1)
     assert sorted(kills(desk, 1)) == sorted(tasks)
@@ -139,40 +139,40 @@ def test_when_half_the_time_is_over_all_residents_move() -> None:
     assert {shard.state for shard in firing.shards} == {ShardState.WAITING}
 
 
-def test_a_kill_that_gets_lost_is_sent_again_and_by_the_next_leader_too() -> None:
+def test_lost_kill_of_a_drain_is_repeated_also_by_the_next_leader() -> None:
     desk, tasks = desk_with(1, kind=JobKind.DAEMON)
     ask(desk, MINUTE)
     assert kills(desk, 1) == tasks
     assert kills(desk, POLICY.kill_again_ms) == tasks
     desk.restart()
-    assert kills(desk, 1_000) == tasks  # whatever Mesos tells it of the window
+    assert kills(desk, 1_000) == tasks  # even if Mesos announces the window again
     desk.status(tasks[0], "TASK_KILLED")
     (again,) = desk.launched(desk.offer(make_offer("second", "a2")))
     assert again.name == "report@-@0"
 
 
-def test_no_more_residents_leave_at_once_because_another_leader_comes() -> None:
+def test_fail_over_does_not_increase_the_number_of_leaving_shards() -> None:
     desk, tasks = desk_with(20, kind=JobKind.DAEMON)
     desk.do(DrainAgent(desk.at, "a1", desk.at + LEAD))
     asked = kills(desk, 1_000)
     assert len(asked) == 2  # a tenth of them
     desk.restart()
-    assert sorted(kills(desk, 3_000)) == sorted(asked)  # those again, and no others
+    assert sorted(kills(desk, 3_000)) == sorted(asked)  # the same ones again, and no others
     for task in asked:
         desk.status(task, "TASK_KILLED")
     desk.run_until_idle(3_000)
     desk.offer(make_offer("second", "a2", cpus=64, mem=65_536))
     for task in set(desk.running()) - set(tasks):
         desk.status(task, "TASK_RUNNING")
-    assert kills(desk, 3_000) == []  # what else runs the new leader has not heard yet
+    assert kills(desk, 3_000) == []  # the other tasks are not confirmed for the new leader yet
     for task in set(tasks) - set(asked):
         desk.status(task, "TASK_RUNNING")
     assert len(kills(desk, 1_000)) == 2
 
 
 @pytest.mark.parametrize("window", [False, True])
-def test_a_transient_shard_that_was_to_move_is_asked_by_the_next_leader_too_and_moves(window: bool) -> None:
-    """Its kill is not stored, as it would then not start again: the decision is made once more."""
+def test_transient_shard_is_moved_by_the_next_leader_too(window: bool) -> None:
+    """Its kill is not stored, because it would then not start again. The next leader decides it again."""
     desk, tasks = desk_with(1, failover=True)
     if window:
         ask(desk, 1_000)
@@ -184,7 +184,7 @@ def test_a_transient_shard_that_was_to_move_is_asked_by_the_next_leader_too_and_
         ask(desk, -2_000)
     assert kills(desk, 2_000) == tasks
     desk.restart()
-    desk.status(tasks[0], "TASK_KILLED")  # before that leader knows of anything to be emptied
+    desk.status(tasks[0], "TASK_KILLED")  # before that leader knows of a drain
     (firing,) = desk.firings()
     assert firing.shards[0].state is ShardState.WAITING
 
@@ -192,7 +192,7 @@ def test_a_transient_shard_that_was_to_move_is_asked_by_the_next_leader_too_and_
 # ----------------------------------------------------------------------------------------- transient shards
 
 
-def test_transient_shards_may_end_and_move_at_the_deadline_where_they_fail_over() -> None:
+def test_transient_shards_with_failover_move_at_the_deadline() -> None:
     desk, tasks = desk_with(1, failover=True)
     ask(desk, LEAD)
     assert kills(desk, LEAD - 1_000) == []
@@ -206,7 +206,7 @@ def test_transient_shards_may_end_and_move_at_the_deadline_where_they_fail_over(
     assert desk.scheduler.tasks[again].agent_id == "a2"
 
 
-def test_transient_shards_that_do_not_fail_over_are_left_alone() -> None:
+def test_transient_shards_without_failover_stay_on_a_drained_agent() -> None:
     desk, _ = desk_with(1)
     ask(desk, MINUTE)
     assert kills(desk, 2 * LEAD) == []
@@ -221,11 +221,11 @@ def test_transient_shards_that_do_not_fail_over_are_left_alone() -> None:
         ({}, False),
         ({"failover": True}, True),
         ({"kind": JobKind.DAEMON}, True),
-        ({"timeout_ms": 30_000}, True),  # it will have ended by then
+        ({"timeout_ms": 30_000}, True),  # it ends before the window
         ({"timeout_ms": 600_000}, False),
     ],
 )
-def test_maintenance_is_agreed_to_unless_something_would_be_lost(fields: dict[str, Any], agreed: bool) -> None:
+def test_maintenance_is_accepted_unless_a_shard_would_be_lost(fields: dict[str, Any], agreed: bool) -> None:
     desk, _ = desk_with(1, **fields)
     effects = ask(desk, 5 * MINUTE)
     yes, no = of(AcceptInverseOffers, effects), of(DeclineInverseOffers, effects)
@@ -233,14 +233,16 @@ def test_maintenance_is_agreed_to_unless_something_would_be_lost(fields: dict[st
     assert (yes or no)[0].inverse_offer_ids == (f"i{desk.at}",)
 
 
-def test_the_answer_changes_when_the_shard_has_ended() -> None:
+def test_inverse_offer_is_accepted_after_the_shard_has_ended() -> None:
     desk, tasks = desk_with(1)
-    assert of(DeclineInverseOffers, ask(desk, 5 * MINUTE))[0].refuse_ms <= 5_000  # so it is asked again soon
+    assert (
+        of(DeclineInverseOffers, ask(desk, 5 * MINUTE))[0].refuse_ms <= 5_000
+    )  # the short filter lets Mesos ask again soon
     desk.status(tasks[0], "TASK_FINISHED")
     assert of(AcceptInverseOffers, ask(desk, 5 * MINUTE))
 
 
-def test_an_answer_that_may_not_have_arrived_is_given_again() -> None:
+def test_uncertain_answer_to_an_inverse_offer_is_repeated() -> None:
     desk, _ = desk_with(1)
     (answer,) = of(DeclineInverseOffers, ask(desk, 5 * MINUTE))
     assert of(DeclineInverseOffers, desk.do(SendFailed(desk.at, answer, "lost", certain=False))) == [answer]
@@ -250,7 +252,7 @@ def test_an_answer_that_may_not_have_arrived_is_given_again() -> None:
 # ---------------------------------------------------------------------------------------------------- operators
 
 
-def test_an_operator_empties_an_agent_by_host_name_and_gives_it_back() -> None:
+def test_operator_drains_and_undrains_an_agent_by_host_name() -> None:
     desk, tasks = desk_with(1, kind=JobKind.DAEMON)
     desk.do(DrainAgent(desk.at, "host-a1", reason="new disk"))
     assert kills(desk, 1) == tasks
@@ -258,7 +260,7 @@ def test_an_operator_empties_an_agent_by_host_name_and_gives_it_back() -> None:
     desk.run_until_idle(2_000)
     assert not desk.launched(desk.offer(make_offer("o")))
     (view,) = desk.scheduler.agents()
-    assert view.closed
+    assert view.cordoned
     assert view.drain is not None
     assert view.drain.reason == "new disk"
     assert view.drain.deadline_ms > desk.at
@@ -267,7 +269,7 @@ def test_an_operator_empties_an_agent_by_host_name_and_gives_it_back() -> None:
     assert not desk.stored.drains
 
 
-def test_a_drain_outlives_the_leader() -> None:
+def test_drain_outlives_its_leader() -> None:
     desk, tasks = desk_with(1, failover=True)
     desk.do(DrainAgent(desk.at, "a1", desk.at + MINUTE))
     desk.restart()
@@ -276,7 +278,7 @@ def test_a_drain_outlives_the_leader() -> None:
     assert kills(desk, 2_000) == tasks
 
 
-def test_an_agent_given_back_is_asked_for_at_once_when_work_waits() -> None:
+def test_offers_of_an_uncordoned_agent_are_revived_at_once_if_work_waits() -> None:
     desk = Desk(make_app(), make_job())
     desk.offer(make_offer("o"))
     desk.do(DrainAgent(desk.at, "a1"))
@@ -287,7 +289,7 @@ def test_an_agent_given_back_is_asked_for_at_once_when_work_waits() -> None:
     assert [type(one).__name__ for one in desk.run_until_idle() if type(one).__name__ == "Revive"] == ["Revive"]
 
 
-def test_unknown_and_ambiguous_agents_are_refused() -> None:
+def test_drain_of_an_unknown_or_ambiguous_agent_is_refused() -> None:
     desk = Desk(make_app(), make_job())
     same = changed(make_offer("p", "a2"), hostname="host-a1")
     desk.offer(make_offer("o", "a1"), same)
@@ -300,7 +302,7 @@ def test_unknown_and_ambiguous_agents_are_refused() -> None:
     assert list(desk.stored.drains) == ["a1"]
 
 
-def test_a_mark_on_an_agent_that_nobody_has_seen_for_long_is_forgotten() -> None:
+def test_old_drain_of_an_unknown_agent_is_deleted() -> None:
     desk = Desk(make_app())
     desk.offer(make_offer("o"))
     desk.do(DrainAgent(desk.at, "a1"))
@@ -312,7 +314,7 @@ def test_a_mark_on_an_agent_that_nobody_has_seen_for_long_is_forgotten() -> None
     assert desk.scheduler.next_wake(desk.at) != desk.at
 
 
-def test_shards_that_are_cancelled_anyway_are_not_asked_twice() -> None:
+def test_cancelled_shards_on_a_drained_agent_are_killed_once() -> None:
     desk, tasks = desk_with(1, failover=True)
     assert [kill.task_id for kill in of(Kill, desk.do(SetJobEnabled(desk.at, "report", enabled=False)))] == tasks
     desk.do(DrainAgent(desk.at, "a1", desk.at))

@@ -1,14 +1,16 @@
-"""The listener of a whole firing: called once before its first shard and once after its last, whatever gets lost."""
+"""The listener of a firing: called once before its first shard and once after its last, whatever is lost."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from core_world import Desk, make_app, make_job, make_offer, payload_of
+from tests.core_world import Desk, make_app, make_job, make_offer, payload_of
+
 from jobcloud.messages import AgentLost, KillTask, Launch, PutJob, Trigger
 from jobcloud.model import Execution, ShardState
 
-STAGED = {"shard_count": 2, "firing_listener": "shop.jobs:Stage", "before_timeout_ms": 3_000, "shard_parameters": "1=b"}
+STAGED: dict[str, Any] = {"shard_count": 2, "firing_listener": "shop.jobs:Stage", "before_timeout_ms": 3_000,
+                          "shard_parameters": "1=b"}  # fmt: skip
 
 
 def fired(**fields: Any) -> Desk:
@@ -18,7 +20,7 @@ def fired(**fields: Any) -> Desk:
 
 
 def started(desk: Desk) -> list[Launch]:
-    """What is launched, in an executor that may take anything."""
+    """The launches after an offer with enough room for all."""
     return desk.launched(desk.offer())
 
 
@@ -36,7 +38,7 @@ def steps(launches: list[Launch]) -> list[Any]:
     return [payload_of(launched).get("step") for launched in launches]
 
 
-def test_the_listener_is_called_before_the_shards_and_after_them() -> None:
+def test_listener_is_called_before_and_after_the_shards() -> None:
     desk = fired()
     before = started(desk)
     assert steps(before) == ["before"]
@@ -49,7 +51,7 @@ def test_the_listener_is_called_before_the_shards_and_after_them() -> None:
     assert steps(shards) == [None, None]
     assert payload_of(shards[1])["shardingContext"]["shardingParameter"] == "b"
     finish(desk, shards[:1])
-    assert not started(desk), "the call after waits for every shard"
+    assert not started(desk), "the last call waits for every shard"
     finish(desk, shards[1:], "TASK_FAILED")
     after = started(desk)
     assert steps(after) == ["after"]
@@ -60,7 +62,7 @@ def test_the_listener_is_called_before_the_shards_and_after_them() -> None:
     assert desk.firings()[0].ended_ms
 
 
-def test_a_firing_whose_listener_refuses_it_is_cancelled() -> None:
+def test_firing_is_cancelled_if_its_listener_refuses_it() -> None:
     desk = fired()
     before = started(desk)
     desk.status(before[0].task_id, "TASK_RUNNING")
@@ -70,7 +72,7 @@ def test_a_firing_whose_listener_refuses_it_is_cancelled() -> None:
     assert desk.firings()[0].ended_ms
 
 
-def test_a_call_that_was_lost_is_made_again_even_without_failover() -> None:
+def test_lost_listener_call_is_repeated_even_without_failover() -> None:
     desk = fired(failover=False)
     before = started(desk)
     desk.status(before[0].task_id, "TASK_RUNNING")
@@ -85,7 +87,7 @@ def test_a_call_that_was_lost_is_made_again_even_without_failover() -> None:
     assert second["executionType"] == Execution.FAILOVER
 
 
-def test_the_barrier_survives_a_fail_over_at_every_step() -> None:
+def test_listener_barrier_survives_a_fail_over_at_every_step() -> None:
     desk = fired()
     for expected in (["before"], [None, None], ["after"]):
         desk.restart()
@@ -97,7 +99,7 @@ def test_the_barrier_survives_a_fail_over_at_every_step() -> None:
     assert desk.firings()[0].ended_ms
 
 
-def test_a_kill_of_the_call_before_cancels_the_firing_and_one_of_a_shard_does_not() -> None:
+def test_kill_of_the_first_listener_call_cancels_the_firing_and_that_of_a_shard_does_not() -> None:
     desk = fired()
     before = started(desk)
     desk.status(before[0].task_id, "TASK_RUNNING")
@@ -113,7 +115,7 @@ def test_a_kill_of_the_call_before_cancels_the_firing_and_one_of_a_shard_does_no
     assert steps(started(desk)) == ["after"]
 
 
-def test_a_change_of_the_job_ends_the_firing_without_the_call_after() -> None:
+def test_change_of_the_job_ends_the_firing_without_the_last_listener_call() -> None:
     desk = fired()
     finish(desk, started(desk))
     shards = started(desk)
@@ -124,7 +126,7 @@ def test_a_change_of_the_job_ends_the_firing_without_the_call_after() -> None:
     assert desk.firings()[0].ended_ms
 
 
-def test_what_is_explained_is_the_step_that_the_firing_is_at() -> None:
+def test_explanation_names_the_current_step_of_a_firing() -> None:
     desk = fired()
     assert desk.scheduler.explain("report", desk.at).waiting == 1
     before = started(desk)

@@ -1,4 +1,4 @@
-"""What goes into an ACCEPT: the executor's description and identity, and the shares of tasks and executors."""
+"""The content of an ACCEPT: the executor's description and identity, and the shares of tasks and executors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.core_world import ARTIFACTS, make_app, make_job, make_offer
 
-from core_world import ARTIFACTS, make_app, make_job, make_offer
 from jobcloud.model import (
     App,
     Cause,
@@ -51,17 +51,17 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_the_executor_is_made_of_changes_its_id(change: dict[str, Any]) -> None:
+def test_every_input_of_an_executor_changes_its_id(change: dict[str, Any]) -> None:
     assert plan_executor(replace(make_app(), **change), ARTIFACTS).id != plan_executor(make_app(), ARTIFACTS).id
 
 
 @pytest.mark.parametrize("field", ["executor_sha256", "executor_file", "command"])
-def test_another_executor_program_is_another_executor(field: str) -> None:
+def test_new_executor_program_changes_the_executor_id(field: str) -> None:
     other = replace(ARTIFACTS, **{field: "x" * 64})
     assert plan_executor(make_app(), other).id != plan_executor(make_app(), ARTIFACTS).id
 
 
-def test_the_same_content_from_another_place_has_an_id_of_its_own_and_the_same_content() -> None:
+def test_same_content_from_another_address_has_another_id_and_equal_content() -> None:
     plan = plan_executor(make_app(), ARTIFACTS)
     there = plan_executor(make_app(), replace(ARTIFACTS, base_url="https://standby.test:8898"))
     assert (there.id, there.executor_id != plan.executor_id) == (plan.id, True)
@@ -69,16 +69,16 @@ def test_the_same_content_from_another_place_has_an_id_of_its_own_and_the_same_c
     assert there.spec == plan.spec.replace("http://artifacts/", "https://standby.test:8898/")
 
 
-def test_a_package_that_moved_is_the_package_that_it_was() -> None:
+def test_moved_package_with_the_same_hash_is_the_same_package() -> None:
     moved = replace(make_app(), package=Package("https://cdn.test/x", f"{1:064x}"))
     assert plan_executor(moved, ARTIFACTS) == plan_executor(make_app(), ARTIFACTS)
 
 
-def test_a_description_alone_changes_nothing() -> None:
+def test_description_of_an_app_changes_no_executor() -> None:
     assert plan_executor(make_app(description="new"), ARTIFACTS) == plan_executor(make_app(), ARTIFACTS)
 
 
-def test_nothing_is_unpacked_by_the_fetcher_and_the_hash_goes_along() -> None:
+def test_fetcher_unpacks_nothing_and_gets_the_hash() -> None:
     spec = spec_of(make_app())
     assert [(uri["extract"], uri["executable"]) for uri in spec["command"]["uris"]] == [(False, False)] * 2
     data = json.loads(base64.b64decode(spec["data"]))
@@ -87,12 +87,12 @@ def test_nothing_is_unpacked_by_the_fetcher_and_the_hash_goes_along() -> None:
 
 
 @pytest.mark.parametrize("url", ["package:sha256:", "https://cdn.test/x.tgz"])
-def test_packages_come_from_our_own_listener_by_hash_wherever_they_came_from(url: str) -> None:
+def test_packages_are_fetched_from_our_artifact_listener_by_hash(url: str) -> None:
     app = replace(make_app(), package=Package(url, "a" * 64, "p.zip"))
     assert spec_of(app)["command"]["uris"][1]["value"] == f"http://artifacts/{'a' * 64}/p.zip"
 
 
-def test_the_first_task_on_an_agent_pays_for_the_executor_and_the_next_joins_it() -> None:
+def test_first_task_on_an_agent_pays_for_the_executor_and_the_next_one_joins_it() -> None:
     plan = plan_executor(make_app(), ARTIFACTS)
     pool = Pool([make_offer("o1", cpus=3, mem=384)])
     shares, executor = task_shares(pool, make_task(), None, plan, 7, gone=False)
@@ -105,7 +105,7 @@ def test_the_first_task_on_an_agent_pays_for_the_executor_and_the_next_joins_it(
         task_shares(pool, make_task(), executor, plan, 9, gone=False)
 
 
-def test_an_executor_that_is_gone_takes_its_share_anew_and_is_the_same() -> None:
+def test_restarted_executor_is_allocated_again_with_the_same_id() -> None:
     plan = plan_executor(make_app(), ARTIFACTS)
     _, executor = task_shares(Pool([make_offer("o1", cpus=3, mem=384)]), make_task(), None, plan, 7, gone=False)
     pool = Pool([make_offer("o2", cpus=1, mem=192)])
@@ -116,26 +116,26 @@ def test_an_executor_that_is_gone_takes_its_share_anew_and_is_the_same() -> None
     assert same is executor
     parts = zip(Resources(3000, 384_000), plan.resources, make_task().resources, strict=True)
     left = Resources(*(have - executor_takes - task_takes for have, executor_takes, task_takes in parts))
-    assert amounts(pool.cut(left)) == left
+    assert amounts(pool.allocate(left)) == left
     with pytest.raises(InsufficientResources):
-        pool.cut(Resources(cpus=1))
+        pool.allocate(Resources(cpus=1))
 
 
-def test_a_pool_that_is_short_is_left_as_it_was() -> None:
+def test_failed_allocation_leaves_the_pool_unchanged() -> None:
     pool = Pool([make_offer("o1", cpus=1, mem=128)])
     plan = plan_executor(make_app(), ARTIFACTS)
     with pytest.raises(InsufficientResources):
         task_shares(pool, make_task(), None, plan, 7, gone=False)
-    assert amounts(pool.cut(Resources(1000, 128_000))) == Resources(1000, 128_000)
+    assert amounts(pool.allocate(Resources(1000, 128_000))) == Resources(1000, 128_000)
 
 
 @pytest.mark.parametrize(
     ("kind", "listener"),
     [(JobKind.TRANSIENT, ""), (JobKind.DAEMON, ""), (JobKind.TRANSIENT, "shop.jobs:Around")],
 )
-def test_a_payload_holds_what_its_job_says_whatever_the_characters(kind: JobKind, listener: str) -> None:
+def test_payload_holds_the_jobs_fields_with_any_characters(kind: JobKind, listener: str) -> None:
     odd = '"}\\\n\u2028 ß€,{"a":[%s] \x7f'
-    about = {"parameter": odd, "shard_count": 2, "shard_parameters": '0="}{ß,1=\\n', "description": odd}
+    about: dict[str, Any] = {"parameter": odd, "shard_count": 2, "shard_parameters": '0="}{ß,1=\\n', "description": odd}
     job = make_job(kind=kind, firing_listener=listener, **about)
     firing = sharding.make_firing(job, JobState(0), Cause.CRON, 7_000, "unique")
     steps = ["before", "after"] if listener else []

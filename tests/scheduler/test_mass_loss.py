@@ -1,10 +1,10 @@
-"""Half of the cluster is gone at once: what is started again, in which order, and how little is said about it."""
+"""Loss of half the cluster: which shards restart, in which order, and with how few calls."""
 
 from __future__ import annotations
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer, of
 
-from core_world import Desk, make_app, make_job, make_offer, of
 from jobcloud.messages import Accept, AgentLost, Kill, Reconcile, Revive, Save, Trigger
 from jobcloud.model import JobKind, Resources, ShardState
 
@@ -12,7 +12,7 @@ AGENTS, JOBS, SHARDS = 40, 20, 10
 
 
 def loaded() -> tuple[Desk, dict[str, list[str]]]:
-    """Forty agents, each with shards of twenty jobs of different priority; the tasks of each agent, all running."""
+    """Forty agents with running shards of twenty jobs of different priority. Returns the tasks by agent."""
     jobs = [
         make_job(f"j{number:02}", shard_count=SHARDS, priority=number % 4, resources=Resources(500, 64_000),
                  kind=JobKind.DAEMON if number % 5 == 4 else JobKind.TRANSIENT, failover=number % 5 != 3)
@@ -32,7 +32,7 @@ def loaded() -> tuple[Desk, dict[str, list[str]]]:
 
 
 def lose_half(desk: Desk, there: dict[str, list[str]], state: str) -> tuple[list[str], int]:
-    """Every second agent that has tasks is lost; the tasks lost with them, and how many effects there were before."""
+    """Lose every second agent with tasks. Returns the lost tasks and the number of effects before."""
     used = [agent for agent, tasks in there.items() if tasks]
     lost = used[::2]
     began = len(desk.all)
@@ -44,13 +44,13 @@ def lose_half(desk: Desk, there: dict[str, list[str]], state: str) -> tuple[list
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_what_is_lost_with_half_the_cluster_comes_back_in_queue_order_and_all_else_is_left_alone(
+def test_shards_lost_with_half_the_cluster_restart_in_queue_order_and_others_stay(
     restarted: bool,
 ) -> None:
     desk, there = loaded()
     lost, began = lose_half(desk, there, "TASK_LOST")
     assert len(lost) >= JOBS * SHARDS // 3
-    again = {task for task in lost if int(task[1:3]) % 5 != 3}  # residents and what fails over
+    again = {task for task in lost if int(task[1:3]) % 5 != 3}  # resident shards and those with failover
     assert set(desk.scheduler.tasks) == {task for tasks in there.values() for task in tasks} - set(lost)
     desk.do(Trigger(desk.at, "j00"))
     for name in ("j03", "j08"):
@@ -62,18 +62,18 @@ def test_what_is_lost_with_half_the_cluster_comes_back_in_queue_order_and_all_el
             desk.status(task, "TASK_RUNNING")
     desk.run_until_idle(5_000)
 
-    # Room for a few at a time: the order in which they start is that of the queue.
+    # With room for a few at a time the shards start in the order of the queue.
     order: list[tuple[int, str]] = []
     for number in range(len(again)):
         for one in desk.launched(desk.offer(make_offer(f"n{number}", f"b{number}", cpus=3))):
             job = one.name.partition("@")[0]
             order.append((-desk.scheduler.jobs[job].priority, job))
-    assert len(order) == len(again), "each once"
+    assert len(order) == len(again), "each of them once"
     assert order == sorted(order, key=lambda one: one[0])
     per_job = {job: [name for _, name in order].count(job) for _, job in order}
     assert per_job == {job: sum(task.startswith(job) for task in again) for job in per_job}
 
-    # And no storm: one round trip for each launch, and none of anything else.
+    # One call per launch and no others: no storm.
     said = desk.all[began:]
     assert of(Kill, said) == []
     assert len(of(Revive, said)) <= 2
@@ -82,7 +82,7 @@ def test_what_is_lost_with_half_the_cluster_comes_back_in_queue_order_and_all_el
     assert len(of(Save, said)) <= len(lost) * 2 + len(of(Accept, said)) + 20
 
 
-def test_what_is_out_of_reach_with_half_the_cluster_starts_nothing() -> None:
+def test_unreachable_half_of_the_cluster_starts_nothing() -> None:
     desk, there = loaded()
     lost, began = lose_half(desk, there, "TASK_UNREACHABLE")
     for number in range(10):

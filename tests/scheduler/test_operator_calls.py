@@ -1,4 +1,4 @@
-"""What operators' calls do to what waits and runs (docs/operations.md, "Calls while things run"). No ghost returns."""
+"""Operators' calls while work waits and runs (docs/operations.md, "Calls while things run"). Ended work stays ended."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from itertools import product
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer, of
 
-from core_world import Desk, make_app, make_job, make_offer, of
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import (
     AgentLost,
@@ -34,14 +34,14 @@ BACK: dict[str, Callable[[int], Command]] = {
     "disable job": lambda at: SetJobEnabled(at, "report", True),
     "disable app": lambda at: SetAppEnabled(at, "shop", True),
 }
-# What a shard does when the call comes.
+# The situation of a shard when the call comes.
 SITUATIONS = ("waits", "backs off", "is launched", "runs", "is out of reach")
 LATE = ("TASK_KILLED", "TASK_FINISHED", "TASK_FAILED", "TASK_LOST", "TASK_GONE_BY_OPERATOR")
 EACH = [*product(JobKind, SITUATIONS)]
 
 
 def prepared(kind: JobKind, situation: str) -> tuple[Desk, list[str]]:
-    """A desk with a job of two shards in a situation, and the tasks that live."""
+    """A desk with a job of two shards in a situation, and their live tasks."""
     desk = Desk(make_app(), make_job(kind=kind, shard_count=2, failover=True, retry_count=5))
     if kind is JobKind.TRANSIENT:
         desk.do(Trigger(desk.at, "report"))
@@ -62,7 +62,7 @@ def prepared(kind: JobKind, situation: str) -> tuple[Desk, list[str]]:
 
 
 def later(desk: Desk, restarted: bool) -> list[str]:
-    """Agents go and come, time passes, there is room: what is launched."""
+    """Lose and return agents, let time pass and make offers. Returns the launches."""
     desk.do(AgentLost(desk.at, "a1"))
     if restarted:
         desk.restart()
@@ -73,14 +73,14 @@ def later(desk: Desk, restarted: bool) -> list[str]:
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(("kind", "situation"), EACH)
-def test_what_is_switched_off_or_removed_ends_and_never_comes_back(
+def test_disabled_or_removed_work_ends_and_does_not_restart(
     kind: JobKind, situation: str, call: str, restarted: bool
 ) -> None:
     for late in LATE:
         desk, tasks = prepared(kind, situation)
         desk.do(CALLS[call](desk.at))
-        assert {kill.task_id for kill in of(Kill, desk.last)} == set(tasks), "what runs is asked to end, at once"
-        assert later(desk, restarted) == [], "what waited does not start any more"
+        assert {kill.task_id for kill in of(Kill, desk.last)} == set(tasks), "running tasks are killed at once"
+        assert later(desk, restarted) == [], "waiting shards no longer start"
         for task in tasks:
             desk.status(task, late)
         assert later(desk, restarted) == [], f"nor after {late}"
@@ -93,14 +93,14 @@ def test_what_is_switched_off_or_removed_ends_and_never_comes_back(
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("call", BACK)
 @pytest.mark.parametrize(("kind", "situation"), EACH)
-def test_what_is_switched_on_again_does_what_is_due_from_then_on_and_nothing_twice(
+def test_enabled_work_fires_from_then_on_and_never_twice(
     kind: JobKind, situation: str, call: str, restarted: bool
 ) -> None:
     desk, tasks = prepared(kind, situation)
     desk.do(CALLS[call](desk.at))
     desk.do(BACK[call](desk.at))
     early = later(desk, restarted)
-    assert len(early) == (2 - len(tasks) if kind is JobKind.DAEMON else 0), "what ran is to be seen to end first"
+    assert len(early) == (2 - len(tasks) if kind is JobKind.DAEMON else 0), "the running tasks must end first"
     for task in tasks:
         desk.status(task, "TASK_KILLED")
     started = early + later(desk, restarted)
@@ -110,7 +110,7 @@ def test_what_is_switched_on_again_does_what_is_due_from_then_on_and_nothing_twi
 
 @pytest.mark.parametrize("call", ["remove job", "remove app"])
 @pytest.mark.parametrize("kind", JobKind)
-def test_what_is_registered_again_waits_for_the_end_of_what_was_removed(kind: JobKind, call: str) -> None:
+def test_re_registered_job_waits_for_the_end_of_the_removed_one(kind: JobKind, call: str) -> None:
     desk, tasks = prepared(kind, "runs")
     desk.do(CALLS[call](desk.at))
     if call == "remove app":
@@ -125,7 +125,7 @@ def test_what_is_registered_again_waits_for_the_end_of_what_was_removed(kind: Jo
     assert len(later(desk, False)) == 2
 
 
-def test_an_app_with_jobs_is_removed_with_them_alone_and_its_executors_are_ended() -> None:
+def test_app_with_jobs_is_removed_only_together_with_them_and_its_executors_end() -> None:
     desk, tasks = prepared(JobKind.TRANSIENT, "runs")
     with pytest.raises(Conflict, match="has 1 jobs"):
         desk.do(RemoveApp(desk.at, "shop"))
@@ -138,24 +138,24 @@ def test_an_app_with_jobs_is_removed_with_them_alone_and_its_executors_are_ended
 
 
 @pytest.mark.parametrize("disabled", [False, True])
-def test_an_app_that_is_removed_leaves_nothing_in_the_store(disabled: bool) -> None:
+def test_removed_app_leaves_nothing_in_the_store(disabled: bool) -> None:
     desk, tasks = prepared(JobKind.DAEMON, "runs")
     if disabled:
         desk.do(SetAppEnabled(desk.at, "shop", False))
     desk.do(RemoveApp(desk.at, "shop", jobs=True))
-    assert desk.stored.apps == desk.stored.jobs == desk.stored.job_states == {}
-    assert desk.stored.disabled_apps == set()
+    stored = desk.stored
+    assert (stored.apps, stored.jobs, stored.job_states, stored.disabled_apps) == ({}, {}, {}, set())
     for task in tasks:
         desk.status(task, "TASK_KILLED")
     assert (desk.stored.tasks, desk.stored.firings) == ({}, {})
     desk.restart()
     desk.do(PutApp(desk.at, make_app()))
     desk.do(PutJob(desk.at, make_job(kind=JobKind.DAEMON)))
-    assert len(desk.launched(desk.offer(make_offer("again")))) == 1  # and not disabled
+    assert len(desk.launched(desk.offer(make_offer("again")))) == 1  # and it is not disabled
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_trigger_is_refused_where_it_would_not_run(call: str) -> None:
+def test_trigger_is_refused_if_the_job_could_not_run(call: str) -> None:
     desk, _ = prepared(JobKind.TRANSIENT, "runs")
     desk.do(CALLS[call](desk.at))
     with pytest.raises(NotFound if "remove" in call else Conflict):
@@ -165,7 +165,7 @@ def test_a_trigger_is_refused_where_it_would_not_run(call: str) -> None:
         desk.do(Trigger(desk.at, "report"))
 
 
-def test_a_trigger_while_the_job_runs_waits_its_turn() -> None:
+def test_triggered_firing_waits_behind_the_running_one() -> None:
     desk, _ = prepared(JobKind.TRANSIENT, "runs")
     desk.do(Trigger(desk.at, "report"))
     desk.do(Trigger(desk.at, "report"))
@@ -180,9 +180,7 @@ def test_a_trigger_while_the_job_runs_waits_its_turn() -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_an_updated_transient_job_starts_nothing_of_the_old_configuration_any_more(
-    situation: str, restarted: bool
-) -> None:
+def test_updated_transient_job_starts_nothing_of_its_old_configuration(situation: str, restarted: bool) -> None:
     desk, tasks = prepared(JobKind.TRANSIENT, situation)
     desk.do(PutJob(desk.at, make_job(shard_count=2, failover=True, parameter="new"), replace=True))
     assert {kill.task_id for kill in of(Kill, desk.last)} == set(tasks)

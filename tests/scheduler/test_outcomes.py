@@ -1,4 +1,4 @@
-"""What an executor says of a task's end, from the update's data to what is stored: only what can be kept is kept."""
+"""Outcomes reported by executors, from the update's data to the stored record. Only valid parts are stored."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core_world import Desk, make_app, make_job
 
-from core_world import Desk, make_app, make_job
 from jobcloud.adapters.mesos.wire import loads
 from jobcloud.messages import Kind, Trigger
-from jobcloud.model import NO_OUTCOME, Outcome, ShardState
-from jobcloud.scheduler.tasks import outcome_of
+from jobcloud.model import NO_OUTCOME, Firing, Outcome, ShardState
+from jobcloud.scheduler.tasks import parse_outcome
 from jobcloud.server.records import decode, encode
 from jobcloud.wire import RESULT_BYTES
 
@@ -46,8 +46,8 @@ for _ in range(33):
         ("", NO_OUTCOME),
     ],
 )
-def test_of_an_executors_words_what_can_be_kept_is(data: str, outcome: Outcome) -> None:
-    assert outcome_of(data) == outcome
+def test_valid_parts_of_an_executors_outcome_are_kept(data: str, outcome: Outcome) -> None:
+    assert parse_outcome(data) == outcome
 
 
 @given(
@@ -59,21 +59,21 @@ def test_of_an_executors_words_what_can_be_kept_is(data: str, outcome: Outcome) 
         ).map(lambda value: json.dumps({"cause": "exception", "result": value})),
     )
 )
-def test_whatever_is_kept_can_be_stored_and_shown(data: str) -> None:
-    outcome = outcome_of(data)
+def test_any_parsed_outcome_can_be_stored_and_shown(data: str) -> None:
+    outcome = parse_outcome(data)
     if outcome.result:
         json.loads(outcome.result.encode())
         assert len(outcome.result.encode()) <= RESULT_BYTES
 
 
-def test_a_shard_keeps_the_outcome_of_its_last_attempt() -> None:
+def test_shard_keeps_the_outcome_of_its_last_attempt() -> None:
     desk = Desk(make_app(), make_job(retry_count=1, retry_delay_ms=100))
     desk.do(Trigger(desk.at, "report"))
 
     def attempt(state: str, data: str) -> Any:
         desk.offer()
         (task,) = desk.running()
-        assert desk.firings()[0].shards[0].outcome == NO_OUTCOME, "what runs has not ended"
+        assert desk.firings()[0].shards[0].outcome == NO_OUTCOME, "a running task has not ended"
         desk.status(task, "TASK_RUNNING")
         desk.status(task, state, data=data)
         return desk.firings()[0].shards[0]
@@ -87,11 +87,13 @@ def test_a_shard_keeps_the_outcome_of_its_last_attempt() -> None:
     assert decode(Kind.FIRING, firing.id, encode(Kind.FIRING, firing)) == firing
     before = re.sub(rb',"outcome":{.*?"}', b"", encode(Kind.FIRING, firing))
     assert b"outcome" not in before
-    assert decode(Kind.FIRING, firing.id, before).shards[0].outcome == NO_OUTCOME, "written before there was one"
+    decoded = decode(Kind.FIRING, firing.id, before)
+    assert isinstance(decoded, Firing)
+    assert decoded.shards[0].outcome == NO_OUTCOME, "a record from before this field existed"
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"\\ud800", b"\\udc00 half", b"caf\xe9"])
-def test_a_message_that_is_no_text_does_not_make_the_stream_unreadable(text: bytes) -> None:
+def test_invalid_text_in_a_message_does_not_break_the_stream(text: bytes) -> None:
     event = loads(b'{"type":"UPDATE","update":{"status":{"message":"%s","state":"TASK_FAILED"}}}' % text)
     status = event["update"]["status"]
     assert status["state"] == "TASK_FAILED"
@@ -99,6 +101,6 @@ def test_a_message_that_is_no_text_does_not_make_the_stream_unreadable(text: byt
 
 
 @pytest.mark.parametrize("record", [b"", b"{", b"\xff\xfe", b"NaN", b"[" * 100_000, b'{"a":Infinity}'])
-def test_what_is_no_json_is_still_none(record: bytes) -> None:
+def test_invalid_json_is_still_rejected(record: bytes) -> None:
     with pytest.raises(ValueError, match=r"Expecting|Out of range|nested|JSON is malformed|truncated|invalid"):
         loads(record)

@@ -1,12 +1,12 @@
-"""Shards whose agents are out of reach: who waits, who is replaced, and what becomes of the twin that comes back."""
+"""Unreachable shards: which wait, which are replaced, and what happens to a replaced attempt that comes back."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from tests.core_world import POLICY, Desk, make_app, make_job, make_offer, of, payload_of
 
-from core_world import POLICY, Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import AgentLost, Disconnected, ForgetTask, Kill, Publish, PutJob, Subscribed, Trigger
 from jobcloud.model import JobKind, PartitionPolicy, ShardState
@@ -15,7 +15,7 @@ REPLACE = {"partition": PartitionPolicy.REPLACE}
 
 
 def desk_with_lost_task(**fields: Any) -> tuple[Desk, str]:
-    """A desk whose one shard runs on agent a1, which cannot be reached; the task's id."""
+    """A desk whose one shard runs on the unreachable agent a1, and the task's id."""
     desk = Desk(make_app(), make_job(**fields))
     if fields.get("kind") is not JobKind.DAEMON:
         desk.do(Trigger(desk.at, "report"))
@@ -28,7 +28,7 @@ def desk_with_lost_task(**fields: Any) -> tuple[Desk, str]:
 
 
 def replacement(desk: Desk, ms: int) -> str:
-    """The task that runs after `ms` in the shard's stead, or ""."""
+    """The task that has replaced the shard's attempt after `ms`, or ""."""
     before = desk.running()
     desk.run_until_idle(ms)
     desk.offer(make_offer(f"o{desk.at}", "a2"))
@@ -36,17 +36,17 @@ def replacement(desk: Desk, ms: int) -> str:
 
 
 @pytest.mark.parametrize("kind", [JobKind.TRANSIENT, JobKind.DAEMON])
-def test_by_default_what_may_still_run_is_waited_for(kind: JobKind) -> None:
+def test_unreachable_shard_is_waited_for_by_default(kind: JobKind) -> None:
     desk, task = desk_with_lost_task(kind=kind, failover=True)
     assert not replacement(desk, 86_400_000)
-    assert "1 of its shards are on agents out of reach" in desk.scheduler.explain("report", desk.at).reasons[0].text
+    assert "1 of its shards are on unreachable agents" in desk.scheduler.explain("report", desk.at).reasons[0].text
     assert "jobcloud task forget" in desk.scheduler.explain("report", desk.at).reasons[0].text
     desk.status(task, "TASK_RUNNING")
     assert desk.running() == [task]
 
 
-@pytest.mark.parametrize("failover", [False, True])  # that is for attempts that are known to be lost
-def test_a_shard_is_replaced_after_the_time_its_job_gives(failover: bool) -> None:
+@pytest.mark.parametrize("failover", [False, True])  # failover is for attempts that are known to be lost
+def test_unreachable_shard_is_replaced_after_the_time_its_job_gives(failover: bool) -> None:
     desk, task = desk_with_lost_task(**REPLACE, replace_after_ms=60_000, failover=failover)
     assert not replacement(desk, 59_000)
     twin = replacement(desk, 4_000)
@@ -57,7 +57,7 @@ def test_a_shard_is_replaced_after_the_time_its_job_gives(failover: bool) -> Non
     assert task not in desk.stored.tasks
 
 
-def test_a_shard_is_replaced_at_once_with_a_later_fence() -> None:
+def test_unreachable_shard_is_replaced_with_a_later_fence() -> None:
     desk, _ = desk_with_lost_task(**REPLACE)
     (first,) = desk.launched(desk.all)
     assert replacement(desk, 1_000)
@@ -66,7 +66,7 @@ def test_a_shard_is_replaced_at_once_with_a_later_fence() -> None:
     assert payload_of(second)["runId"] == payload_of(first)["runId"]
 
 
-def test_a_resident_shard_is_replaced_alone() -> None:
+def test_unreachable_resident_shard_is_replaced_alone() -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON, shard_count=3, **REPLACE))
     desk.offer(make_offer("first"))
     tasks = desk.running()
@@ -77,16 +77,16 @@ def test_a_resident_shard_is_replaced_alone() -> None:
     assert set(desk.running()) == {tasks[0], twin, tasks[2]}
 
 
-def test_the_twin_that_comes_back_is_ended_and_the_later_one_stays() -> None:
+def test_replaced_attempt_that_comes_back_is_killed_and_the_later_one_stays() -> None:
     desk, task = desk_with_lost_task(**REPLACE)
     twin = replacement(desk, 1_000)
     effects = desk.status(task, "TASK_RUNNING", uuid="")
     assert [kill.task_id for kill in of(Kill, effects)] == [task]
-    assert any("replaced twin" in notice.text for notice in of(Publish, effects))
+    assert any("replaced attempt" in notice.text for notice in of(Publish, effects))
     assert desk.running() == [twin]
-    assert of(Kill, desk.status(task, "TASK_RUNNING", uuid="")) == []  # it has been told
+    assert of(Kill, desk.status(task, "TASK_RUNNING", uuid="")) == []  # it was killed already
     again = of(Kill, desk.run_until_idle(POLICY.kill_again_ms))
-    assert [kill.task_id for kill in again] == [task]  # until it is seen to have ended
+    assert [kill.task_id for kill in again] == [task]  # until its end is reported
     desk.status(task, "TASK_KILLED")
     assert of(Kill, desk.run_until_idle(10 * POLICY.kill_again_ms)) == []
     desk.status(twin, "TASK_FINISHED")
@@ -94,34 +94,34 @@ def test_the_twin_that_comes_back_is_ended_and_the_later_one_stays() -> None:
     assert firing.shards[0].state is ShardState.FINISHED
 
 
-def test_the_twins_own_end_changes_nothing() -> None:
+def test_end_of_a_replaced_attempt_changes_nothing() -> None:
     desk, task = desk_with_lost_task(**REPLACE)
     twin = replacement(desk, 1_000)
     desk.status(task, "TASK_FINISHED")
     assert desk.running() == [twin]
 
 
-def test_a_shard_in_reach_again_in_time_stays() -> None:
+def test_shard_that_is_reachable_again_in_time_stays() -> None:
     desk, task = desk_with_lost_task(**REPLACE, replace_after_ms=60_000)
     desk.run_until_idle(59_000)
     desk.status(task, "TASK_RUNNING")
     assert not replacement(desk, 600_000)
-    desk.status(task, "TASK_UNREACHABLE")  # the time begins anew
+    desk.status(task, "TASK_UNREACHABLE")  # the time begins again
     assert not replacement(desk, 59_000)
     assert replacement(desk, 4_000)
 
 
-def test_nothing_is_replaced_without_a_master_to_say_that_it_is_out_of_reach_still() -> None:
+def test_unreachable_shard_is_not_replaced_without_a_master() -> None:
     desk, task = desk_with_lost_task(**REPLACE, replace_after_ms=60_000)
     desk.do(Disconnected(desk.at, "gone"))
     assert not replacement(desk, 600_000)
     desk.do(Subscribed(desk.at, "framework-1"))
-    assert not replacement(desk, 10_000)  # asked about, not answered
+    assert not replacement(desk, 10_000)  # reconciliation is pending
     desk.status(task, "TASK_UNREACHABLE", uuid="")
     assert replacement(desk, 2_000)
 
 
-def test_the_next_leader_counts_from_when_it_began() -> None:
+def test_next_leader_counts_unreachable_time_from_its_beginning() -> None:
     desk, task = desk_with_lost_task(**REPLACE, replace_after_ms=60_000)
     desk.run_until_idle(40_000)
     desk.restart()
@@ -130,11 +130,11 @@ def test_the_next_leader_counts_from_when_it_began() -> None:
     assert replacement(desk, 5_000)
 
 
-def test_a_policy_changed_meanwhile_counts() -> None:
+def test_changed_partition_policy_applies_to_unreachable_shards() -> None:
     desk, task = desk_with_lost_task()
     assert not replacement(desk, 600_000)
     desk.do(PutJob(desk.at, make_job(**REPLACE), replace=True))
-    assert desk.running() == [task]  # its work goes on
+    assert desk.running() == [task]  # its work continues
     assert replacement(desk, 2_000)
 
 
@@ -142,15 +142,15 @@ def test_a_policy_changed_meanwhile_counts() -> None:
 
 
 @pytest.mark.parametrize(("failover", "state"), [(False, ShardState.FAILED), (True, ShardState.WAITING)])
-def test_a_task_that_an_operator_knows_to_be_dead_is_lost(failover: bool, state: ShardState) -> None:
+def test_task_that_an_operator_declares_dead_is_lost(failover: bool, state: ShardState) -> None:
     desk, task = desk_with_lost_task(failover=failover)
     desk.do(ForgetTask(desk.at, task))
     (firing,) = desk.firings()
     assert (firing.shards[0].state, firing.shards[0].message) == (state, "an operator declared it dead")
-    assert of(Kill, desk.status(task, "TASK_RUNNING"))  # he was mistaken
+    assert of(Kill, desk.status(task, "TASK_RUNNING"))  # the operator was mistaken
 
 
-def test_a_task_that_mesos_says_is_alive_is_forgotten_by_force_alone() -> None:
+def test_task_that_mesos_reports_alive_is_forgotten_only_by_force() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
     desk.offer(make_offer("first"))
@@ -165,7 +165,7 @@ def test_a_task_that_mesos_says_is_alive_is_forgotten_by_force_alone() -> None:
         desk.do(ForgetTask(desk.at, task))
 
 
-def test_a_task_without_an_answer_can_be_forgotten() -> None:
+def test_unconfirmed_task_can_be_forgotten() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
     desk.offer(make_offer("first"))
@@ -176,7 +176,7 @@ def test_a_task_without_an_answer_can_be_forgotten() -> None:
     assert desk.running() == []
 
 
-def test_a_stray_on_an_agent_that_is_lost_is_waited_for() -> None:
+def test_orphan_on_a_lost_agent_is_waited_for() -> None:
     desk, task = desk_with_lost_task(**REPLACE)
     replacement(desk, 1_000)
     desk.status(task, "TASK_RUNNING", uuid="")

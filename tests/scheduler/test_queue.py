@@ -1,4 +1,4 @@
-"""The queue's order, its one-run-a-job rule, its back-offs; and against a slow twin, under random changes."""
+"""The queue: its order, one run per job, back-offs, and a comparison with a slow twin under random changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_older_firings_come_first_and_shards_in_order() -> None:
     assert order(queue_of(firing("b", Shard(), Shard()), firing("a"))) == ["b0", "b1", "a0"]
 
 
-def test_a_lost_attempt_comes_before_priority_and_priority_before_age() -> None:
+def test_lost_attempt_precedes_priority_and_priority_precedes_age() -> None:
     lost = Shard(execution=Execution.FAILOVER)
     queue = queue_of(firing("old"), firing("urgent"), firing("lost", Shard(), lost))
     assert order(queue, urgent=5) == ["lost1", "urgent0", "old0", "lost0"]
@@ -42,7 +42,7 @@ def test_only_the_oldest_firing_of_a_job_may_run() -> None:
     assert order(queue) == ["two0"]
 
 
-def test_a_running_firing_keeps_the_next_one_waiting() -> None:
+def test_running_firing_keeps_the_next_one_waiting() -> None:
     queue = queue_of(firing("one", Shard(ShardState.ACTIVE), job="j"), firing("two", job="j"))
     assert order(queue) == []
     assert not queue.any_eligible(0, lambda job: True)
@@ -57,13 +57,13 @@ def test_each_back_off_wakes_once_at_its_end() -> None:
     assert (order(queue, 20), queue.next_wake(), queue.expire_backoffs(20)) == (["a0", "a1", "a2"], None, False)
 
 
-def test_what_is_not_allowed_stays_in_the_queue_unseen() -> None:
+def test_shards_of_disallowed_jobs_stay_in_the_queue() -> None:
     queue = queue_of(firing("a"), firing("b"))
     assert queue.eligible(0, lambda job: job == "b", lambda job: 0) == [("b", [0])]
     assert len(queue) == 2
 
 
-def test_the_queue_agrees_with_a_slow_twin(seed: int) -> None:
+def test_queue_agrees_with_a_slow_twin(seed: int) -> None:
     dice = random.Random(seed)
     for _ in range(30):
         queue, firings, twin_at = Queue(), {}, 0

@@ -1,4 +1,4 @@
-"""Which way a shard goes on after its task has ended."""
+"""The next state of a shard whose task has ended."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core_world import make_job
 
-from core_world import make_job
 from jobcloud.model import Execution, Job, Shard, ShardState
-from jobcloud.scheduler.retry import ALONE_AFTER, AVOID_MS, PROVEN_MS, after, backoff_ms, longest_ms, retry_ms
+from jobcloud.scheduler.retry import (
+    ALONE_AFTER,
+    AVOID_MS,
+    PROVEN_MS,
+    backoff_ms,
+    max_backoff_ms,
+    next_shard_state,
+    retry_ms,
+)
 from jobcloud.scheduler.status import End
 
 AT = 1_000_000
@@ -30,9 +38,9 @@ def ended(
     **fields: Any,
 ) -> Shard:
     job = job or make_job(**fields)
-    return after(
-        shard, end, AT, "why", job, wanted=wanted, asked=asked, daemon=daemon, failover=job.failover, seed="x/0",
-        cause=cause,
+    return next_shard_state(
+        shard, end, AT, "why", job, wanted=wanted, kill_requested=asked, daemon=daemon,
+        failover=job.failover, seed="x/0", cause=cause,
     )  # fmt: skip
 
 
@@ -48,7 +56,7 @@ FINAL = {
 
 
 @pytest.mark.parametrize(("end", "wanted", "daemon", "failover"), list(product(End, *[(False, True)] * 3)))
-def test_every_way_a_task_can_end(end: End, wanted: bool, daemon: bool, failover: bool) -> None:
+def test_every_end_of_a_task_gives_the_listed_shard_state(end: End, wanted: bool, daemon: bool, failover: bool) -> None:
     shard = ended(end, wanted=wanted, daemon=daemon, failover=failover)
     never_ran = end in (End.NOT_STARTED, End.INVALID)
     taken_away = end in (End.LOST, End.KILLED)
@@ -70,20 +78,20 @@ def test_every_way_a_task_can_end(end: End, wanted: bool, daemon: bool, failover
         (End.INVALID, False, Execution.READY),
     ],
 )
-def test_only_an_attempt_that_may_have_run_is_replaced_as_failover(
+def test_only_an_attempt_that_may_have_run_is_repeated_as_failover(
     end: End, daemon: bool, execution: Execution
 ) -> None:
     assert ended(end, daemon=daemon, failover=True).execution is execution
 
 
 @pytest.mark.parametrize("end", End)
-def test_what_was_asked_to_end_comes_back_as_a_wanted_resident_alone(end: End) -> None:
+def test_killed_shard_restarts_only_if_it_is_a_wanted_resident(end: End) -> None:
     failing = Shard(ShardState.ACTIVE, attempt=3, failures=2, retries=1, task_id="t", started_ms=AT - 1000)
     for wanted, daemon in ((False, False), (False, True), (True, False)):
         assert ended(end, failing, wanted=wanted, daemon=daemon, asked=True, failover=True).state is FINAL[end]
     shard = ended(end, failing, daemon=True, asked=True)
     assert (shard.state, shard.attempt) == (ShardState.WAITING, 3)
-    # Where the cluster took it, and not the asking, the back-off goes on.
+    # If the cluster took it, and not the kill, the back-off applies.
     lost = end not in (End.KILLED, End.SUCCEEDED, End.FAILED)
     assert (shard.failures, shard.not_before_ms > AT) == ((3, True) if lost else (0, False))
 
@@ -95,46 +103,46 @@ def test_losses_in_a_row_are_limited() -> None:
         assert (shard.state, shard.failures) == (ShardState.WAITING, failures)
     assert ended(End.LOST, shard, failover=True).state is ShardState.DEAD
     assert ended(End.INVALID, shard).state is ShardState.DEAD
-    assert ended(End.LOST, shard).state is ShardState.FAILED  # its job asks for no repeats of that
+    assert ended(End.LOST, shard).state is ShardState.FAILED  # its job allows no retries
     assert ended(End.LOST, shard, failover=True, failover_attempts=11).state is ShardState.WAITING
     assert ended(End.LOST, shard, daemon=True).state is ShardState.WAITING
 
 
 @pytest.mark.parametrize("end", [End.LOST, End.NOT_STARTED])
 @pytest.mark.parametrize("daemon", [False, True])
-def test_who_loses_the_worker_it_shares_is_charged_only_once_it_is_alone(end: End, daemon: bool) -> None:
+def test_loss_of_a_shared_worker_is_not_charged_until_the_shard_runs_alone(end: End, daemon: bool) -> None:
     shard, waits = ACTIVE, []
     for losses in range(1, 4):
         shard = ended(end, shard, daemon=daemon, failover=True, failover_attempts=1, cause="worker_lost")
         assert shard.state is ShardState.WAITING
         assert (shard.lost_workers, shard.failures) == (min(losses, ALONE_AFTER), max(0, losses - ALONE_AFTER)), losses
         waits.append(shard.not_before_ms - AT)
-        assert longest_ms(make_job(), shard) >= waits[-1]
+        assert max_backoff_ms(make_job(), shard) >= waits[-1]
     assert waits == [1000, 2000, 4000]
     shard = ended(end, shard, daemon=daemon, failover=True, failover_attempts=1, cause="worker_lost")
     assert shard.state is (ShardState.WAITING if daemon else ShardState.DEAD)
 
 
-def test_a_lost_worker_is_forgiven_a_resident_that_ran_long_since() -> None:
+def test_resident_that_ran_for_long_starts_without_lost_workers() -> None:
     settled = Shard(ShardState.ACTIVE, attempt=9, failures=3, lost_workers=2, started_ms=AT - PROVEN_MS)
     assert ended(End.LOST, settled, daemon=True).lost_workers == 0
     again = ended(End.LOST, settled, daemon=True, cause="worker_lost")
     assert (again.lost_workers, again.failures, again.not_before_ms) == (1, 0, AT + 1000)
-    assert ended(End.LOST, settled, failover=True).lost_workers == 2, "a run of its own goes on as it was"
+    assert ended(End.LOST, settled, failover=True).lost_workers == 2, "a failure in its own process counts as before"
 
 
-def test_an_attempt_that_ran_long_starts_the_count_anew() -> None:
+def test_attempt_that_ran_for_long_resets_the_failures() -> None:
     tired = Shard(ShardState.ACTIVE, attempt=11, failures=10, started_ms=AT - PROVEN_MS)
     assert ended(End.LOST, tired, failover=True).failures == 1
 
 
-def test_the_back_off_doubles_up_to_its_most() -> None:
+def test_back_off_doubles_up_to_its_maximum() -> None:
     waits = [backoff_ms(n, 1000, 60_000) for n in range(8)]
     assert waits == [1000, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000]
     assert backoff_ms(10_000, 100, 604_800_000) == 604_800_000
 
 
-def test_a_failure_of_its_own_is_repeated_as_often_as_the_job_says_and_no_more() -> None:
+def test_failure_of_the_job_is_repeated_at_most_retry_count_times() -> None:
     shard = ACTIVE
     for retries in range(1, 4):
         shard = ended(End.FAILED, shard, retry_count=3)
@@ -157,24 +165,22 @@ def test_losses_and_failures_are_counted_apart() -> None:
 
 
 @given(st.integers(1, 1000), st.integers(100, 10_000), st.integers(0, 1000), st.text(max_size=20))
-def test_the_wait_before_a_retry_is_the_back_off_and_at_most_the_jitter_more(
-    retries: int, first: int, jitter: int, seed: str
-) -> None:
+def test_retry_wait_is_the_back_off_plus_at_most_the_jitter(retries: int, first: int, jitter: int, seed: str) -> None:
     job = make_job(retry_count=1000, retry_delay_ms=first, retry_most_ms=600_000, retry_jitter=jitter)
     least = backoff_ms(retries, first, 600_000)
     wait = retry_ms(job, retries, seed)
-    assert least <= wait <= least + least * jitter // 1000 <= longest_ms(job, Shard(retries=retries))
+    assert least <= wait <= least + least * jitter // 1000 <= max_backoff_ms(job, Shard(retries=retries))
     assert wait == retry_ms(job, retries, seed)
 
 
-def test_shards_that_failed_together_come_back_apart() -> None:
+def test_shards_that_failed_together_restart_at_different_times() -> None:
     job = make_job(retry_delay_ms=100_000, retry_jitter=500)
     waits = [retry_ms(job, 1, f"report.1/{item}") for item in range(200)]
     assert len(set(waits)) > 150
     assert max(waits) - min(waits) > 40_000
 
 
-def test_only_the_agent_that_lost_an_attempt_is_avoided_and_for_a_while_only() -> None:
+def test_agent_that_lost_an_attempt_is_avoided_for_a_while() -> None:
     for end in (End.LOST, End.NOT_STARTED, End.INVALID, End.KILLED):
         for daemon in (False, True):
             assert ended(end, daemon=daemon, failover=True).avoid_ms == AT + 1000 + AVOID_MS

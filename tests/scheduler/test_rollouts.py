@@ -1,4 +1,4 @@
-"""Roll-outs: resident shards come to a new configuration or app a few at a time, and the old one is seen to end."""
+"""Roll-outs: resident shards get a new configuration or app version a few at a time, after their old task has ended."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer, of, payload_of
 
-from core_world import Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.messages import (
     AgentLost,
     Disconnected,
@@ -28,7 +28,7 @@ OLD, NEW = "old", "new"
 
 
 class Roll:
-    """A resident job whose shards all run, each on whichever of four agents has room."""
+    """A resident job whose shards all run on four agents."""
 
     def __init__(self, shards: int = 5, **fields: Any) -> None:
         self.fields = fields
@@ -38,15 +38,16 @@ class Roll:
         self.serve()
 
     def job(self, parameter: str, shards: int, **fields: Any) -> Any:
-        return make_job(**({"kind": JobKind.DAEMON, "shard_count": shards, "parameter": parameter,
-                            "resources": Resources(100, 1000)} | self.fields | fields))  # fmt: skip
+        given: dict[str, Any] = {"kind": JobKind.DAEMON, "shard_count": shards, "parameter": parameter,
+                                 "resources": Resources(100, 1000)}  # fmt: skip
+        return make_job(**(given | self.fields | fields))
 
     def update(self, parameter: str = NEW, shards: int | None = None, **fields: Any) -> None:
         self.shards = self.shards if shards is None else shards
         self.desk.do(PutJob(self.desk.at, self.job(parameter, self.shards, **fields), replace=True))
 
     def launch(self) -> list[str]:
-        """Offer room, so that all that may start does; what was launched since this was last called."""
+        """Make offers with room for all that may start. Returns the launches since the last call."""
         self.desk.offer(make_offer(f"o{len(self.desk.all)}", cpus=64, mem=65_536))
         launched = [one for one in self.desk.launched(self.desk.all) if one.task_id not in self.version]
         for one in launched:
@@ -64,7 +65,7 @@ class Roll:
         return tasks
 
     def asked(self) -> list[str]:
-        """The tasks that are being ended, by item."""
+        """The tasks that are killed and have not ended, by item."""
         tasks = [task for task in self.desk.scheduler.tasks.values() if task.kill_ms]
         assert tasks == [task for task in self.desk.stored.tasks.values() if task.kill_ms], "not stored"
         return [task.id for task in sorted(tasks, key=lambda task: task.item)]
@@ -75,7 +76,7 @@ class Roll:
         self.desk.run_until_idle()
 
     def versions(self) -> list[str]:
-        """What each item runs: a version, or "" where it does not."""
+        """The version that each item runs, or "" if it does not run."""
         (firing,) = [one for one in self.desk.firings() if not one.ended_ms]
         tasks = self.desk.scheduler.tasks
         runs = [name in tasks and tasks[name].state is TaskState.RUNNING for name in (s.task_id for s in firing.shards)]
@@ -92,7 +93,7 @@ def items(tasks: list[str]) -> list[int]:
 # ------------------------------------------------------------------------------------------------ desired state
 
 
-def test_each_missing_shard_is_replaced_on_its_own() -> None:
+def test_each_missing_resident_shard_restarts_on_its_own() -> None:
     roll = Roll(3)
     lost = roll.desk.running()[1]
     roll.end(lost, state="TASK_LOST")
@@ -102,7 +103,7 @@ def test_each_missing_shard_is_replaced_on_its_own() -> None:
     assert of(Kill, roll.desk.all) == []
 
 
-def test_a_shard_that_was_to_end_comes_back_once_its_job_is_enabled_again() -> None:
+def test_killed_shard_restarts_after_its_job_is_enabled_again() -> None:
     roll = Roll(3)
     roll.desk.do(SetJobEnabled(roll.desk.at, "report", enabled=False))
     tasks = roll.asked()
@@ -119,7 +120,7 @@ def test_a_shard_that_was_to_end_comes_back_once_its_job_is_enabled_again() -> N
 
 @pytest.mark.parametrize("what", ["job", "app"])
 @pytest.mark.parametrize("restarted", [False, True])
-def test_one_shard_after_the_other_is_replaced_and_each_runs_before_the_next(what: str, restarted: bool) -> None:
+def test_roll_out_replaces_one_shard_after_the_other(what: str, restarted: bool) -> None:
     roll = Roll(4)
     if what == "job":
         roll.update()
@@ -131,7 +132,7 @@ def test_one_shard_after_the_other_is_replaced_and_each_runs_before_the_next(wha
         assert roll.launch() == [], "the old one has not ended"
         if restarted:
             roll.desk.restart()
-            assert roll.asked() == [old], "the next leader asks for no other"
+            assert roll.asked() == [old], "the next leader kills no other"
             assert old in {kill.task_id for kill in of(Kill, roll.desk.run_until_idle())}
             roll.run(*(task for task in roll.desk.running() if task != old))
             assert roll.asked() == [old]
@@ -153,7 +154,7 @@ def test_one_shard_after_the_other_is_replaced_and_each_runs_before_the_next(wha
     assert len(roll.desk.firings()) == 1
 
 
-def test_as_many_as_the_job_says_are_down_at_once() -> None:
+def test_roll_out_takes_max_unavailable_shards_down_at_once() -> None:
     roll = Roll(7, max_unavailable=3)
     roll.update()
     assert items(roll.asked()) == [0, 1, 2]
@@ -163,17 +164,17 @@ def test_as_many_as_the_job_says_are_down_at_once() -> None:
     assert items(roll.asked()) == [0, 2, 3]
 
 
-def test_what_is_down_for_other_reasons_counts_and_is_no_further_harm_to_replace() -> None:
+def test_shards_down_for_other_reasons_count_and_are_replaced_first() -> None:
     roll = Roll(4)
     roll.end(roll.desk.running()[2], state="TASK_LOST")
     roll.update()
     assert roll.asked() == []
-    assert items(roll.launch()) == [2], "the new version is not held up by the back-off of the old one"
+    assert items(roll.launch()) == [2], "the new version does not wait for the back-off of the old one"
     roll.run(roll.desk.running()[-1])
     assert items(roll.asked()) == [0]
 
 
-def test_what_never_ran_is_replaced_at_once() -> None:
+def test_stale_shard_that_never_ran_is_replaced_at_once() -> None:
     roll = Roll(1)
     roll.desk.do(PutJob(roll.desk.at, roll.job("second", 3, independent_shards=True), replace=True))
     started = roll.launch()
@@ -182,7 +183,7 @@ def test_what_never_ran_is_replaced_at_once() -> None:
     assert set(started) <= set(roll.asked())
 
 
-def test_a_change_of_how_it_is_run_alone_replaces_nothing() -> None:
+def test_change_of_scheduling_fields_replaces_no_shard() -> None:
     roll = Roll(3)
     neutral = {"max_unavailable": 2, "update_strategy": UpdateStrategy.RECREATE, "priority": 3, "description": "x",
                "partition": PartitionPolicy.REPLACE, "independent_shards": True}  # fmt: skip
@@ -190,7 +191,7 @@ def test_a_change_of_how_it_is_run_alone_replaces_nothing() -> None:
         roll.fields[field] = value
         roll.update(OLD)
         assert roll.asked() == []
-    roll.update(OLD, cron="0 0 0 1 1 ? 2098")  # a resident watches the clock itself
+    roll.update(OLD, cron="0 0 0 1 1 ? 2098")  # a resident job fires by itself
     assert len(roll.asked()) == 3
 
 
@@ -198,7 +199,7 @@ def test_a_change_of_how_it_is_run_alone_replaces_nothing() -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_version_that_does_not_run_stops_its_roll_out_and_the_old_shards_go_on(restarted: bool) -> None:
+def test_version_that_does_not_run_stops_its_roll_out(restarted: bool) -> None:
     roll = Roll(4)
     roll.update()
     roll.end(*roll.asked())
@@ -217,7 +218,7 @@ def test_a_version_that_does_not_run_stops_its_roll_out_and_the_old_shards_go_on
     assert "3 of its 4 shards run as it was configured before" in explained.headline
 
 
-def test_a_version_that_runs_for_an_instant_only_stops_it_too() -> None:
+def test_version_that_runs_only_briefly_stops_its_roll_out() -> None:
     roll = Roll(6)
     roll.update()
     roll.end(*roll.asked())
@@ -229,7 +230,7 @@ def test_a_version_that_runs_for_an_instant_only_stops_it_too() -> None:
             crashes += 1
         roll.end(*roll.asked())
     assert crashes >= 8
-    assert roll.versions().count(OLD) >= 4, "what crashed has to run for a while before the next is touched"
+    assert roll.versions().count(OLD) >= 4, "a shard that crashed must run for a while before the next is replaced"
     roll.desk.at += 2 * MINUTE
     fine = roll.serve()
     assert roll.asked() == []
@@ -238,19 +239,19 @@ def test_a_version_that_runs_for_an_instant_only_stops_it_too() -> None:
     assert fine
 
 
-def test_the_version_before_can_be_put_back_and_what_still_runs_it_is_left_alone() -> None:
+def test_rollback_to_the_previous_version_leaves_its_running_shards_alone() -> None:
     roll = Roll(4)
     before = roll.desk.running()
     roll.update()
     roll.end(*roll.asked())
     roll.end(*roll.launch(), state="TASK_FAILED")
     roll.update(OLD)
-    assert items(roll.serve()) == [0], "at once: the back-off was of the version that failed"
+    assert items(roll.serve()) == [0], "at once: the back-off belonged to the version that failed"
     assert roll.asked() == []
     assert set(before[1:]) < set(roll.desk.running())
 
 
-def test_a_second_update_in_the_middle_of_the_first_goes_on_from_there() -> None:
+def test_second_update_continues_a_roll_out_in_progress() -> None:
     roll = Roll(3)
     roll.update()
     roll.end(*roll.asked())
@@ -265,7 +266,7 @@ def test_a_second_update_in_the_middle_of_the_first_goes_on_from_there() -> None
 # ------------------------------------------------------------------------------------------------ who is not there
 
 
-def test_nothing_is_replaced_without_a_master_or_before_it_has_answered() -> None:
+def test_roll_out_waits_for_a_master_and_its_answers() -> None:
     roll = Roll(3)
     roll.desk.do(Disconnected(roll.desk.at))
     roll.update()
@@ -277,7 +278,7 @@ def test_nothing_is_replaced_without_a_master_or_before_it_has_answered() -> Non
     assert items(roll.asked()) == [0]
 
 
-def test_a_shard_out_of_reach_counts_as_down_and_is_replaced_by_its_policy_alone() -> None:
+def test_unreachable_shard_counts_as_down_and_is_replaced_only_by_its_policy() -> None:
     roll = Roll(3)
     away = roll.desk.running()[2]
     roll.desk.status(away, "TASK_UNREACHABLE")
@@ -290,10 +291,10 @@ def test_a_shard_out_of_reach_counts_as_down_and_is_replaced_by_its_policy_alone
     roll.serve()
     roll.end(*roll.asked())
     roll.serve()
-    assert roll.asked() == [away], "back in reach it is as old as it was"
+    assert roll.asked() == [away], "reachable again, it still has its old start time"
 
 
-def test_a_task_that_is_asked_to_end_and_gets_lost_instead_starts_anew_elsewhere() -> None:
+def test_killed_task_that_is_lost_restarts_on_another_agent() -> None:
     roll = Roll(2)
     roll.update()
     (old,) = roll.asked()
@@ -304,7 +305,7 @@ def test_a_task_that_is_asked_to_end_and_gets_lost_instead_starts_anew_elsewhere
     assert roll.desk.firings()[0].shards[0].failures == 1
 
 
-def test_drains_and_roll_outs_do_not_add_up() -> None:
+def test_drains_and_roll_outs_share_one_limit() -> None:
     roll = Roll(4)
     roll.desk.do(DrainAgent(roll.desk.at, "a1", roll.desk.at + 20 * MINUTE))
     roll.desk.run_until_idle()
@@ -316,7 +317,7 @@ def test_drains_and_roll_outs_do_not_add_up() -> None:
     assert roll.asked() == []
 
 
-def test_a_task_that_an_operator_ends_comes_back_as_configured_now() -> None:
+def test_task_killed_by_an_operator_restarts_with_the_current_configuration() -> None:
     roll = Roll(3)
     roll.update()
     other = roll.desk.running()[2]
@@ -331,7 +332,7 @@ def test_a_task_that_an_operator_ends_comes_back_as_configured_now() -> None:
 # ------------------------------------------------------------------------------------------------------ re-sharding
 
 
-def test_a_changed_total_ends_all_shards_before_any_starts_with_the_new_one() -> None:
+def test_changed_shard_count_ends_all_shards_before_new_ones_start() -> None:
     roll = Roll(3)
     old = roll.desk.running()
     roll.update(OLD, shards=5)
@@ -344,7 +345,7 @@ def test_a_changed_total_ends_all_shards_before_any_starts_with_the_new_one() ->
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_of_independent_shards_the_added_start_the_removed_end_and_the_others_go_on(restarted: bool) -> None:
+def test_resizing_independent_shards_starts_added_and_ends_removed_ones_only(restarted: bool) -> None:
     roll = Roll(3, independent_shards=True)
     before = roll.desk.running()
     roll.update(OLD, shards=5)
@@ -364,7 +365,7 @@ def test_of_independent_shards_the_added_start_the_removed_end_and_the_others_go
     assert not firing.ended_ms
 
 
-def test_an_item_that_is_removed_and_added_again_is_seen_to_end_in_between() -> None:
+def test_re_added_item_ends_before_it_starts_again() -> None:
     roll = Roll(3, independent_shards=True)
     roll.update(OLD, shards=2)
     (old,) = roll.asked()
@@ -376,7 +377,7 @@ def test_an_item_that_is_removed_and_added_again_is_seen_to_end_in_between() -> 
     assert roll.desk.scheduler.tasks[new].attempt == 2
 
 
-def test_removed_items_that_wait_do_not_start_and_come_back_with_their_attempts_counted() -> None:
+def test_removed_waiting_items_do_not_start_and_keep_their_attempt_count() -> None:
     roll = Roll(3, independent_shards=True)
     roll.end(roll.desk.running()[2], state="TASK_LOST")
     roll.update(OLD, shards=2)
@@ -387,7 +388,7 @@ def test_removed_items_that_wait_do_not_start_and_come_back_with_their_attempts_
     assert roll.desk.scheduler.tasks[again].attempt == 2
 
 
-def test_shards_that_are_independent_no_more_end_first_as_they_may_have_several_totals() -> None:
+def test_shards_that_lose_independence_end_before_new_ones_start() -> None:
     roll = Roll(2, independent_shards=True)
     roll.update(OLD, shards=3)
     roll.serve()
@@ -397,7 +398,7 @@ def test_shards_that_are_independent_no_more_end_first_as_they_may_have_several_
     assert roll.launch() == []
 
 
-def test_a_changed_parameter_replaces_its_shard_alone() -> None:
+def test_changed_shard_parameter_replaces_only_its_shard() -> None:
     roll = Roll(3, shard_parameters="0=Berlin,1=Paris,2=Rome")
     roll.update(OLD, shard_parameters="0=Berlin,1=Oslo,2=Rome")
     assert items(roll.asked()) == [1]
@@ -407,7 +408,7 @@ def test_a_changed_parameter_replaces_its_shard_alone() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"update_strategy": UpdateStrategy.RECREATE}, {"kind": JobKind.TRANSIENT}])
-def test_with_recreate_all_shards_end_before_the_first_new_one_starts(fields: dict[str, Any]) -> None:
+def test_recreate_ends_all_shards_before_the_first_new_one_starts(fields: dict[str, Any]) -> None:
     roll = Roll(3)
     old = roll.desk.running()
     roll.update(**fields)
@@ -418,7 +419,7 @@ def test_with_recreate_all_shards_end_before_the_first_new_one_starts(fields: di
     assert len(roll.launch()) == (0 if "kind" in fields else 3)
 
 
-def test_recreate_in_the_middle_of_a_roll_ends_old_and_new() -> None:
+def test_recreate_during_a_roll_out_ends_old_and_new_shards() -> None:
     roll = Roll(3)
     roll.update()
     roll.end(*roll.asked())
@@ -434,11 +435,14 @@ def test_recreate_in_the_middle_of_a_roll_ends_old_and_new() -> None:
 # ------------------------------------------------------------------------------------------------------- revisions
 
 
-def test_a_revision_tells_what_a_shard_is_made_from_and_nothing_else() -> None:
+def test_revision_depends_on_the_shards_configuration_only() -> None:
     job, app = make_job(kind=JobKind.DAEMON, shard_count=2), make_app()
     first = revisions.of_shards(job, app)
     assert len(set(first)) == 1
-    for change in ({"priority": 1}, {"description": "x"}, {"max_unavailable": 2}, {"failover": True}):
+    neutral: tuple[dict[str, Any], ...] = (
+        {"priority": 1}, {"description": "x"}, {"max_unavailable": 2}, {"failover": True},
+    )  # fmt: skip
+    for change in neutral:
         assert revisions.of_shards(replace(job, **change), app) == first
     assert revisions.of_shards(replace(job, shard_count=3), app)[:2] == first
     assert revisions.of_shards(job, replace(app, description="x", executors=3)) == first
@@ -450,7 +454,7 @@ def test_a_revision_tells_what_a_shard_is_made_from_and_nothing_else() -> None:
     assert (given[0] == first[0], given[1] == first[1]) == (True, False)
 
 
-def test_revisions_stay_what_they_are_over_versions_of_the_program() -> None:
-    """A scheduler that is upgraded finds what runs as it was left: a change here replaces every resident everywhere."""
+def test_revisions_do_not_change_with_the_program_version() -> None:
+    """A change of these values would restart every resident shard of every user with an upgrade."""
     job = make_job(kind=JobKind.DAEMON, shard_count=2, shard_parameters="1=x", parameter="p", timeout_ms=5_000)
     assert revisions.of_shards(job, make_app()) == ("2f05f04accdc6fe7", "11c609bc1e290e01")

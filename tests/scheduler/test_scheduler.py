@@ -1,4 +1,4 @@
-"""The scheduler by examples: what happened before, an event, and what is to be done then."""
+"""The scheduler by examples: earlier events, one event, and its effects."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.core_world import ARTIFACTS, POLICY, START, Desk, make_app, make_job, make_offer, of, payload_of
 
-from core_world import ARTIFACTS, POLICY, START, Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.cron import Fold, Gap, Schedule
 from jobcloud.errors import Conflict, NotFound, Refused
 from jobcloud.messages import (
@@ -51,8 +51,10 @@ from jobcloud.model import (
     Cause,
     Concurrency,
     Execution,
+    Firing,
     JobKind,
     Resources,
+    Shard,
     ShardState,
     TaskState,
     UpdateStrategy,
@@ -77,7 +79,7 @@ def desk_with_task(**fields: Any) -> tuple[Desk, str]:
 # ------------------------------------------------------------------------------------------------ the main path
 
 
-def test_a_job_from_its_registration_to_its_end() -> None:
+def test_job_runs_from_registration_to_removal() -> None:
     desk = Desk(make_app(), make_job(cron=MINUTELY, shard_count=2, shard_parameters="0=a,1=b", parameter="p"))
     desk.do(OffersReceived(desk.at, (make_offer("o1"),)))
     desk.at = START + 60_000
@@ -102,7 +104,7 @@ def test_a_job_from_its_registration_to_its_end() -> None:
     assert [notice.topic for notice in desk.scheduler.story(launches[0].task_id)] == ["launched", "running", "ended"]
 
 
-def test_each_agent_gets_one_accept_with_all_its_offers() -> None:
+def test_agent_gets_one_accept_with_all_its_offers() -> None:
     desk = Desk(make_app(), make_job(shard_count=9))
     desk.do(Trigger(desk.at, "report"))
     offers = [make_offer(f"{agent}-{n}", agent, cpus=3, mem=1024) for agent in ("a1", "a2") for n in range(2)]
@@ -112,7 +114,7 @@ def test_each_agent_gets_one_accept_with_all_its_offers() -> None:
     assert sum(len(accept.launches) for accept in accepts) == 9
 
 
-def test_a_dry_run_names_what_the_next_round_does_and_claims_nothing() -> None:
+def test_dry_run_predicts_the_next_cycle_and_claims_nothing() -> None:
     desk = Desk(make_app(), make_job(shard_count=3, resources=Resources(3000, 128_000)))
     desk.do(Trigger(desk.at, "report"))
     desk.do(OffersReceived(desk.at, (make_offer("o1", cpus=7),)))
@@ -131,7 +133,7 @@ def test_jobs_of_higher_priority_are_placed_first() -> None:
     assert [one.task_id.partition("@")[0] for one in launched] == ["high", "mid"]
 
 
-def test_work_that_cannot_be_placed_keeps_nothing_else_from_it() -> None:
+def test_unplaceable_shards_do_not_block_others() -> None:
     desk = Desk(make_app(), *(make_job(f"wide{n}", shard_count=50, resources=Resources(9_000, 1000)) for n in range(3)),
                 make_job("small"), policy=replace(POLICY, cycle_limit=10))  # fmt: skip
     for name in ("wide0", "wide1", "wide2", "small"):
@@ -139,7 +141,7 @@ def test_work_that_cannot_be_placed_keeps_nothing_else_from_it() -> None:
     assert [one.task_id.partition("@")[0] for one in desk.launched(desk.offer(make_offer("o1")))] == ["small"]
 
 
-def test_a_round_that_reaches_its_limit_goes_on_with_the_next_tick() -> None:
+def test_cycle_that_reaches_its_limit_continues_with_the_next_tick() -> None:
     policy = replace(POLICY, cycle_limit=20)
     desk = Desk(make_app(), make_job(shard_count=30, resources=Resources(100, 1000)), policy=policy)
     desk.do(Trigger(desk.at, "report"))
@@ -152,7 +154,7 @@ def test_a_round_that_reaches_its_limit_goes_on_with_the_next_tick() -> None:
 # ------------------------------------------------------------------------------------------------------- firing
 
 
-def test_without_misfire_a_firing_is_skipped_while_the_one_before_runs() -> None:
+def test_firing_is_skipped_while_the_previous_one_runs_without_misfire() -> None:
     desk = Desk(make_app(), make_job(cron=SECONDLY))
     for _ in range(4):
         desk.tick(1000)
@@ -161,7 +163,7 @@ def test_without_misfire_a_firing_is_skipped_while_the_one_before_runs() -> None
     assert of(Publish, desk.last)[-1].topic is Topic.SKIPPED
 
 
-def test_with_misfire_firings_wait_for_each_other_up_to_a_limit() -> None:
+def test_firings_wait_for_each_other_up_to_a_limit_with_misfire() -> None:
     desk = Desk(make_app(), make_job(cron=SECONDLY, misfire=True), policy=Policy(ARTIFACTS, max_waiting=3))
     for _ in range(6):
         desk.tick(1000)
@@ -173,14 +175,19 @@ def test_with_misfire_firings_wait_for_each_other_up_to_a_limit() -> None:
 
 
 @pytest.mark.parametrize("catch_up", CatchUp)
-def test_a_long_absence_costs_little_and_is_made_up_for_by_policy(
+def test_long_absence_costs_little_and_is_caught_up_by_policy(
     catch_up: CatchUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(make_app(), make_job(cron=SECONDLY, catch_up=catch_up, misfire=True))
     desk.at += 3 * 365 * 86_400_000 + 500
-    asked = []
+    asked: list[int] = []
     next_after = Schedule.next_after
-    monkeypatch.setattr(Schedule, "next_after", lambda self, at: (asked.append(at), next_after(self, at))[1])
+
+    def counted(self: Schedule, at: int) -> int | None:
+        asked.append(at)
+        return next_after(self, at)
+
+    monkeypatch.setattr(Schedule, "next_after", counted)
     desk.restart()
     desk.tick()
     assert len(asked) < 100
@@ -195,10 +202,10 @@ def test_a_long_absence_costs_little_and_is_made_up_for_by_policy(
     known = len(desk.firings())
     desk.restart()
     desk.tick()
-    assert len(desk.firings()) == known, "made up for twice"
+    assert len(desk.firings()) == known, "caught up twice"
 
 
-def test_a_restart_fires_nothing_twice() -> None:
+def test_restart_fires_nothing_twice() -> None:
     desk = Desk(make_app(), make_job(cron=SECONDLY, misfire=True, catch_up=CatchUp.ONCE))
     for _ in range(3):
         desk.tick(1000)
@@ -207,7 +214,7 @@ def test_a_restart_fires_nothing_twice() -> None:
     assert [firing.fire_ms for firing in desk.firings()] == [START + 1000, START + 2000, START + 3000]
 
 
-def test_a_clock_set_back_fires_nothing_twice_and_delays_nothing_but_firings() -> None:
+def test_clock_set_back_fires_nothing_twice_and_delays_only_firings() -> None:
     desk = Desk(make_app(), make_job(cron=SECONDLY, misfire=True), make_job("other", failover=True))
     desk.tick(1000)
     desk.do(Trigger(desk.at, "other"))
@@ -220,14 +227,14 @@ def test_a_clock_set_back_fires_nothing_twice_and_delays_nothing_but_firings() -
     desk.at -= 3_600_000
     desk.run_until_idle(10_000)
     assert [firing.fire_ms for firing in desk.firings()] == fired
-    assert desk.scheduler.cluster.held == 0, "the offer was given back in time"
+    assert desk.scheduler.cluster.held == 0, "the offer was declined in time"
     assert "other" in {one.task_id.partition("@")[0] for one in desk.launched(desk.offer(make_offer("o3")))}
     desk.at = START + 2000
     desk.tick()
     assert [firing.fire_ms for firing in desk.firings()] == [START + 1000, START + 2000]
 
 
-def test_an_update_loses_no_firing_that_is_due_at_that_instant() -> None:
+def test_update_loses_no_firing_due_at_the_same_instant() -> None:
     desk = Desk(make_app(), make_job(cron=MINUTELY))
     desk.at = START + 60_000
     desk.do(PutJob(desk.at, make_job(cron=MINUTELY, description="new"), replace=True))
@@ -235,7 +242,7 @@ def test_an_update_loses_no_firing_that_is_due_at_that_instant() -> None:
     assert desk.scheduler.next_firing("report") == START + 120_000
 
 
-def test_a_new_cron_is_not_made_up_for_from_the_time_before_it() -> None:
+def test_new_cron_does_not_fire_for_earlier_instants() -> None:
     desk = Desk(make_app(), make_job(catch_up=CatchUp.ONCE))
     desk.at += 86_400_000
     desk.do(PutJob(desk.at, make_job(cron=MINUTELY, catch_up=CatchUp.ONCE), replace=True))
@@ -244,7 +251,7 @@ def test_a_new_cron_is_not_made_up_for_from_the_time_before_it() -> None:
     assert desk.firings() == []
 
 
-def test_disabling_stops_firing_and_enabling_starts_it_without_making_up() -> None:
+def test_disabled_job_does_not_fire_and_misses_are_not_caught_up() -> None:
     desk = Desk(make_app(), make_job(cron=MINUTELY, catch_up=CatchUp.ONCE))
     desk.do(SetAppEnabled(desk.at, "shop", enabled=False))
     desk.do(SetJobEnabled(desk.at, "report", enabled=False))
@@ -259,7 +266,7 @@ def test_disabling_stops_firing_and_enabling_starts_it_without_making_up() -> No
 
 
 @pytest.mark.parametrize("kind", JobKind)
-def test_a_job_can_be_registered_disabled_and_begins_once_it_is_enabled(kind: JobKind) -> None:
+def test_job_registered_disabled_begins_when_it_is_enabled(kind: JobKind) -> None:
     desk = Desk(make_app())
     desk.do(PutJob(desk.at, make_job(kind=kind, cron=MINUTELY), enabled=False))
     desk.restart()
@@ -273,7 +280,7 @@ def test_a_job_can_be_registered_disabled_and_begins_once_it_is_enabled(kind: Jo
 # ---------------------------------------------------------------------------------------------- residents, failures
 
 
-def test_a_resident_job_starts_at_once_and_always_comes_back_later_and_later() -> None:
+def test_resident_job_starts_at_once_and_restarts_with_growing_back_off() -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
     starts = []
     for number in range(15):
@@ -285,8 +292,8 @@ def test_a_resident_job_starts_at_once_and_always_comes_back_later_and_later() -
     assert [b - a for a, b in pairwise(starts)][:7] == [1000 << number for number in range(7)]
 
 
-def test_an_executor_whose_first_launch_was_dropped_was_never_started() -> None:
-    """Mesos drops a launch whose offer it has taken back; the next one starts the executor, and pays for it."""
+def test_executor_of_a_dropped_first_launch_was_never_started() -> None:
+    """Mesos drops a launch whose offer it has rescinded. The next one starts the executor and pays for it."""
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
     (one,) = desk.launched(desk.offer(make_offer("o1")))
     assert len(desk.scheduler.executors) == 1
@@ -302,7 +309,7 @@ def test_an_executor_whose_first_launch_was_dropped_was_never_started() -> None:
     assert len(desk.scheduler.executors) == 1, "it lives since the launch before"
 
 
-def test_a_failing_resident_does_not_start_faster_than_its_back_off() -> None:
+def test_failing_resident_does_not_restart_faster_than_its_back_off() -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
     started = 0
     for number in range(600):
@@ -313,9 +320,9 @@ def test_a_failing_resident_does_not_start_faster_than_its_back_off() -> None:
     assert started == 6 + (600 - 63) // 60 + 1  # at 0, 1, 3, 7, 15, 31 and 63 s, then each minute
 
 
-def test_a_shard_whose_back_off_ends_is_started_though_nothing_else_happens() -> None:
+def test_shard_starts_at_the_end_of_its_back_off_without_other_events() -> None:
     desk, task_id = desk_with_task(failover=True)
-    desk.run_until_idle(60_000)  # idle: offers are suppressed
+    desk.run_until_idle(60_000)  # idle, so offers are suppressed
     desk.status(task_id, "TASK_LOST")
     effects = desk.run_until_idle(999)
     assert of(Revive, effects) == []
@@ -326,7 +333,7 @@ def test_a_shard_whose_back_off_ends_is_started_though_nothing_else_happens() ->
     assert payload_of(again)["attempt"] == 2
 
 
-def test_each_shard_of_a_firing_is_woken_by_its_own_back_off() -> None:
+def test_shard_of_a_firing_is_woken_by_its_own_back_off() -> None:
     desk = Desk(make_app(), make_job(shard_count=2, failover=True))
     desk.do(Trigger(desk.at, "report"))
     first, second = desk.launched(desk.offer(make_offer("o1")))
@@ -340,7 +347,7 @@ def test_each_shard_of_a_firing_is_woken_by_its_own_back_off() -> None:
     assert len(desk.running()) == 2
 
 
-def test_an_attempt_that_never_ran_is_repeated_and_one_that_ran_only_with_failover() -> None:
+def test_attempt_that_ran_is_repeated_only_with_failover() -> None:
     for failover, running, again in ((False, False, True), (False, True, False), (True, True, True)):
         desk = Desk(make_app(), make_job(failover=failover))
         desk.do(Trigger(desk.at, "report"))
@@ -353,7 +360,7 @@ def test_an_attempt_that_never_ran_is_repeated_and_one_that_ran_only_with_failov
         assert desk.firings()[0].shards[0].execution is expected
 
 
-def test_an_unreachable_task_keeps_its_shard_until_it_is_gone_or_back() -> None:
+def test_unreachable_task_keeps_its_shard_until_it_is_gone_or_back() -> None:
     desk, task_id = desk_with_task(failover=True)
     desk.do(AgentLost(desk.at, "a1"))
     desk.status(task_id, "TASK_UNREACHABLE")
@@ -369,7 +376,7 @@ def test_an_unreachable_task_keeps_its_shard_until_it_is_gone_or_back() -> None:
 # ------------------------------------------------------------------------------------------------- Mesos and calls
 
 
-def test_a_launch_that_was_not_sent_is_taken_back_and_its_offers_are_returned() -> None:
+def test_unsent_launch_is_rolled_back_and_its_offers_are_declined() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
     (accept,) = of(Accept, desk.offer(make_offer("o1")))
@@ -380,7 +387,7 @@ def test_a_launch_that_was_not_sent_is_taken_back_and_its_offers_are_returned() 
     assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
 
 
-def test_a_launch_in_doubt_is_asked_about_and_not_repeated() -> None:
+def test_uncertain_launch_is_reconciled_and_not_repeated() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
     (accept,) = of(Accept, desk.offer(make_offer("o1")))
@@ -393,7 +400,7 @@ def test_a_launch_in_doubt_is_asked_about_and_not_repeated() -> None:
     assert len(desk.launched(desk.offer(make_offer("o3")))) == 1
 
 
-def test_a_launch_without_an_answer_is_asked_about_again_and_again() -> None:
+def test_silent_launch_is_reconciled_repeatedly() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Trigger(desk.at, "report"))
     (one,) = desk.launched(desk.offer(make_offer("o1")))
@@ -404,7 +411,7 @@ def test_a_launch_without_an_answer_is_asked_about_again_and_again() -> None:
 
 
 @pytest.mark.parametrize("call", [Revive(), Suppress()])
-def test_after_a_failed_revive_or_suppress_offers_are_asked_for_again(call: Revive | Suppress) -> None:
+def test_offers_are_revived_after_a_failed_revive_or_suppress(call: Revive | Suppress) -> None:
     desk = Desk(make_app(), make_job())
     desk.run_until_idle(10_000)
     assert of(Suppress, desk.all)
@@ -415,7 +422,7 @@ def test_after_a_failed_revive_or_suppress_offers_are_asked_for_again(call: Revi
     assert len(found) == isinstance(call, Revive)
 
 
-def test_a_new_leader_asks_about_every_task_until_it_is_answered() -> None:
+def test_new_leader_reconciles_every_task_until_it_is_answered() -> None:
     desk, task_id = desk_with_task()
     desk.restart()
     assert of(Reconcile, desk.last) == [Reconcile(((task_id, "a1"),))]
@@ -426,12 +433,14 @@ def test_a_new_leader_asks_about_every_task_until_it_is_answered() -> None:
     assert asked == [1000, 3000, 7000, 15_000]
     desk.status(task_id, "TASK_RUNNING", uuid="")
     assert of(Acknowledge, desk.last) == []
-    assert of(Reconcile, wait_for(desk, Reconcile)) == [Reconcile()], "then about what it does not know"
+    assert of(Reconcile, wait_for(desk, Reconcile)) == [Reconcile()], (
+        "then implicitly, about tasks that it does not know"
+    )
     assert desk.running() == [task_id]
 
 
 @pytest.mark.parametrize("kind", JobKind)
-def test_a_task_without_an_answer_blocks_its_own_shard_alone(kind: JobKind) -> None:
+def test_unconfirmed_task_blocks_only_its_own_shard(kind: JobKind) -> None:
     desk = Desk(make_app(), make_job(kind=kind, shard_count=2), make_job("other"))
     if kind is JobKind.TRANSIENT:
         desk.do(Trigger(desk.at, "report"))
@@ -455,7 +464,7 @@ def wait_for(desk: Desk, kind: type) -> list[Any]:
     raise AssertionError(f"no {kind.__name__}")
 
 
-def test_a_kill_is_repeated_until_the_end_is_seen_also_by_the_next_leader() -> None:
+def test_kill_is_repeated_until_the_task_ends_also_by_the_next_leader() -> None:
     desk, task_id = desk_with_task()
     desk.do(KillTask(desk.at, task_id))
     assert of(Kill, desk.last) == [Kill(task_id, "a1")]
@@ -469,7 +478,7 @@ def test_a_kill_is_repeated_until_the_end_is_seen_also_by_the_next_leader() -> N
         desk.do(KillTask(desk.at, task_id))
 
 
-def test_a_killed_task_stays_ended_also_where_its_job_fails_over() -> None:
+def test_killed_task_stays_ended_even_with_failover() -> None:
     desk, task_id = desk_with_task(failover=True)
     desk.do(KillTask(desk.at, task_id))
     desk.status(task_id, "TASK_KILLED")
@@ -477,7 +486,7 @@ def test_a_killed_task_stays_ended_also_where_its_job_fails_over() -> None:
     assert desk.firings()[0].ended_ms == desk.at
 
 
-def test_without_a_connection_no_offer_is_held_and_nothing_is_wanted() -> None:
+def test_disconnected_scheduler_holds_no_offers_and_wants_no_tick() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(OffersReceived(desk.at, (make_offer("o1"),)))
     desk.do(Disconnected(desk.at))
@@ -488,7 +497,7 @@ def test_without_a_connection_no_offer_is_held_and_nothing_is_wanted() -> None:
 
 @pytest.mark.parametrize("end", ["TASK_KILLED", "TASK_FAILED", "TASK_LOST"])
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_killed_task_of_a_resident_ends_whoever_leads_and_comes_back(restarted: bool, end: str) -> None:
+def test_killed_resident_task_ends_under_any_leader_and_restarts(restarted: bool, end: str) -> None:
     desk, task_id = desk_with_task(kind=JobKind.DAEMON)
     desk.do(KillTask(desk.at, task_id))
     assert of(Kill, desk.last) == [Kill(task_id, "a1")]
@@ -496,21 +505,21 @@ def test_a_killed_task_of_a_resident_ends_whoever_leads_and_comes_back(restarted
         desk.restart()
         assert of(Kill, desk.run_until_idle()) == [Kill(task_id, "a1")]
     desk.status(task_id, end)
-    desk.at += 1000 if end == "TASK_LOST" else 0  # what was lost waits as after any loss
+    desk.at += 1000 if end == "TASK_LOST" else 0  # the lost shard waits as after any loss
     assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
 
 
-def test_a_task_nobody_knows_is_ended_and_a_late_end_of_one_is_not() -> None:
+def test_orphan_task_is_killed_and_the_late_end_of_one_is_ignored() -> None:
     desk = Desk(make_app(), make_job())
     stranger = "ghost@-@0@-@READY@-@a1@-@9-9"
     assert of(Kill, desk.status(stranger, "TASK_RUNNING")) == [Kill(stranger, "a1")]
     assert of(Kill, desk.status(stranger, "TASK_FINISHED")) == []
     assert of(Acknowledge, desk.last)
-    # A state of a later Mesos may be of a task that lives.
+    # A state of a later Mesos may be that of a live task.
     assert of(Kill, desk.status(stranger, "TASK_PAUSED")) == [Kill(stranger, "a1")]
 
 
-def test_updates_doubled_late_or_out_of_order_change_nothing() -> None:
+def test_duplicate_late_or_reordered_updates_change_nothing() -> None:
     desk, task_id = desk_with_task()
     before = copy.copy(desk.stored.tasks)
     for state in ("TASK_STAGING", "TASK_STARTING", "TASK_RUNNING"):
@@ -523,7 +532,7 @@ def test_updates_doubled_late_or_out_of_order_change_nothing() -> None:
     assert (desk.stored.firings, desk.stored.tasks) == (firings, {})
 
 
-def test_a_removed_framework_starts_over_with_what_is_needed() -> None:
+def test_removed_framework_starts_over_with_wanted_work() -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON), make_job("once"))
     desk.do(Trigger(desk.at, "once"))
     assert len(desk.launched(desk.offer(make_offer("o1")))) == 2
@@ -536,7 +545,7 @@ def test_a_removed_framework_starts_over_with_what_is_needed() -> None:
     assert len(desk.launched(desk.offer(make_offer("o2")))) == 2
 
 
-def test_an_executor_is_forgotten_once_it_is_gone_and_empty() -> None:
+def test_executor_is_forgotten_when_it_is_gone_and_empty() -> None:
     desk, task_id = desk_with_task()
     (executor,) = desk.scheduler.executors.values()
     desk.do(ExecutorLost(desk.at, "a1", executor.id))
@@ -546,8 +555,8 @@ def test_an_executor_is_forgotten_once_it_is_gone_and_empty() -> None:
     desk.do(ExecutorLost(desk.at, "a1", executor.id))
 
 
-def test_a_leader_at_another_address_joins_the_executors_that_run() -> None:
-    """Mesos refuses a task whose ExecutorInfo differs from that of the live executor of its id."""
+def test_leader_at_another_address_joins_running_executors() -> None:
+    """Mesos refuses a task whose ExecutorInfo differs from that of the live executor with its id."""
     desk, _ = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=9)
     (executor,) = desk.scheduler.executors.values()
     assert "http://leader-1/" in executor.spec
@@ -563,8 +572,8 @@ def test_a_leader_at_another_address_joins_the_executors_that_run() -> None:
     assert "http://leader-1/" not in elsewhere.executor.spec
 
 
-def test_an_executor_that_is_gone_is_followed_by_one_from_the_leader_of_then() -> None:
-    """The old leader may be gone; and while some of its tasks are not known to have ended, its record stays."""
+def test_gone_executor_is_replaced_by_one_from_the_current_leader() -> None:
+    """The old leader may be gone. Its executor's record stays while some of its tasks may live."""
     desk, first = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=9)
     (executor,) = desk.scheduler.executors.values()
     desk.restart()
@@ -577,10 +586,10 @@ def test_an_executor_that_is_gone_is_followed_by_one_from_the_leader_of_then() -
     assert list(desk.stored.executors.values()) == [other.executor]
     desk.do(Trigger(desk.at, "report"))
     (joined,) = desk.launched(desk.offer(make_offer("o3", cpus=1, mem=128)))
-    assert joined.executor == other.executor, "what is paid for is not paid for again"
+    assert joined.executor == other.executor, "the executor is not paid for again"
 
 
-def test_an_executor_whose_record_is_lost_is_not_joined_where_its_description_cannot_be_known() -> None:
+def test_executor_without_record_is_not_joined_if_its_description_is_unknown() -> None:
     desk, _ = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=9)
     (executor,) = desk.scheduler.executors.values()
     desk.stored.executors.clear()
@@ -590,7 +599,7 @@ def test_an_executor_whose_record_is_lost_is_not_joined_where_its_description_ca
     assert beside.executor.id != executor.id
 
 
-def test_a_shard_that_lost_its_worker_twice_has_a_process_of_its_own() -> None:
+def test_shard_that_lost_its_worker_twice_gets_its_own_process() -> None:
     desk, task_id = desk_with_task(failover=True, failover_attempts=0)
     for isolation in ("shared", "process"):
         desk.status(task_id, "TASK_FAILED", data='{"cause":"worker_lost"}')
@@ -608,9 +617,7 @@ def test_a_shard_that_lost_its_worker_twice_has_a_process_of_its_own() -> None:
 
 @pytest.mark.parametrize("may_have_run", [False, True])
 @pytest.mark.parametrize("failover", [False, True])
-def test_a_transient_shard_that_may_have_run_is_repeated_after_a_lost_worker_only_where_its_job_fails_over(
-    may_have_run: bool, failover: bool
-) -> None:
+def test_transient_shard_is_repeated_after_a_lost_worker_only_with_failover(may_have_run: bool, failover: bool) -> None:
     desk = Desk(make_app(), make_job(failover=failover, retry_count=3))
     desk.do(Trigger(desk.at, "report"))
     (one,) = desk.launched(desk.offer())
@@ -620,7 +627,7 @@ def test_a_transient_shard_that_may_have_run_is_repeated_after_a_lost_worker_onl
     assert desk.firings()[0].shards[0].state is (ShardState.WAITING if again else ShardState.FAILED)
 
 
-def test_an_executor_that_left_unnoticed_is_forgotten_after_its_idle_time() -> None:
+def test_executor_that_ended_unnoticed_is_forgotten_after_its_idle_time() -> None:
     desk, task_id = desk_with_task()
     desk.status(task_id, "TASK_FINISHED")
     desk.restart()
@@ -630,7 +637,7 @@ def test_an_executor_that_left_unnoticed_is_forgotten_after_its_idle_time() -> N
     assert desk.scheduler.executors == desk.stored.executors == {}
 
 
-def test_executors_of_a_removed_app_are_ended() -> None:
+def test_executors_of_a_removed_app_are_shut_down() -> None:
     desk, task_id = desk_with_task()
     desk.status(task_id, "TASK_FINISHED")
     desk.do(RemoveApp(desk.at, "shop", jobs=True))
@@ -640,7 +647,7 @@ def test_executors_of_a_removed_app_are_ended() -> None:
 # -------------------------------------------------------------------------------------- commands, leaders, repair
 
 
-def test_a_leader_that_starts_over_in_its_epoch_makes_no_id_twice() -> None:
+def test_leader_that_starts_again_in_its_epoch_makes_no_id_twice() -> None:
     desk = Desk(make_app(), make_job(misfire=True))
     seen: list[str] = []
     fences = []
@@ -672,12 +679,12 @@ REFUSED: list[tuple[Callable[[int], Event], type[Refused]]] = [
 
 
 @pytest.mark.parametrize(("command", "error"), REFUSED)
-def test_a_refused_command_changes_nothing_and_names_field_and_fix(
+def test_refused_command_changes_nothing_and_names_field_and_fix(
     command: Callable[[int], Event], error: type[Refused]
 ) -> None:
     desk, _ = desk_with_task(cron=MINUTELY)
     scheduler = desk.scheduler
-    watched = ("apps", "jobs", "states", "firings", "tasks", "executors")
+    watched = ("apps", "jobs", "job_states", "firings", "tasks", "executors")
 
     def seen() -> dict[str, object]:
         return {name: copy.copy(getattr(scheduler, name)) for name in watched} | copy.deepcopy(scheduler.indexes())
@@ -688,12 +695,12 @@ def test_a_refused_command_changes_nothing_and_names_field_and_fix(
     assert found.value.field
     assert found.value.fix
     assert seen() == before
-    assert desk.tick() == []  # nothing was left to be written or sent
+    assert desk.tick() == []  # nothing is left to write or send
 
 
 @pytest.mark.parametrize("kind", JobKind)
 @pytest.mark.parametrize("lost", ["firings", "tasks", "executors", "jobs", "apps", "job_states", "all but the task"])
-def test_a_lost_record_stops_no_leader_and_starts_nothing_beside_what_lives(kind: JobKind, lost: str) -> None:
+def test_lost_record_stops_no_leader_and_duplicates_no_live_task(kind: JobKind, lost: str) -> None:
     desk, task_id = desk_with_task(kind=kind, failover=True)
     for name in ("firings", "executors", "jobs", "apps") if lost == "all but the task" else (lost,):
         getattr(desk.stored, name).clear()
@@ -718,7 +725,7 @@ def test_a_lost_record_stops_no_leader_and_starts_nothing_beside_what_lives(kind
     assert len(desk.running()) == 1
 
 
-def test_a_new_leader_of_sound_records_writes_nothing_and_knows_since_when_tasks_run() -> None:
+def test_new_leader_with_intact_records_writes_nothing_and_knows_task_starts() -> None:
     desk, _ = desk_with_task(shard_count=1)
     desk.at += 5_000
     before = desk.firings()
@@ -728,7 +735,7 @@ def test_a_new_leader_of_sound_records_writes_nothing_and_knows_since_when_tasks
     assert of(Save, desk.last) == []
 
 
-def test_a_job_without_its_app_is_a_fault_of_that_job_alone_and_heals_with_the_app() -> None:
+def test_job_without_its_app_is_at_fault_alone_until_the_app_returns() -> None:
     desk = Desk(make_app(), make_app("bank", 2), make_job(), make_job("other", app="bank"))
     for name in ("report", "other"):
         desk.do(Trigger(desk.at, name))
@@ -742,7 +749,7 @@ def test_a_job_without_its_app_is_a_fault_of_that_job_alone_and_heals_with_the_a
 
 
 @pytest.mark.parametrize("strategy", UpdateStrategy)
-def test_a_lost_app_that_comes_back_in_another_version_replaces_what_runs_of_the_old(strategy: UpdateStrategy) -> None:
+def test_lost_app_registered_in_another_version_replaces_running_tasks(strategy: UpdateStrategy) -> None:
     desk, task_id = desk_with_task(kind=JobKind.DAEMON, update_strategy=strategy)
     desk.status(task_id, "TASK_RUNNING")
     desk.stored.apps.clear()
@@ -753,7 +760,7 @@ def test_a_lost_app_that_comes_back_in_another_version_replaces_what_runs_of_the
     assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
 
 
-def test_what_ends_as_its_job_is_resident_no_more_is_not_taken_up_where_the_state_of_the_job_is_lost() -> None:
+def test_firing_of_a_former_resident_job_is_not_continued_after_its_job_state_is_lost() -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON, shard_count=2))
     first, second = (one.task_id for one in desk.launched(desk.offer(make_offer("o1"))))
     desk.do(PutJob(desk.at, make_job(shard_count=2), replace=True))
@@ -767,7 +774,7 @@ def test_what_ends_as_its_job_is_resident_no_more_is_not_taken_up_where_the_stat
 
 
 @pytest.mark.parametrize("kind", JobKind)
-def test_a_job_that_moves_to_a_disabled_app_ends_and_waits_for_it(kind: JobKind) -> None:
+def test_job_moved_to_a_disabled_app_ends_and_waits_for_it(kind: JobKind) -> None:
     desk, task_id = desk_with_task(kind=kind, cron=MINUTELY)
     desk.do(PutApp(desk.at, make_app("bank")))
     desk.do(SetAppEnabled(desk.at, "bank", enabled=False))
@@ -783,7 +790,7 @@ def test_a_job_that_moves_to_a_disabled_app_ends_and_waits_for_it(kind: JobKind)
     assert len(desk.running()) == 1
 
 
-def test_runs_beside_each_other_end_before_their_job_is_resident_in_a_disabled_app() -> None:
+def test_concurrent_runs_end_before_their_job_becomes_resident_in_a_disabled_app() -> None:
     desk, _ = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=2)
     desk.do(Trigger(desk.at, "report"))
     assert len(desk.launched(desk.offer(make_offer("o2")))) == 1
@@ -794,7 +801,7 @@ def test_runs_beside_each_other_end_before_their_job_is_resident_in_a_disabled_a
     assert {kill.task_id for kill in of(Kill, desk.last)} == set(desk.running())
 
 
-def test_runs_of_which_one_is_lost_go_on_beside_each_other() -> None:
+def test_concurrent_runs_continue_when_the_record_of_one_is_lost() -> None:
     desk, first = desk_with_task(concurrency=Concurrency.ALLOW, concurrency_limit=2)
     desk.do(Trigger(desk.at, "report"))
     (second,) = desk.launched(desk.offer(make_offer("o2")))
@@ -803,7 +810,7 @@ def test_runs_of_which_one_is_lost_go_on_beside_each_other() -> None:
     assert desk.running() == sorted([first, second.task_id])
 
 
-def test_a_running_firing_stays_ahead_of_a_later_one_across_leaders_and_clocks() -> None:
+def test_running_firing_stays_ahead_of_later_ones_across_leaders_and_clocks() -> None:
     desk, task_id = desk_with_task(misfire=True)
     desk.at -= 7_200_000
     desk.do(Trigger(desk.at, "report"))
@@ -825,8 +832,8 @@ def test_ended_firings_are_kept_up_to_a_limit() -> None:
 # ------------------------------------------------------------------------------------------------------ rest, wakes
 
 
-def test_it_comes_to_rest_in_every_state() -> None:
-    """`settle` fails where a tick at the wanted instant leaves the same wish behind."""
+def test_scheduler_comes_to_rest_in_every_state() -> None:
+    """`run_until_idle` fails if the scheduler asks again for a tick that it has just had."""
     desk = Desk(make_app(), make_job(cron=MINUTELY, shard_count=3, failover=True), make_job("d", kind=JobKind.DAEMON))
     events: list[Callable[[], object]] = [
         lambda: desk.do(Trigger(desk.at, "report")),
@@ -848,7 +855,7 @@ def test_it_comes_to_rest_in_every_state() -> None:
         desk.run_until_idle(130_000)
 
 
-def test_an_idle_scheduler_wants_a_tick_for_its_reconciliation_only() -> None:
+def test_idle_scheduler_wants_ticks_only_for_reconciliation() -> None:
     desk = Desk(make_app(), make_job())
     desk.run_until_idle(60_000)
     wake = desk.scheduler.next_wake(desk.at)
@@ -861,12 +868,17 @@ def test_an_idle_scheduler_wants_a_tick_for_its_reconciliation_only() -> None:
 POLICY_INTERVAL = Policy(ARTIFACTS).reconcile_interval_ms
 
 
-def test_a_wide_round_writes_its_firing_once_and_touches_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_cycle_writes_and_changes_its_firing_once(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)))
     desk.do(Trigger(desk.at, "report"))
-    changed = []
+    changed: list[str] = []
     change = desk.scheduler.queue.change
-    monkeypatch.setattr(desk.scheduler.queue, "change", lambda *given: (changed.append(1), change(*given))[1])
+
+    def counted(firing: Firing, shards: dict[int, Shard]) -> bool:
+        changed.append(firing.id)
+        return change(firing, shards)
+
+    monkeypatch.setattr(desk.scheduler.queue, "change", counted)
     effects = desk.scheduler.handle(OffersReceived(desk.at, (make_offer("o1", cpus=64, mem=100_000),)))
     effects += desk.scheduler.handle(Tick(desk.at))
     assert len(desk.launched(effects)) == 5_000
@@ -874,13 +886,13 @@ def test_a_wide_round_writes_its_firing_once_and_touches_it_once(monkeypatch: py
     (save,) = of(Save, effects)
     assert [write.kind for write in save.writes].count(Kind.FIRING) == 1
     desk.scheduler.handle(RemoveJob(desk.at, "report"))
-    assert len(changed) == 1, "nothing waits: there is nothing to cancel but tasks to end"
+    assert len(changed) == 1, "no shard waits, so only tasks are killed"
 
 
 # -------------------------------------------------------------------------------------------------------- reading
 
 
-def test_explanations_name_what_is_missing() -> None:
+def test_explanation_names_the_missing_resources() -> None:
     desk = Desk(make_app(), make_job(resources=Resources(4000, 128_000)), subscribed=False)
 
     def codes() -> list[str]:
@@ -906,7 +918,7 @@ def test_explanations_name_what_is_missing() -> None:
         desk.scheduler.explain("none", desk.at)
 
 
-def test_agents_are_shown_with_what_they_offer_and_what_we_use() -> None:
+def test_agent_views_show_offers_and_our_use() -> None:
     desk, _ = desk_with_task()
     desk.offer(make_offer("o2", "a1", cpus=6), make_offer("o3", "a2"))
     first, second = desk.scheduler.agents()
@@ -933,7 +945,7 @@ def test_agents_are_shown_with_what_they_offer_and_what_we_use() -> None:
         (297 + 1, "0 30 * * * ?", {}, [-0.5, 0.5, 1.5, 2.5]),
     ],
 )
-def test_no_firing_is_lost_or_doubled_when_the_clocks_of_a_zone_change(
+def test_time_zone_change_loses_and_doubles_no_firing(
     day: int, cron: str, fields: dict[str, Any], hours: list[float], restarted: bool
 ) -> None:
     midnight = START + (day - 1) * 86_400_000
@@ -943,6 +955,6 @@ def test_no_firing_is_lost_or_doubled_when_the_clocks_of_a_zone_change(
     while desk.at < midnight + 3 * 3_600_000 - 60_000:
         desk.tick(60_000)
         if restarted and desk.at % 1_800_000 == 0:
-            desk.restart()  # also at the very instant at which something is due
+            desk.restart()  # also at exactly the instant at which a job is due
     fired = [(firing.fire_ms - midnight) / 3_600_000 for firing in desk.firings()]
     assert [hour for hour in fired if hour > -1] == hours

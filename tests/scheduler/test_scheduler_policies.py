@@ -1,4 +1,4 @@
-"""What a job says of its repeats, overlaps and limits, held against a scheduler that plays by it."""
+"""The policies of a job for retries, overlapping firings and limits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
 
-from core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
 from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import Kill, PutJob, RemoveJob, Retry, SetJobEnabled, Trigger
@@ -19,7 +19,7 @@ from jobcloud.scheduler.timetable import latest, latest_ones
 
 
 def launch(desk: Desk, *agents: str, ms: int = 0) -> list[str]:
-    """The ids of the tasks launched while `ms` pass and then some agents (a1) make offers."""
+    """The ids of the tasks launched after `ms`, with an offer of each agent (a1 if none is given)."""
     effects = desk.run_until_idle(ms)
     for agent in agents or ("a1",):
         effects = effects + desk.offer(make_offer(f"{agent}-{desk.at}-{len(desk.all)}", agent))
@@ -35,6 +35,11 @@ def fired(desk: Desk, job: str = "report") -> list[str]:
     return launch(desk)
 
 
+def only(found: list[str]) -> str:
+    (one,) = found
+    return one
+
+
 def shard_of(desk: Desk, item: int = 0, job: str = "report") -> Any:
     return desk.firings(job)[-1].shards[item]
 
@@ -42,7 +47,7 @@ def shard_of(desk: Desk, item: int = 0, job: str = "report") -> Any:
 # --------------------------------------------------------------------------------------------------- retry, dead
 
 
-def test_a_failed_run_is_repeated_after_its_back_off_and_not_before() -> None:
+def test_failed_run_is_repeated_after_its_back_off_and_not_before() -> None:
     job = make_job(retry_count=2, retry_delay_ms=10_000, retry_jitter=0)
     desk = Desk(make_app(), job)
     (task_id,) = fired(desk)
@@ -70,19 +75,19 @@ def test_waits_and_counts_outlive_the_leader() -> None:
 
 
 def dead_desk(**fields: Any) -> tuple[Desk, str]:
-    """A desk with a run of two shards: the first has finished, the second is DEAD."""
+    """A desk with a run of two shards, and its id. The first shard has finished, the second is DEAD."""
     desk = Desk(make_app(), make_job(shard_count=2, retry_count=1, retry_delay_ms=100, retry_jitter=0, **fields))
     first, second = fired(desk)
     desk.status(first, "TASK_FINISHED")
     desk.status(second, "TASK_FAILED")
-    desk.status(*launch(desk, ms=100), "TASK_FAILED")
+    desk.status(only(launch(desk, ms=100)), "TASK_FAILED")
     (firing,) = desk.firings()
     assert [shard.state for shard in firing.shards] == [ShardState.FINISHED, ShardState.DEAD]
     return desk, firing.id
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_dead_run_is_told_of_and_retry_puts_back_what_failed_alone(restarted: bool) -> None:
+def test_dead_run_is_reported_and_retry_puts_back_only_failed_shards(restarted: bool) -> None:
     desk, run_id = dead_desk()
     if restarted:
         desk.restart()
@@ -90,7 +95,7 @@ def test_a_dead_run_is_told_of_and_retry_puts_back_what_failed_alone(restarted: 
     assert run_id in reason.text
     desk.do(Retry(desk.at, run_id))
     if restarted:
-        desk.restart()  # what was answered is stored
+        desk.restart()  # the answered command is stored
     (task_id,) = launch(desk)
     assert task_id.split("@-@")[1] == "1"
     assert (shard_of(desk, 1).attempt, shard_of(desk, 1).retries) == (3, 0)
@@ -100,25 +105,25 @@ def test_a_dead_run_is_told_of_and_retry_puts_back_what_failed_alone(restarted: 
     assert not [one for one in desk.scheduler.explain("report", desk.at).reasons if one.code == "dead"]
 
 
-def test_what_is_put_back_has_all_its_attempts_again() -> None:
+def test_put_back_shard_has_all_its_attempts_again() -> None:
     desk, run_id = dead_desk()
     desk.do(Retry(desk.at, run_id, 1))
     for wait in (0, 100):
-        desk.status(*launch(desk, ms=wait), "TASK_FAILED")
+        desk.status(only(launch(desk, ms=wait)), "TASK_FAILED")
     assert shard_of(desk, 1).state is ShardState.DEAD
 
 
-def test_dead_runs_are_not_crowded_out_by_those_that_went_well() -> None:
+def test_dead_runs_are_not_displaced_by_successful_ones() -> None:
     policy = replace(POLICY, history=3, max_dead=2)
     desk = Desk(make_app(), make_job(retry_count=1, retry_delay_ms=100, retry_jitter=0), policy=policy)
     dead = []
     for _ in range(3):
-        desk.status(*fired(desk), "TASK_FAILED")
-        desk.status(*launch(desk, ms=100), "TASK_FAILED")
+        desk.status(only(fired(desk)), "TASK_FAILED")
+        desk.status(only(launch(desk, ms=100)), "TASK_FAILED")
         dead.append(desk.firings()[-1].id)
         for _ in range(4):
             desk.at += 1
-            desk.status(*fired(desk), "TASK_FINISHED")
+            desk.status(only(fired(desk)), "TASK_FINISHED")
     kept = [firing.id for firing in desk.firings() if firing.shards[0].state is ShardState.DEAD]
     assert kept == dead[1:]
     assert len(desk.firings()) == len(desk.stored.firings) == 5
@@ -129,7 +134,7 @@ def test_dead_runs_are_not_crowded_out_by_those_that_went_well() -> None:
     assert desk.stored.firings == {}
 
 
-def test_retry_is_refused_where_it_would_do_harm_or_nothing() -> None:
+def test_retry_is_refused_if_it_would_do_harm_or_nothing() -> None:
     desk, run_id = dead_desk()
     resident = make_job("pulse", kind=JobKind.DAEMON)
     desk.do(PutJob(desk.at, resident))
@@ -148,17 +153,17 @@ def test_retry_is_refused_where_it_would_do_harm_or_nothing() -> None:
     refused(Conflict)
     desk.do(SetJobEnabled(desk.at, "report", enabled=True))
     desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], shard_count=3), replace=True))
-    refused(Conflict)  # its shards are others now
+    refused(Conflict)  # it has other shards now
     desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], shard_count=2, parameter="new"), replace=True))
-    desk.do(Retry(desk.at, run_id))  # with the configuration of today
-    assert len(launch(desk)) == 2  # the resident's shard, too
+    desk.do(Retry(desk.at, run_id))  # with the current configuration
+    assert len(launch(desk)) == 2  # the resident's shard too
     desk.status(desk.running()[0], "TASK_KILLED")
     refused(Conflict, item=0)
     desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], kind=JobKind.DAEMON), replace=True))
     refused(Conflict)
 
 
-def test_a_shard_can_be_put_back_while_others_of_its_run_go_on() -> None:
+def test_shard_can_be_put_back_while_others_of_its_run_continue() -> None:
     desk = Desk(make_app(), make_job(shard_count=2))
     first, second = fired(desk)
     desk.status(first, "TASK_FAILED")
@@ -177,7 +182,7 @@ def test_retry_calls_the_listener_of_the_firing_again() -> None:
     first, second = launch(desk)
     desk.status(first, "TASK_FINISHED")
     desk.status(second, "TASK_FAILED")
-    desk.status(*launch(desk), "TASK_FINISHED")
+    desk.status(only(launch(desk)), "TASK_FINISHED")
     (firing,) = desk.firings()
     assert firing.ended_ms
     desk.do(Retry(desk.at, firing.id))
@@ -190,21 +195,21 @@ def test_retry_calls_the_listener_of_the_firing_again() -> None:
     assert {shard.state for shard in desk.firings()[0].shards} == {ShardState.FINISHED}
 
 
-def test_retry_starts_what_a_failed_listener_had_kept_from_running() -> None:
+def test_retry_starts_the_shards_that_a_failed_listener_had_stopped() -> None:
     desk = Desk(make_app(), make_job(shard_count=2, firing_listener="shop:Stage"))
-    desk.status(*fired(desk), "TASK_FAILED")
+    desk.status(only(fired(desk)), "TASK_FAILED")
     (firing,) = desk.firings()
     assert [shard.state for shard in firing.shards][:2] == [ShardState.CANCELLED] * 2
     desk.do(Retry(desk.at, firing.id))
-    desk.status(*launch(desk), "TASK_FINISHED")
+    desk.status(only(launch(desk)), "TASK_FINISHED")
     assert len(launch(desk)) == 2
 
 
 # ---------------------------------------------------------------------------------------------------------- fail-over
 
 
-def test_b26_a_lost_shard_waits_longer_each_time_keeps_away_from_the_agent_and_gives_up() -> None:
-    """Fail-over was immediate, unlimited, without back-off, and could land on the same agent."""
+def test_b26_lost_shard_backs_off_avoids_the_agent_and_gives_up() -> None:
+    """In Elastic-Job-Cloud fail-over is immediate, unlimited, without back-off, and may use the same agent."""
     desk = Desk(make_app(), make_job(failover=True, failover_attempts=3, failover_delay_ms=2_000))
     (task_id,) = fired(desk)
     for wait, agent in ((2_000, "a2"), (4_000, "a1"), (8_000, "a2")):
@@ -212,43 +217,43 @@ def test_b26_a_lost_shard_waits_longer_each_time_keeps_away_from_the_agent_and_g
         desk.status(task_id, "TASK_LOST")
         assert launch(desk, "a1", "a2", ms=wait - 1) == []
         (task_id,) = launch(desk, "a1", "a2", ms=1)
-        assert agent_of(task_id) == agent  # not where the attempt before was lost
+        assert agent_of(task_id) == agent  # not on the agent that lost the previous attempt
     desk.status(task_id, "TASK_LOST")
     assert shard_of(desk).state is ShardState.DEAD
 
 
-def test_an_agent_is_avoided_only_as_long_as_there_is_another_and_for_a_minute() -> None:
+def test_agent_is_avoided_for_a_minute_if_there_is_another() -> None:
     desk = Desk(make_app(), make_job(failover=True))
     (task_id,) = fired(desk)
     desk.status(task_id, "TASK_RUNNING")
     desk.status(task_id, "TASK_LOST")
-    (task_id,) = launch(desk, "a1", ms=1_000)  # there is no other
+    (task_id,) = launch(desk, "a1", ms=1_000)  # there is no other agent
     desk.status(task_id, "TASK_RUNNING")
     desk.status(task_id, "TASK_LOST")
     desk.offer(make_offer("small", "a2", cpus=0))
     assert launch(desk, "a1", ms=2_000) == []
     codes = [one.code for one in desk.scheduler.explain("report", desk.at).reasons]
     assert "avoided" in codes
-    assert launch(desk, "a1", ms=59_999) == []  # the other one never has room
+    assert launch(desk, "a1", ms=59_999) == []  # the other agent never has room
     assert [agent_of(one) for one in launch(desk, "a1", ms=1)] == ["a1"]
     desk.scheduler.cluster.validate()
 
 
-def test_a_clock_set_back_keeps_no_shard_away_from_its_agent_for_longer() -> None:
+def test_clock_set_back_does_not_prolong_the_avoidance_of_an_agent() -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
     (task_id,) = launch(desk)
     desk.status(task_id, "TASK_RUNNING")
     desk.status(task_id, "TASK_LOST")
     desk.do(
         PutJob(desk.at, replace(desk.scheduler.jobs["report"], parameter="new"), replace=True)
-    )  # no back-off any more
+    )  # no further back-off
     desk.at -= 3_600_000
     desk.tick()
     desk.offer(make_offer("small", "a2", cpus=0))
     assert [agent_of(one) for one in launch(desk, "a1", ms=60_000)] == ["a1"]
 
 
-def test_avoiding_costs_the_matcher_no_class_for_good() -> None:
+def test_avoiding_agents_leaves_no_class_in_the_matcher() -> None:
     desk = Desk(make_app(), make_job(failover=True, shard_count=4, failover_attempts=1000))
     tasks = fired(desk)
     for _ in range(20):
@@ -265,17 +270,17 @@ def test_avoiding_costs_the_matcher_no_class_for_good() -> None:
 
 
 def cron_desk(**fields: Any) -> Desk:
-    """A job that fires each minute; its first firing is due in a minute."""
+    """A job that fires each minute, first in a minute."""
     return Desk(make_app(), make_job(cron="0 * * * * ?", **fields))
 
 
 def minute(desk: Desk, count: int = 1) -> list[str]:
-    """What is launched while some minutes pass."""
+    """The launches of the next minutes."""
     return [task_id for _ in range(count) for task_id in launch(desk, ms=60_000)]
 
 
 def skipped(desk: Desk) -> int:
-    return desk.scheduler.states["report"].skipped
+    return desk.scheduler.job_states["report"].skipped
 
 
 def test_forbid_never_runs_two_firings_at_once() -> None:
@@ -287,7 +292,7 @@ def test_forbid_never_runs_two_firings_at_once() -> None:
     assert len(launch(desk)) == 1
 
 
-def test_allow_runs_as_many_firings_at_once_as_it_says_and_queues_or_skips_the_rest() -> None:
+def test_allow_runs_firings_up_to_its_limit_and_queues_or_skips_the_rest() -> None:
     desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=2)
     first, second = minute(desk, 4)
     assert {desk.scheduler.tasks[one].item for one in (first, second)} == {0}
@@ -301,7 +306,7 @@ def test_allow_runs_as_many_firings_at_once_as_it_says_and_queues_or_skips_the_r
     assert (explained.active, explained.waiting, explained.behind) == (2, 0, 0)
 
 
-def test_with_misfire_the_rest_waits_its_turn_under_allow_too() -> None:
+def test_allow_with_misfire_queues_the_rest() -> None:
     desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=2, misfire=True, misfire_limit=1)
     first, _ = minute(desk, 5)
     assert (len(desk.firings()), skipped(desk)) == (3, 2)
@@ -311,7 +316,7 @@ def test_with_misfire_the_rest_waits_its_turn_under_allow_too() -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_replace_ends_the_old_run_and_sees_it_end_before_the_new_one_starts(restarted: bool) -> None:
+def test_replace_starts_the_new_run_after_the_old_one_has_ended(restarted: bool) -> None:
     desk = cron_desk(concurrency=Concurrency.REPLACE, shard_count=2)
     first, second = minute(desk)
     desk.status(first, "TASK_RUNNING")
@@ -322,15 +327,15 @@ def test_replace_ends_the_old_run_and_sees_it_end_before_the_new_one_starts(rest
         desk.restart()
     assert launch(desk) == []
     desk.status(first, "TASK_KILLED")
-    assert launch(desk) == []  # the other shard has not been seen to end
-    desk.status(second, "TASK_FINISHED")  # it was quicker than its kill
+    assert launch(desk) == []  # the other shard has not ended yet
+    desk.status(second, "TASK_FINISHED")  # it finished before its kill arrived
     assert len(launch(desk)) == 2
     old = desk.scheduler.firings[old.id]
     assert [shard.state for shard in old.shards] == [ShardState.KILLED, ShardState.FINISHED]
     assert {desk.scheduler.tasks[task_id].firing_id for task_id in desk.running()} == {new.id}
 
 
-def test_replace_keeps_one_run_that_ends_and_one_that_waits_however_many_come_due() -> None:
+def test_replace_keeps_one_ending_and_one_waiting_run_for_any_number_of_firings() -> None:
     desk = cron_desk(concurrency=Concurrency.REPLACE)
     (first,) = minute(desk)
     desk.status(first, "TASK_UNREACHABLE")
@@ -345,7 +350,7 @@ def test_replace_keeps_one_run_that_ends_and_one_that_waits_however_many_come_du
     assert desk.scheduler.firings[desk.scheduler.tasks[task_id].firing_id].cause == "trigger"
 
 
-def test_old_and_new_configuration_never_run_beside_each_other_under_allow() -> None:
+def test_allow_never_runs_old_and_new_configuration_concurrently() -> None:
     desk = cron_desk(concurrency=Concurrency.ALLOW, concurrency_limit=3)
     first, second = minute(desk, 2)
     desk.do(PutJob(desk.at, replace(desk.scheduler.jobs["report"], parameter="new"), replace=True))
@@ -356,7 +361,7 @@ def test_old_and_new_configuration_never_run_beside_each_other_under_allow() -> 
     assert len(launch(desk)) == 1
 
 
-def test_more_at_once_starts_what_waits_and_fewer_ends_what_runs() -> None:
+def test_raised_limit_starts_waiting_runs_and_lowered_limit_ends_running_ones() -> None:
     desk = cron_desk(misfire=True)
     job = desk.scheduler.jobs["report"]
     (first,) = minute(desk, 2)
@@ -366,13 +371,13 @@ def test_more_at_once_starts_what_waits_and_fewer_ends_what_runs() -> None:
     assert {kill.task_id for kill in of(Kill, desk.last)} == {first, second}
 
 
-def test_misfire_once_queues_one_firing_for_all_that_came_due_meanwhile() -> None:
+def test_misfire_once_queues_one_firing_for_all_missed_ones() -> None:
     desk = cron_desk(misfire=True, misfire_limit=1)
     (first,) = minute(desk, 6)
     assert (len(desk.firings()), skipped(desk)) == (2, 4)
-    assert "misfireLimit" in desk.scheduler.states["report"].skipped_reason
+    assert "misfireLimit" in desk.scheduler.job_states["report"].skipped_reason
     desk.status(first, "TASK_FINISHED")
-    desk.status(*launch(desk), "TASK_FINISHED")
+    desk.status(only(launch(desk)), "TASK_FINISHED")
     assert launch(desk) == []
 
 
@@ -380,7 +385,7 @@ def test_misfire_once_queues_one_firing_for_all_that_came_due_meanwhile() -> Non
 
 
 def after_a_gap(ms: int, **fields: Any) -> Desk:
-    """No leader ran for a while."""
+    """There was no leader for a while."""
     desk = cron_desk(**fields)
     desk.at += ms
     desk.restart()
@@ -392,10 +397,10 @@ def after_a_gap(ms: int, **fields: Any) -> Desk:
     [(CatchUp.SKIP, 10, [], 1), (CatchUp.ONCE, 10, [10], 0), (CatchUp.ALL, 100, list(range(1, 11)), 0),
      (CatchUp.ALL, 3, [8, 9, 10], 1), (CatchUp.ALL, 1, [10], 1)],
 )  # fmt: skip
-def test_b35_what_a_gap_without_a_leader_missed_is_made_up_for_as_the_job_says(
+def test_b35_firings_missed_without_a_leader_are_caught_up_by_policy(
     catch_up: CatchUp, limit: int, made_up: list[int], lost: int
 ) -> None:
-    """Fires missed during leader absence were lost silently."""
+    """In Elastic-Job-Cloud firings missed without a leader are lost silently."""
     desk = after_a_gap(630_000, catch_up=catch_up, catch_up_limit=limit)
     desk.tick()
     assert [(firing.fire_ms - START) // 60_000 for firing in desk.firings()] == made_up
@@ -403,14 +408,14 @@ def test_b35_what_a_gap_without_a_leader_missed_is_made_up_for_as_the_job_says(
     assert skipped(desk) == lost
     desk.restart()
     desk.tick()
-    assert len(desk.firings()) == len(made_up)  # not once more
+    assert len(desk.firings()) == len(made_up)  # and not again
     for _ in made_up:
-        desk.status(*launch(desk), "TASK_FINISHED")
+        desk.status(only(launch(desk)), "TASK_FINISHED")
     assert launch(desk) == []
     assert len(minute(desk)) == 1
 
 
-def test_what_is_caught_up_runs_one_after_the_other_unless_the_job_allows_more() -> None:
+def test_caught_up_firings_run_one_after_the_other_unless_the_job_allows_more() -> None:
     desk = after_a_gap(630_000, catch_up=CatchUp.ALL)
     assert len(launch(desk)) == 1
     desk = after_a_gap(630_000, catch_up=CatchUp.ALL, concurrency=Concurrency.ALLOW, concurrency_limit=4)
@@ -422,9 +427,7 @@ def test_what_is_caught_up_runs_one_after_the_other_unless_the_job_allows_more()
 @given(st.sampled_from(["0 * * * * ?", "* * * * * ?", "0/7 * 3,9 * * ?", "0 0 12 ? * MON", "0 30 2 * * ?"]),
        st.integers(0, 400_000), st.integers(1, 30), st.integers(1, 400_000))  # fmt: skip
 @settings(max_examples=60)
-def test_the_last_so_many_firings_are_those_that_listing_all_would_give(
-    cron: str, start: int, most: int, length: int
-) -> None:
+def test_latest_firings_equal_the_end_of_a_full_listing(cron: str, start: int, most: int, length: int) -> None:
     schedule = Schedule.parse(cron, zone="Europe/Berlin")
     first = schedule.next_after(START + start * 1_000)
     assert first is not None

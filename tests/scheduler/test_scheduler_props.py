@@ -1,8 +1,8 @@
-"""Random histories: a scheduler, its store and a small Mesos, with everything going wrong that can.
+"""Random histories of a scheduler, its store and a small simulated Mesos, with every kind of fault.
 
-After every event the scheduler's own invariants hold, and so does what the simulated Mesos sees: no agent
-over-committed, no shard running twice. What was recorded replays to the same effects, and once the faults stop all
-that is due ends. `JOBCLOUD_SEED` repeats a run.
+After every event the scheduler's invariants hold. The simulated Mesos checks that no agent is over-committed and no
+shard runs twice. Recorded events replay to the same effects. When the faults stop, all due work ends.
+`JOBCLOUD_SEED` repeats a run.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from core_world import (
+from tests.core_world import (
     ARTIFACTS,
     START,
-    CountingMatcher,
     Mesos,
+    RealTask,
     apply,
     copy_of,
+    counting_matcher,
     make_app,
     make_job,
     of,
     send_all,
     served_by,
 )
+
 from jobcloud.errors import Refused
 from jobcloud.messages import (
     RANK,
@@ -55,11 +57,11 @@ from jobcloud.messages import (
     Save,
     SetAppEnabled,
     SetJobEnabled,
+    Status,
     StatusReceived,
     Tick,
     Trigger,
     UndrainAgent,
-    Write,
 )
 from jobcloud.model import (
     CatchUp,
@@ -68,6 +70,7 @@ from jobcloud.model import (
     JobKind,
     JobType,
     Resources,
+    Shard,
     TaskState,
     UpdateStrategy,
     Window,
@@ -78,7 +81,7 @@ from jobcloud.scheduler.revisions import stale
 
 POLICY = Policy(ARTIFACTS, history=5, max_waiting=5, reconcile_interval_ms=60_000)
 EXECUTOR = Resources(500, 128_000)
-#: jobs whose runs may meet, and how
+#: jobs with concurrent firings, and their policies
 CONCURRENCY = {"j4": Concurrency.ALLOW, "j5": Concurrency.REPLACE}
 AT_ONCE = {"j4": 3}
 EVENTS_EACH = 700
@@ -91,7 +94,7 @@ AGENTS = {
 
 
 class World:
-    """One history. `log` keeps the last events for whoever has to read a failure."""
+    """One history. `log` keeps the last events, to explain a failure."""
 
     def __init__(self, seed: int, faults: bool = True, damage: bool = False) -> None:
         self.dice = random.Random(seed)
@@ -105,14 +108,14 @@ class World:
         self.records: list[tuple[Stored, int, int, list[tuple[Event, list[Effect] | None]]]] = []
         self.faults = faults
         self.damage = damage
-        self.kept = False  # whether a keeper was launched in this epoch
+        self.kept = False  # whether a placeholder task was launched in this epoch
         self.start_leader()
 
     # ---------------------------------------------------------------------------------------------- the shell
 
     def start_leader(self, same_epoch: bool = False) -> None:
-        """A new leader begins from what is stored; the connection of the old one is gone."""
-        # What was stored of a keeper goes with it: its number might be given again.
+        """Start a new leader from the stored records. The connection of the old one is gone."""
+        # A placeholder's record goes with it, so its number might be used again in the same epoch.
         self.epoch += not same_epoch or self.kept
         self.kept = False
         self.mesos.drop_connection()
@@ -120,14 +123,14 @@ class World:
             self.lose_a_record()
         started = copy_of(self.stored)
         policy = served_by(POLICY, self.epoch)
-        self.scheduler = Scheduler(policy, copy_of(self.stored), self.epoch, self.at, CountingMatcher)  # type: ignore[arg-type]
+        self.scheduler = Scheduler(policy, copy_of(self.stored), self.epoch, self.at, counting_matcher)
         self.records.append((started, self.epoch, self.at, []))
         self.log.append(f"--- leader {self.epoch} at {self.at}")
         self.scheduler.validate()
         self.mesos.subscribe(self.stored.framework_id)
 
     def lose_a_record(self) -> None:
-        """One damaged record is left out; what the new leader mends is stored before the next one can be lost."""
+        """Leave out one damaged record. The new leader's repairs are stored before another record can be lost."""
         stored = self.stored
         tables: list[dict[str, Any]] = [
             stored.firings, stored.tasks, stored.executors, stored.jobs, stored.job_states, stored.apps,
@@ -135,12 +138,12 @@ class World:
         table = self.dice.choice([table for table in tables if table] or [{"": None}])
         key = self.dice.choice(list(table))
         lost = table.pop(key)
-        if getattr(lost, "keeper", False):
-            self.mesos.excused.add(key)  # nothing else names it: it lives on until Mesos tells of it
+        if getattr(lost, "placeholder", False):
+            self.mesos.excused.add(key)  # no other record names it, so it lives until Mesos reports it
         self.log.append(f"--- damaged: {lost}")
 
     def handle(self, event: Event) -> None:
-        """What the loop does with one event, with a crash at any point in between."""
+        """Handle one event as the server's loop does, with a crash at any point in between."""
         event = changed(event, at=self.at)
         self.events += 1
         self.log.append(event)
@@ -155,7 +158,7 @@ class World:
         self.met.update(map(type, (event, *effects)))
         crash_after = self.dice.randrange(len(effects) + 1) if self.faults and self.dice.random() < 0.01 else None
         if self.damage and crash_after == 0:
-            crash_after = None  # the first write of a leader holds what it has mended
+            crash_after = None  # a leader's first write contains its repairs
         for number, effect in enumerate(effects):
             if number == crash_after:
                 break
@@ -177,32 +180,32 @@ class World:
         for call in send_all([effect]):
             failed = self.mesos.send(call)
             if failed is not None:
-                self.mesos.events.append(lambda at, failed=failed: failed)  # type: ignore[misc]
+                self.mesos.events.append(partial(_at_any_time, failed))
             if isinstance(call, Resubscribe):
                 self.mesos.subscribe("")
 
     def check_order(self, event: Event, effects: list[Effect]) -> None:
         ranks = [RANK[type(effect)] for effect in effects]
         assert ranks == sorted(ranks), "effects are out of order"
-        assert len(of(Save, effects)) <= 1, "one event, one atomic write"
+        assert len(of(Save, effects)) <= 1, "one event has one atomic write"
         acknowledged = [effect.uuid for effect in of(Acknowledge, effects)]
         due = [event.status.uuid] if isinstance(event, StatusReceived) and event.status.uuid else []
         assert acknowledged == due, f"acknowledged {acknowledged}, received {due}"
 
     def check_writes(self, save: Save) -> None:
-        """No queue entry is lost: a firing is deleted only after its end was stored."""
+        """Check that a firing is deleted only after its end was stored, so that no queue entry is lost."""
         for write in save.writes:
             if write.kind is Kind.FIRING and write.record is None:
                 before = self.stored.firings.get(write.key)
-                assert before is None or all(self.ends(write, save, shard) for shard in before.shards), (
+                assert before is None or all(self.ends(save, shard) for shard in before.shards), (
                     f"{write.key} is lost: {before}"
                 )
 
-    def ends(self, write: Write, save: Save, shard: object) -> bool:
-        """Whether a shard of a deleted firing had ended, or was ended by this very event."""
-        ended = getattr(shard, "state").ended  # noqa: B009
-        live_task = getattr(shard, "task_id") in self.stored.tasks  # noqa: B009
-        deleted = any(w.kind is Kind.TASK and w.key == getattr(shard, "task_id") and not w.record for w in save.writes)  # noqa: B009
+    def ends(self, save: Save, shard: Shard) -> bool:
+        """Whether a shard of a deleted firing had ended before or was ended by this event."""
+        ended = shard.state.ended
+        live_task = shard.task_id in self.stored.tasks
+        deleted = any(w.kind is Kind.TASK and w.key == shard.task_id and not w.record for w in save.writes)
         return ended or not live_task or deleted
 
     # ------------------------------------------------------------------------------------------------ what happens
@@ -214,10 +217,10 @@ class World:
         number = 0 if self.dice.random() < 0.7 or not self.faults else self.dice.randrange(min(len(events), 6))
         if self.faults and isinstance(make := events[number](self.at), StatusReceived):
             if self.dice.random() < 0.05:
-                events.pop(number)  # lost: the agent sends it again
+                events.pop(number)  # lost, so the agent sends it again
                 return None
             if self.dice.random() < 0.05:
-                return self.handle(make)  # doubled
+                return self.handle(make)  # delivered twice
         return self.handle(events.pop(number)(self.at))
 
     def tick(self) -> None:
@@ -231,10 +234,10 @@ class World:
             if wake != self.at:
                 return
             self.handle(Tick(self.at))
-        raise AssertionError("it asks for ticks without end")
+        raise AssertionError("it asks for ticks endlessly")
 
     def run_something(self) -> None:
-        """A task moves on."""
+        """Move a task to its next state."""
         live = [task for task in self.mesos.live() if self.mesos.agents[task.agent].reachable]
         if not live:
             return self.deliver()
@@ -384,7 +387,7 @@ class World:
     # ----------------------------------------------------------------------------------------------- at the end
 
     def heal(self) -> None:
-        """The faults stop: agents return, the connection stands, everything sent arrives; four minutes pass."""
+        """Stop the faults: agents return, the connection holds, every call arrives. Four minutes pass."""
         self.faults = False
         for name, agent in self.mesos.agents.items():
             if not agent.reachable:
@@ -407,10 +410,10 @@ class World:
                 while self.mesos.calls:
                     self.mesos.perform_one()
 
-    def advance(self, task) -> None:  # type: ignore[no-untyped-def]
+    def advance(self, task: RealTask) -> None:
         known = self.scheduler.tasks[task.id]
         daemon = known.placeholder or self.scheduler.firings[known.firing_id].cause == "daemon"
-        if known.state is TaskState.KILLING:  # an executor that says so does it
+        if known.state is TaskState.KILLING:  # an executor that reports a result delivers it
             self.mesos.move(task, "TASK_KILLED")
         elif task.state != "TASK_RUNNING":
             self.mesos.move(task, "TASK_RUNNING")
@@ -418,7 +421,7 @@ class World:
             self.mesos.move(task, "TASK_FINISHED")
 
     def check_live(self) -> None:
-        """What was due has ended, residents run, and scheduler and agents agree."""
+        """Check that due work has ended, resident shards run, and scheduler and agents agree."""
         scheduler = self.scheduler
         believed = set(scheduler.tasks)
         assert {task.id for task in self.mesos.live()} == believed
@@ -442,7 +445,7 @@ class World:
         for job in scheduler.jobs.values():
             if (
                 job.kind is JobKind.DAEMON
-                and not scheduler.states[job.name].disabled
+                and not scheduler.job_states[job.name].disabled
                 and job.app not in scheduler.disabled_apps
             ):
                 (resident,) = scheduler.queue.unfinished(job.name)
@@ -450,12 +453,12 @@ class World:
                 assert not old or self.has_no_room(job.name), f"{job.name} still runs what is out of date: {old}"
 
     def has_no_room(self, job: str) -> bool:
-        """The cluster may be too small for all residents, and no app may be there to run a job."""
+        """Whether a resident shard may lack room, or its job an app: the cluster may be too small."""
         codes = {reason.code for reason in self.scheduler.explain(job, self.at).reasons}
         return bool(codes & {"short", "never", "fault"})
 
     def check_replay(self) -> None:
-        """The recorded events give the same effects."""
+        """Check that the recorded events give the same effects again."""
         for stored, epoch, at, events in self.records:
             again = Scheduler(served_by(POLICY, epoch), stored, epoch, at)
             for event, effects in events:
@@ -465,14 +468,16 @@ class World:
                     assert effects is None
 
 
-def make_status_of(task_id: str, state: str):  # type: ignore[no-untyped-def]
-    from jobcloud.messages import Status
+def _at_any_time(event: Event, at: int) -> Event:
+    return event
 
+
+def make_status_of(task_id: str, state: str) -> Status:
     return Status(task_id, "a1", state)
 
 
 def play(seed: int, events: int, faults: bool = True, damage: bool = False) -> World:
-    """One history from a seed. Raises AssertionError with the seed and the last events."""
+    """Play one history. Raises AssertionError with the seed and the last events."""
     world = World(seed, faults, damage)
     try:
         for version, app in enumerate(("shop", "bank"), 1):
@@ -496,11 +501,11 @@ def test_any_history_keeps_every_promise(number: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_the_same_holds_where_each_new_leader_finds_a_record_damaged(number: int, seed: int) -> None:
+def test_any_history_with_damaged_records_keeps_every_promise(number: int, seed: int) -> None:
     assert play(seed + number, EVENTS_EACH, damage=True).events >= EVENTS_EACH
 
 
-def test_without_faults_mesos_refuses_no_launch(seed: int) -> None:
+def test_mesos_refuses_no_launch_without_faults(seed: int) -> None:
     worlds = [play(seed + number, EVENTS_EACH, faults=False) for number in range(4)]
     assert [refused for world in worlds for refused in world.mesos.unexpected] == []
     assert sum(len(world.mesos.tasks) for world in worlds) > 50
@@ -511,14 +516,14 @@ def digest(world: World) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def test_another_process_decides_the_same(seed: int) -> None:
-    """Nothing depends on the order in which a set or a hash happens to put things."""
-    code = f"import test_scheduler_props as t; print(t.digest(t.play({seed}, 300, damage=True)))"
+def test_another_process_makes_the_same_decisions(seed: int) -> None:
+    """No decision may depend on the order of a set or on a hash."""
+    code = f"from tests.scheduler import test_scheduler_props as t; print(t.digest(t.play({seed}, 300, damage=True)))"
     told = {
         subprocess.run(
             [sys.executable, "-c", code],
-            cwd=Path(__file__).parents[1],
-            env={**os.environ, "PYTHONHASHSEED": number},
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": number, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
             check=True,
@@ -528,9 +533,9 @@ def test_another_process_decides_the_same(seed: int) -> None:
     assert len(told) == 1
 
 
-def test_the_histories_meet_every_event_and_every_effect(seed: int) -> None:
+def test_histories_meet_every_event_and_every_effect(seed: int) -> None:
     met: set[type] = set()
-    # Some are rare: a window of maintenance that would lose a shard for good is declined. It ends once all were met.
+    # Some are rare, such as the refusal of a maintenance window that would lose a shard. Stop when all have occurred.
     for number in range(4 * HISTORIES):
         met |= play(seed + number, EVENTS_EACH).met.keys()
         if met.issuperset((*Event.__args__, *Effect.__args__)):

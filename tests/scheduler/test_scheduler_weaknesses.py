@@ -1,7 +1,7 @@
-"""Where Elastic-Job-Cloud 2.1.5 and 3.0.x go wrong in scheduling, one test each; numbers as in our list of them.
+"""Scheduling defects of Elastic-Job-Cloud 2.1.5 and 3.0.x, one test each, numbered as in our list of them.
 
 Elsewhere: B-12 in test_loop_leadership, B-13 to B-15 in test_loop, B-26 and B-35 in test_scheduler_policies. B-33 (a
-partial PUT of an app wipes what it leaves out) is the API's: the core only ever takes whole apps.
+partial PUT of an app deletes the omitted fields) concerns the API: the scheduler receives whole apps only.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+from tests.core_world import NEVER, POLICY, START, Desk, make_app, make_job, make_offer, make_status, of
 
-from core_world import NEVER, POLICY, START, Desk, make_app, make_job, make_offer, make_status, of
 from jobcloud.cron import Schedule
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
@@ -52,9 +52,9 @@ def trigger(desk: Desk, job: str = "report") -> None:
     desk.do(Trigger(desk.at, job))
 
 
-def test_b01_one_bad_sharding_text_stops_no_other_job() -> None:
+def test_b01_bad_sharding_text_stops_no_other_job() -> None:
     bad = make_job("bad")
-    object.__setattr__(bad, "shard_parameters", "no pair")  # as if validation had let it through
+    object.__setattr__(bad, "shard_parameters", "no pair")  # bypasses validation
     desk = Desk(make_app(), bad, make_job("good"))
     trigger(desk, "bad")
     trigger(desk, "good")
@@ -68,7 +68,7 @@ def test_b01_one_bad_sharding_text_stops_no_other_job() -> None:
     assert [one.task_id.partition("@")[0] for one in desk.launched(desk.offer())] == ["bad"]
 
 
-def test_b02_a_bad_cron_is_refused_and_one_without_a_future_is_harmless() -> None:
+def test_b02_bad_cron_is_refused_and_one_without_a_future_is_harmless() -> None:
     with pytest.raises(ConfigError, match="cron"):
         make_job(cron="0 0 25 * * ?")
     desk = Desk(make_app(), make_job("past", cron="0 0 0 1 1 ? 2001"), make_job("good", cron="* * * * * ?"))
@@ -80,7 +80,7 @@ def test_b02_a_bad_cron_is_refused_and_one_without_a_future_is_harmless() -> Non
     assert "no firing is due, now or later" in desk.scheduler.explain("past", desk.at).headline
 
 
-def test_b02_a_cron_that_fails_late_stops_no_other_job_and_no_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_b02_cron_that_fails_late_stops_no_other_job_and_no_leader(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(make_app(), make_job("bad", cron="0/2 * * * * ?"), make_job("good", cron="* * * * * ?", misfire=True))
     next_after = Schedule.next_after
 
@@ -121,7 +121,7 @@ def test_b04_any_task_id_is_answered(task_id: str) -> None:
 
 
 @pytest.mark.parametrize("known", ["stored", "running", "unreachable"])
-def test_b05_a_new_leader_starts_nothing_that_runs_or_may_run_a_second_time(known: str) -> None:
+def test_b05_new_leader_duplicates_no_task_that_may_run(known: str) -> None:
     desk = Desk(make_app(), make_job(failover=True, cron="0/10 * * * * ?", misfire=True))
     due = desk.scheduler.next_firing("report")
     assert due is not None
@@ -141,13 +141,13 @@ def test_b05_a_new_leader_starts_nothing_that_runs_or_may_run_a_second_time(know
 
 @pytest.mark.parametrize("kind", JobKind)
 @pytest.mark.parametrize("way_out", ["policy", "operator", "gone", "unknown", "back"])
-def test_b06_an_agent_out_of_reach_blocks_no_job_for_ever(kind: JobKind, way_out: str) -> None:
+def test_b06_unreachable_agent_blocks_no_job_for_ever(kind: JobKind, way_out: str) -> None:
     policy = PartitionPolicy.REPLACE if way_out == "policy" else PartitionPolicy.WAIT
     desk = Desk(make_app(), make_job(kind=kind, failover=True, partition=policy, replace_after_ms=60_000))
     if kind is JobKind.TRANSIENT:
         trigger(desk)
     (one,) = desk.launched(desk.offer())
-    for _ in range(5):  # each answer to a reconciliation says the same again
+    for _ in range(5):  # each answer to a reconciliation repeats the update
         desk.status(one.task_id, "TASK_UNREACHABLE")
     assert desk.scheduler.explain("report", desk.at).reasons[0].code == "unreachable"
     if way_out == "policy":
@@ -161,13 +161,13 @@ def test_b06_an_agent_out_of_reach_blocks_no_job_for_ever(kind: JobKind, way_out
     else:
         desk.status(one.task_id, "TASK_GONE_BY_OPERATOR" if way_out == "gone" else "TASK_UNKNOWN")
     assert desk.running() == []
-    assert desk.firings()[0].shards[0].failures == 1, "one loss, however often it was told"
+    assert desk.firings()[0].shards[0].failures == 1, "a loss counts once, however often it is reported"
     desk.at += 5_000
     assert len(desk.launched(desk.offer(make_offer("o2", "a2")))) == 1
 
 
 @pytest.mark.parametrize("how", ["operator", "TASK_KILLED", "TASK_LOST", "TASK_FAILED", "TASK_FINISHED"])
-def test_b07_one_resident_shard_that_ended_comes_back_while_the_others_run(how: str) -> None:
+def test_b07_ended_resident_shard_restarts_while_the_others_run(how: str) -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON, shard_count=3))
     launched = desk.launched(desk.offer())
     for one in launched:
@@ -182,7 +182,7 @@ def test_b07_one_resident_shard_that_ended_comes_back_while_the_others_run(how: 
 
 
 @pytest.mark.parametrize("change", ["update", "disable", "remove"])
-def test_b08_a_new_run_waits_until_the_old_one_is_seen_to_end(change: str) -> None:
+def test_b08_new_run_waits_for_the_end_of_the_old_one(change: str) -> None:
     desk = Desk(make_app(), make_job())
     trigger(desk)
     (old,) = desk.launched(desk.offer())
@@ -202,7 +202,7 @@ def test_b08_a_new_run_waits_until_the_old_one_is_seen_to_end(change: str) -> No
     assert len(desk.launched(desk.offer())) == 1
 
 
-def test_b09_a_disabled_job_leaves_nothing_behind_that_bursts_out_later() -> None:
+def test_b09_disabled_job_leaves_no_backlog() -> None:
     desk = Desk(make_app(), make_job(cron="* * * * * ?", misfire=True))
     for _ in range(5):
         desk.tick(1000)
@@ -214,7 +214,7 @@ def test_b09_a_disabled_job_leaves_nothing_behind_that_bursts_out_later() -> Non
     assert {shard.state for firing in desk.firings() for shard in firing.shards} == {ShardState.CANCELLED}
 
 
-def test_b09_failover_entries_of_a_disabled_job_are_dropped_too() -> None:
+def test_b09_failover_entries_of_a_disabled_job_are_dropped() -> None:
     desk = Desk(make_app(), make_job(failover=True))
     trigger(desk)
     (one,) = desk.launched(desk.offer())
@@ -227,7 +227,7 @@ def test_b09_failover_entries_of_a_disabled_job_are_dropped_too() -> None:
     assert desk.launched(desk.offer()) == []
 
 
-def test_b10_a_trigger_is_refused_where_it_would_not_run() -> None:
+def test_b10_trigger_is_refused_if_the_job_could_not_run() -> None:
     desk = Desk(make_app(), make_job(), make_job("daemon", kind=JobKind.DAEMON))
     with pytest.raises(NotFound):
         trigger(desk, "unknown")
@@ -244,7 +244,7 @@ def test_b10_a_trigger_is_refused_where_it_would_not_run() -> None:
     assert desk.firings() == []
 
 
-def test_b11_a_removed_or_changed_cron_never_fires_again() -> None:
+def test_b11_removed_or_changed_cron_never_fires_again() -> None:
     desk = Desk(make_app(), make_job("a", cron="0 * * * * ?"), make_job("b", cron="0 * * * * ?"))
     desk.do(RemoveJob(desk.at, "a"))
     desk.do(PutJob(desk.at, make_job("b", cron=NEVER), replace=True))
@@ -260,7 +260,7 @@ def test_b11_timers_do_not_pile_up() -> None:
     assert len(desk.scheduler.indexes()["timers"]) == 1
 
 
-def test_b16_every_firing_counts_once() -> None:
+def test_b16_firing_counts_once() -> None:
     desk = Desk(make_app(), make_job(cron="* * * * * ?", misfire=True))
     ran = []
     for _ in range(30):
@@ -272,7 +272,7 @@ def test_b16_every_firing_counts_once() -> None:
     assert len(ran) >= 29
 
 
-def test_b17_a_rescinded_offer_is_not_used() -> None:
+def test_b17_rescinded_offer_is_not_used() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(OffersReceived(desk.at, (make_offer("o1"),)))
     desk.do(OfferRescinded(desk.at, "o1"))
@@ -285,13 +285,13 @@ def test_b17_offers_of_an_earlier_session_are_not_used() -> None:
     trigger(desk)
     desk.do(OffersReceived(desk.at, (make_offer("o1"),)))
     desk.do(Disconnected(desk.at))
-    desk.do(OffersReceived(desk.at, (make_offer("o2"),)))  # late, from the session that is over
+    desk.do(OffersReceived(desk.at, (make_offer("o2"),)))  # late, from the previous session
     desk.do(Subscribed(desk.at, "framework-1"))
     assert of(Accept, desk.run_until_idle()) == []
     assert len(desk.launched(desk.offer(make_offer("o3")))) == 1
 
 
-def test_b17_an_offer_delivered_twice_counts_once() -> None:
+def test_b17_offer_delivered_twice_counts_once() -> None:
     desk = Desk(make_app(), make_job(shard_count=2, resources=Resources(2000, 128_000)))
     trigger(desk)
     offer = make_offer("o1", cpus=3)
@@ -299,15 +299,15 @@ def test_b17_an_offer_delivered_twice_counts_once() -> None:
     assert len(desk.launched(desk.run_until_idle())) == 1
 
 
-def test_b18_launching_needs_nothing_but_offers() -> None:
+def test_b18_launches_need_only_offers() -> None:
     desk = Desk(make_app(), make_job())
     desk.do(Subscribed(desk.at, "framework-1", master=""))
     trigger(desk)
     assert len(desk.launched(desk.offer())) == 1
 
 
-def test_b19_every_app_pays_for_its_executor_once_per_agent() -> None:
-    """The acceptance test of Elastic-Job-Cloud, through the scheduler: two apps in turn, two agents."""
+def test_b19_app_pays_for_its_executor_once_per_agent() -> None:
+    """The acceptance test of Elastic-Job-Cloud, played on this scheduler: two apps in turn, two agents."""
     for cpus, mem_units, placed in ((13, 13, 20), (11, 11, 18), (13, 11, 18), (11, 13, 18)):
         apps = [make_app(name, number) for number, name in enumerate(("shop", "bank"), 1)]
         jobs = [make_job(f"job{number}", app=apps[number % 2].name) for number in range(20)]
@@ -326,7 +326,7 @@ def test_b19_every_app_pays_for_its_executor_once_per_agent() -> None:
             assert sum(share.amount for share in shares if share.name == "mem") <= mem_units * 128_000
 
 
-def test_b19_an_executor_that_lives_is_not_paid_for_again() -> None:
+def test_b19_living_executor_is_not_paid_for_again() -> None:
     desk = Desk(make_app(), make_job("first"), make_job("second", resources=Resources(2000, 128_000)))
     trigger(desk, "first")
     desk.launched(desk.offer(make_offer("o1", cpus=4)))
@@ -334,7 +334,7 @@ def test_b19_an_executor_that_lives_is_not_paid_for_again() -> None:
     assert len(desk.launched(desk.offer(make_offer("o2", cpus=2)))) == 1
 
 
-def test_b20_all_offers_and_all_entries_of_a_name_are_used_and_never_exceeded() -> None:
+def test_b20_offers_with_repeated_resources_are_used_and_never_exceeded() -> None:
     reserved = '{"reservations":[{"role":"jobs","type":"STATIC"}]}'
     parts = (Share("cpus", 1500, reserved, reserved=True), Share("cpus", 1000), Share("mem", 300_000))
     offers = (
@@ -356,14 +356,14 @@ def test_b20_all_offers_and_all_entries_of_a_name_are_used_and_never_exceeded() 
     assert used["mem", True] == 300_000
 
 
-def test_b21_a_task_asks_for_what_its_job_says_and_no_more() -> None:
+def test_b21_task_requests_exactly_its_jobs_resources() -> None:
     desk = Desk(make_app(), make_job())
     trigger(desk)
     (launched,) = desk.launched(desk.offer(make_offer("o1", cpus=2, mem=256)))
     assert {share.name for share in (*launched.shares, *launched.executor.shares)} == {"cpus", "mem"}
 
 
-def test_b22_a_wide_job_takes_what_room_there_is_and_the_rest_waits_for_more() -> None:
+def test_b22_wide_job_uses_the_available_room_and_the_rest_waits() -> None:
     desk = Desk(make_app(), make_job("wide", shard_count=10), make_job("small"))
     trigger(desk, "wide")
     first = desk.launched(desk.offer(make_offer("o1", "a1", cpus=5)))
@@ -377,7 +377,7 @@ def test_b22_a_wide_job_takes_what_room_there_is_and_the_rest_waits_for_more() -
     assert desk.scheduler.explain("wide", desk.at).waiting == 0
 
 
-def test_b23_what_starts_first_is_a_matter_of_loss_priority_and_age_and_not_of_names() -> None:
+def test_b23_start_order_follows_loss_priority_and_age_and_not_names() -> None:
     names = ["zz-lost", "m-urgent", "b-older", "a-newer"]
     jobs = [make_job(name, priority=5 if "urgent" in name else 0, failover=True) for name in names]
     desk = Desk(make_app(), *reversed(jobs))
@@ -395,7 +395,7 @@ def test_b23_what_starts_first_is_a_matter_of_loss_priority_and_age_and_not_of_n
     assert order == names
 
 
-def test_b24_a_firing_that_finds_the_queue_full_is_counted_and_told_of() -> None:
+def test_b24_firing_skipped_by_a_full_queue_is_counted_and_reported() -> None:
     desk = Desk(make_app(), make_job(cron="* * * * * ?", misfire=True), policy=replace(POLICY, max_waiting=3))
     for _ in range(10):
         desk.tick(1_000)
@@ -407,7 +407,7 @@ def test_b24_a_firing_that_finds_the_queue_full_is_counted_and_told_of() -> None
         trigger(desk)
 
 
-def test_b25_what_is_due_is_launched_at_that_very_instant() -> None:
+def test_b25_due_shard_is_launched_at_its_instant() -> None:
     desk = Desk(make_app(), make_job(cron="0 * * * * ?"))
     due = desk.scheduler.next_firing("report")
     assert due is not None
@@ -418,7 +418,7 @@ def test_b25_what_is_due_is_launched_at_that_very_instant() -> None:
     assert len(desk.launched(desk.tick())) == 1
 
 
-def test_b25_an_offer_held_to_the_last_is_used_before_it_would_be_given_back() -> None:
+def test_b25_expiring_offer_is_used_before_it_is_declined() -> None:
     desk = Desk(make_app(), make_job(cron="0/10 * * * * ?"))
     due = desk.scheduler.next_firing("report")
     assert due is not None
@@ -428,13 +428,13 @@ def test_b25_an_offer_held_to_the_last_is_used_before_it_would_be_given_back() -
     assert len(desk.launched(desk.tick())) == 1
 
 
-def test_b25_several_runs_need_no_round_in_between() -> None:
+def test_b25_consecutive_runs_need_no_extra_cycle() -> None:
     desk = Desk(make_app(), *(make_job(f"j{number}", cron="* * * * * ?") for number in range(20)))
     desk.do(OffersReceived(desk.at, (make_offer("o1", cpus=40),)))
     assert len(desk.launched(desk.tick(1000))) == 20
 
 
-def test_b27_offers_without_work_are_given_back_and_asked_for_again_at_once() -> None:
+def test_b27_offers_without_work_are_declined_and_revived_with_new_work() -> None:
     desk = Desk(make_app(), make_job())
     desk.tick()
     desk.offer(make_offer("o1"))
@@ -449,13 +449,13 @@ def test_b27_offers_without_work_are_given_back_and_asked_for_again_at_once() ->
     assert of(Revive, desk.run_until_idle()) == []
 
 
-def test_b27_offers_over_the_limit_are_given_back() -> None:
+def test_b27_offers_over_the_limit_are_declined() -> None:
     desk = Desk(make_app(), make_job(), policy=replace(POLICY, max_offers=3))
     desk.offer(*(make_offer(f"o{number}", f"a{number}") for number in range(5)))
     assert of(Decline, desk.all)[0].offer_ids == ("o0", "o1")
 
 
-def test_b30_an_updated_app_gets_an_executor_of_its_own() -> None:
+def test_b30_updated_app_gets_a_new_executor() -> None:
     desk = Desk(make_app(), make_job("one"), make_job("two"))
     trigger(desk, "one")
     (before,) = desk.launched(desk.offer(make_offer("o1")))
@@ -467,7 +467,7 @@ def test_b30_an_updated_app_gets_an_executor_of_its_own() -> None:
     assert json.loads(before.executor.spec) != json.loads(after.executor.spec)
 
 
-def test_b29_an_idle_executor_gives_its_room_back() -> None:
+def test_b29_idle_executor_releases_its_resources() -> None:
     desk = Desk(make_app(resources=Resources(2000, 128_000), idle_timeout_ms=30_000), make_job())
     trigger(desk)
     (one,) = desk.launched(desk.offer(make_offer("o1", cpus=3)))
@@ -475,13 +475,13 @@ def test_b29_an_idle_executor_gives_its_room_back() -> None:
     desk.status(one.task_id, "TASK_FINISHED")
     assert desk.scheduler.cluster.claim_count() == (0, 1)
     desk.tick(60_000)
-    desk.tick(60_001)  # it leaves by itself; nobody tells reliably
+    desk.tick(60_001)  # it ends by itself, which Mesos does not report reliably
     assert desk.scheduler.cluster.claim_count() == (0, 0)
     assert desk.stored.executors == {}
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_b30_residents_move_to_the_new_version(restarted: bool) -> None:
+def test_b30_resident_shards_move_to_the_new_version(restarted: bool) -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
     (before,) = desk.launched(desk.offer(make_offer("o1")))
     desk.status(before.task_id, "TASK_RUNNING")
@@ -495,7 +495,7 @@ def test_b30_residents_move_to_the_new_version(restarted: bool) -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_b31_a_framework_id_that_mesos_has_removed_is_dropped_and_what_is_needed_starts_again(restarted: bool) -> None:
+def test_b31_removed_framework_id_is_dropped_and_wanted_work_restarts(restarted: bool) -> None:
     desk = Desk(make_app(), make_job("pulse", kind=JobKind.DAEMON, shard_count=2), make_job("again", failover=True),
                 make_job("once"))  # fmt: skip
     trigger(desk, "again")
@@ -513,13 +513,13 @@ def test_b31_a_framework_id_that_mesos_has_removed_is_dropped_and_what_is_needed
     desk.at += 2_000
     after = desk.launched(desk.offer(make_offer("o2", cpus=16)))
     assert sorted(one.name for one in after) == ["again@-@0", "pulse@-@0", "pulse@-@1"]
-    for one in before:  # whatever the old framework still says starts or ends nothing
+    for one in before:  # late updates of the old framework change nothing
         desk.status(one.task_id, "TASK_KILLED")
     assert len(desk.running("pulse")) == 2
 
 
 def sizes(desk: Desk) -> dict[str, int]:
-    """How much each container of the scheduler holds, nested ones included."""
+    """The size of each container of the scheduler, nested ones included."""
     found = {}
     parts = [part for part in vars(desk.scheduler).values()
              if type(part).__module__.startswith("jobcloud.") and hasattr(part, "__dict__")]  # fmt: skip
@@ -533,8 +533,8 @@ def sizes(desk: Desk) -> dict[str, int]:
     return found
 
 
-def test_b32_nothing_grows_over_many_launches_whatever_becomes_of_them() -> None:
-    """Rounds that place nothing, launches that fail, runs that end: the books are the same before and after."""
+def test_b32_memory_does_not_grow_over_many_launches() -> None:
+    """Cycles without placements, failed launches and ended runs leave every container at its size."""
     jobs = [make_job(f"j{number}", shard_count=10, failover=True) for number in range(4)]
     bad = make_job("bad")
     object.__setattr__(bad, "shard_parameters", "no pair")
@@ -556,10 +556,10 @@ def test_b32_nothing_grows_over_many_launches_whatever_becomes_of_them() -> None
     assert seen[-1] | {"State.notices": 0} == seen[-13] | {"State.notices": 0}
     assert len(desk.stored.firings) <= 6 * 31
     assert seen[-1]["State.notices"] <= 20_000
-    assert sys.getsizeof(desk.scheduler.queue._back_offs) < 10_000
+    assert sys.getsizeof(desk.scheduler.queue._backoffs) < 10_000
 
 
-def test_b34_one_command_has_one_effect() -> None:
+def test_b34_command_has_one_effect() -> None:
     desk = Desk(make_app(), make_job(kind=JobKind.DAEMON))
     (one,) = desk.launched(desk.offer())
     first = desk.do(SetJobEnabled(desk.at, "report", enabled=False))
@@ -571,13 +571,13 @@ def test_b34_one_command_has_one_effect() -> None:
     assert len(of(Kill, desk.all)) == 1
 
 
-def test_b36_a_placement_counts_the_executor_and_a_refused_one_counts_it_anew() -> None:
+def test_b36_placement_counts_the_executor_and_a_refused_one_counts_it_again() -> None:
     desk = Desk(make_app(), make_job(resources=Resources(2000, 128_000)))
     trigger(desk)
     assert desk.launched(desk.offer(make_offer("o1", cpus=2))) == []
     assert "cpus: asked 3, best available 2" in desk.scheduler.explain("report", desk.at).headline
     (one,) = desk.launched(desk.offer(make_offer("o2", cpus=3)))
-    desk.status(one.task_id, "TASK_ERROR")  # its executor may have gone: it is not believed in any more
+    desk.status(one.task_id, "TASK_ERROR")  # its executor may be gone, so its record is dropped
     desk.at += 10_000
     assert desk.launched(desk.offer(make_offer("o3", cpus=2))) == []
     assert desk.scheduler.executors == {}
@@ -585,7 +585,7 @@ def test_b36_a_placement_counts_the_executor_and_a_refused_one_counts_it_anew() 
 
 @pytest.mark.parametrize("kind", JobKind)
 @pytest.mark.parametrize("launch", [False, True])
-def test_b37_a_removed_job_stays_removed_whatever_arrives_late(kind: JobKind, launch: bool) -> None:
+def test_b37_removed_job_stays_removed_after_late_updates(kind: JobKind, launch: bool) -> None:
     desk = Desk(make_app(), *(make_job(f"j{n}", kind=kind, failover=True, shard_count=2) for n in range(5)))
     if kind is JobKind.TRANSIENT:
         for number in range(5):
@@ -602,8 +602,8 @@ def test_b37_a_removed_job_stays_removed_whatever_arrives_late(kind: JobKind, la
     assert (desk.stored.firings, desk.stored.tasks, desk.stored.executors) == ({}, {}, {})
 
 
-def test_saves_come_with_the_effects_they_cover() -> None:
-    """Every launch is stored before it is sent: the intent stands in the very Save that precedes it."""
+def test_save_comes_with_the_effects_that_it_covers() -> None:
+    """Every launch is stored before it is sent: the preceding Save contains its intent."""
     desk = Desk(make_app(), make_job(shard_count=3))
     trigger(desk)
     effects = desk.offer()

@@ -1,4 +1,4 @@
-"""A task's life, pair by pair, against expectations written down a second time and in another shape."""
+"""The table of task states, pair by pair, against expectations written in another form."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ UPDATES = [
     "TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_UNREACHABLE", "TASK_FINISHED", "TASK_FAILED",
     "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN",
 ]  # fmt: skip
-# How far a task has come; an update of something earlier is late news and changes nothing.
+# The progress of a task. A late update of an earlier state changes nothing.
 PROGRESS = [TaskState.STORED, TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING]
 BEFORE_IT_RAN = (TaskState.STORED, TaskState.STAGING)
 
 
 def expected(state: TaskState, update: str) -> TaskState | End:
-    """By rules, where the table has entries."""
+    """The expected step, from rules instead of table entries."""
     match update:
         case "TASK_FINISHED":
             return End.SUCCEEDED
@@ -43,11 +43,11 @@ def expected(state: TaskState, update: str) -> TaskState | End:
 
 @pytest.mark.parametrize("update", [*UPDATES, "TASK_OF_A_LATER_MESOS", "", "task_running", "TASK_RUNNING "])
 @pytest.mark.parametrize("state", TaskState)
-def test_every_pair_is_listed_and_right(state: TaskState, update: str) -> None:
+def test_status_table_gives_the_expected_step_for_every_pair(state: TaskState, update: str) -> None:
     assert step(state, Status("t", "a", update), "") is expected(state, update)
 
 
-def test_the_table_lists_every_pair_and_no_other() -> None:
+def test_status_table_lists_every_pair_and_no_other() -> None:
     assert TABLE.keys() == {(state, update) for state in TaskState for update in (*UPDATES, OTHER)}
 
 
@@ -65,7 +65,7 @@ def test_the_table_lists_every_pair_and_no_other() -> None:
         ("", "executor_shutdown", True),
     ],
 )
-def test_a_failure_of_the_infrastructure_is_no_failure_of_the_job(
+def test_failure_of_the_infrastructure_is_no_failure_of_the_job(
     state: TaskState, reason: str, cause: str, ours: bool
 ) -> None:
     lost = End.NOT_STARTED if state in BEFORE_IT_RAN else End.LOST
@@ -73,7 +73,7 @@ def test_a_failure_of_the_infrastructure_is_no_failure_of_the_job(
     assert step(state, Status("t", "a", "TASK_FINISHED", reason=reason), cause) is End.SUCCEEDED
 
 
-def test_a_pair_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pair_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(TABLE, (TaskState.RUNNING, "TASK_FINISHED"))
     with pytest.raises(InvalidTransition, match="RUNNING by TASK_FINISHED"):
         step(TaskState.RUNNING, Status("t", "a", "TASK_FINISHED"), "")

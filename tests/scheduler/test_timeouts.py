@@ -1,17 +1,17 @@
-"""Runs beyond their time limit whose executor does not end them, and executors that heed nothing."""
+"""Timeouts: runs beyond their time limit that their executor does not end, and executors that ignore kills."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from tests.core_world import POLICY, Desk, make_app, make_job, make_offer, of
 
-from core_world import POLICY, Desk, make_app, make_job, make_offer, of
 from jobcloud.messages import Disconnected, Kill, SetJobEnabled, ShutdownExecutor, Subscribed, Trigger
 from jobcloud.model import JobKind, ShardState
 
 KILL_GRACE = 7_000
-LIMIT, GRACE, HUNG = 60_000, POLICY.overdue_ms + 2 * KILL_GRACE, POLICY.hung_ms + 2 * KILL_GRACE
+LIMIT, GRACE, HUNG = 60_000, POLICY.timeout_grace_ms + 2 * KILL_GRACE, POLICY.kill_timeout_ms + 2 * KILL_GRACE
 
 
 def running(**fields: Any) -> tuple[Desk, str]:
@@ -25,7 +25,7 @@ def running(**fields: Any) -> tuple[Desk, str]:
 
 
 def asked(desk: Desk, ms: int) -> tuple[int, int]:
-    """How many kills and shutdowns the time until then brings, with a Tick a second as the loop gives them."""
+    """The number of kills and of shutdowns in the next `ms`, with a Tick each second."""
     began, end = len(desk.all), desk.at + ms
     while desk.at < end:
         desk.tick(min(1_000, end - desk.at))
@@ -39,23 +39,23 @@ def shard(desk: Desk) -> Any:
 
 @pytest.mark.parametrize("end", ["TASK_KILLED", "TASK_LOST", "TASK_FAILED"])
 @pytest.mark.parametrize("restarted", [False, True])
-def test_what_runs_too_long_is_ended_here_and_has_failed_by_its_limit(end: str, restarted: bool) -> None:
+def test_run_beyond_its_time_limit_is_killed_and_has_failed(end: str, restarted: bool) -> None:
     desk, task = running()
-    assert asked(desk, LIMIT + GRACE - 1) == (0, 0), "its executor is given the time to do it"
+    assert asked(desk, LIMIT + GRACE - 1) == (0, 0), "its executor has time to end it"
     assert asked(desk, 1_000) == (1, 0)
     assert desk.stored.tasks[task].overdue_ms
     if restarted:
         desk.restart()
         desk.status(task, "TASK_RUNNING")
-        assert asked(desk, 1_000) == (1, 0), "the next leader goes on with it"
+        assert asked(desk, 1_000) == (1, 0), "the next leader repeats the kill"
     desk.status(task, end, reason="REASON_EXECUTOR_TERMINATED")
     assert shard(desk).state is ShardState.FAILED
-    assert (shard(desk).outcome.cause, "longer than its time limit" in shard(desk).message) == ("timeout", True)
+    assert (shard(desk).outcome.cause, "exceeded its time limit" in shard(desk).message) == ("timeout", True)
     assert asked(desk, LIMIT + HUNG) == (0, 0)
-    assert desk.scheduler.indexes()["overdue"] == {}
+    assert desk.scheduler.indexes()["timeouts"] == {}
 
 
-def test_the_limit_of_what_runs_already_is_watched_by_the_next_leader_from_when_it_began() -> None:
+def test_next_leader_watches_the_time_limit_of_running_tasks() -> None:
     desk, task = running()
     assert asked(desk, LIMIT // 2) == (0, 0)
     desk.restart()
@@ -64,7 +64,7 @@ def test_the_limit_of_what_runs_already_is_watched_by_the_next_leader_from_when_
     assert asked(desk, 2_000) == (1, 0)
 
 
-def test_it_is_repeated_as_a_failure_of_the_jobs_own() -> None:
+def test_run_beyond_its_time_limit_is_repeated_as_a_failure_of_the_job() -> None:
     desk, task = running(retry_count=1, retry_delay_ms=1_000, failover=True)
     asked(desk, LIMIT + GRACE)
     desk.status(task, "TASK_KILLED")
@@ -77,14 +77,14 @@ def test_it_is_repeated_as_a_failure_of_the_jobs_own() -> None:
     assert shard(desk).state is ShardState.DEAD
 
 
-def test_what_finished_all_the_same_has_finished() -> None:
+def test_run_that_finishes_despite_the_kill_has_finished() -> None:
     desk, task = running()
     asked(desk, LIMIT + GRACE)
     desk.status(task, "TASK_FINISHED")
     assert shard(desk).state is ShardState.FINISHED
 
 
-def test_an_executor_that_heeds_no_kill_is_shut_down_again_and_again() -> None:
+def test_executor_that_ignores_kills_is_shut_down_repeatedly() -> None:
     desk, task = running()
     asked(desk, LIMIT + GRACE)
     assert asked(desk, HUNG - 1_000)[1] == 0
@@ -96,22 +96,22 @@ def test_an_executor_that_heeds_no_kill_is_shut_down_again_and_again() -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("kind", JobKind)
-def test_so_is_one_that_does_not_end_what_an_operator_has_switched_off(kind: JobKind, restarted: bool) -> None:
+def test_hung_executor_is_shut_down_after_operator_disable(kind: JobKind, restarted: bool) -> None:
     desk, task = running(timeout_ms=0, kind=kind)
     desk.do(SetJobEnabled(desk.at, "report", enabled=False))
     assert asked(desk, HUNG - 1_000)[1] == 0
     if restarted:
         desk.restart()
         desk.status(task, "TASK_RUNNING")
-        assert asked(desk, HUNG - 1_000)[1] == 0, "for the next leader the time begins anew"
+        assert asked(desk, HUNG - 1_000)[1] == 0, "the time begins again for the next leader"
     assert asked(desk, 2_000)[1] == 1
     desk.status(task, "TASK_FAILED", reason="REASON_EXECUTOR_TERMINATED")
     assert all(firing.ended_ms for firing in desk.firings())
 
 
 @pytest.mark.parametrize("away", ["its agent", "the master"])
-def test_one_that_could_not_be_asked_is_given_its_time_once_it_can_be(away: str) -> None:
-    """Else all that runs beside the task would end with it, the moment that a connection is back."""
+def test_kill_timeout_begins_when_the_kill_can_be_sent(away: str) -> None:
+    """Otherwise the executor and its other tasks would end as soon as the connection is back."""
     desk, task = running(timeout_ms=0)
     if away == "its agent":
         desk.status(task, "TASK_UNREACHABLE")
@@ -128,13 +128,13 @@ def test_one_that_could_not_be_asked_is_given_its_time_once_it_can_be(away: str)
 
 
 @pytest.mark.parametrize("fields", [{"timeout_ms": 0}, {"kind": JobKind.DAEMON}])
-def test_without_a_limit_of_the_whole_nothing_is_ended(fields: dict[str, Any]) -> None:
+def test_resident_without_a_task_limit_is_not_killed(fields: dict[str, Any]) -> None:
     desk, _ = running(**fields)
     assert asked(desk, 5 * (LIMIT + GRACE)) == (0, 0)
 
 
 @pytest.mark.parametrize("jump_ms", [3_600_000, -3_600_000])
-def test_a_clock_that_jumps_ends_nothing_early_and_nothing_much_later(jump_ms: int) -> None:
+def test_clock_jump_does_not_change_time_limits(jump_ms: int) -> None:
     desk, _ = running()
     assert asked(desk, LIMIT // 2) == (0, 0)
     desk.at += jump_ms
@@ -142,7 +142,7 @@ def test_a_clock_that_jumps_ends_nothing_early_and_nothing_much_later(jump_ms: i
     assert asked(desk, 4_000)[0] >= 1
 
 
-def test_what_is_out_of_reach_or_has_not_answered_is_not_ended() -> None:
+def test_unreachable_or_unconfirmed_task_is_not_timed_out() -> None:
     desk, task = running()
     asked(desk, LIMIT)
     desk.status(task, "TASK_UNREACHABLE")
@@ -155,7 +155,7 @@ def test_what_is_out_of_reach_or_has_not_answered_is_not_ended() -> None:
     assert asked(desk, 10_000)[0] >= 1
 
 
-def test_the_calls_of_a_firings_listener_have_limits_of_their_own() -> None:
+def test_listener_calls_have_their_own_time_limits() -> None:
     desk = Desk(make_app(), make_job(firing_listener="shop:Stage", before_timeout_ms=5_000, kill_grace_ms=KILL_GRACE))
     desk.do(Trigger(desk.at, "report"))
     (before,) = desk.launched(desk.offer(make_offer("o1")))

@@ -1,4 +1,4 @@
-"""Static executors: kept though no job needs them, replaced when lost, given up when nobody wants them any more."""
+"""Warm executors: started before a job needs them, replaced when lost, and ended when no longer wanted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import random
 from typing import Any
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer, of, payload_of
 
-from core_world import Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.messages import (
+    Accept,
     AcceptInverseOffers,
     AgentLost,
     Decline,
@@ -37,7 +38,7 @@ def desk(executors: int = 2, **fields: Any) -> Desk:
 
 
 def offer_all(desk: Desk, *agents: str, **amounts: int) -> list[Launch]:
-    """One offer of each agent; what is launched."""
+    """Make one offer of each agent. Returns the launches."""
     offers = [make_offer(f"{agent}-{desk.at}-{len(desk.all)}", agent, **amounts) for agent in agents]
     return desk.launched(desk.offer(*offers))
 
@@ -53,7 +54,7 @@ def agents(desk: Desk) -> list[str]:
     return sorted(task.agent_id for task in desk.scheduler.tasks.values() if task.placeholder and not task.kill_ms)
 
 
-def test_executors_are_started_before_any_job_needs_them_one_an_agent() -> None:
+def test_warm_executors_start_before_any_job_needs_them() -> None:
     world = desk(2, resources=Resources(1000, 128_000))
     launches = offer_all(world, "a1", "a2", "a3")
     assert len(launches) == len({launched.executor.agent_id for launched in launches}) == 2
@@ -67,7 +68,7 @@ def test_executors_are_started_before_any_job_needs_them_one_an_agent() -> None:
     assert shard.executor.id == launches[0].executor.id
 
 
-def test_the_executor_is_counted_once_for_its_keeper_and_its_shards() -> None:
+def test_executor_is_counted_once_for_its_placeholder_and_its_shards() -> None:
     world = desk(1, resources=Resources(1000, 128_000))
     up(world, offer_all(world, "a1", cpus=2))
     entry = world.scheduler.cluster.agents["a1"]
@@ -77,7 +78,7 @@ def test_the_executor_is_counted_once_for_its_keeper_and_its_shards() -> None:
     assert world.scheduler.cluster.claimed(entry).cpus == 1_501
 
 
-def test_an_agent_that_runs_the_executor_already_is_taken_first() -> None:
+def test_agent_that_runs_the_executor_already_is_preferred() -> None:
     world = Desk(make_app(), make_job())
     world.do(Trigger(world.at, "report"))
     offer_all(world, "a2")
@@ -85,7 +86,7 @@ def test_an_agent_that_runs_the_executor_already_is_taken_first() -> None:
     assert [launched.executor.agent_id for launched in offer_all(world, "a1", "a2", cpus=4)] == ["a2"]
 
 
-def test_one_on_each_agent_comes_to_agents_that_are_new_and_offers_keep_coming() -> None:
+def test_every_agent_setting_reaches_new_agents() -> None:
     world = desk(EVERY_AGENT)
     up(world, offer_all(world, "a1", "a2"))
     assert agents(world) == ["a1", "a2"]
@@ -96,7 +97,7 @@ def test_one_on_each_agent_comes_to_agents_that_are_new_and_offers_keep_coming()
     assert of(Decline, world.run_until_idle(6_000))[-1].refuse_ms == world.policy.roaming_refuse_ms
 
 
-def test_offers_are_asked_for_while_executors_are_missing_and_no_longer() -> None:
+def test_offers_are_requested_only_while_warm_executors_are_missing() -> None:
     world = desk(2)
     up(world, offer_all(world, "a1", "a2"))
     world.run_until_idle(60_000)
@@ -108,17 +109,17 @@ def test_offers_are_asked_for_while_executors_are_missing_and_no_longer() -> Non
 
 
 @pytest.mark.parametrize("state", ["TASK_LOST", "TASK_FAILED", "TASK_GONE", "TASK_KILLED"])
-def test_one_that_is_lost_is_replaced_after_a_back_off(state: str) -> None:
+def test_lost_warm_executor_is_replaced_after_a_back_off(state: str) -> None:
     world = desk(1)
     (first,) = up(world, offer_all(world, "a1"))
     world.status(first, state)
-    assert not offer_all(world, "a1"), "not in the same moment"
+    assert not offer_all(world, "a1"), "not at the same time"
     assert world.scheduler.explain("report", world.at).reasons[0].code == "executors"
     world.run_until_idle(1_000)
-    assert agents(world) == ["a1"], "out of the offer that was held"
+    assert agents(world) == ["a1"], "from the offer that was held"
 
 
-def test_one_out_of_reach_is_replaced_and_the_one_too_many_ends_when_it_comes_back() -> None:
+def test_unreachable_warm_executor_is_replaced_and_the_surplus_ends_on_its_return() -> None:
     world = desk(1)
     (first,) = up(world, offer_all(world, "a1"))
     world.do(AgentLost(world.at, "a1"))
@@ -130,7 +131,7 @@ def test_one_out_of_reach_is_replaced_and_the_one_too_many_ends_when_it_comes_ba
     assert kills[0].task_id in (first, second)
 
 
-def test_fewer_a_disabled_or_a_removed_app_ends_them_and_enabling_brings_them_back() -> None:
+def test_warm_executors_end_with_a_disabled_or_removed_app_and_restart_when_enabled() -> None:
     world = desk(2)
     tasks = up(world, offer_all(world, "a1", "a2"))
     world.do(PutApp(world.at, make_app(executors=1), replace=True))
@@ -148,7 +149,7 @@ def test_fewer_a_disabled_or_a_removed_app_ends_them_and_enabling_brings_them_ba
     assert of(ShutdownExecutor, world.status(last, "TASK_KILLED"))
 
 
-def test_an_update_of_the_app_rolls_its_executors() -> None:
+def test_update_of_the_app_replaces_its_warm_executors() -> None:
     world = desk(1)
     (old,) = up(world, offer_all(world, "a1"))
     world.do(PutApp(world.at, make_app(version=2, executors=1), replace=True))
@@ -160,16 +161,16 @@ def test_an_update_of_the_app_rolls_its_executors() -> None:
     assert agents(world) == ["a1"]
 
 
-def test_a_change_of_their_number_alone_leaves_the_executors_and_their_shards_alone() -> None:
+def test_change_of_the_number_leaves_existing_executors_and_shards_alone() -> None:
     world = Desk(make_app(executors=1), make_job(kind=JobKind.DAEMON, resources=Resources(500, 64_000)))
     tasks = up(world, offer_all(world, "a1"))
-    assert len(tasks) == 2, "a keeper and the resident shard, in one ACCEPT"
+    assert len(tasks) == 2, "a placeholder and the resident shard, in one ACCEPT"
     world.do(PutApp(world.at, make_app(executors=2), replace=True))
     assert not of(Kill, world.run_until_idle())
     assert [launched.executor.agent_id for launched in offer_all(world, "a1", "a2")] == ["a2"]
 
 
-def test_a_new_leader_adopts_them() -> None:
+def test_new_leader_adopts_warm_executors() -> None:
     world = desk(2)
     tasks = up(world, offer_all(world, "a1", "a2"))
     world.restart()
@@ -180,11 +181,11 @@ def test_a_new_leader_adopts_them() -> None:
     world.stored.tasks.clear()
     world.restart()
     world.status(tasks[0], "TASK_RUNNING")
-    assert [kill.task_id for kill in of(Kill, world.last)] == [tasks[0]], "one whose record was lost is a stray"
+    assert [kill.task_id for kill in of(Kill, world.last)] == [tasks[0]], "a task whose record was lost is an orphan"
 
 
 @pytest.mark.parametrize("executors", [1, EVERY_AGENT])
-def test_an_agent_that_is_to_be_emptied_keeps_none_and_gets_one_again_when_it_is_back(executors: int) -> None:
+def test_drained_agent_loses_its_warm_executor_until_it_is_uncordoned(executors: int) -> None:
     world = desk(executors)
     (old,) = up(world, offer_all(world, "a1"))
     world.do(DrainAgent(world.at, "a1", world.at + 600_000))
@@ -201,7 +202,7 @@ def test_an_agent_that_is_to_be_emptied_keeps_none_and_gets_one_again_when_it_is
     assert back == (["a1"] if executors == EVERY_AGENT else [])
 
 
-def test_a_maintenance_window_ends_it_and_the_inverse_offer_is_accepted() -> None:
+def test_maintenance_window_ends_a_warm_executor() -> None:
     world = desk(1)
     (old,) = up(world, offer_all(world, "a1"))
     inverse = InverseOffer("i1", "a1", Window(world.at + 60_000, world.at + 600_000))
@@ -211,38 +212,38 @@ def test_a_maintenance_window_ends_it_and_the_inverse_offer_is_accepted() -> Non
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_an_operator_who_kills_one_gets_another(restarted: bool) -> None:
+def test_placeholder_killed_by_an_operator_is_replaced(restarted: bool) -> None:
     world = desk(1)
     (first,) = up(world, offer_all(world, "a1"))
     world.do(KillTask(world.at, first))
     if restarted:
         world.restart()
         assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [first]
-    assert not offer_all(world, "a1")  # one an agent, until it has ended
+    assert not offer_all(world, "a1")  # one per agent, until it has ended
     world.status(first, "TASK_KILLED")
     assert len(offer_all(world, "a1")) == 1
 
 
-def test_a_launch_that_was_not_sent_is_made_up_for() -> None:
+def test_unsent_placeholder_launch_is_repeated() -> None:
     world = desk(1)
     effects = world.offer(make_offer("o1"))
-    accept = next(effect for effect in effects if type(effect).__name__ == "Accept")
+    accept = of(Accept, effects)[0]
     world.do(SendFailed(world.at, accept, "no route", certain=True))
     assert not world.scheduler.tasks
     world.run_until_idle(1_000)
     assert len(offer_all(world, "a1")) == 1
 
 
-def test_no_room_is_explained() -> None:
+def test_lack_of_room_for_warm_executors_is_explained() -> None:
     world = desk(2, resources=Resources(1000, 128_000))
     up(world, offer_all(world, "a1"))
     world.do(Trigger(world.at, "report"))
     offer_all(world, "a2", cpus=1)
     reasons = [reason.text for reason in world.scheduler.explain("report", world.at).reasons]
-    assert any("keeps 1 of 2 executors warm: no further agent" in text for text in reasons)
+    assert any("has 1 of 2 warm executors: no further agent" in text for text in reasons)
 
 
-def test_contexts_of_the_apps_jobs_are_built_with_them() -> None:
+def test_placeholders_build_the_contexts_of_the_apps_jobs() -> None:
     world = desk(1)
     world.do(PutJob(world.at, make_job("pooled", bean="count", context="pool_jobs:context")))
     (launched,) = offer_all(world, "a1")
@@ -250,23 +251,25 @@ def test_contexts_of_the_apps_jobs_are_built_with_them() -> None:
     (first,) = up(world, [launched])
     world.do(PutJob(world.at, make_job("other", bean="sum", context="other_jobs:context")))
     world.do(PutJob(world.at, make_job("third", bean="sum", context="third_jobs:context", isolation="process")))
-    assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [first], "it lacks what a new job needs"
+    assert [kill.task_id for kill in of(Kill, world.run_until_idle())] == [first], (
+        "it lacks a context that a new job needs"
+    )
     world.status(first, "TASK_KILLED")
     (again,) = offer_all(world, "a1", "a2")
     assert payload_of(again)["job"]["contexts"] == ["other_jobs:context", "pool_jobs:context"]
-    assert again.executor.agent_id == "a1", "in the executor that lives"
+    assert again.executor.agent_id == "a1", "in the living executor"
     up(world, [again])
     world.do(RemoveJob(world.at, "other"))
     assert not of(Kill, world.run_until_idle())
 
 
-def test_whatever_happens_the_number_wanted_is_kept() -> None:
+def test_wanted_number_of_warm_executors_is_kept_in_any_history() -> None:
     for seed in range(10):
         _random_history(random.Random(seed))
 
 
 def _random_history(dice: random.Random) -> None:
-    """Updates, losses, kills and fail-overs at random; when it is calm again there are as many as are wanted."""
+    """Random updates, losses, kills and fail-overs. Afterwards there are as many as are wanted."""
     world, app = desk(dice.randrange(1, 4)), make_app()
     names = ["a1", "a2", "a3", "a4", "a5"]
     for _ in range(40):

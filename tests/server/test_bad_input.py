@@ -297,7 +297,7 @@ def test_job_that_raises_exits_or_hangs_fails_alone(client: Client) -> None:
     client.create_job(job("works"))
     run = client.trigger("works")["id"]
     until(lambda: client.run(run)["state"] == "FINISHED", "its neighbour in the same worker")
-    assert client.tasks(job="forever", state="RUNNING"), "nobody ends it unasked"
+    assert client.tasks(job="forever", state="RUNNING"), "it runs until it is killed"
     client.kill(client.tasks(job="forever")[0]["id"])
     until(lambda: client.runs(job="forever")[0]["state"] == "KILLED", "its end", 30)
 

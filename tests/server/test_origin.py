@@ -116,7 +116,7 @@ def test_unreachable_server_is_reported(origin: Origin) -> None:
     assert "Connection refused" in refused(origin, "http://127.0.0.1:1/x.zip").problem
 
 
-# --------------------------------------------------------------------------------------------------- where it may not
+# --------------------------------------------------------------------------------------------------- forbidden URLs
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ class Names:
 
     def connect(self, address: Any, timeout: float) -> socket.socket:
         self.connected.append(address)
-        raise ConnectionRefusedError("nobody there")
+        raise ConnectionRefusedError("no server")
 
 
 @pytest.mark.parametrize(

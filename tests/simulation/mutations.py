@@ -105,17 +105,17 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "reconciliation of an unconfirmed launch is ignored", "scheduler/tasks.py",
-        "        if isinstance(next_step, End):\n            message",
+        "        if isinstance(step, End):\n            self._finish",
         '        told = task.state is TaskState.STORED and update.reason == "REASON_RECONCILIATION"\n'
-        "        if told and isinstance(next_step, End):\n            return\n"
-        "        if isinstance(next_step, End):\n            message",
+        "        if told and isinstance(step, End):\n            return\n"
+        "        if isinstance(step, End):\n            self._finish",
         quiet=True,
     ),
     Mutation("no fencing", "adapters/memory.py", "if epoch != self._server.epoch:", "if epoch > self._server.epoch:"),
     Mutation(
-        "a limit is forgotten by the next leader", "scheduler/tasks.py",
-        "            self._timeouts.watch(task)\n            self._note_reach",
-        "            self._note_reach",
+        "a limit is forgotten by the next leader", "scheduler/timeouts.py",
+        "    def restore(self, at: int) -> None:\n        for task in self._state.tasks.values():\n",
+        "    def restore(self, at: int) -> None:\n        for task in ():\n",
     ),
     Mutation(
         "an end reported without its update is ignored", "scheduler/status.py",
@@ -138,7 +138,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a removed app stays disabled", "scheduler/commands.py",
-        "        self._state.set_app_mark(event.name, disabled=False)\n",
+        "        self._state.set_app_disabled(event.name, disabled=False)\n",
         "",
     ),
     Mutation(
@@ -155,7 +155,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "an operator's kill is not stored", "scheduler/commands.py",
         "        self._tasks.kill(task, event.at)\n",
-        "        self._reconciliation.send_kill(task, event.at)\n",
+        "        self._tasks._reconciliation.send_kill(task, event.at)\n",
     ),
     Mutation(
         "a replacement of a lost attempt has no precedence", "scheduler/queue.py",
@@ -173,8 +173,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         quiet=True,
     ),
     Mutation(
-        "a removed job leaves its refusal", "scheduler/commands.py",
-        "(self._timetable.due, self._state.faults, self._cycle.refusals)", "(self._timetable.due, self._state.faults)",
+        "a removed job leaves its refusal", "scheduler/cycle.py",
+        "        self.refusals.pop(name, None)\n", "        pass\n",
         quiet=True,
     ),
     Mutation(
@@ -206,13 +206,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "an updated job is considered by the clock alone", "scheduler/commands.py",
-        "considered_ms=max(event.at, self._state.states[job.name].considered_ms))",
-        "considered_ms=event.at)",
+        "        considered = max(event.at, self._state.job_states[job.name].considered_ms)\n",
+        "        considered = event.at\n",
         quiet=True,
     ),
     Mutation(
         "an enabled job is considered by the clock alone", "scheduler/commands.py",
-        "            considered = max(at, self._state.states[job.name].considered_ms)\n",
+        "            considered = max(at, self._state.job_states[job.name].considered_ms)\n",
         "            considered = at\n",
         quiet=True,
     ),

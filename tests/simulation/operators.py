@@ -311,8 +311,8 @@ class Operators:
                 found = name in core.drains
             elif kind == "app_mark":
                 found = name in core.disabled_apps
-            elif name in core.states:
-                found = core.states[name].disabled
+            elif name in core.job_states:
+                found = core.job_states[name].disabled
             else:
                 continue
             if found not in values:

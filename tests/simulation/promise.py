@@ -530,7 +530,11 @@ class Promise:
             if firing.cause is not Cause.DAEMON and not firing.ended_ms and firing.fire_ms <= due_until:
                 return f"{firing.id} has not ended: {_brief(firing.shards)}: {self._why(process, firing.job)}"
         for job in core.jobs.values():
-            if job.kind is JobKind.DAEMON and not core.states[job.name].disabled and job.app not in core.disabled_apps:
+            if (
+                job.kind is JobKind.DAEMON
+                and not core.job_states[job.name].disabled
+                and job.app not in core.disabled_apps
+            ):
                 for item in range(job.shard_count):
                     if len(self._world.truth.running.get((job.name, item), ())) != 1:
                         runs = self._world.truth.running.get((job.name, item), ())
@@ -554,7 +558,7 @@ class Promise:
                 ):
                     return f"{runs[0].task_id} keeps an executor that is no longer wanted"
             elif runs[0].daemon and (
-                resident is None or core.states[resident.name].disabled or resident.app in core.disabled_apps
+                resident is None or core.job_states[resident.name].disabled or resident.app in core.disabled_apps
             ):
                 return f"resident {place} runs and is no longer wanted"
             if runs[0].task_id not in core.tasks:
@@ -603,7 +607,7 @@ class Promise:
         claims, holds = core.cluster.claim_count()
         indexes: dict[str, Any] = {
             "executors": list(core.executors), "claims": claims, "holds": holds,
-            "matcher": core.cluster.matcher.claims(), "queue": len(core.queue), "states": core.states,
+            "matcher": core.cluster.matcher.claims(), "queue": len(core.queue), "states": core.job_states,
             "disabled": core.disabled_apps, **core.indexes(),
             "store": [key for key in self._world.server.entries if key[0] != Kind.FRAMEWORK],
         }  # fmt: skip
@@ -616,7 +620,7 @@ def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tupl
     firings = Counter(firing.job for firing in unended)
     for firing in unended:
         job = core.jobs.get(firing.job)
-        if job is None or not core.enabled(job.name) or firing.generation != core.states[job.name].generation:
+        if job is None or not core.enabled(job.name) or firing.generation != core.job_states[job.name].generation:
             continue
         if firing.stepped or firing.id not in core.firings:
             continue
@@ -655,4 +659,4 @@ def _task(entries: Entries, key: str) -> Task | None:
 
 
 def _dirty(core: Any) -> set[str]:
-    return {key for kind, key in core._state.dirty if kind is Kind.TASK}
+    return {key for kind, key in core._state.write_set if kind is Kind.TASK}

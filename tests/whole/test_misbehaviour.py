@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.executor_kit import little_memory, living_in
+from tests.whole_kit import Product, processes_with, until
 
-from executor_kit import little_memory, living_in
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
 from jobcloud.dev.cluster import DevCluster
 from jobcloud.executor import bundle
 from jobcloud.scheduler.retry import ALONE_AFTER
-from whole_kit import Product, processes_with, until
 
 Json = dict[str, Any]
 
@@ -530,7 +530,7 @@ def test_out_of_memory_kill_is_reported(site: Site) -> None:
     site.check_siblings("shared")
     shared = site.wait_for_end(site.start("fills_memory", shardingItemParameters="0=400"))
     assert (shared["state"], shared["cause"]) == ("FAILED", "worker_lost")
-    assert "for want of memory" in shared["message"]
+    assert "because memory ran out" in shared["message"]
     site.check_siblings("shared")
 
 

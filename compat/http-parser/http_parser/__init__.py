@@ -1,1 +1,1 @@
-"""A stand-in for the distribution http-parser: what pymesos uses of it."""
+"""A replacement of the distribution http-parser: the part that pymesos uses."""

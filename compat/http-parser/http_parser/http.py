@@ -9,15 +9,14 @@ HTTP_BOTH = 2
 
 
 class HttpParser:
-    """Parses one response that comes in pieces.
+    """Parses one response that arrives in pieces.
 
-    There is no attribute `errno` on purpose: its presence makes pymesos take the parser for another one, whose
-    errors in chunks it ignores.
+    It has no attribute `errno`: pymesos would take it for another parser, whose errors in chunks it ignores.
     """
 
     def __init__(self, kind: int = HTTP_BOTH, decompress: bool = False) -> None:
         if kind not in (HTTP_RESPONSE, HTTP_BOTH) or decompress:
-            raise ValueError("this stand-in parses responses only and decompresses nothing")
+            raise ValueError("this replacement only parses responses and does not decompress")
         self._parser = HttpResponseParser(self)
         self._failed = False
         self._headers: dict[str, str] = {}
@@ -26,7 +25,7 @@ class HttpParser:
         self._body: list[bytes] = []
 
     def execute(self, data: bytes, length: int) -> int:
-        """Parse the first `length` bytes; how many were parsed: all of them, or 0 where they are no HTTP."""
+        """Parse the first `length` bytes. Returns `length`, or 0 if they are not HTTP."""
         if self._failed or not length:
             return 0
         try:
@@ -37,7 +36,7 @@ class HttpParser:
         return length
 
     def get_errno(self) -> int:
-        """1 after bytes that are no HTTP, else 0."""
+        """1 after bytes that are not HTTP, else 0."""
         return int(self._failed)
 
     def is_headers_complete(self) -> bool:
@@ -47,7 +46,7 @@ class HttpParser:
         return self._message_complete
 
     def is_partial_body(self) -> bool:
-        """Whether `recv_body` has something to give."""
+        """Whether `recv_body` would return bytes."""
         return bool(self._body)
 
     def is_chunked(self) -> bool:
@@ -55,20 +54,20 @@ class HttpParser:
         return any("chunked" in value.lower() for value in encodings)
 
     def get_status_code(self) -> int:
-        """0 until the headers are complete."""
+        """The status code; 0 until the headers are complete."""
         return int(self._parser.get_status_code()) if self._headers_complete else 0
 
     def get_headers(self) -> dict[str, str]:
-        """Headers as sent; repeated ones are joined with a comma."""
+        """The headers as sent. Repeated headers are joined by commas."""
         return dict(self._headers)
 
     def recv_body(self) -> bytes:
-        """What has come of the body since the last call."""
+        """The bytes of the body since the last call."""
         body = b"".join(self._body)
         self._body.clear()
         return body
 
-    # What httptools calls while it parses.
+    # Callbacks of httptools.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.decode("latin-1"), value.decode("latin-1")

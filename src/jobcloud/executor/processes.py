@@ -26,7 +26,7 @@ MARK = "JOBCLOUD_PROCESS"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # Source: glibc, malloc.h; the parameter of mallopt(3).
 _M_ARENA_MAX = -8
-# Each execution takes the daemon a few descriptors. It needs no more than this.
+# Each execution takes the daemon a few descriptors. This many are enough.
 _MAX_FILES = 65_536
 # These errors say that the machine has no room for another process. They say nothing about the program.
 _SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})

@@ -1,8 +1,8 @@
-"""Tasks × hosts → placements, and a refusal with numbers for the rest: the matcher as a library.
+"""The matcher as a library: it places tasks on hosts and explains each refusal in numbers.
 
-``Matcher`` is the compiled one. ``PlainMatcher`` is its twin in plain Python with the same interface and, always, the
-same answers; it is chosen by whoever wires the program (``JOBCLOUD_PURE_MATCHER=true``), never silently in place of a
-broken build. The rules, the interface and an example stand in ``docs/matcher.md``.
+``Matcher`` is compiled. ``PlainMatcher`` is its twin in plain Python, with the same interface and the same answers. It
+is used only on request (``JOBCLOUD_PURE_MATCHER=true``), never as a silent replacement for a broken build.
+``docs/matcher.md`` has the rules, the interface and an example.
 """
 
 from typing import TypeAlias
@@ -18,7 +18,7 @@ from jobcloud._match_types import (
     MAX_PENALTY,
     REFUSED,
     UNTRIED,
-    Judge,
+    CustomFitness,
     MatchError,
     MatchStateError,
     Nearest,
@@ -45,7 +45,7 @@ __all__ = [
     "UNTRIED",
     "AnyMatcher",
     "CompiledMatcher",
-    "Judge",
+    "CustomFitness",
     "MatchError",
     "MatchStateError",
     "Matcher",

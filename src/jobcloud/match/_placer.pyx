@@ -1,4 +1,4 @@
-"""The loops of ``Placer`` over all tasks of a call, compiled; ``_placer_plain`` is the same in plain Python."""
+"""The loops of ``Placer`` over all tasks of a call, compiled. ``_placer_plain`` is the same in plain Python."""
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t
@@ -15,10 +15,10 @@ cdef extern from "Python.h":
 @cython.final
 @cython.auto_pickle(False)
 cdef class Claim:
-    """A task's name and its release id, -1 until it has one.
+    """A task's name and its release id; -1 before it is placed.
 
-    The dict of a placer holds them and not the numbers, so that an id can be filled in without a second look at the
-    dict: with many tasks each look costs a cache miss.
+    A placer's dict holds claims instead of ids, so that setting an id needs no second look-up in the dict. With many
+    tasks, each look-up costs a cache miss.
     """
 
     cdef readonly str task
@@ -29,11 +29,11 @@ cdef class Claim:
 
 
 def enter(list tasks, dict numbers, dict claims):
-    """Enter a claim without an id into ``claims`` for each of (name, shape) pairs.
+    """Add a claim without a release id to ``claims`` for each (name, shape) pair of ``tasks``.
 
-    Returns the claims, int32[tasks] what ``numbers`` says of each shape, and how many tasks were looked at: fewer than
-    there are where one is no pair of a name that is not there yet and a shape that is known. Then, and where it
-    raises, ``claims`` is as before.
+    Returns the claims; the class of each task, int32[tasks], from ``numbers``; and the number of valid tasks. If there
+    are fewer than all, ``claims`` is unchanged, and the next task is the first invalid one: it is not a pair, its name
+    is already present, or its shape is unknown.
     """
     cdef Py_ssize_t at, done = 0, count = len(tasks)
     cdef list entered = [None] * count
@@ -63,11 +63,11 @@ def enter(list tasks, dict numbers, dict claims):
 
 
 def answer(list entered, const int32_t[::1] slots, const int64_t[::1] ids, list hosts, dict claims):
-    """Each task with the name of its host; without a release id, which they get here, it has none and is forgotten.
+    """Set the release ids of the claims. Returns (task, host) for each; a task that was not placed is removed.
 
-    Two texts hold nothing that the cyclic garbage collector could free, so it need not look at the pairs, nor be off
-    for longer than this takes, in which no other code runs. Else it would run for every few hundred of them, and for
-    longer than making them takes.
+    The cyclic garbage collector is off during this call, and pairs of two texts are untracked, because they cannot be
+    part of a cycle. Otherwise the collector would run once for every few hundred pairs and take longer than making
+    them. No other Python code runs meanwhile.
     """
     cdef Py_ssize_t at, count = len(entered)
     cdef list pairs = [None] * count
@@ -96,7 +96,7 @@ def answer(list entered, const int32_t[::1] slots, const int64_t[::1] ids, list 
 
 
 def leave(list names, dict claims):
-    """Forget the claims of these tasks; returns int64[tasks], their release ids, -1 for a task that is not there."""
+    """Remove the claims of these tasks. Returns their release ids, int64[tasks]; -1 for an unknown task."""
     cdef Py_ssize_t at
     cdef Claim claim
     found = np.empty(len(names), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The loops of ``Placer`` over all tasks of a call, in plain Python; ``_placer`` is the same compiled."""
+"""The loops of ``Placer`` over all tasks of a call, in plain Python. ``_placer`` is the same, compiled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(slots=True)
 class Claim:
-    """A task's name and its release id, -1 until it has one."""
+    """A task's name and its release id; -1 before it is placed."""
 
     task: str
     release_id: int = -1
@@ -21,11 +21,11 @@ class Claim:
 def enter(
     tasks: list[Any], numbers: Mapping[Any, int], claims: dict[str, Claim]
 ) -> tuple[list[Claim], NDArray[np.int32], int]:
-    """Enter a claim without an id into ``claims`` for each of (name, shape) pairs.
+    """Add a claim without a release id to ``claims`` for each (name, shape) pair of ``tasks``.
 
-    Returns the claims, int32[tasks] what ``numbers`` says of each shape, and how many tasks were looked at: fewer than
-    there are where one is no pair of a name that is not there yet and a shape that is known. Then, and where it
-    raises, ``claims`` is as before.
+    Returns the claims; the class of each task, int32[tasks], from ``numbers``; and the number of valid tasks. If there
+    are fewer than all, ``claims`` is unchanged, and the next task is the first invalid one: it is not a pair, its name
+    is already present, or its shape is unknown.
     """
     entered: list[Claim] = []
     classes: list[int] = []
@@ -55,7 +55,7 @@ def answer(
     hosts: Sequence[str | None],
     claims: dict[str, Claim],
 ) -> list[tuple[str, str | None]]:
-    """Each task with the name of its host; without a release id, which they get here, it has none and is forgotten."""
+    """Set the release ids of the claims. Returns (task, host) for each; a task that was not placed is removed."""
     pairs: list[tuple[str, str | None]] = []
     for claim, slot, release_id in zip(entered, slots.tolist(), ids.tolist(), strict=True):
         claim.release_id = release_id
@@ -68,6 +68,6 @@ def answer(
 
 
 def leave(names: Sequence[str], claims: dict[str, Claim]) -> NDArray[np.int64]:
-    """Forget the claims of these tasks; returns int64[tasks], their release ids, -1 for a task that is not there."""
+    """Remove the claims of these tasks. Returns their release ids, int64[tasks]; -1 for an unknown task."""
     found = [claims.pop(name, None) for name in names]
     return np.array([-1 if claim is None else claim.release_id for claim in found], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Where a task may run, as text about host attributes → a mask over the matcher's slots.
+"""Constraints on host attributes, as text, and the masks over the matcher's slots that they give.
 
-A mask is made once per class and costs a placement nothing; rules on where the other tasks of a group are, are the
-matcher's own (``at_most``, ``near`` and ``balanced``). The texts are described in ``docs/matcher.md``.
+A mask is computed once per class; placements do no further work for it. Rules between tasks (``at_most``, ``near`` and
+``balanced``) belong to the matcher. ``docs/matcher.md`` describes the texts.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-#: The attribute that every host has: its name.
+#: The attribute that holds a host's name.
 HOST: Final = "host"
 
 
 class ConstraintError(ValueError):
-    """A constraint is not understood; the text says what would be."""
+    """A constraint is invalid. The text says how to correct it."""
 
 
 class Op(Enum):
-    """How an attribute is compared; the values are what one writes."""
+    """How an attribute is compared. The values are the operators in constraint texts."""
 
     EQUALS = "=="
     DIFFERS = "!="
@@ -40,7 +40,7 @@ class Op(Enum):
     LESS = "<"
 
 
-#: These hold for a host without the attribute; all others do not.
+#: A host without the attribute meets these; it fails all others.
 _NEGATED: Final = {Op.DIFFERS: Op.EQUALS, Op.NOT_IN: Op.IN, Op.UNLIKE: Op.LIKE}
 _NUMERIC: Final = {Op.AT_LEAST, Op.AT_MOST, Op.MORE, Op.LESS}
 _FORM: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(==|!=|!~|>=|<=|>|<|~|\bnot\s+in\b|\bin\b)\s*(.*?)\s*", re.DOTALL)
@@ -50,8 +50,8 @@ _FORM: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(==|!=|!~|>=|<=|>|<|~|\bnot\s+in\
 class Constraint:
     """``attribute`` compared by ``op`` with ``values``: one text, or several for IN and NOT_IN.
 
-    LIKE takes a glob (``*``, ``?``, ``[…]``), in which case counts. The four orders compare decimal numbers; an
-    attribute that is none does not hold.
+    LIKE takes a case-sensitive glob (``*``, ``?``, ``[…]``). The four orders compare decimal numbers; a host whose
+    attribute is not a number fails them. Raises ConstraintError if a value is missing or not a number.
     """
 
     attribute: str
@@ -68,7 +68,7 @@ class Constraint:
         return f"{self.attribute} {self.op.value} {', '.join(self.values)}"
 
     def holds(self, attributes: Mapping[str, str]) -> bool:
-        """Whether a host with these attributes will do."""
+        """Whether a host with these attributes meets the constraint."""
         value = attributes.get(self.attribute)
         if self.op in _NEGATED:
             return value is None or not self._compares(_NEGATED[self.op], value)
@@ -85,12 +85,12 @@ class Constraint:
 def parse(text: str) -> Constraint:
     """The constraint in ``text``: ``zone == a``, ``zone in a, b``, ``host !~ db-*``, ``cores >= 16``.
 
-    Raises ConstraintError.
+    Raises ConstraintError if the text is not a constraint.
     """
     found = _FORM.fullmatch(text)
     if not found:
         operators = ", ".join(op.value for op in Op)
-        raise ConstraintError(f"{text!r:.80} is no constraint; write an attribute, one of {operators}, and a value")
+        raise ConstraintError(f"{text!r:.80} is not a constraint; write an attribute, one of {operators}, and a value")
     op = Op(" ".join(found[2].split()))
     several = op in (Op.IN, Op.NOT_IN)
     values = tuple(part.strip() for part in found[3].split(",")) if several else (found[3],)
@@ -98,18 +98,18 @@ def parse(text: str) -> Constraint:
 
 
 def mask(constraints: Iterable[Constraint], hosts: Sequence[Mapping[str, str] | None]) -> NDArray[np.bool_]:
-    """bool[len(hosts)] for ``add_class(allowed=…)`` and ``set_allowed``: where all of them hold.
+    """bool[len(hosts)] for ``add_class(allowed=…)`` and ``set_allowed``: the hosts that meet all constraints.
 
-    ``hosts[slot]`` are the attributes of the host in that slot, its name under ``HOST``; None where there is none.
+    ``hosts[slot]``: the attributes of the host in that slot, with its name under ``HOST``; None for an empty slot.
     """
     wanted = tuple(constraints)
     return np.array([h is not None and all(c.holds(h) for c in wanted) for h in hosts], dtype=np.bool_)
 
 
 def penalties(soft: Iterable[tuple[Constraint, int]], hosts: Sequence[Mapping[str, str] | None]) -> NDArray[np.int64]:
-    """int64[len(hosts)] for ``add_class(penalty=…)``: the sum of the weights of the constraints that do not hold.
+    """int64[len(hosts)] for ``add_class(penalty=…)``: the sum of the weights of the constraints that the host fails.
 
-    Weights are in the matcher's units: 2**20 is worth one dimension of a host wholly free.
+    Weights are in the matcher's units: 2**20 equals one dimension of a host wholly free.
     """
     wanted = tuple(soft)
     costs = [0 if h is None else sum(weight for c, weight in wanted if not c.holds(h)) for h in hosts]
@@ -117,14 +117,14 @@ def penalties(soft: Iterable[tuple[Constraint, int]], hosts: Sequence[Mapping[st
 
 
 def numbers(attribute: str, hosts: Sequence[Mapping[str, str] | None]) -> NDArray[np.int64]:
-    """int64[len(hosts)] for ``Matcher.set_attribute``: equal values get equal numbers, in sorted order; -1: none."""
+    """int64[len(hosts)] for ``Matcher.set_attribute``: values numbered in sorted order, -1 for no value."""
     texts = [None if h is None else h.get(attribute) for h in hosts]
     number = {text: i for i, text in enumerate(sorted({text for text in texts if text is not None}))}
     return np.array([-1 if text is None else number[text] for text in texts], dtype=np.int64)
 
 
 def failing(constraints: Iterable[Constraint], hosts: Sequence[Mapping[str, str] | None]) -> tuple[int, ...]:
-    """For each constraint, on how many of the hosts it does not hold."""
+    """For each constraint, how many hosts fail it."""
     return tuple(sum(h is not None and not c.holds(h) for h in hosts) for c in constraints)
 
 

@@ -1,7 +1,6 @@
-"""Hosts and tasks by name, amounts as people write them, ports by number: the matcher for whoever has objects.
+"""The matcher by name: named hosts and tasks, amounts as decimal numbers, constraints as text, ports by number.
 
-A ``Placer`` keeps the names that the matcher (``match``) does without, and numbers arrays for it. ``docs/matcher.md``
-has an example; all rules stand there.
+A ``Placer`` maps names to the slots, classes and claims of a matcher. ``docs/matcher.md`` has an example and all rules.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import partial
 from itertools import compress
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +27,19 @@ from jobcloud.match.constraints import HOST, Constraint, ConstraintError, Op, fa
 Number: TypeAlias = int | float | Decimal | str
 Amounts: TypeAlias = Mapping[str, Number]
 
-#: The dimension that concrete numbers belong to.
+#: The dimension whose units are numbered.
 PORTS: Final = "ports"
 MAX_PORT: Final = 65_535
 
 MAX_RELEASE_ID: Final = 2**63 - 1
-_INDEX: Final = 0xFFFF_FFFF  # of a claim, in its release id
+_INDEX: Final = 0xFFFF_FFFF  # the bits of a release id that hold the index of the claim
 _MAGIC: Final = b"JCPLACE1"
 _EXACT: Final = Context(prec=40, traps=[Inexact])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """What tasks that are alike ask for, as ``Placer.shape`` returns it; ``number`` is the matcher's class."""
+    """The requirements of equal tasks, made by ``Placer.shape``. ``number`` is the matcher's class."""
 
     number: int
     amounts: Mapping[str, int]
@@ -52,18 +51,19 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why one more task of a shape is not placed now; counts of hosts, amounts in thousandths.
+    """Why one more task of a shape is not placed now: counts of hosts, and amounts in thousandths.
 
-    ``lacking``: for each resource that is short somewhere, on how many of the hosts that may be used; ``failing``: for
-    each constraint, as written; ``closed``, ``crowded``, ``occupied`` and ``ruled_out``: hosts that are disabled, hold
-    as many of the group as they may, are exclusive, or break a rule. ``nearest``: the host that comes closest, with
-    what is asked of it and what it has. ``over_limit``: the group has all it may have, wherever there is room.
+    ``lacking``: for each resource, how many usable hosts have too little of it. ``failing``: for each constraint, as
+    text, how many hosts fail it. ``disabled``, ``crowded``, ``occupied``, ``ruled_out``: how many hosts are disabled,
+    have the maximum of the group's tasks, have an exclusive task, or break a rule. ``nearest``: the host that is
+    closest to taking the task, with the amounts ``asked`` of it and ``available`` on it. ``over_limit``: the group has
+    reached its limit, so that no host can take the task.
     """
 
     hosts: int
     lacking: Mapping[str, int]
     failing: Mapping[str, int]
-    closed: int
+    disabled: int
     crowded: int
     occupied: int
     ruled_out: int
@@ -74,21 +74,36 @@ class Why:
     over_limit: bool
 
 
+class _ShapeKey(NamedTuple):
+    """The arguments of ``Placer.shape``, normalised: equal keys mean the same shape."""
+
+    request: tuple[int, ...]
+    hard: tuple[Constraint, ...]
+    soft: tuple[tuple[Constraint, int], ...]
+    group: str
+    max_per_host: int
+    rules: tuple[Rule, ...]
+    exclusive: bool
+    executor: str
+    shared: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class _Host:
     name: str
     attributes: Mapping[str, str]
-    #: a heap of the numbers that no task has, those that are asked for one by one left out
+    #: A heap of the free ports, without fixed ports.
     free_ports: list[int] = field(default_factory=list)
 
 
 class Placer:
-    """Named tasks on named hosts.
+    """Places named tasks on named hosts.
 
-    ``dimensions`` names the resources; "ports" is the one whose units have numbers, and each of ``fixed_ports``, the
-    numbers that tasks may ask for one by one, is kept apart from those that are handed out. ``matcher`` is the class
-    of the matcher (``PlainMatcher``: all in plain Python), ``options`` are its own (``fitness``, ``engine``). Every
-    method raises MatchError for what is wrong, before anything has changed. For one thread at a time.
+    ``dimensions``: the names of the resources; "ports" is the dimension whose units are numbered. ``fixed_ports``: the
+    ports that tasks may request by number; they are never assigned otherwise. ``matcher``: the class of the matcher
+    (``PlainMatcher`` selects plain Python throughout); ``options`` are passed to it (``fitness``, ``engine``). Every
+    method raises MatchError for an invalid argument before it changes anything. Only one thread may use a placer at a
+    time.
     """
 
     def __init__(
@@ -101,18 +116,18 @@ class Placer:
             raise MatchError(f"dimensions must be names, each once, not {self.dimensions!r:.80}")
         self.fixed_ports = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
         if self.fixed_ports and PORTS not in self.dimensions:
-            raise MatchError(f"fixed_ports are given, but {PORTS!r} is no dimension; add it")
+            raise MatchError(f"fixed_ports are given, but {PORTS!r} is not a dimension; add it")
         self._axes = (*self.dimensions, *(f"port {port}" for port in self.fixed_ports))
         self.matcher = matcher(len(self._axes), **options)
         self._loops: Any = _placer_plain if matcher is PlainMatcher else _placer
         self._slots: dict[str, int] = {}
         self._hosts: list[_Host | None] = []
-        #: by slot; the last stands for "nowhere", so that -1 finds it
+        #: By slot. The last entry is None, so that slot -1 maps to no host.
         self._names: list[str | None] = [None]
-        self._shapes: dict[Any, Shape] = {}
+        self._shapes: dict[_ShapeKey, Shape] = {}
         self._numbers: dict[Shape, int] = {}
         self._claims: dict[str, Any] = {}
-        #: task → the numbers that it has
+        #: task → its ports
         self._ports: dict[str, tuple[int, ...]] = {}
         self._groups: dict[str, int] = {}
         self._attributes: dict[str, int] = {}
@@ -124,16 +139,16 @@ class Placer:
     def add_host(
         self, name: str, amounts: Amounts, attributes: Mapping[str, str] | None = None, *, ports: Any = ()
     ) -> None:
-        """A host with amounts in the units of its dimensions. ``ports``: ranges (first, last), both included."""
+        """Add a host. ``amounts``: in the units of the dimensions. ``ports``: ranges (first, last), both included."""
         self.add_hosts([(name, amounts, attributes or {}, ports)])
 
     def add_hosts(self, hosts: Iterable[tuple[str, Amounts, Mapping[str, str], Any]]) -> None:
-        """Several at once, each as the arguments of ``add_host``: all of them, or with a MatchError none."""
+        """Add several hosts, each given as the arguments of ``add_host``. If one is invalid, none is added."""
         made: dict[str, tuple[_Host, list[int]]] = {}
         for name, amounts, attributes, ports in hosts:
             _name("host", name)
             if name in self._slots or name in made:
-                raise MatchError(f"host {name!r:.80} is there already")
+                raise MatchError(f"host {name!r:.80} already exists")
             made[name] = self._host(name, amounts, attributes, ports)
         rows = np.array([row for _, row in made.values()], dtype=np.int64).reshape(len(made), len(self._axes))
         slots = self.matcher.add_hosts(rows).tolist()
@@ -148,9 +163,9 @@ class Placer:
     def set_host(
         self, name: str, amounts: Amounts, attributes: Mapping[str, str] | None = None, *, ports: Any = None
     ) -> None:
-        """Other amounts, and where they are given other attributes and ports, for a host; its tasks stay.
+        """Change the amounts of a host and, if given, its attributes and ports. Its tasks stay.
 
-        Amounts may be less than its tasks have: then nothing new fits. Ports must be there as long as tasks have them.
+        Amounts may be less than its tasks use; then no new task fits. Raises MatchError if a port in use is missing.
         """
         slot = self._slot(name)
         before = self._host_at(slot)
@@ -161,13 +176,13 @@ class Placer:
                 if axis == PORTS or at >= len(self.dimensions):
                     row[at] = int(self.matcher.capacity(slot)[at])
         else:
-            self._take_held(host, row)
+            self._remove_used_ports(host, row)
         self.matcher.set_host(slot, np.array(row, dtype=np.int64))
         self._hosts[slot] = host
         self._hosts_changed |= attributes is not None
 
     def remove_host(self, name: str) -> list[str]:
-        """Forget the host; returns the tasks that were on it, which are forgotten too. Looks at all live tasks."""
+        """Remove the host and its tasks. Returns the names of these tasks. Scans all live tasks."""
         slot = self._slot(name)
         gone = set(self.matcher.remove_host(slot).tolist())
         tasks = [task for task, claim in self._claims.items() if claim.release_id in gone]
@@ -180,11 +195,11 @@ class Placer:
         return tasks
 
     def enable_host(self, name: str, on: bool) -> None:
-        """Off: tasks stay, none comes."""
+        """Enable or disable the host. A disabled host keeps its tasks and gets no new ones."""
         self.matcher.enable_host(self._slot(name), on)
 
     def free(self, name: str) -> dict[str, int]:
-        """What the host has left, in thousandths."""
+        """The free amounts of the host, in thousandths."""
         return self._by_name(self.matcher.free(self._slot(name)).tolist())
 
     # ---- shapes
@@ -215,51 +230,52 @@ class Placer:
         executor_amounts: Amounts | None = None,
         fixed_ports: Iterable[int] = (),
     ) -> Shape:
-        """The shape that asks for this; the same one each time it is asked for.
+        """The shape with these requirements. Equal arguments return the same shape.
 
-        ``constraints`` as in ``match.constraints``, ``soft`` with what a host pays that fails one; ``executor`` names
-        what its tasks share on a host, ``executor_amounts`` what that takes, once.
+        ``constraints``: as in ``match.constraints``. ``soft``: constraints with the penalty of a host that fails one.
+        ``executor`` names the executor that its tasks share on a host; ``executor_amounts`` are its amounts, taken once
+        per host. ``fixed_ports``: ports requested by number.
         """
         if isinstance(constraints, str):
-            raise MatchError(f"constraints must be a list of texts, not one, {constraints!r:.60}; put it in a list")
+            raise MatchError(f"constraints must be a list of texts, not the text {constraints!r:.60}; put it in a list")
         hard = tuple(_constraint(one) for one in constraints)
-        swaying = tuple((_constraint(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
+        weighted = tuple((_constraint(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
         for what, value in (("group", group), ("executor", executor)):
             if value != "":
                 _name(what, value)
         if executor_amounts and not executor:
-            raise MatchError("executor_amounts are given without an executor; name the one that takes them")
+            raise MatchError("executor_amounts are given without an executor; name the executor")
         fixed = tuple(sorted({_port("fixed_ports", port) for port in fixed_ports}))
         if unknown := set(fixed) - set(self.fixed_ports):
             raise MatchError(
-                f"fixed_ports: {min(unknown)} is none of the placer's own; name it when you make the placer"
+                f"fixed_ports: {min(unknown)} is not a fixed port of this placer; name it when you make the placer"
             )
         request, shared = self._row("amounts", amounts), self._row("executor_amounts", executor_amounts or {})
         any_ports = self._whole_ports(request)
         for port in fixed:
             request[len(self.dimensions) + self.fixed_ports.index(port)] = 1_000
         kept = tuple(rules)
-        key = (*request, hard, swaying, group, max_per_host, kept, exclusive, executor, *shared)
+        key = _ShapeKey(tuple(request), hard, weighted, group, max_per_host, kept, exclusive, executor, tuple(shared))
         if key in self._shapes:
             return self._shapes[key]
-        by_slot = self._attributes_by_slot() if hard or swaying else []
+        by_slot = self._attributes_by_slot() if hard or weighted else []
         number = self.matcher.add_class(
             np.array(request, dtype=np.int64),
             shared_key=self._keys.setdefault(executor, len(self._keys)) if executor else -1,
             shared=np.array(shared, dtype=np.int64) if executor else None,
             allowed=mask(hard, by_slot) if hard else None,
-            penalty=penalties(swaying, by_slot) if swaying else None,
+            penalty=penalties(weighted, by_slot) if weighted else None,
             group=self.group(group) if group else -1,
-            most_per_host=max_per_host,
+            max_per_host=max_per_host,
             rules=kept,
             exclusive=exclusive,
         )
-        shape = Shape(number, self._by_name(request), hard, swaying, fixed, any_ports)
+        shape = Shape(number, self._by_name(request), hard, weighted, fixed, any_ports)
         self._shapes[key], self._numbers[shape] = shape, number
         return shape
 
     def remove_shape(self, shape: Shape) -> None:
-        """No longer placed; its tasks stay until they are released."""
+        """Stop placing the shape. Its tasks stay until they are released."""
         self._known(shape)
         self.matcher.remove_class(shape.number)
         del self._numbers[shape]
@@ -268,15 +284,15 @@ class Placer:
     # ---- tasks
 
     def place(self, tasks: Iterable[tuple[str, Shape]]) -> list[tuple[str, str | None]]:
-        """Place named tasks in this order; (task, host) for each, host None where there is no room."""
+        """Place named tasks in this order. Returns (task, host) for each; host is None if there is no room."""
         return self._placed(list(tasks), self.matcher.match)
 
-    def place_together(self, tasks: Iterable[tuple[str, Shape]], *, least: int = -1) -> list[tuple[str, str | None]]:
-        """All of them, or at least ``least``, or none."""
-        return self._placed(list(tasks), partial(self.matcher.match_gang, least=least))
+    def place_together(self, tasks: Iterable[tuple[str, Shape]], *, minimum: int = -1) -> list[tuple[str, str | None]]:
+        """Place all tasks, or at least ``minimum`` of them (-1: all), or none. Returns the same as ``place``."""
+        return self._placed(list(tasks), partial(self.matcher.match_gang, minimum=minimum))
 
     def assign(self, task: str, shape: Shape, host: str, *, ports: Sequence[int] = ()) -> None:
-        """A task that runs there already; neither room nor rules are asked. ``ports``: all the numbers that it has."""
+        """Register a task that already runs on the host. Checks neither room nor rules. ``ports``: all its ports."""
         self._known(shape)
         slot = self._slot(host)
         held = set(shape.fixed_ports).union(_port("ports", port) for port in ports)
@@ -291,7 +307,7 @@ class Placer:
             self._ports[task] = tuple(sorted(held))
 
     def release(self, tasks: Iterable[str]) -> list[str]:
-        """Tasks that ended; returns those that were not there: never placed, ended before, or named twice."""
+        """Remove tasks that ended. Returns the unknown ones: never placed, already released, or given twice."""
         names = list(tasks)
         for name in names if {*map(type, names)} - {str} else ():
             _name("task", name)
@@ -302,7 +318,7 @@ class Placer:
         return list(compress(names, (ids < 0).tolist()))
 
     def fork(self) -> Placer:
-        """A copy for a dry run. Shapes of before are shapes of both; else neither sees what the other does."""
+        """An independent copy for a dry run. Both know the existing shapes."""
         fork = copy(self)
         fork.matcher = self.matcher.fork()
         fork._hosts = [None if host is None else replace(host, free_ports=[*host.free_ports]) for host in self._hosts]
@@ -311,7 +327,7 @@ class Placer:
         return fork
 
     def snapshot(self) -> bytes:
-        """Everything that ``restore`` needs to go on exactly alike."""
+        """The complete state as bytes, for ``restore``."""
         names = {
             "dimensions": self.dimensions,
             "fixed_ports": self.fixed_ports,
@@ -331,9 +347,10 @@ class Placer:
 
     @classmethod
     def restore(cls, data: bytes, *, matcher: Any = Matcher, **options: Any) -> Placer:
-        """The placer of a snapshot. Asked for the same, ``shape`` returns the shapes that were there.
+        """A placer from a snapshot. It behaves exactly like the original and knows its shapes.
 
-        ``options``: ``engine``, and ``fitness`` where it was a function, which a snapshot cannot hold.
+        ``options``: ``engine``, and ``fitness`` if it was a function, which a snapshot cannot hold. Raises MatchError
+        if the snapshot is damaged.
         """
         names, inner = _opened(data)
         try:
@@ -344,24 +361,24 @@ class Placer:
         except MatchError:
             raise
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise MatchError(f"the snapshot contradicts itself ({error!r:.80}); take an older one") from error
+            raise MatchError(f"the snapshot is inconsistent ({error!r:.80}); take an older one") from error
         return placer
 
     def claims(self) -> dict[str, int]:
-        """task → the matcher's release id, for all that are placed."""
+        """task → the matcher's release id, for all placed tasks."""
         return {task: claim.release_id for task, claim in self._claims.items()}
 
     def host_of(self, task: str) -> str | None:
-        """Where the task is; None if it is not placed."""
+        """The host of the task; None if it is not placed."""
         claim = self._claims.get(task)
         return self._names[self.matcher.slots(np.array([claim.release_id], dtype=np.int64))[0]] if claim else None
 
     def ports_of(self, task: str) -> tuple[int, ...]:
-        """The numbers that the task has, those it asked for by number included."""
+        """The ports of the task, fixed ports included."""
         return self._ports.get(task, ())
 
     def why(self, shape: Shape) -> Why:
-        """Why one more task of the shape finds no room, or would find some."""
+        """Why one more task of the shape would find no room now, or that it would."""
         self._known(shape)
         self._refresh()
         refusal, by_slot = self.matcher.refusal(shape.number), self._attributes_by_slot()
@@ -372,7 +389,7 @@ class Placer:
             hosts=refusal.hosts,
             lacking={name: count for name, count in short if count},
             failing={str(c): count for c, count in zip(shape.constraints, counts, strict=True) if count},
-            closed=refusal.disabled,
+            disabled=refusal.disabled,
             crowded=refusal.crowded,
             occupied=refusal.occupied,
             ruled_out=refusal.ruled_out,
@@ -383,7 +400,7 @@ class Placer:
             over_limit=refusal.over_limit,
         )
 
-    # ---- within
+    # ---- internals
 
     def _placed(
         self, tasks: list[tuple[str, Shape]], match: Callable[[NDArray[np.int32]], Any]
@@ -402,11 +419,11 @@ class Placer:
 
     @contextmanager
     def _entered(self, tasks: list[tuple[str, Shape]]) -> Iterator[tuple[list[Any], NDArray[np.int32]]]:
-        """Claims of tasks that are to come, and their classes; they are gone again if what is done meanwhile raises."""
+        """Register claims for new tasks and yield them with their classes; unregister them if the body raises."""
         entered, classes, good = self._loops.enter(tasks, self._numbers, self._claims)
         if good < len(tasks):
             self._check(tasks[good])
-            raise MatchError(f"task {tasks[good][0]!r:.80} is asked for twice")
+            raise MatchError(f"task {tasks[good][0]!r:.80} is given twice")
         try:
             yield entered, classes
         except BaseException:
@@ -414,7 +431,7 @@ class Placer:
             raise
 
     def _check(self, task: Any) -> None:
-        """What may be wrong with one (name, shape) that is to come."""
+        """Raise MatchError if the (name, shape) of a new task is invalid."""
         try:
             name, shape = task
         except (TypeError, ValueError):
@@ -422,11 +439,11 @@ class Placer:
         _name("task", name)
         self._known(shape)
         if name in self._claims:
-            raise MatchError(f"task {name!r:.80} is placed already; release it first")
+            raise MatchError(f"task {name!r:.80} is already placed; release it first")
 
     def _known(self, shape: Shape) -> None:
         if not isinstance(shape, Shape) or shape not in self._numbers:
-            raise MatchError(f"{shape!r:.80} is no shape of this placer; ask its shape() for one")
+            raise MatchError(f"{shape!r:.80} is not a shape of this placer; use its shape() method")
 
     def _give_back(self, names: Sequence[str], slots: Sequence[int]) -> None:
         for name, slot in zip(names, slots, strict=True):
@@ -445,10 +462,10 @@ class Placer:
                 )
         if PORTS not in self.dimensions:
             if ports:
-                raise MatchError(f"ports are given, but {PORTS!r} is no dimension; add it")
+                raise MatchError(f"ports are given, but {PORTS!r} is not a dimension; add it")
             return _Host(name, {**attributes, HOST: name}), row
         if PORTS in amounts:
-            raise MatchError(f"amounts: name the {PORTS} of host {name!r:.60} by their ranges, not their number")
+            raise MatchError(f"amounts: give the {PORTS} of host {name!r:.60} as ranges in the argument ports")
         there: set[int] = set()
         for first, last in _ranges(name, ports):
             there.update(range(first, last + 1))
@@ -458,13 +475,13 @@ class Placer:
         row[self.dimensions.index(PORTS)] = 1_000 * len(there)
         return _Host(name, {**attributes, HOST: name}, sorted(there)), row
 
-    def _take_held(self, host: _Host, row: Sequence[int]) -> None:
-        """Of a host's new ports those that its tasks have are not free; each must be among the new ones."""
+    def _remove_used_ports(self, host: _Host, row: Sequence[int]) -> None:
+        """Remove ports in use from the free list. Raises MatchError if one is not among the host's new ports."""
         there = {*host.free_ports, *compress(self.fixed_ports, row[len(self.dimensions) :])}
         held = {port: task for task, ports in self._ports.items() if self.host_of(task) == host.name for port in ports}
         for port in sorted(held.keys() - there)[:1]:
             raise MatchError(
-                f"ports of host {host.name!r:.60}: task {held[port]!r:.60} has {port}; keep it or release the task"
+                f"ports of host {host.name!r:.60}: task {held[port]!r:.60} uses {port}; keep it or release the task"
             )
         host.free_ports = sorted(set(host.free_ports) - held.keys())
 
@@ -475,7 +492,7 @@ class Placer:
             for name in names[field_]:
                 _name(field_, name)
                 numbers_[name] = len(numbers_)
-            _require(len(numbers_) == len(names[field_]), f"{field_} with one name")
+            _require(len(numbers_) == len(names[field_]), f"two {field_} with the same name")
         groups, executors = list(self._groups), list(self._keys)
         used = np.concatenate((state.class_group, state.class_rules[:, 2]))
         _require(used.max(initial=-1) < len(groups), "a group without a name")
@@ -489,7 +506,7 @@ class Placer:
         for slot, (_, attributes, free_ports) in zip(present, names["hosts"], strict=True):
             host, _ = self._host(attributes[HOST], {}, attributes, [(port, port) for port in free_ports])
             _name("host", host.name)
-            _require(host.name not in self._slots, "two hosts of one name")
+            _require(host.name not in self._slots, "two hosts with the same name")
             _require(len(host.free_ports) == len(free_ports), "a port twice")
             self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
         self._hosts_changed = True
@@ -499,14 +516,23 @@ class Placer:
             _require(state.class_status[at] == CLASS_USABLE, "a shape without a class")
             request, shared = state.class_request[at].tolist(), state.class_shared[at].tolist()
             hard = tuple(_read(one) for one in constraints)
-            swaying = tuple((_read(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
+            weighted = tuple((_read(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
             rules = tuple(Rule(RULES[row[1]], *row[2:]) for row in state.class_rules.tolist() if row[0] == at)
             group, key = int(state.class_group[at]), int(state.class_key[at])
-            named = (groups[group] if group >= 0 else "", int(state.class_most[at]), rules)
-            paid = (bool(state.class_exclusive[at]), executors[key] if key >= 0 else "", *shared)
+            shape_key = _ShapeKey(
+                tuple(request),
+                hard,
+                weighted,
+                groups[group] if group >= 0 else "",
+                int(state.class_max_per_host[at]),
+                rules,
+                bool(state.class_exclusive[at]),
+                executors[key] if key >= 0 else "",
+                tuple(shared),
+            )
             fixed = tuple(compress(self.fixed_ports, request[len(self.dimensions) :]))
-            shape = Shape(at, self._by_name(request), hard, swaying, fixed, self._whole_ports(request))
-            self._shapes[(*request, hard, swaying, *named, *paid)], self._numbers[shape] = shape, at
+            shape = Shape(at, self._by_name(request), hard, weighted, fixed, self._whole_ports(request))
+            self._shapes[shape_key], self._numbers[shape] = shape, at
         _require(len({*self._numbers.values()}) == len(self._shapes) == len(names["shapes"]), "a shape twice")
 
     def _restore_tasks(self, tasks: Any, state: State) -> None:
@@ -515,7 +541,10 @@ class Placer:
             self._claims[name] = self._loops.Claim(name, whole("a release id", release_id, 0, MAX_RELEASE_ID))
         ids = np.array([claim.release_id for claim in self._claims.values()], dtype=np.int64)
         slots = self.matcher.slots(ids).tolist()
-        _require(len(np.unique(ids)) == len(tasks) and -1 not in slots, "a task without a claim, or two with one")
+        _require(
+            len(np.unique(ids)) == len(tasks) and -1 not in slots,
+            "a task without a claim, or two tasks with the same claim",
+        )
         if PORTS not in self.dimensions:
             _require(not any(ports for _, _, ports in tasks), "ports without a dimension")
             return
@@ -525,18 +554,18 @@ class Placer:
             request = state.class_request[of].tolist()
             fixed = set(compress(self.fixed_ports, request[len(self.dimensions) :]))
             held = {_port("ports", port) for port in ports}
-            _require(held & set(self.fixed_ports) == fixed, "fixed ports that nobody asked for, or without a task")
+            _require(held & set(self.fixed_ports) == fixed, "fixed ports that differ from the request")
             _require(len(held) == len(ports), "a port twice")
-            _require(len(held - fixed) == self._whole_ports(request), "another number of ports than was asked for")
+            _require(len(held - fixed) == self._whole_ports(request), "a number of ports that differs from the request")
             taken.update((slot, port) for port in held)
             there += len(held)
             if held:
                 self._ports[name] = tuple(ports)
-        _require(len(taken) == there, "a port that two have")
+        _require(len(taken) == there, "a port of two tasks")
         axis = self.dimensions.index(PORTS)
         for slot in self._slots.values():
             free = 1_000 * len(self._host_at(slot).free_ports)
-            _require(free == self.matcher.free(slot)[axis], "another number of free ports than of their numbers")
+            _require(free == self.matcher.free(slot)[axis], "a number of free ports that differs from the free amount")
 
     def _whole_ports(self, request: Sequence[int]) -> int:
         asked = request[self.dimensions.index(PORTS)] if PORTS in self.dimensions else 0
@@ -549,7 +578,7 @@ class Placer:
             raise MatchError(f"{what} must be a mapping of dimensions to numbers, not {type(amounts).__name__}")
         for name in amounts:
             if name not in self.dimensions:
-                raise MatchError(f"{what}[{name!r:.60}] is no dimension; there are {', '.join(self.dimensions)}")
+                raise MatchError(f"{what}[{name!r:.60}] is not a dimension; use {', '.join(self.dimensions)}")
         row = [_thousandths(what, name, amounts.get(name, 0)) for name in self.dimensions]
         return row + [0] * len(self.fixed_ports)
 
@@ -557,7 +586,7 @@ class Placer:
         return dict(zip(self._axes, row, strict=True))
 
     def _refresh(self) -> None:
-        """Masks, penalties and attributes are by slot: make them anew where hosts came or went."""
+        """Recompute masks, penalties and attributes, which are indexed by slot, if hosts changed."""
         if not self._hosts_changed:
             return
         by_slot = self._attributes_by_slot()
@@ -592,18 +621,17 @@ def _thousandths(what: str, name: str, value: Number) -> int:
             return int(exact)
     except (InvalidOperation, Inexact, ValueError):
         pass
-    most = MAX_AMOUNT // 1_000
-    limits = f"a number from 0 to {most} with at most three decimals"
+    limits = f"a number from 0 to {MAX_AMOUNT // 1_000} with at most three decimals"
     raise MatchError(f"{what}[{name!r:.60}] must be {limits}, not {value!r:.60}")
 
 
 def _opened(data: object) -> tuple[Any, bytes]:
-    """The names in a snapshot, and that of the matcher."""
+    """The names in a snapshot, and the matcher's snapshot in it."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise MatchError(f"a snapshot is bytes, not {type(data).__name__}")
     data, start = bytes(data), len(_MAGIC) + 8
     if data[: len(_MAGIC)] != _MAGIC:
-        raise MatchError("this is no snapshot of a placer, or one of another version; take a new one")
+        raise MatchError("this is not a placer snapshot of this version; take a new one")
     if len(data) < start + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise MatchError("the snapshot is damaged (its checksum does not match); take an older one")
     end = start + int.from_bytes(data[len(_MAGIC) : start], "little")
@@ -624,14 +652,14 @@ def _read(written: Any) -> Constraint:
     return Constraint(attribute, Op(op), tuple(values))
 
 
-def _require(holds: bool | np.bool_, what: str) -> None:
+def _require(holds: bool | np.bool_, contradiction: str) -> None:
     if not holds:
-        raise MatchError(f"the snapshot contradicts itself ({what}); take an older one")
+        raise MatchError(f"the snapshot is inconsistent ({contradiction}); take an older one")
 
 
 def _name(what: str, value: object) -> None:
     if not isinstance(value, str) or not value:
-        raise MatchError(f"{what}: {value!r:.60} is no name; a name is a text that is not empty")
+        raise MatchError(f"{what}: {value!r:.60} is not a name; a name is a text that is not empty")
 
 
 def _constraint(value: object) -> Constraint:
@@ -651,11 +679,11 @@ def _ranges(host: str, ports: Any) -> list[tuple[int, int]]:
         if not isinstance(one, tuple | list) or len(one) != 2:
             raise MatchError(f"ports of host {host!r:.60} must be ranges (first, last), not {one!r:.60}")
         if _port("ports", one[1]) < _port("ports", one[0]):
-            raise MatchError(f"ports of host {host!r:.60}: {one!r:.60} runs backwards; the first comes first")
+            raise MatchError(f"ports of host {host!r:.60}: {one!r:.60} ends before it starts")
     return [(first, last) for first, last in ranges]
 
 
 def _port(what: str, value: object) -> int:
     if type(value) is not int or not 0 < value <= MAX_PORT:
-        raise MatchError(f"{what}: {value!r:.60} is no port; ports are whole numbers from 1 to {MAX_PORT}")
+        raise MatchError(f"{what}: {value!r:.60} is not a port; ports are whole numbers from 1 to {MAX_PORT}")
     return value

@@ -1,7 +1,7 @@
-"""The matcher in plain Python ints and lists: what docs/matcher.md says, written to be read.
+"""The matcher in plain Python ints and lists: the rules of docs/matcher.md, written for readers.
 
-The compiled one is held against this. It is slow on purpose: no index, no shortcut, every host is scored for every
-task.
+Tests compare the compiled matcher with this one. It is slow on purpose: it has no index and no shortcut, and scores
+every host for every task.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from jobcloud._match_types import (
     REFUSED,
     RULES,
     UNTRIED,
+    CustomFitness,
     Fitness,
     Int32Array,
     Int64Array,
-    Judge,
     MaskArray,
     MatchError,
     MatchStateError,
@@ -58,16 +58,16 @@ from jobcloud._match_types import (
     check_present,
     class_numbers,
     class_rules,
+    custom_score,
     decode,
     encode,
     engine_name,
     fitness_weights,
     free_rows,
     group_limit,
-    judgement,
     preemptible,
     release_numbers,
-    restored_judge,
+    restored_fitness,
     slot_penalties,
     truth,
     whole,
@@ -81,7 +81,7 @@ class _Host:
     capacity: list[int]
     used: list[int]
     enabled: bool = True
-    payers: dict[int, int] = field(default_factory=dict)  # shared key -> live claims with it
+    key_claims: dict[int, int] = field(default_factory=dict)  # shared key -> live claims with it
     groups: dict[int, int] = field(default_factory=dict)  # group -> live claims with it
     claims: int = 0
     exclusive: int = 0  # claims of exclusive classes
@@ -95,10 +95,10 @@ class _Class:
     shared: list[int]
     allowed: set[int] | None
     group: int = -1
-    most: int = 0
+    max_per_host: int = 0
     rules: tuple[Rule, ...] = ()
     exclusive: bool = False
-    penalty: dict[int, int] | None = None  # slot -> what a task pays for it
+    penalty: dict[int, int] | None = None  # slot -> penalty
     claims: int = 0
     removed: bool = False
 
@@ -111,16 +111,15 @@ class _Claim:
 
 
 class Matcher:
-    """Places task classes on hosts: first where the class's shared part is already paid, then by best fit.
+    """Places task classes on hosts, by fitness; hosts that already have the class's shared part come first.
 
-    ``dimensions``: how many resources a host has, 1..64; their order is the caller's.
+    ``dimensions``: the number of resources of a host, 1 to 64; the caller chooses their order.
 
-    ``fitness``: what makes a host good, by name, as weights in 1024ths or as a function of (class, slot, need, free,
-    capacity) that is pure in these (docs/matcher.md, "Fitness"). Lower scores are better; a host where anything would
-    be negative scores INT32_MAX and is never taken. Hosts that already pay the class's shared part come before all
-    others, and the lowest slot wins among equals.
+    ``fitness``: a name, weights in 1024ths, or a pure function of (class, slot, need, free, capacity) (docs/matcher.md,
+    "Fitness"). Lower scores are better. A host on which the task does not fit scores INT32_MAX and is never used. Hosts
+    that already have the class's shared part come before all others. Among equal scores, the lowest slot wins.
 
-    ``engine`` is for the compiled matcher, whose answers are the same with each; here it is checked and kept.
+    ``engine`` matters to the compiled matcher only, whose answers do not depend on it. Here it is checked and kept.
     """
 
     def __init__(self, dimensions: int, *, engine: str = "index", fitness: Fitness = "even") -> None:
@@ -128,7 +127,7 @@ class Matcher:
         self.engine = engine_name(engine)
         weights = zip(FITNESS, fitness_weights(fitness), strict=True)
         self._weights = {name: weight for name, weight in weights if weight}
-        self.judge: Judge | None = fitness if callable(fitness) else None
+        self.custom_fitness: CustomFitness | None = fitness if callable(fitness) else None
         self._hosts: dict[int, _Host] = {}
         self._classes: dict[int, _Class] = {}
         self._claims: list[_Claim] = []
@@ -138,13 +137,16 @@ class Matcher:
 
     @property
     def fitness(self) -> dict[str, int]:
-        """The parts of the score with their weights in 1024ths; empty: the first host that fits, or ``judge``."""
+        """The parts of the score with their weights in 1024ths; empty for "first" and for a custom fitness."""
         return dict(self._weights)
 
     # ---- hosts
 
     def add_host(self, capacity: Int64Array) -> int:
-        """Add a host with ``capacity`` int64[D] and return its slot, the lowest free one."""
+        """Add a host with ``capacity`` int64[D]. Returns its slot, the lowest free one.
+
+        Raises MatchError if the capacity is invalid or the matcher is full.
+        """
         amount = amounts("capacity", capacity, self.dimensions).tolist()
         slot = _lowest_absent(self._hosts)
         if slot >= MAX_SLOTS:
@@ -153,30 +155,32 @@ class Matcher:
         return slot
 
     def add_hosts(self, capacities: Int64Array) -> Int32Array:
-        """Add a host for each row of ``capacities`` int64[n, D]; returns int32[n] slots, as ``add_host`` row by row."""
+        """Add a host for each row of ``capacities`` int64[n, D]. Returns their slots, int32[n]."""
         rows = amount_rows("capacities", capacities, self.dimensions)
         if len(self._hosts) + len(rows) > MAX_SLOTS:
             raise MatchError(f"a matcher holds at most {MAX_SLOTS} hosts; remove some first")
         return np.array([self.add_host(row) for row in rows], dtype=np.int32)
 
     def set_host(self, slot: int, capacity: Int64Array) -> None:
-        """Change the capacity; it may drop below what is claimed, then nothing new fits until it is free again."""
+        """Change the capacity. It may drop below the claims; then no new task fits until enough of them end."""
         host = self._host(slot)
         host.capacity = amounts("capacity", capacity, self.dimensions).tolist()
 
     def set_free(self, slots: Int64Array | Int32Array, free: Int64Array) -> Int64Array:
-        """Change the capacities to what is claimed and ``free`` int64[n, D] beside it, at most MAX_AMOUNT; returns
-        them, int64[n, D]. For a caller who is told what is left, as Mesos' frameworks are."""
+        """Set each capacity to the claimed amounts plus ``free`` int64[n, D], at most MAX_AMOUNT.
+
+        Returns the new capacities, int64[n, D]. For callers that learn free amounts, such as Mesos frameworks.
+        """
         numbers, rows = free_rows(slots, free, self.dimensions)
         hosts = [self._host(slot) for slot in numbers.tolist()]
-        capacities = []  # of a slot that is named twice: as it was each time
+        capacities = []  # a slot that is given twice appears with both results
         for host, row in zip(hosts, rows.tolist(), strict=True):
             host.capacity = [min(used + left, MAX_AMOUNT) for used, left in zip(host.used, row, strict=True)]
             capacities.append(host.capacity)
         return np.array(capacities, dtype=np.int64).reshape(len(hosts), self.dimensions)
 
     def remove_host(self, slot: int) -> Int64Array:
-        """Forget the host, release the claims on it and return their ids, ascending."""
+        """Remove the host and release its claims. Returns their release ids, int64[n], ascending."""
         self._host(slot)
         ids = self._claims_on(int(slot))
         for number in ids:
@@ -190,12 +194,12 @@ class Matcher:
         return np.array(ids, dtype=np.int64)
 
     def enable_host(self, slot: int, on: bool) -> None:
-        """A host that is off keeps its claims and gets no new ones from ``match``."""
+        """Enable or disable the host. A disabled host keeps its claims; ``match`` gives it no new ones."""
         host = self._host(slot)
         host.enabled = truth("on", on)
 
     def free(self, slot: int) -> Int64Array:
-        """Capacity less claims, int64[D]; negative where the capacity dropped below them."""
+        """The capacity minus the claims, int64[D]; negative if the capacity dropped below the claims."""
         return np.array(_minus(self._host(slot).capacity, self._host(slot).used), dtype=np.int64)
 
     def capacity(self, slot: int) -> Int64Array:
@@ -203,10 +207,10 @@ class Matcher:
         return np.array(self._host(slot).capacity, dtype=np.int64)
 
     def set_attribute(self, attribute: int, values: Int64Array | Int32Array | None) -> None:
-        """Say which value of the attribute each host has, by number from 0 on, -1 for none; ``values`` int[slots].
+        """Set the value of the attribute on every host: ``values`` int[slots], numbers from 0 on, -1 for no value.
 
-        Slots beyond its end have none, None: no host has any. It replaces what was said before, and counts what runs
-        anew. ``attribute``: 0..63.
+        Slots beyond its end have no value; None removes all values. It replaces all earlier values of this attribute.
+        ``attribute``: 0 to 63. Raises MatchError if a value is given for a slot without a host.
         """
         number = whole("attribute", attribute, 0, MAX_ATTRIBUTES - 1)
         given = {} if values is None else {s: v for s, v in enumerate(attribute_values(values).tolist()) if v >= 0}
@@ -228,19 +232,21 @@ class Matcher:
         shared: Int64Array | None = None,
         allowed: MaskArray | None = None,
         group: int = -1,
-        most_per_host: int = 0,
+        max_per_host: int = 0,
         rules: Iterable[Rule] = (),
         exclusive: bool = False,
         penalty: PenaltyArray | None = None,
     ) -> int:
-        """Add a class of equal tasks and return its number, the lowest free one.
+        """Add a class of equal tasks. Returns its number, the lowest free one.
 
-        ``request`` int64[D] is what each task takes; ``shared`` int64[D] is taken once per (``shared_key``, host)
-        while any live claim there carries the key; ``allowed`` bool[slots] says where the class may run (slots beyond
-        its end: no). With ``most_per_host`` a host takes a task of the class only as long as it has fewer claims than
-        that of classes with the same ``group``. ``rules``: what at_most, near and balanced return, up to 16. A task of
-        an ``exclusive`` class has its host to itself. ``penalty`` int[slots] is added to the score of a host (2**20 is
-        worth one dimension wholly free); slots beyond its end have none.
+        ``request`` int64[D]: the amounts of each task. ``shared`` int64[D]: amounts taken once per (``shared_key``,
+        host) while any live claim on the host has the key. ``allowed`` bool[slots]: where the class may run; slots
+        beyond its end are not allowed. ``max_per_host``: a host takes a task of the class only while it has fewer
+        claims of classes with the same ``group``; 0: no maximum. ``rules``: up to 16 of at_most(), near() and
+        balanced(). ``exclusive``: a task has its host to itself. ``penalty`` int[slots]: added to the score of a host
+        (2**20 equals one dimension wholly free); slots beyond its end have none.
+
+        Raises MatchError if an argument is invalid or the matcher is full.
         """
         amount = amounts("request", request, self.dimensions).tolist()
         key = whole("shared_key", shared_key, -1, MAX_KEY)
@@ -249,14 +255,14 @@ class Matcher:
         once = [0] * self.dimensions if shared is None else amounts("shared", shared, self.dimensions).tolist()
         mask = None if allowed is None else self._checked_mask(allowed)
         self._check_key(key, once)
-        of_group, most = group_limit(group, most_per_host)
+        of_group, limit = group_limit(group, max_per_host)
         bound = class_rules(rules)
         alone = truth("exclusive", exclusive)
         costs = None if penalty is None else self._checked_penalty(penalty)
         number = _lowest_absent(self._classes)
         if number >= MAX_CLASSES:
             raise MatchError(f"a matcher holds at most {MAX_CLASSES} classes; remove some first")
-        self._classes[number] = _Class(amount, key, once, mask, of_group, most, bound, alone, costs)
+        self._classes[number] = _Class(amount, key, once, mask, of_group, limit, bound, alone, costs)
         return number
 
     def set_allowed(self, cls: int, allowed: MaskArray | None) -> None:
@@ -265,14 +271,14 @@ class Matcher:
         known.allowed = None if allowed is None else self._checked_mask(allowed)
 
     def set_penalty(self, cls: int, penalty: PenaltyArray | None) -> None:
-        """Change what a task of the class pays for each host; live claims stay."""
+        """Change the penalty of each host for tasks of the class; live claims stay."""
         known = self._class(cls)
         known.penalty = None if penalty is None else self._checked_penalty(penalty)
 
     def set_group_limit(self, group: int, limit: Int64Array | None) -> None:
-        """``match`` keeps the requests of all live claims of the group within ``limit`` int64[D]; None: no limit.
+        """Limit the requests of all live claims of the group, in sum, to ``limit`` int64[D]; None: no limit.
 
-        Shared parts do not count, and what was claimed before stays.
+        ``match`` respects the limit; existing claims stay. Shared parts do not count.
         """
         number = whole("group", group, 0, MAX_KEY)
         amount = None if limit is None else amounts("limit", limit, self.dimensions).tolist()
@@ -284,19 +290,20 @@ class Matcher:
             self._limits[number] = amount
 
     def remove_class(self, cls: int) -> None:
-        """The class is no longer matched; its live claims stay until released, and its number is taken until then."""
+        """Stop matching the class. Its live claims stay; its number is in use until the last of them is released."""
         known = self._class(cls)
         known.removed = True
         if known.claims == 0:
             del self._classes[int(cls)]
 
-    # ---- the work
+    # ---- placing, releasing, explaining
 
     def match(self, classes: Int64Array | Int32Array, *, limit: int = -1) -> tuple[Int32Array, Int64Array]:
         """Place one task for each entry of ``classes`` int[n], in this order, at most ``limit`` of them (-1: no limit).
 
-        Returns slots int32[n] (REFUSED where none fits, UNTRIED once the limit was reached) and release ids int64[n]
-        (-1 where not placed). The claims are made at once.
+        Returns the slots, int32[n] (REFUSED if no host fits, UNTRIED once the limit is reached), and the release ids,
+        int64[n] (-1 if not placed). The claims take effect immediately. Raises MatchError, with nothing placed, if a
+        class is unknown or the custom fitness fails.
         """
         wanted = class_numbers(classes).tolist()
         left = whole("limit", limit, -1, 2**63 - 1)
@@ -307,7 +314,7 @@ class Matcher:
                 )
         slots = [UNTRIED] * len(wanted)
         ids = [-1] * len(wanted)
-        before = self._copy() if self.judge else None
+        before = self._copy() if self.custom_fitness else None
         try:
             self._place(wanted, slots, ids, left)
         except MatchError:
@@ -328,14 +335,14 @@ class Matcher:
     def _copy(self) -> tuple[dict[int, _Host], dict[int, _Class], list[_Claim], list[int]]:
         return copy.deepcopy((self._hosts, self._classes, self._claims, self._unused))
 
-    def match_gang(self, classes: Int64Array | Int32Array, *, least: int = -1) -> tuple[Int32Array, Int64Array]:
-        """Place one task for each entry of ``classes``, or, if fewer than ``least`` (-1: all) find room, none.
+    def match_gang(self, classes: Int64Array | Int32Array, *, minimum: int = -1) -> tuple[Int32Array, Int64Array]:
+        """Place one task for each entry of ``classes``, or none if fewer than ``minimum`` (-1: all) find room.
 
-        Returns what ``match`` returns. If none is placed, all is as if the call had never been made, the ids that
-        claims will get included, and a slot is REFUSED or, of a task given up for the others, UNTRIED.
+        Returns slots and release ids as ``match`` does. If none is placed, the state is the same as before the call,
+        future release ids included. A slot is then REFUSED, or UNTRIED for a task that had found room.
         """
         wanted = class_numbers(classes)
-        needed = len(wanted) if (few := whole("least", least, -1, len(wanted))) < 0 else few
+        needed = len(wanted) if whole("minimum", minimum, -1, len(wanted)) < 0 else int(minimum)
         before = self._copy()
         slots, ids = self.match(wanted)
         if int((slots >= 0).sum()) < needed:
@@ -345,9 +352,9 @@ class Matcher:
         return slots, ids
 
     def assign(self, cls: int, slot: int) -> int:
-        """Claim for a task that already runs there and return the release id.
+        """Claim the host for a task that already runs there. Returns the release id.
 
-        Whether it fits, or the host is enabled or allowed, is not asked: what runs, runs.
+        Does not check fit, rules, the mask or whether the host is enabled. Raises MatchError if a total would overflow.
         """
         known, host = self._class(cls), self._host(slot)
         for d, (used, need) in enumerate(zip(host.used, self._need(known, host), strict=True)):
@@ -360,7 +367,7 @@ class Matcher:
         return self._start_claim(int(cls), int(slot))
 
     def release(self, release_ids: Int64Array) -> Int64Array:
-        """End the claims; returns the ids that were not live (unknown, already released, or twice in here)."""
+        """End the claims. Returns the ids that were not live: unknown, already released, or given twice."""
         unknown = []
         for number in release_numbers(release_ids).tolist():
             if self._is_live(number):
@@ -370,7 +377,7 @@ class Matcher:
         return np.array(unknown, dtype=np.int64)
 
     def slots(self, release_ids: Int64Array) -> Int32Array:
-        """int32[n]: on which host each claim is, -1 for ids that are not live."""
+        """The slot of each claim, int32[n]; -1 for ids that are not live."""
         numbers = release_numbers(release_ids).tolist()
         found = [self._claims[n & 0xFFFFFFFF].slot if self._is_live(n) else REFUSED for n in numbers]
         return np.array(found, dtype=np.int32)
@@ -412,9 +419,10 @@ class Matcher:
         )
 
     def preemption(self, cls: int, release_ids: Int64Array, costs: Int64Array | None = None) -> Preemption | None:
-        """Which of the claims ``release_ids`` int64[n] would have to go for one task of the class; nothing is changed.
+        """Choose which of the claims ``release_ids`` int64[n] to release for one task of the class. Changes nothing.
 
-        ``costs`` int64[n], 1 each unless given. None where no host could take the task without them all.
+        ``costs`` int64[n]: the cost of each claim, 1 by default. Returns None if no host could take the task even
+        without all of these claims. Raises MatchError if an id is not live or is given twice.
         """
         known = self._class(cls)
         numbers, prices = preemptible(release_ids, costs)
@@ -438,23 +446,26 @@ class Matcher:
         return Preemption(slot, tuple(sorted(number for _, number in victims)), cost)
 
     def _victims(self, known: _Class, slot: int, candidates: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
-        """All candidates gone, those are put back one by one, dearest first, with which the task still fits."""
+        """The claims to release on the slot; None if releasing all candidates is not enough.
+
+        Releases all candidates and then restores, most expensive first, each one with which the task still fits.
+        """
         claims = {number: self._claims[number & 0xFFFFFFFF].cls for _, number in candidates}
         for number in claims:
-            self._give_back(claims[number], slot)
+            self._unreserve(claims[number], slot)
         victims = None
-        if self._has_place(known, slot):
+        if self._can_take(known, slot):
             victims = []
             for price, number in sorted(candidates, key=lambda candidate: (-candidate[0], candidate[1])):
-                self._hold(claims[number], slot)
-                if not self._has_place(known, slot):
-                    self._give_back(claims[number], slot)
+                self._reserve(claims[number], slot)
+                if not self._can_take(known, slot):
+                    self._unreserve(claims[number], slot)
                     victims.append((price, number))
         for _, number in candidates if victims is None else victims:
-            self._hold(claims[number], slot)
+            self._reserve(claims[number], slot)
         return victims
 
-    def _has_place(self, known: _Class, slot: int) -> bool:
+    def _can_take(self, known: _Class, slot: int) -> bool:
         host = self._hosts[slot]
         return (
             not self._is_over(known, self._limit(known))
@@ -471,28 +482,29 @@ class Matcher:
     # ---- copies and checks
 
     def snapshot(self) -> bytes:
-        """Everything, slots and ids included; ``restore`` gives a matcher that goes on exactly alike."""
+        """The complete state as bytes, slots and ids included."""
         return encode(self._state())
 
     @classmethod
-    def restore(cls, data: bytes, *, engine: str = "index", fitness: Judge | None = None) -> Matcher:
-        """A matcher from a snapshot of either twin; raises MatchError when the snapshot is damaged.
+    def restore(cls, data: bytes, *, engine: str = "index", fitness: CustomFitness | None = None) -> Matcher:
+        """A matcher from a snapshot of either twin. It behaves exactly like the original.
 
-        ``fitness``: the function, where the matcher had one, which a snapshot cannot hold.
+        ``fitness``: the custom fitness of the original, which a snapshot cannot hold. Raises MatchError if the snapshot
+        is damaged.
         """
         state = decode(data)
-        return cls._from_state(state, engine, restored_judge(state, fitness))
+        return cls._from_state(state, engine, restored_fitness(state, fitness))
 
     def fork(self) -> Matcher:
         """An independent copy, for a dry run."""
-        return self._from_state(self._state(), self.engine, self.judge)
+        return self._from_state(self._state(), self.engine, self.custom_fitness)
 
     def check(self) -> None:
-        """Recompute every total from the claims; raises MatchStateError naming the first that differs."""
-        again = self._from_state(self._state(), self.engine, self.judge)
+        """Recompute every total from the claims. Raises MatchStateError with the first that differs."""
+        again = self._from_state(self._state(), self.engine, self.custom_fitness)
         for slot, host in self._hosts.items():
             if host != again._hosts[slot]:
-                raise MatchStateError(f"the amounts used on slot {slot} are not what the claims add up to")
+                raise MatchStateError(f"the amounts used on slot {slot} differ from the totals of the claims")
         for number, known in self._classes.items():
             if known != again._classes[number]:
                 raise MatchStateError(f"the claims of class {number} are miscounted")
@@ -503,28 +515,28 @@ class Matcher:
         known = self._classes[number]
         if self._is_over(known, self._limit(known)):
             return REFUSED
-        judged = {slot: self._judged(number, slot) for slot in sorted(self._hosts)} if self.judge else {}
+        custom = {slot: self._custom_score(number, slot) for slot in sorted(self._hosts)} if self.custom_fitness else {}
         medians = self._medians()
         candidates = [
-            (known.key not in host.payers, self._score(known, host, slot, judged.get(slot), medians), slot)
+            (known.key not in host.key_claims, self._score(known, host, slot, custom.get(slot), medians), slot)
             for slot, host in self._hosts.items()
             if host.enabled and _may_use(known, slot) and not _is_crowded(known, host) and not _is_occupied(known, host)
         ]
         fitting = [candidate for candidate in candidates if candidate[1] != _INT32_MAX]
         return min(fitting)[2] if fitting else REFUSED
 
-    def _judged(self, number: int, slot: int) -> int | None:
-        """What the function says of a host that is enabled and allowed and on which the task fits; else None."""
+    def _custom_score(self, number: int, slot: int) -> int | None:
+        """The custom score of a host that is enabled and allowed and that the task fits; otherwise None."""
         known, host = self._classes[number], self._hosts[slot]
-        if not self.judge or not (host.enabled and _may_use(known, slot) and self._fits(known, host)):
+        if not self.custom_fitness or not (host.enabled and _may_use(known, slot) and self._fits(known, host)):
             return None
         need, free = tuple(self._need(known, host)), tuple(_minus(host.capacity, host.used))
-        return judgement(self.judge, number, slot, need, free, tuple(host.capacity))
+        return custom_score(self.custom_fitness, number, slot, need, free, tuple(host.capacity))
 
     def _fits(self, known: _Class, host: _Host) -> bool:
         return min(_minus(_minus(host.capacity, host.used), self._need(known, host))) >= 0
 
-    def _score(self, known: _Class, host: _Host, slot: int, judged: int | None, medians: list[int]) -> int:
+    def _score(self, known: _Class, host: _Host, slot: int, custom: int | None, medians: list[int]) -> int:
         free, need = _minus(host.capacity, host.used), self._need(known, host)
         if not self._fits(known, host):
             return _INT32_MAX
@@ -533,27 +545,27 @@ class Matcher:
             excess = self._excess(known, rule, host)
             if excess > 0 and rule.weight == 0:
                 return _INT32_MAX
-            paid += rule.weight * (excess if rule.kind == "balance" else min(excess, 1))
-        if judged is not None:
-            return judged + min(paid, MAX_PENALTY)
+            paid += rule.weight * (excess if rule.kind == "balanced" else min(excess, 1))
+        if custom is not None:
+            return custom + min(paid, MAX_PENALTY)
         view = _View(host.capacity, free, need, medians)
         fitness = sum(weight * view.part(name) for name, weight in self._weights.items()) >> 10
         return fitness + min(paid, MAX_PENALTY)
 
     def _medians(self) -> list[int]:
-        """Of each dimension the median capacity of all hosts that have it, to 6 bits; 0 where none has it."""
+        """The median capacity in each dimension of the hosts that have it, rounded to 6 bits; 0 if no host has it."""
         having = [sorted(h.capacity[d] for h in self._hosts.values() if h.capacity[d]) for d in range(self.dimensions)]
         return [_highest_bits(capacities[len(capacities) // 2]) if capacities else 0 for capacities in having]
 
     def _excess(self, known: _Class, rule: Rule, host: _Host) -> int:
-        """How many claims too many, or 1 for too few; 0 where the rule holds."""
+        """By how many claims the host breaks the rule; 1 if it has too few, 0 if the rule holds."""
         if rule.attribute == BY_HOST:
             count = host.groups.get(rule.group, 0)
         elif rule.attribute not in host.values:
             return MAX_EXCESS
         else:
             count = self._count(rule, host.values[rule.attribute])
-        if rule.kind == "most":
+        if rule.kind == "at_most":
             return min(max(count - rule.number + 1, 0), MAX_EXCESS)
         if rule.kind == "near":
             nowhere = not any(rule.group in other.groups for other in self._hosts.values())
@@ -577,18 +589,18 @@ class Matcher:
         return self._limits.get(known.group, [MAX_GROUP_CLAIMED] * self.dimensions)
 
     def _is_over(self, known: _Class, limit: list[int]) -> bool:
-        """Whether one more claim of the class takes its group over the limit."""
+        """Whether one more claim of the class would exceed the limit of its group."""
         if known.group < 0:
             return False
         members = [member for member in self._classes.values() if member.group == known.group]
         used = [sum(member.claims * member.request[d] for member in members) for d in range(self.dimensions)]
-        return any(amount > most for amount, most in zip(_plus(used, known.request), limit, strict=True))
+        return any(amount > maximum for amount, maximum in zip(_plus(used, known.request), limit, strict=True))
 
     def _need(self, known: _Class, host: _Host) -> list[int]:
-        return known.request if known.key in host.payers else _plus(known.request, known.shared)
+        return known.request if known.key in host.key_claims else _plus(known.request, known.shared)
 
     def _missing(self, known: _Class, host: _Host) -> dict[int, int]:
-        """Per dimension that falls short, the missing part of what is asked, as a fraction of 2**20."""
+        """By dimension that falls short: the missing part of the need, in units of 2**-20 of it."""
         short = {}
         available = _minus(host.capacity, host.used)
         for d, (need, has) in enumerate(zip(self._need(known, host), available, strict=True)):
@@ -605,7 +617,7 @@ class Matcher:
             slot=slot,
             asked=tuple(self._need(known, host)),
             available=tuple(max(0, amount) for amount in _minus(host.capacity, host.used)),
-            pays_shared=known.key >= 0 and known.key not in host.payers,
+            pays_shared=known.key >= 0 and known.key not in host.key_claims,
         )
 
     # ---- claims
@@ -613,7 +625,7 @@ class Matcher:
     def _start_claim(self, number: int, slot: int) -> int:
         if not self._unused and len(self._claims) >= MAX_CLAIMS:
             raise MemoryError(f"a matcher holds at most {MAX_CLAIMS} claims")
-        self._hold(number, slot)
+        self._reserve(number, slot)
         if self._unused:
             index = self._unused.pop()
         else:
@@ -622,12 +634,12 @@ class Matcher:
         self._claims[index].cls, self._claims[index].slot = number, slot
         return self._release_id(index)
 
-    def _hold(self, number: int, slot: int) -> None:
-        """Count one more task of the class on the host."""
+    def _reserve(self, number: int, slot: int) -> None:
+        """Add one task of the class to the host's counts."""
         known, host = self._classes[number], self._hosts[slot]
         host.used = _plus(host.used, self._need(known, host))
         if known.key >= 0:
-            host.payers[known.key] = host.payers.get(known.key, 0) + 1
+            host.key_claims[known.key] = host.key_claims.get(known.key, 0) + 1
         if known.group >= 0:
             host.groups[known.group] = host.groups.get(known.group, 0) + 1
         host.claims += 1
@@ -638,20 +650,20 @@ class Matcher:
         index = release_id & 0xFFFFFFFF
         claim = self._claims[index]
         known = self._classes[claim.cls]
-        self._give_back(claim.cls, claim.slot)
+        self._unreserve(claim.cls, claim.slot)
         if known.removed and known.claims == 0:
             del self._classes[claim.cls]
         claim.generation, claim.cls, claim.slot = claim.generation + 1, -1, -1
         if claim.generation <= MAX_GENERATION:
             self._unused.append(index)
 
-    def _give_back(self, number: int, slot: int) -> None:
-        """Count one task of the class less on the host."""
+    def _unreserve(self, number: int, slot: int) -> None:
+        """Remove one task of the class from the host's counts."""
         known, host = self._classes[number], self._hosts[slot]
         if known.key >= 0:
-            host.payers[known.key] -= 1
-            if host.payers[known.key] == 0:
-                del host.payers[known.key]
+            host.key_claims[known.key] -= 1
+            if host.key_claims[known.key] == 0:
+                del host.key_claims[known.key]
         host.used = _minus(host.used, self._need(known, host))
         if known.group >= 0:
             host.groups[known.group] -= 1
@@ -728,13 +740,13 @@ class Matcher:
         return State(
             dimensions=self.dimensions,
             fitness=_ints([self._weights.get(name, 0) for name in FITNESS]),
-            judged=_ints([int(self.judge is not None)]),
+            custom_fitness=_ints([int(self.custom_fitness is not None)]),
             host_status=_ints([_host_status(host) for host in hosts]),
             host_capacity=_ints([host.capacity if host else nothing for host in hosts]).reshape(-1, self.dimensions),
             class_status=_ints([_class_status(c) for c in classes]),
             class_key=_ints([c.key if c else -1 for c in classes]),
             class_group=_ints([c.group if c else -1 for c in classes]),
-            class_most=_ints([c.most if c else 0 for c in classes]),
+            class_max_per_host=_ints([c.max_per_host if c else 0 for c in classes]),
             class_masked=_ints([int(c is not None and c.allowed is not None) for c in classes]),
             class_request=_ints([c.request if c else nothing for c in classes]).reshape(-1, self.dimensions),
             class_shared=_ints([c.shared if c else nothing for c in classes]).reshape(-1, self.dimensions),
@@ -754,8 +766,8 @@ class Matcher:
         )
 
     @classmethod
-    def _from_state(cls, state: State, engine: str, judge: Judge | None) -> Matcher:
-        fitness: Fitness = judge or dict(zip(FITNESS, state.fitness.tolist(), strict=True))
+    def _from_state(cls, state: State, engine: str, custom_fitness: CustomFitness | None) -> Matcher:
+        fitness: Fitness = custom_fitness or dict(zip(FITNESS, state.fitness.tolist(), strict=True))
         new = cls(state.dimensions, engine=engine, fitness=fitness)
         for slot, status in enumerate(state.host_status.tolist()):
             if status != HOST_ABSENT:
@@ -775,7 +787,7 @@ class Matcher:
                     state.class_shared[number].tolist(),
                     set(np.flatnonzero(next(masks)).tolist()) if state.class_masked[number] else None,
                     int(state.class_group[number]),
-                    int(state.class_most[number]),
+                    int(state.class_max_per_host[number]),
                     tuple(
                         Rule(RULES[kind], *rest) for cls_, kind, *rest in state.class_rules.tolist() if cls_ == number
                     ),
@@ -799,15 +811,15 @@ class Matcher:
 
 
 def _share(amount: int, capacity: int) -> int:
-    """``amount`` in parts of 2**20 of the capacity, from its 16 highest bits."""
+    """``amount`` in units of 2**-20 of the capacity, from its 16 highest bits."""
     bits, shift = max(capacity.bit_length(), 5), max(0, amount.bit_length() - 16)
     return ((amount >> shift) * ((1 << (bits + 15)) // capacity)) >> (bits - 5 - shift)
 
 
 def _size(capacity: list[int], medians: list[int]) -> int:
-    """How large a host is in parts of 2**11 of the median one, to its 6 highest bits."""
-    beside = [min(2**17 - 1, amount * 2**11 // median) for amount, median in zip(capacity, medians, strict=True)]
-    return _highest_bits(max(2**5, sum(beside) // max(1, len(beside))))
+    """The size of a host in units of 2**-11 of the median host, rounded to its 6 highest bits."""
+    relative = [min(2**17 - 1, amount * 2**11 // median) for amount, median in zip(capacity, medians, strict=True)]
+    return _highest_bits(max(2**5, sum(relative) // max(1, len(relative))))
 
 
 def _highest_bits(number: int) -> int:
@@ -817,7 +829,10 @@ def _highest_bits(number: int) -> int:
 
 
 class _View:
-    """A host as a task's score sees it, in parts of 2**20 of the capacity; dimensions without capacity are out."""
+    """A host from the point of view of a task, in units of 2**-20 of its capacity.
+
+    Dimensions without capacity are left out.
+    """
 
     def __init__(self, capacity: list[int], free: list[int], need: list[int], medians: list[int]) -> None:
         known = [d for d, amount in enumerate(capacity) if amount > 0]
@@ -851,13 +866,13 @@ class _View:
 
     def _even(self) -> int:
         largest = max(self.had, default=0)
-        against = [had * (2**27 // largest) >> 20 if largest else 0 for had in self.had]  # in 128ths of the largest
-        askew = sum((asked >> 6) * (16 * a - 7 * 128) for asked, a in zip(self.asked, against, strict=True)) < 0
-        kept = sum(unasked and a > 0 for unasked, a in zip(self.unasked, against, strict=True))
+        relative = [had * (2**27 // largest) >> 20 if largest else 0 for had in self.had]  # in 128ths of the largest
+        imbalance = sum((asked >> 6) * (16 * a - 7 * 128) for asked, a in zip(self.asked, relative, strict=True)) < 0
+        kept = sum(unasked and a > 0 for unasked, a in zip(self.unasked, relative, strict=True))
         spent = min(self.had, default=2**20) - min(self.left, default=2**20)
         large = max(0, self.size.bit_length() - (2**11).bit_length())
         score = (spent * self.size >> 11) + 2**16 * kept + 2**12 * large
-        return score + (2**13 if self.untouched else 0) + (2**14 if askew else 0)
+        return score + (2**13 if self.untouched else 0) + (2**14 if imbalance else 0)
 
 
 def _may_use(known: _Class, slot: int) -> bool:
@@ -865,7 +880,7 @@ def _may_use(known: _Class, slot: int) -> bool:
 
 
 def _is_crowded(known: _Class, host: _Host) -> bool:
-    return known.most > 0 and host.groups.get(known.group, 0) >= known.most
+    return known.max_per_host > 0 and host.groups.get(known.group, 0) >= known.max_per_host
 
 
 def _is_occupied(known: _Class, host: _Host) -> bool:

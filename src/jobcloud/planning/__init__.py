@@ -1,2 +1,1 @@
-"""How many hosts a demand needs, what fits and what does not: a library beside the scheduler, described in
-docs/planning.md."""
+"""Capacity planning: how many hosts a demand needs, which tasks fit and which do not. See docs/planning.md."""

@@ -1,3 +1,5 @@
+from typing import final
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -5,8 +7,9 @@ from jobcloud.planning.problem import Problem
 
 RULES: tuple[str, ...]
 
+@final
 class Packer:
-    """Tasks on hosts, undone and redone. capacity int64[H, D], host_type int32[H], weight float64[D]."""
+    """A packing that can be revised. capacity int64[H, D], host_type int32[H], weight float64[D]."""
 
     def __init__(
         self, problem: Problem, capacity: ArrayLike, host_type: ArrayLike, weight: ArrayLike, seed: int
@@ -32,8 +35,9 @@ class Packer:
     def waiting(self, kinds: NDArray[np.int32]) -> NDArray[np.bool_]: ...
     def improve(self, pool: NDArray[np.int32], steps: int, shuffles: int) -> NDArray[np.int32]: ...
 
+@final
 class Pricer:
-    """What one host can hold that is worth most. capacity int64[D], size int64[K, D]."""
+    """The most valuable content of one host. capacity int64[D], size int64[K, D]."""
 
     def __init__(self, capacity: ArrayLike, size: ArrayLike) -> None: ...
     @property
@@ -43,5 +47,5 @@ class Pricer:
     @property
     def nodes(self) -> int: ...
     def price(
-        self, value: ArrayLike, most: ArrayLike, threshold: int, node_limit: int, wanted: int = 20
+        self, value: ArrayLike, limit: ArrayLike, threshold: int, node_limit: int, wanted: int = 20
     ) -> tuple[int, NDArray[np.int32]]: ...

@@ -1,18 +1,19 @@
-"""Tasks on hosts, undone and redone many times: the part of the planner that numpy is too slow for.
+"""Packs tasks on hosts and revises packings many times: the part of the planner for which numpy is too slow.
 
-It knows kinds (equal tasks of one job), jobs with rules about who may stand beside whom, and keys for what several
-tasks share on a host (an executor). `packing.py` makes the arrays and says what they mean; `verify.py` checks every
-answer without this file. Amounts are int64, so what fits is exact; floats only say which host is tried first.
+It knows kinds (equal tasks of one job), jobs with rules about their neighbours on a host, and keys for amounts that
+several tasks share on a host (an executor). `packing.py` makes and describes the arrays; `verify.py` checks every
+answer independently. Amounts are int64, so fit is exact; floats only determine the order in which hosts are tried.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 import numpy as np
 
 cdef enum:
     UNPLACED = -1
-    MOST_EJECTED = 4
-    MOST_ON_A_HOST = 512  # hosts with more are not looked at when tasks are ejected
+    MAX_EJECTED = 4
+    MAX_ON_A_HOST = 512  # no tasks are ejected from hosts with more
 
 cdef enum Rule:
     FIRST = 0
@@ -24,14 +25,16 @@ cdef enum Rule:
 RULES = ("first", "best", "worst", "dot", "l2")
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class Packer:
-    """The arrays are those of `packing.Problem`; kinds are sorted by job, tasks by kind. See `packing.py`."""
+    """A packing that can be revised. The arrays are those of `Problem`; kinds are sorted by job, tasks by kind."""
 
     cdef readonly int hosts, kinds, jobs, tasks, dimensions, keys
     cdef int64_t[:, ::1] capacity, request, shared, free
-    cdef int32_t[::1] host_type, kind_job, kind_key, first, job_first, most
+    cdef int32_t[::1] host_type, kind_job, kind_key, first, job_first, max_per_host
     cdef uint8_t[:, ::1] allowed
-    cdef int32_t[::1] rule_start, rule_job, rule_most, back_start, back_job, back_most
+    cdef int32_t[::1] rule_start, rule_job, rule_limit, back_start, back_job, back_limit
     cdef int32_t[::1] host_of, kind_of, following, before, head, on_host
     cdef int32_t[:, ::1] paid
     cdef double[:, ::1] scale
@@ -47,11 +50,11 @@ cdef class Packer:
         self.host_type = np.ascontiguousarray(host_type, dtype=np.int32)
         self.request, self.shared = problem.request, problem.shared
         self.kind_job, self.kind_key, self.first = problem.kind_job, problem.kind_key, problem.first
-        self.job_first, self.most, self.allowed = problem.job_first, problem.most, problem.allowed
-        self.rule_start, self.rule_job, self.rule_most = problem.rules
-        self.back_start, self.back_job, self.back_most = problem.back_rules
+        self.job_first, self.max_per_host, self.allowed = problem.job_first, problem.max_per_host, problem.allowed
+        self.rule_start, self.rule_job, self.rule_limit = problem.rules
+        self.back_start, self.back_job, self.back_limit = problem.back_rules
         self.hosts, self.dimensions = self.capacity.shape[0], self.capacity.shape[1]
-        self.kinds, self.jobs = self.request.shape[0], self.most.shape[0]
+        self.kinds, self.jobs = self.request.shape[0], self.max_per_host.shape[0]
         self.tasks, self.keys = self.first[self.kinds], self.shared.shape[0]
         self.free = np.array(capacity, dtype=np.int64, order="C")
         self.host_of = np.full(self.tasks, UNPLACED, dtype=np.int32)
@@ -76,19 +79,19 @@ cdef class Packer:
         self.dice = <uint64_t>(seed * 2 + 1) ^ <uint64_t>0x9E3779B97F4A7C15
 
     def placement(self):
-        """int32[tasks]: the host of each task, -1 where it has none."""
+        """int32[tasks]: the host of each task, -1 for none."""
         return np.array(self.host_of)
 
     def left(self):
-        """int64[hosts, dimensions]: what is free."""
+        """int64[hosts, dimensions]: the free amounts."""
         return np.array(self.free)
 
     def used(self):
-        """int32[hosts]: how many tasks are on each."""
+        """int32[hosts]: the number of tasks on each host."""
         return np.array(self.on_host)
 
     def assign(self, int32_t[::1] host_of):
-        """Put tasks where an earlier answer had them; those that do not fit stay unplaced."""
+        """Put tasks on the hosts of an earlier answer; tasks that do not fit stay unplaced."""
         cdef int t, kind
         for t in range(self.tasks):
             if host_of[t] >= 0 and self.host_of[t] < 0 and host_of[t] < self.hosts:
@@ -148,7 +151,7 @@ cdef class Packer:
         self.on_host[host] -= 1
 
     cdef inline int limit(self, int job, int other) noexcept nogil:
-        """The most tasks of `other` beside one of `job`."""
+        """The maximum of tasks of `other` on a host with a task of `job`."""
         cdef int low = self.rule_start[job], high = self.rule_start[job + 1], middle
         while low < high:
             middle = (low + high) >> 1
@@ -157,16 +160,16 @@ cdef class Packer:
             else:
                 high = middle
         if low < self.rule_start[job + 1] and self.rule_job[low] == other:
-            return self.rule_most[low]
+            return self.rule_limit[low]
         return 1 << 30
 
     cdef bint agrees(self, int job, int host) noexcept nogil:
-        """Whether one more task of the job breaks no rule on a host."""
-        cdef int task = self.head[host], other, own = 0, most = self.most[job]
+        """Whether one more task of the job breaks no rule on the host."""
+        cdef int task = self.head[host], other, own = 0, limit = self.max_per_host[job]
         cdef bint ruled = (
             self.rule_start[job] < self.rule_start[job + 1] or self.back_start[job] < self.back_start[job + 1]
         )
-        if not ruled and most >= self.tasks:
+        if not ruled and limit >= self.tasks:
             return True
         while task >= 0:
             other = self.kind_job[self.kind_of[task]]
@@ -175,31 +178,31 @@ cdef class Packer:
             elif ruled:
                 self.seen[other] += 1
                 if self.seen[other] == 1:
-                    most = min(most, self.limit(other, job))
+                    limit = min(limit, self.limit(other, job))
             task = self.following[task]
         if ruled:
             task = self.head[host]
             while task >= 0:
                 other = self.kind_job[self.kind_of[task]]
                 if self.seen[other] and self.seen[other] > self.limit(job, other):
-                    most = 0
+                    limit = 0
                 self.seen[other] = 0
                 task = self.following[task]
-        return own < most
+        return own < limit
 
     # ------------------------------------------------------------------------------------------- many tasks of one kind
 
     cdef void find_caps(self, int job) noexcept nogil:
-        """cap[h]: how many more tasks of the job the rules allow on each host."""
+        """Set cap[h]: the number of further tasks of the job that the rules allow on each host."""
         cdef int h, n, t, other
         for h in range(self.hosts):
-            self.cap[h] = self.most[job]
+            self.cap[h] = self.max_per_host[job]
         for n in range(self.back_start[job], self.back_start[job + 1]):
             other = self.back_job[n]
             for t in range(self.job_first[other], self.job_first[other + 1]):
                 h = self.host_of[t]
-                if h >= 0 and self.cap[h] > self.back_most[n]:
-                    self.cap[h] = self.back_most[n]
+                if h >= 0 and self.cap[h] > self.back_limit[n]:
+                    self.cap[h] = self.back_limit[n]
         for t in range(self.job_first[job], self.job_first[job + 1]):
             h = self.host_of[t]
             if h >= 0:
@@ -210,7 +213,7 @@ cdef class Packer:
                 h = self.host_of[t]
                 if h >= 0:
                     self.tally[h] += 1
-                    if self.tally[h] > self.rule_most[n]:
+                    if self.tally[h] > self.rule_limit[n]:
                         self.cap[h] = 0
             for t in range(self.job_first[other], self.job_first[other + 1]):
                 h = self.host_of[t]
@@ -218,7 +221,7 @@ cdef class Packer:
                     self.tally[h] = 0
 
     cdef double rate(self, int kind, int host, Rule rule) noexcept nogil:
-        """Lower is better; what does not fit is 1e300."""
+        """The score of a host, lower is better; 1e300 if the task does not fit."""
         cdef int d, key = self.kind_key[kind]
         cdef double had, asked, score = 0.0
         cdef bint pays = key >= 0 and self.paid[key, host] == 0
@@ -244,7 +247,7 @@ cdef class Packer:
         return host if rule == FIRST else score
 
     def place(self, int kind, int rule, int host_limit=-1):
-        """Place the kind's unplaced tasks, each on the best host of the first `host_limit`; returns how many remain."""
+        """Place the kind's unplaced tasks, each on the best of the first `host_limit` hosts; returns the rest."""
         cdef int left = 0
         if host_limit < 0 or host_limit > self.hosts:
             host_limit = self.hosts
@@ -279,7 +282,7 @@ cdef class Packer:
         return left
 
     cdef void sift(self, int at, int size) noexcept nogil:
-        """Put the host at a place of the heap where it belongs: the lowest score first, then the lowest host."""
+        """Restore the heap order from a place on: the lowest score first, then the lowest host."""
         cdef int child, host = self.heap[at]
         while 2 * at + 1 < size:
             child = 2 * at + 1
@@ -295,7 +298,7 @@ cdef class Packer:
         return self.score[one] < self.score[other] or (self.score[one] == self.score[other] and one < other)
 
     def fill(self, int host, int32_t[::1] kinds, int rule, double[::1] weight):
-        """Bin-centric: as long as a kind fits, place one task of the kind that suits what is free best.
+        """Bin-centric: while any kind fits, place one task of the kind that suits the free amounts best.
 
         `kinds` in order of preference among equals. Returns how many tasks were placed.
         """
@@ -334,7 +337,7 @@ cdef class Packer:
         return placed
 
     def waiting(self, int32_t[::1] kinds):
-        """bool[n]: whether a task of each kind has no host yet. For first packings, in which nothing is taken away."""
+        """bool[n]: whether a task of each kind has no host yet. For first packings, which remove no tasks."""
         cdef int n, k
         found = np.zeros(kinds.shape[0], dtype=np.bool_)
         cdef uint8_t[::1] out = found.view(np.uint8)
@@ -354,7 +357,7 @@ cdef class Packer:
         return self.dice
 
     cdef int best_host(self, int kind) noexcept nogil:
-        """The host where the task fits and least is left over; -1 where there is none."""
+        """The host that the task fits with the least left over; -1 if there is none."""
         cdef int h, best = -1
         cdef double score, lowest = 1e299
         self.find_caps(self.kind_job[kind])
@@ -366,24 +369,26 @@ cdef class Packer:
         return best
 
     cdef inline int64_t gives(self, int task, int host, int key, int d) noexcept nogil:
-        """What a task sets free by going where another with `key` comes; its own shared amount where it alone pays."""
+        """The amount that a task frees when one with `key` replaces it, shared amounts included."""
         cdef int kind = self.kind_of[task], own = self.kind_key[kind]
         if own >= 0 and own != key and self.paid[own, host] == 1:
             return self.request[kind, d] + self.shared[own, d]
         return self.request[kind, d]
 
     cdef int64_t ejection(self, int kind, int host, int64_t bound, int32_t* out, int* size) noexcept nogil:
-        """The cheapest tasks, by penalty, that would have to go for one of the kind to fit; -1 where nothing below
-        `bound` helps. `forward` and `backward` hold the limits of the kind's job."""
-        cdef int32_t content[MOST_ON_A_HOST]
-        cdef uint8_t forced[MOST_ON_A_HOST]
+        """Find the tasks with the lowest penalty whose ejection makes room for one of the kind.
+
+        Returns -1 if none below `bound` suffices. `forward` and `backward` hold the limits of the kind's job.
+        """
+        cdef int32_t content[MAX_ON_A_HOST]
+        cdef uint8_t forced[MAX_ON_A_HOST]
         cdef int64_t lack[64]
         cdef int n = 0, task = self.head[host], job = self.kind_job[kind], other, own = 0, d, i, j, m, key, count = 0
         cdef int64_t cost = 0, best
         cdef bint enough
         if not self.allowed[kind, self.host_type[host]]:
             return -1
-        if self.on_host[host] > MOST_ON_A_HOST or self.dimensions > 64:
+        if self.on_host[host] > MAX_ON_A_HOST or self.dimensions > 64:
             return -1
         key = self.kind_key[kind]
         for d in range(self.dimensions):
@@ -397,8 +402,8 @@ cdef class Packer:
                 own += 1
             n += 1
             task = self.following[task]
-        if own >= self.most[job]:
-            # One of its own kind would have to go: an exchange of like for like.
+        if own >= self.max_per_host[job]:
+            # Ejecting a task of the same kind gains nothing.
             return -1
         for i in range(n):
             other = self.kind_job[self.kind_of[content[i]]]
@@ -413,13 +418,13 @@ cdef class Packer:
             if forced[i]:
                 count += 1
                 cost += self.penalty[content[i]]
-                if count <= MOST_EJECTED:
+                if count <= MAX_EJECTED:
                     out[count - 1] = content[i]
                 for d in range(self.dimensions):
                     lack[d] -= self.gives(content[i], host, key, d)
         for i in range(n):
             self.seen[self.kind_job[self.kind_of[content[i]]]] = 0
-        if count > MOST_EJECTED or cost >= bound:
+        if count > MAX_EJECTED or cost >= bound:
             return -1
         enough = True
         for d in range(self.dimensions):
@@ -429,10 +434,10 @@ cdef class Packer:
             size[0] = count
             return cost
         best = bound
-        # One, two or three more of them.
+        # Try one, two or three further tasks.
         cdef int64_t one, two
         cdef int a = -1, b = -1, c = -1
-        if count < MOST_EJECTED:
+        if count < MAX_EJECTED:
             for i in range(n):
                 if forced[i]:
                     continue
@@ -446,7 +451,7 @@ cdef class Packer:
                         break
                 if enough:
                     best, a, b, c = one, i, -1, -1
-        if count + 1 < MOST_EJECTED:
+        if count + 1 < MAX_EJECTED:
             for i in range(n):
                 if forced[i]:
                     continue
@@ -468,7 +473,7 @@ cdef class Packer:
                             break
                     if enough:
                         best, a, b, c = two, i, j, -1
-        if count + 2 < MOST_EJECTED and n <= 40:
+        if count + 2 < MAX_EJECTED and n <= 40:
             for i in range(n):
                 if forced[i]:
                     continue
@@ -510,12 +515,12 @@ cdef class Packer:
     cdef void note_limits(self, int job, bint on) noexcept nogil:
         cdef int n
         for n in range(self.rule_start[job], self.rule_start[job + 1]):
-            self.forward[self.rule_job[n]] = self.rule_most[n] if on else 1 << 30
+            self.forward[self.rule_job[n]] = self.rule_limit[n] if on else 1 << 30
         for n in range(self.back_start[job], self.back_start[job + 1]):
-            self.backward[self.back_job[n]] = self.back_most[n] if on else 1 << 30
+            self.backward[self.back_job[n]] = self.back_limit[n] if on else 1 << 30
 
     cdef bint swap(self, int one, int two) noexcept nogil:
-        """Exchange the hosts of two tasks if both then fit."""
+        """Exchange the hosts of two tasks if both fit afterwards."""
         cdef int here = self.host_of[one], there = self.host_of[two]
         cdef int kind = self.kind_of[one], other = self.kind_of[two]
         if here == there or kind == other:
@@ -533,7 +538,7 @@ cdef class Packer:
         return False
 
     def improve(self, int32_t[::1] pool, int steps, int shuffles):
-        """Find room for the tasks of the pool by ejecting others, which join the pool; `steps` times at most.
+        """Find room for the tasks of the pool by ejecting others, which join the pool; at most `steps` times.
 
         After Nagata and Bräysy, A powerful route minimization heuristic (2009): the last ejected is tried first; a task
         that finds no room gets dearer; the cheapest set goes; then some random exchanges. Returns the tasks that are
@@ -542,8 +547,8 @@ cdef class Packer:
         cdef int size = pool.shape[0], _, task, kind, host, i, h, start, best_host, best_size, found
         stack = np.empty(self.tasks, dtype=np.int32)
         cdef int32_t[::1] waiting = stack
-        cdef int32_t out[MOST_EJECTED]
-        cdef int32_t best_out[MOST_EJECTED]
+        cdef int32_t out[MAX_EJECTED]
+        cdef int32_t best_out[MAX_EJECTED]
         cdef int64_t cost, best
         if not self.hosts:
             return np.array(pool)
@@ -575,7 +580,7 @@ cdef class Packer:
                             best_out[found] = out[found]
                 self.note_limits(self.kind_job[kind], False)
                 if best_host < 0:
-                    # Not even with others gone: let another of the pool go first.
+                    # No ejection makes room: try another task of the pool first.
                     i = <int>(self.roll() % <uint64_t>size)
                     waiting[size - 1], waiting[i] = waiting[i], waiting[size - 1]
                     continue
@@ -593,21 +598,23 @@ cdef class Packer:
         return stack[:size].copy()
 
 
-# ------------------------------------------------------------------------------------------------- the fullest one host
+# ------------------------------------------------------------------------------------------------- the most valuable host
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class Pricer:
-    """What one host of a kind can hold that is worth most: a bounded knapsack in D dimensions, by branch and bound.
+    """The most valuable content of one host of a kind: a bounded knapsack in D dimensions, by branch and bound.
 
-    Bounds come from one surrogate dimension, the mean of all with the multipliers that a subgradient descent finds for
-    the linear relaxation; any multipliers are valid, so the answer never depends on how good they are.
+    Bounds come from one surrogate dimension: the mean of all dimensions, weighted by multipliers that a subgradient
+    descent finds for the linear relaxation. Any multipliers are valid, so their quality does not affect the answer.
     """
 
     cdef readonly int kinds, dimensions
     cdef readonly int64_t nodes
     cdef int64_t[::1] capacity, value, rest, sorted_value
     cdef int64_t[:, ::1] size, sorted_size
-    cdef int32_t[::1] most, order, sorted_most, chosen
+    cdef int32_t[::1] limit, order, sorted_limit, chosen
     cdef double[::1] multiplier, best_multiplier, gradient, weight
     cdef int length, wanted
     cdef int64_t best, node_limit
@@ -621,22 +628,22 @@ cdef class Pricer:
         self.kinds, self.dimensions = self.size.shape[0], self.size.shape[1]
         self.value, self.sorted_value = np.zeros(self.kinds, dtype=np.int64), np.zeros(self.kinds, dtype=np.int64)
         self.sorted_size = np.zeros((self.kinds, self.dimensions), dtype=np.int64)
-        self.most, self.order = np.zeros(self.kinds, dtype=np.int32), np.zeros(self.kinds, dtype=np.int32)
-        self.sorted_most = np.zeros(self.kinds, dtype=np.int32)
+        self.limit, self.order = np.zeros(self.kinds, dtype=np.int32), np.zeros(self.kinds, dtype=np.int32)
+        self.sorted_limit = np.zeros(self.kinds, dtype=np.int32)
         self.chosen = np.zeros(self.kinds, dtype=np.int32)
         self.rest = np.zeros(self.dimensions, dtype=np.int64)
         self.multiplier, self.gradient = np.zeros(self.dimensions), np.zeros(self.dimensions)
         self.best_multiplier, self.weight = np.zeros(self.dimensions), np.zeros(self.kinds)
 
-    def price(self, value, most, int64_t threshold, int64_t node_limit, int wanted=20):
-        """The patterns worth more than `threshold`, and what no pattern exceeds.
+    def price(self, value, limit, int64_t threshold, int64_t node_limit, int wanted=20):
+        """Find patterns worth more than `threshold`, and an upper bound for all patterns.
 
-        Args: value int64[K], each up to 2**40; most int32[K], how many of each kind at most. Returns (bound, patterns):
-        patterns int32[n, K], the best last, each better than the one before; at most `wanted`. Within `node_limit` the
-        bound is the exact maximum, or the threshold where nothing exceeds it.
+        Args: value int64[K], each up to 2**40; limit int32[K], the maximum of each kind. Returns (bound, patterns):
+        patterns int32[n, K], ascending by value, at most `wanted`. Within `node_limit`, the bound is the exact maximum,
+        or the threshold if no pattern exceeds it.
         """
         self.value = np.ascontiguousarray(value, dtype=np.int64)
-        self.most = np.ascontiguousarray(most, dtype=np.int32)
+        self.limit = np.ascontiguousarray(limit, dtype=np.int32)
         self.best, self.node_limit, self.nodes, self.wanted = threshold, node_limit, 0, wanted
         self.stopped, self.open_bound, self.found = False, 0.0, []
         self._multipliers()
@@ -651,13 +658,13 @@ cdef class Pricer:
         return bound, patterns
 
     cdef void _multipliers(self):
-        """Minimise μ·capacity + Σ most · max(0, value - μ·size) over μ ≥ 0, roughly."""
+        """Minimise μ·capacity + Σ limit · max(0, value - μ·size) over μ ≥ 0, roughly."""
         cdef int d, k, step, used = 0
         cdef double total, reduced, highest, lowest = 1e300, norm, length
         for d in range(self.dimensions):
             if self.capacity[d] > 0:
                 used += 1
-        # A start that covers every kind: the largest value a unit of the host's mean resource.
+        # A start that covers every kind: the largest value per unit of the host's mean resource.
         if self.best_multiplier[0] == 0.0 and np.asarray(self.best_multiplier).sum() == 0.0:
             highest = 0.0
             for k in range(self.kinds):
@@ -672,24 +679,24 @@ cdef class Pricer:
         else:
             for d in range(self.dimensions):
                 self.multiplier[d] = self.best_multiplier[d]
-        # In units of the whole host: multiplier[d] is what all of dimension d is worth.
+        # In units of the whole host: multiplier[d] is the value of all of dimension d.
         for step in range(400):
             total = 0.0
             for d in range(self.dimensions):
                 total += self.multiplier[d]
                 self.gradient[d] = 1.0
             for k in range(self.kinds):
-                if self.most[k] <= 0:
+                if self.limit[k] <= 0:
                     continue
                 reduced = self.value[k]
                 for d in range(self.dimensions):
                     if self.capacity[d] > 0:
                         reduced -= self.multiplier[d] * self.size[k, d] / self.capacity[d]
                 if reduced > 0:
-                    total += reduced * self.most[k]
+                    total += reduced * self.limit[k]
                     for d in range(self.dimensions):
                         if self.capacity[d] > 0:
-                            self.gradient[d] -= <double>self.size[k, d] / self.capacity[d] * self.most[k]
+                            self.gradient[d] -= <double>self.size[k, d] / self.capacity[d] * self.limit[k]
             if total < lowest:
                 lowest = total
                 for d in range(self.dimensions):
@@ -704,14 +711,14 @@ cdef class Pricer:
                 self.multiplier[d] = max(0.0, self.multiplier[d] - length * self.gradient[d])
 
     cdef void _sort(self):
-        """Kinds by value a unit of the surrogate, those worth nothing or too large left out."""
+        """Sort kinds by value per unit of the surrogate, without worthless and too large ones."""
         cdef int d, k, n
         cdef int64_t fit
         cdef double weight
         ratio = np.full(self.kinds, -1.0)
         for k in range(self.kinds):
             weight = 0.0
-            fits = self.most[k] > 0 and self.value[k] > 0
+            fits = self.limit[k] > 0 and self.value[k] > 0
             for d in range(self.dimensions):
                 if self.size[k, d] > self.capacity[d]:
                     fits = False
@@ -724,35 +731,35 @@ cdef class Pricer:
         for n in range(self.length):
             k = order[n]
             self.order[n], self.sorted_value[n] = k, self.value[k]
-            # No more than fit an empty host, or the sums of the bound would be as loose as the limit.
-            self.sorted_most[n] = self.most[k]
+            # At most as many as fit an empty host; a looser limit would loosen the bound.
+            self.sorted_limit[n] = self.limit[k]
             self.weight[n] = 0.0
             for d in range(self.dimensions):
                 self.sorted_size[n, d] = self.size[k, d]
                 if self.size[k, d] > 0:
                     fit = self.capacity[d] // self.size[k, d]
-                    self.sorted_most[n] = <int32_t>min(<int64_t>self.sorted_most[n], fit)
+                    self.sorted_limit[n] = <int32_t>min(<int64_t>self.sorted_limit[n], fit)
                 if self.capacity[d] > 0:
                     self.weight[n] += self.best_multiplier[d] * self.size[k, d] / self.capacity[d]
 
     cdef double _bound(self, int level) noexcept nogil:
-        """What the kinds from `level` on can add within the surrogate's rest, in parts too."""
+        """The value that the kinds from `level` on can add within the rest of the surrogate, fractions included."""
         cdef int d, n
         cdef double rest = 0.0, total = 0.0, part
         for d in range(self.dimensions):
             if self.capacity[d] > 0:
                 rest += self.best_multiplier[d] * self.rest[d] / self.capacity[d]
         for n in range(level, self.length):
-            part = self.weight[n] * self.sorted_most[n]
+            part = self.weight[n] * self.sorted_limit[n]
             if part >= rest and self.weight[n] > 0:
                 total += self.sorted_value[n] * (rest / self.weight[n])
                 break
             rest -= part
-            total += <double>self.sorted_value[n] * self.sorted_most[n]
+            total += <double>self.sorted_value[n] * self.sorted_limit[n]
         return total * (1.0 + 1e-12) + 1e-3
 
     cdef void _search(self, int level, int64_t value):
-        cdef int d, a, most
+        cdef int d, a, count
         cdef int64_t fit
         cdef double bound
         while True:
@@ -766,25 +773,25 @@ cdef class Pricer:
                     del self.found[: 2 * self.wanted]
             if level == self.length:
                 return
-            most = self.sorted_most[level]
+            count = self.sorted_limit[level]
             for d in range(self.dimensions):
                 if self.sorted_size[level, d] > 0:
                     fit = self.rest[d] // self.sorted_size[level, d]
-                    if fit < most:
-                        most = <int>fit
-            if most > 0:
+                    if fit < count:
+                        count = <int>fit
+            if count > 0:
                 break
             self.chosen[level] = 0
             level += 1
         for d in range(self.dimensions):
-            self.rest[d] -= most * self.sorted_size[level, d]
-        for a in range(most, -1, -1):
+            self.rest[d] -= count * self.sorted_size[level, d]
+        for a in range(count, -1, -1):
             bound = value + <double>a * self.sorted_value[level] + self._bound(level + 1)
             if bound < self.best + 1:
                 break
             self.nodes += 1
             if self.stopped or self.nodes > self.node_limit:
-                # The bounds of fewer of this kind are no higher.
+                # Fewer tasks of this kind have no higher bounds.
                 self.stopped = True
                 self.open_bound = max(self.open_bound, bound)
                 break
@@ -793,7 +800,7 @@ cdef class Pricer:
             for d in range(self.dimensions):
                 self.rest[d] += self.sorted_size[level, d]
         else:
-            # All tried: what was given back once too often, for the kind at -1, is taken again.
+            # The loop freed the kind once too often, at -1; take it again.
             for d in range(self.dimensions):
                 self.rest[d] -= self.sorted_size[level, d]
             return

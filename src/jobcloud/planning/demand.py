@@ -1,7 +1,7 @@
-"""From crons and run times, or from arrivals and departures, to what runs at once: the day's load and its peak.
+"""The load over a day and its peak, from cron expressions and run times or from arrivals and departures.
 
-What comes due while a job runs is dealt with as its configuration says (docs/job-configuration.md, "Overlap"): it runs
-beside, waits, is skipped, or takes the place of what runs. A run is all its shards or nothing.
+A firing that comes due while its job runs is handled as the job's configuration says (docs/job-configuration.md,
+"Overlap"): it runs at the same time, waits, is skipped or replaces the earlier run. All shards of a run run together.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from jobcloud.planning.problem import Floats, Int64s, TaskKind
 from jobcloud.planning.tables import TaskRow
 
 DAY_MS: Final = 86_400_000
-#: A job with more runs than this in the time looked at is taken to run always.
-_MOST_RUNS: Final = 20_000
+#: A job with more runs than this in the window counts as always running.
+_MAX_RUNS: Final = 20_000
 
 
 class Span(NamedTuple):
-    """A task kind runs from `start_ms` until before `end_ms` with all its copies."""
+    """All copies of a task kind run from `start_ms` until just before `end_ms`."""
 
     start_ms: int
     end_ms: int
@@ -32,10 +32,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
-    """A job as far as planning goes. `schedule` None: it runs always (a resident one).
+    """The properties of a job that planning needs. `schedule` None: it always runs (a daemon job).
 
-    `at_once`: so many runs may be under way. Of what is due beyond that, up to `waiting` runs wait for their turn, the
-    others are skipped; with `replaces` what is due ends what runs instead.
+    `at_once`: the maximum number of concurrent runs. Up to `waiting` further firings wait; the others are skipped. With
+    `replaces`, a new firing ends the current run instead.
     """
 
     kind: TaskKind
@@ -48,34 +48,35 @@ class ScheduledJob:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Load:
-    """What runs over time: from `times`[i] (ms, int64[N]) to the next `amounts`[i] (float64[N, D], thousandths)."""
+    """The load over time: `amounts`[i] (float64[N, D], thousandths) from `times`[i] (int64[N], ms) to the next time."""
 
     times: Int64s
     amounts: Floats
     spans: tuple[Span, ...]
 
     def peak(self, capacity: Sequence[int]) -> int:
-        """The instant (ms) whose load takes the most of any one dimension of `capacity`; the first of several."""
+        """The instant (ms) with the largest share of any dimension of `capacity`; the first of several."""
         shares = self.amounts / np.maximum(np.asarray(capacity, dtype=np.float64), 1.0)
         return int(self.times[int(shares.max(axis=1).argmax())]) if len(self.times) else 0
 
     def at(self, instant_ms: int) -> list[TaskKind]:
-        """What runs at an instant."""
+        """The task kinds that run at an instant."""
         return [span.kind for span in self.spans if span.start_ms <= instant_ms < span.end_ms]
 
 
 def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-    """When a job runs, as [from, until) in ms, of what lies in [start, end); ascending, overlapping where it may.
+    """The runs of a job within [start, end), as ascending spans [from, until) in ms; they may overlap.
 
-    What began before, or waits since then, is seen as far back as a full queue takes to run, a day at most.
+    Looks back before `start` by the time that a full queue takes to run, at most a day, to include earlier runs and
+    waits.
     """
     if job.schedule is None:
         return [(start_ms, end_ms)]
     lasts = max(job.run_ms, 1)
     began: list[int] = []
     ended: list[int] = []
-    under_way: list[int] = []  # a heap of when they end
-    waiting, most = 0, 0
+    under_way: list[int] = []  # a heap of end times
+    waiting, peak = 0, 0
 
     def begin(at: int) -> None:
         began.append(at)
@@ -100,10 +101,10 @@ def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]
             begin(fires)
         elif waiting < job.waiting:
             waiting += 1
-        most = max(most, len(under_way))
-        if len(began) > _MOST_RUNS:
-            return [(start_ms, end_ms)] * most
-        # Nothing comes of what is due while all are under way and none may wait.
+        peak = max(peak, len(under_way))
+        if len(began) > _MAX_RUNS:
+            return [(start_ms, end_ms)] * peak
+        # A firing is skipped if the maximum is running and none may wait.
         idle = len(under_way) < job.at_once or waiting < job.waiting or job.replaces
         fires = job.schedule.next_after(fires if idle else under_way[0] - 1)
     end_until(end_ms)
@@ -117,7 +118,7 @@ def spans(jobs: Iterable[ScheduledJob], start_ms: int, end_ms: int) -> list[Span
 
 
 def row_spans(rows: Iterable[TaskRow], kinds: Iterable[TaskKind]) -> list[Span]:
-    """The spans of a table's rows, each with its kind; what never leaves stays until the last event."""
+    """The spans of a table's rows, each with its kind. Tasks that never leave stay until the last event."""
     pairs = list(zip(rows, kinds, strict=True))
     instants = [0.0, *(row.arrive_s for row, _ in pairs), *(row.leave_s for row, _ in pairs if row.leave_s is not None)]
     end = round(max(instants) * 1_000) + 1
@@ -128,7 +129,7 @@ def row_spans(rows: Iterable[TaskRow], kinds: Iterable[TaskKind]) -> list[Span]:
 
 
 def load(found: Sequence[Span], dimensions: int) -> Load:
-    """The sum over time; shared amounts are left out, as they depend on the hosts."""
+    """The sum over time, without shared amounts, because these depend on the hosts."""
     changes = np.array([instant for span in found for instant in (span.start_ms, span.end_ms)], dtype=np.int64)
     signed = np.zeros((len(changes), dimensions))
     for n, span in enumerate(found):

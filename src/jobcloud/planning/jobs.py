@@ -1,6 +1,6 @@
-"""Jobs as they are registered, or stand in a manifest → what planning needs of them.
+"""Reads jobs from their registered configuration or from a manifest, as far as planning needs them.
 
-The fields are those of docs/job-configuration.md. Only those that say when a job runs and what it takes are read.
+docs/job-configuration.md describes the fields. Only schedule, overlap and resources are read.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from jobcloud.cron import Dialect, Fold, Gap
 from jobcloud.errors import ConfigError
 from jobcloud.model import (
     DEFAULT_EXECUTOR,
-    KEEPER,
     MAX_EXECUTORS,
     MAX_SHARDS,
     MAX_WAITING,
+    PLACEHOLDER,
     RESOURCE_FIELDS,
     Concurrency,
     JobKind,
@@ -28,19 +28,19 @@ from jobcloud.planning.problem import TaskKind
 from jobcloud.planning.rules import Rules
 from jobcloud.planning.tables import BadTable, read_table
 
-#: As `Resources` has them.
+#: The dimensions of `Resources`.
 DIMENSIONS: Final = ("cpus", "mem_mb", "disk_mb", "gpus", "ports")
-MOST_RUN_S: Final = 30 * 86_400
+MAX_RUN_S: Final = 30 * 86_400
 ON_EACH: Final = "each"
 
 T = TypeVar("T")
 
 
 def scheduled_job(config: Mapping[str, Any], run_s: float) -> ScheduledJob:
-    """A job of its configuration, each run lasting so long. Raises ConfigError naming job and field."""
+    """The job of a configuration, with the given run time. Raises ConfigError with job and field if it is invalid."""
     name = config.get("jobName")
     if not isinstance(name, str) or not name:
-        raise ConfigError("is missing", field="jobName", fix="every job has one")
+        raise ConfigError("is missing", field="jobName", fix="name the job")
     try:
         return _scheduled_job(name, config, run_s)
     except ConfigError as error:
@@ -48,7 +48,7 @@ def scheduled_job(config: Mapping[str, Any], run_s: float) -> ScheduledJob:
 
 
 def executor(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """What an app's executor takes on every host that runs a task of the app. Raises ConfigError."""
+    """The amounts of an app's executor on each host that runs a task of the app. Raises ConfigError if invalid."""
     amounts = [
         _amount(config, field, default) for field, default in zip(RESOURCE_FIELDS, DEFAULT_EXECUTOR, strict=True)
     ]
@@ -57,23 +57,23 @@ def executor(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def warm_executors(app: str, config: Mapping[str, Any]) -> TaskKind | None:
-    """The executors that the app has kept though no job needs them, as tasks of which a host takes one; None without.
+    """The app's warm executors as tasks, at most one per host; None if it has none.
 
-    Not those of "each": `one_on_each_host`. Raises ConfigError.
+    Excludes "each": see `one_on_each_host`. Raises ConfigError if the configuration is invalid.
     """
     if one_on_each_host(config):
         return None
     kept = _count(config, "executors", 0, 0, MAX_EXECUTORS)
-    return TaskKind(f"executor of {app}", tuple(KEEPER), kept, Rules(max_per_host=1), shared=app) if kept else None
+    return TaskKind(f"executor of {app}", tuple(PLACEHOLDER), kept, Rules(max_per_host=1), shared=app) if kept else None
 
 
 def one_on_each_host(config: Mapping[str, Any]) -> bool:
-    """Whether the app has an executor kept on every host that has room for it."""
+    """Whether the app keeps a warm executor on every host with room for it."""
     return config.get("executors") == ON_EACH
 
 
 def read_run_times(path: Path) -> dict[str, float]:
-    """A table of the columns job and seconds → by job. Raises BadTable."""
+    """Run times in seconds by job, from a table with the columns job and seconds. Raises BadTable if it is invalid."""
     found: dict[str, float] = {}
     for line, cells in read_table(path, ("job", "seconds")):
         job, text = cells["job"], cells["seconds"]
@@ -81,17 +81,19 @@ def read_run_times(path: Path) -> dict[str, float]:
             seconds = float(text)
         except ValueError:
             seconds = float("nan")
-        if not 0 < seconds <= MOST_RUN_S:
-            fix = f"seconds above 0, at most {MOST_RUN_S:,}"
-            raise BadTable(f"{text!r:.60} is no run time", field=f"{path}, line {line}, column seconds", fix=fix)
+        if not 0 < seconds <= MAX_RUN_S:
+            fix = f"seconds above 0, at most {MAX_RUN_S:,}"
+            raise BadTable(f"{text!r:.60} is not a run time", field=f"{path}, line {line}, column seconds", fix=fix)
         if job in found:
-            raise BadTable(f"{job!r:.60} is there twice", field=f"{path}, line {line}, column job", fix="one row a job")
+            raise BadTable(
+                f"{job!r:.60} is given twice", field=f"{path}, line {line}, column job", fix="one row per job"
+            )
         found[job] = seconds
     return found
 
 
 def run_times_of(runs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The longest of each job's ended runs, in seconds, from the API's runs."""
+    """The longest ended run of each job, in seconds, from the API's runs."""
     from datetime import datetime
 
     found: dict[str, float] = {}
@@ -110,7 +112,7 @@ def _scheduled_job(name: str, config: Mapping[str, Any], run_s: float) -> Schedu
     kind = TaskKind(name, tuple(request), shards, shared=app)
     how = _one_of(JobKind, config, "jobExecutionType", None)
     schedule = None if how is JobKind.DAEMON else _schedule(config)
-    most_s = _amount(config, "timeoutSeconds", 0) / 1_000
+    timeout_s = _amount(config, "timeoutSeconds", 0) / 1_000
     overlap = _one_of(Concurrency, config, "concurrency", Concurrency.FORBID)
     at_once = _count(config, "concurrencyLimit", 10, 1, MAX_WAITING)
     waiting = _count(config, "misfireLimit", MAX_WAITING, 1, MAX_WAITING)
@@ -118,7 +120,7 @@ def _scheduled_job(name: str, config: Mapping[str, Any], run_s: float) -> Schedu
     return ScheduledJob(
         kind,
         schedule,
-        round(1_000 * (min(run_s, most_s) if most_s > 0 else run_s)),
+        round(1_000 * (min(run_s, timeout_s) if timeout_s > 0 else run_s)),
         at_once=at_once if overlap is Concurrency.ALLOW else 1,
         waiting=waiting if _typed(config, "misfire", bool, False) and not replaces else 0,
         replaces=replaces,
@@ -145,14 +147,14 @@ def _amount(config: Mapping[str, Any], field: str, default: int | None) -> int:
     if value is None and default is not None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not -1e15 < value < 1e15:
-        raise ConfigError(f"{value!r:.60} is no number" if value is not None else "is missing", field=field)
+        raise ConfigError(f"{value!r:.60} is not a number" if value is not None else "is missing", field=field)
     return round(value * 1_000)
 
 
-def _count(config: Mapping[str, Any], field: str, default: int | None, least: int, most: int) -> int:
+def _count(config: Mapping[str, Any], field: str, default: int | None, low: int, high: int) -> int:
     number = _typed(config, field, int, default)
-    if not least <= number <= most:
-        raise ConfigError(f"{number} is out of range", field=field, fix=f"{least:,} to {most:,}")
+    if not low <= number <= high:
+        raise ConfigError(f"{number} is out of range", field=field, fix=f"{low:,} to {high:,}")
     return number
 
 

@@ -1,10 +1,10 @@
-"""The configuration LP (Gilmore and Gomory, 1961): the strongest of the bounds, and a start for the best packings.
+"""The configuration LP (Gilmore and Gomory, 1961): the strongest bound, and a start for the best packings.
 
-A pattern is what one host holds. The LP takes patterns in parts: as few hosts, or as cheap ones, as cover the demand.
-There are too many patterns to write down, so those that can help are found one by one (column generation): scipy's
-HiGHS solves the LP over the known ones, its duals say what a task of each kind is worth, and `_pack.Pricer` looks for
-hosts that hold more than they cost. The bound does not rest on floating point: the duals are rounded to whole numbers,
-the dearest host under them is found exactly, and what the demand is worth, in such hosts, is the bound (Farley, 1990).
+A pattern is the content of one host. The LP covers the demand with fractions of patterns, on the fewest or cheapest
+hosts. There are too many patterns to list, so useful ones are generated one by one (column generation): scipy's HiGHS
+solves the LP over the known patterns, its duals give the value of a task of each kind, and `_pack.Pricer` searches for
+hosts whose content is worth more than they cost. The bound is exact: the duals are rounded to integers, the most
+valuable host for them is found exactly, and the bound is the value of the demand in such hosts (Farley, 1990).
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _SCALE: Final = 10**9
 _SMOOTHING: Final = 0.6
 _QUICK_NODES: Final = 20_000
 _ALL_NODES: Final = 400_000
-_MOST_ROUNDS: Final = 2_000
+_MAX_ROUNDS: Final = 2_000
 _MORE: Final = 1e-7
 _TOLERANCE: Final = 1e-6
-_MOST_SECONDS: Final = 2.0
+_MAX_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A certificate: what a task of each kind is worth, such that no host holds more than `most` of it.
+    """A certificate: the value of a task of each kind, chosen so that no host holds tasks worth more than `max_value`.
 
-    Anyone can check it: fill one host for the greatest worth. The demand is worth `total`, so it needs at least
-    total / most hosts. All are whole numbers.
+    To check it, fill one host for the greatest value. The demand is worth `total`, so it needs at least
+    total / max_value hosts. All numbers are integers.
     """
 
     weights: tuple[int, ...]
-    most: int
+    max_value: int
     total: int
 
     @property
     def hosts(self) -> int:
-        return -(-self.total // self.most) if self.most else 0
+        return -(-self.total // self.max_value) if self.max_value else 0
 
 
 def available() -> bool:
@@ -54,9 +54,9 @@ def available() -> bool:
 
 @dataclass(slots=True)
 class ConfigurationLp:
-    """The LP over patterns of one host kind, grown until no pattern helps.
+    """The LP over patterns of one host kind, extended until no further pattern improves it.
 
-    `limit` int32[K]: at most so many of a kind on a host. `patterns` may be given to begin with.
+    `limit` int32[K]: the maximum of each kind on a host. `patterns`: initial patterns, if known.
     """
 
     capacity: Int64s
@@ -77,9 +77,9 @@ class ConfigurationLp:
         for pattern in given:
             self._add(pattern)
         fits = np.where(self.request > 0, self.capacity // np.maximum(self.request, 1), 1 << 30).min(axis=1)
-        for kind, most in enumerate(np.minimum(fits, self.limit)):
+        for kind, count in enumerate(np.minimum(fits, self.limit)):
             pattern = np.zeros(len(self.request), dtype=np.int32)
-            pattern[kind] = most
+            pattern[kind] = count
             self._add(pattern)
 
     def _add(self, pattern: Int32s) -> bool:
@@ -91,10 +91,10 @@ class ConfigurationLp:
         self.patterns.append(pattern)
         return True
 
-    def solve(self, counts: Int64s, deadline: float, *, exact: bool = True, rounds: int = _MOST_ROUNDS) -> None:
-        """Grow and solve for a demand int64[K]. Afterwards `value`, `shares` (of `patterns`) and `weights` hold.
+    def solve(self, counts: Int64s, deadline: float, *, exact: bool = True, rounds: int = _MAX_ROUNDS) -> None:
+        """Extend and solve the LP for a demand int64[K]. Sets `value`, `shares` (of `patterns`) and `weights`.
 
-        Without `exact`, patterns are looked for with little effort and no bound is proven.
+        Without `exact`, the search for patterns is short and proves no bound.
         """
         limit = np.minimum(self.limit, counts).astype(np.int32)
         centre: Floats | None = None
@@ -125,36 +125,36 @@ class ConfigurationLp:
     def _price(
         self, weights: Floats, duals: Floats, limit: Int32s, counts: Int64s, deadline: float, *, exact: bool
     ) -> tuple[bool, float, Weights]:
-        """Add the patterns found under `weights` that help under `duals`; with the bound that `weights` proves."""
+        """Add the patterns found for `weights` that improve the LP for `duals`. Returns the bound of `weights`."""
         whole = np.floor(np.maximum(weights, 0) * _SCALE).astype(np.int64)
         threshold = _SCALE if weights is duals else int(_SCALE * 0.5)
         nodes = _ALL_NODES if exact else _QUICK_NODES
-        most, patterns = self._pricer.price(whole, limit, threshold, nodes)
+        max_value, patterns = self._pricer.price(whole, limit, threshold, nodes)
         if exact and self._pricer.nodes > nodes:
             lower, better = self._dearest(whole, limit, deadline)
-            most, patterns = min(most, max(lower, threshold)), np.concatenate((patterns, better))
+            max_value, patterns = min(max_value, max(lower, threshold)), np.concatenate((patterns, better))
         helped = False
         for pattern in patterns:
             if float(duals @ pattern) > 1 + _MORE and self._add(pattern):
                 helped = True
         total = int(sum(int(w) * int(n) for w, n in zip(whole, counts, strict=True)))
-        return helped, total / most, Weights(tuple(int(w) for w in whole), most, total)
+        return helped, total / max_value, Weights(tuple(int(w) for w in whole), max_value, total)
 
     def _dearest(self, worth: Int64s, limit: Int32s, deadline: float) -> tuple[int, Int32s]:
-        """As `Pricer.price`, by HiGHS' branch and cut: for hosts that hold so much that plain branching is lost."""
+        """Like `Pricer.price`, by HiGHS' branch and cut: for hosts with too many tasks for plain branching."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         used = self.capacity > 0
         sizes = (self.request[:, used] / self.capacity[used]).T
-        most = np.where((self.request[:, ~used] > 0).any(axis=1), 0, limit)
+        allowed = np.where((self.request[:, ~used] > 0).any(axis=1), 0, limit)
         result = milp(
             -worth / _SCALE,
             constraints=LinearConstraint(sizes, ub=np.ones(len(sizes))),
             integrality=np.ones(len(worth)),
-            bounds=Bounds(0, most),
-            options={"time_limit": max(0.1, min(_MOST_SECONDS, deadline - time.monotonic())), "mip_rel_gap": 0.0},
+            bounds=Bounds(0, allowed),
+            options={"time_limit": max(0.1, min(_MAX_SECONDS, deadline - time.monotonic())), "mip_rel_gap": 0.0},
         )
-        # Its tolerances, and more: the bound may only be too high.
+        # A margin above HiGHS' tolerances, because the bound may be too high but not too low.
         known = result.mip_dual_bound is not None and np.isfinite(result.mip_dual_bound)
         bound = int(-result.mip_dual_bound * _SCALE * (1 + _TOLERANCE)) + 1 if known else 1 << 62
         if result.x is None:
@@ -174,7 +174,7 @@ class ConfigurationLp:
         return float(result.fun), result.x, -result.ineqlin.marginals
 
     def integral(self, counts: Int64s, seconds: float) -> list[tuple[Int32s, int]]:
-        """Whole hosts out of the known patterns alone, as few as branch and cut finds in that time; [] if none."""
+        """The fewest whole hosts of known patterns that branch and cut finds in the given time; [] if it finds none."""
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csc_array
 
@@ -188,7 +188,7 @@ class ConfigurationLp:
         return [] if result.x is None else self._cut_to(counts, np.round(result.x))
 
     def whole(self, counts: Int64s) -> list[tuple[Int32s, int]]:
-        """What the LP takes whole: patterns int32[K] with how often each, together within the demand int64[K]."""
+        """The whole hosts of the LP: patterns int32[K] and how often each is used, within the demand int64[K]."""
         return self._cut_to(counts, np.floor(self.shares + _MORE))
 
     def _cut_to(self, counts: Int64s, times_each: Floats) -> list[tuple[Int32s, int]]:
@@ -196,7 +196,7 @@ class ConfigurationLp:
         for at in np.argsort(-times_each, kind="stable"):
             pattern, copies = self.patterns[at], int(times_each[at])
             held = pattern > 0
-            # Where the LP covers more than the demand, the last hosts hold less than their pattern.
+            # If the LP covers more than the demand, the last hosts hold less than their pattern.
             full = min(copies, int((rest[held] // pattern[held]).min()))
             for part, times in ((pattern, full), (np.minimum(pattern, rest - full * pattern), int(copies > full))):
                 if times and part.any():

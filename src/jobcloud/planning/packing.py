@@ -1,13 +1,13 @@
-"""Good packings, with time: what a planner may spend and a scheduler may not.
+"""Good packings, with more computing time than a scheduler may spend.
 
-Three steps, each better than the one before. Constructive rules: task by task onto the host whose free amounts point
-where the task's do (dot product), and host by host with the tasks that suit it best (dot and L2, bin-centric; Panigrahy
-and others, Heuristics for Vector Bin Packing, 2011), where there are too many for that with a window that moves over
-them. The whole hosts of the configuration LP, where there is a solver. And improvement: tasks without a host eject
-others that may find room elsewhere (`_pack.Packer.improve`).
+There are three steps, each better than the one before. First, constructive rules: each task onto the host whose free
+amounts have the most similar direction (dot product), and each host with the tasks that suit it best (dot and L2,
+bin-centric; Panigrahy and others, Heuristics for Vector Bin Packing, 2011); with too many tasks, a moving window limits
+the choice. Second, the whole hosts of the configuration LP, if a solver is installed. Third, improvement: tasks
+without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
 
-Work is counted in steps, so the same input gives the same answer as long as the time does not run out. What no host was
-looked for when it does is untried, which says nothing of whether there is room.
+Work is counted in steps, so the same input gives the same answer unless the time runs out. A task for which no host was
+searched by then is untried, which does not mean that there is no room.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jobcloud.planning.bounds import Bound, lower_bound
 from jobcloud.planning.lp import ConfigurationLp
 from jobcloud.planning.problem import Floats, Int32s, Int64s, Problem
 
-#: (what is being done, how much of it is done, in 0 to 1)
+#: (the current step, the share of it that is done, 0 to 1)
 Progress: TypeAlias = Callable[[str, float], None]
 
 _DOT, _L2, _BEST = RULES.index("dot"), RULES.index("l2"), RULES.index("best")
@@ -36,13 +36,13 @@ _STEPS: Final = 40_000
 _STEPS_A_TASK: Final = 200
 _SHUFFLES: Final = 20
 _MANY_TASKS: Final = 20_000
-_MOST_LP_KINDS: Final = 1_000
-_MOST_LOOKS: Final = 2_000_000
-#: with more (kind, host) pairs than this each host looks at a window of the kinds
-_MOST_PAIRS: Final = 300_000_000
+_MAX_LP_KINDS: Final = 1_000
+_MAX_LOOKS: Final = 2_000_000
+#: With more (kind, host) pairs than this, each host considers only a window of the kinds.
+_MAX_PAIRS: Final = 300_000_000
 _WINDOWS: Final = (64, 1_024)
 _WINDOWED_PAIRS: Final = 100_000_000
-#: as many (kind, host) pairs are looked at whatever the clock says, so that small problems are never left untried
+#: This many (kind, host) pairs are tried even if the time is over, so that small problems are never left untried.
 _SURE_LOOKS: Final = 2_000_000
 
 UNPLACED: Final = -1
@@ -53,8 +53,8 @@ UNTRIED: Final = -2
 class Packing:
     """An answer.
 
-    `hosts` int32[H]: the kind of each host; `host_of` int32[tasks]: where each task runs, UNPLACED where there was no
-    room, UNTRIED where the time was over before any was looked for.
+    `hosts` int32[H]: the kind of each host. `host_of` int32[tasks]: the host of each task, UNPLACED if there is no
+    room, UNTRIED if the time was over before a host was searched.
     """
 
     hosts: Int32s
@@ -71,29 +71,29 @@ class Packing:
 
     @property
     def used(self) -> int:
-        """How many hosts hold anything."""
+        """The number of hosts with tasks."""
         return len(np.unique(self.host_of[self.host_of >= 0]))
 
     def held(self, problem: Problem) -> Int32s:
-        """int32[H, K]: how many tasks of each kind every host holds. For few kinds: it is a full table."""
+        """int32[H, K]: the number of tasks of each kind on each host. A full table: for few kinds only."""
         table = np.zeros((len(self.hosts), len(problem.task_kinds)), dtype=np.int32)
         placed = self.host_of >= 0
         np.add.at(table, (self.host_of[placed], problem.kind_of_tasks()[placed]), 1)
         return table
 
     def free(self, problem: Problem) -> Int64s:
-        """int64[H, D]: what every host has left, shared amounts paid."""
+        """int64[H, D]: the free amounts of each host, with shared amounts taken."""
         left = problem.capacity[self.hosts].copy()
         placed = self.host_of >= 0
         places, kinds = self.host_of[placed], problem.kind_of_tasks()[placed]
         np.subtract.at(left, places, problem.request[kinds])
         keys = problem.kind_key[kinds]
-        payers = np.unique(np.stack((places[keys >= 0], keys[keys >= 0])), axis=1)
-        np.subtract.at(left, payers[0], problem.shared[payers[1]])
+        paid = np.unique(np.stack((places[keys >= 0], keys[keys >= 0])), axis=1)
+        np.subtract.at(left, paid[0], problem.shared[paid[1]])
         return left
 
     def without(self, hosts: Int64s) -> Packing:
-        """The same without some hosts; their tasks run nowhere."""
+        """The same packing without some hosts; their tasks become unplaced."""
         kept = np.setdiff1d(np.arange(len(self.hosts)), hosts)
         number = np.full(len(self.hosts) + 2, UNPLACED, dtype=np.int32)
         number[UNTRIED] = UNTRIED
@@ -101,15 +101,15 @@ class Packing:
         return Packing(self.hosts[kept], number[self.host_of])
 
     def compact(self) -> Packing:
-        """Without the hosts that hold nothing."""
+        """The same packing without empty hosts."""
         return self.without(np.setdiff1d(np.arange(len(self.hosts)), self.host_of))
 
 
 @dataclass(frozen=True, slots=True)
 class Fewest:
-    """The fewest hosts found, and the bound that says how many fewer there could be.
+    """The fewest hosts found, and the lower bound.
 
-    Tasks that were not tried in time have no host in the packing; the bound counts them all the same.
+    Tasks that were not tried in time have no host in the packing; the bound still counts them.
     """
 
     packing: Packing
@@ -121,12 +121,12 @@ class Fewest:
 
     @property
     def proven(self) -> bool:
-        """Whether no packing needs fewer."""
+        """Whether no packing needs fewer hosts."""
         return self.hosts <= self.bound.hosts and not self.packing.untried
 
 
 class _Clock:
-    """How much time is left, and saying so."""
+    """Measures the remaining time and reports progress."""
 
     def __init__(self, seconds: float, progress: Progress | None) -> None:
         self.start, self.seconds, self._progress = time.monotonic(), seconds, progress
@@ -139,11 +139,11 @@ class _Clock:
         return time.monotonic() > self.end
 
     def cuts_off(self, looks: int) -> bool:
-        """Whether a packing that has cost so many looks is to be given up."""
+        """Whether to stop a packing after this many looks."""
         return looks > _SURE_LOOKS and self.over()
 
     def part(self, share: float) -> float:
-        """An instant after this share of what is left."""
+        """The instant after this share of the remaining time."""
         now = time.monotonic()
         return now + max(0.0, self.end - now) * share
 
@@ -165,9 +165,9 @@ def place(
     move: bool = True,
     progress: Progress | None = None,
 ) -> Packing:
-    """As much of the demand as can be found room for on given hosts (int32[H], the kind of each).
+    """Place as much of the demand as possible on the given hosts (int32[H], the kind of each).
 
-    `start` says where tasks are already; without `move` they stay there, and the others take what room there is.
+    `start`: tasks that already have a host. Without `move`, they keep it, and the others use the remaining room.
     """
     clock = _Clock(seconds, progress)
     return _place(problem, hosts, clock, clock.end if move else 0.0, seed, start)
@@ -176,9 +176,9 @@ def place(
 def fewest(
     problem: Problem, kind: int, *, seconds: float = 30.0, seed: int = 1, progress: Progress | None = None
 ) -> Fewest:
-    """The fewest hosts of one kind for all tasks that can run on it at all, and a lower bound.
+    """The fewest hosts of one kind for all tasks that can run on it, and a lower bound.
 
-    Tasks that no such host takes stay unplaced and count in neither.
+    Tasks that cannot run on the kind stay unplaced and do not count.
     """
     clock = _Clock(seconds, progress)
     part = _suitable(problem, kind)
@@ -213,7 +213,7 @@ def _place(
         packer.assign(np.ascontiguousarray(start.host_of, dtype=np.int32))
     kinds = problem.kind_of_tasks()
     waiting = np.bincount(kinds[packer.placement() < 0], minlength=len(problem.task_kinds)) > 0
-    if int(waiting.sum()) * len(hosts) > _MOST_PAIRS:
+    if int(waiting.sum()) * len(hosts) > _MAX_PAIRS:
         _fill_by_window(problem, packer, hosts, weight, clock)
         waiting = np.bincount(kinds[packer.placement() < 0], minlength=len(problem.task_kinds)) > 0
     for n, kind in enumerate(order[waiting[order]]):
@@ -222,17 +222,17 @@ def _place(
         packer.place(int(kind), _DOT)
         waiting[kind] = False
     host_of = _improved(problem, hosts, packer, size, clock, until)
-    # What fits no host is known without a try.
+    # Tasks that fit no host are known without a try.
     untried = (waiting & _able(problem, hosts))[kinds] & (host_of < 0)
     return Packing(hosts, np.where(untried, np.int32(UNTRIED), host_of))
 
 
 def _fill_by_window(problem: Problem, packer: Packer, hosts: Int32s, weight: Floats, clock: _Clock) -> None:
-    """Host by host with what suits it best of some of the kinds that it could take; others replace those that run out.
+    """Fill each host with the tasks that suit it best from a window of kinds; new kinds replace exhausted ones.
 
-    They come in random order, so that the window holds large and small ones at any time. It is as wide as such a pass
-    is to cost a few seconds: of 20,000 kinds in two dimensions, 1,024 at a time come within 0.5 % of the bound, 256
-    within 1.2 %, 64 within 1.9 %.
+    The kinds are in random order, so that the window always holds large and small ones. Its width is chosen so that a
+    pass takes a few seconds. With 20,000 kinds in two dimensions, a window of 1,024 comes within 0.5 % of the bound,
+    256 within 1.2 %, 64 within 1.9 %.
     """
     width = min(max(_WINDOWED_PAIRS // max(problem.tasks, 1), _WINDOWS[0]), _WINDOWS[1])
     for host_kind in np.unique(hosts):
@@ -250,7 +250,7 @@ def _fill_by_window(problem: Problem, packer: Packer, hosts: Int32s, weight: Flo
 
 
 def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
-    """bool[K]: whether a task of the kind fits any of the hosts, were it empty; for others no room is looked for."""
+    """bool[K]: whether a task of the kind fits any of the hosts when empty. Other kinds are not searched for."""
     able = np.zeros(len(problem.task_kinds), dtype=np.bool_)
     for kind in np.unique(hosts):
         able |= (problem.needs() <= problem.capacity[kind]).all(axis=1) & (problem.allowed[:, kind] > 0)
@@ -258,7 +258,7 @@ def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
 
 
 def _improved(problem: Problem, hosts: Int32s, packer: Packer, size: Floats, clock: _Clock, until: float) -> Int32s:
-    """The best placement that ejecting finds: the least size left without a host."""
+    """The best placement that ejection finds, by the smallest size without a host."""
     kinds = problem.kind_of_tasks()
     waiting = np.flatnonzero((packer.placement() < 0) & _able(problem, hosts)[kinds])
     pool: Int32s = waiting[np.argsort(size[kinds[waiting]], kind="stable")].astype(np.int32)
@@ -278,13 +278,13 @@ def _improved(problem: Problem, hosts: Int32s, packer: Packer, size: Floats, clo
 
 
 def _scarcity(problem: Problem, capacity: Int64s) -> Floats:
-    """float64[D]: the share of all there is that the demand asks of each dimension: how much each one counts."""
+    """float64[D]: the weight of each dimension: the share of the total capacity that the demand takes."""
     total = capacity.sum(axis=0).astype(np.float64)
     return np.asarray(problem.demand / np.maximum(total, 1.0)) + 1e-6
 
 
 def _sizes(problem: Problem, capacity: Int64s, weight: Floats) -> Floats:
-    """float64[K]: how much of a mean host a task of each kind takes."""
+    """float64[K]: the share of a mean host that a task of each kind takes."""
     mean = np.maximum(capacity.mean(axis=0), 1.0)
     return np.asarray((problem.request / mean) @ weight) + 1e-9
 
@@ -293,14 +293,14 @@ def _sizes(problem: Problem, capacity: Int64s, weight: Floats) -> Floats:
 
 
 def _suitable(problem: Problem, kind: int) -> Problem:
-    """The same demand, of which only what can run on the kind counts."""
+    """The same demand, restricted to tasks that can run on the host kind."""
     able = (problem.needs() <= problem.capacity[kind]).all(axis=1) & (problem.allowed[:, kind] > 0)
-    able &= problem.most[problem.kind_job] > 0
+    able &= problem.max_per_host[problem.kind_job] > 0
     return problem.with_counts(np.where(able, problem.counts, 0))
 
 
 def _widened(problem: Problem, part: Problem, packing: Packing) -> Packing:
-    """A packing of the part as one of the whole."""
+    """Convert a packing of the restricted demand to one of the whole demand."""
     host_of = np.full(problem.tasks, UNPLACED, dtype=np.int32)
     places = np.repeat(problem.first[:-1], part.counts) + (
         np.arange(part.tasks) - np.repeat(part.first[:-1], part.counts)
@@ -310,21 +310,21 @@ def _widened(problem: Problem, part: Problem, packing: Packing) -> Packing:
 
 
 def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Packing:
-    """The best of the constructive rules that leave no task out; hosts are opened as they are needed.
+    """The best of the constructive rules that place all tasks; hosts are opened as needed.
 
-    If the time is over before the first has come to its end, the tasks that it did not come to are untried.
+    If the time is over before the first rule completes, the tasks that it did not reach are untried.
     """
     counts, capacity = problem.counts, problem.capacity[kind]
-    most = int(counts.sum())
+    tasks = int(counts.sum())
     weight = _scarcity(problem, np.tile(capacity, (max(bound, 1), 1)))
     size = _sizes(problem, capacity[None, :], weight)
     order = np.argsort(-size, kind="stable").astype(np.int32)
     order = order[counts[order] > 0]
     best: Packing | None = None
-    host_limit = min(most, max(bound * 2, bound + 10))
-    # Looking at every kind for every host does not pay where there are many of both.
-    by_host = (_DOT, _L2) if len(order) * max(bound, 1) <= _MOST_LOOKS else ()
-    rules = (_BY_WINDOW,) if len(order) * max(bound, 1) > _MOST_PAIRS else (*by_host, _BEST)
+    host_limit = min(tasks, max(bound * 2, bound + 10))
+    # With many kinds and many hosts, trying every kind on every host is too slow.
+    by_host = (_DOT, _L2) if len(order) * max(bound, 1) <= _MAX_LOOKS else ()
+    rules = (_BY_WINDOW,) if len(order) * max(bound, 1) > _MAX_PAIRS else (*by_host, _BEST)
     for rule in rules:
         clock.say("first packings")
         packing = None
@@ -332,7 +332,7 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
         while packing is None:
             hosts = np.full(limit, kind, dtype=np.int32)
             packer = Packer(problem, problem.capacity[hosts], hosts, weight, 1)
-            left, looks = most, 0
+            left, looks = tasks, 0
             steps = order.tolist() if rule == _BEST else range(limit)
             if rule == _BY_WINDOW:
                 _fill_by_window(problem, packer, hosts, weight, clock)
@@ -353,21 +353,21 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
                     host_of = packer.placement()
                     best = Packing(hosts, np.where(host_of < 0, np.int32(UNTRIED), host_of)).compact()
                 return best
-            elif limit >= most:
+            elif limit >= tasks:
                 break
-            limit = min(most, limit * 2)
+            limit = min(tasks, limit * 2)
         if packing is not None and (best is None or packing.used < best.used):
             best = packing
         if best is not None and (best.used <= bound or clock.over()):
             break
     if best is None:
-        # One host for every task: whatever else was tried, this is an answer.
-        best = Packing(np.full(most, kind, dtype=np.int32), np.arange(most, dtype=np.int32))
+        # One host per task is always an answer.
+        best = Packing(np.full(tasks, kind, dtype=np.int32), np.arange(tasks, dtype=np.int32))
     return best
 
 
 def _descend(problem: Problem, kind: int, best: Packing, bound: int, clock: _Clock, seed: int) -> Packing:
-    """Fewer and fewer hosts, by halving the gap to the bound, until the time is up or a try fails next to it."""
+    """Reduce the hosts by halving the gap to the bound, until the time is over or a try fails next to it."""
     low, failed = bound, bound - 1
     while best.used > low and not clock.over():
         target = (failed + best.used + 1) // 2 if failed >= low else (low + best.used) // 2
@@ -389,7 +389,7 @@ def _descend(problem: Problem, kind: int, best: Packing, bound: int, clock: _Clo
 
 
 def _dropped(packing: Packing, hosts: int) -> Packing:
-    """The same on fewer hosts: those that hold the fewest tasks are given up, and their tasks have none."""
+    """The same packing without the hosts with the fewest tasks; their tasks become unplaced."""
     held = np.bincount(packing.host_of[packing.host_of >= 0], minlength=len(packing.hosts))
     return packing.without(np.argsort(-held, kind="stable")[hosts:])
 
@@ -398,14 +398,14 @@ def _dropped(packing: Packing, hosts: int) -> Packing:
 
 
 def _lp_applies(problem: Problem, kind: int) -> bool:
-    """Where patterns can be made of kinds alone: no rules between jobs, nothing shared, a limited job of one kind."""
+    """Whether patterns depend on kinds only: no rules between jobs, no shared amounts, limited jobs of one kind."""
     from jobcloud.planning.lp import available
 
     counts = problem.counts
     kinds_of_job = np.bincount(problem.kind_job[counts > 0], minlength=len(problem.jobs))
-    limited = problem.most < np.bincount(problem.kind_job, weights=counts, minlength=len(problem.jobs))
+    limited = problem.max_per_host < np.bincount(problem.kind_job, weights=counts, minlength=len(problem.jobs))
     simple = not problem.has_rules and not (problem.kind_key >= 0).any() and not (limited & (kinds_of_job > 1)).any()
-    return bool(simple and (counts > 0).sum() <= _MOST_LP_KINDS and available())
+    return bool(simple and (counts > 0).sum() <= _MAX_LP_KINDS and available())
 
 
 def _solved_lp(problem: Problem, kind: int, best: Packing, clock: _Clock) -> ConfigurationLp:
@@ -414,7 +414,7 @@ def _solved_lp(problem: Problem, kind: int, best: Packing, clock: _Clock) -> Con
     lp = ConfigurationLp(
         problem.capacity[kind],
         problem.request[used],
-        np.minimum(problem.most[problem.kind_job[used]], 1 << 30).astype(np.int32),
+        np.minimum(problem.max_per_host[problem.kind_job[used]], 1 << 30).astype(np.int32),
         patterns=list(np.unique(held, axis=0)),
     )
     clock.say("configuration LP")
@@ -425,7 +425,7 @@ def _solved_lp(problem: Problem, kind: int, best: Packing, clock: _Clock) -> Con
 def _from_lp(
     problem: Problem, kind: int, lp: ConfigurationLp, best: Packing, bound: int, clock: _Clock, seed: int
 ) -> Packing:
-    """The LP's whole hosts, and the rest packed and improved on what the bound leaves."""
+    """Take the LP's whole hosts, then pack and improve the rest on the remaining hosts of the bound."""
     used = np.flatnonzero(problem.counts)
     counts = problem.counts[used]
     for target in range(bound, bound + 3):
@@ -433,7 +433,7 @@ def _from_lp(
             break
         clock.say(f"{best.used} hosts suffice, trying {target}")
         for share in (1.0, 0.6, 0.3, 0.0, None):
-            # None: instead of the LP's whole hosts, those of the best whole solution over the same patterns.
+            # None: use the best integer solution over the same patterns instead of the LP's whole hosts.
             if share is None:
                 start = _laid_out(problem, used, kind, lp.integral(counts, 0.4 * clock.left()), 1.0, target)
             else:
@@ -448,7 +448,7 @@ def _from_lp(
 def _laid_out(
     problem: Problem, used: Int64s, kind: int, whole: list[tuple[Int32s, int]], share: float, hosts: int
 ) -> Packing:
-    """A share of the whole hosts, the others empty."""
+    """A share of the whole hosts; the others are empty."""
     following = problem.first[:-1].astype(np.int64)
     host_of, host = np.full(problem.tasks, -1, dtype=np.int32), 0
     for pattern, copies in whole:
@@ -464,7 +464,7 @@ def _laid_out(
 
 
 def _rest_placed(problem: Problem, start: Packing, clock: _Clock, until: float, seed: int) -> Packing:
-    """The start's full hosts stay as they are; the rest is a smaller problem on the empty ones."""
+    """Keep the full hosts of the start and solve the rest as a smaller problem on the empty hosts."""
     left = start.host_of < 0
     kinds = problem.kind_of_tasks()
     counts = np.bincount(kinds[left], minlength=len(problem.task_kinds))

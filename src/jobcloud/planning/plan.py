@@ -1,4 +1,4 @@
-"""The questions of whoever buys hosts, and their answers: `make_plan`.
+"""`make_plan` answers the questions of capacity planning.
 
 plan = make_plan(problem, Question(failures=(1, 2), more=("reports",)))
 plan.fits, plan.needs[0].hosts, plan.needs[0].bound.hosts
@@ -21,18 +21,18 @@ from jobcloud.planning.packing import UNPLACED, UNTRIED, Fewest, Packing, Progre
 from jobcloud.planning.problem import HostKind, Int64s, Problem
 from jobcloud.planning.verify import verify
 
-_MOST_HOST_TYPES: Final = 6
-_MOST_MORE: Final = 100_000
+_MAX_HOST_TYPES: Final = 6
+_MAX_MORE: Final = 100_000
 _FAIL_BY: Final = "zone"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked besides whether it fits and how many hosts it takes.
+    """The questions in addition to whether the tasks fit and how many hosts they need.
 
-    `how_many`: the hosts are types, and any number of each can be had; else they are the hosts there are. `failures`:
-    after how many lost hosts; `fail_by`: the attribute whose values fail as a whole. `more`: jobs to have more of.
-    `seconds`: for all searches together; what was not tried by then is said, and is not refused.
+    `how_many`: the hosts are types, and any number of each is available; otherwise they are the existing hosts.
+    `failures`: numbers of failed hosts. `fail_by`: the attribute that defines a failure domain. `more`: jobs whose
+    headroom is asked for. `seconds`: the time for all searches; tasks not tried by then are reported as untried.
     """
 
     how_many: bool = False
@@ -55,7 +55,7 @@ class RefusedTasks:
 
 @dataclass(frozen=True, slots=True)
 class UntriedTasks:
-    """Tasks of a job for which the time was over before any room was looked for: there may be some, or none."""
+    """Tasks of a job that were not tried before the time was over. There may be room for them or not."""
 
     job: str
     tasks: int
@@ -63,9 +63,9 @@ class UntriedTasks:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """How many hosts of one type all tasks take that can run on it; `unsuitable` cannot. `price`: of all of them.
+    """The hosts of one type needed for all tasks that can run on it; `unsuitable` tasks cannot. `price`: in total.
 
-    `untried`: tasks that are not on them because the time was over.
+    `untried`: tasks without a host because the time was over.
     """
 
     name: str
@@ -82,10 +82,10 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What becomes of the tasks when hosts fail: `displaced` ran there, `homeless` of them find no other host.
+    """The effect of failed hosts: `displaced` tasks ran there; `homeless` of them find no other host.
 
-    Nothing else is moved, as nothing is by a scheduler; `after_moving` find none though others make room. `untried`:
-    those of them for which the time was over; then nothing was moved.
+    Like the scheduler, this moves no other tasks. `after_moving` tasks find no host even if others move. `untried`:
+    displaced tasks that were not tried before the time was over; then no other tasks were moved.
     """
 
     what: str
@@ -98,7 +98,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class More:
-    """So many more tasks of a job fit beside all others as they stand, and no more than so many however they stood."""
+    """Headroom of a job: `at_least` more tasks fit with all others in place; no arrangement fits above `at_most`."""
 
     job: str
     at_least: int
@@ -107,7 +107,7 @@ class More:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Hosts of several types, each for the tasks that it takes most cheaply: (type, hosts), and their price."""
+    """Hosts of several types, each for the tasks that are cheapest on it: (type, hosts), and the total price."""
 
     hosts: tuple[tuple[str, int], ...]
     price: float
@@ -117,7 +117,7 @@ class Mix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """The answers. `packing` is on the hosts there are, or on the fewest of the first type where any can be had."""
+    """The answers. `packing` uses the existing hosts or, with `how_many`, the fewest hosts of the first type."""
 
     problem: Problem
     question: Question
@@ -136,7 +136,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether every task has its host."""
+        """Whether every task has a host."""
         return not self.refused and not self.untried
 
     @property
@@ -145,17 +145,17 @@ class Plan:
 
 
 def make_plan(problem: Problem, question: Question | None = None, progress: Progress | None = None) -> Plan:
-    """Answer the question. Every packing in it has passed the checker. Raises NotFound for a job that there is not.
+    """Answer the question. The checker has verified every packing in the answer. Raises NotFound for an unknown job.
 
-    It ends soon after the question's `seconds`: the checker, and one step of a search, are not cut short.
+    Ends soon after the question's `seconds`: the checker and a running search step are not interrupted.
     """
     question = question or Question()
     kinds_of_more = [_kind_of_job(problem, job) for job in question.more]
     types = _types(problem)
     share = question.seconds / (len(types) * (2 if len(types) > 1 else 1) + (0 if question.how_many else 1))
     say = _said_of(progress, question.seconds)
-    needs = tuple(_need(problem, kind, share, question.seed, say) for kind in types[:_MOST_HOST_TYPES])
-    mix = _mix(problem, types[:_MOST_HOST_TYPES], share, question.seed, say) if len(types) > 1 else None
+    needs = tuple(_need(problem, kind, share, question.seed, say) for kind in types[:_MAX_HOST_TYPES])
+    mix = _mix(problem, types[:_MAX_HOST_TYPES], share, question.seed, say) if len(types) > 1 else None
     if question.how_many:
         packing = needs[0].found.packing if needs else _nothing(problem)
     else:
@@ -183,18 +183,18 @@ def make_plan(problem: Problem, question: Question | None = None, progress: Prog
 
 
 def _notes(problem: Problem, question: Question, packing: Packing, types: Sequence[int]) -> Iterator[str]:
-    """What was asked and could not be answered."""
-    if len(types) > _MOST_HOST_TYPES:
-        yield f"{len(types)} types of hosts, the {_MOST_HOST_TYPES} most frequent asked"
+    """Parts of the question that could not be answered."""
+    if len(types) > _MAX_HOST_TYPES:
+        yield f"{len(types)} types of hosts; only the {_MAX_HOST_TYPES} most frequent are used"
     for count in sorted({count for count in question.failures if count > len(packing.hosts) > 0}):
-        yield f"{count:,} hosts cannot fail, there are {len(packing.hosts):,}"
+        yield f"{count:,} hosts cannot fail; there are only {len(packing.hosts):,}"
     known = any(question.fail_by in kind.attributes for kind in problem.host_kinds)
     if question.fail_by != _FAIL_BY and not known:
-        yield f"no host has the attribute {question.fail_by}, so none fail by it"
+        yield f"no host has the attribute {question.fail_by}, so no failure domain was tried"
 
 
 def host_names(problem: Problem, packing: Packing) -> list[str]:
-    """The name of each host of a packing: those of the rows in their order, numbered where a row has several."""
+    """The name of each host of a packing: the names of the rows in order, numbered if a row stands for several."""
     names: list[str] = []
     queues = {n: _names(kind) for n, kind in enumerate(problem.host_kinds)}
     for number, kind in enumerate(packing.hosts.tolist()):
@@ -215,7 +215,7 @@ def task_jobs(problem: Problem) -> list[str]:
 
 
 def _types(problem: Problem) -> list[int]:
-    """One host kind for each that differ in what they hold, take or cost; the most frequent first."""
+    """The host kinds that differ in capacity, allowed tasks or price; the most frequent first."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for n, kind in enumerate(problem.host_kinds):
         groups.setdefault((kind.capacity, kind.price, problem.allowed[:, n].tobytes()), []).append(n)
@@ -232,7 +232,7 @@ def _need(problem: Problem, kind: int, seconds: float, seed: int, say: Progress 
 
 
 def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say: Progress | None) -> Mix:
-    """Each task kind on the type that is cheapest for it, by the largest share that it takes of a host."""
+    """Assign each task kind to its cheapest type, by the largest share of a host that it takes."""
     needs, counts = problem.needs(), problem.counts
     costs = np.full((len(counts), len(types)), np.inf)
     for n, kind in enumerate(types):
@@ -254,12 +254,12 @@ def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say:
 
 
 def _too_few(problem: Problem, needs: Sequence[Need], packing: Packing) -> str:
-    """Where all hosts are of one type and the bound says that there are too few, that is said."""
+    """A proof that there are too few hosts, if all are of one type and the bound shows it."""
     if len(needs) != 1 or needs[0].unsuitable or not packing.unplaced:
         return ""
     bound, hosts = needs[0].found.bound, len(packing.hosts)
     return (
-        f"no placement can fit: it takes {bound.hosts} hosts at least ({bound.how}), there are {hosts}"
+        f"no placement can fit: at least {bound.hosts} hosts are needed ({bound.how}), there are {hosts}"
         if bound.hosts > hosts
         else ""
     )
@@ -273,7 +273,7 @@ def _nothing(problem: Problem) -> Packing:
 
 
 def _refusals(problem: Problem, packing: Packing, free: Int64s, seconds: float) -> tuple[RefusedTasks, ...]:
-    """By job and reason, the most tasks first. Where the time is over, reasons name no numbers."""
+    """By job and reason, those with most tasks first. If the time is over, reasons contain no numbers."""
     end = time.monotonic() + seconds
     found: Counter[tuple[str, str, bool]] = Counter()
     for kind, parts in _without_host(problem, packing, UNPLACED):
@@ -285,7 +285,7 @@ def _refusals(problem: Problem, packing: Packing, free: Int64s, seconds: float) 
 
 
 def _untried(problem: Problem, packing: Packing) -> tuple[UntriedTasks, ...]:
-    """By job, the most tasks first."""
+    """By job, those with most tasks first."""
     found: Counter[str] = Counter()
     for _, parts in _without_host(problem, packing, UNTRIED):
         for job, tasks in parts:
@@ -294,11 +294,11 @@ def _untried(problem: Problem, packing: Packing) -> tuple[UntriedTasks, ...]:
 
 
 def _without_host(problem: Problem, packing: Packing, why: int) -> Iterator[tuple[int, list[tuple[str, int]]]]:
-    """The kinds of which tasks have no host for this reason, and how many of which jobs they are."""
+    """The kinds with tasks that have no host for this reason, and the number of such tasks by job."""
     waiting = np.bincount(problem.kind_of_tasks()[packing.host_of == why], minlength=len(problem.task_kinds))
     for kind in np.flatnonzero(waiting).tolist():
         left, parts = int(waiting[kind]), []
-        # Equal tasks of several jobs: those of the last rows are the ones that go without.
+        # Among equal tasks of several jobs, those of the last rows have no host.
         for part in reversed(problem.task_kinds[kind].parts or ()):
             taken = min(left, part.copies)
             left -= taken
@@ -314,18 +314,18 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exac
     allowed = np.flatnonzero(problem.allowed[kind])
     if not len(allowed):
         names = ", ".join(sorted({c.attribute for c in wanted}))
-        return f"no host has the {names} that it asks for", False
+        return f"no host has the required {names}", False
     largest = problem.capacity[allowed]
     if not (need <= largest).all(axis=1).any():
         lacking = [
-            f"{need[d] / 1_000:g} {name} of {largest[:, d].max() / 1_000:g} at most"
+            f"{need[d] / 1_000:g} {name} of at most {largest[:, d].max() / 1_000:g}"
             for d, name in enumerate(problem.dimensions)
             if need[d] > largest[:, d].max()
         ]
         return "larger than any host: " + (", ".join(lacking) or "no host has enough of all at once"), False
     hosts = np.flatnonzero(problem.allowed[kind][packing.hosts])
     if not len(hosts):
-        return "there is no host left that it may run on", True
+        return "no host is left on which it may run", True
     if not exact:
         return "no room", True
     short = need > free[hosts]
@@ -337,7 +337,7 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exac
 
 
 def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
-    """int64[D]: what is free on hosts that hold something and where not one more task of the demand fits."""
+    """int64[D]: the free amounts on hosts in use that fit no further task of the demand."""
     used = np.unique(packing.host_of[packing.host_of >= 0])
     open_ = np.zeros(len(used), dtype=bool)
     for need in _smallest(problem.request[problem.counts > 0]):
@@ -348,7 +348,7 @@ def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
 
 
 def _smallest(requests: Int64s) -> Iterator[Int64s]:
-    """Those that fit wherever any of the rows fits: of the others, each is in no dimension less than one of them."""
+    """The minimal rows: if any row fits a host, then one of these fits. Every other row dominates one of them."""
     left = requests[np.argsort(requests.astype(np.float64).sum(axis=1), kind="stable")]
     while len(left):
         yield left[0]
@@ -359,7 +359,7 @@ def _smallest(requests: Int64s) -> Iterator[Int64s]:
 
 
 def _tried(problem: Problem, packing: Packing) -> tuple[Problem, Packing]:
-    """Without the tasks that were not tried: they would take room from others that did run."""
+    """Without the untried tasks, which would take room from tasks that were placed."""
     if not packing.untried:
         return problem, packing
     kept = packing.host_of != UNTRIED
@@ -367,7 +367,7 @@ def _tried(problem: Problem, packing: Packing) -> tuple[Problem, Packing]:
 
 
 def _of_tasks(problem: Problem, kept: NDArray[np.bool_]) -> Problem:
-    """bool[tasks] → the problem of those alone."""
+    """The problem restricted to some tasks, bool[tasks]."""
     return problem.with_counts(np.bincount(problem.kind_of_tasks()[kept], minlength=len(problem.task_kinds)))
 
 
@@ -407,7 +407,7 @@ def _failure(
 
 
 def _kind_of_job(problem: Problem, job: str) -> int:
-    """Of a job of several kinds of tasks, the one with the most."""
+    """The kind with most tasks of the job."""
     kinds = [
         (part.copies if part else kind.copies, n)
         for n, kind in enumerate(problem.task_kinds)
@@ -427,23 +427,23 @@ def _more(problem: Problem, packing: Packing, free: Int64s, job: str, kind: int)
     need = problem.request[kind]
     allowed = problem.allowed[kind][packing.hosts] > 0
     capacity = problem.capacity[packing.hosts][allowed]
-    limit = int(problem.most[problem.kind_job[kind]])
-    each = np.full(len(capacity), min(limit, _MOST_MORE), dtype=np.int64)
+    limit = int(problem.max_per_host[problem.kind_job[kind]])
+    each = np.full(len(capacity), min(limit, _MAX_MORE), dtype=np.int64)
     for d in np.flatnonzero(need):
         each = np.minimum(each, capacity[:, d] // need[d])
     running = int((problem.kind_of_tasks()[packing.host_of >= 0] == kind).sum())
     at_most = max(0, int(each.sum()) - running)
     for d in np.flatnonzero(need):
-        # Wherever the others stand, what all hosts have left is what there is.
+        # No arrangement of the other tasks changes the total of the free amounts.
         at_most = min(at_most, int(free[:, d].sum() // need[d]))
-    tries = min(at_most, _MOST_MORE)
+    tries = min(at_most, _MAX_MORE)
     counts = problem.counts
     counts[kind] += tries
     larger = problem.with_counts(counts)
     host_of = np.full(larger.tasks, -1, dtype=np.int32)
     after = int(problem.first[kind + 1])
     host_of[:after], host_of[after + tries :] = packing.host_of[:after], packing.host_of[after:]
-    # Refused tasks of others stay out: the question is what fits beside what runs.
+    # Refused tasks of other jobs are left out: the question is how much fits next to the running tasks.
     kept = (host_of >= 0) | (larger.kind_of_tasks() == kind)
     only = _of_tasks(larger, kept)
     found = place(only, packing.hosts, start=Packing(packing.hosts, host_of[kept]), move=False)
@@ -453,7 +453,7 @@ def _more(problem: Problem, packing: Packing, free: Int64s, job: str, kind: int)
 
 
 def _said_of(progress: Progress | None, seconds: float) -> Progress | None:
-    """Each step reports its own part done; what is told is the part of all the time."""
+    """Convert the progress of single steps to progress over the total time."""
     if progress is None:
         return None
     start, tell = time.monotonic(), progress
@@ -468,7 +468,7 @@ def _said_of(progress: Progress | None, seconds: float) -> Progress | None:
 
 
 def document(plan: Plan) -> dict[str, Any]:
-    """The plan in JSON types; amounts in the units of the tables."""
+    """The plan as JSON types; amounts in the units of the tables."""
     names = plan.problem.dimensions
 
     def amounts(values: Int64s) -> dict[str, float]:
@@ -521,7 +521,7 @@ def _need_document(problem: Problem, need: Need) -> dict[str, Any]:
     if bound.weights is not None:
         worth = zip(_positive_kinds(problem, need), bound.weights.weights, strict=True)
         proof = {
-            "most": bound.weights.most,
+            "most": bound.weights.max_value,
             "total": bound.weights.total,
             "weights": [{"jobName": job, "weight": weight} for job, weight in worth],
         }
@@ -539,7 +539,7 @@ def _need_document(problem: Problem, need: Need) -> dict[str, Any]:
 
 
 def _positive_kinds(problem: Problem, need: Need) -> list[str]:
-    """The jobs of the kinds that the LP speaks of: those with tasks on the packing's hosts, in order."""
+    """The jobs of the kinds in the LP: those with tasks on the packing's hosts, in order."""
     kinds = problem.kind_of_tasks()[need.found.packing.host_of >= 0]
     return [problem.task_kinds[kind].job for kind in np.unique(kinds).tolist()]
 

@@ -1,4 +1,4 @@
-"""A plan as a picture, by matplotlib (the extra [plan]): how full the hosts are, what a day asks, what it comes to."""
+"""Draws a plan with matplotlib (the extra [plan]): use of the hosts, load over the day, totals."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _GREY: Final = "#5c6670"
 
 
 def check_path(path: Path) -> None:
-    """Raises ConfigError where the picture could not be drawn, before anything is computed."""
+    """Raises ConfigError if the picture could not be drawn. Called before any computation."""
     from importlib.util import find_spec
 
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(
-            f"{path.name!r:.80} has no ending that is known", field="--plot", fix=f"one of {', '.join(FORMATS)}"
+            f"{path.name!r:.80} has an unknown ending", field="--plot", fix=f"one of {', '.join(FORMATS)}"
         )
     if find_spec("matplotlib") is None:
         raise ConfigError("matplotlib is not installed", field="--plot", fix="pip install 'jobcloud[plan]'")
@@ -34,16 +34,16 @@ def check_path(path: Path) -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Raises ConfigError where no file can be written, as far as can be told without writing one."""
+    """Raises ConfigError if the file cannot be written, as far as this is known without writing it."""
     directory = path.resolve().parent
     if not directory.is_dir():
-        raise ConfigError(f"there is no directory {directory}", field=option, fix="make it first")
+        raise ConfigError(f"there is no directory {directory}", field=option, fix="create it first")
     if path.is_dir() or not os.access(path if path.exists() else directory, os.W_OK):
-        raise ConfigError(f"{path} cannot be written", field=option, fix="name a file in a directory of yours")
+        raise ConfigError(f"{path} cannot be written", field=option, fix="name a file in a writable directory")
 
 
 def draw(plan: Plan, path: Path, load: Load | None = None, zone: str = "UTC") -> None:
-    """Write the picture in the format of its name. Raises ConfigError where it cannot be written."""
+    """Write the picture in the format of its file name. Raises ConfigError if it cannot be written."""
     check_path(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -97,7 +97,7 @@ def _title(plan: Plan) -> str:
     tasks, hosts = plan.problem.tasks, len(plan.packing.hosts)
     if plan.question.how_many and plan.needs:
         need = plan.needs[0]
-        least = "fewer cannot do" if need.found.proven else f"fewer than {need.found.bound.hosts:,} cannot do"
+        least = "fewer are not enough" if need.found.proven else f"fewer than {need.found.bound.hosts:,} are not enough"
         tasks -= need.unsuitable + need.untried
         return f"{tasks:,} tasks need {need.hosts:,} hosts of type {need.name[:40]} ({least})"
     if plan.fits:
@@ -112,7 +112,7 @@ def _label(name: str) -> str:
 
 
 def _hosts(axes: Any, plan: Plan) -> None:
-    """Every host's share in use, sorted for each dimension: the area under a line is what is used."""
+    """The used share of every host, sorted by dimension; the area under a line is the total use."""
     capacity = plan.problem.capacity[plan.packing.hosts]
     free = plan.packing.free(plan.problem)
     axes.set_title("How full the hosts are")
@@ -140,8 +140,8 @@ def _hosts(axes: Any, plan: Plan) -> None:
 
 
 def _totals(axes: Any, plan: Plan) -> None:
-    """Of each dimension: in use, free, stranded."""
-    axes.set_title("What becomes of what there is")
+    """In use, free and stranded shares by dimension."""
+    axes.set_title("Use of the total capacity")
     names = [d for d in range(len(plan.problem.dimensions)) if plan.capacity[d] > 0]
     total: Floats = plan.capacity[names].astype(np.float64)
     used, stranded = plan.used[names] / total * 100, plan.stranded[names] / total * 100
@@ -168,13 +168,13 @@ def _totals(axes: Any, plan: Plan) -> None:
 
 
 def _day(axes: Any, plan: Plan, load: Load, zone: str) -> None:
-    """The load over time in parts of what there is."""
+    """The load over time as a share of the total capacity."""
     from datetime import datetime
     from zoneinfo import ZoneInfo
 
     from matplotlib import dates
 
-    axes.set_title(f"What runs at once, over time ({zone})")
+    axes.set_title(f"Load over time ({zone})")
     clock = ZoneInfo(zone)
     times = [datetime.fromtimestamp(ms / 1000, clock) for ms in load.times.tolist()]
     for d, name in enumerate(plan.problem.dimensions):

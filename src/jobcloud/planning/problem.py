@@ -1,7 +1,7 @@
-"""Rows of hosts and tasks → the arrays that packing, bounds and the checker work on.
+"""Turns rows of hosts and tasks into the arrays of packing, bounds and the checker.
 
-What is alike is one *kind*: hosts of equal capacity and attributes, tasks of one job of equal needs. Jobs that no rule
-speaks of are told apart by nobody, so their equal tasks are one kind as well.
+Equal rows form one *kind*: hosts with equal capacity and attributes, tasks of one job with equal needs. Equal tasks of
+several jobs are one kind if no rule names the jobs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST, Constraint
-from jobcloud.planning.rules import MOST_PER_HOST, Rules
-from jobcloud.planning.tables import HostTable, TaskTable
+from jobcloud.planning.rules import MAX_PER_HOST, Rules
 
 Int32s: TypeAlias = NDArray[np.int32]
 Int64s: TypeAlias = NDArray[np.int64]
@@ -26,14 +25,14 @@ NOTHING_SHARED: Final = ""
 
 
 class Part(NamedTuple):
-    """So many hosts of one row, or tasks of one job."""
+    """A number of hosts of one row, or of tasks of one job."""
 
     name: str
     copies: int
 
 
 class Source(NamedTuple):
-    """Where amounts come from, and the order they are in."""
+    """The source of amounts, and the order of their dimensions."""
 
     name: str
     dimensions: tuple[str, ...]
@@ -41,7 +40,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HostKind:
-    """Hosts that are alike. `capacity`: thousandths, in the order of the problem's dimensions."""
+    """Equal hosts. `capacity`: thousandths, in the order of the problem's dimensions."""
 
     name: str
     capacity: tuple[int, ...]
@@ -53,9 +52,9 @@ class HostKind:
 
 @dataclass(frozen=True, slots=True)
 class TaskKind:
-    """Tasks that are alike.
+    """Equal tasks.
 
-    `shared` names what the tasks that carry the same name pay once a host (an app's executor); `parts` are the jobs.
+    `shared` names an amount that all tasks with this name take once per host (an app's executor). `parts` are the jobs.
     """
 
     job: str
@@ -68,12 +67,13 @@ class TaskKind:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Problem:
-    """Demand as arrays. K kinds of tasks sorted by job, T kinds of hosts, D dimensions, J jobs, S shared amounts.
+    """The demand as arrays: K kinds of tasks sorted by job, T kinds of hosts, D dimensions, J jobs, S shared amounts.
 
-    request int64[K, D]; kind_job, kind_key int32[K] (key -1: none); shared int64[S, D]; first int32[K + 1]: kind k has
-    the tasks first[k] … first[k + 1] - 1; job_first int32[J + 1]: likewise job j; most int32[J]: tasks of a job a host
-    takes; allowed uint8[K, T]; rules: three int32 arrays (start[J + 1], job, most): a host with a task of j holds at
-    most most[n] of job[n] for start[j] ≤ n < start[j + 1], sorted by job; back_rules: the same, seen from job[n].
+    request int64[K, D]. kind_job, kind_key int32[K] (key -1: none). shared int64[S, D]. first int32[K + 1]: kind k has
+    the tasks first[k] … first[k + 1] - 1. job_first int32[J + 1]: the same for job j. max_per_host int32[J]: tasks of
+    the job on one host. allowed uint8[K, T]. rules: three int32 arrays (start[J + 1], job, limit): a host with a task
+    of j holds at most limit[n] tasks of job[n] for start[j] ≤ n < start[j + 1], sorted by job. back_rules: the same,
+    from the side of job[n].
     """
 
     dimensions: tuple[str, ...]
@@ -87,7 +87,7 @@ class Problem:
     shared: Int64s
     first: Int32s
     job_first: Int32s
-    most: Int32s
+    max_per_host: Int32s
     allowed: NDArray[np.uint8]
     rules: tuple[Int32s, Int32s, Int32s]
     back_rules: tuple[Int32s, Int32s, Int32s]
@@ -103,12 +103,12 @@ class Problem:
 
     @property
     def demand(self) -> Int64s:
-        """int64[D]: what all tasks ask for, shared amounts left out."""
+        """int64[D]: the requests of all tasks, without shared amounts."""
         return np.asarray(self.counts @ self.request)
 
     @property
     def has_rules(self) -> bool:
-        """Whether any job says who may stand beside it."""
+        """Whether any job limits the tasks of another job next to it."""
         return bool(len(self.rules[1]))
 
     def with_counts(self, counts: Int64s) -> Problem:
@@ -122,18 +122,18 @@ class Problem:
         return replace(self, first=first, job_first=first[starts].copy(), task_kinds=kinds)
 
     def needs(self) -> Int64s:
-        """int64[K, D]: what a task of each kind takes of an empty host, its shared amount included."""
+        """int64[K, D]: the amounts of a task of each kind on an empty host, its shared amount included."""
         if not len(self.shared):
             return self.request
         paid = np.where(self.kind_key[:, None] >= 0, self.shared[self.kind_key], 0)
         return np.asarray(self.request + paid)
 
     def kind_of_tasks(self) -> Int32s:
-        """int32[tasks]"""
+        """int32[tasks]: the kind of each task."""
         return np.repeat(np.arange(len(self.task_kinds), dtype=np.int32), self.counts)
 
     def host_list(self) -> Int32s:
-        """int32[hosts]: the kind of every host there is, in order."""
+        """int32[hosts]: the kind of each existing host, in order."""
         copies = [kind.copies for kind in self.host_kinds]
         return np.repeat(np.arange(len(self.host_kinds), dtype=np.int32), copies)
 
@@ -156,7 +156,7 @@ def build(
     kind_job = np.array([number[kind.job] for kind in kinds], dtype=np.int32)
     first = np.concatenate(([0], np.cumsum([kind.copies for kind in kinds], dtype=np.int64))).astype(np.int32)
     job_kinds = np.searchsorted(kind_job, np.arange(len(jobs) + 1))
-    most, pairs = _job_rules(kinds, number)
+    max_per_host, pairs = _job_rules(kinds, number)
     return Problem(
         dimensions=tuple(dimensions),
         host_kinds=host_kinds,
@@ -169,7 +169,7 @@ def build(
         shared=_table([shared[name] for name in names], len(dimensions)),
         first=first,
         job_first=first[job_kinds].copy(),
-        most=most,
+        max_per_host=max_per_host,
         allowed=_allowed(kinds, host_kinds),
         rules=_rows(len(jobs), pairs),
         back_rules=_rows(len(jobs), {(other, job): limit for (job, other), limit in pairs.items()}),
@@ -183,17 +183,17 @@ def join(
     tasks: Sequence[TaskKind],
     shared: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Problem:
-    """The problem of two sources in the dimensions that any task asks for.
+    """The problem of two sources, in the dimensions that any task requests.
 
-    Raises ConfigError where tasks ask for what the hosts say nothing of.
+    Raises ConfigError if tasks request a dimension that the hosts do not specify.
     """
     rows = [kind.request for kind in tasks] + list((shared or {}).values())
     used = [d for d in range(len(asked.dimensions)) if any(row[d] for row in rows)]
     names = [asked.dimensions[d] for d in used]
     unknown = [name for name in names if name not in there.dimensions]
     if unknown:
-        problem = f"{there.name} says nothing of {unknown[0]}, which {asked.name} asks for"
-        raise ConfigError(problem, field=unknown[0], fix=f"say how much {unknown[0]} the hosts have")
+        problem = f"{there.name} does not specify {unknown[0]}, which {asked.name} requests"
+        raise ConfigError(problem, field=unknown[0], fix=f"specify {unknown[0]} for the hosts")
     at = [there.dimensions.index(name) for name in names]
     return build(
         names,
@@ -203,20 +203,10 @@ def join(
     )
 
 
-def from_tables(hosts: HostTable, tasks: TaskTable) -> Problem:
-    """All tasks of a table on the hosts of another. Raises ConfigError as `join` does."""
-    return join(
-        Source(hosts.source, hosts.dimensions),
-        (HostKind(row.id, row.amounts, row.attributes, row.copies, row.price) for row in hosts.rows),
-        Source(tasks.source, tasks.dimensions),
-        [TaskKind(row.job, row.amounts, row.copies, row.rules) for row in tasks.rows],
-    )
-
-
 def _merge(tasks: Iterable[TaskKind]) -> list[TaskKind]:
     tasks = list(tasks)
-    named = {other for kind in tasks for other in kind.rules.beside}
-    ruled = named | {kind.job for kind in tasks if kind.rules.beside or kind.rules.max_per_host < MOST_PER_HOST}
+    named = {other for kind in tasks for other in kind.rules.neighbours}
+    ruled = named | {kind.job for kind in tasks if kind.rules.neighbours or kind.rules.max_per_host < MAX_PER_HOST}
     groups: dict[tuple[str, tuple[int, ...], tuple[Constraint, ...], str], list[TaskKind]] = {}
     for kind in tasks:
         job = kind.job if kind.job in ruled else ""
@@ -226,14 +216,14 @@ def _merge(tasks: Iterable[TaskKind]) -> list[TaskKind]:
 
 def _merged(members: list[TaskKind]) -> TaskKind:
     first, copies = members[0], dict[str, int]()
-    beside, most = dict[str, int](), MOST_PER_HOST
+    neighbours, max_per_host = dict[str, int](), MAX_PER_HOST
     for kind in members:
         copies[kind.job] = copies.get(kind.job, 0) + kind.copies
-        most = min(most, kind.rules.max_per_host)
-        for other, limit in kind.rules.beside.items():
-            beside[other] = min(limit, beside.get(other, limit))
+        max_per_host = min(max_per_host, kind.rules.max_per_host)
+        for other, limit in kind.rules.neighbours.items():
+            neighbours[other] = min(limit, neighbours.get(other, limit))
     parts = tuple(Part(*item) for item in copies.items())
-    rules = Rules(most, beside, first.rules.attributes)
+    rules = Rules(max_per_host, neighbours, first.rules.attributes)
     return TaskKind(first.job, first.request, sum(copies.values()), rules, first.shared, parts)
 
 
@@ -256,19 +246,19 @@ def _merge_hosts(hosts: Iterable[HostKind]) -> tuple[HostKind, ...]:
 
 
 def _job_rules(kinds: Sequence[TaskKind], number: Mapping[str, int]) -> tuple[Int32s, dict[tuple[int, int], int]]:
-    """The limit of each job for itself, and (job, other) → the limit for another. Jobs without tasks do not matter."""
-    most = np.full(len(number), MOST_PER_HOST, dtype=np.int32)
+    """The limit of each job for itself, and by (job, other) its limit for another. Jobs without tasks are ignored."""
+    max_per_host = np.full(len(number), MAX_PER_HOST, dtype=np.int32)
     pairs: dict[tuple[int, int], int] = {}
     for kind in kinds:
         job = number[kind.job]
-        most[job] = min(int(most[job]), kind.rules.max_per_host)
-        for name, limit in kind.rules.beside.items():
+        max_per_host[job] = min(int(max_per_host[job]), kind.rules.max_per_host)
+        for name, limit in kind.rules.neighbours.items():
             other = number.get(name)
             if other == job:
-                most[job] = min(int(most[job]), limit + 1)
+                max_per_host[job] = min(int(max_per_host[job]), limit + 1)
             elif other is not None:
                 pairs[job, other] = min(limit, pairs.get((job, other), limit))
-    return most, pairs
+    return max_per_host, pairs
 
 
 def _rows(jobs: int, pairs: Mapping[tuple[int, int], int]) -> tuple[Int32s, Int32s, Int32s]:

@@ -1,9 +1,9 @@
-"""Hosts and tasks as CSV files → rows with exact amounts; whatever is wrong is said with file, line and column.
+"""Reads hosts and tasks from CSV files, with exact amounts. Errors name file, line and column.
 
-Columns: id, cpus, mem_mb (required); disk_mb, net_mbps, gpus, ports, or any other name: a further resource, in numbers;
-count: so many alike. Hosts: port_beg and port_end instead of ports; attr_NAME: an attribute; price: of one host. Tasks:
-job (else the id), constraint (`rules`), arrive_s and leave_s (below 0: never). Amounts become int64 thousandths, as the
-matcher counts.
+Columns: id, cpus, mem_mb (required); disk_mb, net_mbps, gpus, ports or any other name: a further resource, as a number;
+count: the number of equal rows. Hosts: port_beg and port_end instead of ports; attr_NAME: an attribute; price: of one
+host. Tasks: job (by default the id), constraint (`rules`), arrive_s and leave_s (below 0: never). Amounts become int64
+thousandths, the units of the matcher.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST, ConstraintError
 from jobcloud.planning.rules import Rules, parse_rules
 
-#: A table with more rows is refused, and so are more tasks or hosts in all; equal ones share a row with a count.
+#: Limits of rows in a table, and of tasks or hosts in total; equal ones may share a row with a count.
 MAX_ROWS: Final = 2_000_000
 MAX_COUNT: Final = 10_000_000
 
-#: An amount may be so large, in the unit of its column: with thousandths and sums it stays within the matcher's limit.
+#: The largest amount, in the unit of its column. Its thousandths and their sums stay within the matcher's limit.
 MAX_NUMBER: Final = 2**42
 STDIN: Final = "-"
 
 _REQUIRED: Final = ("id", "cpus", "mem_mb")
-_MOST_FAULTS: Final = 10
+_MAX_FAULTS: Final = 10
 _NOT_RESOURCES: Final = frozenset({
     "id", "job", "count", "constraint", "price", "port_beg", "port_end", "arrive_s", "leave_s",
 })  # fmt: skip
@@ -57,7 +57,7 @@ class HostRow(NamedTuple):
 
 
 class TaskRow(NamedTuple):
-    """`copies` equal tasks of a job that run from `arrive_s` until `leave_s` (None: for good)."""
+    """`copies` equal tasks of a job that run from `arrive_s` until `leave_s` (None: forever)."""
 
     id: str
     job: str
@@ -88,11 +88,11 @@ class TaskTable:
 
 
 class BadTable(ConfigError):
-    """A table is not what it should be; `field` names file, line and column. `others`: further faults of the file."""
+    """A table is invalid. `field` names file, line and column. `others`: further errors in the file."""
 
 
 def read_hosts(path: Path) -> HostTable:
-    """The hosts of a CSV file ("-": standard input). Raises BadTable."""
+    """The hosts of a CSV file ("-": standard input). Raises BadTable if the file is invalid."""
     table = _Table(path)
     with table.opened() as file:
         rows = [row for cells in table.cells(file) if (row := table.host(cells))]
@@ -101,7 +101,7 @@ def read_hosts(path: Path) -> HostTable:
 
 
 def read_tasks(path: Path) -> TaskTable:
-    """The tasks of a CSV file ("-": standard input). Raises BadTable."""
+    """The tasks of a CSV file ("-": standard input). Raises BadTable if the file is invalid."""
     table = _Table(path)
     with table.opened() as file:
         rows = [row for cells in table.cells(file) if (row := table.task(cells))]
@@ -110,7 +110,7 @@ def read_tasks(path: Path) -> TaskTable:
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of any other CSV file as (line, text by column). Raises BadTable, also where a column is missing."""
+    """The lines of another CSV file as (line, text by column). Raises BadTable if it is invalid or lacks a column."""
     table = _Table(path, columns)
     with table.opened() as file:
         for cells in table.cells(file):
@@ -119,7 +119,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict
 
 
 def parse_amount(text: str, field: str) -> int:
-    """A number as int thousandths. Raises BadTable."""
+    """A number as int thousandths. Raises BadTable if it is invalid."""
     problem, fix, thousandths = _thousandths(text, 1_000)
     if problem:
         raise BadTable(problem, field=field, fix=fix or "digits, with a point before decimals")
@@ -127,10 +127,10 @@ def parse_amount(text: str, field: str) -> int:
 
 
 def _thousandths(text: str, scale: int) -> tuple[str, str, int]:
-    """(what is wrong with it or nothing, the fix where it is not about the column, in whole `scale`-ths)."""
+    """(the problem or "", the fix unless it depends on the column, the number in whole `scale`-ths)."""
     # Decimal itself also reads 1_000, digits of any script, and "Infinity".
     if not _NUMBER.fullmatch(text):
-        return f"{text!r:.60} is no number", "", 0
+        return f"{text!r:.60} is not a number", "", 0
     try:
         number = Decimal(text)
     except InvalidOperation:  # an exponent beyond what Decimal holds
@@ -144,16 +144,17 @@ def _thousandths(text: str, scale: int) -> tuple[str, str, int]:
     except Inexact:
         scaled = Decimal("0.5")
     if scaled != scaled.to_integral_value():
-        return f"{text!r:.60} is too fine", "at most three decimals" if scale == 1_000 else "a whole number", 0
+        fix = "at most three decimals" if scale == 1_000 else "a whole number"
+        return f"{text!r:.60} has too many decimals", fix, 0
     return "", "", int(scaled)
 
 
 class _Fault(Exception):
-    """One cell is wrong; the row is given up and the reading goes on."""
+    """A cell is invalid; reading continues with the next row."""
 
 
 class _Table:
-    """One file while it is read. Rows repeat a lot in such files, so what is alike is understood once."""
+    """A file being read. Rows repeat often in such files, so equal cells are parsed once."""
 
     def __init__(self, path: Path, required: tuple[str, ...] = _REQUIRED) -> None:
         self.path = path
@@ -179,7 +180,7 @@ class _Table:
             raise BadTable(f"cannot be read: {error.strerror}", field=self.name, fix="name a CSV file") from error
 
     def cells(self, file: TextIO) -> Iterator[list[str]]:
-        """Each row as its cells; those of wrong length are noted."""
+        """The cells of each row; rows of wrong length are reported."""
         reader = csv.reader(file, strict=True)
         try:
             self._header([name.strip() for name in next(reader, [])])
@@ -191,14 +192,14 @@ class _Table:
                 if len(cells) == len(self.columns):
                     yield cells
                 elif cells:
-                    problem = f"it has {len(cells)} fields, the first line {len(self.columns)}"
-                    self._note(problem, "", "one field for each column; texts with commas in double quotes")
+                    problem = f"has {len(cells)} fields; the first line has {len(self.columns)}"
+                    self._note(problem, "", "write one field per column, and texts with commas in double quotes")
         except UnicodeDecodeError as error:
             raise BadTable(
-                "is no UTF-8 text", field=f"{self.name}, after line {self.line}", fix="save it as UTF-8"
+                "is not UTF-8 text", field=f"{self.name}, after line {self.line}", fix="save it as UTF-8"
             ) from error
         except csv.Error as error:
-            raise BadTable(f"is no CSV: {error}", field=f"{self.name}, line {reader.line_num}") from error
+            raise BadTable(f"is not CSV: {error}", field=f"{self.name}, line {reader.line_num}") from error
 
     def host(self, cells: list[str]) -> HostRow | None:
         try:
@@ -223,13 +224,13 @@ class _Table:
     def _task_but_names(self, cells: list[str]) -> tuple[tuple[int, ...], Rules, int, float, float | None]:
         arrive, leave = self._instant(cells, "arrive_s") or 0.0, self._instant(cells, "leave_s")
         if leave is not None and leave <= arrive:
-            self._fault(f"it leaves at {leave:g} but arrives at {arrive:g}", "leave_s", "later, or -1 for never")
+            self._fault(f"it leaves at {leave:g} but arrives at {arrive:g}", "leave_s", "a later time, or -1 for never")
         return self._amounts(cells), self._rules(cells), self._count(cells), arrive, leave
 
     def finish(self, count: int, what: str) -> None:
-        """Raises BadTable with all that was noted."""
+        """Raises BadTable with all reported errors."""
         if not self._faults and not count:
-            self._note(f"it holds no {what}", "", f"a line for each of the {what}, below the one with the names")
+            self._note(f"contains no {what}", "", f"write a line for each of the {what} below the line of column names")
         if not self._faults and count > MAX_COUNT:
             self._note(f"{count:,} {what} are more than {MAX_COUNT:,}", "count", "plan in parts")
         if self._faults:
@@ -240,17 +241,17 @@ class _Table:
         double = [name for name in names if names.count(name) > 1]
         missing = [name for name in self._required if name not in names]
         if double:
-            raise BadTable("is there twice", field=f"{self.name}, line 1, column {double[0]}", fix="drop one")
+            raise BadTable("is given twice", field=f"{self.name}, line 1, column {double[0]}", fix="remove one")
         if missing:
-            fix = f"the first line names the columns, commas between: {','.join(self._required)} and any further ones"
+            fix = f"the first line names the columns: {','.join(self._required)} and any further ones"
             problem = f"{'is' if len(missing) == 1 else 'are'} missing"
             raise BadTable(problem, field=f"{self.name}, line 1, column {', '.join(missing)}", fix=fix)
         if f"{_ATTRIBUTE}{HOST}" in names:
-            fix = "drop it: the attribute host of every host is its id"
+            fix = "remove it: the attribute host of every host is its id"
             raise BadTable("cannot be given", field=f"{self.name}, line 1, column {_ATTRIBUTE}{HOST}", fix=fix)
         for at, name in enumerate(names, 1):
             if name in ("", _ATTRIBUTE):
-                raise BadTable("has no name", field=f"{self.name}, line 1, column {at}", fix="name or drop it")
+                raise BadTable("has no name", field=f"{self.name}, line 1, column {at}", fix="name or remove it")
             if not name.isprintable():
                 fix = "letters and digits"
                 raise BadTable(f"{name!r:.60} cannot be printed", field=f"{self.name}, line 1, column {at}", fix=fix)
@@ -275,7 +276,7 @@ class _Table:
             return 0
         first, last = self._number(cells, "port_beg", 1), self._number(cells, "port_end", 1)
         if last < first:
-            self._fault(f"{last} is below port_beg {first}", "port_end", "the last port of the range, which counts too")
+            self._fault(f"{last} is below port_beg {first}", "port_end", "the last port of the range, included")
         return (last - first + 1) * 1_000
 
     def _ident(self, cells: list[str]) -> str:
@@ -284,16 +285,16 @@ class _Table:
             self._fault("is empty", "id", "every row has an id of its own")
         if ident in self._seen:
             self._fault(
-                f"{ident!r:.60} is there twice", "id", "ids are unique; equal ones may share a row with a count"
+                f"{ident!r:.60} is given twice", "id", "ids are unique; equal rows may share a row with a count"
             )
         self._seen.add(ident)
         return ident
 
     def _text(self, cells: list[str], name: str) -> str:
-        """What is shown again, so nothing that would move the cursor or break a line."""
+        """A cell that is printed later; it must not contain control characters."""
         text = self._cell(cells, name)
         if not text.isprintable():
-            self._fault(f"{text!r:.60} holds a character that cannot be printed", name, "drop it")
+            self._fault(f"{text!r:.60} contains a character that cannot be printed", name, "remove it")
         return text
 
     def _count(self, cells: list[str]) -> int:
@@ -301,18 +302,18 @@ class _Table:
             return 1
         number = self._number(cells, "count", 1)
         if number < 1 or number > MAX_COUNT:
-            self._fault(f"{number} is out of range", "count", f"1 to {MAX_COUNT:,}; drop rows that count nothing")
+            self._fault(f"{number} is out of range", "count", f"1 to {MAX_COUNT:,}; remove rows with count 0")
         return number
 
     def _rules(self, cells: list[str]) -> Rules:
         try:
             return parse_rules(self._cell(cells, "constraint"))
         except ConstraintError as error:
-            self._fault(str(error), "constraint", "see docs/planning.md for what can be written")
+            self._fault(str(error), "constraint", "docs/planning.md lists the constraints")
             raise AssertionError from None  # never reached: _fault raises
 
     def _instant(self, cells: list[str], name: str) -> float | None:
-        """Seconds; None where the cell is empty or below 0."""
+        """Seconds; None if the cell is empty or below 0."""
         text = self._cell(cells, name)
         seconds = self._number_of(text.removeprefix("-") or "0", name, 1_000) / 1_000
         return None if not text or text.startswith("-") else seconds
@@ -324,7 +325,7 @@ class _Table:
         return self._number_of(text, name, scale) if text else 0
 
     def _number_of(self, text: str, name: str, scale: int) -> int:
-        """In whole `scale`-ths."""
+        """The number in whole `scale`-ths."""
         known = self._numbers.get((text, scale))
         if known is not None:
             return known
@@ -337,7 +338,7 @@ class _Table:
     def _fix_for(name: str) -> str:
         if name in _REQUIRED or name in _NOT_RESOURCES:
             return "digits, with a point before decimals"
-        return f"a resource is a number; name the column attr_{name} if it is an attribute of hosts, else drop it"
+        return f"a resource is a number; name the column attr_{name} if it is a host attribute, otherwise remove it"
 
     def _cell(self, cells: list[str], name: str) -> str:
         at = self.columns.get(name)
@@ -349,7 +350,7 @@ class _Table:
 
     def _note(self, problem: str, column: str, fix: str) -> None:
         self._faults.append(BadTable(problem, field=self._where(column), fix=fix))
-        if len(self._faults) >= _MOST_FAULTS:
+        if len(self._faults) >= _MAX_FAULTS:
             self.finish(1, "")
 
     def _where(self, column: str) -> str:

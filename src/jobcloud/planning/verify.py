@@ -1,6 +1,6 @@
-"""The checker: whether a packing keeps every promise, computed from the problem's kinds and rules alone.
+"""The checker: verifies a packing from the problem's kinds and rules alone.
 
-It shares no code with what packs. Every answer that is given has passed it.
+It shares no code with the packer. Every answer of the planner has passed it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from jobcloud.planning.problem import Problem
 
 
 class BrokenPacking(AssertionError):
-    """A packing breaks a promise: a defect of the planner. The text says which."""
+    """A packing is invalid: a defect of the planner. The text says why."""
 
 
 def verify(problem: Problem, packing: Packing) -> None:
-    """Raises BrokenPacking unless every host holds what it has room for, what it may, and breaks no rule."""
+    """Raises BrokenPacking if a host holds more than its capacity, a task that it does not allow, or breaks a rule."""
     if len(packing.host_of) != problem.tasks:
-        raise BrokenPacking(f"{len(packing.host_of)} places for {problem.tasks} tasks")
+        raise BrokenPacking(f"{len(packing.host_of)} entries for {problem.tasks} tasks")
     if packing.host_of.max(initial=-1) >= len(packing.hosts):
         raise BrokenPacking(f"there is no host {packing.host_of.max()}")
     kinds = len(problem.task_kinds)
@@ -31,7 +31,7 @@ def verify(problem: Problem, packing: Packing) -> None:
     content = np.stack((pairs % max(kinds, 1), counts), axis=1)
     hosts, starts = np.unique(pairs // max(kinds, 1), return_index=True)
     ends = [*starts[1:].tolist(), len(pairs)][: len(hosts)]
-    # Hosts that are alike and hold the same are checked once.
+    # Equal hosts with equal content are checked once.
     seen: set[tuple[int, bytes]] = set()
     for host, start, end in zip(hosts.tolist(), starts.tolist(), ends, strict=True):
         held, host_kind = content[start:end], int(packing.hosts[host])
@@ -62,7 +62,7 @@ def _check_host(problem: Problem, host_kind: int, host: int, kinds: Counter[int]
         kind = problem.task_kinds[number]
         if jobs[kind.job] > kind.rules.max_per_host:
             raise BrokenPacking(f"host {host}: {jobs[kind.job]} of {kind.job}, at most {kind.rules.max_per_host}")
-        for other, limit in kind.rules.beside.items():
-            beside = jobs[other] - (other == kind.job)
-            if beside > limit:
-                raise BrokenPacking(f"host {host}: {beside} of {other} beside {kind.job}, at most {limit}")
+        for other, limit in kind.rules.neighbours.items():
+            neighbours = jobs[other] - (other == kind.job)
+            if neighbours > limit:
+                raise BrokenPacking(f"host {host}: {neighbours} of {other} with {kind.job}, at most {limit}")

@@ -1,8 +1,7 @@
-"""What the agents have free and what is claimed of it: offers held, the matcher's hosts, claims and executors' holds.
+"""The cluster: agents, the offers held, the claims of tasks and the reservations of executors.
 
-An agent's capacity, as the matcher sees it, is what its offers hold now plus what our own live claims use there.
-So a claim stays with its task for the task's whole life, and what a release frees can be used only once Mesos has
-offered it again.
+The capacity of an agent in the matcher is the sum of its offers and of our live claims there. So a claim stays with
+its task for the task's whole life, and released resources can be used only after Mesos has offered them again.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share, content
 
 
 class Request(NamedTuple):
-    """What a task asks for: its own resources and, once an agent, those of the executor it shares.
+    """The request of a task: its own resources and, once per agent, those of the executor it shares.
 
-    `executor_id` is that of its content. `avoid` names an agent that it must not be placed on, or none.
+    `executor_id` is the id of the executor's content. `avoid` is an agent that the task must not be placed on, or "".
     """
 
     resources: Resources
@@ -34,10 +33,10 @@ class Request(NamedTuple):
 
 @dataclass(slots=True)
 class AgentEntry:
-    """One agent: where it is and which offers of it are held (id → offer, id → instant received).
+    """One agent and its offers that are held, by id.
 
-    `whole` is what it offered and our claims used when it was last offered: mostly no offer of an idle agent is held.
-    It is out of date while an offer is held and anything has changed: ask the cluster for it.
+    `whole` is the sum of its offers and our claims when it was last offered, since an idle agent has no offer held
+    most of the time. While an offer is held it may be out of date; `Cluster.whole` brings it up to date.
     """
 
     id: str
@@ -53,38 +52,38 @@ class AgentEntry:
 
 
 class Placement(NamedTuple):
-    """A request got room on an agent; the claim is made and has this release id."""
+    """A request was placed on an agent. The claim is made; `release_id` releases it."""
 
     agent_id: str
     release_id: int
 
 
 class Cluster:
-    """The agents known, the offers held, and every claim on them."""
+    """The known agents, the offers held, and every claim on them."""
 
     def __init__(self, matcher: AnyMatcher) -> None:
         self._matcher = matcher
-        #: release ids that the matcher has not been told of: it is told once, before it is asked next
+        #: release ids that are handed to the matcher together, before its next use
         self._released: list[int] = []
         self.agents: dict[str, AgentEntry] = {}
         self._by_slot: dict[int, AgentEntry] = {}
         #: slots whose capacity in the matcher is out of date
         self._stale: dict[int, AgentEntry] = {}
         self._agent_of_offer: dict[str, AgentEntry] = {}
-        #: agents that get nothing new
-        self.closed: frozenset[str] = frozenset()
+        #: agents that get no new tasks
+        self.cordoned: frozenset[str] = frozenset()
         #: offer id → instant received, in the order of receipt
         self._received: dict[str, int] = {}
         self._classes: dict[Request, int] = {}
-        #: what tells executors apart for the matcher → its shared key; numbers are never used again
+        #: (executor content, its resources) → the matcher's shared key; keys are never used again
         self._executor_keys: dict[tuple[str, Resources], int] = {}
         self._keys_made = 0
         #: task id → (agent, release id)
         self._claims: dict[str, tuple[str, int]] = {}
-        #: (agent id, executor id) → what it holds and its release id
-        self._holds: dict[tuple[str, str], tuple[Request, int]] = {}
-        #: (agent, content) → how many executors of it are held there
-        self._living: Counter[tuple[str, str]] = Counter()
+        #: (agent id, executor id) → what the executor reserves, and its release id
+        self._reservations: dict[tuple[str, str], tuple[Request, int]] = {}
+        #: (agent, executor content) → number of reservations
+        self._executors_on: Counter[tuple[str, str]] = Counter()
 
     @property
     def matcher(self) -> AnyMatcher:
@@ -113,34 +112,34 @@ class Cluster:
         self._stale[entry.slot] = entry
 
     def drop_offer(self, offer_id: str) -> bool:
-        """Forget an offer that is no longer ours; whether it was held."""
+        """Forget an offer that is no longer valid. Returns whether it was held."""
         entry = self._agent_of_offer.pop(offer_id, None)
         if entry is None:
             return False
-        self._size_up(entry)
+        self._update_whole(entry)
         self._received.pop(offer_id)
         entry.offers.pop(offer_id)
-        self._recount(entry)
+        self._sum_offers(entry)
         return True
 
     def drop_all_offers(self) -> None:
-        """The master has changed or gone: no offer of before is valid."""
+        """The session with the master has ended, and with it every offer."""
         for offer_id in list(self._received):
             self.drop_offer(offer_id)
 
     def take_offers(self, agent_id: str) -> tuple[Offer, ...]:
-        """All offers of an agent, out of the book, to be used up by one ACCEPT."""
+        """Remove all offers of an agent, to be used up by one ACCEPT or declined."""
         entry = self.agents[agent_id]
         taken = tuple(entry.offers.values())
         entry.offers.clear()
         for offer in taken:
             self._agent_of_offer.pop(offer.id)
             self._received.pop(offer.id)
-        self._recount(entry)
+        self._sum_offers(entry)
         return taken
 
     def offers_received_before(self, instant: int) -> list[str]:
-        """Ids of offers held since before `instant`, oldest first."""
+        """Ids of the offers received before `instant`, oldest first."""
         old = []
         for offer_id, received in self._received.items():
             if received >= instant:
@@ -152,14 +151,14 @@ class Cluster:
         return list(self._received)[: max(number, 0)]
 
     def age_offers_from(self, at: int) -> None:
-        """The clock was set back: no offer can have been received later than now."""
+        """The clock was set back to `at`: treat later offers as received then."""
         self._received = {offer_id: min(received, at) for offer_id, received in self._received.items()}
 
     def oldest_received_ms(self) -> int | None:
         return next(iter(self._received.values()), None)
 
     def lose_agent(self, agent_id: str) -> None:
-        """The agent is out of reach: its offers are void; what is claimed there stays until its tasks are told of."""
+        """The agent is unreachable: drop its offers. Its claims stay until its tasks are reported."""
         entry = self.agents.get(agent_id)
         if entry is None:
             return
@@ -167,22 +166,22 @@ class Cluster:
             self.drop_offer(offer_id)
         entry.lost = True
 
-    def close_agents(self, agent_ids: Iterable[str]) -> bool:
-        """These agents, and no others, get nothing new; whether one of before gets something again."""
-        before, self.closed = self.closed, frozenset(agent_ids)
-        for agent_id in before ^ self.closed:
+    def cordon(self, agent_ids: Iterable[str]) -> bool:
+        """Cordon these agents and uncordon all others. Returns whether an agent was uncordoned."""
+        before, self.cordoned = self.cordoned, frozenset(agent_ids)
+        for agent_id in before ^ self.cordoned:
             if (entry := self.agents.get(agent_id)) is not None:
                 self._stale[entry.slot] = entry
-        return not before <= self.closed
+        return not before <= self.cordoned
 
-    def offers_of_closed(self) -> list[str]:
-        """Ids of the offers held of agents that get nothing new."""
-        entries = (self.agents.get(agent_id) for agent_id in sorted(self.closed))
+    def offers_of_cordoned(self) -> list[str]:
+        """Ids of the offers held from cordoned agents."""
+        entries = (self.agents.get(agent_id) for agent_id in sorted(self.cordoned))
         return [offer_id for entry in entries if entry is not None for offer_id in entry.offers]
 
     def forget_idle_agents(self, unseen_since: int) -> None:
-        """Drop agents without offers and claims that are lost or have not been offered since `unseen_since`."""
-        busy = {agent for agent, _ in self._claims.values()} | {agent for agent, _ in self._holds}
+        """Drop agents without offers and claims that are lost or were last offered before `unseen_since`."""
+        busy = {agent for agent, _ in self._claims.values()} | {agent for agent, _ in self._reservations}
         for entry in list(self.agents.values()):
             if not entry.offers and entry.id not in busy and (entry.lost or entry.seen_ms < unseen_since):
                 self._stale.pop(entry.slot, None)
@@ -192,9 +191,10 @@ class Cluster:
     # ------------------------------------------------------------------------------------------------- claims
 
     def place(self, requests: Sequence[Request], limit: int) -> list[Placement | None]:
-        """Match requests, in order, to what is held. Each placement carries a claim that `settle` or `undo` ends.
+        """Match requests, in order, to the offers held. None for a request without room.
 
-        The answer ends early where `limit` placements were made: the requests beyond it were not tried.
+        Each placement carries a claim; the caller must `bind` or `rollback` each. The result is shorter than
+        `requests` if `limit` placements were made: the remaining requests were not tried.
         """
         classes = self._classes_of(requests)
         self._refresh()
@@ -207,7 +207,7 @@ class Cluster:
         ]
 
     def avoidable(self, agent_id: str) -> bool:
-        """Whether an agent offers something now and is not the only one that is there."""
+        """Whether an agent has an offer and is not the only reachable one."""
         entry = self.agents.get(agent_id)
         return (
             entry is not None
@@ -216,38 +216,38 @@ class Cluster:
         )
 
     def rehearse(self, requests: Sequence[Request]) -> list[str | None]:
-        """Where `place` would put the requests, as agent ids; nothing is claimed."""
+        """The agents on which `place` would put the requests, without any claim."""
         classes = self._classes_of(requests)
         self._refresh()
         slots, _ = self.matcher.fork().match(classes)
         return [self._by_slot[slot].id if slot >= 0 else None for slot in slots.tolist()]
 
     def bind(self, task_id: str, placement: Placement) -> None:
-        """The placement is task `task_id`'s from now on."""
+        """Give the claim of a placement to a task."""
         self._claims[task_id] = placement
 
     def rollback(self, placement: Placement) -> None:
-        """Give a placement up that no task was made of."""
+        """Release the claim of a placement that no task was made from."""
         self._release(*placement)
 
     def claim(self, task_id: str, agent_id: str, request: Request) -> None:
-        """Account for a task that already runs."""
+        """Claim resources for a task that already runs."""
         entry = self._ensure(agent_id)
         self._claims[task_id] = (agent_id, self.matcher.assign(self._class_of(request), entry.slot))
         self._stale[entry.slot] = entry
 
     def claim_if_free(self, entry: AgentEntry, request: Request) -> Placement | None:
-        """A placement on that very agent, as `place` gives, or None where it has no room."""
+        """A placement on this agent, as by `place`, or None if it has no room."""
         self._refresh()
         need = request.resources
-        if not self._living[entry.id, request.executor_id]:
+        if not self._executors_on[entry.id, request.executor_id]:
             need = need.plus(request.executor)
         if any(free < wanted for free, wanted in zip(self.matcher.free(entry.slot).tolist(), need, strict=True)):
             return None
         return Placement(entry.id, self.matcher.assign(self._class_of(request), entry.slot))
 
     def release(self, task_id: str) -> bool:
-        """End a task's claim, once; whether it had one."""
+        """Release a task's claim. Returns whether it had one."""
         claim = self._claims.pop(task_id, None)
         if claim is None:
             return False
@@ -255,53 +255,54 @@ class Cluster:
         return True
 
     def reserve(self, agent_id: str, executor_id: str, executor: Resources) -> None:
-        """Count an executor's resources for as long as it lives, whether or not it has tasks. Idempotent.
+        """Reserve an executor's resources for as long as it lives, with or without tasks. Idempotent.
 
-        Two of the same content on an agent, where one is about to be forgotten, count once.
+        Two executors with the same content on one agent count once: one of them is about to be forgotten.
         """
-        if (agent_id, executor_id) in self._holds:
+        if (agent_id, executor_id) in self._reservations:
             return
         entry = self._ensure(agent_id)
         request = Request(NOTHING, content_of(executor_id), executor)
-        self._holds[agent_id, executor_id] = request, self.matcher.assign(self._class_of(request), entry.slot)
-        self._living[agent_id, request.executor_id] += 1
+        release_id = self.matcher.assign(self._class_of(request), entry.slot)
+        self._reservations[agent_id, executor_id] = request, release_id
+        self._executors_on[agent_id, request.executor_id] += 1
         self._stale[entry.slot] = entry
 
     def unreserve(self, agent_id: str, executor_id: str) -> bool:
-        """The executor is gone; whether it was held."""
-        held = self._holds.pop((agent_id, executor_id), None)
-        if held is None:
+        """End the reservation of an executor that is gone. Returns whether there was one."""
+        reservation = self._reservations.pop((agent_id, executor_id), None)
+        if reservation is None:
             return False
-        request, claim = held
-        self._living[agent_id, request.executor_id] -= 1
-        if not self._living[agent_id, request.executor_id]:
-            del self._living[agent_id, request.executor_id]
-        self._release(agent_id, claim)
+        request, release_id = reservation
+        self._executors_on[agent_id, request.executor_id] -= 1
+        if not self._executors_on[agent_id, request.executor_id]:
+            del self._executors_on[agent_id, request.executor_id]
+        self._release(agent_id, release_id)
         return True
 
     def refusal(self, request: Request) -> Refusal:
-        """Why `request` finds no room now, in numbers over all agents."""
+        """Why `request` has no room now, in numbers over all agents."""
         self._refresh()
         return self.matcher.refusal(self._class_of(request))
 
     def prune_classes(self, wanted: Iterable[Request]) -> None:
-        """Drop the matcher's classes of requests that no job makes any more."""
+        """Drop the matcher's classes of all requests but `wanted`."""
         keep = set(wanted)
         self._drop_classes([request for request in self._classes if request not in keep])
         used = {(request.executor_id, request.executor) for request in keep}
-        used |= {(request.executor_id, request.executor) for request, _ in self._holds.values()}
+        used |= {(request.executor_id, request.executor) for request, _ in self._reservations.values()}
         self._executor_keys = {pair: key for pair, key in self._executor_keys.items() if pair in used}
 
     def claimed(self, entry: AgentEntry) -> Resources:
-        """What our live claims, executors included, use on an agent."""
+        """The resources of our live claims and reservations on an agent."""
         return Resources(*(self.matcher.capacity(entry.slot) - self.matcher.free(entry.slot)).tolist())
 
     def claim_count(self) -> tuple[int, int]:
-        """How many tasks and how many executors are accounted for."""
-        return len(self._claims), len(self._holds)
+        """The number of claims and of reservations."""
+        return len(self._claims), len(self._reservations)
 
     def validate(self) -> None:
-        """Check the books. Raises AssertionError."""
+        """Check the offers and the matcher. Raises AssertionError."""
         self._refresh()
         self.matcher.check()
         assert self._received.keys() == self._agent_of_offer.keys(), "an offer is held by no agent"
@@ -320,7 +321,7 @@ class Cluster:
         return entry
 
     def _classes_of(self, requests: Sequence[Request]) -> NDArray[np.int64]:
-        # Most requests are the one before, the same object: to look each up costs more than to place it.
+        # Most requests are the same object as the one before, and a look-up costs more than placing it.
         found: list[int] = []
         last: Request | None = None
         cls = -1
@@ -346,7 +347,7 @@ class Cluster:
         return known
 
     def _all_but(self, agent_id: str) -> NDArray[np.bool_]:
-        """The slots there are now, without the agent's; so a class made from it is good for one matching only."""
+        """The current slots without the agent's. New agents are not in it, so its class serves one matching only."""
         mask = np.zeros(max(self._by_slot) + 1, dtype=np.bool_)
         mask[[slot for slot, entry in self._by_slot.items() if entry.id != agent_id]] = True
         return mask
@@ -361,35 +362,35 @@ class Cluster:
         self._stale[entry.slot] = entry
 
     def whole(self, entry: AgentEntry) -> Resources:
-        """What an agent offers, or last offered, and what our claims used beside it."""
-        self._size_up(entry)
+        """The sum of an agent's offers and of our claims, now or when it was last offered."""
+        self._update_whole(entry)
         return entry.whole
 
-    def _size_up(self, entry: AgentEntry) -> None:
-        """An offer may come before the news of the task whose share it holds; so a release counts, too."""
+    def _update_whole(self, entry: AgentEntry) -> None:
+        """Called before an offer goes. An offer may precede the end of the task that it comes from."""
         if entry.offers and entry.slot in self._stale:
             entry.whole = entry.offered.plus(self.claimed(entry))
 
-    def _recount(self, entry: AgentEntry) -> None:
+    def _sum_offers(self, entry: AgentEntry) -> None:
         entry.offered = amounts(share for offer in entry.offers.values() for share in offer.shares)
         self._stale[entry.slot] = entry
 
     def _refresh(self) -> None:
-        """Tell the matcher what has changed on agents since it last was asked."""
+        """Bring the matcher up to date with the changes on agents."""
         if self._stale:
-            spare = [NOTHING if entry.id in self.closed else entry.offered for entry in self._stale.values()]
-            rows = np.minimum(np.array(spare, dtype=np.int64), MAX_AMOUNT)
-            slots = np.fromiter(self._stale, dtype=np.int64, count=len(spare))
+            free = [NOTHING if entry.id in self.cordoned else entry.offered for entry in self._stale.values()]
+            rows = np.minimum(np.array(free, dtype=np.int64), MAX_AMOUNT)
+            slots = np.fromiter(self._stale, dtype=np.int64, count=len(free))
             capacities = self.matcher.set_free(slots, rows).tolist()
             for entry, capacity in zip(self._stale.values(), capacities, strict=True):
                 if entry.offers:
                     whole = Resources(*capacity)
-                    entry.whole = whole if entry.id not in self.closed else whole.plus(entry.offered)
+                    entry.whole = whole if entry.id not in self.cordoned else whole.plus(entry.offered)
             self._stale.clear()
 
 
 def amounts(shares: Iterable[Share]) -> Resources:
-    """The sum of shares by dimension; names we do not schedule by are left out."""
+    """The sum of shares by dimension. Resources that are not scheduled by are ignored."""
     totals = dict.fromkeys(DIMENSIONS, 0)
     for share in shares:
         if share.name in totals:
@@ -398,11 +399,11 @@ def amounts(shares: Iterable[Share]) -> Resources:
 
 
 class InsufficientResources(Exception):
-    """The offers at hand hold less than the books said."""
+    """The offers at hand hold less than the matcher had counted."""
 
 
 class Pool:
-    """The shares of all offers of one agent, to be cut into those of tasks and executors. Reserved ones go first."""
+    """The shares of all offers of one agent, from which tasks and executors are allocated. Reserved shares go first."""
 
     def __init__(self, offers: Iterable[Offer]) -> None:
         self._shares: dict[str, list[Share]] = {name: [] for name in DIMENSIONS}
@@ -412,27 +413,27 @@ class Pool:
         self._left = {name: sum(share.amount for share in shares) for name, shares in self._shares.items()}
 
     def check(self, wanted: Resources) -> None:
-        """Raises Short where the pool holds less than `wanted`."""
+        """Raises InsufficientResources if the pool holds less than `wanted`."""
         left = self._left
         for name, want in _needs(wanted):
             if left[name] < want:
-                short = [name for name, want in _needs(wanted) if left[name] < want]
-                raise InsufficientResources(f"the agent's offers are short of {', '.join(short)}")
+                lacking = [name for name, want in _needs(wanted) if left[name] < want]
+                raise InsufficientResources(f"the agent's offers hold too little of: {', '.join(lacking)}")
 
-    def cut(self, wanted: Resources) -> tuple[Share, ...]:
-        """Shares that add up to `wanted`. Raises Short, nothing cut, where the pool holds less."""
+    def allocate(self, wanted: Resources) -> tuple[Share, ...]:
+        """Take shares that add up to `wanted`. Raises InsufficientResources, with nothing taken."""
         self.check(wanted)
-        cut: list[Share] = []
+        allocated: list[Share] = []
         for name, amount in _needs(wanted):
-            self._cut_one(name, amount, cut)
+            self._allocate_one(name, amount, allocated)
             self._left[name] -= amount
-        return tuple(cut)
+        return tuple(allocated)
 
-    def _cut_one(self, name: str, missing: int, cut: list[Share]) -> None:
+    def _allocate_one(self, name: str, missing: int, allocated: list[Share]) -> None:
         shares = self._shares[name]
         while missing > 0:
             taken, rest = _split(shares[0], missing)
-            cut.append(taken)
+            allocated.append(taken)
             missing -= taken.amount
             if rest is None:
                 del shares[0]
@@ -442,12 +443,12 @@ class Pool:
 
 @lru_cache(maxsize=4096)
 def _needs(wanted: Resources) -> tuple[tuple[str, int], ...]:
-    """The dimensions of which anything is wanted."""
+    """The dimensions with an amount above zero."""
     return tuple((name, want) for name, want in zip(DIMENSIONS, wanted, strict=True) if want)
 
 
 def _split(share: Share, amount: int) -> tuple[Share, Share | None]:
-    """`share` cut into at most `amount` and the rest; ports by their concrete ranges, lowest first."""
+    """Split a share into at most `amount` and the rest. Ports are taken from the lowest ranges first."""
     if share.amount <= amount:
         return share, None
     if not share.ranges:

@@ -1,20 +1,17 @@
-"""Rounds: offers are held for a while, matched to the shards that may start, used or given back."""
+"""The scheduling cycle: offers are held for a while, matched to the shards that may start, used or declined."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sized
 from itertools import islice
 
 from jobcloud.messages import (
     Accept,
-    AcceptInverseOffers,
     Decline,
-    DeclineInverseOffers,
     Kind,
     Launch,
     OfferRescinded,
     OffersReceived,
-    Reconcile,
     Revive,
     SendFailed,
     Suppress,
@@ -25,53 +22,44 @@ from jobcloud.scheduler import launch, queue, retry, revisions, sharding
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.cluster import InsufficientResources, Placement, Pool, Request
 from jobcloud.scheduler.executors import Executors
-from jobcloud.scheduler.explain import Reason, refusal_reasons
 from jobcloud.scheduler.firings import Firings
-from jobcloud.scheduler.reconciliation import Reconciliation
+from jobcloud.scheduler.part import Hooks, Part
+from jobcloud.scheduler.reason import Reason, refusal_reasons
 from jobcloud.scheduler.recovery import executor_key
 from jobcloud.scheduler.state import State
-from jobcloud.scheduler.status import End
-from jobcloud.scheduler.tasks import Tasks
 from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
-_MOST_AVOIDED = 100
-# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
-_ACTIVE, _DAEMON, _TOLD_LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Topic.LAUNCHED
+_MAX_AVOIDED = 100
+_ACTIVE, _DAEMON, _TASK, _LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Kind.TASK, Topic.LAUNCHED
 
 
-class Cycle:
+class Cycle(Part):
     def __init__(
         self,
         state: State,
+        hooks: Hooks,
         firings: Firings,
-        reconciliation: Reconciliation,
         executors: Executors,
-        tasks: Tasks,
-        placeholders: WarmExecutors,
         circuit_breakers: CircuitBreakers,
+        warm_executors: WarmExecutors,
     ) -> None:
-        self._state = state
-        self._warm_executors = placeholders
-        self._circuit_breakers = circuit_breakers
+        super().__init__(state)
+        self._hooks = hooks
         self._firings = firings
-        self._reconciliation = reconciliation
         self._executors = executors
-        self._tasks = tasks
-        #: job → what the last round found it short of
+        self._circuit_breakers = circuit_breakers
+        self._warm_executors = warm_executors
+        #: job → the resources that the last cycle lacked for it
         self.refusals: dict[str, tuple[Reason, ...]] = {}
         self._suppressed = False
+        #: until when the master may keep offers back because of our filters
         self._filtered_until = 0
 
-    def begin(self) -> None:
-        """A session with the master has begun: it offers what it has, and knows no filter."""
+    def begin(self, at: int) -> None:
+        """The master knows neither filters nor a suppression from before the session."""
         self._suppressed, self._filtered_until, self._state.new_work = False, 0, True
 
-    def clock_was_set_back(self, at: int) -> None:
-        self._filtered_until = min(self._filtered_until, at + self._state.policy.drain_refuse_ms)
-
-    def sweep(self, at: int) -> None:
-        self._state.cluster.forget_idle_agents(at - self._state.policy.agent_memory_ms)
-        self._state.cluster.prune_classes(self._requests_in_use())
+    # ------------------------------------------------------------------------------------------------- offers
 
     def on_offers(self, event: OffersReceived) -> None:
         for offer in event.offers:
@@ -81,77 +69,96 @@ class Cycle:
     def on_rescind(self, event: OfferRescinded) -> None:
         self._state.cluster.drop_offer(event.offer_id)
 
-    def reopen(self, at: int) -> None:
-        """Agents get tasks again whose offers were declined for long."""
+    def agents_uncordoned(self, at: int) -> None:
+        """Some agents get tasks again. Their offers were declined with a long filter."""
         self._filtered_until = at + self._state.policy.drain_refuse_ms
-        self._state.work()
+        self._state.request_cycle()
 
-    def give_back(self, at: int) -> None:
-        """Decline what was held long enough, is held over the limit, or is of agents that get nothing new."""
-        if closed := self._state.cluster.offers_of_closed():
-            for offer_id in closed:
-                self._state.cluster.drop_offer(offer_id)
-            self._state.out.append(Decline(tuple(closed), self._state.policy.drain_refuse_ms))
-        old = self._state.cluster.offers_received_before(at - self._state.policy.offer_hold_ms)
-        spare = old or self._state.cluster.oldest_offers(self._state.cluster.held - self._state.policy.max_offers)
-        if not spare:
+    def send_failed(self, event: SendFailed) -> None:
+        if isinstance(event.call, Accept) and self._state.connected:
+            # The launch failed or is uncertain. If the offers are still valid, they are not needed any longer.
+            self._state.emit(Decline(event.call.offer_ids, 0))
+        elif isinstance(event.call, Suppress | Revive):
+            self._suppressed, self._state.new_work = isinstance(event.call, Revive), True
+
+    def _decline_offers(self, at: int) -> None:
+        """Decline offers from cordoned agents, those held for long enough, and those beyond the limit."""
+        cluster, policy = self._state.cluster, self._state.policy
+        if cordoned := cluster.offers_of_cordoned():
+            for offer_id in cordoned:
+                cluster.drop_offer(offer_id)
+            self._state.emit(Decline(tuple(cordoned), policy.drain_refuse_ms))
+        old = cluster.offers_received_before(at - policy.offer_hold_ms)
+        unused = old or cluster.oldest_offers(cluster.held - policy.max_offers)
+        if not unused:
             return
-        for offer_id in spare:
-            self._state.cluster.drop_offer(offer_id)
-        idle = self._warm_executors.roaming() and not self._waiting(at)
-        refuse_ms = self._state.policy.roaming_refuse_ms if idle else self._state.policy.decline_refuse_ms
-        self._state.out.append(Decline(tuple(spare), refuse_ms))
+        for offer_id in unused:
+            cluster.drop_offer(offer_id)
+        roaming = self._warm_executors.wants_every_agent() and not self._work_waits(at)
+        refuse_ms = policy.roaming_refuse_ms if roaming else policy.decline_refuse_ms
+        self._state.emit(Decline(tuple(unused), refuse_ms))
         self._filtered_until = at + refuse_ms
 
-    def wants_tick(self, at: int) -> bool:
-        """Whether a Tick would find something to place, or something to ask for."""
-        if self._warm_executors.roaming() and (self.can_run() or self._suppressed):
-            return True
-        return bool(len(self._state.queue) or self._warm_executors.wanting(at)) and (
-            self.can_run() or self.can_revive(at)
-        )
-
-    def _waiting(self, at: int) -> bool:
-        return self._state.queue.any_eligible(
-            at, lambda job: self._launchable(job, at)
-        ) or self._warm_executors.wanting(at)
-
-    def can_run(self) -> bool:
-        return self._state.cycle_due and self._state.cluster.held > 0
-
-    def can_revive(self, at: int) -> bool:
-        return self._state.new_work and (self._suppressed or self._filtered_until > at)
-
-    def rest(self, at: int) -> None:
-        """With nothing to place and no offer held ask for none; ask again as soon as there is new work."""
+    def _suppress_or_revive(self, at: int) -> None:
+        """Without work and offers, suppress offers. Revive them as soon as there is work."""
         if not self._state.connected:
             return
-        waiting, roaming = self._waiting(at), self._warm_executors.roaming()
-        if (waiting and self.can_revive(at)) or (roaming and self._suppressed):
+        waiting, roaming = self._work_waits(at), self._warm_executors.wants_every_agent()
+        if (waiting and self._can_revive(at)) or (roaming and self._suppressed):
             self._suppressed, self._filtered_until = False, 0
-            self._state.out.append(Revive())
+            self._state.emit(Revive())
         elif not waiting and not roaming and not self._state.cluster.held and not self._suppressed:
             self._suppressed = True
-            self._state.out.append(Suppress())
+            self._state.emit(Suppress())
         self._state.new_work = False
 
-    def eligible(self, at: int) -> list[queue.Entry]:
-        return [queue.Entry(firing_id, item) for firing_id, items in self._rows(at) for item in items]
+    # ------------------------------------------------------------------------------------------------- time
 
-    def _rows(self, at: int) -> list[tuple[str, list[int]]]:
-        jobs = self._state.jobs
-        return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
+    def on_tick(self, at: int) -> None:
+        if self._state.connected and self._can_run():
+            self._run(at)  # before offers are declined, as it may need them
+        self._decline_offers(at)
+        self._suppress_or_revive(at)
 
-    def _launchable(self, job: str, at: int) -> bool:
-        may_start = self._state.enabled(job) and job not in self._state.faults
-        return may_start and not (
-            self._circuit_breakers.open and self._circuit_breakers.holds(self._state.jobs[job].app, at)
+    def next_wake(self, at: int) -> int | None:
+        if self._state.connected and self._has_work(at):
+            return at
+        oldest = self._state.cluster.oldest_received_ms()
+        return oldest + self._state.policy.offer_hold_ms + 1 if oldest is not None else None
+
+    def _has_work(self, at: int) -> bool:
+        """Whether a tick may find something to place, or a reason to revive offers."""
+        if self._warm_executors.wants_every_agent() and (self._can_run() or self._suppressed):
+            return True
+        return bool(len(self._state.queue) or self._warm_executors.needs_offers(at)) and (
+            self._can_run() or self._can_revive(at)
         )
 
-    def round(self, at: int) -> None:
-        """Match what may start to the offers held, and launch what found room: keepers of executors first."""
-        if not self._state.connected or not self.can_run():
-            return
+    def _work_waits(self, at: int) -> bool:
+        """Whether a shard or a placeholder waits and may start now."""
+        return self._state.queue.any_eligible(
+            at, lambda job: self._launchable(job, at)
+        ) or self._warm_executors.needs_offers(at)
+
+    def _can_run(self) -> bool:
+        return self._state.cycle_due and self._state.cluster.held > 0
+
+    def _can_revive(self, at: int) -> bool:
+        return self._state.new_work and (self._suppressed or self._filtered_until > at)
+
+    def clock_set_back(self, at: int) -> None:
+        self._filtered_until = min(self._filtered_until, at + self._state.policy.drain_refuse_ms)
+        self._state.cluster.age_offers_from(at)
+
+    def sweep(self, at: int) -> None:
+        self._state.cluster.forget_idle_agents(at - self._state.policy.agent_memory_ms)
+        of_jobs = {self._state.request(job) for job in self._state.jobs.values() if job.app in self._state.apps}
+        self._state.cluster.prune_classes(of_jobs | self._warm_executors.requests())
+
+    # ------------------------------------------------------------------------------------------------- the cycle
+
+    def _run(self, at: int) -> None:
+        """Match the shards that may start to the offers held, after the placeholders, and launch them."""
         self._state.cycle_due = False
         kept: dict[str, list[Place]] = {}
         for place in self._warm_executors.place(at):
@@ -165,14 +172,33 @@ class Cycle:
         for firing_id, shards in changes.items():
             self._firings.put_shards(firing_id, shards, at)
 
+    def _eligible(self, at: int) -> list[tuple[str, list[int]]]:
+        """The shards that may start, in their order: rows of a firing's id and items of it."""
+        jobs = self._state.jobs
+        return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
+
+    def _launchable(self, job: str, at: int) -> bool:
+        may_start = self._state.enabled(job) and job not in self._state.faults
+        return may_start and not (
+            self._circuit_breakers.open and self._circuit_breakers.blocks(self._state.jobs[job].app, at)
+        )
+
+    def rehearse(self, at: int) -> list[tuple[str, int, str | None]]:
+        """A dry run of the next cycle: (firing, item, agent or None) of every shard that may start. Claims nothing."""
+        state = self._state
+        found = [(state.firings[name], item) for name, items in self._eligible(at) for item in items]
+        entries = [(firing, item) for firing, item in found if state.jobs[firing.job].app in state.apps]
+        agents = state.cluster.rehearse([state.request(state.jobs[firing.job]) for firing, _ in entries])
+        return [(firing.id, item, agent) for (firing, item), agent in zip(entries, agents, strict=True)]
+
     def _match(self, starting: set[str], at: int) -> dict[str, list[tuple[queue.Entry, Placement]]]:
-        """By agent, the shards that may start and found room. Of the apps `starting` a keeper does already."""
+        """By agent, the shards that may start and their placements. `starting` are apps that a placeholder starts."""
         placed: dict[str, list[tuple[queue.Entry, Placement]]] = {}
         refused: dict[str, Request] = {}
         hopeless: set[Request] = set()
         wanted = self._requested(starting, refused, hopeless, at)
         left = self._state.policy.cycle_limit
-        # In parts: many times as much may wait as there is room for.
+        # In portions: far more shards may wait than there is room for.
         while part := list(islice(wanted, max(left, 1))):
             if not left:
                 self._state.cycle_due = True
@@ -187,11 +213,11 @@ class Cycle:
                     placed.setdefault(placement.agent_id, []).append((entry, placement))
                     left -= 1
         if placed or refused:
-            self._note_refusals(refused, at)
+            self._record_refusals(refused, at)
         return placed
 
-    def _note_refusals(self, refused: dict[str, Request], at: int) -> None:
-        """Remember, for people, what the jobs that found no room were short of."""
+    def _record_refusals(self, refused: dict[str, Request], at: int) -> None:
+        """Record the resources that were lacking for each job without room, for people."""
         reasons: dict[Request, tuple[Reason, ...]] = {}
         before, self.refusals = self.refusals, {}
         for job, request in refused.items():
@@ -204,12 +230,12 @@ class Cycle:
     def _requested(
         self, starting: set[str], refused: dict[str, Request], hopeless: set[Request], at: int
     ) -> Iterator[tuple[queue.Entry, Request]]:
-        """The shards that may start, and what each asks for; a fault in describing it stops that job alone.
+        """The shards that may start, with their requests. A fault in making a request is isolated to the job.
 
-        Requests that are `hopeless` by the time they would come are not made again, but `refused`.
+        A request that is `hopeless` when its turn comes is added to `refused` instead.
         """
         avoiding: set[Request] = set()
-        for firing_id, items in self._rows(at):
+        for firing_id, items in self._eligible(at):
             job = self._state.firings[firing_id].job
             if job in self._state.faults:
                 continue
@@ -219,11 +245,11 @@ class Cycle:
             elif request is not None:
                 for item in items:
                     entry = queue.Entry(firing_id, item)
-                    if not (self._circuit_breakers.open and self._is_too_many(entry, starting)):
+                    if not (self._circuit_breakers.open and self._exceeds_trial(entry, starting)):
                         yield entry, self._avoiding(entry, request, avoiding, at)
 
-    def _is_too_many(self, entry: queue.Entry, starting: set[str]) -> bool:
-        """Whether the shard's app is on trial with another one."""
+    def _exceeds_trial(self, entry: queue.Entry, starting: set[str]) -> bool:
+        """Whether the shard's app is on trial and another task of it starts already."""
         app = self._state.jobs[self._state.firings[entry.firing_id].job].app
         if not self._circuit_breakers.on_trial(app):
             return False
@@ -232,18 +258,20 @@ class Cycle:
         return known
 
     def _avoiding(self, entry: queue.Entry, request: Request, known: set[Request], at: int) -> Request:
-        """The request, away from the agent that lost the shard's last attempt, as long as there is any other.
+        """The request, away from the agent that lost the shard's last attempt if there is another agent.
 
-        Each agent to avoid costs the matcher a class of its own: where many are at fault at once, it is not them.
+        Each avoided agent costs the matcher a class. If very many agents lose attempts, the agents are not the cause.
         """
         shard = self._state.firings[entry.firing_id].shards[entry.item]
         if shard.avoid_ms <= at or not self._state.cluster.avoidable(shard.agent_id):
             return request
         away = request._replace(avoid=shard.agent_id)
-        if away not in known and len(known) >= _MOST_AVOIDED:
+        if away not in known and len(known) >= _MAX_AVOIDED:
             return request
         known.add(away)
         return away
+
+    # ------------------------------------------------------------------------------------------------- launches
 
     def _launch_on(
         self,
@@ -253,7 +281,7 @@ class Cycle:
         changes: dict[str, dict[int, Shard]],
         at: int,
     ) -> None:
-        """One ACCEPT, or nothing, for an agent; `changes` collects the shards by firing, to be put at once."""
+        """Send one ACCEPT for an agent, or a DECLINE. Adds the changed shards of each firing to `changes`."""
         entry = self._state.cluster.agents[agent_id]
         offers = self._state.cluster.take_offers(agent_id)
         pool = Pool(offers)
@@ -271,14 +299,14 @@ class Cycle:
             if made is not None:
                 changes.setdefault(firing.id, {})[choice.item] = made[1]
         offer_ids = tuple(offer.id for offer in offers)
-        self._state.out.append(Accept(agent_id, offer_ids, tuple(launches)) if launches else Decline(offer_ids, 0))
+        self._state.emit(Accept(agent_id, offer_ids, tuple(launches)) if launches else Decline(offer_ids, 0))
 
     def _launch(
         self, firing: Firing, item: int, placement: Placement, pool: Pool, hostname: str, at: int
     ) -> tuple[Launch | None, Shard]:
-        """Make the task of one placed shard: cut its resources, write its intent, account for its executor.
+        """Make the task of a placed shard. Returns the launch and the shard's next state.
 
-        Returns the launch and the shard as it goes on; no launch where the offers turn out to be short.
+        There is no launch if the offers hold less than the matcher had counted.
         """
         job, shard = self._state.jobs[firing.job], firing.shards[item]
         executor_id = self._executors.id_on(placement.agent_id, self._state.plan_of(job.app))
@@ -295,68 +323,48 @@ class Cycle:
         data = sharding.payload(job, firing, task, self._state.fence())
         try:
             launched = self._start(task, placement, pool, data, at)
-        except InsufficientResources as short:
+        except InsufficientResources as error:
             failures = shard.failures + 1
             wait = retry.backoff_ms(failures, job.failover_delay_ms, job.failover_most_ms)
-            return None, changed(shard, failures=failures, not_before_ms=at + wait, message=str(short))
+            return None, changed(shard, failures=failures, not_before_ms=at + wait, message=str(error))
         return launched, changed(
             shard, state=_ACTIVE, attempt=task.attempt, task_id=task.id, agent_id=task.agent_id,
             hostname=hostname, executor_id=executor_id, not_before_ms=0, avoid_ms=0, message="", outcome=NO_OUTCOME,
         )  # fmt: skip
 
     def _launch_placeholder(self, place: Place, pool: Pool, hostname: str, at: int) -> Launch | None:
-        """None where the offers turn out to be short."""
+        """Make a placeholder task. None if the offers hold less than the matcher had counted."""
         task = self._warm_executors.task(place, hostname, at)
         data = sharding.placeholder_payload(task, self._state.fence())
         try:
-            launched = self._start(task, place.placement, pool, data, at)
-        except InsufficientResources as short:
+            return self._start(task, place.placement, pool, data, at)
+        except InsufficientResources as error:
             self._state.cluster.rollback(place.placement)
-            self._warm_executors.could_not_start(place.app.name, str(short), at)
+            self._warm_executors.could_not_start(place.app.name, str(error), at)
             return None
-        self._warm_executors.launched(task)
-        return launched
 
     def _start(self, task: Task, placement: Placement, pool: Pool, data: bytes, at: int) -> Launch:
-        """Write the intent of a task, account for it and for its executor. Raises Short, with nothing changed."""
+        """Store a task and its executor and bind its claim. Raises InsufficientResources, with nothing changed."""
         key, plan = executor_key(task.agent_id, task.executor_id), self._state.plan_of(task.app)
         gone = key in self._executors.gone
         shares, executor = launch.task_shares(pool, task, self._state.executors.get(key), plan, at, gone=gone)
         if key not in self._state.executors:
-            self._state.executors[key] = executor
-            self._state.dirty[Kind.EXECUTOR, key] = executor
+            self._state.put(Kind.EXECUTOR, key, executor)
             self._state.cluster.reserve(task.agent_id, executor.id, plan.resources)
         self._state.cluster.bind(task.id, placement)
-        self._executors.use(key)
-        self._executors.gone.discard(key)  # Mesos starts it again with this task
-        self._state.put_task(task)
-        self._circuit_breakers.launched(task, at)
-        self._reconciliation.await_answer(task.id, at + self._state.policy.launch_answer_ms)
-        self._state.tell(at, _TOLD_LAUNCHED, task, f"placed on {task.hostname}")
+        self._state.put(_TASK, task.id, task)
+        for hook in self._hooks.task_launched:
+            hook(task, at)
+        self._state.publish_task(at, _LAUNCHED, task, f"placed on {task.hostname}")
         return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, data)
 
-    def on_send_failed(self, event: SendFailed) -> None:
-        """What certainly never left is taken back at once; what may have arrived is asked about."""
-        call = event.call
-        if isinstance(call, Accept):
-            for launched in call.launches:
-                task = self._state.tasks.get(launched.task_id)
-                if task is not None and event.certain:
-                    self._tasks.end(task, End.NOT_STARTED, f"the launch was not sent: {event.reason}", event.at)
-                elif task is not None:
-                    self._reconciliation.await_answer(task.id, event.at)
-            if self._state.connected:  # whatever became of the call, its offers are not needed
-                self._state.out.append(Decline(call.offer_ids, 0))
-        elif isinstance(call, Suppress | Revive):
-            self._suppressed, self._state.new_work = isinstance(call, Revive), True
-        elif isinstance(call, Reconcile):
-            self._reconciliation.hurry(event.at)
-        elif (
-            isinstance(call, AcceptInverseOffers | DeclineInverseOffers) and self._state.connected and not event.certain
-        ):
-            self._state.out.append(call)  # a question without an answer is not asked again
-        self._state.publish(event.at, Topic.FAULT, f"{type(call).__name__} failed: {event.reason}")
+    # ------------------------------------------------------------------------------------------------- reading
 
-    def _requests_in_use(self) -> set[Request]:
-        of_jobs = {self._state.request(job) for job in self._state.jobs.values() if job.app in self._state.apps}
-        return of_jobs | self._warm_executors.requests()
+    def job_removed(self, name: str) -> None:
+        self.refusals.pop(name, None)
+
+    def indexes(self) -> Mapping[str, Sized]:
+        return {"refusals": self.refusals}
+
+    def validate(self) -> None:
+        self._state.cluster.validate()

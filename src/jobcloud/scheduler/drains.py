@@ -1,10 +1,13 @@
-"""Agents to be emptied: by an operator of ours, or for a maintenance window that Mesos has announced.
+"""Drains: agents are emptied for an operator, or for a maintenance window that Mesos has announced.
 
-Such an agent gets nothing new. Resident shards move away, a few of each job at a time while there is time, and all that
-are left when half of it is gone. Transient shards may end; what still runs at the deadline is moved where the job fails
-over, and left alone where it does not. That a resident was asked to leave is in its task's record, as with any other
-kill; that a transient one was is not, or it would not start again: the next leader comes to the same decision, as the
-operator's mark is stored and Mesos announces its windows anew.
+A drained agent is cordoned: it gets no new tasks. Its resident shards move away, first a few of each job at a time,
+and all that are left when half of the time has passed. Transient shards may end by themselves. Those that still run at
+the deadline are moved if their job fails over; otherwise they stay.
+
+The kill of a resident shard is stored in its task's record, as every kill is. The kill of a transient shard is not
+stored, because the shard would then not start again. The next leader decides the same again, since the operator's
+request is stored and Mesos announces its windows to each leader.
+
 Source of windows and inverse offers: Mesos' document "Maintenance Primitives".
 """
 
@@ -21,87 +24,100 @@ from jobcloud.messages import (
     DrainAgent,
     InverseOffersReceived,
     Kind,
+    OffersReceived,
+    SendFailed,
     Topic,
     UndrainAgent,
 )
-from jobcloud.model import Cause, Drain, Offer, Task, TaskState, Window
+from jobcloud.model import Cause, Drain, Task, TaskState, Window
+from jobcloud.scheduler.cycle import Cycle
+from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
 
-# How often it is looked whether something is to be moved, and which part of a job may move at once.
-_STEP_MS = 1_000
+# How often running drains are checked.
+_CHECK_MS = 1_000
+# At most a tenth of a job's shards may move at the same time.
 _PART = 10
-# How long an answer to an inverse offer holds: a "no" is looked at again soon.
-_YES_MS = 60_000
-_NO_MS = 5_000
-# An operator's mark on an agent that nobody has seen since is forgotten after this.
+# How long an answer to an inverse offer holds. A refusal is considered again soon.
+_ACCEPT_MS = 60_000
+_DECLINE_MS = 5_000
+# An operator's drain of an agent that is no longer known is deleted after this.
 _FORGET_MS = 30 * 86_400_000
 
 
-class Closing(NamedTuple):
-    """When an agent stops getting anything new, from when its residents leave in a hurry, and when all else does."""
+class Plan(NamedTuple):
+    """When an agent is cordoned, when its remaining resident shards leave, and when its transient shards do."""
 
-    from_ms: int
+    cordon_ms: int
     hurry_ms: int
     deadline_ms: int
 
 
-class Drains:
-    def __init__(self, state: State, reconciliation: Reconciliation, tasks: Tasks) -> None:
-        self._state = state
+class Drains(Part):
+    def __init__(self, state: State, reconciliation: Reconciliation, tasks: Tasks, cycle: Cycle) -> None:
+        super().__init__(state)
         self._reconciliation = reconciliation
         self._tasks = tasks
+        self._cycle = cycle
         #: agent → the window that Mesos announces for it
         self.windows: dict[str, Window] = {}
-        self._step_at = 0
+        self._next_check = 0
 
-    def begin(self) -> None:
-        """A session with the master has begun: its offers and inverse offers tell of windows anew."""
+    def begin(self, at: int) -> None:
+        """The offers and inverse offers of the new session announce the windows again."""
         self.windows.clear()
-        self._step_at = 0
+        self._next_check = 0
 
-    def closing(self, agent_id: str) -> Closing | None:
-        """The plan for an agent that is to be emptied: of an operator's and Mesos' whichever comes first."""
-        plans: list[Closing] = []
+    def _plan(self, agent_id: str) -> Plan | None:
+        """The plan for an agent. If an operator and Mesos both drain it, each step happens at the earlier instant."""
+        plans: list[Plan] = []
         if (drain := self._state.drains.get(agent_id)) is not None:
             half = (drain.since_ms + drain.deadline_ms) // 2
-            plans.append(Closing(0, half, drain.deadline_ms))
+            plans.append(Plan(0, half, drain.deadline_ms))
         if (window := self.windows.get(agent_id)) is not None:
             lead = self._state.policy.drain_lead_ms
-            plans.append(Closing(window.start_ms - lead, window.start_ms - lead // 2, window.start_ms))
+            plans.append(Plan(window.start_ms - lead, window.start_ms - lead // 2, window.start_ms))
         if not plans:
             return None
-        return Closing(*(min(instants) for instants in zip(*plans, strict=True)))
+        return Plan(*(min(instants) for instants in zip(*plans, strict=True)))
 
-    # ------------------------------------------------------------------------------------------------- what is told
+    # ------------------------------------------------------------------------------------------------- windows
 
-    def on_offer(self, offer: Offer) -> None:
-        """An offer tells whether its agent has a window."""
-        if offer.unavailable == self.windows.get(offer.agent_id):
-            return
-        if offer.unavailable is None:
-            del self.windows[offer.agent_id]
-        else:
-            self.windows[offer.agent_id] = offer.unavailable
-        self._step_at = 0
+    def on_offers(self, event: OffersReceived) -> None:
+        """Each offer says whether its agent has a window."""
+        for offer in event.offers:
+            if offer.unavailable == self.windows.get(offer.agent_id):
+                continue
+            if offer.unavailable is None:
+                del self.windows[offer.agent_id]
+            else:
+                self.windows[offer.agent_id] = offer.unavailable
+            self._next_check = 0
 
     def on_inverse_offers(self, event: InverseOffersReceived) -> None:
-        """Yes, unless the window would end a shard that nobody would start again."""
-        yes: list[str] = []
-        no: list[str] = []
+        """Accept, unless the window would end a shard that would not start again."""
+        accepted: list[str] = []
+        declined: list[str] = []
         for inverse in event.inverse_offers:
             self.windows[inverse.agent_id] = inverse.unavailable
-            (no if self._would_lose(inverse.agent_id, inverse.unavailable) else yes).append(inverse.id)
-        if yes:
-            self._state.out.append(AcceptInverseOffers(tuple(yes), _YES_MS))
-        if no:
-            self._state.out.append(DeclineInverseOffers(tuple(no), _NO_MS))
-        self._step_at = 0
+            refused = self._would_lose(inverse.agent_id, inverse.unavailable)
+            (declined if refused else accepted).append(inverse.id)
+        if accepted:
+            self._state.emit(AcceptInverseOffers(tuple(accepted), _ACCEPT_MS))
+        if declined:
+            self._state.emit(DeclineInverseOffers(tuple(declined), _DECLINE_MS))
+        self._next_check = 0
 
-    def lose(self, agent_id: str) -> None:
-        """The agent is away: should it return, its offers tell whether it has a window."""
-        self.windows.pop(agent_id, None)
+    def send_failed(self, event: SendFailed) -> None:
+        """Send an answer again if it may be lost: Mesos does not ask twice."""
+        answer = isinstance(event.call, AcceptInverseOffers | DeclineInverseOffers)
+        if answer and self._state.connected and not event.certain:
+            self._state.emit(event.call)
+
+    def agent_lost(self, agent_id: str) -> None:
+        self.windows.pop(agent_id, None)  # if the agent comes back, its offers announce the window again
 
     def _would_lose(self, agent_id: str, window: Window) -> bool:
         return any(self._ends_with_agent(task, window) for task in self._on({agent_id}))
@@ -113,7 +129,7 @@ class Drains:
         return not job.timeout_ms or (task.started_ms or task.created_ms) + job.timeout_ms > window.start_ms
 
     def _on(self, agent_ids: Container[str]) -> list[Task]:
-        """The tasks of shards on agents; keepers of executors leave by themselves."""
+        """The tasks of shards on these agents. Placeholder tasks leave by the review of the warm executors."""
         return [task for task in self._state.tasks.values() if task.agent_id in agent_ids and not task.placeholder]
 
     # -------------------------------------------------------------------------------------------------- operators
@@ -125,8 +141,8 @@ class Drains:
         before = self._state.drains.get(agent_id)
         since = before.since_ms if before is not None else event.at
         self._put(agent_id, Drain(agent_id, since, deadline, event.reason))
-        self._state.publish(event.at, Topic.CLUSTER, f"agent {agent_id} is to be emptied: {event.reason or 'drain'}")
-        self._step_at = 0
+        self._state.publish(event.at, Topic.CLUSTER, f"agent {agent_id} is being drained: {event.reason or 'drain'}")
+        self._next_check = 0
 
     def undrain(self, event: UndrainAgent) -> None:
         """Raises NotFound or Conflict."""
@@ -134,18 +150,17 @@ class Drains:
         if agent_id not in self._state.drains:
             return
         self._put(agent_id, None)
-        self._state.publish(event.at, Topic.CLUSTER, f"agent {agent_id} gets tasks again")
-        self._step_at = 0
+        self._state.publish(event.at, Topic.CLUSTER, f"agent {agent_id} is uncordoned and gets tasks again")
+        self._next_check = 0
 
     def _put(self, agent_id: str, drain: Drain | None) -> None:
-        self._state.dirty[Kind.DRAIN, agent_id] = drain
         if drain is None:
-            del self._state.drains[agent_id]
+            self._state.delete(Kind.DRAIN, agent_id)
         else:
-            self._state.drains[agent_id] = drain
+            self._state.put(Kind.DRAIN, agent_id, drain)
 
     def _known(self, name: str) -> str:
-        """The id of the agent with this id or host name. Raises NotFound, or Conflict where several go by the name."""
+        """The id of the agent with this id or host name. Raises NotFound, or Conflict if several have the name."""
         agents = self._state.cluster.agents
         if name in agents or name in self._state.drains:
             return name
@@ -158,50 +173,50 @@ class Drains:
 
     # ----------------------------------------------------------------------------------------------------- time
 
-    def next_wake(self) -> int | None:
-        """When the next look is due, if any agent is to be emptied now or later."""
-        return self._step_at if self.windows or self._state.drains or self._state.cluster.closed else None
+    def next_wake(self, at: int) -> int | None:
+        return self._next_check if self.windows or self._state.drains or self._state.cluster.cordoned else None
 
-    def clock_was_set_back(self) -> None:
-        self._step_at = 0
+    def clock_set_back(self, at: int) -> None:
+        self._next_check = 0
 
-    def step(self, at: int) -> bool:
-        """Close and open agents for placements; ask shards that should leave to do so. Whether some agent opened."""
-        if at < self._step_at or self.next_wake() is None:
-            return False
-        self._step_at = at + _STEP_MS
+    def on_tick(self, at: int) -> None:
+        """Cordon and uncordon agents, and move shards away from cordoned ones."""
+        if at < self._next_check or self.next_wake(at) is None:
+            return
+        self._next_check = at + _CHECK_MS
         for agent_id in [one for one, window in self.windows.items() if window.end_ms and window.end_ms <= at]:
             del self.windows[agent_id]
-        plans = {agent_id: self.closing(agent_id) for agent_id in (*self._state.drains, *self.windows)}
-        closed = {agent_id: plan for agent_id, plan in plans.items() if plan is not None and plan.from_ms <= at}
-        opened = self._state.cluster.close_agents(closed)
-        if closed and self._state.connected:
-            self._move(closed, at)
-        return opened
+        plans = {agent_id: self._plan(agent_id) for agent_id in (*self._state.drains, *self.windows)}
+        cordoned = {agent_id: plan for agent_id, plan in plans.items() if plan is not None and plan.cordon_ms <= at}
+        uncordoned = self._state.cluster.cordon(cordoned)
+        if cordoned and self._state.connected:
+            self._move(cordoned, at)
+        if uncordoned:
+            self._cycle.agents_uncordoned(at)
 
-    def _move(self, closed: dict[str, Closing], at: int) -> None:
-        there = self._on(closed)
-        unsettled = self._unsettled({task.firing_id for task in there})
+    def _move(self, cordoned: dict[str, Plan], at: int) -> None:
+        there = self._on(cordoned)
+        down = self._down({task.firing_id for task in there})
         for task in there:
-            plan = closed[task.agent_id]
+            plan = cordoned[task.agent_id]
             if task.id in self._reconciliation.kills or task.state is TaskState.UNREACHABLE:
                 continue
             firing, job = self._state.firings[task.firing_id], self._state.jobs.get(task.job)
             if job is None or not self._state.wanted(firing):
                 continue
             if firing.cause is Cause.DAEMON:
-                if at < plan.hurry_ms and unsettled[firing.id] >= max(1, job.shard_count // _PART):
+                if at < plan.hurry_ms and down[firing.id] >= max(1, job.shard_count // _PART):
                     continue
-                unsettled[firing.id] += 1
+                down[firing.id] += 1
                 self._tasks.kill(task, at)
             elif at >= plan.deadline_ms and job.failover:
                 self._reconciliation.send_kill(task, at)
             else:
                 continue
-            self._state.tell(at, Topic.CLUSTER, task, "leaves its agent, which is to be emptied")
+            self._state.publish_task(at, Topic.CLUSTER, task, "leaves its agent, which is being drained")
 
-    def _unsettled(self, firing_ids: Iterable[str]) -> Counter[str]:
-        """How many shards of each of these firings have yet to run, or to run again, as far as Mesos has said so."""
+    def _down(self, firing_ids: Iterable[str]) -> Counter[str]:
+        """How many shards of each of these firings are not known to run in this session."""
         running = Counter(
             task.firing_id
             for task in self._state.tasks.values()
@@ -214,6 +229,7 @@ class Drains:
         return Counter({firing_id: number - running[firing_id] for firing_id, number in unended.items()})
 
     def sweep(self, at: int) -> None:
+        """Delete old drains of agents that are no longer known."""
         for drain in list(self._state.drains.values()):
             if at - drain.since_ms > _FORGET_MS and drain.agent_id not in self._state.cluster.agents:
                 self._put(drain.agent_id, None)

@@ -1,40 +1,62 @@
-"""The executors that live on agents: which have tasks, which idle, which are gone."""
+"""The executors that live on agents: which have tasks, which are idle, which are gone."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sized
 
-from jobcloud.messages import Kind, ShutdownExecutor
-from jobcloud.model import DIMENSIONS, MAX_IDLE_TIMEOUT_MS, Executor, Share, changed, content_of
+from jobcloud.messages import ExecutorLost, Kind, ShutdownExecutor
+from jobcloud.model import DIMENSIONS, MAX_IDLE_TIMEOUT_MS, Executor, Share, Task, changed, content_of
 from jobcloud.scheduler import recovery
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.launch import ExecutorPlan
+from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.recovery import executor_key
 from jobcloud.scheduler.state import State
+from jobcloud.scheduler.status import End, Ending
+
+_INVALID = End.INVALID
 
 
-class Executors:
+class Executors(Part):
     def __init__(self, state: State) -> None:
-        self._state = state
-        #: executor key → its live tasks; keys of executors that are gone, their last tasks not yet
+        super().__init__(state)
+        #: executor key → number of its live tasks
         self.load: Counter[str] = Counter()
+        #: keys of executors that are gone while updates of their last tasks are still to come
         self.gone: set[str] = set()
-        #: key of each executor without tasks → since when; it leaves by itself after its idle time
+        #: key of each executor without tasks → since when; it ends by itself after its idle time
         self.idle: dict[str, int] = {}
-        #: how the ids of executors end that were there before this leader: each leader's address has an end of its own
-        self._others: tuple[str, ...] = ()
+        #: the suffixes of the stored executors' ids: each leader's address has one
+        self._suffixes: tuple[str, ...] = ()
 
     def restore(self, at: int) -> None:
         for key, executor in self._state.executors.items():
             self._restore(key, executor, at)
-        ends = {executor.id.removeprefix(content_of(executor.id)) for executor in self._state.executors.values()}
-        self._others = tuple(sorted(ends))
+        suffixes = {executor.id.removeprefix(content_of(executor.id)) for executor in self._state.executors.values()}
+        self._suffixes = tuple(sorted(suffixes))
+        for task in self._state.tasks.values():
+            self._add_task(executor_key(task.agent_id, task.executor_id))
+
+    def _restore(self, key: str, executor: Executor, at: int) -> None:
+        """Reserve its resources. If its record was lost, describe it from its app."""
+        if executor.spec == recovery.NO_SPEC:
+            plan = self._state.plan_of(executor.app) if executor.app in self._state.apps else None
+            if plan is not None and plan.executor_id == executor.id:
+                shares = tuple(Share(name, n) for name, n in zip(DIMENSIONS, plan.resources, strict=True) if n)
+                executor = changed(executor, spec=plan.spec, shares=shares)
+                self._state.put(Kind.EXECUTOR, key, executor)
+        self._state.cluster.reserve(executor.agent_id, executor.id, amounts(executor.shares))
+        self.idle[key] = at
 
     def id_on(self, agent_id: str, plan: ExecutorPlan) -> str:
-        """The executor that a task joins on an agent: one of this content that lives there, whichever leader has
-        started it; else a new one, fetched from here."""
-        for other in self._others:
-            key = executor_key(agent_id, plan.id + other)
+        """The id of the executor that a task of this plan uses on an agent.
+
+        A living executor with the same content is used whichever leader started it. Otherwise a new one is started,
+        fetched from this leader.
+        """
+        for suffix in self._suffixes:
+            key = executor_key(agent_id, plan.id + suffix)
             known = self._state.executors.get(key)
             if known is not None and known.spec != recovery.NO_SPEC and key not in self.gone:
                 return known.id
@@ -43,63 +65,98 @@ class Executors:
     def lives_on(self, agent_id: str, plan: ExecutorPlan) -> bool:
         return executor_key(agent_id, self.id_on(agent_id, plan)) in self._state.executors
 
-    def use(self, key: str) -> None:
-        """One more task runs in an executor."""
+    # ------------------------------------------------------------------------------------------------- tasks
+
+    def task_launched(self, task: Task, at: int) -> None:
+        key = executor_key(task.agent_id, task.executor_id)
+        self._add_task(key)
+        self.gone.discard(key)  # Mesos starts it again with this task
+
+    def _add_task(self, key: str) -> None:
         self.load[key] += 1
         self.idle.pop(key, None)
 
-    def leave(self, key: str, at: int) -> None:
-        """One task fewer runs in an executor."""
-        self.load[key] -= 1
-        if not self.load[key]:
-            del self.load[key]
-            self.idle[key] = at
+    def task_ended(self, task: Task, ending: Ending, at: int) -> None:
+        key = executor_key(task.agent_id, task.executor_id)
+        executor = self._state.executors[key]
+        if ending.end is _INVALID or (ending.dropped and executor.launched_ms == task.created_ms):
+            # The executor may differ from its record, or the dropped launch was to start it. Unless other tasks run in
+            # it, it is accounted for anew.
+            self.gone.add(key)
+        if self.load[key] > 1:
+            self.load[key] -= 1
+            return
+        del self.load[key]
+        self.idle[key] = at
+        self._drop_if_deserted(key, executor)
 
-    def clock_was_set_back(self, at: int) -> None:
-        """Nothing has idled since a time that is yet to come."""
-        self.idle = {key: min(since, at) for key, since in self.idle.items()}
+    # ------------------------------------------------------------------------------------------------- their end
 
-    def sweep(self, at: int) -> None:
-        for key, since in list(self.idle.items()):
-            if at - since > self._longest_idle_ms(self._state.executors[key]):
-                self.forget(self._state.executors[key])  # nobody tells reliably that it has left
+    def on_executor_lost(self, event: ExecutorLost) -> None:
+        key = executor_key(event.agent_id, event.executor_id)
+        executor = self._state.executors.get(key)
+        if executor is None:
+            return
+        # Updates of its tasks are on the way. It is forgotten with the last of them.
+        self.gone.add(key)
+        self._drop_if_deserted(key, executor)
+        self._state.cycle_due = True
 
-    def _longest_idle_ms(self, executor: Executor) -> int:
-        app = self._state.apps.get(executor.app)
-        current = app is not None and self._state.plan_of(app.name).id == content_of(executor.id)
-        return (
-            app.idle_timeout_ms if app is not None and current else MAX_IDLE_TIMEOUT_MS
-        ) + self._state.policy.sweep_ms
+    def agent_lost(self, agent_id: str) -> None:
+        for key, executor in list(self._state.executors.items()):
+            if executor.agent_id == agent_id:
+                self._drop_if_deserted(key, executor)
 
-    def drop_if_deserted(self, executor: Executor) -> None:
-        """Forget an executor that has no tasks and is gone, or whose agent is; end one whose app is."""
-        key = executor_key(executor.agent_id, executor.id)
+    def app_changed(self, name: str) -> None:
+        if name not in self._state.apps:
+            for key, executor in list(self._state.executors.items()):
+                if executor.app == name:
+                    self._drop_if_deserted(key, executor)
+
+    def _drop_if_deserted(self, key: str, executor: Executor) -> None:
+        """Without tasks an executor is forgotten if it or its agent is gone, and shut down if its app is."""
         if self.load.get(key):
             return
         entry = self._state.cluster.agents.get(executor.agent_id)
         if entry is None or entry.lost or key in self.gone:
-            self.forget(executor)
+            self._forget(key, executor)
         elif executor.app not in self._state.apps:
-            self._state.out.append(ShutdownExecutor(executor.id, executor.agent_id))
+            self._state.emit(ShutdownExecutor(executor.id, executor.agent_id))
 
-    def forget(self, executor: Executor) -> None:
+    def _forget(self, key: str, executor: Executor) -> None:
         self._state.cluster.unreserve(executor.agent_id, executor.id)
-        key = executor_key(executor.agent_id, executor.id)
-        del self._state.executors[key]
+        self._state.delete(Kind.EXECUTOR, key)
         self.gone.discard(key)
         self.idle.pop(key, None)
-        self._state.dirty[Kind.EXECUTOR, key] = None
 
-    def on_agent(self, agent_id: str) -> list[Executor]:
-        return [executor for executor in self._state.executors.values() if executor.agent_id == agent_id]
+    def framework_removed(self) -> None:
+        for key, executor in list(self._state.executors.items()):
+            self._forget(key, executor)
 
-    def _restore(self, key: str, executor: Executor, at: int) -> None:
-        """It may live still, with or without tasks; one without a record of its own is described from its app."""
-        if executor.spec == recovery.NO_SPEC:
-            plan = self._state.plan_of(executor.app) if executor.app in self._state.apps else None
-            if plan is not None and plan.executor_id == executor.id:
-                shares = tuple(Share(name, n) for name, n in zip(DIMENSIONS, plan.resources, strict=True) if n)
-                executor = changed(executor, spec=plan.spec, shares=shares)
-                self._state.executors[key] = self._state.dirty[Kind.EXECUTOR, key] = executor
-        self._state.cluster.reserve(executor.agent_id, executor.id, amounts(executor.shares))
-        self.idle[key] = at
+    def clock_set_back(self, at: int) -> None:
+        self.idle = {key: min(since, at) for key, since in self.idle.items()}
+
+    def sweep(self, at: int) -> None:
+        """Forget executors that have been idle for longer than they live. Mesos does not report every end."""
+        for key, since in list(self.idle.items()):
+            executor = self._state.executors[key]
+            if at - since > self._max_idle_ms(executor):
+                self._forget(key, executor)
+
+    def _max_idle_ms(self, executor: Executor) -> int:
+        app = self._state.apps.get(executor.app)
+        current = app is not None and self._state.plan_of(app.name).id == content_of(executor.id)
+        idle_ms = app.idle_timeout_ms if app is not None and current else MAX_IDLE_TIMEOUT_MS
+        return idle_ms + self._state.policy.sweep_ms
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def indexes(self) -> Mapping[str, Sized]:
+        return {"load": self.load, "gone": self.gone, "idle": self.idle}
+
+    def validate(self) -> None:
+        loads = Counter(executor_key(task.agent_id, task.executor_id) for task in self._state.tasks.values())
+        known = self._state.executors.keys()
+        assert loads == self.load, f"tasks per executor are {loads}, not {self.load}"
+        assert self.gone <= known, "an executor is gone that is not known"
+        assert self.idle.keys() == known - loads.keys(), "an executor is idle with tasks, or busy without"

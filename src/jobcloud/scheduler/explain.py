@@ -1,31 +1,28 @@
-"""Refusals in words and numbers: why a job's shards wait, and whether waiting can help."""
+"""Explanations for people: why a job's shards do not run, and what each agent holds."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jobcloud.match import Refusal
-from jobcloud.model import DIMENSIONS, Drain, Resources, Window
+from jobcloud.model import Drain, Firing, Job, Resources, Shard, ShardState, Window
+from jobcloud.scheduler.cycle import Cycle
+from jobcloud.scheduler.part import Hooks
+from jobcloud.scheduler.reason import Reason
+from jobcloud.scheduler.state import State
+from jobcloud.scheduler.timetable import Timetable
 
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One reason. `asked` and `available` are thousandths of `resource` on the agent that comes nearest."""
-
-    code: str
-    text: str
-    resource: str = ""
-    asked: int = 0
-    available: int = 0
-    hosts: int = 0
-    waiting_helps: bool = False
-    at: int = 0
+# The reasons that hold whether or not a firing is due, in the order in which people read them.
+_STANDING = ("unreachable", "rollout_stopped", "rolling", "dead", "start_failed", "executors")
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The state of a job's firings that may run now: shards that wait and run, firings behind them, and why."""
+    """A job's firings that may run now: how many of their shards wait and run, how many firings wait behind, and why.
+
+    `reasons` is ordered, the most important first.
+    """
 
     job: str
     waiting: int
@@ -40,10 +37,11 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """An agent as people see it: what it offers now, and what our tasks and executors use there.
+    """An agent: the resources it offers now, and those that our tasks and executors use there.
 
-    `whole`: both together when it was last offered (what we use, before it ever was). `drain` is an operator's wish to
-    empty it, `window` the maintenance that Mesos announces; `closed`: it gets nothing new, for either.
+    `whole` is the sum of both when the agent was last offered; before the first offer it is our use. `drain` is an
+    operator's request to drain the agent, `window` the maintenance that Mesos announces. `cordoned`: the agent gets no
+    new tasks, for either of the two.
     """
 
     id: str
@@ -59,30 +57,109 @@ class AgentView:
     tasks: int = 0
     drain: Drain | None = None
     window: Window | None = None
-    closed: bool = False
+    cordoned: bool = False
 
 
-def refusal_reasons(refusal: Refusal) -> Iterator[Reason]:
-    """One reason for each resource that is short anywhere, the scarcest first."""
-    if refusal.fitting or not refusal.considered:
-        return
-    nearest = refusal.nearest
-    lacking = sorted(zip(refusal.lacking, range(len(DIMENSIONS)), strict=True), reverse=True)
-    for hosts, dimension in lacking:
-        if not hosts:
-            continue
-        name = DIMENSIONS[dimension]
-        asked = nearest.asked[dimension] if nearest else 0
-        best = refusal.best[dimension]
-        yield Reason(
-            "short",
-            f"{hosts} of {refusal.considered} agents have too little {name}: asked {asked / 1000:g}, "
-            f"best available {best / 1000:g}",
-            name,
-            asked,
-            best,
-            hosts,
-            refusal.could_ever_fit,
+def agent_views(state: State, windows: dict[str, Window]) -> list[AgentView]:
+    """Every known agent. `windows` holds the announced maintenance by agent."""
+    cluster = state.cluster
+    executors: dict[str, list[str]] = {}
+    for executor in state.executors.values():
+        executors.setdefault(executor.agent_id, []).append(executor.id)
+    tasks = Counter(task.agent_id for task in state.tasks.values() if not task.placeholder)
+    return [
+        AgentView(
+            entry.id,
+            entry.hostname,
+            entry.address,
+            entry.attributes,
+            entry.offered,
+            cluster.claimed(entry),
+            cluster.whole(entry) if any(cluster.whole(entry)) else cluster.claimed(entry),
+            len(entry.offers),
+            tuple(executors.get(entry.id, ())),
+            entry.lost,
+            tasks[entry.id],
+            state.drains.get(entry.id),
+            windows.get(entry.id),
+            entry.id in cluster.cordoned,
         )
-    if not refusal.could_ever_fit:
-        yield Reason("never", "no agent seen so far could take a shard even if it were empty")
+        for entry in cluster.agents.values()
+    ]
+
+
+class Explainer:
+    """Explains jobs. Reads the state and the parts, and changes nothing."""
+
+    def __init__(self, state: State, hooks: Hooks, timetable: Timetable, cycle: Cycle) -> None:
+        self._state = state
+        self._hooks = hooks
+        self._timetable = timetable
+        self._cycle = cycle
+
+    def explain(self, name: str, at: int) -> Explanation:
+        """Why a job's shards are, or are not, running. Raises NotFound."""
+        job, queue = self._state.job(name), self._state.queue
+        running = queue.running(name)
+        waiting = {firing.id: len(queue.startable(firing.id)) for firing in running}
+        active = sum(shard.state is ShardState.ACTIVE for firing in running for shard in firing.shards)
+        behind = len(queue.unfinished(name)) - len(running)
+        head = next((firing for firing in running if waiting[firing.id]), running[0] if running else None)
+        return Explanation(name, sum(waiting.values()), active, behind, tuple(self._reasons(job, head, at)))
+
+    def _reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
+        yield from self._held_by_configuration(job)
+        standing = [reason for reasons in self._hooks.reasons for reason in reasons(job, head, at)]
+        yield from sorted(standing, key=lambda reason: _STANDING.index(reason.code))
+        waiting = self._state.queue.startable(head.id) if head is not None else []
+        if head is None:
+            due = self._timetable.due.get(job.name)
+            yield Reason("not_due", "no firing is due now" if due else "no firing is due, now or later", at=due or 0)
+        elif not waiting:
+            yield Reason("running", _placed(head))
+        else:
+            yield from self._no_offers()
+            yield from self._backing_off(waiting, at)
+            yield from self._avoiding(waiting, at)
+            yield from self._cycle.refusals.get(job.name, ())
+            yield from self._cordoned()
+
+    def _held_by_configuration(self, job: Job) -> Iterator[Reason]:
+        if job.app in self._state.disabled_apps:
+            yield Reason("app_disabled", f"app {job.app} is disabled")
+        if self._state.job_states[job.name].disabled:
+            yield Reason("job_disabled", "the job is disabled")
+        if job.name in self._state.faults:
+            yield Reason("fault", self._state.faults[job.name])
+
+    def _no_offers(self) -> Iterator[Reason]:
+        if not self._state.connected:
+            yield Reason("disconnected", "there is no connection to a Mesos master", waiting_helps=True)
+        elif not self._state.cluster.held:
+            yield Reason("no_offers", "no offer is held; offers have been requested", waiting_helps=True)
+
+    def _backing_off(self, waiting: list[Shard], at: int) -> Iterator[Reason]:
+        last = max(waiting, key=lambda shard: shard.not_before_ms)
+        if last.not_before_ms > at:
+            text = f"the last attempt failed: {last.message}"
+            yield Reason("back_off", text, waiting_helps=True, at=last.not_before_ms)
+
+    def _avoiding(self, waiting: list[Shard], at: int) -> Iterator[Reason]:
+        cluster = self._state.cluster
+        avoided = [shard for shard in waiting if shard.avoid_ms > at and cluster.avoidable(shard.agent_id)]
+        if avoided:
+            until = max(shard.avoid_ms for shard in avoided)
+            hosts = ", ".join(sorted({shard.hostname for shard in avoided})[:5])
+            yield Reason("avoided", f"kept away from {hosts}: attempts were lost there", waiting_helps=True, at=until)
+
+    def _cordoned(self) -> Iterator[Reason]:
+        if number := len(self._state.cluster.cordoned & self._state.cluster.agents.keys()):
+            text = f"{number} agents are being drained and get no new tasks"
+            yield Reason("drained", text, hosts=number, waiting_helps=True)
+
+
+def _placed(firing: Firing) -> str:
+    for item, shard in enumerate(firing.shards):
+        if shard.state is ShardState.ACTIVE and (step := firing.step(item)):
+            return f"the listener {step} {firing.id} is being called"
+    return f"all shards of {firing.id} are placed"

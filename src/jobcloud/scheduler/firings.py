@@ -1,69 +1,127 @@
-"""The firings: added to the queue, changed shard by shard, ended, and remembered for a while."""
+"""The firings: queued, changed shard by shard, ended, and kept for a while."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sized
 
 from jobcloud.messages import Kind, Topic
-from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, changed
+from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, Task, changed
 from jobcloud.scheduler import retry, sharding
+from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 
-# Why a shard has ended whose item its job has no more.
+# Why a shard has ended that its job no longer has.
 FEWER = "the job has fewer shards now"
-# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
-_FIRING = Kind.FIRING
+_FIRING, _DEAD = Kind.FIRING, ShardState.DEAD
+_NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
+_ENDED = tuple(state for state in ShardState if state.ended)
 
 
-class Firings:
+class Firings(Part):
     def __init__(self, state: State) -> None:
-        self._state = state
-        #: job → ids of its ended firings, oldest first; and of those of them with shards that are DEAD
+        super().__init__(state)
+        #: job → ids of its ended firings, oldest first, without those in `dead`
         self.history: dict[str, deque[str]] = {}
+        #: job → ids of its ended firings with DEAD shards, oldest first
         self.dead: dict[str, deque[str]] = {}
 
     def restore(self, at: int) -> None:
-        """Queue what has not ended, in the order it came; remember the rest."""
+        """Queue the unfinished firings in their order, and remember the others."""
         for firing in sorted(self._state.firings.values(), key=_age):
             if firing.ended_ms:
                 self._remember(firing)
             else:
                 self._state.queue.add(firing)
-        self.shorten_back_offs(at)
+        self.clock_set_back(at)
 
-    def prune_all(self) -> None:
-        """Forget what is remembered of jobs that are gone."""
-        for name in sorted((self.history.keys() | self.dead.keys()) - self._state.jobs.keys()):
-            self.prune_history(name)
+    def on_tick(self, at: int) -> None:
+        if self._state.queue.expire_backoffs(at):
+            self._state.request_cycle()
 
-    def shorten_back_offs(self, at: int) -> None:
-        """No back-off is that long: the clock was ahead when it began."""
+    def next_wake(self, at: int) -> int | None:
+        return self._state.queue.next_wake()
+
+    def clock_set_back(self, at: int) -> None:
+        """End every back-off that is longer than any can be: the clock was ahead when it began."""
         jobs = self._state.jobs
 
         def longest(job: str, shard: Shard) -> int:
-            return retry.longest_ms(jobs[job], shard) if job in jobs else 0
+            return retry.max_backoff_ms(jobs[job], shard) if job in jobs else 0
 
         for firing_id, item, shard in self._state.queue.backing_off(at, longest):
             self.put_shards(firing_id, {item: changed(shard, not_before_ms=at, avoid_ms=0)}, at)
 
-    def ensure_daemon(self, job: Job, at: int) -> None:
-        """A resident job has one firing, which waits for nothing but the end of an older one, and all its shards."""
-        if job.kind is not JobKind.DAEMON or not self._state.enabled(job.name):
+    # ------------------------------------------------------------------------------------------------- changes
+
+    def add(self, firing: Firing) -> None:
+        self._state.put(_FIRING, firing.id, firing)
+        self._state.queue.add(firing)
+        self._state.request_cycle()
+
+    def put_shards(self, firing_id: str, changes: dict[int, Shard], at: int) -> None:
+        """Replace or add shards of an unfinished firing. The firing ends with its last shard."""
+        old = self._state.firings[firing_id]
+        if old.stepped:
+            changes = {**changes, **_cancelled_by_listener(old, changes, at)}
+        firing = _with_shards(old, changes)
+        if not self._state.queue.change(firing, changes):
+            firing = changed(firing, ended_ms=at)
+        self._state.put(_FIRING, firing_id, firing)
+        if firing.ended_ms:
+            self._ended(firing, at)
+
+    def reopen(self, firing: Firing) -> None:
+        """Continue an ended firing. `firing` is its new version."""
+        for kept in (self.history, self.dead):
+            ids = kept.get(firing.job, deque())
+            if firing.id in ids:
+                ids.remove(firing.id)
+                if not ids:
+                    del kept[firing.job]
+        self.add(firing)
+
+    def task_changed(self, before: Task, task: Task, at: int) -> None:
+        """Record when a shard started. The store has this in the task's record, so the firing is not saved for it."""
+        if task.started_ms == before.started_ms or task.placeholder:
             return
-        if (firing := self.resident(job.name)) is not None:
-            self._fit(firing, job, at)
-        elif not self._state.queue.unfinished(job.name):
-            self.add(sharding.make_firing(job, self._state.states[job.name], Cause.DAEMON, at, self._state.unique()))
+        old = self._state.firings[task.firing_id]
+        firing = _with_shards(old, {task.item: changed(old.shards[task.item], started_ms=task.started_ms)})
+        self._state.put_unsaved(_FIRING, firing.id, firing)
+        self._state.queue.renew(firing)
+
+    def _ended(self, firing: Firing, at: int) -> None:
+        states = [shard.state for shard in firing.shards]
+        text = ", ".join(f"{states.count(state)} {state}" for state in _ENDED if state in states)
+        self._state.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id)
+        self._remember(firing)
+        self._prune(firing.job)
+        job = self._state.jobs.get(firing.job)
+        if job is not None:
+            self.ensure_resident(job, at)
+        self._state.request_cycle()
+
+    # ------------------------------------------------------------------------------------------------- resident jobs
 
     def resident(self, job: str) -> Firing | None:
-        """The firing of a resident job whose shards are to run; None where it is disabled, or an older one ends."""
+        """The firing of a resident job whose shards are to run. None if the job is disabled or an older one ends."""
         unfinished = self._state.queue.unfinished(job)
         found = unfinished[0] if unfinished else None
         return found if found is not None and found.cause is Cause.DAEMON and self._state.wanted(found) else None
 
-    def _fit(self, firing: Firing, job: Job, at: int) -> None:
-        """Whatever has ended of the job's items starts again; what waits of those it has no more does not."""
+    def ensure_resident(self, job: Job, at: int) -> None:
+        """Give an enabled resident job its firing with all shards, once its older firings have ended."""
+        if job.kind is not JobKind.DAEMON or not self._state.enabled(job.name):
+            return
+        if (firing := self.resident(job.name)) is not None:
+            self._resize(firing, job, at)
+        elif not self._state.queue.unfinished(job.name):
+            state = self._state.job_states[job.name]
+            self.add(sharding.make_firing(job, state, Cause.DAEMON, at, self._state.unique()))
+
+    def _resize(self, firing: Firing, job: Job, at: int) -> None:
+        """Start ended and missing shards, and cancel the waiting ones that the job no longer has."""
         missing = [Shard()] * (job.shard_count - len(firing.shards))
         changes = {
             item: retry.reset(shard)
@@ -77,69 +135,64 @@ class Firings:
         }
         if changes:
             self.put_shards(firing.id, changes, at)
-            self._state.work()
+            self._state.request_cycle()
 
-    def add(self, firing: Firing) -> None:
-        self._state.firings[firing.id] = self._state.dirty[Kind.FIRING, firing.id] = firing
-        self._state.queue.add(firing)
-        self._state.work()
+    # ------------------------------------------------------------------------------------------------- history
 
-    def put_shards(self, firing_id: str, changes: dict[int, Shard], at: int) -> None:
-        """Replace some shards, or add some; a firing whose shards have all ended has ended with them."""
-        old = self._state.firings[firing_id]
-        if old.stepped:
-            changes = {**changes, **_not_to_be(old, changes, at)}
-        firing = _with_shards(old, changes)
-        if not self._state.queue.change(firing, changes):
-            firing = changed(firing, ended_ms=at)
-        self._state.firings[firing_id] = firing
-        self._state.dirty[_FIRING, firing_id] = firing
-        if firing.ended_ms:
-            self._done(firing, at)
+    def _remember(self, firing: Firing) -> None:
+        """Firings with DEAD shards have a list of their own, so that successful ones do not displace them."""
+        kept = self.dead if any(shard.state is _DEAD for shard in firing.shards) else self.history
+        kept.setdefault(firing.job, deque()).append(firing.id)
 
-    def note_start(self, firing_id: str, item: int, started_ms: int) -> None:
-        """A shard runs since then; its task's record says so as well, so this is not stored for its own sake."""
-        old = self._state.firings[firing_id]
-        firing = _with_shards(old, {item: changed(old.shards[item], started_ms=started_ms)})
-        self._state.firings[firing_id] = firing
-        self._state.queue.renew(firing)
-
-    def _done(self, firing: Firing, at: int) -> None:
-        counts = {state: sum(s.state is state for s in firing.shards) for state in ShardState if state.ended}
-        text = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-        self._state.publish(at, Topic.DONE, text, job=firing.job, firing_id=firing.id)
-        self._remember(firing)
-        self.prune_history(firing.job)
-        job = self._state.jobs.get(firing.job)
-        if job is not None:
-            self.ensure_daemon(job, at)
-        self._state.work()
-
-    def prune_history(self, job: str) -> None:
+    def _prune(self, job: str) -> None:
+        """Delete the oldest ended firings of a job beyond the limits; all of them if the job is gone."""
         policy = self._state.policy
-        for kept, most in ((self.history, policy.history), (self.dead, policy.max_dead)):
+        for kept, limit in ((self.history, policy.history), (self.dead, policy.max_dead)):
             ended = kept.get(job, deque())
-            while len(ended) > (most if job in self._state.jobs else 0):
-                firing_id = ended.popleft()
-                del self._state.firings[firing_id]
-                self._state.dirty[Kind.FIRING, firing_id] = None
+            while len(ended) > (limit if job in self._state.jobs else 0):
+                self._state.delete(_FIRING, ended.popleft())
             if not ended:
                 kept.pop(job, None)
 
-    def _remember(self, firing: Firing) -> None:
-        """What waits for an operator is not crowded out by what goes well."""
-        kept = self.dead if any(shard.state is ShardState.DEAD for shard in firing.shards) else self.history
-        kept.setdefault(firing.job, deque()).append(firing.id)
+    def prune_removed(self) -> None:
+        """Delete the ended firings of jobs that are gone."""
+        for name in sorted((self.history.keys() | self.dead.keys()) - self._state.jobs.keys()):
+            self._prune(name)
 
-    def reopen(self, firing: Firing) -> None:
-        """An ended firing goes on, as `firing` says."""
-        for kept in (self.history, self.dead):
-            ids = kept.get(firing.job, deque())
-            if firing.id in ids:
-                ids.remove(firing.id)
-                if not ids:
-                    del kept[firing.job]
-        self.add(firing)
+    def job_removed(self, name: str) -> None:
+        self._prune(name)
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
+        if dead := self.dead.get(job.name):
+            yield Reason("dead", f"{len(dead)} of its runs have used up their attempts, the last is {dead[-1]}")
+
+    def indexes(self) -> Mapping[str, Sized]:
+        return {"history": self.history, "dead": self.dead}
+
+    def validate(self) -> None:
+        for firing in self._state.firings.values():
+            ended = all(shard.state.ended for shard in firing.shards)
+            assert ended == bool(firing.ended_ms), f"{firing.id} ended at {firing.ended_ms} with {firing.shards}"
+            assert (firing.id in self._state.queue) != ended, f"{firing.id} is queued and ended, or neither"
+            if firing.stepped:
+                _validate_listener(firing)
+            if self.resident(firing.job) is firing:
+                count = self._state.jobs[firing.job].shard_count
+                assert not any(shard.state.ended for shard in firing.shards[:count]), f"{firing.id} lacks a shard"
+                others = {shard.state for shard in firing.shards[count:]}
+                assert ShardState.WAITING not in others, f"{firing.id} has too many shards"
+
+
+def _validate_listener(firing: Firing) -> None:
+    before, after = firing.shards[-2:]
+    # Not by their attempts: a damaged record may count attempts of a shard that has never run.
+    begun = any(shard.state not in _NOT_BEGUN for shard in firing.work)
+    assert before.state is ShardState.FINISHED or not begun, f"{firing.id} began before its listener's first call"
+    done = all(shard.state.ended for shard in firing.work)
+    idle = after.state in _NOT_BEGUN
+    assert done or idle, f"{firing.id} called its listener before its end"
 
 
 def _with_shards(old: Firing, changes: Mapping[int, Shard]) -> Firing:
@@ -152,12 +205,12 @@ def _with_shards(old: Firing, changes: Mapping[int, Shard]) -> Firing:
     return Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards), stepped=old.stepped)
 
 
-def _not_to_be(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[int, Shard]:
-    """What is cancelled because the listener's call before the firing has ended, and not well."""
+def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[int, Shard]:
+    """The shards to cancel because the listener's call before the firing has ended without success."""
     before = changes.get(len(firing.shards) - 2)
     if before is None or not before.state.ended or before.state is ShardState.FINISHED:
         return {}
-    why = f"the listener before the firing did not succeed: {before.message}"
+    why = f"the listener's call before the firing did not succeed: {before.message}"
     return {
         item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
         for item, shard in enumerate(firing.shards)
@@ -166,6 +219,6 @@ def _not_to_be(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[in
 
 
 def _age(firing: Firing) -> tuple[int, bool, int, int, str]:
-    """Sorts firings as they came; whatever the clocks said, the one that runs was the first."""
+    """Sorts firings by age. A running firing precedes a waiting one, as clocks may have differed."""
     runs = any(shard.state is ShardState.ACTIVE for shard in firing.shards)
     return firing.ended_ms, not runs, firing.generation, firing.fire_ms, firing.id

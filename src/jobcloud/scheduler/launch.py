@@ -1,4 +1,4 @@
-"""Placements become launches: the executor's description, the shares of each task, one ACCEPT an agent."""
+"""Launches: the description of an executor, and the shares of each task and its executor."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EXECUTOR_DATA_SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """Where agents fetch things from, and the executor they run.
+    """The place that agents fetch artifacts from, and the executor program.
 
-    `base_url` is the artifact listener's; a thing with hash h and name n lies at `base_url/h/n`. `command` is the
-    shell line that verifies and starts the executor.
+    `base_url` is that of the artifact listener; a file n with hash h is at `base_url/h/n`. `command` is the shell line
+    that verifies and starts the executor.
     """
 
     base_url: str
@@ -34,8 +34,8 @@ class Artifacts:
 class ExecutorPlan:
     """The executor of one version of an app: the same on every agent.
 
-    `id` says what it is made from, and where this leader serves that is in `executor_id` besides: `content_of` one is
-    the other. A task joins what lives, whoever has started it, as long as the content is the same.
+    `id` identifies its content. `executor_id` is `id` plus a hash of this leader's artifact address, so
+    `content_of(executor_id) == id`. A task joins a living executor with the same content whichever leader started it.
     """
 
     id: str
@@ -49,8 +49,10 @@ class ExecutorPlan:
 
 
 def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
-    """Describe the app's executor. The id that Mesos gets to know carries hashes of all that the description holds, so
-    that neither an update of the app nor another leader ever meets a live executor that Mesos would find incompatible.
+    """Describe the app's executor.
+
+    Its Mesos id carries hashes of everything in the description. So an update of the app or a new leader never launches
+    a task on a live executor that Mesos would reject as incompatible.
     """
     data = {
         "schema": EXECUTOR_DATA_SCHEMA,
@@ -86,18 +88,18 @@ def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
 def task_shares(
     pool: Pool, task: Task, executor: Executor | None, plan: ExecutorPlan, at: int, *, gone: bool
 ) -> tuple[tuple[Share, ...], Executor]:
-    """Cut the task's shares, and those of its executor where none lives on the agent yet, from `pool`.
+    """Allocate the task's shares from `pool`, and those of its executor if none lives on the agent yet.
 
-    One that is `gone`, with updates of its tasks still to come, is started again as it was, and takes its share anew.
-    Returns the task's shares and the executor to name. Raises Short, nothing cut, where the pool holds less.
+    An executor that is `gone`, with updates of its tasks still to come, is started again as it was, with new shares.
+    Returns the task's shares and the executor to launch it on. Raises InsufficientResources, with nothing allocated.
     """
     if executor is not None and not gone:
-        return pool.cut(task.resources), executor
+        return pool.allocate(task.resources), executor
     pool.check(plan.resources.plus(task.resources))
-    shares = pool.cut(plan.resources)
+    shares = pool.allocate(plan.resources)
     if executor is None:
         executor = Executor(plan.executor_id, task.agent_id, plan.app, shares, plan.spec, at)
-    return pool.cut(task.resources), executor
+    return pool.allocate(task.resources), executor
 
 
 def _uri(url: str, file: str, *, cache: bool = True) -> dict[str, object]:

@@ -1,9 +1,8 @@
 """The queue: which shards may start now, and in which order.
 
-Of a job only its oldest unfinished firings may run, as many at once as it allows: one, unless it says otherwise; and
-never firings of two generations. Of a firing with a listener first
-its call before may start, then the shards, then its call after. Order: shards that replace a lost attempt before first
-attempts, then priority, then age.
+Only the oldest unfinished firings of a job may run: one, or as many as the job allows. Firings of two generations never
+run at the same time. If a firing has a listener, its call before the firing starts first, then the shards, then its
+call after the firing. Shards that replace a lost attempt precede first attempts; then priority decides, then age.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from typing import NamedTuple
 from jobcloud.model import Execution, Firing, Shard, ShardState
 from jobcloud.scheduler.retry import AVOID_MS
 
-# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
 _READY, _WAITING = Execution.READY, ShardState.WAITING
 
 
@@ -30,7 +28,7 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class _Open:
-    """A firing that has not ended: its age rank, the shards of it that wait, and how many have not ended."""
+    """An unfinished firing: its age rank, its waiting shards, and the number of shards that have not ended."""
 
     age: int
     firing: Firing
@@ -38,7 +36,7 @@ class _Open:
     unended: int
 
     def startable(self) -> Iterable[tuple[int, Shard]]:
-        """(item, shard) of what waits for nothing but room and its back-off."""
+        """(item, shard) of the shards that wait only for resources and their back-off."""
         if not self.firing.stepped:
             return self.waiting.items()
         after = len(self.firing.shards) - 1
@@ -53,34 +51,34 @@ class _Open:
 
 
 class Queue:
-    """The firings that have not ended, by job and age. One change costs what it changes, however wide the firing."""
+    """The unfinished firings by job and age. The cost of a change does not grow with the number of shards."""
 
     def __init__(self, at_once: Callable[[str], int] = lambda job: 1) -> None:
         self._at_once = at_once
         self._open: dict[str, _Open] = {}
         #: job → ids of its unfinished firings, oldest first
         self._by_job: dict[str, list[str]] = {}
-        #: ids of firings that are among the oldest of their job and have a waiting shard
+        #: ids of firings that may run and have a waiting shard
         self._startable: dict[str, None] = {}
-        #: the ends of back-offs, a heap; some may be of shards that no longer wait
-        self._back_offs: list[int] = []
+        #: the ends of back-offs as a heap; some may belong to shards that no longer wait
+        self._backoffs: list[int] = []
         self._added = 0
 
     def add(self, firing: Firing) -> None:
-        """Take in a firing that has not ended."""
+        """Add an unfinished firing."""
         waiting = {i: shard for i, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
         unended = sum(not shard.state.ended for shard in firing.shards)
         self._added += 1
         self._by_job.setdefault(firing.job, []).append(firing.id)
         self._open[firing.id] = _Open(self._added, firing, waiting, unended)
         for shard in waiting.values():
-            self._note_back_off(shard)
+            self._add_backoff(shard)
         self.reconsider(firing.job)
 
     def change(self, firing: Firing, shards: Mapping[int, Shard]) -> bool:
-        """`firing` is its new version, in which `shards` are others than before or new; whether it has not ended.
+        """Replace a firing by its new version, in which `shards` have changed or are new.
 
-        One that has ended leaves the queue.
+        Returns whether the firing is unfinished. An ended one leaves the queue.
         """
         entry = self._open[firing.id]
         before = entry.firing.shards
@@ -89,7 +87,7 @@ class Queue:
             entry.unended -= shard.state.ended - ended
             if shard.state is _WAITING:
                 entry.waiting[item] = shard
-                self._note_back_off(shard)
+                self._add_backoff(shard)
             else:
                 entry.waiting.pop(item, None)
         entry.firing = firing
@@ -102,18 +100,20 @@ class Queue:
         return entry.unended > 0
 
     def renew(self, firing: Firing) -> None:
-        """`firing` is its new version, in which every shard is in the state that it was in."""
+        """Replace a firing by its new version, in which no shard has another state."""
         self._open[firing.id].firing = firing
 
     def unfinished(self, job: str) -> list[Firing]:
-        """The job's firings that have not ended, oldest first."""
+        """The job's unfinished firings, oldest first."""
         return [self._open[firing_id].firing for firing_id in self._by_job.get(job, ())]
 
     def eligible(
         self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]
     ) -> list[tuple[str, list[int]]]:
-        """The shards that may start at `at`, of jobs that are `allowed`, in the order they should: rows of a firing and
-        items of it."""
+        """The shards of `allowed` jobs that may start at `at`, in the order in which they should start.
+
+        Each row is a firing's id and items of it. A firing may have two rows.
+        """
         found: list[tuple[bool, int, int, str, list[int]]] = []
         for entry in self._allowed(allowed):
             again: list[int] = []
@@ -127,30 +127,30 @@ class Queue:
         return [(name, items) for _, _, _, name, items in found]
 
     def any_eligible(self, at: int, allowed: Callable[[str], bool]) -> bool:
-        """Whether some shard may start at `at`."""
+        """Whether some shard of an allowed job may start at `at`."""
         found = self._allowed(allowed)
         return any(shard.not_before_ms <= at for entry in found for _, shard in entry.startable())
 
     def startable(self, firing_id: str) -> list[Shard]:
-        """The shards of an unfinished firing that wait for nothing but room and their back-off."""
+        """The shards of an unfinished firing that wait only for resources and their back-off."""
         return [shard for _, shard in self._open[firing_id].startable()]
 
     def next_wake(self) -> int | None:
-        """The instant at which the next back-off ends; it may be of a shard that no longer waits."""
-        return self._back_offs[0] if self._back_offs else None
+        """The end of the next back-off. Its shard may no longer wait."""
+        return self._backoffs[0] if self._backoffs else None
 
     def expire_backoffs(self, at: int) -> bool:
-        """Whether a back-off has ended since this was last asked."""
+        """Whether a back-off has ended since the last call."""
         ended = False
-        while self._back_offs and self._back_offs[0] <= at:
-            heapq.heappop(self._back_offs)
+        while self._backoffs and self._backoffs[0] <= at:
+            heapq.heappop(self._backoffs)
             ended = True
         return ended
 
     def backing_off(self, at: int, longest: Callable[[str, Shard], int]) -> list[tuple[str, int, Shard]]:
-        """(firing, item, shard) of what is to wait, or to stay away from an agent, longer from `at` on than it may be.
+        """(firing, item, shard) of the shards that wait, or avoid an agent, for longer than possible from `at` on.
 
-        `longest` tells how long a shard of a job may wait; it stays away for AVOID_MS more.
+        `longest` gives the longest wait of a shard of a job. A shard avoids an agent for at most AVOID_MS more.
         """
         return [
             (firing_id, item, shard)
@@ -160,21 +160,21 @@ class Queue:
             and last > at + longest(entry.firing.job, shard)
         ]
 
-    def _note_back_off(self, shard: Shard) -> None:
+    def _add_backoff(self, shard: Shard) -> None:
         for until in (shard.not_before_ms, shard.avoid_ms):
             if until:
-                heapq.heappush(self._back_offs, until)
+                heapq.heappush(self._backoffs, until)
 
     def running(self, job: str) -> list[Firing]:
         """The job's firings that may run now, oldest first."""
         ids = self._by_job.get(job, [])[: self._at_once(job)]
         oldest = self._open[ids[0]].firing.generation if ids else 0
-        # What was made from an older configuration is seen to end before anything new starts.
+        # Firings of an older configuration end before newer ones start.
         same = takewhile(lambda firing: firing.generation == oldest, (self._open[name].firing for name in ids))
         return list(same)
 
     def reconsider(self, job: str) -> None:
-        """The job's firings that may run may start their shards, if any wait."""
+        """Determine again which of the job's firings have shards to start."""
         for firing in self.running(job):
             if self._open[firing.id].waiting:
                 self._startable[firing.id] = None

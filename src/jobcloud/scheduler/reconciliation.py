@@ -1,131 +1,170 @@
-"""What Mesos is asked about tasks, again and again until it answers: reconciliation, silent launches, kills."""
+"""Reconciliation: questions and kills sent to Mesos, repeated until it answers.
+
+Mesos delivers calls at most once. So every question about a task and every kill is repeated with a back-off.
+"""
 
 from __future__ import annotations
 
-from jobcloud.messages import Kill, Reconcile
+from collections.abc import Iterable, Iterator, Mapping, Sized
+
+from jobcloud.messages import Kill, Reconcile, SendFailed
 from jobcloud.model import Task
+from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
+from jobcloud.scheduler.status import Ending
 
 
-class Reconciliation:
+class Reconciliation(Part):
     def __init__(self, state: State) -> None:
-        self._state = state
-        #: tasks that a reconciliation has asked about and Mesos has not answered
+        super().__init__(state)
+        #: tasks that the current reconciliation has asked about and Mesos has not answered for
         self.pending: dict[str, None] = {}
-        #: tasks of which Mesos has said nothing at all since the session began
+        #: tasks of which Mesos has said nothing since the session began
         self.unconfirmed: dict[str, None] = {}
         self._reconcile_at = 0
         self._wait_ms = state.policy.reconcile_first_ms
-        #: task id → when to send its kill again; task id → when to ask for a launch without an answer
+        #: task → when its kill is sent again
         self.kills: dict[str, int] = {}
+        #: launched task without an update → when Mesos is asked about it
         self.silent: dict[str, int] = {}
-        # No launch is to be asked for earlier: there may be too many to look at each of them every time.
+        # A lower bound of those instants: there may be too many tasks to look through on each tick.
         self._silent_until = 0
-        #: task that is none of ours (any more) → its agent, and when to send its kill again
+        #: orphan task → its agent, and when its kill is sent again
         self.orphans: dict[str, tuple[str, int]] = {}
 
+    def restore(self, at: int) -> None:
+        for task in self._state.tasks.values():
+            if task.kill_ms or task.overdue_ms:
+                self.kills[task.id] = at
+
     def begin(self, at: int) -> None:
-        """A session with the master has begun: ask about every task."""
+        """Ask about every task."""
         self.pending = dict.fromkeys(self._state.tasks)
         self.unconfirmed = dict.fromkeys(self._state.tasks)
         self._wait_ms = self._state.policy.reconcile_first_ms
         self._reconcile(at)
 
+    # ------------------------------------------------------------------------------------------------- tasks
+
+    def task_launched(self, task: Task, at: int) -> None:
+        self.await_answer(task.id, at + self._state.policy.launch_answer_ms)
+
     def await_answer(self, task_id: str, until: int) -> None:
-        """A launch was sent, or is in doubt: ask for it at that instant, unless it is heard of before."""
+        """Ask about a launched task at that instant, unless an update comes first."""
         self._silent_until = min(self._silent_until, until) if self.silent else until
         self.silent[task_id] = until
 
-    def heard(self, task_id: str) -> None:
-        """Mesos has said something of a task."""
+    def task_changed(self, before: Task, task: Task, at: int) -> None:
         if self.pending:
-            self.pending.pop(task_id, None)
+            self.pending.pop(task.id, None)
         if self.unconfirmed:
-            self.unconfirmed.pop(task_id, None)
+            self.unconfirmed.pop(task.id, None)
+        self.silent.pop(task.id, None)
 
-    def removed(self) -> None:
-        """The framework was removed, and every task with it."""
-        self.orphans.clear()
+    def task_ended(self, task: Task, ending: Ending, at: int) -> None:
+        for index in (self.pending, self.unconfirmed, self.silent, self.kills):
+            index.pop(task.id, None)
 
-    def hurry(self, at: int) -> None:
-        """A reconciliation was not sent: ask again soon."""
-        self._reconcile_at = min(self._reconcile_at, at + self._state.policy.reconcile_first_ms)
-
-    def forget(self, task_id: str) -> None:
-        """The task is over."""
-        for timed in (self.pending, self.unconfirmed, self.silent, self.kills):
-            timed.pop(task_id, None)
+    def send_kill(self, task: Task, at: int) -> None:
+        """Ask Mesos to end a task, and again until its end is reported."""
+        if not self._state.connected:
+            self.kills[task.id] = at
+            return
+        self.kills[task.id] = at + self._state.policy.kill_again_ms
+        self._state.emit(Kill(task.id, task.agent_id))
 
     def end_orphan(self, task_id: str, agent_id: str, at: int) -> None:
-        """End a task that no shard of ours stands for; again until Mesos says that it has ended."""
+        """End a task that no shard stands for, and again until Mesos says that it has ended."""
         self.orphans[task_id] = agent_id, at
         self._kill_orphan(task_id, agent_id, at)
 
     def _kill_orphan(self, task_id: str, agent_id: str, at: int) -> None:
         if self._state.connected:
             self.orphans[task_id] = agent_id, at + self._state.policy.kill_again_ms
-            self._state.out.append(Kill(task_id, agent_id))
+            self._state.emit(Kill(task_id, agent_id))
 
-    def lose(self, agent_id: str) -> None:
-        """The agent is away; when it comes back, Mesos tells of each task there."""
+    # ------------------------------------------------------------------------------------------------- the cluster
+
+    def agent_lost(self, agent_id: str) -> None:
+        """Forget the agent's orphans. If it comes back, Mesos reports each task there."""
         for task_id in [task_id for task_id, (agent, _) in self.orphans.items() if agent == agent_id]:
             del self.orphans[task_id]
 
-    def timed(self) -> set[str]:
-        """The tasks that anything is asked about."""
-        return self.silent.keys() | self.kills.keys() | self.pending.keys() | self.unconfirmed.keys()
+    def framework_removed(self) -> None:
+        self.orphans.clear()
 
-    def wakes(self) -> list[int]:
-        orphans = (due for _, due in self.orphans.values())
-        silent = [self._silent_until] if self.silent else []
-        return [*self.kills.values(), *silent, *orphans, self._reconcile_at]
+    def send_failed(self, event: SendFailed) -> None:
+        if isinstance(event.call, Reconcile):
+            soon = event.at + self._state.policy.reconcile_first_ms
+            self._reconcile_at = min(self._reconcile_at, soon)
 
-    def clock_was_set_back(self, at: int) -> None:
-        for timed in (self.kills, self.silent):
-            timed.update(dict.fromkeys(timed, at))
+    # ------------------------------------------------------------------------------------------------- time
+
+    def next_wake(self, at: int) -> int | None:
+        return min(self._wakes()) if self._state.connected else None
+
+    def _wakes(self) -> Iterator[int]:
+        yield from self.kills.values()
+        if self.silent:
+            yield self._silent_until
+        yield from (due for _, due in self.orphans.values())
+        yield self._reconcile_at
+
+    def clock_set_back(self, at: int) -> None:
+        for index in (self.kills, self.silent):
+            index.update(dict.fromkeys(index, at))
         self._silent_until = at
         self.orphans = {task_id: (agent_id, at) for task_id, (agent_id, _) in self.orphans.items()}
         self._reconcile_at = min(self._reconcile_at, at + self._state.policy.reconcile_max_ms)
 
-    def ask_again(self, at: int) -> None:
-        """Reconcile what is unanswered, repeat kills, and ask for launches that nothing was heard of."""
+    def on_tick(self, at: int) -> None:
+        """Reconcile what is pending, ask about silent launches and repeat kills."""
         if not self._state.connected:
             return
         if at >= self._reconcile_at:
             self._reconcile(at)
         if self.silent and at >= self._silent_until:
-            self._ask_for_silent(at)
+            self._ask_about_silent(at)
         for task_id in [task_id for task_id, due in self.kills.items() if due <= at]:
             self.send_kill(self._state.tasks[task_id], at)
         for task_id, (agent_id, due) in list(self.orphans.items()):
             if due <= at:
                 self._kill_orphan(task_id, agent_id, at)
 
-    def _ask_for_silent(self, at: int) -> None:
+    def _ask_about_silent(self, at: int) -> None:
         silent = [task_id for task_id, until in self.silent.items() if until <= at]
         self.silent.update(dict.fromkeys(silent, at + self._state.policy.launch_answer_ms))
         self._silent_until = min(self.silent.values())
         if silent:
-            self._state.out.append(
-                Reconcile(tuple((task_id, self._state.tasks[task_id].agent_id) for task_id in silent))
-            )
+            self._ask_about(silent)
 
     def _reconcile(self, at: int) -> None:
-        """Explicitly for each task without an answer, with back-off; then implicitly, and again every interval."""
+        """Ask explicitly about each pending task, with back-off; when none is pending, implicitly every interval."""
         if self.pending:
-            self._state.out.append(Reconcile(tuple((t, self._state.tasks[t].agent_id) for t in self.pending)))
+            self._ask_about(self.pending)
             self._reconcile_at = at + self._wait_ms
             self._wait_ms = min(self._wait_ms * 2, self._state.policy.reconcile_max_ms)
             return
-        self._state.out.append(Reconcile())
+        self._state.emit(Reconcile())
         self.pending = dict.fromkeys(self._state.tasks)
         self._wait_ms = self._state.policy.reconcile_first_ms
         self._reconcile_at = at + self._state.policy.reconcile_interval_ms
 
-    def send_kill(self, task: Task, at: int) -> None:
-        """Ask for a task's end, and again until it is seen: Mesos delivers a kill at most once."""
-        if not self._state.connected:
-            self.kills[task.id] = at
-            return
-        self.kills[task.id] = at + self._state.policy.kill_again_ms
-        self._state.out.append(Kill(task.id, task.agent_id))
+    def _ask_about(self, task_ids: Iterable[str]) -> None:
+        self._state.emit(Reconcile(tuple((name, self._state.tasks[name].agent_id) for name in task_ids)))
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def indexes(self) -> Mapping[str, Sized]:
+        return {
+            "pending": self.pending,
+            "unconfirmed": self.unconfirmed,
+            "kills": self.kills,
+            "silent": self.silent,
+            "orphans": self.orphans,
+        }
+
+    def validate(self) -> None:
+        timed = self.silent.keys() | self.kills.keys() | self.pending.keys() | self.unconfirmed.keys()
+        assert timed <= self._state.tasks.keys(), "a task is asked about that has no record"
+        assert not self.orphans.keys() & self._state.tasks.keys(), "a task with a record is an orphan"

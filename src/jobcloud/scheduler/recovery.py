@@ -1,7 +1,7 @@
-"""Stored state made whole before a leader takes it up: what damaged or missing records tore apart.
+"""Recovery: a leader repairs the stored state before it uses it, if records are missing or damaged.
 
-No task that may run is ever forgotten, or its shard could be started beside it: where a record around a task is
-missing, a stand-in takes its place until Mesos has said what became of the task.
+A task that may run is never forgotten, because its shard could otherwise be started a second time. If a record around
+a task is missing, a stand-in replaces it until Mesos reports what became of the task.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from jobcloud.model import (
 )
 
 MESSAGE = "its record was lost or damaged"
-# Older than every real generation: such a firing ends as soon as its tasks have.
+# The generation of stand-in firings. It is older than every real one, so they end with their tasks.
 NO_GENERATION = 0
-# An executor of which no more is known than that tasks run in it.
+# The spec of an executor that is known only from its tasks.
 NO_SPEC = "{}"
 
 
 @dataclass(slots=True)
 class Stored:
-    """What a leader loads before it starts."""
+    """The records that a leader loads before it starts."""
 
     apps: dict[str, App] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def recover(stored: Stored, at: int) -> Stored:
 
 
 def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[str, Firing]:
-    """The firings with what only the records of their tasks tell: since when each shard runs."""
+    """The firings with the start of each running shard, which is stored in the tasks' records only."""
     shards: dict[str, list[Shard]] = {}
     for task in tasks:
         if task.started_ms and not task.placeholder:
@@ -89,7 +89,7 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
 
 
 def _state(whole: Stored, job: str, at: int) -> JobState:
-    """Its newest firings are taken for those of the job as it is, unless it was of another kind when they were made."""
+    """A stand-in for a job's state. Its newest firings are of the current generation if they fit the job's kind."""
     firings = [firing for firing in whole.firings.values() if firing.job == job]
     newest = max((firing.generation for firing in firings), default=1)
     resident = whole.jobs[job].kind is JobKind.DAEMON
@@ -98,7 +98,7 @@ def _state(whole: Stored, job: str, at: int) -> JobState:
 
 
 def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Record | None]]:
-    """What has to be written for `before` to become `after`."""
+    """The writes that turn `before` into `after`."""
     tables: tuple[tuple[Kind, Mapping[str, Record], Mapping[str, Record]], ...] = (
         (Kind.JOB_STATE, before.job_states, after.job_states),
         (Kind.FIRING, before.firings, after.firings),
@@ -121,7 +121,7 @@ def _fits(whole: Stored, task: Task) -> bool:
 
 
 def _places(whole: Stored) -> dict[str, tuple[str, int]]:
-    """By task id, firing and item of the shard that says that it is its task."""
+    """Task id → firing and item of the shard that names it as its task."""
     places: dict[str, tuple[str, int]] = {}
     for firing in whole.firings.values():
         for item, shard in enumerate(firing.shards):
@@ -131,8 +131,8 @@ def _places(whole: Stored) -> dict[str, tuple[str, int]]:
 
 
 def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]]) -> None:
-    """See to it that the task is the one of its shard; one of two for the same shard goes, the later stays."""
-    # As its shard knows it, whatever its own record says.
+    """Make the task that of its shard. If the shard has another task with a record, delete this one."""
+    # The shard that names the task decides, whatever the task's own record says.
     firing_id, item = places.get(task.id, (task.firing_id, task.item))
     firing = whole.firings.get(firing_id) or _stand_in(whole, task)
     task = whole.tasks[task.id] = changed(task, firing_id=firing_id, item=item, job=firing.job)
@@ -159,7 +159,10 @@ def _stand_in(whole: Stored, task: Task) -> Firing:
 
 
 def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
-    """A task, as far as its shard tells, for every active shard that has none; one that names another's has failed."""
+    """Make a task for every active shard without one, from the shard's data.
+
+    An active shard that names another shard's task has failed.
+    """
     failed: dict[int, Shard] = {}
     for item, shard in enumerate(firing.shards):
         if shard.state is not ShardState.ACTIVE:
@@ -181,9 +184,10 @@ def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
 
 
 def numbers_used(stored: Stored, epoch: int) -> int:
-    """The highest number that this epoch has made an id of: a leader that starts over goes on behind it.
+    """The highest number in the stored ids of this epoch. A leader that starts again with this epoch continues from it.
 
-    As far as that is stored: of a keeper that has ended nothing is. A leader does raise the epoch when it starts over.
+    Ended placeholder tasks leave no record, so their numbers are unknown. But a leader that starts again raises the
+    epoch.
     """
     ids = [*stored.tasks, *stored.firings]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)

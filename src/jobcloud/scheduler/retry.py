@@ -1,4 +1,4 @@
-"""What ends with a task: which state its shard goes on in, and when it is tried again."""
+"""The next state of a shard whose task has ended, and the time of its next attempt."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 from jobcloud.model import Execution, Job, Shard, ShardState, changed
 from jobcloud.scheduler.status import WORKER_LOST, End
 
-# An attempt that ran this long has proved that it can: the next loss starts from the first back-off again.
+# An attempt that ran this long has proved that the shard can run. The next loss starts from the first back-off again.
 PROVEN_MS = 60_000
-# A shard that lost the worker it shared so often is not to blame, as far as anybody knows. From then on it has a
-# process of its own: there an attempt that takes its process down has done so itself, and no other can.
+# After this many losses of a shared worker a shard gets its own process. Until then another shard may have taken
+# the worker down; in its own process only the shard itself can.
 ALONE_AFTER = 2
-# For so long after its back-off a shard keeps away from the agent that lost its last attempt.
+# After its back-off a shard avoids the agent that lost its last attempt for this long.
 AVOID_MS = 60_000
 
-# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
 _SUCCEEDED = End.SUCCEEDED
 
 _FINAL = {
@@ -30,30 +29,30 @@ _FINAL = {
 }
 
 
-def backoff_ms(failures: int, first_ms: int, most_ms: int) -> int:
-    """`first_ms` after the first failure, doubling, at most `most_ms`."""
-    return min(most_ms, first_ms << min(max(failures - 1, 0), 30))
+def backoff_ms(failures: int, first_ms: int, max_ms: int) -> int:
+    """`first_ms` after the first failure, then doubling up to `max_ms`."""
+    return min(max_ms, first_ms << min(max(failures - 1, 0), 30))
 
 
 def retry_ms(job: Job, retries: int, seed: str) -> int:
-    """The wait before the `retries`-th repeat: the back-off, and up to `retry_jitter` of it more.
+    """The wait before the `retries`-th repeat: the back-off plus a jitter of up to `retry_jitter` thousandths of it.
 
-    The jitter follows from `seed`, so that the same events give the same waits, and shards that failed together come
-    back apart.
+    The jitter is derived from `seed`. The same events give the same waits, and shards that failed together start
+    again at different times.
     """
     wait = backoff_ms(retries, job.retry_delay_ms, job.retry_most_ms)
     dice = int.from_bytes(hashlib.sha256(f"{seed}/{retries}".encode()).digest()[:4])
     return wait + (wait * job.retry_jitter * dice // 1000 >> 32)
 
 
-def longest_ms(job: Job, shard: Shard) -> int:
-    """No back-off of a shard with so many failures behind it is longer."""
+def max_backoff_ms(job: Job, shard: Shard) -> int:
+    """The longest back-off that a shard with these failures can have."""
     lost = backoff_ms(shard.failures + shard.lost_workers, job.failover_delay_ms, job.failover_most_ms)
     failed = backoff_ms(shard.retries, job.retry_delay_ms, job.retry_most_ms) * (1000 + job.retry_jitter) // 1000
     return max(lost, failed if shard.retries else 0)
 
 
-def after(
+def next_shard_state(
     shard: Shard,
     end: End,
     at: int,
@@ -61,7 +60,7 @@ def after(
     job: Job | None,
     *,
     wanted: bool,
-    asked: bool,
+    kill_requested: bool,
     daemon: bool,
     failover: bool,
     seed: str,
@@ -69,18 +68,23 @@ def after(
 ) -> Shard:
     """The shard after its task has ended.
 
-    `wanted`: its firing goes on with it; `asked`: its end was asked for. A DAEMON shard is a desired state and comes
-    back as long as it is wanted, at once where it ended because it was asked to. A TRANSIENT one never does where it
-    was asked to end; it comes back where the infrastructure lost its attempt before it ran, or with `failover`, at most
-    `failover_attempts` times in a row; one that failed by the job's own doing comes back `retry_count` times. What it
-    lost with the worker it shared (`cause`) is not charged to it, until it has a process of its own.
-    Once such attempts are used up the shard is DEAD; where there were none to begin with, FAILED.
-    `seed` names the shard, for the jitter.
+    `wanted`: its firing continues with this shard. `kill_requested`: its task was asked to end. `failover`: the job
+    repeats attempts that were lost while they ran. `cause` is the executor's report. `seed` identifies the shard for
+    the jitter.
+
+    - A DAEMON shard is a desired state. It starts again as long as it is wanted, without a wait if it ended on request.
+    - A TRANSIENT shard that was asked to end does not start again.
+    - If the infrastructure lost its attempt before it ran, or if `failover` is set, it starts again at most
+      `failover_attempts` times in a row.
+    - If the job itself failed, it starts again at most `retry_count` times.
+    - Losses of a shared worker are not counted against the shard until it has a process of its own.
+
+    A shard that has used up its attempts is DEAD. A shard that had none is FAILED.
     """
     ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message)
-    if not wanted or job is None or (not daemon and (asked or end is _SUCCEEDED)):
+    if not wanted or job is None or (not daemon and (kill_requested or end is _SUCCEEDED)):
         return ended
-    if asked and end in (End.KILLED, End.SUCCEEDED, End.FAILED):
+    if kill_requested and end in (End.KILLED, End.SUCCEEDED, End.FAILED):
         return reset(ended)
     proven = shard.started_ms and at - shard.started_ms >= PROVEN_MS
     failures = 1 if proven else shard.failures + 1
@@ -93,7 +97,7 @@ def after(
     if end is End.FAILED:
         return _retried(ended, at, job, seed)
     never_ran = end in (End.NOT_STARTED, End.INVALID)
-    # A kill that nobody here asked for took the attempt away like any other loss.
+    # A kill that this scheduler did not request counts as a loss.
     if not never_ran and not failover and end is not End.REPLACED:
         return ended
     if failures > job.failover_attempts:
@@ -102,7 +106,7 @@ def after(
 
 
 def reset(shard: Shard) -> Shard:
-    """The shard, waiting as if it had never failed; its attempts still count up."""
+    """The shard, waiting, without its failures and retries. Its attempts continue to count up."""
     return Shard(attempt=shard.attempt, task_id=shard.task_id, agent_id=shard.agent_id, hostname=shard.hostname,
                  executor_id=shard.executor_id)  # fmt: skip
 
@@ -116,8 +120,10 @@ def _retried(ended: Shard, at: int, job: Job, seed: str) -> Shard:
 
 def _lost(ended: Shard, end: End, at: int, failures: int, job: Job, execution: Execution) -> Shard:
     start = at + backoff_ms(failures + ended.lost_workers, job.failover_delay_ms, job.failover_most_ms)
-    blamed = end not in (End.FAILED, End.SUCCEEDED)  # a resident that ends by itself may do so anywhere
-    return _again(ended, start, failures=failures, execution=execution, avoid_ms=start + AVOID_MS if blamed else 0)
+    # A resident shard that ends by itself would do so on any agent.
+    agent_at_fault = end not in (End.FAILED, End.SUCCEEDED)
+    avoid_ms = start + AVOID_MS if agent_at_fault else 0
+    return _again(ended, start, failures=failures, execution=execution, avoid_ms=avoid_ms)
 
 
 def _again(ended: Shard, not_before_ms: int, **changes: int | Execution) -> Shard:

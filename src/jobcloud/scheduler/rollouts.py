@@ -1,73 +1,79 @@
 """Roll-outs: the shards of a resident job that run an older version are replaced, a few at a time.
 
-What is left to do is told by the stored records alone: a task whose revision is not the one its shard has now is to be
-replaced, one whose item its job has no more is to end, and one that was asked to end says so. A shard that is replaced
-is seen to end before it starts anew, as after any other end. The next is not touched before so many run that no more
-than `max_unavailable` are down with it; so a version that does not run stops its roll-out by itself.
+The stored records alone say what is left to do. A task is stale if its revision differs from that of its shard now, or
+if its job no longer has its item. Stale tasks are killed, and their shards start again after their end, as after any
+other end. At most `max_unavailable` shards are down at a time, so a version that does not run stops its own roll-out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sized
 
 from jobcloud.messages import Topic
-from jobcloud.model import Job, JobKind, Shard, ShardState, Task, TaskState
+from jobcloud.model import Firing, Job, JobKind, Shard, ShardState, Task, TaskState
 from jobcloud.scheduler import revisions
-from jobcloud.scheduler.explain import Reason
 from jobcloud.scheduler.firings import FEWER, Firings
+from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.retry import PROVEN_MS
 from jobcloud.scheduler.state import State
+from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
 
-# Nothing is lost with these: they have not been seen to run.
+# Ending a task in these states makes no further shard unavailable: it has not been seen to run.
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
 
 
-class Rollouts:
+class Rollouts(Part):
     def __init__(self, state: State, firings: Firings, reconciliation: Reconciliation, tasks: Tasks) -> None:
-        self._state = state
+        super().__init__(state)
         self._firings = firings
         self._reconciliation = reconciliation
         self._tasks = tasks
-        #: job with tasks to be replaced or ended → when it is looked at next, though nothing happens; 0: never
-        self.jobs: dict[str, int] = {}
+        #: job with stale tasks → when it is checked next without any news of it; 0 for never
+        self._jobs: dict[str, int] = {}
+        #: the jobs among them that are checked with the next tick
         self._due: set[str] = set()
 
-    def begin(self) -> None:
-        """A session with the master has begun."""
-        self._due = set(self.jobs)
-
-    def look(self, job: Job, at: int) -> None:
-        """The job or its app has changed, or was taken up."""
+    def roll_out(self, job: Job, at: int) -> None:
+        """Begin or continue the job's roll-out, after a change of the job or its app."""
         if job.kind is JobKind.DAEMON and any(self._stale(job)):
-            self.jobs.setdefault(job.name, 0)
+            self._jobs.setdefault(job.name, 0)
             if self._state.connected:
                 self._roll(job.name, at)
 
-    def clock_was_set_back(self) -> None:
-        self._due = set(self.jobs)
+    def begin(self, at: int) -> None:
+        self._due = set(self._jobs)
 
-    def next_wake(self) -> int | None:
-        """When some shard is to be replaced, or may be."""
-        if not self._state.connected or not self.jobs:
+    def clock_set_back(self, at: int) -> None:
+        self._due = set(self._jobs)
+
+    def task_changed(self, before: Task, task: Task, at: int) -> None:
+        if task.job in self._jobs:
+            self._due.add(task.job)
+
+    def task_ended(self, task: Task, ending: Ending, at: int) -> None:
+        if task.job in self._jobs:
+            self._due.add(task.job)
+
+    def next_wake(self, at: int) -> int | None:
+        if not self._state.connected or not self._jobs:
             return None
-        if self._due or not self._tasks.moved.isdisjoint(self.jobs):
-            return 0
-        return min((instant for instant in self.jobs.values() if instant), default=None)
+        if self._due:
+            return at
+        return min((instant for instant in self._jobs.values() if instant), default=None)
 
-    def step(self, at: int) -> None:
-        """Ask tasks to end that are to be replaced, as many as may be down."""
-        moved, self._tasks.moved = self._tasks.moved | self._due, set()
+    def on_tick(self, at: int) -> None:
         if not self._state.connected:
             return
-        self._due = set()
-        for name in [name for name, instant in self.jobs.items() if name in moved or 0 < instant <= at]:
+        due, self._due = self._due, set()
+        for name in [name for name, instant in self._jobs.items() if name in due or 0 < instant <= at]:
             self._state.isolated(name, at, self._roll, name, at)
 
-    def reasons(self, job: Job, at: int) -> Iterator[Reason]:
-        """How far the job's roll-out is, and what it waits for, for people."""
-        firing = self._firings.resident(job.name) if job.name in self.jobs else None
+    def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
+        """How far the job's roll-out is, and what it waits for."""
+        firing = self._firings.resident(job.name) if job.name in self._jobs else None
         left = sum(task.item < job.shard_count for task in self._stale(job)) if firing is not None else 0
         if firing is None or not left:
             return
@@ -75,18 +81,20 @@ class Rollouts:
         failing = [item for item in down if firing.shards[item].failures]
         go_on = f"{left} of its {job.shard_count} shards run as it was configured before"
         if failing and len(down) >= job.max_unavailable:
-            message = firing.shards[failing[0]].message or "it has failed and not run for long since"
-            text = f"the roll-out has stopped, as shard {failing[0]} does not run well: {message}; {go_on}"
+            message = firing.shards[failing[0]].message or "it has failed and has not run for long since"
+            text = f"the roll-out has stopped because shard {failing[0]} does not run well: {message}; {go_on}"
             yield Reason("rollout_stopped", text)
         else:
-            most = f"{len(down)} are down, and the roll-out takes at most {job.max_unavailable} down at once"
-            yield Reason("rolling", f"{go_on}; {most}", waiting_helps=True)
+            limit = f"{len(down)} are down, and the roll-out takes at most {job.max_unavailable} down at once"
+            yield Reason("rolling", f"{go_on}; {limit}", waiting_helps=True)
+
+    def indexes(self) -> Mapping[str, Sized]:
+        return {"rollouts": self._jobs}
 
     def validate(self) -> None:
-        """Raises AssertionError where old shards are forgotten."""
         for job in self._state.jobs.values():
-            forgotten = job.kind is JobKind.DAEMON and job.name not in self.jobs and any(self._stale(job))
-            assert not forgotten, f"{job.name} runs old shards, and nobody minds"
+            forgotten = job.kind is JobKind.DAEMON and job.name not in self._jobs and any(self._stale(job))
+            assert not forgotten, f"{job.name} runs stale shards and is not being rolled out"
 
     def _stale(self, job: Job) -> Iterator[Task]:
         firing = self._firings.resident(job.name)
@@ -97,23 +105,24 @@ class Rollouts:
         job, firing = self._state.jobs.get(name), self._firings.resident(name)
         stale = list(self._stale(job)) if job is not None else []
         if job is None or firing is None or not stale:
-            del self.jobs[name]
+            del self._jobs[name]
             if firing is not None:
                 self._state.publish(at, Topic.CONFIG, "every shard runs, or starts, as configured now", job=name)
             return
         shards = firing.shards[: job.shard_count]
         down = {item for item, shard in enumerate(shards) if not self._available(shard, at)}
-        self.jobs[name] = self._next_look(shards, at)
-        # What is down already costs nothing, so it comes first.
+        self._jobs[name] = self._next_check(shards, at)
+        # Replacing a shard that is down already makes no further one unavailable, so these come first.
         for task in sorted(stale, key=lambda task: (task.item not in down, task.item)):
             if task.kill_ms or not self._may_end(task, job, down):
                 continue
             down.add(task.item)
             self._tasks.kill(task, at)
-            why = ", to be replaced by what is configured now" if task.item < job.shard_count else f": {FEWER}"
-            self._state.tell(at, Topic.CONFIG, task, f"ends{why}")
+            why = ": its job has a newer configuration" if task.item < job.shard_count else f": {FEWER}"
+            self._state.publish_task(at, Topic.CONFIG, task, f"ends{why}")
 
     def _may_end(self, task: Task, job: Job, down: set[int]) -> bool:
+        """Whether a stale task may be killed now, while the shards in `down` are not available."""
         if task.item >= job.shard_count:
             return True
         if task.state is TaskState.UNREACHABLE:
@@ -123,18 +132,18 @@ class Rollouts:
         return len(down | {task.item}) <= job.max_unavailable
 
     def _available(self, shard: Shard, at: int) -> bool:
-        """Whether a shard is known to run, and to have run for a while where it failed before."""
+        """Whether a shard is known to run. If it failed before, it must have run for a while."""
         if shard.state is not ShardState.ACTIVE:
             return False
         task = self._state.tasks[shard.task_id]
         if task.state is not TaskState.RUNNING or task.kill_ms:
             return False
-        if task.id in self._reconciliation.unconfirmed:  # it may have ended while no leader listened
+        if task.id in self._reconciliation.unconfirmed:  # it may have ended while there was no leader
             return False
         return not shard.failures or not 0 <= at - task.started_ms < PROVEN_MS
 
-    def _next_look(self, shards: tuple[Shard, ...], at: int) -> int:
-        """When the first of those that have failed before will have run for long enough."""
+    def _next_check(self, shards: tuple[Shard, ...], at: int) -> int:
+        """When the first of the shards that failed before will have run for long enough; 0 if there is none."""
         running = [shard for shard in shards if shard.state is ShardState.ACTIVE and shard.failures]
         proven = (self._state.tasks[shard.task_id].started_ms + PROVEN_MS for shard in running)
         return min((instant for instant in proven if instant > at), default=0)

@@ -1,4 +1,4 @@
-"""A firing becomes its shards, a shard's attempt becomes a payload: what is decided once an instant is due."""
+"""Sharding: the firing of a due instant with its shards, and the payload of a shard's attempt."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ from jobcloud.model import (
 from jobcloud.scheduler.retry import ALONE_AFTER
 
 PAYLOAD_SCHEMA = 1
-# The item in the context of a listener's call, which is for no shard: no two attempts of a firing look the same.
+# The item in the context of a listener's call. A call is for no shard, and its item must differ from every shard's.
 _STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
-# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
 _RESIDENT = JobKind.DAEMON
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
-    """Stable over retries and leaders for cron firings, which a fire time names; unique for all others."""
+    """The id of a firing. For cron it is derived from the fire time, so all leaders give it the same; else unique."""
     if cause is Cause.CRON:
         instant = datetime.fromtimestamp(fire_ms / 1000, UTC)
         return f"{job}.{instant:%Y%m%dT%H%M%SZ}"
@@ -41,7 +40,7 @@ def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
 
 
 def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: str) -> Firing:
-    """All shards of `job`, waiting. The shard count is the one configured now and stays with the firing."""
+    """A firing with all shards of `job`, waiting. Later changes of the job's shard count do not affect it."""
     return Firing(
         id=firing_id(job.name, cause, fire_ms, unique),
         job=job.name,
@@ -54,13 +53,13 @@ def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: s
 
 
 def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
-    """What the executor gets to know about one attempt, as JSON. Format: docs/executor.md, "Task payload"."""
+    """The description of one attempt for the executor, as JSON. Format: docs/executor.md, "Task payload"."""
     step = firing.step(task.item)
     item = task.item if step is None else _STEP_ITEMS[step]
     parameter = _parameters(job)[item] if step is None and job.shard_parameters else ""
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
-    context, description = _of_all_shards(_alone(job) if _for_itself(job, firing.shards[task.item]) else job)
-    # By hand, as there is one for each launch and most of it is the same for all of a job.
+    context, description = _of_all_shards(_alone(job) if _runs_alone(job, firing.shards[task.item]) else job)
+    # Formatted by hand: there is one payload per launch, and most of it is the same for all attempts of a job.
     return (
         f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
         f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
@@ -69,8 +68,8 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     ).encode()
 
 
-def _for_itself(job: Job, shard: Shard) -> bool:
-    """Whether an attempt has a process of its own though its job shares one: others may have taken that down."""
+def _runs_alone(job: Job, shard: Shard) -> bool:
+    """Whether an attempt gets its own process although its job shares one, after it has lost shared workers."""
     return shard.lost_workers >= ALONE_AFTER and job.shares_worker
 
 
@@ -85,7 +84,7 @@ def contexts_of(job: Job) -> tuple[str, ...]:
 
 
 def placeholder_payload(task: Task, fence: int) -> bytes:
-    """What an executor gets to know that is to be kept: which contexts its worker is to build before any job asks."""
+    """The payload of a placeholder task: the contexts that the executor's worker builds before a job needs them."""
     return _encode(
         {
             "schema": PAYLOAD_SCHEMA,
@@ -125,7 +124,7 @@ def _parameters(job: Job) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _of_all_shards(job: Job) -> tuple[str, str]:
-    """What all attempts of a job share: the fields of the context, and the description of the job."""
+    """The parts that all attempts of a job share: the fields of the context, and the description of the job."""
     context = {"jobName": job.name, "shardingTotalCount": job.shard_count, "jobParameter": job.parameter}
     return _encode(context)[1:-1], _describe(job)
 

@@ -1,6 +1,6 @@
-"""What one leader knows and what it is about to do: the records, the offers held, the queue, and the effects so far.
+"""The state of one leader: tables of records, offers held, the queue, the write set and the effects.
 
-Every part of the scheduler works on the same book. Nothing here decides.
+All parts of the scheduler share one State. It makes no decisions.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
-from jobcloud.messages import RANK, Effect, Kind, Publish, Record, Save, Topic, Write
+from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
 from jobcloud.model import DIMENSIONS, App, Firing, Job, Task, changed
 from jobcloud.scheduler import launch, queue, recovery
 from jobcloud.scheduler.cluster import Cluster, Request
@@ -22,112 +22,191 @@ from jobcloud.scheduler.recovery import Stored, differences, recover, with_start
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The numbers that steer the scheduler. Durations are milliseconds."""
+    """The settings of the scheduler. Durations are in milliseconds."""
 
     artifacts: Artifacts
     offer_hold_ms: int = 5_000
     max_offers: int = 100_000
     decline_refuse_ms: int = 5_000
-    #: the same where nothing waits and offers are only taken to see agents that are new
+    #: replaces decline_refuse_ms while no shard waits and offers only serve to discover new agents
     roaming_refuse_ms: int = 60_000
-    #: a firing this late is still on time; a later one is a missed one
+    #: a firing that is late by at most this long is on time; a later one is missed
     misfire_threshold_ms: int = 5_000
-    #: firings of one job that may wait at once
+    #: unfinished firings that one job may have
     max_waiting: int = 100
-    #: ended firings kept per job; besides, those with shards that are DEAD
+    #: ended firings kept per job
     history: int = 50
+    #: ended firings with DEAD shards kept per job, in addition to `history`
     max_dead: int = 100
     reconcile_interval_ms: int = 900_000
     reconcile_first_ms: int = 1_000
     reconcile_max_ms: int = 60_000
-    #: a stored launch with no update for this long is asked about
+    #: a launch without an update for this long is reconciled
     launch_answer_ms: int = 10_000
+    #: a kill is sent again after this long
     kill_again_ms: int = 10_000
-    #: how long beyond a run's time limit its executor has to end it, and a task that was asked to end to do so
-    overdue_ms: int = 30_000
-    hung_ms: int = 120_000
-    #: shards matched in one round
+    #: time that an executor has to end a run that exceeds its time limit, before the scheduler kills the task
+    timeout_grace_ms: int = 30_000
+    #: time that a task has to end after a kill, before its executor is shut down
+    kill_timeout_ms: int = 120_000
+    #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
+    #: an agent without tasks, executors and offers is forgotten after this long
     agent_memory_ms: int = 86_400_000
-    #: how long before its window an agent gets nothing new, and how long an operator's drain takes unless he says so
+    #: an agent is cordoned this long before its maintenance window; also the default length of an operator's drain
     drain_lead_ms: int = 600_000
-    #: how long offers of agents to be emptied stay away
+    #: refuse time of offers from cordoned agents
     drain_refuse_ms: int = 30_000
+    #: interval between two sweeps
     sweep_ms: int = 60_000
 
 
-# A member of an enumeration costs a function call each time it is named, in CPython 3.11.
-_TASK = Kind.TASK
+_PUBLISH = RANK[Publish]
+# flush() puts the Save before all other effects.
+assert RANK[Save] == 0
+
+#: makes a matcher for a number of dimensions
+MakeMatcher: TypeAlias = Callable[[int], AnyMatcher]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class State:
-    """The stored records as they are now, and beside them what only this leader knows.
+    """The stored records as they are now, and the data that only this leader has.
 
-    `dirty` and `out` are what the event under way has changed and asks for; `flush` hands both over.
+    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains` and
+    `framework_id`. Every part reads them. Only the methods of this class change them, together with the write set, so
+    that no change can be lost at a fail-over. The write set and the effects are those of the event being handled;
+    `flush` hands both over.
     """
 
-    def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: type[AnyMatcher]) -> None:
+    def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
         self.policy = policy
         self.epoch = epoch
         whole = recover(stored, at)
         self.apps = whole.apps
         self.jobs = whole.jobs
-        self.states = whole.job_states
+        self.job_states = whole.job_states
         self.disabled_apps = whole.disabled_apps
         self.firings = with_starts(whole.firings, whole.tasks.values())
         self.tasks = whole.tasks
         self.executors = whole.executors
         self.framework_id = whole.framework_id
         self.drains = whole.drains
+        self._tables: dict[Kind, dict[str, Any]] = {
+            Kind.APP: self.apps,
+            Kind.JOB: self.jobs,
+            Kind.JOB_STATE: self.job_states,
+            Kind.FIRING: self.firings,
+            Kind.TASK: self.tasks,
+            Kind.EXECUTOR: self.executors,
+            Kind.DRAIN: self.drains,
+        }
         self.connected = False
         self.cluster = Cluster(matcher(len(DIMENSIONS)))
         self.queue = queue.Queue(lambda job: self.jobs[job].runs_at_once if job in self.jobs else 1)
-        #: job → why it could not be launched; cleared when it or its app changes
+        #: job → why it could not be launched; cleared when the job or its app changes
         self.faults: dict[str, str] = {}
         self.plans: dict[str, ExecutorPlan] = {}
         self._sequence = recovery.numbers_used(stored, epoch)
-        #: something may be launched now; there may be something to launch for which offers should be asked
+        #: cycle_due: something may be launched now; new_work: offers should be requested if none are held
         self.cycle_due = self.new_work = True
         self.notices: deque[Publish] = deque(maxlen=20_000)
-        # What had to be mended is written with the first event's effects.
-        self.dirty: dict[tuple[Kind, str], Record | None] = {
+        # Repairs made by the recovery are written with the effects of the first event.
+        self.write_set: dict[tuple[Kind, str], Record | None] = {
             (kind, key): record for kind, key, record in differences(stored, whole)
         }
-        self.out: list[Effect] = []
+        #: by rank, see EFFECT_ORDER
+        self.effects: tuple[list[Effect], ...] = tuple([] for _ in EFFECT_ORDER)
 
-    def put_task(self, task: Task) -> None:
-        self.tasks[task.id] = task
-        self.dirty[_TASK, task.id] = task
+    # ------------------------------------------------------------------------------------------------- changes
 
-    def set_state(self, job: str, **changes: Any) -> None:
-        self.states[job] = changed(self.states[job], **changes)
-        self.dirty[Kind.JOB_STATE, job] = self.states[job]
+    def put(self, kind: Kind, key: str, record: Record) -> None:
+        """Set a record, here and in the store."""
+        self._tables[kind][key] = record
+        self.write_set[kind, key] = record
 
-    def set_app_mark(self, app: str, *, disabled: bool) -> None:
+    def put_unsaved(self, kind: Kind, key: str, record: Record) -> None:
+        """Set a record here alone. For values that a new leader derives from other records."""
+        self._tables[kind][key] = record
+
+    def delete(self, kind: Kind, key: str) -> None:
+        """Delete a record, here and in the store. Raises KeyError if there is none."""
+        del self._tables[kind][key]
+        self.write_set[kind, key] = None
+
+    def set_app_disabled(self, app: str, *, disabled: bool) -> None:
         if disabled:
             self.disabled_apps.add(app)
         else:
             self.disabled_apps.discard(app)
-        self.dirty[Kind.DISABLED_APP, app] = True if disabled else None
+        self.write_set[Kind.DISABLED_APP, app] = True if disabled else None
+
+    def set_framework_id(self, framework_id: str) -> None:
+        """Set the id that Mesos knows this framework by; "" if the next subscription is to get a new one."""
+        self.framework_id = framework_id
+        self.write_set[Kind.FRAMEWORK, "id"] = framework_id or None
+
+    def change_job_state(self, job: str, **changes: Any) -> None:
+        self.put(Kind.JOB_STATE, job, changed(self.job_states[job], **changes))
+
+    def emit(self, effect: Effect) -> None:
+        self.effects[RANK[type(effect)]].append(effect)
+
+    def publish(self, at: int, topic: Topic, text: str, **about: Any) -> None:
+        """Publish a notice. `about` holds further fields of Publish."""
+        self._publish(Publish(at, topic, text, **about))
+
+    def publish_task(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
+        """Publish a notice about a task."""
+        job = task.job
+        if task.placeholder:
+            job, text = "", f"warm executor of {task.app}: {text}"
+        self._publish(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state))
+
+    def _publish(self, notice: Publish) -> None:
+        self.notices.append(notice)
+        self.effects[_PUBLISH].append(notice)
 
     def flush(self) -> list[Effect]:
-        effects = self.out
-        if self.dirty:
-            effects.append(Save(tuple([Write(kind, key, record) for (kind, key), record in self.dirty.items()])))
-            self.dirty = {}
-        effects.sort(key=_rank)
-        self.out = []
-        return effects
+        """The effects since the last call, in the order in which they are to be performed."""
+        found: list[Effect] = []
+        if self.write_set:
+            found.append(Save(tuple([Write(kind, key, record) for (kind, key), record in self.write_set.items()])))
+            self.write_set = {}
+        for effects in self.effects:
+            if effects:
+                found += effects
+                effects.clear()
+        return found
+
+    def request_cycle(self) -> None:
+        """Run a scheduling cycle with the next tick. Request offers if none are held."""
+        self.cycle_due = self.new_work = True
+
+    def isolated(self, job: str, at: int, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Call `do` for one job. An exception is recorded as that job's fault and affects no other job.
+
+        Returns None if `do` has failed.
+        """
+        try:
+            return do(*args, **kwargs)
+        except Exception as error:  # any fault in one job must leave the others running
+            self.faults[job] = f"{type(error).__name__}: {error}"
+            self.publish(at, Topic.FAULT, self.faults[job], job=job)
+            return None
+
+    # ------------------------------------------------------------------------------------------------- reading
 
     def app(self, name: str) -> App:
+        """Raises NotFound."""
         if name not in self.apps:
             raise NotFound(f"there is no app {name}", field="appName", fix="`jobcloud app list` names them")
         return self.apps[name]
 
     def job(self, name: str) -> Job:
+        """Raises NotFound."""
         if name not in self.jobs:
             raise NotFound(f"there is no job {name}", field="jobName", fix="`jobcloud job list` names them")
         return self.jobs[name]
@@ -136,16 +215,15 @@ class State:
         return [job for job in self.jobs.values() if job.app == app]
 
     def enabled(self, job: str) -> bool:
-        return (
-            not self.states[job].disabled and self.jobs[job].app not in self.disabled_apps
-            if job in self.jobs
-            else False
-        )
+        """Whether the job exists and neither it nor its app is disabled."""
+        return job in self.jobs and not self.job_states[job].disabled and self.jobs[job].app not in self.disabled_apps
 
     def wanted(self, firing: Firing) -> bool:
-        return self.enabled(firing.job) and firing.generation == self.states[firing.job].generation
+        """Whether the shards of the firing are to run: its job is enabled and has not started a newer generation."""
+        return self.enabled(firing.job) and firing.generation == self.job_states[firing.job].generation
 
     def plan_of(self, app: str) -> ExecutorPlan:
+        """The plan of the app's executor. Raises NotFound."""
         if app not in self.plans:
             self.plans[app] = launch.plan_executor(self.app(app), self.policy.artifacts)
         return self.plans[app]
@@ -154,38 +232,10 @@ class State:
         return self.plan_of(job.app).request(job)
 
     def unique(self) -> str:
+        """A new id suffix, unique over all leaders."""
         self._sequence += 1
         return f"{self.epoch}-{self._sequence}"
 
     def fence(self) -> int:
-        """Grows over all attempts of all leaders; fits a double exactly for 9 million leaders."""
+        """A fence token. Tokens grow over all attempts of all leaders. A double holds those of 9 million leaders."""
         return self.epoch * 1_000_000_000 + self._sequence
-
-    def work(self) -> None:
-        self.cycle_due = self.new_work = True
-
-    def isolated(self, job: str, at: int, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Do something for one job; a fault in it marks that job and touches no other. None where it failed."""
-        try:
-            return do(*args, **kwargs)
-        except Exception as error:  # whatever is wrong with one job, the others go on
-            self.faults[job] = f"{type(error).__name__}: {error}"
-            self.publish(at, Topic.FAULT, self.faults[job], job=job)
-            return None
-
-    def publish(self, at: int, topic: Topic, text: str, **about: Any) -> None:
-        self._note(Publish(at, topic, text, **about))
-
-    def tell(self, at: int, topic: Topic, task: Task, text: str, state: str = "") -> None:
-        job = task.job
-        if task.placeholder:
-            job, text = "", f"kept executor of {task.app}: {text}"
-        self._note(Publish(at, topic, text, job, task.firing_id, task.id, task.item, task.hostname, state))
-
-    def _note(self, notice: Publish) -> None:
-        self.notices.append(notice)
-        self.out.append(notice)
-
-
-def _rank(effect: Effect) -> int:
-    return RANK[type(effect)]

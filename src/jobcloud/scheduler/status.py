@@ -1,34 +1,48 @@
-"""A task's life as a table: (state, update) → the next state, or how the task ended. Every pair is listed.
+"""The life of a task as a table: (state, update) → the next state, or how the task ended. Every pair is listed.
 
-Mesos delivers updates at least once, late and in any order across a fail-over; so a live update never takes a task
-back, and an ended task has no record here at all: whatever still comes for it is a stray.
+Mesos delivers updates at least once, late, and in any order across a fail-over. So an update of a live task never
+moves it back to an earlier state. An ended task has no record; a later update for it is that of an orphan.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from jobcloud.errors import InvalidTransition
 from jobcloud.messages import Status
-from jobcloud.model import TaskState
+from jobcloud.model import NO_OUTCOME, Outcome, TaskState
 
 
 class End(StrEnum):
-    """How a task ended, as far as it matters for what comes next."""
+    """How a task ended. It decides the next state of the task's shard."""
 
     SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"  # by the job's own doing
+    FAILED = "FAILED"  # the job itself failed
     KILLED = "KILLED"
-    LOST = "LOST"  # by the infrastructure, after it may have run
-    NOT_STARTED = "NOT_STARTED"  # by the infrastructure, before it was seen to run
+    LOST = "LOST"  # the infrastructure failed after the task may have run
+    NOT_STARTED = "NOT_STARTED"  # the infrastructure failed before the task was seen to run
     INVALID = "INVALID"  # Mesos refused the launch
-    REPLACED = "REPLACED"  # by the job's partition policy; it may still run
+    REPLACED = "REPLACED"  # the job's partition policy gave it up; it may still run
+
+
+class Ending(NamedTuple):
+    """The end of a task, and the update that reported it.
+
+    `message` is for people, `outcome` the executor's report, `reason` that of Mesos. `dropped`: Mesos dropped the
+    launch before it came to the agent.
+    """
+
+    end: End
+    message: str
+    outcome: Outcome = NO_OUTCOME
+    reason: str = ""
+    dropped: bool = False
 
 
 Step: TypeAlias = TaskState | End
 
-# Any state that a later Mesos may bring: it changes nothing.
+# Stands for every state that this table does not list, as a later Mesos may have. It changes nothing.
 OTHER = "OTHER"
 
 _SR, _SG, _ST, _RU, _KI, _UN = TaskState
@@ -51,7 +65,7 @@ _ROWS: dict[str, tuple[Step, ...]] = {
     "TASK_DROPPED":          (_NEVER,  _NEVER,  _LOST,   _LOST,   _LOST,   _LOST),
     "TASK_GONE":             (_NEVER,  _NEVER,  _LOST,   _LOST,   _LOST,   _LOST),
     "TASK_GONE_BY_OPERATOR": (_NEVER,  _NEVER,  _LOST,   _LOST,   _LOST,   _LOST),
-    # The master has forgotten the agent: by the guide for highly available frameworks, treat it as lost.
+    # The master no longer knows the agent. Mesos' guide for highly available frameworks treats the task as lost.
     "TASK_UNKNOWN":          (_NEVER,  _NEVER,  _LOST,   _LOST,   _LOST,   _LOST),
     OTHER:                   (_SR,     _SG,     _ST,     _RU,     _KI,     _UN),
 }
@@ -59,10 +73,11 @@ _ROWS: dict[str, tuple[Step, ...]] = {
 TABLE: dict[tuple[TaskState, str], Step] = {
     (state, update): step for update, steps in _ROWS.items() for state, step in zip(_COLUMNS, steps, strict=True)
 }
-#: after these there is nothing to end; a state of a later Mesos may be of a task that lives
+#: the updates after which no task has to be ended; an unlisted state may be that of a live task
 OVER_OR_AWAY = frozenset(_ROWS) - {"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", OTHER}
 
-# TASK_FAILED that the job is not to blame for. Source: Mesos 1.11, include/mesos/v1/mesos.proto, TaskStatus.Reason.
+# Reasons of a TASK_FAILED that the job did not cause.
+# Source: Mesos 1.11, include/mesos/v1/mesos.proto, TaskStatus.Reason.
 _INFRASTRUCTURE = frozenset(
     {
         "REASON_AGENT_DISCONNECTED",
@@ -79,20 +94,21 @@ _INFRASTRUCTURE = frozenset(
         "REASON_IO_SWITCHBOARD_EXITED",
     }
 )
-# A kill by the agent itself, as an operator of Mesos drains it.
+# The agent killed the task because an operator of Mesos drains it.
 _DRAINED = "REASON_AGENT_DRAINING"
-# What the master itself says of an update under way has its state, and not its reason: whose fault a failure is cannot
-# be told. The update itself is sent until it is acknowledged, so it still comes, or the agent's loss.
+# The master answers with the state of an update that is under way, but without its reason. So the cause of a failure
+# is unknown. The agent sends the update itself until it is acknowledged, so it follows, or the loss of the agent does.
 _NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
-# The same, as our own executor says it in the update's data.
+# Causes in the update's data by which our executor reports a failure of the infrastructure.
 WORKER_LOST = "worker_lost"
 _INFRASTRUCTURE_CAUSES = frozenset({WORKER_LOST, "executor_shutdown"})
 
 
 def step(state: TaskState, status: Status, cause: str) -> Step:
-    """What `status` does to a task in `state`. `cause` is the executor's own word from the update's data, or "".
+    """The next state of a task in `state` after `status`, or its end.
 
-    Raises InvalidTransition where the table lacks the pair.
+    `cause` is the executor's report from the update's data, or "". Raises InvalidTransition if the table lacks the
+    pair.
     """
     update = status.state if status.state in _ROWS else OTHER
     try:

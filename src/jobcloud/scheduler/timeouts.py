@@ -1,102 +1,119 @@
-"""Runs that go on beyond their time limit, and tasks that do not end though they were asked to: a hung executor.
+"""Timeouts: runs that exceed their time limit, and tasks that do not end after a kill.
 
-The executor itself ends a run in time; here is who notices that it has not. What is over its limit and a grace is
-killed, and has failed however it then ends. What has been asked to end for long has an executor that heeds nothing: the
-agent is told to shut that down, which it does by force.
+The executor ends a run at its time limit. This is the fallback when it does not. A run that exceeds its limit plus a
+grace period is killed and counts as failed, however it then ends. If a task does not end after a kill, its executor
+hangs, and the agent is told to shut it down by force.
 
-Time counts as the ticks that come, each for two seconds at most, and for the next leader anew: no clock that jumps or
-differs, and no scheduler that stood still, ends a run early.
+Time is counted in ticks, each for at most two seconds, and starts again with each leader. So neither a clock that
+jumps nor a scheduler that stood still ends a run early.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping, Sized
 
-from jobcloud.messages import ShutdownExecutor, Topic
+from jobcloud.messages import Kind, ShutdownExecutor, Topic
 from jobcloud.model import MAX_KILL_GRACE_MS, Cause, Firing, Job, Step, Task, TaskState, changed
+from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.state import State
+from jobcloud.scheduler.status import Ending
 
-_MOST_MS = 2_000
-# What is out of reach, or not heard of yet, is looked at again after this.
-_LOOK_MS = 5_000
-_STALE = 1_000
+_MAX_STEP_MS = 2_000
+# A task that is unreachable or unconfirmed is checked again after this.
+_CHECK_MS = 5_000
+_MAX_STALE = 1_000
+_UNREACHABLE = TaskState.UNREACHABLE
 
 
-class Timeouts:
+class Timeouts(Part):
     def __init__(self, state: State, reconciliation: Reconciliation) -> None:
-        self._state = state
+        super().__init__(state)
         self._reconciliation = reconciliation
-        #: task → when it is looked at, in the time that passes here; and the same as a heap, with stale entries
+        #: task → when it is checked, in the time counted here
         self.due: dict[str, int] = {}
+        #: the same as a heap; it may contain stale entries
         self._heap: list[tuple[int, str]] = []
         self._passed = 0
         self._ticked = 0
 
-    def watch(self, task: Task) -> None:
-        """The task has started, was asked to end, or was taken up."""
+    def restore(self, at: int) -> None:
+        for task in self._state.tasks.values():
+            self._watch(task)
+
+    def begin(self, at: int) -> None:
+        """Kills could not be sent before the session began."""
+        for task in self._state.tasks.values():
+            self._restart_kill_timeout(task)
+
+    def task_changed(self, before: Task, task: Task, at: int) -> None:
+        if task.started_ms != before.started_ms:
+            self._watch(task)
+        elif task is not before and before.state is _UNREACHABLE:
+            self._restart_kill_timeout(task)
+
+    def task_killed(self, task: Task) -> None:
+        self._watch(task)
+
+    def task_ended(self, task: Task, ending: Ending, at: int) -> None:
+        self.due.pop(task.id, None)
+
+    def _watch(self, task: Task) -> None:
         policy = self._state.policy
         if task.overdue_ms or task.kill_ms:
-            self._look_in(task.id, policy.hung_ms + self._grace(task))
+            self._check_in(task.id, policy.kill_timeout_ms + self._grace(task))
         elif task.started_ms and (limit := self._limit(task)):
-            self._look_in(task.id, limit + policy.overdue_ms + self._grace(task))
+            self._check_in(task.id, limit + policy.timeout_grace_ms + self._grace(task))
 
-    def begin(self) -> None:
-        """A session with the master has begun: before it nothing that was to end could be asked to."""
-        for task in self._state.tasks.values():
-            self.in_reach(task)
-
-    def in_reach(self, task: Task) -> None:
-        """The task may not have heard before now that it is to end: its time to do so begins."""
+    def _restart_kill_timeout(self, task: Task) -> None:
+        """A kill may not have reached the task before now."""
         if task.overdue_ms or task.kill_ms:
-            self.watch(task)
+            self._watch(task)
 
-    def forget(self, task_id: str) -> None:
-        self.due.pop(task_id, None)
+    # ------------------------------------------------------------------------------------------------- time
 
-    def next_wake(self) -> int | None:
+    def next_wake(self, at: int) -> int | None:
         if not self.due or not self._state.connected:
             return None
-        return self._ticked + max(0, min(self._heap[0][0] - self._passed, _MOST_MS))
+        return self._ticked + max(0, min(self._heap[0][0] - self._passed, _MAX_STEP_MS))
 
-    def step(self, at: int) -> None:
-        """Time has passed: end what is over its limit, and the executors of what does not end."""
-        self._passed += min(max(at - self._ticked, 0), _MOST_MS) if self._ticked else 0
+    def on_tick(self, at: int) -> None:
+        self._passed += min(max(at - self._ticked, 0), _MAX_STEP_MS) if self._ticked else 0
         self._ticked = at
         while self._heap and (self._heap[0][0] <= self._passed or self.due.get(self._heap[0][1]) != self._heap[0][0]):
             due, task_id = heapq.heappop(self._heap)
             if self.due.get(task_id) == due:
                 del self.due[task_id]  # until it is watched again
-                self._look(self._state.tasks[task_id], at)
+                self._check(self._state.tasks[task_id], at)
 
-    def _look(self, task: Task, at: int) -> None:
-        if (
-            task.state is TaskState.UNREACHABLE
-            or task.id in self._reconciliation.unconfirmed
-            or not self._state.connected
-        ):
-            self._look_in(task.id, _LOOK_MS)
+    def _check(self, task: Task, at: int) -> None:
+        """The task's time is up: kill it, or shut its executor down if it was killed before."""
+        unconfirmed = task.id in self._reconciliation.unconfirmed
+        if task.state is _UNREACHABLE or unconfirmed or not self._state.connected:
+            self._check_in(task.id, _CHECK_MS)
         elif task.overdue_ms or task.kill_ms:
-            self._state.out.append(ShutdownExecutor(task.executor_id, task.agent_id))
-            self._state.tell(at, Topic.FAULT, task, "does not end though it was asked to: its executor is shut down")
-            self.watch(task)
+            self._state.emit(ShutdownExecutor(task.executor_id, task.agent_id))
+            self._state.publish_task(at, Topic.FAULT, task, "did not end after a kill: its executor is shut down")
+            self._watch(task)
         else:
-            self._state.put_task(changed(task, overdue_ms=at))
+            task = changed(task, overdue_ms=at)
+            self._state.put(Kind.TASK, task.id, task)
             self._reconciliation.send_kill(task, at)
-            text = f"runs for longer than its limit, {self._limit(task) / 1000:g} s, and its executor does not end it"
-            self._state.tell(at, Topic.FAULT, task, text)
-            self.watch(self._state.tasks[task.id])
+            text = f"exceeds its time limit of {self._limit(task) / 1000:g} s, and its executor does not end it"
+            self._state.publish_task(at, Topic.FAULT, task, text)
+            self._watch(task)
 
-    def _look_in(self, task_id: str, ms: int) -> None:
+    def _check_in(self, task_id: str, ms: int) -> None:
         due = self._passed + ms
         self.due[task_id] = due
         heapq.heappush(self._heap, (due, task_id))
-        if len(self._heap) > 2 * len(self.due) + _STALE:
+        if len(self._heap) > 2 * len(self.due) + _MAX_STALE:
             self._heap = [(due, task_id) for task_id, due in self.due.items()]
             heapq.heapify(self._heap)
 
     def _grace(self, task: Task) -> int:
-        """How long the executor may take to end it: its own time once by asking and once by force."""
+        """How long the executor may take to end the task: its grace period twice, first by request, then by force."""
         job = self._state.jobs.get(task.job)
         return 2 * (job.kill_grace_ms if job is not None else MAX_KILL_GRACE_MS if not task.placeholder else 0)
 
@@ -105,9 +122,17 @@ class Timeouts:
         firing = self._state.firings.get(task.firing_id)
         return limit_ms(job, firing, task.item) if job is not None and firing is not None else 0
 
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def indexes(self) -> Mapping[str, Sized]:
+        return {"timeouts": self.due}
+
+    def validate(self) -> None:
+        assert self.due.keys() <= self._state.tasks.keys(), "a timeout is set for a task that has no record"
+
 
 def limit_ms(job: Job, firing: Firing, item: int) -> int:
-    """How long an attempt may run; 0: for ever. Of a resident each run has the limit, and not the task."""
+    """How long an attempt may run; 0 for no limit. For a resident job the limit applies to each run inside the task."""
     if not firing.stepped and not job.timeout_ms:
         return 0
     match firing.step(item):

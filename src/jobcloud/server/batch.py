@@ -164,8 +164,8 @@ class BatchProcessor(Generic[CoreT]):
     def reload(self) -> None:
         """Restore a core from the store. Raises StoreError; Fenced if another scheduler has raised the epoch."""
         if self._led:
-            # Ids are made from the epoch and a counter that starts at 0, so a new core needs a new epoch. The write
-            # proves the old epoch first: a superseded scheduler must not become leader again.
+            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. The write proves
+            # the old epoch first: a superseded scheduler must not become leader again.
             self._store.write(self.epoch, ())
             self.epoch = self._store.acquire()
         restored = records.restore(self._store.load())
@@ -207,7 +207,7 @@ class BatchProcessor(Generic[CoreT]):
         """
         batch = _Batch()
         try:
-            for index, item in enumerate(items):  # noqa: B007 - the rest is refused below
+            for index, item in enumerate(items):  # noqa: B007 - used after an error
                 self._decide(item, batch)
             self._tick_if_due(batch)
         except CoreFailed as error:
@@ -317,8 +317,8 @@ class BatchProcessor(Generic[CoreT]):
     def _count_failure(self, event: Event) -> None:
         if len(self._failures) >= _MAX_COUNTED:
             self._failures.clear()
-        undated = changed(event, at=0)
-        self._failures[undated] = self._failures.get(undated, 0) + 1
+        same = changed(event, at=0)
+        self._failures[same] = self._failures.get(same, 0) + 1
 
     def _perform(self, batch: _Batch) -> None:
         ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]

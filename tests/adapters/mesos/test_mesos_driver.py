@@ -208,8 +208,8 @@ def test_inverse_offers_are_delivered_and_answered(master: FakeMaster) -> None:
         inverse = {"id": {"value": "inverse-1"}, "agent_id": {"value": AGENT}, "unavailability": start}
         endless = {**inverse, "id": {"value": "inverse-2"}, "unavailability": {}}  # malformed
         master.stream().send({"type": "INVERSE_OFFERS", "inverse_offers": {"inverse_offers": [endless, inverse]}})
-        told = running.wait(InverseOffersReceived)
-        assert told.inverse_offers == (InverseOffer("inverse-1", AGENT, Window(5_000)),)
+        received = running.wait(InverseOffersReceived)
+        assert received.inverse_offers == (InverseOffer("inverse-1", AGENT, Window(5_000)),)
         running.driver.send(AcceptInverseOffers(("inverse-1",), 60_000))
         running.driver.send(DeclineInverseOffers(("inverse-2",), 500))
         yes, no = master.call(0).call, master.call(1).call

@@ -164,7 +164,7 @@ def test_pipelined_calls_are_all_accepted_in_order(mesos: str, monkeypatch: pyte
             one.driver.send(Reconcile(((name, agent),)))
         until(lambda: len(one.receiver.all(StatusReceived)) >= len(names))
         assert [event.status.task_id for event in one.receiver.all(StatusReceived)] == names
-        # A call that is refused in their midst is told from its neighbours.
+        # A refused call between them is recognized.
         call = one.driver._driver._call
         monkeypatch.setattr(one.driver._driver, "reviveOffers", lambda: call("MESSAGE", None))
         for other in (Reconcile(((names[0], agent),)), Revive(), Reconcile(((names[1], agent),))):

@@ -23,7 +23,7 @@ COUNT = 40
 
 
 @contextmanager
-def under_way(
+def pipelined(
     master: FakeMaster, then: Callable[[Running, list[Stream]], None], count: int = COUNT
 ) -> Iterator[Running]:
     """A driver whose first call is answered. The next `count` calls arrive without an answer; then `then` is called."""
@@ -62,7 +62,7 @@ def tasks(master: FakeMaster) -> list[str]:
 
 def test_calls_are_sent_in_order_without_waiting_for_answers() -> None:
     with FakeMaster() as master:
-        with under_way(master, accept) as running:
+        with pipelined(master, accept) as running:
             running.driver.send(Kill("last", AGENT))
             until(lambda: "last" in tasks(master))
         assert tasks(master) == [*(f"task-{number}" for number in range(COUNT)), "last"]
@@ -77,7 +77,7 @@ def test_each_answer_belongs_to_its_own_call() -> None:
             stream.answer(status, f"as for {number}".encode())
 
     with FakeMaster() as master:
-        with under_way(master, refuse_some) as running:
+        with pipelined(master, refuse_some) as running:
             running.wait(SendFailed, 2)
             running.driver.send(Kill("last", AGENT))
             until(lambda: "last" in tasks(master))
@@ -108,7 +108,7 @@ def test_connection_lost_between_two_answers_makes_only_unanswered_calls_uncerta
             streams[0].close()
 
     with FakeMaster() as master:
-        with under_way(master, cut) as running:
+        with pipelined(master, cut) as running:
             until(lambda: len(failures(running)) == COUNT - answered)
             running.driver.send(Kill("after", AGENT))
             until(lambda: "after" in tasks(master))
@@ -193,7 +193,7 @@ def test_calls_in_flight_at_the_end_of_the_stream_get_their_answers() -> None:
         accept(running, streams)
 
     with FakeMaster() as master:
-        with under_way(master, end_and_answer) as running:
+        with pipelined(master, end_and_answer) as running:
             running.wait(Subscribed, 2)
             until(lambda: not running.driver._in_flight)
         assert [one for one in running.receiver.all(SendFailed) if not one.certain] == []

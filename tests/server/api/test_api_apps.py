@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from httpx import Client
-
-from api_kit import FakeLoop, app_body, issues, job_body
+from tests.api_kit import FakeLoop, app_body, issues, job_body
 
 
 def test_incomplete_replacement_of_an_app_changes_nothing(api: Client, demo: str, hello: str) -> None:
@@ -51,7 +50,7 @@ def test_executors_are_a_number_or_one_on_each_agent(api: Client, sha256: str) -
     assert api.post("apps", json=app_body(sha256, executors="each")).json()["config"]["executors"] == "each"
     assert api.put("apps/demo", json=app_body(sha256, executors=3)).json()["config"]["executors"] == 3
     shown = api.get("apps/demo").json()
-    assert (shown["warmExecutors"], shown["executorsLacking"]) == (0, "app demo keeps 0 of 3 executors warm")
+    assert (shown["warmExecutors"], shown["executorsLacking"]) == (0, "app demo has 0 of 3 warm executors")
     for given in ("every", True, 1.5, -1, 10**9, None, [2]):
         assert "executors" in issues(api.put("apps/demo", json=app_body(sha256, executors=given)))
 

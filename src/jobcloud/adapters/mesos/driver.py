@@ -230,14 +230,14 @@ class MesosDriver:
         for request, session in self._next_requests():
             if session is not self._session or isinstance(request, Resubscribe | _Stop):
                 while self._in_flight:
-                    self._receive()
+                    self._exchange()
                 self._session = session
                 self._driver.call_in(session)
             if isinstance(request, _Stop):
                 return False
             self._start_call(request)
         if self._in_flight:
-            self._receive()
+            self._exchange()
         return True
 
     def _next_requests(self) -> Iterator[tuple[_Request, Session | None]]:
@@ -262,14 +262,14 @@ class MesosDriver:
         except NotConnected as error:
             self._complete(request, CallFailed(f"not connected: {error}", certain=True))
         except Exception as error:
-            # Certain: bytes are only sent later, in `_receive`.
+            # Certain: bytes are only sent later, in `_exchange`.
             _log.exception("%s could not be encoded for Mesos", type(request).__name__)
             reason = f"could not be encoded: {str(error) or repr(error)}"
             self._complete(request, CallFailed(reason, certain=True))
         else:
             self._in_flight.append(request)
 
-    def _receive(self) -> None:
+    def _exchange(self) -> None:
         """Send the encoded calls, and wait for at least one answer."""
         assert self._session is not None
         try:

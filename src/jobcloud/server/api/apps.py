@@ -166,7 +166,7 @@ _STOPPED = ("rollout_stopped", "fault", "back_off")
 
 
 def _job_rollout(scheduler: Scheduler, job: Job, at: int) -> JobRollout:
-    generation = scheduler.states[job.name].generation
+    generation = scheduler.job_states[job.name].generation
     firings = [firing for firing in scheduler.queue.unfinished(job.name) if firing.generation == generation]
     stale = {
         task.id

@@ -192,7 +192,7 @@ def _agent_view(agent: explain.AgentView) -> AgentView:
         executors=list(agent.executors),
         lost=agent.lost,
         tasks=agent.tasks,
-        closed=agent.closed,
+        closed=agent.cordoned,
         drain=DrainView(since=drain.since_ms, deadline=drain.deadline_ms, reason=drain.reason) if drain else None,
         maintenance=MaintenanceView(start=window.start_ms, end=window.end_ms) if window else None,
     )

@@ -68,7 +68,7 @@ def take(scheduler: Scheduler, at: int) -> Snapshot:
     return Snapshot(
         dict(scheduler.apps),
         dict(scheduler.jobs),
-        dict(scheduler.states),
+        dict(scheduler.job_states),
         frozenset(scheduler.disabled_apps),
         dict(scheduler.firings),
         dict(scheduler.tasks),

@@ -1,0 +1,51 @@
+"""The invariants that span several parts. Those of one part are in its `validate`."""
+
+from __future__ import annotations
+
+from jobcloud.model import MAX_WAITING, Firing, ShardState, Task
+from jobcloud.scheduler import recovery
+from jobcloud.scheduler.recovery import executor_key
+from jobcloud.scheduler.state import State
+
+
+def check(state: State) -> None:
+    """Check the records against each other and against the claims. Raises AssertionError naming the broken one."""
+    tasks = [task for task in state.tasks.values() if not task.placeholder]
+    _check_shards(state, tasks)
+    for task in state.tasks.values():
+        assert executor_key(task.agent_id, task.executor_id) in state.executors, f"{task.id} has no executor"
+    _check_concurrency(state, tasks)
+    _check_claims(state)
+
+
+def _check_shards(state: State, tasks: list[Task]) -> None:
+    """Every active shard has exactly one task, and every task is that of its shard."""
+    active = {
+        (firing.id, item): shard.task_id
+        for firing in state.firings.values()
+        for item, shard in enumerate(firing.shards)
+        if shard.state is ShardState.ACTIVE
+    }
+    found = {(task.firing_id, task.item): task.id for task in tasks}
+    assert len(found) == len(tasks), "a shard has two tasks"
+    assert active == found, f"active shards and tasks differ: {active.items() ^ found.items()}"
+
+
+def _check_concurrency(state: State, tasks: list[Task]) -> None:
+    """No shard runs more often than its job allows, and never in two generations at once."""
+    running: dict[tuple[str, int], list[Firing]] = {}
+    for task in tasks:
+        running.setdefault((task.job, task.item), []).append(state.firings[task.firing_id])
+    for (name, item), found in running.items():
+        current = name in state.jobs and found[0].generation == state.job_states[name].generation
+        limit = state.jobs[name].runs_at_once if current else MAX_WAITING  # the limit of an older generation is gone
+        assert len(found) <= limit, f"{name}/{item} runs {len(found)} times"
+        generations = {firing.generation for firing in found} - {recovery.NO_GENERATION}  # stand-ins are ending
+        assert len(generations) <= 1, f"{name}/{item} runs in two generations"
+
+
+def _check_claims(state: State) -> None:
+    claims, reservations = state.cluster.claim_count()
+    assert claims == len(state.tasks), f"{claims} claims for {len(state.tasks)} tasks"
+    assert reservations == len(state.executors), f"{reservations} reservations for {len(state.executors)} executors"
+    assert state.cluster.matcher.claims() == claims + reservations, "the matcher has claims that nobody holds"

@@ -1,0 +1,125 @@
+"""The base class of the scheduler's parts, and the hooks by which the parts learn of events.
+
+Every hook does nothing by default. A part that announces something, such as the end of a task, calls the hook's
+functions from `Hooks` and need not know which parts listen. The order of the parts is set in core.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+
+from jobcloud.messages import SendFailed
+from jobcloud.model import Firing, Job, Task
+from jobcloud.scheduler.reason import Reason
+from jobcloud.scheduler.state import State
+from jobcloud.scheduler.status import Ending
+
+
+class Part:
+    """One concern of the scheduler: its own data, derived from the state, and its reaction to events."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    # ------------------------------------------------------------------------------------------------- time
+
+    def restore(self, at: int) -> None:
+        """Build the part's data from the stored records. Called once, before the first event."""
+
+    def begin(self, at: int) -> None:
+        """A session with the Mesos master has begun. No task has been confirmed in it yet."""
+
+    def on_tick(self, at: int) -> None:
+        """Do the work that is due."""
+
+    def next_wake(self, at: int) -> int | None:
+        """The next instant at which `on_tick` has work. `at` or earlier means now, None never."""
+        return None
+
+    def clock_set_back(self, at: int) -> None:
+        """The clock was set back to `at`. No wait may last longer than if it had begun now."""
+
+    def sweep(self, at: int) -> None:
+        """Drop data that is no longer of use. Called once per `Policy.sweep_ms`."""
+
+    # ------------------------------------------------------------------------------------------------- tasks
+
+    def task_launched(self, task: Task, at: int) -> None:
+        """A task was stored and its launch is about to be sent."""
+
+    def task_changed(self, before: Task, task: Task, at: int) -> None:
+        """Mesos has sent an update for a live task. `task` is `before` if the update changed nothing in the record."""
+
+    def task_killed(self, task: Task) -> None:
+        """A task was asked to end for the first time."""
+
+    def task_ended(self, task: Task, ending: Ending, at: int) -> None:
+        """A task is over. Its record and its claim are gone, and its shard has its next state."""
+
+    # ------------------------------------------------------------------------------------------------- the cluster
+
+    def agent_lost(self, agent_id: str) -> None:
+        """An agent is out of reach. The cluster's entry of it says so already."""
+
+    def framework_removed(self) -> None:
+        """Mesos has removed the framework. All tasks have been ended here."""
+
+    def send_failed(self, event: SendFailed) -> None:
+        """A call was not sent, or may not have arrived."""
+
+    # ------------------------------------------------------------------------------------------------- configuration
+
+    def app_changed(self, name: str) -> None:
+        """An app was registered, updated, enabled, disabled or removed."""
+
+    def job_changed(self, job: Job) -> None:
+        """A job was registered or updated."""
+
+    def job_removed(self, name: str) -> None:
+        """A job was removed. Its unfinished firings have been cancelled."""
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def reasons(self, job: Job, head: Firing | None, at: int) -> Iterable[Reason]:
+        """Why shards of the job do not run. `head` is the firing whose shards start next."""
+        return ()
+
+    def indexes(self) -> Mapping[str, Sized]:
+        """The part's data by name. Each is empty if there is no job, no app and no task."""
+        return {}
+
+    def validate(self) -> None:
+        """Check the part's invariants between two events. Raises AssertionError naming the broken one."""
+
+
+class Hooks:
+    """For each hook the functions of the parts that override it, in the order of the parts.
+
+    Most hooks are overridden by few parts. Calling only those keeps a status update cheap.
+    """
+
+    def __init__(self) -> None:
+        self.restore: tuple[Callable[[int], None], ...] = ()
+        self.begin: tuple[Callable[[int], None], ...] = ()
+        self.on_tick: tuple[Callable[[int], None], ...] = ()
+        self.next_wake: tuple[Callable[[int], int | None], ...] = ()
+        self.clock_set_back: tuple[Callable[[int], None], ...] = ()
+        self.sweep: tuple[Callable[[int], None], ...] = ()
+        self.task_launched: tuple[Callable[[Task, int], None], ...] = ()
+        self.task_changed: tuple[Callable[[Task, Task, int], None], ...] = ()
+        self.task_killed: tuple[Callable[[Task], None], ...] = ()
+        self.task_ended: tuple[Callable[[Task, Ending, int], None], ...] = ()
+        self.agent_lost: tuple[Callable[[str], None], ...] = ()
+        self.framework_removed: tuple[Callable[[], None], ...] = ()
+        self.send_failed: tuple[Callable[[SendFailed], None], ...] = ()
+        self.app_changed: tuple[Callable[[str], None], ...] = ()
+        self.job_changed: tuple[Callable[[Job], None], ...] = ()
+        self.job_removed: tuple[Callable[[str], None], ...] = ()
+        self.reasons: tuple[Callable[[Job, Firing | None, int], Iterable[Reason]], ...] = ()
+        self.indexes: tuple[Callable[[], Mapping[str, Sized]], ...] = ()
+        self.validate: tuple[Callable[[], None], ...] = ()
+
+    def install(self, parts: Sequence[Part]) -> None:
+        for hook in vars(self):
+            overriding = (part for part in parts if getattr(type(part), hook) is not getattr(Part, hook))
+            setattr(self, hook, tuple(getattr(part, hook) for part in overriding))

@@ -1,0 +1,53 @@
+"""A reason why a job's shards wait, and the reasons that follow from the matcher's refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jobcloud.match import Refusal
+from jobcloud.model import DIMENSIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason.
+
+    `asked` and `available` are thousandths of `resource` on the agent that comes nearest. `hosts` is the number of
+    agents concerned. `at` is the instant at which the reason ends, or 0.
+    """
+
+    code: str
+    text: str
+    resource: str = ""
+    asked: int = 0
+    available: int = 0
+    hosts: int = 0
+    waiting_helps: bool = False
+    at: int = 0
+
+
+def refusal_reasons(refusal: Refusal) -> Iterator[Reason]:
+    """One reason for each resource that some agent has too little of, the scarcest first."""
+    if refusal.fitting or not refusal.considered:
+        return
+    nearest = refusal.nearest
+    lacking = sorted(zip(refusal.lacking, range(len(DIMENSIONS)), strict=True), reverse=True)
+    for hosts, dimension in lacking:
+        if not hosts:
+            continue
+        name = DIMENSIONS[dimension]
+        asked = nearest.asked[dimension] if nearest else 0
+        best = refusal.best[dimension]
+        yield Reason(
+            "short",
+            f"{hosts} of {refusal.considered} agents have too little {name}: asked {asked / 1000:g}, "
+            f"best available {best / 1000:g}",
+            name,
+            asked,
+            best,
+            hosts,
+            refusal.could_ever_fit,
+        )
+    if not refusal.could_ever_fit:
+        yield Reason("never", "no agent seen so far could take a shard even if it were empty")
