@@ -20,8 +20,8 @@ class End(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"  # the job itself failed
     KILLED = "KILLED"
-    LOST = "LOST"  # the infrastructure failed after the task may have run
-    NOT_STARTED = "NOT_STARTED"  # the infrastructure failed before the task was seen to run
+    LOST = "LOST"  # the cluster failed after the task may have run
+    NOT_STARTED = "NOT_STARTED"  # the cluster failed before the task was seen to run
     INVALID = "INVALID"  # Mesos refused the launch
     REPLACED = "REPLACED"  # the job's partition policy gave it up; it may still run
 
@@ -99,7 +99,7 @@ _DRAINED = "REASON_AGENT_DRAINING"
 # The master answers with the state of an update that is under way, but without its reason. So the cause of a failure
 # is unknown. The agent sends the update itself until it is acknowledged, so it follows, or the loss of the agent does.
 _NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
-# Causes in the update's data by which our executor reports a failure of the infrastructure.
+# Causes in the update's data by which our executor reports a failure of the cluster.
 WORKER_LOST = "worker_lost"
 _INFRASTRUCTURE_CAUSES = frozenset({WORKER_LOST, "executor_shutdown"})
 
