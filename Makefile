@@ -57,6 +57,7 @@ prose: ## Count odd English phrases; ARGS='--list FILE' shows them
 
 docs: $(VENV)/.server ## Write the generated documents anew
 	$(BIN)/python tools/state_pictures.py
+	$(BIN)/python tools/field_tables.py
 
 # The wheel is built from the sdist, so that neither the checkout nor the editable install takes part.
 build: $(VENV)/.tests ## Build the sdist, and from it the wheel, into build/dist
@@ -87,7 +88,7 @@ simulate-mutations: $(VENV)/.tests ## Plant bugs in the scheduler; the simulator
 # ARGS='--brief --part 5' is a small soak of about three minutes.
 MINUTES ?= 10
 soak: $(VENV)/.tests ## Kill, freeze and cut off real schedulers for MINUTES (needs JOBCLOUD_TEST_MESOS)
-	PYTHONPATH=tests $(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 match-soak: $(VENV)/.tests ## Compare the compiled matcher with its twin over ten million placements (hours)
 	JOBCLOUD_MATCH_PLACEMENTS=10000000 $(BIN)/python -m pytest tests/match/test_match_props.py -k random_placements -o timeout=0

@@ -164,8 +164,9 @@ def opened(store: str, folder: Path) -> Iterator[Store]:
     if store == "sqlite":
         yield SqliteStore(folder / "state" / "jobcloud.db")
         return
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import zookeeper_kit
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tests import zookeeper_kit
+
     from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 
     with zookeeper_kit.running(folder) as servers:

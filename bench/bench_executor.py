@@ -18,11 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from bench.machine import described
-
-from executor_kit import ExecutorProcess, FakeAgent, app_payload, interpreters, zip_of
+from tests.executor_kit import ExecutorProcess, FakeAgent, app_payload, interpreters, zip_of
 
 JOBS = "import os, time\n\ndef now(ctx):\n    return [time.time(), os.getpid()]\n"
 PAIRS = 40

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import zookeeper_kit
+from tests import zookeeper_kit
+
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredWrite

@@ -159,7 +159,7 @@ OpenStore = Callable[[], Store]
 @pytest.fixture(scope="session")
 def zookeeper_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one real ZooKeeper server. Each test uses a namespace of its own."""
-    import zookeeper_kit
+    from tests import zookeeper_kit
 
     with zookeeper_kit.running(tmp_path_factory.mktemp("zookeeper")) as servers:
         yield zookeeper_kit.hosts(servers)
@@ -168,7 +168,7 @@ def zookeeper_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ensemble_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The addresses of an ensemble of three real ZooKeeper servers, for tests that do not stop them."""
-    import zookeeper_kit
+    from tests import zookeeper_kit
 
     with zookeeper_kit.running(tmp_path_factory.mktemp("ensemble"), 3) as servers:
         yield zookeeper_kit.hosts(servers)
@@ -193,7 +193,8 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
         if request.param == "memory":
             opened.append(MemoryStore(server))
         elif hosts:
-            import zookeeper_kit
+            from tests import zookeeper_kit
+
             from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 
             opened.append(ZooKeeperStore(zookeeper_kit.connect(hosts, namespace)))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core_world import make_app, make_job
 
-from core_world import make_app, make_job
 from jobcloud.config import (
     DIMENSIONS,
     RESOURCE_FIELDS,

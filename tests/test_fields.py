@@ -6,9 +6,9 @@ import dataclasses
 import re
 
 import pytest
+from tests.core_world import make_app, make_job
 from tools.field_tables import PATH, updated
 
-from core_world import make_app, make_job
 from jobcloud.config import App, Job, Resources
 from jobcloud.cron import Dialect
 from jobcloud.errors import ConfigError

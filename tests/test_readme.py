@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
-from whole_kit import ROOT, Product, processes_with, until
+from tests.whole_kit import ROOT, Product, processes_with, until
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

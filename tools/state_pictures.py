@@ -177,8 +177,8 @@ def _after(end: End, kind: str) -> set[ShardState]:
         )  # fmt: skip
         count = job.failover_attempts if used else 0
         shard = Shard(ShardState.ACTIVE, attempt=1, failures=count, retries=retries if used else 0)
-        after = retry.after(
-            shard, end, 1_000, "", job, wanted=True, asked=asked, daemon=daemon, failover=failover, seed=""
+        after = retry.next_shard_state(
+            shard, end, 1_000, "", job, wanted=True, kill_requested=asked, daemon=daemon, failover=failover, seed=""
         )
         found.add(after.state)
     return found

@@ -77,7 +77,7 @@ NOTHING = Resources()
 DEFAULT_EXECUTOR = Resources(cpus=1000, mem=128_000)
 SMALLEST_SHARD = Resources(cpus=1, mem=1000)
 # The resources of a placeholder task. Mesos refuses a task without resources.
-KEEPER = Resources(cpus=1)
+PLACEHOLDER = Resources(cpus=1)
 # In place of a number of executors: one on each agent.
 EVERY_AGENT = -1
 MAX_EXECUTORS = 100_000

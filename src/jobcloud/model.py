@@ -19,13 +19,13 @@ from jobcloud.config import DEFAULT_EXECUTOR as DEFAULT_EXECUTOR
 from jobcloud.config import DELIMITER as DELIMITER
 from jobcloud.config import DIMENSIONS as DIMENSIONS
 from jobcloud.config import EVERY_AGENT as EVERY_AGENT
-from jobcloud.config import KEEPER as KEEPER
 from jobcloud.config import MAX_EXECUTORS as MAX_EXECUTORS
 from jobcloud.config import MAX_IDLE_TIMEOUT_MS as MAX_IDLE_TIMEOUT_MS
 from jobcloud.config import MAX_KILL_GRACE_MS as MAX_KILL_GRACE_MS
 from jobcloud.config import MAX_SHARDS as MAX_SHARDS
 from jobcloud.config import MAX_WAITING as MAX_WAITING
 from jobcloud.config import NOTHING as NOTHING
+from jobcloud.config import PLACEHOLDER as PLACEHOLDER
 from jobcloud.config import RESOURCE_FIELDS as RESOURCE_FIELDS
 from jobcloud.config import Amount
 from jobcloud.config import App as App

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.api_kit import START, FakeLoop, job_body, make_api, serving
 
-from api_kit import START, FakeLoop, job_body, make_api, serving
 from jobcloud.client import cli, context, render
 from jobcloud.client.context import Context
 from jobcloud.server.api import Access, ApiOptions, LogChunk, LogRequest

@@ -15,8 +15,8 @@ pytest.importorskip("kazoo", reason="the extra [server] is not installed")
 
 from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
+from tests.api_kit import FakeLoop, make_api, package_bytes, serving
 
-from api_kit import FakeLoop, make_api, package_bytes, serving
 from jobcloud.client import cli
 
 HANDLERS = {

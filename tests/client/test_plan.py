@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.api_kit import FakeLoop, make_api, serving
 
-from api_kit import FakeLoop, make_api, serving
 from jobcloud.client import cli
 from jobcloud.server.api import Access, ApiOptions
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.mesos_client import Cluster
 
 from jobcloud.dev.cluster import DevCluster
-from mesos_client import Cluster
 
 COMMAND = "JOBCLOUD_TEST_MESOS"
 REGISTRATION_S = 8

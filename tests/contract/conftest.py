@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from tests.contract.clusters import KINDS, start_cluster
-
-from mesos_client import Cluster, Framework
+from tests.mesos_client import Cluster, Framework
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 from tests.contract.clusters import REGISTRATION_S
-
-from mesos_client import Cluster, Framework, Stream, amounts, post, request, total
+from tests.mesos_client import Cluster, Framework, Stream, amounts, post, request, total
 
 EXECUTOR = Path(__file__).with_name("scripted_executor.py")
 Frameworks = Callable[..., Framework]

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.contract.test_mesos_contract import executor, launch, summary, task, update_of
-
-from mesos_client import Cluster, Framework, post
+from tests.mesos_client import Cluster, Framework, post
 
 Frameworks = Callable[..., Framework]
 

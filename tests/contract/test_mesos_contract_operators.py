@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from tests.contract.clusters import KINDS, start_cluster
 from tests.contract.test_mesos_contract import launch, summary, update_of
-
-from mesos_client import Answer, Cluster, Framework, post
+from tests.mesos_client import Answer, Cluster, Framework, post
 
 Frameworks = Callable[..., Framework]
 Json = dict[str, Any]

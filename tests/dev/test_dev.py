@@ -12,10 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-
-from api_kit import package_bytes
-from origin_kit import Server
-from whole_kit import Product, attempts, executors_of, processes_with, until
+from tests.api_kit import package_bytes
+from tests.origin_kit import Server
+from tests.whole_kit import Product, attempts, executors_of, processes_with, until
 
 pytestmark = pytest.mark.dev_cluster
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.mesos_client import Framework, Stream, amounts, post, request, total
 
 from jobcloud.dev.cluster import ClusterError, DevCluster
 from jobcloud.wire import encode_data
-from mesos_client import Framework, Stream, amounts, post, request, total
 
 pytestmark = pytest.mark.dev_cluster
 EXECUTOR = Path(__file__).parents[1] / "contract" / "scripted_executor.py"

@@ -6,10 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from tests.executor_kit import EVERY_SECOND, PACKAGE, FakeAgent, Start, app_payload, wait_until
 
-from executor_kit import EVERY_SECOND, PACKAGE, FakeAgent, Start, app_payload, wait_until
-
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 
 def test_simple_job_runs_and_its_result_is_reported(agent: FakeAgent, start: Start, python: str) -> None:

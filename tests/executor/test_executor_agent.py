@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from executor_kit import (
+from tests.executor_kit import (
     PACKAGE,
     ExecutorProcess,
     FakeAgent,
@@ -25,10 +24,11 @@ from executor_kit import (
     task_payload,
     wait_until,
 )
+
 from jobcloud.executor import bundle
 from jobcloud.wire import frame
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 WAIT = "shop.jobs:wait_for_kill"
 

@@ -11,12 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.executor_kit import (
+    PACKAGE,
+    ExecutorProcess,
+    FakeAgent,
+    Start,
+    app_payload,
+    interpreters,
+    living_in,
+    wait_until,
+)
 
-from executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload, interpreters, living_in, wait_until
 from jobcloud.errors import ConfigError
 from jobcloud.model import Isolation, Job, JobKind, JobType, Resources
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "executor.md"
 # How a job runs, and the heading of its column in the table.

@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from tests.executor_kit import Ended, FakeAgent, Start
 
-from executor_kit import Ended, FakeAgent, Start
 from jobcloud.executor.http_job import Refused, check_address, send
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 
 class Server:

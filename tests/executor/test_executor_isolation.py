@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.executor_kit import EVERY_SECOND, PACKAGE, Ended, FakeAgent, Start, app_payload, living_in, wait_until
 
-from executor_kit import EVERY_SECOND, PACKAGE, Ended, FakeAgent, Start, app_payload, living_in, wait_until
-
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 WAIT = "shop.jobs:wait_for_kill"
 

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.executor_kit import FakeAgent, Start, app_payload, needs_jdk
 
-from executor_kit import FakeAgent, Start, app_payload, needs_jdk
 from jobcloud.client.pack import pack
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 pytestmark = needs_jdk
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "java-worker"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.executor_kit import PACKAGE, TERMINAL, FakeAgent, Start, app_payload, data_of, living_in, wait_until, zip_of
 
-from executor_kit import PACKAGE, TERMINAL, FakeAgent, Start, app_payload, data_of, living_in, wait_until, zip_of
 from jobcloud.executor.output import KEPT_FOLDERS
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 POOL = Path(__file__).parents[2] / "examples" / "pool"
 

@@ -7,9 +7,9 @@ import itertools
 import sys
 from typing import Any
 
-from executor_kit import FakeAgent, Start, living_in, wait_until
+from tests.executor_kit import FakeAgent, Start, living_in, wait_until
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 WAIT = "shop.jobs:wait_for_kill"
 

@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-
-from executor_kit import (
+from tests.executor_kit import (
     EVERY_SECOND,
     PACKAGE,
     FakeAgent,
@@ -22,7 +21,7 @@ from executor_kit import (
     zip_of,
 )
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 ENTRY_POINTS = """\
 [jobcloud.listeners]

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from executor_kit import (
+from tests.executor_kit import (
     EVERY_SECOND,
     TERMINAL,
     Ended,
@@ -28,6 +27,7 @@ from executor_kit import (
     wait_until,
     zip_of,
 )
+
 from jobcloud.executor import bundle
 from jobcloud.wire import RecordReader
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from executor_kit import (
+from tests.executor_kit import (
     PACKAGE,
     Ended,
     ExecutorProcess,
@@ -26,10 +25,11 @@ from executor_kit import (
     living_in,
     wait_until,
 )
+
 from jobcloud.executor import bundle
 from jobcloud.executor.processes import oom_kills
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 WAIT = "shop.jobs:wait_for_kill"
 

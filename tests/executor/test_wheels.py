@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.executor_kit import FakeAgent, Start, app_payload
 
-from executor_kit import FakeAgent, Start, app_payload
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
 from jobcloud.client.local import run_local
@@ -24,7 +24,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.executor.package import Limits, PackageError, inspect, unpack, unpack_wheels
 from jobcloud.executor.wheels import Interpreter, WheelError, choose, fits, this_interpreter
 
-pytest_plugins = ["executor_kit.fixtures"]
+pytest_plugins = ["tests.executor_kit.fixtures"]
 
 VENV = Path(__file__).parents[2] / "examples" / "venv"
 GLIBC = Interpreter(11, "x86_64", ("glibc", (2, 31)))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.executor_kit import app_files, needs_jdk, task_payload, wait_until
 
-from executor_kit import app_files, needs_jdk, task_payload, wait_until
 from jobcloud.executor import protocol
 from jobcloud.executor.worker import Worker
 from jobcloud.executor.workers import python_worker

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload, interpreters
+from tests.executor_kit import PACKAGE, ExecutorProcess, FakeAgent, Start, app_payload, interpreters
 
 
 @pytest.fixture(params=interpreters(), ids=lambda path: "oldest" if "3.9" in path else "own", scope="session")

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer
 
-from core_world import Desk, make_app, make_job, make_offer
 from jobcloud.messages import AgentLost, PutApp, Trigger
 from jobcloud.model import JobKind, ShardState
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from tests.core_world import counting_matcher, make_offer
 
-from core_world import counting_matcher, make_offer
 from jobcloud.match import MAX_AMOUNT
 from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
 from jobcloud.scheduler.cluster import Cluster, InsufficientResources, Pool, Request, amounts

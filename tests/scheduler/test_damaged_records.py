@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 import pytest
+from tests.core_world import Desk, apply, make_app, make_job, make_offer, of
 
-from core_world import Desk, apply, make_app, make_job, make_offer, of
 from jobcloud.messages import (
     DrainAgent,
     Event,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core_world import Desk, make_app, make_job, make_offer, payload_of
+from tests.core_world import Desk, make_app, make_job, make_offer, payload_of
+
 from jobcloud.messages import AgentLost, KillTask, Launch, PutJob, Trigger
 from jobcloud.model import Execution, ShardState
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.core_world import ARTIFACTS, make_app, make_job, make_offer
 
-from core_world import ARTIFACTS, make_app, make_job, make_offer
 from jobcloud.model import (
     App,
     Cause,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer, of
 
-from core_world import Desk, make_app, make_job, make_offer, of
 from jobcloud.messages import Accept, AgentLost, Kill, Reconcile, Revive, Save, Trigger
 from jobcloud.model import JobKind, Resources, ShardState
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from itertools import product
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer, of
 
-from core_world import Desk, make_app, make_job, make_offer, of
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import (
     AgentLost,

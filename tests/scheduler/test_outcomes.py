@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core_world import Desk, make_app, make_job
 
-from core_world import Desk, make_app, make_job
 from jobcloud.adapters.mesos.wire import loads
 from jobcloud.messages import Kind, Trigger
 from jobcloud.model import NO_OUTCOME, Firing, Outcome, ShardState

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from core_world import POLICY
+from tests.core_world import POLICY
+
 from jobcloud.match import Matcher
 from jobcloud.scheduler import Stored
 from jobcloud.scheduler.part import Hooks, Part

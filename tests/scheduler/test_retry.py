@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core_world import make_job
 
-from core_world import make_job
 from jobcloud.model import Execution, Job, Shard, ShardState
 from jobcloud.scheduler.retry import (
     ALONE_AFTER,

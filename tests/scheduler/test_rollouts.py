@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer, of, payload_of
 
-from core_world import Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.messages import (
     AgentLost,
     Disconnected,

@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.core_world import ARTIFACTS, POLICY, START, Desk, make_app, make_job, make_offer, of, payload_of
 
-from core_world import ARTIFACTS, POLICY, START, Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.cron import Fold, Gap, Schedule
 from jobcloud.errors import Conflict, NotFound, Refused
 from jobcloud.messages import (

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
 
-from core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
 from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import Kill, PutJob, RemoveJob, Retry, SetJobEnabled, Trigger

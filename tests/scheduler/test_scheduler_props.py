@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from core_world import (
+from tests.core_world import (
     ARTIFACTS,
     START,
     Mesos,
@@ -34,6 +33,7 @@ from core_world import (
     send_all,
     served_by,
 )
+
 from jobcloud.errors import Refused
 from jobcloud.messages import (
     RANK,
@@ -62,7 +62,6 @@ from jobcloud.messages import (
     Tick,
     Trigger,
     UndrainAgent,
-    Write,
 )
 from jobcloud.model import (
     CatchUp,
@@ -71,6 +70,7 @@ from jobcloud.model import (
     JobKind,
     JobType,
     Resources,
+    Shard,
     TaskState,
     UpdateStrategy,
     Window,
@@ -138,7 +138,7 @@ class World:
         table = self.dice.choice([table for table in tables if table] or [{"": None}])
         key = self.dice.choice(list(table))
         lost = table.pop(key)
-        if getattr(lost, "keeper", False):
+        if getattr(lost, "placeholder", False):
             self.mesos.excused.add(key)  # no other record names it, so it lives until Mesos reports it
         self.log.append(f"--- damaged: {lost}")
 
@@ -197,15 +197,15 @@ class World:
         for write in save.writes:
             if write.kind is Kind.FIRING and write.record is None:
                 before = self.stored.firings.get(write.key)
-                assert before is None or all(self.ends(write, save, shard) for shard in before.shards), (
+                assert before is None or all(self.ends(save, shard) for shard in before.shards), (
                     f"{write.key} is lost: {before}"
                 )
 
-    def ends(self, write: Write, save: Save, shard: object) -> bool:
+    def ends(self, save: Save, shard: Shard) -> bool:
         """Whether a shard of a deleted firing had ended before or was ended by this event."""
-        ended = getattr(shard, "state").ended  # noqa: B009
-        live_task = getattr(shard, "task_id") in self.stored.tasks  # noqa: B009
-        deleted = any(w.kind is Kind.TASK and w.key == getattr(shard, "task_id") and not w.record for w in save.writes)  # noqa: B009
+        ended = shard.state.ended
+        live_task = shard.task_id in self.stored.tasks
+        deleted = any(w.kind is Kind.TASK and w.key == shard.task_id and not w.record for w in save.writes)
         return ended or not live_task or deleted
 
     # ------------------------------------------------------------------------------------------------ what happens

@@ -12,8 +12,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+from tests.core_world import NEVER, POLICY, START, Desk, make_app, make_job, make_offer, make_status, of
 
-from core_world import NEVER, POLICY, START, Desk, make_app, make_job, make_offer, make_status, of
 from jobcloud.cron import Schedule
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.core_world import POLICY, Desk, make_app, make_job, make_offer, of
 
-from core_world import POLICY, Desk, make_app, make_job, make_offer, of
 from jobcloud.messages import Disconnected, Kill, SetJobEnabled, ShutdownExecutor, Subscribed, Trigger
 from jobcloud.model import JobKind, ShardState
 

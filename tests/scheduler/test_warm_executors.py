@@ -6,8 +6,8 @@ import random
 from typing import Any
 
 import pytest
+from tests.core_world import Desk, make_app, make_job, make_offer, of, payload_of
 
-from core_world import Desk, make_app, make_job, make_offer, of, payload_of
 from jobcloud.messages import (
     Accept,
     AcceptInverseOffers,

@@ -60,7 +60,7 @@ from jobcloud.ports import Store, StoredRecords
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts, plan_executor
 from jobcloud.scheduler.sharding import payload, placeholder_payload
-from jobcloud.scheduler.tasks import outcome_of
+from jobcloud.scheduler.tasks import parse_outcome
 from jobcloud.server.records import Restored, decode, encode, restore
 
 DATA = Path(__file__).parents[1] / "data" / "build_d78466f"
@@ -340,7 +340,7 @@ def test_recorded_outcomes_are_read() -> None:
         status = read_status(update)
         if status.state not in ENDED or status.source != "SOURCE_EXECUTOR":
             continue
-        outcome, wanted = outcome_of(status.data), json.loads(status.data)
+        outcome, wanted = parse_outcome(status.data), json.loads(status.data)
         assert outcome.cause == (wanted["cause"] or "")
         assert (json.loads(outcome.result) if outcome.result else None) == wanted.get("result")
         causes.add(outcome.cause)

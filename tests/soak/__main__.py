@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import zookeeper_kit
 from tests.soak import checker
 from tests.soak.servers import Front, Mesos
-
-import zookeeper_kit
-from whole_kit import Product, until
+from tests.whole_kit import Product, until
 
 AGENTS = 10
 RESOURCES = "cpus:9;mem:8192;disk:20000;ports:[31000-32000]"

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.executor_kit import little_memory, living_in
+from tests.whole_kit import Product, processes_with, until
 
-from executor_kit import little_memory, living_in
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
 from jobcloud.dev.cluster import DevCluster
 from jobcloud.executor import bundle
 from jobcloud.scheduler.retry import ALONE_AFTER
-from whole_kit import Product, processes_with, until
 
 Json = dict[str, Any]
 

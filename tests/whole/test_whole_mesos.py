@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from whole_kit import DEMO, Product, attempts, free_port, until
+from tests.whole_kit import DEMO, Product, attempts, free_port, until
 
 pytestmark = pytest.mark.mesos
 

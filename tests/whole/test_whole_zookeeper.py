@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("kazoo", reason="the extra [server] is not installed")
 
+from tests.whole_kit import DEMO, Product, attempts, until
+
 from jobcloud.dev.cluster import DevCluster
-from whole_kit import DEMO, Product, attempts, until
 
 pytestmark = [pytest.mark.zookeeper, pytest.mark.dev_cluster]
 

@@ -14,7 +14,7 @@ from jobcloud.client.http import Client, Json
 from jobcloud.client.pack import read_manifest
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST
-from jobcloud.model import KEEPER, RESOURCE_FIELDS
+from jobcloud.model import PLACEHOLDER, RESOURCE_FIELDS
 from jobcloud.planning import jobs as registered
 from jobcloud.planning.demand import DAY_MS, Load, Span, load, row_spans, spans
 from jobcloud.planning.packing import Progress
@@ -211,7 +211,9 @@ def with_warm_executors(hosts: Hosts, demand: Demand, apps: Mapping[str, Json]) 
         return hosts, demand
     kinds = hosts.kinds
     for name in everywhere:
-        taken = dict(zip(registered.DIMENSIONS, map(sum, zip(demand.shared[name], KEEPER, strict=True)), strict=True))
+        taken = dict(
+            zip(registered.DIMENSIONS, map(sum, zip(demand.shared[name], PLACEHOLDER, strict=True)), strict=True)
+        )
         kinds = tuple(_less(kind, [taken.get(dimension, 0) for dimension in hosts.dimensions]) for kind in kinds)
     asked = tuple(replace(kind, shared="") if kind.shared in everywhere else kind for kind in demand.kinds)
     return replace(hosts, kinds=kinds), replace(demand, kinds=asked)

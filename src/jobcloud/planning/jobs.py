@@ -13,10 +13,10 @@ from jobcloud.cron import Dialect, Fold, Gap
 from jobcloud.errors import ConfigError
 from jobcloud.model import (
     DEFAULT_EXECUTOR,
-    KEEPER,
     MAX_EXECUTORS,
     MAX_SHARDS,
     MAX_WAITING,
+    PLACEHOLDER,
     RESOURCE_FIELDS,
     Concurrency,
     JobKind,
@@ -64,7 +64,7 @@ def warm_executors(app: str, config: Mapping[str, Any]) -> TaskKind | None:
     if one_on_each_host(config):
         return None
     kept = _count(config, "executors", 0, 0, MAX_EXECUTORS)
-    return TaskKind(f"executor of {app}", tuple(KEEPER), kept, Rules(max_per_host=1), shared=app) if kept else None
+    return TaskKind(f"executor of {app}", tuple(PLACEHOLDER), kept, Rules(max_per_host=1), shared=app) if kept else None
 
 
 def one_on_each_host(config: Mapping[str, Any]) -> bool:

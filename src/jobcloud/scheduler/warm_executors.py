@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from jobcloud.model import (
     EVERY_AGENT,
-    KEEPER,
+    PLACEHOLDER,
     App,
     Execution,
     Firing,
@@ -146,7 +146,7 @@ class WarmExecutors(Part):
 
     def _request(self, app: App) -> Request:
         plan = self._state.plan_of(app.name)
-        return Request(KEEPER, plan.id, plan.resources)
+        return Request(PLACEHOLDER, plan.id, plan.resources)
 
     def _offering(self, taken: set[str]) -> list[AgentEntry]:
         return [entry for entry in self._state.cluster.agents.values() if entry.offers and entry.id not in taken]
@@ -161,7 +161,7 @@ class WarmExecutors(Part):
         return Task(
             id=str(TaskName(name, place.number, Execution.READY, agent_id, self._state.unique())),
             firing_id="", job=name, item=place.number, attempt=1, execution=Execution.READY, agent_id=agent_id,
-            hostname=hostname, app=app.name, executor_id=executor_id, resources=KEEPER,
+            hostname=hostname, app=app.name, executor_id=executor_id, resources=PLACEHOLDER,
             created_ms=at, contexts=tuple(sorted(self._contexts.get(app.name, ()))),
         )  # fmt: skip
 

@@ -164,7 +164,7 @@ class BatchProcessor(Generic[CoreT]):
     def reload(self) -> None:
         """Restore a core from the store. Raises StoreError; Fenced if another scheduler has raised the epoch."""
         if self._led:
-            # Ids are made from the epoch and a counter that starts at 0, so a new core needs a new epoch. The write
+            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. The write
             # first proves the old epoch: a scheduler that was superseded must not take the lead back.
             self._store.write(self.epoch, ())
             self.epoch = self._store.acquire()
@@ -206,7 +206,7 @@ class BatchProcessor(Generic[CoreT]):
         """
         batch = _Batch()
         try:
-            for index, item in enumerate(items):  # noqa: B007 - the rest is refused below
+            for index, item in enumerate(items):  # noqa: B007 - used after an error
                 self._decide(item, batch)
             self._tick_if_due(batch)
         except CoreFailed as error:

@@ -277,7 +277,7 @@ def test_loss_of_the_leading_server_loses_no_write(tmp_path: Path, namespace: st
 # The suspended process: it writes as fast as it can until a write fails, and prints the error.
 WRITER = """
 import sys
-sys.path[:0] = [sys.argv[3], sys.argv[3] + "/tests"]
+sys.path.insert(0, sys.argv[3])
 from tests.adapters.zookeeper.test_zookeeper_election import Candidate
 from tests.mesos_kit import until
 from jobcloud.messages import Kind

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from httpx import Client
-
-from api_kit import FakeLoop, app_body, client_of, job_body, make_api, package_bytes
+from tests.api_kit import FakeLoop, app_body, client_of, job_body, make_api, package_bytes
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from httpx import Client
-
-from api_kit import FakeLoop, app_body, issues, job_body
+from tests.api_kit import FakeLoop, app_body, issues, job_body
 
 
 def test_incomplete_replacement_of_an_app_changes_nothing(api: Client, demo: str, hello: str) -> None:

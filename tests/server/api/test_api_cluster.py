@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 from httpx import Client
+from tests.api_kit import ARTIFACTS, FakeLoop, client_of, issues, make_api
 
-from api_kit import ARTIFACTS, FakeLoop, client_of, issues, make_api
 from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.messages import Publish, Topic
 from jobcloud.scheduler import Policy, Scheduler, Stored

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from httpx import Client
+from tests.api_kit import FakeLoop, client_of, issues, job_body, make_api
 
-from api_kit import FakeLoop, client_of, issues, job_body, make_api
 from jobcloud.errors import NotFound, StoreError, StoreFull
 
 

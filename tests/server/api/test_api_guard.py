@@ -13,8 +13,8 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.api_kit import FakeLoop, app_body, client_of, job_body, make_api, package_bytes, serving
 
-from api_kit import FakeLoop, app_body, client_of, job_body, make_api, package_bytes, serving
 from jobcloud.errors import ConfigError
 from jobcloud.messages import Publish, Topic
 from jobcloud.server.api import Access, ApiOptions, Notices, create_api

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from httpx import Client
+from tests.api_kit import FakeLoop, app_body, client_of, issues, job_body, make_api
 
-from api_kit import FakeLoop, app_body, client_of, issues, job_body, make_api
 from jobcloud.config import MAX_SHARDS
 from jobcloud.server.api import ApiOptions
 from jobcloud.server.urls import UrlPolicy

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from httpx import Client
+from tests.api_kit import FakeLoop, app_body, client_of, issues, make_api, package_bytes
 
-from api_kit import FakeLoop, app_body, client_of, issues, make_api, package_bytes
 from jobcloud.server.api import ApiOptions
 from jobcloud.server.urls import UrlPolicy
 

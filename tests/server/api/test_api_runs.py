@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from httpx import Client
-
-from api_kit import FakeLoop, issues, job_body
+from tests.api_kit import FakeLoop, issues, job_body
 
 
 def test_dead_run_is_listed_and_can_be_retried(api: Client, loop: FakeLoop, demo: str) -> None:

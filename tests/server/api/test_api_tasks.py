@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from httpx import Client
+from tests.api_kit import FakeLoop, app_body, client_of, issues, job_body, make_api, package_bytes
 
-from api_kit import FakeLoop, app_body, client_of, issues, job_body, make_api, package_bytes
 from jobcloud.errors import NotFound
 from jobcloud.server.api import LogChunk, LogRequest
 

@@ -8,8 +8,8 @@ from urllib.request import urlopen
 
 import httpx
 import pytest
+from tests.api_kit import client_of, package_bytes, serving
 
-from api_kit import client_of, package_bytes, serving
 from jobcloud.server.api import create_artifacts
 from jobcloud.server.packages import PackageStore
 

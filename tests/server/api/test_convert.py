@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from tests.core_world import make_job
 
-from core_world import make_job
 from jobcloud.config import (
     EVERY_AGENT,
     App,
