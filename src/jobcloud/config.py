@@ -1,7 +1,7 @@
 """Apps and jobs as people configure them.
 
 The declaration of a field includes its description: its name in JSON, its unit and range, the effect of a change, and a
-text for people. fields.py lists the uses of these descriptions.
+text for users. `fields` lists the uses of these descriptions.
 
 Amounts are integers in thousandths (1.5 cpus = 1500, 128 MB = 128000, 2 ports = 2000), the precision of Mesos.
 """
@@ -30,7 +30,7 @@ _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 _URI = re.compile(r"https?://[!-~]{1,2040}")
 _CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# The name of an entry point, or a class as above with a colon.
+# The name of an entry point, or `package.module:Class`.
 _PLUGIN = re.compile(r"[A-Za-z0-9_.-]{1,100}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 MAX_PLUGIN_NAME = 300
 MAX_LISTENERS = 20
@@ -113,12 +113,12 @@ class Isolation(StrEnum):
     PROCESS = "process"
 
 
-# Their attempts are separate processes, whatever the isolation.
+# Attempts of these types are separate processes with every isolation.
 _OWN_PROCESS = frozenset({JobType.SCRIPT, JobType.HTTP})
 
 
 class CatchUp(StrEnum):
-    """Firings that were due while no leader ran: run none of them, one for all, or the last few."""
+    """Which firings that were missed while no scheduler led run: none of them, one for all, or the last few."""
 
     SKIP = "skip"
     ONCE = "once"
@@ -126,7 +126,7 @@ class CatchUp(StrEnum):
 
 
 class Concurrency(StrEnum):
-    """A firing that is due before an earlier one has ended: it may not run, may run up to a limit, or replaces it."""
+    """Whether a firing may run before an earlier one has ended: no, up to a limit, or in place of the earlier one."""
 
     FORBID = "forbid"
     ALLOW = "allow"
@@ -134,7 +134,7 @@ class Concurrency(StrEnum):
 
 
 class PartitionPolicy(StrEnum):
-    """A shard that may still run on an unreachable agent: wait for the agent, or replace the shard."""
+    """Whether a shard that may still run on an unreachable agent waits for the agent, or starts elsewhere."""
 
     WAIT = "wait"
     REPLACE = "replace"
@@ -150,10 +150,10 @@ class UpdateStrategy(StrEnum):
 def _amounts(whose: str, least: Resources) -> dict[str, Spec]:
     """The JSON field of each dimension."""
     specs = (
-        Spec("cpuCount", f"cpus of {whose}", elastic_job=True),
+        Spec("cpuCount", f"CPUs of {whose}", elastic_job=True),
         Spec("memoryMB", f"memory of {whose} in MB", elastic_job=True),
         Spec("diskMB", f"disk space of {whose} in MB", json_default=0),
-        Spec("gpuCount", f"gpus of {whose}", step=1000, json_default=0),
+        Spec("gpuCount", f"GPUs of {whose}", step=1000, json_default=0),
         Spec("portCount", f"ports of {whose}", step=1000, json_default=0),
     )
     return {
@@ -202,7 +202,7 @@ _PACKAGE = {
 class App:
     """A package, and the needs of its executor. `executors` may be EVERY_AGENT.
 
-    Raises ConfigError that names the field (in its JSON spelling).
+    Raises ConfigError with the JSON name of the wrong field.
     """
 
     name: str = field(metadata=spec("appName", _NAME_RULE, change=Change.FIXED, elastic_job=True))
@@ -234,7 +234,7 @@ class App:
     max_parallel: int = described(
         0,
         "maxParallel",
-        "maximum of shards that run at once in the app's worker on an agent; others wait there; 0: no limit",
+        "maximum number of shards that run at once in the app's worker on an agent; others wait there; 0: no limit",
         high=10_000,
     )
     executors: int = described(
@@ -260,7 +260,7 @@ class App:
 class Job:
     """A unit of scheduling, with its code in an app.
 
-    Raises ConfigError that names the field (in its JSON spelling).
+    Raises ConfigError with the JSON name of the wrong field.
     """
 
     name: str = field(
@@ -270,7 +270,7 @@ class Job:
     kind: JobKind = field(
         metadata=spec(
             "jobExecutionType",
-            "`TRANSIENT`: the job fires and ends; `DAEMON`: its shards stay and compute their times themselves",
+            "`TRANSIENT`: shards end with each run; `DAEMON`: shards stay and compute their fire times themselves",
             elastic_job=True,
         )
     )
@@ -279,7 +279,9 @@ class Job:
             "jobType", "`SIMPLE`, `DATAFLOW`: a Python class; `SCRIPT`: a command; `HTTP`: a request", elastic_job=True
         )
     )
-    cron: str = field(metadata=spec("cron", "when the job fires", change=Change.TIMES, see="cron.md", elastic_job=True))
+    cron: str = field(
+        metadata=spec("cron", "cron expression of the firings", change=Change.TIMES, see="cron.md", elastic_job=True)
+    )
     shard_count: int = field(
         metadata=spec(
             "shardingTotalCount", "number of shards", low=1, high=MAX_SHARDS, change=Change.SHARDS, elastic_job=True
@@ -310,7 +312,7 @@ class Job:
         low=1,
         high=86_400_000,
     )
-    zone: str = described("UTC", "timeZone", "time zone of `cron`: a name of the tz database", change=Change.TIMES)
+    zone: str = described("UTC", "timeZone", "time zone of `cron`: a name such as `Europe/Berlin`", change=Change.TIMES)
     dialect: Dialect = described(Dialect.QUARTZ, "cronDialect", "syntax of `cron`", change=Change.TIMES, see="cron.md")
     gap: Gap = described(
         Gap.RUN_AFTER, "dstGap", "rule for a time that the clock jumps over", change=Change.TIMES, see=_CLOCK
@@ -328,7 +330,7 @@ class Job:
     catch_up_limit: int = described(
         10,
         "catchUpLimit",
-        "with `catchUp` all: maximum of missed firings that run",
+        "with `catchUp: all`: maximum number of missed firings that run",
         low=1,
         high=MAX_WAITING,
         change=Change.NONE,
@@ -343,7 +345,7 @@ class Job:
     concurrency_limit: int = described(
         10,
         "concurrencyLimit",
-        "with `concurrency` allow: maximum of firings that run at once",
+        "with `concurrency: allow`: maximum number of firings that run at once",
         low=1,
         high=MAX_WAITING,
         change=Change.NONE,
@@ -351,14 +353,14 @@ class Job:
     misfire: bool = described(
         False,
         "misfire",
-        "let a firing that may not run yet wait for the earlier ones, instead of skipping it",
+        "true: a firing that is due before earlier ones have ended waits for them; false: it is skipped",
         change=Change.NONE,
         elastic_job=True,
     )
     misfire_limit: int = described(
         MAX_WAITING,
         "misfireLimit",
-        "with `misfire`: maximum of firings that wait; 1: one for all that come due meanwhile",
+        "with `misfire: true`: maximum number of firings that wait; further ones are skipped",
         low=1,
         high=MAX_WAITING,
         change=Change.NONE,
@@ -366,7 +368,7 @@ class Job:
     failover: bool = described(
         False,
         "failover",
-        "start a shard again elsewhere if the cluster lost it",
+        "start a shard again if the cluster lost an attempt that may have run",
         change=Change.NONE,
         see="#repeats",
         elastic_job=True,
@@ -374,14 +376,14 @@ class Job:
     failover_attempts: int = described(
         10,
         "failoverAttempts",
-        "attempts in a row that the cluster may lose until the shard is DEAD",
+        "maximum number of repeats in a row after lost attempts; then the shard is DEAD",
         high=MAX_REPEATS,
         change=Change.NONE,
     )
     failover_delay_ms: int = described(
         1_000,
         "failoverDelaySeconds",
-        "wait before the first repeat of a lost attempt; doubled for each further one",
+        "wait before the first repeat after a lost attempt; doubled for each further one",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,
@@ -390,7 +392,7 @@ class Job:
     failover_most_ms: int = described(
         60_000,
         "failoverMaxDelaySeconds",
-        "maximum of the wait before the repeat of a lost attempt; at least `failoverDelaySeconds`",
+        "maximum wait before a repeat after a lost attempt; at least `failoverDelaySeconds`",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,
@@ -405,7 +407,7 @@ class Job:
     replace_after_ms: int = described(
         0,
         "replaceAfterSeconds",
-        "with `partitionPolicy` replace: time that the agent must be unreachable first",
+        "with `partitionPolicy: replace`: time that the agent must be unreachable first",
         unit=Unit.MILLI,
         high=MAX_DELAY_MS,
         change=Change.NONE,
@@ -420,7 +422,7 @@ class Job:
     max_unavailable: int = described(
         1,
         "maxUnavailable",
-        "with `updateStrategy` rolling: maximum of shards that are down at once",
+        "with `updateStrategy: rolling`: maximum number of shards that are down at once",
         low=1,
         high=MAX_SHARDS,
         change=Change.NONE,
@@ -428,14 +430,14 @@ class Job:
     independent_shards: bool = described(
         False,
         "independentShards",
-        "the work of a DAEMON job's shard depends on its item and parameter, not on `shardingTotalCount`",
+        "true: the work of a DAEMON job's shard depends on its item and parameter, but not on `shardingTotalCount`",
         change=Change.NONE,
         see="#updates-of-resident-jobs",
     )
     retry_count: int = described(
         0,
         "retryCount",
-        "repeats of a shard whose own attempts fail; then it is DEAD",
+        "maximum number of repeats after attempts that fail by the job's own fault; then the shard is DEAD",
         high=MAX_REPEATS,
         change=Change.NONE,
         see="#repeats",
@@ -443,7 +445,7 @@ class Job:
     retry_delay_ms: int = described(
         10_000,
         "retryDelaySeconds",
-        "wait before the first repeat of a failed attempt; doubled for each further one",
+        "wait before the first repeat after a failed attempt; doubled for each further one",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,
@@ -452,7 +454,7 @@ class Job:
     retry_most_ms: int = described(
         3_600_000,
         "retryMaxDelaySeconds",
-        "maximum of the wait before the repeat of a failed attempt; at least `retryDelaySeconds`",
+        "maximum wait before a repeat after a failed attempt; at least `retryDelaySeconds`",
         unit=Unit.MILLI,
         low=MIN_DELAY_MS,
         high=MAX_DELAY_MS,
@@ -461,7 +463,7 @@ class Job:
     retry_jitter: int = described(
         100,
         "retryJitter",
-        "maximum part of the wait that is added to it; each shard gets a different part",
+        "maximum addition to the wait, as a fraction of it; spreads the repeats of shards that failed together",
         unit=Unit.MILLI,
         high=1_000,
         change=Change.NONE,
@@ -493,7 +495,7 @@ class Job:
     kill_grace_ms: int = described(
         5_000,
         "killGraceSeconds",
-        "time that an attempt has to end before it is killed",
+        "time that an attempt has to end after it was asked to; then it is ended by force",
         unit=Unit.MILLI,
         high=MAX_KILL_GRACE_MS,
         see="executor.md#what-is-guaranteed",
@@ -532,7 +534,7 @@ class Job:
     listeners: tuple[str, ...] = described(
         (),
         "listener",
-        "called around each shard: names of entry points, or `package.module:Class`; not for SCRIPT and HTTP",
+        "called before and after each shard: names of entry points, or `package.module:Class`; not for SCRIPT and HTTP",
         see=_PLUGINS,
         elastic_job=True,
     )
@@ -574,7 +576,7 @@ class Job:
     description: str = described("", "description", "text for people", change=Change.NONE, elastic_job=True)
 
     def __hash__(self) -> int:
-        """A hash of a few fields that differ between most jobs. Caches hash a job with every task."""
+        """A hash of a few fields that differ between most jobs. It must be cheap: caches hash the job of each task."""
         return hash((self.name, self.shard_count, self.cron))
 
     def __post_init__(self) -> None:
@@ -607,7 +609,7 @@ class Job:
                     f"{text[:80]!r} does not name a Python object", field=name, fix='use "package.module:Name"'
                 )
         if self.bean and not self.context:
-            raise ConfigError("is needed to look up beanName", field="applicationContext", fix="or drop beanName")
+            raise ConfigError("is required with beanName", field="applicationContext", fix="set it, or drop beanName")
 
     def _check_http(self) -> None:
         if not _URI.fullmatch(self.http_uri):
@@ -639,11 +641,11 @@ class Job:
         if self.firing_listener and self.kind is JobKind.DAEMON:
             problem = "the shards of a DAEMON job do not share a run"
             raise ConfigError(
-                problem, field="distributedListener", fix="use listener, which is called around each shard"
+                problem, field="distributedListener", fix="use listener, which is called before and after each shard"
             )
         if (self.error_handler == "webhook") != bool(self.error_webhook):
             problem = (
-                "is needed by the handler webhook" if not self.error_webhook else "is for the handler webhook only"
+                "is required by the handler webhook" if not self.error_webhook else "is for the handler webhook only"
             )
             raise ConfigError(problem, field="jobProperties.job_exception_webhook", fix="give both or neither")
 
@@ -661,7 +663,9 @@ class Job:
 
     def _check_overlap(self) -> None:
         if self.kind is JobKind.DAEMON and self.concurrency is not Concurrency.FORBID:
-            raise ConfigError("is for TRANSIENT jobs; a DAEMON job never overlaps", field="concurrency", fix="drop it")
+            raise ConfigError(
+                "is for TRANSIENT jobs; runs of a DAEMON job never overlap", field="concurrency", fix="drop it"
+            )
 
     def _check_updates(self) -> None:
         if self.kind is JobKind.DAEMON:
@@ -672,7 +676,9 @@ class Job:
             ("independentShards", self.independent_shards),
         ):
             if given:
-                raise ConfigError("is for DAEMON jobs; all shards of a run have one version", field=name, fix="drop it")
+                raise ConfigError(
+                    "is for DAEMON jobs; the shards of a TRANSIENT run have one version", field=name, fix="drop it"
+                )
 
     def _check_repeats(self) -> None:
         for name, delay_ms, max_ms in (
@@ -681,7 +687,7 @@ class Job:
         ):
             if max_ms < delay_ms:
                 raise ConfigError(
-                    f"is below {name}DelaySeconds",
+                    f"is less than {name}DelaySeconds",
                     field=f"{name}MaxDelaySeconds",
                     fix="raise the maximum, or lower the delay",
                 )
@@ -693,7 +699,7 @@ class Job:
 
     @property
     def runs_at_once(self) -> int:
-        """The maximum of firings that may run at once."""
+        """The maximum number of firings that may run at once."""
         return self.concurrency_limit if self.concurrency is Concurrency.ALLOW else 1
 
     def schedule(self) -> Schedule:
@@ -711,7 +717,7 @@ def check_name(field: str, name: str) -> None:
 
 
 def check_text(field: str, text: str) -> None:
-    """Raises ConfigError if a text is too long to store."""
+    """Raises ConfigError if a text is too long to store, or contains a NUL."""
     if len(text) > MAX_TEXT or "\0" in text:
         raise ConfigError(f"is longer than {MAX_TEXT} characters or contains a NUL", field=field, fix="shorten it")
 
@@ -725,7 +731,7 @@ def _check_command(field: str, line: str) -> None:
 
 
 def check_resources(resources: Resources, least: Resources = NOTHING) -> None:
-    """Raises ConfigError that names the first amount out of range."""
+    """Raises ConfigError with the JSON name of the first amount that is out of range."""
     for one, amount in zip(_amounts("", least).values(), resources, strict=True):
         one.check(amount)
 

@@ -6,13 +6,13 @@ JobcloudError
 │   ├── NotFound       the request names something that does not exist
 │   ├── Conflict       the request contradicts the present state
 │   └── Unavailable    the request may succeed later (no leader here, store or master out of reach)
-├── InvalidTransition  a (task state, update) pair is missing in the table: a defect of ours
+├── InvalidTransition  the table of task states has no entry for a (state, update) pair: a bug in jobcloud
 ├── StoreError         the state could not be read or written
 │   ├── Fenced         another leader has raised the epoch; this one must stop
 │   ├── StoreFull      the disk or quota is full
 │   ├── RecordTooLarge a record exceeds the size limit of the store
 │   └── StoreUnusable  the state is damaged, or written by a newer version
-└── NotConnected       a call could not be handed to Mesos
+└── NotConnected       no master is connected, or it does not answer
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Unavailable(Refused):
 
 
 class InvalidTransition(JobcloudError):
-    """A (state, update) pair that the table in `scheduler.status` lacks."""
+    """The table in `scheduler.status` has no entry for a (state, update) pair."""
 
 
 class StoreError(JobcloudError):
@@ -76,7 +76,7 @@ class StoreFull(StoreError):
 
 
 class RecordTooLarge(StoreError):
-    """A record exceeds the size limit of the store; nothing was written. A retry fails too."""
+    """A record exceeds the size limit of the store; nothing was written. Writing it again fails too."""
 
 
 class StoreUnusable(StoreError):
@@ -84,4 +84,4 @@ class StoreUnusable(StoreError):
 
 
 class NotConnected(JobcloudError):
-    """No master is connected; the call was certainly not sent."""
+    """No master is connected, or it does not answer. The call was not sent, unless the message says otherwise."""

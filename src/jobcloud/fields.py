@@ -1,6 +1,6 @@
-"""Descriptions of the fields that people configure.
+"""Descriptions of the fields that users configure.
 
-`config.py` describes each field of an app and of a job once, in its declaration. These descriptions drive the API's
+`config` describes each field of an app and of a job once, in its declaration. These descriptions determine the API's
 schema and converters, the checks of ranges, the revisions of resident shards, the tables in docs/job-configuration.md
 and the help of `--set`.
 """
@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 #: In place of a default: the field must be given.
 REQUIRED: Final = MISSING
-# In place of JSON's default.
+# In place of a default in JSON: it is the default in Python.
 _AS_IN_PYTHON: Final = object()
 
 
 class Unit(Enum):
-    """The way JSON writes a number that Python holds as an integer."""
+    """The form in JSON of a number that is an integer in Python."""
 
     WHOLE = "whole number"
     #: 1500 is written 1.5: milliseconds as seconds, thousandths of a cpu as cpus.
@@ -37,7 +37,7 @@ class Unit(Enum):
     WHOLE_OR_EACH = 'whole number, `"each"`'
 
     def text(self, number: int, separator: str = "") -> str:
-        """The number as JSON writes it; `separator` "," separates thousands for people."""
+        """The number in its JSON form. With `separator` "," the thousands are separated, for users."""
         return f"{Decimal(number) / 1000 if self is Unit.MILLI else Decimal(number):{separator}f}"
 
 
@@ -46,13 +46,13 @@ class Change(StrEnum):
 
     #: The field cannot change.
     FIXED = "fixed"
-    #: None. The scheduler uses the new value from its next decision on.
+    #: Running work continues. The scheduler uses the new value from its next decision on.
     NONE = "none"
     #: The runs of a TRANSIENT job continue. A DAEMON job's shards, which compute their times themselves, are replaced.
     TIMES = "times"
-    #: The runs of a TRANSIENT job are ended. Of a DAEMON job's shards those that differ are replaced.
+    #: The runs of a TRANSIENT job are stopped. The shards of a DAEMON job that differ are replaced.
     SHARDS = "shards"
-    #: The runs of a TRANSIENT job are ended. A DAEMON job's shards are replaced. A changed app ends no run.
+    #: The runs of a TRANSIENT job are stopped, unless the field is of an app. A DAEMON job's shards are replaced.
     REPLACE = "replace"
 
 
@@ -60,9 +60,9 @@ class Change(StrEnum):
 class Spec:
     """A field in JSON.
 
-    `name` has a dot if the field belongs to a nested object. `text` says what the field means, in one sentence without
-    the full stop; `see` is the place in the documentation that says more. `low` and `high` are inclusive, and `step`
-    divides every valid number, all in Python's unit; a number without `high` has no range. `json_default` is given if
+    `name` has a dot if the field belongs to a nested object. `text` is the meaning of the field: one sentence, without
+    a capital letter and a full stop. `see` links to a section of the documentation. Valid numbers are multiples of
+    `step` from `low` to `high`, all in Python's unit; a number without `high` has no range. `json_default` is given if
     it differs from Python's default. `elastic_job` marks the fields of Elastic-Job-Cloud.
     """
 
@@ -106,10 +106,10 @@ def described(default: T, name: str, text: str, **about: Any) -> T:
 
 
 class Field(NamedTuple):
-    """A described field: attribute `name` of the record, or of the record that its attribute `owner` holds.
+    """A described field of a record: its attribute `name`, or the attribute `name` of its attribute `owner`.
 
-    `group` is the nested object in JSON that the field belongs to, or "". The defaults are in Python's unit: `default`
-    is that of the attribute, `json_default` that of the JSON field. Each may be REQUIRED.
+    `group` is the nested object in JSON that contains the field, or "". `default` is the default of the attribute, and
+    `json_default` the default of the JSON field. Both are in Python's unit, and may be REQUIRED.
     """
 
     name: str
@@ -154,12 +154,12 @@ def changing(record: type, *effects: Change) -> frozenset[str]:
 
 @lru_cache(maxsize=16)
 def values_of(record: type) -> Callable[[Any], tuple[Any, ...]]:
-    """A function that returns the values of the described fields, in their order."""
+    """A function that returns the values of a record's described fields, in the order of `fields_of`."""
     return attrgetter(*(field.path for field in fields_of(record)))
 
 
 def check_ranges(record: Any, *, leave_out: frozenset[str] = frozenset()) -> None:
-    """Raises ConfigError that names the first number out of its range."""
+    """Raises ConfigError with the JSON name of the first number that is out of range."""
     kind: type = type(record)
     values, specs = _numbers(kind, leave_out)
     for described, value in zip(specs, values(record), strict=True):

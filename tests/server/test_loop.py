@@ -685,7 +685,7 @@ def test_command_that_times_out_in_the_inbox_is_not_carried_out(world: World) ->
         entered: Future[None] = Future()
         blocking = pool.submit(loop.ask, lambda core: hold(entered, busy))
         entered.result(60)
-        with pytest.raises(Unavailable, match="it was not carried out"):
+        with pytest.raises(Unavailable, match="the request was not carried out"):
             loop.command(lambda at: SetJobEnabled(at, "j", True), timeout=0.01)
         busy.set_result(None)
         blocking.result(10)

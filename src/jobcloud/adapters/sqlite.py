@@ -1,8 +1,8 @@
 """State in one SQLite file: the default store.
 
-Each record is a row; the leader's epoch is a row of its own. Each write is one transaction that also checks the epoch,
-so a second scheduler on the same file fences the first one instead of interleaving with it. docs/state.md describes the
-file. Formats: https://www.sqlite.org/fileformat2.html (header), https://www.sqlite.org/wal.html.
+Each record is a row; the leader's epoch is a row of its own. Each write is one transaction that also checks the epoch.
+If a second scheduler opens the same file, the writes of the first one therefore fail. docs/state.md describes the file.
+Formats: https://www.sqlite.org/fileformat2.html (header), https://www.sqlite.org/wal.html.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = int.from_bytes(b"jobc")
-# Checking every page of a file of this size takes at most two seconds. Larger files are only checked as they are read.
+# A check of all pages of a file of this size takes at most two seconds. Larger files are only checked as they are read.
 _CHECKED_BYTES = 256 * 1024 * 1024
-# How long a new leader tries to get the lock of the file.
+# How long a new leader tries to lock the file.
 _TAKEOVER_S = 10.0
-# With 100,000 stored tasks, writes take a fifth less CPU time than with SQLite's default of 2 MB. More has no effect.
+# With 100,000 stored tasks, writes take a fifth less CPU time than with SQLite's default of 2 MB. A larger cache has no
+# effect.
 _CACHE_KIB = 8_000
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -39,7 +40,7 @@ COMMIT;
 """  # noqa: S608 - made of constants
 _PUT = "INSERT INTO record VALUES (?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value"
 _DELETE = "DELETE FROM record WHERE kind = ? AND key = ?"
-# SQLite writes even an update that changes nothing, so an empty batch also proves that the disk works.
+# SQLite writes the row even if its value stays the same, so an empty batch also proves that the disk works.
 _PROVE_EPOCH = "UPDATE leader SET epoch = epoch WHERE epoch = ?"
 
 
@@ -50,8 +51,8 @@ class _Busy(StoreError):
 class SqliteStore:
     """A `Store` in the file `path`. A missing file is created, with its directory.
 
-    It serves one thread at a time. `busy_s` limits the wait for a transaction of another process. Raises StoreUnusable
-    for a file that is damaged, foreign or of a newer version; the file is left unchanged.
+    Only one thread at a time may use it. `busy_s` limits the wait for a transaction of another process. Raises
+    StoreUnusable for a file that is damaged, of another program or of a newer version; the file is left unchanged.
     """
 
     def __init__(self, path: Path, *, busy_s: float = 2.0) -> None:
@@ -59,7 +60,7 @@ class SqliteStore:
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._check_header()
-            # Private from the start: parameters of jobs may contain secrets.
+            # Only the owner can read the file from the start: parameters of jobs may contain secrets.
             path.touch(mode=0o600)
             self._busy_s = busy_s
             self._db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
@@ -113,7 +114,7 @@ class SqliteStore:
         self._db.close()
 
     def _check_header(self) -> None:
-        """Reject foreign and newer files by their first 100 bytes, before SQLite can change them."""
+        """Raises StoreUnusable for a foreign or newer file, by its first 100 bytes, before SQLite can change it."""
         try:
             with self.path.open("rb") as file:
                 header = file.read(100)
@@ -145,7 +146,7 @@ class SqliteStore:
             raise StoreUnusable(f"{self.path} is the database of another program; choose another data directory")
         if self._pragma("journal_mode = WAL") != "wal":
             raise StoreError(
-                f"{self.path} is on a file system without shared memory, which WAL needs; use a local disk"
+                f"{self.path} is on a file system without the shared memory that WAL needs; use a local disk"
             )
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
@@ -206,7 +207,7 @@ def _translate(path: Path, error: sqlite3.Error | OSError) -> StoreError:
         case sqlite3.SQLITE_FULL:
             return StoreFull(f"no space left for {path}: free some space on its disk ({error})")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return _Busy(f"{path} is locked by another process: stop it, or wait for it ({error})")
+            return _Busy(f"{path} is locked by another process: stop that process, or wait ({error})")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return _damaged(path, error)
         case 0xFF if type(error) is sqlite3.DatabaseError:

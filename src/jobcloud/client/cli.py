@@ -1,7 +1,7 @@
 """`jobcloud`, the command line: a thin client of the REST API. docs/cli.md lists the commands and exit codes.
 
-The commands are in `jobcloud.client.commands`. This module joins them, defines the options that stand before a
-command, and turns errors into messages and exit codes.
+The commands are in `jobcloud.client.commands`. This module joins them, defines the options before a command, and turns
+errors into messages and exit codes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PANELS = {
 
 
 class _Commands(TyperGroup):
-    """The help lists commands in this order; Typer itself lists every single command before the groups."""
+    """The help lists commands in the order of PANELS. Typer itself would list single commands before groups."""
 
     def list_commands(self, ctx: object) -> list[str]:
         order = [name for names in PANELS.values() for name in names]
@@ -93,7 +93,7 @@ def root(
         typer.Option(
             envvar="JOBCLOUD_TOKEN",
             show_envvar=True,
-            help="API token. Prefer the variable: other users can see command lines.",
+            help="API token. Prefer the environment variable: other users can see command lines.",
         ),
     ] = "",
     version: Annotated[

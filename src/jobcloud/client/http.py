@@ -19,15 +19,15 @@ from jobcloud.errors import ConfigError, JobcloudError, NotFound
 Json: TypeAlias = dict[str, Any]
 
 _PAGE = 500
-# A package may be large, for the client to send or for the server to fetch.
+# Time limit of requests that upload a package, or make the server fetch one. Packages may be large.
 _PACKAGE_S = 600.0
-# Maximum absence of a server while a client follows output or a roll-out.
+# How long a server may be unreachable while a client follows output or a roll-out.
 _RECONNECT_S = 30.0
 _POLL_S = 0.5
 
 
 class ApiError(JobcloudError):
-    """The server refused or failed. `problem` is its RFC 9457 document, or a substitute if it sent none."""
+    """The server refused a request, or failed. `problem` is its RFC 9457 document, or a substitute if it sent none."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status = status
@@ -36,7 +36,7 @@ class ApiError(JobcloudError):
 
     @property
     def errors(self) -> list[Json]:
-        """The single errors of the problem: `{field, problem, fix}`."""
+        """The errors in the problem document, each `{field, problem, fix}`."""
         found = self.problem.get("errors")
         return [issue for issue in found if isinstance(issue, dict)] if isinstance(found, list) else []
 
@@ -69,7 +69,7 @@ class Client:
     ) -> None:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {_checked_token(token)}"} if token else {}
-        # A proxy from the environment cannot reach this loopback, and would receive the token.
+        # On loopback, ignore the environment: a proxy cannot reach this machine's loopback, and would see the token.
         try:
             self._http = httpx.Client(
                 base_url=f"{self.url}/api/v1/",
@@ -98,7 +98,7 @@ class Client:
         return self._json("GET", f"apps/{_part(name)}")
 
     def put_app(self, config: Json) -> tuple[Json, bool]:
-        """Register or replace an app; returns it and True if it is new."""
+        """Register or replace an app. Returns the app, and whether it is new."""
         return self._put("apps", str(config.get("appName", "")), config, timeout=_PACKAGE_S)
 
     def rollout(self, app: str) -> Json:
@@ -108,7 +108,7 @@ class Client:
     def follow_rollout(self, app: str, within_s: float = float("inf")) -> Iterator[Json]:
         """Each new state of an app's roll-out, until it is done, has stopped, or `within_s` seconds are over.
 
-        Continues if the server is away for at most 30 s.
+        It continues after the server was unreachable, for at most 30 s.
         """
         before: Json = {}
         broken_at, until = 0.0, time.monotonic() + within_s
@@ -143,7 +143,7 @@ class Client:
         return True
 
     def upload(self, package: Path, sha256: str = "") -> Json:
-        """Upload an archive; the server refuses it if its hash is not `sha256`."""
+        """Upload an archive. If `sha256` is given, the server refuses an archive with another hash."""
         with package.open("rb") as file:
             response = self._send(
                 "POST",
@@ -173,7 +173,7 @@ class Client:
         return self._json("PUT", f"jobs/{_part(name)}", json=config)
 
     def put_job(self, config: Json) -> tuple[Json, bool]:
-        """Register or replace a job; returns it and True if it is new."""
+        """Register or replace a job. Returns the job, and whether it is new."""
         return self._put("jobs", str(config.get("jobName", "")), config)
 
     def remove_job(self, name: str) -> None:
@@ -201,7 +201,7 @@ class Client:
         return self._json("POST", f"tasks/{_part(task_id)}/kill")
 
     def forget(self, task_id: str, *, force: bool = False) -> Json:
-        """Treat a task as lost that is known to be dead. `force`: even if Mesos reports it as alive."""
+        """Treat a task that is known to be dead as lost. `force`: even if Mesos reports it as alive."""
         return self._json("POST", f"tasks/{_part(task_id)}/forget", params={"force": "true"} if force else {})
 
     def drain(self, agent: str, deadline_s: int = 0, reason: str = "") -> Json:
@@ -221,7 +221,7 @@ class Client:
     def follow(self, task_id: str, stream: str = "stdout", **where: int) -> Iterator[Json]:
         """A task's output as it is written, until the task ends: `{offset, text, missed}`. `where`: offset or tail.
 
-        After a lost connection it continues with the next byte, if the server is away for at most 30 s.
+        After a lost connection it continues with the next byte, if the server is unreachable for at most 30 s.
         """
         path = f"tasks/{_part(task_id)}/logs/stream"
         query: dict[str, str | int] = {"stream": stream, **where}
@@ -263,7 +263,7 @@ class Client:
         return self._json("GET", "cluster")
 
     def health(self) -> Json:
-        """`{status, leading, connected, version}`; also of an unhealthy server."""
+        """`{status, leading, connected, version}`. Raises no error for an unhealthy server that answers."""
         return _object(self._send("GET", "health", accept=(503,)))
 
     def events(self) -> Iterator[Json]:
@@ -277,7 +277,7 @@ class Client:
     # -------------------------------------------------------------------------------------------------------- wire
 
     def _put(self, kind: str, name: str, config: Json, **options: Any) -> tuple[Json, bool]:
-        """Create, and replace only if the server reports a conflict. Returns the object and True if it is new."""
+        """Create, or replace if the server reports a conflict. Returns the object, and whether it is new."""
         try:
             return self._json("POST", kind, json=config, **options), True
         except ApiError as error:
@@ -311,7 +311,7 @@ class Client:
                 return
 
     def _events(self, path: str, params: Mapping[str, str | int], last_id: str = "") -> Iterator[_Event]:
-        """Server-sent events until the server closes the stream. Our server writes the data of an event in one line."""
+        """Server-sent events until the server closes the stream. The data of each event must be in one line."""
         # The server sends at least a comment every 15 s.
         timeout = httpx.Timeout(10.0, read=60.0)
         headers = {"Last-Event-ID": last_id} if last_id else {}
@@ -383,7 +383,7 @@ def _part(name: str) -> str:
 
 
 def _checked_token(token: str) -> str:
-    """Raises ConfigError, which does not repeat the token, if a header cannot hold it."""
+    """Raises ConfigError if a header cannot contain the token. The error does not repeat the token."""
     if not (token.isascii() and token.isprintable()):
         problem = "contains characters that a token cannot have"
         raise ConfigError(problem, field="--token", fix="copy it again from the server's token file")

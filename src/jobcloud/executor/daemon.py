@@ -1,6 +1,6 @@
-"""The executor daemon: it takes the tasks of one app version on one agent from LAUNCH to their terminal update.
+"""The executor daemon. It handles the tasks of one app version on one agent, from LAUNCH to the terminal update.
 
-User code never runs in this process. All decisions are made in the loop's thread. See docs/executor.md.
+User code never runs in this process. All decisions are made in the thread of the loop. See docs/executor.md.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from jobcloud.executor.webhooks import Webhooks
 from jobcloud.executor.workers import Workers
 from jobcloud.wire import encode_data
 
-# The first task is on its way: wait at least this long for it, even if the idle timeout is shorter.
+# Wait at least this long for the first task, even if the idle timeout is shorter.
 _FIRST_TASK_WITHIN_S = 60.0
 _RESEND_REFUSED_S = 1.0
 _RESEND_UNACKNOWLEDGED_S = 30.0
 _LEAVE_WITHIN_S = 5.0
 # Wall clocks jump: a resident job checks its next firing at least this often.
 _MAX_WAIT_S = 5.0
-# A worker sends about one report a second. More are dropped.
+# Progress reports that follow each other faster are dropped. Our worker sends about one a second.
 _PROGRESS_EVERY_S = 0.9
-# How long webhook reports may delay an executor that leaves, and how often it checks.
+# How long webhook reports may delay the exit of the executor, and how often it checks them.
 _LAST_REPORTS_S, _RECHECK_S = 10.0, 0.05
-# Return free memory after this many executions: otherwise the heap grows by its holes.
+# Return free memory to the system after this many executions, because a fragmented heap grows.
 _TRIM_EVERY = 1_000
 # The handler "ignore" ignores failures of the job's own code. It does not ignore failures to run the job.
 _IGNORABLE = (Cause.EXCEPTION, Cause.EXIT_CODE)
@@ -109,7 +109,7 @@ class Executor(Listener):
             "ERROR": lambda event: self.shutdown(
                 f"the agent refused this executor: {event.get('error')}", _REFUSED_EXIT
             ),
-            "MESSAGE": lambda _: log("ignored a framework message: this executor knows none"),
+            "MESSAGE": lambda _: log("ignored a framework message: this executor handles none"),
             "HEARTBEAT": lambda _: None,
         }
 
@@ -259,7 +259,7 @@ class Executor(Listener):
         self._isolate(task_id, lambda: self._accept(task_id, info))
 
     def _isolate(self, task_id: str, begin: Callable[[], None]) -> None:
-        """Begin a task. An error ends this task only."""
+        """Call `begin` for a task. If it raises an exception, only this task ends."""
         try:
             begin()
         except PayloadError as error:
@@ -291,7 +291,7 @@ class Executor(Listener):
             raise PayloadError(f"'timer' in job is not a table of firings: {type(error).__name__}: {error}") from error
 
     def _unpack(self) -> None:
-        """Runs in its own thread: a large package must not delay kills and acknowledgements."""
+        """Unpack the app. Runs in its own thread: a large package must not delay kills and acknowledgements."""
         assert self._app is not None
         refusal = ""
         libraries: List[str] = []
@@ -367,7 +367,7 @@ class Executor(Listener):
         task = self._tasks.get(execution.task_id)
         if task is not None and task.resident is None and self._app is not None:
             self._update(
-                task.task_id, "TASK_STARTING", f"waits for one of the {self._app.max_parallel} places (maxParallel)"
+                task.task_id, "TASK_STARTING", f"waits: {self._app.max_parallel} other shards run here (maxParallel)"
             )
 
     def _on_started(self, execution: Execution) -> None:
@@ -404,7 +404,7 @@ class Executor(Listener):
         if task.time_limit is not None:
             task.time_limit.cancel()
         if task.timed_out and task.killing is None and outcome.state is State.KILLED:
-            text = f"it took longer than its timeoutSeconds, {execution.payload.timeout_s:g}: {outcome.message}"
+            text = f"it took longer than timeoutSeconds ({execution.payload.timeout_s:g}): {outcome.message}"
             outcome = failed(Cause.TIMEOUT, text, outcome.exit_code)
         if task.killing is None and outcome.state is State.FAILED:
             outcome = self._handle_failure(execution, outcome)
@@ -416,18 +416,18 @@ class Executor(Listener):
             self._resident_execution_ended(task, task.resident, execution, outcome)
 
     def _handle_failure(self, execution: Execution, outcome: Outcome) -> Outcome:
-        """Apply the error handlers `webhook` and `ignore`. The worker applies those of the app."""
+        """Apply the error handlers `webhook` and `ignore`. The worker applies error handlers of the app."""
         if execution.payload.webhook:
             self._webhooks.report(execution.payload.webhook, _failure_report(execution, outcome))
         if execution.payload.ignores_errors and outcome.cause in _IGNORABLE:
-            return Outcome(State.FINISHED, message=cut(f"ignored, as the job's error handler says: {outcome.message}"))
+            return Outcome(State.FINISHED, message=cut(f"ignored by the job's error handler: {outcome.message}"))
         return outcome
 
     def _on_kill(self, event: Dict[str, Any]) -> None:
         kill = event["kill"]
         task = self._tasks.get(kill["task_id"]["value"])
         if task is None:
-            log(f"ignored a KILL of {kill['task_id']['value']}, which is not alive here")
+            log(f"ignored a KILL of {kill['task_id']['value']}: it does not run here")
             return
         self._kill(task, Cause.KILLED, _grace(kill, task.grace_s))
 
@@ -505,10 +505,10 @@ class Executor(Listener):
             task_id, "TASK_RUNNING", message, json.dumps({"schema": 1, **facts}, separators=(",", ":")).encode()
         )
 
-    # The end
+    # Shutdown
 
     def shutdown(self, reason: str, exit_code: int) -> None:
-        """End every task within the agent's grace time, deliver their last updates, then exit."""
+        """End all tasks within the agent's grace period, deliver their last updates, then exit."""
         if self._leaving is not None:
             return
         log(f"shutting down: {reason}")
@@ -516,7 +516,7 @@ class Executor(Listener):
         self._leave_when_done(exit_code)
         for task in list(self._tasks.values()):
             self._kill(task, Cause.EXECUTOR_SHUTDOWN, min(task.grace_s, grace_s * 0.5))
-        # The agent kills the whole container at the end of the grace time. Exit before that.
+        # The agent kills the whole container at the end of the grace period. Exit before that.
         self._loop.later(grace_s * 0.9, lambda: self._loop.stop(exit_code))
         self._check_idle()
 
@@ -571,7 +571,7 @@ def _error(message: str) -> Outcome:
 
 
 def _grace(holder: Mapping[str, Any], default_s: float) -> float:
-    """A TaskInfo's or KILL's kill_policy, in seconds."""
+    """The grace period in the kill_policy of a TaskInfo or a KILL, in seconds."""
     period = (holder.get("kill_policy") or {}).get("grace_period") or {}
     nanoseconds = period.get("nanoseconds")
     return max(0.0, float(nanoseconds) / 1e9) if nanoseconds is not None else default_s

@@ -1,8 +1,8 @@
-"""The daemon's side of app workers: processes that are started on demand, take orders in lines, and are replaced.
+"""The workers of an app, as the daemon sees them. It starts them on demand, sends them orders, and replaces them.
 
-The shards of an app share one worker. To kill a shard, the daemon asks it to stop. If the shard does not stop in the
-grace time, its worker is retired: it gets no new shards. The daemon ends a retired worker when only killed shards are
-left in it, at the latest after the grace time once more. With isolation "process" each shard has its own worker, which
+The shards of an app share one worker. To kill a shard, the daemon asks it to stop. If the shard does not stop within
+the grace period, its worker is retired: it gets no new shards. The daemon kills a retired worker as soon as only killed
+shards are left in it, or after a second grace period. With isolation "process" each shard has its own worker, which
 ends with the shard.
 """
 
@@ -29,11 +29,11 @@ from jobcloud.executor.payload import AppPayload
 from jobcloud.executor.processes import NO_LIMITS, Child, Children, Rlimits, describe_exit, is_shortage, own_program
 
 READY_WITHIN_S = 60.0
-# How long a process that escaped may hold a dead worker's pipe open.
+# How long a child that outlives its worker may hold the worker's pipe open.
 _LAST_WORDS_S = 2.0
-# How long the worker of a single shard may take to close its contexts after the shard.
+# How long the worker of a single shard may take to close its contexts after the shard has ended.
 _LEAVE_WITHIN_S = 5.0
-# Back-off before a lost warm worker is started again: first and longest wait.
+# First and longest wait before a lost warm worker is started again.
 _REWARM_FIRST_S, _REWARM_MAX_S = 1.0, 60.0
 _STATES = {"finished": State.FINISHED, "failed": State.FAILED, "killed": State.KILLED}
 
@@ -55,7 +55,8 @@ class _Worker:
     """One worker process and the executions in it.
 
     `owner` is the task that has the worker to itself, or "". The `outcome` of such a task is reported when the worker
-    is gone. A worker is gone when `ending` has all of "exit", "silence" (its pipe is closed) and "output".
+    is gone. A worker is gone when `ending` contains "exit" (the process has ended), "silence" (its pipe is closed) and
+    "output" (all output is stored).
     """
 
     def __init__(self, output: RotatingLog, errors: RotatingLog, owner: str = "") -> None:
@@ -109,7 +110,7 @@ class Workers:
     def keep_warm(self, task_id: str, contexts: Tuple[str, ...], on_ready: Callable[[str], None]) -> None:
         """Keep a shared worker running, with these contexts built, until `let_cool`. A lost worker is replaced.
 
-        `on_ready` is called once: with "" when the worker is ready, or with the reason why none can be started.
+        `on_ready` is called once: with "" when the worker is ready, or with the reason why no worker can be started.
         """
         self._placeholders[task_id] = _Placeholder(contexts, on_ready)
         if contexts and self._current is not None:
@@ -137,7 +138,7 @@ class Workers:
                 on_ready(problem)
 
     def _warm_again(self, worker: _Worker) -> None:
-        """Start a new worker for the placeholders after a back-off: the shared worker was lost."""
+        """Start a new shared worker for the placeholder tasks after a back-off, because `worker` was lost."""
         if self._placeholders and self._current is None and self._when_gone is None:
             self._notify_placeholders(f"the worker was lost: {_reason_of(worker)}")
             if time.monotonic() - worker.started_at > _REWARM_MAX_S:
@@ -175,7 +176,7 @@ class Workers:
         if worker is None:
             if execution in self._waiting:
                 self._waiting.remove(execution)
-                execution.on_ended(execution, killed(message="it was waiting for a place (maxParallel)"))
+                execution.on_ended(execution, killed(message="killed before it started: it waited for maxParallel"))
             return
         if not execution.cancelled:
             execution.cancelled = True
@@ -192,7 +193,7 @@ class Workers:
             self._send(worker, {"type": "forget", "task": task_id})
 
     def stop(self, leave_within_s: float, when_gone: Callable[[], None]) -> None:
-        """Let the workers close their contexts and exit. Calls back when none is left."""
+        """Let the workers close their contexts and exit. Calls `when_gone` when no worker is left."""
         self._when_gone = when_gone
         self._current = None
         if not self._all:
@@ -234,7 +235,7 @@ class Workers:
         return worker
 
     def _start_thread(self, worker: _Worker, descriptor: int, target: Callable[..., None], *args: Any) -> None:
-        """Raises OSError if the machine has no room for another thread. The worker is ended then."""
+        """Raises OSError if no further thread can be started. The worker is then killed."""
         try:
             threading.Thread(target=target, args=args, name="worker-lines", daemon=True).start()
         except RuntimeError as error:
@@ -302,7 +303,7 @@ class Workers:
             self._on_ended(worker, execution, message)
 
     def _on_ended(self, worker: _Worker, execution: Execution, message: protocol.Message) -> None:
-        # An app's own worker may send invalid ends.
+        # The worker of an app may send invalid messages.
         result, dropped = small(message["result"])
         try:
             cause = None if message["cause"] is None else Cause(message["cause"])
@@ -316,7 +317,7 @@ class Workers:
         elif worker.outcome is not None:
             self._end_faulty(worker, "a second end of its only shard")
         elif worker.owner and not execution.payload.resident:
-            # Reported when the process and its children are gone.
+            # The outcome is reported when the process and its children are gone.
             worker.outcome = outcome
             self._ask_to_leave(worker, _LEAVE_WITHIN_S)
         else:
@@ -371,10 +372,10 @@ class Workers:
         self._on_ending(worker, "exit")
 
     def _on_ending(self, worker: _Worker, sign: str) -> None:
-        """Lines that a worker sent before it died still count, so it is gone only when all three have come."""
+        """Record a sign of a worker's end. It is gone after all three: lines that it sent before still count."""
         worker.ending.add(sign)
         if sign == "silence" and "exit" not in worker.ending:
-            # It closed its pipe and still runs: its shards can no longer report.
+            # The worker closed its pipe but still runs, so its shards can no longer report.
             self._loop.later(_LAST_WORDS_S, lambda: self._kill_worker(worker, "it closed its pipe"))
         if len(worker.ending) == 3 and worker in self._all:
             self._all.discard(worker)
@@ -386,7 +387,7 @@ class Workers:
         lost = worker.outcome or (_lost_alone if worker.owner else _lost)(worker)
         if not worker.retired and worker.executions and not worker.owner:
             log(f"lost a worker with {len(worker.executions)} shards: {_reason_of(worker)}")
-        stopped = killed(message="the shard did not stop when asked; its worker was ended")
+        stopped = killed(message="the shard did not stop when asked; its worker was killed")
         for execution in list(worker.executions.values()):
             self._complete(worker, execution, stopped if execution.cancelled and worker.outcome is None else lost)
         if not worker.owner:
@@ -396,7 +397,7 @@ class Workers:
 
 
 def order(execution: Execution) -> protocol.Message:
-    """The message that has a worker carry out an execution."""
+    """The message that tells a worker to carry out an execution."""
     payload = execution.payload
     message: protocol.Message = {
         "task": execution.task_id,
@@ -432,7 +433,7 @@ def _lost(worker: _Worker) -> Outcome:
 
 
 def _lost_alone(worker: _Worker) -> Outcome:
-    """The shard was alone in the worker, so it has ended the process itself."""
+    """The outcome of a shard with its own worker: the shard itself caused the end of the process."""
     tail = worker.errors.tail().strip()
     text = f"the shard's process ended before it reported the shard's end: {_reason_of(worker)}"
     cause = Cause.SIGNAL if worker.exit_code < 0 else Cause.EXIT_CODE

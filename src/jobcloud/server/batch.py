@@ -43,7 +43,7 @@ from jobcloud.server.records import Restored
 log = structlog.get_logger(__name__)
 
 _SESSION_EVENTS = (Subscribed, Disconnected, FrameworkRemoved)
-# After this many failures an event is dropped.
+# An event that has made the core fail this often is dropped.
 _MAX_FAILURES = 2
 _MAX_COUNTED = 1_000
 # The longest time between two proofs that the epoch is still ours.
@@ -54,10 +54,10 @@ class Core(Protocol):
     """The part of the scheduler that this module calls."""
 
     def handle(self, event: Event) -> list[Effect]:
-        """Decide. Raises Refused, with nothing changed, for a command that is turned down."""
+        """Handle an event and return its effects. Raises Refused for a refused command; nothing has changed then."""
 
     def next_wake(self, at: int) -> int | None:
-        """The next instant (ms) after the last Tick at which a Tick is due; None for none."""
+        """The next instant (ms) after the last Tick at which a Tick is due; None if no Tick is needed."""
 
 
 CoreT = TypeVar("CoreT", bound=Core)
@@ -66,7 +66,7 @@ Restore: TypeAlias = Callable[[Restored, int, int], CoreT]
 
 
 class Arrived(msgspec.Struct, frozen=True, gc=False):
-    """An event. An event of the driver carries its session number and is dropped in any other session."""
+    """An event that has arrived. An event of a driver has the number of its session; other sessions drop it."""
 
     event: Event
     session: int | None = None
@@ -74,7 +74,7 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A command that is waited for. `make` builds it from the instant (ms) at which it is handled."""
+    """A command whose caller waits for the answer. `make` builds it from the instant (ms) at which it is handled."""
 
     make: Callable[[int], Command]
     reply: Future[None]
@@ -97,7 +97,7 @@ class _Batch:
 
     effects: list[Effect] = field(default_factory=list)
     replies: list[Future[None]] = field(default_factory=list)
-    # In a new session the epoch is checked even if there is nothing to store.
+    # When a session begins, the epoch is checked even if there is nothing to store.
     prove_epoch: bool = False
 
     def answer(self, error: Exception | None = None) -> None:
@@ -164,8 +164,8 @@ class BatchProcessor(Generic[CoreT]):
     def reload(self) -> None:
         """Restore a core from the store. Raises StoreError; Fenced if another scheduler has raised the epoch."""
         if self._led:
-            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. The write
-            # first proves the old epoch: a scheduler that was superseded must not take the lead back.
+            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. The write proves
+            # the old epoch first: a superseded scheduler must not become leader again.
             self._store.write(self.epoch, ())
             self.epoch = self._store.acquire()
         restored = records.restore(self._store.load())
@@ -174,7 +174,7 @@ class BatchProcessor(Generic[CoreT]):
         self._led = True
         self.core = self._restore(restored, self.epoch, self._now_ms())
         self._ticked_ms, self._planned_ms = 0, self._now_ms()
-        # Reuse an id that could not be stored. Otherwise each attempt would register another framework.
+        # Reuse a framework id that could not be stored. Otherwise each new session would register another framework.
         self._framework_id = restored.framework_id or self._framework_id
         self.faults = tuple(restored.faults)
         for fault in self.faults:
@@ -201,8 +201,9 @@ class BatchProcessor(Generic[CoreT]):
     def process(self, items: Sequence[Item]) -> None:
         """Handle `items`, and a Tick if one is due, then perform their effects.
 
-        Raises CoreFailed after the effects of all events before the failed one were performed; later items are refused.
-        Raises StoreError before anything was sent. In each case every order has been answered.
+        Raises CoreFailed if the core fails: the effects of earlier events have been performed, and later orders have
+        been refused. Raises StoreError if the write fails: nothing has been sent. In both cases every order has an
+        answer.
         """
         batch = _Batch()
         try:
@@ -224,7 +225,10 @@ class BatchProcessor(Generic[CoreT]):
         return 0 if now < self._ticked_ms else max(0, self._planned_ms - now)
 
     def _due(self, now: int) -> int:
-        """When the next Tick is due (ms). Always after the last one: a core that asks for the past must not spin."""
+        """The instant (ms) of the next Tick.
+
+        It is always after the last Tick, so that a core that asks for a past instant cannot make the loop spin.
+        """
         if now < self._ticked_ms:
             return now
         wake = self.core.next_wake(now)
@@ -328,7 +332,9 @@ class BatchProcessor(Generic[CoreT]):
             raise
         except StoreError as error:
             batch.answer(
-                Unavailable(f"it may or may not have been stored ({error})", fix="check, then try again if necessary")
+                Unavailable(
+                    f"the change may or may not have been stored ({error})", fix="check, then try again if necessary"
+                )
             )
             raise
         for ranked in ranks:
@@ -341,8 +347,8 @@ class BatchProcessor(Generic[CoreT]):
 
     def _save(self, batch: _Batch, saves: Iterable[Effect]) -> None:
         writes = merge(save.writes for save in saves if isinstance(save, Save))
-        # A leader with nothing to store must also learn in bounded time that it was superseded. And a command is only
-        # confirmed by a scheduler that has just proved that it leads, even if the command changes nothing.
+        # A leader with nothing to store must also learn in bounded time that it was superseded. A command that changes
+        # nothing also needs a proof: only a scheduler that leads may confirm it.
         due = batch.replies or not 0 <= self._now_ms() - self._proved_ms < _MAX_UNPROVEN_MS
         if not writes and not batch.prove_epoch and not due:
             return
@@ -357,12 +363,12 @@ class BatchProcessor(Generic[CoreT]):
             self.written_ms = self._proved_ms
 
     def _check_may_send(self, batch: _Batch) -> None:
-        """The process may have been suspended since the write. Raises StoreError if its lead is in doubt."""
+        """Raises StoreError if the leadership is in doubt: the process may have been suspended since the write."""
         if not self._may_send() and any(not isinstance(effect, Save | Publish) for effect in batch.effects):
-            raise StoreError("it is in doubt whether this scheduler still leads")
+            raise StoreError("the leadership of this scheduler is in doubt")
 
     def _send(self, effect: Call | Acknowledge) -> None:
-        """A driver must not raise. If it does, the call may have left, so the core gets an uncertain SendFailed."""
+        """A driver must not raise. If it does, the call may have been sent: the core gets an uncertain SendFailed."""
         assert self.driver is not None, "effects are performed between connect and disconnect"
         try:
             self.driver.send(effect)

@@ -1,9 +1,9 @@
 """The thread that owns the core. Other threads put events, commands and questions into its inbox.
 
-The loop decides when to work: it waits, gathers events into batches, checks the leadership and recovers from failures.
-`batch` decides how: it performs one batch in the right order. A single event is handled at once. Under load, events
-share one write, and the thread rests three times as long as its last turn took, so batches grow with the load. After a
-failed write or an error in the core, the loop starts over from the stored state.
+In each turn the loop waits for events, gathers them into a batch, checks the leadership and processes the batch with
+`batch`. A single event is handled at once. Under load, events share one write, and the thread rests three times as long
+as its last turn took, so batches grow with the load. After a failed write or an error in the core, the loop starts over
+from the stored state.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _REST_FACTOR, _MAX_REST_FACTOR = 3, 7
 class Pace:
     """Timing of the loop.
 
-    The wait before it starts over doubles from `retry_first_ms` to `retry_max_ms`; `calm_ms` without failure reset it.
+    After a failure the loop waits before it starts over. The wait doubles from `retry_first_ms` to `retry_max_ms`. It
+    is `retry_first_ms` again after `calm_ms` without failure.
     """
 
     coalesce_ms: int = 3
@@ -61,7 +62,11 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`late_ms`: delay of the last Tick after its due instant. `idle_ms`: time since the thread was last active."""
+    """The state of a loop.
+
+    `written_ms` is the instant of the last write, `late_ms` the delay of the last Tick, `idle_ms` the time since the
+    thread was last active. `waiting` counts the items in the inbox, and `recoveries` counts the failures so far.
+    """
 
     phase: Phase
     problem: str
@@ -88,8 +93,8 @@ class _Question:
 class Loop(Generic[CoreT]):
     """[stand_by* →] start → (deliver | command | ask | health)* → stop. Every method may be called from any thread.
 
-    It owns and closes `store`, and the drivers that `make_driver` returns, one per session with the master.
-    While `leadership` is in doubt it does nothing; once the leadership is lost, it ends.
+    The loop owns and closes `store` and the drivers that `make_driver` returns, one for each session with the master.
+    While `leadership` is in doubt the loop does nothing. Once the leadership is lost, the loop ends.
     `now_ms` is the wall clock; `monotonic` counts seconds.
     """
 
@@ -116,7 +121,7 @@ class Loop(Generic[CoreT]):
         self._leadership = leadership
         self._inbox: deque[Item | _Question] = deque()
         self._changed = Condition()
-        #: The thread checks its inbox under the lock, or waits.
+        #: True while the thread checks its inbox before a wait, and while it waits.
         self._idle = False
         self._stopping = Event()
         self._phase = Phase.STARTING
@@ -129,7 +134,7 @@ class Loop(Generic[CoreT]):
         self.failure: BaseException | None = None
 
     def stand_by(self, problem: str) -> None:
-        """Before `start`: set the text that tells callers why this scheduler does not lead, and which one does."""
+        """Set the problem that callers see before `start`: why this scheduler does not lead, and which one leads."""
         self._phase, self._problem = Phase.STANDBY, problem
 
     def start(self) -> None:
@@ -148,7 +153,7 @@ class Loop(Generic[CoreT]):
         return self.wait(timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to `timeout` s for the end of the loop. False if it still runs. `failure` is its cause, or None."""
+        """Wait up to `timeout` s for the end of the loop. False if it still runs. `failure` is the error, or None."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -157,9 +162,10 @@ class Loop(Generic[CoreT]):
         self._put(Arrived(event))
 
     def command(self, make: Callable[[int], messages.Command], timeout: float = 10.0) -> None:
-        """Carry out the command that `make` builds from the instant (ms). Return once it is stored and its calls sent.
+        """Carry out a command. Returns when it is stored and its calls are sent.
 
-        Raises Refused (nothing has changed), Unavailable, CoreFailed for a defect of ours, and any exception of `make`.
+        `make` builds the command from the instant (ms) at which it is handled. Raises Refused (nothing has changed),
+        Unavailable, CoreFailed for a bug in the core, and any exception of `make`.
         """
         reply: Future[None] = Future()
         self._submit(Order(make, reply))
@@ -185,31 +191,31 @@ class Loop(Generic[CoreT]):
         return lambda: self._unsubscribe(sink)
 
     def healthy(self) -> bool:
-        """Whether it leads and is subscribed at a master."""
+        """Whether this scheduler leads and is subscribed with a master."""
         return self._phase_now()[0] is Phase.LEADING and self._processor.connected
 
     def health(self) -> Health:
         """The present state, without waiting for the thread."""
-        leader = self._processor
+        processor = self._processor
         phase, problem = self._phase_now()
         return Health(
             phase=phase,
             problem=problem,
-            connected=leader.connected,
-            epoch=leader.epoch,
-            written_ms=leader.written_ms,
-            late_ms=leader.late_ms,
+            connected=processor.connected,
+            epoch=processor.epoch,
+            written_ms=processor.written_ms,
+            late_ms=processor.late_ms,
             idle_ms=int((self._monotonic() - self._seen) * 1_000),
             waiting=len(self._inbox),
             recoveries=self._recoveries,
-            faults=leader.faults,
+            faults=processor.faults,
         )
 
     # ----------------------------------------------------------------------------------------- on callers' threads
 
     def _put(self, item: Item | _Question) -> None:
         self._inbox.append(item)
-        # No lost wake-up: the thread sets `_idle` before it checks the inbox for the last time.
+        # No wake-up is lost: the thread sets `_idle` before it checks the inbox for the last time.
         if self._idle:
             with self._changed:
                 self._changed.notify()
@@ -229,7 +235,7 @@ class Loop(Generic[CoreT]):
             cancelled = reply.cancel()
             if not cancelled and reply.done():
                 return reply.result()
-            outcome = "it was not carried out" if cancelled else "it may still be carried out"
+            outcome = "the request was not carried out" if cancelled else "the request may still be carried out"
             raise Unavailable(f"no answer within {timeout:g} s; {outcome}", fix="check, then try again") from None
 
     def _unsubscribe(self, sink: Sink) -> None:
@@ -263,7 +269,7 @@ class Loop(Generic[CoreT]):
         self._started.set_result(None)
 
     def _serve(self) -> None:
-        """One turn. After an error the loop starts over; Fenced is passed on."""
+        """One turn. After an error the loop starts over. Raises Fenced."""
         try:
             self._await_work()
             if not self._await_leadership():
@@ -302,9 +308,9 @@ class Loop(Generic[CoreT]):
         return [item for item in taken if not isinstance(item, _Question)], questions
 
     def _phase_now(self) -> tuple[Phase, str]:
-        """Phase and problem. A doubtful leadership counts at once, even if the thread has not noticed it yet."""
+        """Phase and problem. Doubt about the leadership counts at once, even if the thread has not noticed it yet."""
         if self._phase is Phase.LEADING and not self._may_act():
-            return Phase.SUSPENDED, "it is in doubt whether this scheduler still leads"
+            return Phase.SUSPENDED, "the leadership of this scheduler is in doubt"
         return self._phase, self._problem
 
     def _may_act(self) -> bool:
@@ -346,7 +352,7 @@ class Loop(Generic[CoreT]):
             question.reply.set_exception(error)
 
     def _recover(self, error: Exception) -> None:
-        """Discard the core, disconnect, and start over from the store as soon as it answers."""
+        """Discard the core, disconnect, and start over as soon as the store answers."""
         log.error("starting over from the stored state", problem=str(error), exc_info=error)
         self._recoveries += 1
         self._enter(Phase.RECOVERING, str(error))
@@ -368,7 +374,7 @@ class Loop(Generic[CoreT]):
                 return
 
     def _delay(self) -> float:
-        """Seconds before the next attempt. They double while failures follow each other closely."""
+        """The wait before the next attempt to start over, in seconds. It doubles while failures follow each other."""
         now = self._monotonic()
         calm = now - self._recovered > self._pace.calm_ms / 1_000
         self._streak = 0 if calm else self._streak + 1
@@ -377,7 +383,7 @@ class Loop(Generic[CoreT]):
         return delay_ms / 1_000
 
     def _enter(self, phase: Phase, problem: str = "") -> None:
-        """Change the phase. Outside LEADING every waiting caller is refused."""
+        """Change the phase. In a phase other than LEADING, every waiting caller is refused."""
         with self._changed:
             self._phase, self._problem = phase, problem
             waiting: list[Item | _Question] = []

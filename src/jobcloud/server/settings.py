@@ -1,8 +1,9 @@
-"""Settings: one frozen object from a TOML file, the environment and flags; each overrides the one before.
+"""Settings: one frozen object from a TOML file, the environment and flags.
 
-The key `http.port` is `port` under `[http]` in the file, and JOBCLOUD_HTTP_PORT in the environment. Durations and sizes
-have a unit ("5s", "1h30m", "256MiB"); lists in the environment are separated by commas. Secrets come from files that
-other users cannot read, never from the settings themselves. docs/settings.md lists every key.
+The environment overrides the file, and flags override both. The key `http.port` is `port` under `[http]` in the file,
+and JOBCLOUD_HTTP_PORT in the environment. Durations and sizes have a unit ("5s", "1h30m", "256MiB"). The items of lists
+in the environment are separated by commas. Secrets come from files that other users cannot read. docs/settings.md lists
+every key.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _file_content: ContextVar[dict[str, Any]] = ContextVar("_file_content", default=
 
 
 def _wrong(problem: str, fix: str, *, key: str = "") -> PydanticCustomError:
-    """An error with a fix. `key` names the field of the section if the validator checks several."""
+    """An error with a fix. `key` is the wrong field of the section, if the validator checks several fields."""
     return PydanticCustomError("setting", "{problem}", {"problem": problem, "fix": fix, "key": key})
 
 
@@ -80,7 +81,10 @@ def _readable_file(path: Path) -> Path:
 
 
 def read_secret(path: Path) -> str:
-    """The secret in a file of one line. Raises PydanticCustomError if other users can read it, or it has no secret."""
+    """The secret in a file of one line.
+
+    Raises PydanticCustomError if the file cannot be read, can be read by other users, or contains no secret.
+    """
     try:
         with path.open("rb") as file:
             status = stat.S_IMODE(path.stat().st_mode)
@@ -93,7 +97,7 @@ def read_secret(path: Path) -> str:
         raise _wrong(f"{path} can be read by every user of this machine", f"run: chmod 600 {path}")
     secret = content.strip()
     if not secret or len(content) > _MAX_SECRET or not re.fullmatch(rb"[!-~]+", secret):
-        raise _wrong(f"{path} contains no secret", "write it there as one line of ASCII without spaces")
+        raise _wrong(f"{path} contains no secret", "write the secret there as one line of ASCII without spaces")
     return secret.decode()
 
 
@@ -110,7 +114,7 @@ def milliseconds(duration: timedelta) -> int:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is reachable from this machine only. A name other than localhost may be any machine."""
+    """Whether `host` is reachable from this machine only. A name other than localhost counts as another machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -174,7 +178,7 @@ class Mesos(_Section):
 
 
 class ZooKeeper(_Section):
-    """State and leader election in ZooKeeper, for several schedulers of which one leads."""
+    """State and leader election in ZooKeeper, for a group of schedulers of which one leads."""
 
     hosts: str = Field(default="", description="HOST:PORT, several separated by commas; empty: no ZooKeeper")
     namespace: str = Field(default="jobcloud", description="the node that contains all state, e.g. jobcloud")
@@ -229,14 +233,14 @@ class ZooKeeper(_Section):
 
 
 class Http(_Section):
-    """The REST API and console."""
+    """The REST API."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
     port: Port = Field(default=8899, description="a port, 0 for any free one")
     token_file: SecretFile | None = Field(default=None, description="a file that contains the token callers must send")
     hosts: Words = Field(default=(), description="host names of the API in addition to loopback names")
     origins: Words = Field(
-        default=(), description="origins of web pages that may change things, e.g. https://ops.example.org"
+        default=(), description="origins of web pages that may send changes, e.g. https://ops.example.org"
     )
 
     @check(mode="after")
@@ -255,7 +259,7 @@ class Http(_Section):
 
 
 class ArtifactServer(_Section):
-    """The listener from which agents fetch packages and the executor: read-only, by content hash."""
+    """The server from which agents fetch packages and the executor by content hash."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
     port: Port = Field(default=8898, description="a port, 0 for any free one")
@@ -267,7 +271,7 @@ class ArtifactServer(_Section):
     def _reachable(self) -> ArtifactServer:
         if not self.advertise and self.host in ("0.0.0.0", "::", "[::]"):  # noqa: S104 - compared, not bound
             raise _wrong(
-                "is required if artifacts.host is every address",
+                "is required if artifacts.host stands for all addresses",
                 "set artifacts.advertise to the name under which agents reach this machine",
                 key="advertise",
             )
@@ -282,7 +286,7 @@ class Scheduling(_Section):
         default=timedelta(seconds=5), description="how long declined resources are not offered again, e.g. 5s"
     )
     misfire_threshold: Positive = Field(
-        default=timedelta(seconds=5), description="how late a firing may be and still count as on time, e.g. 5s"
+        default=timedelta(seconds=5), description="how late a firing may be without counting as missed, e.g. 5s"
     )
     reconcile_interval: Positive = Field(
         default=timedelta(minutes=15), description="how often all tasks are reconciled with Mesos, e.g. 15m"
@@ -290,12 +294,12 @@ class Scheduling(_Section):
     history: int = Field(default=50, ge=1, le=10_000, description="ended runs kept per job, 1 to 10000")
     coalesce: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(seconds=1))] = Field(
         default=timedelta(milliseconds=3),
-        description="how long events gather before one write, 0ms to 1s; under load seven times as long",
+        description="how long events gather before one write, 0ms to 1s; under load up to seven times as long",
     )
 
 
 class Packages(_Section):
-    """Limits of app packages, and the servers they may be fetched from in addition to uploads."""
+    """Limits of app packages, and the servers from which packages may be fetched."""
 
     max_bytes: ByteSize = Field(
         default=ByteSize(256 << 20), ge=1_024, le=1 << 40, description="the largest package, e.g. 256MiB"
@@ -305,7 +309,7 @@ class Packages(_Section):
         default=("https", "http"), description='"https", "http" or both'
     )
     networks: Annotated[Words, AfterValidator(_networks)] = Field(
-        default=(), description='networks they may have addresses in, in addition to public ones, e.g. "10.0.0.0/8"'
+        default=(), description='networks of these servers, in addition to public addresses, e.g. "10.0.0.0/8"'
     )
     fetch_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=10))] = Field(
         default=timedelta(minutes=2), description="how long the fetch of one package may take, 1s to 10m"
@@ -355,7 +359,7 @@ class Settings(BaseSettings):
     def _lasting(self) -> Settings:
         if self.zookeeper.hosts and self.data is None:
             raise _wrong(
-                "is required with zookeeper.hosts: the state outlives this process, so the packages must too",
+                "is required with zookeeper.hosts: the state outlives this process, and so must the packages",
                 "a directory on permanent storage, best shared by all schedulers",
                 key="data",
             )
@@ -374,10 +378,10 @@ class Settings(BaseSettings):
 
 
 def load(file: Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
-    """The settings of `file` (TOML), overridden by the environment, overridden by `flags`.
+    """Settings from `file` (TOML), the environment, and `flags`. Later ones override earlier ones.
 
     `flags` maps keys ("http.port") to values; None means not given. Raises ConfigError for the first problem, with
-    the others in `others`.
+    further ones in `others`.
     """
     token = _file_content.set(_read(file) if file else {})
     try:

@@ -56,7 +56,7 @@ _STOP_S = 8.0
 
 
 def run_scheduler(wanted: Settings) -> int:
-    """Run until SIGINT or SIGTERM; tasks keep running. Returns the exit code: 1 if it had to step down.
+    """Run until SIGINT or SIGTERM; tasks keep running. Returns the exit code: 1 if the scheduler stepped down.
 
     Raises ConfigError for invalid settings, StoreError if the state cannot be used.
     """
@@ -65,7 +65,7 @@ def run_scheduler(wanted: Settings) -> int:
     logs.configure(wanted.log.format, wanted.log.level)
     stop = _on_signals()
     with contextlib.ExitStack() as stack:
-        # Packages need files even if the state is in memory.
+        # Packages are files even if the state is in memory.
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jobcloud.")) if wanted.data is None else ""
         return _Process(wanted, wanted.data or Path(folder)).run(stop)
 
@@ -124,7 +124,7 @@ class _Process:
                 log.info("listening", url=api_url)
                 if not leadership.wait(stop, loop.stand_by):
                     return 0
-                # Stop the loop first at the end: the next leader waits for it.
+                # Added last, so that it runs first: the next leader waits for the loop to stop.
                 stack.callback(loop.stop, _STOP_S)
             loop.start()
             stack.enter_context(self._context(api_url))
@@ -186,7 +186,7 @@ class _Process:
 
 
 def _end_soon() -> None:
-    """Exit even if threads hang: a process that has stepped down must not linger."""
+    """Make the process exit even if threads hang: it has stepped down, and must not stay alive."""
     timer = threading.Timer(2 * _STOP_S, os._exit, (1,))
     timer.daemon = True
     timer.start()
@@ -209,7 +209,7 @@ class _Listener:
 
 
 def _listen(host: str, port: int, key: str) -> socket.socket:
-    """Raises ConfigError if the address cannot be used."""
+    """A socket that listens on an address. Raises ConfigError, for the setting `key`, if this is not possible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=512)

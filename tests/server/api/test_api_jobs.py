@@ -103,7 +103,7 @@ def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeL
         ({"priority": 1001}, "priority", "-1000 to 1000"),
         ({"jobProperties": {"x": "y"}}, "jobProperties.x", "known field"),
         ({"jobProperties": {"job_exception_handler": "my handler"}}, "jobProperties.job_exception_handler", "Class"),
-        ({"jobProperties": {"job_exception_handler": "webhook"}}, "jobProperties.job_exception_webhook", "needed"),
+        ({"jobProperties": {"job_exception_handler": "webhook"}}, "jobProperties.job_exception_webhook", "required by"),
         (
             {"jobProperties": {"job_exception_handler": "webhook", "job_exception_webhook": "http://127.0.0.1/x"}},
             "jobProperties.job_exception_webhook",
@@ -115,7 +115,7 @@ def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeL
             "thread pool",
         ),
         ({"timeoutSeconds": 2_592_000.5}, "timeoutSeconds", "2592000.5 is out of range | 0 to 2592000"),
-        ({"retryMaxDelaySeconds": 5}, "retryMaxDelaySeconds", "below retryDelaySeconds"),
+        ({"retryMaxDelaySeconds": 5}, "retryMaxDelaySeconds", "less than retryDelaySeconds"),
         ({"listener": "audit"}, "listener", "array"),
         ({"listener": ["shop:Audit", "a b"]}, "listener", "Class"),
         ({"listener": ["x"] * 21}, "listener", "20"),

@@ -1,8 +1,8 @@
-"""The Driver port on Mesos: calls and events through pymesos' driver class, hardened (`hardened`).
+"""The Driver port for Mesos. It uses the driver class of pymesos, hardened by `hardened`.
 
-Threads: one reads the event stream, one makes the calls in order; with zk:// one detects the leading master.
-Back-pressure: while the receiver of events blocks, the stream is not read and events wait at the master. Calls wait
-here; beyond MAX_WAITING_CALLS they are returned as SendFailed.
+Threads: one reads the event stream, and one makes the calls in order. With zk://, another detects the leading master.
+Back-pressure: while the receiver of events blocks, the stream is not read, and events wait at the master. Calls wait
+here. Calls beyond MAX_WAITING_CALLS are returned as SendFailed.
 """
 
 # ruff: noqa: N802 - _Receiver has the method names that pymesos calls
@@ -65,7 +65,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("jobcloud.mesos")
 
 MAX_WAITING_CALLS = 100_000
-# Calls without an answer at a time: enough to keep a master busy, and not too many to be uncertain if it fails.
+# Maximum number of calls without an answer. It keeps a master busy, and limits the number of calls whose outcome is
+# unknown if the master fails.
 _MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
@@ -74,7 +75,7 @@ _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TAS
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """TLS to the master, with host name check. Paths of PEM files; "" means the system's CAs or no certificate."""
+    """TLS to the master. Paths of PEM files; "" means the CA certificates of the system, or no client certificate."""
 
     ca_file: str = ""
     cert_file: str = ""
@@ -85,8 +86,8 @@ class TlsSettings:
 class MesosSettings:
     """How to reach Mesos, and the identity of this framework.
 
-    `master` is HOST:PORT, several separated by commas, or zk://HOST:PORT,.../PATH; `zookeeper_auth` is "user:password"
-    for the last form. The durations from `missed_heartbeats` on are for slow networks and for tests.
+    `master` is HOST:PORT, several separated by commas, or zk://HOST:PORT,.../PATH. `zookeeper_auth` is "user:password"
+    for zk://. Slow networks and tests may need other values of `missed_heartbeats` and the fields after it.
     """
 
     master: str
@@ -127,7 +128,7 @@ _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
 class MesosDriver:
-    """See `jobcloud.ports.Driver`. Raises ConfigError naming the wrong setting."""
+    """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting."""
 
     def __init__(self, settings: MesosSettings) -> None:
         self._settings = settings
@@ -146,7 +147,7 @@ class MesosDriver:
         )
         self._deliver: Callable[[Event], None] = _discard
         self._requests: queue.SimpleQueue[tuple[_Request, Session | None]] = queue.SimpleQueue()
-        # Used by the thread that makes calls: its present session, and requests without an answer, oldest first.
+        # Used only by the thread that makes calls: its session, and the requests without an answer, oldest first.
         self._session: Session | None = None
         self._in_flight: deque[_Request] = deque()
         self._caller = threading.Thread(target=self._run_calls, name="mesos-calls", daemon=True)
@@ -202,7 +203,7 @@ class MesosDriver:
         self._queue(request)
         if not request.done.wait(_TEARDOWN_S):
             raise NotConnected(
-                f"the master did not answer in {_TEARDOWN_S:g} s: the framework may or may not be removed"
+                f"the master did not answer in {_TEARDOWN_S:g} s: the framework may or may not have been removed"
             )
         if request.problem:
             raise NotConnected(request.problem)
@@ -210,7 +211,7 @@ class MesosDriver:
     # Events.
 
     def deliver(self, event: Event) -> None:
-        """Pass an event to the receiver, unless the driver is stopping. Callers handle exceptions of the receiver."""
+        """Pass an event to the receiver, unless the driver is stopping. Raises the exceptions of the receiver."""
         if not self._stopping:
             self._deliver(event)
 
@@ -269,7 +270,7 @@ class MesosDriver:
             self._in_flight.append(request)
 
     def _exchange(self) -> None:
-        """Send the added calls and wait for at least one answer."""
+        """Send the encoded calls, and wait for at least one answer."""
         assert self._session is not None
         try:
             outcomes = self._session.exchange()
@@ -374,7 +375,7 @@ class _Receiver:
         self._owner.deliver(InverseOffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
 
     def inverseOfferRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
-        """Ignored: it has already been answered."""
+        """Ignored: the core has already answered the inverse offer."""
 
     def statusUpdate(self, driver: HardenedDriver, status: Json) -> None:
         self._owner.deliver(StatusReceived(now_ms(), read_status(status)))
@@ -383,7 +384,7 @@ class _Receiver:
         """Ignored: we request no operations with status updates."""
 
     def frameworkMessage(self, driver: HardenedDriver, executor_id: Json, agent_id: Json, data: str) -> None:
-        """Ignored: our executor only sends status updates, which are reliable."""
+        """Ignored: our executor sends status updates only, because these are reliable."""
 
     def slaveLost(self, driver: HardenedDriver, agent_id: Json) -> None:
         self._owner.deliver(AgentLost(now_ms(), agent_id["value"]))
@@ -400,7 +401,7 @@ def now_ms() -> int:
 
 
 def _read(read: Callable[[Json], T], offer: Json) -> T | None:
-    """Parse one offer of several. None if it is malformed, so that the others are still used."""
+    """Parse one of several offers. None if it is malformed, so that the other offers are still used."""
     try:
         return read(offer)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -465,7 +466,7 @@ def _authorization(settings: MesosSettings) -> str:
     if not settings.secret:
         return ""
     if ":" in settings.principal:
-        raise ConfigError("must not contain a colon: HTTP would end it there", field="mesos.principal")
+        raise ConfigError("must not contain a colon: HTTP Basic authentication ends it there", field="mesos.principal")
     return "Basic " + base64.b64encode(f"{settings.principal}:{settings.secret}".encode()).decode()
 
 

@@ -7,17 +7,21 @@ Nodes below the namespace (names are percent-encoded keys):
     config/job/NAME       a job
     state/disable/app/NAME  the mark of a disabled app
     state/journal/…       records that change often (`journal`)
-    state/unfold          exists while the apps and jobs of a segment are being copied to their nodes: its number
+    state/unfold          the number of a segment whose apps and jobs are being copied to their nodes
     ha/framework/id       the framework id
     ha/election/…         the candidates, of which the oldest leads (`election`)
 
 A batch is one transaction that checks the version of the epoch node, so a superseded leader writes nothing. The
-transaction creates the next segment of the journal under a number that only one transaction can take: if a lost request
-arrives late, either it or its successor finds the number taken and fails. A batch too large for one request is split:
-first its parts, then the transaction that creates the segment. Parts without a segment have no meaning and are deleted
-later, so a crash between the requests leaves all of the batch or none. Apps and jobs that do not fit into the
-transaction are stored in the segment; the same transaction creates state/unfold. They are then copied to their nodes.
-While state/unfold exists, a reader takes them from the segment.
+transaction creates the next segment of the journal. Only one transaction can use the number of this segment. If a
+request is repeated and the lost one arrives late, the later of the two fails.
+
+A batch too large for one request is split into parts. Each part is a node; the last request is the transaction that
+creates the segment. Parts without a segment have no meaning and are deleted later, so a crash between the requests
+leaves all of the batch or none of it.
+
+If the apps and jobs of a batch do not fit into the transaction, they are *folded*: stored in the segment. The same
+transaction creates state/unfold. Then they are *unfolded*: copied to their nodes. While state/unfold exists, a reader
+takes them from the segment.
 
 Sources: https://zookeeper.apache.org/doc/r3.8.0/zookeeperProgrammers.html (multi, versions, jute.maxbuffer).
 """
@@ -55,7 +59,7 @@ from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
 _log = logging.getLogger("jobcloud.zookeeper")
 
-# Kinds with a node for each record. The others are in the journal.
+# Kinds that have a node for each record. Records of other kinds are in the journal.
 _FOLDERS = {
     Kind.APP: "config/app",
     Kind.JOB: "config/job",
@@ -87,7 +91,7 @@ Operation: TypeAlias = tuple[str, str, bytes | None]
 
 @dataclass(slots=True)
 class _Unfold:
-    """Writes of a segment that must be copied to nodes. `version`: that of the mark, which every step raises."""
+    """Writes of a segment that must be copied to nodes. Each step raises `version`, that of the node state/unfold."""
 
     number: int
     version: int
@@ -105,11 +109,11 @@ class _Image:
 
 
 class ZooKeeperStore:
-    """A `Store` in the namespace of `session`, which it owns. It serves one thread at a time.
+    """A `Store` in the namespace of `session`, which it owns. Only one thread at a time may use it.
 
-    `name` is stored with the epoch, for users. `candidate` returns the path of our election node: the epoch is raised
+    `name` is stored with the epoch, for users. `candidate` returns the path of our election node. The epoch is raised
     only while that node exists, so a process that was suspended cannot supersede its successor. `requests` counts the
-    requests that changed something.
+    requests that changed the state.
     """
 
     def __init__(self, session: ZooKeeperSession, *, name: str = "", candidate: Callable[[], str] = str) -> None:
@@ -138,7 +142,7 @@ class ZooKeeperStore:
                 self._set_epoch(data, stat.version)
                 self.requests += 1
             except (zk.BadVersionError, NoAnswer) as error:
-                # Another process was faster, or our request may have taken effect: read again.
+                # Another process was faster, or our request may have taken effect. Read the node again.
                 if self._session.monotonic() > deadline:
                     raise StoreError(f"the epoch could not be raised: {error}") from error
 
@@ -169,7 +173,7 @@ class ZooKeeperStore:
         with self._translated():
             self._open()
             if epoch < 1:
-                # ZooKeeper would take -1 as any version.
+                # To ZooKeeper, -1 means any version.
                 raise Fenced(f"epoch {epoch} was never acquired")
             self._write(epoch, {(KIND_NAMES[write.kind], write.key): write.value for write in batch})
 
@@ -208,9 +212,9 @@ class ZooKeeperStore:
     # ---------------------------------------------------------------------------------------------------- writing
 
     def _append(self, epoch: int, image: _Image, last: Mapping[Place, bytes | None]) -> bool:
-        """Store the batch as one segment. Small apps and jobs are written with it, many inside it.
+        """Store the batch as one segment. A few apps and jobs are written to their nodes, many are folded.
 
-        False if `image` is out of date afterwards.
+        False if `image` is then out of date.
         """
         journaled = {place: value for place, value in last.items() if place[0] not in _FOLDERS}
         placed = {place: value for place, value in last.items() if place[0] in _FOLDERS}
@@ -238,7 +242,7 @@ class ZooKeeperStore:
         try:
             self._unfold(epoch, image)
         except StoreError as error:
-            # The batch is durable. The next write, or the next leader, reads how far the copy got and completes it.
+            # The batch is durable. The next write, or the next leader, completes the copy.
             _log.warning("apps and jobs stay in the journal until the next write: %s", error)
             return False
         return True
@@ -279,10 +283,10 @@ class ZooKeeperStore:
         witness: tuple[str, bytes] | None = None,
         version: int = -1,
     ) -> None:
-        """Perform all `operations`, or none, if `epoch` is current. `version` is that of the first operation's node.
+        """Perform all `operations`, or none, if `epoch` is current. `version`: expected at the first operation's node.
 
-        `witness` is (path, prefix): after the transaction took effect, that node's data starts with the prefix. It
-        tells whether a request without an answer has taken effect.
+        `witness` shows whether a request without an answer has taken effect. It is (path, prefix): once the transaction
+        has taken effect, the data of the node at path starts with the prefix.
         """
         deadline = self._session.monotonic() + self._session.timeout_s
         while True:
@@ -297,7 +301,7 @@ class ZooKeeperStore:
             if (problem := failed(results)) is None:
                 break
             if isinstance(problem[1], zk.NodeExistsError) and witness and self._took_effect(witness, deadline):
-                # An earlier attempt of ours has arrived late.
+                # An earlier request of ours has taken effect late.
                 break
             self._explain(epoch, operations, *problem)
         self.requests += 1
@@ -399,7 +403,10 @@ class ZooKeeperStore:
         stored.faults.extend(StoredFault(f"{self._journal('*')}: {kind}/{key}", problem) for kind, key in sorted(known))
 
     def _quarantine(self, name: str, error: Damaged, image: _Image, stored: StoredRecords) -> None:
-        """Drop the records that a damaged segment changed: older segments have only outdated versions of them."""
+        """Drop the records that a damaged segment changed: older segments have only outdated versions of them.
+
+        The node of marks has a hash of the kind and key of each of these records.
+        """
         path = self._journal(name)
         try:
             found, _ = self._session.ask(lambda client: client.get_async(self._journal(_marks_name(name))))
@@ -407,9 +414,9 @@ class ZooKeeperStore:
             found = b"?"
         if len(found) % 8:
             raise StoreUnusable(
-                f"{path} in ZooKeeper and its node of marks are damaged ({error}); without them it is unknown which "
-                "records are out of date. They were left unchanged: restore them from a backup, or delete both to "
-                "continue with older versions of those records"
+                f"{path} in ZooKeeper and its node of marks are damaged ({error}), so the records that they changed "
+                "are unknown. Both nodes were left unchanged: restore them from a backup, or delete both to continue "
+                "with older versions of those records"
             )
         changed = {found[start : start + 8] for start in range(0, len(found), 8)}
         gone = [place for place in image.journal.latest if mark(*place) in changed]
@@ -458,7 +465,8 @@ class _Spread:
     """A segment split into nodes: `parts` are created first, `ends` belong to the transaction.
 
     The node of the segment contains a header, `1 TOKEN PARTS\\n`, and the rest of the content. A part is named
-    SEGMENT-TOKEN-NUMBER, so that leftovers of another attempt cannot collide. The marks are a node of their own.
+    SEGMENT-TOKEN-NUMBER, so that it cannot collide with leftovers of another attempt. The marks, hashes of the kinds
+    and keys of the changed records, are a node of their own.
     """
 
     def __init__(self, folder: str, number: int, entries: Sequence[Entry]) -> None:
@@ -497,7 +505,7 @@ class _Files:
                 self.numbers.add(int(base))
             elif rest == _MARKS:
                 self.marks.append(name)
-                # Marks are created and deleted with their segment. Marks alone mean that the segment was removed.
+                # Marks are created and deleted with their segment. If only the marks exist, the segment was lost.
                 self.numbers.add(int(base))
             else:
                 self.parts.append(name)
@@ -538,7 +546,7 @@ def _pieces(blob: bytes) -> list[bytes]:
 
 
 def _portions(writes: Mapping[Place, bytes | None]) -> Iterator[dict[Place, bytes | None]]:
-    """`writes`, split into portions of one request each."""
+    """Split `writes` into portions that fit into one request each."""
     portion: dict[Place, bytes | None] = {}
     weight = 0
     for place, value in writes.items():

@@ -30,7 +30,7 @@ def drain(
     ctx: typer.Context,
     agent: AgentName,
     deadline: Annotated[int, typer.Option(min=1, max=30 * 86_400, help="Seconds until the agent must be empty.")] = 600,
-    reason: Annotated[str, typer.Option(help="Shown by `jobcloud cluster`.")] = "",
+    reason: Annotated[str, typer.Option(help="Reason that `jobcloud cluster` shows.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Drain an agent. It gets no new tasks. Resident tasks move away; others may finish until the deadline."""

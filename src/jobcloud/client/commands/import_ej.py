@@ -30,8 +30,8 @@ def import_elastic_job(
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Download the packages of the other apps from their appURL, unchanged.")
     ] = False,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Register every job disabled.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Register every job as disabled.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Import apps, jobs and disabled marks from Elastic-Job-Cloud 2.1.5. Exits with 1 if any of them is refused."""

@@ -22,6 +22,7 @@ commands = typer.Typer(no_args_is_help=True)
 JobFile = Annotated[
     str, typer.Argument(metavar="FILE|-", help="JSON file with a job or a list of jobs; - reads standard input.")
 ]
+NewConfig = Annotated[str, typer.Argument(metavar="FILE|-", help="JSON file with the job; - reads standard input.")]
 Fields = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field by its JSON name. Repeatable.")
 ]
@@ -33,7 +34,7 @@ def add(
     file: JobFile = "",
     fields: Fields = None,
     disabled: Annotated[
-        bool, typer.Option("--disabled", help="Register the jobs disabled, to be enabled later.")
+        bool, typer.Option("--disabled", help="Register the jobs as disabled. `jobcloud job enable` enables a job.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +52,7 @@ def add(
 
 @commands.command("update", cls=ListsJobFields)
 def update(
-    ctx: typer.Context, job: JobName, file: JobFile = "", fields: Fields = None, as_json: AsJson = False
+    ctx: typer.Context, job: JobName, file: NewConfig = "", fields: Fields = None, as_json: AsJson = False
 ) -> None:
     """Replace a job's configuration with FILE, or change single fields with --set."""
     if not file and not fields:

@@ -48,8 +48,8 @@ def run_local(
 def next_firings(
     cron: Annotated[str, typer.Argument(metavar="CRON", help="A cron expression such as '0 0/5 * * * ?'.")],
     zone: Annotated[str, typer.Option(help="Time zone, such as Europe/Berlin.")] = "UTC",
-    dialect: Annotated[Dialect, typer.Option(help="quartz begins with seconds, unix with minutes.")] = Dialect.QUARTZ,
-    count: Annotated[int, typer.Option(min=1, max=1000, help="Number of times.")] = 5,
+    dialect: Annotated[Dialect, typer.Option(help="quartz has a field of seconds, unix does not.")] = Dialect.QUARTZ,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Number of fire times.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Print when a cron expression fires next. Needs no server."""

@@ -29,7 +29,7 @@ class HostOptions(NamedTuple):
         list[str] | None,
         typer.Option(
             metavar="NAME=AMOUNT,…",
-            help="A type of host, to find out how many are needed: cpus=64,mem_mb=131072,price=900. Repeatable.",
+            help="A type of host, such as cpus=64,mem_mb=131072,price=900: how many are needed? Repeatable.",
             rich_help_panel=_HOSTS,
         ),
     ] = None
@@ -40,7 +40,7 @@ class HostOptions(NamedTuple):
         bool,
         typer.Option(
             "--how-many",
-            help="Each row of --hosts is a type. Find out how many are needed.",
+            help="Each row of --hosts is a type of host: how many of each are needed?",
             rich_help_panel=_HOSTS,
         ),
     ] = False
@@ -59,7 +59,7 @@ class DemandOptions(NamedTuple):
     ] = False
     run_times: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV job,seconds: how long a run takes.", rich_help_panel=_DEMAND),
+        typer.Option(metavar="FILE", help="CSV job,seconds: duration of a run.", rich_help_panel=_DEMAND),
     ] = None
     run_time: Annotated[
         float,
@@ -71,12 +71,12 @@ class DemandOptions(NamedTuple):
 
 class TimeOptions(NamedTuple):
     all_at_once: Annotated[
-        bool, typer.Option("--all-at-once", help="All jobs at once instead of the peak.", rich_help_panel=_TIME)
+        bool, typer.Option("--all-at-once", help="Assume that all jobs run at once.", rich_help_panel=_TIME)
     ] = False
     day: Annotated[
-        str, typer.Option(help="First day to look at, YYYY-MM-DD. Default: today.", rich_help_panel=_TIME)
+        str, typer.Option(help="First day of the period, YYYY-MM-DD. Default: today.", rich_help_panel=_TIME)
     ] = ""
-    days: Annotated[int, typer.Option(min=1, max=31, help="Number of days.", rich_help_panel=_TIME)] = 1
+    days: Annotated[int, typer.Option(min=1, max=31, help="Length of the period in days.", rich_help_panel=_TIME)] = 1
     zone: Annotated[
         str, typer.Option(help="Time zone in which a day begins, such as Europe/Berlin.", rich_help_panel=_TIME)
     ] = "UTC"
@@ -85,7 +85,9 @@ class TimeOptions(NamedTuple):
 class QuestionOptions(NamedTuple):
     fail: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Let this number of hosts fail. Repeatable. Default: 1.", rich_help_panel=_QUESTIONS),
+        typer.Option(
+            min=0, help="Assume that this number of hosts fails. Repeatable. Default: 1.", rich_help_panel=_QUESTIONS
+        ),
     ] = None
     fail_by: Annotated[
         str,
@@ -93,7 +95,9 @@ class QuestionOptions(NamedTuple):
     ] = "zone"
     more: Annotated[
         list[str] | None,
-        typer.Option(metavar="JOB", help="How many more of its tasks fit? Repeatable.", rich_help_panel=_QUESTIONS),
+        typer.Option(
+            metavar="JOB", help="How many more tasks of this job fit? Repeatable.", rich_help_panel=_QUESTIONS
+        ),
     ] = None
     seconds: Annotated[
         float,
@@ -106,7 +110,7 @@ class QuestionOptions(NamedTuple):
 class OutputOptions(NamedTuple):
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw a picture: .png, .svg or .html.", rich_help_panel=_OUTPUT),
+        typer.Option(metavar="FILE", help="Draw a plot: .png, .svg or .html.", rich_help_panel=_OUTPUT),
     ] = None
     placement: Annotated[
         Path | None,
@@ -124,7 +128,7 @@ def plan(
     output: OutputOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Calculate if a demand fits, how many hosts it needs, and the effect of failures. See docs/planning.md.
+    """Calculate whether a demand fits, how many hosts it needs, and the effect of failures. See docs/planning.md.
 
     Exits with 1 if the demand does not fit.
     """

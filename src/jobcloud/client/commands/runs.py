@@ -32,16 +32,16 @@ def list_runs(
 def retry(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, from `jobcloud runs`.")],
-    shard: Annotated[int | None, typer.Option(min=0, help="Only this shard. Default: every failed shard.")] = None,
+    shard: Annotated[int | None, typer.Option(min=0, help="Only this shard. Default: all of them.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retry the shards of a run that are DEAD, FAILED or KILLED, with all their attempts again."""
+    """Retry the DEAD, FAILED and KILLED shards of a run. Their attempts count from 0 again."""
     with connect(ctx) as client:
         found = client.retry(run, shard)
     render.answer(found, f"run {found['id']} is {found['state']}", as_json=as_json)
 
 
 def explain(ctx: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Explain why a job is running or waiting: missing resources, amount asked for, best amount available."""
+    """Explain why a job runs or waits. For each missing resource: the amount asked for and the best available."""
     with connect(ctx) as client:
         render.show(client.explain(job), render.explanation, as_json=as_json)

@@ -41,7 +41,9 @@ class MesosOptions(NamedTuple):
     mesos: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT|zk://…", help="The master, or the ZooKeeper that knows it.", rich_help_panel=_MESOS
+            metavar="HOST:PORT|zk://…",
+            help="Address of the master, or of the ZooKeeper that the masters use.",
+            rich_help_panel=_MESOS,
         ),
     ] = None
     role: Annotated[
@@ -91,7 +93,7 @@ def run_scheduler(
 ) -> None:
     """Run the scheduler on a Mesos cluster.
 
-    Options overrule JOBCLOUD_* environment variables, and these overrule --config. See docs/settings.md.
+    Options override JOBCLOUD_* environment variables, and these override --config. See docs/settings.md.
     """
     with server_libraries():
         from jobcloud.server import settings, wiring

@@ -1,4 +1,4 @@
-"""The master as a state machine: calls, messages and time in, replies, events and messages out."""
+"""The master as a state machine. Inputs are calls, messages and time; outputs are replies, events and messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut
 
 
 class Master:
-    """`state` and `views` are for readers. Only inputs to `handle` change the state of a running master."""
+    """A Mesos master. Others may read `state` and `views`; only `handle` changes the state of a running master."""
 
     def __init__(self, settings: MasterSettings, at_ms: int = 0) -> None:
         self.state = State(settings, at_ms)
@@ -53,7 +53,10 @@ class Master:
         self._allocation_scheduled = False
 
     def expect_agents(self, agent_ids: Iterable[str], at_ms: int) -> None:
-        """Start as the successor of a master with these agents. Tasks unknown here may run on those not back yet."""
+        """Start as the successor of a master with these agents.
+
+        Until such an agent has reregistered, it may run tasks that this master does not know.
+        """
         for agent_id in agent_ids:
             self._agents.expect(agent_id, at_ms + self.state.settings.agent_reregister_timeout_ms)
 
