@@ -292,6 +292,12 @@ static inline __attribute__((always_inline)) jobcloud_need jobcloud_select(
         condition ? yes.amount : no.amount, condition ? yes.mantissa : no.mantissa, condition ? yes.shift : no.shift};
 }
 
+/* The penalty of a dimension that a host has and the need does not ask for. */
+static inline __attribute__((always_inline)) int32_t jobcloud_unasked(jobcloud_need need)
+{
+    return need.amount ? 0 : JOBCLOUD_UNASKED;
+}
+
 /* Negative if the mask excludes the host, or if the host has as many claims of the group as the class allows. */
 static inline __attribute__((always_inline)) int32_t jobcloud_exclusion(const jobcloud_view *view, int host)
 {
@@ -303,12 +309,12 @@ static inline __attribute__((always_inline)) int32_t jobcloud_exclusion(const jo
     return bad;
 }
 
-/* Add one dimension to the sums of a host; `bad` becomes negative if the need does not fit. This is the only
-   definition of the "even" score. `wide` is a compile-time constant; with 0, all shifts are known to be at most 31
-   places. */
+/* Add one dimension to the sums of a host; `bad` becomes negative if the need does not fit. This is the only definition
+   of the "even" score. `unasked` is jobcloud_unasked(need), which callers compute outside their loops. `wide` is a
+   compile-time constant; with 0, all shifts are known to be at most 31 places. */
 static inline __attribute__((always_inline)) void jobcloud_add_dimension(
     int32_t *bad, int32_t *least, int32_t *balance, int32_t *score,
-    int32_t amount, uint32_t scale, int32_t share, jobcloud_need need, const int wide)
+    int32_t amount, uint32_t scale, int32_t share, jobcloud_need need, int32_t unasked, const int wide)
 {
     const uint32_t places = (scale & 255) - (uint32_t)need.shift;
     const int32_t relative = share & 255;
@@ -316,7 +322,7 @@ static inline __attribute__((always_inline)) void jobcloud_add_dimension(
                                : (int32_t)(((uint32_t)need.mantissa * (scale >> 8)) >> (places & 31));
     const int32_t left = (share >> 8) - asked;
     *bad |= amount - need.amount;
-    *score += need.amount == 0 && relative > 0 ? JOBCLOUD_UNASKED : 0;
+    *score += -(int32_t)(relative > 0) & unasked;
     *least = left < *least ? left : *least;
     *balance += (asked >> 6) * (relative - JOBCLOUD_BALANCED);
 }
@@ -339,9 +345,9 @@ static inline __attribute__((always_inline)) int32_t jobcloud_score_one(const jo
         const int32_t *at = row + 1 + PLANES * d;
         if (need[d].amount)
             jobcloud_add_dimension(&bad, &least, &balance, &score, at[FREE], (uint32_t)at[SCALE], at[SHARE],
-                                   need[d], 1);
+                                   need[d], 0, 1);
         else
-            jobcloud_add_dimension(&bad, &least, &balance, &score, 0, 0, at[SHARE], nothing, 1);
+            jobcloud_add_dimension(&bad, &least, &balance, &score, 0, 0, at[SHARE], nothing, JOBCLOUD_UNASKED, 1);
     }
     score += jobcloud_finish(row[0], least, balance);
     if (view->wide && bad >= 0)
@@ -405,17 +411,20 @@ static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
         const int32_t *restrict share = planes + SHARE * view->stride;
         const uint32_t *restrict scale = (const uint32_t *)(planes + SCALE * view->stride);
         const jobcloud_need request = view->request[d], first = view->first[d], nothing = {0, 0, 0};
+        const int32_t unasked_request = jobcloud_unasked(request), unasked_first = jobcloud_unasked(first);
         if (key_claims && first.amount != request.amount)
             JOBCLOUD_EACH
                 jobcloud_add_dimension(&bad[i], &least[i], &balance[i], &out[i], amount[i], scale[i], share[i],
-                                       jobcloud_select(key_claims[i] == 0, first, request), 0);
+                                       jobcloud_select(key_claims[i] == 0, first, request),
+                                       key_claims[i] == 0 ? unasked_first : unasked_request, 0);
         else if (request.amount)
             JOBCLOUD_EACH
                 jobcloud_add_dimension(&bad[i], &least[i], &balance[i], &out[i], amount[i], scale[i], share[i],
-                                       request, 0);
+                                       request, 0, 0);
         else
             JOBCLOUD_EACH
-                jobcloud_add_dimension(&bad[i], &least[i], &balance[i], &out[i], 0, 0, share[i], nothing, 0);
+                jobcloud_add_dimension(&bad[i], &least[i], &balance[i], &out[i], 0, 0, share[i], nothing,
+                                       JOBCLOUD_UNASKED, 0);
     }
     JOBCLOUD_EACH
         out[i] += jobcloud_finish(level[i], least[i], balance[i]);
@@ -515,9 +524,12 @@ static inline __attribute__((always_inline)) void jobcloud_score_columns(
     int32_t *restrict out)
 {
     jobcloud_columns lines[JOBCLOUD_BLOCK / JOBCLOUD_LINE];
+    int32_t unasked[JOBCLOUD_MAX_GATHERED_DIMENSIONS];
     for (int base = 0; base < n; base += JOBCLOUD_LINE)
         jobcloud_gather_rows(view, hosts + base, n - base < JOBCLOUD_LINE ? n - base : JOBCLOUD_LINE, dimensions,
                          &lines[base / JOBCLOUD_LINE]);
+    for (int d = 0; d < dimensions; d++)
+        unasked[d] = jobcloud_unasked(view->request[d]);
     for (const jobcloud_columns *columns = lines; n > 0; n -= JOBCLOUD_LINE, columns++, out += JOBCLOUD_LINE)
         for (int i = 0; i < JOBCLOUD_LINE; i++) {
             const int32_t level = columns->word[0][i], pays = keyed ? columns->pays[i] : 0;
@@ -525,8 +537,9 @@ static inline __attribute__((always_inline)) void jobcloud_score_columns(
             int32_t score = jobcloud_fixed_cost(level) + (pays ? JOBCLOUD_PAYS : 0);
             for (int d = 0; d < dimensions; d++) {
                 const int (*words)[JOBCLOUD_LINE] = columns->word + 1 + PLANES * d;
+                const jobcloud_need need = jobcloud_select(pays, view->first[d], view->request[d]);
                 jobcloud_add_dimension(&bad, &least, &balance, &score, words[FREE][i], (uint32_t)words[SCALE][i],
-                                       words[SHARE][i], jobcloud_select(pays, view->first[d], view->request[d]), 0);
+                                       words[SHARE][i], need, keyed ? jobcloud_unasked(need) : unasked[d], 0);
             }
             score += jobcloud_finish(level, least, balance);
             out[i] = bad < 0 ? JOBCLOUD_INFEASIBLE : score;

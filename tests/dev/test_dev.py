@@ -86,7 +86,7 @@ def test_killed_scheduler_is_restarted_and_executors_survive(dev: Product) -> No
     until(lambda: dev.healthy() and scheduler_of(dev) != first, "a new scheduler")
     before = len(dev.runs("sales"))
     wait_for_runs(dev, before + 2)
-    assert executors_of(dev.data) == executors
+    assert set(executors) <= set(executors_of(dev.data))
     assert end(dev, root) == 0
     assert set(attempts(dev.data / "demo-output").values()) == {1}
 

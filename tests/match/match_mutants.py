@@ -87,7 +87,7 @@ MUTANTS = (
     ),
     Mutant(
         "a dimension that is not asked for costs nothing",
-        "*score += need.amount == 0 && relative > 0 ? JOBCLOUD_UNASKED : 0;",
+        "*score += -(int32_t)(relative > 0) & unasked;",
         "",
     ),
     Mutant(

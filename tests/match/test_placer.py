@@ -220,11 +220,11 @@ def test_restored_placer_behaves_like_the_original(matcher: Any, other: Any, see
 
 
 def test_snapshot_keeps_a_named_fitness_and_requires_a_custom_one() -> None:
-    named_, judged = Placer(("cpus",), fitness="spread"), Placer(("cpus",), fitness=lambda *_: 0)
+    named_, custom = Placer(("cpus",), fitness="spread"), Placer(("cpus",), fitness=lambda *_: 0)
     assert Placer.restore(named_.snapshot(), engine="scan").matcher.fitness["spread"] == 1_024
     with pytest.raises(MatchError, match="pass it as fitness"):
-        Placer.restore(judged.snapshot())
-    assert Placer.restore(judged.snapshot(), fitness=lambda *_: 0).matcher.custom_fitness
+        Placer.restore(custom.snapshot())
+    assert Placer.restore(custom.snapshot(), fitness=lambda *_: 0).matcher.custom_fitness
 
 
 def test_damaged_snapshot_is_refused(seed: int) -> None:

@@ -554,6 +554,7 @@ def test_restarted_agent_recovers_executor_and_its_updates(site: Site) -> None:
 def test_killed_executor_leaves_no_process_and_its_shards_restart_uncharged(site: Site) -> None:
     sandbox = site.sandbox()
     child = site.start("leaves_children", shardingItemParameters="0=600")
+    site.wait_for_start(child)
     until(lambda: len(site.processes()) == 4, "its child to run")
     os.kill(daemon_of(site), signal.SIGKILL)
     shard = site.wait_for_end(child)
