@@ -56,12 +56,12 @@ cdef enum:
     RULE_BALANCED = 2
     SHORTAGE_SHIFT = 33
     FIRST_HOSTS = 64  # initial room
-    # These choose between the table of a class and a scan. They affect speed only, never the answers.
+    # These decide whether a class uses a table or a scan. They affect speed only, never the answers.
     MIN_HOSTS_FOR_TABLE = 32  # with fewer hosts, a scan costs no more than a table
-    ASKS_BEFORE_TABLE = 1  # how often in a row a class must be asked for again soon, before it gets one
-    HOSTS_PER_REPLAY = 8  # scoring one host alone costs as much as scoring this many in a pass
-    CHANGES_PER_HOST = 2  # expected between two asks; the tasks of a batch tend to fill one host at a time
-    MAX_MISSES = 6  # a table that keeps falling behind is not used for up to 2**6 - 2 scans
+    ASKS_BEFORE_TABLE = 1  # a class that is asked for again soon more often than this in a row gets a table
+    HOSTS_PER_REPLAY = 8  # scoring one host alone costs as much as scoring this many in a scan
+    CHANGES_PER_HOST = 2  # of a host between two requests for a class, because a batch tends to fill one host at a time
+    MAX_MISSES = 6  # a table that falls behind again and again is not used for up to 2**6 - 2 scans
     IDLE_CHANGES_PER_HOST = 16  # a table that is not asked for during this many is dropped
 
 cdef int64_t SHORTAGE_ONE = <int64_t>1 << 53
@@ -232,7 +232,7 @@ cdef class Matcher:
     cdef readonly int64_t fitness_calls  # how often it was called
     cdef bint eager  # use tables without cost estimates
     cdef bint busy
-    # Counts the events after which a refused class might fit. A new claim is not one: docs/matcher.md, "Refused tasks".
+    # The number of events after which a refused class might fit. A new claim is none: docs/matcher.md, "Refused tasks".
     cdef uint64_t capacity_epoch
 
     cdef int hosts_end          # one past the highest slot in use
@@ -241,23 +241,22 @@ cdef class Matcher:
     cdef int64_t[:, ::1] total
     cdef int width                  # of a row
     cdef int32_t[:, ::1] rows       # [slots, width]: the level and the planes of each host
-    cdef int32_t[:, ::1] planes     # [D * PLANES, slots]: the same in columns, and
-    cdef int32_t[::1] levels        # current up to change ``planes_seen``
-    cdef uint64_t planes_seen
+    cdef int32_t[:, ::1] planes     # [D * PLANES, slots]: the planes in columns
+    cdef int32_t[::1] levels        # [slots]
+    cdef uint64_t planes_seen       # the change up to which ``planes`` and ``levels`` are current
     cdef uint8_t[::1] host_status
     cdef int32_t[::1] host_claims  # head of a linked list
     cdef uint8_t[::1] host_open      # 1: enabled and without an exclusive claim
     cdef int32_t[::1] host_count     # live claims
     cdef int32_t[::1] host_exclusive  # live claims of exclusive classes
     cdef int32_t[::1] host_size      # relative to ``median``
-    # By dimension, over the hosts that have it: the median capacity, rounded down; the next such rounded number; how
-    # many hosts there are; and how many are below each of the two. While these counts place the median between the two
-    # numbers, a change of one host changes no other host's size.
-    cdef int64_t[::1] median
-    cdef int64_t[::1] next_median
-    cdef int64_t[::1] hosts_with
-    cdef int64_t[::1] below_median
-    cdef int64_t[::1] below_next
+    # By dimension, over the hosts that have it. While the counts place the median capacity between ``median`` and
+    # ``next_median``, a change of one host changes no other host's size.
+    cdef int64_t[::1] median        # the median capacity, rounded down to its 6 highest bits
+    cdef int64_t[::1] next_median   # the next number that is rounded like this
+    cdef int64_t[::1] hosts_with    # the number of hosts
+    cdef int64_t[::1] below_median  # the number of hosts with less than ``median``
+    cdef int64_t[::1] below_next    # the number of hosts with less than ``next_median``
     cdef uint64_t layout             # counts the events that may change which values are eligible
 
     cdef Attribute attributes[64]
@@ -292,7 +291,7 @@ cdef class Matcher:
     cdef Table* tables          # [classes]
     cdef Py_ssize_t tables_room
     cdef int64_t table_bytes
-    cdef int misses             # recent misses of all tables: with more, a class must wait longer for a table
+    cdef int misses             # recent misses of all tables; the more, the later a class gets a table
     cdef uint64_t swept         # the change at which idle tables were last dropped
     cdef int emptied              # removed classes whose last claim has ended
 
@@ -868,7 +867,7 @@ cdef class Matcher:
         return from_state(self._state(), self.engine, self.custom_fitness)
 
     def check(self):
-        """Recompute every total from the claims. Raises MatchStateError with the first that differs."""
+        """Recompute every total from the claims. Raises MatchStateError, which names the first one that differs."""
         self._idle()
         state = self._state()
         cdef Matcher again = from_state(state, "scan", self.custom_fitness)
@@ -915,7 +914,7 @@ cdef class Matcher:
                 self._check_table(row)
 
     cdef int _check_table(self, int cls) except -1:
-        """Check all minima, and the scores of the hosts that did not change since, against new computations."""
+        """Compute all minima, and the scores of hosts that have not changed since the last update, and compare."""
         cdef Table* table = &self.tables[cls]
         cdef View view
         cdef int at
@@ -953,7 +952,7 @@ cdef class Matcher:
     cdef Py_ssize_t place_custom(
         self, const int64_t[::1] classes, int32_t[::1] slots, int64_t[::1] ids, Py_ssize_t start, int64_t* left
     ) except -1:
-        """The same with a custom fitness, which first scores the hosts that changed."""
+        """Place tasks like ``place``. The custom fitness scores the changed hosts first."""
         cdef Py_ssize_t i
         cdef int cls, slot
         for i in range(start, classes.shape[0]):
@@ -1115,7 +1114,7 @@ cdef class Matcher:
         return True
 
     cdef bint worth_a_table(self, Table* table, int max_hosts) noexcept nogil:
-        """Whether the class is asked for often enough that updating a table would be cheaper than scans."""
+        """Whether the class is asked for so often that updates of a table are cheaper than scans."""
         cdef uint64_t since = self.changed - table.seen
         if self.eager:
             return self.hosts_end > 0
@@ -1152,7 +1151,7 @@ cdef class Matcher:
         memset(&self.tables[cls], 0, sizeof(Table))
 
     cdef void drop_idle_tables(self) noexcept nogil:
-        """Free the tables of classes that were not asked for during many changes."""
+        """Free the tables of classes that were not asked for since many changes ago."""
         cdef int cls
         if self.changed - self.swept < IDLE_CHANGES_PER_HOST * <uint64_t>self.hosts_end + 4096:
             return
@@ -1222,7 +1221,7 @@ cdef class Matcher:
         return term
 
     cdef void count_in_group(self, int group, int slot, int by) noexcept nogil:
-        """Count a claim of the group on a host in or out, and update the rules that count the group."""
+        """Add or remove a claim in the counts of the group, and update the rules that count the group."""
         cdef int at = self.group_value_counts[group]
         cdef ValueCounts* tally
         cdef int value
@@ -1240,7 +1239,7 @@ cdef class Matcher:
             at = self.rules[at].next_of_group
 
     cdef void update_rule(self, Rule* rule, int slot, int by) noexcept nogil:
-        """Score again, for the rule's class, the hosts for which the new count changes the rule's effect."""
+        """If the new count changes the effect of the rule on some hosts, score these again for the rule's class."""
         cdef int cls = rule.cls
         cdef int value, count, limit
         cdef bint first_or_last = self.group_claims[rule.group] == (1 if by > 0 else 0)
@@ -1344,7 +1343,7 @@ cdef class Matcher:
     # ---- claims
 
     cdef const int64_t* need(self, int cls, int slot) noexcept nogil:
-        """The amounts of one task on the host: the request, plus the shared part if no claim has it there yet."""
+        """The amounts of one task on the host: the request, plus the shared part if no claim there has the key."""
         cdef int key = self.class_key[cls]
         if key >= 0 and self.key_claims[key, slot] == 0:
             return &self.first[cls, 0]
@@ -1372,7 +1371,7 @@ cdef class Matcher:
         return self.release_id(claim)
 
     cdef inline void count(self, int cls, int slot, int by) noexcept nogil:
-        """Count one claim of the class on the host in (1) or out (-1). The caller refreshes the host."""
+        """Count one claim of the class on the host, ``by`` 1 or -1. The caller refreshes the host."""
         cdef int key = self.class_key[cls]
         cdef int group = self.class_group[cls]
         cdef const int64_t* need
@@ -1417,7 +1416,7 @@ cdef class Matcher:
             self.free_claim = claim
 
     cdef void rollback_claim(self, int32_t claim, int64_t first_new) noexcept nogil:
-        """Undo the latest start_claim, its id included. Indices from ``first_new`` on were new."""
+        """Roll back the latest start_claim, its id included. Indices from ``first_new`` on were new."""
         self.give_back(claim)
         if claim >= first_new:
             self.claims_end -= 1

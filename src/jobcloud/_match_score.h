@@ -122,7 +122,7 @@ static inline int32_t jobcloud_share(uint32_t scale, int32_t mantissa, int32_t s
 }
 
 /* Whether any amount may round to 0 on a host whose capacity has the exponent `max_exponent`. The vector loops shift
-   by at most 31 places and cannot represent that. */
+   by at most 31 places and cannot represent such an amount. */
 static int jobcloud_is_tiny(const jobcloud_need *need, int max_exponent, int dimensions)
 {
     for (int d = 0; d < dimensions; d++)
@@ -156,8 +156,8 @@ static inline int32_t jobcloud_cluster_loss(int32_t lost, int32_t level)
     return (int32_t)(((uint32_t)lost * ((size & 31) | 32)) >> ((JOBCLOUD_SIZE_BITS - (size >> 5 & 15)) & 31));
 }
 
-/* The part of the score that does not depend on the task: the cost of opening an unused host, and of each doubling of
-   its size over the median. */
+/* The part of the score that does not depend on the task: the cost of opening an unused host, plus a cost for each
+   doubling of the host's size over the median. */
 static inline int32_t jobcloud_fixed_cost(int32_t level)
 {
     const int32_t doubled = (level >> 6 & 15) - (JOBCLOUD_SIZE_BITS - 5);
@@ -202,7 +202,7 @@ static void jobcloud_copy_to_planes(
         planes[(size_t)i * stride + host] = row[1 + i];
 }
 
-/* By how many claims the count breaks the rule, at most JOBCLOUD_MAX_EXCESS; 0 if the rule holds. */
+/* The number of claims by which the host breaks the rule, at most JOBCLOUD_MAX_EXCESS; 0 if the rule holds. */
 static inline int32_t jobcloud_excess(const jobcloud_term *term, int host)
 {
     int32_t at = term->value ? term->value[host] : host, count;
@@ -333,7 +333,7 @@ static inline __attribute__((always_inline)) int32_t jobcloud_finish(int32_t lev
     return jobcloud_cluster_loss((level >> 10) - least, level) + (balance < 0 ? JOBCLOUD_IMBALANCE : 0);
 }
 
-/* The score of one host. Feasibility is hard to predict, so it is computed without branches. */
+/* The score of one host. Feasibility is computed without branches, because such branches are hard to predict. */
 static inline __attribute__((always_inline)) int32_t jobcloud_score_one(const jobcloud_view *view, int host)
 {
     const int32_t *row = view->rows + (size_t)host * view->width;
@@ -465,7 +465,7 @@ static int32_t jobcloud_score_block(const jobcloud_view *view, int base, int n, 
     return lowest;
 }
 
-/* The rows of gathered hosts as columns, one host per lane, and whether the host needs `first`. The scores of all
+/* The rows of gathered hosts as columns, one host per lane. `pays`: whether the host needs `first`. The scores of all
    lanes fill one cache line. */
 typedef struct {
     int32_t word[JOBCLOUD_COLUMN_WORDS][JOBCLOUD_LINE], pays[JOBCLOUD_LINE];
@@ -656,8 +656,8 @@ static void jobcloud_rebuild(jobcloud_table *table, const jobcloud_view *view, i
     table->best = JOBCLOUD_UNKNOWN;
 }
 
-/* Store new scores of distinct hosts and keep the minima and the best host correct. Whether a minimum changes is hard
-   to predict, so minima are recomputed without branches. */
+/* Store new scores of distinct hosts, and update the minima and the best host. Minima are recomputed without branches,
+   because a branch on a changed minimum is hard to predict. */
 static inline __attribute__((always_inline)) void jobcloud_store_scores(
     jobcloud_table *table, const int32_t *hosts, const int32_t *score, int n)
 {
@@ -696,8 +696,8 @@ static void jobcloud_rescore(jobcloud_table *table, const jobcloud_view *view, i
 }
 
 /* Compute again the scores of all hosts that changed since the table was current, at most `max_hosts` of them.
-   Returns how many there were, or ~ of the number already done if there are more. `changed_at` and `older` are
-   indexed by host. Slots beyond the table have been removed and have no score. */
+   Returns their number, or ~ of the number already done if there are more than `max_hosts`. `changed_at` and `older`
+   are indexed by host. Slots beyond the table have been removed and have no score. */
 JOBCLOUD_WIDEST
 static int jobcloud_replay(jobcloud_table *table, const jobcloud_view *view, const uint64_t *changed_at,
                            const int32_t *older, int newest, int max_hosts)

@@ -38,7 +38,7 @@ MAX_PENALTY: Final = 2**28  # of one rule, and of a host in total for one task
 MAX_COST: Final = 2**31 - 1  # of preempting one claim
 MAX_EXCESS: Final = 64  # excess tasks that a balanced rule with a weight still counts
 
-ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher looks for a host; the answers are the same
+ENGINES: Final = ("index", "scan", "tables")  # how the compiled matcher searches; the answers are the same
 
 # The parts of a score (docs/matcher.md, "Fitness"), and the name for none of them: the lowest slot that fits.
 FITNESS: Final = ("even", "pack", "convex", "l2", "spread", "strand", "dot", "align")
@@ -129,7 +129,7 @@ class Refusal:
     allows. ``occupied``: the host has an exclusive claim, or the class is exclusive and the host has claims.
     ``ruled_out``: the host breaks a rule without a weight. ``breaking[r]``: how many of the ruled out and considered
     hosts break rule r, with or without a weight. ``over_limit``: one more task would exceed the limit of the group on
-    any host; ``fitting`` may then be above 0. ``lacking[d]``: how many considered hosts have too little of dimension d.
+    any host; ``fitting`` may then be above 0. ``lacking[d]``: how many considered hosts have too little of d.
     ``best[d]``: the largest free amount of dimension d on any of them. ``fitting``: how many considered hosts have
     room; 0 unless the class could be placed after all. ``could_ever_fit``: a host that the class may use, enabled or
     not, could take one task if it had no claims.
@@ -184,7 +184,7 @@ def engine_name(value: object) -> str:
 
 
 Amounts: TypeAlias = tuple[int, ...]
-# (class, slot, need, free, capacity) → 0 to MAX_PENALTY, lower is better; pure in these.
+# (class, slot, need, free, capacity) → the score, 0 to MAX_PENALTY, lower is better. A pure function of these.
 CustomFitness: TypeAlias = Callable[[int, int, Amounts, Amounts, Amounts], int]
 Fitness: TypeAlias = str | Mapping[str, int] | CustomFitness
 

@@ -1,7 +1,7 @@
 """The matcher as a library: it places tasks on hosts and explains each refusal in numbers.
 
-``Matcher`` is compiled. ``PlainMatcher`` is its twin in plain Python, with the same interface and the same answers. It
-is used only on request (``JOBCLOUD_PURE_MATCHER=true``), never as a silent replacement for a broken build.
+``Matcher`` is compiled. ``PlainMatcher`` is its twin in plain Python, with the same interface and the same answers. The
+twin is used only on request (``JOBCLOUD_PURE_MATCHER=true``), never as a silent replacement for a broken build.
 ``docs/matcher.md`` has the rules, the interface and an example.
 """
 

@@ -1,4 +1,4 @@
-"""The loops of ``Placer`` over all tasks of a call, compiled. ``_placer_plain`` is the same in plain Python."""
+"""The loops of ``Placer`` over all tasks of a call, compiled. ``_placer_plain`` has the same loops in plain Python."""
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t
@@ -17,8 +17,8 @@ cdef extern from "Python.h":
 cdef class Claim:
     """A task's name and its release id; -1 before it is placed.
 
-    A placer's dict holds claims instead of ids, so that setting an id needs no second look-up in the dict. With many
-    tasks, each look-up costs a cache miss.
+    A placer's dict holds claims instead of ids. So setting an id needs no second look-up in the dict, which would cost
+    a cache miss.
     """
 
     cdef readonly str task
@@ -33,7 +33,7 @@ def enter(list tasks, dict numbers, dict claims):
 
     Returns the claims; the class of each task, int32[tasks], from ``numbers``; and the number of valid tasks. If there
     are fewer than all, ``claims`` is unchanged, and the next task is the first invalid one: it is not a pair, its name
-    is already present, or its shape is unknown.
+    is invalid or already present, or its shape is unknown.
     """
     cdef Py_ssize_t at, done = 0, count = len(tasks)
     cdef list entered = [None] * count
@@ -63,11 +63,11 @@ def enter(list tasks, dict numbers, dict claims):
 
 
 def answer(list entered, const int32_t[::1] slots, const int64_t[::1] ids, list hosts, dict claims):
-    """Set the release ids of the claims. Returns (task, host) for each; a task that was not placed is removed.
+    """Set the release ids of the claims. Returns (task, host) for each. Claims of tasks without a host are removed.
 
-    The cyclic garbage collector is off during this call, and pairs of two texts are untracked, because they cannot be
-    part of a cycle. Otherwise the collector would run once for every few hundred pairs and take longer than making
-    them. No other Python code runs meanwhile.
+    The cyclic garbage collector is off during this call. Otherwise it would run for every few hundred pairs and take
+    longer than making them. Pairs of two texts are untracked, because they cannot be part of a cycle. No other Python
+    code runs meanwhile.
     """
     cdef Py_ssize_t at, count = len(entered)
     cdef list pairs = [None] * count

@@ -1,4 +1,4 @@
-"""The loops of ``Placer`` over all tasks of a call, in plain Python. ``_placer`` is the same, compiled."""
+"""The loops of ``Placer`` over all tasks of a call, in plain Python. ``_placer`` has the same loops, compiled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def enter(
 
     Returns the claims; the class of each task, int32[tasks], from ``numbers``; and the number of valid tasks. If there
     are fewer than all, ``claims`` is unchanged, and the next task is the first invalid one: it is not a pair, its name
-    is already present, or its shape is unknown.
+    is invalid or already present, or its shape is unknown.
     """
     entered: list[Claim] = []
     classes: list[int] = []
@@ -55,7 +55,7 @@ def answer(
     hosts: Sequence[str | None],
     claims: dict[str, Claim],
 ) -> list[tuple[str, str | None]]:
-    """Set the release ids of the claims. Returns (task, host) for each; a task that was not placed is removed."""
+    """Set the release ids of the claims. Returns (task, host) for each. Claims of tasks without a host are removed."""
     pairs: list[tuple[str, str | None]] = []
     for claim, slot, release_id in zip(entered, slots.tolist(), ids.tolist(), strict=True):
         claim.release_id = release_id

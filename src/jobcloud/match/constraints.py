@@ -1,4 +1,4 @@
-"""Constraints on host attributes, as text, and the masks over the matcher's slots that they give.
+"""Constraints on host attributes, parsed from text, and their masks over the matcher's slots.
 
 A mask is computed once per class; placements do no further work for it. Rules between tasks (``at_most``, ``near`` and
 ``balanced``) belong to the matcher. ``docs/matcher.md`` describes the texts.
@@ -40,7 +40,7 @@ class Op(Enum):
     LESS = "<"
 
 
-#: A host without the attribute meets these; it fails all others.
+#: A host without the attribute meets these, and fails all others.
 _NEGATED: Final = {Op.DIFFERS: Op.EQUALS, Op.NOT_IN: Op.IN, Op.UNLIKE: Op.LIKE}
 _NUMERIC: Final = {Op.AT_LEAST, Op.AT_MOST, Op.MORE, Op.LESS}
 _FORM: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(==|!=|!~|>=|<=|>|<|~|\bnot\s+in\b|\bin\b)\s*(.*?)\s*", re.DOTALL)
@@ -50,8 +50,8 @@ _FORM: Final = re.compile(r"\s*([^\s=!<>~]+)\s*(==|!=|!~|>=|<=|>|<|~|\bnot\s+in\
 class Constraint:
     """``attribute`` compared by ``op`` with ``values``: one text, or several for IN and NOT_IN.
 
-    LIKE takes a case-sensitive glob (``*``, ``?``, ``[…]``). The four orders compare decimal numbers; a host whose
-    attribute is not a number fails them. Raises ConstraintError if a value is missing or not a number.
+    LIKE takes a case-sensitive glob (``*``, ``?``, ``[…]``). ``>=``, ``<=``, ``>`` and ``<`` compare decimal numbers; a
+    host whose attribute is not a number fails them. Raises ConstraintError if a value is missing or not a number.
     """
 
     attribute: str
@@ -124,7 +124,7 @@ def numbers(attribute: str, hosts: Sequence[Mapping[str, str] | None]) -> NDArra
 
 
 def failing(constraints: Iterable[Constraint], hosts: Sequence[Mapping[str, str] | None]) -> tuple[int, ...]:
-    """For each constraint, how many hosts fail it."""
+    """The number of hosts that fail each constraint."""
     return tuple(sum(h is not None and not c.holds(h) for h in hosts) for c in constraints)
 
 

@@ -230,11 +230,11 @@ class Placer:
         executor_amounts: Amounts | None = None,
         fixed_ports: Iterable[int] = (),
     ) -> Shape:
-        """The shape with these requirements. Equal arguments return the same shape.
+        """The shape with these requirements. Equal arguments give the same shape.
 
-        ``constraints``: as in ``match.constraints``. ``soft``: constraints with the penalty of a host that fails one.
-        ``executor`` names the executor that its tasks share on a host; ``executor_amounts`` are its amounts, taken once
-        per host. ``fixed_ports``: ports requested by number.
+        ``constraints``: as in ``match.constraints``. ``soft``: constraints, each with the penalty of a host that fails
+        it. ``executor``: the name of the executor that the tasks share on a host; ``executor_amounts``: its amounts,
+        taken once per host. ``fixed_ports``: ports requested by number.
         """
         if isinstance(constraints, str):
             raise MatchError(f"constraints must be a list of texts, not the text {constraints!r:.60}; put it in a list")
@@ -307,7 +307,7 @@ class Placer:
             self._ports[task] = tuple(sorted(held))
 
     def release(self, tasks: Iterable[str]) -> list[str]:
-        """Remove tasks that ended. Returns the unknown ones: never placed, already released, or given twice."""
+        """Remove tasks that have ended. Returns the unknown ones: never placed, already released, or given twice."""
         names = list(tasks)
         for name in names if {*map(type, names)} - {str} else ():
             _name("task", name)
@@ -378,7 +378,7 @@ class Placer:
         return self._ports.get(task, ())
 
     def why(self, shape: Shape) -> Why:
-        """Why one more task of the shape would find no room now, or that it would."""
+        """The reasons why one more task of the shape is not placed now, as counts of hosts."""
         self._known(shape)
         self._refresh()
         refusal, by_slot = self.matcher.refusal(shape.number), self._attributes_by_slot()

@@ -119,7 +119,7 @@ class Matcher:
     "Fitness"). Lower scores are better. A host on which the task does not fit scores INT32_MAX and is never used. Hosts
     that already have the class's shared part come before all others. Among equal scores, the lowest slot wins.
 
-    ``engine`` matters to the compiled matcher only, whose answers do not depend on it. Here it is checked and kept.
+    ``engine``: how the compiled matcher searches; its answers do not depend on it. Here it is only checked and stored.
     """
 
     def __init__(self, dimensions: int, *, engine: str = "index", fitness: Fitness = "even") -> None:
@@ -143,7 +143,7 @@ class Matcher:
     # ---- hosts
 
     def add_host(self, capacity: Int64Array) -> int:
-        """Add a host with ``capacity`` int64[D]. Returns its slot, the lowest free one.
+        """Add a host with ``capacity`` int64[D]. Returns its slot, which is the lowest free one.
 
         Raises MatchError if the capacity is invalid or the matcher is full.
         """
@@ -209,7 +209,7 @@ class Matcher:
     def set_attribute(self, attribute: int, values: Int64Array | Int32Array | None) -> None:
         """Set the value of the attribute on every host: ``values`` int[slots], numbers from 0 on, -1 for no value.
 
-        Slots beyond its end have no value; None removes all values. It replaces all earlier values of this attribute.
+        Slots beyond the end of ``values`` have no value; None removes all values. All earlier values are replaced.
         ``attribute``: 0 to 63. Raises MatchError if a value is given for a slot without a host.
         """
         number = whole("attribute", attribute, 0, MAX_ATTRIBUTES - 1)
@@ -290,7 +290,7 @@ class Matcher:
             self._limits[number] = amount
 
     def remove_class(self, cls: int) -> None:
-        """Stop matching the class. Its live claims stay; its number is in use until the last of them is released."""
+        """Stop matching the class. Its live claims stay, and its number stays in use until the last one is released."""
         known = self._class(cls)
         known.removed = True
         if known.claims == 0:
@@ -448,7 +448,7 @@ class Matcher:
     def _victims(self, known: _Class, slot: int, candidates: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
         """The claims to release on the slot; None if releasing all candidates is not enough.
 
-        Releases all candidates and then restores, most expensive first, each one with which the task still fits.
+        Releases all candidates. Then restores them one by one, the most expensive first, if the task still fits.
         """
         claims = {number: self._claims[number & 0xFFFFFFFF].cls for _, number in candidates}
         for number in claims:
@@ -476,7 +476,7 @@ class Matcher:
         )
 
     def claims(self) -> int:
-        """How many claims are live."""
+        """The number of live claims."""
         return sum(claim.slot >= 0 for claim in self._claims)
 
     # ---- copies and checks
@@ -500,7 +500,7 @@ class Matcher:
         return self._from_state(self._state(), self.engine, self.custom_fitness)
 
     def check(self) -> None:
-        """Recompute every total from the claims. Raises MatchStateError with the first that differs."""
+        """Recompute every total from the claims. Raises MatchStateError, which names the first one that differs."""
         again = self._from_state(self._state(), self.engine, self.custom_fitness)
         for slot, host in self._hosts.items():
             if host != again._hosts[slot]:
@@ -558,7 +558,7 @@ class Matcher:
         return [_highest_bits(capacities[len(capacities) // 2]) if capacities else 0 for capacities in having]
 
     def _excess(self, known: _Class, rule: Rule, host: _Host) -> int:
-        """By how many claims the host breaks the rule; 1 if it has too few, 0 if the rule holds."""
+        """The number of claims by which the host breaks the rule: 1 if it has too few, 0 if the rule holds."""
         if rule.attribute == BY_HOST:
             count = host.groups.get(rule.group, 0)
         elif rule.attribute not in host.values:
@@ -600,7 +600,7 @@ class Matcher:
         return known.request if known.key in host.key_claims else _plus(known.request, known.shared)
 
     def _missing(self, known: _Class, host: _Host) -> dict[int, int]:
-        """By dimension that falls short: the missing part of the need, in units of 2**-20 of it."""
+        """The missing part of the need by dimension with too little, in units of 2**-20 of the need."""
         short = {}
         available = _minus(host.capacity, host.used)
         for d, (need, has) in enumerate(zip(self._need(known, host), available, strict=True)):

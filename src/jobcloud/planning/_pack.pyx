@@ -357,7 +357,7 @@ cdef class Packer:
         return self.dice
 
     cdef int best_host(self, int kind) noexcept nogil:
-        """The host that the task fits with the least left over; -1 if there is none."""
+        """The host with the least left over that the task fits; -1 if there is none."""
         cdef int h, best = -1
         cdef double score, lowest = 1e299
         self.find_caps(self.kind_job[kind])

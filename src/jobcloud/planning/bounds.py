@@ -18,7 +18,7 @@ _MAX_CLIQUE_JOBS: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """At least `hosts` hosts; `how` is the reason in words. `weights`: the proof, if the bound is that of the LP."""
+    """At least `hosts` hosts are needed. `how`: the reason in words. `weights`: the proof, if the LP gave the bound."""
 
     hosts: int
     how: str
@@ -26,7 +26,7 @@ class Bound:
 
 
 def lower_bound(problem: Problem, kind: int) -> Bound:
-    """The best of the bounds without a solver, for the tasks of a problem on hosts of one kind."""
+    """The best bound that needs no solver, for the tasks of a problem on hosts of one kind."""
     return max(bounds(problem, kind), key=lambda bound: bound.hosts)
 
 
@@ -57,8 +57,8 @@ def _continuous(problem: Problem, kind: int, d: int) -> int:
 def _martello_toth(problem: Problem, kind: int, d: int) -> int:
     """L2 of Martello and Toth, Knapsack Problems (1990), in one dimension, the best over all thresholds a.
 
-    Only tasks of at least a count. A task above capacity - a shares its host with none of them. A task above half of
-    the capacity needs its own host. The smaller tasks that do not fit next to these need further hosts.
+    Tasks smaller than a are ignored. A task above capacity - a shares its host with no other task. A task above half
+    of the capacity needs its own host. The smaller tasks that do not fit next to these need further hosts.
     """
     capacity = int(problem.capacity[kind, d])
     sizes, counts = problem.request[:, d], problem.counts
@@ -70,7 +70,7 @@ def _martello_toth(problem: Problem, kind: int, d: int) -> int:
     total = np.concatenate(([0], np.cumsum(counts * sizes)))
     a = np.unique(np.concatenate(([0], sizes[2 * sizes <= capacity], capacity - sizes[2 * sizes > capacity])))
     a = a[(a >= 0) & (2 * a <= capacity)]
-    # Sorted by size: [small[i], half) are small, [half, alone[i]) are large, from alone[i] on each is alone.
+    # Sorted by size: [small[i], half) are small, [half, alone[i]) are large, and those from alone[i] on are alone.
     small, alone = np.searchsorted(sizes, a), np.searchsorted(sizes, capacity - a, side="right")
     half = np.searchsorted(2 * sizes, capacity, side="right")
     room = (number[alone] - number[half]) * capacity - (total[alone] - total[half])
@@ -92,7 +92,7 @@ def _per_host_limits(problem: Problem) -> int:
 
 
 def _clique(problem: Problem, kind: int) -> int:
-    """Jobs of which no two can share a host, found greedily. Each of them needs its own hosts.
+    """A set of jobs of which no two can share a host, found greedily. Each of these jobs needs its own hosts.
 
     Two jobs exclude each other if one allows no task of the other next to it.
     """
@@ -118,7 +118,7 @@ def _clique(problem: Problem, kind: int) -> int:
 
 
 def _own_hosts(problem: Problem, kind: int, tasks: Int64s) -> Int64s:
-    """int64[J]: the hosts that each job needs on its own."""
+    """int64[J]: the number of hosts that each job needs by itself."""
     own = -(-tasks // np.maximum(problem.max_per_host.astype(np.int64), 1))
     for d in range(len(problem.dimensions)):
         total = np.zeros(len(problem.jobs), dtype=np.int64)

@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
-    """The properties of a job that planning needs. `schedule` None: it always runs (a daemon job).
+    """The properties of a job that planning needs. `schedule`: None for a DAEMON job, which always runs.
 
     `at_once`: the maximum number of concurrent runs. Up to `waiting` further firings wait; the others are skipped. With
     `replaces`, a new firing ends the current run instead.
@@ -67,8 +67,8 @@ class Load:
 def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
     """The runs of a job within [start, end), as ascending spans [from, until) in ms; they may overlap.
 
-    Looks back before `start` by the time that a full queue takes to run, at most a day, to include earlier runs and
-    waits.
+    Also simulates some time before `start`, because runs and waits from that time may last: the time that a full queue
+    takes to run, at most a day.
     """
     if job.schedule is None:
         return [(start_ms, end_ms)]
@@ -104,7 +104,7 @@ def runs(job: ScheduledJob, start_ms: int, end_ms: int) -> list[tuple[int, int]]
         peak = max(peak, len(under_way))
         if len(began) > _MAX_RUNS:
             return [(start_ms, end_ms)] * peak
-        # A firing is skipped if the maximum is running and none may wait.
+        # If the maximum runs and none may wait, firings are skipped until a run ends.
         idle = len(under_way) < job.at_once or waiting < job.waiting or job.replaces
         fires = job.schedule.next_after(fires if idle else under_way[0] - 1)
     end_until(end_ms)

@@ -1,4 +1,4 @@
-"""Reads jobs from their registered configuration or from a manifest, as far as planning needs them.
+"""Reads the parts of jobs that planning needs, from their registered configuration or from a manifest.
 
 docs/job-configuration.md describes the fields. Only schedule, overlap and resources are read.
 """
@@ -59,12 +59,14 @@ def executor(config: Mapping[str, Any]) -> tuple[int, ...]:
 def warm_executors(app: str, config: Mapping[str, Any]) -> TaskKind | None:
     """The app's warm executors as tasks, at most one per host; None if it has none.
 
-    Excludes "each": see `one_on_each_host`. Raises ConfigError if the configuration is invalid.
+    None also for "each", see `one_on_each_host`. Raises ConfigError if the configuration is invalid.
     """
     if one_on_each_host(config):
         return None
-    kept = _count(config, "executors", 0, 0, MAX_EXECUTORS)
-    return TaskKind(f"executor of {app}", tuple(PLACEHOLDER), kept, Rules(max_per_host=1), shared=app) if kept else None
+    number = _count(config, "executors", 0, 0, MAX_EXECUTORS)
+    if not number:
+        return None
+    return TaskKind(f"executor of {app}", tuple(PLACEHOLDER), number, Rules(max_per_host=1), shared=app)
 
 
 def one_on_each_host(config: Mapping[str, Any]) -> bool:

@@ -141,7 +141,7 @@ class ConfigurationLp:
         return helped, total / max_value, Weights(tuple(int(w) for w in whole), max_value, total)
 
     def _dearest(self, worth: Int64s, limit: Int32s, deadline: float) -> tuple[int, Int32s]:
-        """Like `Pricer.price`, by HiGHS' branch and cut: for hosts with too many tasks for plain branching."""
+        """`Pricer.price` by HiGHS' branch and cut, for hosts with too many tasks for plain branch and bound."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         used = self.capacity > 0
@@ -154,7 +154,7 @@ class ConfigurationLp:
             bounds=Bounds(0, allowed),
             options={"time_limit": max(0.1, min(_MAX_SECONDS, deadline - time.monotonic())), "mip_rel_gap": 0.0},
         )
-        # A margin above HiGHS' tolerances, because the bound may be too high but not too low.
+        # The margin exceeds HiGHS' tolerances: a bound that is too high is still valid, one that is too low is not.
         known = result.mip_dual_bound is not None and np.isfinite(result.mip_dual_bound)
         bound = int(-result.mip_dual_bound * _SCALE * (1 + _TOLERANCE)) + 1 if known else 1 << 62
         if result.x is None:
@@ -188,7 +188,7 @@ class ConfigurationLp:
         return [] if result.x is None else self._cut_to(counts, np.round(result.x))
 
     def whole(self, counts: Int64s) -> list[tuple[Int32s, int]]:
-        """The whole hosts of the LP: patterns int32[K] and how often each is used, within the demand int64[K]."""
+        """The whole hosts of the LP within the demand int64[K]: patterns int32[K] with their numbers of hosts."""
         return self._cut_to(counts, np.floor(self.shares + _MORE))
 
     def _cut_to(self, counts: Int64s, times_each: Floats) -> list[tuple[Int32s, int]]:

@@ -1,13 +1,15 @@
 """Good packings, with more computing time than a scheduler may spend.
 
-There are three steps, each better than the one before. First, constructive rules: each task onto the host whose free
-amounts have the most similar direction (dot product), and each host with the tasks that suit it best (dot and L2,
-bin-centric; Panigrahy and others, Heuristics for Vector Bin Packing, 2011); with too many tasks, a moving window limits
-the choice. Second, the whole hosts of the configuration LP, if a solver is installed. Third, improvement: tasks
-without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
+There are three stages, each better than the one before.
 
-Work is counted in steps, so the same input gives the same answer unless the time runs out. A task for which no host was
-searched by then is untried, which does not mean that there is no room.
+1. Constructive heuristics (Panigrahy and others, Heuristics for Vector Bin Packing, 2011). Each task goes to the host
+   whose free amounts have the most similar direction (dot product), or each host gets the tasks that suit it best (dot
+   and L2, bin-centric). With too many tasks, a moving window limits the choice.
+2. The whole hosts of the configuration LP, if a solver is installed.
+3. Improvement: tasks without a host eject others that may find room elsewhere (`_pack.Packer.improve`).
+
+Limits count work instead of time, so the same input gives the same answer unless the time runs out. A task for which no
+host was searched by then is untried: there may be room for it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from jobcloud.planning.bounds import Bound, lower_bound
 from jobcloud.planning.lp import ConfigurationLp
 from jobcloud.planning.problem import Floats, Int32s, Int64s, Problem
 
-#: (the current step, the share of it that is done, 0 to 1)
+#: (the current stage, the share of it that is done, 0 to 1)
 Progress: TypeAlias = Callable[[str, float], None]
 
 _DOT, _L2, _BEST = RULES.index("dot"), RULES.index("l2"), RULES.index("best")
@@ -139,7 +141,7 @@ class _Clock:
         return time.monotonic() > self.end
 
     def cuts_off(self, looks: int) -> bool:
-        """Whether to stop a packing after this many looks."""
+        """Whether to stop a packing that has tried this many (kind, host) pairs."""
         return looks > _SURE_LOOKS and self.over()
 
     def part(self, share: float) -> float:
@@ -222,7 +224,7 @@ def _place(
         packer.place(int(kind), _DOT)
         waiting[kind] = False
     host_of = _improved(problem, hosts, packer, size, clock, until)
-    # Tasks that fit no host are known without a try.
+    # Tasks that fit no host are known without a search, so they are not untried.
     untried = (waiting & _able(problem, hosts))[kinds] & (host_of < 0)
     return Packing(hosts, np.where(untried, np.int32(UNTRIED), host_of))
 
@@ -250,7 +252,7 @@ def _fill_by_window(problem: Problem, packer: Packer, hosts: Int32s, weight: Flo
 
 
 def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
-    """bool[K]: whether a task of the kind fits any of the hosts when empty. Other kinds are not searched for."""
+    """bool[K]: whether a task of the kind fits any of the hosts when empty. No host is searched for other kinds."""
     able = np.zeros(len(problem.task_kinds), dtype=np.bool_)
     for kind in np.unique(hosts):
         able |= (problem.needs() <= problem.capacity[kind]).all(axis=1) & (problem.allowed[:, kind] > 0)
@@ -258,7 +260,7 @@ def _able(problem: Problem, hosts: Int32s) -> NDArray[np.bool_]:
 
 
 def _improved(problem: Problem, hosts: Int32s, packer: Packer, size: Floats, clock: _Clock, until: float) -> Int32s:
-    """The best placement that ejection finds, by the smallest size without a host."""
+    """The placement that ejection finds with the smallest total size of tasks without a host."""
     kinds = problem.kind_of_tasks()
     waiting = np.flatnonzero((packer.placement() < 0) & _able(problem, hosts)[kinds])
     pool: Int32s = waiting[np.argsort(size[kinds[waiting]], kind="stable")].astype(np.int32)
@@ -310,9 +312,9 @@ def _widened(problem: Problem, part: Problem, packing: Packing) -> Packing:
 
 
 def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Packing:
-    """The best of the constructive rules that place all tasks; hosts are opened as needed.
+    """The best packing of all tasks by a constructive heuristic; hosts are opened as needed.
 
-    If the time is over before the first rule completes, the tasks that it did not reach are untried.
+    If the time is over before the first heuristic completes, the tasks that it did not reach are untried.
     """
     counts, capacity = problem.counts, problem.capacity[kind]
     tasks = int(counts.sum())
@@ -367,7 +369,7 @@ def _constructed(problem: Problem, kind: int, bound: int, clock: _Clock) -> Pack
 
 
 def _descend(problem: Problem, kind: int, best: Packing, bound: int, clock: _Clock, seed: int) -> Packing:
-    """Reduce the hosts by halving the gap to the bound, until the time is over or a try fails next to it."""
+    """Reduce the hosts by halving the gap to the bound, until the time is over or one host fewer is not found."""
     low, failed = bound, bound - 1
     while best.used > low and not clock.over():
         target = (failed + best.used + 1) // 2 if failed >= low else (low + best.used) // 2
@@ -398,7 +400,7 @@ def _dropped(packing: Packing, hosts: int) -> Packing:
 
 
 def _lp_applies(problem: Problem, kind: int) -> bool:
-    """Whether patterns depend on kinds only: no rules between jobs, no shared amounts, limited jobs of one kind."""
+    """Whether patterns depend on kinds only: no rules between jobs, no shared amounts, limited jobs have one kind."""
     from jobcloud.planning.lp import available
 
     counts = problem.counts
@@ -433,7 +435,7 @@ def _from_lp(
             break
         clock.say(f"{best.used} hosts suffice, trying {target}")
         for share in (1.0, 0.6, 0.3, 0.0, None):
-            # None: use the best integer solution over the same patterns instead of the LP's whole hosts.
+            # None: the best integer solution over the same patterns, instead of the LP's whole hosts.
             if share is None:
                 start = _laid_out(problem, used, kind, lp.integral(counts, 0.4 * clock.left()), 1.0, target)
             else:
@@ -448,7 +450,7 @@ def _from_lp(
 def _laid_out(
     problem: Problem, used: Int64s, kind: int, whole: list[tuple[Int32s, int]], share: float, hosts: int
 ) -> Packing:
-    """A share of the whole hosts; the others are empty."""
+    """A packing with a share of the whole hosts of the LP. The other hosts are empty."""
     following = problem.first[:-1].astype(np.int64)
     host_of, host = np.full(problem.tasks, -1, dtype=np.int32), 0
     for pattern, copies in whole:

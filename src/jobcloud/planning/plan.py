@@ -1,7 +1,7 @@
 """`make_plan` answers the questions of capacity planning.
 
 plan = make_plan(problem, Question(failures=(1, 2), more=("reports",)))
-plan.fits, plan.needs[0].hosts, plan.needs[0].bound.hosts
+plan.fits, plan.needs[0].hosts, plan.needs[0].found.bound.hosts
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _FAIL_BY: Final = "zone"
 class Question:
     """The questions in addition to whether the tasks fit and how many hosts they need.
 
-    `how_many`: the hosts are types, and any number of each is available; otherwise they are the existing hosts.
-    `failures`: numbers of failed hosts. `fail_by`: the attribute that defines a failure domain. `more`: jobs whose
-    headroom is asked for. `seconds`: the time for all searches; tasks not tried by then are reported as untried.
+    `how_many`: the problem's hosts are types, and any number of each is available; otherwise they are the existing
+    hosts. `failures`: numbers of failed hosts. `fail_by`: the attribute that defines a failure domain. `more`: jobs
+    whose headroom is computed. `seconds`: the time for all searches; tasks not tried by then are reported as untried.
     """
 
     how_many: bool = False
@@ -84,8 +84,8 @@ class Need:
 class Failure:
     """The effect of failed hosts: `displaced` tasks ran there; `homeless` of them find no other host.
 
-    Like the scheduler, this moves no other tasks. `after_moving` tasks find no host even if others move. `untried`:
-    displaced tasks that were not tried before the time was over; then no other tasks were moved.
+    As in the scheduler, no other task moves. `after_moving`: the tasks that find no host even if others move.
+    `untried`: displaced tasks that were not tried before the time was over; then no other task was moved.
     """
 
     what: str
@@ -98,7 +98,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class More:
-    """Headroom of a job: `at_least` more tasks fit with all others in place; no arrangement fits above `at_most`."""
+    """Headroom of a job: `at_least` more tasks fit if no other task moves; no arrangement fits more than `at_most`."""
 
     job: str
     at_least: int
@@ -273,7 +273,7 @@ def _nothing(problem: Problem) -> Packing:
 
 
 def _refusals(problem: Problem, packing: Packing, free: Int64s, seconds: float) -> tuple[RefusedTasks, ...]:
-    """By job and reason, those with most tasks first. If the time is over, reasons contain no numbers."""
+    """The refused tasks by job and reason, most tasks first. If the time is over, reasons contain no numbers."""
     end = time.monotonic() + seconds
     found: Counter[tuple[str, str, bool]] = Counter()
     for kind, parts in _without_host(problem, packing, UNPLACED):
@@ -285,7 +285,7 @@ def _refusals(problem: Problem, packing: Packing, free: Int64s, seconds: float) 
 
 
 def _untried(problem: Problem, packing: Packing) -> tuple[UntriedTasks, ...]:
-    """By job, those with most tasks first."""
+    """The untried tasks by job, most tasks first."""
     found: Counter[str] = Counter()
     for _, parts in _without_host(problem, packing, UNTRIED):
         for job, tasks in parts:
@@ -348,7 +348,7 @@ def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
 
 
 def _smallest(requests: Int64s) -> Iterator[Int64s]:
-    """The minimal rows: if any row fits a host, then one of these fits. Every other row dominates one of them."""
+    """The minimal rows. Every other row is at least as large as one. If a row fits a host, one of these does."""
     left = requests[np.argsort(requests.astype(np.float64).sum(axis=1), kind="stable")]
     while len(left):
         yield left[0]
@@ -359,7 +359,7 @@ def _smallest(requests: Int64s) -> Iterator[Int64s]:
 
 
 def _tried(problem: Problem, packing: Packing) -> tuple[Problem, Packing]:
-    """Without the untried tasks, which would take room from tasks that were placed."""
+    """The problem and its packing without untried tasks, which would take room from placed ones."""
     if not packing.untried:
         return problem, packing
     kept = packing.host_of != UNTRIED
@@ -443,7 +443,7 @@ def _more(problem: Problem, packing: Packing, free: Int64s, job: str, kind: int)
     host_of = np.full(larger.tasks, -1, dtype=np.int32)
     after = int(problem.first[kind + 1])
     host_of[:after], host_of[after + tries :] = packing.host_of[:after], packing.host_of[after:]
-    # Refused tasks of other jobs are left out: the question is how much fits next to the running tasks.
+    # Refused tasks of other jobs are left out, because headroom is the room next to the placed tasks.
     kept = (host_of >= 0) | (larger.kind_of_tasks() == kind)
     only = _of_tasks(larger, kept)
     found = place(only, packing.hosts, start=Packing(packing.hosts, host_of[kept]), move=False)

@@ -21,7 +21,7 @@ _GREY: Final = "#5c6670"
 
 
 def check_path(path: Path) -> None:
-    """Raises ConfigError if the picture could not be drawn. Called before any computation."""
+    """Raises ConfigError if the picture cannot be drawn. Called before any computation."""
     from importlib.util import find_spec
 
     if path.suffix.lower() not in FORMATS:

@@ -72,8 +72,8 @@ class Problem:
     request int64[K, D]. kind_job, kind_key int32[K] (key -1: none). shared int64[S, D]. first int32[K + 1]: kind k has
     the tasks first[k] … first[k + 1] - 1. job_first int32[J + 1]: the same for job j. max_per_host int32[J]: tasks of
     the job on one host. allowed uint8[K, T]. rules: three int32 arrays (start[J + 1], job, limit): a host with a task
-    of j holds at most limit[n] tasks of job[n] for start[j] ≤ n < start[j + 1], sorted by job. back_rules: the same,
-    from the side of job[n].
+    of j holds at most limit[n] tasks of job[n] for start[j] ≤ n < start[j + 1], sorted by job. back_rules: the same
+    rules, indexed by the other job.
     """
 
     dimensions: tuple[str, ...]
@@ -108,7 +108,7 @@ class Problem:
 
     @property
     def has_rules(self) -> bool:
-        """Whether any job limits the tasks of another job next to it."""
+        """Whether any job limits the tasks of another job on its hosts."""
         return bool(len(self.rules[1]))
 
     def with_counts(self, counts: Int64s) -> Problem:
@@ -246,7 +246,7 @@ def _merge_hosts(hosts: Iterable[HostKind]) -> tuple[HostKind, ...]:
 
 
 def _job_rules(kinds: Sequence[TaskKind], number: Mapping[str, int]) -> tuple[Int32s, dict[tuple[int, int], int]]:
-    """The limit of each job for itself, and by (job, other) its limit for another. Jobs without tasks are ignored."""
+    """The limit of each job for its own tasks, and the limits by (job, other job). Jobs without tasks are ignored."""
     max_per_host = np.full(len(number), MAX_PER_HOST, dtype=np.int32)
     pairs: dict[tuple[int, int], int] = {}
     for kind in kinds:

@@ -23,7 +23,7 @@ from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST, ConstraintError
 from jobcloud.planning.rules import Rules, parse_rules
 
-#: Limits of rows in a table, and of tasks or hosts in total; equal ones may share a row with a count.
+#: The maximum of rows in a table, and of tasks or hosts in total. Equal ones may share a row with a count.
 MAX_ROWS: Final = 2_000_000
 MAX_COUNT: Final = 10_000_000
 
@@ -110,7 +110,7 @@ def read_tasks(path: Path) -> TaskTable:
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of another CSV file as (line, text by column). Raises BadTable if it is invalid or lacks a column."""
+    """The lines of any CSV file as (line, text by column). Raises BadTable if it is invalid or lacks a column."""
     table = _Table(path, columns)
     with table.opened() as file:
         for cells in table.cells(file):

@@ -18,7 +18,7 @@ class BrokenPacking(AssertionError):
 
 
 def verify(problem: Problem, packing: Packing) -> None:
-    """Raises BrokenPacking if a host holds more than its capacity, a task that it does not allow, or breaks a rule."""
+    """Raises BrokenPacking if a host exceeds its capacity, holds a task that may not run there, or breaks a rule."""
     if len(packing.host_of) != problem.tasks:
         raise BrokenPacking(f"{len(packing.host_of)} entries for {problem.tasks} tasks")
     if packing.host_of.max(initial=-1) >= len(packing.hosts):

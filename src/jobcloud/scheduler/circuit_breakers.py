@@ -1,8 +1,9 @@
-"""Circuit breakers: versions of apps whose executors do not start, and when one more start is tried.
+"""Circuit breakers: they block versions of apps whose executors do not start.
 
 Each start of an executor fetches the app's package, and each firing of each job of the app may start executors on
-several agents. If the package is missing or broken, that would never end. So after a failed start nothing of that
-version starts for a while. Then one task is tried; the first task that runs closes the breaker.
+several agents. If the package is missing or broken, these starts would never end. So a failed start opens the breaker
+of its version, and no task of that version starts for a while. Then one task is tried. The first task that runs closes
+the breaker.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from jobcloud.scheduler.recovery import executor_key
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import End, Ending
 
-# The first trial comes after the first wait, which doubles with each failure. The maximum also limits a trial itself.
+# The wait before the first trial, which doubles with each failure, and its maximum, which also limits a trial itself.
 _FIRST_MS, _MAX_MS = 1_000, 60_000
-# If a task of the version has run this recently, the agent is at fault and not the version.
+# If a task of the version was seen to run this recently, the agent is at fault, not the version.
 _RECENT_MS = 10_000
 # Mesos' reasons for an executor that did not start. Some are also used for one that started and then ended.
 _NOT_STARTED = frozenset(
@@ -37,13 +38,13 @@ _SUCCEEDED, _FAILED = End.SUCCEEDED, End.FAILED
 _RUNNING, _UNREACHABLE = TaskState.RUNNING, TaskState.UNREACHABLE
 
 
-# Called for each task, of few executors.
+# Called for every task, with the ids of few executors.
 _content_of = lru_cache(maxsize=4096)(content_of)
 
 
 @dataclass(slots=True)
 class _Breaker:
-    """An open breaker. `trial` is the task that is to show whether executors start again, or ""."""
+    """Open. `trial`: the task that tests whether executors start again, or "". `expired`: the wait has ended."""
 
     app: str
     failures: int
@@ -132,7 +133,7 @@ class CircuitBreakers(Part):
             found.why = why
 
     def _end_trial(self, task: Task, at: int) -> None:
-        """A task that is over or unreachable shows no longer whether executors start. Another one may be tried."""
+        """End the trial of a task that has ended or is unreachable. Another task may be tried."""
         found = self.open.get(_content_of(task.executor_id))
         if found is not None and found.trial == task.id:
             found.trial, found.until_ms = "", at
@@ -143,7 +144,7 @@ class CircuitBreakers(Part):
         return min((found.until_ms for found in self.open.values() if not found.expired), default=None)
 
     def on_tick(self, at: int) -> None:
-        """Forget versions that no app has any more, and allow a trial of those whose wait has ended."""
+        """Drop the breakers of versions that no app has any longer, and allow a trial if a wait has ended."""
         if not self.open:
             return
         current = {plan.id for plan in self._state.plans.values()}

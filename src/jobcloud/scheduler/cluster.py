@@ -20,7 +20,7 @@ from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share, content
 
 
 class Request(NamedTuple):
-    """The request of a task: its own resources and, once per agent, those of the executor it shares.
+    """The resources of a task and, once per agent, those of the executor that it shares.
 
     `executor_id` is the id of the executor's content. `avoid` is an agent that the task must not be placed on, or "".
     """
@@ -33,10 +33,11 @@ class Request(NamedTuple):
 
 @dataclass(slots=True)
 class AgentEntry:
-    """One agent and its offers that are held, by id.
+    """One agent, and the offers held from it by id.
 
-    `whole` is the sum of its offers and our claims when it was last offered, since an idle agent has no offer held
-    most of the time. While an offer is held it may be out of date; `Cluster.whole` brings it up to date.
+    `whole` is the sum of the agent's offers and our claims when it was last offered. It is remembered because an idle
+    agent's offers are declined most of the time. While an offer is held, `whole` may be out of date; `Cluster.whole`
+    updates it.
     """
 
     id: str
@@ -52,7 +53,7 @@ class AgentEntry:
 
 
 class Placement(NamedTuple):
-    """A request was placed on an agent. The claim is made; `release_id` releases it."""
+    """The agent on which a request was placed. The claim is made; `release_id` releases it."""
 
     agent_id: str
     release_id: int
@@ -63,7 +64,7 @@ class Cluster:
 
     def __init__(self, matcher: AnyMatcher) -> None:
         self._matcher = matcher
-        #: release ids that are handed to the matcher together, before its next use
+        #: release ids that the matcher gets together, before its next use
         self._released: list[int] = []
         self.agents: dict[str, AgentEntry] = {}
         self._by_slot: dict[int, AgentEntry] = {}
@@ -75,12 +76,12 @@ class Cluster:
         #: offer id → instant received, in the order of receipt
         self._received: dict[str, int] = {}
         self._classes: dict[Request, int] = {}
-        #: (executor content, its resources) → the matcher's shared key; keys are never used again
+        #: (executor content, its resources) → the matcher's shared key; keys are never reused
         self._executor_keys: dict[tuple[str, Resources], int] = {}
         self._keys_made = 0
         #: task id → (agent, release id)
         self._claims: dict[str, tuple[str, int]] = {}
-        #: (agent id, executor id) → what the executor reserves, and its release id
+        #: (agent id, executor id) → the request that the executor reserves, and its release id
         self._reservations: dict[tuple[str, str], tuple[Request, int]] = {}
         #: (agent, executor content) → number of reservations
         self._executors_on: Counter[tuple[str, str]] = Counter()
@@ -151,7 +152,7 @@ class Cluster:
         return list(self._received)[: max(number, 0)]
 
     def age_offers_from(self, at: int) -> None:
-        """The clock was set back to `at`: treat later offers as received then."""
+        """The clock was set back to `at`: treat offers with a later instant as received at `at`."""
         self._received = {offer_id: min(received, at) for offer_id, received in self._received.items()}
 
     def oldest_received_ms(self) -> int | None:
@@ -207,7 +208,7 @@ class Cluster:
         ]
 
     def avoidable(self, agent_id: str) -> bool:
-        """Whether an agent has an offer and is not the only reachable one."""
+        """Whether an agent has an offer and another agent is reachable."""
         entry = self.agents.get(agent_id)
         return (
             entry is not None
@@ -227,7 +228,7 @@ class Cluster:
         self._claims[task_id] = placement
 
     def rollback(self, placement: Placement) -> None:
-        """Release the claim of a placement that no task was made from."""
+        """Release the claim of a placement that has no task."""
         self._release(*placement)
 
     def claim(self, task_id: str, agent_id: str, request: Request) -> None:
@@ -237,7 +238,7 @@ class Cluster:
         self._stale[entry.slot] = entry
 
     def claim_if_free(self, entry: AgentEntry, request: Request) -> Placement | None:
-        """A placement on this agent, as by `place`, or None if it has no room."""
+        """Place a request on this agent, as `place` does. None if the agent has no room."""
         self._refresh()
         need = request.resources
         if not self._executors_on[entry.id, request.executor_id]:
@@ -257,7 +258,7 @@ class Cluster:
     def reserve(self, agent_id: str, executor_id: str, executor: Resources) -> None:
         """Reserve an executor's resources for as long as it lives, with or without tasks. Idempotent.
 
-        Two executors with the same content on one agent count once: one of them is about to be forgotten.
+        The matcher counts two executors with the same content on one agent once: one of them is about to be forgotten.
         """
         if (agent_id, executor_id) in self._reservations:
             return
@@ -281,7 +282,7 @@ class Cluster:
         return True
 
     def refusal(self, request: Request) -> Refusal:
-        """Why `request` has no room now, in numbers over all agents."""
+        """The reasons why `request` has no room now, as numbers of agents."""
         self._refresh()
         return self.matcher.refusal(self._class_of(request))
 
@@ -321,7 +322,7 @@ class Cluster:
         return entry
 
     def _classes_of(self, requests: Sequence[Request]) -> NDArray[np.int64]:
-        # Most requests are the same object as the one before, and a look-up costs more than placing it.
+        # Most requests are the same object as the one before. Looking a class up costs more than a placement.
         found: list[int] = []
         last: Request | None = None
         cls = -1
@@ -347,7 +348,7 @@ class Cluster:
         return known
 
     def _all_but(self, agent_id: str) -> NDArray[np.bool_]:
-        """The current slots without the agent's. New agents are not in it, so its class serves one matching only."""
+        """All current slots but the agent's. New agents are not in the mask, so a class with it is used once."""
         mask = np.zeros(max(self._by_slot) + 1, dtype=np.bool_)
         mask[[slot for slot, entry in self._by_slot.items() if entry.id != agent_id]] = True
         return mask
@@ -367,7 +368,10 @@ class Cluster:
         return entry.whole
 
     def _update_whole(self, entry: AgentEntry) -> None:
-        """Called before an offer goes. An offer may precede the end of the task that it comes from."""
+        """Set `whole` from the offers held, before one is dropped.
+
+        Not when one arrives, because an offer may precede the update that ends the task whose resources it offers.
+        """
         if entry.offers and entry.slot in self._stale:
             entry.whole = entry.offered.plus(self.claimed(entry))
 
@@ -390,7 +394,7 @@ class Cluster:
 
 
 def amounts(shares: Iterable[Share]) -> Resources:
-    """The sum of shares by dimension. Resources that are not scheduled by are ignored."""
+    """The sum of shares by dimension. Other resources are ignored."""
     totals = dict.fromkeys(DIMENSIONS, 0)
     for share in shares:
         if share.name in totals:
@@ -399,11 +403,11 @@ def amounts(shares: Iterable[Share]) -> Resources:
 
 
 class InsufficientResources(Exception):
-    """The offers at hand hold less than the matcher had counted."""
+    """The agent's offers hold less than the matcher had counted."""
 
 
 class Pool:
-    """The shares of all offers of one agent, from which tasks and executors are allocated. Reserved shares go first."""
+    """The shares of all offers of one agent. Tasks and executors get theirs from it, reserved shares first."""
 
     def __init__(self, offers: Iterable[Offer]) -> None:
         self._shares: dict[str, list[Share]] = {name: [] for name in DIMENSIONS}

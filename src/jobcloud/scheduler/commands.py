@@ -1,4 +1,4 @@
-"""The commands of operators: apps and jobs are registered, changed, disabled, removed; jobs triggered, tasks ended."""
+"""The commands of operators: changes of apps and jobs, triggers, retries of runs, kills of tasks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KIL
 
 
 class Commands(Part):
-    """Each method carries out one command, or raises a Refused with nothing changed."""
+    """Each public method carries out one command, or raises a Refused with nothing changed."""
 
     def __init__(
         self, state: State, hooks: Hooks, firings: Firings, timetable: Timetable, tasks: Tasks, rollouts: Rollouts
@@ -134,7 +134,7 @@ class Commands(Part):
         elif not revisions.same_work(known, job):
             self._apply_update(known, job, event.at)
         self._state.queue.reconsider(job.name)
-        # Nothing was due before now under the new times, for this leader or a later one.
+        # Instants of the new schedule that have passed are not due. A later leader must come to the same result.
         considered = max(event.at, self._state.job_states[job.name].considered_ms)
         self._state.change_job_state(job.name, considered_ms=considered)
         self._timetable.schedule(job, considered)
@@ -170,7 +170,7 @@ class Commands(Part):
             raise Conflict(f"{waiting} firings of job {job} wait already", field=field, fix="let them run first")
 
     def _remove_job(self, job: Job, at: int) -> None:
-        # The records first: a resident job would otherwise start its cancelled shards again.
+        # The records are deleted first. Otherwise a resident job would start its cancelled shards again.
         self._state.delete(Kind.JOB, job.name)
         self._state.delete(Kind.JOB_STATE, job.name)
         self._tasks.cancel(job.name, at, "the job was removed")
@@ -182,7 +182,7 @@ class Commands(Part):
     def _apply_enabled(self, job: Job, at: int) -> None:
         """Schedule or cancel a job after it or its app was enabled or disabled. Firings missed meanwhile are lost."""
         if self._state.enabled(job.name):
-            # Never earlier, even if the clock was set back: an instant fires once.
+            # This instant never moves back, even if the clock was set back: an instant fires once.
             considered = max(at, self._state.job_states[job.name].considered_ms)
             self._state.change_job_state(job.name, considered_ms=considered)
             self._timetable.schedule(job, considered)
@@ -216,7 +216,7 @@ class Commands(Part):
     # ------------------------------------------------------------------------------------------------- runs and tasks
 
     def retry(self, event: Retry) -> None:
-        """Put failed shards of a run back."""
+        """Put the failed shards of a run back into the queue."""
         firing = self._state.firings.get(event.firing_id)
         if firing is None:
             raise NotFound(f"there is no run {event.firing_id}", field="runId", fix="`jobcloud runs` lists them")
@@ -235,7 +235,7 @@ class Commands(Part):
         self._state.publish(event.at, Topic.FIRED, text, job=job.name, firing_id=firing.id)
 
     def _check_retry(self, firing: Firing) -> Job:
-        """The job of a firing whose shards may be put back. Raises Conflict."""
+        """The job of a firing. Raises Conflict if shards of the firing cannot be put back now."""
         job = self._state.jobs.get(firing.job)
         if job is None or firing.cause is Cause.DAEMON:
             raise Conflict(f"{firing.id} starts again by itself, or its job is gone", field="runId", fix="nothing")
@@ -257,7 +257,7 @@ class Commands(Part):
         return job
 
     def _failed_shards(self, firing: Firing, item: int | None) -> dict[int, Shard]:
-        """The shards that an operator may put back. Raises NotFound or Conflict."""
+        """The shards of a run to put back: one item, or all. Raises NotFound, or Conflict if none has failed."""
         if item is not None and not 0 <= item < len(firing.work):
             raise NotFound(f"{firing.id} has no shard {item}", field="item", fix=f"0 to {len(firing.work) - 1}")
         failed = {
@@ -267,9 +267,9 @@ class Commands(Part):
         }
         if firing.stepped and failed:
             before, after = len(firing.shards) - 2, len(firing.shards) - 1
-            if before in failed:  # the shards that this call kept from running
+            if before in failed:  # also the shards that this failed call kept from running
                 failed |= {number: shard for number, shard in enumerate(firing.work) if not shard.attempt}
-            if firing.shards[after].state.ended:  # it is called again after the shards that are put back
+            if firing.shards[after].state.ended:  # this call is repeated after the shards that are put back
                 failed[after] = firing.shards[after]
         if not failed:
             problem = (
@@ -285,7 +285,7 @@ class Commands(Part):
         self._tasks.kill(task, event.at)
 
     def forget_task(self, event: ForgetTask) -> None:
-        """Treat a task as lost because an operator knows that it is."""
+        """End a task as lost, because an operator knows that it no longer runs."""
         task = self._running(event.task_id)
         if not event.force and self._tasks.confirmed(task):
             raise Conflict(

@@ -1,8 +1,8 @@
 """The scheduler: events go in, effects come out, without side effects.
 
 One object owns the state, and `handle` is the only way to change it. This module only dispatches: it makes the parts,
-hands each event to its part and calls the hooks that all parts share (see part.py). Tasks are launched with a Tick.
-Other events only mark a scheduling cycle as due; `next_wake` then says "now", so a burst of events makes one cycle.
+hands each event to its part and calls the hooks that all parts share (see part.py). Only a Tick launches tasks. Other
+events mark a scheduling cycle as due, and `next_wake` then returns "now". So a burst of events causes one cycle.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class Scheduler:
         rollouts = Rollouts(state, firings, reconciliation, self._tasks)
         commands = Commands(state, hooks, firings, self._timetable, self._tasks, rollouts)
         # Each hook calls the parts in this order. Firings, executors and tasks are restored in the order in which they
-        # need each other, and configuration is applied after them. On a tick, work becomes due or waits for offers
-        # before the cycle places it; the kills of a tick precede its reconciliation.
+        # need each other, and configuration is applied after them. On a tick, work becomes due before the cycle places
+        # it, and the parts that kill tasks precede reconciliation.
         parts = (
             self._timetable,
             firings,
@@ -148,15 +148,15 @@ class Scheduler:
     # ------------------------------------------------------------------------------------------------- events
 
     def handle(self, event: Event) -> list[Effect]:
-        """Handle one event. Returns the effects in the order in which they are to be performed.
+        """Handle one event. Returns the effects, in the order in which the caller must perform them.
 
-        Raises a Refused if a command is refused. Then nothing has changed.
+        Raises a Refused if it refuses a command; nothing has changed then.
         """
         self._handlers[type(event)](event)
         return self._state.flush()
 
     def next_wake(self, at: int) -> int | None:
-        """The next instant at which a Tick has something to do, `at` if it has now, or None."""
+        """The next instant at which a Tick has work: `at` if it has work now, None if it never has."""
         soonest: int | None = None
         for next_wake in self._hooks.next_wake:
             wake = next_wake(at)
@@ -193,7 +193,7 @@ class Scheduler:
 
     def _on_offers(self, event: OffersReceived) -> None:
         if not self.connected:
-            return  # the offers are of a session that is over
+            return  # the offers belong to a session that has ended
         self._cycle.on_offers(event)
         self._drains.on_offers(event)
 

@@ -1,4 +1,4 @@
-"""The scheduling cycle: offers are held for a while, matched to the shards that may start, used or declined."""
+"""The scheduling cycle: offers are held for a while and matched to the shards that may start, then used or declined."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Cycle(Part):
         #: job → the resources that the last cycle lacked for it
         self.refusals: dict[str, tuple[Reason, ...]] = {}
         self._suppressed = False
-        #: until when the master may keep offers back because of our filters
+        #: the instant until which the master may withhold offers because of our filters
         self._filtered_until = 0
 
     def begin(self, at: int) -> None:
-        """The master knows neither filters nor a suppression from before the session."""
+        """The master has forgotten filters and suppression: they end with a session."""
         self._suppressed, self._filtered_until, self._state.new_work = False, 0, True
 
     # ------------------------------------------------------------------------------------------------- offers
@@ -70,13 +70,13 @@ class Cycle(Part):
         self._state.cluster.drop_offer(event.offer_id)
 
     def agents_uncordoned(self, at: int) -> None:
-        """Some agents get tasks again. Their offers were declined with a long filter."""
+        """Some agents get tasks again. The filters of their declined offers may still last for long."""
         self._filtered_until = at + self._state.policy.drain_refuse_ms
         self._state.request_cycle()
 
     def send_failed(self, event: SendFailed) -> None:
         if isinstance(event.call, Accept) and self._state.connected:
-            # The launch failed or is uncertain. If the offers are still valid, they are not needed any longer.
+            # The launch failed or is uncertain. If the offers are still valid, nothing else returns them.
             self._state.emit(Decline(event.call.offer_ids, 0))
         elif isinstance(event.call, Suppress | Revive):
             self._suppressed, self._state.new_work = isinstance(event.call, Revive), True
@@ -116,7 +116,7 @@ class Cycle(Part):
 
     def on_tick(self, at: int) -> None:
         if self._state.connected and self._can_run():
-            self._run(at)  # before offers are declined, as it may need them
+            self._run(at)  # before offers are declined, because the cycle may use them
         self._decline_offers(at)
         self._suppress_or_revive(at)
 
@@ -158,22 +158,22 @@ class Cycle(Part):
     # ------------------------------------------------------------------------------------------------- the cycle
 
     def _run(self, at: int) -> None:
-        """Match the shards that may start to the offers held, after the placeholders, and launch them."""
+        """Match placeholders, and then the shards that may start, to the offers held, and launch them."""
         self._state.cycle_due = False
-        kept: dict[str, list[Place]] = {}
+        warm: dict[str, list[Place]] = {}
         for place in self._warm_executors.place(at):
-            kept.setdefault(place.placement.agent_id, []).append(place)
-        placed = self._match({place.app.name for places in kept.values() for place in places}, at)
+            warm.setdefault(place.placement.agent_id, []).append(place)
+        placed = self._match({place.app.name for places in warm.values() for place in places}, at)
         changes: dict[str, dict[int, Shard]] = {}
-        for agent_id in dict.fromkeys((*kept, *placed)):
-            self._launch_on(agent_id, kept.get(agent_id, []), placed.get(agent_id, []), changes, at)
-        if kept:
+        for agent_id in dict.fromkeys((*warm, *placed)):
+            self._launch_on(agent_id, warm.get(agent_id, []), placed.get(agent_id, []), changes, at)
+        if warm:
             self._warm_executors.recount()
         for firing_id, shards in changes.items():
             self._firings.put_shards(firing_id, shards, at)
 
     def _eligible(self, at: int) -> list[tuple[str, list[int]]]:
-        """The shards that may start, in their order: rows of a firing's id and items of it."""
+        """The shards that may start, in their order, as rows: the id of a firing, and its items."""
         jobs = self._state.jobs
         return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
 
@@ -192,13 +192,13 @@ class Cycle(Part):
         return [(firing.id, item, agent) for (firing, item), agent in zip(entries, agents, strict=True)]
 
     def _match(self, starting: set[str], at: int) -> dict[str, list[tuple[queue.Entry, Placement]]]:
-        """By agent, the shards that may start and their placements. `starting` are apps that a placeholder starts."""
+        """Place the shards that may start. Returns them by agent. `starting`: the apps of placeholders that start."""
         placed: dict[str, list[tuple[queue.Entry, Placement]]] = {}
         refused: dict[str, Request] = {}
         hopeless: set[Request] = set()
         wanted = self._requested(starting, refused, hopeless, at)
         left = self._state.policy.cycle_limit
-        # In portions: far more shards may wait than there is room for.
+        # In batches, because far more shards may wait than there is room for.
         while part := list(islice(wanted, max(left, 1))):
             if not left:
                 self._state.cycle_due = True
@@ -217,7 +217,7 @@ class Cycle(Part):
         return placed
 
     def _record_refusals(self, refused: dict[str, Request], at: int) -> None:
-        """Record the resources that were lacking for each job without room, for people."""
+        """Record for users which resources each job lacked."""
         reasons: dict[Request, tuple[Reason, ...]] = {}
         before, self.refusals = self.refusals, {}
         for job, request in refused.items():
@@ -230,9 +230,9 @@ class Cycle(Part):
     def _requested(
         self, starting: set[str], refused: dict[str, Request], hopeless: set[Request], at: int
     ) -> Iterator[tuple[queue.Entry, Request]]:
-        """The shards that may start, with their requests. A fault in making a request is isolated to the job.
+        """The shards that may start, with their requests. An error in making a request is isolated to the job.
 
-        A request that is `hopeless` when its turn comes is added to `refused` instead.
+        If a request has become `hopeless`, its job is added to `refused` instead.
         """
         avoiding: set[Request] = set()
         for firing_id, items in self._eligible(at):
@@ -249,7 +249,7 @@ class Cycle(Part):
                         yield entry, self._avoiding(entry, request, avoiding, at)
 
     def _exceeds_trial(self, entry: queue.Entry, starting: set[str]) -> bool:
-        """Whether the shard's app is on trial and another task of it starts already."""
+        """Whether the shard's app is on trial and this cycle already starts another task of it."""
         app = self._state.jobs[self._state.firings[entry.firing_id].job].app
         if not self._circuit_breakers.on_trial(app):
             return False
@@ -258,9 +258,10 @@ class Cycle(Part):
         return known
 
     def _avoiding(self, entry: queue.Entry, request: Request, known: set[Request], at: int) -> Request:
-        """The request, away from the agent that lost the shard's last attempt if there is another agent.
+        """The request, which avoids the agent that lost the shard's last attempt if there is another agent.
 
-        Each avoided agent costs the matcher a class. If very many agents lose attempts, the agents are not the cause.
+        Each avoided agent costs the matcher a class. If very many agents lose attempts, they are not the cause, and
+        further ones are not avoided.
         """
         shard = self._state.firings[entry.firing_id].shards[entry.item]
         if shard.avoid_ms <= at or not self._state.cluster.avoidable(shard.agent_id):
@@ -276,7 +277,7 @@ class Cycle(Part):
     def _launch_on(
         self,
         agent_id: str,
-        kept: list[Place],
+        warm: list[Place],
         choices: list[tuple[queue.Entry, Placement]],
         changes: dict[str, dict[int, Shard]],
         at: int,
@@ -285,7 +286,7 @@ class Cycle(Part):
         entry = self._state.cluster.agents[agent_id]
         offers = self._state.cluster.take_offers(agent_id)
         pool = Pool(offers)
-        placeholders = (self._launch_placeholder(place, pool, entry.hostname, at) for place in kept)
+        placeholders = (self._launch_placeholder(place, pool, entry.hostname, at) for place in warm)
         launches = [launched for launched in placeholders if launched is not None]
         for choice, placement in choices:
             firing = self._state.firings[choice.firing_id]
@@ -306,7 +307,7 @@ class Cycle(Part):
     ) -> tuple[Launch | None, Shard]:
         """Make the task of a placed shard. Returns the launch and the shard's next state.
 
-        There is no launch if the offers hold less than the matcher had counted.
+        The launch is None if the offers hold less than the matcher had counted.
         """
         job, shard = self._state.jobs[firing.job], firing.shards[item]
         executor_id = self._executors.id_on(placement.agent_id, self._state.plan_of(job.app))

@@ -1,12 +1,12 @@
-"""Drains: agents are emptied for an operator, or for a maintenance window that Mesos has announced.
+"""Drains: moving work off agents, for an operator or for a maintenance window that Mesos has announced.
 
-A drained agent is cordoned: it gets no new tasks. Its resident shards move away, first a few of each job at a time,
-and all that are left when half of the time has passed. Transient shards may end by themselves. Those that still run at
-the deadline are moved if their job fails over; otherwise they stay.
+A drained agent is cordoned: it gets no new tasks. Its resident shards move away, first a few of each job at a time.
+When half of the time has passed, all remaining ones move. Transient shards may end by themselves. A transient shard
+that still runs at the deadline is moved if its job fails over; otherwise it stays.
 
-The kill of a resident shard is stored in its task's record, as every kill is. The kill of a transient shard is not
-stored, because the shard would then not start again. The next leader decides the same again, since the operator's
-request is stored and Mesos announces its windows to each leader.
+The kill of a resident shard is stored in its task's record, like an operator's kill. The kill of a transient shard is
+not stored, because a shard with a stored kill does not start again. The next leader decides the same: the operator's
+request is stored, and Mesos announces its windows to each leader.
 
 Source of windows and inverse offers: Mesos' document "Maintenance Primitives".
 """
@@ -48,7 +48,7 @@ _FORGET_MS = 30 * 86_400_000
 
 
 class Plan(NamedTuple):
-    """When an agent is cordoned, when its remaining resident shards leave, and when its transient shards do."""
+    """The instants at which an agent is cordoned, its remaining resident shards move, and its transient shards move."""
 
     cordon_ms: int
     hurry_ms: int
@@ -97,7 +97,7 @@ class Drains(Part):
             self._next_check = 0
 
     def on_inverse_offers(self, event: InverseOffersReceived) -> None:
-        """Accept, unless the window would end a shard that would not start again."""
+        """Accept each, unless its window would end a shard that would not start again."""
         accepted: list[str] = []
         declined: list[str] = []
         for inverse in event.inverse_offers:
@@ -111,7 +111,7 @@ class Drains(Part):
         self._next_check = 0
 
     def send_failed(self, event: SendFailed) -> None:
-        """Send an answer again if it may be lost: Mesos does not ask twice."""
+        """Send an answer again if it may have been lost, because Mesos does not ask again."""
         answer = isinstance(event.call, AcceptInverseOffers | DeclineInverseOffers)
         if answer and self._state.connected and not event.certain:
             self._state.emit(event.call)
@@ -129,7 +129,7 @@ class Drains(Part):
         return not job.timeout_ms or (task.started_ms or task.created_ms) + job.timeout_ms > window.start_ms
 
     def _on(self, agent_ids: Container[str]) -> list[Task]:
-        """The tasks of shards on these agents. Placeholder tasks leave by the review of the warm executors."""
+        """The tasks of shards on these agents. The review of the warm executors ends placeholder tasks."""
         return [task for task in self._state.tasks.values() if task.agent_id in agent_ids and not task.placeholder]
 
     # -------------------------------------------------------------------------------------------------- operators
@@ -216,7 +216,7 @@ class Drains(Part):
             self._state.publish_task(at, Topic.CLUSTER, task, "leaves its agent, which is being drained")
 
     def _down(self, firing_ids: Iterable[str]) -> Counter[str]:
-        """How many shards of each of these firings are not known to run in this session."""
+        """For each of these firings, the number of shards that have not ended and are not confirmed to run."""
         running = Counter(
             task.firing_id
             for task in self._state.tasks.values()

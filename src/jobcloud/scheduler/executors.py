@@ -1,4 +1,4 @@
-"""The executors that live on agents: which have tasks, which are idle, which are gone."""
+"""The executors on agents: with tasks, idle, or gone."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Executors(Part):
         super().__init__(state)
         #: executor key → number of its live tasks
         self.load: Counter[str] = Counter()
-        #: keys of executors that are gone while updates of their last tasks are still to come
+        #: keys of executors that are gone, until the last updates of their tasks arrive
         self.gone: set[str] = set()
-        #: key of each executor without tasks → since when; it ends by itself after its idle time
+        #: key of an executor without tasks → since when it has none; it ends by itself after its idle time
         self.idle: dict[str, int] = {}
-        #: the suffixes of the stored executors' ids: each leader's address has one
+        #: the suffixes of the stored executors' ids, one for each artifact address of a leader
         self._suffixes: tuple[str, ...] = ()
 
     def restore(self, at: int) -> None:
@@ -39,7 +39,7 @@ class Executors(Part):
             self._add_task(executor_key(task.agent_id, task.executor_id))
 
     def _restore(self, key: str, executor: Executor, at: int) -> None:
-        """Reserve its resources. If its record was lost, describe it from its app."""
+        """Reserve an executor's resources. If its record was lost, restore the description from its app."""
         if executor.spec == recovery.NO_SPEC:
             plan = self._state.plan_of(executor.app) if executor.app in self._state.apps else None
             if plan is not None and plan.executor_id == executor.id:
@@ -52,8 +52,8 @@ class Executors(Part):
     def id_on(self, agent_id: str, plan: ExecutorPlan) -> str:
         """The id of the executor that a task of this plan uses on an agent.
 
-        A living executor with the same content is used whichever leader started it. Otherwise a new one is started,
-        fetched from this leader.
+        If an executor with the same content lives there, it is used, whichever leader started it. Otherwise a new one
+        is fetched from this leader.
         """
         for suffix in self._suffixes:
             key = executor_key(agent_id, plan.id + suffix)
@@ -80,8 +80,8 @@ class Executors(Part):
         key = executor_key(task.agent_id, task.executor_id)
         executor = self._state.executors[key]
         if ending.end is _INVALID or (ending.dropped and executor.launched_ms == task.created_ms):
-            # The executor may differ from its record, or the dropped launch was to start it. Unless other tasks run in
-            # it, it is accounted for anew.
+            # The executor may differ from its record, or the dropped launch was to start it. So the record is no
+            # longer relied on, and goes with the last task.
             self.gone.add(key)
         if self.load[key] > 1:
             self.load[key] -= 1
@@ -90,14 +90,14 @@ class Executors(Part):
         self.idle[key] = at
         self._drop_if_deserted(key, executor)
 
-    # ------------------------------------------------------------------------------------------------- their end
+    # ------------------------------------------------------------------------------------------------- end of executors
 
     def on_executor_lost(self, event: ExecutorLost) -> None:
         key = executor_key(event.agent_id, event.executor_id)
         executor = self._state.executors.get(key)
         if executor is None:
             return
-        # Updates of its tasks are on the way. It is forgotten with the last of them.
+        # The updates of its tasks are on the way. The executor is forgotten with the last of them.
         self.gone.add(key)
         self._drop_if_deserted(key, executor)
         self._state.cycle_due = True
@@ -114,7 +114,7 @@ class Executors(Part):
                     self._drop_if_deserted(key, executor)
 
     def _drop_if_deserted(self, key: str, executor: Executor) -> None:
-        """Without tasks an executor is forgotten if it or its agent is gone, and shut down if its app is."""
+        """Forget an executor without tasks if it or its agent is gone; shut it down if its app was removed."""
         if self.load.get(key):
             return
         entry = self._state.cluster.agents.get(executor.agent_id)
@@ -137,7 +137,7 @@ class Executors(Part):
         self.idle = {key: min(since, at) for key, since in self.idle.items()}
 
     def sweep(self, at: int) -> None:
-        """Forget executors that have been idle for longer than they live. Mesos does not report every end."""
+        """Forget executors that were idle beyond their idle timeout. Mesos does not report every end."""
         for key, since in list(self.idle.items()):
             executor = self._state.executors[key]
             if at - since > self._max_idle_ms(executor):
@@ -158,5 +158,5 @@ class Executors(Part):
         loads = Counter(executor_key(task.agent_id, task.executor_id) for task in self._state.tasks.values())
         known = self._state.executors.keys()
         assert loads == self.load, f"tasks per executor are {loads}, not {self.load}"
-        assert self.gone <= known, "an executor is gone that is not known"
+        assert self.gone <= known, "an unknown executor is gone"
         assert self.idle.keys() == known - loads.keys(), "an executor is idle with tasks, or busy without"

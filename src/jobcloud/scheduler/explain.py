@@ -13,15 +13,15 @@ from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.timetable import Timetable
 
-# The reasons that hold whether or not a firing is due, in the order in which people read them.
+# The codes of the reasons that do not depend on a due firing, the most important first.
 _STANDING = ("unreachable", "rollout_stopped", "rolling", "dead", "start_failed", "executors")
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A job's firings that may run now: how many of their shards wait and run, how many firings wait behind, and why.
+    """The state of a job. `waiting` and `active` count the shards of its firings that may run now.
 
-    `reasons` is ordered, the most important first.
+    `behind`: the number of firings that wait for these. `reasons`: why shards do not run, the most important first.
     """
 
     job: str
@@ -39,9 +39,9 @@ class Explanation:
 class AgentView:
     """An agent: the resources it offers now, and those that our tasks and executors use there.
 
-    `whole` is the sum of both when the agent was last offered; before the first offer it is our use. `drain` is an
-    operator's request to drain the agent, `window` the maintenance that Mesos announces. `cordoned`: the agent gets no
-    new tasks, for either of the two.
+    `whole` is the sum of both when the agent was last offered; before the first offer it equals `claimed`. `drain` is
+    an operator's request to drain the agent, `window` the maintenance that Mesos announces. `cordoned`: the agent gets
+    no new tasks because of one of the two.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The firings: queued, changed shard by shard, ended, and kept for a while."""
+"""The life of firings: queued, changed shard by shard, ended, and kept in a history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 
-# Why a shard has ended that its job no longer has.
+# The message of a shard that has ended because its job no longer has it.
 FEWER = "the job has fewer shards now"
 _FIRING, _DEAD = Kind.FIRING, ShardState.DEAD
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
@@ -28,7 +28,7 @@ class Firings(Part):
         self.dead: dict[str, deque[str]] = {}
 
     def restore(self, at: int) -> None:
-        """Queue the unfinished firings in their order, and remember the others."""
+        """Queue the unfinished firings in their order, and list the others in the history."""
         for firing in sorted(self._state.firings.values(), key=_age):
             if firing.ended_ms:
                 self._remember(firing)
@@ -44,7 +44,7 @@ class Firings(Part):
         return self._state.queue.next_wake()
 
     def clock_set_back(self, at: int) -> None:
-        """End every back-off that is longer than any can be: the clock was ahead when it began."""
+        """End every back-off that lasts longer than its maximum: the clock was ahead when it began."""
         jobs = self._state.jobs
 
         def longest(job: str, shard: Shard) -> int:
@@ -83,7 +83,7 @@ class Firings(Part):
         self.add(firing)
 
     def task_changed(self, before: Task, task: Task, at: int) -> None:
-        """Record when a shard started. The store has this in the task's record, so the firing is not saved for it."""
+        """Record when a shard started. The task's record stores this, so the firing is not saved."""
         if task.started_ms == before.started_ms or task.placeholder:
             return
         old = self._state.firings[task.firing_id]
@@ -105,7 +105,7 @@ class Firings(Part):
     # ------------------------------------------------------------------------------------------------- resident jobs
 
     def resident(self, job: str) -> Firing | None:
-        """The firing of a resident job whose shards are to run. None if the job is disabled or an older one ends."""
+        """The firing of a resident job whose shards are to run; None if it is disabled or an older firing is ending."""
         unfinished = self._state.queue.unfinished(job)
         found = unfinished[0] if unfinished else None
         return found if found is not None and found.cause is Cause.DAEMON and self._state.wanted(found) else None
@@ -175,7 +175,7 @@ class Firings(Part):
         for firing in self._state.firings.values():
             ended = all(shard.state.ended for shard in firing.shards)
             assert ended == bool(firing.ended_ms), f"{firing.id} ended at {firing.ended_ms} with {firing.shards}"
-            assert (firing.id in self._state.queue) != ended, f"{firing.id} is queued and ended, or neither"
+            assert (firing.id in self._state.queue) != ended, f"{firing.id} is queued and ended, or is neither"
             if firing.stepped:
                 _validate_listener(firing)
             if self.resident(firing.job) is firing:
@@ -187,7 +187,7 @@ class Firings(Part):
 
 def _validate_listener(firing: Firing) -> None:
     before, after = firing.shards[-2:]
-    # Not by their attempts: a damaged record may count attempts of a shard that has never run.
+    # The count of attempts does not show this: in a damaged record it may be wrong.
     begun = any(shard.state not in _NOT_BEGUN for shard in firing.work)
     assert before.state is ShardState.FINISHED or not begun, f"{firing.id} began before its listener's first call"
     done = all(shard.state.ended for shard in firing.work)
@@ -219,6 +219,6 @@ def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int
 
 
 def _age(firing: Firing) -> tuple[int, bool, int, int, str]:
-    """Sorts firings by age. A running firing precedes a waiting one, as clocks may have differed."""
+    """Sort key by age. A running firing precedes a waiting one, because clocks of leaders may have differed."""
     runs = any(shard.state is ShardState.ACTIVE for shard in firing.shards)
     return firing.ended_ms, not runs, firing.generation, firing.fire_ms, firing.id

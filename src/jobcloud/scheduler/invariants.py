@@ -9,7 +9,7 @@ from jobcloud.scheduler.state import State
 
 
 def check(state: State) -> None:
-    """Check the records against each other and against the claims. Raises AssertionError naming the broken one."""
+    """Check the records against each other and the claims. Raises AssertionError, which names the broken invariant."""
     tasks = [task for task in state.tasks.values() if not task.placeholder]
     _check_shards(state, tasks)
     for task in state.tasks.values():
@@ -48,4 +48,4 @@ def _check_claims(state: State) -> None:
     claims, reservations = state.cluster.claim_count()
     assert claims == len(state.tasks), f"{claims} claims for {len(state.tasks)} tasks"
     assert reservations == len(state.executors), f"{reservations} reservations for {len(state.executors)} executors"
-    assert state.cluster.matcher.claims() == claims + reservations, "the matcher has claims that nobody holds"
+    assert state.cluster.matcher.claims() == claims + reservations, "the matcher has claims without a task or executor"

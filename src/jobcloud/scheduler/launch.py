@@ -15,7 +15,7 @@ EXECUTOR_DATA_SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Artifacts:
-    """The place that agents fetch artifacts from, and the executor program.
+    """The address from which agents fetch artifacts, and the executor program.
 
     `base_url` is that of the artifact server; a file n with hash h is at `base_url/h/n`. `command` is the shell line
     that verifies and starts the executor.
@@ -35,7 +35,7 @@ class ExecutorPlan:
     """The executor of one version of an app: the same on every agent.
 
     `id` identifies its content. `executor_id` is `id` plus a hash of this leader's artifact address, so
-    `content_of(executor_id) == id`. A task joins a living executor with the same content whichever leader started it.
+    `content_of(executor_id) == id`. A task joins a living executor with the same content from any leader.
     """
 
     id: str
@@ -51,8 +51,8 @@ class ExecutorPlan:
 def plan_executor(app: App, artifacts: Artifacts) -> ExecutorPlan:
     """Describe the app's executor.
 
-    Its Mesos id carries hashes of everything in the description. So an update of the app or a new leader never launches
-    a task on a live executor that Mesos would reject as incompatible.
+    Its Mesos id contains hashes of everything in the description. Otherwise a changed app or a new leader could launch
+    a task on a live executor with another description, and Mesos would reject the task.
     """
     data = {
         "schema": EXECUTOR_DATA_SCHEMA,
@@ -90,8 +90,9 @@ def task_shares(
 ) -> tuple[tuple[Share, ...], Executor]:
     """Allocate the task's shares from `pool`, and those of its executor if none lives on the agent yet.
 
-    An executor that is `gone`, with updates of its tasks still to come, is started again as it was, with new shares.
-    Returns the task's shares and the executor to launch it on. Raises InsufficientResources, with nothing allocated.
+    `gone`: the executor has ended, but its last updates have not arrived. Then it is started again with the same
+    description and new shares. Returns the task's shares and the executor to launch it on. Raises
+    InsufficientResources, with nothing allocated.
     """
     if executor is not None and not gone:
         return pool.allocate(task.resources), executor

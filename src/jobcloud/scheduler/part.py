@@ -45,7 +45,7 @@ class Part:
     # ------------------------------------------------------------------------------------------------- tasks
 
     def task_launched(self, task: Task, at: int) -> None:
-        """A task was stored and its launch is about to be sent."""
+        """A task was stored, and its launch is about to be sent."""
 
     def task_changed(self, before: Task, task: Task, at: int) -> None:
         """Mesos has sent an update for a live task. `task` is `before` if the update changed nothing in the record."""
@@ -59,7 +59,7 @@ class Part:
     # ------------------------------------------------------------------------------------------------- the cluster
 
     def agent_lost(self, agent_id: str) -> None:
-        """An agent is out of reach. The cluster's entry of it says so already."""
+        """An agent is unreachable. Its entry in the cluster is already marked as lost."""
 
     def framework_removed(self) -> None:
         """Mesos has removed the framework. All tasks have been ended here."""
@@ -89,13 +89,13 @@ class Part:
         return {}
 
     def validate(self) -> None:
-        """Check the part's invariants between two events. Raises AssertionError naming the broken one."""
+        """Check the part's invariants between two events. Raises AssertionError, which names the broken one."""
 
 
 class Hooks:
     """For each hook the functions of the parts that override it, in the order of the parts.
 
-    Most hooks are overridden by few parts. Calling only those keeps a status update cheap.
+    Few parts override most hooks. Calling only these keeps a status update cheap.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class _Open:
-    """An unfinished firing: its age rank, its waiting shards, and the number of shards that have not ended."""
+    """An unfinished firing, its rank by age, its waiting shards by item, and the number of unended shards."""
 
     age: int
     firing: Firing
@@ -100,7 +100,7 @@ class Queue:
         return entry.unended > 0
 
     def renew(self, firing: Firing) -> None:
-        """Replace a firing by its new version, in which no shard has another state."""
+        """Replace a firing by its new version, in which no shard has changed its state."""
         self._open[firing.id].firing = firing
 
     def unfinished(self, job: str) -> list[Firing]:
@@ -112,7 +112,7 @@ class Queue:
     ) -> list[tuple[str, list[int]]]:
         """The shards of `allowed` jobs that may start at `at`, in the order in which they should start.
 
-        Each row is a firing's id and items of it. A firing may have two rows.
+        Each row is the id of a firing, and its items. A firing may have two rows.
         """
         found: list[tuple[bool, int, int, str, list[int]]] = []
         for entry in self._allowed(allowed):
@@ -140,7 +140,7 @@ class Queue:
         return self._backoffs[0] if self._backoffs else None
 
     def expire_backoffs(self, at: int) -> bool:
-        """Whether a back-off has ended since the last call."""
+        """Drop the back-offs that have ended. Returns whether there were any."""
         ended = False
         while self._backoffs and self._backoffs[0] <= at:
             heapq.heappop(self._backoffs)
@@ -148,9 +148,9 @@ class Queue:
         return ended
 
     def backing_off(self, at: int, longest: Callable[[str, Shard], int]) -> list[tuple[str, int, Shard]]:
-        """(firing, item, shard) of the shards that wait, or avoid an agent, for longer than possible from `at` on.
+        """(firing, item, shard) of the shards whose back-off ends later than if its maximum began at `at`.
 
-        `longest` gives the longest wait of a shard of a job. A shard avoids an agent for at most AVOID_MS more.
+        `longest`: the maximum for a shard of a job. A shard avoids an agent for AVOID_MS after its back-off.
         """
         return [
             (firing_id, item, shard)

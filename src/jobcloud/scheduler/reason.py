@@ -1,4 +1,4 @@
-"""A reason why a job's shards wait, and the reasons that follow from the matcher's refusal."""
+"""Reasons why a job's shards wait, and their derivation from the matcher's refusal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from jobcloud.model import DIMENSIONS
 class Reason:
     """One reason.
 
-    `asked` and `available` are thousandths of `resource` on the agent that comes nearest. `hosts` is the number of
-    agents concerned. `at` is the instant at which the reason ends, or 0.
+    `asked` is the amount of `resource` asked on the agent that is closest to taking a shard, `available` the largest
+    amount that any agent has; both are in thousandths. `hosts` is the number of agents concerned. `at` is the instant
+    at which the reason ends, or 0.
     """
 
     code: str

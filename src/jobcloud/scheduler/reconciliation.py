@@ -1,6 +1,6 @@
-"""Reconciliation: questions and kills sent to Mesos, repeated until it answers.
+"""Reconciliation: asking Mesos for the state of tasks, and kills. Both are repeated until Mesos answers.
 
-Mesos delivers calls at most once. So every question about a task and every kill is repeated with a back-off.
+Mesos delivers calls at most once. So a question about tasks is repeated with a back-off, and a kill at intervals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobcloud.scheduler.status import Ending
 class Reconciliation(Part):
     def __init__(self, state: State) -> None:
         super().__init__(state)
-        #: tasks that the current reconciliation has asked about and Mesos has not answered for
+        #: tasks of the current reconciliation for which Mesos has not answered
         self.pending: dict[str, None] = {}
         #: tasks of which Mesos has said nothing since the session began
         self.unconfirmed: dict[str, None] = {}
@@ -27,7 +27,7 @@ class Reconciliation(Part):
         self.kills: dict[str, int] = {}
         #: launched task without an update → when Mesos is asked about it
         self.silent: dict[str, int] = {}
-        # A lower bound of those instants: there may be too many tasks to look through on each tick.
+        # A lower bound of these instants, because checking all of them on each tick would take too long.
         self._silent_until = 0
         #: orphan task → its agent, and when its kill is sent again
         self.orphans: dict[str, tuple[str, int]] = {}
@@ -50,7 +50,7 @@ class Reconciliation(Part):
         self.await_answer(task.id, at + self._state.policy.launch_answer_ms)
 
     def await_answer(self, task_id: str, until: int) -> None:
-        """Ask about a launched task at that instant, unless an update comes first."""
+        """Ask about a launched task at `until`, unless an update comes first."""
         self._silent_until = min(self._silent_until, until) if self.silent else until
         self.silent[task_id] = until
 
@@ -66,7 +66,7 @@ class Reconciliation(Part):
             index.pop(task.id, None)
 
     def send_kill(self, task: Task, at: int) -> None:
-        """Ask Mesos to end a task, and again until its end is reported."""
+        """Ask Mesos to kill a task, and repeat this until its end is reported."""
         if not self._state.connected:
             self.kills[task.id] = at
             return
@@ -74,7 +74,7 @@ class Reconciliation(Part):
         self._state.emit(Kill(task.id, task.agent_id))
 
     def end_orphan(self, task_id: str, agent_id: str, at: int) -> None:
-        """End a task that no shard stands for, and again until Mesos says that it has ended."""
+        """Kill an orphan task, and repeat this until Mesos reports its end."""
         self.orphans[task_id] = agent_id, at
         self._kill_orphan(task_id, agent_id, at)
 
@@ -166,5 +166,5 @@ class Reconciliation(Part):
 
     def validate(self) -> None:
         timed = self.silent.keys() | self.kills.keys() | self.pending.keys() | self.unconfirmed.keys()
-        assert timed <= self._state.tasks.keys(), "a task is asked about that has no record"
+        assert timed <= self._state.tasks.keys(), "Mesos is asked about a task without a record"
         assert not self.orphans.keys() & self._state.tasks.keys(), "a task with a record is an orphan"

@@ -1,7 +1,7 @@
-"""Recovery: a leader repairs the stored state before it uses it, if records are missing or damaged.
+"""Recovery: if records are missing or damaged, a leader corrects the stored state before it uses it.
 
-A task that may run is never forgotten, because its shard could otherwise be started a second time. If a record around
-a task is missing, a stand-in replaces it until Mesos reports what became of the task.
+A task that may run is never forgotten, because otherwise its shard could be started a second time. If a record that a
+task refers to is missing, a stand-in replaces it until Mesos reports the end of the task.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jobcloud.model import (
 )
 
 MESSAGE = "its record was lost or damaged"
-# The generation of stand-in firings. It is older than every real one, so they end with their tasks.
+# The generation of stand-in firings. It is older than every real one, so a stand-in ends with its tasks.
 NO_GENERATION = 0
 # The spec of an executor that is known only from its tasks.
 NO_SPEC = "{}"
@@ -112,7 +112,7 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
 
 
 def _fits(whole: Stored, task: Task) -> bool:
-    """Whether the task is the one of its shard."""
+    """Whether the task's shard is active and names this task."""
     firing = whole.firings.get(task.firing_id)
     if firing is None or task.item >= len(firing.shards) or task.job != firing.job:
         return False
@@ -131,8 +131,8 @@ def _places(whole: Stored) -> dict[str, tuple[str, int]]:
 
 
 def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]]) -> None:
-    """Make the task that of its shard. If the shard has another task with a record, delete this one."""
-    # The shard that names the task decides, whatever the task's own record says.
+    """Attach the task to its shard. If the shard has another task with a record, delete this one."""
+    # If a shard names the task, the shard is right and the task's own record is wrong.
     firing_id, item = places.get(task.id, (task.firing_id, task.item))
     firing = whole.firings.get(firing_id) or _stand_in(whole, task)
     task = whole.tasks[task.id] = changed(task, firing_id=firing_id, item=item, job=firing.job)
@@ -161,7 +161,7 @@ def _stand_in(whole: Stored, task: Task) -> Firing:
 def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
     """Make a task for every active shard without one, from the shard's data.
 
-    An active shard that names another shard's task has failed.
+    An active shard that names another shard's task becomes FAILED.
     """
     failed: dict[int, Shard] = {}
     for item, shard in enumerate(firing.shards):
@@ -184,10 +184,10 @@ def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
 
 
 def numbers_used(stored: Stored, epoch: int) -> int:
-    """The highest number in the stored ids of this epoch. A leader that starts again with this epoch continues from it.
+    """The highest number in the stored ids of this epoch, from which a new core with the same epoch continues.
 
-    Ended placeholder tasks leave no record, so their numbers are unknown. But a leader that starts again raises the
-    epoch.
+    Ended placeholder tasks leave no record, so their numbers are unknown. A server is not affected: it raises the epoch
+    before it makes a new core.
     """
     ids = [*stored.tasks, *stored.firings]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)

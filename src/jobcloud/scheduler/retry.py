@@ -10,8 +10,8 @@ from jobcloud.scheduler.status import WORKER_LOST, End
 
 # An attempt that ran this long has proved that the shard can run. The next loss starts from the first back-off again.
 PROVEN_MS = 60_000
-# After this many losses of a shared worker a shard gets its own process. Until then another shard may have taken
-# the worker down; in its own process only the shard itself can.
+# After this many losses of a shared worker a shard gets its own process. Another shard may have taken the worker down;
+# in its own process only the shard itself can.
 ALONE_AFTER = 2
 # After its back-off a shard avoids the agent that lost its last attempt for this long.
 AVOID_MS = 60_000
@@ -68,18 +68,18 @@ def next_shard_state(
 ) -> Shard:
     """The shard after its task has ended.
 
-    `wanted`: its firing continues with this shard. `kill_requested`: its task was asked to end. `failover`: the job
-    repeats attempts that were lost while they ran. `cause` is the executor's report. `seed` identifies the shard for
-    the jitter.
+    `wanted`: its firing continues with this shard. `kill_requested`: the scheduler asked the task to end. `daemon`: the
+    shard is resident. `failover`: the job repeats attempts that were lost while they ran. `cause`: the executor's
+    report. `seed`: the shard's identity, for the jitter.
 
-    - A DAEMON shard is a desired state. It starts again as long as it is wanted, without a wait if it ended on request.
+    - A DAEMON shard starts again as long as it is wanted, without a wait if it ended on request.
     - A TRANSIENT shard that was asked to end does not start again.
     - If the cluster lost its attempt before it ran, or if `failover` is set, it starts again at most
       `failover_attempts` times in a row.
     - If the job itself failed, it starts again at most `retry_count` times.
     - Losses of a shared worker are not counted against the shard until it has a process of its own.
 
-    A shard that has used up its attempts is DEAD. A shard that had none is FAILED.
+    A shard that has used up its further attempts is DEAD. If the job allows none, the shard is FAILED.
     """
     ended = changed(shard, state=_FINAL[end], ended_ms=at, message=message)
     if not wanted or job is None or (not daemon and (kill_requested or end is _SUCCEEDED)):
@@ -120,7 +120,7 @@ def _retried(ended: Shard, at: int, job: Job, seed: str) -> Shard:
 
 def _lost(ended: Shard, end: End, at: int, failures: int, job: Job, execution: Execution) -> Shard:
     start = at + backoff_ms(failures + ended.lost_workers, job.failover_delay_ms, job.failover_most_ms)
-    # A resident shard that ends by itself would do so on any agent.
+    # A resident shard that ends by itself would end on any agent.
     agent_at_fault = end not in (End.FAILED, End.SUCCEEDED)
     avoid_ms = start + AVOID_MS if agent_at_fault else 0
     return _again(ended, start, failures=failures, execution=execution, avoid_ms=avoid_ms)

@@ -1,4 +1,4 @@
-"""The revision of a shard's configuration: decides what may continue after a change and what must start again."""
+"""The revision of a shard's configuration. It decides which shards may continue after a change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobcloud.model import Firing, ShardState, Task
 
 _NO_EFFECT = changing(Job, Change.NONE)
 _NO_EFFECT_ON_RUNS = changing(Job, Change.NONE, Change.TIMES)
-# The shard count concerns the job as a whole. Each shard has its own parameter.
+# The shard count belongs to the job as a whole, and each shard has its own parameter.
 _NOT_IN_COMMON = changing(Job, Change.NONE, Change.SHARDS)
 # A package is identified by its hash, whatever its URL.
 _NO_EFFECT_OF_APP = changing(App, Change.NONE)
@@ -24,7 +24,7 @@ _NO_EFFECT_OF_APP = changing(App, Change.NONE)
 def same_work(old: Job, new: Job) -> bool:
     """Whether running work of `old` may continue under `new`.
 
-    It may not if fewer runs are allowed at once, as too many may be running.
+    It may not if `new` allows fewer runs at once, because too many may be running.
     """
     if new.runs_at_once < old.runs_at_once or _lost_independence(old, new):
         return False
@@ -41,7 +41,7 @@ def may_roll(old: Job, new: Job) -> bool:
 
 
 def _lost_independence(old: Job, new: Job) -> bool:
-    """Whether shards of different shard counts may be running that must no longer run at the same time."""
+    """Whether shards of different shard counts may run now, although `new` no longer allows it."""
     return old.independent_shards and not new.independent_shards
 
 
@@ -49,8 +49,8 @@ def _lost_independence(old: Job, new: Job) -> bool:
 def of_shards(job: Job, app: App) -> tuple[str, ...]:
     """The revision of each shard: 16 hex digits of the SHA-256 of its configuration as canonical JSON.
 
-    Fields at their default are left out, so that a new field changes no revision. Files that agents fetch in addition
-    to the app's package are left out too: a new version of jobcloud replaces no residents.
+    Fields at their default are left out, so that a new field changes no revision. The executor program is left out too,
+    so that a new version of jobcloud replaces no resident shards.
     """
     configuration = [_given(job, _NOT_IN_COMMON), _given(app, _NO_EFFECT_OF_APP)]
     common = json.dumps(configuration, sort_keys=True, separators=(",", ":"))
@@ -60,7 +60,7 @@ def of_shards(job: Job, app: App) -> tuple[str, ...]:
 
 
 def stale(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) -> Iterator[Task]:
-    """The active tasks of a resident's firing that must be replaced, or must end with their item; by item."""
+    """The active tasks of a resident job's firing with another revision or a removed item, in the order of items."""
     if app is None:
         return
     wanted = of_shards(job, app)
@@ -72,7 +72,7 @@ def stale(job: Job, app: App | None, firing: Firing, tasks: Mapping[str, Task]) 
 
 
 def _given(record: Any, neutral: Set[str]) -> dict[str, Any]:
-    """The fields that are not at their default, also of nested records."""
+    """The fields, nested ones included, that are not at their default."""
     values = ((f, getattr(record, f.name)) for f in fields(record) if f.name not in neutral)
     given = {f.name: value for f, value in values if f.default is MISSING or value != f.default}
     return {name: _given(value, neutral) if is_dataclass(value) else value for name, value in given.items()}

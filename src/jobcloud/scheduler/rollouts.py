@@ -1,8 +1,9 @@
 """Roll-outs: the shards of a resident job that run an older version are replaced, a few at a time.
 
-The stored records alone say what is left to do. A task is stale if its revision differs from that of its shard now, or
-if its job no longer has its item. Stale tasks are killed, and their shards start again after their end, as after any
-other end. At most `max_unavailable` shards are down at a time, so a version that does not run stops its own roll-out.
+The progress of a roll-out follows from the stored records alone. A task is stale if its revision differs from the
+present one of its shard, or if its job no longer has its item. Stale tasks are killed, and their shards start again as
+after any other end. At most `max_unavailable` shards are down at a time, so a version that does not run stops its own
+roll-out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
 
-# Ending a task in these states makes no further shard unavailable: it has not been seen to run.
+# A task in these states was not seen to run, so its end makes no further shard unavailable.
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
 
 
@@ -31,9 +32,9 @@ class Rollouts(Part):
         self._firings = firings
         self._reconciliation = reconciliation
         self._tasks = tasks
-        #: job with stale tasks → when it is checked next without any news of it; 0 for never
+        #: job with stale tasks → when it is checked even if no update of its tasks comes; 0 for never
         self._jobs: dict[str, int] = {}
-        #: the jobs among them that are checked with the next tick
+        #: the jobs of `_jobs` that the next tick checks
         self._due: set[str] = set()
 
     def roll_out(self, job: Job, at: int) -> None:
@@ -72,7 +73,7 @@ class Rollouts(Part):
             self._state.isolated(name, at, self._roll, name, at)
 
     def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
-        """How far the job's roll-out is, and what it waits for."""
+        """The progress of the job's roll-out, and the reason why it waits."""
         firing = self._firings.resident(job.name) if job.name in self._jobs else None
         left = sum(task.item < job.shard_count for task in self._stale(job)) if firing is not None else 0
         if firing is None or not left:
@@ -112,7 +113,7 @@ class Rollouts(Part):
         shards = firing.shards[: job.shard_count]
         down = {item for item, shard in enumerate(shards) if not self._available(shard, at)}
         self._jobs[name] = self._next_check(shards, at)
-        # Replacing a shard that is down already makes no further one unavailable, so these come first.
+        # Shards that are already down come first, because replacing them makes no further shard unavailable.
         for task in sorted(stale, key=lambda task: (task.item not in down, task.item)):
             if task.kill_ms or not self._may_end(task, job, down):
                 continue

@@ -1,4 +1,4 @@
-"""Sharding: the firing of a due instant with its shards, and the payload of a shard's attempt."""
+"""Sharding: makes the firing of a due instant with its shards, and the payload of a shard's attempt."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from jobcloud.model import (
 from jobcloud.scheduler.retry import ALONE_AFTER
 
 PAYLOAD_SCHEMA = 1
-# The item in the context of a listener's call. A call is for no shard, and its item must differ from every shard's.
+# The item in the context of a listener's call, which belongs to no shard. It must differ from every shard's item.
 _STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
 _RESIDENT = JobKind.DAEMON
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
-    """The id of a firing. For cron it is derived from the fire time, so all leaders give it the same; else unique."""
+    """The id of a firing. For cron it is derived from the fire time, the same for all leaders; otherwise unique."""
     if cause is Cause.CRON:
         instant = datetime.fromtimestamp(fire_ms / 1000, UTC)
         return f"{job}.{instant:%Y%m%dT%H%M%SZ}"
@@ -59,7 +59,7 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
     parameter = _parameters(job)[item] if step is None and job.shard_parameters else ""
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
     context, description = _of_all_shards(_alone(job) if _runs_alone(job, firing.shards[task.item]) else job)
-    # Formatted by hand: there is one payload per launch, and most of it is the same for all attempts of a job.
+    # Formatted by hand for speed: most of a payload is the same for all attempts of a job.
     return (
         f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
         f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
@@ -69,7 +69,7 @@ def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
 
 
 def _runs_alone(job: Job, shard: Shard) -> bool:
-    """Whether an attempt gets its own process although its job shares one, after it has lost shared workers."""
+    """Whether a shard that would share a worker gets its own process, because it has lost shared workers."""
     return shard.lost_workers >= ALONE_AFTER and job.shares_worker
 
 

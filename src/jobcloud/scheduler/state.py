@@ -1,4 +1,4 @@
-"""The state of one leader: tables of records, offers held, the queue, the write set and the effects.
+"""The state of one leader: tables of records, the cluster, the queue, the write set and the effects.
 
 All parts of the scheduler share one State. It makes no decisions.
 """
@@ -30,7 +30,7 @@ class Policy:
     decline_refuse_ms: int = 5_000
     #: replaces decline_refuse_ms while no shard waits and offers only serve to discover new agents
     roaming_refuse_ms: int = 60_000
-    #: a firing that is late by at most this long is on time; a later one is missed
+    #: a firing that is late by at most this is on time; otherwise it is missed
     misfire_threshold_ms: int = 5_000
     #: unfinished firings that one job may have
     max_waiting: int = 100
@@ -45,7 +45,7 @@ class Policy:
     launch_answer_ms: int = 10_000
     #: a kill is sent again after this long
     kill_again_ms: int = 10_000
-    #: time that an executor has to end a run that exceeds its time limit, before the scheduler kills the task
+    #: time that an executor has to end an attempt that exceeds its time limit, before the scheduler kills the task
     timeout_grace_ms: int = 30_000
     #: time that a task has to end after a kill, before its executor is shut down
     kill_timeout_ms: int = 120_000
@@ -73,7 +73,7 @@ T = TypeVar("T")
 
 
 class State:
-    """The stored records as they are now, and the data that only this leader has.
+    """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains` and
     `framework_id`. Every part reads them. Only the methods of this class change them, together with the write set, so
@@ -128,7 +128,7 @@ class State:
         self.write_set[kind, key] = record
 
     def put_unsaved(self, kind: Kind, key: str, record: Record) -> None:
-        """Set a record here alone. For values that a new leader derives from other records."""
+        """Set a record here, not in the store. For values that a new leader derives from other records."""
         self._tables[kind][key] = record
 
     def delete(self, kind: Kind, key: str) -> None:
@@ -144,7 +144,7 @@ class State:
         self.write_set[Kind.DISABLED_APP, app] = True if disabled else None
 
     def set_framework_id(self, framework_id: str) -> None:
-        """Set the id that Mesos knows this framework by; "" if the next subscription is to get a new one."""
+        """Set the id by which Mesos knows this framework; with "", the next subscription gets a new one."""
         self.framework_id = framework_id
         self.write_set[Kind.FRAMEWORK, "id"] = framework_id or None
 
@@ -188,11 +188,11 @@ class State:
     def isolated(self, job: str, at: int, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Call `do` for one job. An exception is recorded as that job's fault and affects no other job.
 
-        Returns None if `do` has failed.
+        Returns the result of `do`, None if it raised.
         """
         try:
             return do(*args, **kwargs)
-        except Exception as error:  # any fault in one job must leave the others running
+        except Exception as error:  # an error in one job must not affect the others
             self.faults[job] = f"{type(error).__name__}: {error}"
             self.publish(at, Topic.FAULT, self.faults[job], job=job)
             return None
@@ -237,5 +237,5 @@ class State:
         return f"{self.epoch}-{self._sequence}"
 
     def fence(self) -> int:
-        """A fence token. Tokens grow over all attempts of all leaders. A double holds those of 9 million leaders."""
+        """A fence token. Tokens grow over all attempts of all leaders. A double is exact for 9 million leaders."""
         return self.epoch * 1_000_000_000 + self._sequence

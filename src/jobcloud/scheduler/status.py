@@ -1,7 +1,7 @@
 """The life of a task as a table: (state, update) → the next state, or how the task ended. Every pair is listed.
 
 Mesos delivers updates at least once, late, and in any order across a fail-over. So an update of a live task never
-moves it back to an earlier state. An ended task has no record; a later update for it is that of an orphan.
+moves it back to an earlier state. An ended task has no record; a later update for it is one of an orphan task.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class End(StrEnum):
 
 
 class Ending(NamedTuple):
-    """The end of a task, and the update that reported it.
+    """The end of a task.
 
-    `message` is for people, `outcome` the executor's report, `reason` that of Mesos. `dropped`: Mesos dropped the
-    launch before it came to the agent.
+    `message` is for users, `outcome` the executor's report, `reason` the reason that Mesos gave. `dropped`: Mesos
+    dropped the launch before it reached the agent.
     """
 
     end: End
@@ -42,7 +42,7 @@ class Ending(NamedTuple):
 
 Step: TypeAlias = TaskState | End
 
-# Stands for every state that this table does not list, as a later Mesos may have. It changes nothing.
+# Stands for every update that this table does not list, such as those of a later Mesos. It changes nothing.
 OTHER = "OTHER"
 
 _SR, _SG, _ST, _RU, _KI, _UN = TaskState
@@ -73,7 +73,7 @@ _ROWS: dict[str, tuple[Step, ...]] = {
 TABLE: dict[tuple[TaskState, str], Step] = {
     (state, update): step for update, steps in _ROWS.items() for state, step in zip(_COLUMNS, steps, strict=True)
 }
-#: the updates after which no task has to be ended; an unlisted state may be that of a live task
+#: updates after which an orphan task need not be killed; after an unlisted one it may still live
 OVER_OR_AWAY = frozenset(_ROWS) - {"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", OTHER}
 
 # Reasons of a TASK_FAILED that the job did not cause.
@@ -94,10 +94,11 @@ _INFRASTRUCTURE = frozenset(
         "REASON_IO_SWITCHBOARD_EXITED",
     }
 )
-# The agent killed the task because an operator of Mesos drains it.
+# The agent killed the task because an operator drains the agent through Mesos.
 _DRAINED = "REASON_AGENT_DRAINING"
-# The master answers with the state of an update that is under way, but without its reason. So the cause of a failure
-# is unknown. The agent sends the update itself until it is acknowledged, so it follows, or the loss of the agent does.
+# With these reasons, the master answers with the state of an update that is under way, but without the update's own
+# reason. So the cause of a failure is unknown. The agent repeats the update until it is acknowledged. So either the
+# update or the loss of the agent follows.
 _NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
 # Causes in the update's data by which our executor reports a failure of the cluster.
 WORKER_LOST = "worker_lost"

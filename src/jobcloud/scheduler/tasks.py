@@ -1,7 +1,7 @@
 """The tasks: their updates, their ends and their kills.
 
-An update takes one way: `Tasks.on_status` asks the table in status.py for the next state or the end of the task,
-retry.py for the next state of its shard, and then informs the other parts.
+Every update takes one path. `Tasks.on_status` looks up the next state or the end of the task in the table of status.py.
+After an end, retry.py gives the next state of the shard. Then the hooks inform the other parts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import End, Ending
 from jobcloud.wire import RESULT_BYTES, is_flat
 
-# How often unreachable tasks are checked: while a replacement waits for Mesos, and otherwise.
+# The interval of checks of unreachable tasks: while one awaits an answer from Mesos, and otherwise.
 _CHECK_MS = 1_000
 _IDLE_MS = 3_600_000
 _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
@@ -80,12 +80,12 @@ class Tasks(Part):
         self._next_check = 0
 
     def job_changed(self, job: Job) -> None:
-        self._next_check = 0  # its partition policy may be another
+        self._next_check = 0  # its partition policy may have changed
 
     def on_tick(self, at: int) -> None:
         """Replace unreachable tasks as each job's partition policy says.
 
-        A task that Mesos has not confirmed in this session may be reachable again, so it waits for the answer.
+        A task that Mesos has not confirmed in this session may be reachable again, so its replacement waits.
         """
         if at < self._next_check or not self.unreachable or not self._state.connected:
             return
@@ -125,12 +125,12 @@ class Tasks(Part):
         if task.kill_ms and update.state == "TASK_KILLED":
             end = End.KILLED  # our kill decides, even if the agent was drained at the same time
         elif task.overdue_ms and end in _TAKEN_AWAY:
-            # We killed it because its executor did not. It fails as if its executor had ended it.
+            # The scheduler killed it because its executor did not. It fails as if its executor had ended it.
             end, outcome, message = End.FAILED, Outcome("timeout"), f"{OVERDUE}: {message}"
         self.end(task, Ending(end, message, outcome, update.reason, update.state == "TASK_DROPPED"), at)
 
     def _fetched_artifacts(self, task: Task, update: Status) -> str:
-        """Name the artifacts after a failed fetch. Mesos says only that a fetch has failed."""
+        """A text that names the artifacts after a failed fetch, because Mesos only says that a fetch has failed."""
         app = self._state.apps.get(task.app) if update.reason == _LAUNCH_FAILED else None
         if app is None or "fetch" not in update.message.lower():
             return ""
@@ -138,7 +138,7 @@ class Tasks(Part):
         return f"; the agent fetches {url} and the executor: do they exist, and can the agent reach them?"
 
     def _on_orphan(self, update: Status, at: int) -> None:
-        """An update for a task that has no record. If the task may live, it is killed; its replacement stays."""
+        """Handle an update for a task without a record. A task that may live is killed; its replacement stays."""
         known = self._reconciliation.orphans.pop(update.task_id, None)
         if update.state in status.OVER_OR_AWAY or not update.agent_id:
             return
@@ -171,7 +171,7 @@ class Tasks(Part):
             self._state.publish_task(at, _TOPIC_RUNNING, task, update.message or f"is {state}", state)
 
     def end(self, task: Task, ending: Ending, at: int) -> None:
-        """Free the task's claim, delete its record and move its shard to the next state."""
+        """Release the task's claim, delete its record and move its shard to the next state."""
         self._state.cluster.release(task.id)
         self._state.delete(_TASK, task.id)
         self.unreachable.pop(task.id, None)
@@ -184,7 +184,7 @@ class Tasks(Part):
         self._state.request_cycle()
 
     def end_all(self, why: str, at: int) -> None:
-        """Mesos has ended every task at once."""
+        """End every task as lost: Mesos has ended all of them."""
         for task in list(self._state.tasks.values()):
             self.end(task, lost(task, why), at)
 
@@ -273,7 +273,7 @@ class Tasks(Part):
 
 
 def lost(task: Task, why: str) -> Ending:
-    """The end of a task that nobody will report any more."""
+    """The end of a task whose end nobody will report."""
     end = status.TABLE[task.state, "TASK_LOST"]
     assert isinstance(end, End)
     return Ending(end, why)
@@ -309,7 +309,7 @@ def _result(value: object) -> str:
 
 
 def describe(update: Status) -> str:
-    """One text for people from the update of an end."""
+    """The text for users from the update that reports an end."""
     if not update.reason and (update.message or update.state == "TASK_FINISHED"):
         return update.message[:4_000]
     found = ": ".join(part for part in (update.reason, update.message) if part)

@@ -1,11 +1,11 @@
-"""Timeouts: runs that exceed their time limit, and tasks that do not end after a kill.
+"""Timeouts: attempts that exceed their time limit, and tasks that do not end after a kill.
 
-The executor ends a run at its time limit. This is the fallback when it does not. A run that exceeds its limit plus a
-grace period is killed and counts as failed, however it then ends. If a task does not end after a kill, its executor
-hangs, and the agent is told to shut it down by force.
+The executor ends an attempt at its time limit. This part is the fallback if it does not. The task of an attempt that
+exceeds its limit plus a grace period is killed, and an attempt that ends by this kill counts as failed. If a task does
+not end after a kill, its executor hangs, and the agent is told to shut it down by force.
 
-Time is counted in ticks, each for at most two seconds, and starts again with each leader. So neither a clock that
-jumps nor a scheduler that stood still ends a run early.
+Time is the sum of the intervals between ticks, each counted as at most two seconds. It starts again with each leader.
+So neither a clock that jumps nor a scheduler that stood still ends an attempt early.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Timeouts(Part):
     def __init__(self, state: State, reconciliation: Reconciliation) -> None:
         super().__init__(state)
         self._reconciliation = reconciliation
-        #: task → when it is checked, in the time counted here
+        #: task → when it is checked, in the time that this part counts
         self.due: dict[str, int] = {}
         #: the same as a heap; it may contain stale entries
         self._heap: list[tuple[int, str]] = []
@@ -43,7 +43,7 @@ class Timeouts(Part):
             self._watch(task)
 
     def begin(self, at: int) -> None:
-        """Kills could not be sent before the session began."""
+        """Restart the timeouts of kills, which could not be sent before the session began."""
         for task in self._state.tasks.values():
             self._restart_kill_timeout(task)
 
@@ -67,7 +67,7 @@ class Timeouts(Part):
             self._check_in(task.id, limit + policy.timeout_grace_ms + self._grace(task))
 
     def _restart_kill_timeout(self, task: Task) -> None:
-        """A kill may not have reached the task before now."""
+        """Restart the timeout of a kill that may not have reached the task before now."""
         if task.overdue_ms or task.kill_ms:
             self._watch(task)
 
@@ -113,7 +113,7 @@ class Timeouts(Part):
             heapq.heapify(self._heap)
 
     def _grace(self, task: Task) -> int:
-        """How long the executor may take to end the task: its grace period twice, first by request, then by force."""
+        """The time that the executor has to end the task: one grace period by request, and one by force."""
         job = self._state.jobs.get(task.job)
         return 2 * (job.kill_grace_ms if job is not None else MAX_KILL_GRACE_MS if not task.placeholder else 0)
 
@@ -132,7 +132,7 @@ class Timeouts(Part):
 
 
 def limit_ms(job: Job, firing: Firing, item: int) -> int:
-    """How long an attempt may run; 0 for no limit. For a resident job the limit applies to each run inside the task."""
+    """How long an attempt may run; 0 for no limit. A resident job's limit applies to each execution instead."""
     if not firing.stepped and not job.timeout_ms:
         return 0
     match firing.step(item):

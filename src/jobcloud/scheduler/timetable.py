@@ -23,7 +23,7 @@ class Timetable(Part):
         self._tasks = tasks
         #: job → when it is due next
         self.due: dict[str, int] = {}
-        #: (due instant, job) as a heap; an entry that differs from `due` is stale
+        #: a heap of (due instant, job); an entry that differs from `due` is stale
         self._timers: list[tuple[int, str]] = []
 
     def next_wake(self, at: int) -> int | None:
@@ -47,7 +47,7 @@ class Timetable(Part):
             self._state.isolated(job.name, at, self._fire, job, due, at)
 
     def _fire(self, job: Job, due: int, at: int) -> None:
-        """Queue the firings of `job` that are due from `due` to `at`. Late ones are subject to its catch-up policy."""
+        """Queue the firings of `job` that are due from `due` to `at`. The catch-up policy decides about missed ones."""
         schedule = job.schedule()
         on_time_from = at - self._state.policy.misfire_threshold_ms
         considered: int = due
@@ -68,7 +68,7 @@ class Timetable(Part):
         if job.catch_up is CatchUp.SKIP:
             self._skip(job, first, at, "it was missed, and catchUp is skip")
             return
-        # With REPLACE each firing replaces the one before it, so only the last would run.
+        # With REPLACE, each firing replaces the one before it, so only the last one would run.
         once = job.catch_up is CatchUp.ONCE or job.concurrency is Concurrency.REPLACE
         instants = latest_ones(schedule, first, last, 1 if once else job.catch_up_limit)
         if instants[0] > first and not once:
@@ -86,7 +86,7 @@ class Timetable(Part):
             return
         firing = sharding.make_firing(job, self._state.job_states[job.name], cause, fire_ms, self._state.unique())
         if firing.id in self._state.firings:
-            return  # an instant fires once, even after a change of the job or a crash
+            return  # an instant fires once, even if the job changes or after a crash
         for older in unfinished if replacing else ():
             self._tasks.cancel_firing(older, at, f"replaced by {firing.id}")
         self._firings.add(firing)
@@ -111,7 +111,7 @@ class Timetable(Part):
         )
 
     def schedule(self, job: Job, after: int) -> None:
-        """Set the job's timer to its first firing after an instant. A resident job has none: it fires by itself."""
+        """Set the job's timer to its first firing after an instant. A resident job has none: its executor fires it."""
         if job.kind is JobKind.DAEMON or not self._state.enabled(job.name):
             self.unschedule(job.name)
             return
@@ -134,7 +134,7 @@ class Timetable(Part):
 
 
 def latest(schedule: Schedule, first: int, until: int) -> int:
-    """The last firing at or before `until`, given that `first` is one. Bisection takes about 40 steps for any span."""
+    """The last firing at or before `until`; `first` is a firing. Bisection takes about 40 steps for any span."""
     low, high = first, until
     while low < high:
         middle = (low + high) // 2
@@ -147,7 +147,7 @@ def latest(schedule: Schedule, first: int, until: int) -> int:
 
 
 def latest_ones(schedule: Schedule, first: int, last: int, limit: int) -> list[int]:
-    """The last firings from `first` to `last`, both of them firings: at most `limit`, oldest first."""
+    """The latest firings from `first` to `last`, which are firings: at most `limit`, oldest first."""
     span = 1_000
     while limit > 1:
         found = schedule.between(max(first - 1, last - span), last, 4 * limit + 1)

@@ -1,9 +1,9 @@
-"""Warm executors: an app may want one on a number of agents, or on every agent, even while no job needs it.
+"""Warm executors: executors that run on a number of agents, or on every agent, even while no job needs them.
 
 Mesos starts an executor with its first task, and an executor ends itself after some time without tasks. So a warm
 executor runs a *placeholder task*, which does nothing, needs almost no resources and never ends by itself. The task's
-record is the only stored state. The apps say how many placeholders are wanted, the tasks how many there are; the
-difference is launched or killed.
+record is the only stored state. The apps' configuration gives the wanted number of placeholders. Missing ones are
+launched, and surplus ones are killed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
 
-# A lost placeholder is replaced after the first wait, which doubles with each further loss.
+# The wait before a lost placeholder is replaced. It doubles with each further loss, up to the maximum.
 _FIRST_BACKOFF_MS, _MAX_BACKOFF_MS = 1_000, 60_000
 
 
@@ -51,7 +51,7 @@ class Place(NamedTuple):
 
 
 class _Backoff(NamedTuple):
-    """`until_ms` is 0 when the wait has ended; `failures` counts the losses in a row."""
+    """The wait of an app. `until_ms` is 0 when it has ended; `failures` counts the losses in a row."""
 
     until_ms: int
     failures: int
@@ -69,7 +69,7 @@ class WarmExecutors(Part):
         self._backoffs: dict[str, _Backoff] = {}
         #: app → why it lacks warm executors, as of the last scheduling cycle
         self._shortages: dict[str, str] = {}
-        #: app → number of placeholders to start, as of the last review; unknown for apps on every agent
+        #: app → number of placeholders to start, as of the last review, without apps that want every agent
         self._missing: dict[str, int] = {}
         #: app → the contexts of its jobs, as of the last review
         self._contexts: dict[str, set[str]] = {}
@@ -132,10 +132,10 @@ class WarmExecutors(Part):
 
     def _place(self, app: App, missing: int) -> Iterator[Place]:
         plan, request = self._state.plan_of(app.name), self._request(app)
-        kept = [task for task in self.of_app.get(app.name, {}).values() if content_of(task.executor_id) == plan.id]
+        current = [task for task in self.of_app.get(app.name, {}).values() if content_of(task.executor_id) == plan.id]
         used = {task.item for task in self.of_app.get(app.name, {}).values()}
         numbers = (number for number in count() if number not in used)
-        taken = {task.agent_id for task in kept}
+        taken = {task.agent_id for task in current}
         for entry in sorted(self._offering(taken), key=lambda entry: self._rank(entry, plan)):
             if missing <= 0 and self.wanted(app) != EVERY_AGENT:
                 return
@@ -152,7 +152,7 @@ class WarmExecutors(Part):
         return [entry for entry in self._state.cluster.agents.values() if entry.offers and entry.id not in taken]
 
     def _rank(self, entry: AgentEntry, plan: ExecutorPlan) -> tuple[bool, int, str]:
-        """Agents that run the executor already come first, at no cost; then those with more free cpus."""
+        """Sort key of agents. Those that already run the executor come first, then those with more free cpus."""
         return not self._executors.lives_on(entry.id, plan), -entry.offered.cpus, entry.id
 
     def task(self, place: Place, hostname: str, at: int) -> Task:
@@ -169,7 +169,7 @@ class WarmExecutors(Part):
         self._shortages[app] = why
         self._back_off(app, at, why, proven=False)
 
-    # ------------------------------------------------------------------------------------------------- their life
+    # ------------------------------------------------------------------------------------------------- life cycle
 
     def task_launched(self, task: Task, at: int) -> None:
         if task.placeholder:
@@ -186,7 +186,7 @@ class WarmExecutors(Part):
             self._review_due = True
 
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
-        """Replace a placeholder that is still wanted, after a wait that is short if it has run for long."""
+        """Replace a placeholder that was not killed, after a back-off that is short if it ran for long."""
         if not task.placeholder:
             return
         placeholders = self.of_app[task.app]
@@ -235,7 +235,7 @@ class WarmExecutors(Part):
             self._state.request_cycle()
 
     def _review(self) -> list[Task]:
-        """After a change, count the missing placeholders. Returns those that are no longer wanted.
+        """Count the missing placeholders, if anything has changed. Returns the placeholders that are no longer wanted.
 
         A placeholder is not wanted if its executor is of an old version, if it lacks a context that a job has, if its
         app is gone, if its agent is cordoned, or if there are too many.
@@ -275,11 +275,11 @@ class WarmExecutors(Part):
         yield from sorted(reachable, key=self._use)[: max(0, len(reachable) - wanted)]
 
     def _use(self, task: Task) -> tuple[int, int, str]:
-        """Sorts placeholders: the executor with the fewest tasks first, then the youngest placeholder."""
+        """Sort key of placeholders: the executor with the fewest tasks first, then the youngest placeholder."""
         return self._executors.load[executor_key(task.agent_id, task.executor_id)], -task.created_ms, task.id
 
     def _current(self, app: str) -> list[Task]:
-        """The placeholders that are to stay: of the app's current version, with all contexts, not on the way out."""
+        """The placeholders that stay: of the app's current version, with all contexts, not cordoned, not killed."""
         if app not in self._state.apps:
             return []
         plan_id, cordoned = self._state.plan_of(app).id, self._state.cluster.cordoned
@@ -316,7 +316,7 @@ class WarmExecutors(Part):
 
     def validate(self) -> None:
         placeholders = {task.id: task for task in self._state.tasks.values() if task.placeholder}
-        kept = {task.id: task for of_app in self.of_app.values() for task in of_app.values()}
-        assert kept == placeholders, "the placeholders differ from those among the tasks"
+        indexed = {task.id: task for of_app in self.of_app.values() for task in of_app.values()}
+        assert indexed == placeholders, "the placeholders differ from those among the tasks"
         places = {(task.agent_id, task.executor_id) for task in placeholders.values()}
         assert len(places) == len(placeholders), "an executor has two placeholders"
