@@ -238,7 +238,7 @@ def test_code_no_longer_runs_when_its_end_is_reported(rig: Rig, how: str) -> Non
     assert beats.stat().st_size == count
 
 
-@row("children of the process, `setsid` or not")
+@row("children of the process, with `setsid` or without")
 @pytest.mark.parametrize("session", ["own", "same"])
 def test_children_end_with_their_process(rig: Rig, how: str, session: str) -> None:
     worker, before = rig.worker(), len(rig.processes())
