@@ -42,7 +42,7 @@ _TASK_NOTES = """
 Two rules refine the table:
 
 - `TASK_FAILED` counts as LOST (NOT_STARTED before STARTING) if its reason, or the cause that the executor reports,
-  blames the infrastructure. The same holds for `TASK_KILLED` with reason `REASON_AGENT_DRAINING`.
+  blames the cluster. The same holds for `TASK_KILLED` with reason `REASON_AGENT_DRAINING`.
 - `TASK_FAILED` without a usable reason (`REASON_RECONCILIATION`, `REASON_AGENT_REREGISTERED`) changes nothing: the
   update itself still arrives, or the agent is reported lost.
 

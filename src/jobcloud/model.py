@@ -126,7 +126,7 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One shard of a firing.
 
     `attempt` counts the tasks launched for it; `task_id` is the last of them. `failures` counts the attempts in a row
-    that the infrastructure lost, `retries` the repeats after a failure of the job itself, and `lost_workers` the
+    that the cluster lost, `retries` the repeats after a failure of the job itself, and `lost_workers` the
     attempts that ended with a worker that they shared. The agent of the last attempt is avoided until `avoid_ms`.
     `outcome` is the end of the last attempt.
     """

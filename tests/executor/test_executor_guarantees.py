@@ -191,7 +191,7 @@ def test_killed_shard_is_first_asked_to_stop(rig: Rig, how: str) -> None:
     rig.dismiss(*siblings.values())
 
 
-@row("kill, after the grace time")
+@row("kill, after the grace period")
 def test_shard_that_does_not_stop_is_ended_by_force(rig: Rig, how: str) -> None:
     siblings, worker = rig.siblings(), rig.worker()
     mortal = rig.launch("shared", "never_returns")

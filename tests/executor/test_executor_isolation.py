@@ -162,7 +162,7 @@ def test_execution_over_its_time_limit_fails_with_cause_timeout(
     agent.launch("t1", timeoutSeconds=0.3, info=grace, **job)
     end = agent.end("t1")
     assert (end.state, end.cause) == ("TASK_FAILED", "timeout"), end
-    assert "timeoutSeconds, 0.3" in end.message
+    assert "timeoutSeconds (0.3)" in end.message
     wait_until(lambda: len(living_in(executor.sandbox / "app")) <= ("isolation" not in job), "nothing is left of it")
 
 

@@ -38,7 +38,7 @@ class Runner(Protocol):
         """Start it. May call back before it returns."""
 
     def kill(self, execution: Execution, grace_s: float) -> None:
-        """Ask the execution to end, and end it by force after the grace time. A second call may shorten the time."""
+        """Ask the execution to end, and end it by force after the grace period. A second call may shorten the time."""
 
     def forget(self, task_id: str) -> None:
         """The task has ended: drop everything that was kept for it."""

@@ -17,7 +17,7 @@ EXECUTOR_DATA_SCHEMA = 1
 class Artifacts:
     """The address from which agents fetch artifacts, and the executor program.
 
-    `base_url` is that of the artifact listener; a file n with hash h is at `base_url/h/n`. `command` is the shell line
+    `base_url` is that of the artifact server; a file n with hash h is at `base_url/h/n`. `command` is the shell line
     that verifies and starts the executor.
     """
 

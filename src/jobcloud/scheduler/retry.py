@@ -74,7 +74,7 @@ def next_shard_state(
 
     - A DAEMON shard starts again as long as it is wanted, without a wait if it ended on request.
     - A TRANSIENT shard that was asked to end does not start again.
-    - If the infrastructure lost its attempt before it ran, or if `failover` is set, it starts again at most
+    - If the cluster lost its attempt before it ran, or if `failover` is set, it starts again at most
       `failover_attempts` times in a row.
     - If the job itself failed, it starts again at most `retry_count` times.
     - Losses of a shared worker are not counted against the shard until it has a process of its own.

@@ -20,8 +20,8 @@ class End(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"  # the job itself failed
     KILLED = "KILLED"
-    LOST = "LOST"  # the infrastructure failed after the task may have run
-    NOT_STARTED = "NOT_STARTED"  # the infrastructure failed before the task was seen to run
+    LOST = "LOST"  # the cluster failed after the task may have run
+    NOT_STARTED = "NOT_STARTED"  # the cluster failed before the task was seen to run
     INVALID = "INVALID"  # Mesos refused the launch
     REPLACED = "REPLACED"  # the job's partition policy gave it up; it may still run
 
@@ -100,7 +100,7 @@ _DRAINED = "REASON_AGENT_DRAINING"
 # reason. So the cause of a failure is unknown. The agent repeats the update until it is acknowledged. So either the
 # update or the loss of the agent follows.
 _NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
-# Causes in the update's data by which our executor reports a failure of the infrastructure.
+# Causes in the update's data by which our executor reports a failure of the cluster.
 WORKER_LOST = "worker_lost"
 _INFRASTRUCTURE_CAUSES = frozenset({WORKER_LOST, "executor_shutdown"})
 

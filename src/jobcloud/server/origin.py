@@ -146,7 +146,7 @@ class Origin:
 class Refill:
     """Fetches packages of registered apps that the store lacks, for example after a change of the leader.
 
-    `apps` is called at most once a second, because the artifact listener has no authentication.
+    `apps` is called at most once a second, because the artifact server has no authentication.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class ShardView(View):
     state: str
     attempt: int
     execution: str
-    failures: int = Field(description="attempts in a row that the infrastructure lost")
+    failures: int = Field(description="attempts in a row that the cluster lost")
     retries: int = Field(description="repeats after a failure of the job itself")
     task_id: str
     agent_id: str
