@@ -44,7 +44,7 @@ _content_of = lru_cache(maxsize=4096)(content_of)
 
 @dataclass(slots=True)
 class _Breaker:
-    """Open. `trial`: the task that tests whether executors start again, or "". `expired`: the wait has ended."""
+    """An open breaker. `trial`: the task that tests whether executors start, or "". `expired`: the wait has ended."""
 
     app: str
     failures: int

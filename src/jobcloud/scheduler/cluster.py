@@ -368,9 +368,10 @@ class Cluster:
         return entry.whole
 
     def _update_whole(self, entry: AgentEntry) -> None:
-        """Set `whole` from the offers held, before one is dropped.
+        """Update `whole` from the offers held, before one of them is dropped.
 
-        Not when one arrives, because an offer may precede the update that ends the task whose resources it offers.
+        An offer may precede the update that ends the task whose resources it offers. So an earlier value may be too
+        large.
         """
         if entry.offers and entry.slot in self._stale:
             entry.whole = entry.offered.plus(self.claimed(entry))

@@ -238,7 +238,8 @@ class Commands(Part):
         """The job of a firing. Raises Conflict if shards of the firing cannot be put back now."""
         job = self._state.jobs.get(firing.job)
         if job is None or firing.cause is Cause.DAEMON:
-            raise Conflict(f"{firing.id} starts again by itself, or its job is gone", field="runId", fix="nothing")
+            problem = f"the shards of {firing.id} start again by themselves, or its job is gone"
+            raise Conflict(problem, field="runId", fix="nothing")
         if job.kind is JobKind.DAEMON:
             raise Conflict(
                 f"job {job.name} is resident now", field="runId", fix="nothing: its shards start again by themselves"

@@ -216,7 +216,7 @@ class Drains(Part):
             self._state.publish_task(at, Topic.CLUSTER, task, "leaves its agent, which is being drained")
 
     def _down(self, firing_ids: Iterable[str]) -> Counter[str]:
-        """For each of these firings, the number of shards that have not ended and are not confirmed to run."""
+        """For each of these firings, the number of unended shards that are being killed or are not known to run."""
         running = Counter(
             task.firing_id
             for task in self._state.tasks.values()

@@ -105,7 +105,7 @@ class Firings(Part):
     # ------------------------------------------------------------------------------------------------- resident jobs
 
     def resident(self, job: str) -> Firing | None:
-        """The firing of a resident job whose shards are to run; None if it is disabled or an older firing is ending."""
+        """The firing of a resident job whose shards are to run. None if disabled, or while an older one is ending."""
         unfinished = self._state.queue.unfinished(job)
         found = unfinished[0] if unfinished else None
         return found if found is not None and found.cause is Cause.DAEMON and self._state.wanted(found) else None

@@ -108,7 +108,8 @@ class Rollouts(Part):
         if job is None or firing is None or not stale:
             del self._jobs[name]
             if firing is not None:
-                self._state.publish(at, Topic.CONFIG, "every shard runs, or starts, as configured now", job=name)
+                text = "the roll-out has ended: every shard runs or starts as configured now"
+                self._state.publish(at, Topic.CONFIG, text, job=name)
             return
         shards = firing.shards[: job.shard_count]
         down = {item for item, shard in enumerate(shards) if not self._available(shard, at)}
