@@ -39,7 +39,7 @@ from jobcloud.executor.webhooks import Webhooks
 from jobcloud.executor.workers import Workers
 from jobcloud.wire import encode_data
 
-# Wait at least this long for the first task, even if the idle timeout is shorter.
+# Wait at least this long for the first task, even if the idle timeout is shorter: the task is on its way.
 _FIRST_TASK_WITHIN_S = 60.0
 _RESEND_REFUSED_S = 1.0
 _RESEND_UNACKNOWLEDGED_S = 30.0

@@ -244,7 +244,10 @@ class Workers:
             raise OSError(errno.EAGAIN, str(error)) from error
 
     def _spawn(self, worker: _Worker, limits: Rlimits) -> Tuple[int, int]:
-        """Start the process. Returns our ends of the pipes: (orders, answers). Raises OSError or SubprocessError."""
+        """Start the process. Returns our ends of the pipes: (orders, answers).
+
+        Raises OSError or SubprocessError. No pipe is left open then.
+        """
         with contextlib.ExitStack() as given_away, contextlib.ExitStack() as ours:
             (stdout, stderr), worker.tickets = self._pump.attach(worker.output, worker.errors)
             ours.callback(self._pump.finish, worker.tickets, lambda: None)

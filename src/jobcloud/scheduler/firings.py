@@ -14,6 +14,7 @@ from jobcloud.scheduler.state import State
 
 # The message of a shard that has ended because its job no longer has it.
 FEWER = "the job has fewer shards now"
+# Global names, because an access to an enum member costs a function call in CPython 3.11.
 _FIRING, _DEAD = Kind.FIRING, ShardState.DEAD
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)

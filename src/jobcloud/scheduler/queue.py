@@ -16,6 +16,7 @@ from typing import NamedTuple
 from jobcloud.model import Execution, Firing, Shard, ShardState
 from jobcloud.scheduler.retry import AVOID_MS
 
+# Global names, because an access to an enum member costs a function call in CPython 3.11.
 _READY, _WAITING = Execution.READY, ShardState.WAITING
 
 

@@ -94,6 +94,7 @@ class Reconciliation(Part):
         self.orphans.clear()
 
     def send_failed(self, event: SendFailed) -> None:
+        """Ask again soon if Mesos did not get a question."""
         if isinstance(event.call, Reconcile):
             soon = event.at + self._state.policy.reconcile_first_ms
             self._reconcile_at = min(self._reconcile_at, soon)

@@ -131,7 +131,10 @@ def _places(whole: Stored) -> dict[str, tuple[str, int]]:
 
 
 def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]]) -> None:
-    """Attach the task to its shard. If the shard has another task with a record, delete this one."""
+    """Attach the task to its shard. If the shard names another task that has a record, delete this one.
+
+    Mesos still reports the deleted task, which is then killed as an orphan.
+    """
     # If a shard names the task, the shard is right and the task's own record is wrong.
     firing_id, item = places.get(task.id, (task.firing_id, task.item))
     firing = whole.firings.get(firing_id) or _stand_in(whole, task)

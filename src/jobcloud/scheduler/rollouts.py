@@ -1,9 +1,9 @@
 """Roll-outs: the shards of a resident job that run an older version are replaced, a few at a time.
 
 The progress of a roll-out follows from the stored records alone. A task is stale if its revision differs from the
-present one of its shard, or if its job no longer has its item. Stale tasks are killed, and their shards start again as
-after any other end. At most `max_unavailable` shards are down at a time, so a version that does not run stops its own
-roll-out.
+present one of its shard, or if its job no longer has its item. Stale tasks are killed; a kill is stored in the task's
+record. A shard starts again after the end of its task was reported, as after any other end. At most `max_unavailable`
+shards are down at a time, so a version that does not run stops its own roll-out.
 """
 
 from __future__ import annotations

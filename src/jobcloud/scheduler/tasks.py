@@ -43,6 +43,7 @@ _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 OVERDUE = "it exceeded its time limit, and its executor did not end it"
 _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
 _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
+# Global names, because an access to an enum member costs a function call in CPython 3.11.
 _RUNNING, _UNREACHABLE, _DAEMON, _TASK = TaskState.RUNNING, TaskState.UNREACHABLE, Cause.DAEMON, Kind.TASK
 _TOPIC_RUNNING, _TOPIC_ENDED = Topic.RUNNING, Topic.ENDED
 

@@ -152,7 +152,7 @@ def latest_ones(schedule: Schedule, first: int, last: int, limit: int) -> list[i
     while limit > 1:
         found = schedule.between(max(first - 1, last - span), last, 4 * limit + 1)
         if len(found) > 4 * limit:
-            break  # a burst of firings after a pause
+            break  # a burst of firings after a pause: find them one by one
         if len(found) >= limit or last - span < first:
             return list(found[-limit:])
         span *= 2

@@ -164,8 +164,9 @@ class BatchProcessor(Generic[CoreT]):
     def reload(self) -> None:
         """Restore a core from the store. Raises StoreError; Fenced if another scheduler has raised the epoch."""
         if self._led:
-            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. The write proves
-            # the old epoch first: a superseded scheduler must not become leader again.
+            # Ids are made from the epoch and a counter that restarts, so a new core needs a new epoch. It also needs
+            # the state as it is when no one else can change it any longer, so the state is loaded afterwards. The write
+            # proves the old epoch first: a superseded scheduler must not become leader again.
             self._store.write(self.epoch, ())
             self.epoch = self._store.acquire()
         restored = records.restore(self._store.load())
@@ -201,9 +202,9 @@ class BatchProcessor(Generic[CoreT]):
     def process(self, items: Sequence[Item]) -> None:
         """Handle `items`, and a Tick if one is due, then perform their effects.
 
-        Raises CoreFailed if the core fails: the effects of earlier events have been performed, and later orders have
-        been refused. Raises StoreError if the write fails: nothing has been sent. In both cases every order has an
-        answer.
+        Raises CoreFailed if the core fails: the effects of earlier events have been performed, later events have had no
+        effect, and later orders have been refused. Raises StoreError if the write fails: nothing has been sent. In both
+        cases every order has an answer.
         """
         batch = _Batch()
         try:
@@ -363,7 +364,10 @@ class BatchProcessor(Generic[CoreT]):
             self.written_ms = self._proved_ms
 
     def _check_may_send(self, batch: _Batch) -> None:
-        """Raises StoreError if the leadership is in doubt: the process may have been suspended since the write."""
+        """Raises StoreError if the leadership is in doubt.
+
+        The process may have been suspended since the write, and another scheduler may lead by now.
+        """
         if not self._may_send() and any(not isinstance(effect, Save | Publish) for effect in batch.effects):
             raise StoreError("the leadership of this scheduler is in doubt")
 

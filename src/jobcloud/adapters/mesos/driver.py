@@ -75,7 +75,10 @@ _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TAS
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """TLS to the master. Paths of PEM files; "" means the CA certificates of the system, or no client certificate."""
+    """TLS to the master, whose certificate must match its host name.
+
+    Paths of PEM files; "" means the CA certificates of the system, or no client certificate.
+    """
 
     ca_file: str = ""
     cert_file: str = ""
@@ -211,7 +214,10 @@ class MesosDriver:
     # Events.
 
     def deliver(self, event: Event) -> None:
-        """Pass an event to the receiver, unless the driver is stopping. Raises the exceptions of the receiver."""
+        """Pass an event to the receiver, unless the driver is stopping.
+
+        Raises the exceptions of the receiver. Callers log them, and their threads continue.
+        """
         if not self._stopping:
             self._deliver(event)
 

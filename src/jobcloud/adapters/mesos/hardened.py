@@ -26,7 +26,10 @@ from jobcloud.wire import FramingError
 
 @contextmanager
 def _without_side_effects() -> Iterator[None]:
-    """Suppress side effects of the import: pymesos installs a SIGINT handler (main thread only) and a log handler."""
+    """Suppress side effects of the import: pymesos installs a log handler and a SIGINT handler.
+
+    The latter fails on threads other than the main thread.
+    """
     real = signal.signal
 
     def keep(number: int, handler: Any) -> Any:

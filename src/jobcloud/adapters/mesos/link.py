@@ -152,7 +152,10 @@ class CallLine:
             _shut(connection.sock)
 
     def _write(self) -> list[CallFailed | None]:
-        """Send the calls that may be sent now. Returns failures of calls that could not be sent."""
+        """Send the calls that may be sent now.
+
+        Returns failures of calls that could not be sent. They follow the calls in flight.
+        """
         if not self._waiting or (self._in_flight and not self._answers.persistent and not self._closed):
             return []
         try:
@@ -327,7 +330,7 @@ class Session:
     def records(self) -> Iterator[bytes]:
         """The records of the stream until it ends.
 
-        Raises OSError (TimeoutError after `patience_s` without a record), HTTPException or FramingError.
+        Raises OSError (TimeoutError after `silence_limit_s` without a record), HTTPException or FramingError.
         """
         reader = RecordReader()
         chunks = _Chunks(self._response) if self._response.chunked else None
@@ -425,7 +428,7 @@ class _Chunks:
 def _failure(status: int, body: bytes) -> CallFailed | None:
     if http.client.OK <= status < http.client.MULTIPLE_CHOICES:
         return None
-    # 307 and 503 are sent by a master that does not lead and has ignored the call.
+    # 307 and 503 are sent by a master that does not lead, or no longer leads, and has ignored the call.
     certain = status < http.client.INTERNAL_SERVER_ERROR or status == http.client.SERVICE_UNAVAILABLE
     words = body[:_MAX_BODY].decode(errors="replace").strip()[:_MAX_REASON]
     return CallFailed(f"HTTP {status}: {words}", certain=certain)

@@ -119,7 +119,10 @@ class Journal:
         return Plan([*moved, *entries], cleaned)
 
     def _clean(self, writes: Mapping[Place, bytes | None], written: int) -> tuple[list[Entry], list[Segment]]:
-        """Clean the oldest segments while too many bytes are obsolete. The effort is proportional to the write."""
+        """Clean the oldest segments while there are too many obsolete bytes or too many segments.
+
+        The effort is proportional to the write, so that no write takes much longer than others.
+        """
         moved: list[Entry] = []
         cleaned: list[Segment] = []
         budget = 4 * written + (64 << 10)

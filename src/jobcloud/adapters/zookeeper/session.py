@@ -104,7 +104,7 @@ class ZooKeeperSession:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is up. False from the first doubt on."""
+        """Whether the connection was up a moment ago. False from the first doubt on."""
         return self._connected.is_set()
 
     @property
