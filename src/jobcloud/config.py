@@ -297,8 +297,10 @@ class Job:
     streaming: bool = described(
         False, "streamingProcess", "let a DATAFLOW job fetch and process until no data is left", elastic_job=True
     )
-    script: str = described("", "scriptCommandLine", "command of a SCRIPT job", elastic_job=True)
-    http_uri: str = described("", "httpUri", "URI that an HTTP job calls, of a host in the setting `http_jobs.hosts`")
+    script: str = described("", "scriptCommandLine", "command of a SCRIPT job, which requires it", elastic_job=True)
+    http_uri: str = described(
+        "", "httpUri", "URI that an HTTP job calls, of a host in the setting `http_jobs.hosts`; required for HTTP jobs"
+    )
     http_method: HttpMethod = described(HttpMethod.GET, "httpMethod", "method of an HTTP job's request")
     http_data: str = described("", "httpData", f"body of an HTTP job's request, up to {MAX_HTTP_DATA:,} characters")
     http_content_type: str = described("application/json", "httpContentType", "media type of an HTTP job's request")
@@ -308,7 +310,7 @@ class Job:
     http_read_timeout_ms: int = described(
         5000,
         "httpReadTimeoutMilliseconds",
-        "an HTTP job's time limit for each wait for the answer",
+        "an HTTP job's time limit for each wait for the answer; `timeoutSeconds` limits the whole request",
         low=1,
         high=86_400_000,
     )
@@ -471,7 +473,7 @@ class Job:
     shard_parameters: str = described(
         "",
         "shardingItemParameters",
-        "parameters of single shards, such as `0=Berlin,1=Paris`; items start at 0",
+        "parameters of single shards, such as `0=Berlin,1=Paris`; items start at 0, each at most once",
         change=Change.SHARDS,
         elastic_job=True,
     )
@@ -482,15 +484,18 @@ class Job:
     isolation: Isolation = described(
         Isolation.SHARED,
         "isolation",
-        "`shared`: the shards of an app on an agent share a worker process; `process`: each has its own",
+        "`shared`: the shards of an app on an agent share a worker process; `process`: each has its own, as always for "
+        "SCRIPT and HTTP jobs",
         see="executor.md#what-is-guaranteed",
     )
     timeout_ms: int = described(
         0,
         "timeoutSeconds",
-        "time limit of an attempt, which then fails with the cause `timeout`; 0: no limit",
+        "time limit of an attempt, or of each execution of a DAEMON job, which then fails with the cause `timeout`; "
+        "0: none",
         unit=Unit.MILLI,
         high=MAX_RUN_MS,
+        see="operations.md#executors-that-hang",
     )
     kill_grace_ms: int = described(
         5_000,
@@ -503,21 +508,21 @@ class Job:
     memory_limit_mb: int = described(
         0,
         "memoryLimitMB",
-        "limit for the address space of each process of an attempt, in MB; 0: none",
+        "limit for the address space of each process of an attempt, in MB; not for shared workers; 0: none",
         high=64 << 20,
         see="executor.md#limits",
     )
     cpu_limit_s: int = described(
         0,
         "cpuLimitSeconds",
-        "limit for the CPU time of each process of an attempt, in seconds; 0: none",
+        "limit for the CPU time of each process of an attempt, in seconds; not for shared workers; 0: none",
         high=30 * 86_400,
         see="executor.md#limits",
     )
     open_files_limit: int = described(
         0,
         "openFilesLimit",
-        "limit for the open files of each process of an attempt; 0: none",
+        "limit for the open files of each process of an attempt; not for shared workers; 0: none",
         high=1 << 20,
         see="executor.md#limits",
     )
@@ -541,7 +546,7 @@ class Job:
     firing_listener: str = described(
         "",
         "distributedListener.class",
-        "called once before and once after a run of a TRANSIENT job; `distributedListener` may be null",
+        "called once before and once after a run of a TRANSIENT job of any type; `distributedListener` may be null",
         json_default=REQUIRED,
         see=_PLUGINS,
         elastic_job=True,
