@@ -389,7 +389,7 @@ def test_ports_of_assigned_tasks_are_in_use(with_ports: Placer) -> None:
     with_ports.place(named(two, "t2"))
     assert with_ports.ports_of("t2") == (1, 4)
     for wrong in ([2, 5], [5], [5, 99]):
-        with pytest.raises(MatchError, match="ports must be 2 that host 'h' has free"):
+        with pytest.raises(MatchError, match="ports must be 2 free ports of host 'h'"):
             with_ports.assign("t3", two, "h", ports=wrong)
     with_ports.release(["t1"])
     assert with_ports.place(named(two, "t3")) == [("t3", "h")]

@@ -1,4 +1,4 @@
-"""Operators' calls while work waits and runs (docs/operations.md, "Calls while things run"). Ended work stays ended."""
+"""Operators' commands on waiting and running work (docs/operations.md, "Commands on running work")."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """App packages: validate an archive and unpack it into a directory.
 
 The scheduler inspects uploads. The executor verifies the hash and unpacks. Both treat every archive as hostile: nothing
-is written outside the directory, only files, directories and links between them are made, and counts, sizes and the
-compression ratio are checked before anything is written. Standard library only, CPython >= 3.9.
+is written outside the directory, only files, directories and links between them are made, and the number of entries,
+the sizes and the compression ratio are checked before each entry is written. Standard library only, CPython >= 3.9.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ class _Survey:
         self._kinds[entry.name] = entry.kind
         if entry.kind is _Kind.HARDLINK and self._kinds.get(entry.target) is not _Kind.FILE:
             raise PackageError(
-                f"'{entry.name}' is a hard link to '{entry.target}', no file before it in the package: pack a copy"
+                f"'{entry.name}' is a hard link to '{entry.target}', but no such file precedes it: pack a copy"
             )
         if entry.kind is _Kind.SYMLINK:
             self.links[entry.name] = entry.target
@@ -514,7 +514,7 @@ def _open_source(source: Source) -> Iterator[IO[bytes]]:
         yield io.BytesIO(source)
         return
     try:
-        file = open(source, "rb")  # noqa: SIM115 - closed below; an error while reading is not an error of opening
+        file = open(source, "rb")  # noqa: SIM115 - closed below, outside the try, which is for errors of open() only
     except OSError as error:
         raise PackageError(f"cannot read the package {os.fspath(source)}: {error.strerror}") from error
     with file:

@@ -85,7 +85,7 @@ class TaskPayload:
         return self.step is None and (self.script is not None or self.http is not None)
 
     def facts(self, fire_time_ms: Optional[int] = None) -> Dict[str, Any]:
-        """The facts of one execution, in addition to the six fields. Each firing of a DAEMON job has its own runId."""
+        """The facts of one execution that `context` does not hold. Each firing of a DAEMON job has its own runId."""
         if fire_time_ms is None:
             return {"runId": self.run_id, "attempt": self.attempt, "fence": self.fence, "fireTime": self.fire_time_ms}
         run_id = f"{self.run_id}#{fire_time_ms}"

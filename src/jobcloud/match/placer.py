@@ -299,7 +299,7 @@ class Placer:
         pool = self._host_at(slot).free_ports
         drawn = held.difference(shape.fixed_ports)
         if len(drawn) != shape.any_ports or not drawn.issubset(pool):
-            raise MatchError(f"ports must be {shape.any_ports} that host {host!r:.60} has free, not {sorted(drawn)}")
+            raise MatchError(f"ports must be {shape.any_ports} free ports of host {host!r:.60}, not {sorted(drawn)}")
         with self._entered([(task, shape)]) as ([claim], _):
             claim.release_id = self.matcher.assign(shape.number, slot)
         if held:

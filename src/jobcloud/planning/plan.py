@@ -28,7 +28,7 @@ _FAIL_BY: Final = "zone"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The questions in addition to whether the tasks fit and how many hosts they need.
+    """The options of a plan. Every plan answers whether the tasks fit and how many hosts they need.
 
     `how_many`: the problem's hosts are types, and any number of each is available; otherwise they are the existing
     hosts. `failures`: numbers of failed hosts. `fail_by`: the attribute that defines a failure domain. `more`: jobs
@@ -232,7 +232,7 @@ def _need(problem: Problem, kind: int, seconds: float, seed: int, say: Progress 
 
 
 def _mix(problem: Problem, types: Sequence[int], seconds: float, seed: int, say: Progress | None) -> Mix:
-    """Assign each task kind to its cheapest type, by the largest share of a host that it takes."""
+    """Assign each task kind to its cheapest type. The cost of a task: its largest share of a host, times the price."""
     needs, counts = problem.needs(), problem.counts
     costs = np.full((len(counts), len(types)), np.inf)
     for n, kind in enumerate(types):
@@ -348,7 +348,7 @@ def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
 
 
 def _smallest(requests: Int64s) -> Iterator[Int64s]:
-    """The minimal rows. Every other row is at least as large as one. If a row fits a host, one of these does."""
+    """The minimal requests: a host that has no room for any of these has no room for any other request."""
     left = requests[np.argsort(requests.astype(np.float64).sum(axis=1), kind="stable")]
     while len(left):
         yield left[0]

@@ -35,9 +35,9 @@ class Request(NamedTuple):
 class AgentEntry:
     """One agent, and the offers held from it by id.
 
-    `whole` is the sum of the agent's offers and our claims when it was last offered. It is remembered because an idle
-    agent's offers are declined most of the time. While an offer is held, `whole` may be out of date; `Cluster.whole`
-    updates it.
+    `whole` is the sum of the agent's offers and our claims when it was last offered. The sum is stored because an idle
+    agent's offers are soon declined, and then nothing else shows its size. While an offer is held, `whole` may be out
+    of date; `Cluster.whole` updates it.
     """
 
     id: str
@@ -258,7 +258,8 @@ class Cluster:
     def reserve(self, agent_id: str, executor_id: str, executor: Resources) -> None:
         """Reserve an executor's resources for as long as it lives, with or without tasks. Idempotent.
 
-        The matcher counts two executors with the same content on one agent once: one of them is about to be forgotten.
+        If an agent has two executors with the same content, one of them is unreserved soon. Until then, the matcher
+        counts their resources once, not twice.
         """
         if (agent_id, executor_id) in self._reservations:
             return
@@ -368,10 +369,11 @@ class Cluster:
         return entry.whole
 
     def _update_whole(self, entry: AgentEntry) -> None:
-        """Update `whole` from the offers held, before one of them is dropped.
+        """Compute `whole` again if the agent has offers and has changed.
 
-        An offer may precede the update that ends the task whose resources it offers. So an earlier value may be too
-        large.
+        Mesos may offer the resources of an ended task before it reports the end. Until the report, these resources are
+        counted twice, as offered and as claimed. So `whole` is computed again when it is read, and before an offer is
+        dropped.
         """
         if entry.offers and entry.slot in self._stale:
             entry.whole = entry.offered.plus(self.claimed(entry))

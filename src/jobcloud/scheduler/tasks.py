@@ -36,8 +36,9 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import End, Ending
 from jobcloud.wire import RESULT_BYTES, is_flat
 
-# The interval of checks of unreachable tasks: while one awaits an answer from Mesos, and otherwise.
+# An unreachable task that is due to be replaced, but unconfirmed, is checked again after this.
 _CHECK_MS = 1_000
+# Maximum time between two checks of the unreachable tasks.
 _IDLE_MS = 3_600_000
 _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 OVERDUE = "it exceeded its time limit, and its executor did not end it"
