@@ -34,6 +34,7 @@ from jobcloud.dev.protocol import (
 from jobcloud.dev.resources import parse
 
 from .executors import Executor
+from .extremes import CALL_BYTES
 
 if TYPE_CHECKING:
     from .schedulers import SimSession
@@ -116,13 +117,21 @@ class Cluster:
     def add_host(self, cpus: int) -> None:
         number = self.world.number()
         settings = AgentSettings(
-            f"host{number}", 5051, parse(f"cpus:{cpus};mem:{cpus * 512};disk:10000;ports:[31000-31009]"), salt=number,
+            f"host{number}", 5051, parse(self._resources(cpus)), salt=number,
             registration_timeout_ms=10_000, retry_ms=1_500, retry_max_ms=12_000, shutdown_grace_ms=2_000,
             heartbeat_ms=3_600_000,
         )  # fmt: skip
         host = Host(self, Agent(settings), f"link{number}", cpus)
         self.hosts.append(host)
         host.post(LinkMade())
+
+    def _resources(self, cpus: int) -> str:
+        """Half of an agent is reserved to the second role, if there is one."""
+        rest = "disk:10000;ports:[31000-31009]"
+        if len(self.world.plan.roles) == 1:
+            return f"cpus:{cpus};mem:{cpus * 512};{rest}"
+        half, mem, role = cpus // 2, cpus * 256, self.world.plan.roles[1]
+        return f"cpus:{cpus - half};mem:{mem};cpus({role}):{half};mem({role}):{mem};{rest}"
 
     def replace_host(self, host: Host) -> None:
         """Replace a dead machine by a new one. An operator marks the dead one as gone, since only they can know."""
@@ -202,6 +211,8 @@ class Cluster:
 
     def call(self, session: SimSession, body: bytes) -> Reply:
         """Handle one call of a scheduler and answer it."""
+        if self.world.plan.extreme and len(body) > CALL_BYTES:
+            self.world.violation(f"14: a call of {len(body)} bytes: {body[:200]!r}")
         call = loads(body)
         known = dict(self.master.state.offers)
         self.post(Call(call, session.stream_id))

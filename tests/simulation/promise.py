@@ -34,7 +34,20 @@ from typing import TYPE_CHECKING, Any
 from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor, Status
-from jobcloud.model import Cause, Execution, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
+from jobcloud.model import (
+    CatchUp,
+    Cause,
+    Concurrency,
+    Execution,
+    Firing,
+    Job,
+    JobKind,
+    JobState,
+    Shard,
+    ShardState,
+    Task,
+    TaskState,
+)
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.server import records
@@ -51,6 +64,11 @@ _GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
 # The least time to end after a task can hear of its kill. The simulated policy gives it twice as long.
 _TIME_TO_END_MS = 3_000
+# The clock of a plain history jumps by hours. A job that fired then waits for its next time.
+_LONGEST_SILENCE_MS = 86_400_000
+_BY_CLOCK = (Cause.CRON, Cause.CATCH_UP)
+# Fire times of a job that are counted in one write.
+_MOST_DUE = 200
 _ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED",
                    "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})  # fmt: skip
 
@@ -72,7 +90,7 @@ class Truth:
         self.given_up: set[str] = set()
         self.state_of: dict[str, tuple[str, str]] = {}  # uuid → task id, state
         self.launched: set[str] = set()
-        self.attempts: set[tuple[str, int, int]] = set()
+        self.attempts: dict[tuple[str, int, int], str] = {}  # → task
         self.fences: dict[tuple[str, int], int] = {}
         self.opened: set[str] = set()  # firings whose listener "before" has succeeded
         self.reported: dict[str, set[str]] = {}  # task → ends reported by Mesos
@@ -127,6 +145,8 @@ class Truth:
             return "an operator declared it dead"
         if run.task_id in self.doubtful and run.job in self._world.operators.replacing:
             return "its job replaces unreachable shards"
+        if run.task_id in self._world.extremes.lost:
+            return "the state that knew it was lost"
         return "Mesos gave it up" if run.task_id in self.given_up else ""
 
     def stopped(self, run: Run, how: str) -> None:
@@ -175,6 +195,9 @@ class Truth:
         tasks = [task for operation in accept["operations"] for task in operation["launch"]["task_infos"]]
         for task in tasks:
             self._launched(task)
+        roles = {offers[one["value"]].role for one in accept["offer_ids"] if one["value"] in offers}
+        if len(roles) > 1:
+            self._world.violation(f"4: one ACCEPT takes offers of the roles {sorted(roles)}, and Mesos drops it")
         if all(one["value"] in offers for one in accept["offer_ids"]):
             for agent in self._world.cluster.master.state.agents.values():
                 used = agent.used()
@@ -195,7 +218,7 @@ class Truth:
         attempt = payload["runId"], context["shardingItem"], payload["attempt"]
         if attempt in self.attempts:
             self._world.violation(f"9: attempt {attempt} is launched twice")
-        self.attempts.add(attempt)
+        self.attempts[attempt] = task_id
         if payload["fence"] <= self.fences.get(place, 0):
             self._world.violation(f"9: the fence of {task_id} does not grow: {payload['fence']}")
         self.fences[place] = payload["fence"]
@@ -210,6 +233,10 @@ class Truth:
                 charged[one["name"]] += round(one["scalar"]["value"] * 1_000)
         if wanted is None or (charged["cpus"], charged["mem"]) != (wanted.cpus, wanted.mem):
             self._world.violation(f"4: the executor of {task['task_id']['value']} uses {wanted}, charged is {charged}")
+
+    def forget_attempts(self, tasks: set[str]) -> None:
+        """The state that knew these tasks is lost."""
+        self.attempts = {attempt: task_id for attempt, task_id in self.attempts.items() if task_id not in tasks}
 
     def end_of(self, task_id: str) -> str:
         """The end of a task, "runs", or "never ran"."""
@@ -281,7 +308,7 @@ class Promise:
         """A task is killed for its limit only after it has run for that long. A clock jump counts as two seconds."""
         runs = self._world.truth.running.get((task.job, task.item), ())
         since = next((run.since for run in runs if run.task_id == task.id), 0)
-        jumps = self._world.history.happened["clock"]
+        jumps = self._world.jumps
         if task.id not in self.overdue and since and self._world.now - since < LIMIT_MS - 2_000 * jumps:
             self._world.violation(f"2: {task.id} is ended for its limit after {self._world.now - since} ms")
         self.overdue.add(task.id)
@@ -412,12 +439,13 @@ class Promise:
             return
         if any(kind is Kind.DISABLED_APP for kind, _ in batch) or (Kind.DISABLED_APP, job.app) in before:
             return
-        due = job.schedule().between(old.considered_ms, state.considered_ms, 20)
+        due = job.schedule().between(old.considered_ms, state.considered_ms, _MOST_DUE)
         firings = [one for (kind, _), one in batch.items() if kind is Kind.FIRING and isinstance(one, Firing)]
         caught_up = any(one.job == name and one.cause is Cause.CATCH_UP for one in firings)
-        recorded = {one.fire_ms for one in self.firings.values() if one.job == name and one.cause is Cause.CRON}
+        once = caught_up and (job.catch_up is CatchUp.ONCE or job.concurrency is Concurrency.REPLACE)
+        recorded = {one.fire_ms for one in self.firings.values() if one.job == name and one.cause in _BY_CLOCK}
         missing = [instant for instant in due if instant not in recorded]
-        if missing and not caught_up and state.skipped == old.skipped:
+        if not once and len(missing) > state.skipped - old.skipped:
             self._world.violation(f"2: {name} was due at {missing} and no record says why it did not fire")
 
     # ---- decisions -------------------------------------------------------------------------------------------
@@ -466,7 +494,7 @@ class Promise:
         there = (call.agent_id, call.executor_id)
         tasks = [task for task in process.core.tasks.values() if (task.agent_id, task.executor_id) == there]
         asked, now = self._world.truth.asked, self._world.now
-        least = _TIME_TO_END_MS - 2_000 * self._world.history.happened["clock"]
+        least = _TIME_TO_END_MS - 2_000 * self._world.jumps
         if tasks and not any(task.id in asked and now - asked[task.id] >= least for task in tasks):
             self._world.violation(f"11: {call.executor_id} on {call.agent_id} is shut down, asked to end were {asked}")
 
@@ -539,6 +567,10 @@ class Promise:
                     if len(self._world.truth.running.get((job.name, item), ())) != 1:
                         runs = self._world.truth.running.get((job.name, item), ())
                         return f"resident {job.name}/{item} does not run once: {[run.task_id for run in runs]}"
+        for job in core.jobs.values():
+            ahead = core.job_states[job.name].considered_ms - self._world.clock()
+            if job.kind is not JobKind.DAEMON and ahead > _LONGEST_SILENCE_MS:
+                return f"{job.name} is silent for {ahead // 86_400_000} days"
         for app in core.apps.values():
             wanted = app.executors if app.name not in core.disabled_apps else 0
             if wanted > core.warm_executors(app.name):

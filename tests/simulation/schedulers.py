@@ -13,7 +13,7 @@ from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
 from jobcloud.adapters.mesos.hardened import HardenedDriver
 from jobcloud.adapters.mesos.link import Address, CallFailed, CallUnanswered
-from jobcloud.errors import Fenced, StoreError
+from jobcloud.errors import Fenced, RecordTooLarge, StoreError
 from jobcloud.match import Matcher
 from jobcloud.messages import Accept, Acknowledge, Call, Command, Effect, Event, Publish, StatusReceived, Tick
 from jobcloud.model import Task
@@ -23,6 +23,7 @@ from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.batch import Arrived, BatchProcessor, CoreFailed, Item, Order, refuse
 from jobcloud.server.records import Restored
 
+from .extremes import RECORD_BYTES
 from .zookeeper import SimZooKeeperStore
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class SimStore(MemoryStore):
 
     def acquire(self) -> int:
         self._reach("acquire")
+        if self._world.extremes.exhausted:
+            raise StoreError("the store cannot be opened: too many open files")
         epoch = super().acquire()
         self._process.point("after acquire")
         return epoch
@@ -87,6 +90,7 @@ class SimStore(MemoryStore):
         self._reach(what)
         if batch and self._world.take("store_fails"):
             raise StoreError("not written")
+        self._check_sizes(batch)
         before = dict(self._world.server.entries)
         super().write(epoch, batch)
         self._world.promise.written(epoch, before, batch)
@@ -95,6 +99,11 @@ class SimStore(MemoryStore):
         for kind in dict.fromkeys(write.kind for write in batch):
             self._process.point(f"stored {kind}")
         self._process.point(f"after {what}")
+
+    def _check_sizes(self, batch: Sequence[StoredWrite]) -> None:
+        for write in batch if self._world.plan.extreme else ():
+            if write.value is not None and len(write.value) > RECORD_BYTES:
+                raise RecordTooLarge(f"{write.kind} {write.key!r} takes {len(write.value)} bytes")
 
 
 class SimCore(Scheduler):
@@ -197,7 +206,7 @@ class SimDriver:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.world = process.world
-        self.real = MesosDriver(_MESOS)
+        self.real = MesosDriver(replace(_MESOS, roles=process.world.plan.roles))
         self.hardened: HardenedDriver = self.real._driver
         self.stopped = False
         self._attempting = self._calling = False
@@ -221,7 +230,7 @@ class SimDriver:
         self._attempting = False
         if self.stopped or self.process.dead or self.hardened._barred or self.hardened._attempt is not None:
             return
-        if self.process.partitioned or self.process.stopped:
+        if self.process.partitioned or self.process.stopped or self.world.extremes.exhausted:
             self._attempt_in(500)
             return
         session: Any = SimSession(self)
@@ -356,6 +365,8 @@ class Process:
         if number % 3:
             self.world.later(number % 97, self.world.start_process)
         self.world.run_until(self.world.now + 100 + number % 9_000, nested=True)
+        if self.dead:
+            raise Crash  # it was killed meanwhile
         self.stopped = False
         self.world.later(0, self._wake_up)
 
@@ -454,6 +465,9 @@ class Process:
             self.die()
         except Fenced:
             self._end()
+        except RecordTooLarge as error:
+            self.world.violation(f"14: a record that is too large ends the session of {self.name}: {error}")
+            self._recover(str(error))
         except StoreError as error:
             self._recover(str(error))
         except CoreFailed as error:

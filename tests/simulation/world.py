@@ -17,8 +17,9 @@ from jobcloud.adapters.memory import MemoryServer
 from jobcloud.adapters.mesos import driver as mesos_driver
 
 from .cluster import Cluster, Host
+from .extremes import Extremes
 from .operators import Operators
-from .plan import ALL_POINTS, START, Fault, Plan
+from .plan import ALL_POINTS, EXTREME_KINDS, START, Fault, Plan
 from .promise import Promise, Truth
 from .schedulers import Process
 from .zookeeper import SimServer, read_as_it_is, small
@@ -80,6 +81,7 @@ class World:
         self.truth = Truth(self)
         self.promise = Promise(self)
         self.operators = Operators(self)
+        self.extremes = Extremes(self)
         self.cluster = Cluster(self, plan.agents)
 
     # ---- time ------------------------------------------------------------------------------------------------
@@ -87,6 +89,11 @@ class World:
     def clock(self) -> int:
         """The time on the schedulers' machines."""
         return self.now + self.wall
+
+    @property
+    def jumps(self) -> int:
+        """How often the clock has jumped."""
+        return self.history.happened["clock"] + 2 * self.history.happened["clock_far"]
 
     def later(self, ms: int, do: Callable[..., Any], *args: Any) -> None:
         self._sequence += 1
@@ -156,6 +163,8 @@ class World:
             self.history.happened[kind] += 1
             if kind in _OPERATORS:
                 self.operators.act(kind, a, b)
+            elif kind in EXTREME_KINDS:
+                self.extremes.strike(kind, a, b)
             else:
                 getattr(self, f"_{kind}")(a, b)
 
@@ -276,6 +285,10 @@ class World:
         self.note(f"{process.name} starts")
         process.begin()
 
+    def start_if_none(self) -> None:
+        if not self.living():
+            self.start_process()
+
     def living(self) -> list[Process]:
         return [process for process in self.processes if not process.dead]
 
@@ -295,7 +308,7 @@ class World:
         for fault in self.plan.faults:
             self.later(fault.at, self.strike, fault)
         self.start_process()
-        self.operators.set_up(self.plan.jobs)
+        self.operators.set_up(self.plan.jobs, wide=self.plan.extreme)
         self.run_until(START + self.plan.length_ms)
         while self.history.steps < FEWEST_STEPS:
             self.run_until(self.now + 500)
@@ -316,6 +329,7 @@ class World:
         self._armed.clear()
         self._occasions.clear()
         self.store_down_until = 0
+        self.extremes.heal()
         for process in self.living():
             process.partition_until = 0
             if self.plan.zookeeper:
@@ -331,8 +345,7 @@ class World:
             if executor.hung:
                 executor.die(9)
         self.cluster.end_maintenance()
-        if not self.living():
-            self.start_process()
+        self.start_if_none()
 
     def _give_back(self) -> None:
         """End all drains. A dead agent stays drained, as on Mesos, without effect."""

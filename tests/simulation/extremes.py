@@ -1,0 +1,144 @@
+"""What extreme histories have beyond the others: limits of sizes, state that goes back, and clocks that were wrong.
+
+A store refuses large records, and the master large calls. A wide job fails in all of its shards with messages of the
+largest size. The state is restored from a backup. The limits are smaller than real ones, so that histories stay quick.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobcloud.wire import RESULT_BYTES, encode_data
+
+from .plan import EXTREME_KINDS
+
+if TYPE_CHECKING:
+    from jobcloud.model import Firing
+
+    from .operators import Expectations
+    from .world import World
+
+# The largest record that the store takes, and the largest call that the master reads.
+RECORD_BYTES = 60_000
+CALL_BYTES = 200_000
+# Shards of the wide job. Their parameters are so long that one call cannot launch all of them.
+SHARDS = 30
+PARAMETER_BYTES = 15_000
+_DAY_MS = 86_400_000
+_MESSAGE_CHARS = 4_000  # an executor sends no longer message
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy of the state, and what its readers may expect of it."""
+
+    epoch: int
+    entries: dict[tuple[str, str], bytes]
+    firings: dict[str, Firing]
+    expected: Expectations
+    launched: frozenset[str]
+
+
+class Extremes:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.no_descriptors_until = 0
+        self.lost: set[str] = set()  # tasks launched after the backup that was restored
+
+    def strike(self, kind: str, a: int, b: int) -> None:
+        assert kind in EXTREME_KINDS
+        getattr(self, f"_{kind}")(a, b)
+
+    # ---- faults ----------------------------------------------------------------------------------------------
+
+    def _clock_far(self, a: int, b: int) -> None:
+        """The clock jumps months ahead, and back after some seconds."""
+        ahead = (20 + a % 180) * _DAY_MS
+        self._world.wall += ahead
+        self._world.later(500 + b % 8_000, self._clock_back, ahead)
+
+    def _clock_back(self, ahead: int) -> None:
+        self._world.wall -= ahead
+        self._world.note("the clock is right again")
+
+    def _all_again(self, a: int, b: int) -> None:
+        """All agents and executors reconnect, and send every update that was not acknowledged."""
+        cluster = self._world.cluster
+        for host in [host for host in cluster.hosts if not host.dead]:
+            cluster.cut(host, timed_out=False)
+            self._world.later(10 + b % 3_000, cluster.join, host)
+            for executor in list(host.executors.values()):
+                executor.cut()
+
+    def _wide(self, a: int, b: int) -> None:
+        self._world.operators.trigger_wide()
+
+    def _too_large(self, a: int, b: int) -> None:
+        """An operator registers a job that no store takes, while others send commands of their own."""
+        operators = self._world.operators
+        operators.act("trigger", a, b)
+        operators.put_too_large()
+        operators.act("job_mark", a + 1, b)
+        operators.act("put_job", a + 2, b)
+
+    def _gap(self, a: int, b: int) -> None:
+        """No scheduler leads for a while."""
+        self._stop_all()
+        self._world.later(3_000 + b % 25_000, self._world.start_if_none)
+
+    def _stop_all(self) -> None:
+        for process in self._world.living():
+            process.die()
+
+    def _descriptors(self, a: int, b: int) -> None:
+        """No process can open a file or a connection for a while."""
+        self.no_descriptors_until = self._world.now + 500 + b % 8_000
+
+    @property
+    def exhausted(self) -> bool:
+        return self._world.now < self.no_descriptors_until
+
+    # ---- a state that goes back ------------------------------------------------------------------------------
+
+    def _state_back(self, a: int, b: int) -> None:
+        """Make a backup. Some seconds later the state is lost, and the backup is restored."""
+        if not self._world.plan.zookeeper:
+            self._world.later(1_000 + a % 12_000, self._restore, self._backup(), b)
+
+    def _backup(self) -> Backup:
+        world = self._world
+        return Backup(
+            world.server.epoch, dict(world.server.entries), dict(world.promise.firings),
+            world.operators.expectations(), frozenset(world.truth.launched),
+        )  # fmt: skip
+
+    def _restore(self, backup: Backup, b: int) -> None:
+        world = self._world
+        self._stop_all()
+        world.note(f"the state of epoch {backup.epoch} is restored")
+        world.server.epoch, world.server.entries = backup.epoch, dict(backup.entries)
+        world.promise.firings = dict(backup.firings)
+        world.operators.expect(backup.expected)
+        self.lost |= world.truth.launched - backup.launched
+        world.truth.forget_attempts(self.lost)
+        world.later(100 + b % 3_000, world.start_if_none)
+
+    def heal(self) -> None:
+        self.no_descriptors_until = 0
+
+
+def last_words(number: int) -> dict[str, str]:
+    """The message and data of an update that reports a failure, at their largest."""
+    character = ("m", "€", "\x01", '"')[number % 4]
+    return {"message": character * _MESSAGE_CHARS, "data": _data(cause="exception")}
+
+
+def last_result() -> dict[str, str]:
+    """The data of an update that reports a success, with a result of the largest size."""
+    return {"data": _data(result="r" * (RESULT_BYTES - 2))}
+
+
+def _data(**fields: str) -> str:
+    return encode_data(json.dumps({"schema": 1, **fields}).encode())
