@@ -164,7 +164,8 @@ def make_plan(seed: int) -> Plan:
     zookeeper = aim >= len(POINTS) or (aim < 0 and seed % _ZOOKEEPER_SHARE == 0)
     if zookeeper:
         faults += _of_zookeeper(seed, length)
-    extreme, roles = seed % 13 in _EXTREME, ("*",)
+    roles: tuple[str, ...] = ("*",)
+    extreme = seed % 13 in _EXTREME
     if extreme:
         added, roles = _of_extremes(seed, length)
         faults += added
