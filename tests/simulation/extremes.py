@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias
 
+from jobcloud.server import records
 from jobcloud.wire import RESULT_BYTES, encode_data
 
 from .plan import EXTREME_KINDS
@@ -26,6 +28,9 @@ CALL_BYTES = 200_000
 # Shards of the wide job. Their parameters are so long that one call cannot launch all of them.
 SHARDS = 30
 PARAMETER_BYTES = 15_000
+Limits: TypeAlias = tuple[tuple[ModuleType, dict[str, int]], ...]
+"""(module, name of a constant → its value in a history)"""
+LIMITS: Limits = ((records, {"MAX_RECORD_BYTES": RECORD_BYTES}),)
 _DAY_MS = 86_400_000
 _MESSAGE_CHARS = 4_000  # an executor sends no longer message
 
@@ -45,6 +50,8 @@ class Extremes:
     def __init__(self, world: World) -> None:
         self._world = world
         self.no_descriptors_until = 0
+        self._ahead = 0  # by how much the clock is ahead
+        self._over = False
         self.lost: set[str] = set()  # tasks launched after the backup that was restored
 
     def strike(self, kind: str, a: int, b: int) -> None:
@@ -57,11 +64,14 @@ class Extremes:
         """The clock jumps months ahead, and back after some seconds."""
         ahead = (20 + a % 180) * _DAY_MS
         self._world.wall += ahead
-        self._world.later(500 + b % 8_000, self._clock_back, ahead)
+        self._ahead += ahead
+        self._world.later(500 + b % 8_000, self._clock_back)
 
-    def _clock_back(self, ahead: int) -> None:
-        self._world.wall -= ahead
-        self._world.note("the clock is right again")
+    def _clock_back(self) -> None:
+        if self._ahead:
+            self._world.note("the clock is right again")
+            self._world.wall -= self._ahead
+            self._ahead = 0
 
     def _all_again(self, a: int, b: int) -> None:
         """All agents and executors reconnect, and send every update that was not acknowledged."""
@@ -116,6 +126,8 @@ class Extremes:
 
     def _restore(self, backup: Backup, b: int) -> None:
         world = self._world
+        if self._over:
+            return
         self._stop_all()
         world.note(f"the state of epoch {backup.epoch} is restored")
         world.server.epoch, world.server.entries = backup.epoch, dict(backup.entries)
@@ -126,7 +138,9 @@ class Extremes:
         world.later(100 + b % 3_000, world.start_if_none)
 
     def heal(self) -> None:
+        self._over = True
         self.no_descriptors_until = 0
+        self._clock_back()
 
 
 def last_words(number: int) -> dict[str, str]:

@@ -532,6 +532,8 @@ class Promise:
             self._world.violation(f"3: {error}")
         if process.core.faults:
             self._world.violation(f"2: a job has failed inside the scheduler: {process.core.faults}")
+        if process.leader.faults:
+            self._world.violation(f"14: a record cannot be stored: {process.leader.faults[0]}")
 
     def restored(self, process: Process) -> None:
         self.turned(process)

@@ -101,9 +101,13 @@ class SimStore(MemoryStore):
         self._process.point(f"after {what}")
 
     def _check_sizes(self, batch: Sequence[StoredWrite]) -> None:
-        for write in batch if self._world.plan.extreme else ():
-            if write.value is not None and len(write.value) > RECORD_BYTES:
-                raise RecordTooLarge(f"{write.kind} {write.key!r} takes {len(write.value)} bytes")
+        large = {
+            (write.kind, write.key): f"{write.kind} {write.key!r} takes {len(write.value)} bytes"
+            for write in (batch if self._world.plan.extreme else ())
+            if write.value is not None and len(write.value) > RECORD_BYTES
+        }
+        if large:
+            raise RecordTooLarge(large)
 
 
 class SimCore(Scheduler):

@@ -17,12 +17,12 @@ from jobcloud.adapters.memory import MemoryServer
 from jobcloud.adapters.mesos import driver as mesos_driver
 
 from .cluster import Cluster, Host
-from .extremes import Extremes
+from .extremes import LIMITS, Extremes, Limits
 from .operators import Operators
 from .plan import ALL_POINTS, EXTREME_KINDS, START, Fault, Plan
 from .promise import Promise, Truth
 from .schedulers import Process
-from .zookeeper import SimServer, read_as_it_is, small
+from .zookeeper import SMALL, SMALL_EXTREME, SimServer, read_as_it_is
 
 # Limits in virtual time: from the last fault until all is well, and from the last removal until all is at rest.
 SETTLE_MS = 150_000
@@ -413,11 +413,26 @@ class _Alarm(logging.Handler):
             self._world.violation(f"swallowed: {record.getMessage()}: {record.exc_info[1]!r}")
 
 
+def _limits(plan: Plan) -> Limits:
+    """The limits that are smaller in a history than in production."""
+    of_zookeeper = SMALL_EXTREME if plan.extreme else SMALL
+    return (*(LIMITS if plan.extreme else ()), *(of_zookeeper if plan.zookeeper else ()))
+
+
+def _change_limits(limits: Limits) -> Limits:
+    """Set constants. Returns the former ones."""
+    before = tuple((module, {name: getattr(module, name) for name in values}) for module, values in limits)
+    for module, values in limits:
+        for name, value in values.items():
+            setattr(module, name, value)
+    return before
+
+
 def play(plan: Plan) -> History:
     """Run a plan. Raises nothing, apart from KeyboardInterrupt and defects of the simulator itself."""
     world = World(plan)
     real_now, mesos_driver.now_ms = mesos_driver.now_ms, world.clock
-    limits = small() if plan.zookeeper else []
+    limits = _change_limits(_limits(plan))
     logger, alarm = logging.getLogger("jobcloud.mesos"), _Alarm(world)
     quiet = logging.getLogger("jobcloud.zookeeper")
     quiet_before, quiet.disabled = quiet.disabled, True
@@ -435,8 +450,7 @@ def play(plan: Plan) -> History:
         pass
     finally:
         mesos_driver.now_ms = real_now
-        for module, name, limit in limits:
-            setattr(module, name, limit)
+        _change_limits(limits)
         quiet.disabled = quiet_before
         logger.removeHandler(alarm)
         logger.setLevel(level)
