@@ -46,8 +46,8 @@ _SESSION_EVENTS = (Subscribed, Disconnected, FrameworkRemoved)
 # An event that has made the core fail this often is dropped.
 _MAX_FAILURES = 2
 _MAX_COUNTED = 1_000
-# The longest time between two proofs that the epoch is still ours.
-_MAX_UNPROVEN_MS = 10_000
+# After this time the next Tick proves that the epoch is still ours. So a lost state is noticed within 10 s.
+_MAX_UNPROVEN_MS = 8_000
 
 
 class Core(Protocol):
