@@ -9,6 +9,7 @@ JobcloudError
 ├── InvalidTransition  the table of task states has no entry for a (state, update) pair: a bug in jobcloud
 ├── StoreError         the state could not be read or written
 │   ├── Fenced         another leader has raised the epoch; this one must stop
+│   │   └── StoreGone  the state was deleted or replaced under this leader; it must stop
 │   ├── StoreFull      the disk or quota is full
 │   ├── RecordTooLarge records exceed the size limit of the store
 │   └── StoreUnusable  the state is damaged, or written by a newer version
@@ -71,6 +72,10 @@ class StoreError(JobcloudError):
 
 class Fenced(StoreError):
     """Another leader has raised the epoch; nothing was written."""
+
+
+class StoreGone(Fenced):
+    """The state was deleted or replaced while this leader used it. Writes would reach nobody, so it must stop."""
 
 
 class StoreFull(StoreError):

@@ -71,11 +71,11 @@ class SimStore(MemoryStore):
         if self._world.now < self._world.store_down_until:
             raise StoreError("the store is out of reach")
 
-    def acquire(self) -> int:
+    def acquire(self, floor: int = 0) -> int:
         self._reach("acquire")
         if self._world.extremes.exhausted:
             raise StoreError("the store cannot be opened: too many open files")
-        epoch = super().acquire()
+        epoch = super().acquire(floor)
         self._process.point("after acquire")
         return epoch
 
