@@ -203,17 +203,14 @@ class BatchProcessor(Generic[CoreT]):
         self.epoch = 0
         self.session = 0
         self.connected = False
-        self._faults: tuple[StoredFault, ...] = ()
+        self._unreadable: tuple[StoredFault, ...] = ()
+        #: The stored records that cannot be read, and the first records that are held back.
+        self.faults: tuple[StoredFault, ...] = ()
         self.written_ms = 0
         #: Whether a batch has been stored since the last `reload`.
         self.proven = False
         self._proved_ms = 0
         self.late_ms = 0
-
-    @property
-    def faults(self) -> tuple[StoredFault, ...]:
-        """The stored records that cannot be read, and the first records that are held back."""
-        return *self._faults, *[held.fault for held in islice(self._held_back.values(), _MAX_REPORTED)]
 
     def acquire(self) -> None:
         """Raise the epoch. Raises StoreError."""
@@ -236,8 +233,8 @@ class BatchProcessor(Generic[CoreT]):
         self._held_back, self.proven = {}, False
         # Reuse a framework id that could not be stored. Otherwise each new session would register another framework.
         self._framework_id = restored.framework_id or self._framework_id
-        self._faults = tuple(restored.faults)
-        for fault in self._faults:
+        self.faults = self._unreadable = tuple(restored.faults)
+        for fault in self._unreadable:
             log.error("stored record cannot be read; left unchanged", path=fault.path, problem=fault.problem)
 
     def connect(self, deliver: Callable[[int, Event], None]) -> None:
@@ -447,6 +444,9 @@ class BatchProcessor(Generic[CoreT]):
         if self._held_back:
             for write in writes:
                 self._held_back.pop((write.kind, write.key), None)
+            # Other threads read this tuple.
+            held_back = islice(self._held_back.values(), _MAX_REPORTED)
+            self.faults = (*self._unreadable, *(held.fault for held in held_back))
 
     def _hold_back(self, batch: _Batch, problems: Mapping[Place, str]) -> None:
         for place, problem in problems.items():
