@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
+from jobcloud.adapters.memory import MemoryServer
 from jobcloud.server import records
 from jobcloud.wire import RESULT_BYTES, encode_data
 
@@ -32,6 +33,7 @@ Limits: TypeAlias = tuple[tuple[ModuleType, dict[str, int]], ...]
 """(module, name of a constant → its value in a history)"""
 LIMITS: Limits = ((records, {"MAX_RECORD_BYTES": RECORD_BYTES}),)
 _DAY_MS = 86_400_000
+_NOTICED_MS = 10_000
 _MESSAGE_CHARS = 4_000  # an executor sends no longer message
 
 
@@ -52,6 +54,7 @@ class Extremes:
         self.no_descriptors_until = 0
         self._ahead = 0  # by how much the clock is ahead
         self._over = False
+        self._awaiting: Backup | None = None  # the backup of a state that was deleted
         self.lost: set[str] = set()  # tasks launched after the backup that was restored
 
     def strike(self, kind: str, a: int, b: int) -> None:
@@ -113,9 +116,9 @@ class Extremes:
     # ---- a state that goes back ------------------------------------------------------------------------------
 
     def _state_back(self, a: int, b: int) -> None:
-        """Make a backup. Some seconds later the state is lost, and the backup is restored."""
+        """Make a backup. Some seconds later the state is lost under a leader or without one, and the backup returns."""
         if not self._world.plan.zookeeper:
-            self._world.later(1_000 + a % 12_000, self._restore, self._backup(), b)
+            self._world.later(1_000 + a % 12_000, self._lose_state if b % 2 else self._restore, self._backup())
 
     def _backup(self) -> Backup:
         world = self._world
@@ -124,20 +127,41 @@ class Extremes:
             world.operators.expectations(), frozenset(world.truth.launched),
         )  # fmt: skip
 
-    def _restore(self, backup: Backup, b: int) -> None:
+    def _lose_state(self, backup: Backup) -> None:
+        """Delete the state under a leader. Each scheduler that starts then finds an empty one."""
+        if self._over or self._awaiting is not None:
+            return
+        self._world.note("the state is deleted")
+        self._world.server = MemoryServer()
+        self._awaiting = backup
+        self._world.later(_NOTICED_MS, self._check_noticed, self._world.server)
+        self._world.later(_NOTICED_MS + 2_000, self._put_back)
+
+    def _check_noticed(self, deleted: MemoryServer) -> None:
+        for process in self._world.living():
+            if self._world.server is deleted and process.ready and not process.stopped:
+                self._world.violation(f"15: {process.name} leads with a state that was deleted")
+
+    def _put_back(self) -> None:
+        backup, self._awaiting = self._awaiting, None
+        if backup is not None:
+            self._restore(backup)
+
+    def _restore(self, backup: Backup) -> None:
         world = self._world
-        if self._over:
+        if self._over or self._awaiting is not None:
             return
         self._stop_all()
         world.note(f"the state of epoch {backup.epoch} is restored")
-        world.server.epoch, world.server.entries = backup.epoch, dict(backup.entries)
+        world.server = MemoryServer(backup.epoch, dict(backup.entries))
         world.promise.firings = dict(backup.firings)
         world.operators.expect(backup.expected)
         self.lost |= world.truth.launched - backup.launched
         world.truth.forget_attempts(self.lost)
-        world.later(100 + b % 3_000, world.start_if_none)
+        world.later(500, world.start_if_none)
 
     def heal(self) -> None:
+        self._put_back()
         self._over = True
         self.no_descriptors_until = 0
         self._clock_back()

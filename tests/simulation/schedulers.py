@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
 from jobcloud.adapters.mesos.hardened import HardenedDriver
 from jobcloud.adapters.mesos.link import Address, CallFailed, CallUnanswered
-from jobcloud.errors import Fenced, RecordTooLarge, StoreError
+from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreGone
 from jobcloud.match import Matcher
 from jobcloud.messages import Accept, Acknowledge, Call, Command, Effect, Event, Publish, StatusReceived, Tick
 from jobcloud.model import Task
@@ -21,6 +22,7 @@ from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.batch import Arrived, BatchProcessor, CoreFailed, Item, Order, refuse
+from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.records import Restored
 
 from .extremes import RECORD_BYTES
@@ -70,6 +72,8 @@ class SimStore(MemoryStore):
         self._process.point(f"before {what}")
         if self._world.now < self._world.store_down_until:
             raise StoreError("the store is out of reach")
+        if self._server is not self._world.server:
+            raise StoreGone("the file was deleted or replaced")
 
     def acquire(self, floor: int = 0) -> int:
         self._reach("acquire")
@@ -99,6 +103,9 @@ class SimStore(MemoryStore):
         for kind in dict.fromkeys(write.kind for write in batch):
             self._process.point(f"stored {kind}")
         self._process.point(f"after {what}")
+
+    def snapshot(self) -> StoredRecords:
+        raise AssertionError("no leader makes a backup")
 
     def _check_sizes(self, batch: Sequence[StoredWrite]) -> None:
         large = {
@@ -332,10 +339,10 @@ class Process:
         self._turn_at = -1
         self.driver: SimDriver | None = None
         self.store: Any = SimZooKeeperStore(world, self) if world.plan.zookeeper else SimStore(world, self)
+        epochs = LastingEpochs(self.store, Path("epoch"), state="state", now_ms=world.clock)
         self.leader: BatchProcessor[SimCore] = BatchProcessor(
-            self.store, self._make_driver, self._restore, self._publish, now_ms=world.clock,
-            may_send=self._may_act,
-        )  # fmt: skip
+            epochs, self._make_driver, self._restore, self._publish, now_ms=world.clock, may_send=self._may_act
+        )
 
     @property
     def partitioned(self) -> bool:

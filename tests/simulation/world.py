@@ -9,12 +9,14 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from jobcloud.adapters.memory import MemoryServer
 from jobcloud.adapters.mesos import driver as mesos_driver
+from jobcloud.server import epochs
 
 from .cluster import Cluster, Host
 from .extremes import LIMITS, Extremes, Limits
@@ -69,6 +71,7 @@ class World:
         self.server = MemoryServer()  # the durable state, also the expected one if ZooKeeper holds it
         self.zookeeper = SimServer()
         self.durable = 0
+        self.recorded = epochs.Recorded()  # the content of the file of the epoch
         self.store_down_until = 0
         self.processes: list[Process] = []
         self.history = History(plan)
@@ -289,6 +292,12 @@ class World:
         if not self.living():
             self.start_process()
 
+    def read_epoch(self, path: Path) -> epochs.Recorded:
+        return self.recorded
+
+    def record_epoch(self, path: Path, recorded: epochs.Recorded) -> None:
+        self.recorded = max(self.recorded, recorded)
+
     def living(self) -> list[Process]:
         return [process for process in self.processes if not process.dead]
 
@@ -433,6 +442,8 @@ def play(plan: Plan) -> History:
     world = World(plan)
     real_now, mesos_driver.now_ms = mesos_driver.now_ms, world.clock
     limits = _change_limits(_limits(plan))
+    real_files = epochs.read, epochs.record
+    epochs.read, epochs.record = world.read_epoch, world.record_epoch
     logger, alarm = logging.getLogger("jobcloud.mesos"), _Alarm(world)
     quiet = logging.getLogger("jobcloud.zookeeper")
     quiet_before, quiet.disabled = quiet.disabled, True
@@ -451,6 +462,7 @@ def play(plan: Plan) -> History:
     finally:
         mesos_driver.now_ms = real_now
         _change_limits(limits)
+        epochs.read, epochs.record = real_files
         quiet.disabled = quiet_before
         logger.removeHandler(alarm)
         logger.setLevel(level)

@@ -354,7 +354,8 @@ class SimSession(ZooKeeperSession):
         if isinstance(request, ask.Transaction) and not any(isinstance(one, Exception) for one in result):
             stage = _stage(request)
             if stage == "epoch":
-                self._world.server.epoch = next(one for one in result if isinstance(one, ZnodeStat)).version
+                version = next(one for one in result if isinstance(one, ZnodeStat)).version
+                self._world.server.epoch = version + store._base_of(self._server.nodes[f"{self.root}/epoch"].data)
             elif stage == "segment" and self._process is not None:
                 self._process.store.durable(writing)
         return result
@@ -404,6 +405,12 @@ class SimZooKeeperStore:
         epoch = self._real.acquire(floor)
         self._process.point("after acquire")
         return epoch
+
+    def epoch(self) -> int:
+        return self._real.epoch()
+
+    def snapshot(self) -> StoredRecords:
+        raise AssertionError("no leader makes a backup")
 
     def load(self) -> StoredRecords:
         self._process.point("before load")
