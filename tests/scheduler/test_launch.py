@@ -153,7 +153,7 @@ def test_payload_holds_the_jobs_fields_with_any_characters(kind: JobKind, listen
     steps = ["before", "after"] if listener else []
     for item in range(len(firing.shards)):
         task = changed(make_task(), id=f'report@-@{item}@-@READY@-@"agent"@-@1-1', item=item)
-        found = json.loads(sharding.payload(job, firing, task, fence=12))
+        found = json.loads(b"".join(sharding.payload(job, firing, task, fence=12)))
         step = steps[item - 2] if item >= 2 else None
         assert found["shardingContext"] == {
             "jobName": "report", "taskId": task.id, "shardingTotalCount": 2, "jobParameter": odd,
