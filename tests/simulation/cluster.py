@@ -34,7 +34,6 @@ from jobcloud.dev.protocol import (
 from jobcloud.dev.resources import parse
 
 from .executors import Executor
-from .extremes import CALL_BYTES
 
 if TYPE_CHECKING:
     from .schedulers import SimSession
@@ -211,8 +210,9 @@ class Cluster:
 
     def call(self, session: SimSession, body: bytes) -> Reply:
         """Handle one call of a scheduler and answer it."""
-        if self.world.plan.extreme and len(body) > CALL_BYTES:
-            self.world.violation(f"14: a call of {len(body)} bytes: {body[:200]!r}")
+        if len(body) > self.world.plan.call_bytes:
+            self.world.promise.refused(body)
+            return Reply(413, "the request is too large")
         call = loads(body)
         known = dict(self.master.state.offers)
         self.post(Call(call, session.stream_id))

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from .operators import Expectations
     from .world import World
 
-# The largest record that the store takes, and the largest call that the master reads.
+# The largest record that the store takes, and the size at which the scheduler ends a call.
 RECORD_BYTES = 60_000
-CALL_BYTES = 200_000
+ACCEPT_BYTES, ACCEPT_TASKS = 120_000, 12
 # Shards of the wide job. Their parameters are so long that one call cannot launch all of them.
 SHARDS = 30
 PARAMETER_BYTES = 15_000

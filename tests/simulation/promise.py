@@ -53,6 +53,7 @@ from jobcloud.scheduler.cluster import amounts
 from jobcloud.server import records
 
 from .operators import AT_ONCE, LIMIT_MS, REPLACING
+from .plan import LARGEST_CALL
 
 if TYPE_CHECKING:
     from .executors import Run
@@ -521,6 +522,12 @@ class Promise:
         assert isinstance(task, Task)
         if state in _ENDS or (state == "TASK_RUNNING" and task.state in _NOT_YET):
             self._world.violation(f"8: {state} of {task_id} is acknowledged, stored is {task.state}")
+
+    def refused(self, body: bytes) -> None:
+        """A call was refused for its size. Only a proxy refuses calls within the scheduler's own limit."""
+        self._world.note(f"a call of {len(body)} bytes is refused")
+        if len(body) > LARGEST_CALL:
+            self._world.violation(f"14: a call of {len(body)} bytes: {body[:200]!r}")
 
     # ---- processes -------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from jobcloud.server.batch import Arrived, BatchProcessor, CoreFailed, Item, Ord
 from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.records import Restored
 
-from .extremes import RECORD_BYTES
+from .extremes import ACCEPT_BYTES, ACCEPT_TASKS, RECORD_BYTES
 from .zookeeper import SimZooKeeperStore
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ POLICY = Policy(
     reconcile_interval_ms=30_000, reconcile_max_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
     sweep_ms=10_000, timeout_grace_ms=4_000, kill_timeout_ms=6_000, drain_lead_ms=6_000, drain_refuse_ms=3_000,
 )  # fmt: skip
+EXTREME_POLICY = replace(POLICY, accept_bytes=ACCEPT_BYTES, accept_tasks=ACCEPT_TASKS)
 _MESOS = MesosSettings("master:5050", user="sim", failover_timeout_s=604_800.0)
 _ADDRESS = Address("master", 5050)
 _PATIENCE_MS = 10_000  # two heartbeats and a half
@@ -193,7 +194,8 @@ class SimSession:
         reply = self._world.cluster.call(self, body)
         if reply.status < 300:
             return None
-        return CallFailed(f"HTTP {reply.status}: {reply.body}", certain=reply.status < 500)
+        certain, too_large = reply.status < 500, reply.status == 413
+        return CallFailed(f"HTTP {reply.status}: {reply.body}", certain=certain, too_large=too_large)
 
     def end(self, reason: str) -> None:
         if self.ended:
@@ -532,7 +534,8 @@ class Process:
 
     def _restore(self, restored: Restored, epoch: int, at: int) -> SimCore:
         matcher: Any = WatchedMatcher
-        policy = replace(POLICY, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"))
+        policy = EXTREME_POLICY if self.world.plan.extreme else POLICY
+        policy = replace(policy, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"))
         try:
             core = SimCore(policy, restored, epoch, at, matcher)
         except Exception as error:
