@@ -171,6 +171,8 @@ def test_record_that_sqlite_refuses_is_named_and_nothing_is_written(path: Path) 
         store.write(epoch, [JOB, large])
     assert set(caught.value.problems) == {("job", "large")}
     assert store.load().records[Kind.JOB] == {}
+
+
 @pytest.mark.parametrize("batch", [[], [JOB]], ids=["proof", "write"])
 @pytest.mark.parametrize("deleted", ["*", "jobcloud.db", "jobcloud.db-wal"])
 def test_deleted_file_is_noticed_at_the_next_proof_of_the_epoch(
