@@ -60,6 +60,7 @@ from jobcloud.model import (
     Offer,
     Package,
     Resources,
+    Restoration,
     Share,
     TaskName,
     Window,
@@ -118,6 +119,8 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
     for write in writes:
         if write.kind is Kind.FRAMEWORK:
             stored.framework_id = str(write.record or "")
+        elif write.kind is Kind.RESTORATION:
+            stored.restoration = cast("Restoration | None", write.record)
         elif write.kind is Kind.DISABLED_APP:
             (stored.disabled_apps.add if write.record else stored.disabled_apps.discard)(write.key)
         elif write.record is None:
@@ -129,7 +132,7 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
 def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
-                  dict(stored.drains))  # fmt: skip
+                  dict(stored.drains), restoration=stored.restoration)  # fmt: skip
 
 
 class CountingMatcher:

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from jobcloud.model import App, Drain, Executor, Firing, InverseOffer, Job, JobState, Offer, Share, Task
+from jobcloud.model import App, Drain, Executor, Firing, InverseOffer, Job, JobState, Offer, Restoration, Share, Task
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -233,6 +233,7 @@ class Kind(StrEnum):
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
     DRAIN = "drain"  # agent id → Drain
+    RESTORATION = "restoration"  # "last" → Restoration
 
 
 #: The names that stores use. Tables, because `kind.value` is a Python function call in CPython 3.11 (`enum.property`).
@@ -240,7 +241,7 @@ KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
-Record: TypeAlias = App | Job | JobState | Firing | Task | Executor | Drain | str | bool
+Record: TypeAlias = App | Job | JobState | Firing | Task | Executor | Drain | Restoration | str | bool
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):

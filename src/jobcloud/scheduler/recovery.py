@@ -21,6 +21,7 @@ from jobcloud.model import (
     JobKind,
     JobState,
     Resources,
+    Restoration,
     Shard,
     ShardState,
     Task,
@@ -47,6 +48,7 @@ class Stored:
     executors: dict[str, Executor] = field(default_factory=dict)
     framework_id: str = ""
     drains: dict[str, Drain] = field(default_factory=dict)
+    restoration: Restoration | None = None
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -58,6 +60,7 @@ def recover(stored: Stored, at: int) -> Stored:
     whole = Stored(
         dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), dict(stored.firings), dict(stored.tasks),
         dict(stored.executors), stored.framework_id, dict(stored.drains),
+        restoration=stored.restoration,
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)

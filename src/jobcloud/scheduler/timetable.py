@@ -50,6 +50,9 @@ class Timetable(Part):
         """Queue the firings of `job` that are due from `due` to `at`. The catch-up policy decides about missed ones."""
         schedule = job.schedule()
         on_time_from = at - self._state.policy.misfire_threshold_ms
+        if self._state.restoration is not None:
+            # Before the restore, another leader may have fired them.
+            on_time_from = max(on_time_from, min(self._state.restoration.restored_ms, at) + 1)
         considered: int = due
         following: int | None = due
         if due < on_time_from:

@@ -16,12 +16,13 @@ import msgspec
 
 from jobcloud.errors import Refused
 from jobcloud.messages import Kind, Record
-from jobcloud.model import App, Cause, Drain, Executor, Firing, Job, JobState, Task
+from jobcloud.model import App, Cause, Drain, Executor, Firing, Job, JobState, Restoration, Task
 from jobcloud.ports import StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
 
 VERSION = 1
 FRAMEWORK_KEY = "id"
+RESTORATION_KEY = "last"
 _TYPES: dict[Kind, type] = {
     Kind.APP: App,
     Kind.JOB: Job,
@@ -32,6 +33,7 @@ _TYPES: dict[Kind, type] = {
     Kind.EXECUTOR: Executor,
     Kind.FRAMEWORK: str,
     Kind.DRAIN: Drain,
+    Kind.RESTORATION: Restoration,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -95,6 +97,7 @@ def restore(stored: StoredRecords) -> Restored:
         executors=_only(Executor, readable[Kind.EXECUTOR]),
         framework_id=_only(str, readable[Kind.FRAMEWORK]).get(FRAMEWORK_KEY, ""),
         drains=_only(Drain, readable[Kind.DRAIN]),
+        restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         faults=faults,
     )
 
