@@ -35,20 +35,18 @@ from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor, Status
 from jobcloud.model import (
-    CatchUp,
+    UNTRIED,
     Cause,
-    Concurrency,
     Execution,
     Firing,
     Job,
     JobKind,
     JobState,
     Shard,
-    ShardState,
     Shards,
+    ShardState,
     Task,
     TaskState,
-    UNTRIED,
     changed,
 )
 from jobcloud.ports import StoredRecords, StoredWrite
@@ -71,9 +69,6 @@ _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
 _TIME_TO_END_MS = 3_000
 # The clock of a plain history jumps by hours. A job that fired then waits for its next time.
 _LONGEST_SILENCE_MS = 86_400_000
-_BY_CLOCK = (Cause.CRON, Cause.CATCH_UP)
-# Fire times of a job that are counted in one write.
-_MOST_DUE = 200
 _ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED",
                    "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})  # fmt: skip
 
@@ -478,14 +473,15 @@ class Promise:
             return
         if any(kind is Kind.DISABLED_APP for kind, _ in batch) or (Kind.DISABLED_APP, job.app) in before:
             return
-        due = job.schedule().between(old.considered_ms, state.considered_ms, _MOST_DUE)
+        schedule, span = job.schedule(), (old.considered_ms, state.considered_ms)
         firings = [one for (kind, _), one in batch.items() if kind is Kind.FIRING and isinstance(one, Firing)]
-        caught_up = any(one.job == name and one.cause is Cause.CATCH_UP for one in firings)
-        once = caught_up and (job.catch_up is CatchUp.ONCE or job.concurrency is Concurrency.REPLACE)
-        recorded = {one.fire_ms for one in self.firings.values() if one.job == name and one.cause in _BY_CLOCK}
-        missing = [instant for instant in due if instant not in recorded]
-        if not once and len(missing) > state.skipped - old.skipped:
-            self._world.violation(f"2: {name} was due at {missing} and no record says why it did not fire")
+        caught_up = sum(one.job == name and one.cause is Cause.CATCH_UP for one in firings)
+        recorded = {one.fire_ms for one in self.firings.values() if one.job == name and one.cause is Cause.CRON}
+        on_time = sum(span[0] < instant <= span[1] for instant in recorded)
+        unexplained = schedule.count(*span) - on_time - caught_up - (state.skipped - old.skipped)
+        if unexplained > 0:
+            due = schedule.between(*span, 20)
+            self._world.violation(f"2: {name} was due at {due}, and no record says why {unexplained} did not fire")
 
     # ---- decisions -------------------------------------------------------------------------------------------
 

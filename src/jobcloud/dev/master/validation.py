@@ -220,7 +220,7 @@ def _comparable(executor: Json, role: str) -> Json:
         "resources": (from_wire(wire), allocated_to(wire, role) if wire else ""),
         "shell": command.get("shell", True),
         **{f"command {key}": command.get(key) or "" for key in ("value", "arguments", "user")},
-        "uris": sorted((_uri(one) for one in command.get("uris") or ())),
+        "uris": sorted(_uri(one) for one in command.get("uris") or ()),
         "environment": sorted(
             (one["name"], str(one)) for one in (command.get("environment") or {}).get("variables") or ()
         ),
