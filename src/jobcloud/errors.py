@@ -13,6 +13,7 @@ JobcloudError
 │   ├── StoreFull      the disk or quota is full
 │   ├── RecordTooLarge records exceed the size limit of the store
 │   └── StoreUnusable  the state is damaged, or written by a newer version
+│       └── StoreDamaged
 └── NotConnected       no master is connected, or it does not answer
 """
 
@@ -95,6 +96,10 @@ class RecordTooLarge(StoreError):
 
 class StoreUnusable(StoreError):
     """The stored state is damaged or of a newer version; it was left unchanged."""
+
+
+class StoreDamaged(StoreUnusable):
+    """The stored state is damaged; it was left unchanged."""
 
 
 class NotConnected(JobcloudError):

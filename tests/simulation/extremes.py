@@ -12,15 +12,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
 from jobcloud.adapters.memory import MemoryServer
+from jobcloud.messages import Kind
+from jobcloud.model import Firing, Job, JobKind, Restoration
 from jobcloud.server import records
 from jobcloud.wire import RESULT_BYTES, encode_data
 
 from .plan import EXTREME_KINDS
 
 if TYPE_CHECKING:
-    from jobcloud.model import Firing
-
     from .operators import Expectations
+    from .schedulers import Process
     from .world import World
 
 # The largest record that the store takes, and the size at which the scheduler ends a call.
@@ -41,11 +42,18 @@ _MESSAGE_CHARS = 4_000  # an executor sends no longer message
 class Backup:
     """A copy of the state, and what its readers may expect of it."""
 
+    taken_ms: int
     epoch: int
     entries: dict[tuple[str, str], bytes]
     firings: dict[str, Firing]
     expected: Expectations
     launched: frozenset[str]
+
+
+def _failover(backup: Backup, firing: Firing) -> bool:
+    value = backup.entries.get((Kind.JOB, firing.job))
+    found = records.decode(Kind.JOB, firing.job, value) if value is not None else None
+    return isinstance(found, Job) and (found.failover or found.kind is JobKind.DAEMON)
 
 
 class Extremes:
@@ -56,6 +64,8 @@ class Extremes:
         self._over = False
         self._awaiting: Backup | None = None  # the backup of a state that was deleted
         self.lost: set[str] = set()  # tasks launched after the backup that was restored
+        self.given_up: set[str] = set()  # unfinished runs of the backup whose jobs have no failover
+        self.once: set[tuple[str, int]] = set()  # shards that may have run since the backup, and have no failover
 
     def strike(self, kind: str, a: int, b: int) -> None:
         assert kind in EXTREME_KINDS
@@ -123,7 +133,7 @@ class Extremes:
     def _backup(self) -> Backup:
         world = self._world
         return Backup(
-            world.server.epoch, dict(world.server.entries), dict(world.promise.firings),
+            world.clock(), world.server.epoch, dict(world.server.entries), dict(world.promise.firings),
             world.operators.expectations(), frozenset(world.truth.launched),
         )  # fmt: skip
 
@@ -136,6 +146,10 @@ class Extremes:
         self._awaiting = backup
         self._world.later(_NOTICED_MS, self._check_noticed, self._world.server)
         self._world.later(_NOTICED_MS + 2_000, self._put_back)
+
+    def deleted(self, process: Process) -> bool:
+        """True if the state was deleted under this process."""
+        return self._awaiting is not None and not process.dead and process.leader.epoch > self._world.server.epoch
 
     def _check_noticed(self, deleted: MemoryServer) -> None:
         for process in self._world.living():
@@ -153,11 +167,16 @@ class Extremes:
             return
         self._stop_all()
         world.note(f"the state of epoch {backup.epoch} is restored")
-        world.server = MemoryServer(backup.epoch, dict(backup.entries))
+        record = records.encode(Kind.RESTORATION, Restoration(backup.taken_ms, world.clock()))
+        entries = {**backup.entries, (Kind.RESTORATION, records.RESTORATION_KEY): record}
+        world.server = MemoryServer(backup.epoch, entries)
         world.promise.firings = dict(backup.firings)
         world.operators.expect(backup.expected)
-        self.lost |= world.truth.launched - backup.launched
-        world.truth.forget_attempts(self.lost)
+        lost = world.truth.launched - backup.launched
+        self.lost |= lost
+        once = {name for name, firing in backup.firings.items() if not firing.stepped and not _failover(backup, firing)}
+        self.once |= {place for place in world.truth.forget_attempts(lost) if place[0] in once}
+        self.given_up |= {name for name in once if not backup.firings[name].ended_ms}
         world.later(500, world.start_if_none)
 
     def heal(self) -> None:

@@ -260,6 +260,8 @@ class Operators:
         if asked not in self._asked:
             return
         self._asked.remove(asked)
+        if self._world.extremes.deleted(asked.process):
+            return
         error = reply.exception()
         if error is None:
             self.done += 1

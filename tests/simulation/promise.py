@@ -69,6 +69,7 @@ _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
 _TIME_TO_END_MS = 3_000
 # The clock of a plain history jumps by hours. A job that fired then waits for its next time.
 _LONGEST_SILENCE_MS = 86_400_000
+_LASTING = frozenset((Kind.FRAMEWORK, Kind.RESTORATION))
 _ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED",
                    "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})  # fmt: skip
 
@@ -219,6 +220,8 @@ class Truth:
         if attempt in self.attempts:
             self._world.violation(f"9: attempt {attempt} is launched twice")
         self.attempts[attempt] = task_id
+        if attempt[:2] in self._world.extremes.once and attempt[0] not in self._world.operators.retried:
+            self._world.violation(f"15: {attempt[:2]} may have run since the backup, and is repeated without failover")
         if payload["fence"] <= self.fences.get(place, 0):
             self._world.violation(f"9: the fence of {task_id} does not grow: {payload['fence']}")
         self.fences[place] = payload["fence"]
@@ -234,9 +237,12 @@ class Truth:
         if wanted is None or (charged["cpus"], charged["mem"]) != (wanted.cpus, wanted.mem):
             self._world.violation(f"4: the executor of {task['task_id']['value']} uses {wanted}, charged is {charged}")
 
-    def forget_attempts(self, tasks: set[str]) -> None:
-        """The state that knew these tasks is lost."""
-        self.attempts = {attempt: task_id for attempt, task_id in self.attempts.items() if task_id not in tasks}
+    def forget_attempts(self, tasks: set[str]) -> list[tuple[str, int]]:
+        """The state that knew these tasks is lost. Returns the firing and item of each."""
+        lost = [attempt for attempt, task_id in self.attempts.items() if task_id in tasks]
+        for attempt in lost:
+            del self.attempts[attempt]
+        return [(firing_id, item) for firing_id, item, _ in lost]
 
     def end_of(self, task_id: str) -> str:
         """The end of a task, "runs", or "never ran"."""
@@ -376,7 +382,7 @@ class Promise:
             if old is not None and old.ended_ms and record != old and not retried:
                 self._world.violation(f"2: {key} had ended and goes on")
             self._outcomes(record)
-            if (Kind.JOB, record.job) not in batch:
+            if (Kind.JOB, record.job) not in batch and key not in self._world.extremes.given_up:
                 self._retried(record)
             self.firings[key] = record
             return
@@ -398,6 +404,8 @@ class Promise:
             if shard.state is ShardState.FINISHED and how != "TASK_FINISHED":
                 self._world.violation(f"2: {firing.id}/{item} is FINISHED, yet its task {how}")
             given_up = shard.state in (ShardState.FAILED, ShardState.DEAD)
+            if firing.id in self._world.extremes.given_up:
+                continue
             if given_up and how != "TASK_FAILED" and self._comes_back(firing, item, how):
                 self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
 
@@ -488,7 +496,9 @@ class Promise:
     def launched(self, core: SimCore, before: dict[str, Firing], effects: Sequence[Effect], at: int) -> None:
         """After a scheduling cycle, no waiting shard that would fit was ahead of a launched one."""
         accepts = [effect for effect in effects if isinstance(effect, Accept)]
-        waiting = list(_waiting(core, before, at)) if accepts else []
+        # The other shards for the agent of a call that is full wait for its next offer.
+        full = any(_is_full(core, accept) for accept in accepts)
+        waiting = list(_waiting(core, before, at)) if accepts and not full else []
         if not waiting:
             return
         for task in (core.tasks[one.task_id] for accept in accepts for one in accept.launches):
@@ -677,16 +687,21 @@ class Promise:
         )
 
     def leftovers(self, process: Process) -> str:
-        """At rest all indexes of the scheduler are empty, and the store holds only the framework id."""
+        """At rest all indexes of the scheduler are empty, and the store holds only lasting records."""
         core = process.core
         claims, holds = core.cluster.claim_count()
         indexes: dict[str, Any] = {
             "executors": list(core.executors), "claims": claims, "holds": holds,
             "matcher": core.cluster.matcher.claims(), "queue": len(core.queue), "states": core.job_states,
             "disabled": core.disabled_apps, **core.indexes(),
-            "store": [key for key in self._world.server.entries if key[0] != Kind.FRAMEWORK],
+            "store": [key for key in self._world.server.entries if key[0] not in _LASTING],
         }  # fmt: skip
         return ", ".join(f"{name}: {left}" for name, left in indexes.items() if left)
+
+
+def _is_full(core: SimCore, accept: Accept) -> bool:
+    many = len(accept.launches) >= core._cycle._accept_tasks
+    return many or sum(one.size for one in accept.launches) >= core._state.policy.accept_bytes
 
 
 def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tuple[Firing, int]]:

@@ -12,10 +12,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+<<<<<<< HEAD
 from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreFull, StoreGone, StoreUnusable
+=======
+from jobcloud.errors import Fenced, StoreDamaged, StoreError, StoreFull, StoreGone, StoreUnusable
+>>>>>>> wt-back
 from jobcloud.messages import KIND_NAMES, KINDS
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
@@ -162,7 +166,7 @@ class SqliteStore:
         if not header:
             return
         if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-            raise StoreUnusable(
+            raise StoreDamaged(
                 f"{self.path} is not an SQLite database, or its beginning is damaged; it was left unchanged. "
                 "Restore a backup, or move the file away to start with an empty state"
             )
@@ -235,6 +239,23 @@ class SqliteStore:
             raise StoreError(f"{self.path} cannot hold this record: {error}") from error
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that a database may consist of."""
+    return [path, *(path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-shm"))]
+
+
+def in_use(path: Path) -> bool:
+    """Whether another process has the database open, such as a scheduler. False if there is none or it is damaged."""
+    if not path.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as db:
+            # Only the sole user of a database can leave the mode WAL. `SqliteStore` returns to it.
+            return bool(db.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete")
+    except sqlite3.Error as error:
+        return isinstance(_translate(path, error), _Busy)
+
+
 def _identity(name: str) -> tuple[int, int] | None:
     """The device and number of a file; None if there is none."""
     try:
@@ -264,8 +285,8 @@ def _translate(path: Path, error: sqlite3.Error | OSError) -> StoreError:
             return StoreError(f"{path} cannot be used: {error}")
 
 
-def _damaged(path: Path, error: Exception) -> StoreUnusable:
-    return StoreUnusable(
+def _damaged(path: Path, error: Exception) -> StoreDamaged:
+    return StoreDamaged(
         f"{path} is damaged ({error}); it was left unchanged. Restore a backup, "
         "or move the file away to start with an empty state"
     )

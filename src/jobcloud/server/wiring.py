@@ -1,4 +1,7 @@
-"""Build a scheduler process: settings → adapters → scheduler → loop → listeners. Only this module knows all of them."""
+"""Build a scheduler process: settings → adapters → scheduler → loop → listeners.
+
+Only this module knows all of them. `state_commands` builds the commands that need no scheduler.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +149,7 @@ class _Process:
         session = ZooKeeperSession(zookeeper_settings(wanted))
         election = ZooKeeperElection(session, address)
         store = ZooKeeperStore(session, name=address, candidate=lambda: election.node)
-        return self._lasting(store, f"zookeeper {wanted.namespace}"), election
+        return self._lasting(store, zookeeper_state(wanted)), election
 
     def _lasting(self, store: LastingStore, state: str) -> Store:
         return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=_now_ms)
@@ -279,6 +282,11 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
         reconcile_interval_ms=milliseconds(numbers.reconcile_interval),
         history=numbers.history,
     )
+
+
+def zookeeper_state(wanted: ZooKeeper) -> str:
+    """The name of a state in ZooKeeper. Servers of an ensemble come and go, so it does not contain them."""
+    return f"zookeeper {wanted.namespace}"
 
 
 def zookeeper_settings(wanted: ZooKeeper) -> ZooKeeperSettings:
