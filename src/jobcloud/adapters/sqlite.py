@@ -15,11 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-<<<<<<< HEAD
-from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreFull, StoreGone, StoreUnusable
-=======
-from jobcloud.errors import Fenced, StoreDamaged, StoreError, StoreFull, StoreGone, StoreUnusable
->>>>>>> wt-back
+from jobcloud.errors import Fenced, RecordTooLarge, StoreDamaged, StoreError, StoreFull, StoreGone, StoreUnusable
 from jobcloud.messages import KIND_NAMES, KINDS
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
