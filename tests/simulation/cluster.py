@@ -298,9 +298,11 @@ class Cluster:
     def rescind(self, offer_id: str) -> None:
         self.post(RescindOffer(offer_id))
 
-    def teardown(self) -> None:
-        """An operator tears the framework down at the master."""
+    def teardown(self, but: str = "") -> None:
+        """An operator tears all frameworks down at the master, apart from one."""
         for framework_id in [one.id for one in self.master.state.frameworks.values() if not one.recovered]:
+            if framework_id == but:
+                continue
             self.world.truth.removed.add(framework_id)
             self.post(Operate({"type": "TEARDOWN", "teardown": {"framework_id": {"value": framework_id}}}))
 

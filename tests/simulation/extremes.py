@@ -56,6 +56,11 @@ def _failover(backup: Backup, firing: Firing) -> bool:
     return isinstance(found, Job) and (found.failover or found.kind is JobKind.DAEMON)
 
 
+def _framework(backup: Backup) -> str:
+    value = backup.entries.get((Kind.FRAMEWORK, records.FRAMEWORK_KEY))
+    return str(records.decode(Kind.FRAMEWORK, records.FRAMEWORK_KEY, value)) if value is not None else ""
+
+
 class Extremes:
     def __init__(self, world: World) -> None:
         self._world = world
@@ -127,7 +132,7 @@ class Extremes:
 
     def _state_back(self, a: int, b: int) -> None:
         """Make a backup. Some seconds later the state is lost under a leader or without one, and the backup returns."""
-        if not self._world.plan.zookeeper:
+        if not self._world.plan.zookeeper and self._awaiting is None and self._world.server.epoch:
             self._world.later(1_000 + a % 12_000, self._lose_state if b % 2 else self._restore, self._backup())
 
     def _backup(self) -> Backup:
@@ -174,9 +179,15 @@ class Extremes:
         world.operators.expect(backup.expected)
         lost = world.truth.launched - backup.launched
         self.lost |= lost
-        once = {name for name, firing in backup.firings.items() if not firing.stepped and not _failover(backup, firing)}
-        self.once |= {place for place in world.truth.forget_attempts(lost) if place[0] in once}
+        once = {name for name, firing in backup.firings.items() if not _failover(backup, firing)}
+        self.once |= {
+            (name, item)
+            for name, item in world.truth.forget_attempts(lost)
+            if name in once and not backup.firings[name].stepped
+        }
         self.given_up |= {name for name in once if not backup.firings[name].ended_ms}
+        # An operator removes the frameworks that the backup does not know. Their tasks would run on.
+        world.cluster.teardown(but=_framework(backup))
         world.later(500, world.start_if_none)
 
     def heal(self) -> None:

@@ -169,10 +169,14 @@ class Truth:
             self.doubtful.add(task_id)
         if status["state"] in _ENDS:
             self.reported.setdefault(task_id, set()).add(status["state"])
-        if status["state"] == "TASK_ERROR" and "more than available" not in status["message"]:
+        if status["state"] == "TASK_ERROR" and not self._may_be_invalid(status["message"]):
             self._world.violation(f"4: Mesos found {task_id} invalid: {status['message'][:300]}")
         if "uuid" in status:
             self.state_of[status["uuid"]] = task_id, status["state"]
+
+    def _may_be_invalid(self, message: str) -> bool:
+        # If the clock has jumped, an executor counts as ended because it was idle. Mesos may still know it.
+        return "more than available" in message or ("is not compatible" in message and self._world.jumps > 0)
 
     def heard(self, status: Status) -> None:
         """A scheduler handles an update. Its time to end starts again for a task that it knows to be unreachable."""
