@@ -53,6 +53,7 @@ from jobcloud.messages import (
 from jobcloud.model import (
     DIMENSIONS,
     App,
+    Firing,
     InverseOffer,
     Job,
     JobKind,
@@ -67,6 +68,7 @@ from jobcloud.model import (
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.launch import Artifacts
+from jobcloud.server.records import decode, encode
 
 START = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 ARTIFACTS = Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec python3 executor.zip")
@@ -111,12 +113,15 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
         Kind.JOB: stored.jobs,
         Kind.JOB_STATE: stored.job_states,
         Kind.FIRING: stored.firings,
+        Kind.SHARD: stored.shards,
         Kind.TASK: stored.tasks,
         Kind.EXECUTOR: stored.executors,
         Kind.DRAIN: stored.drains,
     }
     for write in writes:
-        if write.kind is Kind.FRAMEWORK:
+        if isinstance(write.record, Firing):  # the record of a wide firing has no shards
+            stored.firings[write.key] = cast(Firing, decode(write.kind, write.key, encode(write.kind, write.record)))
+        elif write.kind is Kind.FRAMEWORK:
             stored.framework_id = str(write.record or "")
         elif write.kind is Kind.DISABLED_APP:
             (stored.disabled_apps.add if write.record else stored.disabled_apps.discard)(write.key)
@@ -129,7 +134,7 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
 def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
-                  dict(stored.drains))  # fmt: skip
+                  dict(stored.drains), dict(stored.shards))  # fmt: skip
 
 
 class CountingMatcher:

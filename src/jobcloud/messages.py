@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from jobcloud.model import App, Drain, Executor, Firing, InverseOffer, Job, JobState, Offer, Share, Task
+from jobcloud.model import App, Drain, Executor, Firing, InverseOffer, Job, JobState, Offer, Shard, Share, Task
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -228,7 +228,8 @@ class Kind(StrEnum):
     JOB = "job"  # job name → Job
     JOB_STATE = "job_state"  # job name → JobState
     DISABLED_APP = "disabled_app"  # app name → True
-    FIRING = "firing"  # firing id → Firing
+    FIRING = "firing"  # firing id → Firing, if it is wide without its shards
+    SHARD = "shard"  # firing id/item → Shard of a wide firing, unless it has not been tried yet
     TASK = "task"  # task id → Task, until it is known to have ended
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
@@ -240,7 +241,7 @@ KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
-Record: TypeAlias = App | Job | JobState | Firing | Task | Executor | Drain | str | bool
+Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | str | bool
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -868,7 +869,7 @@ def test_idle_scheduler_wants_ticks_only_for_reconciliation() -> None:
 POLICY_INTERVAL = Policy(ARTIFACTS).reconcile_interval_ms
 
 
-def test_wide_cycle_writes_and_changes_its_firing_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_cycle_changes_its_firing_once_and_writes_each_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)))
     desk.do(Trigger(desk.at, "report"))
     changed: list[str] = []
@@ -884,7 +885,8 @@ def test_wide_cycle_writes_and_changes_its_firing_once(monkeypatch: pytest.Monke
     assert len(desk.launched(effects)) == 5_000
     assert len(changed) == 1
     (save,) = of(Save, effects)
-    assert [write.kind for write in save.writes].count(Kind.FIRING) == 1
+    kinds = Counter(write.kind for write in save.writes)
+    assert (kinds[Kind.FIRING], kinds[Kind.SHARD]) == (0, 5_000)
     desk.scheduler.handle(RemoveJob(desk.at, "report"))
     assert len(changed) == 1, "no shard waits, so only tasks are killed"
 

@@ -30,6 +30,8 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
+# The number of shards that a cycle tries to place before it knows which requests have no room.
+_FIRST_PART = 256
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _ACTIVE, _DAEMON, _TASK, _LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Kind.TASK, Topic.LAUNCHED
 
@@ -173,7 +175,7 @@ class Cycle(Part):
         for firing_id, shards in changes.items():
             self._firings.put_shards(firing_id, shards, at)
 
-    def _eligible(self, at: int) -> list[tuple[str, list[int]]]:
+    def _eligible(self, at: int) -> list[tuple[str, Iterator[int]]]:
         """The shards that may start, in their order, as rows: the id of a firing, and its items."""
         jobs = self._state.jobs
         return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
@@ -198,12 +200,13 @@ class Cycle(Part):
         refused: dict[str, Request] = {}
         hopeless: set[Request] = set()
         wanted = self._requested(starting, refused, hopeless, at)
-        left = self._state.policy.cycle_limit
-        # In batches, because far more shards may wait than there is room for.
-        while part := list(islice(wanted, max(left, 1))):
+        left, size = self._state.policy.cycle_limit, _FIRST_PART
+        # In parts, because far more shards may wait than there is room for. A shard behind one without room is skipped.
+        while part := list(islice(wanted, max(min(left, size), 1))):
             if not left:
                 self._state.cycle_due = True
                 break
+            size *= 2
             placements = self._state.cluster.place([request for _, request in part], left)
             for (entry, request), placement in zip(part, placements, strict=True):
                 if placement is None:
@@ -241,13 +244,15 @@ class Cycle(Part):
             if job in self._state.faults:
                 continue
             request = self._state.isolated(job, at, self._state.request, self._state.jobs[job])
-            if request is not None and request in hopeless:
-                refused[job] = request
-            elif request is not None:
-                for item in items:
-                    entry = queue.Entry(firing_id, item)
-                    if not (self._circuit_breakers.open and self._exceeds_trial(entry, starting)):
-                        yield entry, self._avoiding(entry, request, avoiding, at)
+            if request is None:
+                continue
+            for item in items:
+                if hopeless and request in hopeless:
+                    refused[job] = request
+                    break
+                entry = queue.Entry(firing_id, item)
+                if not (self._circuit_breakers.open and self._exceeds_trial(entry, starting)):
+                    yield entry, self._avoiding(entry, request, avoiding, at)
 
     def _exceeds_trial(self, entry: queue.Entry, starting: set[str]) -> bool:
         """Whether the shard's app is on trial and this cycle already starts another task of it."""
