@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from jobcloud.messages import Accept, Command, Effect, Event, OffersReceived, Status, StatusReceived, Subscribed, Tick
 from jobcloud.model import Offer, Share
+from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.api import ApiOptions, Notices, create_api
@@ -35,6 +36,14 @@ ARTIFACTS = Artifacts("http://artifacts.test", "e" * 64, "executor.zip", "true")
 class Health:
     leading: bool
     connected: bool
+    problem: str = ""
+    since_ms: int = 0
+    recoveries: int = 0
+    faults: tuple[StoredFault, ...] = ()
+
+    @property
+    def well(self) -> bool:
+        return self.leading and self.connected and not self.problem
 
 
 class FakeLoop:
@@ -45,6 +54,9 @@ class FakeLoop:
         self.scheduler = Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=self.now)
         self.effects: list[Effect] = []
         self.well = True
+        self.problem = ""
+        self.since_ms = self.recoveries = 0
+        self.faults: tuple[StoredFault, ...] = ()
         self.failure: Exception | None = None
         self._lock = threading.RLock()
         self._uuids = itertools.count()
@@ -57,7 +69,7 @@ class FakeLoop:
             return fn(self.scheduler)
 
     def health(self) -> Health:
-        return Health(leading=self.well, connected=self.scheduler.connected)
+        return Health(self.well, self.scheduler.connected, self.problem, self.since_ms, self.recoveries, self.faults)
 
     def feed(self, event: Event) -> list[Effect]:
         with self._lock:

@@ -121,6 +121,11 @@ class Product:
     def healthy(self) -> bool:
         return self.call("health")[0] == 200
 
+    def leads(self) -> bool:
+        """Whether it leads and is subscribed. After repeated failures it leads, but is not healthy for a while."""
+        _, health = self.call("health")
+        return bool(health.get("leading") and health.get("connected"))
+
     def end(self) -> None:
         for process in self._processes:
             if process.poll() is None:

@@ -10,12 +10,14 @@ JobcloudError
 ├── StoreError         the state could not be read or written
 │   ├── Fenced         another leader has raised the epoch; this one must stop
 │   ├── StoreFull      the disk or quota is full
-│   ├── RecordTooLarge a record exceeds the size limit of the store
+│   ├── RecordTooLarge records exceed the size limit of the store
 │   └── StoreUnusable  the state is damaged, or written by a newer version
 └── NotConnected       no master is connected, or it does not answer
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class JobcloudError(Exception):
@@ -76,7 +78,14 @@ class StoreFull(StoreError):
 
 
 class RecordTooLarge(StoreError):
-    """A record exceeds the size limit of the store; nothing was written. Writing it again fails too."""
+    """Records exceed the size limit of the store; nothing was written. Writing them again fails too.
+
+    `problems` is (kind, key) → problem.
+    """
+
+    def __init__(self, problems: Mapping[tuple[str, str], str]) -> None:
+        super().__init__("; ".join(problems.values())[:1_000])
+        self.problems = dict(problems)
 
 
 class StoreUnusable(StoreError):

@@ -167,8 +167,9 @@ class FiringContext:
     """The context of a FiringListener call: the firing as a whole.
 
     `run_id` is that of the firing; `attempt` and `fence` belong to this call, as in ShardingContext.
-    `sharding_parameters` maps items to their parameters. `outcomes` counts the shards by final state (FINISHED, FAILED,
-    KILLED, CANCELLED); it is empty before the firing.
+    `sharding_parameters` maps items to their parameters. It is empty if they take more than 64 KiB as JSON;
+    `sharding_parameters_left_out` is true then. `outcomes` counts the shards by final state (FINISHED, FAILED, KILLED,
+    CANCELLED); it is empty before the firing.
     """
 
     job_name: str = ""
@@ -176,6 +177,7 @@ class FiringContext:
     sharding_total_count: int = 1
     job_parameter: str = ""
     sharding_parameters: Mapping[int, str] = field(default_factory=dict)
+    sharding_parameters_left_out: bool = False
     run_id: str = ""
     attempt: int = 1
     fence: int = 0

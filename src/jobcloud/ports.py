@@ -13,6 +13,10 @@ import msgspec
 
 from jobcloud.messages import Acknowledge, Call, Event, Kind
 
+# Every store takes records of this size, encoded, and batches of any size. A command whose record is larger is refused.
+# Records that the scheduler writes on its own are smaller by construction.
+MAX_RECORD_BYTES = 256 * 1024
+
 
 class Flag(Protocol):
     """The part of threading.Event that is used here."""
@@ -48,6 +52,7 @@ class Store(Protocol):
     """Durable state, fenced by the epoch of the leader.
 
     acquire → load → write* → close. Every method raises StoreError or a subclass; the stored state stays intact.
+    A store may accept records larger than MAX_RECORD_BYTES.
     """
 
     def acquire(self) -> int:
@@ -59,7 +64,7 @@ class Store(Protocol):
     def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
         """Make all of `batch` durable, or none of it, if `epoch` is the current one.
 
-        Raises Fenced if it is not, StoreFull if no space is left.
+        Raises Fenced if it is not, StoreFull if no space is left, RecordTooLarge with all records that are too large.
         """
 
     def close(self) -> None:

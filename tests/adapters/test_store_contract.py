@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobcloud.errors import Fenced, StoreError
 from jobcloud.messages import Kind
-from jobcloud.ports import Store, StoredWrite
+from jobcloud.ports import MAX_RECORD_BYTES, Store, StoredWrite
 
 OpenStore = Callable[[], Store]
 
@@ -88,6 +88,13 @@ def test_large_batch_and_large_value_are_accepted(store: Store) -> None:
     store.write(store.acquire(), [*batch, StoredWrite(Kind.FIRING, "f", b"y" * 4_000_000)])
     assert len(store.load().records[Kind.TASK]) == 10_000
     assert len(store.load().records[Kind.FIRING]["f"]) == 4_000_000
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_batch_of_records_of_the_largest_size_is_accepted(store: Store, kind: Kind) -> None:
+    values = {str(number): bytes([number]) * MAX_RECORD_BYTES for number in range(24)}
+    store.write(store.acquire(), [StoredWrite(kind, key, value) for key, value in values.items()])
+    assert store.load().records[kind] == values
 
 
 def test_closed_store_refuses_everything_and_may_be_closed_again(store: Store) -> None:

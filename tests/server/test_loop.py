@@ -503,8 +503,16 @@ PACE = Pace(retry_first_ms=1, retry_max_ms=5, tick_ms=20)
 
 
 @contextmanager
-def running(world: World, *, pace: Pace = PACE, sinks: tuple[Any, ...] = ()) -> Iterator[Loop[FakeCore]]:
-    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), sinks, world.restore, pace=pace)
+def running(
+    world: World,
+    *,
+    pace: Pace = PACE,
+    sinks: tuple[Any, ...] = (),
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> Iterator[Loop[FakeCore]]:
+    loop: Loop[FakeCore] = Loop(
+        RecordingStore(world), lambda: RecordingDriver(world), sinks, world.restore, pace=pace, now_ms=now_ms
+    )
     loop.start()
     try:
         yield loop
@@ -663,6 +671,58 @@ def test_loop_is_healthy_while_it_leads_and_is_subscribed(world: World) -> None:
         world.deliver(Disconnected(NOW))
         eventually(lambda: not loop.healthy())
     assert not loop.healthy()
+
+
+def failing(health: Health) -> tuple[bool, str, int]:
+    return health.well, health.problem, health.since_ms
+
+
+def fail_once(world: World, loop: Loop[FakeCore], problem: str) -> None:
+    """Fail the next write, and wait until the loop leads in a new session, to which the master has not answered."""
+    session = len(world.drivers) + 1
+    world.fail_before = [StoreError(problem)]
+    world.deliver(status("a"))
+    eventually(lambda: len(world.drivers) == session and loop.health().leading)
+
+
+def test_loop_is_healthy_again_after_a_failure_once_a_batch_is_stored(world: World) -> None:
+    with running(world, now_ms=lambda: world.now) as loop:
+        world.deliver(Subscribed(NOW, "f"))
+        eventually(loop.healthy)
+        world.now += 5_000
+        fail_once(world, loop, "disk")
+        world.now += 5_000
+        assert failing(loop.health()) == (False, "disk", NOW + 5_000)
+        world.deliver(Subscribed(NOW, "f"))
+        eventually(loop.healthy)
+        assert failing(loop.health()) == (True, "", 0)
+        assert loop.health().recoveries == 1
+
+
+def test_loop_that_starts_over_repeatedly_is_unhealthy_until_no_failure_has_followed_for_a_while(world: World) -> None:
+    with running(world, now_ms=lambda: world.now) as loop:
+        for problem in ("disk", "network", "quota"):
+            world.deliver(Subscribed(NOW, "f"))
+            eventually(lambda: world.cores[-1].handled[-1:] and loop.health().connected)
+            fail_once(world, loop, problem)
+            world.now += 5_000
+        world.deliver(Subscribed(NOW, "f"))
+        world.deliver(status("b"))
+        eventually(lambda: world.count(Acknowledge))
+        assert loop.health().connected
+        assert failing(loop.health()) == (False, "quota", NOW)
+        loop._recovered -= 61
+        assert failing(loop.health()) == (True, "", 0)
+        fail_once(world, loop, "again")
+        assert failing(loop.health()) == (False, "again", world.now)
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.STANDBY, Phase.RECOVERING, Phase.STOPPED])
+def test_health_names_a_problem_in_every_phase_without_a_leader(world: World, phase: Phase) -> None:
+    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), (), world.restore)
+    loop._enter(phase)
+    assert failing(loop.health())[:2] == (False, phase.value)
+    loop.stop()
 
 
 def test_framework_is_removed_only_by_an_explicit_teardown(world: World) -> None:

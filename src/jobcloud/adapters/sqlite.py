@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobcloud.errors import Fenced, StoreError, StoreFull, StoreUnusable
+from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreFull, StoreUnusable
 from jobcloud.messages import KIND_NAMES, KINDS
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
@@ -106,9 +106,20 @@ class SqliteStore:
             last = {(KIND_NAMES[write.kind], write.key): write.value for write in batch}
             put = [(kind, key, value) for (kind, key), value in last.items() if value is not None]
             if put:
-                self._db.executemany(_PUT, put)
+                self._put(put)
             if len(put) < len(last):
                 self._db.executemany(_DELETE, [place for place, value in last.items() if value is None])
+
+    def _put(self, records: Sequence[tuple[str, str, bytes]]) -> None:
+        try:
+            self._db.executemany(_PUT, records)
+        except sqlite3.DataError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG:
+                raise
+            # SQLite does not say which record it refuses.
+            kind, key, value = max(records, key=lambda record: len(record[2]))
+            problem = f"{kind} {key[:80]!r} takes {len(value)} bytes; {self.path} cannot hold it ({error})"
+            raise RecordTooLarge({(kind, key): problem}) from error
 
     def close(self) -> None:
         self._db.close()

@@ -249,7 +249,13 @@ class Client:
         return self._pages("runs", limit, filters)
 
     def run(self, run_id: str) -> Json:
-        return self._json("GET", f"runs/{_part(run_id)}")
+        """A run with all its shards."""
+        path = f"runs/{_part(run_id)}"
+        run = page = self._json("GET", path)
+        while page["nextCursor"]:
+            page = self._json("GET", path, params={"cursor": page["nextCursor"]})
+            run["shards"] += page["shards"]
+        return {**run, "nextCursor": ""}
 
     def retry(self, run_id: str, item: int | None = None) -> Json:
         """Retry the failed shards of a run, or one shard of it."""
@@ -263,7 +269,7 @@ class Client:
         return self._json("GET", "cluster")
 
     def health(self) -> Json:
-        """`{status, leading, connected, version}`. Raises no error for an unhealthy server that answers."""
+        """The answer of `GET /health`. Raises no error for an unhealthy server that answers."""
         return _object(self._send("GET", "health", accept=(503,)))
 
     def events(self) -> Iterator[Json]:

@@ -265,7 +265,7 @@ def _result(value: object) -> str:
 
 def runs(items: Iterable[Json]) -> None:
     rows = (
-        (r["id"], r["cause"], r["state"], _shards(r["shards"]), moment(r["firedAt"]), moment(r["endedAt"]))
+        (r["id"], r["cause"], r["state"], _counts(r["shardStates"]), moment(r["firedAt"]), moment(r["endedAt"]))
         for r in items
     )
     show_table(("RUN", "CAUSE", "STATE", "SHARDS", "FIRED", "ENDED"), rows, "no runs: no job has fired yet")
@@ -352,9 +352,7 @@ def _enabled(item: Json) -> str:
     return "enabled" if item["enabled"] else "disabled"
 
 
-def _shards(shards: Sequence[Json]) -> str:
-    states = [shard["state"] for shard in shards if not shard["step"]]
-    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+def _counts(counts: Json) -> str:
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 

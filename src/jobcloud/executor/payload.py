@@ -118,6 +118,7 @@ def firing_context(
         attempt=facts["attempt"],
         fence=facts["fence"],
         fire_time_ms=facts["fireTime"],
+        sharding_parameters_left_out=bool(firing.get("parametersLeftOut")),
         outcomes=firing.get("outcomes") or {},
         **more,
     )

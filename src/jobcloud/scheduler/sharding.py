@@ -26,6 +26,8 @@ from jobcloud.model import (
 from jobcloud.scheduler.retry import ALONE_AFTER
 
 PAYLOAD_SCHEMA = 1
+# The parameters of all shards are left out of a listener's payload if they are larger as JSON.
+MAX_PARAMETERS_BYTES = 65_536
 # The item in the context of a listener's call, which belongs to no shard. It must differ from every shard's item.
 _STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
 _RESIDENT = JobKind.DAEMON
@@ -108,15 +110,17 @@ def placeholder_payload(task: Task, fence: int) -> bytes:
 
 
 def _describe_step(job: Job, firing: Firing, step: Step) -> dict[str, object]:
+    timeout_ms = job.before_timeout_ms if step is Step.BEFORE else job.after_timeout_ms
+    outcomes = {} if step is Step.BEFORE else {"outcomes": Counter(shard.state for shard in firing.work)}
+    return {"step": step, "firing": {**_parameters_of_all(job), **outcomes}, "timeoutSeconds": timeout_ms / 1000}
+
+
+def _parameters_of_all(job: Job) -> dict[str, object]:
+    """The parameters of all shards, if they are not too large for a payload."""
     parameters = {item: text for item, text in enumerate(_parameters(job)) if text}
-    if step is Step.BEFORE:
-        return {"step": step, "firing": {"parameters": parameters}, "timeoutSeconds": job.before_timeout_ms / 1000}
-    outcomes = Counter(shard.state for shard in firing.work)
-    return {
-        "step": step,
-        "firing": {"parameters": parameters, "outcomes": outcomes},
-        "timeoutSeconds": job.after_timeout_ms / 1000,
-    }
+    return (
+        {"parameters": parameters} if len(_encode(parameters)) <= MAX_PARAMETERS_BYTES else {"parametersLeftOut": True}
+    )
 
 
 def _parameters(job: Job) -> tuple[str, ...]:

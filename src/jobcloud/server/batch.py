@@ -3,23 +3,29 @@
 This module has no threads and never waits. `loop` calls it from the scheduler's thread; the simulator calls it on a
 virtual clock. BatchProcessor decides nothing about jobs and does not elect a leader. It guarantees the order: nothing
 leaves the process before the decision behind it is stored.
+
+A record that cannot be stored is a defect, because all records are bounded. It is *held back*, alone: the other records
+of its batch are stored. The status updates behind it are not acknowledged, so Mesos sends them again to the next
+leader, and a task whose own record is held back is not launched. `scheduler.recovery` corrects the stored state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from itertools import islice
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import structlog
 
-from jobcloud.errors import JobcloudError, RecordTooLarge, Refused, StoreError, Unavailable
+from jobcloud.errors import JobcloudError, RecordTooLarge, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.messages import (
     EFFECT_ORDER,
     RANK,
+    Accept,
     Acknowledge,
     Call,
     Command,
@@ -46,6 +52,8 @@ _SESSION_EVENTS = (Subscribed, Disconnected, FrameworkRemoved)
 # An event that has made the core fail this often is dropped.
 _MAX_FAILURES = 2
 _MAX_COUNTED = 1_000
+# Records held back that are logged and reported one by one.
+_MAX_REPORTED = 100
 # The longest time between two proofs that the epoch is still ours.
 _MAX_UNPROVEN_MS = 10_000
 
@@ -81,6 +89,8 @@ class Order:
 
 
 Item: TypeAlias = Arrived | Order
+Place: TypeAlias = tuple[str, str]
+"""The kind and the key of a record."""
 
 
 class CoreFailed(JobcloudError):
@@ -91,21 +101,61 @@ class CoreFailed(JobcloudError):
         self.event = event
 
 
+class _Handled(NamedTuple):
+    """The effects of one event. `reply` is that of the command's caller."""
+
+    effects: list[Effect]
+    reply: Future[None] | None = None
+
+
 @dataclass(slots=True)
 class _Batch:
-    """Effects and pending replies of one turn."""
+    """The events of one turn that the core has handled."""
 
-    effects: list[Effect] = field(default_factory=list)
-    replies: list[Future[None]] = field(default_factory=list)
+    handled: list[_Handled] = field(default_factory=list)
     # When a session begins, the epoch is checked even if there is nothing to store.
     prove_epoch: bool = False
 
+    @property
+    def has_replies(self) -> bool:
+        return any(handled.reply is not None for handled in self.handled)
+
+    def by_rank(self) -> list[list[Effect]]:
+        ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]
+        for effects, _ in self.handled:
+            for effect in effects:
+                ranks[RANK[type(effect)]].append(effect)
+        return ranks
+
+    def writing(self, place: Place) -> list[_Handled]:
+        """The events that have changed a record."""
+        return [
+            handled
+            for handled in self.handled
+            if any((write.kind, write.key) == place for save in handled.effects for write in _writes(save))
+        ]
+
     def answer(self, error: Exception | None = None) -> None:
-        for reply in self.replies:
+        """Answer all callers that have no answer yet."""
+        for _, reply in self.handled:
+            if reply is None or reply.done():
+                continue
             if error is None:
                 reply.set_result(None)
             else:
                 reply.set_exception(error)
+
+
+@dataclass(slots=True)
+class _HeldBack:
+    """A record that the store does not take. Updates of these tasks are not acknowledged."""
+
+    fault: StoredFault
+    tasks: set[str] = field(default_factory=set)
+
+
+def _writes(effect: Effect) -> tuple[Write, ...]:
+    return effect.writes if isinstance(effect, Save) else ()
 
 
 def merge(series: Iterable[Iterable[Write]]) -> list[Write]:
@@ -145,6 +195,7 @@ class BatchProcessor(Generic[CoreT]):
         self._framework_id = ""
         self._led = False
         self._failures: dict[Event, int] = {}
+        self._held_back: dict[Place, _HeldBack] = {}
         self._deliver: Callable[[Event], None] = lambda event: None
         self._ticked_ms = 0
         self._planned_ms = 0
@@ -152,8 +203,12 @@ class BatchProcessor(Generic[CoreT]):
         self.epoch = 0
         self.session = 0
         self.connected = False
+        self._unreadable: tuple[StoredFault, ...] = ()
+        #: The stored records that cannot be read, and the first records that are held back.
         self.faults: tuple[StoredFault, ...] = ()
         self.written_ms = 0
+        #: Whether a batch has been stored since the last `reload`.
+        self.proven = False
         self._proved_ms = 0
         self.late_ms = 0
 
@@ -175,10 +230,11 @@ class BatchProcessor(Generic[CoreT]):
         self._led = True
         self.core = self._restore(restored, self.epoch, self._now_ms())
         self._ticked_ms, self._planned_ms = 0, self._now_ms()
+        self._held_back, self.proven = {}, False
         # Reuse a framework id that could not be stored. Otherwise each new session would register another framework.
         self._framework_id = restored.framework_id or self._framework_id
-        self.faults = tuple(restored.faults)
-        for fault in self.faults:
+        self.faults = self._unreadable = tuple(restored.faults)
+        for fault in self._unreadable:
             log.error("stored record cannot be read; left unchanged", path=fault.path, problem=fault.problem)
 
     def connect(self, deliver: Callable[[int, Event], None]) -> None:
@@ -267,14 +323,13 @@ class BatchProcessor(Generic[CoreT]):
                 raise Refused(
                     "this command has made the scheduler fail before", fix="see the log and report the defect"
                 )
-            self._handle(command, batch)
+            records.check_size(command)
+            self._handle(command, batch, order.reply)
         except Refused as error:
             order.reply.set_exception(error)
         except CoreFailed as error:
             order.reply.set_exception(error)
             raise
-        else:
-            batch.replies.append(order.reply)
 
     def _decide_event(self, event: Event, batch: _Batch) -> None:
         if self._failures and self._is_poison(event):
@@ -298,7 +353,7 @@ class BatchProcessor(Generic[CoreT]):
                 self.connected = False
                 self._framework_id = ""
 
-    def _handle(self, event: Event, batch: _Batch) -> None:
+    def _handle(self, event: Event, batch: _Batch, reply: Future[None] | None = None) -> None:
         """Raises Refused, or CoreFailed for any other exception of the core. `batch` is unchanged then."""
         try:
             effects = self.core.handle(event)
@@ -310,7 +365,7 @@ class BatchProcessor(Generic[CoreT]):
         except Exception as error:
             self._count_failure(event)
             raise CoreFailed(event, error) from error
-        batch.effects.extend(effects)
+        batch.handled.append(_Handled(effects, reply))
 
     def _is_poison(self, event: Event) -> bool:
         return bool(self._failures) and self._failures.get(changed(event, at=0), 0) >= _MAX_FAILURES
@@ -322,14 +377,12 @@ class BatchProcessor(Generic[CoreT]):
         self._failures[same] = self._failures.get(same, 0) + 1
 
     def _perform(self, batch: _Batch) -> None:
-        ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]
-        for effect in batch.effects:
-            ranks[RANK[type(effect)]].append(effect)
+        ranks = batch.by_rank()
         try:
             self._save(batch, ranks[0])
-            self._check_may_send(batch)
-        except RecordTooLarge as error:
-            batch.answer(Refused(str(error), fix="make the record smaller"))
+            self._check_may_send(ranks)
+        except StoreFull as error:
+            batch.answer(error)
             raise
         except StoreError as error:
             batch.answer(
@@ -343,33 +396,100 @@ class BatchProcessor(Generic[CoreT]):
                 if isinstance(effect, Publish):
                     self._publish(effect)
                 elif not isinstance(effect, Save):
-                    self._send(effect)
+                    self._send_if_stored(effect)
         batch.answer()
 
     def _save(self, batch: _Batch, saves: Iterable[Effect]) -> None:
-        writes = merge(save.writes for save in saves if isinstance(save, Save))
+        writes = merge(_writes(save) for save in saves)
         # A leader with nothing to store must also learn in bounded time that it was superseded. A command that changes
         # nothing also needs a proof: only a scheduler that leads may confirm it.
-        due = batch.replies or not 0 <= self._now_ms() - self._proved_ms < _MAX_UNPROVEN_MS
-        if not writes and not batch.prove_epoch and not due:
+        proven = 0 <= self._now_ms() - self._proved_ms < _MAX_UNPROVEN_MS
+        if not writes and not batch.prove_epoch and proven and not batch.has_replies:
             return
         try:
-            self._store.write(self.epoch, [_encoded(write) for write in writes])
+            self._store_all(batch, self._encoded(batch, writes))
         except StoreError:
             raise
         except Exception as error:
             raise StoreError(f"{type(error).__name__}: {error}") from error
         self._proved_ms = self._now_ms()
+        self.proven = True
         if writes:
             self.written_ms = self._proved_ms
 
-    def _check_may_send(self, batch: _Batch) -> None:
+    def _encoded(self, batch: _Batch, writes: Iterable[Write]) -> list[StoredWrite]:
+        encoded: list[StoredWrite] = []
+        for write in writes:
+            kind, key = write.kind, write.key
+            try:
+                value = None if write.record is None else records.encode(kind, write.record)
+            except (TypeError, ValueError) as error:
+                self._hold_back(batch, {(kind, key): f"{kind} {key[:80]!r} cannot be encoded: {error}"})
+            else:
+                encoded.append(StoredWrite(kind, key, value))
+        return encoded
+
+    def _store_all(self, batch: _Batch, writes: list[StoredWrite]) -> None:
+        """Write all records that the store takes, and hold the others back."""
+        while True:
+            try:
+                self._store.write(self.epoch, writes)
+                break
+            except RecordTooLarge as error:
+                others = [write for write in writes if (write.kind, write.key) not in error.problems]
+                if len(others) == len(writes):
+                    raise
+                self._hold_back(batch, error.problems)
+                writes = others
+        if self._held_back:
+            for write in writes:
+                self._held_back.pop((write.kind, write.key), None)
+            # Other threads read this tuple.
+            held_back = islice(self._held_back.values(), _MAX_REPORTED)
+            self.faults = (*self._unreadable, *(held.fault for held in held_back))
+
+    def _hold_back(self, batch: _Batch, problems: Mapping[Place, str]) -> None:
+        for place, problem in problems.items():
+            if place not in self._held_back:
+                self._held_back[place] = _HeldBack(StoredFault("/".join(place), f"cannot be stored: {problem}"))
+                if len(self._held_back) <= _MAX_REPORTED:
+                    log.error("record cannot be stored; please report this defect", problem=problem)
+            for effects, reply in batch.writing(place):
+                self._held_back[place].tasks |= {each.task_id for each in effects if isinstance(each, Acknowledge)}
+                if reply is not None and not reply.done():
+                    lost = f"the change has taken effect, but the next leader will not know it: {problem}"
+                    reply.set_exception(Unavailable(lost, fix="undo it, and report this defect"))
+
+    def _check_may_send(self, ranks: Sequence[Sequence[Effect]]) -> None:
         """Raises StoreError if the leadership is in doubt.
 
         The process may have been suspended since the write, and another scheduler may lead by now.
         """
-        if not self._may_send() and any(not isinstance(effect, Save | Publish) for effect in batch.effects):
+        if not self._may_send() and any(not isinstance(effect, Save | Publish) for rank in ranks for effect in rank):
             raise StoreError("the leadership of this scheduler is in doubt")
+
+    def _send_if_stored(self, effect: Call | Acknowledge) -> None:
+        """Send a call or an acknowledgement, without the parts that depend on a record that is held back."""
+        if not self._held_back:
+            self._send(effect)
+        elif isinstance(effect, Acknowledge):
+            if not any(effect.task_id in held.tasks for held in self._held_back.values()):
+                self._send(effect)
+        elif isinstance(effect, Accept):
+            self._launch_stored(effect)
+        else:
+            self._send(effect)
+
+    def _launch_stored(self, accept: Accept) -> None:
+        stored = tuple(each for each in accept.launches if (Kind.TASK, each.task_id) not in self._held_back)
+        if stored == accept.launches:
+            self._send(accept)
+            return
+        if stored:
+            self._send(changed(accept, launches=stored))
+        others = tuple(each for each in accept.launches if each not in stored)
+        unsent = changed(accept, launches=others)
+        self._deliver(SendFailed(self._now_ms(), unsent, "its record cannot be stored", certain=True))
 
     def _send(self, effect: Call | Acknowledge) -> None:
         """A driver must not raise. If it does, the call may have been sent: the core gets an uncertain SendFailed."""
@@ -387,8 +507,3 @@ def refuse(items: Iterable[Item], problem: str) -> None:
     for item in items:
         if isinstance(item, Order) and item.reply.set_running_or_notify_cancel():
             item.reply.set_exception(Unavailable(problem, fix="try again in a few seconds"))
-
-
-def _encoded(write: Write) -> StoredWrite:
-    value = None if write.record is None else records.encode(write.kind, write.record)
-    return StoredWrite(write.kind, write.key, value)

@@ -64,12 +64,16 @@ class Phase(StrEnum):
 class Health:
     """The state of a loop.
 
-    `written_ms` is the instant of the last write, `late_ms` the delay of the last Tick, `idle_ms` the time since the
-    thread was last active. `waiting` counts the items in the inbox, and `recoveries` counts the failures so far.
+    `well`: it leads, is subscribed, and works since its last failure. `problem` says why it is not well, and `since_ms`
+    is the first of the failures that follow each other, or 0. `written_ms` is the instant of the last write, `late_ms`
+    the delay of the last Tick, `idle_ms` the time since the thread was last active. `waiting` counts the items in the
+    inbox, and `recoveries` counts the failures so far.
     """
 
     phase: Phase
+    well: bool
     problem: str
+    since_ms: int
     connected: bool
     epoch: int
     written_ms: int
@@ -113,6 +117,7 @@ class Loop(Generic[CoreT]):
         self._store = store
         self._sinks = tuple(sinks)
         self._failed_sinks: set[int] = set()
+        self._now_ms = now_ms
         self._monotonic = monotonic
         self._pace = pace
         self._processor: BatchProcessor[CoreT] = BatchProcessor(
@@ -130,6 +135,8 @@ class Loop(Generic[CoreT]):
         self._seen = monotonic()
         self._taken_at = self._rest_until = self._recovered = float("-inf")
         self._recoveries = self._streak = 0
+        #: the last failure, and the instant (ms) of the first of those that follow each other
+        self._failure, self._failing_since_ms = "", 0
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
         self.failure: BaseException | None = None
 
@@ -191,16 +198,22 @@ class Loop(Generic[CoreT]):
         return lambda: self._unsubscribe(sink)
 
     def healthy(self) -> bool:
-        """Whether this scheduler leads and is subscribed with a master."""
-        return self._phase_now()[0] is Phase.LEADING and self._processor.connected
+        """Whether this scheduler leads, is subscribed with a master, and works since its last failure."""
+        return self.health().well
 
     def health(self) -> Health:
         """The present state, without waiting for the thread."""
         processor = self._processor
         phase, problem = self._phase_now()
+        failing = not self._works_again()
+        problem = problem or (self._failure if failing else "")
+        if phase is Phase.LEADING and not problem and not processor.connected:
+            problem = "not subscribed to a Mesos master"
         return Health(
             phase=phase,
-            problem=problem,
+            well=phase is Phase.LEADING and not problem,
+            problem=problem or ("" if phase is Phase.LEADING else phase),
+            since_ms=self._failing_since_ms if failing else 0,
             connected=processor.connected,
             epoch=processor.epoch,
             written_ms=processor.written_ms,
@@ -313,6 +326,15 @@ class Loop(Generic[CoreT]):
             return Phase.SUSPENDED, "the leadership of this scheduler is in doubt"
         return self._phase, self._problem
 
+    def _works_again(self) -> bool:
+        """Whether a batch has been stored since the last failure. After repeated failures it also takes `calm_ms`."""
+        if not self._failure:
+            return True
+        return self._processor.proven and (not self._streak or self._is_calm())
+
+    def _is_calm(self) -> bool:
+        return self._monotonic() - self._recovered > self._pace.calm_ms / 1_000
+
     def _may_act(self) -> bool:
         return self._leadership is None or self._leadership.holds()
 
@@ -354,6 +376,8 @@ class Loop(Generic[CoreT]):
     def _recover(self, error: Exception) -> None:
         """Discard the core, disconnect, and start over as soon as the store answers."""
         log.error("starting over from the stored state", problem=str(error), exc_info=error)
+        if self._is_calm():
+            self._failing_since_ms = self._now_ms()
         self._recoveries += 1
         self._enter(Phase.RECOVERING, str(error))
         self._processor.disconnect()
@@ -376,8 +400,7 @@ class Loop(Generic[CoreT]):
     def _delay(self) -> float:
         """The wait before the next attempt to start over, in seconds. It doubles while failures follow each other."""
         now = self._monotonic()
-        calm = now - self._recovered > self._pace.calm_ms / 1_000
-        self._streak = 0 if calm else self._streak + 1
+        self._streak = 0 if self._is_calm() else self._streak + 1
         delay_ms = min(self._pace.retry_max_ms, self._pace.retry_first_ms << min(self._streak, 20))
         self._recovered = now + delay_ms / 1_000
         return delay_ms / 1_000
@@ -386,6 +409,8 @@ class Loop(Generic[CoreT]):
         """Change the phase. In a phase other than LEADING, every waiting caller is refused."""
         with self._changed:
             self._phase, self._problem = phase, problem
+            if phase is Phase.RECOVERING:
+                self._failure = problem
             waiting: list[Item | _Question] = []
             if phase is not Phase.LEADING:
                 while self._inbox:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from jobcloud.errors import Refused
-from jobcloud.messages import Kind, Record
+from jobcloud.errors import ConfigError, Refused
+from jobcloud.fields import names, values_of
+from jobcloud.messages import Command, DrainAgent, Kind, PutApp, PutJob, Record
 from jobcloud.model import (
     MAX_SHARDS,
     App,
@@ -34,7 +36,7 @@ from jobcloud.model import (
     Shards,
     Task,
 )
-from jobcloud.ports import StoredFault, StoredRecords
+from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
 from jobcloud.scheduler.recovery import shard_place
 
@@ -122,6 +124,39 @@ def _encode_firing(firing: Firing) -> bytes:
     if firing.wide:
         return _WIDE_START + _encoder.encode(_Wide(*about, firing.shards.width, *rest)) + b"}"
     return _START + _encoder.encode(_Narrow(*about, tuple(firing.shards), *rest)) + b"}"
+
+
+def check_size(command: Command) -> None:
+    """Raises ConfigError if the record that a command carries is larger than every store takes."""
+    kind: Kind
+    record: App | Job | Drain
+    match command:
+        case PutApp(app=app):
+            kind, record = Kind.APP, app
+        case PutJob(job=job):
+            kind, record = Kind.JOB, job
+        case DrainAgent(at, agent, deadline_ms, reason):
+            kind, record = Kind.DRAIN, Drain(agent, at, deadline_ms, reason)
+        case _:
+            return
+    size = len(encode(kind, record))
+    if size <= MAX_RECORD_BYTES:
+        return
+    field, taken = _largest_field(record)
+    raise ConfigError(
+        f"takes {taken} bytes of {size} in the stored record; a record may take {MAX_RECORD_BYTES}",
+        field=field,
+        fix="shorten it: control characters take 6 bytes each, others up to 4",
+    )
+
+
+def _largest_field(record: App | Job | Drain) -> tuple[str, int]:
+    """The JSON name of the field that takes most bytes, and how many these are."""
+    if isinstance(record, Drain):
+        return "reason", len(_encoder.encode(record.reason))
+    kind: type = type(record)
+    sizes = zip(names(kind), map(len, map(_encoder.encode, values_of(kind)(record))), strict=True)
+    return max(sizes, key=itemgetter(1))
 
 
 def decode(kind: Kind, key: str, value: bytes) -> Record:

@@ -215,8 +215,9 @@ def test_requests_stay_far_below_the_limit_of_the_server(tree: Tree, monkeypatch
 @pytest.mark.parametrize(("kind", "size"), [(Kind.JOB, 400_001), (Kind.APP, 2_000_000), (Kind.TASK, 17 << 20)])
 def test_record_over_the_limit_is_refused_and_the_store_continues(tree: Tree, kind: Kind, size: int) -> None:
     store, epoch = tree.lead()
-    with pytest.raises(RecordTooLarge, match=f"'big' takes {size} bytes"):
-        store.write(epoch, [put(Kind.TASK, "t"), put(kind, "big", bytes(size))])
+    with pytest.raises(RecordTooLarge, match=f"'big' takes {size} bytes") as caught:
+        store.write(epoch, [put(Kind.TASK, "t"), put(kind, "big", bytes(size)), put(kind, "huge", bytes(size))])
+    assert set(caught.value.problems) == {(kind, "big"), (kind, "huge")}
     assert count(tree.load()) == 0
     store.write(epoch, [put(Kind.TASK, "t")])
     assert count(tree.load()) == 1

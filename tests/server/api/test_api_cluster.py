@@ -10,6 +10,7 @@ from tests.api_kit import ARTIFACTS, FakeLoop, client_of, issues, make_api
 
 from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.messages import Publish, Topic
+from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.server.api import Notices, snapshot
 
@@ -55,6 +56,28 @@ def test_health_follows_the_scheduler(api: Client, loop: FakeLoop) -> None:
     loop.well = False
     answer = api.get("health")
     assert (answer.status_code, answer.json()["status"]) == (503, "failing")
+
+
+def test_health_of_a_scheduler_that_starts_over_says_why_and_since_when(api: Client, loop: FakeLoop) -> None:
+    loop.problem, loop.since_ms, loop.recoveries = "the disk is full", loop.now, 3
+    answer = api.get("health")
+    assert answer.status_code == 503
+    assert answer.json() | {"version": ""} == {
+        "status": "failing", "leading": True, "connected": True, "version": "", "problem": "the disk is full",
+        "since": "2023-11-14T22:13:20.000Z", "recoveries": 3, "faults": 0,
+    }  # fmt: skip
+
+
+def test_records_that_cannot_be_read_are_counted_in_health_and_listed_in_the_cluster(
+    api: Client, loop: FakeLoop
+) -> None:
+    loop.faults = tuple(StoredFault(f"job/{number}", "is damaged" * 100) for number in range(150))
+    assert api.get("health").json()["faults"] == 150
+    listed = api.get("cluster").json()["faults"]
+    assert len(listed) == 100
+    assert listed[0]["path"] == "job/0"
+    assert listed[0]["problem"].startswith("is damaged")
+    assert len(listed[0]["problem"]) == 500
 
 
 def test_notices_are_numbered_events(loop: FakeLoop) -> None:

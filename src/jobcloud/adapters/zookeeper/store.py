@@ -82,7 +82,7 @@ _REQUEST_BYTES = 500_000
 _PIECE_BYTES = 200_000
 _REQUEST_OPERATIONS = 400
 _MAX_NODE_BYTES = 400_000
-_MAX_RECORD_BYTES = 16 << 20
+_MAX_JOURNALED_BYTES = 16 << 20
 _MAX_READS = 5
 
 Operation: TypeAlias = tuple[str, str, bytes | None]
@@ -565,10 +565,13 @@ def _weight(operations: Iterable[Operation]) -> int:
 
 
 def _check_sizes(writes: Mapping[Place, bytes | None]) -> None:
+    problems: dict[tuple[str, str], str] = {}
     for (kind, key), value in writes.items():
-        limit = _MAX_NODE_BYTES if kind in _FOLDERS else _MAX_RECORD_BYTES
+        limit = _MAX_NODE_BYTES if kind in _FOLDERS else _MAX_JOURNALED_BYTES
         if value is not None and len(value) > limit:
-            raise RecordTooLarge(f"{kind} {key[:80]!r} takes {len(value)} bytes; ZooKeeper can hold at most {limit}")
+            problems[kind, key] = f"{kind} {key[:80]!r} takes {len(value)} bytes; ZooKeeper can hold at most {limit}"
+    if problems:
+        raise RecordTooLarge(problems)
 
 
 def _track_nodes(nodes: set[Place], writes: Mapping[Place, bytes | None]) -> None:

@@ -22,6 +22,9 @@ from jobcloud.server.api.snapshot import Snapshot
 
 router = APIRouter()
 
+MAX_FAULTS = 100
+_MAX_PROBLEM = 500
+
 
 class DrainView(View):
     since: Instant
@@ -51,6 +54,11 @@ class AgentView(View):
     maintenance: MaintenanceView | None = Field(description="the window that Mesos announces")
 
 
+class FaultView(View):
+    path: str
+    problem: str
+
+
 class ClusterView(View):
     framework_id: str
     connected: bool = Field(description="subscribed to a Mesos master")
@@ -61,6 +69,7 @@ class ClusterView(View):
     jobs: int
     active_tasks: int
     waiting_shards: int
+    faults: list[FaultView] = Field(description=f"the first {MAX_FAULTS} stored records that cannot be read or written")
 
 
 class ExecutorView(View):
@@ -85,6 +94,10 @@ class Health(View):
     leading: bool
     connected: bool = Field(description="subscribed to a Mesos master")
     version: str
+    problem: str = Field(description="why the status is not ok")
+    since: Instant = Field(description="the first of the failures that follow each other")
+    recoveries: int = Field(description="how often this process has started over from the stored state")
+    faults: int = Field(description="stored records that cannot be read or written; `/cluster` names them")
 
 
 class DrainQuery(Query):
@@ -113,6 +126,10 @@ def show_cluster(services: ServicesDep) -> ClusterView:
         jobs=len(snapshot.jobs),
         active_tasks=sum(not task.placeholder for task in snapshot.tasks.values()),
         waiting_shards=waiting,
+        faults=[
+            FaultView(path=fault.path[:_MAX_PROBLEM], problem=fault.problem[:_MAX_PROBLEM])
+            for fault in services.loop.health().faults[:MAX_FAULTS]
+        ],
     )
 
 
@@ -158,15 +175,18 @@ async def stream_events(services: ServicesDep, last_event_id: Annotated[str, Hea
 
 @router.get("/health", tags=["health"], responses={503: {"model": Health}})
 async def show_health(services: ServicesDep, response: Response) -> Health:
-    """Whether the scheduler leads and is connected. This resource needs no token."""
+    """Whether the scheduler leads, is connected, and works since its last failure. This resource needs no token."""
     health = services.loop.health()
-    well = health.leading and health.connected
-    response.status_code = 200 if well else 503
+    response.status_code = 200 if health.well else 503
     return Health(
-        status="ok" if well else "failing",
+        status="ok" if health.well else "failing",
         leading=health.leading,
         connected=health.connected,
         version=jobcloud.__version__,
+        problem=health.problem[:_MAX_PROBLEM],
+        since=health.since_ms,
+        recoveries=health.recoveries,
+        faults=len(health.faults),
     )
 
 

@@ -13,7 +13,7 @@ from jobcloud.config import DELIMITER
 from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
 from jobcloud.model import Firing, Shard, ShardState, Task, TaskState
-from jobcloud.server.api.paging import PageQuery, Place, page
+from jobcloud.server.api.paging import PageQuery, Place, page, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.runs import result_of
 from jobcloud.server.api.schema import Amounts, Instant, View, amounts
@@ -103,7 +103,7 @@ def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) 
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
     attempts = _attempts(services.snapshot(), query.job, active=active)
     found = (attempt for attempt in attempts if _matches(attempt, query))
-    items, cursor = page(found, lambda attempt: attempt.place, query)
+    items, cursor = page(found, lambda attempt: attempt.place, lambda attempt: shard_bytes(attempt.shard), query)
     return TaskList(items=[_task_view(attempt) for attempt in items], next_cursor=cursor)
 
 
