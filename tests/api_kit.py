@@ -83,7 +83,8 @@ class FakeLoop:
         self.feed(Subscribed(self.now, "framework-1"))
 
     def offer(self, agent: str = "agent-1", cpus: int = 8000, mem: int = 8_000_000) -> None:
-        shares = (Share("cpus", cpus), Share("mem", mem), Share("disk", mem))
+        ports = Share("ports", 10_000, ranges=((31_000, 31_009),))
+        shares = (Share("cpus", cpus), Share("mem", mem), Share("disk", mem), ports)
         offer = Offer(f"offer-{next(self._uuids)}", agent, f"{agent}.test", f"{agent}.test:5051", shares)
         self.feed(OffersReceived(self.now, (offer,)))
 

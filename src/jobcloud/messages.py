@@ -95,12 +95,16 @@ class ExecutorLost(msgspec.Struct, frozen=True, gc=False):
 
 
 class SendFailed(msgspec.Struct, frozen=True, gc=False):
-    """A call failed: it did not reach the master (`certain`), or it may have reached it."""
+    """A call failed: it did not reach the master (`certain`), or it may have reached it.
+
+    `too_large`: the master, or a proxy before it, refused the call for its size.
+    """
 
     at: int
     call: Call
     reason: str
     certain: bool
+    too_large: bool = False
 
 
 class PutApp(msgspec.Struct, frozen=True, gc=False):
@@ -259,13 +263,28 @@ class Save(msgspec.Struct, frozen=True, gc=False):
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):
-    """One task of an ACCEPT call. `data` is the payload for the executor (docs/executor.md)."""
+    """One task of an ACCEPT call.
+
+    `own` and `shared` are the two parts of the payload for the executor (docs/executor.md). All attempts of a job hold
+    the same object as `shared`, so that calls that wait to be sent take little memory.
+    """
 
     task_id: str
     name: str
     shares: tuple[Share, ...]
     executor: Executor
-    data: bytes
+    own: bytes
+    shared: bytes = b""
+
+    @property
+    def data(self) -> bytes:
+        """The payload for the executor."""
+        return self.own + self.shared
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the task adds to its call: the data in base64, the executor, ids and resources."""
+        return (len(self.own) + len(self.shared)) * 4 // 3 + len(self.executor.spec) + 1_000
 
 
 class Accept(msgspec.Struct, frozen=True, gc=False):

@@ -263,7 +263,8 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     A placeholder has no firing; its `job` is the `placeholder_job` of its app, and `contexts` are those that it has
     built. A task with `kill_ms` has been asked to end since then; its job decides whether the shard starts again. A
     task with `overdue_ms` has been asked to end since then because of its time limit. `revision` identifies the
-    configuration of a resident's task (see revisions.py); "" if it is unknown.
+    configuration of a resident's task (see revisions.py); "" if it is unknown. `ports` are those of the host that the
+    task has for itself.
     """
 
     id: str
@@ -286,6 +287,7 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     revision: str = ""
     overdue_ms: Instant = 0
     contexts: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
 
     @property
     def placeholder(self) -> bool:

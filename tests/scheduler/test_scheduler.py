@@ -870,7 +870,8 @@ POLICY_INTERVAL = Policy(ARTIFACTS).reconcile_interval_ms
 
 
 def test_wide_cycle_changes_its_firing_once_and_writes_each_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)))
+    policy = replace(POLICY, accept_tasks=5_000, accept_bytes=1 << 30)
+    desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)), policy=policy)
     desk.do(Trigger(desk.at, "report"))
     changed: list[str] = []
     change = desk.scheduler.queue.change

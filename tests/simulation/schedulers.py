@@ -124,7 +124,7 @@ class SimSession:
         self.process = driver.process
         self.address = _ADDRESS
         self.stream_id = ""
-        self.subscribed = self.ended = False
+        self.subscribed = self.ended = self.full = False
         self.end_reason = ""
         self.silence_limit_s = 15.0
         self.heard = self.process.world.now

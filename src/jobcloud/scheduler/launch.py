@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jobcloud.model import DELIMITER, App, Executor, Job, Resources, Share, Task
@@ -101,6 +102,12 @@ def task_shares(
     if executor is None:
         executor = Executor(plan.executor_id, task.agent_id, plan.app, shares, plan.spec, at)
     return pool.allocate(task.resources), executor
+
+
+def ports_of(shares: Iterable[Share]) -> tuple[int, ...]:
+    """The numbers of the ports among the shares, in order."""
+    spans = (span for share in shares if share.name == "ports" for span in share.ranges)
+    return tuple(sorted(port for begin, end in spans for port in range(begin, end + 1)))
 
 
 def _uri(url: str, file: str, *, cache: bool = True) -> dict[str, object]:

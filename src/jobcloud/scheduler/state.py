@@ -51,6 +51,9 @@ class Policy:
     kill_timeout_ms: int = 120_000
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
+    #: one call launches tasks on an agent until it has this many, or this many bytes; the rest wait for the next offer
+    accept_tasks: int = 1_000
+    accept_bytes: int = 4 << 20
     #: an agent without tasks, executors and offers is forgotten after this long
     agent_memory_ms: int = 86_400_000
     #: an agent is cordoned this long before its maintenance window; also the default length of an operator's drain

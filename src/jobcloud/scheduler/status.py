@@ -30,7 +30,7 @@ class Ending(NamedTuple):
     """The end of a task.
 
     `message` is for users, `outcome` the executor's report, `reason` the reason that Mesos gave. `dropped`: Mesos
-    dropped the launch before it reached the agent.
+    dropped the launch before it reached the agent. `charged`: it counts as a failure of the cluster.
     """
 
     end: End
@@ -38,6 +38,7 @@ class Ending(NamedTuple):
     outcome: Outcome = NO_OUTCOME
     reason: str = ""
     dropped: bool = False
+    charged: bool = True
 
 
 Step: TypeAlias = TaskState | End

@@ -202,6 +202,7 @@ class Tasks(Part):
             failover=job is not None and (job.failover or firing.step(task.item) is not None),
             seed=f"{firing.id}/{task.item}",
             cause=ending.outcome.cause,
+            charged=ending.charged,
         )  # fmt: skip
         text = shard.state if shard.state.ended else f"{ending.end}, again"
         self._state.publish_task(at, _TOPIC_ENDED, task, ending.message, text)
@@ -240,14 +241,26 @@ class Tasks(Part):
 
     def send_failed(self, event: SendFailed) -> None:
         """End the tasks of a launch that was certainly not sent; reconcile those that may have arrived."""
-        for launch in event.call.launches if isinstance(event.call, Accept) else ():
+        launches = event.call.launches if isinstance(event.call, Accept) else ()
+        for launch in launches:
             task = self._state.tasks.get(launch.task_id)
             if task is None:
                 continue
-            if event.certain:
+            if event.certain and event.too_large:
+                self._end_oversized(task, launch.size if len(launches) == 1 else 0, event)
+            elif event.certain:
                 self.end(task, Ending(End.NOT_STARTED, f"the launch was not sent: {event.reason}"), event.at)
             else:
                 self._reconciliation.await_answer(task.id, event.at)
+
+    def _end_oversized(self, task: Task, size: int, event: SendFailed) -> None:
+        """End a task whose call was too large. `size`: of a task alone in its call, which would be refused again."""
+        text = f"the Mesos master refused a call for its size: {event.reason}"
+        if size and task.job in self._state.jobs:
+            text = f"the Mesos master refuses the launch of {size} bytes: {event.reason}; shorten the job's parameters"
+            self._state.faults[task.job] = text
+            self._state.publish(event.at, Topic.FAULT, text, job=task.job)
+        self.end(task, Ending(End.NOT_STARTED, text, charged=False), event.at)
 
     # ------------------------------------------------------------------------------------------------- reading
 

@@ -44,9 +44,10 @@ from tests.mesos_kit import (
 )
 
 from jobcloud.adapters.mesos import driver as mesos_driver
+from jobcloud.adapters.mesos import link as mesos_link
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
 from jobcloud.adapters.mesos.hardened import Backoff, End
-from jobcloud.adapters.mesos.link import Address, Dialer, Session
+from jobcloud.adapters.mesos.link import Address, CallLine, Dialer, Session
 from jobcloud.errors import ConfigError, NotConnected
 from jobcloud.messages import (
     Accept,
@@ -244,6 +245,41 @@ def test_refused_call_is_returned_with_the_text_of_the_master(master: FakeMaster
         running.driver.send(Revive())
         master.call(1)
     assert running.receiver.all(Disconnected) == []
+
+
+def test_call_that_was_refused_for_its_size_is_returned_as_too_large(master: FakeMaster) -> None:
+    answers = iter(("413 Request Entity Too Large", "400 Bad Request"))
+    master.on_call = lambda stream: stream.answer(next(answers), b"no")
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(ACCEPT)
+        failed = running.wait(SendFailed)
+        assert (failed.call, failed.certain, failed.too_large) == (ACCEPT, True, True)
+        running.driver.send(ACCEPT)
+        assert not running.wait(SendFailed, 2).too_large
+
+
+def test_calls_are_encoded_only_until_enough_bytes_wait_to_be_sent(
+    master: FakeMaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mesos_link, "_MAX_WAITING_BYTES", 100_000)
+    unsent: list[int] = []
+    add = CallLine.add
+
+    def watch(line: CallLine, call: bytes, stream_id: str) -> None:
+        add(line, call, stream_id)
+        unsent.append(sum(map(len, line._waiting)))
+
+    monkeypatch.setattr(CallLine, "add", watch)
+    large = ACCEPT.launches[0]
+    large = Launch(large.task_id, large.name, large.shares, large.executor, b"x" * 30_000)
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        for _ in range(30):
+            running.driver.send(Accept(AGENT, ("offer-1",), (large,)))
+        master.call(29)
+    assert len(unsent) == 30
+    assert max(unsent) < 100_000 + 41_000
 
 
 def test_call_without_an_answer_on_a_lost_connection_is_uncertain_and_not_repeated(

@@ -28,6 +28,17 @@ def test_states_of_a_task_are_shown_until_its_end(api: Client, loop: FakeLoop, l
     assert api.get("jobs/hello").json()["lastRun"]["state"] == "FAILED"
 
 
+def test_ports_of_a_task_are_shown_until_its_end(api: Client, loop: FakeLoop, hello: str) -> None:
+    loop.offer()
+    api.post("jobs", json=job_body("serves", shardingTotalCount=1, portCount=2))
+    api.post("jobs/serves/trigger")
+    [task] = loop.tick()
+    assert api.get(f"tasks/{task}").json()["ports"] == [31_000, 31_001]
+    assert [one["ports"] for one in api.get("tasks", params={"job": "serves"}).json()["items"]] == [[31_000, 31_001]]
+    loop.update(task, "TASK_FINISHED")
+    assert api.get(f"tasks/{task}").json()["ports"] == []
+
+
 def test_tasks_are_filtered(api: Client, loop: FakeLoop, launched: list[str]) -> None:
     loop.update(launched[0], "TASK_FINISHED")
 

@@ -247,10 +247,10 @@ class MesosDriver:
         return True
 
     def _next_requests(self) -> Iterator[tuple[_Request, Session | None]]:
-        """The waiting requests. Waits for one if none is in flight."""
+        """The waiting requests, until enough calls are in flight. Waits for one if none is in flight."""
         try:
             yield self._requests.get(block=not self._in_flight)
-            while len(self._in_flight) < _MAX_IN_FLIGHT:
+            while len(self._in_flight) < _MAX_IN_FLIGHT and not (self._session is not None and self._session.full):
                 yield self._requests.get_nowait()
         except queue.Empty:
             return
@@ -302,7 +302,7 @@ class MesosDriver:
             _log.info("%s dropped: %s", type(request).__name__, failure.reason)
         else:
             try:
-                self.deliver(SendFailed(now_ms(), request, failure.reason, failure.certain))
+                self.deliver(SendFailed(now_ms(), request, failure.reason, failure.certain, failure.too_large))
             except Exception:
                 _log.exception("error while handling a failed %s; continuing", type(request).__name__)
 
