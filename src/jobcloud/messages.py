@@ -288,7 +288,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Accept(msgspec.Struct, frozen=True, gc=False):
-    """Launch tasks on one agent, with all its offers that are held."""
+    """Launch tasks on one agent, with all its held offers that are allocated to one role. Mesos refuses a mixture."""
 
     agent_id: str
     offer_ids: tuple[str, ...]

@@ -345,7 +345,10 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
-    """Free resources of an agent. `address` is that of its HTTP API: `host:port`, with a path if it has one."""
+    """Free resources of an agent. `address` is that of its HTTP API: `host:port`, with a path if it has one.
+
+    `role` is the role of ours that the resources are allocated to.
+    """
 
     id: str
     agent_id: str
@@ -354,6 +357,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     shares: tuple[Share, ...]
     attributes: tuple[tuple[str, str], ...] = ()
     unavailable: Window | None = None
+    role: str = "*"
 
 
 class InverseOffer(msgspec.Struct, frozen=True, gc=False):

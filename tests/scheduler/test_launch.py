@@ -124,6 +124,18 @@ def test_restarted_executor_is_allocated_again_with_the_same_id() -> None:
         pool.allocate(Resources(cpus=1))
 
 
+def test_restarted_executor_needs_the_role_that_it_had() -> None:
+    plan = plan_executor(make_app(), ARTIFACTS)
+    first = Pool([make_offer("o1", cpus=3, mem=384, role="batch")])
+    _, executor = task_shares(first, make_task(), None, plan, 7, gone=False)
+    other = Pool([make_offer("o2", cpus=3, mem=384, role="web")])
+    with pytest.raises(InsufficientResources, match="same role"):
+        task_shares(other, make_task(), executor, plan, 8, gone=True)
+    shares, same = task_shares(other, make_task(), executor, plan, 8, gone=False)
+    assert same is executor  # a task of one role may join an executor of another
+    assert {share.origin for share in shares} == {'{"allocation_info": {"role": "web"}}'}
+
+
 def test_failed_allocation_leaves_the_pool_unchanged() -> None:
     pool = Pool([make_offer("o1", cpus=1, mem=128)])
     plan = plan_executor(make_app(), ARTIFACTS)

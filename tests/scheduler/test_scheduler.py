@@ -520,6 +520,33 @@ def test_orphan_task_is_killed_and_the_late_end_of_one_is_ignored() -> None:
     assert of(Kill, desk.status(stranger, "TASK_PAUSED")) == [Kill(stranger, "a1")]
 
 
+@pytest.mark.parametrize("end", ["TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"])
+def test_late_running_of_an_ended_task_is_acknowledged_without_error_or_kill(end: str) -> None:
+    desk, task_id = desk_with_task()
+    desk.status(task_id, end)
+    effects = desk.status(task_id, "TASK_RUNNING")
+    assert len(of(Acknowledge, effects)) == 1
+    assert of(Kill, effects) == []
+    assert [notice for notice in of(Publish, effects) if notice.topic is Topic.FAULT] == []
+
+
+def test_late_running_of_a_lost_task_still_kills_it() -> None:
+    desk, task_id = desk_with_task()
+    desk.status(task_id, "TASK_LOST")
+    assert of(Kill, desk.status(task_id, "TASK_RUNNING")) == [Kill(task_id, "a1")]
+
+
+def test_ended_tasks_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobcloud.scheduler.tasks._MAX_ENDED", 2)
+    desk = Desk(make_app(), make_job(shard_count=3))
+    desk.do(Trigger(desk.at, "report"))
+    ids = [launch.task_id for launch in desk.launched(desk.offer(make_offer("o1")))]
+    for task_id in ids:
+        desk.status(task_id, "TASK_FINISHED")
+    killed = [kill.task_id for task_id in ids for kill in of(Kill, desk.status(task_id, "TASK_RUNNING"))]
+    assert killed == ids[:1]
+
+
 def test_duplicate_late_or_reordered_updates_change_nothing() -> None:
     desk, task_id = desk_with_task()
     before = copy.copy(desk.stored.tasks)

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.adapters.sqlite import SqliteStore
-from jobcloud.errors import Conflict, Fenced, NotConnected, Refused, StoreError, StoreUnusable, Unavailable
+from jobcloud.errors import ConfigError, Conflict, Fenced, NotConnected, Refused, StoreError, StoreUnusable, Unavailable
 from jobcloud.messages import (
     Acknowledge,
     Call,
@@ -661,6 +661,16 @@ def test_b13_stop_disconnects_closes_the_store_and_answers_all_callers(world: Wo
     assert loop.failure is None
     with pytest.raises(Unavailable, match="stopped"):
         loop.ask(lambda core: core)
+
+
+def test_aborted_loop_ends_with_the_error(world: World) -> None:
+    error = ConfigError("is 'nobody', but Mesos keeps 'root'", field="mesos.user", fix="restore it")
+    with running(world) as loop:
+        loop.abort(error)
+        assert loop.wait(60)
+        assert loop.failure is error
+        assert (loop.health().phase, loop.health().problem) == (Phase.FAILED, str(error))
+        assert world.done == ["disconnected", "closed"]
 
 
 def test_loop_is_healthy_while_it_leads_and_is_subscribed(world: World) -> None:

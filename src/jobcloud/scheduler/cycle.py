@@ -169,8 +169,18 @@ class Cycle(Part):
     # ------------------------------------------------------------------------------------------------- the cycle
 
     def _run(self, at: int) -> None:
-        """Match placeholders, and then the shards that may start, to the offers held, and launch them."""
+        """Launch what may start on the offers held. If an agent has offers of several roles, each role gets a pass."""
         self._state.cycle_due = False
+        before = self.refusals
+        for _ in range(self._state.cluster.most_roles()):
+            self._run_pass(at)
+            self._state.cluster.count_next_role()
+        for job, reasons in self.refusals.items():
+            if job not in before and reasons:
+                self._state.publish(at, Topic.REFUSED, reasons[0].text, job=job)
+
+    def _run_pass(self, at: int) -> None:
+        """Match placeholders, and then the shards that may start, to the offers that count now, and launch them."""
         warm: dict[str, list[Place]] = {}
         for place in self._warm_executors.place(at):
             warm.setdefault(place.placement.agent_id, []).append(place)
@@ -225,19 +235,17 @@ class Cycle(Part):
                     placed.setdefault(placement.agent_id, []).append((entry, placement))
                     left -= 1
         if placed or refused:
-            self._record_refusals(refused, at)
+            self._record_refusals(refused)
         return placed
 
-    def _record_refusals(self, refused: dict[str, Request], at: int) -> None:
+    def _record_refusals(self, refused: dict[str, Request]) -> None:
         """Record for users which resources each job lacked."""
         reasons: dict[Request, tuple[Reason, ...]] = {}
-        before, self.refusals = self.refusals, {}
+        self.refusals = {}
         for job, request in refused.items():
             if request not in reasons:
                 reasons[request] = tuple(refusal_reasons(self._state.cluster.refusal(request)))
             self.refusals[job] = reasons[request]
-            if job not in before and reasons[request]:
-                self._state.publish(at, Topic.REFUSED, reasons[request][0].text, job=job)
 
     def _requested(
         self, starting: set[str], refused: dict[str, Request], hopeless: set[Request], at: int

@@ -92,15 +92,17 @@ def task_shares(
     """Allocate the task's shares from `pool`, and those of its executor if none lives on the agent yet.
 
     `gone`: the executor has ended, but its last updates have not arrived. Then it is started again with the same
-    description and new shares. Returns the task's shares and the executor to launch it on. Raises
-    InsufficientResources, with nothing allocated.
+    description and the same shares, because Mesos refuses another description while it knows the executor. Returns the
+    task's shares and the executor to launch it on. Raises InsufficientResources, with nothing allocated.
     """
     if executor is not None and not gone:
         return pool.allocate(task.resources), executor
     pool.check(plan.resources.plus(task.resources))
-    shares = pool.allocate(plan.resources)
     if executor is None:
+        shares = pool.allocate(plan.resources)
         executor = Executor(plan.executor_id, task.agent_id, plan.app, shares, plan.spec, at)
+    else:
+        pool.take(executor.shares)
     return pool.allocate(task.resources), executor
 
 

@@ -40,6 +40,8 @@ from jobcloud.wire import RESULT_BYTES, is_flat
 _CHECK_MS = 1_000
 # Maximum time between two checks of the unreachable tasks.
 _IDLE_MS = 3_600_000
+# Number of ended tasks that are remembered, to recognize late updates.
+_MAX_ENDED = 10_000
 _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 OVERDUE = "it exceeded its time limit, and its executor did not end it"
 _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
@@ -57,6 +59,8 @@ class Tasks(Part):
         self._reconciliation = reconciliation
         #: tasks whose agents are unreachable
         self.unreachable: dict[str, None] = {}
+        #: tasks whose end was reported, the latest _MAX_ENDED of them
+        self._ended: dict[str, None] = {}
         self._next_check = 0
 
     def restore(self, at: int) -> None:
@@ -123,6 +127,10 @@ class Tasks(Part):
             self._progress(task, step, update, at)
 
     def _finish(self, task: Task, end: End, update: Status, outcome: Outcome, at: int) -> None:
+        if update.state in status.CERTAIN_ENDS:
+            if len(self._ended) == _MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+            self._ended[task.id] = None
         message = describe(update) + self._fetched_artifacts(task, update)
         if task.kill_ms and update.state == "TASK_KILLED":
             end = End.KILLED  # our kill decides, even if the agent was drained at the same time
@@ -142,7 +150,7 @@ class Tasks(Part):
     def _on_orphan(self, update: Status, at: int) -> None:
         """Handle an update for a task without a record. A task that may live is killed; its replacement stays."""
         known = self._reconciliation.orphans.pop(update.task_id, None)
-        if update.state in status.OVER_OR_AWAY or not update.agent_id:
+        if update.state in status.OVER_OR_AWAY or not update.agent_id or update.task_id in self._ended:
             return
         if known is not None:
             self._reconciliation.orphans[update.task_id] = known  # it was killed already

@@ -138,6 +138,7 @@ class Loop(Generic[CoreT]):
         #: the last failure, and the instant (ms) of the first of those that follow each other
         self._failure, self._failing_since_ms = "", 0
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
+        self._aborted: BaseException | None = None
         self.failure: BaseException | None = None
 
     def stand_by(self, problem: str) -> None:
@@ -158,6 +159,13 @@ class Loop(Generic[CoreT]):
         with self._changed:
             self._changed.notify_all()
         return self.wait(timeout)
+
+    def abort(self, error: BaseException) -> None:
+        """End the loop with `error`, which no new start can mend: tasks keep running."""
+        self._aborted = error
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to `timeout` s for the end of the loop. False if it still runs. `failure` is the error, or None."""
@@ -270,7 +278,7 @@ class Loop(Generic[CoreT]):
         except BaseException as error:
             self._end(Phase.FAILED, error)
         else:
-            self._end(Phase.STOPPED, None)
+            self._end(Phase.FAILED if self._aborted else Phase.STOPPED, self._aborted)
 
     def _begin(self) -> None:
         self._check_leadership()

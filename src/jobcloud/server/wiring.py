@@ -141,14 +141,15 @@ class _Process:
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
         mesos = _mesos(self._settings)
         matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
-        return Loop(
+        loop: Loop[Scheduler] = Loop(
             store,
-            lambda: MesosDriver(mesos),
+            lambda: MesosDriver(mesos, loop.abort),
             [self._notices, logs.LogSink()],
             lambda stored, epoch, at: Scheduler(policy, stored, epoch, at, matcher),
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
             leadership=leadership,
         )
+        return loop
 
     def _api(
         self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]
