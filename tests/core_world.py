@@ -61,6 +61,7 @@ from jobcloud.model import (
     Offer,
     Package,
     Resources,
+    Restoration,
     Share,
     TaskName,
     Window,
@@ -126,6 +127,8 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
             stored.firings[write.key] = cast(Firing, decode(write.kind, write.key, encode(write.kind, write.record)))
         elif write.kind is Kind.FRAMEWORK:
             stored.framework_id = str(write.record or "")
+        elif write.kind is Kind.RESTORATION:
+            stored.restoration = cast("Restoration | None", write.record)
         elif write.kind is Kind.DISABLED_APP:
             (stored.disabled_apps.add if write.record else stored.disabled_apps.discard)(write.key)
         elif write.record is None:
@@ -137,7 +140,7 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
 def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
-                  dict(stored.drains), dict(stored.shards))  # fmt: skip
+                  dict(stored.drains), dict(stored.shards), stored.restoration)  # fmt: skip
 
 
 class CountingMatcher:

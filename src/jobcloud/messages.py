@@ -12,7 +12,20 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from jobcloud.model import App, Drain, Executor, Firing, InverseOffer, Job, JobState, Offer, Shard, Share, Task
+from jobcloud.model import (
+    App,
+    Drain,
+    Executor,
+    Firing,
+    InverseOffer,
+    Job,
+    JobState,
+    Offer,
+    Restoration,
+    Shard,
+    Share,
+    Task,
+)
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -238,6 +251,7 @@ class Kind(StrEnum):
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
     DRAIN = "drain"  # agent id → Drain
+    RESTORATION = "restoration"  # "last" → Restoration
 
 
 #: The names that stores use. Tables, because `kind.value` is a Python function call in CPython 3.11 (`enum.property`).
@@ -245,7 +259,7 @@ KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
-Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | str | bool
+Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | Restoration | str | bool
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):

@@ -368,6 +368,14 @@ class InverseOffer(msgspec.Struct, frozen=True, gc=False):
     unavailable: Window
 
 
+class Restoration(msgspec.Struct, frozen=True, gc=False):
+    """The last `jobcloud restore`: of a backup taken at `taken_ms`. `settled`: a leader has corrected the state since."""
+
+    taken_ms: Instant
+    restored_ms: Instant
+    settled: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """An operator's order to empty an agent by the deadline."""

@@ -127,8 +127,8 @@ class RecordingStore:
         self._world = world
         self._inner = MemoryStore(world.server)
 
-    def acquire(self) -> int:
-        return self._inner.acquire()
+    def acquire(self, floor: int = 0) -> int:
+        return self._inner.acquire(floor)
 
     def load(self) -> StoredRecords:
         if self._world.fail_load:

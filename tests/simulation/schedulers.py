@@ -70,9 +70,9 @@ class SimStore(MemoryStore):
         if self._world.now < self._world.store_down_until:
             raise StoreError("the store is out of reach")
 
-    def acquire(self) -> int:
+    def acquire(self, floor: int = 0) -> int:
         self._reach("acquire")
-        epoch = super().acquire()
+        epoch = super().acquire(floor)
         self._process.point("after acquire")
         return epoch
 

@@ -21,6 +21,7 @@ from jobcloud.model import (
     JobKind,
     JobState,
     Resources,
+    Restoration,
     Shard,
     Shards,
     ShardState,
@@ -50,6 +51,7 @@ class Stored:
     drains: dict[str, Drain] = field(default_factory=dict)
     #: the records of shards by key; None for a record that cannot be read
     shards: dict[str, Shard | None] = field(default_factory=dict)
+    restoration: Restoration | None = None
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -77,6 +79,7 @@ def recover(stored: Stored, at: int) -> Stored:
     whole = Stored(
         dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), _with_shards(stored, at),
         dict(stored.tasks), dict(stored.executors), stored.framework_id, dict(stored.drains),
+        restoration=stored.restoration,
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import DIMENSIONS, UNTRIED, App, Firing, Job, Shard, Task, changed
+from jobcloud.model import DIMENSIONS, UNTRIED, App, Firing, Job, Restoration, Shard, Task, changed
 from jobcloud.scheduler import launch, queue, recovery
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
@@ -60,6 +60,8 @@ class Policy:
     drain_lead_ms: int = 600_000
     #: refuse time of offers from cordoned agents
     drain_refuse_ms: int = 30_000
+    #: after a restore, shards that are repeated wait this long, so that tasks without a record are reported first
+    restore_hold_ms: int = 30_000
     #: interval between two sweeps
     sweep_ms: int = 60_000
 
@@ -80,8 +82,8 @@ T = TypeVar("T")
 class State:
     """The stored records, and the data that only this leader has.
 
-    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains` and
-    `framework_id`. Every part reads them. Only the methods of this class change them, together with the write set, so
+    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
+    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with the write set, so
     that no change can be lost at a fail-over. The write set and the effects are those of the event being handled;
     `flush` hands both over.
     """
@@ -99,6 +101,7 @@ class State:
         self.executors = whole.executors
         self.framework_id = whole.framework_id
         self.drains = whole.drains
+        self.restoration = whole.restoration
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -175,6 +178,10 @@ class State:
         """Set the id by which Mesos knows this framework; with "", the next subscription gets a new one."""
         self.framework_id = framework_id
         self.write_set[Kind.FRAMEWORK, "id"] = framework_id or None
+
+    def set_restoration(self, restoration: Restoration) -> None:
+        self.restoration = restoration
+        self.write_set[Kind.RESTORATION, "last"] = restoration
 
     def change_job_state(self, job: str, **changes: Any) -> None:
         self.put(Kind.JOB_STATE, job, changed(self.job_states[job], **changes))

@@ -32,6 +32,7 @@ from jobcloud.model import (
     Instant,
     Job,
     JobState,
+    Restoration,
     Shard,
     Shards,
     Task,
@@ -43,6 +44,7 @@ from jobcloud.scheduler.recovery import shard_place
 VERSION = 1
 WIDE_VERSION = 2
 FRAMEWORK_KEY = "id"
+RESTORATION_KEY = "last"
 _TYPES: dict[Kind, type] = {
     Kind.APP: App,
     Kind.JOB: Job,
@@ -54,6 +56,7 @@ _TYPES: dict[Kind, type] = {
     Kind.EXECUTOR: Executor,
     Kind.FRAMEWORK: str,
     Kind.DRAIN: Drain,
+    Kind.RESTORATION: Restoration,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -209,6 +212,7 @@ def restore(stored: StoredRecords) -> Restored:
         framework_id=_only(str, readable[Kind.FRAMEWORK]).get(FRAMEWORK_KEY, ""),
         drains=_only(Drain, readable[Kind.DRAIN]),
         shards=dict(_shards(stored, readable, faults)),
+        restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         faults=faults,
     )
 

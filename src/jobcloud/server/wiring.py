@@ -1,4 +1,7 @@
-"""Build a scheduler process: settings → adapters → scheduler → loop → listeners. Only this module knows all of them."""
+"""Build a scheduler process: settings → adapters → scheduler → loop → listeners.
+
+Only this module knows all of them. `state_commands` builds the commands that need no scheduler.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import functools
 import hashlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,13 +33,13 @@ from jobcloud.adapters.zookeeper.election import ZooKeeperElection
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.client import context
-from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, Unavailable
+from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
 from jobcloud.match import CompiledMatcher, PlainMatcher
-from jobcloud.ports import Leadership, Store
+from jobcloud.ports import LastingStore, Leadership, Store
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
-from jobcloud.server import logs
+from jobcloud.server import epochs, logs
 from jobcloud.server.api import (
     Access,
     ApiOptions,
@@ -44,6 +49,7 @@ from jobcloud.server.api import (
     create_api,
     create_artifacts,
 )
+from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.packages import PackageStore
@@ -52,7 +58,10 @@ from jobcloud.server.urls import UrlPolicy
 
 log = structlog.get_logger(__name__)
 
+STATE_FILE = "jobcloud.db"
 _STOP_S = 8.0
+# The executor's zip, an empty state with its log and the file of the epoch take 4.2 MB. The first jobs need more.
+_NEEDED_BYTES = 8 << 20
 
 
 def run_scheduler(wanted: Settings) -> int:
@@ -92,6 +101,7 @@ class _Process:
 
     def run(self, stop: threading.Event) -> int:
         log.info("starting", version=__version__, data=str(self._data))
+        _check_room(self._data)
         with contextlib.ExitStack() as stack:
             api_socket = stack.enter_context(_listen(self._settings.http.host, self._settings.http.port, "http.port"))
             artifacts = self._settings.artifacts
@@ -132,11 +142,17 @@ class _Process:
 
     def _state(self, address: str) -> tuple[Store, Leadership | None]:
         wanted = self._settings.zookeeper
+        if self._settings.data is None:
+            return MemoryStore(), None
         if not wanted.hosts:
-            return SqliteStore(self._data / "jobcloud.db") if self._settings.data else MemoryStore(), None
-        session = ZooKeeperSession(_zookeeper(wanted))
+            return self._lasting(SqliteStore(self._data / STATE_FILE), STATE_FILE), None
+        session = ZooKeeperSession(zookeeper_settings(wanted))
         election = ZooKeeperElection(session, address)
-        return ZooKeeperStore(session, name=address, candidate=lambda: election.node), election
+        store = ZooKeeperStore(session, name=address, candidate=lambda: election.node)
+        return self._lasting(store, zookeeper_state(wanted)), election
+
+    def _lasting(self, store: LastingStore, state: str) -> Store:
+        return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=_now_ms)
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
         mesos = _mesos(self._settings)
@@ -226,6 +242,24 @@ def _url(host: str, listening: socket.socket) -> str:
     return f"http://{name}:{listening.getsockname()[1]}"
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _check_room(data: Path) -> None:
+    """Raises StoreFull if the disk has too little room for a start, StoreError if `data` cannot be used."""
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        free = shutil.disk_usage(data).free
+    except OSError as error:
+        raise StoreError(f"{data} cannot be used: {error.strerror or error}") from error
+    if free < _NEEDED_BYTES:
+        raise StoreFull(
+            f"too little space on the disk of {data}: {free:,} bytes are free, a start needs {_NEEDED_BYTES:,}. Free "
+            "some space, or choose another data directory"
+        )
+
+
 def _executor_zip(data: Path) -> tuple[str, Path]:
     """Build the executor's zip from the running code and write it below `data`. Returns its hash and path."""
     content = bundle.build()
@@ -251,7 +285,12 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
     )
 
 
-def _zookeeper(wanted: ZooKeeper) -> ZooKeeperSettings:
+def zookeeper_state(wanted: ZooKeeper) -> str:
+    """The name of a state in ZooKeeper. Servers of an ensemble come and go, so it does not contain them."""
+    return f"zookeeper {wanted.namespace}"
+
+
+def zookeeper_settings(wanted: ZooKeeper) -> ZooKeeperSettings:
     tls = ZooKeeperTls(*(str(path or "") for path in (wanted.tls_ca_file, wanted.tls_cert_file, wanted.tls_key_file)))
     return ZooKeeperSettings(
         wanted.hosts,
