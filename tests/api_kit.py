@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
 from jobcloud.messages import Accept, Command, Effect, Event, OffersReceived, Status, StatusReceived, Subscribed, Tick
@@ -23,11 +22,13 @@ from jobcloud.model import Offer, Share
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.api import ApiOptions, Notices, create_api
+from jobcloud.server.listener import Limits, Listener, listen
 from jobcloud.server.packages import PackageStore
 
 T = TypeVar("T")
 
 START = 1_700_000_000_000
+_LIMITS = Limits()
 ARTIFACTS = Artifacts("http://artifacts.test", "e" * 64, "executor.zip", "true")
 
 
@@ -102,27 +103,15 @@ def make_api(tmp_path: Path, loop: FakeLoop | None = None, **extra: Any) -> Fast
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
+def serving(app: Any, limits: Limits = _LIMITS) -> Iterator[str]:
     """Serve an app on a free loopback port; yields its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    started = threading.Event()
-    startup = server.startup
-
-    async def signalled(*args: Any, **kwargs: Any) -> None:
-        await startup(*args, **kwargs)
-        started.set()
-
-    server.startup = signalled  # type: ignore[method-assign]
-    thread.start()
+    socket = listen("127.0.0.1", 0, "http.port")
+    port = socket.getsockname()[1]
+    listener = Listener(app, socket, limits)
     try:
-        assert started.wait(10), "uvicorn did not start"
-        port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive(), "uvicorn did not stop"
+        listener.stop()
 
 
 def app_body(sha256: str, name: str = "demo", **changes: Any) -> dict[str, Any]:

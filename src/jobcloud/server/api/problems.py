@@ -29,6 +29,7 @@ SLUGS = {
     "misdirected": (421, "This server does not have that host name"),
     "invalid": (422, "The request has invalid fields"),
     "too-many": (429, "Too many requests of this kind at once"),
+    "head-too-large": (431, "The head of the request is too large"),
     "internal": (500, "The server failed"),
     "unavailable": (503, "The request cannot be carried out now"),
     "storage-full": (507, "There is no storage space left"),
