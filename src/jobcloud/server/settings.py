@@ -346,6 +346,12 @@ class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info, warning or error"
     )
+    lines_per_minute: int = Field(
+        default=600,
+        ge=10,
+        le=1_000_000,
+        description="lines of one kind each minute, 10 to 1000000; further ones are only counted",
+    )
 
 
 class Settings(BaseSettings):

@@ -62,7 +62,7 @@ def run_scheduler(wanted: Settings) -> int:
     """
     if not wanted.mesos.master:
         raise ConfigError("is not set", field="mesos.master", fix="--mesos HOST:PORT or zk://HOST:PORT/PATH")
-    logs.configure(wanted.log.format, wanted.log.level)
+    logs.configure(wanted.log.format, wanted.log.level, wanted.log.lines_per_minute)
     stop = _on_signals()
     with contextlib.ExitStack() as stack:
         # Packages are files even if the state is in memory.
@@ -117,7 +117,6 @@ class _Process:
                 loop.teardown()
                 stop.set()
 
-            stack.callback(self._outputs.close)
             limits = _limits(self._settings, self._settings.http, descriptors)
             api = Listener(self._api(loop, packages, origin, teardown), api_socket, limits)
             stack.callback(api.stop)
@@ -262,7 +261,7 @@ def _mesos(wanted: Settings) -> MesosSettings:
     )
 
 
-def _read_log(outputs: OutputReader, wanted: LogRequest) -> LogChunk:
+async def _read_log(outputs: OutputReader, wanted: LogRequest) -> LogChunk:
     """Read a task's output from its agent, trying one executor after another."""
     if not wanted.address:
         raise Unavailable(
@@ -272,7 +271,7 @@ def _read_log(outputs: OutputReader, wanted: LogRequest) -> LogChunk:
     for executor_id in wanted.executors:
         try:
             output = Output(wanted.framework_id, executor_id, wanted.task_id, wanted.stream, earlier=wanted.ended)
-            return LogChunk(*outputs.read(wanted.address, output, wanted.offset, wanted.limit))
+            return LogChunk(*await outputs.read(wanted.address, output, wanted.offset, wanted.limit))
         except NotFound as error:
             missing = error
     raise missing
