@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import httpx
 from fastapi import FastAPI
 
+from jobcloud.executor.package import inspect
 from jobcloud.messages import Accept, Command, Effect, Event, OffersReceived, Status, StatusReceived, Subscribed, Tick
 from jobcloud.model import Offer, Share
 from jobcloud.scheduler import Policy, Scheduler, Stored
@@ -98,7 +99,8 @@ def package_bytes(files: dict[str, str] | None = None) -> bytes:
 
 def make_api(tmp_path: Path, loop: FakeLoop | None = None, **extra: Any) -> FastAPI:
     options = extra.pop("options", ApiOptions())
-    packages = extra.pop("packages", None) or PackageStore(tmp_path / "packages")
+    # The check of production starts a process for each upload.
+    packages = extra.pop("packages", None) or PackageStore(tmp_path / "packages", check=inspect)
     return create_api(loop or FakeLoop(), packages, options, notices=extra.pop("notices", Notices()), **extra)
 
 

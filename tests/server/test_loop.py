@@ -756,6 +756,11 @@ def test_many_events_share_few_writes_and_none_is_lost(world: World) -> None:
     assert stored == 2_000
 
 
+def deliver_many(world: World, numbers: range) -> None:
+    for number in numbers:
+        world.deliver(status(f"t{number}"))
+
+
 def test_full_inbox_makes_the_driver_wait_and_no_event_is_lost(world: World) -> None:
     with running(world, pace=Pace(inbox_events=10)) as loop, ThreadPoolExecutor(2) as pool:
         busy: Future[None] = Future()
@@ -764,7 +769,7 @@ def test_full_inbox_makes_the_driver_wait_and_no_event_is_lost(world: World) -> 
         entered.result(60)
         for number in range(10):
             world.deliver(status(f"t{number}"))
-        more = pool.submit(lambda: [world.deliver(status(f"t{number}")) for number in range(10, 100)])
+        more = pool.submit(deliver_many, world, range(10, 100))
         with pytest.raises(TimeoutError):
             more.result(0.1)
         assert loop.health().waiting == 10
@@ -782,7 +787,7 @@ def test_driver_that_waits_at_a_full_inbox_is_released_when_its_session_ends(wor
         entered: Future[None] = Future()
         blocking = pool.submit(loop.ask, lambda core: hold(entered, busy), 60)
         entered.result(60)
-        events = pool.submit(lambda: [world.deliver(status(f"t{number}")) for number in range(100)])
+        events = pool.submit(deliver_many, world, range(100))
         eventually(lambda: loop.health().waiting == 10)
         if ending == "recovery":
             world.fail_before = [StoreError("disk")]

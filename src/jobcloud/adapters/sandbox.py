@@ -95,7 +95,7 @@ class OutputReader:
                 asyncio.timeout(self._deadline_s),
                 turns,
                 self._turns,
-                httpx.AsyncClient(verify=False, trust_env=False, timeout=None) as client,  # noqa: S501 - http only
+                httpx.AsyncClient(verify=False, trust_env=False, timeout=self._deadline_s) as client,  # noqa: S501 - http only
             ):
                 return await _read_stream(_Agent(client, f"http://{address}", self._states), wanted, offset, limit)
         except TimeoutError:

@@ -37,9 +37,9 @@ _REST_FACTOR, _MAX_REST_FACTOR = 3, 7
 class Pace:
     """Timing and limits of the loop.
 
-    While `inbox_events` items wait, further events wait in the master. While `inbox_requests` commands and questions
-    wait, further ones are refused. After a failure the loop waits before it starts over. The wait doubles from `retry_first_ms` to `retry_max_ms`. It
-    is `retry_first_ms` again after `calm_ms` without failure.
+    After a failure the loop waits before it starts over. The wait doubles from `retry_first_ms` to `retry_max_ms`. It
+    is `retry_first_ms` again after `calm_ms` without failure. While `inbox_events` items wait, further events wait in
+    the master. While `inbox_requests` commands and questions wait, further ones are refused.
     """
 
     coalesce_ms: int = 3
