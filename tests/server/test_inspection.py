@@ -73,7 +73,7 @@ def test_dictionary_larger_than_the_memory_of_the_check_is_refused(tmp_path: Pat
 def test_directory_of_a_zip_larger_than_the_memory_of_the_check_is_refused(tmp_path: Path) -> None:
     name = b"x"
     entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + name
-    count = 200_000
+    count = 400_000
     directory = entry * count
     end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(directory), 4)
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 4 + len(directory), 1)
@@ -109,7 +109,8 @@ def test_child_that_crashes_or_hangs_refuses_the_package_only(
 def test_child_lowers_its_limits_and_its_priority() -> None:
     program = """if True:
         import os, resource, sys
-                sys.argv[1:] = ["/nowhere", "archive", "500000000"]
+        from jobcloud.server import inspection
+        sys.argv[1:] = ["/nowhere", "archive", "500000000"]
         inspection.main()
         limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_CORE))
         print(f"\\n{os.nice(0)}", *limits)
