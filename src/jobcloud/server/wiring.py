@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -97,6 +98,7 @@ class _Process:
             api_socket = stack.enter_context(listen(self._settings.http.host, self._settings.http.port, "http.port"))
             artifacts = self._settings.artifacts
             artifact_socket = stack.enter_context(listen(artifacts.host, artifacts.port, "artifacts.port"))
+            _prepare_data(self._data)
             zip_sha256, zip_path = _executor_zip(self._data)
             sizes = self._settings.packages
             packages = PackageStore(self._data / "packages", max_bytes=sizes.max_bytes)
@@ -209,12 +211,25 @@ def _limits(wanted: Settings, listener: Http | ArtifactServer, descriptors: int)
     )
 
 
+def _prepare_data(data: Path) -> None:
+    """Create the directory, and take the rights of other users from an existing one. Raises ConfigError."""
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = stat.S_IMODE(data.stat().st_mode)
+        if mode & 0o007:
+            data.chmod(mode & ~0o007)
+            log.warning("the data directory was open to all users; their rights were removed", data=str(data))
+    except OSError as error:
+        problem = f"{data} cannot be used: {error.strerror or error}"
+        fix = "a directory that belongs to the user of this process and is closed to others (chmod 700)"
+        raise ConfigError(problem, field="data", fix=fix) from error
+
+
 def _executor_zip(data: Path) -> tuple[str, Path]:
     """Build the executor's zip from the running code and write it below `data`. Returns its hash and path."""
     content = bundle.build()
     path = data / bundle.FILE_NAME
     try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.with_suffix(".new").write_bytes(content)
         path.with_suffix(".new").replace(path)
     except OSError as error:
