@@ -84,7 +84,7 @@ def test_output_is_read_from_the_agent_in_pieces(loop: FakeLoop, tmp_path: Path)
     text = "".join(f"line {number} ä\n" for number in range(100)).encode()
     asked: list[LogRequest] = []
 
-    def read(request: LogRequest) -> LogChunk:
+    async def read(request: LogRequest) -> LogChunk:
         asked.append(request)
         offset = request.offset if request.offset >= 0 else max(0, len(text) + request.offset)
         return LogChunk(text[offset : offset + request.limit], offset, len(text))
@@ -116,7 +116,7 @@ def test_output_is_read_from_the_agent_in_pieces(loop: FakeLoop, tmp_path: Path)
 
 
 def test_active_task_without_output_has_empty_logs(loop: FakeLoop, tmp_path: Path) -> None:
-    def read(request: LogRequest) -> LogChunk:
+    async def read(request: LogRequest) -> LogChunk:
         raise NotFound("there is no such output", field="taskId")
 
     api = client_of(make_api(tmp_path, loop, read_log=read))
