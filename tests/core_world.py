@@ -140,7 +140,7 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
 def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
-                  dict(stored.drains), dict(stored.shards), restoration=stored.restoration)  # fmt: skip
+                  dict(stored.drains), dict(stored.shards), stored.restoration)  # fmt: skip
 
 
 class CountingMatcher:

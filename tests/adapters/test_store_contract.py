@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobcloud.errors import Fenced, StoreError
 from jobcloud.messages import Kind
-from jobcloud.ports import LastingStore, MAX_RECORD_BYTES, Store, StoredWrite
+from jobcloud.ports import MAX_RECORD_BYTES, LastingStore, Store, StoredWrite
 
 OpenStore = Callable[[], LastingStore]
 

@@ -125,15 +125,14 @@ def test_half_a_thousandth_is_rounded_up(cluster: Cluster, frameworks: Framework
 
 def test_gpus_are_whole_numbers(gpu_cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(gpu_cluster.master, "PARTITION_AWARE", "GPU_RESOURCES")
+    refused = "Task uses invalid resources: Invalid 'gpus' resource: The 'gpus' resource must be an unsigned integer"
     for name, parts, message in (
-        ("half", [0.5], "Task uses invalid resources: Invalid 'gpus' resource: "
-                        "The 'gpus' resource must be an unsigned integer"),
+        ("half", [0.5], refused),
         ("one", [1], ""),
-        ("one-and-a-half", [1.5], "Task uses invalid resources: Invalid 'gpus' resource: "
-                                  "The 'gpus' resource must be an unsigned integer"),
+        ("one-and-a-half", [1.5], refused),
         ("two-halves", [0.5, 0.5], ""),
         ("none", [0], ""),
-    ):  # fmt: skip
+    ):
         framework.call("REVIVE")
         offer = framework.offers(1)[0]
         gpus = [entry for part in parts for entry in amounts(gpus=part)]

@@ -1,4 +1,4 @@
-"""The size of launch calls: they are limited in tasks and bytes, and a refused one stops only the job that is at fault."""
+"""The size of launch calls: they are limited, and a refused one stops only the job that is at fault."""
 
 from __future__ import annotations
 

@@ -135,8 +135,7 @@ def zookeeper_store(hosts: str) -> Store:
 
 def test_recording_has_every_kind_of_record_and_the_states_that_matter(store: Store) -> None:
     stored = store.load()
-    newer = (Kind.SHARD, Kind.RESTORATION)
-    assert all(stored.records[kind] for kind in Kind if kind not in newer)
+    assert all(stored.records[kind] for kind in Kind if kind not in (Kind.SHARD, Kind.RESTORATION))  # newer
     restored = restore(stored)
     assert {task.state for task in restored.tasks.values()} >= {
         TaskState.STORED, TaskState.STARTING, TaskState.RUNNING, TaskState.UNREACHABLE,

@@ -121,6 +121,14 @@ def encode(kind: Kind, record: Record) -> bytes:
     return _START + _encoder.encode(record) + b"}"
 
 
+def _encode_firing(firing: Firing) -> bytes:
+    about = firing.id, firing.job, firing.generation, firing.cause, firing.fire_ms
+    rest = firing.ended_ms, firing.stepped
+    if firing.wide:
+        return _WIDE_START + _encoder.encode(_Wide(*about, firing.shards.width, *rest)) + b"}"
+    return _START + _encoder.encode(_Narrow(*about, tuple(firing.shards), *rest)) + b"}"
+
+
 def check_size(command: Command) -> None:
     """Raises ConfigError if the record that a command carries is larger than every store takes."""
     kind: Kind
@@ -152,14 +160,6 @@ def _largest_field(record: App | Job | Drain) -> tuple[str, int]:
     kind: type = type(record)
     sizes = zip(names(kind), map(len, map(_encoder.encode, values_of(kind)(record))), strict=True)
     return max(sizes, key=itemgetter(1))
-
-
-def _encode_firing(firing: Firing) -> bytes:
-    about = firing.id, firing.job, firing.generation, firing.cause, firing.fire_ms
-    rest = firing.ended_ms, firing.stepped
-    if firing.wide:
-        return _WIDE_START + _encoder.encode(_Wide(*about, firing.shards.width, *rest)) + b"}"
-    return _START + _encoder.encode(_Narrow(*about, tuple(firing.shards), *rest)) + b"}"
 
 
 def decode(kind: Kind, key: str, value: bytes) -> Record:

@@ -110,6 +110,71 @@ def test_subscription_contains_the_settings(master: FakeMaster) -> None:
     assert "id" not in info
 
 
+def unchangeable(field: str, kept: str) -> Callable[[Stream], None]:
+    """The behaviour of Mesos 1.11 if a field of a known framework has changed."""
+    text = f"Updating 'FrameworkInfo.{field}' is unsupported; attempted to update from '{kept}' to 'x'"
+    return lambda stream: stream.answer("400 Bad Request", f"FrameworkInfo update is not valid: {text}".encode())
+
+
+@pytest.mark.parametrize(
+    ("field", "kept", "told"),
+    [("user", "root", "mesos.user: is 'nobody', but Mesos"), ("checkpoint", "false", "mesos.checkpoint: is 'true', ")],
+)
+def test_known_framework_with_another_identity_is_refused_before_any_event(field: str, kept: str, told: str) -> None:
+    with FakeMaster(on_update=unchangeable(field, kept)) as master:
+        with Running(master.address, framework_id=FRAMEWORK) as running:
+            until(lambda: running.refusals)
+        (refusal,) = running.refusals
+        assert told in str(refusal)
+        assert f"framework {FRAMEWORK} with '{kept}'" in str(refusal)
+        assert "jobcloud framework teardown" in refusal.fix
+        assert running.receiver.events == []
+        assert len(master.streams) == 1  # it does not subscribe again
+        (asked,) = master.updates
+        assert asked.headers["Mesos-Stream-Id"] == master.streams[0].id
+        assert asked.call["update_framework"]["framework_info"] == master.streams[0].call["subscribe"]["framework_info"]
+
+
+def test_changed_principal_of_a_known_framework_is_refused() -> None:
+    error = {"type": "ERROR", "error": {"message": "Changing framework's principal is not allowed."}}
+    with FakeMaster(on_subscribe=subscribe_with(error)) as master:
+        with Running(master.address, framework_id=FRAMEWORK, principal="me") as running:
+            until(lambda: running.refusals)
+        assert str(running.refusals[0]).startswith("mesos.principal: is 'me', but Mesos has registered")
+        assert running.receiver.events == []
+        assert len(master.streams) == 1
+
+
+@pytest.mark.parametrize("answer", ["500 Internal Server Error", "307 Temporary Redirect", "503 Service Unavailable"])
+def test_subscription_begins_again_if_the_identity_is_not_compared(answer: str) -> None:
+    def begin(stream: Stream) -> None:
+        stream.answer(answer if stream.number < 2 else "200 OK")
+
+    with FakeMaster(on_update=begin) as master, Running(master.address, framework_id=FRAMEWORK) as running:
+        running.wait(Subscribed)
+        assert len(master.streams) == 3
+        assert running.refusals == []
+
+
+@pytest.mark.parametrize("answer", ["400 Bad Request", "403 Forbidden", "501 Not Implemented"])
+def test_master_that_does_not_compare_the_identity_is_subscribed(answer: str, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(stream: Stream) -> None:
+        stream.answer(answer, b"Failed to validate scheduler::Call: Expecting 'type' to be present")
+
+    with FakeMaster(on_update=refuse) as master, Running(master.address, framework_id=FRAMEWORK) as running:
+        running.wait(Subscribed)
+        assert "did not compare this framework" in caplog.text
+        assert len(master.streams) == 1
+
+
+def test_identity_is_compared_once_for_a_known_framework_only() -> None:
+    with FakeMaster() as master, Running(master.address) as running:
+        running.wait(Subscribed)
+        master.stream().close()
+        running.wait(Subscribed, 2)
+        assert master.updates == []
+
+
 def test_known_framework_id_is_used_to_subscribe(master: FakeMaster) -> None:
     with Running(master.address, framework_id=FRAMEWORK) as running:
         running.wait(Subscribed)

@@ -335,6 +335,16 @@ class Session:
         self.location = self._response.getheader("Location", "")
         return self._response.status
 
+    def ask(self, call: bytes) -> tuple[int, str]:
+        """Send one call by a connection of its own. Returns HTTP status and body. Raises OSError or HTTPException."""
+        connection = self._dialer.connection(self.address)
+        try:
+            connection.request("POST", PATH, call, {"Mesos-Stream-Id": self.stream_id, **self._dialer.headers()})
+            answer = connection.getresponse()
+            return answer.status, answer.read(_MAX_BODY).decode(errors="replace").strip()[:_MAX_REASON]
+        finally:
+            connection.close()
+
     def body(self) -> str:
         """The body of an error answer."""
         return self._response.read(_MAX_BODY).decode(errors="replace").strip()[:_MAX_REASON]

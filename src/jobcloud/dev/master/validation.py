@@ -76,10 +76,10 @@ def changed_immutable_field(old: Json, new: Json) -> str:
     """The error if a field differs that Mesos does not let a framework change."""
     for name in ("user", "checkpoint"):
         if old.get(name) != new.get(name):
-            return (
-                f"Updating 'FrameworkInfo.{name}' is unsupported;"
-                f" attempted to update from '{old.get(name)}' to '{new.get(name)}'"
+            kept, wanted = (
+                str(info.get(name)) if name == "user" else str(info.get(name)).lower() for info in (old, new)
             )
+            return f"Updating 'FrameworkInfo.{name}' is unsupported; attempted to update from '{kept}' to '{wanted}'"
     return ""
 
 
