@@ -171,6 +171,14 @@ class SimSession:
             raise CallFailed(f"not connected: {self.end_reason}", certain=True)
         self._added.append(body)
 
+    def ask(self, body: bytes) -> tuple[int, str]:
+        """One call by a connection of its own."""
+        if self.ended or self.process.partitioned or self._world.extremes.exhausted:
+            raise OSError("no connection")
+        self._world.note(f"{self.process.name} asks {body.decode()}"[:200])
+        reply = self._world.cluster.call(self, body)
+        return reply.status, str(reply.body)
+
     def exchange(self) -> list[CallFailed | None]:
         """Calls in flight together. If the connection breaks, the master has seen the first ones."""
         if self.ended:
