@@ -6,8 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -19,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jobcloud.dev.tcp_ports import free_port
+
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "demo"
-# Below the ephemeral ports of Linux (32768 and up), so that no outgoing connection takes one between probe and use.
-_PORTS = range(12_000, 31_000)
 _DEADLINE_S = 120.0  # long enough for a machine that is several times overloaded
 T = TypeVar("T")
 
@@ -34,14 +32,6 @@ def until(test: Callable[[], T | None], what: str, seconds: float = _DEADLINE_S)
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(0.05)
     return found
-
-
-def free_port() -> int:
-    """A random free port: concurrent tests choose different ones."""
-    for port in random.SystemRandom().sample(_PORTS, 100):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise OSError("found no free port")
 
 
 class Product:

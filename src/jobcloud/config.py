@@ -21,6 +21,7 @@ from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.fields import REQUIRED, Change, Spec, Unit, check_ranges, described, spec
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
 # Separates the parts of a task id, as in Elastic-Job-Cloud.
 DELIMITER = "@-@"
 
@@ -29,7 +30,6 @@ _NAME_RULE = "1 to 100 letters, digits, '_', '-' or '.', the first a letter, dig
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 _URI = re.compile(r"https?://[!-~]{1,2040}")
 _CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 # The name of an entry point, or `package.module:Class`.
 _PLUGIN = re.compile(r"[A-Za-z0-9_.-]{1,100}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 MAX_PLUGIN_NAME = 300
@@ -178,7 +178,7 @@ class Package:
     file: str = "package.zip"
 
     def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256):
+        if not SHA256.fullmatch(self.sha256):
             raise ConfigError(
                 f"{self.sha256[:80]!r} is not a SHA-256", field="packageSha256", fix="give 64 lower-case hex digits"
             )

@@ -17,6 +17,7 @@ from tests.api_kit import START, FakeLoop, job_body, make_api, serving
 
 from jobcloud.client import cli, context, render
 from jobcloud.client.context import Context
+from jobcloud.dev.tcp_ports import free_port
 from jobcloud.server.api import Access, ApiOptions, LogChunk, LogRequest
 
 TOKEN = "t0ken"
@@ -448,9 +449,7 @@ def test_teardown_needs_the_framework_id(run: Run, server: tuple[FakeLoop, str, 
 # -------------------------------------------------------------------------------------------------------- exit codes
 
 
-def test_exit_codes_distinguish_kinds_of_errors(
-    run: Run, loop: FakeLoop, monkeypatch: pytest.MonkeyPatch, free_port: int
-) -> None:
+def test_exit_codes_distinguish_kinds_of_errors(run: Run, loop: FakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("job", "show", "nope").code == 4
     loop.failure = TimeoutError()
     assert run("job", "remove", "nope").code == 6
@@ -458,7 +457,7 @@ def test_exit_codes_distinguish_kinds_of_errors(
     denied = run("tasks")
     assert denied.code == 5
     assert "JOBCLOUD_TOKEN" in denied.err
-    gone = run("--server", f"http://127.0.0.1:{free_port}", "tasks")
+    gone = run("--server", f"http://127.0.0.1:{free_port()}", "tasks")
     assert gone.code == 3
     assert "jobcloud dev" in gone.err
     assert run("--server", "nonsense", "tasks").code == 3
@@ -527,15 +526,6 @@ def test_other_http_server_is_not_taken_for_a_jobcloud_server(run: Run) -> None:
         result = run("--server", url, "tasks")
     assert result.code == 1
     assert "not from a jobcloud server" in result.err
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ------------------------------------------------------------------------------------------------ finding the server

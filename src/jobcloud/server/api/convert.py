@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jobcloud.config import App, Job, JobType, Package, Resources
+from jobcloud.config import SHA256, App, Job, JobType, Package, Resources
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
@@ -21,7 +20,6 @@ from jobcloud.server.api.schema import NESTED, AppConfig, Config, JobConfig
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_NAME = 64
 
 # The names of types in errors of pydantic, and the words for users of JSON.
@@ -245,7 +243,7 @@ def _app(config: AppConfig, policy: UrlPolicy) -> App:
 def _package(policy: UrlPolicy, url: str, sha256: str) -> Package:
     if url.startswith(PACKAGE_SCHEME):
         uploaded = url.removeprefix(PACKAGE_SCHEME)
-        if not _SHA256.fullmatch(uploaded):
+        if not SHA256.fullmatch(uploaded):
             raise ConfigError(
                 "does not name a SHA-256", field="appURL", fix="64 lower-case hex digits follow package:sha256:"
             )
