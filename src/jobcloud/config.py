@@ -491,8 +491,8 @@ class Job:
     timeout_ms: int = described(
         0,
         "timeoutSeconds",
-        "time limit of an attempt, or of each execution of a DAEMON job, which then fails with the cause `timeout`; "
-        "0: none",
+        "time limit of an attempt, or of each execution of a DAEMON job; one that exceeds it fails with the cause "
+        "`timeout`; 0: none",
         unit=Unit.MILLI,
         high=MAX_RUN_MS,
         see="operations.md#executors-that-hang",

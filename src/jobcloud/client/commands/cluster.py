@@ -55,7 +55,7 @@ def tear_down(
     confirm: Annotated[str, typer.Option(help="Id of the framework. Without it, the command asks for it.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Remove the framework from Mesos. This KILLS all its tasks. Nothing else removes the framework."""
+    """Remove the framework from Mesos. This KILLS all its tasks. No other command removes it."""
     with connect(ctx) as client:
         framework_id = client.cluster()["frameworkId"]
         if not confirm and framework_id and sys.stdin.isatty():
