@@ -24,7 +24,6 @@ from jobcloud.executor.payload import sharding_context
 from jobcloud.executor.processes import Child, Children, describe_exit, is_shortage, own_program
 from jobcloud.job import ShardingContext
 
-
 CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
 # The variables of a script that may be large. A parameter that the kernel does not take is only in the file.
 _PARAMETERS = ("JOBCLOUD_JOB_PARAMETER", "JOBCLOUD_SHARDING_PARAMETER")
