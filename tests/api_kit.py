@@ -105,7 +105,7 @@ class FakeLoop:
 def package_bytes(files: dict[str, str] | None = None) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for name, text in (files or {"hello.py": "print('hello')\n"}).items():
+        for name, text in (files or {"hello.py": "class Hello: ...\n"}).items():
             archive.writestr(zipfile.ZipInfo(name), text)
     return out.getvalue()
 
