@@ -225,7 +225,9 @@ def test_changed_user_or_checkpointing_is_ignored_without_a_word(
     refused = framework.call("UPDATE_FRAMEWORK", {"framework_info": changed})
     old, new = (str(one).lower() for one in (kept, value))
     assert refused.status == 400
-    told = refused.body.removeprefix(f"FrameworkInfo update is not valid: Updating 'FrameworkInfo.{field}' is unsupported")
+    told = refused.body.removeprefix(
+        f"FrameworkInfo update is not valid: Updating 'FrameworkInfo.{field}' is unsupported"
+    )
     assert told == f"; attempted to update from '{old}' to '{new}'"
     framework.stream.close()
     framework.info = changed

@@ -19,7 +19,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from jobcloud import __version__
+from jobcloud import __version__, zones
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings
 from jobcloud.adapters.sandbox import Output, OutputReader
@@ -91,7 +91,9 @@ class _Process:
         self._outputs = OutputReader()
 
     def run(self, stop: threading.Event) -> int:
-        log.info("starting", version=__version__, data=str(self._data))
+        log.info("starting", version=__version__, data=str(self._data), time_zones=zones.version())
+        if warning := zones.warning():
+            log.warning(warning)
         with contextlib.ExitStack() as stack:
             api_socket = stack.enter_context(_listen(self._settings.http.host, self._settings.http.port, "http.port"))
             artifacts = self._settings.artifacts

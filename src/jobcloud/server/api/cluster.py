@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 import jobcloud
+from jobcloud import zones
 from jobcloud.errors import NotFound
 from jobcloud.messages import DrainAgent, UndrainAgent
 from jobcloud.model import ShardState
@@ -56,6 +57,7 @@ class ClusterView(View):
     connected: bool = Field(description="subscribed to a Mesos master")
     matcher: Literal["compiled", "plain"]
     version: str
+    time_zones: str = Field(description="the version of the time zone database, such as 2026f")
     agents: list[AgentView]
     apps: int
     jobs: int
@@ -85,6 +87,7 @@ class Health(View):
     leading: bool
     connected: bool = Field(description="subscribed to a Mesos master")
     version: str
+    warnings: list[str] = Field(description="what needs an operator, although the scheduler works")
 
 
 class DrainQuery(Query):
@@ -108,6 +111,7 @@ def show_cluster(services: ServicesDep) -> ClusterView:
         connected=services.loop.health().connected,
         matcher=snapshot.matcher,
         version=jobcloud.__version__,
+        time_zones=zones.version(),
         agents=[_agent_view(agent) for agent in sorted(agents, key=lambda agent: (agent.hostname, agent.id))],
         apps=len(snapshot.apps),
         jobs=len(snapshot.jobs),
@@ -167,6 +171,7 @@ async def show_health(services: ServicesDep, response: Response) -> Health:
         leading=health.leading,
         connected=health.connected,
         version=jobcloud.__version__,
+        warnings=[warning] if (warning := zones.warning()) else [],
     )
 
 
