@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import tzdata
 
 from jobcloud import zones
 from jobcloud.cron import Schedule
@@ -37,7 +36,7 @@ def test_rules_are_those_of_the_package_whatever_the_machine_has(machine: Path) 
     stale = zones.zone("America/Edmonton")
     (machine / "America").mkdir()
     (machine / "America" / "Edmonton").write_bytes(b"not a zone")
-    assert zones.version() == tzdata.IANA_VERSION >= "2026f"
+    assert zones.version() >= "2026f"
     assert NOON.next_after(BEFORE) == EXPECTED
     assert FireTimes(NOON.table()).next_after(BEFORE) == EXPECTED
     assert stale.utcoffset(datetime(2026, 12, 15)) == zones.zone("America/Denver").utcoffset(datetime(2026, 7, 15))
@@ -54,7 +53,7 @@ def test_executor_has_the_rules_of_the_scheduler(tmp_path: Path) -> None:
     # Without site packages, as on an agent.
     argv = [sys.executable, "-I", "-S", "-c", script, json.dumps(NOON.table()), str(BEFORE)]
     told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-    assert told == [tzdata.IANA_VERSION, str(EXPECTED), str(len(zones.names()))]
+    assert told == [zones.version(), str(EXPECTED), str(len(zones.names()))]
 
 
 def test_every_zone_is_in_the_copy_for_executors() -> None:

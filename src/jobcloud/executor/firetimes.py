@@ -229,7 +229,7 @@ def _zone(table: Dict[str, Any]) -> Any:
     if name == "UTC":
         return timezone.utc
     try:
-        return zones.zone(name)  # type: ignore[arg-type]
+        return zones.zone(name)
     except (LookupError, TypeError):
         text = f"fire table: zone {name!r} is unknown in the time zone database {zones.version()} of this executor"
         raise ValueError(text) from None
