@@ -6,24 +6,24 @@ import datetime
 import itertools
 import sys
 import time
-import zoneinfo
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobcloud import zones
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 
 
 def at(text: str, zone: str = "UTC") -> int:
     """The instant of an ISO date and time. `zone` applies if it has no offset."""
     moment = datetime.datetime.fromisoformat(text)
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=zoneinfo.ZoneInfo(zone))).timestamp() * 1000)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=zones.zone(zone))).timestamp() * 1000)
 
 
 def local(instant: int, zone: str) -> str:
-    return f"{datetime.datetime.fromtimestamp(instant / 1000, zoneinfo.ZoneInfo(zone)):%Y-%m-%d %H:%M:%S%z}"
+    return f"{datetime.datetime.fromtimestamp(instant / 1000, zones.zone(zone)):%Y-%m-%d %H:%M:%S%z}"
 
 
 def firings(schedule: Schedule, start: str, count: int) -> list[str]:
