@@ -158,6 +158,12 @@ def test_malformed_json_is_refused_with_the_reason(tmp_path: Path, body: bytes, 
     assert says in answer.json()["detail"]
 
 
+def test_body_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(job_body(jobz=1)).encode()
+    answer = client_of(make_api(tmp_path)).post("jobs", content=body, headers={"content-type": "application/json"})
+    assert [issue["field"] for issue in answer.json()["errors"]] == ["jobz"]
+
+
 def test_brackets_in_strings_do_not_count_as_nesting(tmp_path: Path) -> None:
     body = json.dumps(job_body(description="[{" * 1000 + '\\"', jobz=1))
     answer = client_of(make_api(tmp_path)).post("jobs", content=body, headers={"content-type": "application/json"})
