@@ -9,9 +9,11 @@ JobcloudError
 ├── InvalidTransition  the table of task states has no entry for a (state, update) pair: a bug in jobcloud
 ├── StoreError         the state could not be read or written
 │   ├── Fenced         another leader has raised the epoch; this one must stop
+│   │   └── StoreGone  the state was deleted or replaced under this leader; it must stop
 │   ├── StoreFull      the disk or quota is full
 │   ├── RecordTooLarge records exceed the size limit of the store
 │   └── StoreUnusable  the state is damaged, or written by a newer version
+│       └── StoreDamaged
 └── NotConnected       no master is connected, or it does not answer
 """
 
@@ -73,6 +75,10 @@ class Fenced(StoreError):
     """Another leader has raised the epoch; nothing was written."""
 
 
+class StoreGone(Fenced):
+    """The state was deleted or replaced while this leader used it. Writes would reach nobody, so it must stop."""
+
+
 class StoreFull(StoreError):
     """No space left; nothing was written, and the stored state is intact."""
 
@@ -90,6 +96,10 @@ class RecordTooLarge(StoreError):
 
 class StoreUnusable(StoreError):
     """The stored state is damaged or of a newer version; it was left unchanged."""
+
+
+class StoreDamaged(StoreUnusable):
+    """The stored state is damaged; it was left unchanged."""
 
 
 class NotConnected(JobcloudError):

@@ -7,10 +7,12 @@ costs a tenth of a frozen dataclass.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, NamedTuple
+from itertools import chain
+from typing import Annotated, NamedTuple, overload
 
 import msgspec
 
@@ -149,6 +151,71 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     lost_workers: Count = 0
 
 
+# A shard before its first attempt.
+UNTRIED = Shard()
+# A wide firing has up to 10,002 shards, so a change copies two tuples of about 100 elements.
+_CHUNK = 100
+# A firing with at most this many shards has all of them in its own record.
+MAX_NARROW = 4
+
+
+class Shards(msgspec.Struct, frozen=True, gc=False):
+    """The shards of a firing by item: an immutable sequence in chunks.
+
+    A changed copy shares all other chunks, so the cost of a change hardly depends on the number of shards. Only the
+    last chunk may be shorter than _CHUNK, so equal sequences have equal chunks.
+    """
+
+    chunks: tuple[tuple[Shard, ...], ...]
+    width: int
+
+    @classmethod
+    def of(cls, *shards: Shard) -> Shards:
+        return cls(tuple([shards[start : start + _CHUNK] for start in range(0, len(shards), _CHUNK)]), len(shards))
+
+    @classmethod
+    def untried(cls, width: int) -> Shards:
+        chunk, rest = (UNTRIED,) * _CHUNK, width % _CHUNK
+        return cls((chunk,) * (width // _CHUNK) + ((chunk[:rest],) if rest else ()), width)
+
+    def __len__(self) -> int:
+        return self.width
+
+    def __iter__(self) -> Iterator[Shard]:
+        return chain.from_iterable(self.chunks)
+
+    @overload
+    def __getitem__(self, item: int) -> Shard: ...
+
+    @overload
+    def __getitem__(self, item: slice) -> tuple[Shard, ...]: ...
+
+    def __getitem__(self, item: int | slice) -> Shard | tuple[Shard, ...]:
+        if isinstance(item, slice):
+            return tuple(self)[item]
+        place = item if item >= 0 else self.width + item
+        if place < 0:
+            raise IndexError(f"there is no shard {item} of {self.width}")
+        return self.chunks[place // _CHUNK][place % _CHUNK]
+
+    def replaced(self, changes: Mapping[int, Shard]) -> Shards:
+        """These shards with some of them replaced. Shards behind the last one are added, the others between wait."""
+        if (width := max(changes, default=-1) + 1) > self.width:
+            added = Shards.of(*self, *[UNTRIED] * (width - self.width))
+            return added.replaced(changes)
+        chunks: list[list[Shard] | tuple[Shard, ...]] = [*self.chunks]
+        for item, shard in changes.items():
+            chunk = chunks[item // _CHUNK]
+            if isinstance(chunk, tuple):
+                chunk = chunks[item // _CHUNK] = list(chunk)
+            chunk[item % _CHUNK] = shard
+        return Shards(tuple([chunk if isinstance(chunk, tuple) else tuple(chunk) for chunk in chunks]), self.width)
+
+    def tried(self) -> dict[int, Shard]:
+        """The shards that are no longer as at the beginning, by item."""
+        return {item: shard for item, shard in enumerate(self) if shard is not UNTRIED and shard != UNTRIED}
+
+
 class Step(StrEnum):
     """The calls of a run's listener."""
 
@@ -156,7 +223,7 @@ class Step(StrEnum):
     AFTER = "after"
 
 
-class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class Firing(msgspec.Struct, frozen=True, gc=False):
     """One due instant of a job: a queue entry while shards wait, a record afterwards. Users call it a run.
 
     A DAEMON job has one firing for each generation; it never ends by itself. Items that the job no longer has remain
@@ -169,19 +236,25 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     generation: Count
     cause: Cause
     fire_ms: Instant
-    shards: Annotated[tuple[Shard, ...], msgspec.Meta(min_length=1, max_length=MAX_SHARDS + 2)]
+    shards: Shards
     ended_ms: Instant = 0
     stepped: bool = False
 
     @property
+    def wide(self) -> bool:
+        """Whether its shards have records of their own."""
+        return self.shards.width > MAX_NARROW
+
+    @property
     def work(self) -> tuple[Shard, ...]:
         """The job's own shards."""
-        return self.shards[:-2] if self.stepped else self.shards
+        return self.shards[: -2 if self.stepped else None]
 
     def step(self, item: int) -> Step | None:
         """The call of the listener that an item stands for; None for the job's own shards."""
-        behind = item - len(self.shards)
-        return {-2: Step.BEFORE, -1: Step.AFTER}.get(behind) if self.stepped else None
+        if not self.stepped:
+            return None
+        return {-2: Step.BEFORE, -1: Step.AFTER}.get(item - self.shards.width)
 
 
 class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -190,7 +263,8 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     A placeholder has no firing; its `job` is the `placeholder_job` of its app, and `contexts` are those that it has
     built. A task with `kill_ms` has been asked to end since then; its job decides whether the shard starts again. A
     task with `overdue_ms` has been asked to end since then because of its time limit. `revision` identifies the
-    configuration of a resident's task (see revisions.py); "" if it is unknown.
+    configuration of a resident's task (see revisions.py); "" if it is unknown. `ports` are those of the host that the
+    task has for itself.
     """
 
     id: str
@@ -213,6 +287,7 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     revision: str = ""
     overdue_ms: Instant = 0
     contexts: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
 
     @property
     def placeholder(self) -> bool:
@@ -270,7 +345,10 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
-    """Free resources of an agent. `address` is that of its HTTP API: `host:port`, with a path if it has one."""
+    """Free resources of an agent. `address` is that of its HTTP API: `host:port`, with a path if it has one.
+
+    `role` is the role of ours that the resources are allocated to.
+    """
 
     id: str
     agent_id: str
@@ -279,6 +357,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     shares: tuple[Share, ...]
     attributes: tuple[tuple[str, str], ...] = ()
     unavailable: Window | None = None
+    role: str = "*"
 
 
 class InverseOffer(msgspec.Struct, frozen=True, gc=False):
@@ -287,6 +366,14 @@ class InverseOffer(msgspec.Struct, frozen=True, gc=False):
     id: str
     agent_id: str
     unavailable: Window
+
+
+class Restoration(msgspec.Struct, frozen=True, gc=False):
+    """The last `jobcloud restore`: of a backup taken at `taken_ms`. `settled`: a leader has corrected the state since."""
+
+    taken_ms: Instant
+    restored_ms: Instant
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

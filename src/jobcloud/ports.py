@@ -55,8 +55,11 @@ class Store(Protocol):
     A store may accept records larger than MAX_RECORD_BYTES.
     """
 
-    def acquire(self) -> int:
-        """Raise the epoch durably and return it. From then on a write with an older epoch raises Fenced."""
+    def acquire(self, floor: int = 0) -> int:
+        """Raise the epoch durably, to `floor` or above, and return it.
+
+        From then on a write with an older epoch raises Fenced.
+        """
 
     def load(self) -> StoredRecords:
         """All records. Unknown or damaged entries are reported as faults and left unchanged."""
@@ -69,6 +72,16 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release all resources. Idempotent."""
+
+
+class LastingStore(Store, Protocol):
+    """A store that outlives the process, and can therefore be saved to a backup."""
+
+    def epoch(self) -> int:
+        """The epoch of the last leader; 0 if no scheduler has ever led with this state."""
+
+    def snapshot(self) -> StoredRecords:
+        """All records as of one instant, even while a leader writes. Does not disturb the leader."""
 
 
 class Leadership(Protocol):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from jobcloud.adapters.sqlite import SqliteStore
-from jobcloud.errors import RecordTooLarge, StoreError, StoreFull, StoreUnusable
+from jobcloud.errors import RecordTooLarge, StoreError, StoreFull, StoreGone, StoreUnusable
 from jobcloud.messages import Kind
 from jobcloud.ports import MAX_RECORD_BYTES, StoredWrite
 
@@ -171,6 +171,33 @@ def test_record_that_sqlite_refuses_is_named_and_nothing_is_written(path: Path) 
         store.write(epoch, [JOB, large])
     assert set(caught.value.problems) == {("job", "large")}
     assert store.load().records[Kind.JOB] == {}
+
+
+@pytest.mark.parametrize("batch", [[], [JOB]], ids=["proof", "write"])
+@pytest.mark.parametrize("deleted", ["*", "jobcloud.db", "jobcloud.db-wal"])
+def test_deleted_file_is_noticed_at_the_next_proof_of_the_epoch(
+    path: Path, deleted: str, batch: list[StoredWrite]
+) -> None:
+    store = SqliteStore(path)
+    epoch = store.acquire()
+    store.write(epoch, [JOB])
+    for file in path.parent.glob("jobcloud.db*" if deleted == "*" else deleted):
+        file.unlink()
+    for _ in range(2):
+        with pytest.raises(StoreGone, match=r"jobcloud\.db(-wal)? was deleted.*jobcloud restore"):
+            store.write(epoch, batch)
+    store.close()
+
+
+def test_replaced_file_is_noticed_at_the_next_proof_of_the_epoch(path: Path) -> None:
+    store = SqliteStore(path)
+    epoch = store.acquire()
+    store.write(epoch, [JOB])
+    other = path.with_name("other.db")
+    written(other, JOB)
+    other.replace(path)
+    with pytest.raises(StoreGone, match="deleted or replaced"):
+        store.write(epoch, [])
     store.close()
 
 

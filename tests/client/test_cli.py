@@ -53,7 +53,7 @@ class Result:
 Run = Callable[..., Result]
 
 
-def read_log(request: LogRequest) -> LogChunk:
+async def read_log(request: LogRequest) -> LogChunk:
     data = LOG if request.stream == "stdout" else b""
     offset = request.offset if request.offset >= 0 else max(0, len(data) + request.offset)
     return LogChunk(data[offset : offset + request.limit], offset, len(data))

@@ -36,14 +36,14 @@ def whole() -> tuple[Values, int]:
     desk = Desk(
         make_app(), make_app("other", executors=1),
         make_job("resident", kind=JobKind.DAEMON, shard_count=3),
-        make_job("often", cron="0/5 * * * * ?", misfire=True, shard_count=2, failover=True, retry_count=3,
+        make_job("often", cron="0/5 * * * * ?", misfire=True, shard_count=6, failover=True, retry_count=3,
                  timeout_ms=60_000, catch_up=CatchUp.ALL),
         make_job("staged", cron="0/7 * * * * ?", firing_listener="shop:Stage", shard_count=2),
         make_job("away", app="other", cron="0/9 * * * * ?", partition=PartitionPolicy.REPLACE),
     )  # fmt: skip
     desk.tick(10_000)
     desk.offer(make_offer("first", "a1", cpus=3))
-    desk.offer(make_offer("second", "a2", cpus=4))
+    desk.offer(make_offer("second", "a2", cpus=8))
     for number, task in enumerate(list(desk.scheduler.tasks)):
         desk.status(task, UPDATES[number % len(UPDATES)])
     desk.do(DrainAgent(desk.at, "a1", desk.at + 1_000))
@@ -53,6 +53,7 @@ def whole() -> tuple[Values, int]:
         Kind.APP: desk.stored.apps, Kind.JOB: desk.stored.jobs, Kind.JOB_STATE: desk.stored.job_states,
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
+        Kind.SHARD: desk.stored.shards,
     }  # fmt: skip
     found = {
         (kind, key): json.loads(records.encode(kind, record))["r"]
@@ -69,7 +70,8 @@ class Heir(Desk):
     def __init__(self, values: Values, at: int) -> None:
         stored = StoredRecords()
         for (kind, key), value in values.items():
-            stored.records[kind][key] = json.dumps({"v": 1, "r": value}).encode()
+            version = 2 if kind is Kind.FIRING and "width" in value else 1
+            stored.records[kind][key] = json.dumps({"v": version, "r": value}).encode()
         super().__init__(subscribed=False)
         self.at, self.epoch = at, 2
         self.restored: Restored = records.restore(stored)

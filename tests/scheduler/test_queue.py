@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, changed
+from jobcloud.model import Cause, Execution, Firing, Shard, Shards, ShardState, changed
 from jobcloud.scheduler.queue import Queue
 
 
 def firing(name: str, *shards: Shard, job: str = "") -> Firing:
-    return Firing(name, job or name, 1, Cause.TRIGGER, 0, shards or (Shard(),))
+    return Firing(name, job or name, 1, Cause.TRIGGER, 0, Shards.of(*(shards or (Shard(),))))
 
 
 def order(queue: Queue, at: int = 0, **priorities: int) -> list[str]:
@@ -59,7 +59,8 @@ def test_each_back_off_wakes_once_at_its_end() -> None:
 
 def test_shards_of_disallowed_jobs_stay_in_the_queue() -> None:
     queue = queue_of(firing("a"), firing("b"))
-    assert queue.eligible(0, lambda job: job == "b", lambda job: 0) == [("b", [0])]
+    ((name, items),) = queue.eligible(0, lambda job: job == "b", lambda job: 0)
+    assert (name, list(items)) == ("b", [0])
     assert len(queue) == 2
 
 
@@ -79,7 +80,7 @@ def test_queue_agrees_with_a_slow_twin(seed: int) -> None:
                 old = firings[dice.choice(list(firings))]
                 items = dice.sample(range(len(old.shards)), dice.randrange(1, len(old.shards) + 1))
                 changes = {item: random_shard(dice) for item in items}
-                new = changed(old, shards=tuple(changes.get(i, shard) for i, shard in enumerate(old.shards)))
+                new = changed(old, shards=old.shards.replaced(changes))
                 firings[old.id] = new
                 over = all(shard.state.ended for shard in new.shards)
                 assert queue.change(new, changes) != over

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -198,7 +199,7 @@ def test_long_absence_costs_little_and_is_caught_up_by_policy(
     if late:
         assert late[-1].fire_ms == on_time[0] - 1000
     else:
-        assert desk.stored.job_states["report"].skipped == 1
+        assert desk.stored.job_states["report"].skipped == 3 * 365 * 86_400 - 5
     known = len(desk.firings())
     desk.restart()
     desk.tick()
@@ -517,6 +518,33 @@ def test_orphan_task_is_killed_and_the_late_end_of_one_is_ignored() -> None:
     assert of(Acknowledge, desk.last)
     # A state of a later Mesos may be that of a live task.
     assert of(Kill, desk.status(stranger, "TASK_PAUSED")) == [Kill(stranger, "a1")]
+
+
+@pytest.mark.parametrize("end", ["TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"])
+def test_late_running_of_an_ended_task_is_acknowledged_without_error_or_kill(end: str) -> None:
+    desk, task_id = desk_with_task()
+    desk.status(task_id, end)
+    effects = desk.status(task_id, "TASK_RUNNING")
+    assert len(of(Acknowledge, effects)) == 1
+    assert of(Kill, effects) == []
+    assert [notice for notice in of(Publish, effects) if notice.topic is Topic.FAULT] == []
+
+
+def test_late_running_of_a_lost_task_still_kills_it() -> None:
+    desk, task_id = desk_with_task()
+    desk.status(task_id, "TASK_LOST")
+    assert of(Kill, desk.status(task_id, "TASK_RUNNING")) == [Kill(task_id, "a1")]
+
+
+def test_ended_tasks_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobcloud.scheduler.tasks._MAX_ENDED", 2)
+    desk = Desk(make_app(), make_job(shard_count=3))
+    desk.do(Trigger(desk.at, "report"))
+    ids = [launch.task_id for launch in desk.launched(desk.offer(make_offer("o1")))]
+    for task_id in ids:
+        desk.status(task_id, "TASK_FINISHED")
+    killed = [kill.task_id for task_id in ids for kill in of(Kill, desk.status(task_id, "TASK_RUNNING"))]
+    assert killed == ids[:1]
 
 
 def test_duplicate_late_or_reordered_updates_change_nothing() -> None:
@@ -868,8 +896,9 @@ def test_idle_scheduler_wants_ticks_only_for_reconciliation() -> None:
 POLICY_INTERVAL = Policy(ARTIFACTS).reconcile_interval_ms
 
 
-def test_wide_cycle_writes_and_changes_its_firing_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)))
+def test_wide_cycle_changes_its_firing_once_and_writes_each_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = replace(POLICY, accept_tasks=5_000, accept_bytes=1 << 30)
+    desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)), policy=policy)
     desk.do(Trigger(desk.at, "report"))
     changed: list[str] = []
     change = desk.scheduler.queue.change
@@ -884,7 +913,8 @@ def test_wide_cycle_writes_and_changes_its_firing_once(monkeypatch: pytest.Monke
     assert len(desk.launched(effects)) == 5_000
     assert len(changed) == 1
     (save,) = of(Save, effects)
-    assert [write.kind for write in save.writes].count(Kind.FIRING) == 1
+    kinds = Counter(write.kind for write in save.writes)
+    assert (kinds[Kind.FIRING], kinds[Kind.SHARD]) == (0, 5_000)
     desk.scheduler.handle(RemoveJob(desk.at, "report"))
     assert len(changed) == 1, "no shard waits, so only tasks are killed"
 

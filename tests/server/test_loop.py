@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.adapters.sqlite import SqliteStore
-from jobcloud.errors import Conflict, Fenced, NotConnected, Refused, StoreError, StoreUnusable, Unavailable
+from jobcloud.errors import ConfigError, Conflict, Fenced, NotConnected, Refused, StoreError, StoreUnusable, Unavailable
 from jobcloud.messages import (
     Acknowledge,
     Call,
@@ -127,8 +127,8 @@ class RecordingStore:
         self._world = world
         self._inner = MemoryStore(world.server)
 
-    def acquire(self) -> int:
-        return self._inner.acquire()
+    def acquire(self, floor: int = 0) -> int:
+        return self._inner.acquire(floor)
 
     def load(self) -> StoredRecords:
         if self._world.fail_load:
@@ -663,6 +663,16 @@ def test_b13_stop_disconnects_closes_the_store_and_answers_all_callers(world: Wo
         loop.ask(lambda core: core)
 
 
+def test_aborted_loop_ends_with_the_error(world: World) -> None:
+    error = ConfigError("is 'nobody', but Mesos keeps 'root'", field="mesos.user", fix="restore it")
+    with running(world) as loop:
+        loop.abort(error)
+        assert loop.wait(60)
+        assert loop.failure is error
+        assert (loop.health().phase, loop.health().problem) == (Phase.FAILED, str(error))
+        assert world.done == ["disconnected", "closed"]
+
+
 def test_loop_is_healthy_while_it_leads_and_is_subscribed(world: World) -> None:
     with running(world) as loop:
         assert not loop.healthy()
@@ -814,6 +824,67 @@ def test_many_events_share_few_writes_and_none_is_lost(world: World) -> None:
         assert world.count(tuple) < 1_000
         stored = loop.ask(lambda core: len(world.server.entries))
     assert stored == 2_000
+
+
+def deliver_many(world: World, numbers: range) -> None:
+    for number in numbers:
+        world.deliver(status(f"t{number}"))
+
+
+def test_full_inbox_makes_the_driver_wait_and_no_event_is_lost(world: World) -> None:
+    with running(world, pace=Pace(inbox_events=10)) as loop, ThreadPoolExecutor(2) as pool:
+        busy: Future[None] = Future()
+        entered: Future[None] = Future()
+        blocking = pool.submit(loop.ask, lambda core: hold(entered, busy), 60)
+        entered.result(60)
+        for number in range(10):
+            world.deliver(status(f"t{number}"))
+        more = pool.submit(deliver_many, world, range(10, 100))
+        with pytest.raises(TimeoutError):
+            more.result(0.1)
+        assert loop.health().waiting == 10
+        busy.set_result(None)
+        blocking.result(60)
+        more.result(60)
+        eventually(lambda: world.count(Acknowledge) == 100)
+
+
+@pytest.mark.parametrize("ending", ["stop", "recovery"])
+def test_driver_that_waits_at_a_full_inbox_is_released_when_its_session_ends(world: World, ending: str) -> None:
+    pace = Pace(inbox_events=10, retry_first_ms=1)
+    with running(world, pace=pace) as loop, ThreadPoolExecutor(2) as pool:
+        busy: Future[None] = Future()
+        entered: Future[None] = Future()
+        blocking = pool.submit(loop.ask, lambda core: hold(entered, busy), 60)
+        entered.result(60)
+        events = pool.submit(deliver_many, world, range(100))
+        eventually(lambda: loop.health().waiting == 10)
+        if ending == "recovery":
+            world.fail_before = [StoreError("disk")]
+        else:
+            loop.stop(0)
+            events.result(60)
+        busy.set_result(None)
+        blocking.result(60)
+        events.result(60)
+        if ending == "recovery":
+            eventually(lambda: len(world.drivers) == 2)
+
+
+def test_requests_beyond_the_limit_of_the_inbox_are_refused_at_once(world: World) -> None:
+    with running(world, pace=Pace(inbox_requests=2)) as loop, ThreadPoolExecutor(3) as pool:
+        busy: Future[None] = Future()
+        entered: Future[None] = Future()
+        blocking = pool.submit(loop.ask, lambda core: hold(entered, busy), 60)
+        entered.result(60)
+        waiting = [pool.submit(loop.ask, lambda core: 1, 60) for _ in range(2)]
+        eventually(lambda: loop.health().waiting == 2)
+        with pytest.raises(Unavailable, match="2 other requests wait"):
+            loop.command(lambda at: SetJobEnabled(at, "j", True))
+        busy.set_result(None)
+        assert [each.result(60) for each in waiting] == [1, 1]
+        blocking.result(60)
+        assert loop.ask(lambda core: 2) == 2
 
 
 @dataclass

@@ -26,7 +26,9 @@ from jobcloud.model import (
     Outcome,
     Package,
     Resources,
+    Restoration,
     Shard,
+    Shards,
     ShardState,
     Share,
     Task,
@@ -49,7 +51,9 @@ JOB = Job(
     catch_up=CatchUp.ONCE,
 )
 STATE = JobState(1_700_000_000_000, generation=3, disabled=True)
-FIRING = Firing("job@1", "job", 3, Cause.CRON, 1_700_000_000_000, (Shard(), Shard(ShardState.FINISHED, 2)))
+FIRING = Firing("job@1", "job", 3, Cause.CRON, 1_700_000_000_000, Shards.of(Shard(), Shard(ShardState.FINISHED, 2)))
+WIDE = Firing("job@2", "job", 3, Cause.CRON, 1_700_000_000_000, Shards.untried(10_000))
+SHARD = Shard(ShardState.FAILED, 2, message="no luck", outcome=Outcome("exception"))
 TASK = Task(
     "t", "job@1", "job", 0, 1, Execution.FAILOVER, "agent", "host", "app", "exec", Resources(1), 5, TaskState.RUNNING
 )
@@ -60,10 +64,13 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.JOB_STATE, "job", STATE),
     (Kind.DISABLED_APP, "app", True),
     (Kind.FIRING, "job@1", FIRING),
+    (Kind.FIRING, "job@2", WIDE),
+    (Kind.SHARD, "job@2/7", SHARD),
     (Kind.TASK, "t", TASK),
     (Kind.EXECUTOR, "agent/exec", EXECUTOR),
     (Kind.FRAMEWORK, "id", "b1c2-0001"),
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
+    (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
 ]
 
 
@@ -91,7 +98,8 @@ def test_stored_value_is_json_with_a_format_number() -> None:
 
 
 def test_firings_and_tasks_are_stored_without_default_values() -> None:
-    firing = Firing("f", "job", 3, Cause.CRON, 5, (Shard(), Shard(ShardState.FINISHED, 2, outcome=Outcome("", "7"))))
+    shards = Shards.of(Shard(), Shard(ShardState.FINISHED, 2, outcome=Outcome("", "7")))
+    firing = Firing("f", "job", 3, Cause.CRON, 5, shards)
     value = encode(Kind.FIRING, firing)
     assert json.loads(value)["r"] == {
         "id": "f",
@@ -110,7 +118,8 @@ def test_everything_is_restored_by_its_key() -> None:
     assert restored.jobs == {"job": JOB}
     assert restored.job_states == {"job": STATE}
     assert restored.disabled_apps == {"app"}
-    assert restored.firings == {"job@1": FIRING}
+    assert restored.firings == {"job@1": FIRING, "job@2": WIDE}
+    assert restored.shards == {"job@2/7": SHARD}
     assert restored.tasks == {"t": TASK}
     assert restored.executors == {"agent/exec": EXECUTOR}
     assert restored.framework_id == "b1c2-0001"

@@ -130,10 +130,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the clock is part of fence tokens", "scheduler/cycle.py",
-        "        data = sharding.payload(job, firing, task, self._state.fence())\n",
-        "        data = sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence())\n",
-        (("scheduler/cycle.py", "        data = sharding.placeholder_payload(task, self._state.fence())\n",
-          "        data = sharding.placeholder_payload(task, at * 1_000_000_000 + self._state.fence())\n"),),
+        "            return sharding.payload(job, firing, task, self._state.fence())\n",
+        "            return sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence())\n",
+        (("scheduler/cycle.py", "            return sharding.placeholder_payload(task, self._state.fence())\n",
+          "            return sharding.placeholder_payload(task, at * 1_000_000_000 + self._state.fence())\n"),),
         quiet=True,
     ),
     Mutation(

@@ -70,9 +70,9 @@ class SimStore(MemoryStore):
         if self._world.now < self._world.store_down_until:
             raise StoreError("the store is out of reach")
 
-    def acquire(self) -> int:
+    def acquire(self, floor: int = 0) -> int:
         self._reach("acquire")
-        epoch = super().acquire()
+        epoch = super().acquire(floor)
         self._process.point("after acquire")
         return epoch
 
@@ -124,7 +124,7 @@ class SimSession:
         self.process = driver.process
         self.address = _ADDRESS
         self.stream_id = ""
-        self.subscribed = self.ended = False
+        self.subscribed = self.ended = self.full = False
         self.end_reason = ""
         self.silence_limit_s = 15.0
         self.heard = self.process.world.now

@@ -17,17 +17,17 @@ from typer.core import TyperGroup
 
 import jobcloud
 from jobcloud.client import render
-from jobcloud.client.commands import apps, cluster, import_ej, jobs, local, plan, runs, server, tasks
+from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, tasks
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import ServerOptions
-from jobcloud.errors import ConfigError, JobcloudError, NotFound, Refused
+from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refused
 
 if TYPE_CHECKING:
     from jobcloud.client.http import ApiError, Json
 
 _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Runs and tasks", "Cluster", "Tools"
 PANELS = {
-    _START: ("dev", "scheduler"),
+    _START: ("dev", "scheduler", "backup", "restore"),
     _APPS: ("app", "job", "run-local"),
     _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
     _CLUSTER: ("cluster", "agent", "framework"),
@@ -106,6 +106,8 @@ def root(
 
 cli.command("dev", rich_help_panel=_START)(server.run_dev)
 cli.command("scheduler", rich_help_panel=_START)(server.run_scheduler)
+cli.command("backup", rich_help_panel=_START)(backup.back_up)
+cli.command("restore", rich_help_panel=_START)(backup.restore)
 
 cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: packages of code, with their jobs.")
 cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")
@@ -154,6 +156,8 @@ def _report(error: JobcloudError, *, as_json: bool) -> Exit:
         return _exit_code(error.status)
     if isinstance(error, NotFound):
         return Exit.NOT_FOUND
+    if isinstance(error, Conflict):
+        return Exit.REFUSED
     return Exit.USAGE if isinstance(error, Refused) else Exit.SERVER_FAILED
 
 

@@ -20,7 +20,7 @@ from jobcloud.executor import http_job, plugins
 from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_job
 from jobcloud.executor.package import WHEELS, PackageError, unpack_wheels
 from jobcloud.executor.plugins import Plugins
-from jobcloud.executor.scripts import environment
+from jobcloud.executor.scripts import CONTEXT_FILE, argument, environment, fitting, write_context
 from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListener, ShardingContext, perform, resolve
 from jobcloud.model import parse_shard_parameters
 
@@ -160,11 +160,13 @@ def _run(job: Mapping[str, Any], ctx: ShardingContext, contexts: Contexts, parts
 
 
 def _run_script(job: Mapping[str, Any], ctx: ShardingContext) -> LocalRun:
-    argv = [*shlex.split(str(job.get("scriptCommandLine", ""))), ctx.to_json()]
-    try:
-        code = subprocess.run(argv, env={**os.environ, **environment(ctx)}, check=False).returncode
-    except OSError as error:
-        raise ConfigError(f"cannot start {argv[0]!r}: {error.strerror}", field="scriptCommandLine") from error
+    argv = [*shlex.split(str(job.get("scriptCommandLine", ""))), argument(ctx)]
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, **environment(ctx), CONTEXT_FILE: write_context(folder, ctx)}
+        try:
+            code = subprocess.run(argv, env=fitting(argv, env), check=False).returncode
+        except OSError as error:
+            raise ConfigError(f"cannot start {argv[0]!r}: {error.strerror}", field="scriptCommandLine") from error
     return LocalRun(ctx.sharding_item, code, failed=code != 0)
 
 

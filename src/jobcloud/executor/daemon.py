@@ -558,7 +558,7 @@ def _failure_report(execution: Execution, outcome: Outcome) -> Dict[str, Any]:
     context = execution.payload.context
     return {
         **{name: context[name] for name in ("jobName", "taskId", "shardingTotalCount", "shardingItem")},
-        **execution.facts,
+        **{name: execution.facts[name] for name in ("runId", "attempt", "fence", "fireTime")},
         "step": execution.payload.step,
         "cause": outcome.cause.value if outcome.cause else None,
         "exitCode": outcome.exit_code,

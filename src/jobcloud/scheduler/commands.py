@@ -230,9 +230,7 @@ class Commands(Part):
         self._check_waiting(job.name, "runId")
         changes = {item: retry.reset(shard) for item, shard in shards.items()}
         if firing.ended_ms:
-            put_back = tuple(changes.get(item, shard) for item, shard in enumerate(firing.shards))
-            generation = self._state.job_states[job.name].generation
-            self._firings.reopen(changed(firing, generation=generation, shards=put_back, ended_ms=0))
+            self._firings.reopen(firing, self._state.job_states[job.name].generation, changes)
         else:
             self._firings.put_shards(firing.id, changes, event.at)
             self._state.request_cycle()

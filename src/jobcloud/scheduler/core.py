@@ -53,6 +53,7 @@ from jobcloud.scheduler.part import Hooks
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.recovery import Stored as Stored
+from jobcloud.scheduler.restorations import Restorations
 from jobcloud.scheduler.rollouts import Rollouts
 from jobcloud.scheduler.state import MakeMatcher, State
 from jobcloud.scheduler.state import Policy as Policy
@@ -106,6 +107,7 @@ class Scheduler:
             circuit_breakers,
             self._drains,
             self._tasks,
+            Restorations(state, firings),
             rollouts,
             Timeouts(state, reconciliation),
             self._warm_executors,

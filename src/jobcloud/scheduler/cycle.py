@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from itertools import islice
 
 from jobcloud.messages import (
@@ -26,10 +26,13 @@ from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.reason import Reason, refusal_reasons
 from jobcloud.scheduler.recovery import executor_key
+from jobcloud.scheduler.sharding import Payload
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
+# The number of shards that a cycle tries to place before it knows which requests have no room.
+_FIRST_PART = 256
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _ACTIVE, _DAEMON, _TASK, _LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Kind.TASK, Topic.LAUNCHED
 
@@ -55,10 +58,13 @@ class Cycle(Part):
         self._suppressed = False
         #: the instant until which the master may withhold offers because of our filters
         self._filtered_until = 0
+        #: tasks of one call; fewer than the policy allows after the master has refused a call for its size
+        self._accept_tasks = state.policy.accept_tasks
 
     def begin(self, at: int) -> None:
         """The master has forgotten filters and suppression: they end with a session."""
         self._suppressed, self._filtered_until, self._state.new_work = False, 0, True
+        self._accept_tasks = self._state.policy.accept_tasks
 
     # ------------------------------------------------------------------------------------------------- offers
 
@@ -79,6 +85,10 @@ class Cycle(Part):
         if isinstance(event.call, Accept) and self._state.connected:
             # The launch failed or is uncertain. If the offers are still valid, nothing else returns them.
             self._state.emit(Decline(event.call.offer_ids, 0))
+            if event.too_large:
+                # Halved until calls are accepted. If a single task is refused, `Tasks` stops its job, and the others
+                # get their usual calls again.
+                self._accept_tasks = len(event.call.launches) // 2 or self._state.policy.accept_tasks
         elif isinstance(event.call, Suppress | Revive):
             self._suppressed, self._state.new_work = isinstance(event.call, Revive), True
 
@@ -159,8 +169,18 @@ class Cycle(Part):
     # ------------------------------------------------------------------------------------------------- the cycle
 
     def _run(self, at: int) -> None:
-        """Match placeholders, and then the shards that may start, to the offers held, and launch them."""
+        """Launch what may start on the offers held. If an agent has offers of several roles, each role gets a pass."""
         self._state.cycle_due = False
+        before = self.refusals
+        for _ in range(self._state.cluster.most_roles()):
+            self._run_pass(at)
+            self._state.cluster.count_next_role()
+        for job, reasons in self.refusals.items():
+            if job not in before and reasons:
+                self._state.publish(at, Topic.REFUSED, reasons[0].text, job=job)
+
+    def _run_pass(self, at: int) -> None:
+        """Match placeholders, and then the shards that may start, to the offers that count now, and launch them."""
         warm: dict[str, list[Place]] = {}
         for place in self._warm_executors.place(at):
             warm.setdefault(place.placement.agent_id, []).append(place)
@@ -173,7 +193,7 @@ class Cycle(Part):
         for firing_id, shards in changes.items():
             self._firings.put_shards(firing_id, shards, at)
 
-    def _eligible(self, at: int) -> list[tuple[str, list[int]]]:
+    def _eligible(self, at: int) -> list[tuple[str, Iterator[int]]]:
         """The shards that may start, in their order, as rows: the id of a firing, and its items."""
         jobs = self._state.jobs
         return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)
@@ -198,12 +218,13 @@ class Cycle(Part):
         refused: dict[str, Request] = {}
         hopeless: set[Request] = set()
         wanted = self._requested(starting, refused, hopeless, at)
-        left = self._state.policy.cycle_limit
-        # In batches, because far more shards may wait than there is room for.
-        while part := list(islice(wanted, max(left, 1))):
+        left, size = self._state.policy.cycle_limit, _FIRST_PART
+        # In parts, because far more shards may wait than there is room for. A shard behind one without room is skipped.
+        while part := list(islice(wanted, max(min(left, size), 1))):
             if not left:
                 self._state.cycle_due = True
                 break
+            size *= 2
             placements = self._state.cluster.place([request for _, request in part], left)
             for (entry, request), placement in zip(part, placements, strict=True):
                 if placement is None:
@@ -214,19 +235,17 @@ class Cycle(Part):
                     placed.setdefault(placement.agent_id, []).append((entry, placement))
                     left -= 1
         if placed or refused:
-            self._record_refusals(refused, at)
+            self._record_refusals(refused)
         return placed
 
-    def _record_refusals(self, refused: dict[str, Request], at: int) -> None:
+    def _record_refusals(self, refused: dict[str, Request]) -> None:
         """Record for users which resources each job lacked."""
         reasons: dict[Request, tuple[Reason, ...]] = {}
-        before, self.refusals = self.refusals, {}
+        self.refusals = {}
         for job, request in refused.items():
             if request not in reasons:
                 reasons[request] = tuple(refusal_reasons(self._state.cluster.refusal(request)))
             self.refusals[job] = reasons[request]
-            if job not in before and reasons[request]:
-                self._state.publish(at, Topic.REFUSED, reasons[request][0].text, job=job)
 
     def _requested(
         self, starting: set[str], refused: dict[str, Request], hopeless: set[Request], at: int
@@ -241,13 +260,15 @@ class Cycle(Part):
             if job in self._state.faults:
                 continue
             request = self._state.isolated(job, at, self._state.request, self._state.jobs[job])
-            if request is not None and request in hopeless:
-                refused[job] = request
-            elif request is not None:
-                for item in items:
-                    entry = queue.Entry(firing_id, item)
-                    if not (self._circuit_breakers.open and self._exceeds_trial(entry, starting)):
-                        yield entry, self._avoiding(entry, request, avoiding, at)
+            if request is None:
+                continue
+            for item in items:
+                if hopeless and request in hopeless:
+                    refused[job] = request
+                    break
+                entry = queue.Entry(firing_id, item)
+                if not (self._circuit_breakers.open and self._exceeds_trial(entry, starting)):
+                    yield entry, self._avoiding(entry, request, avoiding, at)
 
     def _exceeds_trial(self, entry: queue.Entry, starting: set[str]) -> bool:
         """Whether the shard's app is on trial and this cycle already starts another task of it."""
@@ -283,13 +304,21 @@ class Cycle(Part):
         changes: dict[str, dict[int, Shard]],
         at: int,
     ) -> None:
-        """Send one ACCEPT for an agent, or a DECLINE. Adds the changed shards of each firing to `changes`."""
+        """Send one ACCEPT for an agent, or a DECLINE. Adds the changed shards of each firing to `changes`.
+
+        An ACCEPT uses up the agent's offers. Shards beyond its limits stay in the queue for the next offer.
+        """
         entry = self._state.cluster.agents[agent_id]
         offers = self._state.cluster.take_offers(agent_id)
         pool = Pool(offers)
         placeholders = (self._launch_placeholder(place, pool, entry.hostname, at) for place in warm)
         launches = [launched for launched in placeholders if launched is not None]
+        size = sum(launched.size for launched in launches)
         for choice, placement in choices:
+            if launches and (len(launches) >= self._accept_tasks or size >= self._state.policy.accept_bytes):
+                self._state.cluster.rollback(placement)
+                self._state.request_cycle()
+                continue
             firing = self._state.firings[choice.firing_id]
             made = self._state.isolated(
                 firing.job, at, self._launch, firing, choice.item, placement, pool, entry.hostname, at
@@ -298,6 +327,7 @@ class Cycle(Part):
                 self._state.cluster.rollback(placement)
             else:
                 launches.append(made[0])
+                size += made[0].size
             if made is not None:
                 changes.setdefault(firing.id, {})[choice.item] = made[1]
         offer_ids = tuple(offer.id for offer in offers)
@@ -322,9 +352,12 @@ class Cycle(Part):
             agent_id=placement.agent_id, hostname=hostname, app=job.app, executor_id=executor_id,
             resources=job.resources, created_ms=at, revision=revision,
         )  # fmt: skip
-        data = sharding.payload(job, firing, task, self._state.fence())
+
+        def describe(task: Task) -> Payload:
+            return sharding.payload(job, firing, task, self._state.fence())
+
         try:
-            launched = self._start(task, placement, pool, data, at)
+            launched = self._start(task, placement, pool, describe, at)
         except InsufficientResources as error:
             failures = shard.failures + 1
             wait = retry.backoff_ms(failures, job.failover_delay_ms, job.failover_most_ms)
@@ -337,19 +370,27 @@ class Cycle(Part):
     def _launch_placeholder(self, place: Place, pool: Pool, hostname: str, at: int) -> Launch | None:
         """Make a placeholder task. None if the offers hold less than the matcher had counted."""
         task = self._warm_executors.task(place, hostname, at)
-        data = sharding.placeholder_payload(task, self._state.fence())
+
+        def describe(task: Task) -> Payload:
+            return sharding.placeholder_payload(task, self._state.fence())
+
         try:
-            return self._start(task, place.placement, pool, data, at)
+            return self._start(task, place.placement, pool, describe, at)
         except InsufficientResources as error:
             self._state.cluster.rollback(place.placement)
             self._warm_executors.could_not_start(place.app.name, str(error), at)
             return None
 
-    def _start(self, task: Task, placement: Placement, pool: Pool, data: bytes, at: int) -> Launch:
+    def _start(
+        self, task: Task, placement: Placement, pool: Pool, describe: Callable[[Task], Payload], at: int
+    ) -> Launch:
         """Store a task and its executor and bind its claim. Raises InsufficientResources, with nothing changed."""
         key, plan = executor_key(task.agent_id, task.executor_id), self._state.plan_of(task.app)
         gone = key in self._executors.gone
         shares, executor = launch.task_shares(pool, task, self._state.executors.get(key), plan, at, gone=gone)
+        if task.resources.ports:
+            task = changed(task, ports=launch.ports_of(shares))
+        payload = describe(task)
         if key not in self._state.executors:
             self._state.put(Kind.EXECUTOR, key, executor)
             self._state.cluster.reserve(task.agent_id, executor.id, plan.resources)
@@ -358,7 +399,7 @@ class Cycle(Part):
         for hook in self._hooks.task_launched:
             hook(task, at)
         self._state.publish_task(at, _LAUNCHED, task, f"placed on {task.hostname}")
-        return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, data)
+        return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, *payload)
 
     # ------------------------------------------------------------------------------------------------- reading
 

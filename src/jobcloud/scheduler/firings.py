@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sized
 
-from jobcloud.messages import Kind, Topic
+from jobcloud.messages import Topic
 from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, Task, changed
 from jobcloud.scheduler import retry, sharding
 from jobcloud.scheduler.part import Part
@@ -15,7 +15,7 @@ from jobcloud.scheduler.state import State
 # The message of a shard that has ended because its job no longer has it.
 FEWER = "the job has fewer shards now"
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
-_FIRING, _DEAD, _FINISHED = Kind.FIRING, ShardState.DEAD, ShardState.FINISHED
+_DEAD, _FINISHED = ShardState.DEAD, ShardState.FINISHED
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)
 
@@ -57,7 +57,11 @@ class Firings(Part):
     # ------------------------------------------------------------------------------------------------- changes
 
     def add(self, firing: Firing) -> None:
-        self._state.put(_FIRING, firing.id, firing)
+        """Add a new firing, none of whose shards has been tried."""
+        self._add(firing, {})
+
+    def _add(self, firing: Firing, changes: Mapping[int, Shard]) -> None:
+        self._state.put_firing(firing, changes)
         self._state.queue.add(firing)
         self._state.request_cycle()
 
@@ -66,30 +70,32 @@ class Firings(Part):
         old = self._state.firings[firing_id]
         if old.stepped:
             changes = {**changes, **_cancelled_by_listener(old, changes, at)}
-        firing = _with_shards(old, changes)
+        firing = changed(old, shards=old.shards.replaced(changes))
         if not self._state.queue.change(firing, changes):
             firing = changed(firing, ended_ms=at)
-        self._state.put(_FIRING, firing_id, firing)
+        self._state.put_firing(firing, changes)
         if firing.ended_ms:
             self._ended(firing, at)
 
-    def reopen(self, firing: Firing) -> None:
-        """Continue an ended firing. `firing` is its new version."""
+    def reopen(self, ended: Firing, generation: int, changes: Mapping[int, Shard]) -> None:
+        """Continue an ended firing, of which some shards are put back."""
+        firing = changed(ended, generation=generation, shards=ended.shards.replaced(changes), ended_ms=0)
         for kept in (self.history, self.dead):
             ids = kept.get(firing.job, deque())
             if firing.id in ids:
                 ids.remove(firing.id)
                 if not ids:
                     del kept[firing.job]
-        self.add(firing)
+        self._add(firing, changes)
 
     def task_changed(self, before: Task, task: Task, at: int) -> None:
         """Record when a shard started. The task's record stores this, so the firing is not saved."""
         if task.started_ms == before.started_ms or task.placeholder:
             return
         old = self._state.firings[task.firing_id]
-        firing = _with_shards(old, {task.item: changed(old.shards[task.item], started_ms=task.started_ms)})
-        self._state.put_unsaved(_FIRING, firing.id, firing)
+        shard = changed(old.shards[task.item], started_ms=task.started_ms)
+        firing = changed(old, shards=old.shards.replaced({task.item: shard}))
+        self._state.put_firing_unsaved(firing)
         self._state.queue.renew(firing)
 
     def _ended(self, firing: Firing, at: int) -> None:
@@ -155,7 +161,7 @@ class Firings(Part):
         for kept, limit in ((self.history, policy.history), (self.dead, policy.max_dead)):
             ended = kept.get(job, deque())
             while len(ended) > (limit if job in self._state.jobs else 0):
-                self._state.delete(_FIRING, ended.popleft())
+                self._state.delete_firing(ended.popleft())
             if not ended:
                 kept.pop(job, None)
 
@@ -205,16 +211,6 @@ def _validate_listener(firing: Firing) -> None:
     done = all(shard.state.ended for shard in firing.work)
     idle = after.state in _NOT_BEGUN
     assert done or idle, f"{firing.id} called its listener before its end"
-
-
-def _with_shards(old: Firing, changes: Mapping[int, Shard]) -> Firing:
-    """An unfinished firing with some shards replaced or added."""
-    shards = list(old.shards)
-    for item, shard in changes.items():
-        if item >= len(shards):
-            shards += [Shard()] * (item + 1 - len(shards))
-        shards[item] = shard
-    return Firing(old.id, old.job, old.generation, old.cause, old.fire_ms, tuple(shards), stepped=old.stepped)
 
 
 def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int) -> dict[int, Shard]:

@@ -8,16 +8,18 @@ call after the firing. Shards that replace a lost attempt precede first attempts
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import takewhile
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, takewhile
+from operator import itemgetter
 from typing import NamedTuple
 
-from jobcloud.model import Execution, Firing, Shard, ShardState
+from jobcloud.model import MAX_SHARDS, Execution, Firing, Shard, ShardState
 from jobcloud.scheduler.retry import AVOID_MS
 
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _READY, _WAITING = Execution.READY, ShardState.WAITING
+_ALL = range(MAX_SHARDS + 2)
 
 
 class Entry(NamedTuple):
@@ -27,28 +29,90 @@ class Entry(NamedTuple):
     item: int
 
 
-@dataclass(slots=True)
 class _Open:
-    """An unfinished firing, its rank by age, its waiting shards by item, and the number of unended shards."""
+    """An unfinished firing: its rank by age, its waiting shards by item, and the number of unended shards.
 
-    age: int
-    firing: Firing
-    waiting: dict[int, Shard]
-    unended: int
+    The waiting shards that may start are sorted by item, so that a cycle looks only at those that it places.
+    """
 
-    def startable(self) -> Iterable[tuple[int, Shard]]:
-        """(item, shard) of the shards that wait only for resources and their back-off."""
+    __slots__ = ("_backoffs", "_gate", "_ready", "age", "firing", "unended", "waiting")
+
+    def __init__(self, age: int, firing: Firing) -> None:
+        self.age = age
+        self.firing = firing
+        self.waiting = {item: shard for item, shard in enumerate(firing.shards) if shard.state is _WAITING}
+        self.unended = sum(not shard.state.ended for shard in firing.shards)
+        self._gate = self._open_items()
+        #: items whose back-off is over: those that replace lost attempts, and first attempts
+        self._ready: tuple[list[int], list[int]] = ([], [])
+        #: (end, item) of back-offs as a heap; some may belong to shards that no longer wait
+        self._backoffs: list[tuple[int, int]] = []
+        self._sort()
+
+    def change(self, firing: Firing, shards: Mapping[int, Shard]) -> None:
+        """Take over the firing's new version, in which `shards` have changed or are new."""
+        before = self.firing.shards
+        self.firing = firing
+        for item, shard in shards.items():
+            ended = item >= before.width or before[item].state.ended
+            self.unended -= shard.state.ended - ended
+            if (old := self.waiting.pop(item, None)) is not None:
+                self._withdraw(item, old)
+            if shard.state is _WAITING:
+                self.waiting[item] = shard
+                self._file(item, shard)
+        if firing.stepped and self._gate != (gate := self._open_items()):
+            self._gate = gate
+            self._sort()
+
+    def startable(self) -> list[Shard]:
+        """The shards that wait only for resources and their back-off."""
+        return [shard for item, shard in self.waiting.items() if item in self._gate]
+
+    def eligible(self, at: int) -> Iterator[tuple[bool, Iterator[int]]]:
+        """The items that may start at `at`, in order: (whether these are first attempts, items), without empty rows."""
+        while self._backoffs and self._backoffs[0][0] <= at:
+            ended, item = heapq.heappop(self._backoffs)
+            shard = self.waiting.get(item)
+            if shard is not None and shard.not_before_ms == ended:
+                self._withdraw(item, shard)  # the same end may be in the heap twice
+                insort(self._ready[shard.execution is _READY], item)
+        for is_first, items in enumerate(self._ready):
+            # The clock may have been set back since a back-off ended.
+            row = (item for item in items if self.waiting[item].not_before_ms <= at)
+            if (first := next(row, None)) is not None:
+                yield bool(is_first), chain((first,), row)
+
+    def _open_items(self) -> range:
+        """The items that may start now. The calls of a listener come before and after all others."""
+        width = self.firing.shards.width
         if not self.firing.stepped:
-            return self.waiting.items()
-        after = len(self.firing.shards) - 1
-        if not self.firing.shards[after - 1].state.ended:
-            return self._only(after - 1)
-        if self.unended > 1 or self.firing.shards[after].state.ended:
-            return [(item, shard) for item, shard in self.waiting.items() if item != after]
-        return self._only(after)
+            return _ALL
+        if not self.firing.shards[-2].state.ended:
+            return range(width - 2, width - 1)
+        if self.unended > 1 or self.firing.shards[-1].state.ended:
+            return range(width - 1)
+        return range(width - 1, width)
 
-    def _only(self, item: int) -> Iterable[tuple[int, Shard]]:
-        return [(item, self.waiting[item])] if item in self.waiting else ()
+    def _sort(self) -> None:
+        """File all waiting shards again."""
+        self._ready, self._backoffs = ([], []), []
+        for item, shard in sorted(self.waiting.items()):
+            self._file(item, shard)
+
+    def _file(self, item: int, shard: Shard) -> None:
+        if item not in self._gate:
+            return
+        if shard.not_before_ms:
+            heapq.heappush(self._backoffs, (shard.not_before_ms, item))
+        else:
+            insort(self._ready[shard.execution is _READY], item)
+
+    def _withdraw(self, item: int, shard: Shard) -> None:
+        row = self._ready[shard.execution is _READY]
+        place = bisect_left(row, item)
+        if place < len(row) and row[place] == item:
+            del row[place]
 
 
 class Queue:
@@ -67,12 +131,10 @@ class Queue:
 
     def add(self, firing: Firing) -> None:
         """Add an unfinished firing."""
-        waiting = {i: shard for i, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING}
-        unended = sum(not shard.state.ended for shard in firing.shards)
         self._added += 1
         self._by_job.setdefault(firing.job, []).append(firing.id)
-        self._open[firing.id] = _Open(self._added, firing, waiting, unended)
-        for shard in waiting.values():
+        self._open[firing.id] = entry = _Open(self._added, firing)
+        for shard in entry.waiting.values():
             self._add_backoff(shard)
         self.reconsider(firing.job)
 
@@ -82,16 +144,10 @@ class Queue:
         Returns whether the firing is unfinished. An ended one leaves the queue.
         """
         entry = self._open[firing.id]
-        before = entry.firing.shards
-        for item, shard in shards.items():
-            ended = item >= len(before) or before[item].state.ended
-            entry.unended -= shard.state.ended - ended
+        entry.change(firing, shards)
+        for shard in shards.values():
             if shard.state is _WAITING:
-                entry.waiting[item] = shard
                 self._add_backoff(shard)
-            else:
-                entry.waiting.pop(item, None)
-        entry.firing = firing
         if not entry.waiting:
             self._startable.pop(firing.id, None)
         if not entry.unended:
@@ -110,31 +166,27 @@ class Queue:
 
     def eligible(
         self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]
-    ) -> list[tuple[str, list[int]]]:
+    ) -> list[tuple[str, Iterator[int]]]:
         """The shards of `allowed` jobs that may start at `at`, in the order in which they should start.
 
-        Each row is the id of a firing, and its items. A firing may have two rows.
+        Each row is the id of a firing, and its items, which are found as they are asked for. The queue must not change
+        meanwhile. A firing may have two rows.
         """
-        found: list[tuple[bool, int, int, str, list[int]]] = []
-        for entry in self._allowed(allowed):
-            again: list[int] = []
-            first: list[int] = []
-            for item, shard in entry.startable():
-                if shard.not_before_ms <= at:
-                    (first if shard.execution is _READY else again).append(item)
-            rank = -priority(entry.firing.job), entry.age, entry.firing.id
-            found += ((is_first, *rank, sorted(row)) for is_first, row in ((False, again), (True, first)) if row)
-        found.sort()
+        found = [
+            (is_first, -priority(entry.firing.job), entry.age, entry.firing.id, items)
+            for entry in self._allowed(allowed)
+            for is_first, items in entry.eligible(at)
+        ]
+        found.sort(key=itemgetter(0, 1, 2))
         return [(name, items) for _, _, _, name, items in found]
 
     def any_eligible(self, at: int, allowed: Callable[[str], bool]) -> bool:
         """Whether some shard of an allowed job may start at `at`."""
-        found = self._allowed(allowed)
-        return any(shard.not_before_ms <= at for entry in found for _, shard in entry.startable())
+        return any(True for entry in self._allowed(allowed) for _ in entry.eligible(at))
 
     def startable(self, firing_id: str) -> list[Shard]:
         """The shards of an unfinished firing that wait only for resources and their back-off."""
-        return [shard for _, shard in self._open[firing_id].startable()]
+        return self._open[firing_id].startable()
 
     def next_wake(self) -> int | None:
         """The end of the next back-off. Its shard may no longer wait."""

@@ -21,7 +21,9 @@ from jobcloud.model import (
     JobKind,
     JobState,
     Resources,
+    Restoration,
     Shard,
+    Shards,
     ShardState,
     Task,
     changed,
@@ -47,17 +49,37 @@ class Stored:
     executors: dict[str, Executor] = field(default_factory=dict)
     framework_id: str = ""
     drains: dict[str, Drain] = field(default_factory=dict)
+    #: the records of shards by key; None for a record that cannot be read
+    shards: dict[str, Shard | None] = field(default_factory=dict)
+    restoration: Restoration | None = None
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
     return f"{agent_id}/{executor_id}"
 
 
+def shard_key(firing_id: str, item: int) -> str:
+    return f"{firing_id}/{item}"
+
+
+def shard_place(key: str) -> tuple[str, int]:
+    """The firing and item of a shard's key. Raises ValueError."""
+    firing_id, _, digits = key.rpartition("/")
+    item = int(digits)
+    if key != shard_key(firing_id, item):
+        raise ValueError(f"{key!r} is no key of a shard")
+    return firing_id, item
+
+
 def recover(stored: Stored, at: int) -> Stored:
-    """A copy of `stored` in which every task has its firing, shard and executor, and every active shard its task."""
+    """A copy of `stored` in which every task has its firing, shard and executor, and every active shard its task.
+
+    Its firings have all their shards.
+    """
     whole = Stored(
-        dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), dict(stored.firings), dict(stored.tasks),
-        dict(stored.executors), stored.framework_id, dict(stored.drains),
+        dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), _with_shards(stored, at),
+        dict(stored.tasks), dict(stored.executors), stored.framework_id, dict(stored.drains),
+        restoration=stored.restoration,
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)
@@ -78,14 +100,40 @@ def recover(stored: Stored, at: int) -> Stored:
     return whole
 
 
+def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
+    """The firings with the shards that have records of their own.
+
+    A shard whose record is damaged has failed; if it runs, its task says so. So has a shard without a record if its
+    firing has ended: only a shard that waits for its first attempt has none.
+    """
+    found: dict[str, dict[int, Shard]] = {firing.id: {} for firing in stored.firings.values() if firing.wide}
+    for key, shard in stored.shards.items():
+        firing_id, item = shard_place(key)
+        if firing_id in found and item < stored.firings[firing_id].shards.width:
+            found[firing_id][item] = shard or _lost(stored.firings[firing_id].ended_ms or at)
+    return {**stored.firings, **{name: _with_records(stored.firings[name], given) for name, given in found.items()}}
+
+
+def _with_records(firing: Firing, given: dict[int, Shard]) -> Firing:
+    if firing.ended_ms:
+        waiting = (item for item, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING)
+        given = {**dict.fromkeys(waiting, _lost(firing.ended_ms)), **given}
+    return changed(firing, shards=firing.shards.replaced(given)) if given else firing
+
+
+def _lost(ended_ms: int) -> Shard:
+    return Shard(ShardState.FAILED, ended_ms=ended_ms, message=MESSAGE)
+
+
 def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[str, Firing]:
     """The firings with the start of each running shard, which is stored in the tasks' records only."""
-    shards: dict[str, list[Shard]] = {}
+    started: dict[str, dict[int, Shard]] = {}
     for task in tasks:
         if task.started_ms and not task.placeholder:
-            of_firing = shards.setdefault(task.firing_id, list(firings[task.firing_id].shards))
-            of_firing[task.item] = changed(of_firing[task.item], started_ms=task.started_ms)
-    return {**firings, **{name: changed(firings[name], shards=tuple(found)) for name, found in shards.items()}}
+            shard = changed(firings[task.firing_id].shards[task.item], started_ms=task.started_ms)
+            started.setdefault(task.firing_id, {})[task.item] = shard
+    of_firings = ((firings[name], shards) for name, shards in started.items())
+    return {**firings, **{each.id: changed(each, shards=each.shards.replaced(shards)) for each, shards in of_firings}}
 
 
 def _state(whole: Stored, job: str, at: int) -> JobState:
@@ -101,7 +149,6 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
     """The writes that turn `before` into `after`."""
     tables: tuple[tuple[Kind, Mapping[str, Record], Mapping[str, Record]], ...] = (
         (Kind.JOB_STATE, before.job_states, after.job_states),
-        (Kind.FIRING, before.firings, after.firings),
         (Kind.TASK, before.tasks, after.tasks),
         (Kind.EXECUTOR, before.executors, after.executors),
     )
@@ -109,6 +156,16 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 yield kind, key, new.get(key)
+    for key, firing in after.firings.items():
+        # As it is read from its record. Older programs stored the shards of a wide firing in it, too.
+        stored = changed(firing, shards=Shards.untried(firing.shards.width)) if firing.wide else firing
+        if before.firings.get(key) != stored:
+            yield Kind.FIRING, key, firing
+    wide = [firing for firing in after.firings.values() if firing.wide]
+    shards = {shard_key(each.id, item): shard for each in wide for item, shard in each.shards.tried().items()}
+    for key in sorted(before.shards.keys() | shards.keys()):
+        if key not in shards or before.shards.get(key) != shards[key]:
+            yield Kind.SHARD, key, shards.get(key)
 
 
 def _fits(whole: Stored, task: Task) -> bool:
@@ -139,26 +196,26 @@ def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]
     firing_id, item = places.get(task.id, (task.firing_id, task.item))
     firing = whole.firings.get(firing_id) or _stand_in(whole, task)
     task = whole.tasks[task.id] = changed(task, firing_id=firing_id, item=item, job=firing.job)
-    shards = list(firing.shards)
-    shards += [Shard(ShardState.CANCELLED, message=MESSAGE)] * (task.item + 1 - len(shards))
+    behind = range(firing.shards.width, task.item + 1)
+    shards = firing.shards.replaced(dict.fromkeys(behind, Shard(ShardState.CANCELLED, message=MESSAGE)))
     shard = shards[task.item]
     if shard.state is ShardState.ACTIVE and shard.task_id == task.id:
         return
     if shard.state is ShardState.ACTIVE and shard.task_id in whole.tasks:
         del whole.tasks[task.id]
         return
-    shards[task.item] = changed(
+    active = changed(
         shard, state=ShardState.ACTIVE, attempt=max(shard.attempt, task.attempt), task_id=task.id,
         agent_id=task.agent_id, hostname=task.hostname, executor_id=task.executor_id, started_ms=task.started_ms,
         ended_ms=0,
     )  # fmt: skip
-    whole.firings[firing.id] = changed(firing, shards=tuple(shards))
+    whole.firings[firing.id] = changed(firing, shards=shards.replaced({task.item: active}))
 
 
 def _stand_in(whole: Stored, task: Task) -> Firing:
     job = whole.jobs.get(task.job)
     cause = Cause.DAEMON if job is not None and job.kind is JobKind.DAEMON else Cause.TRIGGER
-    return Firing(task.firing_id, task.job, NO_GENERATION, cause, task.created_ms, ())
+    return Firing(task.firing_id, task.job, NO_GENERATION, cause, task.created_ms, Shards.of())
 
 
 def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
@@ -182,8 +239,7 @@ def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
         elif task.item != item or task.firing_id != firing.id:
             failed[item] = changed(shard, state=ShardState.FAILED, ended_ms=at, message=MESSAGE)
     if failed:
-        shards = tuple(failed.get(item, shard) for item, shard in enumerate(firing.shards))
-        whole.firings[firing.id] = changed(firing, shards=shards)
+        whole.firings[firing.id] = changed(firing, shards=firing.shards.replaced(failed))
 
 
 def numbers_used(stored: Stored, epoch: int) -> int:
@@ -194,5 +250,6 @@ def numbers_used(stored: Stored, epoch: int) -> int:
     """
     ids = [*stored.tasks, *stored.firings]
     ids += (shard.task_id for firing in stored.firings.values() for shard in firing.shards)
+    ids += (shard.task_id for shard in stored.shards.values() if shard is not None)
     number = re.compile(rf"[-@]{epoch}-([0-9]{{1,15}})$")
     return max((int(found[1]) for text in ids if (found := number.search(text))), default=0)

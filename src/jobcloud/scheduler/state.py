@@ -6,18 +6,18 @@ All parts of the scheduler share one State. It makes no decisions.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import DIMENSIONS, App, Firing, Job, Task, changed
+from jobcloud.model import DIMENSIONS, UNTRIED, App, Firing, Job, Restoration, Shard, Task, changed
 from jobcloud.scheduler import launch, queue, recovery
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
-from jobcloud.scheduler.recovery import Stored, differences, recover, with_starts
+from jobcloud.scheduler.recovery import Stored, differences, recover, shard_key, with_starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,24 @@ class Policy:
     kill_timeout_ms: int = 120_000
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
+    #: one call launches tasks on an agent until it has this many, or this many bytes; the rest wait for the next offer
+    accept_tasks: int = 1_000
+    accept_bytes: int = 4 << 20
     #: an agent without tasks, executors and offers is forgotten after this long
     agent_memory_ms: int = 86_400_000
     #: an agent is cordoned this long before its maintenance window; also the default length of an operator's drain
     drain_lead_ms: int = 600_000
     #: refuse time of offers from cordoned agents
     drain_refuse_ms: int = 30_000
+    #: after a restore, shards that are repeated wait this long, so that tasks without a record are reported first
+    restore_hold_ms: int = 30_000
     #: interval between two sweeps
     sweep_ms: int = 60_000
 
 
 _PUBLISH = RANK[Publish]
+# Global names, because an access to an enum member costs a function call in CPython 3.11.
+_FIRING, _SHARD = Kind.FIRING, Kind.SHARD
 # flush() puts the Save before all other effects.
 assert RANK[Save] == 0
 
@@ -75,8 +82,8 @@ T = TypeVar("T")
 class State:
     """The stored records, and the data that only this leader has.
 
-    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains` and
-    `framework_id`. Every part reads them. Only the methods of this class change them, together with the write set, so
+    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
+    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with the write set, so
     that no change can be lost at a fail-over. The write set and the effects are those of the event being handled;
     `flush` hands both over.
     """
@@ -94,11 +101,11 @@ class State:
         self.executors = whole.executors
         self.framework_id = whole.framework_id
         self.drains = whole.drains
+        self.restoration = whole.restoration
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
             Kind.JOB_STATE: self.job_states,
-            Kind.FIRING: self.firings,
             Kind.TASK: self.tasks,
             Kind.EXECUTOR: self.executors,
             Kind.DRAIN: self.drains,
@@ -123,18 +130,42 @@ class State:
     # ------------------------------------------------------------------------------------------------- changes
 
     def put(self, kind: Kind, key: str, record: Record) -> None:
-        """Set a record, here and in the store."""
+        """Set a record, here and in the store. Firings have methods of their own."""
         self._tables[kind][key] = record
         self.write_set[kind, key] = record
-
-    def put_unsaved(self, kind: Kind, key: str, record: Record) -> None:
-        """Set a record here, not in the store. For values that a new leader derives from other records."""
-        self._tables[kind][key] = record
 
     def delete(self, kind: Kind, key: str) -> None:
         """Delete a record, here and in the store. Raises KeyError if there is none."""
         del self._tables[kind][key]
         self.write_set[kind, key] = None
+
+    def put_firing(self, firing: Firing, changes: Mapping[int, Shard]) -> None:
+        """Set a firing, here and in the store. `changes` are its shards that differ from its last version.
+
+        Of a wide firing, only the changed shards are written, and the firing's own record if it differs.
+        """
+        old = self.firings.get(firing.id)
+        self.firings[firing.id] = firing
+        if not firing.wide:
+            self.write_set[_FIRING, firing.id] = firing
+            return
+        if old is None or not old.wide:
+            changes = firing.shards.tried()
+        for item, shard in changes.items():
+            self.write_set[_SHARD, shard_key(firing.id, item)] = shard if shard != UNTRIED else None
+        if old is None or _without_shards(old) != _without_shards(firing):
+            self.write_set[_FIRING, firing.id] = firing
+
+    def put_firing_unsaved(self, firing: Firing) -> None:
+        """Set a firing here, not in the store. For values that a new leader derives from other records."""
+        self.firings[firing.id] = firing
+
+    def delete_firing(self, firing_id: str) -> None:
+        """Delete a firing with its shards, here and in the store. Raises KeyError if there is none."""
+        firing = self.firings.pop(firing_id)
+        self.write_set[_FIRING, firing_id] = None
+        for item in firing.shards.tried() if firing.wide else ():
+            self.write_set[_SHARD, shard_key(firing_id, item)] = None
 
     def set_app_disabled(self, app: str, *, disabled: bool) -> None:
         if disabled:
@@ -147,6 +178,10 @@ class State:
         """Set the id by which Mesos knows this framework; with "", the next subscription gets a new one."""
         self.framework_id = framework_id
         self.write_set[Kind.FRAMEWORK, "id"] = framework_id or None
+
+    def set_restoration(self, restoration: Restoration) -> None:
+        self.restoration = restoration
+        self.write_set[Kind.RESTORATION, "last"] = restoration
 
     def change_job_state(self, job: str, **changes: Any) -> None:
         self.put(Kind.JOB_STATE, job, changed(self.job_states[job], **changes))
@@ -239,3 +274,8 @@ class State:
     def fence(self) -> int:
         """A fence token. Tokens grow over all attempts of all leaders. A double is exact for 9 million leaders."""
         return self.epoch * 1_000_000_000 + self._sequence
+
+
+def _without_shards(firing: Firing) -> tuple[int, int, int]:
+    """The parts of a wide firing's own record that may change."""
+    return firing.generation, firing.ended_ms, firing.shards.width

@@ -40,6 +40,8 @@ from jobcloud.wire import RESULT_BYTES, is_flat
 _CHECK_MS = 1_000
 # Maximum time between two checks of the unreachable tasks.
 _IDLE_MS = 3_600_000
+# Number of ended tasks that are remembered, to recognize late updates.
+_MAX_ENDED = 10_000
 _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 OVERDUE = "it exceeded its time limit, and its executor did not end it"
 _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
@@ -57,6 +59,8 @@ class Tasks(Part):
         self._reconciliation = reconciliation
         #: tasks whose agents are unreachable
         self.unreachable: dict[str, None] = {}
+        #: tasks whose end was reported, the latest _MAX_ENDED of them
+        self._ended: dict[str, None] = {}
         self._next_check = 0
 
     def restore(self, at: int) -> None:
@@ -123,6 +127,10 @@ class Tasks(Part):
             self._progress(task, step, update, at)
 
     def _finish(self, task: Task, end: End, update: Status, outcome: Outcome, at: int) -> None:
+        if update.state in status.CERTAIN_ENDS:
+            if len(self._ended) == _MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+            self._ended[task.id] = None
         message = describe(update) + self._fetched_artifacts(task, update)
         if task.kill_ms and update.state == "TASK_KILLED":
             end = End.KILLED  # our kill decides, even if the agent was drained at the same time
@@ -142,7 +150,7 @@ class Tasks(Part):
     def _on_orphan(self, update: Status, at: int) -> None:
         """Handle an update for a task without a record. A task that may live is killed; its replacement stays."""
         known = self._reconciliation.orphans.pop(update.task_id, None)
-        if update.state in status.OVER_OR_AWAY or not update.agent_id:
+        if update.state in status.OVER_OR_AWAY or not update.agent_id or update.task_id in self._ended:
             return
         if known is not None:
             self._reconciliation.orphans[update.task_id] = known  # it was killed already
@@ -207,6 +215,7 @@ class Tasks(Part):
             failover=job is not None and (job.failover or firing.step(task.item) is not None),
             seed=f"{firing.id}/{task.item}",
             cause=ending.outcome.cause,
+            charged=ending.charged,
         )  # fmt: skip
         text = shard.state if shard.state.ended else f"{ending.end}, again"
         self._state.publish_task(at, _TOPIC_ENDED, task, ending.message, text)
@@ -245,14 +254,26 @@ class Tasks(Part):
 
     def send_failed(self, event: SendFailed) -> None:
         """End the tasks of a launch that was certainly not sent; reconcile those that may have arrived."""
-        for launch in event.call.launches if isinstance(event.call, Accept) else ():
+        launches = event.call.launches if isinstance(event.call, Accept) else ()
+        for launch in launches:
             task = self._state.tasks.get(launch.task_id)
             if task is None:
                 continue
-            if event.certain:
+            if event.certain and event.too_large:
+                self._end_oversized(task, launch.size if len(launches) == 1 else 0, event)
+            elif event.certain:
                 self.end(task, Ending(End.NOT_STARTED, f"the launch was not sent: {event.reason}"), event.at)
             else:
                 self._reconciliation.await_answer(task.id, event.at)
+
+    def _end_oversized(self, task: Task, size: int, event: SendFailed) -> None:
+        """End a task whose call was too large. `size`: of a task alone in its call, which would be refused again."""
+        text = f"the Mesos master refused a call for its size: {event.reason}"
+        if size and task.job in self._state.jobs:
+            text = f"the Mesos master refuses the launch of {size} bytes: {event.reason}; shorten the job's parameters"
+            self._state.faults[task.job] = text
+            self._state.publish(event.at, Topic.FAULT, text, job=task.job)
+        self.end(task, Ending(End.NOT_STARTED, text, charged=False), event.at)
 
     # ------------------------------------------------------------------------------------------------- reading
 

@@ -50,6 +50,9 @@ class Timetable(Part):
         """Queue the firings of `job` that are due from `due` to `at`. The catch-up policy decides about missed ones."""
         schedule = job.schedule()
         on_time_from = at - self._state.policy.misfire_threshold_ms
+        if self._state.restoration is not None:
+            # Before the restore, another leader may have fired them.
+            on_time_from = max(on_time_from, min(self._state.restoration.restored_ms, at) + 1)
         considered: int = due
         following: int | None = due
         if due < on_time_from:
@@ -64,15 +67,19 @@ class Timetable(Part):
         self._set_timer(job.name, following)
 
     def _missed(self, job: Job, schedule: Schedule, first: int, last: int, at: int) -> None:
-        """Apply the catch-up policy to the firings from `first` to `last`, which no leader queued in time."""
+        """Apply the catch-up policy to the firings from `first` to `last`, which no leader queued in time.
+
+        Each of them is queued or counted as skipped.
+        """
         if job.catch_up is CatchUp.SKIP:
-            self._skip(job, first, at, "it was missed, and catchUp is skip")
+            self._skip(job, first, at, "missed, and catchUp is skip", schedule.count(first - 1, last))
             return
         # With REPLACE, each firing replaces the one before it, so only the last one would run.
         once = job.catch_up is CatchUp.ONCE or job.concurrency is Concurrency.REPLACE
         instants = latest_ones(schedule, first, last, 1 if once else job.catch_up_limit)
-        if instants[0] > first and not once:
-            self._skip(job, first, at, f"it was missed, and more than {len(instants)} after it (catchUpLimit)")
+        if others := schedule.count(first - 1, instants[0] - 1):
+            why = "one run stands for all that were missed" if once else "missed, and not among the last (catchUpLimit)"
+            self._skip(job, first, at, why, others)
         for fire_ms in instants:
             self.enqueue(job, Cause.CATCH_UP, fire_ms, at)
 
@@ -102,13 +109,13 @@ class Timetable(Part):
             return "the firing before it has not ended, and misfire is false"
         return f"{behind} firings wait already (misfireLimit)" if behind >= job.misfire_limit else ""
 
-    def _skip(self, job: Job, fire_ms: int, at: int, why: str) -> None:
+    def _skip(self, job: Job, fire_ms: int, at: int, why: str, number: int = 1) -> None:
+        """Count skipped firings; `fire_ms` is the first of them."""
         state = self._state.job_states[job.name]
-        self._state.change_job_state(job.name, skipped=state.skipped + 1, skipped_reason=why)
-        due = datetime.fromtimestamp(fire_ms / 1000, UTC)
-        self._state.publish(
-            at, Topic.SKIPPED, f"the firing of {due:%Y-%m-%d %H:%M:%S} UTC is skipped: {why}", job=job.name
-        )
+        self._state.change_job_state(job.name, skipped=state.skipped + number, skipped_reason=why)
+        due = f"{datetime.fromtimestamp(fire_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        what = f"the firing of {due} is" if number == 1 else f"{number} firings from {due} on are"
+        self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.name)
 
     def schedule(self, job: Job, after: int) -> None:
         """Set the job's timer to its first firing after an instant. A resident job has none: its executor fires it."""

@@ -54,8 +54,8 @@ _MAX_FAILURES = 2
 _MAX_COUNTED = 1_000
 # Records held back that are logged and reported one by one.
 _MAX_REPORTED = 100
-# The longest time between two proofs that the epoch is still ours.
-_MAX_UNPROVEN_MS = 10_000
+# After this time the next Tick proves that the epoch is still ours. So a lost state is noticed within 10 s.
+_MAX_UNPROVEN_MS = 8_000
 
 
 class Core(Protocol):

@@ -27,7 +27,7 @@ from jobcloud.server.batch import Arrived, BatchProcessor, CoreT, Item, Order, R
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-# Seconds between two checks of a leadership in doubt.
+# Seconds between two checks of a leadership in doubt, or of a full inbox.
 _RECHECK_S = 0.02
 # The rest after a turn, as a multiple of its length; and its maximum, as a multiple of `coalesce_ms`.
 _REST_FACTOR, _MAX_REST_FACTOR = 3, 7
@@ -35,15 +35,18 @@ _REST_FACTOR, _MAX_REST_FACTOR = 3, 7
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Timing of the loop.
+    """Timing and limits of the loop.
 
     After a failure the loop waits before it starts over. The wait doubles from `retry_first_ms` to `retry_max_ms`. It
-    is `retry_first_ms` again after `calm_ms` without failure.
+    is `retry_first_ms` again after `calm_ms` without failure. While `inbox_events` items wait, further events wait in
+    the master. While `inbox_requests` commands and questions wait, further ones are refused.
     """
 
     coalesce_ms: int = 3
     tick_ms: int = 1_000
     batch_limit: int = 10_000
+    inbox_events: int = 20_000
+    inbox_requests: int = 1_000
     retry_first_ms: int = 100
     retry_max_ms: int = 10_000
     calm_ms: int = 60_000
@@ -125,6 +128,8 @@ class Loop(Generic[CoreT]):
         )
         self._leadership = leadership
         self._inbox: deque[Item | _Question] = deque()
+        #: commands and questions in the inbox
+        self._requests = 0
         self._changed = Condition()
         #: True while the thread checks its inbox before a wait, and while it waits.
         self._idle = False
@@ -138,6 +143,7 @@ class Loop(Generic[CoreT]):
         #: the last failure, and the instant (ms) of the first of those that follow each other
         self._failure, self._failing_since_ms = "", 0
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
+        self._aborted: BaseException | None = None
         self.failure: BaseException | None = None
 
     def stand_by(self, problem: str) -> None:
@@ -159,14 +165,21 @@ class Loop(Generic[CoreT]):
             self._changed.notify_all()
         return self.wait(timeout)
 
+    def abort(self, error: BaseException) -> None:
+        """End the loop with `error`, which no new start can mend: tasks keep running."""
+        self._aborted = error
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to `timeout` s for the end of the loop. False if it still runs. `failure` is the error, or None."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def deliver(self, event: messages.Event) -> None:
-        """Add an event. A recovery may drop it, like any event from the master."""
-        self._put(Arrived(event))
+        """Add an event. A recovery may drop it, like any event from the master. Waits while the inbox is full."""
+        self._arrive(None, event)
 
     def command(self, make: Callable[[int], messages.Command], timeout: float = 10.0) -> None:
         """Carry out a command. Returns when it is stored and its calls are sent.
@@ -239,6 +252,9 @@ class Loop(Generic[CoreT]):
             phase, problem = self._phase_now()
             if phase is not Phase.LEADING:
                 raise Unavailable(f"no leader here: {problem or phase}", fix="try again in a few seconds")
+            if self._requests >= self._pace.inbox_requests:
+                raise Unavailable(f"{self._requests} other requests wait", fix="try again in a few seconds")
+            self._requests += 1
             self._put(item)
 
     def _result(self, reply: Future[T], timeout: float) -> T:
@@ -255,7 +271,15 @@ class Loop(Generic[CoreT]):
         with self._changed:
             self._sinks = tuple(other for other in self._sinks if other is not sink)
 
-    def _arrive(self, session: int, event: messages.Event) -> None:
+    def _arrive(self, session: int | None, event: messages.Event) -> None:
+        """Called on threads of the driver. Waits while the inbox is full: then the master keeps further events.
+
+        The loop may stop, or close the session, while this waits, and `Driver.stop` may wait for this thread. Such an
+        event would be dropped anyway, so the wait ends.
+        """
+        while len(self._inbox) >= self._pace.inbox_events and current_thread() is not self._thread:
+            if session not in (None, self._processor.session) or self._stopping.wait(_RECHECK_S):
+                return
         self._put(Arrived(event, session))
 
     # -------------------------------------------------------------------------------------- on the loop's thread
@@ -270,7 +294,7 @@ class Loop(Generic[CoreT]):
         except BaseException as error:
             self._end(Phase.FAILED, error)
         else:
-            self._end(Phase.STOPPED, None)
+            self._end(Phase.FAILED if self._aborted else Phase.STOPPED, self._aborted)
 
     def _begin(self) -> None:
         self._check_leadership()
@@ -317,6 +341,7 @@ class Loop(Generic[CoreT]):
     def _take(self) -> tuple[list[Item], list[_Question]]:
         with self._changed:
             taken = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._pace.batch_limit))]
+            self._requests -= sum(not isinstance(item, Arrived) for item in taken)
         questions = [item for item in taken if isinstance(item, _Question)]
         return [item for item in taken if not isinstance(item, _Question)], questions
 
@@ -415,6 +440,7 @@ class Loop(Generic[CoreT]):
             if phase is not Phase.LEADING:
                 while self._inbox:
                     waiting.append(self._inbox.popleft())
+                self._requests = 0
         why = f"no leader here: {problem or phase}"
         refuse((item for item in waiting if not isinstance(item, _Question)), why)
         for item in waiting:

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 
 from jobcloud.errors import ConfigError, StoreError, StoreFull
-from jobcloud.executor.package import PackageError, PackageInfo, inspect
+from jobcloud.executor.package import PackageError, PackageInfo
+from jobcloud.server.inspection import inspect_apart
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILES = re.compile(r"package\.(zip|tar)")
@@ -47,7 +48,7 @@ class PackageStore:
         *,
         max_bytes: int = 256 << 20,
         grace_seconds: float = 3600.0,
-        check: Callable[..., PackageInfo] = inspect,
+        check: Callable[..., PackageInfo] = inspect_apart,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.max_bytes = max_bytes

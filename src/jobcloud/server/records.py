@@ -1,39 +1,62 @@
 """Stored records as JSON: `{"v": 1, "r": …}`, with the record's fields under "r".
 
 Within a version, fields with a default may be added: an older program ignores unknown fields, a newer one fills in
-missing fields. Firings and tasks are written often, so their fields with default values are left out. Any other change,
-also of a default, needs a new VERSION. A record that cannot be read is reported as a fault and left unchanged; it does
-not affect other records.
+missing fields. Firings, shards and tasks are written often, so their fields with default values are left out. Any other
+change, also of a default, needs a new VERSION. A record that cannot be read is reported as a fault and left unchanged;
+it does not affect other records.
+
+A narrow firing contains its shards. A wide one has format 2: it contains their number, and each shard that has been
+tried has a record of its own. So the size of a write does not grow with the firing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from jobcloud.errors import ConfigError, Refused
 from jobcloud.fields import names, values_of
 from jobcloud.messages import Command, DrainAgent, Kind, PutApp, PutJob, Record
-from jobcloud.model import App, Cause, Drain, Executor, Firing, Job, JobState, Task
+from jobcloud.model import (
+    MAX_SHARDS,
+    App,
+    Cause,
+    Count,
+    Drain,
+    Executor,
+    Firing,
+    Instant,
+    Job,
+    JobState,
+    Restoration,
+    Shard,
+    Shards,
+    Task,
+)
 from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
+from jobcloud.scheduler.recovery import shard_place
 
 VERSION = 1
+WIDE_VERSION = 2
 FRAMEWORK_KEY = "id"
+RESTORATION_KEY = "last"
 _TYPES: dict[Kind, type] = {
     Kind.APP: App,
     Kind.JOB: Job,
     Kind.JOB_STATE: JobState,
     Kind.DISABLED_APP: bool,
     Kind.FIRING: Firing,
+    Kind.SHARD: Shard,
     Kind.TASK: Task,
     Kind.EXECUTOR: Executor,
     Kind.FRAMEWORK: str,
     Kind.DRAIN: Drain,
+    Kind.RESTORATION: Restoration,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -41,6 +64,32 @@ assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 class _Envelope(msgspec.Struct):
     v: int
     r: msgspec.Raw
+
+
+class _Narrow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Format 1 of a firing. Older programs used it for wide firings, too."""
+
+    id: str
+    job: str
+    generation: Count
+    cause: Cause
+    fire_ms: Instant
+    shards: Annotated[tuple[Shard, ...], msgspec.Meta(min_length=1, max_length=MAX_SHARDS + 2)]
+    ended_ms: Instant = 0
+    stepped: bool = False
+
+
+class _Wide(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Format 2 of a firing."""
+
+    id: str
+    job: str
+    generation: Count
+    cause: Cause
+    fire_ms: Instant
+    width: Annotated[int, msgspec.Meta(ge=1, le=MAX_SHARDS + 2)]
+    ended_ms: Instant = 0
+    stepped: bool = False
 
 
 @dataclass(slots=True)
@@ -56,15 +105,28 @@ class Unreadable(Exception):
 
 _encoder = msgspec.json.Encoder()
 _envelope = msgspec.json.Decoder(_Envelope)
-_decoders: dict[Kind, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(type_) for kind, type_ in _TYPES.items()}
-_START = b'{"v":%d,"r":' % VERSION
+_decoders: dict[Kind, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(type_) for kind, type_ in _TYPES.items() if kind is not Kind.FIRING
+}
+_narrow, _wide = msgspec.json.Decoder(_Narrow), msgspec.json.Decoder(_Wide)
+_START, _WIDE_START = b'{"v":%d,"r":' % VERSION, b'{"v":%d,"r":' % WIDE_VERSION
 
 
 def encode(kind: Kind, record: Record) -> bytes:
     """Raises TypeError if `record` is not of the type of `kind`."""
     if not isinstance(record, _TYPES[kind]):
         raise TypeError(f"a record of kind {kind} cannot be a {type(record).__name__}")
+    if isinstance(record, Firing):
+        return _encode_firing(record)
     return _START + _encoder.encode(record) + b"}"
+
+
+def _encode_firing(firing: Firing) -> bytes:
+    about = firing.id, firing.job, firing.generation, firing.cause, firing.fire_ms
+    rest = firing.ended_ms, firing.stepped
+    if firing.wide:
+        return _WIDE_START + _encoder.encode(_Wide(*about, firing.shards.width, *rest)) + b"}"
+    return _START + _encoder.encode(_Narrow(*about, tuple(firing.shards), *rest)) + b"}"
 
 
 def check_size(command: Command) -> None:
@@ -104,16 +166,35 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
     """The inverse of `encode`. Raises Unreadable, also if the record belongs to another key."""
     try:
         envelope = _envelope.decode(value)
-        if envelope.v != VERSION:
+        record: Record
+        if kind is Kind.FIRING and envelope.v in (VERSION, WIDE_VERSION):
+            record = _decode_firing(envelope)
+        elif envelope.v != VERSION:
             raise Unreadable(f"was written in format {envelope.v}; this version reads format {VERSION}")
-        record: Record = _decoders[kind].decode(envelope.r)
+        else:
+            record = _decoders[kind].decode(envelope.r)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, Refused) as error:
         raise Unreadable(f"is damaged: {error}") from error
     if (own := _own_key(record)) not in (None, key):
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
-    if isinstance(record, Firing) and (not record.work or (record.stepped and record.cause is Cause.DAEMON)):
+    if isinstance(record, Firing) and (
+        record.shards.width <= 2 * record.stepped or (record.stepped and record.cause is Cause.DAEMON)
+    ):
         raise Unreadable("is damaged: its shards do not fit any firing")
     return record
+
+
+def _decode_firing(envelope: _Envelope) -> Firing:
+    """A firing as its own record describes it; the shards of a wide one have not been tried."""
+    if envelope.v == WIDE_VERSION:
+        wide = _wide.decode(envelope.r)
+        shards = Shards.untried(wide.width)
+        return Firing(wide.id, wide.job, wide.generation, wide.cause, wide.fire_ms, shards, wide.ended_ms, wide.stepped)
+    found = _narrow.decode(envelope.r)
+    shards = Shards.of(*found.shards)
+    return Firing(
+        found.id, found.job, found.generation, found.cause, found.fire_ms, shards, found.ended_ms, found.stepped
+    )
 
 
 def restore(stored: StoredRecords) -> Restored:
@@ -130,8 +211,26 @@ def restore(stored: StoredRecords) -> Restored:
         executors=_only(Executor, readable[Kind.EXECUTOR]),
         framework_id=_only(str, readable[Kind.FRAMEWORK]).get(FRAMEWORK_KEY, ""),
         drains=_only(Drain, readable[Kind.DRAIN]),
+        shards=dict(_shards(stored, readable, faults)),
+        restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         faults=faults,
     )
+
+
+def _shards(
+    stored: StoredRecords, readable: Mapping[Kind, Mapping[str, Record]], faults: list[StoredFault]
+) -> Iterable[tuple[str, Shard | None]]:
+    """The records of shards; None for a damaged one. Those of a damaged firing are left unchanged with it."""
+    left = stored.records[Kind.FIRING].keys() - readable[Kind.FIRING].keys()
+    for key in stored.records[Kind.SHARD]:
+        try:
+            firing_id, _ = shard_place(key)
+        except ValueError:
+            faults.append(StoredFault(f"{Kind.SHARD}/{key}", "is damaged: it has no key of a shard"))
+            continue
+        if firing_id not in left:
+            shard = readable[Kind.SHARD].get(key)
+            yield key, shard if isinstance(shard, Shard) else None
 
 
 def _readable(

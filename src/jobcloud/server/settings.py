@@ -135,6 +135,8 @@ def read_secret(path: Path) -> str:
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Positive = Annotated[Duration, _between(timedelta(milliseconds=1), _LONGEST)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Connections = Annotated[int, Field(ge=10, le=100_000)]
+Patience = Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=10))]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 SecretFile = Annotated[Path, AfterValidator(_secret_file)]
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
@@ -275,6 +277,16 @@ class Http(_Section):
     origins: Words = Field(
         default=(), description="origins of web pages that may send changes, e.g. https://ops.example.org"
     )
+    connections: Connections = Field(default=1_000, description="the most connections at once, 10 to 100000")
+    connections_per_address: Connections = Field(
+        default=400, description="the most of them from one IPv4 address or IPv6 /64 network; a proxy is one address"
+    )
+    head_timeout: Patience = Field(
+        default=timedelta(seconds=10), description="how long the head of a request may take, 1s to 10m"
+    )
+    stall_timeout: Patience = Field(
+        default=timedelta(seconds=30), description="how long a client may take nothing of an answer, 1s to 10m"
+    )
 
     @check(mode="after")
     def _guarded(self) -> Http:
@@ -298,6 +310,10 @@ class ArtifactServer(_Section):
     port: Port = Field(default=8898, description="a port, 0 for any free one")
     advertise: str = Field(
         default="", description="the name under which agents reach this machine; empty: artifacts.host"
+    )
+    connections: Connections = Field(default=1_000, description="the most connections at once, 10 to 100000")
+    connections_per_address: Connections = Field(
+        default=200, description="the most of them from one IPv4 address or IPv6 /64 network"
     )
 
     @check(mode="after")
@@ -362,6 +378,12 @@ class Log(_Section):
     format: Literal["text", "json"] = Field(default="text", description='"text" for people, "json" for machines')
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info, warning or error"
+    )
+    lines_per_minute: int = Field(
+        default=600,
+        ge=10,
+        le=1_000_000,
+        description="lines of one kind each minute, 10 to 1000000; further ones are only counted",
     )
 
 

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 import jobcloud
 from jobcloud.errors import JobcloudError
@@ -61,10 +62,11 @@ def create_api(
     followers = followers or Followers(notices)
     origin = origin or Origin(packages, options.urls)
     app.state.services = Services(loop, packages, origin, options, notices, followers, read_log, teardown)
-    for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster):
-        app.include_router(resource.router, prefix=PREFIX)
-    for extra in more_routes:
-        app.include_router(extra)
+    routers = [(resource.router, PREFIX) for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster)]
+    routers += [(extra, "") for extra in more_routes]
+    for router, prefix in routers:
+        app.include_router(router, prefix=prefix)
+    app.state.routers = routers
     for kind in (Problem, JobcloudError, TimeoutError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
@@ -76,9 +78,23 @@ def _answer(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RequestValidationError):
         return invalid(_parameter_issues(error)).response()
     if isinstance(error, HTTPException):
-        return from_status(error.status_code, str(error.detail), error.headers).response()
+        headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return from_status(error.status_code, str(error.detail), headers).response()
     known = from_error(error)
     return (known or Problem("internal", "The server failed to answer. Its log has the reason.")).response()
+
+
+def _allowed(request: Request) -> str:
+    """The methods of a resource, whose routes are separate."""
+    path = request.scope["path"]
+    methods = {
+        method
+        for router, prefix in request.app.state.routers
+        for route in router.routes
+        if isinstance(route, Route) and route.path_regex.match(path.removeprefix(prefix))
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods or {"GET", "HEAD"}))
 
 
 def _parameter_issues(error: RequestValidationError) -> Iterable[Issue]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -112,7 +113,9 @@ def _check_text(value: Any) -> None:
 
 
 def _decimal(text: str) -> Decimal:
-    number = Decimal(text) if len(text) <= _MAX_NUMBER_LENGTH else None
+    number = None
+    with suppress(ArithmeticError):  # an exponent that Decimal cannot hold
+        number = Decimal(text) if len(text) <= _MAX_NUMBER_LENGTH else None
     if number is None or abs(number.adjusted()) > 30:
         raise Problem("malformed-json", f"The number {text[:20]}… is too long or out of range.")
     return number

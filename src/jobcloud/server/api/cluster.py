@@ -19,6 +19,7 @@ from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Amounts, Instant, Query, View, amounts
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.server.api.streams import EventStream
 
 router = APIRouter()
 
@@ -168,9 +169,7 @@ def tear_down(services: ServicesDep, body: JsonObject) -> TeardownView:
 @router.get("/events", tags=["events"], response_class=StreamingResponse)
 async def stream_events(services: ServicesDep, last_event_id: Annotated[str, Header(max_length=100)] = "") -> Response:
     """Notices of the scheduler as server-sent events, from now on. Last-Event-ID continues a stream."""
-    services.notices.check_room()
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(services.notices.stream(last_event_id), media_type="text/event-stream", headers=headers)
+    return EventStream(services.notices.stream(last_event_id), services.notices.places)
 
 
 @router.get("/health", tags=["health"], responses={503: {"model": Health}})

@@ -16,12 +16,13 @@ from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
 from jobcloud.server.api.body import json_type, parse
-from jobcloud.server.api.problems import Issue, Problem, invalid
+from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
 from jobcloud.server.api.schema import NESTED, AppConfig, Config, JobConfig
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_NAME = 64
 
 # The names of types in errors of pydantic, and the words for users of JSON.
 _TYPES = {
@@ -137,8 +138,8 @@ def _from_json(config: Config, type_: type) -> dict[str, Any]:
 
 def _read(body: Mapping[str, Any], model: type[C], build: Callable[[C], V]) -> V:
     """Check types, then values. Each invalid field is replaced by a harmless value, and the check is repeated."""
-    issues: dict[str, Issue] = {}
-    value = dict(body)
+    value, unknown = _known_part(body, model)
+    issues = {issue.field: issue for issue in unknown}
     for _ in range(len(model.model_fields) + 2):
         try:
             built = build(model.model_validate(value))
@@ -158,6 +159,44 @@ def _read(body: Mapping[str, Any], model: type[C], build: Callable[[C], V]) -> V
     raise invalid(issues.values())
 
 
+def _known_part(body: Mapping[str, Any], model: type[BaseModel]) -> tuple[dict[str, Any], list[Issue]]:
+    """The known fields of an object and of the objects in it, and the other fields as issues."""
+    known: dict[str, Any] = {}
+    unknown: list[tuple[str, list[str]]] = []
+    names = _names(model)
+    for name, value in body.items():
+        if name not in names:
+            unknown.append((name, names))
+        elif name in NESTED and isinstance(value, dict):
+            inner = _names(NESTED[name])
+            known[name] = {key: item for key, item in value.items() if key in inner}
+            unknown += ((f"{name}.{key}", inner) for key in value.keys() - known[name].keys())
+        else:
+            known[name] = value
+    return known, list(_unknown(unknown))
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [info.alias or key for key, info in model.model_fields.items()]
+
+
+def _unknown(found: list[tuple[str, list[str]]]) -> Iterable[Issue]:
+    """One issue for each of the first unknown fields, given with the known ones. Lists the known ones once."""
+    listed: list[list[str]] = []
+    for name, known in found[:MAX_ISSUES]:
+        # Comparing a long name is slow, and it resembles none.
+        last = name.rpartition(".")[2].lower()[:_MAX_NAME]
+        lowered = {key.lower(): key for key in known}
+        near = difflib.get_close_matches(last, lowered, n=1, cutoff=0.6)
+        fix = f"did you mean {lowered[near[0]]!r}?" if near else "leave it out"
+        if not near and known not in listed:
+            listed.append(known)
+            fix = f"known fields: {', '.join(known)}"
+        yield Issue(name[:200], "is not a known field", fix)
+    if len(found) > MAX_ISSUES:
+        yield Issue("", f"{len(found) - MAX_ISSUES} more fields are not known", "leave them out")
+
+
 def _top(name: str) -> str:
     return name.partition(".")[0]
 
@@ -175,12 +214,9 @@ def _make_harmless(value: dict[str, Any], model: type[Config], names: Iterable[s
 
 def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
     for fault in error.errors(include_url=False, include_context=True):
-        path = [str(part) for part in fault["loc"]]
-        name = ".".join(path)[:200]
+        name = ".".join(str(part) for part in fault["loc"])[:200]
         kind = fault["type"]
-        if kind == "extra_forbidden":
-            yield _unknown(name, path, NESTED.get(path[0], model) if len(path) > 1 else model)
-        elif kind == "missing":
+        if kind == "missing":
             yield Issue(name, "is missing", _description(model, name))
         elif kind == "enum":
             yield Issue(name, f"{str(fault['input'])[:80]!r} is not a valid value", f"use {fault['ctx']['expected']}")
@@ -190,14 +226,6 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
             yield Issue(name, f"must be {article} {wanted}, not {json_type(fault['input'])}", _description(model, name))
         else:
             yield Issue(name, fault["msg"])
-
-
-def _unknown(name: str, path: list[str], model: type[BaseModel]) -> Issue:
-    known = [info.alias or key for key, info in model.model_fields.items()]
-    lowered = {key.lower(): key for key in known}
-    near = difflib.get_close_matches(path[-1].lower(), lowered, n=1, cutoff=0.6)
-    fix = f"did you mean {lowered[near[0]]!r}?" if near else f"known fields: {', '.join(known)}"
-    return Issue(name, "is not a known field", fix)
 
 
 def _description(model: type[BaseModel], name: str) -> str:

@@ -123,7 +123,7 @@ def explain_job(services: ServicesDep, job: str) -> ExplanationView:
     return _explanation_view(explanation, next_firing)
 
 
-@router.post("/jobs/{job}/{switch}")
+@router.post("/jobs/{job}/{switch:switch}")
 def switch_job(services: ServicesDep, job: str, switch: Switch) -> JobView:
     services.command(lambda at: SetJobEnabled(at, job, switch == "enable"))
     return show_job(services, job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -78,4 +78,4 @@ class LogChunk:
 
 
 # Raises NotFound if the output does not exist or no longer exists, Unavailable if the agent does not answer.
-LogReader = Callable[[LogRequest], LogChunk]
+LogReader = Callable[[LogRequest], Awaitable[LogChunk]]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request
+from starlette.convertors import Convertor, register_url_convertor
 
 from jobcloud.errors import JobcloudError
 from jobcloud.messages import Command
@@ -99,6 +100,21 @@ def _services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 JsonObject = Annotated[dict[str, Any], Depends(read_object)]
 Switch = Literal["enable", "disable"]
+
+
+class _SwitchConvertor(Convertor[str]):
+    """Matches no other word, so that a wrong method of another resource is not taken for a switch."""
+
+    regex = "enable|disable"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("switch", _SwitchConvertor())
 
 
 def json_body(schema: type) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class TaskView(View):
     ended_at: Instant
     kill_asked_at: Instant
     message: str
+    ports: list[int] = Field(description="the ports of the host that the task has, until its end")
     cause: str = Field(description="as of the shard, after its end")
     result: Any = Field(description="the return value of the job, or null")
 
@@ -185,6 +186,7 @@ def _task_view(attempt: Attempt) -> TaskView:
         ended_at=0 if task else shard.ended_ms,
         kill_asked_at=task.kill_ms if task else 0,
         message=task.message if task else shard.message,
+        ports=list(task.ports) if task else [],
         cause=shard.outcome.cause,
         result=result_of(shard),
     )

@@ -512,3 +512,7 @@ def fills_up(ctx):
     with open(ctx.job_parameter, "wb", buffering=0) as file:
         while True:
             file.write(bytes(1 << 16))
+
+
+def ports(ctx):
+    return list(ctx.ports)
