@@ -264,6 +264,37 @@ def test_jobs_are_added_from_file_stdin_and_fields(
     assert [job["jobName"] for job in run("job", "list", "--json").json] == ["a", "b", "c", "d"]
 
 
+def test_job_files_with_a_byte_order_mark_are_read(
+    run: Run, app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("app", "add", str(app), "--no-jobs")
+    file = tmp_path / "job.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(job_body("a")).encode())
+    assert run("job", "add", str(file)).code == 0
+    monkeypatch.setattr("sys.stdin", __import__("io").StringIO("\ufeff" + json.dumps(job_body("b"))))
+    assert run("job", "add", "-").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("job", "show", "\udcff"), 4),
+        (("job", "trigger", "\udcff"), 4),
+        (("kill", "\udcff"), 2),
+        (("runs", "\udcff"), 4),
+        (("tasks", "--job", "\udcff"), 4),
+        (("logs", "\udcff"), 2),
+    ],
+    ids=lambda part: "-".join(part[:-1]) if isinstance(part, tuple) else None,
+)
+def test_name_that_is_not_utf8_is_an_error_of_the_command(run: Run, arguments: tuple[str, ...], code: int) -> None:
+    """Python keeps the bytes of such an argument as surrogates."""
+    result = run(*arguments)
+    assert "UTF-8" in result.err
+    assert r"\udcff" in result.err
+    assert result.code == code
+
+
 def test_job_update_changes_single_fields_or_whole_configuration(
     run: Run, loop: FakeLoop, app: Path, tmp_path: Path
 ) -> None:

@@ -318,7 +318,7 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exac
     largest = problem.capacity[allowed]
     if not (need <= largest).all(axis=1).any():
         lacking = [
-            f"{need[d] / 1_000:g} {name} of at most {largest[:, d].max() / 1_000:g}"
+            f"{need[d] / 1_000:.12g} {name} of at most {largest[:, d].max() / 1_000:.12g}"
             for d, name in enumerate(problem.dimensions)
             if need[d] > largest[:, d].max()
         ]

@@ -27,7 +27,7 @@ from jobcloud.model import (
 )
 from jobcloud.scheduler import retry, status
 from jobcloud.scheduler.cluster import Request, amounts
-from jobcloud.scheduler.firings import Firings
+from jobcloud.scheduler.firings import Firings, cron_is_over
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
@@ -48,7 +48,7 @@ _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
 _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _RUNNING, _UNREACHABLE, _DAEMON, _TASK = TaskState.RUNNING, TaskState.UNREACHABLE, Cause.DAEMON, Kind.TASK
-_TOPIC_RUNNING, _TOPIC_ENDED = Topic.RUNNING, Topic.ENDED
+_TOPIC_RUNNING, _TOPIC_ENDED, _SUCCEEDED = Topic.RUNNING, Topic.ENDED, End.SUCCEEDED
 
 
 class Tasks(Part):
@@ -202,9 +202,14 @@ class Tasks(Part):
         firing = self._state.firings[task.firing_id]
         job = self._state.jobs.get(task.job)
         daemon = firing.cause is _DAEMON
+        wanted = self._state.wanted(firing)
+        if daemon and job is not None:
+            # The executor of a resident shard ends it after the last fire time.
+            over = ending.end is _SUCCEEDED and not task.kill_ms and cron_is_over(job, at)
+            wanted = wanted and task.item < job.shard_count and not over
         shard = retry.next_shard_state(
             firing.shards[task.item], ending.end, at, ending.message, job,
-            wanted=self._state.wanted(firing) and not (daemon and job is not None and task.item >= job.shard_count),
+            wanted=wanted,
             kill_requested=bool(task.kill_ms),
             daemon=daemon,
             failover=job is not None and (job.failover or firing.step(task.item) is not None),
