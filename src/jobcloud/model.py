@@ -369,7 +369,10 @@ class InverseOffer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Restoration(msgspec.Struct, frozen=True, gc=False):
-    """The last `jobcloud restore`: of a backup taken at `taken_ms`. `settled`: a leader has corrected the state since."""
+    """The last `jobcloud restore`, of a backup taken at `taken_ms`.
+
+    `settled`: a leader has corrected the restored state.
+    """
 
     taken_ms: Instant
     restored_ms: Instant

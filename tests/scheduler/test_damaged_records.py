@@ -20,7 +20,7 @@ from jobcloud.messages import (
     Subscribed,
     Trigger,
 )
-from jobcloud.model import CatchUp, JobKind, PartitionPolicy, ShardState, TaskState
+from jobcloud.model import CatchUp, JobKind, PartitionPolicy, Restoration, ShardState, TaskState
 from jobcloud.ports import StoredRecords
 from jobcloud.server import records
 from jobcloud.server.records import Restored
@@ -54,13 +54,14 @@ def whole() -> tuple[Values, int]:
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
         Kind.SHARD: desk.stored.shards,
+        Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {
         (kind, key): json.loads(records.encode(kind, record))["r"]
         for kind, table in tables.items()
         for key, record in table.items()
     }
-    assert {kind for kind, _ in found} == set(Kind) - {Kind.DISABLED_APP, Kind.RESTORATION}
+    assert {kind for kind, _ in found} == set(Kind) - {Kind.DISABLED_APP}
     return found, desk.at
 
 
@@ -144,6 +145,8 @@ def test_hand_edited_records_stop_no_leader(seed: int) -> None:
     text = {place: json.dumps(value) for place, value in values.items()}
     for number in range(60):
         dice = random.Random(f"{seed} {number}")
+        values[Kind.RESTORATION, "last"]["settled"] = number % 3 > 0
+        text[Kind.RESTORATION, "last"] = json.dumps(values[Kind.RESTORATION, "last"])
         changed = {place: json.loads(value) for place, value in text.items()}
         for place in dice.sample(sorted(changed), dice.choice((1, 1, 1, 2, 3))):
             if dice.random() < 0.1:

@@ -180,7 +180,7 @@ class Cycle(Part):
                 self._state.publish(at, Topic.REFUSED, reasons[0].text, job=job)
 
     def _run_pass(self, at: int) -> None:
-        """Place and launch the missing placeholders, and then the shards that may start, on the offers that count now."""
+        """Launch the missing placeholders, and then the shards that may start, on the offers that count now."""
         warm: dict[str, list[Place]] = {}
         for place in self._warm_executors.place(at):
             warm.setdefault(place.placement.agent_id, []).append(place)

@@ -83,9 +83,9 @@ class State:
     """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
-    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with the write set, so
-    that no change can be lost at a fail-over. The write set and the effects are those of the event being handled;
-    `flush` hands both over.
+    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with
+    the write set, so that no change can be lost at a fail-over. The write set and the effects are those of the event
+    being handled; `flush` hands both over.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
