@@ -13,6 +13,10 @@ import msgspec
 
 from jobcloud.messages import Acknowledge, Call, Event, Kind
 
+# Every store takes records of this size, encoded, and batches of any size. A command whose record is larger is refused.
+# Records that the scheduler writes on its own are smaller by construction.
+MAX_RECORD_BYTES = 256 * 1024
+
 
 class Flag(Protocol):
     """The part of threading.Event that is used here."""
