@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.core_world import Desk, apply, make_app, make_job, make_offer, of
 
+from jobcloud import model
 from jobcloud.messages import (
     DrainAgent,
     Event,
@@ -29,6 +30,12 @@ Values = dict[tuple[Kind, str], Any]  # JSON
 UPDATES = ("TASK_RUNNING", "TASK_STARTING", "TASK_FAILED", "TASK_UNREACHABLE", "TASK_RUNNING", "TASK_LOST")
 NUMBERS = (-(2**63), -(10**12), -1, 0, 1, 2, 3, 100, 2**31, 10**9, 10**12, 2**53, 2**63 - 1, 2**63, 10**30)
 TEXTS = ("", "x", "a@-@b", "@-@@-@@-@", "\0", "/", "x" * 5_000, *TaskState, *ShardState, "FAILOVER", "daemon", "cron")
+
+
+@pytest.fixture(autouse=True)
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The firings of 6 shards are wide."""
+    monkeypatch.setattr(model, "MAX_NARROW", 5)
 
 
 def whole() -> tuple[Values, int]:

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jobcloud.model import DELIMITER, App, Executor, Job, Resources, Share, Task
-from jobcloud.scheduler.cluster import Pool, Request
+from jobcloud.scheduler.cluster import InsufficientResources, Pool, Request
 
 EXECUTOR_DATA_SCHEMA = 1
+# Limits of an executor's record.
+MAX_SPEC_BYTES = 150_000
+_MAX_SHARES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ def task_shares(
     pool.check(plan.resources.plus(task.resources))
     if executor is None:
         shares = pool.allocate(plan.resources)
+        if len(shares) > _MAX_SHARES:
+            raise InsufficientResources(f"the agent offers the executor's resources in {len(shares)} parts")
         executor = Executor(plan.executor_id, task.agent_id, plan.app, shares, plan.spec, at)
     else:
         pool.take(executor.shares)

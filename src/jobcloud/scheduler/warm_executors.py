@@ -39,6 +39,7 @@ from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
 
 # The wait before a lost placeholder is replaced. It doubles with each further loss, up to the maximum.
+_CONTEXTS_BYTES = 100_000
 _FIRST_BACKOFF_MS, _MAX_BACKOFF_MS = 1_000, 60_000
 
 
@@ -248,6 +249,7 @@ class WarmExecutors(Part):
         for job in self._state.jobs.values() if wanted else ():
             if job.app in wanted:
                 self._contexts[job.app].update(contexts_of(job))
+        self._contexts = {name: set(_bounded(contexts)) for name, contexts in self._contexts.items()}
         self._backoffs = {name: backoff for name, backoff in self._backoffs.items() if name in wanted}
         self.recount()
         return [task for name in list(self.of_app) for task in self._surplus(name)]
@@ -320,3 +322,12 @@ class WarmExecutors(Part):
         assert indexed == placeholders, "the placeholders differ from those among the tasks"
         places = {(task.agent_id, task.executor_id) for task in placeholders.values()}
         assert len(places) == len(placeholders), "an executor has two placeholders"
+
+
+def _bounded(contexts: Iterable[str]) -> Iterator[str]:
+    """The first contexts whose names fit into the record of a task. The others are built when a job needs them."""
+    left = _CONTEXTS_BYTES
+    for context in sorted(contexts):
+        left -= 6 * len(context)  # in JSON a character takes at most six bytes
+        if left >= 0:
+            yield context
