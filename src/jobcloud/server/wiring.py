@@ -226,9 +226,14 @@ def _now_ms() -> int:
 
 
 def _limits(wanted: Settings, listener: Http | ArtifactServer, descriptors: int) -> Limits:
+    # A connection to the artifact server may hold a file too: a third for each listener is always enough.
+    connections, per_address = min(listener.connections, descriptors // 3), listener.connections_per_address
+    if connections < listener.connections:
+        per_address = min(per_address, connections * 2 // 5)
+        log.warning("fewer connections than configured: raise LimitNOFILE or ulimit -n", connections=connections)
     return Limits(
-        connections=listener.connections,
-        per_address=listener.connections_per_address,
+        connections=connections,
+        per_address=per_address,
         head_seconds=wanted.http.head_timeout.total_seconds(),
         stall_seconds=wanted.http.stall_timeout.total_seconds(),
         descriptors=descriptors,
