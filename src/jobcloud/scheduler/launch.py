@@ -96,7 +96,7 @@ def task_shares(
 
     `gone`: the executor has ended, but its last updates have not arrived. Then it is started again with the same
     description and the same shares, because Mesos refuses another description while it knows the executor. Returns the
-    task's shares and the executor to launch it on. Raises InsufficientResources, with nothing allocated.
+    task's shares and the executor to launch it on. Raises InsufficientResources.
     """
     if executor is not None and not gone:
         return pool.allocate(task.resources), executor
