@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from tests.attack_kit import HEALTH, dial, dictionary_bomb, first_status, rest_of, status_of
-from tests.whole_kit import Product, free_port, processes_with, until
+from tests.whole_kit import Product, processes_with, until
 
 from jobcloud.client.apps import add_app
 from jobcloud.client.http import Client
 from jobcloud.dev.cluster import DevCluster
+from jobcloud.dev.tcp_ports import free_port
 
 pytestmark = pytest.mark.dev_cluster
 
