@@ -49,7 +49,21 @@ from jobcloud.config import parse_shard_parameters as parse_shard_parameters
 # Ranges are checked when a record is decoded, so that one corrupt record cannot affect others.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Instant = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+# Texts from outside are bounded where they come in, so that every record is smaller than the stores' limit.
+MAX_MESSAGE_BYTES = 4_000
+MAX_ID_BYTES = 255
+_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - set(b"\t\n\r"), "\N{REPLACEMENT CHARACTER}")
 Item = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SHARDS + 2)]  # includes the two calls of a run's listener
+
+
+def cut(text: str, most: int = MAX_MESSAGE_BYTES) -> str:
+    """A text from outside in at most `most` bytes of UTF-8, without control characters.
+
+    JSON escapes control characters with six bytes, and terminals obey them.
+    """
+    if text.isascii() and text.isprintable() and len(text) <= most:
+        return text
+    return text[:most].translate(_CONTROLS).encode(errors="replace")[:most].decode(errors="ignore")
 
 
 class Cause(StrEnum):
@@ -156,7 +170,7 @@ UNTRIED = Shard()
 # A wide firing has up to 10,002 shards, so a change copies two tuples of about 100 elements.
 _CHUNK = 100
 # A firing with at most this many shards has all of them in its own record.
-MAX_NARROW = 4
+MAX_NARROW = 12
 
 
 class Shards(msgspec.Struct, frozen=True, gc=False):
@@ -200,16 +214,20 @@ class Shards(msgspec.Struct, frozen=True, gc=False):
 
     def replaced(self, changes: Mapping[int, Shard]) -> Shards:
         """These shards with some of them replaced. Shards behind the last one are added, the others between wait."""
-        if (width := max(changes, default=-1) + 1) > self.width:
-            added = Shards.of(*self, *[UNTRIED] * (width - self.width))
-            return added.replaced(changes)
-        chunks: list[list[Shard] | tuple[Shard, ...]] = [*self.chunks]
-        for item, shard in changes.items():
-            chunk = chunks[item // _CHUNK]
-            if isinstance(chunk, tuple):
-                chunk = chunks[item // _CHUNK] = list(chunk)
-            chunk[item % _CHUNK] = shard
-        return Shards(tuple([chunk if isinstance(chunk, tuple) else tuple(chunk) for chunk in chunks]), self.width)
+        chunks = [*self.chunks]
+        touched: dict[int, list[Shard]] = {}
+        try:
+            for item, shard in changes.items():
+                number = item // _CHUNK
+                if number not in touched:
+                    touched[number] = [*chunks[number]]
+                touched[number][item % _CHUNK] = shard
+        except IndexError:
+            behind = [UNTRIED] * (max(changes) + 1 - self.width)
+            return Shards.of(*self, *behind).replaced(changes)
+        for number, chunk in touched.items():
+            chunks[number] = (*chunk,)
+        return Shards((*chunks,), self.width)
 
     def tried(self) -> dict[int, Shard]:
         """The shards that are no longer as at the beginning, by item."""
@@ -369,7 +387,10 @@ class InverseOffer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Restoration(msgspec.Struct, frozen=True, gc=False):
-    """The last `jobcloud restore`: of a backup taken at `taken_ms`. `settled`: a leader has corrected the state since."""
+    """The last `jobcloud restore`, of a backup taken at `taken_ms`.
+
+    `settled`: a leader has corrected the restored state.
+    """
 
     taken_ms: Instant
     restored_ms: Instant

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from jobcloud import model
 from jobcloud.adapters.memory import MemoryServer
 from jobcloud.adapters.mesos import driver as mesos_driver
 from jobcloud.server import epochs
@@ -425,7 +426,8 @@ class _Alarm(logging.Handler):
 def _limits(plan: Plan) -> Limits:
     """The limits that are smaller in a history than in production."""
     of_zookeeper = SMALL_EXTREME if plan.extreme else SMALL
-    return (*(LIMITS if plan.extreme else ()), *(of_zookeeper if plan.zookeeper else ()))
+    wide_are_common: Limits = ((model, {"MAX_NARROW": 2}),)
+    return (*wide_are_common, *(LIMITS if plan.extreme else ()), *(of_zookeeper if plan.zookeeper else ()))
 
 
 def _change_limits(limits: Limits) -> Limits:

@@ -253,7 +253,7 @@ BEAN = {"jobClass": "", "beanName": "settle"}
 ISOLATED: dict[str, tuple[Json, str, str, str]] = {
     "import error": ({"jobClass": "broken:Job"}, "FAILED", "import", "no_such_module"),
     "missing module": ({"jobClass": "nowhere:Job"}, "FAILED", "import", "nowhere"),
-    "missing class": ({"jobClass": "shop.jobs:Missing"}, "FAILED", "import", "Missing"),
+    "missing class": ({"jobClass": "statistics:Missing"}, "FAILED", "import", "Missing"),
     "wrong type": ({"jobClass": "shop.jobs:NotAJob"}, "FAILED", "import", "NotAJob"),
     "class that cannot be made": ({"jobClass": "shop.jobs:Unmakeable"}, "FAILED", "import", "no connection"),
     "broken context": ({**BEAN, "applicationContext": "shop.jobs:broken_context"}, "FAILED", "context", "no database"),

@@ -357,4 +357,4 @@ def _counts(counts: Json) -> str:
 
 
 def _amounts(amounts: Json) -> str:
-    return f"{amounts['cpuCount']:g} cpus, {amounts['memoryMB']:g} MB"
+    return f"{amounts['cpuCount']:.12g} cpus, {amounts['memoryMB']:.12g} MB"

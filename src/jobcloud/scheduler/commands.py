@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobcloud.errors import Conflict, NotFound
+from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
     ForgetTask,
     KillTask,
@@ -48,12 +48,16 @@ class Commands(Part):
             state = self._state.job_states.get(firing.job)
             if state is None or firing.generation != state.generation:
                 self._tasks.cancel_firing(firing, at, recovery.MESSAGE)
-        self._firings.prune_removed()
         for job in list(self._state.jobs.values()):
             considered = self._state.job_states[job.name].considered_ms
             self._state.isolated(job.name, at, self._timetable.schedule, job, considered)
             self._state.isolated(job.name, at, self._firings.ensure_resident, job, at)
             self._state.isolated(job.name, at, self._rollouts.roll_out, job, at)
+
+    def clock_set_back(self, at: int) -> None:
+        """Start resident jobs again whose cron seemed to be over while the clock was ahead."""
+        for job in list(self._state.jobs.values()):
+            self._state.isolated(job.name, at, self._firings.ensure_resident, job, at)
 
     # ------------------------------------------------------------------------------------------------- apps
 
@@ -66,6 +70,12 @@ class Commands(Part):
         if app == known:
             return
         plan = launch.plan_executor(app, self._state.policy.artifacts)
+        if len(plan.spec) > launch.MAX_SPEC_BYTES:
+            raise ConfigError(
+                f"makes the description of the app's executor {len(plan.spec)} bytes long; "
+                f"it may have {launch.MAX_SPEC_BYTES}",
+                field="bootstrapScript", fix="put the script into the package",
+            )  # fmt: skip
         # If the app's record was lost, the running tasks may be of any version.
         renewed = known is None or plan.id != self._state.plan_of(app.name).id
         self._state.put(Kind.APP, app.name, app)
@@ -235,19 +245,20 @@ class Commands(Part):
     def _check_retry(self, firing: Firing) -> Job:
         """The job of a firing. Raises Conflict if shards of the firing cannot be put back now."""
         job = self._state.jobs.get(firing.job)
-        if job is None or firing.cause is Cause.DAEMON:
-            problem = f"the shards of {firing.id} start again by themselves, or its job is gone"
-            raise Conflict(problem, field="runId", fix="nothing")
+        if job is None:
+            raise Conflict(f"job {firing.job} was removed", field="runId", fix="register it again")
+        new_run = f"`jobcloud job trigger {job.name}` makes a new run"
         if job.kind is JobKind.DAEMON:
-            raise Conflict(
-                f"job {job.name} is resident now", field="runId", fix="nothing: its shards start again by themselves"
-            )
+            problem = f"job {job.name} is resident: its shards start again by themselves"
+            raise Conflict(problem, field="runId", fix=f"`jobcloud explain {job.name}` shows why a shard does not run")
+        if firing.cause is Cause.DAEMON:
+            raise Conflict(f"job {job.name} was resident in {firing.id}", field="runId", fix=new_run)
         if not self._state.enabled(job.name):
             raise Conflict(f"job {job.name} or its app is disabled", field="runId", fix="enable it first")
         if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):
             raise Conflict(
                 f"job {job.name} has other shards now than the run: {job.shard_count}, not {len(firing.work)}",
-                field="runId", fix=f"`jobcloud job trigger {job.name}` makes a new run",
+                field="runId", fix=new_run,
             )  # fmt: skip
         if not firing.ended_ms and not self._state.wanted(firing):
             raise Conflict(f"{firing.id} is being ended", field="runId", fix="wait until it has ended")

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sized
 
 from jobcloud.messages import Topic
-from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, Task, changed
+from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, Task, changed, cut
 from jobcloud.scheduler import retry, sharding
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
@@ -15,18 +15,33 @@ from jobcloud.scheduler.state import State
 # The message of a shard that has ended because its job no longer has it.
 FEWER = "the job has fewer shards now"
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
-_DEAD = ShardState.DEAD
+_DEAD, _FINISHED = ShardState.DEAD, ShardState.FINISHED
+_WHY_BYTES = 300
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)
+
+
+class Ended(deque[str]):
+    """Ids of ended firings of a job, oldest first. `shards` is the number of their shards."""
+
+    shards = 0
+
+    def add(self, firing: Firing) -> None:
+        self.append(firing.id)
+        self.shards += firing.shards.width
+
+    def discard(self, firing: Firing) -> None:
+        self.remove(firing.id)
+        self.shards -= firing.shards.width
 
 
 class Firings(Part):
     def __init__(self, state: State) -> None:
         super().__init__(state)
         #: job → ids of its ended firings, oldest first, without those in `dead`
-        self.history: dict[str, deque[str]] = {}
+        self.history: dict[str, Ended] = {}
         #: job → ids of its ended firings with DEAD shards, oldest first
-        self.dead: dict[str, deque[str]] = {}
+        self.dead: dict[str, Ended] = {}
 
     def restore(self, at: int) -> None:
         """Queue the unfinished firings in their order, and list the others in the history."""
@@ -35,6 +50,8 @@ class Firings(Part):
                 self._remember(firing)
             else:
                 self._state.queue.add(firing)
+        for name in sorted(self.history.keys() | self.dead.keys()):
+            self._prune(name)
         self.clock_set_back(at)
 
     def on_tick(self, at: int) -> None:
@@ -81,9 +98,9 @@ class Firings(Part):
         """Continue an ended firing, of which some shards are put back."""
         firing = changed(ended, generation=generation, shards=ended.shards.replaced(changes), ended_ms=0)
         for kept in (self.history, self.dead):
-            ids = kept.get(firing.job, deque())
+            ids = kept.get(firing.job, Ended())
             if firing.id in ids:
-                ids.remove(firing.id)
+                ids.discard(firing)
                 if not ids:
                     del kept[firing.job]
         self._add(firing, changes)
@@ -118,22 +135,26 @@ class Firings(Part):
         return found if found is not None and found.cause is Cause.DAEMON and self._state.wanted(found) else None
 
     def ensure_resident(self, job: Job, at: int) -> None:
-        """Give an enabled resident job its firing with all shards, once its older firings have ended."""
+        """Give an enabled resident job its firing with all shards, once its older firings have ended.
+
+        If the job's cron has no further fire time, its shards end, and none starts again.
+        """
         if job.kind is not JobKind.DAEMON or not self._state.enabled(job.name):
             return
+        over = cron_is_over(job, at)
         if (firing := self.resident(job.name)) is not None:
-            self._resize(firing, job, at)
-        elif not self._state.queue.unfinished(job.name):
+            self._resize(firing, job, at, over=over)
+        elif not over and not self._state.queue.unfinished(job.name):
             state = self._state.job_states[job.name]
             self.add(sharding.make_firing(job, state, Cause.DAEMON, at, self._state.unique()))
 
-    def _resize(self, firing: Firing, job: Job, at: int) -> None:
-        """Start ended and missing shards, and cancel the waiting ones that the job no longer has."""
+    def _resize(self, firing: Firing, job: Job, at: int, *, over: bool) -> None:
+        """Start ended and missing shards unless the cron is `over`. Cancel the waiting ones that the job lacks now."""
         missing = [Shard()] * (job.shard_count - len(firing.shards))
         changes = {
             item: retry.reset(shard)
             for item, shard in enumerate((*firing.shards, *missing)[: job.shard_count])
-            if item >= len(firing.shards) or shard.state.ended
+            if not over and (item >= len(firing.shards) or shard.state.ended)
         }
         changes |= {
             item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=FEWER)
@@ -149,22 +170,20 @@ class Firings(Part):
     def _remember(self, firing: Firing) -> None:
         """Firings with DEAD shards have a list of their own, so that successful ones do not displace them."""
         kept = self.dead if any(shard.state is _DEAD for shard in firing.shards) else self.history
-        kept.setdefault(firing.job, deque()).append(firing.id)
+        kept.setdefault(firing.job, Ended()).add(firing)
 
     def _prune(self, job: str) -> None:
         """Delete the oldest ended firings of a job beyond the limits; all of them if the job is gone."""
         policy = self._state.policy
         for kept, limit in ((self.history, policy.history), (self.dead, policy.max_dead)):
-            ended = kept.get(job, deque())
-            while len(ended) > (limit if job in self._state.jobs else 0):
-                self._state.delete_firing(ended.popleft())
+            ended = kept.get(job, Ended())
+            most = limit if job in self._state.jobs else 0
+            while len(ended) > most or (len(ended) > 1 and ended.shards > policy.max_ended_shards):
+                oldest = self._state.firings[ended[0]]
+                ended.discard(oldest)
+                self._state.delete_firing(oldest.id)
             if not ended:
                 kept.pop(job, None)
-
-    def prune_removed(self) -> None:
-        """Delete the ended firings of jobs that are gone."""
-        for name in sorted((self.history.keys() | self.dead.keys()) - self._state.jobs.keys()):
-            self._prune(name)
 
     def job_removed(self, name: str) -> None:
         self._prune(name)
@@ -187,9 +206,16 @@ class Firings(Part):
                 _validate_listener(firing)
             if self.resident(firing.job) is firing:
                 count = self._state.jobs[firing.job].shard_count
-                assert not any(shard.state.ended for shard in firing.shards[:count]), f"{firing.id} lacks a shard"
+                # A shard is FINISHED after the last fire time of its job's cron.
+                ended = any(shard.state.ended and shard.state is not _FINISHED for shard in firing.shards[:count])
+                assert not ended, f"{firing.id} lacks a shard"
                 others = {shard.state for shard in firing.shards[count:]}
                 assert ShardState.WAITING not in others, f"{firing.id} has too many shards"
+
+
+def cron_is_over(job: Job, at: int) -> bool:
+    """Whether the job's cron has no further fire time."""
+    return job.schedule().next_after(at) is None
 
 
 def _validate_listener(firing: Firing) -> None:
@@ -207,7 +233,8 @@ def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int
     before = changes.get(len(firing.shards) - 2)
     if before is None or not before.state.ended or before.state is ShardState.FINISHED:
         return {}
-    why = f"the listener's call before the firing did not succeed: {before.message}"
+    # Up to 10,000 shards get this message.
+    why = f"the listener's call before the firing did not succeed: {cut(before.message, _WHY_BYTES)}"
     return {
         item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
         for item, shard in enumerate(firing.shards)

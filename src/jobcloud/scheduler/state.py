@@ -38,6 +38,8 @@ class Policy:
     history: int = 50
     #: ended firings with DEAD shards kept per job, in addition to `history`
     max_dead: int = 100
+    #: shards of ended firings kept per job, once with and once without DEAD shards; the last firing is always kept
+    max_ended_shards: int = 10_000
     reconcile_interval_ms: int = 900_000
     reconcile_first_ms: int = 1_000
     reconcile_max_ms: int = 60_000
@@ -83,9 +85,9 @@ class State:
     """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
-    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with the write set, so
-    that no change can be lost at a fail-over. The write set and the effects are those of the event being handled;
-    `flush` hands both over.
+    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with
+    the write set, so that no change can be lost at a fail-over. The write set and the effects are those of the event
+    being handled; `flush` hands both over.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -153,7 +155,12 @@ class State:
             changes = firing.shards.tried()
         for item, shard in changes.items():
             self.write_set[_SHARD, shard_key(firing.id, item)] = shard if shard != UNTRIED else None
-        if old is None or _without_shards(old) != _without_shards(firing):
+        if (
+            old is None
+            or old.ended_ms != firing.ended_ms
+            or old.generation != firing.generation
+            or old.shards.width != firing.shards.width
+        ):
             self.write_set[_FIRING, firing.id] = firing
 
     def put_firing_unsaved(self, firing: Firing) -> None:
@@ -274,8 +281,3 @@ class State:
     def fence(self) -> int:
         """A fence token. Tokens grow over all attempts of all leaders. A double is exact for 9 million leaders."""
         return self.epoch * 1_000_000_000 + self._sequence
-
-
-def _without_shards(firing: Firing) -> tuple[int, int, int]:
-    """The parts of a wide firing's own record that may change."""
-    return firing.generation, firing.ended_ms, firing.shards.width

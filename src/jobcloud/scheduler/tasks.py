@@ -24,10 +24,11 @@ from jobcloud.model import (
     TaskState,
     changed,
     content_of,
+    cut,
 )
 from jobcloud.scheduler import retry, status
 from jobcloud.scheduler.cluster import Request, amounts
-from jobcloud.scheduler.firings import Firings
+from jobcloud.scheduler.firings import Firings, cron_is_over
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
@@ -42,13 +43,15 @@ _CHECK_MS = 1_000
 _IDLE_MS = 3_600_000
 # Number of ended tasks that are remembered, to recognize late updates.
 _MAX_ENDED = 10_000
+# Bytes of the message of a task that has not ended.
+_PROGRESS_BYTES = 1_000
 _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 OVERDUE = "it exceeded its time limit, and its executor did not end it"
 _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
 _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _RUNNING, _UNREACHABLE, _DAEMON, _TASK = TaskState.RUNNING, TaskState.UNREACHABLE, Cause.DAEMON, Kind.TASK
-_TOPIC_RUNNING, _TOPIC_ENDED = Topic.RUNNING, Topic.ENDED
+_TOPIC_RUNNING, _TOPIC_ENDED, _SUCCEEDED = Topic.RUNNING, Topic.ENDED, End.SUCCEEDED
 
 
 class Tasks(Part):
@@ -171,7 +174,7 @@ class Tasks(Part):
         started = task.started_ms or (at if state is _RUNNING else 0)
         if state is not task.state or started != task.started_ms:
             unreachable = at if state is _UNREACHABLE else 0
-            message = update.message[:1_000]
+            message = cut(update.message, _PROGRESS_BYTES)
             task = changed(task, state=state, started_ms=started, message=message, unreachable_ms=unreachable)
             self._state.put(_TASK, task.id, task)
             self._track_reachability(task)
@@ -182,6 +185,7 @@ class Tasks(Part):
 
     def end(self, task: Task, ending: Ending, at: int) -> None:
         """Release the task's claim, delete its record and move its shard to the next state."""
+        ending = ending._replace(message=cut(ending.message))
         self._state.cluster.release(task.id)
         self._state.delete(_TASK, task.id)
         self.unreachable.pop(task.id, None)
@@ -202,9 +206,14 @@ class Tasks(Part):
         firing = self._state.firings[task.firing_id]
         job = self._state.jobs.get(task.job)
         daemon = firing.cause is _DAEMON
+        wanted = self._state.wanted(firing)
+        if daemon and job is not None:
+            # The executor of a resident shard ends it after the last fire time.
+            over = ending.end is _SUCCEEDED and not task.kill_ms and cron_is_over(job, at)
+            wanted = wanted and task.item < job.shard_count and not over
         shard = retry.next_shard_state(
             firing.shards[task.item], ending.end, at, ending.message, job,
-            wanted=self._state.wanted(firing) and not (daemon and job is not None and task.item >= job.shard_count),
+            wanted=wanted,
             kill_requested=bool(task.kill_ms),
             daemon=daemon,
             failover=job is not None and (job.failover or firing.step(task.item) is not None),
@@ -335,6 +344,6 @@ def _result(value: object) -> str:
 def describe(update: Status) -> str:
     """The text for users from the update that reports an end."""
     if not update.reason and (update.message or update.state == "TASK_FINISHED"):
-        return update.message[:4_000]
+        return update.message
     found = ": ".join(part for part in (update.reason, update.message) if part)
-    return found[:4_000] if found or update.state == "TASK_FINISHED" else update.state
+    return found if found or update.state == "TASK_FINISHED" else update.state

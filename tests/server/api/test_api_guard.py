@@ -173,6 +173,12 @@ def test_malformed_json_is_refused_with_the_reason(tmp_path: Path, body: bytes, 
     assert says in answer.json()["detail"]
 
 
+def test_body_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(job_body(jobz=1)).encode()
+    answer = client_of(make_api(tmp_path)).post("jobs", content=body, headers={"content-type": "application/json"})
+    assert [issue["field"] for issue in answer.json()["errors"]] == ["jobz"]
+
+
 @pytest.mark.parametrize("known", ["known field", "jobNam"])
 def test_many_unknown_fields_are_reported_in_a_short_answer(tmp_path: Path, known: str) -> None:
     body = job_body() | {f"{known} {number}": 1 for number in range(20_000)} | {"x" * 10_000: 1}

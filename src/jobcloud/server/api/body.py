@@ -33,11 +33,14 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def parse(body: bytes) -> Any:
-    """Parse JSON in UTF-8 without NaN, Infinity and repeated keys, at most MAX_DEPTH deep. Raises Problem."""
+    """Parse JSON in UTF-8 without NaN, Infinity and repeated keys, at most MAX_DEPTH deep. Raises Problem.
+
+    A byte order mark is accepted: some editors and shells write it.
+    """
     _check_depth(body)
     try:
         value = json.loads(
-            body.decode(),
+            body.decode("utf-8-sig"),
             parse_float=_decimal,
             parse_int=_integer,
             parse_constant=_no_constant,

@@ -73,12 +73,17 @@ class Problem(Exception):
             "type": TYPE_PREFIX + self.slug,
             "title": title,
             "status": status,
-            "detail": self.detail,
-            "errors": [asdict(issue) for issue in self.issues],
+            "detail": _utf8(self.detail),
+            "errors": [{name: _utf8(text) for name, text in asdict(issue).items()} for issue in self.issues],
         }
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.document(), self.status, self.headers, media_type=MEDIA_TYPE)
+
+
+def _utf8(text: str) -> str:
+    """The text with halves of surrogate pairs escaped. Names of files in a package may have some."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def from_refused(error: Refused) -> Problem:

@@ -22,7 +22,7 @@ from jobcloud.server.api.snapshot import Snapshot
 
 router = APIRouter(tags=["tasks"])
 
-_STATES = ("", "active", "ended", *dict.fromkeys(state.lower() for state in (*TaskState, *ShardState)))
+_STATES = ("active", "ended", *dict.fromkeys(state.lower() for state in (*TaskState, *ShardState)))
 
 
 class TaskView(View):
@@ -99,8 +99,8 @@ class Attempt(NamedTuple):
 @router.get("/tasks")
 def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) -> TaskList:
     """The last attempt of each shard, newest run first."""
-    if query.state.lower() not in _STATES:
-        raise invalid([Issue("state", f"{query.state!r} is not a state of tasks", f"use {', '.join(_STATES[1:])}")])
+    if query.state and query.state.lower() not in _STATES:
+        raise invalid([Issue("state", f"{query.state[:80]!r} is not a state of tasks", f"use {', '.join(_STATES)}")])
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
     attempts = _attempts(services.snapshot(), query.job, active=active)
     found = (attempt for attempt in attempts if _matches(attempt, query))
@@ -126,7 +126,7 @@ def kill_task(services: ServicesDep, task_id: str) -> TaskView:
 
 @router.post("/tasks/{task_id}/forget")
 def forget_task(services: ServicesDep, task_id: str, force: bool = False) -> TaskView:
-    """Treat a task as lost that you know to be dead. If it comes back, it is killed.
+    """Declare a task lost, if you know that it is dead. If it comes back, it is killed.
 
     The request is refused while Mesos reports the task as alive, unless `force` is true.
     """
