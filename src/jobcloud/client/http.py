@@ -263,7 +263,7 @@ class Client:
         return self._json("GET", "cluster")
 
     def health(self) -> Json:
-        """`{status, leading, connected, version}`. Raises no error for an unhealthy server that answers."""
+        """`{status, leading, connected, version, warnings}`. Raises no error for an unhealthy server that answers."""
         return _object(self._send("GET", "health", accept=(503,)))
 
     def events(self) -> Iterator[Json]:

@@ -83,3 +83,10 @@ def test_notices_are_numbered_events(loop: FakeLoop) -> None:
 def test_snapshot_names_the_matcher_in_use() -> None:
     for matcher, name in ((CompiledMatcher, "compiled"), (PlainMatcher, "plain")):
         assert snapshot.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher), 0).matcher == name
+
+
+def test_health_shows_warnings_without_failing(tmp_path: Path, loop: FakeLoop) -> None:
+    told = ("the clock of this machine has jumped 180 d ahead",)
+    answer = client_of(make_api(tmp_path, loop, warnings=lambda: told)).get("health")
+    assert (answer.status_code, answer.json()["status"], answer.json()["warnings"]) == (200, "ok", list(told))
+    assert client_of(make_api(tmp_path)).get("health").json()["warnings"] == []

@@ -85,6 +85,7 @@ class Health(View):
     leading: bool
     connected: bool = Field(description="subscribed to a Mesos master")
     version: str
+    warnings: list[str] = Field(description="problems that do not stop the scheduler, such as a clock that was wrong")
 
 
 class DrainQuery(Query):
@@ -167,6 +168,7 @@ async def show_health(services: ServicesDep, response: Response) -> Health:
         leading=health.leading,
         connected=health.connected,
         version=jobcloud.__version__,
+        warnings=list(services.warnings()),
     )
 
 
