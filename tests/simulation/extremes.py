@@ -66,6 +66,7 @@ class Extremes:
         self._world = world
         self.no_descriptors_until = 0
         self._ahead = 0  # by how much the clock is ahead
+        self.misled = False  # a scheduler has started while the clock was ahead, so it could not know
         self._over = False
         self._awaiting: Backup | None = None  # the backup of a state that was deleted
         self.lost: set[str] = set()  # tasks launched after the backup that was restored
@@ -84,6 +85,9 @@ class Extremes:
         self._world.wall += ahead
         self._ahead += ahead
         self._world.later(500 + b % 8_000, self._clock_back)
+
+    def process_starts(self) -> None:
+        self.misled |= self._ahead > 0
 
     def _clock_back(self) -> None:
         if self._ahead:

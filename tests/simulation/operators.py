@@ -237,6 +237,9 @@ class Operators:
         if b % 2 == 0:  # most disabled things are enabled again
             self._world.later(500 + b % 9_000, lambda: self._ask(key, False, lambda at: make(at, True)))
 
+    def enable(self, job: str) -> None:
+        self._ask(("job_mark", job), False, lambda at: SetJobEnabled(at, job, True))
+
     def _ask(self, key: tuple[str, str], after: Any, make: Any) -> None:
         process = self._world.someone()
         if process is None or any(asked.key == key for asked in self._asked):

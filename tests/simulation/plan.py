@@ -101,7 +101,7 @@ _WEIGHTS = {
 _ZOOKEEPER_WEIGHTS = {"session_cut": 4, "request_lost": 4, "request_late": 4, "answer_lost": 4, "crash": 6, "pause": 3}
 _ZOOKEEPER_SHARE = 4  # one history in four
 _EXTREME_WEIGHTS = {
-    "clock_far": 0, "all_again": 4, "wide": 6, "too_large": 5, "state_back": 3, "descriptors": 2, "gap": 3,
+    "clock_far": 3, "all_again": 4, "wide": 6, "too_large": 5, "state_back": 3, "descriptors": 2, "gap": 3,
 }  # fmt: skip
 # Above the largest call that the scheduler makes in an extreme history.
 LARGEST_CALL = 200_000

@@ -52,6 +52,7 @@ from jobcloud.model import (
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.recovery import shard_key, shard_place
+from jobcloud.scheduler.timetable import AHEAD_MS
 from jobcloud.server import records
 
 from .operators import AT_ONCE, LIMIT_MS, REPLACING
@@ -477,7 +478,9 @@ class Promise:
         old, job = records.decode(Kind.JOB_STATE, name, old_value), records.decode(Kind.JOB, name, job_value)
         assert isinstance(old, JobState)
         assert isinstance(job, Job)
-        if state.considered_ms < old.considered_ms and state.skipped >= old.skipped:  # or it was registered anew
+        back = state.considered_ms < old.considered_ms and state.skipped >= old.skipped  # or it was registered anew
+        # An operator may revive a job that was considered far ahead.
+        if back and old.considered_ms - state.considered_ms <= AHEAD_MS:
             self._world.violation(f"2: {name} is considered until {state.considered_ms}, was {old.considered_ms}")
         if (Kind.JOB, name) in batch or job.kind is JobKind.DAEMON or state.disabled or old.disabled:
             return
@@ -624,10 +627,6 @@ class Promise:
                     if len(self._world.truth.running.get((job.name, item), ())) != 1:
                         runs = self._world.truth.running.get((job.name, item), ())
                         return f"resident {job.name}/{item} does not run once: {[run.task_id for run in runs]}"
-        for job in core.jobs.values():
-            ahead = core.job_states[job.name].considered_ms - self._world.clock()
-            if job.kind is not JobKind.DAEMON and ahead > _LONGEST_SILENCE_MS:
-                return f"{job.name} is silent for {ahead // 86_400_000} days"
         for app in core.apps.values():
             wanted = app.executors if app.name not in core.disabled_apps else 0
             if wanted > core.warm_executors(app.name):
@@ -655,6 +654,21 @@ class Promise:
             if to_end := [run.task_id for run in runs if run.task_id in self._world.operators.to_end]:
                 return f"{to_end} run on, although their kill was answered as stored"
         return ""
+
+    def silent(self, process: Process) -> list[str]:
+        """The enabled jobs that do not fire for days. Only a scheduler that starts with a wrong clock makes them so."""
+        core, latest = process.core, self._world.clock() + _LONGEST_SILENCE_MS
+        found = [
+            job.name
+            for job in core.jobs.values()
+            if job.kind is not JobKind.DAEMON and core.enabled(job.name)
+            and core.job_states[job.name].considered_ms > latest
+        ]  # fmt: skip
+        if found and not self._world.extremes.misled:
+            self._world.violation(f"6: {found} do not fire for days, because the clock was ahead for seconds")
+        if found and not core.warnings:
+            self._world.violation(f"6: {found} do not fire for days, and nobody is told")
+        return found
 
     def _out_of_date(self, core: Any) -> str:
         """The first resident task that does not run the last configuration, or ""."""

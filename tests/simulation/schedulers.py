@@ -22,6 +22,7 @@ from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.batch import Arrived, BatchProcessor, CoreFailed, Item, Order, refuse
+from jobcloud.server.clock import Clock
 from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.records import Restored
 
@@ -228,7 +229,7 @@ class SimDriver:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.world = process.world
-        self.real = MesosDriver(replace(_MESOS, roles=process.world.plan.roles))
+        self.real = MesosDriver(replace(_MESOS, roles=process.world.plan.roles), now_ms=process.clock.now_ms)
         self.hardened: HardenedDriver = self.real._driver
         self.stopped = False
         self._attempting = self._calling = False
@@ -350,9 +351,10 @@ class Process:
         self._turn_at = -1
         self.driver: SimDriver | None = None
         self.store: Any = SimZooKeeperStore(world, self) if world.plan.zookeeper else SimStore(world, self)
-        epochs = LastingEpochs(self.store, Path("epoch"), state="state", now_ms=world.clock)
+        self.clock = Clock(world.clock, world.running)
+        epochs = LastingEpochs(self.store, Path("epoch"), state="state", now_ms=self.clock.now_ms)
         self.leader: BatchProcessor[SimCore] = BatchProcessor(
-            epochs, self._make_driver, self._restore, self._publish, now_ms=world.clock, may_send=self._may_act
+            epochs, self._make_driver, self._restore, self._publish, now_ms=self.clock.now_ms, may_send=self._may_act
         )
 
     @property

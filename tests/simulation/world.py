@@ -16,7 +16,6 @@ import structlog
 
 from jobcloud import model
 from jobcloud.adapters.memory import MemoryServer
-from jobcloud.adapters.mesos import driver as mesos_driver
 from jobcloud.server import epochs
 
 from .cluster import Cluster, Host
@@ -68,6 +67,7 @@ class World:
         self.plan = plan
         self.now = START
         self.wall = 0  # offset of the schedulers' clocks in ms
+        self.suspended = 0  # for how long their machines were suspended
         self.dice = random.Random(f"world {plan.seed}")
         self.server = MemoryServer()  # the durable state, also the expected one if ZooKeeper holds it
         self.zookeeper = SimServer()
@@ -93,6 +93,10 @@ class World:
     def clock(self) -> int:
         """The time on the schedulers' machines."""
         return self.now + self.wall
+
+    def running(self) -> int:
+        """The time since the schedulers' machines have started, also while they were suspended."""
+        return self.now - START + self.suspended
 
     @property
     def jumps(self) -> int:
@@ -284,6 +288,7 @@ class World:
 
     def start_process(self) -> None:
         self._started += 1
+        self.extremes.process_starts()
         process = Process(self, self._started)
         self.processes = [*self.living(), process]
         self.note(f"{process.name} starts")
@@ -324,6 +329,7 @@ class World:
             self.run_until(self.now + 500)
         self._heal()
         self._give_back()
+        self._revive()
         due_until = self.clock()
         self.history.settled_ms = self._until(lambda p: self.promise.unsettled(p, due_until), SETTLE_MS, "6: ")
         for app in ("a0", "a1"):
@@ -376,12 +382,26 @@ class World:
         self.violation("6: agents cannot be given back")
         raise Stuck
 
+    def _revive(self) -> None:
+        """Let the jobs fire that are silent because a scheduler started while the clock was far ahead."""
+        for _ in range(60):
+            leader = self.leader()
+            silent = self.promise.silent(leader) if leader is not None else ["a job of no leader"]
+            if not silent:
+                return
+            for job in silent if leader is not None else ():
+                self.operators.enable(job)
+            self.run_until(self.now + 500)
+        self.violation(f"6: {silent} cannot be revived")
+        raise Stuck
+
     def _rest_a_day(self) -> None:
         """Wait until idle executors have left. A new leader counts their idle time from its own start."""
         leader = None
         while leader is not self.leader():
             leader = self.leader()
             self.wall += _DAY_MS
+            self.suspended += _DAY_MS
             self._until(
                 lambda p, same=leader: self.promise.leftovers(p) if p is same else "",  # type: ignore[misc]
                 12_000,
@@ -442,7 +462,6 @@ def _change_limits(limits: Limits) -> Limits:
 def play(plan: Plan) -> History:
     """Run a plan. Raises nothing, apart from KeyboardInterrupt and defects of the simulator itself."""
     world = World(plan)
-    real_now, mesos_driver.now_ms = mesos_driver.now_ms, world.clock
     limits = _change_limits(_limits(plan))
     real_files = epochs.read, epochs.record
     epochs.read, epochs.record = world.read_epoch, world.record_epoch
@@ -462,7 +481,6 @@ def play(plan: Plan) -> History:
     except Stuck:
         pass
     finally:
-        mesos_driver.now_ms = real_now
         _change_limits(limits)
         epochs.read, epochs.record = real_files
         quiet.disabled = quiet_before
