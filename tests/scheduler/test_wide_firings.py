@@ -20,9 +20,13 @@ from jobcloud.model import (
     JobState,
     Resources,
     Shard,
-    Shards,
     ShardState,
+    WideShards,
     changed,
+    replaced,
+    shards_of,
+    tried,
+    untried,
 )
 from jobcloud.scheduler import Policy, Stored
 from jobcloud.scheduler.recovery import MESSAGE, differences, recover, shard_key
@@ -71,31 +75,33 @@ def end_all(desk: Desk, state: str = "TASK_FINISHED", **fields: str) -> None:
 @pytest.mark.parametrize("width", [1, 5, 99, 100, 101, 250, 10_000])
 def test_shards_are_a_sequence(width: int) -> None:
     plain = [Shard(attempt=item) for item in range(width)]
-    shards = Shards.of(*plain)
+    shards = shards_of(*plain)
     assert (len(shards), list(shards), shards[:]) == (width, plain, tuple(plain))
     assert (shards[0], shards[-1], shards[width - 1], shards[-1:]) == (plain[0], plain[-1], plain[-1], (plain[-1],))
     for item in (width, -width - 1):
         with pytest.raises(IndexError):
             shards[item]
-    assert Shards.untried(width) == Shards.of(*[UNTRIED] * width)
-    assert shards.tried() == {item: shard for item, shard in enumerate(plain) if item}
+    assert untried(width) == shards_of(*[UNTRIED] * width)
+    assert tried(shards) == {item: shard for item, shard in enumerate(plain) if item}
 
 
 def test_replaced_shards_are_equal_to_new_ones_and_share_the_other_chunks() -> None:
-    shards, other = Shards.untried(1_000), Shard(attempt=1)
+    shards, other = untried(1_000), Shard(attempt=1)
     changes = {0: other, 101: other, 999: other}
-    found = shards.replaced(changes)
-    assert found == Shards.of(*(changes.get(item, UNTRIED) for item in range(1_000)))
-    assert shards == Shards.untried(1_000), "the old version stays"
+    found = replaced(shards, changes)
+    assert found == shards_of(*(changes.get(item, UNTRIED) for item in range(1_000)))
+    assert shards == untried(1_000), "the old version stays"
+    assert isinstance(shards, WideShards)
+    assert isinstance(found, WideShards)
     assert sum(one is not two for one, two in zip(shards.chunks, found.chunks, strict=True)) == 3
 
 
 def test_replaced_shards_behind_the_last_one_are_added() -> None:
     other = Shard(attempt=1)
-    assert Shards.untried(99).replaced({1: other, 101: other}) == Shards.of(
+    assert replaced(untried(99), {1: other, 101: other}) == shards_of(
         *(other if item in (1, 101) else UNTRIED for item in range(102))
     )
-    assert Shards.of().replaced({}) == Shards.of()
+    assert replaced((), {}) == ()
 
 
 # ---- writes ------------------------------------------------------------------------------------------------------
@@ -135,7 +141,7 @@ def test_life_of_a_wide_firing_in_the_store() -> None:
     for task_id in others:
         ended = desk.status(task_id, "TASK_FAILED")
     assert places(ended)[-1] == (Kind.FIRING, FIRING, True), "the last end ends the firing"
-    effects = desk.do(Retry(desk.at, FIRING, desk.firings()[0].shards.width - 1))
+    effects = desk.do(Retry(desk.at, FIRING, len(desk.firings()[0].shards) - 1))
     assert places(effects) == [(Kind.SHARD, shard_key(FIRING, WIDE - 1), True), (Kind.FIRING, FIRING, True)]
     desk.do(RemoveJob(desk.at, "report"))
     desk.run_until_idle()
@@ -218,13 +224,13 @@ def test_ended_shards_kept_for_a_job_are_bounded_and_the_last_run_stays() -> Non
 
 def loaded(firing: Firing, shards: dict[str, Shard | None]) -> Stored:
     found = Stored(shards=shards, firings={firing.id: firing})
-    found.apps["shop"], found.jobs["report"] = make_app(), make_job(shard_count=firing.shards.width)
+    found.apps["shop"], found.jobs["report"] = make_app(), make_job(shard_count=len(firing.shards))
     found.job_states["report"] = JobState(5)
     return found
 
 
 def wide(ended_ms: int = 0) -> Firing:
-    return Firing("f", "report", 1, Cause.TRIGGER, 5, Shards.untried(WIDE), ended_ms)
+    return Firing("f", "report", 1, Cause.TRIGGER, 5, untried(WIDE), ended_ms)
 
 
 def test_damaged_record_of_a_running_shard_starts_nothing_twice() -> None:
@@ -274,7 +280,7 @@ def test_records_of_shards_without_a_firing_are_deleted() -> None:
 
 def test_wide_firing_of_an_older_build_gets_records_for_its_shards_at_once() -> None:
     shards = {0: Shard(ShardState.FINISHED, 1), 5: Shard(ShardState.FAILED, 2, message="no luck")}
-    firing = changed(wide(), shards=wide().shards.replaced(shards))
+    firing = changed(wide(), shards=replaced(wide().shards, shards))
     stored = loaded(firing, {})
     found = list(differences(stored, recover(stored, 100)))
     assert found == [
