@@ -279,7 +279,7 @@ class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     @property
     def wide(self) -> bool:
         """Whether its shards have records of their own."""
-        return not isinstance(self.shards, tuple)
+        return type(self.shards) is WideShards
 
     @property
     def work(self) -> tuple[Shard, ...]:

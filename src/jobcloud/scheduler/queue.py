@@ -42,7 +42,8 @@ class _Open:
         self.firing = firing
         self.waiting = {item: shard for item, shard in enumerate(firing.shards) if shard.state is _WAITING}
         self.unended = len(self.waiting) + sum(shard.state is _ACTIVE for shard in firing.shards)
-        self._gate = self._open_items()
+        #: the items that may start now
+        self._gate = self._called() if firing.stepped else _ALL
         #: items whose back-off is over, sorted: those that replace lost attempts, and first attempts
         self._ready: tuple[list[int], list[int]] = ([], [])
         #: (end, item) of back-offs as a heap; some may belong to shards that no longer wait
@@ -63,7 +64,7 @@ class _Open:
             if shard.state is _WAITING:
                 self.waiting[item] = shard
                 self._file(item, shard)
-        if firing.stepped and self._gate != (gate := self._open_items()):
+        if firing.stepped and self._gate != (gate := self._called()):
             self._gate = gate
             self._sort()
 
@@ -85,11 +86,9 @@ class _Open:
         again, first = ([item for item in row if self.waiting[item].not_before_ms <= at] for row in self._ready)
         return again, first
 
-    def _open_items(self) -> range:
-        """The items that may start now. The calls of a listener come before and after all others."""
+    def _called(self) -> range:
+        """The items of a firing with a listener that may start now: its calls come before and after all others."""
         width = len(self.firing.shards)
-        if not self.firing.stepped:
-            return _ALL
         if not self.firing.shards[-2].state.ended:
             return range(width - 2, width - 1)
         if self.unended > 1 or self.firing.shards[-1].state.ended:
