@@ -257,6 +257,9 @@ def test_jobs_are_added_from_file_stdin_and_fields(
     monkeypatch.setattr("sys.stdin", __import__("io").StringIO(json.dumps(job_body("c"))))
     assert run("job", "add", "-", "--set", "cpuCount=0.125", "--set", "description=see below").code == 0
     assert (loop.scheduler.jobs["c"].resources.cpus, loop.scheduler.jobs["c"].description) == (125, "see below")
+    parameters = '--set=shardingItemParameters={"1": "x=1,y=2"}'
+    assert run("job", "update", "c", parameters).code == 0
+    assert run("job", "show", "c", "--json").json["config"]["shardingItemParameters"] == {"1": "x=1,y=2"}
     fields = [f"--set={key}={value}" for key, value in job_body("d").items()]
     assert run("job", "add", *fields).code == 0
     assert run("job", "add", *fields).code == 1, "the job exists already"
