@@ -324,6 +324,13 @@ def test_jobs_are_triggered_disabled_enabled_shown_and_removed(run: Run, loop: F
     assert run("job", "show", "hello").code == 4
 
 
+def test_ports_of_a_task_are_listed_with_its_host(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    assert run("job", "update", "hello", "--set", "portCount=4", "--set", "shardingTotalCount=1").code == 0
+    launch(loop)
+    assert "agent-1.test:31000,31001,31002…" in run("tasks").out
+
+
 def test_dead_run_is_listed_and_retried(run: Run, loop: FakeLoop, app: Path) -> None:
     run("app", "add", str(app))
     changes = ("retryCount=1", "retryDelaySeconds=0.5", "retryJitter=0", "shardingTotalCount=1")
