@@ -38,6 +38,8 @@ POLICY = Policy(
 _MESOS = MesosSettings("master:5050", user="sim", failover_timeout_s=604_800.0)
 _ADDRESS = Address("master", 5050)
 _PATIENCE_MS = 10_000  # two heartbeats and a half
+# The master refuses larger calls. A launch of one task is smaller, one of several may be larger.
+_MAX_CALL_BYTES = 6_000
 
 
 class Crash(BaseException):
@@ -171,6 +173,9 @@ class SimSession:
 
     def _call(self, body: bytes) -> CallFailed | None:
         self._world.note(f"{self.process.name} calls {body.decode()}"[:200])
+        if len(body) > _MAX_CALL_BYTES:
+            self._world.history.happened["call_too_large"] += 1
+            return CallFailed("HTTP 413: the call is too large", certain=True, too_large=True)
         reply = self._world.cluster.call(self, body)
         if reply.status < 300:
             return None
