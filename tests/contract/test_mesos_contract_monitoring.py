@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from tests.contract.clusters import KINDS, start_cluster
 from tests.contract.test_mesos_contract import executor, task, update_of
-from tests.mesos_client import Cluster, Framework, amounts, post, request
+from tests.mesos_client import Cluster, Framework, amounts, post, request, total
 
 Frameworks = Callable[..., Framework]
 Json = dict[str, Any]
+Busy = tuple[Cluster, Framework, list[Json]]
 RESOURCES = "cpus(a):2;cpus:4;mem:2048;disk:1000;ports:[31000-31099]"
 COUNTED = ("STAGING", "STARTING", "RUNNING", "KILLING", "FINISHED", "KILLED", "FAILED", "LOST", "ERROR", "UNREACHABLE")
 
@@ -23,8 +24,8 @@ def small_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture
-def busy(small_cluster: Cluster, frameworks: Frameworks) -> tuple[Cluster, Framework]:
-    """A framework of role b with a running, a finished and a dropped task."""
+def busy(small_cluster: Cluster, frameworks: Frameworks) -> Busy:
+    """A framework of role b with a running, a finished and a dropped task, and all free resources in offers."""
     framework = frameworks(
         small_cluster.master,
         "PARTITION_AWARE",
@@ -35,24 +36,31 @@ def busy(small_cluster: Cluster, frameworks: Frameworks) -> tuple[Cluster, Frame
     )
     offer = framework.offers(1)[0]
     info = executor(framework)
-    ended = (update_of("ended"), update_of("ended", "TASK_FINISHED"))
-    framework.accept([offer], task("running", offer, info, update_of("running")), task("ended", offer, info, *ended))
-    framework.update("running", "TASK_RUNNING")
-    framework.update("ended", "TASK_FINISHED")
-    framework.accept([offer], task("dropped", offer, info))
+    framework.accept([], task("dropped", offer, info))
     framework.update("dropped", "TASK_DROPPED")
-    return small_cluster, framework
+    ended = (update_of("ended"), update_of("ended", "TASK_FINISHED"))
+    tasks = task("running", offer, info, update_of("running")), task("ended", offer, info, *ended)
+    framework.accept([offer], *tasks, filters={"refuse_seconds": 600})
+    framework.update("running", "TASK_RUNNING")
+    framework.update("ended", "TASK_RUNNING")
+    framework.update("ended", "TASK_FINISHED")
+    framework.call("REVIVE")
+    offers: list[Json] = []
+    while sum(total(one["resources"]).get("cpus", 0) for one in offers) < 3.39:
+        offers += framework.offers(1)
+    return small_cluster, framework, offers
 
 
 def read(cluster: Cluster, path: str) -> Any:
     answer = request(cluster.master, "GET", path)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-    assert request(cluster.master, "GET", f"/master{path}").status == 200
+    below = request(cluster.master, "GET", f"/master{path}").status
+    assert below == (404 if path == "/metrics/snapshot" else 200)
     return answer.json()
 
 
-def test_tasks_of_all_frameworks_are_listed_newest_first(busy: tuple[Cluster, Framework]) -> None:
-    cluster, framework = busy
+def test_tasks_of_all_frameworks_are_listed_newest_first(busy: Busy) -> None:
+    cluster, framework, _ = busy
     own = f"framework_id={framework.id}"
     tasks = {one["id"]: one for one in read(cluster, f"/tasks?{own}")["tasks"]}
     assert {name: one["state"] for name, one in tasks.items()} == {"running": "TASK_RUNNING", "ended": "TASK_FINISHED"}
@@ -67,8 +75,8 @@ def test_tasks_of_all_frameworks_are_listed_newest_first(busy: tuple[Cluster, Fr
     assert [one["id"] for one in read(cluster, f"/tasks?{own}&task_id=ended")["tasks"]] == ["ended"]
 
 
-def test_frameworks_are_listed_and_selected(busy: tuple[Cluster, Framework]) -> None:
-    cluster, framework = busy
+def test_frameworks_are_listed_and_selected(busy: Busy) -> None:
+    cluster, framework, _ = busy
     found = read(cluster, f"/frameworks?framework_id={framework.id}")
     assert set(found) == {"frameworks", "completed_frameworks", "unregistered_frameworks"}
     (shown,) = found["frameworks"]
@@ -82,8 +90,8 @@ def test_frameworks_are_listed_and_selected(busy: tuple[Cluster, Framework]) -> 
     assert read(cluster, "/frameworks?framework_id=nobody")["frameworks"] == []
 
 
-def test_state_summary_counts_tasks_of_agents_and_frameworks(busy: tuple[Cluster, Framework]) -> None:
-    cluster, framework = busy
+def test_state_summary_counts_tasks_of_agents_and_frameworks(busy: Busy) -> None:
+    cluster, framework, _ = busy
     found = read(cluster, "/state-summary")
     assert set(found) >= {"hostname", "slaves", "frameworks"}
     (slave,) = found["slaves"]
@@ -99,10 +107,8 @@ def test_state_summary_counts_tasks_of_agents_and_frameworks(busy: tuple[Cluster
     )
 
 
-def test_roles_have_allocated_offered_and_reserved_amounts(busy: tuple[Cluster, Framework]) -> None:
-    cluster, framework = busy
-    framework.call("REVIVE")
-    framework.offers(1)
+def test_roles_have_allocated_offered_and_reserved_amounts(busy: Busy) -> None:
+    cluster, framework, _ = busy
     roles = {one["name"]: one for one in read(cluster, "/roles")["roles"]}
     assert set(roles) == {"a", "b"}
     assert roles["a"] == {
@@ -116,8 +122,8 @@ def test_roles_have_allocated_offered_and_reserved_amounts(busy: tuple[Cluster, 
     assert shown["resources"] == {"cpus": 4.0, "mem": 2048.0, "disk": 1000.0, "ports": 100.0}
 
 
-def test_metrics_count_tasks_agents_frameworks_and_resources(busy: tuple[Cluster, Framework]) -> None:
-    cluster, framework = busy
+def test_metrics_count_tasks_agents_frameworks_and_resources(busy: Busy) -> None:
+    cluster, framework, offers = busy
     before = read(cluster, "/metrics/snapshot")
     assert all(isinstance(value, float) for value in before.values())
     assert before["master/elected"] == 1.0
@@ -130,14 +136,14 @@ def test_metrics_count_tasks_agents_frameworks_and_resources(busy: tuple[Cluster
     assert (before["master/cpus_total"], before["master/cpus_used"]) == (6.0, 0.6)
     assert before["master/cpus_percent"] == pytest.approx(0.1)
     assert (before["master/mem_total"], before["master/mem_used"], before["master/gpus_percent"]) == (2048.0, 96.0, 0.0)
-    framework.call("REVIVE")
-    offer = framework.offers(1)[0]
-    assert read(cluster, "/metrics/snapshot")["master/outstanding_offers"] == 1.0
+    assert before["master/outstanding_offers"] == len(offers)
+    offer = offers[0]
     info = executor(framework)
     failing = (update_of("failing"), update_of("failing", "TASK_FAILED"))
     framework.accept(
         [offer], task("failing", offer, info, *failing), task("wrong", offer, info, resources=amounts(cpus=9))
     )
+    framework.update("failing", "TASK_RUNNING")
     framework.update("failing", "TASK_FAILED")
     after = read(cluster, "/metrics/snapshot")
     changed = {name for name in before if name.startswith("master/tasks_") and after[name] != before[name]}

@@ -60,6 +60,8 @@ class HttpApi:
             self._call(None, request, connection, Operate)
         elif _is_at(path, "/redirect"):
             connection.redirect(self._shell.master.monitoring.redirect())
+        elif request.head.path == "/metrics/snapshot":  # of the process, so it is not below /master
+            connection.answer(200, self._shell.master.monitoring.metrics())
         elif path == "/dev/control" and request.head.method == "POST":
             connection.answer(*self._control.handle(request.body))
         elif (read := next((read for route, read in _READS.items() if _is_at(path, route)), None)) is not None:
@@ -114,7 +116,6 @@ _READS: dict[str, Callable[[Master, Mapping[str, str]], Json]] = {
     "/state-summary": lambda master, query: master.monitoring.state_summary(),
     "/roles": lambda master, query: master.monitoring.roles(),
     "/flags": lambda master, query: master.monitoring.flags(),
-    "/metrics/snapshot": lambda master, query: master.monitoring.metrics(),
 }
 
 
