@@ -84,10 +84,10 @@ class FakeLoop:
     def subscribe(self) -> None:
         self.feed(Subscribed(self.now, "framework-1"))
 
-    def offer(self, agent: str = "agent-1", cpus: int = 8000, mem: int = 8_000_000) -> None:
+    def offer(self, agent: str = "agent-1", cpus: int = 8000, mem: int = 8_000_000, address: str = "") -> None:
         ports = Share("ports", 10_000, ranges=((31_000, 31_009),))
         shares = (Share("cpus", cpus), Share("mem", mem), Share("disk", mem), ports)
-        offer = Offer(f"offer-{next(self._uuids)}", agent, f"{agent}.test", f"{agent}.test:5051", shares)
+        offer = Offer(f"offer-{next(self._uuids)}", agent, f"{agent}.test", address or f"{agent}.test:5051", shares)
         self.feed(OffersReceived(self.now, (offer,)))
 
     def tick(self, later_ms: int = 0) -> list[str]:
@@ -105,7 +105,7 @@ class FakeLoop:
 def package_bytes(files: dict[str, str] | None = None) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for name, text in (files or {"hello.py": "print('hello')\n"}).items():
+        for name, text in (files or {"hello.py": "class Hello: ...\n"}).items():
             archive.writestr(zipfile.ZipInfo(name), text)
     return out.getvalue()
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import socket
+import struct
+import zlib
 from urllib.parse import urlsplit
 
 _PATIENCE_S = 60.0
@@ -37,3 +40,16 @@ def status_of(answer: bytes) -> int:
 def first_status(sock: socket.socket) -> int:
     """The status of the next answer on an open connection."""
     return status_of(sock.recv(1 << 16))
+
+
+def dictionary_bomb() -> bytes:
+    """A small tar.xz whose decoder needs a dictionary of 1.5 GiB."""
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20}]
+    packed = bytearray(lzma.compress(bytes(1 << 20), lzma.FORMAT_XZ, filters=filters, check=lzma.CHECK_NONE))
+    # The header of the block, after that of the stream. Its checksum is made right again.
+    size = (packed[12] + 1) * 4
+    header = packed[12 : 12 + size]
+    header[header.index(b"\x21\x01") + 2] = 39
+    header[-4:] = struct.pack("<I", zlib.crc32(header[:-4]))
+    packed[12 : 12 + size] = header
+    return bytes(packed)

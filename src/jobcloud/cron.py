@@ -24,6 +24,8 @@ from zoneinfo import ZoneInfo
 
 from croniter import CroniterBadDateError, croniter
 
+from jobcloud import zones
+
 MAX_LENGTH: Final = 256
 FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 2099
@@ -385,8 +387,8 @@ def _zone(name: str) -> ZoneInfo:
     if name.startswith(("right/", "posix/")) or name in {"localtime", "posixrules", "Factory"}:
         raise CronError(f"zone: {name!r} differs between machines, or counts leap seconds; {fix}")
     try:
-        return ZoneInfo(name)
-    except (LookupError, ValueError, OSError):
+        return zones.zone(name)
+    except LookupError:
         raise CronError(f"zone: {name!r} is unknown; {fix}") from None
 
 

@@ -14,7 +14,7 @@ from jobcloud.model import ShardState
 SMALL = {"resources": make_job().resources._replace(cpus=10, mem=1_000)}
 
 
-def desk(jobs: list[dict[str, Any]], **policy: int) -> Desk:
+def desk(jobs: list[dict[str, Any]], **policy: Any) -> Desk:
     made = [make_job(f"job{number}", **(SMALL | fields)) for number, fields in enumerate(jobs)]
     found = Desk(make_app(), *made, policy=replace(POLICY, **policy))
     for job in made:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.core_world import Desk, apply, copy_of, make_app, make_job, make_offer, of
 
+from jobcloud import model
 from jobcloud.messages import (
     DrainAgent,
     Event,
@@ -20,7 +21,7 @@ from jobcloud.messages import (
     Subscribed,
     Trigger,
 )
-from jobcloud.model import CatchUp, JobKind, PartitionPolicy, ShardState, TaskState
+from jobcloud.model import CatchUp, JobKind, PartitionPolicy, Restoration, ShardState, TaskState
 from jobcloud.ports import StoredRecords
 from jobcloud.server import records
 from jobcloud.server.records import Restored
@@ -29,6 +30,12 @@ Values = dict[tuple[Kind, str], Any]  # JSON
 UPDATES = ("TASK_RUNNING", "TASK_STARTING", "TASK_FAILED", "TASK_UNREACHABLE", "TASK_RUNNING", "TASK_LOST")
 NUMBERS = (-(2**63), -(10**12), -1, 0, 1, 2, 3, 100, 2**31, 10**9, 10**12, 2**53, 2**63 - 1, 2**63, 10**30)
 TEXTS = ("", "x", "a@-@b", "@-@@-@@-@", "\0", "/", "x" * 5_000, *TaskState, *ShardState, "FAILOVER", "daemon", "cron")
+
+
+@pytest.fixture(autouse=True)
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The firings of 6 shards are wide."""
+    monkeypatch.setattr(model, "MAX_NARROW", 5)
 
 
 def whole() -> tuple[Values, int]:
@@ -54,6 +61,7 @@ def whole() -> tuple[Values, int]:
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
         Kind.SHARD: desk.stored.shards,
+        Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {
         (kind, key): json.loads(records.encode(kind, record))["r"]
@@ -144,6 +152,8 @@ def test_hand_edited_records_stop_no_leader(seed: int) -> None:
     text = {place: json.dumps(value) for place, value in values.items()}
     for number in range(60):
         dice = random.Random(f"{seed} {number}")
+        values[Kind.RESTORATION, "last"]["settled"] = number % 3 > 0
+        text[Kind.RESTORATION, "last"] = json.dumps(values[Kind.RESTORATION, "last"])
         changed = {place: json.loads(value) for place, value in text.items()}
         for place in dice.sample(sorted(changed), dice.choice((1, 1, 1, 2, 3))):
             if dice.random() < 0.1:

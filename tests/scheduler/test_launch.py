@@ -171,7 +171,7 @@ def test_payload_holds_the_jobs_fields_with_any_characters(kind: JobKind, listen
 
 
 def test_ports_of_a_task_are_stored_and_told_to_its_executor() -> None:
-    needs = {"resources": Resources(1000, 128_000, ports=3000)}
+    needs: dict[str, Any] = {"resources": Resources(1000, 128_000, ports=3000)}
     desk = Desk(
         make_app(resources=Resources(100, 32_000, ports=1000)), make_job(shard_count=2, **needs), make_job("plain")
     )

@@ -34,6 +34,7 @@ from tests.core_world import (
     served_by,
 )
 
+from jobcloud import model
 from jobcloud.errors import Refused
 from jobcloud.messages import (
     RANK,
@@ -79,7 +80,7 @@ from jobcloud.model import (
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.revisions import stale
 
-POLICY = Policy(ARTIFACTS, history=5, max_waiting=5, reconcile_interval_ms=60_000)
+POLICY = Policy(ARTIFACTS, history=5, max_ended_shards=12, max_waiting=5, reconcile_interval_ms=60_000)
 EXECUTOR = Resources(500, 128_000)
 #: jobs with concurrent firings, and their policies
 CONCURRENCY = {"j4": Concurrency.ALLOW, "j5": Concurrency.REPLACE}
@@ -133,11 +134,13 @@ class World:
         """Leave out one damaged record. The new leader's repairs are stored before another record can be lost."""
         stored = self.stored
         tables: list[dict[str, Any]] = [
-            stored.firings, stored.tasks, stored.executors, stored.jobs, stored.job_states, stored.apps,
+            stored.firings, stored.shards, stored.tasks, stored.executors, stored.jobs, stored.job_states, stored.apps,
         ]  # fmt: skip
         table = self.dice.choice([table for table in tables if table] or [{"": None}])
         key = self.dice.choice(list(table))
         lost = table.pop(key)
+        if table is stored.shards:
+            table[key] = None  # known to be damaged
         if getattr(lost, "placeholder", False):
             self.mesos.excused.add(key)  # no other record names it, so it lives until Mesos reports it
         self.log.append(f"--- damaged: {lost}")
@@ -478,6 +481,7 @@ def make_status_of(task_id: str, state: str) -> Status:
 
 def play(seed: int, events: int, faults: bool = True, damage: bool = False) -> World:
     """Play one history. Raises AssertionError with the seed and the last events."""
+    narrow, model.MAX_NARROW = model.MAX_NARROW, 2  # so that wide firings are common
     world = World(seed, faults, damage)
     try:
         for version, app in enumerate(("shop", "bank"), 1):
@@ -492,6 +496,8 @@ def play(seed: int, events: int, faults: bool = True, damage: bool = False) -> W
         raise AssertionError(
             f"history {seed}, event {world.events}: {type(error).__name__}: {error}\n{story}"
         ) from error
+    finally:
+        model.MAX_NARROW = narrow
     return world
 
 

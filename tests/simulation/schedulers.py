@@ -31,12 +31,15 @@ if TYPE_CHECKING:
 POLICY = Policy(
     Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec python3 executor.zip"),
     offer_hold_ms=2_000, decline_refuse_ms=2_000, max_waiting=8, history=20,
+    max_ended_shards=40,
     reconcile_interval_ms=30_000, reconcile_max_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
     sweep_ms=10_000, timeout_grace_ms=4_000, kill_timeout_ms=6_000, drain_lead_ms=6_000, drain_refuse_ms=3_000,
 )  # fmt: skip
 _MESOS = MesosSettings("master:5050", user="sim", failover_timeout_s=604_800.0)
 _ADDRESS = Address("master", 5050)
 _PATIENCE_MS = 10_000  # two heartbeats and a half
+# The master refuses larger calls. A launch of one task is smaller, one of several may be larger.
+_MAX_CALL_BYTES = 6_000
 
 
 class Crash(BaseException):
@@ -170,6 +173,9 @@ class SimSession:
 
     def _call(self, body: bytes) -> CallFailed | None:
         self._world.note(f"{self.process.name} calls {body.decode()}"[:200])
+        if len(body) > _MAX_CALL_BYTES:
+            self._world.history.happened["call_too_large"] += 1
+            return CallFailed("HTTP 413: the call is too large", certain=True, too_large=True)
         reply = self._world.cluster.call(self, body)
         if reply.status < 300:
             return None

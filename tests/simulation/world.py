@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from jobcloud import model
 from jobcloud.adapters.memory import MemoryServer
 from jobcloud.adapters.mesos import driver as mesos_driver
 
@@ -405,6 +406,8 @@ def play(plan: Plan) -> History:
     world = World(plan)
     real_now, mesos_driver.now_ms = mesos_driver.now_ms, world.clock
     limits = small() if plan.zookeeper else []
+    limits.append((model, "MAX_NARROW", model.MAX_NARROW))
+    model.MAX_NARROW = 2  # so that wide firings are common
     logger, alarm = logging.getLogger("jobcloud.mesos"), _Alarm(world)
     quiet = logging.getLogger("jobcloud.zookeeper")
     quiet_before, quiet.disabled = quiet.disabled, True

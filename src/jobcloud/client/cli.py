@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 import jobcloud
+from jobcloud import zones
 from jobcloud.client import render
 from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, tasks
 from jobcloud.client.commands.exit_codes import Exit
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _version(requested: bool) -> None:
     if requested:
-        typer.echo(f"jobcloud {jobcloud.__version__} (matcher: {_matcher()})")
+        typer.echo(f"jobcloud {jobcloud.__version__} (matcher: {_matcher()}), time zones {zones.version()}")
         raise typer.Exit
 
 
@@ -98,7 +99,12 @@ def root(
     ] = "",
     version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_version, help="Print the version and the matcher in use."),
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_version,
+            help="Print the version, the matcher and the time zones in use.",
+        ),
     ] = False,
 ) -> None:
     ctx.obj = ServerOptions(server, token)

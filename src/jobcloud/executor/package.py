@@ -34,7 +34,7 @@ _MAX_RECORD_BYTES = 16 << 20
 WHEELS = "wheels"
 # Text compresses 10:1, sparse data 50:1. Only bombs reach the limit. Small archives may have any ratio.
 _RATIO_FREE_BYTES = 64 << 20
-# Errors of the readers for archives that are truncated, altered, or no archives.
+# Errors that the readers raise for truncated or altered archives, and for files that are not archives.
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,

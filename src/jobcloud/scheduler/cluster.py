@@ -19,7 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobcloud.match import MAX_AMOUNT, UNTRIED, AnyMatcher, Refusal
-from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share, content_of
+from jobcloud.model import DIMENSIONS, MAX_ID_BYTES, NOTHING, Offer, Resources, Share, changed, content_of, cut
+
+# Resources whose reservations are described by longer texts are not used: an executor's record contains these texts.
+_ORIGIN_CHARS = 1_000
 
 
 class Request(NamedTuple):
@@ -109,8 +112,12 @@ class Cluster:
 
     def add_offer(self, offer: Offer, at: int) -> None:
         self.drop_offer(offer.id)
+        if any(len(share.origin) > _ORIGIN_CHARS for share in offer.shares):
+            short = tuple(share for share in offer.shares if len(share.origin) <= _ORIGIN_CHARS)
+            offer = changed(offer, shares=short)
         entry = self._ensure(offer.agent_id)
-        entry.hostname, entry.address, entry.attributes = offer.hostname, offer.address, offer.attributes
+        entry.hostname = cut(offer.hostname, MAX_ID_BYTES)
+        entry.address, entry.attributes = offer.address, offer.attributes
         entry.seen_ms, entry.lost = at, False
         if not entry.offers:
             entry.role = offer.role
@@ -449,7 +456,7 @@ def amounts(shares: Iterable[Share]) -> Resources:
 
 
 class InsufficientResources(Exception):
-    """The agent's offers hold less than the matcher had counted."""
+    """The agent's offers hold less than the matcher had counted, or only in very many parts."""
 
 
 class Pool:

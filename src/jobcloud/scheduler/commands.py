@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobcloud.errors import Conflict, NotFound
+from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
     ForgetTask,
     KillTask,
@@ -48,7 +48,6 @@ class Commands(Part):
             state = self._state.job_states.get(firing.job)
             if state is None or firing.generation != state.generation:
                 self._tasks.cancel_firing(firing, at, recovery.MESSAGE)
-        self._firings.prune_removed()
         for job in list(self._state.jobs.values()):
             considered = self._state.job_states[job.name].considered_ms
             self._state.isolated(job.name, at, self._timetable.schedule, job, considered)
@@ -71,6 +70,12 @@ class Commands(Part):
         if app == known:
             return
         plan = launch.plan_executor(app, self._state.policy.artifacts)
+        if len(plan.spec) > launch.MAX_SPEC_BYTES:
+            raise ConfigError(
+                f"makes the description of the app's executor {len(plan.spec)} bytes long; "
+                f"it may have {launch.MAX_SPEC_BYTES}",
+                field="bootstrapScript", fix="put the script into the package",
+            )  # fmt: skip
         # If the app's record was lost, the running tasks may be of any version.
         renewed = known is None or plan.id != self._state.plan_of(app.name).id
         self._state.put(Kind.APP, app.name, app)

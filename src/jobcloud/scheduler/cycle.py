@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized, Sequence
 from itertools import islice
 
 from jobcloud.messages import (
@@ -17,7 +17,7 @@ from jobcloud.messages import (
     Suppress,
     Topic,
 )
-from jobcloud.model import DELIMITER, NO_OUTCOME, Cause, Firing, Shard, ShardState, Task, changed
+from jobcloud.model import DELIMITER, MAX_ID_BYTES, NO_OUTCOME, Cause, Firing, Shard, ShardState, Task, changed
 from jobcloud.scheduler import launch, queue, retry, revisions, sharding
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.cluster import InsufficientResources, Placement, Pool, Request
@@ -32,7 +32,7 @@ from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
 # The number of shards that a cycle tries to place before it knows which requests have no room.
-_FIRST_PART = 256
+_FIRST_PART = 64
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _ACTIVE, _DAEMON, _TASK, _LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Kind.TASK, Topic.LAUNCHED
 
@@ -70,7 +70,10 @@ class Cycle(Part):
 
     def on_offers(self, event: OffersReceived) -> None:
         for offer in event.offers:
-            self._state.cluster.add_offer(offer, event.at)
+            if len(offer.agent_id) > MAX_ID_BYTES:
+                self._state.emit(Decline((offer.id,), self._state.policy.drain_refuse_ms))
+            else:
+                self._state.cluster.add_offer(offer, event.at)
         self._state.cycle_due = True
 
     def on_rescind(self, event: OfferRescinded) -> None:
@@ -180,7 +183,7 @@ class Cycle(Part):
                 self._state.publish(at, Topic.REFUSED, reasons[0].text, job=job)
 
     def _run_pass(self, at: int) -> None:
-        """Match placeholders, and then the shards that may start, to the offers that count now, and launch them."""
+        """Launch the missing placeholders, and then the shards that may start, on the offers that count now."""
         warm: dict[str, list[Place]] = {}
         for place in self._warm_executors.place(at):
             warm.setdefault(place.placement.agent_id, []).append(place)
@@ -193,7 +196,7 @@ class Cycle(Part):
         for firing_id, shards in changes.items():
             self._firings.put_shards(firing_id, shards, at)
 
-    def _eligible(self, at: int) -> list[tuple[str, Iterator[int]]]:
+    def _eligible(self, at: int) -> list[tuple[str, Sequence[int]]]:
         """The shards that may start, in their order, as rows: the id of a firing, and its items."""
         jobs = self._state.jobs
         return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)

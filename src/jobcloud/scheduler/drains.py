@@ -29,7 +29,7 @@ from jobcloud.messages import (
     Topic,
     UndrainAgent,
 )
-from jobcloud.model import Cause, Drain, Task, TaskState, Window
+from jobcloud.model import Cause, Drain, Task, TaskState, Window, cut
 from jobcloud.scheduler.cycle import Cycle
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reconciliation import Reconciliation
@@ -140,7 +140,7 @@ class Drains(Part):
         deadline = event.deadline_ms or event.at + self._state.policy.drain_lead_ms
         before = self._state.drains.get(agent_id)
         since = before.since_ms if before is not None else event.at
-        self._put(agent_id, Drain(agent_id, since, deadline, event.reason))
+        self._put(agent_id, Drain(agent_id, since, deadline, cut(event.reason)))
         why = f": {event.reason}" if event.reason else ""
         self._state.publish(event.at, Topic.CLUSTER, f"agent {agent_id} is being drained" + why)
         self._next_check = 0

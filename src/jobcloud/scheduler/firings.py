@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sized
 
 from jobcloud.messages import Topic
-from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, Task, changed
+from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, Task, changed, cut, replaced
 from jobcloud.scheduler import retry, sharding
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
@@ -16,17 +16,32 @@ from jobcloud.scheduler.state import State
 FEWER = "the job has fewer shards now"
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _DEAD, _FINISHED = ShardState.DEAD, ShardState.FINISHED
+_WHY_BYTES = 300
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)
+
+
+class Ended(deque[str]):
+    """Ids of ended firings of a job, oldest first. `shards` is the number of their shards."""
+
+    shards = 0
+
+    def add(self, firing: Firing) -> None:
+        self.append(firing.id)
+        self.shards += len(firing.shards)
+
+    def discard(self, firing: Firing) -> None:
+        self.remove(firing.id)
+        self.shards -= len(firing.shards)
 
 
 class Firings(Part):
     def __init__(self, state: State) -> None:
         super().__init__(state)
         #: job → ids of its ended firings, oldest first, without those in `dead`
-        self.history: dict[str, deque[str]] = {}
+        self.history: dict[str, Ended] = {}
         #: job → ids of its ended firings with DEAD shards, oldest first
-        self.dead: dict[str, deque[str]] = {}
+        self.dead: dict[str, Ended] = {}
 
     def restore(self, at: int) -> None:
         """Queue the unfinished firings in their order, and list the others in the history."""
@@ -35,6 +50,8 @@ class Firings(Part):
                 self._remember(firing)
             else:
                 self._state.queue.add(firing)
+        for name in sorted(self.history.keys() | self.dead.keys()):
+            self._prune(name)
         self.clock_set_back(at)
 
     def on_tick(self, at: int) -> None:
@@ -70,7 +87,7 @@ class Firings(Part):
         old = self._state.firings[firing_id]
         if old.stepped:
             changes = {**changes, **_cancelled_by_listener(old, changes, at)}
-        firing = changed(old, shards=old.shards.replaced(changes))
+        firing = changed(old, shards=replaced(old.shards, changes))
         if not self._state.queue.change(firing, changes):
             firing = changed(firing, ended_ms=at)
         self._state.put_firing(firing, changes)
@@ -79,11 +96,11 @@ class Firings(Part):
 
     def reopen(self, ended: Firing, generation: int, changes: Mapping[int, Shard]) -> None:
         """Continue an ended firing, of which some shards are put back."""
-        firing = changed(ended, generation=generation, shards=ended.shards.replaced(changes), ended_ms=0)
+        firing = changed(ended, generation=generation, shards=replaced(ended.shards, changes), ended_ms=0)
         for kept in (self.history, self.dead):
-            ids = kept.get(firing.job, deque())
+            ids = kept.get(firing.job, Ended())
             if firing.id in ids:
-                ids.remove(firing.id)
+                ids.discard(firing)
                 if not ids:
                     del kept[firing.job]
         self._add(firing, changes)
@@ -94,7 +111,7 @@ class Firings(Part):
             return
         old = self._state.firings[task.firing_id]
         shard = changed(old.shards[task.item], started_ms=task.started_ms)
-        firing = changed(old, shards=old.shards.replaced({task.item: shard}))
+        firing = changed(old, shards=replaced(old.shards, {task.item: shard}))
         self._state.put_firing_unsaved(firing)
         self._state.queue.renew(firing)
 
@@ -153,22 +170,22 @@ class Firings(Part):
     def _remember(self, firing: Firing) -> None:
         """Firings with DEAD shards have a list of their own, so that successful ones do not displace them."""
         kept = self.dead if any(shard.state is _DEAD for shard in firing.shards) else self.history
-        kept.setdefault(firing.job, deque()).append(firing.id)
+        kept.setdefault(firing.job, Ended()).add(firing)
 
     def _prune(self, job: str) -> None:
         """Delete the oldest ended firings of a job beyond the limits; all of them if the job is gone."""
         policy = self._state.policy
         for kept, limit in ((self.history, policy.history), (self.dead, policy.max_dead)):
-            ended = kept.get(job, deque())
-            while len(ended) > (limit if job in self._state.jobs else 0):
-                self._state.delete_firing(ended.popleft())
+            ended = kept.get(job)
+            if ended is None:
+                continue
+            most = limit if job in self._state.jobs else 0
+            while len(ended) > most or (len(ended) > 1 and ended.shards > policy.max_ended_shards):
+                oldest = self._state.firings[ended[0]]
+                ended.discard(oldest)
+                self._state.delete_firing(oldest.id)
             if not ended:
-                kept.pop(job, None)
-
-    def prune_removed(self) -> None:
-        """Delete the ended firings of jobs that are gone."""
-        for name in sorted((self.history.keys() | self.dead.keys()) - self._state.jobs.keys()):
-            self._prune(name)
+                del kept[job]
 
     def job_removed(self, name: str) -> None:
         self._prune(name)
@@ -218,7 +235,8 @@ def _cancelled_by_listener(firing: Firing, changes: Mapping[int, Shard], at: int
     before = changes.get(len(firing.shards) - 2)
     if before is None or not before.state.ended or before.state is ShardState.FINISHED:
         return {}
-    why = f"the listener's call before the firing did not succeed: {before.message}"
+    # Up to 10,000 shards get this message.
+    why = f"the listener's call before the firing did not succeed: {cut(before.message, _WHY_BYTES)}"
     return {
         item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=why)
         for item, shard in enumerate(firing.shards)

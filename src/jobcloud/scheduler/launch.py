@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jobcloud.model import DELIMITER, App, Executor, Job, Resources, Share, Task
-from jobcloud.scheduler.cluster import Pool, Request
+from jobcloud.scheduler.cluster import InsufficientResources, Pool, Request
 
 EXECUTOR_DATA_SCHEMA = 1
+# Limits of an executor's record.
+MAX_SPEC_BYTES = 150_000
+_MAX_SHARES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +96,15 @@ def task_shares(
 
     `gone`: the executor has ended, but its last updates have not arrived. Then it is started again with the same
     description and the same shares, because Mesos refuses another description while it knows the executor. Returns the
-    task's shares and the executor to launch it on. Raises InsufficientResources, with nothing allocated.
+    task's shares and the executor to launch it on. Raises InsufficientResources.
     """
     if executor is not None and not gone:
         return pool.allocate(task.resources), executor
     pool.check(plan.resources.plus(task.resources))
     if executor is None:
         shares = pool.allocate(plan.resources)
+        if len(shares) > _MAX_SHARES:
+            raise InsufficientResources(f"the agent offers the executor's resources in {len(shares)} parts")
         executor = Executor(plan.executor_id, task.agent_id, plan.app, shares, plan.spec, at)
     else:
         pool.take(executor.shares)

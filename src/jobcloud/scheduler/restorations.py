@@ -18,6 +18,8 @@ from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 
+# The last second of the year 9999.
+_LAST_MS = 253_402_300_799_000
 _NOT_SEEN_TO_RUN = (TaskState.STORED, TaskState.STAGING)
 
 
@@ -50,10 +52,10 @@ class Restorations(Part):
         self._state.set_restoration(changed(restoration, settled=True))
         self._publish(
             at,
-            f"the state was restored at {_utc(restoration.restored_ms)} from a backup of {_utc(restoration.taken_ms)}. "
-            f"It has {len(unfinished)} unfinished runs. {repeated} shards are repeated, because they may have run since "
-            f"and their jobs have failover; {given_up} are FAILED, because theirs have not (`jobcloud retry` repeats "
-            f"them). Mesos is asked about {len(self._unreported)} tasks",
+            f"the state was restored at {_utc(restoration.restored_ms)} from a backup of "
+            f"{_utc(restoration.taken_ms)}. It has {len(unfinished)} unfinished runs. {repeated} shards may have run "
+            f"since and are repeated, because their jobs have failover; {given_up} are FAILED, because theirs have not "
+            f"(`jobcloud retry` repeats them). Mesos is asked about {len(self._unreported)} tasks",
         )
 
     def _changes(self, firing: Firing, why: str, at: int) -> dict[int, Shard]:
@@ -106,4 +108,5 @@ class Restorations(Part):
 
 
 def _utc(instant: int) -> str:
+    instant = min(instant, _LAST_MS)  # a damaged record may name a later one
     return f"{datetime.fromtimestamp(instant / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

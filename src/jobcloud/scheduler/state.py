@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import DIMENSIONS, UNTRIED, App, Firing, Job, Restoration, Shard, Task, changed
+from jobcloud.model import DIMENSIONS, UNTRIED, App, Firing, Job, Restoration, Shard, Task, changed, tried
 from jobcloud.scheduler import launch, queue, recovery
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
@@ -38,6 +38,8 @@ class Policy:
     history: int = 50
     #: ended firings with DEAD shards kept per job, in addition to `history`
     max_dead: int = 100
+    #: shards of ended firings kept per job, once with and once without DEAD shards; the last firing is always kept
+    max_ended_shards: int = 10_000
     reconcile_interval_ms: int = 900_000
     reconcile_first_ms: int = 1_000
     reconcile_max_ms: int = 60_000
@@ -83,9 +85,9 @@ class State:
     """The stored records, and the data that only this leader has.
 
     The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
-    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with the write set, so
-    that no change can be lost at a fail-over. The write set and the effects are those of the event being handled;
-    `flush` hands both over.
+    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with
+    the write set, so that no change can be lost at a fail-over. The write set and the effects are those of the event
+    being handled; `flush` hands both over.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -144,16 +146,21 @@ class State:
 
         Of a wide firing, only the changed shards are written, and the firing's own record if it differs.
         """
+        if not firing.wide:
+            self.firings[firing.id] = self.write_set[_FIRING, firing.id] = firing
+            return
         old = self.firings.get(firing.id)
         self.firings[firing.id] = firing
-        if not firing.wide:
-            self.write_set[_FIRING, firing.id] = firing
-            return
         if old is None or not old.wide:
-            changes = firing.shards.tried()
+            changes = tried(firing.shards)
         for item, shard in changes.items():
             self.write_set[_SHARD, shard_key(firing.id, item)] = shard if shard != UNTRIED else None
-        if old is None or _without_shards(old) != _without_shards(firing):
+        if (
+            old is None
+            or old.ended_ms != firing.ended_ms
+            or old.generation != firing.generation
+            or len(old.shards) != len(firing.shards)
+        ):
             self.write_set[_FIRING, firing.id] = firing
 
     def put_firing_unsaved(self, firing: Firing) -> None:
@@ -164,7 +171,7 @@ class State:
         """Delete a firing with its shards, here and in the store. Raises KeyError if there is none."""
         firing = self.firings.pop(firing_id)
         self.write_set[_FIRING, firing_id] = None
-        for item in firing.shards.tried() if firing.wide else ():
+        for item in tried(firing.shards) if firing.wide else ():
             self.write_set[_SHARD, shard_key(firing_id, item)] = None
 
     def set_app_disabled(self, app: str, *, disabled: bool) -> None:
@@ -274,8 +281,3 @@ class State:
     def fence(self) -> int:
         """A fence token. Tokens grow over all attempts of all leaders. A double is exact for 9 million leaders."""
         return self.epoch * 1_000_000_000 + self._sequence
-
-
-def _without_shards(firing: Firing) -> tuple[int, int, int]:
-    """The parts of a wide firing's own record that may change."""
-    return firing.generation, firing.ended_ms, firing.shards.width

@@ -24,6 +24,7 @@ from jobcloud.model import (
     TaskState,
     changed,
     content_of,
+    cut,
 )
 from jobcloud.scheduler import retry, status
 from jobcloud.scheduler.cluster import Request, amounts
@@ -42,6 +43,8 @@ _CHECK_MS = 1_000
 _IDLE_MS = 3_600_000
 # Number of ended tasks that are remembered, to recognize late updates.
 _MAX_ENDED = 10_000
+# Bytes of the message of a task that has not ended.
+_PROGRESS_BYTES = 1_000
 _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
 OVERDUE = "it exceeded its time limit, and its executor did not end it"
 _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
@@ -171,7 +174,7 @@ class Tasks(Part):
         started = task.started_ms or (at if state is _RUNNING else 0)
         if state is not task.state or started != task.started_ms:
             unreachable = at if state is _UNREACHABLE else 0
-            message = update.message[:1_000]
+            message = cut(update.message, _PROGRESS_BYTES)
             task = changed(task, state=state, started_ms=started, message=message, unreachable_ms=unreachable)
             self._state.put(_TASK, task.id, task)
             self._track_reachability(task)
@@ -182,6 +185,8 @@ class Tasks(Part):
 
     def end(self, task: Task, ending: Ending, at: int) -> None:
         """Release the task's claim, delete its record and move its shard to the next state."""
+        if (message := cut(ending.message)) is not ending.message:
+            ending = ending._replace(message=message)
         self._state.cluster.release(task.id)
         self._state.delete(_TASK, task.id)
         self.unreachable.pop(task.id, None)
@@ -339,6 +344,6 @@ def _result(value: object) -> str:
 def describe(update: Status) -> str:
     """The text for users from the update that reports an end."""
     if not update.reason and (update.message or update.state == "TASK_FINISHED"):
-        return update.message[:4_000]
+        return update.message
     found = ": ".join(part for part in (update.reason, update.message) if part)
-    return found[:4_000] if found or update.state == "TASK_FINISHED" else update.state
+    return found if found or update.state == "TASK_FINISHED" else update.state

@@ -39,11 +39,12 @@ from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
 
 # The wait before a lost placeholder is replaced. It doubles with each further loss, up to the maximum.
+_CONTEXTS_BYTES = 100_000
 _FIRST_BACKOFF_MS, _MAX_BACKOFF_MS = 1_000, 60_000
 
 
 class Place(NamedTuple):
-    """Room for one placeholder task. The claim is made."""
+    """Room for one placeholder task, already claimed."""
 
     app: App
     number: int
@@ -69,7 +70,7 @@ class WarmExecutors(Part):
         self._backoffs: dict[str, _Backoff] = {}
         #: app → why it lacks warm executors, as of the last scheduling cycle
         self._shortages: dict[str, str] = {}
-        #: app → number of placeholders to start, as of the last review, without apps that want every agent
+        #: app → number of placeholders to start, as of the last review; not for apps that want one on every agent
         self._missing: dict[str, int] = {}
         #: app → the contexts of its jobs, as of the last review
         self._contexts: dict[str, set[str]] = {}
@@ -186,7 +187,7 @@ class WarmExecutors(Part):
             self._review_due = True
 
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
-        """Replace a placeholder that was not killed, after a back-off that is short if it ran for long."""
+        """Replace a placeholder that ended but was not killed. If it had run for long, the back-off is short."""
         if not task.placeholder:
             return
         placeholders = self.of_app[task.app]
@@ -248,6 +249,7 @@ class WarmExecutors(Part):
         for job in self._state.jobs.values() if wanted else ():
             if job.app in wanted:
                 self._contexts[job.app].update(contexts_of(job))
+        self._contexts = {name: set(_bounded(contexts)) for name, contexts in self._contexts.items()}
         self._backoffs = {name: backoff for name, backoff in self._backoffs.items() if name in wanted}
         self.recount()
         return [task for name in list(self.of_app) for task in self._surplus(name)]
@@ -320,3 +322,12 @@ class WarmExecutors(Part):
         assert indexed == placeholders, "the placeholders differ from those among the tasks"
         places = {(task.agent_id, task.executor_id) for task in placeholders.values()}
         assert len(places) == len(placeholders), "an executor has two placeholders"
+
+
+def _bounded(contexts: Iterable[str]) -> Iterator[str]:
+    """The first contexts whose names fit into the record of a task. The others are built when a job needs them."""
+    left = _CONTEXTS_BYTES
+    for context in sorted(contexts):
+        left -= 6 * len(context)  # in JSON a character takes at most six bytes
+        if left >= 0:
+            yield context

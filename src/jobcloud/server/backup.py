@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +48,8 @@ class Backup:
 
     @classmethod
     def of(cls, stored: StoredRecords, epoch: int, taken_ms: int) -> Backup:
-        found = ((kind, entries) for kind, entries in stored.records.items())
-        return cls(
-            taken_ms, epoch, [(KIND_NAMES[kind], *entry) for kind, entries in found for entry in entries.items()]
-        )
+        names = ((KIND_NAMES[kind], entries) for kind, entries in stored.records.items())
+        return cls(taken_ms, epoch, [(name, *entry) for name, entries in names for entry in entries.items()])
 
     def count(self, kind: Kind) -> int:
         return sum(entry[0] == kind for entry in self.entries)
@@ -171,6 +169,6 @@ def _writes(before: StoredRecords, backup: Backup, now_ms: int) -> Iterator[Stor
     yield StoredWrite(Kind.RESTORATION, records.RESTORATION_KEY, mark)
 
 
-def unreadable(stored: StoredRecords) -> Sequence[str]:
+def unreadable(stored: StoredRecords) -> list[str]:
     """The paths of entries that are not records. They are not in a backup."""
     return [f"{fault.path} {fault.problem}" for fault in stored.faults]

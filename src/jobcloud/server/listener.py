@@ -98,7 +98,10 @@ class Listener:
 
 
 class _Server(uvicorn.Server):
-    """Accepts connections itself, one at a time, so that it can stop accepting."""
+    """Accepts connections itself, one at a time, so that it can stop accepting.
+
+    While there is no room, a new connection takes the place of the one that has waited longest without a request.
+    """
 
     def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
         super().__init__(config)
@@ -132,15 +135,15 @@ class _Server(uvicorn.Server):
                 await asyncio.sleep(_RETRY_S)
 
     async def _admit(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: str) -> None:
-        # The lowest free number is taken, so all numbers below it are in use.
-        if sock.fileno() >= self._limits.descriptors:
-            log.warning("connection refused: too few descriptors are left", client=address)
-            _refuse(sock, "unavailable")
-            await asyncio.sleep(_RETRY_S)
-        elif self._room.crowded(address):
+        if self._room.crowded(address):
             log.warning("connection refused: too many from one address", client=address)
             _refuse(sock, "too-many")
             await asyncio.sleep(0)
+        # The lowest free number is taken, so all numbers below it are in use.
+        elif sock.fileno() >= self._limits.descriptors and not self._room.drop_idle():
+            log.warning("connection refused: too few descriptors are left", client=address)
+            _refuse(sock, "unavailable")
+            await asyncio.sleep(_RETRY_S)
         else:
             try:
                 await self._room.wait()
@@ -171,11 +174,17 @@ class _Room:
         """Wait until there is room. The connection that has waited longest without a request makes room."""
         while len(self._open) >= self._limits.connections:
             self._changed.clear()
-            if self._idle:
-                oldest = next(iter(self._idle))
-                del self._idle[oldest]
-                oldest.transport.abort()
+            self.drop_idle()
             await self._changed.wait()
+
+    def drop_idle(self) -> bool:
+        """Drop the connection that has waited longest without a request. False if none waits."""
+        if not self._idle:
+            return False
+        oldest = next(iter(self._idle))
+        del self._idle[oldest]
+        oldest.transport.abort()
+        return True
 
     def crowded(self, address: str) -> bool:
         return self._by_network[_network(address)] >= self._limits.per_address

@@ -24,7 +24,7 @@ from pathlib import Path
 import structlog
 from starlette.types import ASGIApp
 
-from jobcloud import __version__
+from jobcloud import __version__, zones
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings
 from jobcloud.adapters.sandbox import Output, OutputReader
@@ -102,7 +102,11 @@ class _Process:
 
     def run(self, stop: threading.Event) -> int:
         descriptors = raise_descriptor_limit()
-        log.info("starting", version=__version__, data=str(self._data), descriptors=descriptors)
+        log.info(
+            "starting", version=__version__, data=str(self._data), descriptors=descriptors, time_zones=zones.version()
+        )
+        if warning := zones.warning():
+            log.warning(warning)
         _prepare_data(self._data)
         with contextlib.ExitStack() as stack:
             api_socket = stack.enter_context(listen(self._settings.http.host, self._settings.http.port, "http.port"))
@@ -222,9 +226,14 @@ def _now_ms() -> int:
 
 
 def _limits(wanted: Settings, listener: Http | ArtifactServer, descriptors: int) -> Limits:
+    # A connection to the artifact server may hold a file too: a third for each listener is always enough.
+    connections, per_address = min(listener.connections, descriptors // 3), listener.connections_per_address
+    if connections < listener.connections:
+        per_address = min(per_address, connections * 2 // 5)
+        log.warning("fewer connections than configured: raise LimitNOFILE or ulimit -n", connections=connections)
     return Limits(
-        connections=listener.connections,
-        per_address=listener.connections_per_address,
+        connections=connections,
+        per_address=per_address,
         head_seconds=wanted.http.head_timeout.total_seconds(),
         stall_seconds=wanted.http.stall_timeout.total_seconds(),
         descriptors=descriptors,

@@ -23,6 +23,7 @@ from tests import zookeeper_kit
 from jobcloud.adapters.zookeeper import journal
 from jobcloud.adapters.zookeeper.session import NoAnswer, ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
+from jobcloud.dev.tcp_ports import free_port
 from jobcloud.errors import ConfigError, Fenced, RecordTooLarge, StoreError, StoreUnusable
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredRecords, StoredWrite
@@ -374,7 +375,7 @@ def test_every_call_has_a_time_limit(tmp_path: Path) -> None:
 
 
 def test_unreachable_servers_raise_no_answer() -> None:
-    port = zookeeper_kit.free_ports(1)[0]
+    port = free_port()
     store = ZooKeeperStore(zookeeper_kit.connect(f"127.0.0.1:{port}", "a", 0.5))
     with pytest.raises(NoAnswer, match="out of reach"):
         store.acquire()
@@ -538,7 +539,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
         (tmp_path / f"{name}.pem").write_bytes(pem + chain)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     stranger.cert_pem.write_to_path(tmp_path / "stranger.pem")
-    port = zookeeper_kit.free_ports(1)[0]
+    port = free_port()
     lines = (
         "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
         f"secureClientPort={port}",

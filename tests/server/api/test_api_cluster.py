@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from httpx import Client
 from tests.api_kit import ARTIFACTS, FakeLoop, client_of, issues, make_api
 
+from jobcloud import zones
 from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.messages import Publish, Topic
 from jobcloud.ports import StoredFault
@@ -106,3 +108,13 @@ def test_notices_are_numbered_events(loop: FakeLoop) -> None:
 def test_snapshot_names_the_matcher_in_use() -> None:
     for matcher, name in ((CompiledMatcher, "compiled"), (PlainMatcher, "plain")):
         assert snapshot.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher), 0).matcher == name
+
+
+def test_cluster_names_its_time_zone_database(api: Client) -> None:
+    assert api.get("cluster").json()["timeZones"] == zones.version()
+
+
+@pytest.mark.parametrize("warning", ["", "the time zone database is 2026f, and that of this machine is 2099a"])
+def test_health_warns_of_an_old_time_zone_database(api: Client, monkeypatch: pytest.MonkeyPatch, warning: str) -> None:
+    monkeypatch.setattr(zones, "warning", lambda: warning)
+    assert api.get("health").json()["warnings"] == ([warning] if warning else [])

@@ -362,10 +362,8 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             raise ValueError(f"{framework_id!r} is not a framework id")
         with self._lock:
             session = self._attempt
-            if session is None or session.ended:
-                return
             known = self.framework_id is not None
-        if known and not self._identity_checked and not self._check_identity(session):
+        if session is None or (known and not self._identity_checked and not self._check_identity(session)):
             return
         self._identity_checked = True
         with self._lock:

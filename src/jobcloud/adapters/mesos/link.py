@@ -27,7 +27,8 @@ from jobcloud.wire import RecordReader
 PATH = "/api/v1/scheduler"
 DEFAULT_PORT = 5050
 _PIECE = 1 << 18
-# This many bytes of an incomplete record are a sign of life. Fewer are not: a stream out of step would go unnoticed.
+# If this many bytes of an incomplete record have come, the stream counts as alive. Fewer bytes do not count, because a
+# stream whose record lengths are wrong would then never time out.
 _ALIVE_BYTES = 1 << 20
 _MAX_BODY = 1 << 16
 _MAX_REASON = 1000
@@ -179,7 +180,7 @@ class CallLine:
         calls = self._waiting if self._answers.persistent else self._waiting[:1]
         whole, problem = _send(connection.sock, calls)
         self._in_flight += whole
-        # The master acts only on complete requests, and the one after them was cut off.
+        # The master acts only on complete requests. The first incomplete one has failed.
         del self._waiting[: whole + bool(problem)]
         self._waiting_bytes = sum(map(len, self._waiting))
         return [CallFailed(f"could not be sent to {self._address}: {problem}", certain=True)] if problem else []
@@ -433,7 +434,7 @@ class _Chunks:
     def read(self, size: int) -> list[bytes]:
         """The content of the next bytes, at most `size`. Waits for some; empty at the end.
 
-        Raises OSError, and HTTPException for malformed chunks after everything before them was returned.
+        Raises OSError. Raises HTTPException for a malformed chunk, after the content before it was returned.
         """
         while not self._pieces and not self._over:
             if self._problem is not None:

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 import jobcloud
+from jobcloud import zones
 from jobcloud.errors import NotFound
 from jobcloud.messages import DrainAgent, UndrainAgent
 from jobcloud.model import ShardState
@@ -65,6 +66,7 @@ class ClusterView(View):
     connected: bool = Field(description="subscribed to a Mesos master")
     matcher: Literal["compiled", "plain"]
     version: str
+    time_zones: str = Field(description="the version of the time zone database, such as 2026f")
     agents: list[AgentView]
     apps: int
     jobs: int
@@ -99,6 +101,7 @@ class Health(View):
     since: Instant = Field(description="the first of the failures that follow each other")
     recoveries: int = Field(description="how often this process has started over from the stored state")
     faults: int = Field(description="stored records that cannot be read or written; `/cluster` names them")
+    warnings: list[str] = Field(description="what needs an operator, although the scheduler works")
 
 
 class DrainQuery(Query):
@@ -122,6 +125,7 @@ def show_cluster(services: ServicesDep) -> ClusterView:
         connected=services.loop.health().connected,
         matcher=snapshot.matcher,
         version=jobcloud.__version__,
+        time_zones=zones.version(),
         agents=[_agent_view(agent) for agent in sorted(agents, key=lambda agent: (agent.hostname, agent.id))],
         apps=len(snapshot.apps),
         jobs=len(snapshot.jobs),
@@ -186,6 +190,7 @@ async def show_health(services: ServicesDep, response: Response) -> Health:
         since=health.since_ms,
         recoveries=health.recoveries,
         faults=len(health.faults),
+        warnings=[warning] if (warning := zones.warning()) else [],
     )
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jobcloud.config import App, Job, JobType, Package, Resources
+from jobcloud.config import SHA256, App, Job, JobType, Package, Resources
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
 from jobcloud.server.api.body import json_type, parse
 from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
+from jobcloud.server.api.rules import check_app, check_job, unused_fields
 from jobcloud.server.api.schema import NESTED, AppConfig, Config, JobConfig
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_NAME = 64
 
 # The names of types in errors of pydantic, and the words for users of JSON.
@@ -52,6 +51,7 @@ _HARMLESS: dict[str, Any] = {
     "shardingTotalCount": 10_000,
     "scriptCommandLine": "true",
     "applicationContext": "m:c",
+    "beanName": "b",
     "cpuCount": 1,
     "memoryMB": 1,
 }
@@ -64,7 +64,11 @@ def read_app(body: Mapping[str, Any], policy: UrlPolicy) -> App:
 
 def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
     """Raises Problem that lists all problems."""
-    return _read(body, JobConfig, lambda config: _job(config, policy))
+    unused = unused_fields(body)
+    problem = f"has no meaning for a job of type {body.get('jobType')}"
+    issues = [Issue(name, problem, "leave it out") for name in unused]
+    given = {name: value for name, value in body.items() if name not in unused}
+    return _read(given, JobConfig, lambda config: _job(config, policy), issues)
 
 
 def check(kind: str, body: bytes) -> None:
@@ -136,10 +140,13 @@ def _from_json(config: Config, type_: type) -> dict[str, Any]:
     return values
 
 
-def _read(body: Mapping[str, Any], model: type[C], build: Callable[[C], V]) -> V:
-    """Check types, then values. Each invalid field is replaced by a harmless value, and the check is repeated."""
+def _read(body: Mapping[str, Any], model: type[C], build: Callable[[C], V], known: Iterable[Issue] = ()) -> V:
+    """Check types, then values. Each invalid field is replaced by a harmless value, and the check is repeated.
+
+    `known`: problems that were found before.
+    """
     value, unknown = _known_part(body, model)
-    issues = {issue.field: issue for issue in unknown}
+    issues = {issue.field: issue for issue in (*known, *unknown)}
     for _ in range(len(model.model_fields) + 2):
         try:
             built = build(model.model_validate(value))
@@ -239,13 +246,15 @@ def _app(config: AppConfig, policy: UrlPolicy) -> App:
     values = _from_json(config, App)
     values["package"] = _package(policy, **values["package"])
     values["resources"] = Resources(**values["resources"])
-    return App(**values)
+    app = App(**values)
+    check_app(app)
+    return app
 
 
 def _package(policy: UrlPolicy, url: str, sha256: str) -> Package:
     if url.startswith(PACKAGE_SCHEME):
         uploaded = url.removeprefix(PACKAGE_SCHEME)
-        if not _SHA256.fullmatch(uploaded):
+        if not SHA256.fullmatch(uploaded):
             raise ConfigError(
                 "does not name a SHA-256", field="appURL", fix="64 lower-case hex digits follow package:sha256:"
             )
@@ -268,7 +277,9 @@ def _job(config: JobConfig, policy: UrlPolicy) -> Job:
     if values["type"] is JobType.HTTP:
         policy.check(values["http_uri"], "httpUri", "https://host/path", _ALLOW_JOBS)
     _check_zone(values["zone"])
-    return Job(**values)
+    job = Job(**values)
+    check_job(job)
+    return job
 
 
 def check_same_name(field: str, path: str, body: str) -> None:
