@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import chain
-from typing import Annotated, NamedTuple, overload
+from typing import Annotated, NamedTuple, TypeAlias, overload
 
 import msgspec
 
@@ -167,14 +167,15 @@ class Shard(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 # A shard before its first attempt.
 UNTRIED = Shard()
+# A firing with at most this many shards is narrow: they are in a tuple, and all in its record. Ordinary jobs with a
+# listener are narrow, and a record has room for the longest messages and results of so many shards.
+MAX_NARROW = 12
 # A wide firing has up to 10,002 shards, so a change copies two tuples of about 100 elements.
 _CHUNK = 100
-# A firing with at most this many shards has all of them in its own record.
-MAX_NARROW = 12
 
 
-class Shards(msgspec.Struct, frozen=True, gc=False):
-    """The shards of a firing by item: an immutable sequence in chunks.
+class WideShards(msgspec.Struct, frozen=True, gc=False):
+    """The shards of a wide firing: an immutable sequence in chunks.
 
     A changed copy shares all other chunks, so the cost of a change hardly depends on the number of shards. Only the
     last chunk may be shorter than _CHUNK, so equal sequences have equal chunks.
@@ -182,15 +183,6 @@ class Shards(msgspec.Struct, frozen=True, gc=False):
 
     chunks: tuple[tuple[Shard, ...], ...]
     width: int
-
-    @classmethod
-    def of(cls, *shards: Shard) -> Shards:
-        return cls(tuple([shards[start : start + _CHUNK] for start in range(0, len(shards), _CHUNK)]), len(shards))
-
-    @classmethod
-    def untried(cls, width: int) -> Shards:
-        chunk, rest = (UNTRIED,) * _CHUNK, width % _CHUNK
-        return cls((chunk,) * (width // _CHUNK) + ((chunk[:rest],) if rest else ()), width)
 
     def __len__(self) -> int:
         return self.width
@@ -212,26 +204,52 @@ class Shards(msgspec.Struct, frozen=True, gc=False):
             raise IndexError(f"there is no shard {item} of {self.width}")
         return self.chunks[place // _CHUNK][place % _CHUNK]
 
-    def replaced(self, changes: Mapping[int, Shard]) -> Shards:
-        """These shards with some of them replaced. Shards behind the last one are added, the others between wait."""
-        chunks = [*self.chunks]
-        touched: dict[int, list[Shard]] = {}
-        try:
-            for item, shard in changes.items():
-                number = item // _CHUNK
-                if number not in touched:
-                    touched[number] = [*chunks[number]]
-                touched[number][item % _CHUNK] = shard
-        except IndexError:
-            behind = [UNTRIED] * (max(changes) + 1 - self.width)
-            return Shards.of(*self, *behind).replaced(changes)
-        for number, chunk in touched.items():
-            chunks[number] = (*chunk,)
-        return Shards((*chunks,), self.width)
 
-    def tried(self) -> dict[int, Shard]:
-        """The shards that are no longer as at the beginning, by item."""
-        return {item: shard for item, shard in enumerate(self) if shard is not UNTRIED and shard != UNTRIED}
+Shards: TypeAlias = tuple[Shard, ...] | WideShards
+"""The shards of a firing by item: a tuple if it is narrow."""
+
+
+def shards_of(*shards: Shard) -> Shards:
+    width = len(shards)
+    if width <= MAX_NARROW:
+        return shards
+    return WideShards(tuple([shards[start : start + _CHUNK] for start in range(0, width, _CHUNK)]), width)
+
+
+def untried(width: int) -> Shards:
+    """Shards before their first attempts."""
+    if width <= MAX_NARROW:
+        return (UNTRIED,) * width
+    chunk, rest = (UNTRIED,) * _CHUNK, width % _CHUNK
+    return WideShards((chunk,) * (width // _CHUNK) + ((chunk[:rest],) if rest else ()), width)
+
+
+def replaced(shards: Shards, changes: Mapping[int, Shard]) -> Shards:
+    """The shards with some of them replaced. Shards behind the last one are added; others between are untried."""
+    try:
+        if isinstance(shards, tuple):
+            found = [*shards]
+            for item, shard in changes.items():
+                found[item] = shard
+            return (*found,)
+        chunks = [*shards.chunks]
+        touched: dict[int, list[Shard]] = {}
+        for item, shard in changes.items():
+            number = item // _CHUNK
+            if number not in touched:
+                touched[number] = [*chunks[number]]
+            touched[number][item % _CHUNK] = shard
+    except IndexError:
+        behind = max(changes) + 1 - len(shards)
+        return replaced(shards_of(*shards, *[UNTRIED] * behind), changes)
+    for number, chunk in touched.items():
+        chunks[number] = (*chunk,)
+    return WideShards((*chunks,), shards.width)
+
+
+def tried(shards: Shards) -> dict[int, Shard]:
+    """The shards that are no longer as at the beginning, by item."""
+    return {item: shard for item, shard in enumerate(shards) if shard is not UNTRIED and shard != UNTRIED}
 
 
 class Step(StrEnum):
@@ -241,7 +259,7 @@ class Step(StrEnum):
     AFTER = "after"
 
 
-class Firing(msgspec.Struct, frozen=True, gc=False):
+class Firing(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One due instant of a job: a queue entry while shards wait, a record afterwards. Users call it a run.
 
     A DAEMON job has one firing for each generation; it never ends by itself. Items that the job no longer has remain
@@ -261,7 +279,7 @@ class Firing(msgspec.Struct, frozen=True, gc=False):
     @property
     def wide(self) -> bool:
         """Whether its shards have records of their own."""
-        return self.shards.width > MAX_NARROW
+        return type(self.shards) is WideShards
 
     @property
     def work(self) -> tuple[Shard, ...]:
@@ -272,7 +290,7 @@ class Firing(msgspec.Struct, frozen=True, gc=False):
         """The call of the listener that an item stands for; None for the job's own shards."""
         if not self.stepped:
             return None
-        return {-2: Step.BEFORE, -1: Step.AFTER}.get(item - self.shards.width)
+        return {-2: Step.BEFORE, -1: Step.AFTER}.get(item - len(self.shards))
 
 
 class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

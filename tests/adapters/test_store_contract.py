@@ -133,6 +133,15 @@ def test_batch_of_records_of_the_largest_size_is_accepted(store: Store, kind: Ki
     assert store.load().records[kind] == values
 
 
+def test_batch_of_many_small_records_is_accepted_and_deleted_again(store: Store) -> None:
+    """A wide firing has a record for each of its shards."""
+    epoch, keys = store.acquire(), [f"report.trigger-1-1/{item}" for item in range(20_000)]
+    store.write(epoch, [StoredWrite(Kind.SHARD, key, b'{"v":1,"r":{"state":"FAILED"}}') for key in keys])
+    assert store.load().records[Kind.SHARD].keys() == set(keys)
+    store.write(epoch, [StoredWrite(Kind.SHARD, key, None) for key in keys])
+    assert store.load().records[Kind.SHARD] == {}
+
+
 def test_closed_store_refuses_everything_and_may_be_closed_again(store: Store) -> None:
     epoch = store.acquire()
     store.close()

@@ -258,6 +258,9 @@ def test_jobs_are_added_from_file_stdin_and_fields(
     monkeypatch.setattr("sys.stdin", __import__("io").StringIO(json.dumps(job_body("c"))))
     assert run("job", "add", "-", "--set", "cpuCount=0.125", "--set", "description=see below").code == 0
     assert (loop.scheduler.jobs["c"].resources.cpus, loop.scheduler.jobs["c"].description) == (125, "see below")
+    parameters = '--set=shardingItemParameters={"1": "x=1,y=2"}'
+    assert run("job", "update", "c", parameters).code == 0
+    assert run("job", "show", "c", "--json").json["config"]["shardingItemParameters"] == {"1": "x=1,y=2"}
     fields = [f"--set={key}={value}" for key, value in job_body("d").items()]
     assert run("job", "add", *fields).code == 0
     assert run("job", "add", *fields).code == 1, "the job exists already"
@@ -351,6 +354,13 @@ def test_jobs_are_triggered_disabled_enabled_shown_and_removed(run: Run, loop: F
     assert "0/5 * * * * ?" in run("job", "show", "hello").out
     assert run("job", "remove", "hello").code == 0
     assert run("job", "show", "hello").code == 4
+
+
+def test_ports_of_a_task_are_listed_with_its_host(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    assert run("job", "update", "hello", "--set", "portCount=4", "--set", "shardingTotalCount=1").code == 0
+    launch(loop)
+    assert "agent-1.test:31000,31001,31002…" in run("tasks").out
 
 
 def test_dead_run_is_listed_and_retried(run: Run, loop: FakeLoop, app: Path) -> None:

@@ -83,7 +83,7 @@ def test_environment_leaves_out_large_parameters_only_if_the_kernel_refuses_them
     fits = {"JOBCLOUD_JOB_PARAMETER": "x" * (limit - len("JOBCLOUD_JOB_PARAMETER=") - 1), "PATH": "/bin"}
     assert fitting(["a"], fits) == fits
     assert fitting(["a"], {**fits, "JOBCLOUD_JOB_PARAMETER": fits["JOBCLOUD_JOB_PARAMETER"] + "x"}) == {"PATH": "/bin"}
-    full = {f"V{number}": "x" * 100_000 for number in range(os.sysconf("SC_ARG_MAX") // 100_000)}
+    full = {f"V{number}": "x" * 100_000 for number in range(min(os.sysconf("SC_ARG_MAX"), 6 << 20) // 100_000)}
     assert fitting(["a"], {**full, "JOBCLOUD_SHARDING_PARAMETER": "x" * 100_000}) == full
 
 

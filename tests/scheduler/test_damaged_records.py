@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from tests.core_world import Desk, apply, make_app, make_job, make_offer, of
+from tests.core_world import Desk, apply, copy_of, make_app, make_job, make_offer, of
 
 from jobcloud import model
 from jobcloud.messages import (
@@ -234,3 +234,18 @@ def test_firing_without_shards_is_a_fault() -> None:
     key, firing = of_job(values, Kind.FIRING, "staged")
     firing["shards"] = firing["shards"][:2]  # the shards of the listener's calls only
     assert Heir(values, at).faults() == [f"firing/{key}"]
+
+
+def test_newer_of_two_tasks_of_one_shard_is_adopted() -> None:
+    """The end of the older one may not have been stored."""
+    desk = Desk(make_app(), make_job(failover=True, failover_delay_ms=100))
+    desk.do(Trigger(desk.at, "report"))
+    (first,) = desk.launched(desk.offer())
+    before = copy_of(desk.stored)
+    desk.status(first.task_id, "TASK_LOST")
+    desk.tick(1_000)
+    (second,) = desk.launched(desk.offer(make_offer("other", "a2")))
+    desk.stored.tasks |= before.tasks
+    desk.stored.firings |= before.firings
+    desk.restart()
+    assert desk.running() == [second.task_id]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from jobcloud.model import Cause, Execution, Firing, Shard, Shards, ShardState, changed
+from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, changed, replaced, shards_of
 from jobcloud.scheduler.queue import Queue
 
 
 def firing(name: str, *shards: Shard, job: str = "") -> Firing:
-    return Firing(name, job or name, 1, Cause.TRIGGER, 0, Shards.of(*(shards or (Shard(),))))
+    return Firing(name, job or name, 1, Cause.TRIGGER, 0, shards_of(*(shards or (Shard(),))))
 
 
 def order(queue: Queue, at: int = 0, **priorities: int) -> list[str]:
@@ -80,7 +80,7 @@ def test_queue_agrees_with_a_slow_twin(seed: int) -> None:
                 old = firings[dice.choice(list(firings))]
                 items = dice.sample(range(len(old.shards)), dice.randrange(1, len(old.shards) + 1))
                 changes = {item: random_shard(dice) for item in items}
-                new = changed(old, shards=old.shards.replaced(changes))
+                new = changed(old, shards=replaced(old.shards, changes))
                 firings[old.id] = new
                 over = all(shard.state.ended for shard in new.shards)
                 assert queue.change(new, changes) != over

@@ -27,9 +27,10 @@ from jobcloud.messages import (
     PutJob,
     Save,
     SendFailed,
+    StatusReceived,
     Write,
 )
-from jobcloud.model import Execution, Executor, JobState, Resources, Task
+from jobcloud.model import Execution, Executor, JobState, Resources, Task, changed
 from jobcloud.ports import StoredFault, StoredWrite
 from jobcloud.server import records
 from jobcloud.server.batch import Arrived, BatchProcessor, Order
@@ -249,3 +250,50 @@ def test_command_without_a_record_is_not_measured(processor: BatchProcessor[Fake
     order = ordered(lambda at: enabling("j").make(at))
     processor.process([order])
     assert order.reply.result(0) is None
+
+
+# ------------------------------------------------------------------------------------------ ends of tasks
+
+
+class EndingCore(LaunchingCore):
+    """Ends the task of a status update: the task's record is deleted, and the record of its run changes."""
+
+    def handle(self, event: Event) -> list[Effect]:
+        if not isinstance(event, StatusReceived):
+            return super().handle(event)
+        task_id, agent_id = event.status.task_id, event.status.agent_id
+        acknowledge = [Acknowledge(task_id, agent_id, event.status.uuid)] if event.status.uuid else []
+        if (task_id, "ended") in self.world.done:
+            return [*acknowledge]
+        self.world.done.append((task_id, "ended"))
+        run = Write(Kind.JOB_STATE, "run", JobState(event.at))
+        return [Save((Write(Kind.TASK, task_id, None), run)), *acknowledge]
+
+
+@pytest.fixture
+def ending(processor: BatchProcessor[FakeCore], store: LimitedStore, world: World) -> BatchProcessor[FakeCore]:
+    """A processor with two stored tasks, whose store refuses the record of their run."""
+    processor.process([Arrived(OfferRescinded(NOW, "o"))])
+    processor.core = EndingCore(world, processor.core.restored, processor.epoch)
+    store.refused = {"run"}
+    return processor
+
+
+def test_end_of_a_task_is_stored_only_together_with_the_record_of_its_run(
+    ending: BatchProcessor[FakeCore], store: LimitedStore, world: World
+) -> None:
+    ending.process([Arrived(status("small")), Arrived(status("large"))])
+    assert stored_keys(world) == ["large", "small"]
+    store.refused = set()
+    world.done.clear()
+    ending.process([Arrived(status("small"))])
+    assert stored_keys(world) == ["run"], "both ends are stored with the run"
+
+
+def test_end_that_a_reconciliation_reported_is_not_acknowledged_while_it_is_held_back(
+    ending: BatchProcessor[FakeCore], world: World
+) -> None:
+    reconciled = changed(status("small"), status=changed(status("small").status, uuid=""))
+    ending.process([Arrived(reconciled)])
+    ending.process([Arrived(status("small"))])
+    assert acknowledged(world) == []

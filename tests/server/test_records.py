@@ -28,11 +28,12 @@ from jobcloud.model import (
     Resources,
     Restoration,
     Shard,
-    Shards,
     ShardState,
     Share,
     Task,
     TaskState,
+    shards_of,
+    untried,
 )
 from jobcloud.ports import StoredFault, StoredRecords
 from jobcloud.server.records import Unreadable, decode, encode, restore
@@ -51,8 +52,8 @@ JOB = Job(
     catch_up=CatchUp.ONCE,
 )
 STATE = JobState(1_700_000_000_000, generation=3, disabled=True)
-FIRING = Firing("job@1", "job", 3, Cause.CRON, 1_700_000_000_000, Shards.of(Shard(), Shard(ShardState.FINISHED, 2)))
-WIDE = Firing("job@2", "job", 3, Cause.CRON, 1_700_000_000_000, Shards.untried(10_000))
+FIRING = Firing("job@1", "job", 3, Cause.CRON, 1_700_000_000_000, shards_of(Shard(), Shard(ShardState.FINISHED, 2)))
+WIDE = Firing("job@2", "job", 3, Cause.CRON, 1_700_000_000_000, untried(10_000))
 SHARD = Shard(ShardState.FAILED, 2, message="no luck", outcome=Outcome("exception"))
 TASK = Task(
     "t", "job@1", "job", 0, 1, Execution.FAILOVER, "agent", "host", "app", "exec", Resources(1), 5, TaskState.RUNNING
@@ -98,7 +99,7 @@ def test_stored_value_is_json_with_a_format_number() -> None:
 
 
 def test_firings_and_tasks_are_stored_without_default_values() -> None:
-    shards = Shards.of(Shard(), Shard(ShardState.FINISHED, 2, outcome=Outcome("", "7")))
+    shards = shards_of(Shard(), Shard(ShardState.FINISHED, 2, outcome=Outcome("", "7")))
     firing = Firing("f", "job", 3, Cause.CRON, 5, shards)
     value = encode(Kind.FIRING, firing)
     assert json.loads(value)["r"] == {

@@ -56,7 +56,7 @@ from jobcloud.model import (
     TaskName,
     TaskState,
 )
-from jobcloud.ports import Store, StoredRecords
+from jobcloud.ports import Store, StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts, plan_executor
 from jobcloud.scheduler.sharding import payload, placeholder_payload
@@ -171,6 +171,51 @@ def test_scheduler_that_takes_over_changes_no_record(store: Store) -> None:
         if write.record is None or json.loads(encode(write.kind, write.record)) != before.get((write.kind, write.key))
     }
     assert changed == set()
+
+
+def test_wide_firing_that_contains_its_shards_keeps_them_and_gets_the_present_form(store: Store) -> None:
+    """The recording has narrow firings only; this one is as that build stored it."""
+    stored = store.load()
+    value = next(value for value in stored.records[Kind.TASK].values() if b'"state":"RUNNING"' in value)
+    task = json.loads(value)["r"] | {"id": "count@-@7@-@READY@-@agent@-@1-9999", "firing_id": "count.trigger-1-9999"}
+    task |= {"job": "count", "item": 7}
+    active = {name: task[name] for name in ("agent_id", "hostname", "executor_id")}
+    shards: list[dict[str, Any]] = [{} for _ in range(30)]
+    shards[7] = {"state": "ACTIVE", "attempt": 1, "task_id": task["id"], **active}
+    shards[8] = {
+        "state": "FAILED",
+        "attempt": 2,
+        "ended_ms": 9,
+        "message": "no luck",
+        "outcome": {"cause": "exception"},
+    }
+    generation = json.loads(stored.records[Kind.JOB_STATE]["count"])["r"]["generation"]
+    firing = {"id": task["firing_id"], "job": "count", "generation": generation, "cause": "trigger", "fire_ms": 5}
+    wide = [(Kind.FIRING, firing["id"], firing | {"shards": shards}), (Kind.TASK, task["id"], task)]
+    store.write(
+        store.acquire(),
+        [StoredWrite(kind, name, json.dumps({"v": 1, "r": record}).encode()) for kind, name, record in wide],
+    )
+    scheduler = take_over(store)
+    found = scheduler.firings[task["firing_id"]]
+    assert [(item, shard.state.value) for item, shard in enumerate(found.shards) if shard.attempt] == [
+        (7, "ACTIVE"), (8, "FAILED"),
+    ]  # fmt: skip
+    assert task["id"] in scheduler.tasks
+    effects = scheduler.handle(Subscribed(now(scheduler), scheduler.framework_id, "master:5050"))
+    batch = [
+        StoredWrite(write.kind, write.key, encode(write.kind, write.record) if write.record is not None else None)
+        for save in of(Save, effects)
+        for write in save.writes
+    ]
+    assert {(write.kind, write.key) for write in batch} == {
+        (Kind.FIRING, found.id), (Kind.SHARD, f"{found.id}/7"), (Kind.SHARD, f"{found.id}/8"),
+    }  # fmt: skip
+    store.write(scheduler.epoch, batch)
+    written = store.load()
+    assert json.loads(written.records[Kind.FIRING][found.id]) == {"v": 2, "r": firing | {"width": 30}}
+    again = take_over(store)
+    assert again.firings == scheduler.firings
 
 
 def test_stored_epoch_is_raised_and_fences_the_recorded_leader(store: Store) -> None:

@@ -48,6 +48,7 @@ from jobcloud.model import (
     Task,
     TaskState,
     changed,
+    replaced,
 )
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.cluster import amounts
@@ -293,7 +294,7 @@ class Promise:
             firing_id, item = shard_place(key)
             found[firing_id] = None
             firing = self._firing_of(firing_id)
-            if record is not None and (firing is None or not firing.wide or item >= firing.shards.width):
+            if record is not None and (firing is None or not firing.wide or item >= len(firing.shards)):
                 self._world.violation(f"2: {key} is stored and belongs to no wide firing")
         entries = self._world.server.entries
         if deleted := {key for key in found if (Kind.FIRING, key) not in entries}:
@@ -314,12 +315,12 @@ class Promise:
         if firing is None or not firing.wide:
             return firing
         shards = {}
-        for item in range(firing.shards.width):
+        for item in range(len(firing.shards)):
             value = self._world.server.entries.get((Kind.SHARD, shard_key(firing_id, item)))
             record = records.decode(Kind.SHARD, firing_id, value) if value is not None else UNTRIED
             assert isinstance(record, Shard)
             shards[item] = record
-        return changed(firing, shards=firing.shards.replaced(shards))
+        return changed(firing, shards=replaced(firing.shards, shards))
 
     def _tasks_written(self, before: Entries, batch: dict[Any, Any]) -> None:
         ended: dict[str, set[int]] = {}  # job → running items asked to end although they are wanted
@@ -577,6 +578,7 @@ class Promise:
     def refused(self, body: bytes) -> None:
         """A call was refused for its size. Only a proxy refuses calls within the scheduler's own limit."""
         self._world.note(f"a call of {len(body)} bytes is refused")
+        self._world.history.happened["call_too_large"] += 1
         if len(body) > LARGEST_CALL:
             self._world.violation(f"14: a call of {len(body)} bytes: {body[:200]!r}")
 

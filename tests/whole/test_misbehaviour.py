@@ -37,7 +37,7 @@ GIB = 1 << 30
 # Bytes of the disk for the tasks' output in the test of a full disk.
 SMALL_DISK = 4 << 20
 LOG_BYTES = 10 << 20
-IN_SANDBOX = {bundle.FILE_NAME, "package.zip", "app", "tasks", "worker", "stdout", "stderr"}
+IN_SANDBOX = {bundle.FILE_NAME, "package.zip", "app", "contexts", "tasks", "worker", "stdout", "stderr"}
 
 SIBLINGS: dict[str, Json] = {
     "shared": {"jobClass": "shop.jobs:wait_for_kill"},

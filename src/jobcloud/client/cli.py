@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _version(requested: bool) -> None:
     if requested:
-        typer.echo(f"jobcloud {jobcloud.__version__} (matcher: {_matcher()}, time zones: {zones.version()})")
+        typer.echo(f"jobcloud {jobcloud.__version__} (matcher: {_matcher()}), time zones {zones.version()}")
         raise typer.Exit
 
 

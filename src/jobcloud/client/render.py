@@ -245,7 +245,7 @@ def tasks(items: Iterable[Json]) -> None:
             f"{t['jobName']}/{t['step'] or t['item']}",
             t["state"],
             t["attempt"],
-            t["hostname"],
+            _host(t),
             moment(t["startedAt"] or t["createdAt"]),
             moment(t["endedAt"]),
             (t["message"] or _result(t["result"]))[:200],
@@ -255,6 +255,13 @@ def tasks(items: Iterable[Json]) -> None:
     )
     titles = ("JOB/SHARD", "STATE", "ATTEMPT#", "HOST", "STARTED", "ENDED", "MESSAGE", "TASK")
     show_table(titles, rows, "no tasks: no task has been launched yet")
+
+
+def _host(task: Json) -> str:
+    """The host with the first ports of the task."""
+    ports = task.get("ports", ())
+    shown = ",".join(map(str, ports[:3])) + ("…" if len(ports) > 3 else "")
+    return f"{task['hostname']}:{shown}" if ports else str(task["hostname"])
 
 
 def _result(value: object) -> str:

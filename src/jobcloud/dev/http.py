@@ -215,6 +215,9 @@ class Connection(asyncio.Protocol):
             head = f"Content-Type: {content_type}\r\n{head}"
         self._write(_status_line(status) + head.encode() + b"\r\n" + data)
 
+    def redirect(self, location: str) -> None:
+        self._write(_status_line(307) + f"Location: {location}\r\nContent-Length: 0\r\n\r\n".encode())
+
     def start_stream(self, stream_id: str, on_end: Callable[[], None]) -> None:
         """Answer 200 and begin a chunked body; `on_end` is called when the connection is lost."""
         self.streaming = True

@@ -88,6 +88,16 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
             {k: v for k, v in self.scalars.items() if k in fits}, {k: v for k, v in self.ranges.items() if k in fits}
         )
 
+    def of(self, reserved: str) -> Resources:
+        """The part that is reserved to a role; UNRESERVED for the rest."""
+        return Resources(
+            {key: amount for key, amount in self.scalars.items() if key[1] == reserved},
+            {key: spans for key, spans in self.ranges.items() if key[1] == reserved},
+        )
+
+    def reserved_roles(self) -> list[str]:
+        return sorted({role for _, role in (*self.scalars, *self.ranges)} - {UNRESERVED})
+
     def overlaps(self, other: Resources) -> bool:
         """Whether both contain the same port (or other range value)."""
         if not self.ranges:

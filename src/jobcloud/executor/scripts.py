@@ -27,8 +27,10 @@ from jobcloud.job import ShardingContext
 CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
 # The variables of a script that may be large. A parameter that the kernel does not take is only in the file.
 _PARAMETERS = ("JOBCLOUD_JOB_PARAMETER", "JOBCLOUD_SHARDING_PARAMETER")
-# Source: execve(2), "Limits on size of arguments and environment": at most 32 pages for each string, its NUL included.
+# Source: execve(2), "Limits on size of arguments and environment": at most 32 pages for each string, its NUL included,
+# and 6 MiB in all, or a quarter of the stack's limit.
 _MAX_STRING_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
+_MAX_BYTES = min(os.sysconf("SC_ARG_MAX"), 6 << 20)
 # The kernel's own use of the memory for arguments and environment, and a pointer for each string.
 _RESERVED_BYTES, _POINTER_BYTES = 8_192, 8
 
@@ -183,7 +185,7 @@ def fitting(argv: Sequence[str], env: Mapping[str, str]) -> Dict[str, str]:
     """The environment without the parameters that the kernel would refuse, because they or everything is too large."""
     sizes = {name: len(os.fsencode(name)) + len(os.fsencode(value)) + 2 for name, value in env.items()}
     total = sum(size + _POINTER_BYTES for size in (*sizes.values(), *(len(os.fsencode(word)) + 1 for word in argv)))
-    whole = total <= os.sysconf("SC_ARG_MAX") - _RESERVED_BYTES
+    whole = total <= _MAX_BYTES - _RESERVED_BYTES
     return {
         name: value
         for name, value in env.items()

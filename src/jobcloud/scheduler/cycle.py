@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 
 from jobcloud.messages import (
@@ -196,7 +196,7 @@ class Cycle(Part):
         for firing_id, shards in changes.items():
             self._firings.put_shards(firing_id, shards, at)
 
-    def _eligible(self, at: int) -> list[tuple[str, Iterator[int]]]:
+    def _eligible(self, at: int) -> list[tuple[str, Sequence[int]]]:
         """The shards that may start, in their order, as rows: the id of a firing, and its items."""
         jobs = self._state.jobs
         return self._state.queue.eligible(at, lambda job: self._launchable(job, at), lambda job: jobs[job].priority)

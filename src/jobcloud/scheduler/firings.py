@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sized
 
 from jobcloud.messages import Topic
-from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, Task, changed, cut
+from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, Task, changed, cut, replaced
 from jobcloud.scheduler import retry, sharding
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason
@@ -28,11 +28,11 @@ class Ended(deque[str]):
 
     def add(self, firing: Firing) -> None:
         self.append(firing.id)
-        self.shards += firing.shards.width
+        self.shards += len(firing.shards)
 
     def discard(self, firing: Firing) -> None:
         self.remove(firing.id)
-        self.shards -= firing.shards.width
+        self.shards -= len(firing.shards)
 
 
 class Firings(Part):
@@ -87,7 +87,7 @@ class Firings(Part):
         old = self._state.firings[firing_id]
         if old.stepped:
             changes = {**changes, **_cancelled_by_listener(old, changes, at)}
-        firing = changed(old, shards=old.shards.replaced(changes))
+        firing = changed(old, shards=replaced(old.shards, changes))
         if not self._state.queue.change(firing, changes):
             firing = changed(firing, ended_ms=at)
         self._state.put_firing(firing, changes)
@@ -96,7 +96,7 @@ class Firings(Part):
 
     def reopen(self, ended: Firing, generation: int, changes: Mapping[int, Shard]) -> None:
         """Continue an ended firing, of which some shards are put back."""
-        firing = changed(ended, generation=generation, shards=ended.shards.replaced(changes), ended_ms=0)
+        firing = changed(ended, generation=generation, shards=replaced(ended.shards, changes), ended_ms=0)
         for kept in (self.history, self.dead):
             ids = kept.get(firing.job, Ended())
             if firing.id in ids:
@@ -111,7 +111,7 @@ class Firings(Part):
             return
         old = self._state.firings[task.firing_id]
         shard = changed(old.shards[task.item], started_ms=task.started_ms)
-        firing = changed(old, shards=old.shards.replaced({task.item: shard}))
+        firing = changed(old, shards=replaced(old.shards, {task.item: shard}))
         self._state.put_firing_unsaved(firing)
         self._state.queue.renew(firing)
 
@@ -176,14 +176,16 @@ class Firings(Part):
         """Delete the oldest ended firings of a job beyond the limits; all of them if the job is gone."""
         policy = self._state.policy
         for kept, limit in ((self.history, policy.history), (self.dead, policy.max_dead)):
-            ended = kept.get(job, Ended())
+            ended = kept.get(job)
+            if ended is None:
+                continue
             most = limit if job in self._state.jobs else 0
             while len(ended) > most or (len(ended) > 1 and ended.shards > policy.max_ended_shards):
                 oldest = self._state.firings[ended[0]]
                 ended.discard(oldest)
                 self._state.delete_firing(oldest.id)
             if not ended:
-                kept.pop(job, None)
+                del kept[job]
 
     def job_removed(self, name: str) -> None:
         self._prune(name)

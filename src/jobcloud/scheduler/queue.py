@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, takewhile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from jobcloud.model import MAX_SHARDS, Execution, Firing, Shard, ShardState
 from jobcloud.scheduler.retry import AVOID_MS
 
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
-_READY, _WAITING = Execution.READY, ShardState.WAITING
+_READY, _WAITING, _ACTIVE = Execution.READY, ShardState.WAITING, ShardState.ACTIVE
 _ALL = range(MAX_SHARDS + 2)
 
 
@@ -35,18 +35,21 @@ class _Open:
     The waiting shards that may start are sorted by item, so that a cycle looks only at those that it places.
     """
 
-    __slots__ = ("_backoffs", "_gate", "_ready", "age", "firing", "unended", "waiting")
+    __slots__ = ("_backoffs", "_gate", "_latest", "_ready", "age", "firing", "unended", "waiting")
 
     def __init__(self, age: int, firing: Firing) -> None:
         self.age = age
         self.firing = firing
         self.waiting = {item: shard for item, shard in enumerate(firing.shards) if shard.state is _WAITING}
-        self.unended = sum(not shard.state.ended for shard in firing.shards)
-        self._gate = self._open_items()
-        #: items whose back-off is over: those that replace lost attempts, and first attempts
+        self.unended = len(self.waiting) + sum(shard.state is _ACTIVE for shard in firing.shards)
+        #: the items that may start now
+        self._gate = self._called() if firing.stepped else _ALL
+        #: items whose back-off is over, sorted: those that replace lost attempts, and first attempts
         self._ready: tuple[list[int], list[int]] = ([], [])
         #: (end, item) of back-offs as a heap; some may belong to shards that no longer wait
         self._backoffs: list[tuple[int, int]] = []
+        #: the end of the last back-off that is over
+        self._latest = 0
         self._sort()
 
     def change(self, firing: Firing, shards: Mapping[int, Shard]) -> None:
@@ -54,14 +57,14 @@ class _Open:
         before = self.firing.shards
         self.firing = firing
         for item, shard in shards.items():
-            ended = item >= before.width or before[item].state.ended
+            ended = item >= len(before) or before[item].state.ended
             self.unended -= shard.state.ended - ended
             if (old := self.waiting.pop(item, None)) is not None:
                 self._withdraw(item, old)
             if shard.state is _WAITING:
                 self.waiting[item] = shard
                 self._file(item, shard)
-        if firing.stepped and self._gate != (gate := self._open_items()):
+        if firing.stepped and self._gate != (gate := self._called()):
             self._gate = gate
             self._sort()
 
@@ -69,25 +72,23 @@ class _Open:
         """The shards that wait only for resources and their back-off."""
         return [shard for item, shard in self.waiting.items() if item in self._gate]
 
-    def eligible(self, at: int) -> Iterator[tuple[bool, Iterator[int]]]:
-        """The items that may start at `at`, in order: (whether these are first attempts, items), without empty rows."""
+    def eligible(self, at: int) -> tuple[Sequence[int], Sequence[int]]:
+        """The items that may start at `at`, sorted: those that replace lost attempts, and first attempts."""
         while self._backoffs and self._backoffs[0][0] <= at:
-            ended, item = heapq.heappop(self._backoffs)
+            self._latest, item = heapq.heappop(self._backoffs)
             shard = self.waiting.get(item)
-            if shard is not None and shard.not_before_ms == ended:
+            if shard is not None and shard.not_before_ms == self._latest:
                 self._withdraw(item, shard)  # the same end may be in the heap twice
                 insort(self._ready[shard.execution is _READY], item)
-        for is_first, items in enumerate(self._ready):
-            # The clock may have been set back since a back-off ended.
-            row = (item for item in items if self.waiting[item].not_before_ms <= at)
-            if (first := next(row, None)) is not None:
-                yield bool(is_first), chain((first,), row)
+        if at >= self._latest:
+            return self._ready
+        # The clock was set back since a back-off ended.
+        again, first = ([item for item in row if self.waiting[item].not_before_ms <= at] for row in self._ready)
+        return again, first
 
-    def _open_items(self) -> range:
-        """The items that may start now. The calls of a listener come before and after all others."""
-        width = self.firing.shards.width
-        if not self.firing.stepped:
-            return _ALL
+    def _called(self) -> range:
+        """The items of a firing with a listener that may start now: its calls come before and after all others."""
+        width = len(self.firing.shards)
         if not self.firing.shards[-2].state.ended:
             return range(width - 2, width - 1)
         if self.unended > 1 or self.firing.shards[-1].state.ended:
@@ -96,9 +97,18 @@ class _Open:
 
     def _sort(self) -> None:
         """File all waiting shards again."""
-        self._ready, self._backoffs = ([], []), []
-        for item, shard in sorted(self.waiting.items()):
-            self._file(item, shard)
+        again, first = self._ready = [], []
+        self._backoffs, self._latest = [], 0
+        for item, shard in self.waiting.items():
+            if item not in self._gate:
+                continue
+            if shard.not_before_ms:
+                self._backoffs.append((shard.not_before_ms, item))
+            else:
+                (first if shard.execution is _READY else again).append(item)
+        heapq.heapify(self._backoffs)
+        again.sort()
+        first.sort()
 
     def _file(self, item: int, shard: Shard) -> None:
         if item not in self._gate:
@@ -166,23 +176,24 @@ class Queue:
 
     def eligible(
         self, at: int, allowed: Callable[[str], bool], priority: Callable[[str], int]
-    ) -> list[tuple[str, Iterator[int]]]:
+    ) -> list[tuple[str, Sequence[int]]]:
         """The shards of `allowed` jobs that may start at `at`, in the order in which they should start.
 
-        Each row is the id of a firing, and its items, which are found as they are asked for. The queue must not change
-        meanwhile. A firing may have two rows.
+        Each row is the id of a firing, and its items. A firing may have two rows. They are valid until the queue
+        changes.
         """
         found = [
             (is_first, -priority(entry.firing.job), entry.age, entry.firing.id, items)
             for entry in self._allowed(allowed)
-            for is_first, items in entry.eligible(at)
+            for is_first, items in enumerate(entry.eligible(at))
+            if items
         ]
         found.sort(key=itemgetter(0, 1, 2))
         return [(name, items) for _, _, _, name, items in found]
 
     def any_eligible(self, at: int, allowed: Callable[[str], bool]) -> bool:
         """Whether some shard of an allowed job may start at `at`."""
-        return any(True for entry in self._allowed(allowed) for _ in entry.eligible(at))
+        return any(any(entry.eligible(at)) for entry in self._allowed(allowed))
 
     def startable(self, firing_id: str) -> list[Shard]:
         """The shards of an unfinished firing that wait only for resources and their back-off."""

@@ -23,10 +23,12 @@ from jobcloud.model import (
     Resources,
     Restoration,
     Shard,
-    Shards,
     ShardState,
     Task,
     changed,
+    replaced,
+    tried,
+    untried,
 )
 
 MESSAGE = "its record was lost or damaged"
@@ -86,7 +88,8 @@ def recover(stored: Stored, at: int) -> Stored:
     astray = [task for task in whole.tasks.values() if not task.placeholder and not _fits(whole, task)]
     places = _places(whole) if astray else {}
     for task in sorted(astray, key=lambda task: task.id):
-        _give_firing(whole, task, places)
+        if task.id in whole.tasks:
+            _give_firing(whole, task, places)
     for firing in list(whole.firings.values()):
         _give_tasks(whole, firing, at)
     for task in whole.tasks.values():
@@ -109,7 +112,7 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
     found: dict[str, dict[int, Shard]] = {firing.id: {} for firing in stored.firings.values() if firing.wide}
     for key, shard in stored.shards.items():
         firing_id, item = shard_place(key)
-        if firing_id in found and item < stored.firings[firing_id].shards.width:
+        if firing_id in found and item < len(stored.firings[firing_id].shards):
             found[firing_id][item] = shard or _lost(stored.firings[firing_id].ended_ms or at)
     return {**stored.firings, **{name: _with_records(stored.firings[name], given) for name, given in found.items()}}
 
@@ -118,7 +121,7 @@ def _with_records(firing: Firing, given: dict[int, Shard]) -> Firing:
     if firing.ended_ms:
         waiting = (item for item, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING)
         given = {**dict.fromkeys(waiting, _lost(firing.ended_ms)), **given}
-    return changed(firing, shards=firing.shards.replaced(given)) if given else firing
+    return changed(firing, shards=replaced(firing.shards, given)) if given else firing
 
 
 def _lost(ended_ms: int) -> Shard:
@@ -133,7 +136,7 @@ def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[st
             shard = changed(firings[task.firing_id].shards[task.item], started_ms=task.started_ms)
             started.setdefault(task.firing_id, {})[task.item] = shard
     of_firings = ((firings[name], shards) for name, shards in started.items())
-    return {**firings, **{each.id: changed(each, shards=each.shards.replaced(shards)) for each, shards in of_firings}}
+    return {**firings, **{each.id: changed(each, shards=replaced(each.shards, shards)) for each, shards in of_firings}}
 
 
 def _state(whole: Stored, job: str, at: int) -> JobState:
@@ -158,11 +161,11 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
                 yield kind, key, new.get(key)
     for key, firing in after.firings.items():
         # As it is read from its record. Older programs stored the shards of a wide firing in it, too.
-        stored = changed(firing, shards=Shards.untried(firing.shards.width)) if firing.wide else firing
+        stored = changed(firing, shards=untried(len(firing.shards))) if firing.wide else firing
         if before.firings.get(key) != stored:
             yield Kind.FIRING, key, firing
     wide = [firing for firing in after.firings.values() if firing.wide]
-    shards = {shard_key(each.id, item): shard for each in wide for item, shard in each.shards.tried().items()}
+    shards = {shard_key(each.id, item): shard for each in wide for item, shard in tried(each.shards).items()}
     for key in sorted(before.shards.keys() | shards.keys()):
         if key not in shards or before.shards.get(key) != shards[key]:
             yield Kind.SHARD, key, shards.get(key)
@@ -188,7 +191,7 @@ def _places(whole: Stored) -> dict[str, tuple[str, int]]:
 
 
 def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]]) -> None:
-    """Attach the task to its shard. If the shard names another task that has a record, delete this one.
+    """Attach the task to its shard. If the shard names another task that has a record, delete the older of the two.
 
     Mesos still reports the deleted task, which is then killed as an orphan.
     """
@@ -196,26 +199,29 @@ def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]
     firing_id, item = places.get(task.id, (task.firing_id, task.item))
     firing = whole.firings.get(firing_id) or _stand_in(whole, task)
     task = whole.tasks[task.id] = changed(task, firing_id=firing_id, item=item, job=firing.job)
-    behind = range(firing.shards.width, task.item + 1)
-    shards = firing.shards.replaced(dict.fromkeys(behind, Shard(ShardState.CANCELLED, message=MESSAGE)))
+    behind = range(len(firing.shards), task.item + 1)
+    shards = replaced(firing.shards, dict.fromkeys(behind, Shard(ShardState.CANCELLED, message=MESSAGE)))
     shard = shards[task.item]
     if shard.state is ShardState.ACTIVE and shard.task_id == task.id:
         return
-    if shard.state is ShardState.ACTIVE and shard.task_id in whole.tasks:
-        del whole.tasks[task.id]
-        return
+    other = whole.tasks.get(shard.task_id) if shard.state is ShardState.ACTIVE else None
+    if other is not None:
+        newer = (other.firing_id, other.item) == (firing_id, item) and other.attempt < task.attempt
+        del whole.tasks[other.id if newer else task.id]
+        if not newer:
+            return
     active = changed(
         shard, state=ShardState.ACTIVE, attempt=max(shard.attempt, task.attempt), task_id=task.id,
         agent_id=task.agent_id, hostname=task.hostname, executor_id=task.executor_id, started_ms=task.started_ms,
         ended_ms=0,
     )  # fmt: skip
-    whole.firings[firing.id] = changed(firing, shards=shards.replaced({task.item: active}))
+    whole.firings[firing.id] = changed(firing, shards=replaced(shards, {task.item: active}))
 
 
 def _stand_in(whole: Stored, task: Task) -> Firing:
     job = whole.jobs.get(task.job)
     cause = Cause.DAEMON if job is not None and job.kind is JobKind.DAEMON else Cause.TRIGGER
-    return Firing(task.firing_id, task.job, NO_GENERATION, cause, task.created_ms, Shards.of())
+    return Firing(task.firing_id, task.job, NO_GENERATION, cause, task.created_ms, ())
 
 
 def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
@@ -239,7 +245,7 @@ def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:
         elif task.item != item or task.firing_id != firing.id:
             failed[item] = changed(shard, state=ShardState.FAILED, ended_ms=at, message=MESSAGE)
     if failed:
-        whole.firings[firing.id] = changed(firing, shards=firing.shards.replaced(failed))
+        whole.firings[firing.id] = changed(firing, shards=replaced(firing.shards, failed))
 
 
 def numbers_used(stored: Stored, epoch: int) -> int:

@@ -19,10 +19,10 @@ from jobcloud.model import (
     JobState,
     JobType,
     Shard,
-    Shards,
     Step,
     Task,
     parse_shard_parameters,
+    untried,
 )
 from jobcloud.scheduler.retry import ALONE_AFTER
 
@@ -58,7 +58,7 @@ def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: s
         generation=state.generation,
         cause=cause,
         fire_ms=fire_ms,
-        shards=Shards.untried(job.shard_count + (2 if job.firing_listener else 0)),
+        shards=untried(job.shard_count + (2 if job.firing_listener else 0)),
         stepped=bool(job.firing_listener),
     )
 

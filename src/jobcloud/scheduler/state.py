@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import DIMENSIONS, UNTRIED, App, Firing, Job, Restoration, Shard, Task, changed
+from jobcloud.model import DIMENSIONS, UNTRIED, App, Firing, Job, Restoration, Shard, Task, changed, tried
 from jobcloud.scheduler import launch, queue, recovery
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
@@ -146,20 +146,20 @@ class State:
 
         Of a wide firing, only the changed shards are written, and the firing's own record if it differs.
         """
+        if not firing.wide:
+            self.firings[firing.id] = self.write_set[_FIRING, firing.id] = firing
+            return
         old = self.firings.get(firing.id)
         self.firings[firing.id] = firing
-        if not firing.wide:
-            self.write_set[_FIRING, firing.id] = firing
-            return
         if old is None or not old.wide:
-            changes = firing.shards.tried()
+            changes = tried(firing.shards)
         for item, shard in changes.items():
             self.write_set[_SHARD, shard_key(firing.id, item)] = shard if shard != UNTRIED else None
         if (
             old is None
             or old.ended_ms != firing.ended_ms
             or old.generation != firing.generation
-            or old.shards.width != firing.shards.width
+            or len(old.shards) != len(firing.shards)
         ):
             self.write_set[_FIRING, firing.id] = firing
 
@@ -171,7 +171,7 @@ class State:
         """Delete a firing with its shards, here and in the store. Raises KeyError if there is none."""
         firing = self.firings.pop(firing_id)
         self.write_set[_FIRING, firing_id] = None
-        for item in firing.shards.tried() if firing.wide else ():
+        for item in tried(firing.shards) if firing.wide else ():
             self.write_set[_SHARD, shard_key(firing_id, item)] = None
 
     def set_app_disabled(self, app: str, *, disabled: bool) -> None:

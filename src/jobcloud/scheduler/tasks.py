@@ -185,7 +185,8 @@ class Tasks(Part):
 
     def end(self, task: Task, ending: Ending, at: int) -> None:
         """Release the task's claim, delete its record and move its shard to the next state."""
-        ending = ending._replace(message=cut(ending.message))
+        if (message := cut(ending.message)) is not ending.message:
+            ending = ending._replace(message=message)
         self._state.cluster.release(task.id)
         self._state.delete(_TASK, task.id)
         self.unreachable.pop(task.id, None)

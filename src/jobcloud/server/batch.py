@@ -4,14 +4,15 @@ This module has no threads and never waits. `loop` calls it from the scheduler's
 virtual clock. BatchProcessor decides nothing about jobs and does not elect a leader. It guarantees the order: nothing
 leaves the process before the decision behind it is stored.
 
-A record that cannot be stored is a defect, because all records are bounded. It is *held back*, alone: the other records
-of its batch are stored. The status updates behind it are not acknowledged, so Mesos sends them again to the next
-leader, and a task whose own record is held back is not launched. `scheduler.recovery` corrects the stored state.
+A record that cannot be stored is a defect, because all records are bounded. It is *held back*, and the other records of
+its batch are stored. The end of a task is stored only together with the record of its shard: if that is held back, the
+task's record stays in the store, and its update is not acknowledged. So the next leader adopts the task, and Mesos
+sends the update again. A task whose own record is held back is not launched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -148,10 +149,14 @@ class _Batch:
 
 @dataclass(slots=True)
 class _HeldBack:
-    """A record that the store does not take. Updates of these tasks are not acknowledged."""
+    """A record that the store does not take.
+
+    Updates of the tasks `unacknowledged` are not acknowledged. The records of the tasks `ended` stay in the store.
+    """
 
     fault: StoredFault
-    tasks: set[str] = field(default_factory=set)
+    unacknowledged: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
 
 
 def _writes(effect: Effect) -> tuple[Write, ...]:
@@ -407,7 +412,7 @@ class BatchProcessor(Generic[CoreT]):
         if not writes and not batch.prove_epoch and proven and not batch.has_replies:
             return
         try:
-            self._store_all(batch, self._encoded(batch, writes))
+            self._store_all(batch, writes)
         except StoreError:
             raise
         except Exception as error:
@@ -417,48 +422,56 @@ class BatchProcessor(Generic[CoreT]):
         if writes:
             self.written_ms = self._proved_ms
 
-    def _encoded(self, batch: _Batch, writes: Iterable[Write]) -> list[StoredWrite]:
-        encoded: list[StoredWrite] = []
-        for write in writes:
-            kind, key = write.kind, write.key
-            try:
-                value = None if write.record is None else records.encode(kind, write.record)
-            except (TypeError, ValueError) as error:
-                self._hold_back(batch, {(kind, key): f"{kind} {key[:80]!r} cannot be encoded: {error}"})
-            else:
-                encoded.append(StoredWrite(kind, key, value))
-        return encoded
-
-    def _store_all(self, batch: _Batch, writes: list[StoredWrite]) -> None:
+    def _store_all(self, batch: _Batch, writes: Sequence[Write]) -> None:
         """Write all records that the store takes, and hold the others back."""
+        encoded, problems = _encoded([*writes, *self._postponed(writes)] if self._held_back else writes)
         while True:
+            if problems:
+                encoded = self._hold_back(batch, encoded, problems)
             try:
-                self._store.write(self.epoch, writes)
+                self._store.write(self.epoch, encoded)
                 break
             except RecordTooLarge as error:
-                others = [write for write in writes if (write.kind, write.key) not in error.problems]
-                if len(others) == len(writes):
+                problems = error.problems
+                if not any((write.kind, write.key) in problems for write in encoded):
                     raise
-                self._hold_back(batch, error.problems)
-                writes = others
         if self._held_back:
-            for write in writes:
+            for write in encoded:
                 self._held_back.pop((write.kind, write.key), None)
             # Other threads read this tuple.
             held_back = islice(self._held_back.values(), _MAX_REPORTED)
             self.faults = (*self._unreadable, *(held.fault for held in held_back))
 
-    def _hold_back(self, batch: _Batch, problems: Mapping[Place, str]) -> None:
+    def _postponed(self, writes: Iterable[Write]) -> Iterator[Write]:
+        """The ends of tasks that become durable together with these records, which were held back before."""
+        for write in writes:
+            if held := self._held_back.get((write.kind, write.key)):
+                yield from (Write(Kind.TASK, task_id, None) for task_id in held.ended)
+
+    def _hold_back(
+        self, batch: _Batch, writes: Iterable[StoredWrite], problems: Mapping[Place, str]
+    ) -> list[StoredWrite]:
+        """The writes without those that have a problem, and without the ends of tasks that depend on them."""
+        without: set[Place] = set(problems)
         for place, problem in problems.items():
             if place not in self._held_back:
                 self._held_back[place] = _HeldBack(StoredFault("/".join(place), f"cannot be stored: {problem}"))
                 if len(self._held_back) <= _MAX_REPORTED:
                     log.error("record cannot be stored; please report this defect", problem=problem)
+            held = self._held_back[place]
             for effects, reply in batch.writing(place):
-                self._held_back[place].tasks |= {each.task_id for each in effects if isinstance(each, Acknowledge)}
+                held.unacknowledged |= {each.task_id for each in effects if isinstance(each, Acknowledge)}
+                held.ended |= {
+                    write.key
+                    for each in effects
+                    for write in _writes(each)
+                    if write.kind is Kind.TASK and write.record is None
+                }
                 if reply is not None and not reply.done():
                     lost = f"the change has taken effect, but the next leader will not know it: {problem}"
                     reply.set_exception(Unavailable(lost, fix="undo it, and report this defect"))
+            without |= {(Kind.TASK, task_id) for task_id in held.ended}
+        return [write for write in writes if (write.kind, write.key) not in without]
 
     def _check_may_send(self, ranks: Sequence[Sequence[Effect]]) -> None:
         """Raises StoreError if the leadership is in doubt.
@@ -473,7 +486,9 @@ class BatchProcessor(Generic[CoreT]):
         if not self._held_back:
             self._send(effect)
         elif isinstance(effect, Acknowledge):
-            if not any(effect.task_id in held.tasks for held in self._held_back.values()):
+            # Mesos also reports an end without an update to acknowledge, as the answer to a reconciliation.
+            held_back = self._held_back.values()
+            if not any(effect.task_id in held.unacknowledged or effect.task_id in held.ended for held in held_back):
                 self._send(effect)
         elif isinstance(effect, Accept):
             self._launch_stored(effect)
@@ -500,6 +515,21 @@ class BatchProcessor(Generic[CoreT]):
             log.exception("driver raised an exception for a call")
             if not isinstance(effect, Acknowledge):
                 self._deliver(SendFailed(self._now_ms(), effect, str(error), certain=False))
+
+
+def _encoded(writes: Iterable[Write]) -> tuple[list[StoredWrite], dict[Place, str]]:
+    """The records as JSON, and the problems of those that have no JSON form."""
+    encoded: list[StoredWrite] = []
+    problems: dict[Place, str] = {}
+    for write in writes:
+        kind, key = write.kind, write.key
+        try:
+            value = None if write.record is None else records.encode(kind, write.record)
+        except (TypeError, ValueError) as error:
+            problems[kind, key] = f"{kind} {key[:80]!r} cannot be encoded: {error}"
+        else:
+            encoded.append(StoredWrite(kind, key, value))
+    return encoded, problems
 
 
 def refuse(items: Iterable[Item], problem: str) -> None:

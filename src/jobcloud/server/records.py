@@ -34,8 +34,9 @@ from jobcloud.model import (
     JobState,
     Restoration,
     Shard,
-    Shards,
     Task,
+    shards_of,
+    untried,
 )
 from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
@@ -103,6 +104,8 @@ class Unreadable(Exception):
     """A stored value is damaged or of a newer version."""
 
 
+# A global name, because an access to an enum member costs a function call in CPython 3.11.
+_FIRING = Kind.FIRING
 _encoder = msgspec.json.Encoder()
 _envelope = msgspec.json.Decoder(_Envelope)
 _decoders: dict[Kind, msgspec.json.Decoder[Any]] = {
@@ -116,17 +119,14 @@ def encode(kind: Kind, record: Record) -> bytes:
     """Raises TypeError if `record` is not of the type of `kind`."""
     if not isinstance(record, _TYPES[kind]):
         raise TypeError(f"a record of kind {kind} cannot be a {type(record).__name__}")
-    if isinstance(record, Firing):
-        return _encode_firing(record)
+    if kind is _FIRING and isinstance(record, Firing) and record.wide:
+        return _WIDE_START + _encoder.encode(_wide_of(record)) + b"}"
     return _START + _encoder.encode(record) + b"}"
 
 
-def _encode_firing(firing: Firing) -> bytes:
+def _wide_of(firing: Firing) -> _Wide:
     about = firing.id, firing.job, firing.generation, firing.cause, firing.fire_ms
-    rest = firing.ended_ms, firing.stepped
-    if firing.wide:
-        return _WIDE_START + _encoder.encode(_Wide(*about, firing.shards.width, *rest)) + b"}"
-    return _START + _encoder.encode(_Narrow(*about, tuple(firing.shards), *rest)) + b"}"
+    return _Wide(*about, len(firing.shards), firing.ended_ms, firing.stepped)
 
 
 def check_size(command: Command) -> None:
@@ -177,9 +177,7 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
         raise Unreadable(f"is damaged: {error}") from error
     if (own := _own_key(record)) not in (None, key):
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
-    if isinstance(record, Firing) and (
-        record.shards.width <= 2 * record.stepped or (record.stepped and record.cause is Cause.DAEMON)
-    ):
+    if isinstance(record, Firing) and (record.stepped and (len(record.shards) < 3 or record.cause is Cause.DAEMON)):
         raise Unreadable("is damaged: its shards do not fit any firing")
     return record
 
@@ -188,10 +186,10 @@ def _decode_firing(envelope: _Envelope) -> Firing:
     """A firing as its own record describes it; the shards of a wide one have not been tried."""
     if envelope.v == WIDE_VERSION:
         wide = _wide.decode(envelope.r)
-        shards = Shards.untried(wide.width)
+        shards = untried(wide.width)
         return Firing(wide.id, wide.job, wide.generation, wide.cause, wide.fire_ms, shards, wide.ended_ms, wide.stepped)
     found = _narrow.decode(envelope.r)
-    shards = Shards.of(*found.shards)
+    shards = shards_of(*found.shards)
     return Firing(
         found.id, found.job, found.generation, found.cause, found.fire_ms, shards, found.ended_ms, found.stepped
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.api_kit import app_body, job_body
 
+from jobcloud.config import item_parameters
 from jobcloud.errors import ConfigError
 from jobcloud.executor.payload import PayloadError, read_task
 from jobcloud.messages import Kind
@@ -144,6 +145,13 @@ def test_fields_of_other_types_may_be_given_with_their_defaults() -> None:
              "httpMethod": "GET", "applicationContext": ""}  # fmt: skip
     for base in ({"jobClass": "m:C"}, SCRIPT, HTTP):
         assert issues(job_body() | empty | base) == {}
+
+
+def test_stored_parameters_of_shards_keep_their_form() -> None:
+    for given in ("0=a,1=b", {"0": "a=b,c", "1": "é\n"}):
+        job = read_job(parse(json.dumps(job_body(shardingItemParameters=given)).encode()), UrlPolicy())
+        assert decode(Kind.JOB, job.name, encode(Kind.JOB, job)) == job
+        assert item_parameters(job.shard_parameters) == given
 
 
 def test_unknown_type_of_job_hides_no_other_problem_and_invents_none() -> None:

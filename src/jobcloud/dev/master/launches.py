@@ -103,6 +103,7 @@ class Launches:
 
     def _refuse(self, framework: FrameworkRecord, task: Json, state: str, text: str, reason: str) -> None:
         task_id, agent_id = task["task_id"]["value"], task["agent_id"]["value"]
+        self._state.ended_tasks[state] += 1
         status = events.master_status(task_id, agent_id, state, text, reason, self._state.now)
         self._state.send_event(framework, events.update(status))
 
