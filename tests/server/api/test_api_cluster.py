@@ -66,7 +66,7 @@ def test_health_of_a_scheduler_that_starts_over_says_why_and_since_when(api: Cli
     assert answer.status_code == 503
     assert answer.json() | {"version": ""} == {
         "status": "failing", "leading": True, "connected": True, "version": "", "problem": "the disk is full",
-        "since": "2023-11-14T22:13:20.000Z", "recoveries": 3, "faults": 0,
+        "since": "2023-11-14T22:13:20.000Z", "recoveries": 3, "faults": 0, "warnings": [],
     }  # fmt: skip
 
 
