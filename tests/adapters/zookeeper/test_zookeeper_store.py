@@ -422,6 +422,18 @@ def test_damaged_segment_is_reported_and_older_versions_of_its_records_stay_lost
         assert tree.client.get(path)[0] == data
 
 
+def test_store_tells_which_records_a_damaged_segment_may_have_contained(tree: Tree) -> None:
+    store, epoch = tree.lead()
+    store.write(epoch, [put(Kind.FIRING, "f")])
+    assert tree.load().lost is None
+    store.write(epoch, [put(Kind.SHARD, "f/1"), put(Kind.TASK, "t")])
+    tree.client.set(tree.path(f"state/journal/{tree.segments()[1]}"), b"?")
+    found = tree.load()
+    assert found.lost is not None
+    assert [key for key in ("f/0", "f/1", "f/2") if found.lost(Kind.SHARD, key)] == ["f/1"]
+    assert not found.lost(Kind.TASK, "f/1")
+
+
 def test_segment_damaged_together_with_its_marks_is_refused_and_left_unchanged(tree: Tree) -> None:
     store, epoch = tree.lead()
     store.write(epoch, [put(Kind.TASK, "t")])
