@@ -310,7 +310,7 @@ def test_binary_output_can_be_read(site: Site) -> None:
 
 
 def test_script_learns_of_its_ports_and_its_parameters_are_private(site: Site) -> None:
-    given = {"portCount": 2, "jobParameter": "s3cret " * 500, "shardingItemParameters": {"0": "a=b,c"}}
+    given: dict[str, Any] = {"portCount": 2, "jobParameter": "s3cret " * 500, "shardingItemParameters": {"0": "a=b,c"}}
     run = site.start(jobType="SCRIPT", scriptCommandLine="bin/context.py", **given)
     shard = site.wait_for_end(run)
     assert shard["state"] == "FINISHED", shard
