@@ -138,7 +138,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a launch call that was too large is repeated as it was", "scheduler/cycle.py",
-        "self._accept_tasks = len(event.call.launches) // 2 or self._state.policy.accept_tasks", "pass",
+        "self._accept_tasks = min(self._accept_tasks, half) or self._state.policy.accept_tasks", "pass",
     ),
     Mutation(
         "a launch call that was too large stops all its jobs", "scheduler/tasks.py",
