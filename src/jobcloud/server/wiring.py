@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -64,6 +65,9 @@ STATE_FILE = "jobcloud.db"
 _STOP_S = 8.0
 # The executor's zip, an empty state with its log and the file of the epoch take 4.2 MB. The first jobs need more.
 _NEEDED_BYTES = 8 << 20
+# How long a thread that computes may keep the interpreter's lock while another one waits. With Python's 5 ms, calls of
+# the API delay the scheduler's thread by seconds (docs/design.md).
+_SWITCH_S = 0.0005
 
 
 def run_scheduler(wanted: Settings) -> int:
@@ -104,6 +108,7 @@ class _Process:
         self._scheduler: Scheduler | None = None
 
     def run(self, stop: threading.Event) -> int:
+        sys.setswitchinterval(_SWITCH_S)
         descriptors = raise_descriptor_limit()
         log.info(
             "starting", version=__version__, data=str(self._data), descriptors=descriptors, time_zones=zones.version()
@@ -126,7 +131,8 @@ class _Process:
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
             refill = Refill(origin, lambda: loop.ask(lambda scheduler: list(scheduler.apps.values())))
-            limits = _limits(self._settings, artifacts, descriptors)
+            # Its threads read files.
+            limits = replace(_limits(self._settings, artifacts, descriptors), threads=40)
             listener = Listener(create_artifacts(packages, (zip_sha256, zip_path), refill), artifact_socket, limits)
             stack.callback(listener.stop)
 
