@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -25,7 +26,7 @@ from starlette.types import ASGIApp
 
 from jobcloud import __version__
 from jobcloud.adapters.memory import MemoryStore
-from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings
+from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings, master_time
 from jobcloud.adapters.sandbox import Output, OutputReader
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
@@ -139,6 +140,7 @@ class _Process:
                     return 0
                 # Added last, so that it runs first: the next leader waits for the loop to stop.
                 stack.callback(loop.stop, _STOP_S)
+            self._compare_clocks()
             loop.start()
             stack.enter_context(self._context(api_url))
             return self._wait(loop, leadership, stop)
@@ -163,7 +165,7 @@ class _Process:
         return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=self._clock.now_ms)
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
-        mesos = _mesos(self._settings)
+        mesos = replace(_mesos(self._settings), heard=self._heard_master)
         matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
 
         def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
@@ -179,6 +181,14 @@ class _Process:
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
             leadership=leadership,
         )
+
+    def _heard_master(self, theirs_ms: int) -> None:
+        self._clock.compare(theirs_ms, "the Mesos master")
+
+    def _compare_clocks(self) -> None:
+        """Compare the clock with that of a master before any fire time is handled."""
+        if (theirs_ms := master_time(_mesos(self._settings))) is not None:
+            self._heard_master(theirs_ms)
 
     def _api(
         self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]

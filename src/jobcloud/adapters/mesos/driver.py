@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from jobcloud.adapters.mesos.hardened import Backoff, HardenedDriver
-from jobcloud.adapters.mesos.link import Address, CallFailed, Dialer, Session
+from jobcloud.adapters.mesos.link import Address, CallFailed, Dialer, Session, ask_date
 from jobcloud.adapters.mesos.wire import (
     Json,
     ids,
@@ -70,6 +70,7 @@ MAX_WAITING_CALLS = 100_000
 _MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
+_DATE_S = 2.0
 _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
 
 
@@ -90,7 +91,8 @@ class MesosSettings:
     """How to reach Mesos, and the identity of this framework.
 
     `master` is HOST:PORT, several separated by commas, or zk://HOST:PORT,.../PATH. `zookeeper_auth` is "user:password"
-    for zk://. Slow networks and tests may need other values of `missed_heartbeats` and the fields after it.
+    for zk://. `heard` gets the time of a master (ms) at each subscription. Slow networks and tests may need other values
+    of `missed_heartbeats` and the fields after it.
     """
 
     master: str
@@ -111,6 +113,7 @@ class MesosSettings:
     backoff_first_s: float = 0.25
     backoff_max_s: float = 15.0
     refused_retry_s: float = 60.0
+    heard: Callable[[int], object] = field(default=bool, repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -130,13 +133,20 @@ T = TypeVar("T")
 _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
+def master_time(settings: MesosSettings) -> int | None:
+    """The present time of a master (ms). None if none answers within 2 s, or if ZooKeeper has their addresses."""
+    dialer = Dialer(_tls_context(settings.tls), _authorization(settings), _DATE_S)
+    found = (ask_date(address, dialer) for address in _masters(settings.master))
+    return next((time_ms for time_ms in found if time_ms is not None), None)
+
+
 class MesosDriver:
     """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting."""
 
     def __init__(self, settings: MesosSettings) -> None:
         self._settings = settings
         self._masters = _masters(settings.master)
-        dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s)
+        dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s, settings.heard)
         backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, settings.refused_retry_s)
         receiver = _Receiver(self)
         self._driver = HardenedDriver(
