@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 
 from jobcloud import __version__, zones
 from jobcloud.adapters.memory import MemoryStore
-from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings
+from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings, master_time
 from jobcloud.adapters.sandbox import Output, OutputReader
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
@@ -152,6 +152,7 @@ class _Process:
                     return 0
                 # Added last, so that it runs first: the next leader waits for the loop to stop.
                 stack.callback(loop.stop, _STOP_S)
+            self._compare_clocks()
             loop.start()
             stack.enter_context(self._context(api_url))
             return self._wait(loop, leadership, stop)
@@ -176,7 +177,7 @@ class _Process:
         return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=self._clock.now_ms)
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
-        mesos = _mesos(self._settings)
+        mesos = replace(_mesos(self._settings), heard=self._heard_master)
         matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
 
         def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
@@ -193,6 +194,14 @@ class _Process:
             leadership=leadership,
         )
         return loop
+
+    def _heard_master(self, theirs_ms: int) -> None:
+        self._clock.compare(theirs_ms, "the Mesos master")
+
+    def _compare_clocks(self) -> None:
+        """Compare the clock with that of a master before any fire time is handled."""
+        if (theirs_ms := master_time(_mesos(self._settings))) is not None:
+            self._heard_master(theirs_ms)
 
     def _api(
         self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]
