@@ -119,7 +119,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "an end reported without its update is ignored", "scheduler/status.py",
-        "    if found is _FAIL and status.reason in _NO_REASON:",
+        "    if (found is _FAIL or found is _KILLED) and status.reason in _NO_REASON:",
         "    if isinstance(found, End) and status.reason in _NO_REASON:",
         quiet=True,
     ),
