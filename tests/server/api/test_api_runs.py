@@ -8,7 +8,7 @@ from httpx import Client
 from tests.api_kit import FakeLoop, issues, job_body, make_api, serving
 
 from jobcloud.client.http import Client as ApiClient
-from jobcloud.model import Cause, Firing, Outcome, Shard, Shards, ShardState, changed
+from jobcloud.model import Cause, Firing, Outcome, Shard, ShardState, changed, shards_of
 
 
 def test_dead_run_is_listed_and_can_be_retried(api: Client, loop: FakeLoop, demo: str) -> None:
@@ -73,7 +73,7 @@ def test_next_firings_are_computed_in_the_requested_zone(api: Client) -> None:
 def wide_run(loop: FakeLoop, count: int, message: str, name: str = "wide") -> Firing:
     """A run with `count` failed shards, in the scheduler's tables."""
     shards = [Shard(ShardState.FAILED, 1, message=message, outcome=Outcome("exception"))] * count
-    run = Firing(f"{name}.run", name, 1, Cause.TRIGGER, loop.now, Shards.of(*shards), ended_ms=loop.now)
+    run = Firing(f"{name}.run", name, 1, Cause.TRIGGER, loop.now, shards_of(*shards), ended_ms=loop.now)
     loop.scheduler.firings[run.id] = run
     return run
 
@@ -117,7 +117,7 @@ def test_list_of_wide_runs_is_bounded_and_complete(api: Client, loop: FakeLoop) 
 
 def test_page_of_tasks_is_bounded(api: Client, loop: FakeLoop) -> None:
     run = wide_run(loop, 1, "")
-    shards = Shards.of(*(changed(run.shards[0], task_id=f"t{item}", message="x" * 4_000) for item in range(900)))
+    shards = shards_of(*(changed(run.shards[0], task_id=f"t{item}", message="x" * 4_000) for item in range(900)))
     loop.scheduler.firings[run.id] = changed(run, shards=shards)
     answer = api.get("tasks", params={"limit": 1000})
     assert len(answer.content) < 1_200_000
