@@ -176,7 +176,7 @@ def test_scheduler_that_takes_over_changes_no_record(store: Store) -> None:
 def test_wide_firing_that_contains_its_shards_keeps_them_and_gets_the_present_form(store: Store) -> None:
     """The recording has narrow firings only; this one is as that build stored it."""
     stored = store.load()
-    key, value = next((key, value) for key, value in stored.records[Kind.TASK].items() if b'"state":"RUNNING"' in value)
+    value = next(value for value in stored.records[Kind.TASK].values() if b'"state":"RUNNING"' in value)
     task = json.loads(value)["r"] | {"id": "count@-@7@-@READY@-@agent@-@1-9999", "firing_id": "count.trigger-1-9999"}
     task |= {"job": "count", "item": 7}
     active = {name: task[name] for name in ("agent_id", "hostname", "executor_id")}

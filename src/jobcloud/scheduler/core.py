@@ -234,6 +234,11 @@ class Scheduler:
         return self._state.connected
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Problems that do not stop the scheduler. May be read from any thread."""
+        return self._timetable.warnings
+
+    @property
     def framework_id(self) -> str:
         return self._state.framework_id
 

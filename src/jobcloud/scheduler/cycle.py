@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 
 from jobcloud.messages import (

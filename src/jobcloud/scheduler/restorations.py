@@ -9,7 +9,6 @@ were started after the backup have no record. They are orphan tasks, and are kil
 from __future__ import annotations
 
 from collections.abc import Mapping, Sized
-from datetime import UTC, datetime
 
 from jobcloud.messages import Kind, Topic
 from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, Task, TaskState, changed
@@ -17,9 +16,8 @@ from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
+from jobcloud.scheduler.timetable import utc
 
-# The last second of the year 9999.
-_LAST_MS = 253_402_300_799_000
 _NOT_SEEN_TO_RUN = (TaskState.STORED, TaskState.STAGING)
 
 
@@ -35,7 +33,7 @@ class Restorations(Part):
         restoration = self._state.restoration
         if restoration is None or restoration.settled:
             return
-        why = f"the state was restored from a backup of {_utc(restoration.taken_ms)}, and it may have run since"
+        why = f"the state was restored from a backup of {utc(restoration.taken_ms)}, and it may have run since"
         unfinished = [firing for firing in self._state.firings.values() if not firing.ended_ms]
         repeated = given_up = 0
         for firing in unfinished:
@@ -52,8 +50,8 @@ class Restorations(Part):
         self._state.set_restoration(changed(restoration, settled=True))
         self._publish(
             at,
-            f"the state was restored at {_utc(restoration.restored_ms)} from a backup of "
-            f"{_utc(restoration.taken_ms)}. It has {len(unfinished)} unfinished runs. {repeated} shards may have run "
+            f"the state was restored at {utc(restoration.restored_ms)} from a backup of "
+            f"{utc(restoration.taken_ms)}. It has {len(unfinished)} unfinished runs. {repeated} shards may have run "
             f"since and are repeated, because their jobs have failover; {given_up} are FAILED, because theirs have not "
             f"(`jobcloud retry` repeats them). Mesos is asked about {len(self._unreported)} tasks",
         )
@@ -105,8 +103,3 @@ class Restorations(Part):
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"unreported": self._unreported}
-
-
-def _utc(instant: int) -> str:
-    instant = min(instant, _LAST_MS)  # a damaged record may name a later one
-    return f"{datetime.fromtimestamp(instant / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

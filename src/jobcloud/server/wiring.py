@@ -17,7 +17,6 @@ import stat
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,11 +48,13 @@ from jobcloud.server.api import (
     create_api,
     create_artifacts,
 )
+from jobcloud.server.clock import Clock
 from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.listener import Limits, Listener, listen, raise_descriptor_limit
 from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.packages import PackageStore
+from jobcloud.server.records import Restored
 from jobcloud.server.settings import ArtifactServer, Http, Settings, ZooKeeper, milliseconds
 from jobcloud.server.urls import UrlPolicy
 
@@ -99,6 +100,8 @@ class _Process:
         self._package_urls = UrlPolicy(limits.hosts, limits.schemes, limits.networks)
         self._notices = Notices()
         self._outputs = OutputReader()
+        self._clock = Clock()
+        self._scheduler: Scheduler | None = None
 
     def run(self, stop: threading.Event) -> int:
         descriptors = raise_descriptor_limit()
@@ -155,20 +158,31 @@ class _Process:
             return self._lasting(SqliteStore(self._data / STATE_FILE), STATE_FILE), None
         session = ZooKeeperSession(zookeeper_settings(wanted))
         election = ZooKeeperElection(session, address)
-        store = ZooKeeperStore(session, name=address, candidate=lambda: election.node)
+        store = ZooKeeperStore(
+            session,
+            name=address,
+            candidate=lambda: election.node,
+            heard=lambda theirs_ms: self._clock.compare(theirs_ms, "ZooKeeper"),
+        )
         return self._lasting(store, zookeeper_state(wanted)), election
 
     def _lasting(self, store: LastingStore, state: str) -> Store:
-        return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=_now_ms)
+        return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=self._clock.now_ms)
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
         mesos = _mesos(self._settings)
         matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
+
+        def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
+            self._scheduler = Scheduler(policy, stored, epoch, at, matcher)
+            return self._scheduler
+
         loop: Loop[Scheduler] = Loop(
             store,
             lambda: MesosDriver(mesos, loop.abort),
             [self._notices, logs.LogSink()],
-            lambda stored, epoch, at: Scheduler(policy, stored, epoch, at, matcher),
+            restore,
+            now_ms=self._clock.now_ms,
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
             leadership=leadership,
         )
@@ -186,8 +200,21 @@ class _Process:
         )
         read_log = functools.partial(_read_log, self._outputs)
         return create_api(
-            loop, packages, options, notices=self._notices, origin=origin, read_log=read_log, teardown=teardown
+            loop,
+            packages,
+            options,
+            notices=self._notices,
+            origin=origin,
+            read_log=read_log,
+            teardown=teardown,
+            clock=self._clock.now_ms,
+            warnings=self._warnings,
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        """The present problems that do not stop the scheduler. Read on any thread."""
+        scheduler = self._scheduler
+        return (*self._clock.warnings(), *(scheduler.warnings if scheduler is not None else ()))
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
@@ -219,10 +246,6 @@ def _end_soon() -> None:
 def _url(host: str, listening: socket.socket) -> str:
     name = f"[{host.strip('[]')}]" if ":" in host else host
     return f"http://{name}:{listening.getsockname()[1]}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _limits(wanted: Settings, listener: Http | ArtifactServer, descriptors: int) -> Limits:

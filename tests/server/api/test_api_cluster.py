@@ -119,3 +119,10 @@ def test_cluster_names_its_time_zone_database(api: Client) -> None:
 def test_health_warns_of_an_old_time_zone_database(api: Client, monkeypatch: pytest.MonkeyPatch, warning: str) -> None:
     monkeypatch.setattr(zones, "warning", lambda: warning)
     assert api.get("health").json()["warnings"] == ([warning] if warning else [])
+
+
+def test_health_shows_warnings_without_failing(tmp_path: Path, loop: FakeLoop) -> None:
+    told = ("the clock of this machine has jumped 180 d ahead",)
+    answer = client_of(make_api(tmp_path, loop, warnings=lambda: told)).get("health")
+    assert (answer.status_code, answer.json()["status"], answer.json()["warnings"]) == (200, "ok", list(told))
+    assert client_of(make_api(tmp_path)).get("health").json()["warnings"] == []

@@ -115,14 +115,22 @@ class ZooKeeperStore:
     """A `Store` in the namespace of `session`, which it owns. Only one thread at a time may use it.
 
     `name` is stored with the epoch, for users. `candidate` returns the path of our election node. The epoch is raised
-    only while that node exists, so a process that was suspended cannot supersede its successor. `requests` counts the
-    requests that changed the state.
+    only while that node exists, so a process that was suspended cannot supersede its successor. `heard` takes the
+    servers' time (ms) when the epoch is raised. `requests` counts the requests that changed the state.
     """
 
-    def __init__(self, session: ZooKeeperSession, *, name: str = "", candidate: Callable[[], str] = str) -> None:
+    def __init__(
+        self,
+        session: ZooKeeperSession,
+        *,
+        name: str = "",
+        candidate: Callable[[], str] = str,
+        heard: Callable[[int], object] = bool,
+    ) -> None:
         self._session = session
         self._name = name
         self._candidate = candidate
+        self._heard = heard
         self._image: _Image | None = None
         self._closed = False
         # The epoch is the version of its node plus this number. ZooKeeper raises a version only by one, and a tree that
@@ -151,6 +159,7 @@ class ZooKeeperStore:
                 base = _base_of(found)
                 if token.encode() in found:
                     self._base = base
+                    self._heard(stat.mtime)
                     return int(stat.version) + base
                 # The write raises the version by one. So the epoch is above the stored one, and at least `floor`.
                 base = max(base, floor - stat.version - 1)

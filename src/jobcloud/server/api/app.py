@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -24,6 +24,7 @@ from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
 from jobcloud.server.api.schema import AppConfig, JobConfig, ProblemView
 from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
 
@@ -40,6 +41,8 @@ def create_api(
     origin: Origin | None = None,
     read_log: LogReader | None = None,
     teardown: Callable[[], None] | None = None,
+    clock: Callable[[], int] = wall_ms,
+    warnings: Callable[[], Sequence[str]] = tuple,
     more_routes: Iterable[APIRouter] = (),
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
@@ -61,7 +64,9 @@ def create_api(
     notices = notices or Notices()
     followers = followers or Followers(notices)
     origin = origin or Origin(packages, options.urls)
-    app.state.services = Services(loop, packages, origin, options, notices, followers, read_log, teardown)
+    app.state.services = Services(
+        loop, packages, origin, options, notices, followers, read_log, teardown, clock, warnings
+    )
     routers = [(resource.router, PREFIX) for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster)]
     routers += [(extra, "") for extra in more_routes]
     for router, prefix in routers:

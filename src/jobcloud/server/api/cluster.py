@@ -101,7 +101,7 @@ class Health(View):
     since: Instant = Field(description="the first of the failures that follow each other")
     recoveries: int = Field(description="how often this process has started over from the stored state")
     faults: int = Field(description="stored records that cannot be read or written; `/cluster` names them")
-    warnings: list[str] = Field(description="what needs an operator, although the scheduler works")
+    warnings: list[str] = Field(description="problems that do not stop the scheduler, such as a clock that was wrong")
 
 
 class DrainQuery(Query):
@@ -190,7 +190,7 @@ async def show_health(services: ServicesDep, response: Response) -> Health:
         since=health.since_ms,
         recoveries=health.recoveries,
         faults=len(health.faults),
-        warnings=[warning] if (warning := zones.warning()) else [],
+        warnings=list(filter(None, (*services.warnings(), zones.warning()))),
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -20,6 +19,7 @@ from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.snapshot import Snapshot, take
+from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
 from jobcloud.server.urls import UrlPolicy
@@ -50,7 +50,8 @@ class Services:
     followers: Followers
     read_log: LogReader | None = None
     teardown: Callable[[], None] | None = None
-    clock: Callable[[], int] = lambda: int(time.time() * 1000)
+    clock: Callable[[], int] = wall_ms
+    warnings: Callable[[], Sequence[str]] = tuple
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command; return the instant it was made for. Raises as `Loop.command`."""
