@@ -115,10 +115,8 @@ class Cluster:
 
     def add_host(self, cpus: int) -> None:
         number = self.world.number()
-        resources = f"cpus:{cpus};mem:{cpus * 512};disk:10000;ports:[31000-31009]"
-        resources += "".join(f";cpus({role}):2;mem({role}):1024" for role in self.world.plan.roles if role != "*")
         settings = AgentSettings(
-            f"host{number}", 5051, parse(resources), salt=number,
+            f"host{number}", 5051, parse(f"cpus:{cpus};mem:{cpus * 512};disk:10000;ports:[31000-31009]"), salt=number,
             registration_timeout_ms=10_000, retry_ms=1_500, retry_max_ms=12_000, shutdown_grace_ms=2_000,
             heartbeat_ms=3_600_000,
         )  # fmt: skip
@@ -211,12 +209,6 @@ class Cluster:
         if reply.status < 300:
             self.world.truth.called(session.process, call, known)
         return reply
-
-    def ask(self, session: SimSession, body: bytes) -> tuple[int, str]:
-        """Handle a call that decides nothing."""
-        self.post(Call(loads(body), session.stream_id))
-        reply = self._take_reply()
-        return reply.status, str(reply.body)
 
     def _take_reply(self) -> Reply:
         reply, self._reply = self._reply, None

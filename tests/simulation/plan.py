@@ -99,7 +99,6 @@ _WEIGHTS = {
 }  # fmt: skip
 _ZOOKEEPER_WEIGHTS = {"session_cut": 4, "request_lost": 4, "request_late": 4, "answer_lost": 4, "crash": 6, "pause": 3}
 _ZOOKEEPER_SHARE = 4  # one history in four
-_ROLES_SHARE = 6  # one history in six has two roles
 
 #: Seeds from n times this number on aim at crash point n - 1, because few histories reach some points by themselves.
 AIMED = 1_000_000_000
@@ -122,10 +121,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`agents`: CPUs of each agent. `jobs`: their number at the start. `zookeeper`: the state is in ZooKeeper.
-
-    `roles`: those of the scheduler. With two of them, each agent also has reserved CPUs for each.
-    """
+    """`agents`: CPUs of each agent. `jobs`: their number at the start. `zookeeper`: the state is in ZooKeeper."""
 
     seed: int
     agents: tuple[int, ...]
@@ -133,7 +129,6 @@ class Plan:
     length_ms: int
     faults: tuple[Fault, ...]
     zookeeper: bool = False
-    roles: tuple[str, ...] = ("*",)
 
 
 def make_plan(seed: int) -> Plan:
@@ -163,8 +158,7 @@ def make_plan(seed: int) -> Plan:
         for _ in range(_AIMED_CRASHES):
             crash = Fault(dice.randrange(500, length), "crash", aim, dice.randrange(1_000_000))
             faults += [crash, *_to_get_there(crash, dice)]
-    roles = ("a", "b") if seed % _ROLES_SHARE == 1 else ("*",)
-    return Plan(seed, agents, jobs, length, tuple(sorted(faults, key=lambda one: one.at)), zookeeper, roles)
+    return Plan(seed, agents, jobs, length, tuple(sorted(faults, key=lambda one: one.at)), zookeeper)
 
 
 def _of_zookeeper(seed: int, length: int) -> list[Fault]:

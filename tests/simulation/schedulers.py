@@ -148,12 +148,6 @@ class SimSession:
         self.heard = self._world.now
         self.driver.take(self, record)
 
-    def ask(self, body: bytes) -> tuple[int, str]:
-        """The question whether the framework is the one that the master knows."""
-        if self.ended or self.process.partitioned or self._world.take("call_lost"):
-            raise OSError("the connection was lost")
-        return self._world.cluster.ask(self, body)
-
     def add(self, body: bytes) -> None:
         if self.ended:
             raise CallFailed(f"not connected: {self.end_reason}", certain=True)
@@ -209,7 +203,7 @@ class SimDriver:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.world = process.world
-        self.real = MesosDriver(replace(_MESOS, roles=self.world.plan.roles))
+        self.real = MesosDriver(_MESOS)
         self.hardened: HardenedDriver = self.real._driver
         self.stopped = False
         self._attempting = self._calling = False
