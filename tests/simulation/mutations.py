@@ -146,8 +146,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a launch call that was too large is charged to its shards", "scheduler/tasks.py",
-        "self.end(task, Ending(End.NOT_STARTED, text, charged=False), event.at)",
-        "self.end(task, Ending(End.NOT_STARTED, text), event.at)",
+        "Ending(End.NOT_STARTED, text, dropped=True, charged=False)",
+        "Ending(End.NOT_STARTED, text, dropped=True)",
     ),
     Mutation(
         "a removed app stays disabled", "scheduler/commands.py",

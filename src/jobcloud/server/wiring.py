@@ -186,7 +186,7 @@ class _Process:
 
         loop: Loop[Scheduler] = Loop(
             store,
-            lambda: MesosDriver(mesos, loop.abort),
+            lambda: MesosDriver(mesos, loop.abort, self._clock.now_ms),
             [self._notices, logs.LogSink()],
             restore,
             now_ms=self._clock.now_ms,

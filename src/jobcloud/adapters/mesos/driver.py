@@ -145,11 +145,17 @@ class MesosDriver:
     """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting.
 
     `on_refusal` gets the ConfigError if Mesos keeps another identity for the framework id. Then the driver does not
-    subscribe again.
+    subscribe again. `now_ms` dates the events.
     """
 
-    def __init__(self, settings: MesosSettings, on_refusal: Callable[[ConfigError], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: MesosSettings,
+        on_refusal: Callable[[ConfigError], None] | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self._settings = settings
+        self.now_ms = now_ms
         self._on_refusal = on_refusal or (lambda error: _log.error("%s", error))
         self._framework_info = _framework_info(settings)
         self._masters = _masters(settings.master)
@@ -331,7 +337,7 @@ class MesosDriver:
             _log.info("%s dropped: %s", type(request).__name__, failure.reason)
         else:
             try:
-                self.deliver(SendFailed(now_ms(), request, failure.reason, failure.certain, failure.too_large))
+                self.deliver(SendFailed(self.now_ms(), request, failure.reason, failure.certain, failure.too_large))
             except Exception:
                 _log.exception("error while handling a failed %s; continuing", type(request).__name__)
 
@@ -380,43 +386,45 @@ class _Receiver:
         event = read_common(record, self._owner.roles)
         if event is None:
             return False
-        at = now_ms()
+        at = self._owner.now_ms()
         self._owner.deliver(StatusReceived(at, event) if isinstance(event, Status) else OffersReceived(at, event))
         return True
 
     def registered(self, driver: HardenedDriver, framework_id: Json, master: Json) -> None:
         address = Address(master["hostname"], master["port"])
         _log.info("subscribed at Mesos master %s as framework %s", address, framework_id["value"])
-        self._owner.deliver(Subscribed(now_ms(), framework_id["value"], str(address)))
+        self._owner.deliver(Subscribed(self._owner.now_ms(), framework_id["value"], str(address)))
 
     def reregistered(self, driver: HardenedDriver, master: Json) -> None:
         self.registered(driver, {"value": driver.framework_id}, master)
 
     def disconnected(self, driver: HardenedDriver) -> None:
-        self._owner.deliver(Disconnected(now_ms(), driver.last_end))
+        self._owner.deliver(Disconnected(self._owner.now_ms(), driver.last_end))
 
     def error(self, driver: HardenedDriver, message: str) -> None:
-        self._owner.deliver(FrameworkRemoved(now_ms(), message))
+        self._owner.deliver(FrameworkRemoved(self._owner.now_ms(), message))
 
     def identityRefused(self, driver: HardenedDriver, field_name: str, kept: str) -> None:
         self._owner.refuse_identity(field_name, kept, driver.framework_id or "")
 
     def resourceOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
         read = (_read(lambda one: read_offer(one, self._owner.roles), offer) for offer in offers)
-        self._owner.deliver(OffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
+        self._owner.deliver(OffersReceived(self._owner.now_ms(), tuple(offer for offer in read if offer is not None)))
 
     def offerRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
-        self._owner.deliver(OfferRescinded(now_ms(), offer_id["value"]))
+        self._owner.deliver(OfferRescinded(self._owner.now_ms(), offer_id["value"]))
 
     def inverseOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
         read = (_read(read_inverse_offer, offer) for offer in offers)
-        self._owner.deliver(InverseOffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
+        self._owner.deliver(
+            InverseOffersReceived(self._owner.now_ms(), tuple(offer for offer in read if offer is not None))
+        )
 
     def inverseOfferRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
         """Ignored: the core has already answered the inverse offer."""
 
     def statusUpdate(self, driver: HardenedDriver, status: Json) -> None:
-        self._owner.deliver(StatusReceived(now_ms(), read_status(status)))
+        self._owner.deliver(StatusReceived(self._owner.now_ms(), read_status(status)))
 
     def operationStatusUpdate(self, driver: HardenedDriver, status: Json) -> None:
         """Ignored: we request no operations with status updates."""
@@ -425,17 +433,13 @@ class _Receiver:
         """Ignored: our executor sends status updates only, because these are reliable."""
 
     def slaveLost(self, driver: HardenedDriver, agent_id: Json) -> None:
-        self._owner.deliver(AgentLost(now_ms(), agent_id["value"]))
+        self._owner.deliver(AgentLost(self._owner.now_ms(), agent_id["value"]))
 
     def executorLost(self, driver: HardenedDriver, executor_id: Json, agent_id: Json, status: int) -> None:
-        self._owner.deliver(ExecutorLost(now_ms(), agent_id["value"], executor_id["value"]))
+        self._owner.deliver(ExecutorLost(self._owner.now_ms(), agent_id["value"], executor_id["value"]))
 
     def processHeartBeat(self, driver: HardenedDriver) -> None:
         """Ignored: the session itself watches heartbeats."""
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _read(read: Callable[[Json], T], offer: Json) -> T | None:
