@@ -69,7 +69,6 @@ def test_clock_that_is_ahead_of_the_master_is_doubted_before_anything_fires(
     process._compare_clocks()
     assert process._clock.now_ms() < before - 179 * 86_400_000
     assert any("180 d ahead of that of the Mesos master" in warning for warning in process._warnings())
-    process._outputs.close()
 
 
 def test_master_that_tells_no_time_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,4 +76,3 @@ def test_master_that_tells_no_time_changes_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(wiring, "master_time", lambda wanted: None)
     process._compare_clocks()
     assert process._warnings() == ()
-    process._outputs.close()

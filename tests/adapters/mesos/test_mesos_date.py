@@ -12,10 +12,10 @@ pytest.importorskip(
     "jobcloud.adapters.mesos.driver", reason="the extra [server] with compat/http-parser is not installed"
 )
 
-from tests import zookeeper_kit
 
 from jobcloud.adapters.mesos.driver import MesosSettings, master_time
 from jobcloud.adapters.mesos.link import Address, Dialer, Session
+from jobcloud.dev.tcp_ports import free_port
 
 # As a master of Mesos 1.11 sends it.
 DATE, DATE_MS = "Mon, 30 Nov 2026 16:04:28 GMT", 1_796_054_668_000
@@ -56,7 +56,7 @@ def master() -> Iterator[Dated]:
 
 
 def test_time_of_a_master_is_known_before_the_subscription(master: Dated) -> None:
-    assert master_time(MesosSettings(f"127.0.0.1:{zookeeper_kit.free_ports(1)[0]},{master.address}")) == DATE_MS
+    assert master_time(MesosSettings(f"127.0.0.1:{free_port()},{master.address}")) == DATE_MS
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 16:04:28 GMT", "x" * 5_000])
@@ -66,7 +66,7 @@ def test_master_without_a_date_is_no_help(master: Dated, date: str) -> None:
 
 
 def test_unreachable_masters_and_those_in_zookeeper_are_no_help() -> None:
-    assert master_time(MesosSettings(f"127.0.0.1:{zookeeper_kit.free_ports(1)[0]}")) is None
+    assert master_time(MesosSettings(f"127.0.0.1:{free_port()}")) is None
     assert master_time(MesosSettings("zk://127.0.0.1:1/mesos")) is None
 
 
