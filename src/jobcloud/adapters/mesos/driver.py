@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from jobcloud.adapters.mesos.hardened import Backoff, HardenedDriver
-from jobcloud.adapters.mesos.link import Address, CallFailed, Dialer, Session
+from jobcloud.adapters.mesos.link import Address, CallFailed, Dialer, Session, ask_date
 from jobcloud.adapters.mesos.wire import (
     Json,
     ids,
@@ -71,6 +71,7 @@ _MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
 _KILLS = "which kills its tasks, and start with the new value"
+_DATE_S = 2.0
 _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
 
 
@@ -91,7 +92,8 @@ class MesosSettings:
     """How to reach Mesos, and the identity of this framework.
 
     `master` is HOST:PORT, several separated by commas, or zk://HOST:PORT,.../PATH. `zookeeper_auth` is "user:password"
-    for zk://. Slow networks and tests may need other values of `missed_heartbeats` and the fields after it.
+    for zk://. `heard` gets the time of a master (ms) at each subscription. Slow networks and tests may need other
+    values of `missed_heartbeats` and the fields after it.
     """
 
     master: str
@@ -112,6 +114,7 @@ class MesosSettings:
     backoff_first_s: float = 0.25
     backoff_max_s: float = 15.0
     refused_retry_s: float = 60.0
+    heard: Callable[[int], object] = field(default=bool, repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -129,6 +132,13 @@ class _Stop:
 
 T = TypeVar("T")
 _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
+
+
+def master_time(settings: MesosSettings) -> int | None:
+    """The present time of a master (ms). None if none answers within 2 s, or if ZooKeeper has their addresses."""
+    dialer = Dialer(_tls_context(settings.tls), _authorization(settings), _DATE_S)
+    found = (ask_date(address, dialer) for address in _masters(settings.master))
+    return next((time_ms for time_ms in found if time_ms is not None), None)
 
 
 class MesosDriver:
@@ -149,7 +159,7 @@ class MesosDriver:
         self._on_refusal = on_refusal or (lambda error: _log.error("%s", error))
         self._framework_info = _framework_info(settings)
         self._masters = _masters(settings.master)
-        dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s)
+        dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s, settings.heard)
         backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, settings.refused_retry_s)
         receiver = _Receiver(self)
         self._driver = HardenedDriver(
