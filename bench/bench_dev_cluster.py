@@ -218,7 +218,8 @@ def _add_agents(master: str, count: int) -> None:
     host, _, port = master.partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as one:
         one.sendall(
-            b"POST /dev/control HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            b"POST /dev/control HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+            % (len(body), body)
         )
         answer = b"".join(iter(lambda: one.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 200 "), answer

@@ -15,19 +15,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
+from jobcloud.executor.package import inspect
 from jobcloud.messages import Accept, Command, Effect, Event, OffersReceived, Status, StatusReceived, Subscribed, Tick
 from jobcloud.model import Offer, Share
+from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.api import ApiOptions, Notices, create_api
+from jobcloud.server.listener import Limits, Listener, listen
 from jobcloud.server.packages import PackageStore
 
 T = TypeVar("T")
 
 START = 1_700_000_000_000
+_LIMITS = Limits()
 ARTIFACTS = Artifacts("http://artifacts.test", "e" * 64, "executor.zip", "true")
 
 
@@ -35,6 +38,14 @@ ARTIFACTS = Artifacts("http://artifacts.test", "e" * 64, "executor.zip", "true")
 class Health:
     leading: bool
     connected: bool
+    problem: str = ""
+    since_ms: int = 0
+    recoveries: int = 0
+    faults: tuple[StoredFault, ...] = ()
+
+    @property
+    def well(self) -> bool:
+        return self.leading and self.connected and not self.problem
 
 
 class FakeLoop:
@@ -45,6 +56,9 @@ class FakeLoop:
         self.scheduler = Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=self.now)
         self.effects: list[Effect] = []
         self.well = True
+        self.problem = ""
+        self.since_ms = self.recoveries = 0
+        self.faults: tuple[StoredFault, ...] = ()
         self.failure: Exception | None = None
         self._lock = threading.RLock()
         self._uuids = itertools.count()
@@ -57,7 +71,7 @@ class FakeLoop:
             return fn(self.scheduler)
 
     def health(self) -> Health:
-        return Health(leading=self.well, connected=self.scheduler.connected)
+        return Health(self.well, self.scheduler.connected, self.problem, self.since_ms, self.recoveries, self.faults)
 
     def feed(self, event: Event) -> list[Effect]:
         with self._lock:
@@ -70,9 +84,10 @@ class FakeLoop:
     def subscribe(self) -> None:
         self.feed(Subscribed(self.now, "framework-1"))
 
-    def offer(self, agent: str = "agent-1", cpus: int = 8000, mem: int = 8_000_000) -> None:
-        shares = (Share("cpus", cpus), Share("mem", mem), Share("disk", mem))
-        offer = Offer(f"offer-{next(self._uuids)}", agent, f"{agent}.test", f"{agent}.test:5051", shares)
+    def offer(self, agent: str = "agent-1", cpus: int = 8000, mem: int = 8_000_000, address: str = "") -> None:
+        ports = Share("ports", 10_000, ranges=((31_000, 31_009),))
+        shares = (Share("cpus", cpus), Share("mem", mem), Share("disk", mem), ports)
+        offer = Offer(f"offer-{next(self._uuids)}", agent, f"{agent}.test", address or f"{agent}.test:5051", shares)
         self.feed(OffersReceived(self.now, (offer,)))
 
     def tick(self, later_ms: int = 0) -> list[str]:
@@ -90,39 +105,28 @@ class FakeLoop:
 def package_bytes(files: dict[str, str] | None = None) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for name, text in (files or {"hello.py": "print('hello')\n"}).items():
+        for name, text in (files or {"hello.py": "class Hello: ...\n"}).items():
             archive.writestr(zipfile.ZipInfo(name), text)
     return out.getvalue()
 
 
 def make_api(tmp_path: Path, loop: FakeLoop | None = None, **extra: Any) -> FastAPI:
     options = extra.pop("options", ApiOptions())
-    packages = extra.pop("packages", None) or PackageStore(tmp_path / "packages")
+    # The check of production starts a process for each upload.
+    packages = extra.pop("packages", None) or PackageStore(tmp_path / "packages", check=inspect)
     return create_api(loop or FakeLoop(), packages, options, notices=extra.pop("notices", Notices()), **extra)
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
+def serving(app: Any, limits: Limits = _LIMITS) -> Iterator[str]:
     """Serve an app on a free loopback port; yields its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    started = threading.Event()
-    startup = server.startup
-
-    async def signalled(*args: Any, **kwargs: Any) -> None:
-        await startup(*args, **kwargs)
-        started.set()
-
-    server.startup = signalled  # type: ignore[method-assign]
-    thread.start()
+    socket = listen("127.0.0.1", 0, "http.port")
+    port = socket.getsockname()[1]
+    listener = Listener(app, socket, limits)
     try:
-        assert started.wait(10), "uvicorn did not start"
-        port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive(), "uvicorn did not stop"
+        listener.stop()
 
 
 def app_body(sha256: str, name: str = "demo", **changes: Any) -> dict[str, Any]:

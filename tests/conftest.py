@@ -15,7 +15,7 @@ import structlog
 from hypothesis import Phase, settings
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
-from jobcloud.ports import Store
+from jobcloud.ports import LastingStore
 
 # The same processors as in production. structlog's default spends half a second on each traceback, because it renders
 # every local variable.
@@ -153,7 +153,7 @@ def seed() -> int:
     return run_seed()
 
 
-OpenStore = Callable[[], Store]
+OpenStore = Callable[[], LastingStore]
 
 
 @pytest.fixture(scope="session")
@@ -184,12 +184,12 @@ def ensemble_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 )
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """A function that opens the state of one test. Each further call opens the same state as another scheduler."""
-    opened: list[Store] = []
+    opened: list[LastingStore] = []
     server = MemoryServer()
     hosts = request.getfixturevalue(request.param) if request.param.endswith("_hosts") else ""
     namespace = f"test/{uuid.uuid4().hex}"
 
-    def open_one() -> Store:
+    def open_one() -> LastingStore:
         if request.param == "memory":
             opened.append(MemoryStore(server))
         elif hosts:
@@ -210,5 +210,5 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
 
 
 @pytest.fixture
-def store(open_store: OpenStore) -> Store:
+def store(open_store: OpenStore) -> LastingStore:
     return open_store()

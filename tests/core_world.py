@@ -61,6 +61,7 @@ from jobcloud.model import (
     Offer,
     Package,
     Resources,
+    Restoration,
     Share,
     TaskName,
     Window,
@@ -95,11 +96,14 @@ def make_job(name: str = "report", **fields: Any) -> Job:
     return Job(name, **(given | fields))
 
 
-def make_offer(offer_id: str, agent: str = "a1", cpus: int = 8, mem: int = 8_192, **more: int) -> Offer:
+def make_offer(
+    offer_id: str, agent: str = "a1", cpus: int = 8, mem: int = 8_192, role: str = "*", **more: int
+) -> Offer:
     """`cpus` in CPUs, `mem` in MiB, `more` in the unit of each resource."""
     values = {"cpus": cpus, "mem": mem, **more}
-    shares = tuple(Share(name, number * 1000) for name, number in values.items() if number)
-    return Offer(offer_id, agent, f"host-{agent}", f"10.0.0.1:{5051}", shares)
+    origin = json.dumps({"allocation_info": {"role": role}})
+    shares = tuple(Share(name, number * 1000, origin) for name, number in values.items() if number)
+    return Offer(offer_id, agent, f"host-{agent}", f"10.0.0.1:{5051}", shares, role=role)
 
 
 def make_status(task_id: str, state: str, uuid: str = "", **fields: str) -> Status:
@@ -123,6 +127,8 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
             stored.firings[write.key] = cast(Firing, decode(write.kind, write.key, encode(write.kind, write.record)))
         elif write.kind is Kind.FRAMEWORK:
             stored.framework_id = str(write.record or "")
+        elif write.kind is Kind.RESTORATION:
+            stored.restoration = cast("Restoration | None", write.record)
         elif write.kind is Kind.DISABLED_APP:
             (stored.disabled_apps.add if write.record else stored.disabled_apps.discard)(write.key)
         elif write.record is None:
@@ -134,7 +140,7 @@ def apply(stored: Stored, writes: Iterable[Write]) -> None:
 def copy_of(stored: Stored) -> Stored:
     return Stored(dict(stored.apps), dict(stored.jobs), dict(stored.job_states), set(stored.disabled_apps),
                   dict(stored.firings), dict(stored.tasks), dict(stored.executors), stored.framework_id,
-                  dict(stored.drains), dict(stored.shards))  # fmt: skip
+                  dict(stored.drains), dict(stored.shards), stored.restoration)  # fmt: skip
 
 
 class CountingMatcher:
@@ -371,7 +377,7 @@ class Mesos:
                 self.offer(name)
 
     def offer(self, name: str) -> None:
-        """Offer the free resources of an agent, sometimes as two offers."""
+        """Offer the free resources of an agent, sometimes as two offers, and these sometimes in two roles."""
         agent = self.agents[name]
         if not agent.reachable or agent.gone:
             return
@@ -382,15 +388,18 @@ class Mesos:
             first = [amount // 2000 * 1000 for amount in free]
             parts = [first, [a - b for a, b in zip(free, first, strict=True)]]
         offers = []
-        for part in parts:
+        roles = self.dice.choice((("*", "*"), ("batch", "web")))
+        for part, role in zip(parts, roles, strict=False):
+            allocated = f'"allocation_info":{{"role":"{role}"}}'
             shares = tuple(
-                Share(dimension, amount, origin='{"role":"r"}' if self.dice.random() < 0.2 else "{}")
+                Share(dimension, amount, f"{{{allocated}{reserved}}}")
                 for dimension, amount in zip(DIMENSIONS, part, strict=True)
+                for reserved in (',"role":"r"' if self.dice.random() < 0.2 else "",)
                 if amount > 0
             )
             if shares:
                 number, window = self._number(), self.windows.get(name)
-                offers.append(Offer(f"o{number}", name, f"host-{name}", "10.0.0.1:5051", shares, (), window))
+                offers.append(Offer(f"o{number}", name, f"host-{name}", "10.0.0.1:5051", shares, (), window, role))
         if offers:
             self.offers.update((offer.id, offer) for offer in offers)
             made = tuple(offers)
@@ -517,22 +526,31 @@ class Mesos:
     def _accept(self, call: Accept) -> None:
         offers = [self.offers.get(offer_id) for offer_id in call.offer_ids]
         valid = all(offer is not None and offer.agent_id == call.agent_id for offer in offers)
+        if len({offer.role for offer in offers if offer}) > 1:
+            self.unexpected.append(f"offers of several roles in one ACCEPT: {call.offer_ids}")
+            valid = False
         for offer_id in call.offer_ids:
             self.offers.pop(offer_id, None)
         if not valid:
             for one in call.launches:
                 self._answer(one.task_id, call.agent_id, "TASK_DROPPED", "REASON_INVALID_OFFERS")
             return
+        role = next(offer.role for offer in offers if offer)
         pool = amounts(share for offer in offers if offer for share in offer.shares)
         for one in call.launches:
-            pool = self._launch(call.agent_id, one, pool)
+            pool = self._launch(call.agent_id, one, pool, role)
 
-    def _launch(self, name: str, one: Launch, pool: Resources) -> Resources:
+    def _launch(self, name: str, one: Launch, pool: Resources, role: str) -> Resources:
         agent, executor = self.agents[name], one.executor
         assert one.task_id not in self.tasks, f"{one.task_id} is launched twice"
         need, cost = amounts(one.shares), amounts(executor.shares)
         known = agent.executors.get(executor.id)
         whole = need if known else need.plus(cost)
+        taken = one.shares if known else (*one.shares, *executor.shares)
+        roles = {json.loads(share.origin)["allocation_info"]["role"] for share in taken}
+        if roles != {role}:
+            self._refuse(name, one, f"takes resources of {roles} on offers of {role}, executor alive: {bool(known)}")
+            return pool
         if known and known != (executor.spec, cost):
             self._refuse(name, one, f"executor {executor.id} is incompatible")
             return pool

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
+from jobcloud.errors import ConfigError
 from jobcloud.messages import Event
 
 T = TypeVar("T")
@@ -122,7 +123,10 @@ def subscribe_with(*events: object) -> Callable[[Stream], None]:
 
 
 class FakeMaster:
-    """`on_subscribe` and `on_call` define its behaviour; the defaults are a healthy master."""
+    """`on_subscribe`, `on_update` (for UPDATE_FRAMEWORK) and `on_call` define its behaviour.
+
+    The defaults are a healthy master.
+    """
 
     def __init__(
         self,
@@ -130,8 +134,10 @@ class FakeMaster:
         on_call: Callable[[Stream], None] = lambda stream: stream.answer("202 Accepted"),
         family: socket.AddressFamily = socket.AF_INET,
         tls: ssl.SSLContext | None = None,
+        on_update: Callable[[Stream], None] = lambda stream: stream.answer("200 OK"),
     ) -> None:
-        self.on_subscribe, self.on_call, self._tls = on_subscribe, on_call, tls
+        self.on_subscribe, self.on_call, self.on_update, self._tls = on_subscribe, on_call, on_update, tls
+        self.updates: list[Stream] = []
         self.streams: list[Stream] = []
         self.calls: list[Stream] = []
         self.problems: list[BaseException] = []
@@ -211,6 +217,10 @@ class FakeMaster:
             self.streams.append(stream)
             self.on_subscribe(stream)
             stream.begun.set()
+        elif call["type"] == "UPDATE_FRAMEWORK":
+            stream = Stream(connection, call, headers, len(self.updates))
+            self.updates.append(stream)
+            self.on_update(stream)
         else:
             stream = Stream(connection, call, headers, len(self.calls))
             self.calls.append(stream)
@@ -266,7 +276,8 @@ class Running:
 
     def __init__(self, master: str, receiver: Receiver | None = None, framework_id: str = "", **more: Any) -> None:
         self.receiver = receiver or Receiver()
-        self.driver = MesosDriver(settings(master, **more))
+        self.refusals: list[ConfigError] = []
+        self.driver = MesosDriver(settings(master, **more), self.refusals.append)
         self._framework_id = framework_id
 
     def __enter__(self) -> Running:

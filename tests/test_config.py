@@ -88,7 +88,7 @@ BAD_JOBS: list[tuple[str, dict[str, Any]]] = [
     ("httpUri", {"type": JobType.HTTP}),
     ("httpUri", {"type": JobType.HTTP, "http_uri": "ftp://x/"}),
     ("httpUri", {"type": JobType.HTTP, "http_uri": "http://x/ y"}),
-    ("httpData", {"type": JobType.HTTP, "http_uri": "http://x/", "http_data": "x" * 16_385}),
+    ("httpData", {"type": JobType.HTTP, "http_uri": "http://x/", "http_data": "x" * 65_537}),
     ("httpContentType", {"type": JobType.HTTP, "http_uri": "http://x/", "http_content_type": "a/b\r\nX: y"}),
     ("httpReadTimeoutMilliseconds", {"type": JobType.HTTP, "http_uri": "http://x/", "http_read_timeout_ms": 0}),
     ("memoryLimitMB", {"memory_limit_mb": -1, "isolation": Isolation.PROCESS}),

@@ -6,24 +6,24 @@ import datetime
 import itertools
 import sys
 import time
-import zoneinfo
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobcloud import zones
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 
 
 def at(text: str, zone: str = "UTC") -> int:
     """The instant of an ISO date and time. `zone` applies if it has no offset."""
     moment = datetime.datetime.fromisoformat(text)
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=zoneinfo.ZoneInfo(zone))).timestamp() * 1000)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=zones.zone(zone))).timestamp() * 1000)
 
 
 def local(instant: int, zone: str) -> str:
-    return f"{datetime.datetime.fromtimestamp(instant / 1000, zoneinfo.ZoneInfo(zone)):%Y-%m-%d %H:%M:%S%z}"
+    return f"{datetime.datetime.fromtimestamp(instant / 1000, zones.zone(zone)):%Y-%m-%d %H:%M:%S%z}"
 
 
 def firings(schedule: Schedule, start: str, count: int) -> list[str]:
@@ -327,6 +327,53 @@ def test_firings_ascend_strictly_and_between_repeats_next_after(
     assert schedule.between(start, one_by_one[-1] - 1, 100) == tuple(one_by_one[1:-1])
     assert schedule.between(start, one_by_one[-1], 3) == tuple(one_by_one[1:4])
     assert schedule.between(start, start, 5) == ()
+
+
+# (zone, an instant near a change of its clock)
+CHANGES = [
+    ("UTC", "2026-03-29 01:00"), ("Europe/Berlin", "2026-03-29 01:00"), ("Europe/Berlin", "2026-10-25 01:00"),
+    ("Australia/Lord_Howe", "2026-10-03 15:30"), ("Australia/Lord_Howe", "2027-04-03 15:00"),
+    ("Africa/Cairo", "2026-04-23 22:00"), ("Pacific/Apia", "2011-12-30 10:00"),
+    ("America/Sao_Paulo", "2018-11-04 03:00"), ("Africa/Casablanca", "2026-02-15 02:00"),
+    ("America/Havana", "2026-03-08 05:00"),
+]  # fmt: skip
+EXPRESSIONS = [
+    "* * * * * ?", "0/7 * 1-3 * * ?", "0 0/30 * * * ?", "0 30 2 * * ?", "0 15,45 1,2,3 * * ?", "0 0,30 2,3 * * ?",
+    "0 0 0 * * ?", "30 0 0/3 LW * ?", "0 0 9 ? * FRI#2", "0 59 23 ? * 6L", "5 5 5 29 2 ?", "0 0 2 * * ? 2026-2027",
+    "0 0 12 31 * ?",
+]  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(EXPRESSIONS), st.sampled_from(CHANGES), st.sampled_from(Gap), st.sampled_from(Fold),
+    st.integers(-200_000_000, 20_000_000), st.one_of(st.integers(0, 20_000_000), st.integers(0, 90 * 86_400_000)),
+)  # fmt: skip
+def test_count_equals_the_number_of_listed_firings(
+    text: str, change: tuple[str, str], gap: Gap, fold: Fold, start: int, length: int
+) -> None:
+    schedule = Schedule.parse(text, zone=change[0], gap=gap, fold=fold)
+    if text.startswith(("*", "0/7")):
+        length %= 20_000_000  # listing takes long
+    after = at(change[1]) + start
+    listed = schedule.between(after, after + length, 100_000)
+    assert schedule.count(after, after + length) == len(listed)
+    if listed:
+        assert schedule.count(listed[0] - 1, listed[-1]) == len(listed)
+        assert schedule.count(listed[0], listed[-1]) == len(listed) - 1
+
+
+@given(st.sampled_from(["30 2 13 * 5", "*/7 2,3 * * 1-5", "0 0 1,15 * *", "@daily"]), st.integers(0, 400 * 86_400_000))
+def test_count_of_unix_expressions_follows_the_either_day_rule(text: str, length: int) -> None:
+    schedule = Schedule.parse(text, zone="Europe/Berlin", dialect=Dialect.UNIX)
+    start = at("2026-01-01 00:00")
+    assert schedule.count(start, start + length) == len(schedule.between(start, start + length, 100_000))
+
+
+def test_count_over_all_years_is_quick_and_empty_spans_have_none() -> None:
+    schedule = Schedule.parse("* * * * * ?", zone="Europe/Berlin")
+    assert schedule.count(-(10**15), 10**16) > 4_000_000_000
+    assert schedule.count(5_000, 5_000) == schedule.count(5_000, 4_000) == schedule.count(5_000, 5_999) == 0
 
 
 def test_firing_is_strictly_after_to_the_millisecond() -> None:

@@ -14,11 +14,11 @@ import functools
 import os
 import pathlib
 import random
-import zoneinfo
 from collections.abc import Iterator
 
 from cronsim import CronSim
 
+from jobcloud import zones
 from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.executor.firetimes import FireTimes
 
@@ -44,14 +44,14 @@ ODD_ZONES = [
 ]
 # Refused: they differ between machines or count leap seconds.
 NO_ZONES = ("posix/", "right/", "localtime", "posixrules", "Factory")
-ALL_ZONES = sorted(zone for zone in zoneinfo.available_timezones() if not zone.startswith(NO_ZONES))
+ALL_ZONES = [zone for zone in zones.names() if not zone.startswith(NO_ZONES)]
 MINUTE, DAY = 60, 86_400
 MONTHS = {name.upper(): number for number, name in enumerate(calendar.month_abbr) if name}
 WEEKDAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
 
 
 def local(instant: int, zone: str) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(instant, zoneinfo.ZoneInfo(zone))
+    return datetime.datetime.fromtimestamp(instant, zones.zone(zone))
 
 
 # The slow stepper checks every value against the text of its field.
@@ -131,7 +131,7 @@ class SlowStepper:
     """One expression in one zone, checked minute by minute."""
 
     def __init__(self, text: str, zone: str, dialect: Dialect, gap: Gap, fold: Fold) -> None:
-        self.dialect, self.zone = dialect, zoneinfo.ZoneInfo(zone)
+        self.dialect, self.zone = dialect, zones.zone(zone)
         fields = text.upper().split()
         self.unix = dialect is Dialect.UNIX
         if self.unix:

@@ -93,7 +93,7 @@ def test_streaming_dataflow_stops_between_rounds_when_cancelled() -> None:
     assert flow.seen == [[1], [2]]
 
 
-AGENT_SIDE = [ROOT / name for name in ("__init__.py", "wire.py", "job.py")]
+AGENT_SIDE = [ROOT / name for name in ("__init__.py", "wire.py", "job.py", "zones.py")]
 AGENT_SIDE += sorted((ROOT / "executor").glob("*.py"))
 
 

@@ -6,8 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -19,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jobcloud.dev.tcp_ports import free_port
+
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "demo"
-# Below the ephemeral ports of Linux (32768 and up), so that no outgoing connection takes one between probe and use.
-_PORTS = range(12_000, 31_000)
 _DEADLINE_S = 120.0  # long enough for a machine that is several times overloaded
 T = TypeVar("T")
 
@@ -34,14 +32,6 @@ def until(test: Callable[[], T | None], what: str, seconds: float = _DEADLINE_S)
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(0.05)
     return found
-
-
-def free_port() -> int:
-    """A random free port: concurrent tests choose different ones."""
-    for port in random.SystemRandom().sample(_PORTS, 100):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise OSError("found no free port")
 
 
 class Product:
@@ -59,15 +49,21 @@ class Product:
         }
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start `jobcloud` with its output in a log file."""
+    def start(self, *arguments: str, descriptors: int = 0) -> subprocess.Popen[bytes]:
+        """Start `jobcloud` with its output in a log file, and with at most some open descriptors."""
+        limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors)] if descriptors else []
         with open(self.folder / f"{arguments[0]}.log", "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "jobcloud", *arguments], env=self.environ, stdout=log, stderr=log,
+                [*limited, sys.executable, "-m", "jobcloud", *arguments], env=self.environ, stdout=log, stderr=log,
                 stdin=subprocess.DEVNULL, cwd=self.folder,
             )  # fmt: skip
         self._processes.append(process)
         return process
+
+    @property
+    def pid(self) -> int:
+        """The process started last."""
+        return self._processes[-1].pid
 
     def wait_for_last(self) -> int:
         """The exit code of the process started last."""
@@ -88,7 +84,7 @@ class Product:
         """The status and body of a call of /api/v1/PATH; (0, {}) if there is no answer. Much faster than a command."""
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         body = None if change is None else json.dumps(change).encode()
-        headers = {"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.token()}", "Content-Type": "application/json"}
         request = urllib.request.Request(url, body, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
@@ -105,7 +101,7 @@ class Product:
         assert status == 200, f"{path}: {status} {body}"
         return body
 
-    def _token(self) -> str:
+    def token(self) -> str:
         """The token that the command line would use."""
         if "JOBCLOUD_TOKEN" in self.environ:
             return self.environ["JOBCLOUD_TOKEN"]
@@ -120,6 +116,11 @@ class Product:
 
     def healthy(self) -> bool:
         return self.call("health")[0] == 200
+
+    def leads(self) -> bool:
+        """Whether it leads and is subscribed. After repeated failures it leads, but is not healthy for a while."""
+        _, health = self.call("health")
+        return bool(health.get("leading") and health.get("connected"))
 
     def end(self) -> None:
         for process in self._processes:

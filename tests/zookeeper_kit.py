@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings
+from jobcloud.dev.tcp_ports import free_ports
 
 _JARS = Path("/usr/share/java")
 # The package does not depend on a part of netty that TLS needs.
@@ -115,20 +115,6 @@ class Server:
             self.process.kill()
             self.process.wait()
             self.process = None
-
-
-# Below the range from which Linux takes ports for connections, and for servers that ask for any port. So no other
-# process of the tests is given a port between the look at it and the start of the server.
-_PORTS = range(12_000, 32_000)
-
-
-def free_ports(count: int) -> list[int]:
-    found: set[int] = set()
-    while len(found) < count:
-        port = random.SystemRandom().choice(_PORTS)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.add(port)
-    return list(found)
 
 
 @contextmanager

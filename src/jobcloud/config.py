@@ -8,8 +8,10 @@ Amounts are integers in thousandths (1.5 cpus = 1500, 128 MB = 128000, 2 ports =
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -21,6 +23,7 @@ from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.fields import REQUIRED, Change, Spec, Unit, check_ranges, described, spec
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
 # Separates the parts of a task id, as in Elastic-Job-Cloud.
 DELIMITER = "@-@"
 
@@ -29,7 +32,6 @@ _NAME_RULE = "1 to 100 letters, digits, '_', '-' or '.', the first a letter, dig
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 _URI = re.compile(r"https?://[!-~]{1,2040}")
 _CONTENT_TYPE = re.compile(r"[!-:<-~]{1,100}/[!-:<-~]{1,100}(; ?[!-~]{1,100})?")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 # The name of an entry point, or `package.module:Class`.
 _PLUGIN = re.compile(r"[A-Za-z0-9_.-]{1,100}|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 MAX_PLUGIN_NAME = 300
@@ -39,7 +41,6 @@ OWN_ERROR_HANDLERS = ("log", "fail", "ignore", "webhook")
 MAX_SHARDS = 10_000
 MAX_TEXT = 65_536
 MAX_IDLE_TIMEOUT_MS = 86_400_000
-MAX_HTTP_DATA = 16_384
 MAX_RUN_MS = 30 * 86_400_000
 MAX_KILL_GRACE_MS = 3_600_000
 MAX_REPEATS = 1_000
@@ -51,6 +52,7 @@ _HTTP_TIMEOUTS = frozenset({"http_connect_timeout_ms", "http_read_timeout_ms"})
 # Sections of the documentation.
 _CLOCK = "cron.md#time-zones-and-clock-changes"
 _PLUGINS = "executor.md#listeners-and-error-handlers"
+_SIZE = f"at most {MAX_TEXT:,} bytes in JSON"
 # Upper limits of one shard or executor, in thousandths: 4,096 cpus, 64 TiB of memory in MB, 1 PiB of disk in MB.
 _MAX_AMOUNTS = (4_096_000, 67_108_864_000, 1_073_741_824_000, 256_000, 1_000_000)
 
@@ -178,7 +180,7 @@ class Package:
     file: str = "package.zip"
 
     def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256):
+        if not SHA256.fullmatch(self.sha256):
             raise ConfigError(
                 f"{self.sha256[:80]!r} is not a SHA-256", field="packageSha256", fix="give 64 lower-case hex digits"
             )
@@ -297,12 +299,14 @@ class Job:
     streaming: bool = described(
         False, "streamingProcess", "let a DATAFLOW job fetch and process until no data is left", elastic_job=True
     )
-    script: str = described("", "scriptCommandLine", "command of a SCRIPT job, which requires it", elastic_job=True)
+    script: str = described(
+        "", "scriptCommandLine", f"command of a SCRIPT job, which requires it; {_SIZE}", elastic_job=True
+    )
     http_uri: str = described(
         "", "httpUri", "URI that an HTTP job calls, of a host in the setting `http_jobs.hosts`; required for HTTP jobs"
     )
     http_method: HttpMethod = described(HttpMethod.GET, "httpMethod", "method of an HTTP job's request")
-    http_data: str = described("", "httpData", f"body of an HTTP job's request, up to {MAX_HTTP_DATA:,} characters")
+    http_data: str = described("", "httpData", f"body of an HTTP job's request; {_SIZE}")
     http_content_type: str = described("application/json", "httpContentType", "media type of an HTTP job's request")
     http_connect_timeout_ms: int = described(
         3000, "httpConnectTimeoutMilliseconds", "an HTTP job's time limit for connecting", low=1, high=3_600_000
@@ -473,11 +477,13 @@ class Job:
     shard_parameters: str = described(
         "",
         "shardingItemParameters",
-        "parameters of single shards, such as `0=Berlin,1=Paris`; items start at 0, each at most once",
+        "parameters of single shards, such as `0=Berlin,1=Paris`; items start at 0; if a value contains `,` or `=`, an "
+        f'object such as `{{"0": "a=b,c"}}`; {_SIZE}',
+        unit=Unit.TEXT_OR_ITEMS,
         change=Change.SHARDS,
         elastic_job=True,
     )
-    parameter: str = described("", "jobParameter", "parameter of all shards", elastic_job=True)
+    parameter: str = described("", "jobParameter", f"parameter of all shards; {_SIZE}", elastic_job=True)
     priority: int = described(
         0, "priority", "jobs of a higher priority are placed first", low=-1000, high=1000, change=Change.NONE
     )
@@ -491,8 +497,8 @@ class Job:
     timeout_ms: int = described(
         0,
         "timeoutSeconds",
-        "time limit of an attempt, or of each execution of a DAEMON job, which then fails with the cause `timeout`; "
-        "0: none",
+        "time limit of an attempt, or of each execution of a DAEMON job; one that exceeds it fails with the cause "
+        "`timeout`; 0: none",
         unit=Unit.MILLI,
         high=MAX_RUN_MS,
         see="operations.md#executors-that-hang",
@@ -588,7 +594,8 @@ class Job:
         check_name("jobName", self.name)
         check_name("appName", self.app)
         check_ranges(self, leave_out=frozenset() if self.type is JobType.HTTP else _HTTP_TIMEOUTS)
-        for name, text in (("jobParameter", self.parameter), ("description", self.description)):
+        texts = (("jobParameter", self.parameter), ("description", self.description), ("httpData", self.http_data))
+        for name, text in texts:
             check_text(name, text)
         self._check_type()
         self._check_limits()
@@ -621,10 +628,6 @@ class Job:
             raise ConfigError("is not an http(s) URI", field="httpUri", fix='e.g. "https://orders.example.org/settle"')
         if not _CONTENT_TYPE.fullmatch(self.http_content_type):
             raise ConfigError("is not a media type", field="httpContentType", fix='e.g. "application/json"')
-        if len(self.http_data) > MAX_HTTP_DATA or "\0" in self.http_data:
-            raise ConfigError(
-                f"is longer than {MAX_HTTP_DATA} characters or contains a NUL", field="httpData", fix="shorten it"
-            )
 
     def _check_listeners(self) -> None:
         handler = "jobProperties.job_exception_handler"
@@ -741,20 +744,62 @@ def check_resources(resources: Resources, least: Resources = NOTHING) -> None:
         one.check(amount)
 
 
+def item_parameters(text: str) -> str | dict[str, str]:
+    """The stored form of `shardingItemParameters` as JSON has it: a text, or an object from item to parameter.
+
+    No valid text in Elastic-Job's format begins with a brace. Raises ConfigError if the object is malformed.
+    """
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        given = json.loads(text)
+        items = {str(key): value.encode().decode() for key, value in given.items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            "is not an object from items to texts", field="shardingItemParameters", fix='e.g. {"0": "Berlin"}'
+        ) from error
+    return items
+
+
+def stored_item_parameters(given: str | Mapping[str, str]) -> str:
+    """The inverse of `item_parameters`. The order and the form of an object in JSON do not matter."""
+    items = item_parameters(given) if isinstance(given, str) else given
+    if isinstance(items, str):
+        return items
+    return json.dumps(dict(sorted(items.items(), key=_by_item)), ensure_ascii=False, separators=(",", ":"))
+
+
+def _by_item(pair: tuple[str, str]) -> tuple[int, str]:
+    return len(pair[0]), pair[0]
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    for pair in text.split(",") if text.strip() else ():
+        key, sign, value = (part.strip() for part in pair.partition("="))
+        if not sign or "=" in value or not key.isascii() or not key.isdigit():
+            raise ConfigError(
+                f"{pair[:80]!r} is not an item=value pair",
+                field="shardingItemParameters",
+                fix='e.g. "0=Berlin,1=Paris", or an object such as {"0": "a=b,c"}',
+            )
+        yield key, value
+
+
 @lru_cache(maxsize=1024)
 def parse_shard_parameters(text: str, count: int) -> tuple[str, ...]:
-    """The parameter of each of `count` shards from `0=a,1=b`; "" for a shard without one.
+    """The parameter of each of `count` shards from `0=a,1=b` or a JSON object; "" for a shard without one.
 
-    This is the format of Elastic-Job's `shardingItemParameters`. Raises ConfigError that names the invalid pair.
+    The first is the format of Elastic-Job's `shardingItemParameters`. Raises ConfigError that names the invalid pair.
     """
     field = "shardingItemParameters"
     check_text(field, text)
     parameters = [""] * count
     seen: set[int] = set()
-    for pair in text.split(",") if text.strip() else ():
-        key, sign, value = (part.strip() for part in pair.partition("="))
-        if not sign or not key.isascii() or not key.isdigit() or "=" in value:
-            raise ConfigError(f"{pair[:80]!r} is not an item=value pair", field=field, fix='e.g. "0=Berlin,1=Paris"')
+    given = item_parameters(text)
+    for key, value in given.items() if isinstance(given, dict) else _pairs(given):
+        if not key.isascii() or not key.isdigit():
+            raise ConfigError(f"{key[:80]!r} is not an item", field=field, fix=f"items are 0 to {count - 1}")
+        check_text(field, value)
         item = int(key[:9])
         if item >= count or len(key) > 9:
             raise ConfigError(f"item {key[:20]} is out of range", field=field, fix=f"items are 0 to {count - 1}")

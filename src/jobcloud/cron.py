@@ -24,11 +24,14 @@ from zoneinfo import ZoneInfo
 
 from croniter import CroniterBadDateError, croniter
 
+from jobcloud import zones
+
 MAX_LENGTH: Final = 256
 FIRST_YEAR: Final = 1970
 LAST_YEAR: Final = 2099
 
 _DAY: Final = 86_400
+_EPOCH_DAY: Final = datetime.date(1970, 1, 1)
 _END: Final = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
 _MONTHS: Final = {name.upper(): number for number, name in enumerate(calendar.month_abbr) if name}
 _WEEKDAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
@@ -384,8 +387,8 @@ def _zone(name: str) -> ZoneInfo:
     if name.startswith(("right/", "posix/")) or name in {"localtime", "posixrules", "Factory"}:
         raise CronError(f"zone: {name!r} differs between machines, or counts leap seconds; {fix}")
     try:
-        return ZoneInfo(name)
-    except (LookupError, ValueError, OSError):
+        return zones.zone(name)
+    except LookupError:
         raise CronError(f"zone: {name!r} is unknown; {fix}") from None
 
 
@@ -442,6 +445,62 @@ class Schedule:
             found.append(fires)
             fires = self.next_after(fires)
         return tuple(found)
+
+    def count(self, after_ms: int, until_ms: int) -> int:
+        """The number of firings with after < firing ≤ until (ms). Costs some microseconds for each day."""
+        first, last = max(after_ms // 1000 + 1, 0), min(until_ms // 1000, _END - 1)
+        if self._clock is None:
+            return self._count_walls(first, last)
+        offset, opened = _offset(self._clock, first), first
+        change = _change_before(self._clock, first)
+        opening = self._opening(change) if change else first + offset
+        at_change = change is not None and change.at == first
+        found = 0
+        while opened <= last:
+            change = _change_after(self._clock, opened, last)
+            end = change.at - 1 if change else last
+            found += self._count_walls(max(opening, opened + offset), end + offset)
+            # All wall times of a gap fire once, at the first instant after it.
+            found += at_change and opening < opened + offset and self._gap_fires_alone(opening, opened + offset)
+            if change is None:
+                break
+            offset, opened, opening, at_change = change.after, change.at, self._opening(change), True
+        return found
+
+    def _gap_fires_alone(self, begin: int, end: int) -> bool:
+        """Whether a gap of the wall clock contains a firing, and the wall time after it is not one itself."""
+        return self._count_walls(begin, end - 1) > 0 and not self._count_walls(end, end)
+
+    def _count_walls(self, first: int, last: int) -> int:
+        """The number of matching wall times from `first` to `last`, in seconds as if in UTC."""
+        if last < first:
+            return 0
+        rules = self._rules
+        a_day = len(rules.hours) * len(rules.minutes) * len(rules.seconds)
+        days = sum(map(self._is_day, range(first // _DAY, last // _DAY + 1)))
+        before = self._count_of_day(first % _DAY) if self._is_day(first // _DAY) else 0
+        behind = a_day - self._count_of_day(last % _DAY + 1) if self._is_day(last // _DAY) else 0
+        return days * a_day - before - behind
+
+    def _count_of_day(self, second: int) -> int:
+        """The number of matching times of a day before its `second`."""
+        rules, hour, minute = self._rules, second // 3600, second // 60 % 60
+        found = bisect.bisect_left(rules.hours, hour) * len(rules.minutes) * len(rules.seconds)
+        if hour in rules.hours:
+            found += bisect.bisect_left(rules.minutes, minute) * len(rules.seconds)
+            if minute in rules.minutes:
+                found += bisect.bisect_left(rules.seconds, second % 60)
+        return found
+
+    def _is_day(self, number: int) -> bool:
+        """Whether a day, counted from 1970-01-01, has firings."""
+        rules, day = self._rules, _EPOCH_DAY + datetime.timedelta(number)
+        if day.month not in rules.months or (rules.years is not None and day.year not in rules.years):
+            return False
+        if rules.special is not None:
+            return rules.special.day(day.year, day.month) == day.day
+        of_month, of_week = day.day in rules.month_days, day.isoweekday() % 7 in rules.weekdays
+        return of_month or of_week if rules.either_day else of_month and of_week
 
     def table(self) -> dict[str, Any]:
         """The parsed form in JSON types, for `executor.firetimes.FireTimes`. Weekdays count from Sunday = 0."""

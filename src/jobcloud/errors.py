@@ -9,13 +9,17 @@ JobcloudError
 ├── InvalidTransition  the table of task states has no entry for a (state, update) pair: a bug in jobcloud
 ├── StoreError         the state could not be read or written
 │   ├── Fenced         another leader has raised the epoch; this one must stop
+│   │   └── StoreGone  the state was deleted or replaced under this leader; it must stop
 │   ├── StoreFull      the disk or quota is full
-│   ├── RecordTooLarge a record exceeds the size limit of the store
+│   ├── RecordTooLarge records exceed the size limit of the store
 │   └── StoreUnusable  the state is damaged, or written by a newer version
+│       └── StoreDamaged
 └── NotConnected       no master is connected, or it does not answer
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class JobcloudError(Exception):
@@ -71,16 +75,31 @@ class Fenced(StoreError):
     """Another leader has raised the epoch; nothing was written."""
 
 
+class StoreGone(Fenced):
+    """The state was deleted or replaced while this leader used it. Writes would reach nobody, so it must stop."""
+
+
 class StoreFull(StoreError):
     """No space left; nothing was written, and the stored state is intact."""
 
 
 class RecordTooLarge(StoreError):
-    """A record exceeds the size limit of the store; nothing was written. Writing it again fails too."""
+    """Records exceed the size limit of the store; nothing was written. Writing them again fails too.
+
+    `problems` is (kind, key) → problem.
+    """
+
+    def __init__(self, problems: Mapping[tuple[str, str], str]) -> None:
+        super().__init__("; ".join(problems.values())[:1_000])
+        self.problems = dict(problems)
 
 
 class StoreUnusable(StoreError):
     """The stored state is damaged or of a newer version; it was left unchanged."""
+
+
+class StoreDamaged(StoreUnusable):
+    """The stored state is damaged; it was left unchanged."""
 
 
 class NotConnected(JobcloudError):

@@ -28,13 +28,15 @@ _AS_IN_PYTHON: Final = object()
 
 
 class Unit(Enum):
-    """The form in JSON of a number that is an integer in Python."""
+    """The form of a value in JSON, if it differs from that in Python."""
 
     WHOLE = "whole number"
     #: 1500 is written 1.5: milliseconds as seconds, thousandths of a cpu as cpus.
     MILLI = "number"
     #: -1 is written "each".
     WHOLE_OR_EACH = 'whole number, `"each"`'
+    #: a text, or an object from item to text, which is JSON text in Python
+    TEXT_OR_ITEMS = "text, object"
 
     def text(self, number: int, separator: str = "") -> str:
         """The number in its JSON form. With `separator` "," the thousands are separated, for users."""
@@ -197,7 +199,9 @@ def markdown(record: type) -> str:
 def _type_text(field: Field) -> str:
     if isinstance(field.type, type) and issubclass(field.type, Enum):
         return ", ".join(f"`{member.value}`" for member in field.type)
-    name = {bool: "boolean", int: field.spec.unit.value, str: "text"}.get(field.type, "list of texts")
+    own = field.spec.unit.value
+    text = own if field.spec.unit is Unit.TEXT_OR_ITEMS else "text"
+    name = {bool: "boolean", int: own, str: text}.get(field.type, "list of texts")
     return f"{name} or null" if field.json_default is None else name
 
 

@@ -15,7 +15,20 @@ import abc
 import inspect
 import json
 from dataclasses import dataclass, field
-from typing import Any, Awaitable, Callable, Dict, Iterable, Mapping, Optional, Protocol, Sequence, TypeVar, Union
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    Dict,
+    Iterable,
+    Mapping,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 # Some JSON parsers in other languages read larger numbers as infinity.
 _MAX_PROGRESS = 10.0**308
@@ -57,7 +70,8 @@ class ShardingContext:
     The first six fields are those of Elastic-Job. `run_id` is the same for all attempts of this shard in this run;
     `attempt` counts from 1. `fence` grows with every attempt: a job that stores `fence` with its results, and rejects
     writes with a smaller one, takes effect once even if it is retried. `fire_time_ms` is the instant the run was due,
-    in milliseconds since the Unix epoch; None for a run triggered by hand.
+    in milliseconds since the Unix epoch; None for a run triggered by hand. `ports` are the ports of the host that the
+    shard has for itself (`portCount`).
     """
 
     job_name: str = ""
@@ -73,6 +87,7 @@ class ShardingContext:
     logger: JobLogger = field(default_factory=_SilentLogger, repr=False, compare=False)
     is_cancelled: Callable[[], bool] = field(default=_never, repr=False, compare=False)
     on_progress: Callable[[float, Optional[float]], None] = field(default=_ignore_progress, repr=False, compare=False)
+    ports: Tuple[int, ...] = ()
 
     @property
     def cancelled(self) -> bool:
@@ -106,7 +121,7 @@ class ShardingContext:
         }
 
     def to_json(self) -> str:
-        """The first six fields as JSON text: the last argument of a SCRIPT job."""
+        """The first six fields as JSON text."""
         return json.dumps(self.as_dict(), ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -167,8 +182,9 @@ class FiringContext:
     """The context of a FiringListener call: the firing as a whole.
 
     `run_id` is that of the firing; `attempt` and `fence` belong to this call, as in ShardingContext.
-    `sharding_parameters` maps items to their parameters. `outcomes` counts the shards by final state (FINISHED, FAILED,
-    KILLED, CANCELLED); it is empty before the firing.
+    `sharding_parameters` maps items to their parameters. It is empty if they take more than 64 KiB as JSON;
+    `sharding_parameters_left_out` is true then. `outcomes` counts the shards by final state (FINISHED, FAILED, KILLED,
+    CANCELLED); it is empty before the firing.
     """
 
     job_name: str = ""
@@ -176,6 +192,7 @@ class FiringContext:
     sharding_total_count: int = 1
     job_parameter: str = ""
     sharding_parameters: Mapping[int, str] = field(default_factory=dict)
+    sharding_parameters_left_out: bool = False
     run_id: str = ""
     attempt: int = 1
     fence: int = 0

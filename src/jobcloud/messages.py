@@ -12,7 +12,20 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from jobcloud.model import App, Drain, Executor, Firing, InverseOffer, Job, JobState, Offer, Shard, Share, Task
+from jobcloud.model import (
+    App,
+    Drain,
+    Executor,
+    Firing,
+    InverseOffer,
+    Job,
+    JobState,
+    Offer,
+    Restoration,
+    Shard,
+    Share,
+    Task,
+)
 
 # ---------------------------------------------------------------------------------------------------------- events
 
@@ -95,12 +108,16 @@ class ExecutorLost(msgspec.Struct, frozen=True, gc=False):
 
 
 class SendFailed(msgspec.Struct, frozen=True, gc=False):
-    """A call failed: it did not reach the master (`certain`), or it may have reached it."""
+    """A call failed: it did not reach the master (`certain`), or it may have reached it.
+
+    `too_large`: the master, or a proxy before it, refused the call for its size.
+    """
 
     at: int
     call: Call
     reason: str
     certain: bool
+    too_large: bool = False
 
 
 class PutApp(msgspec.Struct, frozen=True, gc=False):
@@ -234,6 +251,7 @@ class Kind(StrEnum):
     EXECUTOR = "executor"  # agent id/executor id → Executor
     FRAMEWORK = "framework"  # "id" → str
     DRAIN = "drain"  # agent id → Drain
+    RESTORATION = "restoration"  # "last" → Restoration
 
 
 #: The names that stores use. Tables, because `kind.value` is a Python function call in CPython 3.11 (`enum.property`).
@@ -241,7 +259,7 @@ KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 KIND_NAMES: Final[dict[Kind, str]] = {kind: name for name, kind in KINDS.items()}
 
 
-Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | str | bool
+Record: TypeAlias = App | Job | JobState | Firing | Shard | Task | Executor | Drain | Restoration | str | bool
 
 
 class Write(msgspec.Struct, frozen=True, gc=False):
@@ -259,17 +277,32 @@ class Save(msgspec.Struct, frozen=True, gc=False):
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):
-    """One task of an ACCEPT call. `data` is the payload for the executor (docs/executor.md)."""
+    """One task of an ACCEPT call.
+
+    `own` and `shared` are the two parts of the payload for the executor (docs/executor.md). All attempts of a job hold
+    the same object as `shared`, so that calls that wait to be sent take little memory.
+    """
 
     task_id: str
     name: str
     shares: tuple[Share, ...]
     executor: Executor
-    data: bytes
+    own: bytes
+    shared: bytes = b""
+
+    @property
+    def data(self) -> bytes:
+        """The payload for the executor."""
+        return self.own + self.shared
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the task adds to its call: the data in base64, the executor, ids and resources."""
+        return (len(self.own) + len(self.shared)) * 4 // 3 + len(self.executor.spec) + 1_000
 
 
 class Accept(msgspec.Struct, frozen=True, gc=False):
-    """Launch tasks on one agent, with all its offers that are held."""
+    """Launch tasks on one agent, with all its held offers that are allocated to one role. Mesos refuses a mixture."""
 
     agent_id: str
     offer_ids: tuple[str, ...]

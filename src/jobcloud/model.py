@@ -299,7 +299,8 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     A placeholder has no firing; its `job` is the `placeholder_job` of its app, and `contexts` are those that it has
     built. A task with `kill_ms` has been asked to end since then; its job decides whether the shard starts again. A
     task with `overdue_ms` has been asked to end since then because of its time limit. `revision` identifies the
-    configuration of a resident's task (see revisions.py); "" if it is unknown.
+    configuration of a resident's task (see revisions.py); "" if it is unknown. `ports` are those of the host that the
+    task has for itself.
     """
 
     id: str
@@ -322,6 +323,7 @@ class Task(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     revision: str = ""
     overdue_ms: Instant = 0
     contexts: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
 
     @property
     def placeholder(self) -> bool:
@@ -379,7 +381,10 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
-    """Free resources of an agent. `address` is that of its HTTP API: `host:port`, with a path if it has one."""
+    """Free resources of an agent. `address` is that of its HTTP API: `host:port`, with a path if it has one.
+
+    `role` is the role of ours that the resources are allocated to.
+    """
 
     id: str
     agent_id: str
@@ -388,6 +393,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     shares: tuple[Share, ...]
     attributes: tuple[tuple[str, str], ...] = ()
     unavailable: Window | None = None
+    role: str = "*"
 
 
 class InverseOffer(msgspec.Struct, frozen=True, gc=False):
@@ -396,6 +402,17 @@ class InverseOffer(msgspec.Struct, frozen=True, gc=False):
     id: str
     agent_id: str
     unavailable: Window
+
+
+class Restoration(msgspec.Struct, frozen=True, gc=False):
+    """The last `jobcloud restore`, of a backup taken at `taken_ms`.
+
+    `settled`: a leader has corrected the restored state.
+    """
+
+    taken_ms: Instant
+    restored_ms: Instant
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

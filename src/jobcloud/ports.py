@@ -54,10 +54,14 @@ class Store(Protocol):
     """Durable state, fenced by the epoch of the leader.
 
     acquire → load → write* → close. Every method raises StoreError or a subclass; the stored state stays intact.
+    A store may accept records larger than MAX_RECORD_BYTES.
     """
 
-    def acquire(self) -> int:
-        """Raise the epoch durably and return it. From then on a write with an older epoch raises Fenced."""
+    def acquire(self, floor: int = 0) -> int:
+        """Raise the epoch durably, to `floor` or above, and return it.
+
+        From then on a write with an older epoch raises Fenced.
+        """
 
     def load(self) -> StoredRecords:
         """All records. Unknown or damaged entries are reported as faults and left unchanged."""
@@ -65,11 +69,21 @@ class Store(Protocol):
     def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
         """Make all of `batch` durable, or none of it, if `epoch` is the current one.
 
-        Raises Fenced if it is not, StoreFull if no space is left.
+        Raises Fenced if it is not, StoreFull if no space is left, RecordTooLarge with all records that are too large.
         """
 
     def close(self) -> None:
         """Release all resources. Idempotent."""
+
+
+class LastingStore(Store, Protocol):
+    """A store that outlives the process, and can therefore be saved to a backup."""
+
+    def epoch(self) -> int:
+        """The epoch of the last leader; 0 if no scheduler has ever led with this state."""
+
+    def snapshot(self) -> StoredRecords:
+        """All records as of one instant, even while a leader writes. Does not disturb the leader."""
 
 
 class Leadership(Protocol):

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from jobcloud.adapters.sqlite import SqliteStore
-from jobcloud.errors import StoreError, StoreFull, StoreUnusable
+from jobcloud.errors import RecordTooLarge, StoreError, StoreFull, StoreGone, StoreUnusable
 from jobcloud.messages import Kind
-from jobcloud.ports import StoredWrite
+from jobcloud.ports import MAX_RECORD_BYTES, StoredWrite
 
 JOB = StoredWrite(Kind.JOB, "a", b"1")
 
@@ -159,6 +159,45 @@ def test_full_database_loses_nothing_and_accepts_writes_when_space_is_free(path:
     store._db.execute("PRAGMA max_page_count = 1000000")
     store.write(epoch, [StoredWrite(Kind.JOB, "b", b"x" * 200_000)])
     assert store.load().records[Kind.JOB] == {"a": b"1", "b": b"x" * 200_000}
+    store.close()
+
+
+def test_record_that_sqlite_refuses_is_named_and_nothing_is_written(path: Path) -> None:
+    store = SqliteStore(path)
+    epoch = store.acquire()
+    store._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_RECORD_BYTES + 1_000)
+    large = StoredWrite(Kind.JOB, "large", bytes(MAX_RECORD_BYTES + 1_000))
+    with pytest.raises(RecordTooLarge, match=f"job 'large' takes {MAX_RECORD_BYTES + 1_000} bytes") as caught:
+        store.write(epoch, [JOB, large])
+    assert set(caught.value.problems) == {("job", "large")}
+    assert store.load().records[Kind.JOB] == {}
+
+
+@pytest.mark.parametrize("batch", [[], [JOB]], ids=["proof", "write"])
+@pytest.mark.parametrize("deleted", ["*", "jobcloud.db", "jobcloud.db-wal"])
+def test_deleted_file_is_noticed_at_the_next_proof_of_the_epoch(
+    path: Path, deleted: str, batch: list[StoredWrite]
+) -> None:
+    store = SqliteStore(path)
+    epoch = store.acquire()
+    store.write(epoch, [JOB])
+    for file in path.parent.glob("jobcloud.db*" if deleted == "*" else deleted):
+        file.unlink()
+    for _ in range(2):
+        with pytest.raises(StoreGone, match=r"jobcloud\.db(-wal)? was deleted.*jobcloud restore"):
+            store.write(epoch, batch)
+    store.close()
+
+
+def test_replaced_file_is_noticed_at_the_next_proof_of_the_epoch(path: Path) -> None:
+    store = SqliteStore(path)
+    epoch = store.acquire()
+    store.write(epoch, [JOB])
+    other = path.with_name("other.db")
+    written(other, JOB)
+    other.replace(path)
+    with pytest.raises(StoreGone, match="deleted or replaced"):
+        store.write(epoch, [])
     store.close()
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from jobcloud.errors import Fenced, StoreError
 from jobcloud.messages import Kind
-from jobcloud.ports import Store, StoredWrite
+from jobcloud.ports import MAX_RECORD_BYTES, LastingStore, Store, StoredWrite
 
-OpenStore = Callable[[], Store]
+OpenStore = Callable[[], LastingStore]
 
 JOB_A = StoredWrite(Kind.JOB, "a", b"1")
 
@@ -25,6 +25,42 @@ def test_new_store_is_empty(store: Store) -> None:
 
 def test_each_acquire_raises_the_epoch(open_store: OpenStore) -> None:
     assert [open_store().acquire() for _ in range(3)] == [1, 2, 3]
+
+
+def test_epoch_is_raised_to_the_floor_and_goes_on_above_it(open_store: OpenStore) -> None:
+    assert [open_store().acquire(floor) for floor in (0, 400_000, 400_000, 7, 400_003, 0)] == [
+        1, 400_000, 400_001, 400_002, 400_003, 400_004,
+    ]  # fmt: skip
+
+
+def test_leader_with_a_raised_epoch_writes_and_fences_the_one_before(open_store: OpenStore) -> None:
+    old, new = open_store(), open_store()
+    epochs = old.acquire(), new.acquire(5_000)
+    assert epochs == (1, 5_000)
+    new.write(5_000, [JOB_A])
+    for wrong in (1, 2, 4_999, 5_001):
+        with pytest.raises(Fenced):
+            new.write(wrong, [StoredWrite(Kind.JOB, "a", b"2")])
+    with pytest.raises(Fenced):
+        old.write(1, [StoredWrite(Kind.JOB, "a", b"2")])
+    assert old.load().records[Kind.JOB] == {"a": b"1"}
+
+
+def test_epoch_can_be_read_without_raising_it(open_store: OpenStore) -> None:
+    assert open_store().epoch() == 0
+    leader = open_store()
+    epoch = leader.acquire(300)
+    assert open_store().epoch() == epoch == 300
+    leader.write(epoch, [JOB_A])
+
+
+def test_snapshot_holds_all_records_and_does_not_disturb_the_leader(open_store: OpenStore) -> None:
+    leader = open_store()
+    epoch = leader.acquire()
+    leader.write(epoch, [JOB_A, StoredWrite(Kind.TASK, "t", b"2")])
+    assert open_store().snapshot() == leader.load()
+    leader.write(epoch, [StoredWrite(Kind.TASK, "t", None)])
+    assert open_store().snapshot().records[Kind.TASK] == {}
 
 
 def test_written_records_are_loaded_by_the_next_leader(open_store: OpenStore) -> None:
@@ -88,6 +124,13 @@ def test_large_batch_and_large_value_are_accepted(store: Store) -> None:
     store.write(store.acquire(), [*batch, StoredWrite(Kind.FIRING, "f", b"y" * 4_000_000)])
     assert len(store.load().records[Kind.TASK]) == 10_000
     assert len(store.load().records[Kind.FIRING]["f"]) == 4_000_000
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_batch_of_records_of_the_largest_size_is_accepted(store: Store, kind: Kind) -> None:
+    values = {str(number): bytes([number]) * MAX_RECORD_BYTES for number in range(24)}
+    store.write(store.acquire(), [StoredWrite(kind, key, value) for key, value in values.items()])
+    assert store.load().records[kind] == values
 
 
 def test_batch_of_many_small_records_is_accepted_and_deleted_again(store: Store) -> None:

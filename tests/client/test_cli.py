@@ -17,6 +17,7 @@ from tests.api_kit import START, FakeLoop, job_body, make_api, serving
 
 from jobcloud.client import cli, context, render
 from jobcloud.client.context import Context
+from jobcloud.dev.tcp_ports import free_port
 from jobcloud.server.api import Access, ApiOptions, LogChunk, LogRequest
 
 TOKEN = "t0ken"
@@ -53,7 +54,7 @@ class Result:
 Run = Callable[..., Result]
 
 
-def read_log(request: LogRequest) -> LogChunk:
+async def read_log(request: LogRequest) -> LogChunk:
     data = LOG if request.stream == "stdout" else b""
     offset = request.offset if request.offset >= 0 else max(0, len(data) + request.offset)
     return LogChunk(data[offset : offset + request.limit], offset, len(data))
@@ -257,10 +258,44 @@ def test_jobs_are_added_from_file_stdin_and_fields(
     monkeypatch.setattr("sys.stdin", __import__("io").StringIO(json.dumps(job_body("c"))))
     assert run("job", "add", "-", "--set", "cpuCount=0.125", "--set", "description=see below").code == 0
     assert (loop.scheduler.jobs["c"].resources.cpus, loop.scheduler.jobs["c"].description) == (125, "see below")
+    parameters = '--set=shardingItemParameters={"1": "x=1,y=2"}'
+    assert run("job", "update", "c", parameters).code == 0
+    assert run("job", "show", "c", "--json").json["config"]["shardingItemParameters"] == {"1": "x=1,y=2"}
     fields = [f"--set={key}={value}" for key, value in job_body("d").items()]
     assert run("job", "add", *fields).code == 0
     assert run("job", "add", *fields).code == 1, "the job exists already"
     assert [job["jobName"] for job in run("job", "list", "--json").json] == ["a", "b", "c", "d"]
+
+
+def test_job_files_with_a_byte_order_mark_are_read(
+    run: Run, app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("app", "add", str(app), "--no-jobs")
+    file = tmp_path / "job.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(job_body("a")).encode())
+    assert run("job", "add", str(file)).code == 0
+    monkeypatch.setattr("sys.stdin", __import__("io").StringIO("\ufeff" + json.dumps(job_body("b"))))
+    assert run("job", "add", "-").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("job", "show", "\udcff"), 4),
+        (("job", "trigger", "\udcff"), 4),
+        (("kill", "\udcff"), 2),
+        (("runs", "\udcff"), 4),
+        (("tasks", "--job", "\udcff"), 4),
+        (("logs", "\udcff"), 2),
+    ],
+    ids=lambda part: "-".join(part[:-1]) if isinstance(part, tuple) else None,
+)
+def test_name_that_is_not_utf8_is_an_error_of_the_command(run: Run, arguments: tuple[str, ...], code: int) -> None:
+    """Python keeps the bytes of such an argument as surrogates."""
+    result = run(*arguments)
+    assert "UTF-8" in result.err
+    assert r"\udcff" in result.err
+    assert result.code == code
 
 
 def test_job_update_changes_single_fields_or_whole_configuration(
@@ -319,6 +354,13 @@ def test_jobs_are_triggered_disabled_enabled_shown_and_removed(run: Run, loop: F
     assert "0/5 * * * * ?" in run("job", "show", "hello").out
     assert run("job", "remove", "hello").code == 0
     assert run("job", "show", "hello").code == 4
+
+
+def test_ports_of_a_task_are_listed_with_its_host(run: Run, loop: FakeLoop, app: Path) -> None:
+    run("app", "add", str(app))
+    assert run("job", "update", "hello", "--set", "portCount=4", "--set", "shardingTotalCount=1").code == 0
+    launch(loop)
+    assert "agent-1.test:31000,31001,31002…" in run("tasks").out
 
 
 def test_dead_run_is_listed_and_retried(run: Run, loop: FakeLoop, app: Path) -> None:
@@ -448,9 +490,7 @@ def test_teardown_needs_the_framework_id(run: Run, server: tuple[FakeLoop, str, 
 # -------------------------------------------------------------------------------------------------------- exit codes
 
 
-def test_exit_codes_distinguish_kinds_of_errors(
-    run: Run, loop: FakeLoop, monkeypatch: pytest.MonkeyPatch, free_port: int
-) -> None:
+def test_exit_codes_distinguish_kinds_of_errors(run: Run, loop: FakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("job", "show", "nope").code == 4
     loop.failure = TimeoutError()
     assert run("job", "remove", "nope").code == 6
@@ -458,7 +498,7 @@ def test_exit_codes_distinguish_kinds_of_errors(
     denied = run("tasks")
     assert denied.code == 5
     assert "JOBCLOUD_TOKEN" in denied.err
-    gone = run("--server", f"http://127.0.0.1:{free_port}", "tasks")
+    gone = run("--server", f"http://127.0.0.1:{free_port()}", "tasks")
     assert gone.code == 3
     assert "jobcloud dev" in gone.err
     assert run("--server", "nonsense", "tasks").code == 3
@@ -527,15 +567,6 @@ def test_other_http_server_is_not_taken_for_a_jobcloud_server(run: Run) -> None:
         result = run("--server", url, "tasks")
     assert result.code == 1
     assert "not from a jobcloud server" in result.err
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ------------------------------------------------------------------------------------------------ finding the server

@@ -369,7 +369,10 @@ def test_changes_to_configurations_are_reported(run: Import, ej: Namespace, loop
         | {"jobProperties": {"job_exception_handler": "com.example.Alarm"}}
         | {"streamingProcess": True, "scriptCommandLine": "x"}
     )
-    ej.job(ej_script("report", scriptCommandLine="cat a | wc", jobClass="com.example.Mine"))
+    ej.job(
+        ej_script("report", scriptCommandLine="cat a | wc", jobClass="com.example.Mine")
+        | {"jobParameter": "p", "beanName": "b", "applicationContext": "m:c"}
+    )
     ej.put("state/ready/settle", b"3")
     done = run(package)
     assert done.code == 0
@@ -378,7 +381,7 @@ def test_changes_to_configurations_are_reported(run: Import, ej: Namespace, loop
         assert part in said["app shop"]
     for part in ("com.example.Alarm", "monitorExecution", "1.001", "streamingProcess", "scriptCommandLine"):
         assert part in said["job settle"]
-    for part in ("without a shell", "jobClass"):
+    for part in ("without a shell", "jobClass", "jobParameter: the script's last argument lacks it", "beanName"):
         assert part in said["job report"]
     assert any("state/ready: 1" in note for note in json.loads(done.out)["notes"])
 

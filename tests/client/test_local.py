@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -92,6 +93,13 @@ jobName = "script"
 jobType = "SCRIPT"
 scriptCommandLine = "sh -c 'echo $JOBCLOUD_JOB_NAME; exit 3'"
 [[jobs]]
+jobName = "private"
+jobType = "SCRIPT"
+scriptCommandLine = 'sh -c "cat $JOBCLOUD_SHARDING_CONTEXT_FILE; echo; echo $0"'
+shardingTotalCount = 2
+[jobs.shardingItemParameters]
+1 = "a=b,c"
+[[jobs]]
 jobName = "missing"
 jobClass = "local_jobs:Missing"
 """
@@ -146,6 +154,16 @@ def test_failing_script_is_reported_with_its_exit_code(app: Path, capfd: pytest.
         cli.main(["run-local", str(app), "script"])
     assert ended.value.code == 1
     assert "shard 0 failed: 3" in capfd.readouterr().out
+
+
+def test_script_gets_its_parameters_in_a_file_and_not_as_an_argument(
+    app: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert [run.failed for run in run_local(app, "private", 1)] == [False]
+    context, argument = map(json.loads, capfd.readouterr().out.splitlines())
+    assert (context["shardingParameter"], context["ports"]) == ("a=b,c", [])
+    assert argument["shardingItem"] == 1
+    assert "shardingParameter" not in argument
 
 
 @pytest.mark.parametrize(("job", "says"), [("nothing", "jobs: fails"), ("missing", "there is no 'Missing'")])

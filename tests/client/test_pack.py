@@ -84,6 +84,23 @@ def test_pipes_and_empty_directories_are_refused(tmp_path: Path) -> None:
         pack(tmp_path / "empty", tmp_path / "out.zip")
 
 
+def test_file_whose_name_is_not_utf8_is_named_and_refused(tmp_path: Path) -> None:
+    write(tmp_path / "app", "a.py")
+    (tmp_path / "app" / "caf\udce9.txt").touch()
+    with pytest.raises(ConfigError, match=r"'caf\\udce9\.txt' is not UTF-8") as caught:
+        pack(tmp_path / "app", tmp_path / "out.zip")
+    assert caught.value.fix == "rename the file"
+
+
+def test_manifest_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    manifest = b"\xef\xbb\xbf[app]\r\nappName = 'shop'\r\n"
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "jobcloud.toml").write_bytes(manifest)
+    with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+        archive.writestr("jobcloud.toml", manifest)
+    assert read_manifest(tmp_path / "app").app == read_manifest(tmp_path / "app.zip").app == {"appName": "shop"}
+
+
 def test_manifest_is_found_in_directories_and_archives(tmp_path: Path) -> None:
     manifest = '[app]\nname = "x"\ncpuCount = 0.5\n[[jobs]]\njobName = "j"\n'
     (tmp_path / "app").mkdir()

@@ -18,16 +18,22 @@ from jobcloud.dev.cluster import DevCluster
 COMMAND = "JOBCLOUD_TEST_MESOS"
 REGISTRATION_S = 8
 GRACE_S = 1
+RESOURCES = "cpus:4;mem:4096;disk:10000;ports:[31000-31999]"
 KINDS = [pytest.param("dev"), pytest.param("mesos", marks=pytest.mark.mesos)]
 
 
 def start_cluster(
-    kind: str, temporary: pytest.TempPathFactory, agents: int, offer_timeout_s: int | None = None
+    kind: str,
+    temporary: pytest.TempPathFactory,
+    agents: int,
+    offer_timeout_s: int | None = None,
+    resources: str = RESOURCES,
 ) -> Iterator[Cluster]:
-    """Yield a running cluster with agents of 4 CPUs each, and stop it afterwards."""
+    """Yield a running cluster of agents with these resources, and stop it afterwards."""
     if kind == "dev":
         with DevCluster(
             agents=agents,
+            resources=resources,
             allocation_interval_ms=100,
             executor_registration_timeout_ms=REGISTRATION_S * 1000,
             executor_shutdown_grace_ms=GRACE_S * 1000,
@@ -44,13 +50,13 @@ def start_cluster(
     }
     if offer_timeout_s is not None:
         flags["offer_timeout"] = f"{offer_timeout_s}secs"
-    yield from _start_mesos(temporary.mktemp("mesos"), agents, flags)
+    yield from _start_mesos(temporary.mktemp("mesos"), agents, flags, resources)
 
 
-def _start_mesos(work_dir: Path, agents: int, flags: dict[str, str]) -> Iterator[Cluster]:
+def _start_mesos(work_dir: Path, agents: int, flags: dict[str, str], resources: str) -> Iterator[Cluster]:
     command = shlex.split(os.environ[COMMAND])
     argv = [*command, "up", "--port", "0", "--work-dir", str(work_dir), "--agents", str(agents)]
-    argv += ["--resources", "cpus:4;mem:4096;disk:10000;ports:[31000-31999]"]
+    argv += ["--resources", resources]
     env = {**os.environ, **{f"MESOS_{name.upper()}": value for name, value in flags.items()}}
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -2,8 +2,8 @@
 
 Commands: {"update": TASK, "state": STATE, ...} · {"exit": CODE} · {"signal": NUMBER} · {"environment": true} ·
 {"resubscribe": true} (a new stream with all unacknowledged tasks and updates; "forgetful": without the tasks) ·
-{"deaf": true} (ignore SHUTDOWN and SIGTERM). It reports every event except heartbeats to its scheduler. It uses the
-standard library only.
+{"deaf": true} (ignore SHUTDOWN and SIGTERM) · {"on_kill": STATE} (answer KILL with this update). It reports every event
+except heartbeats to its scheduler. It uses the standard library only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if "MESOS_EXECUTOR_AUTHENTICATION_TOKEN" in os.environ:
 unacknowledged_tasks: dict[str, Any] = {}
 unacknowledged_updates: dict[str, Any] = {}
 deaf = False
+on_kill = ""
 
 
 def connect(call: dict[str, Any]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
@@ -66,7 +67,7 @@ def update(task: str, state: str, **more: Any) -> None:
 
 def perform(command: dict[str, Any]) -> bool:
     """Whether a new stream is requested."""
-    global deaf
+    global deaf, on_kill
     if "update" in command:
         update(command.pop("update"), command.pop("state"), **command)
     elif "exit" in command:
@@ -80,6 +81,8 @@ def perform(command: dict[str, Any]) -> bool:
         deaf = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         report("deaf")
+    elif "on_kill" in command:
+        on_kill = command["on_kill"]
     elif "resubscribe" in command:
         if command["resubscribe"] == "forgetful":
             unacknowledged_tasks.clear()
@@ -105,6 +108,8 @@ def handle(event: dict[str, Any]) -> bool:
         commands = json.loads(base64.b64decode(event["message"]["data"]))
     if kind != "MESSAGE":
         report(kind, event=event)
+    if kind == "KILL" and on_kill:
+        update(event["kill"]["task_id"]["value"], on_kill)
     if kind == "SHUTDOWN" and not deaf:
         sys.stdout.flush()
         os._exit(0)

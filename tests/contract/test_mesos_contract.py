@@ -214,6 +214,56 @@ def test_rare_calls_are_accepted(cluster: Cluster, frameworks: Frameworks) -> No
     assert framework.call("UPDATE_FRAMEWORK", other_user).status == 400
 
 
+@pytest.mark.parametrize(
+    ("field", "kept", "value"), [("user", "root", "nobody"), ("checkpoint", True, False), ("checkpoint", False, True)]
+)
+def test_changed_user_or_checkpointing_is_ignored_without_a_word(
+    cluster: Cluster, frameworks: Frameworks, field: str, kept: Any, value: Any
+) -> None:
+    framework = frameworks(cluster.master, **{field: kept})
+    changed = {**framework.info, field: value}
+    refused = framework.call("UPDATE_FRAMEWORK", {"framework_info": changed})
+    old, new = (str(one).lower() for one in (kept, value))
+    assert refused.status == 400
+    told = refused.body.removeprefix(
+        f"FrameworkInfo update is not valid: Updating 'FrameworkInfo.{field}' is unsupported"
+    )
+    assert told == f"; attempted to update from '{old}' to '{new}'"
+    framework.stream.close()
+    framework.info = changed
+    framework.subscribe()
+    assert framework.stream.events[0]["type"] == "SUBSCRIBED"
+    state = request(cluster.master, "GET", "/state").json()["frameworks"]
+    assert next(one for one in state if one["id"] == framework.id)[field] == kept
+    assert framework.call("UPDATE_FRAMEWORK", {"framework_info": {**changed, field: kept}}).status == 200
+
+
+def test_changed_principal_is_refused(cluster: Cluster, frameworks: Frameworks) -> None:
+    framework = frameworks(cluster.master)
+    changed = {**framework.info, "principal": "other"}
+    refused = framework.call("UPDATE_FRAMEWORK", {"framework_info": changed})
+    assert refused.status == 400
+    assert refused.body.endswith("Changing framework's principal is not allowed.")
+    again = Framework(cluster.master)
+    again.info = changed
+    again.subscribe()
+    assert again.stream.events[0] == {
+        "type": "ERROR",
+        "error": {"message": "Changing framework's principal is not allowed."},
+    }
+    again.stream.close()
+    assert framework.call("REVIVE").status == 202  # the first one is still subscribed
+
+
+def test_update_of_an_unchanged_framework_changes_nothing(cluster: Cluster, frameworks: Frameworks) -> None:
+    framework = frameworks(cluster.master)
+    offers = framework.offers(2)
+    assert framework.call("UPDATE_FRAMEWORK", {"framework_info": framework.info}).status == 200
+    framework.expect_none("RESCIND", "OFFERS", seconds=1)
+    framework.accept([offers[0]], task("t", offers[0], executor(framework), update_of("t")))
+    assert framework.update("t")["state"] == "TASK_RUNNING"
+
+
 def test_wrong_types_in_a_call_change_nothing(cluster: Cluster, frameworks: Frameworks) -> None:
     framework = frameworks(cluster.master)
     offer, _ = framework.offers(2)

@@ -338,7 +338,7 @@ def raw(cluster: DevCluster, data: bytes) -> bytes:
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\n\r\n", 505),
-        (b"GET /nothing HTTP/1.1\r\n\r\n", 404),
+        (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
         (b"POST /api/v1 HTTP/1.1\r\nContent-Length: many\r\n\r\n", 400),
         (b"POST /api/v1 HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
         (b"POST /api/v1 HTTP/1.1\r\nContent-Length: 67108864\r\n\r\n", 413),

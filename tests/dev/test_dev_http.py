@@ -17,7 +17,7 @@ BODIES = st.lists(st.tuples(st.binary(max_size=40), st.booleans(), st.integers(1
 
 
 def written(number: int, body: bytes, chunked: bool, size: int) -> bytes:
-    head = b"POST /call/%d?n=%d HTTP/1.1\r\nX-Number: %d\r\n" % (number, number, number)
+    head = b"POST /call/%d?n=%d HTTP/1.1\r\nHost: localhost\r\nX-Number: %d\r\n" % (number, number, number)
     if not chunked:
         return head + b"content-length: %d\r\n\r\n%s" % (len(body), body)
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
@@ -184,7 +184,7 @@ def test_client_that_expects_100_continue_gets_it_once() -> None:
     async def run() -> bytes:
         listener = await serve(lambda request, connection: connection.answer(200, request.body), 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-        writer.write(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
         interim = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         for piece in (b"a", b"b", b"cd"):
             writer.write(piece)
@@ -204,11 +204,31 @@ def test_nothing_is_read_after_invalid_or_last_request() -> None:
     def handler(request: Request, connection: Connection) -> None:
         connection.answer(200, request.body)
 
-    last = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1"
+    last = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1\r\n\r\n1"
     assert bodies_of(talk(handler, last + written(2, b"2", False, 1))) == [b"1"]
     answers = talk(handler, written(1, b"1", False, 1) + b"nonsense\r\n\r\n" + written(2, b"2", False, 1))
     assert answers.count(b"HTTP/1.1 ") == 2
     assert b"HTTP/1.1 400 " in answers
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", b"", 421),
+        ("GET", b"Host: evil.test\r\n", 421),
+        ("GET", b"Host: 127.0.0.1.evil.test:5050\r\n", 421),
+        ("GET", b"Host: 127.0.0.1:5050\r\nOrigin: http://evil.test\r\n", 200),
+        ("POST", b"Host: [::1]:5050\r\n", 200),
+        ("POST", b"Host: localhost:5050\r\nOrigin: http://LOCALHOST:5050\r\n", 200),
+        ("POST", b"Host: localhost:5050\r\nOrigin: http://evil.test\r\n", 403),
+        ("POST", b"Host: localhost:5050\r\nOrigin: null\r\n", 403),
+        ("POST", b"Host: localhost:5050\r\nOrigin: http://[\r\n", 403),
+    ],
+)
+def test_pages_of_other_sites_cannot_call(method: str, headers: bytes, status: int) -> None:
+    request = method.encode() + b" / HTTP/1.1\r\n" + headers + b"Content-Length: 0\r\n\r\n"
+    answer = talk(lambda request, connection: connection.answer(200), request)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_stream_ends_when_client_disconnects() -> None:

@@ -26,7 +26,7 @@ def test_simple_job_runs_and_its_result_is_reported(agent: FakeAgent, start: Sta
     assert "logged run-t1" in executor.output("t1", "stderr")
 
 
-def test_script_gets_the_context_as_last_argument_and_the_facts_in_its_environment(
+def test_script_gets_the_shard_as_last_argument_and_everything_in_its_environment(
     agent: FakeAgent, start: Start, python: str
 ) -> None:
     executor = start(python=python)
@@ -39,11 +39,10 @@ def test_script_gets_the_context_as_last_argument_and_the_facts_in_its_environme
         "jobName": "settle",
         "taskId": "s1",
         "shardingTotalCount": 4,
-        "jobParameter": "all",
         "shardingItem": 0,
-        "shardingParameter": "a 'b' $HOME",
     }
     assert seen["facts"]["JOBCLOUD_FENCE"] == "7"
+    assert seen["facts"]["JOBCLOUD_JOB_PARAMETER"] == "all"
     assert seen["facts"]["JOBCLOUD_SHARDING_PARAMETER"] == "a 'b' $HOME"
     assert seen["cwd"] == str(executor.sandbox / "app")
     assert seen["group"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
-from tests.executor_kit import FakeAgent, Start, app_payload, needs_jdk
+from tests.executor_kit import FakeAgent, Start, app_payload, needs_jdk, task_payload
 
 from jobcloud.client.pack import pack
+from jobcloud.server.api.rules import MAX_TEXT_BYTES
 
 pytest_plugins = ["tests.executor_kit.fixtures"]
 pytestmark = needs_jdk
@@ -42,6 +44,18 @@ def test_job_jars_run_in_one_jvm_that_keeps_its_context(agent: FakeAgent, start:
         assert executor.output(task) == f"context 1, run {number}\n"
     executor.stop()
     assert "the shop is closed" in (executor.sandbox / "worker" / "stderr").read_text()
+
+
+@pytest.mark.parametrize("text", ["a", 'é😀"\\\n'], ids=["ascii", "escapes"])
+def test_largest_parameters_reach_a_java_job(agent: FakeAgent, start: Start, package: bytes, text: str) -> None:
+    largest = text * (MAX_TEXT_BYTES // (len(json.dumps(text)) - 2))
+    agent.executor_data = app_payload(package, workerCommand=LAUNCHER)
+    executor = start(package)
+    payload = task_payload("t1", item=1, parameter=largest, jobClass="com.example.shop.SettleJob")
+    payload["shardingContext"]["jobParameter"] = largest
+    agent.launch("t1", payload)
+    assert agent.end("t1").state == "TASK_FINISHED", agent.end("t1")
+    assert executor.output("t1") == f"settling 1 of 4: {largest}\n"
 
 
 def test_java_shard_can_have_its_own_jvm(agent: FakeAgent, start: Start, package: bytes) -> None:

@@ -143,6 +143,29 @@ def test_streams_that_one_job_replaced_and_closed_are_restored_for_the_next(agen
     assert "no stock" in executor.output("t3", "stderr")
 
 
+def test_exit_in_one_job_leaves_standard_input_open_for_the_next(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    agent.launch("t1", jobClass="shop.jobs:exits_like_a_script")
+    assert agent.end("t1").state == "TASK_FINISHED"
+    agent.launch("t2", jobClass="shop.jobs:reads_input")
+    end = agent.end("t2")
+    assert (end.state, end.message) == ("TASK_FINISHED", "")
+    assert executor.output("t2") == "'' '' b''\n"
+
+
+@pytest.mark.parametrize("isolation", ["shared", "process"])
+@pytest.mark.parametrize(
+    ("code", "reported"), [(2**31, 255), (2**32, 255), (-(2**31), 255), (2**64, 255), (2**31 - 1, 255), (256 + 7, 7)]
+)
+def test_exit_code_that_is_no_c_int_is_a_failure(
+    agent: FakeAgent, start: Start, isolation: str, code: int, reported: int
+) -> None:
+    start()
+    agent.launch("t1", jobClass="shop.jobs:exits_with_a_number", parameter=str(code), isolation=isolation)
+    end = agent.end("t1")
+    assert (end.state, end.data["cause"], end.data["exitCode"]) == ("TASK_FAILED", "exit_code", reported)
+
+
 @pytest.mark.parametrize("isolation", ["shared", "process"])
 def test_binary_output_is_kept_unchanged(agent: FakeAgent, start: Start, isolation: str) -> None:
     executor = start()

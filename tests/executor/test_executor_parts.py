@@ -350,6 +350,8 @@ def nested(levels: int) -> Any:
         (b"x", None, "not JSON"),
         (float("nan"), None, "not JSON"),
         ({1, 2}, None, "not JSON"),
+        ({"file": "\udcff"}, None, "text that is not Unicode, such as the name of a file"),
+        ({"\ud800": 1}, None, "not Unicode"),
         (nested(33), None, "more than 32 levels"),
         (nested(100_000), None, "dropped"),
         (_Fickle(looks=0), {"looks": 1}, ""),

@@ -169,3 +169,59 @@ def random_share(dice: random.Random, number: int) -> Share:
     ranges = ((number * 100, number * 100 + amount // 1000 - 1),) if name == "ports" and amount else ()
     reserved = dice.random() < 0.5
     return Share(name, amount, f'{{"role":"{number}"}}', reserved, ranges)
+
+
+# ------------------------------------------------------------------------------------------------- several roles
+
+
+def test_offers_of_two_roles_are_not_combined() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=1, role="batch"), make_offer("o2", cpus=1, role="web"))
+    assert cluster.most_roles() == 2
+    for _ in range(2):
+        assert cluster.place([ONE], 10) == [None]
+        cluster.count_next_role()
+    cluster.add_offer(make_offer("o3", cpus=1, role="web"), 0)
+    placements = []
+    for _ in range(2):
+        placements += cluster.place([ONE], 10)
+        if placements[-1] is not None:
+            assert [offer.id for offer in cluster.take_offers("a1")] == ["o2", "o3"]
+        cluster.count_next_role()
+    assert placements.count(None) == 1
+    assert (cluster.held, cluster.most_roles()) == (1, 1)
+    cluster.validate()
+
+
+def test_size_of_an_agent_is_the_sum_over_all_roles() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=4, role="batch"), make_offer("o2", cpus=2, role="web"))
+    entry = cluster.agents["a1"]
+    assert cluster.whole(entry).cpus == 6_000
+    placement = cluster.place([ONE], 10)[0]
+    assert placement is not None
+    taken = cluster.take_offers("a1")
+    cluster.bind("t", placement)
+    cluster.reserve("a1", ONE.executor_id, ONE.executor)
+    assert [offer.role for offer in taken] == ["batch"]
+    assert entry.role == "web"
+    cluster.add_offer(make_offer("o3", cpus=2, role="batch"), 1)
+    cluster.validate()
+    assert cluster.whole(entry).cpus == 6_000
+
+
+def test_rescinded_offer_of_the_counted_role_leaves_the_other_role() -> None:
+    cluster = cluster_with(make_offer("o1", cpus=2, role="batch"), make_offer("o2", cpus=2, role="web"))
+    cluster.drop_offer("o1")
+    cluster.validate()
+    assert cluster.place([ONE], 10)[0] is not None
+    assert [offer.id for offer in cluster.take_offers("a1")] == ["o2"]
+
+
+def test_exact_shares_are_taken_with_their_role_and_reservation() -> None:
+    reserved, free = Share("cpus", 2000, '{"role":"r"}', True), Share("cpus", 2000)
+    pool = Pool([Offer("o1", "a1", "host", "", (reserved, free))])
+    with pytest.raises(InsufficientResources, match="cpus"):
+        pool.take((Share("cpus", 1000), Share("cpus", 1500)))
+    pool.take((Share("cpus", 1500),))
+    assert pool.allocate(Resources(cpus=2500)) == (reserved, Share("cpus", 500))
+    with pytest.raises(InsufficientResources):
+        pool.allocate(Resources(cpus=1))

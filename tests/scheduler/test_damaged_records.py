@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from tests.core_world import Desk, apply, make_app, make_job, make_offer, of
+from tests.core_world import Desk, apply, copy_of, make_app, make_job, make_offer, of
 
 from jobcloud import model
 from jobcloud.messages import (
@@ -21,7 +21,7 @@ from jobcloud.messages import (
     Subscribed,
     Trigger,
 )
-from jobcloud.model import CatchUp, JobKind, PartitionPolicy, ShardState, TaskState
+from jobcloud.model import CatchUp, JobKind, PartitionPolicy, Restoration, ShardState, TaskState
 from jobcloud.ports import StoredRecords
 from jobcloud.server import records
 from jobcloud.server.records import Restored
@@ -61,6 +61,7 @@ def whole() -> tuple[Values, int]:
         Kind.FIRING: desk.stored.firings, Kind.TASK: desk.stored.tasks, Kind.EXECUTOR: desk.stored.executors,
         Kind.DRAIN: desk.stored.drains, Kind.FRAMEWORK: {"id": desk.stored.framework_id},
         Kind.SHARD: desk.stored.shards,
+        Kind.RESTORATION: {"last": Restoration(desk.at - 9_000, desk.at - 5_000, settled=True)},
     }  # fmt: skip
     found = {
         (kind, key): json.loads(records.encode(kind, record))["r"]
@@ -151,6 +152,8 @@ def test_hand_edited_records_stop_no_leader(seed: int) -> None:
     text = {place: json.dumps(value) for place, value in values.items()}
     for number in range(60):
         dice = random.Random(f"{seed} {number}")
+        values[Kind.RESTORATION, "last"]["settled"] = number % 3 > 0
+        text[Kind.RESTORATION, "last"] = json.dumps(values[Kind.RESTORATION, "last"])
         changed = {place: json.loads(value) for place, value in text.items()}
         for place in dice.sample(sorted(changed), dice.choice((1, 1, 1, 2, 3))):
             if dice.random() < 0.1:
@@ -231,3 +234,18 @@ def test_firing_without_shards_is_a_fault() -> None:
     key, firing = of_job(values, Kind.FIRING, "staged")
     firing["shards"] = firing["shards"][:2]  # the shards of the listener's calls only
     assert Heir(values, at).faults() == [f"firing/{key}"]
+
+
+def test_newer_of_two_tasks_of_one_shard_is_adopted() -> None:
+    """The end of the older one may not have been stored."""
+    desk = Desk(make_app(), make_job(failover=True, failover_delay_ms=100))
+    desk.do(Trigger(desk.at, "report"))
+    (first,) = desk.launched(desk.offer())
+    before = copy_of(desk.stored)
+    desk.status(first.task_id, "TASK_LOST")
+    desk.tick(1_000)
+    (second,) = desk.launched(desk.offer(make_offer("other", "a2")))
+    desk.stored.tasks |= before.tasks
+    desk.stored.firings |= before.firings
+    desk.restart()
+    assert desk.running() == [second.task_id]

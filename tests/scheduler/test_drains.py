@@ -16,6 +16,7 @@ from jobcloud.messages import (
     DrainAgent,
     InverseOffersReceived,
     Kill,
+    Publish,
     SendFailed,
     SetJobEnabled,
     Subscribed,
@@ -267,6 +268,13 @@ def test_operator_drains_and_undrains_an_agent_by_host_name() -> None:
     desk.do(UndrainAgent(desk.at, "a1"))
     assert desk.launched(desk.offer(make_offer("p")))
     assert not desk.stored.drains
+
+
+def test_notice_of_a_drain_names_its_reason_if_there_is_one() -> None:
+    for reason, text in (("", "agent a1 is being drained"), ("disk", "agent a1 is being drained: disk")):
+        desk, _ = desk_with()
+        desk.do(DrainAgent(desk.at, "a1", reason=reason))
+        assert text in [notice.text for notice in of(Publish, desk.last)]
 
 
 def test_drain_outlives_its_leader() -> None:

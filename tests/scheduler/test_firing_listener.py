@@ -6,8 +6,10 @@ from typing import Any
 
 from tests.core_world import Desk, make_app, make_job, make_offer, payload_of
 
+from jobcloud.executor.payload import firing_context
 from jobcloud.messages import AgentLost, KillTask, Launch, PutJob, Trigger
 from jobcloud.model import Execution, ShardState
+from jobcloud.scheduler.sharding import MAX_PARAMETERS_BYTES
 
 STAGED: dict[str, Any] = {"shard_count": 2, "firing_listener": "shop.jobs:Stage", "before_timeout_ms": 3_000,
                           "shard_parameters": "1=b"}  # fmt: skip
@@ -133,3 +135,20 @@ def test_explanation_names_the_current_step_of_a_firing() -> None:
     assert "listener before" in desk.scheduler.explain("report", desk.at).reasons[0].text
     finish(desk, before)
     assert desk.scheduler.explain("report", desk.at).waiting == 2
+
+
+def test_parameters_that_are_too_large_for_a_payload_are_left_out_of_the_listeners_call() -> None:
+    fits = ",".join(f"{item}={'x' * 55}" for item in range(1_000))
+    desk = fired(shard_count=1_000, shard_parameters=fits)
+    told = payload_of(started(desk)[0])
+    assert len(told["firing"]["parameters"]) == 1_000
+    # The same number of characters, but each takes 12 bytes in JSON.
+    large = ",".join(f"{item}={'😀' * 55}" for item in range(1_000))
+    desk = fired(shard_count=1_000, shard_parameters=large, before_timeout_ms=0)
+    before = started(desk)
+    assert payload_of(before[0])["firing"] == {"parametersLeftOut": True}
+    assert len(before[0].data) < MAX_PARAMETERS_BYTES
+    facts = {"runId": "r", "attempt": 1, "fence": 1, "fireTime": 1}
+    context = {"jobName": "j", "taskId": "t", "shardingTotalCount": 1_000, "jobParameter": ""}
+    assert firing_context(context, facts, {"parametersLeftOut": True}).sharding_parameters_left_out
+    assert not firing_context(context, facts, {"parameters": {"0": "x"}}).sharding_parameters_left_out

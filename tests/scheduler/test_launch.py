@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.core_world import ARTIFACTS, make_app, make_job, make_offer
+from tests.core_world import ARTIFACTS, Desk, make_app, make_job, make_offer, payload_of
 
+from jobcloud.messages import Kind, Trigger
 from jobcloud.model import (
     App,
     Cause,
@@ -19,6 +20,7 @@ from jobcloud.model import (
     JobState,
     Package,
     Resources,
+    Share,
     Task,
     changed,
     content_of,
@@ -26,6 +28,7 @@ from jobcloud.model import (
 from jobcloud.scheduler import sharding
 from jobcloud.scheduler.cluster import InsufficientResources, Pool, amounts
 from jobcloud.scheduler.launch import plan_executor, task_shares
+from jobcloud.server.records import decode, encode
 
 
 def spec_of(app: App) -> dict[str, Any]:
@@ -121,6 +124,18 @@ def test_restarted_executor_is_allocated_again_with_the_same_id() -> None:
         pool.allocate(Resources(cpus=1))
 
 
+def test_restarted_executor_needs_the_role_that_it_had() -> None:
+    plan = plan_executor(make_app(), ARTIFACTS)
+    first = Pool([make_offer("o1", cpus=3, mem=384, role="batch")])
+    _, executor = task_shares(first, make_task(), None, plan, 7, gone=False)
+    other = Pool([make_offer("o2", cpus=3, mem=384, role="web")])
+    with pytest.raises(InsufficientResources, match="same role"):
+        task_shares(other, make_task(), executor, plan, 8, gone=True)
+    shares, same = task_shares(other, make_task(), executor, plan, 8, gone=False)
+    assert same is executor  # a task of one role may join an executor of another
+    assert {share.origin for share in shares} == {'{"allocation_info": {"role": "web"}}'}
+
+
 def test_failed_allocation_leaves_the_pool_unchanged() -> None:
     pool = Pool([make_offer("o1", cpus=1, mem=128)])
     plan = plan_executor(make_app(), ARTIFACTS)
@@ -141,7 +156,7 @@ def test_payload_holds_the_jobs_fields_with_any_characters(kind: JobKind, listen
     steps = ["before", "after"] if listener else []
     for item in range(len(firing.shards)):
         task = changed(make_task(), id=f'report@-@{item}@-@READY@-@"agent"@-@1-1', item=item)
-        found = json.loads(sharding.payload(job, firing, task, fence=12))
+        found = json.loads(b"".join(sharding.payload(job, firing, task, fence=12)))
         step = steps[item - 2] if item >= 2 else None
         assert found["shardingContext"] == {
             "jobName": "report", "taskId": task.id, "shardingTotalCount": 2, "jobParameter": odd,
@@ -153,3 +168,24 @@ def test_payload_holds_the_jobs_fields_with_any_characters(kind: JobKind, listen
                         "executionType": "READY"}  # fmt: skip
         assert found.get("step") == step
         assert found["job"]["jobExecutionType"] == kind
+
+
+def test_ports_of_a_task_are_stored_and_told_to_its_executor() -> None:
+    needs: dict[str, Any] = {"resources": Resources(1000, 128_000, ports=3000)}
+    desk = Desk(
+        make_app(resources=Resources(100, 32_000, ports=1000)), make_job(shard_count=2, **needs), make_job("plain")
+    )
+    for job in ("report", "plain"):
+        desk.do(Trigger(desk.at, job))
+    offer = make_offer("o1")
+    ports = (Share("ports", 6_000, ranges=((31_000, 31_005),)), Share("ports", 4_000, "{}", True, ((100, 103),)))
+    launched = {one.name: one for one in desk.launched(desk.offer(changed(offer, shares=(*offer.shares, *ports))))}
+    told = {name: payload_of(one).get("ports") for name, one in launched.items()}
+    # The executor's own port is the first of the reserved ones.
+    assert told == {
+        "report@-@0": [101, 102, 103], "report@-@1": [31_000, 31_001, 31_002], "plain@-@0": None,
+    }  # fmt: skip
+    stored = {task.job + str(task.item): task.ports for task in desk.stored.tasks.values()}
+    assert stored == {"report0": (101, 102, 103), "report1": (31_000, 31_001, 31_002), "plain0": ()}
+    for task in desk.stored.tasks.values():
+        assert decode(Kind.TASK, task.id, encode(Kind.TASK, task)) == task

@@ -17,6 +17,7 @@ from jobcloud.messages import (
     PutJob,
     RemoveApp,
     RemoveJob,
+    Retry,
     SetAppEnabled,
     SetJobEnabled,
     ShutdownExecutor,
@@ -163,6 +164,30 @@ def test_trigger_is_refused_if_the_job_could_not_run(call: str) -> None:
     desk, _ = prepared(JobKind.DAEMON, "runs")
     with pytest.raises(Conflict, match="resident"):
         desk.do(Trigger(desk.at, "report"))
+
+
+def test_retry_that_a_jobs_kind_or_removal_forbids_names_something_to_do() -> None:
+    desk = Desk(make_app(), make_job(shard_count=2))
+    desk.do(Trigger(desk.at, "report"))
+    tasks = [launch.task_id for launch in desk.launched(desk.offer())]
+    desk.status(tasks[0], "TASK_FAILED")
+    run = desk.firings()[0].id
+    desk.do(PutJob(desk.at, make_job(shard_count=2, kind=JobKind.DAEMON), replace=True))
+    with pytest.raises(Conflict, match=r"start again by themselves \(`jobcloud explain report` shows"):
+        desk.do(Retry(desk.at, run))
+    desk.do(RemoveJob(desk.at, "report"))
+    with pytest.raises(Conflict, match=r"job report was removed \(register it again"):
+        desk.do(Retry(desk.at, run))
+
+
+def test_retry_of_a_run_from_the_time_when_its_job_was_resident_is_refused() -> None:
+    desk, tasks = prepared(JobKind.DAEMON, "runs")
+    run = desk.firings()[0].id
+    desk.do(PutJob(desk.at, make_job(), replace=True))
+    for task in tasks:
+        desk.status(task, "TASK_KILLED")
+    with pytest.raises(Conflict, match=r"was resident in .* \(`jobcloud job trigger report` makes a new run"):
+        desk.do(Retry(desk.at, run))
 
 
 def test_triggered_firing_waits_behind_the_running_one() -> None:

@@ -451,6 +451,7 @@ def test_revision_depends_on_the_shards_configuration_only() -> None:
     for changed in (make_app(version=2), make_app(max_parallel=3), make_app(resources=Resources(1))):
         assert not set(revisions.of_shards(job, changed)) & set(first)
     given = revisions.of_shards(replace(job, shard_parameters="1=x"), app)
+    assert given == revisions.of_shards(replace(job, shard_parameters='{"1":"x"}'), app), "the form does not matter"
     assert (given[0] == first[0], given[1] == first[1]) == (True, False)
 
 

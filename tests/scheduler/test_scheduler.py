@@ -199,7 +199,7 @@ def test_long_absence_costs_little_and_is_caught_up_by_policy(
     if late:
         assert late[-1].fire_ms == on_time[0] - 1000
     else:
-        assert desk.stored.job_states["report"].skipped == 1
+        assert desk.stored.job_states["report"].skipped == 3 * 365 * 86_400 - 5
     known = len(desk.firings())
     desk.restart()
     desk.tick()
@@ -518,6 +518,33 @@ def test_orphan_task_is_killed_and_the_late_end_of_one_is_ignored() -> None:
     assert of(Acknowledge, desk.last)
     # A state of a later Mesos may be that of a live task.
     assert of(Kill, desk.status(stranger, "TASK_PAUSED")) == [Kill(stranger, "a1")]
+
+
+@pytest.mark.parametrize("end", ["TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"])
+def test_late_running_of_an_ended_task_is_acknowledged_without_error_or_kill(end: str) -> None:
+    desk, task_id = desk_with_task()
+    desk.status(task_id, end)
+    effects = desk.status(task_id, "TASK_RUNNING")
+    assert len(of(Acknowledge, effects)) == 1
+    assert of(Kill, effects) == []
+    assert [notice for notice in of(Publish, effects) if notice.topic is Topic.FAULT] == []
+
+
+def test_late_running_of_a_lost_task_still_kills_it() -> None:
+    desk, task_id = desk_with_task()
+    desk.status(task_id, "TASK_LOST")
+    assert of(Kill, desk.status(task_id, "TASK_RUNNING")) == [Kill(task_id, "a1")]
+
+
+def test_ended_tasks_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobcloud.scheduler.tasks._MAX_ENDED", 2)
+    desk = Desk(make_app(), make_job(shard_count=3))
+    desk.do(Trigger(desk.at, "report"))
+    ids = [launch.task_id for launch in desk.launched(desk.offer(make_offer("o1")))]
+    for task_id in ids:
+        desk.status(task_id, "TASK_FINISHED")
+    killed = [kill.task_id for task_id in ids for kill in of(Kill, desk.status(task_id, "TASK_RUNNING"))]
+    assert killed == ids[:1]
 
 
 def test_duplicate_late_or_reordered_updates_change_nothing() -> None:
@@ -870,7 +897,8 @@ POLICY_INTERVAL = Policy(ARTIFACTS).reconcile_interval_ms
 
 
 def test_wide_cycle_changes_its_firing_once_and_writes_each_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)))
+    policy = replace(POLICY, accept_tasks=5_000, accept_bytes=1 << 30)
+    desk = Desk(make_app(), make_job(shard_count=5_000, resources=Resources(1, 1000)), policy=policy)
     desk.do(Trigger(desk.at, "report"))
     changed: list[str] = []
     change = desk.scheduler.queue.change
@@ -960,3 +988,79 @@ def test_time_zone_change_loses_and_doubles_no_firing(
             desk.restart()  # also at exactly the instant at which a job is due
     fired = [(firing.fire_ms - midnight) / 3_600_000 for firing in desk.firings()]
     assert [hour for hour in fired if hour > -1] == hours
+
+
+# ----------------------------------------------------------------------------------- resident jobs whose cron is over
+
+UNTIL_NOON = "0 0 12 1 1 ? 2026"
+NOON = 12 * 3_600_000
+
+
+def resident_after_its_last_fire_time(shards: int = 2) -> tuple[Desk, list[str]]:
+    """A desk at one hour after the only fire time of a resident job, and the job's running tasks."""
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON, cron=UNTIL_NOON, shard_count=shards))
+    tasks = [launch.task_id for launch in desk.launched(desk.offer())]
+    for task in tasks:
+        desk.status(task, "TASK_RUNNING")
+    desk.tick(NOON + 3_600_000)
+    return desk, tasks
+
+
+def shard_states(desk: Desk) -> list[list[ShardState]]:
+    return [[shard.state for shard in firing.shards] for firing in desk.firings()]
+
+
+def test_resident_shards_end_for_good_when_their_cron_has_no_further_fire_time() -> None:
+    desk, tasks = resident_after_its_last_fire_time()
+    desk.status(tasks[0], "TASK_FINISHED", message="the job's cron has no further firing")
+    assert shard_states(desk) == [[ShardState.FINISHED, ShardState.ACTIVE]]
+    desk.restart()
+    desk.do(Subscribed(desk.at, "framework-1", "master"))
+    desk.status(tasks[1], "TASK_FINISHED")
+    assert shard_states(desk) == [[ShardState.FINISHED] * 2]
+    assert desk.firings()[0].ended_ms
+    assert not desk.launched(desk.offer())
+    desk.restart()
+    desk.do(Subscribed(desk.at, "framework-1", "master"))
+    desk.do(PutApp(desk.at, make_app(description="new"), replace=True))
+    for enabled in (False, True):
+        desk.do(SetJobEnabled(desk.at, "report", enabled=enabled))
+    assert not desk.launched(desk.offer())
+    assert desk.scheduler.explain("report", desk.at).headline == "no firing is due, now or later"
+
+
+def test_resident_shard_that_ends_before_its_last_fire_time_starts_again() -> None:
+    desk, tasks = resident_after_its_last_fire_time(shards=1)
+    desk.at -= 2 * 3_600_000
+    desk.status(tasks[0], "TASK_FINISHED")
+    assert shard_states(desk) == [[ShardState.WAITING]]
+
+
+@pytest.mark.parametrize("state", ["TASK_FAILED", "TASK_LOST", "TASK_KILLED"])
+def test_resident_shard_that_is_lost_after_its_last_fire_time_starts_again_to_end_by_itself(state: str) -> None:
+    desk, tasks = resident_after_its_last_fire_time(shards=1)
+    desk.status(tasks[0], state)
+    assert shard_states(desk) == [[ShardState.WAITING]]
+
+
+def test_new_cron_revives_a_resident_job_whose_cron_was_over() -> None:
+    desk, tasks = resident_after_its_last_fire_time()
+    for task in tasks:
+        desk.status(task, "TASK_FINISHED")
+    desk.do(PutJob(desk.at, make_job(kind=JobKind.DAEMON, shard_count=2), replace=True))
+    assert len(desk.launched(desk.offer())) == 2
+
+
+def test_resident_job_whose_cron_was_over_already_never_starts() -> None:
+    desk = Desk(make_app(), make_job(kind=JobKind.DAEMON, cron="0 0 12 1 1 ? 2025"))
+    assert not desk.launched(desk.offer())
+    assert not desk.firings()
+
+
+def test_resident_job_that_ended_while_the_clock_was_ahead_starts_again() -> None:
+    desk, tasks = resident_after_its_last_fire_time()
+    for task in tasks:
+        desk.status(task, "TASK_FINISHED")
+    desk.tick(-2 * 3_600_000)
+    desk.offer()
+    assert shard_states(desk)[-1] == [ShardState.ACTIVE] * 2

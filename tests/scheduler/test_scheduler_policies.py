@@ -14,7 +14,7 @@ from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer
 from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import Kill, PutJob, RemoveJob, Retry, SetJobEnabled, Trigger
-from jobcloud.model import CatchUp, Concurrency, JobKind, ShardState, TaskName
+from jobcloud.model import CatchUp, Cause, Concurrency, JobKind, ShardState, TaskName
 from jobcloud.scheduler.timetable import latest, latest_ones
 
 
@@ -394,8 +394,8 @@ def after_a_gap(ms: int, **fields: Any) -> Desk:
 
 @pytest.mark.parametrize(
     ("catch_up", "limit", "made_up", "lost"),
-    [(CatchUp.SKIP, 10, [], 1), (CatchUp.ONCE, 10, [10], 0), (CatchUp.ALL, 100, list(range(1, 11)), 0),
-     (CatchUp.ALL, 3, [8, 9, 10], 1), (CatchUp.ALL, 1, [10], 1)],
+    [(CatchUp.SKIP, 10, [], 10), (CatchUp.ONCE, 10, [10], 9), (CatchUp.ALL, 100, list(range(1, 11)), 0),
+     (CatchUp.ALL, 3, [8, 9, 10], 7), (CatchUp.ALL, 1, [10], 9)],
 )  # fmt: skip
 def test_b35_firings_missed_without_a_leader_are_caught_up_by_policy(
     catch_up: CatchUp, limit: int, made_up: list[int], lost: int
@@ -413,6 +413,67 @@ def test_b35_firings_missed_without_a_leader_are_caught_up_by_policy(
         desk.status(only(launch(desk)), "TASK_FINISHED")
     assert launch(desk) == []
     assert len(minute(desk)) == 1
+
+
+def accounted(desk: Desk) -> tuple[int, int]:
+    """The fire times since the start that have a run or count as skipped, and the number that there were."""
+    job = desk.scheduler.jobs["report"]
+    runs = [firing for firing in desk.firings() if firing.cause in (Cause.CRON, Cause.CATCH_UP)]
+    assert len({firing.fire_ms for firing in runs}) == len(runs)
+    assert all(START < firing.fire_ms <= desk.at for firing in runs), "no run is of the future"
+    return len(runs) + skipped(desk), job.schedule().count(START, desk.at)
+
+
+@pytest.mark.parametrize("misfire", [True, False])
+@pytest.mark.parametrize("catch_up", CatchUp)
+def test_gap_of_nine_seconds_accounts_for_each_fire_time_of_a_job_of_every_two_seconds(
+    catch_up: CatchUp, misfire: bool
+) -> None:
+    desk = Desk(make_app(), make_job(cron="0/2 * * * * ?", catch_up=catch_up, misfire=misfire))
+    desk.at += 9_000
+    desk.restart()
+    desk.tick()
+    assert accounted(desk) == (4, 4)
+
+
+_cron = st.sampled_from(["* * * * * ?", "0/2 * * * * ?", "0/7 * 0-3 * * ?", "0 * * * * ?", "0 30 2 * * ?"])
+# Steps: the number of ms that pass, and what happens then.
+_gaps = st.lists(
+    st.tuples(
+        st.one_of(st.integers(0, 12_000), st.integers(0, 400_000), st.integers(0, 200 * 86_400_000)),
+        st.sampled_from(["tick", "tick", "restart", "update", "finish"]),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=200)
+@given(
+    _cron, _gaps, st.sampled_from(CatchUp), st.integers(1, 100), st.sampled_from(Concurrency), st.booleans(),
+    st.integers(1, 5),
+)  # fmt: skip
+def test_each_fire_time_of_any_gap_has_a_run_or_counts_as_skipped(
+    cron: str, steps: list[tuple[int, str]], catch_up: CatchUp, limit: int, concurrency: Concurrency, misfire: bool,
+    misfire_limit: int,
+) -> None:  # fmt: skip
+    fields: dict[str, Any] = {
+        "cron": cron, "zone": "Europe/Berlin", "catch_up": catch_up, "catch_up_limit": limit, "misfire": misfire,
+        "misfire_limit": misfire_limit, "concurrency": concurrency, "concurrency_limit": 2,
+    }  # fmt: skip
+    desk = Desk(make_app(), make_job(**fields), policy=replace(POLICY, history=10_000))
+    for number, (ms, step) in enumerate(steps):
+        desk.at += ms
+        if step == "restart":
+            desk.restart()
+        elif step == "update":
+            desk.do(PutJob(desk.at, make_job(**fields, description=f"changed {number}"), replace=True))
+        elif step == "finish":
+            for launched in desk.launched(desk.offer()):
+                desk.status(launched.task_id, "TASK_FINISHED")
+        desk.tick()
+        run, due = accounted(desk)
+        assert run == due
 
 
 def test_caught_up_firings_run_one_after_the_other_unless_the_job_allows_more() -> None:

@@ -611,3 +611,10 @@ def test_save_comes_with_the_effects_that_it_covers() -> None:
     assert {one.task_id for one in desk.launched(effects)} == saved
     assert desk.firings()[0].cause is Cause.TRIGGER
     assert desk.firings()[0].fire_ms >= START
+
+
+def test_large_amounts_are_explained_digit_by_digit() -> None:
+    desk = Desk(make_app(), make_job(resources=Resources(1000, 67_108_864_000)))
+    trigger(desk)
+    desk.offer()
+    assert "mem: asked 67108992, best available 8192" in desk.scheduler.explain("report", desk.at).headline

@@ -73,6 +73,13 @@ def test_failure_of_the_infrastructure_is_no_failure_of_the_job(
     assert step(state, Status("t", "a", "TASK_FINISHED", reason=reason), cause) is End.SUCCEEDED
 
 
+@pytest.mark.parametrize("state", TaskState)
+@pytest.mark.parametrize("reason", ["REASON_RECONCILIATION", "REASON_AGENT_REREGISTERED"])
+@pytest.mark.parametrize("update", ["TASK_FAILED", "TASK_KILLED"])
+def test_answer_of_the_master_without_the_own_reason_is_not_the_end(state: TaskState, reason: str, update: str) -> None:
+    assert step(state, Status("t", "a", update, reason=reason), "") is state
+
+
 def test_missing_pair_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(TABLE, (TaskState.RUNNING, "TASK_FINISHED"))
     with pytest.raises(InvalidTransition, match="RUNNING by TASK_FINISHED"):

@@ -37,7 +37,7 @@ def desk(executors: int = 2, **fields: Any) -> Desk:
     return Desk(make_app(executors=executors, **fields), make_job(resources=Resources(500, 64_000)))
 
 
-def offer_all(desk: Desk, *agents: str, **amounts: int) -> list[Launch]:
+def offer_all(desk: Desk, *agents: str, **amounts: Any) -> list[Launch]:
     """Make one offer of each agent. Returns the launches."""
     offers = [make_offer(f"{agent}-{desk.at}-{len(desk.all)}", agent, **amounts) for agent in agents]
     return desk.launched(desk.offer(*offers))

@@ -280,10 +280,16 @@ def failure(client: Client, name: str, **changes: Any) -> str:
     return str(shard["message"])
 
 
+def test_job_whose_class_its_package_lacks_is_refused(client: Client) -> None:
+    refusal = refused(lambda: client.create_job(job("lacking", jobClass="jobs:Missing")))
+    assert [issue["field"] for issue in refusal.errors] == ["jobClass"]
+    assert "jobs.py has no Missing" in refusal.errors[0]["problem"]
+
+
 @pytest.mark.usefixtures("siblings_go_on")
 def test_package_without_the_entry_of_a_job_fails_that_job(client: Client) -> None:
     assert "nowhere" in failure(client, "no-module", jobClass="nowhere:Job")
-    assert "Missing" in failure(client, "no-class", jobClass="jobs:Missing")
+    assert "Missing" in failure(client, "no-class", jobClass="statistics:Missing")
     assert "nothere.sh" in failure(client, "no-script", jobType="SCRIPT", jobClass="", scriptCommandLine="./nothere.sh")
 
 

@@ -68,3 +68,57 @@ def test_other_values_than_notices_are_ignored(capsys: pytest.CaptureFixture[str
     logs.configure("json", "debug")
     logs.LogSink().publish("text")
     assert lines(capsys) == []
+
+
+def test_lines_of_one_kind_are_limited_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    logs.configure("json", "info", 10, lambda: now[0])
+    sink = logs.LogSink()
+    for number in range(1_000):
+        structlog.get_logger().warning("client refused", client=number)
+        logging.getLogger("library").warning("a request failed: %s", number)
+        sink.publish(Publish(5, Topic.SKIPPED, f"skipped {number}", job=f"j{number}"))
+    written = [json.loads(line) for line in lines(capsys)]
+    assert len(written) == 30
+    assert {entry.get("client") for entry in written if entry["event"] == "client refused"} == set(range(10))
+    now[0] = 60.0
+    structlog.get_logger().info("next")
+    *counts, last = [json.loads(line) for line in lines(capsys)]
+    assert last["event"] == "next"
+    assert {(entry["kind"], entry["lines"]) for entry in counts} == {
+        ("client refused", 990), ("a request failed: %s", 990), ("skipped", 990),
+    }  # fmt: skip
+
+
+def test_kinds_of_lines_are_limited(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "info", 10)
+    for number in range(1_100):
+        structlog.get_logger().info(f"line {number}")
+    assert len(lines(capsys)) == 1_010
+
+
+HOSTILE = "x\r\n2026-01-01T00:00:00Z [error    ] forged\x1b[2J\x07\x9b31m\u202e\u2028\x00"
+
+
+def test_control_characters_never_reach_the_text_log(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "info")
+    logs.LogSink().publish(Publish(5, Topic.SKIPPED, HOSTILE, job=HOSTILE))
+    structlog.get_logger().warning("refused", client=HOSTILE, several=[HOSTILE])
+    logging.getLogger("library").warning("failed: %s", HOSTILE)
+    shown = capsys.readouterr().err
+    assert len(shown.splitlines()) == 3
+    assert all(char.isprintable() or char == "\n" for char in shown)
+    assert "\\x1b[2J" in shown
+
+
+def test_traceback_in_the_text_log_forges_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "info")
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("library").exception("failed too")
+    shown = capsys.readouterr().err
+    assert shown.count("Traceback") == 2
+    assert all(char.isprintable() or char == "\n" for char in shown)
+    assert sum(not line.startswith("  ") for line in shown.splitlines() if line) == 2

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.adapters.sqlite import SqliteStore
-from jobcloud.errors import Conflict, Fenced, NotConnected, Refused, StoreError, StoreUnusable, Unavailable
+from jobcloud.errors import ConfigError, Conflict, Fenced, NotConnected, Refused, StoreError, StoreUnusable, Unavailable
 from jobcloud.messages import (
     Acknowledge,
     Call,
@@ -127,8 +127,8 @@ class RecordingStore:
         self._world = world
         self._inner = MemoryStore(world.server)
 
-    def acquire(self) -> int:
-        return self._inner.acquire()
+    def acquire(self, floor: int = 0) -> int:
+        return self._inner.acquire(floor)
 
     def load(self) -> StoredRecords:
         if self._world.fail_load:
@@ -503,8 +503,16 @@ PACE = Pace(retry_first_ms=1, retry_max_ms=5, tick_ms=20)
 
 
 @contextmanager
-def running(world: World, *, pace: Pace = PACE, sinks: tuple[Any, ...] = ()) -> Iterator[Loop[FakeCore]]:
-    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), sinks, world.restore, pace=pace)
+def running(
+    world: World,
+    *,
+    pace: Pace = PACE,
+    sinks: tuple[Any, ...] = (),
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> Iterator[Loop[FakeCore]]:
+    loop: Loop[FakeCore] = Loop(
+        RecordingStore(world), lambda: RecordingDriver(world), sinks, world.restore, pace=pace, now_ms=now_ms
+    )
     loop.start()
     try:
         yield loop
@@ -655,6 +663,16 @@ def test_b13_stop_disconnects_closes_the_store_and_answers_all_callers(world: Wo
         loop.ask(lambda core: core)
 
 
+def test_aborted_loop_ends_with_the_error(world: World) -> None:
+    error = ConfigError("is 'nobody', but Mesos keeps 'root'", field="mesos.user", fix="restore it")
+    with running(world) as loop:
+        loop.abort(error)
+        assert loop.wait(60)
+        assert loop.failure is error
+        assert (loop.health().phase, loop.health().problem) == (Phase.FAILED, str(error))
+        assert world.done == ["disconnected", "closed"]
+
+
 def test_loop_is_healthy_while_it_leads_and_is_subscribed(world: World) -> None:
     with running(world) as loop:
         assert not loop.healthy()
@@ -663,6 +681,58 @@ def test_loop_is_healthy_while_it_leads_and_is_subscribed(world: World) -> None:
         world.deliver(Disconnected(NOW))
         eventually(lambda: not loop.healthy())
     assert not loop.healthy()
+
+
+def failing(health: Health) -> tuple[bool, str, int]:
+    return health.well, health.problem, health.since_ms
+
+
+def fail_once(world: World, loop: Loop[FakeCore], problem: str) -> None:
+    """Fail the next write, and wait until the loop leads in a new session, to which the master has not answered."""
+    session = len(world.drivers) + 1
+    world.fail_before = [StoreError(problem)]
+    world.deliver(status("a"))
+    eventually(lambda: len(world.drivers) == session and loop.health().leading)
+
+
+def test_loop_is_healthy_again_after_a_failure_once_a_batch_is_stored(world: World) -> None:
+    with running(world, now_ms=lambda: world.now) as loop:
+        world.deliver(Subscribed(NOW, "f"))
+        eventually(loop.healthy)
+        world.now += 5_000
+        fail_once(world, loop, "disk")
+        world.now += 5_000
+        assert failing(loop.health()) == (False, "disk", NOW + 5_000)
+        world.deliver(Subscribed(NOW, "f"))
+        eventually(loop.healthy)
+        assert failing(loop.health()) == (True, "", 0)
+        assert loop.health().recoveries == 1
+
+
+def test_loop_that_starts_over_repeatedly_is_unhealthy_until_no_failure_has_followed_for_a_while(world: World) -> None:
+    with running(world, now_ms=lambda: world.now) as loop:
+        for problem in ("disk", "network", "quota"):
+            world.deliver(Subscribed(NOW, "f"))
+            eventually(lambda: world.cores[-1].handled[-1:] and loop.health().connected)
+            fail_once(world, loop, problem)
+            world.now += 5_000
+        world.deliver(Subscribed(NOW, "f"))
+        world.deliver(status("b"))
+        eventually(lambda: world.count(Acknowledge))
+        assert loop.health().connected
+        assert failing(loop.health()) == (False, "quota", NOW)
+        loop._recovered -= 61
+        assert failing(loop.health()) == (True, "", 0)
+        fail_once(world, loop, "again")
+        assert failing(loop.health()) == (False, "again", world.now)
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.STANDBY, Phase.RECOVERING, Phase.STOPPED])
+def test_health_names_a_problem_in_every_phase_without_a_leader(world: World, phase: Phase) -> None:
+    loop: Loop[FakeCore] = Loop(RecordingStore(world), lambda: RecordingDriver(world), (), world.restore)
+    loop._enter(phase)
+    assert failing(loop.health())[:2] == (False, phase.value)
+    loop.stop()
 
 
 def test_framework_is_removed_only_by_an_explicit_teardown(world: World) -> None:
@@ -754,6 +824,67 @@ def test_many_events_share_few_writes_and_none_is_lost(world: World) -> None:
         assert world.count(tuple) < 1_000
         stored = loop.ask(lambda core: len(world.server.entries))
     assert stored == 2_000
+
+
+def deliver_many(world: World, numbers: range) -> None:
+    for number in numbers:
+        world.deliver(status(f"t{number}"))
+
+
+def test_full_inbox_makes_the_driver_wait_and_no_event_is_lost(world: World) -> None:
+    with running(world, pace=Pace(inbox_events=10)) as loop, ThreadPoolExecutor(2) as pool:
+        busy: Future[None] = Future()
+        entered: Future[None] = Future()
+        blocking = pool.submit(loop.ask, lambda core: hold(entered, busy), 60)
+        entered.result(60)
+        for number in range(10):
+            world.deliver(status(f"t{number}"))
+        more = pool.submit(deliver_many, world, range(10, 100))
+        with pytest.raises(TimeoutError):
+            more.result(0.1)
+        assert loop.health().waiting == 10
+        busy.set_result(None)
+        blocking.result(60)
+        more.result(60)
+        eventually(lambda: world.count(Acknowledge) == 100)
+
+
+@pytest.mark.parametrize("ending", ["stop", "recovery"])
+def test_driver_that_waits_at_a_full_inbox_is_released_when_its_session_ends(world: World, ending: str) -> None:
+    pace = Pace(inbox_events=10, retry_first_ms=1)
+    with running(world, pace=pace) as loop, ThreadPoolExecutor(2) as pool:
+        busy: Future[None] = Future()
+        entered: Future[None] = Future()
+        blocking = pool.submit(loop.ask, lambda core: hold(entered, busy), 60)
+        entered.result(60)
+        events = pool.submit(deliver_many, world, range(100))
+        eventually(lambda: loop.health().waiting == 10)
+        if ending == "recovery":
+            world.fail_before = [StoreError("disk")]
+        else:
+            loop.stop(0)
+            events.result(60)
+        busy.set_result(None)
+        blocking.result(60)
+        events.result(60)
+        if ending == "recovery":
+            eventually(lambda: len(world.drivers) == 2)
+
+
+def test_requests_beyond_the_limit_of_the_inbox_are_refused_at_once(world: World) -> None:
+    with running(world, pace=Pace(inbox_requests=2)) as loop, ThreadPoolExecutor(3) as pool:
+        busy: Future[None] = Future()
+        entered: Future[None] = Future()
+        blocking = pool.submit(loop.ask, lambda core: hold(entered, busy), 60)
+        entered.result(60)
+        waiting = [pool.submit(loop.ask, lambda core: 1, 60) for _ in range(2)]
+        eventually(lambda: loop.health().waiting == 2)
+        with pytest.raises(Unavailable, match="2 other requests wait"):
+            loop.command(lambda at: SetJobEnabled(at, "j", True))
+        busy.set_result(None)
+        assert [each.result(60) for each in waiting] == [1, 1]
+        blocking.result(60)
+        assert loop.ask(lambda core: 2) == 2
 
 
 @dataclass

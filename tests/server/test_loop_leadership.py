@@ -19,7 +19,7 @@ from tests.server.test_loop import (
     status,
 )
 
-from jobcloud.errors import Fenced, RecordTooLarge, Refused, StoreError, Unavailable
+from jobcloud.errors import Fenced, StoreError, Unavailable
 from jobcloud.messages import OfferRescinded, SetJobEnabled
 from jobcloud.ports import Flag
 from jobcloud.server.batch import Arrived, BatchProcessor
@@ -140,15 +140,4 @@ def test_process_suspended_between_store_and_send_sends_nothing() -> None:
         processor.process([Arrived(status("a")), order])
     assert world.done == [("a", "j")]
     with pytest.raises(Unavailable, match="may or may not"):
-        order.reply.result(0)
-
-
-def test_command_with_a_record_too_large_for_the_store_is_refused() -> None:
-    world = World()
-    processor = make_processor(world, lambda: True)
-    world.fail_before = [RecordTooLarge("job 'j' takes 2000000 bytes")]
-    order: Any = enabling("j")
-    with pytest.raises(RecordTooLarge):
-        processor.process([order])
-    with pytest.raises(Refused, match="takes 2000000 bytes"):
         order.reply.result(0)

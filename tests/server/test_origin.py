@@ -191,6 +191,12 @@ class Names:
         "::ffff:10.0.0.1",
         "64:ff9b::a9fe:a9fe",
         "2002:7f00:1::1",
+        "4000::1",
+        "fec0::1",
+        "3fff::1",
+        "5f00::1",
+        "64:ff9b:1::1",
+        "100::1",
     ],
 )
 def test_name_with_a_private_address_is_not_connected_to(
@@ -201,6 +207,10 @@ def test_name_with_a_private_address_is_not_connected_to(
     assert f"files.example.org resolves to {address}, which is not public" in error.problem
     assert "packages.networks" in error.fix
     assert names.connected == []
+
+
+def test_public_addresses_of_both_kinds_are_connected_to() -> None:
+    assert all(UrlPolicy().may_connect("x.org", address) for address in ("93.184.215.14", "2606:2800:21f::1"))
 
 
 def test_name_may_resolve_to_a_listed_network(store: PackageStore, monkeypatch: pytest.MonkeyPatch) -> None:

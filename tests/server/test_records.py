@@ -26,6 +26,7 @@ from jobcloud.model import (
     Outcome,
     Package,
     Resources,
+    Restoration,
     Shard,
     ShardState,
     Share,
@@ -71,6 +72,7 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.EXECUTOR, "agent/exec", EXECUTOR),
     (Kind.FRAMEWORK, "id", "b1c2-0001"),
     (Kind.DRAIN, "agent", Drain("agent", 5, 7, "disk")),
+    (Kind.RESTORATION, "last", Restoration(5, 7, settled=True)),
 ]
 
 

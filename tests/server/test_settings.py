@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jobcloud.errors import ConfigError
-from jobcloud.server.settings import keys, load, milliseconds
+from jobcloud.server.settings import _environment, keys, load, milliseconds
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +83,28 @@ def test_every_key_can_be_set_by_its_environment_variable(monkeypatch: pytest.Mo
     assert settings.log.format == "json"
 
 
+def test_section_with_an_underscore_can_be_set_by_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBCLOUD_HTTP_JOBS_HOSTS", "orders.example.org,*.intra")
+    monkeypatch.setenv("JOBCLOUD_HTTP_HOSTS", "scheduler.example.org")
+    settings = load()
+    assert settings.http_jobs.hosts == ("orders.example.org", "*.intra")
+    assert settings.http.hosts == ("scheduler.example.org",)
+
+
+def test_every_key_has_an_environment_variable() -> None:
+    names = {key: "JOBCLOUD_" + key.replace(".", "_").upper() for key, _, _ in keys()}
+    assert len(set(names.values())) == len(names)
+    for key, name in names.items():
+        section, _, inner = key.rpartition(".")
+        assert _environment({name: "x"}) == ({section: {inner: "x"}} if section else {inner: "x"})
+
+
+def test_unknown_variable_of_a_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBCLOUD_HTTP_PROT", "80")
+    with pytest.raises(ConfigError, match=r"did you mean http\.port\?"):
+        load()
+
+
 def test_variables_of_other_parts_of_jobcloud_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBCLOUD_SEED", "7")
     monkeypatch.setenv("JOBCLOUD_RUN_ID", "x")
@@ -127,6 +149,30 @@ def test_durations_have_units(text: str, ms: int) -> None:
 @pytest.mark.parametrize("value", ["5", "s", "-5s", "5 s", "5x", "", "0s", "9999d", 5, True, "1e3s", "9" * 400 + "w"])
 def test_invalid_durations_are_refused(value: object) -> None:
     assert set(refused(scheduling__offer_hold=value)) == {"scheduling.offer_hold"}
+
+
+def test_number_out_of_range_is_refused_in_the_units_of_the_setting() -> None:
+    assert "is out of range: at least 1ms" in refused(scheduling__offer_hold="0s")["scheduling.offer_hold"]
+    assert "is out of range: at most 366d" in refused(scheduling__offer_hold="9999d")["scheduling.offer_hold"]
+    assert "is out of range: at most 10m" in refused(packages__fetch_timeout="11m")["packages.fetch_timeout"]
+    assert "is out of range: at most 65535" in refused(http__port=70_000)["http.port"]
+    for huge in ("999999999999w", "99999999999w99999999999w"):
+        assert "is out of range: at most 366d" in refused(mesos__failover_timeout=huge)["mesos.failover_timeout"]
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+def test_port_that_cannot_be_reached_is_refused(port: str, tmp_path: Path) -> None:
+    """Port 0 was tried for ever, in silence."""
+    for master in (f"m1:{port}", f"m1:5050,[::1]:{port}", f"zk://a:{port},b:2181/mesos", f"zk://a:2181,b:{port}/mesos"):
+        assert f"port {port} is out of range" in refused(mesos__master=master)["mesos.master"]
+    hosts = f"127.0.0.1:2181,127.0.0.1:{port}"
+    assert "1 to 65535" in refused(zookeeper__hosts=hosts, data=tmp_path)["zookeeper.hosts"]
+
+
+def test_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "jobcloud.toml"
+    file.write_bytes(b"\xef\xbb\xbf[http]\r\nport = 1\r\n")
+    assert load(file).http.port == 1
 
 
 def test_token_is_required_off_loopback(token: Path) -> None:

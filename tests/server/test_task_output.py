@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -20,21 +21,15 @@ from jobcloud.dev.files import frameworks, operate
 from jobcloud.errors import NotFound, Unavailable
 from jobcloud.executor.output import RotatingLog, TaskFolders
 from jobcloud.server.api import LogChunk, Notices
-from jobcloud.server.api.follow import Followers, PatientResponse, Source
+from jobcloud.server.api.follow import Followers, Source
 from jobcloud.server.api.problems import Problem
+from jobcloud.server.api.streams import EventStream, Places
 
 WANTED = Output("F1", "shop@v1", "t1", "stdout")
-READER = OutputReader()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _close_reader() -> Iterator[None]:
-    yield
-    READER.close()
 
 
 def read_output(address: str, wanted: Output, offset: int, limit: int) -> tuple[bytes, int, int]:
-    return READER.read(address, wanted, offset, limit)
+    return asyncio.run(OutputReader().read(address, wanted, offset, limit))
 
 
 class FakeAgent:
@@ -212,7 +207,7 @@ class Task:
         self.reads = 0
         self.failures: list[Exception] = []
 
-    def read(self, offset: int, ended: bool) -> LogChunk:
+    async def read(self, offset: int, ended: bool) -> LogChunk:
         self.reads += 1
         if self.failures:
             raise self.failures.pop()
@@ -291,37 +286,106 @@ def test_streams_end_with_the_server() -> None:
     asyncio.run(run())
 
 
-def test_number_of_followers_is_limited() -> None:
+def test_number_of_streams_is_limited_and_each_end_frees_a_place() -> None:
     async def run() -> None:
-        followers = Followers(Notices())
-        streams = [followers.stream(Task(b"x").source(), 0) for _ in range(100)]
-        for stream in streams:
-            await anext(stream)
-        with pytest.raises(Problem, match="100"):
-            followers.check_room()
-        for stream in streams:
-            await stream.aclose()
-        followers.check_room()
-
-    asyncio.run(run())
-
-
-def test_stalled_reader_is_dropped_and_reading_for_it_stops(caplog: pytest.LogCaptureFixture) -> None:
-    task = Task(*[b"x" * 10] * 1000)
-
-    async def run() -> None:
+        places = Places(2, "follow output")
         followers = Followers(Notices(), poll_s=0.0)
-        response = PatientResponse(followers.stream(task.source(), 0), patience_s=0.05)
-        sent: list[object] = []
-
-        async def send(message: object) -> None:
-            sent.append(message)
-            if len(sent) == 4:  # head, "retry", one piece; then the buffers are full
-                await asyncio.Event().wait()
-
-        await response.stream_response(send)
-        followers.check_room()
+        streams = [EventStream(followers.stream(Task(b"x").source(), 0), places) for _ in range(2)]
+        with pytest.raises(Problem, match="2 other clients"):
+            EventStream(followers.stream(Task(b"x").source(), 0), places)
+        await streams[0]({"type": "http", "asgi": {"spec_version": "2.4"}}, _never, _ignore)
+        places.check()
 
     asyncio.run(run())
-    assert task.reads <= 3
-    assert "dropped" in caplog.text
+
+
+async def _never() -> Any:
+    await asyncio.Event().wait()
+
+
+async def _ignore(message: object) -> None:
+    pass
+
+
+# ---------------------------------------------------------------------------------------------------- hostile agents
+
+
+class RawAgent:
+    """Sends `answer` to each connection, then holds it open. `connected` counts the connections."""
+
+    def __init__(self, *answer: bytes) -> None:
+        self.connected = 0
+        self._answer = answer
+        self._server: asyncio.Server
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connected += 1
+        try:
+            for piece in self._answer:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+            await asyncio.Event().wait()
+        finally:
+            writer.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer", [(), (b"H",) * 10_000, (HEAD, *[b"1\r\n \r\n"] * 10_000)], ids=["silent", "slow head", "slow body"]
+)
+def test_slow_agent_is_given_up_at_the_deadline_of_the_whole_read(answer: tuple[bytes, ...]) -> None:
+    async def run() -> None:
+        async with RawAgent(*answer) as address:
+            await OutputReader(deadline_s=0.1).read(address, WANTED, 0, 100)
+
+    with pytest.raises(Unavailable):
+        asyncio.run(run())
+
+
+def test_answer_longer_than_the_request_allows_is_not_read() -> None:
+    async def run() -> None:
+        async with RawAgent(HEAD, *[b"10000\r\n" + b" " * 0x10000 + b"\r\n"] * 100) as address:
+            await OutputReader().read(address, WANTED, 0, 100)
+
+    with pytest.raises(Unavailable, match="longer than"):
+        asyncio.run(run())
+
+
+def test_compressed_answer_is_not_expanded() -> None:
+    packed = gzip.compress(b" " * (64 << 20))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+
+    async def run() -> None:
+        async with RawAgent(head + packed) as address:
+            await OutputReader().read(address, WANTED, 0, 100)
+
+    with pytest.raises(Unavailable, match="as expected"):
+        asyncio.run(run())
+
+
+def test_silent_agent_takes_few_turns_and_other_agents_are_read(agent: FakeAgent) -> None:
+    log = agent.log(agent.run("c1"))
+    log.write(b"here")
+    log.close()
+
+    async def run() -> None:
+        reader, silent = OutputReader(deadline_s=3_600), RawAgent()
+        async with silent as address:
+            reads = [asyncio.create_task(reader.read(address, WANTED, 0, 100)) for _ in range(160)]
+            assert (await reader.read(agent.address, WANTED, 0, 100))[0] == b"here"
+            assert silent.connected <= 4
+            for read in reads:
+                read.cancel()
+            await asyncio.wait(reads)
+
+    asyncio.run(run())

@@ -27,7 +27,7 @@ UNIT_TESTS = (
         f"tests/scheduler/test_{name}.py"
         for name in ("scheduler", "rollouts", "operator_calls", "warm_executors", "partitions", "timeouts", "drains",
                      "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
-                     "mass_loss", "retry", "circuit_breakers", "scheduler_weaknesses")
+                     "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses")
     ),
     *(f"tests/server/test_{name}.py" for name in ("loop", "loop_leadership", "records")),
     "tests/test_config.py",
@@ -130,11 +130,24 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the clock is part of fence tokens", "scheduler/cycle.py",
-        "        data = sharding.payload(job, firing, task, self._state.fence())\n",
-        "        data = sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence())\n",
-        (("scheduler/cycle.py", "        data = sharding.placeholder_payload(task, self._state.fence())\n",
-          "        data = sharding.placeholder_payload(task, at * 1_000_000_000 + self._state.fence())\n"),),
+        "            return sharding.payload(job, firing, task, self._state.fence())\n",
+        "            return sharding.payload(job, firing, task, at * 1_000_000_000 + self._state.fence())\n",
+        (("scheduler/cycle.py", "            return sharding.placeholder_payload(task, self._state.fence())\n",
+          "            return sharding.placeholder_payload(task, at * 1_000_000_000 + self._state.fence())\n"),),
         quiet=True,
+    ),
+    Mutation(
+        "a launch call that was too large is repeated as it was", "scheduler/cycle.py",
+        "self._accept_tasks = len(event.call.launches) // 2 or self._state.policy.accept_tasks", "pass",
+    ),
+    Mutation(
+        "a launch call that was too large stops all its jobs", "scheduler/tasks.py",
+        "launch.size if len(launches) == 1 else 0", "launch.size",
+    ),
+    Mutation(
+        "a launch call that was too large is charged to its shards", "scheduler/tasks.py",
+        "self.end(task, Ending(End.NOT_STARTED, text, charged=False), event.at)",
+        "self.end(task, Ending(End.NOT_STARTED, text), event.at)",
     ),
     Mutation(
         "a removed app stays disabled", "scheduler/commands.py",

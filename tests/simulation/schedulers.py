@@ -38,6 +38,8 @@ POLICY = Policy(
 _MESOS = MesosSettings("master:5050", user="sim", failover_timeout_s=604_800.0)
 _ADDRESS = Address("master", 5050)
 _PATIENCE_MS = 10_000  # two heartbeats and a half
+# The master refuses larger calls. A launch of one task is smaller, one of several may be larger.
+_MAX_CALL_BYTES = 6_000
 
 
 class Crash(BaseException):
@@ -71,9 +73,9 @@ class SimStore(MemoryStore):
         if self._world.now < self._world.store_down_until:
             raise StoreError("the store is out of reach")
 
-    def acquire(self) -> int:
+    def acquire(self, floor: int = 0) -> int:
         self._reach("acquire")
-        epoch = super().acquire()
+        epoch = super().acquire(floor)
         self._process.point("after acquire")
         return epoch
 
@@ -125,7 +127,7 @@ class SimSession:
         self.process = driver.process
         self.address = _ADDRESS
         self.stream_id = ""
-        self.subscribed = self.ended = False
+        self.subscribed = self.ended = self.full = False
         self.end_reason = ""
         self.silence_limit_s = 15.0
         self.heard = self.process.world.now
@@ -171,6 +173,9 @@ class SimSession:
 
     def _call(self, body: bytes) -> CallFailed | None:
         self._world.note(f"{self.process.name} calls {body.decode()}"[:200])
+        if len(body) > _MAX_CALL_BYTES:
+            self._world.history.happened["call_too_large"] += 1
+            return CallFailed("HTTP 413: the call is too large", certain=True, too_large=True)
         reply = self._world.cluster.call(self, body)
         if reply.status < 300:
             return None

@@ -392,9 +392,9 @@ class SimZooKeeperStore:
         self._real = ZooKeeperStore(self.session, name=process.name, candidate=lambda: self.election.node)
         self.writing: Writing | None = None
 
-    def acquire(self) -> int:
+    def acquire(self, floor: int = 0) -> int:
         self._process.point("before acquire")
-        epoch = self._real.acquire()
+        epoch = self._real.acquire(floor)
         self._process.point("after acquire")
         return epoch
 

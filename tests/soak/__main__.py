@@ -119,7 +119,7 @@ class Soak:
 
     def leader(self) -> int | None:
         """The number of the leader, counted from 1; None if there is none."""
-        return next((number + 1 for number, product in enumerate(self.schedulers) if product.healthy()), None)
+        return next((number + 1 for number, product in enumerate(self.schedulers) if product.leads()), None)
 
     def leading(self) -> tuple[int, subprocess.Popen[bytes]]:
         number: int = until(self.leader, "a leader")

@@ -37,7 +37,7 @@ GIB = 1 << 30
 # Bytes of the disk for the tasks' output in the test of a full disk.
 SMALL_DISK = 4 << 20
 LOG_BYTES = 10 << 20
-IN_SANDBOX = {bundle.FILE_NAME, "package.zip", "app", "tasks", "worker", "stdout", "stderr"}
+IN_SANDBOX = {bundle.FILE_NAME, "package.zip", "app", "contexts", "tasks", "worker", "stdout", "stderr"}
 
 SIBLINGS: dict[str, Json] = {
     "shared": {"jobClass": "shop.jobs:wait_for_kill"},
@@ -253,7 +253,7 @@ BEAN = {"jobClass": "", "beanName": "settle"}
 ISOLATED: dict[str, tuple[Json, str, str, str]] = {
     "import error": ({"jobClass": "broken:Job"}, "FAILED", "import", "no_such_module"),
     "missing module": ({"jobClass": "nowhere:Job"}, "FAILED", "import", "nowhere"),
-    "missing class": ({"jobClass": "shop.jobs:Missing"}, "FAILED", "import", "Missing"),
+    "missing class": ({"jobClass": "statistics:Missing"}, "FAILED", "import", "Missing"),
     "wrong type": ({"jobClass": "shop.jobs:NotAJob"}, "FAILED", "import", "NotAJob"),
     "class that cannot be made": ({"jobClass": "shop.jobs:Unmakeable"}, "FAILED", "import", "no connection"),
     "broken context": ({**BEAN, "applicationContext": "shop.jobs:broken_context"}, "FAILED", "context", "no database"),

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.whole_kit import DEMO, Product, attempts, free_port, until
+from tests.whole_kit import DEMO, Product, attempts, until
+
+from jobcloud.dev.tcp_ports import free_port
 
 pytestmark = pytest.mark.mesos
 

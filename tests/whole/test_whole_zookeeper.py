@@ -68,7 +68,7 @@ class Pair:
         return self.products[number].call(path)
 
     def leads(self, number: int) -> bool:
-        return self.products[number].healthy()
+        return self.products[number].leads()
 
     def is_standby(self, number: int) -> bool:
         return " leads" in str(self.call(number, "jobs")[1].get("detail", ""))

@@ -30,10 +30,16 @@ class MemoryStore:
         self._server = server or MemoryServer()
         self._closed = False
 
-    def acquire(self) -> int:
+    def acquire(self, floor: int = 0) -> int:
         with self._open().lock:
-            self._server.epoch += 1
+            self._server.epoch = max(self._server.epoch + 1, floor)
             return self._server.epoch
+
+    def epoch(self) -> int:
+        return self._open().epoch
+
+    def snapshot(self) -> StoredRecords:
+        return self.load()
 
     def load(self) -> StoredRecords:
         stored = StoredRecords()

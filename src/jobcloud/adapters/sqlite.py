@@ -8,13 +8,14 @@ Formats: https://www.sqlite.org/fileformat2.html (header), https://www.sqlite.or
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from jobcloud.errors import Fenced, StoreError, StoreFull, StoreUnusable
+from jobcloud.errors import Fenced, RecordTooLarge, StoreDamaged, StoreError, StoreFull, StoreGone, StoreUnusable
 from jobcloud.messages import KIND_NAMES, KINDS
 from jobcloud.ports import StoredFault, StoredRecords, StoredWrite
 
@@ -40,6 +41,8 @@ COMMIT;
 """  # noqa: S608 - made of constants
 _PUT = "INSERT INTO record VALUES (?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value"
 _DELETE = "DELETE FROM record WHERE kind = ? AND key = ?"
+_RAISE_EPOCH = "UPDATE leader SET epoch = max(epoch + 1, ?) RETURNING epoch"
+_EPOCH_MISSING = "the row that holds the leader's epoch is missing"
 # SQLite writes the row even if its value stays the same, so an empty batch also proves that the disk works.
 _PROVE_EPOCH = "UPDATE leader SET epoch = epoch WHERE epoch = ?"
 
@@ -57,6 +60,8 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, busy_s: float = 2.0) -> None:
         self.path = path
+        #: the files in use, with their identity since the epoch was raised
+        self._files: dict[str, tuple[int, int] | None] = {}
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._check_header()
@@ -71,22 +76,32 @@ class SqliteStore:
             self._db.close()
             raise
 
-    def acquire(self) -> int:
+    def acquire(self, floor: int = 0) -> int:
         # A leader under load releases the lock only briefly. SQLite polls every 100 ms and could miss every release.
         deadline = time.monotonic() + _TAKEOVER_S
         while True:
             try:
-                return self._raise_epoch()
+                epoch = self._raise_epoch(floor)
             except _Busy:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.001)
+            else:
+                self._files = {name: _identity(name) for name in (str(self.path), f"{self.path}-wal")}
+                return epoch
 
-    def _raise_epoch(self) -> int:
+    def _raise_epoch(self, floor: int) -> int:
         with self._transaction(wait_s=0.0):
-            row = self._db.execute("UPDATE leader SET epoch = epoch + 1 RETURNING epoch").fetchone()
-            if row is None:
-                raise sqlite3.DatabaseError("the row that holds the leader's epoch is missing")
+            return self._one_epoch(_RAISE_EPOCH, floor)
+
+    def epoch(self) -> int:
+        with self._translated():
+            return self._one_epoch("SELECT epoch FROM leader")
+
+    def _one_epoch(self, statement: str, *values: int) -> int:
+        row = self._db.execute(statement, values).fetchone()
+        if row is None:
+            raise sqlite3.DatabaseError(_EPOCH_MISSING)
         return int(row[0])
 
     def load(self) -> StoredRecords:
@@ -99,19 +114,43 @@ class SqliteStore:
                     stored.faults.append(StoredFault(f"{kind}/{key}", _problem(kind)))
         return stored
 
+    def snapshot(self) -> StoredRecords:
+        return self.load()  # one statement reads the file as of one instant
+
     def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
+        self._check_files()
         with self._transaction():
             if self._db.execute(_PROVE_EPOCH, (epoch,)).rowcount != 1:
                 raise Fenced(f"epoch {epoch} was superseded: another scheduler has taken over {self.path}")
             last = {(KIND_NAMES[write.kind], write.key): write.value for write in batch}
             put = [(kind, key, value) for (kind, key), value in last.items() if value is not None]
             if put:
-                self._db.executemany(_PUT, put)
+                self._put(put)
             if len(put) < len(last):
                 self._db.executemany(_DELETE, [place for place, value in last.items() if value is None])
 
+    def _put(self, records: Sequence[tuple[str, str, bytes]]) -> None:
+        try:
+            self._db.executemany(_PUT, records)
+        except sqlite3.DataError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG:
+                raise
+            # SQLite does not say which record it refuses.
+            kind, key, value = max(records, key=lambda record: len(record[2]))
+            problem = f"{kind} {key[:80]!r} takes {len(value)} bytes; {self.path} cannot hold it ({error})"
+            raise RecordTooLarge({(kind, key): problem}) from error
+
     def close(self) -> None:
         self._db.close()
+
+    def _check_files(self) -> None:
+        """Raises StoreGone. SQLite itself continues to write to a file that was deleted."""
+        for name, identity in self._files.items():
+            if _identity(name) != identity:
+                raise StoreGone(
+                    f"{name} was deleted or replaced while this scheduler used it, so nothing can be stored any more. "
+                    "Restore the state with `jobcloud restore`"
+                )
 
     def _check_header(self) -> None:
         """Raises StoreUnusable for a foreign or newer file, by its first 100 bytes, before SQLite can change it."""
@@ -123,7 +162,7 @@ class SqliteStore:
         if not header:
             return
         if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-            raise StoreUnusable(
+            raise StoreDamaged(
                 f"{self.path} is not an SQLite database, or its beginning is damaged; it was left unchanged. "
                 "Restore a backup, or move the file away to start with an empty state"
             )
@@ -196,6 +235,32 @@ class SqliteStore:
             raise StoreError(f"{self.path} cannot hold this record: {error}") from error
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that a database may consist of."""
+    return [path, *(path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-shm"))]
+
+
+def in_use(path: Path) -> bool:
+    """Whether another process has the database open, such as a scheduler. False if there is none or it is damaged."""
+    if not path.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as db:
+            # Only the sole user of a database can leave the mode WAL. `SqliteStore` returns to it.
+            return bool(db.execute("PRAGMA journal_mode = DELETE").fetchone()[0] != "delete")
+    except sqlite3.Error as error:
+        return isinstance(_translate(path, error), _Busy)
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    """The device and number of a file; None if there is none."""
+    try:
+        found = os.stat(name)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _problem(kind: object) -> str:
     return "does not contain a JSON value" if kind in KINDS else "is of a kind that this version does not know"
 
@@ -216,8 +281,8 @@ def _translate(path: Path, error: sqlite3.Error | OSError) -> StoreError:
             return StoreError(f"{path} cannot be used: {error}")
 
 
-def _damaged(path: Path, error: Exception) -> StoreUnusable:
-    return StoreUnusable(
+def _damaged(path: Path, error: Exception) -> StoreDamaged:
+    return StoreDamaged(
         f"{path} is damaged ({error}); it was left unchanged. Restore a backup, "
         "or move the file away to start with an empty state"
     )

@@ -16,18 +16,19 @@ import typer
 from typer.core import TyperGroup
 
 import jobcloud
+from jobcloud import zones
 from jobcloud.client import render
-from jobcloud.client.commands import apps, cluster, import_ej, jobs, local, plan, runs, server, tasks
+from jobcloud.client.commands import apps, backup, cluster, import_ej, jobs, local, plan, runs, server, tasks
 from jobcloud.client.commands.exit_codes import Exit
 from jobcloud.client.commands.options import ServerOptions
-from jobcloud.errors import ConfigError, JobcloudError, NotFound, Refused
+from jobcloud.errors import ConfigError, Conflict, JobcloudError, NotFound, Refused
 
 if TYPE_CHECKING:
     from jobcloud.client.http import ApiError, Json
 
 _START, _APPS, _RUNS, _CLUSTER, _TOOLS = "Start a server", "Apps and jobs", "Runs and tasks", "Cluster", "Tools"
 PANELS = {
-    _START: ("dev", "scheduler"),
+    _START: ("dev", "scheduler", "backup", "restore"),
     _APPS: ("app", "job", "run-local"),
     _RUNS: ("runs", "tasks", "logs", "explain", "retry", "kill", "task"),
     _CLUSTER: ("cluster", "agent", "framework"),
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _version(requested: bool) -> None:
     if requested:
-        typer.echo(f"jobcloud {jobcloud.__version__} (matcher: {_matcher()})")
+        typer.echo(f"jobcloud {jobcloud.__version__} (matcher: {_matcher()}), time zones {zones.version()}")
         raise typer.Exit
 
 
@@ -98,7 +99,12 @@ def root(
     ] = "",
     version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_version, help="Print the version and the matcher in use."),
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_version,
+            help="Print the version, the matcher and the time zones in use.",
+        ),
     ] = False,
 ) -> None:
     ctx.obj = ServerOptions(server, token)
@@ -106,6 +112,8 @@ def root(
 
 cli.command("dev", rich_help_panel=_START)(server.run_dev)
 cli.command("scheduler", rich_help_panel=_START)(server.run_scheduler)
+cli.command("backup", rich_help_panel=_START)(backup.back_up)
+cli.command("restore", rich_help_panel=_START)(backup.restore)
 
 cli.add_typer(apps.commands, name="app", rich_help_panel=_APPS, help="Apps: packages of code, with their jobs.")
 cli.add_typer(jobs.commands, name="job", rich_help_panel=_APPS, help="Jobs: code of an app, a schedule and shards.")
@@ -154,6 +162,8 @@ def _report(error: JobcloudError, *, as_json: bool) -> Exit:
         return _exit_code(error.status)
     if isinstance(error, NotFound):
         return Exit.NOT_FOUND
+    if isinstance(error, Conflict):
+        return Exit.REFUSED
     return Exit.USAGE if isinstance(error, Refused) else Exit.SERVER_FAILED
 
 

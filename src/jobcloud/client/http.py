@@ -249,7 +249,13 @@ class Client:
         return self._pages("runs", limit, filters)
 
     def run(self, run_id: str) -> Json:
-        return self._json("GET", f"runs/{_part(run_id)}")
+        """A run with all its shards."""
+        path = f"runs/{_part(run_id)}"
+        run = page = self._json("GET", path)
+        while page["nextCursor"]:
+            page = self._json("GET", path, params={"cursor": page["nextCursor"]})
+            run["shards"] += page["shards"]
+        return {**run, "nextCursor": ""}
 
     def retry(self, run_id: str, item: int | None = None) -> Json:
         """Retry the failed shards of a run, or one shard of it."""
@@ -263,7 +269,7 @@ class Client:
         return self._json("GET", "cluster")
 
     def health(self) -> Json:
-        """`{status, leading, connected, version}`. Raises no error for an unhealthy server that answers."""
+        """The answer of `GET /health`. Raises no error for an unhealthy server that answers."""
         return _object(self._send("GET", "health", accept=(503,)))
 
     def events(self) -> Iterator[Json]:
@@ -343,6 +349,8 @@ class Client:
             options |= {"content": _encode(options.pop("json")), "headers": {"Content-Type": "application/json"}}
         try:
             response = self._http.request(method, path, **options)
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{error.object!r:.120} is not text in UTF-8", field="", fix="check it") from error
         except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
             raise NotReachable(self.url, str(error) or type(error).__name__) from error
         if not response.is_success and response.status_code not in accept:
@@ -379,7 +387,10 @@ def _part(name: str) -> str:
     """A name as one segment of a path; `.` and `..` are escaped. Raises NotFound for "" and names with "/"."""
     if not name or "/" in name:
         raise NotFound(f"there is no {name!r}", fix="a name is not empty and contains no '/'")
-    return {".": "%2E", "..": "%2E%2E"}.get(name) or quote(name, safe="@")
+    try:
+        return {".": "%2E", "..": "%2E%2E"}.get(name) or quote(name, safe="@")
+    except UnicodeEncodeError:
+        raise NotFound(f"there is no {name!r}", fix="a name is text in UTF-8") from None
 
 
 def _checked_token(token: str) -> str:

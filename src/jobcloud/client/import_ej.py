@@ -327,6 +327,11 @@ def translate_job(given: Json, zone: str, item: Item) -> Json:
         script = config.get("scriptCommandLine")
         if isinstance(script, str) and _SHELL.search(script):
             item.changes.append(f"scriptCommandLine: {_short(script)} runs without a shell; if it needs one: sh -c '…'")
+        for name in ("jobParameter", "shardingItemParameters"):
+            if config.get(name):
+                item.changes.append(f"{name}: the script's last argument lacks it; see JOBCLOUD_SHARDING_CONTEXT_FILE")
+        for name in ("beanName", "applicationContext"):
+            _drop(config, name, item)
     else:
         _drop(config, "scriptCommandLine", item)
     if config.get("jobType") != "DATAFLOW":

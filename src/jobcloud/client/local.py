@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from jobcloud.client.pack import MANIFEST, read_manifest
+from jobcloud.config import parse_shard_parameters, stored_item_parameters
 from jobcloud.errors import ConfigError
 from jobcloud.executor import http_job, plugins
 from jobcloud.executor.loading import Contexts, LoadError, add_libraries, load_job
 from jobcloud.executor.package import WHEELS, PackageError, unpack_wheels
 from jobcloud.executor.plugins import Plugins
-from jobcloud.executor.scripts import environment
+from jobcloud.executor.scripts import CONTEXT_FILE, argument, environment, fitting, write_context
 from jobcloud.job import ErrorHandler, FiringContext, FiringListener, JobListener, ShardingContext, perform, resolve
-from jobcloud.model import parse_shard_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,17 @@ def _context(job: Mapping[str, Any], item: int) -> ShardingContext:
         sharding_total_count=count,
         job_parameter=str(job.get("jobParameter", "")),
         sharding_item=item,
-        sharding_parameter=parse_shard_parameters(str(job.get("shardingItemParameters", "")), count)[item],
+        sharding_parameter=_item_parameters(job, count)[item],
         run_id="local",
         fence=1,
         logger=logging.getLogger(f"jobcloud.job.{job['jobName']}"),
         on_progress=lambda done, total: print(f"progress: {done} of {total}" if total else f"progress: {done}"),
     )
+
+
+def _item_parameters(job: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    given = job.get("shardingItemParameters", "")
+    return parse_shard_parameters(stored_item_parameters(given if isinstance(given, dict) else str(given)), count)
 
 
 def _run(job: Mapping[str, Any], ctx: ShardingContext, contexts: Contexts, parts: _Parts) -> LocalRun:
@@ -160,11 +165,13 @@ def _run(job: Mapping[str, Any], ctx: ShardingContext, contexts: Contexts, parts
 
 
 def _run_script(job: Mapping[str, Any], ctx: ShardingContext) -> LocalRun:
-    argv = [*shlex.split(str(job.get("scriptCommandLine", ""))), ctx.to_json()]
-    try:
-        code = subprocess.run(argv, env={**os.environ, **environment(ctx)}, check=False).returncode
-    except OSError as error:
-        raise ConfigError(f"cannot start {argv[0]!r}: {error.strerror}", field="scriptCommandLine") from error
+    argv = [*shlex.split(str(job.get("scriptCommandLine", ""))), argument(ctx)]
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, **environment(ctx), CONTEXT_FILE: write_context(folder, ctx)}
+        try:
+            code = subprocess.run(argv, env=fitting(argv, env), check=False).returncode
+        except OSError as error:
+            raise ConfigError(f"cannot start {argv[0]!r}: {error.strerror}", field="scriptCommandLine") from error
     return LocalRun(ctx.sharding_item, code, failed=code != 0)
 
 

@@ -50,6 +50,7 @@ def pack(directory: Path, out: Path) -> str:
         raise ConfigError(f"{directory} holds no files", field="package", fix="give the directory with the code")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, path in files:
+            _check_name(name)
             entry = zipfile.ZipInfo(name, _NO_TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = (0o100755 if os.access(path, os.X_OK) else 0o100644) << 16
@@ -58,6 +59,14 @@ def pack(directory: Path, out: Path) -> str:
                 while chunk := source.read(1 << 16):
                     target.write(chunk)
     return sha256_of(out)
+
+
+def _check_name(name: str) -> None:
+    """Raises ConfigError for the name of a file that is not UTF-8. Python keeps its bytes as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"the name {name!r} is not UTF-8", field="package", fix="rename the file") from None
 
 
 def sha256_of(path: Path) -> str:
@@ -107,8 +116,8 @@ def _manifest_text(app: Path) -> str:
     try:
         if app.is_dir():
             path = app / MANIFEST
-            return path.read_text() if path.exists() else ""
-        return _from_archive(app).decode()
+            return path.read_text(encoding="utf-8-sig") if path.exists() else ""
+        return _from_archive(app).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", field=MANIFEST) from error
 

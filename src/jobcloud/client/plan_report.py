@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
+from jobcloud import zones
 from jobcloud.client import render
 from jobcloud.client.http import Json
 from jobcloud.client.planning import Demand
@@ -82,7 +82,7 @@ def write_placement(plan: Plan, path: Path) -> None:
 def show(plan: Plan, demand: Demand, zone: str) -> None:
     """Print the answers as sentences and tables, the peak in local time of `zone`."""
     if demand.peak_ms is not None and not demand.of_table:
-        peak = datetime.fromtimestamp(demand.peak_ms / 1000, UTC).astimezone(ZoneInfo(zone))
+        peak = datetime.fromtimestamp(demand.peak_ms / 1000, UTC).astimezone(zones.zone(zone))
         render.say(f"peak at {peak:%a %Y-%m-%d %H:%M:%S %Z}, {plan.problem.tasks:,} tasks at once")
     elif demand.peak_ms is not None:
         render.say(f"peak after {timedelta(milliseconds=demand.peak_ms)}, {plan.problem.tasks:,} tasks at once")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
+from jobcloud import zones
 from jobcloud.client.http import Client, Json
 from jobcloud.client.pack import read_manifest
 from jobcloud.errors import ConfigError
@@ -286,8 +286,8 @@ def load_of(demand: Demand, problem: Problem) -> Load | None:
 def day_of(text: str, zone: str) -> datetime:
     """The start of a day in a zone; "" is today. Raises ConfigError."""
     try:
-        clock = ZoneInfo(zone)
-    except (LookupError, ValueError, OSError):
+        clock = zones.zone(zone)
+    except LookupError:
         raise ConfigError(f"{zone!r:.60} is unknown", field="--zone", fix="such as Europe/Berlin") from None
     try:
         day = datetime.fromisoformat(text) if text else datetime.now(clock)

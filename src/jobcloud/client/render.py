@@ -245,7 +245,7 @@ def tasks(items: Iterable[Json]) -> None:
             f"{t['jobName']}/{t['step'] or t['item']}",
             t["state"],
             t["attempt"],
-            t["hostname"],
+            _host(t),
             moment(t["startedAt"] or t["createdAt"]),
             moment(t["endedAt"]),
             (t["message"] or _result(t["result"]))[:200],
@@ -257,6 +257,13 @@ def tasks(items: Iterable[Json]) -> None:
     show_table(titles, rows, "no tasks: no task has been launched yet")
 
 
+def _host(task: Json) -> str:
+    """The host with the first ports of the task."""
+    ports = task.get("ports", ())
+    shown = ",".join(map(str, ports[:3])) + ("…" if len(ports) > 3 else "")
+    return f"{task['hostname']}:{shown}" if ports else str(task["hostname"])
+
+
 def _result(value: object) -> str:
     import json
 
@@ -265,7 +272,7 @@ def _result(value: object) -> str:
 
 def runs(items: Iterable[Json]) -> None:
     rows = (
-        (r["id"], r["cause"], r["state"], _shards(r["shards"]), moment(r["firedAt"]), moment(r["endedAt"]))
+        (r["id"], r["cause"], r["state"], _counts(r["shardStates"]), moment(r["firedAt"]), moment(r["endedAt"]))
         for r in items
     )
     show_table(("RUN", "CAUSE", "STATE", "SHARDS", "FIRED", "ENDED"), rows, "no runs: no job has fired yet")
@@ -352,11 +359,9 @@ def _enabled(item: Json) -> str:
     return "enabled" if item["enabled"] else "disabled"
 
 
-def _shards(shards: Sequence[Json]) -> str:
-    states = [shard["state"] for shard in shards if not shard["step"]]
-    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+def _counts(counts: Json) -> str:
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def _amounts(amounts: Json) -> str:
-    return f"{amounts['cpuCount']:g} cpus, {amounts['memoryMB']:g} MB"
+    return f"{amounts['cpuCount']:.12g} cpus, {amounts['memoryMB']:.12g} MB"

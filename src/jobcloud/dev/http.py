@@ -1,5 +1,6 @@
 """A small HTTP/1.1 server as an asyncio protocol, on loopback only.
 
+Pages of other sites cannot use it: Host must be a loopback name, and the Origin of a call this server.
 Fault injection needs the sockets under the event streams, which a server framework would hide. Pipelined requests are
 read and answered together, without a turn of the event loop for each.
 """
@@ -168,6 +169,9 @@ class Connection(asyncio.Protocol):
         while self._pending is None and not (self.streaming or self._ended):
             try:
                 request = self._reader.next()
+                if request is not None:
+                    headers = request.head.headers
+                    _check_source(request.head.method, headers.get("host", ""), headers.get("origin"))
             except BadRequestError as refused:
                 self.answer(refused.status, str(refused))
                 self.close()
@@ -210,6 +214,9 @@ class Connection(asyncio.Protocol):
         if content_type:
             head = f"Content-Type: {content_type}\r\n{head}"
         self._write(_status_line(status) + head.encode() + b"\r\n" + data)
+
+    def redirect(self, location: str) -> None:
+        self._write(_status_line(307) + f"Location: {location}\r\nContent-Length: 0\r\n\r\n".encode())
 
     def start_stream(self, stream_id: str, on_end: Callable[[], None]) -> None:
         """Answer 200 and begin a chunked body; `on_end` is called when the connection is lost."""
@@ -276,6 +283,16 @@ def _read_head(method: bytes, target: bytes, version: str, headers: tuple[tuple[
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     waits = named.get("expect", "").lower() == "100-continue"
     return Head(method.decode(), unquote(url.path), MappingProxyType(query), MappingProxyType(named), waits)
+
+
+@lru_cache(maxsize=256)
+def _check_source(method: str, host: str, origin: str | None) -> None:
+    """Refuse names that another site can point here, and calls of its pages. Raises BadRequestError."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() not in ("localhost", "127.0.0.1", "::1"):
+        raise BadRequestError(421, "Expecting 'Host' to be a loopback address")
+    if method not in ("GET", "HEAD") and origin is not None and origin.lower() != f"http://{host.lower()}":
+        raise BadRequestError(403, "Calls from pages of other origins are refused")
 
 
 def _status_line(status: int) -> bytes:

@@ -14,7 +14,8 @@ from .agent import Agent, AgentSettings
 from .control import Control
 from .files import browse, frameworks, operate, read
 from .http import Connection, Request, serve
-from .protocol import VERSION, Call, Operate
+from .master import Master
+from .protocol import VERSION, Call, Json, Operate
 from .sandbox import Workspace
 from .shell import Host, Shell
 
@@ -53,16 +54,18 @@ class HttpApi:
 
     def _serve_master(self, request: Request, connection: Connection) -> None:
         path = request.head.path.removeprefix("/master") or "/"
-        if path == "/api/v1/scheduler":
+        if _is_at(path, "/api/v1/scheduler"):
             self._call(None, request, connection, Call)
-        elif path == "/api/v1":
+        elif _is_at(path, "/api/v1"):
             self._call(None, request, connection, Operate)
-        elif path == "/state":
-            connection.answer(200, self._shell.master.views.state())
-        elif path == "/slaves":
-            connection.answer(200, {"slaves": self._shell.master.views.state()["slaves"]})
+        elif _is_at(path, "/redirect"):
+            connection.redirect(self._shell.master.monitoring.redirect())
+        elif request.head.path == "/metrics/snapshot":  # of the process, so it is not below /master
+            connection.answer(200, self._shell.master.monitoring.metrics())
         elif path == "/dev/control" and request.head.method == "POST":
             connection.answer(*self._control.handle(request.body))
+        elif (read := next((read for route, read in _READS.items() if _is_at(path, route)), None)) is not None:
+            connection.answer(200, read(self._shell.master, request.head.query))
         else:
             _serve_common(path, connection)
 
@@ -98,6 +101,27 @@ class HttpApi:
             self._shell.post(host, Operate(body), connection)
         else:
             self._shell.post(host, Call(body, request.head.headers.get("mesos-stream-id")), connection)
+
+
+def _slaves(master: Master, query: Mapping[str, str]) -> Json:
+    state = master.views.state()
+    return {key: state[key] for key in ("slaves", "recovered_slaves")}
+
+
+_READS: dict[str, Callable[[Master, Mapping[str, str]], Json]] = {
+    "/state": lambda master, query: master.views.state(),
+    "/slaves": _slaves,
+    "/tasks": lambda master, query: master.monitoring.tasks(query),
+    "/frameworks": lambda master, query: master.monitoring.frameworks(query),
+    "/state-summary": lambda master, query: master.monitoring.state_summary(),
+    "/roles": lambda master, query: master.monitoring.roles(),
+    "/flags": lambda master, query: master.monitoring.flags(),
+}
+
+
+def _is_at(path: str, route: str) -> bool:
+    """Whether a path is a route or below it: Mesos serves both alike."""
+    return path == route or path.startswith(route + "/")
 
 
 def _serve_common(path: str, connection: Connection) -> None:

@@ -88,6 +88,16 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
             {k: v for k, v in self.scalars.items() if k in fits}, {k: v for k, v in self.ranges.items() if k in fits}
         )
 
+    def of(self, reserved: str) -> Resources:
+        """The part that is reserved to a role; UNRESERVED for the rest."""
+        return Resources(
+            {key: amount for key, amount in self.scalars.items() if key[1] == reserved},
+            {key: spans for key, spans in self.ranges.items() if key[1] == reserved},
+        )
+
+    def reserved_roles(self) -> list[str]:
+        return sorted({role for _, role in (*self.scalars, *self.ranges)} - {UNRESERVED})
+
     def overlaps(self, other: Resources) -> bool:
         """Whether both contain the same port (or other range value)."""
         if not self.ranges:
@@ -199,14 +209,6 @@ def from_wire(wire: Wire) -> Resources:
     return Resources(scalars, ranges)
 
 
-def bad_allocation(wire: Wire, role: str) -> str:
-    """The error if an entry is allocated to another role, or ""."""
-    for entry in wire:
-        if (entry.get("allocation_info") or {}).get("role", role) != role:
-            return "The resources have multiple allocation roles or one that was not offered"
-    return ""
-
-
 def _text(entry: Mapping[str, Any]) -> str:
     value = (entry.get("scalar") or {}).get("value", "")
     return f"{entry.get('name')}:{value:g}" if value != "" else str(entry.get("name"))
@@ -239,10 +241,37 @@ def _scalar(entry: Mapping[str, Any]) -> int:
     value = entry["scalar"]["value"]
     if value > _MAX_SCALAR:
         raise ResourceError("Invalid scalar resource: too large")
-    amount: int = round(value * 1000)
+    amount = thousandths(value)
     if value != 0 and amount <= 0:
         raise ResourceError("Invalid scalar resource: value <= 0")
     return amount
+
+
+def thousandths(value: float) -> int:
+    """A scalar as Mesos keeps it: rounded half up, while `round` rounds half to even."""
+    whole = int(value * 1000)
+    return whole + (value * 1000 - whole >= 0.5)
+
+
+def bad_gpus(resources: Resources) -> str:
+    """The error if the gpus are no whole number, or ""."""
+    if resources.amount("gpus") % 1000:
+        return "Invalid 'gpus' resource: The 'gpus' resource must be an unsigned integer"
+    return ""
+
+
+def allocated_to(wire: Wire, offered: str) -> str:
+    """The role that entries are allocated to; entries without a role are allocated to the offered one.
+
+    Raises ResourceError if they have several roles.
+    """
+    roles = list(dict.fromkeys((entry.get("allocation_info") or {}).get("role", offered) for entry in wire))
+    if len(roles) > 1:
+        raise ResourceError(
+            f"The resources have multiple allocation roles ('{roles[1]}' and '{roles[0]}')"
+            " but only one allocation role is allowed"
+        )
+    return roles[0] if roles else offered
 
 
 def _spans(entry: Mapping[str, Any]) -> Spans:
@@ -289,4 +318,4 @@ def _parsed_scalar(value: str, part: str) -> int:
         amount = -1
     if not 0 <= amount <= _MAX_SCALAR:
         raise ResourceError(f"resources: {part!r}: a value is a number of at least 0, or a range `[low-high]`")
-    return round(amount * 1000)
+    return thousandths(amount)

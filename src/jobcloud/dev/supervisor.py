@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -30,6 +29,7 @@ from rich.console import Console
 from rich.text import Text
 
 import jobcloud
+from jobcloud.dev import tcp_ports
 
 if TYPE_CHECKING:
     from jobcloud.client.http import Client
@@ -103,7 +103,7 @@ class _ProcessTree:
         self._options = options
         self._data = data
         self._console = console
-        self._port = options.port or _free_port()
+        self._port = options.port or _free_ports(1)[0]
         self._url = f"http://127.0.0.1:{self._port}"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._started: dict[str, float] = {}
@@ -142,7 +142,7 @@ class _ProcessTree:
             raise StartFailed(
                 f"{self._data} cannot be used as --data: {error.strerror or error}; name a directory you may write to"
             ) from error
-        self._master_port, self._artifact_port = _free_port(), _free_port()
+        self._master_port, self._artifact_port = _free_ports(2)
 
     def _claim_port(self) -> None:
         """Raise StartFailed if the port is in use: another server there would be taken for our scheduler."""
@@ -264,9 +264,8 @@ def _token(path: Path) -> str:
     return token
 
 
-def _free_port() -> int:
-    """A random free port below the ephemeral ones, which outgoing connections could take before we listen."""
-    for port in random.SystemRandom().sample(range(12_000, 31_000), 100):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise StartFailed("found no free port")
+def _free_ports(count: int) -> list[int]:
+    try:
+        return tcp_ports.free_ports(count)
+    except OSError as error:
+        raise StartFailed(str(error)) from error

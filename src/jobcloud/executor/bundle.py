@@ -8,8 +8,10 @@ import shlex
 import zipfile
 from typing import Iterator, Tuple
 
+from jobcloud import zones
+
 FILE_NAME = "jobcloud-executor.zip"
-_TOP_LEVEL = ("__init__.py", "job.py", "wire.py")
+_TOP_LEVEL = ("__init__.py", "job.py", "wire.py", "zones.py")
 _SERVER_SIDE = ("bundle.py",)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAIN = b"""\
@@ -67,6 +69,7 @@ def command(sha256: str, file: str = FILE_NAME) -> str:
 
 def _members() -> Iterator[Tuple[str, bytes]]:
     yield "__main__.py", _MAIN
+    yield f"jobcloud/{zones.FILE}", zones.copy_for_executors()
     here = os.path.dirname(os.path.abspath(__file__))
     for name in _TOP_LEVEL:
         yield f"jobcloud/{name}", _content(os.path.join(os.path.dirname(here), name))

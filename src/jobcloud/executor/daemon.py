@@ -385,7 +385,7 @@ class Executor(Listener):
         now = time.monotonic()
         if task is not None and now - task.progress_sent_at >= _PROGRESS_EVERY_S:
             task.progress_sent_at = now
-            text = f"PROGRESS {done:g}" + ("" if total is None else f" of {total:g}")
+            text = f"PROGRESS {done:.12g}" + ("" if total is None else f" of {total:.12g}")
             self._report(execution.task_id, text, {"run": execution.number, "done": done, "total": total})
 
     def _time_out(self, task: _Task, execution: Execution) -> None:
@@ -404,7 +404,7 @@ class Executor(Listener):
         if task.time_limit is not None:
             task.time_limit.cancel()
         if task.timed_out and task.killing is None and outcome.state is State.KILLED:
-            text = f"it took longer than timeoutSeconds ({execution.payload.timeout_s:g}): {outcome.message}"
+            text = f"it took longer than timeoutSeconds ({execution.payload.timeout_s:.12g}): {outcome.message}"
             outcome = failed(Cause.TIMEOUT, text, outcome.exit_code)
         if task.killing is None and outcome.state is State.FAILED:
             outcome = self._handle_failure(execution, outcome)
@@ -558,7 +558,7 @@ def _failure_report(execution: Execution, outcome: Outcome) -> Dict[str, Any]:
     context = execution.payload.context
     return {
         **{name: context[name] for name in ("jobName", "taskId", "shardingTotalCount", "shardingItem")},
-        **execution.facts,
+        **{name: execution.facts[name] for name in ("runId", "attempt", "fence", "fireTime")},
         "step": execution.payload.step,
         "cause": outcome.cause.value if outcome.cause else None,
         "exitCode": outcome.exit_code,

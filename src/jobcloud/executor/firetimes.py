@@ -16,7 +16,8 @@ import calendar
 from bisect import bisect_left
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Dict, Iterator, List, Optional, Tuple
-from zoneinfo import ZoneInfo
+
+from jobcloud import zones
 
 FIRST_YEAR = 1970
 LAST_YEAR = 2099
@@ -228,6 +229,7 @@ def _zone(table: Dict[str, Any]) -> Any:
     if name == "UTC":
         return timezone.utc
     try:
-        return ZoneInfo(name)  # type: ignore[arg-type]
-    except (LookupError, ValueError, OSError, TypeError, AttributeError):
-        raise ValueError(f"fire table: zone {name!r} is unknown on this agent; install its tz database") from None
+        return zones.zone(name)
+    except (LookupError, TypeError):
+        text = f"fire table: zone {name!r} is unknown in the time zone database {zones.version()} of this executor"
+        raise ValueError(text) from None

@@ -14,19 +14,17 @@ import socket
 import ssl
 import sys
 import time
-from typing import Any, Callable, Dict, Mapping, NoReturn, Tuple, Union
+from typing import Any, Callable, Mapping, NoReturn, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
-VARIABLE = "JOBCLOUD_HTTP"
+# Names a file that holds the shard and the request.
+VARIABLE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
+_FIELDS = ("jobName", "taskId", "shardingTotalCount", "jobParameter", "shardingItem", "shardingParameter")
 # This much of the response body goes to the shard's log.
 SHOWN_BYTES = 1 << 20
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_HEADERS = {
-    "X-Jobcloud-Run-Id": "JOBCLOUD_RUN_ID",
-    "X-Jobcloud-Attempt": "JOBCLOUD_ATTEMPT",
-    "X-Jobcloud-Fence": "JOBCLOUD_FENCE",
-}
+_FACTS = {"X-Jobcloud-Run-Id": "runId", "X-Jobcloud-Attempt": "attempt", "X-Jobcloud-Fence": "fence"}
 
 
 class Refused(Exception):
@@ -34,11 +32,13 @@ class Refused(Exception):
 
 
 def main() -> None:
-    """The environment holds the request as JSON. The last argument holds the shard's six fields."""
+    """The file that the environment names holds the shard and the request, see `scripts.write_context`."""
     try:
-        request = json.loads(os.environ[VARIABLE])
-        context = json.dumps(json.loads(sys.argv[-1]))
-        status, reason = call(request, {"shardingContext": context, **_facts()})
+        with open(os.environ[VARIABLE], "rb") as file:
+            known = json.load(file)
+        context = json.dumps({name: known[name] for name in _FIELDS})
+        facts = {header: str(known[name]) for header, name in _FACTS.items()}
+        status, reason = call(known["request"], {"shardingContext": context, **facts})
     except (OSError, http.client.HTTPException, Refused, ValueError) as error:
         _fail(f"no answer: {type(error).__name__}: {error}")
     if not 200 <= status < 300:
@@ -159,10 +159,6 @@ def _over(
     connection.default_port = usual
     connection.sock = sock
     return connection
-
-
-def _facts() -> Dict[str, str]:
-    return {name: os.environ.get(variable, "") for name, variable in _HEADERS.items()}
 
 
 def _fail(text: str) -> NoReturn:

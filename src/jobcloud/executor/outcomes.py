@@ -86,6 +86,9 @@ def small(result: Any) -> Tuple[Any, str]:
             if size > RESULT_BYTES:
                 return None, _TOO_LARGE
         kept = json.loads("".join(pieces))
+        json.dumps(kept, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return None, "the result was dropped: it has text that is not Unicode, such as the name of a file"
     except Exception as error:
         return None, f"the result was dropped: not JSON: {cut(str(error), 200)}"
     if not is_flat(kept):

@@ -34,7 +34,7 @@ _MAX_RECORD_BYTES = 16 << 20
 WHEELS = "wheels"
 # Text compresses 10:1, sparse data 50:1. Only bombs reach the limit. Small archives may have any ratio.
 _RATIO_FREE_BYTES = 64 << 20
-# Errors of the readers for archives that are truncated, altered, or no archives.
+# Errors that the readers raise for truncated or altered archives, and for files that are not archives.
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -103,7 +103,7 @@ def inspect(source: Source, limits: Limits = Limits(), *, wheel: bool = False) -
 
 def _read_entries(file: IO[bytes], kind: str, limits: Limits, wheel: bool) -> _Survey:
     survey = _Survey(limits, _size(file))
-    for entry in _entries(file, kind, wheel):
+    for entry in _entries(file, kind, wheel, new=True):
         survey.add(entry)
         if entry.open is None:
             continue
@@ -350,12 +350,13 @@ def _format(file: IO[bytes]) -> str:
     )
 
 
-def _entries(file: IO[bytes], kind: str, wheel: bool) -> Iterator[_Entry]:
+def _entries(file: IO[bytes], kind: str, wheel: bool, new: bool = False) -> Iterator[_Entry]:
+    """The entries of an archive. `new`: refuse methods of compression that older builds accepted."""
     if wheel and kind != "zip":
         raise PackageError("the package is not a wheel: it is not a zip archive")
     file.seek(0)
     try:
-        yield from _zip_entries(file, wheel) if kind == "zip" else _tar_entries(file)
+        yield from _zip_entries(file, wheel, new) if kind == "zip" else _tar_entries(file)
     except PackageError:
         raise
     except _DAMAGE as error:
@@ -380,8 +381,10 @@ def _wheel_in(archive: zipfile.ZipFile, must: bool) -> Optional[Wheel]:
         return None
 
 
-def _zip_entries(file: IO[bytes], must_be_wheel: bool) -> Iterator[_Entry]:
+def _zip_entries(file: IO[bytes], must_be_wheel: bool, new: bool) -> Iterator[_Entry]:
     with zipfile.ZipFile(file) as archive:
+        if new:
+            _check_methods(archive)
         wheel = _wheel_in(archive, must_be_wheel)
         for info in archive.infolist():
             name = entry = _safe_name(info.orig_filename)
@@ -403,6 +406,15 @@ def _zip_entries(file: IO[bytes], must_be_wheel: bool) -> Iterator[_Entry]:
             else:
                 digest = wheel.digest(entry) if wheel is not None else None
                 yield _Entry(name, _Kind.FILE, info.file_size, bool(mode & 0o111), open=opened, digest=digest)
+
+
+def _check_methods(archive: zipfile.ZipFile) -> None:
+    """Refuse rare methods before anything is expanded: their decoders have no limit of memory."""
+    for info in archive.infolist():
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise PackageError(
+                f"{info.filename[:200]!r} in the package is compressed with method {info.compress_type}: use deflate"
+            )
 
 
 def _destination(wheel: Wheel, entry: str) -> str:

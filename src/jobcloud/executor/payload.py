@@ -55,7 +55,7 @@ class TaskPayload:
     `own_process`: the shard has a worker to itself. `step`: instead of a shard, call the firing's listener "before" or
     "after", with the data in `firing`. `placeholder`: run nothing, keep a worker warm with these contexts built.
     `webhook`: the URL for reports of failures, or "". `timeout_s` and `rlimits` hold for each execution, None: no
-    limit.
+    limit. `ports`: the ports of the host that belong to the task.
     """
 
     context: Mapping[str, Any]
@@ -78,6 +78,7 @@ class TaskPayload:
     firing: Mapping[str, Any] = field(default_factory=dict)
     ignores_errors: bool = False
     webhook: str = ""
+    ports: Tuple[int, ...] = ()
 
     @property
     def scripted(self) -> bool:
@@ -86,10 +87,11 @@ class TaskPayload:
 
     def facts(self, fire_time_ms: Optional[int] = None) -> Dict[str, Any]:
         """The facts of one execution that `context` does not hold. Each firing of a DAEMON job has its own runId."""
-        if fire_time_ms is None:
-            return {"runId": self.run_id, "attempt": self.attempt, "fence": self.fence, "fireTime": self.fire_time_ms}
-        run_id = f"{self.run_id}#{fire_time_ms}"
-        return {"runId": run_id, "attempt": self.attempt, "fence": self.fence, "fireTime": fire_time_ms}
+        ports = {"ports": list(self.ports)} if self.ports else {}
+        run_id, due = self.run_id, self.fire_time_ms
+        if fire_time_ms is not None:
+            run_id, due = f"{self.run_id}#{fire_time_ms}", fire_time_ms
+        return {"runId": run_id, "attempt": self.attempt, "fence": self.fence, "fireTime": due, **ports}
 
 
 def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **more: Any) -> ShardingContext:
@@ -100,6 +102,7 @@ def sharding_context(context: Mapping[str, Any], facts: Mapping[str, Any], **mor
         attempt=facts["attempt"],
         fence=facts["fence"],
         fire_time_ms=facts["fireTime"],
+        ports=tuple(facts.get("ports") or ()),
         **more,
     )
 
@@ -118,6 +121,7 @@ def firing_context(
         attempt=facts["attempt"],
         fence=facts["fence"],
         fire_time_ms=facts["fireTime"],
+        sharding_parameters_left_out=bool(firing.get("parametersLeftOut")),
         outcomes=firing.get("outcomes") or {},
         **more,
     )
@@ -181,6 +185,7 @@ def read_task(data: Optional[str]) -> TaskPayload:
         firing=fields.optional("firing", dict, {}),
         ignores_errors=handler == "ignore" and step is None,
         webhook=kind.required("errorWebhook", str) if handler == "webhook" else "",
+        ports=_ports(fields),
     )
 
 
@@ -246,6 +251,13 @@ def _package(fields: _Fields) -> PackageRef:
     if not _SHA256.fullmatch(sha256):
         raise PayloadError(f"'sha256' in package is {sha256!r:.80}, must be 64 hex digits")
     return PackageRef(file, sha256)
+
+
+def _ports(fields: _Fields) -> Tuple[int, ...]:
+    ports = fields.optional("ports", list, [])
+    if not all(isinstance(port, int) and not isinstance(port, bool) for port in ports):
+        raise PayloadError(f"'ports' in the task's data is {ports!r:.80}, must be a list of numbers")
+    return tuple(ports)
 
 
 def _contexts(job: _Fields) -> Tuple[str, ...]:

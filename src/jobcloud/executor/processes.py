@@ -1,4 +1,4 @@
-"""Starting processes so that they can be ended with everything they started.
+"""Start processes in a way that lets the daemon end each of them together with all its descendants.
 
 Every child leads a session of its own and carries a mark in its environment. The daemon is a subreaper: when a parent
 dies, descendants that left their session become children of the daemon, which finds them by the mark. When the daemon
@@ -26,7 +26,7 @@ MARK = "JOBCLOUD_PROCESS"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # Source: glibc, malloc.h; the parameter of mallopt(3).
 _M_ARENA_MAX = -8
-# Each execution takes the daemon a few descriptors. This many are enough.
+# The daemon needs a few descriptors for each execution. This many are enough.
 _MAX_FILES = 65_536
 # These errors say that the machine has no room for another process. They say nothing about the program.
 _SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -134,7 +134,8 @@ def _before_exec(limits: List[Tuple[int, Tuple[int, int]]]) -> Callable[[], None
 def start_warden(family: str) -> int:
     """Fork the process that outlives this one and kills every process with the family's marks. Returns its pid.
 
-    Call this before there are threads. Only this process holds the pipe open, so its end tells the warden.
+    Call this before there are threads. Only this process holds the pipe open. When it ends, the warden reads the end of
+    the pipe.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -170,8 +171,8 @@ def _guard(read: int, write: int, family: str) -> None:
 class Child:
     """A process that was started here. It leads a session and a process group.
 
-    `out_of_memory` is set when it has ended: the kernel killed it, or another process of its control group, because
-    memory ran out.
+    `out_of_memory` is set when the process has ended. True: a SIGKILL that this daemon did not send has ended it, and
+    since its start the kernel has killed a process of the control group because memory ran out.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", mark: str, on_exit: Callable[[int], None]) -> None:
@@ -235,7 +236,7 @@ class Children:
         return child
 
     def signal_group(self, child: Child, number: int) -> None:
-        """Signal the child's process group unless the child is reaped: after that, the number may be another's."""
+        """Signal the child's process group unless the child is reaped. After that, another process may have its pid."""
         with self._lock:
             if child.pid in self._children:
                 child.killed = child.killed or number == signal.SIGKILL

@@ -1,16 +1,21 @@
-"""SCRIPT and HTTP jobs: each execution is a process, started without a shell."""
+"""SCRIPT and HTTP jobs: each execution is a process, started without a shell.
+
+Every user of a machine can read the arguments of a process, and the kernel limits the size of arguments and
+environment. So parameters are never arguments, and the process gets everything in a file that only its user can read.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+import uuid as uuids
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from jobcloud.executor import http_job
 from jobcloud.executor.execution import LOADING, Execution
 from jobcloud.executor.loop import Loop, Timer
 from jobcloud.executor.outcomes import Cause, Outcome, State, failed, killed
@@ -19,12 +24,23 @@ from jobcloud.executor.payload import sharding_context
 from jobcloud.executor.processes import Child, Children, describe_exit, is_shortage, own_program
 from jobcloud.job import ShardingContext
 
+CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
+# The variables of a script that may be large. A parameter that the kernel does not take is only in the file.
+_PARAMETERS = ("JOBCLOUD_JOB_PARAMETER", "JOBCLOUD_SHARDING_PARAMETER")
+# Source: execve(2), "Limits on size of arguments and environment": at most 32 pages for each string, its NUL included,
+# and 6 MiB in all, or a quarter of the stack's limit.
+_MAX_STRING_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
+_MAX_BYTES = min(os.sysconf("SC_ARG_MAX"), 6 << 20)
+# The kernel's own use of the memory for arguments and environment, and a pointer for each string.
+_RESERVED_BYTES, _POINTER_BYTES = 8_192, 8
+
 
 @dataclass(eq=False)
 class _Script:
     child: Child
     tickets: Tuple[int, ...]
     errors: RotatingLog
+    file: str
     timer: Optional[Timer] = None
 
 
@@ -36,6 +52,7 @@ class Scripts:
     ) -> None:
         self._loop, self._children, self._pump, self._folders = loop, children, pump, folders
         self._directory, self._env = directory, env
+        self._contexts = os.path.join(os.path.dirname(folders.root), "contexts")
         self._running: Dict[Execution, _Script] = {}
 
     def start(self, execution: Execution) -> None:
@@ -43,11 +60,17 @@ class Scripts:
             execution.on_ended(execution, Outcome(State.FINISHED))
             return
         context = sharding_context(execution.payload.context, execution.facts)
-        argv = [*(execution.payload.script or own_program("jobcloud.executor.http_job")), context.to_json()]
-        more = {} if execution.payload.http is None else {http_job.VARIABLE: json.dumps(execution.payload.http)}
+        if execution.payload.script is None:
+            argv = own_program("jobcloud.executor.http_job")
+        else:
+            argv = [*execution.payload.script, argument(context)]
         folder = self._folders.path(execution.task_id)
         output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
         try:
+            file = write_context(self._contexts, context, execution.payload.http)
+            env = {**self._env, CONTEXT_FILE: file}
+            if execution.payload.script is not None:
+                env = fitting(argv, {**env, **environment(context)})
             (stdout, stderr), tickets = self._pump.attach(output, errors)
         except OSError as error:
             execution.on_ended(execution, _not_started(argv, error))
@@ -56,7 +79,7 @@ class Scripts:
             child = self._children.spawn(
                 argv,
                 cwd=self._directory,
-                env={**self._env, **environment(context), **more},
+                env=env,
                 stdout=stdout,
                 stderr=stderr,
                 limits=execution.payload.rlimits,
@@ -68,12 +91,13 @@ class Scripts:
                 if is_shortage(error)
                 else failed(Cause.COMMAND, self._start_problem(argv, error))
             )
+            _remove(file)
             self._pump.finish(tickets, execution.on_ended, execution, refusal)
             return
         finally:
             os.close(stdout)
             os.close(stderr)
-        self._running[execution] = _Script(child, tickets, errors)
+        self._running[execution] = _Script(child, tickets, errors, file)
         execution.on_started(execution)
 
     def kill(self, execution: Execution, grace_s: float) -> None:
@@ -92,6 +116,7 @@ class Scripts:
 
     def _on_exit(self, execution: Execution, code: int) -> None:
         script = self._running[execution]
+        _remove(script.file)
         self._pump.finish(script.tickets, self._on_output_closed, execution, code)
 
     def _on_output_closed(self, execution: Execution, code: int) -> None:
@@ -120,8 +145,57 @@ def _not_started(argv: List[str], error: Exception) -> Outcome:
     return failed(Cause.WORKER_LOST, f"cannot start {argv[0]!r}: {error}")
 
 
+def argument(context: ShardingContext) -> str:
+    """The last argument of a script: the six fields as JSON, without parameters that have a value."""
+    fields = context.as_dict().items()
+    kept = {name: value for name, value in fields if not name.endswith("Parameter") or not value}
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+
+
+def write_context(folder: str, context: ShardingContext, http: Optional[Mapping[str, Any]] = None) -> str:
+    """Write everything about an execution to a new file that only this user can read. Returns its path.
+
+    `http`: the request of an HTTP job. Raises OSError.
+    """
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    path = os.path.join(folder, uuids.uuid4().hex + ".json")
+    known = {
+        **context.as_dict(),
+        "runId": context.run_id,
+        "attempt": context.attempt,
+        "fence": context.fence,
+        "fireTime": context.fire_time_ms,
+        "ports": list(context.ports),
+    }
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(json.dumps(known if http is None else {**known, "request": http}).encode())
+    except OSError:
+        _remove(path)
+        raise
+    return path
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def fitting(argv: Sequence[str], env: Mapping[str, str]) -> Dict[str, str]:
+    """The environment without the parameters that the kernel would refuse, because they or everything is too large."""
+    sizes = {name: len(os.fsencode(name)) + len(os.fsencode(value)) + 2 for name, value in env.items()}
+    total = sum(size + _POINTER_BYTES for size in (*sizes.values(), *(len(os.fsencode(word)) + 1 for word in argv)))
+    whole = total <= _MAX_BYTES - _RESERVED_BYTES
+    return {
+        name: value
+        for name, value in env.items()
+        if name not in _PARAMETERS or (whole and sizes[name] <= _MAX_STRING_BYTES)
+    }
+
+
 def environment(context: ShardingContext) -> Dict[str, str]:
     """The environment variables of a script."""
+    ports = {f"JOBCLOUD_PORT_{number}": str(port) for number, port in enumerate(context.ports)}
     return {
         "JOBCLOUD_RUN_ID": context.run_id,
         "JOBCLOUD_ATTEMPT": str(context.attempt),
@@ -133,6 +207,8 @@ def environment(context: ShardingContext) -> Dict[str, str]:
         "JOBCLOUD_SHARDING_TOTAL_COUNT": str(context.sharding_total_count),
         "JOBCLOUD_SHARDING_PARAMETER": context.sharding_parameter,
         "JOBCLOUD_TASK_ID": context.task_id,
+        "JOBCLOUD_PORTS": ",".join(map(str, context.ports)),
+        **ports,
     }
 
 

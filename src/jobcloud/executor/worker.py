@@ -158,7 +158,7 @@ class Worker:
         task = message["task"]
         logs = self._shard_logs(task)
         _logs.set(logs)
-        _restore_output()
+        _restore_streams()
         self._send({"type": "started", "task": task, "run": shard.number})
         try:
             end = self._outcome(message, shard)
@@ -201,7 +201,7 @@ class Worker:
             return _End("failed", error.cause, cut(str(error)))
         except BaseException as error:
             if shard.noticed or plugins.logs_errors(message["job"]):
-                _restore_output()
+                _restore_streams()
                 traceback.print_exc()
             if shard.noticed:
                 return _End("killed", Cause.KILLED, describe(error))
@@ -290,8 +290,7 @@ def _failure(error: BaseException) -> _End:
     if isinstance(error, ListenerError):
         return _End("failed", Cause.LISTENER, cut(str(error)))
     if isinstance(error, SystemExit):
-        # The kernel keeps eight bits of an exit code.
-        code = int(error.code) & 0xFF if isinstance(error.code, int) else int(error.code is not None)
+        code = _exit_code(error.code)
         if code == 0:
             return _End("finished")
         return _End("failed", Cause.EXIT_CODE, describe(error), code)
@@ -300,6 +299,14 @@ def _failure(error: BaseException) -> _End:
         return _End("failed", Cause.EXCEPTION, text)
     cause = Cause.OUT_OF_MEMORY if isinstance(error, MemoryError) else Cause.EXCEPTION
     return _End("failed", cause, describe(error))
+
+
+def _exit_code(value: object) -> int:
+    """The exit code of a process that ends with sys.exit(value)."""
+    if not isinstance(value, int):
+        return int(value is not None)
+    # The kernel keeps eight bits of a C int. A larger number must not count as success because of its last bits.
+    return value & 0xFF if -(2**31) < value < 2**31 else 255
 
 
 class _ShardBytes(io.BufferedIOBase):
@@ -359,19 +366,33 @@ class _ShardText(io.TextIOBase):
         """Ignored: all shards share the stream."""
 
 
-_OUTPUT = {"stdout": _ShardText(1, 0), "stderr": _ShardText(2, 1)}
+class _NoInput(io.StringIO):
+    """sys.stdin of the worker, which is empty."""
+
+    @property
+    def buffer(self) -> io.BytesIO:
+        return io.BytesIO()
+
+    def fileno(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Ignored: all shards share the stream, and exit() closes it."""
 
 
-def _restore_output() -> None:
+_STREAMS = {"stdin": _NoInput(), "stdout": _ShardText(1, 0), "stderr": _ShardText(2, 1)}
+
+
+def _restore_streams() -> None:
     """Replace a stream that one shard has closed: otherwise print() would fail in every other shard."""
-    for name, stream in _OUTPUT.items():
+    for name, stream in _STREAMS.items():
         if getattr(getattr(sys, name), "closed", True):
             setattr(sys, name, stream)
 
 
-def _take_over_output() -> None:
+def _take_over_streams() -> None:
     faulthandler.enable()
-    for name, stream in _OUTPUT.items():
+    for name, stream in _STREAMS.items():
         setattr(sys, name, stream)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
@@ -382,5 +403,5 @@ def main(argv: Optional[List[str]] = None) -> None:
     for descriptor in (orders, answers):
         os.set_inheritable(descriptor, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _take_over_output()
+    _take_over_streams()
     sys.exit(Worker(orders, answers).run())

@@ -570,7 +570,7 @@ class Placer:
     def _whole_ports(self, request: Sequence[int]) -> int:
         asked = request[self.dimensions.index(PORTS)] if PORTS in self.dimensions else 0
         if asked % 1_000:
-            raise MatchError(f"amounts[{PORTS!r}] must be a whole number, not {asked / 1_000:g}")
+            raise MatchError(f"amounts[{PORTS!r}] must be a whole number, not {asked / 1_000:.12g}")
         return asked // 1_000
 
     def _row(self, what: str, amounts: Amounts) -> list[int]:

@@ -63,9 +63,9 @@ class UntriedTasks:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The hosts of one type needed for all tasks that can run on it; `unsuitable` tasks cannot. `price`: in total.
+    """How many hosts of one type are needed for all tasks that can run on this type. `price`: of all these hosts.
 
-    `untried`: tasks without a host because the time was over.
+    `unsuitable`: tasks that cannot run on this type. `untried`: tasks without a host because the time was over.
     """
 
     name: str
@@ -107,7 +107,7 @@ class More:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Hosts of several types, each for the tasks that are cheapest on it: (type, hosts), and the total price."""
+    """Hosts of several types. Each task runs on its cheapest type. `hosts`: (type, number); `price`: of all hosts."""
 
     hosts: tuple[tuple[str, int], ...]
     price: float
@@ -194,7 +194,7 @@ def _notes(problem: Problem, question: Question, packing: Packing, types: Sequen
 
 
 def host_names(problem: Problem, packing: Packing) -> list[str]:
-    """The name of each host of a packing: the names of the rows in order, numbered if a row stands for several."""
+    """The name of each host of a packing: that of its row in the host table, with a number if the row has several."""
     names: list[str] = []
     queues = {n: _names(kind) for n, kind in enumerate(problem.host_kinds)}
     for number, kind in enumerate(packing.hosts.tolist()):
@@ -318,7 +318,7 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exac
     largest = problem.capacity[allowed]
     if not (need <= largest).all(axis=1).any():
         lacking = [
-            f"{need[d] / 1_000:g} {name} of at most {largest[:, d].max() / 1_000:g}"
+            f"{need[d] / 1_000:.12g} {name} of at most {largest[:, d].max() / 1_000:.12g}"
             for d, name in enumerate(problem.dimensions)
             if need[d] > largest[:, d].max()
         ]
@@ -337,7 +337,7 @@ def _reason(problem: Problem, packing: Packing, free: Int64s, kind: int, *, exac
 
 
 def _stranded(problem: Problem, packing: Packing, free: Int64s) -> Int64s:
-    """int64[D]: the free amounts on hosts in use that fit no further task of the demand."""
+    """int64[D]: the free amounts on those used hosts that have no room for any further task of the demand."""
     used = np.unique(packing.host_of[packing.host_of >= 0])
     open_ = np.zeros(len(used), dtype=bool)
     for need in _smallest(problem.request[problem.counts > 0]):
@@ -539,7 +539,7 @@ def _need_document(problem: Problem, need: Need) -> dict[str, Any]:
 
 
 def _positive_kinds(problem: Problem, need: Need) -> list[str]:
-    """The jobs of the kinds in the LP: those with tasks on the packing's hosts, in order."""
+    """The jobs of the task kinds that the proof gives weights: those with tasks on the packing's hosts, in order."""
     kinds = problem.kind_of_tasks()[need.found.packing.host_of >= 0]
     return [problem.task_kinds[kind].job for kind in np.unique(kinds).tolist()]
 

@@ -170,12 +170,13 @@ def _totals(axes: Any, plan: Plan) -> None:
 def _day(axes: Any, plan: Plan, load: Load, zone: str) -> None:
     """The load over time as a share of the total capacity."""
     from datetime import datetime
-    from zoneinfo import ZoneInfo
 
     from matplotlib import dates
 
+    from jobcloud import zones
+
     axes.set_title(f"Load over time ({zone})")
-    clock = ZoneInfo(zone)
+    clock = zones.zone(zone)
     times = [datetime.fromtimestamp(ms / 1000, clock) for ms in load.times.tolist()]
     for d, name in enumerate(plan.problem.dimensions):
         if plan.capacity[d] > 0:

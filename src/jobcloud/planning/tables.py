@@ -224,7 +224,9 @@ class _Table:
     def _task_but_names(self, cells: list[str]) -> tuple[tuple[int, ...], Rules, int, float, float | None]:
         arrive, leave = self._instant(cells, "arrive_s") or 0.0, self._instant(cells, "leave_s")
         if leave is not None and leave <= arrive:
-            self._fault(f"it leaves at {leave:g} but arrives at {arrive:g}", "leave_s", "a later time, or -1 for never")
+            self._fault(
+                f"it leaves at {leave:.12g} but arrives at {arrive:.12g}", "leave_s", "a later time, or -1 for never"
+            )
         return self._amounts(cells), self._rules(cells), self._count(cells), arrive, leave
 
     def finish(self, count: int, what: str) -> None:

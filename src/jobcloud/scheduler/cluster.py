@@ -2,6 +2,9 @@
 
 The capacity of an agent in the matcher is the sum of its offers and of our live claims there. So a claim stays with
 its task for the task's whole life, and released resources can be used only after Mesos has offered them again.
+
+Mesos launches a task only on offers that are allocated to one role. So if an agent has offers of several roles, the
+matcher counts those of one role at a time.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Request(NamedTuple):
 
 @dataclass(slots=True)
 class AgentEntry:
-    """One agent, and the offers held from it by id.
+    """One agent, and the offers held from it by id. The matcher counts those of `role`.
 
     `whole` is the sum of the agent's offers and our claims when it was last offered. The sum is stored because an idle
     agent's offers are soon declined, and then nothing else shows its size. While an offer is held, `whole` may be out
@@ -49,6 +52,7 @@ class AgentEntry:
     address: str = ""
     attributes: tuple[tuple[str, str], ...] = ()
     offers: dict[str, Offer] = field(default_factory=dict)
+    role: str = ""
     offered: Resources = NOTHING
     whole: Resources = NOTHING
     seen_ms: int = 0
@@ -73,6 +77,8 @@ class Cluster:
         self._by_slot: dict[int, AgentEntry] = {}
         #: slots whose capacity in the matcher is out of date
         self._stale: dict[int, AgentEntry] = {}
+        #: slots of agents that have offers of several roles
+        self._mixed: dict[int, AgentEntry] = {}
         self._agent_of_offer: dict[str, AgentEntry] = {}
         #: agents that get no new tasks
         self.cordoned: frozenset[str] = frozenset()
@@ -113,6 +119,10 @@ class Cluster:
         entry.hostname = cut(offer.hostname, MAX_ID_BYTES)
         entry.address, entry.attributes = offer.address, offer.attributes
         entry.seen_ms, entry.lost = at, False
+        if not entry.offers:
+            entry.role = offer.role
+        elif offer.role != entry.role:
+            self._mixed[entry.slot] = entry
         entry.offers[offer.id] = offer
         self._agent_of_offer[offer.id] = entry
         self._received[offer.id] = at
@@ -136,15 +146,26 @@ class Cluster:
             self.drop_offer(offer_id)
 
     def take_offers(self, agent_id: str) -> tuple[Offer, ...]:
-        """Remove all offers of an agent, to be used up by one ACCEPT or declined."""
+        """Remove the offers of an agent that the matcher counts, to be used up by one ACCEPT or declined."""
         entry = self.agents[agent_id]
-        taken = tuple(entry.offers.values())
-        entry.offers.clear()
+        taken = tuple(offer for offer in entry.offers.values() if offer.role == entry.role)
         for offer in taken:
+            entry.offers.pop(offer.id)
             self._agent_of_offer.pop(offer.id)
             self._received.pop(offer.id)
         self._sum_offers(entry)
         return taken
+
+    def most_roles(self) -> int:
+        """The largest number of roles that one agent has offers of; at least 1."""
+        return max((len(_roles(entry)) for entry in self._mixed.values()), default=1)
+
+    def count_next_role(self) -> None:
+        """Let the matcher count the offers of the next role, on each agent that has offers of several."""
+        for entry in self._mixed.values():
+            roles = _roles(entry)
+            entry.role = roles[(roles.index(entry.role) + 1) % len(roles)]
+            self._stale[entry.slot] = entry
 
     def offers_received_before(self, instant: int) -> list[str]:
         """Ids of the offers received before `instant`, oldest first."""
@@ -318,6 +339,9 @@ class Cluster:
         for entry in self.agents.values():
             held = amounts(share for offer in entry.offers.values() for share in offer.shares)
             assert entry.offered == held, f"agent {entry.id} offers {held}, not {entry.offered}"
+            roles = _roles(entry)
+            assert not roles or entry.role in roles, f"agent {entry.id} has no offer of role {entry.role}"
+            assert (len(roles) > 1) == (entry.slot in self._mixed), f"agent {entry.id} has offers of {roles}"
             assert min(self.matcher.free(entry.slot)) >= 0, f"agent {entry.id} is over-committed"
 
     # ----------------------------------------------------------------------------------------------- internal
@@ -388,19 +412,38 @@ class Cluster:
     def _sum_offers(self, entry: AgentEntry) -> None:
         entry.offered = amounts(share for offer in entry.offers.values() for share in offer.shares)
         self._stale[entry.slot] = entry
+        if entry.slot in self._mixed:
+            roles = _roles(entry)
+            if entry.role not in roles:
+                entry.role = roles[0] if roles else ""
+            if len(roles) < 2:
+                del self._mixed[entry.slot]
+
+    def _counted(self, entry: AgentEntry) -> Resources:
+        """The offered resources of an agent that tasks may take now."""
+        if entry.id in self.cordoned:
+            return NOTHING
+        if entry.slot not in self._mixed:
+            return entry.offered
+        return amounts(share for offer in entry.offers.values() if offer.role == entry.role for share in offer.shares)
 
     def _refresh(self) -> None:
         """Bring the matcher up to date with the changes on agents."""
         if self._stale:
-            free = [NOTHING if entry.id in self.cordoned else entry.offered for entry in self._stale.values()]
+            free = [self._counted(entry) for entry in self._stale.values()]
             rows = np.minimum(np.array(free, dtype=np.int64), MAX_AMOUNT)
             slots = np.fromiter(self._stale, dtype=np.int64, count=len(free))
             capacities = self.matcher.set_free(slots, rows).tolist()
-            for entry, capacity in zip(self._stale.values(), capacities, strict=True):
+            for entry, counted, capacity in zip(self._stale.values(), free, capacities, strict=True):
                 if entry.offers:
-                    whole = Resources(*capacity)
-                    entry.whole = whole if entry.id not in self.cordoned else whole.plus(entry.offered)
+                    complete = counted is entry.offered
+                    entry.whole = Resources(*capacity) if complete else entry.offered.plus(self.claimed(entry))
             self._stale.clear()
+
+
+def _roles(entry: AgentEntry) -> list[str]:
+    """The roles that an agent has offers of, in a fixed order."""
+    return sorted({offer.role for offer in entry.offers.values()})
 
 
 def amounts(shares: Iterable[Share]) -> Resources:
@@ -417,7 +460,7 @@ class InsufficientResources(Exception):
 
 
 class Pool:
-    """The shares of all offers of one agent. Tasks and executors get theirs from it, reserved shares first."""
+    """The shares of one ACCEPT's offers. Tasks and executors get theirs from it, reserved shares first."""
 
     def __init__(self, offers: Iterable[Offer]) -> None:
         self._shares: dict[str, list[Share]] = {name: [] for name in DIMENSIONS}
@@ -442,6 +485,23 @@ class Pool:
             self._allocate_one(name, amount, allocated)
             self._left[name] -= amount
         return tuple(allocated)
+
+    def take(self, shares: Iterable[Share]) -> None:
+        """Take amounts with the same role and reservation as `shares`.
+
+        Raises InsufficientResources, with nothing taken.
+        """
+        before = {name: list(held) for name, held in self._shares.items()}
+        for share in shares:
+            held = self._shares[share.name]
+            others = [one for one in held if one.origin != share.origin]
+            self._shares[share.name] = [one for one in held if one.origin == share.origin]
+            if sum(one.amount for one in self._shares[share.name]) < share.amount:
+                self._shares = before
+                raise InsufficientResources(f"the agent's offers hold too little {share.name} with the same role")
+            self._allocate_one(share.name, share.amount, [])
+            self._shares[share.name] = sorted((*self._shares[share.name], *others), key=lambda one: not one.reserved)
+        self._left = {name: sum(share.amount for share in held) for name, held in self._shares.items()}
 
     def _allocate_one(self, name: str, missing: int, allocated: list[Share]) -> None:
         shares = self._shares[name]

@@ -24,8 +24,10 @@ from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.rollouts import Rollouts
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks, lost
-from jobcloud.scheduler.timetable import Timetable
+from jobcloud.scheduler.timetable import AHEAD_MS, Timetable
 
+# If the fire times of a job were handled this far ahead, an update lets it fire again. So does enabling a disabled job.
+_REVIVED_MS = 86_400_000
 _MAY_BE_PUT_BACK = frozenset({ShardState.DEAD, ShardState.FAILED, ShardState.KILLED})
 
 
@@ -53,6 +55,11 @@ class Commands(Part):
             self._state.isolated(job.name, at, self._timetable.schedule, job, considered)
             self._state.isolated(job.name, at, self._firings.ensure_resident, job, at)
             self._state.isolated(job.name, at, self._rollouts.roll_out, job, at)
+
+    def clock_set_back(self, at: int) -> None:
+        """Start resident jobs again whose cron seemed to be over while the clock was ahead."""
+        for job in list(self._state.jobs.values()):
+            self._state.isolated(job.name, at, self._firings.ensure_resident, job, at)
 
     # ------------------------------------------------------------------------------------------------- apps
 
@@ -139,10 +146,7 @@ class Commands(Part):
         elif not revisions.same_work(known, job):
             self._apply_update(known, job, event.at)
         self._state.queue.reconsider(job.name)
-        # Instants of the new schedule that have passed are not due. A later leader must come to the same result.
-        considered = max(event.at, self._state.job_states[job.name].considered_ms)
-        self._state.change_job_state(job.name, considered_ms=considered)
-        self._timetable.schedule(job, considered)
+        self._timetable.go_on(job, event.at, ahead_ms=_REVIVED_MS)
         self._state.publish(
             event.at, Topic.CONFIG, f"job {job.name} is {'updated' if known else 'registered'}", job=job.name
         )
@@ -153,6 +157,9 @@ class Commands(Part):
     def set_job_enabled(self, event: SetJobEnabled) -> None:
         job = self._state.job(event.name)
         if event.enabled == (not self._state.job_states[job.name].disabled):
+            if event.enabled and self._state.enabled(job.name) and self._timetable.silent_until(job.name, event.at):
+                self._timetable.go_on(job, event.at, ahead_ms=AHEAD_MS)
+                self._state.publish(event.at, Topic.CONFIG, f"job {job.name} fires from now on", job=job.name)
             return
         self._state.change_job_state(job.name, disabled=not event.enabled)
         self._apply_enabled(job, event.at)
@@ -187,10 +194,7 @@ class Commands(Part):
     def _apply_enabled(self, job: Job, at: int) -> None:
         """Schedule or cancel a job after it or its app was enabled or disabled. Firings missed meanwhile are lost."""
         if self._state.enabled(job.name):
-            # This instant never moves back, even if the clock was set back: an instant fires once.
-            considered = max(at, self._state.job_states[job.name].considered_ms)
-            self._state.change_job_state(job.name, considered_ms=considered)
-            self._timetable.schedule(job, considered)
+            self._timetable.go_on(job, at, ahead_ms=_REVIVED_MS)
             self._firings.ensure_resident(job, at)
             self._rollouts.roll_out(job, at)
         else:
@@ -240,19 +244,20 @@ class Commands(Part):
     def _check_retry(self, firing: Firing) -> Job:
         """The job of a firing. Raises Conflict if shards of the firing cannot be put back now."""
         job = self._state.jobs.get(firing.job)
-        if job is None or firing.cause is Cause.DAEMON:
-            problem = f"the shards of {firing.id} start again by themselves, or its job is gone"
-            raise Conflict(problem, field="runId", fix="nothing")
+        if job is None:
+            raise Conflict(f"job {firing.job} was removed", field="runId", fix="register it again")
+        new_run = f"`jobcloud job trigger {job.name}` makes a new run"
         if job.kind is JobKind.DAEMON:
-            raise Conflict(
-                f"job {job.name} is resident now", field="runId", fix="nothing: its shards start again by themselves"
-            )
+            problem = f"job {job.name} is resident: its shards start again by themselves"
+            raise Conflict(problem, field="runId", fix=f"`jobcloud explain {job.name}` shows why a shard does not run")
+        if firing.cause is Cause.DAEMON:
+            raise Conflict(f"job {job.name} was resident in {firing.id}", field="runId", fix=new_run)
         if not self._state.enabled(job.name):
             raise Conflict(f"job {job.name} or its app is disabled", field="runId", fix="enable it first")
         if len(firing.work) != job.shard_count or firing.stepped != bool(job.firing_listener):
             raise Conflict(
                 f"job {job.name} has other shards now than the run: {job.shard_count}, not {len(firing.work)}",
-                field="runId", fix=f"`jobcloud job trigger {job.name}` makes a new run",
+                field="runId", fix=new_run,
             )  # fmt: skip
         if not firing.ended_ms and not self._state.wanted(firing):
             raise Conflict(f"{firing.id} is being ended", field="runId", fix="wait until it has ended")

@@ -53,6 +53,7 @@ from jobcloud.scheduler.part import Hooks
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.recovery import Stored as Stored
+from jobcloud.scheduler.restorations import Restorations
 from jobcloud.scheduler.rollouts import Rollouts
 from jobcloud.scheduler.state import MakeMatcher, State
 from jobcloud.scheduler.state import Policy as Policy
@@ -106,6 +107,7 @@ class Scheduler:
             circuit_breakers,
             self._drains,
             self._tasks,
+            Restorations(state, firings),
             rollouts,
             Timeouts(state, reconciliation),
             self._warm_executors,
@@ -230,6 +232,11 @@ class Scheduler:
     @property
     def connected(self) -> bool:
         return self._state.connected
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Problems that do not stop the scheduler. May be read from any thread."""
+        return self._timetable.warnings
 
     @property
     def framework_id(self) -> str:

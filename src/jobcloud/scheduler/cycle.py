@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 
 from jobcloud.messages import (
@@ -26,6 +26,7 @@ from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.reason import Reason, refusal_reasons
 from jobcloud.scheduler.recovery import executor_key
+from jobcloud.scheduler.sharding import Payload
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
@@ -57,10 +58,13 @@ class Cycle(Part):
         self._suppressed = False
         #: the instant until which the master may withhold offers because of our filters
         self._filtered_until = 0
+        #: tasks of one call; fewer than the policy allows after the master has refused a call for its size
+        self._accept_tasks = state.policy.accept_tasks
 
     def begin(self, at: int) -> None:
         """The master has forgotten filters and suppression: they end with a session."""
         self._suppressed, self._filtered_until, self._state.new_work = False, 0, True
+        self._accept_tasks = self._state.policy.accept_tasks
 
     # ------------------------------------------------------------------------------------------------- offers
 
@@ -84,6 +88,10 @@ class Cycle(Part):
         if isinstance(event.call, Accept) and self._state.connected:
             # The launch failed or is uncertain. If the offers are still valid, nothing else returns them.
             self._state.emit(Decline(event.call.offer_ids, 0))
+            if event.too_large:
+                # Halved until calls are accepted. If a single task is refused, `Tasks` stops its job, and the others
+                # get their usual calls again.
+                self._accept_tasks = len(event.call.launches) // 2 or self._state.policy.accept_tasks
         elif isinstance(event.call, Suppress | Revive):
             self._suppressed, self._state.new_work = isinstance(event.call, Revive), True
 
@@ -164,8 +172,18 @@ class Cycle(Part):
     # ------------------------------------------------------------------------------------------------- the cycle
 
     def _run(self, at: int) -> None:
-        """Match placeholders, and then the shards that may start, to the offers held, and launch them."""
+        """Launch what may start on the offers held. If an agent has offers of several roles, each role gets a pass."""
         self._state.cycle_due = False
+        before = self.refusals
+        for _ in range(self._state.cluster.most_roles()):
+            self._run_pass(at)
+            self._state.cluster.count_next_role()
+        for job, reasons in self.refusals.items():
+            if job not in before and reasons:
+                self._state.publish(at, Topic.REFUSED, reasons[0].text, job=job)
+
+    def _run_pass(self, at: int) -> None:
+        """Launch the missing placeholders, and then the shards that may start, on the offers that count now."""
         warm: dict[str, list[Place]] = {}
         for place in self._warm_executors.place(at):
             warm.setdefault(place.placement.agent_id, []).append(place)
@@ -220,19 +238,17 @@ class Cycle(Part):
                     placed.setdefault(placement.agent_id, []).append((entry, placement))
                     left -= 1
         if placed or refused:
-            self._record_refusals(refused, at)
+            self._record_refusals(refused)
         return placed
 
-    def _record_refusals(self, refused: dict[str, Request], at: int) -> None:
+    def _record_refusals(self, refused: dict[str, Request]) -> None:
         """Record for users which resources each job lacked."""
         reasons: dict[Request, tuple[Reason, ...]] = {}
-        before, self.refusals = self.refusals, {}
+        self.refusals = {}
         for job, request in refused.items():
             if request not in reasons:
                 reasons[request] = tuple(refusal_reasons(self._state.cluster.refusal(request)))
             self.refusals[job] = reasons[request]
-            if job not in before and reasons[request]:
-                self._state.publish(at, Topic.REFUSED, reasons[request][0].text, job=job)
 
     def _requested(
         self, starting: set[str], refused: dict[str, Request], hopeless: set[Request], at: int
@@ -291,13 +307,21 @@ class Cycle(Part):
         changes: dict[str, dict[int, Shard]],
         at: int,
     ) -> None:
-        """Send one ACCEPT for an agent, or a DECLINE. Adds the changed shards of each firing to `changes`."""
+        """Send one ACCEPT for an agent, or a DECLINE. Adds the changed shards of each firing to `changes`.
+
+        An ACCEPT uses up the agent's offers. Shards beyond its limits stay in the queue for the next offer.
+        """
         entry = self._state.cluster.agents[agent_id]
         offers = self._state.cluster.take_offers(agent_id)
         pool = Pool(offers)
         placeholders = (self._launch_placeholder(place, pool, entry.hostname, at) for place in warm)
         launches = [launched for launched in placeholders if launched is not None]
+        size = sum(launched.size for launched in launches)
         for choice, placement in choices:
+            if launches and (len(launches) >= self._accept_tasks or size >= self._state.policy.accept_bytes):
+                self._state.cluster.rollback(placement)
+                self._state.request_cycle()
+                continue
             firing = self._state.firings[choice.firing_id]
             made = self._state.isolated(
                 firing.job, at, self._launch, firing, choice.item, placement, pool, entry.hostname, at
@@ -306,6 +330,7 @@ class Cycle(Part):
                 self._state.cluster.rollback(placement)
             else:
                 launches.append(made[0])
+                size += made[0].size
             if made is not None:
                 changes.setdefault(firing.id, {})[choice.item] = made[1]
         offer_ids = tuple(offer.id for offer in offers)
@@ -330,9 +355,12 @@ class Cycle(Part):
             agent_id=placement.agent_id, hostname=hostname, app=job.app, executor_id=executor_id,
             resources=job.resources, created_ms=at, revision=revision,
         )  # fmt: skip
-        data = sharding.payload(job, firing, task, self._state.fence())
+
+        def describe(task: Task) -> Payload:
+            return sharding.payload(job, firing, task, self._state.fence())
+
         try:
-            launched = self._start(task, placement, pool, data, at)
+            launched = self._start(task, placement, pool, describe, at)
         except InsufficientResources as error:
             failures = shard.failures + 1
             wait = retry.backoff_ms(failures, job.failover_delay_ms, job.failover_most_ms)
@@ -345,19 +373,27 @@ class Cycle(Part):
     def _launch_placeholder(self, place: Place, pool: Pool, hostname: str, at: int) -> Launch | None:
         """Make a placeholder task. None if the offers hold less than the matcher had counted."""
         task = self._warm_executors.task(place, hostname, at)
-        data = sharding.placeholder_payload(task, self._state.fence())
+
+        def describe(task: Task) -> Payload:
+            return sharding.placeholder_payload(task, self._state.fence())
+
         try:
-            return self._start(task, place.placement, pool, data, at)
+            return self._start(task, place.placement, pool, describe, at)
         except InsufficientResources as error:
             self._state.cluster.rollback(place.placement)
             self._warm_executors.could_not_start(place.app.name, str(error), at)
             return None
 
-    def _start(self, task: Task, placement: Placement, pool: Pool, data: bytes, at: int) -> Launch:
+    def _start(
+        self, task: Task, placement: Placement, pool: Pool, describe: Callable[[Task], Payload], at: int
+    ) -> Launch:
         """Store a task and its executor and bind its claim. Raises InsufficientResources, with nothing changed."""
         key, plan = executor_key(task.agent_id, task.executor_id), self._state.plan_of(task.app)
         gone = key in self._executors.gone
         shares, executor = launch.task_shares(pool, task, self._state.executors.get(key), plan, at, gone=gone)
+        if task.resources.ports:
+            task = changed(task, ports=launch.ports_of(shares))
+        payload = describe(task)
         if key not in self._state.executors:
             self._state.put(Kind.EXECUTOR, key, executor)
             self._state.cluster.reserve(task.agent_id, executor.id, plan.resources)
@@ -366,7 +402,7 @@ class Cycle(Part):
         for hook in self._hooks.task_launched:
             hook(task, at)
         self._state.publish_task(at, _LAUNCHED, task, f"placed on {task.hostname}")
-        return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, data)
+        return Launch(task.id, f"{task.job}{DELIMITER}{task.item}", shares, executor, *payload)
 
     # ------------------------------------------------------------------------------------------------- reading
 

@@ -141,7 +141,8 @@ class Drains(Part):
         before = self._state.drains.get(agent_id)
         since = before.since_ms if before is not None else event.at
         self._put(agent_id, Drain(agent_id, since, deadline, cut(event.reason)))
-        self._state.publish(event.at, Topic.CLUSTER, f"agent {agent_id} is being drained: {event.reason or 'drain'}")
+        why = f": {event.reason}" if event.reason else ""
+        self._state.publish(event.at, Topic.CLUSTER, f"agent {agent_id} is being drained" + why)
         self._next_check = 0
 
     def undrain(self, event: UndrainAgent) -> None:

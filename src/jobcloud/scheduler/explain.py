@@ -14,7 +14,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.timetable import Timetable
 
 # The codes of the reasons that do not depend on a due firing, the most important first.
-_STANDING = ("unreachable", "rollout_stopped", "rolling", "dead", "start_failed", "executors")
+_STANDING = ("clock", "unreachable", "rollout_stopped", "rolling", "dead", "start_failed", "executors")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from jobcloud.scheduler.state import State
 # The message of a shard that has ended because its job no longer has it.
 FEWER = "the job has fewer shards now"
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
-_DEAD = ShardState.DEAD
+_DEAD, _FINISHED = ShardState.DEAD, ShardState.FINISHED
 _WHY_BYTES = 300
 _NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 _ENDED = tuple(state for state in ShardState if state.ended)
@@ -135,22 +135,26 @@ class Firings(Part):
         return found if found is not None and found.cause is Cause.DAEMON and self._state.wanted(found) else None
 
     def ensure_resident(self, job: Job, at: int) -> None:
-        """Give an enabled resident job its firing with all shards, once its older firings have ended."""
+        """Give an enabled resident job its firing with all shards, once its older firings have ended.
+
+        If the job's cron has no further fire time, its shards end, and none starts again.
+        """
         if job.kind is not JobKind.DAEMON or not self._state.enabled(job.name):
             return
+        over = cron_is_over(job, at)
         if (firing := self.resident(job.name)) is not None:
-            self._resize(firing, job, at)
-        elif not self._state.queue.unfinished(job.name):
+            self._resize(firing, job, at, over=over)
+        elif not over and not self._state.queue.unfinished(job.name):
             state = self._state.job_states[job.name]
             self.add(sharding.make_firing(job, state, Cause.DAEMON, at, self._state.unique()))
 
-    def _resize(self, firing: Firing, job: Job, at: int) -> None:
-        """Start ended and missing shards, and cancel the waiting ones that the job no longer has."""
+    def _resize(self, firing: Firing, job: Job, at: int, *, over: bool) -> None:
+        """Start ended and missing shards unless the cron is `over`. Cancel the waiting ones that the job lacks now."""
         missing = [Shard()] * (job.shard_count - len(firing.shards))
         changes = {
             item: retry.reset(shard)
             for item, shard in enumerate((*firing.shards, *missing)[: job.shard_count])
-            if item >= len(firing.shards) or shard.state.ended
+            if not over and (item >= len(firing.shards) or shard.state.ended)
         }
         changes |= {
             item: changed(shard, state=ShardState.CANCELLED, ended_ms=at, message=FEWER)
@@ -204,9 +208,16 @@ class Firings(Part):
                 _validate_listener(firing)
             if self.resident(firing.job) is firing:
                 count = self._state.jobs[firing.job].shard_count
-                assert not any(shard.state.ended for shard in firing.shards[:count]), f"{firing.id} lacks a shard"
+                # A shard is FINISHED after the last fire time of its job's cron.
+                ended = any(shard.state.ended and shard.state is not _FINISHED for shard in firing.shards[:count])
+                assert not ended, f"{firing.id} lacks a shard"
                 others = {shard.state for shard in firing.shards[count:]}
                 assert ShardState.WAITING not in others, f"{firing.id} has too many shards"
+
+
+def cron_is_over(job: Job, at: int) -> bool:
+    """Whether the job's cron has no further fire time."""
+    return job.schedule().next_after(at) is None
 
 
 def _validate_listener(firing: Firing) -> None:

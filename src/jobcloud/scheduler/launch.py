@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jobcloud.model import DELIMITER, App, Executor, Job, Resources, Share, Task
@@ -94,18 +95,26 @@ def task_shares(
     """Allocate the task's shares from `pool`, and those of its executor if none lives on the agent yet.
 
     `gone`: the executor has ended, but its last updates have not arrived. Then it is started again with the same
-    description and new shares. Returns the task's shares and the executor to launch it on. Raises
-    InsufficientResources.
+    description and the same shares, because Mesos refuses another description while it knows the executor. Returns the
+    task's shares and the executor to launch it on. Raises InsufficientResources.
     """
     if executor is not None and not gone:
         return pool.allocate(task.resources), executor
     pool.check(plan.resources.plus(task.resources))
-    shares = pool.allocate(plan.resources)
-    if len(shares) > _MAX_SHARES:
-        raise InsufficientResources(f"the agent offers the executor's resources in {len(shares)} parts")
     if executor is None:
+        shares = pool.allocate(plan.resources)
+        if len(shares) > _MAX_SHARES:
+            raise InsufficientResources(f"the agent offers the executor's resources in {len(shares)} parts")
         executor = Executor(plan.executor_id, task.agent_id, plan.app, shares, plan.spec, at)
+    else:
+        pool.take(executor.shares)
     return pool.allocate(task.resources), executor
+
+
+def ports_of(shares: Iterable[Share]) -> tuple[int, ...]:
+    """The numbers of the ports among the shares, in order."""
+    spans = (span for share in shares if share.name == "ports" for span in share.ranges)
+    return tuple(sorted(port for begin, end in spans for port in range(begin, end + 1)))
 
 
 def _uri(url: str, file: str, *, cache: bool = True) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jobcloud.fields import Unit
 from jobcloud.match import Refusal
 from jobcloud.model import DIMENSIONS
 
@@ -42,8 +43,8 @@ def refusal_reasons(refusal: Refusal) -> Iterator[Reason]:
         best = refusal.best[dimension]
         yield Reason(
             "short",
-            f"{hosts} of {refusal.considered} agents have too little {name}: asked {asked / 1000:g}, "
-            f"best available {best / 1000:g}",
+            f"{hosts} of {refusal.considered} agents have too little {name}: asked {Unit.MILLI.text(asked)}, "
+            f"best available {Unit.MILLI.text(best)}",
             name,
             asked,
             best,

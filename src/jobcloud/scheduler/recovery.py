@@ -21,6 +21,7 @@ from jobcloud.model import (
     JobKind,
     JobState,
     Resources,
+    Restoration,
     Shard,
     ShardState,
     Task,
@@ -52,6 +53,7 @@ class Stored:
     drains: dict[str, Drain] = field(default_factory=dict)
     #: the records of shards by key; None for a record that cannot be read
     shards: dict[str, Shard | None] = field(default_factory=dict)
+    restoration: Restoration | None = None
 
 
 def executor_key(agent_id: str, executor_id: str) -> str:
@@ -79,13 +81,15 @@ def recover(stored: Stored, at: int) -> Stored:
     whole = Stored(
         dict(stored.apps), dict(stored.jobs), {}, set(stored.disabled_apps), _with_shards(stored, at),
         dict(stored.tasks), dict(stored.executors), stored.framework_id, dict(stored.drains),
+        restoration=stored.restoration,
     )  # fmt: skip
     for name in whole.jobs:
         whole.job_states[name] = stored.job_states.get(name) or _state(whole, name, at)
     astray = [task for task in whole.tasks.values() if not task.placeholder and not _fits(whole, task)]
     places = _places(whole) if astray else {}
     for task in sorted(astray, key=lambda task: task.id):
-        _give_firing(whole, task, places)
+        if task.id in whole.tasks:
+            _give_firing(whole, task, places)
     for firing in list(whole.firings.values()):
         _give_tasks(whole, firing, at)
     for task in whole.tasks.values():
@@ -195,7 +199,7 @@ def _places(whole: Stored) -> dict[str, tuple[str, int]]:
 
 
 def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]]) -> None:
-    """Attach the task to its shard. If the shard names another task that has a record, delete this one.
+    """Attach the task to its shard. If the shard names another task that has a record, delete the older of the two.
 
     Mesos still reports the deleted task, which is then killed as an orphan.
     """
@@ -208,9 +212,12 @@ def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]
     shard = shards[task.item]
     if shard.state is ShardState.ACTIVE and shard.task_id == task.id:
         return
-    if shard.state is ShardState.ACTIVE and shard.task_id in whole.tasks:
-        del whole.tasks[task.id]
-        return
+    other = whole.tasks.get(shard.task_id) if shard.state is ShardState.ACTIVE else None
+    if other is not None:
+        newer = (other.firing_id, other.item) == (firing_id, item) and other.attempt < task.attempt
+        del whole.tasks[other.id if newer else task.id]
+        if not newer:
+            return
     active = changed(
         shard, state=ShardState.ACTIVE, attempt=max(shard.attempt, task.attempt), task_id=task.id,
         agent_id=task.agent_id, hostname=task.hostname, executor_id=task.executor_id, started_ms=task.started_ms,

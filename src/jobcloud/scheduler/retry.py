@@ -65,12 +65,13 @@ def next_shard_state(
     failover: bool,
     seed: str,
     cause: str = "",
+    charged: bool = True,
 ) -> Shard:
     """The shard after its task has ended.
 
     `wanted`: its firing continues with this shard. `kill_requested`: the scheduler asked the task to end. `daemon`: the
     shard is resident. `failover`: the job repeats attempts that were lost while they ran. `cause`: the executor's
-    report. `seed`: the shard's identity, for the jitter.
+    report. `charged`: the end counts as a failure. `seed`: the shard's identity, for the jitter.
 
     - A DAEMON shard starts again as long as it is wanted, without a wait if it ended on request.
     - A TRANSIENT shard that was asked to end does not start again.
@@ -87,7 +88,7 @@ def next_shard_state(
     if kill_requested and end in (End.KILLED, End.SUCCEEDED, End.FAILED):
         return reset(ended)
     proven = shard.started_ms and at - shard.started_ms >= PROVEN_MS
-    failures = 1 if proven else shard.failures + 1
+    failures = (0 if proven else shard.failures) + charged
     lost_workers = 0 if proven and daemon else shard.lost_workers
     if cause == WORKER_LOST and end in (End.LOST, End.NOT_STARTED) and lost_workers < ALONE_AFTER:
         failures, lost_workers = failures - 1, lost_workers + 1

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
+from typing import NamedTuple
 
 from jobcloud.model import (
     Cause,
@@ -26,10 +27,19 @@ from jobcloud.model import (
 from jobcloud.scheduler.retry import ALONE_AFTER
 
 PAYLOAD_SCHEMA = 1
+# The parameters of all shards are left out of a listener's payload if they are larger as JSON.
+MAX_PARAMETERS_BYTES = 65_536
 # The item in the context of a listener's call, which belongs to no shard. It must differ from every shard's item.
 _STEP_ITEMS = {Step.BEFORE: -1, Step.AFTER: -2}
 _RESIDENT = JobKind.DAEMON
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Payload(NamedTuple):
+    """The description of one attempt for the executor, in two parts: its own, and that of all attempts of its job."""
+
+    own: bytes
+    shared: bytes = b""
 
 
 def firing_id(job: str, cause: Cause, fire_ms: int, unique: str) -> str:
@@ -53,20 +63,21 @@ def make_firing(job: Job, state: JobState, cause: Cause, fire_ms: int, unique: s
     )
 
 
-def payload(job: Job, firing: Firing, task: Task, fence: int) -> bytes:
-    """The description of one attempt for the executor, as JSON. Format: docs/executor.md, "Task payload"."""
+def payload(job: Job, firing: Firing, task: Task, fence: int) -> Payload:
+    """The description of one attempt for the executor, as JSON. Format: docs/executor.md, "Task data"."""
     step = firing.step(task.item)
     item = task.item if step is None else _STEP_ITEMS[step]
     parameter = _parameters(job)[item] if step is None and job.shard_parameters else ""
     more = "" if step is None else f",{_encode(_describe_step(job, firing, step))[1:-1]}"
-    context, description = _of_all_shards(_alone(job) if _runs_alone(job, firing.shards[task.item]) else job)
+    ports = f',"ports":{_encode(task.ports)}' if task.ports else ""
     # Formatted by hand for speed: most of a payload is the same for all attempts of a job.
-    return (
+    own = (
         f'{{"schema":{PAYLOAD_SCHEMA},"runId":{_text(firing.id)},"attempt":{task.attempt},"fence":{fence},'
         f'"fireTime":{"null" if job.kind is _RESIDENT else firing.fire_ms},'
-        f'"executionType":"{task.execution}","shardingContext":{{{context},"taskId":{_text(task.id)},'
-        f'"shardingItem":{item},"shardingParameter":{_text(parameter)}}}{more},"job":{description}}}'
+        f'"executionType":"{task.execution}"{ports}{more},'
+        f'"shardingContext":{{"taskId":{_text(task.id)},"shardingItem":{item},"shardingParameter":{_text(parameter)},'
     ).encode()
+    return Payload(own, _of_all_shards(_alone(job) if _runs_alone(job, firing.shards[task.item]) else job))
 
 
 def _runs_alone(job: Job, shard: Shard) -> bool:
@@ -84,39 +95,40 @@ def contexts_of(job: Job) -> tuple[str, ...]:
     return (job.context,) if job.context and job.bean and job.shares_worker else ()
 
 
-def placeholder_payload(task: Task, fence: int) -> bytes:
+def placeholder_payload(task: Task, fence: int) -> Payload:
     """The payload of a placeholder task: the contexts that the executor's worker builds before a job needs them."""
-    return _encode(
-        {
-            "schema": PAYLOAD_SCHEMA,
-            "runId": task.id,
-            "attempt": task.attempt,
-            "fence": fence,
-            "fireTime": None,
-            "executionType": task.execution,
-            "shardingContext": {
-                "jobName": task.job,
-                "taskId": task.id,
-                "shardingTotalCount": 1,
-                "jobParameter": "",
-                "shardingItem": 0,
-                "shardingParameter": "",
-            },
-            "job": {"jobType": "KEEPER", "jobExecutionType": "DAEMON", "contexts": task.contexts},
-        }
-    ).encode()
+    described = {
+        "schema": PAYLOAD_SCHEMA,
+        "runId": task.id,
+        "attempt": task.attempt,
+        "fence": fence,
+        "fireTime": None,
+        "executionType": task.execution,
+        "shardingContext": {
+            "jobName": task.job,
+            "taskId": task.id,
+            "shardingTotalCount": 1,
+            "jobParameter": "",
+            "shardingItem": 0,
+            "shardingParameter": "",
+        },
+        "job": {"jobType": "KEEPER", "jobExecutionType": "DAEMON", "contexts": task.contexts},
+    }
+    return Payload(_encode(described).encode())
 
 
 def _describe_step(job: Job, firing: Firing, step: Step) -> dict[str, object]:
+    timeout_ms = job.before_timeout_ms if step is Step.BEFORE else job.after_timeout_ms
+    outcomes = {} if step is Step.BEFORE else {"outcomes": Counter(shard.state for shard in firing.work)}
+    return {"step": step, "firing": {**_parameters_of_all(job), **outcomes}, "timeoutSeconds": timeout_ms / 1000}
+
+
+def _parameters_of_all(job: Job) -> dict[str, object]:
+    """The parameters of all shards, if they are not too large for a payload."""
     parameters = {item: text for item, text in enumerate(_parameters(job)) if text}
-    if step is Step.BEFORE:
-        return {"step": step, "firing": {"parameters": parameters}, "timeoutSeconds": job.before_timeout_ms / 1000}
-    outcomes = Counter(shard.state for shard in firing.work)
-    return {
-        "step": step,
-        "firing": {"parameters": parameters, "outcomes": outcomes},
-        "timeoutSeconds": job.after_timeout_ms / 1000,
-    }
+    return (
+        {"parameters": parameters} if len(_encode(parameters)) <= MAX_PARAMETERS_BYTES else {"parametersLeftOut": True}
+    )
 
 
 def _parameters(job: Job) -> tuple[str, ...]:
@@ -124,10 +136,10 @@ def _parameters(job: Job) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _of_all_shards(job: Job) -> tuple[str, str]:
-    """The parts that all attempts of a job share: the fields of the context, and the description of the job."""
+def _of_all_shards(job: Job) -> bytes:
+    """The end of the payload of all attempts of a job: the rest of the context, and the description of the job."""
     context = {"jobName": job.name, "shardingTotalCount": job.shard_count, "jobParameter": job.parameter}
-    return _encode(context)[1:-1], _describe(job)
+    return f'{_encode(context)[1:]},"job":{_describe(job)}}}'.encode()
 
 
 def _describe(job: Job) -> str:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import DIMENSIONS, App, Firing, Job, Shard, Task, changed, tried
+from jobcloud.model import DIMENSIONS, App, Firing, Job, Restoration, Shard, Task, changed, tried
 from jobcloud.scheduler import launch, queue, recovery
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
@@ -53,12 +53,17 @@ class Policy:
     kill_timeout_ms: int = 120_000
     #: shards placed in one scheduling cycle
     cycle_limit: int = 20_000
+    #: one call launches tasks on an agent until it has this many, or this many bytes; the rest wait for the next offer
+    accept_tasks: int = 1_000
+    accept_bytes: int = 4 << 20
     #: an agent without tasks, executors and offers is forgotten after this long
     agent_memory_ms: int = 86_400_000
     #: an agent is cordoned this long before its maintenance window; also the default length of an operator's drain
     drain_lead_ms: int = 600_000
     #: refuse time of offers from cordoned agents
     drain_refuse_ms: int = 30_000
+    #: after a restore, shards that are repeated wait this long, so that tasks without a record are reported first
+    restore_hold_ms: int = 30_000
     #: interval between two sweeps
     sweep_ms: int = 60_000
 
@@ -79,10 +84,10 @@ T = TypeVar("T")
 class State:
     """The stored records, and the data that only this leader has.
 
-    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains` and
-    `framework_id`. Every part reads them. Only the methods of this class change them, together with the write set, so
-    that no change can be lost at a fail-over. The write set and the effects are those of the event being handled;
-    `flush` hands both over.
+    The tables are `apps`, `jobs`, `job_states`, `disabled_apps`, `firings`, `tasks`, `executors`, `drains`,
+    `framework_id` and `restoration`. Every part reads them. Only the methods of this class change them, together with
+    the write set, so that no change can be lost at a fail-over. The write set and the effects are those of the event
+    being handled; `flush` hands both over.
     """
 
     def __init__(self, policy: Policy, stored: Stored, epoch: int, at: int, matcher: MakeMatcher) -> None:
@@ -98,6 +103,7 @@ class State:
         self.executors = whole.executors
         self.framework_id = whole.framework_id
         self.drains = whole.drains
+        self.restoration = whole.restoration
         self._tables: dict[Kind, dict[str, Any]] = {
             Kind.APP: self.apps,
             Kind.JOB: self.jobs,
@@ -179,6 +185,10 @@ class State:
         """Set the id by which Mesos knows this framework; with "", the next subscription gets a new one."""
         self.framework_id = framework_id
         self.write_set[Kind.FRAMEWORK, "id"] = framework_id or None
+
+    def set_restoration(self, restoration: Restoration) -> None:
+        self.restoration = restoration
+        self.write_set[Kind.RESTORATION, "last"] = restoration
 
     def change_job_state(self, job: str, **changes: Any) -> None:
         self.put(Kind.JOB_STATE, job, changed(self.job_states[job], **changes))

@@ -30,7 +30,7 @@ class Ending(NamedTuple):
     """The end of a task.
 
     `message` is for users, `outcome` the executor's report, `reason` the reason that Mesos gave. `dropped`: Mesos
-    dropped the launch before it reached the agent.
+    dropped the launch before it reached the agent. `charged`: it counts as a failure of the cluster.
     """
 
     end: End
@@ -38,6 +38,7 @@ class Ending(NamedTuple):
     outcome: Outcome = NO_OUTCOME
     reason: str = ""
     dropped: bool = False
+    charged: bool = True
 
 
 Step: TypeAlias = TaskState | End
@@ -76,6 +77,9 @@ TABLE: dict[tuple[TaskState, str], Step] = {
 #: updates after which an orphan task need not be killed; after an unlisted one it may still live
 OVER_OR_AWAY = frozenset(_ROWS) - {"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", OTHER}
 
+#: updates after which a task does not run, whatever later updates say; after a loss it may still live
+CERTAIN_ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
+
 # Reasons of a TASK_FAILED that the job did not cause.
 # Source: Mesos 1.11, include/mesos/v1/mesos.proto, TaskStatus.Reason.
 _INFRASTRUCTURE = frozenset(
@@ -97,8 +101,8 @@ _INFRASTRUCTURE = frozenset(
 # The agent killed the task because an operator drains the agent through Mesos.
 _DRAINED = "REASON_AGENT_DRAINING"
 # With these reasons, the master answers with the state of an update that is under way, but without the update's own
-# reason. So the cause of a failure is unknown. The agent repeats the update until it is acknowledged. So either the
-# update or the loss of the agent follows.
+# reason. So the cause of a failure is unknown, and it is unknown whether a drain has killed the task. The agent repeats
+# the update until it is acknowledged. So either the update or the loss of the agent follows.
 _NO_REASON = frozenset({"REASON_AGENT_REREGISTERED", "REASON_RECONCILIATION"})
 # Causes in the update's data by which our executor reports a failure of the cluster.
 WORKER_LOST = "worker_lost"
@@ -116,7 +120,7 @@ def step(state: TaskState, status: Status, cause: str) -> Step:
         found = TABLE[state, update]
     except KeyError:
         raise InvalidTransition(f"no step from {state} by {update} (task {status.task_id})") from None
-    if found is _FAIL and status.reason in _NO_REASON:
+    if (found is _FAIL or found is _KILLED) and status.reason in _NO_REASON:
         return state
     lost = found is _FAIL and (status.reason in _INFRASTRUCTURE or cause in _INFRASTRUCTURE_CAUSES)
     if lost or (found is _KILLED and status.reason == _DRAINED):

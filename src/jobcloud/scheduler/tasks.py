@@ -28,7 +28,7 @@ from jobcloud.model import (
 )
 from jobcloud.scheduler import retry, status
 from jobcloud.scheduler.cluster import Request, amounts
-from jobcloud.scheduler.firings import Firings
+from jobcloud.scheduler.firings import Firings, cron_is_over
 from jobcloud.scheduler.part import Hooks, Part
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.reconciliation import Reconciliation
@@ -41,6 +41,8 @@ from jobcloud.wire import RESULT_BYTES, is_flat
 _CHECK_MS = 1_000
 # Maximum time between two checks of the unreachable tasks.
 _IDLE_MS = 3_600_000
+# Number of ended tasks that are remembered, to recognize late updates.
+_MAX_ENDED = 10_000
 # Bytes of the message of a task that has not ended.
 _PROGRESS_BYTES = 1_000
 _LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
@@ -49,7 +51,7 @@ _TAKEN_AWAY = frozenset({End.KILLED, End.LOST, End.NOT_STARTED})
 _CAUSE = re.compile(r"[a-z][a-z_]{0,40}")
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _RUNNING, _UNREACHABLE, _DAEMON, _TASK = TaskState.RUNNING, TaskState.UNREACHABLE, Cause.DAEMON, Kind.TASK
-_TOPIC_RUNNING, _TOPIC_ENDED = Topic.RUNNING, Topic.ENDED
+_TOPIC_RUNNING, _TOPIC_ENDED, _SUCCEEDED = Topic.RUNNING, Topic.ENDED, End.SUCCEEDED
 
 
 class Tasks(Part):
@@ -60,6 +62,8 @@ class Tasks(Part):
         self._reconciliation = reconciliation
         #: tasks whose agents are unreachable
         self.unreachable: dict[str, None] = {}
+        #: tasks whose end was reported, the latest _MAX_ENDED of them
+        self._ended: dict[str, None] = {}
         self._next_check = 0
 
     def restore(self, at: int) -> None:
@@ -126,6 +130,10 @@ class Tasks(Part):
             self._progress(task, step, update, at)
 
     def _finish(self, task: Task, end: End, update: Status, outcome: Outcome, at: int) -> None:
+        if update.state in status.CERTAIN_ENDS:
+            if len(self._ended) == _MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+            self._ended[task.id] = None
         message = describe(update) + self._fetched_artifacts(task, update)
         if task.kill_ms and update.state == "TASK_KILLED":
             end = End.KILLED  # our kill decides, even if the agent was drained at the same time
@@ -145,7 +153,7 @@ class Tasks(Part):
     def _on_orphan(self, update: Status, at: int) -> None:
         """Handle an update for a task without a record. A task that may live is killed; its replacement stays."""
         known = self._reconciliation.orphans.pop(update.task_id, None)
-        if update.state in status.OVER_OR_AWAY or not update.agent_id:
+        if update.state in status.OVER_OR_AWAY or not update.agent_id or update.task_id in self._ended:
             return
         if known is not None:
             self._reconciliation.orphans[update.task_id] = known  # it was killed already
@@ -199,14 +207,20 @@ class Tasks(Part):
         firing = self._state.firings[task.firing_id]
         job = self._state.jobs.get(task.job)
         daemon = firing.cause is _DAEMON
+        wanted = self._state.wanted(firing)
+        if daemon and job is not None:
+            # The executor of a resident shard ends it after the last fire time.
+            over = ending.end is _SUCCEEDED and not task.kill_ms and cron_is_over(job, at)
+            wanted = wanted and task.item < job.shard_count and not over
         shard = retry.next_shard_state(
             firing.shards[task.item], ending.end, at, ending.message, job,
-            wanted=self._state.wanted(firing) and not (daemon and job is not None and task.item >= job.shard_count),
+            wanted=wanted,
             kill_requested=bool(task.kill_ms),
             daemon=daemon,
             failover=job is not None and (job.failover or firing.step(task.item) is not None),
             seed=f"{firing.id}/{task.item}",
             cause=ending.outcome.cause,
+            charged=ending.charged,
         )  # fmt: skip
         text = shard.state if shard.state.ended else f"{ending.end}, again"
         self._state.publish_task(at, _TOPIC_ENDED, task, ending.message, text)
@@ -245,14 +259,26 @@ class Tasks(Part):
 
     def send_failed(self, event: SendFailed) -> None:
         """End the tasks of a launch that was certainly not sent; reconcile those that may have arrived."""
-        for launch in event.call.launches if isinstance(event.call, Accept) else ():
+        launches = event.call.launches if isinstance(event.call, Accept) else ()
+        for launch in launches:
             task = self._state.tasks.get(launch.task_id)
             if task is None:
                 continue
-            if event.certain:
+            if event.certain and event.too_large:
+                self._end_oversized(task, launch.size if len(launches) == 1 else 0, event)
+            elif event.certain:
                 self.end(task, Ending(End.NOT_STARTED, f"the launch was not sent: {event.reason}"), event.at)
             else:
                 self._reconciliation.await_answer(task.id, event.at)
+
+    def _end_oversized(self, task: Task, size: int, event: SendFailed) -> None:
+        """End a task whose call was too large. `size`: of a task alone in its call, which would be refused again."""
+        text = f"the Mesos master refused a call for its size: {event.reason}"
+        if size and task.job in self._state.jobs:
+            text = f"the Mesos master refuses the launch of {size} bytes: {event.reason}; shorten the job's parameters"
+            self._state.faults[task.job] = text
+            self._state.publish(event.at, Topic.FAULT, text, job=task.job)
+        self.end(task, Ending(End.NOT_STARTED, text, charged=False), event.at)
 
     # ------------------------------------------------------------------------------------------------- reading
 

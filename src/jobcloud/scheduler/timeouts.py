@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sized
 
+from jobcloud.fields import Unit
 from jobcloud.messages import Kind, ShutdownExecutor, Topic
 from jobcloud.model import MAX_KILL_GRACE_MS, Cause, Firing, Job, Step, Task, TaskState, changed
 from jobcloud.scheduler.part import Part
@@ -100,7 +101,7 @@ class Timeouts(Part):
             task = changed(task, overdue_ms=at)
             self._state.put(Kind.TASK, task.id, task)
             self._reconciliation.send_kill(task, at)
-            text = f"exceeds its time limit of {self._limit(task) / 1000:g} s, and its executor does not end it"
+            text = f"exceeds its time limit of {Unit.MILLI.text(self._limit(task))} s, and its executor does not end it"
             self._state.publish_task(at, Topic.FAULT, task, text)
             self._watch(task)
 

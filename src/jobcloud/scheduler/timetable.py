@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
 from datetime import UTC, datetime
 
 from jobcloud.cron import Schedule
 from jobcloud.messages import Topic
-from jobcloud.model import CatchUp, Cause, Concurrency, Job, JobKind
+from jobcloud.model import CatchUp, Cause, Concurrency, Firing, Job, JobKind
 from jobcloud.scheduler import sharding
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part
+from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.tasks import Tasks
+
+# Fire times that were handled this far ahead of the clock are reported, and revived by an operator's `enable`.
+AHEAD_MS = 60_000
+# The last second of the year 9999.
+_LAST_MS = 253_402_300_799_000
 
 
 class Timetable(Part):
@@ -25,6 +31,14 @@ class Timetable(Part):
         self.due: dict[str, int] = {}
         #: a heap of (due instant, job); an entry that differs from `due` is stale
         self._timers: list[tuple[int, str]] = []
+        #: the jobs that are silent because a clock was ahead, in words
+        self.warnings: tuple[str, ...] = ()
+
+    def restore(self, at: int) -> None:
+        self.review(at)
+
+    def clock_set_back(self, at: int) -> None:
+        self.review(at)
 
     def next_wake(self, at: int) -> int | None:
         return self._timers[0][0] if self._timers else None
@@ -33,6 +47,51 @@ class Timetable(Part):
         """Drop stale timers."""
         self._timers = [(due, job) for job, due in self.due.items()]
         heapq.heapify(self._timers)
+        self.review(at)
+
+    def review(self, at: int) -> None:
+        """Look for jobs whose fire times count as handled far into the future, because a clock was ahead."""
+        ahead = [
+            self._state.job_states[name].considered_ms
+            for name, job in self._state.jobs.items()
+            if job.kind is not JobKind.DAEMON and self._state.enabled(name) and self.silent_until(name, at)
+        ]
+        before, self.warnings = self.warnings, ()
+        if ahead:
+            text = (
+                f"{len(ahead)} jobs do not fire before {utc(max(ahead))} or a time before it: the clock was ahead when "
+                "their fire times were handled. `jobcloud explain JOB` shows the time of a job, and `jobcloud job "
+                "enable JOB` lets it fire from now on"
+            )
+            self.warnings = (text,)
+        if self.warnings and not before:
+            self._state.publish(at, Topic.FAULT, self.warnings[0])
+
+    def silent_until(self, job: str, at: int) -> int:
+        """Up to when all fire times of a job count as handled, if that is far ahead; otherwise 0."""
+        considered = self._state.job_states[job].considered_ms
+        return considered if considered > at + AHEAD_MS else 0
+
+    def go_on(self, job: Job, at: int, *, ahead_ms: int) -> None:
+        """Schedule a job from now on. Fire times that have passed are not due.
+
+        Also fire times that were handled ahead of their time are not due again, unless they are more than `ahead_ms`
+        ahead. A later leader must come to the same result.
+        """
+        considered = self._state.job_states[job.name].considered_ms
+        considered = at if considered > at + ahead_ms else max(at, considered)
+        self._state.change_job_state(job.name, considered_ms=considered)
+        self.schedule(job, considered)
+        if self.warnings:
+            self.review(at)
+
+    def reasons(self, job: Job, head: Firing | None, at: int) -> Iterator[Reason]:
+        if job.kind is not JobKind.DAEMON and (until := self.silent_until(job.name, at)):
+            text = (
+                f"it does not fire before {utc(until)}: the clock was ahead when its fire times were handled. "
+                f"`jobcloud job enable {job.name}` lets it fire from now on"
+            )
+            yield Reason("clock", text, at=until)
 
     def on_tick(self, at: int) -> None:
         while self._timers and self._timers[0][0] <= at:
@@ -50,6 +109,9 @@ class Timetable(Part):
         """Queue the firings of `job` that are due from `due` to `at`. The catch-up policy decides about missed ones."""
         schedule = job.schedule()
         on_time_from = at - self._state.policy.misfire_threshold_ms
+        if self._state.restoration is not None:
+            # Before the restore, another leader may have fired them.
+            on_time_from = max(on_time_from, min(self._state.restoration.restored_ms, at) + 1)
         considered: int = due
         following: int | None = due
         if due < on_time_from:
@@ -64,15 +126,19 @@ class Timetable(Part):
         self._set_timer(job.name, following)
 
     def _missed(self, job: Job, schedule: Schedule, first: int, last: int, at: int) -> None:
-        """Apply the catch-up policy to the firings from `first` to `last`, which no leader queued in time."""
+        """Apply the catch-up policy to the firings from `first` to `last`, which no leader queued in time.
+
+        Each of them is queued or counted as skipped.
+        """
         if job.catch_up is CatchUp.SKIP:
-            self._skip(job, first, at, "it was missed, and catchUp is skip")
+            self._skip(job, first, at, "missed, and catchUp is skip", schedule.count(first - 1, last))
             return
         # With REPLACE, each firing replaces the one before it, so only the last one would run.
         once = job.catch_up is CatchUp.ONCE or job.concurrency is Concurrency.REPLACE
         instants = latest_ones(schedule, first, last, 1 if once else job.catch_up_limit)
-        if instants[0] > first and not once:
-            self._skip(job, first, at, f"it was missed, and more than {len(instants)} after it (catchUpLimit)")
+        if others := schedule.count(first - 1, instants[0] - 1):
+            why = "one run stands for all that were missed" if once else "missed, and not among the last (catchUpLimit)"
+            self._skip(job, first, at, why, others)
         for fire_ms in instants:
             self.enqueue(job, Cause.CATCH_UP, fire_ms, at)
 
@@ -102,13 +168,13 @@ class Timetable(Part):
             return "the firing before it has not ended, and misfire is false"
         return f"{behind} firings wait already (misfireLimit)" if behind >= job.misfire_limit else ""
 
-    def _skip(self, job: Job, fire_ms: int, at: int, why: str) -> None:
+    def _skip(self, job: Job, fire_ms: int, at: int, why: str, number: int = 1) -> None:
+        """Count skipped firings; `fire_ms` is the first of them."""
         state = self._state.job_states[job.name]
-        self._state.change_job_state(job.name, skipped=state.skipped + 1, skipped_reason=why)
-        due = datetime.fromtimestamp(fire_ms / 1000, UTC)
-        self._state.publish(
-            at, Topic.SKIPPED, f"the firing of {due:%Y-%m-%d %H:%M:%S} UTC is skipped: {why}", job=job.name
-        )
+        self._state.change_job_state(job.name, skipped=state.skipped + number, skipped_reason=why)
+        due = utc(fire_ms)
+        what = f"the firing of {due} is" if number == 1 else f"{number} firings from {due} on are"
+        self._state.publish(at, Topic.SKIPPED, f"{what} skipped: {why}", job=job.name)
 
     def schedule(self, job: Job, after: int) -> None:
         """Set the job's timer to its first firing after an instant. A resident job has none: its executor fires it."""
@@ -131,6 +197,11 @@ class Timetable(Part):
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"due": self.due, "timers": self._timers}
+
+
+def utc(instant: int) -> str:
+    instant = min(instant, _LAST_MS)  # a damaged record may name a later one
+    return f"{datetime.fromtimestamp(instant / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def latest(schedule: Schedule, first: int, until: int) -> int:

@@ -44,7 +44,7 @@ _FIRST_BACKOFF_MS, _MAX_BACKOFF_MS = 1_000, 60_000
 
 
 class Place(NamedTuple):
-    """Room for one placeholder task. The claim is made."""
+    """Room for one placeholder task, already claimed."""
 
     app: App
     number: int
@@ -70,7 +70,7 @@ class WarmExecutors(Part):
         self._backoffs: dict[str, _Backoff] = {}
         #: app → why it lacks warm executors, as of the last scheduling cycle
         self._shortages: dict[str, str] = {}
-        #: app → number of placeholders to start, as of the last review, without apps that want every agent
+        #: app → number of placeholders to start, as of the last review; not for apps that want one on every agent
         self._missing: dict[str, int] = {}
         #: app → the contexts of its jobs, as of the last review
         self._contexts: dict[str, set[str]] = {}
@@ -187,7 +187,7 @@ class WarmExecutors(Part):
             self._review_due = True
 
     def task_ended(self, task: Task, ending: Ending, at: int) -> None:
-        """Replace a placeholder that was not killed, after a back-off that is short if it ran for long."""
+        """Replace a placeholder that ended but was not killed. If it had run for long, the back-off is short."""
         if not task.placeholder:
             return
         placeholders = self.of_app[task.app]

@@ -3,23 +3,30 @@
 This module has no threads and never waits. `loop` calls it from the scheduler's thread; the simulator calls it on a
 virtual clock. BatchProcessor decides nothing about jobs and does not elect a leader. It guarantees the order: nothing
 leaves the process before the decision behind it is stored.
+
+A record that cannot be stored is a defect, because all records are bounded. It is *held back*, and the other records of
+its batch are stored. The end of a task is stored only together with the record of its shard: if that is held back, the
+task's record stays in the store, and its update is not acknowledged. So the next leader adopts the task, and Mesos
+sends the update again. A task whose own record is held back is not launched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from itertools import islice
+from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import structlog
 
-from jobcloud.errors import JobcloudError, RecordTooLarge, Refused, StoreError, Unavailable
+from jobcloud.errors import JobcloudError, RecordTooLarge, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.messages import (
     EFFECT_ORDER,
     RANK,
+    Accept,
     Acknowledge,
     Call,
     Command,
@@ -46,8 +53,10 @@ _SESSION_EVENTS = (Subscribed, Disconnected, FrameworkRemoved)
 # An event that has made the core fail this often is dropped.
 _MAX_FAILURES = 2
 _MAX_COUNTED = 1_000
-# The longest time between two proofs that the epoch is still ours.
-_MAX_UNPROVEN_MS = 10_000
+# Records held back that are logged and reported one by one.
+_MAX_REPORTED = 100
+# After this time the next Tick proves that the epoch is still ours. So a lost state is noticed within 10 s.
+_MAX_UNPROVEN_MS = 8_000
 
 
 class Core(Protocol):
@@ -81,6 +90,8 @@ class Order:
 
 
 Item: TypeAlias = Arrived | Order
+Place: TypeAlias = tuple[str, str]
+"""The kind and the key of a record."""
 
 
 class CoreFailed(JobcloudError):
@@ -91,21 +102,65 @@ class CoreFailed(JobcloudError):
         self.event = event
 
 
+class _Handled(NamedTuple):
+    """The effects of one event. `reply` is that of the command's caller."""
+
+    effects: list[Effect]
+    reply: Future[None] | None = None
+
+
 @dataclass(slots=True)
 class _Batch:
-    """Effects and pending replies of one turn."""
+    """The events of one turn that the core has handled."""
 
-    effects: list[Effect] = field(default_factory=list)
-    replies: list[Future[None]] = field(default_factory=list)
+    handled: list[_Handled] = field(default_factory=list)
     # When a session begins, the epoch is checked even if there is nothing to store.
     prove_epoch: bool = False
 
+    @property
+    def has_replies(self) -> bool:
+        return any(handled.reply is not None for handled in self.handled)
+
+    def by_rank(self) -> list[list[Effect]]:
+        ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]
+        for effects, _ in self.handled:
+            for effect in effects:
+                ranks[RANK[type(effect)]].append(effect)
+        return ranks
+
+    def writing(self, place: Place) -> list[_Handled]:
+        """The events that have changed a record."""
+        return [
+            handled
+            for handled in self.handled
+            if any((write.kind, write.key) == place for save in handled.effects for write in _writes(save))
+        ]
+
     def answer(self, error: Exception | None = None) -> None:
-        for reply in self.replies:
+        """Answer all callers that have no answer yet."""
+        for _, reply in self.handled:
+            if reply is None or reply.done():
+                continue
             if error is None:
                 reply.set_result(None)
             else:
                 reply.set_exception(error)
+
+
+@dataclass(slots=True)
+class _HeldBack:
+    """A record that the store does not take.
+
+    Updates of the tasks `unacknowledged` are not acknowledged. The records of the tasks `ended` stay in the store.
+    """
+
+    fault: StoredFault
+    unacknowledged: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+
+
+def _writes(effect: Effect) -> tuple[Write, ...]:
+    return effect.writes if isinstance(effect, Save) else ()
 
 
 def merge(series: Iterable[Iterable[Write]]) -> list[Write]:
@@ -145,6 +200,7 @@ class BatchProcessor(Generic[CoreT]):
         self._framework_id = ""
         self._led = False
         self._failures: dict[Event, int] = {}
+        self._held_back: dict[Place, _HeldBack] = {}
         self._deliver: Callable[[Event], None] = lambda event: None
         self._ticked_ms = 0
         self._planned_ms = 0
@@ -152,8 +208,12 @@ class BatchProcessor(Generic[CoreT]):
         self.epoch = 0
         self.session = 0
         self.connected = False
+        self._unreadable: tuple[StoredFault, ...] = ()
+        #: The stored records that cannot be read, and the first records that are held back.
         self.faults: tuple[StoredFault, ...] = ()
         self.written_ms = 0
+        #: Whether a batch has been stored since the last `reload`.
+        self.proven = False
         self._proved_ms = 0
         self.late_ms = 0
 
@@ -175,10 +235,11 @@ class BatchProcessor(Generic[CoreT]):
         self._led = True
         self.core = self._restore(restored, self.epoch, self._now_ms())
         self._ticked_ms, self._planned_ms = 0, self._now_ms()
+        self._held_back, self.proven = {}, False
         # Reuse a framework id that could not be stored. Otherwise each new session would register another framework.
         self._framework_id = restored.framework_id or self._framework_id
-        self.faults = tuple(restored.faults)
-        for fault in self.faults:
+        self.faults = self._unreadable = tuple(restored.faults)
+        for fault in self._unreadable:
             log.error("stored record cannot be read; left unchanged", path=fault.path, problem=fault.problem)
 
     def connect(self, deliver: Callable[[int, Event], None]) -> None:
@@ -267,14 +328,13 @@ class BatchProcessor(Generic[CoreT]):
                 raise Refused(
                     "this command has made the scheduler fail before", fix="see the log and report the defect"
                 )
-            self._handle(command, batch)
+            records.check_size(command)
+            self._handle(command, batch, order.reply)
         except Refused as error:
             order.reply.set_exception(error)
         except CoreFailed as error:
             order.reply.set_exception(error)
             raise
-        else:
-            batch.replies.append(order.reply)
 
     def _decide_event(self, event: Event, batch: _Batch) -> None:
         if self._failures and self._is_poison(event):
@@ -298,7 +358,7 @@ class BatchProcessor(Generic[CoreT]):
                 self.connected = False
                 self._framework_id = ""
 
-    def _handle(self, event: Event, batch: _Batch) -> None:
+    def _handle(self, event: Event, batch: _Batch, reply: Future[None] | None = None) -> None:
         """Raises Refused, or CoreFailed for any other exception of the core. `batch` is unchanged then."""
         try:
             effects = self.core.handle(event)
@@ -310,7 +370,7 @@ class BatchProcessor(Generic[CoreT]):
         except Exception as error:
             self._count_failure(event)
             raise CoreFailed(event, error) from error
-        batch.effects.extend(effects)
+        batch.handled.append(_Handled(effects, reply))
 
     def _is_poison(self, event: Event) -> bool:
         return bool(self._failures) and self._failures.get(changed(event, at=0), 0) >= _MAX_FAILURES
@@ -322,14 +382,12 @@ class BatchProcessor(Generic[CoreT]):
         self._failures[same] = self._failures.get(same, 0) + 1
 
     def _perform(self, batch: _Batch) -> None:
-        ranks: list[list[Effect]] = [[] for _ in EFFECT_ORDER]
-        for effect in batch.effects:
-            ranks[RANK[type(effect)]].append(effect)
+        ranks = batch.by_rank()
         try:
             self._save(batch, ranks[0])
-            self._check_may_send(batch)
-        except RecordTooLarge as error:
-            batch.answer(Refused(str(error), fix="make the record smaller"))
+            self._check_may_send(ranks)
+        except StoreFull as error:
+            batch.answer(error)
             raise
         except StoreError as error:
             batch.answer(
@@ -343,33 +401,110 @@ class BatchProcessor(Generic[CoreT]):
                 if isinstance(effect, Publish):
                     self._publish(effect)
                 elif not isinstance(effect, Save):
-                    self._send(effect)
+                    self._send_if_stored(effect)
         batch.answer()
 
     def _save(self, batch: _Batch, saves: Iterable[Effect]) -> None:
-        writes = merge(save.writes for save in saves if isinstance(save, Save))
+        writes = merge(_writes(save) for save in saves)
         # A leader with nothing to store must also learn in bounded time that it was superseded. A command that changes
         # nothing also needs a proof: only a scheduler that leads may confirm it.
-        due = batch.replies or not 0 <= self._now_ms() - self._proved_ms < _MAX_UNPROVEN_MS
-        if not writes and not batch.prove_epoch and not due:
+        proven = 0 <= self._now_ms() - self._proved_ms < _MAX_UNPROVEN_MS
+        if not writes and not batch.prove_epoch and proven and not batch.has_replies:
             return
         try:
-            self._store.write(self.epoch, [_encoded(write) for write in writes])
+            self._store_all(batch, writes)
         except StoreError:
             raise
         except Exception as error:
             raise StoreError(f"{type(error).__name__}: {error}") from error
         self._proved_ms = self._now_ms()
+        self.proven = True
         if writes:
             self.written_ms = self._proved_ms
 
-    def _check_may_send(self, batch: _Batch) -> None:
+    def _store_all(self, batch: _Batch, writes: Sequence[Write]) -> None:
+        """Write all records that the store takes, and hold the others back."""
+        encoded, problems = _encoded([*writes, *self._postponed(writes)] if self._held_back else writes)
+        while True:
+            if problems:
+                encoded = self._hold_back(batch, encoded, problems)
+            try:
+                self._store.write(self.epoch, encoded)
+                break
+            except RecordTooLarge as error:
+                problems = error.problems
+                if not any((write.kind, write.key) in problems for write in encoded):
+                    raise
+        if self._held_back:
+            for write in encoded:
+                self._held_back.pop((write.kind, write.key), None)
+            # Other threads read this tuple.
+            held_back = islice(self._held_back.values(), _MAX_REPORTED)
+            self.faults = (*self._unreadable, *(held.fault for held in held_back))
+
+    def _postponed(self, writes: Iterable[Write]) -> Iterator[Write]:
+        """The ends of tasks that become durable together with these records, which were held back before."""
+        for write in writes:
+            if held := self._held_back.get((write.kind, write.key)):
+                yield from (Write(Kind.TASK, task_id, None) for task_id in held.ended)
+
+    def _hold_back(
+        self, batch: _Batch, writes: Iterable[StoredWrite], problems: Mapping[Place, str]
+    ) -> list[StoredWrite]:
+        """The writes without those that have a problem, and without the ends of tasks that depend on them."""
+        without: set[Place] = set(problems)
+        for place, problem in problems.items():
+            if place not in self._held_back:
+                self._held_back[place] = _HeldBack(StoredFault("/".join(place), f"cannot be stored: {problem}"))
+                if len(self._held_back) <= _MAX_REPORTED:
+                    log.error("record cannot be stored; please report this defect", problem=problem)
+            held = self._held_back[place]
+            for effects, reply in batch.writing(place):
+                held.unacknowledged |= {each.task_id for each in effects if isinstance(each, Acknowledge)}
+                held.ended |= {
+                    write.key
+                    for each in effects
+                    for write in _writes(each)
+                    if write.kind is Kind.TASK and write.record is None
+                }
+                if reply is not None and not reply.done():
+                    lost = f"the change has taken effect, but the next leader will not know it: {problem}"
+                    reply.set_exception(Unavailable(lost, fix="undo it, and report this defect"))
+            without |= {(Kind.TASK, task_id) for task_id in held.ended}
+        return [write for write in writes if (write.kind, write.key) not in without]
+
+    def _check_may_send(self, ranks: Sequence[Sequence[Effect]]) -> None:
         """Raises StoreError if the leadership is in doubt.
 
         The process may have been suspended since the write, and another scheduler may lead by now.
         """
-        if not self._may_send() and any(not isinstance(effect, Save | Publish) for effect in batch.effects):
+        if not self._may_send() and any(not isinstance(effect, Save | Publish) for rank in ranks for effect in rank):
             raise StoreError("the leadership of this scheduler is in doubt")
+
+    def _send_if_stored(self, effect: Call | Acknowledge) -> None:
+        """Send a call or an acknowledgement, without the parts that depend on a record that is held back."""
+        if not self._held_back:
+            self._send(effect)
+        elif isinstance(effect, Acknowledge):
+            # Mesos also reports an end without an update to acknowledge, as the answer to a reconciliation.
+            held_back = self._held_back.values()
+            if not any(effect.task_id in held.unacknowledged or effect.task_id in held.ended for held in held_back):
+                self._send(effect)
+        elif isinstance(effect, Accept):
+            self._launch_stored(effect)
+        else:
+            self._send(effect)
+
+    def _launch_stored(self, accept: Accept) -> None:
+        stored = tuple(each for each in accept.launches if (Kind.TASK, each.task_id) not in self._held_back)
+        if stored == accept.launches:
+            self._send(accept)
+            return
+        if stored:
+            self._send(changed(accept, launches=stored))
+        others = tuple(each for each in accept.launches if each not in stored)
+        unsent = changed(accept, launches=others)
+        self._deliver(SendFailed(self._now_ms(), unsent, "its record cannot be stored", certain=True))
 
     def _send(self, effect: Call | Acknowledge) -> None:
         """A driver must not raise. If it does, the call may have been sent: the core gets an uncertain SendFailed."""
@@ -382,13 +517,23 @@ class BatchProcessor(Generic[CoreT]):
                 self._deliver(SendFailed(self._now_ms(), effect, str(error), certain=False))
 
 
+def _encoded(writes: Iterable[Write]) -> tuple[list[StoredWrite], dict[Place, str]]:
+    """The records as JSON, and the problems of those that have no JSON form."""
+    encoded: list[StoredWrite] = []
+    problems: dict[Place, str] = {}
+    for write in writes:
+        kind, key = write.kind, write.key
+        try:
+            value = None if write.record is None else records.encode(kind, write.record)
+        except (TypeError, ValueError) as error:
+            problems[kind, key] = f"{kind} {key[:80]!r} cannot be encoded: {error}"
+        else:
+            encoded.append(StoredWrite(kind, key, value))
+    return encoded, problems
+
+
 def refuse(items: Iterable[Item], problem: str) -> None:
     """Answer every order among `items` with Unavailable(`problem`)."""
     for item in items:
         if isinstance(item, Order) and item.reply.set_running_or_notify_cancel():
             item.reply.set_exception(Unavailable(problem, fix="try again in a few seconds"))
-
-
-def _encoded(write: Write) -> StoredWrite:
-    value = None if write.record is None else records.encode(write.kind, write.record)
-    return StoredWrite(write.kind, write.key, value)

@@ -1,10 +1,17 @@
-"""Logging to standard error, as JSON lines or as text. The notices of the core go to the same log."""
+"""Logging to standard error, as JSON lines or as text. The notices of the core go to the same log.
+
+A client, a job or a skipped firing can cause any number of lines. At most some lines of a kind are written each minute;
+a line with the count of the others follows.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import sys
+import threading
+import time
+from collections.abc import Callable
 from typing import Literal, TextIO, cast
 
 import msgspec
@@ -28,34 +35,109 @@ _LEVELS = {
 assert set(_LEVELS) == set(Topic), "every topic needs a level"
 
 
-def configure(form: Literal["text", "json"], level: str) -> None:
-    """Set up logging for this process. `level` is a name of the logging module, in any case."""
+_WINDOW_S = 60.0
+# Further kinds share one. A kind is a constant text of the code, so there are far fewer.
+_MAX_KINDS = 1_000
+_LEFT_OUT = "log lines were left out"
+
+
+def configure(
+    form: Literal["text", "json"],
+    level: str,
+    lines_per_minute: int = 600,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Set up logging for this process. `level` is a name of the logging module, in any case.
+
+    `lines_per_minute` limits the lines of each kind.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
+    limit = _Limit(lines_per_minute, clock)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
     ]
     renderer: structlog.typing.Processor
     if form == "json":
-        shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
     else:
+        shared.append(_escape)
         # Tracebacks that show variables would show secrets.
         plain = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[limit.process, *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     # Libraries and adapters use the standard module. Their records go to the same handler.
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(limit.filter)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(level=number, handlers=[handler], force=True)
     for chatty in ("httpx", "httpcore", "kazoo"):
         logging.getLogger(chatty).setLevel(max(number, logging.WARNING))
+
+
+class _Limit:
+    """Writes at most `lines` of each kind in a window, and then a line with the count of the others. Thread-safe.
+
+    The kind of a notice is its topic; that of any other line is its text without the values.
+    """
+
+    def __init__(self, lines: int, clock: Callable[[], float]) -> None:
+        self._lines, self._clock = lines, clock
+        self._lock = threading.Lock()
+        self._ends = clock() + _WINDOW_S
+        self._counts: dict[str, int] = {}
+
+    def process(self, logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """A processor of structlog."""
+        if not self._admit(str(event.get("topic") or event["event"])):
+            raise structlog.DropEvent
+        return event
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """A filter of the logging module."""
+        return self._admit(str(record.msg))
+
+    def _admit(self, kind: str) -> bool:
+        if kind == _LEFT_OUT:
+            return True
+        over: dict[str, int] = {}
+        with self._lock:
+            if self._clock() >= self._ends:
+                over, self._counts = self._counts, {}
+                self._ends = self._clock() + _WINDOW_S
+            if kind not in self._counts and len(self._counts) >= _MAX_KINDS:
+                kind = "other"
+            count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        for other, written in over.items():
+            if written > self._lines:
+                structlog.get_logger("log").warning(_LEFT_OUT, kind=other, lines=written - self._lines)
+        return count <= self._lines
+
+
+def _escape(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Replace control characters of texts by escapes: they could forge lines, or control a terminal.
+
+    The lines of a traceback stay, indented, so that none of them looks like a line of the log.
+    """
+    for name, value in event.items():
+        if name == "exception":
+            event[name] = "\n".join("  " + _printable(line) for line in str(value).splitlines())
+        elif isinstance(value, str):
+            event[name] = _printable(value)
+    return event
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class _Lossy:

@@ -27,7 +27,7 @@ from jobcloud.server.batch import Arrived, BatchProcessor, CoreT, Item, Order, R
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-# Seconds between two checks of a leadership in doubt.
+# Seconds between two checks of a leadership in doubt, or of a full inbox.
 _RECHECK_S = 0.02
 # The rest after a turn, as a multiple of its length; and its maximum, as a multiple of `coalesce_ms`.
 _REST_FACTOR, _MAX_REST_FACTOR = 3, 7
@@ -35,15 +35,18 @@ _REST_FACTOR, _MAX_REST_FACTOR = 3, 7
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Timing of the loop.
+    """Timing and limits of the loop.
 
     After a failure the loop waits before it starts over. The wait doubles from `retry_first_ms` to `retry_max_ms`. It
-    is `retry_first_ms` again after `calm_ms` without failure.
+    is `retry_first_ms` again after `calm_ms` without failure. While `inbox_events` items wait, further events wait in
+    the master. While `inbox_requests` commands and questions wait, further ones are refused.
     """
 
     coalesce_ms: int = 3
     tick_ms: int = 1_000
     batch_limit: int = 10_000
+    inbox_events: int = 20_000
+    inbox_requests: int = 1_000
     retry_first_ms: int = 100
     retry_max_ms: int = 10_000
     calm_ms: int = 60_000
@@ -64,12 +67,16 @@ class Phase(StrEnum):
 class Health:
     """The state of a loop.
 
-    `written_ms` is the instant of the last write, `late_ms` the delay of the last Tick, `idle_ms` the time since the
-    thread was last active. `waiting` counts the items in the inbox, and `recoveries` counts the failures so far.
+    `well`: it leads, is subscribed, and works since its last failure. `problem` says why it is not well, and `since_ms`
+    is the first of the failures that follow each other, or 0. `written_ms` is the instant of the last write, `late_ms`
+    the delay of the last Tick, `idle_ms` the time since the thread was last active. `waiting` counts the items in the
+    inbox, and `recoveries` counts the failures so far.
     """
 
     phase: Phase
+    well: bool
     problem: str
+    since_ms: int
     connected: bool
     epoch: int
     written_ms: int
@@ -113,6 +120,7 @@ class Loop(Generic[CoreT]):
         self._store = store
         self._sinks = tuple(sinks)
         self._failed_sinks: set[int] = set()
+        self._now_ms = now_ms
         self._monotonic = monotonic
         self._pace = pace
         self._processor: BatchProcessor[CoreT] = BatchProcessor(
@@ -120,6 +128,8 @@ class Loop(Generic[CoreT]):
         )
         self._leadership = leadership
         self._inbox: deque[Item | _Question] = deque()
+        #: commands and questions in the inbox
+        self._requests = 0
         self._changed = Condition()
         #: True while the thread checks its inbox before a wait, and while it waits.
         self._idle = False
@@ -130,7 +140,10 @@ class Loop(Generic[CoreT]):
         self._seen = monotonic()
         self._taken_at = self._rest_until = self._recovered = float("-inf")
         self._recoveries = self._streak = 0
+        #: the last failure, and the instant (ms) of the first of those that follow each other
+        self._failure, self._failing_since_ms = "", 0
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
+        self._aborted: BaseException | None = None
         self.failure: BaseException | None = None
 
     def stand_by(self, problem: str) -> None:
@@ -152,14 +165,21 @@ class Loop(Generic[CoreT]):
             self._changed.notify_all()
         return self.wait(timeout)
 
+    def abort(self, error: BaseException) -> None:
+        """End the loop with `error`, which no new start can mend: tasks keep running."""
+        self._aborted = error
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait up to `timeout` s for the end of the loop. False if it still runs. `failure` is the error, or None."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def deliver(self, event: messages.Event) -> None:
-        """Add an event. A recovery may drop it, like any event from the master."""
-        self._put(Arrived(event))
+        """Add an event. A recovery may drop it, like any event from the master. Waits while the inbox is full."""
+        self._arrive(None, event)
 
     def command(self, make: Callable[[int], messages.Command], timeout: float = 10.0) -> None:
         """Carry out a command. Returns when it is stored and its calls are sent.
@@ -191,16 +211,22 @@ class Loop(Generic[CoreT]):
         return lambda: self._unsubscribe(sink)
 
     def healthy(self) -> bool:
-        """Whether this scheduler leads and is subscribed with a master."""
-        return self._phase_now()[0] is Phase.LEADING and self._processor.connected
+        """Whether this scheduler leads, is subscribed with a master, and works since its last failure."""
+        return self.health().well
 
     def health(self) -> Health:
         """The present state, without waiting for the thread."""
         processor = self._processor
         phase, problem = self._phase_now()
+        failing = not self._works_again()
+        problem = problem or (self._failure if failing else "")
+        if phase is Phase.LEADING and not problem and not processor.connected:
+            problem = "not subscribed to a Mesos master"
         return Health(
             phase=phase,
-            problem=problem,
+            well=phase is Phase.LEADING and not problem,
+            problem=problem or ("" if phase is Phase.LEADING else phase),
+            since_ms=self._failing_since_ms if failing else 0,
             connected=processor.connected,
             epoch=processor.epoch,
             written_ms=processor.written_ms,
@@ -226,6 +252,9 @@ class Loop(Generic[CoreT]):
             phase, problem = self._phase_now()
             if phase is not Phase.LEADING:
                 raise Unavailable(f"no leader here: {problem or phase}", fix="try again in a few seconds")
+            if self._requests >= self._pace.inbox_requests:
+                raise Unavailable(f"{self._requests} other requests wait", fix="try again in a few seconds")
+            self._requests += 1
             self._put(item)
 
     def _result(self, reply: Future[T], timeout: float) -> T:
@@ -242,7 +271,15 @@ class Loop(Generic[CoreT]):
         with self._changed:
             self._sinks = tuple(other for other in self._sinks if other is not sink)
 
-    def _arrive(self, session: int, event: messages.Event) -> None:
+    def _arrive(self, session: int | None, event: messages.Event) -> None:
+        """Called on threads of the driver. Waits while the inbox is full: then the master keeps further events.
+
+        The loop may stop, or close the session, while this waits, and `Driver.stop` may wait for this thread. Such an
+        event would be dropped anyway, so the wait ends.
+        """
+        while len(self._inbox) >= self._pace.inbox_events and current_thread() is not self._thread:
+            if session not in (None, self._processor.session) or self._stopping.wait(_RECHECK_S):
+                return
         self._put(Arrived(event, session))
 
     # -------------------------------------------------------------------------------------- on the loop's thread
@@ -257,7 +294,7 @@ class Loop(Generic[CoreT]):
         except BaseException as error:
             self._end(Phase.FAILED, error)
         else:
-            self._end(Phase.STOPPED, None)
+            self._end(Phase.FAILED if self._aborted else Phase.STOPPED, self._aborted)
 
     def _begin(self) -> None:
         self._check_leadership()
@@ -304,6 +341,7 @@ class Loop(Generic[CoreT]):
     def _take(self) -> tuple[list[Item], list[_Question]]:
         with self._changed:
             taken = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._pace.batch_limit))]
+            self._requests -= sum(not isinstance(item, Arrived) for item in taken)
         questions = [item for item in taken if isinstance(item, _Question)]
         return [item for item in taken if not isinstance(item, _Question)], questions
 
@@ -312,6 +350,15 @@ class Loop(Generic[CoreT]):
         if self._phase is Phase.LEADING and not self._may_act():
             return Phase.SUSPENDED, "the leadership of this scheduler is in doubt"
         return self._phase, self._problem
+
+    def _works_again(self) -> bool:
+        """Whether a batch has been stored since the last failure. After repeated failures it also takes `calm_ms`."""
+        if not self._failure:
+            return True
+        return self._processor.proven and (not self._streak or self._is_calm())
+
+    def _is_calm(self) -> bool:
+        return self._monotonic() - self._recovered > self._pace.calm_ms / 1_000
 
     def _may_act(self) -> bool:
         return self._leadership is None or self._leadership.holds()
@@ -354,6 +401,8 @@ class Loop(Generic[CoreT]):
     def _recover(self, error: Exception) -> None:
         """Discard the core, disconnect, and start over as soon as the store answers."""
         log.error("starting over from the stored state", problem=str(error), exc_info=error)
+        if self._is_calm():
+            self._failing_since_ms = self._now_ms()
         self._recoveries += 1
         self._enter(Phase.RECOVERING, str(error))
         self._processor.disconnect()
@@ -376,8 +425,7 @@ class Loop(Generic[CoreT]):
     def _delay(self) -> float:
         """The wait before the next attempt to start over, in seconds. It doubles while failures follow each other."""
         now = self._monotonic()
-        calm = now - self._recovered > self._pace.calm_ms / 1_000
-        self._streak = 0 if calm else self._streak + 1
+        self._streak = 0 if self._is_calm() else self._streak + 1
         delay_ms = min(self._pace.retry_max_ms, self._pace.retry_first_ms << min(self._streak, 20))
         self._recovered = now + delay_ms / 1_000
         return delay_ms / 1_000
@@ -386,10 +434,13 @@ class Loop(Generic[CoreT]):
         """Change the phase. In a phase other than LEADING, every waiting caller is refused."""
         with self._changed:
             self._phase, self._problem = phase, problem
+            if phase is Phase.RECOVERING:
+                self._failure = problem
             waiting: list[Item | _Question] = []
             if phase is not Phase.LEADING:
                 while self._inbox:
                     waiting.append(self._inbox.popleft())
+                self._requests = 0
         why = f"no leader here: {problem or phase}"
         refuse((item for item in waiting if not isinstance(item, _Question)), why)
         for item in waiting:

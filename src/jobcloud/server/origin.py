@@ -1,8 +1,8 @@
 """Fetch packages that `appURL` names by http(s), once, into the package store of this server.
 
 Agents need no outbound access, and an app runs the content that was there when it was registered. The origin is
-treated as hostile: its addresses are checked after name resolution, and only checked addresses are connected to, at
-each redirect again; no proxy is used; size and time are limited; the content must have the given hash.
+treated as hostile. For the first URL and for each redirect, addresses are checked after name resolution, and only
+checked addresses are connected to. No proxy is used. Size and time are limited. The content must have the given hash.
 """
 
 from __future__ import annotations

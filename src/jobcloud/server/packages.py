@@ -21,10 +21,11 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from types import TracebackType
 
+from jobcloud.config import SHA256
 from jobcloud.errors import ConfigError, StoreError, StoreFull
-from jobcloud.executor.package import PackageError, PackageInfo, inspect
+from jobcloud.executor.package import PackageError, PackageInfo
+from jobcloud.server.inspection import inspect_apart
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILES = re.compile(r"package\.(zip|tar)")
 
 
@@ -47,7 +48,7 @@ class PackageStore:
         *,
         max_bytes: int = 256 << 20,
         grace_seconds: float = 3600.0,
-        check: Callable[..., PackageInfo] = inspect,
+        check: Callable[..., PackageInfo] = inspect_apart,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.max_bytes = max_bytes
@@ -69,7 +70,7 @@ class PackageStore:
 
     def find(self, sha256: str) -> Path | None:
         """The path of a package; None if it is not stored."""
-        if not _SHA256.fullmatch(sha256):
+        if not SHA256.fullmatch(sha256):
             return None
         with contextlib.suppress(OSError):
             for path in (self._root / sha256).iterdir():

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from jobcloud.errors import Refused
-from jobcloud.messages import Kind, Record
+from jobcloud.errors import ConfigError, Refused
+from jobcloud.fields import names, values_of
+from jobcloud.messages import Command, DrainAgent, Kind, PutApp, PutJob, Record
 from jobcloud.model import (
     MAX_SHARDS,
     App,
@@ -30,18 +32,20 @@ from jobcloud.model import (
     Instant,
     Job,
     JobState,
+    Restoration,
     Shard,
     Task,
     shards_of,
     untried,
 )
-from jobcloud.ports import StoredFault, StoredRecords
+from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
 from jobcloud.scheduler.recovery import shard_key, shard_place
 
 VERSION = 1
 WIDE_VERSION = 2
 FRAMEWORK_KEY = "id"
+RESTORATION_KEY = "last"
 _TYPES: dict[Kind, type] = {
     Kind.APP: App,
     Kind.JOB: Job,
@@ -53,6 +57,7 @@ _TYPES: dict[Kind, type] = {
     Kind.EXECUTOR: Executor,
     Kind.FRAMEWORK: str,
     Kind.DRAIN: Drain,
+    Kind.RESTORATION: Restoration,
 }
 assert set(_TYPES) == set(Kind), "every kind of record needs a type"
 
@@ -124,6 +129,39 @@ def _wide_of(firing: Firing) -> _Wide:
     return _Wide(*about, len(firing.shards), firing.ended_ms, firing.stepped)
 
 
+def check_size(command: Command) -> None:
+    """Raises ConfigError if the record that a command carries is larger than every store takes."""
+    kind: Kind
+    record: App | Job | Drain
+    match command:
+        case PutApp(app=app):
+            kind, record = Kind.APP, app
+        case PutJob(job=job):
+            kind, record = Kind.JOB, job
+        case DrainAgent(at, agent, deadline_ms, reason):
+            kind, record = Kind.DRAIN, Drain(agent, at, deadline_ms, reason)
+        case _:
+            return
+    size = len(encode(kind, record))
+    if size <= MAX_RECORD_BYTES:
+        return
+    field, taken = _largest_field(record)
+    raise ConfigError(
+        f"takes {taken} bytes of {size} in the stored record; a record may take {MAX_RECORD_BYTES}",
+        field=field,
+        fix="shorten it: control characters take 6 bytes each, others up to 4",
+    )
+
+
+def _largest_field(record: App | Job | Drain) -> tuple[str, int]:
+    """The JSON name of the field that takes most bytes, and how many these are."""
+    if isinstance(record, Drain):
+        return "reason", len(_encoder.encode(record.reason))
+    kind: type = type(record)
+    sizes = zip(names(kind), map(len, map(_encoder.encode, values_of(kind)(record))), strict=True)
+    return max(sizes, key=itemgetter(1))
+
+
 def decode(kind: Kind, key: str, value: bytes) -> Record:
     """The inverse of `encode`. Raises Unreadable, also if the record belongs to another key."""
     try:
@@ -172,6 +210,7 @@ def restore(stored: StoredRecords) -> Restored:
         framework_id=_only(str, readable[Kind.FRAMEWORK]).get(FRAMEWORK_KEY, ""),
         drains=_only(Drain, readable[Kind.DRAIN]),
         shards=dict(_shards(stored, readable, faults)),
+        restoration=_only(Restoration, readable[Kind.RESTORATION]).get(RESTORATION_KEY),
         faults=faults,
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 import stat
 import tomllib
@@ -31,8 +32,10 @@ _DURATION = re.compile(r"(?:\d{1,12}(?:\.\d{1,9})?(?:ms|[smhdw]))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
 _MASTER = re.compile(r"(zk://[^\s/]+(/[^\s]*)?|[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*)")
 _SERVERS = re.compile(r"[^\s/,@]+:\d{1,5}(,[^\s/,@]+:\d{1,5})*")
+_PORT = re.compile(r":(\d{1,9})(?=,|$)")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,100}(/[A-Za-z0-9_-]{1,100}){0,9}")
 _MAX_SECRET = 4_096
+_LONGEST = timedelta(days=366)
 # The parsed file, passed by `load` to the sources of Settings.
 _file_content: ContextVar[dict[str, Any]] = ContextVar("_file_content", default={})  # noqa: B039 - never changed
 
@@ -47,7 +50,35 @@ def _duration(value: object) -> object:
         return value
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
         raise _wrong(f"{str(value)[:40]!r} is not a duration", 'a number with a unit, such as "500ms", "5s" or "1h30m"')
-    return timedelta(milliseconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value)))
+    try:
+        return timedelta(milliseconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(value)))
+    except OverflowError:
+        raise _wrong(f"is out of range: at most {_text(_LONGEST)}", "") from None
+
+
+def _between(low: timedelta, high: timedelta) -> AfterValidator:
+    """A check that a duration is in a range."""
+
+    def check_range(value: timedelta) -> timedelta:
+        if not low <= value <= high:
+            raise _wrong(f"is out of range: at {f'least {_text(low)}' if value < low else f'most {_text(high)}'}", "")
+        return value
+
+    return AfterValidator(check_range)
+
+
+def _text(duration: timedelta) -> str:
+    """A duration as users write it."""
+    whole = milliseconds(duration)
+    unit = next(unit for unit in ("d", "h", "m", "s", "ms") if whole % _UNITS[unit] == 0)
+    return f"{whole // _UNITS[unit]}{unit}"
+
+
+def _check_ports(addresses: str, key: str) -> None:
+    """Raises PydanticCustomError if one of the addresses `HOST:PORT,HOST:PORT` has a port that cannot be reached."""
+    for port in _PORT.findall(addresses.removeprefix("zk://").partition("/")[0]):
+        if not 0 < int(port) <= 65_535:
+            raise _wrong(f"port {port} is out of range", "a port from 1 to 65535", key=key)
 
 
 def _words(value: object) -> object:
@@ -102,8 +133,10 @@ def read_secret(path: Path) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Positive = Annotated[Duration, Field(ge=timedelta(milliseconds=1), le=timedelta(days=366))]
+Positive = Annotated[Duration, _between(timedelta(milliseconds=1), _LONGEST)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Connections = Annotated[int, Field(ge=10, le=100_000)]
+Patience = Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=10))]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 SecretFile = Annotated[Path, AfterValidator(_secret_file)]
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
@@ -156,6 +189,7 @@ class Mesos(_Section):
                 "HOST:PORT or zk://HOST:PORT/PATH; passwords belong in files",
                 key="master",
             )
+        _check_ports(self.master, "master")
         if "@" in self.master:
             raise _wrong("contains a password", "move it to the file of mesos.zookeeper_auth_file", key="master")
         if bool(self.principal) != bool(self.secret_file):
@@ -184,7 +218,7 @@ class ZooKeeper(_Section):
     namespace: str = Field(default="jobcloud", description="the node that contains all state, e.g. jobcloud")
     auth_file: SecretFile | None = Field(default=None, description="a file that contains user:password (digest)")
     open_tree: bool = Field(default=False, description="true to allow state that every client of ZooKeeper can change")
-    session_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=1))] = Field(
+    session_timeout: Annotated[Duration, _between(timedelta(seconds=1), timedelta(minutes=1))] = Field(
         default=timedelta(seconds=10), description="how long to wait for a silent leader, 1s to 1m"
     )
     tls: bool = Field(default=False, description="true to use TLS to ZooKeeper")
@@ -198,6 +232,7 @@ class ZooKeeper(_Section):
             raise _wrong("contains a password", "move it to the file of zookeeper.auth_file", key="hosts")
         if self.hosts and not _SERVERS.fullmatch(self.hosts):
             raise _wrong(f"{self.hosts[:80]!r} is not a list of servers", "HOST:PORT,HOST:PORT", key="hosts")
+        _check_ports(self.hosts, "hosts")
         if not _NAMESPACE.fullmatch(self.namespace) or self.namespace.split("/")[0] == "zookeeper":
             raise _wrong(
                 f"{self.namespace[:80]!r} is not a valid namespace",
@@ -242,6 +277,16 @@ class Http(_Section):
     origins: Words = Field(
         default=(), description="origins of web pages that may send changes, e.g. https://ops.example.org"
     )
+    connections: Connections = Field(default=1_000, description="the most connections at once, 10 to 100000")
+    connections_per_address: Connections = Field(
+        default=400, description="the most of them from one IPv4 address or IPv6 /64 network; a proxy is one address"
+    )
+    head_timeout: Patience = Field(
+        default=timedelta(seconds=10), description="how long the head of a request may take, 1s to 10m"
+    )
+    stall_timeout: Patience = Field(
+        default=timedelta(seconds=30), description="how long a client may take nothing of an answer, 1s to 10m"
+    )
 
     @check(mode="after")
     def _guarded(self) -> Http:
@@ -265,6 +310,10 @@ class ArtifactServer(_Section):
     port: Port = Field(default=8898, description="a port, 0 for any free one")
     advertise: str = Field(
         default="", description="the name under which agents reach this machine; empty: artifacts.host"
+    )
+    connections: Connections = Field(default=1_000, description="the most connections at once, 10 to 100000")
+    connections_per_address: Connections = Field(
+        default=200, description="the most of them from one IPv4 address or IPv6 /64 network"
     )
 
     @check(mode="after")
@@ -292,7 +341,7 @@ class Scheduling(_Section):
         default=timedelta(minutes=15), description="how often all tasks are reconciled with Mesos, e.g. 15m"
     )
     history: int = Field(default=50, ge=1, le=10_000, description="ended runs kept per job, 1 to 10000")
-    coalesce: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(seconds=1))] = Field(
+    coalesce: Annotated[Duration, _between(timedelta(0), timedelta(seconds=1))] = Field(
         default=timedelta(milliseconds=3),
         description="how long events gather before one write, 0ms to 1s; under load up to seven times as long",
     )
@@ -311,7 +360,7 @@ class Packages(_Section):
     networks: Annotated[Words, AfterValidator(_networks)] = Field(
         default=(), description='networks of these servers, in addition to public addresses, e.g. "10.0.0.0/8"'
     )
-    fetch_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=10))] = Field(
+    fetch_timeout: Annotated[Duration, _between(timedelta(seconds=1), timedelta(minutes=10))] = Field(
         default=timedelta(minutes=2), description="how long the fetch of one package may take, 1s to 10m"
     )
 
@@ -330,19 +379,18 @@ class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info, warning or error"
     )
+    lines_per_minute: int = Field(
+        default=600,
+        ge=10,
+        le=1_000_000,
+        description="lines of one kind each minute, 10 to 1000000; further ones are only counted",
+    )
 
 
 class Settings(BaseSettings):
     """All settings of the scheduler. Created by `load`."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="JOBCLOUD_",
-        env_nested_delimiter="_",
-        env_nested_max_split=1,
-        enable_decoding=False,
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     data: Path | None = Field(default=None, description="the directory for the state; empty: state in memory")
     pure_matcher: bool = Field(default=False, description="true to use the matcher in plain Python")
@@ -374,7 +422,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_file_content.get())
+        environment, file = _environment(os.environ), _file_content.get()
+        return (init_settings, *(InitSettingsSource(settings_cls, init_kwargs=found) for found in (environment, file)))
 
 
 def load(file: Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
@@ -404,9 +453,27 @@ def keys() -> Iterator[tuple[str, str, object]]:
             yield name, info.description or "", info.default
 
 
+def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings in the environment. Variables that begin with no section's name are those of other programs."""
+    sections = [name for name, info in Settings.model_fields.items() if isinstance(info.default, _Section)]
+    # `http_jobs` comes before `http`.
+    sections.sort(key=len, reverse=True)
+    found: dict[str, Any] = {}
+    for variable, value in environ.items():
+        prefix, _, name = variable.lower().partition("_")
+        if prefix != "jobcloud":
+            continue
+        section = next((section for section in sections if name.startswith(f"{section}_")), "")
+        if section:
+            found.setdefault(section, {})[name.removeprefix(f"{section}_")] = value
+        elif name in Settings.model_fields:
+            found[name] = value
+    return found
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}", field="config", fix="check the path") from None
     except ValueError as error:
@@ -432,4 +499,7 @@ def _problem(details: ErrorDetails) -> ConfigError:
         return ConfigError("is not a setting", field=key, fix=f"did you mean {close[0]}?" if close else "remove it")
     described = {name: description for name, description, _ in keys()}.get(key, "")
     fix = str(context.get("fix") or described)
+    for bound, words in (("ge", "at least"), ("le", "at most")):
+        if bound in context:
+            return ConfigError(f"is out of range: {words} {context[bound]}", field=key, fix=fix)
     return ConfigError(details["msg"], field=key, fix=fix)

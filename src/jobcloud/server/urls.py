@@ -13,6 +13,8 @@ from jobcloud.executor.http_job import differs_by_machine, inner_address
 
 ALLOW_PACKAGES = "upload the package (POST /api/v1/packages), or list the host in the server's packages.hosts setting"
 _MAX_URL = 2048
+# The only part of IPv6 that is assigned to public hosts; and a part of it that older Pythons take for public.
+_UNICAST, _DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class UrlPolicy:
         found = inner_address(address)
         if any(found in ipaddress.ip_network(network) for network in self.networks):
             return True
+        if isinstance(found, ipaddress.IPv6Address) and (found not in _UNICAST or found in _DOCUMENTATION):
+            return False
         return found.is_global and not found.is_multicast
 
 

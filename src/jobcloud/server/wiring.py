@@ -1,4 +1,7 @@
-"""Build a scheduler process: settings → adapters → scheduler → loop → listeners. Only this module knows all of them."""
+"""Build a scheduler process: settings → adapters → scheduler → loop → listeners.
+
+Only this module knows all of them. `state_commands` builds the commands that need no scheduler.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ import functools
 import hashlib
 import os
 import secrets
+import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -16,10 +21,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
-from jobcloud import __version__
+from jobcloud import __version__, zones
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings
 from jobcloud.adapters.sandbox import Output, OutputReader
@@ -28,13 +32,13 @@ from jobcloud.adapters.zookeeper.election import ZooKeeperElection
 from jobcloud.adapters.zookeeper.session import ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.client import context
-from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, Unavailable
+from jobcloud.errors import ConfigError, NotFound, Refused, StoreError, StoreFull, Unavailable
 from jobcloud.executor import bundle
 from jobcloud.match import CompiledMatcher, PlainMatcher
-from jobcloud.ports import Leadership, Store
+from jobcloud.ports import LastingStore, Leadership, Store
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
-from jobcloud.server import logs
+from jobcloud.server import epochs, logs
 from jobcloud.server.api import (
     Access,
     ApiOptions,
@@ -44,15 +48,22 @@ from jobcloud.server.api import (
     create_api,
     create_artifacts,
 )
+from jobcloud.server.clock import Clock
+from jobcloud.server.epochs import LastingEpochs
+from jobcloud.server.listener import Limits, Listener, listen, raise_descriptor_limit
 from jobcloud.server.loop import Loop, Pace
 from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.packages import PackageStore
-from jobcloud.server.settings import Settings, ZooKeeper, milliseconds
+from jobcloud.server.records import Restored
+from jobcloud.server.settings import ArtifactServer, Http, Settings, ZooKeeper, milliseconds
 from jobcloud.server.urls import UrlPolicy
 
 log = structlog.get_logger(__name__)
 
+STATE_FILE = "jobcloud.db"
 _STOP_S = 8.0
+# The executor's zip, an empty state with its log and the file of the epoch take 4.2 MB. The first jobs need more.
+_NEEDED_BYTES = 8 << 20
 
 
 def run_scheduler(wanted: Settings) -> int:
@@ -62,7 +73,7 @@ def run_scheduler(wanted: Settings) -> int:
     """
     if not wanted.mesos.master:
         raise ConfigError("is not set", field="mesos.master", fix="--mesos HOST:PORT or zk://HOST:PORT/PATH")
-    logs.configure(wanted.log.format, wanted.log.level)
+    logs.configure(wanted.log.format, wanted.log.level, wanted.log.lines_per_minute)
     stop = _on_signals()
     with contextlib.ExitStack() as stack:
         # Packages are files even if the state is in memory.
@@ -89,17 +100,25 @@ class _Process:
         self._package_urls = UrlPolicy(limits.hosts, limits.schemes, limits.networks)
         self._notices = Notices()
         self._outputs = OutputReader()
+        self._clock = Clock()
+        self._scheduler: Scheduler | None = None
 
     def run(self, stop: threading.Event) -> int:
-        log.info("starting", version=__version__, data=str(self._data))
+        descriptors = raise_descriptor_limit()
+        log.info(
+            "starting", version=__version__, data=str(self._data), descriptors=descriptors, time_zones=zones.version()
+        )
+        if warning := zones.warning():
+            log.warning(warning)
+        _prepare_data(self._data)
         with contextlib.ExitStack() as stack:
-            api_socket = stack.enter_context(_listen(self._settings.http.host, self._settings.http.port, "http.port"))
+            api_socket = stack.enter_context(listen(self._settings.http.host, self._settings.http.port, "http.port"))
             artifacts = self._settings.artifacts
-            artifact_socket = stack.enter_context(_listen(artifacts.host, artifacts.port, "artifacts.port"))
+            artifact_socket = stack.enter_context(listen(artifacts.host, artifacts.port, "artifacts.port"))
             zip_sha256, zip_path = _executor_zip(self._data)
-            limits = self._settings.packages
-            packages = PackageStore(self._data / "packages", max_bytes=limits.max_bytes)
-            origin = Origin(packages, self._package_urls, timeout_s=limits.fetch_timeout.total_seconds())
+            sizes = self._settings.packages
+            packages = PackageStore(self._data / "packages", max_bytes=sizes.max_bytes)
+            origin = Origin(packages, self._package_urls, timeout_s=sizes.fetch_timeout.total_seconds())
             base_url = _url(artifacts.advertise or artifacts.host, artifact_socket)
             policy = _policy(self._settings, Artifacts(base_url, zip_sha256, zip_path.name, bundle.command(zip_sha256)))
             api_url = _url(self._settings.http.host, api_socket)
@@ -107,7 +126,8 @@ class _Process:
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
             refill = Refill(origin, lambda: loop.ask(lambda scheduler: list(scheduler.apps.values())))
-            listener = _Listener(create_artifacts(packages, (zip_sha256, zip_path), refill), artifact_socket)
+            limits = _limits(self._settings, artifacts, descriptors)
+            listener = Listener(create_artifacts(packages, (zip_sha256, zip_path), refill), artifact_socket, limits)
             stack.callback(listener.stop)
 
             def teardown() -> None:
@@ -115,8 +135,8 @@ class _Process:
                 loop.teardown()
                 stop.set()
 
-            stack.callback(self._outputs.close)
-            api = _Listener(self._api(loop, packages, origin, teardown), api_socket)
+            limits = _limits(self._settings, self._settings.http, descriptors)
+            api = Listener(self._api(loop, packages, origin, teardown), api_socket, limits)
             stack.callback(api.stop)
             stack.callback(self._notices.close)
             if leadership is not None:
@@ -132,23 +152,41 @@ class _Process:
 
     def _state(self, address: str) -> tuple[Store, Leadership | None]:
         wanted = self._settings.zookeeper
+        if self._settings.data is None:
+            return MemoryStore(), None
         if not wanted.hosts:
-            return SqliteStore(self._data / "jobcloud.db") if self._settings.data else MemoryStore(), None
-        session = ZooKeeperSession(_zookeeper(wanted))
+            return self._lasting(SqliteStore(self._data / STATE_FILE), STATE_FILE), None
+        session = ZooKeeperSession(zookeeper_settings(wanted))
         election = ZooKeeperElection(session, address)
-        return ZooKeeperStore(session, name=address, candidate=lambda: election.node), election
+        store = ZooKeeperStore(
+            session,
+            name=address,
+            candidate=lambda: election.node,
+            heard=lambda theirs_ms: self._clock.compare(theirs_ms, "ZooKeeper"),
+        )
+        return self._lasting(store, zookeeper_state(wanted)), election
+
+    def _lasting(self, store: LastingStore, state: str) -> Store:
+        return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=self._clock.now_ms)
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
         mesos = _mesos(self._settings)
         matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
-        return Loop(
+
+        def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
+            self._scheduler = Scheduler(policy, stored, epoch, at, matcher)
+            return self._scheduler
+
+        loop: Loop[Scheduler] = Loop(
             store,
-            lambda: MesosDriver(mesos),
+            lambda: MesosDriver(mesos, loop.abort),
             [self._notices, logs.LogSink()],
-            lambda stored, epoch, at: Scheduler(policy, stored, epoch, at, matcher),
+            restore,
+            now_ms=self._clock.now_ms,
             pace=Pace(coalesce_ms=milliseconds(self._settings.scheduling.coalesce)),
             leadership=leadership,
         )
+        return loop
 
     def _api(
         self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]
@@ -162,8 +200,21 @@ class _Process:
         )
         read_log = functools.partial(_read_log, self._outputs)
         return create_api(
-            loop, packages, options, notices=self._notices, origin=origin, read_log=read_log, teardown=teardown
+            loop,
+            packages,
+            options,
+            notices=self._notices,
+            origin=origin,
+            read_log=read_log,
+            teardown=teardown,
+            clock=self._clock.now_ms,
+            warnings=self._warnings,
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        """The present problems that do not stop the scheduler. Read on any thread."""
+        scheduler = self._scheduler
+        return (*self._clock.warnings(), *(scheduler.warnings if scheduler is not None else ()))
 
     @contextlib.contextmanager
     def _context(self, url: str) -> Iterator[None]:
@@ -192,37 +243,47 @@ def _end_soon() -> None:
     timer.start()
 
 
-class _Listener:
-    """Serves an ASGI app on a listening socket in its own thread."""
-
-    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, server_header=False
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(_STOP_S)
-
-
-def _listen(host: str, port: int, key: str) -> socket.socket:
-    """A socket that listens on an address. Raises ConfigError, for the setting `key`, if this is not possible."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=512)
-    except OSError as error:
-        problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
-        raise ConfigError(
-            problem, field=key, fix="stop the process that listens there, or choose another port"
-        ) from error
-
-
 def _url(host: str, listening: socket.socket) -> str:
     name = f"[{host.strip('[]')}]" if ":" in host else host
     return f"http://{name}:{listening.getsockname()[1]}"
+
+
+def _limits(wanted: Settings, listener: Http | ArtifactServer, descriptors: int) -> Limits:
+    # A connection to the artifact server may hold a file too: a third for each listener is always enough.
+    connections, per_address = min(listener.connections, descriptors // 3), listener.connections_per_address
+    if connections < listener.connections:
+        per_address = min(per_address, connections * 2 // 5)
+        log.warning("fewer connections than configured: raise LimitNOFILE or ulimit -n", connections=connections)
+    return Limits(
+        connections=connections,
+        per_address=per_address,
+        head_seconds=wanted.http.head_timeout.total_seconds(),
+        stall_seconds=wanted.http.stall_timeout.total_seconds(),
+        descriptors=descriptors,
+    )
+
+
+def _prepare_data(data: Path) -> None:
+    """Create the directory, and take the rights of other users from an existing one.
+
+    Raises ConfigError if it cannot be used, StoreFull if its disk has too little room for a start.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = stat.S_IMODE(data.stat().st_mode)
+        if mode & 0o007:
+            data.chmod(mode & ~0o007)
+            log.warning("the data directory was open to all users; their rights were removed", data=str(data))
+        free = shutil.disk_usage(data).free
+    except OSError as error:
+        problem = f"{data} cannot be used: {error.strerror or error}"
+        fix = "a directory that belongs to the user of this process and is closed to others (chmod 700)"
+        raise ConfigError(problem, field="data", fix=fix) from error
+    if free < _NEEDED_BYTES:
+        raise StoreFull(
+            f"too little space on the disk of {data}: {free:,} bytes are free, a start needs {_NEEDED_BYTES:,}. Free "
+            "some space, or choose another data directory"
+        )
 
 
 def _executor_zip(data: Path) -> tuple[str, Path]:
@@ -230,7 +291,6 @@ def _executor_zip(data: Path) -> tuple[str, Path]:
     content = bundle.build()
     path = data / bundle.FILE_NAME
     try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.with_suffix(".new").write_bytes(content)
         path.with_suffix(".new").replace(path)
     except OSError as error:
@@ -250,7 +310,12 @@ def _policy(wanted: Settings, artifacts: Artifacts) -> Policy:
     )
 
 
-def _zookeeper(wanted: ZooKeeper) -> ZooKeeperSettings:
+def zookeeper_state(wanted: ZooKeeper) -> str:
+    """The name of a state in ZooKeeper. Servers of an ensemble come and go, so it does not contain them."""
+    return f"zookeeper {wanted.namespace}"
+
+
+def zookeeper_settings(wanted: ZooKeeper) -> ZooKeeperSettings:
     tls = ZooKeeperTls(*(str(path or "") for path in (wanted.tls_ca_file, wanted.tls_cert_file, wanted.tls_key_file)))
     return ZooKeeperSettings(
         wanted.hosts,
@@ -277,7 +342,7 @@ def _mesos(wanted: Settings) -> MesosSettings:
     )
 
 
-def _read_log(outputs: OutputReader, wanted: LogRequest) -> LogChunk:
+async def _read_log(outputs: OutputReader, wanted: LogRequest) -> LogChunk:
     """Read a task's output from its agent, trying one executor after another."""
     if not wanted.address:
         raise Unavailable(
@@ -287,7 +352,7 @@ def _read_log(outputs: OutputReader, wanted: LogRequest) -> LogChunk:
     for executor_id in wanted.executors:
         try:
             output = Output(wanted.framework_id, executor_id, wanted.task_id, wanted.stream, earlier=wanted.ended)
-            return LogChunk(*outputs.read(wanted.address, output, wanted.offset, wanted.limit))
+            return LogChunk(*await outputs.read(wanted.address, output, wanted.offset, wanted.limit))
         except NotFound as error:
             missing = error
     raise missing

@@ -44,9 +44,10 @@ from tests.mesos_kit import (
 )
 
 from jobcloud.adapters.mesos import driver as mesos_driver
+from jobcloud.adapters.mesos import link as mesos_link
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
 from jobcloud.adapters.mesos.hardened import Backoff, End
-from jobcloud.adapters.mesos.link import Address, Dialer, Session
+from jobcloud.adapters.mesos.link import Address, CallLine, Dialer, Session
 from jobcloud.errors import ConfigError, NotConnected
 from jobcloud.messages import (
     Accept,
@@ -107,6 +108,71 @@ def test_subscription_contains_the_settings(master: FakeMaster) -> None:
     }
     assert "framework_id" not in master.stream().call
     assert "id" not in info
+
+
+def unchangeable(field: str, kept: str) -> Callable[[Stream], None]:
+    """The behaviour of Mesos 1.11 if a field of a known framework has changed."""
+    text = f"Updating 'FrameworkInfo.{field}' is unsupported; attempted to update from '{kept}' to 'x'"
+    return lambda stream: stream.answer("400 Bad Request", f"FrameworkInfo update is not valid: {text}".encode())
+
+
+@pytest.mark.parametrize(
+    ("field", "kept", "told"),
+    [("user", "root", "mesos.user: is 'nobody', but Mesos"), ("checkpoint", "false", "mesos.checkpoint: is 'true', ")],
+)
+def test_known_framework_with_another_identity_is_refused_before_any_event(field: str, kept: str, told: str) -> None:
+    with FakeMaster(on_update=unchangeable(field, kept)) as master:
+        with Running(master.address, framework_id=FRAMEWORK) as running:
+            until(lambda: running.refusals)
+        (refusal,) = running.refusals
+        assert told in str(refusal)
+        assert f"framework {FRAMEWORK} with '{kept}'" in str(refusal)
+        assert "jobcloud framework teardown" in refusal.fix
+        assert running.receiver.events == []
+        assert len(master.streams) == 1  # it does not subscribe again
+        (asked,) = master.updates
+        assert asked.headers["Mesos-Stream-Id"] == master.streams[0].id
+        assert asked.call["update_framework"]["framework_info"] == master.streams[0].call["subscribe"]["framework_info"]
+
+
+def test_changed_principal_of_a_known_framework_is_refused() -> None:
+    error = {"type": "ERROR", "error": {"message": "Changing framework's principal is not allowed."}}
+    with FakeMaster(on_subscribe=subscribe_with(error)) as master:
+        with Running(master.address, framework_id=FRAMEWORK, principal="me") as running:
+            until(lambda: running.refusals)
+        assert str(running.refusals[0]).startswith("mesos.principal: is 'me', but Mesos has registered")
+        assert running.receiver.events == []
+        assert len(master.streams) == 1
+
+
+@pytest.mark.parametrize("answer", ["500 Internal Server Error", "307 Temporary Redirect", "503 Service Unavailable"])
+def test_subscription_begins_again_if_the_identity_is_not_compared(answer: str) -> None:
+    def begin(stream: Stream) -> None:
+        stream.answer(answer if stream.number < 2 else "200 OK")
+
+    with FakeMaster(on_update=begin) as master, Running(master.address, framework_id=FRAMEWORK) as running:
+        running.wait(Subscribed)
+        assert len(master.streams) == 3
+        assert running.refusals == []
+
+
+@pytest.mark.parametrize("answer", ["400 Bad Request", "403 Forbidden", "501 Not Implemented"])
+def test_master_that_does_not_compare_the_identity_is_subscribed(answer: str, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(stream: Stream) -> None:
+        stream.answer(answer, b"Failed to validate scheduler::Call: Expecting 'type' to be present")
+
+    with FakeMaster(on_update=refuse) as master, Running(master.address, framework_id=FRAMEWORK) as running:
+        running.wait(Subscribed)
+        assert "did not compare this framework" in caplog.text
+        assert len(master.streams) == 1
+
+
+def test_identity_is_compared_once_for_a_known_framework_only() -> None:
+    with FakeMaster() as master, Running(master.address) as running:
+        running.wait(Subscribed)
+        master.stream().close()
+        running.wait(Subscribed, 2)
+        assert master.updates == []
 
 
 def test_known_framework_id_is_used_to_subscribe(master: FakeMaster) -> None:
@@ -244,6 +310,41 @@ def test_refused_call_is_returned_with_the_text_of_the_master(master: FakeMaster
         running.driver.send(Revive())
         master.call(1)
     assert running.receiver.all(Disconnected) == []
+
+
+def test_call_that_was_refused_for_its_size_is_returned_as_too_large(master: FakeMaster) -> None:
+    answers = iter(("413 Request Entity Too Large", "400 Bad Request"))
+    master.on_call = lambda stream: stream.answer(next(answers), b"no")
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        running.driver.send(ACCEPT)
+        failed = running.wait(SendFailed)
+        assert (failed.call, failed.certain, failed.too_large) == (ACCEPT, True, True)
+        running.driver.send(ACCEPT)
+        assert not running.wait(SendFailed, 2).too_large
+
+
+def test_calls_are_encoded_only_until_enough_bytes_wait_to_be_sent(
+    master: FakeMaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mesos_link, "_MAX_WAITING_BYTES", 100_000)
+    unsent: list[int] = []
+    add = CallLine.add
+
+    def watch(line: CallLine, call: bytes, stream_id: str) -> None:
+        add(line, call, stream_id)
+        unsent.append(sum(map(len, line._waiting)))
+
+    monkeypatch.setattr(CallLine, "add", watch)
+    large = ACCEPT.launches[0]
+    large = Launch(large.task_id, large.name, large.shares, large.executor, b"x" * 30_000)
+    with Running(master.address) as running:
+        running.wait(Subscribed)
+        for _ in range(30):
+            running.driver.send(Accept(AGENT, ("offer-1",), (large,)))
+        master.call(29)
+    assert len(unsent) == 30
+    assert max(unsent) < 100_000 + 41_000
 
 
 def test_call_without_an_answer_on_a_lost_connection_is_uncertain_and_not_repeated(

@@ -242,3 +242,18 @@ def test_principal_and_secret_are_checked(tmp_path: Path, caplog: pytest.LogCapt
             offered(one)
             one.driver.teardown()
         assert framework(mesos, framework_id, "completed_frameworks")["principal"] == "jobcloud"
+
+
+@pytest.mark.parametrize(("field", "kept", "value"), [("user", "root", "nobody"), ("checkpoint", True, False)])
+def test_known_framework_with_another_identity_is_refused(mesos: str, field: str, kept: Any, value: Any) -> None:
+    with running(mesos, **{"user": "root", field: kept}) as first:
+        framework_id = first.wait(Subscribed).framework_id
+    with running(mesos, framework_id, **{"user": "root", field: value}) as second:
+        until(lambda: second.refusals)
+        assert second.refusals[0].field == f"mesos.{field}"
+        assert f"with '{str(kept).lower()}'" in str(second.refusals[0])
+        assert second.receiver.events == []
+    with running(mesos, framework_id, **{"user": "root", field: kept}) as third:
+        assert third.wait(Subscribed).framework_id == framework_id
+        assert third.refusals == []
+        third.driver.teardown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests import zookeeper_kit
 from jobcloud.adapters.zookeeper import journal
 from jobcloud.adapters.zookeeper.session import NoAnswer, ZooKeeperSession, ZooKeeperSettings, ZooKeeperTls
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
+from jobcloud.dev.tcp_ports import free_port
 from jobcloud.errors import ConfigError, Fenced, RecordTooLarge, StoreError, StoreUnusable
 from jobcloud.messages import Kind
 from jobcloud.ports import StoredRecords, StoredWrite
@@ -215,8 +217,9 @@ def test_requests_stay_far_below_the_limit_of_the_server(tree: Tree, monkeypatch
 @pytest.mark.parametrize(("kind", "size"), [(Kind.JOB, 400_001), (Kind.APP, 2_000_000), (Kind.TASK, 17 << 20)])
 def test_record_over_the_limit_is_refused_and_the_store_continues(tree: Tree, kind: Kind, size: int) -> None:
     store, epoch = tree.lead()
-    with pytest.raises(RecordTooLarge, match=f"'big' takes {size} bytes"):
-        store.write(epoch, [put(Kind.TASK, "t"), put(kind, "big", bytes(size))])
+    with pytest.raises(RecordTooLarge, match=f"'big' takes {size} bytes") as caught:
+        store.write(epoch, [put(Kind.TASK, "t"), put(kind, "big", bytes(size)), put(kind, "huge", bytes(size))])
+    assert set(caught.value.problems) == {(kind, "big"), (kind, "huge")}
     assert count(tree.load()) == 0
     store.write(epoch, [put(Kind.TASK, "t")])
     assert count(tree.load()) == 1
@@ -266,6 +269,79 @@ def test_epoch_raised_without_an_answer_is_ours(tree: Tree) -> None:
     store.write(2, [put(Kind.TASK, "t")])
 
 
+def test_raised_epoch_without_an_answer_is_ours(tree: Tree) -> None:
+    tree.lead()
+    store = tree.open()
+    ask, asked = store._session.ask, []
+
+    def losing(request: Any, limit_s: float | None = None) -> Any:
+        answer = ask(request, limit_s)
+        asked.append(request)
+        if len(asked) == 2:
+            raise NoAnswer("lost")
+        return answer
+
+    store.load()
+    store._session.ask = losing  # type: ignore[method-assign]
+    assert store.acquire(70_000) == 70_000
+    store.write(70_000, [put(Kind.TASK, "t")])
+    assert tree.open().epoch() == 70_000
+
+
+def test_tree_that_was_copied_back_gets_an_epoch_above_the_floor(tree: Tree) -> None:
+    """A client cannot set the version of a node, so a copy starts again with version 0."""
+    store, _ = tree.lead()
+    used = store.acquire(70_000)
+    data, _ = tree.client.get(tree.path("epoch"))
+    tree.client.delete(tree.path("epoch"))
+    tree.client.create(tree.path("epoch"), data)
+    assert tree.open().acquire(used + 1) == used + 1
+
+
+def test_base_survives_leaders_and_an_older_build_that_dropped_it_is_superseded(tree: Tree) -> None:
+    old, new = tree.open(), tree.open()
+    assert [old.acquire(70_000), old.acquire(), new.acquire()] == [70_000, 70_001, 70_002]
+    tree.client.set(tree.path("epoch"), b'{"leader": "http://old-build", "token": "x"}')
+    with pytest.raises(Fenced):
+        new.write(70_002, [])
+    assert new.acquire(70_003) == 70_003
+    new.write(70_003, [put(Kind.TASK, "t")])
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"base": -4}', b'{"base": "9"}', b'{"base": 1e99}', b"\xff"])
+def test_odd_data_of_the_epoch_node_counts_as_no_base(tree: Tree, data: bytes) -> None:
+    tree.lead()
+    tree.client.set(tree.path("epoch"), data)
+    assert tree.open().acquire() == 3
+
+
+def test_snapshot_is_of_one_instant_while_a_leader_writes(tree: Tree) -> None:
+    """Each batch writes a job and a task with the same number. A mixture of two batches would show."""
+    leader, epoch = tree.lead()
+    leader.load()
+    reader = tree.open()
+    enough = threading.Event()
+
+    def lead() -> None:
+        for number in range(10_000):
+            if enough.is_set():
+                return
+            value = b"%d" % number
+            leader.write(epoch, [put(Kind.JOB, "j", value), put(Kind.TASK, "t", value), put(Kind.APP, "a", value)])
+            enough.wait(0.2)
+
+    writing = threading.Thread(target=lead)
+    writing.start()
+    try:
+        for _ in range(20):
+            found = reader.snapshot().records
+            values = {found[kind].get(key) for kind, key in ((Kind.JOB, "j"), (Kind.TASK, "t"), (Kind.APP, "a"))}
+            assert len(values) == 1
+    finally:
+        enough.set()
+        writing.join(60)
+
+
 def test_late_request_changes_nothing(tree: Tree) -> None:
     """The request seemed lost; the leader has checked, continued, and written something else."""
     store, epoch = tree.lead()
@@ -299,7 +375,7 @@ def test_every_call_has_a_time_limit(tmp_path: Path) -> None:
 
 
 def test_unreachable_servers_raise_no_answer() -> None:
-    port = zookeeper_kit.free_ports(1)[0]
+    port = free_port()
     store = ZooKeeperStore(zookeeper_kit.connect(f"127.0.0.1:{port}", "a", 0.5))
     with pytest.raises(NoAnswer, match="out of reach"):
         store.acquire()
@@ -475,7 +551,7 @@ def test_tls_checks_both_sides(tmp_path: Path) -> None:
         (tmp_path / f"{name}.pem").write_bytes(pem + chain)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     stranger.cert_pem.write_to_path(tmp_path / "stranger.pem")
-    port = zookeeper_kit.free_ports(1)[0]
+    port = free_port()
     lines = (
         "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
         f"secureClientPort={port}",

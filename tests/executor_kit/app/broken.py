@@ -1,1 +1,4 @@
 import no_such_module  # noqa: F401
+
+
+class Job: ...

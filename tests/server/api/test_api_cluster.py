@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from httpx import Client
 from tests.api_kit import ARTIFACTS, FakeLoop, client_of, issues, make_api
 
+from jobcloud import zones
 from jobcloud.match import CompiledMatcher, PlainMatcher
 from jobcloud.messages import Publish, Topic
+from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.server.api import Notices, snapshot
 
@@ -57,6 +60,28 @@ def test_health_follows_the_scheduler(api: Client, loop: FakeLoop) -> None:
     assert (answer.status_code, answer.json()["status"]) == (503, "failing")
 
 
+def test_health_of_a_scheduler_that_starts_over_says_why_and_since_when(api: Client, loop: FakeLoop) -> None:
+    loop.problem, loop.since_ms, loop.recoveries = "the disk is full", loop.now, 3
+    answer = api.get("health")
+    assert answer.status_code == 503
+    assert answer.json() | {"version": ""} == {
+        "status": "failing", "leading": True, "connected": True, "version": "", "problem": "the disk is full",
+        "since": "2023-11-14T22:13:20.000Z", "recoveries": 3, "faults": 0,
+    }  # fmt: skip
+
+
+def test_records_that_cannot_be_read_are_counted_in_health_and_listed_in_the_cluster(
+    api: Client, loop: FakeLoop
+) -> None:
+    loop.faults = tuple(StoredFault(f"job/{number}", "is damaged" * 100) for number in range(150))
+    assert api.get("health").json()["faults"] == 150
+    listed = api.get("cluster").json()["faults"]
+    assert len(listed) == 100
+    assert listed[0]["path"] == "job/0"
+    assert listed[0]["problem"].startswith("is damaged")
+    assert len(listed[0]["problem"]) == 500
+
+
 def test_notices_are_numbered_events(loop: FakeLoop) -> None:
 
     async def collect(notices: Notices, last_id: str, count: int) -> list[str]:
@@ -83,3 +108,20 @@ def test_notices_are_numbered_events(loop: FakeLoop) -> None:
 def test_snapshot_names_the_matcher_in_use() -> None:
     for matcher, name in ((CompiledMatcher, "compiled"), (PlainMatcher, "plain")):
         assert snapshot.take(Scheduler(Policy(ARTIFACTS), Stored(), epoch=1, at=0, matcher=matcher), 0).matcher == name
+
+
+def test_cluster_names_its_time_zone_database(api: Client) -> None:
+    assert api.get("cluster").json()["timeZones"] == zones.version()
+
+
+@pytest.mark.parametrize("warning", ["", "the time zone database is 2026f, and that of this machine is 2099a"])
+def test_health_warns_of_an_old_time_zone_database(api: Client, monkeypatch: pytest.MonkeyPatch, warning: str) -> None:
+    monkeypatch.setattr(zones, "warning", lambda: warning)
+    assert api.get("health").json()["warnings"] == ([warning] if warning else [])
+
+
+def test_health_shows_warnings_without_failing(tmp_path: Path, loop: FakeLoop) -> None:
+    told = ("the clock of this machine has jumped 180 d ahead",)
+    answer = client_of(make_api(tmp_path, loop, warnings=lambda: told)).get("health")
+    assert (answer.status_code, answer.json()["status"], answer.json()["warnings"]) == (200, "ok", list(told))
+    assert client_of(make_api(tmp_path)).get("health").json()["warnings"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ def test_unknown_paths_and_methods_are_problems(api: Client) -> None:
     answer = api.patch("jobs/x")
     issues(answer, "method-not-allowed")
     assert "GET" in answer.headers["allow"]
+
+
+def test_wrong_method_is_405_on_every_route_and_names_the_right_ones(api: Client) -> None:
+    paths: dict[str, dict[str, Any]] = api.get("openapi.json").json()["paths"]
+    assert len(paths) > 20
+    for path, operations in paths.items():
+        resource = re.sub(r"\{\w+\}", "x", path.replace("{switch}", "enable")).removeprefix("/api/v1/")
+        allowed = {method.upper() for method in operations}
+        for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "PROPFIND"} - allowed:
+            answer = api.request(method, resource)
+            assert (answer.status_code, method, resource) == (405, method, resource)
+            assert allowed <= set(answer.headers["allow"].split(", ")), f"{method} {resource}"
+            assert method not in answer.headers["allow"].split(", ")
+    assert api.post("jobs/x/other").status_code == 404
 
 
 def test_openapi_document_describes_every_route_and_has_no_missing_reference(api: Client) -> None:

@@ -94,7 +94,19 @@ def test_foreign_host_name_is_refused_even_for_health(tmp_path: Path, host: str)
         assert slug(answer) == "misdirected"
 
 
-@pytest.mark.parametrize("origin", ["http://evil.test", "null", "http://127.0.0.1:9", "http://127.0.0.1.evil.test", ""])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.test",
+        "null",
+        "http://127.0.0.1:9",
+        "http://127.0.0.1.evil.test",
+        "",
+        "http://[",
+        "http://[::1",
+        "//[x]",
+    ],
+)
 def test_page_of_another_origin_cannot_write(tmp_path: Path, origin: str) -> None:
     loop = FakeLoop()
     api = client_of(guarded(tmp_path, loop), TOKEN)
@@ -150,12 +162,46 @@ def test_token_is_never_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         (b"[" * 100_000, "nested"),
         (b'{"a":' * 50_000, "nested"),
         (b"[[[[" * 20 + b'"' + b"]" * 70, "nested"),
+        (b'{"cpuCount": 1e99999999999999999999}', "out of range"),
+        (b'{"cpuCount": 1E-99999999999999999999}', "out of range"),
+        (b'{"cpuCount": -0.1e+999999999999999999999}', "out of range"),
     ],
 )
 def test_malformed_json_is_refused_with_the_reason(tmp_path: Path, body: bytes, says: str) -> None:
     answer = client_of(make_api(tmp_path)).post("jobs", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, slug(answer)) == (400, "malformed-json")
     assert says in answer.json()["detail"]
+
+
+def test_body_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(job_body(jobz=1)).encode()
+    answer = client_of(make_api(tmp_path)).post("jobs", content=body, headers={"content-type": "application/json"})
+    assert [issue["field"] for issue in answer.json()["errors"]] == ["jobz"]
+
+
+@pytest.mark.parametrize("known", ["known field", "jobNam"])
+def test_many_unknown_fields_are_reported_in_a_short_answer(tmp_path: Path, known: str) -> None:
+    body = job_body() | {f"{known} {number}": 1 for number in range(20_000)} | {"x" * 10_000: 1}
+    answer = client_of(make_api(tmp_path)).post("jobs", json=body)
+    assert slug(answer) == "invalid"
+    errors = answer.json()["errors"]
+    assert len(errors) == 101
+    assert errors[-1]["problem"] == "19901 more fields are not known"
+    assert json.dumps(errors).count("shardingItemParameters") <= 1, "the known fields are named once"
+    assert len(answer.content) < 40_000
+
+
+def test_unknown_fields_of_an_object_in_the_body_are_limited_too(tmp_path: Path) -> None:
+    listener = {"class": "s:S"} | {f"field {number}": 1 for number in range(20_000)}
+    answer = client_of(make_api(tmp_path)).post("jobs", json=job_body(distributedListener=listener))
+    assert len(answer.json()["errors"]) == 101
+    assert answer.json()["errors"][0]["field"].startswith("distributedListener.field ")
+
+
+def test_many_unknown_parameters_are_reported_in_a_short_answer(tmp_path: Path) -> None:
+    answer = client_of(make_api(tmp_path)).get("tasks?" + "&".join(f"a{number}" for number in range(5_000)))
+    assert slug(answer) == "invalid"
+    assert len(answer.json()["errors"]) == 101
 
 
 def test_brackets_in_strings_do_not_count_as_nesting(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,67 @@ def test_http_job_is_shown_with_its_request(loop: FakeLoop, tmp_path: Path, sha2
     api = client_of(make_api(tmp_path, loop, options=options))
     assert api.post("apps", json=app_body(sha256)).status_code in (200, 201, 409)
     told = {"jobType": "HTTP", "httpUri": "https://good.example.org/x", "httpMethod": "POST", "httpData": "ä"}
+    told |= {"jobClass": ""}
     answer = api.post("jobs", json=job_body(**told))
     assert answer.status_code == 201, answer.text
     assert answer.json()["config"].items() >= told.items()
+
+
+def test_job_whose_class_is_not_in_the_package_is_refused(api: Client, loop: FakeLoop, demo: str) -> None:
+    wrong = issues(api.post("jobs", json=job_body(jobClass="hello:Helo")))
+    assert wrong["jobClass"].startswith("hello:Helo is not in the package of app demo: hello.py has no Helo")
+    assert "names no module" in issues(api.post("jobs", json=job_body(jobClass="Hello")))["jobClass"]
+    listener = job_body(listener=["hello:Hello", "hello:Absent"])
+    assert "has no Absent" in issues(api.post("jobs", json=listener))["listener"]
+    assert api.post("jobs", json=job_body(jobClass="installed.on.agents:Job")).status_code == 201
+    assert "has no Helo" in issues(api.put("jobs/hello", json=job_body(jobClass="hello:Helo")))["jobClass"]
+    assert api.get("jobs/hello").json()["config"]["jobClass"] == "installed.on.agents:Job"
+
+
+def test_classes_of_a_worker_in_another_language_are_not_checked(
+    api: Client, loop: FakeLoop, demo: str, sha256: str
+) -> None:
+    assert api.put("apps/demo", json=app_body(sha256, bootstrapScript="java -jar w.jar")).status_code == 200
+    assert api.post("jobs", json=job_body(jobClass="Hello")).status_code == 201
+
+
+def test_parameters_of_shards_are_shown_as_they_were_registered(api: Client, loop: FakeLoop, demo: str) -> None:
+    given = {"1": "x=1,y=2", "0": ' "quoted" é '}
+    assert api.post("jobs", json=job_body(shardingItemParameters=given)).status_code == 201
+    config = api.get("jobs/hello").json()["config"]
+    assert config["shardingItemParameters"] == given
+    assert list(config["shardingItemParameters"]) == ["0", "1"]
+    loop.effects.clear()
+    assert api.put("jobs/hello", json=config).status_code == 200
+    assert loop.effects == [], "nothing has changed"
+    text = json.dumps(given)
+    assert api.put("jobs/hello", json=config | {"shardingItemParameters": text}).status_code == 200
+    assert loop.effects == [], "a text that holds the object is the same"
+    changed = config | {"shardingItemParameters": "0=a,1=b"}
+    assert api.put("jobs/hello", json=changed).json()["config"]["shardingItemParameters"] == "0=a,1=b"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"2": "x"}, "item 2 is out of range"),
+        ({"x": "x"}, "'x' is not an item"),
+        ({"-1": "x"}, "'-1' is not an item"),
+        ({"0": "x", "00": "y"}, "item 0 is given twice"),
+        ({"0": 7}, "an object of other values"),
+        ({"0": None}, "an object of other values"),
+        ({"0": "a\0b"}, "NUL"),
+        (["a"], "not an array"),
+        (7, "not a number"),
+        (None, "not null"),
+        ("{", "not an object from items to texts"),
+        ('{"0": 7}', "not an object from items to texts"),
+        ('{"0": "\\ud800"}', "not an object from items to texts"),
+        ("{" * 60_000, "not an object from items to texts"),
+    ],
+)
+def test_malformed_parameters_of_shards_are_refused(api: Client, demo: str, value: Any, says: str) -> None:
+    assert says in issues(api.post("jobs", json=job_body(shardingItemParameters=value)))["shardingItemParameters"]
 
 
 def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeLoop, hello: str) -> None:
@@ -96,7 +155,7 @@ def test_configuration_shown_for_a_job_can_be_sent_back(api: Client, loop: FakeL
         ({"portCount": 1.5}, "portCount", "whole number"),
         ({"failover": "yes"}, "failover", "boolean"),
         ({"jobType": "simple"}, "jobType", "'SIMPLE', 'DATAFLOW', 'SCRIPT' or 'HTTP'"),
-        ({"jobType": "SCRIPT"}, "scriptCommandLine", "needs a command"),
+        ({"jobType": "SCRIPT", "jobClass": ""}, "scriptCommandLine", "needs a command"),
         ({"jobClass": ""}, "jobClass", "missing"),
         ({"jobClass": "a b"}, "jobClass", "Python object"),
         ({"beanName": "b"}, "applicationContext", "beanName"),
@@ -190,7 +249,7 @@ def test_resident_and_disabled_jobs_cannot_be_triggered(api: Client, hello: str)
     assert api.post("jobs/hello/trigger").status_code == 409
     assert api.post("jobs/hello/enable").json()["enabled"] is True
     assert api.post("jobs/nope/trigger").status_code == 404
-    assert api.post("jobs/hello/dance").status_code == 422
+    assert api.post("jobs/hello/dance").status_code == 404
 
 
 def test_jobs_are_listed_by_app(api: Client, sha256: str, hello: str) -> None:

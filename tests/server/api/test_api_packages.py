@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,14 @@ def test_upload_that_is_not_an_archive_is_refused(api: Client) -> None:
     assert "package" in issues(api.post("packages", content=b""))
     assert "package" in issues(api.post("packages", content=package_bytes({"../x": "y"})))
     assert api.get("packages").json() == {"items": []}
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.txt", "../caf\udce9.txt", "a/../../caf\udce9.txt"])
+def test_upload_with_a_file_name_that_is_not_utf8_is_refused(api: Client, name: str) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    assert r"caf\udce9.txt" in issues(api.post("packages", content=out.getvalue()))["package"]
 
 
 def test_upload_with_another_hash_than_announced_is_refused(api: Client) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from httpx import Client
-from tests.api_kit import FakeLoop, issues, job_body
+from tests.api_kit import FakeLoop, issues, job_body, make_api, serving
+
+from jobcloud.client.http import Client as ApiClient
+from jobcloud.model import Cause, Firing, Outcome, Shard, ShardState, changed, shards_of
 
 
 def test_dead_run_is_listed_and_can_be_retried(api: Client, loop: FakeLoop, demo: str) -> None:
@@ -63,3 +68,65 @@ def test_next_firings_are_computed_in_the_requested_zone(api: Client) -> None:
     assert times == ["2026-03-28T01:30:00.000Z", "2026-03-29T01:00:00.000Z"]
     assert "cron" in issues(api.get("cron/next", params={"cron": "nope"}))
     assert "count" in issues(api.get("cron/next", params={"cron": "0 0 0 * * ?", "count": 101}))
+
+
+def wide_run(loop: FakeLoop, count: int, message: str, name: str = "wide") -> Firing:
+    """A run with `count` failed shards, in the scheduler's tables."""
+    shards = [Shard(ShardState.FAILED, 1, message=message, outcome=Outcome("exception"))] * count
+    run = Firing(f"{name}.run", name, 1, Cause.TRIGGER, loop.now, shards_of(*shards), ended_ms=loop.now)
+    loop.scheduler.firings[run.id] = run
+    return run
+
+
+def test_run_of_many_failed_shards_is_shown_in_pages_of_bounded_size(api: Client, loop: FakeLoop) -> None:
+    wide_run(loop, 700, "é" * 2_000)
+    seen: list[int] = []
+    cursor, pages = "", 0
+    while cursor or not pages:
+        answer = api.get("runs/wide.run", params={"cursor": cursor})
+        assert len(answer.content) < 1_200_000
+        page = answer.json()
+        assert (page["state"], page["shardCount"], page["shardStates"]) == ("FAILED", 700, {"FAILED": 700})
+        seen += [shard["item"] for shard in page["shards"]]
+        cursor, pages = page["nextCursor"], pages + 1
+    assert seen == list(range(700))
+    assert pages > 2
+    few = api.get("runs/wide.run", params={"limit": 3}).json()
+    assert [shard["item"] for shard in few["shards"]] == [0, 1, 2]
+    assert "limit" in issues(api.get("runs/wide.run", params={"limit": 1001}))
+    assert "cursor" in issues(api.get("runs/wide.run", params={"cursor": "nope"}))
+
+
+def test_list_of_wide_runs_is_bounded_and_complete(api: Client, loop: FakeLoop) -> None:
+    for number in range(30):
+        wide_run(loop, 300, "x" * 4_000, f"wide{number}")
+    found: list[str] = []
+    cursor, pages = "", 0
+    while cursor or not pages:
+        answer = api.get("runs", params={"limit": 1000, "cursor": cursor})
+        assert len(answer.content) < 2_200_000
+        page = answer.json()
+        assert all((len(run["shards"]), run["shardCount"]) == (100, 300) for run in page["items"])
+        found += [run["id"] for run in page["items"]]
+        cursor, pages = page["nextCursor"], pages + 1
+    assert sorted(found) == sorted(f"wide{number}.run" for number in range(30))
+    first = api.get("runs", params={"limit": 1}).json()["items"][0]
+    rest = api.get(f"runs/{first['id']}", params={"cursor": first["nextCursor"]}).json()
+    assert [shard["item"] for shard in rest["shards"]] == list(range(100, 300))
+
+
+def test_page_of_tasks_is_bounded(api: Client, loop: FakeLoop) -> None:
+    run = wide_run(loop, 1, "")
+    shards = shards_of(*(changed(run.shards[0], task_id=f"t{item}", message="x" * 4_000) for item in range(900)))
+    loop.scheduler.firings[run.id] = changed(run, shards=shards)
+    answer = api.get("tasks", params={"limit": 1000})
+    assert len(answer.content) < 1_200_000
+    assert answer.json()["nextCursor"]
+
+
+def test_client_shows_all_shards_of_a_wide_run(tmp_path: Path, loop: FakeLoop) -> None:
+    wide_run(loop, 1_500, "broken")
+    with serving(make_api(tmp_path, loop)) as url, ApiClient(url) as client:
+        run = client.run("wide.run")
+    assert [shard["item"] for shard in run["shards"]] == list(range(1_500))
+    assert run["nextCursor"] == ""

@@ -28,6 +28,17 @@ def test_states_of_a_task_are_shown_until_its_end(api: Client, loop: FakeLoop, l
     assert api.get("jobs/hello").json()["lastRun"]["state"] == "FAILED"
 
 
+def test_ports_of_a_task_are_shown_until_its_end(api: Client, loop: FakeLoop, hello: str) -> None:
+    loop.offer()
+    api.post("jobs", json=job_body("serves", shardingTotalCount=1, portCount=2))
+    api.post("jobs/serves/trigger")
+    [task] = loop.tick()
+    assert api.get(f"tasks/{task}").json()["ports"] == [31_000, 31_001]
+    assert [one["ports"] for one in api.get("tasks", params={"job": "serves"}).json()["items"]] == [[31_000, 31_001]]
+    loop.update(task, "TASK_FINISHED")
+    assert api.get(f"tasks/{task}").json()["ports"] == []
+
+
 def test_tasks_are_filtered(api: Client, loop: FakeLoop, launched: list[str]) -> None:
     loop.update(launched[0], "TASK_FINISHED")
 
@@ -73,7 +84,7 @@ def test_output_is_read_from_the_agent_in_pieces(loop: FakeLoop, tmp_path: Path)
     text = "".join(f"line {number} ä\n" for number in range(100)).encode()
     asked: list[LogRequest] = []
 
-    def read(request: LogRequest) -> LogChunk:
+    async def read(request: LogRequest) -> LogChunk:
         asked.append(request)
         offset = request.offset if request.offset >= 0 else max(0, len(text) + request.offset)
         return LogChunk(text[offset : offset + request.limit], offset, len(text))
@@ -105,7 +116,7 @@ def test_output_is_read_from_the_agent_in_pieces(loop: FakeLoop, tmp_path: Path)
 
 
 def test_active_task_without_output_has_empty_logs(loop: FakeLoop, tmp_path: Path) -> None:
-    def read(request: LogRequest) -> LogChunk:
+    async def read(request: LogRequest) -> LogChunk:
         raise NotFound("there is no such output", field="taskId")
 
     api = client_of(make_api(tmp_path, loop, read_log=read))

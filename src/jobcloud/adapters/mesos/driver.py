@@ -70,6 +70,7 @@ MAX_WAITING_CALLS = 100_000
 _MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
+_KILLS = "which kills its tasks, and start with the new value"
 _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
 
 
@@ -131,17 +132,23 @@ _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
 class MesosDriver:
-    """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting."""
+    """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting.
 
-    def __init__(self, settings: MesosSettings) -> None:
+    `on_refusal` gets the ConfigError if Mesos keeps another identity for the framework id. Then the driver does not
+    subscribe again.
+    """
+
+    def __init__(self, settings: MesosSettings, on_refusal: Callable[[ConfigError], None] | None = None) -> None:
         self._settings = settings
+        self._on_refusal = on_refusal or (lambda error: _log.error("%s", error))
+        self._framework_info = _framework_info(settings)
         self._masters = _masters(settings.master)
         dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s)
         backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, settings.refused_retry_s)
         receiver = _Receiver(self)
         self._driver = HardenedDriver(
             receiver,
-            _framework_info(settings),
+            self._framework_info,
             self._masters,
             dialer,
             backoff,
@@ -221,6 +228,18 @@ class MesosDriver:
         if not self._stopping:
             self._deliver(event)
 
+    def refuse_identity(self, field_name: str, kept: str, framework_id: str) -> None:
+        """Report that the settings contradict the framework that Mesos knows."""
+        ours = {"user": self._framework_info["user"], "checkpoint": str(self._settings.checkpoint).lower()}
+        problem = f"is {ours.get(field_name, self._settings.principal)!r}"
+        problem += f", but Mesos has registered framework {framework_id} with "
+        problem += (repr(kept) if kept else "another one") + " and does not change it"
+        fix = (
+            f"restore the old value; or start with it, remove the framework by `jobcloud framework teardown`, {_KILLS}"
+        )
+        if not self._stopping:
+            self._on_refusal(ConfigError(problem, field=f"mesos.{field_name}", fix=fix))
+
     # Calls: everything below runs on the thread that makes calls.
 
     def _run_calls(self) -> None:
@@ -247,10 +266,10 @@ class MesosDriver:
         return True
 
     def _next_requests(self) -> Iterator[tuple[_Request, Session | None]]:
-        """The waiting requests. Waits for one if none is in flight."""
+        """The waiting requests, until enough calls are in flight. Waits for one if none is in flight."""
         try:
             yield self._requests.get(block=not self._in_flight)
-            while len(self._in_flight) < _MAX_IN_FLIGHT:
+            while len(self._in_flight) < _MAX_IN_FLIGHT and not (self._session is not None and self._session.full):
                 yield self._requests.get_nowait()
         except queue.Empty:
             return
@@ -302,7 +321,7 @@ class MesosDriver:
             _log.info("%s dropped: %s", type(request).__name__, failure.reason)
         else:
             try:
-                self.deliver(SendFailed(now_ms(), request, failure.reason, failure.certain))
+                self.deliver(SendFailed(now_ms(), request, failure.reason, failure.certain, failure.too_large))
             except Exception:
                 _log.exception("error while handling a failed %s; continuing", type(request).__name__)
 
@@ -368,6 +387,9 @@ class _Receiver:
 
     def error(self, driver: HardenedDriver, message: str) -> None:
         self._owner.deliver(FrameworkRemoved(now_ms(), message))
+
+    def identityRefused(self, driver: HardenedDriver, field_name: str, kept: str) -> None:
+        self._owner.refuse_identity(field_name, kept, driver.framework_id or "")
 
     def resourceOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
         read = (_read(lambda one: read_offer(one, self._owner.roles), offer) for offer in offers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import logging
 import random
+import re
 import signal
 import threading
 import time
@@ -74,6 +75,13 @@ _EARLY_EVENTS = frozenset({"SUBSCRIBED", "ERROR", "HEARTBEAT"})
 _REMOVED = ("framework has been removed", "completed framework")
 # Message to a scheduler that was replaced by another one with the same id. Subscribing at once would replace that one.
 _REPLACED = "framework failed over"
+# Message to a framework that has subscribed with another principal.
+_OTHER_PRINCIPAL = "changing framework's principal is not allowed"
+# Answers to UPDATE_FRAMEWORK of a master that does not lead or is in trouble.
+_TRY_AGAIN = frozenset({http.client.TEMPORARY_REDIRECT, http.client.INTERNAL_SERVER_ERROR, http.client.BAD_GATEWAY,
+                        http.client.SERVICE_UNAVAILABLE, http.client.GATEWAY_TIMEOUT})  # fmt: skip
+# Answer to UPDATE_FRAMEWORK with a field that Mesos does not change. Mesos ignores such a change in SUBSCRIBE.
+_UNCHANGEABLE = re.compile(r"Updating 'FrameworkInfo\.(\w+)' is unsupported; attempted to update from '(.*?)' to '")
 _HEARTBEAT_S = 15.0
 _LONGEST_HEARTBEAT_S = 3600.0
 # After a session of this length the backoff starts at its first value again.
@@ -150,6 +158,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
         self._calling: Session | None = None
         self._replaced = False
         self._barred = False
+        self._identity_checked = False
 
     # Start, stop, and the loop between them.
 
@@ -353,9 +362,13 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             raise ValueError(f"{framework_id!r} is not a framework id")
         with self._lock:
             session = self._attempt
-            if session is None or session.ended:
-                return
             known = self.framework_id is not None
+        if session is None or (known and not self._identity_checked and not self._check_identity(session)):
+            return
+        self._identity_checked = True
+        with self._lock:
+            if session.ended:
+                return
             self.framework_id = framework_id
             self.stream_id = session.stream_id
             session.silence_limit_s = _heartbeat_s(info) * self._missed_heartbeats
@@ -365,6 +378,35 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             self.sched.reregistered(self, master)
         else:
             self.sched.registered(self, {"value": framework_id}, master)
+
+    def _check_identity(self, session: Session) -> bool:
+        """Whether Mesos has the framework as this process describes it. If not, the session ends.
+
+        A change of the user or of checkpointing in SUBSCRIBE is ignored without a word; only UPDATE_FRAMEWORK tells.
+        """
+        info = self.framework
+        update = {"type": "UPDATE_FRAMEWORK", "framework_id": info["id"], "update_framework": {"framework_info": info}}
+        try:
+            status, body = session.ask(dumps(update))
+        except (OSError, http.client.HTTPException) as error:
+            session.end(f"UPDATE_FRAMEWORK was not answered: {str(error) or repr(error)}")
+            return False
+        refused = _UNCHANGEABLE.search(body)
+        if status == http.client.BAD_REQUEST and refused is not None:
+            self._refuse(session, refused[1], refused[2])
+            return False
+        if status in _TRY_AGAIN:
+            session.end(f"UPDATE_FRAMEWORK was answered with HTTP {status}: {body}")
+            return False
+        if status >= http.client.MULTIPLE_CHOICES:
+            _log.warning("Mesos did not compare this framework with its record: HTTP %d: %s", status, body)
+        return True
+
+    def _refuse(self, session: Session, field: str, kept: str) -> None:
+        """End the session: Mesos keeps another value of a field of this framework."""
+        self.bar()
+        session.end(f"Mesos keeps another value of FrameworkInfo.{field}")
+        self.sched.identityRefused(self, field, kept)
 
     def on_failure(self, failure: Json) -> None:
         if "executor_id" in failure:
@@ -381,7 +423,9 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
             self.bar()
         self._replaced = _REPLACED in lowered
         attempt = self._attempt
-        if attempt is not None:
+        if attempt is not None and _OTHER_PRINCIPAL in lowered:
+            self._refuse(attempt, "principal", "")
+        elif attempt is not None:
             attempt.end(f"error from Mesos: {message}")
         if removed:
             self.sched.error(self, message)

@@ -27,21 +27,25 @@ from jobcloud.wire import RecordReader
 PATH = "/api/v1/scheduler"
 DEFAULT_PORT = 5050
 _PIECE = 1 << 18
-# This many bytes of an incomplete record are a sign of life. Fewer are not: a stream out of step would go unnoticed.
+# If this many bytes of an incomplete record have come, the stream counts as alive. Fewer bytes do not count, because a
+# stream whose record lengths are wrong would then never time out.
 _ALIVE_BYTES = 1 << 20
 _MAX_BODY = 1 << 16
 _MAX_REASON = 1000
+# Calls of more bytes than this are not encoded before some of them are sent.
+_MAX_WAITING_BYTES = 8 << 20
 # How long calls in flight may wait for their answers after the stream has ended.
 _LAST_ANSWER_S = 1.0
 
 
 class CallFailed(Exception):
-    """A call was refused or lost. `certain`: it had no effect."""
+    """A call was refused or lost. `certain`: it had no effect. `too_large`: it was refused for its size."""
 
-    def __init__(self, reason: str, *, certain: bool) -> None:
+    def __init__(self, reason: str, *, certain: bool, too_large: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.certain = certain
+        self.too_large = too_large
 
 
 class CallUnanswered(CallFailed):
@@ -105,6 +109,7 @@ class CallLine:
         self._connection: http.client.HTTPConnection | None = None
         self._answers = _Answers()
         self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         self._in_flight = 0
         self._head = b""
 
@@ -117,6 +122,12 @@ class CallLine:
             lines = "".join(f"{name}: {value}\r\n" for name, value in named.items())
             self._head = f"POST {PATH} HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
         self._waiting.append(b"%s%d\r\n\r\n%s" % (self._head, len(call), call))
+        self._waiting_bytes += len(self._waiting[-1])
+
+    @property
+    def full(self) -> bool:
+        """Whether the calls that were added and not sent take as much memory as they may."""
+        return self._waiting_bytes >= _MAX_WAITING_BYTES
 
     def exchange(self) -> list[CallFailed | None]:
         """Send the added calls and wait for an answer. Returns outcomes of the oldest calls, at least one, in order.
@@ -164,12 +175,14 @@ class CallLine:
             failed = CallFailed(f"could not be sent to {self._address}: {error}", certain=True)
             unsent: list[CallFailed | None] = [failed] * len(self._waiting)
             self._waiting.clear()
+            self._waiting_bytes = 0
             return unsent
         calls = self._waiting if self._answers.persistent else self._waiting[:1]
         whole, problem = _send(connection.sock, calls)
         self._in_flight += whole
-        # The master acts only on complete requests, and the one after them was cut off.
+        # The master acts only on complete requests. The first incomplete one has failed.
         del self._waiting[: whole + bool(problem)]
+        self._waiting_bytes = sum(map(len, self._waiting))
         return [CallFailed(f"could not be sent to {self._address}: {problem}", certain=True)] if problem else []
 
     def _read(self) -> list[CallFailed | None]:
@@ -323,6 +336,16 @@ class Session:
         self.location = self._response.getheader("Location", "")
         return self._response.status
 
+    def ask(self, call: bytes) -> tuple[int, str]:
+        """Send one call by a connection of its own. Returns HTTP status and body. Raises OSError or HTTPException."""
+        connection = self._dialer.connection(self.address)
+        try:
+            connection.request("POST", PATH, call, {"Mesos-Stream-Id": self.stream_id, **self._dialer.headers()})
+            answer = connection.getresponse()
+            return answer.status, answer.read(_MAX_BODY).decode(errors="replace").strip()[:_MAX_REASON]
+        finally:
+            connection.close()
+
     def body(self) -> str:
         """The body of an error answer."""
         return self._response.read(_MAX_BODY).decode(errors="replace").strip()[:_MAX_REASON]
@@ -365,6 +388,11 @@ class Session:
             raise CallFailed(f"not connected: {self.end_reason}", certain=True)
         self._calls.add(call, self.stream_id)
 
+    @property
+    def full(self) -> bool:
+        """As `CallLine.full`."""
+        return self._calls.full
+
     def exchange(self) -> list[CallFailed | None]:
         """As `CallLine.exchange`. Ends the session if a call is not answered in time."""
         outcomes = self._calls.exchange()
@@ -406,7 +434,7 @@ class _Chunks:
     def read(self, size: int) -> list[bytes]:
         """The content of the next bytes, at most `size`. Waits for some; empty at the end.
 
-        Raises OSError, and HTTPException for malformed chunks after everything before them was returned.
+        Raises OSError. Raises HTTPException for a malformed chunk, after the content before it was returned.
         """
         while not self._pieces and not self._over:
             if self._problem is not None:
@@ -431,7 +459,8 @@ def _failure(status: int, body: bytes) -> CallFailed | None:
     # 307 and 503 are sent by a master that does not lead, or no longer leads, and has ignored the call.
     certain = status < http.client.INTERNAL_SERVER_ERROR or status == http.client.SERVICE_UNAVAILABLE
     words = body[:_MAX_BODY].decode(errors="replace").strip()[:_MAX_REASON]
-    return CallFailed(f"HTTP {status}: {words}", certain=certain)
+    too_large = status == http.client.REQUEST_ENTITY_TOO_LARGE
+    return CallFailed(f"HTTP {status}: {words}", certain=certain, too_large=too_large)
 
 
 def _readable(one: socket.socket) -> bool:

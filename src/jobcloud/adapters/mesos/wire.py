@@ -74,6 +74,7 @@ def read_offer(offer: Json, roles: tuple[str, ...]) -> Offer:
         shares=tuple(share for share in shares if share is not None),
         attributes=tuple(_attributes(offer.get("attributes", ()))),
         unavailable=_window(offer["unavailability"]) if "unavailability" in offer else None,
+        role=offer.get("allocation_info", {}).get("role", "*"),
     )
 
 
@@ -282,6 +283,7 @@ class _Url(msgspec.Struct, frozen=True, gc=False):
 class _OfferForm(msgspec.Struct, frozen=True, gc=False):
     id: _Value
     agent_id: _Value
+    allocation_info: _Allocation = _Allocation("*")
     hostname: str = ""
     url: _Url = _Url()
     resources: tuple[_Scalar | _Spans, ...] = ()
@@ -341,6 +343,7 @@ def _common_offer(offer: _OfferForm, roles: tuple[str, ...]) -> Offer:
         tuple([_common_share(one) for one in offer.resources if one.allocation_info.role in roles]),
         tuple(_attributes(offer.attributes)) if offer.attributes else (),
         _window(offer.unavailability) if isinstance(offer.unavailability, dict) else None,
+        offer.allocation_info.role,
     )
 
 

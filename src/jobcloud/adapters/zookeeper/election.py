@@ -103,11 +103,12 @@ class ZooKeeperElection:
 
     def _campaign(self) -> str | None:
         """Become a candidate. None if we lead, else a text about the leader. Raises StoreError, KazooException."""
-        losses, asked = self._session.losses, self._monotonic()
+        losses = self._session.losses
         if not self._session.connected:
             return "waiting for ZooKeeper: it is out of reach"
         folder = self._session.path(_FOLDER)
         self._session.prepare([folder])
+        asked = self._monotonic()
         names = self._candidates(folder)
         own = next((name for name in names if name.startswith(self._token)), None)
         if own is None:
@@ -120,6 +121,11 @@ class ZooKeeperElection:
             if own is None:
                 return "waiting for ZooKeeper: the new session has already ended"
         if names[0] == own:
+            late = self._monotonic() - asked
+            if late > self._session.timeout_s * _TRUST / 2:
+                # The trust in this answer began when it was asked for. It would soon end, and the leadership with it.
+                timeout = f"the session timeout is {self._session.timeout_s:g} s"
+                return f"waiting for ZooKeeper: its last answer took {late:.1f} s, and {timeout}"
             self._own, self._losses, self._answered = f"{folder}/{own}", losses, asked
             return None
         before = f"{folder}/{names[names.index(own) - 1]}"

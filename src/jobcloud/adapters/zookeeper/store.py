@@ -2,7 +2,7 @@
 
 Nodes below the namespace (names are percent-encoded keys):
 
-    epoch                 its version is the leader's epoch; its data names the process that raised it
+    epoch                 its version plus the `base` in its data is the leader's epoch
     config/app/NAME       an app (docs/state.md)
     config/job/NAME       a job
     state/disable/app/NAME  the mark of a disabled app
@@ -32,7 +32,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
@@ -82,8 +82,11 @@ _REQUEST_BYTES = 500_000
 _PIECE_BYTES = 200_000
 _REQUEST_OPERATIONS = 400
 _MAX_NODE_BYTES = 400_000
-_MAX_RECORD_BYTES = 16 << 20
+_MAX_JOURNALED_BYTES = 16 << 20
 _MAX_READS = 5
+_MAX_SNAPSHOTS = 100
+_SNAPSHOT_PAUSE_S = 0.05
+_MAX_BASE = 2**31
 
 Operation: TypeAlias = tuple[str, str, bytes | None]
 """("create", "set" or "delete"), the path, the data."""
@@ -114,33 +117,55 @@ class ZooKeeperStore:
     """A `Store` in the namespace of `session`, which it owns. Only one thread at a time may use it.
 
     `name` is stored with the epoch, for users. `candidate` returns the path of our election node. The epoch is raised
-    only while that node exists, so a process that was suspended cannot supersede its successor. `requests` counts the
-    requests that changed the state.
+    only while that node exists, so a process that was suspended cannot supersede its successor. `heard` takes the
+    servers' time (ms) when the epoch is raised. `requests` counts the requests that changed the state.
     """
 
-    def __init__(self, session: ZooKeeperSession, *, name: str = "", candidate: Callable[[], str] = str) -> None:
+    def __init__(
+        self,
+        session: ZooKeeperSession,
+        *,
+        name: str = "",
+        candidate: Callable[[], str] = str,
+        heard: Callable[[int], object] = bool,
+    ) -> None:
         self._session = session
         self._name = name
         self._candidate = candidate
+        self._heard = heard
         self._image: _Image | None = None
         self._closed = False
+        # The epoch is the version of its node plus this number. ZooKeeper raises a version only by one, and a tree that
+        # was copied back by a client starts again with version 0.
+        self._base = 0
         self.requests = 0
 
-    def acquire(self) -> int:
+    def acquire(self, floor: int = 0) -> int:
         with self._translated():
             self._open()
-            return self._raise_epoch()
+            return self._raise_epoch(floor)
 
-    def _raise_epoch(self) -> int:
+    def epoch(self) -> int:
+        with self._translated():
+            self._open()
+            found, stat = self._session.ask(lambda client: client.get_async(self._session.path(_EPOCH)))
+            return int(stat.version) + _base_of(found)
+
+    def _raise_epoch(self, floor: int) -> int:
         token = uuid.uuid4().hex
-        data = json.dumps({"leader": self._name, "token": token}).encode()
         path, deadline = self._session.path(_EPOCH), self._session.monotonic() + self._session.timeout_s
         self._image = None
         while True:
             try:
                 found, stat = self._session.ask(lambda client: client.get_async(path))
+                base = _base_of(found)
                 if token.encode() in found:
-                    return int(stat.version)
+                    self._base = base
+                    self._heard(stat.mtime)
+                    return int(stat.version) + base
+                # The write raises the version by one. So the epoch is above the stored one, and at least `floor`.
+                base = max(base, floor - stat.version - 1)
+                data = json.dumps({"leader": self._name, "token": token, **({"base": base} if base else {})}).encode()
                 self._set_epoch(data, stat.version)
                 self.requests += 1
             except (zk.BadVersionError, NoAnswer) as error:
@@ -171,12 +196,33 @@ class ZooKeeperStore:
             self._image, stored = self._read()
             return stored
 
+    def snapshot(self) -> StoredRecords:
+        # The journal is read as of the instant at which its segments were listed, because a segment never changes. So
+        # all is of one instant if the apps and jobs are the same before and after.
+        with self._translated():
+            self._open()
+            for _ in range(_MAX_SNAPSHOTS):
+                before = self._nodes()
+                with suppress(zk.NoNodeError):
+                    stored = self._read_once()[1]
+                    if self._nodes() == before:
+                        return stored
+                self._session.pause(_SNAPSHOT_PAUSE_S)
+        raise StoreError(f"{self._session.root} in ZooKeeper changes too fast to be read; try again")
+
+    def _nodes(self) -> dict[str, int]:
+        """The transaction that last changed each node of an app or a job, and the mark of a large batch."""
+        folders = (*_FOLDERS.values(), "state")
+        paths = [self._session.path(folder, name) for folder in folders for name in self._children(folder)]
+        found = self._session.ask_many(_checking(path) for path in paths)
+        return {path: stat.mzxid for path, stat in zip(paths, found, strict=True) if stat is not None}
+
     def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
         with self._translated():
             self._open()
-            if epoch < 1:
+            if epoch - self._base < 1:
                 # To ZooKeeper, -1 means any version.
-                raise Fenced(f"epoch {epoch} was never acquired")
+                raise Fenced(f"epoch {epoch} was never acquired, or was superseded")
             self._write(epoch, {(KIND_NAMES[write.kind], write.key): write.value for write in batch})
 
     def _write(self, epoch: int, last: Mapping[Place, bytes | None]) -> None:
@@ -310,7 +356,7 @@ class ZooKeeperStore:
 
     def _transaction(self, client: KazooClient, epoch: int, operations: Sequence[Operation], version: int) -> Any:
         transaction = client.transaction()
-        transaction.check(self._session.path(_EPOCH), epoch)
+        transaction.check(self._session.path(_EPOCH), epoch - self._base)
         for number, (verb, path, data) in enumerate(operations):
             expected = version if number == 0 else -1
             match verb:
@@ -465,6 +511,15 @@ class ZooKeeperStore:
             yield data
 
 
+def _base_of(data: bytes) -> int:
+    """The base in the data of the epoch node. Builds before 0.2 wrote none, and node data may be anything."""
+    try:
+        base = json.loads(data)["base"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return base if type(base) is int and 0 <= base <= _MAX_BASE else 0
+
+
 class _Spread:
     """A segment split into nodes: `parts` are created first, `ends` belong to the transaction.
 
@@ -569,10 +624,13 @@ def _weight(operations: Iterable[Operation]) -> int:
 
 
 def _check_sizes(writes: Mapping[Place, bytes | None]) -> None:
+    problems: dict[tuple[str, str], str] = {}
     for (kind, key), value in writes.items():
-        limit = _MAX_NODE_BYTES if kind in _FOLDERS else _MAX_RECORD_BYTES
+        limit = _MAX_NODE_BYTES if kind in _FOLDERS else _MAX_JOURNALED_BYTES
         if value is not None and len(value) > limit:
-            raise RecordTooLarge(f"{kind} {key[:80]!r} takes {len(value)} bytes; ZooKeeper can hold at most {limit}")
+            problems[kind, key] = f"{kind} {key[:80]!r} takes {len(value)} bytes; ZooKeeper can hold at most {limit}"
+    if problems:
+        raise RecordTooLarge(problems)
 
 
 def _track_nodes(nodes: set[Place], writes: Mapping[Place, bytes | None]) -> None:
@@ -594,6 +652,10 @@ def _put(stored: StoredRecords, kind: str, key: str, value: bytes | None) -> Non
 
 def _reading(path: str) -> Request:
     return lambda client: client.get_async(path)
+
+
+def _checking(path: str) -> Request:
+    return lambda client: client.exists_async(path)
 
 
 def _name_of(key: str) -> str:

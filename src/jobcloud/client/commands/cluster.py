@@ -55,7 +55,10 @@ def tear_down(
     confirm: Annotated[str, typer.Option(help="Id of the framework. Without it, the command asks for it.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Remove the framework from Mesos. This KILLS all its tasks. Nothing else removes the framework."""
+    """Remove the framework from Mesos. This KILLS all its tasks.
+
+    Mesos also removes a framework that has no scheduler for the setting mesos.failover_timeout.
+    """
     with connect(ctx) as client:
         framework_id = client.cluster()["frameworkId"]
         if not confirm and framework_id and sys.stdin.isatty():

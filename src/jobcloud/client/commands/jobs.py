@@ -119,8 +119,9 @@ def _read_jobs(file: str) -> list[Json]:
     import json
 
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        found = json.loads(text)
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        # A byte order mark
+        found = json.loads(text.removeprefix("\ufeff"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}", field="FILE") from error
     except (ValueError, RecursionError) as error:

@@ -53,9 +53,8 @@ def next_firings(
     as_json: AsJson = False,
 ) -> None:
     """Print when a cron expression fires next. Needs no server."""
-    from zoneinfo import ZoneInfo
-
     from jobcloud import cron as crons
+    from jobcloud import zones
 
     try:
         schedule = crons.Schedule.parse(cron, zone=zone, dialect=crons.Dialect(dialect.value))
@@ -67,7 +66,7 @@ def next_firings(
         times = [f"{moment:%Y-%m-%dT%H:%M:%S.000Z}" for moment in moments]
         render.show_json({"cron": cron, "timeZone": zone, "times": times})
         return
-    now, local_zone = datetime.now(UTC), ZoneInfo(zone)
+    now, local_zone = datetime.now(UTC), zones.zone(zone)
     rows = [
         (f"{moment.astimezone(local_zone):%a %Y-%m-%d %H:%M:%S %Z}", render.age((now - moment).total_seconds()))
         for moment in moments

@@ -35,7 +35,7 @@ def retry(
     shard: Annotated[int | None, typer.Option(min=0, help="Only this shard. Default: all of them.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retry the DEAD, FAILED and KILLED shards of a run, with all their repeats again."""
+    """Retry the DEAD, FAILED and KILLED shards of a run, with the full number of repeats."""
     with connect(ctx) as client:
         found = client.retry(run, shard)
     render.answer(found, f"run {found['id']} is {found['state']}", as_json=as_json)

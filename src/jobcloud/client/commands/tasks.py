@@ -78,7 +78,7 @@ def forget(
     force: Annotated[bool, typer.Option("--force", help="Even if Mesos reports the task as alive.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Treat a task that you know to be dead as lost. If it reappears, it is killed."""
+    """Declare a task lost, if you know that it is dead. If it reappears, it is killed."""
     with connect(ctx) as client:
         forgotten = client.forget(_find_task(client, task)["id"], force=force)
     render.answer(forgotten, f"task {forgotten['id']} is forgotten", as_json=as_json)

@@ -221,6 +221,7 @@ class Agent:
         framework_id = message.framework["id"]["value"]
         if framework_id in self.state.frameworks:
             self.state.frameworks[framework_id] = message.framework
+            self.state.updates.send_all(self.state.now)  # its scheduler may have come back
 
     def _drop_tasks(self, message: DropTasks) -> None:
         """Send an update even for an unknown framework: the lost task may have been its first on this agent."""

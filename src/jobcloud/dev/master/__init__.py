@@ -9,6 +9,7 @@ modules, each of which imports only those above it:
     events          events and task statuses from the master
     state           tables, timers, effects, and the changes that keep resource amounts consistent
     views           JSON: /state, read-only operator calls, offers
+    monitoring      JSON: /tasks, /frameworks, /state-summary, /roles, /flags, /metrics/snapshot
     offers          offers made, and rescinded after a timeout
     inverse_offers  maintenance announced to frameworks
     frameworks      subscription, fail-over, removal

@@ -20,6 +20,7 @@ from .agents import Agents
 from .calls import SchedulerCalls
 from .frameworks import Frameworks
 from .inverse_offers import InverseOffers
+from .monitoring import Monitoring
 from .offers import Offers
 from .operators import OperatorCalls
 from .state import MasterSettings, State
@@ -29,11 +30,15 @@ MasterInput = Call | Operate | StreamLost | LinkLost | FromAgent | AgentTimedOut
 
 
 class Master:
-    """A Mesos master. Others may read `state` and `views`; only `handle` changes the state of a running master."""
+    """A Mesos master. Only `handle` changes the state of a running master.
+
+    Others may read `state`, `views` and `monitoring`.
+    """
 
     def __init__(self, settings: MasterSettings, at_ms: int = 0) -> None:
         self.state = State(settings, at_ms)
         self.views = Views(self.state)
+        self.monitoring = Monitoring(self.state, self.views)
         self._inverse_offers = InverseOffers(self.state, self.views)
         self._offers = Offers(self.state, self.views)
         frameworks = Frameworks(self.state, self.views, self._inverse_offers)

@@ -93,7 +93,7 @@ class Frameworks:
         error = bad_framework(info, suppressed) or bad_failover_timeout(info)
         error = error or _changed_principal(framework, info) or changed_immutable_field(framework.info, info)
         if error:
-            state.effects.append(Reply(400, f"'FrameworkInfo' is not valid: {error}"))
+            state.effects.append(Reply(400, f"FrameworkInfo update is not valid: {error}"))
             return
         state.effects.append(Reply(200))
         framework.info = info

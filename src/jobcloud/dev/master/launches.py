@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..framework_info import dropped_state
 from ..protocol import Json, RunTask
-from ..resources import ResourceError, Resources
+from ..resources import ResourceError, Resources, allocated_to
 from . import events
 from .allocator import refuse_ms
 from .records import AgentRecord, ExecutorRecord, FrameworkRecord, TaskRecord
@@ -85,7 +85,8 @@ class Launches:
             self._refuse(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
             return left
         needed = own if running is not None else own + of_executor
-        if not left.contains(needed):
+        wire = task["resources"] if running is not None else [*task["resources"], *(requested.get("resources") or [])]
+        if not left.contains(needed) or any(allocated_to([one], role) != role for one in wire):
             error = f"Total resources {needed} required by task and its executor is more than available {left}"
             self._refuse(framework, task, "TASK_ERROR", error, "REASON_TASK_INVALID")
             return left
@@ -102,6 +103,7 @@ class Launches:
 
     def _refuse(self, framework: FrameworkRecord, task: Json, state: str, text: str, reason: str) -> None:
         task_id, agent_id = task["task_id"]["value"], task["agent_id"]["value"]
+        self._state.ended_tasks[state] += 1
         status = events.master_status(task_id, agent_id, state, text, reason, self._state.now)
         self._state.send_event(framework, events.update(status))
 
@@ -115,17 +117,14 @@ def _tasks_of(operations: list[Json]) -> list[Json]:
 
 
 def _for_agent(requested: Json, role: str) -> Json:
-    """An ExecutorInfo as Mesos passes it to agents: with the role of its resources and with defaults."""
+    """An ExecutorInfo as Mesos passes it to agents: with the role of its resources and with defaults of its command."""
     command = {"shell": True, **requested["command"]}
     if command.get("uris"):
         command["uris"] = [{"extract": True, **uri} for uri in command["uris"]]
     resources = _allocated(requested.get("resources") or [], role)
-    return {"type": "CUSTOM", **requested, "command": command, "resources": resources}
+    return {**requested, "command": command, "resources": resources}
 
 
 def _allocated(resources: list[Json], role: str) -> list[Json]:
     """`Resource` messages allocated to a role."""
-    allocation = {"role": role}
-    return [
-        one if one.get("allocation_info") == allocation else {**one, "allocation_info": allocation} for one in resources
-    ]
+    return [one if one.get("allocation_info") else {**one, "allocation_info": {"role": role}} for one in resources]

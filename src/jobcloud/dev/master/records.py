@@ -12,7 +12,7 @@ import msgspec
 
 from ..framework_info import has_capability, roles_of
 from ..protocol import TERMINAL, Json
-from ..resources import NOTHING, Resources
+from ..resources import NOTHING, Resources, allocated_to
 
 _MAX_COMPLETED_TASKS = 1000  # --max_completed_tasks_per_framework of a Mesos master
 
@@ -48,8 +48,10 @@ class ExecutorRecord:
     requested: Json = field(default_factory=dict)
 
     def matches(self, requested: Json, role: str) -> bool:
-        """Whether a request names this executor with an identical ExecutorInfo."""
-        if self.role != role or self.requested != requested:
+        """Whether a request on offers of `role` names this executor with an identical ExecutorInfo."""
+        if self.requested != requested:
+            return False
+        if self.role != role and self.role != allocated_to(requested.get("resources") or [], role):
             return False
         self.requested = requested  # later requests may share parts with it, which makes the comparison quick
         return True

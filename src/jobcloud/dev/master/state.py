@@ -7,6 +7,7 @@ is counted exactly once. Offers, tasks and executors are added and removed by me
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -65,6 +66,7 @@ class State:
         self.inverse_answers: dict[str, dict[str, Json]] = {}  # agent id → framework id → latest answer
         self.drains: dict[str, Drain] = {}  # by agent id
         self.deactivated: set[str] = set()
+        self.ended_tasks: Counter[str] = Counter()  # by final state, since the start
 
         self._next_number = {"framework": 0, "offer": 0, "agent": 0, "stream": 0}
         self._timers: list[tuple[int, int, Callable[[str], None], str]] = []  # (due, sequence, callback, key)
@@ -157,6 +159,8 @@ class State:
         freed = terminal or task.state == "TASK_UNREACHABLE"
         if not terminal:
             task.state = state
+            if state in TERMINAL:
+                self.ended_tasks[state] += 1
         if not freed and (state in TERMINAL or state == "TASK_UNREACHABLE"):
             self.allocator.recover(task.agent_id, task.framework_id, task.role, task.resources)
         if task.statuses and task.statuses[-1]["state"] == status["state"]:

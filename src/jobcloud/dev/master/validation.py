@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from ..framework_info import has_capability, roles_of
 from ..protocol import Json
-from ..resources import NOTHING, Resources, bad_allocation, from_wire
+from ..resources import NOTHING, ResourceError, Resources, allocated_to, bad_gpus, from_wire
 from .records import AgentRecord, FrameworkRecord, OfferRecord
 
 _MAX_ID = 255  # NAME_MAX: ids become names of directories
@@ -76,10 +76,10 @@ def changed_immutable_field(old: Json, new: Json) -> str:
     """The error if a field differs that Mesos does not let a framework change."""
     for name in ("user", "checkpoint"):
         if old.get(name) != new.get(name):
-            return (
-                f"Updating 'FrameworkInfo.{name}' is unsupported;"
-                f" attempted to update from '{old.get(name)}' to '{new.get(name)}'"
+            kept, wanted = (
+                str(info.get(name)) if name == "user" else str(info.get(name)).lower() for info in (old, new)
             )
+            return f"Updating 'FrameworkInfo.{name}' is unsupported; attempted to update from '{kept}' to '{wanted}'"
     return ""
 
 
@@ -176,7 +176,7 @@ def _bad_task(task: Json, framework: FrameworkRecord, agent: AgentRecord) -> str
     return ""
 
 
-def _bad_executor(executor: Json, framework: FrameworkRecord, agent: AgentRecord) -> str:
+def _bad_executor(executor: Json, role: str, framework: FrameworkRecord, agent: AgentRecord) -> str:
     if executor.get("type") == "UNKNOWN":
         return "Unknown executor type"
     executor_id = executor["executor_id"]["value"]
@@ -190,7 +190,7 @@ def _bad_executor(executor: Json, framework: FrameworkRecord, agent: AgentRecord
     if owner != framework.id:
         return f"ExecutorInfo has an invalid FrameworkID (Actual: {owner} vs Expected: {framework.id})"
     known = agent.executors.get((framework.id, executor_id))
-    if known is not None and not same_executor(known.info, executor):
+    if known is not None and not same_executor(known.info, executor, role):
         return (
             "ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID.\n"
             f"------------------------------------------------------------\nExisting ExecutorInfo:\n{known.info}\n"
@@ -204,19 +204,31 @@ def _bad_executor(executor: Json, framework: FrameworkRecord, agent: AgentRecord
     return ""
 
 
-def same_executor(one: Json, other: Json) -> bool:
-    """Whether two ExecutorInfos mean the same: the order of resources and explicit defaults do not matter."""
-    return _comparable(one) == _comparable(other)
+def same_executor(known: Json, requested: Json, role: str) -> bool:
+    """Whether two ExecutorInfos mean the same to Mesos. `role` is that of the offers of the request."""
+    return _comparable(known, role) == _comparable(requested, role)
 
 
-def _comparable(executor: Json) -> Json:
-    normal = {key: value for key, value in executor.items() if value is not None}
-    normal["resources"] = from_wire(executor.get("resources") or [])
-    normal.setdefault("type", "CUSTOM")
-    command = {key: value for key, value in (executor.get("command") or {}).items() if value is not None}
-    command.setdefault("shell", True)
-    normal["command"] = command
-    return normal
+def _comparable(executor: Json, role: str) -> Json:
+    """The parts of an ExecutorInfo that Mesos compares. Others, such as labels and the grace period, do not matter."""
+    command = executor.get("command") or {}
+    wire = executor.get("resources") or []
+    return {
+        **{key: executor.get(key) for key in ("type", "executor_id", "framework_id", "container")},
+        **{key: executor.get(key) or "" for key in ("data", "name", "source")},
+        "discovery": {"visibility": "FRAMEWORK", **(executor.get("discovery") or {})},
+        "resources": (from_wire(wire), allocated_to(wire, role) if wire else ""),
+        "shell": command.get("shell", True),
+        **{f"command {key}": command.get(key) or "" for key in ("value", "arguments", "user")},
+        "uris": sorted(_uri(one) for one in command.get("uris") or ()),
+        "environment": sorted(
+            (one["name"], str(one)) for one in (command.get("environment") or {}).get("variables") or ()
+        ),
+    }
+
+
+def _uri(uri: Json) -> tuple[str, bool, bool, str]:
+    return uri["value"], uri.get("extract", True), uri.get("executable", False), uri.get("output_file", "")
 
 
 def bad_launch(
@@ -234,7 +246,11 @@ def bad_launch(
     """
     if error := _bad_task(task, framework, agent):
         return error
-    if error := bad_allocation(task["resources"], role):
+    try:
+        allocated_to(task["resources"], role)
+    except ResourceError as refused:
+        return f"Invalid task resources: {refused}"
+    if error := bad_gpus(own):
         return f"Task uses invalid resources: {error}"
     executor = task.get("executor")
     if (executor is None) == (task.get("command") is None):
@@ -242,9 +258,13 @@ def bad_launch(
     if executor is None:
         return "The dev cluster has no mesos-executor for tasks with a command; use an ExecutorInfo instead"
     if not identical:
-        if error := bad_allocation(executor.get("resources") or [], role):
-            return f"Task uses invalid resources: {error}"
-        if error := _bad_executor(executor, framework, agent):
+        try:
+            allocated_to(executor.get("resources") or [], role)
+        except ResourceError as refused:
+            return f"Invalid executor resources: {refused}"
+        if error := bad_gpus(of_executor):
+            return f"Executor uses invalid resources: {error}"
+        if error := _bad_executor(executor, role, framework, agent):
             return error
     if own.overlaps(of_executor):
         return f"There are overlapping resources in the task resources {own} and executor resources {of_executor}"

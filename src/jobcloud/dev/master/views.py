@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..protocol import VERSION, Json
-from ..resources import NOTHING, Resources
+from ..resources import NOTHING, UNRESERVED, Resources
 from .records import (
     AgentRecord,
     ExecutorRecord,
@@ -19,6 +19,7 @@ from .records import (
 )
 from .state import State
 
+_AGENT_CAPABILITIES = ("MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_DRAINING")
 _LOOPBACK = 0x0100007F  # 127.0.0.1 as MasterInfo encodes it: network byte order, read as a little-endian number
 
 
@@ -211,6 +212,7 @@ class Views:
             "recovered_slaves": [{"id": agent_id} for agent_id in sorted(state.recovering)],
             "frameworks": [self._state_framework(one) for one in state.frameworks.values()],
             "completed_frameworks": [self._state_framework(one) for one in state.removed_frameworks.values()],
+            "orphan_tasks": [],
             "unregistered_frameworks": [],
         }
 
@@ -229,8 +231,11 @@ class Views:
             "resources": _summary(agent.total),
             "used_resources": _summary(agent.used()),
             "offered_resources": _summary(_sum(offer.resources for offer in agent.offers.values())),
+            "reserved_resources": {role: _summary(agent.total.of(role)) for role in agent.total.reserved_roles()},
+            "unreserved_resources": _summary(agent.total.of(UNRESERVED)),
             **self._activity(agent),
             "version": VERSION,
+            "capabilities": list(_AGENT_CAPABILITIES),
             **more,
         }
 
@@ -259,6 +264,9 @@ class Views:
             "connected": framework.connected,
             "recovered": framework.recovered,
             "registered_time": framework.registered_at / 1000,
+            "unregistered_time": 0.0,
+            **({"principal": info["principal"]} if "principal" in info else {}),
+            "offer_constraints": {},
             "used_resources": _summary(used),
             "offered_resources": _summary(offered),
             "resources": _summary(used + offered),

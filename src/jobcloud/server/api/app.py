@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 import jobcloud
 from jobcloud.errors import JobcloudError
@@ -23,6 +24,7 @@ from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.problems import MEDIA_TYPE, Issue, Problem, from_error, from_status, invalid
 from jobcloud.server.api.schema import AppConfig, JobConfig, ProblemView
 from jobcloud.server.api.services import ApiOptions, Services
+from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore
 
@@ -39,6 +41,8 @@ def create_api(
     origin: Origin | None = None,
     read_log: LogReader | None = None,
     teardown: Callable[[], None] | None = None,
+    clock: Callable[[], int] = wall_ms,
+    warnings: Callable[[], Sequence[str]] = tuple,
     more_routes: Iterable[APIRouter] = (),
 ) -> FastAPI:
     """The API behind its guard. `more_routes` have their own prefix and are behind the guard too.
@@ -60,11 +64,14 @@ def create_api(
     notices = notices or Notices()
     followers = followers or Followers(notices)
     origin = origin or Origin(packages, options.urls)
-    app.state.services = Services(loop, packages, origin, options, notices, followers, read_log, teardown)
-    for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster):
-        app.include_router(resource.router, prefix=PREFIX)
-    for extra in more_routes:
-        app.include_router(extra)
+    app.state.services = Services(
+        loop, packages, origin, options, notices, followers, read_log, teardown, clock, warnings
+    )
+    routers = [(resource.router, PREFIX) for resource in (apps, packages_api, jobs, tasks, logs, runs, cluster)]
+    routers += [(extra, "") for extra in more_routes]
+    for router, prefix in routers:
+        app.include_router(router, prefix=prefix)
+    app.state.routers = routers
     for kind in (Problem, JobcloudError, TimeoutError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
@@ -76,9 +83,23 @@ def _answer(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RequestValidationError):
         return invalid(_parameter_issues(error)).response()
     if isinstance(error, HTTPException):
-        return from_status(error.status_code, str(error.detail), error.headers).response()
+        headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return from_status(error.status_code, str(error.detail), headers).response()
     known = from_error(error)
     return (known or Problem("internal", "The server failed to answer. Its log has the reason.")).response()
+
+
+def _allowed(request: Request) -> str:
+    """The methods of a resource, whose routes are separate."""
+    path = request.scope["path"]
+    methods = {
+        method
+        for router, prefix in request.app.state.routers
+        for route in router.routes
+        if isinstance(route, Route) and route.path_regex.match(path.removeprefix(prefix))
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods or {"GET", "HEAD"}))
 
 
 def _parameter_issues(error: RequestValidationError) -> Iterable[Issue]:

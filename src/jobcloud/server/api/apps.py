@@ -95,7 +95,7 @@ def remove_app(
         services.collect_packages()
 
 
-@router.post("/apps/{app}/{switch}")
+@router.post("/apps/{app}/{switch:switch}")
 def switch_app(services: ServicesDep, app: str, switch: Switch) -> AppView:
     services.command(lambda at: SetAppEnabled(at, app, switch == "enable"))
     return app_view(services.snapshot(), app)

@@ -16,13 +16,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from jobcloud.config import SHA256
 from jobcloud.errors import JobcloudError
 from jobcloud.server.packages import PackageStore
 
 log = structlog.get_logger(__name__)
 
 _REFILLS_AT_ONCE = 4
-_PATH = re.compile(r"/([0-9a-f]{64})/([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})")
+_PATH = re.compile(rf"/({SHA256.pattern})/([A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}})")
 
 
 def create_artifacts(

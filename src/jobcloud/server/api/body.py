@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -32,11 +33,14 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def parse(body: bytes) -> Any:
-    """Parse JSON in UTF-8 without NaN, Infinity and repeated keys, at most MAX_DEPTH deep. Raises Problem."""
+    """Parse JSON in UTF-8 without NaN, Infinity and repeated keys, at most MAX_DEPTH deep. Raises Problem.
+
+    A byte order mark is accepted: some editors and shells write it.
+    """
     _check_depth(body)
     try:
         value = json.loads(
-            body.decode(),
+            body.decode("utf-8-sig"),
             parse_float=_decimal,
             parse_int=_integer,
             parse_constant=_no_constant,
@@ -109,7 +113,9 @@ def _check_text(value: Any) -> None:
 
 
 def _decimal(text: str) -> Decimal:
-    number = Decimal(text) if len(text) <= _MAX_NUMBER_LENGTH else None
+    number = None
+    with suppress(ArithmeticError):  # an exponent that Decimal cannot hold
+        number = Decimal(text) if len(text) <= _MAX_NUMBER_LENGTH else None
     if number is None or abs(number.adjusted()) > 30:
         raise Problem("malformed-json", f"The number {text[:20]}… is too long or out of range.")
     return number

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 import jobcloud
+from jobcloud import zones
 from jobcloud.errors import NotFound
 from jobcloud.messages import DrainAgent, UndrainAgent
 from jobcloud.model import ShardState
@@ -19,8 +20,12 @@ from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Amounts, Instant, Query, View, amounts
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep
 from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.server.api.streams import EventStream
 
 router = APIRouter()
+
+MAX_FAULTS = 100
+_MAX_PROBLEM = 500
 
 
 class DrainView(View):
@@ -51,16 +56,23 @@ class AgentView(View):
     maintenance: MaintenanceView | None = Field(description="the window that Mesos announces")
 
 
+class FaultView(View):
+    path: str
+    problem: str
+
+
 class ClusterView(View):
     framework_id: str
     connected: bool = Field(description="subscribed to a Mesos master")
     matcher: Literal["compiled", "plain"]
     version: str
+    time_zones: str = Field(description="the version of the time zone database, such as 2026f")
     agents: list[AgentView]
     apps: int
     jobs: int
     active_tasks: int
     waiting_shards: int
+    faults: list[FaultView] = Field(description=f"the first {MAX_FAULTS} stored records that cannot be read or written")
 
 
 class ExecutorView(View):
@@ -85,6 +97,11 @@ class Health(View):
     leading: bool
     connected: bool = Field(description="subscribed to a Mesos master")
     version: str
+    problem: str = Field(description="why the status is not ok")
+    since: Instant = Field(description="the first of the failures that follow each other")
+    recoveries: int = Field(description="how often this process has started over from the stored state")
+    faults: int = Field(description="stored records that cannot be read or written; `/cluster` names them")
+    warnings: list[str] = Field(description="problems that do not stop the scheduler, such as a clock that was wrong")
 
 
 class DrainQuery(Query):
@@ -108,11 +125,16 @@ def show_cluster(services: ServicesDep) -> ClusterView:
         connected=services.loop.health().connected,
         matcher=snapshot.matcher,
         version=jobcloud.__version__,
+        time_zones=zones.version(),
         agents=[_agent_view(agent) for agent in sorted(agents, key=lambda agent: (agent.hostname, agent.id))],
         apps=len(snapshot.apps),
         jobs=len(snapshot.jobs),
         active_tasks=sum(not task.placeholder for task in snapshot.tasks.values()),
         waiting_shards=waiting,
+        faults=[
+            FaultView(path=fault.path[:_MAX_PROBLEM], problem=fault.problem[:_MAX_PROBLEM])
+            for fault in services.loop.health().faults[:MAX_FAULTS]
+        ],
     )
 
 
@@ -151,22 +173,24 @@ def tear_down(services: ServicesDep, body: JsonObject) -> TeardownView:
 @router.get("/events", tags=["events"], response_class=StreamingResponse)
 async def stream_events(services: ServicesDep, last_event_id: Annotated[str, Header(max_length=100)] = "") -> Response:
     """Notices of the scheduler as server-sent events, from now on. Last-Event-ID continues a stream."""
-    services.notices.check_room()
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(services.notices.stream(last_event_id), media_type="text/event-stream", headers=headers)
+    return EventStream(services.notices.stream(last_event_id), services.notices.places)
 
 
 @router.get("/health", tags=["health"], responses={503: {"model": Health}})
 async def show_health(services: ServicesDep, response: Response) -> Health:
-    """Whether the scheduler leads and is connected. This resource needs no token."""
+    """Whether the scheduler leads, is connected, and works since its last failure. This resource needs no token."""
     health = services.loop.health()
-    well = health.leading and health.connected
-    response.status_code = 200 if well else 503
+    response.status_code = 200 if health.well else 503
     return Health(
-        status="ok" if well else "failing",
+        status="ok" if health.well else "failing",
         leading=health.leading,
         connected=health.connected,
         version=jobcloud.__version__,
+        problem=health.problem[:_MAX_PROBLEM],
+        since=health.since_ms,
+        recoveries=health.recoveries,
+        faults=len(health.faults),
+        warnings=list(filter(None, (*services.warnings(), zones.warning()))),
     )
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from jobcloud.config import App, Job, JobType, Package, Resources
+from jobcloud.config import SHA256, App, Job, JobType, Package, Resources
 from jobcloud.cron import CronError, Schedule
 from jobcloud.errors import ConfigError
 from jobcloud.executor.plugins import handler_name
 from jobcloud.fields import REQUIRED, Field, fields_of, values_of
 from jobcloud.server.api.body import json_type, parse
-from jobcloud.server.api.problems import Issue, Problem, invalid
+from jobcloud.server.api.problems import MAX_ISSUES, Issue, Problem, invalid
+from jobcloud.server.api.rules import check_app, check_job, unused_fields
 from jobcloud.server.api.schema import NESTED, AppConfig, Config, JobConfig
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 
 PACKAGE_SCHEME = "package:sha256:"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_NAME = 64
 
 # The names of types in errors of pydantic, and the words for users of JSON.
 _TYPES = {
@@ -51,6 +51,7 @@ _HARMLESS: dict[str, Any] = {
     "shardingTotalCount": 10_000,
     "scriptCommandLine": "true",
     "applicationContext": "m:c",
+    "beanName": "b",
     "cpuCount": 1,
     "memoryMB": 1,
 }
@@ -63,7 +64,11 @@ def read_app(body: Mapping[str, Any], policy: UrlPolicy) -> App:
 
 def read_job(body: Mapping[str, Any], policy: UrlPolicy) -> Job:
     """Raises Problem that lists all problems."""
-    return _read(body, JobConfig, lambda config: _job(config, policy))
+    unused = unused_fields(body)
+    problem = f"has no meaning for a job of type {body.get('jobType')}"
+    issues = [Issue(name, problem, "leave it out") for name in unused]
+    given = {name: value for name, value in body.items() if name not in unused}
+    return _read(given, JobConfig, lambda config: _job(config, policy), issues)
 
 
 def check(kind: str, body: bytes) -> None:
@@ -135,10 +140,13 @@ def _from_json(config: Config, type_: type) -> dict[str, Any]:
     return values
 
 
-def _read(body: Mapping[str, Any], model: type[C], build: Callable[[C], V]) -> V:
-    """Check types, then values. Each invalid field is replaced by a harmless value, and the check is repeated."""
-    issues: dict[str, Issue] = {}
-    value = dict(body)
+def _read(body: Mapping[str, Any], model: type[C], build: Callable[[C], V], known: Iterable[Issue] = ()) -> V:
+    """Check types, then values. Each invalid field is replaced by a harmless value, and the check is repeated.
+
+    `known`: problems that were found before.
+    """
+    value, unknown = _known_part(body, model)
+    issues = {issue.field: issue for issue in (*known, *unknown)}
     for _ in range(len(model.model_fields) + 2):
         try:
             built = build(model.model_validate(value))
@@ -158,6 +166,44 @@ def _read(body: Mapping[str, Any], model: type[C], build: Callable[[C], V]) -> V
     raise invalid(issues.values())
 
 
+def _known_part(body: Mapping[str, Any], model: type[BaseModel]) -> tuple[dict[str, Any], list[Issue]]:
+    """The known fields of an object and of the objects in it, and the other fields as issues."""
+    known: dict[str, Any] = {}
+    unknown: list[tuple[str, list[str]]] = []
+    names = _names(model)
+    for name, value in body.items():
+        if name not in names:
+            unknown.append((name, names))
+        elif name in NESTED and isinstance(value, dict):
+            inner = _names(NESTED[name])
+            known[name] = {key: item for key, item in value.items() if key in inner}
+            unknown += ((f"{name}.{key}", inner) for key in value.keys() - known[name].keys())
+        else:
+            known[name] = value
+    return known, list(_unknown(unknown))
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [info.alias or key for key, info in model.model_fields.items()]
+
+
+def _unknown(found: list[tuple[str, list[str]]]) -> Iterable[Issue]:
+    """One issue for each of the first unknown fields, given with the known ones. Lists the known ones once."""
+    listed: list[list[str]] = []
+    for name, known in found[:MAX_ISSUES]:
+        # Comparing a long name is slow, and it resembles none.
+        last = name.rpartition(".")[2].lower()[:_MAX_NAME]
+        lowered = {key.lower(): key for key in known}
+        near = difflib.get_close_matches(last, lowered, n=1, cutoff=0.6)
+        fix = f"did you mean {lowered[near[0]]!r}?" if near else "leave it out"
+        if not near and known not in listed:
+            listed.append(known)
+            fix = f"known fields: {', '.join(known)}"
+        yield Issue(name[:200], "is not a known field", fix)
+    if len(found) > MAX_ISSUES:
+        yield Issue("", f"{len(found) - MAX_ISSUES} more fields are not known", "leave them out")
+
+
 def _top(name: str) -> str:
     return name.partition(".")[0]
 
@@ -175,12 +221,9 @@ def _make_harmless(value: dict[str, Any], model: type[Config], names: Iterable[s
 
 def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
     for fault in error.errors(include_url=False, include_context=True):
-        path = [str(part) for part in fault["loc"]]
-        name = ".".join(path)[:200]
+        name = ".".join(str(part) for part in fault["loc"])[:200]
         kind = fault["type"]
-        if kind == "extra_forbidden":
-            yield _unknown(name, path, NESTED.get(path[0], model) if len(path) > 1 else model)
-        elif kind == "missing":
+        if kind == "missing":
             yield Issue(name, "is missing", _description(model, name))
         elif kind == "enum":
             yield Issue(name, f"{str(fault['input'])[:80]!r} is not a valid value", f"use {fault['ctx']['expected']}")
@@ -190,14 +233,6 @@ def _issues(error: ValidationError, model: type[BaseModel]) -> Iterable[Issue]:
             yield Issue(name, f"must be {article} {wanted}, not {json_type(fault['input'])}", _description(model, name))
         else:
             yield Issue(name, fault["msg"])
-
-
-def _unknown(name: str, path: list[str], model: type[BaseModel]) -> Issue:
-    known = [info.alias or key for key, info in model.model_fields.items()]
-    lowered = {key.lower(): key for key in known}
-    near = difflib.get_close_matches(path[-1].lower(), lowered, n=1, cutoff=0.6)
-    fix = f"did you mean {lowered[near[0]]!r}?" if near else f"known fields: {', '.join(known)}"
-    return Issue(name, "is not a known field", fix)
 
 
 def _description(model: type[BaseModel], name: str) -> str:
@@ -211,13 +246,15 @@ def _app(config: AppConfig, policy: UrlPolicy) -> App:
     values = _from_json(config, App)
     values["package"] = _package(policy, **values["package"])
     values["resources"] = Resources(**values["resources"])
-    return App(**values)
+    app = App(**values)
+    check_app(app)
+    return app
 
 
 def _package(policy: UrlPolicy, url: str, sha256: str) -> Package:
     if url.startswith(PACKAGE_SCHEME):
         uploaded = url.removeprefix(PACKAGE_SCHEME)
-        if not _SHA256.fullmatch(uploaded):
+        if not SHA256.fullmatch(uploaded):
             raise ConfigError(
                 "does not name a SHA-256", field="appURL", fix="64 lower-case hex digits follow package:sha256:"
             )
@@ -240,7 +277,9 @@ def _job(config: JobConfig, policy: UrlPolicy) -> Job:
     if values["type"] is JobType.HTTP:
         policy.check(values["http_uri"], "httpUri", "https://host/path", _ALLOW_JOBS)
     _check_zone(values["zone"])
-    return Job(**values)
+    job = Job(**values)
+    check_job(job)
+    return job
 
 
 def check_same_name(field: str, path: str, body: str) -> None:

@@ -8,13 +8,13 @@ import json
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
 from jobcloud.messages import Publish
-from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.schema import rfc3339
+from jobcloud.server.api.streams import Places
 
 _MAX_LISTENERS = 200
 _PING_SECONDS = 15.0
@@ -37,6 +37,7 @@ class Notices:
         #: the listeners that have read all notices and wait for the next
         self._waiting: set[asyncio.Event] = set()
         self._closed = False
+        self.places = Places(_MAX_LISTENERS, "listen to events")
 
     def publish(self, notice: object) -> None:
         """Keep a notice. Other effects than `Publish` are ignored."""
@@ -57,13 +58,7 @@ class Notices:
     def closed(self) -> bool:
         return self._closed
 
-    def check_room(self) -> None:
-        """Raises Problem if there is no room for another listener."""
-        if len(self._listeners) >= _MAX_LISTENERS:
-            detail = f"{_MAX_LISTENERS} other clients listen to events."
-            raise Problem("too-many", detail, headers={"Retry-After": "30"})
-
-    async def stream(self, last_id: str = "") -> AsyncIterator[str]:
+    async def stream(self, last_id: str = "") -> AsyncGenerator[str]:
         """Events in text/event-stream format, until closed."""
         wake = asyncio.Event()
         with self._lock:

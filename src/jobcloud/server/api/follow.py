@@ -10,28 +10,23 @@ import asyncio
 import codecs
 import contextlib
 import json
-import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from starlette.responses import StreamingResponse
-from starlette.types import Send
 
 from jobcloud.errors import NotFound, Unavailable
 from jobcloud.server.api.events import Notices
 from jobcloud.server.api.ports import LogChunk
-from jobcloud.server.api.problems import Problem, from_refused
+from jobcloud.server.api.problems import from_refused
+from jobcloud.server.api.streams import Places
 
-log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _MAX_READERS = 100
-# Reads wait for agents that may be gone, so they have their own threads instead of those of other requests.
-_MAX_READS_AT_ONCE = 10
+# Readers ask the scheduler in threads of their own, not in those of other requests.
+_MAX_QUESTIONS_AT_ONCE = 10
 _PING_S = 15.0
 
 
@@ -43,7 +38,7 @@ class Source:
     task; `state()` is the task's state.
     """
 
-    read: Callable[[int, bool], LogChunk]
+    read: Callable[[int, bool], Awaitable[LogChunk]]
     active: Callable[[], bool]
     state: Callable[[], str]
 
@@ -56,13 +51,8 @@ class Followers:
 
     def __init__(self, notices: Notices, *, poll_s: float = 1.0, patience_s: float = 30.0) -> None:
         self._notices, self._poll_s, self._patience_s = notices, poll_s, patience_s
-        self._open = 0
-        self._reads: CapacityLimiter | None = None
-
-    def check_room(self) -> None:
-        """Raises Problem if there is no room for another reader."""
-        if self._open >= _MAX_READERS:
-            raise Problem("too-many", f"{_MAX_READERS} other clients follow output.", headers={"Retry-After": "30"})
+        self._questions: CapacityLimiter | None = None
+        self.places = Places(_MAX_READERS, "follow output")
 
     async def stream(self, source: Source, offset: int) -> AsyncGenerator[str]:
         """Events in text/event-stream format, until the task has ended and all its output was sent.
@@ -70,21 +60,13 @@ class Followers:
         `output` has `{offset, text, missed}`: `missed` bytes before `offset` no longer exist. Its id is the offset to
         continue from. `end` has the task's state. `error` has the problem that ends the stream.
         """
-        self._open += 1
-        try:
-            yield "retry: 2000\n\n"
-            async for event in self._events(source, offset):
-                yield event
-        finally:
-            self._open -= 1
-
-    async def _events(self, source: Source, offset: int) -> AsyncGenerator[str]:
+        yield "retry: 2000\n\n"
         clock = asyncio.get_running_loop().time
         heard = said = clock()
         ended = False
         while not self._notices.closed:
             try:
-                chunk = await self._apart(source.read, offset, ended)
+                chunk = await source.read(offset, ended)
                 heard = clock()
             except NotFound:
                 # The file is made with the first byte of output.
@@ -117,30 +99,9 @@ class Followers:
             if not ended or chunk is None:
                 await asyncio.sleep(self._poll_s)
 
-    async def _apart(self, ask: Callable[P, T], *args: P.args, **_: P.kwargs) -> T:
-        self._reads = self._reads or CapacityLimiter(_MAX_READS_AT_ONCE)
-        return await to_thread.run_sync(ask, *args, limiter=self._reads)
-
-
-class PatientResponse(StreamingResponse):
-    """A stream that ends if its reader accepts no data for `patience_s`. At most one piece waits for the reader."""
-
-    def __init__(self, content: AsyncGenerator[str], *, patience_s: float = 30.0) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(content, media_type="text/event-stream", headers=headers)
-        self._events, self._patience_s = content, patience_s
-
-    async def stream_response(self, send: Send) -> None:
-        async def send_soon(message: object) -> None:
-            async with asyncio.timeout(self._patience_s):
-                await send(message)  # type: ignore[arg-type]
-
-        try:
-            await super().stream_response(send_soon)
-        except TimeoutError:
-            log.warning("a reader of a task's output accepted no data for %g s and was dropped", self._patience_s)
-        finally:
-            await self._events.aclose()
+    async def _apart(self, ask: Callable[[], T]) -> T:
+        self._questions = self._questions or CapacityLimiter(_MAX_QUESTIONS_AT_ONCE)
+        return await to_thread.run_sync(ask, limiter=self._questions)
 
 
 def decode(data: bytes, *, final: bool = False) -> tuple[str, int]:

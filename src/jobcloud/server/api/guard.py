@@ -115,7 +115,7 @@ class Guard:
 
     def _check_origin(self, given: list[str], host: str) -> None:
         for origin in given:
-            if origin not in self._access.origins and urlsplit(origin).netloc.lower() != host.lower():
+            if origin not in self._access.origins and _place(origin) != host.lower():
                 fix = "if it is yours, add it to the server's origins setting"
                 raise Problem("forbidden-origin", f"{origin[:100]!r} is not an origin of this server: {fix}.")
 
@@ -181,6 +181,14 @@ def _too_large(limit: int) -> Problem:
 
 def _headers(scope: Scope, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+def _place(origin: str) -> str | None:
+    """Host and port of an origin, in lower case; None if it is malformed."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _host_name(header: str) -> str:

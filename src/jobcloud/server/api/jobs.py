@@ -10,16 +10,19 @@ from fastapi import Query as Parameter
 from pydantic import Field
 
 from jobcloud.config import Job, JobKind
+from jobcloud.errors import ConfigError
 from jobcloud.messages import PutJob, RemoveJob, SetJobEnabled, Trigger
 from jobcloud.model import Cause, Firing, ShardState
 from jobcloud.scheduler import revisions
 from jobcloud.scheduler.explain import Explanation
 from jobcloud.server.api.convert import check_same_name, job_config, read_job
 from jobcloud.server.api.problems import Problem
+from jobcloud.server.api.rules import objects_of
 from jobcloud.server.api.runs import RunSummary, run_state, run_summary
 from jobcloud.server.api.schema import Instant, JobConfig, Quantity, View
-from jobcloud.server.api.services import JsonObject, ServicesDep, Switch, json_body
+from jobcloud.server.api.services import JsonObject, Services, ServicesDep, Switch, json_body
 from jobcloud.server.api.snapshot import Snapshot
+from jobcloud.server.modules import missing_object
 
 router = APIRouter(tags=["jobs"])
 
@@ -82,6 +85,7 @@ def create_job(
     enabled: Annotated[bool, Parameter(description="false: the job does not fire until it is enabled")] = True,
 ) -> JobView:
     job = read_job(body, services.options.job_urls)
+    _check_code(services, job)
     services.command(lambda at: PutJob(at, job, enabled=enabled))
     response.headers["Location"] = f"/api/v1/jobs/{job.name}"
     return show_job(services, job.name)
@@ -97,6 +101,7 @@ def show_job(services: ServicesDep, job: str) -> JobView:
 def replace_job(services: ServicesDep, job: str, body: JsonObject) -> JobView:
     given = read_job(body, services.options.job_urls)
     check_same_name("jobName", job, given.name)
+    _check_code(services, given)
     services.command(lambda at: PutJob(at, given, replace=True))
     return show_job(services, job)
 
@@ -123,10 +128,27 @@ def explain_job(services: ServicesDep, job: str) -> ExplanationView:
     return _explanation_view(explanation, next_firing)
 
 
-@router.post("/jobs/{job}/{switch}")
+@router.post("/jobs/{job}/{switch:switch}")
 def switch_job(services: ServicesDep, job: str, switch: Switch) -> JobView:
     services.command(lambda at: SetJobEnabled(at, job, switch == "enable"))
     return show_job(services, job)
+
+
+def _check_code(services: Services, job: Job) -> None:
+    """Raises ConfigError if the job's app has the executor's own worker, and this could not load the job."""
+    app = services.snapshot().apps.get(job.app)
+    if app is None or app.bootstrap_script:
+        return
+    package = services.packages.find(app.package.sha256)
+    for field, name in objects_of(job):
+        if "." not in name and ":" not in name:
+            raise ConfigError(f"{name[:80]!r} names no module", field=field, fix="package.module:Name")
+        if package is not None and (problem := missing_object(package, name)):
+            raise ConfigError(
+                f"{name[:200]} is not in the package of app {app.name}: {problem}",
+                field=field,
+                fix="correct the name, or update the app first",
+            )
 
 
 def _job_view(snapshot: Snapshot, name: str, runs: Sequence[Firing]) -> JobView:

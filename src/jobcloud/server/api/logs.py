@@ -7,15 +7,17 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Response
 from fastapi import Query as Parameter
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from jobcloud.errors import NotFound
-from jobcloud.server.api.follow import PatientResponse, Source, decode
+from jobcloud.server.api.follow import Source, decode
 from jobcloud.server.api.ports import LogChunk, LogRequest
 from jobcloud.server.api.problems import Issue, Problem, invalid
 from jobcloud.server.api.schema import Query, View
 from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.api.streams import EventStream
 from jobcloud.server.api.tasks import find_task
 
 router = APIRouter(tags=["tasks"])
@@ -45,25 +47,15 @@ class LogQuery(Query):
 
 
 @router.get("/tasks/{task_id}/logs")
-def read_log(services: ServicesDep, task_id: str, query: Annotated[LogQuery, Parameter()]) -> LogView:
+async def read_log(services: ServicesDep, task_id: str, query: Annotated[LogQuery, Parameter()]) -> LogView:
     """Output that the task has written so far, read from its agent."""
-    request, active = _log_request(services, task_id, query)
-    chunk = _read_existing(services, request, active)
-    if query.tail:
-        chunk = _last_lines(chunk, query.tail)
-    text, length = decode(chunk.data)
-    return LogView(
-        task_id=task_id,
-        stream=query.stream,
-        offset=chunk.offset,
-        next_offset=chunk.offset + length,
-        size=chunk.size,
-        text=text,
-    )
+    request, active = await run_in_threadpool(_log_request, services, task_id, query)
+    chunk = await _read_existing(services, request, active)
+    return await run_in_threadpool(_log_view, request, chunk, query.tail)
 
 
 @router.get("/tasks/{task_id}/logs/stream", response_class=StreamingResponse)
-def follow_log(
+async def follow_log(
     services: ServicesDep,
     task_id: str,
     query: Annotated[LogQuery, Parameter()],
@@ -73,17 +65,19 @@ def follow_log(
 
     `output` has `{offset, text, missed}`, `end` the task's state, `error` a problem document.
     """
-    services.followers.check_room()
-    request, active = _log_request(services, task_id, query)
+    services.followers.places.check()
+    request, active = await run_in_threadpool(_log_request, services, task_id, query)
     if last_event_id.isascii() and last_event_id.isdigit():
         request = replace(request, offset=int(last_event_id[:15]))
     # Read once before the stream begins: a problem can still be reported by the status.
-    chunk = _read_existing(services, replace(request, limit=_MAX_BYTES if request.offset < 0 else 1), active)
+    first = replace(request, limit=_MAX_BYTES if request.offset < 0 else 1)
+    chunk = await _read_existing(services, first, active)
     if request.offset < 0:
-        request = replace(request, offset=_last_lines(chunk, query.tail or 0).offset)
+        chunk = await run_in_threadpool(_last_lines, chunk, query.tail or 0)
+        request = replace(request, offset=chunk.offset)
 
-    def read(offset: int, ended: bool) -> LogChunk:
-        return _read(services, replace(request, offset=offset, ended=ended))
+    async def read(offset: int, ended: bool) -> LogChunk:
+        return await _read(services, replace(request, offset=offset, ended=ended))
 
     def is_active() -> bool:
         return services.loop.ask(lambda scheduler: task_id in scheduler.tasks)
@@ -94,7 +88,22 @@ def follow_log(
         except (NotFound, TimeoutError):
             return ""  # the task was forgotten, or the scheduler is too busy to answer
 
-    return PatientResponse(services.followers.stream(Source(read, is_active, state), request.offset))
+    followers = services.followers
+    return EventStream(followers.stream(Source(read, is_active, state), request.offset), followers.places)
+
+
+def _log_view(request: LogRequest, chunk: LogChunk, tail: int | None) -> LogView:
+    if tail:
+        chunk = _last_lines(chunk, tail)
+    text, length = decode(chunk.data)
+    return LogView(
+        task_id=request.task_id,
+        stream="stderr" if request.stream == "stderr" else "stdout",
+        offset=chunk.offset,
+        next_offset=chunk.offset + length,
+        size=chunk.size,
+        text=text,
+    )
 
 
 def _log_request(services: Services, task_id: str, query: LogQuery) -> tuple[LogRequest, bool]:
@@ -119,16 +128,16 @@ def _log_request(services: Services, task_id: str, query: LogQuery) -> tuple[Log
     return request, task.active
 
 
-def _read(services: Services, request: LogRequest) -> LogChunk:
+async def _read(services: Services, request: LogRequest) -> LogChunk:
     if services.read_log is None:
         raise Problem("unavailable", "This server cannot read output from agents.")
-    return services.read_log(request)
+    return await services.read_log(request)
 
 
-def _read_existing(services: Services, request: LogRequest, active: bool) -> LogChunk:
+async def _read_existing(services: Services, request: LogRequest, active: bool) -> LogChunk:
     """An empty chunk if an active task has written nothing yet: its file is made with the first byte."""
     try:
-        return _read(services, request)
+        return await _read(services, request)
     except NotFound:
         if not active:
             raise

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import TypeAlias, TypeVar
 
+import msgspec
 from pydantic import Field
 
+from jobcloud.model import Shard
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.schema import Query
 
@@ -18,20 +19,41 @@ V = TypeVar("V")
 Place: TypeAlias = tuple[int, str, int]
 
 
+# A page ends before its limit once its items take this many bytes.
+MAX_PAGE_BYTES = 1 << 20
+# Bytes of a shard's or a task's JSON apart from its own texts: the names of its fields, instants and ids.
+_FRAME_BYTES = 800
+
+
 class PageQuery(Query):
     limit: int = Field(100, ge=1, le=1000)
     cursor: str = Field("", max_length=1000)
 
 
-def page(items: Iterable[V], place: Callable[[V], Place], query: PageQuery) -> tuple[list[V], str]:
-    """The items behind the cursor, up to the limit, and the next cursor, "" at the end. `items` rise by `place`.
+def page(
+    items: Iterable[V], place: Callable[[V], Place], size: Callable[[V], int], query: PageQuery
+) -> tuple[list[V], str]:
+    """The items behind the cursor, and the next cursor, "" at the end. `items` rise by `place`.
 
-    A cursor names a place, not a number, so new and removed items neither repeat nor hide others. Raises Problem.
+    A page holds at least one item, at most `query.limit`, and no further ones after MAX_PAGE_BYTES by `size`. A cursor
+    names a place, not a number, so new and removed items neither repeat nor hide others. Raises Problem.
     """
     behind = _decode(query.cursor) if query.cursor else None
-    rest = (item for item in items if behind is None or place(item) > behind)
-    found = list(islice(rest, query.limit + 1))
-    return found[: query.limit], _encode(place(found[query.limit - 1])) if len(found) > query.limit else ""
+    found: list[V] = []
+    taken = 0
+    for item in items:
+        if behind is not None and place(item) <= behind:
+            continue
+        if len(found) == query.limit or taken >= MAX_PAGE_BYTES:
+            return found, _encode(place(found[-1]))
+        found.append(item)
+        taken += size(item)
+    return found, ""
+
+
+def shard_bytes(shard: Shard) -> int:
+    """About the size of a shard's JSON in bytes."""
+    return _FRAME_BYTES + len(msgspec.json.encode(shard.message)) + len(shard.outcome.result)
 
 
 def _encode(place: Place) -> str:

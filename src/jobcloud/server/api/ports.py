@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from jobcloud.messages import Command
+from jobcloud.ports import StoredFault
 from jobcloud.scheduler import Scheduler
 
 T = TypeVar("T")
@@ -17,6 +18,16 @@ class Health(Protocol):
     def leading(self) -> bool: ...
     @property
     def connected(self) -> bool: ...
+    @property
+    def well(self) -> bool: ...
+    @property
+    def problem(self) -> str: ...
+    @property
+    def since_ms(self) -> int: ...
+    @property
+    def recoveries(self) -> int: ...
+    @property
+    def faults(self) -> Sequence[StoredFault]: ...
 
 
 class Loop(Protocol):
@@ -67,4 +78,4 @@ class LogChunk:
 
 
 # Raises NotFound if the output does not exist or no longer exists, Unavailable if the agent does not answer.
-LogReader = Callable[[LogRequest], LogChunk]
+LogReader = Callable[[LogRequest], Awaitable[LogChunk]]

@@ -13,6 +13,7 @@ from jobcloud.errors import ConfigError, Conflict, NotConnected, NotFound, Refus
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:jobcloud:problem:"
+MAX_ISSUES = 100
 
 # The slug of a problem's type is part of the interface: scripts distinguish problems by it.
 SLUGS = {
@@ -29,6 +30,7 @@ SLUGS = {
     "misdirected": (421, "This server does not have that host name"),
     "invalid": (422, "The request has invalid fields"),
     "too-many": (429, "Too many requests of this kind at once"),
+    "head-too-large": (431, "The head of the request is too large"),
     "internal": (500, "The server failed"),
     "unavailable": (503, "The request cannot be carried out now"),
     "storage-full": (507, "There is no storage space left"),
@@ -71,12 +73,17 @@ class Problem(Exception):
             "type": TYPE_PREFIX + self.slug,
             "title": title,
             "status": status,
-            "detail": self.detail,
-            "errors": [asdict(issue) for issue in self.issues],
+            "detail": _utf8(self.detail),
+            "errors": [{name: _utf8(text) for name, text in asdict(issue).items()} for issue in self.issues],
         }
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.document(), self.status, self.headers, media_type=MEDIA_TYPE)
+
+
+def _utf8(text: str) -> str:
+    """The text with halves of surrogate pairs escaped. Names of files in a package may have some."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def from_refused(error: Refused) -> Problem:
@@ -107,11 +114,14 @@ def from_error(error: Exception) -> Problem | None:
 
 
 def invalid(issues: Iterable[Issue]) -> Problem:
-    """The problem for all invalid fields of a request."""
+    """The problem for the invalid fields of a request, at most MAX_ISSUES of them and a count of the others."""
     found = list(issues)
     first = found[0]
     where = f"{first.field}: " if first.field else ""
     more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+    if len(found) > MAX_ISSUES + 1:
+        rest = f"{len(found) - MAX_ISSUES} more fields are invalid"
+        found[MAX_ISSUES:] = [Issue("", rest, "correct the others first")]
     return Problem("invalid", f"{where}{first.problem}{f' ({first.fix})' if first.fix else ''}{more}", found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -13,11 +14,14 @@ from jobcloud.cron import CronError, Dialect, Fold, Gap, Schedule
 from jobcloud.errors import ConfigError, NotFound
 from jobcloud.messages import Retry
 from jobcloud.model import Firing, Shard, ShardState, Step
-from jobcloud.server.api.paging import PageQuery, page
+from jobcloud.server.api.paging import PageQuery, page, shard_bytes
 from jobcloud.server.api.schema import Instant, Query, View
-from jobcloud.server.api.services import ServicesDep
+from jobcloud.server.api.services import Services, ServicesDep
 
 router = APIRouter(tags=["runs"])
+
+# Shards of each run in a list of runs. `GET /runs/{id}` has all of them, in pages.
+LISTED_SHARDS = 100
 
 RunState = Literal["WAITING", "ACTIVE", "FINISHED", "FAILED", "KILLED", "CANCELLED", "DEAD"]
 _WORST_FIRST: tuple[tuple[ShardState, RunState], ...] = (
@@ -59,11 +63,14 @@ class ShardView(View):
 
 
 class RunView(RunSummary):
-    shards: list[ShardView]
+    shard_count: int
+    shard_states: dict[str, int] = Field(description="the number of shards in each state")
+    shards: list[ShardView] = Field(description="the first shards, or those behind the cursor")
+    next_cursor: str = Field("", description='pass as "cursor" to this run for more of its shards; "" at the end')
 
 
 class RunList(View):
-    items: list[RunView]
+    items: list[RunView] = Field(description=f"with at most {LISTED_SHARDS} shards each")
     next_cursor: str = Field("", description='pass as "cursor" for more; "" at the end')
 
 
@@ -73,9 +80,16 @@ class FiringTimes(View):
     times: list[Instant]
 
 
+_LISTED = PageQuery(limit=LISTED_SHARDS, cursor="")
+
+
 class RunQuery(PageQuery):
     job: str = ""
     state: RunState | None = None
+
+
+class ShardQuery(PageQuery):
+    limit: int = Field(1000, ge=1, le=1000, description="maximum number of shards")
 
 
 class CronQuery(Query):
@@ -93,16 +107,21 @@ def list_runs(services: ServicesDep, query: Annotated[RunQuery, Parameter()]) ->
     """Runs with their shards, newest first."""
     snapshot = services.snapshot()
     found = (run for run in snapshot.runs(query.job) if query.state in (None, run_state(run)))
-    items, cursor = page(found, lambda run: (-run.fire_ms, run.id, 0), query)
-    return RunList(items=[run_view(run) for run in items], next_cursor=cursor)
+    items, cursor = page(found, lambda run: (-run.fire_ms, run.id, 0), _listed_bytes, query)
+    return RunList(items=[_run_view(run, _LISTED) for run in items], next_cursor=cursor)
 
 
 @router.get("/runs/{run_id}")
-def show_run(services: ServicesDep, run_id: str) -> RunView:
+def show_run(services: ServicesDep, run_id: str, query: Annotated[ShardQuery, Parameter()]) -> RunView:
+    """A run with its shards, in pages."""
+    return _show_run(services, run_id, query)
+
+
+def _show_run(services: Services, run_id: str, query: PageQuery) -> RunView:
     run = services.snapshot().firings.get(run_id)
     if run is None:
         raise NotFound(f"there is no run {run_id[:200]}", field="runId", fix="`jobcloud runs` shows all runs")
-    return run_view(run)
+    return _run_view(run, query)
 
 
 @router.post("/runs/{run_id}/retry", status_code=202)
@@ -113,7 +132,7 @@ def retry_run(
 ) -> RunView:
     """Start the shards of a run again that are DEAD, FAILED or KILLED, with all their attempts."""
     services.command(lambda at: Retry(at, run_id, item))
-    return show_run(services, run_id)
+    return _show_run(services, run_id, _LISTED)
 
 
 @router.get("/cron/next")
@@ -150,9 +169,24 @@ def run_summary(firing: Firing) -> RunSummary:
     )
 
 
-def run_view(firing: Firing) -> RunView:
-    shards = [_shard_view(item, shard, firing.step(item)) for item, shard in enumerate(firing.shards)]
-    return RunView(**dict(run_summary(firing)), shards=shards)
+def _listed_bytes(firing: Firing) -> int:
+    return sum(map(shard_bytes, firing.shards[:LISTED_SHARDS]))
+
+
+def _run_view(firing: Firing, query: PageQuery) -> RunView:
+    shards, cursor = page(
+        enumerate(firing.shards),
+        lambda numbered: (-firing.fire_ms, firing.id, numbered[0]),
+        lambda numbered: shard_bytes(numbered[1]),
+        query,
+    )
+    return RunView(
+        **dict(run_summary(firing)),
+        shard_count=len(firing.work),
+        shard_states=Counter(shard.state for shard in firing.work),
+        shards=[_shard_view(item, shard, firing.step(item)) for item, shard in shards],
+        next_cursor=cursor,
+    )
 
 
 def _shard_view(item: int, shard: Shard, step: Step | None) -> ShardView:

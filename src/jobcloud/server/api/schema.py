@@ -29,7 +29,15 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from jobcloud import fields
-from jobcloud.config import EVERY_AGENT, MAX_EXECUTORS, App, Job, Resources
+from jobcloud.config import (
+    EVERY_AGENT,
+    MAX_EXECUTORS,
+    App,
+    Job,
+    Resources,
+    item_parameters,
+    stored_item_parameters,
+)
 from jobcloud.fields import REQUIRED, Unit
 from jobcloud.server.api.body import json_type
 
@@ -90,6 +98,23 @@ Executors = Annotated[
     PlainSerializer(from_executors),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_EXECUTORS}, {"const": "each"}]}),
 ]
+
+
+def to_item_parameters(value: Any) -> str:
+    """The parameters of shards, as a text or an object, in their stored form."""
+    if isinstance(value, str) or (isinstance(value, dict) and all(isinstance(text, str) for text in value.values())):
+        return stored_item_parameters(value)
+    problem = "must be a string or an object of strings, not {given}"
+    given = "an object of other values" if isinstance(value, dict) else json_type(value)
+    raise PydanticCustomError("items_form", problem, {"given": given})
+
+
+ItemParameters = Annotated[
+    str,
+    BeforeValidator(to_item_parameters),
+    PlainSerializer(item_parameters),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}]}),
+]
 Count = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Instant = Annotated[
     int,
@@ -143,6 +168,8 @@ def _column(field: fields.Field) -> tuple[Any, Any]:
     alias = field.spec.name.rpartition(".")[2]
     if type_ is int:
         type_ = {Unit.WHOLE: Count, Unit.MILLI: Amount, Unit.WHOLE_OR_EACH: Executors}[field.spec.unit]
+    elif field.spec.unit is Unit.TEXT_OR_ITEMS:
+        type_ = ItemParameters
     elif type_ == tuple[str, ...]:
         return list[str], Field(default_factory=list, alias=alias, description=field.spec.text)
     elif isinstance(type_, type) and issubclass(type_, Enum):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request
+from starlette.convertors import Convertor, register_url_convertor
 
 from jobcloud.errors import JobcloudError
 from jobcloud.messages import Command
@@ -19,6 +19,7 @@ from jobcloud.server.api.follow import Followers
 from jobcloud.server.api.guard import Access
 from jobcloud.server.api.ports import LogReader, Loop
 from jobcloud.server.api.snapshot import Snapshot, take
+from jobcloud.server.clock import wall_ms
 from jobcloud.server.origin import Origin
 from jobcloud.server.packages import PackageStore, referenced
 from jobcloud.server.urls import UrlPolicy
@@ -49,7 +50,8 @@ class Services:
     followers: Followers
     read_log: LogReader | None = None
     teardown: Callable[[], None] | None = None
-    clock: Callable[[], int] = lambda: int(time.time() * 1000)
+    clock: Callable[[], int] = wall_ms
+    warnings: Callable[[], Sequence[str]] = tuple
 
     def command(self, make: Callable[[int], Command]) -> int:
         """Carry out a command; return the instant it was made for. Raises as `Loop.command`."""
@@ -99,6 +101,21 @@ def _services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 JsonObject = Annotated[dict[str, Any], Depends(read_object)]
 Switch = Literal["enable", "disable"]
+
+
+class _SwitchConvertor(Convertor[str]):
+    """Matches no other word, so that a wrong method of another resource is not taken for a switch."""
+
+    regex = "enable|disable"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("switch", _SwitchConvertor())
 
 
 def json_body(schema: type) -> dict[str, Any]:

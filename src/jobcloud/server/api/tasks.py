@@ -13,7 +13,7 @@ from jobcloud.config import DELIMITER
 from jobcloud.errors import NotFound
 from jobcloud.messages import ForgetTask, KillTask, Publish
 from jobcloud.model import Firing, Shard, ShardState, Task, TaskState
-from jobcloud.server.api.paging import PageQuery, Place, page
+from jobcloud.server.api.paging import PageQuery, Place, page, shard_bytes
 from jobcloud.server.api.problems import Issue, invalid
 from jobcloud.server.api.runs import result_of
 from jobcloud.server.api.schema import Amounts, Instant, View, amounts
@@ -22,7 +22,7 @@ from jobcloud.server.api.snapshot import Snapshot
 
 router = APIRouter(tags=["tasks"])
 
-_STATES = ("", "active", "ended", *dict.fromkeys(state.lower() for state in (*TaskState, *ShardState)))
+_STATES = ("active", "ended", *dict.fromkeys(state.lower() for state in (*TaskState, *ShardState)))
 
 
 class TaskView(View):
@@ -45,6 +45,7 @@ class TaskView(View):
     ended_at: Instant
     kill_asked_at: Instant
     message: str
+    ports: list[int] = Field(description="the ports of the host that the task has, until its end")
     cause: str = Field(description="as of the shard, after its end")
     result: Any = Field(description="the return value of the job, or null")
 
@@ -98,12 +99,12 @@ class Attempt(NamedTuple):
 @router.get("/tasks")
 def list_tasks(services: ServicesDep, query: Annotated[TaskQuery, Parameter()]) -> TaskList:
     """The last attempt of each shard, newest run first."""
-    if query.state.lower() not in _STATES:
-        raise invalid([Issue("state", f"{query.state!r} is not a state of tasks", f"use {', '.join(_STATES[1:])}")])
+    if query.state and query.state.lower() not in _STATES:
+        raise invalid([Issue("state", f"{query.state[:80]!r} is not a state of tasks", f"use {', '.join(_STATES)}")])
     active = query.state.lower() == "active" or query.state.upper() in TaskState.__members__
     attempts = _attempts(services.snapshot(), query.job, active=active)
     found = (attempt for attempt in attempts if _matches(attempt, query))
-    items, cursor = page(found, lambda attempt: attempt.place, query)
+    items, cursor = page(found, lambda attempt: attempt.place, lambda attempt: shard_bytes(attempt.shard), query)
     return TaskList(items=[_task_view(attempt) for attempt in items], next_cursor=cursor)
 
 
@@ -125,7 +126,7 @@ def kill_task(services: ServicesDep, task_id: str) -> TaskView:
 
 @router.post("/tasks/{task_id}/forget")
 def forget_task(services: ServicesDep, task_id: str, force: bool = False) -> TaskView:
-    """Treat a task as lost that you know to be dead. If it comes back, it is killed.
+    """Declare a task lost, if you know that it is dead. If it comes back, it is killed.
 
     The request is refused while Mesos reports the task as alive, unless `force` is true.
     """
@@ -185,6 +186,7 @@ def _task_view(attempt: Attempt) -> TaskView:
         ended_at=0 if task else shard.ended_ms,
         kill_asked_at=task.kill_ms if task else 0,
         message=task.message if task else shard.message,
+        ports=list(task.ports) if task else [],
         cause=shard.outcome.cause,
         result=result_of(shard),
     )

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 
-job, context = sys.argv[1], json.loads(sys.argv[-1])
-parameter = context["shardingParameter"]
+job = sys.argv[1]
+with open(os.environ["JOBCLOUD_SHARDING_CONTEXT_FILE"]) as file:
+    parameter = json.load(file)["shardingParameter"]
 cancelled = False
 
 
@@ -64,7 +65,7 @@ elif job == "sees_process":
     print(json.dumps([os.getcwd(), os.environ.get("CHANGED"), None]))
 elif job == "prints_with_child":
     subprocess.run(["echo", "from a child"], check=True)
-    print("from", context["taskId"])
+    print("from", os.environ["JOBCLOUD_TASK_ID"])
 elif job == "takes_memory":
     bytearray(int(parameter) << 20)
 elif job == "burns_cpu":

@@ -64,6 +64,18 @@ def exits(ctx):
     sys.exit(int(ctx.sharding_item))
 
 
+def exits_like_a_script(ctx):
+    exit()
+
+
+def exits_with_a_number(ctx):
+    sys.exit(int(ctx.sharding_parameter))
+
+
+def reads_input(ctx):
+    print(repr(sys.stdin.read()), repr(sys.stdin.readline()), sys.stdin.buffer.read())
+
+
 def works_on(ctx):
     return "done"
 
@@ -500,3 +512,7 @@ def fills_up(ctx):
     with open(ctx.job_parameter, "wb", buffering=0) as file:
         while True:
             file.write(bytes(1 << 16))
+
+
+def ports(ctx):
+    return list(ctx.ports)

@@ -1,0 +1,76 @@
+"""`jobcloud backup` and `jobcloud restore`: the stored state as a file. They need the state, not a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobcloud.client import render
+from jobcloud.client.commands.options import AsJson
+from jobcloud.client.commands.server import server_libraries
+
+if TYPE_CHECKING:
+    from jobcloud.server.settings import Settings
+
+Data = Annotated[Path | None, typer.Option(metavar="DIR", help="The scheduler's --data.")]
+ZooKeeper = Annotated[str | None, typer.Option(metavar="HOST:PORT,…", help="The scheduler's --zookeeper.")]
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="The scheduler's --config.")]
+
+
+def back_up(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write. An existing one is replaced.")],
+    data: Data = None,
+    zookeeper: ZooKeeper = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Save the state to a file, also while the scheduler runs. Packages are not in it: see docs/operations.md."""
+    with server_libraries():
+        from jobcloud.server import state_commands
+
+        saved = state_commands.back_up(_settings(data, zookeeper, config), file)
+    found = state_commands.facts(saved.backup)
+    answer = {"file": str(file), **found, "bytes": saved.size, "unreadable": saved.unreadable}
+    render.show(answer, _saved, as_json=as_json)
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")],
+    data: Data = None,
+    zookeeper: ZooKeeper = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace the state by a backup. Refused while a scheduler leads. The state of before is kept in a file."""
+    with server_libraries():
+        from jobcloud.server import state_commands
+
+        done = state_commands.restore(_settings(data, zookeeper, config), file)
+    found = {**state_commands.facts(done.backup), "epoch": done.epoch}
+    answer = {"file": str(file), **found, "before": [str(path) for path in done.aside]}
+    render.show(answer, _restored, as_json=as_json)
+
+
+def _settings(data: Path | None, zookeeper: str | None, config: Path | None) -> Settings:
+    from jobcloud.server import settings
+
+    return settings.load(config, {"data": data, "zookeeper.hosts": zookeeper})
+
+
+def _saved(answer: dict[str, Any]) -> None:
+    for path in answer["unreadable"]:
+        render.complain(f"not in the backup: {path}")
+    typer.echo(f"saved {_content(answer)} to {answer['file']} ({answer['bytes']:,} bytes)")
+
+
+def _restored(answer: dict[str, Any]) -> None:
+    typer.echo(f"restored {_content(answer)}, as of {answer['takenAt']}; the epoch is {answer['epoch']}")
+    for path in answer["before"]:
+        typer.echo(f"the state of before is in {path}")
+    typer.echo("start the scheduler: its log tells what it repeats, and what Mesos still runs")
+
+
+def _content(answer: dict[str, Any]) -> str:
+    return ", ".join(f"{answer[name]} {name}" for name in ("apps", "jobs", "runs", "tasks"))

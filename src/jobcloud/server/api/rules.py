@@ -1,0 +1,131 @@
+"""Rules for new configurations: everything that the agent checks, and the sizes that it can handle.
+
+They hold when an app or a job is registered or changed. Stored configurations of older builds need not obey them, so
+these rules are not part of `config`, which also checks stored records.
+
+Sizes are in bytes of JSON in ASCII, the form in which tasks travel to the agent: `é` takes 6 bytes, a line feed 2.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from jobcloud.config import MAX_TEXT, App, Job, JobType, item_parameters, parse_shard_parameters
+from jobcloud.errors import ConfigError
+from jobcloud.fields import fields_of
+
+MAX_TEXT_BYTES = MAX_TEXT
+MAX_NAME_BYTES = 500
+# Both parameters of an HTTP job's shard are in one line of the request's head. Apache takes lines of 8,190 bytes
+# (LimitRequestFieldSize), nginx of 8 KiB (large_client_header_buffers). The other fields take less than 1,190 bytes.
+MAX_HEADER_BYTES = 7_000
+
+_IN_WORKER = frozenset({JobType.SIMPLE, JobType.DATAFLOW})
+# The types of jobs that use a field.
+_USED_BY = {
+    "job_class": _IN_WORKER,
+    "bean": _IN_WORKER,
+    "context": _IN_WORKER,
+    "streaming": frozenset({JobType.DATAFLOW}),
+    "script": frozenset({JobType.SCRIPT}),
+    "http_uri": frozenset({JobType.HTTP}),
+    "http_method": frozenset({JobType.HTTP}),
+    "http_data": frozenset({JobType.HTTP}),
+    "http_content_type": frozenset({JobType.HTTP}),
+    "http_connect_timeout_ms": frozenset({JobType.HTTP}),
+    "http_read_timeout_ms": frozenset({JobType.HTTP}),
+}
+
+
+def unused_fields(body: Mapping[str, Any]) -> list[str]:
+    """The fields of a job's JSON that have no meaning for its type, and do not have their defaults."""
+    given = body.get("jobType")
+    if not isinstance(given, str) or given not in JobType.__members__:
+        return []
+    return [
+        field.spec.name
+        for field in fields_of(Job)
+        if field.name in _USED_BY
+        and given not in _USED_BY[field.name]
+        and body.get(field.spec.name, field.default) not in (field.default, field.json_default)
+    ]
+
+
+def check_app(app: App) -> None:
+    """Raises ConfigError."""
+    if app.bootstrap_script:
+        _check_command("bootstrapScript", app.bootstrap_script)
+
+
+def check_job(job: Job) -> None:
+    """Raises ConfigError."""
+    _check_size("jobParameter", job.parameter)
+    _check_size("httpData", job.http_data)
+    _check_items(job)
+    if job.type is JobType.SCRIPT:
+        _check_command("scriptCommandLine", job.script)
+    elif job.type is JobType.HTTP:
+        _check_header(job)
+    for name, text in (("jobClass", job.job_class), ("beanName", job.bean), ("applicationContext", job.context)):
+        _check_size(name, text, MAX_NAME_BYTES)
+    if "\0" in job.bean:
+        raise ConfigError("contains a NUL", field="beanName", fix="remove it")
+    for name, path in objects_of(job):
+        if not all(part.isidentifier() for part in path.replace(":", ".").split(".")):
+            raise ConfigError(f"{path[:80]!r} contains a word that is no name", field=name, fix="package.module:Name")
+
+
+def objects_of(job: Job) -> list[tuple[str, str]]:
+    """(field, name) of the objects that a worker loads by their module for the job."""
+    named = [("applicationContext", job.context)] if job.bean else [("jobClass", job.job_class)]
+    plugins = [("listener", name) for name in job.listeners]
+    plugins += [
+        ("distributedListener.class", job.firing_listener),
+        ("jobProperties.job_exception_handler", job.error_handler),
+    ]
+    # A plug-in without a colon is an entry point.
+    return [one for one in named if one[1]] + [one for one in plugins if ":" in one[1]]
+
+
+def _check_size(field: str, text: str, limit: int = MAX_TEXT_BYTES) -> None:
+    _check_bytes(field, _json_bytes(text), limit)
+
+
+def _check_bytes(field: str, size: int, limit: int = MAX_TEXT_BYTES) -> None:
+    if size > limit:
+        fix = f"shorten it to at most {limit:,} bytes; characters that are not ASCII take 6 or 12 bytes each"
+        raise ConfigError(f"has {size:,} bytes in JSON", field=field, fix=fix)
+
+
+def _json_bytes(text: str) -> int:
+    return len(json.dumps(text)) - 2
+
+
+def _check_items(job: Job) -> None:
+    given = item_parameters(job.shard_parameters)
+    size = len(json.dumps(given)) if isinstance(given, dict) else _json_bytes(given)
+    _check_bytes("shardingItemParameters", size)
+
+
+def _check_command(field: str, line: str) -> None:
+    _check_size(field, line)
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(f"cannot be split into words: {error}", field=field, fix="close the quotes") from error
+    if not words or not words[0]:
+        raise ConfigError("names no program", field=field, fix="begin it with a program, such as bin/report.sh")
+
+
+def _check_header(job: Job) -> None:
+    of_all = _json_bytes(job.parameter)
+    of_one = max(_json_bytes(text) for text in set(parse_shard_parameters(job.shard_parameters, job.shard_count)))
+    if of_all + of_one > MAX_HEADER_BYTES:
+        raise ConfigError(
+            f"takes {of_all + of_one:,} bytes in the header shardingContext, with the other parameter of a shard",
+            field="jobParameter" if of_all >= of_one else "shardingItemParameters",
+            fix=f"shorten both to at most {MAX_HEADER_BYTES:,} bytes together, or send the data as httpData",
+        )

@@ -1,0 +1,124 @@
+"""The scheduler's clock: the wall clock, checked against a clock that nobody can set.
+
+CLOCK_BOOTTIME counts since the start of the machine, also while it is suspended. The wall clock normally keeps a fixed
+distance from it. If the wall clock is set back, the scheduler follows at once. If it jumps ahead, the scheduler first
+goes on with its own time: fire times that were handled in the future would keep jobs silent until then. It follows when
+the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is followed after 36 s, and a
+jump of 180 days that ends after some seconds has no effect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+# Smaller steps are followed at once. They are within the misfire threshold.
+_STEP_MS = 5_000
+_MIN_HOLD_MS = 10_000
+_HOLD_PART = 100
+# Another machine's clock may differ by this much without a warning.
+_DIFFERENCE_MS = 60_000
+
+
+class _Jump(NamedTuple):
+    """A jump ahead that is not followed yet: the distance of the clocks since then, and its first sight."""
+
+    distance: int
+    seen: int
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def running_ms() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class Clock:
+    """`now_ms` may be called from any thread. `wall` and `running` are the two clocks, in milliseconds."""
+
+    def __init__(self, wall: Callable[[], int] = wall_ms, running: Callable[[], int] = running_ms) -> None:
+        self._wall = wall
+        self._running = running
+        #: the distance between the clocks by which the scheduler lives: wall minus running
+        self._distance = wall() - running()
+        #: distances of before. If the wall clock returns to one of them, it is followed at once
+        self._former: deque[int] = deque(maxlen=8)
+        self._jump: _Jump | None = None
+        self._compared: dict[str, str] = {}
+
+    def now_ms(self) -> int:
+        running = self._running()
+        distance = self._wall() - running
+        ahead = distance - self._distance
+        if ahead <= _STEP_MS or self._is_former(distance):
+            if abs(ahead) > _STEP_MS:
+                log.warning("the clock of this machine was set", by=_span(ahead))
+                self._former.append(self._distance)
+            self._distance, self._jump = distance, None
+        elif self._jump is None or abs(distance - self._jump.distance) > _STEP_MS:
+            self._jump = _Jump(distance, running)
+            log.error(self._describe(self._jump))
+        elif running - self._jump.seen >= _hold_ms(ahead):
+            log.warning("the clock of this machine has jumped ahead and stayed there; followed", by=_span(ahead))
+            self._former.append(self._distance)
+            self._distance, self._jump = distance, None
+        return running + self._distance
+
+    def compare(self, theirs_ms: int, whose: str) -> None:
+        """Compare with the clock of another machine, such as that of the Mesos master.
+
+        If this clock is ahead, the scheduler goes on with the other's time, as after a jump.
+        """
+        ahead = self._wall() - theirs_ms
+        if abs(ahead) <= _DIFFERENCE_MS:
+            self._compared.pop(whose, None)
+            return
+        word = "ahead of" if ahead > 0 else "behind"
+        self._compared[whose] = f"the clock of this machine is {_span(abs(ahead))} {word} that of {whose}"
+        log.error(self._compared[whose])
+        running = self._running()
+        if theirs_ms - running < self._distance - _DIFFERENCE_MS:
+            self._jump = _Jump(self._wall() - running, running)
+            self._distance = theirs_ms - running
+
+    def warnings(self) -> tuple[str, ...]:
+        """The present problems with the clock, for users."""
+        jump = self._jump
+        return (*((self._describe(jump),) if jump else ()), *self._compared.values())
+
+    def _describe(self, jump: _Jump) -> str:
+        ahead = jump.distance - self._distance
+        left = max(0, _hold_ms(ahead) - (self._running() - jump.seen))
+        own = datetime.fromtimestamp((self._running() + self._distance) / 1_000, UTC)
+        return (
+            f"the clock of this machine has jumped {_span(ahead)} ahead: the scheduler goes on with its own time "
+            f"({own:%Y-%m-%d %H:%M:%S} UTC), and follows if the jump lasts another {_span(left)}. If the new time is "
+            "right, restart the scheduler to follow at once"
+        )
+
+    def _is_former(self, distance: int) -> bool:
+        return any(abs(distance - former) <= _STEP_MS for former in self._former)
+
+
+def _hold_ms(ahead_ms: int) -> int:
+    return max(_MIN_HOLD_MS, ahead_ms // _HOLD_PART)
+
+
+def _span(ms: int) -> str:
+    """A length of time for people: the two greatest units."""
+    seconds, sign = abs(ms) // 1_000, "-" if ms < 0 else ""
+    days, rest = divmod(seconds, 86_400)
+    hours, minutes, seconds = rest // 3_600, rest // 60 % 60, rest % 60
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s")]
+    while len(parts) > 1 and not parts[0][0]:
+        del parts[0]
+    return sign + " ".join(f"{number} {unit}" for number, unit in parts[:2] if number or unit == "s") or f"{sign}0 s"

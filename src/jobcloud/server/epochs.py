@@ -1,0 +1,149 @@
+"""Epochs that never go back, even if the stored state does.
+
+Ids and fence tokens are made from the epoch. If an old copy of the state is put back, the stored epoch alone would be
+used a second time. So a new epoch is above three numbers: the stored one, the one in the file DATA/epoch, and the
+clock's. The clock counts tens of minutes, because an epoch must stay below 9 million: a fence token is exact in a
+double only up to there. A clock that is far ahead cannot use up this range.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from jobcloud.errors import StoreError, StoreFull, StoreUnusable
+from jobcloud.ports import LastingStore, StoredRecords, StoredWrite
+
+log = structlog.get_logger(__name__)
+
+FILE_NAME = "epoch"
+#: a fence token of a greater epoch is not exact in a double
+MAX_EPOCH = 9_000_000
+# 2020-01-01, and the length of a unit. The clock reaches its limit in the year 2096.
+_BEGIN_MS = 1_577_836_800_000
+_UNIT_MS = 600_000
+_MAX_OF_CLOCK = 4_000_000
+_FORMAT = 1
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Recorded(NamedTuple):
+    """The content of the file: the last epoch used here, and the name of the state that it belongs to."""
+
+    epoch: int = 0
+    state: str = ""
+
+
+def of_clock(now_ms: int) -> int:
+    """The epoch that the clock suggests, within its limit."""
+    return min(max(now_ms - _BEGIN_MS, 0) // _UNIT_MS, _MAX_OF_CLOCK)
+
+
+def read(path: Path) -> Recorded:
+    """The recorded epoch; 0 if there is no file. Raises StoreUnusable if the file is damaged or newer, StoreError."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(1_000)
+        found = json.loads(content)
+        epoch, state, version = found["epoch"], found["state"], found["v"]
+    except FileNotFoundError:
+        return Recorded()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path) from error
+    if type(version) is int and version > _FORMAT:
+        raise StoreUnusable(f"{path} was written by a newer jobcloud; run the newer version")
+    if type(epoch) is not int or not 0 <= epoch <= MAX_EPOCH or not isinstance(state, str) or version != _FORMAT:
+        raise _damaged(path)
+    return Recorded(epoch, state)
+
+
+def record(path: Path, recorded: Recorded) -> None:
+    """Write the file durably, unless it holds a greater epoch of the same state. Raises StoreError."""
+    before = read(path)
+    if before.epoch >= recorded.epoch and before.state == recorded.state:
+        return
+    recorded = recorded._replace(epoch=max(before.epoch, recorded.epoch))
+    content = json.dumps({"v": _FORMAT, **recorded._asdict()}).encode()
+    try:
+        _replace(path, content)
+    except OSError as error:
+        kind = StoreFull if error.errno in _NO_ROOM else StoreError
+        raise kind(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file, or leave it as it is. After a power failure it has the old or the new content."""
+    # A name of its own, because several schedulers may share the directory.
+    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _damaged(path: Path) -> StoreUnusable:
+    return StoreUnusable(
+        f"{path} is damaged; it was left unchanged. Write the last known epoch into it, or delete it: then the epoch "
+        "comes from the stored state and the clock"
+    )
+
+
+class LastingEpochs:
+    """A `Store` whose epochs never go back. It owns `store`; `path` is the file of the epoch.
+
+    `state` is a name for the place of the state: a file of another state says nothing about whether this one was
+    deleted.
+    """
+
+    def __init__(self, store: LastingStore, path: Path, *, state: str, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._path = path
+        self._state = state
+        self._now_ms = now_ms
+
+    def acquire(self, floor: int = 0) -> int:
+        """Raises StoreUnusable if the state was deleted since a scheduler led with it."""
+        recorded = read(self._path)
+        if recorded.state == self._state and recorded.epoch and not self._store.epoch():
+            raise StoreUnusable(
+                f"the state in {self._state} is empty, but {self._path} shows that a scheduler has led with it (epoch "
+                f"{recorded.epoch}): it was deleted, or this is another place. Put it back with `jobcloud restore`, or "
+                f"delete {self._path} to start with an empty state"
+            )
+        of_clock_now = of_clock(self._now_ms())
+        epoch = self._store.acquire(max(floor, recorded.epoch + 1, of_clock_now))
+        if epoch > MAX_EPOCH:
+            log.error("the epoch has left its range: fence tokens are no longer exact in a double", epoch=epoch)
+        # Nothing uses the epoch before it is recorded.
+        record(self._path, Recorded(min(epoch, MAX_EPOCH), self._state))
+        return epoch
+
+    def load(self) -> StoredRecords:
+        return self._store.load()
+
+    def write(self, epoch: int, batch: Sequence[StoredWrite]) -> None:
+        self._store.write(epoch, batch)
+
+    def close(self) -> None:
+        self._store.close()

@@ -1,0 +1,392 @@
+"""A listening socket and the HTTP server behind it, with limits that hold before a request reaches any route.
+
+uvicorn limits neither connections, heads, nor the time that a client takes. `Listener` does. Other parts of the process
+need descriptors too: accepting stops before the process runs out of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import resource
+import socket
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from jobcloud.errors import ConfigError
+from jobcloud.server.api.problems import Problem
+
+log = structlog.get_logger(__name__)
+
+_STOP_S = 8.0
+# Requests that a client may send before it has the answer to its first.
+_MAX_PIPELINED = 16
+# A parser gets this many bytes at a time, so that a head is measured before all of it is parsed.
+_PIECE = 1 << 14
+# The most bytes of answers that wait for slow clients, in all.
+_MAX_UNSENT = 256 << 20
+# Smaller rests of answers are not counted: a thousand connections with such rests stay below the limit.
+_LARGE = 1 << 18
+# Descriptors kept for Mesos, ZooKeeper, SQLite, reads from agents, uploads and the check of packages.
+_RESERVED = 256
+_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`head_seconds` limits the arrival of a head, and of a body that nobody reads. `stall_seconds`: how long a client
+    may take nothing of an answer. `descriptors`: no connection gets a descriptor of this number or above.
+    """
+
+    connections: int = 1_000
+    per_address: int = 400
+    head_bytes: int = 32 << 10
+    head_seconds: float = 10.0
+    stall_seconds: float = 30.0
+    descriptors: int = 1 << 20
+
+
+def raise_descriptor_limit() -> int:
+    """Raise RLIMIT_NOFILE to the hard limit. Returns the number of descriptors that connections may use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    soft = 1 << 20 if soft == resource.RLIM_INFINITY else soft
+    return soft - min(_RESERVED, soft // 2)
+
+
+def listen(host: str, port: int, key: str) -> socket.socket:
+    """A socket that listens on an address. Raises ConfigError, for the setting `key`, if this is not possible."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=512)
+    except OSError as error:
+        problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
+        raise ConfigError(
+            problem, field=key, fix="stop the process that listens there, or choose another port"
+        ) from error
+
+
+class Listener:
+    """Serves an ASGI app on a listening socket, which it closes, in its own thread."""
+
+    def __init__(self, app: ASGIApp, listening: socket.socket, limits: Limits = Limits()) -> None:
+        # The protocol is a class of uvicorn, which gets its connections from the server below.
+        config = uvicorn.Config(
+            app, ws="none", log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2,
+            server_header=False,
+        )  # fmt: skip
+        self._server = _Server(config, limits)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(_STOP_S)
+
+
+class _Server(uvicorn.Server):
+    """Accepts connections itself, one at a time, so that it can stop accepting.
+
+    While there is no room, a new connection takes the place of the one that has waited longest without a request.
+    """
+
+    def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
+        super().__init__(config)
+        self._limits = limits
+        self._room = _Room(limits)
+        self._accepting: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        assert sockets is not None
+        await self.lifespan.startup()
+        self.servers = []
+        self._accepting = asyncio.create_task(self._accept(sockets[0]))
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        assert self._accepting is not None
+        self._accepting.cancel()
+        await asyncio.wait([self._accepting])
+        await super().shutdown(sockets)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        while True:
+            try:
+                sock, address = await loop.sock_accept(listening)
+                await self._admit(loop, sock, address[0])
+            except Exception as error:
+                # The client has gone, or descriptors have run out. Accepting must go on.
+                log.warning("cannot accept a connection", problem=str(error), exc_info=not isinstance(error, OSError))
+                await asyncio.sleep(_RETRY_S)
+
+    async def _admit(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: str) -> None:
+        if self._room.crowded(address):
+            log.warning("connection refused: too many from one address", client=address)
+            _refuse(sock, "too-many")
+            await asyncio.sleep(0)
+        # The lowest free number is taken, so all numbers below it are in use.
+        elif sock.fileno() >= self._limits.descriptors and not self._room.drop_idle():
+            log.warning("connection refused: too few descriptors are left", client=address)
+            _refuse(sock, "unavailable")
+            await asyncio.sleep(_RETRY_S)
+        else:
+            try:
+                await self._room.wait()
+            except asyncio.CancelledError:
+                sock.close()
+                raise
+            await loop.connect_accepted_socket(lambda: self._protocol(loop, address), sock)
+
+    def _protocol(self, loop: asyncio.AbstractEventLoop, address: str) -> _Protocol:
+        state = self.lifespan.state
+        return _Protocol(self.config, self.server_state, state, loop, self._limits, self._room, address)
+
+
+class _Room:
+    """The open connections of a listener, and which of them wait for a request."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._open: dict[_Protocol, str] = {}
+        self._by_network: Counter[str] = Counter()
+        # In order of the time since when they wait.
+        self._idle: dict[_Protocol, None] = {}
+        # Connections whose clients do not take their answers, the longest stalled first.
+        self._stalled: dict[_Protocol, None] = {}
+        self._changed = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait until there is room. The connection that has waited longest without a request makes room."""
+        while len(self._open) >= self._limits.connections:
+            self._changed.clear()
+            self.drop_idle()
+            await self._changed.wait()
+
+    def drop_idle(self) -> bool:
+        """Drop the connection that has waited longest without a request. False if none waits."""
+        if not self._idle:
+            return False
+        oldest = next(iter(self._idle))
+        del self._idle[oldest]
+        oldest.transport.abort()
+        return True
+
+    def crowded(self, address: str) -> bool:
+        return self._by_network[_network(address)] >= self._limits.per_address
+
+    def enter(self, connection: _Protocol, address: str) -> None:
+        network = _network(address)
+        self._open[connection] = network
+        self._by_network[network] += 1
+        self._idle[connection] = None
+
+    def leave(self, connection: _Protocol) -> None:
+        network = self._open.pop(connection)
+        self._by_network[network] -= 1
+        if not self._by_network[network]:
+            del self._by_network[network]
+        self._idle.pop(connection, None)
+        self._stalled.pop(connection, None)
+        self._changed.set()
+
+    def set_idle(self, connection: _Protocol, idle: bool) -> None:
+        self._idle.pop(connection, None)
+        if idle and connection in self._open:
+            self._idle[connection] = None
+            self._changed.set()
+
+    def set_stalled(self, connection: _Protocol, stalled: bool) -> None:
+        """Drops the connections stalled longest while too many bytes wait for clients."""
+        self._stalled.pop(connection, None)
+        if not stalled or connection.transport.get_write_buffer_size() < _LARGE:
+            return
+        self._stalled[connection] = None
+        unsent = {one: one.transport.get_write_buffer_size() for one in self._stalled}
+        total = sum(unsent.values())
+        for oldest, size in unsent.items():
+            if total <= _MAX_UNSENT:
+                return
+            total -= size
+            oldest.drop("too many unsent bytes")
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits of heads and time."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: Any,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        room: _Room,
+        address: str,
+    ) -> None:
+        super().__init__(config, server_state, app_state, loop)
+        self._limits, self._room, self._address = limits, room, address
+        # Bytes received since a body grew or a request was complete: of a head, of trailers, of chunk extensions.
+        self._idle_bytes = 0
+        self._in_head = True
+        # Limits the arrival of a head, or of the rest of a body whose answer is already sent.
+        self._arrival: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    # Callbacks of asyncio.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._room.enter(self, self._address)
+        self._expect_arrival()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel(self._arrival, self._stall)
+        self._room.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._arrival is None and self._in_head and not self.pipeline:
+            self._expect_arrival()
+        for start in range(0, len(data), _PIECE):
+            if self.transport.is_closing():
+                return
+            piece = data[start : start + _PIECE]
+            self._idle_bytes += len(piece)
+            super().data_received(piece)
+            if self._idle_bytes > self._limits.head_bytes:
+                self._give_up("head-too-large", f"The head is longer than {self._limits.head_bytes} bytes.")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._room.set_stalled(self, True)
+        self._watch_progress(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._room.set_stalled(self, False)
+        self._cancel(self._stall)
+        self._stall = None
+
+    # Callbacks of the parser.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head = False
+        self._arrived()
+        self._room.set_idle(self, False)
+        if len(self.pipeline) > _MAX_PIPELINED:
+            self.transport.abort()
+
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._idle_bytes, self._in_head = 0, True
+        self._arrived()
+
+    # Callbacks of uvicorn.
+
+    def on_response_complete(self) -> None:
+        more = bool(self.pipeline)
+        super().on_response_complete()
+        if more:
+            return
+        self._room.set_idle(self, True)
+        if not self._in_head:
+            # The client still sends a body that nobody reads.
+            self._unset_keepalive_if_required()
+            self._expect_arrival()
+
+    def send_400_response(self, msg: str) -> None:
+        self._give_up("bad-request", "The request is not valid HTTP.")
+
+    # Limits.
+
+    def drop(self, reason: str) -> None:
+        log.warning("client dropped", client=self._address, problem=reason)
+        self.transport.abort()
+
+    def _expect_arrival(self) -> None:
+        self._arrived()
+        self._arrival = self.loop.call_later(self._limits.head_seconds, self._late)
+
+    def _arrived(self) -> None:
+        self._cancel(self._arrival)
+        self._arrival = None
+
+    def _late(self) -> None:
+        self._arrival = None
+        if self._in_head and self._idle_bytes:
+            self._give_up("timeout", f"The head took longer than {self._limits.head_seconds:g} s.")
+        else:
+            self.transport.close()
+
+    def _give_up(self, slug: str, detail: str) -> None:
+        """Answer with a problem, if no other answer is under way, and close the connection."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_answer(Problem(slug, detail)))
+        self.transport.close()
+
+    def _watch_progress(self, unsent: int) -> None:
+        self._cancel(self._stall)
+        self._stall = self.loop.call_later(self._limits.stall_seconds, self._check_progress, unsent)
+
+    def _check_progress(self, before: int) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < before:
+            self._watch_progress(unsent)
+        else:
+            self.drop(f"took no data for {self._limits.stall_seconds:g} s")
+
+    def _cancel(self, *timers: asyncio.TimerHandle | None) -> None:
+        for timer in timers:
+            if timer is not None:
+                timer.cancel()
+
+
+def _network(address: str) -> str:
+    """The address; of IPv6 its network, because one client has all addresses of a /64."""
+    with contextlib.suppress(ValueError):
+        found = ipaddress.ip_address(address.partition("%")[0])
+        if isinstance(found, ipaddress.IPv6Address) and not found.ipv4_mapped:
+            return str(ipaddress.ip_network((int(found), 64), strict=False))
+    return address
+
+
+def _refuse(sock: socket.socket, slug: str) -> None:
+    """Answer before any request, without waiting, and close the connection."""
+    with contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.send(_answer(Problem(slug, "This server has too many connections.", headers={"Retry-After": "5"})))
+        sock.shutdown(socket.SHUT_WR)
+    sock.close()
+
+
+def _answer(problem: Problem) -> bytes:
+    response = problem.response()
+    response.headers["Connection"] = "close"
+    response.headers["Date"] = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+    head = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+    status = HTTPStatus(problem.status)
+    return f"HTTP/1.1 {status} {status.phrase}\r\n".encode() + head + b"\r\n" + bytes(response.body)

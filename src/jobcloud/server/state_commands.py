@@ -1,0 +1,160 @@
+"""`jobcloud backup` and `jobcloud restore`: settings → the stored state → a file, and back. See docs/operations.md."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jobcloud.adapters import sqlite
+from jobcloud.adapters.sqlite import SqliteStore
+from jobcloud.adapters.zookeeper.election import ZooKeeperElection
+from jobcloud.adapters.zookeeper.session import ZooKeeperSession
+from jobcloud.adapters.zookeeper.store import ZooKeeperStore
+from jobcloud.errors import ConfigError, Conflict, NotFound, StoreDamaged, StoreError
+from jobcloud.messages import Kind
+from jobcloud.ports import LastingStore
+from jobcloud.server import backup, epochs
+from jobcloud.server.backup import Backup
+from jobcloud.server.settings import Settings
+from jobcloud.server.wiring import STATE_FILE, zookeeper_settings, zookeeper_state
+
+# How long a restore waits for ZooKeeper.
+_ELECTION_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The result of a backup. `unreadable` names entries of the state that are not records, and are not in it."""
+
+    backup: Backup
+    size: int
+    unreadable: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """The result of a restore. `aside`: the files that hold the state of before."""
+
+    backup: Backup
+    epoch: int
+    aside: list[Path]
+
+
+def back_up(wanted: Settings, file: Path) -> Saved:
+    """Save the state to a file, also while a scheduler leads. Raises ConfigError, NotFound, StoreError."""
+    data = _data(wanted)
+    if not wanted.zookeeper.hosts and not (data / STATE_FILE).exists():
+        raise NotFound(f"there is no state in {data}", field="--data", fix="name the directory of the scheduler")
+    with _opened(wanted) as store:
+        if not store.epoch():
+            raise NotFound("no scheduler has ever led with this state", field="--data", fix="check where it is")
+        taken, stored = backup.take(store, _now_ms())
+    return Saved(taken, backup.write(file, taken), backup.unreadable(stored))
+
+
+def restore(wanted: Settings, file: Path) -> PutBack:
+    """Replace the state by that of a file. Raises ConfigError, Conflict if a scheduler leads, StoreError."""
+    data, found = _data(wanted), backup.read(file)
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    recorded, epoch_file = epochs.read(data / epochs.FILE_NAME), data / epochs.FILE_NAME
+    aside = data / f"before-restore-{stamp}.backup"
+    with contextlib.ExitStack() as stack:
+        if wanted.zookeeper.hosts:
+            moved: list[Path] = []
+            store: LastingStore = stack.enter_context(_elected(wanted))
+        else:
+            moved = _make_way(data / STATE_FILE, stamp)
+            store = stack.enter_context(_opened(wanted))
+        floor = max(recorded.epoch + 1, epochs.of_clock(_now_ms()))
+        epoch = backup.put_back(store, found, aside, floor=floor, now_ms=_now_ms())
+        epochs.record(epoch_file, epochs.Recorded(min(epoch, epochs.MAX_EPOCH), _name(wanted)))
+    return PutBack(found, epoch, [*moved, *([aside] if aside.exists() else [])])
+
+
+def _data(wanted: Settings) -> Path:
+    if wanted.data is None:
+        raise ConfigError("is not set", field="data", fix="--data DIR, the directory of the scheduler")
+    return wanted.data
+
+
+def _name(wanted: Settings) -> str:
+    return zookeeper_state(wanted.zookeeper) if wanted.zookeeper.hosts else STATE_FILE
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@contextlib.contextmanager
+def _opened(wanted: Settings) -> Iterator[LastingStore]:
+    if wanted.zookeeper.hosts:
+        store: LastingStore = ZooKeeperStore(ZooKeeperSession(zookeeper_settings(wanted.zookeeper)))
+    else:
+        store = SqliteStore(_data(wanted) / STATE_FILE)
+    with contextlib.closing(store):
+        yield store
+
+
+def _make_way(path: Path, stamp: str) -> list[Path]:
+    """Check that nobody uses the SQLite file. A damaged one is moved aside; returns its new names."""
+    if sqlite.in_use(path):
+        raise Conflict(f"a scheduler uses {path}", field="--data", fix="stop it first, then start it again")
+    try:
+        SqliteStore(path).close()
+    except StoreDamaged:
+        found = [each for each in sqlite.files_of(path) if each.exists()]
+        return [each.rename(each.with_name(f"{each.name}.damaged-{stamp}")) for each in found]
+    return []
+
+
+@contextlib.contextmanager
+def _elected(wanted: Settings) -> Iterator[LastingStore]:
+    """The state in ZooKeeper while this process is the elected leader, so that no scheduler leads.
+
+    Raises Conflict if another one leads.
+    """
+    session = ZooKeeperSession(zookeeper_settings(wanted.zookeeper))
+    election = ZooKeeperElection(session, "jobcloud restore")
+    turn = _FirstTurn()
+    with contextlib.closing(ZooKeeperStore(session, name="jobcloud restore", candidate=lambda: election.node)) as store:
+        if not election.wait(turn, turn.report):
+            if turn.leader:
+                raise Conflict(turn.leader, field="--zookeeper", fix="stop all schedulers first")
+            raise StoreError(f"ZooKeeper cannot be used: {turn.told}")
+        try:
+            yield store
+        finally:
+            election.resign()
+
+
+class _FirstTurn:
+    """Ends the wait for the leadership when another scheduler leads, or after a time."""
+
+    def __init__(self) -> None:
+        self.leader = self.told = ""
+        self._deadline = time.monotonic() + _ELECTION_S
+
+    def report(self, text: str) -> None:
+        self.told = text
+        if text.endswith(" leads"):
+            self.leader = text
+
+    def is_set(self) -> bool:
+        return bool(self.leader) or time.monotonic() > self._deadline
+
+
+def facts(found: Backup) -> dict[str, object]:
+    """A backup in words and numbers, for users."""
+    return {
+        "takenAt": f"{datetime.fromtimestamp(found.taken_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "epoch": found.epoch,
+        "records": len(found.entries),
+        "apps": found.count(Kind.APP),
+        "jobs": found.count(Kind.JOB),
+        "runs": found.count(Kind.FIRING),
+        "tasks": found.count(Kind.TASK),
+    }

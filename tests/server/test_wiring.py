@@ -1,0 +1,59 @@
+"""The start of a scheduler process, before it leads."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from jobcloud.errors import ConfigError, StoreFull
+from jobcloud.server.wiring import _prepare_data
+
+_Usage = namedtuple("_Usage", ["total", "used", "free"])
+
+
+@pytest.mark.parametrize(("mode", "mended"), [(0o755, 0o750), (0o777, 0o770), (0o701, 0o700)])
+def test_data_directory_open_to_others_is_closed_with_a_warning(tmp_path: Path, mode: int, mended: int) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(mode)
+    with capture_logs() as lines:
+        _prepare_data(data)
+    assert data.stat().st_mode & 0o777 == mended
+    assert [line["log_level"] for line in lines] == ["warning"]
+    with capture_logs() as lines:
+        _prepare_data(data)
+    assert lines == []
+
+
+def test_new_data_directory_is_private(tmp_path: Path) -> None:
+    _prepare_data(tmp_path / "a" / "data")
+    assert (tmp_path / "a" / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_data_directory_that_cannot_be_closed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(ConfigError, match="Operation not permitted") as error:
+        _prepare_data(tmp_path)
+    assert error.value.field == "data"
+    with pytest.raises(ConfigError):
+        _prepare_data(Path("/proc/nothing"))
+
+
+def test_too_little_space_at_the_start_is_told_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(10**9, 10**9 - 4_194_304, 4_194_304))
+    with pytest.raises(StoreFull, match=r"4,194,304 bytes are free, a start needs 8,388,608"):
+        _prepare_data(tmp_path / "data")
+
+
+def test_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="file/data cannot be used: Not a directory"):
+        _prepare_data(tmp_path / "file" / "data")
