@@ -288,6 +288,16 @@ def test_raised_epoch_without_an_answer_is_ours(tree: Tree) -> None:
     assert tree.open().epoch() == 70_000
 
 
+def test_leader_hears_the_time_of_the_servers(tree: Tree) -> None:
+    heard: list[int] = []
+    session = zookeeper_kit.connect(tree.hosts, tree.namespace)
+    store = ZooKeeperStore(session, heard=heard.append)
+    store.acquire()
+    _, stat = tree.client.get(tree.path("epoch"))
+    store.close()
+    assert heard == [stat.mtime]
+
+
 def test_tree_that_was_copied_back_gets_an_epoch_above_the_floor(tree: Tree) -> None:
     """A client cannot set the version of a node, so a copy starts again with version 0."""
     store, _ = tree.lead()

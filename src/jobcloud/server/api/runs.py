@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -170,7 +171,7 @@ def run_summary(firing: Firing) -> RunSummary:
 
 
 def _listed_bytes(firing: Firing) -> int:
-    return sum(map(shard_bytes, firing.shards[:LISTED_SHARDS]))
+    return sum(map(shard_bytes, islice(firing.shards, LISTED_SHARDS)))
 
 
 def _run_view(firing: Firing, query: PageQuery) -> RunView:
