@@ -123,6 +123,21 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if isinstance(found, End) and status.reason in _NO_REASON:",
         quiet=True,
     ),
+    Mutation(
+        "the end of a shard of a wide firing is not stored", "scheduler/state.py",
+        "            self.write_set[_SHARD, shard_key(firing.id, item)] = shard\n",
+        "            if not shard.state.ended:\n"
+        "                self.write_set[_SHARD, shard_key(firing.id, item)] = shard\n",
+    ),
+    Mutation(
+        "shards outlive their wide firing", "scheduler/state.py",
+        "        for item in range(len(firing.shards)) if firing.wide else ():\n",
+        "        for item in range(len(firing.shards) - 1) if firing.wide else ():\n",
+    ),
+    Mutation(
+        "the end of a wide firing is not stored", "scheduler/state.py",
+        "            or old.ended_ms != firing.ended_ms\n", "            or old.ended_ms > firing.ended_ms\n",
+    ),
     Mutation("forget the retry", "scheduler/retry.py", "if not never_ran and not failover and", "if not never_ran and"),
     Mutation(
         "adopt nothing", "scheduler/state.py",
