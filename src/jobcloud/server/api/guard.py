@@ -29,7 +29,7 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
 # Answers to so many reads are made at once. Each may need tens of megabytes, and the others wait outside.
-_READS_AT_ONCE = 4
+_READS_AT_ONCE, _MAX_WAITING = 4, 200
 # The last part of the path of reads that wait for others, and compute little.
 _PATIENT = frozenset({"events", "health", "logs", "stream"})
 # The unread rest of a body would precede the next request on the connection.
@@ -68,6 +68,7 @@ class Guard:
         self._access = access
         self._hosts = LOOPBACK_NAMES | {host.lower().strip("[]") for host in access.hosts}
         self._turns = asyncio.Semaphore(_READS_AT_ONCE)
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -80,9 +81,12 @@ class Guard:
         try:
             body = self._admit(scope, receive)
             if scope["method"] in READS and scope["path"].rpartition("/")[2] not in _PATIENT:
-                await self._turns.acquire()
-                answer.at_start = self._turns.release
+                await self._take_turn(answer)
             await self._app(scope, body, answer)
+        except asyncio.CancelledError:
+            # The server stops. uvicorn would log a traceback for each request.
+            if not answer.started:
+                await Problem("unavailable", "The server stops.", headers=_HANG_UP).response()(scope, receive, send)
         except Exception as error:
             problem = from_error(error)
             if problem is None:
@@ -92,6 +96,17 @@ class Guard:
                 await problem.response()(scope, receive, send)
         finally:
             answer.start()
+
+    async def _take_turn(self, answer: _Answer) -> None:
+        """Wait for a turn, which ends when the answer starts. Raises Problem if too many others wait."""
+        if self._waiting >= _MAX_WAITING:
+            raise Problem("too-many", f"{_MAX_WAITING} other reads wait.", headers={"Retry-After": "5"})
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        answer.at_start = self._turns.release
 
     def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """Check all headers; return a bounded `receive` for the body. Raises Problem."""
