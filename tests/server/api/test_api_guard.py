@@ -383,7 +383,12 @@ def test_reads_beyond_those_that_wait_are_refused(tmp_path: Path) -> None:
 
 def test_requests_in_progress_are_answered_when_the_server_stops(tmp_path: Path) -> None:
     loop, release = FakeLoop(), threading.Event()
-    loop.ask = lambda fn, timeout=5: release.wait()  # type: ignore[method-assign, assignment]
+
+    def wait(fn: Any, timeout: float = 5) -> Any:
+        release.wait()
+        raise TimeoutError
+
+    loop.ask = wait  # type: ignore[method-assign]
     request = b"GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n\r\n"
     try:
         with serving(make_api(tmp_path, loop)) as url:
