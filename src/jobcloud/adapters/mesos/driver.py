@@ -91,8 +91,8 @@ class MesosSettings:
     """How to reach Mesos, and the identity of this framework.
 
     `master` is HOST:PORT, several separated by commas, or zk://HOST:PORT,.../PATH. `zookeeper_auth` is "user:password"
-    for zk://. `heard` gets the time of a master (ms) at each subscription. Slow networks and tests may need other values
-    of `missed_heartbeats` and the fields after it.
+    for zk://. `heard` gets the time of a master (ms) at each subscription. Slow networks and tests may need other
+    values of `missed_heartbeats` and the fields after it.
     """
 
     master: str
