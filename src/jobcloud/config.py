@@ -594,8 +594,7 @@ class Job:
         check_name("jobName", self.name)
         check_name("appName", self.app)
         check_ranges(self, leave_out=frozenset() if self.type is JobType.HTTP else _HTTP_TIMEOUTS)
-        texts = (("jobParameter", self.parameter), ("description", self.description), ("httpData", self.http_data))
-        for name, text in texts:
+        for name, text in (("jobParameter", self.parameter), ("description", self.description)):
             check_text(name, text)
         self._check_type()
         self._check_limits()
@@ -628,6 +627,7 @@ class Job:
             raise ConfigError("is not an http(s) URI", field="httpUri", fix='e.g. "https://orders.example.org/settle"')
         if not _CONTENT_TYPE.fullmatch(self.http_content_type):
             raise ConfigError("is not a media type", field="httpContentType", fix='e.g. "application/json"')
+        check_text("httpData", self.http_data)
 
     def _check_listeners(self) -> None:
         handler = "jobProperties.job_exception_handler"
@@ -776,7 +776,7 @@ def _by_item(pair: tuple[str, str]) -> tuple[int, str]:
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
     for pair in text.split(",") if text.strip() else ():
         key, sign, value = (part.strip() for part in pair.partition("="))
-        if not sign or "=" in value or not key.isascii() or not key.isdigit():
+        if not sign or "=" in value:
             raise ConfigError(
                 f"{pair[:80]!r} is not an item=value pair",
                 field="shardingItemParameters",

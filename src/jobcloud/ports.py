@@ -46,6 +46,8 @@ class StoredRecords:
 
     records: dict[Kind, dict[str, bytes]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     faults: list[StoredFault] = field(default_factory=list)
+    #: whether a missing record, by kind and key, was lost with a damaged part of the store
+    lost: Callable[[Kind, str], bool] | None = None
 
 
 class Store(Protocol):

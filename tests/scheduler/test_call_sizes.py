@@ -102,6 +102,19 @@ def test_job_whose_launch_was_refused_for_its_size_starts_after_it_was_changed()
     assert len(accepts(one, "o3")) == 1
 
 
+def test_late_refusal_of_a_larger_call_does_not_enlarge_later_calls() -> None:
+    one = desk([{"shard_count": 16}], accept_tasks=8)
+    calls = of(Accept, one.offer(make_offer("o1", "a1", cpus=64), make_offer("o2", "a2", cpus=64)))
+    assert [len(call.launches) for call in calls] == [8, 8]
+    fail(one, calls[0])
+    one.tick(2_000)
+    [four] = accepts(one, "o3", "a3")
+    fail(one, four)
+    fail(one, calls[1])
+    one.tick(2_000)
+    assert [len(call.launches) for call in accepts(one, "o4", "a4")] == [2]
+
+
 def test_refused_call_returns_its_offers() -> None:
     one = desk([{"shard_count": 2}])
     [call] = accepts(one, "o1")

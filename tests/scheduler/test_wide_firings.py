@@ -230,7 +230,7 @@ def loaded(firing: Firing, shards: dict[str, Shard | None]) -> Stored:
 
 
 def wide(ended_ms: int = 0) -> Firing:
-    return Firing("f", "report", 1, Cause.TRIGGER, 5, untried(WIDE), ended_ms)
+    return Firing("report.f", "report", 1, Cause.TRIGGER, 5, untried(WIDE), ended_ms)
 
 
 def test_damaged_record_of_a_running_shard_starts_nothing_twice() -> None:
@@ -263,18 +263,19 @@ def test_lost_record_of_a_task_starts_nothing_twice() -> None:
 
 def test_shard_without_a_record_in_an_ended_firing_has_failed() -> None:
     done = Shard(ShardState.FINISHED, 1, ended_ms=8)
-    stored = loaded(wide(ended_ms=9), {shard_key("f", item): done for item in range(WIDE - 1)})
-    found = recover(stored, 100).firings["f"]
+    stored = loaded(wide(ended_ms=9), {shard_key("report.f", item): done for item in range(WIDE - 1)})
+    found = recover(stored, 100).firings["report.f"]
     assert found.ended_ms == 9
     assert found.shards[WIDE - 1] == Shard(ShardState.FAILED, ended_ms=9, message=MESSAGE)
 
 
 def test_records_of_shards_without_a_firing_are_deleted() -> None:
     stored = loaded(
-        wide(), {"other/1": Shard(attempt=1), shard_key("f", WIDE): None, shard_key("f", 1): Shard(attempt=1)}
+        wide(),
+        {"other/1": Shard(attempt=1), shard_key("report.f", WIDE): None, shard_key("report.f", 1): Shard(attempt=1)},
     )
     assert list(differences(stored, recover(stored, 100))) == [
-        (Kind.SHARD, shard_key("f", WIDE), None), (Kind.SHARD, "other/1", None),
+        (Kind.SHARD, "other/1", None), (Kind.SHARD, shard_key("report.f", WIDE), None),
     ]  # fmt: skip
 
 
@@ -284,11 +285,11 @@ def test_wide_firing_of_an_older_build_gets_records_for_its_shards_at_once() -> 
     stored = loaded(firing, {})
     found = list(differences(stored, recover(stored, 100)))
     assert found == [
-        (Kind.FIRING, "f", firing),
-        (Kind.SHARD, shard_key("f", 0), shards[0]),
-        (Kind.SHARD, shard_key("f", 5), shards[5]),
+        (Kind.FIRING, "report.f", firing),
+        (Kind.SHARD, shard_key("report.f", 0), shards[0]),
+        (Kind.SHARD, shard_key("report.f", 5), shards[5]),
     ]  # fmt: skip
     apply(stored, [Write(*each) for each in found])
     again = recover(stored, 100)
-    assert again.firings["f"] == firing
+    assert again.firings["report.f"] == firing
     assert not list(differences(stored, again))

@@ -43,7 +43,7 @@ from jobcloud.messages import (
     Topic,
     Write,
 )
-from jobcloud.model import JobState
+from jobcloud.model import JobState, changed
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.server import records
 from jobcloud.server.batch import Arrived, BatchProcessor, CoreFailed, Order, merge
@@ -428,6 +428,12 @@ def test_reload_reads_the_state_after_no_other_leader_can_write(
         patch.setattr(RecordingStore, "acquire", meanwhile)
         processor.reload()
     assert "of-another" in processor.core.restored.job_states
+
+
+def test_event_of_the_future_happens_now(processor: BatchProcessor[FakeCore], world: World) -> None:
+    """The driver stamps events by the clock of the machine. Back-offs and ends would begin when it was ahead."""
+    processor.process([Arrived(changed(status("a"), at=NOW + 180 * 86_400_000)), Arrived(changed(status("b"), at=5))])
+    assert [event.at for event in processor.core.handled if isinstance(event, StatusReceived)] == [NOW, 5]
 
 
 def test_events_of_an_earlier_session_are_dropped(processor: BatchProcessor[FakeCore], world: World) -> None:

@@ -32,6 +32,7 @@ from jobcloud.model import (
     Share,
     Task,
     TaskState,
+    changed,
     shards_of,
     untried,
 )
@@ -52,11 +53,11 @@ JOB = Job(
     catch_up=CatchUp.ONCE,
 )
 STATE = JobState(1_700_000_000_000, generation=3, disabled=True)
-FIRING = Firing("job@1", "job", 3, Cause.CRON, 1_700_000_000_000, shards_of(Shard(), Shard(ShardState.FINISHED, 2)))
-WIDE = Firing("job@2", "job", 3, Cause.CRON, 1_700_000_000_000, untried(10_000))
+FIRING = Firing("job.1", "job", 3, Cause.CRON, 1_700_000_000_000, shards_of(Shard(), Shard(ShardState.FINISHED, 2)))
+WIDE = Firing("job.2", "job", 3, Cause.CRON, 1_700_000_000_000, untried(10_000))
 SHARD = Shard(ShardState.FAILED, 2, message="no luck", outcome=Outcome("exception"))
 TASK = Task(
-    "t", "job@1", "job", 0, 1, Execution.FAILOVER, "agent", "host", "app", "exec", Resources(1), 5, TaskState.RUNNING
+    "t", "job.1", "job", 0, 1, Execution.FAILOVER, "agent", "host", "app", "exec", Resources(1), 5, TaskState.RUNNING
 )
 EXECUTOR = Executor("exec", "agent", "app", (Share("ports", 2000, ranges=((31000, 31001),)),), "{}", 7)
 SAMPLES: list[tuple[Kind, str, Record]] = [
@@ -64,9 +65,9 @@ SAMPLES: list[tuple[Kind, str, Record]] = [
     (Kind.JOB, "job", JOB),
     (Kind.JOB_STATE, "job", STATE),
     (Kind.DISABLED_APP, "app", True),
-    (Kind.FIRING, "job@1", FIRING),
-    (Kind.FIRING, "job@2", WIDE),
-    (Kind.SHARD, "job@2/7", SHARD),
+    (Kind.FIRING, "job.1", FIRING),
+    (Kind.FIRING, "job.2", WIDE),
+    (Kind.SHARD, "job.2/7", SHARD),
     (Kind.TASK, "t", TASK),
     (Kind.EXECUTOR, "agent/exec", EXECUTOR),
     (Kind.FRAMEWORK, "id", "b1c2-0001"),
@@ -100,17 +101,17 @@ def test_stored_value_is_json_with_a_format_number() -> None:
 
 def test_firings_and_tasks_are_stored_without_default_values() -> None:
     shards = shards_of(Shard(), Shard(ShardState.FINISHED, 2, outcome=Outcome("", "7")))
-    firing = Firing("f", "job", 3, Cause.CRON, 5, shards)
+    firing = Firing("job.f", "job", 3, Cause.CRON, 5, shards)
     value = encode(Kind.FIRING, firing)
     assert json.loads(value)["r"] == {
-        "id": "f",
+        "id": "job.f",
         "job": "job",
         "generation": 3,
         "cause": "cron",
         "fire_ms": 5,
         "shards": [{}, {"state": "FINISHED", "attempt": 2, "outcome": {"result": "7"}}],
     }
-    assert decode(Kind.FIRING, "f", value) == firing
+    assert decode(Kind.FIRING, "job.f", value) == firing
 
 
 def test_everything_is_restored_by_its_key() -> None:
@@ -119,12 +120,32 @@ def test_everything_is_restored_by_its_key() -> None:
     assert restored.jobs == {"job": JOB}
     assert restored.job_states == {"job": STATE}
     assert restored.disabled_apps == {"app"}
-    assert restored.firings == {"job@1": FIRING, "job@2": WIDE}
-    assert restored.shards == {"job@2/7": SHARD}
+    assert restored.firings == {"job.1": FIRING, "job.2": WIDE}
+    assert restored.shards == {"job.2/7": SHARD}
     assert restored.tasks == {"t": TASK}
     assert restored.executors == {"agent/exec": EXECUTOR}
     assert restored.framework_id == "b1c2-0001"
     assert restored.faults == []
+
+
+def test_lost_record_of_a_shard_counts_as_damaged() -> None:
+    wide = changed(WIDE, shards=untried(20))
+    found = stored(
+        (Kind.FIRING, wide.id, encode(Kind.FIRING, wide)), (Kind.SHARD, "job.2/7", encode(Kind.SHARD, SHARD))
+    )
+    assert restore(found).shards == {"job.2/7": SHARD}
+    found.lost = lambda kind, key: (kind, key) in {(Kind.SHARD, "job.2/3"), (Kind.SHARD, "job.2/7")}
+    assert restore(found).shards == {"job.2/7": SHARD, "job.2/3": None}
+
+
+def test_unreadable_record_of_a_shard_is_damaged_and_those_of_an_unreadable_firing_are_left() -> None:
+    found = stored(
+        (Kind.FIRING, "job.2", encode(Kind.FIRING, WIDE)), (Kind.SHARD, "job.2/7", b"?"), (Kind.SHARD, "job.2", b"?"),
+        (Kind.FIRING, "other", b"?"), (Kind.SHARD, "other/1", encode(Kind.SHARD, SHARD)), (Kind.SHARD, "f/01", b"?"),
+    )  # fmt: skip
+    restored = restore(found)
+    assert restored.shards == {"job.2/7": None}
+    assert {fault.path for fault in restored.faults} >= {"shard/job.2/7", "shard/job.2", "firing/other", "shard/f/01"}
 
 
 def test_fields_missing_in_an_older_record_take_their_defaults() -> None:

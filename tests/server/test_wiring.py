@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from jobcloud.errors import ConfigError, StoreFull
-from jobcloud.server.wiring import _prepare_data
+from jobcloud.server import wiring
+from jobcloud.server.settings import load
 
 _Usage = namedtuple("_Usage", ["total", "used", "free"])
 
@@ -21,16 +22,16 @@ def test_data_directory_open_to_others_is_closed_with_a_warning(tmp_path: Path, 
     data.mkdir()
     data.chmod(mode)
     with capture_logs() as lines:
-        _prepare_data(data)
+        wiring._prepare_data(data)
     assert data.stat().st_mode & 0o777 == mended
     assert [line["log_level"] for line in lines] == ["warning"]
     with capture_logs() as lines:
-        _prepare_data(data)
+        wiring._prepare_data(data)
     assert lines == []
 
 
 def test_new_data_directory_is_private(tmp_path: Path) -> None:
-    _prepare_data(tmp_path / "a" / "data")
+    wiring._prepare_data(tmp_path / "a" / "data")
     assert (tmp_path / "a" / "data").stat().st_mode & 0o777 == 0o700
 
 
@@ -41,19 +42,37 @@ def test_data_directory_that_cannot_be_closed_is_refused(tmp_path: Path, monkeyp
     tmp_path.chmod(0o755)
     monkeypatch.setattr(Path, "chmod", refuse)
     with pytest.raises(ConfigError, match="Operation not permitted") as error:
-        _prepare_data(tmp_path)
+        wiring._prepare_data(tmp_path)
     assert error.value.field == "data"
     with pytest.raises(ConfigError):
-        _prepare_data(Path("/proc/nothing"))
+        wiring._prepare_data(Path("/proc/nothing"))
 
 
 def test_too_little_space_at_the_start_is_told_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(10**9, 10**9 - 4_194_304, 4_194_304))
     with pytest.raises(StoreFull, match=r"4,194,304 bytes are free, a start needs 8,388,608"):
-        _prepare_data(tmp_path / "data")
+        wiring._prepare_data(tmp_path / "data")
 
 
 def test_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="file/data cannot be used: Not a directory"):
-        _prepare_data(tmp_path / "file" / "data")
+        wiring._prepare_data(tmp_path / "file" / "data")
+
+
+def test_clock_that_is_ahead_of_the_master_is_doubted_before_anything_fires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = wiring._Process(load(flags={"mesos.master": "10.0.0.1:5050"}), tmp_path)
+    before = process._clock.now_ms()
+    monkeypatch.setattr(wiring, "master_time", lambda wanted: before - 180 * 86_400_000)
+    process._compare_clocks()
+    assert process._clock.now_ms() < before - 179 * 86_400_000
+    assert any("180 d ahead of that of the Mesos master" in warning for warning in process._warnings())
+
+
+def test_master_that_tells_no_time_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = wiring._Process(load(flags={"mesos.master": "10.0.0.1:5050"}), tmp_path)
+    monkeypatch.setattr(wiring, "master_time", lambda wanted: None)
+    process._compare_clocks()
+    assert process._warnings() == ()

@@ -116,13 +116,21 @@ class Cluster:
     def add_host(self, cpus: int) -> None:
         number = self.world.number()
         settings = AgentSettings(
-            f"host{number}", 5051, parse(f"cpus:{cpus};mem:{cpus * 512};disk:10000;ports:[31000-31009]"), salt=number,
+            f"host{number}", 5051, parse(self._resources(cpus)), salt=number,
             registration_timeout_ms=10_000, retry_ms=1_500, retry_max_ms=12_000, shutdown_grace_ms=2_000,
             heartbeat_ms=3_600_000,
         )  # fmt: skip
         host = Host(self, Agent(settings), f"link{number}", cpus)
         self.hosts.append(host)
         host.post(LinkMade())
+
+    def _resources(self, cpus: int) -> str:
+        """Half of an agent is reserved to the second role, if there is one."""
+        rest = "disk:10000;ports:[31000-31009]"
+        if len(self.world.plan.roles) == 1:
+            return f"cpus:{cpus};mem:{cpus * 512};{rest}"
+        half, mem, role = cpus // 2, cpus * 256, self.world.plan.roles[1]
+        return f"cpus:{cpus - half};mem:{mem};cpus({role}):{half};mem({role}):{mem};{rest}"
 
     def replace_host(self, host: Host) -> None:
         """Replace a dead machine by a new one. An operator marks the dead one as gone, since only they can know."""
@@ -202,6 +210,9 @@ class Cluster:
 
     def call(self, session: SimSession, body: bytes) -> Reply:
         """Handle one call of a scheduler and answer it."""
+        if len(body) > self.world.plan.call_bytes:
+            self.world.promise.refused(body)
+            return Reply(413, "the request is too large")
         call = loads(body)
         known = dict(self.master.state.offers)
         self.post(Call(call, session.stream_id))
@@ -287,9 +298,11 @@ class Cluster:
     def rescind(self, offer_id: str) -> None:
         self.post(RescindOffer(offer_id))
 
-    def teardown(self) -> None:
-        """An operator tears the framework down at the master."""
+    def teardown(self, but: str = "") -> None:
+        """An operator tears all frameworks down at the master, apart from one."""
         for framework_id in [one.id for one in self.master.state.frameworks.values() if not one.recovered]:
+            if framework_id == but:
+                continue
             self.world.truth.removed.add(framework_id)
             self.post(Operate({"type": "TEARDOWN", "teardown": {"framework_id": {"value": framework_id}}}))
 

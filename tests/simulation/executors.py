@@ -16,6 +16,9 @@ from jobcloud.dev.schema import uuid_of
 from jobcloud.model import TaskName
 from jobcloud.wire import encode_data
 
+from . import extremes
+from .operators import WIDE
+
 if TYPE_CHECKING:
     from .cluster import Host
     from .world import World
@@ -160,7 +163,10 @@ class Executor:
         self.world.truth.started(run)
         self._update(task_id, "TASK_RUNNING")
         dice = self.world.dice
-        if not daemon:
+        if run.job == WIDE:
+            end = "TASK_FAILED" if dice.random() < 0.8 else "TASK_FINISHED"
+            self.world.later(dice.randint(800, 1_000), self._finish, task_id, end)
+        elif not daemon:
             run_ms = dice.randint(4_000, 12_000) if dice.random() < 0.15 else dice.randint(50, 2_500)
             end = "TASK_FAILED" if dice.random() < 0.08 else "TASK_FINISHED"
             limit_ms = round((payload if run.step else payload["job"])["timeoutSeconds"] * 1_000)
@@ -174,8 +180,9 @@ class Executor:
 
     def _finish(self, task_id: str, state: str) -> None:
         if self.alive and not self.hung and task_id in self.tasks:
+            words = self._last_words(self.tasks[task_id], state)
             self._stop(task_id, state)
-            self._update(task_id, state)
+            self._update(task_id, state, **words)
             if self.world.take("finish_twice"):
                 self._update(task_id, "TASK_FAILED" if state == "TASK_FINISHED" else "TASK_FINISHED")
 
@@ -187,8 +194,14 @@ class Executor:
     def _stop(self, task_id: str, how: str) -> None:
         self.world.truth.stopped(self.tasks.pop(task_id), how)
 
-    def _update(self, task_id: str, state: str) -> None:
+    def _last_words(self, run: Run, state: str) -> dict[str, str]:
+        if run.job != WIDE:
+            return {}
+        return extremes.last_words(run.item) if state == "TASK_FAILED" else extremes.last_result()
+
+    def _update(self, task_id: str, state: str, **words: str) -> None:
         uuid = encode_data(uuid_of(_SALT, self.world.number()))
-        status = {"task_id": {"value": task_id}, "state": state, "source": "SOURCE_EXECUTOR", "uuid": uuid}
+        status = {"task_id": {"value": task_id}, "state": state, "source": "SOURCE_EXECUTOR", "uuid": uuid,
+                  **words}  # fmt: skip
         self.untaken[uuid] = status
         self._call("UPDATE", {"status": status})

@@ -119,7 +119,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "an end reported without its update is ignored", "scheduler/status.py",
-        "    if found is _FAIL and status.reason in _NO_REASON:",
+        "    if (found is _FAIL or found is _KILLED) and status.reason in _NO_REASON:",
         "    if isinstance(found, End) and status.reason in _NO_REASON:",
         quiet=True,
     ),
@@ -138,7 +138,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a launch call that was too large is repeated as it was", "scheduler/cycle.py",
-        "self._accept_tasks = len(event.call.launches) // 2 or self._state.policy.accept_tasks", "pass",
+        "self._accept_tasks = min(self._accept_tasks, half) or self._state.policy.accept_tasks", "pass",
     ),
     Mutation(
         "a launch call that was too large stops all its jobs", "scheduler/tasks.py",
@@ -146,8 +146,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a launch call that was too large is charged to its shards", "scheduler/tasks.py",
-        "self.end(task, Ending(End.NOT_STARTED, text, charged=False), event.at)",
-        "self.end(task, Ending(End.NOT_STARTED, text), event.at)",
+        "Ending(End.NOT_STARTED, text, dropped=True, charged=False)",
+        "Ending(End.NOT_STARTED, text, dropped=True)",
     ),
     Mutation(
         "a removed app stays disabled", "scheduler/commands.py",

@@ -40,11 +40,15 @@ from jobcloud.model import (
     UpdateStrategy,
 )
 
+from .extremes import PARAMETER_BYTES, RECORD_BYTES, SHARDS
+
 if TYPE_CHECKING:
     from .schedulers import Process
     from .world import World
 
 # The concurrency policy of some jobs, by number. Firings of other jobs must not overlap. Jobs 1 and 4 are residents.
+WIDE = "j6"
+TOO_LARGE = "too-large"
 CONCURRENCY = {0: Concurrency.REPLACE, 3: Concurrency.ALLOW}
 AT_ONCE = {"j3": 2}
 REPLACING = {"j0"}
@@ -63,6 +67,15 @@ class _Asked:
     after: Any
     reply: Future[None]
     command: Command | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expectations:
+    """`may_be`: thing → its possible values. `triggered`: job → answered triggers. `to_end`: tasks to be killed."""
+
+    may_be: dict[tuple[str, str], list[Any]]
+    triggered: dict[str, int]
+    to_end: set[str]
 
 
 class Operators:
@@ -88,11 +101,13 @@ class Operators:
 
     # ---- commands -------------------------------------------------------------------------------------------
 
-    def set_up(self, jobs: int) -> None:
+    def set_up(self, jobs: int, *, wide: bool = False) -> None:
         for app in ("a0", "a1"):
             self._world.later(1, self._put_app, app, 1, False)
         for number in range(jobs):
             self._world.later(100 + number, self.put_job, number, number * 7_919, False)
+        if wide:
+            self._world.later(100 + jobs, self._put_wide)
 
     def act(self, kind: str, a: int, b: int) -> None:
         app, job = f"a{a % 2}", f"j{a % 6}"
@@ -175,11 +190,31 @@ class Operators:
             timeout_ms=LIMIT_MS if not daemon and b % 4 == 1 else 0, kill_grace_ms=1_000,
             failover_attempts=30, retry_count=b % 4, retry_delay_ms=1_000,
             partition=PartitionPolicy.REPLACE if b % 7 < 3 else PartitionPolicy.WAIT,
-            replace_after_ms=b % 3 * 2_000, **self._update_of(b) if daemon else {"shard_count": (1, 2, 3, 6)[b % 4]},
+            replace_after_ms=b % 3 * 2_000, catch_up_limit=2 if self._world.plan.extreme else 10,
+            **self._update_of(b) if daemon else {"shard_count": (1, 2, 3, 6)[b % 4]},
         )  # fmt: skip
         if job.partition is PartitionPolicy.REPLACE:
             self.replacing.add(job.name)
         self._ask(("job", job.name), job, lambda at: PutJob(at, job, replace))
+
+    def _put_wide(self) -> None:
+        """A job of many shards with large parameters, which fires when it is triggered."""
+        job = Job(
+            WIDE, "a0", JobKind.TRANSIENT, JobType.SIMPLE, "0 0 5 1 1 ?", resources=Resources(20, 4_000),
+            job_class="shop:Job", context="shop:beans", shard_count=SHARDS, parameter="p" * PARAMETER_BYTES,
+            failover_attempts=30, retry_count=1, retry_delay_ms=1_000, kill_grace_ms=1_000,
+        )  # fmt: skip
+        self._ask(("job", WIDE), job, lambda at: PutJob(at, job))
+
+    def trigger_wide(self) -> None:
+        self._ask(("trigger", WIDE), ABSENT, lambda at: Trigger(at, WIDE))
+
+    def put_too_large(self) -> None:
+        job = Job(
+            TOO_LARGE, "a0", JobKind.TRANSIENT, JobType.SIMPLE, "0 0 5 1 1 ?", resources=Resources(20, 4_000),
+            job_class="shop:Job", shard_count=1, parameter="p" * (RECORD_BYTES + 1_000),
+        )  # fmt: skip
+        self._ask(("job", TOO_LARGE), job, lambda at: PutJob(at, job))
 
     def _update_of(self, b: int) -> dict[str, Any]:
         """The fields that make another version of a resident, and its update strategy."""
@@ -201,6 +236,9 @@ class Operators:
         self._ask(key, b % 2 == 0, lambda at: make(at, b % 2 == 1))
         if b % 2 == 0:  # most disabled things are enabled again
             self._world.later(500 + b % 9_000, lambda: self._ask(key, False, lambda at: make(at, True)))
+
+    def enable(self, job: str) -> None:
+        self._ask(("job_mark", job), False, lambda at: SetJobEnabled(at, job, True))
 
     def _ask(self, key: tuple[str, str], after: Any, make: Any) -> None:
         process = self._world.someone()
@@ -225,6 +263,8 @@ class Operators:
         if asked not in self._asked:
             return
         self._asked.remove(asked)
+        if self._world.extremes.deleted(asked.process):
+            return
         error = reply.exception()
         if error is None:
             self.done += 1
@@ -236,7 +276,9 @@ class Operators:
             self._settle(asked, [asked.after])
             self._check_stored(asked)
         elif isinstance(error, Refused) and not isinstance(error, Unavailable):
-            pass  # nothing changed
+            # Nothing changed.
+            if TOO_LARGE in str(error) and asked.key != ("job", TOO_LARGE):
+                self._world.violation(f"14: {asked.key} is refused for the size of another record: {error}")
         else:
             self._doubt(asked)
 
@@ -288,6 +330,19 @@ class Operators:
 
     # ---- expectations ---------------------------------------------------------------------------------------
 
+    def expectations(self) -> Expectations:
+        """What may be expected of the present state, should it come back."""
+        before = {key: list(values) for key, values in self._may_be.items()}
+        for asked in self._asked:
+            self._doubt(asked)
+        found, self._may_be = self._may_be, before
+        return Expectations(found, dict(self.triggered), set(self.to_end))
+
+    def expect(self, expected: Expectations) -> None:
+        """A former state has come back."""
+        self._may_be = {key: list(values) for key, values in expected.may_be.items()}
+        self.triggered, self.to_end = dict(expected.triggered), set(expected.to_end)
+
     def _check_stored(self, asked: _Asked) -> None:
         if asked.key[0] in ("app", "job"):
             stored = asked.key in self._world.server.entries
@@ -315,5 +370,7 @@ class Operators:
                 found = core.job_states[name].disabled
             else:
                 continue
+            if kind == "drain_mark" and not found and self._world.history.happened["clock_far"]:
+                continue  # the drain of an agent that is gone is deleted after a month
             if found not in values:
                 self._world.violation(f"7: {kind} {name} is {found}, was answered as {values}")

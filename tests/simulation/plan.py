@@ -6,7 +6,8 @@ Everything that goes wrong is in the plan, so that a failing history can be shru
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from jobcloud.messages import (
     Accept,
@@ -99,6 +100,16 @@ _WEIGHTS = {
 }  # fmt: skip
 _ZOOKEEPER_WEIGHTS = {"session_cut": 4, "request_lost": 4, "request_late": 4, "answer_lost": 4, "crash": 6, "pause": 3}
 _ZOOKEEPER_SHARE = 4  # one history in four
+_EXTREME_WEIGHTS = {
+    "clock_far": 3, "all_again": 4, "wide": 6, "too_large": 5, "state_back": 3, "descriptors": 2, "gap": 3,
+}  # fmt: skip
+# The master refuses larger calls. A launch of one task is smaller, one of several may be larger.
+_CALL_BYTES = 6_000
+# Above the largest call that the scheduler makes in an extreme history.
+LARGEST_CALL = 200_000
+EXTREME_KINDS = frozenset(_EXTREME_WEIGHTS)
+# Five seeds of 13 make an extreme history. Few of the seeds that failed before are among them.
+_EXTREME = frozenset((5, 8, 9, 10, 12))
 
 #: Seeds from n times this number on aim at crash point n - 1, because few histories reach some points by themselves.
 AIMED = 1_000_000_000
@@ -121,7 +132,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`agents`: CPUs of each agent. `jobs`: their number at the start. `zookeeper`: the state is in ZooKeeper."""
+    """`agents`: CPUs of each agent. `jobs`: their number at the start. `zookeeper`: the state is in ZooKeeper.
+
+    `extreme`: there are limits of sizes, and records and calls reach them. `roles`: those of the framework.
+    `call_bytes`: the largest call that the way to the master lets through.
+    """
 
     seed: int
     agents: tuple[int, ...]
@@ -129,6 +144,9 @@ class Plan:
     length_ms: int
     faults: tuple[Fault, ...]
     zookeeper: bool = False
+    extreme: bool = False
+    roles: tuple[str, ...] = ("*",)
+    call_bytes: int = _CALL_BYTES
 
 
 def make_plan(seed: int) -> Plan:
@@ -153,12 +171,16 @@ def make_plan(seed: int) -> Plan:
     zookeeper = aim >= len(POINTS) or (aim < 0 and seed % _ZOOKEEPER_SHARE == 0)
     if zookeeper:
         faults += _of_zookeeper(seed, length)
+    extreme = seed % 13 in _EXTREME
+    if extreme:
+        faults += _of_extremes(seed, length)
     if aim >= 0:
         faults = [fault for fault in faults if fault.kind != "crash"]
         for _ in range(_AIMED_CRASHES):
             crash = Fault(dice.randrange(500, length), "crash", aim, dice.randrange(1_000_000))
             faults += [crash, *_to_get_there(crash, dice)]
-    return Plan(seed, agents, jobs, length, tuple(sorted(faults, key=lambda one: one.at)), zookeeper)
+    plan = Plan(seed, agents, jobs, length, tuple(sorted(faults, key=lambda one: one.at)), zookeeper)
+    return replace(plan, extreme=True, **_limits(seed)) if extreme else plan
 
 
 def _of_zookeeper(seed: int, length: int) -> list[Fault]:
@@ -173,6 +195,23 @@ def _of_zookeeper(seed: int, length: int) -> list[Fault]:
             faults += _to_get_there(fault, dice)
         faults.append(fault)
     return faults
+
+
+def _of_extremes(seed: int, length: int) -> list[Fault]:
+    """Further faults. Dice of their own keep the other faults as they are."""
+    dice = random.Random(f"extremes {seed}")
+    kinds = dice.choices(list(_EXTREME_WEIGHTS), list(_EXTREME_WEIGHTS.values()), k=dice.randint(2, 6))
+    return [
+        Fault(dice.randrange(3_000, length), kind, dice.randrange(1_000_000), dice.randrange(1_000_000))
+        for kind in kinds
+    ]
+
+
+def _limits(seed: int) -> dict[str, Any]:
+    """The roles, and the largest call: above the scheduler's own limit, or below it, as behind a proxy."""
+    dice = random.Random(f"limits {seed}")
+    roles = ("a", "b") if dice.random() < 0.5 else ("*",)
+    return {"roles": roles, "call_bytes": dice.choice((LARGEST_CALL, LARGEST_CALL, 70_000, 35_000))}
 
 
 def _to_get_there(fault: Fault, dice: random.Random) -> list[Fault]:

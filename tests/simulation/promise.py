@@ -53,9 +53,11 @@ from jobcloud.model import (
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.recovery import shard_key, shard_place
+from jobcloud.scheduler.timetable import AHEAD_MS
 from jobcloud.server import records
 
 from .operators import AT_ONCE, LIMIT_MS, REPLACING
+from .plan import LARGEST_CALL
 
 if TYPE_CHECKING:
     from .executors import Run
@@ -67,6 +69,9 @@ _GIVEN_UP = frozenset({"TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})
 _NOT_YET = (TaskState.STORED, TaskState.STAGING, TaskState.STARTING)
 # The least time to end after a task can hear of its kill. The simulated policy gives it twice as long.
 _TIME_TO_END_MS = 3_000
+# The clock of a plain history jumps by hours. A job that fired then waits for its next time.
+_LONGEST_SILENCE_MS = 86_400_000
+_LASTING = frozenset((Kind.FRAMEWORK, Kind.RESTORATION))
 _ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED",
                    "TASK_GONE", "TASK_GONE_BY_OPERATOR", "TASK_UNKNOWN"})  # fmt: skip
 
@@ -88,7 +93,7 @@ class Truth:
         self.given_up: set[str] = set()
         self.state_of: dict[str, tuple[str, str]] = {}  # uuid → task id, state
         self.launched: set[str] = set()
-        self.attempts: set[tuple[str, int, int]] = set()
+        self.attempts: dict[tuple[str, int, int], str] = {}  # → task
         self.fences: dict[tuple[str, int], int] = {}
         self.opened: set[str] = set()  # firings whose listener "before" has succeeded
         self.reported: dict[str, set[str]] = {}  # task → ends reported by Mesos
@@ -143,6 +148,8 @@ class Truth:
             return "an operator declared it dead"
         if run.task_id in self.doubtful and run.job in self._world.operators.replacing:
             return "its job replaces unreachable shards"
+        if run.task_id in self._world.extremes.lost:
+            return "the state that knew it was lost"
         return "Mesos gave it up" if run.task_id in self.given_up else ""
 
     def stopped(self, run: Run, how: str) -> None:
@@ -164,10 +171,14 @@ class Truth:
             self.doubtful.add(task_id)
         if status["state"] in _ENDS:
             self.reported.setdefault(task_id, set()).add(status["state"])
-        if status["state"] == "TASK_ERROR" and "more than available" not in status["message"]:
+        if status["state"] == "TASK_ERROR" and not self._may_be_invalid(status["message"]):
             self._world.violation(f"4: Mesos found {task_id} invalid: {status['message'][:300]}")
         if "uuid" in status:
             self.state_of[status["uuid"]] = task_id, status["state"]
+
+    def _may_be_invalid(self, message: str) -> bool:
+        # If the clock has jumped, an executor counts as ended because it was idle. Mesos may still know it.
+        return "more than available" in message or ("is not compatible" in message and self._world.jumps > 0)
 
     def heard(self, status: Status) -> None:
         """A scheduler handles an update. Its time to end starts again for a task that it knows to be unreachable."""
@@ -191,6 +202,9 @@ class Truth:
         tasks = [task for operation in accept["operations"] for task in operation["launch"]["task_infos"]]
         for task in tasks:
             self._launched(task)
+        roles = {offers[one["value"]].role for one in accept["offer_ids"] if one["value"] in offers}
+        if len(roles) > 1:
+            self._world.violation(f"4: one ACCEPT takes offers of the roles {sorted(roles)}, and Mesos drops it")
         if all(one["value"] in offers for one in accept["offer_ids"]):
             for agent in self._world.cluster.master.state.agents.values():
                 used = agent.used()
@@ -211,7 +225,9 @@ class Truth:
         attempt = payload["runId"], context["shardingItem"], payload["attempt"]
         if attempt in self.attempts:
             self._world.violation(f"9: attempt {attempt} is launched twice")
-        self.attempts.add(attempt)
+        self.attempts[attempt] = task_id
+        if attempt[:2] in self._world.extremes.once and attempt[0] not in self._world.operators.retried:
+            self._world.violation(f"15: {attempt[:2]} may have run since the backup, and is repeated without failover")
         if payload["fence"] <= self.fences.get(place, 0):
             self._world.violation(f"9: the fence of {task_id} does not grow: {payload['fence']}")
         self.fences[place] = payload["fence"]
@@ -226,6 +242,13 @@ class Truth:
                 charged[one["name"]] += round(one["scalar"]["value"] * 1_000)
         if wanted is None or (charged["cpus"], charged["mem"]) != (wanted.cpus, wanted.mem):
             self._world.violation(f"4: the executor of {task['task_id']['value']} uses {wanted}, charged is {charged}")
+
+    def forget_attempts(self, tasks: set[str]) -> list[tuple[str, int]]:
+        """The state that knew these tasks is lost. Returns the firing and item of each."""
+        lost = [attempt for attempt, task_id in self.attempts.items() if task_id in tasks]
+        for attempt in lost:
+            del self.attempts[attempt]
+        return [(firing_id, item) for firing_id, item, _ in lost]
 
     def end_of(self, task_id: str) -> str:
         """The end of a task, "runs", or "never ran"."""
@@ -331,7 +354,7 @@ class Promise:
         """A task is killed for its limit only after it has run for that long. A clock jump counts as two seconds."""
         runs = self._world.truth.running.get((task.job, task.item), ())
         since = next((run.since for run in runs if run.task_id == task.id), 0)
-        jumps = self._world.history.happened["clock"]
+        jumps = self._world.jumps
         if task.id not in self.overdue and since and self._world.now - since < LIMIT_MS - 2_000 * jumps:
             self._world.violation(f"2: {task.id} is ended for its limit after {self._world.now - since} ms")
         self.overdue.add(task.id)
@@ -365,7 +388,7 @@ class Promise:
             if old is not None and old.ended_ms and record != old and not retried:
                 self._world.violation(f"2: {key} had ended and goes on")
             self._outcomes(record)
-            if (Kind.JOB, record.job) not in batch:
+            if (Kind.JOB, record.job) not in batch and key not in self._world.extremes.given_up:
                 self._retried(record)
             self.firings[key] = record
             return
@@ -387,6 +410,8 @@ class Promise:
             if shard.state is ShardState.FINISHED and how != "TASK_FINISHED":
                 self._world.violation(f"2: {firing.id}/{item} is FINISHED, yet its task {how}")
             given_up = shard.state in (ShardState.FAILED, ShardState.DEAD)
+            if firing.id in self._world.extremes.given_up:
+                continue
             if given_up and how != "TASK_FAILED" and self._comes_back(firing, item, how):
                 self._world.violation(f"2: {firing.id}/{item} is given up, its task {how}: {shard}")
 
@@ -454,7 +479,9 @@ class Promise:
         old, job = records.decode(Kind.JOB_STATE, name, old_value), records.decode(Kind.JOB, name, job_value)
         assert isinstance(old, JobState)
         assert isinstance(job, Job)
-        if state.considered_ms < old.considered_ms and state.skipped >= old.skipped:  # or it was registered anew
+        back = state.considered_ms < old.considered_ms and state.skipped >= old.skipped  # or it was registered anew
+        # An operator may revive a job that was considered far ahead.
+        if back and old.considered_ms - state.considered_ms <= AHEAD_MS:
             self._world.violation(f"2: {name} is considered until {state.considered_ms}, was {old.considered_ms}")
         if (Kind.JOB, name) in batch or job.kind is JobKind.DAEMON or state.disabled or old.disabled:
             return
@@ -477,7 +504,9 @@ class Promise:
     def launched(self, core: SimCore, before: dict[str, Firing], effects: Sequence[Effect], at: int) -> None:
         """After a scheduling cycle, no waiting shard that would fit was ahead of a launched one."""
         accepts = [effect for effect in effects if isinstance(effect, Accept)]
-        waiting = list(_waiting(core, before, at)) if accepts else []
+        # The other shards for the agent of a call that is full wait for its next offer.
+        full = any(_is_full(core, accept) for accept in accepts)
+        waiting = list(_waiting(core, before, at)) if accepts and not full else []
         if not waiting:
             return
         for task in (core.tasks[one.task_id] for accept in accepts for one in accept.launches):
@@ -518,7 +547,7 @@ class Promise:
         there = (call.agent_id, call.executor_id)
         tasks = [task for task in process.core.tasks.values() if (task.agent_id, task.executor_id) == there]
         asked, now = self._world.truth.asked, self._world.now
-        least = _TIME_TO_END_MS - 2_000 * self._world.history.happened["clock"]
+        least = _TIME_TO_END_MS - 2_000 * self._world.jumps
         if tasks and not any(task.id in asked and now - asked[task.id] >= least for task in tasks):
             self._world.violation(f"11: {call.executor_id} on {call.agent_id} is shut down, asked to end were {asked}")
 
@@ -546,6 +575,13 @@ class Promise:
         if state in _ENDS or (state == "TASK_RUNNING" and task.state in _NOT_YET):
             self._world.violation(f"8: {state} of {task_id} is acknowledged, stored is {task.state}")
 
+    def refused(self, body: bytes) -> None:
+        """A call was refused for its size. Only a proxy refuses calls within the scheduler's own limit."""
+        self._world.note(f"a call of {len(body)} bytes is refused")
+        self._world.history.happened["call_too_large"] += 1
+        if len(body) > LARGEST_CALL:
+            self._world.violation(f"14: a call of {len(body)} bytes: {body[:200]!r}")
+
     # ---- processes -------------------------------------------------------------------------------------------
 
     def turned(self, process: Process) -> None:
@@ -556,6 +592,8 @@ class Promise:
             self._world.violation(f"3: {error}")
         if process.core.faults:
             self._world.violation(f"2: a job has failed inside the scheduler: {process.core.faults}")
+        if process.leader.faults:
+            self._world.violation(f"14: a record cannot be stored: {process.leader.faults[0]}")
 
     def restored(self, process: Process) -> None:
         self.turned(process)
@@ -619,6 +657,21 @@ class Promise:
                 return f"{to_end} run on, although their kill was answered as stored"
         return ""
 
+    def silent(self, process: Process) -> list[str]:
+        """The enabled jobs that do not fire for days. Only a scheduler that starts with a wrong clock makes them so."""
+        core, latest = process.core, self._world.clock() + _LONGEST_SILENCE_MS
+        found = [
+            job.name
+            for job in core.jobs.values()
+            if job.kind is not JobKind.DAEMON and core.enabled(job.name)
+            and core.job_states[job.name].considered_ms > latest
+        ]  # fmt: skip
+        if found and not self._world.extremes.misled:
+            self._world.violation(f"6: {found} do not fire for days, because the clock was ahead for seconds")
+        if found and not core.warnings:
+            self._world.violation(f"6: {found} do not fire for days, and nobody is told")
+        return found
+
     def _out_of_date(self, core: Any) -> str:
         """The first resident task that does not run the last configuration, or ""."""
         for (name, item), runs in self._world.truth.running.items():
@@ -654,16 +707,21 @@ class Promise:
         )
 
     def leftovers(self, process: Process) -> str:
-        """At rest all indexes of the scheduler are empty, and the store holds only the framework id."""
+        """At rest all indexes of the scheduler are empty, and the store holds only lasting records."""
         core = process.core
         claims, holds = core.cluster.claim_count()
         indexes: dict[str, Any] = {
             "executors": list(core.executors), "claims": claims, "holds": holds,
             "matcher": core.cluster.matcher.claims(), "queue": len(core.queue), "states": core.job_states,
             "disabled": core.disabled_apps, **core.indexes(),
-            "store": [key for key in self._world.server.entries if key[0] != Kind.FRAMEWORK],
+            "store": [key for key in self._world.server.entries if key[0] not in _LASTING],
         }  # fmt: skip
         return ", ".join(f"{name}: {left}" for name, left in indexes.items() if left)
+
+
+def _is_full(core: SimCore, accept: Accept) -> bool:
+    many = len(accept.launches) >= core._cycle._accept_tasks
+    return many or sum(one.size for one in accept.launches) >= core._state.policy.accept_bytes
 
 
 def _waiting(core: SimCore, before: dict[str, Firing], at: int) -> Iterator[tuple[Firing, int]]:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobcloud.adapters.memory import MemoryStore
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
 from jobcloud.adapters.mesos.hardened import HardenedDriver
 from jobcloud.adapters.mesos.link import Address, CallFailed, CallUnanswered
-from jobcloud.errors import Fenced, StoreError
+from jobcloud.errors import Fenced, RecordTooLarge, StoreError, StoreGone
 from jobcloud.match import Matcher
 from jobcloud.messages import Accept, Acknowledge, Call, Command, Effect, Event, Publish, StatusReceived, Tick
 from jobcloud.model import Task
@@ -21,8 +22,11 @@ from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts
 from jobcloud.server.batch import Arrived, BatchProcessor, CoreFailed, Item, Order, refuse
+from jobcloud.server.clock import Clock
+from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.records import Restored
 
+from .extremes import ACCEPT_BYTES, ACCEPT_TASKS, RECORD_BYTES
 from .zookeeper import SimZooKeeperStore
 
 if TYPE_CHECKING:
@@ -35,11 +39,10 @@ POLICY = Policy(
     reconcile_interval_ms=30_000, reconcile_max_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
     sweep_ms=10_000, timeout_grace_ms=4_000, kill_timeout_ms=6_000, drain_lead_ms=6_000, drain_refuse_ms=3_000,
 )  # fmt: skip
+EXTREME_POLICY = replace(POLICY, accept_bytes=ACCEPT_BYTES, accept_tasks=ACCEPT_TASKS)
 _MESOS = MesosSettings("master:5050", user="sim", failover_timeout_s=604_800.0)
 _ADDRESS = Address("master", 5050)
 _PATIENCE_MS = 10_000  # two heartbeats and a half
-# The master refuses larger calls. A launch of one task is smaller, one of several may be larger.
-_MAX_CALL_BYTES = 6_000
 
 
 class Crash(BaseException):
@@ -72,9 +75,13 @@ class SimStore(MemoryStore):
         self._process.point(f"before {what}")
         if self._world.now < self._world.store_down_until:
             raise StoreError("the store is out of reach")
+        if self._server is not self._world.server:
+            raise StoreGone("the file was deleted or replaced")
 
     def acquire(self, floor: int = 0) -> int:
         self._reach("acquire")
+        if self._world.extremes.exhausted:
+            raise StoreError("the store cannot be opened: too many open files")
         epoch = super().acquire(floor)
         self._process.point("after acquire")
         return epoch
@@ -90,6 +97,7 @@ class SimStore(MemoryStore):
         self._reach(what)
         if batch and self._world.take("store_fails"):
             raise StoreError("not written")
+        self._check_sizes(batch)
         before = dict(self._world.server.entries)
         super().write(epoch, batch)
         self._world.promise.written(epoch, before, batch)
@@ -98,6 +106,18 @@ class SimStore(MemoryStore):
         for kind in dict.fromkeys(write.kind for write in batch):
             self._process.point(f"stored {kind}")
         self._process.point(f"after {what}")
+
+    def snapshot(self) -> StoredRecords:
+        raise AssertionError("no leader makes a backup")
+
+    def _check_sizes(self, batch: Sequence[StoredWrite]) -> None:
+        large = {
+            (write.kind, write.key): f"{write.kind} {write.key!r} takes {len(write.value)} bytes"
+            for write in (batch if self._world.plan.extreme else ())
+            if write.value is not None and len(write.value) > RECORD_BYTES
+        }
+        if large:
+            raise RecordTooLarge(large)
 
 
 class SimCore(Scheduler):
@@ -153,6 +173,14 @@ class SimSession:
             raise CallFailed(f"not connected: {self.end_reason}", certain=True)
         self._added.append(body)
 
+    def ask(self, body: bytes) -> tuple[int, str]:
+        """One call by a connection of its own."""
+        if self.ended or self.process.partitioned or self._world.extremes.exhausted:
+            raise OSError("no connection")
+        self._world.note(f"{self.process.name} asks {body.decode()}"[:200])
+        reply = self._world.cluster.call(self, body)
+        return reply.status, str(reply.body)
+
     def exchange(self) -> list[CallFailed | None]:
         """Calls in flight together. If the connection breaks, the master has seen the first ones."""
         if self.ended:
@@ -173,13 +201,11 @@ class SimSession:
 
     def _call(self, body: bytes) -> CallFailed | None:
         self._world.note(f"{self.process.name} calls {body.decode()}"[:200])
-        if len(body) > _MAX_CALL_BYTES:
-            self._world.history.happened["call_too_large"] += 1
-            return CallFailed("HTTP 413: the call is too large", certain=True, too_large=True)
         reply = self._world.cluster.call(self, body)
         if reply.status < 300:
             return None
-        return CallFailed(f"HTTP {reply.status}: {reply.body}", certain=reply.status < 500)
+        certain, too_large = reply.status < 500, reply.status == 413
+        return CallFailed(f"HTTP {reply.status}: {reply.body}", certain=certain, too_large=too_large)
 
     def end(self, reason: str) -> None:
         if self.ended:
@@ -203,7 +229,7 @@ class SimDriver:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.world = process.world
-        self.real = MesosDriver(_MESOS)
+        self.real = MesosDriver(replace(_MESOS, roles=process.world.plan.roles), now_ms=process.clock.now_ms)
         self.hardened: HardenedDriver = self.real._driver
         self.stopped = False
         self._attempting = self._calling = False
@@ -227,7 +253,7 @@ class SimDriver:
         self._attempting = False
         if self.stopped or self.process.dead or self.hardened._barred or self.hardened._attempt is not None:
             return
-        if self.process.partitioned or self.process.stopped:
+        if self.process.partitioned or self.process.stopped or self.world.extremes.exhausted:
             self._attempt_in(500)
             return
         session: Any = SimSession(self)
@@ -325,10 +351,11 @@ class Process:
         self._turn_at = -1
         self.driver: SimDriver | None = None
         self.store: Any = SimZooKeeperStore(world, self) if world.plan.zookeeper else SimStore(world, self)
+        self.clock = Clock(world.clock, world.running)
+        epochs = LastingEpochs(self.store, Path("epoch"), state="state", now_ms=self.clock.now_ms)
         self.leader: BatchProcessor[SimCore] = BatchProcessor(
-            self.store, self._make_driver, self._restore, self._publish, now_ms=world.clock,
-            may_send=self._may_act,
-        )  # fmt: skip
+            epochs, self._make_driver, self._restore, self._publish, now_ms=self.clock.now_ms, may_send=self._may_act
+        )
 
     @property
     def partitioned(self) -> bool:
@@ -362,6 +389,8 @@ class Process:
         if number % 3:
             self.world.later(number % 97, self.world.start_process)
         self.world.run_until(self.world.now + 100 + number % 9_000, nested=True)
+        if self.dead:
+            raise Crash  # it was killed meanwhile
         self.stopped = False
         self.world.later(0, self._wake_up)
 
@@ -460,6 +489,9 @@ class Process:
             self.die()
         except Fenced:
             self._end()
+        except RecordTooLarge as error:
+            self.world.violation(f"14: a record that is too large ends the session of {self.name}: {error}")
+            self._recover(str(error))
         except StoreError as error:
             self._recover(str(error))
         except CoreFailed as error:
@@ -513,7 +545,8 @@ class Process:
 
     def _restore(self, restored: Restored, epoch: int, at: int) -> SimCore:
         matcher: Any = WatchedMatcher
-        policy = replace(POLICY, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"))
+        policy = EXTREME_POLICY if self.world.plan.extreme else POLICY
+        policy = replace(policy, artifacts=replace(POLICY.artifacts, base_url=f"http://leader-{epoch}"))
         try:
             core = SimCore(policy, restored, epoch, at, matcher)
         except Exception as error:

@@ -9,20 +9,22 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from jobcloud import model
 from jobcloud.adapters.memory import MemoryServer
-from jobcloud.adapters.mesos import driver as mesos_driver
+from jobcloud.server import epochs
 
 from .cluster import Cluster, Host
+from .extremes import LIMITS, Extremes, Limits
 from .operators import Operators
-from .plan import ALL_POINTS, START, Fault, Plan
+from .plan import ALL_POINTS, EXTREME_KINDS, START, Fault, Plan
 from .promise import Promise, Truth
 from .schedulers import Process
-from .zookeeper import SimServer, read_as_it_is, small
+from .zookeeper import SMALL, SMALL_EXTREME, SimServer, read_as_it_is
 
 # Limits in virtual time: from the last fault until all is well, and from the last removal until all is at rest.
 SETTLE_MS = 150_000
@@ -65,10 +67,12 @@ class World:
         self.plan = plan
         self.now = START
         self.wall = 0  # offset of the schedulers' clocks in ms
+        self.suspended = 0  # for how long their machines were suspended
         self.dice = random.Random(f"world {plan.seed}")
         self.server = MemoryServer()  # the durable state, also the expected one if ZooKeeper holds it
         self.zookeeper = SimServer()
         self.durable = 0
+        self.recorded = epochs.Recorded()  # the content of the file of the epoch
         self.store_down_until = 0
         self.processes: list[Process] = []
         self.history = History(plan)
@@ -81,6 +85,7 @@ class World:
         self.truth = Truth(self)
         self.promise = Promise(self)
         self.operators = Operators(self)
+        self.extremes = Extremes(self)
         self.cluster = Cluster(self, plan.agents)
 
     # ---- time ------------------------------------------------------------------------------------------------
@@ -88,6 +93,15 @@ class World:
     def clock(self) -> int:
         """The time on the schedulers' machines."""
         return self.now + self.wall
+
+    def running(self) -> int:
+        """The time since the schedulers' machines have started, also while they were suspended."""
+        return self.now - START + self.suspended
+
+    @property
+    def jumps(self) -> int:
+        """How often the clock has jumped."""
+        return self.history.happened["clock"] + 2 * self.history.happened["clock_far"]
 
     def later(self, ms: int, do: Callable[..., Any], *args: Any) -> None:
         self._sequence += 1
@@ -157,6 +171,8 @@ class World:
             self.history.happened[kind] += 1
             if kind in _OPERATORS:
                 self.operators.act(kind, a, b)
+            elif kind in EXTREME_KINDS:
+                self.extremes.strike(kind, a, b)
             else:
                 getattr(self, f"_{kind}")(a, b)
 
@@ -272,10 +288,21 @@ class World:
 
     def start_process(self) -> None:
         self._started += 1
+        self.extremes.process_starts()
         process = Process(self, self._started)
         self.processes = [*self.living(), process]
         self.note(f"{process.name} starts")
         process.begin()
+
+    def start_if_none(self) -> None:
+        if not self.living():
+            self.start_process()
+
+    def read_epoch(self, path: Path) -> epochs.Recorded:
+        return self.recorded
+
+    def record_epoch(self, path: Path, recorded: epochs.Recorded) -> None:
+        self.recorded = max(self.recorded, recorded)
 
     def living(self) -> list[Process]:
         return [process for process in self.processes if not process.dead]
@@ -296,12 +323,13 @@ class World:
         for fault in self.plan.faults:
             self.later(fault.at, self.strike, fault)
         self.start_process()
-        self.operators.set_up(self.plan.jobs)
+        self.operators.set_up(self.plan.jobs, wide=self.plan.extreme)
         self.run_until(START + self.plan.length_ms)
         while self.history.steps < FEWEST_STEPS:
             self.run_until(self.now + 500)
         self._heal()
         self._give_back()
+        self._revive()
         due_until = self.clock()
         self.history.settled_ms = self._until(lambda p: self.promise.unsettled(p, due_until), SETTLE_MS, "6: ")
         for app in ("a0", "a1"):
@@ -317,6 +345,7 @@ class World:
         self._armed.clear()
         self._occasions.clear()
         self.store_down_until = 0
+        self.extremes.heal()
         for process in self.living():
             process.partition_until = 0
             if self.plan.zookeeper:
@@ -332,8 +361,7 @@ class World:
             if executor.hung:
                 executor.die(9)
         self.cluster.end_maintenance()
-        if not self.living():
-            self.start_process()
+        self.start_if_none()
 
     def _give_back(self) -> None:
         """End all drains. A dead agent stays drained, as on Mesos, without effect."""
@@ -354,12 +382,26 @@ class World:
         self.violation("6: agents cannot be given back")
         raise Stuck
 
+    def _revive(self) -> None:
+        """Let the jobs fire that are silent because a scheduler started while the clock was far ahead."""
+        for _ in range(60):
+            leader = self.leader()
+            silent = self.promise.silent(leader) if leader is not None else ["a job of no leader"]
+            if not silent:
+                return
+            for job in silent if leader is not None else ():
+                self.operators.enable(job)
+            self.run_until(self.now + 500)
+        self.violation(f"6: {silent} cannot be revived")
+        raise Stuck
+
     def _rest_a_day(self) -> None:
         """Wait until idle executors have left. A new leader counts their idle time from its own start."""
         leader = None
         while leader is not self.leader():
             leader = self.leader()
             self.wall += _DAY_MS
+            self.suspended += _DAY_MS
             self._until(
                 lambda p, same=leader: self.promise.leftovers(p) if p is same else "",  # type: ignore[misc]
                 12_000,
@@ -401,13 +443,28 @@ class _Alarm(logging.Handler):
             self._world.violation(f"swallowed: {record.getMessage()}: {record.exc_info[1]!r}")
 
 
+def _limits(plan: Plan) -> Limits:
+    """The limits that are smaller in a history than in production."""
+    of_zookeeper = SMALL_EXTREME if plan.extreme else SMALL
+    wide_are_common: Limits = ((model, {"MAX_NARROW": 2}),)
+    return (*wide_are_common, *(LIMITS if plan.extreme else ()), *(of_zookeeper if plan.zookeeper else ()))
+
+
+def _change_limits(limits: Limits) -> Limits:
+    """Set constants. Returns the former ones."""
+    before = tuple((module, {name: getattr(module, name) for name in values}) for module, values in limits)
+    for module, values in limits:
+        for name, value in values.items():
+            setattr(module, name, value)
+    return before
+
+
 def play(plan: Plan) -> History:
     """Run a plan. Raises nothing, apart from KeyboardInterrupt and defects of the simulator itself."""
     world = World(plan)
-    real_now, mesos_driver.now_ms = mesos_driver.now_ms, world.clock
-    limits = small() if plan.zookeeper else []
-    limits.append((model, "MAX_NARROW", model.MAX_NARROW))
-    model.MAX_NARROW = 2  # so that wide firings are common
+    limits = _change_limits(_limits(plan))
+    real_files = epochs.read, epochs.record
+    epochs.read, epochs.record = world.read_epoch, world.record_epoch
     logger, alarm = logging.getLogger("jobcloud.mesos"), _Alarm(world)
     quiet = logging.getLogger("jobcloud.zookeeper")
     quiet_before, quiet.disabled = quiet.disabled, True
@@ -424,9 +481,8 @@ def play(plan: Plan) -> History:
     except Stuck:
         pass
     finally:
-        mesos_driver.now_ms = real_now
-        for module, name, limit in limits:
-            setattr(module, name, limit)
+        _change_limits(limits)
+        epochs.read, epochs.record = real_files
         quiet.disabled = quiet_before
         logger.removeHandler(alarm)
         logger.setLevel(level)

@@ -24,6 +24,7 @@ from jobcloud.adapters.zookeeper.store import ZooKeeperStore
 from jobcloud.errors import Fenced, StoreError
 from jobcloud.ports import StoredRecords, StoredWrite
 
+from .extremes import RECORD_BYTES, Limits
 from .plan import ZOOKEEPER_POINTS
 
 if TYPE_CHECKING:
@@ -35,10 +36,16 @@ _WRITES = (ask.Create, ask.Delete, ask.SetData, ask.Transaction)
 _NAMESPACE = "sim"
 SESSION_MS = 4_000
 # Small, so that batches of a few records are split, and old segments are cleaned within a history.
-_SMALL = (
+SMALL: Limits = (
     (store, {"_REQUEST_BYTES": 4_000, "_PIECE_BYTES": 700, "_REQUEST_OPERATIONS": 12}),
     (journal, {"_SPARE_BYTES": 6_000, "_MAX_SEGMENTS": 25, "_DELETED_AT_ONCE": 20}),
 )
+# Extreme histories have larger records.
+SMALL_EXTREME: Limits = (
+    (store, {"_REQUEST_BYTES": 40_000, "_PIECE_BYTES": 7_000, "_REQUEST_OPERATIONS": 12,
+             "_MAX_NODE_BYTES": RECORD_BYTES, "_MAX_JOURNALED_BYTES": RECORD_BYTES}),
+    SMALL[1],
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -347,7 +354,8 @@ class SimSession(ZooKeeperSession):
         if isinstance(request, ask.Transaction) and not any(isinstance(one, Exception) for one in result):
             stage = _stage(request)
             if stage == "epoch":
-                self._world.server.epoch = next(one for one in result if isinstance(one, ZnodeStat)).version
+                version = next(one for one in result if isinstance(one, ZnodeStat)).version
+                self._world.server.epoch = version + store._base_of(self._server.nodes[f"{self.root}/epoch"].data)
             elif stage == "segment" and self._process is not None:
                 self._process.store.durable(writing)
         return result
@@ -397,6 +405,12 @@ class SimZooKeeperStore:
         epoch = self._real.acquire(floor)
         self._process.point("after acquire")
         return epoch
+
+    def epoch(self) -> int:
+        return self._real.epoch()
+
+    def snapshot(self) -> StoredRecords:
+        raise AssertionError("no leader makes a backup")
 
     def load(self) -> StoredRecords:
         self._process.point("before load")
@@ -468,16 +482,6 @@ class SimZooKeeperStore:
         if lost := self.election.lost:
             raise Fenced(lost)
         return self.election.holds()
-
-
-def small() -> list[tuple[Any, str, Any]]:
-    """Make requests and segments small. Returns the former limits."""
-    before = []
-    for module, limits in _SMALL:
-        for name, limit in limits.items():
-            before.append((module, name, getattr(module, name)))
-            setattr(module, name, limit)
-    return before
 
 
 def read_as_it_is(world: World) -> StoredRecords:

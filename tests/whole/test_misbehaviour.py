@@ -309,6 +309,18 @@ def test_binary_output_can_be_read(site: Site) -> None:
         assert site.client.log(site.wait_for_end(run)["taskId"])["text"] == "\ufffd\ufffd"
 
 
+def test_script_learns_of_its_ports_and_its_parameters_are_private(site: Site) -> None:
+    given: dict[str, Any] = {"portCount": 2, "jobParameter": "s3cret " * 500, "shardingItemParameters": {"0": "a=b,c"}}
+    run = site.start(jobType="SCRIPT", scriptCommandLine="bin/context.py", **given)
+    shard = site.wait_for_end(run)
+    assert shard["state"] == "FINISHED", shard
+    seen = json.loads(site.client.log(shard["taskId"])["text"])
+    assert (seen["context"]["jobParameter"], seen["context"]["shardingParameter"]) == (given["jobParameter"], "a=b,c")
+    assert len(set(seen["context"]["ports"])) == 2
+    assert seen["env"]["JOBCLOUD_PORTS"] == ",".join(map(str, seen["context"]["ports"]))
+    assert "s3cret" not in str(seen["arguments"])
+
+
 def test_changed_directory_and_environment_are_visible_in_same_process_only(site: Site) -> None:
     app = str(site.sandbox() / "app")
     site.wait_for_end(site.start("changes_process", isolation="process"))

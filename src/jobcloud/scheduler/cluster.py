@@ -430,7 +430,8 @@ class Cluster:
     def _refresh(self) -> None:
         """Bring the matcher up to date with the changes on agents."""
         if self._stale:
-            free = [self._counted(entry) for entry in self._stale.values()]
+            simple = not self._mixed and not self.cordoned
+            free = [entry.offered if simple else self._counted(entry) for entry in self._stale.values()]
             rows = np.minimum(np.array(free, dtype=np.int64), MAX_AMOUNT)
             slots = np.fromiter(self._stale, dtype=np.int64, count=len(free))
             capacities = self.matcher.set_free(slots, rows).tolist()

@@ -91,7 +91,8 @@ class Cycle(Part):
             if event.too_large:
                 # Halved until calls are accepted. If a single task is refused, `Tasks` stops its job, and the others
                 # get their usual calls again.
-                self._accept_tasks = len(event.call.launches) // 2 or self._state.policy.accept_tasks
+                half = len(event.call.launches) // 2
+                self._accept_tasks = min(self._accept_tasks, half) or self._state.policy.accept_tasks
         elif isinstance(event.call, Suppress | Revive):
             self._suppressed, self._state.new_work = isinstance(event.call, Revive), True
 

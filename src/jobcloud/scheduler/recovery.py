@@ -167,8 +167,16 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
     wide = [firing for firing in after.firings.values() if firing.wide]
     shards = {shard_key(each.id, item): shard for each in wide for item, shard in tried(each.shards).items()}
     for key in sorted(before.shards.keys() | shards.keys()):
-        if key not in shards or before.shards.get(key) != shards[key]:
-            yield Kind.SHARD, key, shards.get(key)
+        shard = shards.get(key) or _shard_at(after, key)
+        if shard is None or before.shards.get(key) != shard:
+            yield Kind.SHARD, key, shard
+
+
+def _shard_at(whole: Stored, key: str) -> Shard | None:
+    """The shard of a record; None if there is no such shard in a wide firing."""
+    firing_id, item = shard_place(key)
+    firing = whole.firings.get(firing_id)
+    return firing.shards[item] if firing is not None and firing.wide and item < len(firing.shards) else None
 
 
 def _fits(whole: Stored, task: Task) -> bool:

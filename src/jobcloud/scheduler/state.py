@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import DIMENSIONS, UNTRIED, App, Firing, Job, Restoration, Shard, Task, changed, tried
+from jobcloud.model import DIMENSIONS, App, Firing, Job, Restoration, Shard, Task, changed, tried
 from jobcloud.scheduler import launch, queue, recovery
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan
@@ -154,7 +154,7 @@ class State:
         if old is None or not old.wide:
             changes = tried(firing.shards)
         for item, shard in changes.items():
-            self.write_set[_SHARD, shard_key(firing.id, item)] = shard if shard != UNTRIED else None
+            self.write_set[_SHARD, shard_key(firing.id, item)] = shard
         if (
             old is None
             or old.ended_ms != firing.ended_ms
@@ -168,10 +168,10 @@ class State:
         self.firings[firing.id] = firing
 
     def delete_firing(self, firing_id: str) -> None:
-        """Delete a firing with its shards, here and in the store. Raises KeyError if there is none."""
+        """Delete an ended firing with its shards, here and in the store. Raises KeyError if there is none."""
         firing = self.firings.pop(firing_id)
         self.write_set[_FIRING, firing_id] = None
-        for item in tried(firing.shards) if firing.wide else ():
+        for item in range(len(firing.shards)) if firing.wide else ():
             self.write_set[_SHARD, shard_key(firing_id, item)] = None
 
     def set_app_disabled(self, app: str, *, disabled: bool) -> None:

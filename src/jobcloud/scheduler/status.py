@@ -29,8 +29,8 @@ class End(StrEnum):
 class Ending(NamedTuple):
     """The end of a task.
 
-    `message` is for users, `outcome` the executor's report, `reason` the reason that Mesos gave. `dropped`: Mesos
-    dropped the launch before it reached the agent. `charged`: it counts as a failure of the cluster.
+    `message` is for users, `outcome` the executor's report, `reason` the reason that Mesos gave. `dropped`: the
+    launch did not reach the agent. `charged`: it counts as a failure of the cluster.
     """
 
     end: End

@@ -267,7 +267,8 @@ class Tasks(Part):
             if event.certain and event.too_large:
                 self._end_oversized(task, launch.size if len(launches) == 1 else 0, event)
             elif event.certain:
-                self.end(task, Ending(End.NOT_STARTED, f"the launch was not sent: {event.reason}"), event.at)
+                why = f"the launch was not sent: {event.reason}"
+                self.end(task, Ending(End.NOT_STARTED, why, dropped=True), event.at)
             else:
                 self._reconciliation.await_answer(task.id, event.at)
 
@@ -278,7 +279,7 @@ class Tasks(Part):
             text = f"the Mesos master refuses the launch of {size} bytes: {event.reason}; shorten the job's parameters"
             self._state.faults[task.job] = text
             self._state.publish(event.at, Topic.FAULT, text, job=task.job)
-        self.end(task, Ending(End.NOT_STARTED, text, charged=False), event.at)
+        self.end(task, Ending(End.NOT_STARTED, text, dropped=True, charged=False), event.at)
 
     # ------------------------------------------------------------------------------------------------- reading
 

@@ -337,6 +337,9 @@ class BatchProcessor(Generic[CoreT]):
             raise
 
     def _decide_event(self, event: Event, batch: _Batch) -> None:
+        if event.at > (now := self._now_ms()):
+            # A driver stamps events by the clock of the machine, which may have jumped ahead.
+            event = changed(event, at=now)
         if self._failures and self._is_poison(event):
             log.error("event dropped: it has made the scheduler fail before", stimulus=repr(event)[:4_000])
             return

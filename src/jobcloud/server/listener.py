@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import anyio.to_thread
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
@@ -44,8 +45,11 @@ _RETRY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`head_seconds` limits the arrival of a head, and of a body that nobody reads. `stall_seconds`: how long a client
-    may take nothing of an answer. `descriptors`: no connection gets a descriptor of this number or above.
+    """Limits of one listener.
+
+    `head_seconds` limits the arrival of a head, and of a body that nobody reads. `stall_seconds`: how long a client may
+    take nothing of an answer. `descriptors`: no connection gets a descriptor of this number or above. `threads` run the
+    blocking code of the app.
     """
 
     connections: int = 1_000
@@ -54,6 +58,7 @@ class Limits:
     head_seconds: float = 10.0
     stall_seconds: float = 30.0
     descriptors: int = 1 << 20
+    threads: int = 4
 
 
 def raise_descriptor_limit() -> int:
@@ -112,6 +117,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         assert sockets is not None
         await self.lifespan.startup()
+        anyio.to_thread.current_default_thread_limiter().total_tokens = self._limits.threads
         self.servers = []
         self._accepting = asyncio.create_task(self._accept(sockets[0]))
         self.started = True

@@ -40,7 +40,7 @@ from jobcloud.model import (
 )
 from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
-from jobcloud.scheduler.recovery import shard_place
+from jobcloud.scheduler.recovery import shard_key, shard_place
 
 VERSION = 1
 WIDE_VERSION = 2
@@ -177,7 +177,7 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
         raise Unreadable(f"is damaged: {error}") from error
     if (own := _own_key(record)) not in (None, key):
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
-    if isinstance(record, Firing) and (record.stepped and (len(record.shards) < 3 or record.cause is Cause.DAEMON)):
+    if isinstance(record, Firing) and record.stepped and (len(record.shards) < 3 or record.cause is Cause.DAEMON):
         raise Unreadable("is damaged: its shards do not fit any firing")
     return record
 
@@ -218,7 +218,7 @@ def restore(stored: StoredRecords) -> Restored:
 def _shards(
     stored: StoredRecords, readable: Mapping[Kind, Mapping[str, Record]], faults: list[StoredFault]
 ) -> Iterable[tuple[str, Shard | None]]:
-    """The records of shards; None for a damaged one. Those of a damaged firing are left unchanged with it."""
+    """The records of shards; None for a damaged or lost one. Those of a damaged firing are left unchanged with it."""
     left = stored.records[Kind.FIRING].keys() - readable[Kind.FIRING].keys()
     for key in stored.records[Kind.SHARD]:
         try:
@@ -229,6 +229,13 @@ def _shards(
         if firing_id not in left:
             shard = readable[Kind.SHARD].get(key)
             yield key, shard if isinstance(shard, Shard) else None
+    if stored.lost is not None:
+        firings = (record for record in readable[Kind.FIRING].values() if isinstance(record, Firing))
+        wide = (firing for firing in firings if firing.wide)
+        keys = (shard_key(firing.id, item) for firing in wide for item in range(len(firing.shards)))
+        yield from (
+            (key, None) for key in keys if key not in stored.records[Kind.SHARD] and stored.lost(Kind.SHARD, key)
+        )
 
 
 def _readable(

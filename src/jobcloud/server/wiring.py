@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -25,7 +26,7 @@ from starlette.types import ASGIApp
 
 from jobcloud import __version__, zones
 from jobcloud.adapters.memory import MemoryStore
-from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings
+from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings, TlsSettings, master_time
 from jobcloud.adapters.sandbox import Output, OutputReader
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.election import ZooKeeperElection
@@ -64,6 +65,9 @@ STATE_FILE = "jobcloud.db"
 _STOP_S = 8.0
 # The executor's zip, an empty state with its log and the file of the epoch take 4.2 MB. The first jobs need more.
 _NEEDED_BYTES = 8 << 20
+# How long a thread that computes may keep the interpreter's lock while another one waits. With Python's 5 ms, calls of
+# the API delay the scheduler's thread by seconds (docs/design.md).
+_SWITCH_S = 0.0005
 
 
 def run_scheduler(wanted: Settings) -> int:
@@ -104,6 +108,7 @@ class _Process:
         self._scheduler: Scheduler | None = None
 
     def run(self, stop: threading.Event) -> int:
+        sys.setswitchinterval(_SWITCH_S)
         descriptors = raise_descriptor_limit()
         log.info(
             "starting", version=__version__, data=str(self._data), descriptors=descriptors, time_zones=zones.version()
@@ -126,7 +131,8 @@ class _Process:
             loop = self._loop(policy, store, leadership)
             stack.callback(loop.stop, _STOP_S)
             refill = Refill(origin, lambda: loop.ask(lambda scheduler: list(scheduler.apps.values())))
-            limits = _limits(self._settings, artifacts, descriptors)
+            # Its threads read files.
+            limits = replace(_limits(self._settings, artifacts, descriptors), threads=40)
             listener = Listener(create_artifacts(packages, (zip_sha256, zip_path), refill), artifact_socket, limits)
             stack.callback(listener.stop)
 
@@ -146,6 +152,7 @@ class _Process:
                     return 0
                 # Added last, so that it runs first: the next leader waits for the loop to stop.
                 stack.callback(loop.stop, _STOP_S)
+            self._compare_clocks()
             loop.start()
             stack.enter_context(self._context(api_url))
             return self._wait(loop, leadership, stop)
@@ -170,7 +177,7 @@ class _Process:
         return LastingEpochs(store, self._data / epochs.FILE_NAME, state=state, now_ms=self._clock.now_ms)
 
     def _loop(self, policy: Policy, store: Store, leadership: Leadership | None) -> Loop[Scheduler]:
-        mesos = _mesos(self._settings)
+        mesos = replace(_mesos(self._settings), heard=self._heard_master)
         matcher = PlainMatcher if self._settings.pure_matcher else CompiledMatcher
 
         def restore(stored: Restored, epoch: int, at: int) -> Scheduler:
@@ -179,7 +186,7 @@ class _Process:
 
         loop: Loop[Scheduler] = Loop(
             store,
-            lambda: MesosDriver(mesos, loop.abort),
+            lambda: MesosDriver(mesos, loop.abort, self._clock.now_ms),
             [self._notices, logs.LogSink()],
             restore,
             now_ms=self._clock.now_ms,
@@ -187,6 +194,14 @@ class _Process:
             leadership=leadership,
         )
         return loop
+
+    def _heard_master(self, theirs_ms: int) -> None:
+        self._clock.compare(theirs_ms, "the Mesos master")
+
+    def _compare_clocks(self) -> None:
+        """Compare the clock with that of a master before any fire time is handled."""
+        if (theirs_ms := master_time(_mesos(self._settings))) is not None:
+            self._heard_master(theirs_ms)
 
     def _api(
         self, loop: Loop[Scheduler], packages: PackageStore, origin: Origin, teardown: Callable[[], None]

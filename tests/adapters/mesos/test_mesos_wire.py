@@ -160,6 +160,13 @@ def test_ranges_that_are_not_ports_are_refused(begin: Any, end: Any) -> None:
         read_share(resource, OURS)
 
 
+def test_offer_names_the_role_that_it_is_allocated_to() -> None:
+    assert read_offer(offer(allocation_info={"role": "ops"}), OURS).role == "ops"
+    assert read_offer(offer(), OURS).role == "*"
+    with pytest.raises(TypeError, match="7 is not a role"):
+        read_offer(offer(allocation_info={"role": 7}), OURS)
+
+
 def test_offer_is_parsed_with_host_address_attributes_and_maintenance() -> None:
     read = read_offer(
         offer(
@@ -262,6 +269,7 @@ OFFERS = st.fixed_dictionaries(
         "url": st.fixed_dictionaries({"address": ADDRESS}, optional={"path": NAMES}),
         "attributes": st.lists(ATTRIBUTE, max_size=2),
         "unavailability": AWAY,
+        "allocation_info": st.fixed_dictionaries({"role": st.one_of(NAMES, st.just("ops"))}),
     },
 )
 

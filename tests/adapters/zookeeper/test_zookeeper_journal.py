@@ -81,6 +81,22 @@ def test_size_of_the_journal_is_limited_by_its_valid_records() -> None:
     assert len(log.read()[0]) == 1_001
 
 
+def test_cleaning_copies_a_bounded_part_however_many_records_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended shards of wide firings are many small records that stay valid for long."""
+    monkeypatch.setattr(journals, "_MAX_SEGMENTS", 20)
+    monkeypatch.setattr(journals, "_SEGMENT_BYTES", 2_000)
+    log, copied = Log(), []
+    for number in range(3_000):
+        batch: dict[Place, bytes | None] = {("shard", f"f/{number}"): bytes(400), ("task", str(number)): bytes(100)}
+        if number:
+            batch["task", str(number - 1)] = None
+        copied.append(sum(entry_size(*entry) for entry in log.journal.plan(batch).entries) - 600)
+        log.write(batch)
+    assert sum(copied) / len(copied) < 4_000
+    assert max(copied) < 20_000
+    assert len(log.blobs) <= log.journal.live // 2_000 + 1
+
+
 def test_deletion_of_a_missing_record_takes_no_space() -> None:
     assert Journal().plan({("task", "t"): None}).entries == []
 

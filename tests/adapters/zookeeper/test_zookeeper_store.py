@@ -288,6 +288,16 @@ def test_raised_epoch_without_an_answer_is_ours(tree: Tree) -> None:
     assert tree.open().epoch() == 70_000
 
 
+def test_leader_hears_the_time_of_the_servers(tree: Tree) -> None:
+    heard: list[int] = []
+    session = zookeeper_kit.connect(tree.hosts, tree.namespace)
+    store = ZooKeeperStore(session, heard=heard.append)
+    store.acquire()
+    _, stat = tree.client.get(tree.path("epoch"))
+    store.close()
+    assert heard == [stat.mtime]
+
+
 def test_tree_that_was_copied_back_gets_an_epoch_above_the_floor(tree: Tree) -> None:
     """A client cannot set the version of a node, so a copy starts again with version 0."""
     store, _ = tree.lead()
@@ -420,6 +430,18 @@ def test_damaged_segment_is_reported_and_older_versions_of_its_records_stay_lost
     assert found.records[Kind.TASK]["changed"] == b"3"
     if damage != "deleted":
         assert tree.client.get(path)[0] == data
+
+
+def test_store_tells_which_records_a_damaged_segment_may_have_contained(tree: Tree) -> None:
+    store, epoch = tree.lead()
+    store.write(epoch, [put(Kind.FIRING, "f")])
+    assert tree.load().lost is None
+    store.write(epoch, [put(Kind.SHARD, "f/1"), put(Kind.TASK, "t")])
+    tree.client.set(tree.path(f"state/journal/{tree.segments()[1]}"), b"?")
+    found = tree.load()
+    assert found.lost is not None
+    assert [key for key in ("f/0", "f/1", "f/2") if found.lost(Kind.SHARD, key)] == ["f/1"]
+    assert not found.lost(Kind.TASK, "f/1")
 
 
 def test_segment_damaged_together_with_its_marks_is_refused_and_left_unchanged(tree: Tree) -> None:

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.api_kit import FakeLoop, app_body, client_of, job_body, make_api, package_bytes, serving
+from tests.attack_kit import dial, first_status
 
 from jobcloud.errors import ConfigError
 from jobcloud.messages import Publish, Topic
 from jobcloud.server.api import Access, ApiOptions, Notices, create_api
 from jobcloud.server.packages import PackageStore
+from jobcloud.server.urls import UrlPolicy
 
 TOKEN = "t0ken-of-the-test"
 
@@ -338,3 +340,51 @@ def test_many_clients_at_once_are_answered(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(30)
     assert found == [200] * 200
+
+
+def test_health_is_answered_while_all_threads_wait_for_the_scheduler(tmp_path: Path) -> None:
+    loop, release, entered = FakeLoop(), threading.Event(), threading.Semaphore(0)
+    ask = loop.ask
+
+    def wait(fn: Any, timeout: float = 5) -> Any:
+        entered.release()
+        release.wait()
+        return ask(fn)
+
+    loop.ask = wait  # type: ignore[method-assign]
+    request = b"GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving(make_api(tmp_path, loop)) as url:
+        waiting = [dial(url, request) for _ in range(20)]
+        for _ in range(4):
+            assert entered.acquire(timeout=60)
+        assert httpx.get(f"{url}/api/v1/health", trust_env=False, timeout=60).status_code == 503
+        assert not entered.acquire(blocking=False), "calls that compute share four threads"
+        release.set()
+        assert [first_status(one) for one in waiting] == [200] * 20
+        for one in waiting:
+            one.close()
+
+
+def test_slow_fetches_of_packages_leave_the_threads_to_other_calls(tmp_path: Path) -> None:
+    release, entered = threading.Event(), threading.Semaphore(0)
+
+    class SlowOrigin:
+        def obtain(self, package: object) -> None:
+            entered.release()
+            release.wait()
+
+    app = make_api(tmp_path, options=ApiOptions(urls=UrlPolicy(hosts=("files.test",))), origin=SlowOrigin())
+    with serving(app) as url:
+        calls = []
+        for number in range(4):
+            config = app_body("", f"app{number}", appURL="http://files.test/x.zip", packageSha256="a" * 64)
+            body = json.dumps(config).encode()
+            head = b"POST /api/v1/apps HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            calls.append(dial(url, head + b"Content-Length: %d\r\n\r\n" % len(body) + body))
+        for _ in calls:
+            assert entered.acquire(timeout=60)
+        assert httpx.get(f"{url}/api/v1/jobs", trust_env=False, timeout=60).status_code == 200
+        release.set()
+        assert [first_status(call) for call in calls] == [201] * 4
+        for call in calls:
+            call.close()

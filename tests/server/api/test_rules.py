@@ -165,6 +165,7 @@ def test_stored_job_that_breaks_a_rule_is_still_read() -> None:
     stored = [
         {"type": "SCRIPT", "script": "run 'it", "job_class": "m:C"},
         {"parameter": "€" * 65_536, "script": "x", "streaming": True, "http_uri": "x"},
+        {"http_data": "x" * 900_000, "http_content_type": "x" * 900_000, "http_read_timeout_ms": -1},
         {"bean": "b\0" * 70_000, "context": "a." * 70_000 + "a"},
     ]
     base = json.loads(encode(Kind.JOB, read_job(parse(json.dumps(job_body()).encode()), UrlPolicy())))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from jobcloud.adapters.mesos.hardened import Backoff, HardenedDriver
-from jobcloud.adapters.mesos.link import Address, CallFailed, Dialer, Session
+from jobcloud.adapters.mesos.link import Address, CallFailed, Dialer, Session, ask_date
 from jobcloud.adapters.mesos.wire import (
     Json,
     ids,
@@ -71,6 +71,7 @@ _MAX_IN_FLIGHT = 256
 _STOP_S = 5.0
 _TEARDOWN_S = 20.0
 _KILLS = "which kills its tasks, and start with the new value"
+_DATE_S = 2.0
 _CAPABILITIES = ("MULTI_ROLE", "PARTITION_AWARE", "RESERVATION_REFINEMENT", "TASK_KILLING_STATE")
 
 
@@ -91,7 +92,8 @@ class MesosSettings:
     """How to reach Mesos, and the identity of this framework.
 
     `master` is HOST:PORT, several separated by commas, or zk://HOST:PORT,.../PATH. `zookeeper_auth` is "user:password"
-    for zk://. Slow networks and tests may need other values of `missed_heartbeats` and the fields after it.
+    for zk://. `heard` gets the time of a master (ms) at each subscription. Slow networks and tests may need other
+    values of `missed_heartbeats` and the fields after it.
     """
 
     master: str
@@ -112,6 +114,7 @@ class MesosSettings:
     backoff_first_s: float = 0.25
     backoff_max_s: float = 15.0
     refused_retry_s: float = 60.0
+    heard: Callable[[int], object] = field(default=bool, repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -131,19 +134,32 @@ T = TypeVar("T")
 _Request: TypeAlias = Call | Acknowledge | _Teardown | _Stop
 
 
+def master_time(settings: MesosSettings) -> int | None:
+    """The present time of a master (ms). None if none answers within 2 s, or if ZooKeeper has their addresses."""
+    dialer = Dialer(_tls_context(settings.tls), _authorization(settings), _DATE_S)
+    found = (ask_date(address, dialer) for address in _masters(settings.master))
+    return next((time_ms for time_ms in found if time_ms is not None), None)
+
+
 class MesosDriver:
     """A `jobcloud.ports.Driver`. Raises ConfigError with the key of the wrong setting.
 
     `on_refusal` gets the ConfigError if Mesos keeps another identity for the framework id. Then the driver does not
-    subscribe again.
+    subscribe again. `now_ms` dates the events.
     """
 
-    def __init__(self, settings: MesosSettings, on_refusal: Callable[[ConfigError], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: MesosSettings,
+        on_refusal: Callable[[ConfigError], None] | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self._settings = settings
+        self.now_ms = now_ms
         self._on_refusal = on_refusal or (lambda error: _log.error("%s", error))
         self._framework_info = _framework_info(settings)
         self._masters = _masters(settings.master)
-        dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s)
+        dialer = Dialer(_tls_context(settings.tls), _authorization(settings), settings.answer_timeout_s, settings.heard)
         backoff = Backoff(settings.backoff_first_s, settings.backoff_max_s, settings.refused_retry_s)
         receiver = _Receiver(self)
         self._driver = HardenedDriver(
@@ -321,7 +337,7 @@ class MesosDriver:
             _log.info("%s dropped: %s", type(request).__name__, failure.reason)
         else:
             try:
-                self.deliver(SendFailed(now_ms(), request, failure.reason, failure.certain, failure.too_large))
+                self.deliver(SendFailed(self.now_ms(), request, failure.reason, failure.certain, failure.too_large))
             except Exception:
                 _log.exception("error while handling a failed %s; continuing", type(request).__name__)
 
@@ -370,43 +386,45 @@ class _Receiver:
         event = read_common(record, self._owner.roles)
         if event is None:
             return False
-        at = now_ms()
+        at = self._owner.now_ms()
         self._owner.deliver(StatusReceived(at, event) if isinstance(event, Status) else OffersReceived(at, event))
         return True
 
     def registered(self, driver: HardenedDriver, framework_id: Json, master: Json) -> None:
         address = Address(master["hostname"], master["port"])
         _log.info("subscribed at Mesos master %s as framework %s", address, framework_id["value"])
-        self._owner.deliver(Subscribed(now_ms(), framework_id["value"], str(address)))
+        self._owner.deliver(Subscribed(self._owner.now_ms(), framework_id["value"], str(address)))
 
     def reregistered(self, driver: HardenedDriver, master: Json) -> None:
         self.registered(driver, {"value": driver.framework_id}, master)
 
     def disconnected(self, driver: HardenedDriver) -> None:
-        self._owner.deliver(Disconnected(now_ms(), driver.last_end))
+        self._owner.deliver(Disconnected(self._owner.now_ms(), driver.last_end))
 
     def error(self, driver: HardenedDriver, message: str) -> None:
-        self._owner.deliver(FrameworkRemoved(now_ms(), message))
+        self._owner.deliver(FrameworkRemoved(self._owner.now_ms(), message))
 
     def identityRefused(self, driver: HardenedDriver, field_name: str, kept: str) -> None:
         self._owner.refuse_identity(field_name, kept, driver.framework_id or "")
 
     def resourceOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
         read = (_read(lambda one: read_offer(one, self._owner.roles), offer) for offer in offers)
-        self._owner.deliver(OffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
+        self._owner.deliver(OffersReceived(self._owner.now_ms(), tuple(offer for offer in read if offer is not None)))
 
     def offerRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
-        self._owner.deliver(OfferRescinded(now_ms(), offer_id["value"]))
+        self._owner.deliver(OfferRescinded(self._owner.now_ms(), offer_id["value"]))
 
     def inverseOffers(self, driver: HardenedDriver, offers: list[Json]) -> None:
         read = (_read(read_inverse_offer, offer) for offer in offers)
-        self._owner.deliver(InverseOffersReceived(now_ms(), tuple(offer for offer in read if offer is not None)))
+        self._owner.deliver(
+            InverseOffersReceived(self._owner.now_ms(), tuple(offer for offer in read if offer is not None))
+        )
 
     def inverseOfferRescinded(self, driver: HardenedDriver, offer_id: Json) -> None:
         """Ignored: the core has already answered the inverse offer."""
 
     def statusUpdate(self, driver: HardenedDriver, status: Json) -> None:
-        self._owner.deliver(StatusReceived(now_ms(), read_status(status)))
+        self._owner.deliver(StatusReceived(self._owner.now_ms(), read_status(status)))
 
     def operationStatusUpdate(self, driver: HardenedDriver, status: Json) -> None:
         """Ignored: we request no operations with status updates."""
@@ -415,17 +433,13 @@ class _Receiver:
         """Ignored: our executor sends status updates only, because these are reliable."""
 
     def slaveLost(self, driver: HardenedDriver, agent_id: Json) -> None:
-        self._owner.deliver(AgentLost(now_ms(), agent_id["value"]))
+        self._owner.deliver(AgentLost(self._owner.now_ms(), agent_id["value"]))
 
     def executorLost(self, driver: HardenedDriver, executor_id: Json, agent_id: Json, status: int) -> None:
-        self._owner.deliver(ExecutorLost(now_ms(), agent_id["value"], executor_id["value"]))
+        self._owner.deliver(ExecutorLost(self._owner.now_ms(), agent_id["value"], executor_id["value"]))
 
     def processHeartBeat(self, driver: HardenedDriver) -> None:
         """Ignored: the session itself watches heartbeats."""
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _read(read: Callable[[Json], T], offer: Json) -> T | None:

@@ -11,9 +11,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from itertools import accumulate
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -73,11 +74,15 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """How to connect to masters. TLS if `context` is given; it must check host names. `timeout_s` limits each step."""
+    """How to connect to masters. TLS if `context` is given; it must check host names. `timeout_s` limits each step.
+
+    `heard` gets the time of a master (ms) with the answer to each SUBSCRIBE.
+    """
 
     context: ssl.SSLContext | None = None
     authorization: str = ""
     timeout_s: float = 15.0
+    heard: Callable[[int], object] = bool
 
     def connection(self, address: Address) -> http.client.HTTPConnection:
         """A new connection, not yet open."""
@@ -334,6 +339,8 @@ class Session:
         self._response = connection.getresponse()
         self.stream_id = self._response.getheader("Mesos-Stream-Id", "")
         self.location = self._response.getheader("Location", "")
+        if (sent_ms := date_of(self._response)) is not None:
+            self._dialer.heard(sent_ms)
         return self._response.status
 
     def ask(self, call: bytes) -> tuple[int, str]:
@@ -451,6 +458,27 @@ class _Chunks:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             self._problem = http.client.HTTPException(f"the event stream is malformed: {error}")
+
+
+def date_of(response: http.client.HTTPResponse) -> int | None:
+    """The time at which a server sent its answer (ms), from the header Date; None if there is none."""
+    try:
+        sent = parsedate_to_datetime(response.getheader("Date", ""))
+        return int(sent.timestamp() * 1_000)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def ask_date(address: Address, dialer: Dialer) -> int | None:
+    """The present time of a server (ms); None if it does not answer or does not tell it."""
+    connection = dialer.connection(address)
+    try:
+        connection.request("GET", "/version", headers=dialer.headers())
+        return date_of(connection.getresponse())
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
 
 
 def _failure(status: int, body: bytes) -> CallFailed | None:

@@ -74,8 +74,14 @@ def read_offer(offer: Json, roles: tuple[str, ...]) -> Offer:
         shares=tuple(share for share in shares if share is not None),
         attributes=tuple(_attributes(offer.get("attributes", ()))),
         unavailable=_window(offer["unavailability"]) if "unavailability" in offer else None,
-        role=offer.get("allocation_info", {}).get("role", "*"),
+        role=_role(offer.get("allocation_info", {}).get("role", "*")),
     )
+
+
+def _role(role: object) -> str:
+    if not isinstance(role, str):
+        raise TypeError(f"{role!r} is not a role")
+    return role
 
 
 def read_inverse_offer(offer: Json) -> InverseOffer:

@@ -28,6 +28,9 @@ Entry: TypeAlias = tuple[str, str, bytes | None]
 # Obsolete bytes that need no cleaning, and the number of segments that a start can read quickly.
 _SPARE_BYTES = 1 << 20
 _MAX_SEGMENTS = 2_000
+# More segments are kept if they are at least this large on average. So a write never copies much more than this to
+# reduce their number, however many records are valid.
+_SEGMENT_BYTES = 32 << 10
 _ENTRY_BYTES = 40
 _DELETED_AT_ONCE = 150
 
@@ -146,7 +149,7 @@ class Journal:
         return moved, cleaned
 
     def _needs_cleaning(self, size: int, count: int) -> bool:
-        return size > 2 * self.live + _SPARE_BYTES or count > _MAX_SEGMENTS
+        return size > 2 * self.live + _SPARE_BYTES or count > max(_MAX_SEGMENTS, self.live // _SEGMENT_BYTES)
 
 
 def entry_size(kind: str, key: str, value: bytes | None) -> int:

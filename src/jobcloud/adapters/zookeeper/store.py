@@ -109,6 +109,8 @@ class _Image:
     nodes: set[Place] = field(default_factory=set)
     leftovers: list[str] = field(default_factory=list)
     unfold: _Unfold | None = None
+    #: the marks of damaged segments
+    lost: set[bytes] = field(default_factory=set)
 
 
 class ZooKeeperStore:
@@ -465,6 +467,8 @@ class ZooKeeperStore:
                 "with older versions of those records"
             )
         changed = {found[start : start + 8] for start in range(0, len(found), 8)}
+        image.lost |= changed
+        stored.lost = lambda kind, key: mark(KIND_NAMES[kind], key) in image.lost
         gone = [place for place in image.journal.latest if mark(*place) in changed]
         for place in gone:
             image.journal.forget(place)

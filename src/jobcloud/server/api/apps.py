@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Response
 from fastapi import Query as Parameter
+from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from jobcloud.config import App, Job, JobKind
@@ -18,6 +19,7 @@ from jobcloud.server.api.convert import PACKAGE_SCHEME, app_config, check_same_n
 from jobcloud.server.api.schema import AppConfig, View
 from jobcloud.server.api.services import JsonObject, Services, ServicesDep, Switch, json_body
 from jobcloud.server.api.snapshot import Snapshot, WarmExecutors, no_app
+from jobcloud.server.api.threads import apart
 
 router = APIRouter(tags=["apps"])
 
@@ -61,10 +63,10 @@ def list_apps(services: ServicesDep) -> AppList:
 
 
 @router.post("/apps", status_code=201, openapi_extra=json_body(AppConfig))
-def create_app(services: ServicesDep, body: JsonObject, response: Response) -> AppView:
-    app = read_app(body, services.options.urls)
+async def create_app(services: ServicesDep, body: JsonObject, response: Response) -> AppView:
+    app = await run_in_threadpool(read_app, body, services.options.urls)
     response.headers["Location"] = f"/api/v1/apps/{app.name}"
-    return _put(services, app, replace_it=False)
+    return await _put(services, app, replace_it=False)
 
 
 @router.get("/apps/{app}")
@@ -80,10 +82,10 @@ def show_rollout(services: ServicesDep, app: str) -> RolloutView:
 
 
 @router.put("/apps/{app}", openapi_extra=json_body(AppConfig))
-def replace_app(services: ServicesDep, app: str, body: JsonObject) -> AppView:
-    given = read_app(body, services.options.urls)
+async def replace_app(services: ServicesDep, app: str, body: JsonObject) -> AppView:
+    given = await run_in_threadpool(read_app, body, services.options.urls)
     check_same_name("appName", app, given.name)
-    return _put(services, given, replace_it=True)
+    return await _put(services, given, replace_it=True)
 
 
 @router.delete("/apps/{app}", status_code=204)
@@ -101,12 +103,16 @@ def switch_app(services: ServicesDep, app: str, switch: Switch) -> AppView:
     return app_view(services.snapshot(), app)
 
 
-def _put(services: Services, app: App, *, replace_it: bool) -> AppView:
+async def _put(services: Services, app: App, *, replace_it: bool) -> AppView:
     if not app.package.url.startswith(PACKAGE_SCHEME):
         # Fetch nothing for a request that will be refused, and let no other request wait for the fetch.
-        known = services.loop.ask(lambda scheduler: app.name in scheduler.apps)
+        known = await run_in_threadpool(services.loop.ask, lambda scheduler: app.name in scheduler.apps)
         if known == replace_it:
-            services.origin.obtain(app.package)
+            await apart(lambda: services.origin.obtain(app.package))
+    return await run_in_threadpool(_store, services, app, replace_it)
+
+
+def _store(services: Services, app: App, replace_it: bool) -> AppView:
     with services.packages.guard:
         stored = _with_stored_package(services, app)
         services.command(lambda at: PutApp(at, stored, replace_it))

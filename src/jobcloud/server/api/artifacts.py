@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobcloud.config import SHA256
 from jobcloud.errors import JobcloudError
+from jobcloud.server.api.threads import apart
 from jobcloud.server.packages import PackageStore
 
 log = structlog.get_logger(__name__)
@@ -89,4 +89,4 @@ class _Artifacts:
 
     async def _in_turn(self, sha256: str, file: str) -> Path | None:
         async with self._turns:
-            return await run_in_threadpool(self._refill, sha256, file)
+            return await apart(lambda: self._refill(sha256, file))

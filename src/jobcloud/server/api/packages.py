@@ -8,7 +8,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
-from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
 from jobcloud.config import App
@@ -17,6 +16,7 @@ from jobcloud.server.api.convert import PACKAGE_SCHEME
 from jobcloud.server.api.problems import Problem
 from jobcloud.server.api.schema import View
 from jobcloud.server.api.services import Services, ServicesDep
+from jobcloud.server.api.threads import apart
 from jobcloud.server.packages import StoredPackage, Upload
 
 router = APIRouter(tags=["packages"])
@@ -80,7 +80,7 @@ async def upload_package(
         with services.packages.receive() as upload:
             async for chunk in request.stream():
                 upload.write(chunk)
-            stored = await run_in_threadpool(_accept, services, upload, sha256)
+            stored = await apart(lambda: _accept(services, upload, sha256))
     response.headers["Location"] = f"/api/v1/packages/{stored.sha256}"
     url = PACKAGE_SCHEME + stored.sha256
     return PackageView(sha256=stored.sha256, size=stored.size, files=stored.files, app_url=url)

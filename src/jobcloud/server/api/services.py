@@ -93,7 +93,8 @@ class Services:
             log.warning("packages were not collected: %s", error)
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # Not a plain function, which would wait for a thread.
     services: Services = request.app.state.services
     return services
 
