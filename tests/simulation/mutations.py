@@ -93,14 +93,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "acknowledge before the write", "server/batch.py",
         "        try:\n            self._save(batch, ranks[0])\n",
-        "        for effect in batch.effects:\n            if type(effect).__name__ == 'Acknowledge':\n"
-        "                self._send(effect)\n        try:\n            self._save(batch, ranks[0])\n",
+        "        for effect in ranks[2]:\n            self._send(effect)\n"
+        "        try:\n            self._save(batch, ranks[0])\n",
     ),
     Mutation(
         "a large batch is written in parts", "server/batch.py",
-        "            self._store.write(self.epoch, [_encoded(write) for write in writes])\n",
-        "            for start in range(0, max(1, len(writes)), 8):\n"
-        "                self._store.write(self.epoch, [_encoded(write) for write in writes[start : start + 8]])\n",
+        "                self._store.write(self.epoch, encoded)\n",
+        "                for start in range(0, max(1, len(encoded)), 8):\n"
+        "                    self._store.write(self.epoch, encoded[start : start + 8])\n",
         quiet=True,
     ),
     Mutation(
