@@ -111,7 +111,7 @@ class SimStore(MemoryStore):
         raise AssertionError("no leader makes a backup")
 
     def _check_sizes(self, batch: Sequence[StoredWrite]) -> None:
-        large = {
+        large: dict[tuple[str, str], str] = {
             (write.kind, write.key): f"{write.kind} {write.key!r} takes {len(write.value)} bytes"
             for write in (batch if self._world.plan.extreme else ())
             if write.value is not None and len(write.value) > RECORD_BYTES
