@@ -27,7 +27,7 @@ UNIT_TESTS = (
         f"tests/scheduler/test_{name}.py"
         for name in ("scheduler", "rollouts", "operator_calls", "warm_executors", "partitions", "timeouts", "drains",
                      "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
-                     "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses")
+                     "mass_loss", "retry", "wide_firings", "call_sizes", "circuit_breakers", "scheduler_weaknesses")
     ),
     *(f"tests/server/test_{name}.py" for name in ("loop", "loop_leadership", "records")),
     "tests/test_config.py",
@@ -134,10 +134,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        for item in range(len(firing.shards)) if firing.wide else ():\n",
         "        for item in range(len(firing.shards) - 1) if firing.wide else ():\n",
     ),
-    Mutation(
-        "the end of a wide firing is not stored", "scheduler/state.py",
-        "            or old.ended_ms != firing.ended_ms\n", "            or old.ended_ms > firing.ended_ms\n",
-    ),
     Mutation("forget the retry", "scheduler/retry.py", "if not never_ran and not failover and", "if not never_ran and"),
     Mutation(
         "adopt nothing", "scheduler/state.py",
@@ -187,8 +183,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a replacement of a lost attempt has no precedence", "scheduler/queue.py",
-        "for is_first, row in ((False, again), (True, first)) if row)",
-        "for is_first, row in ((True, again), (True, first)) if row)",
+        "            (is_first, -priority(", "            (0, -priority(",
     ),
     Mutation(
         "a claim is not released", "scheduler/tasks.py",
