@@ -202,6 +202,10 @@ class Operators:
         if b % 2 == 0:  # most disabled things are enabled again
             self._world.later(500 + b % 9_000, lambda: self._ask(key, False, lambda at: make(at, True)))
 
+    def enabling(self, job: str) -> bool:
+        """Whether an operator waits for the answer to `job enable`."""
+        return any(asked.key == ("job_mark", job) and asked.after is False for asked in self._asked)
+
     def _ask(self, key: tuple[str, str], after: Any, make: Any) -> None:
         process = self._world.someone()
         if process is None or any(asked.key == key for asked in self._asked):

@@ -37,6 +37,7 @@ from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownE
 from jobcloud.model import Cause, Execution, Firing, Job, JobKind, JobState, Shard, ShardState, Task, TaskState
 from jobcloud.ports import StoredRecords, StoredWrite
 from jobcloud.scheduler.cluster import amounts
+from jobcloud.scheduler.timetable import AHEAD_MS
 from jobcloud.server import records
 
 from .operators import AT_ONCE, LIMIT_MS, REPLACING
@@ -404,7 +405,9 @@ class Promise:
         old, job = records.decode(Kind.JOB_STATE, name, old_value), records.decode(Kind.JOB, name, job_value)
         assert isinstance(old, JobState)
         assert isinstance(job, Job)
-        if state.considered_ms < old.considered_ms and state.skipped >= old.skipped:  # or it was registered anew
+        # After the clock was set back, an operator may let the job fire again; or the job was registered anew.
+        revived = self._world.operators.enabling(name) and state.considered_ms < old.considered_ms - AHEAD_MS
+        if state.considered_ms < old.considered_ms and state.skipped >= old.skipped and not revived:
             self._world.violation(f"2: {name} is considered until {state.considered_ms}, was {old.considered_ms}")
         if (Kind.JOB, name) in batch or job.kind is JobKind.DAEMON or state.disabled or old.disabled:
             return
