@@ -229,14 +229,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "an updated job is considered by the clock alone", "scheduler/commands.py",
-        "        considered = max(event.at, self._state.job_states[job.name].considered_ms)\n",
-        "        considered = event.at\n",
+        "self._timetable.go_on(job, event.at, ahead_ms=_REVIVED_MS)",
+        "self._timetable.go_on(job, event.at, ahead_ms=-(10**15))",
         quiet=True,
     ),
     Mutation(
         "an enabled job is considered by the clock alone", "scheduler/commands.py",
-        "            considered = max(at, self._state.job_states[job.name].considered_ms)\n",
-        "            considered = at\n",
+        "self._timetable.go_on(job, at, ahead_ms=_REVIVED_MS)",
+        "self._timetable.go_on(job, at, ahead_ms=-(10**15))",
         quiet=True,
     ),
 )  # fmt: skip
