@@ -613,8 +613,11 @@ def test_client_works_without_libraries_of_the_server(
         assert "pip install" in result.err
 
 
-def test_version_names_the_matcher_in_use() -> None:
-    assert re.fullmatch(r"jobcloud \d+\.\d+\.\d+ \(matcher: (compiled, .+|not built)\)\n", process("--version").out)
+def test_version_names_the_matcher_and_the_time_zones_in_use() -> None:
+    assert re.fullmatch(
+        r"jobcloud \d+\.\d+\.\d+ \(matcher: (compiled, .+|not built)\), time zones 20\d\d[a-z]+\n",
+        process("--version").out,
+    )
     for yes in ("1", "true", "ON"):
         assert "(matcher: plain)" in process("--version", JOBCLOUD_PURE_MATCHER=yes).out
     assert "plain" not in process("--version", JOBCLOUD_PURE_MATCHER="false").out
