@@ -191,7 +191,7 @@ class Extremes:
         }
         self.given_up |= {name for name in once if not backup.firings[name].ended_ms}
         # An operator removes the frameworks that the backup does not know. Their tasks would run on.
-        world.cluster.teardown(but=_framework(backup))
+        world.cluster.teardown_others(_framework(backup))
         world.later(500, world.start_if_none)
 
     def heal(self) -> None:

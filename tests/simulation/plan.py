@@ -103,6 +103,8 @@ _ZOOKEEPER_SHARE = 4  # one history in four
 _EXTREME_WEIGHTS = {
     "clock_far": 3, "all_again": 4, "wide": 6, "too_large": 5, "state_back": 3, "descriptors": 2, "gap": 3,
 }  # fmt: skip
+# The ended shards that a job keeps: less than two runs of the wide job.
+MAX_ENDED_SHARDS = 40
 # The master refuses larger calls. A launch of one task is smaller, one of several may be larger.
 _CALL_BYTES = 6_000
 # Above the largest call that the scheduler makes in an extreme history.

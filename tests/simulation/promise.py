@@ -58,7 +58,7 @@ from jobcloud.scheduler.timetable import AHEAD_MS
 from jobcloud.server import records
 
 from .operators import AT_ONCE, LIMIT_MS, REPLACING
-from .plan import LARGEST_CALL
+from .plan import LARGEST_CALL, MAX_ENDED_SHARDS
 
 if TYPE_CHECKING:
     from .executors import Run
@@ -400,13 +400,21 @@ class Promise:
         old = self.firings.get(key)
         if old is None or old.ended_ms:
             return
-        if (Kind.JOB, old.job) in batch or not self._stored(Kind.JOB, old.job):
+        if (Kind.JOB, old.job) in batch or not self._stored(Kind.JOB, old.job) or self._displaced(old):
             alive = [
                 s.task_id for s in old.shards if s.state is ShardState.ACTIVE and self._stored(Kind.TASK, s.task_id)
             ]
             if not alive:
                 return
         self._world.violation(f"2: {key} vanishes unfinished: {old}")
+
+    def _displaced(self, old: Firing) -> bool:
+        """True if a run that has just ended does not fit into the history of its job, beside newer ones."""
+        kept = [one for one in self.firings.values() if one.job == old.job and self._stored(Kind.FIRING, one.id)]
+        ended = [
+            one for one in kept if one.ended_ms or not any(shard.state is ShardState.ACTIVE for shard in one.shards)
+        ]
+        return sum(len(one.shards) for one in (old, *ended)) > MAX_ENDED_SHARDS
 
     def _outcomes(self, firing: Firing) -> None:
         """The stored outcome of a shard agrees with its executor."""
