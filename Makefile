@@ -107,6 +107,7 @@ executor-soak: $(VENV)/.tests ## Run 100,000 executions through one executor: sp
 .PHONY: bench bench-gate bench-end-to-end bench-dev-cluster bench-plots bench-plan bench-quality
 bench: $(VENV)/.tests ## Time a scheduling cycle and the matcher
 	$(BIN)/python bench/bench_cycle.py
+	$(BIN)/python bench/bench_wide.py
 	$(BIN)/python -m pytest bench/bench_match.py --benchmark-enable --benchmark-only
 
 bench-gate: $(VENV)/.tests ## Fail if the matcher got slower than its yardsticks allow, or computes more scores

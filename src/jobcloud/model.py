@@ -61,7 +61,7 @@ def cut(text: str, most: int = MAX_MESSAGE_BYTES) -> str:
 
     JSON escapes control characters with six bytes, and terminals obey them.
     """
-    if text.isascii() and text.isprintable() and len(text) <= most:
+    if not text or (text.isascii() and text.isprintable() and len(text) <= most):
         return text
     return text[:most].translate(_CONTROLS).encode(errors="replace")[:most].decode(errors="ignore")
 

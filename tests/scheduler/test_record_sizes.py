@@ -47,7 +47,7 @@ def hostile_offer(number: int) -> Any:
 @pytest.mark.parametrize("shards", [MAX_NARROW, MAX_NARROW + 1, MAX_NARROW - 2])
 def test_largest_records_are_below_the_limit_of_every_store(shards: int) -> None:
     app = make_app(NAME, resources=Resources(3_000, 128_000, ports=500_000), executors=1, bootstrap_script="x" * 65_536)
-    others = [make_job(f"{number}{NAME[1:]}", app=NAME, context=f"c{number}" * 30_000, bean="b") for number in range(3)]
+    others = [make_job(f"{number}{NAME[1:]}", app=NAME, context=f"c{number}" * 5_000, bean="b") for number in range(3)]
     job = make_job(
         NAME, app=NAME, shard_count=shards, resources=Resources(100, 1_000),
         firing_listener="shop:Stage" if shards < MAX_NARROW else "",

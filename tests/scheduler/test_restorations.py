@@ -151,6 +151,15 @@ def test_restored_state_is_corrected_once() -> None:
     assert len(told(desk)) == 1
 
 
+def test_restore_is_a_warning_for_a_day() -> None:
+    desk = triggered()
+    restored(desk, backup_of(desk))
+    (warning,) = desk.scheduler.warnings
+    assert warning.startswith("the state was restored at 2026-01-01 01:00:00 UTC from a backup of 2026-01-01 00:00:00")
+    desk.tick(24 * HOUR)
+    assert list(desk.scheduler.warnings) == []
+
+
 def test_correction_is_stored_with_its_mark_in_one_write() -> None:
     desk = triggered()
     restored(desk, backup_of(desk))
@@ -204,4 +213,5 @@ def test_state_that_was_never_restored_is_left_alone() -> None:
     (task,) = launched(desk)
     desk.restart()
     assert desk.scheduler.tasks[task].state is TaskState.STORED
+    assert list(desk.scheduler.warnings) == []
     assert told(desk) == []

@@ -95,14 +95,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "acknowledge before the write", "server/batch.py",
         "        try:\n            self._save(batch, ranks[0])\n",
-        "        for effect in batch.effects:\n            if type(effect).__name__ == 'Acknowledge':\n"
-        "                self._send(effect)\n        try:\n            self._save(batch, ranks[0])\n",
+        "        for effect in ranks[2]:\n            self._send(effect)\n"
+        "        try:\n            self._save(batch, ranks[0])\n",
     ),
     Mutation(
         "a large batch is written in parts", "server/batch.py",
-        "            self._store.write(self.epoch, [_encoded(write) for write in writes])\n",
-        "            for start in range(0, max(1, len(writes)), 8):\n"
-        "                self._store.write(self.epoch, [_encoded(write) for write in writes[start : start + 8]])\n",
+        "                self._store.write(self.epoch, encoded)\n",
+        "                for start in range(0, max(1, len(encoded)), 8):\n"
+        "                    self._store.write(self.epoch, encoded[start : start + 8])\n",
         quiet=True,
     ),
     Mutation(
@@ -124,6 +124,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if (found is _FAIL or found is _KILLED) and status.reason in _NO_REASON:",
         "    if isinstance(found, End) and status.reason in _NO_REASON:",
         quiet=True,
+    ),
+    Mutation(
+        "the end of a shard of a wide firing is not stored", "scheduler/state.py",
+        "            self.write_set[_SHARD, shard_key(firing.id, item)] = shard\n",
+        "            if not shard.state.ended:\n"
+        "                self.write_set[_SHARD, shard_key(firing.id, item)] = shard\n",
+    ),
+    Mutation(
+        "shards outlive their wide firing", "scheduler/state.py",
+        "        for item in range(len(firing.shards)) if firing.wide else ():\n",
+        "        for item in range(len(firing.shards) - 1) if firing.wide else ():\n",
     ),
     Mutation("forget the retry", "scheduler/retry.py", "if not never_ran and not failover and", "if not never_ran and"),
     Mutation(
@@ -174,8 +185,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a replacement of a lost attempt has no precedence", "scheduler/queue.py",
-        "for is_first, row in ((False, again), (True, first)) if row)",
-        "for is_first, row in ((True, again), (True, first)) if row)",
+        "            (is_first, -priority(", "            (0, -priority(",
     ),
     Mutation(
         "a claim is not released", "scheduler/tasks.py",
@@ -221,14 +231,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "an updated job is considered by the clock alone", "scheduler/commands.py",
-        "        considered = max(event.at, self._state.job_states[job.name].considered_ms)\n",
-        "        considered = event.at\n",
+        "self._timetable.go_on(job, event.at, ahead_ms=_REVIVED_MS)",
+        "self._timetable.go_on(job, event.at, ahead_ms=-(10**15))",
         quiet=True,
     ),
     Mutation(
         "an enabled job is considered by the clock alone", "scheduler/commands.py",
-        "            considered = max(at, self._state.job_states[job.name].considered_ms)\n",
-        "            considered = at\n",
+        "self._timetable.go_on(job, at, ahead_ms=_REVIVED_MS)",
+        "self._timetable.go_on(job, at, ahead_ms=-(10**15))",
         quiet=True,
     ),
     Mutation(

@@ -41,7 +41,7 @@ POINTS: tuple[str, ...] = (
     "before acquire", "after acquire", "before load", "after load", "before proof", "after proof",
     "after restore", "before start", "after start", "before stop", "after stop",
     "before write", "after write", "before Publish", "after Publish",
-    *(f"stored {kind}" for kind in Kind),
+    *(f"stored {kind}" for kind in Kind if kind is not Kind.RESTORATION),
     *(f"decided {name}" for name in EVENT_NAMES),
     *(f"{when} {name}" for name in SENT_NAMES for when in ("before", "after")),
 )  # fmt: skip

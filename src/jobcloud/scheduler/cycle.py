@@ -32,7 +32,7 @@ from jobcloud.scheduler.warm_executors import Place, WarmExecutors
 
 _MAX_AVOIDED = 100
 # The number of shards that a cycle tries to place before it knows which requests have no room.
-_FIRST_PART = 64
+_FIRST_PART = 100
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
 _ACTIVE, _DAEMON, _TASK, _LAUNCHED = ShardState.ACTIVE, Cause.DAEMON, Kind.TASK, Topic.LAUNCHED
 
@@ -228,7 +228,7 @@ class Cycle(Part):
             if not left:
                 self._state.cycle_due = True
                 break
-            size *= 2
+            size *= 10
             placements = self._state.cluster.place([request for _, request in part], left)
             for (entry, request), placement in zip(part, placements, strict=True):
                 if placement is None:

@@ -18,7 +18,7 @@ from jobcloud.model import MAX_SHARDS, Execution, Firing, Shard, ShardState
 from jobcloud.scheduler.retry import AVOID_MS
 
 # Global names, because an access to an enum member costs a function call in CPython 3.11.
-_READY, _WAITING, _ACTIVE = Execution.READY, ShardState.WAITING, ShardState.ACTIVE
+_READY, _WAITING = Execution.READY, ShardState.WAITING
 _ALL = range(MAX_SHARDS + 2)
 
 
@@ -40,8 +40,12 @@ class _Open:
     def __init__(self, age: int, firing: Firing) -> None:
         self.age = age
         self.firing = firing
-        self.waiting = {item: shard for item, shard in enumerate(firing.shards) if shard.state is _WAITING}
-        self.unended = len(self.waiting) + sum(shard.state is _ACTIVE for shard in firing.shards)
+        self.waiting: dict[int, Shard] = {}
+        self.unended = 0
+        for item, shard in enumerate(firing.shards):
+            if shard.state is _WAITING:
+                self.waiting[item] = shard
+            self.unended += not shard.state.ended
         #: the items that may start now
         self._gate = self._called() if firing.stepped else _ALL
         #: items whose back-off is over, sorted: those that replace lost attempts, and first attempts
@@ -106,8 +110,9 @@ class _Open:
                 self._backoffs.append((shard.not_before_ms, item))
             else:
                 (first if shard.execution is _READY else again).append(item)
-        heapq.heapify(self._backoffs)
-        again.sort()
+        if self._backoffs or again:
+            heapq.heapify(self._backoffs)
+            again.sort()
         first.sort()
 
     def _file(self, item: int, shard: Shard) -> None:
