@@ -279,11 +279,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "            records.check_size(command)\n", "",
     ),
     Mutation(
-        "a wide run that is deleted leaves the record of a shard", "scheduler/state.py",
-        "for item in range(len(firing.shards)) if firing.wide",
-        "for item in range(1, len(firing.shards)) if firing.wide",
-    ),
-    Mutation(
         "the generation of a wide run that goes on is not written", "scheduler/state.py",
         "            or old.generation != firing.generation\n", "",
         quiet=True,

@@ -177,8 +177,8 @@ class Truth:
             self.state_of[status["uuid"]] = task_id, status["state"]
 
     def _may_be_invalid(self, message: str) -> bool:
-        # With several roles, an executor whose record is forgotten at a bad moment, or kept although it has ended, may be
-        # described with the resources of another role. Mesos refuses the task, which is tried again.
+        # If an executor's record is forgotten at a bad moment, or kept although the executor has ended, a launch may
+        # describe it with the resources of another role. Mesos refuses the task, which is tried again.
         misnamed = len(self._world.plan.roles) > 1 and "is not compatible" in message
         return misnamed or "more than available" in message
 
