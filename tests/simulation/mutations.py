@@ -137,19 +137,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         quiet=True,
     ),
     Mutation(
-        "a launch call that was too large is repeated as it was", "scheduler/cycle.py",
-        "self._accept_tasks = min(self._accept_tasks, half) or self._state.policy.accept_tasks", "pass",
-    ),
-    Mutation(
-        "a launch call that was too large stops all its jobs", "scheduler/tasks.py",
-        "launch.size if len(launches) == 1 else 0", "launch.size",
-    ),
-    Mutation(
-        "a launch call that was too large is charged to its shards", "scheduler/tasks.py",
-        "self.end(task, Ending(End.NOT_STARTED, text, charged=False), event.at)",
-        "self.end(task, Ending(End.NOT_STARTED, text), event.at)",
-    ),
-    Mutation(
         "a removed app stays disabled", "scheduler/commands.py",
         "        self._state.set_app_disabled(event.name, disabled=False)\n",
         "",

@@ -426,7 +426,9 @@ class Promise:
         """After a scheduling cycle, no waiting shard that would fit was ahead of a launched one."""
         accepts = [effect for effect in effects if isinstance(effect, Accept)]
         waiting = list(_waiting(core, before, at)) if accepts else []
-        if not waiting:
+        # A full call leaves shards behind for the next cycle. Meanwhile later shards may start on other agents.
+        full = any(len(accept.launches) >= core._cycle._accept_tasks for accept in accepts)
+        if full or not waiting:
             return
         for task in (core.tasks[one.task_id] for accept in accepts for one in accept.launches):
             for firing, item in waiting if not task.placeholder else ():
