@@ -45,7 +45,6 @@ from jobcloud.model import (
     Shards,
     ShardState,
     Task,
-    TaskName,
     TaskState,
     changed,
     replaced,
@@ -171,18 +170,16 @@ class Truth:
             self.doubtful.add(task_id)
         if status["state"] in _ENDS:
             self.reported.setdefault(task_id, set()).add(status["state"])
-        if status["state"] == "TASK_ERROR" and not self._may_be_invalid(task_id, status["message"]):
+        if status["state"] == "TASK_ERROR" and not self._may_be_invalid(status["message"]):
             self._world.violation(f"4: Mesos found {task_id} invalid: {status['message'][:300]}")
         if "uuid" in status:
             self.state_of[status["uuid"]] = task_id, status["state"]
 
-    def _may_be_invalid(self, task_id: str, message: str) -> bool:
-        if "is not compatible" in message:
-            # An executor that lives counts as ended if its agent was away, or if the clock has jumped while it was
-            # idle. A launch in another role then describes it differently.
-            away = TaskName.parse(task_id).agent_id in {TaskName.parse(lost).agent_id for lost in self.doubtful}
-            return len(self._world.plan.roles) > 1 and (away or self._world.jumps > 0)
-        return "more than available" in message
+    def _may_be_invalid(self, message: str) -> bool:
+        # If an executor's record is forgotten at a bad moment, or kept although the executor has ended, a launch may
+        # describe it with the resources of another role. Mesos refuses the task, which is tried again.
+        misnamed = len(self._world.plan.roles) > 1 and "is not compatible" in message
+        return misnamed or "more than available" in message
 
     def heard(self, status: Status) -> None:
         """A scheduler handles an update. Its time to end starts again for a task that it knows to be unreachable."""
