@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from tests.core_world import START, Desk, copy_of, make_app, make_job, make_offer, of
 
+from jobcloud.config import CatchUp, JobKind
 from jobcloud.messages import Kill, Publish, PutJob, Reconcile, Retry, Save, Topic, Trigger
-from jobcloud.model import CatchUp, Cause, Execution, JobKind, Restoration, ShardState, TaskState
+from jobcloud.model import Cause, Execution, Restoration, ShardState, TaskState
 from jobcloud.scheduler import Stored
 
 HOUR = 3_600_000

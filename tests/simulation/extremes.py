@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
 from jobcloud.adapters.memory import MemoryServer
+from jobcloud.config import Job, JobKind
 from jobcloud.messages import Kind
-from jobcloud.model import Firing, Job, JobKind, Restoration
+from jobcloud.model import Firing, Restoration
 from jobcloud.server import records
 from jobcloud.wire import RESULT_BYTES, encode_data
 

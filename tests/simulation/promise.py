@@ -37,6 +37,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobcloud.config import Job, JobKind
 from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor, Status
@@ -45,8 +46,6 @@ from jobcloud.model import (
     Cause,
     Execution,
     Firing,
-    Job,
-    JobKind,
     JobState,
     Shard,
     Shards,
