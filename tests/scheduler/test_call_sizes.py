@@ -151,7 +151,7 @@ def test_fault_of_a_refused_launch_is_published() -> None:
 
 @pytest.mark.parametrize("too_large", [True, False])
 def test_executor_of_a_launch_that_was_not_sent_is_charged_to_the_next_offer(too_large: bool) -> None:
-    """Its record would claim that it lives. Then the next launch would not leave room for it, and Mesos would refuse."""
+    """Its record would claim that it lives. Then the next launch would leave no room for it, and Mesos refuses."""
     one = desk([{"shard_count": 2}])
     [call] = accepts(one, "o1")
     assert len(one.scheduler.executors) == 1
