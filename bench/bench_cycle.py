@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
 from jobcloud.adapters.mesos import wire
+from jobcloud.config import App, Job, JobKind, JobType, Package, Resources
 from jobcloud.messages import (
     Accept,
     Acknowledge,
@@ -39,7 +40,7 @@ from jobcloud.messages import (
     Tick,
     Trigger,
 )
-from jobcloud.model import App, Job, JobKind, JobType, Offer, Package, Resources, Share
+from jobcloud.model import Offer, Share
 from jobcloud.ports import Store, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.launch import Artifacts

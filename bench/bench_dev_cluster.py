@@ -22,8 +22,9 @@ from typing import Any
 import msgspec
 
 from jobcloud.adapters.mesos.wire import launch_operation
+from jobcloud.config import App, Package
 from jobcloud.messages import Launch
-from jobcloud.model import App, Executor, Package, Share
+from jobcloud.model import Executor, Share
 from jobcloud.scheduler.launch import Artifacts, plan_executor
 from jobcloud.wire import RecordReader
 

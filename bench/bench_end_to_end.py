@@ -33,9 +33,9 @@ import structlog
 
 from jobcloud.adapters.mesos.driver import MesosDriver, MesosSettings
 from jobcloud.adapters.sqlite import SqliteStore
+from jobcloud.config import App, Job, JobKind, JobType, Package, Resources
 from jobcloud.dev.cluster import DevCluster
 from jobcloud.messages import Accept, Acknowledge, Call, Event, Publish, PutApp, PutJob, StatusReceived, Topic, Trigger
-from jobcloud.model import App, Job, JobKind, JobType, Package, Resources
 from jobcloud.ports import Store
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts

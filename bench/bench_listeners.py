@@ -201,9 +201,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--phases", default="quiet,calls,small,apart")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder), given.jobs, ticking=True)
-        for name in given.phases.split(","):
+    for name in given.phases.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server(Path(folder), given.jobs, ticking=True)
             if name == "quiet":
                 phase(name, server, given.seconds)
             elif name == "apart":
@@ -214,7 +214,7 @@ def main() -> None:
             else:
                 path = "jobs" if name == "calls" else "jobs/job7"
                 phase(name, server, given.seconds, "call", str(server.port), str(given.clients), path)
-        server.stop()
+            server.stop()
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.bench_cycle import POLICY, SECOND, Shell, launches
 
 from jobcloud.adapters.sqlite import SqliteStore
+from jobcloud.config import App, Job, JobKind, JobType, Package, Resources
 from jobcloud.messages import PutApp, PutJob, Status, StatusReceived, Tick, Trigger
-from jobcloud.model import App, Job, JobKind, JobType, Package, Resources
 
 MESSAGE = "x" * 4_000
 SLOTS, BATCH = 100, 20

@@ -53,6 +53,7 @@ def pytest_report_header() -> str:
 # order of collection, these files first: a long unit that starts last would leave the other workers idle.
 _LONGEST_FIRST = (
     "tests/dev/test_dev.py",
+    "tests/attack/test_attacks.py",
     "tests/match/test_match_props.py",
     "tests/adapters/test_store_contract.py",
     "tests/adapters/zookeeper/test_zookeeper_store.py",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from jobcloud.config import DIMENSIONS, App, Job, JobKind, JobType, Package, Resources
 from jobcloud.match import AnyMatcher, Matcher
 from jobcloud.messages import (
     RANK,
@@ -50,22 +51,7 @@ from jobcloud.messages import (
     Tick,
     Write,
 )
-from jobcloud.model import (
-    DIMENSIONS,
-    App,
-    Firing,
-    InverseOffer,
-    Job,
-    JobKind,
-    JobType,
-    Offer,
-    Package,
-    Resources,
-    Restoration,
-    Share,
-    TaskName,
-    Window,
-)
+from jobcloud.model import Firing, InverseOffer, Offer, Restoration, Share, TaskName, Window
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.launch import Artifacts

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from jobcloud.model import Job, JobKind, JobType, Resources, Shard, ShardState, TaskState
+from jobcloud.config import Job, JobKind, JobType, Resources
+from jobcloud.model import Shard, ShardState, TaskState
 from jobcloud.scheduler import retry
 from jobcloud.scheduler.status import OTHER, TABLE, End
 from jobcloud.server.loop import Phase

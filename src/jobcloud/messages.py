@@ -12,20 +12,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from jobcloud.model import (
-    App,
-    Drain,
-    Executor,
-    Firing,
-    InverseOffer,
-    Job,
-    JobState,
-    Offer,
-    Restoration,
-    Shard,
-    Share,
-    Task,
-)
+from jobcloud.config import App, Job
+from jobcloud.model import Drain, Executor, Firing, InverseOffer, JobState, Offer, Restoration, Shard, Share, Task
 
 # ---------------------------------------------------------------------------------------------------------- events
 

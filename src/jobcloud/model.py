@@ -17,35 +17,7 @@ from typing import Annotated, NamedTuple, TypeAlias, overload
 
 import msgspec
 
-# Names with `as` are part of the vocabulary too.
-from jobcloud.config import DEFAULT_EXECUTOR as DEFAULT_EXECUTOR
-from jobcloud.config import DELIMITER as DELIMITER
-from jobcloud.config import DIMENSIONS as DIMENSIONS
-from jobcloud.config import EVERY_AGENT as EVERY_AGENT
-from jobcloud.config import MAX_EXECUTORS as MAX_EXECUTORS
-from jobcloud.config import MAX_IDLE_TIMEOUT_MS as MAX_IDLE_TIMEOUT_MS
-from jobcloud.config import MAX_KILL_GRACE_MS as MAX_KILL_GRACE_MS
-from jobcloud.config import MAX_SHARDS as MAX_SHARDS
-from jobcloud.config import MAX_WAITING as MAX_WAITING
-from jobcloud.config import NOTHING as NOTHING
-from jobcloud.config import PLACEHOLDER as PLACEHOLDER
-from jobcloud.config import RESOURCE_FIELDS as RESOURCE_FIELDS
-from jobcloud.config import Amount
-from jobcloud.config import App as App
-from jobcloud.config import CatchUp as CatchUp
-from jobcloud.config import Concurrency as Concurrency
-from jobcloud.config import HttpMethod as HttpMethod
-from jobcloud.config import Isolation as Isolation
-from jobcloud.config import Job as Job
-from jobcloud.config import JobKind as JobKind
-from jobcloud.config import JobType as JobType
-from jobcloud.config import Package as Package
-from jobcloud.config import PartitionPolicy as PartitionPolicy
-from jobcloud.config import Resources as Resources
-from jobcloud.config import UpdateStrategy as UpdateStrategy
-from jobcloud.config import check_name as check_name
-from jobcloud.config import check_resources as check_resources
-from jobcloud.config import parse_shard_parameters as parse_shard_parameters
+from jobcloud.config import DELIMITER, MAX_SHARDS, Amount, Resources
 
 # Ranges are checked when a record is decoded, so that one corrupt record cannot affect others.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]

@@ -22,8 +22,8 @@ from tests.executor_kit import (
     wait_until,
 )
 
+from jobcloud.config import Isolation, Job, JobKind, JobType, Resources
 from jobcloud.errors import ConfigError
-from jobcloud.model import Isolation, Job, JobKind, JobType, Resources
 
 pytest_plugins = ["tests.executor_kit.fixtures"]
 

@@ -13,7 +13,8 @@ import pytest
 from tests.api_kit import job_body
 from tests.executor_kit import PACKAGE, FakeAgent, Start, app_payload, wait_until
 
-from jobcloud.model import Cause, Execution, Job, JobState, Task
+from jobcloud.config import Job
+from jobcloud.model import Cause, Execution, JobState, Task
 from jobcloud.scheduler import sharding
 from jobcloud.server.api.body import parse
 from jobcloud.server.api.convert import read_job

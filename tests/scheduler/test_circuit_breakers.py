@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer
 
+from jobcloud.config import JobKind
 from jobcloud.messages import AgentLost, PutApp, Trigger
-from jobcloud.model import JobKind, ShardState
+from jobcloud.model import ShardState
 
 NO_PACKAGE: dict[str, Any] = {"data": json.dumps({"schema": 1, "cause": "package"}), "message": "no zip"}
 NO_CONTAINER: dict[str, Any] = {"reason": "REASON_CONTAINER_LAUNCH_FAILED", "message": "404"}

@@ -7,8 +7,9 @@ import random
 import pytest
 from tests.core_world import counting_matcher, make_offer
 
+from jobcloud.config import DIMENSIONS, NOTHING, Resources
 from jobcloud.match import MAX_AMOUNT
-from jobcloud.model import DIMENSIONS, NOTHING, Offer, Resources, Share
+from jobcloud.model import Offer, Share
 from jobcloud.scheduler.cluster import Cluster, InsufficientResources, Pool, Request, amounts
 
 ONE = Request(Resources(1000, 128_000), "app@-@1", Resources(1000, 128_000))

@@ -10,6 +10,7 @@ import pytest
 from tests.core_world import Desk, apply, copy_of, make_app, make_job, make_offer, of
 
 from jobcloud import model
+from jobcloud.config import CatchUp, JobKind, PartitionPolicy
 from jobcloud.messages import (
     DrainAgent,
     Event,
@@ -21,7 +22,7 @@ from jobcloud.messages import (
     Subscribed,
     Trigger,
 )
-from jobcloud.model import CatchUp, JobKind, PartitionPolicy, Restoration, ShardState, TaskState
+from jobcloud.model import Restoration, ShardState, TaskState
 from jobcloud.ports import StoredRecords
 from jobcloud.server import records
 from jobcloud.server.records import Restored

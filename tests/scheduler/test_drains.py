@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.core_world import POLICY, Desk, make_app, make_job, make_offer, of
 
+from jobcloud.config import JobKind
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import (
     AcceptInverseOffers,
@@ -23,7 +24,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import InverseOffer, JobKind, ShardState, Window, changed
+from jobcloud.model import InverseOffer, ShardState, Window, changed
 
 MINUTE = 60_000
 LEAD = POLICY.drain_lead_ms

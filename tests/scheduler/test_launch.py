@@ -10,21 +10,9 @@ from typing import Any
 import pytest
 from tests.core_world import ARTIFACTS, Desk, make_app, make_job, make_offer, payload_of
 
+from jobcloud.config import App, JobKind, Package, Resources
 from jobcloud.messages import Kind, Trigger
-from jobcloud.model import (
-    App,
-    Cause,
-    Execution,
-    Executor,
-    JobKind,
-    JobState,
-    Package,
-    Resources,
-    Share,
-    Task,
-    changed,
-    content_of,
-)
+from jobcloud.model import Cause, Execution, Executor, JobState, Share, Task, changed, content_of
 from jobcloud.scheduler import sharding
 from jobcloud.scheduler.cluster import InsufficientResources, Pool, amounts
 from jobcloud.scheduler.launch import plan_executor, task_shares

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer, of
 
+from jobcloud.config import JobKind, Resources
 from jobcloud.messages import Accept, AgentLost, Kill, Reconcile, Revive, Save, Trigger
-from jobcloud.model import JobKind, Resources, ShardState
+from jobcloud.model import ShardState
 
 AGENTS, JOBS, SHARDS = 40, 20, 10
 

@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer, of
 
+from jobcloud.config import JobKind
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import (
     AgentLost,
@@ -23,7 +24,7 @@ from jobcloud.messages import (
     ShutdownExecutor,
     Trigger,
 )
-from jobcloud.model import JobKind, ShardState
+from jobcloud.model import ShardState
 
 CALLS: dict[str, Callable[[int], Command]] = {
     "disable job": lambda at: SetJobEnabled(at, "report", False),

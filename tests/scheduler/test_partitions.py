@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from tests.core_world import POLICY, Desk, make_app, make_job, make_offer, of, payload_of
 
+from jobcloud.config import JobKind, PartitionPolicy
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import AgentLost, Disconnected, ForgetTask, Kill, Publish, PutJob, Subscribed, Trigger
-from jobcloud.model import JobKind, PartitionPolicy, ShardState
+from jobcloud.model import ShardState
 
 REPLACE = {"partition": PartitionPolicy.REPLACE}
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer, of
 
+from jobcloud.config import JobKind, Resources
 from jobcloud.errors import ConfigError
 from jobcloud.messages import Decline, DrainAgent, Event, Kind, OffersReceived, PutApp, Save, Tick, Trigger
-from jobcloud.model import MAX_MESSAGE_BYTES, MAX_NARROW, JobKind, Resources, Share, changed, cut
+from jobcloud.model import MAX_MESSAGE_BYTES, MAX_NARROW, Share, changed, cut
 from jobcloud.ports import MAX_RECORD_BYTES
 from jobcloud.server.records import encode
 from jobcloud.wire import RESULT_BYTES

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from tests.core_world import START, Desk, copy_of, make_app, make_job, make_offer, of
 
+from jobcloud.config import CatchUp, JobKind
 from jobcloud.messages import Kill, Publish, PutJob, Reconcile, Retry, Save, Topic, Trigger
-from jobcloud.model import CatchUp, Cause, Execution, JobKind, Restoration, ShardState, TaskState
+from jobcloud.model import Cause, Execution, Restoration, ShardState, TaskState
 from jobcloud.scheduler import Stored
 
 HOUR = 3_600_000
@@ -151,6 +152,15 @@ def test_restored_state_is_corrected_once() -> None:
     assert len(told(desk)) == 1
 
 
+def test_restore_is_a_warning_for_a_day() -> None:
+    desk = triggered()
+    restored(desk, backup_of(desk))
+    (warning,) = desk.scheduler.warnings
+    assert warning.startswith("the state was restored at 2026-01-01 01:00:00 UTC from a backup of 2026-01-01 00:00:00")
+    desk.tick(24 * HOUR)
+    assert list(desk.scheduler.warnings) == []
+
+
 def test_correction_is_stored_with_its_mark_in_one_write() -> None:
     desk = triggered()
     restored(desk, backup_of(desk))
@@ -204,4 +214,5 @@ def test_state_that_was_never_restored_is_left_alone() -> None:
     (task,) = launched(desk)
     desk.restart()
     assert desk.scheduler.tasks[task].state is TaskState.STORED
+    assert list(desk.scheduler.warnings) == []
     assert told(desk) == []

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core_world import make_job
 
-from jobcloud.model import Execution, Job, Shard, ShardState
+from jobcloud.config import Job
+from jobcloud.model import Execution, Shard, ShardState
 from jobcloud.scheduler.retry import (
     ALONE_AFTER,
     AVOID_MS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.core_world import Desk, make_app, make_job, make_offer, of
 
+from jobcloud.config import Resources
 from jobcloud.messages import Accept, OffersReceived, Publish, Topic, Trigger
-from jobcloud.model import Resources
 
 
 def test_accept_holds_offers_of_one_role() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer, of, payload_of
 
+from jobcloud.config import JobKind, PartitionPolicy, Resources, UpdateStrategy
 from jobcloud.messages import (
     AgentLost,
     Disconnected,
@@ -19,7 +20,7 @@ from jobcloud.messages import (
     SetJobEnabled,
     Subscribed,
 )
-from jobcloud.model import JobKind, PartitionPolicy, Resources, ShardState, TaskState, UpdateStrategy
+from jobcloud.model import ShardState, TaskState
 from jobcloud.scheduler import revisions
 
 SECOND = 1_000

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.core_world import ARTIFACTS, POLICY, START, Desk, make_app, make_job, make_offer, of, payload_of
 
+from jobcloud.config import CatchUp, Concurrency, JobKind, Resources, UpdateStrategy
 from jobcloud.cron import Fold, Gap, Schedule
 from jobcloud.errors import Conflict, NotFound, Refused
 from jobcloud.messages import (
@@ -47,19 +48,7 @@ from jobcloud.messages import (
     Topic,
     Trigger,
 )
-from jobcloud.model import (
-    CatchUp,
-    Cause,
-    Concurrency,
-    Execution,
-    Firing,
-    JobKind,
-    Resources,
-    Shard,
-    ShardState,
-    TaskState,
-    UpdateStrategy,
-)
+from jobcloud.model import Cause, Execution, Firing, Shard, ShardState, TaskState
 from jobcloud.scheduler import Policy
 
 SECONDLY = "* * * * * ?"

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.core_world import POLICY, START, Desk, make_app, make_job, make_offer, of
 
+from jobcloud.config import CatchUp, Concurrency, JobKind
 from jobcloud.cron import Schedule
 from jobcloud.errors import Conflict, NotFound
 from jobcloud.messages import Kill, PutJob, RemoveJob, Retry, SetJobEnabled, Trigger
-from jobcloud.model import CatchUp, Cause, Concurrency, JobKind, ShardState, TaskName
+from jobcloud.model import Cause, ShardState, TaskName
 from jobcloud.scheduler.timetable import latest, latest_ones
 
 

@@ -35,6 +35,7 @@ from tests.core_world import (
 )
 
 from jobcloud import model
+from jobcloud.config import CatchUp, Concurrency, Job, JobKind, JobType, Resources, UpdateStrategy
 from jobcloud.errors import Refused
 from jobcloud.messages import (
     RANK,
@@ -64,19 +65,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import (
-    CatchUp,
-    Concurrency,
-    Job,
-    JobKind,
-    JobType,
-    Resources,
-    Shard,
-    TaskState,
-    UpdateStrategy,
-    Window,
-    changed,
-)
+from jobcloud.model import Shard, TaskState, Window, changed
 from jobcloud.scheduler import Policy, Scheduler, Stored
 from jobcloud.scheduler.revisions import stale
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 from tests.core_world import NEVER, POLICY, START, Desk, make_app, make_job, make_offer, make_status, of
 
+from jobcloud.config import JobKind, PartitionPolicy, Resources
 from jobcloud.cron import Schedule
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
@@ -45,7 +46,7 @@ from jobcloud.messages import (
     Topic,
     Trigger,
 )
-from jobcloud.model import Cause, Execution, JobKind, Offer, PartitionPolicy, Resources, ShardState, Share, changed
+from jobcloud.model import Cause, Execution, Offer, ShardState, Share, changed
 
 
 def trigger(desk: Desk, job: str = "report") -> None:

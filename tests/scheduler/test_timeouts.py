@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from tests.core_world import POLICY, Desk, make_app, make_job, make_offer, of
 
+from jobcloud.config import JobKind
 from jobcloud.messages import Disconnected, Kill, SetJobEnabled, ShutdownExecutor, Subscribed, Trigger
-from jobcloud.model import JobKind, ShardState
+from jobcloud.model import ShardState
 
 KILL_GRACE = 7_000
 LIMIT, GRACE, HUNG = 60_000, POLICY.timeout_grace_ms + 2 * KILL_GRACE, POLICY.kill_timeout_ms + 2 * KILL_GRACE

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.core_world import Desk, make_app, make_job, make_offer, of, payload_of
 
+from jobcloud.config import EVERY_AGENT, JobKind, Resources
 from jobcloud.messages import (
     Accept,
     AcceptInverseOffers,
@@ -30,7 +31,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import EVERY_AGENT, InverseOffer, JobKind, Resources, Window
+from jobcloud.model import InverseOffer, Window
 
 
 def desk(executors: int = 2, **fields: Any) -> Desk:

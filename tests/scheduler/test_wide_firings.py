@@ -9,16 +9,14 @@ from typing import Any
 import pytest
 from tests.core_world import POLICY, Desk, apply, make_app, make_job, make_offer, of
 
+from jobcloud.config import Job, JobKind, Resources
 from jobcloud.messages import Effect, Kind, PutJob, RemoveJob, Retry, Save, Trigger, Write
 from jobcloud.model import (
     MAX_NARROW,
     UNTRIED,
     Cause,
     Firing,
-    Job,
-    JobKind,
     JobState,
-    Resources,
     Shard,
     ShardState,
     WideShards,

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from tests.core_world import START, Desk, make_app, make_job, of
 
+from jobcloud.config import CatchUp, JobKind
 from jobcloud.messages import Publish, PutJob, SetAppEnabled, SetJobEnabled, Topic
-from jobcloud.model import CatchUp, Cause, JobKind, ShardState
+from jobcloud.model import Cause, ShardState
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 UNTIL = "2026-06-30 00:00:00 UTC"

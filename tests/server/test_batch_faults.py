@@ -18,6 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from jobcloud.adapters.memory import MemoryServer, MemoryStore
+from jobcloud.config import App, Job, JobKind, JobType, Package, Resources
 from jobcloud.errors import RecordTooLarge, StoreError
 from jobcloud.messages import (
     Accept,
@@ -37,7 +38,7 @@ from jobcloud.messages import (
     Subscribed,
     Trigger,
 )
-from jobcloud.model import App, Job, JobKind, JobType, Offer, Package, Resources, ShardState, Share, changed
+from jobcloud.model import Offer, ShardState, Share, changed
 from jobcloud.ports import StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts

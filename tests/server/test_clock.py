@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobcloud.server.clock import Clock, _span, running_ms, wall_ms
 
@@ -70,6 +72,23 @@ def test_clock_that_keeps_jumping_is_not_followed() -> None:
     machine = Machine()
     for number in range(20):
         assert machine.after(9_000, set_by=HOUR) == 9_000 * (number + 1)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-200 * DAY, 200 * DAY), st.integers(0, 9), st.integers(1, 3_600)), max_size=8),
+    st.sampled_from([100, 1_000, 5_000]),
+)
+def test_short_jumps_leave_the_scheduler_less_than_six_seconds_ahead(
+    jumps: list[tuple[int, int, int]], every: int
+) -> None:
+    """Each jump ends within 9 s. The true time is that of the running clock."""
+    machine = Machine()
+    for jump, lasts, pause in jumps:
+        begun = machine.running
+        assert machine.after(lasts * 1_000, set_by=jump, every=every) <= machine.running - 5_000 + 5_000
+        assert machine.after(pause * 1_000, set_by=-jump, every=every) == machine.running - 5_000
+        assert machine.clock.warnings() == ()
+        assert machine.running == begun + (lasts + pause) * 1_000
 
 
 def test_slow_drift_is_followed() -> None:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from tests.server.test_loop import NOW, FakeCore, RecordingDriver, RecordingStore, World, enabling, ordered, status
 from tests.server.test_records import APP, JOB
 
+from jobcloud.config import Resources
 from jobcloud.errors import ConfigError, RecordTooLarge, StoreFull, Unavailable
 from jobcloud.messages import (
     Accept,
@@ -30,7 +31,7 @@ from jobcloud.messages import (
     StatusReceived,
     Write,
 )
-from jobcloud.model import Execution, Executor, JobState, Resources, Task, changed
+from jobcloud.model import Execution, Executor, JobState, Task, changed
 from jobcloud.ports import StoredFault, StoredWrite
 from jobcloud.server import records
 from jobcloud.server.batch import Arrived, BatchProcessor, Order

@@ -18,8 +18,8 @@ import pytest
 from tests.api_kit import FakeLoop, app_body, client_of, make_api, package_bytes
 from tests.origin_kit import Answer, Server
 
+from jobcloud.config import App, Package
 from jobcloud.errors import ConfigError, Unavailable
-from jobcloud.model import App, Package
 from jobcloud.server.api import ApiOptions, create_artifacts
 from jobcloud.server.origin import Origin, Refill
 from jobcloud.server.packages import PackageStore

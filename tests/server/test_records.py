@@ -10,22 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobcloud.config import App, CatchUp, Job, JobKind, JobType, Package, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
-    App,
-    CatchUp,
     Cause,
     Drain,
     Execution,
     Executor,
     Firing,
-    Job,
-    JobKind,
     JobState,
-    JobType,
     Outcome,
-    Package,
-    Resources,
     Restoration,
     Shard,
     ShardState,

@@ -22,6 +22,7 @@ from tests.simulation.zookeeper import SimServer, SimSession
 from jobcloud.adapters.mesos.wire import dumps, launch_operation, read_common, read_status
 from jobcloud.adapters.sqlite import SqliteStore
 from jobcloud.adapters.zookeeper.store import ZooKeeperStore
+from jobcloud.config import DELIMITER, JobKind, Resources
 from jobcloud.executor import protocol
 from jobcloud.executor.execution import LOADING
 from jobcloud.executor.execution import Execution as WorkerExecution
@@ -44,18 +45,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import (
-    DELIMITER,
-    Execution,
-    JobKind,
-    Offer,
-    Resources,
-    ShardState,
-    Share,
-    Task,
-    TaskName,
-    TaskState,
-)
+from jobcloud.model import Execution, Offer, ShardState, Share, Task, TaskName, TaskState
 from jobcloud.ports import Store, StoredRecords, StoredWrite
 from jobcloud.scheduler import Policy, Scheduler
 from jobcloud.scheduler.launch import Artifacts, plan_executor

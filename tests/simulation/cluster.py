@@ -298,13 +298,19 @@ class Cluster:
     def rescind(self, offer_id: str) -> None:
         self.post(RescindOffer(offer_id))
 
-    def teardown(self, but: str = "") -> None:
-        """An operator tears all frameworks down at the master, apart from one."""
+    def teardown(self) -> None:
+        """An operator tears the framework down at the master."""
         for framework_id in [one.id for one in self.master.state.frameworks.values() if not one.recovered]:
-            if framework_id == but:
-                continue
-            self.world.truth.removed.add(framework_id)
-            self.post(Operate({"type": "TEARDOWN", "teardown": {"framework_id": {"value": framework_id}}}))
+            self._teardown(framework_id)
+
+    def teardown_others(self, known: str) -> None:
+        """An operator tears down all frameworks apart from one."""
+        for framework_id in [one for one in self.master.state.frameworks if one != known]:
+            self._teardown(framework_id)
+
+    def _teardown(self, framework_id: str) -> None:
+        self.world.truth.removed.add(framework_id)
+        self.post(Operate({"type": "TEARDOWN", "teardown": {"framework_id": {"value": framework_id}}}))
 
     def restart(self, forgetful: bool) -> None:
         """Another master takes over. It knows the agents, unless it is `forgetful`."""

@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
 from jobcloud.adapters.memory import MemoryServer
+from jobcloud.config import Job, JobKind
 from jobcloud.messages import Kind
-from jobcloud.model import Firing, Job, JobKind, Restoration
+from jobcloud.model import Firing, Restoration
 from jobcloud.server import records
 from jobcloud.wire import RESULT_BYTES, encode_data
 
@@ -191,7 +192,7 @@ class Extremes:
         }
         self.given_up |= {name for name in once if not backup.firings[name].ended_ms}
         # An operator removes the frameworks that the backup does not know. Their tasks would run on.
-        world.cluster.teardown(but=_framework(backup))
+        world.cluster.teardown_others(_framework(backup))
         world.later(500, world.start_if_none)
 
     def heal(self) -> None:

@@ -27,9 +27,11 @@ UNIT_TESTS = (
         f"tests/scheduler/test_{name}.py"
         for name in ("scheduler", "rollouts", "operator_calls", "warm_executors", "partitions", "timeouts", "drains",
                      "firing_listener", "queue", "status", "cluster", "launch", "outcomes", "scheduler_policies",
-                     "mass_loss", "retry", "wide_firings", "call_sizes", "circuit_breakers", "scheduler_weaknesses")
+                     "mass_loss", "retry", "call_sizes", "circuit_breakers", "scheduler_weaknesses", "record_sizes",
+                     "restorations", "roles", "wide_firings", "wrong_clock")
     ),
-    *(f"tests/server/test_{name}.py" for name in ("loop", "loop_leadership", "records")),
+    *(f"tests/server/test_{name}.py"
+      for name in ("clock", "epochs", "held_back", "loop", "loop_leadership", "records")),
     "tests/test_config.py",
     "tests/test_model.py",
     "tests/adapters/mesos/test_mesos_wire.py",
@@ -93,14 +95,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "acknowledge before the write", "server/batch.py",
         "        try:\n            self._save(batch, ranks[0])\n",
-        "        for effect in batch.effects:\n            if type(effect).__name__ == 'Acknowledge':\n"
-        "                self._send(effect)\n        try:\n            self._save(batch, ranks[0])\n",
+        "        for effect in ranks[2]:\n            self._send(effect)\n"
+        "        try:\n            self._save(batch, ranks[0])\n",
     ),
     Mutation(
         "a large batch is written in parts", "server/batch.py",
-        "            self._store.write(self.epoch, [_encoded(write) for write in writes])\n",
-        "            for start in range(0, max(1, len(writes)), 8):\n"
-        "                self._store.write(self.epoch, [_encoded(write) for write in writes[start : start + 8]])\n",
+        "                self._store.write(self.epoch, encoded)\n",
+        "                for start in range(0, max(1, len(encoded)), 8):\n"
+        "                    self._store.write(self.epoch, encoded[start : start + 8])\n",
         quiet=True,
     ),
     Mutation(
@@ -229,14 +231,62 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "an updated job is considered by the clock alone", "scheduler/commands.py",
-        "        considered = max(event.at, self._state.job_states[job.name].considered_ms)\n",
-        "        considered = event.at\n",
+        "self._timetable.go_on(job, event.at, ahead_ms=_REVIVED_MS)",
+        "self._timetable.go_on(job, event.at, ahead_ms=-(10**15))",
         quiet=True,
     ),
     Mutation(
         "an enabled job is considered by the clock alone", "scheduler/commands.py",
-        "            considered = max(at, self._state.job_states[job.name].considered_ms)\n",
-        "            considered = at\n",
+        "self._timetable.go_on(job, at, ahead_ms=_REVIVED_MS)",
+        "self._timetable.go_on(job, at, ahead_ms=-(10**15))",
+        quiet=True,
+    ),
+    Mutation(
+        "a new epoch ignores the file beside the data", "server/epochs.py",
+        "max(floor, recorded.epoch + 1, of_clock_now)", "max(floor, of_clock_now)",
+    ),
+    Mutation(
+        "an empty state is led although the file names its epoch", "server/epochs.py",
+        "recorded.epoch and not self._store.epoch()", "False",
+    ),
+    Mutation(
+        "fire times that were missed count as one", "scheduler/timetable.py",
+        "schedule.count(first - 1, last))", "1)",
+    ),
+    Mutation(
+        "a clock far ahead is followed at once", "server/clock.py",
+        "        elif running - self._jump.seen >= _hold_ms(ahead):", "        else:",
+    ),
+    Mutation(
+        "a silent job is not revived", "scheduler/timetable.py",
+        "considered = at if considered > at + ahead_ms else max(at, considered)", "considered = max(at, considered)",
+    ),
+    Mutation(
+        "one call takes the offers of all roles", "scheduler/cluster.py",
+        "        taken = tuple(offer for offer in entry.offers.values() if offer.role == entry.role)\n",
+        "        taken = tuple(entry.offers.values())\n",
+    ),
+    Mutation(
+        "a restored shard is repeated without failover", "scheduler/restorations.py",
+        "            if failover or firing.step(item) is not None:", "            if True:",
+    ),
+    Mutation(
+        "a launch call has no limit in bytes", "scheduler/cycle.py",
+        "or size >= self._state.policy.accept_bytes", "or size < 0",
+    ),
+    Mutation(
+        "a large record is refused by the store alone", "server/batch.py",
+        "            records.check_size(command)\n", "",
+    ),
+    Mutation(
+        "the generation of a wide run that goes on is not written", "scheduler/state.py",
+        "            or old.generation != firing.generation\n", "",
+        quiet=True,
+    ),
+    Mutation(
+        "silent jobs are noticed late", "scheduler/timetable.py",
+        "    def clock_set_back(self, at: int) -> None:\n        self.review(at)\n",
+        "    def clock_set_back(self, at: int) -> None:\n        pass\n",
         quiet=True,
     ),
 )  # fmt: skip

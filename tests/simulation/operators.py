@@ -6,6 +6,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jobcloud.config import (
+    EVERY_AGENT,
+    App,
+    CatchUp,
+    Concurrency,
+    Job,
+    JobKind,
+    JobType,
+    Package,
+    PartitionPolicy,
+    Resources,
+    UpdateStrategy,
+)
 from jobcloud.errors import Refused, Unavailable
 from jobcloud.messages import (
     Command,
@@ -23,22 +36,7 @@ from jobcloud.messages import (
     Trigger,
     UndrainAgent,
 )
-from jobcloud.model import (
-    EVERY_AGENT,
-    App,
-    CatchUp,
-    Cause,
-    Concurrency,
-    Job,
-    JobKind,
-    JobType,
-    Package,
-    PartitionPolicy,
-    Resources,
-    ShardState,
-    TaskState,
-    UpdateStrategy,
-)
+from jobcloud.model import Cause, ShardState, TaskState
 
 from .extremes import PARAMETER_BYTES, RECORD_BYTES, SHARDS
 

@@ -41,7 +41,7 @@ POINTS: tuple[str, ...] = (
     "before acquire", "after acquire", "before load", "after load", "before proof", "after proof",
     "after restore", "before start", "after start", "before stop", "after stop",
     "before write", "after write", "before Publish", "after Publish",
-    *(f"stored {kind}" for kind in Kind),
+    *(f"stored {kind}" for kind in Kind if kind is not Kind.RESTORATION),
     *(f"decided {name}" for name in EVENT_NAMES),
     *(f"{when} {name}" for name in SENT_NAMES for when in ("before", "after")),
 )  # fmt: skip
@@ -103,6 +103,8 @@ _ZOOKEEPER_SHARE = 4  # one history in four
 _EXTREME_WEIGHTS = {
     "clock_far": 3, "all_again": 4, "wide": 6, "too_large": 5, "state_back": 3, "descriptors": 2, "gap": 3,
 }  # fmt: skip
+# The ended shards that a job keeps: less than two runs of the wide job.
+MAX_ENDED_SHARDS = 40
 # The master refuses larger calls. A launch of one task is smaller, one of several may be larger.
 _CALL_BYTES = 6_000
 # Above the largest call that the scheduler makes in an extreme history.

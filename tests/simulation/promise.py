@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobcloud.config import Job, JobKind
 from jobcloud.dev.master.records import OfferRecord
 from jobcloud.dev.resources import NOTHING
 from jobcloud.messages import Accept, Acknowledge, Call, Effect, Kind, ShutdownExecutor, Status
@@ -39,8 +40,6 @@ from jobcloud.model import (
     Cause,
     Execution,
     Firing,
-    Job,
-    JobKind,
     JobState,
     Shard,
     Shards,
@@ -57,7 +56,7 @@ from jobcloud.scheduler.timetable import AHEAD_MS
 from jobcloud.server import records
 
 from .operators import AT_ONCE, LIMIT_MS, REPLACING
-from .plan import LARGEST_CALL
+from .plan import LARGEST_CALL, MAX_ENDED_SHARDS
 
 if TYPE_CHECKING:
     from .executors import Run
@@ -177,8 +176,10 @@ class Truth:
             self.state_of[status["uuid"]] = task_id, status["state"]
 
     def _may_be_invalid(self, message: str) -> bool:
-        # If the clock has jumped, an executor counts as ended because it was idle. Mesos may still know it.
-        return "more than available" in message or ("is not compatible" in message and self._world.jumps > 0)
+        # If an executor's record is forgotten at a bad moment, or kept although the executor has ended, a launch may
+        # describe it with the resources of another role. Mesos refuses the task, which is tried again.
+        misnamed = len(self._world.plan.roles) > 1 and "is not compatible" in message
+        return misnamed or "more than available" in message
 
     def heard(self, status: Status) -> None:
         """A scheduler handles an update. Its time to end starts again for a task that it knows to be unreachable."""
@@ -395,13 +396,21 @@ class Promise:
         old = self.firings.get(key)
         if old is None or old.ended_ms:
             return
-        if (Kind.JOB, old.job) in batch or not self._stored(Kind.JOB, old.job):
+        if (Kind.JOB, old.job) in batch or not self._stored(Kind.JOB, old.job) or self._displaced(old):
             alive = [
                 s.task_id for s in old.shards if s.state is ShardState.ACTIVE and self._stored(Kind.TASK, s.task_id)
             ]
             if not alive:
                 return
         self._world.violation(f"2: {key} vanishes unfinished: {old}")
+
+    def _displaced(self, old: Firing) -> bool:
+        """True if a run that has just ended does not fit into the history of its job, beside newer ones."""
+        kept = [one for one in self.firings.values() if one.job == old.job and self._stored(Kind.FIRING, one.id)]
+        ended = [
+            one for one in kept if one.ended_ms or not any(shard.state is ShardState.ACTIVE for shard in one.shards)
+        ]
+        return sum(len(one.shards) for one in (old, *ended)) > MAX_ENDED_SHARDS
 
     def _outcomes(self, firing: Firing) -> None:
         """The stored outcome of a shard agrees with its executor."""

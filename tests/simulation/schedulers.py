@@ -27,6 +27,7 @@ from jobcloud.server.epochs import LastingEpochs
 from jobcloud.server.records import Restored
 
 from .extremes import ACCEPT_BYTES, ACCEPT_TASKS, RECORD_BYTES
+from .plan import MAX_ENDED_SHARDS
 from .zookeeper import SimZooKeeperStore
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
 
 POLICY = Policy(
     Artifacts("http://artifacts", "e" * 64, "executor.zip", "exec python3 executor.zip"),
-    offer_hold_ms=2_000, decline_refuse_ms=2_000, max_waiting=8, history=20,
-    max_ended_shards=40,
+    offer_hold_ms=2_000, decline_refuse_ms=2_000, max_waiting=8, history=20, max_ended_shards=MAX_ENDED_SHARDS,
     reconcile_interval_ms=30_000, reconcile_max_ms=8_000, launch_answer_ms=3_000, kill_again_ms=3_000,
     sweep_ms=10_000, timeout_grace_ms=4_000, kill_timeout_ms=6_000, drain_lead_ms=6_000, drain_refuse_ms=3_000,
 )  # fmt: skip
@@ -111,7 +111,7 @@ class SimStore(MemoryStore):
         raise AssertionError("no leader makes a backup")
 
     def _check_sizes(self, batch: Sequence[StoredWrite]) -> None:
-        large = {
+        large: dict[tuple[str, str], str] = {
             (write.kind, write.key): f"{write.kind} {write.key!r} takes {len(write.value)} bytes"
             for write in (batch if self._world.plan.extreme else ())
             if write.value is not None and len(write.value) > RECORD_BYTES

@@ -115,6 +115,30 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Restorable
             product.end()
 
 
+def test_deleted_state_stops_the_scheduler_until_it_is_restored(tmp_path: Path) -> None:
+    product = Product(tmp_path)
+    product.environ |= {"JOBCLOUD_DATA": str(product.data), "JOBCLOUD_ARTIFACTS_PORT": "0"}
+    arguments = ("scheduler", "--mesos", "127.0.0.1:1", "--port", str(product.port))
+    file = str(tmp_path / "state.backup")
+    try:
+        process = product.start(*arguments)
+        until(lambda: product.call("health")[1].get("leading"), "a leader")
+        product.run("backup", file)
+        for path in product.data.glob("jobcloud.db*"):
+            path.unlink()
+        assert process.wait(60) == 1
+        log = (tmp_path / "scheduler.log").read_text()
+        assert "stepped down" in log
+        assert "was deleted or replaced while this scheduler used it" in log
+        assert "is empty, but" in product.run(*arguments, code=6)
+        product.run("restore", file)
+        product.start(*arguments)
+        until(lambda: product.call("health")[1].get("leading"), "a leader of the restored state")
+        assert "was restored" in product.call("health")[1]["warnings"][0]
+    finally:
+        product.end()
+
+
 def test_work_that_ended_after_the_backup_is_repeated_only_with_failover(place: Restorable) -> None:
     product, file = place.product, place.product.folder / "state.backup"
     place.start()

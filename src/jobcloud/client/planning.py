@@ -12,9 +12,9 @@ from typing import Final
 from jobcloud import zones
 from jobcloud.client.http import Client, Json
 from jobcloud.client.pack import read_manifest
+from jobcloud.config import PLACEHOLDER, RESOURCE_FIELDS
 from jobcloud.errors import ConfigError
 from jobcloud.match.constraints import HOST
-from jobcloud.model import PLACEHOLDER, RESOURCE_FIELDS
 from jobcloud.planning import jobs as registered
 from jobcloud.planning.demand import DAY_MS, Load, Span, load, row_spans, spans
 from jobcloud.planning.packing import Progress

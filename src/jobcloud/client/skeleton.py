@@ -7,8 +7,8 @@ from pathlib import Path
 from string import Template
 
 from jobcloud.client.pack import MANIFEST
+from jobcloud.config import check_name
 from jobcloud.errors import ConfigError
-from jobcloud.model import check_name
 
 _JOBS = Template('''"""The jobs of the app $app."""
 

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from jobcloud.cron import Dialect, Fold, Gap
-from jobcloud.errors import ConfigError
-from jobcloud.model import (
+from jobcloud.config import (
     DEFAULT_EXECUTOR,
     MAX_EXECUTORS,
     MAX_SHARDS,
@@ -23,6 +21,8 @@ from jobcloud.model import (
     Resources,
     check_resources,
 )
+from jobcloud.cron import Dialect, Fold, Gap
+from jobcloud.errors import ConfigError
 from jobcloud.planning.demand import ScheduledJob
 from jobcloud.planning.problem import TaskKind
 from jobcloud.planning.rules import Rules

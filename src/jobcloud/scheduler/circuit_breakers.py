@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jobcloud.model import Firing, Job, Task, TaskState, content_of
+from jobcloud.config import Job
+from jobcloud.model import Firing, Task, TaskState, content_of
 from jobcloud.scheduler import retry
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason

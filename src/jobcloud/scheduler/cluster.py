@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jobcloud.config import DIMENSIONS, NOTHING, Resources
 from jobcloud.match import MAX_AMOUNT, UNTRIED, AnyMatcher, Refusal
-from jobcloud.model import DIMENSIONS, MAX_ID_BYTES, NOTHING, Offer, Resources, Share, changed, content_of, cut
+from jobcloud.model import MAX_ID_BYTES, Offer, Share, changed, content_of, cut
 
 # Resources whose reservations are described by longer texts are not used: an executor's record contains these texts.
 _ORIGIN_CHARS = 1_000

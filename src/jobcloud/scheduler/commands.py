@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobcloud.config import Job, JobKind
 from jobcloud.errors import ConfigError, Conflict, NotFound
 from jobcloud.messages import (
     ForgetTask,
@@ -17,7 +18,7 @@ from jobcloud.messages import (
     Topic,
     Trigger,
 )
-from jobcloud.model import Cause, Firing, Job, JobKind, JobState, Shard, ShardState, Task, changed
+from jobcloud.model import Cause, Firing, JobState, Shard, ShardState, Task, changed
 from jobcloud.scheduler import launch, recovery, retry, revisions
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Hooks, Part

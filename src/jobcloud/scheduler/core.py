@@ -92,6 +92,7 @@ class Scheduler:
         reconciliation = Reconciliation(state)
         self._tasks = Tasks(state, hooks, firings, reconciliation)
         self._timetable = Timetable(state, firings, self._tasks)
+        self._restorations = Restorations(state, firings)
         self._warm_executors = WarmExecutors(state, executors, circuit_breakers, self._tasks)
         self._cycle = Cycle(state, hooks, firings, executors, circuit_breakers, self._warm_executors)
         self._drains = Drains(state, reconciliation, self._tasks, self._cycle)
@@ -107,7 +108,7 @@ class Scheduler:
             circuit_breakers,
             self._drains,
             self._tasks,
-            Restorations(state, firings),
+            self._restorations,
             rollouts,
             Timeouts(state, reconciliation),
             self._warm_executors,
@@ -236,7 +237,7 @@ class Scheduler:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Problems that do not stop the scheduler. May be read from any thread."""
-        return self._timetable.warnings
+        return (*self._timetable.warnings, *self._restorations.warnings(self._ticked))
 
     @property
     def framework_id(self) -> str:

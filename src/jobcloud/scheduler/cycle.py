@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 
+from jobcloud.config import DELIMITER
 from jobcloud.messages import (
     Accept,
     Decline,
@@ -17,7 +18,7 @@ from jobcloud.messages import (
     Suppress,
     Topic,
 )
-from jobcloud.model import DELIMITER, MAX_ID_BYTES, NO_OUTCOME, Cause, Firing, Shard, ShardState, Task, changed
+from jobcloud.model import MAX_ID_BYTES, NO_OUTCOME, Cause, Firing, Shard, ShardState, Task, changed
 from jobcloud.scheduler import launch, queue, retry, revisions, sharding
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.cluster import InsufficientResources, Placement, Pool, Request

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sized
 
+from jobcloud.config import DIMENSIONS, MAX_IDLE_TIMEOUT_MS
 from jobcloud.messages import ExecutorLost, Kind, ShutdownExecutor
-from jobcloud.model import DIMENSIONS, MAX_IDLE_TIMEOUT_MS, Executor, Share, Task, changed, content_of
+from jobcloud.model import Executor, Share, Task, changed, content_of
 from jobcloud.scheduler import recovery
 from jobcloud.scheduler.cluster import amounts
 from jobcloud.scheduler.launch import ExecutorPlan

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jobcloud.model import Drain, Firing, Job, Resources, Shard, ShardState, Window
+from jobcloud.config import Job, Resources
+from jobcloud.model import Drain, Firing, Shard, ShardState, Window
 from jobcloud.scheduler.cycle import Cycle
 from jobcloud.scheduler.part import Hooks
 from jobcloud.scheduler.reason import Reason

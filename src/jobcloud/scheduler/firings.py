@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sized
 
+from jobcloud.config import Job, JobKind
 from jobcloud.messages import Topic
-from jobcloud.model import Cause, Firing, Job, JobKind, Shard, ShardState, Task, changed, cut, replaced
+from jobcloud.model import Cause, Firing, Shard, ShardState, Task, changed, cut, replaced
 from jobcloud.scheduler import retry, sharding
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reason import Reason

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jobcloud.model import MAX_WAITING, Firing, ShardState, Task
+from jobcloud.config import MAX_WAITING
+from jobcloud.model import Firing, ShardState, Task
 from jobcloud.scheduler import recovery
 from jobcloud.scheduler.recovery import executor_key
 from jobcloud.scheduler.state import State

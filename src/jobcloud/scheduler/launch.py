@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jobcloud.model import DELIMITER, App, Executor, Job, Resources, Share, Task
+from jobcloud.config import DELIMITER, App, Job, Resources
+from jobcloud.model import Executor, Share, Task
 from jobcloud.scheduler.cluster import InsufficientResources, Pool, Request
 
 EXECUTOR_DATA_SCHEMA = 1

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 
+from jobcloud.config import Job
 from jobcloud.messages import SendFailed
-from jobcloud.model import Firing, Job, Task
+from jobcloud.model import Firing, Task
 from jobcloud.scheduler.reason import Reason
 from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending

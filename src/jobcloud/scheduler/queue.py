@@ -14,7 +14,8 @@ from itertools import takewhile
 from operator import itemgetter
 from typing import NamedTuple
 
-from jobcloud.model import MAX_SHARDS, Execution, Firing, Shard, ShardState
+from jobcloud.config import MAX_SHARDS
+from jobcloud.model import Execution, Firing, Shard, ShardState
 from jobcloud.scheduler.retry import AVOID_MS
 
 # Global names, because an access to an enum member costs a function call in CPython 3.11.

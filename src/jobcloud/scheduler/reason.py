@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jobcloud.config import DIMENSIONS
 from jobcloud.fields import Unit
 from jobcloud.match import Refusal
-from jobcloud.model import DIMENSIONS
 
 
 @dataclass(frozen=True, slots=True)

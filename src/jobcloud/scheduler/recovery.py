@@ -10,17 +10,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from jobcloud.config import App, Job, JobKind, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
-    App,
     Cause,
     Drain,
     Executor,
     Firing,
-    Job,
-    JobKind,
     JobState,
-    Resources,
     Restoration,
     Shard,
     ShardState,

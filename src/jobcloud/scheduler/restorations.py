@@ -18,6 +18,7 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.timetable import utc
 
+_WARNED_MS = 86_400_000
 _NOT_SEEN_TO_RUN = (TaskState.STORED, TaskState.STAGING)
 
 
@@ -100,6 +101,16 @@ class Restorations(Part):
 
     def _publish(self, at: int, text: str) -> None:
         self._state.publish(at, Topic.FAULT, text)
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    def warnings(self, at: int) -> tuple[str, ...]:
+        """The restore in words, for a day after it."""
+        restoration = self._state.restoration
+        if restoration is None or not 0 <= at - restoration.restored_ms < _WARNED_MS:
+            return ()
+        times = f"at {utc(restoration.restored_ms)} from a backup of {utc(restoration.taken_ms)}"
+        return (f"the state was restored {times}: the log tells what was repeated and what was ended",)
 
     def indexes(self) -> Mapping[str, Sized]:
         return {"unreported": self._unreported}

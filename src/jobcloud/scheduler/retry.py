@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from jobcloud.model import Execution, Job, Shard, ShardState, changed
+from jobcloud.config import Job
+from jobcloud.model import Execution, Shard, ShardState, changed
 from jobcloud.scheduler.status import WORKER_LOST, End
 
 # An attempt that ran this long has proved that the shard can run. The next loss starts from the first back-off again.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sized
 
+from jobcloud.config import Job, JobKind
 from jobcloud.messages import Topic
-from jobcloud.model import Firing, Job, JobKind, Shard, ShardState, Task, TaskState
+from jobcloud.model import Firing, Shard, ShardState, Task, TaskState
 from jobcloud.scheduler import revisions
 from jobcloud.scheduler.firings import FEWER, Firings
 from jobcloud.scheduler.part import Part

@@ -10,20 +10,8 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 from typing import NamedTuple
 
-from jobcloud.model import (
-    Cause,
-    Firing,
-    Isolation,
-    Job,
-    JobKind,
-    JobState,
-    JobType,
-    Shard,
-    Step,
-    Task,
-    parse_shard_parameters,
-    untried,
-)
+from jobcloud.config import Isolation, Job, JobKind, JobType, parse_shard_parameters
+from jobcloud.model import Cause, Firing, JobState, Shard, Step, Task, untried
 from jobcloud.scheduler.retry import ALONE_AFTER
 
 PAYLOAD_SCHEMA = 1

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
+from jobcloud.config import DIMENSIONS, App, Job
 from jobcloud.errors import NotFound
 from jobcloud.match import AnyMatcher
 from jobcloud.messages import EFFECT_ORDER, RANK, Effect, Kind, Publish, Record, Save, Topic, Write
-from jobcloud.model import DIMENSIONS, App, Firing, Job, Restoration, Shard, Task, changed, tried
+from jobcloud.model import Firing, Restoration, Shard, Task, changed, tried
 from jobcloud.scheduler import launch, queue, recovery
 from jobcloud.scheduler.cluster import Cluster, Request
 from jobcloud.scheduler.launch import Artifacts, ExecutorPlan

@@ -10,14 +10,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sized
 
+from jobcloud.config import Job, PartitionPolicy
 from jobcloud.messages import Accept, Acknowledge, Kind, SendFailed, Status, StatusReceived, Topic
 from jobcloud.model import (
     NO_OUTCOME,
     Cause,
     Firing,
-    Job,
     Outcome,
-    PartitionPolicy,
     ShardState,
     Task,
     TaskName,

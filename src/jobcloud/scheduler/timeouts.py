@@ -13,9 +13,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sized
 
+from jobcloud.config import MAX_KILL_GRACE_MS, Job
 from jobcloud.fields import Unit
 from jobcloud.messages import Kind, ShutdownExecutor, Topic
-from jobcloud.model import MAX_KILL_GRACE_MS, Cause, Firing, Job, Step, Task, TaskState, changed
+from jobcloud.model import Cause, Firing, Step, Task, TaskState, changed
 from jobcloud.scheduler.part import Part
 from jobcloud.scheduler.reconciliation import Reconciliation
 from jobcloud.scheduler.state import State

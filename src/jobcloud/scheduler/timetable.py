@@ -6,9 +6,10 @@ import heapq
 from collections.abc import Iterator, Mapping, Sized
 from datetime import UTC, datetime
 
+from jobcloud.config import CatchUp, Concurrency, Job, JobKind
 from jobcloud.cron import Schedule
 from jobcloud.messages import Topic
-from jobcloud.model import CatchUp, Cause, Concurrency, Firing, Job, JobKind
+from jobcloud.model import Cause, Firing
 from jobcloud.scheduler import sharding
 from jobcloud.scheduler.firings import Firings
 from jobcloud.scheduler.part import Part

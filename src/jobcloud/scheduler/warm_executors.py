@@ -12,19 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import count, islice
 from typing import NamedTuple
 
-from jobcloud.model import (
-    EVERY_AGENT,
-    PLACEHOLDER,
-    App,
-    Execution,
-    Firing,
-    Job,
-    Task,
-    TaskName,
-    TaskState,
-    content_of,
-    placeholder_job,
-)
+from jobcloud.config import EVERY_AGENT, PLACEHOLDER, App, Job
+from jobcloud.model import Execution, Firing, Task, TaskName, TaskState, content_of, placeholder_job
 from jobcloud.scheduler import retry
 from jobcloud.scheduler.circuit_breakers import CircuitBreakers
 from jobcloud.scheduler.cluster import AgentEntry, Placement, Request

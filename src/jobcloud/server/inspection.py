@@ -6,6 +6,7 @@ the dictionary of an xz, may need any amount of memory.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -49,7 +50,8 @@ def inspect_apart(
 def main() -> None:
     """The child. Arguments: the path, "wheel" if the archive must be a wheel, the limit of memory in bytes."""
     path, kind_of_archive, memory = sys.argv[1:]
-    os.nice(10)  # the scheduler comes first
+    with contextlib.suppress(OSError):  # a systemd unit may forbid it
+        os.nice(10)  # the scheduler comes first
     for kind, limit in (
         (resource.RLIMIT_AS, int(memory)),
         (resource.RLIMIT_CPU, _CPU_S),

@@ -88,7 +88,6 @@ class Listener:
     """Serves an ASGI app on a listening socket, which it closes, in its own thread."""
 
     def __init__(self, app: ASGIApp, listening: socket.socket, limits: Limits = Limits()) -> None:
-        # The protocol is a class of uvicorn, which gets its connections from the server below.
         config = uvicorn.Config(
             app, ws="none", log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2,
             server_header=False,

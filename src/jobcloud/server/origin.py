@@ -19,9 +19,9 @@ from urllib.parse import urljoin, urlsplit
 import structlog
 
 import jobcloud
+from jobcloud.config import App, Package
 from jobcloud.errors import ConfigError, Unavailable
 from jobcloud.executor import http_job
-from jobcloud.model import App, Package
 from jobcloud.server.packages import PackageStore, Upload
 from jobcloud.server.urls import ALLOW_PACKAGES, UrlPolicy
 

@@ -18,19 +18,17 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from jobcloud.config import MAX_SHARDS, App, Job
 from jobcloud.errors import ConfigError, Refused
 from jobcloud.fields import names, values_of
 from jobcloud.messages import Command, DrainAgent, Kind, PutApp, PutJob, Record
 from jobcloud.model import (
-    MAX_SHARDS,
-    App,
     Cause,
     Count,
     Drain,
     Executor,
     Firing,
     Instant,
-    Job,
     JobState,
     Restoration,
     Shard,

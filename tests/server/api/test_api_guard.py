@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import socket
 import threading
 from pathlib import Path
@@ -363,6 +364,47 @@ def test_health_is_answered_while_all_threads_wait_for_the_scheduler(tmp_path: P
         assert [first_status(one) for one in waiting] == [200] * 20
         for one in waiting:
             one.close()
+
+
+def test_reads_beyond_those_that_wait_are_refused(tmp_path: Path) -> None:
+    loop, release = FakeLoop(), threading.Event()
+    ask = loop.ask
+
+    def wait(fn: Any, timeout: float = 5) -> Any:
+        release.wait()
+        return ask(fn)
+
+    loop.ask = wait  # type: ignore[method-assign]
+    request = b"GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving(make_api(tmp_path, loop)) as url:
+        waiting = [dial(url, request) for _ in range(206)]
+        refused, _, _ = select.select(waiting, [], [], 60)
+        assert first_status(refused[0]) == 429
+        release.set()
+        answers = [first_status(one) for one in waiting if one not in refused]
+        assert 200 <= answers.count(200) <= 204
+        for one in waiting:
+            one.close()
+
+
+def test_requests_in_progress_are_answered_when_the_server_stops(tmp_path: Path) -> None:
+    loop, release = FakeLoop(), threading.Event()
+
+    def wait(fn: Any, timeout: float = 5) -> Any:
+        release.wait()
+        raise TimeoutError
+
+    loop.ask = wait  # type: ignore[method-assign]
+    request = b"GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    try:
+        with serving(make_api(tmp_path, loop)) as url:
+            waiting = [dial(url, request) for _ in range(8)]
+            assert httpx.get(f"{url}/api/v1/health", trust_env=False, timeout=60).status_code == 503
+        assert {first_status(one) for one in waiting[4:]} == {503}
+    finally:
+        release.set()
+    for one in waiting:
+        one.close()
 
 
 def test_slow_fetches_of_packages_leave_the_threads_to_other_calls(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests.api_kit import app_body, job_body
 
-from jobcloud.config import item_parameters
+from jobcloud.config import Job, item_parameters
 from jobcloud.errors import ConfigError
 from jobcloud.executor.payload import PayloadError, read_task
 from jobcloud.messages import Kind
-from jobcloud.model import Cause, Execution, Job, JobState, Task
+from jobcloud.model import Cause, Execution, JobState, Task
 from jobcloud.scheduler import sharding
 from jobcloud.server.api.body import parse
 from jobcloud.server.api.convert import check, read_job

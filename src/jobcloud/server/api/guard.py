@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -28,6 +28,10 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Resources that need no token.
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
+# Answers to so many reads are made at once. Each may need tens of megabytes, and the others wait outside.
+_READS_AT_ONCE, _MAX_WAITING = 4, 200
+# The last part of the path of reads that wait for others, and compute little.
+_PATIENT = frozenset({"events", "health", "logs", "stream"})
 # The unread rest of a body would precede the next request on the connection.
 _HANG_UP = {"Connection": "close"}
 
@@ -63,6 +67,8 @@ class Guard:
         self._app = app
         self._access = access
         self._hosts = LOOPBACK_NAMES | {host.lower().strip("[]") for host in access.hosts}
+        self._turns = asyncio.Semaphore(_READS_AT_ONCE)
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -74,7 +80,13 @@ class Guard:
         answer = _Answer(send)
         try:
             body = self._admit(scope, receive)
+            if scope["method"] in READS and scope["path"].rpartition("/")[2] not in _PATIENT:
+                await self._take_turn(answer)
             await self._app(scope, body, answer)
+        except asyncio.CancelledError:
+            # The server stops. uvicorn would log a traceback for each request.
+            if not answer.started:
+                await Problem("unavailable", "The server stops.", headers=_HANG_UP).response()(scope, receive, send)
         except Exception as error:
             problem = from_error(error)
             if problem is None:
@@ -82,6 +94,19 @@ class Guard:
                 problem = Problem("internal", "The server failed to answer. Its log has the reason.")
             if not answer.started:
                 await problem.response()(scope, receive, send)
+        finally:
+            answer.start()
+
+    async def _take_turn(self, answer: _Answer) -> None:
+        """Wait for a turn, which ends when the answer starts. Raises Problem if too many others wait."""
+        if self._waiting >= _MAX_WAITING:
+            raise Problem("too-many", f"{_MAX_WAITING} other reads wait.", headers={"Retry-After": "5"})
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        answer.at_start = self._turns.release
 
     def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """Check all headers; return a bounded `receive` for the body. Raises Problem."""
@@ -121,15 +146,22 @@ class Guard:
 
 
 class _Answer:
-    """Forwards an answer, and records whether it has started."""
+    """Forwards an answer, and records whether it has started. Calls `at_start` once: the content is then complete."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.started = False
+        self.at_start: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        if self.at_start is not None:
+            self.at_start()
+            self.at_start = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
+            self.start()
             message.setdefault("headers", [])
             message["headers"] = [*message["headers"], (b"x-content-type-options", b"nosniff")]
         await self._send(message)
