@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from tests.core_world import POLICY, Desk, make_app, make_job, make_offer, of
 
 from jobcloud.adapters.mesos.wire import dumps, launch_operation
@@ -146,3 +147,13 @@ def test_fault_of_a_refused_launch_is_published() -> None:
     fail(one, call)
     faults = [notice for notice in of(Publish, one.last) if notice.topic is Topic.FAULT and notice.job == "job0"]
     assert "refuses the launch" in faults[0].text
+
+
+@pytest.mark.parametrize("too_large", [True, False])
+def test_executor_of_a_launch_that_was_not_sent_is_charged_to_the_next_offer(too_large: bool) -> None:
+    """Its record would claim that it lives. Then the next launch would leave no room for it, and Mesos refuses."""
+    one = desk([{"shard_count": 2}])
+    [call] = accepts(one, "o1")
+    assert len(one.scheduler.executors) == 1
+    one.do(SendFailed(one.at, call, "HTTP 413", certain=True, too_large=too_large))
+    assert not one.scheduler.executors

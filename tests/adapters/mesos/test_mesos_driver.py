@@ -1187,6 +1187,17 @@ def test_second_subscribed_event_is_delivered(master: FakeMaster) -> None:
         assert running.wait(Subscribed, 2).framework_id == "framework-9"
 
 
+def test_events_are_dated_by_the_given_clock(master: FakeMaster) -> None:
+    """Not by the clock of the machine, which may have jumped ahead."""
+    receiver = Receiver()
+    driver = MesosDriver(settings(master.address), now_ms=lambda: 5)
+    driver.start(receiver, "")
+    try:
+        assert receiver.wait(Subscribed).at == 5
+    finally:
+        driver.stop()
+
+
 # ---------------------------------------------------------------------------------------------------------- settings
 
 
