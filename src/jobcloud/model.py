@@ -7,6 +7,7 @@ costs a tenth of a frozen dataclass.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +25,7 @@ Instant = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 # Texts from outside are bounded where they come in, so that every record is smaller than the stores' limit.
 MAX_MESSAGE_BYTES = 4_000
 MAX_ID_BYTES = 255
-_CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - set(b"\t\n\r"), "\N{REPLACEMENT CHARACTER}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 Item = Annotated[int, msgspec.Meta(ge=0, lt=MAX_SHARDS + 2)]  # includes the two calls of a run's listener
 
 
@@ -35,7 +36,8 @@ def cut(text: str, most: int = MAX_MESSAGE_BYTES) -> str:
     """
     if not text or (text.isascii() and text.isprintable() and len(text) <= most):
         return text
-    return text[:most].translate(_CONTROLS).encode(errors="replace")[:most].decode(errors="ignore")
+    clean = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text[:most])
+    return clean.encode(errors="replace")[:most].decode(errors="ignore")
 
 
 class Cause(StrEnum):
