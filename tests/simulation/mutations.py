@@ -278,17 +278,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a large record is refused by the store alone", "server/batch.py",
         "            records.check_size(command)\n", "",
     ),
-    Mutation(
-        "the generation of a wide run that goes on is not written", "scheduler/state.py",
-        "            or old.generation != firing.generation\n", "",
-        quiet=True,
-    ),
-    Mutation(
-        "silent jobs are noticed late", "scheduler/timetable.py",
-        "    def clock_set_back(self, at: int) -> None:\n        self.review(at)\n",
-        "    def clock_set_back(self, at: int) -> None:\n        pass\n",
-        quiet=True,
-    ),
 )  # fmt: skip
 
 
