@@ -189,7 +189,7 @@ class Operators:
             failover_attempts=30, retry_count=b % 4, retry_delay_ms=1_000,
             partition=PartitionPolicy.REPLACE if b % 7 < 3 else PartitionPolicy.WAIT,
             replace_after_ms=b % 3 * 2_000, catch_up_limit=2 if self._world.plan.extreme else 10,
-            **self._update_of(b) if daemon else {"shard_count": (1, 2, 3, 6)[b % 4]},
+            **self._update_of(b) if daemon else {"shard_count": 1 + b % 3},
         )  # fmt: skip
         if job.partition is PartitionPolicy.REPLACE:
             self.replacing.add(job.name)
@@ -217,7 +217,7 @@ class Operators:
     def _update_of(self, b: int) -> dict[str, Any]:
         """The fields that make another version of a resident, and its update strategy."""
         return {
-            "shard_count": 1 + b % 6, "parameter": f"v{b % 5}", "max_unavailable": 1 + (b % 7 == 0),
+            "shard_count": 1 + b % 4, "parameter": f"v{b % 5}", "max_unavailable": 1 + (b % 7 == 0),
             "update_strategy": UpdateStrategy.RECREATE if b % 11 == 0 else UpdateStrategy.ROLLING,
             "independent_shards": b % 3 == 1,
         }  # fmt: skip
