@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
+import signal
 import socket
 import socketserver
 import subprocess
@@ -69,8 +69,6 @@ class Namespace:
 @contextlib.contextmanager
 def namespace() -> Iterator[Namespace]:
     """A namespace of this process. Raises Impossible."""
-    if not shutil.which("ip"):
-        raise Impossible("needs `ip`: apt-get install iproute2")
     _remove_stale()
     made = Namespace(os.getpid())
     try:
@@ -86,14 +84,17 @@ def _remove_stale() -> None:
         found = _NAME.fullmatch(name)
         if found is None or (int(found[1]) != os.getpid() and Path(f"/proc/{found[1]}").exists()):
             continue
-        for pid in _ip("netns", "pids", name).split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), 9)
+        with contextlib.suppress(Impossible, ProcessLookupError):
+            for pid in _ip("netns", "pids", name).split():
+                os.kill(int(pid), signal.SIGKILL)
         Namespace(int(found[1])).remove()
 
 
 def _ip(*arguments: str) -> str:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=30, check=False)
+    try:
+        done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=30, check=False)
+    except FileNotFoundError:
+        raise Impossible("needs `ip`: apt-get install iproute2") from None
     if done.returncode:
         raise Impossible(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
