@@ -47,14 +47,16 @@ class Product:
             "JOBCLOUD_SERVER": f"http://127.0.0.1:{self.port}",
             "COLUMNS": "200",
         }
+        #: precedes the commands of `start`
+        self.wrapper: tuple[str, ...] = ()
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str, descriptors: int = 0) -> subprocess.Popen[bytes]:
         """Start `jobcloud` with its output in a log file, and with at most some open descriptors."""
-        limited = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors)] if descriptors else []
+        before = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(descriptors)] if descriptors else list(self.wrapper)
         with open(self.folder / f"{arguments[0]}.log", "ab") as log:
             process = subprocess.Popen(
-                [*limited, sys.executable, "-m", "jobcloud", *arguments], env=self.environ, stdout=log, stderr=log,
+                [*before, sys.executable, "-m", "jobcloud", *arguments], env=self.environ, stdout=log, stderr=log,
                 stdin=subprocess.DEVNULL, cwd=self.folder,
             )  # fmt: skip
         self._processes.append(process)

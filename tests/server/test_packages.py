@@ -75,12 +75,23 @@ def test_aborted_upload_leaves_no_files(tmp_path: Path) -> None:
 def test_start_removes_incomplete_uploads_of_a_crash(tmp_path: Path) -> None:
     store = PackageStore(tmp_path)
     stored = put(store, package_bytes())
-    (tmp_path / ".incoming" / "half").write_bytes(b"x")
+    half = tmp_path / ".incoming" / "half"
+    half.write_bytes(b"x")
+    os.utime(half, (1, 1))
     (tmp_path / ("0" * 64)).mkdir()
     (tmp_path / "stray").mkdir()
     again = PackageStore(tmp_path)
     assert again.stored() == [stored.sha256]
     assert len(leftovers(tmp_path)) == 1
+
+
+def test_upload_survives_start_of_another_scheduler(tmp_path: Path) -> None:
+    store, data = PackageStore(tmp_path), package_bytes()
+    with store.receive() as upload:
+        upload.write(data)
+        another = PackageStore(tmp_path)
+        stored = upload.commit()
+    assert another.stored() == [stored.sha256]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])

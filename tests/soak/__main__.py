@@ -1,7 +1,8 @@
 """`python -m tests.soak [--minutes N] [--keep FOLDER]`: start the servers, inject faults for N minutes, check the jobs.
 
-Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. Prints figures and the verdict. The exit code is 0 if
-no shard was lost or doubled.
+Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. Partitions of the network also need root and `ip`
+(Debian's iproute2); without them the soak says so and goes on. Prints figures and the verdict. The exit code is 0 if no
+shard was lost or doubled.
 """
 
 from __future__ import annotations
@@ -24,16 +25,21 @@ from pathlib import Path
 from typing import Any
 
 from tests import zookeeper_kit
-from tests.soak import checker
+from tests.soak import checker, partition
 from tests.soak.servers import Front, Mesos
 from tests.whole_kit import Product, until
 
 AGENTS = 10
-RESOURCES = "cpus:9;mem:8192;disk:20000;ports:[31000-32000]"
+RESOURCES = "cpus:16;mem:8192;disk:20000;ports:[31000-32000]"
 SESSION_S = 3
 RESIDENT, RESIDENT_SHARDS = 200, 10
 WORK, WORK_SHARDS = 100, 20
-CPU = 0.018  # 4,000 of them fit on nine agents
+# All shards fail at once, each with a long message. The run ends within some seconds.
+WIDE_SHARDS, WIDE_S = 5_000, 15
+# 4,000 shards of the first and 5,000 of the second kind fit on nine agents.
+CPU, WIDE_CPU = 0.018, 0.01
+# The scheduler in a network namespace of its own.
+APART = 2
 # The final calm starts two seconds before a minute. Every job fires in the first ten seconds of the minute.
 CALM_S = 15
 HERE = Path(__file__).parent
@@ -47,16 +53,17 @@ class Times:
     pause: tuple[float, float] = (5, 15)  # between faults
     measured: int = 25  # measurement of the load
     max_drain: int = 300  # wait after the last fault for due shards: on a slow machine they are late, not lost
+    wide: tuple[int, ...] = (40,)  # the seconds of a minute at which the wide job fires
 
 
-BRIEF = Times(20, (1, 3), 8, 120)
+BRIEF = Times(20, (1, 3), 8, 120, (20, 50))
 
 
 class Soak:
     def __init__(self, folder: Path, seed: int, part: int, times: Times) -> None:
         """`part` divides the number of jobs."""
         self.folder, self.times = folder, times
-        self.residents, self.works = RESIDENT // part, WORK // part
+        self.residents, self.works, self.wide = RESIDENT // part, WORK // part, WIDE_SHARDS // part
         self.dice = random.Random(seed)
         self.faults: list[dict[str, Any]] = []
         self.figures: dict[str, Any] = {}
@@ -74,13 +81,16 @@ class Soak:
         self.front = Front([f"127.0.0.{number + 1}" for number in range(3)])
         stack.callback(self.front.stop)
         self.schedulers = [self._scheduler(number) for number in range(3)]
+        self.apart = self._set_apart(stack)
         stack.callback(self._end_schedulers)
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
-        for number in range(3):
+        # The first one leads, so the first partition needs no change of the leader.
+        self._start(APART)
+        until(self.leader, "a leader")
+        for number in range(APART):
             self._start(number)
         stack.callback(self._ending.set)
         threading.Thread(target=self._restart_schedulers, daemon=True).start()
-        until(self.leader, "a leader")
 
     def _scheduler(self, number: int) -> Product:
         home = self.folder / f"scheduler{number}"
@@ -91,6 +101,7 @@ class Soak:
             "JOBCLOUD_ARTIFACTS_HOST": f"127.0.0.{number + 1}",
             "JOBCLOUD_ARTIFACTS_PORT": str(self.front.port),
             "JOBCLOUD_ARTIFACTS_ADVERTISE": self.front.address,
+            "JOBCLOUD_MESOS_MASTER": self.mesos.master,
             "JOBCLOUD_ZOOKEEPER_HOSTS": zookeeper_kit.hosts(self.zookeeper),
             "JOBCLOUD_ZOOKEEPER_SESSION_TIMEOUT": f"{SESSION_S}s",
             "JOBCLOUD_HTTP_TOKEN_FILE": str(self.token),
@@ -99,11 +110,33 @@ class Soak:
         }
         return product
 
+    def _set_apart(self, stack: contextlib.ExitStack) -> partition.Namespace | None:
+        """Give one scheduler a network namespace of its own; None if this machine allows none."""
+        try:
+            apart = stack.enter_context(partition.namespace())
+        except partition.Impossible as error:
+            print(f"no scheduler is partitioned: {error}", flush=True)
+            return None
+        product = self.schedulers[APART]
+        product.wrapper = apart.wrapper
+        servers = [f"{apart.outside}:{server.port}" for server in self.zookeeper]
+        product.environ |= {
+            "JOBCLOUD_ARTIFACTS_HOST": apart.inside,
+            "JOBCLOUD_HTTP_HOST": apart.inside,
+            "JOBCLOUD_MESOS_MASTER": f"{apart.outside}:{self.mesos.port}",
+            "JOBCLOUD_ZOOKEEPER_HOSTS": ",".join(servers),
+            # Its servers are on loopback, behind the forwarders.
+            "JOBCLOUD_ZOOKEEPER_OPEN_TREE": "true",
+        }
+        self.front.backends[APART] = apart.inside
+        outward = [(apart.outside, port, "127.0.0.1") for port in (self.mesos.port, *(s.port for s in self.zookeeper))]
+        for address, port, target in (*outward, ("127.0.0.1", product.port, apart.inside)):
+            stack.callback(partition.Forwarder(address, port, target).stop)
+        return apart
+
     def _start(self, number: int) -> None:
         product = self.schedulers[number]
-        self.processes[number] = product.start(
-            "scheduler", "--mesos", self.mesos.master, "--data", str(product.data), "--port", str(product.port)
-        )
+        self.processes[number] = product.start("scheduler", "--data", str(product.data), "--port", str(product.port))
 
     def _restart_schedulers(self) -> None:
         """Restart schedulers that have ended, as a supervisor does."""
@@ -128,7 +161,7 @@ class Soak:
     # ---- load ------------------------------------------------------------------------------------------------
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All jobs fire in the first ten seconds of a minute, so that 4,000 shards run at once."""
+        """All jobs but two fire in the first ten seconds of a minute, so that 4,000 shards run at once."""
         made = [
             self._job(f"resident{n}", "DAEMON", f"{n % 10} * * * * ?", RESIDENT_SHARDS, 0)
             for n in range(self.residents)
@@ -137,8 +170,12 @@ class Soak:
             self._job(f"work{n}", "TRANSIENT", f"{n % 10} * * * * ?", WORK_SHARDS, self.times.work)
             for n in range(self.works)
         ]
-        made.append(self._job("every-second", "TRANSIENT", "* * * * * ?", 1, 0))
-        return made
+        made.append(self._job(checker.EVERY_SECOND, "TRANSIENT", "* * * * * ?", 1, 0))
+        # Each firing is made up for or waits, so each of them runs.
+        policy = {"misfire": True, "catchUp": "all", "retryCount": 0}
+        seconds = ",".join(map(str, self.times.wide))
+        wide = self._job(checker.WIDE, "TRANSIENT", f"{seconds} * * * * ?", self.wide, 0)
+        return [*made, wide | {"jobClass": "soak_jobs:Fail", "cpuCount": WIDE_CPU} | policy]
 
     def _job(self, name: str, kind: str, cron: str, shards: int, seconds: int) -> dict[str, Any]:
         return {
@@ -161,7 +198,7 @@ class Soak:
         # Each job is one write, which takes long with three ZooKeeper servers on one busy disk.
         self.schedulers[number].run("app", "add", str(app), seconds=300)
 
-    def plan(self, span: tuple[float, float], calm: tuple[float, float]) -> None:
+    def plan(self, span: tuple[float, float], calm: tuple[float, float], *accounts: dict[str, int]) -> None:
         jobs = [
             {
                 "name": job["jobName"], "kind": job["jobExecutionType"], "cron": job["cron"],
@@ -169,7 +206,9 @@ class Soak:
             }
             for job in self.jobs()
         ]  # fmt: skip
-        (self.folder / "plan.json").write_text(json.dumps({"jobs": jobs, "span": span, "calm": calm}))
+        (self.folder / "plan.json").write_text(
+            json.dumps({"jobs": jobs, "span": span, "calm": calm, "accounts": accounts})
+        )
         (self.folder / "faults.json").write_text(json.dumps(self.faults))
 
     def wait_for_due_work(self, span: tuple[float, float]) -> None:
@@ -187,6 +226,21 @@ class Soak:
         self.faults.append({"event": event, "at": at, **more})
         print(f"  {time.strftime('%H:%M:%S')} {event} {more or ''}", flush=True)
         return at
+
+    def partition_the_leader(self) -> None:
+        assert self.apart is not None
+        while self.leading()[0] != APART:
+            self.stop_the_leader()
+        _, process = self.leading()
+        before = self.epoch_seen()
+        self.apart.cut()
+        at = self.fault(checker.PARTITIONED)
+        self._taken_over(at, before, "partitioned_s")
+        assert process.wait(60) == 1, "a partitioned leader ends with exit code 1"
+        self.figures.setdefault("partitioned_leader_ended_s", []).append(round(time.time() - at, 2))
+        self.apart.mend()
+        until(lambda: self.schedulers[APART].call("health")[0], "the answer of the scheduler behind the link")
+        assert not self.schedulers[APART].leads(), "a scheduler whose link is back stands by"
 
     def kill_the_leader(self) -> None:
         _, process = self.leading()
@@ -218,12 +272,14 @@ class Soak:
         self.figures.setdefault(figure, []).append(round(first - at, 2))
 
     def _first_start(self, at: float, before: int) -> float:
-        starts = [line["at"] for line in self._recent(at) if line["event"] == "start" and epoch(line["task"]) > before]
+        starts = [
+            line["at"] for line in self._recent(at) if line["event"] == "start" and checker.epoch(line["task"]) > before
+        ]
         return min(starts, default=0.0)
 
     def epoch_seen(self) -> int:
         until(lambda: self._recent(time.time() - 5), "some work")
-        return max(epoch(line["task"]) for line in self._recent(time.time() - 30))
+        return max(checker.epoch(line["task"]) for line in self._recent(time.time() - 30))
 
     def _recent(self, since: float) -> list[dict[str, Any]]:
         """The jobs' records since a time, from the ends of the files."""
@@ -262,6 +318,36 @@ class Soak:
         self.fault("agent gone", agent=agent)
         self.mesos.mark_gone(agent)
 
+    # ---- accounts --------------------------------------------------------------------------------------------
+
+    def punctual(self) -> dict[str, int]:
+        """A fire time of the job of every second, and the number of its firings that were skipped until then.
+
+        The firing starts before the next one is due, and no firing is skipped meanwhile, so the number is exact.
+        """
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            skipped, at = self._skipped(), time.time()
+            time.sleep(2)
+            lines = [
+                line for line in self._recent(at) if (line["job"], line["event"]) == (checker.EVERY_SECOND, "start")
+            ]
+            fires = [line["fire_ms"] // 1000 for line in lines if line["at"] < line["fire_ms"] / 1000 + 1]
+            if fires and self._skipped() == skipped:
+                return {"fire_s": fires[0], "skipped": skipped}
+        raise AssertionError(f"{checker.EVERY_SECOND} never starts in time: the machine is too slow")
+
+    def _skipped(self) -> int:
+        number, _ = self.leading()
+        return int(self.schedulers[number].get(f"jobs/{checker.EVERY_SECOND}")["skippedFirings"])
+
+    def check_wide_runs(self) -> None:
+        """The scheduler knows of each shard of the wide job that it failed."""
+        number, _ = self.leading()
+        ended = [run["shardStates"] for run in self.schedulers[number].runs(checker.WIDE, "FAILED")]
+        assert ended, f"no run of {checker.WIDE} has failed"
+        assert all(states == {"FAILED": self.wide} for states in ended), ended
+
     # ---- measuring -------------------------------------------------------------------------------------------
 
     def peak(self) -> None:
@@ -277,10 +363,14 @@ class Soak:
 
     def until_running(self, wanted: int) -> None:
         deadline, peak = time.monotonic() + 240, 0
-        while (running := self.mesos.running()) < wanted:
+        while (running := self.mesos.running()) < wanted or self._wide_runs():
             peak = max(peak, running)
             assert time.monotonic() < deadline, f"only {peak} of {wanted} shards ran at once: the machine is too slow"
             time.sleep(0.5)
+
+    def _wide_runs(self) -> bool:
+        """Whether shards of the wide job may be among those that run."""
+        return any((time.time() - second) % 60 < WIDE_S for second in self.times.wide)
 
     def count_writes(self) -> Callable[[], None]:
         """Count ZooKeeper writes until the returned function is called."""
@@ -294,11 +384,6 @@ class Soak:
 
     def _transactions(self) -> int:
         return max(server.transactions() for server in self.zookeeper)
-
-
-def epoch(task: str) -> int:
-    """The epoch of the leader that created a task, which is part of the task's id."""
-    return int(task.split("@-@")[4].split("-")[0])
 
 
 def sleep_to_second(second: int) -> None:
@@ -332,7 +417,7 @@ def run(folder: Path, minutes: float, seed: int, part: int, times: Times) -> boo
         soak.set_up(stack)
         soak.register()
         soak.until_running(soak.residents * RESIDENT_SHARDS)
-        first = time.time()
+        first, account = time.time(), soak.punctual()
         count = soak.count_writes()
         soak.peak()
         time.sleep(times.work)
@@ -343,6 +428,7 @@ def run(folder: Path, minutes: float, seed: int, part: int, times: Times) -> boo
             soak.stop_the_leader, soak.lose_an_agent,
         ]  # fmt: skip
         end = time.monotonic() + minutes * 60
+        faults = [*([soak.partition_the_leader] if soak.apart else []), *faults]
         sequence = list(faults)
         while sequence or time.monotonic() < end:
             sequence = sequence or soak.dice.sample(faults[:-1], len(faults) - 1)
@@ -352,10 +438,12 @@ def run(folder: Path, minutes: float, seed: int, part: int, times: Times) -> boo
         print("calm", flush=True)
         until(soak.leader, "a leader")
         soak.wait_for_due_work(span)
+        soak.check_wide_runs()
+        accounts = account, soak.punctual()
         sleep_to_second(58)
         calm = time.time(), time.time() + CALM_S
         time.sleep(CALM_S + 5)
-        soak.plan(span, calm)
+        soak.plan(span, calm, *accounts)
         number, _ = soak.leading()
         product = soak.schedulers[number]
         product.run("framework", "teardown", "--confirm", product.json("cluster")["frameworkId"])
@@ -372,11 +460,13 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--part", type=int, default=1, help="divide the number of jobs (300) by this")
-    parser.add_argument("--brief", action="store_true", help="shorter shards and waits: about four minutes in all")
+    parser.add_argument("--brief", action="store_true", help="shorter shards and waits: less than four minutes in all")
     parser.add_argument("--keep", type=Path, help="keep all files in this new folder")
     given = parser.parse_args()
     if problem := zookeeper_kit.missing():
         parser.error(problem)
+    # The servers, the processes and the network namespace go in this case too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with folder_for(given.keep) as folder:
         held = run(folder, given.minutes, given.seed, given.part, BRIEF if given.brief else Times())
     print("passed" if held else "FAILED")

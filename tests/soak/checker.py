@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 MINUTE_S = 60
+EVERY_SECOND, WIDE = "every-second", "wide"
+PARTITIONED = "leader partitioned"
+# The scheduler is busy with the failures of a wide run for some seconds after the last shard has ended.
+BUSY_S = 5
 
 
 @dataclass
@@ -31,6 +35,10 @@ class Attempt:
     def agent(self) -> str:
         return self.task.split("@-@")[3]
 
+    @property
+    def epoch(self) -> int:
+        return epoch(self.task)
+
 
 @dataclass
 class Verdict:
@@ -41,13 +49,20 @@ class Verdict:
     explained: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
+    cut_off: list[str] = field(default_factory=list)
     attempts: int = 0
     repeated: int = 0
-    lateness: list[float] = field(default_factory=list)
+    skipped: int = 0
+    lateness: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def holds(self) -> bool:
-        return not (self.lost or self.doubled or self.early or self.unexplained or self.silent)
+        return not (self.lost or self.doubled or self.early or self.unexplained or self.silent or self.cut_off)
+
+
+def epoch(task: str) -> int:
+    """The epoch of the leader that created a task, which is part of the task's id."""
+    return int(task.split("@-@")[4].split("-")[0])
 
 
 def seconds_due(cron: str, first: float, until: float) -> list[int]:
@@ -108,7 +123,42 @@ def check_due(jobs: list[dict[str, Any]], span: tuple[float, float], attempts: l
                 if not any(run.ended and not run.cancelled for run in tried):
                     verdict.lost.append(f"{job['name']}/{item} due {due}: {len(tried)} attempts, none ended")
                 elif tried:
-                    verdict.lateness.append(min(run.started for run in tried) - due)
+                    kind = job["name"].rstrip("0123456789")
+                    verdict.lateness[kind].append(min(run.started for run in tried) - due)
+
+
+def check_accounts(accounts: list[dict[str, int]], attempts: list[Attempt], verdict: Verdict) -> None:
+    """Each fire time of the job of every second between two accounts has an attempt that has ended, or was skipped."""
+    if not accounts:
+        return
+    first, last = accounts
+    due = range(first["fire_s"] + 1, last["fire_s"] + 1)
+    tried = [one for one in attempts if one.job == EVERY_SECOND and round(one.fire_s) in due]
+    ended = {round(one.fire_s) for one in tried if one.ended and not one.cancelled}
+    verdict.due += len(due)
+    verdict.skipped = last["skipped"] - first["skipped"]
+    if len(ended) + verdict.skipped != len(due):
+        numbers = f"{len(due)} firings were due, {len(ended)} ended, {verdict.skipped} were skipped"
+        verdict.lost.append(f"{EVERY_SECOND}: {numbers}")
+    busy: dict[float, float] = {}
+    for one in attempts:
+        if one.job == WIDE:
+            busy[one.fire_s] = max(busy.get(one.fire_s, 0.0), one.ended + BUSY_S)
+    for one in tried:
+        beside = any(fire_s <= one.fire_s <= until for fire_s, until in busy.items())
+        kind = f"{EVERY_SECOND}, {'beside' if beside else 'without'} the failing wide job"
+        verdict.lateness[kind].append(one.started - one.fire_s)
+
+
+def check_partitions(attempts: list[Attempt], faults: list[dict[str, Any]], verdict: Verdict) -> None:
+    """A leader that was cut off decides nothing that takes effect: what is due later, later leaders start."""
+    for at in (fault["at"] for fault in faults if fault["event"] == PARTITIONED):
+        cut_off = max((one.epoch for one in attempts if one.started < at), default=0)
+        verdict.cut_off += [
+            f"{one.task} was due {one.fire_s - at:.1f} s after its leader was cut off"
+            for one in attempts
+            if one.fire_s > at and one.epoch <= cut_off
+        ]
 
 
 def check_overlaps(attempts: list[Attempt], faults: list[dict[str, Any]], verdict: Verdict) -> None:
@@ -168,6 +218,8 @@ def check(folder: Path) -> Verdict:
     verdict.attempts = len(attempts)
     verdict.repeated = sum(one.attempt > 1 for one in attempts)
     check_due([job for job in transient if job["complete"]], tuple(plan["span"]), attempts, verdict)
+    check_accounts(plan["accounts"], attempts, verdict)
+    check_partitions(attempts, faults, verdict)
     check_overlaps(attempts, faults, verdict)
     residents = [job for job in plan["jobs"] if job["kind"] == "DAEMON"]
     check_residents(residents, tuple(plan["calm"]), [line for line in lines if kinds[line["job"]] == "DAEMON"], verdict)
@@ -176,10 +228,12 @@ def check(folder: Path) -> Verdict:
 
 def report(verdict: Verdict) -> None:
     print(f"{verdict.due} shards were due, {verdict.attempts} attempts, {verdict.repeated} of them repeated")
-    late = sorted(verdict.lateness)
-    if late:
-        print(f"late: p50 {late[len(late) // 2]:.2f} s, p99 {late[int(len(late) * 0.99)]:.2f} s, max {late[-1]:.2f} s")
-    for name in ("lost", "doubled", "early", "unexplained", "silent", "explained"):
+    print(f"{EVERY_SECOND}: {verdict.skipped} firings skipped")
+    for kind, values in sorted(verdict.lateness.items()):
+        late = sorted(values)
+        p50, p99 = (late[int(len(late) * part)] for part in (0.5, 0.99))
+        print(f"{kind}: {len(late)} times late by p50 {p50:.2f} s, p99 {p99:.2f} s, max {late[-1]:.2f} s")
+    for name in ("lost", "doubled", "early", "unexplained", "silent", "cut_off", "explained"):
         found = getattr(verdict, name)
         print(f"{name}: {len(found)}")
         for text in found[:10]:

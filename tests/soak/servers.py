@@ -40,6 +40,7 @@ class Mesos:
             process.kill()
             raise SystemExit(f"Mesos did not start: {line!r}")
         self.master = line.split()[1].removeprefix("master=")
+        self.port = int(self.master.rpartition(":")[2])
         return process
 
     def crash_and_return(self) -> None:

@@ -57,6 +57,11 @@ def executor_key(agent_id: str, executor_id: str) -> str:
     return f"{agent_id}/{executor_id}"
 
 
+def belongs(firing_id: str, job: str) -> bool:
+    """Whether a firing with this id may be one of the job: ids begin with the job's name (see sharding.firing_id)."""
+    return firing_id.startswith(f"{job}.")
+
+
 def shard_key(firing_id: str, item: int) -> str:
     return f"{firing_id}/{item}"
 
@@ -203,7 +208,7 @@ def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]
     # If a shard names the task, the shard is right and the task's own record is wrong.
     firing_id, item = places.get(task.id, (task.firing_id, task.item))
     firing = whole.firings.get(firing_id) or _stand_in(whole, task)
-    task = whole.tasks[task.id] = changed(task, firing_id=firing_id, item=item, job=firing.job)
+    task = whole.tasks[task.id] = changed(task, firing_id=firing.id, item=item, job=firing.job)
     behind = range(len(firing.shards), task.item + 1)
     shards = replaced(firing.shards, dict.fromkeys(behind, Shard(ShardState.CANCELLED, message=MESSAGE)))
     shard = shards[task.item]
@@ -211,7 +216,7 @@ def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]
         return
     other = whole.tasks.get(shard.task_id) if shard.state is ShardState.ACTIVE else None
     if other is not None:
-        newer = (other.firing_id, other.item) == (firing_id, item) and other.attempt < task.attempt
+        newer = (other.firing_id, other.item) == (firing.id, item) and other.attempt < task.attempt
         del whole.tasks[other.id if newer else task.id]
         if not newer:
             return
@@ -224,9 +229,11 @@ def _give_firing(whole: Stored, task: Task, places: Mapping[str, tuple[str, int]
 
 
 def _stand_in(whole: Stored, task: Task) -> Firing:
+    """The firing of a task whose own firing is lost. Its id belongs to the task's job, as the id of every firing."""
     job = whole.jobs.get(task.job)
     cause = Cause.DAEMON if job is not None and job.kind is JobKind.DAEMON else Cause.TRIGGER
-    return Firing(task.firing_id, task.job, NO_GENERATION, cause, task.created_ms, ())
+    name = task.firing_id if belongs(task.firing_id, task.job) else f"{task.job}.{task.firing_id}"
+    return whole.firings.get(name) or Firing(name, task.job, NO_GENERATION, cause, task.created_ms, ())
 
 
 def _give_tasks(whole: Stored, firing: Firing, at: int) -> None:

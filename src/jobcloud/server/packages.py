@@ -59,14 +59,23 @@ class PackageStore:
         self._grace = grace_seconds
         self._check = check
         self._clock = clock
-        # Remove incomplete uploads of an earlier process.
         with _disk():
-            shutil.rmtree(self._incoming, ignore_errors=True)
-            self._incoming.mkdir(parents=True)
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            self._remove_incomplete()
 
     def receive(self) -> Upload:
         """Begin an upload: write its chunks, then commit it, inside a `with` block."""
         return Upload(self)
+
+    def _remove_incomplete(self) -> None:
+        """Remove incomplete uploads of an earlier process.
+
+        Younger ones may be those of the leader: schedulers share the directory, and this one may become a standby.
+        """
+        for path in self._incoming.iterdir():
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < self._clock() - self._grace:
+                    path.unlink()
 
     def find(self, sha256: str) -> Path | None:
         """The path of a package; None if it is not stored."""

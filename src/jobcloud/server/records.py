@@ -38,7 +38,7 @@ from jobcloud.model import (
 )
 from jobcloud.ports import MAX_RECORD_BYTES, StoredFault, StoredRecords
 from jobcloud.scheduler import Stored
-from jobcloud.scheduler.recovery import shard_key, shard_place
+from jobcloud.scheduler.recovery import belongs, shard_key, shard_place
 
 VERSION = 1
 WIDE_VERSION = 2
@@ -177,6 +177,8 @@ def decode(kind: Kind, key: str, value: bytes) -> Record:
         raise Unreadable(f"is damaged: it holds the record of {own!r}")
     if isinstance(record, Firing) and record.stepped and (len(record.shards) < 3 or record.cause is Cause.DAEMON):
         raise Unreadable("is damaged: its shards do not fit any firing")
+    if isinstance(record, Firing) and not belongs(record.id, record.job):
+        raise Unreadable(f"is damaged: its id does not fit its job {record.job!r}")
     return record
 
 

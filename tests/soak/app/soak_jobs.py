@@ -45,3 +45,12 @@ class Work(SimpleJob):
                 ctx.raise_if_cancelled()
             time.sleep(min(left, 1.0))
         record(ctx, "end")
+
+
+class Fail(SimpleJob):
+    """Fails at once with the longest message of a soak."""
+
+    def execute(self, ctx: ShardingContext) -> None:
+        record(ctx, "start")
+        record(ctx, "end")
+        raise RuntimeError("x" * 4_000)
