@@ -252,6 +252,11 @@ class Truth:
         if wanted is None or (charged["cpus"], charged["mem"]) != (wanted.cpus, wanted.mem):
             self._world.violation(f"4: the executor of {task['task_id']['value']} uses {wanted}, charged is {charged}")
 
+    def forget_run(self, firing_id: str) -> None:
+        """The same fire time runs again."""
+        self.attempts = {attempt: task_id for attempt, task_id in self.attempts.items() if attempt[0] != firing_id}
+        self.opened.discard(firing_id)
+
     def forget_attempts(self, tasks: set[str]) -> list[tuple[str, int]]:
         """The state that knew these tasks is lost. Returns the firing and item of each."""
         lost = [attempt for attempt, task_id in self.attempts.items() if task_id in tasks]
@@ -269,6 +274,7 @@ class Promise:
         self._world = world
         self._epoch = 0
         self.firings: dict[str, Firing] = {}  # as last stored, including deleted ones
+        self.forgotten: set[str] = set()  # firings deleted
         self.unwanted: set[str] = set()  # tasks to be killed because their job was disabled, changed or removed
         self.overdue: set[str] = set()  # tasks that exceeded their limit
         self.free: set[str] = set()  # tasks that may run together with tasks of another total
@@ -394,6 +400,11 @@ class Promise:
     def _firing_written(self, key: str, record: Any, batch: dict[Any, Any]) -> None:
         if record is not None:
             old, retried = self.firings.get(key), key in self._world.operators.retried
+            if key in self.forgotten and self._world.jumps:
+                # The clock was set back, an operator revived the job, and the run was no longer in the history.
+                old = None
+                self.forgotten.discard(key)
+                self._world.truth.forget_run(key)
             if old is not None and old.ended_ms and record != old and not retried:
                 self._world.violation(f"2: {key} had ended and goes on")
             self._outcomes(record)
@@ -402,6 +413,7 @@ class Promise:
             self.firings[key] = record
             return
         old = self.firings.get(key)
+        self.forgotten.add(key)
         if old is None or old.ended_ms:
             return
         if (Kind.JOB, old.job) in batch or not self._stored(Kind.JOB, old.job) or self._displaced(old):
