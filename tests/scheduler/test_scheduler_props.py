@@ -106,7 +106,8 @@ class World:
     def start_leader(self, same_epoch: bool = False) -> None:
         """Start a new leader from the stored records. The connection of the old one is gone."""
         # A placeholder's record goes with it, so its number might be used again in the same epoch.
-        self.epoch += not same_epoch or self.kept
+        # So might that of a record that is damaged.
+        self.epoch += not same_epoch or self.kept or self.damage
         self.kept = False
         self.mesos.drop_connection()
         if self.damage and self.faults and self.records:

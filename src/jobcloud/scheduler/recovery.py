@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from jobcloud.config import App, Job, JobKind, Resources
 from jobcloud.messages import Kind, Record
 from jobcloud.model import (
+    UNTRIED,
     Cause,
     Drain,
     Executor,
@@ -20,6 +21,7 @@ from jobcloud.model import (
     JobState,
     Restoration,
     Shard,
+    Shards,
     ShardState,
     Task,
     changed,
@@ -29,6 +31,7 @@ from jobcloud.model import (
 )
 
 MESSAGE = "its record was lost or damaged"
+_NOT_BEGUN = (ShardState.WAITING, ShardState.CANCELLED)
 # The generation of stand-in firings. It is older than every real one, so a stand-in ends with its tasks.
 NO_GENERATION = 0
 # The spec of an executor that is known only from its tasks.
@@ -111,23 +114,50 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
     A shard whose record is damaged has failed; if it runs, its task says so. So has a shard without a record if its
     firing has ended: only a shard that waits for its first attempt has none.
     """
-    found: dict[str, dict[int, Shard]] = {firing.id: {} for firing in stored.firings.values() if firing.wide}
+    found: dict[str, dict[int, Shard | None]] = {firing.id: {} for firing in stored.firings.values() if firing.wide}
     for key, shard in stored.shards.items():
         firing_id, item = shard_place(key)
         if firing_id in found and item < len(stored.firings[firing_id].shards):
-            found[firing_id][item] = shard or _lost(stored.firings[firing_id].ended_ms or at)
-    return {**stored.firings, **{name: _with_records(stored.firings[name], given) for name, given in found.items()}}
+            found[firing_id][item] = shard
+    tried = {(task.firing_id, task.item) for task in stored.tasks.values()}
+    whole = dict(stored.firings)
+    for firing_id, given in found.items():
+        firing = stored.firings[firing_id]
+        absent = (item for item, shard in enumerate(firing.shards) if firing.ended_ms and not shard.state.ended)
+        known = {**dict.fromkeys(absent), **given}
+        if not known:
+            continue
+        lost = {item for item, shard in known.items() if shard is None}
+        failed = Shard(ShardState.FAILED, ended_ms=firing.ended_ms or at, message=MESSAGE)
+        shards = replaced(firing.shards, {item: shard or failed for item, shard in known.items()})
+        if firing.stepped and lost:
+            running = {item for item in range(len(shards)) if (firing_id, item) in tried}
+            shards = replaced(shards, _with_listener(shards, lost - running, running, failed))
+        whole[firing_id] = changed(firing, shards=shards)
+    return whole
 
 
-def _with_records(firing: Firing, given: dict[int, Shard]) -> Firing:
-    if firing.ended_ms:
-        waiting = (item for item, shard in enumerate(firing.shards) if shard.state is ShardState.WAITING)
-        given = {**dict.fromkeys(waiting, _lost(firing.ended_ms)), **given}
-    return changed(firing, shards=replaced(firing.shards, given)) if given else firing
+def _with_listener(shards: Shards, lost: set[int], running: set[int], failed: Shard) -> dict[int, Shard]:
+    """Changes after which the lost shards of a firing fit the calls of its listener.
 
-
-def _lost(ended_ms: int) -> Shard:
-    return Shard(ShardState.FAILED, ended_ms=ended_ms, message=MESSAGE)
+    `running`: the items that have a task. The job's own shards start only after the first call has finished, and the
+    second call only after all of them have ended.
+    """
+    before, after = len(shards) - 2, len(shards) - 1
+    work = range(before)
+    begun = any(item in running or (item not in lost and shards[item].state not in _NOT_BEGUN) for item in work)
+    changes: dict[int, Shard] = {}
+    if before in lost and begun:
+        changes[before] = changed(failed, state=ShardState.FINISHED)
+    if not begun and shards[before].state is not ShardState.FINISHED:
+        cancelled = changed(failed, state=ShardState.CANCELLED)
+        over = shards[before].state.ended and before not in running
+        changes |= {item: cancelled for item in work if item in lost or (over and not shards[item].state.ended)}
+        if over and not shards[after].state.ended:
+            changes[after] = cancelled
+    if after in lost and not all((changes.get(item) or shards[item]).state.ended for item in work):
+        changes[after] = UNTRIED
+    return changes
 
 
 def with_starts(firings: Mapping[str, Firing], tasks: Iterable[Task]) -> dict[str, Firing]:
