@@ -5,6 +5,11 @@
 P100, P500, L10k, S and M come from bench/fenzo_mix.py, the others from bench/quality.py. The table shows the worst of
 the seeds, and the mean if they differ. L10k: the hosts used, and their cpus over the cpus requested. S and M: the cpus
 used over the total. All others: the percentage of the demand not placed, in the scarcest dimension.
+
+The second table shows the default fitness on hosts as agents offer them. *ports, disk*: each host has also 1,000 ports
+and 400 GB of disk, which no task requests. *hardly requested*: each task also requests 64 MB of disk, and one in twenty
+a port. *apps*: as *ports, disk*, and the tasks belong to this many apps at random; each app's executor takes 0.1 cpus
+and 64 MB once per host. *Cluster*: the same through the scheduler's `Cluster`, with one offer per agent.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import argparse
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import fenzo_mix
 
+from jobcloud.config import Resources
 from jobcloud.match import FITNESS, CompiledMatcher
+from jobcloud.model import Offer, Share
+from jobcloud.scheduler.cluster import Cluster, Request
 
 Ints = NDArray[np.int64]
 Task = tuple[int, ...]
@@ -188,14 +197,96 @@ MIXES: dict[str, Callable[[random.Random], Mix]] = {
 }
 
 
-def placed(mix: Mix, fitness: str | dict[str, int]) -> NDArray[np.int32]:
+#: The amounts of an app's executor, in thousandths.
+EXECUTOR = (100, 64_000)
+PORTS, DISK = 1_000_000, 400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Tasks that belong to ``apps`` at random. The tasks of an app share an executor on each host."""
+
+    apps: int
+    chance: random.Random
+
+    def of(self, tasks: Ints) -> list[int]:
+        """The app of each task."""
+        return [self.chance.randrange(self.apps) for _ in tasks]
+
+
+def with_ports_and_disk(mix: Mix) -> Mix:
+    """The mix on hosts that also have equal ports and disk. No task requests them."""
+    return tuple(  # type: ignore[return-value]
+        np.column_stack((rows, np.full(len(rows), ports), np.full(len(rows), disk)))
+        for rows, ports, disk in zip(mix, (PORTS, 0), (DISK, 0), strict=True)
+    )
+
+
+def with_hardly_requested(mix: Mix) -> Mix:
+    """The same, and each task requests a little disk, and one in twenty a port."""
+    hosts, tasks = with_ports_and_disk(mix)
+    tasks[:, -1] = 64_000
+    tasks[::20, -2] = 1_000
+    return hosts, tasks
+
+
+def placed(mix: Mix, fitness: str | dict[str, int], sharing: Sharing | None = None) -> NDArray[np.int32]:
+    """The slot of each task; -1 if it is not placed."""
     hosts, tasks = mix
     matcher = CompiledMatcher(hosts.shape[1], fitness=fitness)
-    for capacity in hosts:
-        matcher.add_host(capacity)
-    shapes, of_task = np.unique(tasks, axis=0, return_inverse=True)
-    classes = np.array([matcher.add_class(shape) for shape in shapes])
-    return matcher.match(classes[of_task.reshape(-1)])[0]
+    matcher.add_hosts(hosts)
+    apps = sharing.of(tasks) if sharing else [-1] * len(tasks)
+    executor = np.array([*EXECUTOR, *[0] * hosts.shape[1]])[: hosts.shape[1]]
+    known: dict[tuple[int, Task], int] = {}
+    classes = []
+    for key in zip(apps, map(tuple, tasks.tolist()), strict=True):
+        if key not in known:
+            shared = executor if key[0] >= 0 else None
+            known[key] = matcher.add_class(np.array(key[1]), shared_key=key[0], shared=shared)
+        classes.append(known[key])
+    return matcher.match(np.array(classes))[0]
+
+
+def placed_by_cluster(name: str, mix: Mix, sharing: Sharing) -> NDArray[np.int32]:
+    """The same through the scheduler's ``Cluster``. ``name``: of the mix; its third dimension is gpus or disk."""
+    hosts, tasks = mix
+    names = ("cpus", "mem", "gpus" if "gpus" in name else "disk")[: hosts.shape[1]]
+    cluster = Cluster(CompiledMatcher(len(Resources._fields)))
+    for at, capacity in enumerate(hosts.tolist()):
+        there = {"ports": PORTS, "disk": DISK, **dict(zip(names, capacity, strict=True))}
+        shares = tuple(Share(name, amount) for name, amount in there.items() if amount)
+        cluster.add_offer(Offer(f"o{at}", f"a{at}", f"h{at}", f"h{at}:5051", shares), at=0)
+    executor = Resources(*EXECUTOR[: len(names)])
+    known: dict[tuple[int, Task], Request] = {}
+    requests = []
+    for app, task in zip(sharing.of(tasks), map(tuple, tasks.tolist()), strict=True):
+        if (app, task) not in known:
+            resources = Resources(**dict(zip(names, task, strict=True)))
+            known[app, task] = Request(resources, f"app-{app}", executor)
+        requests.append(known[app, task])
+    placements = cluster.place(requests, -1)
+    return np.array([int(at.agent_id[1:]) if at else -1 for at in placements], dtype=np.int32)
+
+
+Place = Callable[[str, Mix, int], NDArray[np.int32]]  # name of the mix, mix, seed → the slots of its tasks
+
+
+def _alone(fitness: str | dict[str, int]) -> Place:
+    return lambda name, mix, seed: placed(mix, fitness)
+
+
+def _shared_by(apps: int) -> Place:
+    return lambda name, mix, seed: placed(with_ports_and_disk(mix), "even", Sharing(apps, random.Random(seed)))
+
+
+#: The default fitness in different circumstances.
+AGENTS: dict[str, Place] = {
+    "hosts alone": _alone("even"),
+    "ports, disk": lambda name, mix, seed: placed(with_ports_and_disk(mix), "even"),
+    "hardly requested": lambda name, mix, seed: placed(with_hardly_requested(mix), "even"),
+    **{f"{apps} app{'s' * (apps > 1)}": _shared_by(apps) for apps in (1, 20, 200)},
+    "20 apps, Cluster": lambda name, mix, seed: placed_by_cluster(name, mix, Sharing(20, random.Random(seed))),
+}
 
 
 def figures(name: str, mix: Mix, slots: NDArray[np.int32]) -> tuple[float, ...]:
@@ -230,19 +321,29 @@ def main() -> int:
         parser.error(f"unknown rules {', '.join(sorted(unknown))}; known are {', '.join(RULES)}")
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     mixes = {name: [mix(random.Random(f"{name}/{seed}")) for seed in seeds] for name, mix in MIXES.items()}
-    lines = [f"| rule | {' | '.join(MIXES)} |", f"| --- |{' --- |' * len(MIXES)}"]
-    print(*lines, sep="\n", flush=True)
-    for rule in arguments.rules or RULES:
-        row = [
-            cell(name, [figures(name, mix, placed(mix, RULES[rule])) for mix in of_name])
-            for name, of_name in mixes.items()
-        ]
-        lines.append(f"| `{rule}` | {' | '.join(row)} |")
-        print(lines[-1], flush=True)
+    lines: list[str] = []
+
+    def table(what: str, rows: dict[str, Place]) -> None:
+        lines.extend([f"| {what} | {' | '.join(MIXES)} |", f"| --- |{' --- |' * len(MIXES)}"])
+        print(*lines[-2:], sep="\n", flush=True)
+        for row, place in rows.items():
+            cells = [
+                cell(name, [figures(name, m, place(name, m, seed)) for seed, m in zip(seeds, of_name, strict=True)])
+                for name, of_name in mixes.items()
+            ]
+            lines.append(f"| {row} | {' | '.join(cells)} |")
+            print(lines[-1], flush=True)
+
+    rules = {rule: RULES[rule] for rule in arguments.rules or RULES}
+    table("rule", {f"`{name}`": _alone(fitness) for name, fitness in rules.items()})
+    if "even" in rules:
+        lines.append("")
+        print(flush=True)
+        table("`even`", AGENTS)
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        note = " ".join((__doc__ or "").split("\n\n")[2].split())
-        head = f"# Packing quality, seeds {seeds[0]} to {seeds[-1]}\n\n{note}\n\n"
+        notes = "\n\n".join(" ".join(note.split()) for note in (__doc__ or "").split("\n\n")[2:4])
+        head = f"# Packing quality, seeds {seeds[0]} to {seeds[-1]}\n\n{notes}\n\n"
         arguments.out.write_text(head + "\n".join(lines) + "\n")
     return 0
 

@@ -32,12 +32,14 @@ PURE_PACKAGES = ("match", "scheduler")
 QUIET = {
     "__future__", "base64", "bisect", "calendar", "collections", "contextlib", "copy", "dataclasses", "datetime",
     "decimal", "enum", "fnmatch", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re",
-    "shlex", "typing", "zlib", "zoneinfo",
+    "shlex", "types", "typing", "zlib", "zoneinfo",
 }  # fmt: skip
 # Libraries by the pure modules that may use them.
 LIBRARIES = {
     "numpy": {*MATCH, ROOT / "scheduler" / "cluster.py"},
     "croniter": {ROOT / "cron.py"},
+    "threading": {ROOT / "_match_types.py"},  # which thread's call uses a matcher
+    "gc": {ROOT / "match" / "placer.py"},  # off while a snapshot with many tasks is restored
     "msgspec": {ROOT / f"{name}.py" for name in ("config", "messages", "model", "ports")},
 }
 

@@ -23,6 +23,7 @@ from jobcloud._match_types import (
     amount_rows,
     amounts,
     attribute_values,
+    check_masked,
     check_present,
     class_numbers,
     class_rules,
@@ -32,9 +33,11 @@ from jobcloud._match_types import (
     fitness_weights,
     free_rows,
     group_limit,
+    host_masks,
     custom_score,
     preemptible,
     release_numbers,
+    reopened,
     restored_fitness,
     slot_penalties,
     truth,
@@ -56,6 +59,7 @@ cdef enum:
     RULE_BALANCED = 2
     SHORTAGE_SHIFT = 33
     FIRST_HOSTS = 64  # initial room
+    FIRST_CLAIMS = 2048  # a small cluster needs no more; each growth costs as much as a hundred placements
     # These decide whether a class uses a table or a scan. They affect speed only, never the answers.
     MIN_HOSTS_FOR_TABLE = 32  # with fewer hosts, a scan costs no more than a table
     ASKS_BEFORE_TABLE = 1  # a class that is asked for again soon more often than this in a row gets a table
@@ -145,9 +149,18 @@ cdef extern from "_match_score.h":
     void jobcloud_set_need(Need* need, const int64_t* amount, int dimensions) noexcept nogil
     uint32_t jobcloud_scale(int64_t capacity) noexcept nogil
     int jobcloud_is_tiny(const Need* need, int max_exponent, int dimensions) noexcept nogil
-    int32_t jobcloud_size(const int64_t* total, const int64_t* median, int dimensions) noexcept nogil
+    void jobcloud_vote(
+        int64_t* votes, const int64_t* need, const int64_t* median, int dimensions, int by
+    ) noexcept nogil
+    int jobcloud_bits(uint64_t amount) noexcept nogil
+    int64_t jobcloud_in_order(int64_t* amount, int n, int at) noexcept nogil
+    int jobcloud_count_dimensions(uint8_t* counted, const int64_t* votes, int dimensions) noexcept nogil
+    int32_t jobcloud_size(
+        const int64_t* total, const int64_t* median, const uint8_t* counted, int dimensions
+    ) noexcept nogil
     void jobcloud_refresh_row(
-        int32_t* row, const int64_t* unclaimed, const int64_t* total, int32_t size, int open, int dimensions
+        int32_t* row, const int64_t* unclaimed, const int64_t* total, const uint8_t* counted, int32_t size, int open,
+        int dimensions
     ) noexcept nogil
     void jobcloud_copy_to_planes(
         int32_t* planes, int32_t* levels, size_t stride, const int32_t* row, int host, int dimensions
@@ -210,6 +223,39 @@ def vector_path():
     return jobcloud_vector_path().decode()
 
 
+cdef class Matcher  # defined below
+
+
+@cython.final
+@cython.internal
+@cython.no_gc
+@cython.freelist(8)
+@cython.auto_pickle(False)
+cdef class Use:
+    """A call's claim on a matcher, in a local variable of the call: it ends when the call returns or raises."""
+
+    cdef Matcher of
+
+    def __dealloc__(self):
+        if self.of is not None:
+            self.of.busy = False
+
+
+cdef Use claimed(Matcher matcher):
+    """Claim the matcher for one call. Raises MatchStateError if another call has it.
+
+    Each method of the matcher does this first. The GIL makes it atomic: no Python code runs from the check to the claim.
+    """
+    cdef Use use = Use.__new__(Use)
+    if matcher.busy:
+        raise MatchStateError(
+            "another call is using this matcher, from another thread or around this one; make one call at a time"
+        )
+    matcher.busy = True
+    use.of = matcher
+    return use
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class Matcher:
@@ -218,7 +264,7 @@ cdef class Matcher:
     ``dimensions``: the number of resources of a host, 1 to 64; the caller chooses their order. ``engine``: "index"
     keeps the scores of each class and scores again the hosts that changed, "scan" scores all hosts for each task,
     "tables" is the index without its cost estimates, for tests; the answers are the same. ``match/plain.py`` documents
-    each method, ``docs/matcher.md`` the rules. Only one thread may use a matcher at a time; ``match`` releases the GIL.
+    each method, ``docs/matcher.md`` the rules. A matcher takes one call at a time; ``match`` releases the GIL.
     """
 
     cdef readonly int dimensions
@@ -231,7 +277,7 @@ cdef class Matcher:
     cdef readonly object custom_fitness  # the fitness function; None if the fitness is built in
     cdef readonly int64_t fitness_calls  # how often it was called
     cdef bint eager  # use tables without cost estimates
-    cdef bint busy
+    cdef bint busy  # a call has claimed the matcher
     # The number of events after which a refused class might fit. A new claim is none: docs/matcher.md, "Refused tasks".
     cdef uint64_t capacity_epoch
 
@@ -249,7 +295,11 @@ cdef class Matcher:
     cdef uint8_t[::1] host_open      # 1: enabled and without an exclusive claim
     cdef int32_t[::1] host_count     # live claims
     cdef int32_t[::1] host_exclusive  # live claims of exclusive classes
-    cdef int32_t[::1] host_size      # relative to ``median``
+    cdef int32_t[::1] host_size      # relative to ``median``, over the dimensions that count
+    # By dimension. The classes in use vote, relative to ``median``, for the dimensions that count for "even".
+    cdef int64_t[::1] votes
+    cdef bint voted                  # there are votes since ``counted`` was found
+    cdef uint8_t[::1] counted
     # By dimension, over the hosts that have it. While the counts place the median capacity between ``median`` and
     # ``next_median``, a change of one host changes no other host's size.
     cdef int64_t[::1] median        # the median capacity, rounded down to its 6 highest bits
@@ -270,6 +320,8 @@ cdef class Matcher:
     cdef int32_t[::1] older
 
     cdef int classes_end
+    cdef int classes_hint           # all classes below are in use; the same for the other hints
+    cdef int masks_hint, penalties_hint, keys_hint
     cdef int64_t[:, ::1] request  # [classes, D]
     cdef int64_t[:, ::1] first    # request + shared part
     cdef int32_t[:, ::1] needs    # [classes, 6 D]: request and first as Need[D] each
@@ -354,6 +406,7 @@ cdef class Matcher:
         free(self.value_counts)
 
     def __init__(self, dimensions, *, engine="index", fitness="even"):
+        cdef Use use = claimed(self)
         if self.tables_room:
             raise MatchStateError("a matcher is initialised only once")
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
@@ -385,6 +438,9 @@ cdef class Matcher:
         self.host_exclusive = np.zeros(FIRST_HOSTS, dtype=np.int32)
         self.host_size = np.zeros(FIRST_HOSTS, dtype=np.int32)
         self.median = np.zeros(self.dimensions, dtype=np.int64)
+        self.votes = np.zeros(self.dimensions, dtype=np.int64)
+        self.counted = np.ones(self.dimensions, dtype=np.uint8)
+        self.voted = True
         self.hosts_with = np.zeros(self.dimensions, dtype=np.int64)
         self.below_median = np.zeros(self.dimensions, dtype=np.int64)
         self.next_median = np.zeros(self.dimensions, dtype=np.int64)
@@ -427,11 +483,11 @@ cdef class Matcher:
         self.mask_used = np.zeros(1, dtype=np.uint8)
         self.claims_end = self.claims_live = 0
         self.free_claim = NONE
-        self.generation = np.zeros(64, dtype=np.uint32)
-        self.claim_slot = np.zeros(64, dtype=np.int32)
-        self.claim_class = np.zeros(64, dtype=np.int32)
-        self.claim_next = np.zeros(64, dtype=np.int32)
-        self.claim_before = np.zeros(64, dtype=np.int32)
+        self.generation = np.zeros(FIRST_CLAIMS, dtype=np.uint32)
+        self.claim_slot = np.zeros(FIRST_CLAIMS, dtype=np.int32)
+        self.claim_class = np.zeros(FIRST_CLAIMS, dtype=np.int32)
+        self.claim_next = np.zeros(FIRST_CLAIMS, dtype=np.int32)
+        self.claim_before = np.zeros(FIRST_CLAIMS, dtype=np.int32)
 
     @property
     def fitness(self):
@@ -440,13 +496,13 @@ cdef class Matcher:
     # ---- hosts
 
     def add_host(self, capacity):
-        self._idle()
+        cdef Use use = claimed(self)
         cdef const int64_t[::1] amount = amounts("capacity", capacity, self.dimensions)
         self._check_room(1)
         return self._add_host(amount)
 
     def add_hosts(self, capacities):
-        self._idle()
+        cdef Use use = claimed(self)
         cdef const int64_t[:, ::1] rows = amount_rows("capacities", capacities, self.dimensions)
         cdef Py_ssize_t i
         self._check_room(rows.shape[0])
@@ -474,12 +530,13 @@ cdef class Matcher:
         return slot
 
     def set_host(self, slot, capacity):
+        cdef Use use = claimed(self)
         cdef int at = self._host(slot)
         cdef const int64_t[::1] amount = amounts("capacity", capacity, self.dimensions)
         self._set_capacity(at, amount)
 
     def set_free(self, slots, free):  # no-cython-lint
-        self._idle()
+        cdef Use use = claimed(self)
         numbers, amount = free_rows(slots, free, self.dimensions)
         cdef const int64_t[::1] number = numbers
         cdef int64_t[:, ::1] rows = amount.copy()
@@ -495,6 +552,7 @@ cdef class Matcher:
         return np.asarray(rows)
 
     def remove_host(self, slot):
+        cdef Use use = claimed(self)
         cdef int at = self._host(slot)
         cdef int d
         cdef Py_ssize_t i
@@ -522,23 +580,26 @@ cdef class Matcher:
         return gone
 
     def enable_host(self, slot, on):
+        cdef Use use = claimed(self)
         cdef int at = self._host(slot)
         self._set_status(at, HOST_ENABLED if truth("on", on) else HOST_DISABLED)
         self.touch(at)
         self.capacity_epoch += 1
 
     def free(self, slot):
+        cdef Use use = claimed(self)
         cdef int at = self._host(slot)
         return np.asarray(self.unclaimed)[at].copy()
 
     def capacity(self, slot):
+        cdef Use use = claimed(self)
         cdef int at = self._host(slot)
         return np.asarray(self.total)[at].copy()
 
     # ---- classes
 
     def set_attribute(self, attribute, values):
-        self._idle()
+        cdef Use use = claimed(self)
         cdef int number = whole("attribute", attribute, 0, limits.MAX_ATTRIBUTES - 1)
         of_slot = np.full(self.hosts_end, NONE, dtype=np.int32)
         if values is not None:
@@ -551,7 +612,7 @@ cdef class Matcher:
         self, request, *, shared_key=-1, shared=None, allowed=None, group=-1, max_per_host=0, rules=(),
         exclusive=False, penalty=None,
     ):
-        self._idle()
+        cdef Use use = claimed(self)
         cdef const int64_t[::1] amount = amounts("request", request, self.dimensions)
         number = whole("shared_key", shared_key, -1, limits.MAX_KEY)
         if shared is not None and number < 0:
@@ -571,12 +632,12 @@ cdef class Matcher:
         return cls
 
     def set_allowed(self, cls, allowed):
+        cdef Use use = claimed(self)
         cdef int at = self._class(cls)
         mask = None if allowed is None else self._checked_mask(allowed)
-        if mask is None and self.class_mask[at] >= 0:
-            self.mask_used[self.class_mask[at]] = 0
-            self.class_mask[at] = NONE
-        elif mask is not None:
+        if mask is None:
+            self.leave_mask(at)
+        else:
             if self.class_mask[at] < 0:
                 self.class_mask[at] = self._take_mask()
             self._write_mask(self.class_mask[at], mask)
@@ -586,13 +647,36 @@ cdef class Matcher:
         self.capacity_epoch += 1
 
     def set_penalty(self, cls, penalty):
+        cdef Use use = claimed(self)
         cdef int at = self._class(cls)
         costs = None if penalty is None else self._checked_penalty(penalty)
         self._put_penalty(at, costs)
         self.drop_table(at)
 
+    def set_host_masks(self, slot, classes, allowed, penalty):
+        cdef Use use = claimed(self)
+        cdef int at = self._host(slot)
+        cdef Py_ssize_t i
+        numbers, may, costs = host_masks(classes, allowed, penalty)
+        cdef const int64_t[::1] cls = numbers
+        cdef const uint8_t[::1] may_use = may
+        cdef const int64_t[::1] cost = costs
+        self._check_classes(cls)
+        for i in range(cls.shape[0]):
+            check_masked(
+                cls[i], self.class_mask[cls[i]] >= 0, may_use[i], self.class_penalty[cls[i]] >= 0, cost[i]
+            )
+        for i in range(cls.shape[0]):
+            if self.class_mask[cls[i]] >= 0:
+                self.allowed[self.class_mask[cls[i]], at] = may_use[i]
+            if self.class_penalty[cls[i]] >= 0:
+                self.penalty[self.class_penalty[cls[i]], at] = <int32_t>cost[i]
+        self.layout += 1
+        self.touch(at)
+        self.capacity_epoch += 1
+
     def set_group_limit(self, group, limit):
-        self._idle()
+        cdef Use use = claimed(self)
         number = whole("group", group, 0, limits.MAX_KEY)
         amount = None if limit is None else amounts("limit", limit, self.dimensions)
         cdef int row = self.group_rows.get(number, NONE)
@@ -611,6 +695,7 @@ cdef class Matcher:
         self.capacity_epoch += 1
 
     def remove_class(self, cls):
+        cdef Use use = claimed(self)
         cdef int at = self._class(cls)
         self.class_status[at] = CLASS_REMOVED
         self.drop_table(at)
@@ -620,9 +705,10 @@ cdef class Matcher:
     # ---- placing, releasing, explaining
 
     def match(self, classes, *, limit=-1):
-        self._idle()
-        wanted = class_numbers(classes)
-        cdef int64_t left = whole("limit", limit, -1, 2**63 - 1)
+        cdef Use use = claimed(self)
+        return self._match(class_numbers(classes), whole("limit", limit, -1, 2**63 - 1))
+
+    cdef tuple _match(self, wanted, int64_t left):
         cdef const int64_t[::1] cls = wanted
         cdef Py_ssize_t n = cls.shape[0]
         cdef Py_ssize_t done = 0
@@ -636,7 +722,6 @@ cdef class Matcher:
         if left < 0:
             left = n
         self.drop_idle_tables()
-        self.busy = True
         try:
             while True:
                 if self.custom_fitness is not None:
@@ -650,15 +735,14 @@ cdef class Matcher:
         except BaseException:
             self._rollback(ids, first_new)
             raise
-        finally:
-            self.busy = False
         return slots, ids
 
     def match_gang(self, classes, *, minimum=-1):
+        cdef Use use = claimed(self)
         wanted = class_numbers(classes)
         cdef int64_t needed = whole("minimum", minimum, -1, len(wanted))
         cdef int64_t first_new = self.claims_end
-        slots, ids = self.match(wanted)
+        slots, ids = self._match(wanted, -1)
         if (slots >= 0).sum() < (needed if needed >= 0 else len(wanted)):
             self._rollback(ids, first_new)
             slots[slots >= 0] = UNTRIED
@@ -666,6 +750,7 @@ cdef class Matcher:
         return slots, ids
 
     def assign(self, cls, slot):
+        cdef Use use = claimed(self)
         cdef int of = self._class(cls)
         cdef int at = self._host(slot)
         cdef const int64_t* need = self.need(of, at)
@@ -682,7 +767,7 @@ cdef class Matcher:
         return self.start_claim(of, at)
 
     def release(self, release_ids):
-        self._idle()
+        cdef Use use = claimed(self)
         cdef const int64_t[::1] ids = release_numbers(release_ids)
         unknown = []
         cdef Py_ssize_t i
@@ -695,7 +780,7 @@ cdef class Matcher:
         return np.array(unknown, dtype=np.int64)
 
     def slots(self, release_ids):
-        self._idle()
+        cdef Use use = claimed(self)
         cdef const int64_t[::1] ids = release_numbers(release_ids)
         cdef Py_ssize_t i
         found = np.empty(ids.shape[0], dtype=np.int32)
@@ -705,6 +790,7 @@ cdef class Matcher:
         return found
 
     def refusal(self, cls):
+        cdef Use use = claimed(self)
         cdef int of = self._class(cls)
         cdef int h, d, failing, fewest = self.dimensions + 1
         cdef int hosts = 0, disabled = 0, disallowed = 0, crowded = 0, occupied = 0, ruled_out = 0, fitting = 0
@@ -779,6 +865,7 @@ cdef class Matcher:
         )
 
     def preemption(self, cls, release_ids, costs=None):
+        cdef Use use = claimed(self)
         cdef int of = self._class(cls)
         numbers, prices = preemptible(release_ids, costs)
         on_slot = {}
@@ -823,13 +910,21 @@ cdef class Matcher:
             self.touch(slot)
         return victims
 
-    def claims(self):
-        self._idle()
-        return self.claims_live
+    def claims(self, cls=None):
+        cdef Use use = claimed(self)
+        cdef int at
+        if cls is None:
+            return self.claims_live
+        at = whole("cls", cls, 0, limits.MAX_CLASSES - 1)
+        return self.class_claims[at] if at < self.classes_end and self.class_status[at] != CLASS_ABSENT else 0
+
+    def claims_on(self, slot):
+        cdef Use use = claimed(self)
+        return self._claims_on(self._host(slot))
 
     def memory(self):
         """Bytes by use: hosts, classes (with masks and shared keys), claims, index (the tables)."""
-        self._idle()
+        cdef Use use = claimed(self)
         parts = {
             "hosts": [
                 self.unclaimed, self.total, self.rows, self.planes, self.levels, self.host_status, self.host_claims,
@@ -854,7 +949,7 @@ cdef class Matcher:
     # ---- copies and checks
 
     def snapshot(self):
-        self._idle()
+        cdef Use use = claimed(self)
         return encode(self._state())
 
     @classmethod
@@ -862,13 +957,22 @@ cdef class Matcher:
         state = decode(data)
         return from_state(state, engine, restored_fitness(state, fitness))
 
+    def __copy__(self):
+        return self.fork()
+
+    def __deepcopy__(self, memo):
+        return self.fork()
+
+    def __reduce__(self):
+        return reopened, (Matcher, self.snapshot(), self.engine, self.custom_fitness)
+
     def fork(self):
-        self._idle()
+        cdef Use use = claimed(self)
         return from_state(self._state(), self.engine, self.custom_fitness)
 
     def check(self):
         """Recompute every total from the claims. Raises MatchStateError, which names the first one that differs."""
-        self._idle()
+        cdef Use use = claimed(self)
         state = self._state()
         cdef Matcher again = from_state(state, "scan", self.custom_fitness)
         cdef int h = self.hosts_end, c = self.classes_end, row, other, slot
@@ -1011,7 +1115,7 @@ cdef class Matcher:
         if self.update_table(cls, &view):
             slot = jobcloud_best(&self.tables[cls])
         else:
-            view.with_key_only = view.key_claims != NULL
+            view.with_key_only = view.key_claims != NULL and not self.even_only
             slot = self.scan(&view)
             if slot < 0 and view.with_key_only:
                 view.with_key_only = False
@@ -1173,8 +1277,8 @@ cdef class Matcher:
 
     cdef void refresh(self, int slot) noexcept nogil:
         jobcloud_refresh_row(
-            &self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], self.host_size[slot],
-            self.host_open[slot], self.dimensions
+            &self.rows[slot, 0], &self.unclaimed[slot, 0], &self.total[slot, 0], &self.counted[0],
+            self.host_size[slot], self.host_open[slot], self.dimensions
         )
 
     cdef void touch(self, int slot) noexcept nogil:
@@ -1481,20 +1585,13 @@ cdef class Matcher:
 
     # ---- with the GIL: checks, room, tables
 
-    cdef int _idle(self) except -1:
-        if self.busy:
-            raise MatchStateError("a match is running in another thread; one thread uses a matcher at a time")
-        return 0
-
     cdef int _host(self, slot) except -1:
-        self._idle()
         cdef int at = whole("slot", slot, 0, limits.MAX_SLOTS - 1)
         if at >= self.hosts_end or self.host_status[at] == HOST_ABSENT:
             raise MatchError(f"slot {at} holds no host; add_host says which slot a host got")
         return at
 
     cdef int _class(self, cls) except -1:
-        self._idle()
         cdef int at = whole("cls", cls, 0, limits.MAX_CLASSES - 1)
         if at >= self.classes_end or self.class_status[at] != CLASS_USABLE:
             raise MatchError(f"class {at} is unknown or removed; add_class says which number a class got")
@@ -1548,7 +1645,7 @@ cdef class Matcher:
             self.total[slot, d] = amount[d]
             self.rows[slot, 1 + PLANES * d + SCALE] = <int32_t>jobcloud_scale(amount[d])
             self.max_exponent = max(self.max_exponent, self.rows[slot, 1 + PLANES * d + SCALE] & 255)
-        self.host_size[slot] = jobcloud_size(&self.total[slot, 0], &self.median[0], self.dimensions)
+        self.host_size[slot] = self.size_of(slot)
         self.touch(slot)
         self.capacity_epoch += 1
         return 0
@@ -1559,34 +1656,69 @@ cdef class Matcher:
             self.below_median[d] += by * (amount < self.median[d])
             self.below_next[d] += by * (amount < self.next_median[d])
 
+    cdef int32_t size_of(self, int slot) noexcept nogil:
+        return jobcloud_size(&self.total[slot, 0], &self.median[0], &self.counted[0], self.dimensions)
+
+    cdef void vote(self, int cls, int by) noexcept nogil:
+        jobcloud_vote(&self.votes[0], &self.first[cls, 0], &self.median[0], self.dimensions, by)
+        self.voted = True
+
     cdef int _update_sizes(self) except -1:
-        """Recompute the medians that changed and the sizes of the hosts. Called before hosts are scored."""
-        cdef int d, slot
-        cdef int64_t middle
+        """Recompute the medians, the dimensions that count and the sizes of the hosts. Called before hosts are scored."""
+        cdef int slot, cls
         cdef int32_t size
-        cdef bint moved = False
+        cdef bint moved, recounted
         if self.weights[0] == 0:
             return 0
-        for d in range(self.dimensions):
-            middle = self.hosts_with[d] // 2
-            if self.hosts_with[d] == 0 or self.below_median[d] <= middle < self.below_next[d]:
-                continue
-            capacities = np.asarray(self.total)[: self.hosts_end, d]
-            capacities = capacities[capacities > 0]
-            median = int(np.partition(capacities, middle)[middle])
-            step = 1 << max(median.bit_length() - 6, 0)
-            self.median[d] = median // step * step
-            self.next_median[d] = self.median[d] + step
-            self.below_median[d] = np.count_nonzero(capacities < self.median[d])
-            self.below_next[d] = np.count_nonzero(capacities < self.next_median[d])
-            moved = True
+        moved = self._update_medians()
         if moved:
+            self.votes[:] = 0
+            for cls in range(self.classes_end):
+                if self.class_status[cls] != CLASS_ABSENT:
+                    self.vote(cls, 1)
+        recounted = self.voted and jobcloud_count_dimensions(&self.counted[0], &self.votes[0], self.dimensions)
+        self.voted = False
+        if moved or recounted:
             for slot in range(self.hosts_end):
-                size = jobcloud_size(&self.total[slot, 0], &self.median[0], self.dimensions)
-                if size != self.host_size[slot]:
+                size = self.size_of(slot)
+                if recounted or size != self.host_size[slot]:
                     self.host_size[slot] = size
                     self.touch(slot)
         return 0
+
+    cdef bint _update_medians(self) except -1:
+        """Recompute the medians that changed. Returns whether one did."""
+        cdef int d, slot, n, low
+        cdef int64_t middle, median
+        cdef int64_t* capacity = NULL
+        cdef bint moved = False
+        for d in range(self.dimensions):
+            middle = self.hosts_with[d] // 2
+            if self.hosts_with[d] == 0:
+                moved = moved or self.median[d] > 0
+                self.median[d] = self.next_median[d] = 0
+                continue
+            if self.below_median[d] <= middle < self.below_next[d]:
+                continue
+            if capacity == NULL:
+                capacity = <int64_t*>malloc(self.hosts_end * sizeof(int64_t))
+                if capacity == NULL:
+                    raise MemoryError(f"no memory for the capacities of {self.hosts_end} hosts")
+            n = 0
+            for slot in range(self.hosts_end):
+                capacity[n] = self.total[slot, d]
+                n += capacity[n] > 0
+            median = jobcloud_in_order(capacity, n, <int>middle)
+            low = max(jobcloud_bits(median) - 6, 0)
+            self.median[d] = median >> low << low
+            self.next_median[d] = self.median[d] + (<int64_t>1 << low)
+            self.below_median[d] = self.below_next[d] = 0
+            for slot in range(n):
+                self.below_median[d] += capacity[slot] < self.median[d]
+                self.below_next[d] += capacity[slot] < self.next_median[d]
+            moved = True
+        free(capacity)
+        return moved
 
     cdef int _room_for_hosts(self, Py_ssize_t count) except -1:
         cdef Py_ssize_t old = self.host_status.shape[0]
@@ -1632,9 +1764,10 @@ cdef class Matcher:
         return 0
 
     cdef int _lowest_free_class(self) except -1:
-        cdef int cls = 0
+        cdef int cls = self.classes_hint
         while cls < self.classes_end and self.class_status[cls] != CLASS_ABSENT:
             cls += 1
+        self.classes_hint = cls
         if cls >= limits.MAX_CLASSES:
             raise MatchError(f"a matcher holds at most {limits.MAX_CLASSES} classes; remove some first")
         return cls
@@ -1653,8 +1786,11 @@ cdef class Matcher:
                 self.first[cls, d] += self.shared[key, d]
         jobcloud_set_need(<Need*>&self.needs[cls, 0], &self.request[cls, 0], self.dimensions)
         jobcloud_set_need(<Need*>&self.needs[cls, 3 * self.dimensions], &self.first[cls, 0], self.dimensions)
-        self.class_wide[cls] = max(np.asarray(self.first)[cls]) > INT32_MAX
+        self.class_wide[cls] = 0
+        for d in range(self.dimensions):
+            self.class_wide[cls] |= self.first[cls, d] > INT32_MAX
         self.class_status[cls] = status
+        self.vote(cls, 1)
         self.class_key[cls] = key
         self.class_group[cls] = self._take_group(group[0])
         self.class_max_per_host[cls] = group[1]
@@ -1713,10 +1849,11 @@ cdef class Matcher:
 
     cdef int _free_key_row(self) except -1:
         cdef int row
-        for row in range(self.key_classes.shape[0]):
+        for row in range(self.keys_hint, self.key_classes.shape[0]):
             if self.key_classes[row] == 0:
+                self.keys_hint = row
                 return row
-        row = <int>self.key_classes.shape[0]
+        row = self.keys_hint = <int>self.key_classes.shape[0]
         self.shared = grown(self.shared, 2 * row, 0)
         self.key_number = grown(self.key_number, 2 * row, 0)
         self.key_claims = grown(self.key_claims, 2 * row, 0)
@@ -1925,12 +2062,14 @@ cdef class Matcher:
         if penalty is None:
             if row >= 0:
                 self.penalty_used[row] = 0
+                self.penalties_hint = min(self.penalties_hint, row)
                 self.class_penalty[cls] = NONE
             return 0
         if row < 0:
-            row = 0
+            row = self.penalties_hint
             while row < self.penalty_used.shape[0] and self.penalty_used[row]:
                 row += 1
+            self.penalties_hint = row
             if row == self.penalty_used.shape[0]:
                 self.penalty = grown(self.penalty, 2 * row, 0)
                 self.penalty_used = grown(self.penalty_used, 2 * row, 0)
@@ -1982,14 +2121,22 @@ cdef class Matcher:
         return size
 
     cdef int _take_mask(self) except -1:
-        cdef int row = 0
+        cdef int row = self.masks_hint
         while row < self.mask_used.shape[0] and self.mask_used[row]:
             row += 1
+        self.masks_hint = row
         if row == self.mask_used.shape[0]:
             self.allowed = grown(self.allowed, 2 * row, 0)
             self.mask_used = grown(self.mask_used, 2 * row, 0)
         self.mask_used[row] = 1
         return row
+
+    cdef void leave_mask(self, int cls) noexcept nogil:
+        cdef int row = self.class_mask[cls]
+        if row >= 0:
+            self.mask_used[row] = 0
+            self.masks_hint = min(self.masks_hint, row)
+            self.class_mask[cls] = NONE
 
     cdef int _write_mask(self, int row, mask) except -1:
         table = np.asarray(self.allowed)
@@ -2002,15 +2149,17 @@ cdef class Matcher:
         if key >= 0:
             self.key_classes[key] -= 1
             if self.key_classes[key] == 0:
+                self.keys_hint = min(self.keys_hint, key)
                 del self.key_rows[self.key_number[key]]
         if self.class_group[cls] >= 0:
             self._leave_group(self.class_group[cls])
-        if self.class_mask[cls] >= 0:
-            self.mask_used[self.class_mask[cls]] = 0
+        self.leave_mask(cls)
         self._drop_rules(cls)
         self._put_penalty(cls, None)
         self.class_exclusive[cls] = 0
         self.class_status[cls] = CLASS_ABSENT
+        self.classes_hint = min(self.classes_hint, cls)
+        self.vote(cls, -1)
         self.drop_table(cls)
         while self.classes_end > 0 and self.class_status[self.classes_end - 1] == CLASS_ABSENT:
             self.classes_end -= 1

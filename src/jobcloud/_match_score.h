@@ -29,7 +29,7 @@ static const char *jobcloud_vector_path(void) { return "the compiler's baseline"
 #endif
 
 enum { JOBCLOUD_INFEASIBLE = INT32_MAX, JOBCLOUD_UNKNOWN = -2 };
-/* Added to the score of a host on which the task would pay the shared part. */
+/* Added to the score of a host on which the task would pay the shared part, unless "even" alone is the fitness. */
 enum { JOBCLOUD_PAYS = 1 << 30 };
 /* Hosts in a block of a scan, in a small block, and in a cache line. */
 enum { JOBCLOUD_BLOCK = 64, JOBCLOUD_FEW = 16, JOBCLOUD_LINE = 16 };
@@ -46,15 +46,17 @@ typedef struct {
 /* The row of a host: its level, then PLANES words for each dimension d.
    FREE: the free amount, clamped to [-1, INT32_MAX].
    SCALE: 1 / capacity as mantissa << 8 | exponent; 0 if the capacity is 0.
-   SHARE: the free share << 8 | that share relative to the host's largest free share, in 128ths.
+   SHARE: the free share << 8 | that share in 128ths, of the host's largest free share in a dimension that counts; if
+   the dimension does not count, of the whole.
    The level is the least free share << 10 | the host's size << 1 | 1 if nothing is claimed. It is -1 if the host is
    disabled, exclusively claimed or over-committed: then no task fits. The size relates the host to the median
    capacities. It is a small float: exponent << 5 | mantissa without its leading bit. */
 enum { FREE, SCALE, SHARE, PLANES };
 enum { JOBCLOUD_WHOLE = 1 << 20, JOBCLOUD_OPENING = 1 << 13, JOBCLOUD_IMBALANCE = 1 << 14, JOBCLOUD_UNASKED = 1 << 16 };
-enum { JOBCLOUD_LARGE = 1 << 12 };
+enum { JOBCLOUD_LARGE = 1 << 12, JOBCLOUD_STARTING = 1 << 13 };
 enum { JOBCLOUD_SIZE_BITS = 11, JOBCLOUD_LEAST_SIZE = 32, JOBCLOUD_LARGEST_SIZE = (1 << 17) - 1 };
 enum { JOBCLOUD_BALANCED = 56 };  /* 7/16 of the largest share, in 128ths */
+enum { JOBCLOUD_VOTE = 1 << 10, JOBCLOUD_VOTES_TO_COUNT = 16, JOBCLOUD_MAX_DIMENSIONS = 64 };
 
 /* The amount that a task needs of one dimension: `amount` is clamped to INT32_MAX, `mantissa` is amount >> shift in
    16 bits. */
@@ -65,8 +67,8 @@ typedef struct {
 /* One class, and the hosts as its score sees them.
    Planes are [dimensions][PLANES][stride]. A row of `width` words holds the level and the planes of one host.
    `key_claims` counts the live claims with the class's shared key on each host; NULL if the class has no key. A host
-   without such a claim needs `first` instead of `request` and ranks below all hosts with one. `with_key_only`
-   excludes it.
+   without such a claim needs `first` instead of `request`. With "even" alone it costs jobcloud_start_cost; otherwise
+   it ranks below all hosts with such a claim, and `with_key_only` excludes it.
    `fitness` holds the weights of the parts of the score; NULL selects "even" alone, which has vector loops.
    `wide` is set if the class needs more than 32 bits of some dimension, or so little that its share may round to 0.
    Then hosts are scored one at a time, and fit is decided on the exact amounts, [slots][dimensions]. */
@@ -131,13 +133,71 @@ static int jobcloud_is_tiny(const jobcloud_need *need, int max_exponent, int dim
     return 0;
 }
 
-/* The size of a host relative to the median capacities: the mean over the dimensions that it has. */
-static int32_t jobcloud_size(const int64_t *total, const int64_t *median, int dimensions)
+/* Add (by = 1) or remove (by = -1) the votes of a class: its need in each dimension as a share of the median capacity,
+   divided by its largest share. */
+static void jobcloud_vote(int64_t *votes, const int64_t *need, const int64_t *median, int dimensions, int by)
+{
+    const uint64_t limit = (uint64_t)1 << 40;
+    uint64_t share[JOBCLOUD_MAX_DIMENSIONS], largest = 0;
+    for (int d = 0; d < dimensions; d++) {
+        unsigned __int128 here = median[d] > 0 ? ((unsigned __int128)need[d] << 20) / (uint64_t)median[d] : 0;
+        share[d] = here < limit ? (uint64_t)here : limit;
+        largest = share[d] > largest ? share[d] : largest;
+    }
+    for (int d = 0; d < dimensions && largest > 0; d++)
+        votes[d] += by * (int64_t)(share[d] * JOBCLOUD_VOTE / largest);
+}
+
+/* Find the dimensions that count: those with a sixteenth of the most votes. Returns whether they changed. */
+static int jobcloud_count_dimensions(uint8_t *counted, const int64_t *votes, int dimensions)
+{
+    int64_t most = 1;
+    int changed = 0;
+    for (int d = 0; d < dimensions; d++)
+        most = votes[d] > most ? votes[d] : most;
+    for (int d = 0; d < dimensions; d++) {
+        const uint8_t now = JOBCLOUD_VOTES_TO_COUNT * votes[d] >= most;
+        changed |= now != counted[d];
+        counted[d] = now;
+    }
+    return changed;
+}
+
+/* The amount at place `at` of `n` amounts in ascending order. Reorders them. */
+static int64_t jobcloud_in_order(int64_t *amount, int n, int at)
+{
+    int low = 0, high = n - 1;
+    while (low < high) {
+        const int64_t pivot = amount[low + (high - low) / 2];
+        int i = low, j = high;
+        while (i <= j) {
+            while (amount[i] < pivot)
+                i++;
+            while (amount[j] > pivot)
+                j--;
+            if (i <= j) {
+                const int64_t swapped = amount[i];
+                amount[i++] = amount[j];
+                amount[j--] = swapped;
+            }
+        }
+        if (at <= j)
+            high = j;
+        else if (at >= i)
+            low = i;
+        else
+            break;
+    }
+    return amount[at];
+}
+
+/* The size of a host relative to the median capacities: the mean over the dimensions that it has and that count. */
+static int32_t jobcloud_size(const int64_t *total, const int64_t *median, const uint8_t *counted, int dimensions)
 {
     uint64_t size = 0, known = 0;
     int exponent;
     for (int d = 0; d < dimensions; d++)
-        if (total[d] > 0 && median[d] > 0) {
+        if (total[d] > 0 && median[d] > 0 && counted[d]) {
             uint64_t here = ((uint64_t)total[d] << JOBCLOUD_SIZE_BITS) / (uint64_t)median[d];
             size += here < JOBCLOUD_LARGEST_SIZE ? here : JOBCLOUD_LARGEST_SIZE;
             known++;
@@ -164,9 +224,17 @@ static inline int32_t jobcloud_fixed_cost(int32_t level)
     return (level & 1) * JOBCLOUD_OPENING + (doubled > 0 ? doubled : 0) * JOBCLOUD_LARGE;
 }
 
+/* The cost of starting an executor on a host with this level: on a full host, the executor would get few tasks. */
+static inline int32_t jobcloud_start_cost(int32_t level)
+{
+    const int32_t full = (JOBCLOUD_WHOLE - (level >> 10)) >> 10;
+    return JOBCLOUD_STARTING + (full * full * full >> 10);
+}
+
 /* Update the row of a host from its exact amounts. */
 static void jobcloud_refresh_row(
-    int32_t *row, const int64_t *unclaimed, const int64_t *total, int32_t size, int open, int dimensions)
+    int32_t *row, const int64_t *unclaimed, const int64_t *total, const uint8_t *counted, int32_t size, int open,
+    int dimensions)
 {
     int32_t least = JOBCLOUD_WHOLE, largest = 0, untouched = 1, short_by = open ? 0 : -1;
     uint32_t per;
@@ -180,7 +248,8 @@ static void jobcloud_refresh_row(
             int shift = jobcloud_bits((uint64_t)amount) - 16;
             shift = shift > 0 ? shift : 0;
             share = jobcloud_share((uint32_t)at[SCALE], (int32_t)(amount >> shift), shift);
-            largest = share > largest ? share : largest;
+            share = amount == total[d] && !counted[d] ? JOBCLOUD_WHOLE : share;
+            largest = counted[d] && share > largest ? share : largest;
             least = share < least ? share : least;
         }
         at[SHARE] = share;
@@ -188,7 +257,7 @@ static void jobcloud_refresh_row(
     per = largest ? ((uint32_t)1 << 27) / (uint32_t)largest : 0;
     for (int d = 0; d < dimensions; d++) {
         int32_t *at = row + 1 + PLANES * d, share = at[SHARE];
-        at[SHARE] = share << 8 | (at[SCALE] ? (int32_t)((uint64_t)share * per >> 20) : 0);
+        at[SHARE] = share << 8 | (at[SCALE] ? (int32_t)((uint64_t)share * (counted[d] ? per : 1 << 7) >> 20) : 0);
     }
     row[0] = short_by < 0 ? -1 : least << 10 | size << 1 | untouched;
 }
@@ -339,7 +408,8 @@ static inline __attribute__((always_inline)) int32_t jobcloud_score_one(const jo
     const int32_t *row = view->rows + (size_t)host * view->width;
     const int32_t pays = view->key_claims && view->key_claims[host] == 0;
     const jobcloud_need *need = pays ? view->first : view->request, nothing = {0, 0, 0};
-    int32_t least = JOBCLOUD_WHOLE, balance = 0, score = (pays ? JOBCLOUD_PAYS : 0) + jobcloud_fixed_cost(row[0]);
+    int32_t least = JOBCLOUD_WHOLE, balance = 0;
+    int32_t score = (pays ? jobcloud_start_cost(row[0]) : 0) + jobcloud_fixed_cost(row[0]);
     int32_t bad = row[0] | -(pays & view->with_key_only) | jobcloud_exclusion(view, host);
     for (int d = 0; d < view->dimensions; d++) {
         const int32_t *at = row + 1 + PLANES * d;
@@ -391,11 +461,6 @@ static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
         JOBCLOUD_EACH
             bad[i] |= -(int32_t)(grouped[i] >= max_per_host);
     }
-    if (key_claims && view->with_key_only) {
-        JOBCLOUD_EACH
-            bad[i] |= -(int32_t)(key_claims[i] == 0);
-        key_claims = NULL;
-    }
     JOBCLOUD_EACH
         usable |= ~bad[i];
     if (usable >= 0) {
@@ -405,7 +470,7 @@ static inline __attribute__((always_inline)) int32_t jobcloud_score_lanes(
     }
     if (key_claims)
         JOBCLOUD_EACH
-            out[i] += key_claims[i] == 0 ? JOBCLOUD_PAYS : 0;
+            out[i] += key_claims[i] == 0 ? jobcloud_start_cost(level[i]) : 0;
     for (int d = 0; d < view->dimensions; d++, planes += PLANES * view->stride) {
         const int32_t *restrict amount = planes + FREE * view->stride;
         const int32_t *restrict share = planes + SHARE * view->stride;
@@ -534,7 +599,7 @@ static inline __attribute__((always_inline)) void jobcloud_score_columns(
         for (int i = 0; i < JOBCLOUD_LINE; i++) {
             const int32_t level = columns->word[0][i], pays = keyed ? columns->pays[i] : 0;
             int32_t bad = level, least = JOBCLOUD_WHOLE, balance = 0;
-            int32_t score = jobcloud_fixed_cost(level) + (pays ? JOBCLOUD_PAYS : 0);
+            int32_t score = jobcloud_fixed_cost(level) + (pays ? jobcloud_start_cost(level) : 0);
             for (int d = 0; d < dimensions; d++) {
                 const int (*words)[JOBCLOUD_LINE] = columns->word + 1 + PLANES * d;
                 const jobcloud_need need = jobcloud_select(pays, view->first[d], view->request[d]);

@@ -11,7 +11,10 @@ import operator
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from functools import wraps
+from threading import get_ident
+from types import FunctionType
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,6 +166,37 @@ class Preemption:
     cost: int
 
 
+_Class = TypeVar("_Class", bound=type)
+
+
+def one_call_at_a_time(cls: _Class) -> _Class:
+    """Let each public method of the class claim its object first.
+
+    Meanwhile, a call of another thread raises MatchStateError. A call of the same thread may make further calls, for
+    example from a generator that it is given. Instances need a dict `_calls` for the claim. `dict.setdefault` is
+    atomic: of two threads, one gets its own claim back.
+    """
+
+    def claiming(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def claimed(self: Any, *arguments: Any, **named: Any) -> Any:
+            mine = (get_ident(), object())
+            try:
+                if self._calls.setdefault("claim", mine)[0] != mine[0]:
+                    raise MatchStateError("another thread's call is using this object; make one call at a time")
+                return method(self, *arguments, **named)
+            finally:
+                if self._calls.get("claim") is mine:
+                    del self._calls["claim"]
+
+        return claimed
+
+    for name, method in list(vars(cls).items()):
+        if isinstance(method, FunctionType) and not name.startswith("_"):
+            setattr(cls, name, claiming(method))
+    return cls
+
+
 def whole(name: str, value: object, low: int, high: int) -> int:
     """``value`` as an int within [low, high]. Raises MatchError for other values, bools, floats and text."""
     try:
@@ -223,6 +257,11 @@ def custom_score(fitness: CustomFitness, cls: int, slot: int, need: Amounts, fre
     return whole(f"fitness(class {cls}, slot {slot})", value, 0, MAX_PENALTY)
 
 
+def reopened(matcher: Any, data: bytes, engine: str, fitness: Any) -> Any:
+    """The matcher or placer that ``pickle`` wrote."""
+    return matcher.restore(data, engine=engine, fitness=fitness)
+
+
 def restored_fitness(state: State, fitness: object) -> CustomFitness | None:
     """The custom fitness for a restored matcher, or None.
 
@@ -264,9 +303,10 @@ def amounts(name: str, value: object, dimensions: int) -> Int64Array:
 
 def amount_rows(name: str, value: object, dimensions: int) -> Int64Array:
     """``value`` as int64[n, dimensions] of thousandths; each row as in ``amounts``."""
-    if not isinstance(value, np.ndarray) or value.dtype != "int64" or value.ndim != 2 or not value.flags.c_contiguous:
+    if not isinstance(value, np.ndarray) or value.dtype != "int64" or value.ndim != 2:
         got = f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise MatchError(f"{name} must be a contiguous array int64[n, {dimensions}] of thousandths, not {got}")
+        raise MatchError(f"{name} must be an array int64[n, {dimensions}] of thousandths, not {got}")
+    value = np.ascontiguousarray(value)  # the rows of an array in column-major order have gaps
     if value.shape[1] != dimensions:
         raise MatchError(f"{name} must have one amount for each of the {dimensions} dimensions, not {value.shape[1]}")
     for row in np.flatnonzero(((value < 0) | (value > MAX_AMOUNT)).any(axis=1))[:1]:
@@ -362,6 +402,23 @@ def check_present(name: str, marked: NDArray[Any], present: NDArray[np.bool_]) -
 def allowed_slots(value: object) -> NDArray[np.uint8]:
     """``value`` as uint8[n], one entry per slot: 1 if the class may run there."""
     return np.asarray(_vector("allowed", value, ("bool", "uint8"), "slots") != 0, dtype=np.uint8)
+
+
+def host_masks(classes: object, allowed: object, penalty: object) -> tuple[Int64Array, NDArray[np.uint8], Int64Array]:
+    """The classes, and for each of them whether the host is allowed, and the host's penalty."""
+    numbers, may, costs = class_numbers(classes), allowed_slots(allowed), slot_penalties(penalty)
+    for name, array in (("allowed", may), ("penalty", costs)):
+        if len(array) != len(numbers):
+            raise MatchError(f"{name} must have one entry for each of the {len(numbers)} classes, not {len(array)}")
+    return numbers, may, costs
+
+
+def check_masked(cls: int, masked: bool, allowed: bool, penalised: bool, penalty: int) -> None:
+    """Raise MatchError if a host is excluded or gets a penalty, but the class has no mask or no penalties."""
+    if not masked and not allowed:
+        raise MatchError(f"class {cls} has no mask, so each host is allowed; call set_allowed first")
+    if not penalised and penalty:
+        raise MatchError(f"class {cls} has no penalties; call set_penalty first")
 
 
 def _vector(name: str, value: object, dtypes: tuple[str, ...], of_what: str) -> NDArray[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import threading
 import tracemalloc
@@ -199,6 +201,71 @@ def test_removed_host_takes_no_tasks(impl: Any) -> None:
     matcher = impl(1)
     matcher.remove_host(matcher.add_host(units(3)))
     assert place(matcher, matcher.add_class(units(0))) == [REFUSED]
+
+
+def test_capacities_may_be_in_column_major_order(impl: Any) -> None:
+    matcher = impl(2)
+    rows = np.array([[1, 2], [3, 4], [5, 6]])
+    assert matcher.add_hosts(np.asfortranarray(rows)).tolist() == [0, 1, 2]
+    assert matcher.set_free(ids(0, 1, 2), np.asfortranarray(2 * rows)).tolist() == (2 * rows).tolist()
+    assert [matcher.free(slot).tolist() for slot in range(3)] == (2 * rows).tolist()
+
+
+def test_claims_are_counted_by_class_and_listed_by_host(impl: Any) -> None:
+    matcher = impl(1)
+    matcher.add_hosts(np.array([[2_000], [2_000]]))
+    one, other = matcher.add_class(units(1)), matcher.add_class(units(1))
+    _, release_ids = matcher.match(ids(one, other, one))
+    assert [matcher.claims(cls) for cls in (one, other, 99)] == [2, 1, 0]
+    assert [matcher.claims_on(slot).tolist() for slot in (0, 1)] == [release_ids[:2].tolist(), release_ids[2:].tolist()]
+    matcher.remove_class(one)
+    assert (matcher.claims(one), matcher.claims()) == (2, 3)
+    matcher.release(release_ids)
+    assert (matcher.claims(one), matcher.claims_on(0).tolist()) == (0, [])
+    with pytest.raises(MatchError, match="slot 5 holds no host"):
+        matcher.claims_on(5)
+    with pytest.raises(MatchError, match="cls must be between 0"):
+        matcher.claims(-1)
+
+
+def test_matcher_is_pickled_and_copied(impl: Any) -> None:
+    matcher = impl(1, fitness="pack", engine="scan")
+    matcher.add_host(units(4))
+    cls = matcher.add_class(units(1))
+    matcher.match(ids(cls, cls))
+    for other in (pickle.loads(pickle.dumps(matcher)), copy.copy(matcher), copy.deepcopy(matcher)):
+        assert type(other) is impl
+        assert (other.snapshot(), other.engine, other.fitness) == (matcher.snapshot(), "scan", {"pack": 1_024})
+        other.match(ids(cls))
+    assert matcher.claims() == 2
+
+
+def test_masks_and_penalties_of_one_host_are_changed(impl: Any) -> None:
+    matcher = impl(1)
+    for _ in range(3):
+        matcher.add_host(units(4))
+    bound = matcher.add_class(units(1), allowed=np.array([True, False, True]), penalty=ids(0, 0, 9))
+    free = matcher.add_class(units(1))
+    yes, no = np.array([True, True]), np.array([False, True])
+    matcher.match(ids(bound, free))
+    matcher.set_host_masks(0, ids(bound, free), no, ids(0, 0))
+    matcher.set_host_masks(1, ids(bound, free), yes, ids(1 << 28, 0))
+    assert place(matcher.fork(), bound, bound) == [2, 2]
+    matcher.set_host_masks(2, ids(bound), yes[:1], ids(1 << 27))
+    matcher.set_host_masks(1, ids(bound), yes[:1], ids(0))
+    assert place(matcher, bound) == [1]
+    for arguments, words in (
+        ((3, ids(bound), yes[:1], ids(0)), "slot 3 holds no host"),
+        ((0, ids(bound, 9), yes, ids(0, 0)), "classes.1. is 9"),
+        ((0, ids(bound, free), yes[::-1][:1], ids(0, 0)), "allowed must have one entry for each of the 2"),
+        ((0, ids(bound, free), yes, ids(0)), "penalty must have one entry for each of the 2"),
+        ((0, ids(bound, free), np.array([True, False]), ids(0, 0)), "class 1 has no mask"),
+        ((0, ids(bound, free), yes, ids(0, 1)), "class 1 has no penalties"),
+    ):
+        with pytest.raises(MatchError, match=words):
+            matcher.set_host_masks(*arguments)
+    assert matcher.refusal(bound).disallowed == 1
+    matcher.check()
 
 
 def test_table_survives_hosts_added_and_removed_beyond_its_end() -> None:
@@ -799,7 +866,6 @@ def test_task_of_an_app_without_executor_takes_only_its_request(impl: Any) -> No
         (np.array([[1], [2]]), "one amount for each of the 2 dimensions, not 1"),
         (np.array([[1, 2], [3, -1]]), r"capacities\[1\]\[1\] is -1"),
         (np.array([[1, 2], [2**52 + 1, 0]]), r"capacities\[1\]\[0\] is 4503599627370497"),
-        (np.array([[1, 2, 3], [4, 5, 6]]).T[:2], "contiguous"),
     ],
 )
 def test_add_hosts_adds_all_or_none(impl: Any, rows: Any, words: str) -> None:

@@ -66,21 +66,36 @@ def six_bits(number: int) -> int:
     return int(f"{number:b}"[:6].ljust(len(f"{number:b}"), "0"), 2)
 
 
-def parts(capacity: list[int], free: list[int], need: list[int], every: list[list[int]]) -> dict[str, int]:
+def counted(needs: list[list[int]], medians: list[int]) -> set[int]:
+    """The dimensions that count, from the needs of all classes."""
+    votes = [0] * len(medians)
+    for need in needs:
+        shares = [min(2**40, 2**20 * n // median) if median else 0 for n, median in zip(need, medians, strict=True)]
+        for d, share in enumerate(shares):
+            votes[d] += 2**10 * share // max(shares) if share else 0
+    return {d for d, vote in enumerate(votes) if vote > 0 and vote >= max(votes) / 16}
+
+
+def parts(
+    capacity: list[int], free: list[int], need: list[int], every: list[list[int]], needs: list[list[int]], even: bool
+) -> dict[str, int]:
     """The table under "Fitness" in docs/matcher.md, line by line, independent of the plain matcher.
 
-    ``every``: the capacities of all hosts.
+    ``every``: the capacities of all hosts. ``needs``: those of all classes. ``even``: whether it has a weight.
     """
     n = [d for d, amount in enumerate(capacity) if amount > 0]
-    had = {d: share(free[d], capacity[d]) for d in n}
+    present = [[other[d] for other in every if other[d] > 0] for d in range(len(capacity))]
+    medians = [six_bits(statistics.median_high(amounts)) if amounts else 0 for amounts in present]
+    count = (counted(needs, medians) if even else {*n}).intersection(n)
+    had = {d: 2**20 if free[d] == capacity[d] and d not in count else share(free[d], capacity[d]) for d in n}
     asked = {d: share(need[d], capacity[d]) for d in n}
     left = {d: had[d] - asked[d] for d in n}
     whole = 2**20
-    most = max(had.values(), default=0)
-    relative = {d: (had[d] * (2**27 // most)) >> 20 if most else 0 for d in n}
+    most = max((had[d] for d in count), default=0)
+    relative = {d: had[d] >> 13 if d not in count else (had[d] * (2**27 // most)) >> 20 if most else 0 for d in n}
     spent = min(had.values()) - min(left.values()) if n else 0
-    medians = {d: six_bits(statistics.median_high(other[d] for other in every if other[d] > 0)) for d in n}
-    size = six_bits(max(sum(min(2**17 - 1, 2**11 * capacity[d] // medians[d]) for d in n) // max(len(n), 1), 2**5))
+    sizes = [min(2**17 - 1, 2**11 * capacity[d] // medians[d]) for d in count]
+    size = six_bits(max(sum(sizes) // max(len(sizes), 1), 2**5))
     opening = 2**13 if free == capacity else 0
     large = 2**12 * max(0, math.floor(math.log2(size / 2**11)))
     imbalance = 2**14 if sum((asked[d] >> 6) * (16 * relative[d] - 7 * 128) for d in n) < 0 else 0
@@ -112,20 +127,27 @@ def test_scores_equal_those_of_the_documentation(impl: Any, fitness: str, seed: 
         matcher = impl(dimensions, fitness=weights, engine=chance.choice(ENGINES))
         capacity = [scale * chance.choice((0, 5, 33, 1_000)) for _ in range(dimensions)]
         hosts: list[tuple[list[int], list[int]]] = []
+        needs: list[list[int]] = []
+        rare = chance.randrange(dimensions) if chance.random() < 0.5 else -1
         for _ in range(40):
             if chance.random() < 0.3:
                 capacity = [scale * chance.choice((0, 5, 33, 1_000)) for _ in range(dimensions)]
             used = [0 if chance.random() < 0.2 else chance.randint(0, amount) for amount in capacity]
+            if rare >= 0 and chance.random() < 0.95:
+                used[rare] = 0
+            needs.append(used)
             matcher.assign(matcher.add_class(np.array(used)), matcher.add_host(np.array(capacity)))
             hosts.append((capacity, [has - takes for has, takes in zip(capacity, used, strict=True)]))
         every = [capacity for capacity, _ in hosts]
         for _ in range(10):
             need = [chance.choice((0, 1, chance.randint(0, scale))) for _ in range(dimensions)]
-            scores = [
-                (sum(weight * parts(capacity, free, need, every)[name] for name, weight in weights.items()) >> 10, slot)
-                for slot, (capacity, free) in enumerate(hosts)
-                if all(has >= takes for has, takes in zip(free, need, strict=True))
-            ]
+            needs.append(need)
+            even = "even" in weights
+            scores = []
+            for slot, (capacity, free) in enumerate(hosts):
+                if all(has >= takes for has, takes in zip(free, need, strict=True)):
+                    part = parts(capacity, free, need, every, needs, even)
+                    scores.append((sum(weight * part[name] for name, weight in weights.items()) >> 10, slot))
             slots, release_ids = matcher.match(np.array([matcher.add_class(np.array(need))]))
             assert slots[0] == (min(scores)[1] if scores else REFUSED), (weights, hosts, need, scores)
             matcher.release(release_ids)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
+import pickle
 import random
 import tracemalloc
 import zlib
@@ -172,7 +174,7 @@ def lived_in(matcher: Any, seed: int = 1) -> tuple[Placer, list[str]]:
     placer = Placer(("cpus", "mem_mb", "ports"), fixed_ports=[8_080, 8_081], matcher=matcher)
     for n in range(8):
         placer.add_host(
-            f"h{n}", {"cpus": 9 + n, "mem_mb": 999}, {"zone": "ab"[n % 2]}, ports=[(8_070, 8_085), (9_000, 9_000 + n)]
+            f"h{n}", {"cpus": 9 + n, "mem_mb": 999}, {"zone": "ab"[n % 2]}, ports=[(8_070, 8_085), (9_000, 9_030 + n)]
         )
     names: list[str] = []
     for turn in range(12):
@@ -184,6 +186,7 @@ def lived_in(matcher: Any, seed: int = 1) -> tuple[Placer, list[str]]:
         names = names[4:]
     gone = placer.remove_host("h3") + placer.remove_host("h7")
     placer.enable_host("h1", False)
+    placer.set_group_limit("few", {"cpus": 3})
     placer.remove_shape(placer.shape({"cpus": 2}, group="w\ud800"))
     return placer, [name for name in names if name not in gone]
 
@@ -209,7 +212,7 @@ def test_restored_placer_behaves_like_the_original(matcher: Any, other: Any, see
     for each in (placer, again):
         each.release(names[::2])
         each.add_host("new", {"cpus": 4}, {"zone": "a"}, ports=[(8_080, 8_081), (1, 5)])
-        each.set_host("h2", {"cpus": 50}, ports=[(8_070, 8_085), (9_000, 9_009)])
+        each.set_host("h2", {"cpus": 50}, ports=[(8_070, 8_085), (9_000, 9_040)])
     asked = [(f"n{i}", i % 4) for i in range(60)]
     answers = [each.place((name, kinds(each)[n]) for name, n in asked) for each in (placer, again)]
     assert answers[0] == answers[1]
@@ -225,6 +228,27 @@ def test_snapshot_keeps_a_named_fitness_and_requires_a_custom_one() -> None:
     with pytest.raises(MatchError, match="pass it as fitness"):
         Placer.restore(custom.snapshot())
     assert Placer.restore(custom.snapshot(), fitness=lambda *_: 0).matcher.custom_fitness
+
+
+def test_snapshot_of_the_first_format_is_restored() -> None:
+    """It has lists of names instead of numbers by name, and no limits."""
+    placer, _ = lived_in(CompiledMatcher)
+    placer.set_group_limit("few", None)
+
+    def older(names: Any) -> Any:
+        for kind in ("groups", "executors"):
+            names[kind] = list(names[kind])
+        ids, ports = names.pop("release_ids"), names.pop("ports")
+        names["tasks"] = [[name, number, ports.get(name, [])] for name, number in zip(names["tasks"], ids, strict=True)]
+        del names["next"], names["limited"]
+        return names
+
+    data = forged(placer.snapshot(), older)
+    data = b"JCPLACE1" + data[8:-4]
+    again = Placer.restore(data + zlib.crc32(data).to_bytes(4, "little"))
+    assert again.claims() == placer.claims()
+    assert [again.shape({"cpus": 1}, group="web").number] == [placer.shape({"cpus": 1}, group="web").number]
+    again.matcher.check()
 
 
 def test_damaged_snapshot_is_refused(seed: int) -> None:
@@ -259,8 +283,8 @@ def set_at(names: Any, path: tuple[Any, ...], value: Any) -> Any:
     return names
 
 
-def with_two_ports(names: Any) -> int:
-    return next(n for n, (_, _, ports) in enumerate(names["tasks"]) if len(ports) == 2)
+def with_two_ports(names: Any) -> str:
+    return next(str(task) for task, ports in names["ports"].items() if len(ports) == 2)
 
 
 def free_everywhere(names: Any) -> list[int]:
@@ -279,21 +303,28 @@ FORGED: list[tuple[Any, str]] = [
     (lambda n: set_at(n, ("hosts", 0, 1, "zone"), 5), "must be a text, not 5"),
     (lambda n: set_at(n, ("hosts", 0, 2), [1, 1]), "a port twice"),
     (lambda n: set_at(n, ("hosts", 0, 2), [1]), "a number of free ports"),
-    (lambda n: set_at(n, ("groups",), []), "a group without a name"),
-    (lambda n: set_at(n, ("groups",), ["web", "web"]), "two groups with the same name"),
-    (lambda n: set_at(n, ("executors",), []), "an executor without a name"),
+    (lambda n: set_at(n, ("groups",), []), "is inconsistent .AttributeError"),
+    (lambda n: set_at(n, ("groups",), {}), "a group without a name"),
+    (lambda n: set_at(n, ("groups", "other"), 0), "two groups with the same number"),
+    (lambda n: set_at(n, ("executors",), {}), "an executor without a name"),
+    (lambda n: set_at(n, ("next", 0), 0), "next must be between 2 and"),
+    (lambda n: set_at(n, ("limited",), []), "other limited groups"),
     (lambda n: set_at(n, ("attributes",), []), "an attribute without a name"),
     (lambda n: set_at(n, ("shapes", 0, 0), 99), "a shape must be between"),
     (lambda n: set_at(n, ("shapes", 0, 0), n["shapes"][1][0]), "a shape twice"),
     (lambda n: set_at(n, ("shapes", 0, 1), [["zone", "is", ["a"]]]), "is inconsistent .ValueError"),
     (lambda n: set_at(n, ("shapes", 0, 2), [[["zone", "==", ["a"]], -1]]), "soft weight must be between"),
-    (lambda n: set_at(n, ("tasks", 0, 0), ""), "task: '' is not a name"),
-    (lambda n: set_at(n, ("tasks", 0, 0), n["tasks"][1][0]), "a task without a claim|two tasks with the same claim"),
-    (lambda n: set_at(n, ("tasks", 0, 1), n["tasks"][1][1]), "a task without a claim|two tasks with the same claim"),
-    (lambda n: set_at(n, ("tasks", 0, 1), 5), "a task without a claim|two tasks with the same claim"),
-    (lambda n: set_at(n, ("tasks", with_two_ports(n), 2), free_everywhere(n)[:2]), "a port of two tasks"),
-    (lambda n: set_at(n, ("tasks", 0, 2), [1, 2, 3, 4]), "a number of ports that differs|a port of two tasks"),
-    (lambda n: set_at(n, ("tasks", 0, 2), [8_080, 8_081]), "fixed ports that differ from the request"),
+    (lambda n: set_at(n, ("tasks", 0), ""), "task: '' is not a name"),
+    (lambda n: set_at(n, ("tasks",), n["tasks"][1:]), "is inconsistent .ValueError"),
+    (lambda n: set_at(n, ("tasks", 0), n["tasks"][1]), "a task without a claim|two tasks with the same claim"),
+    (lambda n: set_at(n, ("release_ids", 0), n["release_ids"][1]), "a task without a claim|with the same claim"),
+    (lambda n: set_at(n, ("release_ids", 0), 5), "a task without a claim|two tasks with the same claim"),
+    (lambda n: set_at(n, ("release_ids", 0), 1.0), "a release id must be a whole number"),
+    (lambda n: set_at(n, ("ports", with_two_ports(n)), free_everywhere(n)[:2]), "a port of two tasks"),
+    (lambda n: set_at(n, ("ports", with_two_ports(n)), [1, 2, 3, 4]), "a number of ports that differs"),
+    (lambda n: set_at(n, ("ports", with_two_ports(n)), [8_080, 8_081]), "fixed ports that differ from the request"),
+    (lambda n: set_at(n, ("ports", "nobody"), [1]), "a number of ports that differs"),
+    (lambda n: set_at(n, ("ports",), {}), "a number of ports that differs"),
 ]
 
 
@@ -440,6 +471,22 @@ def test_no_port_is_assigned_twice(with_ports: Placer, seed: int) -> None:
         (lambda p: p.shape({}, fixed_ports=[80]), "80 is not a fixed port of this placer"),
         (lambda p: p.shape({}, fixed_ports=["80"]), "'80' is not a port"),
         (lambda p: p.place(named(p.shape({}), "a", "a")), "task 'a' is given twice"),
+        (lambda p: p.place(5), "tasks must be a list, not 5"),
+        (lambda p: p.place("ab"), "tasks must be a list, not 'ab'"),
+        (lambda p: p.place_together(5), "tasks must be a list, not 5"),
+        (lambda p: p.release(5), "tasks must be a list, not 5"),
+        (lambda p: p.release("t1"), "tasks must be a list, not 't1'"),
+        (lambda p: p.place(named(p.shape({}), "a"), limit=-2), "limit must be between -1 and"),
+        (lambda p: p.free_of(["small", "x"]), "there is no host 'x'"),
+        (lambda p: p.tasks("x"), "there is no host 'x'"),
+        (lambda p: p.set_group_limit("g", {"gpus": 1}), r"amounts\['gpus'\] is not a dimension"),
+        (lambda p: p.set_group_limit("", {"cpus": 1}), "group: '' is not a name"),
+        (lambda p: p.shape({}, rules=[at_most(1, 7)]), "a rule names group 7, which this placer does not know"),
+        (lambda p: p.shape({}, rules=5), "rules must be a list"),
+        *(
+            (lambda p, text=text: p.add_host("x", {"cpus": text}), r"amounts\['cpus'\] must be a number")
+            for text in (" 1 ", "1_000", "1 ", "\u0661", "0x1", "1,5", "", "NaN", "Infinity")
+        ),
         (lambda p: p.place([("a", "no shape")]), "is not a shape of this placer"),
         (lambda p: p.place(named(Placer(("x",)).shape({}), "a")), "is not a shape of this placer"),
         (lambda p: p.assign("a", p.shape({}), "x"), "there is no host 'x'"),
@@ -578,3 +625,118 @@ def test_released_tasks_leave_no_memory(with_ports: Placer) -> None:
     assert with_ports.matcher.claims() == 0
     assert with_ports.free("h") == {"cpus": 8_000, "ports": 5_000, "port 8080": 0}
     assert np.array_equal(with_ports.matcher.slots(np.array([1 << 32], dtype=np.int64)), [-1])
+
+
+def test_limit_ends_the_result_before_the_untried_tasks(placer: Placer) -> None:
+    one, huge = placer.shape({"cpus": 1}), placer.shape({"cpus": 99})
+    tasks = [("a", one), ("b", huge), ("c", one), ("d", huge), ("e", one)]
+    assert placer.place(tasks, limit=2) == [("a", "small"), ("b", None), ("c", "small")]
+    assert placer.claims().keys() == {"a", "c"}
+    assert placer.place(tasks[3:]) == [("d", None), ("e", "small")]
+
+
+def test_gang_without_room_returns_all_its_tasks(placer: Placer) -> None:
+    one, huge = placer.shape({"cpus": 1}), placer.shape({"cpus": 99})
+    assert placer.place_together([("a", huge), ("b", one)]) == [("a", None), ("b", None)]
+
+
+def test_hosts_and_tasks_are_listed(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 3})
+    placer.place(named(shape, "a", "b", "c"))
+    assert placer.hosts() == ["small", "large"]
+    assert (placer.tasks(), placer.tasks("small"), placer.tasks("large")) == (["a", "b", "c"], ["a"], ["b", "c"])
+    assert placer.free_of(["large"]) == {"large": {"cpus": 10_000, "mem_mb": 64_000_000}}
+    placer.release(["b"])
+    placer.assign("d", shape, "small")
+    assert (placer.tasks("small"), placer.tasks("large")) == (["a", "d"], ["c"])
+    assert placer.remove_host("small") == ["a", "d"]
+    assert placer.hosts() == ["large"]
+
+
+def test_group_limit_bounds_the_named_resources_only(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1, "mem_mb": 100}, group="web")
+    placer.set_group_limit("web", {"cpus": 2})
+    assert [host for _, host in placer.place(named(shape, "a", "b", "c"))] == ["small", "small", None]
+    assert placer.why(shape).over_limit
+    again = Placer.restore(placer.snapshot(), matcher=type(placer.matcher))
+    again.set_group_limit("web", None)
+    for each, host in ((placer, None), (again, "small")):
+        assert each.place(named(each.shape({"cpus": 1, "mem_mb": 100}, group="web"), "c")) == [("c", host)]
+
+
+def test_group_and_executor_are_forgotten_with_their_last_task_and_shape(placer: Placer) -> None:
+    for turn in range(5):
+        group = placer.group(f"group-{turn}")
+        shape = placer.shape(
+            {"cpus": 1}, group=f"group-{turn}", rules=[at_most(9, group)], executor=f"app-{turn}",
+            executor_amounts={"cpus": 1},
+        )  # fmt: skip
+        placer.place(named(shape, "t"))
+        placer.remove_shape(shape)
+        again = placer.shape({"cpus": 1}, executor=f"app-{turn}", executor_amounts={"cpus": 1})
+        assert placer.place(named(again, "u")) == [("u", "small")]
+        assert placer.free("small")["cpus"] == 1_000  # the executor of the removed shape is counted once
+        placer.release(["t", "u"])
+        placer.remove_shape(again)
+        with pytest.raises(MatchError, match="call group"):
+            placer.shape({"cpus": 2}, rules=[at_most(1, group)])
+    assert not placer._groups.of
+    assert not placer._keys.of
+    assert Placer.restore(placer.snapshot()).group("new") == placer.group("new") == 5
+
+
+def test_groups_of_a_removed_shape_stay_in_a_restored_placer(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 1}, group="web", executor="app", executor_amounts={"cpus": 1})
+    placer.place(named(shape, "t"))
+    placer.remove_shape(shape)
+    again = Placer.restore(placer.snapshot(), matcher=type(placer.matcher))
+    assert again.group("web") == placer.group("web") == 0
+    for each in (placer, again):
+        each.release(["t"])
+        each.shape({"cpus": 3})
+        assert each.group("web") == 1
+
+
+def test_placer_is_pickled_and_copied(placer: Placer) -> None:
+    shape = placer.shape({"cpus": 3}, constraints=["zone == a"])
+    placer.place(named(shape, "a"))
+    pickled, (copied, known) = pickle.loads(pickle.dumps(placer)), copy.deepcopy((placer, shape))
+    assert known is shape
+    for each in (pickled, copied, copy.copy(placer)):
+        assert type(each.matcher) is type(placer.matcher)
+        assert each.claims() == placer.claims()
+        assert each.snapshot() == placer.snapshot()
+        each.release(["a"])
+    assert placer.tasks() == ["a"]
+
+
+def test_changed_hosts_get_the_masks_of_new_ones(seed: int) -> None:
+    """A placer whose hosts change one by one places like one that gets the final hosts together."""
+    chance = random.Random(seed)
+    for matcher in (CompiledMatcher, PlainMatcher):
+        for _ in range(20):
+            changed, fresh = Placer(("cpus",), matcher=matcher), Placer(("cpus",), matcher=matcher)
+            wanted: list[dict[str, Any]] = [
+                {"constraints": [f"zone == {zone}"], "soft": [(f"rack == {rack}", 1 << 21)]}
+                for zone in "ab"
+                for rack in "xy"
+            ]
+            for n in range(4):
+                changed.add_host(f"h{n}", {"cpus": 2}, {"zone": "c"})
+            own = [changed.shape({"cpus": 1}, **named_) for named_ in wanted]
+            changed.place(named(own[0], "none"))
+            hosts = {f"h{n}": {"zone": chance.choice("ab"), "rack": chance.choice("xy")} for n in range(7)}
+            for n, (host, attributes) in enumerate(hosts.items()):
+                (changed.set_host if n < 4 else changed.add_host)(host, {"cpus": 2}, attributes)
+                if chance.random() < 0.5:
+                    changed.place(named(changed.shape({"cpus": 99}, **chance.choice(wanted)), "none"))
+            changed.remove_host("h2")
+            changed.add_host("h2", {"cpus": 2}, hosts["h2"])
+            fresh.add_hosts((host, {"cpus": 2}, attributes, ()) for host, attributes in hosts.items())
+            tasks = [chance.randrange(4) for _ in range(16)]
+            answers = []
+            for each in (changed, fresh):
+                shapes = [each.shape({"cpus": 1}, **named_) for named_ in wanted]
+                answers.append(each.place((f"t{n}", shapes[at]) for n, at in enumerate(tasks)))
+            assert answers[0] == answers[1]
+            changed.matcher.check()

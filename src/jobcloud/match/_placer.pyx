@@ -5,6 +5,8 @@ from libc.stdint cimport int32_t, int64_t
 
 import numpy as np
 
+cdef int64_t INDEX = 0xFFFFFFFF  # the bits of a release id that hold the index of the claim
+
 cdef extern from "Python.h":
     object PyUnicode_FromObject(object text)
     int PyGC_Disable()
@@ -62,8 +64,10 @@ def enter(list tasks, dict numbers, dict claims):
     return entered, classes, done
 
 
-def answer(list entered, const int32_t[::1] slots, const int64_t[::1] ids, list hosts, dict claims):
+def answer(list entered, const int32_t[::1] slots, const int64_t[::1] ids, list hosts, dict claims, list by_index):
     """Set the release ids of the claims. Returns (task, host) for each. Claims of tasks without a host are removed.
+
+    ``by_index`` gets each claim at the index of its release id; it must be long enough.
 
     The cyclic garbage collector is off during this call. Otherwise it would run for every few hundred pairs and take
     longer than making them. Pairs of two texts are untracked, because they cannot be part of a cycle. No other Python
@@ -83,6 +87,7 @@ def answer(list entered, const int32_t[::1] slots, const int64_t[::1] ids, list 
             claim.release_id = ids[at]
             if claim.release_id >= 0:
                 host = hosts[slots[at]]
+                by_index[claim.release_id & INDEX] = claim
             else:
                 del claims[claim.task]
             pair = (claim.task, host)
@@ -95,7 +100,7 @@ def answer(list entered, const int32_t[::1] slots, const int64_t[::1] ids, list 
     return pairs
 
 
-def leave(list names, dict claims):
+def leave(list names, dict claims, list by_index):
     """Remove the claims of these tasks. Returns their release ids, int64[tasks]; -1 for an unknown task."""
     cdef Py_ssize_t at
     cdef Claim claim
@@ -104,4 +109,6 @@ def leave(list names, dict claims):
     for at in range(len(names)):
         claim = claims.pop(names[at], None)
         ids[at] = -1 if claim is None else claim.release_id
+        if ids[at] >= 0:
+            by_index[ids[at] & INDEX] = None
     return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+INDEX: Final = 0xFFFF_FFFF  # the bits of a release id that hold the index of the claim
 
 
 @dataclass(slots=True)
@@ -54,12 +56,17 @@ def answer(
     ids: NDArray[np.int64],
     hosts: Sequence[str | None],
     claims: dict[str, Claim],
+    by_index: list[Claim | None],
 ) -> list[tuple[str, str | None]]:
-    """Set the release ids of the claims. Returns (task, host) for each. Claims of tasks without a host are removed."""
+    """Set the release ids of the claims. Returns (task, host) for each. Claims of tasks without a host are removed.
+
+    ``by_index`` gets each claim at the index of its release id; it must be long enough.
+    """
     pairs: list[tuple[str, str | None]] = []
     for claim, slot, release_id in zip(entered, slots.tolist(), ids.tolist(), strict=True):
         claim.release_id = release_id
         if release_id >= 0:
+            by_index[release_id & INDEX] = claim
             pairs.append((claim.task, hosts[slot]))
         else:
             del claims[claim.task]
@@ -67,7 +74,10 @@ def answer(
     return pairs
 
 
-def leave(names: Sequence[str], claims: dict[str, Claim]) -> NDArray[np.int64]:
+def leave(names: Sequence[str], claims: dict[str, Claim], by_index: list[Claim | None]) -> NDArray[np.int64]:
     """Remove the claims of these tasks. Returns their release ids, int64[tasks]; -1 for an unknown task."""
     found = [claims.pop(name, None) for name in names]
+    for claim in found:
+        if claim is not None and claim.release_id >= 0:
+            by_index[claim.release_id & INDEX] = None
     return np.array([-1 if claim is None else claim.release_id for claim in found], dtype=np.int64)

@@ -5,12 +5,14 @@ A ``Placer`` maps names to the slots, classes and claims of a matcher. ``docs/ma
 
 from __future__ import annotations
 
+import gc
 import heapq
 import json
+import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import partial
@@ -20,8 +22,28 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from jobcloud._match_types import CLASS_USABLE, RULES, State, decode, whole
-from jobcloud.match import MAX_AMOUNT, MAX_PENALTY, Matcher, MatchError, PlainMatcher, Rule, _placer, _placer_plain
+from jobcloud._match_types import (
+    CLASS_REMOVED,
+    CLASS_USABLE,
+    MAX_KEY,
+    RULES,
+    State,
+    class_rules,
+    decode,
+    one_call_at_a_time,
+    whole,
+)
+from jobcloud.match import (
+    MAX_AMOUNT,
+    MAX_PENALTY,
+    UNTRIED,
+    Matcher,
+    MatchError,
+    PlainMatcher,
+    Rule,
+    _placer,
+    _placer_plain,
+)
 from jobcloud.match.constraints import HOST, Constraint, ConstraintError, Op, failing, mask, numbers, parse, penalties
 
 Number: TypeAlias = int | float | Decimal | str
@@ -31,9 +53,12 @@ Amounts: TypeAlias = Mapping[str, Number]
 PORTS: Final = "ports"
 MAX_PORT: Final = 65_535
 
+MAX_MASKS_KEPT: Final = 1_000
 MAX_RELEASE_ID: Final = 2**63 - 1
-_INDEX: Final = 0xFFFF_FFFF  # the bits of a release id that hold the index of the claim
-_MAGIC: Final = b"JCPLACE1"
+_INDEX: Final = _placer_plain.INDEX
+_MAGIC: Final = b"JCPLACE2"
+_FIRST_MAGIC: Final = b"JCPLACE1"  # groups and executors are lists, by number
+_DECIMAL: Final = re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _EXACT: Final = Context(prec=40, traps=[Inexact])
 
 
@@ -47,6 +72,9 @@ class Shape:
     soft: tuple[tuple[Constraint, int], ...]
     fixed_ports: tuple[int, ...]
     any_ports: int
+
+    def __deepcopy__(self, memo: object) -> Shape:
+        return self  # a copied placer knows the same shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +116,50 @@ class _ShapeKey(NamedTuple):
     shared: tuple[int, ...]
 
 
+class _Uses(NamedTuple):
+    """The groups and executors that a shape uses, by number."""
+
+    groups: tuple[int, ...]
+    executors: tuple[int, ...]
+
+
+class _Numbers:
+    """Names and their numbers, with the number of uses. When the last use ends, the name is forgotten.
+
+    Numbers are never reused, so that an old one is recognised.
+    """
+
+    def __init__(self) -> None:
+        self.of: dict[str, int] = {}
+        self.name: dict[int, str] = {}
+        self.next = 0
+        self._uses: Counter[int] = Counter()
+
+    def copy(self) -> _Numbers:
+        copied = _Numbers()
+        copied.of, copied.name, copied.next, copied._uses = {**self.of}, {**self.name}, self.next, self._uses.copy()
+        return copied
+
+    def peek(self, name: str) -> int:
+        """The number that the name has or would get; -1 for no name."""
+        return self.of.get(name, self.next) if name else -1
+
+    def get(self, name: str) -> int:
+        """The number of the name; a new name gets the next one."""
+        if name not in self.of:
+            self.put(name, self.next)
+        return self.of[name]
+
+    def put(self, name: str, number: int) -> None:
+        self.of[name], self.name[number], self.next = number, name, max(self.next, number + 1)
+
+    def use(self, numbers: Iterable[int], by: int) -> None:
+        for number in numbers:
+            self._uses[number] += by
+            if self._uses[number] == 0:
+                del self._uses[number], self.of[self.name.pop(number)]
+
+
 @dataclass(slots=True)
 class _Host:
     name: str
@@ -96,6 +168,7 @@ class _Host:
     free_ports: list[int] = field(default_factory=list)
 
 
+@one_call_at_a_time
 class Placer:
     """Places named tasks on named hosts.
 
@@ -109,6 +182,7 @@ class Placer:
     def __init__(
         self, dimensions: Sequence[str], *, fixed_ports: Iterable[int] = (), matcher: Any = Matcher, **options: Any
     ) -> None:
+        self._calls: dict[str, tuple[int, object]] = {}  # the claim of the call in progress
         self.dimensions = tuple(dimensions)
         for name in self.dimensions:
             _name("dimensions", name)
@@ -126,13 +200,21 @@ class Placer:
         self._names: list[str | None] = [None]
         self._shapes: dict[_ShapeKey, Shape] = {}
         self._numbers: dict[Shape, int] = {}
+        self._keys_of: dict[Shape, _ShapeKey] = {}
         self._claims: dict[str, Any] = {}
+        #: The claims by the index of their release ids.
+        self._by_index: list[Any] = []
         #: task → its ports
         self._ports: dict[str, tuple[int, ...]] = {}
-        self._groups: dict[str, int] = {}
+        self._groups, self._keys = _Numbers(), _Numbers()
         self._attributes: dict[str, int] = {}
-        self._keys: dict[str, int] = {}
-        self._hosts_changed = False
+        self._limited: set[str] = set()
+        #: number of the class → its shape, for removed shapes that may have tasks
+        self._removed: dict[int, _Uses] = {}
+        #: Slots whose hosts are new or have other attributes since the masks were updated.
+        self._changed: set[int] = set()
+        #: Masks and penalties of new shapes on the present hosts; many shapes have the same constraints.
+        self._masks: dict[tuple[Any, ...], Any] = {}
 
     # ---- hosts
 
@@ -158,7 +240,8 @@ class Placer:
             self._names[-1:] = [None] * (missing + 1)
         for slot, (host, _) in zip(slots, made.values(), strict=True):
             self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
-        self._hosts_changed = True
+        self._changed.update(slots)
+        self._masks.clear()
 
     def set_host(
         self, name: str, amounts: Amounts, attributes: Mapping[str, str] | None = None, *, ports: Any = None
@@ -179,19 +262,21 @@ class Placer:
             self._remove_used_ports(host, row)
         self.matcher.set_host(slot, np.array(row, dtype=np.int64))
         self._hosts[slot] = host
-        self._hosts_changed |= attributes is not None
+        if attributes is not None:
+            self._changed.add(slot)
+            self._masks.clear()
 
     def remove_host(self, name: str) -> list[str]:
-        """Remove the host and its tasks. Returns the names of these tasks. Scans all live tasks."""
+        """Remove the host and its tasks. Returns the names of these tasks."""
         slot = self._slot(name)
-        gone = set(self.matcher.remove_host(slot).tolist())
-        tasks = [task for task, claim in self._claims.items() if claim.release_id in gone]
-        for task in tasks:
-            del self._claims[task]
+        tasks = self._tasks_of(self.matcher.remove_host(slot))
+        self._loops.leave(tasks, self._claims, self._by_index)
+        for task in tasks if self._ports else ():
             self._ports.pop(task, None)
         del self._slots[name]
         self._hosts[slot] = self._names[slot] = None
-        self._hosts_changed = True
+        self._changed.discard(slot)
+        self._masks.clear()
         return tasks
 
     def enable_host(self, name: str, on: bool) -> None:
@@ -202,11 +287,47 @@ class Placer:
         """The free amounts of the host, in thousandths."""
         return self._by_name(self.matcher.free(self._slot(name)).tolist())
 
+    def free_of(self, names: Iterable[str]) -> dict[str, dict[str, int]]:
+        """The free amounts of these hosts, in thousandths, by name."""
+        slots = {name: self._slot(name) for name in _list("names", names)}
+        return {name: self._by_name(self.matcher.free(slot).tolist()) for name, slot in slots.items()}
+
+    def hosts(self) -> list[str]:
+        """The names of all hosts, by slot."""
+        return [host.name for host in self._hosts if host]
+
     # ---- shapes
 
     def group(self, name: str) -> int:
-        """The number of a group of tasks, for rules (``at_most``, ``near``, ``balanced``)."""
-        return self._groups.setdefault(name, len(self._groups))
+        """The number of a group of tasks, for rules (``at_most``, ``near``, ``balanced``).
+
+        Once the last shape, task and limit with the group are gone, the number is no longer valid.
+        """
+        _name("group", name)
+        return self._groups.get(name)
+
+    def set_group_limit(self, group: str, amounts: Amounts | None) -> None:
+        """Limit the amounts of all tasks of the group in sum; None: no limit.
+
+        A resource without an amount has no limit.
+        ``place`` respects the limit; existing tasks stay. Executors do not count.
+        """
+        _name("group", group)
+        limit = None
+        if amounts is not None:
+            row = self._row("amounts", amounts)
+            given = [name in amounts for name in self.dimensions] + [False] * len(self.fixed_ports)
+            limit = np.where(given, row, MAX_AMOUNT)
+        if limit is None and group not in self._limited:
+            return
+        number = self.group(group)
+        self.matcher.set_group_limit(number, limit)
+        if group not in self._limited:
+            self._limited.add(group)
+            self._groups.use([number], 1)
+        elif limit is None:
+            self._limited.remove(group)
+            self._groups.use([number], -1)
 
     def attribute(self, name: str) -> int:
         """The number of an attribute of hosts, for the ``per``, ``within`` and ``across`` of rules."""
@@ -254,42 +375,78 @@ class Placer:
         any_ports = self._whole_ports(request)
         for port in fixed:
             request[len(self.dimensions) + self.fixed_ports.index(port)] = 1_000
-        kept = tuple(rules)
+        kept = tuple(rules) if isinstance(rules, Iterable) else (rules,)
         key = _ShapeKey(tuple(request), hard, weighted, group, max_per_host, kept, exclusive, executor, tuple(shared))
         if key in self._shapes:
             return self._shapes[key]
-        by_slot = self._attributes_by_slot() if hard or weighted else []
+        self._forget()
+        for rule in class_rules(kept):
+            if rule.group not in self._groups.name:
+                raise MatchError(
+                    f"a rule names group {rule.group}, which this placer does not know; call group() again"
+                )
         number = self.matcher.add_class(
             np.array(request, dtype=np.int64),
-            shared_key=self._keys.setdefault(executor, len(self._keys)) if executor else -1,
+            shared_key=self._keys.peek(executor),
             shared=np.array(shared, dtype=np.int64) if executor else None,
-            allowed=mask(hard, by_slot) if hard else None,
-            penalty=penalties(weighted, by_slot) if weighted else None,
-            group=self.group(group) if group else -1,
+            allowed=self._by_slot(mask, hard) if hard else None,
+            penalty=self._by_slot(penalties, weighted) if weighted else None,
+            group=self._groups.peek(group),
             max_per_host=max_per_host,
             rules=kept,
             exclusive=exclusive,
         )
         shape = Shape(number, self._by_name(request), hard, weighted, fixed, any_ports)
-        self._shapes[key], self._numbers[shape] = shape, number
+        self._add_shape(key, shape)
         return shape
 
     def remove_shape(self, shape: Shape) -> None:
         """Stop placing the shape. Its tasks stay until they are released."""
         self._known(shape)
         self.matcher.remove_class(shape.number)
-        del self._numbers[shape]
-        self._shapes = {key: kept for key, kept in self._shapes.items() if kept is not shape}
+        key = self._keys_of.pop(shape)
+        del self._numbers[shape], self._shapes[key]
+        self._removed[shape.number] = self._uses(key)
+        self._forget()
+
+    def _by_slot(self, compute: Callable[[Any, Any], Any], wanted: tuple[Any, ...]) -> Any:
+        """The mask or the penalties of new shapes with these constraints."""
+        if wanted not in self._masks:
+            if len(self._masks) >= MAX_MASKS_KEPT:
+                self._masks.clear()
+            self._masks[wanted] = compute(wanted, self._attributes_by_slot())
+        return self._masks[wanted]
+
+    def _add_shape(self, key: _ShapeKey, shape: Shape) -> None:
+        self._shapes[key], self._numbers[shape], self._keys_of[shape] = shape, shape.number, key
+        self._use(self._uses(key), 1)
+
+    def _uses(self, key: _ShapeKey) -> _Uses:
+        groups = [rule.group for rule in key.rules] + ([self._groups.get(key.group)] if key.group else [])
+        return _Uses(tuple(groups), (self._keys.get(key.executor),) if key.executor else ())
+
+    def _use(self, uses: _Uses, by: int) -> None:
+        self._groups.use(uses.groups, by)
+        self._keys.use(uses.executors, by)
+
+    def _forget(self) -> None:
+        """End the uses of groups and executors by removed shapes whose last task has ended."""
+        for number in [number for number in self._removed if not self.matcher.claims(number)]:
+            self._use(self._removed.pop(number), -1)
 
     # ---- tasks
 
-    def place(self, tasks: Iterable[tuple[str, Shape]]) -> list[tuple[str, str | None]]:
-        """Place named tasks in this order. Returns (task, host) for each; host is None if there is no room."""
-        return self._placed(list(tasks), self.matcher.match)
+    def place(self, tasks: Iterable[tuple[str, Shape]], *, limit: int = -1) -> list[tuple[str, str | None]]:
+        """Place named tasks in this order. Returns (task, host) for each; host is None if there is no room.
+
+        ``limit``: at most this many tasks are placed (-1: no limit). The remaining tasks were not tried, and the result
+        ends before them.
+        """
+        return self._placed(_list("tasks", tasks), partial(self.matcher.match, limit=limit))
 
     def place_together(self, tasks: Iterable[tuple[str, Shape]], *, minimum: int = -1) -> list[tuple[str, str | None]]:
         """Place all tasks, or at least ``minimum`` of them (-1: all), or none. Returns the same as ``place``."""
-        return self._placed(list(tasks), partial(self.matcher.match_gang, minimum=minimum))
+        return self._placed(_list("tasks", tasks), partial(self.matcher.match_gang, minimum=minimum), complete=True)
 
     def assign(self, task: str, shape: Shape, host: str, *, ports: Sequence[int] = ()) -> None:
         """Register a task that already runs on the host. Checks neither room nor rules. ``ports``: all its ports."""
@@ -302,16 +459,18 @@ class Placer:
             raise MatchError(f"ports must be {shape.any_ports} free ports of host {host!r:.60}, not {sorted(drawn)}")
         with self._entered([(task, shape)]) as ([claim], _):
             claim.release_id = self.matcher.assign(shape.number, slot)
+        self._room_for([claim.release_id])
+        self._by_index[claim.release_id & _INDEX] = claim
         if held:
             pool[:] = sorted(set(pool) - drawn)
             self._ports[task] = tuple(sorted(held))
 
     def release(self, tasks: Iterable[str]) -> list[str]:
         """Remove tasks that have ended. Returns the unknown ones: never placed, already released, or given twice."""
-        names = list(tasks)
+        names = _list("tasks", tasks)
         for name in names if {*map(type, names)} - {str} else ():
             _name("task", name)
-        ids = self._loops.leave(names, self._claims)
+        ids = self._loops.leave(names, self._claims, self._by_index)
         if self._ports:
             self._give_back(names, self.matcher.slots(ids).tolist())
         self.matcher.release(ids)
@@ -319,12 +478,25 @@ class Placer:
 
     def fork(self) -> Placer:
         """An independent copy for a dry run. Both know the existing shapes."""
-        fork = copy(self)
+        fork = object.__new__(Placer)
+        fork.__dict__ |= {
+            name: value.copy() if isinstance(value, dict | list | set | _Numbers) else value
+            for name, value in vars(self).items()
+        }
+        fork._calls = {}
         fork.matcher = self.matcher.fork()
         fork._hosts = [None if host is None else replace(host, free_ports=[*host.free_ports]) for host in self._hosts]
-        for name in ("_slots", "_names", "_shapes", "_numbers", "_claims", "_ports", "_groups", "_attributes", "_keys"):
-            setattr(fork, name, copy(getattr(self, name)))
         return fork
+
+    def __copy__(self) -> Placer:
+        return self.fork()
+
+    def __deepcopy__(self, memo: object) -> Placer:
+        return self.fork()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        matcher = self.matcher
+        return _restored, (self.snapshot(), type(matcher), matcher.engine, matcher.custom_fitness)
 
     def snapshot(self) -> bytes:
         """The complete state as bytes, for ``restore``."""
@@ -336,10 +508,14 @@ class Placer:
                 [shape.number, [_written(c) for c in shape.constraints], [[_written(c), w] for c, w in shape.soft]]
                 for shape in self._numbers
             ],
-            "tasks": [[task, claim.release_id, self.ports_of(task)] for task, claim in self._claims.items()],
-            "groups": list(self._groups),
+            "groups": self._groups.of,
+            "executors": self._keys.of,
+            "next": [self._groups.next, self._keys.next],
+            "limited": sorted(self._limited),
             "attributes": list(self._attributes),
-            "executors": list(self._keys),
+            "tasks": [*self._claims],
+            "release_ids": [claim.release_id for claim in self._claims.values()],
+            "ports": self._ports,
         }
         text = json.dumps(names, separators=(",", ":")).encode()
         data: bytes = _MAGIC + len(text).to_bytes(8, "little") + text + self.matcher.snapshot()
@@ -352,21 +528,30 @@ class Placer:
         ``options``: ``engine``, and ``fitness`` if it was a function, which a snapshot cannot hold. Raises MatchError
         if the snapshot is damaged.
         """
-        names, inner = _opened(data)
+        collecting = gc.isenabled()
+        gc.disable()  # it would run for every few hundred of the new objects
         try:
+            names, inner = _opened(data)
             placer = cls(names["dimensions"], fixed_ports=names["fixed_ports"], matcher=matcher)
             placer.matcher, state = matcher.restore(inner, **options), decode(inner)
             placer._restore_names(names, state)
-            placer._restore_tasks(names["tasks"], state)
+            placer._restore_tasks(names["tasks"], names["release_ids"], names["ports"], state)
         except MatchError:
             raise
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise MatchError(f"the snapshot is inconsistent ({error!r:.80}); take an older one") from error
+        finally:
+            if collecting:
+                gc.enable()
         return placer
 
     def claims(self) -> dict[str, int]:
         """task → the matcher's release id, for all placed tasks."""
         return {task: claim.release_id for task, claim in self._claims.items()}
+
+    def tasks(self, host: str | None = None) -> list[str]:
+        """The names of all placed tasks, or of those on the host."""
+        return [*self._claims] if host is None else self._tasks_of(self.matcher.claims_on(self._slot(host)))
 
     def host_of(self, task: str) -> str | None:
         """The host of the task; None if it is not placed."""
@@ -403,8 +588,9 @@ class Placer:
     # ---- internals
 
     def _placed(
-        self, tasks: list[tuple[str, Shape]], match: Callable[[NDArray[np.int32]], Any]
+        self, tasks: list[tuple[str, Shape]], match: Callable[[NDArray[np.int32]], Any], *, complete: bool = False
     ) -> list[tuple[str, str | None]]:
+        """Match the tasks. Tasks that were not tried are left out of the result, unless it must be ``complete``."""
         self._refresh()
         with self._entered(tasks) as (entered, classes):
             slots, ids = match(classes)
@@ -414,8 +600,22 @@ class Placer:
                     pool = self._host_at(slot).free_ports
                     drawn = [heapq.heappop(pool) for _ in range(shape.any_ports)]
                     self._ports[claim.task] = (*shape.fixed_ports, *drawn)
-        answers: list[tuple[str, str | None]] = self._loops.answer(entered, slots, ids, self._names, self._claims)
+        self._room_for(ids)
+        answers: list[tuple[str, str | None]] = self._loops.answer(
+            entered, slots, ids, self._names, self._claims, self._by_index
+        )
+        if not complete and len(slots) and slots[-1] == UNTRIED:  # once the limit is reached, no task is tried
+            del answers[int(np.argmax(slots == UNTRIED)) :]
         return answers
+
+    def _room_for(self, ids: Sequence[int] | NDArray[np.int64]) -> None:
+        """Let ``_by_index`` have room for these release ids."""
+        placed = np.asarray(ids, dtype=np.int64)
+        last = int((placed[placed >= 0] & _INDEX).max(initial=-1))
+        self._by_index += [None] * (last + 1 - len(self._by_index))
+
+    def _tasks_of(self, release_ids: NDArray[np.int64]) -> list[str]:
+        return [self._by_index[number].task for number in (release_ids & _INDEX).tolist()]
 
     @contextmanager
     def _entered(self, tasks: list[tuple[str, Shape]]) -> Iterator[tuple[list[Any], NDArray[np.int32]]]:
@@ -427,7 +627,7 @@ class Placer:
         try:
             yield entered, classes
         except BaseException:
-            self._loops.leave([claim.task for claim in entered], self._claims)
+            self._loops.leave([claim.task for claim in entered], self._claims, self._by_index)
             raise
 
     def _check(self, task: Any) -> None:
@@ -487,16 +687,25 @@ class Placer:
 
     def _restore_names(self, names: Any, state: State) -> None:
         _require(state.dimensions == len(self._axes), "other dimensions")
-        known = (("groups", self._groups), ("attributes", self._attributes), ("executors", self._keys))
-        for field_, numbers_ in known:
-            for name in names[field_]:
+        for field_, known, following in zip(
+            ("groups", "executors"), (self._groups, self._keys), names["next"], strict=True
+        ):
+            for name, number in names[field_].items():
                 _name(field_, name)
-                numbers_[name] = len(numbers_)
-            _require(len(numbers_) == len(names[field_]), f"two {field_} with the same name")
-        groups, executors = list(self._groups), list(self._keys)
-        used = np.concatenate((state.class_group, state.class_rules[:, 2]))
-        _require(used.max(initial=-1) < len(groups), "a group without a name")
-        _require(state.class_key.max(initial=-1) < len(executors), "an executor without a name")
+                known.put(name, whole(field_, number, 0, MAX_KEY - 1))
+            _require(len(known.name) == len(known.of), f"two {field_} with the same number")
+            known.next = whole("next", following, known.next, MAX_KEY - 1)
+        for name in names["attributes"]:
+            _name("attributes", name)
+            self._attributes[name] = len(self._attributes)
+        _require(len(self._attributes) == len(names["attributes"]), "two attributes with the same name")
+        groups, executors = self._groups.name, self._keys.name
+        used = {*state.class_group.tolist(), *state.class_rules[:, 2].tolist(), *state.limited_group.tolist()}
+        _require(used - {-1} <= groups.keys(), "a group without a name")
+        _require({*state.class_key.tolist()} - {-1} <= executors.keys(), "an executor without a name")
+        self._limited = {groups[number] for number in state.limited_group.tolist()}
+        _require(sorted(self._limited) == names["limited"], "other limited groups")
+        self._groups.use(state.limited_group.tolist(), 1)
         _require(state.attribute.max(initial=-1) < len(self._attributes), "an attribute without a name")
 
         present = np.flatnonzero(state.host_status).tolist()
@@ -509,15 +718,18 @@ class Placer:
             _require(host.name not in self._slots, "two hosts with the same name")
             _require(len(host.free_ports) == len(free_ports), "a port twice")
             self._slots[host.name], self._hosts[slot], self._names[slot] = slot, host, host.name
-        self._hosts_changed = True
+        self._changed.update(present)
 
+        rules_of: dict[int, list[Rule]] = {}
+        for cls, kind, *rest in state.class_rules.tolist():
+            rules_of.setdefault(cls, []).append(Rule(RULES[kind], *rest))
         for number, constraints, soft in names["shapes"]:
             at = whole("a shape", number, 0, len(state.class_status) - 1)
             _require(state.class_status[at] == CLASS_USABLE, "a shape without a class")
             request, shared = state.class_request[at].tolist(), state.class_shared[at].tolist()
             hard = tuple(_read(one) for one in constraints)
             weighted = tuple((_read(one), whole("soft weight", weight, 0, MAX_PENALTY)) for one, weight in soft)
-            rules = tuple(Rule(RULES[row[1]], *row[2:]) for row in state.class_rules.tolist() if row[0] == at)
+            rules = tuple(rules_of.get(at, ()))
             group, key = int(state.class_group[at]), int(state.class_key[at])
             shape_key = _ShapeKey(
                 tuple(request),
@@ -532,35 +744,57 @@ class Placer:
             )
             fixed = tuple(compress(self.fixed_ports, request[len(self.dimensions) :]))
             shape = Shape(at, self._by_name(request), hard, weighted, fixed, self._whole_ports(request))
-            self._shapes[shape_key], self._numbers[shape] = shape, at
+            self._add_shape(shape_key, shape)
         _require(len({*self._numbers.values()}) == len(self._shapes) == len(names["shapes"]), "a shape twice")
 
-    def _restore_tasks(self, tasks: Any, state: State) -> None:
-        for name, release_id, _ in tasks:
-            _name("task", name)
-            self._claims[name] = self._loops.Claim(name, whole("a release id", release_id, 0, MAX_RELEASE_ID))
+    def _restore_tasks(self, tasks: Any, release_ids: Any, ports: Any, state: State) -> None:
+        for at in np.flatnonzero(state.class_status == CLASS_REMOVED).tolist():
+            group, key = int(state.class_group[at]), int(state.class_key[at])
+            of_rules = state.class_rules[state.class_rules[:, 0] == at, 2].tolist()
+            self._removed[at] = _Uses((*of_rules, *([group] if group >= 0 else [])), (key,) if key >= 0 else ())
+            self._use(self._removed[at], 1)
+
+        claim = self._loops.Claim
+        for name, release_id in zip(tasks, release_ids, strict=True):
+            if (
+                type(name) is not str
+                or not name
+                or type(release_id) is not int
+                or not 0 <= release_id <= MAX_RELEASE_ID
+            ):
+                _name("task", name)
+                whole("a release id", release_id, 0, MAX_RELEASE_ID)
+            self._claims[name] = claim(name, release_id)
         ids = np.array([claim.release_id for claim in self._claims.values()], dtype=np.int64)
-        slots = self.matcher.slots(ids).tolist()
+        at_slots = self.matcher.slots(ids)
         _require(
-            len(np.unique(ids)) == len(tasks) and -1 not in slots,
+            len(ids) == len(tasks) and (np.diff(np.sort(ids)) > 0).all() and at_slots.min(initial=0) >= 0,
             "a task without a claim, or two tasks with the same claim",
         )
+        self._by_index = [None] * len(state.claim_slot)
+        for index, claim in zip((ids & _INDEX).tolist(), self._claims.values(), strict=True):
+            self._by_index[index] = claim
         if PORTS not in self.dimensions:
-            _require(not any(ports for _, _, ports in tasks), "ports without a dimension")
+            _require(ports == {}, "ports without a dimension")
             return
         taken = {(slot, port) for slot in self._slots.values() for port in self._host_at(slot).free_ports}
         there = len(taken)
-        for (name, _, ports), slot, of in zip(tasks, slots, state.claim_class[ids & _INDEX].tolist(), strict=True):
-            request = state.class_request[of].tolist()
+        of_task = state.claim_class[ids & _INDEX]
+        asks = state.class_request[:, self.dimensions.index(PORTS)] > 0
+        asks |= (state.class_request[:, len(self.dimensions) :] > 0).any(axis=1)
+        asking = {tasks[at]: at for at in np.flatnonzero(asks[of_task]).tolist()}
+        _require(asking.keys() == ports.keys(), "a number of ports that differs from the request")
+        for name, at in asking.items():
+            slot, listed = int(at_slots[at]), ports[name]
+            request = state.class_request[of_task[at]].tolist()
             fixed = set(compress(self.fixed_ports, request[len(self.dimensions) :]))
-            held = {_port("ports", port) for port in ports}
+            held = {_port("ports", port) for port in listed}
             _require(held & set(self.fixed_ports) == fixed, "fixed ports that differ from the request")
-            _require(len(held) == len(ports), "a port twice")
+            _require(len(held) == len(listed), "a port twice")
             _require(len(held - fixed) == self._whole_ports(request), "a number of ports that differs from the request")
             taken.update((slot, port) for port in held)
             there += len(held)
-            if held:
-                self._ports[name] = tuple(ports)
+            self._ports[name] = tuple(listed)
         _require(len(taken) == there, "a port of two tasks")
         axis = self.dimensions.index(PORTS)
         for slot in self._slots.values():
@@ -586,18 +820,30 @@ class Placer:
         return dict(zip(self._axes, row, strict=True))
 
     def _refresh(self) -> None:
-        """Recompute masks, penalties and attributes, which are indexed by slot, if hosts changed."""
-        if not self._hosts_changed:
+        """Update masks, penalties and attributes, which are indexed by slot, if hosts changed."""
+        if not self._changed:
             return
-        by_slot = self._attributes_by_slot()
+        by_slot = self._attributes_by_slot() if self._attributes else []
         for name, number in self._attributes.items():
             self.matcher.set_attribute(number, numbers(name, by_slot))
-        for shape in self._shapes.values():
-            if shape.constraints:
-                self.matcher.set_allowed(shape.number, mask(shape.constraints, by_slot))
-            if shape.soft:
-                self.matcher.set_penalty(shape.number, penalties(shape.soft, by_slot))
-        self._hosts_changed = False
+        bound = [shape for shape in self._numbers if shape.constraints or shape.soft]
+        classes = np.array([shape.number for shape in bound], dtype=np.int64)
+        for slot in sorted(self._changed) if bound else ():
+            self._refresh_host(slot, bound, classes)
+        self._changed.clear()
+
+    def _refresh_host(self, slot: int, bound: list[Shape], classes: NDArray[np.int64]) -> None:
+        """Update the host's entry in the masks and penalties of the shapes with constraints."""
+        attributes, known = self._host_at(slot).attributes, {}
+
+        def holds(constraint: Constraint) -> bool:
+            if constraint not in known:
+                known[constraint] = constraint.holds(attributes)
+            return known[constraint]
+
+        allowed = np.array([all(holds(c) for c in shape.constraints) for shape in bound], dtype=np.bool_)
+        costs = [sum(weight for c, weight in shape.soft if not holds(c)) for shape in bound]
+        self.matcher.set_host_masks(slot, classes, allowed, np.array(costs, dtype=np.int64))
 
     def _attributes_by_slot(self) -> list[Mapping[str, str] | None]:
         hosts = self._hosts[: max(self._slots.values(), default=-1) + 1]
@@ -616,6 +862,8 @@ class Placer:
 
 def _thousandths(what: str, name: str, value: Number) -> int:
     try:
+        if isinstance(value, str) and not _DECIMAL.fullmatch(value):
+            raise ValueError
         exact = 1_000 * value if type(value) is int else _EXACT.multiply(Decimal(str(value)), 1_000)
         if 0 <= exact <= MAX_AMOUNT and exact == int(exact):
             return int(exact)
@@ -625,20 +873,49 @@ def _thousandths(what: str, name: str, value: Number) -> int:
     raise MatchError(f"{what}[{name!r:.60}] must be {limits}, not {value!r:.60}")
 
 
+def _restored(data: bytes, matcher: Any, engine: str, fitness: Any) -> Placer:
+    """The placer that ``pickle`` wrote."""
+    return Placer.restore(data, matcher=matcher, engine=engine, fitness=fitness)
+
+
+def _list(what: str, values: object) -> list[Any]:
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise MatchError(f"{what} must be a list, not {values!r:.60}")
+    return list(values)
+
+
 def _opened(data: object) -> tuple[Any, bytes]:
     """The names in a snapshot, and the matcher's snapshot in it."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise MatchError(f"a snapshot is bytes, not {type(data).__name__}")
     data, start = bytes(data), len(_MAGIC) + 8
-    if data[: len(_MAGIC)] != _MAGIC:
+    if data[: len(_MAGIC)] not in (_MAGIC, _FIRST_MAGIC):
         raise MatchError("this is not a placer snapshot of this version; take a new one")
     if len(data) < start + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise MatchError("the snapshot is damaged (its checksum does not match); take an older one")
     end = start + int.from_bytes(data[len(_MAGIC) : start], "little")
     try:
-        return json.loads(data[start:end]), data[end:-4]
+        names = json.loads(data[start:end])
+        return names if data.startswith(_MAGIC) else _of_first_version(names), data[end:-4]
     except (ValueError, RecursionError) as error:
         raise MatchError(f"the snapshot is damaged ({error!r:.80}); take an older one") from error
+
+
+def _of_first_version(names: Any) -> Any:
+    """The names of a JCPLACE1 snapshot, in the present form. It has no limits by name."""
+    if not isinstance(names, dict) or not all(isinstance(names.get(f), list) for f in ("groups", "executors")):
+        raise ValueError("groups and executors are not lists")
+    known = [{name: at for at, name in enumerate(names[field_])} for field_ in ("groups", "executors")]
+    tasks = {name: (release_id, ports) for name, release_id, ports in names["tasks"]}
+    return names | {
+        "groups": known[0],
+        "executors": known[1],
+        "next": [*map(len, known)],
+        "limited": [],
+        "tasks": [*tasks],
+        "release_ids": [release_id for release_id, _ in tasks.values()],
+        "ports": {name: ports for name, (_, ports) in tasks.items() if ports},
+    }
 
 
 def _written(constraint: Constraint) -> list[Any]:

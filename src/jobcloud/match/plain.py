@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import compress
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ from jobcloud._match_types import (
     REFUSED,
     RULES,
     UNTRIED,
+    WHOLE_WEIGHT,
     CustomFitness,
     Fitness,
     Int32Array,
@@ -55,6 +57,7 @@ from jobcloud._match_types import (
     amount_rows,
     amounts,
     attribute_values,
+    check_masked,
     check_present,
     class_numbers,
     class_rules,
@@ -65,8 +68,11 @@ from jobcloud._match_types import (
     fitness_weights,
     free_rows,
     group_limit,
+    host_masks,
+    one_call_at_a_time,
     preemptible,
     release_numbers,
+    reopened,
     restored_fitness,
     slot_penalties,
     truth,
@@ -110,6 +116,7 @@ class _Claim:
     slot: int = -1  # -1: not live
 
 
+@one_call_at_a_time
 class Matcher:
     """Places task classes on hosts, by fitness; hosts that already have the class's shared part come first.
 
@@ -128,6 +135,7 @@ class Matcher:
         weights = zip(FITNESS, fitness_weights(fitness), strict=True)
         self._weights = {name: weight for name, weight in weights if weight}
         self.custom_fitness: CustomFitness | None = fitness if callable(fitness) else None
+        self._calls: dict[str, tuple[int, object]] = {}  # the claim of the call in progress
         self._hosts: dict[int, _Host] = {}
         self._classes: dict[int, _Class] = {}
         self._claims: list[_Claim] = []
@@ -275,6 +283,28 @@ class Matcher:
         known = self._class(cls)
         known.penalty = None if penalty is None else self._checked_penalty(penalty)
 
+    def set_host_masks(
+        self, slot: int, classes: Int64Array | Int32Array, allowed: MaskArray, penalty: PenaltyArray
+    ) -> None:
+        """Change the entry of one host in the masks and penalties of ``classes`` int[n]; for a new or changed host.
+
+        ``allowed`` bool[n], ``penalty`` int[n]: one entry for each class. A class without a mask allows each host, one
+        without penalties has none.
+        """
+        self._host(slot)
+        numbers, may, costs = host_masks(classes, allowed, penalty)
+        self._check_classes(numbers.tolist())
+        given = list(zip((self._classes[n] for n in numbers.tolist()), numbers.tolist(), may, costs, strict=True))
+        for known, number, may_use, cost in given:
+            check_masked(number, known.allowed is not None, may_use, known.penalty is not None, cost)
+        for known, _, may_use, cost in given:
+            if known.allowed is not None:
+                (known.allowed.add if may_use else known.allowed.discard)(int(slot))
+            if known.penalty is not None:
+                known.penalty.pop(int(slot), None)
+                if cost:
+                    known.penalty[int(slot)] = int(cost)
+
     def set_group_limit(self, group: int, limit: Int64Array | None) -> None:
         """Limit the requests of all live claims of the group, in sum, to ``limit`` int64[D]; None: no limit.
 
@@ -307,11 +337,7 @@ class Matcher:
         """
         wanted = class_numbers(classes).tolist()
         left = whole("limit", limit, -1, 2**63 - 1)
-        for i, number in enumerate(wanted):
-            if number not in self._classes or self._classes[number].removed:
-                raise MatchError(
-                    f"classes[{i}] is {number}, an unknown or removed class; use the numbers add_class returned"
-                )
+        self._check_classes(wanted)
         slots = [UNTRIED] * len(wanted)
         ids = [-1] * len(wanted)
         before = self._copy() if self.custom_fitness else None
@@ -475,9 +501,17 @@ class Matcher:
             and all(rule.weight > 0 or self._excess(known, rule, host) == 0 for rule in known.rules)
         )
 
-    def claims(self) -> int:
-        """The number of live claims."""
-        return sum(claim.slot >= 0 for claim in self._claims)
+    def claims(self, cls: int | None = None) -> int:
+        """The number of live claims; with ``cls``, of this class only, removed or not. An unknown one has none."""
+        if cls is None:
+            return sum(claim.slot >= 0 for claim in self._claims)
+        number = whole("cls", cls, 0, MAX_CLASSES - 1)
+        return self._classes[number].claims if number in self._classes else 0
+
+    def claims_on(self, slot: int) -> Int64Array:
+        """The release ids of the claims on the host, int64[n], ascending."""
+        self._host(slot)
+        return np.array(self._claims_on(int(slot)), dtype=np.int64)
 
     # ---- copies and checks
 
@@ -494,6 +528,15 @@ class Matcher:
         """
         state = decode(data)
         return cls._from_state(state, engine, restored_fitness(state, fitness))
+
+    def __copy__(self) -> Matcher:
+        return self.fork()
+
+    def __deepcopy__(self, memo: object) -> Matcher:
+        return self.fork()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopened, (Matcher, self.snapshot(), self.engine, self.custom_fitness)
 
     def fork(self) -> Matcher:
         """An independent copy, for a dry run."""
@@ -517,8 +560,13 @@ class Matcher:
             return REFUSED
         custom = {slot: self._custom_score(number, slot) for slot in sorted(self._hosts)} if self.custom_fitness else {}
         medians = self._medians()
+        counted = self._counted(medians)
         candidates = [
-            (known.key not in host.key_claims, self._score(known, host, slot, custom.get(slot), medians), slot)
+            (
+                not self._is_even_alone() and known.key not in host.key_claims,
+                self._score(known, host, slot, custom.get(slot), medians, counted),
+                slot,
+            )
             for slot, host in self._hosts.items()
             if host.enabled and _may_use(known, slot) and not _is_crowded(known, host) and not _is_occupied(known, host)
         ]
@@ -536,7 +584,9 @@ class Matcher:
     def _fits(self, known: _Class, host: _Host) -> bool:
         return min(_minus(_minus(host.capacity, host.used), self._need(known, host))) >= 0
 
-    def _score(self, known: _Class, host: _Host, slot: int, custom: int | None, medians: list[int]) -> int:
+    def _score(
+        self, known: _Class, host: _Host, slot: int, custom: int | None, medians: list[int], counted: list[bool]
+    ) -> int:
         free, need = _minus(host.capacity, host.used), self._need(known, host)
         if not self._fits(known, host):
             return _INT32_MAX
@@ -548,14 +598,30 @@ class Matcher:
             paid += rule.weight * (excess if rule.kind == "balanced" else min(excess, 1))
         if custom is not None:
             return custom + min(paid, MAX_PENALTY)
-        view = _View(host.capacity, free, need, medians)
+        view = _View(host.capacity, free, need, medians, counted)
         fitness = sum(weight * view.part(name) for name, weight in self._weights.items()) >> 10
+        if self._is_even_alone() and known.key >= 0 and known.key not in host.key_claims:
+            fitness += view.start_cost()
         return fitness + min(paid, MAX_PENALTY)
+
+    def _is_even_alone(self) -> bool:
+        return self._weights == {"even": WHOLE_WEIGHT}
 
     def _medians(self) -> list[int]:
         """The median capacity in each dimension of the hosts that have it, rounded to 6 bits; 0 if no host has it."""
         having = [sorted(h.capacity[d] for h in self._hosts.values() if h.capacity[d]) for d in range(self.dimensions)]
         return [_highest_bits(capacities[len(capacities) // 2]) if capacities else 0 for capacities in having]
+
+    def _counted(self, medians: list[int]) -> list[bool]:
+        """Whether each dimension counts: whether it has at least a sixteenth of the most votes of the classes."""
+        if "even" not in self._weights:
+            return [True] * self.dimensions
+        votes = [0] * self.dimensions
+        for known in self._classes.values():
+            need = _plus(known.request, known.shared)
+            shares = [min(2**40, n * 2**20 // m) if m else 0 for n, m in zip(need, medians, strict=True)]
+            votes = _plus(votes, [share * 2**10 // max(1, *shares) for share in shares])
+        return [16 * vote >= max(1, *votes) for vote in votes]
 
     def _excess(self, known: _Class, rule: Rule, host: _Host) -> int:
         """The number of claims by which the host breaks the rule: 1 if it has too few, 0 if the rule holds."""
@@ -702,6 +768,13 @@ class Matcher:
             raise MatchError(f"class {at} is unknown or removed; add_class says which number a class got")
         return self._classes[at]
 
+    def _check_classes(self, numbers: list[int]) -> None:
+        for i, number in enumerate(numbers):
+            if number not in self._classes or self._classes[number].removed:
+                raise MatchError(
+                    f"classes[{i}] is {number}, an unknown or removed class; use the numbers add_class returned"
+                )
+
     def _check_key(self, key: int, shared: list[int]) -> None:
         for known in self._classes.values():
             if key >= 0 and known.key == key and known.shared != shared:
@@ -818,7 +891,8 @@ def _share(amount: int, capacity: int) -> int:
 
 def _size(capacity: list[int], medians: list[int]) -> int:
     """The size of a host in units of 2**-11 of the median host, rounded to its 6 highest bits."""
-    relative = [min(2**17 - 1, amount * 2**11 // median) for amount, median in zip(capacity, medians, strict=True)]
+    there = [(amount, median) for amount, median in zip(capacity, medians, strict=True) if amount]
+    relative = [min(2**17 - 1, amount * 2**11 // median) for amount, median in there]
     return _highest_bits(max(2**5, sum(relative) // max(1, len(relative))))
 
 
@@ -834,12 +908,16 @@ class _View:
     Dimensions without capacity are left out.
     """
 
-    def __init__(self, capacity: list[int], free: list[int], need: list[int], medians: list[int]) -> None:
+    def __init__(
+        self, capacity: list[int], free: list[int], need: list[int], medians: list[int], counted: list[bool]
+    ) -> None:
         known = [d for d, amount in enumerate(capacity) if amount > 0]
-        self.size = _size([capacity[d] for d in known], [medians[d] for d in known])
+        self.counted = [counted[d] for d in known]
+        self.size = _size(list(compress(capacity, counted)), list(compress(medians, counted)))
         self.untouched = free == capacity
         self.unasked = [need[d] == 0 for d in known]
-        self.had = [_share(free[d], capacity[d]) for d in known]
+        whole = [free[d] == capacity[d] and not counted[d] for d in known]
+        self.had = [2**20 if w else _share(free[d], capacity[d]) for d, w in zip(known, whole, strict=True)]
         self.asked = [_share(need[d], capacity[d]) for d in known]
         self.left = [had - asked for had, asked in zip(self.had, self.asked, strict=True)]
 
@@ -864,9 +942,15 @@ class _View:
         squares = sum(f * f for f in had) * sum(n * n for n in asked)
         return 2**20 - (product * product * 2**20 // squares if squares else 0)
 
+    def start_cost(self) -> int:
+        """The cost of starting an executor: on a full host, the executor would get few tasks."""
+        full = (2**20 - min(self.had, default=2**20)) >> 10
+        return 2**13 + (full**3 >> 10)
+
     def _even(self) -> int:
-        largest = max(self.had, default=0)
-        relative = [had * (2**27 // largest) >> 20 if largest else 0 for had in self.had]  # in 128ths of the largest
+        largest = max(compress(self.had, self.counted), default=0)
+        of_largest = 2**27 // largest if largest else 0
+        relative = [had * (of_largest if n else 2**7) >> 20 for had, n in zip(self.had, self.counted, strict=True)]
         imbalance = sum((asked >> 6) * (16 * a - 7 * 128) for asked, a in zip(self.asked, relative, strict=True)) < 0
         kept = sum(unasked and a > 0 for unasked, a in zip(self.unasked, relative, strict=True))
         spent = min(self.had, default=2**20) - min(self.left, default=2**20)
