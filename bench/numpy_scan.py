@@ -25,6 +25,9 @@ class NumpyScan:
         self.relative = np.zeros_like(self.free)
         self.least = np.zeros(self.free.shape[1], dtype=np.int64)
         self.entry = np.zeros_like(self.least)  # the fixed cost of a host
+        medians = [np.sort(row[row > 0]) for row in self.capacity]
+        self.medians = _highest_bits(np.array([row[len(row) // 2] if len(row) else 0 for row in medians]))
+        self.counted = self._counted(workload.requests)
         self.size = self._sizes()
         self.large = 2**12 * np.maximum(_bits(self.size) - 12, 0)
         self._refresh(slice(None))
@@ -53,8 +56,10 @@ class NumpyScan:
         free = self.free[:, at]
         shift = np.maximum(_bits(free) - 16, 0)
         share = ((free >> shift) * self.scale[:, at]) >> np.maximum(self.down[:, at] - shift, 0)
-        largest = share.max(axis=0, initial=0)
-        in_128ths = share * np.where(largest > 0, 2**27 // np.maximum(largest, 1), 0) >> 20
+        share = np.where((free == self.capacity[:, at]) & ~self.counted[:, None], 2**20, share)
+        largest = share[self.counted].max(axis=0, initial=0)
+        of_largest = np.where(largest > 0, 2**27 // np.maximum(largest, 1), 0)
+        in_128ths = share * np.where(self.counted[:, None], of_largest, 2**7) * self.known[:, at] >> 20
         self.had[:, at] = np.where(self.known[:, at], share, 2**20)
         self.relative[:, at] = 16 * in_128ths - 7 * 128
         untouched = (free == self.capacity[:, at]).all(axis=0)
@@ -63,10 +68,15 @@ class NumpyScan:
 
     def _sizes(self) -> NDArray[np.int64]:
         """The size of each host: the mean of its capacities in units of 2**-11 of the medians, to 6 bits."""
-        known = (np.sort(row[row > 0]) for row in self.capacity)
-        medians = _highest_bits(np.array([row[len(row) // 2] if len(row) else 1 for row in known]))
-        relative = np.minimum(self.capacity * 2**11 // medians[:, None], 2**17 - 1)
-        return _highest_bits(np.maximum(relative.sum(axis=0) // np.maximum(self.known.sum(axis=0), 1), 2**5))
+        capacity, known = self.capacity[self.counted], self.known[self.counted].sum(axis=0)
+        relative = np.minimum(capacity * 2**11 // self.medians[self.counted, None], 2**17 - 1)
+        return _highest_bits(np.maximum(relative.sum(axis=0) // np.maximum(known, 1), 2**5))
+
+    def _counted(self, requests: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each dimension counts: whether it has a sixteenth of the most votes of the classes."""
+        shares = np.where(self.medians > 0, requests * 2**20 // np.maximum(self.medians, 1), 0)
+        votes = (shares * 2**10 // np.maximum(shares.max(axis=1, keepdims=True), 1)).sum(axis=0)
+        return 16 * votes >= max(1, votes.max())
 
 
 def _highest_bits(amounts: NDArray[np.int64]) -> NDArray[np.int64]:

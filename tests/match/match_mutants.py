@@ -95,6 +95,46 @@ MUTANTS = (
         "(balance < 0 ? JOBCLOUD_IMBALANCE : 0);\n}",
         "0;\n}",
     ),
+    Mutant(
+        "a dimension counts from half of the most votes on",
+        "JOBCLOUD_VOTES_TO_COUNT = 16",
+        "JOBCLOUD_VOTES_TO_COUNT = 2",
+    ),
+    Mutant(
+        "a removed class still votes",
+        "        self.vote(cls, -1)\n",
+        "",
+    ),
+    Mutant(
+        "a dimension that does not count hides an imbalance",
+        "largest = counted[d] && share > largest ? share : largest;",
+        "largest = share > largest ? share : largest;",
+    ),
+    Mutant(
+        "a dimension that does not count belongs to the size",
+        "if (total[d] > 0 && median[d] > 0 && counted[d]) {",
+        "if (total[d] > 0 && median[d] > 0) {",
+    ),
+    Mutant(
+        "rows are not refreshed when other dimensions count",
+        "if recounted or size != self.host_size[slot]:",
+        "if size != self.host_size[slot]:",
+    ),
+    Mutant(
+        "an executor starts on a full host as readily as on an empty one",
+        "return JOBCLOUD_STARTING + (full * full * full >> 10);",
+        "return JOBCLOUD_STARTING + (full * 0);",
+    ),
+    Mutant(
+        "a scan forgets the cost of starting an executor",
+        "            out[i] += key_claims[i] == 0 ? jobcloud_start_cost(level[i]) : 0;",
+        "            out[i] += 0;",
+    ),
+    Mutant(
+        "a changed mask entry is scored with the next change only",
+        "        self.layout += 1\n        self.touch(at)\n        self.capacity_epoch += 1\n\n    def set_group_limit",
+        "        self.layout += 1\n        self.capacity_epoch += 1\n\n    def set_group_limit",
+    ),
     Mutant("convex divides by four", "(convex / 3)", "(convex / 4)"),
     Mutant("the sum of penalties is not capped", "sum < JOBCLOUD_MAX_PENALTY ? sum : JOBCLOUD_MAX_PENALTY", "sum"),
     Mutant(

@@ -157,6 +157,9 @@ class Pair:
         for slot in self.slots:
             self.call("free", slot)
             self.call("capacity", slot)
+            self.call("claims_on", slot)
+        for cls in self.classes:
+            self.call("claims", cls)
 
     def reopen(self) -> None:
         """Each twin continues from the snapshot of the other."""
@@ -288,6 +291,14 @@ class Histories(RuleBasedStateMachine):
     def set_allowed(self, data: st.DataObject, masked: bool) -> None:
         self.pair.call("set_allowed", self.some(data, self.pair.classes), self.mask(data) if masked else None)
 
+    @precondition(lambda self: self.pair.classes and self.pair.slots)
+    @rule(data=st.data())
+    def set_host_masks(self, data: st.DataObject) -> None:
+        classes = data.draw(st.lists(st.sampled_from(sorted(self.pair.classes)), max_size=4))
+        allowed = np.array([data.draw(st.booleans()) for _ in classes], dtype=bool)
+        penalty = array(*(data.draw(PENALTIES) for _ in classes))
+        self.pair.call("set_host_masks", self.some(data, self.pair.slots), array(*classes), allowed, penalty)
+
     @rule(data=st.data(), group=st.sampled_from([2, 5, 8]), lifted=st.booleans())
     def set_group_limit(self, data: st.DataObject, group: int, lifted: bool) -> None:
         self.pair.call("set_group_limit", group, None if lifted else self.vector(data, CAPACITIES))
@@ -379,9 +390,12 @@ def random_cluster(chance: random.Random) -> Pair:
     for attribute in range(2):
         pair.call("set_attribute", attribute, array(*values[attribute]))
     shared = {key: array(*(chance.choice((0, 100, 1_000)) for _ in range(pair.dimensions))) for key in range(3)}
+    rare = chance.randrange(pair.dimensions) if chance.random() < 0.3 else -1  # a dimension that does not count
     for _ in range(chance.choice((2, 8))):
         key = chance.choice((-1, 0, 1, 2))
         request = array(*(chance.choice((0, 1, 100, 250, 700)) for _ in range(pair.dimensions)))
+        if rare >= 0:
+            request[rare] = chance.choice((0, 0, 1))
         allowed = [chance.random() < 0.7 for _ in pair.slots] if chance.random() < 0.3 else None
         mask = None if allowed is None else np.array(allowed)
         limited = {"group": chance.randrange(3), "max_per_host": chance.choice((0, 3, 6))}
@@ -428,6 +442,10 @@ def random_step(pair: Pair, chance: random.Random) -> None:
     elif step < 0.82:
         limit = array(*chance.choices((2_000, 9_000, 40_000), k=pair.dimensions))
         pair.call("set_group_limit", chance.randrange(3), limit if chance.random() < 0.5 else None)
+    elif step < 0.825:
+        every = array(*sorted(pair.classes))
+        allowed = np.array([chance.random() < 0.7 for _ in every])
+        pair.call("set_host_masks", slot, every, allowed, array(*(chance.choice((0, 1 << 21)) for _ in every)))
     elif step < 0.84 and step >= 0.83:
         if chance.random() < 0.7:  # a full group, so that victims must make room in its limit
             limit = array(*[chance.choice((500, 2_000, 9_000))] * pair.dimensions)
