@@ -59,7 +59,7 @@ class NumpyScan:
         share = np.where((free == self.capacity[:, at]) & ~self.counted[:, None], 2**20, share)
         largest = share[self.counted].max(axis=0, initial=0)
         of_largest = np.where(largest > 0, 2**27 // np.maximum(largest, 1), 0)
-        in_128ths = share * np.where(self.counted[:, None], of_largest, 2**7) * self.known[:, at] >> 20
+        in_128ths = np.where(self.counted[:, None], share * of_largest >> 20, 56 * (share >= 2**13)) * self.known[:, at]
         self.had[:, at] = np.where(self.known[:, at], share, 2**20)
         self.relative[:, at] = 16 * in_128ths - 7 * 128
         untouched = (free == self.capacity[:, at]).all(axis=0)

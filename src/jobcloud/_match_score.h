@@ -46,8 +46,8 @@ typedef struct {
 /* The row of a host: its level, then PLANES words for each dimension d.
    FREE: the free amount, clamped to [-1, INT32_MAX].
    SCALE: 1 / capacity as mantissa << 8 | exponent; 0 if the capacity is 0.
-   SHARE: the free share << 8 | that share in 128ths, of the host's largest free share in a dimension that counts; if
-   the dimension does not count, of the whole.
+   SHARE: the free share << 8 | that share relative to the host's largest free share in a dimension that counts, in
+   128ths. If the dimension does not count, this is JOBCLOUD_BALANCED, or 0 if less than 1/128 is free.
    The level is the least free share << 10 | the host's size << 1 | 1 if nothing is claimed. It is -1 if the host is
    disabled, exclusively claimed or over-committed: then no task fits. The size relates the host to the median
    capacities. It is a small float: exponent << 5 | mantissa without its leading bit. */
@@ -257,7 +257,8 @@ static void jobcloud_refresh_row(
     per = largest ? ((uint32_t)1 << 27) / (uint32_t)largest : 0;
     for (int d = 0; d < dimensions; d++) {
         int32_t *at = row + 1 + PLANES * d, share = at[SHARE];
-        at[SHARE] = share << 8 | (at[SCALE] ? (int32_t)((uint64_t)share * (counted[d] ? per : 1 << 7) >> 20) : 0);
+        int32_t relative = counted[d] ? (int32_t)((uint64_t)share * per >> 20) : (share >> 13 > 0) * JOBCLOUD_BALANCED;
+        at[SHARE] = share << 8 | (at[SCALE] ? relative : 0);
     }
     row[0] = short_by < 0 ? -1 : least << 10 | size << 1 | untouched;
 }

@@ -92,7 +92,8 @@ def parts(
     left = {d: had[d] - asked[d] for d in n}
     whole = 2**20
     most = max((had[d] for d in count), default=0)
-    relative = {d: had[d] >> 13 if d not in count else (had[d] * (2**27 // most)) >> 20 if most else 0 for d in n}
+    relative = {d: (had[d] * (2**27 // most)) >> 20 if most else 0 for d in count}
+    relative |= {d: 56 if had[d] >= 2**13 else 0 for d in n if d not in count}
     spent = min(had.values()) - min(left.values()) if n else 0
     sizes = [min(2**17 - 1, 2**11 * capacity[d] // medians[d]) for d in count]
     size = six_bits(max(sum(sizes) // max(len(sizes), 1), 2**5))

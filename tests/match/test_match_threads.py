@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bench import workloads
 
 from jobcloud.match import CompiledMatcher, MatchError, MatchStateError, PlainMatcher, at_most, balanced
 from jobcloud.placer import Placer
@@ -132,11 +133,36 @@ def test_each_pair_of_calls_in_two_threads_is_refused_or_harmless(hurried: None)
     assert CALLS.keys() >= {name for name in dir(PlainMatcher) if not name.startswith("_")} - {
         "restore", "fitness", "custom_fitness", "dimensions", "engine",
     }  # fmt: skip
-    matcher = ready()
     for pair in itertools.combinations_with_replacement(CALLS, 2):
+        matcher = ready()
         run_both(matcher, pair)
         matcher.check()
-        matcher.release(np.concatenate([matcher.claims_on(slot) for slot in range(40)]))
+
+
+def test_two_threads_that_match_many_tasks_lose_no_claim(hurried: None) -> None:
+    workload = workloads.mixed(300, 8)
+    tasks = np.tile(workload.tasks, 3)
+    for _ in range(2):
+        matcher = workloads.load(CompiledMatcher, workload)
+        placed: list[Any] = []
+        start = threading.Barrier(2)
+
+        def work(matcher: Any = matcher, placed: list[Any] = placed, start: threading.Barrier = start) -> None:
+            start.wait()
+            for _ in range(3):
+                try:
+                    placed.append(matcher.match(tasks)[1])
+                except MatchStateError:
+                    continue
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        ids = np.concatenate(placed)
+        assert len(np.unique(ids[ids >= 0])) == (ids >= 0).sum() == matcher.claims()
+        matcher.check()
 
 
 def test_call_during_a_call_changes_nothing_and_the_matcher_stays_usable() -> None:

@@ -950,7 +950,10 @@ class _View:
     def _even(self) -> int:
         largest = max(compress(self.had, self.counted), default=0)
         of_largest = 2**27 // largest if largest else 0
-        relative = [had * (of_largest if n else 2**7) >> 20 for had, n in zip(self.had, self.counted, strict=True)]
+        relative = [
+            had * of_largest >> 20 if counted else 56 * (had >= 2**13)
+            for had, counted in zip(self.had, self.counted, strict=True)
+        ]
         imbalance = sum((asked >> 6) * (16 * a - 7 * 128) for asked, a in zip(self.asked, relative, strict=True)) < 0
         kept = sum(unasked and a > 0 for unasked, a in zip(self.unasked, relative, strict=True))
         spent = min(self.had, default=2**20) - min(self.left, default=2**20)
