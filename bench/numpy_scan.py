@@ -76,7 +76,8 @@ class NumpyScan:
         """Whether each dimension counts: whether it has a sixteenth of the most votes of the classes."""
         shares = np.where(self.medians > 0, requests * 2**20 // np.maximum(self.medians, 1), 0)
         votes = (shares * 2**10 // np.maximum(shares.max(axis=1, keepdims=True), 1)).sum(axis=0)
-        return 16 * votes >= max(1, votes.max())
+        counted: NDArray[np.bool_] = 16 * votes >= max(1, int(votes.max()))
+        return counted
 
 
 def _highest_bits(amounts: NDArray[np.int64]) -> NDArray[np.int64]:

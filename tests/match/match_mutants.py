@@ -101,11 +101,6 @@ MUTANTS = (
         "JOBCLOUD_VOTES_TO_COUNT = 2",
     ),
     Mutant(
-        "a removed class still votes",
-        "        self.vote(cls, -1)\n",
-        "",
-    ),
-    Mutant(
         "a dimension that does not count hides an imbalance",
         "largest = counted[d] && share > largest ? share : largest;",
         "largest = share > largest ? share : largest;",
