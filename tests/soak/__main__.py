@@ -1,7 +1,7 @@
 """`python -m tests.soak [--minutes N] [--keep FOLDER]`: start the servers, inject faults for N minutes, check the jobs.
 
-Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. Partitions of the network also need root and `ip`
-(Debian's iproute2); without them the soak says so and goes on. Prints figures and the verdict. The exit code is 0 if no
+Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. To cut a leader off from the network, it also needs root
+and `ip` (Debian's iproute2); without them it says so and goes on. Prints figures and the verdict. The exit code is 0 if no
 shard was lost or doubled.
 """
 
@@ -115,7 +115,7 @@ class Soak:
         try:
             apart = stack.enter_context(partition.namespace())
         except partition.Impossible as error:
-            print(f"no scheduler is partitioned: {error}", flush=True)
+            print(f"no leader is cut off from the network: {error}", flush=True)
             return None
         product = self.schedulers[APART]
         product.wrapper = apart.wrapper
