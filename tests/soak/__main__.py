@@ -1,8 +1,8 @@
 """`python -m tests.soak [--minutes N] [--keep FOLDER]`: start the servers, inject faults for N minutes, check the jobs.
 
-Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. To cut a leader off from the network, it also needs root
-and `ip` (Debian's iproute2); without them it says so and goes on. Prints figures and the verdict. The exit code is 0 if no
-shard was lost or doubled.
+Needs a real ZooKeeper (Debian's package) and JOBCLOUD_TEST_MESOS. To cut a leader off from the network, it also needs
+root and `ip` (Debian's iproute2); without them it says so and goes on. Prints figures and the verdict. The exit code is
+0 if no shard was lost or doubled.
 """
 
 from __future__ import annotations
