@@ -87,7 +87,7 @@ simulate-mutations: $(VENV)/.tests ## Plant bugs in the scheduler; the simulator
 
 # ARGS='--brief --part 5' is a small soak of less than four minutes.
 MINUTES ?= 10
-soak: $(VENV)/.tests ## Kill, freeze and partition real schedulers for MINUTES (needs JOBCLOUD_TEST_MESOS)
+soak: $(VENV)/.tests ## Kill, freeze and cut off real schedulers for MINUTES (needs JOBCLOUD_TEST_MESOS)
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 match-soak: $(VENV)/.tests ## Compare the compiled matcher with its twin over ten million placements (hours)

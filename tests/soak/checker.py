@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Attempt:
 
 @dataclass
 class Verdict:
-    due: int = 0
+    due: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     early: list[str] = field(default_factory=list)
@@ -52,7 +53,6 @@ class Verdict:
     cut_off: list[str] = field(default_factory=list)
     attempts: int = 0
     repeated: int = 0
-    skipped: int = 0
     lateness: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     @property
@@ -116,18 +116,20 @@ def check_due(jobs: list[dict[str, Any]], span: tuple[float, float], attempts: l
     for one in attempts:
         by_place[one.job, round(one.fire_s), one.item].append(one)
     for job in jobs:
+        kind = job["name"].rstrip("0123456789")
         for due in seconds_due(job["cron"], *span):
             for item in range(job["shards"]):
-                verdict.due += 1
+                verdict.due[kind] += 1
                 tried = by_place.get((job["name"], due, item), [])
                 if not any(run.ended and not run.cancelled for run in tried):
                     verdict.lost.append(f"{job['name']}/{item} due {due}: {len(tried)} attempts, none ended")
                 elif tried:
-                    kind = job["name"].rstrip("0123456789")
                     verdict.lateness[kind].append(min(run.started for run in tried) - due)
 
 
-def check_accounts(accounts: list[dict[str, int]], attempts: list[Attempt], verdict: Verdict) -> None:
+def check_accounts(
+    accounts: list[dict[str, int]], faults: list[dict[str, Any]], attempts: list[Attempt], verdict: Verdict
+) -> None:
     """Each fire time of the job of every second between two accounts has an attempt that has ended, or was skipped."""
     if not accounts:
         return
@@ -135,19 +137,32 @@ def check_accounts(accounts: list[dict[str, int]], attempts: list[Attempt], verd
     due = range(first["fire_s"] + 1, last["fire_s"] + 1)
     tried = [one for one in attempts if one.job == EVERY_SECOND and round(one.fire_s) in due]
     ended = {round(one.fire_s) for one in tried if one.ended and not one.cancelled}
-    verdict.due += len(due)
-    verdict.skipped = last["skipped"] - first["skipped"]
-    if len(ended) + verdict.skipped != len(due):
-        numbers = f"{len(due)} firings were due, {len(ended)} ended, {verdict.skipped} were skipped"
+    skipped = last["skipped"] - first["skipped"]
+    if len(ended) + skipped != len(due):
+        numbers = f"{len(due)} firings were due, {len(ended)} ended, {skipped} were skipped"
         verdict.lost.append(f"{EVERY_SECOND}: {numbers}")
+    kinds = beside(faults, attempts)
+    for fire_s in due:
+        verdict.due[kinds(fire_s)] += 1
+    for one in tried:
+        verdict.lateness[kinds(one.fire_s)].append(one.started - one.fire_s)
+
+
+def beside(faults: list[dict[str, Any]], attempts: list[Attempt]) -> Callable[[float], str]:
+    """A function that says what happened at a time beside the job of every second."""
+    first_fault = min((fault["at"] for fault in faults), default=float("inf"))
     busy: dict[float, float] = {}
     for one in attempts:
         if one.job == WIDE:
             busy[one.fire_s] = max(busy.get(one.fire_s, 0.0), one.ended + BUSY_S)
-    for one in tried:
-        beside = any(fire_s <= one.fire_s <= until for fire_s, until in busy.items())
-        kind = f"{EVERY_SECOND}, {'beside' if beside else 'without'} the failing wide job"
-        verdict.lateness[kind].append(one.started - one.fire_s)
+
+    def kind(at: float) -> str:
+        if at >= first_fault:
+            return f"{EVERY_SECOND}, from the first fault on"
+        fails = any(fire_s <= at <= until for fire_s, until in busy.items())
+        return f"{EVERY_SECOND}, {'beside' if fails else 'without'} the failing wide job"
+
+    return kind
 
 
 def check_partitions(attempts: list[Attempt], faults: list[dict[str, Any]], verdict: Verdict) -> None:
@@ -189,7 +204,7 @@ def check_residents(
     for job in jobs:
         for due in seconds_due(job["cron"], *calm):
             for item in range(job["shards"]):
-                verdict.due += 1
+                verdict.due["resident"] += 1
                 tasks = ran[job["name"], item].get(due, set())
                 if not tasks:
                     verdict.silent.append(f"resident {job['name']}/{item} did not run at {due}")
@@ -218,7 +233,7 @@ def check(folder: Path) -> Verdict:
     verdict.attempts = len(attempts)
     verdict.repeated = sum(one.attempt > 1 for one in attempts)
     check_due([job for job in transient if job["complete"]], tuple(plan["span"]), attempts, verdict)
-    check_accounts(plan["accounts"], attempts, verdict)
+    check_accounts(plan["accounts"], faults, attempts, verdict)
     check_partitions(attempts, faults, verdict)
     check_overlaps(attempts, faults, verdict)
     residents = [job for job in plan["jobs"] if job["kind"] == "DAEMON"]
@@ -227,12 +242,13 @@ def check(folder: Path) -> Verdict:
 
 
 def report(verdict: Verdict) -> None:
-    print(f"{verdict.due} shards were due, {verdict.attempts} attempts, {verdict.repeated} of them repeated")
-    print(f"{EVERY_SECOND}: {verdict.skipped} firings skipped")
+    due = verdict.due.total()
+    print(f"{due} shards were due, {verdict.attempts} attempts, {verdict.repeated} of them repeated")
     for kind, values in sorted(verdict.lateness.items()):
         late = sorted(values)
         p50, p99 = (late[int(len(late) * part)] for part in (0.5, 0.99))
-        print(f"{kind}: {len(late)} times late by p50 {p50:.2f} s, p99 {p99:.2f} s, max {late[-1]:.2f} s")
+        numbers = f"{len(late)} of {verdict.due[kind]} ran"
+        print(f"{kind}: {numbers}, late by p50 {p50:.2f} s, p99 {p99:.2f} s, max {late[-1]:.2f} s")
     for name in ("lost", "doubled", "early", "unexplained", "silent", "cut_off", "explained"):
         found = getattr(verdict, name)
         print(f"{name}: {len(found)}")
