@@ -244,7 +244,7 @@ cdef class Use:
 cdef Use claimed(Matcher matcher):
     """Claim the matcher for one call. Raises MatchStateError if another call has it.
 
-    Each method of the matcher does this first. The GIL makes it atomic: no Python code runs from the check to the claim.
+    Each method of the matcher does this first. The GIL makes it atomic, because no Python code runs before the claim.
     """
     cdef Use use = Use.__new__(Use)
     if matcher.busy:
@@ -406,7 +406,7 @@ cdef class Matcher:
         free(self.value_counts)
 
     def __init__(self, dimensions, *, engine="index", fitness="even"):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         if self.tables_room:
             raise MatchStateError("a matcher is initialised only once")
         self.dimensions = whole("dimensions", dimensions, 1, limits.MAX_DIMENSIONS)
@@ -496,13 +496,13 @@ cdef class Matcher:
     # ---- hosts
 
     def add_host(self, capacity):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef const int64_t[::1] amount = amounts("capacity", capacity, self.dimensions)
         self._check_room(1)
         return self._add_host(amount)
 
     def add_hosts(self, capacities):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef const int64_t[:, ::1] rows = amount_rows("capacities", capacities, self.dimensions)
         cdef Py_ssize_t i
         self._check_room(rows.shape[0])
@@ -530,13 +530,13 @@ cdef class Matcher:
         return slot
 
     def set_host(self, slot, capacity):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at = self._host(slot)
         cdef const int64_t[::1] amount = amounts("capacity", capacity, self.dimensions)
         self._set_capacity(at, amount)
 
     def set_free(self, slots, free):  # no-cython-lint
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         numbers, amount = free_rows(slots, free, self.dimensions)
         cdef const int64_t[::1] number = numbers
         cdef int64_t[:, ::1] rows = amount.copy()
@@ -552,7 +552,7 @@ cdef class Matcher:
         return np.asarray(rows)
 
     def remove_host(self, slot):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at = self._host(slot)
         cdef int d
         cdef Py_ssize_t i
@@ -580,26 +580,26 @@ cdef class Matcher:
         return gone
 
     def enable_host(self, slot, on):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at = self._host(slot)
         self._set_status(at, HOST_ENABLED if truth("on", on) else HOST_DISABLED)
         self.touch(at)
         self.capacity_epoch += 1
 
     def free(self, slot):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at = self._host(slot)
         return np.asarray(self.unclaimed)[at].copy()
 
     def capacity(self, slot):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at = self._host(slot)
         return np.asarray(self.total)[at].copy()
 
     # ---- classes
 
     def set_attribute(self, attribute, values):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int number = whole("attribute", attribute, 0, limits.MAX_ATTRIBUTES - 1)
         of_slot = np.full(self.hosts_end, NONE, dtype=np.int32)
         if values is not None:
@@ -612,7 +612,7 @@ cdef class Matcher:
         self, request, *, shared_key=-1, shared=None, allowed=None, group=-1, max_per_host=0, rules=(),
         exclusive=False, penalty=None,
     ):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef const int64_t[::1] amount = amounts("request", request, self.dimensions)
         number = whole("shared_key", shared_key, -1, limits.MAX_KEY)
         if shared is not None and number < 0:
@@ -632,7 +632,7 @@ cdef class Matcher:
         return cls
 
     def set_allowed(self, cls, allowed):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at = self._class(cls)
         mask = None if allowed is None else self._checked_mask(allowed)
         if mask is None:
@@ -647,14 +647,14 @@ cdef class Matcher:
         self.capacity_epoch += 1
 
     def set_penalty(self, cls, penalty):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at = self._class(cls)
         costs = None if penalty is None else self._checked_penalty(penalty)
         self._put_penalty(at, costs)
         self.drop_table(at)
 
     def set_host_masks(self, slot, classes, allowed, penalty):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at = self._host(slot)
         cdef Py_ssize_t i
         numbers, may, costs = host_masks(classes, allowed, penalty)
@@ -676,7 +676,7 @@ cdef class Matcher:
         self.capacity_epoch += 1
 
     def set_group_limit(self, group, limit):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         number = whole("group", group, 0, limits.MAX_KEY)
         amount = None if limit is None else amounts("limit", limit, self.dimensions)
         cdef int row = self.group_rows.get(number, NONE)
@@ -695,7 +695,7 @@ cdef class Matcher:
         self.capacity_epoch += 1
 
     def remove_class(self, cls):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at = self._class(cls)
         self.class_status[at] = CLASS_REMOVED
         self.drop_table(at)
@@ -705,7 +705,7 @@ cdef class Matcher:
     # ---- placing, releasing, explaining
 
     def match(self, classes, *, limit=-1):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         return self._match(class_numbers(classes), whole("limit", limit, -1, 2**63 - 1))
 
     cdef tuple _match(self, wanted, int64_t left):
@@ -738,7 +738,7 @@ cdef class Matcher:
         return slots, ids
 
     def match_gang(self, classes, *, minimum=-1):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         wanted = class_numbers(classes)
         cdef int64_t needed = whole("minimum", minimum, -1, len(wanted))
         cdef int64_t first_new = self.claims_end
@@ -750,7 +750,7 @@ cdef class Matcher:
         return slots, ids
 
     def assign(self, cls, slot):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int of = self._class(cls)
         cdef int at = self._host(slot)
         cdef const int64_t* need = self.need(of, at)
@@ -767,7 +767,7 @@ cdef class Matcher:
         return self.start_claim(of, at)
 
     def release(self, release_ids):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef const int64_t[::1] ids = release_numbers(release_ids)
         unknown = []
         cdef Py_ssize_t i
@@ -780,7 +780,7 @@ cdef class Matcher:
         return np.array(unknown, dtype=np.int64)
 
     def slots(self, release_ids):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef const int64_t[::1] ids = release_numbers(release_ids)
         cdef Py_ssize_t i
         found = np.empty(ids.shape[0], dtype=np.int32)
@@ -790,7 +790,7 @@ cdef class Matcher:
         return found
 
     def refusal(self, cls):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int of = self._class(cls)
         cdef int h, d, failing, fewest = self.dimensions + 1
         cdef int hosts = 0, disabled = 0, disallowed = 0, crowded = 0, occupied = 0, ruled_out = 0, fitting = 0
@@ -865,7 +865,7 @@ cdef class Matcher:
         )
 
     def preemption(self, cls, release_ids, costs=None):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int of = self._class(cls)
         numbers, prices = preemptible(release_ids, costs)
         on_slot = {}
@@ -911,7 +911,7 @@ cdef class Matcher:
         return victims
 
     def claims(self, cls=None):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         cdef int at
         if cls is None:
             return self.claims_live
@@ -919,12 +919,12 @@ cdef class Matcher:
         return self.class_claims[at] if at < self.classes_end and self.class_status[at] != CLASS_ABSENT else 0
 
     def claims_on(self, slot):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         return self._claims_on(self._host(slot))
 
     def memory(self):
         """Bytes by use: hosts, classes (with masks and shared keys), claims, index (the tables)."""
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         parts = {
             "hosts": [
                 self.unclaimed, self.total, self.rows, self.planes, self.levels, self.host_status, self.host_claims,
@@ -949,7 +949,7 @@ cdef class Matcher:
     # ---- copies and checks
 
     def snapshot(self):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         return encode(self._state())
 
     @classmethod
@@ -967,12 +967,12 @@ cdef class Matcher:
         return reopened, (Matcher, self.snapshot(), self.engine, self.custom_fitness)
 
     def fork(self):
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         return from_state(self._state(), self.engine, self.custom_fitness)
 
     def check(self):
         """Recompute every total from the claims. Raises MatchStateError, which names the first one that differs."""
-        cdef Use use = claimed(self)
+        cdef Use _use = claimed(self)
         state = self._state()
         cdef Matcher again = from_state(state, "scan", self.custom_fitness)
         cdef int h = self.hosts_end, c = self.classes_end, row, other, slot
@@ -1664,7 +1664,7 @@ cdef class Matcher:
         self.voted = True
 
     cdef int _update_sizes(self) except -1:
-        """Recompute the medians, the dimensions that count and the sizes of the hosts. Called before hosts are scored."""
+        """Recompute the medians, the dimensions that count, and the sizes of hosts. Called before hosts are scored."""
         cdef int slot, cls
         cdef int32_t size
         cdef bint moved, recounted
