@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcloud.executor import bundle, output
+from jobcloud.executor.agent_api import Outbox
 from jobcloud.executor.ledger import MAX_WAITING_REPORTS, TERMINAL, Ledger, _RecentTexts
 from jobcloud.executor.loop import Loop
 from jobcloud.executor.outcomes import MESSAGE_CHARS, cut, small
@@ -61,6 +62,16 @@ def test_ledger_launches_and_ends_each_task_once_and_forgets_no_update(
     assert [info["id"] for info in ledger.unacknowledged_tasks()] == [t for t in launched if t not in heard_of]
     assert ledger.live == len(launched) - len(ends)
     assert ledger.empty == (ledger.live == 0 and set(recorded) == acknowledged)
+
+
+def test_updates_of_jobs_take_turns_and_those_of_one_job_stay_in_order() -> None:
+    outbox = Outbox()
+    for number in range(3):
+        outbox.put("wide", f"w{number}", {})
+    outbox.put("quiet", "q0", {})
+    assert [outbox.get()[0] for _ in range(2)] == ["w0", "q0"]
+    outbox.put("quiet", "q1", {})
+    assert [outbox.get()[0] for _ in range(3)] == ["w1", "q1", "w2"]
 
 
 def test_ledger_bounds_reports_but_always_keeps_the_end() -> None:

@@ -14,7 +14,8 @@ import random
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from collections import OrderedDict, deque
+from typing import Any, Callable, Deque, Dict, Mapping, Optional, Tuple
 
 from jobcloud.executor.settings import Settings
 from jobcloud.wire import RecordReader
@@ -49,19 +50,45 @@ class Listener:
         raise NotImplementedError
 
 
+class Outbox:
+    """Updates that wait for the agent, which takes one at a time. Jobs take turns; updates of one job stay in order.
+
+    So a job with a thousand failed shards does not delay the updates of the others.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: "OrderedDict[str, Deque[Tuple[str, Call]]]" = OrderedDict()
+
+    def put(self, job: str, uuid: str, call: Call) -> None:
+        with self._changed:
+            self._waiting.setdefault(job, deque()).append((uuid, call))
+            self._changed.notify()
+
+    def get(self) -> Tuple[str, Call]:
+        """Remove and return the next update. Waits for one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting)
+            job, updates = self._waiting.popitem(last=False)
+            first = updates.popleft()
+            if updates:
+                self._waiting[job] = updates
+            return first
+
+
 class AgentLink:
-    """Keeps a subscription alive with a jittered back-off, and sends updates in order."""
+    """Keeps a subscription alive with a jittered back-off, and sends the updates of each job in order."""
 
     def __init__(self, settings: Settings, listener: Listener, post: Callable[..., None]) -> None:
         self._settings, self._listener, self._post = settings, listener, post
-        self._outbox: queue.SimpleQueue[Tuple[str, Call]] = queue.SimpleQueue()
+        self._outbox = Outbox()
 
     def start(self) -> None:
         for target, name in ((self._subscribe_for_ever, "agent-events"), (self._send_for_ever, "agent-calls")):
             threading.Thread(target=target, name=name, daemon=True).start()
 
-    def send(self, uuid: str, call: Call) -> None:
-        self._outbox.put((uuid, call))
+    def send(self, job: str, uuid: str, call: Call) -> None:
+        self._outbox.put(job, uuid, call)
 
     def _subscribe_for_ever(self) -> None:
         connection, failures = 0, 0

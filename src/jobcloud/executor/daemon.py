@@ -223,7 +223,9 @@ class Executor(Listener):
     def _resend(self, uuid: str) -> None:
         status = self._ledger.unacknowledged(uuid)
         if status is not None and self._connected:
-            self._link.send(uuid, self._call("UPDATE", {"status": status}))
+            # The id of a task begins with the name of its job.
+            job = status["task_id"]["value"].partition("@")[0]
+            self._link.send(job, uuid, self._call("UPDATE", {"status": status}))
 
     def _resend_later(self, uuid: str, seconds: float) -> None:
         if uuid in self._resends:
