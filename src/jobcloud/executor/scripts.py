@@ -182,7 +182,7 @@ def _remove(path: str) -> None:
 
 
 def fitting(argv: Sequence[str], env: Mapping[str, str]) -> Dict[str, str]:
-    """The environment without the parameters that the kernel would refuse, because they or everything is too large."""
+    """The environment without parameters that the kernel would refuse: large ones, or all if the sum is too large."""
     sizes = {name: len(os.fsencode(name)) + len(os.fsencode(value)) + 2 for name, value in env.items()}
     total = sum(size + _POINTER_BYTES for size in (*sizes.values(), *(len(os.fsencode(word)) + 1 for word in argv)))
     whole = total <= _MAX_BYTES - _RESERVED_BYTES
