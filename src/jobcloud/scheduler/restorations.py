@@ -1,7 +1,7 @@
 """The first leader after `jobcloud restore`: the stored state is older than the work that was done since.
 
-A shard that had not ended in the backup may have ended since. Nobody can tell: Mesos forgets a task when its end is
-acknowledged. So such a shard is treated like one whose attempt was lost after it may have run: the job's `failover`
+A shard that had not ended in the backup may have ended since. This cannot be known: Mesos forgets a task when its end
+is acknowledged. So such a shard is treated like one whose attempt was lost after it may have run: the job's `failover`
 decides whether it is repeated. The fire times between backup and restore are missed ones: `catchUp` decides. Tasks that
 were started after the backup have no record. They are orphan tasks, and are killed when Mesos reports them.
 """

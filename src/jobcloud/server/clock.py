@@ -48,7 +48,7 @@ class Clock:
     def __init__(self, wall: Callable[[], int] = wall_ms, running: Callable[[], int] = running_ms) -> None:
         self._wall = wall
         self._running = running
-        #: the distance between the clocks by which the scheduler lives: wall minus running
+        #: the distance between the clocks in the scheduler's time: wall minus running
         self._distance = wall() - running()
         #: earlier distances. If the wall clock returns to one of them, it is followed at once
         self._former: deque[int] = deque(maxlen=8)

@@ -135,7 +135,7 @@ class _Server(uvicorn.Server):
                 sock, address = await loop.sock_accept(listening)
                 await self._admit(loop, sock, address[0])
             except Exception as error:
-                # The client has gone, or descriptors have run out. Accepting must go on.
+                # The client has gone, or descriptors have run out. Accepting must continue.
                 log.warning("cannot accept a connection", problem=str(error), exc_info=not isinstance(error, OSError))
                 await asyncio.sleep(_RETRY_S)
 
