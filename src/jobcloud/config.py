@@ -477,8 +477,8 @@ class Job:
     shard_parameters: str = described(
         "",
         "shardingItemParameters",
-        "parameters of single shards, such as `0=Berlin,1=Paris`; items start at 0; if a value contains `,` or `=`, an "
-        f'object such as `{{"0": "a=b,c"}}`; {_SIZE}',
+        "parameters of single shards, such as `0=Berlin,1=Paris`; items start at 0; if a value contains `,` or `=`, "
+        f'write an object such as `{{"0": "a=b,c"}}`; {_SIZE}',
         unit=Unit.TEXT_OR_ITEMS,
         change=Change.SHARDS,
         elastic_job=True,
@@ -789,7 +789,7 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
 def parse_shard_parameters(text: str, count: int) -> tuple[str, ...]:
     """The parameter of each of `count` shards from `0=a,1=b` or a JSON object; "" for a shard without one.
 
-    The first is the format of Elastic-Job's `shardingItemParameters`. Raises ConfigError that names the invalid pair.
+    The text has the format of Elastic-Job's `shardingItemParameters`. Raises ConfigError that names the invalid pair.
     """
     field = "shardingItemParameters"
     check_text(field, text)

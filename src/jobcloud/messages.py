@@ -290,7 +290,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Accept(msgspec.Struct, frozen=True, gc=False):
-    """Launch tasks on one agent, with all its held offers that are allocated to one role. Mesos refuses a mixture."""
+    """Launch tasks on one agent, with all its held offers of one role. Mesos refuses a call with several roles."""
 
     agent_id: str
     offer_ids: tuple[str, ...]

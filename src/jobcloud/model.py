@@ -144,7 +144,7 @@ UNTRIED = Shard()
 # A firing with at most this many shards is narrow: they are in a tuple, and all in its record. Ordinary jobs with a
 # listener are narrow, and a record has room for the longest messages and results of so many shards.
 MAX_NARROW = 12
-# A wide firing has up to 10,002 shards, so a change copies two tuples of about 100 elements.
+# A wide firing has at most 10,002 shards, so a change copies two tuples of about 100 elements.
 _CHUNK = 100
 
 
@@ -222,7 +222,7 @@ def replaced(shards: Shards, changes: Mapping[int, Shard]) -> Shards:
 
 
 def tried(shards: Shards) -> dict[int, Shard]:
-    """The shards that are no longer as at the beginning, by item."""
+    """The shards that differ from an untried one, by item."""
     return {item: shard for item, shard in enumerate(shards) if shard is not UNTRIED and shard != UNTRIED}
 
 

@@ -58,7 +58,7 @@ def warning() -> str:
         return ""
     return (
         f"the time zone database is {version()}, and that of this machine is {newer}: upgrade the package tzdata"
-        " (docs/operations.md, Time zones)"
+        ' (docs/operations.md, "Time zone database")'
     )
 
 
@@ -77,7 +77,7 @@ def _newer_on_this_machine() -> str:
 
 @lru_cache(maxsize=1)
 def _copy() -> Optional[Dict[str, Any]]:
-    """The copy in the executor's zip. None where the package tzdata is used."""
+    """The copy in the executor's zip. None if the package tzdata is used."""
     try:
         data = pkgutil.get_data("jobcloud", FILE)
     except OSError:

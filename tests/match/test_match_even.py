@@ -165,7 +165,7 @@ def test_shared_executors_leave_nothing_or_little_unplaced(apps: int, percent: f
         assert quality.figures("P100", mix, slots)[0] <= percent
 
 
-def test_agents_as_they_are_place_as_much(seed: int) -> None:
+def test_ports_and_disk_of_agents_change_no_placement(seed: int) -> None:
     """Ports and disk as agents offer them, in the matcher: not one task is placed elsewhere."""
     for name in ("giants", "kinds", "lumps", "leftovers", "P100"):
         mix = quality.MIXES[name](random.Random(f"{name}/{seed}"))

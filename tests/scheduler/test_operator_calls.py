@@ -167,7 +167,7 @@ def test_trigger_is_refused_if_the_job_could_not_run(call: str) -> None:
         desk.do(Trigger(desk.at, "report"))
 
 
-def test_retry_that_a_jobs_kind_or_removal_forbids_names_something_to_do() -> None:
+def test_refused_retry_of_a_resident_or_removed_job_names_a_fix() -> None:
     desk = Desk(make_app(), make_job(shard_count=2))
     desk.do(Trigger(desk.at, "report"))
     tasks = [launch.task_id for launch in desk.launched(desk.offer())]

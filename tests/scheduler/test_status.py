@@ -76,7 +76,7 @@ def test_failure_of_the_infrastructure_is_no_failure_of_the_job(
 @pytest.mark.parametrize("state", TaskState)
 @pytest.mark.parametrize("reason", ["REASON_RECONCILIATION", "REASON_AGENT_REREGISTERED"])
 @pytest.mark.parametrize("update", ["TASK_FAILED", "TASK_KILLED"])
-def test_answer_of_the_master_without_the_own_reason_is_not_the_end(state: TaskState, reason: str, update: str) -> None:
+def test_reconciliation_without_the_updates_reason_ends_no_task(state: TaskState, reason: str, update: str) -> None:
     assert step(state, Status("t", "a", update, reason=reason), "") is state
 
 

@@ -77,7 +77,7 @@ def test_restore_returns_every_record_and_removes_later_ones(open_store: OpenSto
     with pytest.raises(Fenced):
         store.write(epoch, [])
 
-    # The state of before is itself a backup.
+    # The previous state is itself a backup.
     backup.put_back(open_store(), backup.read(aside), tmp_path / "again.backup", floor=0, now_ms=NOW)
     found = open_store().load().records
     del found[Kind.RESTORATION]["last"]

@@ -133,7 +133,7 @@ def test_clock_behind_another_machine_is_reported() -> None:
     assert machine.clock.warnings() == ()
 
 
-def test_other_machine_confirms_no_jump_that_it_does_not_share() -> None:
+def test_jump_that_another_machine_does_not_share_is_not_followed() -> None:
     machine = Machine()
     machine.after(1_000, set_by=DAY)
     machine.clock.compare(START + 1_000, "ZooKeeper")

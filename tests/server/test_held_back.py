@@ -182,7 +182,7 @@ def test_caller_whose_record_is_held_back_learns_it_and_others_do_not(
     assert stored_keys(world) == ["a", "b"]
 
 
-def test_next_life_forgets_held_back_records_because_mesos_sends_their_updates_again(
+def test_recovery_forgets_held_back_records_because_mesos_sends_their_updates_again(
     processor: BatchProcessor[FakeCore], store: LimitedStore, world: World
 ) -> None:
     store.refused = {"large"}
@@ -196,7 +196,7 @@ def test_next_life_forgets_held_back_records_because_mesos_sends_their_updates_a
     assert acknowledged(world) == ["large"]
 
 
-def test_full_store_says_so_to_every_caller(processor: BatchProcessor[FakeCore], world: World) -> None:
+def test_full_store_is_reported_to_every_caller(processor: BatchProcessor[FakeCore], world: World) -> None:
     """The API answers 507 then: nothing was changed."""
     world.fail_before = [StoreFull("no space left")]
     orders = [enabling("a"), enabling("b")]

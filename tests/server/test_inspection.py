@@ -30,7 +30,7 @@ def compressed(method: int) -> bytes:
     return out.getvalue()
 
 
-def test_check_apart_gives_the_same_as_in_this_process(tmp_path: Path) -> None:
+def test_check_in_a_child_process_gives_the_same_result(tmp_path: Path) -> None:
     path = written(tmp_path / "p", package_bytes({"a.py": "1", "b/ü.py": "2"}))
     assert inspect_apart(path) == inspect(path)
     with pytest.raises(PackageError, match="not a zip"):

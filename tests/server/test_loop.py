@@ -430,7 +430,7 @@ def test_reload_reads_the_state_after_no_other_leader_can_write(
     assert "of-another" in processor.core.restored.job_states
 
 
-def test_event_of_the_future_happens_now(processor: BatchProcessor[FakeCore], world: World) -> None:
+def test_event_with_a_future_time_gets_the_present_time(processor: BatchProcessor[FakeCore], world: World) -> None:
     """The driver stamps events by the clock of the machine. Back-offs and ends would begin when it was ahead."""
     processor.process([Arrived(changed(status("a"), at=NOW + 180 * 86_400_000)), Arrived(changed(status("b"), at=5))])
     assert [event.at for event in processor.core.handled if isinstance(event, StatusReceived)] == [NOW, 5]

@@ -28,7 +28,7 @@ from jobcloud.executor.output import task_folder
 if TYPE_CHECKING:
     import httpx
 
-# How long a read may take in all, including the wait for its turn.
+# How long a read may take, including the wait for its turn.
 _DEADLINE_S = 10.0
 _MAX_READS = 64
 # A silent agent cannot take the turns of all others.

@@ -103,7 +103,7 @@ def root(
             "--version",
             is_eager=True,
             callback=_version,
-            help="Print the version, the matcher and the time zones in use.",
+            help="Print the version, the matcher and the time zone database in use.",
         ),
     ] = False,
 ) -> None:

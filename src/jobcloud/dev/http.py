@@ -1,6 +1,6 @@
 """A small HTTP/1.1 server as an asyncio protocol, on loopback only.
 
-Pages of other sites cannot use it: Host must be a loopback name, and the Origin of a call this server.
+Pages of other sites cannot use it: Host must be a loopback name, and the Origin of a call must be this server.
 Fault injection needs the sockets under the event streams, which a server framework would hide. Pipelined requests are
 read and answered together, without a turn of the event loop for each.
 """
@@ -287,7 +287,7 @@ def _read_head(method: bytes, target: bytes, version: str, headers: tuple[tuple[
 
 @lru_cache(maxsize=256)
 def _check_source(method: str, host: str, origin: str | None) -> None:
-    """Refuse names that another site can point here, and calls of its pages. Raises BadRequestError."""
+    """Refuse host names that another site can point here, and calls from its pages. Raises BadRequestError."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name.lower() not in ("localhost", "127.0.0.1", "::1"):
         raise BadRequestError(421, "Expecting 'Host' to be a loopback address")

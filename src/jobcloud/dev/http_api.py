@@ -60,7 +60,7 @@ class HttpApi:
             self._call(None, request, connection, Operate)
         elif _is_at(path, "/redirect"):
             connection.redirect(self._shell.master.monitoring.redirect())
-        elif request.head.path == "/metrics/snapshot":  # of the process, so it is not below /master
+        elif request.head.path == "/metrics/snapshot":  # it belongs to the process, so it is not below /master
             connection.answer(200, self._shell.master.monitoring.metrics())
         elif path == "/dev/control" and request.head.method == "POST":
             connection.answer(*self._control.handle(request.body))

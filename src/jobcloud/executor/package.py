@@ -351,7 +351,7 @@ def _format(file: IO[bytes]) -> str:
 
 
 def _entries(file: IO[bytes], kind: str, wheel: bool, new: bool = False) -> Iterator[_Entry]:
-    """The entries of an archive. `new`: refuse methods of compression that older builds accepted."""
+    """The entries of an archive. `new`: also refuse compression methods that older builds accepted."""
     if wheel and kind != "zip":
         raise PackageError("the package is not a wheel: it is not a zip archive")
     file.seek(0)

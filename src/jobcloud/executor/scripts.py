@@ -28,7 +28,7 @@ CONTEXT_FILE = "JOBCLOUD_SHARDING_CONTEXT_FILE"
 # The variables of a script that may be large. A parameter that the kernel does not take is only in the file.
 _PARAMETERS = ("JOBCLOUD_JOB_PARAMETER", "JOBCLOUD_SHARDING_PARAMETER")
 # Source: execve(2), "Limits on size of arguments and environment": at most 32 pages for each string, its NUL included,
-# and 6 MiB in all, or a quarter of the stack's limit.
+# and 6 MiB in total, or a quarter of the stack's limit.
 _MAX_STRING_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
 _MAX_BYTES = min(os.sysconf("SC_ARG_MAX"), 6 << 20)
 # The kernel's own use of the memory for arguments and environment, and a pointer for each string.
@@ -182,7 +182,7 @@ def _remove(path: str) -> None:
 
 
 def fitting(argv: Sequence[str], env: Mapping[str, str]) -> Dict[str, str]:
-    """The environment without the parameters that the kernel would refuse, because they or everything is too large."""
+    """The environment without parameters that the kernel would refuse: large ones, or all if the sum is too large."""
     sizes = {name: len(os.fsencode(name)) + len(os.fsencode(value)) + 2 for name, value in env.items()}
     total = sum(size + _POINTER_BYTES for size in (*sizes.values(), *(len(os.fsencode(word)) + 1 for word in argv)))
     whole = total <= _MAX_BYTES - _RESERVED_BYTES

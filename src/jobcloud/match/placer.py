@@ -301,7 +301,7 @@ class Placer:
     def group(self, name: str) -> int:
         """The number of a group of tasks, for rules (``at_most``, ``near``, ``balanced``).
 
-        Once the last shape, task and limit with the group are gone, the number is no longer valid.
+        Once no shape, task or limit has the group, the number is no longer valid.
         """
         _name("group", name)
         return self._groups.get(name)

@@ -613,7 +613,7 @@ class Matcher:
         return [_highest_bits(capacities[len(capacities) // 2]) if capacities else 0 for capacities in having]
 
     def _counted(self, medians: list[int]) -> list[bool]:
-        """Whether each dimension counts: whether it has at least a sixteenth of the most votes of the classes."""
+        """Whether each dimension counts: its votes are at least a sixteenth of those of the dimension with the most."""
         if "even" not in self._weights:
             return [True] * self.dimensions
         votes = [0] * self.dimensions

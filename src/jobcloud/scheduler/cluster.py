@@ -458,7 +458,7 @@ def amounts(shares: Iterable[Share]) -> Resources:
 
 
 class InsufficientResources(Exception):
-    """The agent's offers hold less than the matcher had counted, or only in very many parts."""
+    """The agent's offers hold less than the matcher had counted, or hold it in too many parts."""
 
 
 class Pool:

@@ -192,7 +192,7 @@ def differences(before: Stored, after: Stored) -> Iterator[tuple[Kind, str, Reco
             if old.get(key) != new.get(key):
                 yield kind, key, new.get(key)
     for key, firing in after.firings.items():
-        # As it is read from its record. Older programs stored the shards of a wide firing in it, too.
+        # The firing as its record has it. Older programs stored the shards of a wide firing in it, too.
         stored = changed(firing, shards=untried(len(firing.shards))) if firing.wide else firing
         if before.firings.get(key) != stored:
             yield Kind.FIRING, key, firing

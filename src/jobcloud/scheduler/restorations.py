@@ -1,7 +1,7 @@
 """The first leader after `jobcloud restore`: the stored state is older than the work that was done since.
 
-A shard that had not ended in the backup may have ended since. Nobody can tell: Mesos forgets a task when its end is
-acknowledged. So such a shard is treated like one whose attempt was lost after it may have run: the job's `failover`
+A shard that had not ended in the backup may have ended since. This cannot be known: Mesos forgets a task when its end
+is acknowledged. So such a shard is treated like one whose attempt was lost after it may have run: the job's `failover`
 decides whether it is repeated. The fire times between backup and restore are missed ones: `catchUp` decides. Tasks that
 were started after the backup have no record. They are orphan tasks, and are killed when Mesos reports them.
 """
@@ -53,8 +53,8 @@ class Restorations(Part):
             at,
             f"the state was restored at {utc(restoration.restored_ms)} from a backup of "
             f"{utc(restoration.taken_ms)}. It has {len(unfinished)} unfinished runs. {repeated} shards may have run "
-            f"since and are repeated, because their jobs have failover; {given_up} are FAILED, because theirs have not "
-            f"(`jobcloud retry` repeats them). Mesos is asked about {len(self._unreported)} tasks",
+            f"since and are repeated, because their jobs have failover; {given_up} are FAILED, because their jobs lack "
+            f"it (`jobcloud retry` repeats them). Mesos is asked about {len(self._unreported)} tasks",
         )
 
     def _changes(self, firing: Firing, why: str, at: int) -> dict[int, Shard]:

@@ -77,7 +77,7 @@ TABLE: dict[tuple[TaskState, str], Step] = {
 #: updates after which an orphan task need not be killed; after an unlisted one it may still live
 OVER_OR_AWAY = frozenset(_ROWS) - {"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", OTHER}
 
-#: updates after which a task does not run, whatever later updates say; after a loss it may still live
+#: updates after which a task does not run, even if later updates say so; after a loss it may still run
 CERTAIN_ENDS = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
 
 # Reasons of a TASK_FAILED that the job did not cause.

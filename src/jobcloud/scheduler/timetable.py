@@ -60,7 +60,7 @@ class Timetable(Part):
         before, self.warnings = self.warnings, ()
         if ahead:
             text = (
-                f"{len(ahead)} jobs do not fire before {utc(max(ahead))} or a time before it: the clock was ahead when "
+                f"{len(ahead)} jobs do not fire before {utc(max(ahead))} or an earlier time: the clock was ahead when "
                 "their fire times were handled. `jobcloud explain JOB` shows the time of a job, and `jobcloud job "
                 "enable JOB` lets it fire from now on"
             )
@@ -76,7 +76,7 @@ class Timetable(Part):
     def go_on(self, job: Job, at: int, *, ahead_ms: int) -> None:
         """Schedule a job from now on. Fire times that have passed are not due.
 
-        Also fire times that were handled ahead of their time are not due again, unless they are more than `ahead_ms`
+        Fire times that were handled ahead of their time are not due again either, unless they are more than `ahead_ms`
         ahead. A later leader must come to the same result.
         """
         considered = self._state.job_states[job.name].considered_ms

@@ -149,7 +149,7 @@ def take(store: LastingStore, taken_ms: int) -> tuple[Backup, StoredRecords]:
 def put_back(store: LastingStore, backup: Backup, aside: Path, *, floor: int, now_ms: int) -> int:
     """Replace the stored state by a backup in one write. Returns the epoch; a running leader is then superseded.
 
-    The state of before is saved to `aside` first, unless it is empty. Raises StoreError; the state is unchanged then.
+    The previous state is saved to `aside` first, unless it is empty. Raises StoreError; the state is unchanged then.
     """
     epoch = store.acquire(max(floor, backup.epoch + _EPOCHS_SINCE))
     before, stored = take(store, now_ms)

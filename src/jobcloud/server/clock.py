@@ -2,9 +2,9 @@
 
 CLOCK_BOOTTIME counts since the start of the machine, also while it is suspended. The wall clock normally keeps a fixed
 distance from it. If the wall clock is set back, the scheduler follows at once. If it jumps ahead, the scheduler first
-goes on with its own time: fire times that were handled in the future would keep jobs silent until then. It follows when
-the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is followed after 36 s, and a
-jump of 180 days that ends after some seconds has no effect.
+continues with its own time: fire times that were handled in the future would keep jobs silent until then. It follows
+when the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is followed after 36 s,
+and a jump of 180 days that ends after some seconds has no effect.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DIFFERENCE_MS = 60_000
 
 
 class _Jump(NamedTuple):
-    """A jump ahead that is not followed yet: the distance of the clocks since then, and its first sight."""
+    """A jump ahead that is not followed yet: the distance of the clocks since then, and when it was first seen."""
 
     distance: int
     seen: int
@@ -48,9 +48,9 @@ class Clock:
     def __init__(self, wall: Callable[[], int] = wall_ms, running: Callable[[], int] = running_ms) -> None:
         self._wall = wall
         self._running = running
-        #: the distance between the clocks by which the scheduler lives: wall minus running
+        #: the distance between the clocks in the scheduler's time: wall minus running
         self._distance = wall() - running()
-        #: distances of before. If the wall clock returns to one of them, it is followed at once
+        #: earlier distances. If the wall clock returns to one of them, it is followed at once
         self._former: deque[int] = deque(maxlen=8)
         self._jump: _Jump | None = None
         self._compared: dict[str, str] = {}
@@ -76,7 +76,7 @@ class Clock:
     def compare(self, theirs_ms: int, whose: str) -> None:
         """Compare with the clock of another machine, such as that of the Mesos master.
 
-        If this clock is ahead, the scheduler goes on with the other's time, as after a jump.
+        If this clock is ahead, the scheduler continues with the other's time, as after a jump.
         """
         ahead = self._wall() - theirs_ms
         if abs(ahead) <= _DIFFERENCE_MS:
@@ -100,7 +100,7 @@ class Clock:
         left = max(0, _hold_ms(ahead) - (self._running() - jump.seen))
         own = datetime.fromtimestamp((self._running() + self._distance) / 1_000, UTC)
         return (
-            f"the clock of this machine has jumped {_span(ahead)} ahead: the scheduler goes on with its own time "
+            f"the clock of this machine has jumped {_span(ahead)} ahead: the scheduler continues with its own time "
             f"({own:%Y-%m-%d %H:%M:%S} UTC), and follows if the jump lasts another {_span(left)}. If the new time is "
             "right, restart the scheduler to follow at once"
         )

@@ -1,9 +1,9 @@
 """Epochs that never go back, even if the stored state does.
 
 Ids and fence tokens are made from the epoch. If an old copy of the state is put back, the stored epoch alone would be
-used a second time. So a new epoch is above three numbers: the stored one, the one in the file DATA/epoch, and the
-clock's. The clock counts tens of minutes, because an epoch must stay below 9 million: a fence token is exact in a
-double only up to there. A clock that is far ahead cannot use up this range.
+used a second time. So a new epoch is above the stored one and the one in the file DATA/epoch, and at least the number
+that the clock gives. The clock counts tens of minutes, because an epoch must stay below 9 million: a fence token is
+exact in a double only up to there. A clock that is far ahead cannot use up this range.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 FILE_NAME = "epoch"
 #: a fence token of a greater epoch is not exact in a double
 MAX_EPOCH = 9_000_000
-# 2020-01-01, and the length of a unit. The clock reaches its limit in the year 2096.
+# The clock counts units of ten minutes since 2020-01-01. It reaches its limit in the year 2096.
 _BEGIN_MS = 1_577_836_800_000
 _UNIT_MS = 600_000
 _MAX_OF_CLOCK = 4_000_000

@@ -34,7 +34,7 @@ _STOP_S = 8.0
 _MAX_PIPELINED = 16
 # A parser gets this many bytes at a time, so that a head is measured before all of it is parsed.
 _PIECE = 1 << 14
-# The most bytes of answers that wait for slow clients, in all.
+# The maximum of bytes, in all answers together, that wait for slow clients.
 _MAX_UNSENT = 256 << 20
 # Smaller rests of answers are not counted: a thousand connections with such rests stay below the limit.
 _LARGE = 1 << 18
@@ -135,7 +135,7 @@ class _Server(uvicorn.Server):
                 sock, address = await loop.sock_accept(listening)
                 await self._admit(loop, sock, address[0])
             except Exception as error:
-                # The client has gone, or descriptors have run out. Accepting must go on.
+                # The client has gone, or descriptors have run out. Accepting must continue.
                 log.warning("cannot accept a connection", problem=str(error), exc_info=not isinstance(error, OSError))
                 await asyncio.sleep(_RETRY_S)
 
@@ -169,7 +169,7 @@ class _Room:
         self._limits = limits
         self._open: dict[_Protocol, str] = {}
         self._by_network: Counter[str] = Counter()
-        # In order of the time since when they wait.
+        # The one that has waited longest comes first.
         self._idle: dict[_Protocol, None] = {}
         # Connections whose clients do not take their answers, the longest stalled first.
         self._stalled: dict[_Protocol, None] = {}

@@ -67,10 +67,10 @@ class Phase(StrEnum):
 class Health:
     """The state of a loop.
 
-    `well`: it leads, is subscribed, and works since its last failure. `problem` says why it is not well, and `since_ms`
-    is the first of the failures that follow each other, or 0. `written_ms` is the instant of the last write, `late_ms`
-    the delay of the last Tick, `idle_ms` the time since the thread was last active. `waiting` counts the items in the
-    inbox, and `recoveries` counts the failures so far.
+    `well`: it leads, is subscribed, and works since its last failure. `problem` says why it is not well. `since_ms` is
+    the instant of the first failure since it last worked, or 0. `written_ms` is the instant of the last write,
+    `late_ms` the delay of the last Tick, `idle_ms` the time since the thread was last active. `waiting` counts the
+    items in the inbox, and `recoveries` counts the failures so far.
     """
 
     phase: Phase
@@ -140,7 +140,7 @@ class Loop(Generic[CoreT]):
         self._seen = monotonic()
         self._taken_at = self._rest_until = self._recovered = float("-inf")
         self._recoveries = self._streak = 0
-        #: the last failure, and the instant (ms) of the first of those that follow each other
+        #: the last failure, and the instant (ms) of the first one since the loop last worked
         self._failure, self._failing_since_ms = "", 0
         self._thread = Thread(target=self._run, name="jobcloud-loop", daemon=True)
         self._aborted: BaseException | None = None
@@ -166,7 +166,7 @@ class Loop(Generic[CoreT]):
         return self.wait(timeout)
 
     def abort(self, error: BaseException) -> None:
-        """End the loop with `error`, which no new start can mend: tasks keep running."""
+        """End the loop with `error`, which starting over cannot cure. Tasks keep running."""
         self._aborted = error
         self._stopping.set()
         with self._changed:

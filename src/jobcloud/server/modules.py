@@ -1,7 +1,8 @@
 """Whether a package lacks the object that a job names, as far as the files of the package tell.
 
-An answer must never be wrong: a module may also come from a wheel, or be installed on the agents, and code may make its
-names when it is imported. Only a package in zip format is read, because a tar has no directory of its files.
+A reason must never be wrong. So an object counts as missing only if nothing else can provide it: a module may also come
+from a wheel, or be installed on the agents, and code may make its names when it is imported. Only a package in zip
+format is read, because a tar has no directory of its files.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _wide_of(firing: Firing) -> _Wide:
 
 
 def check_size(command: Command) -> None:
-    """Raises ConfigError if the record that a command carries is larger than every store takes."""
+    """Raises ConfigError if the record of a command is larger than the size that every store accepts."""
     kind: Kind
     record: App | Job | Drain
     match command:

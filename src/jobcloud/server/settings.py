@@ -277,15 +277,16 @@ class Http(_Section):
     origins: Words = Field(
         default=(), description="origins of web pages that may send changes, e.g. https://ops.example.org"
     )
-    connections: Connections = Field(default=1_000, description="the most connections at once, 10 to 100000")
+    connections: Connections = Field(default=1_000, description="maximum number of connections, 10 to 100000")
     connections_per_address: Connections = Field(
-        default=400, description="the most of them from one IPv4 address or IPv6 /64 network; a proxy is one address"
+        default=400,
+        description="maximum number of connections from one IPv4 address or IPv6 /64 network; a proxy is one address",
     )
     head_timeout: Patience = Field(
         default=timedelta(seconds=10), description="how long the head of a request may take, 1s to 10m"
     )
     stall_timeout: Patience = Field(
-        default=timedelta(seconds=30), description="how long a client may take nothing of an answer, 1s to 10m"
+        default=timedelta(seconds=30), description="how long a client may take no data of an answer, 1s to 10m"
     )
 
     @check(mode="after")
@@ -311,9 +312,9 @@ class ArtifactServer(_Section):
     advertise: str = Field(
         default="", description="the name under which agents reach this machine; empty: artifacts.host"
     )
-    connections: Connections = Field(default=1_000, description="the most connections at once, 10 to 100000")
+    connections: Connections = Field(default=1_000, description="maximum number of connections, 10 to 100000")
     connections_per_address: Connections = Field(
-        default=200, description="the most of them from one IPv4 address or IPv6 /64 network"
+        default=200, description="maximum number of connections from one IPv4 address or IPv6 /64 network"
     )
 
     @check(mode="after")
@@ -454,7 +455,7 @@ def keys() -> Iterator[tuple[str, str, object]]:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings in the environment. Variables that begin with no section's name are those of other programs."""
+    """The settings in the environment. Variables that do not begin with a section's name belong to other programs."""
     sections = [name for name, info in Settings.model_fields.items() if isinstance(info.default, _Section)]
     # `http_jobs` comes before `http`.
     sections.sort(key=len, reverse=True)

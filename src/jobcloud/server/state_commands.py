@@ -37,7 +37,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """The result of a restore. `aside`: the files that hold the state of before."""
+    """The result of a restore. `aside`: the files that hold the previous state."""
 
     backup: Backup
     epoch: int

@@ -264,7 +264,8 @@ def _url(host: str, listening: socket.socket) -> str:
 
 
 def _limits(wanted: Settings, listener: Http | ArtifactServer, descriptors: int) -> Limits:
-    # A connection to the artifact server may hold a file too: a third for each listener is always enough.
+    # A connection to the artifact server may need a second descriptor, for a file. So a third of all
+    # descriptors for each listener is always enough.
     connections, per_address = min(listener.connections, descriptors // 3), listener.connections_per_address
     if connections < listener.connections:
         per_address = min(per_address, connections * 2 // 5)

@@ -60,12 +60,12 @@ def test_time_of_a_master_is_known_before_the_subscription(master: Dated) -> Non
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 99 Foo 2026 16:04:28 GMT", "x" * 5_000])
-def test_master_without_a_date_is_no_help(master: Dated, date: str) -> None:
+def test_time_of_a_master_without_a_date_is_unknown(master: Dated, date: str) -> None:
     master.date = date
     assert master_time(MesosSettings(str(master.address))) is None
 
 
-def test_unreachable_masters_and_those_in_zookeeper_are_no_help() -> None:
+def test_time_of_unreachable_masters_and_those_in_zookeeper_is_unknown() -> None:
     assert master_time(MesosSettings(f"127.0.0.1:{free_port()}")) is None
     assert master_time(MesosSettings("zk://127.0.0.1:1/mesos")) is None
 

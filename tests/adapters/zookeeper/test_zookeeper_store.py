@@ -269,7 +269,7 @@ def test_epoch_raised_without_an_answer_is_ours(tree: Tree) -> None:
     store.write(2, [put(Kind.TASK, "t")])
 
 
-def test_raised_epoch_without_an_answer_is_ours(tree: Tree) -> None:
+def test_raised_epoch_whose_answer_was_lost_belongs_to_this_leader(tree: Tree) -> None:
     tree.lead()
     store = tree.open()
     ask, asked = store._session.ask, []

@@ -44,7 +44,7 @@ def filled(size: int) -> str:
     return text + "a" * (size - (len(json.dumps(text)) - 2))
 
 
-def test_filled_text_has_its_size() -> None:
+def test_filled_text_has_the_requested_size() -> None:
     assert [len(json.dumps(filled(size))) - 2 for size in (1_000, MAX_TEXT_BYTES)] == [1_000, MAX_TEXT_BYTES]
 
 

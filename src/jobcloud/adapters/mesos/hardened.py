@@ -382,7 +382,7 @@ class HardenedDriver(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has
     def _check_identity(self, session: Session) -> bool:
         """Whether Mesos has the framework as this process describes it. If not, the session ends.
 
-        A change of the user or of checkpointing in SUBSCRIBE is ignored without a word; only UPDATE_FRAMEWORK tells.
+        Mesos silently ignores a change of the user or of checkpointing in SUBSCRIBE. Only UPDATE_FRAMEWORK reports it.
         """
         info = self.framework
         update = {"type": "UPDATE_FRAMEWORK", "framework_id": info["id"], "update_framework": {"framework_info": info}}

@@ -33,7 +33,7 @@ _PIECE = 1 << 18
 _ALIVE_BYTES = 1 << 20
 _MAX_BODY = 1 << 16
 _MAX_REASON = 1000
-# Calls of more bytes than this are not encoded before some of them are sent.
+# Once this many bytes of calls wait, no further call is encoded before some of them are sent.
 _MAX_WAITING_BYTES = 8 << 20
 # How long calls in flight may wait for their answers after the stream has ended.
 _LAST_ANSWER_S = 1.0

@@ -123,7 +123,7 @@ class ZooKeeperElection:
         if names[0] == own:
             late = self._monotonic() - asked
             if late > self._session.timeout_s * _TRUST / 2:
-                # The trust in this answer began when it was asked for. It would soon end, and the leadership with it.
+                # An answer counts from its request on. This one would soon expire, and the leadership with it.
                 timeout = f"the session timeout is {self._session.timeout_s:g} s"
                 return f"waiting for ZooKeeper: its last answer took {late:.1f} s, and {timeout}"
             self._own, self._losses, self._answered = f"{folder}/{own}", losses, asked

@@ -43,7 +43,7 @@ def restore(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replace the state by a backup. Refused while a scheduler leads. The state of before is kept in a file."""
+    """Replace the state by a backup. Refused while a scheduler leads. The previous state is kept in a file."""
     with server_libraries():
         from jobcloud.server import state_commands
 
@@ -68,7 +68,7 @@ def _saved(answer: dict[str, Any]) -> None:
 def _restored(answer: dict[str, Any]) -> None:
     typer.echo(f"restored {_content(answer)}, as of {answer['takenAt']}; the epoch is {answer['epoch']}")
     for path in answer["before"]:
-        typer.echo(f"the state of before is in {path}")
+        typer.echo(f"the previous state is in {path}")
     typer.echo("start the scheduler: its log tells what it repeats, and what Mesos still runs")
 
 

@@ -98,7 +98,7 @@ class Health(View):
     connected: bool = Field(description="subscribed to a Mesos master")
     version: str
     problem: str = Field(description="why the status is not ok")
-    since: Instant = Field(description="the first of the failures that follow each other")
+    since: Instant = Field(description="the time of the first failure since the scheduler last worked")
     recoveries: int = Field(description="how often this process has started over from the stored state")
     faults: int = Field(description="stored records that cannot be read or written; `/cluster` names them")
     warnings: list[str] = Field(description="problems that do not stop the scheduler, such as a clock that was wrong")

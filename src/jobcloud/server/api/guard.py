@@ -28,9 +28,10 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Resources that need no token.
 OPEN_PATHS = frozenset({"/api/v1/health", "/api/v1/openapi.json"})
 UPLOAD_PATHS = frozenset({"/api/v1/packages"})
-# Answers to so many reads are made at once. Each may need tens of megabytes, and the others wait outside.
+# The maximum number of reads that are answered at once, because an answer may need tens of megabytes, and of those that
+# wait.
 _READS_AT_ONCE, _MAX_WAITING = 4, 200
-# The last part of the path of reads that wait for others, and compute little.
+# The last part of the paths of reads that are not counted: they mostly wait, and compute little.
 _PATIENT = frozenset({"events", "health", "logs", "stream"})
 # The unread rest of a body would precede the next request on the connection.
 _HANG_UP = {"Connection": "close"}
