@@ -62,7 +62,7 @@ def test_waiting_shard_that_may_have_ended_since_is_not_repeated_without_failove
     assert shard.message == (
         "the state was restored from a backup of 2026-01-01 00:00:00 UTC, and it may have run since"
     )
-    assert "1 are FAILED, because their jobs lack it" in told(desk)[0]
+    assert "1 have ended, because their jobs lack it" in told(desk)[0]
 
 
 def test_waiting_shard_is_repeated_with_failover_after_other_tasks_were_reported() -> None:

@@ -53,8 +53,8 @@ class Restorations(Part):
             at,
             f"the state was restored at {utc(restoration.restored_ms)} from a backup of "
             f"{utc(restoration.taken_ms)}. It has {len(unfinished)} unfinished runs. {repeated} shards may have run "
-            f"since and are repeated, because their jobs have failover; {given_up} are FAILED, because their jobs lack "
-            f"it (`jobcloud retry` repeats them). Mesos is asked about {len(self._unreported)} tasks",
+            f"since and are repeated, because their jobs have failover; {given_up} have ended, because their jobs lack "
+            f"it (`jobcloud retry` repeats the FAILED ones). Mesos is asked about {len(self._unreported)} tasks",
         )
 
     def _changes(self, firing: Firing, why: str, at: int) -> dict[int, Shard]:
