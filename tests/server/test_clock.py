@@ -140,6 +140,31 @@ def test_other_machine_confirms_no_jump_that_it_does_not_share() -> None:
     assert machine.after(1_000) == 2_000
 
 
+def test_correction_to_the_time_of_another_machine_is_followed_at_once() -> None:
+    """The battery of the machine's clock was empty, and NTP sets the clock half a minute after the start."""
+    machine = Machine()
+    machine.clock.compare(START + 4_000 * DAY, "the Mesos master")
+    assert machine.after(30_000) == 30_000
+    assert machine.after(1_000, set_by=4_000 * DAY - 1_000) == 4_000 * DAY + 30_000
+    assert machine.clock.warnings() == ()
+
+
+def test_jump_that_another_machine_confirms_later_is_followed_at_once() -> None:
+    """A virtual machine was paused for three days. Its session with the master has ended meanwhile."""
+    machine = Machine()
+    machine.clock.compare(START, "the Mesos master")
+    assert machine.after(2_000, set_by=3 * DAY) == 2_000
+    machine.clock.compare(START + 3 * DAY + 2_000, "the Mesos master")
+    assert machine.after(1_000) == 3 * DAY + 3_000
+    assert machine.clock.warnings() == ()
+
+
+def test_jump_past_the_time_of_another_machine_is_held() -> None:
+    machine = Machine()
+    machine.clock.compare(START + HOUR, "the Mesos master")
+    assert machine.after(2_000, set_by=2 * HOUR) == 2_000
+
+
 def test_clocks_of_the_machine_are_in_milliseconds() -> None:
     assert abs(Clock().now_ms() - wall_ms()) < 5_000
     assert 0 < running_ms() < wall_ms()
