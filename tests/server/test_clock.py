@@ -124,6 +124,24 @@ def test_clock_ahead_of_another_machine_is_held_at_the_start(ahead: int) -> None
     assert machine.clock.now_ms() == START + machine.running - 5_000
 
 
+def test_master_whose_clock_is_wrong_does_not_set_a_confirmed_clock_back() -> None:
+    machine = Machine()
+    machine.clock.compare(START, "the Mesos master")
+    assert machine.after(HOUR) == HOUR
+    machine.clock.compare(START - 365 * DAY, "the Mesos master")
+    assert machine.after(MINUTE) == HOUR + MINUTE
+    (warning,) = machine.clock.warnings()
+    assert "ahead of that of the Mesos master" in warning
+
+
+def test_clock_that_has_changed_since_it_was_confirmed_is_held_when_it_is_ahead() -> None:
+    machine = Machine()
+    machine.clock.compare(START, "the Mesos master")
+    assert machine.after(MINUTE, set_by=HOUR) == HOUR + MINUTE, "the jump has lasted long enough"
+    machine.clock.compare(START + MINUTE, "the Mesos master")
+    assert machine.after(5_000) == MINUTE + 5_000
+
+
 def test_clock_behind_another_machine_is_reported() -> None:
     machine = Machine()
     machine.clock.compare(START + HOUR, "ZooKeeper")

@@ -57,6 +57,8 @@ class Clock:
         self._jump: _Jump | None = None
         #: the distances of other machines' clocks, by the names of these
         self._heard: dict[str, int] = {}
+        #: the distance of this machine's clock when another machine last agreed with it
+        self._agreed: int | None = None
         #: why the clocks of this machine and of another one differ too much
         self._differences: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -81,7 +83,8 @@ class Clock:
     def compare(self, theirs_ms: int, whose: str) -> None:
         """Compare with the clock of another machine, such as that of the Mesos master.
 
-        If this clock is ahead, the scheduler goes on with the other's time, as after a jump.
+        If this clock is ahead, the scheduler goes on with the other's time, as after a jump. But if another machine has
+        agreed with this clock before, the other clock is the wrong one, and is only reported.
         """
         with self._lock:
             running = self._running()
@@ -89,12 +92,14 @@ class Clock:
             self._heard[whose] = theirs
             ahead = wall - theirs
             if abs(ahead) <= _DIFFERENCE_MS:
+                self._agreed = wall
                 self._differences.pop(whose, None)
                 return
             word = "ahead of" if ahead > 0 else "behind"
             self._differences[whose] = f"the clock of this machine is {_span(abs(ahead))} {word} that of {whose}"
             log.error(self._differences[whose])
-            if theirs < self._distance - _DIFFERENCE_MS:
+            agreed = self._agreed is not None and abs(self._distance - self._agreed) <= _DIFFERENCE_MS
+            if theirs < self._distance - _DIFFERENCE_MS and not agreed:
                 self._jump = _Jump(wall, running)
                 self._distance = theirs
 
