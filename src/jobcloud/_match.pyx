@@ -259,7 +259,7 @@ cdef Use claimed(Matcher matcher):
 @cython.final
 @cython.auto_pickle(False)
 cdef class Matcher:
-    """Places task classes on hosts, by fitness; hosts that already have the class's shared part come first.
+    """Places task classes on hosts, by fitness.
 
     ``dimensions``: the number of resources of a host, 1 to 64; the caller chooses their order. ``engine``: "index"
     keeps the scores of each class and scores again the hosts that changed, "scan" scores all hosts for each task,

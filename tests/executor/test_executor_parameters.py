@@ -78,6 +78,14 @@ def test_file_of_a_script_that_cannot_start_is_removed(agent: FakeAgent, start: 
     assert list((executor.sandbox / "contexts").iterdir()) == []
 
 
+def test_parameter_that_no_environment_can_hold_fails_the_shard_only(agent: FakeAgent, start: Start) -> None:
+    executor = start()
+    end = run(agent, "s1", "\ud800", "")
+    assert (end.cause, "surrogates not allowed" in end.message) == ("command", True)
+    assert run(agent, "s2", "", "").state == "TASK_FINISHED"
+    assert list((executor.sandbox / "contexts").iterdir()) == []
+
+
 def test_environment_leaves_out_large_parameters_only_if_the_kernel_refuses_them() -> None:
     limit = 32 * os.sysconf("SC_PAGE_SIZE")
     fits = {"JOBCLOUD_JOB_PARAMETER": "x" * (limit - len("JOBCLOUD_JOB_PARAMETER=") - 1), "PATH": "/bin"}

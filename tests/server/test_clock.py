@@ -124,6 +124,24 @@ def test_clock_ahead_of_another_machine_is_held_at_the_start(ahead: int) -> None
     assert machine.clock.now_ms() == START + machine.running - 5_000
 
 
+def test_master_whose_clock_is_wrong_does_not_set_a_confirmed_clock_back() -> None:
+    machine = Machine()
+    machine.clock.compare(START, "the Mesos master")
+    assert machine.after(HOUR) == HOUR
+    machine.clock.compare(START - 365 * DAY, "the Mesos master")
+    assert machine.after(MINUTE) == HOUR + MINUTE
+    (warning,) = machine.clock.warnings()
+    assert "ahead of that of the Mesos master" in warning
+
+
+def test_clock_that_has_changed_since_it_was_confirmed_is_held_when_it_is_ahead() -> None:
+    machine = Machine()
+    machine.clock.compare(START, "the Mesos master")
+    assert machine.after(MINUTE, set_by=HOUR) == HOUR + MINUTE, "the jump has lasted long enough"
+    machine.clock.compare(START + MINUTE, "the Mesos master")
+    assert machine.after(5_000) == MINUTE + 5_000
+
+
 def test_clock_behind_another_machine_is_reported() -> None:
     machine = Machine()
     machine.clock.compare(START + HOUR, "ZooKeeper")
@@ -138,6 +156,31 @@ def test_jump_that_another_machine_does_not_share_is_not_followed() -> None:
     machine.after(1_000, set_by=DAY)
     machine.clock.compare(START + 1_000, "ZooKeeper")
     assert machine.after(1_000) == 2_000
+
+
+def test_correction_to_the_time_of_another_machine_is_followed_at_once() -> None:
+    """The battery of the machine's clock was empty, and NTP sets the clock half a minute after the start."""
+    machine = Machine()
+    machine.clock.compare(START + 4_000 * DAY, "the Mesos master")
+    assert machine.after(30_000) == 30_000
+    assert machine.after(1_000, set_by=4_000 * DAY - 1_000) == 4_000 * DAY + 30_000
+    assert machine.clock.warnings() == ()
+
+
+def test_jump_that_another_machine_confirms_later_is_followed_at_once() -> None:
+    """A virtual machine was paused for three days. Its session with the master has ended meanwhile."""
+    machine = Machine()
+    machine.clock.compare(START, "the Mesos master")
+    assert machine.after(2_000, set_by=3 * DAY) == 2_000
+    machine.clock.compare(START + 3 * DAY + 2_000, "the Mesos master")
+    assert machine.after(1_000) == 3 * DAY + 3_000
+    assert machine.clock.warnings() == ()
+
+
+def test_jump_past_the_time_of_another_machine_is_held() -> None:
+    machine = Machine()
+    machine.clock.compare(START + HOUR, "the Mesos master")
+    assert machine.after(2_000, set_by=2 * HOUR) == 2_000
 
 
 def test_clocks_of_the_machine_are_in_milliseconds() -> None:

@@ -240,6 +240,17 @@ def test_command_with_a_record_over_the_limit_is_refused_before_the_core_handles
     assert (other.reply.result(0), acknowledged(world)) == (None, ["a"])
 
 
+def test_command_with_a_record_that_has_no_json_form_affects_no_neighbour(
+    processor: BatchProcessor[FakeCore], world: World
+) -> None:
+    order: Order = Order(lambda at: PutJob(at, replace(JOB, description="\ud800")), Future())
+    other = enabling("j")
+    processor.process([Arrived(status("a")), order, other])
+    with pytest.raises(UnicodeEncodeError):
+        order.reply.result(0)
+    assert (other.reply.result(0), acknowledged(world)) == (None, ["a"])
+
+
 def test_record_of_exactly_the_limit_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "MAX_RECORD_BYTES", len(encode(Kind.APP, APP)))
     check_size(PutApp(NOW, APP))

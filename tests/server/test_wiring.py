@@ -35,11 +35,25 @@ def test_new_data_directory_is_private(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "data").stat().st_mode & 0o777 == 0o700
 
 
-def test_data_directory_that_cannot_be_closed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, mode: int) -> None:
-        raise PermissionError(1, "Operation not permitted")
+def refuse(path: Path, mode: int) -> None:
+    raise PermissionError(1, "Operation not permitted")
 
-    tmp_path.chmod(0o755)
+
+def test_readable_data_directory_of_another_user_is_used_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume of Kubernetes belongs to root, and its group can write it."""
+    tmp_path.chmod(0o775)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with capture_logs() as lines:
+        wiring._prepare_data(tmp_path)
+    assert [line["log_level"] for line in lines] == ["warning"]
+
+
+def test_writable_data_directory_that_cannot_be_closed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
     monkeypatch.setattr(Path, "chmod", refuse)
     with pytest.raises(ConfigError, match="Operation not permitted") as error:
         wiring._prepare_data(tmp_path)

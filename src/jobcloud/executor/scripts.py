@@ -66,16 +66,19 @@ class Scripts:
             argv = [*execution.payload.script, argument(context)]
         folder = self._folders.path(execution.task_id)
         output, errors = (RotatingLog(os.path.join(folder, name)) for name in ("stdout", "stderr"))
+        file = ""
         try:
             file = write_context(self._contexts, context, execution.payload.http)
-            env = {**self._env, CONTEXT_FILE: file}
-            if execution.payload.script is not None:
-                env = fitting(argv, {**env, **environment(context)})
             (stdout, stderr), tickets = self._pump.attach(output, errors)
         except OSError as error:
+            _remove(file)
             execution.on_ended(execution, _not_started(argv, error))
             return
+        env = {**self._env, CONTEXT_FILE: file}
         try:
+            if execution.payload.script is not None:
+                # Raises UnicodeEncodeError for text that the agent's locale cannot encode.
+                env = fitting(argv, {**env, **environment(context)})
             child = self._children.spawn(
                 argv,
                 cwd=self._directory,

@@ -118,7 +118,7 @@ class _Claim:
 
 @one_call_at_a_time
 class Matcher:
-    """Places task classes on hosts, by fitness; hosts that already have the class's shared part come first.
+    """Places task classes on hosts, by fitness.
 
     ``dimensions``: the number of resources of a host, 1 to 64; the caller chooses their order.
 

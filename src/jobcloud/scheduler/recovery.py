@@ -119,7 +119,7 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
         firing_id, item = shard_place(key)
         if firing_id in found and item < len(stored.firings[firing_id].shards):
             found[firing_id][item] = shard
-    tried = {(task.firing_id, task.item) for task in stored.tasks.values()}
+    with_task = {(task.firing_id, task.item) for task in stored.tasks.values()}
     whole = dict(stored.firings)
     for firing_id, given in found.items():
         firing = stored.firings[firing_id]
@@ -131,7 +131,7 @@ def _with_shards(stored: Stored, at: int) -> dict[str, Firing]:
         failed = Shard(ShardState.FAILED, ended_ms=firing.ended_ms or at, message=MESSAGE)
         shards = replaced(firing.shards, {item: shard or failed for item, shard in known.items()})
         if firing.stepped and lost:
-            running = {item for item in range(len(shards)) if (firing_id, item) in tried}
+            running = {item for item in range(len(shards)) if (firing_id, item) in with_task}
             shards = replaced(shards, _with_listener(shards, lost - running, running, failed))
         whole[firing_id] = changed(firing, shards=shards)
     return whole

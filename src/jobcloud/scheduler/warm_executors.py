@@ -27,8 +27,9 @@ from jobcloud.scheduler.state import State
 from jobcloud.scheduler.status import Ending
 from jobcloud.scheduler.tasks import Tasks
 
-# The wait before a lost placeholder is replaced. It doubles with each further loss, up to the maximum.
+# The most bytes of the contexts that a placeholder builds.
 _CONTEXTS_BYTES = 100_000
+# The wait before a lost placeholder is replaced. It doubles with each further loss, up to the maximum.
 _FIRST_BACKOFF_MS, _MAX_BACKOFF_MS = 1_000, 60_000
 
 

@@ -320,6 +320,7 @@ class BatchProcessor(Generic[CoreT]):
             return
         try:
             command = order.make(self._now_ms())
+            records.check_size(command)
         except Exception as error:
             order.reply.set_exception(error)
             return
@@ -328,7 +329,6 @@ class BatchProcessor(Generic[CoreT]):
                 raise Refused(
                     "this command has made the scheduler fail before", fix="see the log and report the defect"
                 )
-            records.check_size(command)
             self._handle(command, batch, order.reply)
         except Refused as error:
             order.reply.set_exception(error)

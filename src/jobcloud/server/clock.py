@@ -2,13 +2,15 @@
 
 CLOCK_BOOTTIME counts since the start of the machine, also while it is suspended. The wall clock normally keeps a fixed
 distance from it. If the wall clock is set back, the scheduler follows at once. If it jumps ahead, the scheduler first
-continues with its own time: fire times that were handled in the future would keep jobs silent until then. It follows
-when the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is followed after 36 s,
-and a jump of 180 days that ends after some seconds has no effect.
+continues with its own time: fire times that were handled in the future would keep jobs silent until then. It follows when
+the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is followed after 36 s, and a
+jump of 180 days that ends after some seconds has no effect. A jump to the time of another machine is a correction, and
+is followed at once.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -53,47 +55,71 @@ class Clock:
         #: earlier distances. If the wall clock returns to one of them, it is followed at once
         self._former: deque[int] = deque(maxlen=8)
         self._jump: _Jump | None = None
-        self._compared: dict[str, str] = {}
+        #: the distances of other machines' clocks, by the names of these
+        self._heard: dict[str, int] = {}
+        #: the distance of this machine's clock when another machine last agreed with it
+        self._agreed: int | None = None
+        #: why the clocks of this machine and of another one differ too much
+        self._differences: dict[str, str] = {}
+        self._lock = threading.Lock()
 
     def now_ms(self) -> int:
-        running = self._running()
-        distance = self._wall() - running
-        ahead = distance - self._distance
-        if ahead <= _STEP_MS or self._is_former(distance):
-            if abs(ahead) > _STEP_MS:
-                log.warning("the clock of this machine was set", by=_span(ahead))
-                self._former.append(self._distance)
-            self._distance, self._jump = distance, None
-        elif self._jump is None or abs(distance - self._jump.distance) > _STEP_MS:
-            self._jump = _Jump(distance, running)
-            log.error(self._describe(self._jump))
-        elif running - self._jump.seen >= _hold_ms(ahead):
-            log.warning("the clock of this machine has jumped ahead and stayed there; followed", by=_span(ahead))
-            self._former.append(self._distance)
-            self._distance, self._jump = distance, None
-        return running + self._distance
+        with self._lock:
+            running = self._running()
+            distance = self._wall() - running
+            ahead = distance - self._distance
+            if ahead <= _STEP_MS or self._is_known(distance):
+                if abs(ahead) > _STEP_MS:
+                    log.warning("the clock of this machine was set", by=_span(ahead))
+                self._follow(distance)
+            elif self._jump is None or abs(distance - self._jump.distance) > _STEP_MS:
+                self._jump = _Jump(distance, running)
+                log.error(self._describe(self._jump))
+            elif running - self._jump.seen >= _hold_ms(ahead):
+                log.warning("the clock of this machine has jumped ahead and stayed there; followed", by=_span(ahead))
+                self._follow(distance)
+            return running + self._distance
 
     def compare(self, theirs_ms: int, whose: str) -> None:
         """Compare with the clock of another machine, such as that of the Mesos master.
 
-        If this clock is ahead, the scheduler continues with the other's time, as after a jump.
+        <<<<<<< HEAD
+                If this clock is ahead, the scheduler continues with the other's time, as after a jump.
+        =======
+                If this clock is ahead, the scheduler goes on with the other's time, as after a jump. But if another machine has
+                agreed with this clock before, the other clock is the wrong one, and is only reported.
+        >>>>>>> wt-review
         """
-        ahead = self._wall() - theirs_ms
-        if abs(ahead) <= _DIFFERENCE_MS:
-            self._compared.pop(whose, None)
-            return
-        word = "ahead of" if ahead > 0 else "behind"
-        self._compared[whose] = f"the clock of this machine is {_span(abs(ahead))} {word} that of {whose}"
-        log.error(self._compared[whose])
-        running = self._running()
-        if theirs_ms - running < self._distance - _DIFFERENCE_MS:
-            self._jump = _Jump(self._wall() - running, running)
-            self._distance = theirs_ms - running
+        with self._lock:
+            running = self._running()
+            wall, theirs = self._wall() - running, theirs_ms - running
+            self._heard[whose] = theirs
+            ahead = wall - theirs
+            if abs(ahead) <= _DIFFERENCE_MS:
+                self._agreed = wall
+                self._differences.pop(whose, None)
+                return
+            word = "ahead of" if ahead > 0 else "behind"
+            self._differences[whose] = f"the clock of this machine is {_span(abs(ahead))} {word} that of {whose}"
+            log.error(self._differences[whose])
+            agreed = self._agreed is not None and abs(self._distance - self._agreed) <= _DIFFERENCE_MS
+            if theirs < self._distance - _DIFFERENCE_MS and not agreed:
+                self._jump = _Jump(wall, running)
+                self._distance = theirs
 
     def warnings(self) -> tuple[str, ...]:
         """The present problems with the clock, for users."""
-        jump = self._jump
-        return (*((self._describe(jump),) if jump else ()), *self._compared.values())
+        with self._lock:
+            jump = self._jump
+            return (*((self._describe(jump),) if jump else ()), *self._differences.values())
+
+    def _follow(self, distance: int) -> None:
+        if abs(distance - self._distance) > _STEP_MS:
+            self._former.append(self._distance)
+            for whose, theirs in self._heard.items():
+                if abs(distance - theirs) <= _DIFFERENCE_MS:
+                    self._differences.pop(whose, None)
+        self._distance, self._jump = distance, None
 
     def _describe(self, jump: _Jump) -> str:
         ahead = jump.distance - self._distance
@@ -105,8 +131,8 @@ class Clock:
             "right, restart the scheduler to follow at once"
         )
 
-    def _is_former(self, distance: int) -> bool:
-        return any(abs(distance - former) <= _STEP_MS for former in self._former)
+    def _is_known(self, distance: int) -> bool:
+        return any(abs(distance - known) <= _STEP_MS for known in (*self._former, *self._heard.values()))
 
 
 def _hold_ms(ahead_ms: int) -> int:

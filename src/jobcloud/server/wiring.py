@@ -288,18 +288,32 @@ def _prepare_data(data: Path) -> None:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         mode = stat.S_IMODE(data.stat().st_mode)
         if mode & 0o007:
-            data.chmod(mode & ~0o007)
-            log.warning("the data directory was open to all users; their rights were removed", data=str(data))
+            _close(data, mode)
         free = shutil.disk_usage(data).free
     except OSError as error:
         problem = f"{data} cannot be used: {error.strerror or error}"
-        fix = "a directory that belongs to the user of this process and is closed to others (chmod 700)"
+        fix = "a directory that belongs to the user of this process and is closed to others, such as a new one in it"
         raise ConfigError(problem, field="data", fix=fix) from error
     if free < _NEEDED_BYTES:
         raise StoreFull(
             f"too little space on the disk of {data}: {free:,} bytes are free, a start needs {_NEEDED_BYTES:,}. Free "
             "some space, or choose another data directory"
         )
+
+
+def _close(data: Path, mode: int) -> None:
+    """Take the rights of other users from a directory. Raises OSError if they can write it and this is not possible.
+
+    It may belong to another user: a volume of Kubernetes belongs to root, and its group can write it.
+    """
+    try:
+        data.chmod(mode & ~0o007)
+    except PermissionError:
+        if mode & 0o002:
+            raise
+        log.warning("all users can read the data directory, and only its owner can change this", data=str(data))
+    else:
+        log.warning("the data directory was open to all users; their rights were removed", data=str(data))
 
 
 def _executor_zip(data: Path) -> tuple[str, Path]:
