@@ -2,10 +2,10 @@
 
 CLOCK_BOOTTIME counts since the start of the machine, also while it is suspended. The wall clock normally keeps a fixed
 distance from it. If the wall clock is set back, the scheduler follows at once. If it jumps ahead, the scheduler first
-continues with its own time: fire times that were handled in the future would keep jobs silent until then. It follows when
-the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is followed after 36 s, and a
-jump of 180 days that ends after some seconds has no effect. A jump to the time of another machine is a correction, and
-is followed at once.
+continues with its own time: fire times that were handled in the future would keep jobs silent until then. It follows
+when the jump has lasted for a hundredth of its length, and at least 10 s. So a jump of an hour is followed after 36 s,
+and a jump of 180 days that ends after some seconds has no effect. A jump to the time of another machine is a
+correction, and is followed at once.
 """
 
 from __future__ import annotations
@@ -83,12 +83,8 @@ class Clock:
     def compare(self, theirs_ms: int, whose: str) -> None:
         """Compare with the clock of another machine, such as that of the Mesos master.
 
-        <<<<<<< HEAD
-                If this clock is ahead, the scheduler continues with the other's time, as after a jump.
-        =======
-                If this clock is ahead, the scheduler goes on with the other's time, as after a jump. But if another machine has
-                agreed with this clock before, the other clock is the wrong one, and is only reported.
-        >>>>>>> wt-review
+        If this clock is ahead, the scheduler continues with the other's time, as after a jump. But if another machine has
+        agreed with this clock before, the other clock is the wrong one, and is only reported.
         """
         with self._lock:
             running = self._running()
