@@ -83,8 +83,8 @@ class Clock:
     def compare(self, theirs_ms: int, whose: str) -> None:
         """Compare with the clock of another machine, such as that of the Mesos master.
 
-        If this clock is ahead, the scheduler continues with the other's time, as after a jump. But if another machine has
-        agreed with this clock before, the other clock is the wrong one, and is only reported.
+        If this clock is ahead, the scheduler continues with the other's time, as after a jump. But if another machine
+        has agreed with this clock before, the other clock is the wrong one, and is only reported.
         """
         with self._lock:
             running = self._running()
