@@ -68,6 +68,18 @@ def test_second_head_on_a_connection_has_a_time_limit_too(app: App) -> None:
     assert app.paths == ["/"]
 
 
+def test_incomplete_head_behind_a_request_does_not_cost_its_answer(app: App) -> None:
+    with serving(app, Limits(head_seconds=0.1)) as url:
+        sock = dial(url, GET % b"held" + b"GET / HT")
+        app.held.acquire()
+        # This head is later, and its time is over.
+        assert status_of(rest_of(dial(url, b"GET / HT"))) == 408
+        app.release.set()
+        answers = rest_of(sock)
+    assert status_of(answers) == 200
+    assert b"HTTP/1.1 408" in answers, "then the head has its time"
+
+
 @pytest.mark.parametrize("line", [b"X: " + b"a" * (1 << 20), b"a: b\r\n" * 100_000])
 def test_long_head_is_answered_with_431_and_reaches_no_route(app: App, line: bytes) -> None:
     with serving(app) as url:

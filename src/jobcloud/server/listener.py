@@ -292,6 +292,8 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
+        # The bytes behind a request in the same piece were counted before its end.
+        self._idle_bytes = max(self._idle_bytes, 1)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -321,6 +323,7 @@ class _Protocol(HttpToolsProtocol):
         if not self._in_head:
             # The client still sends a body that nobody reads.
             self._unset_keepalive_if_required()
+        if not self._in_head or self._idle_bytes:
             self._expect_arrival()
 
     def send_400_response(self, msg: str) -> None:
@@ -342,6 +345,8 @@ class _Protocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._arrival = None
+        if self._answering():
+            return  # a head behind this request has its time after the answer
         if self._in_head and self._idle_bytes:
             self._give_up("timeout", f"The head took longer than {self._limits.head_seconds:g} s.")
         else:
@@ -349,9 +354,12 @@ class _Protocol(HttpToolsProtocol):
 
     def _give_up(self, slug: str, detail: str) -> None:
         """Answer with a problem, if no other answer is under way, and close the connection."""
-        if self.cycle is None or self.cycle.response_complete:
+        if not self._answering():
             self.transport.write(_answer(Problem(slug, detail)))
         self.transport.close()
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _watch_progress(self, unsent: int) -> None:
         self._cancel(self._stall)
