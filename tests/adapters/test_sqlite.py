@@ -171,6 +171,7 @@ def test_record_that_sqlite_refuses_is_named_and_nothing_is_written(path: Path) 
         store.write(epoch, [JOB, large])
     assert set(caught.value.problems) == {("job", "large")}
     assert store.load().records[Kind.JOB] == {}
+    store.close()
 
 
 @pytest.mark.parametrize("batch", [[], [JOB]], ids=["proof", "write"])
