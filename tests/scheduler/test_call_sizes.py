@@ -31,7 +31,7 @@ def fail(one: Desk, call: Accept) -> None:
     one.do(SendFailed(one.at, call, "HTTP 413: the body is too large", certain=True, too_large=True))
 
 
-def test_launch_call_holds_no_more_tasks_than_the_limit_and_the_rest_goes_with_the_next_offer() -> None:
+def test_launch_call_holds_at_most_the_limit_of_tasks_and_the_rest_goes_with_the_next_offer() -> None:
     one = desk([{"shard_count": 7}], accept_tasks=3)
     launched: list[str] = []
     for number, tasks in enumerate((3, 3, 1)):
