@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from jobcloud.messages import KIND_NAMES, KINDS, Kind
 from jobcloud.model import Restoration
 from jobcloud.ports import LastingStore, StoredRecords, StoredWrite
 from jobcloud.server import records
+from jobcloud.server.durable import replace_file
 
 FORMAT = 1
 _MAX_HEADER_BYTES = 10_000
@@ -76,17 +74,7 @@ def write(path: Path, backup: Backup) -> int:
     """
     content = backup.encoded()
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:200]}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        replace_file(path, content)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
     return len(content)

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +18,7 @@ import structlog
 
 from jobcloud.errors import StoreError, StoreFull, StoreUnusable
 from jobcloud.ports import LastingStore, StoredRecords, StoredWrite
+from jobcloud.server.durable import replace_file
 
 log = structlog.get_logger(__name__)
 
@@ -75,31 +73,10 @@ def record(path: Path, recorded: Recorded) -> None:
     recorded = recorded._replace(epoch=max(before.epoch, recorded.epoch))
     content = json.dumps({"v": _FORMAT, **recorded._asdict()}).encode()
     try:
-        _replace(path, content)
+        replace_file(path, content)
     except OSError as error:
         kind = StoreFull if error.errno in _NO_ROOM else StoreError
         raise kind(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file, or leave it as it is. After a power failure it has the old or the new content."""
-    # A name of its own, because several schedulers may share the directory.
-    descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _damaged(path: Path) -> StoreUnusable:

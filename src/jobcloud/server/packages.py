@@ -24,6 +24,7 @@ from types import TracebackType
 from jobcloud.config import SHA256
 from jobcloud.errors import ConfigError, StoreError, StoreFull
 from jobcloud.executor.package import PackageError, PackageInfo
+from jobcloud.server.durable import sync_directory
 from jobcloud.server.inspection import inspect_apart
 
 _FILES = re.compile(r"package\.(zip|tar)")
@@ -129,7 +130,7 @@ class PackageStore:
             incoming.chmod(0o644)
             incoming.replace(place / file)
             for directory in (place, self._root):
-                _sync(directory)
+                sync_directory(directory)
         return StoredPackage(info.sha256, info.packed_bytes, len(info.names), file)
 
     def incoming(self) -> tuple[int, Path]:
@@ -194,14 +195,6 @@ def referenced(packages: Iterable[str], specs: Iterable[str], stored: Iterable[s
     """The hashes in use: those of registered apps, and those that the ExecutorInfo of a live executor names."""
     texts = tuple(specs)
     return set(packages) | {sha256 for sha256 in stored if any(sha256 in text for text in texts)}
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
