@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from tests.api_kit import job_body
-from tests.executor_kit import PACKAGE, FakeAgent, Start, app_payload, wait_until
+from tests.executor_kit import PACKAGE, FakeAgent, PostServer, Start, app_payload, wait_until
 
 from jobcloud.config import Job
 from jobcloud.model import Cause, Execution, JobState, Task
@@ -139,40 +137,16 @@ def test_largest_job_runs_in_a_worker_that_is_not_ours(start: Start, agent: Fake
     assert agent.end("t2").state == "TASK_FINISHED"
 
 
-class Server:
-    def __init__(self) -> None:
-        self.asked: list[tuple[Any, str]] = []
-        asked = self.asked
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                asked.append((self.headers, self.rfile.read(int(self.headers["Content-Length"])).decode()))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/"
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    one = Server()
+def server() -> Iterator[PostServer]:
+    one = PostServer()
     yield one
     one.close()
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_largest_http_job_runs_and_its_header_fits_the_usual_servers(
-    agent: FakeAgent, start: Start, server: Server, text: Any
+    agent: FakeAgent, start: Start, server: PostServer, text: Any
 ) -> None:
     half = text(MAX_HEADER_BYTES // 2)
     uri = server.url + "a" * (2_040 - len(server.url))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.executor_kit import FakeAgent, Start, task_payload
+from tests.executor_kit import FakeAgent, PostServer, Start, task_payload
 
 from jobcloud.executor.scripts import fitting, write_context
 from jobcloud.job import ShardingContext
@@ -103,35 +101,6 @@ def test_file_of_a_context_is_new_and_private(tmp_path: Path) -> None:
     assert Path(first).stat().st_mode & 0o777 == 0o600
 
 
-class Server:
-    """Accepts every request, and shows the command lines that are visible during a request."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.visible: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.visible = command_lines()
-                outer.asked.append({"headers": self.headers, "body": body.decode()})
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/"
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-
 def command_lines() -> list[str]:
     """The command lines of all processes, as every user sees them."""
     found = []
@@ -145,33 +114,33 @@ def command_lines() -> list[str]:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    one = Server()
+def server() -> Iterator[PostServer]:
+    one = PostServer(command_lines)
     yield one
     one.close()
 
 
 def test_parameters_and_data_of_an_http_job_are_not_visible_in_command_lines(
-    agent: FakeAgent, start: Start, server: Server, python: str
+    agent: FakeAgent, start: Start, server: PostServer, python: str
 ) -> None:
     executor = start(python=python)
     payload = task_payload("h1", jobType="HTTP", httpUri=server.url, httpMethod="POST", httpData="s3cret-data")
     payload["shardingContext"].update(jobParameter="s3cret-of-all", shardingParameter="s3cret")
     agent.launch("h1", payload)
     assert agent.end("h1").state == "TASK_FINISHED"
-    assert server.asked[0]["body"] == "s3cret-data"
-    assert json.loads(server.asked[0]["headers"]["shardingContext"]) == payload["shardingContext"]
-    assert any("http_job" in line for line in server.visible)
-    assert not [line for line in server.visible if "s3cret" in line]
+    assert server.asked[0][1] == "s3cret-data"
+    assert json.loads(server.asked[0][0]["shardingContext"]) == payload["shardingContext"]
+    assert any("http_job" in line for line in server.seen[-1])
+    assert not [line for line in server.seen[-1] if "s3cret" in line]
     assert list((executor.sandbox / "contexts").iterdir()) == []
 
 
-def test_http_job_sends_data_that_no_environment_could_hold(agent: FakeAgent, start: Start, server: Server) -> None:
+def test_http_job_sends_data_that_no_environment_could_hold(agent: FakeAgent, start: Start, server: PostServer) -> None:
     start()
     agent.launch("h1", jobType="HTTP", httpUri=server.url, httpMethod="POST", httpData=LARGE)
     end = agent.end("h1")
     assert end.state == "TASK_FINISHED", end
-    assert server.asked[0]["body"] == LARGE
+    assert server.asked[0][1] == LARGE
 
 
 def test_ports_of_a_shard_reach_its_context_in_the_worker(agent: FakeAgent, start: Start, python: str) -> None:

@@ -153,6 +153,35 @@ def task_payload(task_id: str, *, item: int = 0, parameter: str = "", **job: Any
     }
 
 
+class PostServer:
+    """Accepts every POST. `asked` has the headers and bodies, `seen` the results of `look` during the requests."""
+
+    def __init__(self, look: Callable[[], Any] = lambda: None) -> None:
+        self.asked: list[tuple[Any, str]] = []
+        self.seen: list[Any] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                outer.seen.append(look())
+                outer.asked.append((self.headers, body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/"
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
 class FakeAgent:
     """An agent that a test controls: it records all calls, and acknowledges updates if `acknowledge` is set."""
 
