@@ -30,7 +30,9 @@ _M_ARENA_MAX = -8
 _MAX_FILES = 65_536
 # These errors say that the machine has no room for another process. They say nothing about the program.
 _SHORTAGES = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_SWEEPS = 50
+# A search for processes that must end takes at most this long. On a busy machine a killed process is seen for a while.
+_SEARCH_S = 2.0
+_LONGEST_PAUSE_S = 0.05
 # One scan of /proc can miss a process that forks and ends during the scan.
 _CLEAN_SCANS = 3
 
@@ -148,6 +150,17 @@ def start_warden(family: str) -> int:
     return pid
 
 
+def _scans() -> Iterator[None]:
+    """The scans of one search. A growing pause, from 2 ms, precedes each but the first."""
+    deadline = time.monotonic() + _SEARCH_S
+    pause = 0.002
+    yield
+    while time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+        yield
+
+
 def _guard(read: int, write: int, family: str) -> None:
     os.close(write)
     os.setsid()
@@ -158,14 +171,13 @@ def _guard(read: int, write: int, family: str) -> None:
         os.dup2(nowhere, descriptor)
     os.read(read, 1)
     clean_scans = 0
-    for _ in range(_SWEEPS):
+    for _ in _scans():
         left = [pid for pid, _ in _parents() if _mark(pid).startswith(family + ".")]
         clean_scans = 0 if left else clean_scans + 1
         if clean_scans == _CLEAN_SCANS:
             return
         for pid in left:
             _kill_with_group(pid)
-        time.sleep(0.01)
 
 
 class Child:
@@ -244,7 +256,7 @@ class Children:
 
     def kill_all(self) -> None:
         """SIGKILL every descendant that can be found, orphans included."""
-        for _ in range(_SWEEPS):
+        for _ in _scans():
             reaped = self._reaped_orphans
             with self._lock:
                 for pid in self._children:
@@ -254,7 +266,6 @@ class Children:
                     _kill_with_group(pid)
             if not left and self._none_reaped_since(reaped):
                 return
-            time.sleep(0.01)
 
     def _reap(self) -> None:
         while True:
@@ -292,7 +303,7 @@ class Children:
 
         A scan of /proc takes time. If orphans died during the scan, it may have missed their children: scan again.
         """
-        for _ in range(_SWEEPS):
+        for _ in _scans():
             reaped = self._reaped_orphans
             unknown = [pid for pid in _own_children() if pid not in self._children and pid != self._warden]
             # During exec, and shortly before it is dead, a process has no environment, and so no mark. The arguments
@@ -306,7 +317,6 @@ class Children:
             left = any(found.startswith(mark) if found else pid in unsure for pid, found in marks.items())
             if not left and self._none_reaped_since(reaped):
                 return
-            time.sleep(0.002)
 
     def _none_reaped_since(self, reaped: int) -> bool:
         """Whether no orphan was reaped since the count was `reaped`. Reaping and counting happen under one lock."""
