@@ -69,7 +69,7 @@ clean: ## Remove everything that was built, and the virtual environment
 	rm -rf compat/http-parser/build
 	find src compat tests bench tools -name '*.egg-info' -prune -exec rm -rf {} +
 	find src compat tests bench tools -name __pycache__ -prune -exec rm -rf {} +
-	find src -name '*.so' -delete -o -name '_*.c' -delete -o -name '_*.html' -delete
+	find src -name '*.so' -delete
 
 # ------------------------------------------------------------------------------------------------ long tests
 

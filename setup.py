@@ -1,6 +1,6 @@
 """Builds the three compiled units; everything else is in pyproject.toml.
 
-JOBCLOUD_DEBUG=1 builds them with bounds checks and annotated listings.
+JOBCLOUD_DEBUG=1 builds them with bounds checks and annotated listings. Each kind of build has its own folder of C files.
 """
 
 import os
@@ -17,6 +17,7 @@ setup(
                 "jobcloud._match",
                 ["src/jobcloud/_match.pyx"],
                 depends=["src/jobcloud/_match_score.h"],
+                include_dirs=["src/jobcloud"],
                 extra_compile_args=flags,
             ),
             Extension("jobcloud.match._placer", ["src/jobcloud/match/_placer.pyx"], extra_compile_args=flags),
@@ -24,7 +25,7 @@ setup(
         ],
         language_level=3,
         annotate=debug,
-        force=debug,
+        build_dir="build/cython-debug" if debug else "build/cython",
         compiler_directives={
             "boundscheck": debug,
             "wraparound": False,
